@@ -1,0 +1,119 @@
+"""Every error Floodgate raises, drawn as one tree.
+
+    FloodgateError
+    ├── SettingsError            a setting is missing or wrong
+    ├── JobError                 a job that can be known wrong without asking Telegram
+    │   ├── UnknownMethodError
+    │   ├── UnknownBotError
+    │   ├── InvalidParamsError
+    │   └── MalformedJobError    bytes that are no job
+    ├── RabbitMQError
+    │   ├── RabbitMQUnreachableError
+    │   ├── UnsupportedServerError
+    │   ├── TopologyError            a queue or exchange exists and is declared otherwise, or is missing
+    │   └── PublishError             the job is not safe; nothing was accepted
+    │       ├── UnroutableError
+    │       ├── RejectedError        RabbitMQ said no (nack)
+    │       ├── BlockedError         a memory or disk alarm outlasted our patience
+    │       └── ConfirmTimeoutError  no answer: the job may or may not be there
+    ├── StateError
+    │   ├── StateUnavailableError    the state store is down, locked, read-only or full
+    │   └── StateSchemaError         the state store was written by another version
+    └── NotSettledError          a result was asked for that is not there yet
+
+A message is one sentence that says what is wrong and one that says what to do. Data travels on the exception.
+"""
+
+from __future__ import annotations
+
+
+class FloodgateError(Exception):
+    """Root of all errors raised by Floodgate."""
+
+
+class SettingsError(FloodgateError):
+    """A setting is missing or wrong; the message names the variable and the fix."""
+
+
+class JobError(FloodgateError):
+    """The job is wrong in a way that is known before Telegram is asked. Nothing was queued."""
+
+
+class UnknownMethodError(JobError):
+    """The Bot API has no method of this name."""
+
+
+class UnknownBotError(JobError):
+    """No bot of this name is configured."""
+
+
+class InvalidParamsError(JobError):
+    """The parameters cannot be accepted by the Bot API or cannot be carried by a queue."""
+
+
+class MalformedJobError(JobError):
+    """Bytes in a queue that are no job of ours."""
+
+
+class RabbitMQError(FloodgateError):
+    """RabbitMQ refused, failed or could not be reached."""
+
+
+class RabbitMQUnreachableError(RabbitMQError):
+    """No configured RabbitMQ address accepted a connection in time."""
+
+
+class UnsupportedServerError(RabbitMQError):
+    """The server is older than RabbitMQ 4.0, or is no RabbitMQ."""
+
+    def __init__(self, product: str, version: str) -> None:
+        self.product = product
+        self.version = version
+        super().__init__(
+            f"The server is {product} {version}, and Floodgate needs RabbitMQ 4.0 or newer. "
+            "Upgrade it, or point FLOODGATE_RABBITMQ_URL at another server (scripts/rabbitmq start gives you one)."
+        )
+
+
+class TopologyError(RabbitMQError):
+    """A queue or exchange is missing, or exists with other arguments than ours."""
+
+
+class PublishError(RabbitMQError):
+    """RabbitMQ did not take the job. ``job_ids`` are those that are not known to be safe."""
+
+    def __init__(self, message: str, *, job_ids: tuple[str, ...] = ()) -> None:
+        self.job_ids = job_ids
+        super().__init__(message)
+
+
+class UnroutableError(PublishError):
+    """The target queue does not exist. The job was not accepted."""
+
+
+class RejectedError(PublishError):
+    """RabbitMQ refused the job (nack). It was not accepted."""
+
+
+class BlockedError(PublishError):
+    """RabbitMQ blocks publishers (memory or disk alarm) for longer than the time-out."""
+
+
+class ConfirmTimeoutError(PublishError):
+    """RabbitMQ did not answer in time. The job may have been accepted; enqueue it again under the same id."""
+
+
+class StateError(FloodgateError):
+    """The state store refused or failed."""
+
+
+class StateUnavailableError(StateError):
+    """The state store is down, locked, read-only or full. Sends wait until it is back."""
+
+
+class StateSchemaError(StateError):
+    """The state store was written by another version of Floodgate."""
+
+
+class NotSettledError(FloodgateError):
+    """The job has not ended within the time asked for. It is still safe."""
