@@ -1,0 +1,1 @@
+"""Admission: the decision to send now or later, shared by all workers through a state store."""

@@ -1,0 +1,180 @@
+"""What a state store promises: ``admit`` before each send, ``settle`` after it, ``pause`` when Telegram says so.
+
+Each call is one round trip, atomic over all it touches, on the store's own clock. Times that leave the store are
+waits (``timedelta`` from now), so that no caller compares its clock with the store's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, Protocol
+
+from broker.chats import ChatKind
+from broker.job import Priority
+from broker.methods import Charge
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What admission needs to know of a job. Made from a job by ``policy.ask_for``, a pure function."""
+
+    job_id: str
+    bot: str
+    chat: str | None
+    kind: ChatKind
+    priority: Priority
+    charge: Charge
+    cost: int
+    paid: bool
+    lease: timedelta
+    """For how long the send belongs to this worker. The call is cut off before it ends."""
+
+
+class Scope(StrEnum):
+    """What a wait is for. A job that waits for its bot may stay in hand; one that waits for its chat steps aside."""
+
+    BOT = "bot"
+    CHAT = "chat"
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """Send now. The send is on the books until it is settled or its lease ends."""
+
+    chat: str | None
+    """The chat key to send to: another than asked for when the chat has migrated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Not yet: ask again in ``delay``. ``why`` is a word for logs and status (`rate`, `line`, `pause`, `in-flight`)."""
+
+    delay: timedelta
+    scope: Scope
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadySent:
+    """The job was sent before; acknowledge it and do not send it."""
+
+    result: Any
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyDead:
+    """The job was given up before (its dead letter is written); acknowledge it."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A worker began to send this job ``age`` ago and never said what became of it. Its lease is over."""
+
+    age: timedelta
+
+
+Decision = Go | Wait | AlreadySent | AlreadyDead | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Telegram accepted the call. ``result`` is Telegram's own JSON value."""
+
+    result: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """The call failed and will be made again in ``delay``; the job keeps the head of its line until then.
+
+    ``charged`` is False when the call surely never reached Telegram, so its budget is given back.
+    """
+
+    delay: timedelta
+    charged: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """The job will not be sent. It leaves its line; the next one may go."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The send was not begun after all (shutdown, store or network fault before the call). Budget given back."""
+
+
+Settlement = Sent | Retrying | Dead | Released
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A pause in force: nobody sends to the scope before it ends."""
+
+    chat: str | None
+    remaining: timedelta
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A waiting line: its chat, priority and length in jobs."""
+
+    chat: str
+    priority: Priority
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What ``floodgate status`` shows of one bot."""
+
+    bot: str
+    sent_last_second: int
+    per_second_limit: float
+    sent_last_minute: int
+    sending: int
+    waiting: dict[Priority, int]
+    pauses: tuple[Pause, ...]
+    longest_lines: tuple[Line, ...]
+    dead: int
+
+
+class Admission(Protocol):
+    """The contract. Every method raises ``StateUnavailableError`` when the store cannot answer; nothing is sent then."""
+
+    def admit(self, ask: Ask) -> Decision:
+        """May this job be sent now? Idempotent by job id. At first sight the job joins its line."""
+        ...
+
+    def renew_unknown(self, ask: Ask) -> Decision:
+        """``admit`` for a job that was ``Unknown`` and shall be sent again: forgets the first send, then decides."""
+        ...
+
+    def settle(self, ask: Ask, settlement: Settlement) -> None:
+        """Say what became of an admitted job. Idempotent; a second, different settlement of an ended job is ignored."""
+        ...
+
+    def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:
+        """Nobody sends to the chat (or, with None, for the bot) for this long. Extends, never shortens, a pause."""
+        ...
+
+    def resume(self, bot: str, chat: str | None) -> None:
+        """End a pause now."""
+        ...
+
+    def migrate(self, bot: str, old_chat: str, new_chat: str) -> None:
+        """The chat has a new id: its line, budget and pause move to it, and jobs for the old id are sent to it."""
+        ...
+
+    def snapshot(self, bot: str) -> Snapshot: ...
+
+    def close(self) -> None:
+        """Release files and sockets. Safe to call twice."""
+        ...

@@ -1,0 +1,185 @@
+"""The job: one Bot API call to make, as it travels through RabbitMQ.
+
+A message's body is a Dramatiq message for the actor ``send`` whose one argument is the job, so that any Dramatiq tool
+can read it and the message id is the job's id:
+
+    {"queue_name": "send.default.bulk.07", "actor_name": "send", "args": [], "kwargs": {"job": {"v": 1, …}},
+     "options": {}, "message_id": "<job id>", "message_timestamp": <unix ms>}
+
+``v`` is the version of the job's own fields. A reader refuses a version it does not know (the bytes go to
+``dead.malformed`` as they came); new optional fields do not raise the version.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from broker.chats import chat_key
+from broker.errors import InvalidParamsError, MalformedJobError
+from broker.methods import canonical_method, cost
+from broker.partitions import partition_of
+
+SEND_ACTOR: Final = "send"
+VERSION: Final = 1
+# RabbitMQ carries more, but a job holds text and references, never files. Telegram's longest text is 4096 characters.
+MAX_JOB_BYTES: Final = 512 * 1024
+
+JobId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
+BotName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+
+
+class Priority(StrEnum):
+    """Who waits for the message."""
+
+    INTERACTIVE = "interactive"  # a person, now
+    BULK = "bulk"  # nobody in particular: a broadcast
+
+
+class OnUncertain(StrEnum):
+    """What to do with a job whose call may or may not have acted."""
+
+    RESEND = "resend"
+    DEAD_LETTER = "dead-letter"
+
+
+class Job(BaseModel):
+    """One Bot API call. Times are Unix time in milliseconds; ``chat`` is a chat key (see :mod:`broker.chats`)."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    v: Literal[1] = VERSION
+    id: JobId
+    bot: BotName = "default"
+    method: str
+    params: dict[str, Any]
+    priority: Priority = Priority.INTERACTIVE
+    chat: str | None = None
+    cost: Annotated[int, Field(ge=1, le=100)] = 1
+    created_ms: int
+    not_before_ms: int | None = None
+    expires_ms: int | None = None
+    dedupe_key: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    campaign: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = None
+    on_uncertain: OnUncertain = OnUncertain.RESEND
+    attempts: Annotated[int, Field(ge=0)] = 0
+    """Calls made so far; rate waits are none."""
+
+    @property
+    def paid(self) -> bool:
+        return self.params.get("allow_paid_broadcast") is True
+
+    def expired(self, now_ms: int) -> bool:
+        return self.expires_ms is not None and now_ms >= self.expires_ms
+
+    def partition(self, partitions: int) -> int:
+        """Jobs of one chat share a partition; a job without a chat goes by its own id."""
+        return partition_of(self.chat or self.id, partitions)
+
+
+def new_job(
+    method: str,
+    params: dict[str, Any],
+    *,
+    bot: str = "default",
+    priority: Priority | str = Priority.INTERACTIVE,
+    job_id: str | None = None,
+    now_ms: int | None = None,
+    **options: Any,
+) -> Job:
+    """A valid job from what a caller gives.
+
+    Raises:
+        UnknownMethodError: the Bot API has no such method.
+        InvalidParamsError: a parameter is wrong in a way that is known without asking Telegram.
+    """
+    method = canonical_method(method)
+    params = {name: value for name, value in params.items() if value is not None}
+    try:
+        return Job(
+            id=job_id or uuid.uuid4().hex,
+            bot=bot,
+            method=method,
+            params=params,
+            priority=Priority(priority),
+            chat=job_chat(params),
+            cost=cost(method, params),
+            created_ms=unix_ms() if now_ms is None else now_ms,
+            **options,
+        )
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InvalidParamsError(f"{field}: {first['msg']}.") from None
+    except ValueError as error:
+        raise InvalidParamsError(f"{error}.") from None
+
+
+def job_chat(params: dict[str, Any]) -> str | None:
+    """The chat key a call is charged to, from its parameters; None when it names no chat."""
+    if (chat_id := params.get("chat_id")) is not None:
+        return chat_key(chat_id)
+    if inline := params.get("inline_message_id"):
+        return f"inline:{inline}"
+    if (user_id := params.get("user_id")) is not None:
+        return chat_key(user_id)
+    return None
+
+
+def encode_job(job: Job, queue_name: str) -> bytes:
+    """The message body that carries ``job`` on ``queue_name``. Queue name and id are plain ASCII without quotes.
+
+    Raises:
+        InvalidParamsError: the parameters cannot be written as JSON, or the body is too large for a queue.
+    """
+    try:
+        fields = job.model_dump_json(exclude_defaults=True, exclude={"v"})
+    except PydanticSerializationError:
+        raise InvalidParamsError(
+            "params hold a value that JSON cannot carry; use text, numbers, lists and dicts."
+        ) from None
+    body = (
+        f'{{"queue_name":"{queue_name}","actor_name":"{SEND_ACTOR}","args":[],"kwargs":{{"job":{{"v":{VERSION},{fields[1:]}'
+        f'}},"options":{{}},"message_id":"{job.id}","message_timestamp":{job.created_ms}}}'
+    ).encode()
+    if len(body) > MAX_JOB_BYTES:
+        raise InvalidParamsError(
+            f"The job has {len(body)} bytes and a queue takes {MAX_JOB_BYTES}: send files by file_id or URL."
+        )
+    return body
+
+
+def decode_job(body: bytes) -> Job:
+    """The job in a message body.
+
+    Raises:
+        MalformedJobError: the bytes are no Dramatiq message with a job of a version known here.
+    """
+    try:
+        return parse_job(json.loads(body)["kwargs"]["job"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise MalformedJobError(f"Not a job: {type(error).__name__}.") from None
+
+
+def parse_job(fields: object) -> Job:
+    """The job in a decoded message's ``job`` argument.
+
+    Raises:
+        MalformedJobError: the fields are no job of a version known here.
+    """
+    try:
+        return Job.model_validate(fields)
+    except ValidationError as error:
+        where = ", ".join(".".join(map(str, item["loc"])) or "job" for item in error.errors(include_input=False))
+        raise MalformedJobError(f"Not a job: {where}.") from None
+
+
+def unix_ms() -> int:
+    """Now, as Unix time in milliseconds."""
+    return time.time_ns() // 1_000_000

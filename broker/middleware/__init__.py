@@ -1,0 +1,1 @@
+"""Dramatiq middleware of ours."""

@@ -1,0 +1,292 @@
+"""Settings: read once from ``FLOODGATE_*`` and ``.env``, validated, then passed in.
+
+``load_settings()`` is what entry points call. It turns pydantic's report into one :class:`SettingsError` that names the
+variables and the fix. Nothing here reads the environment at import.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from broker.errors import SettingsError, UnknownBotError
+
+DEFAULT_BOT: Final = "default"
+_TOKEN: Final = re.compile(r"\d{3,20}:[A-Za-z0-9_-]{30,64}")
+_BOT_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+# RabbitMQ ends a channel that leaves a message unacked for longer (rabbitmq/rabbitmq.conf says the same number).
+CONSUMER_TIMEOUT_SECONDS: Final = 30 * 60
+
+
+def default_state_url() -> str:
+    """``sqlite:///`` of ``floodgate/state.db`` in the user's state directory (XDG), without creating it."""
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return f"sqlite:///{base}/floodgate/state.db"
+
+
+class Limits(BaseModel):
+    """Telegram's published limits. Admission keeps a margin below them: see ``broker/admission/policy.py``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    enabled: bool = Field(True, description="`false` sends unmetered: for measuring against a fake only.")
+    bot_per_second: float = Field(30, gt=0, description="Messages a bot may send in any second.")
+    paid_per_second: float = Field(
+        1000, gt=0, description="The same for messages with `allow_paid_broadcast`; costs Stars."
+    )
+    chat_per_second: float = Field(1, gt=0, description="Messages one chat may get in any second.")
+    group_per_minute: float = Field(
+        20, gt=0, description="Messages, edits and new topics one group or channel may get in any 60 seconds."
+    )
+
+
+class Settings(BaseSettings):
+    """All settings of all roles. Each is `FLOODGATE_` and its upper-cased name; `__` goes down a level."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FLOODGATE_",
+        env_nested_delimiter="__",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+    )
+
+    rabbitmq_url: SecretStr = Field(
+        SecretStr("amqp://guest:guest@127.0.0.1:5672/"),
+        description="AMQP URL of RabbitMQ 4.0 or newer; several, comma separated, are cluster nodes tried in turn. "
+        "`amqps://` verifies the server's certificate.",
+    )
+    state_url: SecretStr = Field(
+        default_factory=lambda: SecretStr(default_state_url()),
+        description="Where admission keeps its state: `sqlite:////absolute/path.db` for any number of processes on "
+        "one machine, `redis://…` for many machines. Defaults to a file in the user's state directory.",
+    )
+    bot_token: SecretStr | None = Field(
+        None, description=f"Token of one bot, named `{DEFAULT_BOT}`. For several use `FLOODGATE_BOTS`."
+    )
+    bots: Annotated[dict[str, SecretStr], NoDecode] = Field(
+        default_factory=dict, description='JSON object of bot name to token: `{"news": "123:ABC…"}`.'
+    )
+    telegram_api_url: str = Field(
+        "https://api.telegram.org",
+        description="Root of the Bot API; a local server or the fake instead of Telegram's.",
+    )
+    partitions: int = Field(
+        16,
+        ge=1,
+        le=1024,
+        description="Queues per bot and priority, which is also how many sends are under way at once. The same in "
+        "every process; drain before changing it.",
+    )
+    limits: Limits = Field(default_factory=Limits, description="Telegram's limits.")
+
+    call_timeout_seconds: float = Field(
+        30, gt=0, le=600, description="How long one Bot API call may take. Beyond it the outcome is unknown."
+    )
+    lease_margin_seconds: float = Field(
+        5,
+        gt=0,
+        le=600,
+        description="How long after the call's time-out another worker may take over its job.",
+    )
+    hold_seconds: float = Field(
+        30,
+        gt=0,
+        le=300,
+        description="How long a job waits in a worker's hand for its bot's pause to end, before it "
+        "goes back to its queue.",
+    )
+    max_attempts: int = Field(8, ge=1, le=100, description="Calls made for one job before it is dead-lettered.")
+    max_age_seconds: float = Field(
+        86_400,
+        gt=0,
+        description="A job that fails and is older than this is dead-lettered instead of retried.",
+    )
+    ledger_seconds: float = Field(
+        7 * 86_400,
+        gt=0,
+        description="How long results and ended jobs are remembered, to answer and not to send twice.",
+    )
+    shutdown_seconds: float = Field(
+        40,
+        gt=0,
+        description="After SIGTERM, how long a worker finishes what is in flight. Must exceed the call's time-out.",
+    )
+
+    heartbeat_seconds: int = Field(
+        30, ge=2, le=600, description="AMQP heartbeat. A dead peer is noticed after about twice this."
+    )
+    connect_timeout_seconds: float = Field(10, gt=0, le=120, description="Bound on one connection attempt to RabbitMQ.")
+    confirm_timeout_seconds: float = Field(
+        30, gt=0, le=600, description="How long an enqueue waits for RabbitMQ's confirm before it raises."
+    )
+    blocked_timeout_seconds: float = Field(
+        60,
+        gt=0,
+        le=3600,
+        description="How long a publisher bears a memory or disk alarm of RabbitMQ before it raises.",
+    )
+    publish_window: int = Field(
+        1000,
+        ge=1,
+        le=100_000,
+        description="Most jobs published and not yet confirmed, per process. Back-pressure beyond.",
+    )
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
+    log_format: Literal["console", "json"] = Field("console", description="`json`: one object a line.")
+
+    @field_validator("bots", mode="before")
+    @classmethod
+    def _bots_from_json(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError:
+            # The text may hold tokens, so the error must not quote it.
+            raise ValueError('is not JSON; write {"name": "token"}') from None
+
+    @field_validator("bots")
+    @classmethod
+    def _bot_names(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, token in value.items():
+            if not _BOT_NAME.fullmatch(name):
+                raise ValueError(
+                    f"bot name {name!r}: use 1 to 32 of a-z, 0-9, '-' and '_', it becomes part of queue names"
+                )
+            _check_token(token, f"the token of bot {name!r}")
+        return value
+
+    @field_validator("bot_token")
+    @classmethod
+    def _bot_token_form(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            _check_token(value, "the token")
+        return value
+
+    @field_validator("telegram_api_url")
+    @classmethod
+    def _api_url_form(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("is no http(s) URL such as http://127.0.0.1:8081")
+        return value.rstrip("/")
+
+    @field_validator("rabbitmq_url")
+    @classmethod
+    def _rabbitmq_url_form(cls, value: SecretStr) -> SecretStr:
+        for url in _split_urls(value):
+            if urlsplit(url).scheme not in ("amqp", "amqps"):
+                raise ValueError("is no AMQP URL; write amqp://user:password@host:5672/vhost (amqps:// for TLS)")
+        return value
+
+    @field_validator("state_url")
+    @classmethod
+    def _state_url_form(cls, value: SecretStr) -> SecretStr:
+        if urlsplit(value.get_secret_value()).scheme not in ("sqlite", "redis", "rediss", "unix"):
+            raise ValueError("must start with sqlite:///, redis:// or rediss://")
+        return value
+
+    @model_validator(mode="after")
+    def _bounds_nest(self) -> Settings:
+        if self.lease_seconds + self.hold_seconds >= CONSUMER_TIMEOUT_SECONDS:
+            raise ValueError(
+                "FLOODGATE_CALL_TIMEOUT_SECONDS + FLOODGATE_LEASE_MARGIN_SECONDS + FLOODGATE_HOLD_SECONDS must stay "
+                f"below RabbitMQ's consumer timeout of {CONSUMER_TIMEOUT_SECONDS} s"
+            )
+        if self.shutdown_seconds <= self.call_timeout_seconds:
+            raise ValueError("FLOODGATE_SHUTDOWN_SECONDS must exceed FLOODGATE_CALL_TIMEOUT_SECONDS")
+        if self.bot_token is not None and DEFAULT_BOT in self.bots:
+            raise ValueError(f"the bot {DEFAULT_BOT!r} is in FLOODGATE_BOTS and in FLOODGATE_BOT_TOKEN: keep one")
+        return self
+
+    @property
+    def lease_seconds(self) -> float:
+        """For how long a call under way belongs to the worker that made it."""
+        return self.call_timeout_seconds + self.lease_margin_seconds
+
+    @property
+    def rabbitmq_urls(self) -> tuple[str, ...]:
+        """The cluster's addresses in the order they are tried. They hold a password: do not log."""
+        return _split_urls(self.rabbitmq_url)
+
+    @property
+    def tokens(self) -> dict[str, SecretStr]:
+        """Every configured bot's token by its name."""
+        single = {DEFAULT_BOT: self.bot_token} if self.bot_token is not None else {}
+        return {**single, **self.bots}
+
+    def token(self, bot: str) -> SecretStr:
+        """The token of a bot.
+
+        Raises:
+            UnknownBotError: no bot of this name is configured.
+        """
+        try:
+            return self.tokens[bot]
+        except KeyError:
+            raise UnknownBotError(unknown_bot_message(bot, self.tokens)) from None
+
+    def require_bots(self) -> dict[str, SecretStr]:
+        """The configured bots; at least one.
+
+        Raises:
+            SettingsError: none is configured.
+        """
+        if not self.tokens:
+            raise SettingsError(
+                "No bot token is set. Set FLOODGATE_BOT_TOKEN to the token @BotFather gave you "
+                '(or FLOODGATE_BOTS to {"name": "token"}).'
+            )
+        return self.tokens
+
+
+def unknown_bot_message(bot: str, known: dict[str, SecretStr]) -> str:
+    names = ", ".join(sorted(known)) or "none"
+    return f"No bot named {bot[:40]!r} is configured (configured: {names}). Add it to FLOODGATE_BOTS."
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from the environment and ``.env``; ``overrides`` win.
+
+    Raises:
+        SettingsError: names each wrong variable and its fix, without quoting values.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def _explain(error: ValidationError) -> str:
+    faults = []
+    for item in error.errors(include_input=False, include_url=False):
+        name = "FLOODGATE_" + "__".join(str(part).upper() for part in item["loc"]) if item["loc"] else ""
+        faults.append(f"{name} {item['msg'].removeprefix('Value error, ')}".strip())
+    return "Settings: " + "; ".join(faults) + "."
+
+
+def _check_token(token: SecretStr, whose: str) -> None:
+    if not _TOKEN.fullmatch(token.get_secret_value()):
+        raise ValueError(f"{whose} is malformed: @BotFather's look like 123456789:AA… (digits, a colon, 35 characters)")
+
+
+def _split_urls(value: SecretStr) -> tuple[str, ...]:
+    return tuple(url.strip() for url in value.get_secret_value().split(",") if url.strip())
