@@ -23,5 +23,5 @@ def partition_of(chat_key: str, partitions: int) -> int:
 
 
 def rendezvous_score(worker_id: str, queue: str) -> int:
-    """The consumer ``x-priority`` (0 … 2³¹-1) with which a worker registers on a queue. Highest active consumer wins."""
+    """The consumer ``x-priority`` (0 … 2³¹-1) of a worker on a queue. RabbitMQ serves the highest."""
     return _hash64(f"{worker_id}\x00{queue}") % (MAX_CONSUMER_PRIORITY + 1)

@@ -147,7 +147,7 @@ class Snapshot:
 
 
 class Admission(Protocol):
-    """The contract. Every method raises ``StateUnavailableError`` when the store cannot answer; nothing is sent then."""
+    """The contract. Any method raises ``StateUnavailableError`` when the store cannot answer; nothing is sent then."""
 
     def admit(self, ask: Ask) -> Decision:
         """May this job be sent now? Idempotent by job id. At first sight the job joins its line."""
