@@ -1,0 +1,112 @@
+"""Dead letters: jobs that will not be sent, kept in ``dead.<bot>`` with the reason until an operator acts.
+
+A dead letter is the job's own message body under the job's own message id, with what is known of its end in the headers
+below. RabbitMQ writes ``x-death`` itself when a message passed its delivery limit (it killed its worker too often).
+Bytes that are no job go to ``dead.malformed`` exactly as they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from broker.errors import MalformedJobError
+from broker.job import Job, decode_job, unix_ms
+from broker.publisher import Publication
+from broker.topology import DEAD_EXCHANGE, MALFORMED_QUEUE, dead_queue
+
+REASON: Final = "x-floodgate-reason"
+DESCRIPTION: Final = "x-floodgate-description"
+ATTEMPTS: Final = "x-floodgate-attempts"
+DIED_MS: Final = "x-floodgate-died-ms"
+QUEUE: Final = "x-floodgate-queue"
+
+# Telegram's descriptions are a line; an exception's text may be a page. A header is no place for a page.
+MAX_DESCRIPTION: Final = 500
+
+REASON_DELIVERY_LIMIT: Final = "delivery-limit"
+REASON_EXPIRED: Final = "expired"
+REASON_MALFORMED: Final = "malformed"
+REASON_UNCERTAIN: Final = "uncertain"
+REASON_NO_ACTOR: Final = "no-actor"
+REASON_FAILED: Final = "failed"
+REASON_UNKNOWN_BOT: Final = "unknown-bot"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A dead letter as an operator sees it. ``job`` is None when the bytes are none."""
+
+    queue: str
+    message_id: str
+    reason: str
+    description: str
+    attempts: int
+    died_at: datetime | None
+    body: bytes
+    job: Job | None
+
+
+def dead_job(job: Job, body: bytes, queue: str, reason: str, description: str = "") -> Publication:
+    """The dead letter of a job."""
+    return _publication(dead_queue(job.bot), job.id, body, queue, reason, description, job.attempts)
+
+
+def dead_message(dead_queue_name: str, message_id: str, body: bytes, queue: str, reason: str, why: str) -> Publication:
+    """The dead letter of a message of an actor other than ``send``."""
+    return _publication(dead_queue_name, message_id, body, queue, reason, why, 0)
+
+
+def malformed(message_id: str, body: bytes, queue: str, description: str) -> Publication:
+    """Bytes that are no job, as they came."""
+    return _publication(MALFORMED_QUEUE, message_id, body, queue, REASON_MALFORMED, description, 0)
+
+
+def _publication(
+    target: str, message_id: str, body: bytes, queue: str, reason: str, description: str, attempts: int
+) -> Publication:
+    headers = {
+        REASON: reason,
+        DESCRIPTION: description[:MAX_DESCRIPTION],
+        ATTEMPTS: attempts,
+        DIED_MS: unix_ms(),
+        QUEUE: queue,
+    }
+    return Publication(exchange=DEAD_EXCHANGE, routing_key=target, body=body, message_id=message_id, headers=headers)
+
+
+def read_dead_letter(queue: str, message_id: str | None, headers: Mapping[str, Any] | None, body: bytes) -> DeadLetter:
+    """What a message in a dead-letter queue tells. Total over any headers and any bytes."""
+    headers = headers or {}
+    died_ms = headers.get(DIED_MS)
+    return DeadLetter(
+        queue=str(headers.get(QUEUE) or _first_death(headers, "queue") or queue),
+        message_id=message_id or "",
+        reason=str(headers.get(REASON) or _broker_reason(headers)),
+        description=str(headers.get(DESCRIPTION) or ""),
+        attempts=attempts if isinstance(attempts := headers.get(ATTEMPTS), int) else 0,
+        died_at=datetime.fromtimestamp(died_ms / 1000, UTC) if isinstance(died_ms, int) else None,
+        body=body,
+        job=_job_or_none(body),
+    )
+
+
+def _broker_reason(headers: Mapping[str, Any]) -> str:
+    """RabbitMQ's word for why it dead-lettered the message itself."""
+    word = _first_death(headers, "reason") or headers.get("x-first-death-reason")
+    return REASON_DELIVERY_LIMIT if word == "delivery_limit" else str(word or "unknown")
+
+
+def _first_death(headers: Mapping[str, Any], field: str) -> Any:
+    deaths = headers.get("x-death")
+    first = deaths[0] if isinstance(deaths, list) and deaths else None
+    return first.get(field) if isinstance(first, dict) else None
+
+
+def _job_or_none(body: bytes) -> Job | None:
+    try:
+        return decode_job(body)
+    except MalformedJobError:
+        return None

@@ -1,0 +1,202 @@
+"""The Dramatiq broker: Floodgate's connections, publisher and partitions behind Dramatiq's interface.
+
+What differs from Dramatiq's own RabbitMQ broker, and why:
+
+- Everything is published persistent, confirmed and ``mandatory``; ``enqueue`` returns when RabbitMQ has the message.
+- A delay goes to the ladder in RabbitMQ. There are no ``.DQ`` queues, and no message waits in a worker's memory.
+- The actor ``send`` has a family of queues, ``send.<bot>.<priority>.<NN>``: a job's chat picks its partition.
+- A message is acknowledged only when its effect is safe: see :mod:`broker.dramatiq_consumer`.
+
+Constructing a broker opens nothing and starts nothing. Settings are bound once, at the latest at first use.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any, Final
+
+import dramatiq
+from dramatiq.broker import Broker, Consumer, MessageProxy
+from dramatiq.middleware import AsyncIO, CurrentMessage, Middleware
+
+from broker import topology
+from broker.admission.contract import Admission
+from broker.admission.stores import open_store
+from broker.connections import Connections
+from broker.consumer import Subscription
+from broker.dramatiq_consumer import QueueConsumer
+from broker.errors import SettingsError
+from broker.job import SEND_ACTOR, Priority, encode_job, parse_job
+from broker.ladder import delayed
+from broker.middleware.rate_limit import RateLimit
+from broker.middleware.retries import ConfirmedRetries
+from broker.publisher import Publication
+from broker.settings import Settings, load_settings
+
+# Fresh jobs and those back from the ladder, which go ahead of the backlog. RabbitMQ 4.0-4.2 knows just two classes:
+# 0 to 4 and 5 up.
+FRESH_PRIORITY: Final = 4
+
+
+def default_middleware() -> list[Middleware]:
+    """What actors need: an event loop, the current message, retries that cannot lose; and admission before each send."""
+    return [AsyncIO(), CurrentMessage(), ConfirmedRetries(), RateLimit()]
+
+
+class FloodgateBroker(Broker):
+    """A Dramatiq broker on RabbitMQ 4 that loses nothing.
+
+    Parameters:
+        settings: None reads them from the environment at first use.
+        middleware: None gives :func:`default_middleware`.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, middleware: list[Middleware] | None = None) -> None:
+        super().__init__(middleware=default_middleware() if middleware is None else middleware)
+        self.queues: set[str] = set()
+        self.stopping = threading.Event()
+        self.worker_id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._settings = settings
+        self._connections: Connections | None = None
+        self._admission: Admission | None = None
+        self._consumers: dict[str, QueueConsumer] = {}
+        self._lock = threading.Lock()  # guards the lazily made fields above
+
+    @property
+    def settings(self) -> Settings:
+        with self._lock:
+            if self._settings is None:
+                self._settings = load_settings()
+            return self._settings
+
+    def bind(self, settings: Settings) -> None:
+        """Give the broker its settings. They can be replaced until the broker is first used.
+
+        Raises:
+            SettingsError: the broker is in use with other settings.
+        """
+        with self._lock:
+            if self._connections is not None and settings != self._settings:
+                raise SettingsError("The broker is in use already: configure it before anything is enqueued.")
+            self._settings = settings
+
+    @property
+    def connections(self) -> Connections:
+        settings = self.settings
+        with self._lock:
+            if self._connections is None:
+                self._connections = Connections(settings, "worker")
+            return self._connections
+
+    @property
+    def admission(self) -> Admission:
+        """The shared state store, opened at first use.
+
+        Raises:
+            StateUnavailableError: the store cannot be opened.
+        """
+        settings = self.settings
+        with self._lock:
+            if self._admission is None:
+                self._admission = open_store(settings)
+            return self._admission
+
+    def declare_queue(self, queue_name: str, *, ensure: bool = False) -> None:
+        """Note a queue's name; with ``ensure``, make it on the server."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues.add(queue_name)
+            if queue_name != SEND_ACTOR:
+                self.emit_after("declare_queue", queue_name)
+        if ensure:
+            topology.declare(self.connections, self.topology_of([queue_name]))
+
+    def get_declared_queues(self) -> set[str]:
+        """Names as they are on the server: the family of ``send`` stands for its partitions."""
+        names = self.queues - {SEND_ACTOR}
+        return names | set(self.send_queues()) if SEND_ACTOR in self.queues else names
+
+    def send_queues(self) -> list[str]:
+        settings = self.settings
+        return [
+            topology.send_queue(bot, priority, n)
+            for bot in settings.require_bots()
+            for priority in Priority
+            for n in range(settings.partitions)
+        ]
+
+    def topology_of(self, queue_names: Iterable[str]) -> topology.Topology:
+        """What must exist on the server for these queues."""
+        names = set(queue_names)
+        plain = [name for name in names if name != SEND_ACTOR and not name.startswith(f"{SEND_ACTOR}.")]
+        bots = sorted(self.settings.tokens) if len(plain) < len(names) else []
+        return topology.pipeline(bots, self.settings.partitions, work_queues=plain)
+
+    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
+        """Publish a message; returns when RabbitMQ has it on disk. ``delay`` is in milliseconds.
+
+        Raises:
+            PublishError: RabbitMQ did not take it.
+            JobError: the message is for ``send`` and its argument is no job.
+        """
+        queue_name, body = self._address(message)
+        publication = Publication("", queue_name, body, message.message_id, FRESH_PRIORITY)
+        if delay:
+            publication = delayed(publication, timedelta(milliseconds=delay))
+        self.emit_before("enqueue", message, delay)
+        self.connections.publisher.publish(publication)
+        self.emit_after("enqueue", message, delay)
+        return message
+
+    def _address(self, message: dramatiq.Message[Any] | MessageProxy) -> tuple[str, bytes]:
+        if message.actor_name != SEND_ACTOR:
+            self.declare_queue(message.queue_name)
+            return message.queue_name, json.dumps(message.asdict(), separators=(",", ":")).encode()
+        job = parse_job(message.kwargs.get("job"))
+        queue_name = topology.send_queue(job.bot, job.priority, job.partition(self.settings.partitions))
+        return queue_name, encode_job(job, queue_name)
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 1000) -> Consumer:
+        """Consume a queue with one message in hand at a time, whatever ``prefetch`` says. ``timeout`` in milliseconds."""
+
+        def subscribe(on_delivery: Any) -> Subscription:
+            return self.connections.subscribe(
+                queue_name, self.worker_id, on_delivery, self.topology_of([queue_name])
+            )
+
+        consumer = QueueConsumer(
+            queue_name,
+            subscribe,
+            self.connections.publisher,
+            topology.dead_queue_of(queue_name),
+            timeout / 1000,
+            self.stopping,
+        )
+        self._consumers[queue_name] = consumer
+        return consumer
+
+    def suspend(self, queue_name: str, seconds: float) -> None:
+        """Hand a queue back to RabbitMQ for a while."""
+        self._consumers[queue_name].suspend(seconds)
+
+    def drain(self) -> None:
+        """Take nothing new: every queue is handed back as soon as what is in hand from it is settled."""
+        self.stopping.set()
+        for consumer in list(self._consumers.values()):
+            consumer.drain()
+
+    def close(self) -> None:
+        """Stop the connections, then release the store. Safe to call twice and without use."""
+        self.stopping.set()
+        with self._lock:
+            connections, admission = self._connections, self._admission
+        if connections is not None:
+            connections.stop()
+        if admission is not None:
+            admission.close()

@@ -1,0 +1,171 @@
+"""One queue's messages, handed to Dramatiq's worker, and what becomes of each.
+
+Dramatiq acknowledges whatever it has finished with, also what its middleware failed to re-enqueue: an exception in
+``after_process_message`` is logged and swallowed, and the ack follows. So here an ack needs a word of its own: a message
+carries a :class:`Disposition`, and only one that was explicitly ``DONE`` (its effect is safe elsewhere) is
+acknowledged. Everything else goes back to its queue, where RabbitMQ's delivery limit bounds how often.
+
+Threads: Dramatiq's consumer thread iterates; worker threads call ``ack`` and ``nack``. Deliveries arrive from the I/O
+thread through a ``SimpleQueue``, which is the only thing the three share.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Final
+
+import dramatiq
+from dramatiq.broker import Consumer, MessageProxy
+
+from broker import dead_letters
+from broker.admission.contract import Go
+from broker.consumer import Delivery, Subscription
+from broker.errors import MalformedJobError, PublishError
+from broker.job import SEND_ACTOR, Job, parse_job
+from broker.publisher import Publisher
+
+logger = logging.getLogger("floodgate.worker")
+
+# A message given back returns at once. This pause keeps a fault that outlasts it from spending the delivery limit in
+# a second; the queue has a thread of its own, so nobody else waits.
+GIVE_BACK_PAUSE_SECONDS: Final = 1.0
+
+
+class Disposition(Enum):
+    """What shall happen to a message when Dramatiq is through with it."""
+
+    OPEN = auto()  # nobody said: back to its queue, unless a plain actor simply returned
+    DONE = auto()  # its effect is safe: acknowledge
+    RETURN = auto()  # back to its queue
+
+
+class DeliveredMessage(MessageProxy):
+    """A Dramatiq message with the delivery it came in. Belongs to one thread at a time."""
+
+    def __init__(self, message: dramatiq.Message[object], delivery: Delivery, job: Job | None) -> None:
+        super().__init__(message)
+        self.delivery = delivery
+        self.job = job
+        self.permit: Go | None = None
+        self.disposition = Disposition.OPEN
+
+    def done(self) -> None:
+        """The message's effect is safe elsewhere: acknowledge it."""
+        self.disposition = Disposition.DONE
+
+    def give_back(self) -> None:
+        """The message goes back to its queue, ahead of those behind it."""
+        self.disposition = Disposition.RETURN
+
+    @property
+    def settled(self) -> bool:
+        if self.disposition is Disposition.OPEN:
+            return self.job is None and self._exception is None
+        return self.disposition is Disposition.DONE
+
+
+class QueueConsumer(Consumer):
+    """Dramatiq's view of one queue."""
+
+    def __init__(
+        self,
+        queue_name: str,
+        subscribe: Callable[[Callable[[Delivery], None]], Subscription],
+        publisher: Publisher,
+        dead_queue_name: str,
+        idle_timeout_seconds: float,
+        stopping: threading.Event,
+    ) -> None:
+        self.queue_name = queue_name
+        self._deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+        self._publisher = publisher
+        self._dead_queue_name = dead_queue_name
+        self._idle_timeout_seconds = idle_timeout_seconds
+        self._stopping = stopping
+        self._subscription = subscribe(self._deliveries.put)
+
+    def __next__(self) -> DeliveredMessage | None:
+        try:
+            delivery = self._deliveries.get(timeout=self._idle_timeout_seconds)
+        except queue.Empty:
+            return None
+        try:
+            return read_message(delivery, self.queue_name)
+        except MalformedJobError as error:
+            self._bury_malformed(delivery, str(error))
+            return None
+
+    def ack(self, message: MessageProxy) -> None:
+        assert isinstance(message, DeliveredMessage)
+        if message.settled:
+            message.delivery.ack()
+        else:
+            self._give_back(message.delivery)
+
+    def nack(self, message: MessageProxy) -> None:
+        """Dramatiq gave the message up (no such actor, retries exhausted): a dead letter, then the ack."""
+        assert isinstance(message, DeliveredMessage)
+        reason = dead_letters.REASON_FAILED if message.options.get("retries") else dead_letters.REASON_NO_ACTOR
+        why = str(message.options.get("traceback") or f"no actor named {message.actor_name!r} in this worker")
+        letter = dead_letters.dead_message(
+            self._dead_queue_name, message.message_id, message.delivery.body, self.queue_name, reason, why
+        )
+        self._bury(message.delivery, letter)
+
+    def drain(self) -> None:
+        """Take nothing new; what is in hand is settled first."""
+        self._subscription.drain()
+
+    def suspend(self, seconds: float) -> None:
+        """Hand the queue back for a while; what was in hand returns to it in order."""
+        self._subscription.suspend(seconds)
+
+    def close(self) -> None:
+        self._subscription.close()
+
+    def _give_back(self, delivery: Delivery) -> None:
+        self._stopping.wait(GIVE_BACK_PAUSE_SECONDS)
+        delivery.requeue()
+
+    def _bury_malformed(self, delivery: Delivery, why: str) -> None:
+        logger.error("bytes in %s are no job, moved to dead.malformed: %s", self.queue_name, why)
+        self._bury(delivery, dead_letters.malformed(delivery.message_id or "", delivery.body, self.queue_name, why))
+
+    def _bury(self, delivery: Delivery, letter: dead_letters.Publication) -> None:
+        try:
+            self._publisher.publish(letter)
+        except PublishError as error:
+            logger.warning("a dead letter could not be written, its message goes back to %s: %s", self.queue_name, error)
+            self._give_back(delivery)
+        else:
+            delivery.ack()
+
+
+def read_message(delivery: Delivery, queue_name: str) -> DeliveredMessage:
+    """The Dramatiq message in a delivery, under the name of the queue it came from.
+
+    An ``eta`` is dropped: stock Dramatiq would hold the message in memory until then, and here delays are RabbitMQ's.
+
+    Raises:
+        MalformedJobError: the bytes are no Dramatiq message, or the actor is ``send`` and its argument is no job.
+    """
+    message = _decode(delivery.body)
+    message.options.pop("eta", None)
+    job = parse_job(message.kwargs.get("job")) if message.actor_name == SEND_ACTOR else None
+    return DeliveredMessage(dataclasses.replace(message, queue_name=queue_name), delivery, job)
+
+
+def _decode(body: bytes) -> dramatiq.Message[object]:
+    try:
+        message: dramatiq.Message[object] = dramatiq.Message.decode(body)
+    except dramatiq.DecodeError as error:
+        raise MalformedJobError(f"Not a Dramatiq message: {type(error.error).__name__}.") from None
+    shapes = ((message.kwargs, dict), (message.options, dict), (message.actor_name, str), (message.message_id, str))
+    if not all(isinstance(value, shape) for value, shape in shapes):
+        raise MalformedJobError("Not a Dramatiq message: a field has the wrong type.")
+    return message

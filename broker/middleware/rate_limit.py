@@ -1,0 +1,188 @@
+"""Admission before each send, as Dramatiq middleware.
+
+    decide ─▶ Go            the actor runs, with the permit on the message
+           ├▶ Wait (bot)    every job of the bot waits alike, so this one stays in hand; a long pause parks it and
+           │                hands its queue back, so that the backlog is not pumped through the ladder
+           ├▶ Wait (chat)   a moment is waited out; anything longer goes to the delay ladder, confirmed, then acked,
+           │                and the chats behind it go on
+           ├▶ AlreadySent, AlreadyDead   acknowledged
+           └▶ Unknown       the job's ``on_uncertain`` decides
+
+A deferral is no failure: no attempt is spent, nothing is logged above DEBUG.
+
+Fail closed: Dramatiq logs and swallows what middleware raises unless it is a ``MiddlewareError``, and would then run
+the actor unmetered. So everything that can go wrong here ends in a :class:`Deferral`, and the actor refuses a message
+without a permit besides.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.errors import RateLimitExceeded
+from dramatiq.middleware import Middleware, MiddlewareError
+
+from broker import dead_letters
+from broker.admission.contract import (
+    AlreadyDead,
+    AlreadySent,
+    Ask,
+    Dead,
+    Decision,
+    Go,
+    Scope,
+    Unknown,
+    Wait,
+)
+from broker.admission.policy import ask_for
+from broker.errors import PublishError, StateUnavailableError
+from broker.job import Job, OnUncertain, unix_ms
+from broker.ladder import delayed
+from broker.publisher import Publication
+
+if TYPE_CHECKING:
+    from broker.dramatiq_broker import FloodgateBroker
+    from broker.dramatiq_consumer import DeliveredMessage
+
+logger = logging.getLogger("floodgate.worker")
+
+# Below this a trip through the ladder (its unit is 125 ms) takes longer than the wait itself.
+SHORT_WAIT: Final = timedelta(milliseconds=120)
+STORE_RETRY_SECONDS: Final = 1.0
+# Half of RabbitMQ's consumer timeout: a job held for a store that is down must be back before the channel is closed.
+STORE_HOLD_SECONDS: Final = 15 * 60
+# A suspended queue looks again this often, in case an operator ended the pause.
+SUSPEND_AT_MOST_SECONDS: Final = 60.0
+COMPLAIN_EVERY_SECONDS: Final = 60.0
+
+
+class Deferral(MiddlewareError, RateLimitExceeded):
+    """The message is not processed now. Dramatiq logs it at DEBUG, as it does any exceeded rate limit."""
+
+
+class RateLimit(Middleware):
+    """Asks admission before each send. One object a process; its hooks run on worker threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._complained_at: float | None = None  # monotonic; None while the store answers. Under _lock.
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        job: Job | None = getattr(message, "job", None)
+        if job is None:
+            return
+        try:
+            self._admit(broker, message, job)  # type: ignore[arg-type]  # ours: it has a job
+        except Deferral:
+            raise
+        except (PublishError, StateUnavailableError) as error:
+            logger.warning("job %s goes back to its queue: %s", job.id, error)
+            message.give_back()
+            raise Deferral(str(error)) from error
+        except Exception as error:
+            # Any fault at all must not reach Dramatiq, which would go on and send: see the essay above.
+            logger.exception("job %s could not be admitted and goes back to its queue", job.id)
+            message.give_back()
+            raise Deferral(f"{type(error).__name__}") from error
+
+    def _admit(self, broker: FloodgateBroker, message: DeliveredMessage, job: Job) -> None:
+        ask = ask_for(job, broker.settings)
+        started = time.monotonic()
+        fresh = False
+        while True:
+            if job.expired(unix_ms()):
+                self._bury(broker, message, ask, dead_letters.REASON_EXPIRED, "its time to be sent has passed")
+            decision = self._decide(broker, ask, fresh)
+            fresh = False
+            match decision:
+                case Go():
+                    message.permit = decision
+                    return
+                case AlreadySent() | AlreadyDead():
+                    message.done()
+                    raise Deferral("ended before")
+                case Unknown(age=age):
+                    self._question(broker, message, ask, job, age)
+                    fresh = True
+                case Wait(scope=Scope.CHAT, delay=delay) if delay > SHORT_WAIT:
+                    self._park(broker, message, delay)
+                case Wait():
+                    self._hold(broker, message, decision, time.monotonic() - started)
+                case None:
+                    self._hold_for_store(broker, message, time.monotonic() - started)
+
+    def _decide(self, broker: FloodgateBroker, ask: Ask, fresh: bool) -> Decision | None:
+        """Admission's word, or None when the store cannot answer. ``fresh`` forgets an uncertain send first."""
+        try:
+            decision = broker.admission.renew_unknown(ask) if fresh else broker.admission.admit(ask)
+        except StateUnavailableError as error:
+            self._complain(error)
+            return None
+        if self._complained_at is not None:
+            self._recovered()
+        return decision
+
+    def _question(
+        self, broker: FloodgateBroker, message: DeliveredMessage, ask: Ask, job: Job, age: timedelta
+    ) -> None:
+        """A worker died in mid-call, perhaps after Telegram had acted: send again, or leave it to an operator."""
+        logger.warning("job %s may have been sent %.0f s ago: %s", job.id, age.total_seconds(), job.on_uncertain)
+        if job.on_uncertain is OnUncertain.DEAD_LETTER:
+            why = "the worker ended during the call; Telegram may have sent it"
+            self._bury(broker, message, ask, dead_letters.REASON_UNCERTAIN, why)
+
+    def _park(self, broker: FloodgateBroker, message: DeliveredMessage, delay: timedelta) -> NoReturn:
+        """Hand the job to RabbitMQ's timer; only then is it acknowledged."""
+        home = Publication("", message.queue_name, message.delivery.body, message.message_id)
+        broker.connections.publisher.publish(delayed(home, delay))
+        message.done()
+        raise Deferral("parked")
+
+    def _hold(self, broker: FloodgateBroker, message: DeliveredMessage, wait: Wait, held_seconds: float) -> None:
+        seconds = wait.delay.total_seconds()
+        if wait.scope is Scope.BOT and held_seconds + seconds > broker.settings.hold_seconds:
+            broker.suspend(message.queue_name, min(seconds, SUSPEND_AT_MOST_SECONDS))
+            self._park(broker, message, wait.delay)
+        self._sleep(broker, message, seconds)
+
+    def _hold_for_store(self, broker: FloodgateBroker, message: DeliveredMessage, held_seconds: float) -> None:
+        if held_seconds > STORE_HOLD_SECONDS:
+            message.give_back()
+            raise Deferral("the state store is down")
+        self._sleep(broker, message, STORE_RETRY_SECONDS)
+
+    def _sleep(self, broker: FloodgateBroker, message: DeliveredMessage, seconds: float) -> None:
+        if broker.stopping.wait(seconds):
+            message.give_back()
+            raise Deferral("the worker is stopping")
+
+    def _bury(
+        self, broker: FloodgateBroker, message: DeliveredMessage, ask: Ask, reason: str, description: str
+    ) -> NoReturn:
+        """Dead letter first, then the ledger, then the ack: a crash in between repeats, and never drops."""
+        assert message.job is not None
+        letter = dead_letters.dead_job(message.job, message.delivery.body, message.queue_name, reason, description)
+        broker.connections.publisher.publish(letter)
+        broker.admission.settle(ask, Dead(reason))
+        message.done()
+        raise Deferral(reason)
+
+    def _complain(self, error: StateUnavailableError) -> None:
+        now = time.monotonic()
+        with self._lock:
+            silent = self._complained_at is not None and now - self._complained_at < COMPLAIN_EVERY_SECONDS
+            if not silent:
+                self._complained_at = now
+        if not silent:
+            logger.error("sends wait: %s", error)
+
+    def _recovered(self) -> None:
+        with self._lock:
+            was_down, self._complained_at = self._complained_at is not None, None
+        if was_down:
+            logger.info("the state store answers again; sends go on")

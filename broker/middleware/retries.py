@@ -1,0 +1,25 @@
+"""Retries of plain actors that cannot lose the message."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.middleware import Retries
+
+
+class ConfirmedRetries(Retries):
+    """Dramatiq's ``Retries``, with the original acknowledged only once RabbitMQ has confirmed its successor.
+
+    Dramatiq swallows what ``after_process_message`` raises and acknowledges all the same. Here a failed re-enqueue
+    leaves the message without the word ``done``, and it goes back to its queue. Jobs are not retried here: what follows
+    from a failed send is decided where its outcome is known (``actors/settle.py``).
+    """
+
+    def after_process_message(
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        if exception is None or getattr(message, "job", None) is not None:
+            return
+        super().after_process_message(broker, message, result=result, exception=exception)
+        message.done()

@@ -1,0 +1,115 @@
+"""A worker process, from its settings to its last ack.
+
+Start order: settings → broker bound → state store open → RabbitMQ reached and topology declared → actors imported →
+worker threads. A fault before the threads run is one sentence and an exit code.
+
+Stop order, on SIGTERM or SIGINT: take nothing new and hand back idle partitions → finish the calls in flight → threads
+→ sessions and event loop (Dramatiq's ``after_worker_shutdown``) → connections, which returns what is left in hand to
+its queues in order → store. Bounded by ``shutdown_seconds``; a second signal exits at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from types import FrameType
+from typing import TYPE_CHECKING, Final
+
+from broker.settings import Settings
+
+if TYPE_CHECKING:
+    import dramatiq
+
+    from broker.dramatiq_broker import FloodgateBroker
+
+logger = logging.getLogger("floodgate.worker")
+
+EXIT_FORCED: Final = 70
+# After the bound on in-flight work, what remains is closing sockets and files.
+CLOSING_SECONDS: Final = 10.0
+# Threads look for work this often when idle, and so notice a stop within it.
+IDLE_MILLISECONDS: Final = 500
+
+
+class WorkerProcess:
+    """One worker in this process. ``run`` returns when a signal or ``stop`` ended it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stop = threading.Event()
+        self._broker: FloodgateBroker | None = None
+        self._worker: dramatiq.Worker | None = None
+
+    def run(self) -> None:
+        """Work until stopped.
+
+        Raises:
+            FloodgateError: it could not start: settings, store or RabbitMQ.
+        """
+        try:
+            self._start()
+            self._stop.wait()
+        finally:
+            self._shut_down()
+
+    def stop(self) -> None:
+        """Ask ``run`` to end. Safe from any thread, twice, and before ``run``."""
+        self._stop.set()
+
+    def _start(self) -> None:
+        # Read by dramatiq.worker at import. Our consumers hold one message whatever it says; this says so to readers.
+        os.environ["dramatiq_queue_prefetch"] = "1"
+        import dramatiq
+
+        from broker.setup import configure
+        from broker.topology import declare
+
+        self._settings.require_bots()
+        self._broker = configure(self._settings)
+        _ = self._broker.admission
+        import actors  # noqa: F401  # registers them with the broker configured above
+
+        declare(self._broker.connections, self._broker.topology_of(self._broker.get_declared_queues()))
+        queues = self._broker.get_declared_queues()
+        # One thread a queue: each has one message in hand at most, so none ever waits for a thread.
+        self._worker = dramatiq.Worker(
+            self._broker, worker_threads=len(queues), worker_timeout=IDLE_MILLISECONDS
+        )
+        self._worker.start()
+        logger.info("worker ready: %d queues, bots %s", len(queues), ", ".join(sorted(self._settings.tokens)))
+
+    def _shut_down(self) -> None:
+        broker, worker = self._broker, self._worker
+        if broker is None:
+            return
+        watchdog = threading.Timer(self._settings.shutdown_seconds + CLOSING_SECONDS, _exit_now)
+        watchdog.daemon = True
+        watchdog.start()
+        if worker is not None:
+            logger.info("stopping: finishing what is in flight")
+            broker.drain()
+            worker.stop(timeout=int(self._settings.shutdown_seconds * 1000))
+        broker.close()
+        watchdog.cancel()
+        logger.info("stopped")
+
+
+def run_worker(settings: Settings) -> None:
+    """Run a worker until SIGTERM or SIGINT. For a process's main thread."""
+    process = WorkerProcess(settings)
+
+    def on_signal(signum: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, lambda *_: _exit_now())
+        process.stop()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    process.run()
+
+
+def _exit_now() -> None:
+    """Leave without ceremony. RabbitMQ returns what was in hand to its queues."""
+    os._exit(EXIT_FORCED)
