@@ -16,6 +16,9 @@
     │       ├── RejectedError        RabbitMQ said no (nack)
     │       ├── BlockedError         a memory or disk alarm outlasted our patience
     │       └── ConfirmTimeoutError  no answer: the job may or may not be there
+    ├── CallError                a Bot API call broke on its way; what the library's network errors were raised from
+    │   ├── NotSentError         it surely never reached the Bot API
+    │   └── CutOffError          it may have reached it, and acted
     ├── StateError
     │   ├── StateUnavailableError    the state store is down, locked, read-only or full
     │   └── StateSchemaError         the state store was written by another version
@@ -101,6 +104,18 @@ class BlockedError(PublishError):
 
 class ConfirmTimeoutError(PublishError):
     """RabbitMQ did not answer in time. The job may have been accepted; enqueue it again under the same id."""
+
+
+class CallError(FloodgateError):
+    """A Bot API call broke on its way. The message never holds the URL, which holds the token."""
+
+
+class NotSentError(CallError):
+    """The call surely never reached the Bot API: it can be made again without doing anything twice."""
+
+
+class CutOffError(CallError):
+    """The connection was lost or went silent with the call under way: it may have acted."""
 
 
 class StateError(FloodgateError):

@@ -70,6 +70,8 @@ class Job(BaseModel):
     on_uncertain: OnUncertain = OnUncertain.RESEND
     attempts: Annotated[int, Field(ge=0)] = 0
     """Calls made so far; rate waits are none."""
+    unsent: Annotated[int, Field(ge=0)] = 0
+    """How many of them surely never reached Telegram. They are bounded by the job's age, not by ``max_attempts``."""
 
     @property
     def paid(self) -> bool:

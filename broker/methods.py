@@ -7,6 +7,7 @@ actions and answers do not, an album or a bulk copy of n counts as n.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
@@ -88,6 +89,20 @@ PAID_BROADCAST: Final = frozenset(
 _COUNTED_BY: Final[Mapping[str, str]] = MappingProxyType(
     {"sendMediaGroup": "media", "forwardMessages": "message_ids", "copyMessages": "message_ids"}
 )
+
+# Doing these twice leaves what doing them once does. The rest make, move or charge for something, each time anew.
+_REPEATABLE_VERBS: Final = """answer approve ban close decline delete edit get hide leave pin promote read remove reopen
+restrict revoke set stop unban unhide unpin verify"""
+_REPEATABLE: Final = frozenset(
+    name
+    for name, charge in CHARGES.items()
+    if charge is not Charge.MESSAGE and re.split("[A-Z]", name)[0] in _REPEATABLE_VERBS.split()
+) | {"sendChatAction", "sendMessageDraft"}
+
+
+def repeatable(method: str) -> bool:
+    """Whether making the call again, after it may have acted, leaves the chat as one call would have."""
+    return method in _REPEATABLE
 
 
 def canonical_method(name: str) -> str:
