@@ -1,0 +1,60 @@
+"""The ``floodgate`` command: one sub-command a file in ``floodgate/commands``.
+
+Exit codes: 0 done · 1 the answer is no (a check failed, a demo did not add up) · 2 settings, a job or the command line
+are wrong · 3 RabbitMQ refused, failed or was not reached · 4 the state store did · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+import typer
+from rich.console import Console
+
+from broker.errors import FloodgateError, JobError, RabbitMQError, SettingsError, StateError
+from floodgate.commands import dead_letters, demo, fake, send, status, topology, worker
+
+EXIT_NO: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_RABBITMQ: Final = 3
+EXIT_STATE: Final = 4
+EXIT_INTERRUPTED: Final = 130
+
+app = typer.Typer(
+    name="floodgate",
+    help="Send Telegram messages as fast as Telegram allows, never faster, in order per chat, losing none.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(demo.demo)
+app.command("worker")(worker.worker)
+app.command("send")(send.send)
+app.command("fake-telegram")(fake.fake_telegram)
+app.command("status")(status.status)
+app.add_typer(topology.app, name="topology")
+app.add_typer(dead_letters.app, name="dead-letters")
+
+
+def main() -> None:
+    """Entry point: an error of ours is its one sentence on standard error, and an exit code that tells its kind."""
+    try:
+        app()
+    except FloodgateError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(str(error), style="red", markup=False)
+        sys.exit(exit_code(error))
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def exit_code(error: FloodgateError) -> int:
+    match error:
+        case SettingsError() | JobError():
+            return EXIT_USAGE
+        case RabbitMQError():
+            return EXIT_RABBITMQ
+        case StateError():
+            return EXIT_STATE
+        case _:
+            return EXIT_NO

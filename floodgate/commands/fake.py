@@ -1,0 +1,20 @@
+"""``floodgate fake-telegram``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def fake_telegram(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one and prints it.")] = 8081,
+) -> None:
+    """Serve a local Bot API with Telegram's limits, for trying and testing without a token.
+
+    Example: floodgate fake-telegram --port 8081
+    """
+    from fake_telegram.__main__ import run
+
+    run(host=host, port=port)
