@@ -166,9 +166,7 @@ class FloodgateBroker(Broker):
         """Consume a queue with one message in hand at a time, whatever ``prefetch`` says. ``timeout`` in milliseconds."""
 
         def subscribe(on_delivery: Any) -> Subscription:
-            return self.connections.subscribe(
-                queue_name, self.worker_id, on_delivery, self.topology_of([queue_name])
-            )
+            return self.connections.subscribe(queue_name, self.worker_id, on_delivery, self.topology_of([queue_name]))
 
         consumer = QueueConsumer(
             queue_name,

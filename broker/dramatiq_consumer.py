@@ -140,7 +140,9 @@ class QueueConsumer(Consumer):
         try:
             self._publisher.publish(letter)
         except PublishError as error:
-            logger.warning("a dead letter could not be written, its message goes back to %s: %s", self.queue_name, error)
+            logger.warning(
+                "a dead letter could not be written, its message goes back to %s: %s", self.queue_name, error
+            )
             self._give_back(delivery)
         else:
             delivery.ack()

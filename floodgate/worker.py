@@ -74,9 +74,7 @@ class WorkerProcess:
         declare(self._broker.connections, self._broker.topology_of(self._broker.get_declared_queues()))
         queues = self._broker.get_declared_queues()
         # One thread a queue: each has one message in hand at most, so none ever waits for a thread.
-        self._worker = dramatiq.Worker(
-            self._broker, worker_threads=len(queues), worker_timeout=IDLE_MILLISECONDS
-        )
+        self._worker = dramatiq.Worker(self._broker, worker_threads=len(queues), worker_timeout=IDLE_MILLISECONDS)
         self._worker.start()
         logger.info("worker ready: %d queues, bots %s", len(queues), ", ".join(sorted(self._settings.tokens)))
 

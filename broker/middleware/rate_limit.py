@@ -127,9 +127,7 @@ class RateLimit(Middleware):
             self._recovered()
         return decision
 
-    def _question(
-        self, broker: FloodgateBroker, message: DeliveredMessage, ask: Ask, job: Job, age: timedelta
-    ) -> None:
+    def _question(self, broker: FloodgateBroker, message: DeliveredMessage, ask: Ask, job: Job, age: timedelta) -> None:
         """A worker died in mid-call, perhaps after Telegram had acted: send again, or leave it to an operator."""
         logger.warning("job %s may have been sent %.0f s ago: %s", job.id, age.total_seconds(), job.on_uncertain)
         if job.on_uncertain is OnUncertain.DEAD_LETTER:
