@@ -60,7 +60,7 @@ class WorkerProcess:
 
     def _start(self) -> None:
         # Read by dramatiq.worker at import. Our consumers hold one message whatever it says; this says so to readers.
-        os.environ["dramatiq_queue_prefetch"] = "1"
+        os.environ["dramatiq_queue_prefetch"] = "1"  # noqa: SIM112  # Dramatiq's spelling
         import dramatiq
 
         from broker.setup import configure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def count_order_violations(accepted: Iterable[Accepted], sent_texts: Iterable[st
     for job in accepted:
         if job.text in first_sent:
             lines[job.chat, job.priority].append(first_sent[job.text])
-    return sum(later < earlier for line in lines.values() for earlier, later in zip(line, line[1:], strict=False))
+    return sum(later < earlier for line in lines.values() for earlier, later in itertools.pairwise(line))
 
 
 def _names(jobs: list[Accepted]) -> list[str]:
