@@ -23,7 +23,7 @@ import dramatiq
 from dramatiq.broker import Consumer, MessageProxy
 
 from broker import dead_letters
-from broker.admission.contract import Go
+from broker.admission.contract import Ask, Go
 from broker.consumer import Delivery, Subscription
 from broker.errors import MalformedJobError, PublishError
 from broker.job import SEND_ACTOR, Job, parse_job
@@ -51,6 +51,7 @@ class DeliveredMessage(MessageProxy):
         super().__init__(message)
         self.delivery = delivery
         self.job = job
+        self.ask: Ask | None = None
         self.permit: Go | None = None
         self.disposition = Disposition.OPEN
 

@@ -91,7 +91,7 @@ class RateLimit(Middleware):
             raise Deferral(f"{type(error).__name__}") from error
 
     def _admit(self, broker: FloodgateBroker, message: DeliveredMessage, job: Job) -> None:
-        ask = ask_for(job, broker.settings)
+        message.ask = ask = ask_for(job, broker.settings)
         started = time.monotonic()
         fresh = False
         while True:

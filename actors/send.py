@@ -1,0 +1,92 @@
+"""The actor ``send``: one Bot API call, from the permit to the settlement.
+
+The actor is synchronous on its worker thread, which holds the job from admission to ack; the call itself runs on the
+process's one event loop. What belongs to a worker process (sessions, settler) lives in :class:`Sender`, a middleware
+whose hooks open and close it with the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import dramatiq
+from dramatiq.asyncio import EventLoopThread, get_event_loop_thread
+from dramatiq.broker import Broker
+from dramatiq.middleware import CurrentMessage, Middleware
+
+from actors.answers import Answer, Break
+from actors.classify import Call, classify
+from actors.outcomes import Outcome
+from actors.sessions import BotSessions
+from actors.settle import Settler
+from broker.admission.contract import Go
+from broker.dramatiq_consumer import DeliveredMessage
+from broker.job import SEND_ACTOR, Job
+from broker.setup import current_broker
+
+
+class Sender(Middleware):
+    """What a worker needs to send. Opened before its threads start, closed after they ended."""
+
+    def __init__(self) -> None:
+        self._sessions: BotSessions | None = None
+        self._settler: Settler | None = None
+        self._timeout = timedelta()
+
+    def before_worker_boot(self, broker: Broker, worker: dramatiq.Worker) -> None:
+        ours = current_broker()
+        self._sessions = BotSessions(ours.settings)
+        self._settler = Settler(ours)
+        self._timeout = timedelta(seconds=ours.settings.call_timeout_seconds)
+
+    def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
+        sessions, self._sessions = self._sessions, None
+        if sessions is not None:
+            _event_loop().run_coroutine(sessions.close())
+
+    def deliver(self, message: DeliveredMessage) -> None:
+        """Call, classify, settle. Without a permit nothing is sent: the message goes back to its queue."""
+        job, permit = message.job, message.permit
+        if job is None or permit is None or self._settler is None:
+            message.give_back()
+            return
+        self._settler.settle(message, job, self._outcome(job, permit))
+
+    def _outcome(self, job: Job, permit: Go) -> Outcome:
+        answer = _event_loop().run_coroutine(self._call(job, permit))
+        return classify(answer, Call(job.method, repeated=job.attempts > 0))
+
+    async def _call(self, job: Job, permit: Go) -> Answer:
+        assert self._sessions is not None
+        try:
+            async with asyncio.timeout(self._timeout.total_seconds()):
+                return await self._sessions.call(job.bot, job.method, params_to_send(job, permit), self._timeout)
+        except TimeoutError:
+            return Break(f"no answer within {self._timeout.total_seconds():g} s", surely_not_sent=False)
+
+
+def params_to_send(job: Job, permit: Go) -> dict[str, Any]:
+    """The call's parameters; a chat that has migrated since is addressed by its new id."""
+    if permit.chat is None or permit.chat == job.chat or "chat_id" not in job.params:
+        return job.params
+    return job.params | {"chat_id": int(permit.chat)}
+
+
+def _event_loop() -> EventLoopThread:
+    thread = get_event_loop_thread()
+    assert thread is not None, "Dramatiq's AsyncIO middleware starts it before the worker's threads"
+    return thread
+
+
+_sender = Sender()
+current_broker().add_middleware(_sender)
+
+
+@dramatiq.actor(broker=current_broker(), actor_name=SEND_ACTOR, queue_name=SEND_ACTOR)
+def send(job: dict[str, Any]) -> None:
+    """Make the Bot API call that ``job`` describes (see :mod:`broker.job`) and say what became of it."""
+    message = CurrentMessage.get_current_message()
+    assert isinstance(message, DeliveredMessage), "send is run by a worker; to enqueue, use producer.Client"
+    _sender.deliver(message)

@@ -1,0 +1,158 @@
+"""From an outcome to its effects, in an order that a crash at any point can only repeat, never drop.
+
+    sent       ledger, then ack
+    dead       dead letter confirmed, ledger, then ack
+    later      ledger (the job keeps the head of its line), back to the ladder confirmed, then ack
+
+The call is done when this begins, so a state store that is down is waited for, within a bound, and after it the
+message is acknowledged all the same where its effect is safe: to give it back would send it twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, assert_never
+
+from actors.backoff import next_step
+from actors.outcomes import (
+    BotFailed,
+    Done,
+    Failed,
+    FailureReason,
+    Migrated,
+    Outcome,
+    Paused,
+    Retry,
+    Sent,
+    Unknown,
+)
+from broker import dead_letters
+from broker.admission import contract
+from broker.chats import ChatKind, chat_key, chat_kind
+from broker.errors import InvalidParamsError, PublishError, StateUnavailableError
+from broker.job import Job, encode_job, unix_ms
+from broker.ladder import delayed
+from broker.publisher import Publication
+
+if TYPE_CHECKING:
+    from broker.admission.contract import Ask, Settlement
+    from broker.dramatiq_broker import FloodgateBroker
+    from broker.dramatiq_consumer import DeliveredMessage
+
+logger = logging.getLogger("floodgate.send")
+
+RECORD_RETRY_SECONDS: Final = 1.0
+# Below RabbitMQ's consumer timeout with the call itself in mind.
+RECORD_AT_MOST_SECONDS: Final = 15 * 60
+# A refused token is tried again this often: a fixed one is noticed soon, a dead one costs one call a minute.
+BOT_FAILED_PAUSE: Final = timedelta(minutes=1)
+
+
+class Settler:
+    """Carries outcomes out. One object a process, used by all worker threads; it has no state of its own."""
+
+    def __init__(self, broker: FloodgateBroker) -> None:
+        self._broker = broker
+
+    def settle(self, message: DeliveredMessage, job: Job, outcome: Outcome) -> None:
+        """What follows from ``outcome``, and the word on whether to acknowledge."""
+        assert message.ask is not None
+        try:
+            self._settle(message, job, message.ask, outcome)
+        except PublishError as error:
+            logger.warning("job %s goes back to its queue: %s", job.id, error)
+            message.give_back()
+
+    def _settle(self, message: DeliveredMessage, job: Job, ask: Ask, outcome: Outcome) -> None:
+        match outcome:
+            case Sent(result):
+                self._record(ask, contract.Sent(result))
+                self._resolve(ask, result)
+                message.done()
+            case Done(description):
+                logger.info("job %s: nothing to do: %s", job.id, description)
+                self._record(ask, contract.Sent(True))
+                message.done()
+            case Failed(reason, description):
+                self._bury(message, job, ask, reason, description)
+            case Retry() | Unknown():
+                self._try_again(message, job, ask, outcome)
+            case Paused(retry_after, description):
+                self._pause(ask, retry_after, description)
+                self._later(message, job, ask, retry_after, charged=True)
+            case Migrated(new_chat):
+                self._migrate(ask, new_chat)
+                self._later(message, job, ask, timedelta(), charged=False)
+            case BotFailed(description):
+                self._pause_bot(ask, description)
+                self._later(message, job, ask, BOT_FAILED_PAUSE, charged=False)
+            case _:
+                assert_never(outcome)
+
+    def _try_again(self, message: DeliveredMessage, job: Job, ask: Ask, outcome: Retry | Unknown) -> None:
+        if isinstance(outcome, Unknown) and outcome.retry_after is not None:
+            self._pause(ask, outcome.retry_after, outcome.reason)
+        step = next_step(job, outcome, self._broker.settings, unix_ms())
+        if isinstance(step, Failed):
+            self._bury(message, job, ask, step.reason, step.description)
+            return
+        logger.info("job %s: %s; again in %.1f s", job.id, outcome.reason, step.delay.total_seconds())
+        self._later(message, job.model_copy(update={"attempts": job.attempts + 1}), ask, step.delay, step.charged)
+
+    def _later(self, message: DeliveredMessage, job: Job, ask: Ask, delay: timedelta, charged: bool) -> None:
+        self._record(ask, contract.Retrying(delay, charged))
+        body = encode_job(job, message.queue_name)
+        home = Publication("", message.queue_name, body, job.id)
+        self._broker.connections.publisher.publish(delayed(home, delay))
+        message.done()
+
+    def _bury(self, message: DeliveredMessage, job: Job, ask: Ask, reason: FailureReason, description: str) -> None:
+        logger.warning("job %s is given up: %s: %s", job.id, reason, description)
+        counted = job.model_copy(update={"attempts": job.attempts + 1})
+        letter = dead_letters.dead_job(counted, message.delivery.body, message.queue_name, reason, description)
+        self._broker.connections.publisher.publish(letter)
+        self._record(ask, contract.Dead(reason))
+        message.done()
+
+    def _pause(self, ask: Ask, retry_after: timedelta, description: str) -> None:
+        logger.warning("429 for bot %s, chat %s: %s", ask.bot, ask.chat, description)
+        self._tell_store(lambda store: store.too_many_requests(ask.bot, ask.chat, retry_after))
+
+    def _pause_bot(self, ask: Ask, description: str) -> None:
+        logger.error("Telegram refuses bot %s (%s): check its token. Its jobs wait.", ask.bot, description)
+        self._tell_store(lambda store: store.pause(ask.bot, None, BOT_FAILED_PAUSE, "unauthorized"))
+
+    def _migrate(self, ask: Ask, new_chat: str) -> None:
+        logger.info("chat %s of bot %s is now %s", ask.chat, ask.bot, new_chat)
+        if ask.chat is not None:
+            old_chat = ask.chat
+            self._tell_store(lambda store: store.migrate(ask.bot, old_chat, new_chat))
+
+    def _resolve(self, ask: Ask, result: object) -> None:
+        """A message to ``@name`` tells the chat's id: the two share one budget from here on."""
+        if chat_kind(ask.chat) is not ChatKind.NAME or ask.chat is None:
+            return
+        try:
+            chat = chat_key(result["chat"]["id"])  # type: ignore[index]  # whatever it is, the next line knows
+        except (TypeError, KeyError, IndexError, InvalidParamsError):
+            return
+        name = ask.chat
+        self._tell_store(lambda store: store.resolve(ask.bot, name, chat))
+
+    def _record(self, ask: Ask, settlement: Settlement) -> None:
+        self._tell_store(lambda store: store.settle(ask, settlement))
+
+    def _tell_store(self, say: Callable[[contract.Admission], None]) -> None:
+        """Tell the store, waiting for it if it is down; after the bound, or at shutdown, go on without."""
+        deadline = time.monotonic() + RECORD_AT_MOST_SECONDS
+        while True:
+            try:
+                say(self._broker.admission)
+                return
+            except StateUnavailableError as error:
+                if self._broker.stopping.wait(RECORD_RETRY_SECONDS) or time.monotonic() > deadline:
+                    logger.error("the state store could not be told of a call that was made: %s", error)
+                    return
