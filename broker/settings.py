@@ -87,6 +87,11 @@ class Settings(BaseSettings):
         "https://api.telegram.org",
         description="Root of the Bot API; a local server or the fake instead of Telegram's.",
     )
+    telegram_proxy: SecretStr | None = Field(
+        None,
+        description="URL of an HTTP proxy towards the Bot API, `http://user:password@host:3128`. Defaults to none; the "
+        "proxy variables of the environment are not read.",
+    )
     partitions: int = Field(
         16,
         ge=1,
@@ -188,6 +193,15 @@ class Settings(BaseSettings):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("is no http(s) URL such as http://127.0.0.1:8081")
         return value.rstrip("/")
+
+    @field_validator("telegram_proxy")
+    @classmethod
+    def _proxy_form(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parts = urlsplit(value.get_secret_value())
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("is no http(s) URL such as http://127.0.0.1:3128")
+        return value
 
     @field_validator("rabbitmq_url")
     @classmethod

@@ -1,0 +1,202 @@
+"""From what the wire said to what becomes of the job: one pure, total function over one table.
+
+A refusal is looked up by its code and the start of its description, lower-cased and without Telegram's "Bad Request: "
+and its like; wording changes over the years, so a row names the shortest start that tells. The first row that fits
+wins. What fits none has a default per class of codes, so every answer has an outcome.
+
+Sources: the Bot API's documentation, the Bot API server's source, and texts observed by users of several libraries.
+
+Decisions that the table alone does not tell:
+
+- Ambiguity is a property of the call as much as of the answer. A lost connection or a 5xx leaves open whether the
+  call acted. Where acting twice does no harm (edits, deletions, answers: ``broker.methods.repeatable``) that is
+  ``Retry``; where it would make a second message it is ``Unknown``, and the job's ``on_uncertain`` decides.
+- A repeated deletion that finds nothing left to delete has been done by the call before it.
+- A part of an album may be out when Telegram reports on one of its items. That outweighs a "retry after N" in the
+  same text: the wait is obeyed, and the job is ``Unknown``.
+- A 4xx whose body is not the Bot API's was said by something on the way, which passed nothing on. Only for 413 and
+  429, which Telegram's own front servers answer in HTML, and for 401 and 404, which concern the bot or the API root as
+  a whole, does that make no difference.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, assert_never
+
+from actors.answers import Accepted, Answer, Break, Refusal, seconds_to_wait
+from actors.outcomes import (
+    BotFailed,
+    Done,
+    Failed,
+    FailureReason,
+    Migrated,
+    Outcome,
+    Paused,
+    Retry,
+    Sent,
+    Unknown,
+)
+from broker.job import Job
+from broker.methods import repeatable
+
+# When 429 comes without its wait. Telegram's shortest waits are of this order; the next 429 tells the real one.
+DEFAULT_RETRY_AFTER: Final = timedelta(seconds=5)
+# Telegram fetches from the URL's server, which may be down for a moment; but it may as well be gone.
+_URL_FETCHES: Final = 3
+_PREFIX: Final = re.compile(
+    r"(\[?error\]?: )?(bad request|forbidden|unauthorized|not found|too many requests|conflict): "
+)
+_RETRY_AFTER: Final = re.compile(r"retry (?:after|in) (\d{1,9})")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What classification must know of the call. ``repeated``: an earlier call for the same job may have acted."""
+
+    method: str
+    repeated: bool = False
+
+
+def call_of(job: Job) -> Call:
+    """The call that a job is about to make. A call that surely never left has not acted."""
+    return Call(job.method, repeated=job.attempts > job.unsent)
+
+
+_Make = Callable[[Refusal, Call], Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """``starts`` are regular expressions, matched at the start of the stripped, lower-cased description."""
+
+    status: int
+    starts: str
+    make: _Make
+
+    def fits(self, status: int, text: str) -> bool:
+        return self.status == status and re.match(self.starts, text) is not None
+
+
+def classify(answer: Answer, call: Call) -> Outcome:
+    """The outcome of a call. Pure and total."""
+    match answer:
+        case Accepted(result):
+            return Sent(result)
+        case Break(reason, surely_not_sent):
+            return Retry(reason, surely_not_sent=True) if surely_not_sent else _ambiguous(reason, call)
+        case Refusal():
+            return _refused(answer, call)
+        case _:
+            assert_never(answer)
+
+
+def _refused(refusal: Refusal, call: Call) -> Outcome:
+    text = _PREFIX.sub("", refusal.description.lower(), count=1)
+    if refusal.migrate_to is not None:
+        return Migrated(refusal.migrate_to)
+    for row in _TABLE:
+        if row.fits(refusal.status, text):
+            return row.make(refusal, call)
+    if refusal.status == 429 or (refusal.status == 400 and (refusal.retry_after or _RETRY_AFTER.search(text))):
+        return Paused(_wait_asked_for(refusal) or DEFAULT_RETRY_AFTER, refusal.description)
+    return _by_code(refusal, call)
+
+
+def _by_code(refusal: Refusal, call: Call) -> Outcome:
+    """For what no row names."""
+    status = refusal.status
+    if status >= 500 or 200 <= status <= 299:
+        return _ambiguous(refusal.description, call)
+    if status in (401, 404) and (status == 401 or not refusal.from_bot_api):
+        return BotFailed(refusal.description)
+    if status == 413:
+        return Failed(FailureReason.CONTENT, refusal.description)
+    if status < 400 or status == 409 or not refusal.from_bot_api:
+        return Retry(refusal.description, surely_not_sent=True)
+    return Failed(_REASON_BY_CODE.get(status, FailureReason.REFUSED), refusal.description)
+
+
+_REASON_BY_CODE: Final = {
+    400: FailureReason.CONTENT,
+    403: FailureReason.RIGHTS,  # not chat-unreachable: that condemns the chat's other jobs too
+    404: FailureReason.METHOD,
+}
+
+
+def _ambiguous(reason: str, call: Call) -> Retry | Unknown:
+    return Retry(reason, surely_not_sent=False) if repeatable(call.method) else Unknown(reason)
+
+
+def _wait_asked_for(refusal: Refusal) -> timedelta | None:
+    if refusal.retry_after is not None:
+        return refusal.retry_after
+    found = _RETRY_AFTER.search(refusal.description.lower())
+    return seconds_to_wait(int(found[1])) if found else None
+
+
+def _fail(reason: FailureReason) -> _Make:
+    return lambda refusal, _: Failed(reason, refusal.description)
+
+
+def _done(refusal: Refusal, _: Call) -> Outcome:
+    return Done(refusal.description)
+
+
+def _partial(refusal: Refusal, _: Call) -> Outcome:
+    return Unknown(refusal.description, retry_after=_wait_asked_for(refusal))
+
+
+def _fetch_again(refusal: Refusal, _: Call) -> Outcome:
+    return Retry(refusal.description, surely_not_sent=False, at_most=_URL_FETCHES)
+
+
+def _gone(refusal: Refusal, call: Call) -> Outcome:
+    if call.repeated:
+        return Done(refusal.description)
+    return Failed(FailureReason.CONTENT, refusal.description)
+
+
+_TABLE: Final = (
+    _Row(400, r"failed to send message #\d+ with the error message|group send failed", _partial),
+    _Row(400, r"message is not modified", _done),
+    _Row(
+        400,
+        r"chat not found|user not found|peer_id_invalid|group is deactivated|chat_id is empty|channel_private"
+        r"|group chat was upgraded to a supergroup",
+        _fail(FailureReason.CHAT_NOT_FOUND),
+    ),
+    _Row(
+        400,
+        r"not enough rights|have no rights|need administrator rights|chat_write_forbidden|chat_send_\w+_forbidden"
+        r"|chat_admin_required|chat_restricted|topic_closed|topic_deleted|message thread not found",
+        _fail(FailureReason.RIGHTS),
+    ),
+    _Row(400, r"user_is_blocked|input_user_deactivated", _fail(FailureReason.CHAT_UNREACHABLE)),
+    _Row(400, r"query is too old|query_id_invalid", _fail(FailureReason.LATE)),
+    _Row(400, r"message to delete not found", _gone),
+    _Row(
+        400,
+        r"failed to get http url content|wrong type of the web page content|webpage_curl_failed|webpage_media_empty",
+        _fetch_again,
+    ),
+    _Row(
+        400,
+        r"message is too long|message text is empty|text must be non-empty|can't parse|(message )?caption is too long"
+        r"|media_caption_too_long|button_\w*invalid|reply markup is too long|reply_markup_too_long"
+        r"|wrong (remote )?file (identifier|id)|file is too big|photo_invalid_dimensions|photo_crop_size_small"
+        r"|message to \w+ not found|(reply|replied) message not found|message to be replied not found"
+        r"|message can't be \w+",
+        _fail(FailureReason.CONTENT),
+    ),
+    _Row(
+        403,
+        r"bot was blocked by the user|user is deactivated|bot can't initiate conversation"
+        r"|bots? can't send messages to (the )?bots?|bot was kicked|bot is not a member|the group chat was deleted"
+        r"|bot is not a participant",
+        _fail(FailureReason.CHAT_UNREACHABLE),
+    ),
+)

@@ -1,0 +1,102 @@
+"""What came of one Bot API call, as the pipeline sees it: every ending named once.
+
+    Sent       Telegram accepted the call; its result is kept
+    Done       there was nothing to do, as in "message is not modified"
+    Retry      make the call again later; doing so cannot do anything twice
+    Unknown    it may have acted; the job's ``on_uncertain`` decides
+    Paused     429: nobody calls for this chat until then; no attempt is spent
+    Migrated   the chat has a new id; send there now
+    Failed     it will never succeed; dead-letter it
+    BotFailed  the bot's token is refused; pause the bot, its jobs stay
+
+:mod:`actors.classify` makes them, :mod:`actors.backoff` turns ``Retry`` and ``Unknown`` into a next step. Callers match
+them all and close with ``assert_never``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+
+class FailureReason(StrEnum):
+    """Why a job ended without being sent. The words are in dead letters and counts: never rename one."""
+
+    CHAT_UNREACHABLE = "chat-unreachable"  # blocked, kicked, deactivated: so for every message to this chat
+    CHAT_NOT_FOUND = "chat-not-found"
+    RIGHTS = "rights"
+    CONTENT = "content"
+    LATE = "late"  # a query that has expired on Telegram's side
+    METHOD = "method"  # this Bot API server does not know the method
+    REFUSED = "refused"  # with a code that is in no list
+    EXHAUSTED = "exhausted"  # the bound on attempts or age was reached
+    UNCERTAIN = "uncertain"  # it may have been sent, and the job asked not to risk it twice
+    EXPIRED = "expired"  # the job's own `expires` passed
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """``result`` is Telegram's own JSON value."""
+
+    result: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Nothing had to be done. The job ends as sent with the result ``True``."""
+
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Make the call again later. ``surely_not_sent``: it never reached Telegram, so its budget is given back."""
+
+    reason: str
+    surely_not_sent: bool
+    at_most: int | None = None
+    """Calls worth making for a fault of this kind, where that is fewer than the setting's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The call may have acted, wholly or in part, and making it again may do so twice."""
+
+    reason: str
+    retry_after: timedelta | None = None
+    """Telegram asked for a pause in the same breath: the chat must wait whatever becomes of the job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """Flood control. The call did not act."""
+
+    retry_after: timedelta
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """The group became a supergroup. The call did not act. ``new_chat`` is a chat key."""
+
+    new_chat: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A permanent refusal. ``description`` is Telegram's own wording, at most 500 characters."""
+
+    reason: FailureReason
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class BotFailed:
+    """The bot itself is refused: revoked or wrong token, or a wrong API root. The call did not act."""
+
+    description: str
+
+
+Outcome = Sent | Done | Retry | Unknown | Paused | Migrated | Failed | BotFailed

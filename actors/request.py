@@ -1,0 +1,176 @@
+"""python-telegram-bot's HTTP, by aiohttp: a ninth of the CPU of its default stack.
+
+Invariants, each with a test:
+
+- A POST leaves at most once. aiohttp sends idempotent methods again on a lost keep-alive connection, POST never; a
+  redirect would turn a POST into a GET, so none is followed.
+- Every failure is a ``NetworkError`` (``TimedOut`` for time-outs) raised from :class:`~broker.errors.NotSentError` when
+  the call surely never reached the server, or else from :class:`~broker.errors.CutOffError`.
+- No exception holds the URL, and so the token. aiohttp's own may, so they are read and left behind, neither cause nor
+  context.
+
+A server may close an idle connection in the moment in which a call is written to it. Whether it read the call cannot
+be known, so that counts as cut off. It is made rare by giving up idle connections before servers do.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
+from pydantic import SecretStr
+from telegram.error import NetworkError, TimedOut
+from telegram.request import BaseRequest, RequestData
+
+from broker.errors import CutOffError, NotSentError
+
+if TYPE_CHECKING:
+    from telegram._utils.types import ODVInput
+
+# Shorter than servers keep idle connections: nginx, in front of most Bot API servers, 75 s; few others under 60 s.
+KEEP_ALIVE_SECONDS: Final = 15
+_JSON: Final = {"Content-Type": "application/json"}
+# What aiohttp raises before it has a connection to write to.
+_BEFORE_SENDING: Final = (
+    aiohttp.ClientConnectorError,  # refused, unreachable, DNS, TLS, and their like at a proxy
+    aiohttp.ConnectionTimeoutError,  # waiting for the pool, DNS, the connection or TLS
+    aiohttp.ClientHttpProxyError,  # the proxy would not connect us
+    aiohttp.InvalidURL,
+    aiohttp.NonHttpUrlClientError,
+)
+
+
+class AiohttpRequest(BaseRequest):
+    """A drop-in for python-telegram-bot's ``HTTPXRequest``. Belongs to the event loop that initialises it.
+
+    Time-outs are in seconds, None for none. aiohttp bounds the wait for the pool and for the connection together by
+    ``pool_timeout`` + ``connect_timeout``, and has no bound on writing alone: the whole call ends within the sum of
+    the four.
+
+    Args:
+        connections: most connections open at once; a call beyond it waits for ``pool_timeout``.
+        media_write_timeout: takes the place of ``write_timeout`` for calls that upload files.
+        proxy: URL of an HTTP proxy, with credentials if it wants any.
+    """
+
+    __slots__ = ("_connections", "_defaults", "_media_write_timeout", "_proxy", "_session")
+
+    def __init__(
+        self,
+        *,
+        connections: int = 256,
+        read_timeout: float | None = 5,
+        write_timeout: float | None = 5,
+        connect_timeout: float | None = 5,
+        pool_timeout: float | None = 1,
+        media_write_timeout: float | None = 20,
+        proxy: SecretStr | None = None,
+    ) -> None:
+        self._connections = connections
+        self._defaults = (read_timeout, write_timeout, connect_timeout, pool_timeout)
+        self._media_write_timeout = media_write_timeout
+        self._proxy = proxy
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def read_timeout(self) -> float | None:
+        """Seconds a call waits for an answer if it does not say otherwise."""
+        return self._defaults[0]
+
+    async def initialize(self) -> None:
+        """Open the pool, without connecting. Safe to call twice, and again after :meth:`shutdown`."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=KEEP_ALIVE_SECONDS),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"User-Agent": self.USER_AGENT},
+                proxy=self._proxy.get_secret_value() if self._proxy else None,
+            )
+
+    async def shutdown(self) -> None:
+        """Close every connection. Calls under way are cut off. Safe to call twice, and before :meth:`initialize`."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def do_request(
+        self,
+        url: str,
+        method: str,
+        request_data: RequestData | None = None,
+        read_timeout: ODVInput[float] = BaseRequest.DEFAULT_NONE,
+        write_timeout: ODVInput[float] = BaseRequest.DEFAULT_NONE,
+        connect_timeout: ODVInput[float] = BaseRequest.DEFAULT_NONE,
+        pool_timeout: ODVInput[float] = BaseRequest.DEFAULT_NONE,
+    ) -> tuple[int, bytes]:
+        """Make one HTTP request. Returns the status and the body, whatever they are.
+
+        Raises:
+            TimedOut: a bound was reached.
+            NetworkError: the call broke otherwise. Both are raised from ``NotSentError`` or ``CutOffError``.
+        """
+        if self._session is None:
+            raise NetworkError("The HTTP session is closed") from NotSentError("the HTTP session is closed")
+        timeout = self._timeout(request_data, (read_timeout, write_timeout, connect_timeout, pool_timeout))
+        try:
+            async with self._session.request(
+                method, url, timeout=timeout, allow_redirects=False, **_body(request_data)
+            ) as response:
+                return response.status, await response.read()
+        except (aiohttp.ClientError, OSError) as error:
+            fault = _fault(error)
+        raise fault  # outside of the handler: aiohttp's error must not become its context
+
+    def _timeout(self, request_data: RequestData | None, asked: tuple[object, ...]) -> aiohttp.ClientTimeout:
+        read, write, connect, pool = map(_seconds, asked, self._defaults)
+        if asked[1] is BaseRequest.DEFAULT_NONE and request_data is not None and request_data.contains_files:
+            write = self._media_write_timeout
+        return aiohttp.ClientTimeout(
+            total=_sum(read, write, connect, pool),
+            connect=_sum(connect, pool),
+            sock_connect=connect,
+            sock_read=read,
+            ceil_threshold=math.inf,  # exact: a job's lease ends soon after its call's time-out
+        )
+
+
+def _seconds(asked: object, default: float | None) -> float | None:
+    """The bound asked for: None is one too. What is neither a number nor None asks for the default."""
+    return asked if asked is None or isinstance(asked, int | float) else default
+
+
+def _sum(*seconds: float | None) -> float | None:
+    known = [bound for bound in seconds if bound is not None]
+    return sum(known) if len(known) == len(seconds) else None
+
+
+def _body(request_data: RequestData | None) -> dict[str, Any]:
+    """Parameters as JSON, with the files as multipart. Non-ASCII is escaped: then any Python text can be sent."""
+    if request_data is None:
+        return {}
+    if not request_data.contains_files:
+        return {"data": json.dumps(request_data.parameters).encode(), "headers": _JSON}
+    # The Bot API takes file names as they are and knows no `filename*=`, so they are not percent-encoded.
+    form = aiohttp.FormData(quote_fields=False, default_to_multipart=True)
+    for name, text in request_data.json_parameters.items():
+        form.add_field(name, text)
+    for name, (filename, content, content_type) in request_data.multipart_data.items():
+        form.add_field(name, content, filename=filename, content_type=content_type)
+    return {"data": form}
+
+
+def _fault(error: aiohttp.ClientError | OSError) -> NetworkError:
+    before = isinstance(error, _BEFORE_SENDING)
+    wording = f"{'not sent' if before else 'cut off'}: {_describe(error)}"
+    fault = TimedOut(wording) if isinstance(error, TimeoutError) else NetworkError(wording)
+    fault.__cause__ = NotSentError(wording) if before else CutOffError(wording)
+    return fault
+
+
+def _describe(error: aiohttp.ClientError | OSError) -> str:
+    """What broke, from parts that cannot hold the URL: the type, and the operating system's words."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    system = cause.strerror if isinstance(cause, OSError) else None
+    return f"{type(error).__name__} ({system})" if system else type(error).__name__

@@ -1,0 +1,173 @@
+"""One python-telegram-bot ``Bot`` a configured bot, made for calling any method with plain JSON and nothing else.
+
+Jobs carry the Bot API's own names and JSON, and callers want Telegram's own JSON back, so the typed half of the
+library has nothing to do here. What is used of it is the call: parameters, uploads, request, answer. ``Bot.initialize``
+is not, since it calls getMe, and a worker starts whether or not Telegram can be reached just then.
+
+A refusal keeps its code and parameters by leaving the request as :class:`~actors.answers.RefusedError`, before the
+library makes one of its own errors of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from telegram import Bot
+from telegram.error import NetworkError, TelegramError
+
+from actors.answers import (
+    Accepted,
+    Answer,
+    Break,
+    Refusal,
+    RefusedError,
+    answer_to_error,
+    read_json,
+    read_refusal,
+    refusal_from_fields,
+)
+from actors.request import AiohttpRequest
+from broker.errors import CutOffError
+from broker.logs import RedactTokens
+from broker.settings import Settings
+
+if TYPE_CHECKING:
+    from telegram._utils.types import JSONDict
+
+# Of a call's time, at most this much goes to getting a connection. The rest is Telegram's: slow mode takes up to 10 s.
+_CONNECT_SECONDS: Final = 5.0
+_POOL_SECONDS: Final = 1.0
+_MAX_CONNECTIONS: Final = 1000
+_BAD_TOKEN: Final = frozenset({401, 404})
+_logger: Final = logging.getLogger("floodgate.bot")
+
+
+class SendingRequest(AiohttpRequest):
+    """Lets refusals through whole. Raises ``RefusedError`` where its base returns a status that is not 2xx."""
+
+    __slots__ = ()
+
+    async def do_request(self, *args: Any, **kwargs: Any) -> tuple[int, bytes]:
+        status, body = await super().do_request(*args, **kwargs)
+        if not 200 <= status <= 299:
+            raise RefusedError(read_refusal(status, body))
+        return status, body
+
+    @staticmethod
+    def parse_json_payload(payload: bytes) -> JSONDict:
+        """The object in a 2xx answer, with its ``result``. The library's own would log a body it cannot read."""
+        fields = read_json(payload)
+        if isinstance(fields, dict) and fields.get("ok") is False:
+            raise RefusedError(refusal_from_fields(200, fields))
+        if not isinstance(fields, dict) or "result" not in fields:
+            raise NetworkError("unreadable answer") from CutOffError("unreadable answer with a status of 2xx")
+        return fields
+
+
+class SendingBot(Bot):
+    """A bot that shows its token in neither ``repr`` nor log."""
+
+    # The library logs the URL, token included, at DEBUG.
+    _LOGGER = _logger
+
+    def __repr__(self) -> str:
+        return f"SendingBot[{self.token.partition(':')[0]}]"
+
+    async def call(self, method: str, params: dict[str, Any], timeout: timedelta) -> Any:
+        """Telegram's own result. ``do_api_request`` would warn at each known method and break plain ``media`` lists."""
+        whole = timeout.total_seconds()
+        connect, pool = min(_CONNECT_SECONDS, whole / 4), min(_POOL_SECONDS, whole / 8)
+        return await self._do_post(
+            method,
+            params,
+            connect_timeout=connect,
+            pool_timeout=pool,
+            read_timeout=whole - connect - pool,
+            write_timeout=0,  # the request adds them up, and the sum is the whole
+        )
+
+
+class BotSessions:
+    """Calls the Bot API as any configured bot, over one connection pool.
+
+    Belongs to one event loop: all but the constructor runs on it. Nothing is opened before the first call.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        _logger.addFilter(RedactTokens())
+        self._settings = settings
+        self._bots: dict[str, SendingBot] = {}
+        self._request: SendingRequest | None = None
+        self._closed = False
+
+    async def call(self, bot: str, method: str, params: dict[str, Any], timeout: timedelta) -> Answer:
+        """Make one call and say what the wire said. Returns within ``timeout``, or is cancelled.
+
+        Args:
+            method: the Bot API's own name, as in ``sendMessage``.
+            params: as the Bot API documents them, nested values as JSON values.
+
+        Raises:
+            UnknownBotError: no bot of this name is configured.
+        """
+        if self._closed:
+            return Break("the worker is shutting down", surely_not_sent=True)
+        started = time.monotonic()
+        answer = await self._ask(await self._open(bot), method, params, timeout)
+        if isinstance(answer, Refusal) and answer.status == 404:
+            left = timeout - timedelta(seconds=time.monotonic() - started)
+            return await self._explain_not_found(bot, answer, left)
+        return answer
+
+    async def close(self) -> None:
+        """Close all connections; calls under way are cut off. Safe to call twice, and when nothing was opened."""
+        self._closed = True
+        self._bots.clear()
+        request, self._request = self._request, None
+        if request is not None:
+            await request.shutdown()
+
+    async def _open(self, name: str) -> SendingBot:
+        if (bot := self._bots.get(name)) is None:
+            token = self._settings.token(name).get_secret_value()
+            bot = self._bots[name] = _bot(token, self._settings.telegram_api_url, await self._open_request())
+        return bot
+
+    async def _open_request(self) -> SendingRequest:
+        if self._request is None:
+            # As many as can be under way if this process owned every partition, so that no call waits for the pool.
+            partitions = 2 * self._settings.partitions * max(1, len(self._settings.tokens))
+            self._request = SendingRequest(
+                connections=min(_MAX_CONNECTIONS, partitions), proxy=self._settings.telegram_proxy
+            )
+        await self._request.initialize()
+        return self._request
+
+    async def _explain_not_found(self, bot: str, answer: Refusal, timeout: timedelta) -> Answer:
+        """A 404 says that the method or the bot is unknown. getMe tells which: no server lacks that method."""
+        me = await self._ask(await self._open(bot), "getMe", {}, timeout)
+        if isinstance(me, Accepted):
+            return answer
+        if isinstance(me, Refusal) and me.status in _BAD_TOKEN:
+            return Refusal(401, f"{answer.description} (getMe too: {me.description})", from_bot_api=me.from_bot_api)
+        return Break(f"{answer.description}, and getMe could not tell why", surely_not_sent=True)
+
+    @staticmethod
+    async def _ask(bot: SendingBot, method: str, params: dict[str, Any], timeout: timedelta) -> Answer:
+        try:
+            return Accepted(await bot.call(method, params, timeout))
+        except TelegramError as error:
+            return answer_to_error(error)
+
+
+def _bot(token: str, api_url: str, request: SendingRequest) -> SendingBot:
+    return SendingBot(
+        token,
+        base_url=f"{api_url}/bot",
+        base_file_url=f"{api_url}/file/bot",
+        request=request,
+        get_updates_request=request,  # never used; without it the library would build a client of its other stack
+    )
