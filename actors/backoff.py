@@ -1,4 +1,4 @@
-"""When to make a failed call again, and when to stop: pure functions of the job, the outcome and a drawn number.
+"""When to make a failed call again, and when to stop: functions of the job, the outcome and a drawn number.
 
 Full jitter: a delay is drawn evenly between nothing and the ceiling, so that the calls an outage failed together do not
 come back together. The ceiling doubles with each call, up to a cap.
@@ -10,11 +10,13 @@ and have a lower cap: an outage of the network costs no job its attempts, and it
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Final, Protocol, assert_never
 
-from actors.outcomes import FailureReason, Retry, Unknown
-from broker.admission.contract import Dead, Retrying
+from actors.outcomes import Failed, FailureReason, Retry, Unknown
+from broker.admission.contract import Retrying
 from broker.job import Job, OnUncertain
 
 BASE: Final = timedelta(seconds=1)
@@ -43,20 +45,22 @@ def counted(job: Job, outcome: Retry | Unknown) -> Job:
     return job.model_copy(update={"attempts": job.attempts + 1, "unsent": job.unsent + unsent})
 
 
-def next_step(job: Job, outcome: Retry | Unknown, bounds: Bounds, now_ms: int, draw: float) -> Retrying | Dead:
+def next_step(
+    job: Job, outcome: Retry | Unknown, bounds: Bounds, now_ms: int, draw: Callable[[], float] = random.random
+) -> Retrying | Failed:
     """What becomes of a job whose call failed.
 
     Args:
         job: as it was when the call was made; the call is not yet counted.
         now_ms: Unix time in milliseconds.
-        draw: evenly distributed over 0 ≤ d < 1.
+        draw: gives numbers evenly distributed over 0 ≤ d < 1.
 
     Returns:
-        ``Retrying`` with the delay, or ``Dead`` with a reason that names the bound.
+        ``Retrying`` with the delay, or ``Failed`` with a description that names the bound.
     """
     match outcome:
         case Unknown(reason) if job.on_uncertain is OnUncertain.DEAD_LETTER:
-            return _dead(FailureReason.UNCERTAIN, f"it may have been sent ({reason})")
+            return Failed(FailureReason.UNCERTAIN, f"it may have been sent ({reason})")
         case Unknown(reason):
             not_sent, attempts = False, bounds.max_attempts
         case Retry(reason, not_sent, at_most):
@@ -65,14 +69,10 @@ def next_step(job: Job, outcome: Retry | Unknown, bounds: Bounds, now_ms: int, d
             assert_never(outcome)
     calls = job.attempts + 1
     if not not_sent and calls - job.unsent >= attempts:
-        return _dead(FailureReason.EXHAUSTED, f"{calls - job.unsent} of at most {attempts} calls failed ({reason})")
+        return Failed(FailureReason.EXHAUSTED, f"{calls - job.unsent} of at most {attempts} calls failed ({reason})")
     if (now_ms - job.created_ms) / 1000 >= bounds.max_age_seconds:
-        return _dead(FailureReason.EXHAUSTED, f"it failed at an age over {bounds.max_age_seconds:g} s ({reason})")
-    delay = backoff(calls, NOT_SENT_CAP if not_sent else CAP, draw)
+        return Failed(FailureReason.EXHAUSTED, f"it failed at an age over {bounds.max_age_seconds:g} s ({reason})")
+    delay = backoff(calls, NOT_SENT_CAP if not_sent else CAP, draw())
     if isinstance(outcome, Unknown) and outcome.retry_after is not None:
         delay = max(delay, outcome.retry_after)
     return Retrying(delay, charged=not not_sent)
-
-
-def _dead(reason: FailureReason, text: str) -> Dead:
-    return Dead(f"{reason}: {text}")
