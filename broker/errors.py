@@ -16,6 +16,8 @@
     │       ├── RejectedError        RabbitMQ said no (nack)
     │       ├── BlockedError         a memory or disk alarm outlasted our patience
     │       └── ConfirmTimeoutError  no answer: the job may or may not be there
+    ├── EnqueueManyError         it ended in the middle: which jobs are safe, which are not
+    ├── ClosedError              a client was used after its close
     ├── CallError                a Bot API call broke on its way; what the library's network errors were raised from
     │   ├── NotSentError         it surely never reached the Bot API
     │   └── CutOffError          it may have reached it, and acted
@@ -104,6 +106,27 @@ class BlockedError(PublishError):
 
 class ConfirmTimeoutError(PublishError):
     """RabbitMQ did not answer in time. The job may have been accepted; enqueue it again under the same id."""
+
+
+class EnqueueManyError(FloodgateError):
+    """``enqueue_many`` ended in the middle, for the reason in ``__cause__``.
+
+    ``accepted`` jobs are safe: all that were taken from the iterable but the ``failed`` ones, which are not known to
+    be safe. ``job_ids`` are the ids of those, the first thousand. Nothing more was taken from the iterable.
+    """
+
+    def __init__(self, reason: str, *, accepted: int, failed: int, job_ids: tuple[str, ...]) -> None:
+        self.accepted = accepted
+        self.failed = failed
+        self.job_ids = job_ids
+        super().__init__(
+            f"{accepted} jobs are safe, {failed} are not known to be, and no more were taken: {reason} "
+            "Enqueue those in job_ids again, then what is left of the iterable."
+        )
+
+
+class ClosedError(FloodgateError):
+    """The client was closed. Make another, or close it later."""
 
 
 class CallError(FloodgateError):
