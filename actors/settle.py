@@ -35,7 +35,7 @@ from broker.chats import ChatKind, chat_key, chat_kind
 from broker.errors import InvalidParamsError, PublishError, StateUnavailableError
 from broker.job import Job, encode_job, unix_ms
 from broker.ladder import delayed
-from broker.publisher import Publication
+from broker.publication import Publication
 
 if TYPE_CHECKING:
     from broker.admission.contract import Ask, Settlement

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from broker.errors import MalformedJobError
 from broker.job import Job, decode_job, unix_ms
-from broker.publisher import Publication
+from broker.publication import Publication
 from broker.topology import DEAD_EXCHANGE, MALFORMED_QUEUE, dead_queue
 
 REASON: Final = "x-floodgate-reason"

@@ -19,7 +19,7 @@ import threading
 import uuid
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 
 import dramatiq
 from dramatiq.broker import Broker, Consumer, MessageProxy
@@ -36,12 +36,8 @@ from broker.job import SEND_ACTOR, Priority, encode_job, parse_job
 from broker.ladder import delayed
 from broker.middleware.rate_limit import RateLimit
 from broker.middleware.retries import ConfirmedRetries
-from broker.publisher import Publication
+from broker.publication import Publication
 from broker.settings import Settings, load_settings
-
-# Fresh jobs and those back from the ladder, which go ahead of the backlog. RabbitMQ 4.0-4.2 knows just two classes:
-# 0 to 4 and 5 up.
-FRESH_PRIORITY: Final = 4
 
 
 def default_middleware() -> list[Middleware]:
@@ -146,7 +142,7 @@ class FloodgateBroker(Broker):
             JobError: the message is for ``send`` and its argument is no job.
         """
         queue_name, body = self._address(message)
-        publication = Publication("", queue_name, body, message.message_id, FRESH_PRIORITY)
+        publication = Publication("", queue_name, body, message.message_id)
         if delay:
             publication = delayed(publication, timedelta(milliseconds=delay))
         self.emit_before("enqueue", message, delay)

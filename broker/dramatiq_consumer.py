@@ -27,6 +27,7 @@ from broker.admission.contract import Ask, Go
 from broker.consumer import Delivery, Subscription
 from broker.errors import MalformedJobError, PublishError
 from broker.job import SEND_ACTOR, Job, parse_job
+from broker.publication import Publication
 from broker.publisher import Publisher
 
 logger = logging.getLogger("floodgate.worker")
@@ -137,7 +138,7 @@ class QueueConsumer(Consumer):
         logger.error("bytes in %s are no job, moved to dead.malformed: %s", self.queue_name, why)
         self._bury(delivery, dead_letters.malformed(delivery.message_id or "", delivery.body, self.queue_name, why))
 
-    def _bury(self, delivery: Delivery, letter: dead_letters.Publication) -> None:
+    def _bury(self, delivery: Delivery, letter: Publication) -> None:
         try:
             self._publisher.publish(letter)
         except PublishError as error:

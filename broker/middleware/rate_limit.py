@@ -43,7 +43,7 @@ from broker.admission.policy import ask_for
 from broker.errors import PublishError, StateUnavailableError
 from broker.job import Job, OnUncertain, unix_ms
 from broker.ladder import delayed
-from broker.publisher import Publication
+from broker.publication import Publication
 
 if TYPE_CHECKING:
     from broker.dramatiq_broker import FloodgateBroker

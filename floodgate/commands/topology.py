@@ -1,0 +1,98 @@
+"""``floodgate topology``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from broker import topology
+from broker.connections import Connections
+from broker.settings import load_settings
+
+if TYPE_CHECKING:
+    from broker.settings import Settings
+
+app = typer.Typer(help="The exchanges and queues on RabbitMQ.", no_args_is_help=True)
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def show(as_json: AsJson = False) -> None:
+    """Print what the settings call for. Asks no server.
+
+    Example: floodgate topology show --json
+    """
+    wanted = _wanted(load_settings())
+    if as_json:
+        print(json.dumps(_as_data(wanted)))
+        return
+    table = Table("name", "is", "arguments")
+    for exchange in wanted.exchanges:
+        table.add_row(exchange.name, f"{exchange.kind} exchange", json.dumps(topology.exchange_arguments(exchange)))
+    for queue in wanted.queues:
+        table.add_row(queue.name, f"{queue.role.name.lower()} queue", json.dumps(_arguments(queue)))
+    Console().print(table)
+
+
+@app.command()
+def apply() -> None:
+    """Make what is missing. What exists is left as it is, and reported if it is declared otherwise.
+
+    Example: floodgate topology apply
+    """
+    settings = load_settings()
+    wanted = _wanted(settings)
+    with _connected(settings) as connections:
+        topology.declare(connections, wanted)
+    Console().print(f"{len(wanted.exchanges)} exchanges and {len(wanted.queues)} queues are there.")
+
+
+@app.command()
+def verify(as_json: AsJson = False) -> None:
+    """Compare the server with the settings; changes nothing. Exits with 1 if they differ.
+
+    Example: floodgate topology verify
+    """
+    settings = load_settings()
+    with _connected(settings) as connections:
+        faults = topology.verify(connections, _wanted(settings))
+    if as_json:
+        print(json.dumps({"faults": faults}))
+    else:
+        console = Console(highlight=False, soft_wrap=True)
+        for fault in faults:
+            console.print(fault, markup=False)
+        console.print("All as it should be." if not faults else f"{len(faults)} faults.")
+    if faults:
+        raise typer.Exit(1)
+
+
+def _wanted(settings: Settings) -> topology.Topology:
+    return topology.pipeline(sorted(settings.require_bots()), settings.partitions)
+
+
+def _connected(settings: Settings) -> Connections:
+    return Connections(settings, "cli")
+
+
+def _arguments(queue: topology.Queue) -> dict[str, Any]:
+    newest_known = (4, 3)
+    return topology.arguments(queue, newest_known)
+
+
+def _as_data(wanted: topology.Topology) -> dict[str, Any]:
+    return {
+        "exchanges": [
+            {"name": each.name, "type": each.kind, "arguments": topology.exchange_arguments(each)}
+            for each in wanted.exchanges
+        ],
+        "queues": [
+            {"name": each.name, "role": each.role.name.lower(), "arguments": _arguments(each)} for each in wanted.queues
+        ],
+        "bindings": [dataclasses.asdict(each) for each in wanted.bindings],
+    }

@@ -1,0 +1,61 @@
+"""Child processes of the demo: the fake Bot API and a worker, started by their own commands."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from broker.errors import FloodgateError
+
+READY_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 60.0
+
+
+class ChildFailedError(FloodgateError):
+    """A process of the demo ended before it was ready. The message holds the end of its log."""
+
+
+@contextlib.contextmanager
+def child(arguments: list[str], env: Mapping[str, str], log: Path, ready_word: str) -> Iterator[str]:
+    """Run ``floodgate`` with ``arguments``; yields the line it printed that holds ``ready_word``. Stopped by SIGTERM.
+
+    Raises:
+        ChildFailedError: it ended, or said nothing within 30 s.
+    """
+    with log.open("w+") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "floodgate", *arguments],
+            env={**os.environ, **env, "PYTHONUNBUFFERED": "1"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            yield _ready_line(process, log, ready_word)
+        finally:
+            _stop(process)
+
+
+def _ready_line(process: subprocess.Popen[bytes], log: Path, ready_word: str) -> str:
+    for _ in range(int(READY_SECONDS / 0.1)):
+        with log.open() as lines:
+            for line in lines:
+                if ready_word in line:
+                    return line.strip()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.1)
+            break
+    raise ChildFailedError(f"A process of the demo did not start. The end of its log:\n{log.read_text()[-2000:]}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
