@@ -41,7 +41,7 @@ from broker.settings import Settings, load_settings
 
 
 def default_middleware() -> list[Middleware]:
-    """What actors need: an event loop, the current message, retries that cannot lose; and admission before each send."""
+    """What actors need: an event loop, the current message, retries that cannot lose, admission before each send."""
     return [AsyncIO(), CurrentMessage(), ConfirmedRetries(), RateLimit()]
 
 
@@ -159,7 +159,7 @@ class FloodgateBroker(Broker):
         return queue_name, encode_job(job, queue_name)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 1000) -> Consumer:
-        """Consume a queue with one message in hand at a time, whatever ``prefetch`` says. ``timeout`` in milliseconds."""
+        """Consume a queue, one message in hand at a time whatever ``prefetch`` says. ``timeout`` is in ms."""
 
         def subscribe(on_delivery: Any) -> Subscription:
             return self.connections.subscribe(queue_name, self.worker_id, on_delivery, self.topology_of([queue_name]))

@@ -1,8 +1,8 @@
 """One queue's messages, handed to Dramatiq's worker, and what becomes of each.
 
 Dramatiq acknowledges whatever it has finished with, also what its middleware failed to re-enqueue: an exception in
-``after_process_message`` is logged and swallowed, and the ack follows. So here an ack needs a word of its own: a message
-carries a :class:`Disposition`, and only one that was explicitly ``DONE`` (its effect is safe elsewhere) is
+``after_process_message`` is logged and swallowed, and the ack follows. So here an ack needs a word of its own: a
+message carries a :class:`Disposition`, and only one that was explicitly ``DONE`` (its effect is safe elsewhere) is
 acknowledged. Everything else goes back to its queue, where RabbitMQ's delivery limit bounds how often.
 
 Threads: Dramatiq's consumer thread iterates; worker threads call ``ack`` and ``nack``. Deliveries arrive from the I/O
