@@ -7,7 +7,6 @@ two shapes in which a "no" arrives, a body in Telegram's form and an exception o
 from __future__ import annotations
 
 import json
-import math
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -139,7 +138,7 @@ def seconds_to_wait(value: object) -> timedelta | None:
     """A ``retry_after`` (seconds, or the timedelta of later python-telegram-bot versions), at most a day."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:  # NaN is not >= 0 either
         return None
     return timedelta(seconds=min(value, MAX_RETRY_AFTER.total_seconds()))
 

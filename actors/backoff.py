@@ -41,8 +41,7 @@ def backoff(calls: int, cap: timedelta, draw: float) -> timedelta:
 
 def counted(job: Job, outcome: Retry | Unknown) -> Job:
     """The job with the failed call on its account, as it is published for the next try."""
-    unsent = isinstance(outcome, Retry) and outcome.surely_not_sent
-    return job.model_copy(update={"attempts": job.attempts + 1, "unsent": job.unsent + unsent})
+    return job.model_copy(update={"attempts": job.attempts + 1, "unsent": job.unsent + _surely_not_sent(outcome)})
 
 
 def next_step(
@@ -58,21 +57,41 @@ def next_step(
     Returns:
         ``Retrying`` with the delay, or ``Failed`` with a description that names the bound.
     """
-    match outcome:
-        case Unknown(reason) if job.on_uncertain is OnUncertain.DEAD_LETTER:
-            return Failed(FailureReason.UNCERTAIN, f"it may have been sent ({reason})")
-        case Unknown(reason):
-            not_sent, attempts = False, bounds.max_attempts
-        case Retry(reason, not_sent, at_most):
-            attempts = min(at_most or bounds.max_attempts, bounds.max_attempts)
-        case _:
-            assert_never(outcome)
-    calls = job.attempts + 1
-    if not not_sent and calls - job.unsent >= attempts:
-        return Failed(FailureReason.EXHAUSTED, f"{calls - job.unsent} of at most {attempts} calls failed ({reason})")
-    if (now_ms - job.created_ms) / 1000 >= bounds.max_age_seconds:
-        return Failed(FailureReason.EXHAUSTED, f"it failed at an age over {bounds.max_age_seconds:g} s ({reason})")
-    delay = backoff(calls, NOT_SENT_CAP if not_sent else CAP, draw())
+    if isinstance(outcome, Unknown) and job.on_uncertain is OnUncertain.DEAD_LETTER:
+        return Failed(FailureReason.UNCERTAIN, f"it may have been sent ({outcome.reason})")
+    bound = _bound_reached(counted(job, outcome), outcome, bounds, now_ms)
+    if bound is not None:
+        return Failed(FailureReason.EXHAUSTED, f"{bound}; the last call: {outcome.reason}")
+    return _again(job.attempts + 1, outcome, draw())
+
+
+def _bound_reached(job: Job, outcome: Retry | Unknown, bounds: Bounds, now_ms: int) -> str | None:
+    """Which bound, in words. A job that was scheduled ages from its time on."""
+    calls = job.attempts - job.unsent
+    at_most = bounds.max_attempts
+    if isinstance(outcome, Retry) and outcome.at_most is not None:
+        at_most = min(at_most, outcome.at_most)
+    if calls >= at_most and not _surely_not_sent(outcome):
+        return f"{calls} calls failed and {at_most} is the bound"
+    age_ms = now_ms - max(job.created_ms, job.not_before_ms or 0)
+    if age_ms >= bounds.max_age_seconds * 1000:
+        return f"it was older than {bounds.max_age_seconds:g} s after {job.attempts} calls"
+    return None
+
+
+def _again(calls: int, outcome: Retry | Unknown, draw: float) -> Retrying:
+    not_sent = _surely_not_sent(outcome)
+    delay = backoff(calls, NOT_SENT_CAP if not_sent else CAP, draw)
     if isinstance(outcome, Unknown) and outcome.retry_after is not None:
         delay = max(delay, outcome.retry_after)
     return Retrying(delay, charged=not not_sent)
+
+
+def _surely_not_sent(outcome: Retry | Unknown) -> bool:
+    match outcome:
+        case Retry():
+            return outcome.surely_not_sent
+        case Unknown():
+            return False
+        case _:
+            assert_never(outcome)

@@ -1,0 +1,163 @@
+"""Each row of the table of Bot API errors, by the texts Telegram sends."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from actors.answers import Accepted, Break, Refusal
+from actors.classify import DEFAULT_RETRY_AFTER, Call, call_of, classify
+from actors.outcomes import BotFailed, Done, Failed, FailureReason, Migrated, Outcome, Paused, Retry, Sent, Unknown
+from broker.job import new_job
+
+SEND = Call("sendMessage")
+EDIT = Call("editMessageText")
+
+PERMANENT = [
+    (403, "Forbidden: bot was blocked by the user", FailureReason.CHAT_UNREACHABLE),
+    (403, "Forbidden: user is deactivated", FailureReason.CHAT_UNREACHABLE),
+    (403, "Forbidden: bot can't initiate conversation with a user", FailureReason.CHAT_UNREACHABLE),
+    (403, "Forbidden: bots can't send messages to bots", FailureReason.CHAT_UNREACHABLE),
+    (403, "Forbidden: bot can't send messages to bots", FailureReason.CHAT_UNREACHABLE),
+    (403, "Forbidden: bot was kicked from the supergroup chat", FailureReason.CHAT_UNREACHABLE),
+    (403, "Forbidden: bot is not a member of the channel chat", FailureReason.CHAT_UNREACHABLE),
+    (403, "Forbidden: the group chat was deleted", FailureReason.CHAT_UNREACHABLE),
+    (403, "Forbidden: MESSAGE_DELETE_FORBIDDEN", FailureReason.RIGHTS),
+    (400, "Bad Request: chat not found", FailureReason.CHAT_NOT_FOUND),
+    (400, "Bad Request: user not found", FailureReason.CHAT_NOT_FOUND),
+    (400, "Bad Request: PEER_ID_INVALID", FailureReason.CHAT_NOT_FOUND),
+    (400, "Bad Request: group is deactivated", FailureReason.CHAT_NOT_FOUND),
+    (400, "Bad Request: chat_id is empty", FailureReason.CHAT_NOT_FOUND),
+    (400, "Bad Request: not enough rights to send text messages to the chat", FailureReason.RIGHTS),
+    (400, "Bad Request: have no rights to send a message", FailureReason.RIGHTS),
+    (400, "Bad Request: CHAT_WRITE_FORBIDDEN", FailureReason.RIGHTS),
+    (400, "Bad Request: TOPIC_CLOSED", FailureReason.RIGHTS),
+    (400, "Bad Request: message thread not found", FailureReason.RIGHTS),
+    (400, "Bad Request: message is too long", FailureReason.CONTENT),
+    (400, "Bad Request: message text is empty", FailureReason.CONTENT),
+    (400, 'Bad Request: can\'t parse entities: Unsupported start tag "x" at byte offset 0', FailureReason.CONTENT),
+    (400, "Bad Request: message caption is too long", FailureReason.CONTENT),
+    (400, "Bad Request: caption is too long", FailureReason.CONTENT),
+    (400, "Bad Request: BUTTON_URL_INVALID", FailureReason.CONTENT),
+    (400, "Bad Request: reply markup is too long", FailureReason.CONTENT),
+    (400, "Bad Request: wrong file identifier/HTTP URL specified", FailureReason.CONTENT),
+    (400, "Bad Request: file is too big", FailureReason.CONTENT),
+    (400, "Bad Request: PHOTO_INVALID_DIMENSIONS", FailureReason.CONTENT),
+    (400, "Bad Request: query is too old and response timeout expired or query ID is invalid", FailureReason.LATE),
+    (400, "Bad Request: message to edit not found", FailureReason.CONTENT),
+    (400, "Bad Request: message to delete not found", FailureReason.CONTENT),
+    (400, "Bad Request: message to forward not found", FailureReason.CONTENT),
+    (400, "Bad Request: message to copy not found", FailureReason.CONTENT),
+    (400, "Bad Request: message to be replied not found", FailureReason.CONTENT),
+    (400, "Bad Request: message can't be edited", FailureReason.CONTENT),
+    (400, "Bad Request: message can't be deleted for everyone", FailureReason.CONTENT),
+    (400, "Bad Request: a text that nobody has seen yet", FailureReason.CONTENT),
+    (404, "Not Found: method not found", FailureReason.METHOD),
+    (413, "Request Entity Too Large", FailureReason.CONTENT),
+    (418, "I'm a teapot", FailureReason.REFUSED),
+]
+
+
+@pytest.mark.parametrize(("status", "description", "reason"), PERMANENT)
+def test_a_permanent_refusal_fails_with_its_reason_and_telegrams_words(
+    status: int, description: str, reason: FailureReason
+) -> None:
+    assert classify(Refusal(status, description), SEND) == Failed(reason, description)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "outcome"),
+    [
+        (
+            Refusal(429, "Too Many Requests: retry after 7", retry_after=timedelta(seconds=7)),
+            Paused(timedelta(seconds=7), "Too Many Requests: retry after 7"),
+        ),
+        (
+            Refusal(429, "Too Many Requests: retry after 7"),
+            Paused(timedelta(seconds=7), "Too Many Requests: retry after 7"),
+        ),
+        (
+            Refusal(429, "HTTP 429 Too Many Requests", from_bot_api=False),
+            Paused(DEFAULT_RETRY_AFTER, "HTTP 429 Too Many Requests"),
+        ),
+        (
+            Refusal(400, "Bad Request: flood control, retry after 12"),
+            Paused(timedelta(seconds=12), "Bad Request: flood control, retry after 12"),
+        ),
+        (
+            Refusal(400, "Bad Request: group chat was upgraded to a supergroup chat", migrate_to="-1001234567890"),
+            Migrated("-1001234567890"),
+        ),
+        (Refusal(401, "Unauthorized"), BotFailed("Unauthorized")),
+        (Refusal(404, "HTTP 404 Not Found", from_bot_api=False), BotFailed("HTTP 404 Not Found")),
+        (
+            Refusal(400, "Bad Request: message is not modified: specified new message content is the same"),
+            Done("Bad Request: message is not modified: specified new message content is the same"),
+        ),
+        (
+            Refusal(409, "Conflict: terminated by other getUpdates request"),
+            Retry("Conflict: terminated by other getUpdates request", surely_not_sent=True),
+        ),
+        (
+            Refusal(302, "HTTP 302 Found", from_bot_api=False),
+            Retry("HTTP 302 Found", surely_not_sent=True),
+        ),
+        (
+            Refusal(403, "HTTP 403 Forbidden", from_bot_api=False),
+            Retry("HTTP 403 Forbidden", surely_not_sent=True),
+        ),
+    ],
+)
+def test_other_refusals_end_as_the_table_says(refusal: Refusal, outcome: Outcome) -> None:
+    assert classify(refusal, SEND) == outcome
+
+
+@pytest.mark.parametrize(
+    "description", ["Bad Request: failed to get HTTP URL content", "Bad Request: wrong type of the web page content"]
+)
+def test_a_url_that_telegram_cannot_fetch_is_tried_a_few_times(description: str) -> None:
+    assert classify(Refusal(400, description), Call("sendPhoto")) == Retry(description, False, at_most=3)
+
+
+def test_a_partial_album_is_unknown_even_when_its_text_asks_for_a_wait() -> None:
+    text = 'Bad Request: failed to send message #3 with the error message "Too Many Requests: retry after 9"'
+    assert classify(Refusal(400, text), Call("sendMediaGroup")) == Unknown(text, timedelta(seconds=9))
+    assert classify(Refusal(400, "Bad Request: group send failed"), Call("sendMediaGroup")) == Unknown(
+        "Bad Request: group send failed"
+    )
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 520])
+def test_a_server_error_may_have_sent_a_message_and_may_be_repeated_for_an_edit(status: int) -> None:
+    refusal = Refusal(status, f"HTTP {status}", from_bot_api=False)
+    assert classify(refusal, SEND) == Unknown(f"HTTP {status}")
+    assert classify(refusal, EDIT) == Retry(f"HTTP {status}", surely_not_sent=False)
+
+
+def test_a_call_that_never_left_is_retried_and_not_charged() -> None:
+    answer = Break("not sent: ClientConnectorError", surely_not_sent=True)
+    assert classify(answer, SEND) == Retry("not sent: ClientConnectorError", surely_not_sent=True)
+
+
+def test_a_call_that_was_cut_off_may_have_sent_a_message_and_may_be_repeated_for_a_deletion() -> None:
+    answer = Break("cut off", surely_not_sent=False)
+    assert classify(answer, SEND) == Unknown("cut off")
+    assert classify(answer, Call("deleteMessage")) == Retry("cut off", surely_not_sent=False)
+    assert classify(answer, Call("sendGift")) == Unknown("cut off")
+
+
+def test_a_repeated_deletion_that_finds_nothing_was_done_by_the_call_before() -> None:
+    gone = Refusal(400, "Bad Request: message to delete not found")
+    assert classify(gone, Call("deleteMessage", repeated=True)) == Done(gone.description)
+    assert isinstance(classify(gone, Call("deleteMessage")), Failed)
+
+
+def test_an_accepted_call_is_sent_with_telegrams_result() -> None:
+    assert classify(Accepted({"message_id": 5}), SEND) == Sent({"message_id": 5})
+
+
+def test_a_job_whose_calls_never_left_is_not_repeated() -> None:
+    job = new_job("deleteMessage", {"chat_id": 1, "message_id": 2})
+    assert call_of(job.model_copy(update={"attempts": 2, "unsent": 2})) == Call("deleteMessage", repeated=False)
+    assert call_of(job.model_copy(update={"attempts": 2, "unsent": 1})) == Call("deleteMessage", repeated=True)
