@@ -1,0 +1,111 @@
+"""Which RabbitMQ will do: a decision from plain facts, with nothing looked up and nothing started.
+
+In this order: the server that FLOODGATE_RABBITMQ_URL names; Docker Compose; a RabbitMQ 4 that is installed; a Debian
+tree in the cache folder, which root on Debian or Ubuntu can have made. A wanted version leaves out what does not have
+it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DEBIAN_SUITES = {"4.0": "trixie", "4.3": "sid"}
+VERSIONS = tuple(DEBIAN_SUITES)
+DEFAULT_VERSION = "4.0"  # Debian stable's: it does not move under us
+OLDEST = (4, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A RabbitMQ found on this machine: the folder of its scripts, and its version."""
+
+    scripts: Path
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the decision rests on."""
+
+    url: str | None = None
+    compose: bool = False
+    installed: Installed | None = None
+    root: bool = False
+    debian: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UseUrl:
+    """A server that somebody else runs: used, never started or stopped."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class UseCompose:
+    """A container of RabbitMQ's own image."""
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class UseInstalled:
+    """A private node of the installed server."""
+
+    scripts: Path
+
+
+@dataclass(frozen=True, slots=True)
+class UseTree:
+    """A private node of a Debian tree, made first if it is not there yet."""
+
+    version: str
+    suite: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoWay:
+    """Nothing to use; the sentence says why and what would help."""
+
+    sentence: str
+
+
+Plan = UseUrl | UseCompose | UseInstalled | UseTree | NoWay
+
+
+def choose(facts: Facts, wanted: str | None = None) -> Plan:
+    """The RabbitMQ to use, given the facts and a wanted version ("4.0", "4.3") or None for any."""
+    if facts.url:
+        return UseUrl(facts.url)
+    if facts.compose:
+        return UseCompose(wanted or DEFAULT_VERSION)
+    if facts.installed and fits(facts.installed.version, wanted):
+        return UseInstalled(facts.installed.scripts)
+    if facts.root and facts.debian:
+        version = wanted or DEFAULT_VERSION
+        return UseTree(version, DEBIAN_SUITES[version])
+    return NoWay(_ways_out(facts, wanted))
+
+
+def fits(version: str, wanted: str | None) -> bool:
+    """Whether a server of this version will do: new enough, and the wanted one if one is wanted."""
+    release = parse_version(version)
+    return release >= OLDEST and (wanted is None or release == parse_version(wanted))
+
+
+def parse_version(version: str) -> tuple[int, int]:
+    """Major and minor of a version such as "4.0.5" or "4.1.0-rc.1"; (0, 0) for what is none."""
+    major, _, rest = version.partition(".")
+    minor = rest.partition(".")[0].partition("-")[0]
+    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
+
+
+def _ways_out(facts: Facts, wanted: str | None) -> str:
+    needed = f"RabbitMQ {wanted}" if wanted else "RabbitMQ 4.0 or newer"
+    found = f" (found {facts.installed.version}, which does not do)" if facts.installed else ""
+    root = (
+        "run this as root, which installs one into a cache folder" if facts.debian else "use Debian or Ubuntu as root"
+    )
+    return (
+        f"There is no {needed} here{found}: set FLOODGATE_RABBITMQ_URL to a running one, or start Docker with its "
+        f"compose plugin, or install it, or {root}."
+    )
