@@ -1,0 +1,164 @@
+"""The client for programs on an event loop: FastAPI, aiohttp, async workers. It never blocks the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Self
+
+from broker.connections import Connections
+from broker.errors import RabbitMQError, UnroutableError
+from broker.job import Job
+from broker.publication import Publication
+from broker.settings import DEFAULT_BOT, Settings, load_settings
+from producer.bot_api import BotApi
+from producer.core import Composer, as_job
+from producer.flight import Flight
+from producer.outlet import Outlet
+
+
+class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
+    """:class:`~producer.client.Client` for an event loop: the same methods, to be awaited.
+
+    A task cancelled while it waits for the confirm leaves its job on the way: it may be accepted.
+
+    Parameters:
+        settings: None reads ``FLOODGATE_*`` and ``.env``. Tokens are not needed to enqueue.
+        bot: the bot that sends, where a job does not say.
+        connections: those of the process, to share them; they stay open when the client is closed.
+
+    Raises:
+        SettingsError: a setting is wrong.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, *, bot: str = DEFAULT_BOT, connections: Connections | None = None
+    ) -> None:
+        settings = settings or load_settings()
+        self._window = settings.publish_window
+        self._composer = Composer(settings, bot)
+        self._outlet = Outlet(self._composer, connections or Connections(settings, "client"), owned=connections is None)
+
+    def job(self, method: str, /, **given: Any) -> Job:
+        """A job, not enqueued. ``given`` are the method's parameters and :class:`~producer.core.JobOptions`.
+
+        Raises:
+            JobError: the method, the bot, a parameter or an option is wrong.
+        """
+        return self._composer.job(method, given)
+
+    async def call(self, method: str, /, **given: Any) -> Job:
+        """Enqueue a call of any Bot API method; returns the job when RabbitMQ has it on disk.
+
+        Raises:
+            JobError: the method, the bot, a parameter or an option is wrong. Nothing was queued.
+            RabbitMQError: as in :meth:`enqueue`.
+        """
+        return await self.enqueue(self._composer.job(method, given))
+
+    async def enqueue(self, job: Job) -> Job:
+        """Put a job in; returns it when RabbitMQ has it on disk. The same job put in twice is sent once.
+
+        Raises:
+            RabbitMQUnreachableError: no configured address answered in time.
+            PublishError: RabbitMQ did not take the job; its leaves say why, and what is known.
+        """
+        publication = self._composer.publication(as_job(job))
+        try:
+            await _confirmed(await self._submit(job.bot, publication))
+        except UnroutableError:
+            # Its queue was deleted under a process that had declared it. Nothing was accepted, so nothing is doubled.
+            self._outlet.forget(job.bot)
+            await _confirmed(await self._submit(job.bot, publication))
+        return job
+
+    async def enqueue_many(self, jobs: Iterable[Job] | AsyncIterable[Job]) -> int:
+        """Put in all jobs of an iterable of any length, in its order, in constant memory; returns how many.
+
+        Raises:
+            EnqueueManyError: it ended in the middle. Says how many are safe and which of those taken are not.
+        """
+        count = 0
+        async for _ in self.enqueue_each(jobs):
+            count += 1
+        return count
+
+    async def enqueue_each(self, jobs: Iterable[Job] | AsyncIterable[Job]) -> AsyncIterator[Job]:
+        """As :meth:`enqueue_many`, but yields each job once it is safe, in order.
+
+        Jobs are taken ahead of those yielded, up to the publish window; leaving the loop early leaves them accepted.
+
+        Raises:
+            EnqueueManyError: it ended in the middle.
+        """
+        flight = Flight()
+        try:
+            async for job in _each(jobs):
+                await self._take_off(flight, job)
+                async for landed in _land(flight, self._window - 1):
+                    yield landed
+                if flight.fault:
+                    break
+        except Exception as error:
+            async for landed in _land(flight, 0):
+                yield landed
+            raise flight.error(error) from error
+        async for landed in _land(flight, 0):
+            yield landed
+        if flight.fault:
+            raise flight.error(flight.fault) from flight.fault
+
+    async def close(self) -> None:
+        """Release the connection. Safe to call twice, and unused."""
+        await asyncio.to_thread(self._outlet.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _take_off(self, flight: Flight, job: Job) -> None:
+        publication = self._composer.publication(as_job(job))
+        try:
+            future = await self._submit(job.bot, publication)
+        except RabbitMQError as error:
+            flight.lost(job, error)
+        else:
+            flight.take_off(job, future)
+
+    async def _submit(self, bot: str, publication: Publication) -> Future[None]:
+        """Opening and back-pressure block, so they wait in a thread; otherwise a submit is a matter of microseconds."""
+        if not self._outlet.ready(bot):
+            await asyncio.to_thread(self._outlet.publisher, bot)
+        publisher = self._outlet.publisher(bot)
+        future = publisher.try_submit(publication)
+        return future if future is not None else await asyncio.to_thread(publisher.submit, publication)
+
+
+async def _each(jobs: Iterable[Job] | AsyncIterable[Job]) -> AsyncIterator[Job]:
+    if isinstance(jobs, AsyncIterable):
+        async for job in jobs:
+            yield job
+    else:
+        for job in jobs:
+            yield job
+
+
+async def _land(flight: Flight, most: int) -> AsyncIterator[Job]:
+    """What has landed, and waits until no more than ``most`` are under way. The publisher's time-outs bound it."""
+    for job in flight.landed():
+        yield job
+    while len(flight) > most:
+        await asyncio.wait([asyncio.wrap_future(flight.next())])
+        for job in flight.landed():
+            yield job
+
+
+async def _confirmed(future: Future[None]) -> None:
+    # Shielded: cancelling the caller must not cancel the publisher's own future under its hands.
+    await asyncio.shield(asyncio.wrap_future(future))

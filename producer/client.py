@@ -1,0 +1,131 @@
+"""The client for programs that wait: scripts, Django, Flask, Celery tasks, threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+from broker.connections import Connections
+from broker.errors import RabbitMQError, UnroutableError
+from broker.job import Job
+from broker.settings import DEFAULT_BOT, Settings, load_settings
+from producer.bot_api import BotApi
+from producer.core import Composer, as_job
+from producer.flight import Flight
+from producer.outlet import Outlet
+
+
+class Client(BotApi[Job]):
+    """Enqueues Bot API calls. Any thread may use it, and so may processes forked from the one that made it.
+
+    The connection opens at the first job and is kept. The program may end without ``close``: what returned is safe.
+
+    Parameters:
+        settings: None reads ``FLOODGATE_*`` and ``.env``. Tokens are not needed to enqueue.
+        bot: the bot that sends, where a job does not say.
+        connections: those of the process, to share them; they stay open when the client is closed.
+
+    Raises:
+        SettingsError: a setting is wrong.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, *, bot: str = DEFAULT_BOT, connections: Connections | None = None
+    ) -> None:
+        settings = settings or load_settings()
+        self._window = settings.publish_window
+        self._composer = Composer(settings, bot)
+        self._outlet = Outlet(self._composer, connections or Connections(settings, "client"), owned=connections is None)
+
+    def job(self, method: str, /, **given: Any) -> Job:
+        """A job, not enqueued. ``given`` are the method's parameters and :class:`~producer.core.JobOptions`.
+
+        Raises:
+            JobError: the method, the bot, a parameter or an option is wrong.
+        """
+        return self._composer.job(method, given)
+
+    def call(self, method: str, /, **given: Any) -> Job:
+        """Enqueue a call of any Bot API method; returns the job when RabbitMQ has it on disk.
+
+        Raises:
+            JobError: the method, the bot, a parameter or an option is wrong. Nothing was queued.
+            RabbitMQError: as in :meth:`enqueue`.
+        """
+        return self.enqueue(self._composer.job(method, given))
+
+    def enqueue(self, job: Job) -> Job:
+        """Put a job in; returns it when RabbitMQ has it on disk. The same job put in twice is sent once.
+
+        Raises:
+            RabbitMQUnreachableError: no configured address answered in time.
+            PublishError: RabbitMQ did not take the job; its leaves say why, and what is known.
+        """
+        publication = self._composer.publication(as_job(job))
+        try:
+            self._outlet.publisher(job.bot).publish(publication)
+        except UnroutableError:
+            # Its queue was deleted under a process that had declared it. Nothing was accepted, so nothing is doubled.
+            self._outlet.forget(job.bot)
+            self._outlet.publisher(job.bot).publish(publication)
+        return job
+
+    def enqueue_many(self, jobs: Iterable[Job]) -> int:
+        """Put in all jobs of an iterable of any length, in its order, in constant memory; returns how many.
+
+        Raises:
+            EnqueueManyError: it ended in the middle. Says how many are safe and which of those taken are not.
+        """
+        return sum(1 for _ in self.enqueue_each(jobs))
+
+    def enqueue_each(self, jobs: Iterable[Job]) -> Iterator[Job]:
+        """As :meth:`enqueue_many`, but yields each job once it is safe, in order.
+
+        Jobs are taken ahead of those yielded, up to the publish window; leaving the loop early leaves them accepted.
+
+        Raises:
+            EnqueueManyError: it ended in the middle.
+        """
+        flight = Flight()
+        try:
+            for job in jobs:
+                self._take_off(flight, job)
+                yield from _land(flight, self._window - 1)
+                if flight.fault:
+                    break
+        except Exception as error:
+            yield from _land(flight, 0)
+            raise flight.error(error) from error
+        yield from _land(flight, 0)
+        if flight.fault:
+            raise flight.error(flight.fault) from flight.fault
+
+    def close(self) -> None:
+        """Release the connection. Safe to call twice, and unused."""
+        self._outlet.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _take_off(self, flight: Flight, job: Job) -> None:
+        publication = self._composer.publication(as_job(job))
+        try:
+            future = self._outlet.publisher(job.bot).submit(publication)
+        except RabbitMQError as error:
+            flight.lost(job, error)
+        else:
+            flight.take_off(job, future)
+
+
+def _land(flight: Flight, most: int) -> Iterator[Job]:
+    """What has landed, and waits until no more than ``most`` are under way. The publisher's time-outs bound it."""
+    yield from flight.landed()
+    while len(flight) > most:
+        flight.next().exception()
+        yield from flight.landed()

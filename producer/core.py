@@ -1,0 +1,166 @@
+"""What both clients share: from a caller's words to a job, and from a job to what is published. No I/O, no state.
+
+A keyword that names one of :class:`JobOptions` says how the job is sent; every other keyword is a parameter of the Bot
+API's method. No Bot API parameter has the name of an option.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal, TypedDict
+
+from broker import topology
+from broker.errors import InvalidParamsError, UnknownBotError
+from broker.job import Job, OnUncertain, Priority, encode_job, new_job, unix_ms
+from broker.ladder import MAX_DELAY, delayed
+from broker.methods import canonical_method
+from broker.publication import Publication
+from broker.settings import DEFAULT_BOT, Settings, unknown_bot_message
+from producer.checks import checked
+
+
+class JobOptions(TypedDict, total=False):
+    """How a job is sent. All are optional."""
+
+    bot: str
+    """Name of the configured bot that sends it. Defaults to the client's own."""
+    priority: Priority | Literal["interactive", "bulk"]
+    """`interactive` (default): a person waits for it. `bulk`: a broadcast; goes when nobody waits."""
+    at: datetime | None
+    """Not before this moment, with time zone; a moment past is now. At most 388 days ahead."""
+    delay: timedelta | float | None
+    """Not before so long from now; a number is seconds. Instead of `at`."""
+    expires: datetime | timedelta | float | None
+    """Not after this moment, or so long from now (a number is seconds): then it is dead-lettered as `expired`."""
+    dedupe_key: str | None
+    """Jobs of one bot with the same key are one job: what comes second under it is not sent again."""
+    campaign: str | None
+    """A word to find the job by later, among its like."""
+    on_uncertain: OnUncertain | Literal["resend", "dead-letter"]
+    """What to do when a call broke and may have acted. `resend` (default) may send twice, `dead-letter` asks you."""
+
+
+OPTIONS: Final = frozenset(JobOptions.__annotations__)
+
+
+class Composer:
+    """Makes jobs and addresses them. Immutable; any thread may use it."""
+
+    def __init__(self, settings: Settings, bot: str = DEFAULT_BOT) -> None:
+        self._settings = settings
+        self._bot = bot
+        self._known = settings.tokens
+
+    def job(self, method: str, given: Mapping[str, Any]) -> Job:
+        """A valid job for a method and the keywords given with it.
+
+        Raises:
+            JobError: the method, the bot, a parameter or an option is wrong.
+        """
+        method = canonical_method(method)
+        params = checked(method, {name: value for name, value in given.items() if name not in OPTIONS})
+        now_ms = unix_ms()
+        return new_job(method, params, now_ms=now_ms, **self._options(given, now_ms))
+
+    def publication(self, job: Job) -> Publication:
+        """Where the job goes now: its chat's partition or, ahead of its time, the delay ladder.
+
+        Raises:
+            UnknownBotError: no bot of this name is configured.
+            InvalidParamsError: the job is too large for a queue.
+        """
+        self._check_bot(job.bot)
+        queue = topology.send_queue(job.bot, job.priority, job.partition(self._settings.partitions))
+        publication = Publication("", queue, encode_job(job, queue), job.id)
+        wait_ms = job.not_before_ms - unix_ms() if job.not_before_ms is not None else 0
+        return delayed(publication, timedelta(milliseconds=wait_ms)) if wait_ms > 0 else publication
+
+    def topology(self, bot: str) -> topology.Topology:
+        """What must exist on the server before a job of this bot can be published."""
+        return topology.pipeline((bot,), self._settings.partitions)
+
+    def _options(self, given: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
+        options = {name: given[name] for name in given.keys() & OPTIONS if given[name] is not None}
+        bot = options.setdefault("bot", self._bot)
+        self._check_bot(bot)
+        if (key := options.get("dedupe_key")) is not None:
+            options["job_id"] = job_id_of(bot, key)
+        not_before = not_before_ms(options.pop("at", None), options.pop("delay", None), now_ms)
+        expires = expires_ms(options.pop("expires", None), now_ms)
+        if expires is not None and expires <= (not_before or now_ms):
+            raise InvalidParamsError("expires comes before the job may be sent: it would never be.")
+        return {**options, "not_before_ms": not_before, "expires_ms": expires}
+
+    def _check_bot(self, bot: str) -> None:
+        """A producer need not hold tokens; one that holds some is held to them."""
+        if self._known and bot not in self._known:
+            raise UnknownBotError(unknown_bot_message(bot, self._known))
+
+
+def job_id_of(bot: str, dedupe_key: str) -> str:
+    """The id of the one job under a dedupe key: whoever enqueues it, wherever, the ledger sees the same job again."""
+    digest = hashlib.blake2b(f"{bot}\x00{dedupe_key}".encode(), digest_size=16)
+    return f"dedupe-{digest.hexdigest()}"
+
+
+def not_before_ms(at: datetime | None, delay: timedelta | float | None, now_ms: int) -> int | None:
+    """When the job may be sent, in Unix milliseconds; None when at once.
+
+    Raises:
+        InvalidParamsError: both are given, `at` has no time zone, `delay` is negative, or it is too far ahead.
+    """
+    if at is not None and delay is not None:
+        raise InvalidParamsError("at and delay are both given: keep one.")
+    if at is not None:
+        moment = _moment_ms("at", at)
+    elif delay is not None:
+        moment = now_ms + _span_ms("delay", delay)
+    else:
+        return None
+    if moment - now_ms > MAX_DELAY / timedelta(milliseconds=1):
+        raise InvalidParamsError(f"The job is more than {MAX_DELAY.days} days ahead: enqueue it later.")
+    return moment if moment > now_ms else None
+
+
+def expires_ms(expires: datetime | timedelta | float | None, now_ms: int) -> int | None:
+    """When the job is no longer worth sending, in Unix milliseconds; None for never.
+
+    Raises:
+        InvalidParamsError: it has no time zone, or lies in the past.
+    """
+    if expires is None:
+        return None
+    moment = _moment_ms("expires", expires) if isinstance(expires, datetime) else now_ms + _span_ms("expires", expires)
+    if moment <= now_ms:
+        raise InvalidParamsError("expires is not in the future: the job would never be sent.")
+    return moment
+
+
+def _moment_ms(name: str, moment: object) -> int:
+    if not isinstance(moment, datetime):
+        raise InvalidParamsError(f"{name} must be a datetime with a time zone, not {type(moment).__name__}.")
+    if moment.utcoffset() is None:
+        raise InvalidParamsError(f"{name} has no time zone: give one, as in datetime.now(UTC) + timedelta(hours=1).")
+    return int(moment.timestamp() * 1000)
+
+
+def _span_ms(name: str, span: object) -> int:
+    if isinstance(span, bool) or not isinstance(span, timedelta | int | float):
+        raise InvalidParamsError(f"{name} must be a timedelta or a number of seconds, not {type(span).__name__}.")
+    seconds = span.total_seconds() if isinstance(span, timedelta) else span
+    if not 0 <= seconds < 1e12:
+        raise InvalidParamsError(f"{name} must not be negative, nor beyond all calendars.")
+    return round(seconds * 1000)
+
+
+def as_job(job: object) -> Job:
+    """``job`` itself, if it is one.
+
+    Raises:
+        InvalidParamsError: it is something else.
+    """
+    if not isinstance(job, Job):
+        raise InvalidParamsError(f"This is a {type(job).__name__}, not a job: make one with client.job(method, …).")
+    return job

@@ -1,0 +1,36 @@
+"""``.env.example`` and ``docs/settings.md`` say what ``Settings`` says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from broker.settings import Settings, load_settings
+from broker.settings_docs import ENV_EXAMPLE, ROOT, SETTINGS_PAGE, env_example, settings_page, variables
+
+RENEW = "Renew it with: python -m broker.settings_docs"
+
+
+@pytest.mark.parametrize(("path", "text"), [(ENV_EXAMPLE, env_example()), (SETTINGS_PAGE, settings_page())])
+def test_the_file_is_what_the_settings_say(path: Path, text: str) -> None:
+    assert (ROOT / path).read_text() == text, RENEW
+
+
+def test_every_setting_says_its_meaning() -> None:
+    assert [item.name for item in variables() if len(item.meaning) < 10] == []
+
+
+def test_every_setting_of_every_level_is_there() -> None:
+    names = {item.name for item in variables()}
+    assert {"FLOODGATE_RABBITMQ_URL", "FLOODGATE_LIMITS__CHAT_PER_SECOND", "FLOODGATE_LOG_FORMAT"} <= names
+    assert len(names) >= len(Settings.model_fields)
+
+
+def test_the_defaults_shown_are_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [item.name for item in variables()]:
+        monkeypatch.delenv(name, raising=False)
+    shown = tmp_path / ".env"
+    shown.write_text(re.sub("(?m)^# (FLOODGATE_)", r"\1", (ROOT / ENV_EXAMPLE).read_text()))
+    assert load_settings(_env_file=shown) == load_settings(_env_file=None)

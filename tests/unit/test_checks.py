@@ -1,0 +1,148 @@
+"""What is known wrong before Telegram is asked, and what must be let through."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import telegram
+
+from broker.errors import InvalidParamsError
+from broker.methods import CHARGES
+from producer.checks import checked
+from producer.parameters import REQUIRED, missing
+
+PHOTO = {"type": "photo", "media": "AgACAgIAAxkB"}
+MARKUP = telegram.InlineKeyboardMarkup([[telegram.InlineKeyboardButton("Go", url="https://example.org")]])
+
+# Where the Bot API's reference asks for more than python-telegram-bot's signature, which has a convenience of its own.
+BEYOND_SIGNATURE = {
+    "sendLocation": ("chat_id", "latitude", "longitude"),
+    "sendVenue": ("chat_id", "latitude", "longitude", "title", "address"),
+    "sendContact": ("chat_id", "phone_number", "first_name"),
+    "sendGift": ("@recipient", "gift_id"),
+    "editMessageText": ("@message", "text"),
+    "editMessageCaption": ("@message",),
+    "editMessageMedia": ("@message", "media"),
+    "editMessageLiveLocation": ("@message", "latitude", "longitude"),
+    "editMessageReplyMarkup": ("@message",),
+    "stopMessageLiveLocation": ("@message",),
+    "setGameScore": ("@message", "user_id", "score"),
+    "getGameHighScores": ("@message", "user_id"),
+}
+
+
+def looped() -> dict[str, Any]:
+    loop: dict[str, Any] = {}
+    loop["inner"] = loop
+    return loop
+
+
+WRONG = [
+    ("sendMessage", {"text": "hi"}, "needs chat_id"),
+    ("sendMessage", {"chat_id": None, "text": "hi"}, "needs chat_id"),
+    ("sendMessage", {"chat_id": 1}, "needs text"),
+    ("sendMessage", {"chat_id": 1, "text": ""}, "text is empty"),
+    ("sendMessage", {"chat_id": 1, "text": " \n\t"}, "text is empty"),
+    ("sendMessage", {"chat_id": 1, "text": 5}, "text must be a str, not int"),
+    ("sendMessage", {"chat_id": 1, "text": "x" * 4097}, "4097 characters and Telegram takes 4096"),
+    ("sendMessage", {"chat_id": 1, "text": "hi", "parse_mode": "rst"}, "parse_mode 'rst' is not known"),
+    ("sendMessage", {"chat_id": 1, "text": "hi", "parse_mode": 3}, "parse_mode '3' is not known"),
+    ("sendMessage", {"chat_id": 1, "text": "\ud83d"}, "surrogate"),
+    ("sendMessage", {"chat_id": 1, "text": "hi", "entities": {"type": "bold"}}, "entities must be a list"),
+    ("sendMessage", {"chat_id": 1, "text": "hi", "reply_markup": [["a"]]}, "reply_markup must be a dict"),
+    ("sendMessage", {"chat_id": 1, "text": "hi", "reply_markup": "{oops"}, "text but not JSON"),
+    ("sendMessage", {"chat_id": 1, "text": "hi", "reply_markup": MARKUP}, r"pass its \.to_dict\(\)"),
+    ("sendMessage", {"chat_id": 1, "text": "hi", "reply_markup": {"a": {1, 2}}}, r"reply_markup\.a is a set"),
+    ("sendMessage", {"chat_id": 1, "text": "hi", "reply_markup": {1: "a"}}, "keys are text"),
+    ("sendMessage", {"chat_id": 1, "text": "hi", "reply_markup": looped()}, "contains itself"),
+    ("sendPhoto", {"chat_id": 1, "photo": b"\x89PNG"}, "send a file_id or a URL"),
+    ("sendPhoto", {"chat_id": 1, "photo": io.BytesIO(b"")}, "send a file_id or a URL"),
+    ("sendPhoto", {"chat_id": 1, "photo": Path("cat.png")}, "send a file_id or a URL"),
+    ("sendPhoto", {"chat_id": 1, "photo": "attach://cat"}, "send a file_id or a URL"),
+    ("sendPhoto", {"chat_id": 1, "photo": "id", "caption": "x" * 1025}, "1025 characters and Telegram takes 1024"),
+    ("sendPhoto", {"chat_id": 1, "photo": "id", "caption": 1}, "caption must be a str"),
+    ("sendLocation", {"chat_id": 1, "latitude": float("nan"), "longitude": 0}, "JSON cannot carry"),
+    ("sendMediaGroup", {"chat_id": 1, "media": [PHOTO]}, "1 items and sendMediaGroup takes 2 to 10"),
+    ("sendMediaGroup", {"chat_id": 1, "media": [PHOTO] * 11}, "11 items"),
+    ("sendMediaGroup", {"chat_id": 1, "media": PHOTO}, "media must be a list"),
+    ("sendMediaGroup", {"chat_id": 1, "media": [PHOTO, "id"]}, r"media\[1\] must be a dict"),
+    ("sendMediaGroup", {"chat_id": 1, "media": [PHOTO, PHOTO | {"caption": "x" * 1025}]}, r"media\[1\]\.caption"),
+    ("editMessageMedia", {"chat_id": 1, "message_id": 2, "media": ["id"]}, "media must be a dict"),
+    ("deleteMessages", {"chat_id": 1, "message_ids": []}, "0 ids"),
+    ("deleteMessages", {"chat_id": 1, "message_ids": list(range(1, 102))}, "101 ids"),
+    ("deleteMessages", {"chat_id": 1, "message_ids": [1, "two"]}, "positive numbers"),
+    ("deleteMessages", {"chat_id": 1, "message_ids": 7}, "must be a list"),
+    ("deleteMessage", {"chat_id": 1, "message_id": True}, "message_id must be a positive number"),
+    ("deleteMessage", {"chat_id": 1, "message_id": 0}, "message_id must be a positive number"),
+    ("editMessageText", {"text": "x", "chat_id": 1}, "needs chat_id and message_id or inline_message_id"),
+    ("sendGift", {"gift_id": "g"}, "needs chat_id or user_id"),
+    ("answerCallbackQuery", {"callback_query_id": "1", "text": "x" * 201}, "201 characters and Telegram takes 200"),
+]
+
+RIGHT = [
+    ("sendMessage", {"chat_id": 1, "text": "x" * 4096}),
+    ("sendMessage", {"chat_id": 1, "text": "\n" + "x" * 4096 + "  "}),
+    ("sendMessage", {"chat_id": 1, "text": "🙂" * 4096}),
+    ("sendMessage", {"chat_id": 1, "text": "<b>" * 2000, "parse_mode": "HTML"}),
+    ("sendMessage", {"chat_id": 1, "text": "hi", "parse_mode": "markdownv2"}),
+    ("sendMessage", {"chat_id": 1, "text": "hi", "parse_mode": ""}),
+    ("sendMessage", {"chat_id": 1, "text": "hi", "reply_markup": MARKUP.to_dict()}),
+    ("sendMessage", {"chat_id": 1, "text": "hi", "a_parameter_of_tomorrow": [{"x": 1.5}]}),
+    ("sendPaidMedia", {"chat_id": 1, "star_count": 1, "media": [PHOTO]}),
+    ("sendMediaGroup", {"chat_id": 1, "media": (PHOTO, PHOTO)}),
+    ("editMessageMedia", {"inline_message_id": "i", "media": PHOTO}),
+    ("editMessageText", {"inline_message_id": "i", "text": "x"}),
+    ("deleteMessages", {"chat_id": 1, "message_ids": [1, "2"]}),
+    ("sendGift", {"user_id": 1, "gift_id": "g", "text": "with love"}),
+    ("answerCallbackQuery", {"callback_query_id": "1"}),
+    ("getMe", {}),
+]
+
+
+@pytest.mark.parametrize(("method", "params", "sentence"), WRONG)
+def test_what_is_surely_wrong_is_refused_in_a_sentence(method: str, params: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvalidParamsError, match=sentence):
+        checked(method, params)
+
+
+@pytest.mark.parametrize(("method", "params"), RIGHT)
+def test_what_telegram_may_accept_passes_unchanged(method: str, params: dict[str, Any]) -> None:
+    assert checked(method, params) == params
+
+
+def test_json_text_of_objects_is_decoded_so_that_an_album_can_be_counted() -> None:
+    params = checked(
+        "sendMediaGroup", {"chat_id": 1, "media": '[{"type":"photo","media":"a"},{"type":"photo","media":"b"}]'}
+    )
+    assert [item["media"] for item in params["media"]] == ["a", "b"]
+
+
+def test_parameters_that_are_none_are_left_out() -> None:
+    assert checked("sendMessage", {"chat_id": 1, "text": "hi", "entities": None}) == {"chat_id": 1, "text": "hi"}
+
+
+def test_the_required_parameters_are_those_of_the_bot_api() -> None:
+    assert {method: REQUIRED.get(method, ()) for method in CHARGES} == {
+        method: BEYOND_SIGNATURE.get(method, required_by_signature(method)) for method in CHARGES
+    }
+
+
+def test_a_message_is_named_by_chat_and_id_or_by_its_inline_id() -> None:
+    assert missing("editMessageReplyMarkup", {"chat_id": 1, "message_id": 2}) is None
+    assert missing("editMessageReplyMarkup", {"inline_message_id": "i"}) is None
+    assert missing("editMessageReplyMarkup", {"message_id": 2}) is not None
+
+
+def required_by_signature(method: str) -> tuple[str, ...]:
+    snake = re.sub("[A-Z]", lambda letter: "_" + letter[0].lower(), method)
+    parameters = inspect.signature(getattr(telegram.Bot, snake)).parameters.values()
+    return tuple(
+        parameter.name
+        for parameter in parameters
+        if parameter.default is parameter.empty and parameter.name != "self" and parameter.kind != parameter.VAR_KEYWORD
+    )
