@@ -1,0 +1,65 @@
+"""``python -m fake_telegram``: a fake Telegram as a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from fake_telegram.limits import Limits, Rate
+from fake_telegram.server import run
+
+_EXAMPLE = "example: python -m fake_telegram --port 8081 --latency-ms 80 120"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, serve, return the exit code."""
+    options = _parser().parse_args(arguments)
+    limits = Limits(
+        enabled=not options.no_limits,
+        bot=Rate(options.bot_per_second, 1.0),
+        chat=Rate(options.chat_per_second, 1.0),
+        group=Rate(options.group_per_minute, 60.0),
+    )
+    try:
+        return run(
+            ready=lambda line: print(line, flush=True),
+            host=options.host,
+            port=options.port,
+            limits=limits,
+            latency_ms=tuple(options.latency_ms),
+            seed=options.seed,
+            tokens=options.token,
+        )
+    except OSError as error:
+        print(
+            f"Cannot listen on {options.host}:{options.port}: {error.strerror}. Choose another --port.", file=sys.stderr
+        )
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("fake_telegram", description=__doc__, epilog=_EXAMPLE)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8081, help="port, 0 for a free one (default: %(default)s)")
+    parser.add_argument("--no-limits", action="store_true", help="answer no 429 of its own accord")
+    parser.add_argument("--bot-per-second", type=_positive, default=30, help="default: %(default)s")
+    parser.add_argument("--chat-per-second", type=_positive, default=1, help="default: %(default)s")
+    parser.add_argument("--group-per-minute", type=_positive, default=20, help="default: %(default)s")
+    parser.add_argument(
+        "--latency-ms", type=float, nargs=2, metavar=("LOWEST", "HIGHEST"), default=(0, 0), help="time of an answer"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of latencies and faults (default: %(default)s)")
+    parser.add_argument("--token", action="append", default=[], help="the only good token; may be repeated")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is below 1; to lift all limits, use --no-limits")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""The record of every call, in the order of arrival, with what became of it.
+
+A ring: beyond ``capacity`` calls the oldest tenth is dropped; sequence numbers go on. A record holds the parameters
+as the bytes that came (about 0.4 kB a record in all) and decodes them when asked. Written by the event loop only;
+a finished record does not change, so a snapshot of the list may be read from another thread.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fake_telegram.calls import Source
+
+CAPACITY: Final = 1_000_000
+
+
+@dataclass(slots=True)
+class Arrival:
+    """One call. Times are seconds: ``at`` monotonic since the server's start, ``wall`` since the epoch."""
+
+    seq: int
+    bot_id: int
+    method: str
+    chat_id: int | None
+    source: Source
+    at: float
+    wall: float
+    cost: int = 1
+    charged_chat: bool = False
+    paid: bool = False
+    in_flight: int = 1
+    """Calls of this bot for this chat that were unanswered at arrival, this one included."""
+    verdict: str = ""
+    """`ok`, `free`, `off`, or the limit that refused it. Empty: a fault struck before limits were asked."""
+    acted: bool = False
+    """Whether the call took effect, whatever the caller was told."""
+    message_id: int | None = None
+    code: int | None = None
+    """The HTTP status answered; None while unanswered and for ever when the connection was dropped."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as the control API gives it."""
+        return {
+            "seq": self.seq,
+            "bot_id": self.bot_id,
+            "method": self.method,
+            "chat_id": self.chat_id,
+            "params": self.source.params(),
+            "at": self.at,
+            "wall": self.wall,
+            "cost": self.cost,
+            "in_flight": self.in_flight,
+            "verdict": self.verdict,
+            "acted": self.acted,
+            "message_id": self.message_id,
+            "code": self.code,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counters that cost nothing to read, for a live view."""
+
+    arrived: int
+    acted: int
+    unanswered: int
+    refused_by_limits: int
+    acted_last_second: int
+    most_in_flight_in_a_chat: int
+    by_code: dict[int, int]
+
+
+class Arrivals:
+    """The ring of records and the counters over it."""
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self._capacity = capacity
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all. Sequence numbers start again at 1."""
+        self._records: list[Arrival] = []
+        self._next_seq = 1
+        self._by_code: Counter[int] = Counter()
+        self._acted = 0
+        self._unanswered = 0
+        self._most_in_flight = 0
+        self._in_flight: Counter[tuple[int, int]] = Counter()
+
+    def open(self, bot_id: int, method: str, chat_id: int | None, source: Source, at: float, wall: float) -> Arrival:
+        """Record a call that has just arrived."""
+        arrival = Arrival(self._next_seq, bot_id, method, chat_id, source, at, wall)
+        self._next_seq += 1
+        self._unanswered += 1
+        if chat_id is not None:
+            self._in_flight[(bot_id, chat_id)] += 1
+            arrival.in_flight = self._in_flight[(bot_id, chat_id)]
+            self._most_in_flight = max(self._most_in_flight, arrival.in_flight)
+        self._records.append(arrival)
+        if len(self._records) > self._capacity:
+            del self._records[: max(1, self._capacity // 10)]
+        return arrival
+
+    def acted(self, arrival: Arrival, message_id: int | None) -> None:
+        """The call took effect."""
+        arrival.acted, arrival.message_id = True, message_id
+        self._acted += 1
+
+    def close(self, arrival: Arrival, code: int | None) -> None:
+        """The call was answered with ``code``, or its connection is gone (None)."""
+        arrival.code = code
+        self._unanswered -= 1
+        if code is not None:
+            self._by_code[code] += 1
+        if arrival.chat_id is not None:
+            self._land(arrival.bot_id, arrival.chat_id)
+
+    def _land(self, bot_id: int, chat_id: int) -> None:
+        key = (bot_id, chat_id)
+        self._in_flight[key] -= 1
+        if self._in_flight[key] <= 0:
+            del self._in_flight[key]
+
+    def snapshot(self) -> Sequence[Arrival]:
+        """All records kept, oldest first."""
+        return list(self._records)
+
+    def page(self, after: int, limit: int) -> Sequence[Arrival]:
+        """At most ``limit`` records with a sequence number above ``after``."""
+        start = max(0, after + 1 - self._records[0].seq) if self._records else 0
+        return self._records[start : start + limit]
+
+    def stats(self, now: float) -> Stats:
+        """The counters. ``now`` is on the clock of ``at``."""
+        return Stats(
+            arrived=self._next_seq - 1,
+            acted=self._acted,
+            unanswered=self._unanswered,
+            refused_by_limits=self._by_code[429],
+            acted_last_second=self._acted_since(now - 1.0),
+            most_in_flight_in_a_chat=self._most_in_flight,
+            by_code=dict(self._by_code),
+        )
+
+    def _acted_since(self, start: float) -> int:
+        count = 0
+        for record in reversed(self._records):
+            if record.at <= start:
+                break
+            count += record.acted and record.verdict in ("ok", "off")
+        return count

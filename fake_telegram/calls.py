@@ -1,0 +1,151 @@
+"""One call of the Bot API, decoded: which bot, which method, with what.
+
+The Bot API takes parameters from the query string, from JSON, from a urlencoded form or from a multipart form, and in
+any of them a structured value may be written as JSON text. A ``Call`` reads a parameter the way Telegram's server
+does: numbers that are none count as 0, ``true``, ``yes`` and ``1`` are true, everything else is false.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from fake_telegram.errors import bad_request
+
+KEPT_SOURCE_BYTES: Final = 64 * 1024  # a longer body is not kept for the record, only its size
+_TRUE: Final = frozenset({"true", "yes", "1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file sent along as a part of a multipart form."""
+
+    name: str
+    content_type: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The parameters as they came, so that a record costs no more than the bytes it keeps."""
+
+    encoding: str
+    """``form`` or ``json``."""
+    content: bytes
+
+    def params(self) -> dict[str, Any]:
+        """Decode the parameters again, for whoever reads the record."""
+        return decode_form(self.content) if self.encoding == "form" else decode_json(self.content)
+
+
+EMPTY: Final = Source("form", b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call by ``bot_id`` of ``method`` (lower case)."""
+
+    bot_id: int
+    method: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    uploads: Mapping[str, Upload] = field(default_factory=dict)
+    source: Source = EMPTY
+
+    def has(self, name: str) -> bool:
+        """Whether the parameter was sent, be it empty."""
+        return self.params.get(name) is not None
+
+    def text(self, name: str) -> str:
+        """The parameter as text; empty when it was not sent."""
+        return as_text(self.params.get(name))
+
+    def required(self, name: str) -> str:
+        """The parameter as text, which must not be empty."""
+        value = self.text(name)
+        if not value:
+            raise bad_request(f'parameter "{name}" is required')
+        return value
+
+    def integer(self, name: str, default: int = 0) -> int:
+        """The parameter as a number; 0 when it is no number."""
+        value = self.params.get(name)
+        return default if value is None or value == "" else as_integer(value)
+
+    def number(self, name: str) -> float:
+        """The parameter as a fraction; 0 when it is no number."""
+        try:
+            return float(self.text(name))
+        except ValueError:
+            return 0.0
+
+    def flag(self, name: str) -> bool:
+        """The parameter as a truth value."""
+        value = self.params.get(name)
+        return value if isinstance(value, bool) else as_text(value).strip().lower() in _TRUE
+
+    def structure(self, name: str, called: str) -> Any:
+        """The parameter as a JSON value, None when empty. ``called`` is Telegram's word for it in the error."""
+        value = self.params.get(name)
+        if value is None or value == "":
+            return None
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            raise bad_request(f"can't parse {called} JSON object") from None
+
+    def array(self, name: str, called: str) -> list[Any]:
+        """The parameter as a JSON array; empty when it was not sent."""
+        value = self.structure(name, called)
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            raise bad_request(f"expected an Array of {called}")
+        return value
+
+
+def as_text(value: Any) -> str:
+    """A decoded parameter as the text that a form would carry."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else json.dumps(value)
+
+
+def as_integer(value: Any) -> int:
+    """A decoded parameter as a number, 0 when it is none. Bounded to 64 bits, as Telegram's numbers are."""
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return 0
+    return number if -(2**63) <= number < 2**63 else 0
+
+
+def decode_form(content: bytes) -> dict[str, Any]:
+    """A query string or urlencoded form."""
+    return dict(parse_qsl(content.decode("utf-8", "replace"), keep_blank_values=True))
+
+
+def decode_json(content: bytes) -> dict[str, Any]:
+    """A JSON body, which must be an object."""
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        raise bad_request("can't parse JSON object") from None
+    if not isinstance(value, dict):
+        raise bad_request("can't parse JSON object: object expected")
+    return value
+
+
+def kept(source: Source) -> Source:
+    """The source as the record keeps it: whole, or only its size when it is long."""
+    if len(source.content) <= KEPT_SOURCE_BYTES:
+        return source
+    return Source("json", json.dumps({"too_long_to_keep_bytes": len(source.content)}).encode())

@@ -1,0 +1,209 @@
+"""Formatted text: ``parse_mode`` to plain text and entities, with Telegram's errors for what it cannot read.
+
+Offsets and lengths of entities count UTF-16 units; the byte offsets in errors count UTF-8 bytes. HTML knows
+Telegram's tags, MarkdownV2 its markers and its reserved characters, legacy Markdown its four markers; nesting rules
+beyond balance are not checked.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any, Final
+
+from fake_telegram.errors import ApiError, bad_request
+
+Entity = dict[str, Any]
+
+_HTML_TYPES: Final = {
+    "b": "bold",
+    "strong": "bold",
+    "i": "italic",
+    "em": "italic",
+    "u": "underline",
+    "ins": "underline",
+    "s": "strikethrough",
+    "strike": "strikethrough",
+    "del": "strikethrough",
+    "code": "code",
+    "pre": "pre",
+    "a": "text_link",
+    "blockquote": "blockquote",
+    "tg-spoiler": "spoiler",
+    "span": "spoiler",
+    "tg-emoji": "custom_emoji",
+    "tg-time": "date_time",
+}
+_HTML_TAG: Final = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9-]*)([^<>]*)>")
+_ATTRIBUTE: Final = re.compile(r'(href|emoji-id)\s*=\s*"([^"]*)"')
+_V2_RESERVED: Final = frozenset("_*[]()~`>#+-=|{}.!")
+_V2_MARKERS: Final = {
+    "__": "underline",
+    "||": "spoiler",
+    "*": "bold",
+    "_": "italic",
+    "~": "strikethrough",
+}
+_LEGACY_MARKERS: Final = {"*": "bold", "_": "italic"}
+
+
+def parse(text: str, parse_mode: str) -> tuple[str, list[Entity]]:
+    """The plain text and its entities.
+
+    Raises:
+        ApiError: the markup is not balanced, or the mode is none that Telegram knows.
+    """
+    mode = parse_mode.lower()
+    if mode in ("", "none"):
+        return text, []
+    if mode == "html":
+        return _parse_html(text)
+    if mode == "markdownv2":
+        return _Markdown(text, _V2_MARKERS, _V2_RESERVED).parse()
+    if mode == "markdown":
+        return _Markdown(text, _LEGACY_MARKERS, frozenset()).parse()
+    raise bad_request("unsupported parse_mode")
+
+
+def units(text: str) -> int:
+    """The length of a text as entities count it."""
+    return len(text.encode("utf-16-le")) // 2
+
+
+def _cannot_parse(reason: str) -> ApiError:
+    return bad_request(f"can't parse entities: {reason}")
+
+
+def _byte_offset(text: str, position: int) -> int:
+    return len(text[:position].encode())
+
+
+def _parse_html(text: str) -> tuple[str, list[Entity]]:
+    plain: list[str] = []
+    open_tags: list[tuple[str, Entity]] = []
+    entities: list[Entity] = []
+    length = position = 0
+    while position < len(text):
+        start = text.find("<", position)
+        chunk = html.unescape(text[position : start if start >= 0 else len(text)])
+        plain.append(chunk)
+        length += units(chunk)
+        if start < 0:
+            break
+        tag = _HTML_TAG.match(text, start)
+        if tag is None:
+            raise _cannot_parse(f'unsupported start tag "" at byte offset {_byte_offset(text, start)}')
+        if tag[1]:
+            entities.append(_closed(open_tags, tag[2].lower(), length, _byte_offset(text, start)))
+        else:
+            open_tags.append((tag[2].lower(), _opened(tag, length, _byte_offset(text, start))))
+        position = tag.end()
+    if open_tags:
+        raise _cannot_parse(f'can\'t find end tag corresponding to start tag "{open_tags[-1][0]}"')
+    return "".join(plain), _in_order(entities)
+
+
+def _opened(tag: re.Match[str], offset: int, at: int) -> Entity:
+    kind = _HTML_TYPES.get(tag[2].lower())
+    if kind is None:
+        raise _cannot_parse(f'unsupported start tag "{tag[2].lower()}" at byte offset {at}')
+    entity: Entity = {"type": kind, "offset": offset}
+    for name, value in _ATTRIBUTE.findall(tag[3]):
+        entity["url" if name == "href" else "custom_emoji_id"] = html.unescape(value)
+    return entity
+
+
+def _closed(open_tags: list[tuple[str, Entity]], name: str, end: int, at: int) -> Entity:
+    if not open_tags:
+        raise _cannot_parse(f"unexpected end tag at byte offset {at}")
+    expected, entity = open_tags.pop()
+    if name != expected:
+        raise _cannot_parse(f'unmatched end tag at byte offset {at}, expected "</{expected}>", found "</{name}>"')
+    entity["length"] = end - entity["offset"]
+    return entity
+
+
+def _in_order(entities: list[Entity]) -> list[Entity]:
+    return sorted((e for e in entities if e["length"] > 0), key=lambda e: (e["offset"], -e["length"]))
+
+
+class _Markdown:
+    """One pass over a text, for both kinds of Markdown; they differ in markers and in what must be escaped."""
+
+    def __init__(self, text: str, markers: dict[str, str], reserved: frozenset[str]) -> None:
+        self._text = text
+        self._markers = markers
+        self._reserved = reserved
+        self._plain: list[str] = []
+        self._length = 0
+        self._open: list[tuple[str, Entity, int]] = []
+        self._entities: list[Entity] = []
+
+    def parse(self) -> tuple[str, list[Entity]]:
+        position = 0
+        while position < len(self._text):
+            position = self._step(position)
+        if self._open:
+            raise self._unfinished(*self._open[-1][1:])
+        return "".join(self._plain), _in_order(self._entities)
+
+    def _step(self, at: int) -> int:
+        text = self._text
+        character = text[at]
+        if character == "\\" and at + 1 < len(text) and 0 < ord(text[at + 1]) < 127:
+            return self._take(text[at + 1], at + 2)
+        if character == "`":
+            return self._code(at)
+        marker = next((m for m in self._markers if text.startswith(m, at)), None)
+        if marker is not None:
+            return self._toggle(marker, at)
+        if character == "[":
+            return self._link(at)
+        if character == ">" and self._reserved and (at == 0 or text[at - 1] == "\n"):
+            return at + 1
+        if character in self._reserved:
+            raise _cannot_parse(f"character '{character}' is reserved and must be escaped with the preceding '\\'")
+        return self._take(character, at + 1)
+
+    def _take(self, characters: str, following: int) -> int:
+        self._plain.append(characters)
+        self._length += units(characters)
+        return following
+
+    def _toggle(self, marker: str, at: int) -> int:
+        if self._open and self._open[-1][0] == marker:
+            _, entity, _ = self._open.pop()
+            entity["length"] = self._length - entity["offset"]
+            self._entities.append(entity)
+        else:
+            self._open.append((marker, {"type": self._markers[marker], "offset": self._length}, at))
+        return at + len(marker)
+
+    def _code(self, at: int) -> int:
+        fence, kind = ("```", "pre") if self._text.startswith("```", at) else ("`", "code")
+        end = self._text.find(fence, at + len(fence))
+        entity: Entity = {"type": kind, "offset": self._length}
+        if end < 0:
+            raise self._unfinished(entity, at)
+        self._take(self._text[at + len(fence) : end], end)
+        entity["length"] = self._length - entity["offset"]
+        self._entities.append(entity)
+        return end + len(fence)
+
+    def _link(self, at: int) -> int:
+        link = re.compile(r"\[((?:[^\]\\]|\\.)*)\]\(([^)]*)\)").match(self._text, at)
+        if link is None:
+            if self._reserved:
+                raise self._unfinished({"type": "text_link"}, at)
+            return self._take("[", at + 1)
+        label = re.sub(r"\\(.)", r"\1", link[1])
+        entity: Entity = {"type": "text_link", "offset": self._length, "url": link[2]}
+        self._take(label, link.end())
+        entity["length"] = self._length - entity["offset"]
+        self._entities.append(entity)
+        return link.end()
+
+    def _unfinished(self, entity: Entity, at: int) -> ApiError:
+        kind = {"text_link": "a TextUrl"}.get(entity["type"], f"{entity['type'].capitalize()}")
+        named = f"can't find end of {kind} entity" if self._reserved else "can't find end of the entity starting"
+        return _cannot_parse(f"{named} at byte offset {_byte_offset(self._text, at)}")

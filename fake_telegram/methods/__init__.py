@@ -1,0 +1,29 @@
+"""What each method of the Bot API does: how it is charged, and how it answers.
+
+``METHODS`` is the one table. A handler is a function of the world and a call; it returns Telegram's ``result`` or
+raises ``ApiError``. Receiving updates waits and lives in ``methods.receiving``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from fake_telegram.methods import copying, editing, plain, queries, reads, sending
+from fake_telegram.methods.table import Method
+
+METHODS: Final[Mapping[str, Method]] = MappingProxyType(
+    {
+        method.name.lower(): method
+        for methods in (
+            sending.METHODS,
+            copying.METHODS,
+            editing.METHODS,
+            queries.METHODS,
+            reads.METHODS,
+            plain.METHODS,
+        )
+        for method in methods
+    }
+)

@@ -1,0 +1,39 @@
+"""Methods that the fake accepts, records, charges and answers with ``true``, and does no more about."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fake_telegram.calls import Call
+from fake_telegram.methods import common
+from fake_telegram.methods.table import Effect, Method
+from fake_telegram.world import World
+
+_IN_A_CHAT: Final = """unpinChatMessage unpinAllChatMessages banChatMember unbanChatMember restrictChatMember
+promoteChatMember setChatAdministratorCustomTitle banChatSenderChat unbanChatSenderChat setChatPermissions
+approveChatJoinRequest declineChatJoinRequest setChatPhoto deleteChatPhoto setChatTitle setChatDescription
+setChatStickerSet deleteChatStickerSet leaveChat closeForumTopic reopenForumTopic deleteForumTopic
+unpinAllForumTopicMessages closeGeneralForumTopic reopenGeneralForumTopic hideGeneralForumTopic
+unhideGeneralForumTopic unpinAllGeneralForumTopicMessages sendMessageDraft verifyChat
+removeChatVerification"""
+
+_TOPIC_EDITS: Final = ("editForumTopic", "editGeneralForumTopic")
+
+_OF_THE_BOT: Final = """logOut close setMyDefaultAdministratorRights setMyProfilePhoto removeMyProfilePhoto
+setUserEmojiStatus refundStarPayment setPassportDataErrors"""
+
+
+def _in_a_chat(world: World, call: Call) -> bool:
+    common.chat_of(world, call)
+    return True
+
+
+def _of_the_bot(world: World, call: Call) -> bool:
+    return True
+
+
+METHODS: Final = (
+    *(Method(name, _in_a_chat, Effect.ACTION) for name in _IN_A_CHAT.split()),
+    *(Method(name, _in_a_chat, Effect.EDIT) for name in _TOPIC_EDITS),
+    *(Method(name, _of_the_bot) for name in _OF_THE_BOT.split()),
+)

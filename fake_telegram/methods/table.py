@@ -1,0 +1,59 @@
+"""A row of the method table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from fake_telegram.calls import Call
+from fake_telegram.errors import ApiError
+from fake_telegram.limits import Charge
+from fake_telegram.world import World
+
+Handler = Callable[[World, Call], Any]
+
+
+class Effect(Enum):
+    """What a method does in a chat, and so which limits are on it.
+
+    Telegram: sends, edits and forum-topic creation count together for a group; answers are not limited at all.
+    """
+
+    MESSAGE = "message"  # bot, chat, group
+    EDIT = "edit"  # bot, chat, group; of an inline message: bot
+    ACTION = "action"  # bot
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """``counted_by`` names the array whose length is the cost; ``can_pay``: `allow_paid_broadcast` is known to it."""
+
+    name: str
+    handler: Handler
+    effect: Effect = Effect.NONE
+    counted_by: str = ""
+    can_pay: bool = False
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes a chat, and so meets the chat's troubles."""
+        return self.effect is not Effect.NONE
+
+    def charge(self, call: Call) -> Charge | None:
+        """What the call is charged to."""
+        if self.effect is Effect.NONE:
+            return None
+        in_chat = self.effect is not Effect.ACTION and not call.has("inline_message_id")
+        paid = self.can_pay and call.flag("allow_paid_broadcast")
+        return Charge(cost=self._cost(call), chat=in_chat, paid=paid)
+
+    def _cost(self, call: Call) -> int:
+        if not self.counted_by:
+            return 1
+        try:
+            return max(1, len(call.array(self.counted_by, self.counted_by)))
+        except ApiError:
+            return 1  # the handler refuses the call in the right words

@@ -1,0 +1,199 @@
+"""The HTTP side: requests in, replies out.
+
+Three trees of paths: ``/bot<token>/<method>``, ``/file/bot<token>/<path>`` and ``/control/…``. The low-level aiohttp
+server is used without routes or middlewares, for speed: this is the yardstick of benchmarks. A caller who hangs
+up cancels what still waits for them, never what has been acted on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from typing import Any, Final
+from urllib.parse import unquote
+
+from aiohttp import web
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_request import FileField
+
+from fake_telegram.arrivals import Arrival
+from fake_telegram.calls import EMPTY, Call, Source, Upload, decode_form, kept
+from fake_telegram.control_api import ControlApi
+from fake_telegram.errors import ApiError, bad_request, not_found
+from fake_telegram.exchange import Ending, Exchange, Reply, html_error, refuse
+from fake_telegram.methods.receiving import WAITING
+from fake_telegram.webhooks import Webhooks
+
+LONGEST_BODY_BYTES: Final = 50 * 1024 * 1024 + 64 * 1024  # a file of 50 MB and the form around it
+LONGEST_STALL_SECONDS: Final = 600.0
+
+
+class Wire:
+    """Answers requests by way of the exchange. Event loop only."""
+
+    def __init__(self, exchange: Exchange, webhooks: Webhooks, control: ControlApi) -> None:
+        self._exchange = exchange
+        self._webhooks = webhooks
+        self._control = control
+        self._stopping = asyncio.Event()
+
+    def server(self) -> web.Server:
+        """The aiohttp server over this wire."""
+        return web.Server(
+            self.handle,
+            request_factory=_request,
+            handler_cancellation=True,
+            access_log=None,
+            keepalive_timeout=75.0,
+        )
+
+    def stop_waiting(self) -> None:
+        """End the stalls and long polls that are under way."""
+        self._stopping.set()
+        for inbox in self._exchange.world.receiving.all():
+            inbox.interrupt(None)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request."""
+        path = request.path
+        if path.startswith("/bot"):
+            token, _, name = path[4:].partition("/")
+            return await self._call(request, token, name.lower())
+        if path.startswith("/control/"):
+            return await self._control.handle(request, path.removeprefix("/control/"))
+        if path.startswith("/file/bot"):
+            token, _, name = path.removeprefix("/file/bot").partition("/")
+            return self._file(token, unquote(name))
+        return _response(refuse(not_found()))
+
+    async def _call(self, request: web.BaseRequest, token: str, name: str) -> web.StreamResponse:
+        try:
+            bot_id = self._exchange.world.bots.authenticate(token)
+        except ApiError as error:
+            return _response(refuse(error))
+        if (request.content_length or 0) > LONGEST_BODY_BYTES:
+            return self._too_large(bot_id, name)
+        try:
+            call = await read_call(request, bot_id, name)
+        except web.HTTPRequestEntityTooLarge:
+            return self._too_large(bot_id, name)
+        except ApiError as error:
+            return self._refused(bot_id, name, refuse(error))
+        return await self._answer(request, call)
+
+    async def _answer(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
+        arrival = self._exchange.arrive(call.bot_id, call.method, call.source, call.params.get("chat_id"))
+        code: int | None = None
+        try:
+            reply = await self._perform(call, arrival)
+            if reply.held_seconds > 0:
+                await asyncio.sleep(reply.held_seconds)
+            if reply.ending is Ending.ANSWER:
+                code = reply.code
+                return _response(reply)
+            return await self._hang_up(request, reply.ending)
+        finally:
+            self._exchange.arrivals.close(arrival, code)
+
+    async def _perform(self, call: Call, arrival: Arrival) -> Reply:
+        if call.method in WAITING:
+            return await self._exchange.perform_waiting(call, arrival, self._webhooks)
+        return self._exchange.perform(call, arrival)
+
+    async def _hang_up(self, request: web.BaseRequest, ending: Ending) -> web.StreamResponse:
+        if ending is Ending.STALL:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), LONGEST_STALL_SECONDS)
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response()  # goes nowhere: aiohttp wants something to write to the connection that is gone
+
+    def _too_large(self, bot_id: int, name: str) -> web.Response:
+        response = self._refused(bot_id, name, html_error(413))
+        response.force_close()
+        return response
+
+    def _refused(self, bot_id: int, name: str, reply: Reply) -> web.Response:
+        self._exchange.arrivals.close(self._exchange.arrive(bot_id, name, EMPTY), reply.code)
+        return _response(reply)
+
+    def _file(self, token: str, path: str) -> web.Response:
+        try:
+            bot_id = self._exchange.world.bots.authenticate(token)
+        except ApiError as error:
+            return _response(refuse(error))
+        content = self._exchange.world.files.content(bot_id, path)
+        if content is None:
+            return _response(refuse(not_found()))
+        return web.Response(body=content, content_type="application/octet-stream")
+
+
+async def read_call(request: web.BaseRequest, bot_id: int, name: str) -> Call:
+    """The call that a request carries in its query string and its body.
+
+    Raises:
+        ApiError: the body cannot be read as what it says it is.
+    """
+    query = request.query_string
+    if request.content_type == "multipart/form-data":
+        params, uploads = await _read_multipart(request)
+        params = {**_query(query), **params}
+        return Call(bot_id, name, params, uploads, _source_of_form(params, uploads))
+    body = await request.read()
+    if not body:
+        source = Source("form", query.encode())
+    elif request.content_type == "application/json":
+        source = Source("json", body)
+    elif request.content_type == "application/x-www-form-urlencoded":
+        source = Source("form", body)
+    else:
+        source = EMPTY  # a body of any other type is nothing to Telegram
+    params = source.params()
+    if query and body:
+        params = {**_query(query), **params}
+        source = Source("json", json.dumps(params).encode())
+    return Call(bot_id, name, params, source=kept(source))
+
+
+def _query(query: str) -> dict[str, Any]:
+    return decode_form(query.encode()) if query else {}
+
+
+async def _read_multipart(request: web.BaseRequest) -> tuple[dict[str, Any], dict[str, Upload]]:
+    try:
+        form = await request.post()
+    except (ValueError, AssertionError, RuntimeError) as error:
+        raise bad_request("can't parse multipart form") from error
+    params: dict[str, Any] = {}
+    uploads: dict[str, Upload] = {}
+    for name, value in form.items():
+        if isinstance(value, FileField):
+            with value.file as file:
+                uploads[name] = Upload(value.filename, value.content_type, file.read())
+        else:
+            params[name] = value if isinstance(value, str) else bytes(value).decode("utf-8", "replace")
+    return params, uploads
+
+
+def _source_of_form(params: dict[str, Any], uploads: dict[str, Upload]) -> Source:
+    files = {name: {"name": upload.name, "size": len(upload.content)} for name, upload in uploads.items()}
+    return kept(Source("json", json.dumps({**params, **files}).encode()))
+
+
+def _response(reply: Reply) -> web.Response:
+    headers = {"Retry-After": str(reply.retry_after)} if reply.retry_after is not None else None
+    return web.Response(body=reply.body, status=reply.code, content_type=reply.content_type, headers=headers)
+
+
+def _request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: RequestHandler,
+    writer: Any,
+    task: asyncio.Task[None],
+) -> web.BaseRequest:
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=LONGEST_BODY_BYTES)

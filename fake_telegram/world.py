@@ -1,0 +1,54 @@
+"""All that the fake Telegram remembers, apart from its limits, its scenarios and its record of calls.
+
+One ``World`` belongs to one event loop; nothing in it is touched from another thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from fake_telegram.bots import Bots
+from fake_telegram.chats import Chats
+from fake_telegram.files import Files
+from fake_telegram.messages import Message, Messages
+from fake_telegram.updates import Receiving
+
+
+@dataclass(slots=True)
+class World:
+    """Chats, messages, files, bots and their updates, on the given clocks."""
+
+    wall: Callable[[], float]
+    """Seconds since the epoch, for the dates in messages."""
+    receiving: Receiving
+    tokens: Iterable[str] = ()
+    bots: Bots = field(init=False)
+    chats: Chats = field(default_factory=Chats)
+    messages: Messages = field(default_factory=Messages)
+    files: Files = field(default_factory=Files)
+    topics: set[tuple[int, int]] = field(default_factory=set)
+    """Forum topics: chat and thread id."""
+    _groups_of_media: int = 0
+
+    def __post_init__(self) -> None:
+        self.bots = Bots(self.tokens)
+
+    def new_message(self, bot_id: int, chat_id: int, fields: dict[str, Any]) -> Message:
+        """A bot's message appears in a chat. ``fields`` is its content and what goes with it."""
+        chat = self.chats.as_json(chat_id)
+        sender = {"sender_chat": chat} if chat["type"] == "channel" else {"from": self.bots.get(bot_id).user}
+        message: Message = {
+            "message_id": self.messages.next_id(bot_id, chat_id),
+            **sender,
+            "chat": chat,
+            "date": int(self.wall()),
+            **fields,
+        }
+        self.messages.keep(bot_id, chat_id, message)
+        return message
+
+    def next_media_group_id(self) -> str:
+        self._groups_of_media += 1
+        return str(13_000_000_000_000_000 + self._groups_of_media)
