@@ -9,6 +9,7 @@
     │   └── MalformedJobError    bytes that are no job
     ├── RabbitMQError
     │   ├── RabbitMQUnreachableError
+    │   ├── AccessRefusedError       wrong user, password or vhost
     │   ├── UnsupportedServerError
     │   ├── TopologyError            a queue or exchange exists and is declared otherwise, or is missing
     │   └── PublishError             the job is not safe; nothing was accepted
@@ -66,6 +67,10 @@ class RabbitMQError(FloodgateError):
 
 class RabbitMQUnreachableError(RabbitMQError):
     """No configured RabbitMQ address accepted a connection in time."""
+
+
+class AccessRefusedError(RabbitMQError):
+    """RabbitMQ answered and turned us away: wrong user or password, or no such vhost for this user."""
 
 
 class UnsupportedServerError(RabbitMQError):

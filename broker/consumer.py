@@ -1,0 +1,294 @@
+"""Consuming: one channel per queue, one message in hand per queue.
+
+Overview. A subscription consumes one queue with prefetch 1 and the consumer priority that rendezvous hashing
+gives this worker for it (:mod:`broker.partitions`), so that RabbitMQ makes the right worker the active
+consumer. Deliveries are handed to ``on_delivery`` on the I/O thread; their ``ack`` and ``requeue`` may be
+called from any thread.
+
+Channel incarnations. Delivery tags count from 1 on each channel, so an ack that is late for its channel would
+hit another message on the next one. A delivery keeps the channel it came on, and is settled there or nowhere:
+when that channel is gone, RabbitMQ has put the message back already.
+
+Hand-over. A queue is handed over by closing its channel, after what is in hand is settled. Never by
+``basic.cancel``: the next consumer would start at once, and message n+1 overtake n, which is still out.
+pika's ``Channel.close`` cancels its consumers first, so they are taken from it before.
+
+State of a subscription, all on the I/O thread: ``_wanted`` (shall it consume?), ``_channel`` (the current
+incarnation), ``_in_hand`` (the one unsettled delivery). When the channel dies by itself, the subscription
+opens another, after a pause that doubles:
+
+    connection lost            when the link is back
+    404, queue missing         the topology is declared again first, once for all subscriptions that miss theirs
+    server-side cancel         the queue was deleted or its leader went: as 404
+    406 and others             logged, then reopened
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Final
+
+import pika.exceptions
+
+from broker.errors import RabbitMQError
+from broker.io_thread import IoThread
+from broker.link import Link, LinkState
+from broker.partitions import rendezvous_score
+
+logger = logging.getLogger("floodgate.rabbitmq")
+
+PREFETCH: Final = 1
+FIRST_PAUSE_SECONDS: Final = 0.2
+LONGEST_PAUSE_SECONDS: Final = 15.0
+# RabbitMQ grants 2047 channels a connection; some are left for declaring and the like.
+MOST_SUBSCRIPTIONS: Final = 2000
+
+
+class Delivery:
+    """One message in hand. Settled once, by ``ack`` or ``requeue``, from any thread; more calls do
+    nothing."""
+
+    __slots__ = (
+        "_channel",
+        "_settled",
+        "_subscription",
+        "_tag",
+        "body",
+        "delivery_count",
+        "headers",
+        "message_id",
+        "priority",
+        "queue",
+        "redelivered",
+    )
+
+    def __init__(self, subscription: Subscription, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        self.queue = subscription.queue
+        self.body = body
+        self.message_id: str | None = properties.message_id
+        self.headers: dict[str, Any] = properties.headers or {}
+        self.priority: int = properties.priority or 0
+        self.redelivered: bool = method.redelivered
+        self.delivery_count = int(self.headers.get("x-delivery-count") or 0)
+        """How often it came back unanswered before."""
+        self._subscription = subscription
+        self._channel = channel
+        self._tag: int = method.delivery_tag
+        self._settled = False
+
+    @property
+    def live(self) -> bool:
+        """Whether it can still be settled: its channel is open. A dead one is in its queue again, or with
+        someone else."""
+        return not self._settled and self._subscription.is_current(self._channel)
+
+    def ack(self) -> None:
+        """The message is dealt with; RabbitMQ forgets it."""
+        self._settle(lambda: self._channel.basic_ack(self._tag))
+
+    def requeue(self) -> None:
+        """Back to its queue, to the place it had. RabbitMQ before 4.3 counts it towards the delivery
+        limit."""
+        self._settle(lambda: self._channel.basic_nack(self._tag, requeue=True))
+
+    def _settle(self, send: Callable[[], None]) -> None:
+        if not self._settled:
+            self._settled = True
+            self._subscription.settle(self, self._channel, send)
+
+
+class Subscription:
+    """One consumed queue. Methods may be called from any thread and do not wait."""
+
+    def __init__(
+        self, group: Subscriptions, queue: str, worker_id: str, on_delivery: Callable[[Delivery], None]
+    ) -> None:
+        self.queue = queue
+        self._group = group
+        self._score = rendezvous_score(worker_id, queue)
+        self._tag = f"{worker_id[:80]}.{queue}"
+        self._on_delivery = on_delivery
+        self._wanted = True
+        self._channel: Any = None
+        self._in_hand: Delivery | None = None
+        self._pause_seconds = FIRST_PAUSE_SECONDS
+        self._resume_timer: Any = None
+
+    def drain(self) -> None:
+        """Take nothing more; hand the queue over as soon as nothing is in hand."""
+        self._soon(self._leave)
+
+    def suspend(self, seconds: float) -> None:
+        """:meth:`drain`, and come back after a while."""
+
+        def leave_for_a_while() -> None:
+            if self._wanted:
+                self._leave()
+                self._resume_timer = self._group.io.call_later(seconds, self._enter)
+
+        self._soon(leave_for_a_while)
+
+    def resume(self) -> None:
+        """Take messages again, after :meth:`drain` or :meth:`suspend`."""
+        self._soon(self._enter)
+
+    def close(self) -> None:
+        """Hand the queue over at once; what is in hand goes back to it."""
+        self._soon(self._end)
+
+    def settle(self, delivery: Delivery, channel: Any, send: Callable[[], None]) -> None:
+        """For :class:`Delivery`."""
+        self._soon(lambda: self._settle(delivery, channel, send))
+
+    def is_current(self, channel: Any) -> bool:
+        """Whether this is the channel in use, as far as another thread can know."""
+        return channel is self._channel
+
+    def _soon(self, call: Callable[[], None]) -> None:
+        self._group.io.call_soon(call)
+
+    # The I/O thread, from here to the end.
+
+    def open(self) -> None:
+        if self._wanted and self._channel is None and self._group.link.state is LinkState.UP:
+            self._channel = self._group.link.connection.channel(on_open_callback=self._on_channel_open)
+            self._channel.add_on_close_callback(self._on_channel_closed)
+
+    def lose(self) -> None:
+        """The connection is gone, and with it the channel and what was in hand."""
+        self._channel = self._in_hand = None
+
+    def _on_channel_open(self, channel: Any) -> None:
+        channel.add_on_cancel_callback(lambda _frame: self._on_cancel(channel))
+        channel.basic_qos(prefetch_count=PREFETCH)
+        channel.basic_consume(
+            self.queue,
+            self._on_message,
+            consumer_tag=self._tag,
+            arguments={"x-priority": self._score},
+            callback=self._on_consuming,
+        )
+
+    def _on_consuming(self, _frame: Any) -> None:
+        self._pause_seconds = FIRST_PAUSE_SECONDS
+
+    def _on_message(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        if channel is self._channel:
+            self._in_hand = Delivery(self, channel, method, properties, body)
+            self._on_delivery(self._in_hand)
+
+    def _settle(self, delivery: Delivery, channel: Any, send: Callable[[], None]) -> None:
+        if channel is not self._channel or not channel.is_open:
+            logger.debug("an answer for %s came after its channel was gone; the message is redelivered", self.queue)
+            return
+        send()
+        if self._in_hand is delivery:
+            self._in_hand = None
+        if not self._wanted:
+            self._close_channel()
+
+    def _leave(self) -> None:
+        self._wanted = False
+        self._forget_timer()
+        if self._in_hand is None:
+            self._close_channel()
+
+    def _enter(self) -> None:
+        self._forget_timer()
+        self._wanted = True
+        self.open()
+
+    def _end(self) -> None:
+        self._wanted = False
+        self._forget_timer()
+        self._close_channel()
+        self._group.forget(self)
+
+    def _forget_timer(self) -> None:
+        if self._resume_timer is not None:
+            self._group.io.forget(self._resume_timer)
+            self._resume_timer = None
+
+    def _close_channel(self) -> None:
+        channel, self._channel, self._in_hand = self._channel, None, None
+        if channel is not None and not (channel.is_closing or channel.is_closed):
+            channel._consumers.clear()  # or pika would basic.cancel them: see "Hand-over"
+            channel.close()
+
+    def _on_cancel(self, channel: Any) -> None:
+        if channel is self._channel:
+            self._close_channel()
+            self._group.restore(self, missing=True)
+
+    def _on_channel_closed(self, channel: Any, reason: Exception) -> None:
+        if channel is not self._channel:
+            return  # closed by us, or with its connection
+        self._channel = self._in_hand = None
+        if isinstance(reason, pika.exceptions.ChannelClosedByBroker):
+            missing = reason.reply_code == 404
+            if not missing:
+                logger.warning("RabbitMQ closed the channel of %s: %s", self.queue, reason.reply_text)
+            self._group.restore(self, missing=missing)
+
+    def next_pause(self) -> float:
+        pause = self._pause_seconds
+        self._pause_seconds = min(pause * 2, LONGEST_PAUSE_SECONDS)
+        return pause
+
+
+class Subscriptions:
+    """All subscriptions of a process, on one link. Everything but the constructor: on the I/O thread."""
+
+    def __init__(self, io: IoThread, link: Link) -> None:
+        self.io = io
+        self.link = link
+        self._members: dict[Subscription, Callable[[], Future[None]]] = {}
+        self._redeclaring: set[Subscription] = set()
+        link.follow(self._on_up, self._on_down)
+
+    def add(self, subscription: Subscription, redeclare: Callable[[], Future[None]]) -> None:
+        """``redeclare`` makes a queue that is missing, and what belongs to it."""
+        self._members[subscription] = redeclare
+        self.link.open()
+        subscription.open()
+
+    def forget(self, subscription: Subscription) -> None:
+        self._members.pop(subscription, None)
+
+    def close(self) -> None:
+        for subscription in list(self._members):
+            subscription._end()
+
+    def restore(self, subscription: Subscription, *, missing: bool) -> None:
+        """Open again, after a pause; when its queue is missing, after declaring it."""
+        reopen = self._redeclare if missing else Subscription.open
+        self.io.call_later(subscription.next_pause(), lambda: reopen(subscription))
+
+    def _redeclare(self, subscription: Subscription) -> None:
+        redeclare = self._members.get(subscription)
+        if redeclare is None or subscription in self._redeclaring:
+            return
+        logger.warning("queue %s is gone; declaring it again", subscription.queue)
+        self._redeclaring.add(subscription)
+        redeclare().add_done_callback(lambda future: self._redeclared(subscription, future))
+
+    def _redeclared(self, subscription: Subscription, future: Future[None]) -> None:
+        self._redeclaring.discard(subscription)
+        error = future.exception()
+        if error is None:
+            subscription.open()
+        elif isinstance(error, RabbitMQError):
+            logger.warning("queue %s could not be declared: %s", subscription.queue, error)
+            self.restore(subscription, missing=True)
+        else:
+            raise error
+
+    def _on_up(self) -> None:
+        for subscription in list(self._members):
+            subscription.open()
+
+    def _on_down(self, _error: RabbitMQError) -> None:
+        for subscription in self._members:
+            subscription.lose()

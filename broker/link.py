@@ -1,0 +1,308 @@
+"""One connection to the cluster, kept up.
+
+Overview: a link is opened at first use and from then on kept open until it is closed, by trying the
+configured addresses in turn, with a pause between rounds that doubles up to :data:`LONGEST_PAUSE_SECONDS` and
+is jittered, so that a fleet does not knock in step. Its users are told ``up`` with each new connection and
+``down`` with each lost one; what a connection carried died with it.
+
+State: IDLE ─open()─▶ TRYING ─▶ UP ─lost─▶ TRYING …, and CLOSED from anywhere. All of it belongs to the I/O thread.
+
+Failures: whoever waits for the link (``when_open``) is told after one full round that failed, at once when
+RabbitMQ refuses us or is no RabbitMQ 4, and the link goes on trying for those that do not wait. One attempt
+is bounded by ``connect_timeout_seconds``, name resolution and TLS included. An outage is logged when it
+begins, then every :data:`COMPLAIN_SECONDS`, and when it ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, Final
+
+import pika
+import pika.exceptions
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
+
+from broker.addresses import Address, parameters
+from broker.errors import AccessRefusedError, RabbitMQError, RabbitMQUnreachableError, UnsupportedServerError
+from broker.io_thread import IoThread
+
+logger = logging.getLogger("floodgate.rabbitmq")
+
+FIRST_PAUSE_SECONDS: Final = 0.2
+LONGEST_PAUSE_SECONDS: Final = 15.0
+COMPLAIN_SECONDS: Final = 60.0
+OLDEST_SERVER: Final = (4, 0)
+
+
+class LinkState(Enum):
+    IDLE = auto()
+    TRYING = auto()
+    UP = auto()
+    CLOSED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """How a link connects. ``name`` is what RabbitMQ shows of it."""
+
+    addresses: tuple[Address, ...]
+    name: str
+    heartbeat_seconds: int
+    connect_timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """Someone who waits for the link: exactly one of the two is called, once."""
+
+    opened: Callable[[], None]
+    failed: Callable[[RabbitMQError], None]
+
+
+class Link:
+    """A connection that comes back. Every method: on the I/O thread only."""
+
+    def __init__(self, io: IoThread, options: LinkOptions) -> None:
+        self.state = LinkState.IDLE
+        self.connection: Any = None  # set while UP
+        self.server_version: tuple[int, ...] = ()
+        self.ever_up = False
+        self.last_error: RabbitMQError | None = None
+        self._io = io
+        self._options = options
+        self._next_address = 0
+        self._failed_in_round = 0
+        self._pause_seconds = FIRST_PAUSE_SECONDS
+        self._attempt: Any = None
+        self._timer: Any = None
+        self._waiters: list[Waiter] = []
+        self._on_up: list[Callable[[], None]] = []
+        self._on_down: list[Callable[[RabbitMQError], None]] = []
+        self._on_closed: Callable[[], None] | None = None
+        self._down_since: float | None = None
+        self._complained_at = 0.0
+
+    def follow(self, up: Callable[[], None], down: Callable[[RabbitMQError], None]) -> None:
+        """Be told of every new connection, and of every loss or failed round."""
+        self._on_up.append(up)
+        self._on_down.append(down)
+
+    def open(self) -> None:
+        """Connect, unless that is done or under way."""
+        if self.state is LinkState.IDLE:
+            self.state = LinkState.TRYING
+            self._try()
+
+    def when_open(self, waiter: Waiter) -> None:
+        if self.state is LinkState.UP:
+            waiter.opened()
+        elif self.state is LinkState.CLOSED:
+            waiter.failed(RabbitMQUnreachableError("The connection to RabbitMQ was closed by this program."))
+        else:
+            self._waiters.append(waiter)
+            self.open()
+
+    def close(self, done: Callable[[], None]) -> None:
+        """Say goodbye to RabbitMQ and stay closed; then call ``done``."""
+        was, self.state = self.state, LinkState.CLOSED
+        self._forget_timer()
+        self._fail_waiters(RabbitMQUnreachableError("The connection to RabbitMQ was closed by this program."))
+        if was is LinkState.UP:
+            self._on_closed = done
+            self.connection.close()
+            return
+        if self._attempt is not None:
+            self._attempt.close()
+        done()
+
+    def abandon(self) -> None:
+        """In a forked child: close our copy of the socket without a word; the connection is the parent's."""
+        for connection in (self.connection, self._attempt):
+            transport = getattr(connection, "_transport", None)
+            sock = getattr(transport, "_sock", None)
+            if sock is not None:
+                sock.close()  # pika's own ways to close would shut the connection down for the parent, too
+
+    def _try(self) -> None:
+        address = self._options.addresses[self._next_address]
+        self._timer = self._io.call_later(self._options.connect_timeout_seconds, self._give_up_attempt)
+        self._attempt = pika.SelectConnection(
+            parameters(
+                address,
+                heartbeat_seconds=self._options.heartbeat_seconds,
+                timeout_seconds=self._options.connect_timeout_seconds,
+                name=self._options.name,
+            ),
+            on_open_callback=self._opened,
+            on_open_error_callback=self._not_opened,
+            on_close_callback=self._closed,
+            custom_ioloop=self._io.loop,
+        )
+
+    def _give_up_attempt(self) -> None:
+        self._timer = None
+        self._attempt.close()
+
+    def _opened(self, connection: Any) -> None:
+        self._forget_timer()
+        product, version = server_of(connection.server_properties)
+        if product != "RabbitMQ" or version_tuple(version) < OLDEST_SERVER:
+            self._attempt = None
+            connection.close()
+            self._attempt_failed(UnsupportedServerError(product, version))
+            return
+        if self.state is LinkState.CLOSED:
+            connection.close()
+            return
+        self._attempt, self.connection = None, connection
+        self.server_version = version_tuple(version)
+        self.state, self.ever_up = LinkState.UP, True
+        self._pause_seconds, self._failed_in_round = FIRST_PAUSE_SECONDS, 0
+        self._say_recovered()
+        for up in self._on_up:
+            up()
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.opened()
+
+    def _not_opened(self, connection: Any, error: BaseException) -> None:
+        if connection is not self._attempt:
+            return
+        self._attempt = None
+        self._forget_timer()
+        if self.state is not LinkState.CLOSED:
+            address = self._options.addresses[self._next_address]
+            self._attempt_failed(connect_error(address, error, self._options.connect_timeout_seconds))
+
+    def _attempt_failed(self, error: RabbitMQError) -> None:
+        self.last_error = error
+        self._next_address = (self._next_address + 1) % len(self._options.addresses)
+        self._failed_in_round += 1
+        refused = not isinstance(error, RabbitMQUnreachableError)
+        if not refused and self._failed_in_round < len(self._options.addresses):
+            self._try()
+            return
+        self._failed_in_round = 0
+        self._complain(error)
+        self._fail_waiters(error)
+        for down in self._on_down:
+            down(error)
+        self._try_later()
+
+    def _closed(self, connection: Any, reason: Exception) -> None:
+        if connection is not self.connection:
+            return  # one that we turned down ourselves
+        self.connection = None
+        if self.state is LinkState.CLOSED:
+            if self._on_closed is not None:
+                self._on_closed()
+            return
+        self.state = LinkState.TRYING
+        address = self._options.addresses[self._next_address]
+        error = RabbitMQUnreachableError(f"The connection to RabbitMQ at {address} was lost: {reason_of(reason)}.")
+        self.last_error = error
+        self._complain(error)
+        for down in self._on_down:
+            down(error)
+        self._try_later()
+
+    def _try_later(self) -> None:
+        # Anything between nothing and the whole pause: clients that lost one server together come back apart.
+        self._timer = self._io.call_later(random.uniform(0, self._pause_seconds), self._try_again)
+        self._pause_seconds = min(self._pause_seconds * 2, LONGEST_PAUSE_SECONDS)
+
+    def _try_again(self) -> None:
+        self._timer = None
+        self._try()
+
+    def _fail_waiters(self, error: RabbitMQError) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.failed(error)
+
+    def _forget_timer(self) -> None:
+        if self._timer is not None:
+            self._io.forget(self._timer)
+            self._timer = None
+
+    def _complain(self, error: RabbitMQError) -> None:
+        now = time.monotonic()
+        if self._down_since is None:
+            self._down_since = now
+        elif now - self._complained_at < COMPLAIN_SECONDS:
+            return
+        self._complained_at = now
+        if self.ever_up or not self._waiters:  # who waits is told by an exception
+            logger.warning("%s Trying again (%s).", error, self._options.name)
+
+    def _say_recovered(self) -> None:
+        if self._down_since is not None:
+            away = time.monotonic() - self._down_since
+            logger.info("RabbitMQ is back after %.1f s (%s)", away, self._options.name)
+            self._down_since = None
+
+
+def server_of(properties: Any) -> tuple[str, str]:
+    """Product and version, from what a server says of itself."""
+
+    def text(key: str) -> str:
+        value = (properties or {}).get(key, "unknown")
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+    return text("product"), text("version")
+
+
+def version_tuple(version: str) -> tuple[int, ...]:
+    """``(4, 0, 5)`` of "4.0.5" or "4.0.5-rc.1"; empty, which is older than all, of what is no version."""
+    match = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in match.group().split(".")) if match else ()
+
+
+def connect_error(address: Address, error: BaseException, timeout_seconds: float) -> RabbitMQError:
+    """What a failed attempt means, for people."""
+    cause = root_cause(error)
+    if isinstance(cause, pika.exceptions.ProbableAuthenticationError):
+        return AccessRefusedError(
+            f"RabbitMQ at {address} refused user {address.user!r}: wrong user or password, or no access from here. "
+            "Correct FLOODGATE_RABBITMQ_URL (special characters are percent-encoded)."
+        )
+    if isinstance(cause, pika.exceptions.ProbableAccessDeniedError):
+        return AccessRefusedError(
+            f"RabbitMQ at {address} has no vhost {address.vhost!r} for user {address.user!r}: it does not exist, is "
+            "down, or the user has no permission. Create it (rabbitmqctl add_vhost) or correct FLOODGATE_RABBITMQ_URL."
+        )
+    return RabbitMQUnreachableError(
+        f"RabbitMQ at {address} cannot be reached: {reason_of(cause, timeout_seconds)}. "
+        "Start it (scripts/rabbitmq start gives you one), or correct FLOODGATE_RABBITMQ_URL."
+    )
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The innermost exception of pika's wrappings, which carry theirs in ``exceptions`` or as first
+    argument."""
+    while True:
+        inner = getattr(error, "exceptions", None) or error.args
+        if not inner or not isinstance(inner[-1], BaseException):
+            return error
+        error = inner[-1]
+
+
+def reason_of(error: BaseException, timeout_seconds: float = 0.0) -> str:
+    """Why, in a few words."""
+    if isinstance(error, pika.exceptions.ConnectionClosed):
+        return str(error.reply_text)
+    if isinstance(error, pika.exceptions.AMQPHeartbeatTimeout):
+        return "no heartbeat came"
+    if isinstance(error, TimeoutError | pika.exceptions.ConnectionOpenAborted | AMQPConnectorException):
+        return f"no answer within {timeout_seconds:g} s" if timeout_seconds else "no answer in time"
+    if isinstance(error, pika.exceptions.IncompatibleProtocolError):
+        return "what answers there does not speak AMQP 0-9-1"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

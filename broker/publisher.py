@@ -1,0 +1,526 @@
+"""Publishing: pipelined, confirmed, in order, bounded.
+
+Overview. A caller's thread encodes its publications, takes room in the window (which is the back-pressure),
+and appends them to the outbox; one wake-up carries a whole batch to the I/O thread. That thread writes what
+is in the outbox, remembers each message under its delivery tag until RabbitMQ confirms it, and settles the
+caller's receipt. A message is confirmed when every queue it was routed to has it on disk on a majority of its
+nodes.
+
+Outcomes of a message, each stated once, here:
+
+    ack                                  accepted
+    return, then ack                     UnroutableError: the queue is missing
+    nack                                 RejectedError
+    channel closed, "no exchange x"      UnroutableError for those to x; the others are published again
+    no answer for confirm_timeout        ConfirmTimeoutError: it may or may not be there
+    alarm for blocked_timeout            BlockedError if it never left this process, else ConfirmTimeoutError
+    connection lost                      published again, under the same message id, when the connection is back
+    never a connection                   RabbitMQUnreachableError once every address has failed, or the refusal
+
+Order. Messages leave in the order of ``submit``. After a reconnect the unconfirmed ones go out again in their
+old order, ahead of everything younger, so messages with one routing key reach their queue in order, some
+perhaps twice.
+
+State and who may touch it: the outbox is appended to by callers under ``_room`` and emptied by the I/O
+thread; ``_held`` and ``_held_bytes`` (what is in the window, from ``submit`` until it is settled) and
+``_stopped`` are under ``_room``; everything else belongs to the I/O thread. Receipts are settled there, so a
+callback on their future must not wait.
+
+Time-outs are looked at every :data:`SWEEP_SECONDS`, not by a timer for each message. While RabbitMQ has an
+alarm, the confirm time-out stands still and the blocked time-out runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from itertools import islice
+from typing import Any, Final, Protocol
+
+import pika.exceptions
+from pika.spec import Basic
+
+from broker.errors import (
+    BlockedError,
+    ConfirmTimeoutError,
+    PublishError,
+    RabbitMQError,
+    RabbitMQUnreachableError,
+    RejectedError,
+    UnroutableError,
+)
+from broker.io_thread import IoThread
+from broker.link import Link, LinkState
+from broker.publication import Publication, Wire, encode
+from broker.settings import Settings
+
+__all__ = ["Publication", "Publisher"]
+
+logger = logging.getLogger("floodgate.rabbitmq")
+
+SWEEP_SECONDS: Final = 0.25
+# The window counts messages; this bounds their bytes, for the rare program that sends 1000 of half a
+# megabyte.
+WINDOW_BYTES: Final = 32 * 1024 * 1024
+# One write call's worth. Larger pieces would be copied again and again when the socket takes them in parts.
+WRITE_BYTES: Final = 64 * 1024
+# A streaming caller hands over this many at once: large enough to spare wake-ups, small enough to keep both
+# threads busy.
+BATCH: Final = 100
+# What pika offers and RabbitMQ takes unless configured otherwise. Re-encoded in the rare case that it is not
+# so.
+USUAL_WIRE: Final = Wire(channel=1, frame_max=131_072)
+
+Outcome = RabbitMQError | None
+
+
+class Receipt(Protocol):
+    """Where outcomes go: the ``index``-th of what was submitted together."""
+
+    def settle(self, index: int, error: Outcome) -> None: ...
+
+
+class SingleReceipt:
+    """The receipt of one message: a future that is done, or raises."""
+
+    __slots__ = ("future",)
+
+    def __init__(self) -> None:
+        self.future: Future[None] = _running()
+
+    def settle(self, _index: int, error: Outcome) -> None:
+        if error is None:
+            self.future.set_result(None)
+        else:
+            self.future.set_exception(error)
+
+
+class BatchReceipt:
+    """The receipt of several: one future with all their outcomes, in order."""
+
+    __slots__ = ("_left", "_outcomes", "future")
+
+    def __init__(self, size: int) -> None:
+        self.future: Future[tuple[Outcome, ...]] = _running()
+        self._outcomes: list[Outcome] = [None] * size
+        self._left = size
+
+    def settle(self, index: int, error: Outcome) -> None:
+        if error is not None:
+            self._outcomes[index] = error
+        self._left -= 1
+        if not self._left:
+            self.future.set_result(tuple(self._outcomes))
+
+
+class Entry:
+    """A message in the window. Made by the caller; from the outbox on the I/O thread's."""
+
+    __slots__ = ("frames", "index", "publication", "receipt", "returned", "since", "size", "wire", "written")
+
+    def __init__(self, publication: Publication, wire: Wire, receipt: Receipt, index: int, since: float) -> None:
+        self.publication = publication
+        self.wire = wire
+        self.frames = encode(publication, wire)
+        self.size = len(self.frames)  # as counted in the window, whatever a later encoding has
+        self.receipt = receipt
+        self.index = index
+        self.since = since
+        self.returned = False
+        self.written = False  # ever, on any connection: then it may be there
+
+    def encoded(self, wire: Wire) -> bytes:
+        if self.wire != wire:
+            self.wire, self.frames = wire, encode(self.publication, wire)
+        return self.frames
+
+
+class Publisher:
+    """Publishes on one link. Any thread may use it."""
+
+    def __init__(self, io: Callable[[], IoThread], settings: Settings) -> None:
+        self._io_of = io
+        self._window = settings.publish_window
+        self._confirm_seconds = settings.confirm_timeout_seconds
+        self._blocked_seconds = settings.blocked_timeout_seconds
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything. For a new object, and in a forked child, where what was under way is the
+        parent's."""
+        self._room = threading.Condition()
+        self._held = 0
+        self._held_bytes = 0
+        self._stopped = False
+        self._outbox: deque[Entry] = deque()
+        self._wire = USUAL_WIRE
+        self._io: Any = None
+        self._link: Any = None
+        self._channel: Any = None  # set while it takes publications
+        self._opening: Any = None
+        self._tag = 0
+        self._oldest_tag = 1
+        self._unconfirmed: dict[int, Entry] = {}  # by delivery tag, so in the order of publishing
+        self._blocked_since: float | None = None
+        self._unblocked_at = 0.0
+        self._sweeping = False
+
+    def publish(self, publication: Publication) -> None:
+        """Publish and wait for the confirm.
+
+        Raises:
+            PublishError: it is not known to be safe; the leaf says why. RabbitMQUnreachableError,
+            AccessRefusedError, UnsupportedServerError: there never was a connection.
+        """
+        self.submit(publication).result()
+
+    def submit(self, publication: Publication) -> Future[None]:
+        """Hand a message over; the future is done when RabbitMQ has it. Waits while the window is full.
+
+        Raises:
+            ConfirmTimeoutError, BlockedError: the window stayed full.
+            ValueError: a name is too long for AMQP.
+        """
+        receipt = SingleReceipt()
+        self._accept([Entry(publication, self._wire, receipt, 0, time.monotonic())])
+        return receipt.future
+
+    def submit_many(self, publications: Sequence[Publication]) -> Future[tuple[Outcome, ...]]:
+        """Hand several over at once. The future gives an outcome for each, in order: None, or the error.
+
+        Waits while the window is full. Raises as :meth:`submit` does, and then none of them was accepted.
+        """
+        receipt = BatchReceipt(len(publications))
+        if not publications:
+            receipt.future.set_result(())
+            return receipt.future
+        wire, now = self._wire, time.monotonic()
+        self._accept([Entry(each, wire, receipt, index, now) for index, each in enumerate(publications)])
+        return receipt.future
+
+    def stream(self, publications: Iterable[Publication]) -> Iterator[tuple[Publication, Outcome]]:
+        """Publish any number, in constant memory; yields each with its outcome, in order.
+
+        When ``publications`` itself raises, what was handed over before is seen through and yielded first.
+        """
+        source, size = iter(publications), max(1, min(BATCH, self._window // 4))
+        under_way: deque[tuple[list[Publication], Future[tuple[Outcome, ...]]]] = deque()
+        fault: BaseException | None = None
+        while fault is None:
+            batch: list[Publication] = []
+            try:
+                batch.extend(islice(source, size))
+            except Exception as error:  # noqa: BLE001  # the caller's own: raised again below, after the receipts
+                fault = error
+            if not batch:
+                break
+            under_way.append((batch, self._submit_or_fail(batch)))
+            while under_way and (under_way[0][1].done() or len(under_way) * size >= self._window):
+                yield from _outcomes(*under_way.popleft())
+        while under_way:
+            yield from _outcomes(*under_way.popleft())
+        if fault is not None:
+            raise fault
+
+    def _submit_or_fail(self, batch: list[Publication]) -> Future[tuple[Outcome, ...]]:
+        try:
+            return self.submit_many(batch)
+        except RabbitMQError as error:
+            failed: Future[tuple[Outcome, ...]] = Future()
+            failed.set_result((error,) * len(batch))
+            return failed
+
+    def stop(self) -> None:
+        """Take nothing more. What was accepted goes on; see :meth:`flush`."""
+        with self._room:
+            self._stopped = True
+            self._room.notify_all()
+
+    def flush(self, timeout_seconds: float) -> int:
+        """Wait until everything accepted is settled, for at most so long; how many messages are not."""
+        with self._room:
+            self._room.wait_for(lambda: not self._held, timeout_seconds)
+            return self._held
+
+    # Callers' threads.
+
+    def _accept(self, entries: list[Entry]) -> None:
+        count, size = len(entries), sum(entry.size for entry in entries)
+        io = self._io_of()
+        if io.is_current:
+            raise RuntimeError("The I/O thread must not publish: it would wait for itself.")
+        with self._room:
+            self._wait_for_room(count, size, entries)
+            self._held += count
+            self._held_bytes += size
+            self._outbox.extend(entries)
+        io.call_soon(self._flush_outbox)
+
+    def _wait_for_room(self, count: int, size: int, entries: list[Entry]) -> None:
+        started = time.monotonic()
+        while self._held and not self._fits(count, size) and not self._stopped:
+            blocked = self._blocked_since is not None
+            left = started + (self._blocked_seconds if blocked else self._confirm_seconds) - time.monotonic()
+            if left <= 0:
+                raise self._window_full(blocked, entries)
+            self._room.wait(min(left, 1.0))  # looks up now and then, since an alarm changes how long to wait
+        if self._stopped:
+            raise RabbitMQUnreachableError("The connection to RabbitMQ was closed by this program.")
+
+    def _fits(self, count: int, size: int) -> bool:
+        return self._held + count <= self._window and self._held_bytes + size <= WINDOW_BYTES
+
+    def _window_full(self, blocked: bool, entries: list[Entry]) -> PublishError:
+        ids = tuple(entry.publication.message_id for entry in entries)
+        if blocked:
+            return BlockedError(
+                f"RabbitMQ has blocked publishers for {self._blocked_seconds:g} s (memory or disk alarm). "
+                "Not accepted: free memory or disk on the server, then enqueue again.",
+                job_ids=ids,
+            )
+        return ConfirmTimeoutError(
+            f"The publish window was full for {self._confirm_seconds:g} s: RabbitMQ does not confirm. Not accepted: "
+            "see RabbitMQ's log, then enqueue again.",
+            job_ids=ids,
+        )
+
+    # The I/O thread, from here to the end.
+
+    def attach(self, io: IoThread, link: Link) -> None:
+        """Use this link. It is opened with the first message."""
+        self._io, self._link = io, link
+        link.follow(self._on_up, self._on_down)
+
+    def fail_all(self, error: RabbitMQError) -> None:
+        """Settle everything as failed."""
+        for entry in self._withdraw(lambda _entry: True):
+            self._settle(entry, error)
+
+    def close_channel(self) -> None:
+        """Before the link closes."""
+        if self._channel is not None and self._channel.is_open:
+            self._channel.close()
+        self._channel = None
+
+    def _flush_outbox(self) -> None:
+        if self._outbox:
+            self._start_sweeping()
+        if self._channel is None or self._blocked_since is not None:
+            if self._link.state is LinkState.IDLE:
+                self._link.open()
+            return
+        pieces: list[bytes] = []
+        size = 0
+        while self._outbox:
+            frames = self._take(self._outbox.popleft())
+            pieces.append(frames)
+            size += len(frames)
+            if size >= WRITE_BYTES:
+                self._write(pieces)
+                pieces, size = [], 0
+        if pieces:
+            self._write(pieces)
+
+    def _take(self, entry: Entry) -> bytes:
+        self._tag += 1
+        self._unconfirmed[self._tag] = entry
+        entry.written = True
+        return entry.frames if entry.wire is self._wire else entry.encoded(self._wire)
+
+    def _write(self, pieces: list[bytes]) -> None:
+        self._link.connection._output_marshaled_frames([b"".join(pieces)])
+
+    def _on_up(self) -> None:
+        connection = self._link.connection
+        connection.add_on_connection_blocked_callback(self._on_blocked)
+        connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        self._open_channel()
+
+    def _open_channel(self) -> None:
+        if self._link.state is LinkState.UP and self._channel is None and self._opening is None:
+            self._opening = self._link.connection.channel(on_open_callback=self._on_channel_open)
+            self._opening.add_on_close_callback(self._on_channel_closed)
+
+    def _on_channel_open(self, channel: Any) -> None:
+        channel.add_on_return_callback(self._on_return)
+        channel.confirm_delivery(self._on_confirm, callback=lambda _ok: self._ready(channel))
+
+    def _ready(self, channel: Any) -> None:
+        self._channel, self._opening = channel, None
+        wire = Wire(channel.channel_number, channel.connection.params.frame_max)
+        if wire != self._wire:
+            self._wire = wire
+        self._tag, self._oldest_tag = 0, 1
+        self._outbox.extendleft(reversed(self._unconfirmed.values()))
+        self._unconfirmed.clear()
+        self._flush_outbox()
+
+    def _on_channel_closed(self, channel: Any, reason: Exception) -> None:
+        if channel is not self._channel and channel is not self._opening:
+            return
+        self._channel = self._opening = None
+        for entry in self._unconfirmed.values():
+            entry.returned = False
+        if isinstance(reason, pika.exceptions.ChannelClosedByBroker):
+            self._fail_refused(reason)
+            self._io.call_later(SWEEP_SECONDS, self._open_channel)
+
+    def _fail_refused(self, reason: Any) -> None:
+        """The server names the exchange that it has not, or that we may not write to."""
+        match = re.search(r"exchange '([^']*)' in vhost", reason.reply_text)
+        exchange = match.group(1) if match else None
+        logger.warning("RabbitMQ closed the publishing channel: %s", reason.reply_text)
+        leaf = UnroutableError if reason.reply_code == 404 else RejectedError
+        for entry in self._withdraw(lambda entry: entry.written and entry.publication.exchange == exchange):
+            message_id = entry.publication.message_id
+            self._settle(entry, leaf(f"Job {message_id} was not accepted: {reason.reply_text}.", job_ids=(message_id,)))
+
+    def _on_down(self, error: RabbitMQError) -> None:
+        self._channel = self._opening = None
+        self._end_alarm()
+        if not self._link.ever_up:
+            self.fail_all(error)
+
+    def _on_blocked(self, _connection: Any, frame: Any) -> None:
+        logger.warning("RabbitMQ blocks publishers (%s)", frame.method.reason)
+        self._blocked_since = time.monotonic()
+
+    def _on_unblocked(self, _connection: Any, _frame: Any) -> None:
+        logger.info("RabbitMQ takes publications again")
+        self._end_alarm()
+        self._flush_outbox()
+
+    def _end_alarm(self) -> None:
+        if self._blocked_since is not None:
+            self._blocked_since, self._unblocked_at = None, time.monotonic()
+
+    def _on_return(self, _channel: Any, method: Any, properties: Any, _body: bytes) -> None:
+        """Precedes the ack of the same message. Ids may be in flight twice; twins are returned in their
+        order."""
+        for entry in self._unconfirmed.values():
+            publication = entry.publication
+            if (
+                publication.message_id == properties.message_id
+                and publication.routing_key == method.routing_key
+                and publication.exchange == method.exchange
+                and not entry.returned
+            ):
+                entry.returned = True
+                return
+
+    def _on_confirm(self, frame: Any) -> None:
+        method = frame.method
+        rejected = isinstance(method, Basic.Nack)
+        count = size = 0
+        for each in self._tags(method.delivery_tag, method.multiple):
+            entry = self._unconfirmed.pop(each, None)
+            if entry is None:
+                continue  # confirmed before, or timed out
+            count += 1
+            size += entry.size
+            entry.receipt.settle(entry.index, _verdict(entry, rejected) if rejected or entry.returned else None)
+        self._give_room(count, size)
+
+    def _tags(self, tag: int, multiple: bool) -> Iterable[int]:
+        """The delivery tags a confirm is about; some may be settled already."""
+        oldest = self._oldest_tag
+        if multiple or tag == oldest:
+            self._oldest_tag = tag + 1
+        if not multiple:
+            return (tag,)
+        if tag - oldest < 2 * self._window:
+            return range(oldest, tag + 1)
+        return [each for each in self._unconfirmed if each <= tag]  # a gap of many tags confirmed one by one
+
+    def _give_room(self, count: int, size: int) -> None:
+        with self._room:
+            self._held -= count
+            self._held_bytes -= size
+            # Waking a caller for each confirm would have it take room for one message at a time.
+            if self._held * 2 <= self._window:
+                self._room.notify_all()
+
+    def _settle(self, entry: Entry, error: Outcome) -> None:
+        entry.receipt.settle(entry.index, error)
+        self._give_room(1, entry.size)
+
+    def _withdraw(self, which: Callable[[Entry], bool]) -> list[Entry]:
+        """Take out of the window what is to fail."""
+        written = {tag: entry for tag, entry in self._unconfirmed.items() if which(entry)}
+        for tag in written:
+            del self._unconfirmed[tag]
+        with self._room:  # callers append under it
+            waiting = [entry for entry in self._outbox if which(entry)]
+            if waiting:
+                kept = [entry for entry in self._outbox if not which(entry)]
+                self._outbox.clear()
+                self._outbox.extend(kept)
+        return [*written.values(), *waiting]
+
+    def _start_sweeping(self) -> None:
+        if not self._sweeping:
+            self._sweeping = True
+            self._io.call_later(SWEEP_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeping = False
+        now = time.monotonic()
+        if self._blocked_since is not None:
+            if now - self._blocked_since >= self._blocked_seconds:
+                self._fail_late(lambda _entry: True, blocked=True)
+        else:
+            self._fail_late(lambda entry: now - max(entry.since, self._unblocked_at) >= self._confirm_seconds)
+        if self._unconfirmed or self._outbox:
+            self._start_sweeping()
+
+    def _fail_late(self, late: Callable[[Entry], bool], *, blocked: bool = False) -> None:
+        for entry in self._withdraw(late):
+            self._settle(entry, self._lateness(entry, blocked))
+
+    def _lateness(self, entry: Entry, blocked: bool) -> PublishError:
+        ids = (entry.publication.message_id,)
+        if blocked and not entry.written:
+            return BlockedError(
+                f"RabbitMQ has blocked publishers for {self._blocked_seconds:g} s (memory or disk alarm). "
+                f"Job {ids[0]} was not accepted: free memory or disk on the server, then enqueue it again.",
+                job_ids=ids,
+            )
+        why = f" ({self._link.last_error})" if self._link.state is not LinkState.UP and self._link.last_error else ""
+        seconds = self._blocked_seconds if blocked else self._confirm_seconds
+        fate = "may or may not be there" if entry.written else "was not accepted"
+        return ConfirmTimeoutError(
+            f"RabbitMQ did not confirm job {ids[0]} within {seconds:g} s{why}. "
+            f"It {fate}: enqueue it again under the same id.",
+            job_ids=ids,
+        )
+
+
+def _verdict(entry: Entry, rejected: bool) -> PublishError:
+    publication = entry.publication
+    ids = (publication.message_id,)
+    if rejected:
+        return RejectedError(
+            f"RabbitMQ rejected job {ids[0]} for {publication.routing_key!r}: the queue is full or lost its quorum. "
+            "It was not accepted: see the server's log, then enqueue it again.",
+            job_ids=ids,
+        )
+    return UnroutableError(
+        f"No queue {publication.routing_key!r} on the server for job {ids[0]}; it was not accepted. "
+        "`floodgate topology apply` makes what is missing; FLOODGATE_PARTITIONS must be the same everywhere.",
+        job_ids=ids,
+    )
+
+
+def _outcomes(batch: list[Publication], future: Future[tuple[Outcome, ...]]) -> Iterator[tuple[Publication, Outcome]]:
+    return zip(batch, future.result(), strict=True)
+
+
+def _running() -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()  # what is on its way cannot be called back
+    return future

@@ -1,0 +1,310 @@
+"""What exists on the server, as values; and the functions that make, check and count it.
+
+    send.<bot>.<priority>.<NN>    jobs, one partition each          ─▶ dead.<bot>      past the delivery limit
+    <name>                        any other Dramatiq actor's queue  ─▶ dead.<name>
+    floodgate.dead                exchange: a dead letter to its queue by name
+    dead.<bot>, dead.malformed    what waits for an operator; no time limit
+    floodgate.delay.27 … .00      the ladder (:mod:`broker.ladder`), then floodgate.delay.deliver
+    dead.unroutable               what left the ladder for a queue that is not there
+
+All queues are quorum queues. Arguments say what a queue *is*; numbers one may want to tune are better set by
+a policy. They come from one function, :func:`arguments`. What exists with other arguments is reported, never
+deleted: it may hold messages.
+
+A target that is missing must not block the ladder: dead-lettering at least once holds a message for ever that
+it cannot route, and all behind it. So the last exchange has an alternate, which leads to ``dead.unroutable``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from broker import ladder
+from broker.channel_script import ChannelRefusedError, Script, Session
+from broker.errors import TopologyError
+from broker.job import Priority
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from broker.connections import Connections
+
+DEAD_EXCHANGE: Final = "floodgate.dead"
+UNROUTABLE_EXCHANGE: Final = "floodgate.unroutable"
+MALFORMED_QUEUE: Final = "dead.malformed"
+UNROUTABLE_QUEUE: Final = "dead.unroutable"
+# How often a message may come back without an answer (its worker died on it) before it is taken for poison.
+DELIVERY_LIMIT: Final = 20
+DECLARE_SECONDS: Final = 60.0  # bound on one declare; 2,000 quorum queues on a slow disk take about half of it
+
+Arguments = dict[str, Any]
+
+
+class Role(Enum):
+    """What a queue is for, and so what it is."""
+
+    SEND = auto()  # one partition of jobs: one consumer at a time, in order
+    WORK = auto()  # any other actor's messages: as many consumers as there are
+    LEVEL = auto()  # one level of the delay ladder
+    DEAD = auto()  # what waits for an operator
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    name: str
+    kind: str
+    alternate: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    name: str
+    role: Role
+    dead_letters: str | None = None
+    """The queue that takes what passed the delivery limit."""
+    level: int | None = None
+    """Of a LEVEL, its number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    exchange: str
+    key: str
+    queue: str | None = None
+    to_exchange: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """What must exist. The order is that of declaring: targets before what points at them."""
+
+    exchanges: tuple[Exchange, ...]
+    queues: tuple[Queue, ...]
+    bindings: tuple[Binding, ...]
+
+    @property
+    def things(self) -> tuple[Exchange | Queue, ...]:
+        return (*self.exchanges, *self.queues)
+
+
+def send_queue(bot: str, priority: str, n: int) -> str:
+    """The name of a partition: two digits, three from 100 up."""
+    return f"send.{bot}.{priority}.{n:02}"
+
+
+def dead_queue(owner: str) -> str:
+    """The name of a bot's dead letters, or of another actor queue's."""
+    return f"dead.{owner}"
+
+
+def dead_queue_of(queue: str) -> str:
+    """Where the dead letters of a queue go: ``send.news.bulk.03`` to ``dead.news``, ``mail`` to
+    ``dead.mail``."""
+    family, _, rest = queue.partition(".")
+    return dead_queue(rest.split(".")[0] if family == "send" and rest.count(".") == 2 else queue)
+
+
+def pipeline(bots: Iterable[str], partitions: int, *, work_queues: Iterable[str] = ()) -> Topology:
+    """All that the bots' jobs and the other actors' messages need.
+
+    Raises:
+        TopologyError: a queue's name cannot be used in a routing pattern.
+    """
+    targets = [
+        Queue(send_queue(bot, priority, n), Role.SEND, dead_letters=dead_queue(bot))
+        for bot in bots
+        for priority in Priority
+        for n in range(partitions)
+    ]
+    targets += [Queue(_plain(name), Role.WORK, dead_letters=dead_queue(name)) for name in sorted(work_queues)]
+    graves = {queue.dead_letters for queue in targets if queue.dead_letters} | {MALFORMED_QUEUE, UNROUTABLE_QUEUE}
+    levels = range(ladder.LEVELS)
+    return Topology(
+        exchanges=(
+            Exchange(DEAD_EXCHANGE, "direct"),
+            Exchange(UNROUTABLE_EXCHANGE, "fanout"),
+            Exchange(ladder.DELIVER_EXCHANGE, "topic", alternate=UNROUTABLE_EXCHANGE),
+            *(Exchange(ladder.level_name(level), "topic") for level in levels),
+        ),
+        queues=(
+            *(Queue(name, Role.DEAD) for name in sorted(graves)),
+            *targets,
+            *(Queue(ladder.level_name(level), Role.LEVEL, level=level) for level in levels),
+        ),
+        bindings=(
+            *(Binding(DEAD_EXCHANGE, name, queue=name) for name in sorted(graves)),
+            Binding(UNROUTABLE_EXCHANGE, "", queue=UNROUTABLE_QUEUE),
+            *(Binding(ladder.DELIVER_EXCHANGE, ladder.delivery_pattern(q.name), queue=q.name) for q in targets),
+            *(binding for level in levels for binding in _rungs(level)),
+        ),
+    )
+
+
+def _rungs(level: int) -> tuple[Binding, Binding]:
+    name = ladder.level_name(level)
+    return (
+        Binding(name, ladder.bit_pattern(level, 1), queue=name),
+        Binding(name, ladder.bit_pattern(level, 0), to_exchange=ladder.next_exchange(level)),
+    )
+
+
+def _plain(name: str) -> str:
+    if any(mark in name for mark in "*#") or not 0 < len(name.encode()) <= 190:
+        raise TopologyError(
+            f"The queue name {name[:40]!r} cannot be routed to: use 1 to 190 bytes without '*' and '#'."
+        )
+    return name
+
+
+def arguments(queue: Queue, server: tuple[int, ...]) -> Arguments:
+    """The ``x-`` arguments of a queue on a server of this version. The only place that knows them."""
+    quorum: Arguments = {"x-queue-type": "quorum"}
+    match queue.role:
+        case Role.SEND:
+            return quorum | _safe_dead_letters(queue) | {"x-single-active-consumer": True}
+        case Role.WORK:
+            return quorum | _safe_dead_letters(queue)
+        case Role.LEVEL:
+            assert queue.level is not None
+            return quorum | {
+                "x-message-ttl": round(ladder.level_wait(queue.level).total_seconds() * 1000),
+                "x-dead-letter-exchange": ladder.next_exchange(queue.level),
+                "x-dead-letter-strategy": "at-least-once",
+                "x-overflow": "reject-publish",
+            }
+        case Role.DEAD:
+            # Looking at a dead letter and putting it back counts as a delivery. It must survive any number of
+            # looks.
+            return quorum | {"x-delivery-limit": -1}
+
+
+def _safe_dead_letters(queue: Queue) -> Arguments:
+    assert queue.dead_letters is not None
+    return {
+        "x-delivery-limit": DELIVERY_LIMIT,
+        "x-dead-letter-exchange": DEAD_EXCHANGE,
+        "x-dead-letter-routing-key": queue.dead_letters,
+        "x-dead-letter-strategy": "at-least-once",  # which needs reject-publish
+        "x-overflow": "reject-publish",
+    }
+
+
+def exchange_arguments(exchange: Exchange) -> Arguments:
+    """The ``x-`` arguments of an exchange."""
+    return {"alternate-exchange": exchange.alternate} if exchange.alternate else {}
+
+
+def declare(connections: Connections, topology: Topology) -> None:
+    """Make what is missing. Idempotent; touches nothing that exists.
+
+    Raises:
+        TopologyError: something exists with other arguments.
+        RabbitMQUnreachableError: there is no server to ask.
+    """
+    connections.run(partial(_declare, topology), DECLARE_SECONDS)
+
+
+def declare_soon(connections: Connections, topology: Topology) -> Future[None]:
+    """:func:`declare` for the I/O thread, which must not wait."""
+    return connections.start(partial(_declare, topology), DECLARE_SECONDS)
+
+
+def verify(connections: Connections, topology: Topology) -> list[str]:
+    """What is missing or declared otherwise, one sentence each; empty when all is well. Creates nothing."""
+    return connections.run(partial(_verify, topology), DECLARE_SECONDS)
+
+
+def depth(connections: Connections, queues: Iterable[str]) -> dict[str, int | None]:
+    """How many messages are ready in each queue; None where there is no such queue."""
+    return connections.run(partial(_depth, list(queues)), DECLARE_SECONDS)
+
+
+def _declare(topology: Topology, session: Session) -> Script[None]:
+    channel = yield from session.channel()
+    for thing in topology.things:
+        try:
+            yield _declaring(channel, thing, session.server_version)
+        except ChannelRefusedError as refusal:
+            raise TopologyError(_difference(thing, session.server_version, refusal)) from None
+    for binding in topology.bindings:
+        yield _binding(channel, binding)
+
+
+def _verify(topology: Topology, session: Session) -> Script[list[str]]:
+    faults: list[str] = []
+    channel = yield from session.channel()
+    for thing in topology.things:
+        try:
+            yield _declaring(channel, thing, session.server_version, passive=True)
+            yield _declaring(channel, thing, session.server_version)  # it exists: this compares, and creates nothing
+        except ChannelRefusedError as refusal:
+            faults.append(_fault(thing, session.server_version, refusal))
+            channel = yield from session.channel()
+    return faults
+
+
+def _depth(queues: list[str], session: Session) -> Script[dict[str, int | None]]:
+    counts: dict[str, int | None] = {}
+    channel = yield from session.channel()
+    for name in queues:
+        try:
+            ok = yield partial(channel.queue_declare, queue=name, passive=True)
+            counts[name] = ok.method.message_count
+        except ChannelRefusedError as refusal:
+            if refusal.code != 404:
+                raise
+            counts[name] = None
+            channel = yield from session.channel()
+    return counts
+
+
+def _declaring(channel: Any, thing: Exchange | Queue, server: tuple[int, ...], *, passive: bool = False) -> Any:
+    match thing:
+        case Exchange():
+            return partial(
+                channel.exchange_declare,
+                exchange=thing.name,
+                exchange_type=thing.kind,
+                durable=True,
+                passive=passive,
+                arguments=exchange_arguments(thing),
+            )
+        case Queue():
+            return partial(
+                channel.queue_declare,
+                queue=thing.name,
+                durable=True,
+                passive=passive,
+                arguments=arguments(thing, server),
+            )
+
+
+def _binding(channel: Any, binding: Binding) -> Any:
+    if binding.queue is not None:
+        return partial(channel.queue_bind, queue=binding.queue, exchange=binding.exchange, routing_key=binding.key)
+    return partial(
+        channel.exchange_bind, destination=binding.to_exchange, source=binding.exchange, routing_key=binding.key
+    )
+
+
+def _fault(thing: Exchange | Queue, server: tuple[int, ...], refusal: ChannelRefusedError) -> str:
+    if refusal.code == 404:
+        return f"{_kind(thing)} {thing.name} is missing. `floodgate topology apply` makes it."
+    return _difference(thing, server, refusal)
+
+
+def _difference(thing: Exchange | Queue, server: tuple[int, ...], refusal: ChannelRefusedError) -> str:
+    ours = arguments(thing, server) if isinstance(thing, Queue) else exchange_arguments(thing)
+    return (
+        f"{_kind(thing)} {thing.name} exists and is declared otherwise. RabbitMQ says: {refusal.text}. "
+        f"We declare: {ours}. It may hold messages, so it is left alone: drain it and delete it by hand, "
+        "or use another vhost."
+    )
+
+
+def _kind(thing: Exchange | Queue) -> str:
+    return "Queue" if isinstance(thing, Queue) else "Exchange"
