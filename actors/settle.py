@@ -69,12 +69,12 @@ class Settler:
     def _settle(self, message: DeliveredMessage, job: Job, ask: Ask, outcome: Outcome) -> None:
         match outcome:
             case Sent(result):
-                self._record(ask, contract.Sent(result))
+                self._record(message, ask, contract.Sent(result))
                 self._resolve(ask, result)
                 message.done()
             case Done(description):
                 logger.info("job %s: nothing to do: %s", job.id, description)
-                self._record(ask, contract.Sent(True))
+                self._record(message, ask, contract.Sent(True))
                 message.done()
             case Failed(reason, description):
                 self._bury(message, job, ask, reason, description)
@@ -103,7 +103,7 @@ class Settler:
         self._later(message, job.model_copy(update={"attempts": job.attempts + 1}), ask, step.delay, step.charged)
 
     def _later(self, message: DeliveredMessage, job: Job, ask: Ask, delay: timedelta, charged: bool) -> None:
-        self._record(ask, contract.Retrying(delay, charged))
+        self._record(message, ask, contract.Retrying(delay, charged))
         body = encode_job(job, message.queue_name)
         home = Publication("", message.queue_name, body, job.id)
         self._broker.connections.publisher.publish(delayed(home, delay))
@@ -114,7 +114,7 @@ class Settler:
         counted = job.model_copy(update={"attempts": job.attempts + 1})
         letter = dead_letters.dead_job(counted, message.delivery.body, message.queue_name, reason, description)
         self._broker.connections.publisher.publish(letter)
-        self._record(ask, contract.Dead(reason))
+        self._record(message, ask, contract.Dead(reason))
         message.done()
 
     def _pause(self, ask: Ask, retry_after: timedelta, description: str) -> None:
@@ -140,10 +140,11 @@ class Settler:
         except (TypeError, KeyError, IndexError, InvalidParamsError):
             return
         name = ask.chat
-        self._tell_store(lambda store: store.resolve(ask.bot, name, chat))
+        self._tell_store(lambda store: store.migrate(ask.bot, name, chat))
 
-    def _record(self, ask: Ask, settlement: Settlement) -> None:
-        self._tell_store(lambda store: store.settle(ask, settlement))
+    def _record(self, message: DeliveredMessage, ask: Ask, settlement: Settlement) -> None:
+        grant = message.permit.grant if message.permit is not None else None
+        self._tell_store(lambda store: store.settle(ask, settlement, grant))
 
     def _tell_store(self, say: Callable[[contract.Admission], None]) -> None:
         """Tell the store, waiting for it if it is down; after the bound, or at shutdown, go on without."""

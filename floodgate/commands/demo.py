@@ -1,0 +1,32 @@
+"""``floodgate demo``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def demo(
+    chat: Annotated[
+        str | None, typer.Option(help="Send to this chat at Telegram itself, by FLOODGATE_BOT_TOKEN.")
+    ] = None,
+) -> None:
+    """Deliver a realistic load to a local Bot API under Telegram's limits and account for every job. About a minute.
+
+    Exits with 1 if anything does not add up. With --chat and a real token, sends ten messages to Telegram itself.
+
+    Example: floodgate demo
+    """
+    console = Console(highlight=False)
+    if chat is None:
+        from floodgate.demo.run import run_demo
+
+        adds_up = run_demo(console)
+    else:
+        from floodgate.demo.real import run_real_demo
+
+        adds_up = run_real_demo(console, chat)
+    if not adds_up:
+        raise typer.Exit(1)

@@ -1,0 +1,173 @@
+"""Runs the demo: starts the fake Bot API and a worker by their own commands, enqueues, watches, accounts.
+
+It uses RabbitMQ as the settings say, under a bot name of its own, and removes that bot's queues at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.live import Live
+
+from broker import topology
+from broker.browse import browse
+from broker.connections import Connections
+from broker.dead_letters import read_dead_letter
+from broker.settings import Settings, load_settings
+from fake_telegram.control import ControlClient
+from floodgate.demo import script, view
+from floodgate.demo.account import Accepted, Account, Arrival, account_for
+from floodgate.demo.processes import child
+from producer.client import Client
+
+FAKE_TOKEN: Final = "100200300:" + "A" * 35
+# The group's last message goes after its first minute and ten seconds; the rest is a margin for slow machines.
+AT_MOST_SECONDS: Final = 180.0
+REFRESH_SECONDS: Final = 0.25
+
+
+@dataclass(slots=True)
+class _Books:
+    """What has been accepted so far. Written by the producing threads, read by the view: appends only."""
+
+    accepted: list[Accepted] = field(default_factory=list)
+    faults: list[BaseException] = field(default_factory=list)
+
+
+def run_demo(console: Console) -> bool:
+    """Run it to the end; True when every job is accounted for as it should be.
+
+    Raises:
+        FloodgateError: RabbitMQ cannot be reached, or a process did not start.
+    """
+    bot = f"demo-{uuid.uuid4().hex[:6]}"
+    with tempfile.TemporaryDirectory(prefix="floodgate-demo-") as folder, contextlib.ExitStack() as stack:
+        home = Path(folder)
+        console.print("Starting a local Bot API that judges Telegram's limits strictly …")
+        said = stack.enter_context(child(["fake-telegram", "--port", "0"], {}, home / "fake.log", "http://"))
+        url = "http://" + said.rpartition("http://")[2]
+        env = _environment(bot, url, home)
+        settings = load_settings(
+            bots={bot: FAKE_TOKEN}, bot_token=None, telegram_api_url=url, state_url=env["FLOODGATE_STATE_URL"]
+        )
+        control = ControlClient(url)
+        _set_the_scene(control)
+        connections = stack.enter_context(Connections(settings, "demo"))
+        stack.callback(_remove_queues, connections, bot, settings.partitions)
+        console.print("Starting a worker …")
+        stack.enter_context(child(["worker"], env, home / "worker.log", "worker ready"))
+        console.print(
+            f"Broadcasting to {script.USERS} users, {script.GROUP_MESSAGES} messages to one group among them."
+        )
+        account = _play(console, settings, connections, control, bot)
+    console.print(view.final(account))
+    console.print(view.verdict(account), style="green" if account.adds_up else "red")
+    return account.adds_up
+
+
+def _environment(bot: str, url: str, home: Path) -> dict[str, str]:
+    return {
+        "FLOODGATE_BOTS": f'{{"{bot}": "{FAKE_TOKEN}"}}',
+        "FLOODGATE_BOT_TOKEN": "",
+        "FLOODGATE_TELEGRAM_API_URL": url,
+        "FLOODGATE_STATE_URL": f"sqlite:///{home}/state.db",
+    }
+
+
+def _set_the_scene(control: ControlClient) -> None:
+    control.set_server(latency_ms=(40, 80))
+    control.set_chat(script.BLOCKED_USER, trouble="blocked")
+    control.set_chat(script.OLD_GROUP, trouble="migrated", migrate_to=script.NEW_GROUP)
+
+
+def _play(console: Console, settings: Settings, connections: Connections, control: ControlClient, bot: str) -> Account:
+    books = _Books()
+    with Client(settings, bot=bot, connections=connections) as client:
+        replying = threading.Thread(target=_reply, args=(client, books), name="demo-replies", daemon=True)
+        replying.start()
+        _broadcast(client, books)
+        _watch(console, connections, control, bot, books, replying)
+    if books.faults:
+        raise books.faults[0]
+    dead = _dead(connections, bot)
+    return account_for(books.accepted, _arrivals(control), dead, control.stats().by_code.get(429, 0))
+
+
+def _broadcast(client: Client, books: _Books) -> None:
+    lines = script.broadcast()
+    jobs = [client.job("sendMessage", chat_id=line.chat, text=line.text, priority=line.priority) for line in lines]
+    for line, job in zip(lines, client.enqueue_each(jobs), strict=True):
+        books.accepted.append(_accepted(line, job.id))
+
+
+def _reply(client: Client, books: _Books) -> None:
+    started = time.monotonic()
+    try:
+        for moment, line in script.replies():
+            time.sleep(max(0.0, started + moment - time.monotonic()))
+            job = client.send_message(chat_id=line.chat, text=line.text)
+            books.accepted.append(_accepted(line, job.id))
+    except Exception as error:  # noqa: BLE001  # carried to the main thread, which raises it
+        books.faults.append(error)
+
+
+def _accepted(line: script.Line, job_id: str) -> Accepted:
+    return Accepted(job_id, line.part, str(line.chat), line.priority, line.text, line.expect_dead)
+
+
+def _watch(
+    console: Console,
+    connections: Connections,
+    control: ControlClient,
+    bot: str,
+    books: _Books,
+    replying: threading.Thread,
+) -> None:
+    """Show the figures until every accepted job has ended, or time is up."""
+    started = time.monotonic()
+    with Live(console=console, transient=True) as screen:
+        while (elapsed := time.monotonic() - started) < AT_MOST_SECONDS:
+            stats = control.stats()
+            moment = view.Moment(
+                elapsed_seconds=elapsed,
+                accepted=len(books.accepted),
+                sent=stats.by_code.get(200, 0),
+                dead=_count_dead(connections, bot),
+                rate=stats.acted_last_second,
+                limit=30,
+                too_many_requests=stats.by_code.get(429, 0),
+            )
+            screen.update(view.live(moment))
+            if not replying.is_alive() and moment.waiting == 0:
+                return
+            time.sleep(REFRESH_SECONDS)
+
+
+def _count_dead(connections: Connections, bot: str) -> int:
+    queue = topology.dead_queue(bot)
+    return topology.depth(connections, [queue])[queue] or 0
+
+
+def _dead(connections: Connections, bot: str) -> Mapping[str, str]:
+    queue = topology.dead_queue(bot)
+    letters = [read_dead_letter(queue, m.message_id, m.headers, m.body) for m in browse(connections, queue, 1000)]
+    return {letter.message_id: letter.reason for letter in letters}
+
+
+def _arrivals(control: ControlClient) -> Iterator[Arrival]:
+    return (Arrival(str(call.params.get("text"))) for call in control.arrivals() if call.acted)
+
+
+def _remove_queues(connections: Connections, bot: str, partitions: int) -> None:
+    mine = topology.pipeline([bot], partitions).queues
+    names = [queue.name for queue in mine if queue.role is topology.Role.SEND] + [topology.dead_queue(bot)]
+    topology.delete(connections, names)
