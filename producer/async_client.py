@@ -15,7 +15,7 @@ from broker.publication import Publication
 from broker.settings import DEFAULT_BOT, Settings, load_settings
 from producer.bot_api import BotApi
 from producer.core import Composer, as_job
-from producer.flight import Flight
+from producer.flight import Flight, Outcomes
 from producer.outlet import Outlet
 
 
@@ -65,13 +65,13 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
             RabbitMQUnreachableError: no configured address answered in time.
             PublishError: RabbitMQ did not take the job; its leaves say why, and what is known.
         """
-        publication = self._composer.publication(as_job(job))
+        publication = await self._publication(job)
         try:
-            await _confirmed(await self._submit(job.bot, publication))
+            await self._publish(publication)
         except UnroutableError:
             # Its queue was deleted under a process that had declared it. Nothing was accepted, so nothing is doubled.
-            self._outlet.forget(job.bot)
-            await _confirmed(await self._submit(job.bot, publication))
+            await asyncio.to_thread(self._outlet.reopen, job.bot)
+            await self._publish(publication)
         return job
 
     async def enqueue_many(self, jobs: Iterable[Job] | AsyncIterable[Job]) -> int:
@@ -93,19 +93,22 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         Raises:
             EnqueueManyError: it ended in the middle.
         """
-        flight = Flight()
+        flight = Flight(self._window)
         try:
             async for job in _each(jobs):
-                await self._take_off(flight, job)
-                async for landed in _land(flight, self._window - 1):
-                    yield landed
+                if flight.board(job, await self._publication(job)):
+                    await self._leave(flight)
+                    async for landed in _land(flight):
+                        yield landed
                 if flight.fault:
                     break
         except Exception as error:
-            async for landed in _land(flight, 0):
+            await self._leave(flight)
+            async for landed in _land(flight, all_of_them=True):
                 yield landed
             raise flight.error(error) from error
-        async for landed in _land(flight, 0):
+        await self._leave(flight)
+        async for landed in _land(flight, all_of_them=True):
             yield landed
         if flight.fault:
             raise flight.error(flight.fault) from flight.fault
@@ -122,22 +125,33 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
     ) -> None:
         await self.close()
 
-    async def _take_off(self, flight: Flight, job: Job) -> None:
+    async def _publication(self, job: Job) -> Publication:
         publication = self._composer.publication(as_job(job))
-        try:
-            future = await self._submit(job.bot, publication)
-        except RabbitMQError as error:
-            flight.lost(job, error)
-        else:
-            flight.take_off(job, future)
+        if not self._outlet.ready(job.bot):
+            await asyncio.to_thread(self._outlet.open, job.bot)
+        return publication
 
-    async def _submit(self, bot: str, publication: Publication) -> Future[None]:
-        """Opening and back-pressure block, so they wait in a thread; otherwise a submit is a matter of microseconds."""
-        if not self._outlet.ready(bot):
-            await asyncio.to_thread(self._outlet.publisher, bot)
-        publisher = self._outlet.publisher(bot)
-        future = publisher.try_submit(publication)
-        return future if future is not None else await asyncio.to_thread(publisher.submit, publication)
+    async def _publish(self, publication: Publication) -> None:
+        (fault,) = await asyncio.wrap_future(await self._submit([publication]))
+        if fault is not None:
+            raise fault
+
+    async def _leave(self, flight: Flight) -> None:
+        if not flight.boarded:
+            return
+        if flight.fault:
+            flight.cancel(flight.fault)
+            return
+        try:
+            flight.leave(await self._submit(flight.boarded))
+        except RabbitMQError as error:
+            flight.cancel(error)
+
+    async def _submit(self, publications: list[Publication]) -> Future[Outcomes]:
+        """Handing over takes microseconds unless the window is full. Back-pressure blocks, so it waits in a thread."""
+        publisher = self._outlet.publisher
+        future = publisher.try_submit_many(publications)
+        return future if future is not None else await asyncio.to_thread(publisher.submit_many, publications)
 
 
 async def _each(jobs: Iterable[Job] | AsyncIterable[Job]) -> AsyncIterator[Job]:
@@ -149,16 +163,11 @@ async def _each(jobs: Iterable[Job] | AsyncIterable[Job]) -> AsyncIterator[Job]:
             yield job
 
 
-async def _land(flight: Flight, most: int) -> AsyncIterator[Job]:
-    """What has landed, and waits until no more than ``most`` are under way. The publisher's time-outs bound it."""
+async def _land(flight: Flight, *, all_of_them: bool = False) -> AsyncIterator[Job]:
+    """What has landed; waits while no other batch may leave, or for all. The publisher's time-outs bound it."""
     for job in flight.landed():
         yield job
-    while len(flight) > most:
-        await asyncio.wait([asyncio.wrap_future(flight.next())])
+    while future := flight.awaited(all_of_them=all_of_them):
+        await asyncio.wrap_future(future)
         for job in flight.landed():
             yield job
-
-
-async def _confirmed(future: Future[None]) -> None:
-    # Shielded: cancelling the caller must not cancel the publisher's own future under its hands.
-    await asyncio.shield(asyncio.wrap_future(future))

@@ -9,6 +9,7 @@ from typing import Any, Self
 from broker.connections import Connections
 from broker.errors import RabbitMQError, UnroutableError
 from broker.job import Job
+from broker.publication import Publication
 from broker.settings import DEFAULT_BOT, Settings, load_settings
 from producer.bot_api import BotApi
 from producer.core import Composer, as_job
@@ -62,13 +63,13 @@ class Client(BotApi[Job]):
             RabbitMQUnreachableError: no configured address answered in time.
             PublishError: RabbitMQ did not take the job; its leaves say why, and what is known.
         """
-        publication = self._composer.publication(as_job(job))
+        publication = self._publication(job)
         try:
-            self._outlet.publisher(job.bot).publish(publication)
+            self._outlet.publisher.publish(publication)
         except UnroutableError:
             # Its queue was deleted under a process that had declared it. Nothing was accepted, so nothing is doubled.
-            self._outlet.forget(job.bot)
-            self._outlet.publisher(job.bot).publish(publication)
+            self._outlet.reopen(job.bot)
+            self._outlet.publisher.publish(publication)
         return job
 
     def enqueue_many(self, jobs: Iterable[Job]) -> int:
@@ -87,17 +88,20 @@ class Client(BotApi[Job]):
         Raises:
             EnqueueManyError: it ended in the middle.
         """
-        flight = Flight()
+        flight = Flight(self._window)
         try:
             for job in jobs:
-                self._take_off(flight, job)
-                yield from _land(flight, self._window - 1)
+                if flight.board(job, self._publication(job)):
+                    self._leave(flight)
+                    yield from _land(flight)
                 if flight.fault:
                     break
         except Exception as error:
-            yield from _land(flight, 0)
+            self._leave(flight)
+            yield from _land(flight, all_of_them=True)
             raise flight.error(error) from error
-        yield from _land(flight, 0)
+        self._leave(flight)
+        yield from _land(flight, all_of_them=True)
         if flight.fault:
             raise flight.error(flight.fault) from flight.fault
 
@@ -113,19 +117,26 @@ class Client(BotApi[Job]):
     ) -> None:
         self.close()
 
-    def _take_off(self, flight: Flight, job: Job) -> None:
+    def _publication(self, job: Job) -> Publication:
         publication = self._composer.publication(as_job(job))
+        self._outlet.open(job.bot)
+        return publication
+
+    def _leave(self, flight: Flight) -> None:
+        if not flight.boarded:
+            return
+        if flight.fault:
+            flight.cancel(flight.fault)
+            return
         try:
-            future = self._outlet.publisher(job.bot).submit(publication)
+            flight.leave(self._outlet.publisher.submit_many(flight.boarded))
         except RabbitMQError as error:
-            flight.lost(job, error)
-        else:
-            flight.take_off(job, future)
+            flight.cancel(error)
 
 
-def _land(flight: Flight, most: int) -> Iterator[Job]:
-    """What has landed, and waits until no more than ``most`` are under way. The publisher's time-outs bound it."""
+def _land(flight: Flight, *, all_of_them: bool = False) -> Iterator[Job]:
+    """What has landed; waits while no other batch may leave, or for all. The publisher's time-outs bound it."""
     yield from flight.landed()
-    while len(flight) > most:
-        flight.next().exception()
+    while future := flight.awaited(all_of_them=all_of_them):
+        future.result()
         yield from flight.landed()

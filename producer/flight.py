@@ -1,62 +1,95 @@
-"""The books of ``enqueue_many``: which jobs are under way, how many are safe, which are not. No I/O, no waiting.
+"""The books of ``enqueue_many``: what boards, leaves and lands. No I/O, no waiting; both clients keep them.
 
-Jobs land in the order in which they took off. The clients keep no more under way than the publisher's window holds,
-so that memory is bounded whatever the length of the iterable, also when one queue lags and the others do not.
+Jobs leave in batches, since handing over a hundred at once costs little more than one. A batch leaves when it is full
+or the last one left a moment ago, so that an iterable which yields a job now and then has each leave at once. They land
+in the order in which they left. No more are under way than the publisher's window holds, so memory is bounded
+whatever the length of the iterable.
+
+After a fault nothing leaves any more: what is under way lands, what has boarded is lost, and the error tells it all.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Final
 
-from broker.errors import EnqueueManyError, RabbitMQError
+from broker.errors import EnqueueManyError, FloodgateError, RabbitMQError
 from broker.job import Job
+from broker.publication import Publication
 
+MAX_BATCH: Final = 100
+# A job boards at least this long after the last batch left: it need not wait for company.
+LEAVE_SECONDS: Final = 0.02
 # Enough to enqueue again what failed in one window; beyond that a list of ids is of no use in an exception.
 MAX_FAILED_IDS: Final = 1000
+
+Outcomes = tuple[RabbitMQError | None, ...]
 
 
 class Flight:
     """Belongs to one ``enqueue_many``; one thread or task at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, window: int) -> None:
         self.accepted = 0
         self.failed = 0
         self.failed_ids: list[str] = []
-        self.fault: BaseException | None = None
-        self._under_way: deque[tuple[Job, Future[None]]] = deque()
+        self.fault: Exception | None = None
+        self._window = window
+        self._size = max(1, min(MAX_BATCH, window // 4))
+        self._jobs: list[Job] = []
+        self._publications: list[Publication] = []
+        self._left_at = 0.0
+        self._under_way: deque[tuple[list[Job], Future[Outcomes]]] = deque()
 
-    def take_off(self, job: Job, future: Future[None]) -> None:
-        self._under_way.append((job, future))
+    def board(self, job: Job, publication: Publication) -> bool:
+        """Add a job to the next batch; whether it is time to leave."""
+        self._jobs.append(job)
+        self._publications.append(publication)
+        return len(self._jobs) >= self._size or time.monotonic() - self._left_at >= LEAVE_SECONDS
 
-    def __len__(self) -> int:
-        """How many are under way."""
-        return len(self._under_way)
+    @property
+    def boarded(self) -> list[Publication]:
+        """The next batch."""
+        return self._publications
 
-    def next(self) -> Future[None]:
-        """What to wait for next, while any is under way."""
+    def leave(self, future: Future[Outcomes]) -> None:
+        """The batch was handed over."""
+        self._under_way.append((self._jobs, future))
+        self._jobs, self._publications, self._left_at = [], [], time.monotonic()
+
+    def cancel(self, fault: Exception) -> None:
+        """The batch was refused, or shall not leave."""
+        for job in self._jobs:
+            self._lost(job, fault)
+        self._jobs, self._publications = [], []
+
+    def awaited(self, *, all_of_them: bool) -> Future[Outcomes] | None:
+        """What to wait for before going on: the oldest batch, if another would exceed the window or all shall land."""
+        if not self._under_way or not (all_of_them or (len(self._under_way) + 1) * self._size > self._window):
+            return None
         return self._under_way[0][1]
 
     def landed(self) -> Iterator[Job]:
-        """The jobs that are safe by now, in order, each once. Stops at the first that is still under way."""
+        """The jobs that are safe by now, in order, each once. Stops at the first batch that is still under way."""
         while self._under_way and self._under_way[0][1].done():
-            job, future = self._under_way.popleft()
-            if (fault := future.exception()) is None:
-                self.accepted += 1
-                yield job
-            else:
-                self.lost(job, fault)
+            jobs, future = self._under_way.popleft()
+            for job, fault in zip(jobs, future.result(), strict=True):
+                if fault is None:
+                    self.accepted += 1
+                    yield job
+                else:
+                    self._lost(job, fault)
 
-    def lost(self, job: Job, fault: BaseException) -> None:
-        """The job is not known to be safe."""
+    def error(self, fault: Exception) -> EnqueueManyError:
+        """What the caller is told, once everything has landed."""
+        reason = str(fault) if isinstance(fault, FloodgateError) else f"{type(fault).__name__}: {fault}."
+        return EnqueueManyError(reason, accepted=self.accepted, failed=self.failed, job_ids=tuple(self.failed_ids))
+
+    def _lost(self, job: Job, fault: Exception) -> None:
         self.fault = self.fault or fault
         self.failed += 1
         if len(self.failed_ids) < MAX_FAILED_IDS:
             self.failed_ids.append(job.id)
-
-    def error(self, fault: BaseException) -> EnqueueManyError:
-        """What the caller is told, once everything has landed."""
-        reason = str(fault) if isinstance(fault, RabbitMQError) else f"{type(fault).__name__}: {fault}"
-        return EnqueueManyError(reason, accepted=self.accepted, failed=self.failed, job_ids=tuple(self.failed_ids))

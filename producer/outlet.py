@@ -29,24 +29,30 @@ class Outlet:
         # By process id: a lock that another thread held at the moment of a fork would never be released in the child.
         self._locks: dict[int, threading.Lock] = {}
 
+    @property
+    def publisher(self) -> Publisher:
+        return self._connections.publisher
+
     def ready(self, bot: str) -> bool:
-        """Whether ``publisher`` answers at once."""
+        """Whether ``open`` returns at once."""
         return bot in self._declared and not self._closed
 
-    def publisher(self, bot: str) -> Publisher:
-        """The publisher, once the bot's queues are there. Blocks at the first use, bounded by the time-outs set.
+    def open(self, bot: str) -> None:
+        """See to it that the bot's queues are there. Blocks at the first use, bounded by the time-outs set.
 
         Raises:
             RabbitMQError: RabbitMQ cannot be reached, is too old, or has queues of these names declared otherwise.
             ClosedError: the client was closed.
         """
-        if not self.ready(bot):
+        if self._closed:
+            raise ClosedError("The client is closed. Make another, or close it later.")
+        if bot not in self._declared:
             self._declare(bot)
-        return self._connections.publisher
 
-    def forget(self, bot: str) -> None:
-        """The bot's queues turned out to be missing: declare them again at the next use."""
+    def reopen(self, bot: str) -> None:
+        """The bot's queues turned out to be missing: declare them again."""
         self._declared.discard(bot)
+        self.open(bot)
 
     def close(self) -> None:
         """Wait, bounded, for what is not confirmed, and stop what this client started."""
@@ -57,8 +63,6 @@ class Outlet:
             self._connections.stop()
 
     def _declare(self, bot: str) -> None:
-        if self._closed:
-            raise ClosedError("The client is closed. Make another, or close it later.")
         with self._locks.setdefault(os.getpid(), threading.Lock()):
             if bot not in self._declared:
                 topology.declare(self._connections, self._composer.topology(bot))

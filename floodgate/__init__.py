@@ -1,0 +1,98 @@
+"""Send Telegram messages as fast as Telegram allows, never faster, in order per chat, losing none.
+
+    from floodgate import Client
+
+    with Client() as client:
+        client.send_message(chat_id=42, text="hi")
+
+The errors are here at once; everything else is imported when it is first asked for, so that importing this package
+costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from broker.errors import (
+    AccessRefusedError,
+    BlockedError,
+    CallError,
+    ClosedError,
+    ConfirmTimeoutError,
+    CutOffError,
+    EnqueueManyError,
+    FloodgateError,
+    InvalidParamsError,
+    JobError,
+    MalformedJobError,
+    NotSentError,
+    NotSettledError,
+    PublishError,
+    RabbitMQError,
+    RabbitMQUnreachableError,
+    RejectedError,
+    SettingsError,
+    StateError,
+    StateSchemaError,
+    StateUnavailableError,
+    TopologyError,
+    UnknownBotError,
+    UnknownMethodError,
+    UnroutableError,
+    UnsupportedServerError,
+)
+
+if TYPE_CHECKING:
+    from broker.job import Job
+    from broker.settings import Settings, load_settings
+    from producer.async_client import AsyncClient
+    from producer.client import Client
+
+__all__ = [
+    "AccessRefusedError",
+    "AsyncClient",
+    "BlockedError",
+    "CallError",
+    "Client",
+    "ClosedError",
+    "ConfirmTimeoutError",
+    "CutOffError",
+    "EnqueueManyError",
+    "FloodgateError",
+    "InvalidParamsError",
+    "Job",
+    "JobError",
+    "MalformedJobError",
+    "NotSentError",
+    "NotSettledError",
+    "PublishError",
+    "RabbitMQError",
+    "RabbitMQUnreachableError",
+    "RejectedError",
+    "Settings",
+    "SettingsError",
+    "StateError",
+    "StateSchemaError",
+    "StateUnavailableError",
+    "TopologyError",
+    "UnknownBotError",
+    "UnknownMethodError",
+    "UnroutableError",
+    "UnsupportedServerError",
+    "load_settings",
+]
+
+_LAZY: Final = {
+    "AsyncClient": "producer.async_client",
+    "Client": "producer.client",
+    "Job": "broker.job",
+    "Settings": "broker.settings",
+    "load_settings": "broker.settings",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)
