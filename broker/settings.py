@@ -39,6 +39,22 @@ def default_state_url() -> str:
     return f"sqlite:///{base}/floodgate/state.db"
 
 
+class ChatLimits(BaseModel):
+    """Limits of one chat that differ from its bot's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    chat_per_second: float | None = Field(None, gt=0)
+    group_per_minute: float | None = Field(None, gt=0)
+
+
+class BotLimits(ChatLimits):
+    """Limits of one bot that differ from those of all."""
+
+    bot_per_second: float | None = Field(None, gt=0)
+    paid_per_second: float | None = Field(None, gt=0)
+
+
 class Limits(BaseModel):
     """Telegram's published limits. Admission keeps a margin below them: see ``broker/admission/policy.py``."""
 
@@ -53,6 +69,19 @@ class Limits(BaseModel):
     group_per_minute: float = Field(
         20, gt=0, description="Messages, edits and new topics one group or channel may get in any 60 seconds."
     )
+    bots: dict[str, BotLimits] = Field(
+        default_factory=dict,
+        description='Other limits for single bots, as JSON: `{"news": {"bot_per_second": 50}}`. What is left out stays.',
+    )
+    chats: dict[str, dict[str, ChatLimits]] = Field(
+        default_factory=dict,
+        description='Other limits for single chats, as JSON: `{"news": {"-1001234567890": {"group_per_minute": 10}}}`.',
+    )
+
+    def for_bot(self, bot: str) -> Limits:
+        """The limits of one bot."""
+        special = self.bots.get(bot)
+        return self.model_copy(update=special.model_dump(exclude_none=True)) if special else self
 
 
 class Settings(BaseSettings):

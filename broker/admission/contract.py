@@ -46,6 +46,10 @@ class Go:
     chat: str | None
     """The chat key to send to: another than asked for when the chat has migrated."""
 
+    grant: int | None = None
+    """Tells this permission from a later one for the same job. ``settle`` takes it, so that a worker whose lease has
+    ended cannot undo what another has begun since."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wait:
@@ -113,6 +117,24 @@ class Released:
 Settlement = Sent | Retrying | Dead | Released
 
 
+class Standing(StrEnum):
+    """Where a job stands in the ledger."""
+
+    WAITING = "waiting"
+    SENDING = "sending"
+    SENT = "sent"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the ledger says of a job. ``result`` is Telegram's, of a sent job; ``reason`` is that of a dead one."""
+
+    standing: Standing
+    result: Any = None
+    reason: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Pause:
     """A pause in force: nobody sends to the scope before it ends."""
@@ -137,7 +159,9 @@ class Snapshot:
 
     bot: str
     sent_last_second: int
+    """Units admitted in the last second, paid ones left out."""
     per_second_limit: float
+    """The working rate now, less than the configured one for a while after a 429."""
     sent_last_minute: int
     sending: int
     waiting: dict[Priority, int]
@@ -157,12 +181,24 @@ class Admission(Protocol):
         """``admit`` for a job that was ``Unknown`` and shall be sent again: forgets the first send, then decides."""
         ...
 
-    def settle(self, ask: Ask, settlement: Settlement) -> None:
-        """Say what became of an admitted job. Idempotent; a second, different settlement of an ended job is ignored."""
+    def settle(self, ask: Ask, settlement: Settlement, grant: int | None = None) -> None:
+        """Say what became of an admitted job. Idempotent; a second, different settlement of an ended job is ignored.
+
+        With the ``grant`` of its ``Go``, a settlement that would put the job back is ignored once another worker has
+        been admitted for it. A job that was never admitted may be settled too (it expired, say).
+        """
+        ...
+
+    def lookup(self, bot: str, job_id: str) -> Record | None:
+        """What the ledger says of a job; None for one that has not been asked for yet or is forgotten."""
         ...
 
     def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:
         """Nobody sends to the chat (or, with None, for the bot) for this long. Extends, never shortens, a pause."""
+        ...
+
+    def too_many_requests(self, bot: str, chat: str | None, retry_after: timedelta) -> Scope:
+        """Telegram answered 429. Pauses the chat, or the bot where ``policy.blames_bot``; says which."""
         ...
 
     def resume(self, bot: str, chat: str | None) -> None:
@@ -170,7 +206,17 @@ class Admission(Protocol):
         ...
 
     def migrate(self, bot: str, old_chat: str, new_chat: str) -> None:
-        """The chat has a new id: its line, budget and pause move to it, and jobs for the old id are sent to it."""
+        """The chat has a new id: its line, budget and pause move to it, and jobs for the old id are sent to it.
+
+        Also for an ``@name`` whose id has become known: both are one chat, with one budget and one order.
+        """
+        ...
+
+    def vouch_idle(self, bot: str) -> None:
+        """Say that a bot unknown to the store has sent nothing in the last minute, so that it may start at full rate.
+
+        Without it a bot starts cautiously, for a store may be new because the old one was lost.
+        """
         ...
 
     def snapshot(self, bot: str) -> Snapshot: ...

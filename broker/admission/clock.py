@@ -1,0 +1,60 @@
+"""The store's clock on one machine.
+
+Windows and pauses must survive a step of the wall clock: an NTP correction must neither stop sending nor let a window
+be spent twice. Linux gives all processes of a machine one monotonic clock, so that is what time is read from; it starts
+anew at each boot, so the store keeps an *anchor*: the boot it belongs to, and what to add to make it Unix time. After
+a reboot, or should the clock go back all the same (a container with a time namespace of its own), the store's time
+goes on from the last time that was granted. It never goes back.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+
+class Reading(NamedTuple):
+    """One look at a clock: the boot it counts from, its microseconds, and Unix time in microseconds."""
+
+    boot: str
+    ticks_us: int
+    unix_us: int
+
+
+class Clock(Protocol):
+    def read(self) -> Reading: ...
+
+
+class Anchor(NamedTuple):
+    """Store time is ``ticks_us + offset_us`` in the boot named."""
+
+    boot: str
+    offset_us: int
+
+
+class MachineClock:
+    """The machine's monotonic clock, shared by its processes."""
+
+    def __init__(self) -> None:
+        self._boot = _boot_id()
+
+    def read(self) -> Reading:
+        return Reading(self._boot, time.monotonic_ns() // 1000, time.time_ns() // 1000)
+
+
+def store_time(reading: Reading, anchor: Anchor, granted_until: int) -> tuple[int, Anchor]:
+    """Now, not before ``granted_until`` (the last time a send was granted), and the anchor that says so."""
+    if reading.boot != anchor.boot:
+        anchor = Anchor(reading.boot, reading.unix_us - reading.ticks_us)
+    now = reading.ticks_us + anchor.offset_us
+    if now < granted_until:
+        return granted_until, Anchor(anchor.boot, granted_until - reading.ticks_us)
+    return now, anchor
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"  # no Linux: a reboot then shows as the clock going back

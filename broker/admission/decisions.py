@@ -1,0 +1,510 @@
+"""The rules of admission, on one bot's books in one transaction.
+
+Overview: ``admit`` lets a job join its line, then asks three questions. Is it the job's turn in its chat? Is there
+budget for the chat? Is there budget for the bot? The first that is answered "no" makes the wait, and the wait ends
+when, by all that is known now, the answer turns. So a job parked at the end of a long line is parked once.
+
+State (``rows``): a job is WAITING in its line, SENDING under a lease, or ended. A line is its waiting jobs by place;
+the units that joined before a job tell how far behind the head it is, without counting. A chat knows the call under
+way in it.
+
+Invariants:
+- only the head of a line goes, and only if no call is under way in the chat;
+- a job keeps its place until it ends, also over retries, lost workers and migrations;
+- what is spent was within every window at that moment, in the store's time, which never goes back.
+
+Failure handling: a worker that dies in mid-call leaves a lease. When it ends the job is LOST: it is the head of its
+line again, and Unknown to whoever asks for it. A head that does not come back (its message was purged) is stepped
+over after a grace that starts when a later job first finds it missing, and has its old place should it come after
+all.
+
+``admission.lua`` mirrors this module for Redis; the contract and property suites hold both to one model.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+from broker.admission import policy, windows
+from broker.admission.contract import (
+    AlreadyDead,
+    AlreadySent,
+    Ask,
+    Dead,
+    Decision,
+    Go,
+    Record,
+    Released,
+    Retrying,
+    Scope,
+    Sent,
+    Settlement,
+    Standing,
+    Unknown,
+    Wait,
+)
+from broker.admission.rows import Books, ChatRow, JobRow, LineRow, State
+from broker.job import Priority
+
+
+def admit(books: Books, ask: Ask) -> Decision:
+    job = books.job(ask.job_id)
+    if job is not None and (known := _known(job, books.now)) is not None:
+        return known
+    chat = _open_chat(books, policy.line_of(ask))
+    job = _join(books, ask, job, chat)
+    wait = _chat_wait(books, job, chat) or _bot_wait(books, ask, job)
+    return _go(books, ask, job, chat) if wait is None else _park(books, job, chat, wait)
+
+
+def renew_unknown(books: Books, ask: Ask) -> Decision:
+    job = books.job(ask.job_id)
+    if job is not None and _uncertain(job, books.now):
+        chat = _open_chat(books, job.chat, reclaim=False)
+        if job.state is State.SENDING and chat is not None:
+            _end_call(chat, job)
+            chat.line(job.priority).length += 1
+            books.save_chat(chat)
+        job.state = State.ABSENT if job.state is State.ABSENT_LOST else State.WAITING
+        job.since, job.due = 0, books.now
+        books.save_job(job)
+    return admit(books, ask)
+
+
+def settle(books: Books, ask: Ask, settlement: Settlement, grant: int | None) -> None:
+    job = books.job(ask.job_id) or _stranger(books, ask)
+    if job.state.ended:
+        return
+    chat = _open_chat(books, job.chat, reclaim=False)
+    match settlement:
+        case Sent(result=result):
+            _end(books, job, chat, State.SENT, json.dumps(result, separators=(",", ":")))
+        case Dead(reason=reason):
+            _end(books, job, chat, State.DEAD, reason)
+        case Retrying(delay=delay, charged=charged):
+            if job.stored and grant in (None, job.since):
+                _put_back(books, job, chat, micros(delay), charged)
+        case Released():
+            if job.stored and grant in (None, job.since):
+                _put_back(books, job, chat, 0, charged=False)
+
+
+def pause(books: Books, chat_key: str | None, duration: timedelta, why: str) -> None:
+    until = books.now + micros(duration)
+    if chat_key is None:
+        _pause_bot(books, until, why)
+        return
+    chat = _open_chat(books, chat_key)
+    assert chat is not None
+    _pause_chat(chat, until, why)
+    books.save_chat(chat)
+
+
+def too_many_requests(books: Books, chat_key: str | None, retry_after: timedelta) -> Scope:
+    wait = micros(retry_after)
+    duration = timedelta(microseconds=wait + policy.PAUSE_MARGIN_US)
+    if chat_key is not None:
+        chat_key = books.real_chat(chat_key)
+        pause(books, chat_key, duration, "429")
+    bot = books.bot
+    refusal = policy.Refusal(chat_key or "", books.now, wait > policy.LONG_WAIT_US)
+    bot.refusals = policy.recent([*bot.refusals, refusal], books.now)
+    blamed = policy.blames_bot(bot.refusals)
+    if blamed:
+        if bot.paused_until <= books.now:  # those still under way when the pause began teach nothing new
+            bot.permille = policy.slower(policy.learned_permille(bot.permille, bot.slowed_at, books.now))
+            bot.slowed_at = books.now
+        pause(books, None, duration, "429")
+    books.save_bot()
+    return Scope.BOT if blamed else Scope.CHAT
+
+
+def resume(books: Books, chat_key: str | None) -> None:
+    if chat_key is not None:
+        chat = _open_chat(books, chat_key)
+        assert chat is not None
+        chat.paused_until = 0
+        books.save_chat(chat)
+    elif books.bot.paused_until > books.now:
+        books.bot.paused_until = 0
+        for paid in (False, True):
+            if (pace := books.policy.rates(books.bot.bot).pace(paid)) is not None:
+                books.bot.budget(paid).arrival_us = books.now + pace.tolerance_us
+        books.save_bot()
+
+
+def migrate(books: Books, old_key: str, new_key: str) -> None:
+    old_key, new_key = books.real_chat(old_key), books.real_chat(new_key)
+    if old_key == new_key:
+        return
+    books.add_alias(old_key, new_key)
+    old = books.chat(old_key)
+    if old is None:
+        return
+    new = books.chat(new_key) or ChatRow(new_key, [])
+    for priority in Priority:
+        _move_line(books, old, new, priority)
+    if old.sending is not None and new.sending is None:
+        new.sending, new.sending_since, new.lease_end = old.sending, old.sending_since, old.lease_end
+    if old.sending is not None and (job := books.job(old.sending)) is not None:
+        job.chat = new_key
+        books.save_job(job)
+    new.log = windows.merged(old.log, new.log, books.policy.windows(books.bot.bot, new_key))
+    new.last_place = max(old.last_place, new.last_place)
+    new.rest_until = max(old.rest_until, new.rest_until)
+    _pause_chat(new, old.paused_until, old.pause_why)
+    books.drop_chat(old_key)
+    books.save_chat(new)
+
+
+def vouch_idle(books: Books) -> None:
+    bot = books.bot
+    if not bot.granted:
+        bot.born = 0
+        bot.free, bot.paid = windows.Budget([]), windows.Budget([])
+        books.save_bot()
+
+
+def record(job: JobRow) -> Record:
+    match job.state:
+        case State.SENT:
+            return Record(Standing.SENT, result=json.loads(job.outcome or "null"))
+        case State.DEAD:
+            return Record(Standing.DEAD, reason=job.outcome)
+        case State.SENDING:
+            return Record(Standing.SENDING)
+        case _:
+            return Record(Standing.WAITING)
+
+
+def micros(duration: timedelta) -> int:
+    return duration // timedelta(microseconds=1)
+
+
+def _known(job: JobRow, now: int) -> Decision | None:
+    """The answer for a job whose fate is known or open; None for one that waits."""
+    if _uncertain(job, now):
+        return Unknown(timedelta(microseconds=now - job.since))
+    match job.state:
+        case State.SENT:
+            return AlreadySent(json.loads(job.outcome or "null"))
+        case State.DEAD:
+            return AlreadyDead(job.outcome or "")
+        case State.SENDING:
+            return _wait(job.lease_end - now, Scope.CHAT, "lease")
+        case _:
+            return None
+
+
+def _uncertain(job: JobRow, now: int) -> bool:
+    if job.state is State.SENDING:
+        return job.lease_end <= now
+    return job.state in (State.LOST, State.ABSENT_LOST)
+
+
+def _wait(delay_us: int, scope: Scope, why: str) -> Wait:
+    return Wait(timedelta(microseconds=delay_us), scope, why)
+
+
+# The chat: its line, its call under way, its windows.
+
+
+def _open_chat(books: Books, key: str | None, *, reclaim: bool = True) -> ChatRow | None:
+    if key is None:
+        return None
+    key = books.real_chat(key)
+    chat = books.chat(key)
+    if chat is None:
+        return ChatRow(key, _first_log(books, key))
+    if reclaim and chat.sending is not None and chat.lease_end <= books.now:
+        _reclaim(books, chat, chat.sending)
+    return chat
+
+
+def _first_log(books: Books, key: str) -> windows.Log:
+    """In a store that is new, a chat may have got messages that nobody remembers."""
+    own = books.policy.windows(books.bot.bot, key)
+    longest = max(own, key=lambda window: window.span_us, default=None)
+    if longest is None or books.now >= books.bot.born + longest.span_us:
+        return []
+    step = longest.span_us // longest.cap
+    return [books.bot.born - longest.span_us + step * (unit + 1) for unit in range(longest.cap)]
+
+
+def _reclaim(books: Books, chat: ChatRow, job_id: str) -> None:
+    """The worker that was sending is gone: its job is the head of its line again, until somebody asks for it."""
+    chat.sending = None
+    job = books.job(job_id)
+    if job is not None and job.state is State.SENDING:
+        job.state, job.due = State.LOST, job.lease_end
+        chat.line(job.priority).length += 1
+        books.save_job(job)
+
+
+def _join(books: Books, ask: Ask, job: JobRow | None, chat: ChatRow | None) -> JobRow:
+    """The job, in its line: at the end at first sight, at its old place if it had been stepped over."""
+    if job is None:
+        job = JobRow(ask.job_id, None, ask.priority, paid=ask.paid, units=policy.chat_cost(ask))
+        if chat is not None:
+            line = chat.line(job.priority)
+            job.chat = chat.chat
+            job.place = chat.last_place = max(books.now, chat.last_place + 1)
+            job.units_before = line.units
+            line.units += job.units
+            line.length += 1
+    elif job.state is State.ABSENT:
+        job.state = State.WAITING
+        if chat is not None:
+            job.chat = chat.chat
+            chat.line(job.priority).length += 1
+    return job
+
+
+def _chat_wait(books: Books, job: JobRow, chat: ChatRow | None) -> Wait | None:
+    """How long the job waits for its turn in its chat; None if it is its turn."""
+    if chat is None:
+        return None
+    head = _head(books, chat, job)
+    rival_units = _rival_units(books, chat, job)
+    own = books.policy.windows(books.bot.bot, chat.chat)
+    why = _hindrance(books, chat, job, head, rival_units, own)
+    if why is None:
+        return None
+    start = max(books.now, chat.paused_until, chat.rest_until, books.bot.paused_until)
+    if head is not job:
+        start = max(start, head.due)
+    ahead = job.units_before - head.units_before + (rival_units or 0)
+    turn = windows.turn_at(chat.log, own, start, ahead, job.units)
+    return _wait(max(turn - books.now, _least_wait(books, chat, job, why, ahead)), Scope.CHAT, why)
+
+
+def _hindrance(
+    books: Books,
+    chat: ChatRow,
+    job: JobRow,
+    head: JobRow,
+    rival_units: int | None,
+    own: tuple[windows.Window, ...],
+) -> str | None:
+    if chat.paused_until > books.now:
+        return "pause"
+    if chat.sending is not None:
+        return "in-flight"
+    if head is not job or rival_units is not None:
+        return "line"
+    if max(chat.rest_until, windows.free_at(chat.log, own, job.units)) > books.now:
+        return "rate"
+    return None
+
+
+def _least_wait(books: Books, chat: ChatRow, job: JobRow, why: str, ahead: int) -> int:
+    """The bound on how often a job asks when no rate says when its turn comes."""
+    if why == "in-flight":
+        return policy.in_flight_poll(books.now - chat.sending_since)
+    if why == "line":
+        missing_since = chat.line(job.priority).missing_since
+        if missing_since:
+            return min(policy.MISSING_POLL_US, missing_since + policy.MISSING_GRACE_US - books.now)
+        return min(policy.PLACE_US * (ahead + 1), policy.IN_FLIGHT_MAX_US)
+    return 1
+
+
+def _head(books: Books, chat: ChatRow, job: JobRow) -> JobRow:
+    """The head of the job's line, the job itself included. Steps over heads that are missing for too long."""
+    line = chat.line(job.priority)
+    head = _first(books, chat, job) if line.length > 1 else job
+    if head is job or head.due + policy.LATE_US >= books.now:
+        line.missing_since = 0
+    elif not line.missing_since:
+        line.missing_since = books.now
+    elif line.missing_since + policy.MISSING_GRACE_US <= books.now:
+        line.missing_since = 0
+        overdue = books.now - policy.MISSING_GRACE_US
+        line.length -= books.step_over(chat.chat, job.priority, job.place, overdue)
+        head = _first(books, chat, job)
+    return head
+
+
+def _first(books: Books, chat: ChatRow, job: JobRow) -> JobRow:
+    head = books.head(chat.chat, job.priority)
+    if head is None or head.job_id == job.job_id or head.place > job.place:
+        return job
+    return head
+
+
+def _rival_units(books: Books, chat: ChatRow, job: JobRow) -> int | None:
+    """Units of the chat's other line that go before this job; None if none of its jobs does.
+
+    Interactive goes before bulk, but after some such turns bulk has one. A line claims its turn only with a head that
+    is due about now, so that a head which waits for its retry, or is missing, holds up its own line only.
+    """
+    bulk_asks = job.priority is Priority.BULK
+    rival = chat.interactive if bulk_asks else chat.bulk
+    bulks_turn = chat.overtaken >= policy.INTERACTIVE_TURNS
+    if not rival.length or bulk_asks is bulks_turn:
+        return None
+    head = books.head(chat.chat, Priority.INTERACTIVE if bulk_asks else Priority.BULK)
+    if head is None or not _claims(books, chat, head):
+        return None
+    return rival.units - head.units_before if bulk_asks else head.units
+
+
+def _claims(books: Books, chat: ChatRow, head: JobRow) -> bool:
+    free = windows.free_at(chat.log, books.policy.windows(books.bot.bot, chat.chat), 1)
+    soon = max(books.now, free, chat.rest_until, chat.paused_until) + policy.CLAIM_US
+    return head.state is State.WAITING and books.now - policy.LATE_US <= head.due <= soon
+
+
+def _end_call(chat: ChatRow, job: JobRow) -> None:
+    if chat.sending == job.job_id:
+        chat.sending = None
+
+
+def _pause_chat(chat: ChatRow, until: int, why: str) -> None:
+    if until > chat.paused_until:
+        chat.paused_until, chat.pause_why = until, why
+
+
+def _move_line(books: Books, old: ChatRow, new: ChatRow, priority: Priority) -> None:
+    """Merge a line into that of the new chat, by time of first sight."""
+    jobs = sorted([*books.line(old.chat, priority), *books.line(new.chat, priority)], key=lambda job: job.place)
+    units = 0
+    for job in jobs:
+        job.chat, job.units_before = new.chat, units
+        units += job.units
+        books.save_job(job)
+    line = LineRow(len(jobs), units)
+    if priority is Priority.INTERACTIVE:
+        new.interactive = line
+    else:
+        new.bulk = line
+
+
+# The bot: its pause and its budget.
+
+
+def _bot_wait(books: Books, ask: Ask, job: JobRow) -> Wait | None:
+    """How long the job waits for its bot; None if it may go. Those who wait are ranked: see ``JobRow.rank``."""
+    bot, now = books.bot, books.now
+    cost = policy.bot_cost(ask)
+    pace = books.policy.rates(bot.bot).pace(ask.paid)
+    if pace is not None and cost and not job.rank:
+        job.rank = now + (policy.AGING_US if job.priority is Priority.BULK else 0)
+        job.bot_units = cost
+    if bot.paused_until > now:
+        return _wait(bot.paused_until - now, Scope.BOT, "pause")
+    if pace is None or not cost:
+        return None
+    pace = pace.slowed(policy.learned_permille(bot.permille, bot.slowed_at, now))
+    ahead = books.units_ahead(job, now - policy.WAITER_GRACE_US)
+    turn = windows.bot_turn_at(bot.budget(ask.paid), pace, ahead, cost, now)
+    return _wait(turn - now, Scope.BOT, "rate") if turn > now else None
+
+
+def _pause_bot(books: Books, until: int, why: str) -> None:
+    bot = books.bot
+    if until <= bot.paused_until:
+        return
+    bot.paused_until, bot.pause_why = until, why
+    for paid in (False, True):
+        if (pace := books.policy.rates(bot.bot).pace(paid)) is not None:
+            windows.resume_evenly(bot.budget(paid), pace, until)
+    books.save_bot()
+
+
+# What follows from a decision.
+
+
+def _park(books: Books, job: JobRow, chat: ChatRow | None, wait: Wait) -> Wait:
+    job.due = books.now + micros(wait.delay)
+    if wait.scope is Scope.CHAT and job.rank:
+        books.stop_waiting(job)
+    books.save_job(job)
+    if job.rank:
+        books.wait_for_bot(job)
+    if chat is not None:
+        books.save_chat(chat)
+    return wait
+
+
+def _go(books: Books, ask: Ask, job: JobRow, chat: ChatRow | None) -> Go:
+    books.stop_waiting(job)
+    job.state, job.since, job.due = State.SENDING, books.now, books.now
+    job.lease_end = books.now + micros(ask.lease)
+    job.bot_units = policy.bot_cost(ask)
+    _spend_bot(books, job)
+    if chat is not None:
+        _begin_call(books, chat, job)
+        books.save_chat(chat)
+    books.save_job(job)
+    key = chat.chat if chat is not None else ask.chat and books.real_chat(ask.chat)
+    return Go(key, books.now)
+
+
+def _begin_call(books: Books, chat: ChatRow, job: JobRow) -> None:
+    chat.line(job.priority).length -= 1
+    chat.sending, chat.sending_since, chat.lease_end = job.job_id, books.now, job.lease_end
+    chat.log = windows.spend(chat.log, books.policy.windows(books.bot.bot, chat.chat), job.units, books.now)
+    bulk_waits = chat.bulk.length > 0
+    chat.overtaken = chat.overtaken + 1 if bulk_waits and job.priority is Priority.INTERACTIVE else 0
+
+
+def _spend_bot(books: Books, job: JobRow) -> None:
+    bot, now = books.bot, books.now
+    bot.granted = now
+    pace = books.policy.rates(bot.bot).pace(job.paid)
+    if pace is not None and job.bot_units:
+        permille = policy.learned_permille(bot.permille, bot.slowed_at, now)
+        windows.bot_spend(bot.budget(job.paid), pace.slowed(permille), job.bot_units, now)
+    if now - bot.minute >= policy.MINUTE:
+        bot.last_minute = bot.this_minute if now - bot.minute < 2 * policy.MINUTE else 0
+        bot.minute, bot.this_minute = now - now % policy.MINUTE, 0
+    bot.this_minute += job.bot_units
+    books.save_bot()
+
+
+def _stranger(books: Books, ask: Ask) -> JobRow:
+    """A job that ends without having been admitted: it expired, or the store was lost during its call."""
+    return JobRow(ask.job_id, policy.line_of(ask), ask.priority, State.ABSENT, paid=ask.paid)
+
+
+def _end(books: Books, job: JobRow, chat: ChatRow | None, state: State, outcome: str) -> None:
+    if chat is not None:
+        _leave(books, chat, job)
+        books.save_chat(chat)
+    books.stop_waiting(job)
+    job.state, job.since, job.outcome = state, books.now, outcome
+    books.save_job(job)
+
+
+def _leave(books: Books, chat: ChatRow, job: JobRow) -> None:
+    """Take the job out of its line, or end its call."""
+    if chat.sending == job.job_id:
+        chat.sending = None
+        chat.rest_until = books.now + policy.rest_after(books.now - job.since)
+    elif job.state.in_line:
+        chat.line(job.priority).length -= 1
+
+
+def _put_back(books: Books, job: JobRow, chat: ChatRow | None, delay_us: int, charged: bool) -> None:
+    """Back into the line at its old place, which is its head, until ``delay_us`` is over."""
+    if not charged and job.since:
+        _refund(books, job, chat)
+    if chat is not None:
+        _leave(books, chat, job)
+        chat.line(job.priority).length += 1
+        books.save_chat(chat)
+    books.stop_waiting(job)
+    job.state, job.since, job.due = State.WAITING, 0, books.now + delay_us
+    books.save_job(job)
+
+
+def _refund(books: Books, job: JobRow, chat: ChatRow | None) -> None:
+    if chat is not None:
+        own = books.policy.windows(books.bot.bot, chat.chat)
+        chat.log = windows.refund(chat.log, own, job.units, job.since)
+    pace = books.policy.rates(books.bot.bot).pace(job.paid)
+    if pace is not None:
+        windows.bot_refund(books.bot.budget(job.paid), pace, job.bot_units, job.since)
+        books.save_bot()

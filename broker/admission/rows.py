@@ -1,0 +1,150 @@
+"""What a store remembers: bots, chats with their lines, jobs. Values that one transaction loads, changes and saves.
+
+They are mutable and belong to the transaction that loaded them. Times are microseconds of the store's clock; 0 is
+"never".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Protocol
+
+from broker.admission.clock import Anchor
+from broker.admission.policy import Policy, Refusal
+from broker.admission.windows import Budget, Log
+from broker.job import Priority
+
+
+class State(IntEnum):
+    """A job's state. Up to LOST the job stands in its line and can be the line's head."""
+
+    WAITING = 0
+    LOST = 1  # a worker began to send it and its lease ended
+    ABSENT = 2  # it was missing at the head for too long; has its place again when it asks
+    ABSENT_LOST = 3
+    SENDING = 4
+    SENT = 5
+    DEAD = 6
+
+    @property
+    def ended(self) -> bool:
+        return self >= State.SENT
+
+    @property
+    def in_line(self) -> bool:
+        return self <= State.LOST
+
+
+@dataclass(slots=True)
+class JobRow:
+    job_id: str
+    chat: str | None
+    priority: Priority
+    state: State = State.WAITING
+    place: int = 0  # order in the line: time of first sight, made unique and rising per chat
+    units_before: int = 0  # units of all jobs that joined the line earlier
+    units: int = 0  # what it counts in its chat
+    due: int = 0  # when it asks again; of a lost job, when its lease ended
+    since: int = 0  # of SENDING when it was admitted, of an ended job when it ended
+    lease_end: int = 0
+    bot_units: int = 0  # spent on the bot's budget
+    paid: bool = False
+    rank: int = 0  # its order among those who wait for the bot's budget; 0: it does not
+    outcome: str | None = None  # JSON of the result, or the reason
+    stored: bool = False
+
+
+@dataclass(slots=True)
+class LineRow:
+    length: int = 0
+    units: int = 0  # units of all jobs that ever joined
+    missing_since: int = 0
+
+
+@dataclass(slots=True)
+class ChatRow:
+    chat: str
+    log: Log
+    interactive: LineRow = field(default_factory=LineRow)
+    bulk: LineRow = field(default_factory=LineRow)
+    last_place: int = 0
+    sending: str | None = None
+    sending_since: int = 0
+    lease_end: int = 0
+    rest_until: int = 0
+    paused_until: int = 0
+    pause_why: str = ""
+    overtaken: int = 0  # interactive sends since the bulk line had a turn
+
+    def line(self, priority: Priority) -> LineRow:
+        return self.interactive if priority is Priority.INTERACTIVE else self.bulk
+
+
+@dataclass(slots=True)
+class BotRow:
+    bot: str
+    anchor: Anchor
+    free: Budget
+    paid: Budget
+    born: int  # when the store first heard of the bot; 0: it was vouched for
+    granted: int = 0  # the last time a send was granted: time does not go back behind it
+    paused_until: int = 0
+    pause_why: str = ""
+    permille: int = 1000
+    slowed_at: int = 0
+    refusals: list[Refusal] = field(default_factory=list)
+    aliases: int = 0
+    minute: int = 0  # units granted in this minute and the one before
+    this_minute: int = 0
+    last_minute: int = 0
+
+    def budget(self, paid: bool) -> Budget:
+        return self.paid if paid else self.free
+
+
+class Books(Protocol):
+    """One bot's part of the store, in one transaction. What is saved is seen by all once the transaction ends."""
+
+    now: int
+    bot: BotRow
+    policy: Policy
+
+    def save_bot(self) -> None: ...
+
+    def job(self, job_id: str) -> JobRow | None: ...
+
+    def save_job(self, job: JobRow) -> None: ...
+
+    def chat(self, chat: str) -> ChatRow | None: ...
+
+    def save_chat(self, chat: ChatRow) -> None: ...
+
+    def drop_chat(self, chat: str) -> None: ...
+
+    def head(self, chat: str, priority: Priority) -> JobRow | None:
+        """The first job of a line."""
+        ...
+
+    def line(self, chat: str, priority: Priority) -> Sequence[JobRow]:
+        """A whole line, in order."""
+        ...
+
+    def step_over(self, chat: str, priority: Priority, before: int, due_before: int) -> int:
+        """Mark jobs of a line absent: those placed before ``before`` and due before ``due_before``. How many."""
+        ...
+
+    def real_chat(self, chat: str) -> str:
+        """The chat that a chat key stands for since it migrated or was resolved."""
+        ...
+
+    def add_alias(self, chat: str, real: str) -> None: ...
+
+    def units_ahead(self, job: JobRow, asking_since: int) -> int:
+        """Units of the jobs that wait for the same budget, go first, and were due after ``asking_since``."""
+        ...
+
+    def wait_for_bot(self, job: JobRow) -> None: ...
+
+    def stop_waiting(self, job: JobRow) -> None: ...

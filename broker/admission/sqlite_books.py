@@ -1,0 +1,283 @@
+"""Admission's books as tables of one SQLite file.
+
+A transaction touches few rows, each by key, whatever the number of jobs behind them: the bot, the chat, the job, at
+most two heads of lines (the first entries of a partial index), and those who wait for the bot's budget (jobs in
+workers' hands).
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from broker.admission.clock import Anchor, Clock, store_time
+from broker.admission.policy import Policy, Refusal
+from broker.admission.rows import BotRow, ChatRow, JobRow, LineRow, State
+from broker.admission.windows import Budget, Log, cautious_budget
+from broker.job import Priority
+
+SCHEMA_VERSION: Final = 1
+SCHEMA: Final = """
+CREATE TABLE bots (
+    bot TEXT PRIMARY KEY, boot TEXT, offset_us INTEGER, born INTEGER, granted INTEGER,
+    free_log BLOB, free_arrival INTEGER, paid_log BLOB, paid_arrival INTEGER,
+    paused_until INTEGER, pause_why TEXT, permille INTEGER, slowed_at INTEGER, refusals TEXT, aliases INTEGER,
+    minute INTEGER, this_minute INTEGER, last_minute INTEGER
+) WITHOUT ROWID;
+CREATE TABLE chats (
+    bot TEXT, chat TEXT, log BLOB,
+    i_length INTEGER, i_units INTEGER, i_missing INTEGER, b_length INTEGER, b_units INTEGER, b_missing INTEGER,
+    last_place INTEGER, sending TEXT, sending_since INTEGER, lease_end INTEGER, rest_until INTEGER,
+    paused_until INTEGER, pause_why TEXT, overtaken INTEGER,
+    PRIMARY KEY (bot, chat)
+) WITHOUT ROWID;
+CREATE TABLE jobs (
+    number INTEGER PRIMARY KEY, bot TEXT, job_id TEXT, chat TEXT, priority INTEGER, state INTEGER, place INTEGER,
+    units_before INTEGER, units INTEGER, due INTEGER, since INTEGER, lease_end INTEGER, bot_units INTEGER, paid INTEGER,
+    rank INTEGER, outcome TEXT
+);
+CREATE UNIQUE INDEX jobs_by_id ON jobs (bot, job_id);
+-- Only waiting jobs stand in it, so a job that goes at first sight never does.
+CREATE INDEX lines ON jobs (bot, chat, priority, place) WHERE state <= 1;
+CREATE INDEX dead ON jobs (bot) WHERE state = 6;
+CREATE TABLE bot_waiters (
+    bot TEXT, paid INTEGER, rank INTEGER, job_id TEXT, units INTEGER, until INTEGER,
+    PRIMARY KEY (bot, paid, rank, job_id)
+) WITHOUT ROWID;
+CREATE TABLE aliases (bot TEXT, chat TEXT, real TEXT, PRIMARY KEY (bot, chat)) WITHOUT ROWID;
+"""
+
+PRIORITIES: Final = (Priority.INTERACTIVE, Priority.BULK)
+_NUMBERS: Final = {priority: number for number, priority in enumerate(PRIORITIES)}
+
+_JOB: Final = (
+    "job_id, chat, priority, state, place, units_before, units, due, since, lease_end, bot_units, paid, rank, outcome"
+)
+_SELECT_BOT: Final = "SELECT * FROM bots WHERE bot = ?"
+_SAVE_BOT: Final = f"INSERT OR REPLACE INTO bots VALUES ({', '.join('?' * 18)})"
+_SELECT_CHAT: Final = "SELECT * FROM chats WHERE bot = ? AND chat = ?"
+_SAVE_CHAT: Final = f"INSERT OR REPLACE INTO chats VALUES ({', '.join('?' * 17)})"
+_SELECT_JOB: Final = f"SELECT {_JOB} FROM jobs WHERE bot = ? AND job_id = ?"
+_INSERT_JOB: Final = f"INSERT INTO jobs (bot, {_JOB}) VALUES ({', '.join('?' * 15)})"
+_UPDATE_JOB: Final = (
+    "UPDATE jobs SET chat = ?, priority = ?, state = ?, place = ?, units_before = ?, units = ?, due = ?, since = ?, "
+    "lease_end = ?, bot_units = ?, paid = ?, rank = ?, outcome = ? WHERE bot = ? AND job_id = ?"
+)
+_SELECT_LINE: Final = (
+    f"SELECT {_JOB} FROM jobs WHERE bot = ? AND chat = ? AND priority = ? AND state <= 1 ORDER BY place"
+)
+_SELECT_HEAD: Final = f"{_SELECT_LINE} LIMIT 1"
+# WAITING becomes ABSENT and LOST becomes ABSENT_LOST: two more.
+_STEP_OVER: Final = (
+    "UPDATE jobs SET state = state + 2 "
+    "WHERE bot = ? AND chat = ? AND priority = ? AND state <= 1 AND place < ? AND due < ?"
+)
+_UNITS_AHEAD: Final = (
+    "SELECT COALESCE(SUM(units), 0) FROM bot_waiters "
+    "WHERE bot = ? AND paid = ? AND (rank, job_id) < (?, ?) AND until >= ?"
+)
+
+
+class SqliteBooks:
+    """One bot's books, within a transaction that the store has begun. See ``rows.Books``."""
+
+    def __init__(self, connection: sqlite3.Connection, bot: str, policy: Policy, clock: Clock) -> None:
+        self.connection = connection
+        self.name = bot
+        self.policy = policy
+        self.bot, self.now = self._open_bot(clock)
+
+    def _open_bot(self, clock: Clock) -> tuple[BotRow, int]:
+        reading = clock.read()
+        found = self.connection.execute(_SELECT_BOT, (self.name,)).fetchone()
+        if found is not None:
+            bot = _bot_row(found)
+            now, bot.anchor = store_time(reading, bot.anchor, bot.granted)
+            return bot, now
+        now, anchor = store_time(reading, Anchor("", 0), 0)
+        rates = self.policy.rates(self.name)
+        free, paid = (cautious_budget(pace, now) if pace else Budget([]) for pace in (rates.free, rates.paid))
+        bot = BotRow(self.name, anchor, free, paid, born=now)
+        self.bot = bot
+        self.save_bot()  # "born" must not move with each wait
+        return bot, now
+
+    def save_bot(self) -> None:
+        bot = self.bot
+        self.connection.execute(
+            _SAVE_BOT,
+            (
+                bot.bot,
+                *bot.anchor,
+                bot.born,
+                bot.granted,
+                _packed(bot.free.log),
+                bot.free.arrival_us,
+                _packed(bot.paid.log),
+                bot.paid.arrival_us,
+                bot.paused_until,
+                bot.pause_why,
+                bot.permille,
+                bot.slowed_at,
+                json.dumps(bot.refusals) if bot.refusals else "[]",
+                bot.aliases,
+                bot.minute,
+                bot.this_minute,
+                bot.last_minute,
+            ),
+        )
+
+    def job(self, job_id: str) -> JobRow | None:
+        found = self.connection.execute(_SELECT_JOB, (self.name, job_id)).fetchone()
+        return None if found is None else _job_row(found)
+
+    def save_job(self, job: JobRow) -> None:
+        fields = (
+            job.chat,
+            _NUMBERS[job.priority],
+            job.state,
+            job.place,
+            job.units_before,
+            job.units,
+            job.due,
+            job.since,
+            job.lease_end,
+            job.bot_units,
+            job.paid,
+            job.rank,
+            job.outcome,
+        )
+        if job.stored:
+            self.connection.execute(_UPDATE_JOB, (*fields, self.name, job.job_id))
+        else:
+            self.connection.execute(_INSERT_JOB, (self.name, job.job_id, *fields))
+            job.stored = True
+
+    def chat(self, chat: str) -> ChatRow | None:
+        found = self.connection.execute(_SELECT_CHAT, (self.name, chat)).fetchone()
+        return None if found is None else _chat_row(found)
+
+    def save_chat(self, chat: ChatRow) -> None:
+        self.connection.execute(
+            _SAVE_CHAT,
+            (
+                self.name,
+                chat.chat,
+                _packed(chat.log),
+                chat.interactive.length,
+                chat.interactive.units,
+                chat.interactive.missing_since,
+                chat.bulk.length,
+                chat.bulk.units,
+                chat.bulk.missing_since,
+                chat.last_place,
+                chat.sending,
+                chat.sending_since,
+                chat.lease_end,
+                chat.rest_until,
+                chat.paused_until,
+                chat.pause_why,
+                chat.overtaken,
+            ),
+        )
+
+    def drop_chat(self, chat: str) -> None:
+        self.connection.execute("DELETE FROM chats WHERE bot = ? AND chat = ?", (self.name, chat))
+
+    def head(self, chat: str, priority: Priority) -> JobRow | None:
+        found = self.connection.execute(_SELECT_HEAD, (self.name, chat, _NUMBERS[priority])).fetchone()
+        return None if found is None else _job_row(found)
+
+    def line(self, chat: str, priority: Priority) -> Sequence[JobRow]:
+        return [
+            _job_row(found) for found in self.connection.execute(_SELECT_LINE, (self.name, chat, _NUMBERS[priority]))
+        ]
+
+    def step_over(self, chat: str, priority: Priority, before: int, due_before: int) -> int:
+        found = self.connection.execute(_STEP_OVER, (self.name, chat, _NUMBERS[priority], before, due_before))
+        return found.rowcount
+
+    def real_chat(self, chat: str) -> str:
+        if not self.bot.aliases:
+            return chat
+        found = self.connection.execute(
+            "SELECT real FROM aliases WHERE bot = ? AND chat = ?", (self.name, chat)
+        ).fetchone()
+        return chat if found is None else str(found[0])
+
+    def add_alias(self, chat: str, real: str) -> None:
+        self.connection.execute("UPDATE aliases SET real = ? WHERE bot = ? AND real = ?", (real, self.name, chat))
+        self.connection.execute("INSERT OR REPLACE INTO aliases VALUES (?, ?, ?)", (self.name, chat, real))
+        self.bot.aliases += 1
+        self.save_bot()
+
+    def units_ahead(self, job: JobRow, asking_since: int) -> int:
+        found = self.connection.execute(
+            _UNITS_AHEAD, (self.name, job.paid, job.rank, job.job_id, asking_since)
+        ).fetchone()
+        return int(found[0])
+
+    def wait_for_bot(self, job: JobRow) -> None:
+        self.connection.execute(
+            "INSERT OR REPLACE INTO bot_waiters VALUES (?, ?, ?, ?, ?, ?)",
+            (self.name, job.paid, job.rank, job.job_id, job.bot_units, job.due),
+        )
+
+    def stop_waiting(self, job: JobRow) -> None:
+        if job.rank:
+            self.connection.execute(
+                "DELETE FROM bot_waiters WHERE bot = ? AND paid = ? AND rank = ? AND job_id = ?",
+                (self.name, job.paid, job.rank, job.job_id),
+            )
+            job.rank = 0
+
+
+def _packed(log: Log) -> bytes:
+    return array("q", log).tobytes() if log else b""
+
+
+def _unpacked(blob: bytes) -> Log:
+    return array("q", blob).tolist()
+
+
+def _bot_row(found: Sequence[Any]) -> BotRow:
+    bot, boot, offset, born, granted, free_log, free_at, paid_log, paid_at, *rest = found
+    paused_until, pause_why, permille, slowed_at, refusals, aliases, minute, this_minute, last_minute = rest
+    return BotRow(
+        bot,
+        Anchor(boot, offset),
+        Budget(_unpacked(free_log), free_at),
+        Budget(_unpacked(paid_log), paid_at),
+        born,
+        granted,
+        paused_until,
+        pause_why,
+        permille,
+        slowed_at,
+        _refusals(json.loads(refusals)) if refusals != "[]" else [],
+        aliases,
+        minute,
+        this_minute,
+        last_minute,
+    )
+
+
+def _refusals(found: Iterable[Sequence[Any]]) -> list[Refusal]:
+    return [Refusal(*one) for one in found]
+
+
+def _chat_row(found: Sequence[Any]) -> ChatRow:
+    _, chat, log, i_length, i_units, i_missing, b_length, b_units, b_missing, *rest = found
+    interactive, bulk = LineRow(i_length, i_units, i_missing), LineRow(b_length, b_units, b_missing)
+    return ChatRow(chat, _unpacked(log), interactive, bulk, *rest)
+
+
+def _job_row(found: Sequence[Any]) -> JobRow:
+    job_id, chat, priority, state, *rest = found
+    job = JobRow(job_id, chat, PRIORITIES[priority], State(state), *rest)
+    job.paid = bool(job.paid)
+    job.stored = True
+    return job

@@ -1,0 +1,72 @@
+"""What ``floodgate status`` asks of the SQLite store. Reads all waiting jobs; not for the hot path."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import timedelta
+from typing import Final
+
+from broker.admission.contract import Line, Pause, Snapshot
+from broker.admission.policy import MINUTE, SECOND, learned_permille, per_second
+from broker.admission.rows import BotRow
+from broker.admission.sqlite_books import PRIORITIES, SqliteBooks
+
+SHOWN: Final = 10  # longest lines and longest pauses
+
+
+def snapshot(books: SqliteBooks) -> Snapshot:
+    db, bot, now = books.connection, books.name, books.now
+    waiting = dict(db.execute("SELECT priority, count(*) FROM jobs WHERE bot = ? AND state <= 1 GROUP BY 1", (bot,)))
+    return Snapshot(
+        bot=bot,
+        sent_last_second=sum(1 for at in books.bot.free.log if at > now - SECOND),
+        per_second_limit=working_rate(books),
+        sent_last_minute=last_minute(books.bot, now),
+        sending=_count(
+            db, "SELECT count(*) FROM chats WHERE bot = ? AND sending IS NOT NULL AND lease_end > ?", bot, now
+        ),
+        waiting={priority: waiting.get(number, 0) for number, priority in enumerate(PRIORITIES)},
+        pauses=_pauses(books),
+        longest_lines=_longest_lines(db, bot),
+        dead=_count(db, "SELECT count(*) FROM jobs WHERE bot = ? AND state = 6", bot),
+    )
+
+
+def working_rate(books: SqliteBooks) -> float:
+    bot = books.bot
+    return per_second(books.policy.rates(bot.bot).free, learned_permille(bot.permille, bot.slowed_at, books.now))
+
+
+def last_minute(bot: BotRow, now: int) -> int:
+    """Units of the last minute, taken to be spread evenly over the minute before this one."""
+    age = now - bot.minute
+    if age >= 2 * MINUTE:
+        return 0
+    if age >= MINUTE:
+        return bot.this_minute * (2 * MINUTE - age) // MINUTE
+    return bot.this_minute + bot.last_minute * (MINUTE - age) // MINUTE
+
+
+def _pauses(books: SqliteBooks) -> tuple[Pause, ...]:
+    found = books.connection.execute(
+        "SELECT chat, paused_until, pause_why FROM chats WHERE bot = ? AND paused_until > ? "
+        "ORDER BY paused_until DESC LIMIT ?",
+        (books.name, books.now, SHOWN),
+    ).fetchall()
+    if books.bot.paused_until > books.now:
+        found.insert(0, (None, books.bot.paused_until, books.bot.pause_why))
+    return tuple(Pause(chat, timedelta(microseconds=until - books.now), why) for chat, until, why in found)
+
+
+def _longest_lines(db: sqlite3.Connection, bot: str) -> tuple[Line, ...]:
+    found = db.execute(
+        "SELECT chat, priority, count(*) FROM jobs WHERE bot = ? AND state <= 1 AND chat IS NOT NULL "
+        "GROUP BY chat, priority ORDER BY 3 DESC, 1, 2 LIMIT ?",
+        (bot, SHOWN),
+    )
+    return tuple(Line(chat, PRIORITIES[priority], length) for chat, priority, length in found)
+
+
+def _count(db: sqlite3.Connection, query: str, *arguments: object) -> int:
+    (count,) = db.execute(query, arguments).fetchone()
+    return int(count)

@@ -1,0 +1,42 @@
+"""Which store a state URL means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from broker.admission.contract import Admission
+from broker.admission.policy import policy_of
+from broker.admission.sqlite import SqliteAdmission
+from broker.errors import SettingsError
+from broker.settings import Settings
+
+
+def open_store(settings: Settings) -> Admission:
+    """The admission of ``FLOODGATE_STATE_URL``. Nothing is opened or connected before its first call.
+
+    Raises:
+        SettingsError: the URL names no file, or the store's client library is not installed.
+    """
+    url = settings.state_url.get_secret_value()
+    policy = policy_of(settings)
+    if urlsplit(url).scheme == "sqlite":
+        return SqliteAdmission(_sqlite_path(url), policy)
+    try:
+        from broker.admission.redis import RedisAdmission
+    except ImportError:
+        raise SettingsError(
+            "FLOODGATE_STATE_URL names a Redis server and its client is not installed: "
+            "install telegram-floodgate[redis]."
+        ) from None
+    return RedisAdmission(url, policy)
+
+
+def _sqlite_path(url: str) -> Path:
+    """``sqlite:////absolute/path`` or ``sqlite:///relative/path``."""
+    parts = urlsplit(url)
+    if parts.netloc or not parts.path.strip("/"):
+        raise SettingsError(
+            "FLOODGATE_STATE_URL names no file: write sqlite:////absolute/path/state.db (four slashes)."
+        )
+    return Path(parts.path[1:]).expanduser()

@@ -1,0 +1,153 @@
+"""Sliding windows and pacing: the arithmetic of limits, without a store and without a clock.
+
+A *log* is a list of unit times, oldest first: one entry for each message that counted, an album of n being n units. A
+*window* says that no span holds more than so many units. The log is kept only as long as its largest window counts, and
+a unit that is missing at its front is long past. All times are integer microseconds on the store's clock.
+
+A call that costs more than a whole window (a bulk copy of 100) needs an empty window and leaves a debt: its units are
+written at the times at which they could have gone one window after another.
+
+Pacing spreads what a window allows, so that a bot does not spend its second at once. It is the generic cell rate
+algorithm: each unit moves the *theoretical arrival time* by one interval, and a send may be early by the tolerance. The
+tolerance is what lets late wake-ups be caught up; strict spacing would lose every delay for good.
+
+``admission.lua`` mirrors these functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+Log = list[int]
+
+
+class Window(NamedTuple):
+    """No span of ``span_us`` holds more than ``cap`` units."""
+
+    cap: int
+    span_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """A bot's rate: a window, and the spacing in it. Without a window, spacing alone bounds the rate."""
+
+    window: Window | None
+    interval_us: int
+    tolerance_us: int
+
+    @property
+    def sustained_interval_us(self) -> float:
+        """Between two units in the long run."""
+        return max(self.interval_us, self.window.span_us / self.window.cap if self.window else 0)
+
+    def slowed(self, permille: int) -> Pace:
+        """The same at a part of its rate."""
+        if permille >= 1000:
+            return self
+        return Pace(self.window, self.interval_us * 1000 // permille, self.tolerance_us)
+
+
+@dataclass(slots=True)
+class Budget:
+    """What a bot has spent: the log of its window, and its theoretical arrival time."""
+
+    log: Log
+    arrival_us: int = 0
+
+
+def free_at(log: Log, windows: Sequence[Window], cost: int) -> int:
+    """From when on ``cost`` more units fit all the windows; 0 when nothing is in the way."""
+    at = 0
+    if cost:
+        for cap, span in windows:
+            newest_to_leave = len(log) - cap + min(cost, cap) - 1
+            if newest_to_leave >= 0:
+                at = max(at, log[newest_to_leave] + span)
+    return at
+
+
+def turn_at(log: Log, windows: Sequence[Window], start: int, ahead: int, cost: int) -> int:
+    """When ``cost`` units fit, if from ``start`` on ``ahead`` other units go first, each as soon as it may.
+
+    After one turn of the largest window the pattern repeats, so that a place far back costs no more than one near.
+    """
+    if not windows:
+        return start
+    size = log_size(windows)
+    rounds, ahead = divmod(ahead, size)
+    log = list(log)
+    at = start
+    for _ in range(ahead):
+        at = max(at, free_at(log, windows, 1))
+        log.append(at)
+    return max(at, free_at(log, windows, cost)) + rounds * _round_us(windows, size)
+
+
+def spend(log: Log, windows: Sequence[Window], cost: int, now: int) -> Log:
+    """The log after ``cost`` units at ``now``."""
+    if not windows or not cost:
+        return log
+    return (log + _units(windows, cost, now))[-log_size(windows) :]
+
+
+def refund(log: Log, windows: Sequence[Window], cost: int, spent_at: int) -> Log:
+    """The log as if the units spent at ``spent_at`` had not been. What they pushed out was past its window."""
+    log = list(log)
+    for unit in _units(windows, cost, spent_at):
+        if unit in log:
+            log.remove(unit)
+    return log
+
+
+def merged(one: Log, other: Log, windows: Sequence[Window]) -> Log:
+    """The log of a chat that was two."""
+    return sorted(one + other)[-log_size(windows) :] if windows else []
+
+
+def log_size(windows: Sequence[Window]) -> int:
+    return max(window.cap for window in windows)
+
+
+def _round_us(windows: Sequence[Window], size: int) -> int:
+    return max(span * size // cap for cap, span in windows)
+
+
+def _units(windows: Sequence[Window], cost: int, now: int) -> Log:
+    return [now + max(unit // cap * span for cap, span in windows) for unit in range(cost)]
+
+
+def bot_turn_at(budget: Budget, pace: Pace, ahead: int, cost: int, now: int) -> int:
+    """When ``cost`` units may go if ``ahead`` units of other jobs go first. Not after ``now``: at once."""
+    at = max(budget.arrival_us, now) - pace.tolerance_us + ahead * pace.interval_us
+    if pace.window is not None:
+        at = max(at, free_at(budget.log, (pace.window,), ahead + cost))
+    return at
+
+
+def bot_spend(budget: Budget, pace: Pace, cost: int, now: int) -> None:
+    budget.arrival_us = max(budget.arrival_us, now) + cost * pace.interval_us
+    if pace.window is not None:
+        budget.log = spend(budget.log, (pace.window,), cost, now)
+
+
+def bot_refund(budget: Budget, pace: Pace, cost: int, spent_at: int) -> None:
+    budget.arrival_us -= cost * pace.interval_us
+    if pace.window is not None:
+        budget.log = refund(budget.log, (pace.window,), cost, spent_at)
+
+
+def resume_evenly(budget: Budget, pace: Pace, at: int) -> None:
+    """From ``at`` on one unit an interval, with nothing to catch up: no stampede after a pause."""
+    budget.arrival_us = max(budget.arrival_us, at + pace.tolerance_us)
+
+
+def cautious_budget(pace: Pace, now: int) -> Budget:
+    """The budget of a bot of whose past nothing is known: as if it had sent evenly at its full rate until now."""
+    budget = Budget([], now + pace.tolerance_us)
+    if pace.window is not None:
+        cap, span = pace.window
+        budget.log = [now - span + span * unit // cap for unit in range(cap)]
+    return budget
