@@ -109,6 +109,8 @@ class BatchReceipt:
         self.future: Future[tuple[Outcome, ...]] = _running()
         self._outcomes: list[Outcome] = [None] * size
         self._left = size
+        if not size:
+            self.future.set_result(())
 
     def settle(self, index: int, error: Outcome) -> None:
         if error is not None:
@@ -196,12 +198,14 @@ class Publisher:
         Waits while the window is full. Raises as :meth:`submit` does, and then none of them was accepted.
         """
         receipt = BatchReceipt(len(publications))
-        if not publications:
-            receipt.future.set_result(())
-            return receipt.future
-        wire, now = self._wire, time.monotonic()
-        self._accept([Entry(each, wire, receipt, index, now) for index, each in enumerate(publications)])
+        self._accept(self._entries(publications, receipt))
         return receipt.future
+
+    def try_submit_many(self, publications: Sequence[Publication]) -> Future[tuple[Outcome, ...]] | None:
+        """:meth:`submit_many` for a caller that must not wait: None, and nothing accepted, while the window is full."""
+        receipt = BatchReceipt(len(publications))
+        accepted = self._accept(self._entries(publications, receipt), wait=False)
+        return receipt.future if accepted else None
 
     def stream(self, publications: Iterable[Publication]) -> Iterator[tuple[Publication, Outcome]]:
         """Publish any number, in constant memory; yields each with its outcome, in order.
@@ -249,17 +253,24 @@ class Publisher:
 
     # Callers' threads.
 
-    def _accept(self, entries: list[Entry]) -> None:
+    def _entries(self, publications: Sequence[Publication], receipt: Receipt) -> list[Entry]:
+        wire, now = self._wire, time.monotonic()
+        return [Entry(each, wire, receipt, index, now) for index, each in enumerate(publications)]
+
+    def _accept(self, entries: list[Entry], *, wait: bool = True) -> bool:
         count, size = len(entries), sum(entry.size for entry in entries)
         io = self._io_of()
         if io.is_current:
             raise RuntimeError("The I/O thread must not publish: it would wait for itself.")
         with self._room:
+            if not wait and self._held and not self._fits(count, size):
+                return False
             self._wait_for_room(count, size, entries)
             self._held += count
             self._held_bytes += size
             self._outbox.extend(entries)
         io.call_soon(self._flush_outbox)
+        return True
 
     def _wait_for_room(self, count: int, size: int, entries: list[Entry]) -> None:
         started = time.monotonic()
