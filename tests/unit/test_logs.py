@@ -1,0 +1,105 @@
+"""No secret leaves in a log line, whatever route it took into it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from broker.logs import REDACTED, RedactTokens, configure_logging, redact
+from broker.settings import Settings
+
+TOKEN = "123456789:AA" + "Bc-_9" * 7 + "z"
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        (f"token {TOKEN}.", "token 123456789:[redacted]."),
+        (f"https://api.telegram.org/bot{TOKEN}/getMe", "https://api.telegram.org/bot123456789:[redacted]/getMe"),
+        (f"/bot{TOKEN.replace(':', '%3A')}/getMe", "/bot123456789%3A[redacted]/getMe"),
+        (f"{TOKEN} {TOKEN}", "123456789:[redacted] 123456789:[redacted]"),
+        ("amqp://guest:s3cret@rabbit:5672/%2F", "amqp://guest:[redacted]@rabbit:5672/%2F"),
+        ("amqps://u:p@ss:w0rd@h/v", "amqps://u:[redacted]@h/v"),
+        ("redis://:s3cret@h:6379/0", "redis://:[redacted]@h:6379/0"),
+        ("a amqp://u:one@h, amqp://u:two@h", "a amqp://u:[redacted]@h, amqp://u:[redacted]@h"),
+        ("http://127.0.0.1:8081/ at 12:30:45", "http://127.0.0.1:8081/ at 12:30:45"),
+        ("job 0f3c2a, chat -1001234567890", "job 0f3c2a, chat -1001234567890"),
+    ],
+)
+def test_tokens_and_passwords_are_redacted_and_nothing_else(text: str, redacted: str) -> None:
+    assert redact(text) == redacted
+
+
+def test_long_lines_cost_linear_time() -> None:
+    for evil in ("1" * 200_000, "1:" * 100_000, "://a:" * 40_000, "://" + "a" * 200_000):
+        assert redact(evil)
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_every_route_into_a_line_is_redacted(log_format: str, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(Settings(_env_file=None, log_format=log_format))
+    logger = logging.getLogger("floodgate.test")
+    url = f"https://api.telegram.org/bot{TOKEN}/sendMessage"
+    logger.info("plain %s", url)
+    logger.info("by an extra", extra={"url": url})
+    try:
+        raise ValueError(url) from RuntimeError("amqp://guest:s3cret@h")
+    except ValueError:
+        logger.exception("by a traceback")
+    logged = capsys.readouterr().err
+    assert TOKEN not in logged
+    assert "s3cret" not in logged
+    assert logged.count(REDACTED) >= 4
+    assert "Traceback" in logged
+    assert "test_logs.py" in logged
+
+
+def test_json_lines_are_one_object_each_with_level_logger_and_time(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(Settings(_env_file=None, log_format="json"))
+    logging.getLogger("floodgate.test").warning("two\nlines", extra={"job": "j1"})
+    line = json.loads(capsys.readouterr().err)
+    assert (line["event"], line["level"], line["logger"], line["job"]) == (
+        "two\nlines",
+        "warning",
+        "floodgate.test",
+        "j1",
+    )
+    assert line["timestamp"].endswith("Z")
+
+
+def test_libraries_that_log_urls_or_much_are_quiet_even_at_debug(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(Settings(_env_file=None, log_level="DEBUG"))
+    for name in ("httpx", "telegram.Bot", "pika.channel", "aiohttp.access"):
+        logging.getLogger(name).info("noise")
+    logging.getLogger("floodgate.test").debug("ours")
+    assert "noise" not in (logged := capsys.readouterr().err)
+    assert "ours" in logged
+
+
+def test_configuring_twice_logs_once(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        configure_logging(Settings(_env_file=None))
+    logging.getLogger("floodgate.test").info("once")
+    assert capsys.readouterr().err.count("once") == 1
+
+
+def test_a_filtered_logger_is_safe_under_any_configuration(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("floodgate.test-filtered")
+    logger.addFilter(RedactTokens())
+    logger.addFilter(RedactTokens())
+    assert len(logger.filters) == 1
+    logger.warning("at %s", TOKEN)
+    assert caplog.messages == ["at 123456789:[redacted]"]
