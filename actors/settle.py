@@ -146,7 +146,7 @@ class Settler:
         grant = message.permit.grant if message.permit is not None else None
         self._tell_store(lambda store: store.settle(ask, settlement, grant))
 
-    def _tell_store(self, say: Callable[[contract.Admission], None]) -> None:
+    def _tell_store(self, say: Callable[[contract.Admission], object]) -> None:
         """Tell the store, waiting for it if it is down; after the bound, or at shutdown, go on without."""
         deadline = time.monotonic() + RECORD_AT_MOST_SECONDS
         while True:

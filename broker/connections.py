@@ -29,7 +29,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 from broker.addresses import parse_address
 from broker.channel_script import Run, Script, Session
@@ -171,6 +171,12 @@ class Connections:
         live.io.call_soon(lambda: self._close(live, closed.set))
         closed.wait(max(0.2, deadline - time.monotonic()))
         live.io.stop(1.0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        self.stop()
 
     def _close(self, live: Live, done: Callable[[], None]) -> None:
         live.subscriptions.close()

@@ -223,6 +223,17 @@ def depth(connections: Connections, queues: Iterable[str]) -> dict[str, int | No
     return connections.run(partial(_depth, list(queues)), DECLARE_SECONDS)
 
 
+def delete(connections: Connections, queues: Iterable[str]) -> None:
+    """Delete queues with all they hold. For what made them for a while (a demo, a benchmark)."""
+    connections.run(partial(_delete, list(queues)), DECLARE_SECONDS)
+
+
+def _delete(queues: list[str], session: Session) -> Script[None]:
+    channel = yield from session.channel()
+    for name in queues:
+        yield partial(channel.queue_delete, queue=name)
+
+
 def _declare(topology: Topology, session: Session) -> Script[None]:
     channel = yield from session.channel()
     for thing in topology.things:

@@ -64,6 +64,9 @@ COMPLAIN_EVERY_SECONDS: Final = 60.0
 class Deferral(MiddlewareError, RateLimitExceeded):
     """The message is not processed now. Dramatiq logs it at DEBUG, as it does any exceeded rate limit."""
 
+    def __init__(self, why: str) -> None:
+        super().__init__(why)  # type: ignore[no-untyped-call]  # Dramatiq's
+
 
 class RateLimit(Middleware):
     """Asks admission before each send. One object a process; its hooks run on worker threads."""

@@ -21,5 +21,7 @@ class ConfirmedRetries(Retries):
     ) -> None:
         if exception is None or getattr(message, "job", None) is not None:
             return
-        super().after_process_message(broker, message, result=result, exception=exception)
+        super().after_process_message(  # type: ignore[no-untyped-call]  # Dramatiq's
+            broker, message, result=result, exception=exception
+        )
         message.done()

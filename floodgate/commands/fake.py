@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from broker.errors import SettingsError
+
 
 def fake_telegram(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -15,6 +17,9 @@ def fake_telegram(
 
     Example: floodgate fake-telegram --port 8081
     """
-    from fake_telegram.__main__ import run
+    from fake_telegram.server import run
 
-    run(host=host, port=port)
+    try:
+        run(ready=lambda line: print(line, flush=True), host=host, port=port)
+    except OSError as error:
+        raise SettingsError(f"Cannot listen on {host}:{port}: {error.strerror}. Choose another --port.") from None

@@ -1,0 +1,71 @@
+"""Looking at a queue without taking from it: read by ``basic.get`` on a channel that is closed without an answer.
+
+Closing puts everything back to its place. A look counts as a delivery, which is why dead-letter queues have no limit.
+While one looks, what he has read is hidden from the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from pika.spec import Basic
+
+from broker.channel_script import ChannelRefusedError, Script, Session
+from broker.connections import Connections
+
+BROWSE_SECONDS: Final = 120.0  # bound on one look; 100,000 messages take about 20 s
+_NOT_FOUND: Final = 404
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A message as it lies in its queue."""
+
+    message_id: str | None
+    headers: Mapping[str, Any]
+    body: bytes
+
+
+def browse(connections: Connections, queue: str, limit: int) -> list[Seen]:
+    """The first ``limit`` messages of a queue, which stay there; none if there is no such queue.
+
+    Raises:
+        RabbitMQUnreachableError: there is no server to ask.
+    """
+    return connections.run(partial(_browse, queue, limit), BROWSE_SECONDS)
+
+
+def _browse(queue: str, limit: int, session: Session) -> Script[list[Seen]]:
+    getter = _Getter((yield from session.channel()), queue)
+    seen: list[Seen] = []
+    try:
+        while len(seen) < limit and (one := (yield getter.get)) is not None:
+            seen.append(one)
+    except ChannelRefusedError as refusal:
+        if refusal.code != _NOT_FOUND:
+            raise
+    return seen
+
+
+class _Getter:
+    """``basic.get`` with one callback for both its answers; pika gives "empty" to nobody."""
+
+    def __init__(self, channel: Any, queue: str) -> None:
+        self._channel = channel
+        self._queue = queue
+        self._callback: Callable[[Seen | None], None] | None = None
+        channel.add_callback(lambda _: self._answer(None), [Basic.GetEmpty], one_shot=False)
+
+    def get(self, *, callback: Callable[[Seen | None], None]) -> None:
+        self._callback = callback
+        self._channel.basic_get(self._queue, self._on_message)
+
+    def _on_message(self, _channel: Any, _method: Any, properties: Any, body: bytes) -> None:
+        self._answer(Seen(properties.message_id, properties.headers or {}, body))
+
+    def _answer(self, seen: Seen | None) -> None:
+        if self._callback is not None:
+            self._callback(seen)
