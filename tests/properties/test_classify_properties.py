@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from datetime import timedelta
 from typing import get_args
@@ -112,9 +111,3 @@ def test_retries_end_and_delays_are_bounded(attempts: int, draw: float, outcome:
         assert attempts + 1 < settings.max_attempts or (isinstance(outcome, Retry) and outcome.surely_not_sent)
     too_late = int(settings.max_age_seconds * 1000)
     assert isinstance(next_step(job, outcome, settings, too_late, lambda: draw), Failed)
-
-
-def test_outcomes_are_values() -> None:
-    for outcome in get_args(Outcome):
-        assert dataclasses.is_dataclass(outcome)
-        assert outcome.__dataclass_params__.frozen

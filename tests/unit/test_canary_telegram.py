@@ -1,0 +1,37 @@
+"""Names and habits of python-telegram-bot and aiohttp that are not promised and that we lean on.
+
+When one of these fails after an upgrade, read the module named in the assertion before anything else.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import aiohttp.client
+import telegram
+from telegram.request import BaseRequest, RequestData
+
+HINT = "python-telegram-bot changed: see SendingBot in actors/sessions.py"
+
+
+def test_a_bot_makes_every_call_through_do_post() -> None:
+    parameters = list(inspect.signature(telegram.Bot._do_post).parameters)
+    timeouts = ["read_timeout", "write_timeout", "connect_timeout", "pool_timeout"]
+    assert parameters == ["self", "endpoint", "data", *timeouts], HINT
+    assert "_do_post(" in inspect.getsource(telegram.Bot._post), HINT
+
+
+def test_a_bot_logs_its_url_through_a_class_attribute_that_we_replace() -> None:
+    assert "self._LOGGER.debug" in inspect.getsource(telegram.Bot.__init__), HINT
+    assert telegram.Bot._LOGGER.name == "telegram.Bot", HINT
+
+
+def test_a_request_hands_our_errors_through_and_parses_by_the_method_that_we_override() -> None:
+    wrapper = inspect.getsource(BaseRequest._request_wrapper)
+    assert "except TelegramError:\n            raise" in wrapper, HINT
+    assert "self.parse_json_payload(" in inspect.getsource(BaseRequest.post), HINT
+    assert RequestData().contains_files is False
+
+
+def test_aiohttp_sends_no_post_again_by_itself() -> None:
+    assert "POST" not in aiohttp.client.IDEMPOTENT_METHODS, "aiohttp changed: see actors/request.py"
