@@ -25,7 +25,8 @@
     ├── StateError
     │   ├── StateUnavailableError    the state store is down, locked, read-only or full
     │   └── StateSchemaError         the state store was written by another version
-    └── NotSettledError          a result was asked for that is not there yet
+    ├── NotSettledError          a result was asked for that is not there yet
+    └── DeadLetteredError        a result was asked for of a job that will not be sent
 
 A message is one sentence that says what is wrong and one that says what to do. Data travels on the exception.
 """
@@ -160,3 +161,12 @@ class StateSchemaError(StateError):
 
 class NotSettledError(FloodgateError):
     """The job has not ended within the time asked for. It is still safe."""
+
+
+class DeadLetteredError(FloodgateError):
+    """The job will not be sent, for ``reason``. An operator can look at it and replay it."""
+
+    def __init__(self, job_id: str, reason: str) -> None:
+        self.job_id = job_id
+        self.reason = reason
+        super().__init__(f"Job {job_id} was not sent: {reason}. `floodgate dead-letters` shows it and can replay it.")

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
 from concurrent.futures import Future
+from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+from broker.admission.contract import Record
+from broker.admission.stores import open_store
 from broker.connections import Connections
 from broker.errors import RabbitMQError, UnroutableError
 from broker.job import Job
@@ -16,6 +20,7 @@ from broker.settings import DEFAULT_BOT, Settings, load_settings
 from producer.bot_api import BotApi
 from producer.core import Composer, as_job
 from producer.flight import Flight, Outcomes
+from producer.ledger import Ledger, ended, pauses, result_of
 from producer.outlet import Outlet
 
 
@@ -39,6 +44,7 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         settings = settings or load_settings()
         self._window = settings.publish_window
         self._composer = Composer(settings, bot)
+        self._ledger = Ledger(partial(open_store, settings), bot)
         self._outlet = Outlet(self._composer, connections or Connections(settings, "client"), owned=connections is None)
 
     def job(self, method: str, /, **given: Any) -> Job:
@@ -65,7 +71,8 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
             RabbitMQUnreachableError: no configured address answered in time.
             PublishError: RabbitMQ did not take the job; its leaves say why, and what is known.
         """
-        publication = await self._publication(job)
+        publication = self._composer.publication(as_job(job))
+        await self._open(job.bot)
         try:
             await self._publish(publication)
         except UnroutableError:
@@ -96,7 +103,8 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         flight = Flight(self._window)
         try:
             async for job in _each(jobs):
-                if flight.board(job, await self._publication(job)):
+                await self._open(as_job(job).bot)
+                if flight.board(job, self._composer.publication(job)):
                     await self._leave(flight)
                     async for landed in _land(flight):
                         yield landed
@@ -113,9 +121,33 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         if flight.fault:
             raise flight.error(flight.fault) from flight.fault
 
+    async def status(self, job: Job | str) -> Record | None:
+        """Where a job stands: waiting, sending, sent or dead; None when no worker has come to it yet, or it is so
+        long ago that it is forgotten. An id is looked for among the jobs of the client's own bot.
+
+        Raises:
+            StateUnavailableError: the state store cannot answer.
+        """
+        return await asyncio.to_thread(self._ledger.look, job)
+
+    async def result(self, job: Job | str, *, timeout: timedelta | float = 30) -> Any:
+        """Telegram's own result, as JSON values. Waits for it up to ``timeout``; a number is seconds.
+
+        Raises:
+            DeadLetteredError: the job will not be sent; says why.
+            NotSettledError: it has not ended in time. It is safe.
+            StateUnavailableError: the state store cannot answer.
+        """
+        for pause in pauses(timeout):
+            if ended(record := await self.status(job)):
+                return result_of(job, record)
+            await asyncio.sleep(pause)
+        return result_of(job, await self.status(job))
+
     async def close(self) -> None:
         """Release the connection. Safe to call twice, and unused."""
         await asyncio.to_thread(self._outlet.close)
+        await asyncio.to_thread(self._ledger.close)
 
     async def __aenter__(self) -> Self:
         return self
@@ -125,11 +157,9 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
     ) -> None:
         await self.close()
 
-    async def _publication(self, job: Job) -> Publication:
-        publication = self._composer.publication(as_job(job))
-        if not self._outlet.ready(job.bot):
-            await asyncio.to_thread(self._outlet.open, job.bot)
-        return publication
+    async def _open(self, bot: str) -> None:
+        if not self._outlet.ready(bot):
+            await asyncio.to_thread(self._outlet.open, bot)
 
     async def _publish(self, publication: Publication) -> None:
         (fault,) = await asyncio.wrap_future(await self._submit([publication]))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+from broker.admission.contract import Record
+from broker.admission.stores import open_store
 from broker.connections import Connections
 from broker.errors import RabbitMQError, UnroutableError
 from broker.job import Job
@@ -14,6 +19,7 @@ from broker.settings import DEFAULT_BOT, Settings, load_settings
 from producer.bot_api import BotApi
 from producer.core import Composer, as_job
 from producer.flight import Flight
+from producer.ledger import Ledger, ended, pauses, result_of
 from producer.outlet import Outlet
 
 
@@ -37,6 +43,7 @@ class Client(BotApi[Job]):
         settings = settings or load_settings()
         self._window = settings.publish_window
         self._composer = Composer(settings, bot)
+        self._ledger = Ledger(partial(open_store, settings), bot)
         self._outlet = Outlet(self._composer, connections or Connections(settings, "client"), owned=connections is None)
 
     def job(self, method: str, /, **given: Any) -> Job:
@@ -105,9 +112,33 @@ class Client(BotApi[Job]):
         if flight.fault:
             raise flight.error(flight.fault) from flight.fault
 
+    def status(self, job: Job | str) -> Record | None:
+        """Where a job stands: waiting, sending, sent or dead; None when no worker has come to it yet, or it is so
+        long ago that it is forgotten. An id is looked for among the jobs of the client's own bot.
+
+        Raises:
+            StateUnavailableError: the state store cannot answer.
+        """
+        return self._ledger.look(job)
+
+    def result(self, job: Job | str, *, timeout: timedelta | float = 30) -> Any:
+        """Telegram's own result, as JSON values. Waits for it up to ``timeout``; a number is seconds.
+
+        Raises:
+            DeadLetteredError: the job will not be sent; says why.
+            NotSettledError: it has not ended in time. It is safe.
+            StateUnavailableError: the state store cannot answer.
+        """
+        for pause in pauses(timeout):
+            if ended(record := self.status(job)):
+                return result_of(job, record)
+            time.sleep(pause)
+        return result_of(job, self.status(job))
+
     def close(self) -> None:
         """Release the connection. Safe to call twice, and unused."""
         self._outlet.close()
+        self._ledger.close()
 
     def __enter__(self) -> Self:
         return self
