@@ -26,7 +26,7 @@ HI = {"chat_id": 42, "text": "hi"}
 
 
 def settings(**given: Any) -> Settings:
-    return Settings(_env_file=None, **given)  # type: ignore[call-arg]
+    return Settings(_env_file=None, **given)
 
 
 def composer(**given: Any) -> Composer:

@@ -1,0 +1,391 @@
+"""The clients on a real RabbitMQ: what lies on the server afterwards, and what the caller is told when it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pika
+import pytest
+
+from broker import topology
+from broker.connections import Connections
+from broker.errors import (
+    ClosedError,
+    EnqueueManyError,
+    InvalidParamsError,
+    RabbitMQUnreachableError,
+    UnroutableError,
+)
+from broker.job import Job, Priority, decode_job
+from broker.settings import Settings
+from producer.async_client import AsyncClient
+from producer.client import Client
+from tests.services import Vhost
+
+PARTITIONS = 2
+
+
+@pytest.fixture
+def settings(vhost: Vhost) -> Settings:
+    return Settings(_env_file=None, rabbitmq_url=vhost.url, partitions=PARTITIONS)
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Client]:
+    with Client(settings) as made:
+        yield made
+
+
+@pytest.fixture
+def server(vhost: Vhost) -> Iterator[Server]:
+    with pika.BlockingConnection(pika.URLParameters(vhost.url)) as connection:
+        yield Server(connection.channel())
+
+
+class Server:
+    """What lies in the queues, seen with plain pika."""
+
+    def __init__(self, channel: Any) -> None:
+        self.channel = channel
+
+    def take_all(self, queue: str) -> list[tuple[Any, Any, bytes]]:
+        """A queue with a single active consumer answers no ``basic.get``, so it is consumed."""
+        count, taken = self.depth(queue), []
+        for message in self.channel.consume(queue, auto_ack=True, inactivity_timeout=5) if count else ():
+            taken.append(message)
+            if len(taken) == count:
+                break
+        self.channel.cancel()
+        return taken
+
+    def jobs(self, queue: str) -> list[Job]:
+        return [decode_job(body) for _, _, body in self.take_all(queue)]
+
+    def count(self, priority: Priority = Priority.INTERACTIVE, bot: str = "default") -> int:
+        return sum(self.depth(queue) for queue in queues(priority, bot))
+
+    def depth(self, queue: str) -> int:
+        return int(self.channel.queue_declare(queue, passive=True).method.message_count)
+
+
+def queues(priority: Priority, bot: str = "default") -> list[str]:
+    return [topology.send_queue(bot, priority, n) for n in range(PARTITIONS)]
+
+
+def home(job: Job) -> str:
+    return topology.send_queue(job.bot, job.priority, job.partition(PARTITIONS))
+
+
+def bulk(client: Client | AsyncClient, count: int) -> Iterator[Job]:
+    return (client.job("sendMessage", chat_id=n + 1, text=f"news {n}", priority="bulk") for n in range(count))
+
+
+def until(happened: Callable[[], bool], seconds: float = 10) -> None:
+    """Bounded; RabbitMQ has no event for "a queue holds a message" that would not take it."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def test_a_job_lies_persistent_in_its_chats_queue_when_the_call_returns(client: Client, server: Server) -> None:
+    job = client.send_message(42, "hi", parse_mode="HTML")
+    ((method, properties, body),) = server.take_all(home(job))
+    assert decode_job(body) == job
+    assert job.params == {"chat_id": 42, "text": "hi", "parse_mode": "HTML"}
+    assert (properties.delivery_mode, properties.message_id, properties.priority) == (2, job.id, 4)
+    assert properties.content_type == "application/json"
+    assert method.redelivered is False
+
+
+def test_jobs_of_one_chat_lie_in_the_order_of_the_calls(client: Client, server: Server) -> None:
+    sent = [client.send_message(42, f"{n}") for n in range(20)]
+    assert server.jobs(home(sent[0])) == sent
+
+
+def test_interactive_and_bulk_jobs_and_bots_have_queues_of_their_own(client: Client, server: Server) -> None:
+    client.send_message(42, "now")
+    client.call("sendMessage", chat_id=42, text="some time", priority="bulk")
+    client.send_message(42, "from another", bot="news")
+    assert [server.count(), server.count(Priority.BULK), server.count(bot="news")] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("when", [{"delay": 0.5}, {"delay": timedelta(seconds=0.5)}, {"at": timedelta(seconds=0.5)}])
+def test_a_job_ahead_of_its_time_comes_to_its_queue_when_due(
+    client: Client, server: Server, when: dict[str, Any]
+) -> None:
+    client.send_message(1, "warm up")  # so that declaring does not count
+    if "at" in when:
+        when = {"at": datetime.now(UTC) + when["at"]}
+    began = time.monotonic()
+    job = client.send_message(42, "later", priority="bulk", **when)
+    assert server.depth(home(job)) == 0
+    until(lambda: server.depth(home(job)) == 1)
+    assert 0.45 <= time.monotonic() - began < 3
+    assert server.jobs(home(job)) == [job]
+
+
+def test_many_jobs_are_all_there_in_order(client: Client, server: Server) -> None:
+    sent = list(bulk(client, 3000))
+    assert client.enqueue_many(iter(sent)) == 3000
+    lying = {queue: server.jobs(queue) for queue in queues(Priority.BULK)}
+    assert lying == {queue: [job for job in sent if home(job) == queue] for queue in lying}
+
+
+def test_each_job_is_given_back_once_it_is_safe(client: Client, server: Server) -> None:
+    sent = list(bulk(client, 250))
+    assert list(client.enqueue_each(sent)) == sent
+    assert server.count(Priority.BULK) == 250
+
+
+def test_a_slow_iterable_does_not_keep_a_job_waiting_for_company(client: Client, server: Server) -> None:
+    client.send_message(1, "warm up")
+    go_on = threading.Event()
+
+    def slowly() -> Iterator[Job]:
+        yield client.job("sendMessage", chat_id=1, text="first", priority="bulk")
+        assert go_on.wait(10)
+        yield client.job("sendMessage", chat_id=1, text="second", priority="bulk")
+
+    waiting = threading.Thread(target=client.enqueue_many, args=(slowly(),))
+    waiting.start()
+    until(lambda: server.count(Priority.BULK) == 1)
+    go_on.set()
+    waiting.join(10)
+    assert server.count(Priority.BULK) == 2
+
+
+def test_an_iterable_that_raises_leaves_what_it_gave_before_safe_and_says_how_many(
+    client: Client, server: Server
+) -> None:
+    def faulty() -> Iterator[Job]:
+        yield from bulk(client, 137)
+        client.job("sendMessage", chat_id=1, text="")
+
+    with pytest.raises(EnqueueManyError, match="137 jobs are safe, 0 are not known to be") as caught:
+        client.enqueue_many(faulty())
+    assert isinstance(caught.value.__cause__, InvalidParamsError)
+    assert (caught.value.accepted, caught.value.failed, caught.value.job_ids) == (137, 0, ())
+    assert server.count(Priority.BULK) == 137
+
+
+def test_what_is_no_job_ends_enqueue_many_with_a_sentence(client: Client, server: Server) -> None:
+    with pytest.raises(EnqueueManyError, match=r"This is a dict, not a job: make one with client\.job"):
+        client.enqueue_many([*bulk(client, 3), {"chat_id": 1}])
+    assert server.count(Priority.BULK) == 3
+
+
+def test_a_queue_that_goes_missing_in_the_middle_is_told_with_the_ids_and_all_others_are_safe(
+    client: Client, server: Server
+) -> None:
+    missing = queues(Priority.BULK)[0]
+    taken: list[Job] = []
+
+    def deleting() -> Iterator[Job]:
+        for job in bulk(client, 100_000):
+            taken.append(job)
+            yield job
+            if len(taken) == 1000:
+                server.channel.queue_delete(missing)
+
+    with pytest.raises(EnqueueManyError, match=f"No queue '{missing}'") as caught:
+        client.enqueue_many(deleting())
+    error = caught.value
+    assert isinstance(error.__cause__, UnroutableError)
+    assert error.accepted + error.failed == len(taken) < 100_000
+    assert 0 < error.failed == len(error.job_ids)
+    refused = set(error.job_ids)
+    assert server.jobs(queues(Priority.BULK)[1]) == [
+        job for job in taken if home(job) != missing and job.id not in refused
+    ]
+
+
+def test_a_queue_deleted_under_a_long_lived_client_is_made_again(client: Client, server: Server) -> None:
+    job = client.send_message(42, "one")
+    server.channel.queue_delete(home(job))
+    again = client.send_message(42, "two")
+    assert server.jobs(home(job)) == [again]
+
+
+def test_a_job_enqueued_again_has_the_same_id_on_the_server(client: Client, server: Server) -> None:
+    job = client.send_message(42, "hi")
+    client.enqueue(job)
+    assert [each.id for each in server.jobs(home(job))] == [job.id, job.id]
+
+
+def test_what_is_wrong_is_told_before_a_connection_is_opened() -> None:
+    settings = Settings(_env_file=None, rabbitmq_url="amqp://127.0.0.1:1/")
+    with Client(settings) as client, pytest.raises(InvalidParamsError, match="text is empty"):
+        client.send_message(42, "")
+
+
+def test_an_unreachable_server_is_one_sentence_without_the_password() -> None:
+    settings = Settings(_env_file=None, rabbitmq_url="amqp://me:hunter2@127.0.0.1:1/")
+    with Client(settings) as client, pytest.raises(RabbitMQUnreachableError, match=r"127\.0\.0\.1:1") as caught:
+        client.send_message(42, "hi")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_client_can_be_closed_twice_and_unused_and_says_so_when_used_after(settings: Settings) -> None:
+    unused, used = Client(settings), Client(settings)
+    used.send_message(42, "hi")
+    for client in (unused, unused, used, used):
+        client.close()
+    for client in (unused, used):
+        with pytest.raises(ClosedError, match="Make another"):
+            client.send_message(42, "hi")
+
+
+def test_shared_connections_stay_open_when_a_client_closes(settings: Settings, server: Server) -> None:
+    connections = Connections(settings, "test")
+    for _ in range(2):
+        with Client(settings, connections=connections) as client:
+            client.send_message(42, "hi")
+    connections.stop()
+    assert server.count() == 2
+
+
+def test_threads_share_a_client(client: Client, server: Server) -> None:
+    start = threading.Barrier(8)
+
+    def enqueue() -> None:
+        start.wait(10)
+        for n in range(25):
+            client.send_message(n + 1, "hi")
+
+    threads = [threading.Thread(target=enqueue) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert server.count() == 200
+
+
+def test_eight_forked_children_enqueue_at_once_with_the_client_of_their_parent(client: Client, server: Server) -> None:
+    client.send_message(1, "from the parent, before")
+    fork = multiprocessing.get_context("fork")
+    start = fork.Barrier(8)
+
+    def child() -> None:
+        start.wait(10)
+        for n in range(10):
+            client.send_message(n + 1, "from a child")
+
+    children = [fork.Process(target=child) for _ in range(8)]
+    for process in children:
+        process.start()
+    for process in children:
+        process.join(30)
+    assert [process.exitcode for process in children] == [0] * 8
+    client.send_message(1, "from the parent, after")
+    assert server.count() == 82
+
+
+def test_a_program_that_enqueues_and_returns_from_main_ends_at_once_with_all_of_it_safe(
+    vhost: Vhost, server: Server
+) -> None:
+    program = """
+        import time
+        from floodgate import Client
+        client = Client()
+        client.enqueue_many(client.job("sendMessage", chat_id=n + 1, text="hi") for n in range(500))
+        print(time.time())
+    """
+    ran = run(program, vhost)
+    ended = time.time()
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ended - float(ran.stdout) < 2
+    assert server.count() == 500
+
+
+def test_a_program_that_cannot_enqueue_ends_with_the_exception(vhost: Vhost) -> None:
+    program = """
+        from floodgate import Client
+        Client().send_message(42, "hi")
+    """
+    ran = run(program, vhost, url="amqp://127.0.0.1:1/")
+    assert ran.returncode == 1
+    assert "RabbitMQUnreachableError" in ran.stderr
+
+
+def run(program: str, vhost: Vhost, *, url: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env={"FLOODGATE_RABBITMQ_URL": url or vhost.url, "FLOODGATE_PARTITIONS": str(PARTITIONS), "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_async_client_does_the_same(settings: Settings, server: Server) -> None:
+    async def main() -> Job:
+        async with AsyncClient(settings) as client:
+            await asyncio.gather(*(client.send_message(n + 1, "hi") for n in range(300)))
+            assert await client.enqueue_many(bulk(client, 1500)) == 1500
+            return await client.send_message(42, "later", delay=0.25, bot="news")
+
+    job = asyncio.run(main())
+    assert (server.count(), server.count(Priority.BULK)) == (300, 1500)
+    until(lambda: server.depth(home(job)) == 1)
+
+
+def test_the_async_client_takes_async_iterables_and_tells_where_one_broke(settings: Settings, server: Server) -> None:
+    async def faulty(client: AsyncClient) -> AsyncIterator[Job]:
+        for job in bulk(client, 30):
+            yield job
+        raise LookupError("the database went away")
+
+    async def main() -> None:
+        async with AsyncClient(settings) as client:
+            await client.enqueue_many(faulty(client))
+
+    with pytest.raises(EnqueueManyError, match=r"30 jobs are safe, .* the database went away") as caught:
+        asyncio.run(main())
+    assert isinstance(caught.value.__cause__, LookupError)
+    assert server.count(Priority.BULK) == 30
+
+
+def test_the_event_loop_goes_on_while_the_async_client_waits_for_room(vhost: Vhost) -> None:
+    narrow = Settings(_env_file=None, rabbitmq_url=vhost.url, partitions=PARTITIONS, publish_window=4)
+    longest = 0.0
+
+    async def heartbeat() -> None:
+        nonlocal longest
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.005)
+            longest = max(longest, time.monotonic() - before)
+
+    async def main() -> None:
+        async with AsyncClient(narrow) as client:
+            beating = asyncio.create_task(heartbeat())
+            await asyncio.gather(*(client.send_message(n + 1, "hi") for n in range(300)))
+            beating.cancel()
+
+    asyncio.run(main())
+    assert 0 < longest < 0.5
+
+
+def test_a_cancelled_caller_does_no_harm_to_the_others(settings: Settings, server: Server) -> None:
+    async def main() -> None:
+        async with AsyncClient(settings) as client:
+            await client.send_message(1, "warm up")
+            tasks = [asyncio.create_task(client.send_message(n + 1, "hi")) for n in range(50)]
+            await asyncio.sleep(0)
+            tasks[0].cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert [type(result) for result in results[1:]] == [Job] * 49
+
+    asyncio.run(main())
+    assert 50 <= server.count() <= 51
