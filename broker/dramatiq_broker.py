@@ -54,7 +54,7 @@ class FloodgateBroker(Broker):
     """
 
     def __init__(self, settings: Settings | None = None, *, middleware: list[Middleware] | None = None) -> None:
-        super().__init__(middleware=default_middleware() if middleware is None else middleware)
+        super().__init__(middleware=[])
         self.queues: set[str] = set()
         self.stopping = threading.Event()
         self.worker_id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -63,6 +63,8 @@ class FloodgateBroker(Broker):
         self._admission: Admission | None = None
         self._consumers: dict[str, QueueConsumer] = {}
         self._lock = threading.Lock()  # guards the lazily made fields above
+        for each in default_middleware() if middleware is None else middleware:
+            self.add_middleware(each)
 
     @property
     def settings(self) -> Settings:

@@ -61,7 +61,7 @@ SUSPEND_AT_MOST_SECONDS: Final = 60.0
 COMPLAIN_EVERY_SECONDS: Final = 60.0
 
 
-class Deferral(MiddlewareError, RateLimitExceeded):
+class Deferral(MiddlewareError, RateLimitExceeded):  # noqa: N818  # a word for what it is: no error
     """The message is not processed now. Dramatiq logs it at DEBUG, as it does any exceeded rate limit."""
 
     def __init__(self, why: str) -> None:
