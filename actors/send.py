@@ -8,6 +8,7 @@ whose hooks open and close it with the worker.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from datetime import timedelta
 from typing import Any
 
@@ -17,7 +18,7 @@ from dramatiq.broker import Broker
 from dramatiq.middleware import CurrentMessage, Middleware
 
 from actors.answers import Answer, Break
-from actors.classify import Call, classify
+from actors.classify import call_of, classify
 from actors.outcomes import Outcome
 from actors.sessions import BotSessions
 from actors.settle import Settler
@@ -52,11 +53,12 @@ class Sender(Middleware):
         if job is None or permit is None or self._settler is None:
             message.give_back()
             return
-        self._settler.settle(message, job, self._outcome(job, permit))
+        self._settler.settle(message, job, self._outcome(job, permit, message.uncertain))
 
-    def _outcome(self, job: Job, permit: Go) -> Outcome:
+    def _outcome(self, job: Job, permit: Go, uncertain: bool) -> Outcome:
+        call = call_of(job)
         answer = _event_loop().run_coroutine(self._call(job, permit))
-        return classify(answer, Call(job.method, repeated=job.attempts > 0))
+        return classify(answer, dataclasses.replace(call, repeated=call.repeated or uncertain))
 
     async def _call(self, job: Job, permit: Go) -> Answer:
         assert self._sessions is not None

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, assert_never
 
-from actors.backoff import next_step
+from actors.backoff import counted, next_step
 from actors.outcomes import (
     BotFailed,
     Done,
@@ -100,7 +100,7 @@ class Settler:
             self._bury(message, job, ask, step.reason, step.description)
             return
         logger.info("job %s: %s; again in %.1f s", job.id, outcome.reason, step.delay.total_seconds())
-        self._later(message, job.model_copy(update={"attempts": job.attempts + 1}), ask, step.delay, step.charged)
+        self._later(message, counted(job, outcome), ask, step.delay, step.charged)
 
     def _later(self, message: DeliveredMessage, job: Job, ask: Ask, delay: timedelta, charged: bool) -> None:
         self._record(message, ask, contract.Retrying(delay, charged))

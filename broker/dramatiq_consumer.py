@@ -54,6 +54,7 @@ class DeliveredMessage(MessageProxy):
         self.job = job
         self.ask: Ask | None = None
         self.permit: Go | None = None
+        self.uncertain = False  # an earlier call for this job may have acted
         self.disposition = Disposition.OPEN
 
     def done(self) -> None:

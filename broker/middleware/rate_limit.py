@@ -111,7 +111,7 @@ class RateLimit(Middleware):
                     raise Deferral("ended before")
                 case Unknown(age=age):
                     self._question(broker, message, ask, job, age)
-                    fresh = True
+                    message.uncertain = fresh = True
                 case Wait(scope=Scope.CHAT, delay=delay) if delay > SHORT_WAIT:
                     self._park(broker, message, delay)
                 case Wait():
