@@ -168,9 +168,10 @@ class FakeTelegramThread:
         """
         if self._thread is not None:
             return
+        fake = FakeTelegram(**self._settings)
         self._ready.clear()
         self._failure = None
-        self._thread = threading.Thread(target=self._work, name="fake-telegram", daemon=True)
+        self._thread = threading.Thread(target=self._work, args=(fake,), name="fake-telegram", daemon=True)
         self._thread.start()
         if not self._ready.wait(START_TIMEOUT_SECONDS):
             raise TimeoutError(f"The fake Telegram was not ready in {START_TIMEOUT_SECONDS:.0f} s.")
@@ -188,16 +189,15 @@ class FakeTelegramThread:
         thread.join(START_TIMEOUT_SECONDS)
         self._url = ""
 
-    def _work(self) -> None:
+    def _work(self, fake: FakeTelegram) -> None:
         try:
-            asyncio.run(self._serve())
+            asyncio.run(self._serve(fake))
         except OSError as error:
             self._failure = error
         finally:
             self._ready.set()
 
-    async def _serve(self) -> None:
-        fake = FakeTelegram(**self._settings)
+    async def _serve(self, fake: FakeTelegram) -> None:
         self._loop, self._ending = asyncio.get_running_loop(), asyncio.Event()
         await fake.start()
         self._url = fake.url

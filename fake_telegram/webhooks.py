@@ -133,7 +133,9 @@ class WebhookSender:
         try:
             async with (
                 self._connections,
-                session.post(self._webhook.url, json=update.as_json(), headers=headers) as response,
+                session.post(
+                    self._webhook.url, json=update.as_json(), headers=headers, allow_redirects=False
+                ) as response,
             ):
                 body = await _start_of(response)
                 _check(response)

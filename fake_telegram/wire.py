@@ -13,7 +13,8 @@ from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import unquote
 
-from aiohttp import web
+from aiohttp import ClientPayloadError, web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
@@ -85,6 +86,7 @@ class Wire:
         return await self._answer(request, call)
 
     async def _answer(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
+        arrivals = self._exchange.arrivals  # a reset meanwhile starts another record, which this call is not in
         arrival = self._exchange.arrive(call.bot_id, call.method, call.source, call.params.get("chat_id"))
         code: int | None = None
         try:
@@ -96,7 +98,7 @@ class Wire:
                 return _response(reply)
             return await self._hang_up(request, reply.ending)
         finally:
-            self._exchange.arrivals.close(arrival, code)
+            arrivals.close(arrival, code)
 
     async def _perform(self, call: Call, arrival: Arrival) -> Reply:
         if call.method in WAITING:
@@ -165,7 +167,7 @@ def _query(query: str) -> dict[str, Any]:
 async def _read_multipart(request: web.BaseRequest) -> tuple[dict[str, Any], dict[str, Upload]]:
     try:
         form = await request.post()
-    except (ValueError, AssertionError, RuntimeError) as error:
+    except (ValueError, AssertionError, HttpProcessingError, ClientPayloadError) as error:
         raise bad_request("can't parse multipart form") from error
     params: dict[str, Any] = {}
     uploads: dict[str, Upload] = {}

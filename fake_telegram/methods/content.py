@@ -51,7 +51,7 @@ def contact(world: World, call: Call) -> dict[str, Any]:
 
 
 def poll(world: World, call: Call) -> dict[str, Any]:
-    options = [_poll_option(option) for option in call.array("options", "String as options")]
+    options = [_poll_option(n, option) for n, option in enumerate(call.array("options", "String as options"))]
     if len(options) < 1:
         raise bad_request("poll must have at least 1 option")
     if len(options) > _MOST_POLL_OPTIONS:
@@ -71,15 +71,17 @@ def poll(world: World, call: Call) -> dict[str, Any]:
             "is_anonymous": not call.has("is_anonymous") or call.flag("is_anonymous"),
             "type": kind,
             "allows_multiple_answers": call.flag("allows_multiple_answers"),
+            "allows_revoting": kind == "regular",
+            "members_only": call.flag("members_only"),
         }
     }
 
 
-def _poll_option(option: Any) -> dict[str, Any]:
+def _poll_option(number: int, option: Any) -> dict[str, Any]:
     value = option.get("text") if isinstance(option, dict) else option
     if not isinstance(value, str) or not value:
         raise bad_request("expected an option to be of type String")
-    return {"text": value, "voter_count": 0}
+    return {"persistent_id": str(number), "text": value, "voter_count": 0}
 
 
 def dice(world: World, call: Call) -> dict[str, Any]:

@@ -72,6 +72,9 @@ STICKER: Final = MediaKind(
     ("emoji",),
     captioned=False,
 )
+LIVE_PHOTO: Final = MediaKind(
+    "LivePhoto", "live_photo", "live.mp4", "video/mp4", _SIZED, ("duration", "width", "height")
+)
 _IN_ALBUMS: Final = {kind.field: kind for kind in (PHOTO, VIDEO, AUDIO, DOCUMENT)}
 _IN_EDITS: Final = {**_IN_ALBUMS, ANIMATION.field: ANIMATION}
 
@@ -116,8 +119,8 @@ def paid(world: World, call: Call) -> dict[str, Any]:
 
 
 def _paid_item(world: World, call: Call, item: Any) -> dict[str, Any]:
-    kinds = {PHOTO.field: PHOTO, VIDEO.field: VIDEO}
-    return {"type": item["type"], **input_media(world, call, item, kinds)} if isinstance(item, dict) else {}
+    fields = input_media(world, call, item, {PHOTO.field: PHOTO, VIDEO.field: VIDEO})
+    return {"type": item["type"], **fields}
 
 
 def input_media(world: World, call: Call, item: Any, kinds: dict[str, MediaKind]) -> dict[str, Any]:

@@ -15,9 +15,10 @@ approveChatJoinRequest declineChatJoinRequest setChatPhoto deleteChatPhoto setCh
 setChatStickerSet deleteChatStickerSet leaveChat closeForumTopic reopenForumTopic deleteForumTopic
 unpinAllForumTopicMessages closeGeneralForumTopic reopenGeneralForumTopic hideGeneralForumTopic
 unhideGeneralForumTopic unpinAllGeneralForumTopicMessages sendMessageDraft verifyChat
-removeChatVerification"""
+removeChatVerification setChatMemberTag deleteMessageReaction deleteAllMessageReactions approveSuggestedPost
+declineSuggestedPost readBusinessMessage"""
 
-_TOPIC_EDITS: Final = ("editForumTopic", "editGeneralForumTopic")
+_EDITS: Final = ("editForumTopic", "editGeneralForumTopic")
 
 _OF_THE_BOT: Final = """logOut close setMyDefaultAdministratorRights setMyProfilePhoto removeMyProfilePhoto
 setUserEmojiStatus refundStarPayment setPassportDataErrors"""
@@ -34,6 +35,7 @@ def _of_the_bot(world: World, call: Call) -> bool:
 
 METHODS: Final = (
     *(Method(name, _in_a_chat, Effect.ACTION) for name in _IN_A_CHAT.split()),
-    *(Method(name, _in_a_chat, Effect.EDIT) for name in _TOPIC_EDITS),
+    *(Method(name, _in_a_chat, Effect.EDIT) for name in _EDITS),
+    Method("sendGift", _of_the_bot, Effect.MESSAGE),
     *(Method(name, _of_the_bot) for name in _OF_THE_BOT.split()),
 )

@@ -117,6 +117,7 @@ METHODS: Final = (
             media.VOICE,
             media.VIDEO_NOTE,
             media.STICKER,
+            media.LIVE_PHOTO,
         )
     ),
     Method("sendMediaGroup", _send_album, Effect.MESSAGE, counted_by="media", can_pay=True),
