@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import os
 import threading
 import time
@@ -36,7 +37,7 @@ from broker.channel_script import Run, Script, Session
 from broker.consumer import MOST_SUBSCRIPTIONS, Delivery, Subscription, Subscriptions
 from broker.errors import RabbitMQError, RabbitMQUnreachableError
 from broker.io_thread import IoThread
-from broker.link import Link, LinkOptions, LinkState, Waiter
+from broker.link import COMPLAIN_SECONDS, Link, LinkOptions, LinkState, Waiter
 from broker.publisher import Publisher
 from broker.settings import Settings
 from broker.topology import Topology, declare_soon
@@ -85,12 +86,16 @@ class Connections:
         Raises:
             RabbitMQUnreachableError, AccessRefusedError, UnsupportedServerError: there is no usable server.
         """
+        complained_at = -math.inf
         while True:
             try:
                 return self._wait_open()
-            except RabbitMQUnreachableError:
+            except RabbitMQUnreachableError as error:
                 if not keep_trying or self._stopped:
                     raise
+                if time.monotonic() - complained_at >= COMPLAIN_SECONDS:
+                    complained_at = time.monotonic()
+                    logger.warning("%s Trying again.", error)
 
     def _wait_open(self) -> None:
         opened: Future[None] = Future()
@@ -228,6 +233,7 @@ class Connections:
             f"floodgate {purpose} {self._role_name} {os.getpid()}",
             self._settings.heartbeat_seconds,
             self._settings.connect_timeout_seconds,
+            waited_for=purpose == "publish",
         )
 
     def _on_crash(self, error: BaseException) -> None:

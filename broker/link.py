@@ -49,12 +49,17 @@ class LinkState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LinkOptions:
-    """How a link connects. ``name`` is what RabbitMQ shows of it."""
+    """How a link connects.
+
+    ``name`` is what RabbitMQ shows of it. ``waited_for``: whoever opens it waits, and is told by an exception that the
+    first connection failed; so that is not logged besides.
+    """
 
     addresses: tuple[Address, ...]
     name: str
     heartbeat_seconds: int
     connect_timeout_seconds: float
+    waited_for: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +243,7 @@ class Link:
         elif now - self._complained_at < COMPLAIN_SECONDS:
             return
         self._complained_at = now
-        if self.ever_up or not self._waiters:  # who waits is told by an exception
+        if self.ever_up or not self._options.waited_for:
             logger.warning("%s Trying again (%s).", error, self._options.name)
 
     def _say_recovered(self) -> None:
@@ -284,11 +289,11 @@ def connect_error(address: Address, error: BaseException, timeout_seconds: float
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The innermost exception of pika's wrappings, which carry theirs in ``exceptions`` or as first
-    argument."""
+    """The innermost exception of pika's wrappings, which carry theirs in one of three places."""
     while True:
-        inner = getattr(error, "exceptions", None) or error.args
-        if not inner or not isinstance(inner[-1], BaseException):
+        places = (*getattr(error, "exceptions", ()), getattr(error, "exception", None), *error.args)
+        inner = [each for each in places if isinstance(each, BaseException)]
+        if not inner:
             return error
         error = inner[-1]
 

@@ -481,9 +481,8 @@ class Publisher:
     def _sweep(self) -> None:
         self._sweeping = False
         now = time.monotonic()
-        if self._blocked_since is not None:
-            if now - self._blocked_since >= self._blocked_seconds:
-                self._fail_late(lambda _entry: True, blocked=True)
+        if (blocked_since := self._blocked_since) is not None:
+            self._fail_late(lambda entry: now - max(entry.since, blocked_since) >= self._blocked_seconds, blocked=True)
         else:
             self._fail_late(lambda entry: now - max(entry.since, self._unblocked_at) >= self._confirm_seconds)
         if self._unconfirmed or self._outbox:

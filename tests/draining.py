@@ -1,0 +1,38 @@
+"""Taking messages out of queues by stock pika, to see what is really there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pika
+
+
+def drain(url: str, queue: str) -> list[tuple[Any, bytes]]:
+    """All messages of a queue in order, properties and body; they are gone then.
+
+    By consuming: a queue with a single active consumer refuses ``basic.get``.
+    """
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    channel = connection.channel()
+    taken: list[tuple[Any, bytes]] = []
+    while count := channel.queue_declare(queue, passive=True).method.message_count:
+        wanted = len(taken) + count
+        for method, properties, body in channel.consume(queue, inactivity_timeout=5):
+            assert method is not None, f"{queue} has {count} messages and gives {len(taken)}"
+            taken.append((properties, body))
+            channel.basic_ack(method.delivery_tag)
+            if len(taken) == wanted:
+                break
+        channel.cancel()
+    connection.close()
+    return taken
+
+
+def numbers(url: str, queue: str) -> list[int]:
+    """The number that each message's body begins with."""
+    return [int(body.split()[0]) for _, body in drain(url, queue)]
+
+
+def first_seen(found: list[int]) -> list[int]:
+    """Without repetitions: duplicates are allowed where a connection was lost, disorder is not."""
+    return list(dict.fromkeys(found))

@@ -1,0 +1,40 @@
+"""Fixtures of the tests on a real RabbitMQ.
+
+connect        makes Connections that are stopped after the test: connect(url, confirm_timeout_seconds=2)
+declared       a vhost with the topology of the bot `b`, two partitions, and the work queue `mail`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from broker import topology
+from broker.connections import Connections
+from broker.settings import Settings
+from tests.services import Vhost
+
+TOPOLOGY = topology.pipeline(["b"], 2, work_queues=["mail"])
+
+Connect = Callable[..., Connections]
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    made: list[Connections] = []
+
+    def make(url: str, **settings: Any) -> Connections:
+        made.append(Connections(Settings(rabbitmq_url=url, _env_file=None, **settings), "test"))
+        return made[-1]
+
+    yield make
+    for connections in made:
+        connections.stop(2)
+
+
+@pytest.fixture
+def declared(vhost: Vhost, connect: Connect) -> Vhost:
+    topology.declare(connect(vhost.url), TOPOLOGY)
+    return vhost

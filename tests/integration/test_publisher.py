@@ -1,0 +1,307 @@
+"""Publishing on a real server: what a message is there, and what each thing that goes wrong becomes."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pika
+import pytest
+
+from broker import topology
+from broker.connections import Connections
+from broker.errors import (
+    AccessRefusedError,
+    BlockedError,
+    ConfirmTimeoutError,
+    RabbitMQUnreachableError,
+    RejectedError,
+    UnroutableError,
+    UnsupportedServerError,
+)
+from broker.io_thread import THREAD_NAME
+from broker.publication import Publication
+from rabbitmq.node import Node
+from tests.draining import drain, first_seen, numbers
+from tests.proxy import Proxy
+from tests.services import Vhost
+from tests.waiting import until
+
+Connect = Callable[..., Connections]
+SEND = topology.send_queue("b", "bulk", 0)
+
+
+def job(n: int, queue: str = SEND, size: int = 100) -> Publication:
+    return Publication("", queue, b"%d " % n + b"x" * size, f"job-{n}")
+
+
+def io_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == THREAD_NAME]
+
+
+def test_a_message_is_persistent_and_carries_its_id_and_priority(declared: Vhost, connect: Connect) -> None:
+    headers = {"x-floodgate-reason": "expired", "x-floodgate-attempts": 3}
+    connect(declared.url).publisher.publish(Publication("", SEND, b"{}", "an-id", 9, headers))
+    [(properties, body)] = drain(declared.url, SEND)
+    assert (properties.delivery_mode, properties.priority, properties.message_id) == (2, 9, "an-id")
+    assert (properties.content_type, properties.headers, body) == ("application/json", headers, b"{}")
+
+
+def test_a_large_message_arrives_whole(declared: Vhost, connect: Connect) -> None:
+    body = bytes(range(256)) * 2048
+    connect(declared.url).publisher.publish(Publication("", SEND, body, "large"))
+    assert [received for _, received in drain(declared.url, SEND)] == [body]
+
+
+def test_a_missing_queue_fails_its_own_messages_only(declared: Vhost, connect: Connect) -> None:
+    publisher = connect(declared.url).publisher
+    outcomes = publisher.submit_many([job(0), job(1, "nowhere"), job(2), job(3, "nowhere")]).result(10)
+    assert [type(outcome) for outcome in outcomes] == [type(None), UnroutableError, type(None), UnroutableError]
+    assert outcomes[1] is not None
+    assert outcomes[1].job_ids == ("job-1",)  # type: ignore[attr-defined]
+    assert numbers(declared.url, SEND) == [0, 2]
+
+
+def test_the_same_id_in_flight_to_a_queue_that_is_there_and_one_that_is_not(declared: Vhost, connect: Connect) -> None:
+    here, nowhere = Publication("", SEND, b"0", "twin"), Publication("", "nowhere", b"1", "twin")
+    outcomes = connect(declared.url).publisher.submit_many([here, nowhere, here]).result(10)
+    assert [type(outcome) for outcome in outcomes] == [type(None), UnroutableError, type(None)]
+
+
+def test_a_missing_exchange_fails_its_own_messages_only(declared: Vhost, connect: Connect) -> None:
+    publisher = connect(declared.url).publisher
+    publications = [job(0), Publication("nowhere", "key", b"", "lost"), job(1)]
+    outcomes = publisher.submit_many(publications).result(10)
+    assert [type(outcome) for outcome in outcomes] == [type(None), UnroutableError, type(None)]
+    assert first_seen(numbers(declared.url, SEND)) == [0, 1]
+
+
+def test_a_full_queue_rejects(declared: Vhost, connect: Connect) -> None:
+    connection = pika.BlockingConnection(pika.URLParameters(declared.url))
+    arguments = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "reject-publish"}
+    connection.channel().queue_declare("small", durable=True, arguments=arguments)
+    connection.close()
+    publisher = connect(declared.url).publisher
+    # The limit is a soft one: the server tells its channels a moment later that the queue is full.
+    outcomes = [publisher.submit_many([job(n, "small")]).result(10)[0] for n in range(100)]
+    rejected = [type(outcome) for outcome in outcomes if outcome is not None]
+    assert rejected
+    assert set(rejected) == {RejectedError}
+    assert len(numbers(declared.url, "small")) == 100 - len(rejected)
+
+
+def test_a_stream_yields_every_job_in_order(declared: Vhost, connect: Connect) -> None:
+    results = list(connect(declared.url, publish_window=200).publisher.stream(job(n) for n in range(5000)))
+    assert [publication.message_id for publication, _ in results] == [f"job-{n}" for n in range(5000)]
+    assert not [outcome for _, outcome in results if outcome]
+    assert numbers(declared.url, SEND) == list(range(5000))
+
+
+def test_a_stream_holds_no_more_than_its_window(declared: Vhost, connect: Connect) -> None:
+    drawn = yielded = most = 0
+
+    def source() -> Iterator[Publication]:
+        nonlocal drawn, most
+        for n in range(3000):
+            drawn += 1
+            most = max(most, drawn - yielded)
+            yield job(n)
+
+    for _ in connect(declared.url, publish_window=100).publisher.stream(source()):
+        yielded += 1
+    assert most <= 100 + 25  # the window, and the batch in the making
+
+
+def test_a_stream_whose_source_raises_tells_first_what_was_accepted(declared: Vhost, connect: Connect) -> None:
+    def source() -> Iterator[Publication]:
+        yield from (job(n) for n in range(250))
+        raise LookupError("the caller's own")
+
+    accepted = []
+    with pytest.raises(LookupError):
+        accepted.extend(p.message_id for p, e in connect(declared.url).publisher.stream(source()) if e is None)
+    assert len(numbers(declared.url, SEND)) == 250
+
+
+def test_a_lost_connection_loses_nothing_and_keeps_the_order(declared: Vhost, connect: Connect) -> None:
+    with Proxy(declared.node.port) as proxy:
+        publisher = connect(proxy.url(declared.url), publish_window=500).publisher
+        for round_number in range(4):
+            was_reset = proxy.reset_after(150_000)
+            start = round_number * 2000
+            outcomes = list(publisher.stream(job(start + n) for n in range(2000)))
+            assert was_reset.wait(10)
+            assert not [error for _, error in outcomes if error]
+    found = numbers(declared.url, SEND)
+    assert first_seen(found) == list(range(8000))
+    assert max(Counter(found).values()) <= 3
+    assert len(found) - 8000 <= 4 * 500
+
+
+def test_no_confirm_in_time_is_an_error_that_names_the_job(declared: Vhost, connect: Connect) -> None:
+    with Proxy(declared.node.port) as proxy:
+        publisher = connect(proxy.url(declared.url), confirm_timeout_seconds=0.5).publisher
+        publisher.publish(job(0))
+        proxy.stall()
+        with pytest.raises(ConfirmTimeoutError, match=r"job-1 .* may or may not be there") as caught:
+            publisher.publish(job(1))
+        assert caught.value.job_ids == ("job-1",)
+        proxy.flow()
+        publisher.publish(job(2))
+    assert numbers(declared.url, SEND) == [0, 1, 2]
+
+
+def test_a_full_window_makes_callers_wait_and_then_raises(declared: Vhost, connect: Connect) -> None:
+    with Proxy(declared.node.port) as proxy:
+        publisher = connect(proxy.url(declared.url), publish_window=4, confirm_timeout_seconds=1).publisher
+        publisher.publish(job(0))
+        proxy.stall()
+        under_way = [publisher.submit(job(n)) for n in range(1, 5)]
+        waited = threading.Thread(target=lambda: publisher.submit(job(5)))
+        waited.start()
+        waited.join(0.3)
+        assert waited.is_alive()
+        proxy.flow()
+        waited.join(5)
+        assert not waited.is_alive()
+        assert [future.result(5) for future in under_way] == [None] * 4
+
+
+def test_an_unreachable_server_is_one_sentence_at_once(connect: Connect) -> None:
+    started = time.monotonic()
+    with pytest.raises(RabbitMQUnreachableError, match=r"127.0.0.1:1 cannot be reached: Connection refused"):
+        connect("amqp://guest:geheim@127.0.0.1:1/").publisher.publish(job(0))
+    assert time.monotonic() - started < 2
+
+
+def test_a_server_that_never_answers_is_given_up_in_time(connect: Connect) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"amqp://127.0.0.1:{silent.getsockname()[1]}/"
+        with pytest.raises(RabbitMQUnreachableError, match="no answer within"):
+            connect(url, connect_timeout_seconds=0.5).connect()
+
+
+def test_what_speaks_no_amqp_is_said_so(connect: Connect) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            client, _ = server.accept()
+            client.recv(8)
+            client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            client.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(RabbitMQUnreachableError, match="cannot be reached"):
+            connect(f"amqp://127.0.0.1:{server.getsockname()[1]}/", connect_timeout_seconds=2).connect()
+
+
+def test_a_wrong_password_is_a_refusal_without_the_password(rabbitmq: Node, connect: Connect) -> None:
+    with pytest.raises(AccessRefusedError, match="refused user 'guest'") as caught:
+        connect(f"amqp://guest:geheim@127.0.0.1:{rabbitmq.port}/").connect(keep_trying=True)
+    assert "geheim" not in str(caught.value)
+
+
+def test_a_missing_vhost_is_a_refusal_that_names_it(rabbitmq: Node, connect: Connect) -> None:
+    with pytest.raises(AccessRefusedError, match="no vhost 'no/such'"):
+        connect(rabbitmq.url_of("no/such")).connect()
+
+
+def test_special_characters_in_user_password_and_vhost(rabbitmq: Node, connect: Connect) -> None:
+    user, password, vhost = "us@er:1", "p/ä#%?&=", "a/b c"
+    rabbitmq.ctl("add_vhost", vhost)
+    rabbitmq.ctl("add_user", user, password)
+    rabbitmq.ctl("set_permissions", "-p", vhost, user, ".*", ".*", ".*")
+    url = f"amqp://us%40er%3A1:p%2F%C3%A4%23%25%3F%26%3D@127.0.0.1:{rabbitmq.port}/a%2Fb%20c"
+    connect(url).connect()
+    rabbitmq.ctl("delete_user", user)
+    rabbitmq.ctl("delete_vhost", vhost)
+
+
+def test_an_old_server_is_refused_with_its_version(rabbitmq: Node, connect: Connect) -> None:
+    old = "3.9.9".ljust(len(rabbitmq.version), "0")
+    with Proxy(rabbitmq.port, rewrite=(rabbitmq.version.encode(), old.encode())) as proxy:
+        with pytest.raises(UnsupportedServerError, match=f"RabbitMQ {old}.*needs RabbitMQ 4.0") as caught:
+            connect(proxy.url(rabbitmq.url)).publisher.publish(job(0))
+        assert caught.value.version == old
+
+
+def test_a_dead_cluster_node_is_passed_over(declared: Vhost, connect: Connect) -> None:
+    connections = connect(f"amqp://guest:guest@127.0.0.1:1/,{declared.url}")
+    connections.publisher.publish(job(0))
+    assert numbers(declared.url, SEND) == [0]
+
+
+def test_the_server_knows_who_is_connected(declared: Vhost, connect: Connect) -> None:
+    connect(declared.url).publisher.publish(job(0))
+    rows = json.loads(declared.node.ctl("list_connections", "vhost", "client_properties", "--formatter=json"))
+    names = {
+        {key: value for key, _, value in row["client_properties"]}.get("connection_name")
+        for row in rows
+        if row["vhost"] == declared.name
+    }
+    assert any(name and name.startswith("floodgate publish test ") for name in names)
+
+
+def test_an_idle_producers_connection_stays_open(declared: Vhost, connect: Connect) -> None:
+    """The server closes a connection after two missed heartbeats; three intervals pass here."""
+    with Proxy(declared.node.port) as proxy:
+        publisher = connect(proxy.url(declared.url), heartbeat_seconds=2).publisher
+        publisher.publish(job(0))
+        threading.Event().wait(3 * 2 + 1)
+        publisher.publish(job(1))
+        assert proxy.connections == 1
+
+
+def test_a_memory_alarm_is_borne_for_the_time_out_and_then_raised(
+    new_node: Callable[..., Node], connect: Connect
+) -> None:
+    node = new_node().start()
+    topology.declare(connect(node.url), topology.pipeline(["b"], 1))
+    publisher = connect(node.url, blocked_timeout_seconds=1.5, confirm_timeout_seconds=1).publisher
+    publisher.publish(job(0))
+    node.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+    written = publisher.submit(job(1))  # this is what makes the server block us
+    until(lambda: publisher._blocked_since is not None)
+    withheld = publisher.submit(job(2))
+    with pytest.raises(ConfirmTimeoutError, match=r"within 1.5 s.*may or may not"):
+        written.result(10)
+    with pytest.raises(BlockedError, match="was not accepted"):
+        withheld.result(10)
+    node.ctl("set_vm_memory_high_watermark", "0.6")
+    until(lambda: publisher._blocked_since is None)
+    publisher.publish(job(3))
+    assert numbers(node.url, SEND) == [0, 1, 3]
+
+
+def test_a_server_that_restarts_gets_the_rest(new_node: Callable[..., Node], connect: Connect) -> None:
+    node = new_node().start()
+    topology.declare(connect(node.url), topology.pipeline(["b"], 1))
+    publisher = connect(node.url, publish_window=100).publisher
+    outcomes: list[object] = []
+    streaming = threading.Thread(target=lambda: outcomes.extend(e for _, e in publisher.stream(map(job, range(5000)))))
+    streaming.start()
+    until(lambda: len(outcomes) > 200)
+    node.kill()
+    node.start()
+    streaming.join(60)
+    assert outcomes == [None] * 5000
+    found = numbers(node.url, SEND)
+    assert first_seen(found) == list(range(5000))
+    assert len(found) - 5000 <= 100
+
+
+def test_nothing_is_taken_after_stop_and_stop_may_come_twice_and_early(declared: Vhost, connect: Connect) -> None:
+    before = len(io_threads())
+    connections = connect(declared.url)
+    under_way = [connections.publisher.submit(job(n)) for n in range(500)]
+    connections.stop()
+    assert [future.result(0) for future in under_way] == [None] * 500
+    with pytest.raises(RabbitMQUnreachableError, match="closed by this program"):
+        connections.publisher.publish(job(500))
+    connections.stop()
+    connect(declared.url).stop()
+    assert len(io_threads()) == before

@@ -1,0 +1,103 @@
+"""What is on the server after declaring, and what happens when something else is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pika
+import pytest
+
+from broker import ladder, topology
+from broker.connections import Connections
+from broker.consumer import Delivery
+from broker.errors import TopologyError
+from broker.publication import Publication
+from tests.draining import drain
+from tests.services import Vhost
+from tests.waiting import until
+
+Connect = Callable[..., Connections]
+SEND = topology.send_queue("b", "bulk", 0)
+PIPELINE = topology.pipeline(["b"], 2, work_queues=["mail"])
+
+
+def queues(vhost: Vhost) -> dict[str, dict[str, object]]:
+    rows = json.loads(vhost.ctl("list_queues", "name", "type", "durable", "arguments", "--formatter=json"))
+    return {row["name"]: {**row, "arguments": {key: value for key, _, value in row["arguments"]}} for row in rows}
+
+
+def declare_by_hand(url: str, queue: str, **arguments: object) -> None:
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    connection.channel().queue_declare(queue, durable=True, arguments=arguments)
+    connection.close()
+
+
+def test_every_queue_on_the_server_is_a_durable_quorum_queue_as_we_say(declared: Vhost) -> None:
+    found = queues(declared)
+    assert set(found) == {queue.name for queue in PIPELINE.queues}
+    for queue in PIPELINE.queues:
+        assert (found[queue.name]["type"], found[queue.name]["durable"]) == ("quorum", True)
+        assert found[queue.name]["arguments"] == topology.arguments(queue, (4, 0))
+    assert not [name for name in found if name.endswith(".DQ")]
+
+
+def test_declaring_again_changes_nothing(declared: Vhost, connect: Connect) -> None:
+    before = queues(declared)
+    topology.declare(connect(declared.url), PIPELINE)
+    assert queues(declared) == before
+
+
+def test_a_queue_declared_otherwise_is_reported_with_both_sides_and_left_alone(vhost: Vhost, connect: Connect) -> None:
+    declare_by_hand(vhost.url, SEND, **{"x-queue-type": "quorum"})
+    connections = connect(vhost.url)
+    with pytest.raises(TopologyError) as caught:
+        topology.declare(connections, PIPELINE)
+    said = str(caught.value)
+    assert SEND in said
+    assert "inequivalent arg 'x-" in said  # the server's side
+    assert "'x-single-active-consumer': True" in said  # ours
+    assert "delete it by hand" in said
+    assert queues(vhost)[SEND]["arguments"] == {"x-queue-type": "quorum"}
+
+
+def test_verify_finds_nothing_where_all_is_well(declared: Vhost, connect: Connect) -> None:
+    assert topology.verify(connect(declared.url), PIPELINE) == []
+
+
+def test_verify_names_all_that_is_missing_or_otherwise_and_creates_nothing(vhost: Vhost, connect: Connect) -> None:
+    declare_by_hand(vhost.url, SEND, **{"x-queue-type": "quorum"})
+    faults = topology.verify(connect(vhost.url), PIPELINE)
+    assert len(faults) == len(PIPELINE.exchanges) + len(PIPELINE.queues)
+    assert [fault for fault in faults if SEND in fault and "declared otherwise" in fault]
+    assert "Queue mail is missing. `floodgate topology apply` makes it." in faults
+    assert set(queues(vhost)) == {SEND}
+
+
+def test_depth_counts_messages_and_knows_what_is_missing(declared: Vhost, connect: Connect) -> None:
+    connections = connect(declared.url)
+    for n in range(3):
+        connections.publisher.publish(Publication("", SEND, b"{}", f"id-{n}"))
+    assert topology.depth(connections, [SEND, "nowhere", "mail"]) == {SEND: 3, "nowhere": None, "mail": 0}
+
+
+def test_a_poisonous_message_ends_in_its_bots_dead_letters(declared: Vhost, connect: Connect) -> None:
+    connections = connect(declared.url)
+    connections.publisher.publish(Publication("", SEND, b"{}", "poison"))
+    seen = 0
+
+    def die_of_it(delivery: Delivery) -> None:
+        nonlocal seen
+        seen += 1
+        delivery.requeue()
+
+    subscription = connections.subscribe(SEND, "worker", die_of_it, PIPELINE)
+    [(properties, _)] = until(lambda: drain(declared.url, "dead.b"))
+    subscription.close()
+    assert properties.message_id == "poison"
+    assert properties.headers["x-first-death-reason"] == "delivery_limit"
+    assert seen == topology.DELIVERY_LIMIT + 1
+
+
+def test_the_ladder_has_every_level(declared: Vhost) -> None:
+    assert {ladder.level_name(level) for level in range(ladder.LEVELS)} <= set(queues(declared))

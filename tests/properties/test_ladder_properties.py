@@ -1,0 +1,53 @@
+"""Every delay reaches its queue, and only its, after exactly its steps: by walking the declared topology itself."""
+
+from datetime import timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker import ladder, topology
+
+QUEUES = ("mail", "send.mail", "mail.mail", "0.mail", "1")
+DECLARED = topology.pipeline(["news"], 3, work_queues=QUEUES)
+TARGETS = [queue.name for queue in DECLARED.queues if queue.role in (topology.Role.SEND, topology.Role.WORK)]
+LEVELS = {queue.name: topology.arguments(queue, (4, 0)) for queue in DECLARED.queues if queue.level is not None}
+
+
+def matches(pattern: list[str], words: list[str]) -> bool:
+    """A topic exchange's rule: `*` is one word, `#` any number."""
+    if not pattern:
+        return not words
+    if pattern[0] == "#":
+        return any(matches(pattern[1:], words[n:]) for n in range(len(words) + 1))
+    return bool(words) and pattern[0] in ("*", words[0]) and matches(pattern[1:], words[1:])
+
+
+def arrivals(exchange: str, key: str, waited_ms: int = 0) -> list[tuple[str, int]]:
+    """Where a message ends, and after how long."""
+    bound = [b for b in DECLARED.bindings if b.exchange == exchange and matches(b.key.split("."), key.split("."))]
+    ends = []
+    for binding in bound:
+        if binding.to_exchange is not None:
+            ends += arrivals(binding.to_exchange, key, waited_ms)
+        elif (level := LEVELS.get(binding.queue or "")) is not None:
+            ends += arrivals(level["x-dead-letter-exchange"], key, waited_ms + level["x-message-ttl"])
+        else:
+            ends.append((binding.queue or "", waited_ms))
+    return ends
+
+
+@given(st.integers(0, ladder.MAX_STEPS), st.sampled_from(TARGETS))
+def test_every_delay_arrives_once_in_its_queue_after_exactly_its_steps(count: int, queue: str) -> None:
+    ends = arrivals(ladder.entry_exchange(count), ladder.routing_key(queue, count))
+    assert ends == [(queue, count * 125)]
+
+
+@given(st.timedeltas(timedelta(days=-1), ladder.MAX_DELAY))
+def test_a_delay_is_never_short_and_at_most_one_unit_long(delay: timedelta) -> None:
+    took = ladder.steps(delay) * ladder.UNIT
+    assert timedelta(0) <= took - max(delay, timedelta(0)) < ladder.UNIT
+
+
+@given(st.timedeltas())
+def test_any_delay_at_all_has_its_steps(delay: timedelta) -> None:
+    assert 0 <= ladder.steps(delay) <= ladder.MAX_STEPS

@@ -1,0 +1,175 @@
+"""A TCP proxy in front of a server, to do to its connections what networks do.
+
+    with Proxy(node.port) as proxy:
+        connect(proxy.url(node.url))
+        proxy.stall()                  # nothing passes any more, nobody is told
+        proxy.flow()                   # what was held passes
+        proxy.cut()                    # both sides see an orderly end
+        proxy.reset()                  # both sides see a reset
+        proxy.reset_after(10_000)      # … once the client has sent so many more bytes: in the middle of a message
+        proxy.half_open()              # the server sees an end, the client sees nothing
+        proxy.refuse(); proxy.accept() # new connections
+
+Threads: one that accepts, two per connection that pump. What they share is under ``_lock``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+CHUNK = 64 * 1024
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class Pipe:
+    """One client's connection and ours to the server."""
+
+    def __init__(self, client: socket.socket, server: socket.socket) -> None:
+        self.client = client
+        self.server = server
+
+    def close(self, *sides: socket.socket, reset: bool = False) -> None:
+        for side in sides or (self.client, self.server):
+            with contextlib.suppress(OSError):
+                if reset:
+                    side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+                else:
+                    side.shutdown(socket.SHUT_RDWR)
+            side.close()
+
+
+class Proxy:
+    """Forwards to a port of this machine."""
+
+    def __init__(self, target_port: int, *, rewrite: tuple[bytes, bytes] | None = None) -> None:
+        """``rewrite``: of the first bytes each server sends, replace one text by another of the same length."""
+        self.connections = 0
+        self._target_port = target_port
+        self._rewrite = rewrite
+        self._lock = threading.Lock()
+        self._flowing = threading.Event()
+        self._flowing.set()
+        self._pipes: list[Pipe] = []
+        self._bytes_to_reset: int | None = None
+        self._was_reset = threading.Event()
+        self._refusing = False
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+
+    def __enter__(self) -> Proxy:
+        threading.Thread(target=self._accept, name="proxy-accept", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._flowing.set()
+        self.cut()
+
+    def url(self, url: str) -> str:
+        """The same URL, by way of the proxy."""
+        parts = urlsplit(url)
+        credentials, _, _ = parts.netloc.rpartition("@")
+        return urlunsplit(parts._replace(netloc=f"{credentials}@127.0.0.1:{self.port}"))
+
+    def stall(self) -> None:
+        self._flowing.clear()
+
+    def flow(self) -> None:
+        self._flowing.set()
+
+    def cut(self) -> None:
+        for pipe in self._take_pipes():
+            pipe.close()
+
+    def reset(self) -> None:
+        for pipe in self._take_pipes():
+            pipe.close(reset=True)
+
+    def reset_after(self, sent_bytes: int) -> threading.Event:
+        """The event is set when it has happened."""
+        with self._lock:
+            self._bytes_to_reset = sent_bytes
+            self._was_reset = threading.Event()
+            return self._was_reset
+
+    def half_open(self) -> None:
+        self.stall()
+        with self._lock:
+            pipes = list(self._pipes)
+        for pipe in pipes:
+            pipe.close(pipe.server)
+
+    def drop_half_open(self) -> None:
+        """Forget what :meth:`half_open` left, so that new connections flow."""
+        self.cut()
+        self.flow()
+
+    def refuse(self) -> None:
+        self._refusing = True
+
+    def accept(self) -> None:
+        self._refusing = False
+
+    def _take_pipes(self) -> list[Pipe]:
+        with self._lock:
+            pipes, self._pipes = self._pipes, []
+            return pipes
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            self._serve(client)
+
+    def _serve(self, client: socket.socket) -> None:
+        if self._refusing:
+            client.close()
+            return
+        try:
+            server = socket.create_connection(("127.0.0.1", self._target_port), 5)
+        except OSError:
+            client.close()
+            return
+        server.settimeout(None)
+        pipe = Pipe(client, server)
+        with self._lock:
+            self._pipes.append(pipe)
+            self.connections += 1
+        for source, sink in ((client, server), (server, client)):
+            threading.Thread(target=self._pump, args=(pipe, source, sink), name="proxy-pump", daemon=True).start()
+
+    def _pump(self, pipe: Pipe, source: socket.socket, sink: socket.socket) -> None:
+        first = source is pipe.server
+        with contextlib.suppress(OSError):
+            while data := source.recv(CHUNK):
+                if first and self._rewrite is not None:
+                    data, first = data.replace(*self._rewrite), False
+                self._flowing.wait()
+                if source is pipe.client and (kept := self._before_reset(len(data))) is not None:
+                    sink.sendall(data[:kept])
+                    self.reset()
+                    self._was_reset.set()
+                    return
+                sink.sendall(data)
+        if self._flowing.is_set():
+            pipe.close()
+
+    def _before_reset(self, size: int) -> int | None:
+        """How much of this piece still passes, if the reset is due in it."""
+        with self._lock:
+            if self._bytes_to_reset is None:
+                return None
+            if size < self._bytes_to_reset:
+                self._bytes_to_reset -= size
+                return None
+            kept, self._bytes_to_reset = self._bytes_to_reset, None
+            return kept

@@ -1,0 +1,63 @@
+"""Private names of our dependencies that we lean on. A failure here says what to do before the upgrade is taken."""
+
+import inspect
+import socket
+
+import pika
+import pytest
+from pika.adapters import select_connection
+from pika.adapters.utils import io_services_utils
+from pika.channel import Channel
+from pika.connection import Connection
+
+
+def test_pika_still_writes_marshaled_frames() -> None:
+    """Else broker/publisher.py `_write` must find another way to write bytes that are frames already.
+
+    Without one: Channel.basic_publish for each message, at about half the rate.
+    """
+    assert list(inspect.signature(Connection._output_marshaled_frames).parameters) == ["self", "marshaled_frames"]
+
+
+def test_pika_still_keeps_a_channels_consumers_where_we_take_them_from() -> None:
+    """Else broker/consumer.py `_close_channel` must keep Channel.close from sending basic.cancel in another way.
+
+    A cancel lets the next consumer start while our message is out. If pika no longer cancels in `close`, drop ours.
+    """
+    assert "_consumers" in inspect.getsource(Channel.close)
+    assert "basic_cancel" in inspect.getsource(Channel.close)
+    assert Channel(_NoConnection(), 1, lambda _channel: None)._consumers == {}
+
+
+def test_pikas_sockets_are_still_where_a_forked_child_closes_them() -> None:
+    """Else broker/link.py `abandon` must find the socket elsewhere.
+
+    It may not use what pika offers for closing, which shuts the connection down for the parent, too.
+    """
+    assert "self._transport" in inspect.getsource(pika.SelectConnection._get_write_buffer_size)
+    assert "self._sock = sock" in inspect.getsource(io_services_utils._AsyncTransportBase.__init__)
+
+
+def test_pikas_loop_still_has_the_descriptors_that_a_forked_child_closes() -> None:
+    """Else broker/io_thread.py `abandon` must find epoll and the two wake-up sockets elsewhere, or leak three each time."""
+    loop = select_connection.IOLoop()
+    try:
+        loop._poller.activate_poller()
+        assert hasattr(loop._poller._poll, "close")
+        assert isinstance(loop._poller._r_interrupt, socket.socket)
+        assert isinstance(loop._poller._w_interrupt, socket.socket)
+    finally:
+        loop._poller.deactivate_poller()
+        loop.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["ProbableAuthenticationError", "ProbableAccessDeniedError", "IncompatibleProtocolError"]
+)
+def test_pika_still_tells_why_it_was_turned_away(name: str) -> None:
+    """Else broker/link.py `connect_error` must tell wrong credentials and missing vhosts apart in another way."""
+    assert name in inspect.getsource(Connection._on_stream_terminated)
+
+
+class _NoConnection:
+    callbacks = pika.callback.CallbackManager()
