@@ -347,7 +347,9 @@ def _rival_units(books: Books, chat: ChatRow, job: JobRow) -> int | None:
     head = books.head(chat.chat, Priority.INTERACTIVE if bulk_asks else Priority.BULK)
     if head is None or not _claims(books, chat, head):
         return None
-    return rival.units - head.units_before if bulk_asks else head.units
+    if not bulk_asks:
+        return head.units
+    return min(rival.units - head.units_before, policy.INTERACTIVE_TURNS - chat.overtaken)
 
 
 def _claims(books: Books, chat: ChatRow, head: JobRow) -> bool:
@@ -369,11 +371,13 @@ def _pause_chat(chat: ChatRow, until: int, why: str) -> None:
 def _move_line(books: Books, old: ChatRow, new: ChatRow, priority: Priority) -> None:
     """Merge a line into that of the new chat, by time of first sight."""
     jobs = sorted([*books.line(old.chat, priority), *books.line(new.chat, priority)], key=lambda job: job.place)
-    units = 0
+    units = place = 0
     for job in jobs:
-        job.chat, job.units_before = new.chat, units
+        place = max(job.place, place + 1)  # two chats may have given the same
+        job.chat, job.place, job.units_before = new.chat, place, units
         units += job.units
         books.save_job(job)
+    new.last_place = max(new.last_place, place)
     line = LineRow(len(jobs), units)
     if priority is Priority.INTERACTIVE:
         new.interactive = line

@@ -95,7 +95,10 @@ class SqliteBooks:
         found = self.connection.execute(_SELECT_BOT, (self.name,)).fetchone()
         if found is not None:
             bot = _bot_row(found)
-            now, bot.anchor = store_time(reading, bot.anchor, bot.granted)
+            now, anchor = store_time(reading, bot.anchor, bot.granted)
+            if anchor != bot.anchor:
+                self.bot, bot.anchor = bot, anchor
+                self.save_bot()  # or time would stand still until the clock has caught up
             return bot, now
         now, anchor = store_time(reading, Anchor("", 0), 0)
         rates = self.policy.rates(self.name)

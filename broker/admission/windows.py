@@ -122,9 +122,14 @@ def _units(windows: Sequence[Window], cost: int, now: int) -> Log:
 def bot_turn_at(budget: Budget, pace: Pace, ahead: int, cost: int, now: int) -> int:
     """When ``cost`` units may go if ``ahead`` units of other jobs go first. Not after ``now``: at once."""
     at = max(budget.arrival_us, now) - pace.tolerance_us + ahead * pace.interval_us
-    if pace.window is not None:
-        at = max(at, free_at(budget.log, (pace.window,), ahead + cost))
-    return at
+    if pace.window is None:
+        return at
+    cap, span = pace.window
+    rounds, units = divmod(ahead + min(cost, cap) - 1, cap)
+    if rounds == 0:
+        return max(at, free_at(budget.log, (pace.window,), units + 1))
+    # Those ahead fill the window before it is our turn.
+    return max(at, max(now, free_at(budget.log, (pace.window,), 1)) + rounds * span)
 
 
 def bot_spend(budget: Budget, pace: Pace, cost: int, now: int) -> None:

@@ -1,0 +1,73 @@
+"""What tests of admission share: a clock that is moved by hand, and jobs as admission sees them."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import timedelta
+from typing import Any
+
+from broker.admission.clock import Reading
+from broker.admission.contract import Ask
+from broker.admission.policy import ask_for
+from broker.chats import chat_key
+from broker.job import Job, Priority, job_chat
+from broker.methods import cost
+from broker.settings import Settings
+
+_numbers = itertools.count(1)
+
+
+class HandClock:
+    """Time moves when the test says so."""
+
+    def __init__(self, start_us: int = 1_800_000_000_000_000) -> None:
+        self.now_us = start_us
+        self.boot = "boot"
+
+    def read(self) -> Reading:
+        return Reading(self.boot, self.now_us, self.now_us)
+
+    def advance(self, by: timedelta | float) -> None:
+        """By a timedelta, or by seconds."""
+        duration = by if isinstance(by, timedelta) else timedelta(seconds=by)
+        self.now_us += duration // timedelta(microseconds=1)
+
+
+def settings_of(**limits: Any) -> Settings:
+    return Settings(_env_file=None, limits=limits)  # type: ignore[call-arg]
+
+
+def ask_of(
+    chat: int | str | None,
+    priority: str = "bulk",
+    *,
+    method: str = "sendMessage",
+    job_id: str | None = None,
+    bot: str = "default",
+    lease_seconds: float = 35,
+    **params: Any,
+) -> Ask:
+    """An ask for a new job, or under the id of one that was asked for before."""
+    if chat is not None:
+        params["chat_id"] = chat if isinstance(chat, str) and chat.startswith("inline:") else chat_key(chat)
+    inline = isinstance(chat, str) and chat.startswith("inline:")
+    job = Job(
+        id=job_id or f"job-{next(_numbers):07d}",
+        bot=bot,
+        method=method,
+        params=params,
+        priority=Priority(priority),
+        chat=chat if inline else job_chat(params),  # type: ignore[arg-type]
+        cost=cost(method, params),
+        created_ms=0,
+    )
+    settings = Settings(
+        _env_file=None,  # type: ignore[call-arg]
+        call_timeout_seconds=lease_seconds - 5,
+        lease_margin_seconds=5,
+    )
+    return ask_for(job, settings)
+
+
+def album(chat: int, size: int, priority: str = "bulk") -> Ask:
+    return ask_of(chat, priority, method="sendMediaGroup", media=[{"type": "photo"}] * size)

@@ -1,0 +1,503 @@
+"""Admission as plainly as it can be written: every grant is remembered for ever, lines are lists, counting is by
+looking.
+
+The stores are held to it. It shares the contract and the policy's numbers with them and none of their arithmetic.
+Waits for a place in a line are not modelled to the microsecond; whose turn it is, is.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from broker.admission import policy
+from broker.admission.clock import Clock
+from broker.admission.contract import (
+    AlreadyDead,
+    AlreadySent,
+    Ask,
+    Dead,
+    Decision,
+    Go,
+    Line,
+    Pause,
+    Record,
+    Released,
+    Retrying,
+    Scope,
+    Sent,
+    Settlement,
+    Snapshot,
+    Standing,
+    Unknown,
+    Wait,
+)
+from broker.admission.windows import Pace, Window
+from broker.job import Priority
+
+
+@dataclass
+class Job:
+    id: str
+    chat: str | None
+    priority: Priority
+    order: int
+    units: int
+    bot_units: int = 0
+    paid: bool = False
+    state: str = "waiting"  # lost, sending, sent, dead
+    present: bool = True
+    due: int = 0
+    since: int = 0
+    lease_end: int = 0
+    first_asked_bot: int = 0
+    bot_until: int = 0
+    result: Any = None
+
+
+@dataclass
+class Chat:
+    units: list[tuple[int, str]] = field(default_factory=list)  # when, by which grant
+    sending: str | None = None
+    sending_since: int = 0
+    lease_end: int = 0
+    rest_until: int = 0
+    paused_until: int = 0
+    overtaken: int = 0
+    missing_since: dict[Priority, int] = field(default_factory=lambda: defaultdict(int))
+
+
+@dataclass
+class Bot:
+    born: int
+    units: dict[bool, list[tuple[int, str]]] = field(default_factory=lambda: {False: [], True: []})
+    arrival: dict[bool, int] = field(default_factory=lambda: {False: 0, True: 0})
+    granted: int = 0
+    offset: int = 0
+    paused_until: int = 0
+    permille: int = 1000
+    slowed_at: int = 0
+    refusals: list[policy.Refusal] = field(default_factory=list)
+    jobs: dict[str, Job] = field(default_factory=dict)
+    chats: dict[str, Chat] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+    orders: int = 0
+
+
+def us(duration: timedelta) -> int:
+    return duration // timedelta(microseconds=1)
+
+
+def grant_of(job: Job) -> str:
+    return f"{job.id} at {job.since}"
+
+
+def unit_times(windows: tuple[Window, ...], cost: int, now: int) -> list[int]:
+    """When the units of a call count: now, and what no window holds at once, one window later, and so on."""
+    return [now + max(unit // window.cap * window.span_us for window in windows) for unit in range(cost)]
+
+
+def fits(units: list[tuple[int, str]], windows: tuple[Window, ...], cost: int, at: int) -> bool:
+    return all(
+        sum(1 for when, _ in units if when > at - window.span_us) + min(cost, window.cap) <= window.cap
+        for window in windows
+        if cost
+    )
+
+
+def earliest(units: list[tuple[int, str]], windows: tuple[Window, ...], cost: int, start: int) -> int:
+    candidates = {start} | {when + window.span_us for when, _ in units for window in windows}
+    return min(at for at in candidates if at >= start and fits(units, windows, cost, at))
+
+
+class PlainModel:
+    def __init__(self, rules: policy.Policy, clock: Clock) -> None:
+        self.policy = rules
+        self.clock = clock
+        self.bots: dict[str, Bot] = {}
+        self.bot = Bot(0)
+        self.name = ""
+        self.now = 0
+
+    def _open(self, name: str) -> None:
+        ticks = self.clock.read().ticks_us
+        if name not in self.bots:
+            self.bots[name] = bot = Bot(born=ticks)
+            for paid in (False, True):
+                pace = self.policy.rates(name).pace(paid)
+                if pace is not None:
+                    bot.arrival[paid] = ticks + pace.tolerance_us
+                    if pace.window is not None:
+                        cap, span = pace.window
+                        bot.units[paid] = [(ticks - span + span * unit // cap, "") for unit in range(cap)]
+        self.name, self.bot = name, self.bots[name]
+        if ticks + self.bot.offset < self.bot.granted:
+            self.bot.offset = self.bot.granted - ticks
+        self.now = ticks + self.bot.offset
+
+    # The contract.
+
+    def admit(self, ask: Ask) -> Decision:
+        self._open(ask.bot)
+        bot, now = self.bot, self.now
+        job = bot.jobs.get(ask.job_id)
+        if job is not None:
+            if job.state == "sent":
+                return AlreadySent(job.result)
+            if job.state == "dead":
+                return AlreadyDead(job.result)
+            if job.state == "lost" or (job.state == "sending" and job.lease_end <= now):
+                return Unknown(timedelta(microseconds=now - job.since))
+            if job.state == "sending":
+                return self._wait(job.lease_end - now, Scope.CHAT, "lease")
+        key = policy.line_of(ask)
+        chat = self._chat(key) if key is not None else None
+        if chat is not None:
+            self._reclaim(chat)
+        if job is None:
+            bot.orders += 1
+            job = Job(ask.job_id, None, ask.priority, bot.orders, policy.chat_cost(ask), paid=ask.paid)
+            bot.jobs[job.id] = job
+        job.chat = self._real(key)
+        job.present = True
+        wait = self._chat_wait(job, chat) or self._bot_wait(ask, job)
+        if wait is None:
+            return self._go(ask, job, chat)
+        job.due = now + us(wait.delay)
+        if wait.scope is Scope.CHAT:
+            job.first_asked_bot = 0
+        job.bot_until = job.due
+        return wait
+
+    def renew_unknown(self, ask: Ask) -> Decision:
+        self._open(ask.bot)
+        job = self.bot.jobs.get(ask.job_id)
+        if job is not None and (job.state == "lost" or (job.state == "sending" and job.lease_end <= self.now)):
+            if job.chat is not None and self._chat(job.chat).sending == job.id:
+                self._chat(job.chat).sending = None
+            job.state, job.since, job.due = "waiting", 0, self.now
+        return self.admit(ask)
+
+    def settle(self, ask: Ask, settlement: Settlement, grant: int | None = None) -> None:
+        self._open(ask.bot)
+        job = self.bot.jobs.get(ask.job_id)
+        if job is None:
+            if isinstance(settlement, Sent | Dead):
+                job = Job(ask.job_id, None, ask.priority, 0, 0, present=False)
+                self.bot.jobs[job.id] = job
+            else:
+                return
+        if job.state in ("sent", "dead"):
+            return
+        match settlement:
+            case Sent(result=result):
+                self._end_call(job)
+                job.state, job.result, job.first_asked_bot = "sent", result, 0
+            case Dead(reason=reason):
+                self._end_call(job)
+                job.state, job.result, job.first_asked_bot = "dead", reason, 0
+            case Retrying() | Released():
+                if grant not in (None, job.since):
+                    return
+                charged = isinstance(settlement, Retrying) and settlement.charged
+                if not charged and job.since:
+                    self._refund(job)
+                self._end_call(job)
+                delay = us(settlement.delay) if isinstance(settlement, Retrying) else 0
+                job.state, job.since, job.due = "waiting", 0, self.now + delay
+                job.present, job.first_asked_bot = True, 0
+
+    def lookup(self, bot: str, job_id: str) -> Record | None:
+        self._open(bot)
+        job = self.bot.jobs.get(job_id)
+        if job is None:
+            return None
+        standing = Standing("waiting" if job.state == "lost" else job.state)
+        return Record(
+            standing,
+            result=job.result if standing is Standing.SENT else None,
+            reason=job.result if standing is Standing.DEAD else None,
+        )
+
+    def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:
+        self._open(bot)
+        until = self.now + us(duration)
+        if chat is None:
+            self._pause_bot(until)
+        else:
+            self._reclaim(self._chat(chat))
+            self._chat(chat).paused_until = max(self._chat(chat).paused_until, until)
+
+    def too_many_requests(self, bot: str, chat: str | None, retry_after: timedelta) -> Scope:
+        duration = retry_after + timedelta(microseconds=policy.PAUSE_MARGIN_US)
+        if chat is not None:
+            self.pause(bot, chat, duration, "429")
+        self._open(bot)
+        refusal = policy.Refusal(self._real(chat) or "", self.now, us(retry_after) > policy.LONG_WAIT_US)
+        self.bot.refusals = policy.recent([*self.bot.refusals, refusal], self.now)
+        if not policy.blames_bot(self.bot.refusals):
+            return Scope.CHAT
+        if self.bot.paused_until <= self.now:
+            self.bot.permille = policy.slower(self._permille())
+            self.bot.slowed_at = self.now
+        self.pause(bot, None, duration, "429")
+        return Scope.BOT
+
+    def resume(self, bot: str, chat: str | None) -> None:
+        self._open(bot)
+        if chat is not None:
+            self._reclaim(self._chat(chat))
+            self._chat(chat).paused_until = 0
+        elif self.bot.paused_until > self.now:
+            self.bot.paused_until = 0
+            for paid in (False, True):
+                if (pace := self.policy.rates(bot).pace(paid)) is not None:
+                    self.bot.arrival[paid] = self.now + pace.tolerance_us
+
+    def migrate(self, bot: str, old_chat: str, new_chat: str) -> None:
+        self._open(bot)
+        old, new = self._real(old_chat), self._real(new_chat)
+        assert old is not None and new is not None
+        if old == new:
+            return
+        for alias, real in self.bot.aliases.items():
+            if real == old:
+                self.bot.aliases[alias] = new
+        self.bot.aliases[old] = new
+        for job in self.bot.jobs.values():
+            if job.chat == old:
+                job.chat = new
+        gone = self.bot.chats.pop(old, None)
+        if gone is None:
+            return
+        chat = self.bot.chats.setdefault(new, Chat())
+        chat.units += gone.units
+        chat.rest_until = max(chat.rest_until, gone.rest_until)
+        chat.paused_until = max(chat.paused_until, gone.paused_until)
+        chat.missing_since.clear()
+        if chat.sending is None:
+            chat.sending, chat.sending_since, chat.lease_end = gone.sending, gone.sending_since, gone.lease_end
+
+    def vouch_idle(self, bot: str) -> None:
+        self._open(bot)
+        if not self.bot.granted:
+            self.bot.born = 0
+            self.bot.units = {False: [], True: []}
+            self.bot.arrival = {False: 0, True: 0}
+
+    def snapshot(self, bot: str) -> Snapshot:
+        self._open(bot)
+        waiting = [job for job in self.bot.jobs.values() if job.state in ("waiting", "lost") and job.present]
+        lines: dict[tuple[str, Priority], int] = defaultdict(int)
+        for job in waiting:
+            if job.chat is not None:
+                lines[job.chat, job.priority] += 1
+        longest = sorted(lines.items(), key=lambda item: (-item[1], item[0][0], item[0][1] != Priority.INTERACTIVE))
+        pauses = sorted(
+            ((chat.paused_until - self.now, key) for key, chat in self.bot.chats.items()), key=lambda item: -item[0]
+        )
+        bot_pause = self.bot.paused_until - self.now
+        return Snapshot(
+            bot=bot,
+            sent_last_second=sum(1 for at, _ in self.bot.units[False] if at > self.now - policy.SECOND),
+            per_second_limit=policy.per_second(self.policy.rates(bot).free, self._permille()),
+            sent_last_minute=sum(1 for at, _ in self.bot.units[False] if at > self.now - policy.MINUTE),
+            sending=sum(
+                1 for chat in self.bot.chats.values() if chat.sending is not None and chat.lease_end > self.now
+            ),
+            waiting={one: sum(job.priority is one for job in waiting) for one in Priority},
+            pauses=tuple(
+                Pause(key, timedelta(microseconds=left), "") for left, key in [(bot_pause, None), *pauses] if left > 0
+            ),
+            longest_lines=tuple(Line(chat, priority, length) for (chat, priority), length in longest[:10]),
+            dead=sum(job.state == "dead" for job in self.bot.jobs.values()),
+        )
+
+    def close(self) -> None: ...
+
+    # The rules.
+
+    def _wait(self, delay: int, scope: Scope, why: str) -> Wait:
+        return Wait(timedelta(microseconds=delay), scope, why)
+
+    def _real(self, key: str | None) -> str | None:
+        return self.bot.aliases.get(key, key) if key is not None else None
+
+    def _windows(self, key: str) -> tuple[Window, ...]:
+        return self.policy.windows(self.name, key)
+
+    def _chat(self, key: str) -> Chat:
+        key = self._real(key) or ""
+        if key not in self.bot.chats:
+            self.bot.chats[key] = chat = Chat()
+            windows = self._windows(key)
+            if windows:
+                longest = max(windows, key=lambda window: window.span_us)
+                step = longest.span_us // longest.cap
+                if self.now < self.bot.born + longest.span_us:
+                    chat.units = [
+                        (self.bot.born - longest.span_us + step * (unit + 1), "") for unit in range(longest.cap)
+                    ]
+        return self.bot.chats[key]
+
+    def _reclaim(self, chat: Chat) -> None:
+        if chat.sending is not None and chat.lease_end <= self.now:
+            job = self.bot.jobs[chat.sending]
+            if job.state == "sending":
+                job.state, job.due = "lost", job.lease_end
+            chat.sending = None
+
+    def _line(self, key: str | None, priority: Priority) -> list[Job]:
+        found = [
+            job
+            for job in self.bot.jobs.values()
+            if job.chat == key and job.priority is priority and job.present and job.state in ("waiting", "lost")
+        ]
+        return sorted(found, key=lambda job: job.order)
+
+    def _chat_wait(self, job: Job, chat: Chat | None) -> Wait | None:
+        if chat is None or job.chat is None:
+            return None
+        now = self.now
+        windows = self._windows(job.chat)
+        head = self._head(job, chat)
+        rival = self._rival(job, chat)
+        ready = max(now, chat.rest_until, earliest(chat.units, windows, job.units, now))
+        if chat.paused_until > now:
+            why = "pause"
+        elif chat.sending is not None:
+            why = "in-flight"
+        elif head is not job or rival:
+            why = "line"
+        elif ready > now:
+            why = "rate"
+        else:
+            return None
+        at = max(now, chat.paused_until, chat.rest_until, self.bot.paused_until)
+        if head is not job:
+            at = max(at, head.due)
+        units = list(chat.units)
+        for other in self._ahead(job, chat, rival):
+            for _ in range(other.units):
+                at = earliest(units, windows, 1, at)
+                units.append((at, other.id))
+        at = earliest(units, windows, job.units, at)
+        return self._wait(max(at - now, policy.PLACE_US), Scope.CHAT, why)
+
+    def _ahead(self, job: Job, chat: Chat, rival: bool) -> list[Job]:
+        line = self._line(job.chat, job.priority)
+        ahead = line[: line.index(job)]
+        if rival and job.priority is Priority.BULK:
+            interactive = self._line(job.chat, Priority.INTERACTIVE)
+            ahead = interactive[: policy.INTERACTIVE_TURNS - chat.overtaken] + ahead
+        elif rival:
+            ahead = self._line(job.chat, Priority.BULK)[:1] + ahead
+        return ahead
+
+    def _head(self, job: Job, chat: Chat) -> Job:
+        now = self.now
+        line = self._line(job.chat, job.priority)
+        head = line[0]
+        since = chat.missing_since[job.priority]
+        if head is job or head.due + policy.LATE_US >= now:
+            chat.missing_since[job.priority] = 0
+        elif not since:
+            chat.missing_since[job.priority] = now
+        elif since + policy.MISSING_GRACE_US <= now:
+            chat.missing_since[job.priority] = 0
+            for other in line[: line.index(job)]:
+                if other.due < now - policy.MISSING_GRACE_US:
+                    other.present = False
+            head = self._line(job.chat, job.priority)[0]
+        return head
+
+    def _rival(self, job: Job, chat: Chat) -> bool:
+        """Whether the chat's other line goes first."""
+        bulk_asks = job.priority is Priority.BULK
+        other = self._line(job.chat, Priority.INTERACTIVE if bulk_asks else Priority.BULK)
+        if not other or bulk_asks is (chat.overtaken >= policy.INTERACTIVE_TURNS):
+            return False
+        free = earliest(chat.units, self._windows(job.chat or ""), 1, 0)
+        soon = max(self.now, free, chat.rest_until, chat.paused_until) + policy.CLAIM_US
+        return other[0].state == "waiting" and self.now - policy.LATE_US <= other[0].due <= soon
+
+    def _permille(self) -> int:
+        return policy.learned_permille(self.bot.permille, self.bot.slowed_at, self.now)
+
+    def _pace(self, paid: bool) -> Pace | None:
+        pace = self.policy.rates(self.name).pace(paid)
+        return pace.slowed(self._permille()) if pace is not None else None
+
+    def _bot_wait(self, ask: Ask, job: Job) -> Wait | None:
+        bot, now = self.bot, self.now
+        cost = policy.bot_cost(ask)
+        pace = self._pace(ask.paid)
+        if pace is not None and cost and not job.first_asked_bot:
+            job.first_asked_bot = now + (policy.AGING_US if job.priority is Priority.BULK else 0)
+            job.bot_units = cost
+        if bot.paused_until > now:
+            return self._wait(bot.paused_until - now, Scope.BOT, "pause")
+        if pace is None or not cost:
+            return None
+        ahead = sum(
+            other.bot_units
+            for other in bot.jobs.values()
+            if other.first_asked_bot
+            and other.state == "waiting"
+            and other.paid == job.paid
+            and (other.first_asked_bot, other.id) < (job.first_asked_bot, job.id)
+            and other.bot_until >= now - policy.WAITER_GRACE_US
+        )
+        at = max(bot.arrival[ask.paid], now) - pace.tolerance_us + ahead * pace.interval_us
+        if pace.window is not None:
+            units = list(bot.units[ask.paid])
+            when = now
+            for _ in range(ahead):
+                when = earliest(units, (pace.window,), 1, when)
+                units.append((when, ""))
+            at = max(at, earliest(units, (pace.window,), cost, when))
+        return self._wait(at - now, Scope.BOT, "rate") if at > now else None
+
+    def _pause_bot(self, until: int) -> None:
+        if until > self.bot.paused_until:
+            self.bot.paused_until = until
+            for paid in (False, True):
+                if (pace := self.policy.rates(self.name).pace(paid)) is not None:
+                    self.bot.arrival[paid] = max(self.bot.arrival[paid], until + pace.tolerance_us)
+
+    def _go(self, ask: Ask, job: Job, chat: Chat | None) -> Go:
+        bot, now = self.bot, self.now
+        job.state, job.since, job.due, job.lease_end = "sending", now, now, now + us(ask.lease)
+        job.first_asked_bot, job.bot_units = 0, policy.bot_cost(ask)
+        bot.granted = now
+        if (pace := self._pace(ask.paid)) is not None:
+            bot.arrival[ask.paid] = max(bot.arrival[ask.paid], now) + job.bot_units * pace.interval_us
+            if pace.window is not None:
+                bot.units[ask.paid] += [(at, grant_of(job)) for at in unit_times((pace.window,), job.bot_units, now)]
+        if chat is None:
+            return Go(self._real(ask.chat), now)
+        windows = self._windows(job.chat or "")
+        if windows:
+            chat.units += [(at, grant_of(job)) for at in unit_times(windows, job.units, now)]
+        chat.sending, chat.sending_since, chat.lease_end = job.id, now, job.lease_end
+        bulk_waits = bool(self._line(job.chat, Priority.BULK))
+        chat.overtaken = chat.overtaken + 1 if bulk_waits and job.priority is Priority.INTERACTIVE else 0
+        return Go(job.chat, now)
+
+    def _end_call(self, job: Job) -> None:
+        chat = self.bot.chats.get(job.chat or "")
+        if chat is not None and chat.sending == job.id:
+            chat.sending = None
+            chat.rest_until = self.now + policy.rest_after(self.now - job.since)
+
+    def _refund(self, job: Job) -> None:
+        bot = self.bot
+        pace = self.policy.rates(self.name).pace(job.paid)
+        if pace is not None:
+            bot.arrival[job.paid] -= job.bot_units * pace.interval_us
+            bot.units[job.paid] = [unit for unit in bot.units[job.paid] if unit[1] != grant_of(job)]
+        chat = self.bot.chats.get(job.chat or "")
+        if chat is not None:
+            chat.units = [unit for unit in chat.units if unit[1] != grant_of(job)]

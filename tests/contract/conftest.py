@@ -1,0 +1,52 @@
+"""Each test of the admission contract runs on the plain model and on both stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.admission.contract import Admission
+from broker.admission.policy import Policy, policy_of
+from broker.admission.sqlite import SqliteAdmission
+from tests.admission_bench import HandClock, settings_of
+from tests.admission_model import PlainModel
+
+Opener = Callable[[Policy], Admission]
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture(params=["model", "sqlite", "redis"])
+def opener(request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock) -> Iterator[Opener]:
+    """Opens the store with a policy; opened twice, both look at the same state (but for the model)."""
+    opened: list[Admission] = []
+
+    def make(policy: Policy) -> Admission:
+        match request.param:
+            case "model":
+                store: Admission = PlainModel(policy, clock)
+            case "sqlite":
+                store = SqliteAdmission(tmp_path / "state.db", policy, clock)
+            case _:
+                from broker.admission.redis import RedisAdmission
+
+                store = RedisAdmission(request.getfixturevalue("redis_url"), policy, clock)
+        opened.append(store)
+        return store
+
+    yield make
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def admission(opener: Opener) -> Admission:
+    """A store with Telegram's limits, whose bot `default` has been idle."""
+    store = opener(policy_of(settings_of()))
+    store.vouch_idle("default")
+    return store

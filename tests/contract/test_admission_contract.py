@@ -1,0 +1,712 @@
+"""What every store must do. Time is moved by hand, so a test of a minute takes a moment."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from datetime import timedelta
+
+import pytest
+
+from broker.admission import policy
+from broker.admission.contract import (
+    Admission,
+    AlreadyDead,
+    AlreadySent,
+    Ask,
+    Dead,
+    Decision,
+    Go,
+    Released,
+    Retrying,
+    Scope,
+    Sent,
+    Standing,
+    Unknown,
+    Wait,
+)
+from broker.admission.policy import policy_of
+from broker.job import Priority
+from tests.admission_bench import HandClock, album, ask_of, settings_of
+from tests.contract.conftest import Opener
+
+GROUP = -1001234567890
+LEASE_SECONDS = 35
+RESULT = {"message_id": 7, "chat": {"id": 5}, "text": "ünïcode"}
+
+
+def seconds(decision: Decision) -> float:
+    assert isinstance(decision, Wait), decision
+    return decision.delay.total_seconds()
+
+
+def micros(decision: Decision) -> int:
+    assert isinstance(decision, Wait), decision
+    return decision.delay // timedelta(microseconds=1)
+
+
+def sent(admission: Admission, ask: Ask) -> Go:
+    """Admit, which must succeed, and settle."""
+    decision = admission.admit(ask)
+    assert isinstance(decision, Go), decision
+    admission.settle(ask, Sent(RESULT), decision.grant)
+    return decision
+
+
+def run(admission: Admission, clock: HandClock, asks: list[Ask], call_seconds: float = 0.1) -> list[tuple[float, Ask]]:
+    """Play workers: ask for each job when told to, send at once, settle after the call. Send times from now on."""
+    start = clock.now_us
+    agenda: list[tuple[int, int, Ask, Go | None]] = [(start, number, ask, None) for number, ask in enumerate(asks)]
+    log: list[tuple[float, Ask]] = []
+    steps = 0
+    while agenda:
+        steps += 1
+        assert steps < 40 * len(asks) + 400, "jobs ask again and again"
+        at, number, ask, go = agenda.pop(0)
+        clock.now_us = max(clock.now_us, at)
+        if go is not None:
+            admission.settle(ask, Sent(RESULT), go.grant)
+            continue
+        decision = admission.admit(ask)
+        if isinstance(decision, Go):
+            log.append(((clock.now_us - start) / 1e6, ask))
+            later = clock.now_us + int(call_seconds * 1e6)
+            bisect.insort(agenda, (later, -1, ask, decision), key=lambda entry: entry[:2])
+        else:
+            later = clock.now_us + micros(decision)
+            bisect.insort(agenda, (later, number, ask, None), key=lambda entry: entry[:2])
+    return log
+
+
+def most_in_window(times: list[float], span: float) -> int:
+    return max(sum(1 for other in times if at <= other < at + span) for at in times)
+
+
+# Rates.
+
+
+def test_an_idle_bot_sends_its_first_messages_at_once(admission: Admission) -> None:
+    assert [type(admission.admit(ask_of(chat))) for chat in range(1, 6)] == [Go] * 5
+
+
+def test_a_broadcast_keeps_within_30_a_second_and_uses_97_percent_of_it(admission: Admission, clock: HandClock) -> None:
+    times = [at for at, _ in run(admission, clock, [ask_of(chat) for chat in range(1, 151)])]
+    assert most_in_window(times, 1.0) <= 30
+    assert 90 / (times[140] - times[50]) >= 0.97 * 30
+
+
+def test_a_chat_gets_one_message_a_second(admission: Admission, clock: HandClock) -> None:
+    times = [at for at, _ in run(admission, clock, [ask_of(5) for _ in range(6)])]
+    assert most_in_window(times, 1.0) == 1
+    assert times[-1] < 5.5
+
+
+def test_a_group_gets_20_a_minute(admission: Admission, clock: HandClock) -> None:
+    times = [at for at, _ in run(admission, clock, [ask_of(GROUP) for _ in range(50)])]
+    assert most_in_window(times, 60.0) == 20
+    assert times[-1] < 132
+
+
+def test_a_job_for_a_busy_group_is_parked_once(admission: Admission, clock: HandClock) -> None:
+    asks = [ask_of(GROUP) for _ in range(60)]
+    waits = {ask.job_id: 0 for ask in asks}
+    due = {ask.job_id: clock.now_us for ask in asks}
+    pending = list(asks)
+    while pending:
+        ask = min(pending, key=lambda one: due[one.job_id])
+        clock.now_us = max(clock.now_us, due[ask.job_id])
+        decision = admission.admit(ask)
+        if isinstance(decision, Go):
+            admission.settle(ask, Sent(True), decision.grant)
+            pending.remove(ask)
+        else:
+            waits[ask.job_id] += 1
+            due[ask.job_id] = clock.now_us + micros(decision)
+    assert sum(waits.values()) <= 60
+
+
+def test_an_album_counts_as_its_pictures(admission: Admission, clock: HandClock) -> None:
+    sent(admission, album(GROUP, 10))
+    clock.advance(11)
+    sent(admission, album(GROUP, 10))
+    clock.advance(11)
+    assert seconds(admission.admit(ask_of(GROUP))) > 35
+
+
+def test_a_bulk_copy_beyond_a_whole_window_goes_and_leaves_a_debt(admission: Admission, clock: HandClock) -> None:
+    copy = ask_of(5, method="copyMessages", message_ids=list(range(100)))
+    sent(admission, copy)
+    clock.advance(2.5)
+    ask = ask_of(6)
+    assert isinstance(admission.admit(ask), Wait)
+    clock.advance(1.5)
+    assert isinstance(admission.admit(ask), Go)
+
+
+def test_a_chat_action_is_charged_to_the_bot_only(admission: Admission) -> None:
+    for _ in range(3):
+        sent(admission, ask_of(5, method="sendChatAction", action="typing"))
+    assert isinstance(admission.admit(ask_of(5)), Go)
+    assert isinstance(admission.admit(ask_of(6)), Go)
+    assert isinstance(admission.admit(ask_of(7)), Wait)
+
+
+def test_reads_and_answers_are_charged_to_nothing(admission: Admission) -> None:
+    for number in range(100):
+        sent(admission, ask_of(None, method="answerCallbackQuery", callback_query_id=str(number)))
+    sent(admission, ask_of(5))
+
+
+def test_an_edit_counts_like_a_message(admission: Admission) -> None:
+    sent(admission, ask_of(5))
+    edit = ask_of(5, method="editMessageText", message_id=1)
+    assert 0.9 < seconds(admission.admit(edit)) < 1.1
+
+
+def test_an_inline_message_is_under_no_chat_limit(admission: Admission) -> None:
+    for _ in range(5):
+        sent(admission, ask_of("inline:abc", method="editMessageText"))
+
+
+def test_paid_messages_have_a_budget_of_their_own(admission: Admission, clock: HandClock) -> None:
+    asks = [ask_of(chat, allow_paid_broadcast=True) for chat in range(1, 501)]
+    times = [at for at, _ in run(admission, clock, asks)]
+    assert times[-1] < 0.6
+    assert isinstance(admission.admit(ask_of(9999)), Go)
+
+
+def test_a_released_send_gives_its_budget_back(admission: Admission) -> None:
+    ask = ask_of(5)
+    go = admission.admit(ask)
+    assert isinstance(go, Go)
+    admission.settle(ask, Released(), go.grant)
+    assert isinstance(admission.admit(ask), Go)
+    for chat in range(6, 10):
+        sent(admission, ask_of(chat))
+    assert isinstance(admission.admit(ask_of(11)), Wait)
+
+
+def test_with_limits_off_only_order_and_the_ledger_hold(opener: Opener) -> None:
+    admission = opener(policy_of(settings_of(enabled=False)))
+    for chat in range(1, 100):
+        sent(admission, ask_of(chat))
+    first, second = ask_of(5), ask_of(5)
+    go = admission.admit(first)
+    assert isinstance(go, Go)
+    assert isinstance(admission.admit(second), Wait)
+    admission.settle(first, Sent(True), go.grant)
+    sent(admission, second)
+
+
+def test_a_bot_may_have_other_limits_and_so_may_a_chat(opener: Opener) -> None:
+    rules = policy_of(
+        settings_of(
+            bots={"slow": {"bot_per_second": 1}},
+            chats={"default": {str(GROUP): {"group_per_minute": 2, "chat_per_second": 100}}},
+        )
+    )
+    admission = opener(rules)
+    for bot in ("slow", "default"):
+        admission.vouch_idle(bot)
+    sent(admission, ask_of(5, bot="slow"))
+    assert seconds(admission.admit(ask_of(6, bot="slow"))) > 0.9
+    for _ in range(2):
+        sent(admission, ask_of(GROUP))
+    assert seconds(admission.admit(ask_of(GROUP))) > 59
+
+
+def test_a_new_store_starts_cautiously(opener: Opener, clock: HandClock) -> None:
+    admission = opener(policy_of(settings_of()))
+    times = [at for at, _ in run(admission, clock, [ask_of(chat) for chat in range(1, 61)])]
+    assert most_in_window(times, 1.0) <= 30
+    assert times[0] >= 1.0, "a chat may have got a message just before the store was lost"
+
+
+def test_after_a_wipe_a_group_gets_no_second_minutes_worth(opener: Opener, clock: HandClock) -> None:
+    admission = opener(policy_of(settings_of()))
+    times = [at for at, _ in run(admission, clock, [ask_of(GROUP) for _ in range(12)])]
+    assert most_in_window(times, 10.0) <= 4
+
+
+# Order.
+
+
+def test_jobs_of_a_line_go_in_the_order_of_first_sight(admission: Admission, clock: HandClock) -> None:
+    asks = [ask_of(5, method="sendMessage" if n % 3 else "deleteMessage") for n in range(12)]
+    assert [ask for _, ask in run(admission, clock, asks)] == asks
+
+
+def test_only_the_head_of_a_line_may_be_sent(admission: Admission, clock: HandClock) -> None:
+    first, second = ask_of(5), ask_of(5)
+    go = admission.admit(first)
+    assert isinstance(go, Go)
+    admission.settle(first, Retrying(timedelta(seconds=30)), go.grant)
+    clock.advance(10)
+    wait = admission.admit(second)
+    assert isinstance(wait, Wait)
+    assert (wait.scope, wait.why) == (Scope.CHAT, "line")
+    assert 20 < seconds(wait) < 22
+    clock.advance(20)
+    sent(admission, first)
+    clock.advance(1.1)
+    sent(admission, second)
+
+
+def test_a_dead_job_leaves_its_line(admission: Admission) -> None:
+    first, second = ask_of(5), ask_of(5)
+    admission.admit(first)
+    admission.settle(first, Dead("chat not found"))
+    decision = admission.admit(second)
+    assert isinstance(decision, Wait)
+    assert decision.why == "rate"
+
+
+def test_never_more_than_one_call_is_under_way_in_a_chat(admission: Admission, clock: HandClock) -> None:
+    bulk, interactive = ask_of(5), ask_of(5, "interactive")
+    go = admission.admit(bulk)
+    assert isinstance(go, Go)
+    clock.advance(5)
+    wait = admission.admit(interactive)
+    assert isinstance(wait, Wait)
+    assert wait.why == "in-flight"
+    assert wait.delay <= timedelta(seconds=1)
+    admission.settle(bulk, Sent(True), go.grant)
+    clock.advance(5)
+    assert isinstance(admission.admit(interactive), Go)
+
+
+def test_a_chat_whose_call_was_slow_rests_as_long_again(admission: Admission, clock: HandClock) -> None:
+    slow = ask_of(5)
+    go = admission.admit(slow)
+    assert isinstance(go, Go)
+    clock.advance(10)
+    admission.settle(slow, Sent(True), go.grant)
+    assert seconds(admission.admit(ask_of(5))) == pytest.approx(10)
+
+
+def test_interactive_goes_before_bulk_in_a_chat(admission: Admission, clock: HandClock) -> None:
+    bulk = [ask_of(5) for _ in range(3)]
+    interactive = [ask_of(5, "interactive") for _ in range(3)]
+    order = [ask for _, ask in run(admission, clock, [*bulk, *interactive])]
+    assert order == [bulk[0], *interactive, *bulk[1:]]
+
+
+def test_interactive_does_not_stop_the_bulk_of_its_chat_for_good(admission: Admission, clock: HandClock) -> None:
+    bulk = [ask_of(5) for _ in range(2)]
+    interactive = [ask_of(5, "interactive") for _ in range(30)]
+    order = [ask for _, ask in run(admission, clock, [*interactive[:1], *bulk, *interactive[1:]])]
+    assert order.index(bulk[0]) <= 12
+    assert order.index(bulk[1]) <= 22
+
+
+def test_a_retry_that_waits_holds_up_its_own_line_only(admission: Admission, clock: HandClock) -> None:
+    interactive, bulk = ask_of(5, "interactive"), ask_of(5)
+    go = admission.admit(interactive)
+    assert isinstance(go, Go)
+    admission.settle(interactive, Retrying(timedelta(seconds=60)), go.grant)
+    clock.advance(2)
+    sent(admission, bulk)
+
+
+def test_a_busy_group_makes_no_other_chat_wait(admission: Admission, clock: HandClock) -> None:
+    for _ in range(100):
+        admission.admit(ask_of(GROUP))
+    times = [at for at, _ in run(admission, clock, [ask_of(chat) for chat in range(1, 91)])]
+    assert times[-1] < 3.3
+
+
+def test_a_head_that_is_missing_is_stepped_over_after_a_grace_and_keeps_its_place(
+    admission: Admission, clock: HandClock
+) -> None:
+    sent(admission, ask_of(5))
+    lost, second, third = ask_of(5), ask_of(5), ask_of(5)
+    for ask in (lost, second, third):
+        admission.admit(ask)
+    clock.advance(600)  # an outage in which nobody asked is nobody's fault
+    assert isinstance(admission.admit(second), Wait)
+    clock.advance(10)
+    assert isinstance(admission.admit(second), Wait)
+    clock.advance(5)
+    sent(admission, second)
+    clock.advance(2)
+    sent(admission, lost)
+    clock.advance(2)
+    sent(admission, third)
+
+
+def test_a_head_that_comes_back_in_time_goes_first(admission: Admission, clock: HandClock) -> None:
+    sent(admission, ask_of(5))
+    first, second = ask_of(5), ask_of(5)
+    for ask in (first, second):
+        admission.admit(ask)
+    clock.advance(600)
+    admission.admit(second)
+    clock.advance(14)
+    sent(admission, first)
+    clock.advance(2)
+    sent(admission, second)
+
+
+# The bot's budget.
+
+
+def saturate(admission: Admission) -> list[Ask]:
+    """Use up the burst; returns three bulk jobs that wait for the budget."""
+    for chat in range(100, 105):
+        sent(admission, ask_of(chat))
+    waiting = [ask_of(chat) for chat in range(105, 108)]
+    for ask in waiting:
+        decision = admission.admit(ask)
+        assert isinstance(decision, Wait)
+        assert decision.scope is Scope.BOT
+    return waiting
+
+
+def test_those_who_wait_for_the_bot_get_slots_one_after_the_other(admission: Admission, clock: HandClock) -> None:
+    sent_first = [ask_of(chat) for chat in range(100, 105)]
+    for ask in sent_first:
+        sent(admission, ask)
+    delays = []
+    for chat in range(105, 109):
+        clock.now_us += 1
+        delays.append(seconds(admission.admit(ask_of(chat))))
+    gaps = [later - earlier for earlier, later in itertools.pairwise(delays)]
+    assert all(0.030 < gap < 0.036 for gap in gaps), gaps
+
+
+def test_interactive_goes_before_bulk_for_the_bots_budget(admission: Admission, clock: HandClock) -> None:
+    bulk = saturate(admission)
+    person = ask_of(500, "interactive")
+    assert seconds(admission.admit(person)) < 0.040
+    clock.advance(0.034)
+    assert isinstance(admission.admit(bulk[0]), Wait)
+    assert isinstance(admission.admit(person), Go)
+
+
+def test_bulk_that_has_waited_long_goes_like_interactive(opener: Opener, clock: HandClock) -> None:
+    admission = opener(policy_of(settings_of(bot_per_second=1)))
+    admission.vouch_idle("default")
+    bulk = ask_of(5)
+    sent(admission, ask_of(6))
+    admission.admit(bulk)
+    for step in range(20):
+        person = ask_of(1000 + step, "interactive")
+        admission.admit(person)
+        clock.advance(1.02)
+        if isinstance(admission.admit(bulk), Go):
+            break
+        sent(admission, person)
+    assert step == policy.AGING_US // policy.SECOND
+
+
+def test_a_worker_that_died_while_waiting_holds_its_slot_for_a_moment_only(
+    admission: Admission, clock: HandClock
+) -> None:
+    saturate(admission)
+    clock.advance(0.034 * 3 + 0.12)
+    asks = [ask_of(chat) for chat in range(200, 203)]
+    assert [type(admission.admit(ask)) for ask in asks] == [Go, Go, Go]
+
+
+# The ledger.
+
+
+def test_admit_is_idempotent_by_job_id(admission: Admission) -> None:
+    sent(admission, ask_of(5))
+    ask = ask_of(5)
+    assert admission.admit(ask) == admission.admit(ask)
+    assert admission.snapshot("default").waiting[Priority.BULK] == 1
+
+
+def test_a_job_that_was_sent_is_not_sent_again(admission: Admission, clock: HandClock) -> None:
+    ask = ask_of(5)
+    sent(admission, ask)
+    clock.advance(100)
+    assert admission.admit(ask) == AlreadySent(RESULT)
+
+
+def test_a_job_that_was_given_up_is_not_sent(admission: Admission) -> None:
+    ask = ask_of(5)
+    admission.settle(ask, Dead("expired"))
+    assert admission.admit(ask) == AlreadyDead("expired")
+
+
+def test_a_second_settlement_is_ignored(admission: Admission) -> None:
+    ask = ask_of(5)
+    sent(admission, ask)
+    admission.settle(ask, Dead("no"))
+    admission.settle(ask, Released())
+    assert admission.admit(ask) == AlreadySent(RESULT)
+
+
+def test_a_redelivered_job_waits_while_its_first_worker_may_be_in_the_call(
+    admission: Admission, clock: HandClock
+) -> None:
+    ask = ask_of(5)
+    admission.admit(ask)
+    clock.advance(10)
+    wait = admission.admit(ask)
+    assert isinstance(wait, Wait)
+    assert (wait.why, seconds(wait)) == ("lease", LEASE_SECONDS - 10)
+
+
+def test_a_send_nobody_settled_is_unknown_when_its_lease_is_over(admission: Admission, clock: HandClock) -> None:
+    ask, later = ask_of(5), ask_of(5)
+    admission.admit(ask)
+    clock.advance(LEASE_SECONDS)
+    assert admission.admit(ask) == Unknown(timedelta(seconds=LEASE_SECONDS))
+    assert isinstance(admission.admit(later), Wait), "the uncertain job is the head of the line"
+    assert isinstance(admission.renew_unknown(ask), Go)
+
+
+def test_an_unknown_job_that_nobody_asks_for_is_stepped_over_in_the_end(admission: Admission, clock: HandClock) -> None:
+    ask, later = ask_of(5), ask_of(5)
+    admission.admit(ask)
+    clock.advance(LEASE_SECONDS + 5)
+    assert isinstance(admission.admit(later), Wait)
+    clock.advance(15)
+    sent(admission, later)
+    clock.advance(5)
+    assert isinstance(admission.admit(ask), Unknown)
+    assert isinstance(admission.renew_unknown(ask), Go)
+
+
+def test_a_late_release_does_not_undo_what_another_worker_has_begun(admission: Admission, clock: HandClock) -> None:
+    ask = ask_of(5)
+    first = admission.admit(ask)
+    clock.advance(LEASE_SECONDS + 1)
+    second = admission.renew_unknown(ask)
+    assert isinstance(first, Go)
+    assert isinstance(second, Go)
+    admission.settle(ask, Released(), first.grant)
+    assert isinstance(admission.admit(ask), Wait)
+    admission.settle(ask, Sent(RESULT), second.grant)
+    assert admission.admit(ask) == AlreadySent(RESULT)
+
+
+def test_the_ledger_tells_where_a_job_stands(admission: Admission) -> None:
+    ask, other = ask_of(5), ask_of(5)
+    assert admission.lookup("default", ask.job_id) is None
+    admission.admit(ask)
+    admission.admit(other)
+    found = [admission.lookup("default", one.job_id) for one in (ask, other)]
+    assert [one and one.standing for one in found] == [Standing.SENDING, Standing.WAITING]
+    admission.settle(ask, Sent(RESULT))
+    admission.settle(other, Dead("blocked"))
+    one, two = (admission.lookup("default", each.job_id) for each in (ask, other))
+    assert one is not None
+    assert two is not None
+    assert (one.standing, one.result) == (Standing.SENT, RESULT)
+    assert (two.standing, two.reason) == (Standing.DEAD, "blocked")
+
+
+def test_bots_do_not_share_jobs_or_budgets(admission: Admission) -> None:
+    admission.vouch_idle("other")
+    for chat in range(1, 6):
+        sent(admission, ask_of(chat, job_id=f"same-{chat}"))
+    sent(admission, ask_of(1, bot="other", job_id="same-1"))
+
+
+# Pauses.
+
+
+def test_a_paused_chat_makes_no_other_chat_wait(admission: Admission, clock: HandClock) -> None:
+    admission.pause("default", "5", timedelta(seconds=30), "429")
+    wait = admission.admit(ask_of(5))
+    assert isinstance(wait, Wait)
+    assert (wait.scope, wait.why, seconds(wait)) == (Scope.CHAT, "pause", 30)
+    sent(admission, ask_of(6))
+    clock.advance(30)
+    assert isinstance(admission.admit(ask_of(5, "interactive")), Go)
+
+
+def test_a_paused_bot_sends_nothing_and_resumes_evenly(admission: Admission, clock: HandClock) -> None:
+    admission.pause("default", None, timedelta(seconds=5), "429")
+    waiting = [ask_of(chat) for chat in range(1, 61)]
+    wait = admission.admit(waiting[0])
+    assert isinstance(wait, Wait)
+    assert (wait.scope, wait.why, seconds(wait)) == (Scope.BOT, "pause", 5)
+    times = [at for at, _ in run(admission, clock, waiting)]
+    assert times[0] == pytest.approx(5)
+    assert most_in_window(times, 0.1) <= 4
+
+
+def test_a_pause_is_never_shortened_but_can_be_ended(admission: Admission) -> None:
+    for chat in ("5", None):
+        admission.pause("default", chat, timedelta(seconds=60), "429")
+        admission.pause("default", chat, timedelta(seconds=1), "429")
+    assert {pause.remaining for pause in admission.snapshot("default").pauses} == {timedelta(seconds=60)}
+    admission.resume("default", None)
+    ask = ask_of(5)
+    assert seconds(admission.admit(ask)) == 60
+    admission.resume("default", "5")
+    assert isinstance(admission.admit(ask), Go)
+
+
+def test_a_429_pauses_its_chat_only(admission: Admission) -> None:
+    assert admission.too_many_requests("default", "5", timedelta(seconds=30)) is Scope.CHAT
+    assert 30 < seconds(admission.admit(ask_of(5))) < 30.5
+    sent(admission, ask_of(6))
+
+
+def test_429s_in_several_chats_within_a_moment_pause_the_bot(admission: Admission, clock: HandClock) -> None:
+    scopes = []
+    for chat in ("5", "6", "7"):
+        scopes.append(admission.too_many_requests("default", chat, timedelta(seconds=5)))
+        clock.advance(0.05)
+    assert scopes == [Scope.CHAT, Scope.CHAT, Scope.BOT]
+    wait = admission.admit(ask_of(8))
+    assert isinstance(wait, Wait)
+    assert (wait.scope, wait.why) == (Scope.BOT, "pause")
+
+
+def test_429s_far_apart_pause_chats_only(admission: Admission, clock: HandClock) -> None:
+    for chat in range(5, 15):
+        assert admission.too_many_requests("default", str(chat), timedelta(seconds=5)) is Scope.CHAT
+        clock.advance(3)
+
+
+def test_a_wait_longer_than_any_window_of_a_chat_counts_double(admission: Admission, clock: HandClock) -> None:
+    assert admission.too_many_requests("default", "5", timedelta(seconds=300)) is Scope.CHAT
+    clock.advance(20)
+    assert admission.too_many_requests("default", "6", timedelta(seconds=300)) is Scope.BOT
+
+
+def test_a_429_of_the_bot_lowers_its_rate_which_recovers(admission: Admission, clock: HandClock) -> None:
+    full = admission.snapshot("default").per_second_limit
+    for chat in ("5", "6", "7", "8", "9"):
+        admission.too_many_requests("default", chat, timedelta(seconds=5))
+    assert admission.snapshot("default").per_second_limit < 0.95 * full
+    clock.advance(6)
+    times = [at for at, _ in run(admission, clock, [ask_of(chat) for chat in range(100, 160)])]
+    assert 40 / (times[50] - times[10]) < 0.95 * full
+    clock.advance(120)
+    assert admission.snapshot("default").per_second_limit == full
+
+
+def test_the_rate_never_falls_below_half(admission: Admission, clock: HandClock) -> None:
+    full = admission.snapshot("default").per_second_limit
+    for _ in range(40):
+        for chat in ("5", "6", "7"):
+            admission.too_many_requests("default", chat, timedelta(seconds=1))
+        clock.advance(1.2)
+    assert 0.49 * full < admission.snapshot("default").per_second_limit < 0.55 * full
+
+
+# Chats that change their name.
+
+
+def test_a_migrated_chat_keeps_its_line_budget_and_pause(admission: Admission, clock: HandClock) -> None:
+    old, new = -5, GROUP
+    head = ask_of(old)
+    go = admission.admit(head)
+    assert isinstance(go, Go)
+    line = [ask_of(old) for _ in range(3)]
+    for ask in line:
+        clock.now_us += 1
+        admission.admit(ask)
+    admission.migrate("default", str(old), str(new))
+    admission.settle(head, Retrying(timedelta(0)), go.grant)
+    clock.now_us += 1
+    late = ask_of(new)
+    admission.admit(late)
+    order = run(admission, clock, [*line, late, head])
+    assert [ask for _, ask in order] == [head, *line, late]
+    assert order[0][0] >= 1, "the budget has moved"
+    assert admission.admit(ask_of(old, "interactive")).delay > timedelta(0)  # type: ignore[union-attr]
+
+
+def test_jobs_for_the_old_id_are_sent_to_the_new_one(admission: Admission) -> None:
+    admission.migrate("default", "-5", str(GROUP))
+    go = admission.admit(ask_of(-5))
+    assert isinstance(go, Go)
+    assert go.chat == str(GROUP)
+
+
+def test_a_chat_that_migrates_twice_is_still_found(admission: Admission) -> None:
+    admission.migrate("default", "@name", "-5")
+    admission.migrate("default", "-5", str(GROUP))
+    go = admission.admit(ask_of("@name"))
+    assert isinstance(go, Go)
+    assert go.chat == str(GROUP)
+
+
+def test_a_resolved_name_shares_the_budget_of_its_id(admission: Admission, clock: HandClock) -> None:
+    for _ in range(10):
+        sent(admission, ask_of("@channel"))
+        clock.advance(1.1)
+    admission.migrate("default", "@channel", str(GROUP))
+    for _ in range(10):
+        sent(admission, ask_of(GROUP))
+        clock.advance(1.1)
+    assert seconds(admission.admit(ask_of("@channel"))) > 30
+
+
+# The clock.
+
+
+def test_a_clock_that_goes_back_neither_stops_sending_nor_breaks_a_limit(
+    admission: Admission, clock: HandClock
+) -> None:
+    first = run(admission, clock, [ask_of(chat) for chat in range(1, 41)])
+    clock.advance(timedelta(hours=-1))
+    burst = [type(admission.admit(ask_of(chat))) for chat in range(41, 60)]
+    assert burst.count(Go) <= 5
+    clock.advance(2)
+    assert len(first) == 40
+    assert isinstance(admission.admit(ask_of(1, "interactive")), Go)
+
+
+def test_a_pause_outlives_a_clock_that_goes_back(admission: Admission, clock: HandClock) -> None:
+    sent(admission, ask_of(5))
+    admission.pause("default", None, timedelta(seconds=30), "429")
+    clock.advance(timedelta(hours=-1))
+    ask = ask_of(6)
+    assert seconds(admission.admit(ask)) == 30
+    clock.advance(30)
+    assert isinstance(admission.admit(ask), Go)
+
+
+# Many at once, and what status shows.
+
+
+def test_two_handles_share_one_budget(opener: Opener, request: pytest.FixtureRequest) -> None:
+    if "model" in request.node.name:
+        return  # the model lives in one process
+    one, two = opener(policy_of(settings_of())), opener(policy_of(settings_of()))
+    one.vouch_idle("default")
+    decisions = [(one, two)[chat % 2].admit(ask_of(chat)) for chat in range(1, 11)]
+    assert sum(isinstance(decision, Go) for decision in decisions) == 5
+
+
+def test_closing_twice_is_harmless_and_so_is_closing_unused(opener: Opener) -> None:
+    store = opener(policy_of(settings_of()))
+    store.close()
+    store.vouch_idle("default")
+    store.close()
+    store.close()
+
+
+def test_the_snapshot_counts_what_waits_and_shows_pauses_and_long_lines(admission: Admission) -> None:
+    go = admission.admit(ask_of(5))
+    assert isinstance(go, Go)
+    for _ in range(3):
+        admission.admit(ask_of(5, "interactive"))
+    for _ in range(7):
+        admission.admit(ask_of(GROUP))
+    admission.pause("default", "9", timedelta(seconds=9), "slow")
+    admission.settle(ask_of(6), Dead("blocked"))
+    seen = admission.snapshot("default")
+    assert seen.sent_last_second == seen.sent_last_minute == 2
+    assert seen.sending == 2
+    assert seen.waiting == {Priority.INTERACTIVE: 3, Priority.BULK: 6}
+    assert [(line.chat, line.length) for line in seen.longest_lines] == [(str(GROUP), 6), ("5", 3)]
+    assert [(pause.chat, pause.remaining) for pause in seen.pauses] == [("9", timedelta(seconds=9))]
+    assert seen.dead == 1
+    assert 0.97 * 30 < seen.per_second_limit <= 30
+
+
+def test_evidence_is_weighed_by_the_policy() -> None:
+    refusals = [policy.Refusal(chat, 0, False) for chat in "abc"]
+    assert policy.blames_bot(refusals)
+    assert not policy.blames_bot(policy.recent(refusals, policy.MOMENT_US))
