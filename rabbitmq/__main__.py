@@ -5,16 +5,19 @@ for use in scripts.
 """
 
 import argparse
+import contextlib
+import fcntl
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from rabbitmq import provision
 from rabbitmq.amqp import greet
 from rabbitmq.choice import VERSIONS, fits
 from rabbitmq.errors import NodeError, RabbitMQSetupError
 from rabbitmq.node import Node
-from rabbitmq.provision import state_folder
 
 EXAMPLES = """examples:
   scripts/rabbitmq start                       a node at whatever port is free; prints its URL
@@ -38,9 +41,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.command == "prepare":
+        provision.engine(options.version)
+        return 0
     url = os.environ.get("FLOODGATE_RABBITMQ_URL")
     if url:
         return _external(url, options)
+    with _one_at_a_time():
+        return _own(options)
+
+
+def _own(options: argparse.Namespace) -> int:
     match options.command:
         case "start":
             return _start(options.version, options.port)
@@ -60,7 +71,8 @@ def _start(version: str | None, port: int | None) -> int:
         _say(f"RabbitMQ {node.version} is up already")
     else:
         _say("Starting RabbitMQ")
-        node = Node(version, port=port, home=_home(version), detached=True).start()
+        home = _home(version)
+        node = Node(version, port=port or Node.last_port_in(home), home=home, detached=True).start()
         _say(f"RabbitMQ {node.version} is up")
     print(node.url)
     return 0
@@ -139,7 +151,16 @@ def _home(version: str | None) -> Path:
 
 
 def _homes() -> Path:
-    return state_folder(os.environ.get("XDG_STATE_HOME"))
+    return provision.state_folder(os.environ.get("XDG_STATE_HOME"))
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """So that two who start at once get one node."""
+    _homes().mkdir(parents=True, exist_ok=True)
+    with (_homes() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -149,8 +170,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="start|stop|status|url|ctl")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="start|stop|status|url|ctl|prepare")
     explanations = {
+        "prepare": "install what nodes need, if it is not there yet, and start none",
         "start": "find or install RabbitMQ 4, start a node and print its URL",
         "stop": "stop it; its data stays",
         "status": "say whether it is up; exit code 3 if not",

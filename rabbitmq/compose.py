@@ -49,6 +49,13 @@ class ComposeEngine:
     def running(self) -> bool:
         return bool(self._project) and bool(self._compose("ps", "--quiet", "--status=running").strip())
 
+    def booted(self) -> bool:
+        try:
+            self.ctl(["await_startup"], SECONDS)
+        except CommandError:
+            return False
+        return True
+
     def stop(self) -> None:
         if self._project:
             self._compose("stop")

@@ -60,6 +60,7 @@ def environment(ports: Ports, inside: str) -> dict[str, str]:
         "RABBITMQ_CONFIG_FILES": f"{inside}/conf.d",
         "RABBITMQ_ADVANCED_CONFIG_FILE": f"{inside}/advanced.config",
         "RABBITMQ_ENABLED_PLUGINS_FILE": f"{inside}/enabled_plugins",
+        "RABBITMQ_LOG": "-color",
         "RABBITMQ_MNESIA_BASE": f"{inside}/data",
         "RABBITMQ_LOG_BASE": f"{inside}/log",
         # Two schedulers that sleep when idle: a node here shares the machine with workers and other nodes.

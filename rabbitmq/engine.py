@@ -42,6 +42,9 @@ class Engine(Protocol):
     def running(self) -> bool:
         """Whether it is there, answering or not."""
 
+    def booted(self) -> bool:
+        """Whether it has said that its start is complete; it listens some 100 ms before that."""
+
     def stop(self) -> None:
         """Shut down cleanly and return when it is gone; data stays."""
 

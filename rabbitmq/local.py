@@ -13,6 +13,7 @@ from rabbitmq.process import ProcessGroup, ProcessId
 from rabbitmq.server import Server, restore
 
 STOP_SECONDS = 30.0  # a clean stop takes 1 s; with much unwritten data more
+BOOTED = b"Server startup complete"
 LOG_TAIL_BYTES = 64 * 1024
 
 
@@ -23,6 +24,7 @@ class LocalEngine:
         self._server = server
         self._spec: NodeSpec | None = None
         self._group: ProcessGroup | None = None
+        self._log_start = 0  # where this run's part of the log begins
 
     @classmethod
     def adopt(cls, record: dict[str, object], spec: NodeSpec) -> "LocalEngine":
@@ -34,6 +36,7 @@ class LocalEngine:
 
     def launch(self, spec: NodeSpec) -> None:
         self._spec = spec
+        self._log_start = _size(_log(spec))
         files = self._server.files(spec.home)
         inside = self._server.inside(files)
         write_files(spec, files, inside, self._server.conf())
@@ -41,12 +44,17 @@ class LocalEngine:
         self._group = ProcessGroup.start(
             self._server.run_server(files),
             environment(spec.ports, inside),
-            spec.home / "output.log",
+            _log(spec),
             leashed=not spec.detached,
         )
 
     def running(self) -> bool:
         return self._group is not None and self._group.alive()
+
+    def booted(self) -> bool:
+        with _log(self._known_spec()).open("rb") as log:
+            log.seek(self._log_start)
+            return BOOTED in log.read()
 
     def stop(self) -> None:
         if self._group is not None:
@@ -81,8 +89,7 @@ class LocalEngine:
     def log_tail(self, lines: int) -> str:
         if self._spec is None:
             return ""
-        log = self._spec.home / "output.log"
-        return "\n".join(log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").splitlines()[-lines:])
+        return "\n".join(_log(self._spec).read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").splitlines()[-lines:])
 
     def record(self) -> dict[str, object]:
         if self._group is None:
@@ -93,3 +100,11 @@ class LocalEngine:
         if self._spec is None:
             raise NodeError("this node was never started")
         return self._spec
+
+
+def _log(spec: NodeSpec) -> Path:
+    return spec.home / "output.log"
+
+
+def _size(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0

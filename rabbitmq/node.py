@@ -6,8 +6,8 @@
         node.start()                                   # the same node, the same port
         node.ctl("list_queues", "name", "type")
 
-State: a *home* folder with the node's configuration, data, logs and, while it runs, `node.json`, by which another
-program finds it again. A node without a given home has a temporary one that goes with it.
+State: a *home* folder with the node's configuration, data, logs and `node.json`, by which another program finds the
+running node again. A node without a given home has a temporary one that goes with it.
 
 Invariants: `start` returns when the server answers AMQP, or raises with the end of its log; it never returns
 half-started. Nothing outlives `stop` and `kill`. A node that is not `detached` does not outlive its program either,
@@ -26,12 +26,12 @@ from urllib.parse import quote
 
 from rabbitmq import provision
 from rabbitmq.amqp import greet
-from rabbitmq.engine import Engine, NodeSpec, Ports, free_ports
+from rabbitmq.engine import Engine, NodeSpec, Ports, free_ports, port_is_free
 from rabbitmq.errors import NodeError
 
 START_SECONDS = 60.0  # a fresh node takes 3 s on an idle machine with two cores
 CTL_SECONDS = 60.0
-LOG_TAIL_LINES = 25
+LOG_TAIL_LINES = 40
 POLL_SECONDS = 0.05
 
 
@@ -66,6 +66,15 @@ class Node:
         self._engine = engine
         self._ports: Ports | None = None
         self._version = ""
+
+    @staticmethod
+    def last_port_in(home: Path) -> int | None:
+        """The AMQP port that the last node with this home had, if it is free now."""
+        try:
+            port = int(json.loads((home / "node.json").read_text())["ports"]["amqp"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return port if port_is_free(port) else None
 
     @classmethod
     def running_in(cls, home: Path) -> "Node | None":
@@ -121,13 +130,11 @@ class Node:
         """Shut down cleanly; data stays. Returns when nothing of the node runs any more."""
         if self._engine is not None:
             self._engine.stop()
-            self._forget_record()
 
     def kill(self) -> None:
         """End it at once, with SIGKILL; data stays as a crash leaves it."""
         if self._engine is not None:
             self._engine.kill()
-            self._forget_record()
 
     def restart(self) -> "Node":
         """Stop and start on the same port with the same data."""
@@ -174,7 +181,7 @@ class Node:
         deadline = time.monotonic() + START_SECONDS
         while engine.running() and time.monotonic() < deadline:
             greeting = greet("127.0.0.1", self.port)
-            if greeting is not None:
+            if greeting is not None and engine.booted():
                 self._version = greeting.version
                 return
             time.sleep(POLL_SECONDS)
@@ -185,7 +192,3 @@ class Node:
     def _write_record(self, engine: Engine, spec: NodeSpec) -> None:
         record = {"version": self._version, "ports": asdict(spec.ports), "engine": engine.record()}
         (spec.home / "node.json").write_text(json.dumps(record))
-
-    def _forget_record(self) -> None:
-        if self._home is not None:
-            (self._home / "node.json").unlink(missing_ok=True)

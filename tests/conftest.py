@@ -1,0 +1,91 @@
+"""What every test folder shares: options, and the servers of `tests.services`, started when a test first asks.
+
+rabbitmq       one node for the whole session; leave it up and healthy
+vhost          a vhost of that node for this test alone: vhost.url, vhost.ctl("list_queues", …)
+new_node       makes nodes for this test alone, to kill and to fill: new_node(conf={"heartbeat": "5"}).start()
+redis_server   one Redis for the whole session; leave it up
+redis_url      its URL, emptied for this test
+new_redis      makes Redis servers for this test alone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from rabbitmq.choice import VERSIONS
+from rabbitmq.node import Node
+from tests.services import RedisServer, Vhost, Vhosts
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("floodgate")
+    group.addoption("--rabbitmq", choices=VERSIONS, help="the RabbitMQ to test with; without it, any from 4.0 on")
+    group.addoption("--chaos", action="store_true", help="run the chaos tests at full length")
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_version(pytestconfig: pytest.Config) -> str | None:
+    """What --rabbitmq asks for."""
+    return pytestconfig.getoption("--rabbitmq")
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(rabbitmq_version: str | None) -> Iterator[Node]:
+    with Node(rabbitmq_version) as node:
+        yield node
+
+
+@pytest.fixture(scope="session")
+def vhosts(rabbitmq: Node) -> Vhosts:
+    return Vhosts(rabbitmq)
+
+
+@pytest.fixture
+def vhost(vhosts: Vhosts) -> Iterator[Vhost]:
+    taken = vhosts.take()
+    yield taken
+    vhosts.give_back(taken)
+
+
+@pytest.fixture
+def new_node(rabbitmq_version: str | None) -> Iterator[Callable[..., Node]]:
+    """`Node` with the version filled in; whatever it made is removed after the test."""
+    nodes: list[Node] = []
+
+    def make(**options: Any) -> Node:
+        nodes.append(Node(**{"version": rabbitmq_version, **options}))
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.remove()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    redis_server.flush()
+    return redis_server.url
+
+
+@pytest.fixture
+def new_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], RedisServer]]:
+    """Servers not yet started; whatever it made is stopped after the test."""
+    servers: list[RedisServer] = []
+
+    def make() -> RedisServer:
+        servers.append(RedisServer(tmp_path_factory.mktemp("redis")))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.kill()

@@ -1,0 +1,135 @@
+"""The servers that tests run against: real ones, private, on free ports, gone with the test session however it ends."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rabbitmq.engine import free_ports
+from rabbitmq.node import Node
+from rabbitmq.process import ProcessGroup
+
+VHOST_BATCH = 20  # one rabbitmqctl takes half a second, whether for one vhost or for twenty
+REDIS_START_SECONDS = 10.0
+REDIS_STOP_SECONDS = 10.0
+POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Vhost:
+    """A part of the shared node that one test has to itself."""
+
+    name: str
+    node: Node
+
+    @property
+    def url(self) -> str:
+        return self.node.url_of(self.name)
+
+    def ctl(self, command: str, *args: str) -> str:
+        """`rabbitmqctl` for this vhost, as in `vhost.ctl("list_queues", "name", "type", "--formatter=json")`."""
+        return self.node.ctl("--vhost", self.name, command, *args)
+
+
+@dataclass(slots=True)
+class Vhosts:
+    """Fresh vhosts of one node, made and deleted by the batch. Used by the test thread only."""
+
+    node: Node
+    _fresh: list[str] = field(default_factory=list)
+    _used: list[str] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def take(self) -> Vhost:
+        """One that no test has had."""
+        if not self._fresh:
+            self._renew()
+        return Vhost(self._fresh.pop(0), self.node)
+
+    def give_back(self, vhost: Vhost) -> None:
+        """Have it deleted with the next batch: its queues take memory from the tests that follow."""
+        self._used.append(vhost.name)
+
+    def _renew(self) -> None:
+        names = [f"test-{number}" for number in itertools.islice(self._numbers, VHOST_BATCH)]
+        calls = [_delete(name) for name in self._used] + [_add(name) for name in names]
+        self.node.ctl("eval", f"{', '.join(calls)}, ok.")
+        self._fresh, self._used = names, []
+
+
+def _add(name: str) -> str:
+    rights = '<<".*">>, <<".*">>, <<".*">>'
+    allow = f'rabbit_auth_backend_internal:set_permissions(<<"guest">>, <<"{name}">>, {rights}, <<"tests">>)'
+    return f'rabbit_vhost:add(<<"{name}">>, <<"tests">>), {allow}'
+
+
+def _delete(name: str) -> str:
+    return f'rabbit_vhost:delete(<<"{name}">>, <<"tests">>)'
+
+
+class RedisServer:
+    """A Redis or Valkey of our own that writes every change to disk, so that it can be killed and started again.
+
+    Used by one thread at a time; `start`, `stop` and `kill` may come in any order, repeatedly.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.port = free_ports().amqp
+        self._group: ProcessGroup | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> RedisServer:
+        """Returns when it answers. Raises RuntimeError with what it printed if it does not."""
+        if self._group is None:
+            log = self.home / "redis.log"
+            self._group = ProcessGroup.start(self._command(), dict(os.environ), log, leashed=True)
+            self._await_pong(log)
+        return self
+
+    def stop(self) -> None:
+        if self._group is not None:
+            self._group.stop(REDIS_STOP_SECONDS)
+            self._group = None
+
+    def kill(self) -> None:
+        if self._group is not None:
+            self._group.kill()
+            self._group = None
+
+    def flush(self) -> None:
+        """Forget everything."""
+        self._ask(b"FLUSHALL\r\n", b"+OK")
+
+    def _command(self) -> list[str]:
+        program = shutil.which("redis-server") or shutil.which("valkey-server")
+        if program is None:
+            raise RuntimeError("These tests need redis-server or valkey-server: install one")
+        flags = ["--bind", "127.0.0.1", "--dir", str(self.home), "--appendonly", "yes", "--appendfsync", "always"]
+        return [program, "--port", str(self.port), "--save", "", *flags]
+
+    def _await_pong(self, log: Path) -> None:
+        deadline = time.monotonic() + REDIS_START_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                return self._ask(b"PING\r\n", b"+PONG")
+            except (OSError, ValueError):
+                time.sleep(POLL_SECONDS)
+        self.kill()
+        raise RuntimeError(f"Redis did not come up:\n{log.read_text(errors='replace')}")
+
+    def _ask(self, command: bytes, expected: bytes) -> None:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=REDIS_START_SECONDS) as connection:
+            connection.sendall(command)
+            answer = connection.recv(64)
+        if not answer.startswith(expected):
+            raise ValueError(f"Redis answered {answer!r}")
