@@ -1,0 +1,1 @@
+"""Where benchmarks play: processes, servers and reports."""

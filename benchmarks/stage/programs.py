@@ -1,0 +1,92 @@
+"""A process of a benchmark, started by its command, and what it costs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, Self
+
+from rabbitmq.process import ProcessGroup
+
+ROOT: Final = Path(__file__).parents[2]
+READY_SECONDS: Final = 60.0
+STOP_SECONDS: Final = 60.0
+POLL_SECONDS: Final = 0.02
+_TICK: Final = os.sysconf("SC_CLK_TCK")
+
+
+class ProgramError(Exception):
+    """A process ended before it was ready. The message holds the end of its log."""
+
+
+class Program:
+    """A Python module run as a process. It does not outlive this one, whatever ends that.
+
+    Args:
+        arguments: of ``python``, as in ``["-m", "floodgate", "worker"]``.
+        ready_word: what a line of its log holds once it is ready.
+    """
+
+    def __init__(self, arguments: Sequence[str], env: Mapping[str, str], log: Path, ready_word: str) -> None:
+        self._command = [sys.executable, *arguments]
+        self._env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **env}
+        self._log = log
+        self._ready_word = ready_word
+        self._group: ProcessGroup | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._group is not None, "not started"
+        return self._group.leader.pid
+
+    def start(self) -> Self:
+        """Start it, without waiting: see :meth:`ready_line`."""
+        self._group = ProcessGroup.start(self._command, self._env, self._log, leashed=True)
+        return self
+
+    def ready_line(self) -> str:
+        """The line that says it is ready; waits for it.
+
+        Raises:
+            ProgramError: it ended, or did not say so in a minute.
+        """
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline:
+            for line in self.log().splitlines():
+                if self._ready_word in line:
+                    return line.strip()
+            if not self.running:
+                break
+            time.sleep(POLL_SECONDS)
+        raise ProgramError(f"{' '.join(self._command)} did not start. The end of its log:\n{self.log()[-2000:]}")
+
+    @property
+    def running(self) -> bool:
+        return self._group is not None and self._group.alive()
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL a minute later. Safe to call twice, and unstarted."""
+        group, self._group = self._group, None
+        if group is not None:
+            group.stop(STOP_SECONDS)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        group, self._group = self._group, None
+        if group is not None:
+            group.kill()
+
+    def cpu_seconds(self) -> float:
+        """User and system time so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICK
+
+    def resident_bytes(self) -> int:
+        """Memory in RAM now."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
