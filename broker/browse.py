@@ -1,7 +1,8 @@
-"""Looking at a queue without taking from it: read by ``basic.get`` on a channel that is closed without an answer.
+"""Looking at a queue without taking from it: read by ``basic.get``, then given back all at once.
 
-Closing puts everything back to its place. A look counts as a delivery, which is why dead-letter queues have no limit.
-While one looks, what he has read is hidden from the next.
+Everything goes back to its place, in a queue with a delivery limit; without one, it would go to the end. A
+look counts as a delivery, which is why that limit is beyond reach for dead-letter queues. While one looks,
+what he has read is hidden from the next.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from broker.channel_script import ChannelRefusedError, Script, Session
 from broker.connections import Connections
 
 BROWSE_SECONDS: Final = 120.0  # bound on one look; 100,000 messages take about 20 s
+ALL: Final = 0  # the delivery tag that stands for every unanswered message
 _NOT_FOUND: Final = 404
 
 
@@ -44,6 +46,7 @@ def _browse(queue: str, limit: int, session: Session) -> Script[list[Seen]]:
     try:
         while len(seen) < limit and (one := (yield getter.get)) is not None:
             seen.append(one)
+        getter.give_back()
     except ChannelRefusedError as refusal:
         if refusal.code != _NOT_FOUND:
             raise
@@ -62,6 +65,11 @@ class _Getter:
     def get(self, *, callback: Callable[[Seen | None], None]) -> None:
         self._callback = callback
         self._channel.basic_get(self._queue, self._on_message)
+
+    def give_back(self) -> None:
+        """All that was read. Closing the channel would do it, too, but some time after the server says that
+        it is closed."""
+        self._channel.basic_nack(ALL, multiple=True, requeue=True)
 
     def _on_message(self, _channel: Any, _method: Any, properties: Any, body: bytes) -> None:
         self._answer(Seen(properties.message_id, properties.headers or {}, body))

@@ -24,7 +24,7 @@ from typing import Any, Generic, TypeVar
 
 import pika.exceptions
 
-from broker.errors import FloodgateError, RabbitMQError, RabbitMQUnreachableError
+from broker.errors import RabbitMQError, RabbitMQUnreachableError
 
 T = TypeVar("T")
 Call = Callable[..., Any]
@@ -58,10 +58,15 @@ class Session:
         channel.add_on_close_callback(self._on_lost)
         self._channels.append(channel)
 
-    def close(self) -> None:
+    def forget(self, channel: Any) -> None:
+        self._channels.remove(channel)
+
+    def close(self) -> bool:
+        """Close what is open; whether nothing is open any more."""
         for channel in self._channels:
             if channel.is_open:
                 channel.close()
+        return not self._channels
 
 
 class Run(Generic[T]):
@@ -78,6 +83,7 @@ class Run(Generic[T]):
         self._script = script(self._session)
         self._future = future
         self._turn = 0  # counts answers, so that a late one cannot be taken for the next call's
+        self._result: list[T] = []  # the script's result, while its channels are closing
 
     def begin(self) -> None:
         self._advance(lambda: self._script.send(None))
@@ -89,36 +95,50 @@ class Run(Generic[T]):
         )
 
     def _advance(self, resume: Callable[[], Call]) -> None:
-        if self._future.done():
-            return
         self._turn += 1
         try:
             call = resume()
             call(callback=self._answer_to(self._turn))
         except StopIteration as end:
-            self._session.close()
-            self._future.set_result(end.value)
-        except FloodgateError as error:
-            self._end(error)
+            self._result.append(end.value)
+            self._finish()
         except pika.exceptions.AMQPError as error:
             self._end(RabbitMQUnreachableError(f"The connection to RabbitMQ was lost: {error!r}. Try again."))
+        except Exception as error:  # noqa: BLE001  # whatever it is, whoever waits for the script has to know
+            self._end(error)
+
+    def _finish(self) -> None:
+        """With the result, once the server has closed the channels: only then is back what the script had taken."""
+        if self._session.close():
+            self._future.set_result(self._result[0])
 
     def _answer_to(self, turn: int) -> Callable[..., None]:
         def answer(*values: Any) -> None:
-            if turn == self._turn:
+            if turn == self._turn and not self._over:
                 self._advance(lambda: self._script.send(values[0] if len(values) == 1 else values))
 
         return answer
 
-    def _on_channel_closed(self, _channel: Any, reason: Exception) -> None:
-        if isinstance(reason, pika.exceptions.ChannelClosedByBroker):
+    @property
+    def _over(self) -> bool:
+        return self._future.done() or bool(self._result)
+
+    def _on_channel_closed(self, channel: Any, reason: Exception) -> None:
+        self._session.forget(channel)
+        if self._over:
+            if not self._future.done():
+                self._finish()
+        elif isinstance(reason, pika.exceptions.ChannelClosedByBroker):
             self._fail(ChannelRefusedError(reason.reply_code, reason.reply_text))
         elif not isinstance(reason, pika.exceptions.ChannelClosedByClient):
             self._fail(RabbitMQUnreachableError(f"The connection to RabbitMQ was lost: {reason}. Try again."))
 
     def _fail(self, error: RabbitMQError) -> None:
-        self._advance(lambda: self._script.throw(error))
+        if self._result and not self._future.done():
+            self._future.set_exception(error)
+        elif not self._over:
+            self._advance(lambda: self._script.throw(error))
 
-    def _end(self, error: FloodgateError) -> None:
+    def _end(self, error: Exception) -> None:
         self._session.close()
         self._future.set_exception(error)

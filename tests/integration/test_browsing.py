@@ -1,0 +1,40 @@
+"""Looking at dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from broker import topology
+from broker.browse import browse
+from broker.connections import Connections
+from broker.publication import Publication
+from tests.draining import numbers
+from tests.services import Vhost
+
+Connect = Callable[..., Connections]
+
+
+def bury(connections: Connections, count: int) -> None:
+    for n in range(count):
+        letter = Publication(topology.DEAD_EXCHANGE, "dead.b", b"%d" % n, f"job-{n}", headers={"n": n})
+        connections.publisher.publish(letter)
+
+
+def test_a_look_shows_messages_in_order_and_leaves_them_so_however_often(declared: Vhost, connect: Connect) -> None:
+    connections = connect(declared.url)
+    bury(connections, 7)
+    for _ in range(30):  # more often than any delivery limit by default
+        seen = browse(connections, "dead.b", 5)
+        assert [(glimpse.message_id, glimpse.headers["n"], glimpse.body) for glimpse in seen] == [
+            (f"job-{n}", n, b"%d" % n) for n in range(5)
+        ]
+    assert len(browse(connections, "dead.b", 100)) == 7
+    assert numbers(declared.url, "dead.b") == list(range(7))
+
+
+def test_an_empty_queue_shows_nothing(declared: Vhost, connect: Connect) -> None:
+    assert browse(connect(declared.url), "dead.malformed", 10) == []
+
+
+def test_a_queue_that_is_not_there_shows_nothing(declared: Vhost, connect: Connect) -> None:
+    assert browse(connect(declared.url), "dead.nobody", 10) == []

@@ -1,0 +1,108 @@
+"""The ladder on a real server: on time, through a restart, and past targets that are missing."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from broker import topology
+from broker.connections import Connections
+from broker.consumer import Delivery
+from broker.ladder import UNIT, delayed
+from broker.publication import Publication
+from rabbitmq.node import Node
+from tests.draining import drain
+from tests.services import Vhost
+from tests.waiting import until
+
+Connect = Callable[..., Connections]
+PIPELINE = topology.pipeline(["b"], 2, work_queues=["mail"])
+SEND = topology.send_queue("b", "bulk", 0)
+SLACK_SECONDS = 0.3  # of a busy machine; the ladder alone is a few milliseconds late
+
+
+def park(connections: Connections, name: str, seconds: float, queue: str = SEND) -> None:
+    message = Publication("", queue, name.encode(), name)
+    connections.publisher.publish(delayed(message, timedelta(seconds=seconds)))
+
+
+class Arrivals:
+    """Acks what comes and notes when. Filled by the I/O thread."""
+
+    def __init__(self) -> None:
+        self.times: dict[str, float] = {}
+
+    def __call__(self, delivery: Delivery) -> None:
+        self.times[str(delivery.message_id)] = time.monotonic()
+        delivery.ack()
+
+
+def test_delays_of_all_lengths_at_once_are_kept_and_none_waits_for_another(declared: Vhost, connect: Connect) -> None:
+    connections, arrivals = connect(declared.url), Arrivals()
+    connections.subscribe(SEND, "worker", arrivals, PIPELINE)
+    delays = [random.Random(7).uniform(0, 4) for _ in range(200)]
+    parked: dict[str, float] = {}
+    for n, seconds in enumerate(delays):
+        parked[str(n)] = time.monotonic()
+        park(connections, str(n), seconds)
+    until(lambda: len(arrivals.times) == len(delays))
+    for n, seconds in enumerate(delays):
+        took = arrivals.times[str(n)] - parked[str(n)]
+        assert seconds - 0.02 <= took <= seconds + UNIT.total_seconds() + SLACK_SECONDS
+
+
+def test_a_message_from_the_ladder_goes_ahead_of_the_backlog(declared: Vhost, connect: Connect) -> None:
+    connections = connect(declared.url)
+    for n in range(20):
+        connections.publisher.publish(Publication("", SEND, b"{}", f"backlog-{n}"))
+    park(connections, "parked", 0.1)
+    until(lambda: topology.depth(connections, [SEND])[SEND] == 21)
+    order = [properties.message_id for properties, _ in drain(declared.url, SEND)]
+    assert order.index("parked") <= 2  # 4.0 serves high before normal, 2:1
+
+
+def test_a_delay_goes_on_through_a_restart(new_node: Callable[..., Node], connect: Connect) -> None:
+    node = new_node().start()
+    connections, arrivals = connect(node.url), Arrivals()
+    topology.declare(connections, PIPELINE)
+    started = time.monotonic()
+    park(connections, "long", 600)
+    park(connections, "short", 12)
+    node.restart()
+    connections.subscribe(SEND, "worker", arrivals, PIPELINE)
+    until(lambda: "short" in arrivals.times, seconds=30)
+    # The time a server is away is not made up for when a level's rest is still to run: at most a level's length.
+    assert 12 <= arrivals.times["short"] - started <= 12 + 10
+    assert "long" not in arrivals.times
+    waiting = topology.depth(connections, [queue.name for queue in PIPELINE.queues if queue.level is not None])
+    assert sum(count or 0 for count in waiting.values()) == 1
+
+
+def test_a_missing_target_blocks_nobody_and_its_message_is_kept(declared: Vhost, connect: Connect) -> None:
+    connections, arrivals = connect(declared.url), Arrivals()
+    connections.subscribe(SEND, "worker", arrivals, PIPELINE)
+    for n in range(5):
+        park(connections, f"lost-{n}", 0.2, queue="send.gone.bulk.00")
+        park(connections, f"found-{n}", 0.2)
+    until(lambda: len(arrivals.times) == 5)
+    until(lambda: topology.depth(connections, ["dead.unroutable"]) == {"dead.unroutable": 5})
+    assert {p.message_id for p, _ in drain(declared.url, "dead.unroutable")} == {f"lost-{n}" for n in range(5)}
+
+
+@pytest.mark.parametrize("queue", ["mail", SEND])
+def test_no_delay_at_all_goes_straight_through(declared: Vhost, connect: Connect, queue: str) -> None:
+    connections = connect(declared.url)
+    came = threading.Event()
+
+    def on_delivery(delivery: Delivery) -> None:
+        delivery.ack()
+        came.set()
+
+    connections.subscribe(queue, "worker", on_delivery, PIPELINE)
+    park(connections, "now", 0, queue)
+    assert came.wait(5)
