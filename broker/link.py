@@ -70,6 +70,13 @@ class Waiter:
     failed: Callable[[RabbitMQError], None]
 
 
+class _Attempt(pika.SelectConnection):  # type: ignore[misc]
+    """A connection that can be closed during its handshake: pika 1.4 then reports a class in place of its instance."""
+
+    def _on_connection_workflow_done(self, result: Any) -> None:
+        super()._on_connection_workflow_done(result() if isinstance(result, type) else result)
+
+
 class Link:
     """A connection that comes back. Every method: on the I/O thread only."""
 
@@ -137,7 +144,7 @@ class Link:
     def _try(self) -> None:
         address = self._options.addresses[self._next_address]
         self._timer = self._io.call_later(self._options.connect_timeout_seconds, self._give_up_attempt)
-        self._attempt = pika.SelectConnection(
+        self._attempt = _Attempt(
             parameters(
                 address,
                 heartbeat_seconds=self._options.heartbeat_seconds,
