@@ -8,7 +8,8 @@ from concurrent.futures import Future
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
+from weakref import WeakKeyDictionary
 
 from broker.admission.contract import Record
 from broker.admission.stores import open_store
@@ -22,6 +23,9 @@ from producer.core import Composer, as_job
 from producer.flight import Flight, Outcomes
 from producer.ledger import Ledger, ended, pauses, result_of
 from producer.outlet import Outlet
+
+# A window of 1000 that is full empties in some 30 ms.
+LOOK_SECONDS: Final = 0.005
 
 
 class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
@@ -43,6 +47,7 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
     ) -> None:
         settings = settings or load_settings()
         self._window = settings.publish_window
+        self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
         self._composer = Composer(settings, bot)
         self._ledger = Ledger(partial(open_store, settings), bot)
         self._outlet = Outlet(self._composer, connections or Connections(settings, "client"), owned=connections is None)
@@ -77,7 +82,8 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
             await self._publish(publication)
         except UnroutableError:
             # Its queue was deleted under a process that had declared it. Nothing was accepted, so nothing is doubled.
-            await asyncio.to_thread(self._outlet.reopen, job.bot)
+            self._outlet.forget(job.bot)
+            await self._open(job.bot)
             await self._publish(publication)
         return job
 
@@ -158,8 +164,13 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         await self.close()
 
     async def _open(self, bot: str) -> None:
-        if not self._outlet.ready(bot):
-            await asyncio.to_thread(self._outlet.open, bot)
+        if self._outlet.ready(bot):
+            return
+        attempt, first = self._outlet.begin(bot)
+        if first:
+            # Not awaited, since the attempt is: a caller who is cancelled must not take it from the others.
+            asyncio.get_running_loop().run_in_executor(None, self._outlet.carry_out, bot, attempt)
+        await asyncio.wrap_future(attempt)
 
     async def _publish(self, publication: Publication) -> None:
         (fault,) = await asyncio.wrap_future(await self._submit([publication]))
@@ -178,10 +189,18 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
             flight.cancel(error)
 
     async def _submit(self, publications: list[Publication]) -> Future[Outcomes]:
-        """Handing over takes microseconds unless the window is full. Back-pressure blocks, so it waits in a thread."""
-        publisher = self._outlet.publisher
-        future = publisher.try_submit_many(publications)
-        return future if future is not None else await asyncio.to_thread(publisher.submit_many, publications)
+        """Hand over, when there is room. Room comes with RabbitMQ's confirms, and with the time-outs at the latest.
+
+        Threads of the program may share the window, so there is no event to wait for: the first in line looks.
+        """
+        async with self._line():
+            while (future := self._outlet.publisher.try_submit_many(publications)) is None:  # noqa: ASYNC110 - see above
+                await asyncio.sleep(LOOK_SECONDS)
+            return future
+
+    def _line(self) -> asyncio.Lock:
+        """Where callers wait for room, in the order of their coming; one for each event loop."""
+        return self._lines.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
 
 async def _each(jobs: Iterable[Job] | AsyncIterable[Job]) -> AsyncIterator[Job]:

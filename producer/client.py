@@ -75,7 +75,8 @@ class Client(BotApi[Job]):
             self._outlet.publisher.publish(publication)
         except UnroutableError:
             # Its queue was deleted under a process that had declared it. Nothing was accepted, so nothing is doubled.
-            self._outlet.reopen(job.bot)
+            self._outlet.forget(job.bot)
+            self._outlet.open(job.bot)
             self._outlet.publisher.publish(publication)
         return job
 

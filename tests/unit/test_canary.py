@@ -6,7 +6,9 @@ import socket
 import pika
 import pytest
 from pika.adapters import select_connection
+from pika.adapters.base_connection import BaseConnection
 from pika.adapters.utils import io_services_utils
+from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflow
 from pika.channel import Channel
 from pika.connection import Connection
 
@@ -49,6 +51,12 @@ def test_pikas_loop_still_has_the_descriptors_that_a_forked_child_closes() -> No
     finally:
         loop._poller.deactivate_poller()
         loop.close()
+
+
+def test_pika_still_reports_a_class_when_a_handshake_is_cut_short() -> None:
+    """Else broker/link.py `_Attempt` has nothing left to mend, and pika.SelectConnection can be used itself."""
+    assert "error = AMQPConnectionWorkflowAborted\n" in inspect.getsource(AMQPConnectionWorkflow._on_connector_done)
+    assert "_on_connection_workflow_done" in vars(BaseConnection)
 
 
 @pytest.mark.parametrize(
