@@ -60,6 +60,9 @@ PLACE_US: Final = 20 * MILLISECOND
 SLOW_CALL_US: Final = 2500 * MILLISECOND
 REST_MAX_US: Final = 60 * SECOND
 
+# After so long without a send, a line, a rest or a pause a chat is forgotten. Longer than any window.
+CHAT_IDLE_US: Final = 10 * MINUTE
+
 # Retry-after is in whole seconds and the answer was under way for a moment.
 PAUSE_MARGIN_US: Final = 100 * MILLISECOND
 # Telegram does not say whether a 429 is for the chat or the bot. It is taken for the bot's when this many chats got
@@ -71,6 +74,8 @@ EVIDENCE_CHATS: Final = 3
 # tells.
 LONG_WAIT_US: Final = 60 * SECOND
 LONG_WAIT_CHATS: Final = 2
+# Evidence is bounded: so many chats suffice by far.
+REFUSALS_KEPT: Final = 16
 # A 429 for the bot teaches: the working rate falls by a step and comes back slowly.
 SLOWER_PERMILLE: Final = 930
 SLOWEST_PERMILLE: Final = 500
@@ -217,7 +222,7 @@ def rest_after(call_us: int) -> int:
 def recent(refusals: Sequence[Refusal], now: int) -> list[Refusal]:
     """The refusals that still count as evidence, one a chat, the newest 16."""
     latest = {one.chat: one for one in refusals if now - one.at < (LONG_WAIT_US if one.long else MOMENT_US)}
-    return list(latest.values())[-16:]
+    return list(latest.values())[-REFUSALS_KEPT:]
 
 
 def blames_bot(refusals: Sequence[Refusal]) -> bool:

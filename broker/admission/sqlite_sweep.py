@@ -10,13 +10,11 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-from broker.admission.policy import Policy
+from broker.admission.policy import CHAT_IDLE_US, Policy
 from broker.admission.sqlite_books import SqliteBooks
 
 # With a run every 64 settlements three rows are looked at for each new one: forgetting outruns growth.
 ROWS_PER_RUN: Final = 200
-# Longer than any window, rest or evidence.
-CHAT_IDLE_US: Final = 10 * 60 * 1_000_000
 WAITER_GONE_US: Final = 60 * 1_000_000
 
 _OLD_JOBS: Final = """

@@ -1,0 +1,860 @@
+-- Admission on Redis or Valkey: windows.py and decisions.py once more, because the rules must run where the state is.
+-- Read those first; a function here does what its namesake does there, and one suite holds both to one model.
+--
+-- One call is one run of this script, so it is atomic. All keys of a bot share the hash tag {bot}, so they live on one
+-- node of a cluster; KEYS[1], their common prefix, tells the cluster which one. All times are microseconds of the
+-- server's clock, kept from going back. What has a key of its own:
+--
+--   bot                what the bot has spent, its pause, its learned rate
+--   chat:<chat>        what the chat got, its two lines' counters, the call under way, its pause
+--   job:<id>           where a job stands
+--   line:<p>:<chat>    the waiting jobs of a line by place
+--   waiters:<paid>     jobs in hand that wait for the bot's budget by rank; waiting:<paid> says until when
+--   aliases            chats that migrated or were resolved
+--   lines calls pauses dead counts     indexes for `floodgate status`
+--
+-- Everything but the bot, the aliases and the indexes expires. Bots, chats and jobs are written at the end; a job that
+-- changes places in a line is written at once, for the line's head is looked up next. Times exceed 14 digits: never join
+-- them to strings with `..`, which would round.
+--
+-- ARGV: the operation, its arguments as JSON, the bot's rules as JSON (policy.py's numbers).
+
+local operation = ARGV[1]
+local args = cjson.decode(ARGV[2])
+local rules = cjson.decode(ARGV[3])
+local K = rules.constants
+local prefix = KEYS[1]
+local INTERACTIVE, BULK = 'interactive', 'bulk'
+local VERSION = 1
+
+-- Sliding windows. A log holds the times of units, oldest first; a window is {cap, span}.
+
+local function log_size(windows)
+  local size = 0
+  for _, window in ipairs(windows) do size = math.max(size, window[1]) end
+  return size
+end
+
+local function trimmed(log, size)
+  local kept = {}
+  for index = math.max(1, #log - size + 1), #log do kept[#kept + 1] = log[index] end
+  return kept
+end
+
+local function free_at(log, windows, cost)
+  local at = 0
+  if cost > 0 then
+    for _, window in ipairs(windows) do
+      local cap, span = window[1], window[2]
+      local newest_to_leave = #log - cap + math.min(cost, cap)
+      if newest_to_leave >= 1 then at = math.max(at, log[newest_to_leave] + span) end
+    end
+  end
+  return at
+end
+
+local function turn_at(log, windows, start, ahead, cost)
+  if #windows == 0 then return start end
+  local size = log_size(windows)
+  local round = 0
+  for _, window in ipairs(windows) do
+    round = math.max(round, math.floor(window[2] * size / window[1]))
+  end
+  local rounds, rest = math.floor(ahead / size), ahead % size
+  local at = start
+  local future = trimmed(log, size)
+  for _ = 1, rest do
+    at = math.max(at, free_at(future, windows, 1))
+    future[#future + 1] = at
+  end
+  return math.max(at, free_at(future, windows, cost)) + rounds * round
+end
+
+local function units_of(windows, cost, now)
+  local units = {}
+  for unit = 0, cost - 1 do
+    local later = 0
+    for _, window in ipairs(windows) do
+      later = math.max(later, math.floor(unit / window[1]) * window[2])
+    end
+    units[#units + 1] = now + later
+  end
+  return units
+end
+
+local function spend(log, windows, cost, now)
+  if #windows == 0 or cost == 0 then return log end
+  for _, unit in ipairs(units_of(windows, cost, now)) do log[#log + 1] = unit end
+  return trimmed(log, log_size(windows))
+end
+
+local function refund(log, windows, cost, spent_at)
+  for _, unit in ipairs(units_of(windows, cost, spent_at)) do
+    for index, at in ipairs(log) do
+      if at == unit then
+        table.remove(log, index)
+        break
+      end
+    end
+  end
+  return log
+end
+
+-- The bot's pace: a window, or none, and spacing in it.
+
+local function slowed_interval(pace, permille)
+  if permille >= 1000 then return pace.interval end
+  return math.floor(pace.interval * 1000 / permille)
+end
+
+local function pace_windows(pace)
+  return pace.window and { pace.window } or {}
+end
+
+local function bot_turn_at(budget, pace, interval, ahead, cost, now)
+  local at = math.max(budget.arrival, now) - pace.tolerance + ahead * interval
+  if not pace.window then return at end
+  local cap, span = pace.window[1], pace.window[2]
+  local last = ahead + math.min(cost, cap) - 1
+  local rounds, units = math.floor(last / cap), last % cap
+  if rounds == 0 then return math.max(at, free_at(budget.log, pace_windows(pace), units + 1)) end
+  return math.max(at, math.max(now, free_at(budget.log, pace_windows(pace), 1)) + rounds * span)
+end
+
+local function cautious_budget(pace, now)
+  if not pace then return { log = {}, arrival = 0 } end
+  local log = {}
+  if pace.window then
+    local cap, span = pace.window[1], pace.window[2]
+    for unit = 0, cap - 1 do log[#log + 1] = now - span + math.floor(span * unit / cap) end
+  end
+  return { log = log, arrival = now + pace.tolerance }
+end
+
+-- The state. What is loaded is kept in these tables, changed there, and written by `save` at the end.
+
+local bot, now
+local chats, jobs = {}, {}
+
+local function load(name)
+  local packed = redis.call('GET', prefix .. name)
+  return packed and cmsgpack.unpack(packed) or nil
+end
+
+local function server_time()
+  if args.now then return args.now end
+  local time = redis.call('TIME')
+  return time[1] * 1000000 + time[2]
+end
+
+local function open_bot()
+  local ticks = server_time()
+  bot = load('bot')
+  if not bot then
+    bot = {
+      v = VERSION, offset = 0, born = ticks, granted = 0, dirty = true,
+      free = cautious_budget(rules.free, ticks), paid = cautious_budget(rules.paid, ticks),
+      paused_until = 0, pause_why = '', permille = 1000, slowed_at = 0, refusals = {}, aliases = 0,
+      minute = 0, this_minute = 0, last_minute = 0,
+    }
+  end
+  now = ticks + bot.offset
+  if now < bot.granted then -- the clock went back: go on from the last grant
+    bot.offset, bot.dirty = bot.granted - ticks, true
+    now = bot.granted
+  end
+end
+
+local function in_line(job) return job.state == 'waiting' or job.state == 'lost' end
+
+local function ended(job) return job.state == 'sent' or job.state == 'dead' end
+
+local function get_job(id)
+  if jobs[id] == nil then
+    jobs[id] = load('job:' .. id) or false
+  end
+  return jobs[id] or nil
+end
+
+local function put_job(job)
+  job.dirty = true
+  jobs[job.id] = job
+end
+
+local function get_chat(key)
+  if chats[key] == nil then
+    chats[key] = load('chat:' .. key) or false
+  end
+  return chats[key] or nil
+end
+
+local function new_chat(key, log)
+  return {
+    key = key, log = log, last_place = 0, sending_since = 0, lease_end = 0, rest_until = 0,
+    paused_until = 0, pause_why = '', overtaken = 0,
+    interactive = { length = 0, units = 0, missing_since = 0 },
+    bulk = { length = 0, units = 0, missing_since = 0 },
+  }
+end
+
+local function put_chat(chat)
+  chat.dirty = true
+  chats[chat.key] = chat
+end
+
+local function ttl(duration) return math.max(1, math.ceil(duration / 1000)) end
+
+local function line_key(chat, priority) return prefix .. 'line:' .. priority .. ':' .. chat end
+
+local function head_of(chat, priority)
+  while true do
+    local id = redis.call('ZRANGE', line_key(chat.key, priority), 0, 0)[1]
+    if not id then return nil end
+    local job = get_job(id)
+    if job then return job end
+    redis.call('ZREM', line_key(chat.key, priority), id) -- forgotten, long after it was due
+    redis.call('HINCRBY', prefix .. 'counts', priority, -1)
+    chat[priority].length = math.max(0, chat[priority].length - 1)
+  end
+end
+
+local function real_chat(key)
+  if bot.aliases == 0 then return key end
+  return redis.call('HGET', prefix .. 'aliases', key) or key
+end
+
+local function save_job(job)
+  local listed = in_line(job)
+  if job.chat and (listed ~= (job.listed or false) or job.replaced) then
+    if job.replaced then redis.call('ZREM', line_key(job.replaced, job.priority), job.id) end
+    local key = line_key(job.chat, job.priority)
+    if listed then redis.call('ZADD', key, job.place, job.id) else redis.call('ZREM', key, job.id) end
+    if listed then redis.call('PEXPIRE', key, ttl(math.max(0, job.due - now) + rules.ledger)) end
+  end
+  if listed ~= (job.listed or false) then
+    redis.call('HINCRBY', prefix .. 'counts', job.priority, listed and 1 or -1)
+  end
+  if job.state == 'dead' and not job.buried then
+    job.buried = true
+    redis.call('ZADD', prefix .. 'dead', now, job.id)
+    redis.call('ZREMRANGEBYSCORE', prefix .. 'dead', '-inf', now - rules.ledger)
+  end
+  job.listed = listed
+  job.dirty, job.replaced = nil, nil
+  local duration = math.max(0, job.due - now) + rules.ledger
+  redis.call('SET', prefix .. 'job:' .. job.id, cmsgpack.pack(job), 'PX', ttl(duration))
+end
+
+local function save_indexes(chat)
+  for _, priority in ipairs({ INTERACTIVE, BULK }) do
+    local line = chat[priority]
+    if line.length ~= (line.shown or 0) then
+      local name = priority .. ':' .. chat.key
+      if line.length > 0 then
+        redis.call('ZADD', prefix .. 'lines', line.length, name)
+      else
+        redis.call('ZREM', prefix .. 'lines', name)
+      end
+      line.shown = line.length
+    end
+  end
+  if chat.sending ~= chat.shown_sending then
+    if chat.sending then
+      redis.call('ZADD', prefix .. 'calls', chat.lease_end, chat.key)
+    else
+      redis.call('ZREM', prefix .. 'calls', chat.key)
+    end
+    chat.shown_sending = chat.sending
+  end
+  if chat.paused_until ~= (chat.shown_pause or 0) then
+    redis.call('ZREMRANGEBYSCORE', prefix .. 'pauses', '-inf', now)
+    redis.call('ZADD', prefix .. 'pauses', chat.paused_until, chat.key)
+    chat.shown_pause = chat.paused_until
+  end
+end
+
+local function save_chat(chat)
+  save_indexes(chat)
+  local until_idle = math.max(now, chat.paused_until, chat.rest_until, chat.lease_end, chat.log[#chat.log] or 0) - now
+  local waiting = chat.interactive.length + chat.bulk.length > 0
+  local duration = until_idle + (waiting and rules.ledger * 2 or K.CHAT_IDLE_US)
+  chat.dirty = nil
+  redis.call('SET', prefix .. 'chat:' .. chat.key, cmsgpack.pack(chat), 'PX', ttl(duration))
+end
+
+local function save()
+  for _, job in pairs(jobs) do
+    if job and job.dirty then save_job(job) end
+  end
+  for _, chat in pairs(chats) do
+    if chat and chat.dirty then save_chat(chat) end
+  end
+  if bot.dirty then
+    bot.dirty = nil
+    redis.call('SET', prefix .. 'bot', cmsgpack.pack(bot))
+  end
+end
+
+-- Who waits for the bot's budget.
+
+local function pool(paid) return paid and 'paid' or 'free' end
+
+local function units_ahead(job, asking_since)
+  local waiters, waiting = prefix .. 'waiters:' .. pool(job.paid), prefix .. 'waiting:' .. pool(job.paid)
+  local found = redis.call('ZRANGEBYSCORE', waiters, '-inf', job.rank, 'WITHSCORES')
+  local ahead = 0
+  for index = 1, #found, 2 do
+    local id, rank = found[index], tonumber(found[index + 1])
+    if id ~= job.id and (rank < job.rank or id < job.id) then
+      local entry = cmsgpack.unpack(redis.call('HGET', waiting, id))
+      if entry[1] >= asking_since then
+        ahead = ahead + entry[2]
+      elseif entry[1] < now - K.MINUTE then
+        redis.call('ZREM', waiters, id)
+        redis.call('HDEL', waiting, id)
+      end
+    end
+  end
+  return ahead
+end
+
+local function wait_for_bot(job)
+  redis.call('ZADD', prefix .. 'waiters:' .. pool(job.paid), job.rank, job.id)
+  redis.call('HSET', prefix .. 'waiting:' .. pool(job.paid), job.id, cmsgpack.pack({ job.due, job.bot_units }))
+end
+
+local function stop_waiting(job)
+  if job.rank ~= 0 then
+    redis.call('ZREM', prefix .. 'waiters:' .. pool(job.paid), job.id)
+    redis.call('HDEL', prefix .. 'waiting:' .. pool(job.paid), job.id)
+    job.rank = 0
+  end
+end
+
+-- The rules.
+
+local function permille_now()
+  return math.min(1000, bot.permille + math.floor(math.max(0, now - bot.slowed_at) / K.RECOVERY_US_PER_PERMILLE))
+end
+
+local function windows_of(chat)
+  if rules.own[chat] then return rules.own[chat] end
+  local first = string.sub(chat, 1, 1)
+  if string.sub(chat, 1, 7) == 'inline:' then return {} end
+  return (first == '-' or first == '@') and rules.group or rules.user
+end
+
+local function first_log(key)
+  local longest
+  for _, window in ipairs(windows_of(key)) do
+    if not longest or window[2] > longest[2] then longest = window end
+  end
+  local log = {}
+  if longest and now < bot.born + longest[2] then
+    local step = math.floor(longest[2] / longest[1])
+    for unit = 1, longest[1] do log[#log + 1] = bot.born - longest[2] + step * unit end
+  end
+  return log
+end
+
+local function reclaim(chat)
+  local job = get_job(chat.sending)
+  chat.sending = nil
+  if job and job.state == 'sending' then
+    job.state, job.due = 'lost', job.lease_end
+    chat[job.priority].length = chat[job.priority].length + 1
+    save_job(job)
+  end
+end
+
+local function open_chat(key, keep_call)
+  if not key then return nil end
+  key = real_chat(key)
+  local chat = get_chat(key)
+  if not chat then return new_chat(key, first_log(key)) end
+  if not keep_call and chat.sending and chat.lease_end <= now then reclaim(chat) end
+  return chat
+end
+
+local function join(job, chat)
+  if not job then
+    job = {
+      id = args.job, priority = args.priority, state = 'waiting', place = 0, units_before = 0, units = args.units,
+      due = 0, since = 0, lease_end = 0, bot_units = 0, paid = args.paid, rank = 0,
+    }
+    if chat then
+      local line = chat[job.priority]
+      job.chat = chat.key
+      job.place = math.max(now, chat.last_place + 1)
+      chat.last_place = job.place
+      job.units_before = line.units
+      line.units = line.units + job.units
+      line.length = line.length + 1
+    end
+  elseif job.state == 'absent' then
+    job.state = 'waiting'
+    if chat then
+      job.chat = chat.key
+      chat[job.priority].length = chat[job.priority].length + 1
+    end
+  end
+  return job
+end
+
+local function first_of(chat, job)
+  local head = head_of(chat, job.priority)
+  if not head or head.id == job.id or head.place > job.place then return job end
+  return head
+end
+
+local function step_over(chat, job)
+  local line = chat[job.priority]
+  local before = redis.call('ZRANGEBYSCORE', line_key(chat.key, job.priority), '-inf', job.place)
+  for _, id in ipairs(before) do
+    local other = get_job(id)
+    if other and other.place < job.place and other.due < now - K.MISSING_GRACE_US then
+      other.state = other.state == 'lost' and 'absent_lost' or 'absent'
+      line.length = line.length - 1
+      save_job(other)
+    end
+  end
+end
+
+local function find_head(chat, job)
+  local line = chat[job.priority]
+  local head = line.length > 1 and first_of(chat, job) or job
+  if head == job or head.due + K.LATE_US >= now then
+    line.missing_since = 0
+  elseif line.missing_since == 0 then
+    line.missing_since = now
+  elseif line.missing_since + K.MISSING_GRACE_US <= now then
+    line.missing_since = 0
+    step_over(chat, job)
+    head = first_of(chat, job)
+  end
+  return head
+end
+
+local function claims(chat, head)
+  local free = free_at(chat.log, windows_of(chat.key), 1)
+  local soon = math.max(now, free, chat.rest_until, chat.paused_until) + K.CLAIM_US
+  return head.state == 'waiting' and now - K.LATE_US <= head.due and head.due <= soon
+end
+
+local function rival_units(chat, job)
+  local bulk_asks = job.priority == BULK
+  local other = bulk_asks and INTERACTIVE or BULK
+  local bulks_turn = chat.overtaken >= K.INTERACTIVE_TURNS
+  if chat[other].length == 0 or bulk_asks == bulks_turn then return nil end
+  local head = head_of(chat, other)
+  if not head or not claims(chat, head) then return nil end
+  if not bulk_asks then return head.units end
+  return math.min(chat[other].units - head.units_before, K.INTERACTIVE_TURNS - chat.overtaken)
+end
+
+local function hindrance(chat, job, head, rival, windows)
+  if chat.paused_until > now then return 'pause' end
+  if chat.sending then return 'in-flight' end
+  if head ~= job or rival then return 'line' end
+  if math.max(chat.rest_until, free_at(chat.log, windows, job.units)) > now then return 'rate' end
+  return nil
+end
+
+local function least_wait(chat, job, why, ahead)
+  if why == 'in-flight' then
+    return math.min(math.max(math.floor((now - chat.sending_since) / 2), K.IN_FLIGHT_MIN_US), K.IN_FLIGHT_MAX_US)
+  end
+  if why == 'line' then
+    local missing_since = chat[job.priority].missing_since
+    if missing_since ~= 0 then
+      return math.min(K.MISSING_POLL_US, missing_since + K.MISSING_GRACE_US - now)
+    end
+    return math.min(K.PLACE_US * (ahead + 1), K.IN_FLIGHT_MAX_US)
+  end
+  return 1
+end
+
+local function chat_wait(job, chat)
+  if not chat then return nil end
+  local head = find_head(chat, job)
+  local rival = rival_units(chat, job)
+  local windows = windows_of(chat.key)
+  local why = hindrance(chat, job, head, rival, windows)
+  if not why then return nil end
+  local start = math.max(now, chat.paused_until, chat.rest_until, bot.paused_until)
+  if head ~= job then start = math.max(start, head.due) end
+  local ahead = job.units_before - head.units_before + (rival or 0)
+  local turn = turn_at(chat.log, windows, start, ahead, job.units)
+  return { delay = math.max(turn - now, least_wait(chat, job, why, ahead)), scope = 'chat', why = why }
+end
+
+local function pace_of(paid) return paid and rules.paid or rules.free end
+
+local function budget_of(paid) return paid and bot.paid or bot.free end
+
+local function bot_wait(job)
+  local cost, pace = args.bot_units, pace_of(args.paid)
+  if pace and cost > 0 and job.rank == 0 then
+    job.rank = now + (job.priority == BULK and K.AGING_US or 0)
+    job.bot_units = cost
+  end
+  if bot.paused_until > now then return { delay = bot.paused_until - now, scope = 'bot', why = 'pause' } end
+  if not pace or cost == 0 then return nil end
+  local interval = slowed_interval(pace, permille_now())
+  local ahead = units_ahead(job, now - K.WAITER_GRACE_US)
+  local turn = bot_turn_at(budget_of(args.paid), pace, interval, ahead, cost, now)
+  if turn > now then return { delay = turn - now, scope = 'bot', why = 'rate' } end
+  return nil
+end
+
+local function park(job, chat, wait)
+  job.due = now + wait.delay
+  if wait.scope == 'chat' then stop_waiting(job) end
+  put_job(job)
+  if job.rank ~= 0 then wait_for_bot(job) end
+  if chat then put_chat(chat) end
+  return { 'wait', wait.delay, wait.scope, wait.why }
+end
+
+local function spend_bot(job)
+  bot.granted, bot.dirty = now, true
+  local pace, budget = pace_of(job.paid), budget_of(job.paid)
+  if pace and job.bot_units > 0 then
+    budget.arrival = math.max(budget.arrival, now) + job.bot_units * slowed_interval(pace, permille_now())
+    budget.log = spend(budget.log, pace_windows(pace), job.bot_units, now)
+  end
+  if now - bot.minute >= K.MINUTE then
+    bot.last_minute = now - bot.minute < 2 * K.MINUTE and bot.this_minute or 0
+    bot.minute, bot.this_minute = now - now % K.MINUTE, 0
+  end
+  bot.this_minute = bot.this_minute + job.bot_units
+end
+
+local function begin_call(chat, job)
+  chat[job.priority].length = chat[job.priority].length - 1
+  chat.sending, chat.sending_since, chat.lease_end = job.id, now, job.lease_end
+  chat.log = spend(chat.log, windows_of(chat.key), job.units, now)
+  local overtakes = chat.bulk.length > 0 and job.priority == INTERACTIVE
+  chat.overtaken = overtakes and chat.overtaken + 1 or 0
+end
+
+local function go_reply(job, chat_key) return { 'go', chat_key or false, job.since } end
+
+local function go(job, chat)
+  stop_waiting(job)
+  job.state, job.since, job.due, job.lease_end = 'sending', now, now, now + args.lease
+  job.bot_units, job.nonce = args.bot_units, args.nonce
+  spend_bot(job)
+  if chat then
+    begin_call(chat, job)
+    put_chat(chat)
+  end
+  put_job(job)
+  return go_reply(job, chat and chat.key or (args.chat and real_chat(args.chat)))
+end
+
+local function uncertain(job)
+  if job.state == 'sending' then return job.lease_end <= now end
+  return job.state == 'lost' or job.state == 'absent_lost'
+end
+
+local function known(job)
+  if job.state == 'sending' and job.nonce == args.nonce then -- our own call again, whose answer was lost
+    return go_reply(job, job.chat or (args.chat and real_chat(args.chat)))
+  end
+  if uncertain(job) then return { 'unknown', now - job.since } end
+  if ended(job) then return { job.state, job.outcome } end
+  if job.state == 'sending' then return { 'wait', job.lease_end - now, 'chat', 'lease' } end
+  return nil
+end
+
+local function leave(chat, job)
+  if chat.sending == job.id then
+    chat.sending = nil
+    local call = now - job.since
+    chat.rest_until = now + (call > K.SLOW_CALL_US and math.min(call, K.REST_MAX_US) or 0)
+  elseif in_line(job) then
+    chat[job.priority].length = chat[job.priority].length - 1
+  end
+end
+
+local function finish(job, chat, state, outcome)
+  if chat then
+    leave(chat, job)
+    put_chat(chat)
+  end
+  stop_waiting(job)
+  job.state, job.since, job.due, job.outcome = state, now, now, outcome
+  put_job(job)
+end
+
+local function give_back(job, chat)
+  if chat then chat.log = refund(chat.log, windows_of(chat.key), job.units, job.since) end
+  local pace, budget = pace_of(job.paid), budget_of(job.paid)
+  if pace then
+    budget.arrival = budget.arrival - job.bot_units * pace.interval
+    budget.log = refund(budget.log, pace_windows(pace), job.bot_units, job.since)
+    bot.dirty = true
+  end
+end
+
+local function put_back(job, chat, delay, charged)
+  if not charged and job.since ~= 0 then give_back(job, chat) end
+  if chat then
+    leave(chat, job)
+    chat[job.priority].length = chat[job.priority].length + 1
+    put_chat(chat)
+  end
+  stop_waiting(job)
+  job.state, job.since, job.due = 'waiting', 0, now + delay
+  put_job(job)
+end
+
+local function pause_chat(chat, until_, why)
+  if until_ > chat.paused_until then chat.paused_until, chat.pause_why = until_, why end
+end
+
+local function pause_bot(until_, why)
+  if until_ <= bot.paused_until then return end
+  bot.paused_until, bot.pause_why, bot.dirty = until_, why, true
+  for _, paid in ipairs({ false, true }) do
+    local pace, budget = pace_of(paid), budget_of(paid)
+    if pace then budget.arrival = math.max(budget.arrival, until_ + pace.tolerance) end
+  end
+end
+
+-- The latest refusal of each chat that still counts: {chat, at, long}.
+local function recent_refusals(refusals)
+  local kept, seen = {}, {}
+  for index = #refusals, 1, -1 do
+    local one = refusals[index]
+    local age = now - one[2]
+    if not seen[one[1]] and age < (one[3] and K.LONG_WAIT_US or K.MOMENT_US) and #kept < K.REFUSALS_KEPT then
+      seen[one[1]] = true
+      table.insert(kept, 1, one)
+    end
+  end
+  return kept
+end
+
+local function move_line(old, new, priority)
+  local moved = {}
+  for _, chat in ipairs({ old, new }) do
+    for _, id in ipairs(redis.call('ZRANGE', line_key(chat.key, priority), 0, -1)) do
+      local job = get_job(id)
+      if job then
+        if chat == old then job.replaced = old.key end
+        moved[#moved + 1] = job
+      end
+    end
+  end
+  -- Insertion order decides ties, as table.sort would not.
+  for index, job in ipairs(moved) do job.index = index end
+  table.sort(moved, function(a, b)
+    if a.place ~= b.place then return a.place < b.place end
+    return a.index < b.index
+  end)
+  local units, place = 0, 0
+  for _, job in ipairs(moved) do
+    place = math.max(job.place, place + 1)
+    job.chat, job.place, job.units_before, job.index, job.listed = new.key, place, units, nil, false
+    redis.call('HINCRBY', prefix .. 'counts', priority, -1) -- counted again when it is listed again
+    units = units + job.units
+    put_job(job)
+  end
+  new.last_place = math.max(new.last_place, place)
+  new[priority] = { length = #moved, units = units, missing_since = 0, shown = new[priority].shown }
+end
+
+local function drop_chat(chat)
+  redis.call('DEL', prefix .. 'chat:' .. chat.key)
+  redis.call('ZREM', prefix .. 'lines', INTERACTIVE .. ':' .. chat.key, BULK .. ':' .. chat.key)
+  redis.call('ZREM', prefix .. 'calls', chat.key)
+  redis.call('ZREM', prefix .. 'pauses', chat.key)
+  chats[chat.key] = false
+end
+
+-- The operations.
+
+local operations = {}
+
+function operations.admit()
+  local job = get_job(args.job)
+  local answer = job and known(job)
+  if answer then return answer end
+  local chat = open_chat(args.line)
+  job = join(job, chat)
+  local wait = chat_wait(job, chat) or bot_wait(job)
+  if wait then return park(job, chat, wait) end
+  return go(job, chat)
+end
+
+function operations.renew_unknown()
+  local job = get_job(args.job)
+  if job and uncertain(job) and job.nonce ~= args.nonce then
+    local chat = open_chat(job.chat, true)
+    if job.state == 'sending' and chat then
+      if chat.sending == job.id then chat.sending = nil end
+      chat[job.priority].length = chat[job.priority].length + 1
+      put_chat(chat)
+    end
+    job.state = job.state == 'absent_lost' and 'absent' or 'waiting'
+    job.since, job.due = 0, now
+    save_job(job)
+  end
+  return operations.admit()
+end
+
+function operations.settle()
+  local job = get_job(args.job)
+  local ends = args.how == 'sent' or args.how == 'dead'
+  if not job then
+    if not ends then return { 'ok' } end
+    job = {
+      id = args.job, chat = args.line, priority = args.priority, state = 'absent', place = 0, units_before = 0,
+      units = 0, due = 0, since = 0, lease_end = 0, bot_units = 0, paid = args.paid, rank = 0,
+    }
+  end
+  if ended(job) then return { 'ok' } end
+  local chat = open_chat(job.chat, true)
+  if ends then
+    finish(job, chat, args.how, args.outcome)
+  elseif not args.grant or args.grant == job.since then
+    put_back(job, chat, args.delay, args.charged)
+  end
+  return { 'ok' }
+end
+
+function operations.lookup()
+  local job = get_job(args.job)
+  if not job then return { 'none' } end
+  return { job.state, job.outcome or false }
+end
+
+function operations.pause()
+  if not args.chat then
+    pause_bot(now + args.duration, args.why)
+  else
+    local chat = open_chat(args.chat)
+    pause_chat(chat, now + args.duration, args.why)
+    put_chat(chat)
+  end
+  return { 'ok' }
+end
+
+function operations.too_many_requests()
+  local duration = args.duration + K.PAUSE_MARGIN_US
+  local key = args.chat and real_chat(args.chat)
+  if key then
+    local chat = open_chat(key)
+    pause_chat(chat, now + duration, '429')
+    put_chat(chat)
+  end
+  local refusals = bot.refusals
+  refusals[#refusals + 1] = { key or '', now, args.duration > K.LONG_WAIT_US }
+  bot.refusals, bot.dirty = recent_refusals(refusals), true
+  local chats_refused = 0
+  for _, one in ipairs(bot.refusals) do chats_refused = chats_refused + (one[3] and K.LONG_WAIT_CHATS or 1) end
+  if chats_refused < K.EVIDENCE_CHATS then return { 'chat' } end
+  if bot.paused_until <= now then
+    bot.permille = math.max(K.SLOWEST_PERMILLE, math.floor(permille_now() * K.SLOWER_PERMILLE / 1000))
+    bot.slowed_at = now
+  end
+  pause_bot(now + duration, '429')
+  return { 'bot' }
+end
+
+function operations.resume()
+  if args.chat then
+    local chat = open_chat(args.chat)
+    chat.paused_until = 0
+    put_chat(chat)
+  elseif bot.paused_until > now then
+    bot.paused_until, bot.dirty = 0, true
+    for _, paid in ipairs({ false, true }) do
+      local pace = pace_of(paid)
+      if pace then budget_of(paid).arrival = now + pace.tolerance end
+    end
+  end
+  return { 'ok' }
+end
+
+function operations.migrate()
+  local old_key, new_key = real_chat(args.old), real_chat(args.new)
+  if old_key == new_key then return { 'ok' } end
+  local known_aliases = redis.call('HGETALL', prefix .. 'aliases')
+  for index = 1, #known_aliases, 2 do
+    if known_aliases[index + 1] == old_key then
+      redis.call('HSET', prefix .. 'aliases', known_aliases[index], new_key)
+    end
+  end
+  redis.call('HSET', prefix .. 'aliases', old_key, new_key)
+  bot.aliases, bot.dirty = bot.aliases + 1, true
+  local old = get_chat(old_key)
+  if not old then return { 'ok' } end
+  local new = get_chat(new_key) or new_chat(new_key, {})
+  move_line(old, new, INTERACTIVE)
+  move_line(old, new, BULK)
+  if old.sending then
+    local job = get_job(old.sending)
+    if job then
+      job.chat = new_key
+      put_job(job)
+    end
+    if not new.sending then
+      new.sending, new.sending_since, new.lease_end = old.sending, old.sending_since, old.lease_end
+    end
+  end
+  for _, at in ipairs(old.log) do new.log[#new.log + 1] = at end
+  table.sort(new.log)
+  new.log = trimmed(new.log, log_size(windows_of(new_key)))
+  new.last_place = math.max(old.last_place, new.last_place)
+  new.rest_until = math.max(old.rest_until, new.rest_until)
+  pause_chat(new, old.paused_until, old.pause_why)
+  drop_chat(old)
+  put_chat(new)
+  return { 'ok' }
+end
+
+function operations.vouch_idle()
+  if bot.granted == 0 then
+    bot.born, bot.dirty = 0, true
+    bot.free, bot.paid = { log = {}, arrival = 0 }, { log = {}, arrival = 0 }
+  end
+  return { 'ok' }
+end
+
+function operations.snapshot()
+  local second, minute = 0, 0
+  for _, at in ipairs(bot.free.log) do
+    if at > now - K.SECOND then second = second + 1 end
+  end
+  local age = now - bot.minute
+  if age < K.MINUTE then
+    minute = bot.this_minute + math.floor(bot.last_minute * (K.MINUTE - age) / K.MINUTE)
+  elseif age < 2 * K.MINUTE then
+    minute = math.floor(bot.this_minute * (2 * K.MINUTE - age) / K.MINUTE)
+  end
+  local pauses = {}
+  if bot.paused_until > now then pauses[1] = { false, bot.paused_until - now, bot.pause_why } end
+  local paused = redis.call('ZRANGE', prefix .. 'pauses', 0, args.shown - 1, 'REV', 'WITHSCORES')
+  for index = 1, #paused, 2 do
+    local left = tonumber(paused[index + 1]) - now
+    local chat = get_chat(paused[index])
+    if left > 0 and chat then pauses[#pauses + 1] = { paused[index], left, chat.pause_why } end
+  end
+  return {
+    second, permille_now(), minute,
+    redis.call('ZCOUNT', prefix .. 'calls', '(' .. string.format('%.0f', now), '+inf'),
+    redis.call('HMGET', prefix .. 'counts', INTERACTIVE, BULK),
+    pauses,
+    redis.call('ZRANGE', prefix .. 'lines', 0, args.shown - 1, 'REV', 'WITHSCORES'),
+    redis.call('ZCOUNT', prefix .. 'dead', '-inf', '+inf'),
+  }
+end
+
+open_bot()
+if bot.v ~= VERSION then return redis.error_reply('SCHEMA ' .. tostring(bot.v)) end
+local reply = operations[operation]()
+save()
+return reply

@@ -1,0 +1,289 @@
+"""Admission on Redis or Valkey, for workers on many machines.
+
+Overview: each call is one run of ``admission.lua`` on the server, by its digest; the script is sent again when the
+server has forgotten it. The script is ``decisions`` in the server's language; it is given the policy's numbers with
+each call, so that they stand in one place.
+
+State: all of a bot's keys begin with ``floodgate:{<bot>}:``, so a cluster keeps them on one node. The client library's
+connection pool is thread-safe and fork-safe; nothing is connected before the first call.
+
+Failure handling: a call is made again once when its connection broke; it carries a nonce, so that a permission whose
+answer was lost is given again and not to somebody else. Whatever else fails becomes one ``StateUnavailableError``.
+Nothing is sent until a later call succeeds. A server that evicts keys under memory pressure would forget what was sent:
+that is warned of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import secrets
+import threading
+from collections.abc import Sequence
+from datetime import timedelta
+from importlib.resources import files
+from typing import Any, Final
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from broker.admission import policy as numbers
+from broker.admission.clock import Clock
+from broker.admission.contract import (
+    AlreadyDead,
+    AlreadySent,
+    Ask,
+    Dead,
+    Decision,
+    Go,
+    Line,
+    Pause,
+    Record,
+    Released,
+    Retrying,
+    Scope,
+    Sent,
+    Settlement,
+    Snapshot,
+    Standing,
+    Unknown,
+    Wait,
+)
+from broker.admission.policy import Policy, Rates
+from broker.admission.windows import Pace, Window
+from broker.errors import StateSchemaError, StateUnavailableError
+from broker.job import Priority
+
+logger = logging.getLogger("floodgate.admission")
+
+# A call takes well under a millisecond; beyond this the server or the network is gone.
+TIMEOUT_SECONDS: Final = 5.0
+SHOWN: Final = 10  # longest lines and longest pauses in a snapshot
+
+_CONSTANTS: Final = (
+    "SECOND MINUTE AGING_US INTERACTIVE_TURNS WAITER_GRACE_US LATE_US MISSING_GRACE_US MISSING_POLL_US CLAIM_US "
+    "IN_FLIGHT_MIN_US IN_FLIGHT_MAX_US PLACE_US SLOW_CALL_US REST_MAX_US PAUSE_MARGIN_US MOMENT_US EVIDENCE_CHATS "
+    "LONG_WAIT_US LONG_WAIT_CHATS REFUSALS_KEPT SLOWER_PERMILLE SLOWEST_PERMILLE RECOVERY_US_PER_PERMILLE CHAT_IDLE_US"
+)
+
+
+class RedisAdmission:
+    """``contract.Admission`` on a Redis or Valkey server, or a cluster of them. Thread-safe and fork-safe."""
+
+    def __init__(self, url: str, policy: Policy, clock: Clock | None = None) -> None:
+        self._url = url
+        self._policy = policy
+        self._clock = clock  # for tests; the server's own clock counts otherwise
+        self._lock = threading.Lock()
+        self._client: Any = None  # made under _lock
+        self._rules: dict[str, str] = {}  # by bot; written by whichever thread, always with the same value
+        self._script = files(__package__).joinpath("admission.lua").read_text()
+        self._digest = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+
+    def admit(self, ask: Ask) -> Decision:
+        return _decision(self._call("admit", ask.bot, _asked(ask)))
+
+    def renew_unknown(self, ask: Ask) -> Decision:
+        return _decision(self._call("renew_unknown", ask.bot, _asked(ask)))
+
+    def settle(self, ask: Ask, settlement: Settlement, grant: int | None = None) -> None:
+        self._call("settle", ask.bot, _asked(ask) | {"grant": grant} | _settled(settlement))
+
+    def lookup(self, bot: str, job_id: str) -> Record | None:
+        state, *outcome = self._call("lookup", bot, {"job": job_id})
+        match state:
+            case "none":
+                return None
+            case "sent":
+                return Record(Standing.SENT, result=json.loads(outcome[0]))
+            case "dead":
+                return Record(Standing.DEAD, reason=outcome[0])
+            case _:
+                return Record(Standing.SENDING if state == "sending" else Standing.WAITING)
+
+    def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:
+        self._call("pause", bot, {"chat": chat, "duration": _micros(duration), "why": why})
+
+    def too_many_requests(self, bot: str, chat: str | None, retry_after: timedelta) -> Scope:
+        return Scope(self._call("too_many_requests", bot, {"chat": chat, "duration": _micros(retry_after)})[0])
+
+    def resume(self, bot: str, chat: str | None) -> None:
+        self._call("resume", bot, {"chat": chat})
+
+    def migrate(self, bot: str, old_chat: str, new_chat: str) -> None:
+        self._call("migrate", bot, {"old": old_chat, "new": new_chat})
+
+    def vouch_idle(self, bot: str) -> None:
+        self._call("vouch_idle", bot, {})
+
+    def snapshot(self, bot: str) -> Snapshot:
+        second, permille, minute, sending, waiting, pauses, lines, dead = self._call("snapshot", bot, {"shown": SHOWN})
+        return Snapshot(
+            bot=bot,
+            sent_last_second=second,
+            per_second_limit=numbers.per_second(self._policy.rates(bot).free, permille),
+            sent_last_minute=minute,
+            sending=sending,
+            waiting={one: int(count or 0) for one, count in zip(Priority, waiting, strict=True)},
+            pauses=tuple(Pause(chat, timedelta(microseconds=left), why) for chat, left, why in pauses),
+            longest_lines=_lines(lines),
+            dead=dead,
+        )
+
+    def close(self) -> None:
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _call(self, operation: str, bot: str, arguments: dict[str, Any]) -> Any:
+        if self._clock is not None:
+            arguments = arguments | {"now": self._clock.read().ticks_us}
+        text = json.dumps({name: value for name, value in arguments.items() if value is not None})
+        try:
+            return self._run(f"floodgate:{{{bot}}}:", operation, text, self._rules_of(bot))
+        except redis.exceptions.RedisError as error:
+            raise _fault(error, self._where()) from error
+
+    def _run(self, prefix: str, *arguments: str) -> Any:
+        client = self._client or self._connect()
+        try:
+            return client.evalsha(self._digest, 1, prefix, *arguments)
+        except redis.exceptions.NoScriptError:
+            return client.eval(self._script, 1, prefix, *arguments)
+
+    def _connect(self) -> Any:
+        with self._lock:
+            if self._client is None:
+                client = _client(redis.Redis, self._url)
+                info = client.info()
+                if info.get("cluster_enabled"):
+                    client.close()
+                    client = _client(redis.RedisCluster, self._url)
+                if info.get("maxmemory") and info.get("maxmemory_policy") != "noeviction":
+                    logger.warning(
+                        "%s evicts keys when its memory is full (%s), and would forget what was sent. "
+                        "Set maxmemory-policy noeviction.",
+                        self._where(),
+                        info.get("maxmemory_policy"),
+                    )
+                self._client = client
+            return self._client
+
+    def _where(self) -> str:
+        """The server without user and password."""
+        parts = redis.connection.parse_url(self._url)  # type: ignore[no-untyped-call]
+        return str(parts.get("path") or f"{parts.get('host', 'localhost')}:{parts.get('port', 6379)}")
+
+    def _rules_of(self, bot: str) -> str:
+        if bot not in self._rules:
+            self._rules[bot] = json.dumps(_rules(self._policy, bot))
+        return self._rules[bot]
+
+
+def _client(kind: Any, url: str) -> Any:
+    return kind.from_url(
+        url,
+        decode_responses=True,
+        socket_timeout=TIMEOUT_SECONDS,
+        socket_connect_timeout=TIMEOUT_SECONDS,
+        retry=Retry(NoBackoff(), 1),
+    )
+
+
+def _rules(policy: Policy, bot: str) -> dict[str, Any]:
+    """What the script needs to know of the policy."""
+    rates: Rates = policy.rates(bot)
+    rules: dict[str, Any] = {
+        "user": rates.windows("1"),
+        "group": rates.windows("-1"),
+        "own": {chat: windows for (name, chat), windows in policy.chats.items() if name == bot},
+        "ledger": policy.ledger_us,
+        "constants": {name: getattr(numbers, name) for name in _CONSTANTS.split()},
+    }
+    for name, pace in (("free", rates.free), ("paid", rates.paid)):
+        if pace is not None:
+            rules[name] = _pace(pace)
+    return rules
+
+
+def _pace(pace: Pace) -> dict[str, Any]:
+    spacing: dict[str, int | Window] = {"interval": pace.interval_us, "tolerance": pace.tolerance_us}
+    return spacing if pace.window is None else spacing | {"window": pace.window}
+
+
+def _asked(ask: Ask) -> dict[str, Any]:
+    return {
+        "job": ask.job_id,
+        "chat": ask.chat,
+        "line": numbers.line_of(ask),
+        "priority": ask.priority,
+        "units": numbers.chat_cost(ask),
+        "bot_units": numbers.bot_cost(ask),
+        "paid": ask.paid,
+        "lease": _micros(ask.lease),
+        "nonce": secrets.token_hex(8),
+    }
+
+
+def _settled(settlement: Settlement) -> dict[str, Any]:
+    match settlement:
+        case Sent(result=result):
+            return {"how": "sent", "outcome": json.dumps(result, separators=(",", ":"))}
+        case Dead(reason=reason):
+            return {"how": "dead", "outcome": reason}
+        case Retrying(delay=delay, charged=charged):
+            return {"how": "retrying", "delay": _micros(delay), "charged": charged}
+        case Released():
+            return {"how": "released", "delay": 0, "charged": False}
+
+
+def _decision(reply: Sequence[Any]) -> Decision:
+    match reply:
+        case ["go", chat, grant]:
+            return Go(chat, grant)
+        case ["wait", delay, scope, why]:
+            return Wait(timedelta(microseconds=delay), Scope(scope), why)
+        case ["sent", outcome]:
+            return AlreadySent(json.loads(outcome))
+        case ["dead", outcome]:
+            return AlreadyDead(outcome)
+        case ["unknown", age]:
+            return Unknown(timedelta(microseconds=age))
+    raise AssertionError(f"admission.lua answered {reply!r}")
+
+
+def _lines(found: Sequence[str]) -> tuple[Line, ...]:
+    named = [(name.partition(":"), int(length)) for name, length in zip(found[::2], found[1::2], strict=True)]
+    return tuple(Line(chat, Priority(priority), length) for (priority, _, chat), length in named)
+
+
+def _micros(duration: timedelta) -> int:
+    return duration // timedelta(microseconds=1)
+
+
+def _fault(error: redis.exceptions.RedisError, where: str) -> StateUnavailableError | StateSchemaError:
+    text = str(error)
+    match error:
+        case redis.exceptions.AuthenticationError():
+            why = "refuses our user or password. Correct FLOODGATE_STATE_URL."
+        case redis.exceptions.ReadOnlyError():
+            why = "is a read-only replica. Point FLOODGATE_STATE_URL at the primary."
+        case redis.exceptions.OutOfMemoryError():
+            why = "has no memory left. Raise its maxmemory; sends go on by themselves."
+        case redis.exceptions.BusyLoadingError():
+            why = "is still loading its data. Sends go on when it is done."
+        case redis.exceptions.ConnectionError() | redis.exceptions.TimeoutError():
+            why = f"does not answer ({type(error).__name__}). Start it, or correct FLOODGATE_STATE_URL."
+        case _ if text.startswith("SCHEMA "):
+            return StateSchemaError(
+                f"The state in Redis at {where} has schema {text[7:]}, unknown to this Floodgate. Stop all workers and "
+                "delete its floodgate:* keys: no message is lost, they are in RabbitMQ."
+            )
+        case _ if "MISCONF" in text:
+            why = "cannot write to its disk and takes no writes. Free some space there; sends go on by themselves."
+        case _:
+            why = f"failed: {text[:200]}. Look into its log."
+    return StateUnavailableError(f"Redis at {where} {why}")
