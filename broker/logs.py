@@ -24,6 +24,7 @@ _URL_PASSWORD: Final = re.compile(r"(://[^\s:/@]{0,200}:)[^\s/]{1,500}@")
 # Loggers of the libraries beneath us, and the least severe level worth a line of ours.
 _QUIET: Final = {
     "pika": logging.WARNING,
+    "pika.channel": logging.ERROR,  # what the server closed a channel for; our own code says it in a sentence
     "pika.adapters": logging.CRITICAL,  # a traceback a failed connection; our own code says it in a sentence
     "httpx": logging.WARNING,  # logs URLs, tokens included, at INFO
     "httpcore": logging.WARNING,

@@ -68,7 +68,9 @@ class WorkerProcess:
 
         self._settings.require_bots()
         self._broker = configure(self._settings)
-        _ = self._broker.admission
+        for bot in self._settings.tokens:
+            # A store opens at its first call. This one, about no job, tells now whether it can be written to.
+            self._broker.admission.lookup(bot, "")
         import actors  # noqa: F401  # registers them with the broker configured above
 
         declare(self._broker.connections, self._broker.topology_of(self._broker.get_declared_queues()))
@@ -91,7 +93,8 @@ class WorkerProcess:
             worker.stop(timeout=int(self._settings.shutdown_seconds * 1000))
         broker.close()
         watchdog.cancel()
-        logger.info("stopped")
+        if worker is not None:
+            logger.info("stopped")
 
 
 def run_worker(settings: Settings) -> None:

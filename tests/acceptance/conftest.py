@@ -1,0 +1,39 @@
+"""Fixtures of the tests on real processes.
+
+stage        RabbitMQ, a fake Telegram and a state file for one test alone, and the commands that run on them
+new_stage    the same on another RabbitMQ: new_stage(node.url, partitions=4)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fake_telegram.server import running_fake
+from tests.acceptance.stage import Stage
+from tests.services import Vhost
+
+MakeStage = Callable[..., Stage]
+
+
+@pytest.fixture
+def new_stage(tmp_path: Path) -> Iterator[MakeStage]:
+    with contextlib.ExitStack() as stack:
+        fake = stack.enter_context(running_fake())
+
+        def make(rabbitmq_url: str, **options: Any) -> Stage:
+            stage = Stage(rabbitmq_url, fake.url, tmp_path, **options)
+            stack.callback(stage.close)
+            stage.vouch_idle()
+            return stage
+
+        yield make
+
+
+@pytest.fixture
+def stage(new_stage: MakeStage, vhost: Vhost) -> Stage:
+    return new_stage(vhost.url)

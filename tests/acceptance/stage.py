@@ -1,0 +1,83 @@
+"""What a Floodgate of one machine has, for one test alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import CompletedProcess
+
+from broker.admission.stores import open_store
+from broker.settings import Settings
+from fake_telegram.control import ControlClient
+from producer.client import Client
+from tests.processes import FloodgateProcess, run_floodgate
+
+BOT = "default"
+TOKEN = "100200300:" + "A" * 35
+# Each is a queue to declare and a thread to start: few, where a test is not about many.
+FEW_PARTITIONS = 2
+
+@dataclass
+class Stage:
+    """What a Floodgate of one machine has: a RabbitMQ, a Bot API, a state file. And a folder for logs."""
+
+    rabbitmq_url: str
+    telegram_url: str
+    home: Path
+    partitions: int = FEW_PARTITIONS
+    extra: dict[str, str] = field(default_factory=dict)
+    _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _workers: int = 0
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            "FLOODGATE_RABBITMQ_URL": self.rabbitmq_url,
+            "FLOODGATE_TELEGRAM_API_URL": self.telegram_url,
+            "FLOODGATE_STATE_URL": f"sqlite:///{self.home}/state.db",
+            "FLOODGATE_BOTS": json.dumps({BOT: TOKEN}),
+            "FLOODGATE_PARTITIONS": str(self.partitions),
+            **self.extra,
+        }
+
+    @property
+    def settings(self) -> Settings:
+        """The same for the test's own process."""
+        return Settings(
+            _env_file=None,
+            rabbitmq_url=self.rabbitmq_url,
+            state_url=f"sqlite:///{self.home}/state.db",
+            bots={BOT: TOKEN},
+            partitions=self.partitions,
+        )
+
+    @property
+    def control(self) -> ControlClient:
+        return ControlClient(self.telegram_url)
+
+    def worker(self, **env: str) -> FloodgateProcess:
+        """A worker that is ready. It ends with the test, if not before."""
+        self._workers += 1
+        process = FloodgateProcess("worker", env={**self.env, **env}, home=self.home, name=f"worker-{self._workers}")
+        return self._open.enter_context(process).start("worker ready")
+
+    def client(self) -> Client:
+        return self._open.enter_context(Client(self.settings))
+
+    def floodgate(self, *arguments: str, **env: str) -> CompletedProcess[str]:
+        """One command from start to end, with this stage's settings and others on top."""
+        return run_floodgate(*arguments, env={**self.env, **env}, home=self.home)
+
+    def vouch_idle(self) -> None:
+        """The state file is new and so is the bot: it may start at full rate."""
+        with contextlib.closing(open_store(self.settings)) as store:
+            store.vouch_idle(BOT)
+
+    def sent(self) -> list[str]:
+        """Texts that took effect, in order of arrival."""
+        return [str(call.params.get("text")) for call in self.control.arrivals() if call.acted]
+
+    def close(self) -> None:
+        self._open.close()

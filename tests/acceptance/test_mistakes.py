@@ -1,0 +1,177 @@
+"""What people get wrong: each mistake is one sentence on standard error and an exit code, never a stack trace."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pika
+import pytest
+
+from broker import topology
+from floodgate.cli import EXIT_RABBITMQ, EXIT_STATE, EXIT_USAGE
+from tests.acceptance.stage import BOT, TOKEN, Stage
+from tests.processes import run_floodgate
+from tests.proxy import Proxy
+from tests.services import Vhost, free_ports
+
+# What needs a server, and what a bot besides.
+ON_A_SERVER = (
+    ["worker"],
+    ["send", "--chat", "42", "--text", "hi"],
+    ["topology", "apply"],
+    ["topology", "verify"],
+    ["dead-letters", "list"],
+    ["status"],
+)
+each_on_a_server = pytest.mark.parametrize("command", ON_A_SERVER, ids=" ".join)
+each_with_a_bot = pytest.mark.parametrize("command", [*ON_A_SERVER, ["topology", "show"]], ids=" ".join)
+
+
+def fails(
+    command: list[str], code: int, *words: str, env: dict[str, str], home: Path
+) -> None:
+    """The command ends with the code and one paragraph on standard error that holds the words."""
+    ended = run_floodgate(*command, env=env, home=home)
+    assert "Traceback" not in ended.stderr, ended.stderr
+    assert ended.returncode == code, ended.stderr
+    assert ended.stdout == ""
+    said = ended.stderr.rstrip("\n")
+    assert said.endswith(".") and "\n" not in said, ended.stderr
+    for word in words:
+        assert word in said
+    assert TOKEN.partition(":")[2] not in said
+
+
+@pytest.fixture
+def offline(tmp_path: Path) -> dict[str, str]:
+    """A bot, a state file, and nobody at the RabbitMQ URL."""
+    return {
+        "FLOODGATE_RABBITMQ_URL": f"amqp://guest:secret@127.0.0.1:{free_ports().amqp}/",
+        "FLOODGATE_BOTS": json.dumps({BOT: TOKEN}),
+        "FLOODGATE_STATE_URL": f"sqlite:///{tmp_path}/state.db",
+        "FLOODGATE_PARTITIONS": "2",
+    }
+
+
+@each_with_a_bot
+def test_without_a_token_the_variable_to_set_is_named(
+    command: list[str], offline: dict[str, str], tmp_path: Path
+) -> None:
+    fails(command, EXIT_USAGE, "FLOODGATE_BOT_TOKEN", env=offline | {"FLOODGATE_BOTS": ""}, home=tmp_path)
+
+
+@pytest.mark.parametrize("variable", ["FLOODGATE_BOT_TOKEN", "FLOODGATE_BOTS"])
+def test_a_malformed_token_is_told_by_its_variable_and_not_shown(
+    variable: str, offline: dict[str, str], tmp_path: Path
+) -> None:
+    wrong = "100200300:" + "B" * 20
+    value = json.dumps({"news": wrong}) if variable == "FLOODGATE_BOTS" else wrong
+    env = offline | {"FLOODGATE_BOTS": "", variable: value}
+    for command in (["worker"], ["send", "--chat", "42", "--text", "hi"]):
+        fails(command, EXIT_USAGE, variable, "malformed", "@BotFather", env=env, home=tmp_path)
+        assert "BBBB" not in run_floodgate(*command, env=env, home=tmp_path).stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "word"),
+    [
+        ("FLOODGATE_PARTITIONS", "many", "integer"),
+        ("FLOODGATE_PARTITIONS", "0", "greater than or equal to 1"),
+        ("FLOODGATE_RABBITMQ_URL", "http://127.0.0.1/", "AMQP URL"),
+        ("FLOODGATE_STATE_URL", "postgres://127.0.0.1/", "sqlite:///"),
+        ("FLOODGATE_BOTS", "{not json", "JSON"),
+        ("FLOODGATE_LIMITS__BOT_PER_SECOND", "-1", "greater than 0"),
+        ("FLOODGATE_LOG_LEVEL", "LOUD", "DEBUG"),
+        ("FLOODGATE_SHUTDOWN_SECONDS", "1", "FLOODGATE_CALL_TIMEOUT_SECONDS"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_it_may_be(
+    variable: str, value: str, word: str, offline: dict[str, str], tmp_path: Path
+) -> None:
+    fails(["worker"], EXIT_USAGE, variable, word, env=offline | {variable: value}, home=tmp_path)
+
+
+@each_on_a_server
+def test_a_rabbitmq_that_is_not_there_is_named_by_its_address(
+    command: list[str], offline: dict[str, str], tmp_path: Path
+) -> None:
+    address = offline["FLOODGATE_RABBITMQ_URL"].rpartition("@")[2].rstrip("/")
+    fails(command, EXIT_RABBITMQ, address, "scripts/rabbitmq start", env=offline, home=tmp_path)
+    assert "secret" not in run_floodgate(*command, env=offline, home=tmp_path).stderr
+
+
+@each_on_a_server
+def test_a_rabbitmq_3_is_refused_with_its_version(command: list[str], stage: Stage, vhost: Vhost) -> None:
+    version = vhost.node.version
+    old = "3" + version[1:]
+    with Proxy(vhost.node.port, rewrite=(version.encode(), old.encode())) as proxy:
+        env = stage.env | {"FLOODGATE_RABBITMQ_URL": proxy.url(vhost.url)}
+        fails(command, EXIT_RABBITMQ, old, "RabbitMQ 4.0 or newer", env=env, home=stage.home)
+
+
+@pytest.mark.parametrize("command", ON_A_SERVER[:3], ids=" ".join)
+def test_a_queue_that_is_declared_otherwise_is_told_with_both_sides_and_left_alone(
+    command: list[str], stage: Stage, vhost: Vhost
+) -> None:
+    name = topology.send_queue(BOT, "bulk", 1)
+    with pika.BlockingConnection(pika.URLParameters(vhost.url)) as connection:
+        connection.channel().queue_declare(name, durable=True, arguments={"x-queue-type": "classic"})
+    fails(command, EXIT_RABBITMQ, name, "RabbitMQ says", "We declare", "quorum", env=stage.env, home=stage.home)
+    assert [name, "classic"] in json_rows(vhost, "name", "type")
+
+
+def json_rows(vhost: Vhost, *columns: str) -> list[list[str]]:
+    rows = json.loads(vhost.ctl("list_queues", *columns, "--formatter=json"))
+    return [[row[column] for column in columns] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--chat", "42", "--text", "hi", "--bot", "nws"], ("'nws'", "configured: default")),
+        (["--chat", "42", "--method", "sendMesage", "--text", "hi"], ("sendMesage", "sendMessage")),
+        (["--chat", "42", "--text", ""], ("text",)),
+        (["--chat", "42"], ("text",)),
+        (["--text", "hi"], ("chat_id",)),
+        (["--chat", "4 2", "--text", "hi"], ("chat",)),
+        (["--chat", "42", "--text", "x" * 4097], ("4096",)),
+        (["--chat", "42", "--text", "hi", "--params", "{parse_mode: HTML}"], ("--params", "JSON")),
+        (["--chat", "42", "--text", "hi", "--params", "[1]"], ("--params", "JSON object")),
+    ],
+    ids=lambda value: " ".join(value)[:40],
+)
+def test_a_job_that_is_surely_wrong_is_refused_before_any_server_is_asked(
+    arguments: list[str], words: tuple[str, ...], offline: dict[str, str], tmp_path: Path
+) -> None:
+    fails(["send", *arguments], EXIT_USAGE, *words, env=offline, home=tmp_path)
+
+
+@pytest.mark.parametrize("command", [["worker"], ["status"]], ids=" ".join)
+def test_a_state_file_that_cannot_be_written_is_named(command: list[str], stage: Stage) -> None:
+    """Root may write anywhere, so the folder is a file: nobody can make one below it."""
+    blocked = stage.home / "not-a-folder"
+    blocked.touch()
+    env = stage.env | {"FLOODGATE_STATE_URL": f"sqlite:///{blocked}/state.db"}
+    fails(command, EXIT_STATE, str(blocked), env=env, home=stage.home)
+
+
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="needs a folder that nobody may write to")
+def test_a_state_file_on_a_read_only_file_system_is_named(stage: Stage) -> None:
+    env = stage.env | {"FLOODGATE_STATE_URL": "sqlite:////proc/floodgate/state.db"}
+    fails(["worker"], EXIT_STATE, "/proc/floodgate", env=env, home=stage.home)
+
+
+def test_a_state_file_that_is_no_database_is_named(stage: Stage) -> None:
+    path = stage.home / "notes.txt"
+    path.write_text("shopping list\n" * 1000)
+    env = stage.env | {"FLOODGATE_STATE_URL": f"sqlite:///{path}"}
+    fails(["worker"], EXIT_STATE, str(path), env=env, home=stage.home)
+    assert path.read_text().startswith("shopping list"), "it was left alone"
+
+
+def test_a_port_that_is_taken_is_told_by_the_fake(stage: Stage) -> None:
+    port = stage.telegram_url.rpartition(":")[2]
+    fails(["fake-telegram", "--port", port], EXIT_USAGE, port, env={}, home=stage.home)
+    assert os.path.exists(stage.home)

@@ -1,0 +1,114 @@
+"""`floodgate` processes as their users start them: by the command, with an environment, ended by signals.
+
+    with FloodgateProcess("worker", env=…, home=tmp_path).start("worker ready") as worker:
+        worker.kill()
+    run_floodgate("status", "--json", env=…, home=tmp_path).stdout
+
+A process runs in a folder of its own and sees no `FLOODGATE_*` but those it is given, so that neither a `.env` nor the
+shell of whoever runs the tests decides how a test ends. What it says goes to a log file, which is all that is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.waiting import until
+
+ROOT = Path(__file__).parents[1]
+READY_SECONDS = 30.0
+STOP_SECONDS = 60.0
+COMMAND_SECONDS = 60.0
+
+
+def environment(given: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with the given variables for the only settings of Floodgate."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOODGATE_")}
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "TERM": "dumb", "COLUMNS": "200", **given}
+
+
+def run_floodgate(*arguments: str, env: Mapping[str, str], home: Path) -> subprocess.CompletedProcess[str]:
+    """One command from start to end. Raises TimeoutExpired when it does not end within a minute."""
+    return run_python("-m", "floodgate", *arguments, env=env, home=home)
+
+
+def run_python(*arguments: str, env: Mapping[str, str], home: Path) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter from start to end."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=environment(env),
+        cwd=home,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS,
+    )
+
+
+class FloodgateProcess:
+    """One long-running command. `stop`, `kill` and leaving the `with` may come in any order, repeatedly."""
+
+    def __init__(self, *arguments: str, env: Mapping[str, str], home: Path, name: str = "process") -> None:
+        self._command = [sys.executable, "-m", "floodgate", *arguments]
+        self._env = environment(env)
+        self._home = home
+        self._log_path = home / f"{name}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """All it has said so far, on both streams."""
+        return self._log_path.read_text(errors="replace")
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, ready: str) -> Self:
+        """Return once it has said `ready`; AssertionError with its log when it ends before, or is silent."""
+        with self._log_path.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command, env=self._env, cwd=self._home, stdout=output, stderr=subprocess.STDOUT
+            )
+        until(lambda: ready in self.log or not self.running, READY_SECONDS)
+        assert ready in self.log, f"{self._command[3:]} did not start:\n{self.log}"
+        return self
+
+    def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self, seconds: float = STOP_SECONDS) -> int:
+        """Its exit code. Raises TimeoutExpired when it does not end in time."""
+        assert self._process is not None
+        return self._process.wait(seconds)
+
+    def stop(self) -> int:
+        """Ask it to end; its exit code."""
+        if self.running:
+            self.signal()
+        return self.wait()
+
+    def kill(self) -> None:
+        """End it at once, with SIGKILL."""
+        if self.running:
+            self.signal(signal.SIGKILL)
+            self.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
