@@ -1,0 +1,229 @@
+"""What README.md and docs/ show, runs: whoever writes a page just writes it.
+
+A page is read from top to bottom, in a folder of its own, with a private RabbitMQ, fake Telegram, state file and token
+in the environment.
+
+```python            runs; the blocks of a page share one interpreter
+```python file=a.py   is written to that file, for what follows
+```python fragment    is no whole program: it must compile
+```console            each `$ command` runs and must end with 0; lines below it are what it prints, `...` for anything
+```json               must parse
+
+`export NAME=value` holds for the rest of the page; with a `…` in it, the value is the reader's own and ours stays. A
+command that serves (``SERVICES``) goes on in the background until the page ends, must be up before the next line, and
+must end with 0. ``<!-- snippets: worker -->`` in a page starts a worker first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fake_telegram.server import running_fake
+from rabbitmq.engine import free_ports
+from tests.acceptance.stage import TOKEN, Stage
+from tests.docs.pages import ROOT, Block, Command, blocks, commands, pages
+from tests.processes import environment
+from tests.services import Vhost
+from tests.waiting import until
+
+SERVICES = (
+    "floodgate worker",
+    "floodgate gateway",
+    "floodgate updates",
+    "floodgate fake-telegram",
+    "python -m fake_telegram",
+)
+# What a test of its own runs, or only a reader can. The file must be there at least.
+ELSEWHERE = {
+    "./scripts/demo": "sets the machine up; its own test runs the demo",
+    "./scripts/test": "is what runs this",
+    "scripts/rabbitmq": "starts a server that outlives the test; tests/integration/test_rabbitmq_node.py runs it",
+    "docker": "needs Docker",
+    "pip install": "changes the environment that runs this",
+    "python -m benchmarks": "takes minutes",
+}
+COMMAND_SECONDS = 90.0
+BLOCK_SECONDS = 60.0
+READY_SECONDS = 30.0
+PAGE_PORT = "8081"  # the port that pages show; each run puts a free one in its place
+
+# Reads blocks as JSON lines and answers each with a line. What the blocks print goes to its standard error.
+INTERPRETER = """
+import json, os, sys
+answers = os.fdopen(os.dup(1), "w", buffering=1)
+os.dup2(2, 1)
+namespace = {"__name__": "__main__"}
+for line in sys.stdin:
+    page, number, text = json.loads(line)
+    exec(compile("\\n" * (number - 1) + text, page, "exec"), namespace)
+    print("done", file=answers)
+"""
+
+
+class Reader:
+    """Reads one page as its reader would. Leaving the `with` ends everything it started."""
+
+    def __init__(self, env: dict[str, str], home: Path) -> None:
+        self.env = environment({**env, "PATH": f"{home}/bin:{os.environ['PATH']}"})
+        self.home = home
+        self.port = str(free_ports().amqp)
+        self.services: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self.interpreter: subprocess.Popen[str] | None = None
+        write_commands(home / "bin")
+
+    def read(self, block: Block) -> None:
+        text = block.text.replace(PAGE_PORT, self.port)
+        match block.language, block.words:
+            case "python", ():
+                self.interpret(block, text)
+            case "python", ("fragment",):
+                compile(text, str(block), "exec")
+            case "python", (word,) if word.startswith("file="):
+                (self.home / word.removeprefix("file=")).write_text(text)
+            case "console", ():
+                for command in commands(text):
+                    self.run(command)
+            case "json", ():
+                json.loads(text)
+            case "python" | "console" | "json", words:
+                pytest.fail(f"{block}: what does {words} mean?")
+
+    def interpret(self, block: Block, text: str) -> None:
+        if self.interpreter is None:
+            self.interpreter = subprocess.Popen(
+                [sys.executable, "-c", INTERPRETER],
+                env=self.env,
+                cwd=self.home,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=(self.home / "python.log").open("wb"),
+                text=True,
+            )
+        assert self.interpreter.stdin and self.interpreter.stdout
+        print(json.dumps([block.page, block.line, text]), file=self.interpreter.stdin, flush=True)
+        with killed_after(self.interpreter, BLOCK_SECONDS):
+            answer = self.interpreter.stdout.readline()
+        assert answer == "done\n", f"{block} failed:\n{(self.home / 'python.log').read_text()}"
+
+    def run(self, command: Command) -> None:
+        first_words = command.text.split("#")[0].strip()
+        if elsewhere := next((words for words in ELSEWHERE if f"{first_words} ".startswith(f"{words} ")), None):
+            assert "/" not in elsewhere or os.access(ROOT / elsewhere, os.X_OK), f"there is no {elsewhere}"
+        elif first_words.startswith("export "):
+            self.export(first_words)
+        elif first_words.startswith(SERVICES):
+            self.serve(command)
+        else:
+            self.end_well(command)
+
+    def export(self, text: str) -> None:
+        for word in shlex.split(text)[1:]:
+            name, _, value = word.partition("=")
+            if "…" not in value:
+                self.env[name] = value
+            assert name in self.env, f"{name} is the reader's own, and we have none"
+
+    def serve(self, command: Command) -> None:
+        log = self.home / f"service-{len(self.services)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                ["bash", "-c", f"exec {command.text}"],
+                env=self.env,
+                cwd=self.home,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        self.services.append((command.text, process))
+        until(lambda: "ready" in log.read_text() or process.poll() is not None, READY_SECONDS)
+        assert process.poll() is None, f"$ {command.text}\nended:\n{log.read_text()}"
+        check_output(command, log.read_text())
+
+    def end_well(self, command: Command) -> None:
+        ran = subprocess.run(
+            ["bash", "-c", command.text],
+            env=self.env,
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=COMMAND_SECONDS,
+        )
+        assert ran.returncode == 0, f"$ {command.text}\nended with {ran.returncode}:\n{ran.stdout}"
+        check_output(command, ran.stdout)
+
+    def close_book(self) -> None:
+        """The page is read: what serves ends well."""
+        for text, process in self.services:
+            assert process.poll() is None, f"$ {text}\nended with {process.returncode} before the page did"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(COMMAND_SECONDS) == 0, f"$ {text}\nended with {process.returncode} on SIGTERM"
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in [process for _, process in self.services] + ([self.interpreter] if self.interpreter else []):
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def killed_after(process: subprocess.Popen[str], seconds: float) -> Iterator[None]:
+    """A bound for a read that has none of its own: the end of the process ends it."""
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def check_output(command: Command, printed: str) -> None:
+    if command.expected:
+        expected = command.expected.replace("…", "...")
+        flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+        assert doctest.OutputChecker().check_output(expected, printed, flags), (
+            f"$ {command.text}\nshall print:\n{command.expected}\nand prints:\n{printed}"
+        )
+
+
+def write_commands(folder: Path) -> None:
+    """`python` and `floodgate` as an installed Floodgate has them."""
+    folder.mkdir()
+    for name, words in {"python": "", "floodgate": "-m floodgate "}.items():
+        script = folder / name
+        script.write_text(f'#!/bin/sh\nexec {sys.executable} {words}"$@"\n')
+        script.chmod(0o755)
+
+
+@pytest.fixture
+def stage(vhost: Vhost, tmp_path: Path) -> Iterator[Stage]:
+    with running_fake() as fake:
+        made = Stage(vhost.url, fake.url, tmp_path)
+        made.vouch_idle()
+        yield made
+        made.close()
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_the_page_shows_runs(page: Path, stage: Stage) -> None:
+    if "<!-- snippets: worker -->" in page.read_text():
+        stage.worker()
+    env = {name: value for name, value in stage.env.items() if name != "FLOODGATE_BOTS"}
+    with Reader({**env, "FLOODGATE_BOT_TOKEN": TOKEN}, stage.home) as reader:
+        for block in blocks(page):
+            reader.read(block)
+        reader.close_book()
