@@ -47,16 +47,13 @@ def _run(options: argparse.Namespace) -> int:
     url = os.environ.get("FLOODGATE_RABBITMQ_URL")
     if url:
         return _external(url, options)
-    with _one_at_a_time():
-        return _own(options)
-
-
-def _own(options: argparse.Namespace) -> int:
     match options.command:
         case "start":
-            return _start(options.version, options.port)
+            with _one_at_a_time():
+                return _start(options.version, options.port)
         case "stop":
-            return _stop(options.version)
+            with _one_at_a_time():
+                return _stop(options.version)
         case "ctl":
             return _ctl(options.version, options.arguments)
         case _:

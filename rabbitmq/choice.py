@@ -1,8 +1,8 @@
 """Which RabbitMQ will do: a decision from plain facts, with nothing looked up and nothing started.
 
-In this order: the server that FLOODGATE_RABBITMQ_URL names; Docker Compose; a RabbitMQ 4 that is installed; a Debian
-tree in the cache folder, which root on Debian or Ubuntu can have made. A wanted version leaves out what does not have
-it.
+In this order: Docker Compose; a RabbitMQ 4 that is installed; a Debian tree in the cache folder, which root on Debian
+or Ubuntu can have made. A wanted version leaves out what does not have it. (The server that FLOODGATE_RABBITMQ_URL names
+comes before them all, but it is not ours: `__main__` uses it, and no node is chosen then.)
 """
 
 from dataclasses import dataclass
@@ -26,18 +26,10 @@ class Installed:
 class Facts:
     """What the decision rests on."""
 
-    url: str | None = None
     compose: bool = False
     installed: Installed | None = None
     root: bool = False
     debian: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class UseUrl:
-    """A server that somebody else runs: used, never started or stopped."""
-
-    url: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +61,11 @@ class NoWay:
     sentence: str
 
 
-Plan = UseUrl | UseCompose | UseInstalled | UseTree | NoWay
+Plan = UseCompose | UseInstalled | UseTree | NoWay
 
 
 def choose(facts: Facts, wanted: str | None = None) -> Plan:
     """The RabbitMQ to use, given the facts and a wanted version ("4.0", "4.3") or None for any."""
-    if facts.url:
-        return UseUrl(facts.url)
     if facts.compose:
         return UseCompose(wanted or DEFAULT_VERSION)
     if facts.installed and fits(facts.installed.version, wanted):

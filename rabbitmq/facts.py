@@ -14,10 +14,8 @@ VERSION_SECONDS = 20.0
 DEBIAN_SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 
 
-def gather(*, url: str | None = None) -> Facts:
-    """The facts of this machine, with a server's URL if the caller has been given one."""
-    if url:
-        return Facts(url=url)
+def gather() -> Facts:
+    """The facts of this machine."""
     return Facts(compose=compose_works(), installed=find_installed(), root=os.geteuid() == 0, debian=is_debian_like())
 
 

@@ -119,8 +119,8 @@ class Node:
         """Start it, or do nothing if it runs. Returns when it answers. Raises a RabbitMQSetupError."""
         if self.running():
             return self
-        engine = self._engine = self._engine or provision.engine(self._wanted_version)
         spec = self._spec()
+        engine = self._engine = self._engine or provision.engine(self._wanted_version)
         engine.launch(spec)
         self._await_greeting(engine)
         self._write_record(engine, spec)
@@ -173,6 +173,8 @@ class Node:
 
     def _spec(self) -> NodeSpec:
         self._ports = self._ports or free_ports(self._wanted_port)
+        if not port_is_free(self.port):
+            raise NodeError(f"Port {self.port} is taken by another program; without --port, a free one is used.")
         self._home = self._home or Path(tempfile.mkdtemp(prefix="floodgate-rabbitmq-"))
         self._home.mkdir(parents=True, exist_ok=True)
         return NodeSpec(self._home, self._ports, self._conf, self._plugins, self._detached)

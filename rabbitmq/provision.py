@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from rabbitmq import debootstrap
-from rabbitmq.choice import NoWay, Plan, UseCompose, UseInstalled, UseTree, UseUrl, choose
+from rabbitmq.choice import NoWay, Plan, UseCompose, UseInstalled, UseTree, choose
 from rabbitmq.compose import ComposeEngine
 from rabbitmq.engine import Engine, NodeSpec
 from rabbitmq.errors import NoServerError
@@ -38,8 +38,6 @@ def engine_for(chosen: Plan) -> Engine:
         case UseTree(version, suite):
             root = debootstrap.tree(version, suite)
             return LocalEngine(ChrootServer(root) if namespaces_work() else BareChrootServer(root))
-        case UseUrl(url):
-            raise NoServerError(f"{url} is run by somebody else, who alone can start and stop it.")
         case NoWay(sentence):
             raise NoServerError(sentence)
 
