@@ -16,6 +16,7 @@ Threads: one that accepts, two per connection that pump. What they share is unde
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
 import threading
@@ -24,6 +25,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 CHUNK = 64 * 1024
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+# A socket that another thread closes stays open while a system call waits on it: so wait in short pieces.
+LOOK_SECONDS = 0.02
 
 
 class Pipe:
@@ -149,8 +154,8 @@ class Proxy:
 
     def _pump(self, pipe: Pipe, source: socket.socket, sink: socket.socket) -> None:
         first = source is pipe.server
-        with contextlib.suppress(OSError):
-            while data := source.recv(CHUNK):
+        with contextlib.suppress(OSError, ValueError):
+            while data := _receive(source):
                 if first and self._rewrite is not None:
                     data, first = data.replace(*self._rewrite), False
                 self._flowing.wait()
@@ -173,3 +178,10 @@ class Proxy:
                 return None
             kept, self._bytes_to_reset = self._bytes_to_reset, None
             return kept
+
+
+def _receive(source: socket.socket) -> bytes:
+    """What comes next; empty at the end. OSError or ValueError when the socket was closed here."""
+    while not select.select([source], [], [], LOOK_SECONDS)[0]:
+        pass
+    return source.recv(CHUNK)

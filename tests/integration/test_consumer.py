@@ -1,0 +1,393 @@
+"""Consuming on a real server: one in hand, in order, through hand-overs, losses and repairs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+import pika
+import pytest
+
+from broker import topology
+from broker.connections import Connections
+from broker.consumer import Delivery
+from broker.partitions import rendezvous_score
+from broker.publication import Publication
+from rabbitmq.node import Node
+from tests.proxy import Proxy
+from tests.services import Vhost
+from tests.waiting import until
+
+Connect = Callable[..., Connections]
+PIPELINE = topology.pipeline(["b"], 2, work_queues=["mail"])
+SEND = topology.send_queue("b", "bulk", 0)
+OTHER = topology.send_queue("b", "bulk", 1)
+
+
+class Hand:
+    """What a worker was handed, in order; the test settles it. Filled by the I/O thread."""
+
+    def __init__(self, *, ack: bool = False) -> None:
+        self.deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+        self.seen: list[int] = []
+        self._ack = ack
+
+    def __call__(self, delivery: Delivery) -> None:
+        self.seen.append(int(delivery.body))
+        if self._ack:
+            delivery.ack()
+        else:
+            self.deliveries.put(delivery)
+
+    def next(self, seconds: float = 10) -> Delivery:
+        return self.deliveries.get(timeout=seconds)
+
+    @property
+    def empty(self) -> bool:
+        return self.deliveries.empty()
+
+
+def fill(connections: Connections, *numbers: int, to: str = SEND) -> None:
+    outcomes = connections.publisher.submit_many([Publication("", to, b"%d" % n, f"job-{n}") for n in numbers])
+    assert not any(outcomes.result(10))
+
+
+def consumers(vhost: Vhost) -> list[dict[str, object]]:
+    columns = ("queue_name", "consumer_tag", "active", "prefetch_count", "arguments")
+    return list(json.loads(vhost.ctl("list_consumers", *columns, "--formatter=json")))
+
+
+def depth(connections: Connections, name: str = SEND) -> int | None:
+    return topology.depth(connections, [name])[name]
+
+
+def rank(name: str = SEND) -> tuple[str, str]:
+    """Two worker ids: the one the queue belongs to, and one that yields to it."""
+    workers = sorted(("worker-a", "worker-b"), key=lambda worker: rendezvous_score(worker, name))
+    return workers[1], workers[0]
+
+
+def test_one_message_is_in_hand_and_the_next_comes_with_the_ack(declared: Vhost, connect: Connect) -> None:
+    connections, hand = connect(declared.url), Hand()
+    fill(connections, 1, 2)
+    connections.subscribe(SEND, "worker", hand, PIPELINE)
+    first = hand.next()
+    assert (first.queue, first.message_id, first.priority, first.redelivered) == (SEND, "job-1", 4, False)
+    assert first.live
+    assert depth(connections) == 1
+    assert hand.empty
+    first.ack()
+    assert not first.live
+    assert hand.next().message_id == "job-2"
+
+
+def test_the_server_sees_prefetch_one_and_the_rendezvous_priority(declared: Vhost, connect: Connect) -> None:
+    connections, hand = connect(declared.url), Hand()
+    fill(connections, 1)
+    connections.subscribe(SEND, "worker", hand, PIPELINE)
+    hand.next()
+    [consumer] = consumers(declared)
+    assert (consumer["queue_name"], consumer["prefetch_count"], consumer["active"]) == (SEND, 1, True)
+    assert consumer["arguments"] == [["x-priority", "long", rendezvous_score("worker", SEND)]] or (
+        rendezvous_score("worker", SEND) in consumer["arguments"][0]  # type: ignore[index]
+    )
+
+
+def test_a_requeued_message_comes_again_before_those_behind_it(declared: Vhost, connect: Connect) -> None:
+    connections, hand = connect(declared.url), Hand()
+    fill(connections, 1, 2)
+    connections.subscribe(SEND, "worker", hand, PIPELINE)
+    hand.next().requeue()
+    again = hand.next()
+    assert (again.message_id, again.redelivered, again.delivery_count) == ("job-1", True, 1)
+
+
+def test_settling_twice_settles_once(declared: Vhost, connect: Connect) -> None:
+    connections, hand = connect(declared.url), Hand()
+    fill(connections, 1, 2)
+    connections.subscribe(SEND, "worker", hand, PIPELINE)
+    first = hand.next()
+    first.ack()
+    first.requeue()
+    first.ack()
+    hand.next().ack()
+    until(lambda: depth(connections) == 0)
+    assert hand.seen == [1, 2]
+
+
+def test_a_draining_worker_finishes_what_it_has_and_hands_over_in_order(declared: Vhost, connect: Connect) -> None:
+    mine, his = connect(declared.url), connect(declared.url)
+    first_worker, second_worker = Hand(), Hand(ack=True)
+    fill(mine, *range(50))
+    subscription = mine.subscribe(SEND, rank()[0], first_worker, PIPELINE)
+    in_hand = first_worker.next()
+    his.subscribe(SEND, rank()[1], second_worker, PIPELINE)
+    until(lambda: len(consumers(declared)) == 2)
+    subscription.drain()
+    assert second_worker.seen == []
+    in_hand.ack()
+    until(lambda: len(second_worker.seen) == 49)
+    assert (first_worker.seen, second_worker.seen) == ([0], list(range(1, 50)))
+
+
+def test_the_owner_takes_over_only_when_the_message_in_hand_is_settled(declared: Vhost, connect: Connect) -> None:
+    owner, other = rank()
+    connections, newcomer = connect(declared.url), connect(declared.url)
+    yielding, owning = Hand(), Hand()
+    fill(connections, 1, 2, 3)
+    connections.subscribe(SEND, other, yielding, PIPELINE)
+    in_hand = yielding.next()
+    newcomer.subscribe(SEND, owner, owning, PIPELINE)
+    until(lambda: len(consumers(declared)) == 2)
+    assert owning.empty
+    in_hand.ack()
+    assert owning.next().message_id == "job-2"
+    assert yielding.empty
+
+
+@pytest.mark.parametrize("_round", range(5))
+def test_no_message_overtakes_one_that_a_closing_channel_gives_back(
+    declared: Vhost, connect: Connect, _round: int
+) -> None:
+    """pika's own Channel.close cancels first, and then message 2 is seen before message 1 comes back."""
+    owner, other = rank()
+    mine, his = connect(declared.url), connect(declared.url)
+    closing, taking = Hand(), Hand(ack=True)
+    fill(mine, *range(1, 20))
+    subscription = mine.subscribe(SEND, owner, closing, PIPELINE)
+    assert closing.next().message_id == "job-1"
+    his.subscribe(SEND, other, taking, PIPELINE)
+    until(lambda: len(consumers(declared)) == 2)
+    subscription.close()
+    until(lambda: len(taking.seen) == 19)
+    assert taking.seen == list(range(1, 20))
+
+
+def test_a_suspended_queue_is_left_and_taken_again(declared: Vhost, connect: Connect) -> None:
+    connections, hand = connect(declared.url), Hand()
+    fill(connections, 1, 2)
+    subscription = connections.subscribe(SEND, "worker", hand, PIPELINE)
+    in_hand = hand.next()
+    started = time.monotonic()
+    subscription.suspend(1.0)
+    in_hand.ack()
+    assert depth(connections) == 1
+    assert hand.next().message_id == "job-2"
+    assert time.monotonic() - started >= 1.0
+
+
+def test_a_suspended_queue_can_be_resumed_at_once(declared: Vhost, connect: Connect) -> None:
+    connections, hand = connect(declared.url), Hand()
+    subscription = connections.subscribe(SEND, "worker", hand, PIPELINE)
+    subscription.suspend(3600)
+    subscription.resume()
+    fill(connections, 1)
+    assert hand.next().message_id == "job-1"
+
+
+def test_an_ack_that_is_late_for_its_connection_hits_no_other_message(declared: Vhost, connect: Connect) -> None:
+    """H2: delivery tags start at 1 again after a reconnect."""
+    with Proxy(declared.node.port) as proxy:
+        connections, hand = connect(proxy.url(declared.url)), Hand()
+        fill(connections, 1, 2)
+        connections.subscribe(SEND, "worker", hand, PIPELINE)
+        late = hand.next()
+        proxy.reset()
+        again = hand.next()
+        assert (again.message_id, again.redelivered) == ("job-1", True)
+        assert not late.live
+        late.ack()
+        fill(connections, 3)
+        assert hand.empty
+        assert again.live
+        again.ack()
+        assert hand.next().message_id == "job-2"
+
+
+@pytest.mark.parametrize("fault", ["reset", "cut"])
+def test_a_lost_connection_resumes_every_queue(declared: Vhost, connect: Connect, fault: str) -> None:
+    with Proxy(declared.node.port) as proxy:
+        connections, hand = connect(proxy.url(declared.url)), Hand(ack=True)
+        for name in (SEND, OTHER, "mail"):
+            connections.subscribe(name, "worker", hand, PIPELINE)
+        until(lambda: len(consumers(declared)) == 3)
+        getattr(proxy, fault)()
+        for n, name in enumerate((SEND, OTHER, "mail")):
+            fill(connections, n, to=name)
+        until(lambda: sorted(hand.seen) == [0, 1, 2])
+
+
+def test_a_half_open_connection_is_noticed_by_its_heartbeat(declared: Vhost, connect: Connect) -> None:
+    with Proxy(declared.node.port) as proxy:
+        connections, hand = connect(proxy.url(declared.url), heartbeat_seconds=2), Hand(ack=True)
+        fill(connections, 1)
+        connections.subscribe(SEND, "worker", hand, PIPELINE)
+        until(lambda: hand.seen == [1])
+        before = proxy.connections
+        proxy.half_open()
+        until(lambda: proxy.connections > before, seconds=20)  # it gave the old one up and tries anew
+        proxy.drop_half_open()
+        fill(connections, 2)
+        until(lambda: hand.seen == [1, 2])
+
+
+def test_a_deleted_queue_is_declared_again(declared: Vhost, connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
+    connections, hand = connect(declared.url), Hand(ack=True)
+    connections.subscribe(SEND, "worker", hand, PIPELINE)
+    until(lambda: len(consumers(declared)) == 1)
+    with caplog.at_level(logging.WARNING, "floodgate.rabbitmq"):
+        declared.ctl("delete_queue", SEND)
+        until(lambda: topology.verify(connections, PIPELINE) == [])
+    fill(connections, 1)
+    until(lambda: hand.seen == [1])
+    assert caplog.text.count(f"queue {SEND} is gone") == 1
+
+
+def test_a_queue_that_never_was_is_declared(vhost: Vhost, connect: Connect) -> None:
+    connections, hand = connect(vhost.url), Hand(ack=True)
+    connections.subscribe("mail", "worker", hand, PIPELINE)
+    until(lambda: topology.depth(connections, ["mail"])["mail"] == 0)
+    until(lambda: topology.verify(connections, PIPELINE) == [])
+    fill(connections, 1, to="mail")
+    until(lambda: hand.seen == [1])
+
+
+def test_a_policy_that_changes_does_not_stop_anything(declared: Vhost, connect: Connect) -> None:
+    connections, hand = connect(declared.url), Hand(ack=True)
+    connections.subscribe(SEND, "worker", hand, PIPELINE)
+    fill(connections, 1)
+    declared.ctl("set_policy", "limit", "^send", '{"delivery-limit": 7}', "--apply-to", "quorum_queues")
+    fill(connections, 2)
+    until(lambda: hand.seen == [1, 2])
+
+
+def test_a_worker_has_two_connections_whatever_the_number_of_partitions(declared: Vhost, connect: Connect) -> None:
+    for partitions in (16, 128):
+        connections = connect(declared.url)
+        wide = topology.pipeline(["wide"], partitions)
+        topology.declare(connections, wide)
+        names = [topology.send_queue("wide", "bulk", n) for n in range(partitions)]
+        hand = Hand(ack=True)
+        started = time.monotonic()
+        for name in names:
+            connections.subscribe(name, "worker", hand, wide)
+        for n, name in enumerate(names):
+            fill(connections, n, to=name)
+        until(lambda hand=hand, count=partitions: len(hand.seen) == count)  # type: ignore[misc]
+        assert time.monotonic() - started < 10
+        rows = json.loads(declared.node.ctl("list_connections", "vhost", "channels", "--formatter=json"))
+        mine = [row["channels"] for row in rows if row["vhost"] == declared.name]
+        connections.stop()
+        assert sorted(mine)[-1] == partitions
+        assert len(mine) == 2 + 1  # and the fixture's, which declared
+        until(lambda: len(_connections(declared)) == 1)
+
+
+def _connections(vhost: Vhost) -> list[object]:
+    rows = json.loads(vhost.node.ctl("list_connections", "vhost", "--formatter=json"))
+    return [row for row in rows if row["vhost"] == vhost.name]
+
+
+def test_acks_get_through_while_publishing_is_blocked(new_node: Callable[..., Node], connect: Connect) -> None:
+    node = new_node().start()
+    connections, hand = connect(node.url), Hand(ack=True)
+    topology.declare(connections, PIPELINE)
+    fill(connections, 1, 2, 3)
+    node.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+    connections.publisher.submit(Publication("", OTHER, b"9", "blocks-us"))
+    until(lambda: connections.publisher._blocked_since is not None)
+    connections.subscribe(SEND, "worker", hand, PIPELINE)
+    until(lambda: hand.seen == [1, 2, 3])
+    until(lambda: depth(connections) == 0)
+    node.ctl("set_vm_memory_high_watermark", "0.6")
+
+
+def test_stopping_gives_back_what_is_in_hand(declared: Vhost, connect: Connect) -> None:
+    mine, hand, successor = connect(declared.url), Hand(), Hand()
+    fill(mine, 1)
+    mine.subscribe(SEND, "worker", hand, PIPELINE)
+    hand.next()
+    mine.stop()
+    connect(declared.url).subscribe(SEND, "worker", successor, PIPELINE)
+    assert successor.next().message_id == "job-1"
+
+
+def test_a_worker_that_starts_before_its_server_keeps_trying_and_says_so_once(
+    new_node: Callable[..., Node], connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = new_node().start()
+    node.stop()
+    connections, connected = connect(node.url), threading.Event()
+
+    def start() -> None:
+        connections.connect(keep_trying=True)
+        connected.set()
+
+    with caplog.at_level(logging.WARNING, "floodgate.rabbitmq"):
+        threading.Thread(target=start, daemon=True).start()
+        assert not connected.wait(1.5)
+        node.start()
+        assert connected.wait(20)
+    assert caplog.text.count("cannot be reached") == 1
+
+
+def test_a_take_over_after_sigkill_is_quick(declared: Vhost, connect: Connect) -> None:
+    """The dead one's socket is closed by its kernel, as by this reset."""
+    owner, other = rank()
+    with Proxy(declared.node.port) as proxy:
+        dying, living = Hand(), Hand(ack=True)
+        mine = connect(declared.url)
+        fill(mine, 1, 2)
+        connect(proxy.url(declared.url)).subscribe(SEND, owner, dying, PIPELINE)
+        dying.next()
+        mine.subscribe(SEND, other, living, PIPELINE)
+        until(lambda: len(consumers(declared)) == 2)
+        proxy.refuse()
+        started = time.monotonic()
+        proxy.reset()
+        until(lambda: living.seen == [1, 2])
+        assert time.monotonic() - started < 1
+
+
+def test_the_channel_of_a_message_held_too_long_is_opened_again(
+    new_node: Callable[..., Node], connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stand-in for the consumer time-out, which takes minutes: the server closes the channel with a 406 here, too."""
+    node = new_node().start()
+    connections, hand = connect(node.url), Hand()
+    topology.declare(connections, PIPELINE)
+    fill(connections, 1, 2)
+    subscription = connections.subscribe(SEND, "worker", hand, PIPELINE)
+    late = hand.next()
+    with caplog.at_level(logging.WARNING, "floodgate.rabbitmq"):
+        connections.call_soon(lambda: subscription._channel.basic_ack(99))  # an unknown tag: PRECONDITION_FAILED
+        again = hand.next()
+    assert (again.message_id, again.redelivered) == ("job-1", True)
+    assert f"closed the channel of {SEND}: PRECONDITION_FAILED" in caplog.text
+    late.ack()
+    again.ack()
+    assert hand.next().message_id == "job-2"
+
+
+def test_stock_pika_would_have_let_a_message_overtake(declared: Vhost, connect: Connect) -> None:
+    """The hazard that closing without a cancel avoids, shown: else that care is no longer needed."""
+    connections, taking = connect(declared.url), Hand()
+    fill(connections, 1, 2)
+    connection = pika.BlockingConnection(pika.URLParameters(declared.url))
+    channel = connection.channel()
+    channel.basic_qos(prefetch_count=1)
+    in_hand: list[str] = []
+    tag = channel.basic_consume(
+        SEND, lambda _channel, _method, properties, _body: in_hand.append(properties.message_id)
+    )
+    connection.process_data_events(1)
+    assert in_hand == ["job-1"]
+    connections.subscribe(SEND, "worker", taking, PIPELINE)
+    until(lambda: len(consumers(declared)) == 2)
+    channel.basic_cancel(tag)
+    assert taking.next().message_id == "job-2"
+    connection.close()

@@ -1,0 +1,177 @@
+"""What programs do to connections: fork with them, end without stopping them. Each in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.draining import drain
+from tests.proxy import Proxy
+from tests.services import Vhost
+
+PRELUDE = """
+import os, sys, threading
+from broker.connections import Connections
+from broker.publication import Publication
+from broker.settings import Settings
+
+connections = Connections(Settings(rabbitmq_url=sys.argv[1], _env_file=None), "program")
+
+def publish(name):
+    connections.publisher.publish(Publication("", "mail", name.encode(), name))
+"""
+
+# As a pre-forking server does: the parent has published, and goes on while its children publish.
+FORK = """
+publish("parent-before")
+parent_link = connections._live.publishing.connection
+children = []
+for n in range(3):
+    pid = os.fork()
+    if pid == 0:
+        assert [thread.name for thread in threading.enumerate()] == ["MainThread"]
+        publish(f"child-{n}")
+        connections.stop()
+        os._exit(0)
+    children.append(pid)
+for n in range(20):
+    publish(f"parent-{n}")
+assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0, 0]
+publish("parent-after")
+assert connections._live.publishing.connection is parent_link, "a child ended its parent's connection"
+"""
+
+MULTIPROCESSING = """
+import multiprocessing
+publish("parent-before")
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    pool.map(publish, [f"child-{n}" for n in range(10)])
+publish("parent-after")
+"""
+
+# A fork while another thread is inside the publisher: its locks are held in the child by nobody.
+FORK_IN_MID_CALL = """
+stop = threading.Event()
+def keep_publishing():
+    n = 0
+    while not stop.is_set():
+        publish(f"parent-{n}")
+        n += 1
+threads = [threading.Thread(target=keep_publishing) for _ in range(3)]
+for thread in threads: thread.start()
+for n in range(20):
+    pid = os.fork()
+    if pid == 0:
+        publish(f"child-{n}")
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+stop.set()
+for thread in threads: thread.join()
+"""
+
+CHILD_OUTLIVES_PARENT = """
+publish("parent")
+pid = os.fork()
+if pid == 0:
+    paths = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    targets = [os.readlink(path) for path in paths if os.path.lexists(path)]
+    assert not [target for target in targets if target.startswith("socket:") or "eventpoll" in target], targets
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+"""
+
+JUST_ENDS = """
+publish("done")
+"""
+
+ENDS_WITH_JOBS_UNDER_WAY = """
+futures = [connections.publisher.submit(Publication("", "mail", b"{}", f"job-{n}")) for n in range(500)]
+"""
+
+ENDS_WHILE_NOBODY_ANSWERS = """
+publish("first")
+print("ready", flush=True)
+sys.stdin.readline()
+futures = [connections.publisher.submit(Publication("", "mail", b"{}", f"job-{n}")) for n in range(500)]
+"""
+
+RAISES = """
+publish("done")
+raise SystemExit(7)
+"""
+
+NEVER_CONNECTED = """
+assert [thread.name for thread in threading.enumerate()] == ["MainThread"]
+"""
+
+
+def run(url: str, program: str, seconds: float = 30) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", PRELUDE + program, url], capture_output=True, text=True, timeout=seconds, check=False
+    )
+
+
+def ids(vhost: Vhost) -> list[str]:
+    return [properties.message_id for properties, _ in drain(vhost.url, "mail")]
+
+
+def test_forked_children_publish_on_connections_of_their_own(declared: Vhost) -> None:
+    done = run(declared.url, FORK)
+    assert (done.returncode, done.stderr) == (0, "")
+    expected = ["parent-before", "parent-after", *(f"child-{n}" for n in range(3)), *(f"parent-{n}" for n in range(20))]
+    assert sorted(ids(declared)) == sorted(expected)
+
+
+def test_a_pool_of_forked_processes_publishes(declared: Vhost) -> None:
+    done = run(declared.url, MULTIPROCESSING)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(ids(declared)) == sorted(["parent-before", "parent-after", *(f"child-{n}" for n in range(10))])
+
+
+def test_a_fork_in_the_middle_of_other_threads_calls_deadlocks_nobody(declared: Vhost) -> None:
+    done = run(declared.url, FORK_IN_MID_CALL)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {f"child-{n}" for n in range(20)} <= set(ids(declared))
+
+
+def test_a_child_keeps_none_of_its_parents_sockets_open(declared: Vhost) -> None:
+    done = run(declared.url, CHILD_OUTLIVES_PARENT)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("program", "code"), [(JUST_ENDS, 0), (RAISES, 7)])
+def test_a_program_that_has_published_ends_when_it_ends(declared: Vhost, program: str, code: int) -> None:
+    started = time.monotonic()
+    done = run(declared.url, program)
+    assert (done.returncode, done.stderr) == (code, "")
+    assert ids(declared) == ["done"]
+    assert time.monotonic() - started < 5
+
+
+def test_a_program_that_ends_with_jobs_under_way_sees_them_through(declared: Vhost) -> None:
+    done = run(declared.url, ENDS_WITH_JOBS_UNDER_WAY)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ids(declared) == [f"job-{n}" for n in range(500)]
+
+
+def test_a_program_that_cannot_see_its_jobs_through_ends_in_time_and_says_so(declared: Vhost) -> None:
+    with Proxy(declared.node.port) as proxy:
+        command = [sys.executable, "-c", PRELUDE + ENDS_WHILE_NOBODY_ANSWERS, proxy.url(declared.url)]
+        program = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert program.stdout is not None
+        assert program.stdout.readline() == "ready\n"
+        proxy.stall()
+        started = time.monotonic()
+        _, said = program.communicate("go on\n", timeout=30)
+        assert time.monotonic() - started < 10
+    assert said == "500 messages were not confirmed when the program ended; they may be lost\n"
+
+
+def test_constructing_starts_nothing(declared: Vhost) -> None:
+    done = run(declared.url, NEVER_CONNECTED)
+    assert (done.returncode, done.stderr) == (0, "")
