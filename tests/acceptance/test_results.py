@@ -1,0 +1,71 @@
+"""What a client is told of a job's end, by a worker that sent it or could not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import timedelta
+
+import pytest
+
+from broker.admission.contract import Standing
+from broker.errors import DeadLetteredError, NotSettledError
+from producer.async_client import AsyncClient
+from tests.acceptance.stage import Stage
+
+BLOCKED = 666
+
+
+def test_the_result_is_telegrams_own(stage: Stage) -> None:
+    stage.worker()
+    client = stage.client()
+    job = client.send_message(42, "hi")
+    result = client.result(job, timeout=20)
+    assert (result["text"], result["chat"]["id"]) == ("hi", 42)
+    assert client.result(job.id, timeout=timedelta(0)) == result
+    record = client.status(job)
+    assert record is not None and record.standing is Standing.SENT
+
+
+def test_the_result_of_a_job_that_will_not_be_sent_is_its_reason(stage: Stage) -> None:
+    stage.control.set_chat(BLOCKED, trouble="blocked")
+    stage.worker()
+    client = stage.client()
+    job = client.send_message(BLOCKED, "hi")
+    with pytest.raises(DeadLetteredError, match=f"Job {job.id} was not sent") as caught:
+        client.result(job, timeout=20)
+    assert (caught.value.job_id, bool(caught.value.reason)) == (job.id, True)
+
+
+def test_asking_for_a_result_ends_in_time_and_says_that_the_job_is_safe(stage: Stage) -> None:
+    client = stage.client()
+    job = client.send_message(42, "hi")  # no worker runs
+    began = time.monotonic()
+    with pytest.raises(NotSettledError, match="It is safe"):
+        client.result(job, timeout=0.3)
+    assert 0.3 <= time.monotonic() - began < 3
+    assert client.status(job) is None
+
+
+def test_the_async_client_is_told_the_same(stage: Stage) -> None:
+    stage.worker()
+
+    async def main() -> list[str]:
+        async with AsyncClient(stage.settings) as client:
+            jobs = [await client.send_message(chat, f"to {chat}") for chat in (1, 2, 3)]
+            results = await asyncio.gather(*(client.result(job, timeout=20) for job in jobs))
+            return [result["text"] for result in results]
+
+    assert asyncio.run(main()) == ["to 1", "to 2", "to 3"]
+
+
+def test_two_jobs_under_one_dedupe_key_are_sent_once(stage: Stage) -> None:
+    stage.worker()
+    client = stage.client()
+    first = client.send_message(42, "your invoice", dedupe_key="invoice-7")
+    client.result(first, timeout=20)
+    second = client.send_message(42, "your invoice", dedupe_key="invoice-7")
+    last = client.send_message(42, "something else")
+    client.result(last, timeout=20)
+    assert second.id == first.id
+    assert stage.sent() == ["your invoice", "something else"]
