@@ -1,0 +1,213 @@
+"""The account of a run: what became of every accepted job, from books that nobody under test can write. Pure.
+
+Books: the producers' ledgers (what was accepted), the fake's journal (what arrived and acted), the workers' notebooks
+(what they believed), the dead-letter queue, and the queues' contents at the end.
+
+Lost        accepted, and neither acted, nor dead, nor waiting in a queue.
+Duplicate   acted more than once. Explained when the earlier call was never settled as sent: its worker was killed or
+            its answer never came. A second call after the store knew of the first is a fault.
+Inversion   of two jobs of one (producer, chat, priority): the one that was safe before the other was handed over
+            acted for the first time after it. Scheduled and dead jobs keep no order.
+Limits      the fullest window of what acted, at arrival. A window that is too full only because the network (or a busy
+            machine) held calls up on their way is told apart: judged by the time of the call it is not.
+"""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fake_telegram.summary import fullest
+from tests.chaos.producing import Accepted
+from tests.chaos.telegram import Arrived
+
+UNEXPLAINED = "UNEXPLAINED"
+# Reasons which say that the job may have been sent before it was given up.
+PERHAPS_SENT = frozenset({"uncertain", "exhausted", "delivery-limit"})
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line of a worker's notebook."""
+
+    event: str
+    at: float
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """All that the account is made from. Jobs are known by their text, notes by job id."""
+
+    expected: int
+    """How many jobs the producers had to put in."""
+    accepted: Mapping[str, Accepted]
+    arrivals: Sequence[Arrived]
+    notes: Mapping[str, Sequence[Note]]
+    dead: Mapping[str, str]
+    waiting: frozenset[str]
+    limits: Mapping[str, tuple[int, float]]
+    """`bot`, `chat`, `group`: most units in so many seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    text: str
+    times: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """The fullest window of one limit: at arrival, and by the time of the calls."""
+
+    limit: int
+    at_arrival: int
+    at_call: int
+
+    @property
+    def violated(self) -> bool:
+        return self.at_arrival > self.limit and self.at_call > self.limit
+
+
+@dataclass(slots=True)
+class Report:
+    expected: int = 0
+    accepted: int = 0
+    sent: int = 0
+    dead: Counter[str] = field(default_factory=Counter)
+    waiting: int = 0
+    unacknowledged: int = 0
+    """Handed over and never acknowledged to their producer; they may end either way."""
+    lost: list[str] = field(default_factory=list)
+    duplicates: list[Duplicate] = field(default_factory=list)
+    sent_and_dead: list[Duplicate] = field(default_factory=list)
+    inversions: list[tuple[str, str]] = field(default_factory=list)
+    windows: dict[str, Windows] = field(default_factory=dict)
+    refused: Counter[str] = field(default_factory=Counter)
+    """Answers 429 by what refused the call: `wait` is into a wait that was imposed or already told."""
+
+    @property
+    def faults(self) -> list[str]:
+        """What must not be; empty when the run held every promise."""
+        missing = self.expected - self.accepted
+        found = [f"{missing} jobs were never accepted"] if missing else []
+        found += [f"lost: {text}" for text in self.lost]
+        found += [f"{one.text} acted {one.times} times: {one.why}" for one in self.duplicates if one.why == UNEXPLAINED]
+        found += [f"{one.text} acted and is dead: {one.why}" for one in self.sent_and_dead if one.why == UNEXPLAINED]
+        found += [f"{later} overtook {earlier}" for earlier, later in self.inversions]
+        found += [f"{name}: {w.at_arrival} where {w.limit} is the limit" for name, w in self.windows.items() if w.violated]
+        return found
+
+    @property
+    def resolved(self) -> int:
+        return self.sent + sum(self.dead.values()) + self.waiting
+
+
+def account_for(books: Books) -> Report:
+    """The report of a run."""
+    report = Report(expected=books.expected)
+    acted: dict[str, list[Arrived]] = defaultdict(list)
+    for arrival in books.arrivals:
+        if arrival.acted:
+            acted[arrival.text].append(arrival)
+    for text, job in books.accepted.items():
+        _count(report, books, job, bool(acted.get(text)))
+    report.duplicates = [
+        Duplicate(text, len(times), _explain_all(books, text, times)) for text, times in acted.items() if len(times) > 1
+    ]
+    report.sent_and_dead = [
+        Duplicate(text, len(times), _explain_death(books, text, times))
+        for text, times in acted.items()
+        if text in books.dead
+    ]
+    report.inversions = list(inversions(books.accepted.values(), acted))
+    report.windows = _windows(books)
+    report.refused = Counter(arrival.verdict for arrival in books.arrivals if arrival.code == 429)
+    return report
+
+
+def _count(report: Report, books: Books, job: Accepted, sent: bool) -> None:
+    if job.safe_at is None:
+        report.unacknowledged += 1
+        return
+    report.accepted += 1
+    if sent:
+        report.sent += 1
+    elif job.text in books.dead:
+        report.dead[books.dead[job.text]] += 1
+    elif job.text in books.waiting:
+        report.waiting += 1
+    else:
+        report.lost.append(job.text)
+
+
+def inversions(accepted: Iterable[Accepted], acted: Mapping[str, Sequence[Arrived]]) -> Iterable[tuple[str, str]]:
+    """Pairs (earlier, later) that arrived the other way round, one for each job that was overtaken."""
+    lines: dict[tuple[int, str, str], list[Accepted]] = defaultdict(list)
+    for job in accepted:
+        if "d" not in job.flags and job.text in acted:
+            lines[job.producer, job.chat, job.priority].append(job)
+    for line in lines.values():
+        line.sort(key=lambda job: acted[job.text][0].at)
+        for first, second in itertools.combinations(line, 2):
+            if second.safe_at is not None and second.safe_at < first.first_tried:
+                yield second.text, first.text
+
+
+def _explain_all(books: Books, text: str, times: Sequence[Arrived]) -> str:
+    reasons = [_explain(books, text, arrival) for arrival in times[:-1]]
+    return UNEXPLAINED if UNEXPLAINED in reasons else ", ".join(dict.fromkeys(reasons))
+
+
+def _explain_death(books: Books, text: str, times: Sequence[Arrived]) -> str:
+    if books.dead[text] not in PERHAPS_SENT:
+        return UNEXPLAINED
+    return f"{books.dead[text]}: {_explain(books, text, times[-1])}"
+
+
+def _explain(books: Books, text: str, arrival: Arrived) -> str:
+    """Why the pipeline could not know that this call acted."""
+    notes = books.notes.get(text, ())
+    calls = [index for index, note in enumerate(notes) if note.event == "call" and note.at <= arrival.at]
+    if not calls:
+        return UNEXPLAINED
+    answers = list(itertools.takewhile(lambda note: note.event != "call", notes[calls[-1] + 1 :]))
+    if any(note.event == "settled" and note.detail == "Sent" for note in answers):
+        return UNEXPLAINED
+    answer = next((note.detail for note in answers if note.event == "answer"), None)
+    if answer is None:
+        return "the worker was killed in mid-call"
+    if answer in ("Unknown", "Retry", "Failed"):
+        return "its answer never came" if arrival.code is None else f"it was answered {arrival.code} after it acted"
+    return f"the worker was killed before it could record {answer}"
+
+
+def _windows(books: Books) -> dict[str, Windows]:
+    passed = [a for a in books.arrivals if a.acted and a.verdict in ("ok", "off")]
+    in_chats = [a for a in passed if a.charged_chat]
+    in_groups = [a for a in in_chats if (a.chat or 0) < 0]
+    return {
+        "bot": _window(books, "bot", [(0, a) for a in passed]),
+        "chat": _window(books, "chat", [(a.chat or 0, a) for a in in_chats]),
+        "group": _window(books, "group", [(a.chat or 0, a) for a in in_groups]),
+    }
+
+
+def _window(books: Books, name: str, charges: Sequence[tuple[int, Arrived]]) -> Windows:
+    limit, seconds = books.limits[name]
+    called = sorted(((key, _called_at(books, a), a.cost) for key, a in charges), key=lambda charge: charge[1])
+    return Windows(
+        limit,
+        at_arrival=fullest(((key, a.at, a.cost) for key, a in charges), seconds),
+        at_call=fullest(called, seconds),
+    )
+
+
+def _called_at(books: Books, arrival: Arrived) -> float:
+    times = [note.at for note in books.notes.get(arrival.text, ()) if note.event == "call"]
+    before = bisect_right(times, arrival.at)
+    return times[before - 1] if before else arrival.at

@@ -1,0 +1,198 @@
+"""Faults and a notebook inside a process under test. The shipped code knows nothing of them and pays nothing.
+
+A process is forked from one that has the heavy libraries imported (``multiprocessing``'s forkserver), puts on what its
+:class:`Hooks` ask for by replacing methods of the real classes, and then runs what the command ``floodgate worker`` runs.
+
+The notebook is one line an event, each written by a single ``write`` to a file opened for appending, so that a SIGKILL
+leaves every line that was written and no half of one::
+
+    call <job> <monotonic seconds>                    admitted; the Bot API call begins
+    answer <job> <monotonic seconds> <outcome>        what came of it
+    settled <job> <monotonic seconds> <settlement>    the store has it
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import signal
+import struct
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PRELOADED = ["aiohttp", "dramatiq", "pika", "pydantic_settings", "structlog", "telegram", "typer"]
+POINTS = tuple(
+    f"{when} {what}" for what in ("publish", "confirm", "admit", "call", "settle", "ack") for when in ("before", "after")
+)
+
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(PRELOADED)
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a process shall suffer. ``crash_at`` is one of :data:`POINTS`; the process kills itself at the n-th time."""
+
+    notebook: Path | None = None
+    clock: Path | None = None
+    crash_at: str | None = None
+    crash_time: int = 1
+
+    def put_on(self) -> None:
+        if self.clock is not None:
+            _shift_clock(self.clock)
+        if self.notebook is not None:
+            _keep_notes(self.notebook)
+        if self.crash_at is not None:
+            _arm(self.crash_at, self.crash_time)
+
+
+def start_worker(env: Mapping[str, str], log: Path, hooks: Hooks | None = None) -> Any:
+    """A worker process, under way; nothing is waited for."""
+    return start(run_worker, env, log, hooks or Hooks())
+
+
+def start(target: Callable[..., None], env: Mapping[str, str], log: Path, *arguments: Any) -> Any:
+    """A process that runs ``target(*arguments)`` with these ``FLOODGATE_*`` settings and no others."""
+    process = processes.Process(target=_enter, args=(target, dict(env), str(log), arguments), daemon=True)
+    process.start()
+    return process
+
+
+def run_worker(hooks: Hooks) -> None:
+    hooks.put_on()
+    from floodgate.commands.worker import worker
+
+    worker()
+
+
+def _enter(target: Callable[..., None], env: dict[str, str], log: str, arguments: tuple[Any, ...]) -> None:
+    for name in [name for name in os.environ if name.startswith("FLOODGATE_")]:
+        del os.environ[name]
+    os.environ.update(env)
+    os.chdir(Path(log).parent)  # where no .env is
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+    target(*arguments)
+
+
+# The clock.
+
+
+def step_clock(clock: Path, seconds: float) -> None:
+    """From now on the wall clock of the processes with this file is off by so much. Their monotonic clock is not."""
+    clock.write_bytes(struct.pack("d", seconds))
+
+
+def _shift_clock(clock: Path) -> None:
+    if not clock.exists():
+        step_clock(clock, 0)
+    file = os.open(clock, os.O_RDONLY)
+    real, real_ns = time.time, time.time_ns
+
+    def offset() -> float:
+        return float(struct.unpack("d", os.pread(file, 8, 0).ljust(8, b"\0"))[0])
+
+    time.time = lambda: real() + offset()
+    time.time_ns = lambda: real_ns() + int(offset() * 1e9)
+
+
+# The notebook.
+
+
+def append_to(path: Path) -> Callable[[str], None]:
+    """Writes lines that a SIGKILL cannot take back or cut in two."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    return lambda line: void(os.write(file, line.encode() + b"\n"))
+
+
+def void(_: Any) -> None:
+    """For a lambda that shall return nothing."""
+
+
+def _keep_notes(path: Path) -> None:
+    from actors.send import Sender
+
+    note = append_to(path)
+    outcome = Sender._outcome
+
+    def noted_outcome(self: Sender, job: Any, permit: Any, uncertain: bool) -> Any:
+        note(f"call {job.id} {time.monotonic():.6f}")
+        came_of_it = outcome(self, job, permit, uncertain)
+        note(f"answer {job.id} {time.monotonic():.6f} {type(came_of_it).__name__}")
+        return came_of_it
+
+    Sender._outcome = noted_outcome  # type: ignore[method-assign]
+    store = _store_class()
+    settle = store.settle
+
+    def noted_settle(self: Any, ask: Any, settlement: Any, grant: int | None = None) -> None:
+        settle(self, ask, settlement, grant)
+        note(f"settled {ask.job_id} {time.monotonic():.6f} {type(settlement).__name__}")
+
+    store.settle = noted_settle
+
+
+def _store_class() -> Any:
+    from broker.admission.stores import open_store
+    from broker.settings import load_settings
+
+    return type(open_store(load_settings()))
+
+
+# Crashing.
+
+
+def _arm(point: str, nth: int) -> None:
+    when, what = point.split()
+    left = nth
+
+    def reached() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    owner, name = _place(what)
+    method = getattr(owner, name)
+
+    @functools.wraps(method)
+    def crashing(*args: Any, **kwargs: Any) -> Any:
+        if when == "before":
+            reached()
+        result = method(*args, **kwargs)
+        if when == "after":
+            reached()
+        return result
+
+    setattr(owner, name, crashing)
+
+
+def _place(what: str) -> tuple[Any, str]:
+    """Where in the code a point is. ``publish`` and ``confirm`` are those of the publisher's I/O thread."""
+    from broker.consumer import Subscription
+    from broker.publisher import Publisher
+
+    match what:
+        case "publish":
+            return Publisher, "_write"
+        case "confirm":
+            return Publisher, "_on_confirm"
+        case "ack":
+            return Subscription, "_settle"
+        case "call":
+            import actors  # noqa: F401  # binds to the broker, as the worker's own import of it does
+            from actors.send import Sender
+
+            return Sender, "_outcome"
+        case "admit" | "settle":
+            return _store_class(), what
+        case _:
+            raise ValueError(f"no such point: {what}")
