@@ -19,6 +19,7 @@ from dramatiq.middleware import CurrentMessage, Middleware
 
 from actors.answers import Answer, Break
 from actors.classify import call_of, classify
+from actors.loop_calls import LoopCalls
 from actors.outcomes import Outcome
 from actors.sessions import BotSessions
 from actors.settle import Settler
@@ -34,13 +35,18 @@ class Sender(Middleware):
     def __init__(self) -> None:
         self._sessions: BotSessions | None = None
         self._settler: Settler | None = None
+        self._calls: LoopCalls | None = None
         self._timeout = timedelta()
+        self._patience_seconds = 0.0
 
     def before_worker_boot(self, broker: Broker, worker: dramatiq.Worker) -> None:
         ours = current_broker()
         self._sessions = BotSessions(ours.settings)
         self._settler = Settler(ours)
+        self._calls = LoopCalls(_event_loop().loop)
         self._timeout = timedelta(seconds=ours.settings.call_timeout_seconds)
+        self._patience_seconds = ours.settings.lease_seconds
+        _event_loop().run_coroutine(self._sessions.open())
 
     def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
         sessions, self._sessions = self._sessions, None
@@ -56,8 +62,12 @@ class Sender(Middleware):
         self._settler.settle(message, job, self._outcome(job, permit, message.uncertain))
 
     def _outcome(self, job: Job, permit: Go, uncertain: bool) -> Outcome:
+        assert self._calls is not None
         call = call_of(job)
-        answer = _event_loop().run_coroutine(self._call(job, permit))
+        try:
+            answer = self._calls.run(self._call(job, permit), self._patience_seconds)
+        except TimeoutError as error:
+            answer = Break(str(error), surely_not_sent=False)
         return classify(answer, dataclasses.replace(call, repeated=call.repeated or uncertain))
 
     async def _call(self, job: Job, permit: Go) -> Answer:
