@@ -1,0 +1,209 @@
+"""5,000 jobs while the network or the server fails: none lost, order kept, duplicates bounded, every answer true.
+
+A producer streams jobs of 20 chats to four partitions, through a proxy; a worker, through the same proxy, notes each
+job and then acks it. The fault strikes three times on the way. What is counted:
+
+lost         accepted (or even "may be there") jobs that the worker never saw: none
+disorder     first sight of a chat's jobs out of order: none
+duplicates   what was in flight when a connection was lost: the producer's window and one message per partition
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import queue
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from broker import topology
+from broker.connections import Connections
+from broker.consumer import Delivery
+from broker.errors import ConfirmTimeoutError, PublishError
+from broker.publication import Publication
+from rabbitmq.node import Node
+from tests.proxy import Proxy
+from tests.waiting import until
+
+Connect = Callable[..., Connections]
+JOBS, CHATS, PARTITIONS, WINDOW = 5000, 20, 4, 200
+STRIKES = (800, 2200, 3600)
+PIPELINE = topology.pipeline(["b"], PARTITIONS)
+PACE_SECONDS = 0.0003  # between jobs, so that a fault falls among them
+
+
+@dataclass
+class Account:
+    """What the producer was told and what the worker saw. Each list belongs to one thread until it has ended."""
+
+    accepted: set[int] = field(default_factory=set)
+    uncertain: set[int] = field(default_factory=set)
+    refused: set[int] = field(default_factory=set)
+    seen: list[int] = field(default_factory=list)
+
+    @property
+    def duplicates(self) -> int:
+        return sum(count - 1 for count in Counter(self.seen).values())
+
+    def disorder(self) -> list[tuple[int, int]]:
+        """Neighbours of one chat whose first sight is the wrong way round, jobs that raised left out."""
+        chats: dict[int, list[int]] = defaultdict(list)
+        for n in dict.fromkeys(self.seen):
+            if n in self.accepted:
+                chats[n % CHATS].append(n)
+        return [(a, b) for order in chats.values() for a, b in itertools.pairwise(order) if a > b]
+
+
+class Producer(threading.Thread):
+    """Streams all jobs; ``reached`` tells how far it is."""
+
+    def __init__(self, connections: Connections, account: Account) -> None:
+        super().__init__(name="producer", daemon=True)
+        self.reached = 0
+        self._publisher = connections.publisher
+        self._account = account
+
+    def run(self) -> None:
+        for publication, error in self._publisher.stream(self._jobs()):
+            n = int(publication.body)
+            if error is None:
+                self._account.accepted.add(n)
+            elif isinstance(error, ConfirmTimeoutError):
+                self._account.uncertain.add(n)
+            else:
+                assert isinstance(error, PublishError), error
+                self._account.refused.add(n)
+
+    def _jobs(self) -> Iterator[Publication]:
+        pace = threading.Event()
+        for n in range(JOBS):
+            self.reached = n
+            pace.wait(PACE_SECONDS)
+            name = topology.send_queue("b", "bulk", n % CHATS % PARTITIONS)
+            yield Publication("", name, b"%d" % n, f"job-{n}")
+
+
+class Worker:
+    """Notes each job, then acks it, on a thread of its own as Dramatiq's are."""
+
+    def __init__(self, connections: Connections, account: Account) -> None:
+        self._deliveries: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
+        self._account = account
+        self._thread = threading.Thread(target=self._work, name="worker", daemon=True)
+        self._thread.start()
+        for n in range(PARTITIONS):
+            connections.subscribe(topology.send_queue("b", "bulk", n), "worker", self._deliveries.put, PIPELINE)
+
+    def _work(self) -> None:
+        while (delivery := self._deliveries.get()) is not None:
+            self._account.seen.append(int(delivery.body))
+            delivery.ack()
+
+    def stop(self) -> None:
+        self._deliveries.put(None)
+        self._thread.join(5)
+
+
+def cut(proxy: Proxy, _node: Node) -> None:
+    proxy.cut()
+
+
+def reset(proxy: Proxy, _node: Node) -> None:
+    proxy.reset()
+
+
+def reset_in_mid_publish(proxy: Proxy, _node: Node) -> None:
+    assert proxy.reset_after(10_001).wait(10)
+
+
+def stall(proxy: Proxy, _node: Node) -> None:
+    proxy.stall()
+    threading.Event().wait(1)
+    proxy.flow()
+
+
+def half_open(proxy: Proxy, _node: Node) -> None:
+    before = proxy.connections
+    proxy.half_open()
+    until(lambda: proxy.connections > before, seconds=20)
+    proxy.drop_half_open()
+
+
+def stop_app(_proxy: Proxy, node: Node) -> None:
+    node.ctl("stop_app")
+    node.ctl("start_app")
+
+
+def sigkill(_proxy: Proxy, node: Node) -> None:
+    node.kill()
+    node.start()
+
+
+def memory_alarm(_proxy: Proxy, node: Node) -> None:
+    node.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+    threading.Event().wait(1)
+    node.ctl("set_vm_memory_high_watermark", "0.6")
+
+
+@pytest.fixture(scope="module")
+def node(rabbitmq_version: str | None) -> Iterator[Node]:
+    with Node(rabbitmq_version) as node:
+        yield node
+
+
+# How many connections a fault costs; each may repeat what was in flight on it.
+FAULTS = {cut: 1, reset: 1, reset_in_mid_publish: 1, stall: 0, half_open: 1, stop_app: 1, sigkill: 1, memory_alarm: 0}
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_faults_lose_nothing(node: Node, connect: Connect, fault: Callable[[Proxy, Node], None]) -> None:
+    account = Account()
+    with Proxy(node.port) as proxy, contextlib.ExitStack() as stack:
+        url = proxy.url(node.url)
+        # A heartbeat of 2 s, so that half-open connections are noticed within the test.
+        connections = connect(url, publish_window=WINDOW, heartbeat_seconds=2, confirm_timeout_seconds=60)
+        topology.declare(connections, PIPELINE)
+        worker = Worker(connections, account)
+        stack.callback(worker.stop)
+        producer = Producer(connections, account)
+        producer.start()
+        for strike in STRIKES:
+            until(lambda strike=strike: producer.reached >= strike, seconds=60)  # type: ignore[misc]
+            fault(proxy, node)
+        producer.join(90)
+        assert not producer.is_alive()
+        until(lambda: account.accepted <= set(account.seen), seconds=30)
+        connections.stop()
+    assert len(account.accepted) + len(account.uncertain) + len(account.refused) == JOBS
+    assert account.accepted == set(range(JOBS))  # each of these faults is over before any time-out
+    assert account.disorder() == []
+    assert account.duplicates <= FAULTS[fault] * len(STRIKES) * (WINDOW + PARTITIONS)
+    assert topology.depth(connect(node.url), [topology.send_queue("b", "bulk", 0)]) == {"send.b.bulk.00": 0}
+    print(f"{fault.__name__}: {account.duplicates} duplicates")
+
+
+def test_an_outage_beyond_the_time_out_is_told_truly(node: Node, connect: Connect) -> None:
+    """Every enqueue that returned is there; every one that raised said so, and those never written are not there."""
+    account = Account()
+    with Proxy(node.port) as proxy:
+        connections = connect(proxy.url(node.url), publish_window=WINDOW, confirm_timeout_seconds=1)
+        topology.declare(connections, PIPELINE)
+        producer = Producer(connections, account)
+        producer.start()
+        until(lambda: producer.reached >= 1000)
+        proxy.refuse()
+        proxy.reset()
+        until(lambda: len(account.uncertain) > 100, seconds=30)
+        proxy.accept()
+        producer.join(60)
+        assert not producer.is_alive()
+        worker = Worker(connect(node.url), account)
+        until(lambda: account.accepted <= set(account.seen), seconds=30)
+        worker.stop()
+    assert len(account.accepted) + len(account.uncertain) == JOBS
+    assert account.disorder() == []
