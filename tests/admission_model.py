@@ -15,6 +15,7 @@ from typing import Any
 from broker.admission import policy
 from broker.admission.clock import Clock
 from broker.admission.contract import (
+    CANCELLED,
     AlreadyDead,
     AlreadySent,
     Ask,
@@ -55,6 +56,7 @@ class Job:
     first_asked_bot: int = 0
     bot_until: int = 0
     result: Any = None
+    error: dict[str, Any] | None = None
 
 
 @dataclass
@@ -198,6 +200,7 @@ class PlainModel:
             case Dead(reason=reason):
                 self._end_call(job)
                 job.state, job.result, job.first_asked_bot = "dead", reason, 0
+                job.error = settlement.error
             case Retrying() | Released():
                 if grant not in (None, job.since):
                     return
@@ -209,6 +212,15 @@ class PlainModel:
                 job.state, job.since, job.due = "waiting", 0, self.now + delay
                 job.present, job.first_asked_bot = True, 0
 
+    def cancel(self, ask: Ask) -> Record:
+        self._open(ask.bot)
+        job = self.bot.jobs.get(ask.job_id)
+        if job is None or job.state == "waiting":
+            self.settle(ask, Dead(CANCELLED))
+        record = self.lookup(ask.bot, ask.job_id)
+        assert record is not None
+        return record
+
     def lookup(self, bot: str, job_id: str) -> Record | None:
         self._open(bot)
         job = self.bot.jobs.get(job_id)
@@ -219,6 +231,7 @@ class PlainModel:
             standing,
             result=job.result if standing is Standing.SENT else None,
             reason=job.result if standing is Standing.DEAD else None,
+            error=job.error,
         )
 
     def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:

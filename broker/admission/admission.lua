@@ -258,16 +258,17 @@ local function save_indexes(chat)
       line.shown = line.length
     end
   end
-  if chat.sending ~= chat.shown_sending then
+  local lease = chat.sending and chat.lease_end or 0
+  if lease ~= (chat.shown_lease or 0) then
     if chat.sending then
-      redis.call('ZADD', prefix .. 'calls', chat.lease_end, chat.key)
+      redis.call('ZADD', prefix .. 'calls', lease, chat.key)
     else
       redis.call('ZREM', prefix .. 'calls', chat.key)
     end
-    chat.shown_sending = chat.sending
+    chat.shown_lease = lease
   end
   if chat.paused_until ~= (chat.shown_pause or 0) then
-    redis.call('ZREMRANGEBYSCORE', prefix .. 'pauses', '-inf', now)
+    redis.call('ZREMRANGEBYSCORE', prefix .. 'pauses', '-inf', now - rules.ledger)
     redis.call('ZADD', prefix .. 'pauses', chat.paused_until, chat.key)
     chat.shown_pause = chat.paused_until
   end
@@ -586,6 +587,15 @@ local function finish(job, chat, state, outcome)
   stop_waiting(job)
   job.state, job.since, job.due, job.outcome = state, now, now, outcome
   put_job(job)
+  redis.call('PUBLISH', prefix .. 'ended', job.id .. '\n' .. state .. '\n' .. (outcome or ''))
+end
+
+-- A job that ends without having been admitted.
+local function stranger()
+  return {
+    id = args.job, chat = args.line, priority = args.priority, state = 'absent', place = 0, units_before = 0,
+    units = 0, due = 0, since = 0, lease_end = 0, bot_units = 0, paid = args.paid, rank = 0,
+  }
 end
 
 local function give_back(job, chat)
@@ -710,10 +720,7 @@ function operations.settle()
   local ends = args.how == 'sent' or args.how == 'dead'
   if not job then
     if not ends then return { 'ok' } end
-    job = {
-      id = args.job, chat = args.line, priority = args.priority, state = 'absent', place = 0, units_before = 0,
-      units = 0, due = 0, since = 0, lease_end = 0, bot_units = 0, paid = args.paid, rank = 0,
-    }
+    job = stranger()
   end
   if ended(job) then return { 'ok' } end
   local chat = open_chat(job.chat, true)
@@ -723,6 +730,14 @@ function operations.settle()
     put_back(job, chat, args.delay, args.charged)
   end
   return { 'ok' }
+end
+
+function operations.cancel()
+  local job = get_job(args.job) or stranger()
+  if job.state == 'waiting' or job.state == 'absent' then
+    finish(job, open_chat(job.chat, true), 'dead', args.outcome)
+  end
+  return { job.state, job.outcome or false }
 end
 
 function operations.lookup()

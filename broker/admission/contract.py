@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from broker.chats import ChatKind
 from broker.job import Priority
@@ -107,6 +107,8 @@ class Dead:
     """The job will not be sent. It leaves its line; the next one may go."""
 
     reason: str
+    error: dict[str, Any] | None = None
+    """What Telegram said, if it was Telegram that said no: ``error_code``, ``description``, perhaps ``parameters``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,10 @@ class Released:
 
 
 Settlement = Sent | Retrying | Dead | Released
+
+
+CANCELLED: Final = "cancelled"
+"""The reason of a job that its caller took back."""
 
 
 class Standing(StrEnum):
@@ -128,11 +134,13 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the ledger says of a job. ``result`` is Telegram's, of a sent job; ``reason`` is that of a dead one."""
+    """What the ledger says of a job. ``result`` is Telegram's, of a sent job; ``reason`` is that of a dead one, and
+    ``error`` what Telegram said to it, if it did."""
 
     standing: Standing
     result: Any = None
     reason: str | None = None
+    error: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +194,13 @@ class Admission(Protocol):
 
         With the ``grant`` of its ``Go``, a settlement that would put the job back is ignored once another worker has
         been admitted for it. A job that was never admitted may be settled too (it expired, say).
+        """
+        ...
+
+    def cancel(self, ask: Ask) -> Record:
+        """End a job as dead, for :data:`CANCELLED`, unless it has ended or may have been sent; its record after that.
+
+        A job never asked for may be cancelled too: it is dropped when it comes.
         """
         ...
 

@@ -28,6 +28,7 @@ from datetime import timedelta
 
 from broker.admission import policy, windows
 from broker.admission.contract import (
+    CANCELLED,
     AlreadyDead,
     AlreadySent,
     Ask,
@@ -44,6 +45,7 @@ from broker.admission.contract import (
     Unknown,
     Wait,
 )
+from broker.admission.endings import dead_reason, dead_record, dead_text, sent_record
 from broker.admission.rows import Books, ChatRow, JobRow, LineRow, State
 from broker.job import Priority
 
@@ -80,14 +82,21 @@ def settle(books: Books, ask: Ask, settlement: Settlement, grant: int | None) ->
     match settlement:
         case Sent(result=result):
             _end(books, job, chat, State.SENT, json.dumps(result, separators=(",", ":")))
-        case Dead(reason=reason):
-            _end(books, job, chat, State.DEAD, reason)
+        case Dead():
+            _end(books, job, chat, State.DEAD, dead_text(settlement))
         case Retrying(delay=delay, charged=charged):
             if job.stored and grant in (None, job.since):
                 _put_back(books, job, chat, micros(delay), charged)
         case Released():
             if job.stored and grant in (None, job.since):
                 _put_back(books, job, chat, 0, charged=False)
+
+
+def cancel(books: Books, ask: Ask) -> Record:
+    job = books.job(ask.job_id) or _stranger(books, ask)
+    if job.state in (State.WAITING, State.ABSENT):
+        _end(books, job, _open_chat(books, job.chat, reclaim=False), State.DEAD, CANCELLED)
+    return record(job)
 
 
 def pause(books: Books, chat_key: str | None, duration: timedelta, why: str) -> None:
@@ -169,9 +178,9 @@ def vouch_idle(books: Books) -> None:
 def record(job: JobRow) -> Record:
     match job.state:
         case State.SENT:
-            return Record(Standing.SENT, result=json.loads(job.outcome or "null"))
+            return sent_record(job.outcome or "")
         case State.DEAD:
-            return Record(Standing.DEAD, reason=job.outcome)
+            return dead_record(job.outcome or "")
         case State.SENDING:
             return Record(Standing.SENDING)
         case _:
@@ -190,7 +199,7 @@ def _known(job: JobRow, now: int) -> Decision | None:
         case State.SENT:
             return AlreadySent(json.loads(job.outcome or "null"))
         case State.DEAD:
-            return AlreadyDead(job.outcome or "")
+            return AlreadyDead(dead_reason(job.outcome or ""))
         case State.SENDING:
             return _wait(job.lease_end - now, Scope.CHAT, "lease")
         case _:

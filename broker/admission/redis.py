@@ -32,6 +32,7 @@ from redis.retry import Retry
 from broker.admission import policy as numbers
 from broker.admission.clock import Clock
 from broker.admission.contract import (
+    CANCELLED,
     AlreadyDead,
     AlreadySent,
     Ask,
@@ -51,6 +52,7 @@ from broker.admission.contract import (
     Unknown,
     Wait,
 )
+from broker.admission.endings import dead_reason, dead_record, dead_text, sent_record
 from broker.admission.policy import Policy, Rates
 from broker.admission.windows import Pace, Window
 from broker.errors import StateSchemaError, StateUnavailableError
@@ -91,17 +93,12 @@ class RedisAdmission:
     def settle(self, ask: Ask, settlement: Settlement, grant: int | None = None) -> None:
         self._call("settle", ask.bot, _asked(ask) | {"grant": grant} | _settled(settlement))
 
+    def cancel(self, ask: Ask) -> Record:
+        return _record(*self._call("cancel", ask.bot, _asked(ask) | {"outcome": CANCELLED}))
+
     def lookup(self, bot: str, job_id: str) -> Record | None:
         state, *outcome = self._call("lookup", bot, {"job": job_id})
-        match state:
-            case "none":
-                return None
-            case "sent":
-                return Record(Standing.SENT, result=json.loads(outcome[0]))
-            case "dead":
-                return Record(Standing.DEAD, reason=outcome[0])
-            case _:
-                return Record(Standing.SENDING if state == "sending" else Standing.WAITING)
+        return None if state == "none" else _record(state, *outcome)
 
     def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:
         self._call("pause", bot, {"chat": chat, "duration": _micros(duration), "why": why})
@@ -232,8 +229,8 @@ def _settled(settlement: Settlement) -> dict[str, Any]:
     match settlement:
         case Sent(result=result):
             return {"how": "sent", "outcome": json.dumps(result, separators=(",", ":"))}
-        case Dead(reason=reason):
-            return {"how": "dead", "outcome": reason}
+        case Dead():
+            return {"how": "dead", "outcome": dead_text(settlement)}
         case Retrying(delay=delay, charged=charged):
             return {"how": "retrying", "delay": _micros(delay), "charged": charged}
         case Released():
@@ -249,10 +246,20 @@ def _decision(reply: Sequence[Any]) -> Decision:
         case ["sent", outcome]:
             return AlreadySent(json.loads(outcome))
         case ["dead", outcome]:
-            return AlreadyDead(outcome)
+            return AlreadyDead(dead_reason(outcome))
         case ["unknown", age]:
             return Unknown(timedelta(microseconds=age))
     raise AssertionError(f"admission.lua answered {reply!r}")
+
+
+def _record(state: str, outcome: str | None = None) -> Record:
+    match state:
+        case "sent":
+            return sent_record(outcome or "")
+        case "dead":
+            return dead_record(outcome or "")
+        case _:
+            return Record(Standing.SENDING if state == "sending" else Standing.WAITING)
 
 
 def _lines(found: Sequence[str]) -> tuple[Line, ...]:

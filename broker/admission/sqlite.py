@@ -79,6 +79,9 @@ class SqliteAdmission:
     def settle(self, ask: Ask, settlement: Settlement, grant: int | None = None) -> None:
         self._transact(ask.bot, lambda books: self._settle(books, ask, settlement, grant))
 
+    def cancel(self, ask: Ask) -> Record:
+        return self._transact(ask.bot, lambda books: decisions.cancel(books, ask))
+
     def lookup(self, bot: str, job_id: str) -> Record | None:
         job = self._transact(bot, lambda books: books.job(job_id))
         return None if job is None else decisions.record(job)

@@ -19,7 +19,7 @@ from broker.admission.rows import BotRow, ChatRow, JobRow, LineRow, State
 from broker.admission.windows import Budget, Log, cautious_budget
 from broker.job import Priority
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 SCHEMA: Final = """
 CREATE TABLE bots (
     bot TEXT PRIMARY KEY, boot TEXT, offset_us INTEGER, born INTEGER, granted INTEGER,
@@ -43,6 +43,8 @@ CREATE UNIQUE INDEX jobs_by_id ON jobs (bot, job_id);
 -- Only waiting jobs stand in it, so a job that goes at first sight never does.
 CREATE INDEX lines ON jobs (bot, chat, priority, place) WHERE state <= 1;
 CREATE INDEX dead ON jobs (bot) WHERE state = 6;
+-- For those who wait to hear how jobs ended (sqlite_endings).
+CREATE INDEX ended ON jobs (bot, since) WHERE state >= 5;
 CREATE TABLE bot_waiters (
     bot TEXT, paid INTEGER, rank INTEGER, job_id TEXT, units INTEGER, until INTEGER,
     PRIMARY KEY (bot, paid, rank, job_id)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from broker.admission.contract import Admission
+from broker.admission.endings import Endings
 from broker.admission.policy import policy_of
 from broker.admission.sqlite import SqliteAdmission
+from broker.admission.sqlite_endings import SqliteEndings
 from broker.errors import SettingsError
 from broker.settings import Settings
+
+_NO_REDIS: Final = (
+    "FLOODGATE_STATE_URL names a Redis server and its client is not installed: install telegram-floodgate[redis]."
+)
 
 
 def open_store(settings: Settings) -> Admission:
@@ -25,11 +33,24 @@ def open_store(settings: Settings) -> Admission:
     try:
         from broker.admission.redis import RedisAdmission
     except ImportError:
-        raise SettingsError(
-            "FLOODGATE_STATE_URL names a Redis server and its client is not installed: "
-            "install telegram-floodgate[redis]."
-        ) from None
+        raise SettingsError(_NO_REDIS) from None
     return RedisAdmission(url, policy)
+
+
+def open_endings(settings: Settings, bots: Sequence[str]) -> Endings:
+    """A listener for how jobs of these bots end. Nothing is opened or connected before its ``skip``.
+
+    Raises:
+        SettingsError: as :func:`open_store`.
+    """
+    url = settings.state_url.get_secret_value()
+    if urlsplit(url).scheme == "sqlite":
+        return SqliteEndings(_sqlite_path(url), bots)
+    try:
+        from broker.admission.redis_endings import RedisEndings
+    except ImportError:
+        raise SettingsError(_NO_REDIS) from None
+    return RedisEndings(url, bots)
 
 
 def _sqlite_path(url: str) -> Path:

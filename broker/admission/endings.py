@@ -1,0 +1,77 @@
+"""How jobs ended, told as it happens: what a gateway with thousands of waiting callers listens to.
+
+One listener a process hears of every ended job of its bots and picks out those that somebody waits for. It costs the
+stores next to nothing where nobody listens: SQLite keeps one index more, Redis publishes to no subscriber.
+
+A listener hears only what ends after ``skip``. So whoever begins to listen, or begins again after a fault, calls
+``skip`` and then looks each awaited job up once: between the two nothing is lost.
+
+An ended job's ``outcome`` is one text in every store. Of a sent job it is Telegram's result as JSON; of a dead one the
+reason, and on a second line, if Telegram had said no, its error as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from broker.admission.contract import Dead, Record, Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A job that has ended, and the ledger's record of it."""
+
+    bot: str
+    job_id: str
+    record: Record
+
+
+class Endings(Protocol):
+    """A listener. Belongs to one thread, but for ``close``."""
+
+    def skip(self) -> None:
+        """Listen from now on.
+
+        Raises:
+            StateUnavailableError: the store cannot answer.
+        """
+        ...
+
+    def wait(self, seconds: float) -> Sequence[Ending]:
+        """What has ended since the last call or ``skip``; waits up to so long for the first.
+
+        Raises:
+            StateUnavailableError: the store cannot answer, or what it told may have been missed: ``skip`` again.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release files and sockets. Safe to call twice."""
+        ...
+
+
+def dead_text(dead: Dead) -> str:
+    """The outcome of a dead job as stores keep it."""
+    if dead.error is None:
+        return dead.reason
+    return f"{dead.reason}\n{json.dumps(dead.error, separators=(',', ':'))}"
+
+
+def dead_reason(outcome: str) -> str:
+    """The reason in a dead job's outcome."""
+    return outcome.partition("\n")[0]
+
+
+def dead_record(outcome: str) -> Record:
+    """The record of a dead job."""
+    reason, _, error = outcome.partition("\n")
+    return Record(Standing.DEAD, reason=reason, error=json.loads(error) if error else None)
+
+
+def sent_record(outcome: str) -> Record:
+    """The record of a sent job."""
+    result: Any = json.loads(outcome or "null")
+    return Record(Standing.SENT, result=result)

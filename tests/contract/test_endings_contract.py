@@ -1,0 +1,168 @@
+"""What every store must tell of a job's end: Telegram's own error, a word to whoever listens, and cancelling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from broker.admission.contract import (
+    CANCELLED,
+    Admission,
+    AlreadyDead,
+    Dead,
+    Go,
+    Record,
+    Retrying,
+    Sent,
+    Standing,
+    Wait,
+)
+from broker.admission.endings import Ending, Endings
+from broker.admission.policy import policy_of
+from broker.admission.redis_endings import RedisEndings
+from broker.admission.sqlite import SqliteAdmission
+from broker.admission.sqlite_endings import SqliteEndings
+from broker.errors import StateUnavailableError
+from tests.admission_bench import ask_of, settings_of
+
+ERROR = {"error_code": 403, "description": "Forbidden: bot was blocked by the user"}
+BLOCKED = Dead("chat-unreachable", ERROR)
+
+
+def test_a_dead_job_keeps_what_telegram_said(admission: Admission) -> None:
+    ask = ask_of(5)
+    admission.admit(ask)
+    admission.settle(ask, BLOCKED)
+    assert admission.lookup("default", ask.job_id) == Record(Standing.DEAD, reason="chat-unreachable", error=ERROR)
+    assert admission.admit(ask) == AlreadyDead("chat-unreachable")
+
+
+def test_a_waiting_job_can_be_cancelled_and_the_next_in_line_goes(admission: Admission) -> None:
+    first, second = ask_of(5), ask_of(5)
+    admission.pause("default", "5", timedelta(seconds=1), "test")
+    assert isinstance(admission.admit(first), Wait)
+    assert isinstance(admission.admit(second), Wait)
+    assert admission.cancel(first) == Record(Standing.DEAD, reason=CANCELLED)
+    admission.resume("default", "5")
+    assert isinstance(admission.admit(second), Go)
+    assert admission.admit(first) == AlreadyDead(CANCELLED)
+
+
+def test_a_job_can_be_cancelled_before_any_worker_saw_it(admission: Admission) -> None:
+    ask = ask_of(5)
+    assert admission.cancel(ask).reason == CANCELLED
+    assert admission.admit(ask) == AlreadyDead(CANCELLED)
+    assert isinstance(admission.admit(ask_of(5)), Go)
+
+
+def test_a_job_in_the_middle_of_its_call_is_not_cancelled(admission: Admission) -> None:
+    ask = ask_of(5)
+    go = admission.admit(ask)
+    assert isinstance(go, Go)
+    assert admission.cancel(ask) == Record(Standing.SENDING)
+    admission.settle(ask, Sent({"message_id": 1}), go.grant)
+    assert admission.cancel(ask) == Record(Standing.SENT, result={"message_id": 1})
+
+
+def test_a_job_between_two_attempts_can_be_cancelled(admission: Admission) -> None:
+    ask = ask_of(5)
+    go = admission.admit(ask)
+    assert isinstance(go, Go)
+    admission.settle(ask, Retrying(timedelta(seconds=60)), go.grant)
+    assert admission.cancel(ask).reason == CANCELLED
+
+
+Pair = tuple[Admission, Callable[[], Endings]]
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
+    """A store on the real clock, and a maker of listeners to it."""
+    policy = policy_of(settings_of())
+    listeners: list[Endings] = []
+
+    def listener() -> Endings:
+        if request.param == "sqlite":
+            listeners.append(SqliteEndings(tmp_path / "state.db", ["default", "news"]))
+        else:
+            listeners.append(RedisEndings(request.getfixturevalue("redis_url"), ["default", "news"]))
+        return listeners[-1]
+
+    if request.param == "sqlite":
+        store: Admission = SqliteAdmission(tmp_path / "state.db", policy)
+    else:
+        from broker.admission.redis import RedisAdmission
+
+        store = RedisAdmission(request.getfixturevalue("redis_url"), policy)
+    store.vouch_idle("default")
+    yield store, listener
+    for each in listeners:
+        each.close()
+    store.close()
+
+
+def heard(endings: Endings, count: int) -> list[Ending]:
+    found: list[Ending] = []
+    while len(found) < count:
+        news = endings.wait(5)
+        assert news, f"heard only {found}"
+        found += news
+    return found
+
+
+def test_a_listener_hears_each_ending_once_and_in_order(pair: Pair) -> None:
+    store, listener = pair
+    store.settle(ask_of(1), Sent("before"))
+    endings = listener()
+    endings.skip()
+    asks = [ask_of(chat) for chat in range(2, 40)]
+    for ask in asks:
+        store.settle(ask, Sent({"n": ask.job_id}))
+    store.settle(ask_of(40), BLOCKED)
+    found = heard(endings, len(asks) + 1)
+    assert [one.job_id for one in found[:-1]] == [ask.job_id for ask in asks]
+    assert found[0] == Ending("default", asks[0].job_id, Record(Standing.SENT, result={"n": asks[0].job_id}))
+    assert found[-1].record == Record(Standing.DEAD, reason="chat-unreachable", error=ERROR)
+    assert not endings.wait(0.05)
+
+
+def test_retries_and_waits_are_no_endings(pair: Pair) -> None:
+    store, listener = pair
+    endings = listener()
+    endings.skip()
+    ask = ask_of(3)
+    go = store.admit(ask)
+    assert isinstance(go, Go)
+    store.settle(ask, Retrying(timedelta(seconds=60)), go.grant)
+    assert not endings.wait(0.05)
+
+
+def test_a_listener_that_was_not_opened_says_so_and_can_be_opened_then(pair: Pair) -> None:
+    store, listener = pair
+    endings = listener()
+    with pytest.raises(StateUnavailableError):
+        endings.wait(0.01)
+    endings.skip()
+    store.settle(ask_of(9), Sent(1))
+    assert heard(endings, 1)[0].record.result == 1
+
+
+def test_a_listener_of_a_replaced_file_says_that_it_may_have_missed_something(tmp_path: Path) -> None:
+    path, policy = tmp_path / "state.db", policy_of(settings_of())
+    store = SqliteAdmission(path, policy)
+    store.settle(ask_of(1), Sent(1))
+    endings = SqliteEndings(path, ["default"])
+    endings.skip()
+    for file in tmp_path.iterdir():
+        file.unlink()
+    store.settle(ask_of(2), Sent(2))
+    with pytest.raises(StateUnavailableError):
+        endings.wait(5)
+    endings.skip()
+    store.settle(ask_of(3), Sent(3))
+    assert heard(endings, 1)[0].record.result == 3
+    endings.close()
+    store.close()
