@@ -1,7 +1,7 @@
 """Which RabbitMQ will do: a decision from plain facts, with nothing looked up and nothing started.
 
 In this order: Docker Compose; a RabbitMQ 4 that is installed; a Debian tree in the cache folder, which root on Debian
-or Ubuntu can have made. A wanted version leaves out what does not have it. (The server that FLOODGATE_RABBITMQ_URL names
+or Ubuntu can have made. A wanted version leaves out what does not have it. (A server that FLOODGATE_RABBITMQ_URL names
 comes before them all, but it is not ours: `__main__` uses it, and no node is chosen then.)
 """
 

@@ -1,0 +1,35 @@
+# The image of every role: `docker run … floodgate worker`, `… gateway`, `… fake-telegram`. Settings come by FLOODGATE_* variables.
+
+FROM python:3.13-slim AS build
+WORKDIR /src
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+RUN python -m venv /opt/floodgate
+# What changes seldom comes first: a change of the code leaves this layer as it is.
+COPY pyproject.toml constraints.txt ./
+COPY scripts/lock scripts/lock
+RUN python scripts/lock --runtime >runtime.in \
+    && /opt/floodgate/bin/pip install --require-hashes -c constraints.txt -r runtime.in \
+    && pip install --require-hashes -c constraints.txt hatchling
+COPY README.md LICENSE ./
+COPY broker broker
+COPY actors actors
+COPY producer producer
+COPY floodgate floodgate
+COPY fake_telegram fake_telegram
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && /opt/floodgate/bin/pip install --no-deps /wheels/*.whl \
+    && /opt/floodgate/bin/pip uninstall --yes pip
+
+FROM python:3.13-slim
+# A user without a name elsewhere, and the folder that a volume with the SQLite state is mounted on: a new volume takes over its owner.
+RUN useradd --uid 10001 --no-create-home --home-dir /var/lib/floodgate floodgate \
+    && install -d -o floodgate -g floodgate -m 0750 /var/lib/floodgate
+COPY --from=build /opt/floodgate /opt/floodgate
+ENV PATH=/opt/floodgate/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    FLOODGATE_STATE_URL=sqlite:////var/lib/floodgate/state.db
+USER floodgate
+WORKDIR /var/lib/floodgate
+# `docker stop` sends SIGTERM: a worker finishes what is in flight and hands back the rest.
+ENTRYPOINT ["floodgate"]
+CMD ["worker"]

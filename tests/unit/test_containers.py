@@ -1,0 +1,131 @@
+"""docker-compose.yml, the Dockerfile and what they name, checked without an engine; by the compose plugin where it is."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from broker.settings import Settings
+from rabbitmq.choice import OLDEST, parse_version
+
+ROOT = Path(__file__).parents[2]
+COMPOSE_FILES = (ROOT / "docker-compose.yml", ROOT / "rabbitmq" / "compose.yaml")
+
+
+def load(path: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(path.read_text())
+    return loaded
+
+
+def services() -> dict[str, Any]:
+    found: dict[str, Any] = load(ROOT / "docker-compose.yml")["services"]
+    return found
+
+
+def compose_plugin() -> bool:
+    docker = shutil.which("docker")
+    return docker is not None and subprocess.run([docker, "compose", "version"], capture_output=True).returncode == 0
+
+
+def test_the_services_are_the_ones_promised() -> None:
+    assert set(services()) == {"rabbitmq", "valkey", "worker", "fake-telegram"}
+    assert services()["fake-telegram"]["profiles"] == ["demo"]
+    assert all("profiles" not in services()[name] for name in ("rabbitmq", "valkey", "worker"))
+
+
+def test_every_service_can_be_scaled() -> None:
+    for name, service in services().items():
+        assert not {"container_name", "ports"} & set(service), name
+
+
+def test_a_worker_waits_until_its_servers_are_healthy() -> None:
+    waits = services()["worker"]["depends_on"]
+    assert {name: wait["condition"] for name, wait in waits.items()} == {
+        "rabbitmq": "service_healthy",
+        "valkey": "service_healthy",
+    }
+    assert all("healthcheck" in services()[name] for name in waits)
+
+
+def test_a_worker_gets_the_time_to_finish() -> None:
+    grace = int(services()["worker"]["stop_grace_period"].removesuffix("s"))
+    assert grace > Settings.model_fields["shutdown_seconds"].default
+
+
+def test_only_settings_that_exist_are_set() -> None:
+    known = {f"FLOODGATE_{name.upper()}" for name in Settings.model_fields}
+    named = set(services()["worker"]["environment"])
+    named |= set(re.findall(r"FLOODGATE_[A-Z_]+(?==)", (ROOT / "Dockerfile").read_text()))
+    assert named <= known
+    assert len(named) >= 8
+
+
+@pytest.mark.parametrize("path", COMPOSE_FILES, ids=lambda path: path.name)
+def test_rabbitmq_is_4_and_reads_our_files(path: Path) -> None:
+    service = load(path)["services"]["rabbitmq"]
+    tag = re.sub(r"\$\{[A-Z_]+:-(.+)\}", r"\1", service["image"].partition(":")[2])
+    assert parse_version(tag if "." in tag else f"{tag}.0") >= OLDEST
+    mounted = {volume.split(":")[-2]: Path(volume.split(":")[-3]).name for volume in service["volumes"][:3]}
+    assert mounted == {
+        "/etc/rabbitmq/conf.d/20-floodgate.conf": "rabbitmq.conf",
+        "/etc/rabbitmq/enabled_plugins": "enabled_plugins",
+        "/etc/floodgate/definitions.json": "definitions.json",
+    }
+
+
+def test_what_is_mounted_exists() -> None:
+    volumes = [volume for service in services().values() for volume in service.get("volumes", ())]
+    files = [ROOT / volume.partition(":")[0] for volume in volumes if volume.startswith("./")]
+    assert len(files) == 3
+    assert all(file.is_file() for file in files)
+
+
+def test_definitions_hold_no_account_but_the_well_known_one() -> None:
+    definitions = json.loads((ROOT / "rabbitmq" / "definitions.json").read_text())
+    assert [user["name"] for user in definitions["users"]] == ["guest"]
+    assert definitions["vhosts"] == [{"name": "/"}]
+
+
+def test_the_image_is_built_from_what_the_build_context_lets_in() -> None:
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = set()
+    for line in (ROOT / "Dockerfile").read_text().splitlines():
+        if line.startswith("COPY ") and "--from" not in line:
+            copied |= set(line.split()[1:-1])
+    assert copied == allowed
+    assert all((ROOT / name).exists() for name in copied)
+
+
+def test_the_image_runs_as_nobody_special_and_its_packages_are_hashed() -> None:
+    stages = (ROOT / "Dockerfile").read_text().split("\nFROM ")
+    assert re.search(r"^USER floodgate$", stages[-1], re.MULTILINE)
+    installs = [line for line in stages[-2].splitlines() if re.search(r"pip install", line)]
+    assert len(installs) == 3
+    assert all("--require-hashes" in line or "--no-deps /wheels/" in line for line in installs)
+
+
+def test_every_pin_is_hashed_and_no_index_is_named() -> None:
+    text = (ROOT / "constraints.txt").read_text()
+    pins = re.split(r"\n(?=[a-z])", text)[1:]
+    assert len(pins) > 30
+    assert all("==" in pin and "--hash=sha256:" in pin for pin in pins)
+    assert not re.search(r"https?:|--(extra-)?index|--find-links|file:", text)
+
+
+@pytest.mark.skipif(
+    not compose_plugin(), reason="the tests above read the files; here is no compose plugin to do so too"
+)
+@pytest.mark.parametrize("path", COMPOSE_FILES, ids=lambda path: path.name)
+def test_the_compose_plugin_accepts_the_file(path: Path) -> None:
+    if not compose_plugin():
+        pytest.skip("no compose plugin here; the tests above have read the files")
+    command = ["docker", "compose", "--file", str(path), "--profile", "*", "config", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
