@@ -221,10 +221,9 @@ class Stage:
     def fill_disk(self) -> Callable[[], None]:
         """No byte is left for the state file, until what this returns is called."""
         ballast = self.disk / "ballast"
-        with ballast.open("wb") as file, contextlib.suppress(OSError):
-            while True:
-                file.write(b"\0" * 4096)
-                file.flush()
+        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(b"\0" * 4096):
+                pass
         return lambda: ballast.unlink(missing_ok=True)
 
     def step_clock(self, seconds: float) -> None:

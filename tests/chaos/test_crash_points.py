@@ -1,0 +1,208 @@
+"""A process kills itself at each point of the hot path; another one goes on. For each point, what is guaranteed.
+
+Four jobs are put in: `a1` and `a2` to one person (so that `a2` waits and is parked), `b` to somebody who blocked the bot
+(so that it is dead-lettered), `c` to somebody else. A worker dies at the point, a second one finishes. Publications of a
+worker are, in this order: the parked `a2`, the dead letter of `b`.
+
+The runs share RabbitMQ and the fake, and have a bot and a state file each, so that some go on side by side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker import topology
+from broker.admission.stores import open_store
+from broker.browse import browse
+from broker.connections import Connections
+from broker.dead_letters import read_dead_letter
+from broker.settings import Settings, load_settings
+from fake_telegram.control import ControlClient
+from fake_telegram.server import running_fake
+from producer.client import Client
+from tests.chaos.hooks import POINTS, Hooks, start, start_worker
+from tests.services import Vhost, Vhosts
+from tests.waiting import until
+
+ANN, BLOCKED, CAROL = 11, 12, 13
+TEXTS = {"a1": ANN, "a2": ANN, "b": BLOCKED, "c": CAROL}
+AT_ONCE = 6
+END_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Where who dies. ``asks``: the jobs would rather be dead-lettered than sent twice."""
+
+    who: str
+    point: str
+    time: int = 1
+    asks: bool = False
+
+    def __str__(self) -> str:
+        nth = f" ({self.time})" if self.time > 1 else ""
+        return f"{self.who} {self.point}{nth}{', asks' if self.asks else ''}"
+
+
+@dataclass(slots=True)
+class Ending:
+    """What became of it: the texts in the order in which they acted, and each dead letter's reason by text."""
+
+    exit_code: int
+    accepted: list[str]
+    acted: list[str] = field(default_factory=list)
+    dead: list[tuple[str, str]] = field(default_factory=list)
+
+
+# The call was made or about to be, and the store does not know what came of it.
+IN_CALL = ("after admit", "before call", "after call", "before settle")
+ACTED = ("after call", "before settle")
+WORKER_CASES = [
+    *(Case("worker", point) for point in POINTS),
+    *(Case("worker", point, time=2) for point in POINTS if "publish" in point or "confirm" in point),
+    *(Case("worker", point, asks=True) for point in IN_CALL),
+]
+PRODUCER_CASES = [Case("producer", point) for point in POINTS if "publish" in point or "confirm" in point]
+
+
+@pytest.fixture(scope="module")
+def endings(vhosts: Vhosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Case, Future[Ending]]]:
+    vhost = vhosts.take()
+    with running_fake() as fake, ThreadPoolExecutor(AT_ONCE, thread_name_prefix="crash-point") as pool:
+        fake.control.set_chat(BLOCKED, trouble="blocked")
+        yield {
+            case: pool.submit(_run, case, number, vhost, fake.control, fake.url, tmp_path_factory.mktemp("crash"))
+            for number, case in enumerate([*WORKER_CASES, *PRODUCER_CASES])
+        }
+        pool.shutdown(cancel_futures=True)
+    vhosts.give_back(vhost)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("case", WORKER_CASES, ids=str)
+def test_a_worker_that_dies_here_loses_nothing_and_keeps_order(case: Case, endings: dict[Case, Future[Ending]]) -> None:
+    ending = endings[case].result()
+    assert ending.exit_code == -signal.SIGKILL, "the worker passed the point without dying at it"
+    ended = set(ending.acted) | {text for text, _ in ending.dead}
+    assert ended == set(TEXTS)
+    if not case.asks:
+        assert list(dict.fromkeys(ending.acted)).index("a1") < list(dict.fromkeys(ending.acted)).index("a2")
+
+
+@pytest.mark.parametrize("case", WORKER_CASES, ids=str)
+def test_only_a_death_between_the_call_and_its_record_sends_twice(
+    case: Case, endings: dict[Case, Future[Ending]]
+) -> None:
+    ending = endings[case].result()
+    twice = case.point in ACTED and not case.asks
+    assert {text: ending.acted.count(text) for text in ("a1", "a2", "c")} == {
+        "a1": 0 if case.asks and case.point not in ACTED else 2 if twice else 1,
+        "a2": 1,
+        "c": 1,
+    }
+
+
+@pytest.mark.parametrize("case", WORKER_CASES, ids=str)
+def test_a_death_leaves_each_dead_letter_written_once_or_twice(
+    case: Case, endings: dict[Case, Future[Ending]]
+) -> None:
+    dead = endings[case].result().dead
+    letters_of_b = [reason for text, reason in dead if text == "b"]
+    assert set(letters_of_b) == {"chat-unreachable"}
+    # Between a dead letter and its record in the store lies what can be repeated, never dropped.
+    written_and_not_known = case.time == 2 and case.point != "before publish"
+    assert len(letters_of_b) == 1 or (len(letters_of_b) == 2 and written_and_not_known)
+    others = [(text, reason) for text, reason in dead if text != "b"]
+    assert others == ([("a1", "uncertain")] if case.asks else [])
+
+
+@pytest.mark.parametrize("case", PRODUCER_CASES, ids=str)
+def test_a_producer_that_dies_has_put_in_all_that_it_was_told_is_safe_and_nothing_twice(
+    case: Case, endings: dict[Case, Future[Ending]]
+) -> None:
+    ending = endings[case].result()
+    assert ending.exit_code == -signal.SIGKILL, "the producer passed the point without dying at it"
+    assert sorted(ending.acted) == ["a1", "a2", "c"]
+    assert [text for text, _ in ending.dead] == ["b"]
+
+
+def _run(case: Case, number: int, vhost: Vhost, control: ControlClient, api_url: str, home: Path) -> Ending:
+    bot, token = f"crash{number}", f"{100_000 + number}:" + "K" * 35
+    env = _env(bot, token, vhost.url, api_url, home)
+    settings = load_settings(_env_file=None, bots={bot: token}, rabbitmq_url=vhost.url, partitions=1)
+    hooks = Hooks(crash_at=case.point, crash_time=case.time)
+    with contextlib.closing(open_store(load_settings(_env_file=None, state_url=env["FLOODGATE_STATE_URL"]))) as store:
+        store.vouch_idle(bot)  # so that the first job that asks may go
+    if case.who == "worker":
+        put_in(bot, case.asks, settings)
+        first = start_worker(env, home / "worker.log", hooks)
+    else:
+        first = start(_produce, env, home / "producer.log", bot, hooks)
+    first.join(END_SECONDS)
+    if first.exitcode is None:
+        first.kill()
+        first.join()
+        raise AssertionError(f"nobody died:\n{(home / f'{case.who}.log').read_text()}")
+    if case.who == "producer":
+        put_in(bot, case.asks, settings)  # the next incarnation does not know what the first one did
+    second = start_worker(env, home / "worker.log")
+    try:
+        return _await_end(Ending(first.exitcode, list(TEXTS)), settings, bot, token, control)
+    finally:
+        second.kill()
+        second.join()
+
+
+def _await_end(ending: Ending, settings: Settings, bot: str, token: str, control: ControlClient) -> Ending:
+    """When all four have ended and the queues are empty."""
+    queues = [topology.send_queue(bot, "interactive", 0), topology.dead_queue(bot)]
+    bot_id = int(token.partition(":")[0])
+    with Connections(settings, "crash-point") as connections:
+
+        def look() -> bool:
+            ending.acted = [str(a.params["text"]) for a in control.arrivals() if a.bot_id == bot_id and a.acted]
+            seen = browse(connections, queues[1], 100)
+            letters = [read_dead_letter(queues[1], s.message_id, s.headers, s.body) for s in seen]
+            ending.dead = [(letter.job.params["text"] if letter.job else "?", letter.reason) for letter in letters]
+            ended = set(ending.acted) | {text for text, _ in ending.dead}
+            return ended == set(TEXTS) and not topology.depth(connections, queues[:1])[queues[0]]
+
+        until(look, END_SECONDS)
+        time.sleep(0.3)  # what should not come, such as a third copy, has a moment to come
+        look()
+    return ending
+
+
+def put_in(bot: str, asks: bool, settings: Settings) -> None:
+    with Client(settings, bot=bot) as client:
+        for text, chat in TEXTS.items():
+            client.send_message(
+                chat_id=chat, text=text, on_uncertain="dead-letter" if asks else "resend", dedupe_key=text
+            )
+
+
+def _produce(bot: str, hooks: Hooks) -> None:
+    hooks.put_on()
+    put_in(bot, False, load_settings())
+
+
+def _env(bot: str, token: str, rabbitmq_url: str, api_url: str, home: Path) -> dict[str, Any]:
+    return {
+        "FLOODGATE_BOTS": f'{{"{bot}": "{token}"}}',
+        "FLOODGATE_RABBITMQ_URL": rabbitmq_url,
+        "FLOODGATE_STATE_URL": f"sqlite:///{home}/state.db",
+        "FLOODGATE_TELEGRAM_API_URL": api_url,
+        "FLOODGATE_PARTITIONS": "1",
+        "FLOODGATE_CALL_TIMEOUT_SECONDS": "1",
+        "FLOODGATE_LEASE_MARGIN_SECONDS": "0.3",
+        "FLOODGATE_SHUTDOWN_SECONDS": "3",
+    }
