@@ -205,10 +205,9 @@ def test_a_queue_that_goes_missing_in_the_middle_is_told_with_the_ids_and_all_ot
     assert isinstance(error.__cause__, UnroutableError)
     assert error.accepted + error.failed == len(taken) < 100_000
     assert 0 < error.failed == len(error.job_ids)
-    refused = set(error.job_ids)
-    assert server.jobs(queues(Priority.BULK)[1]) == [
-        job for job in taken if home(job) != missing and job.id not in refused
-    ]
+    # RabbitMQ may answer such a deletion with an internal error; then what was unconfirmed is published twice.
+    lying = dict.fromkeys(job.id for job in server.jobs(queues(Priority.BULK)[1]))
+    assert list(lying) == [job.id for job in taken if home(job) != missing and job.id not in error.job_ids]
 
 
 def test_a_queue_deleted_under_a_long_lived_client_is_made_again(client: Client, server: Server) -> None:
@@ -319,7 +318,7 @@ def test_a_program_that_enqueues_and_returns_from_main_ends_at_once_with_all_of_
     ran = run(program, vhost)
     ended = time.time()
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert ended - float(ran.stdout) < 2
+    assert ended - float(ran.stdout) < 5  # a stop that waits for something takes 10
     assert server.count() == 500
 
 
