@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from broker.errors import SettingsError, UnknownBotError
+from broker.gateway_settings import GatewaySettings
 
 DEFAULT_BOT: Final = "default"
 _TOKEN: Final = re.compile(r"\d{3,20}:[A-Za-z0-9_-]{30,64}")
@@ -35,8 +36,16 @@ CONSUMER_TIMEOUT_SECONDS: Final = 30 * 60
 
 def default_state_url() -> str:
     """``sqlite:///`` of ``floodgate/state.db`` in the user's state directory (XDG), without creating it."""
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return f"sqlite:///{base}/floodgate/state.db"
+    return f"sqlite:///{_state_home()}/floodgate/state.db"
+
+
+def default_spool_url() -> str:
+    """``floodgate/spool`` in the user's state directory, without creating it."""
+    return f"{_state_home()}/floodgate/spool"
+
+
+def _state_home() -> str:
+    return os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
 
 
 class ChatLimits(BaseModel):
@@ -71,7 +80,7 @@ class Limits(BaseModel):
     )
     bots: dict[str, BotLimits] = Field(
         default_factory=dict,
-        description='Other limits for single bots, as JSON: `{"news": {"bot_per_second": 50}}`. What is left out stays.',
+        description='Other limits for single bots, as JSON: `{"news": {"bot_per_second": 50}}`. The rest stays.',
     )
     chats: dict[str, dict[str, ChatLimits]] = Field(
         default_factory=dict,
@@ -183,6 +192,19 @@ class Settings(BaseSettings):
         description="Most jobs published and not yet confirmed, per process. Back-pressure beyond.",
     )
 
+    spool_url: str = Field(
+        default_factory=default_spool_url,
+        description="Where uploads wait for their worker: a folder, or an fsspec URL such as `s3://bucket/floodgate` "
+        "that gateways and workers all reach. Defaults to a folder in the user's state directory.",
+    )
+    spool_seconds: float = Field(
+        7 * 86_400,
+        gt=0,
+        description="How long an upload is kept whose job has not been sent: a dead letter can be replayed for so "
+        "long.",
+    )
+    gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="The gateway.")
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
     log_format: Literal["console", "json"] = Field("console", description="`json`: one object a line.")
 
@@ -258,6 +280,8 @@ class Settings(BaseSettings):
             raise ValueError("FLOODGATE_SHUTDOWN_SECONDS must exceed FLOODGATE_CALL_TIMEOUT_SECONDS")
         if self.bot_token is not None and DEFAULT_BOT in self.bots:
             raise ValueError(f"the bot {DEFAULT_BOT!r} is in FLOODGATE_BOTS and in FLOODGATE_BOT_TOKEN: keep one")
+        if strangers := self.gateway.keys.keys() - self.tokens.keys():
+            raise ValueError(f"FLOODGATE_GATEWAY__KEYS has keys for {min(strangers)!r}, which is no configured bot")
         return self
 
     @property
