@@ -70,6 +70,10 @@ class FloodgateProcess:
         """All it has said so far, on both streams."""
         return self._log_path.read_text(errors="replace")
 
+    def said(self, word: str) -> str:
+        """The first line that holds the word."""
+        return next(line for line in self.log.splitlines() if word in line)
+
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None

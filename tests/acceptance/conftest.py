@@ -23,10 +23,10 @@ MakeStage = Callable[..., Stage]
 @pytest.fixture
 def new_stage(tmp_path: Path) -> Iterator[MakeStage]:
     with contextlib.ExitStack() as stack:
-        fake = stack.enter_context(running_fake())
 
-        def make(rabbitmq_url: str, **options: Any) -> Stage:
-            stage = Stage(rabbitmq_url, fake.url, tmp_path, **options)
+        def make(rabbitmq_url: str, *, telegram_url: str | None = None, **options: Any) -> Stage:
+            telegram_url = telegram_url or stack.enter_context(running_fake()).url
+            stage = Stage(rabbitmq_url, telegram_url, tmp_path, **options)
             stack.callback(stage.close)
             stage.vouch_idle()
             return stage

@@ -19,6 +19,7 @@ TOKEN = "100200300:" + "A" * 35
 # Each is a queue to declare and a thread to start: few, where a test is not about many.
 FEW_PARTITIONS = 2
 
+
 @dataclass
 class Stage:
     """What a Floodgate of one machine has: a RabbitMQ, a Bot API, a state file. And a folder for logs."""

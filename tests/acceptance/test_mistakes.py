@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pika
@@ -29,9 +28,7 @@ each_on_a_server = pytest.mark.parametrize("command", ON_A_SERVER, ids=" ".join)
 each_with_a_bot = pytest.mark.parametrize("command", [*ON_A_SERVER, ["topology", "show"]], ids=" ".join)
 
 
-def fails(
-    command: list[str], code: int, *words: str, env: dict[str, str], home: Path
-) -> None:
+def fails(command: list[str], code: int, *words: str, env: dict[str, str], home: Path) -> None:
     """The command ends with the code and one paragraph on standard error that holds the words."""
     ended = run_floodgate(*command, env=env, home=home)
     assert "Traceback" not in ended.stderr, ended.stderr
@@ -174,4 +171,3 @@ def test_a_state_file_that_is_no_database_is_named(stage: Stage) -> None:
 def test_a_port_that_is_taken_is_told_by_the_fake(stage: Stage) -> None:
     port = stage.telegram_url.rpartition(":")[2]
     fails(["fake-telegram", "--port", port], EXIT_USAGE, port, env={}, home=stage.home)
-    assert os.path.exists(stage.home)

@@ -1,0 +1,71 @@
+"""A job for later waits in RabbitMQ, not in a worker, and RabbitMQ may restart meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import pika
+
+from broker import ladder
+from rabbitmq.node import Node
+from tests.acceptance.conftest import MakeStage
+from tests.acceptance.server import rows
+from tests.acceptance.stage import Stage
+from tests.services import Vhost
+from tests.waiting import until
+
+SOON = timedelta(seconds=2)
+LATER = timedelta(minutes=10)
+MOST_LATE_SECONDS = 0.3
+
+
+def test_a_job_for_two_seconds_ahead_is_sent_then_and_one_for_ten_minutes_waits_in_the_ladder(
+    stage: Stage, vhost: Vhost
+) -> None:
+    worker = stage.worker()
+    client = stage.client()
+    client.send_message(chat_id=1, text="first")  # so that no connection is opened on the way of what is timed
+    until(lambda: stage.sent() == ["first"])
+    client.send_message(chat_id=42, text="later", delay=LATER)
+    asked = time.time()
+    client.send_message(chat_id=43, text="soon", delay=SOON)
+    assert waiting(vhost) == {"on the ladder": 2, "unacked": 0}, "neither holds worker memory"
+
+    until(lambda: stage.sent() == ["first", "soon"])
+    late = stage.control.arrivals()[-1].wall - asked - SOON.total_seconds()
+    assert 0 <= late <= MOST_LATE_SECONDS
+    assert waiting(vhost) == {"on the ladder": 1, "unacked": 0}
+    assert worker.stop() == 0
+
+
+def test_jobs_for_later_survive_a_restart_of_rabbitmq(new_node: Callable[..., Node], new_stage: MakeStage) -> None:
+    node = new_node().start()
+    stage = new_stage(node.url)
+    client = stage.client()
+    later = client.send_message(chat_id=42, text="later", delay=LATER)
+    asked = time.time()
+    client.send_message(chat_id=43, text="soon", delay=SOON)
+    node.restart()
+
+    stage.worker()
+    until(lambda: stage.sent() == ["soon"], 30)
+    assert stage.control.arrivals()[-1].wall - asked >= SOON.total_seconds()
+    everywhere = Vhost("/", node)
+    assert waiting(everywhere) == {"on the ladder": 1, "unacked": 0}
+    assert client.status(later) is None, "no worker has heard of it"
+
+
+def waiting(vhost: Vhost) -> dict[str, int]:
+    """Messages in the ladder's queues, and in the hands of consumers. As channels and queues say themselves: what
+    `list_queues` shows may be five seconds old."""
+    levels = [ladder.level_name(level) for level in range(ladder.LEVELS)]
+    with pika.BlockingConnection(pika.URLParameters(vhost.url)) as connection:
+        channel = connection.channel()
+        on_the_ladder = sum(channel.queue_declare(level, passive=True).method.message_count for level in levels)
+    channels = rows(vhost, "list_channels", "vhost", "messages_unacknowledged")
+    return {
+        "on the ladder": on_the_ladder,
+        "unacked": sum(row["messages_unacknowledged"] for row in channels if row["vhost"] == vhost.name),
+    }

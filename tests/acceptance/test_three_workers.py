@@ -1,0 +1,131 @@
+"""Three workers on one state file, one killed in mid-run: one run of some 90 s, under Telegram's real limits."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker import topology
+from broker.job import Job, Priority
+from tests.acceptance.conftest import MakeStage
+from tests.acceptance.server import active_consumers
+from tests.acceptance.stage import BOT, Stage
+from tests.processes import FloodgateProcess
+from tests.services import Vhost
+from tests.waiting import until
+
+PARTITIONS = 16
+USERS = 600
+GROUP_JOBS = 40
+REPLIES = 40
+WRITERS = 10
+GROUP = -1001000000001
+FIRST_USER = 5_000_001
+JOBS = USERS + GROUP_JOBS + REPLIES
+TAKEN_OVER_SECONDS = 5.0
+# The group's last goes 80 s from the start; what was in the killed worker's hand, 35 s after that died.
+WHOLE_RUN_SECONDS = 110.0
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Iterator[FloodgateProcess]:
+    """In a process of its own: arrivals are judged to some milliseconds, and this one is busy enqueuing."""
+    with FloodgateProcess("fake-telegram", "--port", "0", env={}, home=tmp_path, name="fake") as process:
+        yield process.start("http://")
+
+
+@pytest.mark.timeout(240)
+def test_three_workers_share_one_budget_and_outlive_one_of_them(
+    new_stage: MakeStage, vhost: Vhost, fake: FloodgateProcess
+) -> None:
+    """No 429; order per chat and priority; nothing lost; all took part; the killed one's partitions go on."""
+    url = fake.said("http://").split()[-1]
+    stage = new_stage(vhost.url, telegram_url=url, partitions=PARTITIONS)
+    stage.control.set_server(latency_ms=(40, 80))
+    workers = {worker.pid: worker for worker in (stage.worker(), stage.worker(), stage.worker())}
+    owners = until(lambda: shared_out(vhost, set(workers)))
+
+    jobs = enqueue(stage)
+    until(lambda: stage.control.stats().acted >= 150, 30)
+    victim = next(pid for pid, _ in Counter(owners.values()).most_common() if pid != owners[queue_of(group_job(jobs))])
+    workers[victim].kill()
+    acted_at_death = stage.control.stats().acted
+    killed = time.monotonic()
+    survivors = set(workers) - {victim}
+    until(lambda: shared_out(vhost, survivors), TAKEN_OVER_SECONDS)
+    print(f"taken over within {time.monotonic() - killed:.1f} s")
+
+    until(
+        lambda: stage.control.stats().acted >= JOBS and set(stage.sent()) == {text(job) for job in jobs},
+        WHOLE_RUN_SECONDS,
+    )
+    assert_all_as_it_should(stage, jobs, doubtful=owned_by(victim, owners, jobs), acted_at_death=acted_at_death)
+    assert [workers[pid].stop() for pid in survivors] == [0, 0]
+
+
+def shared_out(vhost: Vhost, pids: set[int]) -> dict[str, int]:
+    """Each partition's worker, once all are served to these and each of these has some."""
+    active = active_consumers(vhost)
+    complete = len(active) == 2 * PARTITIONS and set(active.values()) == pids
+    return active if complete else {}
+
+
+def enqueue(stage: Stage) -> list[Job]:
+    """All jobs in the order they were accepted: the group's first, the replies spread over the broadcast."""
+    client = stage.client()
+    group = [client.job("sendMessage", chat_id=GROUP, text=f"group {n}", priority="bulk") for n in range(GROUP_JOBS)]
+    news = [client.job("sendMessage", chat_id=FIRST_USER + n, text=f"news {n}", priority="bulk") for n in range(USERS)]
+    replies = [client.job("sendMessage", chat_id=FIRST_USER + n % WRITERS, text=f"reply {n}") for n in range(REPLIES)]
+    accepted = [*group, *news[:200], *replies[:20], *news[200:], *replies[20:]]
+    assert client.enqueue_many(accepted) == JOBS
+    return accepted
+
+
+def assert_all_as_it_should(stage: Stage, jobs: list[Job], *, doubtful: set[str], acted_at_death: int) -> None:
+    arrivals = stage.control.arrivals()
+    seen = Counter(str(call.params["text"]) for call in arrivals if call.acted)
+    assert seen.keys() == {text(job) for job in jobs}, "none lost, none invented"
+    twice = {said for said, times in seen.items() if times > 1}
+    early = {str(call.params["text"]) for call in arrivals[: acted_at_death + 1]}
+    assert twice <= doubtful & early, "sent twice is only what the killed worker had under way"
+    assert max(seen.values()) <= 2
+
+    summary = stage.control.summary()
+    assert summary.answers_429 == 0, summary
+    assert summary.bot_in_1s <= 30
+    assert summary.chat_in_1s == 1
+    assert summary.group_in_60s <= 20
+    assert order_violations(jobs, [str(call.params["text"]) for call in arrivals if call.acted]) == []
+
+
+def order_violations(jobs: list[Job], arrived: list[str]) -> list[str]:
+    """Texts that came before an earlier one of their chat and priority."""
+    first = {said: position for position, said in reversed(list(enumerate(arrived)))}
+    latest: dict[tuple[str | None, Priority], int] = {}
+    wrong = []
+    for job in jobs:
+        line, position = (job.chat, job.priority), first[text(job)]
+        if position < latest.get(line, -1):
+            wrong.append(text(job))
+        latest[line] = max(position, latest.get(line, -1))
+    return wrong
+
+
+def owned_by(pid: int, owners: dict[str, int], jobs: list[Job]) -> set[str]:
+    return {text(job) for job in jobs if owners[queue_of(job)] == pid}
+
+
+def queue_of(job: Job) -> str:
+    return topology.send_queue(BOT, job.priority, job.partition(PARTITIONS))
+
+
+def group_job(jobs: list[Job]) -> Job:
+    return next(job for job in jobs if job.params["chat_id"] == GROUP)
+
+
+def text(job: Job) -> str:
+    return str(job.params["text"])
