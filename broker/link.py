@@ -15,9 +15,11 @@ begins, then every :data:`COMPLAIN_SECONDS`, and when it ends.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import re
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -119,6 +121,20 @@ class Link:
         else:
             self._waiters.append(waiter)
             self.open()
+
+    def write(self, frames: bytes) -> None:
+        """Send frames that are bytes already. The link must be UP.
+
+        pika would wait for the loop to say that the socket is writable, which it nearly always is: a tenth of the time
+        that one confirmed publish costs. What the socket does not take, and every error, is left to pika.
+        """
+        transport = self.connection._transport
+        sock = transport._sock
+        if not transport.get_write_buffer_size() and not isinstance(sock, ssl.SSLSocket):
+            with contextlib.suppress(OSError):
+                frames = frames[sock.send(frames) :]
+        if frames:
+            self.connection._output_marshaled_frames([frames])
 
     def close(self, done: Callable[[], None]) -> None:
         """Say goodbye to RabbitMQ and stay closed; then call ``done``."""

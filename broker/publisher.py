@@ -344,7 +344,7 @@ class Publisher:
         return entry.frames if entry.wire is self._wire else entry.encoded(self._wire)
 
     def _write(self, pieces: list[bytes]) -> None:
-        self._link.connection._output_marshaled_frames([b"".join(pieces)])
+        self._link.write(b"".join(pieces))
 
     def _on_up(self) -> None:
         connection = self._link.connection

@@ -14,7 +14,7 @@ from pika.connection import Connection
 
 
 def test_pika_still_writes_marshaled_frames() -> None:
-    """Else broker/publisher.py `_write` must find another way to write bytes that are frames already.
+    """Else broker/link.py `write` must find another way to write bytes that are frames already.
 
     Without one: Channel.basic_publish for each message, at about half the rate.
     """
@@ -31,8 +31,8 @@ def test_pika_still_keeps_a_channels_consumers_where_we_take_them_from() -> None
     assert Channel(_NoConnection(), 1, lambda _channel: None)._consumers == {}
 
 
-def test_pikas_sockets_are_still_where_a_forked_child_closes_them() -> None:
-    """Else broker/link.py `abandon` must find the socket elsewhere.
+def test_pikas_sockets_are_still_where_we_write_to_them_and_a_forked_child_closes_them() -> None:
+    """Else broker/link.py `write` must leave all writing to pika, and `abandon` must find the socket elsewhere.
 
     It may not use what pika offers for closing, which shuts the connection down for the parent, too.
     """
