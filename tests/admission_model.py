@@ -173,6 +173,11 @@ class PlainModel:
         job.bot_until = job.due
         return wait
 
+    def expect(self, ask: Ask, delay: timedelta) -> None:
+        """The job was told to ask again after ``delay``, whatever the model had said."""
+        job = self.bots[ask.bot].jobs[ask.job_id]
+        job.due = job.bot_until = self.now + us(delay)
+
     def renew_unknown(self, ask: Ask) -> Decision:
         self._open(ask.bot)
         job = self.bot.jobs.get(ask.job_id)

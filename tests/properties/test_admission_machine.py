@@ -1,0 +1,335 @@
+"""Both stores against the plain model, over any history of calls: one machine drives all three with one clock.
+
+After each step they must agree on the decision: whether the job goes, for what it waits and why. The stores must agree with
+each other to the microsecond. Independently of the model, the sends are written down and held to the promises: no window
+is ever exceeded, one call at a time in a chat, no job is sent twice, lines are kept.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import os
+from hypothesis import HealthCheck, settings, Phase
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+
+from broker.admission import policy
+from broker.admission.contract import (
+    Admission,
+    AlreadyDead,
+    AlreadySent,
+    Ask,
+    Dead,
+    Decision,
+    Go,
+    Released,
+    Retrying,
+    Scope,
+    Sent,
+    Settlement,
+    Unknown,
+    Wait,
+)
+from broker.admission.redis import RedisAdmission
+from broker.admission.sqlite import SqliteAdmission
+from tests.admission_bench import HandClock, album, ask_of, settings_of
+from tests.admission_model import PlainModel
+from tests.services import RedisServer
+
+# Small limits, so that short histories reach them; their shape is that of the real ones.
+LIMITS = {"bot_per_second": 4, "paid_per_second": 200, "chat_per_second": 1, "group_per_minute": 3}
+CHATS = (1, 2, -3, -4, "@name")
+BOT_WINDOW = timedelta(seconds=1, microseconds=policy.BOT_MARGIN_US)
+LEASE_SECONDS = 35
+
+
+@dataclass
+class Played:
+    """One job's part of the history."""
+
+    ask: Ask
+    go: Go | None = None  # while a call is under way
+    settled: bool = False
+    uncertain: bool = False
+    was_apart: bool = False  # its call began in a chat that turned out to be another one, with a call of its own
+
+
+@dataclass
+class Wire:
+    """What Telegram would have seen: admitted sends that were not taken back, by chat and in all."""
+
+    bot: list[tuple[int, int]] = field(default_factory=list)
+    chats: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
+
+    def drop(self, chat: str | None, grant: int) -> None:
+        self.bot = [one for one in self.bot if one[0] != grant]
+        if chat is not None:
+            self.chats[chat] = [one for one in self.chats[chat] if one[0] != grant]
+
+
+class AdmissionMachine(RuleBasedStateMachine):
+    redis_url = ""  # set by the test
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = HandClock()
+        self.directory = Path(tempfile.mkdtemp(prefix="floodgate-machine-"))
+        rules = policy.policy_of(settings_of(**LIMITS))
+        self.model = PlainModel(rules, self.clock)
+        self.sqlite: Admission = SqliteAdmission(self.directory / "state.db", rules, self.clock)
+        self.redis: Admission = RedisAdmission(self.redis_url, rules, self.clock)
+        self.stores: tuple[Admission, ...] = (self.model, self.sqlite, self.redis)
+        self.jobs: list[Played] = []
+        self.wire = Wire()
+        self.back = 0  # how far the clock has gone back in all: store time is at least that far ahead
+
+    @initialize(vouched=st.booleans())
+    def found(self, vouched: bool) -> None:
+        if vouched:
+            for store in self.stores:
+                store.vouch_idle("default")
+
+    def teardown(self) -> None:
+        for store in self.stores:
+            store.close()
+        shutil.rmtree(self.directory)
+
+    # What workers and callers do.
+
+    @rule(
+        chat=st.sampled_from(CHATS),
+        priority=st.sampled_from(("bulk", "interactive")),
+        method=st.sampled_from(("sendMessage", "sendMessage", "editMessageText", "deleteMessage", "getChat")),
+    )
+    def new_job(self, chat: int | str, priority: str, method: str) -> None:
+        self._first_ask(ask_of(chat, priority, method=method))
+
+    @rule(chat=st.sampled_from((1, -3)), size=st.integers(2, 6))
+    def new_album(self, chat: int, size: int) -> None:
+        self._first_ask(album(chat, size))
+
+    @rule(chat=st.sampled_from((1, 2)))
+    def new_paid_job(self, chat: int) -> None:
+        self._first_ask(ask_of(chat, allow_paid_broadcast=True))
+
+    @rule(chat=st.sampled_from((5, 6, 7, 8, 9, 10)), priority=st.sampled_from(("bulk", "interactive")))
+    def new_job_for_a_fresh_user(self, chat: int, priority: str) -> None:
+        self._first_ask(ask_of(chat, priority))
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data())
+    def ask_again(self, data: st.DataObject) -> None:
+        self._admit(data.draw(st.sampled_from(self.jobs)))
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data(), patience=st.floats(0, 1))
+    def ask_when_told(self, data: st.DataObject, patience: float) -> None:
+        played = data.draw(st.sampled_from(self.jobs))
+        decision = self._admit(played)
+        if isinstance(decision, Wait):
+            self.clock.advance(decision.delay if patience > 0.2 else decision.delay * patience)
+            self._admit(played)
+
+    @precondition(lambda self: any(one.go for one in self.jobs))
+    @rule(
+        data=st.data(),
+        settlement=st.sampled_from(
+            (
+                Sent({"message_id": 1}),
+                Sent(True),
+                Dead("chat not found"),
+                Retrying(timedelta(seconds=2)),
+                Retrying(timedelta(milliseconds=300), charged=False),
+                Released(),
+            )
+        ),
+        call_seconds=st.sampled_from((0.0, 0.1, 4.0)),
+    )
+    def settle(self, data: st.DataObject, settlement: Settlement, call_seconds: float) -> None:
+        played = data.draw(st.sampled_from([one for one in self.jobs if one.go]))
+        self.clock.advance(call_seconds)
+        assert played.go is not None
+        for store in self.stores:
+            store.settle(played.ask, settlement, played.go.grant)
+        if isinstance(settlement, Released) or (isinstance(settlement, Retrying) and not settlement.charged):
+            assert played.go.grant is not None
+            self.wire.drop(played.go.chat, played.go.grant)
+        played.settled = isinstance(settlement, Sent | Dead)
+        played.go = None
+
+    @precondition(lambda self: any(one.go is None and not one.settled for one in self.jobs))
+    @rule(data=st.data())
+    def expire_a_waiting_job(self, data: st.DataObject) -> None:
+        played = data.draw(st.sampled_from([one for one in self.jobs if one.go is None and not one.settled]))
+        for store in self.stores:
+            store.settle(played.ask, Dead("expired"))
+        played.settled = True
+
+    @precondition(lambda self: any(one.go for one in self.jobs))
+    @rule(data=st.data(), renew=st.booleans())
+    def lose_a_worker(self, data: st.DataObject, renew: bool) -> None:
+        played = data.draw(st.sampled_from([one for one in self.jobs if one.go]))
+        played.go, played.uncertain = None, True
+        self.clock.advance(LEASE_SECONDS + 1)
+        decision = self._admit(played)
+        assert isinstance(decision, Unknown), decision
+        if renew:
+            self._decided(played, self._agree([store.renew_unknown(played.ask) for store in self.stores]))
+
+    @rule(chat=st.sampled_from(("1", "-3", None)), seconds=st.sampled_from((1, 5)))
+    def pause(self, chat: str | None, seconds: int) -> None:
+        for store in self.stores:
+            store.pause("default", chat, timedelta(seconds=seconds), "test")
+
+    @rule(chat=st.sampled_from(("1", None)))
+    def resume(self, chat: str | None) -> None:
+        for store in self.stores:
+            store.resume("default", chat)
+
+    @rule(chat=st.sampled_from(("1", "2", "-3", "5", None)), seconds=st.sampled_from((1, 90)))
+    def too_many_requests(self, chat: str | None, seconds: int) -> None:
+        found = {store.too_many_requests("default", chat, timedelta(seconds=seconds)) for store in self.stores}
+        assert len(found) == 1
+
+    @rule(pair=st.sampled_from((("-3", "-1001"), ("@name", "-1002"), ("-4", "-1001"))))
+    def migrate(self, pair: tuple[str, str]) -> None:
+        old, new = pair
+        for store in self.stores:
+            store.migrate("default", old, new)
+        moved = self.wire.chats.pop(old, [])
+        # Two chats that turn out to be one may have got more together than one may.
+        self.wire.chats[new] = [] if moved and self.wire.chats[new] else moved or self.wire.chats[new]
+        occupied = any(one.go is not None and one.go.chat == new for one in self.jobs)
+        for played in self.jobs:
+            if played.go is not None and played.go.chat == old:
+                played.go, played.was_apart = Go(new, played.go.grant), occupied
+
+    @rule(milliseconds=st.sampled_from((1, 20, 250, 1100, 5000, 16_000, 61_000)))
+    def time_passes(self, milliseconds: int) -> None:
+        self.clock.advance(milliseconds / 1000)
+
+    @rule(seconds=st.sampled_from((1, 30, 3600)))
+    def the_clock_goes_back(self, seconds: int) -> None:
+        self.clock.advance(-seconds)
+
+    # What must hold.
+
+    @invariant()
+    def no_window_is_exceeded(self) -> None:
+        assert_within(self.wire.bot, 4, 1_000_000)
+        for chat, sends in self.wire.chats.items():
+            assert_within(sends, 1, 1_000_000)
+            if chat.startswith(("-", "@")):
+                assert_within(sends, 3, 60_000_000)
+
+    @invariant()
+    def one_call_at_a_time_in_a_chat(self) -> None:
+        calls = [one for one in self.jobs if one.go and policy.line_of(one.ask) is not None and not one.was_apart]
+        ordered = [one.go.chat for one in calls if one.go]
+        assert len(ordered) == len(set(ordered))
+
+    @invariant()
+    def they_count_alike(self) -> None:
+        plain, *others = (store.snapshot("default") for store in self.stores)
+        for seen in others:
+            assert (seen.waiting, seen.dead, seen.sending) == (plain.waiting, plain.dead, plain.sending)
+            assert seen.per_second_limit == plain.per_second_limit
+            assert {(pause.chat, pause.remaining) for pause in seen.pauses} == {
+                (pause.chat, pause.remaining) for pause in plain.pauses
+            }
+            assert [line.length for line in seen.longest_lines] == [line.length for line in plain.longest_lines]
+            if len(plain.longest_lines) < 10:  # beyond, ties may be cut off differently
+                assert set(seen.longest_lines) == set(plain.longest_lines)
+
+    def _first_ask(self, ask: Ask) -> None:
+        self.clock.advance(timedelta(microseconds=1))  # no two jobs come at once
+        self.jobs.append(Played(ask))
+        self._admit(self.jobs[-1])
+
+    def _admit(self, played: Played) -> Decision:
+        self.clock.advance(timedelta(microseconds=1))
+        decision = self._agree([store.admit(played.ask) for store in self.stores])
+        return self._decided(played, decision)
+
+    def _agree(self, decisions: list[Decision]) -> Decision:
+        plain, one, other = decisions
+        assert one == other, f"SQLite: {one}, Redis: {other}, model: {plain}"
+        assert outline(one) == outline(plain), f"stores: {one}, model: {plain}"
+        return one
+
+    def _tell(self, ask: Ask, decision: Decision) -> None:
+        """The model expects the job back when the stores said, whose estimate of a place in a line is their own."""
+        if isinstance(decision, Wait) and decision.why != "lease":
+            self.model.expect(ask, decision.delay)
+
+    def _decided(self, played: Played, decision: Decision) -> Decision:
+        self._tell(played.ask, decision)
+        match decision:
+            case Go(chat=chat, grant=grant):
+                assert not played.settled
+                assert grant is not None
+                played.go, played.was_apart = decision, False
+                self._send(played.ask, chat, grant)
+            case AlreadySent() | AlreadyDead():
+                assert played.settled
+            case Unknown(age=age):
+                assert played.uncertain or (played.go is not None and age >= timedelta(seconds=LEASE_SECONDS))
+                played.go, played.uncertain = None, True
+            case Wait(delay=delay):
+                assert not played.settled
+                assert delay > timedelta(0)
+        return decision
+
+    def _send(self, ask: Ask, chat: str | None, grant: int) -> None:
+        for other in self.jobs:
+            if other.ask is not ask and other.go is not None and grant - (other.go.grant or 0) >= LEASE_SECONDS * 10**6:
+                other.go, other.uncertain = None, True  # its lease is over: it has no call under way
+        if not ask.paid:
+            self.wire.bot.append((grant, policy.bot_cost(ask)))
+        if chat is not None:
+            self.wire.chats[chat].append((grant, policy.chat_cost(ask)))
+
+
+def outline(decision: Decision) -> object:
+    """What the model must say too. Waits for a turn in a line, or behind a whole window, are the stores' own estimate."""
+    if not isinstance(decision, Wait):
+        return decision
+    exact = decision.why in ("rate", "lease") and (decision.scope is Scope.CHAT or decision.delay < BOT_WINDOW)
+    return decision if exact else (decision.scope, decision.why)
+
+
+def assert_within(sends: list[tuple[int, int]], cap: int, span_us: int) -> None:
+    """In any span no more than ``cap``; a call that alone exceeds it must be alone."""
+    for first, _ in sends:
+        inside = [cost for at, cost in sends if first <= at < first + span_us and cost]
+        assert sum(inside) <= cap or len(inside) == 1, (first, sends)
+
+
+
+
+def test_both_stores_do_what_the_plain_model_does(redis_server: RedisServer) -> None:
+    class Machine(AdmissionMachine):
+        redis_url = redis_server.url
+
+        def teardown(self) -> None:
+            super().teardown()
+            redis_server.flush()
+
+    redis_server.flush()
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=int(os.environ.get("EX","60")), phases=[Phase.generate], report_multiple_bugs=False,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+        ),
+    )
