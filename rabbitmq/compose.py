@@ -9,6 +9,7 @@ from pathlib import Path
 from rabbitmq.conf import node_conf, write_conf
 from rabbitmq.engine import NodeSpec
 from rabbitmq.errors import CommandError
+from rabbitmq.leash import Leash
 
 FILE = Path(__file__).resolve().parent / "compose.yaml"
 PULL_SECONDS = 600.0  # the first start fetches the image
@@ -23,15 +24,13 @@ OVERRIDES = {
 
 
 class ComposeEngine:
-    """Runs one node as a compose project of its own. Used by one thread at a time.
-
-    A container outlives a program that is killed: only `stop`, `kill` and `remove` end it.
-    """
+    """Runs one node as a compose project of its own. Used by one thread at a time."""
 
     def __init__(self, version: str) -> None:
         self._version = version
         self._project = ""
         self._environment: dict[str, str] = {}
+        self._leash: Leash | None = None
 
     @classmethod
     def adopt(cls, record: dict[str, object]) -> "ComposeEngine":
@@ -44,6 +43,8 @@ class ComposeEngine:
     def launch(self, spec: NodeSpec) -> None:
         self._project = f"floodgate-rabbitmq-{spec.ports.amqp}"
         self._environment = self._prepare(spec)
+        if not spec.detached and self._leash is None:
+            self._leash = Leash(self._command("down", "--volumes"), self._full_environment())
         self._compose("up", "--detach", "--no-recreate", timeout_seconds=PULL_SECONDS)
 
     def running(self) -> bool:
@@ -67,6 +68,9 @@ class ComposeEngine:
     def remove(self) -> None:
         if self._project:
             self._compose("down", "--volumes")
+        if self._leash is not None:
+            self._leash.release()
+            self._leash = None
 
     def ctl(self, args: Sequence[str], timeout_seconds: float) -> str:
         command = ("exec", "-T", "rabbitmq", "rabbitmqctl", "--silent", *args)
@@ -90,10 +94,9 @@ class ComposeEngine:
         }
 
     def _compose(self, *args: str, timeout_seconds: float = SECONDS) -> str:
-        command = ["docker", "compose", "--project-name", self._project, "--file", str(FILE), *args]
         done = subprocess.run(
-            command,
-            env={**os.environ, **self._environment},
+            self._command(*args),
+            env=self._full_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -103,6 +106,12 @@ class ComposeEngine:
         if done.returncode != 0:
             raise CommandError(f"docker compose {' '.join(args)}: {(done.stderr or done.stdout).strip()}")
         return done.stdout
+
+    def _command(self, *args: str) -> list[str]:
+        return ["docker", "compose", "--project-name", self._project, "--file", str(FILE), *args]
+
+    def _full_environment(self) -> dict[str, str]:
+        return {**os.environ, **self._environment}
 
 
 def _as_environment(recorded: object) -> dict[str, str]:

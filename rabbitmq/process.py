@@ -3,9 +3,7 @@
 A process is known by its id and its start time, so that an id used again is never taken for the node's. The node's
 processes share one process group: a signal to the group reaches them all.
 
-Leash: a node that must not outlive its owner is tied to a shell that reads from a pipe of ours. When the owner ends,
-in whatever way, the kernel closes the pipe and the shell kills the group. (The kernel's own "kill me when my parent
-dies" goes by the parent's *thread*, so a node started by a thread that ends would die with it.)
+A node that must not outlive its owner is tied to it by a `Leash`.
 """
 
 import contextlib
@@ -17,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-LEASH = 'read -r line || kill -s KILL -- "-$1"'
+from rabbitmq.leash import Leash
+
 POLL_SECONDS = 0.02
 DEATH_SECONDS = 10.0  # a SIGKILLed group is gone in milliseconds; one stuck in the kernel is reported, not waited for
 
@@ -48,7 +47,7 @@ class ProcessGroup:
     def __init__(self, leader: ProcessId, child: "subprocess.Popen[bytes] | None" = None) -> None:
         self.leader = leader
         self._child = child  # only where we are the parent: it must be reaped
-        self._leash: subprocess.Popen[bytes] | None = None
+        self._leash: Leash | None = None
 
     @classmethod
     def start(cls, command: Sequence[str], env: Mapping[str, str], log: Path, *, leashed: bool) -> "ProcessGroup":
@@ -65,7 +64,7 @@ class ProcessGroup:
             )
         group = cls(ProcessId.of(child.pid), child)
         if leashed:
-            group._tie()
+            group._leash = Leash(["kill", "-s", "KILL", "--", f"-{child.pid}"])
         return group
 
     def alive(self) -> bool:
@@ -87,7 +86,8 @@ class ProcessGroup:
             self._signal(signal.SIGKILL)
         self._wait_for_leader(DEATH_SECONDS)
         self._wait_for_the_rest()
-        self._release()
+        if self._leash is not None:
+            self._leash.release()
 
     def _wait_for_leader(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -108,18 +108,6 @@ class ProcessGroup:
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):  # it went by itself meanwhile, which is what we wanted
             os.killpg(self.leader.pid, number)
-
-    def _tie(self) -> None:
-        command = ["sh", "-c", LEASH, "leash", str(self.leader.pid)]
-        self._leash = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
-        )
-
-    def _release(self) -> None:
-        """A line tells the leash to let go and not to kill: the group's id may be someone else's soon."""
-        if self._leash is not None:
-            self._leash.communicate(b"released\n", timeout=DEATH_SECONDS)
-            self._leash = None
 
 
 def _stat(pid: int) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""docker-compose.yml, the Dockerfile and what they name, checked without an engine; by the compose plugin where it is."""
+"""docker-compose.yml, the Dockerfile and what they name: read without an engine, and by the compose plugin if there."""
 
 from __future__ import annotations
 
@@ -119,9 +119,6 @@ def test_every_pin_is_hashed_and_no_index_is_named() -> None:
     assert not re.search(r"https?:|--(extra-)?index|--find-links|file:", text)
 
 
-@pytest.mark.skipif(
-    not compose_plugin(), reason="the tests above read the files; here is no compose plugin to do so too"
-)
 @pytest.mark.parametrize("path", COMPOSE_FILES, ids=lambda path: path.name)
 def test_the_compose_plugin_accepts_the_file(path: Path) -> None:
     if not compose_plugin():
