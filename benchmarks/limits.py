@@ -1,0 +1,90 @@
+"""Use of the limit, 429s, latency and order under Telegram's limits, Floodgate beside its peers.
+
+Each scenario is played against a fake Telegram of its own that judges strict sliding windows at arrival and answers in
+80 to 120 ms. Contenders of one scenario play side by side (``--side-by-side``), or one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final
+
+from benchmarks.peers.contenders import PEERS
+from benchmarks.stage import report, servers
+from benchmarks.stage.contenders import Contender, Floodgate
+from benchmarks.stage.play import Result, play
+from benchmarks.stage.scenarios import Scenario, scenarios
+
+OURS: Final[tuple[Contender, ...]] = (
+    Floodgate(1, "sqlite"),
+    Floodgate(2, "sqlite"),
+    Floodgate(3, "sqlite"),
+    Floodgate(2, "redis"),
+    Floodgate(3, "redis"),
+)
+FIGURES: Final = ("use", "rate", "429", "in 1 s", "disorder", "missing", "doubled")
+EXTRA: Final = (
+    "reply p50 s",
+    "reply p99 s",
+    "reply max s",
+    "group a minute",
+    "into pauses early",
+    "into pauses late",
+    "in 0.25 s after",
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Play; 0 when ours met every target."""
+    options = _parser().parse_args(arguments)
+    chosen = [each for each in scenarios(options.quick) if not options.only or each.name in options.only]
+    field = [each for each in (*OURS, *PEERS) if not options.who or any(word in each.name for word in options.who)]
+    began = time.monotonic()
+    results: list[Result] = []
+    with servers.rabbitmq() as rabbitmq_url, servers.redis() as redis_url:
+        for scenario in chosen:
+            players = [each for each in field if each.plays(scenario)]
+            found = list(_play_all(scenario, players, rabbitmq_url, redis_url, options.side_by_side))
+            results += found
+            _show(scenario, found, as_json=options.json)
+    path = report.save("limits", (result.as_json() for result in results))
+    print(f"{time.monotonic() - began:.0f} s in all; written to {path}", file=sys.stderr)
+    return 0 if not any(result.missed for result in results if result.contender.startswith("floodgate")) else 1
+
+
+def _play_all(
+    scenario: Scenario, players: Sequence[Contender], rabbitmq_url: str, redis_url: str, at_once: int
+) -> Iterable[Result]:
+    with ThreadPoolExecutor(at_once, thread_name_prefix="benchmark-contender") as threads:
+        yield from threads.map(partial(play, scenario, rabbitmq_url=rabbitmq_url, redis_url=redis_url), players)
+
+
+def _show(scenario: Scenario, results: Sequence[Result], *, as_json: bool) -> None:
+    if as_json:
+        for result in results:
+            print(json.dumps(result.as_json()))
+        return
+    columns = [*FIGURES, *(name for name in EXTRA if any(name in result.figures for result in results))]
+    rows = [
+        [result.contender, *(result.figures.get(name) for name in columns), "; ".join(result.missed) or "-"]
+        for result in results
+    ]
+    report.table(f"{scenario.name}: {scenario.about}", ["", *columns, "missed"], rows)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("benchmarks limits", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer messages; for development")
+    parser.add_argument("--only", nargs="+", metavar="SCENARIO", help="of these names")
+    parser.add_argument("--who", nargs="+", metavar="WORD", help="contenders whose names hold one of these")
+    parser.add_argument(
+        "--side-by-side", type=int, default=1, metavar="N", help="so many contenders of a scenario at once"
+    )
+    parser.add_argument("--json", action="store_true", help="one object a line instead of tables")
+    return parser

@@ -1,0 +1,44 @@
+"""Results as a table for people and JSON for whoever compares runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+FOLDER: Final = Path(__file__).parents[1] / "results"
+
+
+def save(name: str, results: Iterable[Mapping[str, Any]]) -> Path:
+    """Write a run to ``benchmarks/results/`` (not under version control), with the machine it ran on."""
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / f"{name}-{time.strftime('%Y%m%dT%H%M%S')}.json"
+    path.write_text(json.dumps({"machine": machine(), "results": list(results)}, indent=1))
+    return path
+
+
+def machine() -> dict[str, Any]:
+    return {"cores": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()}
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table; numbers are shown with three digits that count."""
+    shown = Table(title=title, title_justify="left")
+    for column in columns:
+        shown.add_column(column, justify="left" if column == columns[0] else "right")
+    for row in rows:
+        shown.add_row(*(_text(value) for value in row))
+    Console(width=max(160, Console().width)).print(shown)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:.3g}"
+    return "" if value is None else str(value)
