@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str]) -> int:
     """Play; 0 when ours met every target."""
     options = _parser().parse_args(arguments)
     chosen = [each for each in scenarios(options.quick) if not options.only or each.name in options.only]
+    if options.partitions:
+        chosen = [replace(each, settings={**each.settings, "partitions": options.partitions}) for each in chosen]
     field = [each for each in (*OURS, *PEERS) if not options.who or any(word in each.name for word in options.who)]
     began = time.monotonic()
     results: list[Result] = []
@@ -85,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--who", nargs="+", metavar="WORD", help="contenders whose names hold one of these")
     parser.add_argument(
         "--side-by-side", type=int, default=1, metavar="N", help="so many contenders of a scenario at once"
+    )
+    parser.add_argument(
+        "--partitions", type=int, metavar="N", help="instead of the scenario's, to find the right number"
     )
     parser.add_argument("--json", action="store_true", help="one object a line instead of tables")
     return parser

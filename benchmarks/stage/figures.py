@@ -34,7 +34,7 @@ def figures_of(
     acted = [call for call in sends if call.acted]
     by_part = _by_part(acted, lines)
     times_sent = Counter(str(call.params["text"]) for call in acted)
-    users = [call.at for call in by_part["users"]]
+    users = [call.at for call in acted if lines[str(call.params["text"])].part in ("users", "interactive")]
     found = {
         "sent": float(len(times_sent)),
         "doubled": float(sum(times_sent.values()) - len(times_sent)),
