@@ -1,0 +1,95 @@
+"""Whatever is imported first, and by whom: actors are bound to Floodgate's broker, and importing does nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.processes import run_python
+
+REPORT = """
+import json, sys, threading, dramatiq
+import actors
+from broker.setup import current_broker
+print(json.dumps({
+    "global": type(dramatiq.get_broker()).__name__,
+    "is_ours": dramatiq.get_broker() is current_broker() is actors.send.broker,
+    "declared": sorted(current_broker().actors),
+    "url": current_broker().settings.rabbitmq_url.get_secret_value(),
+    "threads": [thread.name for thread in threading.enumerate()],
+    "sockets": [str(s) for s in opened],
+}))
+"""
+# Any socket would do to tell that a module connects when it is imported.
+WATCH = """
+import socket
+opened = []
+class Watched(socket.socket):
+    def __init__(self, *args, **options):
+        opened.append(args)
+        super().__init__(*args, **options)
+socket.socket = Watched
+"""
+URL = "amqp://guest:guest@rabbit.example:5672/"
+FIRST = {
+    "actors": "import actors",
+    "broker": "import broker",
+    "broker, then actors": "import broker, actors",
+    "actors, then broker": "import actors, broker",
+    "the send actor": "import actors.send",
+    "the settler": "import actors.settle",
+    "the Dramatiq broker": "import broker.dramatiq_broker",
+    "the middleware": "import broker.middleware.rate_limit",
+    "the public face": "import floodgate",
+    "the client": "from floodgate import Client",
+    "the command line": "import floodgate.cli",
+    "the worker": "import floodgate.worker",
+    "the producer": "import producer",
+    "an asked broker": "from broker.setup import current_broker; current_broker()",
+    "Dramatiq": "import dramatiq",
+    "Dramatiq's global broker, asked for first": "import dramatiq; dramatiq.get_broker()",
+    "an actor of one's own, on Dramatiq's broker": "import dramatiq; dramatiq.actor(lambda: None, actor_name='mine')",
+    "another broker, set first": (
+        "import dramatiq; from dramatiq.brokers.stub import StubBroker; dramatiq.set_broker(StubBroker())"
+    ),
+}
+
+
+@pytest.mark.parametrize("first", FIRST.values(), ids=FIRST)
+def test_actors_are_bound_to_the_configured_broker_whatever_is_imported_first(first: str, tmp_path: Path) -> None:
+    ended = run_python("-c", WATCH + first + REPORT, env={"FLOODGATE_RABBITMQ_URL": URL}, home=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert found["global"] == "FloodgateBroker"
+    assert found["is_ours"]
+    assert "send" in found["declared"]
+    assert found["url"] == URL
+    assert found["threads"] == ["MainThread"]
+    assert found["sockets"] == []
+
+
+def test_a_client_needs_neither_dramatiq_nor_a_telegram_library(tmp_path: Path) -> None:
+    script = (
+        "import sys; from floodgate import Client; Client();"
+        "print([m for m in ('dramatiq', 'telegram', 'aiohttp', 'actors', 'typer') if m in sys.modules])"
+    )
+    ended = run_python("-c", script, env={}, home=tmp_path)
+    assert (ended.returncode, ended.stdout.strip()) == (0, "[]"), ended.stderr
+
+
+def test_settings_given_late_reach_the_broker_that_actors_are_bound_to(tmp_path: Path) -> None:
+    script = (
+        "import actors; from broker.setup import configure; from broker.settings import Settings;"
+        f"configure(Settings(rabbitmq_url='{URL}', partitions=3));"
+        "print(actors.send.broker.settings.partitions)"
+    )
+    ended = run_python("-c", script, env={"FLOODGATE_PARTITIONS": "7"}, home=tmp_path)
+    assert (ended.returncode, ended.stdout.strip()) == (0, "3"), ended.stderr
+
+
+def test_a_plain_import_leaves_an_environment_that_is_wrong_for_later(tmp_path: Path) -> None:
+    """Django imports everything; a wrong variable is told by what uses it, not by an import."""
+    ended = run_python("-c", "import floodgate, actors, broker", env={"FLOODGATE_PARTITIONS": "many"}, home=tmp_path)
+    assert ended.returncode == 0, ended.stderr
