@@ -1,0 +1,73 @@
+"""Delayed messages: how late they are, and what they cost a worker's memory; the ladder beside Dramatiq's
+``.DQ`` queues.
+
+The same actor and the same worker on both brokers, one after the other, each in a process of its own on a
+private node. Lateness counts from when a message was due, rounding up to the ladder's unit of 125 ms
+included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.peers.delayers import BROKERS
+from benchmarks.stage.programs import ROOT
+from rabbitmq.node import Node
+
+RUN_SECONDS: Final = 1200.0
+
+
+def main(arguments: list[str]) -> int:
+    options = _parser().parse_args(arguments)
+    console = Console(stderr=True)
+    results: dict[str, list[dict[str, Any]]] = {"lateness": [], "memory": []}
+    for name in BROKERS:
+        for measure, rest in (
+            ("lateness", [str(options.count), str(options.longest)]),
+            ("memory", [str(options.delayed)]),
+        ):
+            # A fresh node each, so that no message of one measurement is due in another.
+            with Node(options.rabbitmq, conf={"default_queue_type": "quorum"}) as node:
+                console.print(f"{name}: {measure} …")
+                results[measure].append(run(name, measure, node.url, rest))
+    _show(console, results)
+    print(json.dumps({"longest_seconds": options.longest, **results}))
+    return 0
+
+
+def run(name: str, measure: str, url: str, rest: list[str]) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.peers.delayers", name, measure, url, *rest]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=RUN_SECONDS, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{name} {measure} failed:\n{done.stderr[-2000:]}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def _show(console: Console, results: dict[str, list[dict[str, Any]]]) -> None:
+    late = Table("lateness", "came", "p50 ms", "p99 ms", "max ms")
+    for each in results["lateness"]:
+        late.add_row(
+            each["broker"], str(each["came"]), *(f"{each[key]:,.0f}" for key in ("p50_ms", "p99_ms", "max_ms"))
+        )
+    memory = Table("worker memory", "delayed messages", "before MiB", "after MiB", "growth MiB")
+    for each in results["memory"]:
+        before, after = each["before_bytes"] / 2**20, each["after_bytes"] / 2**20
+        memory.add_row(each["broker"], f"{each['count']:,}", f"{before:.1f}", f"{after:.1f}", f"{after - before:.1f}")
+    console.print(late, memory)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks delays", description=__doc__)
+    parser.add_argument("--count", type=int, default=600, help="delayed messages whose lateness is taken")
+    parser.add_argument("--longest", type=float, default=60.0, help="the longest delay in seconds; the shortest is 0.1")
+    parser.add_argument("--delayed", type=int, default=100_000, help="messages an hour ahead, for memory")
+    parser.add_argument("--rabbitmq", choices=("4.0", "4.3"))
+    return parser
