@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -170,7 +171,12 @@ def _fault(error: aiohttp.ClientError | OSError) -> NetworkError:
 
 
 def _describe(error: aiohttp.ClientError | OSError) -> str:
-    """What broke, from parts that cannot hold the URL: the type, and the operating system's words."""
+    """What broke, from parts that cannot hold the URL: the type, and the operating system's words.
+
+    The ``strerror`` of an aiohttp error is aiohttp's ("Can not write request body for <URL>"); only its number is used.
+    """
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     system = cause.strerror if isinstance(cause, OSError) else None
+    if isinstance(cause, aiohttp.ClientError):
+        system = os.strerror(cause.errno) if isinstance(cause, OSError) and cause.errno else None
     return f"{type(error).__name__} ({system})" if system else type(error).__name__

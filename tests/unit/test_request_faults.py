@@ -1,0 +1,39 @@
+"""What a broken call is described by never holds its URL: the URL holds the token, and descriptions go to dead letters."""
+
+from __future__ import annotations
+
+import errno
+
+import aiohttp
+import pytest
+from aiohttp.client_reqrep import ConnectionKey
+
+from actors.request import _describe
+
+URL = "https://api.telegram.org/bot123:SECRET/sendMessage"
+KEY = ConnectionKey("api.telegram.org", 443, True, True, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "wording"),
+    [
+        # aiohttp's own words, put where the operating system's should be
+        (
+            aiohttp.ClientOSError(errno.ECONNRESET, f"Can not write request body for {URL}"),
+            "ClientOSError (Connection reset by peer)",
+        ),
+        (aiohttp.ClientOSError(None, f"Can not write request body for {URL}"), "ClientOSError"),
+        (aiohttp.InvalidURL(URL), "InvalidURL"),
+        (aiohttp.ServerDisconnectedError(), "ServerDisconnectedError"),
+        (
+            aiohttp.ClientConnectorError(KEY, OSError(errno.ECONNREFUSED, "Connection refused")),
+            "ClientConnectorError (Connection refused)",
+        ),
+        (
+            ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+            "ConnectionResetError (Connection reset by peer)",
+        ),
+    ],
+)
+def test_a_fault_is_described_without_the_url(error: aiohttp.ClientError | OSError, wording: str) -> None:
+    assert _describe(error) == wording
