@@ -78,12 +78,12 @@ def redis_url(redis_server: RedisServer) -> str:
 
 
 @pytest.fixture
-def new_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], RedisServer]]:
-    """Servers not yet started; whatever it made is stopped after the test."""
+def new_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., RedisServer]]:
+    """Servers not yet started, with flags for redis-server; whatever it made is stopped after the test."""
     servers: list[RedisServer] = []
 
-    def make() -> RedisServer:
-        servers.append(RedisServer(tmp_path_factory.mktemp("redis")))
+    def make(*flags: str) -> RedisServer:
+        servers.append(RedisServer(tmp_path_factory.mktemp("redis"), *flags))
         return servers[-1]
 
     yield make

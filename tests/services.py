@@ -79,8 +79,9 @@ class RedisServer:
     Used by one thread at a time; `start`, `stop` and `kill` may come in any order, repeatedly.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *flags: str) -> None:
         self.home = home
+        self.flags = flags
         self.port = free_ports().amqp
         self._group: ProcessGroup | None = None
 
@@ -115,7 +116,7 @@ class RedisServer:
         if program is None:
             raise RuntimeError("These tests need redis-server or valkey-server: install one")
         flags = ["--bind", "127.0.0.1", "--dir", str(self.home), "--appendonly", "yes", "--appendfsync", "always"]
-        return [program, "--port", str(self.port), "--save", "", *flags]
+        return [program, "--port", str(self.port), "--save", "", *flags, *self.flags]
 
     def _await_pong(self, log: Path) -> None:
         deadline = time.monotonic() + REDIS_START_SECONDS

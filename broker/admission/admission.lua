@@ -300,13 +300,13 @@ end
 
 local function pool(paid) return paid and 'paid' or 'free' end
 
-local function units_ahead(job, asking_since)
+local function units_ahead(job, own_rank, asking_since)
   local waiters, waiting = prefix .. 'waiters:' .. pool(job.paid), prefix .. 'waiting:' .. pool(job.paid)
-  local found = redis.call('ZRANGEBYSCORE', waiters, '-inf', job.rank, 'WITHSCORES')
+  local found = redis.call('ZRANGEBYSCORE', waiters, '-inf', own_rank, 'WITHSCORES')
   local ahead = 0
   for index = 1, #found, 2 do
     local id, rank = found[index], tonumber(found[index + 1])
-    if id ~= job.id and (rank < job.rank or id < job.id) then
+    if id ~= job.id and (rank < own_rank or id < job.id) then
       local entry = cmsgpack.unpack(redis.call('HGET', waiting, id))
       if entry[1] >= asking_since then
         ahead = ahead + entry[2]
@@ -495,17 +495,21 @@ local function budget_of(paid) return paid and bot.paid or bot.free end
 
 local function bot_wait(job)
   local cost, pace = args.bot_units, pace_of(args.paid)
-  if pace and cost > 0 and job.rank == 0 then
-    job.rank = now + (job.priority == BULK and K.AGING_US or 0)
-    job.bot_units = cost
+  local rank = 0
+  if pace and cost > 0 then
+    rank = job.rank ~= 0 and job.rank or now + (job.priority == BULK and K.AGING_US or 0)
   end
-  if bot.paused_until > now then return { delay = bot.paused_until - now, scope = 'bot', why = 'pause' } end
+  if bot.paused_until > now then
+    job.rank, job.bot_units = rank, cost
+    return { delay = bot.paused_until - now, scope = 'bot', why = 'pause' }
+  end
   if not pace or cost == 0 then return nil end
   local interval = slowed_interval(pace, permille_now())
-  local ahead = units_ahead(job, now - K.WAITER_GRACE_US)
+  local ahead = units_ahead(job, rank, now - K.WAITER_GRACE_US)
   local turn = bot_turn_at(budget_of(args.paid), pace, interval, ahead, cost, now)
-  if turn > now then return { delay = turn - now, scope = 'bot', why = 'rate' } end
-  return nil
+  if turn <= now then return nil end
+  job.rank, job.bot_units = rank, cost
+  return { delay = turn - now, scope = 'bot', why = 'rate' }
 end
 
 local function park(job, chat, wait)

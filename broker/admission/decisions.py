@@ -402,17 +402,20 @@ def _bot_wait(books: Books, ask: Ask, job: JobRow) -> Wait | None:
     bot, now = books.bot, books.now
     cost = policy.bot_cost(ask)
     pace = books.policy.rates(bot.bot).pace(ask.paid)
-    if pace is not None and cost and not job.rank:
-        job.rank = now + (policy.AGING_US if job.priority is Priority.BULK else 0)
-        job.bot_units = cost
+    metered = pace is not None and cost > 0
+    rank = (job.rank or now + (policy.AGING_US if job.priority is Priority.BULK else 0)) if metered else 0
     if bot.paused_until > now:
+        job.rank, job.bot_units = rank, cost
         return _wait(bot.paused_until - now, Scope.BOT, "pause")
     if pace is None or not cost:
         return None
     pace = pace.slowed(policy.learned_permille(bot.permille, bot.slowed_at, now))
-    ahead = books.units_ahead(job, now - policy.WAITER_GRACE_US)
+    ahead = books.units_ahead(job, rank, now - policy.WAITER_GRACE_US)
     turn = windows.bot_turn_at(bot.budget(ask.paid), pace, ahead, cost, now)
-    return _wait(turn - now, Scope.BOT, "rate") if turn > now else None
+    if turn <= now:
+        return None
+    job.rank, job.bot_units = rank, cost
+    return _wait(turn - now, Scope.BOT, "rate")
 
 
 def _pause_bot(books: Books, until: int, why: str) -> None:

@@ -43,9 +43,10 @@ INTERACTIVE_TURNS: Final = 9
 # long: each such job idles its slot.
 WAITER_GRACE_US: Final = 100 * MILLISECOND
 # The head of a line that is this late is missing; those behind it wait for the grace before they step over it.
-# RabbitMQ or the delay ladder may be down meanwhile, and order is worth more than a few seconds.
+# It is longer than RabbitMQ can take, after a crash, to hand a job on from one level of the delay ladder to the next (180 s
+# as shipped). A head that is gone for good (purged by hand) costs its own chat this wait, once.
 LATE_US: Final = 1 * SECOND
-MISSING_GRACE_US: Final = 15 * SECOND
+MISSING_GRACE_US: Final = 200 * SECOND
 MISSING_POLL_US: Final = 5 * SECOND
 # Two lines of a chat give way to each other only for a job that is due about now.
 CLAIM_US: Final = 50 * MILLISECOND

@@ -141,8 +141,8 @@ class Books(Protocol):
 
     def add_alias(self, chat: str, real: str) -> None: ...
 
-    def units_ahead(self, job: JobRow, asking_since: int) -> int:
-        """Units of the jobs that wait for the same budget, go first, and were due after ``asking_since``."""
+    def units_ahead(self, job: JobRow, rank: int, asking_since: int) -> int:
+        """Units of the jobs that wait for the same budget, come before ``rank``, and were due after ``asking_since``."""
         ...
 
     def wait_for_bot(self, job: JobRow) -> None: ...

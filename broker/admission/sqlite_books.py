@@ -219,10 +219,8 @@ class SqliteBooks:
         self.bot.aliases += 1
         self.save_bot()
 
-    def units_ahead(self, job: JobRow, asking_since: int) -> int:
-        found = self.connection.execute(
-            _UNITS_AHEAD, (self.name, job.paid, job.rank, job.job_id, asking_since)
-        ).fetchone()
+    def units_ahead(self, job: JobRow, rank: int, asking_since: int) -> int:
+        found = self.connection.execute(_UNITS_AHEAD, (self.name, job.paid, rank, job.job_id, asking_since)).fetchone()
         return int(found[0])
 
     def wait_for_bot(self, job: JobRow) -> None:

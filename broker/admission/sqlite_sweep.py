@@ -17,10 +17,18 @@ from broker.admission.sqlite_books import SqliteBooks
 ROWS_PER_RUN: Final = 200
 WAITER_GONE_US: Final = 60 * 1_000_000
 
-_OLD_JOBS: Final = """
-DELETE FROM jobs WHERE number IN (SELECT number FROM jobs WHERE number > ? ORDER BY number LIMIT ?)
-AND MAX(since, due) < ? AND (state >= 5 OR state IN (2, 3))
+_SEEN: Final = "number IN (SELECT number FROM jobs WHERE number > ? ORDER BY number LIMIT ?)"
+_OLD_JOBS: Final = f"""
+DELETE FROM jobs WHERE {_SEEN} AND MAX(since, due) < ? AND (state >= 5 OR state IN (2, 3))
 """
+# Jobs whose messages were purged: nobody came for them in all that time, nor for one behind them.
+_GHOSTS: Final = f"""
+UPDATE jobs SET state = state + 2 WHERE {_SEEN} AND due < ? AND state <= 1 RETURNING bot, chat, priority
+"""
+_SHORTER: Final = (
+    "UPDATE chats SET i_length = i_length - 1 WHERE bot = ? AND chat = ?",
+    "UPDATE chats SET b_length = b_length - 1 WHERE bot = ? AND chat = ?",
+)
 _IDLE_CHATS: Final = """
 DELETE FROM chats WHERE bot = ? AND chat IN (SELECT chat FROM chats WHERE bot = ? AND chat > ? ORDER BY chat LIMIT ?)
 AND i_length + b_length = 0 AND sending IS NULL AND MAX(last_place, paused_until, rest_until) < ?
@@ -48,7 +56,10 @@ class Sweep:
         (last,) = db.execute(
             "SELECT number FROM jobs WHERE number > ? ORDER BY number LIMIT 1 OFFSET ?", (self._job, ROWS_PER_RUN - 1)
         ).fetchone() or (0,)
-        db.execute(_OLD_JOBS, (self._job, ROWS_PER_RUN, now - self._ledger_us))
+        old = now - self._ledger_us
+        for bot, chat, priority in db.execute(_GHOSTS, (self._job, ROWS_PER_RUN, old)).fetchall():
+            db.execute(_SHORTER[priority], (bot, chat))
+        db.execute(_OLD_JOBS, (self._job, ROWS_PER_RUN, old))
         self._job = last
 
     def _sweep_chats(self, db: sqlite3.Connection, bot: str, now: int) -> None:

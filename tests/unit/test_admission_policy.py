@@ -1,0 +1,125 @@
+"""Admission's policy: what is charged to what, how far below Telegram's limits we stay, when a 429 is the bot's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from broker.admission import policy
+from broker.admission.policy import Refusal, ask_for, policy_of, rates_of
+from broker.admission.stores import open_store
+from broker.admission.windows import Window
+from broker.errors import SettingsError
+from broker.job import new_job
+from broker.methods import CHARGES, Charge
+from broker.settings import Limits, Settings
+from tests.admission_bench import ask_of, settings_of
+
+
+def settings(**options: Any) -> Settings:
+    return Settings(_env_file=None, **options)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "chat_units", "bot_units"),
+    [
+        ("sendMessage", {"text": "hi"}, 1, 1),
+        ("editMessageText", {"text": "hi", "message_id": 1}, 1, 1),
+        ("createForumTopic", {"name": "t"}, 1, 1),
+        ("sendMediaGroup", {"media": [{"type": "photo"}] * 7}, 7, 7),
+        ("copyMessages", {"from_chat_id": 1, "message_ids": list(range(40))}, 40, 40),
+        ("sendChatAction", {"action": "typing"}, 0, 1),
+        ("deleteMessage", {"message_id": 1}, 0, 1),
+        ("getChat", {}, 0, 0),
+    ],
+)
+def test_what_a_method_is_charged_to(method: str, params: dict[str, Any], chat_units: int, bot_units: int) -> None:
+    ask = ask_for(new_job(method, {"chat_id": 5, **params}), settings())
+    assert (policy.chat_cost(ask), policy.bot_cost(ask)) == (chat_units, bot_units)
+
+
+def test_every_method_of_the_bot_api_has_a_charge_the_policy_knows() -> None:
+    assert set(CHARGES.values()) == set(Charge)
+
+
+def test_reads_stand_in_no_line() -> None:
+    assert policy.line_of(ask_of(5, method="getChat")) is None
+    assert policy.line_of(ask_of(5)) == "5"
+
+
+def test_an_ask_carries_its_lease() -> None:
+    ask = ask_for(new_job("sendMessage", {"chat_id": 5, "text": "hi"}), settings(call_timeout_seconds=10))
+    assert ask.lease.total_seconds() == 15
+
+
+def test_the_margin_costs_less_than_three_percent_of_the_bots_rate() -> None:
+    free = rates_of(Limits()).free
+    assert 0.97 * 30 < policy.per_second(free) < 30
+    assert free is not None
+    assert free.window == Window(30, 1_020_000)
+
+
+def test_spacing_alone_bounds_the_paid_rate() -> None:
+    paid = rates_of(Limits()).paid
+    assert paid is not None
+    assert paid.window is None
+    most_in_a_second = (1_000_000 + paid.tolerance_us) // paid.interval_us + 1
+    assert 970 <= most_in_a_second <= 1000
+
+
+@pytest.mark.parametrize(
+    ("chat", "caps"),
+    [("5", [1]), ("-5", [1, 20]), ("-1001234567890", [1, 20]), ("@name", [1, 20]), ("inline:x", []), (None, [])],
+)
+def test_which_windows_a_chat_is_under(chat: str | None, caps: list[int]) -> None:
+    assert [window.cap for window in rates_of(Limits()).windows(chat)] == caps
+
+
+def test_a_rate_below_one_is_one_in_a_longer_window() -> None:
+    assert policy.window_for(0.5, 1, 0) == Window(1, 2_000_000)
+    assert policy.window_for(2.5, 1, 0) == Window(2, 1_000_000)
+
+
+def test_limits_can_be_set_for_single_bots_and_chats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOODGATE_LIMITS__BOTS", '{"news": {"bot_per_second": 50}}')
+    monkeypatch.setenv("FLOODGATE_LIMITS__CHATS", '{"news": {"-5": {"group_per_minute": 10}}}')
+    rules = policy_of(settings())
+    assert [round(policy.per_second(rules.rates(bot).free)) for bot in ("news", "default")] == [49, 29]
+    assert [window.cap for window in rules.windows("news", "-5")] == [1, 10]
+    assert [window.cap for window in rules.windows("default", "-5")] == [1, 20]
+
+
+def test_limits_off_leaves_nothing_metered() -> None:
+    rates = policy_of(settings_of(enabled=False)).default
+    assert (rates.free, rates.paid, rates.windows("-5")) == (None, None, ())
+
+
+def test_three_chats_in_a_moment_blame_the_bot() -> None:
+    refusals = [Refusal("a", 0, False), Refusal("b", 500_000, False), Refusal("c", 900_000, False)]
+    assert policy.blames_bot(policy.recent(refusals, 900_000))
+    assert not policy.blames_bot(policy.recent(refusals, 2_100_000))
+
+
+def test_one_chat_alone_never_blames_the_bot() -> None:
+    refusals = [Refusal("a", at, True) for at in range(20)]
+    assert not policy.blames_bot(policy.recent(refusals, 20))
+
+
+def test_a_lesson_fades() -> None:
+    lowered = policy.slower(1000)
+    assert lowered == 930
+    assert policy.learned_permille(lowered, 0, 10 * policy.SECOND) == 940
+    assert policy.learned_permille(lowered, 0, 100 * policy.SECOND) == 1000
+
+
+def test_only_a_slow_call_makes_its_chat_rest() -> None:
+    assert policy.rest_after(policy.SECOND) == 0
+    assert policy.rest_after(10 * policy.SECOND) == 10 * policy.SECOND
+    assert policy.rest_after(600 * policy.SECOND) == policy.REST_MAX_US
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite://host/state.db"])
+def test_a_state_url_without_a_file_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match="FLOODGATE_STATE_URL"):
+        open_store(settings(state_url=url))
