@@ -43,7 +43,8 @@ def write_files(spec: NodeSpec, files: Path, inside: str, extra: Mapping[str, st
     (files / "rabbitmq.conf").write_text(write_conf(node_conf(spec, inside, extra)))
     (files / "enabled_plugins").write_text(f"[{','.join(spec.plugins)}].\n")
     (files / "rabbitmq-env.conf").write_text("")
-    shutil.copyfile(HERE / "definitions.json", files / "definitions.json")
+    for name in ("definitions.json", "advanced.config"):
+        shutil.copyfile(HERE / name, files / name)
 
 
 def environment(ports: Ports, inside: str) -> dict[str, str]:
