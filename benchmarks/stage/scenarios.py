@@ -129,7 +129,7 @@ def scenarios(quick: bool) -> list[Scenario]:
             users / 30 * 3 + 30,
             (Target("use", at_least=0.9), *NEVER),
             latency_ms=(2000, 2000),
-            settings={"partitions": 128},
+            settings={"partitions": 100},
         ),
         Scenario(
             "slow-chat",
@@ -150,11 +150,11 @@ def scenarios(quick: bool) -> list[Scenario]:
         ),
         Scenario(
             "paid",
-            "a paid broadcast at 1000/s, 128 partitions: how far do processes get?",
+            "a paid broadcast at 1000/s, 160 partitions: how far do processes get?",
             broadcast(3_000 if quick else 10_000, paid=True),
             120,
             (Target("429", at_most=0), Target("disorder", at_most=0)),
-            settings={"partitions": 128},
+            settings={"partitions": 160},
             workers=(1, 2),
         ),
         Scenario(

@@ -140,7 +140,7 @@ def test_a_job_goes_to_its_chats_partition_with_its_own_id() -> None:
 
 def test_a_job_ahead_of_its_time_goes_to_the_ladder_and_names_its_queue() -> None:
     made = job(delay=60)
-    publication = composer().publication(made)
+    publication = composer(partitions=16).publication(made)
     home = f"send.default.interactive.{made.partition(16):02}"
     assert publication.exchange == ladder.entry_exchange(480)
     assert publication.routing_key == ladder.routing_key(home, 480)
