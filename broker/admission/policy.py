@@ -43,8 +43,8 @@ INTERACTIVE_TURNS: Final = 9
 # long: each such job idles its slot.
 WAITER_GRACE_US: Final = 100 * MILLISECOND
 # The head of a line that is this late is missing; those behind it wait for the grace before they step over it.
-# It is longer than RabbitMQ can take, after a crash, to hand a job on from one level of the delay ladder to the next (180 s
-# as shipped). A head that is gone for good (purged by hand) costs its own chat this wait, once.
+# It is longer than RabbitMQ can take, after a crash, to hand a job on from one level of the delay ladder to the next
+# (180 s as shipped). A head that is gone for good (purged by hand) costs its own chat this wait, once.
 LATE_US: Final = 1 * SECOND
 MISSING_GRACE_US: Final = 200 * SECOND
 MISSING_POLL_US: Final = 5 * SECOND

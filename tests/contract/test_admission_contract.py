@@ -464,7 +464,7 @@ def test_an_unknown_job_that_nobody_asks_for_is_stepped_over_in_the_end(admissio
     admission.admit(ask)
     clock.advance(LEASE_SECONDS + 5)
     assert isinstance(admission.admit(later), Wait)
-    clock.advance(15)
+    clock.advance(200)
     sent(admission, later)
     clock.advance(5)
     assert isinstance(admission.admit(ask), Unknown)
