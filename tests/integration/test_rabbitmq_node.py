@@ -99,6 +99,11 @@ def test_nodes_live_side_by_side_with_their_own_conf(rabbitmq: Node, new_node: N
     assert rabbitmq.ctl("eval", "application:get_env(rabbit, heartbeat).") == "{ok,30}"
 
 
+def test_a_node_hands_on_what_a_crash_left_between_two_levels_of_the_ladder_within_seconds(rabbitmq: Node) -> None:
+    setting = "application:get_env(rabbit, dead_letter_worker_publisher_confirm_timeout)."
+    assert rabbitmq.ctl("eval", setting) == "{ok,5000}"
+
+
 def test_a_memory_alarm_can_be_set_and_cleared(new_node: NewNode) -> None:
     node = new_node().start()
     node.ctl("set_vm_memory_high_watermark", "0.0001")

@@ -77,13 +77,14 @@ def test_rabbitmq_is_4_and_reads_our_files(path: Path) -> None:
         "/etc/rabbitmq/conf.d/20-floodgate.conf": "rabbitmq.conf",
         "/etc/rabbitmq/enabled_plugins": "enabled_plugins",
         "/etc/floodgate/definitions.json": "definitions.json",
+        "/etc/rabbitmq/advanced.config": "advanced.config",
     }
 
 
 def test_what_is_mounted_exists() -> None:
     volumes = [volume for service in services().values() for volume in service.get("volumes", ())]
     files = [ROOT / volume.partition(":")[0] for volume in volumes if volume.startswith("./")]
-    assert len(files) == 3
+    assert len(files) == 4
     assert all(file.is_file() for file in files)
 
 
@@ -106,9 +107,9 @@ def test_the_image_is_built_from_what_the_build_context_lets_in() -> None:
 def test_the_image_runs_as_nobody_special_and_its_packages_are_hashed() -> None:
     stages = (ROOT / "Dockerfile").read_text().split("\nFROM ")
     assert re.search(r"^USER floodgate$", stages[-1], re.MULTILINE)
-    installs = [line for line in stages[-2].splitlines() if re.search(r"pip install", line)]
-    assert len(installs) == 3
-    assert all("--require-hashes" in line or "--no-deps /wheels/" in line for line in installs)
+    fetches = re.findall(r"pip (?:install|wheel) (.+)", stages[-2])
+    assert len(fetches) == 4
+    assert all(re.search(r"--require-hashes|--no-index|--no-deps", options) for options in fetches)
 
 
 def test_every_pin_is_hashed_and_no_index_is_named() -> None:
