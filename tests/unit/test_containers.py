@@ -72,7 +72,7 @@ def test_rabbitmq_is_4_and_reads_our_files(path: Path) -> None:
     service = load(path)["services"]["rabbitmq"]
     tag = re.sub(r"\$\{[A-Z_]+:-(.+)\}", r"\1", service["image"].partition(":")[2])
     assert parse_version(tag if "." in tag else f"{tag}.0") >= OLDEST
-    mounted = {volume.split(":")[-2]: Path(volume.split(":")[-3]).name for volume in service["volumes"][:3]}
+    mounted = {volume.split(":")[-2]: Path(volume.split(":")[-3]).name for volume in service["volumes"][:4]}
     assert mounted == {
         "/etc/rabbitmq/conf.d/20-floodgate.conf": "rabbitmq.conf",
         "/etc/rabbitmq/enabled_plugins": "enabled_plugins",
