@@ -31,6 +31,7 @@ OURS: Final[tuple[Contender, ...]] = (
 )
 FIGURES: Final = ("use", "rate", "429", "in 1 s", "disorder", "missing", "doubled")
 EXTRA: Final = (
+    "first 429 at s",
     "reply p50 s",
     "reply p99 s",
     "reply max s",

@@ -35,16 +35,19 @@ def figures_of(
     by_part = _by_part(acted, lines)
     times_sent = Counter(str(call.params["text"]) for call in acted)
     users = [call.at for call in acted if lines[str(call.params["text"])].part in ("users", "interactive")]
+    refused = [call.at for call in sends if call.code == 429]
     found = {
         "sent": float(len(times_sent)),
         "doubled": float(sum(times_sent.values()) - len(times_sent)),
         "rate": steady_rate(users),
         "use": steady_rate(users) / LIMIT,
-        "429": float(sum(call.code == 429 for call in sends)),
+        "429": float(len(refused)),
         "in 1 s": float(most_within([call.at for call in acted], 1.0)),
         "disorder": float(disorder(scenario.lines, [str(call.params["text"]) for call in acted])),
         "in flight": float(max((call.in_flight for call in sends), default=0)),
     }
+    if refused:
+        found["first 429 at s"] = refused[0] - sends[0].at
     if scenario.to_the_end:
         found["missing"] = float(len(lines) - len(times_sent))
     found |= _reply_figures(by_part["interactive"], enqueued)

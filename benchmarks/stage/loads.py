@@ -17,7 +17,7 @@ Lines = Sequence["Line"]
 class Line:
     """One message to be sent.
 
-    ``at_seconds`` after the workers began; 0 is queued before they do.
+    ``at_seconds`` counts from when the workers are ready; what has 0 is handed over at once, in order.
     """
 
     part: str

@@ -68,9 +68,9 @@ def play(scenario: Scenario, contender: Contender, rabbitmq_url: str, redis_url:
 
 
 def _perform(scenario: Scenario, player: Player, fake: Fake, log: _Log) -> None:
-    player.submit([line for line in scenario.lines if not line.at_seconds])
     player.begin()
     started = time.monotonic()
+    player.submit([line for line in scenario.lines if not line.at_seconds])
     for moment in _moments(scenario):
         _sleep_until(started + moment.at_seconds)
         _do(moment, player, fake, log)
