@@ -167,6 +167,12 @@ class Settings(BaseSettings):
         gt=0,
         description="How long results and ended jobs are remembered, to answer and not to send twice.",
     )
+    unreachable_seconds: float = Field(
+        86_400,
+        ge=0,
+        description="How long a chat that blocked the bot, or is gone, is not tried again unless it is heard from; "
+        "`0` tries each time.",
+    )
     shutdown_seconds: float = Field(
         40,
         gt=0,

@@ -8,6 +8,7 @@ Waits for a place in a line are not modelled to the microsecond; whose turn it i
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -33,6 +34,8 @@ from broker.admission.contract import (
     Snapshot,
     Standing,
     Unknown,
+    Unreachable,
+    UnreachableChat,
     Wait,
 )
 from broker.admission.windows import Pace, Window
@@ -68,6 +71,7 @@ class Chat:
     rest_until: int = 0
     paused_until: int = 0
     overtaken: int = 0
+    refused: tuple[int, str] | None = None  # when, and what Telegram said
     missing_since: dict[Priority, int] = field(default_factory=lambda: defaultdict(int))
 
 
@@ -158,6 +162,9 @@ class PlainModel:
         chat = self._chat(key) if key is not None else None
         if chat is not None:
             self._reclaim(chat)
+            if chat.refused is not None and self._holds(chat) and policy.chat_cost(ask):
+                if ask.priority is Priority.BULK or now - chat.refused[0] < policy.ASK_ANEW_US:
+                    return Unreachable(chat.refused[1])
         if job is None:
             bot.orders += 1
             job = Job(ask.job_id, None, ask.priority, bot.orders, policy.chat_cost(ask), paid=ask.paid)
@@ -201,6 +208,8 @@ class PlainModel:
         match settlement:
             case Sent(result=result):
                 self._end_call(job)
+                if policy.chat_cost(ask) and job.chat in self.bot.chats:
+                    self.bot.chats[job.chat].refused = None
                 job.state, job.result, job.first_asked_bot = "sent", result, 0
             case Dead(reason=reason):
                 self._end_call(job)
@@ -232,12 +241,39 @@ class PlainModel:
         if job is None:
             return None
         standing = Standing("waiting" if job.state == "lost" else job.state)
+        waits = timedelta(microseconds=max(0, job.due - self.now))
         return Record(
             standing,
             result=job.result if standing is Standing.SENT else None,
             reason=job.result if standing is Standing.DEAD else None,
             error=job.error,
+            due=waits if standing is Standing.WAITING else None,
         )
+
+    def reopen(self, bot: str, job_id: str) -> Record | None:
+        found = self.lookup(bot, job_id)
+        if found is not None and found.standing is Standing.DEAD:
+            del self.bot.jobs[job_id]
+        return found
+
+    def mark_unreachable(self, bot: str, chat: str, why: str) -> None:
+        self._open(bot)
+        self._reclaim(self._chat(chat))
+        self._chat(chat).refused = (self.now, why)
+
+    def heard_from(self, bot: str, chat: str) -> bool:
+        self._open(bot)
+        found = self.bot.chats.get(self._real(chat) or "")
+        held = found is not None and self._holds(found)
+        if found is not None:
+            found.refused = None
+        return held
+
+    def unreachable(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[UnreachableChat]:
+        self._open(bot)
+        held = [(key, *chat.refused) for key, chat in self.bot.chats.items() if chat.refused and self._holds(chat)]
+        latest = sorted(held, key=lambda one: -one[1])[offset : offset + limit]
+        return [UnreachableChat(key, why, timedelta(microseconds=self.now - at)) for key, at, why in latest]
 
     def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:
         self._open(bot)
@@ -331,6 +367,7 @@ class PlainModel:
             ),
             longest_lines=tuple(Line(chat, priority, length) for (chat, priority), length in longest[:10]),
             dead=sum(job.state == "dead" for job in self.bot.jobs.values()),
+            unreachable=len(self.unreachable(bot)),
         )
 
     def close(self) -> None: ...
@@ -342,6 +379,9 @@ class PlainModel:
 
     def _real(self, key: str | None) -> str | None:
         return self.bot.aliases.get(key, key) if key is not None else None
+
+    def _holds(self, chat: Chat) -> bool:
+        return chat.refused is not None and self.now - chat.refused[0] < self.policy.unreachable_us
 
     def _windows(self, key: str) -> tuple[Window, ...]:
         return self.policy.windows(self.name, key)

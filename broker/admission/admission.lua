@@ -11,7 +11,7 @@
 --   line:<p>:<chat>    the waiting jobs of a line by place
 --   waiters:<paid>     jobs in hand that wait for the bot's budget by rank; waiting:<paid> says until when
 --   aliases            chats that migrated or were resolved
---   lines calls pauses dead counts     indexes for `floodgate status`
+--   lines calls pauses dead refused counts     indexes for `floodgate status`
 --
 -- Everything but the bot, the aliases and the indexes expires. Bots, chats and jobs are written at the end; a job that
 -- changes places in a line is written at once, for the line's head is looked up next. Times exceed 14 digits: never join
@@ -183,7 +183,9 @@ end
 
 local function get_chat(key)
   if chats[key] == nil then
-    chats[key] = load('chat:' .. key) or false
+    local chat = load('chat:' .. key) or false
+    if chat and not chat.refused_at then chat.refused_at, chat.refused_why = 0, '' end -- of an earlier Floodgate
+    chats[key] = chat
   end
   return chats[key] or nil
 end
@@ -191,7 +193,7 @@ end
 local function new_chat(key, log)
   return {
     key = key, log = log, last_place = 0, sending_since = 0, lease_end = 0, rest_until = 0,
-    paused_until = 0, pause_why = '', overtaken = 0,
+    paused_until = 0, pause_why = '', overtaken = 0, refused_at = 0, refused_why = '',
     interactive = { length = 0, units = 0, missing_since = 0 },
     bulk = { length = 0, units = 0, missing_since = 0 },
   }
@@ -272,6 +274,15 @@ local function save_indexes(chat)
     redis.call('ZADD', prefix .. 'pauses', chat.paused_until, chat.key)
     chat.shown_pause = chat.paused_until
   end
+  if chat.refused_at ~= (chat.shown_refusal or 0) then
+    redis.call('ZREMRANGEBYSCORE', prefix .. 'refused', '-inf', now - rules.unreachable)
+    if chat.refused_at > 0 then
+      redis.call('ZADD', prefix .. 'refused', chat.refused_at, chat.key)
+    else
+      redis.call('ZREM', prefix .. 'refused', chat.key)
+    end
+    chat.shown_refusal = chat.refused_at
+  end
 end
 
 local function save_chat(chat)
@@ -279,6 +290,7 @@ local function save_chat(chat)
   local until_idle = math.max(now, chat.paused_until, chat.rest_until, chat.lease_end, chat.log[#chat.log] or 0) - now
   local waiting = chat.interactive.length + chat.bulk.length > 0
   local duration = until_idle + (waiting and rules.ledger * 2 or K.CHAT_IDLE_US)
+  if chat.refused_at > 0 then duration = math.max(duration, chat.refused_at + rules.unreachable - now) end
   chat.dirty = nil
   redis.call('SET', prefix .. 'chat:' .. chat.key, cmsgpack.pack(chat), 'PX', ttl(duration))
 end
@@ -375,6 +387,16 @@ local function open_chat(key, keep_call)
   if not chat then return new_chat(key, first_log(key)) end
   if not keep_call and chat.sending and chat.lease_end <= now then reclaim(chat) end
   return chat
+end
+
+local function holds(chat)
+  return chat.refused_at > 0 and now - chat.refused_at < rules.unreachable
+end
+
+local function refused(chat)
+  if not chat or args.units == 0 or not holds(chat) then return nil end
+  if args.priority == BULK or now - chat.refused_at < K.ASK_ANEW_US then return { 'unreachable', chat.refused_why } end
+  return nil
 end
 
 local function join(job, chat)
@@ -685,7 +707,13 @@ local function drop_chat(chat)
   redis.call('ZREM', prefix .. 'lines', INTERACTIVE .. ':' .. chat.key, BULK .. ':' .. chat.key)
   redis.call('ZREM', prefix .. 'calls', chat.key)
   redis.call('ZREM', prefix .. 'pauses', chat.key)
+  redis.call('ZREM', prefix .. 'refused', chat.key)
   chats[chat.key] = false
+end
+
+local function record(job)
+  if not job then return { 'none' } end
+  return { job.state, job.outcome or false, math.max(0, job.due - now) }
 end
 
 -- The operations.
@@ -697,6 +725,8 @@ function operations.admit()
   local answer = job and known(job)
   if answer then return answer end
   local chat = open_chat(args.line)
+  local no = refused(chat)
+  if no then return no end
   job = join(job, chat)
   local wait = chat_wait(job, chat) or bot_wait(job)
   if wait then return park(job, chat, wait) end
@@ -729,6 +759,7 @@ function operations.settle()
   if ended(job) then return { 'ok' } end
   local chat = open_chat(job.chat, true)
   if ends then
+    if args.how == 'sent' and chat and args.units > 0 then chat.refused_at = 0 end
     finish(job, chat, args.how, args.outcome)
   elseif not args.grant or args.grant == job.since then
     put_back(job, chat, args.delay, args.charged)
@@ -741,13 +772,47 @@ function operations.cancel()
   if job.state == 'waiting' or job.state == 'absent' then
     finish(job, open_chat(job.chat, true), 'dead', args.outcome)
   end
-  return { job.state, job.outcome or false }
+  return record(job)
 end
 
 function operations.lookup()
+  return record(get_job(args.job))
+end
+
+function operations.reopen()
   local job = get_job(args.job)
-  if not job then return { 'none' } end
-  return { job.state, job.outcome or false }
+  local found = record(job)
+  if job and job.state == 'dead' then
+    redis.call('DEL', prefix .. 'job:' .. job.id)
+    redis.call('ZREM', prefix .. 'dead', job.id)
+  end
+  return found
+end
+
+function operations.mark_unreachable()
+  local chat = open_chat(args.chat)
+  chat.refused_at, chat.refused_why = now, args.why
+  put_chat(chat)
+  return { 'ok' }
+end
+
+function operations.heard_from()
+  local chat = get_chat(real_chat(args.chat))
+  if not chat or chat.refused_at == 0 then return { 0 } end
+  local held = holds(chat)
+  chat.refused_at = 0
+  put_chat(chat)
+  return { held and 1 or 0 }
+end
+
+function operations.unreachable()
+  local listed = redis.call('ZRANGE', prefix .. 'refused', args.first, args.last, 'REV')
+  local found = {}
+  for _, key in ipairs(listed) do
+    local chat = get_chat(key)
+    if chat and holds(chat) then found[#found + 1] = { key, chat.refused_why, now - chat.refused_at } end
+  end
+  return found
 end
 
 function operations.pause()
@@ -869,6 +934,7 @@ function operations.snapshot()
     pauses,
     redis.call('ZRANGE', prefix .. 'lines', 0, args.shown - 1, 'REV', 'WITHSCORES'),
     redis.call('ZCOUNT', prefix .. 'dead', '-inf', '+inf'),
+    redis.call('ZCOUNT', prefix .. 'refused', '(' .. string.format('%.0f', now - rules.unreachable), '+inf'),
   }
 end
 

@@ -6,6 +6,7 @@ waits (``timedelta`` from now), so that no caller compares its clock with the st
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -81,7 +82,15 @@ class Unknown:
     age: timedelta
 
 
-Decision = Go | Wait | AlreadySent | AlreadyDead | Unknown
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """The chat turned out unreachable and has not been heard from since; Telegram is not asked again. ``why`` is what
+    it said then."""
+
+    why: str
+
+
+Decision = Go | Wait | AlreadySent | AlreadyDead | Unknown | Unreachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +144,13 @@ class Standing(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Record:
     """What the ledger says of a job. ``result`` is Telegram's, of a sent job; ``reason`` is that of a dead one, and
-    ``error`` what Telegram said to it, if it did."""
+    ``error`` what Telegram said to it, if it did; ``due`` is how long a waiting one waits yet, by all that is known."""
 
     standing: Standing
     result: Any = None
     reason: str | None = None
     error: dict[str, Any] | None = None
+    due: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +172,16 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class UnreachableChat:
+    """A chat that Telegram refused for good ``age`` ago, and what it said, as in "Forbidden: bot was blocked by the
+    user"."""
+
+    chat: str
+    why: str
+    age: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """What ``floodgate status`` shows of one bot."""
 
@@ -176,6 +196,7 @@ class Snapshot:
     pauses: tuple[Pause, ...]
     longest_lines: tuple[Line, ...]
     dead: int
+    unreachable: int
 
 
 class Admission(Protocol):
@@ -206,6 +227,26 @@ class Admission(Protocol):
 
     def lookup(self, bot: str, job_id: str) -> Record | None:
         """What the ledger says of a job; None for one that has not been asked for yet or is forgotten."""
+        ...
+
+    def reopen(self, bot: str, job_id: str) -> Record | None:
+        """:meth:`lookup`, after which a dead job is forgotten: if its message comes again it is a new one."""
+        ...
+
+    def mark_unreachable(self, bot: str, chat: str, why: str) -> None:
+        """Telegram refused the chat for good. Until it is heard from, jobs that need it are ``Unreachable``.
+
+        That is forgotten after ``FLOODGATE_UNREACHABLE_SECONDS``, and when a message reaches the chat all the same:
+        an interactive job is let through once a minute, for a person who waits has probably come back.
+        """
+        ...
+
+    def heard_from(self, bot: str, chat: str) -> bool:
+        """An update came from the chat, or an operator says that it is reachable; whether it was held for not so."""
+        ...
+
+    def unreachable(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[UnreachableChat]:
+        """Chats held for unreachable, each once, the latest first: so many, after the first ``offset``."""
         ...
 
     def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:

@@ -1,8 +1,9 @@
 """The rules of admission, on one bot's books in one transaction.
 
-Overview: ``admit`` lets a job join its line, then asks three questions. Is it the job's turn in its chat? Is there
-budget for the chat? Is there budget for the bot? The first that is answered "no" makes the wait, and the wait ends
-when, by all that is known now, the answer turns. So a job parked at the end of a long line is parked once.
+Overview: ``admit`` turns away a job whose chat is unreachable. Any other joins its line, and then three questions are
+asked. Is it the job's turn in its chat? Is there budget for the chat? Is there budget for the bot? The first that is
+answered "no" makes the wait, and the wait ends when, by all that is known now, the answer turns. So a job parked at the
+end of a long line is parked once.
 
 State (``rows``): a job is WAITING in its line, SENDING under a lease, or ended. A line is its waiting jobs by place;
 the units that joined before a job tell how far behind the head it is, without counting. A chat knows the call under
@@ -43,6 +44,7 @@ from broker.admission.contract import (
     Settlement,
     Standing,
     Unknown,
+    Unreachable,
     Wait,
 )
 from broker.admission.endings import dead_reason, dead_record, dead_text, sent_record
@@ -55,6 +57,8 @@ def admit(books: Books, ask: Ask) -> Decision:
     if job is not None and (known := _known(job, books.now)) is not None:
         return known
     chat = _open_chat(books, policy.line_of(ask))
+    if chat is not None and (refused := _refused(books, ask, chat)) is not None:
+        return refused
     job = _join(books, ask, job, chat)
     wait = _chat_wait(books, job, chat) or _bot_wait(books, ask, job)
     return _go(books, ask, job, chat) if wait is None else _park(books, job, chat, wait)
@@ -81,6 +85,8 @@ def settle(books: Books, ask: Ask, settlement: Settlement, grant: int | None) ->
     chat = _open_chat(books, job.chat, reclaim=False)
     match settlement:
         case Sent(result=result):
+            if chat is not None and policy.needs_chat(ask):
+                chat.refused_at = 0
             _end(books, job, chat, State.SENT, json.dumps(result, separators=(",", ":")))
         case Dead():
             _end(books, job, chat, State.DEAD, dead_text(settlement))
@@ -96,7 +102,36 @@ def cancel(books: Books, ask: Ask) -> Record:
     job = books.job(ask.job_id) or _stranger(books, ask)
     if job.state in (State.WAITING, State.ABSENT):
         _end(books, job, _open_chat(books, job.chat, reclaim=False), State.DEAD, CANCELLED)
-    return record(job)
+    return record(job, books.now)
+
+
+def lookup(books: Books, job_id: str) -> Record | None:
+    job = books.job(job_id)
+    return None if job is None else record(job, books.now)
+
+
+def reopen(books: Books, job_id: str) -> Record | None:
+    found = lookup(books, job_id)
+    if found is not None and found.standing is Standing.DEAD:
+        books.drop_job(job_id)
+    return found
+
+
+def mark_unreachable(books: Books, chat_key: str, why: str) -> None:
+    chat = _open_chat(books, chat_key)
+    assert chat is not None
+    chat.refused_at, chat.refused_why = books.now, why[: policy.WHY_LENGTH]
+    books.save_chat(chat)
+
+
+def heard_from(books: Books, chat_key: str) -> bool:
+    chat = books.chat(books.real_chat(chat_key))
+    if chat is None or not chat.refused_at:
+        return False
+    held = _holds(books, chat)
+    chat.refused_at = 0
+    books.save_chat(chat)
+    return held
 
 
 def pause(books: Books, chat_key: str | None, duration: timedelta, why: str) -> None:
@@ -175,7 +210,7 @@ def vouch_idle(books: Books) -> None:
         books.save_bot()
 
 
-def record(job: JobRow) -> Record:
+def record(job: JobRow, now: int) -> Record:
     match job.state:
         case State.SENT:
             return sent_record(job.outcome or "")
@@ -184,7 +219,7 @@ def record(job: JobRow) -> Record:
         case State.SENDING:
             return Record(Standing.SENDING)
         case _:
-            return Record(Standing.WAITING)
+            return Record(Standing.WAITING, due=timedelta(microseconds=max(0, job.due - now)))
 
 
 def micros(duration: timedelta) -> int:
@@ -229,6 +264,19 @@ def _open_chat(books: Books, key: str | None, *, reclaim: bool = True) -> ChatRo
     if reclaim and chat.sending is not None and chat.lease_end <= books.now:
         _reclaim(books, chat, chat.sending)
     return chat
+
+
+def _refused(books: Books, ask: Ask, chat: ChatRow) -> Unreachable | None:
+    """Whether Telegram need not be asked about this chat again."""
+    if not policy.needs_chat(ask) or not _holds(books, chat):
+        return None
+    spared = policy.spares(books.now - chat.refused_at, ask.priority)
+    return Unreachable(chat.refused_why) if spared else None
+
+
+def _holds(books: Books, chat: ChatRow) -> bool:
+    """Whether the chat is held for unreachable."""
+    return chat.refused_at > 0 and books.now - chat.refused_at < books.policy.unreachable_us
 
 
 def _first_log(books: Books, key: str) -> windows.Log:

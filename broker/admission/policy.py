@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from broker.admission.contract import Ask
 from broker.admission.windows import Pace, Window
 from broker.chats import ChatKind, chat_kind
-from broker.job import Job
+from broker.job import Job, Priority
 from broker.methods import CHARGES, Charge
 from broker.settings import ChatLimits, Limits, Settings
 
@@ -60,6 +60,12 @@ PLACE_US: Final = 20 * MILLISECOND
 # partition for half of the time at most.
 SLOW_CALL_US: Final = 2500 * MILLISECOND
 REST_MAX_US: Final = 60 * SECOND
+
+# An unreachable chat is tried again so long after its last refusal, for a job that a person waits for.
+ASK_ANEW_US: Final = 1 * MINUTE
+
+# What Telegram said of an unreachable chat is kept to this length.
+WHY_LENGTH: Final = 200
 
 # After so long without a send, a line, a rest or a pause a chat is forgotten. Longer than any window.
 CHAT_IDLE_US: Final = 10 * MINUTE
@@ -117,12 +123,13 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The rates of every bot and chat, from settings; and for how long the ledger remembers."""
+    """The rates of every bot and chat, from settings; and how long jobs and unreachable chats are remembered."""
 
     default: Rates
     bots: dict[str, Rates]
     chats: dict[tuple[str, str], tuple[Window, ...]]
     ledger_us: int
+    unreachable_us: int
 
     def rates(self, bot: str) -> Rates:
         return self.bots.get(bot, self.default)
@@ -145,6 +152,7 @@ def policy_of(settings: Settings) -> Policy:
             for chat, special in chats.items()
         },
         ledger_us=int(settings.ledger_seconds * SECOND),
+        unreachable_us=int(settings.unreachable_seconds * SECOND),
     )
 
 
@@ -209,6 +217,16 @@ def bot_cost(ask: Ask) -> int:
 def line_of(ask: Ask) -> str | None:
     """The chat whose line a job joins. Reads and answers keep no order."""
     return None if ask.charge is Charge.FREE else ask.chat
+
+
+def needs_chat(ask: Ask) -> bool:
+    """Whether the call is for somebody to see in the chat: whoever blocked the bot cannot."""
+    return chat_cost(ask) > 0
+
+
+def spares(age_us: int, priority: Priority) -> bool:
+    """Whether a job is spared a chat that was refused ``age_us`` ago."""
+    return priority is Priority.BULK or age_us < ASK_ANEW_US
 
 
 def in_flight_poll(age_us: int) -> int:

@@ -50,6 +50,8 @@ from broker.admission.contract import (
     Snapshot,
     Standing,
     Unknown,
+    Unreachable,
+    UnreachableChat,
     Wait,
 )
 from broker.admission.endings import dead_reason, dead_record, dead_text, sent_record
@@ -67,7 +69,8 @@ SHOWN: Final = 10  # longest lines and longest pauses in a snapshot
 _CONSTANTS: Final = (
     "SECOND MINUTE AGING_US INTERACTIVE_TURNS WAITER_GRACE_US LATE_US MISSING_GRACE_US MISSING_POLL_US CLAIM_US "
     "IN_FLIGHT_MIN_US IN_FLIGHT_MAX_US PLACE_US SLOW_CALL_US REST_MAX_US PAUSE_MARGIN_US MOMENT_US EVIDENCE_CHATS "
-    "LONG_WAIT_US LONG_WAIT_CHATS REFUSALS_KEPT SLOWER_PERMILLE SLOWEST_PERMILLE RECOVERY_US_PER_PERMILLE CHAT_IDLE_US"
+    "LONG_WAIT_US LONG_WAIT_CHATS REFUSALS_KEPT SLOWER_PERMILLE SLOWEST_PERMILLE RECOVERY_US_PER_PERMILLE CHAT_IDLE_US "
+    "ASK_ANEW_US"
 )
 
 
@@ -94,11 +97,26 @@ class RedisAdmission:
         self._call("settle", ask.bot, _asked(ask) | {"grant": grant} | _settled(settlement))
 
     def cancel(self, ask: Ask) -> Record:
-        return _record(*self._call("cancel", ask.bot, _asked(ask) | {"outcome": CANCELLED}))
+        record = _record(*self._call("cancel", ask.bot, _asked(ask) | {"outcome": CANCELLED}))
+        assert record is not None
+        return record
 
     def lookup(self, bot: str, job_id: str) -> Record | None:
-        state, *outcome = self._call("lookup", bot, {"job": job_id})
-        return None if state == "none" else _record(state, *outcome)
+        return _record(*self._call("lookup", bot, {"job": job_id}))
+
+    def reopen(self, bot: str, job_id: str) -> Record | None:
+        return _record(*self._call("reopen", bot, {"job": job_id}))
+
+    def mark_unreachable(self, bot: str, chat: str, why: str) -> None:
+        self._call("mark_unreachable", bot, {"chat": chat, "why": why[: numbers.WHY_LENGTH]})
+
+    def heard_from(self, bot: str, chat: str) -> bool:
+        (held,) = self._call("heard_from", bot, {"chat": chat})
+        return bool(held)
+
+    def unreachable(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[UnreachableChat]:
+        found = self._call("unreachable", bot, {"first": offset, "last": offset + limit - 1})
+        return tuple(UnreachableChat(chat, why, timedelta(microseconds=age)) for chat, why, age in found)
 
     def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:
         self._call("pause", bot, {"chat": chat, "duration": _micros(duration), "why": why})
@@ -116,7 +134,10 @@ class RedisAdmission:
         self._call("vouch_idle", bot, {})
 
     def snapshot(self, bot: str) -> Snapshot:
-        second, permille, minute, sending, waiting, pauses, lines, dead = self._call("snapshot", bot, {"shown": SHOWN})
+        second, permille, minute, sending, waiting, pauses, lines, *counts = self._call(
+            "snapshot", bot, {"shown": SHOWN}
+        )
+        dead, refused = counts
         return Snapshot(
             bot=bot,
             sent_last_second=second,
@@ -127,6 +148,7 @@ class RedisAdmission:
             pauses=tuple(Pause(chat, timedelta(microseconds=left), why) for chat, left, why in pauses),
             longest_lines=_lines(lines),
             dead=dead,
+            unreachable=refused,
         )
 
     def close(self) -> None:
@@ -198,6 +220,7 @@ def _rules(policy: Policy, bot: str) -> dict[str, Any]:
         "group": rates.windows("-1"),
         "own": {chat: windows for (name, chat), windows in policy.chats.items() if name == bot},
         "ledger": policy.ledger_us,
+        "unreachable": policy.unreachable_us,
         "constants": {name: getattr(numbers, name) for name in _CONSTANTS.split()},
     }
     for name, pace in (("free", rates.free), ("paid", rates.paid)):
@@ -247,19 +270,25 @@ def _decision(reply: Sequence[Any]) -> Decision:
             return AlreadySent(json.loads(outcome))
         case ["dead", outcome]:
             return AlreadyDead(dead_reason(outcome))
+        case ["unreachable", why]:
+            return Unreachable(why)
         case ["unknown", age]:
             return Unknown(timedelta(microseconds=age))
     raise AssertionError(f"admission.lua answered {reply!r}")
 
 
-def _record(state: str, outcome: str | None = None) -> Record:
+def _record(state: str, outcome: str | None = None, due: int = 0) -> Record | None:
     match state:
+        case "none":
+            return None
         case "sent":
             return sent_record(outcome or "")
         case "dead":
             return dead_record(outcome or "")
+        case "sending":
+            return Record(Standing.SENDING)
         case _:
-            return Record(Standing.SENDING if state == "sending" else Standing.WAITING)
+            return Record(Standing.WAITING, due=timedelta(microseconds=due))
 
 
 def _lines(found: Sequence[str]) -> tuple[Line, ...]:

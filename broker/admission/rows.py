@@ -77,6 +77,8 @@ class ChatRow:
     paused_until: int = 0
     pause_why: str = ""
     overtaken: int = 0  # interactive sends since the bulk line had a turn
+    refused_at: int = 0  # when Telegram last said that the chat is unreachable
+    refused_why: str = ""
 
     def line(self, priority: Priority) -> LineRow:
         return self.interactive if priority is Priority.INTERACTIVE else self.bulk
@@ -116,6 +118,8 @@ class Books(Protocol):
     def job(self, job_id: str) -> JobRow | None: ...
 
     def save_job(self, job: JobRow) -> None: ...
+
+    def drop_job(self, job_id: str) -> None: ...
 
     def chat(self, chat: str) -> ChatRow | None: ...
 

@@ -21,7 +21,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -29,10 +29,10 @@ from typing import Final, TypeVar
 
 from broker.admission import decisions
 from broker.admission.clock import Clock, MachineClock
-from broker.admission.contract import Ask, Decision, Record, Scope, Settlement, Snapshot
+from broker.admission.contract import Ask, Decision, Record, Scope, Settlement, Snapshot, UnreachableChat
 from broker.admission.policy import Policy
 from broker.admission.sqlite_books import SCHEMA, SCHEMA_VERSION, SqliteBooks
-from broker.admission.sqlite_status import snapshot
+from broker.admission.sqlite_status import snapshot, unreachable
 from broker.admission.sqlite_sweep import Sweep
 from broker.errors import StateSchemaError, StateUnavailableError
 
@@ -83,8 +83,19 @@ class SqliteAdmission:
         return self._transact(ask.bot, lambda books: decisions.cancel(books, ask))
 
     def lookup(self, bot: str, job_id: str) -> Record | None:
-        job = self._transact(bot, lambda books: books.job(job_id))
-        return None if job is None else decisions.record(job)
+        return self._transact(bot, lambda books: decisions.lookup(books, job_id))
+
+    def reopen(self, bot: str, job_id: str) -> Record | None:
+        return self._transact(bot, lambda books: decisions.reopen(books, job_id))
+
+    def mark_unreachable(self, bot: str, chat: str, why: str) -> None:
+        self._transact(bot, lambda books: decisions.mark_unreachable(books, chat, why))
+
+    def heard_from(self, bot: str, chat: str) -> bool:
+        return self._transact(bot, lambda books: decisions.heard_from(books, chat))
+
+    def unreachable(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[UnreachableChat]:
+        return self._transact(bot, lambda books: unreachable(books, limit, offset))
 
     def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:
         self._transact(bot, lambda books: decisions.pause(books, chat, duration, why))

@@ -19,7 +19,7 @@ from broker.admission.rows import BotRow, ChatRow, JobRow, LineRow, State
 from broker.admission.windows import Budget, Log, cautious_budget
 from broker.job import Priority
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 SCHEMA: Final = """
 CREATE TABLE bots (
     bot TEXT PRIMARY KEY, boot TEXT, offset_us INTEGER, born INTEGER, granted INTEGER,
@@ -31,9 +31,10 @@ CREATE TABLE chats (
     bot TEXT, chat TEXT, log BLOB,
     i_length INTEGER, i_units INTEGER, i_missing INTEGER, b_length INTEGER, b_units INTEGER, b_missing INTEGER,
     last_place INTEGER, sending TEXT, sending_since INTEGER, lease_end INTEGER, rest_until INTEGER,
-    paused_until INTEGER, pause_why TEXT, overtaken INTEGER,
+    paused_until INTEGER, pause_why TEXT, overtaken INTEGER, refused_at INTEGER, refused_why TEXT,
     PRIMARY KEY (bot, chat)
 ) WITHOUT ROWID;
+CREATE INDEX refused ON chats (bot, refused_at) WHERE refused_at > 0;
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY, bot TEXT, job_id TEXT, chat TEXT, priority INTEGER, state INTEGER, place INTEGER,
     units_before INTEGER, units INTEGER, due INTEGER, since INTEGER, lease_end INTEGER, bot_units INTEGER, paid INTEGER,
@@ -61,7 +62,7 @@ _JOB: Final = (
 _SELECT_BOT: Final = "SELECT * FROM bots WHERE bot = ?"
 _SAVE_BOT: Final = f"INSERT OR REPLACE INTO bots VALUES ({', '.join('?' * 18)})"
 _SELECT_CHAT: Final = "SELECT * FROM chats WHERE bot = ? AND chat = ?"
-_SAVE_CHAT: Final = f"INSERT OR REPLACE INTO chats VALUES ({', '.join('?' * 17)})"
+_SAVE_CHAT: Final = f"INSERT OR REPLACE INTO chats VALUES ({', '.join('?' * 19)})"
 _SELECT_JOB: Final = f"SELECT {_JOB} FROM jobs WHERE bot = ? AND job_id = ?"
 _INSERT_JOB: Final = f"INSERT INTO jobs (bot, {_JOB}) VALUES ({', '.join('?' * 15)})"
 _UPDATE_JOB: Final = (
@@ -161,6 +162,9 @@ class SqliteBooks:
             self.connection.execute(_INSERT_JOB, (self.name, job.job_id, *fields))
             job.stored = True
 
+    def drop_job(self, job_id: str) -> None:
+        self.connection.execute("DELETE FROM jobs WHERE bot = ? AND job_id = ?", (self.name, job_id))
+
     def chat(self, chat: str) -> ChatRow | None:
         found = self.connection.execute(_SELECT_CHAT, (self.name, chat)).fetchone()
         return None if found is None else _chat_row(found)
@@ -186,6 +190,8 @@ class SqliteBooks:
                 chat.paused_until,
                 chat.pause_why,
                 chat.overtaken,
+                chat.refused_at,
+                chat.refused_why,
             ),
         )
 

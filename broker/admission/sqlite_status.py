@@ -1,4 +1,4 @@
-"""What ``floodgate status`` asks of the SQLite store. Reads all waiting jobs; not for the hot path."""
+"""What operators ask of the SQLite store. ``snapshot`` reads all waiting jobs; not for the hot path."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sqlite3
 from datetime import timedelta
 from typing import Final
 
-from broker.admission.contract import Line, Pause, Snapshot
+from broker.admission.contract import Line, Pause, Snapshot, UnreachableChat
 from broker.admission.policy import MINUTE, SECOND, learned_permille, per_second
 from broker.admission.rows import BotRow
 from broker.admission.sqlite_books import PRIORITIES, SqliteBooks
@@ -29,7 +29,23 @@ def snapshot(books: SqliteBooks) -> Snapshot:
         pauses=_pauses(books),
         longest_lines=_longest_lines(db, bot),
         dead=_count(db, "SELECT count(*) FROM jobs WHERE bot = ? AND state = 6", bot),
+        unreachable=_count(
+            db, "SELECT count(*) FROM chats WHERE bot = ? AND refused_at > ?", bot, _refused_since(books)
+        ),
     )
+
+
+def unreachable(books: SqliteBooks, limit: int, offset: int) -> tuple[UnreachableChat, ...]:
+    found = books.connection.execute(
+        "SELECT chat, refused_why, refused_at FROM chats WHERE bot = ? AND refused_at > ? "
+        "ORDER BY refused_at DESC, chat LIMIT ? OFFSET ?",
+        (books.name, _refused_since(books), limit, offset),
+    )
+    return tuple(UnreachableChat(chat, why, timedelta(microseconds=books.now - at)) for chat, why, at in found)
+
+
+def _refused_since(books: SqliteBooks) -> int:
+    return max(0, books.now - books.policy.unreachable_us)
 
 
 def working_rate(books: SqliteBooks) -> float:

@@ -31,7 +31,7 @@ _SHORTER: Final = (
 )
 _IDLE_CHATS: Final = """
 DELETE FROM chats WHERE bot = ? AND chat IN (SELECT chat FROM chats WHERE bot = ? AND chat > ? ORDER BY chat LIMIT ?)
-AND i_length + b_length = 0 AND sending IS NULL AND MAX(last_place, paused_until, rest_until) < ?
+AND i_length + b_length = 0 AND sending IS NULL AND MAX(last_place, paused_until, rest_until) < ? AND refused_at < ?
 """
 
 
@@ -40,6 +40,7 @@ class Sweep:
 
     def __init__(self, policy: Policy) -> None:
         self._ledger_us = policy.ledger_us
+        self._unreachable_us = policy.unreachable_us
         self._job = 0
         self._chats: dict[str, str] = {}
 
@@ -68,5 +69,6 @@ class Sweep:
             "SELECT chat FROM chats WHERE bot = ? AND chat > ? ORDER BY chat LIMIT 1 OFFSET ?",
             (bot, after, ROWS_PER_RUN - 1),
         ).fetchone() or ("",)
-        db.execute(_IDLE_CHATS, (bot, bot, after, ROWS_PER_RUN, now - CHAT_IDLE_US))
+        bounds = (now - CHAT_IDLE_US, now - self._unreachable_us)
+        db.execute(_IDLE_CHATS, (bot, bot, after, ROWS_PER_RUN, *bounds))
         self._chats[bot] = last

@@ -1,0 +1,225 @@
+"""What every store must do for operators: chats that are spared, jobs that are reopened, and when a job is due."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from broker.admission import policy
+from broker.admission.contract import (
+    Admission,
+    AlreadyDead,
+    Dead,
+    Go,
+    Record,
+    Retrying,
+    Sent,
+    Standing,
+    Unreachable,
+    UnreachableChat,
+    Wait,
+)
+from broker.admission.policy import policy_of
+from broker.job import Priority
+from broker.settings import Settings
+from tests.admission_bench import HandClock, ask_of, settings_of
+from tests.contract.conftest import Opener
+
+BLOCKED = "Forbidden: bot was blocked by the user"
+DAY = timedelta(days=1)
+
+
+# Chats that are unreachable.
+
+
+def test_jobs_for_an_unreachable_chat_are_turned_away_and_cost_no_budget(admission: Admission) -> None:
+    admission.mark_unreachable("default", "5", BLOCKED)
+    for _ in range(50):
+        assert admission.admit(ask_of(5)) == Unreachable(BLOCKED)
+    assert not any(admission.snapshot("default").waiting.values())
+    assert [type(admission.admit(ask_of(chat))) for chat in range(6, 11)] == [Go] * 5
+
+
+def test_a_job_that_was_turned_away_can_be_buried(admission: Admission) -> None:
+    admission.mark_unreachable("default", "5", BLOCKED)
+    ask = ask_of(5)
+    admission.admit(ask)
+    admission.settle(ask, Dead("chat-unreachable"))
+    assert admission.admit(ask) == AlreadyDead("chat-unreachable")
+
+
+def test_a_job_in_line_is_turned_away_too_and_leaves_it(admission: Admission) -> None:
+    head, behind = ask_of(5), ask_of(5)
+    go = admission.admit(head)
+    assert isinstance(go, Go)
+    assert isinstance(admission.admit(behind), Wait)
+    admission.mark_unreachable("default", "5", BLOCKED)
+    admission.settle(head, Dead("chat-unreachable"), go.grant)
+    assert admission.admit(behind) == Unreachable(BLOCKED)
+    admission.settle(behind, Dead("chat-unreachable"))
+    assert admission.snapshot("default").longest_lines == ()
+
+
+def test_only_what_somebody_would_see_in_the_chat_is_turned_away(admission: Admission) -> None:
+    admission.mark_unreachable("default", "5", BLOCKED)
+    assert isinstance(admission.admit(ask_of(5, method="editMessageText")), Unreachable)
+    for method in ("getChat", "deleteMessage", "banChatMember"):
+        ask = ask_of(5, method=method)
+        go = admission.admit(ask)
+        assert isinstance(go, Go), method
+        admission.settle(ask, Sent(True), go.grant)
+    assert isinstance(admission.admit(ask_of(5)), Unreachable), "those say nothing of who reads the chat"
+
+
+def test_a_chat_that_is_heard_from_is_sent_to_again(admission: Admission) -> None:
+    admission.mark_unreachable("default", "5", BLOCKED)
+    assert admission.heard_from("default", "5")
+    assert not admission.heard_from("default", "5")
+    assert not admission.heard_from("default", "6")
+    assert isinstance(admission.admit(ask_of(5)), Go)
+    assert not admission.unreachable("default")
+
+
+def test_a_person_who_waits_is_tried_again_after_a_minute_and_what_arrives_ends_it(
+    admission: Admission, clock: HandClock
+) -> None:
+    admission.mark_unreachable("default", "5", BLOCKED)
+    clock.advance(59)
+    assert isinstance(admission.admit(ask_of(5, "interactive")), Unreachable)
+    clock.advance(1)
+    assert isinstance(admission.admit(ask_of(5)), Unreachable)
+    reply = ask_of(5, "interactive")
+    go = admission.admit(reply)
+    assert isinstance(go, Go)
+    admission.settle(reply, Sent({"message_id": 1}), go.grant)
+    assert not admission.unreachable("default")
+    assert isinstance(admission.admit(ask_of(5)), Wait), "there is a rate again, and no refusal"
+
+
+def test_a_second_refusal_starts_the_minute_anew(admission: Admission, clock: HandClock) -> None:
+    admission.mark_unreachable("default", "5", BLOCKED)
+    clock.advance(61)
+    reply = ask_of(5, "interactive")
+    go = admission.admit(reply)
+    assert isinstance(go, Go)
+    admission.mark_unreachable("default", "5", BLOCKED)
+    admission.settle(reply, Dead("chat-unreachable"), go.grant)
+    assert isinstance(admission.admit(ask_of(5, "interactive")), Unreachable)
+
+
+def test_a_call_that_has_to_be_made_again_says_nothing_of_the_chat(admission: Admission, clock: HandClock) -> None:
+    admission.mark_unreachable("default", "5", BLOCKED)
+    clock.advance(61)
+    reply = ask_of(5, "interactive")
+    go = admission.admit(reply)
+    assert isinstance(go, Go)
+    admission.settle(reply, Retrying(timedelta(0)), go.grant)
+    assert isinstance(admission.admit(ask_of(5)), Unreachable)
+
+
+def test_a_refusal_is_forgotten_after_its_time(admission: Admission, clock: HandClock) -> None:
+    admission.mark_unreachable("default", "5", BLOCKED)
+    clock.advance(DAY - timedelta(seconds=1))
+    assert isinstance(admission.admit(ask_of(5)), Unreachable)
+    clock.advance(1)
+    assert not admission.unreachable("default")
+    assert admission.snapshot("default").unreachable == 0
+    assert isinstance(admission.admit(ask_of(5)), Go)
+
+
+def test_with_a_time_of_zero_telegram_is_asked_each_time(opener: Opener) -> None:
+    store = opener(policy_of(Settings(_env_file=None, unreachable_seconds=0)))
+    store.vouch_idle("default")
+    store.mark_unreachable("default", "5", BLOCKED)
+    assert isinstance(store.admit(ask_of(5)), Go)
+
+
+def test_each_unreachable_chat_is_listed_once_the_latest_first(admission: Admission, clock: HandClock) -> None:
+    for chat in ("5", "6", "-7", "5"):
+        admission.mark_unreachable("default", chat, f"no {chat}")
+        clock.advance(10)
+    listed = [
+        UnreachableChat("5", "no 5", timedelta(seconds=10)),
+        UnreachableChat("-7", "no -7", timedelta(seconds=20)),
+        UnreachableChat("6", "no 6", timedelta(seconds=30)),
+    ]
+    assert list(admission.unreachable("default")) == listed
+    assert list(admission.unreachable("default", limit=1, offset=1)) == listed[1:2]
+    assert not admission.unreachable("other")
+    assert admission.snapshot("default").unreachable == 3
+
+
+def test_a_chat_is_known_by_the_id_it_has_now(admission: Admission) -> None:
+    admission.migrate("default", "@news", "-1001234567890")
+    admission.mark_unreachable("default", "@news", BLOCKED)
+    assert isinstance(admission.admit(ask_of(-1001234567890)), Unreachable)
+    assert admission.heard_from("default", "@news")
+
+
+def test_many_chats_can_be_listed_while_the_ledger_forgets(opener: Opener, clock: HandClock) -> None:
+    store = opener(policy_of(settings_of()))
+    for chat in range(1, 301):
+        store.mark_unreachable("default", str(chat), BLOCKED)
+    clock.advance(policy.CHAT_IDLE_US / policy.SECOND + 1)
+    for chat in range(1001, 1301):  # enough settlements for every row to be looked at
+        store.settle(ask_of(chat), Sent(True))
+    assert len(store.unreachable("default")) == 300
+
+
+# Jobs that an operator wants sent after all.
+
+
+def test_a_dead_job_that_was_reopened_is_a_new_one(admission: Admission) -> None:
+    ask, later = ask_of(5), ask_of(5)
+    admission.settle(ask, Dead("content"))
+    assert admission.reopen("default", ask.job_id) == Record(Standing.DEAD, reason="content")
+    assert admission.lookup("default", ask.job_id) is None
+    assert admission.snapshot("default").dead == 0
+    assert isinstance(admission.admit(ask), Go)
+    assert isinstance(admission.admit(later), Wait)
+
+
+def test_what_is_not_dead_is_not_reopened(admission: Admission) -> None:
+    sent, waiting = ask_of(5), ask_of(5)
+    go = admission.admit(sent)
+    assert isinstance(go, Go)
+    assert admission.reopen("default", sent.job_id) == Record(Standing.SENDING)
+    admission.settle(sent, Sent("yes"), go.grant)
+    admission.admit(waiting)
+    found = admission.reopen("default", waiting.job_id)
+    assert found is not None and found.standing is Standing.WAITING
+    assert admission.reopen("default", sent.job_id) == Record(Standing.SENT, result="yes")
+    assert admission.lookup("default", sent.job_id) == Record(Standing.SENT, result="yes")
+    assert admission.reopen("default", "nobody") is None
+    assert admission.snapshot("default").waiting[Priority.BULK] == 1
+
+
+def test_a_reopened_job_that_dies_again_is_dead_again(admission: Admission) -> None:
+    ask = ask_of(5)
+    for reason in ("content", "rights"):
+        admission.settle(ask, Dead(reason))
+        found = admission.reopen("default", ask.job_id)
+        assert found == Record(Standing.DEAD, reason=reason)
+        assert isinstance(admission.admit(ask), Go | Wait)
+
+
+# When a waiting job is due.
+
+
+def test_a_waiting_job_is_told_when_it_is_due(admission: Admission, clock: HandClock) -> None:
+    admission.pause("default", "5", timedelta(seconds=60), "test")
+    ask = ask_of(5)
+    wait = admission.admit(ask)
+    assert isinstance(wait, Wait)
+    clock.advance(20)
+    assert admission.lookup("default", ask.job_id) == Record(Standing.WAITING, due=wait.delay - timedelta(seconds=20))
+    clock.advance(100)
+    assert admission.lookup("default", ask.job_id) == Record(Standing.WAITING, due=timedelta(0))
+
+
+def test_a_job_far_back_in_a_line_is_due_when_its_turn_comes(admission: Admission) -> None:
+    asks = [ask_of(-1001234567890) for _ in range(41)]
+    for ask in asks:
+        admission.admit(ask)
+    last = admission.lookup("default", asks[-1].job_id)
+    assert last is not None and last.due is not None
+    assert timedelta(seconds=115) < last.due < timedelta(seconds=130)
