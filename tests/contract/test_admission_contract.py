@@ -32,6 +32,7 @@ from tests.contract.conftest import Opener
 
 GROUP = -1001234567890
 LEASE_SECONDS = 35
+GRACE_SECONDS = policy.MISSING_GRACE_US / policy.SECOND
 RESULT = {"message_id": 7, "chat": {"id": 5}, "text": "ünïcode"}
 
 
@@ -324,9 +325,9 @@ def test_a_head_that_is_missing_is_stepped_over_after_a_grace_and_keeps_its_plac
         admission.admit(ask)
     clock.advance(600)  # an outage in which nobody asked is nobody's fault
     assert isinstance(admission.admit(second), Wait)
-    clock.advance(190)
+    clock.advance(GRACE_SECONDS - 5)
     assert isinstance(admission.admit(second), Wait)
-    clock.advance(10)
+    clock.advance(5)
     sent(admission, second)
     clock.advance(2)
     sent(admission, lost)
@@ -341,7 +342,7 @@ def test_a_head_that_comes_back_in_time_goes_first(admission: Admission, clock: 
         admission.admit(ask)
     clock.advance(600)
     admission.admit(second)
-    clock.advance(199)
+    clock.advance(GRACE_SECONDS - 1)
     sent(admission, first)
     clock.advance(2)
     sent(admission, second)
@@ -464,7 +465,7 @@ def test_an_unknown_job_that_nobody_asks_for_is_stepped_over_in_the_end(admissio
     admission.admit(ask)
     clock.advance(LEASE_SECONDS + 5)
     assert isinstance(admission.admit(later), Wait)
-    clock.advance(200)
+    clock.advance(GRACE_SECONDS)
     sent(admission, later)
     clock.advance(5)
     assert isinstance(admission.admit(ask), Unknown)

@@ -53,6 +53,7 @@ LIMITS = {"bot_per_second": 4, "paid_per_second": 200, "chat_per_second": 1, "gr
 CHATS = (1, 2, -3, -4, "@name")
 BOT_WINDOW = timedelta(seconds=1, microseconds=policy.BOT_MARGIN_US)
 LEASE_SECONDS = 35
+GRACE_MILLISECONDS = policy.MISSING_GRACE_US // 1000 + 1
 
 
 @dataclass
@@ -216,7 +217,7 @@ class AdmissionMachine(RuleBasedStateMachine):
             if played.go is not None and played.go.chat == old:
                 played.go, played.was_apart = Go(new, played.go.grant), occupied
 
-    @rule(milliseconds=st.sampled_from((1, 20, 250, 1100, 5000, 16_000, 61_000)))
+    @rule(milliseconds=st.sampled_from((1, 20, 250, 1100, 5000, 61_000, GRACE_MILLISECONDS)))
     def time_passes(self, milliseconds: int) -> None:
         self.clock.advance(milliseconds / 1000)
 
