@@ -114,10 +114,10 @@ def _by_code(refusal: Refusal, call: Call) -> Outcome:
     if status in (401, 404) and (status == 401 or not refusal.from_bot_api):
         return BotFailed(refusal.description)
     if status == 413:
-        return Failed(FailureReason.CONTENT, refusal.description)
+        return Failed(FailureReason.CONTENT, refusal.description, status)
     if status < 400 or status == 409 or not refusal.from_bot_api:
         return Retry(refusal.description, surely_not_sent=True)
-    return Failed(_REASON_BY_CODE.get(status, FailureReason.REFUSED), refusal.description)
+    return Failed(_REASON_BY_CODE.get(status, FailureReason.REFUSED), refusal.description, status)
 
 
 _REASON_BY_CODE: Final = {
@@ -139,7 +139,7 @@ def _wait_asked_for(refusal: Refusal) -> timedelta | None:
 
 
 def _fail(reason: FailureReason) -> _Make:
-    return lambda refusal, _: Failed(reason, refusal.description)
+    return lambda refusal, _: Failed(reason, refusal.description, refusal.status)
 
 
 def _done(refusal: Refusal, _: Call) -> Outcome:
@@ -157,7 +157,7 @@ def _fetch_again(refusal: Refusal, _: Call) -> Outcome:
 def _gone(refusal: Refusal, call: Call) -> Outcome:
     if call.repeated:
         return Done(refusal.description)
-    return Failed(FailureReason.CONTENT, refusal.description)
+    return Failed(FailureReason.CONTENT, refusal.description, refusal.status)
 
 
 _TABLE: Final = (

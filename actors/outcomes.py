@@ -90,6 +90,8 @@ class Failed:
 
     reason: FailureReason
     description: str
+    code: int | None = None
+    """Telegram's error code; None when it is we who give up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,6 @@ from actors.outcomes import (
     BotFailed,
     Done,
     Failed,
-    FailureReason,
     Migrated,
     Outcome,
     Paused,
@@ -76,8 +75,8 @@ class Settler:
                 logger.info("job %s: nothing to do: %s", job.id, description)
                 self._record(message, ask, contract.Sent(True))
                 message.done()
-            case Failed(reason, description):
-                self._bury(message, job, ask, reason, description)
+            case Failed():
+                self._bury(message, job, ask, outcome)
             case Retry() | Unknown():
                 self._try_again(message, job, ask, outcome)
             case Paused(retry_after, description):
@@ -97,7 +96,7 @@ class Settler:
             self._pause(ask, outcome.retry_after, outcome.reason)
         step = next_step(job, outcome, self._broker.settings, unix_ms())
         if isinstance(step, Failed):
-            self._bury(message, job, ask, step.reason, step.description)
+            self._bury(message, job, ask, step)
             return
         logger.info("job %s: %s; again in %.1f s", job.id, outcome.reason, step.delay.total_seconds())
         self._later(message, counted(job, outcome), ask, step.delay, step.charged)
@@ -109,12 +108,14 @@ class Settler:
         self._broker.connections.publisher.publish(delayed(home, delay))
         message.done()
 
-    def _bury(self, message: DeliveredMessage, job: Job, ask: Ask, reason: FailureReason, description: str) -> None:
+    def _bury(self, message: DeliveredMessage, job: Job, ask: Ask, failure: Failed) -> None:
+        reason, description = failure.reason, failure.description
         logger.warning("job %s is given up: %s: %s", job.id, reason, description)
         counted = job.model_copy(update={"attempts": job.attempts + 1})
         letter = dead_letters.dead_job(counted, message.delivery.body, message.queue_name, reason, description)
         self._broker.connections.publisher.publish(letter)
-        self._record(message, ask, contract.Dead(reason))
+        error = {"error_code": failure.code, "description": description} if failure.code is not None else None
+        self._record(message, ask, contract.Dead(reason, error))
         message.done()
 
     def _pause(self, ask: Ask, retry_after: timedelta, description: str) -> None:

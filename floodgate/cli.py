@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from broker.errors import FloodgateError, JobError, RabbitMQError, SettingsError, StateError
-from floodgate.commands import dead_letters, demo, fake, send, status, topology, worker
+from floodgate.commands import dead_letters, demo, fake, gateway, send, status, topology, worker
 
 EXIT_NO: Final = 1
 EXIT_USAGE: Final = 2
@@ -31,6 +31,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("worker")(worker.worker)
 app.command("send")(send.send)
+app.command("gateway")(gateway.gateway)
 app.command("fake-telegram")(fake.fake_telegram)
 app.command("status")(status.status)
 app.add_typer(topology.app, name="topology")

@@ -61,8 +61,16 @@ class Composer:
         """
         method = canonical_method(method)
         params = checked(method, {name: value for name, value in given.items() if name not in OPTIONS})
+        return self.unchecked(method, params, given)
+
+    def unchecked(self, method: str, params: Mapping[str, Any], options: Mapping[str, Any], **fields: Any) -> Job:
+        """A job whose parameters Telegram shall judge, for callers that want its own words for what is wrong.
+
+        Raises:
+            JobError: the method, the bot, the chat id or an option is wrong.
+        """
         now_ms = unix_ms()
-        return new_job(method, params, now_ms=now_ms, **self._options(given, now_ms))
+        return new_job(method, dict(params), now_ms=now_ms, **self._options(options, now_ms), **fields)
 
     def publication(self, job: Job) -> Publication:
         """Where the job goes now: its chat's partition or, ahead of its time, the delay ladder.

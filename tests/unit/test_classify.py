@@ -63,7 +63,7 @@ PERMANENT = [
 def test_a_permanent_refusal_fails_with_its_reason_and_telegrams_words(
     status: int, description: str, reason: FailureReason
 ) -> None:
-    assert classify(Refusal(status, description), SEND) == Failed(reason, description)
+    assert classify(Refusal(status, description), SEND) == Failed(reason, description, status)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,35 @@
+"""``floodgate gateway``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from broker.errors import SettingsError
+
+
+def gateway(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Defaults to the setting's.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one and prints it.")] = None,
+) -> None:
+    """Serve the Bot API over HTTP, flood-safe: point your Telegram library's base URL here. Until SIGTERM.
+
+    Example: floodgate gateway --port 8080
+    """
+    from broker.logs import configure_logging
+    from broker.settings import load_settings
+
+    try:
+        from producer.gateway.server import run_gateway
+    except ImportError as error:
+        raise SettingsError(
+            f"The gateway needs {error.name}, which is not installed: install telegram-floodgate[gateway]."
+        ) from None
+
+    settings = load_settings()
+    settings.require_bots()
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    settings = settings.model_copy(update={"gateway": settings.gateway.model_copy(update=given)})
+    configure_logging(settings)
+    run_gateway(settings, ready=lambda url: print(f"The gateway is ready at {url}", flush=True))

@@ -1,0 +1,225 @@
+"""The gateway's routes.
+
+/bot<token>/<method>          the Bot API
+/file/bot<token>/<path>       downloads
+/floodgate/v1/jobs…           the job API (:mod:`producer.gateway.jobs`), described at /docs
+/health /ready                is it alive, can it accept
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from broker.admission.stores import open_endings, open_store
+from broker.connections import Connections
+from broker.errors import FloodgateError, RabbitMQError, StateError
+from broker.settings import Settings
+from producer.async_client import AsyncClient
+from producer.core import Composer
+from producer.gateway import jobs
+from producer.gateway.answers import UNAUTHORIZED, RefusalError, refused
+from producer.gateway.backlog import Backlog
+from producer.gateway.callers import Callers, public_path
+from producer.gateway.files import Uploads
+from producer.gateway.passing import Passing
+from producer.gateway.sending import Parts, Sending
+from producer.gateway.treatment import Treatment, treatment_of
+from producer.gateway.waiting import Waiting
+
+logger = logging.getLogger("floodgate.gateway")
+access = logging.getLogger("floodgate.access")
+
+READY_SECONDS: Final = 5.0
+NOT_FOUND: Final = (404, "Not Found")
+
+
+@dataclass(slots=True)
+class Running:
+    """What a running gateway is made of. Set for as long as the app's lifespan lasts."""
+
+    parts: Parts
+    sending: Sending
+    passing: Passing
+    connections: Connections
+    draining: bool = False
+
+
+class Gateway:
+    """One gateway, as an ASGI application (``app``). Opens nothing before its lifespan begins.
+
+    Raises:
+        SettingsError: no bot is configured, or the state URL is of no use.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        settings.require_bots()
+        self.settings = settings
+        self.callers = Callers(settings)
+        self._running: Running | None = None
+        self.api = FastAPI(
+            title="Floodgate",
+            summary="Send Telegram messages as fast as Telegram allows, never faster.",
+            version="1",
+            lifespan=self._lifespan,
+            redoc_url=None,
+        )
+        self.api.add_route("/bot{token}/{method}", self._bot_api, methods=["GET", "POST"], include_in_schema=False)
+        self.api.add_route("/file/bot{token}/{path:path}", self._file, methods=["GET"], include_in_schema=False)
+        self.api.add_route("/health", self._health, methods=["GET"], include_in_schema=False)
+        self.api.add_route("/ready", self._ready, methods=["GET"], include_in_schema=False)
+        self.api.state.gateway = self
+        self.api.include_router(jobs.router)
+        self.api.add_exception_handler(RefusalError, _refusal)
+        self.api.add_exception_handler(ClientDisconnect, _gone)
+        self.api.add_exception_handler(FloodgateError, _trouble)
+        self.api.add_exception_handler(RequestValidationError, _invalid)
+        self.api.add_exception_handler(404, _not_found)
+        self.api.add_exception_handler(405, _not_found)
+        self.api.add_exception_handler(Exception, _fault)
+        self.app: ASGIApp = AccessLog(self.api)
+
+    @property
+    def running(self) -> Running:
+        assert self._running is not None, "requests come within the lifespan only"
+        return self._running
+
+    def begin_drain(self) -> None:
+        """Say at /ready that no more should come."""
+        if self._running is not None:
+            self._running.draining = True
+
+    def end_drain(self) -> None:
+        """Answer all who still wait that their jobs are safe."""
+        if self._running is not None:
+            self._running.sending.drain()
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
+        settings = self.settings
+        bots = list(settings.tokens)
+        store = open_store(settings)
+        connections = Connections(settings, "gateway")
+        waiting = Waiting(open_endings(settings, bots), store, bots[0], settings.gateway.max_waiting)
+        client = AsyncClient(settings, bot=bots[0], connections=connections)
+        parts = Parts(
+            settings,
+            Composer(settings, bots[0]),
+            client,
+            store,
+            waiting,
+            Backlog(settings, connections, store),
+            Uploads(settings),
+        )
+        self._running = Running(parts, Sending(parts), Passing(settings), connections)
+        waiting.start()
+        try:
+            yield
+        finally:
+            self._running.sending.drain()
+            await self._running.passing.close()
+            await client.close()
+            await asyncio.to_thread(waiting.stop)
+            await asyncio.to_thread(connections.stop)
+            store.close()
+            self._running = None
+
+    async def _bot_api(self, request: Request) -> Response:
+        bot = self.callers.bot(request.path_params["token"], request.headers.get("x-floodgate-bot"))
+        row = treatment_of(request.path_params["method"])
+        if row is None:
+            raise RefusalError(*NOT_FOUND)
+        match row.treatment:
+            case Treatment.QUEUED:
+                return await self.running.sending.call(request, bot, row.method)
+            case Treatment.PASSED:
+                return await self.running.passing.call(request, bot, row.method)
+            case Treatment.REFUSED:
+                raise RefusalError(403, f"Forbidden: {row.method} is not for a gateway: {row.why}")
+
+    async def _file(self, request: Request) -> Response:
+        bot = self.callers.bot(request.path_params["token"], request.headers.get("x-floodgate-bot"))
+        return await self.running.passing.file(request, bot, request.path_params["path"])
+
+    async def _health(self, _request: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def _ready(self, _request: Request) -> Response:
+        """Whether a job would be accepted now, and its result be heard of."""
+        running = self.running
+        troubles = ["the gateway is about to end"] if running.draining else []
+        bot = next(iter(self.settings.tokens))
+        for check in (running.connections.connect, lambda: running.parts.store.lookup(bot, "")):
+            try:
+                async with asyncio.timeout(READY_SECONDS):
+                    await asyncio.to_thread(check)
+            except (RabbitMQError, StateError) as error:
+                troubles.append(str(error))
+            except TimeoutError:
+                troubles.append(f"no answer within {READY_SECONDS:g} s")
+        status = "ready" if not troubles else "not ready"
+        fields = {"status": status, "troubles": troubles, "waiting": running.parts.waiting.count}
+        return JSONResponse(fields, status_code=503 if troubles else 200)
+
+
+class AccessLog:
+    """One line a request, without secrets: paths hold tokens, so uvicorn's own log stays off."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.monotonic(), 0
+
+        async def watch(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        finally:
+            milliseconds = (time.monotonic() - started) * 1000
+            access.info("%s %s %d %.0f ms", scope["method"], public_path(scope["path"]), status, milliseconds)
+
+
+async def _refusal(_request: Request, error: Any) -> Response:
+    return RefusalError.answer(error)
+
+
+async def _gone(_request: Request, _error: Any) -> Response:
+    return refused(400, "Bad Request: the request ended in the middle")
+
+
+async def _invalid(_request: Request, error: Any) -> Response:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return refused(422, f"Unprocessable Entity: {where}: {first['msg']}")
+
+
+async def _trouble(_request: Request, error: Any) -> Response:
+    return refused(503, f"Service Unavailable: {error}")
+
+
+async def _not_found(request: Request, _error: Any) -> Response:
+    return refused(*(NOT_FOUND if not request.url.path.startswith("/bot/") else UNAUTHORIZED))
+
+
+async def _fault(_request: Request, error: Any) -> Response:
+    logger.error("a request could not be answered", exc_info=error)
+    return refused(500, "Internal Server Error: see the gateway's log")

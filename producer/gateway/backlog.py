@@ -1,0 +1,94 @@
+"""How many jobs wait, and the word to stop when it is too many.
+
+A bot sends some 30 messages a second. Producers that outrun it for hours would fill RabbitMQ's disk with messages that
+nobody wants any more by then, and would not know. So beyond a bound they are told, as Telegram would tell them: 429
+with the time after which there is room again.
+
+What waits is in two places: ready in the bot's queues, and parked on the delay ladder, of which the ledger keeps count.
+Both are asked once a second at most; what this gateway accepted since is added. The bound holds to within what others
+accept in that second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from broker import topology
+from broker.admission.contract import Admission
+from broker.connections import Connections
+from broker.errors import FloodgateError
+from broker.job import Priority
+from broker.settings import Settings
+from producer.gateway.answers import RefusalError
+
+logger = logging.getLogger("floodgate.gateway")
+
+FRESH_SECONDS: Final = 1.0
+LONGEST_RETRY_SECONDS: Final = 600
+
+Line = tuple[str, Priority]
+
+
+@dataclass(slots=True)
+class Count:
+    """Jobs of one line: those counted at ``at`` (monotonic seconds) and those accepted here since."""
+
+    counted: int = 0
+    since: int = 0
+    at: float = -math.inf
+    under_way: bool = False
+
+
+class Backlog:
+    """Belongs to one event loop."""
+
+    def __init__(self, settings: Settings, connections: Connections, store: Admission) -> None:
+        self._settings = settings
+        self._connections = connections
+        self._store = store
+        self._counts: dict[Line, Count] = {}
+        self._tasks: set[asyncio.Task[None]] = set()  # kept from the garbage collector until they end
+
+    def take(self, bot: str, priority: Priority) -> None:
+        """Count one more job.
+
+        Raises:
+            RefusalError: there are too many; says when to come again.
+        """
+        count = self._counts.setdefault((bot, priority), Count())
+        if not count.under_way and time.monotonic() - count.at > FRESH_SECONDS:
+            count.under_way = True
+            task = asyncio.get_running_loop().create_task(self._renew((bot, priority), count))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        over = count.counted + count.since - self._settings.gateway.max_queued
+        if over >= 0:
+            raise _too_many(over + 1, self._settings.limits.for_bot(bot).bot_per_second)
+        count.since += 1
+
+    async def _renew(self, line: Line, count: Count) -> None:
+        accepted_before = count.since
+        try:
+            counted = await asyncio.to_thread(self._ask, *line)
+        except FloodgateError as error:
+            logger.warning("the backlog of bot %s cannot be counted: %s", line[0], error)
+        else:
+            count.counted = counted
+            count.since -= accepted_before
+        finally:
+            count.at, count.under_way = time.monotonic(), False
+
+    def _ask(self, bot: str, priority: Priority) -> int:
+        queues = [topology.send_queue(bot, priority, n) for n in range(self._settings.partitions)]
+        ready = sum(depth or 0 for depth in topology.depth(self._connections, queues).values())
+        return ready + self._store.snapshot(bot).waiting.get(priority, 0)
+
+
+def _too_many(over: int, per_second: float) -> RefusalError:
+    seconds = min(LONGEST_RETRY_SECONDS, max(1, math.ceil(over / per_second)))
+    return RefusalError(429, f"Too Many Requests: retry after {seconds}", retry_after=seconds)

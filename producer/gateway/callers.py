@@ -1,0 +1,61 @@
+"""Who may call: whoever shows a bot's token or one of its gateway keys, in the URL where Telegram has the token.
+
+Secrets are compared as digests, each with all of them, so that the time taken tells nothing of how near a guess was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from pydantic import SecretStr
+
+from broker.settings import Settings
+from producer.gateway.answers import UNAUTHORIZED, RefusalError
+
+_SECRET_IN_PATH: Final = re.compile(r"^(/file)?/bot[^/]*")
+
+
+class Callers:
+    """Knows all secrets by their digests. Immutable."""
+
+    def __init__(self, settings: Settings) -> None:
+        gateway = settings.gateway
+        tokens = settings.tokens if gateway.accept_tokens else {}
+        pairs = [(bot, token) for bot, token in tokens.items()]
+        pairs += [(bot, key) for bot, keys in gateway.keys.items() for key in keys]
+        bots: dict[bytes, list[str]] = {}
+        for bot, secret in pairs:
+            bots.setdefault(_digest(secret), []).append(bot)
+        self._bots: Mapping[bytes, tuple[str, ...]] = {digest: tuple(names) for digest, names in bots.items()}
+
+    def bot(self, secret: str, wanted: str | None) -> str:
+        """The bot that a caller with this secret calls as.
+
+        Raises:
+            RefusalError: it is nobody's secret, or not that of the bot it wants.
+        """
+        shown = _digest(SecretStr(secret))
+        found: tuple[str, ...] = ()
+        for digest, bots in self._bots.items():
+            if hmac.compare_digest(digest, shown):
+                found = bots
+        if not found:
+            raise RefusalError(*UNAUTHORIZED)
+        if wanted is None:
+            return found[0]
+        if wanted not in found:
+            raise RefusalError(403, f"Forbidden: this key is none of the bot {wanted[:40]!r}")
+        return wanted
+
+
+def _digest(secret: SecretStr) -> bytes:
+    return hashlib.sha256(secret.get_secret_value().encode(errors="surrogateescape")).digest()
+
+
+def public_path(path: str) -> str:
+    """A request's path as it may be logged: without the secret."""
+    return _SECRET_IN_PATH.sub(r"\1/bot***", path)

@@ -1,0 +1,118 @@
+"""How a call is to be made: ``X-Floodgate-…`` headers, or parameters ``floodgate_…`` where headers are hard to set.
+
+    X-Floodgate-Wait-Seconds      floodgate_wait_seconds      how long to wait for the result; 0: not at all
+    X-Floodgate-Idempotency-Key   floodgate_idempotency_key   a repeat under it joins, and is not sent again
+    X-Floodgate-Dedupe-Key        floodgate_dedupe_key        the same, shared with all producers of the bot
+    X-Floodgate-Priority          floodgate_priority          interactive · bulk
+    X-Floodgate-Bot               floodgate_bot               for keys of several bots
+    X-Floodgate-At                floodgate_at                not before: Unix seconds, or ISO 8601 with a time zone
+    X-Floodgate-Delay-Seconds     floodgate_delay_seconds     not before so long from now
+    X-Floodgate-Expires-Seconds   floodgate_expires_seconds   not after so long from now
+    X-Floodgate-Campaign          floodgate_campaign          a word to find the job by
+    X-Floodgate-On-Uncertain      floodgate_on_uncertain      resend · dead-letter
+
+A header wins over a parameter. The plain header ``Idempotency-Key`` is understood too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from broker.gateway_settings import GatewaySettings
+from producer.gateway.answers import RefusalError
+
+HEADER: Final = "x-floodgate-"
+PARAMETER: Final = "floodgate_"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a caller asks for besides the call. ``options`` are :class:`producer.core.JobOptions`."""
+
+    wait_seconds: float
+    bot: str | None
+    options: Mapping[str, Any]
+
+    @property
+    def keyed(self) -> bool:
+        """Whether there may be such a job already."""
+        return "dedupe_key" in self.options
+
+
+def terms_of(
+    headers: Mapping[str, str], params: Mapping[str, Any], settings: GatewaySettings
+) -> tuple[Terms, dict[str, Any]]:
+    """The terms, and the parameters that are the Bot API's own.
+
+    Raises:
+        RefusalError: an option is unknown, or has no such value.
+    """
+    said = {name.lower(): value for name, value in headers.items() if name.lower().startswith(HEADER)}
+    asked = {name.removeprefix(PARAMETER): value for name, value in params.items() if name.startswith(PARAMETER)}
+    asked |= {name.removeprefix(HEADER).replace("-", "_"): value for name, value in said.items()}
+    if (key := headers.get("idempotency-key")) is not None:
+        asked.setdefault("idempotency_key", key)
+    read = {name: _read(name, value) for name, value in asked.items() if value not in ("", None)}
+    wait = read.pop("wait_seconds", settings.wait_seconds)
+    terms = Terms(min(wait, settings.longest_wait_seconds), read.pop("bot", None), _options(read))
+    return terms, {name: value for name, value in params.items() if not name.startswith(PARAMETER)}
+
+
+def _options(read: dict[str, Any]) -> dict[str, Any]:
+    if (key := read.pop("idempotency_key", None)) is not None:
+        read.setdefault("dedupe_key", f"idempotency:{key}")
+    return {_OPTION_NAMES.get(name, name): value for name, value in read.items()}
+
+
+_OPTION_NAMES: Final = {"delay_seconds": "delay", "expires_seconds": "expires"}
+
+
+def _read(name: str, value: Any) -> Any:
+    reader = _READERS.get(name)
+    if reader is None:
+        raise RefusalError(400, f"Bad Request: there is no option {PARAMETER}{name[:40]}")
+    try:
+        return reader(value)
+    except (ValueError, TypeError, OverflowError, OSError):
+        raise RefusalError(400, f"Bad Request: {PARAMETER}{name} cannot be {str(value)[:60]!r}") from None
+
+
+def _seconds(value: Any) -> float:
+    seconds = float(value)
+    if not 0 <= seconds < math.inf:
+        raise ValueError(seconds)
+    return seconds
+
+
+def _moment(value: Any) -> datetime:
+    try:
+        return datetime.fromtimestamp(float(value), UTC)
+    except (ValueError, TypeError):
+        return datetime.fromisoformat(value)
+
+
+def _one_of(*words: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if value not in words:
+            raise ValueError(value)
+        return str(value)
+
+    return read
+
+
+_READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "wait_seconds": _seconds,
+    "bot": str,
+    "priority": _one_of("interactive", "bulk"),
+    "at": _moment,
+    "delay_seconds": _seconds,
+    "expires_seconds": _seconds,
+    "dedupe_key": str,
+    "idempotency_key": str,
+    "campaign": str,
+    "on_uncertain": _one_of("resend", "dead-letter"),
+}

@@ -1,0 +1,111 @@
+"""What passes through: reads, answers and downloads, streamed both ways with the bot's real token put in.
+
+The body is neither read nor kept, so a download of gigabytes costs a buffer. Telegram's status, headers that matter and
+bytes come back as they are. Only when Telegram cannot be reached does the gateway speak for itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from typing import Final
+
+import aiohttp
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from yarl import URL
+
+from broker.settings import Settings
+from producer.gateway.answers import RefusalError
+from producer.gateway.reading import bounded
+
+logger = logging.getLogger("floodgate.gateway")
+
+CONNECT_SECONDS: Final = 10.0
+MAX_CONNECTIONS: Final = 1000
+PIECE_BYTES: Final = 64 * 1024
+# Long polling is silent for as long as the caller asked, which is in the body; nobody asks for more.
+LONG_POLL_SECONDS: Final = 120.0
+
+_REQUEST_HEADERS: Final = ("content-type", "content-length", "accept", "range", "if-none-match", "if-modified-since")
+_ANSWER_HEADERS: Final = (
+    "content-type",
+    "content-length",
+    "content-range",
+    "accept-ranges",
+    "content-disposition",
+    "etag",
+    "last-modified",
+    "retry-after",
+)
+
+
+class Passing:
+    """Calls Telegram as the caller did. Belongs to the event loop; ``close`` may be called twice, and unused."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._session: aiohttp.ClientSession | None = None
+
+    async def call(self, request: Request, bot: str, method: str) -> Response:
+        """Pass a method's call through."""
+        silence = self._settings.gateway.read_seconds + (LONG_POLL_SECONDS if method == "getUpdates" else 0)
+        return await self._pass(request, bot, f"/bot{{}}/{method}", silence)
+
+    async def file(self, request: Request, bot: str, path: str) -> Response:
+        """Pass a download through."""
+        return await self._pass(request, bot, f"/file/bot{{}}/{path}", self._settings.gateway.read_seconds)
+
+    async def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def _pass(self, request: Request, bot: str, path: str, silence_seconds: float) -> Response:
+        token = self._settings.token(bot).get_secret_value()
+        query = f"?{request.url.query}" if request.url.query else ""
+        url = URL(self._settings.telegram_api_url + path.format(token) + query, encoded=True)
+        answer = await self._ask(request, url, silence_seconds)
+        return StreamingResponse(
+            _pieces(answer),
+            status_code=answer.status,
+            headers={name: answer.headers[name] for name in _ANSWER_HEADERS if name in answer.headers},
+            background=BackgroundTask(answer.release),
+        )
+
+    async def _ask(self, request: Request, url: URL, silence_seconds: float) -> aiohttp.ClientResponse:
+        timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS, sock_read=silence_seconds)
+        most = self._settings.gateway.max_body_bytes
+        body = bounded(request, self._settings.gateway, most) if request.method == "POST" else None
+        headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
+        try:
+            return await self._open().request(
+                request.method, url, data=body, headers=headers, timeout=timeout, allow_redirects=False
+            )
+        except TimeoutError:
+            raise RefusalError(504, "Gateway Timeout: Telegram does not answer") from None
+        except aiohttp.ClientError as error:
+            # The error's text may hold the URL, and so the token; its type does not.
+            raise RefusalError(502, f"Bad Gateway: Telegram cannot be reached ({type(error).__name__})") from None
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            proxy = self._settings.telegram_proxy
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                proxy=proxy.get_secret_value() if proxy else None,
+            )
+        return self._session
+
+
+async def _pieces(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    try:
+        async for piece in answer.content.iter_chunked(PIECE_BYTES):
+            yield piece
+    except (TimeoutError, aiohttp.ClientError) as error:
+        logger.warning("an answer of Telegram broke off: %s", type(error).__name__)
+        answer.close()
+        raise ConnectionError("Telegram's answer broke off") from None

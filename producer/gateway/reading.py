@@ -1,0 +1,176 @@
+"""From an HTTP request to a call's parameters, whatever the caller sends and however slowly.
+
+The Bot API takes parameters in the query, as JSON, as a form and as multipart, and objects as JSON text in any of them.
+Nothing is read without a bound: not bytes, not parts, not silence, not a trickle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+from urllib.parse import parse_qsl
+
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from broker.gateway_settings import GatewaySettings
+from producer.gateway.answers import RefusalError
+
+# A job has at most half of this, and only uploads may be larger.
+MAX_TEXT_BYTES: Final = 1024 * 1024
+MAX_FIELDS: Final = 200
+# An album of ten, each with a thumbnail and a cover.
+MAX_FILES: Final = 30
+# Who sends more slowly than this, once the first patience is used up, holds a connection for nothing.
+SLOWEST_BYTES_PER_SECOND: Final = 8 * 1024
+# These must be looked into: an album of n counts as n.
+_COUNTED: Final = ("media", "message_ids")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a request says: the call's parameters and its files by the name of their part."""
+
+    params: dict[str, Any]
+    files: Mapping[str, UploadFile]
+
+
+async def read(request: Request, settings: GatewaySettings) -> Reading:
+    """The parameters and files of a call.
+
+    Raises:
+        RefusalError: too large, too slow, or not to be understood.
+        ClientDisconnect: the caller has gone in the middle.
+    """
+    params: dict[str, Any] = dict(request.query_params)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    files: dict[str, UploadFile] = {}
+    match kind:
+        case "application/json":
+            params |= _json_object(await whole(request, settings))
+        case "application/x-www-form-urlencoded":
+            params |= _form(await whole(request, settings))
+        case "multipart/form-data":
+            fields, files = await _multipart(request, settings)
+            params |= fields
+        case _:
+            if await whole(request, settings):
+                raise RefusalError(400, f"Bad Request: bodies of type {kind[:80]!r} are not understood")
+    return Reading(_normal(params), files)
+
+
+def reading_of(params: Mapping[str, Any]) -> Reading:
+    """A call's parameters that came as JSON values."""
+    return Reading(_normal(params), {})
+
+
+async def bounded(request: Request, settings: GatewaySettings, most: int) -> AsyncIterator[bytes]:
+    """The body in pieces.
+
+    Raises:
+        RefusalError: it is larger than ``most`` bytes, or comes too slowly.
+    """
+    _check_length(request, most)
+    stream = request.stream().__aiter__()
+    started, size = time.monotonic(), 0
+    while True:
+        allowed = started + settings.body_seconds + size / SLOWEST_BYTES_PER_SECOND - time.monotonic()
+        try:
+            async with asyncio.timeout(min(settings.body_seconds, max(0.0, allowed))):
+                piece = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise RefusalError(408, "Request Timeout: the request's body came too slowly") from None
+        size += len(piece)
+        if size > most:
+            _too_large(most)
+        yield piece
+
+
+def _check_length(request: Request, most: int) -> None:
+    length = request.headers.get("content-length", "0")
+    if length.isdecimal() and int(length[:20]) > most:
+        _too_large(most)
+
+
+def _too_large(most: int) -> NoReturn:
+    raise RefusalError(413, f"Request Entity Too Large: at most {most} bytes are taken here")
+
+
+async def whole(request: Request, settings: GatewaySettings) -> bytes:
+    """A body of text: JSON or a form.
+
+    Raises:
+        RefusalError: as :func:`bounded`.
+    """
+    most = min(MAX_TEXT_BYTES, settings.max_body_bytes)
+    return b"".join([piece async for piece in bounded(request, settings, most)])
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    if not body:
+        return {}
+    try:
+        fields = json.loads(body, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        raise RefusalError(400, "Bad Request: the body is not JSON") from None
+    if not isinstance(fields, dict):
+        raise RefusalError(400, "Bad Request: the body is JSON but no object")
+    return fields
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def _form(body: bytes) -> dict[str, str]:
+    try:
+        return dict(
+            parse_qsl(body.decode(), keep_blank_values=True, strict_parsing=bool(body), max_num_fields=MAX_FIELDS)
+        )
+    except ValueError:
+        raise RefusalError(400, "Bad Request: the body is no form") from None
+
+
+async def _multipart(request: Request, settings: GatewaySettings) -> tuple[dict[str, Any], dict[str, UploadFile]]:
+    parser = MultiPartParser(
+        request.headers,
+        bounded(request, settings, settings.max_body_bytes),  # type: ignore[arg-type]  # it only iterates
+        max_files=MAX_FILES,
+        max_fields=MAX_FIELDS,
+        max_part_size=MAX_TEXT_BYTES,
+    )
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError, UnicodeDecodeError, LookupError) as error:
+        said = error.message if isinstance(error, MultiPartException) else "it has no boundary"
+        raise RefusalError(400, f"Bad Request: the body is no multipart form: {said}") from None
+    except OSError as error:
+        raise RefusalError(507, f"Insufficient Storage: the upload cannot be kept ({error.strerror})") from error
+    fields = {name: value for name, value in form.items() if isinstance(value, str)}
+    files = {name: value for name, value in form.items() if isinstance(value, UploadFile)}
+    return fields, files
+
+
+def _normal(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as a job holds them: what counts is looked into, the rest stays as it came."""
+    given = {name: value for name, value in params.items() if value is not None}
+    for name in _COUNTED:
+        if isinstance(given.get(name), str) and given[name].lstrip()[:1] in ("[", "{"):
+            given[name] = _decoded(name, given[name])
+    if (paid := given.get("allow_paid_broadcast")) is not None:
+        given["allow_paid_broadcast"] = paid is True or str(paid).lower() in ("true", "1", "yes")
+    return given
+
+
+def _decoded(name: str, text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        raise RefusalError(400, f"Bad Request: can't parse {name} JSON object") from None

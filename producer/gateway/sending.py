@@ -1,0 +1,203 @@
+"""A call, a job, a result: what happens to a method that is queued.
+
+    read → options → job → (known already?) → room? → wait in the book → enqueue → result, or the time is over
+
+The order makes it safe to hang up, to repeat and to be killed at any point. The caller stands in the book before the
+job is published, so no result is missed. A call with a key becomes the job of that key: if it has ended its result is
+the answer, if it is on its way the caller joins it, else it is published, perhaps a second time; under one id it is
+sent once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from broker.admission.contract import Admission, Record, Standing
+from broker.chats import chat_key
+from broker.errors import (
+    ConfirmTimeoutError,
+    InvalidParamsError,
+    JobError,
+    RabbitMQError,
+    StateError,
+)
+from broker.job import Job, unix_ms
+from broker.settings import Settings
+from producer.async_client import AsyncClient
+from producer.core import Composer
+from producer.gateway.answers import RefusalError, accepted, ended, still_waiting
+from producer.gateway.backlog import Backlog
+from producer.gateway.files import Uploads
+from producer.gateway.options import Terms, terms_of
+from producer.gateway.reading import Reading, read
+from producer.gateway.waiting import Waiting
+from producer.ledger import ended as has_ended
+
+# 100 waiting callers are told to come again after a second: the first of them will have gone by then.
+_FULL_RETRY_SECONDS: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What sending needs of the process."""
+
+    settings: Settings
+    composer: Composer
+    client: AsyncClient
+    store: Admission
+    waiting: Waiting
+    backlog: Backlog
+    uploads: Uploads
+
+
+class Sending:
+    """Carries calls out. Belongs to the event loop."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._draining = asyncio.Event()
+
+    def drain(self) -> None:
+        """Let go of all who wait: the process is about to end, and their jobs are safe."""
+        self._draining.set()
+
+    async def call(self, request: Request, bot: str, method: str, params: dict[str, Any] | None = None) -> Response:
+        """Answer a Bot API call of a method that is queued.
+
+        Raises:
+            RefusalError: nothing was accepted.
+        """
+        reading = await read(request, self._parts.settings.gateway)
+        terms, own = terms_of(request.headers, reading.params, self._parts.settings.gateway)
+        return await self.send(request, bot, method, Reading(own, reading.files), terms)
+
+    async def send(self, request: Request, bot: str, method: str, reading: Reading, terms: Terms) -> Response:
+        """Answer a call that has been read."""
+        job = self._job(bot, method, reading, terms)
+        known = await self._known(job) if terms.keyed else None
+        if known is not None and has_ended(known):
+            return ended(job.id, known)
+        self._check_room()
+        key = (job.bot, job.id)
+        future = self._parts.waiting.enter(key)
+        try:
+            if known is None:
+                job = await self._accept(job, reading)
+            elif (record := await self._look(job.bot, job.id)) is not None and has_ended(record):
+                return ended(job.id, record)  # it ended in the moment before its caller stood in the book
+            if not terms.wait_seconds or _far_ahead(job, terms.wait_seconds):
+                return accepted(job.id)
+            return await self._outcome(request, job.id, future, terms.wait_seconds)
+        finally:
+            self._parts.waiting.leave(key, future)
+
+    async def accept(self, bot: str, method: str, reading: Reading, terms: Terms) -> Job:
+        """Enqueue a job without waiting for what becomes of it.
+
+        Raises:
+            RefusalError: nothing was accepted.
+        """
+        job = self._job(bot, method, reading, terms)
+        if not terms.keyed or await self._known(job) is None:
+            job = await self._accept(job, reading)
+        return job
+
+    async def result(self, request: Request, bot: str, job_id: str, wait_seconds: float) -> Response:
+        """Telegram's answer to a job that was accepted, once it is there.
+
+        Raises:
+            StateError: the state store cannot answer.
+        """
+        self._check_room()
+        future = self._parts.waiting.enter((bot, job_id))
+        try:
+            record = await asyncio.to_thread(self._parts.store.lookup, bot, job_id)
+            if record is not None and has_ended(record):
+                return ended(job_id, record)
+            return await self._outcome(request, job_id, future, wait_seconds)
+        finally:
+            self._parts.waiting.leave((bot, job_id), future)
+
+    def _check_room(self) -> None:
+        if self._parts.waiting.full:
+            raise RefusalError(
+                429, f"Too Many Requests: retry after {_FULL_RETRY_SECONDS}", retry_after=_FULL_RETRY_SECONDS
+            )
+
+    def _job(self, bot: str, method: str, reading: Reading, terms: Terms) -> Job:
+        _check_chat(reading.params)
+        try:
+            return self._parts.composer.unchecked(method, reading.params, {"bot": bot, **terms.options})
+        except JobError as error:
+            raise RefusalError(400, f"Bad Request: {error}") from None
+
+    async def _known(self, job: Job) -> Record | None:
+        """What is known of a job that may have been accepted before; None: it is to be published."""
+        if self._parts.waiting.awaits((job.bot, job.id)):
+            return Record(Standing.WAITING)
+        return await self._look(job.bot, job.id)
+
+    async def _look(self, bot: str, job_id: str) -> Record | None:
+        try:
+            return await asyncio.to_thread(self._parts.store.lookup, bot, job_id)
+        except StateError:
+            return None  # then it is published again, and sent once
+
+    async def _accept(self, job: Job, reading: Reading) -> Job:
+        self._parts.backlog.take(job.bot, job.priority)
+        job = await self._parts.uploads.keep(job, reading.files)
+        await self._enqueue(job)
+        return job
+
+    async def _enqueue(self, job: Job) -> None:
+        try:
+            await self._parts.client.enqueue(job)
+        except InvalidParamsError as error:
+            await self._parts.uploads.drop(job)
+            raise RefusalError(400, f"Bad Request: {error}") from None
+        except ConfirmTimeoutError as error:
+            raise RefusalError(408, f"{error} Job {job.id} may be accepted.", floodgate_job_id=job.id) from None
+        except RabbitMQError as error:
+            await self._parts.uploads.drop(job)
+            raise RefusalError(503, f"Service Unavailable: nothing was accepted. {error}") from None
+
+    async def _outcome(self, request: Request, job_id: str, future: asyncio.Future[Record], seconds: float) -> Response:
+        gone = asyncio.ensure_future(_hung_up(request))
+        drained = asyncio.ensure_future(self._draining.wait())
+        try:
+            awaited: set[asyncio.Future[Any]] = {future, gone, drained}
+            await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            drained.cancel()
+        if future.done():
+            return ended(job_id, future.result())
+        why = "The gateway is about to end." if drained.done() else f"No result within {seconds:g} s."
+        return still_waiting(job_id, why)
+
+
+async def _hung_up(request: Request) -> None:
+    """Returns when the caller has gone. Its body is read, so nothing else can come."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _far_ahead(job: Job, seconds: float) -> bool:
+    return job.not_before_ms is not None and job.not_before_ms - unix_ms() > seconds * 1000
+
+
+def _check_chat(params: dict[str, Any]) -> None:
+    """In Telegram's words what would otherwise be said in ours."""
+    if "chat_id" not in params:
+        return
+    if params["chat_id"] == "":
+        raise RefusalError(400, "Bad Request: chat_id is empty")
+    try:
+        chat_key(params["chat_id"])
+    except InvalidParamsError:
+        raise RefusalError(400, "Bad Request: chat not found") from None

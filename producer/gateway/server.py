@@ -1,0 +1,88 @@
+"""The gateway's process: uvicorn around the application, with an end that loses nobody.
+
+SIGTERM or SIGINT: /ready says 503 and no new connection is taken; who waits may still get the result, for
+``drain_seconds``; who waits then is told that the job is safe; exit code 0. A second signal ends it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import Final
+
+import uvicorn
+
+from broker.errors import SettingsError
+from broker.settings import Settings
+from producer.gateway.app import Gateway
+
+logger = logging.getLogger("floodgate.gateway")
+
+BACKLOG: Final = 2048
+# After the last answers, closing sockets and threads.
+CLOSING_SECONDS: Final = 5
+
+
+class GatewayServer(uvicorn.Server):
+    """Tells the gateway when it shall end."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._loop is not None and not self.should_exit:
+            self._loop.call_soon_threadsafe(self._drain)
+        super().handle_exit(sig, frame)
+
+    def _drain(self) -> None:
+        assert self._loop is not None
+        logger.info("stopping: who waits may still get the result")
+        self._gateway.begin_drain()
+        self._loop.call_later(self._gateway.settings.gateway.drain_seconds, self._gateway.end_drain)
+
+
+def run_gateway(settings: Settings, ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT. ``ready`` is called with the gateway's URL once it takes connections.
+
+    Raises:
+        SettingsError: the address is taken or not ours, or no bot is configured.
+    """
+    gateway = Gateway(settings)
+    listener = _listen(settings.gateway.host, settings.gateway.port)
+    config = uvicorn.Config(
+        gateway.app,
+        access_log=False,  # it would hold tokens
+        log_config=None,
+        server_header=False,
+        lifespan="on",
+        timeout_graceful_shutdown=int(settings.gateway.drain_seconds) + CLOSING_SECONDS,
+    )
+    host, port = listener.getsockname()[:2]
+    ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    try:
+        GatewayServer(config, gateway).run([listener])
+    finally:
+        listener.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        raise SettingsError(
+            f"Cannot listen on {host}:{port}: {error.strerror}. Choose another FLOODGATE_GATEWAY__PORT."
+        ) from None
+    return listener
