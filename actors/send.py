@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
+import time
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import dramatiq
 from dramatiq.asyncio import EventLoopThread, get_event_loop_thread
@@ -20,13 +22,15 @@ from dramatiq.middleware import CurrentMessage, Middleware
 from actors.answers import Answer, Break
 from actors.classify import call_of, classify
 from actors.loop_calls import LoopCalls
-from actors.outcomes import Outcome
 from actors.sessions import BotSessions
 from actors.settle import Settler
 from broker.admission.contract import Go
 from broker.dramatiq_consumer import DeliveredMessage
 from broker.job import SEND_ACTOR, Job
 from broker.setup import current_broker
+
+# A process so busy that it is late for as many permits in a row sends all the same: late is better than never.
+PERMITS: Final = 5
 
 
 class Sender(Middleware):
@@ -55,23 +59,36 @@ class Sender(Middleware):
 
     def deliver(self, message: DeliveredMessage) -> None:
         """Call, classify, settle. Without a permit nothing is sent: the message goes back to its queue."""
-        job, permit = message.job, message.permit
-        if job is None or permit is None or self._settler is None:
+        job = message.job
+        if job is None or message.permit is None or self._settler is None:
             message.give_back()
             return
-        self._settler.settle(message, job, self._outcome(job, permit, message.uncertain))
-
-    def _outcome(self, job: Job, permit: Go, uncertain: bool) -> Outcome:
-        assert self._calls is not None
         call = call_of(job)
-        try:
-            answer = self._calls.run(self._call(job, permit), self._patience_seconds)
-        except TimeoutError as error:
-            answer = Break(str(error), surely_not_sent=False)
-        return classify(answer, dataclasses.replace(call, repeated=call.repeated or uncertain))
+        answer = self._answer(message, job)
+        outcome = classify(answer, dataclasses.replace(call, repeated=call.repeated or message.uncertain))
+        self._settler.settle(message, job, outcome)
 
-    async def _call(self, job: Job, permit: Go) -> Answer:
+    def _answer(self, message: DeliveredMessage, job: Job) -> Answer:
+        """What the Bot API says. The permit is renewed when the moment for it has passed before the call began."""
+        assert self._calls is not None
+        for tries_left in reversed(range(PERMITS)):
+            assert message.permit is not None
+            good_until = message.good_until if tries_left else math.inf
+            try:
+                answer = self._calls.run(self._call(job, message.permit, good_until), self._patience_seconds)
+            except TimeoutError as error:
+                return Break(str(error), surely_not_sent=False)
+            if answer is not None:
+                return answer
+            assert message.renew is not None
+            message.renew(message)
+        raise AssertionError("the last permit is used whenever")
+
+    async def _call(self, job: Job, permit: Go, good_until: float) -> Answer | None:
+        """None: it is too late for this permit, and nothing was sent."""
         assert self._sessions is not None
+        if time.monotonic() > good_until:
+            return None
         try:
             async with asyncio.timeout(self._timeout.total_seconds()):
                 return await self._sessions.call(job.bot, job.method, params_to_send(job, permit), self._timeout)

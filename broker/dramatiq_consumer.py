@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import queue
 import threading
 from collections.abc import Callable
@@ -54,6 +55,8 @@ class DeliveredMessage(MessageProxy):
         self.job = job
         self.ask: Ask | None = None
         self.permit: Go | None = None
+        self.good_until = math.inf  # the permit, in time.monotonic()
+        self.renew: Callable[[DeliveredMessage], None] | None = None  # hands the permit back unused and asks again
         self.uncertain = False  # an earlier call for this job may have acted
         self.disposition = Disposition.OPEN
 

@@ -28,6 +28,10 @@ BOT_MARGIN_US: Final = 20 * MILLISECOND
 CHAT_MARGIN_US: Final = 50 * MILLISECOND
 GROUP_MARGIN_US: Final = 250 * MILLISECOND
 
+# A permit is for now. One that was not used within this, because its worker had a busy moment, is handed back: the
+# send would fall together with those admitted since. Half of the margin; the other half is for the network.
+PROMPT: Final = timedelta(microseconds=BOT_MARGIN_US // 2)
+
 # So many sends may follow at once on a lull or a late wake-up; beyond it the window is spread evenly.
 BURST_SLOTS: Final = 4
 # Above this rate a window's log would cost more than it gives: spacing alone is then within 1 % of the limit.
@@ -203,6 +207,12 @@ def ask_for(job: Job, settings: Settings) -> Ask:
         paid=job.paid,
         lease=timedelta(seconds=settings.lease_seconds),
     )
+
+
+def must_be_prompt(ask: Ask, settings: Settings) -> bool:
+    """Whether a late send could break a window. Not without limits, and not at the rates of paid broadcasts, which are
+    kept by spacing alone."""
+    return settings.limits.enabled and not ask.paid and ask.charge is not Charge.FREE
 
 
 def chat_cost(ask: Ask) -> int:

@@ -20,7 +20,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from dramatiq.broker import Broker, MessageProxy
@@ -35,11 +37,12 @@ from broker.admission.contract import (
     Dead,
     Decision,
     Go,
+    Released,
     Scope,
     Unknown,
     Wait,
 )
-from broker.admission.policy import ask_for
+from broker.admission.policy import PROMPT, ask_for, must_be_prompt
 from broker.errors import PublishError, StateUnavailableError
 from broker.job import Job, OnUncertain, unix_ms
 from broker.ladder import delayed
@@ -79,8 +82,29 @@ class RateLimit(Middleware):
         job: Job | None = getattr(message, "job", None)
         if job is None:
             return
+        ours: DeliveredMessage = message  # type: ignore[assignment]  # it has a job
+        ours.renew = partial(self.renew, broker)
+        self._guard(self._admit, broker, ours, job)
+
+    def renew(self, broker: Broker, message: DeliveredMessage) -> None:
+        """Hand back a permit that was not used in time, and ask again. The job keeps its place.
+
+        Raises:
+            Deferral: the message is dealt with; there is no permit.
+        """
+        assert message.job is not None
+        self._guard(self._renew, broker, message, message.job)
+
+    def _guard(
+        self,
+        step: Callable[[FloodgateBroker, DeliveredMessage, Job], None],
+        broker: Broker,
+        message: DeliveredMessage,
+        job: Job,
+    ) -> None:
+        """Take a step after which the message has a permit, or is dealt with and a ``Deferral`` is raised."""
         try:
-            self._admit(broker, message, job)  # type: ignore[arg-type]  # ours: it has a job
+            step(broker, message, job)  # type: ignore[arg-type]  # this middleware is for our broker only
         except Deferral:
             raise
         except (PublishError, StateUnavailableError) as error:
@@ -105,6 +129,8 @@ class RateLimit(Middleware):
             match decision:
                 case Go():
                     message.permit = decision
+                    if must_be_prompt(ask, broker.settings):
+                        message.good_until = time.monotonic() + PROMPT.total_seconds()
                     return
                 case AlreadySent() | AlreadyDead():
                     message.done()
@@ -118,6 +144,12 @@ class RateLimit(Middleware):
                     self._hold(broker, message, decision, time.monotonic() - started)
                 case None:
                     self._hold_for_store(broker, message, time.monotonic() - started)
+
+    def _renew(self, broker: FloodgateBroker, message: DeliveredMessage, job: Job) -> None:
+        permit, message.permit = message.permit, None
+        assert message.ask is not None and permit is not None
+        broker.admission.settle(message.ask, Released(), permit.grant)
+        self._admit(broker, message, job)
 
     def _decide(self, broker: FloodgateBroker, ask: Ask, fresh: bool) -> Decision | None:
         """Admission's word, or None when the store cannot answer. ``fresh`` forgets an uncertain send first."""

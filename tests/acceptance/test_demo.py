@@ -1,0 +1,28 @@
+"""The demo, as a newcomer runs it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.server import rows
+from tests.processes import FloodgateProcess
+from tests.services import Vhost
+
+# 20 of the group's messages go in its first minute and 10 in the 10 s after; the rest is start and stop.
+AT_MOST_SECONDS = 100.0
+
+
+@pytest.mark.timeout(200)
+def test_the_demo_accounts_for_every_job_and_leaves_nothing_behind(vhost: Vhost, tmp_path: Path) -> None:
+    env = {"FLOODGATE_RABBITMQ_URL": vhost.url}
+    started = time.monotonic()
+    with FloodgateProcess("demo", env=env, home=tmp_path, name="demo").start("Broadcasting") as demo:
+        assert demo.wait(AT_MOST_SECONDS) == 0, demo.log
+    assert time.monotonic() - started <= AT_MOST_SECONDS
+    assert "answers 429: 0" in demo.log
+    assert "order violations: 0" in demo.log
+    assert "Every job is accounted for." in demo.log
+    assert not [row["name"] for row in rows(vhost, "list_queues", "name") if ".demo-" in row["name"]]
