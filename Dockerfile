@@ -4,20 +4,19 @@ FROM python:3.13-slim AS build
 WORKDIR /src
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv /opt/floodgate
-# What changes seldom comes first: a change of the code leaves this layer as it is.
-COPY pyproject.toml constraints.txt ./
-COPY scripts/lock scripts/lock
-RUN python scripts/lock --runtime >runtime.in \
-    && /opt/floodgate/bin/pip install --require-hashes -c constraints.txt -r runtime.in \
-    && pip install --require-hashes -c constraints.txt hatchling
-COPY README.md LICENSE ./
+# Every pinned package is fetched and its hash compared; what is for development only is not installed further down.
+# A change of the code leaves this layer as it is.
+COPY constraints.txt ./
+RUN pip wheel --require-hashes --wheel-dir /wheels -r constraints.txt \
+    && pip install --no-index --find-links /wheels hatchling
+COPY pyproject.toml README.md LICENSE ./
 COPY broker broker
 COPY actors actors
 COPY producer producer
 COPY floodgate floodgate
 COPY fake_telegram fake_telegram
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
-    && /opt/floodgate/bin/pip install --no-deps /wheels/*.whl \
+    && /opt/floodgate/bin/pip install --no-index --find-links /wheels 'telegram-floodgate[all]' \
     && /opt/floodgate/bin/pip uninstall --yes pip
 
 FROM python:3.13-slim
