@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 import httpx
-from celery import Celery
+from celery import Celery  # type: ignore[import-untyped]
 
 QUEUE = os.environ["BENCH_QUEUE"]
 

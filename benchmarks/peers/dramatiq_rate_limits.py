@@ -25,7 +25,7 @@ broker = RabbitmqBroker(url=os.environ["BENCH_RABBITMQ_URL"])
 broker.add_middleware(AsyncIO())
 dramatiq.set_broker(broker)
 backend = RedisBackend(url=os.environ["BENCH_REDIS_URL"])
-OVERALL = WindowRateLimiter(backend, f"{QUEUE}-overall", limit=30, window=1)
+OVERALL = WindowRateLimiter(backend, f"{QUEUE}-overall", limit=30, window=1)  # type: ignore[no-untyped-call]  # Dramatiq's
 _bots: list[Bot] = []
 
 
@@ -39,7 +39,7 @@ async def bot() -> Bot:
 
 
 def group_limit(chat: int) -> RateLimiter:
-    return WindowRateLimiter(backend, f"{QUEUE}{chat}", limit=20, window=60)
+    return WindowRateLimiter(backend, f"{QUEUE}{chat}", limit=20, window=60)  # type: ignore[no-untyped-call]  # Dramatiq's
 
 
 # The shortest waits that do not drown the broker; Dramatiq's own are 15 s to 7 days.
@@ -58,4 +58,4 @@ async def _call(params: dict[str, object]) -> None:
     try:
         await (await bot()).send_message(**params)  # type: ignore[arg-type]
     except RetryAfter as error:
-        raise Retry(str(error), delay=int(float(str(error.retry_after)) * 1000)) from error  # type: ignore[no-untyped-call]
+        raise Retry(str(error), delay=int(float(str(error.retry_after)) * 1000)) from error
