@@ -1,6 +1,7 @@
 """Admission before each send, as Dramatiq middleware.
 
-    decide ─▶ Go            the actor runs, with the permit on the message
+    decide ─▶ Go            the actor runs, with the permit on the message; one that cannot use it at once (a busy
+           │                moment of the process) hands it back and is decided again: see ``renew``
            ├▶ Wait (bot)    every job of the bot waits alike, so this one stays in hand; a long pause parks it and
            │                hands its queue back, so that the backlog is not pumped through the ladder
            ├▶ Wait (chat)   a moment is waited out; anything longer goes to the delay ladder, confirmed, then acked,
@@ -21,6 +22,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -37,8 +39,10 @@ from broker.admission.contract import (
     Dead,
     Decision,
     Go,
+    Record,
     Released,
     Scope,
+    Standing,
     Unknown,
     Wait,
 )
@@ -69,6 +73,11 @@ class Deferral(MiddlewareError, RateLimitExceeded):  # noqa: N818  # a word for 
 
     def __init__(self, why: str) -> None:
         super().__init__(why)  # type: ignore[no-untyped-call]  # Dramatiq's
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """The job's time has passed, and no call for it is under way or has ended it."""
 
 
 class RateLimit(Middleware):
@@ -122,11 +131,11 @@ class RateLimit(Middleware):
         started = time.monotonic()
         fresh = False
         while True:
-            if job.expired(unix_ms()):
-                self._bury(broker, message, ask, dead_letters.REASON_EXPIRED, "its time to be sent has passed")
-            decision = self._decide(broker, ask, fresh)
+            decision = self._decide(broker, job, ask, fresh)
             fresh = False
             match decision:
+                case Expired():
+                    self._bury(broker, message, ask, dead_letters.REASON_EXPIRED, _expiry(job.attempts > job.unsent))
                 case Go():
                     message.permit = decision
                     if must_be_prompt(ask, broker.settings):
@@ -151,9 +160,11 @@ class RateLimit(Middleware):
         broker.admission.settle(message.ask, Released(), permit.grant)
         self._admit(broker, message, job)
 
-    def _decide(self, broker: FloodgateBroker, ask: Ask, fresh: bool) -> Decision | None:
+    def _decide(self, broker: FloodgateBroker, job: Job, ask: Ask, fresh: bool) -> Decision | Expired | None:
         """Admission's word, or None when the store cannot answer. ``fresh`` forgets an uncertain send first."""
         try:
+            if job.expired(unix_ms()) and not _begun(broker.admission.lookup(ask.bot, ask.job_id)):
+                return Expired()
             decision = broker.admission.renew_unknown(ask) if fresh else broker.admission.admit(ask)
         except StateUnavailableError as error:
             self._complain(error)
@@ -165,6 +176,8 @@ class RateLimit(Middleware):
     def _question(self, broker: FloodgateBroker, message: DeliveredMessage, ask: Ask, job: Job, age: timedelta) -> None:
         """A worker died in mid-call, perhaps after Telegram had acted: send again, or leave it to an operator."""
         logger.warning("job %s may have been sent %.0f s ago: %s", job.id, age.total_seconds(), job.on_uncertain)
+        if job.expired(unix_ms()):
+            self._bury(broker, message, ask, dead_letters.REASON_EXPIRED, _expiry(perhaps_sent=True))
         if job.on_uncertain is OnUncertain.DEAD_LETTER:
             why = "the worker ended during the call; Telegram may have sent it"
             self._bury(broker, message, ask, dead_letters.REASON_UNCERTAIN, why)
@@ -219,3 +232,14 @@ class RateLimit(Middleware):
             was_down, self._complained_at = self._complained_at is not None, None
         if was_down:
             logger.info("the state store answers again; sends go on")
+
+
+def _begun(record: Record | None) -> bool:
+    """Whether admission has more to say of a job than that it waits: it was sent, say, and its ack was lost."""
+    return record is not None and record.standing is not Standing.WAITING
+
+
+def _expiry(perhaps_sent: bool) -> str:
+    """For whoever thinks of replaying the job."""
+    passed = "its time to be sent has passed"
+    return f"{passed}; an earlier call for it may have been carried out" if perhaps_sent else passed

@@ -15,7 +15,7 @@ from tests.processes import run_floodgate
 from tests.proxy import Proxy
 from tests.services import Vhost, free_ports
 
-# What needs a server, and what a bot besides.
+# What needs a server; of all commands, those that need a bot are one more.
 ON_A_SERVER = (
     ["worker"],
     ["send", "--chat", "42", "--text", "hi"],
@@ -28,8 +28,8 @@ each_on_a_server = pytest.mark.parametrize("command", ON_A_SERVER, ids=" ".join)
 each_with_a_bot = pytest.mark.parametrize("command", [*ON_A_SERVER, ["topology", "show"]], ids=" ".join)
 
 
-def fails(command: list[str], code: int, *words: str, env: dict[str, str], home: Path) -> None:
-    """The command ends with the code and one paragraph on standard error that holds the words."""
+def fails(command: list[str], code: int, *words: str, env: dict[str, str], home: Path) -> str:
+    """The command ends with the code and says one line on standard error that holds the words, and no secret."""
     ended = run_floodgate(*command, env=env, home=home)
     assert "Traceback" not in ended.stderr, ended.stderr
     assert ended.returncode == code, ended.stderr
@@ -39,6 +39,7 @@ def fails(command: list[str], code: int, *words: str, env: dict[str, str], home:
     for word in words:
         assert word in said
     assert TOKEN.partition(":")[2] not in said
+    return said
 
 
 @pytest.fixture
@@ -67,8 +68,8 @@ def test_a_malformed_token_is_told_by_its_variable_and_not_shown(
     value = json.dumps({"news": wrong}) if variable == "FLOODGATE_BOTS" else wrong
     env = offline | {"FLOODGATE_BOTS": "", variable: value}
     for command in (["worker"], ["send", "--chat", "42", "--text", "hi"]):
-        fails(command, EXIT_USAGE, variable, "malformed", "@BotFather", env=env, home=tmp_path)
-        assert "BBBB" not in run_floodgate(*command, env=env, home=tmp_path).stderr
+        said = fails(command, EXIT_USAGE, variable, "malformed", "@BotFather", env=env, home=tmp_path)
+        assert "BBBB" not in said
 
 
 @pytest.mark.parametrize(
@@ -95,8 +96,8 @@ def test_a_rabbitmq_that_is_not_there_is_named_by_its_address(
     command: list[str], offline: dict[str, str], tmp_path: Path
 ) -> None:
     address = offline["FLOODGATE_RABBITMQ_URL"].rpartition("@")[2].rstrip("/")
-    fails(command, EXIT_RABBITMQ, address, "scripts/rabbitmq start", env=offline, home=tmp_path)
-    assert "secret" not in run_floodgate(*command, env=offline, home=tmp_path).stderr
+    said = fails(command, EXIT_RABBITMQ, address, "scripts/rabbitmq start", env=offline, home=tmp_path)
+    assert "secret" not in said
 
 
 @each_on_a_server
