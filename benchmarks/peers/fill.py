@@ -1,4 +1,4 @@
-"""Enqueues for a stock worker: ``python -m benchmarks.peers.fill MODULE COUNT``, by ``MODULE.send.send(chat, text)``."""
+"""Enqueues for a stock worker by ``MODULE.send.send(chat, text)``: ``python -m benchmarks.peers.fill MODULE COUNT``."""
 
 from __future__ import annotations
 
