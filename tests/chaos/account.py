@@ -25,8 +25,8 @@ from tests.chaos.producing import Accepted
 from tests.chaos.telegram import Arrived
 
 UNEXPLAINED = "UNEXPLAINED"
-# Reasons which say that the job may have been sent before it was given up.
-PERHAPS_SENT = frozenset({"uncertain", "exhausted", "delivery-limit"})
+HELD_UP = "held up on its way"
+OVER_THE_LIMIT = "OVER THE LIMIT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Report:
     inversions: list[tuple[str, str]] = field(default_factory=list)
     windows: dict[str, Windows] = field(default_factory=dict)
     refused: Counter[str] = field(default_factory=Counter)
-    """Answers 429 by what refused the call: `wait` is into a wait that was imposed or already told."""
+    """Answers 429 by their cause: `wait` is a call into a wait that was imposed or had been told to somebody."""
 
     @property
     def faults(self) -> list[str]:
@@ -99,6 +99,8 @@ class Report:
         found += [f"{one.text} acted {one.times} times: {one.why}" for one in self.duplicates if one.why == UNEXPLAINED]
         found += [f"{one.text} acted and is dead: {one.why}" for one in self.sent_and_dead if one.why == UNEXPLAINED]
         found += [f"{later} overtook {earlier}" for earlier, later in self.inversions]
+        if count := self.refused[OVER_THE_LIMIT]:
+            found.append(f"{count} calls were made too soon")
         found += [f"{name}: {w.at_arrival} where {w.limit} is the limit" for name, w in self.windows.items() if w.violated]
         return found
 
@@ -126,7 +128,7 @@ def account_for(books: Books) -> Report:
     ]
     report.inversions = list(inversions(books.accepted.values(), acted))
     report.windows = _windows(books)
-    report.refused = Counter(arrival.verdict for arrival in books.arrivals if arrival.code == 429)
+    report.refused = Counter(_refusal(books, arrival) for arrival in books.arrivals if arrival.code == 429)
     return report
 
 
@@ -164,9 +166,8 @@ def _explain_all(books: Books, text: str, times: Sequence[Arrived]) -> str:
 
 
 def _explain_death(books: Books, text: str, times: Sequence[Arrived]) -> str:
-    if books.dead[text] not in PERHAPS_SENT:
-        return UNEXPLAINED
-    return f"{books.dead[text]}: {_explain(books, text, times[-1])}"
+    why = _explain(books, text, times[-1])
+    return why if why == UNEXPLAINED else f"{books.dead[text]}: {why}"
 
 
 def _explain(books: Books, text: str, arrival: Arrived) -> str:
@@ -182,8 +183,35 @@ def _explain(books: Books, text: str, arrival: Arrived) -> str:
     if answer is None:
         return "the worker was killed in mid-call"
     if answer in ("Unknown", "Retry", "Failed"):
-        return "its answer never came" if arrival.code is None else f"it was answered {arrival.code} after it acted"
+        return _fate_of_answer(arrival.code)
     return f"the worker was killed before it could record {answer}"
+
+
+def _fate_of_answer(code: int | None) -> str:
+    match code:
+        case None:
+            return "its answer never came"
+        case 200:
+            return "its answer was lost on the way"
+        case _:
+            return f"it was answered {code} after it acted"
+
+
+def _refusal(books: Books, refused: Arrived) -> str:
+    """What a 429 was for. A call that was made in time and held up by the network is no fault of the pipeline."""
+    if refused.verdict not in books.limits:
+        return refused.verdict
+    limit, seconds = books.limits[refused.verdict]
+    called = _called_at(books, refused)
+    used = sum(
+        arrival.cost
+        for arrival in books.arrivals
+        if arrival.acted
+        and arrival.verdict == "ok"
+        and (refused.verdict == "bot" or arrival.chat == refused.chat)
+        and called - seconds < _called_at(books, arrival) <= called
+    )
+    return HELD_UP if used + refused.cost <= limit else OVER_THE_LIMIT
 
 
 def _windows(books: Books) -> dict[str, Windows]:

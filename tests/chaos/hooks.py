@@ -6,14 +6,15 @@ A process is forked from one that has the heavy libraries imported (``multiproce
 The notebook is one line an event, each written by a single ``write`` to a file opened for appending, so that a SIGKILL
 leaves every line that was written and no half of one::
 
-    call <job> <monotonic seconds>                    admitted; the Bot API call begins
-    answer <job> <monotonic seconds> <outcome>        what came of it
-    settled <job> <monotonic seconds> <settlement>    the store has it
+    call <text> <monotonic seconds>                   the Bot API call begins
+    answer <text> <monotonic seconds> <outcome>       what came of it
+    settled <job id> <monotonic seconds> <settlement> the store has it
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 import multiprocessing
 import os
 import signal
@@ -118,26 +119,27 @@ def void(_: Any) -> None:
 
 
 def _keep_notes(path: Path) -> None:
-    from actors.send import Sender
+    from actors.sessions import BotSessions
+    from actors.settle import Settler
 
     note = append_to(path)
-    outcome = Sender._outcome
-
-    def noted_outcome(self: Sender, job: Any, permit: Any, uncertain: bool) -> Any:
-        note(f"call {job.id} {time.monotonic():.6f}")
-        came_of_it = outcome(self, job, permit, uncertain)
-        note(f"answer {job.id} {time.monotonic():.6f} {type(came_of_it).__name__}")
-        return came_of_it
-
-    Sender._outcome = noted_outcome  # type: ignore[method-assign]
     store = _store_class()
-    settle = store.settle
+    call, settle, record = BotSessions.call, Settler.settle, store.settle
 
-    def noted_settle(self: Any, ask: Any, settlement: Any, grant: int | None = None) -> None:
-        settle(self, ask, settlement, grant)
+    async def noted_call(self: BotSessions, bot: str, method: str, params: dict[str, Any], timeout: Any) -> Any:
+        note(f"call {params['text']} {time.monotonic():.6f}")
+        return await call(self, bot, method, params, timeout)
+
+    def noted_settle(self: Settler, message: Any, job: Any, outcome: Any) -> None:
+        note(f"answer {job.params['text']} {time.monotonic():.6f} {type(outcome).__name__}")
+        settle(self, message, job, outcome)
+
+    def noted_record(self: Any, ask: Any, settlement: Any, *rest: Any, **named: Any) -> None:
+        record(self, ask, settlement, *rest, **named)
         note(f"settled {ask.job_id} {time.monotonic():.6f} {type(settlement).__name__}")
 
-    store.settle = noted_settle
+    BotSessions.call, Settler.settle = noted_call, noted_settle  # type: ignore[method-assign]
+    store.settle = noted_record
 
 
 def _store_class() -> Any:
@@ -172,7 +174,16 @@ def _arm(point: str, nth: int) -> None:
             reached()
         return result
 
-    setattr(owner, name, crashing)
+    @functools.wraps(method)
+    async def crashing_on_the_loop(*args: Any, **kwargs: Any) -> Any:
+        if when == "before":
+            reached()
+        result = await method(*args, **kwargs)
+        if when == "after":
+            reached()
+        return result
+
+    setattr(owner, name, crashing_on_the_loop if inspect.iscoroutinefunction(method) else crashing)
 
 
 def _place(what: str) -> tuple[Any, str]:
@@ -188,10 +199,9 @@ def _place(what: str) -> tuple[Any, str]:
         case "ack":
             return Subscription, "_settle"
         case "call":
-            import actors  # noqa: F401  # binds to the broker, as the worker's own import of it does
-            from actors.send import Sender
+            from actors.sessions import BotSessions
 
-            return Sender, "_outcome"
+            return BotSessions, "call"
         case "admit" | "settle":
             return _store_class(), what
         case _:

@@ -77,7 +77,7 @@ def items(work: Work) -> Iterator[Item]:
         match draw.random():
             case x if x < 0.03:
                 yield Item(text, draw.choice(BLOCKED_USERS), "bulk")
-            case x if x < 0.04:
+            case x if x < 0.03 + min(0.01, 8 / work.jobs):
                 yield Item(text, OLD_GROUP, "bulk")
             case x if x < 0.04 + min(0.1, 12 * work.groups / max(1, work.jobs)):
                 yield Item(text, -5100 - draw.randrange(work.groups), "bulk")
@@ -112,8 +112,7 @@ def produce(work: Work, ledger: Path) -> None:
         waiting = [item for item in items(work) if (kept := books.get(item.text)) is None or kept.safe_at is None]
         size = BATCH if work.batches else 1
         for start in range(0, len(waiting), size):
-            due = started + (work.jobs - len(waiting) + start) * work.seconds / work.jobs
-            time.sleep(max(0.0, min(due - time.monotonic(), work.seconds)))
+            time.sleep(max(0.0, started + start * work.seconds / work.jobs - time.monotonic()))
             desk.put_in(waiting[start : start + size])
 
 

@@ -55,7 +55,7 @@ class JournalledArrivals(Arrivals):
 
     def acted(self, arrival: Arrival, message_id: int | None) -> None:
         super().acted(arrival, message_id)
-        self._write(arrival, event="acted", text=str(arrival.source.params().get("text", "")))
+        self._write(arrival, event="acted")
 
     def close(self, arrival: Arrival, code: int | None) -> None:
         super().close(arrival, code)
@@ -71,6 +71,7 @@ class JournalledArrivals(Arrivals):
             "cost": arrival.cost,
             "charged_chat": arrival.charged_chat,
             "verdict": arrival.verdict,
+            "text": str(arrival.source.params().get("text", "")),
         }
         self._note(json.dumps({**known, **what}))
 
@@ -94,9 +95,9 @@ def read_journal(journal: Path) -> list[Arrived]:
         key = (entry["run"], entry["seq"])
         arrived = found.setdefault(key, Arrived(*key, entry["at"]))
         arrived.chat, arrived.cost, arrived.charged_chat = entry["chat"], entry["cost"], entry["charged_chat"]
-        arrived.verdict = entry["verdict"] or arrived.verdict
+        arrived.verdict, arrived.text = entry["verdict"] or arrived.verdict, entry["text"]
         if entry["event"] == "acted":
-            arrived.acted, arrived.text = True, entry["text"]
+            arrived.acted = True
         else:
             arrived.closed, arrived.code = True, entry["code"]
     return sorted(found.values(), key=lambda arrived: arrived.at)

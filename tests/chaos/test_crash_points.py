@@ -37,6 +37,7 @@ ANN, BLOCKED, CAROL = 11, 12, 13
 TEXTS = {"a1": ANN, "a2": ANN, "b": BLOCKED, "c": CAROL}
 AT_ONCE = 6
 END_SECONDS = 60.0
+EXPIRES_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +141,7 @@ def _run(case: Case, number: int, vhost: Vhost, control: ControlClient, api_url:
     env = _env(bot, token, vhost.url, api_url, home)
     settings = load_settings(_env_file=None, bots={bot: token}, rabbitmq_url=vhost.url, partitions=1)
     hooks = Hooks(crash_at=case.point, crash_time=case.time)
-    with contextlib.closing(open_store(load_settings(_env_file=None, state_url=env["FLOODGATE_STATE_URL"]))) as store:
-        store.vouch_idle(bot)  # so that the first job that asks may go
+    _vouch_idle(bot, env)
     if case.who == "worker":
         put_in(bot, case.asks, settings)
         first = start_worker(env, home / "worker.log", hooks)
@@ -206,3 +206,46 @@ def _env(bot: str, token: str, rabbitmq_url: str, api_url: str, home: Path) -> d
         "FLOODGATE_LEASE_MARGIN_SECONDS": "0.3",
         "FLOODGATE_SHUTDOWN_SECONDS": "3",
     }
+
+
+@pytest.mark.parametrize(("point", "ending"), [("after settle", "sent"), ("after call", "perhaps"), ("before admit", "no")])
+def test_a_job_that_expires_while_nobody_works_ends_as_what_is_known_of_it(
+    point: str, ending: str, vhost: Vhost, tmp_path: Path
+) -> None:
+    bot, token = "expiring", "777000:" + "E" * 35
+    with running_fake() as fake:
+        env = _env(bot, token, vhost.url, fake.url, tmp_path)
+        settings = load_settings(_env_file=None, bots={bot: token}, rabbitmq_url=vhost.url, partitions=1)
+        _vouch_idle(bot, env)
+        with Client(settings, bot=bot) as client:
+            client.send_message(chat_id=ANN, text="soon or never", expires=EXPIRES_SECONDS)
+        first = start_worker(env, tmp_path / "worker.log", Hooks(crash_at=point))
+        first.join(END_SECONDS)
+        time.sleep(EXPIRES_SECONDS)  # no event tells that the moment has passed
+        second = start_worker(env, tmp_path / "worker.log")
+        try:
+            with Connections(settings, "crash-point") as connections:
+                queue = topology.send_queue(bot, "interactive", 0)
+                until(lambda: "worker ready" in (tmp_path / "worker.log").read_text(), END_SECONDS)
+                until(lambda: not _messages(vhost, queue), END_SECONDS)
+                letters = browse(connections, topology.dead_queue(bot), 10)
+        finally:
+            second.kill()
+            second.join()
+        acted = [arrival for arrival in fake.control.arrivals() if arrival.acted]
+    assert len(acted) == (0 if ending == "no" else 1)
+    described = [read_dead_letter("", s.message_id, s.headers, s.body) for s in letters]
+    assert [letter.reason for letter in described] == ([] if ending == "sent" else ["expired"])
+    assert all(("may have been carried out" in letter.description) is (ending == "perhaps") for letter in described)
+
+
+def _messages(vhost: Vhost, queue: str) -> int:
+    """In hand or not."""
+    rows = (line.split("\t") for line in vhost.ctl("list_queues", "name", "messages").splitlines())
+    return next(int(row[1]) for row in rows if row[0] == queue)
+
+
+def _vouch_idle(bot: str, env: dict[str, Any]) -> None:
+    """So that the first job that asks may go."""
+    with contextlib.closing(open_store(load_settings(_env_file=None, state_url=env["FLOODGATE_STATE_URL"]))) as store:
+        store.vouch_idle(bot)

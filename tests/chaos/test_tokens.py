@@ -1,0 +1,154 @@
+"""A run at DEBUG in which every kind of failure happens, and then a search for the tokens wherever a byte can lie."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.settings import load_settings
+from fake_telegram.control import ControlClient
+from fake_telegram.server import running_fake
+from producer.client import Client
+from tests.chaos.hooks import Hooks, run_worker, start
+from tests.draining import drain
+from tests.processes import run_floodgate
+from tests.proxy import Proxy
+from tests.services import RedisServer, Vhost
+from tests.waiting import until
+
+GOOD, REVOKED = "S3cretOfTheGoodBot" + "g" * 17, "S3cretOfTheRevokedBot" + "r" * 14
+BOTS = f'{{"good": "111222333:{GOOD}", "revoked": "444555666:{REVOKED}"}}'
+SECRETS = (GOOD, REVOKED)
+STOP_SECONDS = 30.0
+
+FAULTS = {
+    21: {"kind": "error", "code": 502},
+    22: {"kind": "error", "code": 500, "acts": True},
+    23: {"kind": "cut_before"},
+    24: {"kind": "cut_after"},
+    25: {"kind": "stall"},
+    26: {"kind": "retry_after_in_400", "seconds": 1},
+}
+TROUBLES = {31: "blocked", 32: "deactivated", 33: "not_found", 34: "topic_closed", 35: "no_rights"}
+# Each is said of at least one job before the worker is stopped: the failures did happen.
+SIGNS = (
+    "HTTP 502",
+    "HTTP 500",
+    "429 for bot good",
+    "Telegram refuses bot revoked",
+    "chat-unreachable",
+    "chat-not-found",
+    "rights",
+    "bytes in send.good.interactive.00 are no job",
+    "expired",
+    "no answer within",
+    "cannot be reached",
+)
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def state(
+    request: pytest.FixtureRequest, tmp_path: Path, new_redis: Callable[[], RedisServer]
+) -> Iterator[tuple[str, Path]]:
+    """The URL of a store, and the folder in which it keeps all it knows."""
+    if request.param == "redis":
+        server = new_redis().start()
+        yield server.url, server.home
+    else:
+        yield f"sqlite:///{tmp_path}/state/state.db", tmp_path / "state"
+
+
+def test_a_token_is_in_no_log_queue_store_or_dead_letter_whatever_fails(
+    state: tuple[str, Path], vhost: Vhost, tmp_path: Path
+) -> None:
+    url, folder = state
+    log = tmp_path / "worker.log"
+    with running_fake(tokens=[f"111222333:{GOOD}"]) as fake, Proxy(int(fake.url.rpartition(":")[2])) as link:
+        _set_the_scene(fake.control)
+        env = _env(vhost.url, url, f"http://127.0.0.1:{link.port}")
+        link.refuse()  # the first calls meet nobody
+        worker = start(talkative_worker, env, log)
+        _put_in(env)
+        until(lambda: "never reached" in log.read_text() or "cannot be reached" in log.read_text(), 30)
+        link.accept()
+        until(lambda: all(sign in log.read_text() for sign in SIGNS), 60)
+        said = [run_floodgate(*command.split(), env=env, home=tmp_path) for command in SHOWN]
+        connections = vhost.node.ctl("list_connections", "name", "user", "client_properties")
+        os.kill(worker.pid, signal.SIGTERM)
+        worker.join(STOP_SECONDS)
+        assert worker.exitcode == 0, log.read_text()[-2000:]
+    where = {
+        "log": log.read_bytes(),
+        "commands": "".join(one.stdout + one.stderr for one in said).encode(),
+        "connections": connections.encode(),
+        **_queues(vhost),
+        **{f"store: {file}": file.read_bytes() for file in folder.rglob("*") if file.is_file()},
+    }
+    assert [name for name in where if name.startswith("store: ")], "the store left no file to look into"
+    assert any("dead.good" in name for name in where)
+    found = [name for name, content in where.items() for secret in SECRETS if secret.encode() in content]
+    assert not found
+
+
+SHOWN = ("status --json", "dead-letters list --json", "topology show", "topology verify")
+
+
+def talkative_worker() -> None:
+    """A worker whose libraries may say what they like, as when somebody looks for a fault of theirs."""
+    import broker.logs
+
+    broker.logs._QUIET = dict.fromkeys(broker.logs._QUIET, logging.DEBUG)  # type: ignore[misc]
+    run_worker(Hooks())
+
+
+def _set_the_scene(control: ControlClient) -> None:
+    control.set_server(faults=[{**fault, "chats": [chat], "times": 1} for chat, fault in FAULTS.items()])
+    for chat, trouble in TROUBLES.items():
+        control.set_chat(chat, trouble=trouble)
+    control.pause(111222333, 1, 27)
+
+
+def _put_in(env: dict[str, str]) -> None:
+    settings = load_settings(
+        _env_file=None, rabbitmq_url=env["FLOODGATE_RABBITMQ_URL"], bots={"good": f"111222333:{GOOD}"}, partitions=1
+    )
+    with Client(settings, bot="good") as client:
+        for chat in (*FAULTS, *TROUBLES, 27):
+            client.send_message(chat_id=chat, text=f"to {chat}")
+        client.send_message(chat_id=21, text="too late soon", expires=0.01)
+        from broker.publication import Publication
+
+        malformed = Publication("", "send.good.interactive.00", b'{"no": "job"}', "malformed")
+        client._outlet.publisher.publish(malformed)
+    revoked = settings.model_copy(update={"bots": {}})
+    with Client(revoked, bot="revoked") as client:
+        client.send_message(chat_id=41, text="by a revoked bot")
+
+
+def _env(rabbitmq_url: str, state_url: str, api_url: str) -> dict[str, str]:
+    return {
+        "FLOODGATE_BOTS": BOTS,
+        "FLOODGATE_RABBITMQ_URL": rabbitmq_url,
+        "FLOODGATE_STATE_URL": state_url,
+        "FLOODGATE_TELEGRAM_API_URL": api_url,
+        "FLOODGATE_PARTITIONS": "1",
+        "FLOODGATE_LOG_LEVEL": "DEBUG",
+        "FLOODGATE_CALL_TIMEOUT_SECONDS": "2",
+        "FLOODGATE_LEASE_MARGIN_SECONDS": "1",
+        "FLOODGATE_SHUTDOWN_SECONDS": "5",
+    }
+
+
+def _queues(vhost: Vhost) -> dict[str, bytes]:
+    """All that all queues hold, properties and headers included."""
+    rows = [line.split("\t") for line in vhost.ctl("list_queues", "name", "messages").splitlines()]
+    held = [row[0] for row in rows if len(row) == 2 and row[1] not in ("messages", "0")]
+    return {
+        f"queue: {queue}": b"".join(repr(properties.__dict__).encode() + body for properties, body in drain(vhost.url, queue))
+        for queue in held
+    }
