@@ -12,6 +12,7 @@ import dataclasses
 import math
 import time
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 import dramatiq
@@ -22,12 +23,15 @@ from dramatiq.middleware import CurrentMessage, Middleware
 from actors.answers import Answer, Break
 from actors.classify import call_of, classify
 from actors.loop_calls import LoopCalls
+from actors.outcomes import Done, Sent
 from actors.sessions import BotSessions
 from actors.settle import Settler
+from actors.uploads import Uploads
 from broker.admission.contract import Go
 from broker.dramatiq_consumer import DeliveredMessage
 from broker.job import SEND_ACTOR, Job
 from broker.setup import current_broker
+from broker.spool import Spool
 
 # A process so busy that it is late for as many permits in a row sends all the same: late is better than never.
 PERMITS: Final = 5
@@ -40,6 +44,7 @@ class Sender(Middleware):
         self._sessions: BotSessions | None = None
         self._settler: Settler | None = None
         self._calls: LoopCalls | None = None
+        self._uploads: Uploads | None = None
         self._timeout = timedelta()
         self._patience_seconds = 0.0
 
@@ -47,6 +52,7 @@ class Sender(Middleware):
         ours = current_broker()
         self._sessions = BotSessions(ours.settings)
         self._settler = Settler(ours)
+        self._uploads = Uploads(Spool(ours.settings.spool_url))
         self._calls = LoopCalls(_event_loop().loop)
         self._timeout = timedelta(seconds=ours.settings.call_timeout_seconds)
         self._patience_seconds = ours.settings.lease_seconds
@@ -67,6 +73,9 @@ class Sender(Middleware):
         answer = self._answer(message, job)
         outcome = classify(answer, dataclasses.replace(call, repeated=call.repeated or message.uncertain))
         self._settler.settle(message, job, outcome)
+        if job.files and isinstance(outcome, Sent | Done):
+            assert self._uploads is not None
+            self._uploads.forget(job)
 
     def _answer(self, message: DeliveredMessage, job: Job) -> Answer:
         """What the Bot API says. The permit is renewed when the moment for it has passed before the call began."""
@@ -91,9 +100,19 @@ class Sender(Middleware):
             return None
         try:
             async with asyncio.timeout(self._timeout.total_seconds()):
-                return await self._sessions.call(job.bot, job.method, params_to_send(job, permit), self._timeout)
+                params = params_to_send(job, permit)
+                if job.files:
+                    return await self._call_with_files(job, params)
+                return await self._sessions.call(job.bot, job.method, params, self._timeout)
         except TimeoutError:
             return Break(f"no answer within {self._timeout.total_seconds():g} s", surely_not_sent=False)
+
+    async def _call_with_files(self, job: Job, params: dict[str, Any]) -> Answer:
+        sessions = self._sessions
+        assert sessions is not None
+        assert self._uploads is not None
+        make = partial(sessions.call, job.bot, job.method, timeout=self._timeout)
+        return await self._uploads.send(job, params, self._timeout.total_seconds(), make)
 
 
 def params_to_send(job: Job, permit: Go) -> dict[str, Any]:

@@ -25,6 +25,7 @@
     ├── StateError
     │   ├── StateUnavailableError    the state store is down, locked, read-only or full
     │   └── StateSchemaError         the state store was written by another version
+    ├── SpoolError               uploads cannot be kept, or one is not there
     ├── NotSettledError          a result was asked for that is not there yet
     └── DeadLetteredError        a result was asked for of a job that will not be sent
 
@@ -157,6 +158,10 @@ class StateUnavailableError(StateError):
 
 class StateSchemaError(StateError):
     """The state store was written by another version of Floodgate."""
+
+
+class SpoolError(FloodgateError):
+    """The spool is missing, full or not to be written, or a file is not in it."""
 
 
 class NotSettledError(FloodgateError):

@@ -25,6 +25,7 @@ from broker.chats import chat_key
 from broker.errors import InvalidParamsError, MalformedJobError
 from broker.methods import canonical_method, cost
 from broker.partitions import partition_of
+from broker.spool import SpooledFile
 
 SEND_ACTOR: Final = "send"
 VERSION: Final = 1
@@ -68,6 +69,8 @@ class Job(BaseModel):
     dedupe_key: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
     campaign: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = None
     on_uncertain: OnUncertain = OnUncertain.RESEND
+    files: tuple[SpooledFile, ...] = ()
+    """Uploads that wait in the spool (:mod:`broker.spool`)."""
     attempts: Annotated[int, Field(ge=0)] = 0
     """Calls made so far; rate waits are none."""
     unsent: Annotated[int, Field(ge=0)] = 0

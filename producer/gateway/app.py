@@ -124,9 +124,11 @@ class Gateway:
         )
         self._running = Running(parts, Sending(parts), Passing(settings), connections)
         waiting.start()
+        await parts.uploads.start()
         try:
             yield
         finally:
+            await parts.uploads.stop()
             self._running.sending.drain()
             await self._running.passing.close()
             await client.close()

@@ -166,10 +166,11 @@ async def result(
 async def cancel(request: Request, job_id: JobIdPath, bot: Caller) -> JobStatus:
     """Take a job back. Only one that waits can be."""
     gateway = _gateway(request)
-    ask = ask_for(Job(id=job_id, bot=bot, method="sendMessage", params={}, created_ms=unix_ms()), gateway.settings)
-    record = await asyncio.to_thread(gateway.running.parts.store.cancel, ask)
+    job = Job(id=job_id, bot=bot, method="sendMessage", params={}, created_ms=unix_ms())
+    record = await asyncio.to_thread(gateway.running.parts.store.cancel, ask_for(job, gateway.settings))
     if record.reason != CANCELLED:
         raise RefusalError(409, f"Conflict: job {job_id} is {record.standing}", floodgate_job_id=job_id)
+    await gateway.running.parts.uploads.drop(job)
     return _status(job_id, record)
 
 

@@ -1,0 +1,209 @@
+"""The spool: where uploads wait for their worker, since bytes never enter RabbitMQ.
+
+    jobs/<bot>/<job id>/<n>            the n-th file of a job; removed when the job was sent or taken back
+    known/<bot>/<kind>-<sha256>        the file_id that Telegram gave this content, sent as this kind by this bot
+
+A spool is a folder, or any store that fsspec knows, so that gateways and workers on many machines share one. A job is
+published only once its files are here to the last byte; a gateway that dies in between leaves an orphan. Orphans, the
+files of dead letters (which may be replayed) and old file_ids are swept by age.
+
+What fails becomes one ``SpoolError`` that says what is wrong and what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import IO, Annotated, Any, BinaryIO, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from broker.errors import SettingsError, SpoolError
+
+PIECE_BYTES: Final = 256 * 1024
+
+
+class SpooledFile(BaseModel):
+    """A job's reference to an upload. ``name`` is the form part that it came as and leaves as."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    key: Annotated[str, Field(min_length=1, max_length=300)]
+    filename: Annotated[str, Field(max_length=300)] = "file"
+    size: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Spool:
+    """Reads and writes. Blocking; any thread may use it. Nothing is opened before the first use.
+
+    Raises:
+        SettingsError: the URL's kind of store is unknown, or its package is not installed. At the first use.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._opened: tuple[Any, str] | None = None  # written by whichever thread is first, with equal values
+
+    def prepare(self) -> None:
+        """Make the folder. Only at start: a folder that vanishes later is a disk that is not mounted.
+
+        Raises:
+            SpoolError: it cannot be made.
+        """
+        with self._faults():
+            fs, root = self._fs
+            fs.makedirs(root, exist_ok=True)
+
+    def put(self, bot: str, job_id: str, number: int, name: str, filename: str, source: BinaryIO) -> SpooledFile:
+        """Keep an upload; when this returns it is on the disk, or the store has it.
+
+        Raises:
+            SpoolError: the spool is missing, full or not to be written.
+        """
+        key = f"{_folder(bot, job_id)}/{number}"
+        digest, size = hashlib.sha256(), 0
+        with self._faults():
+            fs, root = self._fs
+            if not fs.exists(root):
+                raise FileNotFoundError(errno.ENOENT, "it is missing")
+            fs.makedirs(f"{root}/{_folder(bot, job_id)}", exist_ok=True)
+            with fs.open(f"{root}/{key}", "wb") as target:
+                while piece := source.read(PIECE_BYTES):
+                    digest.update(piece)
+                    size += len(piece)
+                    target.write(piece)
+                _sync(target)
+        return SpooledFile(name=name, key=key, filename=filename, size=size, sha256=digest.hexdigest())
+
+    def open(self, file: SpooledFile) -> IO[bytes]:
+        """The upload, to be read and closed.
+
+        Raises:
+            SpoolError: it is not there, or cannot be read.
+        """
+        with self._faults():
+            fs, root = self._fs
+            opened: IO[bytes] = fs.open(f"{root}/{file.key}", "rb")
+            return opened
+
+    def remove(self, bot: str, job_id: str) -> None:
+        """Forget a job's files; nothing, if it has none.
+
+        Raises:
+            SpoolError: they cannot be removed.
+        """
+        with self._faults():
+            fs, root = self._fs
+            if fs.exists(folder := f"{root}/{_folder(bot, job_id)}"):
+                fs.rm(folder, recursive=True)
+
+    def known(self, bot: str, kind: str, sha256: str) -> str | None:
+        """The file_id of a content that this bot has sent as this kind before.
+
+        Raises:
+            SpoolError: it cannot be read.
+        """
+        with self._faults():
+            fs, root = self._fs
+            try:
+                return str(fs.cat_file(f"{root}/known/{bot}/{kind}-{sha256}").decode())
+            except FileNotFoundError:
+                return None
+
+    def know(self, bot: str, kind: str, sha256: str, file_id: str | None) -> None:
+        """Remember a file_id, or with None forget it.
+
+        Raises:
+            SpoolError: it cannot be written.
+        """
+        with self._faults():
+            fs, root = self._fs
+            path = f"{root}/known/{bot}/{kind}-{sha256}"
+            if file_id is not None:
+                fs.makedirs(f"{root}/known/{bot}", exist_ok=True)
+                fs.pipe_file(path, file_id.encode())
+            elif fs.exists(path):
+                fs.rm_file(path)
+
+    def sweep(self, older_than_seconds: float) -> int:
+        """Remove what is older; how many files that were.
+
+        Raises:
+            SpoolError: the spool cannot be read or written.
+        """
+        removed, before = 0, time.time() - older_than_seconds
+        with self._faults():
+            fs, root = self._fs
+            for path, about in fs.find(root, detail=True).items():
+                if _written_at(about) < before:
+                    fs.rm_file(path)
+                    removed += 1
+        return removed
+
+    @property
+    def _fs(self) -> tuple[Any, str]:
+        if self._opened is None:
+            self._opened = _open(self._url)
+        return self._opened
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SpoolError(self._explain(error)) from error
+
+    def _explain(self, error: OSError) -> str:
+        match error.errno:
+            case errno.ENOSPC | errno.EDQUOT:
+                return f"The spool {self._url} is full. Free some space, then try again."
+            case errno.ENOENT:
+                return f"The spool {self._url}, or a file in it, is missing. Mount or make it: FLOODGATE_SPOOL_URL."
+            case errno.EACCES | errno.EROFS | errno.EPERM | errno.ENOTDIR:
+                return f"The spool {self._url} cannot be written ({error.strerror}). Correct it: FLOODGATE_SPOOL_URL."
+            case _:
+                why = error.strerror or type(error).__name__
+                return f"The spool {self._url} failed ({why}). Look into it, then try again."
+
+
+def _open(url: str) -> tuple[Any, str]:
+    try:
+        import fsspec
+    except ImportError:
+        raise SettingsError(
+            "Uploads need fsspec, which is not installed: install telegram-floodgate[worker]."
+        ) from None
+    try:
+        fs, root = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise SettingsError(f"FLOODGATE_SPOOL_URL cannot be used: {error}.") from None
+    return fs, root.rstrip("/")
+
+
+def _folder(bot: str, job_id: str) -> str:
+    return f"jobs/{bot}/{job_id}"
+
+
+def _sync(target: Any) -> None:
+    """A job must not outlive its file over a loss of power. Stores without a descriptor sync as they close."""
+    target.flush()
+    try:
+        descriptor = target.fileno()
+    except (AttributeError, OSError, ValueError):
+        return
+    os.fsync(descriptor)
+
+
+def _written_at(about: dict[str, Any]) -> float:
+    """When a file was written, in Unix seconds; now, where its store does not tell, so that it stays."""
+    at = about.get("mtime") or about.get("LastModified") or about.get("created")
+    if isinstance(at, datetime):
+        return at.astimezone(UTC).timestamp()
+    return float(at) if isinstance(at, int | float) else time.time()
