@@ -24,7 +24,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from broker.errors import SettingsError, UnknownBotError
+from broker.chats import chat_key
+from broker.errors import InvalidParamsError, SettingsError, UnknownBotError
 from broker.gateway_settings import GatewaySettings
 
 DEFAULT_BOT: Final = "default"
@@ -86,6 +87,14 @@ class Limits(BaseModel):
         default_factory=dict,
         description='Other limits for single chats, as JSON: `{"news": {"-1001234567890": {"group_per_minute": 10}}}`.',
     )
+
+    @field_validator("chats")
+    @classmethod
+    def _chat_keys(cls, value: dict[str, dict[str, ChatLimits]]) -> dict[str, dict[str, ChatLimits]]:
+        try:
+            return {bot: {chat_key(chat): own for chat, own in chats.items()} for bot, chats in value.items()}
+        except InvalidParamsError as error:
+            raise ValueError(str(error).rstrip(".")) from None
 
     def for_bot(self, bot: str) -> Limits:
         """The limits of one bot."""

@@ -13,7 +13,7 @@ from broker.admission.windows import Window
 from broker.errors import SettingsError
 from broker.job import new_job
 from broker.methods import CHARGES, Charge
-from broker.settings import Limits, Settings
+from broker.settings import Limits, Settings, load_settings
 from tests.admission_bench import ask_of, settings_of
 
 
@@ -88,6 +88,16 @@ def test_limits_can_be_set_for_single_bots_and_chats(monkeypatch: pytest.MonkeyP
     assert [round(policy.per_second(rules.rates(bot).free)) for bot in ("news", "default")] == [49, 29]
     assert [window.cap for window in rules.windows("news", "-5")] == [1, 10]
     assert [window.cap for window in rules.windows("default", "-5")] == [1, 20]
+
+
+def test_a_chats_own_limits_are_found_by_its_name_as_telegram_matches_it() -> None:
+    rules = policy_of(settings_of(chats={"default": {"@News": {"group_per_minute": 10}}}))
+    assert [window.cap for window in rules.windows("default", "@news")] == [1, 10]
+
+
+def test_limits_for_what_is_no_chat_are_refused() -> None:
+    with pytest.raises(SettingsError, match=r"FLOODGATE_LIMITS__CHATS .*neither a number nor"):
+        load_settings(_env_file=None, limits={"chats": {"default": {"no chat": {"chat_per_second": 1}}}})
 
 
 def test_limits_off_leaves_nothing_metered() -> None:
