@@ -221,3 +221,35 @@ def test_the_token_is_in_no_log_at_debug_and_in_no_repr(caplog: pytest.LogCaptur
     asyncio.run(scenario())
     assert "123456:[redacted]" in caplog.text
     assert TOKEN not in caplog.text
+
+
+def test_opening_connects_and_calls_no_method() -> None:
+    peers: list[object] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        peers.append(request.transport.get_extra_info("peername"))
+        return ok(True)
+
+    async def scenario() -> set[object]:
+        async with sessions(handler) as opened:
+            await opened.open()
+            assert not peers
+            request = opened._request
+            assert request is not None and request._session is not None and request._session.connector is not None
+            ready = request._session.connector._conns
+            addresses = {handler.transport.get_extra_info("sockname") for (handler, _) in next(iter(ready.values()))}
+            await opened.call("default", "sendMessage", {"chat_id": 7, "text": "x"}, SOON)
+            return addresses
+
+    assert asyncio.run(scenario()) == set(peers)
+
+
+def test_opening_does_without_a_bot_api_that_is_not_there() -> None:
+    async def scenario() -> None:
+        nobody = BotSessions(Settings(_env_file=None, bot_token=TOKEN, telegram_api_url="http://127.0.0.1:1"))
+        async with asyncio.timeout(5):
+            await nobody.open()
+        await nobody.close()
+
+    asyncio.run(scenario())
