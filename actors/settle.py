@@ -1,7 +1,7 @@
 """From an outcome to its effects, in an order that a crash at any point can only repeat, never drop.
 
     sent       ledger, then ack
-    dead       dead letter confirmed, ledger, then ack
+    dead       dead letter confirmed, ledger (and the chat, if it is unreachable), then ack
     later      ledger (the job keeps the head of its line), back to the ladder confirmed, then ack
 
 The call is done when this begins, so a state store that is down is waited for, within a bound, and after it the
@@ -21,6 +21,7 @@ from actors.outcomes import (
     BotFailed,
     Done,
     Failed,
+    FailureReason,
     Migrated,
     Outcome,
     Paused,
@@ -30,6 +31,7 @@ from actors.outcomes import (
 )
 from broker import dead_letters
 from broker.admission import contract
+from broker.admission.policy import needs_chat
 from broker.chats import ChatKind, chat_key, chat_kind
 from broker.errors import InvalidParamsError, PublishError, StateUnavailableError
 from broker.job import Job, encode_job, unix_ms
@@ -114,9 +116,16 @@ class Settler:
         counted = job.model_copy(update={"attempts": job.attempts + 1})
         letter = dead_letters.dead_job(counted, message.delivery.body, message.queue_name, reason, description)
         self._broker.connections.publisher.publish(letter)
+        self._remember(ask, reason, description)
         error = {"error_code": failure.code, "description": description} if failure.code is not None else None
         self._record(message, ask, contract.Dead(reason, error))
         message.done()
+
+    def _remember(self, ask: Ask, reason: FailureReason, description: str) -> None:
+        """So that the chat's other jobs fail fast. What nobody would see in the chat says nothing of who reads it."""
+        chat = ask.chat
+        if reason is FailureReason.CHAT_UNREACHABLE and needs_chat(ask) and chat is not None:
+            self._tell_store(lambda store: store.mark_unreachable(ask.bot, chat, description))
 
     def _pause(self, ask: Ask, retry_after: timedelta, description: str) -> None:
         logger.warning("429 for bot %s, chat %s: %s", ask.bot, ask.chat, description)

@@ -29,6 +29,8 @@ class Seen:
     message_id: str | None
     headers: Mapping[str, Any]
     body: bytes
+    tag: int = 0
+    """RabbitMQ's number for this delivery, while the channel lasts on which it was read."""
 
 
 def browse(connections: Connections, queue: str, limit: int) -> list[Seen]:
@@ -41,7 +43,7 @@ def browse(connections: Connections, queue: str, limit: int) -> list[Seen]:
 
 
 def _browse(queue: str, limit: int, session: Session) -> Script[list[Seen]]:
-    getter = _Getter((yield from session.channel()), queue)
+    getter = Getter((yield from session.channel()), queue)
     seen: list[Seen] = []
     try:
         while len(seen) < limit and (one := (yield getter.get)) is not None:
@@ -53,7 +55,7 @@ def _browse(queue: str, limit: int, session: Session) -> Script[list[Seen]]:
     return seen
 
 
-class _Getter:
+class Getter:
     """``basic.get`` with one callback for both its answers; pika gives "empty" to nobody."""
 
     def __init__(self, channel: Any, queue: str) -> None:
@@ -71,8 +73,12 @@ class _Getter:
         it is closed."""
         self._channel.basic_nack(ALL, multiple=True, requeue=True)
 
-    def _on_message(self, _channel: Any, _method: Any, properties: Any, body: bytes) -> None:
-        self._answer(Seen(properties.message_id, properties.headers or {}, body))
+    def remove(self, message: Seen) -> None:
+        """Take a message away for good."""
+        self._channel.basic_ack(message.tag)
+
+    def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        self._answer(Seen(properties.message_id, properties.headers or {}, body, method.delivery_tag))
 
     def _answer(self, seen: Seen | None) -> None:
         if self._callback is not None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from broker.errors import MalformedJobError
 from broker.job import Job, decode_job, unix_ms
 from broker.publication import Publication
-from broker.topology import DEAD_EXCHANGE, MALFORMED_QUEUE, dead_queue
+from broker.topology import DEAD_EXCHANGE, MALFORMED_QUEUE, UNROUTABLE_QUEUE, dead_queue
 
 REASON: Final = "x-floodgate-reason"
 DESCRIPTION: Final = "x-floodgate-description"
@@ -33,6 +33,8 @@ REASON_UNCERTAIN: Final = "uncertain"
 REASON_NO_ACTOR: Final = "no-actor"
 REASON_FAILED: Final = "failed"
 REASON_UNKNOWN_BOT: Final = "unknown-bot"
+REASON_CHAT_UNREACHABLE: Final = "chat-unreachable"  # Telegram's word once, ours for the jobs after it
+REASON_UNROUTABLE: Final = "unroutable"  # it came off the delay ladder and its queue was gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +82,33 @@ def _publication(
 def read_dead_letter(queue: str, message_id: str | None, headers: Mapping[str, Any] | None, body: bytes) -> DeadLetter:
     """What a message in a dead-letter queue tells. Total over any headers and any bytes."""
     headers = headers or {}
-    died_ms = headers.get(DIED_MS)
     return DeadLetter(
         queue=str(headers.get(QUEUE) or _first_death(headers, "queue") or queue),
         message_id=message_id or "",
-        reason=str(headers.get(REASON) or _broker_reason(headers)),
+        reason=str(headers.get(REASON) or _broker_reason(queue, headers)),
         description=str(headers.get(DESCRIPTION) or ""),
         attempts=attempts if isinstance(attempts := headers.get(ATTEMPTS), int) else 0,
-        died_at=datetime.fromtimestamp(died_ms / 1000, UTC) if isinstance(died_ms, int) else None,
+        died_at=_died_at(headers),
         body=body,
         job=_job_or_none(body),
     )
 
 
-def _broker_reason(headers: Mapping[str, Any]) -> str:
+def _died_at(headers: Mapping[str, Any]) -> datetime | None:
+    died_ms = headers.get(DIED_MS)
+    if isinstance(died_ms, int):
+        try:
+            return datetime.fromtimestamp(died_ms / 1000, UTC)
+        except (ValueError, OverflowError, OSError):  # no calendar goes that far
+            return None
+    died = _first_death(headers, "time")
+    return died.replace(tzinfo=died.tzinfo or UTC) if isinstance(died, datetime) else None
+
+
+def _broker_reason(queue: str, headers: Mapping[str, Any]) -> str:
     """RabbitMQ's word for why it dead-lettered the message itself."""
+    if queue == UNROUTABLE_QUEUE:
+        return REASON_UNROUTABLE
     word = _first_death(headers, "reason") or headers.get("x-first-death-reason")
     return REASON_DELIVERY_LIMIT if word == "delivery_limit" else str(word or "unknown")
 

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from broker.errors import FloodgateError, JobError, RabbitMQError, SettingsError, StateError
-from floodgate.commands import dead_letters, demo, fake, gateway, send, status, topology, worker
+from floodgate.commands import chats, dead_letters, demo, fake, gateway, pauses, send, status, topology, worker
 
 EXIT_NO: Final = 1
 EXIT_USAGE: Final = 2
@@ -34,8 +34,11 @@ app.command("send")(send.send)
 app.command("gateway")(gateway.gateway)
 app.command("fake-telegram")(fake.fake_telegram)
 app.command("status")(status.status)
+app.command("pause")(pauses.pause)
+app.command("resume")(pauses.resume)
 app.add_typer(topology.app, name="topology")
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(chats.app, name="chats")
 
 
 def main() -> None:

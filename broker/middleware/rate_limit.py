@@ -7,6 +7,7 @@
            ├▶ Wait (chat)   a moment is waited out; anything longer goes to the delay ladder, confirmed, then acked,
            │                and the chats behind it go on
            ├▶ AlreadySent, AlreadyDead   acknowledged
+           ├▶ Unreachable   dead-lettered with what Telegram said of the chat, and no budget spent
            └▶ Unknown       the job's ``on_uncertain`` decides
 
 A deferral is no failure: no attempt is spent, nothing is logged above DEBUG.
@@ -25,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.errors import RateLimitExceeded
@@ -44,6 +45,7 @@ from broker.admission.contract import (
     Scope,
     Standing,
     Unknown,
+    Unreachable,
     Wait,
 )
 from broker.admission.policy import PROMPT, ask_for, must_be_prompt
@@ -66,6 +68,7 @@ STORE_HOLD_SECONDS: Final = 15 * 60
 # A suspended queue looks again this often, in case an operator ended the pause.
 SUSPEND_AT_MOST_SECONDS: Final = 60.0
 COMPLAIN_EVERY_SECONDS: Final = 60.0
+FORBIDDEN: Final = 403
 
 
 class Deferral(MiddlewareError, RateLimitExceeded):  # noqa: N818  # a word for what it is: no error
@@ -142,8 +145,9 @@ class RateLimit(Middleware):
                         message.good_until = time.monotonic() + PROMPT.total_seconds()
                     return
                 case AlreadySent() | AlreadyDead():
-                    message.done()
-                    raise Deferral("ended before")
+                    self._skip(message, job)
+                case Unreachable(why=why):
+                    self._bury(broker, message, ask, dead_letters.REASON_CHAT_UNREACHABLE, why, _refusal(why))
                 case Unknown(age=age):
                     self._question(broker, message, ask, job, age)
                     message.uncertain = fresh = True
@@ -182,6 +186,12 @@ class RateLimit(Middleware):
             why = "the worker ended during the call; Telegram may have sent it"
             self._bury(broker, message, ask, dead_letters.REASON_UNCERTAIN, why)
 
+    def _skip(self, message: DeliveredMessage, job: Job) -> NoReturn:
+        if job.dedupe_key is not None:
+            logger.info("job %s (dedupe key %r) had ended before and is not sent again", job.id, job.dedupe_key)
+        message.done()
+        raise Deferral("ended before")
+
     def _park(self, broker: FloodgateBroker, message: DeliveredMessage, delay: timedelta) -> NoReturn:
         """Hand the job to RabbitMQ's timer; only then is it acknowledged."""
         home = Publication("", message.queue_name, message.delivery.body, message.message_id)
@@ -208,13 +218,19 @@ class RateLimit(Middleware):
             raise Deferral("the worker is stopping")
 
     def _bury(
-        self, broker: FloodgateBroker, message: DeliveredMessage, ask: Ask, reason: str, description: str
+        self,
+        broker: FloodgateBroker,
+        message: DeliveredMessage,
+        ask: Ask,
+        reason: str,
+        description: str,
+        error: dict[str, Any] | None = None,
     ) -> NoReturn:
         """Dead letter first, then the ledger, then the ack: a crash in between repeats, and never drops."""
         assert message.job is not None
         letter = dead_letters.dead_job(message.job, message.delivery.body, message.queue_name, reason, description)
         broker.connections.publisher.publish(letter)
-        broker.admission.settle(ask, Dead(reason))
+        broker.admission.settle(ask, Dead(reason, error))
         message.done()
         raise Deferral(reason)
 
@@ -243,3 +259,8 @@ def _expiry(perhaps_sent: bool) -> str:
     """For whoever thinks of replaying the job."""
     passed = "its time to be sent has passed"
     return f"{passed}; an earlier call for it may have been carried out" if perhaps_sent else passed
+
+
+def _refusal(why: str) -> dict[str, Any]:
+    """Telegram's error for a chat that it refused before, as it would give it again."""
+    return {"error_code": FORBIDDEN, "description": why}

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections import Counter
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from broker import topology
-from broker.browse import browse
+from broker.admission.stores import open_store
 from broker.connections import Connections
-from broker.dead_letters import DeadLetter, read_dead_letter
 from broker.settings import load_settings
+from floodgate.letters import reading, view
+from floodgate.letters.criteria import Criteria, chat_of, moment
+from floodgate.letters.replay import Fate, Replay
 
 app = typer.Typer(help="Jobs that will not be sent, with the reason.", no_args_is_help=True)
-SHOWN_TEXT = 60
+
+EXIT_NO: Final = 1
+
+Ids = Annotated[list[str] | None, typer.Argument(help="Ids of jobs. Defaults to all that the options mean.")]
+Bot = Annotated[str | None, typer.Option(help="One bot only. Defaults to all, and to malformed messages.")]
+Reason = Annotated[list[str] | None, typer.Option(help="Died for this reason; may be given several times.")]
+Chat = Annotated[str | None, typer.Option(help="Chat id or @name.")]
+Campaign = Annotated[str | None, typer.Option(help="The campaign that the jobs were given.")]
+Since = Annotated[str | None, typer.Option(help="Died since: `2h` ago (s, m, h, d, w), or 2026-11-20T10:00.")]
+Until = Annotated[str | None, typer.Option(help="Died before.")]
+TextIn = Annotated[str | None, typer.Option("--text", help="In the message's text or caption.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.callback()
@@ -28,63 +40,182 @@ def _group() -> None:
 
 @app.command("list")
 def list_(
-    bot: Annotated[str | None, typer.Option(help="One bot only. Defaults to all, and to malformed messages.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Most letters read of one queue.")] = 1000,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    bot: Bot = None,
+    reason: Reason = None,
+    chat: Chat = None,
+    campaign: Campaign = None,
+    since: Since = None,
+    until: Until = None,
+    text: TextIn = None,
+    limit: Annotated[int, typer.Option(min=0, max=100_000, help="Most letters shown. All are counted.")] = 1000,
+    counts: Annotated[bool, typer.Option("--counts", help="Only how many there are for each reason.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List dead letters, oldest first, with counts by reason. They stay where they are.
 
-    Example: floodgate dead-letters list --bot default --json
+    Example: floodgate dead-letters list --reason chat-unreachable --since 2h
+    """
+    criteria = _criteria(None, bot, reason, chat, campaign, since, until, text)
+    with _letters(bot) as (connections, depths), _looking(depths) as looked:
+        found = reading.look(connections, depths, criteria, 0 if counts else limit, looked)
+    if not as_json:
+        view.print_list(found)
+    elif counts:
+        print(json.dumps(dict(found.counts.most_common())))
+    else:
+        print(json.dumps([view.as_data(letter) for letter in found.letters]))
+
+
+@app.command()
+def show(
+    job: Annotated[str, typer.Argument(help="Id of the job.")],
+    bot: Bot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show all there is to know of a dead letter. Exits with 1 if there is none of this id.
+
+    Example: floodgate dead-letters show 3f2a9c0e8b7d4b7c9a55d0f7a4f0c1de
+    """
+    criteria = _criteria([job], bot)
+    with _letters(bot) as (connections, depths), _looking(depths) as looked:
+        found = reading.look(connections, depths, criteria, 100, looked)
+    if not found.letters:
+        _say(f"No dead letter has the id {job!r}: `floodgate dead-letters list` shows those there are.")
+        raise typer.Exit(EXIT_NO)
+    if as_json:
+        print(json.dumps([view.as_data(letter) for letter in found.letters]))
+        return
+    for letter in found.letters:
+        view.print_letter(letter)
+
+
+@app.command()
+def replay(
+    ids: Ids = None,
+    bot: Bot = None,
+    reason: Reason = None,
+    chat: Chat = None,
+    campaign: Campaign = None,
+    since: Since = None,
+    until: Until = None,
+    text: TextIn = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make dead letters jobs again, as new ones, in their order. Exits with 1 if some that were meant cannot be.
+
+    It can be interrupted at any time and run again: no job is lost, and none is sent twice.
+
+    Example: floodgate dead-letters replay --reason rights --chat -1001234567890
     """
     settings = load_settings()
-    bots = [bot] if bot else sorted(settings.require_bots())
-    queues = [topology.dead_queue(name) for name in bots]
-    if bot is None:
-        queues += [topology.MALFORMED_QUEUE, topology.UNROUTABLE_QUEUE]
-    with Connections(settings, "cli") as connections:
-        letters = [letter for queue in queues for letter in _read(connections, queue, limit)]
+    criteria = _criteria(ids, bot, reason, chat, campaign, since, until, text)
+    with (
+        _letters(bot) as (connections, depths),
+        contextlib.closing(open_store(settings)) as admission,
+        _looking(depths, "replaying") as looked,
+    ):
+        run = Replay(connections, admission, settings)
+        try:
+            for queue, depth in depths.items():
+                run.run(queue, depth, criteria, looked)
+        finally:
+            _report(run, as_json)
+    if any(fate.stays for fate in run.fates) or (ids and not run.fates):
+        raise typer.Exit(EXIT_NO)
+
+
+@app.command()
+def drop(
+    ids: Ids = None,
+    bot: Bot = None,
+    reason: Reason = None,
+    chat: Chat = None,
+    campaign: Campaign = None,
+    since: Since = None,
+    until: Until = None,
+    text: TextIn = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete dead letters for good. Asks first; exits with 1 if the answer is no.
+
+    Example: floodgate dead-letters drop --reason malformed --yes
+    """
+    criteria = _criteria(ids, bot, reason, chat, campaign, since, until, text)
+    with (
+        _letters(bot) as (connections, depths),
+        _looking(depths) as looked,
+        reading.held(connections, depths, criteria, looked) as (counts, remove),
+    ):
+        if counts and not yes and not typer.confirm(f"Delete for good: {view.counted(counts)}?", err=True):
+            raise typer.Exit(EXIT_NO)
+        remove()
     if as_json:
-        print(json.dumps([_as_data(letter) for letter in letters]))
+        print(json.dumps(dict(counts.most_common())))
     else:
-        _print(letters)
+        _say(f"Deleted: {view.counted(counts)}." if counts else "No dead letter is meant; nothing was deleted.")
+    if ids and not counts:
+        raise typer.Exit(EXIT_NO)
 
 
-def _read(connections: Connections, queue: str, limit: int) -> list[DeadLetter]:
-    return [read_dead_letter(queue, m.message_id, m.headers, m.body) for m in browse(connections, queue, limit)]
-
-
-def _print(letters: list[DeadLetter]) -> None:
-    console = Console(highlight=False)
-    table = Table("job", "reason", "died", "chat", "method", "attempts", "what Telegram or Floodgate said")
-    for letter in letters:
-        table.add_row(*(Text(cell) for cell in _cells(letter)))
-    console.print(table)
-    counts = Counter(letter.reason for letter in letters)
-    console.print(", ".join(f"{reason}: {count}" for reason, count in counts.most_common()) or "No dead letters.")
-
-
-def _cells(letter: DeadLetter) -> tuple[str, ...]:
-    job = letter.job
-    return (
-        letter.message_id,
-        letter.reason,
-        letter.died_at.isoformat(timespec="seconds") if letter.died_at else "",
-        (job.chat or "") if job else "",
-        job.method if job else "",
-        str(letter.attempts),
-        letter.description or repr(letter.body[:SHOWN_TEXT]),
+def _criteria(
+    ids: list[str] | None,
+    bot: str | None,
+    reasons: list[str] | None = None,
+    chat: str | None = None,
+    campaign: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    text: str | None = None,
+) -> Criteria:
+    now = datetime.now(UTC)
+    return Criteria(
+        ids=frozenset(ids or ()),
+        bot=bot,
+        reasons=frozenset(reasons or ()),
+        chat=chat_of(chat),
+        campaign=campaign,
+        since=moment(since, now),
+        until=moment(until, now),
+        text=text,
     )
 
 
-def _as_data(letter: DeadLetter) -> dict[str, Any]:
-    return {
-        "id": letter.message_id,
-        "reason": letter.reason,
-        "description": letter.description,
-        "attempts": letter.attempts,
-        "died_at": letter.died_at.isoformat() if letter.died_at else None,
-        "queue": letter.queue,
-        "job": letter.job.model_dump(mode="json") if letter.job else None,
-        # Bytes of any kind, shown safely: what is not UTF-8 is escaped.
-        "body": None if letter.job else letter.body.decode("utf-8", "backslashreplace"),
-    }
+@contextlib.contextmanager
+def _letters(bot: str | None) -> Iterator[tuple[Connections, dict[str, int]]]:
+    """A connection, and the queues that hold dead letters with how many."""
+    settings = load_settings()
+    names = reading.queues(settings, bot)
+    with Connections(settings, "cli") as connections:
+        yield connections, reading.depths(connections, names)
+
+
+@contextlib.contextmanager
+def _looking(depths: dict[str, int], doing: str = "reading") -> Iterator[Callable[[int], object]]:
+    with view.progress() as progress:
+        task = progress.add_task(doing, total=sum(depths.values()))
+        yield lambda count: progress.advance(task, count)
+
+
+_TOLD: Final = {
+    Fate.REPLAYED: "put in again",
+    Fate.SENT_BEFORE: "had been sent after all: their letters are removed",
+    Fate.DUPLICATE: "were second letters of the same job: removed",
+    Fate.NO_JOB: "are no jobs and stay: they can only be dropped",
+    Fate.UNKNOWN_BOT: "are of a bot that is not configured here, and stay: add it to FLOODGATE_BOTS",
+}
+
+
+def _report(run: Replay, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({str(fate): run.fates[fate] for fate in Fate}))
+        return
+    for fate, words in _TOLD.items():
+        if run.fates[fate]:
+            _say(f"{run.fates[fate]} {words}.")
+    if not run.fates:
+        _say("No dead letter is meant; nothing was replayed.")
+
+
+def _say(text: str) -> None:
+    Console(highlight=False, soft_wrap=True).print(text, markup=False)

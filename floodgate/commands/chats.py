@@ -1,0 +1,109 @@
+"""``floodgate chats``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from broker.admission.contract import Admission, UnreachableChat
+from broker.admission.stores import open_store
+from broker.errors import UnknownBotError
+from broker.settings import load_settings, unknown_bot_message
+from floodgate.letters.criteria import chat_of, harmless
+
+app = typer.Typer(help="Chats that Telegram refuses.", no_args_is_help=True)
+
+EXIT_NO: Final = 1
+PAGE: Final = 1000
+
+Bot = Annotated[str | None, typer.Option(help="One bot only. Defaults to all.")]
+
+
+@app.callback()
+def _group() -> None:
+    """Chats that Telegram refuses."""
+
+
+@app.command()
+def unreachable(
+    bot: Bot = None,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Most chats of each bot.")] = 10_000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the chats that turned out unreachable, each once, the latest first, with what Telegram said.
+
+    Jobs for them are dead-lettered without asking Telegram, until an update comes from the chat, it is cleared, or
+    FLOODGATE_UNREACHABLE_SECONDS have passed.
+
+    Example: floodgate chats unreachable --json
+    """
+    with _stores(bot) as (store, bots):
+        found = {name: _all(store, name, limit) for name in bots}
+    if as_json:
+        print(json.dumps([_as_data(name, chat) for name, chats in found.items() for chat in chats]))
+        return
+    console, table = Console(highlight=False), Table("bot", "chat", "refused", "what Telegram said")
+    for name, chats in found.items():
+        for chat in chats:
+            table.add_row(name, chat.chat, f"{_ago(chat)} ago", Text(harmless(chat.why.encode())))
+    console.print(table if table.row_count else "No chat is held for unreachable.")
+
+
+@app.command()
+def clear(
+    chat: Annotated[str, typer.Argument(help="Chat id or @name; `--` before an id that begins with a minus.")],
+    bot: Bot = None,
+) -> None:
+    """Let jobs for a chat go to Telegram again. Exits with 1 if it was not held for unreachable.
+
+    Example: floodgate chats clear --bot default -- -1001234567890
+    """
+    key = chat_of(chat)
+    assert key is not None
+    with _stores(bot) as (store, bots):
+        held = [name for name in bots if store.heard_from(name, key)]
+    console = Console(highlight=False, soft_wrap=True)
+    if not held:
+        console.print(f"Chat {key} was not held for unreachable.", markup=False)
+        raise typer.Exit(EXIT_NO)
+    console.print(f"Chat {key} is sent to again by {', '.join(held)}.", markup=False)
+
+
+@contextlib.contextmanager
+def _stores(bot: str | None) -> Iterator[tuple[Admission, list[str]]]:
+    settings = load_settings()
+    bots = settings.require_bots()
+    if bot is not None and bot not in bots:
+        raise UnknownBotError(unknown_bot_message(bot, bots))
+    with contextlib.closing(open_store(settings)) as store:
+        yield store, [bot] if bot is not None else sorted(bots)
+
+
+def _all(store: Admission, bot: str, limit: int) -> list[UnreachableChat]:
+    """By the page. A chat that is refused meanwhile moves the others on: each is kept once."""
+    found: dict[str, UnreachableChat] = {}
+    for offset in range(0, limit, PAGE):
+        page = store.unreachable(bot, min(PAGE, limit - offset), offset)
+        found.update((chat.chat, chat) for chat in page if chat.chat not in found)
+        if len(page) < PAGE:
+            break
+    return list(found.values())
+
+
+def _as_data(bot: str, chat: UnreachableChat) -> dict[str, object]:
+    return {"bot": bot, "chat": chat.chat, "why": chat.why, "seconds_ago": round(chat.age.total_seconds())}
+
+
+def _ago(chat: UnreachableChat) -> str:
+    seconds = chat.age.total_seconds()
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,67 @@
+"""``floodgate pause`` and ``floodgate resume``."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import timedelta
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+
+from broker.admission.stores import open_store
+from broker.errors import InvalidParamsError
+from broker.settings import Settings, load_settings
+from floodgate.letters.criteria import chat_of, span
+
+LONGEST: Final = timedelta(weeks=4)
+
+Bot = Annotated[str, typer.Option(help="Name of a configured bot.")]
+Chat = Annotated[str | None, typer.Option(help="Chat id or @name. Defaults to the whole bot.")]
+
+
+def pause(
+    for_: Annotated[str, typer.Option("--for", help="How long: 90s, 15m, 2h, 7d, 4w.")],
+    bot: Bot = "default",
+    chat: Chat = None,
+    why: Annotated[str, typer.Option(help="A word for `floodgate status`.")] = "operator",
+) -> None:
+    """Send nothing to a chat, or for a whole bot, for so long. Its jobs wait; a longer pause in force stays.
+
+    Example: floodgate pause --for 15m --chat 42
+    """
+    settings, key = _settings(bot), chat_of(chat)
+    duration = span(for_)
+    if not timedelta(0) < duration <= LONGEST:
+        raise InvalidParamsError(f"A pause of {for_} is none: write between 1s and 4w.")
+    with contextlib.closing(open_store(settings)) as store:
+        store.pause(bot, key, duration, why)
+    _say(f"Paused for {for_}: {_whom(bot, key)}.")
+
+
+def resume(bot: Bot = "default", chat: Chat = None) -> None:
+    """End a pause now, whoever began it. If that was Telegram, it may answer 429 again, and the pause is back.
+
+    Jobs that were sent to wait before come back when the pause would have ended; those behind them keep their order.
+
+    Example: floodgate resume --chat 42
+    """
+    settings, key = _settings(bot), chat_of(chat)
+    with contextlib.closing(open_store(settings)) as store:
+        store.resume(bot, key)
+    _say(f"Not paused any more: {_whom(bot, key)}. Jobs that wait already come when they were told to.")
+
+
+def _settings(bot: str) -> Settings:
+    settings = load_settings()
+    settings.require_bots()
+    settings.token(bot)
+    return settings
+
+
+def _whom(bot: str, chat: str | None) -> str:
+    return f"chat {chat} of bot {bot}" if chat else f"bot {bot}"
+
+
+def _say(text: str) -> None:
+    Console(highlight=False, soft_wrap=True).print(text, markup=False)

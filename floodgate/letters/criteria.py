@@ -1,0 +1,106 @@
+"""Which dead letters an operator means, and how moments are written on the command line. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from broker.chats import chat_key
+from broker.dead_letters import DeadLetter
+from broker.errors import InvalidParamsError
+from broker.job import Job
+
+_AGO: Final = re.compile(r"(\d{1,6})([smhdw])")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """What a letter must be, all at once; what is empty or None says nothing. Times have a zone."""
+
+    ids: frozenset[str] = frozenset()
+    bot: str | None = None
+    reasons: frozenset[str] = frozenset()
+    chat: str | None = None
+    campaign: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    text: str | None = None
+    """In the message's text or caption, or in bytes that are no job; capitals do not matter."""
+
+    def match(self, letter: DeadLetter) -> bool:
+        return (
+            (not self.ids or letter.message_id in self.ids)
+            and (not self.reasons or letter.reason in self.reasons)
+            and self._in_time(letter.died_at)
+            and self._job_fits(letter.job)
+            and (self.text is None or self.text.casefold() in words_of(letter).casefold())
+        )
+
+    def _in_time(self, died_at: datetime | None) -> bool:
+        if self.since is None and self.until is None:
+            return True
+        if died_at is None:
+            return False
+        return (self.since is None or died_at >= self.since) and (self.until is None or died_at < self.until)
+
+    def _job_fits(self, job: Job | None) -> bool:
+        wanted = (self.bot, self.chat, self.campaign)
+        if job is None:
+            return wanted == (None, None, None)
+        found = (job.bot, job.chat, job.campaign)
+        return all(want is None or want == have for want, have in zip(wanted, found, strict=True))
+
+
+def words_of(letter: DeadLetter) -> str:
+    """What the letter would say to its reader; of bytes that are no job, those bytes, made harmless."""
+    if letter.job is None:
+        return harmless(letter.body)
+    return "\n".join(str(letter.job.params[name]) for name in ("text", "caption") if name in letter.job.params)
+
+
+def harmless(body: bytes) -> str:
+    """Any bytes as text that a terminal can be shown: what is not printable is escaped."""
+    text = body.decode("utf-8", "backslashreplace")
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def chat_of(text: str | None) -> str | None:
+    """The chat key of an option.
+
+    Raises:
+        InvalidParamsError: it is no chat.
+    """
+    return text if text is None or text.startswith("inline:") else chat_key(text)
+
+
+def moment(text: str | None, now: datetime) -> datetime | None:
+    """A moment as an operator writes it: so long ago (`90s`, `15m`, `2h`, `7d`, `1w`), or ISO 8601, local without zone.
+
+    Raises:
+        InvalidParamsError: it is neither.
+    """
+    if text is None:
+        return None
+    if _AGO.fullmatch(text):
+        return now - span(text)
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        raise InvalidParamsError(
+            f"{text[:40]!r} is no moment: write 2h for two hours ago, or 2026-11-20T10:00."
+        ) from None
+
+
+def span(text: str) -> timedelta:
+    """A duration as an operator writes it: `90s`, `15m`, `2h`, `7d`, `1w`.
+
+    Raises:
+        InvalidParamsError: it is none.
+    """
+    found = _AGO.fullmatch(text)
+    if found is None:
+        raise InvalidParamsError(f"{text[:40]!r} is no duration: write 90s, 15m, 2h, 7d or 1w.")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})

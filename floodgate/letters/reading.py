@@ -1,0 +1,113 @@
+"""Reading dead letters: which queues hold them, and one pass over those that match."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from broker import topology
+from broker.browse import Seen
+from broker.connections import Connections
+from broker.dead_letters import DeadLetter, read_dead_letter
+from broker.errors import UnknownBotError
+from broker.settings import Settings, unknown_bot_message
+from broker.visits import Visit
+from floodgate.letters.criteria import Criteria
+
+PAGE: Final = 100  # letters in hand at once, of a queue that may hold any number
+
+Looked = Callable[[int], object]
+"""Hears how many more letters were looked at."""
+
+
+def queues(settings: Settings, bot: str | None) -> list[str]:
+    """Where dead letters lie: of one bot, or of all and what belongs to none.
+
+    Raises:
+        SettingsError: no bot is configured.
+        UnknownBotError: none of this name is.
+    """
+    bots = settings.require_bots()
+    if bot is not None and bot not in bots:
+        raise UnknownBotError(unknown_bot_message(bot, bots))
+    owners = [bot] if bot is not None else sorted(bots)
+    return [*(topology.dead_queue(owner) for owner in owners), topology.UNROUTABLE_QUEUE, topology.MALFORMED_QUEUE]
+
+
+def depths(connections: Connections, names: list[str]) -> dict[str, int]:
+    """How many letters each queue holds; those that hold some."""
+    return {name: count for name, count in topology.depth(connections, names).items() if count}
+
+
+def read(queue: str, message: Seen) -> DeadLetter:
+    return read_dead_letter(queue, message.message_id, message.headers, message.body)
+
+
+@dataclass(slots=True)
+class Found:
+    """What a look at the letters found: the first ``limit`` that match, and all counted by reason."""
+
+    limit: int
+    letters: list[DeadLetter] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, letter: DeadLetter) -> None:
+        self.counts[letter.reason] += 1
+        if len(self.letters) < self.limit:
+            self.letters.append(letter)
+
+
+def look(connections: Connections, depths: dict[str, int], criteria: Criteria, limit: int, looked: Looked) -> Found:
+    """All matching letters of the queues, oldest first in each. They stay where they are.
+
+    Raises:
+        RabbitMQError: the connection was lost, or it took too long.
+    """
+    found = Found(limit)
+    for queue, depth in depths.items():
+        with Visit(connections, queue) as visit:
+            for page in visit.pages(PAGE, depth):
+                for letter in filter(criteria.match, (read(queue, message) for message in page)):
+                    found.add(letter)
+                looked(len(page))
+    return found
+
+
+@contextlib.contextmanager
+def held(
+    connections: Connections, depths: dict[str, int], criteria: Criteria, looked: Looked
+) -> Iterator[tuple[Counter[str], Callable[[], None]]]:
+    """The matching letters in hand: how many for each reason, and a call that removes just these for good.
+
+    Whatever is not removed is back in its place at the end.
+
+    Raises:
+        RabbitMQError: the connection was lost, or it took too long.
+    """
+    with contextlib.ExitStack() as visits:
+        counts: Counter[str] = Counter()
+        hands: list[tuple[Visit, list[Seen]]] = []
+        for queue, depth in depths.items():
+            visit = visits.enter_context(Visit(connections, queue))
+            hand: list[Seen] = []
+            hands.append((visit, hand))
+            for page in visit.pages(PAGE, depth):
+                for message in page:
+                    if criteria.match(letter := read(queue, message)):
+                        counts[letter.reason] += 1
+                        hand.append(_without_body(message))
+                looked(len(page))
+
+        def remove() -> None:
+            for visit, hand in hands:
+                visit.remove(hand)
+
+        yield counts, remove
+
+
+def _without_body(message: Seen) -> Seen:
+    """Enough to remove it by, whatever it weighs."""
+    return Seen(message.message_id, {}, b"", message.tag)

@@ -1,0 +1,136 @@
+"""Replay: dead letters become jobs again, in their order, and a crash at any point can only repeat, never drop.
+
+    take the letters in order ─▶ the ledger forgets that the job is dead ─▶ publish, confirmed ─▶ remove the letter
+
+Nothing is removed before its successor is on disk. A crash after the publishing and before the removing leaves the
+letter, and the next run puts its job in a second time, under the same id: the ledger lets one of the two be sent. A
+letter whose job was sent meanwhile is removed and not replayed.
+
+A letter is no proof that its job is dead in the ledger: RabbitMQ itself dead-letters what passes its delivery limit,
+and a worker may have died between the letter and its record. So a job of which the ledger says that it waits, or says
+nothing, is put in as well; twice in the queue is harmless, never is not.
+
+Jobs go to the queue where their chat is now, by the partitions of today's settings. A bounded number of letters is
+under way at once, so the cost of a crash is bounded too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from broker import dead_letters, topology
+from broker.admission.contract import Admission, Record, Standing
+from broker.browse import Seen
+from broker.connections import Connections
+from broker.dead_letters import DeadLetter
+from broker.errors import RabbitMQError
+from broker.job import Job, encode_job, unix_ms
+from broker.publication import Publication
+from broker.settings import Settings
+from broker.visits import Visit
+from floodgate.letters.criteria import Criteria
+from floodgate.letters.reading import PAGE, read
+
+logger = logging.getLogger("floodgate.letters")
+
+
+class Fate(StrEnum):
+    """What became of a letter that was to be replayed. The words are in the command's JSON: never rename one."""
+
+    REPLAYED = "replayed"
+    SENT_BEFORE = "sent-before"  # the ledger has its result: the letter is removed
+    DUPLICATE = "duplicate"  # another letter of the same job was replayed just before it: removed
+    NO_JOB = "no-job"  # bytes that are no job: they stay, and can only be dropped
+    UNKNOWN_BOT = "unknown-bot"  # the bot is not configured here: it stays
+
+    @property
+    def stays(self) -> bool:
+        return self in (Fate.NO_JOB, Fate.UNKNOWN_BOT)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sorted:
+    """A letter in hand with its fate; ``publication`` if it is to be replayed."""
+
+    message: Seen
+    fate: Fate
+    publication: Publication | None = None
+
+
+class Replay:
+    """One run over any number of queues. Belongs to one thread."""
+
+    def __init__(self, connections: Connections, admission: Admission, settings: Settings) -> None:
+        self.fates: Counter[Fate] = Counter()
+        self._connections = connections
+        self._admission = admission
+        self._settings = settings
+        self._replayed: set[tuple[str, str]] = set()  # bot and id, of this run
+        self._cleared: set[tuple[str, str]] = set()  # bot and chat
+
+    def run(self, queue: str, most: int, criteria: Criteria, seen: Callable[[int], object]) -> None:
+        """Replay the matching ones among the first ``most`` letters of a queue; ``seen`` hears how many were looked at.
+
+        Raises:
+            RabbitMQError: it ended in the middle. What was not replayed is in its place: run it again.
+            StateUnavailableError: likewise.
+        """
+        topology.declare(self._connections, topology.pipeline(sorted(self._settings.tokens), self._settings.partitions))
+        with Visit(self._connections, queue) as visit:
+            for page in visit.pages(PAGE, most):
+                self._replay(visit, [(one, letter) for one in page if criteria.match(letter := read(queue, one))])
+                seen(len(page))
+
+    def _replay(self, visit: Visit, letters: Iterable[tuple[Seen, DeadLetter]]) -> None:
+        sorted_out = [self._sort(message, letter) for message, letter in letters]
+        publications = [each.publication for each in sorted_out if each.publication is not None]
+        outcomes = iter(self._connections.publisher.submit_many(publications).result() if publications else ())
+        fault: RabbitMQError | None = None
+        done: list[_Sorted] = []
+        for each in sorted_out:
+            if each.publication is not None:
+                # What comes after one that failed stays, so that the next run keeps their order.
+                fault = fault or next(outcomes)
+            if fault is None:
+                done.append(each)
+        visit.remove([each.message for each in done if not each.fate.stays])
+        self.fates.update(each.fate for each in done)
+        if fault is not None:
+            raise fault
+
+    def _sort(self, message: Seen, letter: DeadLetter) -> _Sorted:
+        job = letter.job
+        if job is None:
+            return _Sorted(message, Fate.NO_JOB)
+        if job.bot not in self._settings.tokens:
+            return _Sorted(message, Fate.UNKNOWN_BOT)
+        if (job.bot, job.id) in self._replayed:
+            return _Sorted(message, Fate.DUPLICATE)
+        if _was_sent(self._admission.reopen(job.bot, job.id)):
+            return _Sorted(message, Fate.SENT_BEFORE)
+        self._replayed.add((job.bot, job.id))
+        self._try_chat_again(job, letter.reason)
+        fresh = renewed(job, letter.reason, unix_ms())
+        queue = topology.send_queue(fresh.bot, fresh.priority, fresh.partition(self._settings.partitions))
+        return _Sorted(message, Fate.REPLAYED, Publication("", queue, encode_job(fresh, queue), fresh.id))
+
+    def _try_chat_again(self, job: Job, reason: str) -> None:
+        """Whoever replays jobs to an unreachable chat has cause to think that it is reachable: Telegram shall tell."""
+        if reason == dead_letters.REASON_CHAT_UNREACHABLE and job.chat and (job.bot, job.chat) not in self._cleared:
+            self._admission.heard_from(job.bot, job.chat)
+            self._cleared.add((job.bot, job.chat))
+
+
+def renewed(job: Job, reason: str, now_ms: int) -> Job:
+    """The job as it begins again: as new, and without the bound that ended it."""
+    expires_ms = None if reason == dead_letters.REASON_EXPIRED else job.expires_ms
+    fresh = {"attempts": 0, "unsent": 0, "created_ms": now_ms, "not_before_ms": None, "expires_ms": expires_ms}
+    return job.model_copy(update=fresh)
+
+
+def _was_sent(record: Record | None) -> bool:
+    return record is not None and record.standing is Standing.SENT

@@ -1,0 +1,116 @@
+"""Dead letters on a terminal and as JSON. Whatever bytes they hold, a terminal is shown harmless text."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from broker.dead_letters import DeadLetter
+from floodgate.letters.criteria import harmless
+from floodgate.letters.reading import Found
+
+SHOWN_TEXT: Final = 60
+SHOWN_BODY: Final = 4000
+
+
+def print_list(found: Found) -> None:
+    console = Console(highlight=False)
+    if found.letters:
+        table = Table("job", "reason", "died", "chat", "method", "attempts", "what Telegram or Floodgate said")
+        for letter in found.letters:
+            table.add_row(*(Text(cell) for cell in _cells(letter)))
+        console.print(table)
+    if (more := found.counts.total() - len(found.letters)) > 0:
+        console.print(f"{more} more are not shown: see --limit.")
+    console.print(counted(found.counts) or "No dead letters.")
+
+
+def counted(counts: Counter[str]) -> str:
+    """As in ``chat-unreachable: 12, content: 3``."""
+    return ", ".join(f"{harmless(word.encode())}: {count}" for word, count in counts.most_common())
+
+
+def print_letter(letter: DeadLetter) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table("", "", show_header=False, box=None)
+    for name, value in _facts(letter).items():
+        table.add_row(name, Text(value))
+    console.print(table)
+    if letter.job is not None:
+        console.print(Text(_shown(json.dumps(letter.job.params, indent=2, ensure_ascii=False))))
+    else:
+        console.print(Text(_shown(harmless(letter.body))))
+
+
+def as_data(letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "id": letter.message_id,
+        "reason": letter.reason,
+        "description": letter.description,
+        "attempts": letter.attempts,
+        "died_at": letter.died_at.isoformat() if letter.died_at else None,
+        "queue": letter.queue,
+        "job": letter.job.model_dump(mode="json") if letter.job else None,
+        # Bytes of any kind, shown safely: what is not UTF-8 is escaped.
+        "body": None if letter.job else letter.body.decode("utf-8", "backslashreplace"),
+    }
+
+
+def progress() -> Progress:
+    """On standard error, where a person looks and no program reads."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not Console(stderr=True).is_terminal,
+    )
+
+
+def _cells(letter: DeadLetter) -> tuple[str, ...]:
+    job = letter.job
+    said = letter.description or (harmless(letter.body[:SHOWN_TEXT]) if job is None else "")
+    cells = (
+        letter.message_id,
+        letter.reason,
+        letter.died_at.isoformat(timespec="seconds") if letter.died_at else "",
+        (job.chat or "") if job else "",
+        job.method if job else "",
+        str(letter.attempts),
+        said,
+    )
+    return tuple(harmless(cell.encode("utf-8", "backslashreplace")) for cell in cells)
+
+
+def _facts(letter: DeadLetter) -> dict[str, str]:
+    job = letter.job
+    facts = {
+        "job": letter.message_id,
+        "reason": letter.reason,
+        "said": letter.description,
+        "died": letter.died_at.isoformat(timespec="seconds") if letter.died_at else "",
+        "attempts": str(letter.attempts),
+        "queue": letter.queue,
+        "bot": job.bot if job else "",
+        "chat": (job.chat or "") if job else "",
+        "method": job.method if job else "",
+        "priority": str(job.priority) if job else "",
+        "campaign": (job.campaign or "") if job else "",
+        "dedupe key": (job.dedupe_key or "") if job else "",
+        "size": f"{len(letter.body)} bytes",
+    }
+    return {name: harmless(value.encode("utf-8", "backslashreplace")) for name, value in facts.items() if value}
+
+
+def _shown(text: str) -> str:
+    """A text of many lines, harmless and bounded."""
+    lines = "\n".join(harmless(line.encode("utf-8", "backslashreplace")) for line in text.split("\n"))
+    return lines if len(lines) <= SHOWN_BODY else f"{lines[:SHOWN_BODY]}… ({len(lines) - SHOWN_BODY} characters more)"

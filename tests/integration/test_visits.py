@@ -1,0 +1,85 @@
+"""Visits to queues: what is removed is gone, what is not is where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from broker import topology
+from broker.connections import Connections
+from broker.errors import RabbitMQUnreachableError
+from broker.publication import Publication
+from broker.visits import Visit
+from tests.draining import numbers
+from tests.proxy import Proxy
+from tests.services import Vhost
+
+Connect = Callable[..., Connections]
+QUEUE = "dead.b"
+
+
+@pytest.fixture
+def connections(declared: Vhost, connect: Connect) -> Connections:
+    made = connect(declared.url)
+    for n in range(10):
+        made.publisher.publish(Publication(topology.DEAD_EXCHANGE, QUEUE, b"%d" % n, f"job-{n}"))
+    return made
+
+
+def test_messages_are_taken_in_order_and_the_end_is_told(connections: Connections) -> None:
+    with Visit(connections, QUEUE) as visit:
+        assert [one.body for one in visit.take(4)] == [b"0", b"1", b"2", b"3"]
+        assert [len(page) for page in visit.pages(4, most=100)] == [4, 2]
+        assert visit.take(1) == []
+
+
+def test_what_is_removed_is_gone_and_the_rest_is_in_its_place(connections: Connections, declared: Vhost) -> None:
+    with Visit(connections, QUEUE) as visit:
+        taken = visit.take(8)
+        visit.remove([taken[1], taken[6]])
+        visit.remove([])
+    assert numbers(declared.url, QUEUE) == [0, 2, 3, 4, 5, 7, 8, 9]
+
+
+def test_what_one_holds_another_does_not_see(connections: Connections) -> None:
+    with Visit(connections, QUEUE) as first, Visit(connections, QUEUE) as second:
+        first.take(6)
+        assert [one.message_id for one in second.take(100)] == ["job-6", "job-7", "job-8", "job-9"]
+
+
+def test_a_fault_of_the_visitor_gives_all_back(connections: Connections, declared: Vhost) -> None:
+    with pytest.raises(ZeroDivisionError), Visit(connections, QUEUE) as visit:
+        visit.take(5)
+        raise ZeroDivisionError
+    assert numbers(declared.url, QUEUE) == list(range(10))
+
+
+def test_a_queue_that_is_not_there_holds_nothing(connections: Connections) -> None:
+    with Visit(connections, "dead.nobody") as visit:
+        assert visit.take(10) == []
+
+
+def test_a_visit_can_be_closed_twice_and_says_so_when_used_after(connections: Connections) -> None:
+    visit = Visit(connections, QUEUE)
+    visit.close()
+    visit.close()
+    with pytest.raises(RabbitMQUnreachableError, match="begin another"):
+        visit.take(1)
+
+
+def test_a_lost_connection_is_told_and_leaves_what_was_not_removed(
+    connections: Connections, declared: Vhost, connect: Connect
+) -> None:
+    with Proxy(declared.node.port) as proxy:
+        away = connect(proxy.url(declared.url))
+        visit = Visit(away, QUEUE)
+        visit.remove(visit.take(3)[:1])
+        assert [one.message_id for one in visit.take(1)] == ["job-3"]  # so that the removal has been carried out
+        proxy.cut()
+        with pytest.raises(RabbitMQUnreachableError):
+            visit.take(1)
+        with pytest.raises(RabbitMQUnreachableError):
+            visit.close()
+        visit.close()
+    assert numbers(declared.url, QUEUE) == list(range(1, 10))
