@@ -1,4 +1,4 @@
-"""A Celery worker with ``rate_limit="30/s"``, which Celery applies per worker: so there is one, with 16 threads.
+"""A Celery worker with ``rate_limit="30/s"``, which Celery applies per worker: so there is one, with 8 processes.
 
 Started by ``python -m celery -A benchmarks.peers.celery_rate_limit worker``. Sends through httpx, the HTTP library
 below python-telegram-bot; a send that was answered 429 is retried after the wait it was told.
