@@ -8,6 +8,7 @@
         proxy.reset()                  # both sides see a reset
         proxy.reset_after(10_000)      # … once the client has sent so many more bytes: in the middle of a message
         proxy.half_open()              # the server sees an end, the client sees nothing
+        proxy.inject(port, frames)     # the server says something it did not say
         proxy.refuse(); proxy.accept() # new connections
 
 Threads: one that accepts, two per connection that pump. What they share is under ``_lock``.
@@ -115,6 +116,12 @@ class Proxy:
         """Forget what :meth:`half_open` left, so that new connections flow."""
         self.cut()
         self.flow()
+
+    def inject(self, port: int, data: bytes) -> None:
+        """Say something to the client whose connection the server sees coming from this port, between two messages."""
+        with self._lock:
+            [pipe] = [pipe for pipe in self._pipes if pipe.server.getsockname()[1] == port]
+        pipe.client.sendall(data)
 
     def refuse(self) -> None:
         self._refusing = True
