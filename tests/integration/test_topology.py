@@ -86,10 +86,11 @@ def test_a_poisonous_message_ends_in_its_bots_dead_letters(declared: Vhost, conn
     connections.publisher.publish(Publication("", SEND, b"{}", "poison"))
     seen = 0
 
-    def die_of_it(delivery: Delivery) -> None:
+    def die_of_it(_delivery: Delivery) -> None:
+        """A channel that ends in an error counts as a death on every version; giving a message back does not on 4.3."""
         nonlocal seen
         seen += 1
-        delivery.requeue()
+        subscription._channel.basic_ack(10**6)
 
     subscription = connections.subscribe(SEND, "worker", die_of_it, PIPELINE)
     [(properties, _)] = until(lambda: drain(declared.url, "dead.b"))
