@@ -51,7 +51,7 @@ class Plan:
     without: frozenset[Kind] = frozenset()
 
     def works(self) -> list[Work]:
-        share = self.jobs // self.producers
+        share = -(-self.jobs // self.producers)
         users = max(40, share // 8)
         return [
             Work(n, share, self.seconds * 0.8, users, max(3, share // 150), self.seed, batches=n % 2 == 1)
