@@ -1,0 +1,75 @@
+"""One gateway with a worker, for all tests of this folder: they cost seconds to start, and are meant to be shared.
+
+gate         where it is and what is behind it; the fake Telegram is as new for each test
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fake_telegram.server import running_fake
+from tests.acceptance.gateway.programs import GatewayProcess
+from tests.acceptance.stage import BOT, TOKEN, Stage
+from tests.services import Vhosts
+
+KEY = "100200300:a-gateway-key-for-tests"
+
+
+@dataclass
+class Gate:
+    """A gateway and what is behind it."""
+
+    stage: Stage
+    process: GatewayProcess
+
+    @property
+    def url(self) -> str:
+        return self.process.url
+
+    def call(
+        self, method: str, secret: str = TOKEN, headers: dict[str, str] | None = None, **given: object
+    ) -> httpx.Response:
+        """A call as JSON."""
+        return httpx.post(f"{self.url}/bot{secret}/{method}", json=given, headers=headers, timeout=60)
+
+
+@pytest.fixture(scope="session")
+def shared_gate(vhosts: Vhosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+    home = tmp_path_factory.mktemp("gateway")
+    vhost = vhosts.take()
+    with running_fake() as fake:
+        extra = {
+            "FLOODGATE_GATEWAY__PORT": "0",
+            "FLOODGATE_GATEWAY__KEYS": json.dumps({BOT: [KEY]}),
+            "FLOODGATE_GATEWAY__BODY_SECONDS": "2",
+            "FLOODGATE_SPOOL_URL": str(home / "spool"),
+            # The fake judges arrivals to the millisecond, and a machine that runs tests is late by a tenth of a second.
+            "FLOODGATE_LIMITS__BOT_PER_SECOND": "27",
+        }
+        stage = Stage(vhost.url, fake.url, home, partitions=8, extra=extra)
+        stage.vouch_idle()
+        stage.worker()
+        with GatewayProcess(stage.env, home) as process:
+            yield Gate(stage, process)
+        stage.close()
+    vhosts.give_back(vhost)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def gate(shared_gate: Gate) -> Iterator[Gate]:
+    shared_gate.stage.control.reset()
+    yield shared_gate
+    shared_gate.stage.control.limits(enabled=True)
+
+
+@pytest.fixture
+def spool(gate: Gate) -> Path:
+    return gate.stage.home / "spool"

@@ -1,0 +1,238 @@
+"""What a caller of the gateway can count on, call by call."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.acceptance.gateway.conftest import KEY, Gate
+from tests.acceptance.stage import TOKEN
+from tests.waiting import until
+
+_chats = itertools.count(5_000_000)
+
+
+def auth(secret: str = TOKEN) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"}
+
+
+def texts(gate: Gate) -> list[object]:
+    return [
+        call.params.get("text") for call in gate.stage.control.arrivals() if call.acted and call.method == "sendMessage"
+    ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"json": {"chat_id": 1, "text": "ünï"}},
+        {"data": {"chat_id": "1", "text": "ünï"}},
+        {"files": {"chat_id": (None, "1"), "text": (None, "ünï")}},
+        {"params": {"chat_id": "1", "text": "ünï"}},
+    ],
+    ids=["json", "form", "multipart", "query"],
+)
+def test_parameters_come_as_telegram_takes_them(gate: Gate, body: dict[str, object]) -> None:
+    answer = httpx.post(f"{gate.url}/bot{TOKEN}/SENDmessage", timeout=30, **body).json()  # type: ignore[arg-type]
+    assert answer["ok"]
+    assert answer["result"]["text"] == "ünï"
+
+
+def test_a_get_sends_too(gate: Gate) -> None:
+    assert (
+        httpx.get(f"{gate.url}/bot{TOKEN}/sendMessage?chat_id=1&text=hi", timeout=30).json()["result"]["text"] == "hi"
+    )
+
+
+def test_a_gateway_key_stands_in_for_the_token(gate: Gate) -> None:
+    assert gate.call("sendMessage", KEY, chat_id=next(_chats), text="by key").json()["ok"]
+    assert gate.call("getMe", KEY).json()["result"]["is_bot"]
+
+
+@pytest.mark.parametrize("secret", ["1:x", TOKEN + "A", TOKEN[:-1], "x" * 5000, "%00"])
+def test_nobody_else_gets_in(gate: Gate, secret: str) -> None:
+    answer = gate.call("sendMessage", secret, chat_id=1, text="no")
+    assert answer.status_code == 401
+    assert answer.json() == {"ok": False, "error_code": 401, "description": "Unauthorized"}
+
+
+def test_a_key_of_one_bot_is_none_of_another(gate: Gate) -> None:
+    answer = gate.call("sendMessage", KEY, {"X-Floodgate-Bot": "other"}, chat_id=1, text="no")
+    assert answer.status_code == 403
+
+
+def test_tokens_and_keys_are_in_no_log(gate: Gate) -> None:
+    gate.call("sendMessage", KEY, chat_id=next(_chats), text="x")
+    gate.call("getMe")
+    gate.call("nonsense")
+    assert "/bot***/getMe" in gate.process.log
+    assert TOKEN.partition(":")[2] not in gate.process.log
+    assert KEY.partition(":")[2] not in gate.process.log
+
+
+def test_an_unknown_method_is_not_found_as_at_telegram(gate: Gate) -> None:
+    assert gate.call("sendNonsense").json() == {"ok": False, "error_code": 404, "description": "Not Found"}
+    assert gate.call("logOut").status_code == 403
+
+
+def test_telegrams_refusal_comes_back_with_its_code_and_words(gate: Gate) -> None:
+    chat = next(_chats)
+    gate.stage.control.set_chat(chat, trouble="answer", code=403, description="Forbidden: user is deactivated")
+    answer = gate.call("sendMessage", chat_id=chat, text="x")
+    assert answer.status_code == 403
+    assert answer.json() == {"ok": False, "error_code": 403, "description": "Forbidden: user is deactivated"}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"chat_id": "", "text": "x"}, "chat_id is empty"),
+        ({"chat_id": "no chat", "text": "x"}, "chat not found"),
+        ({"chat_id": 1, "media": "[1"}, "can't parse media JSON object"),
+        ({"chat_id": 1, "text": "x", "floodgate_priority": "urgent"}, "floodgate_priority cannot be 'urgent'"),
+        ({"chat_id": 1, "text": "x", "floodgate_colour": "red"}, "there is no option floodgate_colour"),
+        ({"chat_id": 1, "text": "x", "floodgate_at": "tomorrow"}, "floodgate_at cannot be 'tomorrow'"),
+        ({"chat_id": 1, "text": "x", "floodgate_delay_seconds": "1e11"}, "388 days"),
+        ({"chat_id": 1, "text": "\ud800"}, "JSON cannot carry"),
+        ({"chat_id": 1, "text": "x" * 600_000}, "a queue takes"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_is_queued(gate: Gate, given: dict[str, object], said: str) -> None:
+    answer = httpx.post(
+        f"{gate.url}/bot{TOKEN}/sendMessage", content=json.dumps(given), headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == 400
+    assert said in answer.json()["description"]
+    assert gate.stage.control.arrivals() == []
+
+
+def test_when_the_wait_is_over_the_job_is_safe_and_can_be_asked_for(gate: Gate) -> None:
+    chat = next(_chats)
+    gate.call("sendMessage", chat_id=chat, text="first")
+    answer = gate.call("sendMessage", headers={"X-Floodgate-Wait-Seconds": "0.05"}, chat_id=chat, text="second")
+    assert answer.status_code == 408
+    job_id = answer.json()["parameters"]["floodgate_job_id"]
+    assert job_id in answer.json()["description"]
+    result = httpx.get(f"{gate.url}/floodgate/v1/jobs/{job_id}/result", headers=auth(), timeout=40).json()
+    assert result["result"]["text"] == "second"
+    status = httpx.get(f"{gate.url}/floodgate/v1/jobs/{job_id}", headers=auth()).json()
+    assert status["status"] == "sent"
+    assert status["result"]["text"] == "second"
+
+
+def test_a_caller_that_does_not_wait_gets_202_and_the_job(gate: Gate) -> None:
+    answer = gate.call("sendMessage", headers={"X-Floodgate-Wait-Seconds": "0"}, chat_id=next(_chats), text="later")
+    assert answer.status_code == 202
+    assert answer.json()["result"]["floodgate_job_id"] == answer.headers["X-Floodgate-Job-Id"]
+    until(lambda: "later" in texts(gate))
+
+
+def test_repeats_under_one_idempotency_key_are_one_message(gate: Gate) -> None:
+    chat, headers = next(_chats), {"Idempotency-Key": f"order-{time.time_ns()}"}
+
+    def repeat(_: int) -> httpx.Response:
+        return gate.call("sendMessage", headers=headers, chat_id=chat, text="once")
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(repeat, range(16)))
+    answers.append(repeat(0))
+    assert {answer.json()["result"]["message_id"] for answer in answers} == {1}
+    assert texts(gate) == ["once"]
+
+
+def test_a_caller_that_hangs_up_loses_nothing(gate: Gate) -> None:
+    chat, headers = next(_chats), {"Idempotency-Key": f"hangs-up-{time.time_ns()}"}
+    gate.call("sendMessage", chat_id=chat, text="first")
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(
+            f"{gate.url}/bot{TOKEN}/sendMessage", json={"chat_id": chat, "text": "second"}, headers=headers, timeout=0.2
+        )
+    until(lambda: httpx.get(f"{gate.url}/ready").json()["waiting"] == 0)
+    assert gate.call("sendMessage", headers=headers, chat_id=chat, text="second").json()["result"]["text"] == "second"
+    assert texts(gate) == ["first", "second"]
+
+
+def test_a_scheduled_call_is_accepted_at_once_and_can_be_taken_back(gate: Gate) -> None:
+    answer = gate.call("sendMessage", headers={"X-Floodgate-Delay-Seconds": "300"}, chat_id=next(_chats), text="never")
+    assert answer.status_code == 202
+    url = gate.url + answer.json()["result"]["status_url"]
+    assert httpx.get(url, headers=auth()).json()["status"] == "accepted"
+    cancelled = httpx.delete(url, headers=auth()).json()
+    assert (cancelled["status"], cancelled["reason"]) == ("dead", "cancelled")
+    assert httpx.get(f"{url}/result", headers=auth()).status_code == 409
+    sent = gate.call("sendMessage", chat_id=next(_chats), text="sent")
+    assert (
+        httpx.delete(f"{gate.url}/floodgate/v1/jobs/{sent.headers['X-Floodgate-Job-Id']}", headers=auth()).status_code
+        == 409
+    )
+
+
+def test_jobs_can_be_enqueued_and_asked_for(gate: Gate) -> None:
+    job = {"method": "sendMessage", "params": {"chat_id": next(_chats), "text": "a job"}, "priority": "bulk"}
+    answer = httpx.post(f"{gate.url}/floodgate/v1/jobs", json=job, headers=auth())
+    assert answer.status_code == 202
+    result = httpx.get(f"{gate.url}/floodgate/v1/jobs/{answer.json()['job_id']}/result", headers=auth(), timeout=40)
+    assert result.json()["result"]["text"] == "a job"
+    assert httpx.post(f"{gate.url}/floodgate/v1/jobs", json={"method": "getMe"}, headers=auth()).status_code == 400
+    assert httpx.post(f"{gate.url}/floodgate/v1/jobs", json=job).status_code == 401
+
+
+def test_reads_and_their_errors_pass_through_as_telegram_gives_them(gate: Gate) -> None:
+    chat = next(_chats)
+    assert gate.call("getChat", chat_id=chat).json()["result"]["id"] == chat
+    gate.stage.control.set_chat(chat, trouble="not_found")
+    assert gate.call("getChat", chat_id=chat).json() == {
+        "ok": False,
+        "error_code": 400,
+        "description": "Bad Request: chat not found",
+    }
+
+
+def test_one_upload_for_many_chats_goes_up_once_and_leaves_nothing_behind(gate: Gate, spool: Path) -> None:
+    content = time.time_ns().to_bytes(16) * 4096
+
+    def send(chat: int) -> httpx.Response:
+        return httpx.post(
+            f"{gate.url}/bot{TOKEN}/sendDocument",
+            data={"chat_id": str(chat), "caption": "all the same"},
+            files={"document": ("report.pdf", content)},
+            timeout=60,
+        )
+
+    with ThreadPoolExecutor(6) as threads:
+        answers = list(threads.map(send, [next(_chats) for _ in range(12)]))
+    assert all(answer.json()["result"]["document"]["file_name"] == "report.pdf" for answer in answers)
+    uploads = [isinstance(call.params["document"], dict) for call in gate.stage.control.arrivals()]
+    assert sorted(uploads) == [False] * 11 + [True]
+    until(lambda: [path for path in (spool / "jobs").rglob("*") if path.is_file()] == [])
+
+
+def test_a_spool_that_is_gone_refuses_uploads_and_nothing_else(gate: Gate, spool: Path) -> None:
+    away = spool.rename(spool.with_name("away"))
+    try:
+        answer = httpx.post(
+            f"{gate.url}/bot{TOKEN}/sendDocument",
+            data={"chat_id": "7"},
+            files={"document": ("a", b"x" * 100)},
+            timeout=30,
+        )
+        assert answer.status_code == 507
+        assert "nothing was accepted" in answer.json()["description"]
+        assert gate.stage.control.arrivals() == []
+        assert gate.call("sendMessage", chat_id=next(_chats), text="text goes").json()["ok"]
+    finally:
+        away.rename(spool)
+
+
+def test_health_and_readiness_and_the_description_are_there(gate: Gate) -> None:
+    assert httpx.get(f"{gate.url}/health").json() == {"status": "alive"}
+    assert httpx.get(f"{gate.url}/ready").json()["status"] == "ready"
+    assert httpx.get(f"{gate.url}/docs").status_code == 200
+    paths = httpx.get(f"{gate.url}/openapi.json").json()["paths"]
+    assert set(paths) == {"/floodgate/v1/jobs", "/floodgate/v1/jobs/{job_id}", "/floodgate/v1/jobs/{job_id}/result"}
