@@ -206,7 +206,9 @@ class PlainModel:
         if job.state in ("sent", "dead"):
             return
         match settlement:
-            case Sent(result=result):
+            case Sent(result=result, late=late):
+                if job.state == "sending" and grant in (None, job.since):
+                    self._count_later(job, min(us(late), self.now - job.since))
                 self._end_call(job)
                 if policy.chat_cost(ask) and job.chat in self.bot.chats:
                     self.bot.chats[job.chat].refused = None
@@ -549,6 +551,13 @@ class PlainModel:
         if chat is not None and chat.sending == job.id:
             chat.sending = None
             chat.rest_until = self.now + policy.rest_after(self.now - job.since)
+
+    def _count_later(self, job: Job, late: int) -> None:
+        logs = [self.bot.units[job.paid]]
+        if (chat := self.bot.chats.get(job.chat or "")) is not None:
+            logs.append(chat.units)
+        for log in logs:
+            log[:] = sorted((at + late if grant == grant_of(job) else at, grant) for at, grant in log)
 
     def _refund(self, job: Job) -> None:
         bot = self.bot

@@ -100,6 +100,14 @@ local function refund(log, windows, cost, spent_at)
   return log
 end
 
+local function moved(log, windows, cost, spent_at, later)
+  if #windows == 0 or cost == 0 then return log end
+  log = refund(log, windows, cost, spent_at)
+  for _, unit in ipairs(units_of(windows, cost, spent_at + later)) do log[#log + 1] = unit end
+  table.sort(log)
+  return trimmed(log, log_size(windows))
+end
+
 -- The bot's pace: a window, or none, and spacing in it.
 
 local function slowed_interval(pace, permille)
@@ -634,6 +642,15 @@ local function give_back(job, chat)
   end
 end
 
+local function count_later(job, chat, late)
+  if chat then chat.log = moved(chat.log, windows_of(chat.key), job.units, job.since, late) end
+  local pace, budget = pace_of(job.paid), budget_of(job.paid)
+  if pace then
+    budget.log = moved(budget.log, pace_windows(pace), job.bot_units, job.since, late)
+    bot.dirty = true
+  end
+end
+
 local function put_back(job, chat, delay, charged)
   if not charged and job.since ~= 0 then give_back(job, chat) end
   if chat then
@@ -759,6 +776,9 @@ function operations.settle()
   if ended(job) then return { 'ok' } end
   local chat = open_chat(job.chat, true)
   if ends then
+    if args.late and args.late > 0 and job.state == 'sending' and (not args.grant or args.grant == job.since) then
+      count_later(job, chat, math.min(args.late, now - job.since))
+    end
     if args.how == 'sent' and chat and args.units > 0 then chat.refused_at = 0 end
     finish(job, chat, args.how, args.outcome)
   elseif not args.grant or args.grant == job.since then

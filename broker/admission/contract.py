@@ -98,6 +98,9 @@ class Sent:
     """Telegram accepted the call. ``result`` is Telegram's own JSON value."""
 
     result: Any
+    late: timedelta = timedelta()
+    """By how much the call arrived later than calls do, at most. What it spent counts from that much later, so that
+    those admitted in the meantime do not fall together with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,9 @@ def settle(books: Books, ask: Ask, settlement: Settlement, grant: int | None) ->
         return
     chat = _open_chat(books, job.chat, reclaim=False)
     match settlement:
-        case Sent(result=result):
+        case Sent(result=result, late=late):
+            if job.state is State.SENDING and late and grant in (None, job.since):
+                _count_later(books, job, chat, min(micros(late), books.now - job.since))
             if chat is not None and policy.needs_chat(ask):
                 chat.refused_at = 0
             _end(books, job, chat, State.SENT, json.dumps(result, separators=(",", ":")))
@@ -562,6 +564,18 @@ def _put_back(books: Books, job: JobRow, chat: ChatRow | None, delay_us: int, ch
     books.stop_waiting(job)
     job.state, job.since, job.due = State.WAITING, 0, books.now + delay_us
     books.save_job(job)
+
+
+def _count_later(books: Books, job: JobRow, chat: ChatRow | None, late: int) -> None:
+    """The call arrived late: its units count from then. The chat is saved by the caller."""
+    if chat is not None:
+        own = books.policy.windows(books.bot.bot, chat.chat)
+        chat.log = windows.moved(chat.log, own, job.units, job.since, late)
+    pace = books.policy.rates(books.bot.bot).pace(job.paid)
+    if pace is not None and pace.window is not None:
+        budget = books.bot.budget(job.paid)
+        budget.log = windows.moved(budget.log, (pace.window,), job.bot_units, job.since, late)
+        books.save_bot()
 
 
 def _refund(books: Books, job: JobRow, chat: ChatRow | None) -> None:

@@ -250,8 +250,8 @@ def _asked(ask: Ask) -> dict[str, Any]:
 
 def _settled(settlement: Settlement) -> dict[str, Any]:
     match settlement:
-        case Sent(result=result):
-            return {"how": "sent", "outcome": json.dumps(result, separators=(",", ":"))}
+        case Sent(result=result, late=late):
+            return {"how": "sent", "outcome": json.dumps(result, separators=(",", ":")), "late": _micros(late)}
         case Dead():
             return {"how": "dead", "outcome": dead_text(settlement)}
         case Retrying(delay=delay, charged=charged):

@@ -102,6 +102,14 @@ def refund(log: Log, windows: Sequence[Window], cost: int, spent_at: int) -> Log
     return log
 
 
+def moved(log: Log, windows: Sequence[Window], cost: int, spent_at: int, later: int) -> Log:
+    """The log as if the units spent at ``spent_at`` had been spent ``later``."""
+    if not windows or not cost:
+        return log
+    units = _units(windows, cost, spent_at + later)
+    return sorted(refund(log, windows, cost, spent_at) + units)[-log_size(windows) :]
+
+
 def merged(one: Log, other: Log, windows: Sequence[Window]) -> Log:
     """The log of a chat that was two."""
     return sorted(one + other)[-log_size(windows) :] if windows else []

@@ -187,6 +187,39 @@ def test_a_released_send_gives_its_budget_back(admission: Admission) -> None:
     assert isinstance(admission.admit(ask_of(11)), Wait)
 
 
+def test_a_send_that_arrived_late_counts_from_when_it_arrived(admission: Admission, clock: HandClock) -> None:
+    """Else those admitted a second after it would fall into one second with it, as the Bot API sees it."""
+    late = ask_of(5)
+    go = admission.admit(late)
+    assert isinstance(go, Go)
+    clock.advance(0.3)
+    admission.settle(late, Sent(RESULT, late=timedelta(seconds=0.2)), go.grant)
+    chat_window = 1 + policy.CHAT_MARGIN_US / policy.SECOND
+    assert seconds(admission.admit(ask_of(5))) == pytest.approx(chat_window - 0.1)
+
+    asks = [ask_of(chat) for chat in range(100, 140)]
+    times = [0.2 - 0.3, *(at for at, _ in run(admission, clock, asks))]
+    for first, thirtieth in zip(times, times[30:], strict=False):
+        assert thirtieth - first >= 1
+
+
+def test_a_send_cannot_have_arrived_after_its_answer(admission: Admission, clock: HandClock) -> None:
+    ask = ask_of(5)
+    go = admission.admit(ask)
+    assert isinstance(go, Go)
+    clock.advance(0.1)
+    admission.settle(ask, Sent(RESULT, late=timedelta(seconds=9)), go.grant)
+    assert seconds(admission.admit(ask_of(5))) == pytest.approx(1 + policy.CHAT_MARGIN_US / policy.SECOND)
+
+
+def test_a_send_that_is_over_is_not_moved_again(admission: Admission, clock: HandClock) -> None:
+    ask = ask_of(5)
+    go = sent(admission, ask)
+    clock.advance(0.5)
+    admission.settle(ask, Sent(RESULT, late=timedelta(seconds=0.4)), go.grant)
+    assert seconds(admission.admit(ask_of(5))) < 0.6
+
+
 def test_with_limits_off_only_order_and_the_ledger_hold(opener: Opener) -> None:
     admission = opener(policy_of(settings_of(enabled=False)))
     for chat in range(1, 100):

@@ -150,6 +150,7 @@ class AdmissionMachine(RuleBasedStateMachine):
             (
                 Sent({"message_id": 1}),
                 Sent(True),
+                Sent(True, late=timedelta(milliseconds=70)),
                 Dead("chat not found"),
                 Retrying(timedelta(seconds=2)),
                 Retrying(timedelta(milliseconds=300), charged=False),
