@@ -91,6 +91,13 @@ class Node:
         return node if engine.running() else None
 
     @property
+    def home(self) -> Path:
+        """The folder with what it has. Raises NodeError before the first start and after `remove`."""
+        if self._home is None:
+            raise NodeError("this node has no folder: it was never started, or it was removed")
+        return self._home
+
+    @property
     def port(self) -> int:
         """The AMQP port. Raises NodeError before the first start."""
         if self._ports is None:

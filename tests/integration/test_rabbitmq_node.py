@@ -15,10 +15,14 @@ from pathlib import Path
 import pika
 import pytest
 
+from rabbitmq import debootstrap, provision
 from rabbitmq.amqp import greet
+from rabbitmq.choice import UseTree
 from rabbitmq.errors import CommandError, NodeError
+from rabbitmq.local import LocalEngine
 from rabbitmq.node import Node
 from rabbitmq.process import ProcessId
+from rabbitmq.server import BareChrootServer
 from tests.services import RedisServer, Vhost
 
 NewNode = Callable[..., Node]
@@ -110,6 +114,24 @@ def test_a_memory_alarm_can_be_set_and_cleared(new_node: NewNode) -> None:
     assert "memory" in node.ctl("eval", "rabbit_alarm:get_alarms().")
     node.ctl("set_vm_memory_high_watermark", "0.4")
     assert node.ctl("eval", "rabbit_alarm:get_alarms().") == "[]"
+
+
+def test_our_policies_are_in_force(rabbitmq: Node) -> None:
+    policies = json.loads(rabbitmq.ctl("list_policies", "--formatter=json"))
+    assert [(policy["name"], policy["pattern"]) for policy in policies] == [("floodgate-send", r"^send\.")]
+
+
+def test_a_tree_works_without_namespaces_too(new_node: NewNode, rabbitmq_version: str | None) -> None:
+    plan = provision.plan(rabbitmq_version)
+    if not isinstance(plan, UseTree):
+        pytest.skip("nodes come from elsewhere on this machine; there is no tree to run")
+    node = new_node(engine=LocalEngine(BareChrootServer(debootstrap.tree(plan.version, plan.suite)))).start()
+    assert node.ctl("list_vhosts") == "/"
+    assert node.ctl("eval", "rabbit_alarm:get_alarms().") == "[]"
+    files = BareChrootServer(debootstrap.cache_folder() / plan.version).files(node.home)
+    assert files.is_dir()
+    node.remove()
+    assert not files.exists()
 
 
 def test_a_refused_command_says_why(rabbitmq: Node) -> None:
