@@ -6,7 +6,7 @@ waits, 0 goes straight on to the exchange of level k-1. What expires in queue k 
 next exchange. Behind level 0 a last exchange routes by queue name. So a delay of 1011₂ steps waits 8 + 2 + 1
 steps in three hops::
 
-    floodgate.delay.3 ─1─▶ [8 steps] ─▶ .2 ─0─▶ .1 ─1─▶ [2 steps] ─▶ .0 ─1─▶ [1 step] ─▶ floodgate.delay.deliver ─▶ queue
+    floodgate.delay.3 ─1─▶ [8 steps] ─▶ .2 ─0─▶ .1 ─1─▶ [2 steps] ─▶ .0 ─1─▶ [1 step] ─▶ .deliver ─▶ queue
 
 Every message of a level waits equally long, so the head of its queue is always the next to expire: no message
 waits behind a slower one, whatever the mix of delays. Nothing is held in a client's memory, and a restart of

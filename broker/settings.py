@@ -143,9 +143,9 @@ class Settings(BaseSettings):
         32,  # keeps 30/s up where answers take 0.5 s, uneven hashing included: docs/performance.md
         ge=1,
         le=1024,
-        description="Queues per bot and priority, which is also how many sends are under way at once. Enough for Bot API "
-        "answers of half a second; for slower ones take 50 for each second. The same in every process; drain before "
-        "changing it.",
+        description="Queues per bot and priority, which is also how many sends are under way at once. Enough for Bot "
+        "API answers of half a second; for slower ones take 50 for each second. The same in every process; drain "
+        "before changing it.",
     )
     limits: Limits = Field(default_factory=Limits, description="Telegram's limits.")
 

@@ -163,7 +163,8 @@ class PlainModel:
         if chat is not None:
             self._reclaim(chat)
             if chat.refused is not None and self._holds(chat) and policy.chat_cost(ask):
-                if ask.priority is Priority.BULK or now - chat.refused[0] < policy.ASK_ANEW_US:
+                asked_anew = ask.priority is not Priority.BULK and now - chat.refused[0] >= policy.ASK_ANEW_US
+                if not asked_anew:
                     return Unreachable(chat.refused[1])
         if job is None:
             bot.orders += 1

@@ -41,7 +41,7 @@ def test_pikas_sockets_are_still_where_we_write_to_them_and_a_forked_child_close
 
 
 def test_pikas_loop_still_has_the_descriptors_that_a_forked_child_closes() -> None:
-    """Else broker/io_thread.py `abandon` must find epoll and the two wake-up sockets elsewhere, or leak three each time."""
+    """Else broker/io_thread.py `abandon` must find epoll and the two wake-up sockets elsewhere, or leak three."""
     loop = select_connection.IOLoop()
     try:
         loop._poller.activate_poller()

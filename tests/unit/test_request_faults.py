@@ -1,4 +1,4 @@
-"""What a broken call is described by never holds its URL: the URL holds the token, and descriptions go to dead letters."""
+"""What a broken call is described by never holds its URL: that holds the token, and descriptions go to dead letters."""
 
 from __future__ import annotations
 
