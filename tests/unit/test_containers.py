@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,20 @@ def test_every_pin_is_hashed_and_no_index_is_named() -> None:
     assert len(pins) > 30
     assert all("==" in pin and "--hash=sha256:" in pin for pin in pins)
     assert not re.search(r"https?:|--(extra-)?index|--find-links|file:", text)
+
+
+def test_whatever_the_project_asks_for_is_pinned() -> None:
+    described = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = described["project"]
+    groups = [
+        project["dependencies"],
+        *project["optional-dependencies"].values(),
+        described["dependency-groups"]["dev"],
+    ]
+    groups.append(described["build-system"]["requires"])
+    asked = {re.split(r"[\[<>=!~; ]", line)[0].lower() for group in groups for line in group} - {project["name"]}
+    pinned = set(re.findall(r"^([a-z0-9.-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    assert asked <= pinned, "run scripts/lock"
 
 
 @pytest.mark.parametrize("path", COMPOSE_FILES, ids=lambda path: path.name)
