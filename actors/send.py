@@ -22,6 +22,7 @@ from dramatiq.middleware import CurrentMessage, Middleware
 
 from actors.answers import Answer, Break
 from actors.classify import call_of, classify
+from actors.lateness import UsualDuration
 from actors.loop_calls import LoopCalls
 from actors.outcomes import Done, Sent
 from actors.sessions import BotSessions
@@ -47,6 +48,7 @@ class Sender(Middleware):
         self._uploads: Uploads | None = None
         self._timeout = timedelta()
         self._patience_seconds = 0.0
+        self._usual = UsualDuration()
 
     def before_worker_boot(self, broker: Broker, worker: dramatiq.Worker) -> None:
         ours = current_broker()
@@ -81,10 +83,9 @@ class Sender(Middleware):
         """What the Bot API says. The permit is renewed when the moment for it has passed before the call began."""
         assert self._calls is not None
         for tries_left in reversed(range(PERMITS)):
-            assert message.permit is not None
             good_until = message.good_until if tries_left else math.inf
             try:
-                answer = self._calls.run(self._call(job, message.permit, good_until), self._patience_seconds)
+                answer = self._calls.run(self._call(message, job, good_until), self._patience_seconds)
             except TimeoutError as error:
                 return Break(str(error), surely_not_sent=False)
             if answer is not None:
@@ -93,19 +94,22 @@ class Sender(Middleware):
             message.renew(message)
         raise AssertionError("the last permit is used whenever")
 
-    async def _call(self, job: Job, permit: Go, good_until: float) -> Answer | None:
+    async def _call(self, message: DeliveredMessage, job: Job, good_until: float) -> Answer | None:
         """None: it is too late for this permit, and nothing was sent."""
-        assert self._sessions is not None
-        if time.monotonic() > good_until:
+        assert self._sessions is not None and message.permit is not None
+        started = time.monotonic()
+        if started > good_until:
             return None
+        params = params_to_send(job, message.permit)
         try:
             async with asyncio.timeout(self._timeout.total_seconds()):
-                params = params_to_send(job, permit)
                 if job.files:
                     return await self._call_with_files(job, params)
-                return await self._sessions.call(job.bot, job.method, params, self._timeout)
+                answer = await self._sessions.call(job.bot, job.method, params, self._timeout)
         except TimeoutError:
             return Break(f"no answer within {self._timeout.total_seconds():g} s", surely_not_sent=False)
+        message.late = self._usual.lateness(time.monotonic() - started)
+        return answer
 
     async def _call_with_files(self, job: Job, params: dict[str, Any]) -> Answer:
         sessions = self._sessions

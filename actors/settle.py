@@ -70,7 +70,7 @@ class Settler:
     def _settle(self, message: DeliveredMessage, job: Job, ask: Ask, outcome: Outcome) -> None:
         match outcome:
             case Sent(result):
-                self._record(message, ask, contract.Sent(result))
+                self._record(message, ask, contract.Sent(result, message.late))
                 self._resolve(ask, result)
                 message.done()
             case Done(description):

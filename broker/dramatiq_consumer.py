@@ -17,6 +17,7 @@ import math
 import queue
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from enum import Enum, auto
 from typing import Final
 
@@ -57,6 +58,7 @@ class DeliveredMessage(MessageProxy):
         self.permit: Go | None = None
         self.good_until = math.inf  # the permit, in time.monotonic()
         self.renew: Callable[[DeliveredMessage], None] | None = None  # hands the permit back unused and asks again
+        self.late = timedelta()  # by how much its call arrived later than calls do
         self.uncertain = False  # an earlier call for this job may have acted
         self.disposition = Disposition.OPEN
 

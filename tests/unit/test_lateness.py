@@ -1,0 +1,54 @@
+"""How late a call arrived, told from how long it took."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+
+import pytest
+
+from actors.lateness import MOST_SECONDS, UsualDuration
+
+PROMPT = timedelta()
+
+
+def used_to(seconds: float, calls: int = 100) -> UsualDuration:
+    usual = UsualDuration()
+    for _ in range(calls):
+        usual.lateness(seconds)
+    return usual
+
+
+def test_the_first_call_is_the_usual_one() -> None:
+    assert UsualDuration().lateness(3.0) == PROMPT
+
+
+def test_a_call_that_took_longer_than_usual_was_late_by_the_excess() -> None:
+    assert used_to(0.05).lateness(0.2).total_seconds() == pytest.approx(0.15)
+
+
+def test_a_quick_call_was_not_late() -> None:
+    assert used_to(0.05).lateness(0.001) == PROMPT
+
+
+def test_answers_that_differ_as_answers_do_cost_a_bot_less_than_half_a_percent_of_its_rate() -> None:
+    dice = random.Random(1)
+    usual = used_to(0.1)
+    late = [usual.lateness(dice.uniform(0.08, 0.12)).total_seconds() for _ in range(1000)]
+    assert sum(late) / len(late) < 0.005
+
+
+def test_an_answer_that_is_held_for_long_says_little_about_its_call() -> None:
+    assert used_to(0.05).lateness(10) == timedelta(seconds=MOST_SECONDS)
+
+
+def test_a_few_stalls_do_not_change_what_is_usual() -> None:
+    usual = used_to(0.05)
+    for _ in range(5):
+        usual.lateness(1.0)
+    assert usual.lateness(0.2).total_seconds() > 0.13
+
+
+def test_a_bot_api_that_has_become_slower_is_the_usual_one_soon() -> None:
+    usual = used_to(0.05)
+    assert [usual.lateness(0.5) for _ in range(150)][-1] == PROMPT
