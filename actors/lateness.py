@@ -13,8 +13,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-# Answers differ by so much without anything being late; half of admission's margin is for them. To take all that differ
-# for late would cost a bot 1 % of its rate; so it is some tenths.
+# Answers differ by so much without anything being late; half of admission's margin is for that. With a smaller bound a
+# Bot API that takes 80 to 120 ms would cost a bot one percent of its rate; with this one it is some tenths.
 NOISE_SECONDS: Final = 0.01
 # A longer excess is a server that holds the answer (slow mode does), not a call that was long on its way.
 MOST_SECONDS: Final = 0.5

@@ -53,8 +53,10 @@ def run_python(*arguments: str, env: Mapping[str, str], home: Path) -> subproces
 class FloodgateProcess:
     """One long-running command. `stop`, `kill` and leaving the `with` may come in any order, repeatedly."""
 
-    def __init__(self, *arguments: str, env: Mapping[str, str], home: Path, name: str = "process") -> None:
-        self._command = [sys.executable, "-m", "floodgate", *arguments]
+    def __init__(
+        self, *arguments: str, env: Mapping[str, str], home: Path, name: str = "process", module: str = "floodgate"
+    ) -> None:
+        self._command = [sys.executable, "-m", module, *arguments]
         self._env = environment(env)
         self._home = home
         self._log_path = home / f"{name}.log"

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import run_python
+from tests.acceptance.stage import Stage
+from tests.processes import FloodgateProcess, run_python
+from tests.waiting import until
 
 REPORT = """
 import json, sys, threading, dramatiq
@@ -68,6 +70,16 @@ def test_actors_are_bound_to_the_configured_broker_whatever_is_imported_first(fi
     assert found["url"] == URL
     assert found["threads"] == ["MainThread"]
     assert found["sockets"] == []
+
+
+def test_dramatiqs_own_command_works_on_the_configured_broker(stage: Stage) -> None:
+    """`dramatiq actors` loads the module itself and asks for the global broker then."""
+    arguments = ("actors", "--processes", "1", "--threads", "4")
+    stage.client().send_message(chat_id=42, text="hi")
+    process = FloodgateProcess(*arguments, env=stage.env, home=stage.home, name="dramatiq", module="dramatiq")
+    with process.start("ready for action") as worker:
+        until(lambda: stage.sent() == ["hi"])
+        assert worker.stop() == 0
 
 
 def test_a_client_needs_neither_dramatiq_nor_a_telegram_library(tmp_path: Path) -> None:
