@@ -7,21 +7,24 @@ Bytes that are no job go to ``dead.malformed`` exactly as they came.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from broker.errors import MalformedJobError
-from broker.job import Job, decode_job, unix_ms
+from broker.job import Job, decode_job
 from broker.publication import Publication
 from broker.topology import DEAD_EXCHANGE, MALFORMED_QUEUE, UNROUTABLE_QUEUE, dead_queue
 
 REASON: Final = "x-floodgate-reason"
 DESCRIPTION: Final = "x-floodgate-description"
 ATTEMPTS: Final = "x-floodgate-attempts"
-DIED_MS: Final = "x-floodgate-died-ms"
+DIED_US: Final = "x-floodgate-died-us"
 QUEUE: Final = "x-floodgate-queue"
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Telegram's descriptions are a line; an exception's text may be a page. A header is no place for a page.
 MAX_DESCRIPTION: Final = 500
@@ -73,7 +76,8 @@ def _publication(
         REASON: reason,
         DESCRIPTION: description[:MAX_DESCRIPTION],
         ATTEMPTS: attempts,
-        DIED_MS: unix_ms(),
+        # To the microsecond, for this is the order of a chat's letters should RabbitMQ have shuffled them: see browse.
+        DIED_US: time.time_ns() // 1000,
         QUEUE: queue,
     }
     return Publication(exchange=DEAD_EXCHANGE, routing_key=target, body=body, message_id=message_id, headers=headers)
@@ -94,12 +98,17 @@ def read_dead_letter(queue: str, message_id: str | None, headers: Mapping[str, A
     )
 
 
+def in_order_of_death(letters: Iterable[DeadLetter]) -> list[DeadLetter]:
+    """Oldest first. Letters whose time is unknown come before all others, in the order given."""
+    return sorted(letters, key=lambda letter: letter.died_at or EPOCH)
+
+
 def _died_at(headers: Mapping[str, Any]) -> datetime | None:
-    died_ms = headers.get(DIED_MS)
-    if isinstance(died_ms, int):
+    died_us = headers.get(DIED_US)
+    if isinstance(died_us, int):
         try:
-            return datetime.fromtimestamp(died_ms / 1000, UTC)
-        except (ValueError, OverflowError, OSError):  # no calendar goes that far
+            return EPOCH + timedelta(microseconds=died_us)
+        except OverflowError:  # no calendar goes that far
             return None
     died = _first_death(headers, "time")
     return died.replace(tzinfo=died.tzinfo or UTC) if isinstance(died, datetime) else None

@@ -2,8 +2,8 @@
 
 Overview. :func:`broker.browse.browse` looks and goes away. A visit keeps its channel, so that between two looks its
 caller can do something about what it has seen, such as publish it elsewhere, and only then remove it. What was taken
-and not removed goes back to its place when the visit ends, however it ends: by ``close``, by a crash of the process, by
-a lost connection. While one visits, what he has taken is hidden from others.
+and not removed goes back when the visit ends: to its place by ``close``; by a crash of the process or a lost connection
+without its order, if it was more than a few. While one visits, what he has taken is hidden from others.
 
 State and threads. One thread calls. The channel belongs to the I/O thread, where a script
 (:mod:`broker.channel_script`) carries out one request after the other; ``_requests``, ``_listening`` and ``_current``
@@ -43,7 +43,8 @@ class _Request:
 
 
 class Visit:
-    """See the module. Belongs to one thread; ``close`` is safe to call twice."""
+    """See the module. Belongs to one thread; ``close`` is safe to call twice. After a fault it may take a while: what
+    was held is given back in order."""
 
     def __init__(self, connections: Connections, queue: str) -> None:
         self._connections = connections
@@ -107,7 +108,7 @@ class Visit:
         self._closed = True
         self._connections.call_soon(lambda: self._receive(_Request(None, Future())))
         try:
-            self._run.result(REQUEST_SECONDS)
+            self._run.result(VISIT_SECONDS)
         except ChannelRefusedError as refusal:
             if refusal.code != _NOT_FOUND:
                 raise
@@ -131,7 +132,7 @@ class Visit:
         while True:
             request: _Request = yield self._listen
             if request.act is None:
-                getter.give_back()
+                yield from getter.give_back()
                 return
             self._current = request
             result = yield from request.act(getter)

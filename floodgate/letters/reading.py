@@ -11,7 +11,7 @@ from typing import Final
 from broker import topology
 from broker.browse import Seen
 from broker.connections import Connections
-from broker.dead_letters import DeadLetter, read_dead_letter
+from broker.dead_letters import DeadLetter, in_order_of_death, read_dead_letter
 from broker.errors import UnknownBotError
 from broker.settings import Settings, unknown_bot_message
 from broker.visits import Visit
@@ -61,7 +61,7 @@ class Found:
 
 
 def look(connections: Connections, depths: dict[str, int], criteria: Criteria, limit: int, looked: Looked) -> Found:
-    """All matching letters of the queues, oldest first in each. They stay where they are.
+    """All matching letters of the queues. They stay where they are.
 
     Raises:
         RabbitMQError: the connection was lost, or it took too long.
@@ -73,6 +73,7 @@ def look(connections: Connections, depths: dict[str, int], criteria: Criteria, l
                 for letter in filter(criteria.match, (read(queue, message) for message in page)):
                     found.add(letter)
                 looked(len(page))
+    found.letters = in_order_of_death(found.letters)
     return found
 
 

@@ -10,17 +10,21 @@ A letter is no proof that its job is dead in the ledger: RabbitMQ itself dead-le
 and a worker may have died between the letter and its record. So a job of which the ledger says that it waits, or says
 nothing, is put in as well; twice in the queue is harmless, never is not.
 
+Order is that of death, by the time in the letters, not that of the queue: RabbitMQ gives what a killed process held
+back without its order (:mod:`broker.browse`). Letters of one chat and priority are written one after the other, mostly
+by one worker, so their times tell their order. Letters are sorted by the thousand, which bounds the memory.
+
 Jobs go to the queue where their chat is now, by the partitions of today's settings. A bounded number of letters is
 under way at once, so the cost of a crash is bounded too.
 """
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final, TypeVar
 
 from broker import dead_letters, topology
 from broker.admission.contract import Admission, Record, Standing
@@ -35,7 +39,10 @@ from broker.visits import Visit
 from floodgate.letters.criteria import Criteria
 from floodgate.letters.reading import PAGE, read
 
-logger = logging.getLogger("floodgate.letters")
+T = TypeVar("T")
+
+SORTED_LETTERS: Final = 10_000
+SORTED_BYTES: Final = 64 * 1024 * 1024
 
 
 class Fate(StrEnum):
@@ -81,9 +88,27 @@ class Replay:
         """
         topology.declare(self._connections, topology.pipeline(sorted(self._settings.tokens), self._settings.partitions))
         with Visit(self._connections, queue) as visit:
-            for page in visit.pages(PAGE, most):
-                self._replay(visit, [(one, letter) for one in page if criteria.match(letter := read(queue, one))])
-                seen(len(page))
+            for letters in self._meant(visit, queue, most, criteria, seen):
+                letters.sort(key=lambda each: each[1].died_at or dead_letters.EPOCH)
+                for batch in batched(letters, PAGE):
+                    self._replay(visit, batch)
+
+    def _meant(
+        self, visit: Visit, queue: str, most: int, criteria: Criteria, seen: Callable[[int], object]
+    ) -> Iterator[list[tuple[Seen, DeadLetter]]]:
+        """The matching letters, as many at once as are sorted together."""
+        hand: list[tuple[Seen, DeadLetter]] = []
+        weight = 0
+        for page in visit.pages(PAGE, most):
+            for message in page:
+                if criteria.match(letter := read(queue, message)):
+                    hand.append((message, letter))
+                    weight += len(message.body)
+            seen(len(page))
+            if len(hand) >= SORTED_LETTERS or weight >= SORTED_BYTES:
+                yield hand
+                hand, weight = [], 0
+        yield hand
 
     def _replay(self, visit: Visit, letters: Iterable[tuple[Seen, DeadLetter]]) -> None:
         sorted_out = [self._sort(message, letter) for message, letter in letters]
@@ -130,6 +155,11 @@ def renewed(job: Job, reason: str, now_ms: int) -> Job:
     expires_ms = None if reason == dead_letters.REASON_EXPIRED else job.expires_ms
     fresh = {"attempts": 0, "unsent": 0, "created_ms": now_ms, "not_before_ms": None, "expires_ms": expires_ms}
     return job.model_copy(update=fresh)
+
+
+def batched(letters: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(letters), size):
+        yield letters[start : start + size]
 
 
 def _was_sent(record: Record | None) -> bool:

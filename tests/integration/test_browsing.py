@@ -32,6 +32,14 @@ def test_a_look_shows_messages_in_order_and_leaves_them_so_however_often(declare
     assert numbers(declared.url, "dead.b") == list(range(7))
 
 
+def test_a_look_at_many_leaves_them_in_order(declared: Vhost, connect: Connect) -> None:
+    connections = connect(declared.url)
+    bury(connections, 300)
+    for _ in range(2):
+        assert [int(seen.body) for seen in browse(connections, "dead.b", 250)] == list(range(250))
+    assert numbers(declared.url, "dead.b") == list(range(300))
+
+
 def test_an_empty_queue_shows_nothing(declared: Vhost, connect: Connect) -> None:
     assert browse(connect(declared.url), "dead.malformed", 10) == []
 

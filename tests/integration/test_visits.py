@@ -42,6 +42,16 @@ def test_what_is_removed_is_gone_and_the_rest_is_in_its_place(connections: Conne
     assert numbers(declared.url, QUEUE) == [0, 2, 3, 4, 5, 7, 8, 9]
 
 
+def test_many_that_stay_are_in_their_place_too(connections: Connections, declared: Vhost) -> None:
+    for n in range(10, 300):
+        connections.publisher.publish(Publication(topology.DEAD_EXCHANGE, QUEUE, b"%d" % n, f"job-{n}"))
+    with Visit(connections, QUEUE) as visit:
+        for page in visit.pages(20, most=250):
+            visit.remove(page[3:5])
+    gone = {start + n for start in range(0, 250, 20) for n in (3, 4)}
+    assert numbers(declared.url, QUEUE) == [n for n in range(300) if n not in gone]
+
+
 def test_what_one_holds_another_does_not_see(connections: Connections) -> None:
     with Visit(connections, QUEUE) as first, Visit(connections, QUEUE) as second:
         first.take(6)

@@ -129,4 +129,4 @@ def test_what_rabbitmq_dead_lettered_itself_has_its_reason_and_time() -> None:
 
 @pytest.mark.parametrize("died", [10**30, -(10**30), "soon", True, None])
 def test_any_header_at_all_can_be_read(died: object) -> None:
-    assert read_dead_letter("dead.news", None, {dead_letters.DIED_MS: died}, b"\xff").job is None
+    assert read_dead_letter("dead.news", None, {dead_letters.DIED_US: died}, b"\xff").job is None
