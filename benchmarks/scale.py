@@ -85,7 +85,7 @@ def _round(ours: Pipeline, fake: servers.Fake, first: int, backlog: int) -> _Rou
     ours.start_workers(1)
     worker = ours.workers[0]
     before = worker.cpu_seconds()
-    samples = pace.watch(fake.control, min(backlog, MOST_TIMED), AT_MOST_SECONDS)
+    samples = pace.watch(fake.control, first + min(backlog, MOST_TIMED), AT_MOST_SECONDS)
     found = _Round(samples, enqueue_seconds, worker.cpu_seconds() - before, worker.resident_bytes())
     ours.stop_workers()
     return found

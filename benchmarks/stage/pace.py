@@ -19,26 +19,30 @@ class Sample:
     done: int
 
 
-def watch(control: ControlClient, wanted: int, at_most_seconds: float) -> list[Sample]:
-    """Samples until so many more calls took effect.
+def watch(control: ControlClient, goal: int, at_most_seconds: float) -> list[Sample]:
+    """Samples until ``goal`` calls took effect, all that did before included.
 
     Raises:
         TimeoutError: they did not in time.
     """
-    start = control.stats().acted
-    samples = [Sample(time.monotonic(), 0)]
-    deadline = samples[0].at + at_most_seconds
-    while samples[-1].done < wanted:
+    deadline = time.monotonic() + at_most_seconds
+    samples = [_sample(control)]
+    while samples[-1].done < goal:
         if samples[-1].at > deadline:
-            raise TimeoutError(f"{samples[-1].done} of {wanted} in {at_most_seconds:g} s")
+            raise TimeoutError(f"{samples[-1].done} of {goal} in {at_most_seconds:g} s")
         time.sleep(POLL_SECONDS)
-        samples.append(Sample(time.monotonic(), control.stats().acted - start))
+        samples.append(_sample(control))
     return samples
+
+
+def _sample(control: ControlClient) -> Sample:
+    done = control.stats().acted
+    return Sample(time.monotonic(), done)
 
 
 def rate(samples: Sequence[Sample], parts: tuple[float, float] = STEADY) -> float:
     """Calls a second between two parts of the whole; the start and the tail are left out by default."""
-    whole = samples[-1].done
-    first = next(sample for sample in samples if sample.done >= whole * parts[0])
-    last = next(sample for sample in samples if sample.done >= whole * parts[1])
+    start, whole = samples[0].done, samples[-1].done - samples[0].done
+    first = next(sample for sample in samples if sample.done - start >= whole * parts[0])
+    last = next(sample for sample in samples if sample.done - start >= whole * parts[1])
     return (last.done - first.done) / max(last.at - first.at, POLL_SECONDS)
