@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -83,10 +83,19 @@ class Program:
             group.kill()
 
     def cpu_seconds(self) -> float:
-        """User and system time so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICK
+        """User and system time so far, of the process and all it has started."""
+        return sum(int(fields[11]) + int(fields[12]) for fields in self._members()) / _TICK
 
     def resident_bytes(self) -> int:
-        """Memory in RAM now."""
-        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        """Memory in RAM now, of the process and all it has started."""
+        return sum(int(fields[21]) for fields in self._members()) * os.sysconf("SC_PAGE_SIZE")
+
+    def _members(self) -> Iterator[list[str]]:
+        """/proc/PID/stat from the third field on, for each process of the group."""
+        for entry in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = entry.read_text(errors="replace").rpartition(")")[2].split()
+            except OSError:
+                continue  # it ended meanwhile
+            if int(fields[2]) == self.pid:
+                yield fields
