@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -85,8 +86,7 @@ class Gateway:
         self.api.add_exception_handler(ClientDisconnect, _gone)
         self.api.add_exception_handler(FloodgateError, _trouble)
         self.api.add_exception_handler(RequestValidationError, _invalid)
-        self.api.add_exception_handler(404, _not_found)
-        self.api.add_exception_handler(405, _not_found)
+        self.api.add_exception_handler(HTTPException, _framework)
         self.api.add_exception_handler(Exception, _fault)
         self.app: ASGIApp = AccessLog(self.api)
 
@@ -218,8 +218,13 @@ async def _trouble(_request: Request, error: Any) -> Response:
     return refused(503, f"Service Unavailable: {error}")
 
 
-async def _not_found(request: Request, _error: Any) -> Response:
-    return refused(*(NOT_FOUND if not request.url.path.startswith("/bot/") else UNAUTHORIZED))
+async def _framework(request: Request, error: Any) -> Response:
+    """What the framework says no to, in our form. To Telegram a wrong path is as unknown as a wrong method."""
+    if request.url.path.startswith("/bot/"):
+        return refused(*UNAUTHORIZED)
+    if error.status_code == 405 and not request.url.path.startswith("/floodgate/"):
+        return refused(*NOT_FOUND)
+    return refused(error.status_code, str(error.detail), headers=error.headers)
 
 
 async def _fault(_request: Request, error: Any) -> Response:

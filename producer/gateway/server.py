@@ -39,9 +39,11 @@ class GatewayServer(uvicorn.Server):
         await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Not the base's: that would raise the signal once more at the end, and leave with its code."""
+        self.force_exit = self.should_exit
         if self._loop is not None and not self.should_exit:
             self._loop.call_soon_threadsafe(self._drain)
-        super().handle_exit(sig, frame)
+        self.should_exit = True
 
     def _drain(self) -> None:
         assert self._loop is not None

@@ -75,3 +75,8 @@ def run_client(program: str, *arguments: str, python: str | None = None) -> Any:
     )
     assert done.returncode == 0, f"{program} failed:\n{done.stderr[-3000:]}"
     return json.loads(done.stdout)
+
+
+def run_command(command: list[str], home: Path) -> subprocess.CompletedProcess[str]:
+    """A program of the clients' environment, from start to end."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=PROGRAM_SECONDS, cwd=home, check=False)

@@ -1,0 +1,34 @@
+"""The table of methods in docs/gateway.md. Renew it with: python -m producer.gateway.page"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from producer.gateway.treatment import TABLE, Row
+
+PAGE: Final = Path(__file__).parents[2] / "docs" / "gateway.md"
+HEADING: Final = "## Each method\n"
+
+
+def table() -> str:
+    """One line for each treatment and reason."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in TABLE.values():
+        groups.setdefault((row.treatment, row.why), []).append(row)
+    lines = [f"| {fate} | {why} | {_names(rows)} |\n" for (fate, why), rows in sorted(groups.items(), reverse=True)]
+    return "| | why | methods |\n|---|---|---|\n" + "".join(lines)
+
+
+def _names(rows: list[Row]) -> str:
+    return " ".join(f"`{row.method}`" for row in rows)
+
+
+def page() -> str:
+    """The whole page, with the table as it should be."""
+    head, _, _ = PAGE.read_text().partition(HEADING)
+    return f"{head}{HEADING}\n{table()}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

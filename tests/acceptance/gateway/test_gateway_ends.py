@@ -1,0 +1,127 @@
+"""How a gateway ends, asked to or not, and what its callers see of it. Each test has a gateway of its own."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import httpx
+import pytest
+
+from broker import topology
+from broker.connections import Connections
+from tests.acceptance.gateway.programs import GatewayProcess
+from tests.acceptance.stage import BOT, TOKEN, Stage
+from tests.waiting import until
+
+GIVE_UP_SECONDS = 60.0
+BURST = 40
+MakeGateway = Callable[..., GatewayProcess]
+
+
+@pytest.fixture
+def gateway(stage: Stage) -> Iterator[MakeGateway]:
+    with ExitStack() as stack:
+
+        def make(**settings: str) -> GatewayProcess:
+            given = {f"FLOODGATE_GATEWAY__{name.upper()}": value for name, value in settings.items()}
+            env = {
+                **stage.env,
+                "FLOODGATE_SPOOL_URL": str(stage.home / "spool"),
+                "FLOODGATE_GATEWAY__PORT": "0",
+                **given,
+            }
+            return stack.enter_context(GatewayProcess(env, stage.home))
+
+        yield make
+
+
+def send(url: str, chat: int, text: str, timeout: float = 30, **headers: str) -> httpx.Response:
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx.post(
+        f"{url}/bot{TOKEN}/sendMessage", json={"chat_id": chat, "text": text}, headers=names, timeout=timeout
+    )
+
+
+def test_a_gateway_killed_in_the_middle_of_a_burst_leaves_one_message_each(stage: Stage, gateway: MakeGateway) -> None:
+    stage.worker()
+    process = gateway()
+
+    def insist(number: int) -> int:
+        deadline = time.monotonic() + GIVE_UP_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                answer = send(process.url, 1000 + number, f"text {number}", Idempotency_Key=f"burst-{number}")
+            except httpx.TransportError:
+                time.sleep(0.05)
+                continue
+            if answer.status_code == 200:
+                return int(answer.json()["result"]["chat"]["id"])
+        raise AssertionError(f"caller {number} got no result")
+
+    with ThreadPoolExecutor(BURST) as threads:
+        chats = threads.map(insist, range(BURST))
+        until(lambda: len(stage.sent()) >= BURST // 4)
+        process.running.kill()
+        process.start()
+        assert list(chats) == [1000 + number for number in range(BURST)]
+    assert Counter(stage.sent()) == Counter({f"text {number}": 1 for number in range(BURST)})
+
+
+def test_asked_to_end_it_serves_who_waits_tells_the_rest_and_leaves_with_0(stage: Stage, gateway: MakeGateway) -> None:
+    worker = stage.worker()
+    process = gateway(drain_seconds="2")
+    send(process.url, 1, "first")
+    with ThreadPoolExecutor(2) as threads:
+        soon = threads.submit(send, process.url, 1, "in a second")
+        until(lambda: httpx.get(f"{process.url}/ready").json()["waiting"] == 1)
+        process.running.signal()
+        until(lambda: "stopping" in process.log)
+        with pytest.raises(httpx.TransportError):
+            send(process.url, 2, "too late")
+        assert soon.result().json()["result"]["text"] == "in a second"
+    assert process.running.wait() == 0
+    worker.kill()
+
+    process.start()
+    with ThreadPoolExecutor(1) as threads:
+        never = threads.submit(send, process.url, 3, "no worker")
+        until(lambda: httpx.get(f"{process.url}/ready").json()["waiting"] == 1)
+        assert process.running.stop() == 0
+        answer = never.result()
+    assert answer.status_code == 408
+    assert "is safe" in answer.json()["description"]
+    assert "Traceback" not in process.log
+
+
+def test_beyond_the_bound_callers_are_told_when_to_come_again(stage: Stage, gateway: MakeGateway) -> None:
+    process = gateway(max_queued="20")
+    for number in range(20):
+        assert send(process.url, number + 1, "x", X_Floodgate_Wait_Seconds="0").status_code == 202
+    answer = send(process.url, 99, "too many")
+    assert answer.status_code == 429
+    seconds = answer.json()["parameters"]["retry_after"]
+    assert answer.json()["description"] == f"Too Many Requests: retry after {seconds}"
+    assert answer.headers["Retry-After"] == str(seconds)
+    bulk = send(process.url, 99, "another line", X_Floodgate_Wait_Seconds="0", X_Floodgate_Priority="bulk")
+    assert bulk.status_code == 202
+    queues = [topology.send_queue(BOT, "interactive", n) for n in range(stage.partitions)]
+    with Connections(stage.settings, "test") as connections:
+        assert sum(depth or 0 for depth in topology.depth(connections, queues).values()) == 20
+    stage.worker()
+    until(lambda: send(process.url, 99, "room again", timeout=60).status_code == 200)
+
+
+def test_without_rabbitmq_nothing_is_accepted_and_that_is_said(stage: Stage, gateway: MakeGateway) -> None:
+    stage.extra["FLOODGATE_RABBITMQ_URL"] = "amqp://guest:guest@127.0.0.1:1/"
+    process = gateway()
+    answer = send(process.url, 1, "x")
+    assert answer.status_code == 503
+    assert "nothing was accepted" in answer.json()["description"]
+    ready = httpx.get(f"{process.url}/ready")
+    assert ready.status_code == 503
+    assert ready.json()["troubles"]
+    assert httpx.get(f"{process.url}/health").status_code == 200

@@ -1,0 +1,41 @@
+"""Every method of the Bot API has its treatment at the gateway, and the page that shows them says the same."""
+
+from __future__ import annotations
+
+import re
+
+from telegram import Bot
+
+from broker.methods import CHARGES, Charge
+from producer.gateway.page import PAGE, page
+from producer.gateway.treatment import TABLE, Treatment, treatment_of
+
+# Conveniences of the library that are no methods of the Bot API.
+_NOT_METHODS = {"toDict", "toJson", "doApiRequest", "initialize", "shutdown", "getBot", "setBot", "deJson", "deList"}
+
+
+def library_methods() -> set[str]:
+    names = {name for name in dir(Bot) if callable(getattr(Bot, name)) and re.fullmatch(r"[a-z]+([A-Z][a-z]*)+", name)}
+    return (names | {"close"}) - _NOT_METHODS
+
+
+def test_every_method_of_the_newest_library_has_its_treatment() -> None:
+    methods = library_methods()
+    assert len(methods) > 150
+    assert sorted(method for method in methods if treatment_of(method) is None) == []
+
+
+def test_whatever_counts_for_a_limit_is_queued_and_nothing_else() -> None:
+    queued = {row.method for row in TABLE.values() if row.treatment is Treatment.QUEUED}
+    assert queued == {method for method, charge in CHARGES.items() if charge is not Charge.FREE}
+
+
+def test_names_are_matched_without_regard_to_case() -> None:
+    row = treatment_of("SENDMESSAGE")
+    assert row is not None
+    assert row.method == "sendMessage"
+    assert treatment_of("sendNonsense") is None
+
+
+def test_the_page_shows_the_table() -> None:
+    assert PAGE.read_text() == page(), "Renew it with: python -m producer.gateway.page"
