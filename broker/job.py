@@ -75,6 +75,9 @@ class Job(BaseModel):
     """Calls made so far; rate waits are none."""
     unsent: Annotated[int, Field(ge=0)] = 0
     """How many of them surely never reached Telegram. They are bounded by the job's age, not by ``max_attempts``."""
+    known: Annotated[bool | None, Field(exclude=True)] = None
+    """Told by the client that enqueued a job with a `dedupe_key`: whether the ledger knew one under that key already;
+    None if it was not asked or did not answer. It does not travel."""
 
     @property
     def paid(self) -> bool:

@@ -73,6 +73,7 @@ class RecordingClient(BotApi[Job]):
             raise ClosedError("The client is closed. Make another, or close it later.")
         if self._fault is not None:
             raise self._fault
+        job = self._recognised(job)
         self.jobs.append(job)
         answer = self._answer(job)
         self._records[job.id] = answer if isinstance(answer, Record) else Record(Standing.SENT, answer)
@@ -85,7 +86,8 @@ class RecordingClient(BotApi[Job]):
         flight = Flight(window=1)
         try:
             for job in jobs:
-                flight.board(job, self._composer.publication(as_job(job)))
+                publication = self._composer.publication(as_job(job))
+                flight.board(self._recognised(job), publication)
                 self.enqueue(job)
                 flight.leave(_accepted())
                 yield from flight.landed()
@@ -109,6 +111,9 @@ class RecordingClient(BotApi[Job]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _recognised(self, job: Job) -> Job:
+        return job if job.dedupe_key is None else job.model_copy(update={"known": job.id in self._records})
 
     def _telegram_like(self, job: Job) -> Any:
         if CHARGES[job.method] is not Charge.MESSAGE:

@@ -6,13 +6,11 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
 from concurrent.futures import Future
 from datetime import timedelta
-from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 from weakref import WeakKeyDictionary
 
 from broker.admission.contract import Record
-from broker.admission.stores import open_store
 from broker.connections import Connections
 from broker.errors import RabbitMQError, UnroutableError
 from broker.job import Job
@@ -49,7 +47,7 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         self._window = settings.publish_window
         self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
         self._composer = Composer(settings, bot)
-        self._ledger = Ledger(partial(open_store, settings), bot)
+        self._ledger = Ledger(settings, bot)
         self._outlet = Outlet(self._composer, connections or Connections(settings, "client"), owned=connections is None)
 
     def job(self, method: str, /, **given: Any) -> Job:
@@ -72,12 +70,16 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
     async def enqueue(self, job: Job) -> Job:
         """Put a job in; returns it when RabbitMQ has it on disk. The same job put in twice is sent once.
 
+        Of a job with a ``dedupe_key`` the returned one says in ``known`` whether the ledger knew it before, if a state
+        store can be asked. One that no worker has come to yet is in no ledger: it is sent once all the same.
+
         Raises:
             RabbitMQUnreachableError: no configured address answered in time.
             PublishError: RabbitMQ did not take the job; its leaves say why, and what is known.
         """
         publication = self._composer.publication(as_job(job))
         await self._open(job.bot)
+        job = await self._recognised(job)
         try:
             await self._publish(publication)
         except UnroutableError:
@@ -110,7 +112,8 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         try:
             async for job in _each(jobs):
                 await self._open(as_job(job).bot)
-                if flight.board(job, self._composer.publication(job)):
+                publication = self._composer.publication(job)
+                if flight.board(await self._recognised(job), publication):
                     await self._leave(flight)
                     async for landed in _land(flight):
                         yield landed
@@ -187,6 +190,9 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
             flight.leave(await self._submit(flight.boarded))
         except RabbitMQError as error:
             flight.cancel(error)
+
+    async def _recognised(self, job: Job) -> Job:
+        return job if job.dedupe_key is None else await asyncio.to_thread(self._ledger.recognised, job)
 
     async def _submit(self, publications: list[Publication]) -> Future[Outcomes]:
         """Hand over, when there is room. Room comes with RabbitMQ's confirms, and with the time-outs at the latest.

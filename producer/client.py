@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from broker.admission.contract import Record
-from broker.admission.stores import open_store
 from broker.connections import Connections
 from broker.errors import RabbitMQError, UnroutableError
 from broker.job import Job
@@ -43,7 +41,7 @@ class Client(BotApi[Job]):
         settings = settings or load_settings()
         self._window = settings.publish_window
         self._composer = Composer(settings, bot)
-        self._ledger = Ledger(partial(open_store, settings), bot)
+        self._ledger = Ledger(settings, bot)
         self._outlet = Outlet(self._composer, connections or Connections(settings, "client"), owned=connections is None)
 
     def job(self, method: str, /, **given: Any) -> Job:
@@ -66,11 +64,15 @@ class Client(BotApi[Job]):
     def enqueue(self, job: Job) -> Job:
         """Put a job in; returns it when RabbitMQ has it on disk. The same job put in twice is sent once.
 
+        Of a job with a ``dedupe_key`` the returned one says in ``known`` whether the ledger knew it before, if a state
+        store can be asked. One that no worker has come to yet is in no ledger: it is sent once all the same.
+
         Raises:
             RabbitMQUnreachableError: no configured address answered in time.
             PublishError: RabbitMQ did not take the job; its leaves say why, and what is known.
         """
         publication = self._publication(job)
+        job = self._ledger.recognised(job)
         try:
             self._outlet.publisher.publish(publication)
         except UnroutableError:
@@ -99,7 +101,8 @@ class Client(BotApi[Job]):
         flight = Flight(self._window)
         try:
             for job in jobs:
-                if flight.board(job, self._publication(job)):
+                publication = self._publication(job)
+                if flight.board(self._ledger.recognised(job), publication):
                     self._leave(flight)
                     yield from _land(flight)
                 if flight.fault:

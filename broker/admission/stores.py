@@ -53,6 +53,16 @@ def open_endings(settings: Settings, bots: Sequence[str]) -> Endings:
     return RedisEndings(url, bots)
 
 
+def state_file(settings: Settings) -> Path | None:
+    """The file in ``FLOODGATE_STATE_URL``, if that names one.
+
+    Raises:
+        SettingsError: as :func:`open_store`.
+    """
+    url = settings.state_url.get_secret_value()
+    return _sqlite_path(url) if urlsplit(url).scheme == "sqlite" else None
+
+
 def _sqlite_path(url: str) -> Path:
     """``sqlite:////absolute/path`` or ``sqlite:///relative/path``."""
     parts = urlsplit(url)

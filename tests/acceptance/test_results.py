@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from datetime import timedelta
 
 import pytest
 
-from broker.admission.contract import Standing
+from broker.admission.contract import Record, Standing
+from broker.admission.stores import open_store
 from broker.errors import DeadLetteredError, NotSettledError
 from producer.async_client import AsyncClient
-from tests.acceptance.stage import Stage
+from tests.acceptance.stage import BOT, Stage
+from tests.waiting import until
 
 BLOCKED = 666
 
@@ -65,7 +68,44 @@ def test_two_jobs_under_one_dedupe_key_are_sent_once(stage: Stage) -> None:
     first = client.send_message(42, "your invoice", dedupe_key="invoice-7")
     client.result(first, timeout=20)
     second = client.send_message(42, "your invoice", dedupe_key="invoice-7")
+    assert (first.known, second.known) == (False, True)
     last = client.send_message(42, "something else")
     client.result(last, timeout=20)
     assert second.id == first.id
     assert stage.sent() == ["your invoice", "something else"]
+
+
+def test_a_dedupe_key_that_hits_is_told_by_every_way_of_enqueueing(stage: Stage) -> None:
+    worker = stage.worker()
+    client = stage.client()
+    client.result(client.send_message(42, "your invoice", dedupe_key="invoice-7"), timeout=20)
+    again = [client.job("sendMessage", chat_id=42, text="your invoice", dedupe_key="invoice-7")]
+    assert [job.known for job in client.enqueue_each(again)] == [True]
+
+    async def main() -> list[bool | None]:
+        async with AsyncClient(stage.settings) as other:
+            hit = await other.send_message(42, "your invoice", dedupe_key="invoice-7")
+            return [hit.known, *[job.known async for job in other.enqueue_each(again)]]
+
+    assert asyncio.run(main()) == [True, True]
+    client.result(client.send_message(42, "something else"), timeout=20)
+    until(lambda: worker.log.count("dedupe key 'invoice-7'") == 3)
+    assert stage.sent() == ["your invoice", "something else"]
+
+
+def test_a_waiting_job_is_told_with_when_it_is_expected_to_go(stage: Stage) -> None:
+    with contextlib.closing(open_store(stage.settings)) as store:
+        store.pause(BOT, "42", timedelta(minutes=5), "test")
+    stage.worker()
+    client = stage.client()
+    job = client.send_message(42, "later")
+    record = until(lambda: client.status(job))
+    assert record.standing is Standing.WAITING
+    assert record.due is not None and timedelta(minutes=4) < record.due <= timedelta(minutes=5)
+
+    async def main() -> Record | None:
+        async with AsyncClient(stage.settings) as other:
+            return await other.status(job)
+
+    same = asyncio.run(main())
+    assert same is not None and same.due is not None and same.due <= record.due

@@ -1,0 +1,68 @@
+"""What a client tells of a dedupe key, and that a state store which is away costs it next to nothing."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.admission.contract import Sent
+from broker.admission.policy import ask_for
+from broker.admission.stores import open_store
+from broker.job import Job, decode_job, encode_job, new_job
+from broker.settings import Settings
+from floodgate.testing import RecordingClient
+from producer.ledger import Ledger
+from tests.services import free_ports
+
+
+def settings(url: str) -> Settings:
+    return Settings(_env_file=None, state_url=url)
+
+
+def job(**options: Any) -> Job:
+    return new_job("sendMessage", {"chat_id": 5, "text": "hi"}, job_id="one", **options)
+
+
+def test_a_key_that_the_ledger_knows_is_told_and_one_that_it_does_not_know_too(tmp_path: Path) -> None:
+    mine = settings(f"sqlite:///{tmp_path}/state.db")
+    store = open_store(mine)
+    store.lookup("default", "")
+    ledger = Ledger(mine, "default")
+    assert ledger.recognised(job(dedupe_key="k")).known is False
+    store.settle(ask_for(job(), mine), Sent(True))
+    assert ledger.recognised(job(dedupe_key="k")).known is True
+    assert ledger.recognised(job()).known is None, "without a key nothing is asked"
+    ledger.close()
+    store.close()
+
+
+def test_a_producer_makes_no_state_file(tmp_path: Path) -> None:
+    ledger = Ledger(settings(f"sqlite:///{tmp_path}/state.db"), "default")
+    assert ledger.recognised(job(dedupe_key="k")).known is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_is_away_is_asked_once_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    ledger = Ledger(settings(f"redis://127.0.0.1:{free_ports().amqp}/0"), "default")
+    with caplog.at_level(logging.INFO, "floodgate.client"):
+        began = time.monotonic()
+        assert {ledger.recognised(job(dedupe_key="k")).known for _ in range(1000)} == {None}
+    assert time.monotonic() - began < 10
+    assert caplog.text.count("cannot be told for now") == 1
+
+
+def test_what_the_client_tells_does_not_travel() -> None:
+    told = job(dedupe_key="k").model_copy(update={"known": True})
+    body = encode_job(told, "send.default.interactive.00")
+    assert b"known" not in body
+    assert decode_job(body) == job(dedupe_key="k").model_copy(update={"created_ms": told.created_ms})
+
+
+def test_the_recording_client_tells_it_too() -> None:
+    client = RecordingClient()
+    told = [client.send_message(5, "hi", dedupe_key="k").known for _ in range(2)]
+    assert (told, client.send_message(5, "hi").known) == ([False, True], None)
