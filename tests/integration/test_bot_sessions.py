@@ -242,7 +242,9 @@ def test_opening_connects_and_calls_no_method() -> None:
             await opened.call("default", "sendMessage", {"chat_id": 7, "text": "x"}, SOON)
             return addresses
 
-    assert asyncio.run(scenario()) == set(peers)
+    ready = asyncio.run(scenario())
+    assert len(ready) == 4
+    assert ready >= set(peers)
 
 
 def test_opening_does_without_a_bot_api_that_is_not_there() -> None:
