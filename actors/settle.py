@@ -48,6 +48,8 @@ logger = logging.getLogger("floodgate.send")
 RECORD_RETRY_SECONDS: Final = 1.0
 # Below RabbitMQ's consumer timeout with the call itself in mind.
 RECORD_AT_MOST_SECONDS: Final = 15 * 60
+# A worker that stops does not wait as long; but a store that is merely restarted is told.
+RECORD_AT_SHUTDOWN_SECONDS: Final = 5.0
 # A refused token is tried again this often: a fixed one is noticed soon, a dead one costs one call a minute.
 BOT_FAILED_PAUSE: Final = timedelta(minutes=1)
 
@@ -157,13 +159,18 @@ class Settler:
         self._tell_store(lambda store: store.settle(ask, settlement, grant))
 
     def _tell_store(self, say: Callable[[contract.Admission], object]) -> None:
-        """Tell the store, waiting for it if it is down; after the bound, or at shutdown, go on without."""
+        """Tell the store, waiting for it if it is down; after the bound, a short one at shutdown, go on without."""
         deadline = time.monotonic() + RECORD_AT_MOST_SECONDS
         while True:
             try:
                 say(self._broker.admission)
                 return
             except StateUnavailableError as error:
-                if self._broker.stopping.wait(RECORD_RETRY_SECONDS) or time.monotonic() > deadline:
+                if self._broker.stopping.is_set():
+                    deadline = min(deadline, time.monotonic() + RECORD_AT_SHUTDOWN_SECONDS)
+                    time.sleep(RECORD_RETRY_SECONDS)
+                else:
+                    self._broker.stopping.wait(RECORD_RETRY_SECONDS)
+                if time.monotonic() > deadline:
                     logger.error("the state store could not be told of a call that was made: %s", error)
                     return

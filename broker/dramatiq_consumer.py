@@ -162,12 +162,23 @@ def read_message(delivery: Delivery, queue_name: str) -> DeliveredMessage:
     An ``eta`` is dropped: stock Dramatiq would hold the message in memory until then, and here delays are RabbitMQ's.
 
     Raises:
-        MalformedJobError: the bytes are no Dramatiq message, or the actor is ``send`` and its argument is no job.
+        MalformedJobError: the bytes are no Dramatiq message, or the actor is ``send`` and its argument is no job of the
+            queue's bot.
     """
     message = _decode(delivery.body)
     message.options.pop("eta", None)
-    job = parse_job(message.kwargs.get("job")) if message.actor_name == SEND_ACTOR else None
+    job = _job_in(message, queue_name) if message.actor_name == SEND_ACTOR else None
     return DeliveredMessage(dataclasses.replace(message, queue_name=queue_name), delivery, job)
+
+
+def _job_in(message: dramatiq.Message[object], queue_name: str) -> Job:
+    """What the actor could not be called with would come back again and again, so it is told here."""
+    if message.args or message.kwargs.keys() != {"job"}:
+        raise MalformedJobError("Not a job: the actor takes one argument, `job`.")
+    job = parse_job(message.kwargs["job"])
+    if not queue_name.startswith(f"{SEND_ACTOR}.{job.bot}."):
+        raise MalformedJobError(f"Not a job of this queue: its bot is {job.bot}.")
+    return job
 
 
 def _decode(body: bytes) -> dramatiq.Message[object]:

@@ -18,12 +18,12 @@ import uuid
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from broker.chats import chat_key
 from broker.errors import InvalidParamsError, MalformedJobError
-from broker.methods import canonical_method, cost
+from broker.methods import CHARGES, canonical_method, cost
 from broker.partitions import partition_of
 from broker.spool import SpooledFile
 
@@ -34,6 +34,14 @@ MAX_JOB_BYTES: Final = 512 * 1024
 
 JobId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
 BotName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+# What `broker.chats.chat_key` makes, or the id of an inline message, which is Telegram's to choose.
+ChatKey = Annotated[str, StringConstraints(pattern=r"^(-?[1-9][0-9]{0,15}|@[a-z][a-z0-9_]{2,31}|inline:.{1,500})$")]
+
+
+def _known_method(name: str) -> str:
+    if name not in CHARGES:
+        raise ValueError("no method of the Bot API that is known here")
+    return name
 
 
 class Priority(StrEnum):
@@ -58,10 +66,10 @@ class Job(BaseModel):
     v: Literal[1] = VERSION
     id: JobId
     bot: BotName = "default"
-    method: str
+    method: Annotated[str, AfterValidator(_known_method)]
     params: dict[str, Any]
     priority: Priority = Priority.INTERACTIVE
-    chat: str | None = None
+    chat: ChatKey | None = None
     cost: Annotated[int, Field(ge=1, le=100)] = 1
     created_ms: int
     not_before_ms: int | None = None

@@ -1,0 +1,65 @@
+"""What is taken for a job of a queue, and what goes to `dead.malformed` instead of coming back to its queue for ever."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from broker.dramatiq_consumer import read_message
+from broker.errors import MalformedJobError
+from broker.job import encode_job, new_job
+
+QUEUE = "send.news.bulk.03"
+
+
+def body(**changes: Any) -> bytes:
+    message: dict[str, Any] = json.loads(
+        encode_job(new_job("sendMessage", {"chat_id": 5, "text": "x"}, bot="news"), QUEUE)
+    )
+    job_changes = changes.pop("job", {})
+    message["kwargs"]["job"].update(job_changes)
+    return json.dumps(message | changes).encode()
+
+
+def read(content: bytes) -> Any:
+    delivery: Any = SimpleNamespace(body=content)
+    return read_message(delivery, QUEUE)
+
+
+def test_a_job_of_the_queues_bot_is_read() -> None:
+    assert read(body()).job.bot == "news"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        body(args=[1]),
+        body(kwargs={}),
+        body(kwargs={"job": {}, "more": 1}),
+        body(job={"method": "no_such_method"}),
+        body(job={"method": "sendmessage"}),
+        body(job={"chat": "@"}),
+        body(job={"chat": "x" * 5000}),
+        body(job={"chat": "0"}),
+        body(job={"bot": "other"}),
+        body(job={"bot": "new"}),
+    ],
+    ids=lambda content: content[-60:].decode(),
+)
+def test_what_the_pipeline_could_not_deal_with_is_malformed(content: bytes) -> None:
+    with pytest.raises(MalformedJobError):
+        read(content)
+
+
+@pytest.mark.parametrize("chat_id", [5, -5, -1001234567890, 2**52 - 1, -(2**52) + 1, "@Durov_2", "17"])
+def test_every_chat_key_that_is_made_is_read(chat_id: int | str) -> None:
+    made = new_job("sendMessage", {"chat_id": chat_id, "text": "x"}, bot="news")
+    assert read(encode_job(made, QUEUE)).job.chat == made.chat
+
+
+def test_an_inline_message_is_a_chat_of_its_own() -> None:
+    made = new_job("editMessageText", {"inline_message_id": "BQAAAHQCAAB_-9", "text": "x"}, bot="news")
+    assert read(encode_job(made, QUEUE)).job.chat == "inline:BQAAAHQCAAB_-9"
