@@ -72,7 +72,7 @@ def _play_all(
 def _show(scenario: Scenario, results: Sequence[Result], *, as_json: bool) -> None:
     if as_json:
         for result in results:
-            print(json.dumps(result.as_json()))
+            print(json.dumps(result.as_json()), flush=True)
         return
     columns = [*FIGURES, *(name for name in EXTRA if any(name in result.figures for result in results))]
     rows = [
