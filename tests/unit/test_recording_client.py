@@ -1,121 +1,88 @@
-"""The double that ships: it must be no more lenient than the real clients, and no less."""
+"""The test double that ships with the product does what the real clients do, but for sending."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from broker.admission.contract import Record, Standing
-from broker.errors import (
-    BlockedError,
-    ClosedError,
-    DeadLetteredError,
-    EnqueueManyError,
-    InvalidParamsError,
-    NotSettledError,
-    UnknownMethodError,
-)
-from broker.job import Job
+import floodgate
+from broker.errors import ClosedError, DeadLetteredError, InvalidParamsError, NotSettledError, UnknownMethodError
 from floodgate.testing import AsyncRecordingClient, RecordingClient
 from producer.async_client import AsyncClient
 from producer.client import Client
 
-pytest_plugins = ["floodgate.pytest_plugin"]
-
-BLOCKED = BlockedError("RabbitMQ has an alarm.")
-
-
-def public(client: type) -> dict[str, list[str]]:
-    return {
-        name: list(inspect.signature(method).parameters)
-        for name, method in inspect.getmembers(client, inspect.isfunction)
-        if not name.startswith("_")
-    }
+pytest_plugins = ["floodgate.testing.fixtures"]
+PAIRS = [(Client, RecordingClient), (AsyncClient, AsyncRecordingClient)]
 
 
-@pytest.mark.parametrize(("real", "double"), [(Client, RecordingClient), (AsyncClient, AsyncRecordingClient)])
-def test_the_double_has_every_method_of_the_real_one(real: type, double: type) -> None:
-    assert public(real).items() <= public(double).items()
-    assert list(inspect.signature(real).parameters) == list(inspect.signature(double).parameters)
+@pytest.mark.parametrize(("real", "double"), PAIRS)
+def test_it_has_every_public_method_of_the_real_one(real: type, double: type) -> None:
+    missing = {name for name in dir(real) if not name.startswith("_")} - set(dir(double))
+    assert missing == set()
+    for name in ("job", "call", "enqueue", "enqueue_many", "enqueue_each", "status", "result", "close"):
+        assert [*inspect.signature(getattr(real, name)).parameters] == [
+            *inspect.signature(getattr(double, name)).parameters
+        ]
 
 
-def test_it_keeps_jobs_in_order_and_by_chat(floodgate_client: RecordingClient) -> None:
-    first = floodgate_client.send_message(42, "one", priority="bulk")
-    second = floodgate_client.send_message("@News", "two")
-    assert floodgate_client.jobs == [first, second]
-    assert (floodgate_client.sent_to(42), floodgate_client.sent_to("@news")) == ([first], [second])
-
-
-def test_it_refuses_what_the_real_one_refuses(floodgate_client: RecordingClient) -> None:
-    with pytest.raises(InvalidParamsError, match="text is empty"):
-        floodgate_client.send_message(42, "")
-    with pytest.raises(UnknownMethodError):
-        floodgate_client.call("sendMesage", chat_id=42)
-    with pytest.raises(InvalidParamsError, match="a queue takes"):
-        floodgate_client.call("sendMessage", chat_id=42, text="hi", note="x" * 600_000)
-    assert floodgate_client.jobs == []
-
-
-def test_it_fails_as_told_and_recovers(floodgate_client: RecordingClient) -> None:
-    floodgate_client.fail_with(BLOCKED)
-    with pytest.raises(BlockedError):
-        floodgate_client.send_message(42, "hi")
-    floodgate_client.fail_with(None)
-    floodgate_client.send_message(42, "hi")
-    assert len(floodgate_client.jobs) == 1
-
-
-def test_many_that_break_in_the_middle_are_told_as_by_the_real_one(floodgate_client: RecordingClient) -> None:
-    def faulty() -> Iterator[Job]:
-        for n in range(1, 4):
-            yield floodgate_client.job("sendMessage", chat_id=n, text="hi")
-        floodgate_client.fail_with(BLOCKED)
-        yield floodgate_client.job("sendMessage", chat_id=4, text="hi")
-
-    with pytest.raises(EnqueueManyError) as caught:
-        floodgate_client.enqueue_many(faulty())
-    assert (caught.value.accepted, caught.value.failed, caught.value.__cause__) == (3, 1, BLOCKED)
-
-
-def test_results_look_like_telegrams_or_as_told(floodgate_client: RecordingClient) -> None:
-    sent = floodgate_client.send_message(42, "hi")
-    assert floodgate_client.result(sent.id)["chat"] == {"id": 42}
-    assert floodgate_client.result(floodgate_client.delete_message(42, 7)) is True
-    floodgate_client.answer_with(lambda job: {"message_id": 99})
-    assert floodgate_client.result(floodgate_client.send_dice(42)) == {"message_id": 99}
-    floodgate_client.answer_with(lambda job: Record(Standing.DEAD, reason="chat-unreachable"))
-    with pytest.raises(DeadLetteredError, match="chat-unreachable"):
-        floodgate_client.result(floodgate_client.send_dice(42))
-    with pytest.raises(NotSettledError):
-        floodgate_client.result("never-seen")
-
-
-def test_it_notices_use_after_close() -> None:
-    client = RecordingClient()
-    client.close()
-    client.close()
+def test_it_records_what_would_be_enqueued_in_order() -> None:
+    with RecordingClient(bot="news") as client:
+        client.send_message(1, "one")
+        client.enqueue_many(client.job("sendMessage", chat_id=2, text=str(n), priority="bulk") for n in range(3))
+    assert client.texts == ["one", "0", "1", "2"]
+    assert {job.bot for job in client.jobs} == {"news"}
     with pytest.raises(ClosedError):
-        client.send_message(42, "hi")
+        client.send_message(1, "too late")
 
 
-def test_the_environment_does_not_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLOODGATE_BOTS", "not even JSON")
-    assert RecordingClient().send_message(42, "hi", bot="any").bot == "any"
+def test_it_refuses_what_a_real_one_refuses() -> None:
+    client = RecordingClient()
+    with pytest.raises(InvalidParamsError):
+        client.send_message(1, "x" * 5000)
+    with pytest.raises(UnknownMethodError):
+        client.call("sendNonsense")
+    assert client.jobs == []
 
 
-def test_the_async_double_does_the_same() -> None:
-    async def chats() -> AsyncIterator[int]:
-        for chat in (1, 2, 3):
-            yield chat
+def test_jobs_with_one_dedupe_key_are_one() -> None:
+    client = RecordingClient()
+    first = client.send_message(1, "x", dedupe_key="k")
+    second = client.send_message(1, "y", dedupe_key="k")
+    assert client.jobs == [first]
+    assert client.result(second) == client.result(first)
 
-    async def main() -> AsyncRecordingClient:
+
+def test_endings_can_be_arranged() -> None:
+    client = RecordingClient()
+    client.will_fail("sendMessage", "chat-unreachable")
+    with pytest.raises(DeadLetteredError, match="chat-unreachable"):
+        client.result(client.send_message(1, "x"))
+    client.will_wait("sendMessage")
+    with pytest.raises(NotSettledError):
+        client.result(client.send_message(1, "x"))
+    client.will_return("sendMessage", {"message_id": 7})
+    assert client.result(client.send_message(1, "x")) == {"message_id": 7}
+
+
+def test_the_environment_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOODGATE_BOTS", "no JSON")
+    assert RecordingClient().send_message(1, "x", bot="any").bot == "any"
+
+
+def test_the_async_one_is_awaited() -> None:
+    async def play() -> AsyncRecordingClient:
         async with AsyncRecordingClient() as client:
-            job = await client.send_message(42, "hi")
-            assert (await client.result(job))["text"] == "hi"
-            assert await client.enqueue_many([client.job("sendDice", chat_id=n) async for n in chats()]) == 3
-            return client
+            job = await client.send_message(1, "x")
+            assert (await client.result(job))["text"] == "x"
+            assert await client.enqueue_many([client.job("sendMessage", chat_id=1, text="y")]) == 1
+        return client
 
-    assert [job.chat for job in asyncio.run(main()).jobs] == ["42", "1", "2", "3"]
+    assert asyncio.run(play()).texts == ["x", "y"]
+
+
+def test_the_fixture_stands_in_for_the_public_name(floodgate_client: RecordingClient) -> None:
+    with floodgate.Client() as client:
+        client.send_message(1, "x")
+    assert floodgate_client.texts == ["x"]

@@ -1,0 +1,171 @@
+"""Test doubles for programs that send: clients that check and record what a real one would enqueue.
+
+    from floodgate.testing import RecordingClient
+
+They make the same jobs and raise the same errors as :class:`~producer.client.Client`, and need no RabbitMQ. Pytest
+fixtures are in :mod:`floodgate.testing.fixtures`; docs/testing.md shows both.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
+from typing import Any, Self
+
+from broker.admission.contract import Record, Standing
+from broker.errors import ClosedError, DeadLetteredError, NotSettledError
+from broker.job import Job
+from broker.settings import DEFAULT_BOT, Settings
+from producer.bot_api import BotApi
+from producer.core import Composer, as_job
+
+__all__ = ["AsyncRecordingClient", "Book", "RecordingClient"]
+
+
+class Book:
+    """What was enqueued, and what shall become of it. Belongs to one thread.
+
+    Attributes:
+        jobs: every job in the order of enqueueing; of those with one dedupe key the first.
+    """
+
+    def __init__(self, bot: str = DEFAULT_BOT, partitions: int = 16) -> None:
+        self.jobs: list[Job] = []
+        # From nothing but this: neither the environment nor a .env may decide how a test ends.
+        self._composer = Composer(Settings.model_construct(partitions=partitions, bots={}, bot_token=None), bot)
+        self._ids: dict[str, Record] = {}
+        self._results: dict[str, Record] = {}
+        self._message_ids = itertools.count(1)
+        self._closed = False
+
+    def calls(self, method: str | None = None) -> list[dict[str, Any]]:
+        """The parameters of all calls, or of those of one method."""
+        return [job.params for job in self.jobs if method is None or job.method == method]
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts and captions of all calls, in order."""
+        said = (job.params.get("text", job.params.get("caption")) for job in self.jobs)
+        return [text for text in said if text is not None]
+
+    def will_return(self, method: str, result: Any) -> None:
+        """Let jobs of a method that are enqueued from now on end with this result of Telegram's."""
+        self._results[method] = Record(Standing.SENT, result=result)
+
+    def will_fail(self, method: str, reason: str, error: dict[str, Any] | None = None) -> None:
+        """Let jobs of a method that are enqueued from now on end unsent, as for ``chat-unreachable``."""
+        self._results[method] = Record(Standing.DEAD, reason=reason, error=error)
+
+    def will_wait(self, method: str) -> None:
+        """Let jobs of a method that are enqueued from now on wait for ever."""
+        self._results[method] = Record(Standing.WAITING)
+
+    def clear(self) -> None:
+        """Forget all jobs. What shall become of later ones stays."""
+        self.jobs.clear()
+        self._ids.clear()
+
+    def _job(self, method: str, given: dict[str, Any]) -> Job:
+        return self._composer.job(method, given)
+
+    def _take(self, job: Job) -> Job:
+        if self._closed:
+            raise ClosedError("The client is closed. Make another, or close it later.")
+        self._composer.publication(as_job(job))  # what a real client finds wrong with it
+        if job.id not in self._ids:
+            self.jobs.append(job)
+            self._ids[job.id] = self._results.get(job.method) or Record(Standing.SENT, result=self._message(job))
+        return job
+
+    def _message(self, job: Job) -> dict[str, Any]:
+        chat = {"id": job.params.get("chat_id"), "type": "private"}
+        text = {"text": job.params["text"]} if "text" in job.params else {}
+        return {"message_id": next(self._message_ids), "date": job.created_ms // 1000, "chat": chat, **text}
+
+    def _look(self, job: Job | str) -> Record | None:
+        return self._ids.get(job.id if isinstance(job, Job) else job)
+
+    def _result(self, job: Job | str) -> Any:
+        job_id, record = job.id if isinstance(job, Job) else job, self._look(job)
+        if record is None or record.standing is Standing.WAITING:
+            raise NotSettledError(f"Job {job_id} has not ended. It is safe; ask again.")
+        if record.standing is Standing.DEAD:
+            raise DeadLetteredError(job_id, record.reason or "unknown")
+        return record.result
+
+
+class RecordingClient(Book, BotApi[Job]):
+    """Stands in for :class:`~producer.client.Client`: the same methods and errors, and nothing is sent."""
+
+    def job(self, method: str, /, **given: Any) -> Job:
+        return self._job(method, given)
+
+    def call(self, method: str, /, **given: Any) -> Job:
+        return self._take(self._job(method, given))
+
+    def enqueue(self, job: Job) -> Job:
+        return self._take(job)
+
+    def enqueue_many(self, jobs: Iterable[Job]) -> int:
+        return sum(1 for _ in self.enqueue_each(jobs))
+
+    def enqueue_each(self, jobs: Iterable[Job]) -> Iterator[Job]:
+        for job in jobs:
+            yield self._take(job)
+
+    def status(self, job: Job | str) -> Record | None:
+        return self._look(job)
+
+    def result(self, job: Job | str, *, timeout: Any = 30) -> Any:
+        return self._result(job)
+
+    def close(self) -> None:
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        self.close()
+
+
+class AsyncRecordingClient(Book, BotApi[Coroutine[Any, Any, Job]]):
+    """Stands in for :class:`~producer.async_client.AsyncClient`."""
+
+    def job(self, method: str, /, **given: Any) -> Job:
+        return self._job(method, given)
+
+    async def call(self, method: str, /, **given: Any) -> Job:
+        return self._take(self._job(method, given))
+
+    async def enqueue(self, job: Job) -> Job:
+        return self._take(job)
+
+    async def enqueue_many(self, jobs: Iterable[Job] | AsyncIterable[Job]) -> int:
+        count = 0
+        async for _ in self.enqueue_each(jobs):
+            count += 1
+        return count
+
+    async def enqueue_each(self, jobs: Iterable[Job] | AsyncIterable[Job]) -> AsyncIterator[Job]:
+        if isinstance(jobs, AsyncIterable):
+            async for job in jobs:
+                yield self._take(job)
+        else:
+            for job in jobs:
+                yield self._take(job)
+
+    async def status(self, job: Job | str) -> Record | None:
+        return self._look(job)
+
+    async def result(self, job: Job | str, *, timeout: Any = 30) -> Any:
+        return self._result(job)
+
+    async def close(self) -> None:
+        self._closed = True
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_raised: object) -> None:
+        await self.close()
