@@ -7,8 +7,12 @@ the system's authorities, or against ``cafile``; there is no way to switch that 
 
 from __future__ import annotations
 
+# Resolving a name imports this, in a thread. A fork at that moment would leave the child with the lock of a half-done
+# import that nobody ends, and it could never resolve a name. So it is there before any thread is.
+import encodings.idna  # noqa: F401
 import ssl
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -104,8 +108,6 @@ def _tls(address: Address) -> Any:
 
 
 def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
     try:
         return version("telegram-floodgate")
     except PackageNotFoundError:  # run from a source tree that is not installed

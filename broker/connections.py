@@ -76,6 +76,7 @@ class Connections:
         self._crashed: BaseException | None = None
         self._subscribed = 0  # under _lock
         self.publisher = Publisher(lambda: self._running().io, settings)
+        _remember(self)  # before first use: a fork may fall into that, too
 
     def connect(self, *, keep_trying: bool = False) -> None:
         """Wait for the publishing connection.
@@ -224,7 +225,6 @@ class Connections:
         live = Live(io, publishing, consuming, Subscriptions(io, consuming))
         self.publisher.attach(io, publishing)
         io.start()
-        _remember(self)
         return live
 
     def _options(self, purpose: str) -> LinkOptions:
@@ -260,9 +260,8 @@ def _open_link(live: Live) -> Link:
     return live.consuming if live.consuming.state is LinkState.UP else live.publishing
 
 
-# Those with a running thread: to be stopped when the program ends, and to start over in a forked child. Only
-# live objects.
-_started: weakref.WeakSet[Connections] = weakref.WeakSet()
+# All there are: to be stopped when the program ends, and to start over in a forked child.
+_known: weakref.WeakSet[Connections] = weakref.WeakSet()
 _hooks = threading.Lock()
 _hooked = False
 # In a forked child, the parent's objects: finalising them could act on what they share with the parent.
@@ -272,7 +271,7 @@ _parents: list[Live] = []
 def _remember(connections: Connections) -> None:
     global _hooked
     with _hooks:
-        _started.add(connections)
+        _known.add(connections)
         if not _hooked:
             _hooked = True
             atexit.register(_stop_all)
@@ -280,10 +279,12 @@ def _remember(connections: Connections) -> None:
 
 
 def _stop_all() -> None:
-    for connections in list(_started):
+    for connections in list(_known):
         connections.stop(EXIT_SECONDS)
 
 
 def _start_all_over() -> None:
-    for connections in list(_started):
+    global _hooks
+    _hooks = threading.Lock()
+    for connections in list(_known):
         connections._start_over()

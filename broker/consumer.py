@@ -71,8 +71,8 @@ class Delivery:
         self.headers: dict[str, Any] = properties.headers or {}
         self.priority: int = properties.priority or 0
         self.redelivered: bool = method.redelivered
-        self.delivery_count = int(self.headers.get("x-delivery-count") or 0)
-        """How often it came back unanswered before."""
+        self.delivery_count = int(self.headers.get("x-acquired-count") or self.headers.get("x-delivery-count") or 0)
+        """How often it was with a consumer before. RabbitMQ 4.3 has the first header, older ones the second only."""
         self._subscription = subscription
         self._channel = channel
         self._tag: int = method.delivery_tag
