@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import math
 from collections import Counter
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from broker import topology
+from broker.admission import policy
 from broker.admission.contract import Snapshot
 from broker.admission.stores import open_store
 from broker.connections import Connections
 from broker.job import Priority
 from broker.settings import Settings, load_settings
+
+# What a pause's word means, where it is not the operator's own.
+_WHY: Final = {
+    "429": "Telegram answered 429",
+    "unauthorized": "Telegram refuses the token: renew it",
+    "operator": "floodgate pause",
+}
 
 
 def status(
@@ -28,17 +39,20 @@ def status(
     """
     settings = load_settings()
     bots = sorted(settings.require_bots())
-    store = open_store(settings)
-    try:
+    with contextlib.closing(open_store(settings)) as store:
         snapshots = [store.snapshot(bot) for bot in bots]
-    finally:
-        store.close()
     queued = {bot: _queued(settings, bot) for bot in bots}
     if as_json:
-        print(json.dumps([_as_data(each, queued[each.bot]) for each in snapshots]))
+        print(json.dumps([_as_data(each, _full_rate(settings, each.bot), queued[each.bot]) for each in snapshots]))
         return
     for snapshot in snapshots:
-        Console(highlight=False).print(_table(snapshot, queued[snapshot.bot]))
+        full = _full_rate(settings, snapshot.bot)
+        Console(highlight=False).print(_table(snapshot, full, queued[snapshot.bot]))
+
+
+def _full_rate(settings: Settings, bot: str) -> float:
+    """What the bot may send in a second when no 429 has taught it to go slower; infinite when unmetered."""
+    return policy.per_second(policy.policy_of(settings).rates(bot).free)
 
 
 def _queued(settings: Settings, bot: str) -> dict[str, int]:
@@ -57,25 +71,37 @@ def _queued(settings: Settings, bot: str) -> dict[str, int]:
     return dict(totals)
 
 
-def _table(snapshot: Snapshot, queued: dict[str, int]) -> Table:
+def _table(snapshot: Snapshot, full: float, queued: dict[str, int]) -> Table:
     table = Table("", "", title=f"bot {snapshot.bot}", show_header=False, title_justify="left")
-    table.add_row("sent in the last second", f"{snapshot.sent_last_second} of {snapshot.per_second_limit:g}")
+    table.add_row("sent in the last second", f"{snapshot.sent_last_second} of {_rate(snapshot.per_second_limit, full)}")
     table.add_row("sent in the last minute", str(snapshot.sent_last_minute))
     table.add_row("under way", str(snapshot.sending))
     for priority in Priority:
         waiting = snapshot.waiting.get(priority, 0)
         table.add_row(f"waiting, {priority}", f"{queued[priority]} in the queue, {waiting} in lines")
     table.add_row("dead letters", str(queued["dead"]))
+    table.add_row("unreachable chats", str(snapshot.unreachable))
     for pause in snapshot.pauses:
         whom = f"chat {pause.chat}" if pause.chat else "the bot"
-        table.add_row(f"paused: {whom}", f"{pause.remaining.total_seconds():.0f} s more: {pause.why}")
+        why = Text(f"{pause.remaining.total_seconds():.0f} s more: {_WHY.get(pause.why, pause.why)}")
+        table.add_row(f"paused: {whom}", why)
     for line in snapshot.longest_lines:
         table.add_row(f"line of chat {line.chat}", f"{line.length} jobs, {line.priority}")
     return table
 
 
-def _as_data(snapshot: Snapshot, queued: dict[str, int]) -> dict[str, Any]:
+def _rate(now: float, full: float) -> str:
+    """Only free messages are counted; paid ones have a budget of their own."""
+    if math.isinf(full):
+        return "no limit"
+    return f"{now:.1f}" if now >= full else f"{now:.1f}: slower than {full:.1f} for a while, for Telegram answered 429"
+
+
+def _as_data(snapshot: Snapshot, full: float, queued: dict[str, int]) -> dict[str, Any]:
     fields = dataclasses.asdict(snapshot)
+    # JSON knows no infinity: null is "unmetered".
+    fields["per_second_limit"] = None if math.isinf(full) else round(snapshot.per_second_limit, 3)
+    fields["per_second_full"] = None if math.isinf(full) else round(full, 3)
     for pause in fields["pauses"]:
         pause["remaining_seconds"] = pause.pop("remaining").total_seconds()
     return fields | {"queued": queued}

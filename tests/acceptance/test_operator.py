@@ -1,0 +1,227 @@
+"""An operator at work: dead letters found, shown, replayed and dropped; unreachable chats; pauses."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker import dead_letters, topology
+from broker.admission.stores import open_store
+from broker.connections import Connections
+from broker.job import Job
+from broker.publication import Publication
+from floodgate.cli import EXIT_NO, EXIT_USAGE
+from tests.acceptance.stage import BOT, Stage
+from tests.processes import environment, run_floodgate
+from tests.waiting import until
+
+COMMANDS = (
+    ["dead-letters", "show"],
+    ["dead-letters", "replay"],
+    ["dead-letters", "drop"],
+    ["chats", "unreachable"],
+    ["chats", "clear"],
+    ["pause"],
+    ["resume"],
+)
+EVIL = b"\x1b]0;owned\x07\xff\x00 {no job"
+GONE = 666
+
+
+def answer(stage: Stage, *arguments: str, code: int = 0) -> Any:
+    """What the command prints, read as JSON."""
+    ended = stage.floodgate(*arguments, "--json")
+    assert ended.returncode == code, ended.stderr
+    return json.loads(ended.stdout)
+
+
+def ids(stage: Stage, *options: str) -> list[str]:
+    return [letter["id"] for letter in answer(stage, "dead-letters", "list", *options)]
+
+
+@pytest.fixture
+def letters(stage: Stage) -> dict[str, Job]:
+    """Four letters and bytes that are no job, in this order."""
+    client = stage.client()
+    made = {
+        "news": client.job("sendMessage", chat_id=1, text="Spring news", campaign="spring", priority="bulk"),
+        "hello": client.job("sendMessage", chat_id=2, text="Hello", priority="bulk"),
+        "photo": client.job("sendPhoto", chat_id=1, photo="AgAC", caption="A spring photo"),
+        "late": client.job("sendMessage", chat_id=-1001234567890, text="Too late"),
+    }
+    reasons = {"news": "rights", "hello": "content", "photo": "content", "late": "expired"}
+    with Connections(stage.settings, "test") as connections:
+        topology.declare(connections, topology.pipeline([BOT], stage.partitions))
+        for name, job in made.items():
+            body = client._publication(job).body
+            letter = dead_letters.dead_job(job, body, "send.default.bulk.00", reasons[name], f"about {name}")
+            connections.publisher.publish(letter)
+        connections.publisher.publish(dead_letters.malformed("bytes", EVIL, "send.default.bulk.00", "Not a job"))
+        raw = Publication(topology.DEAD_EXCHANGE, topology.MALFORMED_QUEUE, EVIL, "raw")
+        connections.publisher.publish(raw)
+    return made
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_each_command_helps_with_an_example(command: list[str], tmp_path: Path) -> None:
+    shown = " ".join(run_floodgate(*command, "--help", env={}, home=tmp_path).stdout.split())
+    assert f"Example: floodgate {' '.join(command)}" in shown
+
+
+def test_letters_are_found_by_what_they_are(stage: Stage, letters: dict[str, Job]) -> None:
+    job = {name: each.id for name, each in letters.items()}
+    assert ids(stage) == ["raw", *job.values(), "bytes"], "by time of death; of one it is unknown"
+    assert ids(stage, "--reason", "content") == [job["hello"], job["photo"]]
+    assert ids(stage, "--chat", "1", "--text", "SPRING") == [job["news"], job["photo"]]
+    assert ids(stage, "--campaign", "spring", "--since", "1h") == [job["news"]]
+    assert ids(stage, "--until", "1h") == []
+    assert ids(stage, "--bot", BOT, "--limit", "1") == [job["news"]]
+    assert answer(stage, "dead-letters", "list", "--counts", "--bot", BOT) == {"content": 2, "rights": 1, "expired": 1}
+    table = stage.floodgate("dead-letters", "list").stdout
+    assert "content: 2" in table
+    assert all(line.isprintable() for line in table.splitlines()), "bytes are shown safely"
+
+
+def test_a_letter_is_shown_with_all_there_is(stage: Stage, letters: dict[str, Job]) -> None:
+    shown = stage.floodgate("dead-letters", "show", letters["photo"].id).stdout
+    assert all(word in shown for word in ("about photo", "A spring photo", "sendPhoto", "content"))
+    [data] = answer(stage, "dead-letters", "show", "bytes")
+    assert (data["reason"], data["job"], "no job" in data["body"]) == ("malformed", None, True)
+    assert all(line.isprintable() for line in stage.floodgate("dead-letters", "show", "raw").stdout.splitlines())
+    missing = stage.floodgate("dead-letters", "show", "nobody")
+    assert (missing.returncode, "No dead letter has the id 'nobody'" in missing.stdout) == (EXIT_NO, True)
+
+
+def test_replayed_letters_are_sent_in_their_order_and_others_stay(stage: Stage, letters: dict[str, Job]) -> None:
+    fates = answer(stage, "dead-letters", "replay", "--reason", "rights", "--reason", "expired")
+    assert fates == {"replayed": 2, "sent-before": 0, "duplicate": 0, "no-job": 0, "unknown-bot": 0}
+    stage.worker()
+    until(lambda: sorted(stage.sent()) == ["Spring news", "Too late"])
+    assert ids(stage, "--bot", BOT) == [letters["hello"].id, letters["photo"].id]
+    told = stage.floodgate("dead-letters", "replay")
+    assert told.returncode == EXIT_NO, "bytes that are no job were meant, too, and stay"
+    assert "2 put in again" in told.stdout
+    assert "2 are no jobs and stay: they can only be dropped" in told.stdout
+    assert stage.floodgate("dead-letters", "replay", "nobody").returncode == EXIT_NO
+    assert stage.floodgate("dead-letters", "replay", "--reason", "nothing").returncode == 0
+
+
+def test_dropping_asks_first_and_drops_only_what_is_meant(stage: Stage, letters: dict[str, Job]) -> None:
+    asked = drop(stage, "", "--reason", "malformed")  # nobody answers
+    assert asked.returncode == EXIT_NO
+    assert "Delete for good: malformed: 1?" in asked.stderr
+    assert len(ids(stage)) == 6
+    refused = drop(stage, "n\n", "--reason", "malformed")
+    assert (refused.returncode, len(ids(stage))) == (EXIT_NO, 6)
+    agreed = drop(stage, "y\n", "--reason", "malformed")
+    assert (agreed.returncode, agreed.stdout.strip()) == (0, "Deleted: malformed: 1.")
+    assert answer(stage, "dead-letters", "drop", "--yes", letters["hello"].id) == {"content": 1}
+    left = ids(stage, "--bot", BOT)
+    assert left == [letters[name].id for name in ("news", "photo", "late")]
+    assert stage.floodgate("dead-letters", "drop", "--yes", "nobody").returncode == EXIT_NO
+
+
+def drop(stage: Stage, answered: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """As a person who answers the question."""
+    return subprocess.run(
+        [sys.executable, "-m", "floodgate", "dead-letters", "drop", *options],
+        env=environment(stage.env),
+        cwd=stage.home,
+        input=answered,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["dead-letters", "list", "--since", "soon"], "no moment"),
+        (["dead-letters", "replay", "--bot", "nobody"], "configured: default"),
+        (["dead-letters", "drop", "--chat", "a b"], "neither a number"),
+        (["chats", "clear", "a b"], "neither a number"),
+        (["chats", "unreachable", "--bot", "nobody"], "configured: default"),
+        (["pause", "--for", "ever"], "no duration"),
+        (["pause", "--for", "0s"], "between 1s and 4w"),
+        (["resume", "--bot", "nobody"], "configured: default"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_a_mistake_is_one_sentence(stage: Stage, arguments: list[str], word: str) -> None:
+    ended = stage.floodgate(*arguments)
+    assert (ended.returncode, ended.stdout) == (EXIT_USAGE, "")
+    assert word in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_chat_that_blocked_the_bot_is_asked_once_and_its_other_jobs_fail_fast_until_it_is_cleared(
+    stage: Stage,
+) -> None:
+    stage.control.set_chat(GONE, trouble="blocked")
+    worker = stage.worker()
+    client = stage.client()
+    client.enqueue_many(client.job("sendMessage", chat_id=GONE, text=f"{n}", priority="bulk") for n in range(5))
+    client.enqueue_many(client.job("sendMessage", chat_id=n, text="hi", priority="bulk") for n in range(1, 6))
+    until(lambda: answer(stage, "status")[0]["queued"] == {"interactive": 0, "bulk": 0, "dead": 5})
+    until(lambda: len(stage.sent()) == 5)
+    assert [call.code for call in stage.control.arrivals() if str(call.params["chat_id"]) == str(GONE)] == [403]
+    died = answer(stage, "dead-letters", "list")
+    assert {(letter["reason"], "blocked by the user" in letter["description"]) for letter in died} == {
+        ("chat-unreachable", True)
+    }
+    [listed] = answer(stage, "chats", "unreachable")
+    assert (listed["bot"], listed["chat"], "blocked by the user" in listed["why"]) == (BOT, str(GONE), True)
+    assert answer(stage, "status")[0]["unreachable"] == 1
+    assert str(GONE) in stage.floodgate("chats", "unreachable").stdout
+
+    stage.control.clear_chats(GONE)
+    assert stage.floodgate("chats", "clear", str(GONE)).returncode == 0
+    assert stage.floodgate("chats", "clear", str(GONE)).returncode == EXIT_NO
+    assert answer(stage, "dead-letters", "replay", "--chat", str(GONE))["replayed"] == 5
+    until(lambda: [text for text in stage.sent() if text != "hi"] == ["0", "1", "2", "3", "4"], 30)
+    assert worker.stop() == 0
+
+
+def test_a_chat_that_is_heard_from_is_sent_to_at_once(stage: Stage) -> None:
+    stage.control.set_chat(GONE, trouble="blocked")
+    stage.worker()
+    client = stage.client()
+    client.send_message(GONE, "one")
+    until(lambda: answer(stage, "chats", "unreachable"))
+    stage.control.clear_chats(GONE)
+    with contextlib.closing(open_store(stage.settings)) as store:
+        assert store.heard_from(BOT, str(GONE))
+    assert client.result(client.send_message(GONE, "welcome back"), timeout=20)["text"] == "welcome back"
+
+
+def test_a_pause_holds_until_it_is_ended_and_status_tells_why(stage: Stage) -> None:
+    assert stage.floodgate("pause", "--for", "15m", "--chat", "42", "--why", "complaint").returncode == 0
+    with contextlib.closing(open_store(stage.settings)) as store:
+        for chat in ("7", "8", "9"):
+            store.too_many_requests(BOT, chat, timedelta(minutes=1))
+    assert stage.floodgate("pause", "--for", "2h").returncode == 0
+    [bot] = answer(stage, "status")
+    pauses = {pause["chat"]: pause for pause in bot["pauses"]}
+    assert 14 * 60 < pauses["42"]["remaining_seconds"] <= 15 * 60
+    assert (pauses["42"]["why"], pauses[None]["why"]) == ("complaint", "operator")
+    assert bot["per_second_limit"] < bot["per_second_full"] <= 30
+    table = stage.floodgate("status").stdout
+    assert all(words in table for words in ("complaint", "floodgate pause", "Telegram answered 429", "slower than"))
+    assert stage.floodgate("resume").returncode == 0
+    assert stage.floodgate("resume", "--chat", "42").returncode == 0
+    assert {pause["chat"] for pause in answer(stage, "status")[0]["pauses"]} == {"7", "8", "9"}
+
+
+def test_a_bot_without_limits_has_no_rate_in_json(stage: Stage) -> None:
+    stage.extra["FLOODGATE_LIMITS__ENABLED"] = "false"
+    [bot] = answer(stage, "status")
+    assert (bot["per_second_limit"], bot["per_second_full"]) == (None, None)
+    assert "no limit" in stage.floodgate("status").stdout
