@@ -95,6 +95,8 @@ def spend(log: Log, windows: Sequence[Window], cost: int, now: int) -> Log:
 
 def refund(log: Log, windows: Sequence[Window], cost: int, spent_at: int) -> Log:
     """The log as if the units spent at ``spent_at`` had not been. What they pushed out was past its window."""
+    if not windows or not cost:
+        return log
     log = list(log)
     for unit in _units(windows, cost, spent_at):
         if unit in log:

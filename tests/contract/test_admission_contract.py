@@ -21,6 +21,7 @@ from broker.admission.contract import (
     Retrying,
     Scope,
     Sent,
+    Settlement,
     Standing,
     Unknown,
     Wait,
@@ -162,6 +163,15 @@ def test_an_edit_counts_like_a_message(admission: Admission) -> None:
     sent(admission, ask_of(5))
     edit = ask_of(5, method="editMessageText", message_id=1)
     assert 0.9 < seconds(admission.admit(edit)) < 1.1
+
+
+@pytest.mark.parametrize("settlement", [Released(), Retrying(timedelta(), charged=False)], ids=["released", "retrying"])
+def test_what_was_not_sent_under_no_chat_limit_may_be_sent_again(admission: Admission, settlement: Settlement) -> None:
+    ask = ask_of("inline:abc", method="editMessageText")
+    first = admission.admit(ask)
+    assert isinstance(first, Go)
+    admission.settle(ask, settlement, first.grant)
+    sent(admission, ask)
 
 
 def test_an_inline_message_is_under_no_chat_limit(admission: Admission) -> None:
