@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from actors.lateness import MOST_SECONDS, UsualDuration
+from actors.lateness import FIRST_CALLS, MOST_SECONDS, UsualDuration
 
 PROMPT = timedelta()
 
@@ -19,8 +19,17 @@ def used_to(seconds: float, calls: int = 100) -> UsualDuration:
     return usual
 
 
-def test_the_first_call_is_the_usual_one() -> None:
-    assert UsualDuration().lateness(3.0) == PROMPT
+def test_any_of_a_first_calls_time_may_be_lateness() -> None:
+    usual = UsualDuration()
+    late = [usual.lateness(0.06) for _ in range(FIRST_CALLS + 1)]
+    assert late == [timedelta(seconds=0.06)] * FIRST_CALLS + [PROMPT]
+
+
+def test_slow_first_calls_do_not_become_the_usual_ones() -> None:
+    usual = UsualDuration()
+    for seconds in (0.3, 0.3, 0.2, 0.1, 0.05, 0.05, 0.05, 0.05):
+        usual.lateness(seconds)
+    assert usual.lateness(0.1).total_seconds() == pytest.approx(0.05)
 
 
 def test_a_call_that_took_longer_than_usual_was_late_by_the_excess() -> None:
