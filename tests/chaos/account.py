@@ -101,7 +101,9 @@ class Report:
         found += [f"{later} overtook {earlier}" for earlier, later in self.inversions]
         if count := self.refused[OVER_THE_LIMIT]:
             found.append(f"{count} calls were made too soon")
-        found += [f"{name}: {w.at_arrival} where {w.limit} is the limit" for name, w in self.windows.items() if w.violated]
+        found += [
+            f"{name}: {w.at_arrival} where {w.limit} is the limit" for name, w in self.windows.items() if w.violated
+        ]
         return found
 
     @property

@@ -1,7 +1,7 @@
 """Faults and a notebook inside a process under test. The shipped code knows nothing of them and pays nothing.
 
 A process is forked from one that has the heavy libraries imported (``multiprocessing``'s forkserver), puts on what its
-:class:`Hooks` ask for by replacing methods of the real classes, and then runs what the command ``floodgate worker`` runs.
+:class:`Hooks` ask for by replacing methods of the real classes, and then runs what ``floodgate worker`` runs.
 
 The notebook is one line an event, each written by a single ``write`` to a file opened for appending, so that a SIGKILL
 leaves every line that was written and no half of one::
@@ -28,7 +28,9 @@ from typing import Any
 
 PRELOADED = ["aiohttp", "dramatiq", "pika", "pydantic_settings", "structlog", "telegram", "typer"]
 POINTS = tuple(
-    f"{when} {what}" for what in ("publish", "confirm", "admit", "call", "settle", "ack") for when in ("before", "after")
+    f"{when} {what}"
+    for what in ("publish", "confirm", "admit", "call", "settle", "ack")
+    for when in ("before", "after")
 )
 
 processes = multiprocessing.get_context("forkserver")

@@ -51,9 +51,7 @@ class Item:
 
     @property
     def flags(self) -> str:
-        return "".join(
-            letter for letter, on in (("d", self.delay), ("e", self.expires), ("a", self.asks)) if on
-        ) or "-"
+        return "".join(letter for letter, on in (("d", self.delay), ("e", self.expires), ("a", self.asks)) if on) or "-"
 
 
 @dataclass(slots=True)

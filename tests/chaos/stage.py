@@ -1,7 +1,7 @@
 """The real parts that a run strikes: RabbitMQ, Redis or a state file, the fake Bot API, workers, producers, the links.
 
     producers ─▶ proxy ─▶ RabbitMQ ◀─ a proxy a worker ◀─ workers ─▶ proxy ─▶ fake Bot API
-                                                          workers ─▶ state file (a small file system of its own), or Redis
+                                                          workers ─▶ state file (on a small disk of its own), or Redis
 
 Everything but RabbitMQ and Redis is a child of one forkserver: see :mod:`tests.chaos.hooks`. Used by one thread, save
 for the strokes that end later, which run on timers and touch their own target only.
@@ -43,6 +43,7 @@ READY_SECONDS = 60.0
 STOP_SECONDS = 30.0
 STATE_MEGABYTES = 24
 CALL_TIMEOUT_SECONDS = 3
+PARTITIONS = 6
 LATENCY_MS = (2.0, 25.0)
 
 
@@ -109,7 +110,7 @@ class Stage:
             "FLOODGATE_STATE_URL": state,
             "FLOODGATE_BOTS": f'{{"{BOT}": "{TOKEN}"}}',
             "FLOODGATE_TELEGRAM_API_URL": f"http://127.0.0.1:{self.to_fake.port}",
-            "FLOODGATE_PARTITIONS": "6",
+            "FLOODGATE_PARTITIONS": str(PARTITIONS),
             "FLOODGATE_LIMITS__BOT_PER_SECOND": str(self.bot_per_second),
             "FLOODGATE_CALL_TIMEOUT_SECONDS": str(CALL_TIMEOUT_SECONDS),
             "FLOODGATE_LEASE_MARGIN_SECONDS": "1",
@@ -127,7 +128,7 @@ class Stage:
             rabbitmq_url=self.node.url,
             state_url=state,
             bots={BOT: TOKEN},
-            partitions=6,
+            partitions=PARTITIONS,
             limits={"bot_per_second": self.bot_per_second},
         )
 
@@ -251,9 +252,11 @@ class Stage:
         return found
 
     def depths(self) -> dict[str, int]:
-        """Messages in each queue that holds any, in hand or not, by rabbitmqctl."""
-        rows = (line.split("\t") for line in self.node.ctl("list_queues", "name", "messages").splitlines())
-        return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdigit() and int(row[1])}
+        """Messages ready in each queue of the pipeline that holds any. In the ladder, too; dead letters are no part."""
+        queues = topology.pipeline([BOT], PARTITIONS).queues
+        names = [queue.name for queue in queues if queue.role is not topology.Role.DEAD]
+        with Connections(self.settings(), "chaos") as connections:
+            return {name: count for name, count in topology.depth(connections, names).items() if count}
 
     def end_workers(self) -> None:
         for worker in self.workers:

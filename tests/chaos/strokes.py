@@ -75,7 +75,7 @@ _WEIGHTS = {
     Kind.BOT_429: (1, (1.0, 3.0)),
 }
 # A killed RabbitMQ needs this long to be back; so much quiet follows, so that something is sent between two blows.
-_REST = {Kind.RABBITMQ_KILLED: 8.0, Kind.WORKERS_ROLLED: 3.0}
+_REST = {Kind.RABBITMQ_KILLED: 4.0, Kind.WORKERS_ROLLED: 3.0}
 FIRST_AT = 3.0
 
 

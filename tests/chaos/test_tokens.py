@@ -133,7 +133,10 @@ def _put_in(env: dict[str, str], bot: str, *chats: int) -> None:
 def _put_in_strange_things(env: dict[str, str]) -> None:
     """A job whose time is over when it is looked at, and bytes that are no job."""
     settings = _settings(env)
-    with Connections(settings, "strange") as connections, Client(settings, bot="good", connections=connections) as client:
+    with (
+        Connections(settings, "strange") as connections,
+        Client(settings, bot="good", connections=connections) as client,
+    ):
         client.send_message(chat_id=21, text="too late", expires=0.001)
         connections.publisher.publish(Publication("", "send.good.interactive.00", b'{"no": "job"}', "malformed"))
 
@@ -164,6 +167,8 @@ def _queues(vhost: Vhost) -> dict[str, bytes]:
     rows = [line.split("\t") for line in vhost.ctl("list_queues", "name", "messages").splitlines()]
     held = [row[0] for row in rows if len(row) == 2 and row[1] not in ("messages", "0")]
     return {
-        f"queue: {queue}": b"".join(repr(properties.__dict__).encode() + body for properties, body in drain(vhost.url, queue))
+        f"queue: {queue}": b"".join(
+            repr(properties.__dict__).encode() + body for properties, body in drain(vhost.url, queue)
+        )
         for queue in held
     }

@@ -1,0 +1,181 @@
+"""Bodies and answers that nobody would send on purpose: no worker ends by them, and each is accounted for.
+
+2,000 of each by default, 20,000 with --chaos. The seed is in the test's name; the same seed gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from broker import topology
+from broker.admission.contract import Admission, Standing
+from broker.admission.stores import open_store
+from broker.browse import browse
+from broker.connections import Connections
+from broker.publication import Publication
+from broker.settings import Settings, load_settings
+from fake_telegram.server import running_fake
+from producer.client import Client
+from tests.chaos.fuzz import WildServer, body
+from tests.chaos.hooks import Hooks, run_worker, start
+from tests.services import Vhost
+from tests.waiting import until
+
+BOT, TOKEN = "fuzz", "100200300:" + "F" * 35
+QUEUE = topology.send_queue(BOT, "interactive", 0)
+SECONDS_FOR = 0.06  # one message, on a busy machine, with its share of retries
+
+StartWorker = Callable[[str], "Worker"]
+
+
+@pytest.fixture
+def count(pytestconfig: pytest.Config) -> int:
+    return 20_000 if pytestconfig.getoption("--chaos") else 2_000
+
+
+class Worker:
+    """A worker process without limits, and the settings to speak to what it works with."""
+
+    def __init__(self, vhost: Vhost, home: Path, api_url: str) -> None:
+        self.log = home / "worker.log"
+        env = {
+            "FLOODGATE_BOTS": json.dumps({BOT: TOKEN}),
+            "FLOODGATE_RABBITMQ_URL": vhost.url,
+            "FLOODGATE_STATE_URL": f"sqlite:///{home}/state.db",
+            "FLOODGATE_TELEGRAM_API_URL": api_url,
+            "FLOODGATE_PARTITIONS": "8",
+            "FLOODGATE_LIMITS__ENABLED": "false",
+            "FLOODGATE_CALL_TIMEOUT_SECONDS": "0.5",
+            "FLOODGATE_LEASE_MARGIN_SECONDS": "0.5",
+            "FLOODGATE_SHUTDOWN_SECONDS": "4",
+            "FLOODGATE_MAX_ATTEMPTS": "2",
+        }
+        self.process = start(impatient_worker, env, self.log)
+        self.settings: Settings = load_settings(
+            _env_file=None,
+            bots={BOT: TOKEN},
+            rabbitmq_url=vhost.url,
+            state_url=env["FLOODGATE_STATE_URL"],
+            partitions=8,
+        )
+
+    def assert_alive(self) -> None:
+        assert self.process.exitcode is None, self.log.read_text()[-3000:]
+
+    def await_account(self, connections: Connections, unaccounted: Callable[[], int], seconds: float) -> None:
+        """Until nothing is ready in any queue of the pipeline, and nothing is unaccounted for."""
+        names = [queue.name for queue in topology.pipeline([BOT], 8).queues if queue.role is not topology.Role.DEAD]
+
+        def done() -> bool:
+            self.assert_alive()
+            return not any(topology.depth(connections, names).values()) and not unaccounted()
+
+        until(done, seconds)
+        # A fault that nobody foresaw gives the message back, and so may end well by chance.
+        assert "Traceback" not in self.log.read_text(errors="replace")
+
+
+def impatient_worker() -> None:
+    """A worker for which a refused bot is worth a moment's pause, not a minute's."""
+    import actors.settle
+    import broker.dramatiq_consumer
+
+    actors.settle.BOT_FAILED_PAUSE = timedelta(milliseconds=20)  # type: ignore[misc]
+    broker.dramatiq_consumer.GIVE_BACK_PAUSE_SECONDS = 0.01  # type: ignore[misc]
+    run_worker(Hooks())
+
+
+@pytest.fixture
+def start_worker(vhost: Vhost, tmp_path: Path) -> Iterator[StartWorker]:
+    made: list[Worker] = []
+
+    def make(api_url: str) -> Worker:
+        made.append(Worker(vhost, tmp_path, api_url))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        worker.process.kill()
+        worker.process.join()
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", [1])
+def test_whatever_bytes_lie_in_a_send_queue_each_ends_sent_or_as_a_dead_letter(
+    seed: int, count: int, vhost: Vhost, start_worker: StartWorker
+) -> None:
+    draw = random.Random(seed)
+    bodies = [body(draw, n, BOT) for n in range(count)]
+    with running_fake() as fake:
+        fake.control.limits(enabled=False)
+        worker = start_worker(fake.url)
+        with Connections(worker.settings, "fuzz") as connections:
+            topology.declare(connections, topology.pipeline([BOT], 8))
+            put_in = connections.publisher.stream(
+                Publication("", QUEUE, each, f"m{n}") for n, each in enumerate(bodies)
+            )
+            assert not [error for _, error in put_in if error]
+            with contextlib.closing(open_store(worker.settings)) as store:
+
+                def unaccounted() -> int:
+                    """Bodies that are no dead letter, and of which the ledger does not say that they were sent."""
+                    left = Counter(bodies) - Counter(_dead_bodies(connections))
+                    return sum(not was_sent(store, each) for each in left)
+
+                worker.await_account(connections, unaccounted, 60 + count * SECONDS_FOR)
+            assert 0 < len(_dead_bodies(connections)) < count
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", [1])
+def test_whatever_the_bot_api_answers_each_job_ends_sent_or_as_a_dead_letter(
+    seed: int, count: int, vhost: Vhost, start_worker: StartWorker
+) -> None:
+    with WildServer(seed) as server:
+        worker = start_worker(f"http://127.0.0.1:{server.port}")
+        with Client(worker.settings, bot=BOT) as client:
+            jobs = [client.job("sendMessage", chat_id=1000 + n, text=f"{n}") for n in range(count)]
+            assert client.enqueue_many(jobs) == count
+        with (
+            Connections(worker.settings, "fuzz") as connections,
+            contextlib.closing(open_store(worker.settings)) as store,
+        ):
+
+            def unaccounted() -> int:
+                dead = {job_id(each) for each in _dead_bodies(connections)}
+                return sum(job.id not in dead and not _sent(store, job.id) for job in jobs)
+
+            worker.await_account(connections, unaccounted, 60 + count * SECONDS_FOR)
+            assert 0 < len(_dead_bodies(connections)) < count
+    assert server.answers >= count
+
+
+def was_sent(store: Admission, body: bytes) -> bool:
+    """Whether a worker took the body for a job and sent it. Independent of the worker's own reading of bodies."""
+    sent_id = job_id(body)
+    return sent_id is not None and _sent(store, sent_id)
+
+
+def _sent(store: Admission, job: str) -> bool:
+    fate = store.lookup(BOT, job)
+    return fate is not None and fate.standing is Standing.SENT
+
+
+def job_id(body: bytes) -> str | None:
+    try:
+        return str(json.loads(body)["kwargs"]["job"]["id"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _dead_bodies(connections: Connections) -> list[bytes]:
+    queues = (topology.dead_queue(BOT), topology.MALFORMED_QUEUE)
+    return [seen.body for queue in queues for seen in browse(connections, queue, 100_000)]
