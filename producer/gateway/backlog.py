@@ -15,6 +15,8 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,10 +38,11 @@ Line = tuple[str, Priority]
 
 @dataclass(slots=True)
 class Count:
-    """Jobs of one line: those counted at ``at`` (monotonic seconds) and those accepted here since."""
+    """Jobs of one line: those counted at ``at`` (monotonic seconds), accepted here since, and on their way in."""
 
     counted: int = 0
     since: int = 0
+    coming: int = 0
     at: float = -math.inf
     under_way: bool = False
 
@@ -54,8 +57,9 @@ class Backlog:
         self._counts: dict[Line, Count] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # kept from the garbage collector until they end
 
-    def take(self, bot: str, priority: Priority) -> None:
-        """Count one more job.
+    @contextmanager
+    def taking(self, bot: str, priority: Priority) -> Iterator[None]:
+        """Count one more job, which the ``with`` block accepts or raises.
 
         Raises:
             RefusalError: there are too many; says when to come again.
@@ -66,10 +70,15 @@ class Backlog:
             task = asyncio.get_running_loop().create_task(self._renew((bot, priority), count))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        over = count.counted + count.since - self._settings.gateway.max_queued
+        over = count.counted + count.since + count.coming - self._settings.gateway.max_queued
         if over >= 0:
             raise _too_many(over + 1, self._settings.limits.for_bot(bot).bot_per_second)
-        count.since += 1
+        count.coming += 1
+        try:
+            yield
+            count.since += 1
+        finally:
+            count.coming -= 1
 
     async def _renew(self, line: Line, count: Count) -> None:
         accepted_before = count.since

@@ -149,9 +149,9 @@ class Sending:
             return None  # then it is published again, and sent once
 
     async def _accept(self, job: Job, reading: Reading) -> Job:
-        self._parts.backlog.take(job.bot, job.priority)
-        job = await self._parts.uploads.keep(job, reading.files)
-        await self._enqueue(job)
+        with self._parts.backlog.taking(job.bot, job.priority):
+            job = await self._parts.uploads.keep(job, reading.files)
+            await self._enqueue(job)
         return job
 
     async def _enqueue(self, job: Job) -> None:

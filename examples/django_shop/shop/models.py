@@ -1,0 +1,10 @@
+"""Orders."""
+
+from django.db import models
+
+
+class Order(models.Model):
+    """An order of a customer, who is known by the chat with the shop's bot."""
+
+    chat_id = models.BigIntegerField()
+    placed_at = models.DateTimeField(auto_now_add=True)

@@ -1,0 +1,8 @@
+"""What gunicorn, uWSGI and mod_wsgi run. With --preload too: the client is safe across fork."""
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings")
+application = get_wsgi_application()
