@@ -89,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     contenders: list[Callable[[str, int], Round]] = [floodgate, stock]
     with servers.rabbitmq() as url:
-        rounds = [play(url, options.jobs) for _ in range(options.rounds) for play in contenders]
+        rounds = [_told(play(url, options.jobs)) for _ in range(options.rounds) for play in contenders]
     report.save("throughput", map(asdict, rounds))
     names = list(dict.fromkeys(each.contender for each in rounds))
     ours, theirs = (_median([each.per_second for each in rounds if each.contender == name]) for name in names)
@@ -111,6 +111,11 @@ def main(arguments: Sequence[str]) -> int:
         file=sys.stderr,
     )
     return 0 if ours >= AIM_PER_SECOND and ours >= AIM_TIMES_STOCK * theirs else 1
+
+
+def _told(found: Round) -> Round:
+    print(f"{found.contender}: {found.per_second:.0f}/s", file=sys.stderr, flush=True)
+    return found
 
 
 def _median(values: Sequence[float]) -> float:
