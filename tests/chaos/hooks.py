@@ -129,11 +129,11 @@ def _keep_notes(path: Path) -> None:
     call, settle, record = BotSessions.call, Settler.settle, store.settle
 
     async def noted_call(self: BotSessions, bot: str, method: str, params: dict[str, Any], timeout: Any) -> Any:
-        note(f"call {params['text']} {time.monotonic():.6f}")
+        note(f"call {_name(params)} {time.monotonic():.6f}")
         return await call(self, bot, method, params, timeout)
 
     def noted_settle(self: Settler, message: Any, job: Any, outcome: Any) -> None:
-        note(f"answer {job.params['text']} {time.monotonic():.6f} {type(outcome).__name__}")
+        note(f"answer {_name(job.params)} {time.monotonic():.6f} {type(outcome).__name__}")
         settle(self, message, job, outcome)
 
     def noted_record(self: Any, ask: Any, settlement: Any, *rest: Any, **named: Any) -> None:
@@ -142,6 +142,10 @@ def _keep_notes(path: Path) -> None:
 
     BotSessions.call, Settler.settle = noted_call, noted_settle  # type: ignore[method-assign]
     store.settle = noted_record
+
+
+def _name(params: Mapping[str, Any]) -> str:
+    return str(params.get("text") or params.get("caption")).replace(" ", "_")
 
 
 def _store_class() -> Any:
