@@ -24,6 +24,13 @@ COMMANDS = (
     ["topology", "apply"],
     ["topology", "verify"],
     ["dead-letters", "list"],
+    ["dead-letters", "show"],
+    ["dead-letters", "replay"],
+    ["dead-letters", "drop"],
+    ["chats", "unreachable"],
+    ["chats", "clear"],
+    ["pause"],
+    ["resume"],
 )
 QUEUES = 2 * FEW_PARTITIONS + ladder.LEVELS + 3
 

@@ -22,6 +22,7 @@ ON_A_SERVER = (
     ["topology", "apply"],
     ["topology", "verify"],
     ["dead-letters", "list"],
+    ["dead-letters", "replay"],
     ["status"],
 )
 each_on_a_server = pytest.mark.parametrize("command", ON_A_SERVER, ids=" ".join)

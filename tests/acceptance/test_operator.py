@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,18 +18,9 @@ from broker.job import Job
 from broker.publication import Publication
 from floodgate.cli import EXIT_NO, EXIT_USAGE
 from tests.acceptance.stage import BOT, Stage
-from tests.processes import environment, run_floodgate
+from tests.processes import environment
 from tests.waiting import until
 
-COMMANDS = (
-    ["dead-letters", "show"],
-    ["dead-letters", "replay"],
-    ["dead-letters", "drop"],
-    ["chats", "unreachable"],
-    ["chats", "clear"],
-    ["pause"],
-    ["resume"],
-)
 EVIL = b"\x1b]0;owned\x07\xff\x00 {no job"
 GONE = 666
 
@@ -67,12 +57,6 @@ def letters(stage: Stage) -> dict[str, Job]:
         raw = Publication(topology.DEAD_EXCHANGE, topology.MALFORMED_QUEUE, EVIL, "raw")
         connections.publisher.publish(raw)
     return made
-
-
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_each_command_helps_with_an_example(command: list[str], tmp_path: Path) -> None:
-    shown = " ".join(run_floodgate(*command, "--help", env={}, home=tmp_path).stdout.split())
-    assert f"Example: floodgate {' '.join(command)}" in shown
 
 
 def test_letters_are_found_by_what_they_are(stage: Stage, letters: dict[str, Job]) -> None:

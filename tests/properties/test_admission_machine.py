@@ -39,7 +39,9 @@ from broker.admission.contract import (
     Scope,
     Sent,
     Settlement,
+    Standing,
     Unknown,
+    Unreachable,
     Wait,
 )
 from broker.admission.redis import RedisAdmission
@@ -205,6 +207,25 @@ class AdmissionMachine(RuleBasedStateMachine):
         found = {store.too_many_requests("default", chat, timedelta(seconds=seconds)) for store in self.stores}
         assert len(found) == 1
 
+    @rule(chat=st.sampled_from(("1", "-3", "@name")))
+    def turn_out_unreachable(self, chat: str) -> None:
+        for store in self.stores:
+            store.mark_unreachable("default", chat, "Forbidden: bot was blocked by the user")
+
+    @rule(chat=st.sampled_from(("1", "-3", "@name")))
+    def hear_from(self, chat: str) -> None:
+        assert len({store.heard_from("default", chat) for store in self.stores}) == 1
+
+    @precondition(lambda self: any(one.settled for one in self.jobs))
+    @rule(data=st.data())
+    def reopen(self, data: st.DataObject) -> None:
+        played = data.draw(st.sampled_from([one for one in self.jobs if one.settled]))
+        plain, *others = [store.reopen("default", played.ask.job_id) for store in self.stores]
+        assert others == [plain, plain]
+        assert plain is not None
+        if plain.standing is Standing.DEAD:
+            played.settled = played.uncertain = False
+
     @rule(pair=st.sampled_from((("-3", "-1001"), ("@name", "-1002"), ("-4", "-1001"))))
     def migrate(self, pair: tuple[str, str]) -> None:
         old, new = pair
@@ -247,6 +268,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         plain, *others = (store.snapshot("default") for store in self.stores)
         for seen in others:
             assert (seen.waiting, seen.dead, seen.sending) == (plain.waiting, plain.dead, plain.sending)
+            assert seen.unreachable == plain.unreachable
             assert seen.per_second_limit == plain.per_second_limit
             assert {(pause.chat, pause.remaining) for pause in seen.pauses} == {
                 (pause.chat, pause.remaining) for pause in plain.pauses
@@ -292,6 +314,8 @@ class AdmissionMachine(RuleBasedStateMachine):
             case Wait(delay=delay):
                 assert not played.settled
                 assert delay > timedelta(0)
+            case Unreachable():
+                assert not played.settled
         return decision
 
     def _send(self, ask: Ask, chat: str | None, grant: int) -> None:
