@@ -743,7 +743,10 @@ function operations.admit()
   if answer then return answer end
   local chat = open_chat(args.line)
   local no = refused(chat)
-  if no then return no end
+  if no then
+    put_chat(chat) -- opening it may have taken back a lost call
+    return no
+  end
   job = join(job, chat)
   local wait = chat_wait(job, chat) or bot_wait(job)
   if wait then return park(job, chat, wait) end

@@ -58,6 +58,7 @@ def admit(books: Books, ask: Ask) -> Decision:
         return known
     chat = _open_chat(books, policy.line_of(ask))
     if chat is not None and (refused := _refused(books, ask, chat)) is not None:
+        books.save_chat(chat)  # opening it may have taken back a lost call
         return refused
     job = _join(books, ask, job, chat)
     wait = _chat_wait(books, job, chat) or _bot_wait(books, ask, job)

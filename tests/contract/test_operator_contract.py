@@ -14,6 +14,7 @@ from broker.admission.contract import (
     Retrying,
     Sent,
     Standing,
+    Unknown,
     Unreachable,
     UnreachableChat,
     Wait,
@@ -56,6 +57,22 @@ def test_a_job_in_line_is_turned_away_too_and_leaves_it(admission: Admission) ->
     admission.settle(head, Dead("chat-unreachable"), go.grant)
     assert admission.admit(behind) == Unreachable(BLOCKED)
     admission.settle(behind, Dead("chat-unreachable"))
+    assert admission.snapshot("default").longest_lines == ()
+
+
+def test_a_lost_call_in_an_unreachable_chat_is_found_by_whoever_is_turned_away(
+    admission: Admission, clock: HandClock
+) -> None:
+    lost = ask_of(5)
+    admission.admit(lost)
+    admission.mark_unreachable("default", "5", BLOCKED)
+    clock.advance(36)
+    for _ in range(2):
+        assert isinstance(admission.admit(ask_of(5)), Unreachable)
+    assert [(line.chat, line.length) for line in admission.snapshot("default").longest_lines] == [("5", 1)]
+    assert isinstance(admission.admit(lost), Unknown)
+    assert isinstance(admission.renew_unknown(lost), Unreachable)
+    admission.settle(lost, Dead("chat-unreachable"))
     assert admission.snapshot("default").longest_lines == ()
 
 
