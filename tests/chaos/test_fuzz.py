@@ -1,6 +1,7 @@
 """Bodies and answers that nobody would send on purpose: no worker ends by them, and each is accounted for.
 
-2,000 bodies and 500 answers by default, 20,000 of each with --chaos. The seed is in the test's name; the same seed gives the same bytes.
+2,000 bodies and 500 answers by default, 20,000 of each with --chaos. The seed is in the test's name; the same seed
+gives the same bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is taken for a job of a queue, and what goes to `dead.malformed` instead of coming back to its queue for ever."""
+"""What is taken for a job of a queue, and what goes to `dead.malformed` instead of coming back for ever."""
 
 from __future__ import annotations
 
