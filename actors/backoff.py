@@ -57,7 +57,7 @@ def next_step(
     Returns:
         ``Retrying`` with the delay, or ``Failed`` with a description that names the bound.
     """
-    if isinstance(outcome, Unknown) and job.on_uncertain is OnUncertain.DEAD_LETTER:
+    if isinstance(outcome, Unknown) and (outcome.partly or job.on_uncertain is OnUncertain.DEAD_LETTER):
         return Failed(FailureReason.UNCERTAIN, f"it may have been sent ({outcome.reason})")
     bound = _bound_reached(counted(job, outcome), outcome, bounds, now_ms)
     if bound is not None:

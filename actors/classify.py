@@ -13,7 +13,7 @@ Decisions that the table alone does not tell:
   ``Retry``; where it would make a second message it is ``Unknown``, and the job's ``on_uncertain`` decides.
 - A repeated deletion that finds nothing left to delete has been done by the call before it.
 - A part of an album may be out when Telegram reports on one of its items. That outweighs a "retry after N" in the
-  same text: the wait is obeyed, and the job is ``Unknown``.
+  same text: the wait is obeyed, and the job is ``Unknown`` and never made again by itself.
 - A 4xx whose body is not the Bot API's was said by something on the way, which passed nothing on. Only for 413 and
   429, which Telegram's own front servers answer in HTML, and for 401 and 404, which concern the bot or the API root as
   a whole, does that make no difference.
@@ -147,7 +147,7 @@ def _done(refusal: Refusal, _: Call) -> Outcome:
 
 
 def _partial(refusal: Refusal, _: Call) -> Outcome:
-    return Unknown(refusal.description, retry_after=_wait_asked_for(refusal))
+    return Unknown(refusal.description, retry_after=_wait_asked_for(refusal), partly=True)
 
 
 def _fetch_again(refusal: Refusal, _: Call) -> Outcome:

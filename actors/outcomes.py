@@ -67,6 +67,8 @@ class Unknown:
     reason: str
     retry_after: timedelta | None = None
     """Telegram asked for a pause in the same breath: the chat must wait whatever becomes of the job."""
+    partly: bool = False
+    """It did act in part, or as good as surely so: never made again by itself, whatever the job's ``on_uncertain``."""
 
 
 @dataclass(frozen=True, slots=True)

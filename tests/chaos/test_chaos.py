@@ -1,4 +1,4 @@
-"""The chaos run as a test: short by default, 10,000 jobs with --chaos. ``python -m tests.chaos`` is the same with options.
+"""The chaos run as a test: short by default, 10,000 jobs with --chaos. ``python -m tests.chaos`` has more options.
 
 The seed is fixed, so that the default run is the same every day; `--chaos` adds one that nobody has seen before, and
 prints it.

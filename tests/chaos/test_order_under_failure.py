@@ -1,4 +1,4 @@
-"""What a failing job holds up (its own line) and what it does not, how it ends, and a restart of all workers under load."""
+"""What a failing job holds up (its own line) and what not, how it ends, and a restart of all workers under load."""
 
 from __future__ import annotations
 
@@ -194,6 +194,19 @@ def test_the_jobs_of_a_migrated_chat_follow_it_in_order(bench: Bench) -> None:
         chats = [arrival.chat_id for arrival in bench.control.arrivals()]
         assert chats == [old, new, new, new, new], "only the first call finds out"
         assert client.result(jobs[3])["chat"]["id"] == new, "and the caller is told"
+
+
+def test_an_album_of_which_a_part_is_out_is_never_sent_again_by_itself(bench: Bench) -> None:
+    bench.control.set_chat(1, trouble="partial_album", times=1)
+    bench.start()
+    album = [{"type": "photo", "media": f"https://example.org/{n}.jpg"} for n in range(3)]
+    with bench.client() as client:
+        job = client.send_media_group(chat_id=1, media=album)
+        client.send_message(chat_id=1, text="next")
+    bench.await_acted("next")
+    (letter,) = bench.await_dead()
+    assert (letter.message_id, letter.reason) == (job.id, "uncertain")
+    assert [arrival.method for arrival in bench.control.arrivals()] == ["sendMediaGroup", "sendMessage"]
 
 
 @pytest.mark.timeout(180)
