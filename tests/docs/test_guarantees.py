@@ -1,0 +1,39 @@
+"""Each promise names its proof: every test that README.md and docs/guarantees.md link to is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "guarantees.md"
+README = ROOT / "README.md"
+PROOF = re.compile(r"\[(test_\w+)\]\(([^)#\s]+)\)")
+
+
+def proofs(page: Path) -> list[tuple[str, Path]]:
+    """Test and file of each link on a page whose text is a test's name."""
+    return [(name, (page.parent / path).resolve()) for name, path in PROOF.findall(page.read_text())]
+
+
+@pytest.mark.parametrize("page", [PAGE, README], ids=lambda page: page.name)
+def test_every_proof_that_is_named_exists(page: Path) -> None:
+    gone = [name for name, file in proofs(page) if not file.is_file() or f"def {name}(" not in file.read_text()]
+    assert not gone
+
+
+def test_every_promise_has_a_proof_and_says_what_weakens_it() -> None:
+    promises = re.split(r"^## (?=\d)", PAGE.read_text(), flags=re.MULTILINE)[1:]
+    assert len(promises) == 7
+    for promise in promises:
+        assert PROOF.search(promise), promise[:60]
+        assert "What weakens it" in promise, promise[:60]
+
+
+def test_the_readme_names_a_proof_for_every_promise() -> None:
+    table = README.read_text().partition("## Guarantees")[2].partition("\n\nWhat weakens")[0]
+    rows = [row for row in table.splitlines() if row.startswith("| ")]
+    assert len(rows) == 8, "a heading and a row for each promise"
+    assert all(PROOF.search(row) for row in rows[1:])
