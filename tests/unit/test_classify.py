@@ -122,9 +122,9 @@ def test_a_url_that_telegram_cannot_fetch_is_tried_a_few_times(description: str)
 
 def test_a_partial_album_is_unknown_even_when_its_text_asks_for_a_wait() -> None:
     text = 'Bad Request: failed to send message #3 with the error message "Too Many Requests: retry after 9"'
-    assert classify(Refusal(400, text), Call("sendMediaGroup")) == Unknown(text, timedelta(seconds=9))
+    assert classify(Refusal(400, text), Call("sendMediaGroup")) == Unknown(text, timedelta(seconds=9), partly=True)
     assert classify(Refusal(400, "Bad Request: group send failed"), Call("sendMediaGroup")) == Unknown(
-        "Bad Request: group send failed"
+        "Bad Request: group send failed", partly=True
     )
 
 
