@@ -88,7 +88,8 @@ class Settler:
                 self._later(message, job, ask, retry_after, charged=True)
             case Migrated(new_chat):
                 self._migrate(ask, new_chat)
-                self._later(message, job, ask, timedelta(), charged=False)
+                # The refused call reached the Bot API and counts there: what it spent is not given back.
+                self._later(message, job, ask, timedelta(), charged=True)
             case BotFailed(description):
                 self._pause_bot(ask, description)
                 self._later(message, job, ask, BOT_FAILED_PAUSE, charged=False)
