@@ -26,6 +26,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from broker.errors import SettingsError, SpoolError
 
 PIECE_BYTES: Final = 256 * 1024
+# Stores other than a folder raise these without a number.
+_ERRNO: Final[dict[type[OSError], int]] = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES}
 
 
 class SpooledFile(BaseModel):
@@ -161,7 +163,7 @@ class Spool:
             raise SpoolError(self._explain(error)) from error
 
     def _explain(self, error: OSError) -> str:
-        match error.errno:
+        match error.errno or _ERRNO.get(type(error)):
             case errno.ENOSPC | errno.EDQUOT:
                 return f"The spool {self._url} is full. Free some space, then try again."
             case errno.ENOENT:

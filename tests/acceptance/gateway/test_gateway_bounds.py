@@ -126,7 +126,7 @@ def test_schemathesis_finds_nothing_wrong_with_the_job_api(gate: Gate) -> None:
     program = str(Path(clients_python()).with_name("schemathesis"))
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
     options = [
-        "--max-examples=12",
+        "--max-examples=8",
         f"--checks={checks}",
         "--phases=examples,coverage,fuzzing",
         "--seed=1",

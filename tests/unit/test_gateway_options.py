@@ -1,0 +1,97 @@
+"""What callers say by headers and parameters, and who may call: as values."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from pydantic import SecretStr
+
+from broker.errors import SettingsError
+from broker.gateway_settings import GatewaySettings
+from broker.settings import Settings, load_settings
+from producer.gateway.answers import RefusalError
+from producer.gateway.callers import Callers, public_path
+from producer.gateway.options import terms_of
+
+TOKENS = {name: f"{number}:" + "A" * 35 for number, name in enumerate(("one", "two"), start=100)}
+GATEWAY = GatewaySettings(wait_seconds=60, longest_wait_seconds=100)
+
+
+def test_without_a_word_the_settings_count() -> None:
+    terms, params = terms_of({"content-type": "x"}, {"chat_id": 1}, GATEWAY)
+    assert (terms.wait_seconds, terms.bot, dict(terms.options), params) == (60, None, {}, {"chat_id": 1})
+    assert not terms.keyed
+
+
+def test_headers_and_parameters_say_the_same_and_a_header_wins() -> None:
+    headers = {"X-Floodgate-Wait-Seconds": "5", "x-floodgate-on-uncertain": "dead-letter"}
+    given = {"floodgate_wait_seconds": 7, "floodgate_priority": "bulk", "floodgate_delay_seconds": "2", "text": "x"}
+    terms, params = terms_of(headers, given, GATEWAY)
+    assert terms.wait_seconds == 5
+    assert terms.options == {"priority": "bulk", "delay": 2.0, "on_uncertain": "dead-letter"}
+    assert params == {"text": "x"}
+
+
+def test_nobody_waits_longer_than_the_longest_wait() -> None:
+    assert terms_of({"x-floodgate-wait-seconds": "9999"}, {}, GATEWAY)[0].wait_seconds == 100
+
+
+def test_an_idempotency_key_is_apart_from_dedupe_keys_which_win() -> None:
+    assert terms_of({"idempotency-key": "a"}, {}, GATEWAY)[0].options == {"dedupe_key": "idempotency:a"}
+    both = {"idempotency-key": "a", "x-floodgate-dedupe-key": "b"}
+    assert terms_of(both, {}, GATEWAY)[0].options == {"dedupe_key": "b"}
+
+
+@pytest.mark.parametrize("at", ["1767225600", 1767225600, "2026-01-01T00:00:00+00:00", "2026-01-01T00:00:00Z"])
+def test_moments_are_unix_seconds_or_iso_8601(at: object) -> None:
+    assert terms_of({}, {"floodgate_at": at}, GATEWAY)[0].options == {"at": datetime(2026, 1, 1, tzinfo=UTC)}
+
+
+@pytest.mark.parametrize("wait", ["-1", "nan", "inf", "soon", [1], {}, "1e999"])
+def test_what_is_no_time_is_refused(wait: object) -> None:
+    with pytest.raises(RefusalError, match="floodgate_wait_seconds cannot be"):
+        terms_of({}, {"floodgate_wait_seconds": wait}, GATEWAY)
+
+
+def settings(**gateway: object) -> Settings:
+    return Settings(_env_file=None, bots=TOKENS, gateway=gateway)
+
+
+def test_a_key_of_two_bots_chooses_and_a_token_is_its_bots_alone() -> None:
+    callers = Callers(settings(keys={"one": ["k" * 20], "two": ["k" * 20, "l" * 20]}))
+    assert [callers.bot("k" * 20, wanted) for wanted in (None, "one", "two")] == ["one", "one", "two"]
+    assert callers.bot(TOKENS["two"], None) == "two"
+    for secret, wanted, code in (("l" * 20, "one", 403), (TOKENS["one"], "two", 403), ("m" * 20, None, 401)):
+        with pytest.raises(RefusalError) as refusal:
+            callers.bot(secret, wanted)
+        assert refusal.value.code == code
+
+
+def test_tokens_can_be_kept_out() -> None:
+    callers = Callers(settings(keys={"one": ["k" * 20]}, accept_tokens=False))
+    assert callers.bot("k" * 20, None) == "one"
+    with pytest.raises(RefusalError):
+        callers.bot(TOKENS["one"], None)
+
+
+@pytest.mark.parametrize("keys", [{"one": ["short"]}, {"one": ["k" * 20 + "/x"]}, {"three": ["k" * 20]}])
+def test_keys_that_cannot_serve_are_refused_at_start_without_being_shown(keys: dict[str, list[str]]) -> None:
+    with pytest.raises(SettingsError) as error:
+        load_settings(
+            _env_file=None, bots=TOKENS, gateway={"keys": {n: [SecretStr(k) for k in v] for n, v in keys.items()}}
+        )
+    assert "k" * 20 not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/bot1:secret/sendMessage", "/bot***/sendMessage"),
+        ("/file/bot1:secret/a/b.png", "/file/bot***/a/b.png"),
+        ("/bot1:secret", "/bot***"),
+        ("/health", "/health"),
+    ],
+)
+def test_paths_are_logged_without_the_secret(path: str, shown: str) -> None:
+    assert public_path(path) == shown

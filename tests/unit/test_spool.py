@@ -1,0 +1,102 @@
+"""Uploads in a folder and in a store that fsspec knows: kept whole, given back, removed; what fails says what to do."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.errors import SettingsError, SpoolError
+from broker.spool import Spool
+
+CONTENT = os.urandom(600_000)
+
+
+@pytest.fixture(params=["folder", "memory"])
+def spool(request: pytest.FixtureRequest, tmp_path: Path) -> Spool:
+    where = str(tmp_path / "a" / "spool") if request.param == "folder" else f"memory://{uuid.uuid4().hex}"
+    spool = Spool(where)
+    spool.prepare()
+    return spool
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 128 KB."""
+    where = tmp_path / "disk"
+    where.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(where)], check=False)
+    if mounted.returncode:
+        pytest.skip("a disk can only be made by root")
+    yield where
+    subprocess.run(["umount", str(where)], check=True)
+
+
+def put(spool: Spool, content: bytes = CONTENT, job: str = "job-1", number: int = 0) -> object:
+    return spool.put("bot", job, number, "photo", "cat.png", io.BytesIO(content))
+
+
+def test_what_is_kept_is_given_back_whole_and_is_gone_once_removed(spool: Spool) -> None:
+    file = spool.put("bot", "job-1", 0, "photo", "cat.png", io.BytesIO(CONTENT))
+    assert (file.size, file.sha256) == (len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
+    with spool.open(file) as source:
+        assert source.read() == CONTENT
+    put(spool, b"other", "job-2")
+    spool.remove("bot", "job-1")
+    spool.remove("bot", "job-1")
+    with pytest.raises(SpoolError, match="missing"):
+        spool.open(file)
+
+
+def test_file_ids_are_remembered_per_bot_and_kind_until_forgotten(spool: Spool) -> None:
+    assert spool.known("bot", "photo", "ab") is None
+    spool.know("bot", "photo", "ab", "id-1")
+    assert spool.known("bot", "photo", "ab") == "id-1"
+    assert spool.known("bot", "document", "ab") is None
+    assert spool.known("other", "photo", "ab") is None
+    spool.know("bot", "photo", "ab", None)
+    spool.know("bot", "photo", "ab", None)
+    assert spool.known("bot", "photo", "ab") is None
+
+
+def test_what_is_old_is_swept_and_the_rest_stays(tmp_path: Path) -> None:
+    spool = Spool(str(tmp_path))
+    old, young = (
+        spool.put("b", "old", 0, "x", "x", io.BytesIO(b"1")),
+        spool.put("b", "new", 0, "x", "x", io.BytesIO(b"2")),
+    )
+    long_ago = time.time() - 1000
+    os.utime(tmp_path / old.key, (long_ago, long_ago))
+    assert spool.sweep(500) == 1
+    spool.open(young).close()
+    with pytest.raises(SpoolError):
+        spool.open(old)
+
+
+def test_a_folder_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
+    spool = Spool(str(tmp_path / "spool"))
+    spool.prepare()
+    (tmp_path / "spool").rmdir()
+    with pytest.raises(SpoolError, match="FLOODGATE_SPOOL_URL"):
+        put(spool)
+    assert not (tmp_path / "spool").exists()
+
+
+def test_a_full_disk_says_so(small_disk: Path) -> None:
+    spool = Spool(str(small_disk))
+    with pytest.raises(SpoolError, match="is full"):
+        put(spool)
+    spool.remove("bot", "job-1")
+    put(spool, b"small enough")
+
+
+def test_a_store_that_is_not_installed_is_named() -> None:
+    with pytest.raises(SettingsError, match="FLOODGATE_SPOOL_URL"):
+        Spool("nonsense://bucket").prepare()

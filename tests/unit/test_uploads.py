@@ -1,0 +1,121 @@
+"""Where a call's files go, and what is learnt of them: as values, and with a Bot API that is a function."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from telegram import InputFile
+
+from actors.answers import Accepted, Answer, Refusal
+from actors.uploads import Uploads, file_id_in, places_of, substituted
+from broker.job import Job, new_job
+from broker.spool import Spool, SpooledFile
+
+MESSAGE = {"message_id": 1, "photo": [{"file_id": "small"}, {"file_id": "large"}]}
+
+
+def file(name: str, sha: str = "0") -> SpooledFile:
+    return SpooledFile(name=name, key=f"jobs/b/j/{name}", filename=f"{name}.png", size=1, sha256=sha * 64)
+
+
+@pytest.mark.parametrize(
+    ("names", "params", "expected"),
+    [
+        (["photo"], {"chat_id": 1}, [("photo", "photo", None)]),
+        (["x"], {"photo": "attach://x"}, [("photo", "photo", None)]),
+        (["photo", "t"], {"thumbnail": "attach://t"}, [("thumbnail", None, None), ("photo", "photo", None)]),
+        (
+            ["a", "b", "t"],
+            {
+                "media": [
+                    {"type": "video", "media": "attach://a", "thumbnail": "attach://t"},
+                    {"type": "photo", "media": "attach://b"},
+                ]
+            },
+            [("media", "video", 0), ("thumbnail", None, 0), ("media", "photo", 1)],
+        ),
+        (["a"], {"media": {"type": "document", "media": "attach://a"}}, [("media", "document", 0)]),
+        (["certificate"], {}, [("certificate", None, None)]),
+        (["a"], {"media": ["attach://a", 7]}, [("a", None, None)]),
+    ],
+)
+def test_each_file_has_its_place(names: list[str], params: dict[str, Any], expected: list[tuple[Any, ...]]) -> None:
+    places = places_of(tuple(file(name) for name in names), params)
+    assert [(place.parameter, place.kind, place.item) for place in places] == expected
+
+
+def test_a_known_file_is_replaced_by_its_id_where_it_stands() -> None:
+    params = {"media": [{"type": "photo", "media": "attach://a"}, {"type": "photo", "media": "attach://b"}]}
+    second = places_of((file("a"), file("b")), params)[1]
+    assert substituted(params, {second: "ID"})["media"][1] == {"type": "photo", "media": "ID"}
+    assert params["media"][1]["media"] == "attach://b"
+    [own] = places_of((file("photo"),), {})
+    assert substituted({"chat_id": 1}, {own: "ID"}) == {"chat_id": 1, "photo": "ID"}
+
+
+def test_the_id_of_the_largest_size_is_learnt_and_other_kinds_teach_nothing() -> None:
+    [photo] = places_of((file("photo"),), {})
+    [document] = places_of((file("document"),), {})
+    assert file_id_in(MESSAGE, photo) == "large"
+    assert file_id_in(MESSAGE, document) is None
+    assert file_id_in(True, photo) is None
+    assert file_id_in([], photo) is None
+
+
+class Telegram:
+    """Takes uploads and ids, and can forget its ids."""
+
+    def __init__(self) -> None:
+        self.uploads = 0
+        self.forgetful = False
+
+    async def call(self, params: dict[str, Any]) -> Answer:
+        if isinstance(params["photo"], InputFile):
+            self.uploads += 1
+            await asyncio.sleep(0)
+            assert params["photo"].input_file_content.read() == b"bytes"  # type: ignore[union-attr]
+            return Accepted(MESSAGE)
+        return (
+            Refusal(400, "Bad Request: wrong file identifier/HTTP URL specified")
+            if self.forgetful
+            else Accepted(MESSAGE)
+        )
+
+
+def job_with_photo(spool: Spool, number: int) -> Job:
+    job = new_job("sendPhoto", {"chat_id": number + 1}, job_id=f"j{number}")
+    kept = spool.put(job.bot, job.id, 0, "photo", "cat.png", io.BytesIO(b"bytes"))
+    return job.model_copy(update={"files": (kept,)})
+
+
+def test_many_jobs_with_one_content_upload_it_once_and_again_when_its_id_is_no_good(tmp_path: Path) -> None:
+    spool, telegram = Spool(str(tmp_path)), Telegram()
+    uploads = Uploads(spool)
+
+    async def send(number: int) -> Answer:
+        job = job_with_photo(spool, number)
+        return await uploads.send(job, dict(job.params), 30, telegram.call)
+
+    async def play() -> None:
+        answers = await asyncio.gather(*(send(number) for number in range(10)))
+        assert answers == [Accepted(MESSAGE)] * 10
+        assert telegram.uploads == 1
+        telegram.forgetful = True
+        assert await send(11) == Accepted(MESSAGE)
+        assert telegram.uploads == 2
+
+    asyncio.run(play())
+
+
+def test_an_upload_that_is_gone_ends_the_job_with_a_sentence(tmp_path: Path) -> None:
+    spool = Spool(str(tmp_path))
+    job = job_with_photo(spool, 1)
+    spool.remove(job.bot, job.id)
+    answer = asyncio.run(Uploads(spool).send(job, dict(job.params), 30, Telegram().call))
+    assert isinstance(answer, Refusal)
+    assert answer.status == 410
+    assert "missing" in answer.description
