@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from fake_telegram.server import running_fake
 from fake_telegram.summary import fullest
 from producer.client import Client
 from tests.chaos.hooks import Hooks, start_worker
-from tests.services import Vhost
+from tests.services import RedisServer, Vhost
 from tests.waiting import until
 
 BOT, TOKEN = "order", "100200300:" + "O" * 35
@@ -78,7 +79,8 @@ class Bench:
         log = self.home / f"worker-{number}.log"
         ready_before = log.read_text().count("worker ready") if log.exists() else 0
         if (worker := self.workers[number]) is not None:
-            os.kill(worker.pid, signal.SIGTERM)
+            if worker.exitcode is None:
+                os.kill(worker.pid, signal.SIGTERM)
             worker.join(STOP_SECONDS)
             assert worker.exitcode == 0, log.read_text()[-2000:]
         self.workers[number] = start_worker(self.env, log, Hooks(notebook=self.home / "notebook"))
@@ -207,6 +209,25 @@ def test_an_album_of_which_a_part_is_out_is_never_sent_again_by_itself(bench: Be
     (letter,) = bench.await_dead()
     assert (letter.message_id, letter.reason) == (job.id, "uncertain")
     assert [arrival.method for arrival in bench.control.arrivals()] == ["sendMediaGroup", "sendMessage"]
+
+
+def test_a_stopping_worker_tells_a_store_that_is_being_restarted_what_it_sent(
+    bench: Bench, new_redis: Callable[[], RedisServer]
+) -> None:
+    redis = new_redis().start()
+    bench.control.set_server(latency_ms=(1000, 1000))
+    bench.start(FLOODGATE_STATE_URL=redis.url)
+    with bench.client() as client:
+        client.send_message(chat_id=1, text="in flight")
+        bench.await_acted("in flight")
+        redis.kill()
+        os.kill(bench.workers[0].pid, signal.SIGTERM)
+        time.sleep(2)  # the answer comes meanwhile, to a worker that stops and a store that is away
+        redis.start()
+        bench.workers[0].join(STOP_SECONDS)
+        client.send_message(chat_id=1, text="next")
+    bench.restart(0)
+    assert bench.await_acted("next", seconds=20) == ["in flight", "next"]
 
 
 @pytest.mark.timeout(180)

@@ -1,0 +1,134 @@
+"""The account of a chaos run finds what it is there to find: each fault is put into books that were in order."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from tests.chaos.account import HELD_UP, OVER_THE_LIMIT, Books, Note, account_for
+from tests.chaos.producing import Accepted
+from tests.chaos.strokes import Cast, Kind, schedule
+from tests.chaos.telegram import Arrived
+
+LIMITS = {"bot": (30, 1.0), "chat": (1, 1.0), "group": (20, 60.0)}
+
+
+def accepted(text: str, position: int, **changes: Any) -> Accepted:
+    return Accepted(0, text, "5", "bulk", "-", (position, 0), **{"safe_at": (position, 0), **changes})
+
+
+def acted(text: str, at: float, **changes: Any) -> Arrived:
+    seq = int(at * 1000)
+    return Arrived(1, seq, at, 5, text, 1, True, **{"acted": True, "verdict": "ok", "code": 200, **changes})
+
+
+def call(at: float, *endings: str) -> list[Note]:
+    return [
+        Note("call", at, ""),
+        *(Note(*ending.split(":")[:1], at + 0.01, ending.partition(":")[2]) for ending in endings),
+    ]
+
+
+SENT = ("answer:Sent", "settled:Sent")
+IN_ORDER = Books(
+    expected=2,
+    accepted={"a": accepted("a", 1), "b": accepted("b", 2)},
+    arrivals=[acted("a", 10.0), acted("b", 12.0)],
+    notes={"a": call(9.99, *SENT), "b": call(11.99, *SENT)},
+    dead={},
+    waiting=frozenset(),
+    limits=LIMITS,
+)
+
+
+def faults(**changes: Any) -> list[str]:
+    return account_for(dataclasses.replace(IN_ORDER, **changes)).faults
+
+
+def test_books_in_order_have_no_fault() -> None:
+    report = account_for(IN_ORDER)
+    assert not report.faults
+    assert (report.accepted, report.sent, report.resolved) == (2, 2, 2)
+
+
+def test_a_job_that_is_nowhere_is_lost() -> None:
+    assert faults(arrivals=[acted("a", 10.0)]) == ["lost: b"]
+
+
+def test_a_job_that_is_dead_or_waits_is_not_lost() -> None:
+    assert not faults(arrivals=[acted("a", 10.0)], dead={"b": "content"})
+    assert not faults(arrivals=[acted("a", 10.0)], waiting=frozenset({"b"}))
+
+
+def test_a_producer_that_never_finished_is_a_fault() -> None:
+    assert faults(expected=3) == ["1 jobs were never accepted"]
+
+
+def test_a_second_call_after_the_store_knew_of_the_first_is_a_fault() -> None:
+    again = [*IN_ORDER.arrivals, acted("b", 14.0)]
+    assert faults(arrivals=again) == ["b acted 2 times: UNEXPLAINED"]
+
+
+def test_a_second_call_that_nobody_noted_is_a_fault() -> None:
+    assert faults(arrivals=[*IN_ORDER.arrivals, acted("b", 14.0)], notes={}) == ["b acted 2 times: UNEXPLAINED"]
+
+
+def test_a_second_call_is_explained_when_the_first_could_not_be_known_to_have_acted() -> None:
+    def why(first: list[Note], code: int | None) -> str:
+        arrivals = [acted("a", 10.0), acted("b", 12.0, code=code), acted("b", 14.0)]
+        notes = {**IN_ORDER.notes, "b": [*first, *call(13.99, *SENT)]}
+        report = account_for(dataclasses.replace(IN_ORDER, arrivals=arrivals, notes=notes))
+        assert not report.faults
+        return report.duplicates[0].why
+
+    assert why(call(11.99), 200) == "the worker was killed in mid-call"
+    assert why(call(11.99, "answer:Unknown", "settled:Retrying"), None) == "its answer never came"
+    assert why(call(11.99, "answer:Unknown", "settled:Retrying"), 502) == "it was answered 502 after it acted"
+    assert why(call(11.99, "answer:Sent"), 200) == "the worker was killed before it could record Sent"
+
+
+def test_a_job_that_acted_and_is_dead_must_have_a_call_that_nobody_could_know_of() -> None:
+    assert faults(dead={"b": "expired"}) == ["b acted and is dead: UNEXPLAINED"]
+    unknown = {**IN_ORDER.notes, "b": call(11.99, "answer:Unknown", "settled:Dead")}
+    assert not faults(dead={"b": "uncertain"}, notes=unknown)
+
+
+def test_a_job_that_overtakes_an_earlier_one_is_a_fault() -> None:
+    assert faults(arrivals=[acted("b", 10.0), acted("a", 12.0)]) == ["b overtook a"]
+
+
+def test_a_job_whose_first_try_may_have_been_there_has_no_certain_place() -> None:
+    late = {"a": accepted("a", 1, safe_at=(3, 0)), "b": accepted("b", 2)}
+    assert not faults(accepted=late, arrivals=[acted("b", 10.0), acted("a", 12.0)])
+    assert not faults(accepted=late)
+
+
+def test_two_calls_too_soon_are_a_fault_unless_the_network_brought_them_together() -> None:
+    together = [acted("a", 10.0), acted("b", 10.5)]
+    assert faults(arrivals=together, notes={"a": call(9.99, *SENT), "b": call(10.49, *SENT)}) == [
+        "chat: 2 where 1 is the limit"
+    ]
+    assert not faults(arrivals=together, notes={"a": call(9.0, *SENT), "b": call(10.49, *SENT)})
+
+
+def test_a_429_is_a_fault_unless_the_call_was_made_in_time() -> None:
+    refused = acted("b", 10.5, acted=False, verdict="chat", code=429)
+    arrivals = [acted("a", 10.0), refused, acted("b", 12.0)]
+
+    def report(first_call: float) -> Any:
+        notes = {"a": call(first_call, *SENT), "b": [*call(10.49, "answer:Paused"), *call(11.99, *SENT)]}
+        return account_for(dataclasses.replace(IN_ORDER, arrivals=arrivals, notes=notes))
+
+    assert report(9.99).refused == {OVER_THE_LIMIT: 1}
+    assert report(9.99).faults
+    assert report(9.2).refused == {HELD_UP: 1}
+    assert not report(9.2).faults
+
+
+def test_a_schedule_follows_from_its_seed_and_tries_every_kind_before_any_twice() -> None:
+    cast = Cast(workers=3, producers=2, redis=False, disk=True)
+    strokes = schedule(7, 120, 2.0, cast)
+    assert strokes == schedule(7, 120, 2.0, cast)
+    assert strokes != schedule(8, 120, 2.0, cast)
+    allowed = set(Kind) - {Kind.REDIS_KILLED}
+    assert {stroke.kind for stroke in strokes[: len(allowed)]} == allowed
