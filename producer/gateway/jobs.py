@@ -100,6 +100,7 @@ class BoundedRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def read_first(request: Request) -> Response:
+            # Where Starlette keeps a body that was read, and looks for it: tests/acceptance/gateway would tell.
             request._body = await whole(request, _gateway(request).settings.gateway)
             return await handle(request)
 

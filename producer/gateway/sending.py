@@ -38,7 +38,7 @@ from producer.gateway.reading import Reading, read
 from producer.gateway.waiting import Waiting
 from producer.ledger import ended as has_ended
 
-# 100 waiting callers are told to come again after a second: the first of them will have gone by then.
+# A bot serves some 30 callers a second, so that there is room again soon.
 _FULL_RETRY_SECONDS: Final = 1
 
 
