@@ -445,7 +445,7 @@ class PlainModel:
                 at = earliest(units, windows, 1, at)
                 units.append((at, other.id))
         at = earliest(units, windows, job.units, at)
-        return self._wait(max(at - now, policy.PLACE_US), Scope.CHAT, why)
+        return self._wait(max(at - now, 1 if why == "rate" else policy.PLACE_US), Scope.CHAT, why)
 
     def _ahead(self, job: Job, chat: Chat, rival: bool) -> list[Job]:
         line = self._line(job.chat, job.priority)

@@ -72,6 +72,8 @@ class Book:
         if self._closed:
             raise ClosedError("The client is closed. Make another, or close it later.")
         self._composer.publication(as_job(job))  # what a real client finds wrong with it
+        if job.dedupe_key is not None:
+            job = job.model_copy(update={"known": job.id in self._ids})
         if job.id not in self._ids:
             self.jobs.append(job)
             self._ids[job.id] = self._results.get(job.method) or Record(Standing.SENT, result=self._message(job))
