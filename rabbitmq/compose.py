@@ -2,10 +2,10 @@
 
 import os
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from rabbitmq.command import run_command
 from rabbitmq.conf import node_conf, write_conf
 from rabbitmq.engine import NodeSpec
 from rabbitmq.errors import CommandError
@@ -94,18 +94,8 @@ class ComposeEngine:
         }
 
     def _compose(self, *args: str, timeout_seconds: float = SECONDS) -> str:
-        done = subprocess.run(
-            self._command(*args),
-            env=self._full_environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout_seconds,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise CommandError(f"docker compose {' '.join(args)}: {(done.stderr or done.stdout).strip()}")
-        return done.stdout
+        called = f"docker compose {' '.join(args)}"
+        return run_command(self._command(*args), self._full_environment(), timeout_seconds, called=called)
 
     def _command(self, *args: str) -> list[str]:
         return ["docker", "compose", "--project-name", self._project, "--file", str(FILE), *args]

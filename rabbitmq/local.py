@@ -1,14 +1,14 @@
 """The engine that runs a node as processes of this machine."""
 
 import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from rabbitmq.command import run_command
 from rabbitmq.conf import environment, write_files
 from rabbitmq.engine import NodeSpec
-from rabbitmq.errors import CommandError, NodeError
+from rabbitmq.errors import NodeError
 from rabbitmq.process import ProcessGroup, ProcessId
 from rabbitmq.server import Server, restore
 
@@ -73,18 +73,9 @@ class LocalEngine:
     def ctl(self, args: Sequence[str], timeout_seconds: float) -> str:
         spec = self._known_spec()
         files = self._server.files(spec.home)
-        done = subprocess.run(
-            self._server.run_ctl(files, ["--silent", *args]),
-            env=environment(spec.ports, self._server.inside(files)),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout_seconds,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise CommandError(f"rabbitmqctl {' '.join(args)}: {(done.stderr or done.stdout).strip()}")
-        return done.stdout.strip()
+        command = self._server.run_ctl(files, ["--silent", *args])
+        env = environment(spec.ports, self._server.inside(files))
+        return run_command(command, env, timeout_seconds, called=f"rabbitmqctl {' '.join(args)}").strip()
 
     def log_tail(self, lines: int) -> str:
         if self._spec is None:

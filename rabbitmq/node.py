@@ -27,7 +27,7 @@ from urllib.parse import quote
 from rabbitmq import provision
 from rabbitmq.amqp import greet
 from rabbitmq.engine import Engine, NodeSpec, Ports, free_ports, port_is_free
-from rabbitmq.errors import NodeError
+from rabbitmq.errors import CommandError, NodeError
 
 START_SECONDS = 60.0  # a fresh node takes 3 s on an idle machine with two cores
 CTL_SECONDS = 60.0
@@ -83,12 +83,14 @@ class Node:
             record = json.loads((home / "node.json").read_text())
             ports = Ports(**record["ports"])
             engine = provision.adopt(record["engine"], NodeSpec(home, ports, detached=True))
-            version = str(record["version"])
+            version, runs = str(record["version"]), engine.running()
         except (OSError, ValueError, KeyError, TypeError):
             return None  # no record, or one that another release of ours wrote: either way no node of ours
+        except CommandError:
+            return None  # its container engine is away, and the node with it
         node = cls(version, home=home, engine=engine, detached=True)
         node._ports, node._version = ports, version
-        return node if engine.running() else None
+        return node if runs else None
 
     @property
     def home(self) -> Path:

@@ -186,6 +186,14 @@ def test_redis_keeps_what_it_said_yes_to(new_redis: Callable[[], RedisServer]) -
     server._ask(b"GET kept\r\n", b"$1\r\n1")
 
 
+def test_a_container_whose_engine_is_away_is_no_running_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = {"project": "floodgate-rabbitmq-1", "version": "4.0", "environment": {}}
+    record = {"version": "4.0.5", "ports": {"amqp": 1, "distribution": 2, "mapper": 3}, "engine": engine}
+    (tmp_path / "node.json").write_text(json.dumps(record))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert Node.running_in(tmp_path) is None
+
+
 def test_a_process_id_used_again_is_not_taken_for_ours() -> None:
     me = ProcessId.of(os.getpid())
     assert me.alive()
