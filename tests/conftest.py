@@ -23,7 +23,17 @@ from tests.services import RedisServer, Vhost, Vhosts
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("floodgate")
     group.addoption("--rabbitmq", choices=VERSIONS, help="the RabbitMQ to test with; without it, any from 4.0 on")
-    group.addoption("--chaos", action="store_true", help="run the chaos tests at full length")
+    group.addoption("--chaos", action="store_true", help="run the chaos and comparison tests at full length")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked `full_length` take minutes and run with --chaos only; the closing line counts them as deselected."""
+    if config.getoption("--chaos"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("full_length")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("full_length")]
 
 
 @pytest.fixture(scope="session")
