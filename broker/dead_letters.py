@@ -74,7 +74,7 @@ def _publication(
 ) -> Publication:
     headers = {
         REASON: reason,
-        DESCRIPTION: description[:MAX_DESCRIPTION],
+        DESCRIPTION: description[:MAX_DESCRIPTION].encode(errors="replace").decode(),
         ATTEMPTS: attempts,
         # To the microsecond, for this is the order of a chat's letters should RabbitMQ have shuffled them: see browse.
         DIED_US: time.time_ns() // 1000,

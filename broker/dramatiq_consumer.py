@@ -12,9 +12,11 @@ thread through a ``SimpleQueue``, which is the only thing the three share.
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import math
 import queue
+import re
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -37,6 +39,11 @@ logger = logging.getLogger("floodgate.worker")
 # A message given back returns at once. This pause keeps a fault that outlasts it from spending the delivery limit in
 # a second; the queue has a thread of its own, so nobody else waits.
 GIVE_BACK_PAUSE_SECONDS: Final = 1.0
+
+
+MAX_MESSAGE_ID_BYTES: Final = 255  # AMQP's bound; a dead letter keeps its message's id
+# An escape that JSON allows alone, and that no log, header or store can hold alone. Whole pairs (an emoji) have it, too.
+_HALF_A_PAIR: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class Disposition(Enum):
@@ -189,4 +196,16 @@ def _decode(body: bytes) -> dramatiq.Message[object]:
     shapes = ((message.kwargs, dict), (message.options, dict), (message.actor_name, str), (message.message_id, str))
     if not all(isinstance(value, shape) for value, shape in shapes):
         raise MalformedJobError("Not a Dramatiq message: a field has the wrong type.")
+    if _HALF_A_PAIR.search(body) and not _is_text(message):
+        raise MalformedJobError("Not a Dramatiq message: it holds half of a surrogate pair.")
+    if len(message.message_id.encode()) > MAX_MESSAGE_ID_BYTES:
+        raise MalformedJobError("Not a Dramatiq message: its id is too long.")
     return message
+
+
+def _is_text(message: dramatiq.Message[object]) -> bool:
+    try:
+        json.dumps(message.asdict(), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from broker import dead_letters
 from broker.dramatiq_consumer import read_message
 from broker.errors import MalformedJobError
 from broker.job import encode_job, new_job
+from broker.publication import Wire, encode
 
 QUEUE = "send.news.bulk.03"
 
@@ -46,6 +48,9 @@ def test_a_job_of_the_queues_bot_is_read() -> None:
         body(job={"chat": "0"}),
         body(job={"bot": "other"}),
         body(job={"bot": "new"}),
+        body(actor_name="\ud800"),
+        body(job={"params": {"chat_id": 5, "text": "half a pair: \udc00"}}),
+        body(actor_name="none", message_id="x" * 256),
     ],
     ids=lambda content: content[-60:].decode(),
 )
@@ -58,6 +63,15 @@ def test_what_the_pipeline_could_not_deal_with_is_malformed(content: bytes) -> N
 def test_every_chat_key_that_is_made_is_read(chat_id: int | str) -> None:
     made = new_job("sendMessage", {"chat_id": chat_id, "text": "x"}, bot="news")
     assert read(encode_job(made, QUEUE)).job.chat == made.chat
+
+
+def test_a_whole_surrogate_pair_is_text_like_any_other() -> None:
+    assert read(body(job={"params": {"chat_id": 5, "text": "😀"}})).job.params["text"] == "😀"
+
+
+def test_a_dead_letter_can_be_written_whatever_its_description_holds() -> None:
+    letter = dead_letters.malformed("id", b"bytes", QUEUE, "\ud800" + "ü" * 1000)
+    assert encode(letter, Wire(channel=1, frame_max=131_072))
 
 
 def test_an_inline_message_is_a_chat_of_its_own() -> None:
