@@ -42,7 +42,7 @@ GIVE_BACK_PAUSE_SECONDS: Final = 1.0
 
 
 MAX_MESSAGE_ID_BYTES: Final = 255  # AMQP's bound; a dead letter keeps its message's id
-# An escape that JSON allows alone, and that no log, header or store can hold alone. Whole pairs (an emoji) have it, too.
+# An escape that JSON allows alone, and that no log, header or store can hold alone. Whole pairs (emoji) have it, too.
 _HALF_A_PAIR: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
