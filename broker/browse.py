@@ -12,7 +12,7 @@ it held comes back shuffled likewise; whoever needs an order then has to sort. (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -92,10 +92,17 @@ class Getter:
         ok = yield partial(self._channel.queue_declare, queue=self._queue, passive=True)
         return int(ok.method.message_count)
 
-    def remove(self, message: Seen) -> None:
-        """Take a message away for good."""
-        del self._held[message.tag]
-        self._channel.basic_ack(message.tag)
+    def remove(self, messages: Sequence[Seen]) -> Script[None]:
+        """Take messages away for good: a few at a time, each few followed by a question to the queue.
+
+        RabbitMQ keeps acks that a busy quorum queue has not taken yet with the channel (beyond 32), and a channel that
+        is closed then takes them with it: seen on 4.0.5, with 17 of 250.
+        """
+        for start in range(0, len(messages), FEW):
+            for message in messages[start : start + FEW]:
+                del self._held[message.tag]
+                self._channel.basic_ack(message.tag)
+            yield from self._ready()
 
     def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         self._held[method.delivery_tag] = None

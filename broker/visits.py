@@ -9,8 +9,8 @@ State and threads. One thread calls. The channel belongs to the I/O thread, wher
 (:mod:`broker.channel_script`) carries out one request after the other; ``_requests``, ``_listening`` and ``_current``
 are touched there only.
 
-Failure handling. A removal is sent and not answered. ``close`` returns once the server has closed the channel, and by
-then all removals have been carried out; one that a lost connection swallowed leaves its message in the queue.
+Failure handling. A removal is sent and not answered; a queue that answers a question behind it has it. One that a lost
+connection swallowed leaves its message in the queue.
 """
 
 from __future__ import annotations
@@ -89,13 +89,7 @@ class Visit:
             RabbitMQUnreachableError: the connection is lost; some may still be there.
         """
 
-        def act(getter: Getter) -> Script[None]:
-            for message in messages:
-                getter.remove(message)
-            return
-            yield
-
-        self._ask(act)
+        self._ask(lambda getter: getter.remove(messages))
 
     def close(self) -> None:
         """Give back what was not removed; returns when it is back.

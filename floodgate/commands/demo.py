@@ -12,6 +12,7 @@ def demo(
     chat: Annotated[
         str | None, typer.Option(help="Send to this chat at Telegram itself, by FLOODGATE_BOT_TOKEN.")
     ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A third of the load, in a third of the time.")] = False,
 ) -> None:
     """Deliver a realistic load to a local Bot API under Telegram's limits and account for every job. About a minute.
 
@@ -21,9 +22,10 @@ def demo(
     """
     console = Console(highlight=False)
     if chat is None:
+        from floodgate.demo import script
         from floodgate.demo.run import run_demo
 
-        adds_up = run_demo(console)
+        adds_up = run_demo(console, script.QUICK if quick else script.FULL)
     else:
         from floodgate.demo.real import run_real_demo
 

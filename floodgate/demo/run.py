@@ -44,7 +44,7 @@ class _Books:
     faults: list[BaseException] = field(default_factory=list)
 
 
-def run_demo(console: Console) -> bool:
+def run_demo(console: Console, size: script.Size = script.FULL) -> bool:
     """Run it to the end; True when every job is accounted for as it should be.
 
     Raises:
@@ -67,10 +67,8 @@ def run_demo(console: Console) -> bool:
         stack.callback(_remove_queues, connections, bot, settings.partitions)
         console.print("Starting a worker …")
         stack.enter_context(child(["worker"], env, home / "worker.log", "worker ready"))
-        console.print(
-            f"Broadcasting to {script.USERS} users, {script.GROUP_MESSAGES} messages to one group among them."
-        )
-        account = _play(console, settings, connections, control, bot)
+        console.print(f"Broadcasting to {size.users} users, {size.group_messages} messages to one group among them.")
+        account = _play(console, settings, connections, control, bot, size)
     console.print(view.final(account))
     console.print(view.verdict(account), style="green" if account.adds_up else "red")
     return account.adds_up
@@ -98,12 +96,19 @@ def _set_the_scene(control: ControlClient) -> None:
     control.set_chat(script.OLD_GROUP, trouble="migrated", migrate_to=script.NEW_GROUP)
 
 
-def _play(console: Console, settings: Settings, connections: Connections, control: ControlClient, bot: str) -> Account:
+def _play(
+    console: Console,
+    settings: Settings,
+    connections: Connections,
+    control: ControlClient,
+    bot: str,
+    size: script.Size,
+) -> Account:
     books = _Books()
     with Client(settings, bot=bot, connections=connections) as client:
-        replying = threading.Thread(target=_reply, args=(client, books), name="demo-replies", daemon=True)
+        replying = threading.Thread(target=_reply, args=(client, books, size), name="demo-replies", daemon=True)
         replying.start()
-        _broadcast(client, books)
+        _broadcast(client, books, size)
         _watch(console, connections, control, bot, books, replying)
     if books.faults:
         raise books.faults[0]
@@ -111,17 +116,17 @@ def _play(console: Console, settings: Settings, connections: Connections, contro
     return account_for(books.accepted, _arrivals(control), dead, control.stats().by_code.get(429, 0))
 
 
-def _broadcast(client: Client, books: _Books) -> None:
-    lines = script.broadcast()
+def _broadcast(client: Client, books: _Books, size: script.Size) -> None:
+    lines = script.broadcast(size)
     jobs = [client.job("sendMessage", chat_id=line.chat, text=line.text, priority=line.priority) for line in lines]
     for line, job in zip(lines, client.enqueue_each(jobs), strict=True):
         books.accepted.append(_accepted(line, job.id))
 
 
-def _reply(client: Client, books: _Books) -> None:
+def _reply(client: Client, books: _Books, size: script.Size) -> None:
     started = time.monotonic()
     try:
-        for moment, line in script.replies():
+        for moment, line in script.replies(size):
             time.sleep(max(0.0, started + moment - time.monotonic()))
             job = client.send_message(chat_id=line.chat, text=line.text)
             books.accepted.append(_accepted(line, job.id))

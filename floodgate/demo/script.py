@@ -8,9 +8,6 @@ from typing import Final
 
 from broker.job import Priority
 
-USERS: Final = 300
-GROUP_MESSAGES: Final = 30
-REPLIES: Final = 40
 GROUP: Final = -1001000000001
 OLD_GROUP: Final = -2002
 NEW_GROUP: Final = -1001000002002
@@ -29,22 +26,38 @@ class Line:
     expect_dead: bool = False
 
 
-def broadcast() -> list[Line]:
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much the demo sends. ``reply_seconds`` is the time over which people drop in."""
+
+    users: int
+    group_messages: int
+    replies: int
+    reply_seconds: float
+
+
+FULL: Final = Size(users=300, group_messages=30, replies=40, reply_seconds=12)
+QUICK: Final = Size(users=90, group_messages=12, replies=12, reply_seconds=4)
+
+
+def broadcast(size: Size) -> list[Line]:
     """The same news to every user, the group's messages among them, one user who has blocked the bot, a group that
     has become a supergroup."""
-    news = [Line("broadcast to users", FIRST_USER + n, f"news for user {n}", Priority.BULK) for n in range(USERS)]
-    group = [Line("messages to one group", GROUP, f"group message {n}", Priority.BULK) for n in range(GROUP_MESSAGES)]
+    news = [Line("broadcast to users", FIRST_USER + n, f"news for user {n}", Priority.BULK) for n in range(size.users)]
+    group = [
+        Line("messages to one group", GROUP, f"group message {n}", Priority.BULK) for n in range(size.group_messages)
+    ]
     moved = [Line("a migrated group", OLD_GROUP, f"for the moved group {n}", Priority.BULK) for n in range(3)]
     blocked = [Line("a user who blocked the bot", BLOCKED_USER, "to a blocker", Priority.BULK, expect_dead=True)]
     # The group's first: they wait longest, and show that nobody else waits for them.
-    return [*group, *news[: USERS // 2], *blocked, *moved, *news[USERS // 2 :]]
+    return [*group, *news[: size.users // 2], *blocked, *moved, *news[size.users // 2 :]]
 
 
-def replies(seed: int = 1) -> list[tuple[float, Line]]:
+def replies(size: Size, seed: int = 1) -> list[tuple[float, Line]]:
     """People dropping in: at so many seconds from the start, an answer that somebody waits for."""
     dice = random.Random(seed)
-    moments = sorted(dice.uniform(0.5, 12) for _ in range(REPLIES))
+    moments = sorted(dice.uniform(0.5, size.reply_seconds) for _ in range(size.replies))
     return [
-        (moment, Line("replies to people", FIRST_USER + dice.randrange(USERS), f"reply {n}", Priority.INTERACTIVE))
+        (moment, Line("replies to people", FIRST_USER + dice.randrange(size.users), f"reply {n}", Priority.INTERACTIVE))
         for n, moment in enumerate(moments)
     ]

@@ -160,7 +160,15 @@ FAULTS = {cut: 1, reset: 1, reset_in_mid_publish: 1, stall: 0, half_open: 1, sto
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        # Three times a heartbeat's patience make this one the longest of all.
+        pytest.param(fault, marks=pytest.mark.full_length) if fault is half_open else fault
+        for fault in FAULTS
+    ],
+    ids=lambda fault: fault.__name__,
+)
 def test_faults_lose_nothing(node: Node, connect: Connect, fault: Callable[[Proxy, Node], None]) -> None:
     account = Account()
     with Proxy(node.port) as proxy, contextlib.ExitStack() as stack:
