@@ -142,7 +142,7 @@ class WildServer:
                 self.answers += 1
                 writer.write(wild_answer(self._draw, self._sense))
                 await writer.drain()
-                if self._draw.random() < 0.5:
+                if self._draw.random() < 0.8:
                     break
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             return  # the caller has gone, as callers of such a server do

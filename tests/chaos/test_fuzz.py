@@ -95,11 +95,13 @@ class Worker:
 
 
 def impatient_worker() -> None:
-    """A worker for which a refused bot is worth a moment's pause, not a minute's."""
+    """A worker for which a refused bot is worth a moment's pause, not a minute's, and a 429 never the whole bot's."""
     import actors.settle
+    import broker.admission.policy
     import broker.dramatiq_consumer
 
     actors.settle.BOT_FAILED_PAUSE = timedelta(milliseconds=20)  # type: ignore[misc]
+    broker.admission.policy.EVIDENCE_CHATS = 10**9  # type: ignore[misc]
     broker.dramatiq_consumer.GIVE_BACK_PAUSE_SECONDS = 0.01  # type: ignore[misc]
     run_worker(Hooks())
 
