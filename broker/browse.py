@@ -93,15 +93,21 @@ class Getter:
         return int(ok.method.message_count)
 
     def remove(self, messages: Sequence[Seen]) -> Script[None]:
-        """Take messages away for good: a few at a time, each few followed by a question to the queue.
+        """Take messages away for good: a few at a time, in one ack where none before them stays, each few followed by
+        a question to the queue.
 
-        RabbitMQ keeps acks that a busy quorum queue has not taken yet with the channel (beyond 32), and a channel that
-        is closed then takes them with it: seen on 4.0.5, with 17 of 250.
+        RabbitMQ keeps acks that a busy quorum queue has not taken yet with the channel, and a channel that is closed
+        then seems to take them with it: 17 of 250 single acks came to nothing on 4.0.5, twice in some ten runs.
         """
         for start in range(0, len(messages), FEW):
-            for message in messages[start : start + FEW]:
-                del self._held[message.tag]
-                self._channel.basic_ack(message.tag)
+            tags = [message.tag for message in messages[start : start + FEW]]
+            for tag in tags:
+                del self._held[tag]
+            if next(iter(self._held), max(tags) + 1) > max(tags):
+                self._channel.basic_ack(max(tags), multiple=True)
+            else:
+                for tag in tags:
+                    self._channel.basic_ack(tag)
             yield from self._ready()
 
     def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
