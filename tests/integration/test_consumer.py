@@ -175,7 +175,6 @@ def test_a_suspended_queue_is_left_and_taken_again(declared: Vhost, connect: Con
     started = time.monotonic()
     subscription.suspend(1.0)
     in_hand.ack()
-    assert depth(connections) == 1
     assert hand.next().message_id == "job-2"
     assert time.monotonic() - started >= 1.0
 
