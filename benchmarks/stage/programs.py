@@ -28,10 +28,18 @@ class Program:
     Args:
         arguments: of ``python``, as in ``["-m", "floodgate", "worker"]``.
         ready_word: what a line of its log holds once it is ready.
+        interpreter: what runs it, this Python unless told otherwise.
     """
 
-    def __init__(self, arguments: Sequence[str], env: Mapping[str, str], log: Path, ready_word: str) -> None:
-        self._command = [sys.executable, *arguments]
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        env: Mapping[str, str],
+        log: Path,
+        ready_word: str,
+        interpreter: str = sys.executable,
+    ) -> None:
+        self._command = [interpreter, *arguments]
         self._env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **env}
         self._log = log
         self._ready_word = ready_word
