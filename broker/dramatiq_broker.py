@@ -134,7 +134,9 @@ class FloodgateBroker(Broker):
         names = set(queue_names)
         plain = [name for name in names if name != SEND_ACTOR and not name.startswith(f"{SEND_ACTOR}.")]
         bots = sorted(self.settings.tokens) if len(plain) < len(names) else []
-        return topology.pipeline(bots, self.settings.partitions, work_queues=plain)
+        return topology.pipeline(
+            bots, self.settings.partitions, update_partitions=self.settings.update_partitions, work_queues=plain
+        )
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """Publish a message; returns when RabbitMQ has it on disk. ``delay`` is in milliseconds.

@@ -7,6 +7,7 @@
     │   ├── UnknownBotError
     │   ├── InvalidParamsError
     │   └── MalformedJobError    bytes that are no job
+    │       └── MalformedUpdateError  … and no update
     ├── RabbitMQError
     │   ├── RabbitMQUnreachableError
     │   ├── AccessRefusedError       wrong user, password or vhost
@@ -61,6 +62,10 @@ class InvalidParamsError(JobError):
 
 class MalformedJobError(JobError):
     """Bytes in a queue that are no job of ours."""
+
+
+class MalformedUpdateError(MalformedJobError):
+    """What came, from Telegram or from a queue, is no update that can be kept in order and told from others."""
 
 
 class RabbitMQError(FloodgateError):

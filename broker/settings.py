@@ -27,6 +27,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from broker.chats import chat_key
 from broker.errors import InvalidParamsError, SettingsError, UnknownBotError
 from broker.gateway_settings import GatewaySettings
+from broker.update_settings import UpdateSettings
 
 DEFAULT_BOT: Final = "default"
 _TOKEN: Final = re.compile(r"\d{3,20}:[A-Za-z0-9_-]{30,64}")
@@ -147,6 +148,13 @@ class Settings(BaseSettings):
         "API answers of half a second; for slower ones take 50 for each second. The same in every process; drain "
         "before changing it.",
     )
+    update_partitions: int = Field(
+        16,
+        ge=1,
+        le=1024,
+        description="Queues per bot for updates, which is also how many handlers run at once over all workers. A slow "
+        "handler holds up the chats of its own queue. The same in every process; drain before changing it.",
+    )
     limits: Limits = Field(default_factory=Limits, description="Telegram's limits.")
 
     call_timeout_seconds: float = Field(
@@ -220,6 +228,7 @@ class Settings(BaseSettings):
         "long.",
     )
     gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="The gateway.")
+    updates: UpdateSettings = Field(default_factory=UpdateSettings, description="Receiving and handling updates.")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
     log_format: Literal["console", "json"] = Field("console", description="`json`: one object a line.")

@@ -1,6 +1,8 @@
 """What exists on the server, as values; and the functions that make, check and count it.
 
     send.<bot>.<priority>.<NN>    jobs, one partition each          ─▶ dead.<bot>      past the delivery limit
+    updates.<bot>.<NN>            updates, one partition each       ─▶ dead.<bot>
+    leader.<bot>                  the token that makes a receiver the active one
     <name>                        any other Dramatiq actor's queue  ─▶ dead.<name>
     floodgate.dead                exchange: a dead letter to its queue by name
     dead.<bot>, dead.malformed    what waits for an operator; no time limit
@@ -45,6 +47,9 @@ DELIVERY_LIMIT: Final = 20
 LOOKS: Final = 1_000_000_000
 DECLARE_SECONDS: Final = 60.0  # bound on one declare; 2,000 quorum queues on a slow disk take about half of it
 
+# Queues named <family>.<bot>.…, and how many more dots their names have.
+_FAMILIES: Final = {"send": 2, "updates": 1}
+
 Arguments = dict[str, Any]
 
 
@@ -52,6 +57,8 @@ class Role(Enum):
     """What a queue is for, and so what it is."""
 
     SEND = auto()  # one partition of jobs: one consumer at a time, in order
+    UPDATES = auto()  # one partition of updates: likewise
+    LEADER = auto()  # one token that one receiver holds: never empty for long, never more than one waiting
     WORK = auto()  # any other actor's messages: as many consumers as there are
     LEVEL = auto()  # one level of the delay ladder
     DEAD = auto()  # what waits for an operator
@@ -100,30 +107,52 @@ def send_queue(bot: str, priority: str, n: int) -> str:
     return f"send.{bot}.{priority}.{n:02}"
 
 
+def updates_queue(bot: str, n: int) -> str:
+    """The name of a partition of updates."""
+    return f"updates.{bot}.{n:02}"
+
+
+def leader_queue(bot: str) -> str:
+    """The name of the queue that says which receiver is the active one."""
+    return f"leader.{bot}"
+
+
 def dead_queue(owner: str) -> str:
     """The name of a bot's dead letters, or of another actor queue's."""
     return f"dead.{owner}"
 
 
 def dead_queue_of(queue: str) -> str:
-    """Where the dead letters of a queue go: ``send.news.bulk.03`` to ``dead.news``, ``mail`` to
-    ``dead.mail``."""
+    """Where the dead letters of a queue go: ``send.news.bulk.03`` and ``updates.news.03`` to ``dead.news``, ``mail``
+    to ``dead.mail``."""
     family, _, rest = queue.partition(".")
-    return dead_queue(rest.split(".")[0] if family == "send" and rest.count(".") == 2 else queue)
+    return dead_queue(rest.split(".")[0] if _FAMILIES.get(family) == rest.count(".") else queue)
 
 
-def pipeline(bots: Iterable[str], partitions: int, *, work_queues: Iterable[str] = ()) -> Topology:
-    """All that the bots' jobs and the other actors' messages need.
+def pipeline(
+    bots: Iterable[str], partitions: int, *, update_partitions: int = 0, work_queues: Iterable[str] = ()
+) -> Topology:
+    """All that the bots' jobs and updates, and the other actors' messages, need.
+
+    Parameters:
+        update_partitions: 0 for what has nothing to do with updates.
 
     Raises:
         TopologyError: a queue's name cannot be used in a routing pattern.
     """
+    bots = list(bots)
     targets = [
         Queue(send_queue(bot, priority, n), Role.SEND, dead_letters=dead_queue(bot))
         for bot in bots
         for priority in Priority
         for n in range(partitions)
     ]
+    targets += [
+        Queue(updates_queue(bot, n), Role.UPDATES, dead_letters=dead_queue(bot))
+        for bot in bots
+        for n in range(update_partitions)
+    ]
+    leaders = [Queue(leader_queue(bot), Role.LEADER) for bot in bots if update_partitions]
     targets += [Queue(_plain(name), Role.WORK, dead_letters=dead_queue(name)) for name in sorted(work_queues)]
     graves = {queue.dead_letters for queue in targets if queue.dead_letters} | {MALFORMED_QUEUE, UNROUTABLE_QUEUE}
     levels = range(ladder.LEVELS)
@@ -137,6 +166,7 @@ def pipeline(bots: Iterable[str], partitions: int, *, work_queues: Iterable[str]
         queues=(
             *(Queue(name, Role.DEAD) for name in sorted(graves)),
             *targets,
+            *leaders,
             *(Queue(ladder.level_name(level), Role.LEVEL, level=level) for level in levels),
         ),
         bindings=(
@@ -168,10 +198,12 @@ def arguments(queue: Queue, server: tuple[int, ...]) -> Arguments:
     """The ``x-`` arguments of a queue on a server of this version. The only place that knows them."""
     quorum: Arguments = {"x-queue-type": "quorum"}
     match queue.role:
-        case Role.SEND:
+        case Role.SEND | Role.UPDATES:
             return quorum | _safe_dead_letters(queue) | {"x-single-active-consumer": True}
         case Role.WORK:
             return quorum | _safe_dead_letters(queue)
+        case Role.LEADER:
+            return quorum | {"x-single-active-consumer": True, "x-max-length": 1, "x-delivery-limit": LOOKS}
         case Role.LEVEL:
             assert queue.level is not None
             return quorum | {

@@ -73,7 +73,9 @@ def verify(as_json: AsJson = False) -> None:
 
 
 def _wanted(settings: Settings) -> topology.Topology:
-    return topology.pipeline(sorted(settings.require_bots()), settings.partitions)
+    return topology.pipeline(
+        sorted(settings.require_bots()), settings.partitions, update_partitions=settings.update_partitions
+    )
 
 
 def _connected(settings: Settings) -> Connections:
