@@ -18,6 +18,7 @@ from producer.client import Client
 
 BOT_ID: Final = 100200300
 TOKEN: Final = f"{BOT_ID}:" + "A" * 35
+OWN: Final = (topology.Role.SEND, topology.Role.UPDATES, topology.Role.LEADER)
 
 
 @dataclass(slots=True)
@@ -45,9 +46,10 @@ class Pipeline:
             self.workers.pop().stop()
 
     def queue_names(self) -> list[str]:
-        """Its partitions and its dead letters."""
-        mine = topology.pipeline([self.bot], self.settings.partitions).queues
-        return [queue.name for queue in mine if queue.role is topology.Role.SEND] + [topology.dead_queue(self.bot)]
+        """All that is this bot's alone."""
+        settings = self.settings
+        mine = topology.pipeline([self.bot], settings.partitions, update_partitions=settings.update_partitions).queues
+        return [queue.name for queue in mine if queue.role in OWN] + [topology.dead_queue(self.bot)]
 
     def dead_letters(self) -> int:
         queue = topology.dead_queue(self.bot)
