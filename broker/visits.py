@@ -9,8 +9,8 @@ State and threads. One thread calls. The channel belongs to the I/O thread, wher
 (:mod:`broker.channel_script`) carries out one request after the other; ``_requests``, ``_listening`` and ``_current``
 are touched there only.
 
-Failure handling. A removal is sent and not answered; a queue that answers a question behind it has it. One that a lost
-connection swallowed leaves its message in the queue.
+Failure handling. A removal has been carried out when ``remove`` returns. One that a lost connection swallowed leaves
+its message in the queue.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 
@@ -63,14 +64,8 @@ class Visit:
             RabbitMQUnreachableError: the connection is lost, or the visit took too long. Begin another.
         """
 
-        def act(getter: Getter) -> Script[list[Seen]]:
-            seen: list[Seen] = []
-            while len(seen) < most and (one := (yield getter.get)) is not None:
-                seen.append(one)
-            return seen
-
         try:
-            return self._ask(act)
+            return self._ask(lambda getter: getter.take(most))
         except ChannelRefusedError as refusal:
             if refusal.code != _NOT_FOUND:
                 raise
@@ -83,12 +78,11 @@ class Visit:
             yield page
 
     def remove(self, messages: Sequence[Seen]) -> None:
-        """Take messages away for good.
+        """Take messages away for good; returns when they are.
 
         Raises:
             RabbitMQUnreachableError: the connection is lost; some may still be there.
         """
-
         self._ask(lambda getter: getter.remove(messages))
 
     def close(self) -> None:
@@ -116,7 +110,10 @@ class Visit:
     def _ask(self, act: Callable[[Getter], Script[T]]) -> T:
         request = _Request(act, Future())
         self._connections.call_soon(lambda: self._receive(request))
-        result: T = request.done.result(REQUEST_SECONDS)
+        try:
+            result: T = request.done.result(REQUEST_SECONDS)
+        except FutureTimeoutError:
+            raise RabbitMQUnreachableError("RabbitMQ did not answer in time. See its log.") from None
         return result
 
     # On the I/O thread.

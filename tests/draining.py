@@ -6,6 +6,8 @@ from typing import Any
 
 import pika
 
+FEW = 30  # of more acks at once some are lost when the channel is closed: see broker.browse
+
 
 def drain(url: str, queue: str) -> list[tuple[Any, bytes]]:
     """All messages of a queue in order, properties and body; they are gone then.
@@ -14,6 +16,7 @@ def drain(url: str, queue: str) -> list[tuple[Any, bytes]]:
     """
     connection = pika.BlockingConnection(pika.URLParameters(url))
     channel = connection.channel()
+    channel.basic_qos(prefetch_count=FEW)
     taken: list[tuple[Any, bytes]] = []
     while count := channel.queue_declare(queue, passive=True).method.message_count:
         wanted = len(taken) + count

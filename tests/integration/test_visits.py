@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -11,6 +13,7 @@ from broker.connections import Connections
 from broker.errors import RabbitMQUnreachableError
 from broker.publication import Publication
 from broker.visits import Visit
+from rabbitmq.node import Node
 from tests.draining import numbers
 from tests.proxy import Proxy
 from tests.services import Vhost
@@ -50,6 +53,48 @@ def test_many_that_stay_are_in_their_place_too(connections: Connections, declare
             visit.remove(page[3:5])
     gone = {start + n for start in range(0, 250, 20) for n in (3, 4)}
     assert numbers(declared.url, QUEUE) == [n for n in range(300) if n not in gone]
+
+
+@contextlib.contextmanager
+def stalled_disk(node: Node) -> Iterator[None]:
+    """Quorum queues' write-ahead log stands still: commands are taken, and none is carried out."""
+    node.ctl("eval", "sys:suspend(ra_log_wal).")
+    try:
+        yield
+    finally:
+        node.ctl("eval", "sys:resume(ra_log_wal).")
+
+
+@pytest.mark.parametrize("step", [1, 2], ids=["all", "every other one"])
+def test_a_removal_is_not_lost_with_the_channel_though_the_queue_is_slow(
+    step: int, connections: Connections, declared: Vhost
+) -> None:
+    """RabbitMQ drops what a queue has not taken of a closed channel's acks: all after 33."""
+    for n in range(10, 100):
+        connections.publisher.publish(Publication(topology.DEAD_EXCHANGE, QUEUE, b"%d" % n, f"job-{n}"))
+    visit = Visit(connections, QUEUE)
+    taken = visit.take(90)
+
+    def remove_and_leave() -> None:
+        visit.remove(taken[::step])
+        visit.close()
+
+    with ThreadPoolExecutor(1) as visitor:
+        with stalled_disk(declared.node):
+            left = visitor.submit(remove_and_leave)
+            with pytest.raises(TimeoutError):
+                left.result(0.3)
+        left.result(15)
+    assert sorted(numbers(declared.url, QUEUE)) == sorted({*range(100)} - {*range(0, 90, step)})
+
+
+def test_what_was_read_to_know_of_a_removal_is_taken_next(connections: Connections, declared: Vhost) -> None:
+    with Visit(connections, QUEUE) as visit:
+        visit.remove(visit.take(2))
+        visit.remove(visit.take(1))
+        assert [one.body for one in visit.take(3)] == [b"3", b"4", b"5"]
+        visit.remove([])
+    assert numbers(declared.url, QUEUE) == list(range(3, 10))
 
 
 def test_what_one_holds_another_does_not_see(connections: Connections) -> None:
