@@ -112,12 +112,18 @@ class Connections:
         return (live.publishing.server_version or live.consuming.server_version) if live else ()
 
     def subscribe(
-        self, queue: str, worker_id: str, on_delivery: Callable[[Delivery], None], topology: Topology
+        self,
+        queue: str,
+        worker_id: str,
+        on_delivery: Callable[[Delivery], None],
+        topology: Topology,
+        on_lost: Callable[[], None] | None = None,
     ) -> Subscription:
         """Consume a queue, from now until it is closed, through any loss of connection.
 
-        ``on_delivery`` is called on the I/O thread and must not wait. ``topology`` is declared when the queue
-        turns out to be missing.
+        ``on_delivery`` is called on the I/O thread and must not wait, and so is ``on_lost``, when what was in hand
+        has gone back without having been settled or handed over here: RabbitMQ may be giving it to another by now.
+        ``topology`` is declared when the queue turns out to be missing.
         """
         live = self._running()
         with self._lock:
@@ -126,7 +132,7 @@ class Connections:
                 raise RabbitMQError(
                     f"A process can consume {MOST_SUBSCRIPTIONS} queues. Lower FLOODGATE_PARTITIONS, or split the bots."
                 )
-        subscription = Subscription(live.subscriptions, queue, worker_id, on_delivery)
+        subscription = Subscription(live.subscriptions, queue, worker_id, on_delivery, on_lost)
         live.io.call_soon(lambda: live.subscriptions.add(subscription, lambda: declare_soon(self, topology)))
         return subscription
 

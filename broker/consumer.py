@@ -103,13 +103,19 @@ class Subscription:
     """One consumed queue. Methods may be called from any thread and do not wait."""
 
     def __init__(
-        self, group: Subscriptions, queue: str, worker_id: str, on_delivery: Callable[[Delivery], None]
+        self,
+        group: Subscriptions,
+        queue: str,
+        worker_id: str,
+        on_delivery: Callable[[Delivery], None],
+        on_lost: Callable[[], None] | None = None,
     ) -> None:
         self.queue = queue
         self._group = group
         self._score = rendezvous_score(worker_id, queue)
         self._tag = f"{worker_id[:80]}.{queue}"
         self._on_delivery = on_delivery
+        self._on_lost = on_lost
         self._wanted = True
         self._channel: Any = None
         self._in_hand: Delivery | None = None
@@ -158,7 +164,13 @@ class Subscription:
 
     def lose(self) -> None:
         """The connection is gone, and with it the channel and what was in hand."""
-        self._channel = self._in_hand = None
+        had, self._channel, self._in_hand = self._channel, None, None
+        if had is not None:
+            self._tell_lost()
+
+    def _tell_lost(self) -> None:
+        if self._on_lost is not None:
+            self._on_lost()
 
     def _on_channel_open(self, channel: Any) -> None:
         channel.add_on_cancel_callback(lambda _frame: self._on_cancel(channel))
@@ -220,12 +232,14 @@ class Subscription:
     def _on_cancel(self, channel: Any) -> None:
         if channel is self._channel:
             self._close_channel()
+            self._tell_lost()
             self._group.restore(self, missing=True)
 
     def _on_channel_closed(self, channel: Any, reason: Exception) -> None:
         if channel is not self._channel:
             return  # closed by us, or with its connection
         self._channel = self._in_hand = None
+        self._tell_lost()
         if isinstance(reason, pika.exceptions.ChannelClosedByBroker):
             missing = reason.reply_code == 404
             if not missing:
