@@ -19,8 +19,9 @@ from broker.settings import DEFAULT_BOT, Settings, load_settings
 from producer.bot_api import BotApi
 from producer.core import Composer, as_job
 from producer.flight import Flight, Outcomes
-from producer.ledger import Ledger, ended, pauses, result_of
+from producer.ledger import Ledger, result_of, seconds_of
 from producer.outlet import Outlet
+from producer.waiting import ended
 
 # A window of 1000 that is full empties in some 30 ms.
 LOOK_SECONDS: Final = 0.005
@@ -142,16 +143,18 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
     async def result(self, job: Job | str, *, timeout: timedelta | float = 30) -> Any:
         """Telegram's own result, as JSON values. Waits for it up to ``timeout``; a number is seconds.
 
+        Any number of tasks may wait at once: one listener hears for all of them.
+
         Raises:
             DeadLetteredError: the job will not be sent; says why.
             NotSettledError: it has not ended in time. It is safe.
             StateUnavailableError: the state store cannot answer.
+            ClosedError: the client was closed meanwhile.
         """
-        for pause in pauses(timeout):
-            if ended(record := await self.status(job)):
-                return result_of(job, record)
-            await asyncio.sleep(pause)
-        return result_of(job, await self.status(job))
+        record = await self.status(job)
+        if not ended(record) and seconds_of(timeout) > 0:
+            record = await self._awaited(job, seconds_of(timeout))
+        return result_of(job, record)
 
     async def close(self) -> None:
         """Release the connection. Safe to call twice, and unused."""
@@ -165,6 +168,14 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def _awaited(self, job: Job | str, seconds: float) -> Record | None:
+        future: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
+        with self._ledger.awaited(job, future):
+            if ended(record := await self.status(job)):  # it ended in the moment before
+                return record
+            await asyncio.wait([future], timeout=seconds)
+            return future.result() if future.done() else await self.status(job)
 
     async def _open(self, bot: str) -> None:
         if self._outlet.ready(bot):

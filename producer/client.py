@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, wait
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -17,8 +17,9 @@ from broker.settings import DEFAULT_BOT, Settings, load_settings
 from producer.bot_api import BotApi
 from producer.core import Composer, as_job
 from producer.flight import Flight
-from producer.ledger import Ledger, ended, pauses, result_of
+from producer.ledger import Ledger, result_of, seconds_of
 from producer.outlet import Outlet
+from producer.waiting import ended
 
 
 class Client(BotApi[Job]):
@@ -128,16 +129,18 @@ class Client(BotApi[Job]):
     def result(self, job: Job | str, *, timeout: timedelta | float = 30) -> Any:
         """Telegram's own result, as JSON values. Waits for it up to ``timeout``; a number is seconds.
 
+        Any number of threads may wait at once: one listener hears for all of them.
+
         Raises:
             DeadLetteredError: the job will not be sent; says why.
             NotSettledError: it has not ended in time. It is safe.
             StateUnavailableError: the state store cannot answer.
+            ClosedError: the client was closed meanwhile.
         """
-        for pause in pauses(timeout):
-            if ended(record := self.status(job)):
-                return result_of(job, record)
-            time.sleep(pause)
-        return result_of(job, self.status(job))
+        record = self.status(job)
+        if not ended(record) and seconds_of(timeout) > 0:
+            record = self._awaited(job, seconds_of(timeout))
+        return result_of(job, record)
 
     def close(self) -> None:
         """Release the connection. Safe to call twice, and unused."""
@@ -151,6 +154,14 @@ class Client(BotApi[Job]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _awaited(self, job: Job | str, seconds: float) -> Record | None:
+        future: Future[Record] = Future()
+        with self._ledger.awaited(job, future):
+            if ended(record := self.status(job)):  # it ended in the moment before
+                return record
+            wait([future], timeout=seconds)
+            return future.result() if future.done() else self.status(job)
 
     def _publication(self, job: Job) -> Publication:
         publication = self._composer.publication(as_job(job))

@@ -8,22 +8,23 @@ machine, or the same Redis.
 from __future__ import annotations
 
 import logging
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final
 
 from broker.admission.contract import Admission, Record, Standing
-from broker.admission.stores import open_store, state_file
+from broker.admission.endings import Endings
+from broker.admission.stores import open_endings, open_store, state_file
 from broker.errors import DeadLetteredError, NotSettledError, StateError
 from broker.job import Job
 from broker.settings import Settings
+from producer.waiting import Key, Waiter, Waiting
 
 logger = logging.getLogger("floodgate.client")
 
-# Between two looks. Telegram takes some 50 ms for a call, and who waits for longer need not know to the millisecond.
-FIRST_PAUSE_SECONDS: Final = 0.02
-LONGEST_PAUSE_SECONDS: Final = 0.5
 # A store that did not answer costs its time-out; who enqueues shall not pay it for each job.
 SILENCE_SECONDS: Final = 60.0
 
@@ -37,6 +38,7 @@ class Ledger:
         self._silent_until = 0.0  # monotonic; any thread, and whose value is kept does not matter
         # At most one. A dict for its atomic setdefault: of two threads that come first at once, both get the same.
         self._stores: dict[str, Admission] = {}
+        self._waiting: dict[int, Waiting] = {}  # by process id: a fork inherits no thread
 
     def look(self, job: Job | str) -> Record | None:
         """What the ledger says of a job, or of an id of the client's own bot.
@@ -44,8 +46,26 @@ class Ledger:
         Raises:
             StateUnavailableError: the store cannot answer.
         """
-        bot, job_id = (job.bot, job.id) if isinstance(job, Job) else (self._bot, job)
-        return self._store().lookup(bot, job_id)
+        return self._store().lookup(*self._key(job))
+
+    @contextmanager
+    def awaited(self, job: Job | str, future: Waiter) -> Iterator[None]:
+        """Lets the future have the record of a job that ends meanwhile. One that has ended before is to be looked up.
+
+        Raises:
+            ClosedError: the client was closed.
+        """
+        key, waiting = self._key(job), self.book()
+        waiting.enter(key, future)
+        try:
+            yield
+        finally:
+            waiting.leave(key, future)
+
+    def book(self) -> Waiting:
+        """Who waits, in this process."""
+        mine = self._waiting.get(os.getpid())
+        return mine or self._waiting.setdefault(os.getpid(), Waiting(self._store(), self._listener))
 
     def recognised(self, job: Job) -> Job:
         """The job, and if it has a dedupe key, whether the ledger knows one under it (``job.known``). Never raises for
@@ -61,22 +81,27 @@ class Ledger:
         return job.model_copy(update={"known": known})
 
     def close(self) -> None:
+        while self._waiting:
+            process, waiting = self._waiting.popitem()
+            if process == os.getpid():
+                waiting.stop()
         while self._stores:
             self._stores.popitem()[1].close()
+
+    def _key(self, job: Job | str) -> Key:
+        return (job.bot, job.id) if isinstance(job, Job) else (self._bot, job)
 
     def _store(self) -> Admission:
         # A store holds nothing open before its first answer, so one too many is simply dropped.
         return self._stores.get("") or self._stores.setdefault("", open_store(self._settings))
 
+    def _listener(self, bots: Sequence[str]) -> Endings:
+        return open_endings(self._settings, bots)
+
     def _is_there(self) -> bool:
         """A file is made by workers, and asking would make it."""
         path = state_file(self._settings)
         return path is None or path.exists()
-
-
-def ended(record: Record | None) -> bool:
-    """Whether there is an end to tell of."""
-    return record is not None and record.standing in (Standing.SENT, Standing.DEAD)
 
 
 def result_of(job: Job | str, record: Record | None) -> Any:
@@ -101,10 +126,6 @@ def result_of(job: Job | str, record: Record | None) -> Any:
             raise NotSettledError(f"Job {job_id} is {record.standing} and has not ended. It is safe; ask again.")
 
 
-def pauses(timeout: timedelta | float) -> Iterator[float]:
-    """Seconds to pause between looks, growing, until ``timeout`` (a number is seconds) is over."""
-    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-    deadline, pause = time.monotonic() + seconds, FIRST_PAUSE_SECONDS
-    while (left := deadline - time.monotonic()) > 0:
-        yield min(pause, left)
-        pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
+def seconds_of(timeout: timedelta | float) -> float:
+    """A caller's time-out in seconds."""
+    return timeout.total_seconds() if isinstance(timeout, timedelta) else timeout

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -37,7 +38,7 @@ from producer.gateway.files import Uploads
 from producer.gateway.passing import Passing
 from producer.gateway.sending import Parts, Sending
 from producer.gateway.treatment import Treatment, treatment_of
-from producer.gateway.waiting import Waiting
+from producer.waiting import Waiting
 
 logger = logging.getLogger("floodgate.gateway")
 access = logging.getLogger("floodgate.access")
@@ -111,7 +112,7 @@ class Gateway:
         bots = list(settings.tokens)
         store = open_store(settings)
         connections = Connections(settings, "gateway")
-        waiting = Waiting(open_endings(settings, bots), store, bots[0], settings.gateway.max_waiting)
+        waiting = Waiting(store, partial(open_endings, settings), bots)
         client = AsyncClient(settings, bot=bots[0], connections=connections)
         parts = Parts(
             settings,
@@ -123,7 +124,6 @@ class Gateway:
             Uploads(settings),
         )
         self._running = Running(parts, Sending(parts), Passing(settings), connections)
-        waiting.start()
         await parts.uploads.start()
         try:
             yield

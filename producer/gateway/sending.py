@@ -35,8 +35,8 @@ from producer.gateway.backlog import Backlog
 from producer.gateway.files import Uploads
 from producer.gateway.options import Terms, terms_of
 from producer.gateway.reading import Reading, read
-from producer.gateway.waiting import Waiting
-from producer.ledger import ended as has_ended
+from producer.waiting import Key, Waiting
+from producer.waiting import ended as has_ended
 
 # A bot serves some 30 callers a second, so that there is room again soon.
 _FULL_RETRY_SECONDS: Final = 1
@@ -84,7 +84,7 @@ class Sending:
             return ended(job.id, known)
         self._check_room()
         key = (job.bot, job.id)
-        future = self._parts.waiting.enter(key)
+        future = self._enter(key)
         try:
             if known is None:
                 job = await self._accept(job, reading)
@@ -114,7 +114,7 @@ class Sending:
             StateError: the state store cannot answer.
         """
         self._check_room()
-        future = self._parts.waiting.enter((bot, job_id))
+        future = self._enter((bot, job_id))
         try:
             record = await asyncio.to_thread(self._parts.store.lookup, bot, job_id)
             if record is not None and has_ended(record):
@@ -124,10 +124,15 @@ class Sending:
             self._parts.waiting.leave((bot, job_id), future)
 
     def _check_room(self) -> None:
-        if self._parts.waiting.full:
+        if self._parts.waiting.count >= self._parts.settings.gateway.max_waiting:
             raise RefusalError(
                 429, f"Too Many Requests: retry after {_FULL_RETRY_SECONDS}", retry_after=_FULL_RETRY_SECONDS
             )
+
+    def _enter(self, key: Key) -> asyncio.Future[Record]:
+        future: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
+        self._parts.waiting.enter(key, future)
+        return future
 
     def _job(self, bot: str, method: str, reading: Reading, terms: Terms) -> Job:
         _check_chat(reading.params)

@@ -1,0 +1,236 @@
+"""Waiting for results, on both stores: many wait by one listener, nothing is missed, and nothing stays when they go."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from broker.admission.contract import Admission, Dead, Record, Sent
+from broker.admission.endings import Ending
+from broker.admission.stores import open_store
+from broker.errors import ClosedError, DeadLetteredError, NotSettledError, StateUnavailableError
+from broker.settings import Settings
+from producer import ledger, waiting
+from producer.async_client import AsyncClient
+from producer.client import Client
+from producer.waiting import Waiting
+from tests.admission_bench import ask_of
+from tests.waiting import until
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    url = f"sqlite:///{tmp_path}/state.db" if request.param == "sqlite" else request.getfixturevalue("redis_url")
+    return Settings(_env_file=None, state_url=url)  # type: ignore[call-arg]
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Admission]:
+    store = open_store(settings)
+    store.vouch_idle("default")
+    yield store
+    store.close()
+
+
+@pytest.fixture(autouse=True)
+def no_audit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The listener must hear: the look that it takes now and then would find what it missed."""
+    monkeypatch.setattr(waiting, "AUDIT_SECONDS", 3600.0)
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The listener goes as soon as nobody waits."""
+    monkeypatch.setattr(waiting, "LINGER_SECONDS", 0.0)
+
+
+def listeners() -> int:
+    return sum(thread.name == "floodgate-results" for thread in threading.enumerate())
+
+
+class Counting:
+    """A store that counts what it is asked."""
+
+    def __init__(self, store: Admission) -> None:
+        self._store = store
+        self.lookups = 0
+
+    def lookup(self, bot: str, job_id: str) -> Record | None:
+        self.lookups += 1
+        return self._store.lookup(bot, job_id)
+
+    def close(self) -> None:
+        self._store.close()
+
+
+@contextmanager
+def ending(book: Waiting, count: int, end: Callable[[], None]) -> Iterator[None]:
+    """Ends jobs, from a thread, once so many callers wait."""
+
+    def run() -> None:
+        until(lambda: book.count == count)
+        end()
+
+    with ThreadPoolExecutor(1) as threads:
+        done = threads.submit(run)
+        yield
+        done.result(20)
+
+
+def test_thousands_wait_by_one_listener_and_few_looks(
+    settings: Settings, store: Admission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = Counting(store)
+    monkeypatch.setattr(ledger, "open_store", lambda _settings: counting)
+    asks = [ask_of(chat) for chat in range(1, 2001)]
+    seen: list[int] = []
+
+    def end_all() -> None:
+        seen.append(listeners())
+        for ask in asks:
+            store.settle(ask, Sent(ask.job_id))
+
+    async def main() -> list[str]:
+        async with AsyncClient(settings) as client:
+            with ending(client._ledger.book(), len(asks), end_all):
+                return await asyncio.gather(*(client.result(ask.job_id, timeout=60) for ask in asks))
+
+    assert asyncio.run(main()) == [ask.job_id for ask in asks]
+    assert seen == [1]
+    # Two by each caller and one by the listener when it began: none in the time that they wait, none at the end of it.
+    assert counting.lookups <= 3 * len(asks) + 1
+
+
+def test_a_job_that_ended_before_needs_no_listener(settings: Settings, store: Admission) -> None:
+    sent, dead = ask_of(1), ask_of(2)
+    store.settle(sent, Sent("done"))
+    store.settle(dead, Dead("content"))
+    with Client(settings) as client:
+        assert client.result(sent.job_id, timeout=5) == "done"
+        with pytest.raises(DeadLetteredError):
+            client.result(dead.job_id, timeout=5)
+        assert listeners() == 0
+
+
+def test_a_listener_hears_of_bots_that_are_asked_for_later(settings: Settings, store: Admission) -> None:
+    asks = [ask_of(1, bot=bot) for bot in ("default", "news", "shop")]
+    with Client(settings) as client, ThreadPoolExecutor() as threads:
+        for count, ask in enumerate(asks, start=1):
+            job = client.job("sendMessage", chat_id=1, text="hi", bot=ask.bot).model_copy(update={"id": ask.job_id})
+            wait = threads.submit(client.result, job, timeout=20)
+            until(lambda: client._ledger.book().count == 1)
+            store.settle(ask, Sent(count))
+            assert wait.result(20) == count
+
+
+def test_a_wait_ends_in_time_and_leaves_nothing_behind(settings: Settings, store: Admission, brief: None) -> None:
+    with Client(settings) as client:
+        with pytest.raises(NotSettledError, match="It is safe"):
+            client.result(ask_of(1).job_id, timeout=timedelta(milliseconds=50))
+        until(lambda: listeners() == 0)
+
+
+def test_a_listener_that_has_gone_comes_again(settings: Settings, store: Admission, brief: None) -> None:
+    with Client(settings) as client, ThreadPoolExecutor() as threads:
+        for ask in (ask_of(1), ask_of(2)):
+            wait = threads.submit(client.result, ask.job_id, timeout=20)
+            until(lambda: listeners() == 1)
+            store.settle(ask, Sent(ask.job_id))
+            assert wait.result(20) == ask.job_id
+            until(lambda: listeners() == 0)
+
+
+def test_closing_a_client_tells_who_waits(settings: Settings, store: Admission) -> None:
+    async def main() -> None:
+        client = AsyncClient(settings)
+        told = pytest.raises(ClosedError, match="The job is safe")
+        with ending(client._ledger.book(), 1, lambda: asyncio.run(client.close())), told:
+            await client.result(ask_of(1).job_id, timeout=60)
+
+    asyncio.run(main())
+    assert listeners() == 0
+
+
+def test_a_task_that_is_cancelled_waits_no_more(settings: Settings, store: Admission) -> None:
+    async def main() -> int:
+        async with AsyncClient(settings) as client:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await client.result(ask_of(1).job_id, timeout=60)
+            return client._ledger.book().count
+
+    assert asyncio.run(main()) == 0
+
+
+class Silent:
+    """A listener whose connection has gone silent without breaking."""
+
+    def skip(self) -> None:
+        pass
+
+    def wait(self, seconds: float) -> Sequence[Ending]:
+        time.sleep(0.01)
+        return ()
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_a_silent_listener_misses_is_found_by_looking(
+    settings: Settings, store: Admission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "open_endings", lambda _settings, _bots: Silent())
+    monkeypatch.setattr(waiting, "AUDIT_SECONDS", 0.1)
+    ask = ask_of(1)
+    with Client(settings) as client, ending(client._ledger.book(), 1, lambda: store.settle(ask, Sent("found"))):
+        assert client.result(ask.job_id, timeout=20) == "found"
+
+
+class Deaf:
+    """A listener to a store that does not let itself be listened to."""
+
+    def skip(self) -> None:
+        raise StateUnavailableError("no permission to listen")
+
+    def wait(self, seconds: float) -> Sequence[Ending]:
+        raise AssertionError("not after a failed skip")
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_store_that_cannot_be_listened_to_is_looked_into_now_and_then(
+    settings: Settings, store: Admission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "open_endings", lambda _settings, _bots: Deaf())
+    ask = ask_of(1)
+    with Client(settings) as client, ending(client._ledger.book(), 1, lambda: store.settle(ask, Sent("late"))):
+        assert client.result(ask.job_id, timeout=20) == "late"
+
+
+def test_a_fork_of_a_process_that_listens_listens_for_itself(settings: Settings, store: Admission) -> None:
+    first, second = ask_of(1), ask_of(2)
+    client = Client(settings)
+    with ending(client._ledger.book(), 1, lambda: store.settle(first, Sent(1))):
+        assert client.result(first.job_id, timeout=20) == 1
+    assert listeners() == 1
+    child = os.fork()
+    if child == 0:
+        told = 0
+        try:
+            with ending(client._ledger.book(), 1, lambda: store.settle(second, Sent(2))):
+                told = client.result(second.job_id, timeout=20)
+        finally:
+            os._exit(told)
+    _, status = os.waitpid(child, 0)
+    client.close()
+    assert os.waitstatus_to_exitcode(status) == 2
