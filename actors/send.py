@@ -52,6 +52,8 @@ class Sender(Middleware):
 
     def before_worker_boot(self, broker: Broker, worker: dramatiq.Worker) -> None:
         ours = current_broker()
+        if not ours.takes(SEND_ACTOR):
+            return
         self._sessions = BotSessions(ours.settings)
         self._settler = Settler(ours)
         self._uploads = Uploads(Spool(ours.settings.spool_url))

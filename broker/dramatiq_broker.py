@@ -4,7 +4,8 @@ What differs from Dramatiq's own RabbitMQ broker, and why:
 
 - Everything is published persistent, confirmed and ``mandatory``; ``enqueue`` returns when RabbitMQ has the message.
 - A delay goes to the ladder in RabbitMQ. There are no ``.DQ`` queues, and no message waits in a worker's memory.
-- The actor ``send`` has a family of queues, ``send.<bot>.<priority>.<NN>``: a job's chat picks its partition.
+- The actor ``send`` has a family of queues, ``send.<bot>.<priority>.<NN>``: a job's chat picks its partition. So has
+  ``handle_update``, ``updates.<bot>.<NN>``.
 - A message is acknowledged only when its effect is safe: see :mod:`broker.dramatiq_consumer`.
 
 Constructing a broker opens nothing and starts nothing. Settings are bound once, at the latest at first use.
@@ -19,7 +20,7 @@ import threading
 import uuid
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import dramatiq
 from dramatiq.broker import Broker, Consumer, MessageProxy
@@ -36,8 +37,13 @@ from broker.job import SEND_ACTOR, Priority, encode_job, parse_job
 from broker.ladder import delayed
 from broker.middleware.rate_limit import RateLimit
 from broker.middleware.retries import ConfirmedRetries
+from broker.partitions import partition_of
 from broker.publication import Publication
 from broker.settings import Settings, load_settings
+from broker.update import UPDATE_ACTOR, encode_update, parse_update, partition_key
+
+# Actors that have a family of queues, and how the family's names begin.
+FAMILIES: Final = {SEND_ACTOR: "send.", UPDATE_ACTOR: "updates."}
 
 
 def default_middleware() -> list[Middleware]:
@@ -62,6 +68,7 @@ class FloodgateBroker(Broker):
         self._connections: Connections | None = None
         self._admission: Admission | None = None
         self._consumers: dict[str, QueueConsumer] = {}
+        self._only: tuple[str, frozenset[str]] | None = None  # family and bots; set before a worker starts
         self._lock = threading.Lock()  # guards the lazily made fields above
         for each in default_middleware() if middleware is None else middleware:
             self.add_middleware(each)
@@ -110,21 +117,32 @@ class FloodgateBroker(Broker):
         if queue_name not in self.queues:
             self.emit_before("declare_queue", queue_name)
             self.queues.add(queue_name)
-            if queue_name != SEND_ACTOR:
+            if queue_name not in FAMILIES:
                 self.emit_after("declare_queue", queue_name)
         if ensure:
             topology.declare(self.connections, self.topology_of([queue_name]))
 
-    def get_declared_queues(self) -> set[str]:
-        """Names as they are on the server: the family of ``send`` stands for its partitions."""
-        names = self.queues - {SEND_ACTOR}
-        return names | set(self.send_queues()) if SEND_ACTOR in self.queues else names
+    def take_only(self, actor_name: str, bots: Iterable[str]) -> None:
+        """Consume the queues of one family and of these bots only. To be said before a worker starts."""
+        self._only = (actor_name, frozenset(bots))
 
-    def send_queues(self) -> list[str]:
+    def takes(self, actor_name: str) -> bool:
+        """Whether this process consumes what is for this actor."""
+        return actor_name in self.queues and (self._only is None or self._only[0] == actor_name)
+
+    def get_declared_queues(self) -> set[str]:
+        """What this process consumes, by the names on the server: a family's name stands for its partitions."""
+        families = {name for actor in FAMILIES if self.takes(actor) for name in self._family(actor)}
+        return families if self._only is not None else families | (self.queues - FAMILIES.keys())
+
+    def _family(self, actor_name: str) -> list[str]:
         settings = self.settings
+        bots = [bot for bot in settings.require_bots() if self._only is None or bot in self._only[1]]
+        if actor_name == UPDATE_ACTOR:
+            return [topology.updates_queue(bot, n) for bot in bots for n in range(settings.update_partitions)]
         return [
             topology.send_queue(bot, priority, n)
-            for bot in settings.require_bots()
+            for bot in bots
             for priority in Priority
             for n in range(settings.partitions)
         ]
@@ -132,7 +150,7 @@ class FloodgateBroker(Broker):
     def topology_of(self, queue_names: Iterable[str]) -> topology.Topology:
         """What must exist on the server for these queues."""
         names = set(queue_names)
-        plain = [name for name in names if name != SEND_ACTOR and not name.startswith(f"{SEND_ACTOR}.")]
+        plain = [name for name in names if name not in FAMILIES and not name.startswith(tuple(FAMILIES.values()))]
         bots = sorted(self.settings.tokens) if len(plain) < len(names) else []
         return topology.pipeline(
             bots, self.settings.partitions, update_partitions=self.settings.update_partitions, work_queues=plain
@@ -143,7 +161,7 @@ class FloodgateBroker(Broker):
 
         Raises:
             PublishError: RabbitMQ did not take it.
-            JobError: the message is for ``send`` and its argument is no job.
+            JobError: the message is for ``send`` and its argument is no job, or for ``handle_update`` and no update.
         """
         queue_name, body = self._address(message)
         publication = Publication("", queue_name, body, message.message_id)
@@ -155,6 +173,11 @@ class FloodgateBroker(Broker):
         return message
 
     def _address(self, message: dramatiq.Message[Any] | MessageProxy) -> tuple[str, bytes]:
+        if message.actor_name == UPDATE_ACTOR:
+            update = parse_update(message.kwargs.get("update"))
+            number = partition_of(partition_key(update.body), self.settings.update_partitions)
+            queue_name = topology.updates_queue(update.bot, number)
+            return queue_name, encode_update(update, queue_name)
         if message.actor_name != SEND_ACTOR:
             self.declare_queue(message.queue_name)
             return message.queue_name, json.dumps(message.asdict(), separators=(",", ":")).encode()

@@ -29,10 +29,11 @@ from dramatiq.broker import Consumer, MessageProxy
 from broker import dead_letters
 from broker.admission.contract import Ask, Go
 from broker.consumer import Delivery, Subscription
-from broker.errors import MalformedJobError, PublishError
+from broker.errors import MalformedJobError, MalformedUpdateError, PublishError
 from broker.job import SEND_ACTOR, Job, parse_job
 from broker.publication import Publication
 from broker.publisher import Publisher
+from broker.update import UPDATE_ACTOR, Update, parse_update
 
 logger = logging.getLogger("floodgate.worker")
 
@@ -57,10 +58,13 @@ class Disposition(Enum):
 class DeliveredMessage(MessageProxy):
     """A Dramatiq message with the delivery it came in. Belongs to one thread at a time."""
 
-    def __init__(self, message: dramatiq.Message[object], delivery: Delivery, job: Job | None) -> None:
+    def __init__(
+        self, message: dramatiq.Message[object], delivery: Delivery, job: Job | None, update: Update | None = None
+    ) -> None:
         super().__init__(message)
         self.delivery = delivery
         self.job = job
+        self.update = update
         self.ask: Ask | None = None
         self.permit: Go | None = None
         self.good_until = math.inf  # the permit, in time.monotonic()
@@ -80,7 +84,7 @@ class DeliveredMessage(MessageProxy):
     @property
     def settled(self) -> bool:
         if self.disposition is Disposition.OPEN:
-            return self.job is None and self._exception is None
+            return self.job is None and self.update is None and self._exception is None
         return self.disposition is Disposition.DONE
 
 
@@ -148,7 +152,8 @@ class QueueConsumer(Consumer):
         delivery.requeue()
 
     def _bury_malformed(self, delivery: Delivery, why: str) -> None:
-        logger.error("bytes in %s are no job, moved to dead.malformed: %s", self.queue_name, why)
+        what = "update" if self.queue_name.startswith("updates.") else "job"
+        logger.error("bytes in %s are no %s, moved to dead.malformed: %s", self.queue_name, what, why)
         self._bury(delivery, dead_letters.malformed(delivery.message_id or "", delivery.body, self.queue_name, why))
 
     def _bury(self, delivery: Delivery, letter: Publication) -> None:
@@ -171,11 +176,13 @@ def read_message(delivery: Delivery, queue_name: str) -> DeliveredMessage:
     Raises:
         MalformedJobError: the bytes are no Dramatiq message, or the actor is ``send`` and its argument is no job of the
             queue's bot.
+        MalformedUpdateError: likewise for ``handle_update`` and an update.
     """
     message = _decode(delivery.body)
     message.options.pop("eta", None)
     job = _job_in(message, queue_name) if message.actor_name == SEND_ACTOR else None
-    return DeliveredMessage(dataclasses.replace(message, queue_name=queue_name), delivery, job)
+    update = _update_in(message, queue_name) if message.actor_name == UPDATE_ACTOR else None
+    return DeliveredMessage(dataclasses.replace(message, queue_name=queue_name), delivery, job, update)
 
 
 def _job_in(message: dramatiq.Message[object], queue_name: str) -> Job:
@@ -186,6 +193,15 @@ def _job_in(message: dramatiq.Message[object], queue_name: str) -> Job:
     if not queue_name.startswith(f"{SEND_ACTOR}.{job.bot}."):
         raise MalformedJobError(f"Not a job of this queue: its bot is {job.bot}.")
     return job
+
+
+def _update_in(message: dramatiq.Message[object], queue_name: str) -> Update:
+    if message.args or message.kwargs.keys() != {"update"}:
+        raise MalformedUpdateError("Not an update: the actor takes one argument, `update`.")
+    update = parse_update(message.kwargs["update"])
+    if not queue_name.startswith(f"updates.{update.bot}."):
+        raise MalformedUpdateError(f"Not an update of this queue: its bot is {update.bot}.")
+    return update
 
 
 def _decode(body: bytes) -> dramatiq.Message[object]:

@@ -301,6 +301,11 @@ class Settings(BaseSettings):
                 "FLOODGATE_CALL_TIMEOUT_SECONDS + FLOODGATE_LEASE_MARGIN_SECONDS + FLOODGATE_HOLD_SECONDS must stay "
                 f"below RabbitMQ's consumer timeout of {CONSUMER_TIMEOUT_SECONDS} s"
             )
+        if self.updates.attempts * self.updates.handler_seconds >= CONSUMER_TIMEOUT_SECONDS:
+            raise ValueError(
+                "FLOODGATE_UPDATES__ATTEMPTS times FLOODGATE_UPDATES__HANDLER_SECONDS must stay below RabbitMQ's "
+                f"consumer timeout of {CONSUMER_TIMEOUT_SECONDS} s, after which it takes an update from its worker"
+            )
         if self.shutdown_seconds <= self.call_timeout_seconds:
             raise ValueError("FLOODGATE_SHUTDOWN_SECONDS must exceed FLOODGATE_CALL_TIMEOUT_SECONDS")
         if self.bot_token is not None and DEFAULT_BOT in self.bots:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -11,7 +11,7 @@ LONGEST_POLL_SECONDS: Final = 50  # what Telegram grants
 
 
 class UpdateSettings(BaseModel):
-    """How updates are received, by polling or by webhook."""
+    """How updates are received, by polling or by webhook, and how they are handled."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,6 +45,37 @@ class UpdateSettings(BaseModel):
     )
     max_body_bytes: int = Field(
         1024 * 1024, ge=1024, le=4 * 1024 * 1024, description="Webhook: largest update taken; Telegram's have a few kB."
+    )
+    attempts: int = Field(
+        3,
+        ge=1,
+        le=20,
+        description="How often a handler that fails is called for one update before it is dead-lettered.",
+    )
+    handler_seconds: float = Field(
+        300,
+        gt=0,
+        le=1500,
+        description="How long handlers may take for one update. Beyond it they are cancelled and the update is "
+        "dead-lettered.",
+    )
+    replies: Literal["result", "enqueued"] = Field(
+        "result",
+        description="What a send in a handler waits for: `result`, Telegram's own, so that it returns the real "
+        "message; `enqueued`, until RabbitMQ has it, so that it returns a message with id 0.",
+    )
+    reply_seconds: float = Field(
+        60,
+        gt=0,
+        le=1500,
+        description="How long a send in a handler waits for Telegram's result before it raises `TimedOut`. The message "
+        "is sent all the same.",
+    )
+    blocked_seconds: float = Field(
+        0.5,
+        gt=0,
+        le=60,
+        description="A handler that keeps the event loop to itself for so long is reported by name.",
     )
 
     @field_validator("webhook_url")
