@@ -4,14 +4,14 @@ Everything goes back to its place, in a queue with a delivery limit; without one
 look counts as a delivery, which is why that limit is beyond reach for dead-letter queues. While one looks,
 what he has read is hidden from the next.
 
-Answers go a few at a time. A channel has at most 33 commands under way to a quorum queue, and one for each message read
-by ``basic.get``, ``multiple`` or not. Further ones it collects in a map until the queue has carried out some, which takes
-a write to disk; and the map has no order, and a channel that is closed takes it along. So a hundred messages given back
-at once came back shuffled, all but the first 33; and of fifty acknowledged at once before a close, 17 came back. Hence
-the queue is waited for after each few: for its length, where messages are given back, and where they are removed, by
-reading one more, since such a read is a command itself, answered after all before it are carried out. When a channel
-ends by itself, with its connection or by a crash of the process, what it held comes back shuffled; whoever needs an
-order then has to sort. (Read in 4.1's source, tried on 4.0.5 and 4.3.6.)
+Answers go a few at a time. A channel has at most 33 commands under way to a quorum queue, and one for each message
+read by ``basic.get``, ``multiple`` or not. Further ones it collects in a map until the queue has carried out some,
+which takes a write to disk; and the map has no order, and a channel that is closed takes it along. So a hundred
+messages given back at once came back shuffled, all but the first 33; and of fifty acknowledged at once before a
+close, 17 came back. Hence the queue is waited for after each few: for its length, where messages are given back, and
+where they are removed, by reading one more, since such a read is a command itself, answered after all before it are
+carried out. When a channel ends by itself, with its connection or by a crash of the process, what it held comes back
+shuffled; whoever needs an order then has to sort. (Read in 4.1's source, tried on 4.0.5 and 4.3.6.)
 """
 
 from __future__ import annotations
