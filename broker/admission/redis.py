@@ -54,7 +54,7 @@ from broker.admission.contract import (
     UnreachableChat,
     Wait,
 )
-from broker.admission.endings import dead_reason, dead_record, dead_text, sent_record
+from broker.admission.endings import dead_reason, dead_record, dead_text, sent_record, sent_text
 from broker.admission.policy import Policy, Rates
 from broker.admission.windows import Pace, Window
 from broker.errors import StateSchemaError, StateUnavailableError
@@ -164,7 +164,7 @@ class RedisAdmission:
         try:
             return self._run(f"floodgate:{{{bot}}}:", operation, text, self._rules_of(bot))
         except redis.exceptions.RedisError as error:
-            raise _fault(error, self._where()) from error
+            raise fault(error, where(self._url)) from error
 
     def _run(self, prefix: str, *arguments: str) -> Any:
         client = self._client or self._connect()
@@ -176,30 +176,40 @@ class RedisAdmission:
     def _connect(self) -> Any:
         with self._lock:
             if self._client is None:
-                client = _client(redis.Redis, self._url)
-                info = client.info()
-                if info.get("cluster_enabled"):
-                    client.close()
-                    client = _client(redis.RedisCluster, self._url)
-                if info.get("maxmemory") and info.get("maxmemory_policy") != "noeviction":
-                    logger.warning(
-                        "%s evicts keys when its memory is full (%s), and would forget what was sent. "
-                        "Set maxmemory-policy noeviction.",
-                        self._where(),
-                        info.get("maxmemory_policy"),
-                    )
-                self._client = client
+                self._client = connect_to(self._url)
             return self._client
-
-    def _where(self) -> str:
-        """The server without user and password."""
-        parts = redis.connection.parse_url(self._url)  # type: ignore[no-untyped-call]
-        return str(parts.get("path") or f"{parts.get('host', 'localhost')}:{parts.get('port', 6379)}")
 
     def _rules_of(self, bot: str) -> str:
         if bot not in self._rules:
             self._rules[bot] = json.dumps(_rules(self._policy, bot))
         return self._rules[bot]
+
+
+def connect_to(url: str) -> Any:
+    """A client of the server, or of the cluster that it belongs to.
+
+    Raises:
+        redis.exceptions.RedisError: it does not answer.
+    """
+    client = _client(redis.Redis, url)
+    info = client.info()
+    if info.get("cluster_enabled"):
+        client.close()
+        client = _client(redis.RedisCluster, url)
+    if info.get("maxmemory") and info.get("maxmemory_policy") != "noeviction":
+        logger.warning(
+            "%s evicts keys when its memory is full (%s), and would forget what was sent. "
+            "Set maxmemory-policy noeviction.",
+            where(url),
+            info.get("maxmemory_policy"),
+        )
+    return client
+
+
+def where(url: str) -> str:
+    """The server without user and password."""
+    parts = redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
+    return str(parts.get("path") or f"{parts.get('host', 'localhost')}:{parts.get('port', 6379)}")
 
 
 def _client(kind: Any, url: str) -> Any:
@@ -250,8 +260,8 @@ def _asked(ask: Ask) -> dict[str, Any]:
 
 def _settled(settlement: Settlement) -> dict[str, Any]:
     match settlement:
-        case Sent(result=result, late=late):
-            return {"how": "sent", "outcome": json.dumps(result, separators=(",", ":")), "late": _micros(late)}
+        case Sent(late=late):
+            return {"how": "sent", "outcome": sent_text(settlement), "late": _micros(late)}
         case Dead():
             return {"how": "dead", "outcome": dead_text(settlement)}
         case Retrying(delay=delay, charged=charged):
@@ -267,7 +277,7 @@ def _decision(reply: Sequence[Any]) -> Decision:
         case ["wait", delay, scope, why]:
             return Wait(timedelta(microseconds=delay), Scope(scope), why)
         case ["sent", outcome]:
-            return AlreadySent(json.loads(outcome))
+            return AlreadySent(sent_record(outcome).result)
         case ["dead", outcome]:
             return AlreadyDead(dead_reason(outcome))
         case ["unreachable", why]:
@@ -300,7 +310,8 @@ def _micros(duration: timedelta) -> int:
     return duration // timedelta(microseconds=1)
 
 
-def _fault(error: redis.exceptions.RedisError, where: str) -> StateUnavailableError | StateSchemaError:
+def fault(error: redis.exceptions.RedisError, where: str) -> StateUnavailableError | StateSchemaError:
+    """What the client raised, as the cause and the remedy."""
     text = str(error)
     match error:
         case redis.exceptions.AuthenticationError():

@@ -131,16 +131,16 @@ class SqliteAdmission:
             self._forget()
         deadline = time.monotonic() + LOCK_SECONDS
         if not self._lock.acquire(timeout=LOCK_SECONDS):
-            raise StateUnavailableError(_locked(self._path))
+            raise StateUnavailableError(locked(self._path))
         try:
             connection = self._open()
-            _begin(connection, deadline)
+            begin(connection, deadline)
             result = act(SqliteBooks(connection, bot, self._policy, self._clock))
             connection.execute("COMMIT")
             return result
         except sqlite3.Error as error:
             self._drop()
-            raise StateUnavailableError(_explain(error, self._path)) from error
+            raise StateUnavailableError(explain(error, self._path)) from error
         except BaseException:
             self._drop()  # closing rolls back
             raise
@@ -155,7 +155,7 @@ class SqliteAdmission:
             present = None
         if self._connection is None or present != self._file or present is None:
             self._drop()
-            self._connection = _connect(self._path)
+            self._connection = connect(self._path)
             status = self._path.stat()
             self._file = (status.st_dev, status.st_ino)
         return self._connection
@@ -167,7 +167,7 @@ class SqliteAdmission:
                 connection.close()
 
 
-def _begin(connection: sqlite3.Connection, deadline: float) -> None:
+def begin(connection: sqlite3.Connection, deadline: float) -> None:
     """Become the one writer, by the deadline. Whoever waits looks again at random, so that none is starved."""
     bound = _POLL_SECONDS
     while True:
@@ -181,7 +181,7 @@ def _begin(connection: sqlite3.Connection, deadline: float) -> None:
         bound = min(bound * 2, _POLL_MAX_SECONDS)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path) -> sqlite3.Connection:
     """Open the file, made readable by its owner only, and its schema."""
     _refuse_network_filesystem(path)
     try:
@@ -199,7 +199,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA cache_size = -8000")
         connection.execute("PRAGMA journal_size_limit = 67108864")
         _install_schema(connection, path)
-        connection.execute("PRAGMA busy_timeout = 0")  # from here on _begin waits, and better
+        connection.execute("PRAGMA busy_timeout = 0")  # from here on begin waits, and better
     except BaseException:
         connection.close()
         raise
@@ -250,18 +250,20 @@ def filesystem_of(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
     return kind
 
 
-def _locked(path: Path) -> str:
+def locked(path: Path) -> str:
+    """Somebody holds the file and does not let go."""
     return (
         f"The state file {path} has been locked for {LOCK_SECONDS:.0f} s. Look for a stopped worker or another program "
         "that has it open (fuser shows which)."
     )
 
 
-def _explain(error: sqlite3.Error, path: Path) -> str:
+def explain(error: sqlite3.Error, path: Path) -> str:
+    """What SQLite raised: the file, the cause and the remedy."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     match code:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return _locked(path)
+            return locked(path)
         case sqlite3.SQLITE_FULL:
             return f"The state file {path} cannot grow: the disk is full. Free some space; sends go on by themselves."
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:

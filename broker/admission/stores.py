@@ -9,9 +9,11 @@ from urllib.parse import urlsplit
 
 from broker.admission.contract import Admission
 from broker.admission.endings import Endings
+from broker.admission.handled import HandledUpdates
 from broker.admission.policy import policy_of
 from broker.admission.sqlite import SqliteAdmission
 from broker.admission.sqlite_endings import SqliteEndings
+from broker.admission.sqlite_handled import SqliteHandled
 from broker.errors import SettingsError
 from broker.settings import Settings
 
@@ -51,6 +53,22 @@ def open_endings(settings: Settings, bots: Sequence[str]) -> Endings:
     except ImportError:
         raise SettingsError(_NO_REDIS) from None
     return RedisEndings(url, bots)
+
+
+def open_handled(settings: Settings) -> HandledUpdates:
+    """The ledger of handled updates in the state store. Nothing is opened or connected before its first call.
+
+    Raises:
+        SettingsError: as :func:`open_store`.
+    """
+    url = settings.state_url.get_secret_value()
+    if urlsplit(url).scheme == "sqlite":
+        return SqliteHandled(_sqlite_path(url))
+    try:
+        from broker.admission.redis_handled import RedisHandled
+    except ImportError:
+        raise SettingsError(_NO_REDIS) from None
+    return RedisHandled(url)
 
 
 def state_file(settings: Settings) -> Path | None:

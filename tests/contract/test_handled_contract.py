@@ -1,0 +1,140 @@
+"""What every ledger of handled updates promises."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.admission.handled import KEEP_SECONDS, HandledUpdates, Sight
+from broker.admission.policy import policy_of
+from broker.admission.redis_handled import RedisHandled
+from broker.admission.sqlite import SqliteAdmission
+from broker.admission.sqlite_handled import SWEEP_EVERY, SqliteHandled
+from broker.errors import StateUnavailableError
+from tests.admission_bench import settings_of
+
+QUEUE = "updates.default.00"
+Opener = Callable[[], HandledUpdates]
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
+    """Opened twice, both look at the same state, as two workers do."""
+    with contextlib.ExitStack() as stack:
+
+        def make() -> HandledUpdates:
+            if request.param == "sqlite":
+                ledger: HandledUpdates = SqliteHandled(tmp_path / "state.db")
+            else:
+                ledger = RedisHandled(request.getfixturevalue("redis_url"))
+            stack.callback(ledger.close)
+            return ledger
+
+        yield make
+
+
+def handled(ledger: HandledUpdates, update_id: int, bot: str = "default") -> bool:
+    return ledger.meet(bot, update_id, QUEUE, "w1").handled
+
+
+def test_what_one_worker_has_handled_another_knows(opener: Opener) -> None:
+    one, other = opener(), opener()
+    assert not handled(one, 7)
+    assert not handled(other, 7)
+    one.mark("default", 7)
+    one.mark("default", 7)
+    assert handled(other, 7)
+    assert not handled(other, 8)
+
+
+@pytest.mark.parametrize("update_id", [0, 65_535, 65_536, 2**31, 2**53, 2**63 - 1])
+def test_any_update_id_is_told_from_its_neighbours(opener: Opener, update_id: int) -> None:
+    ledger = opener()
+    ledger.mark("default", update_id)
+    assert handled(ledger, update_id)
+    assert not any(handled(ledger, near) for near in (update_id - 1, update_id + 1) if 0 <= near < 2**63)
+
+
+def test_bots_do_not_mix(opener: Opener) -> None:
+    ledger = opener()
+    ledger.mark("news", 7)
+    assert not handled(ledger, 7)
+    assert handled(ledger, 7, "news")
+
+
+def test_a_replayed_update_is_handled_again(opener: Opener) -> None:
+    ledger = opener()
+    ledger.forget("default", 7)
+    ledger.mark("default", 7)
+    ledger.forget("default", 7)
+    assert not handled(ledger, 7)
+
+
+def test_a_worker_learns_that_a_partition_came_from_another(opener: Opener) -> None:
+    ledger = opener()
+    assert ledger.meet("default", 1, QUEUE, "w1") == Sight(False)
+    assert ledger.meet("default", 2, QUEUE, "w1") == Sight(False)
+    assert ledger.meet("default", 3, QUEUE, "w2") == Sight(False, moved_from="w1")
+    assert ledger.meet("default", 4, QUEUE, "w2") == Sight(False)
+    assert ledger.meet("default", 5, "updates.default.01", "w2") == Sight(False)
+
+
+def test_a_ledger_may_be_closed_twice_and_used_again(opener: Opener) -> None:
+    ledger = opener()
+    ledger.close()
+    ledger.mark("default", 7)
+    ledger.close()
+    ledger.close()
+    assert handled(ledger, 7)
+
+
+def test_the_file_is_shared_with_admission_whoever_comes_first(tmp_path: Path) -> None:
+    for name, first in (("a.db", True), ("b.db", False)):
+        ledger = SqliteHandled(tmp_path / name)
+        store = SqliteAdmission(tmp_path / name, policy_of(settings_of()))
+        for use in sorted([True, False], reverse=first):
+            if use:
+                ledger.mark("default", 1)
+            else:
+                assert store.lookup("default", "none") is None
+        assert handled(ledger, 1)
+        ledger.close()
+        store.close()
+
+
+def test_old_rows_go_and_fresh_ones_stay(tmp_path: Path) -> None:
+    now = [1_000_000.0]
+    ledger = SqliteHandled(tmp_path / "state.db", now=lambda: now[0])
+    for update_id in range(SWEEP_EVERY * 3):
+        ledger.mark("default", update_id)
+    now[0] += KEEP_SECONDS + 1
+    for update_id in range(1000, 1000 + SWEEP_EVERY):
+        ledger.mark("default", update_id)
+    assert not handled(ledger, 0)
+    assert handled(ledger, 1000)
+    ledger.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.db")) as db:
+        assert db.execute("SELECT count(*) FROM updates").fetchone()[0] == SWEEP_EVERY
+
+
+def test_a_page_of_bits_ends_two_days_after_its_last_mark(redis_url: str) -> None:
+    import redis
+
+    ledger = RedisHandled(redis_url)
+    ledger.mark("default", 70_000)
+    with redis.Redis.from_url(redis_url) as client:
+        assert KEEP_SECONDS - 60 < client.ttl("floodgate:{default}:updates:1") <= KEEP_SECONDS
+        assert client.memory_usage("floodgate:{default}:updates:1") < 20_000
+    ledger.close()
+
+
+def test_a_store_that_is_away_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "state.db").mkdir()
+    with pytest.raises(StateUnavailableError, match=r"state\.db"):
+        SqliteHandled(tmp_path / "state.db").mark("default", 1)
+    with pytest.raises(StateUnavailableError, match=r"Redis at 127\.0\.0\.1:1 does not answer"):
+        RedisHandled("redis://127.0.0.1:1/0").mark("default", 1)
