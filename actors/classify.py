@@ -142,8 +142,8 @@ def _fail(reason: FailureReason) -> _Make:
     return lambda refusal, _: Failed(reason, refusal.description, refusal.status)
 
 
-def _done(refusal: Refusal, _: Call) -> Outcome:
-    return Done(refusal.description)
+def _done(refusal: Refusal, call: Call) -> Outcome:
+    return Done(refusal.description, None if call.repeated else refusal.status)
 
 
 def _partial(refusal: Refusal, _: Call) -> Outcome:

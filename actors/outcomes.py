@@ -48,6 +48,9 @@ class Done:
     """Nothing had to be done. The job ends as sent with the result ``True``."""
 
     description: str
+    code: int | None = None
+    """Telegram's error code, for callers who want its own answer; None when it was the job's own earlier call that had
+    done it."""
 
 
 @dataclass(frozen=True, slots=True)

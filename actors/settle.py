@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from actors.backoff import counted, next_step
 from actors.outcomes import (
@@ -75,9 +75,9 @@ class Settler:
                 self._record(message, ask, contract.Sent(result, message.late))
                 self._resolve(ask, result)
                 message.done()
-            case Done(description):
+            case Done(description, code):
                 logger.info("job %s: nothing to do: %s", job.id, description)
-                self._record(message, ask, contract.Sent(True))
+                self._record(message, ask, contract.Sent(True, error=_said(code, description)))
                 message.done()
             case Failed():
                 self._bury(message, job, ask, outcome)
@@ -120,8 +120,7 @@ class Settler:
         letter = dead_letters.dead_job(counted, message.delivery.body, message.queue_name, reason, description)
         self._broker.connections.publisher.publish(letter)
         self._remember(ask, reason, description)
-        error = {"error_code": failure.code, "description": description} if failure.code is not None else None
-        self._record(message, ask, contract.Dead(reason, error))
+        self._record(message, ask, contract.Dead(reason, _said(failure.code, description)))
         message.done()
 
     def _remember(self, ask: Ask, reason: FailureReason, description: str) -> None:
@@ -175,3 +174,8 @@ class Settler:
                 if time.monotonic() > deadline:
                     logger.error("the state store could not be told of a call that was made: %s", error)
                     return
+
+
+def _said(code: int | None, description: str) -> dict[str, Any] | None:
+    """Telegram's error as callers get it; None when it was not Telegram's."""
+    return None if code is None else {"error_code": code, "description": description}

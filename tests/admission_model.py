@@ -214,6 +214,7 @@ class PlainModel:
                 if policy.chat_cost(ask) and job.chat in self.bot.chats:
                     self.bot.chats[job.chat].refused = None
                 job.state, job.result, job.first_asked_bot = "sent", result, 0
+                job.error = settlement.error
             case Dead(reason=reason):
                 self._end_call(job)
                 job.state, job.result, job.first_asked_bot = "dead", reason, 0

@@ -101,6 +101,8 @@ class Sent:
     late: timedelta = timedelta()
     """By how much the call arrived later than calls do, at most. What it spent counts from that much later, so that
     those admitted in the meantime do not fall together with it."""
+    error: dict[str, Any] | None = None
+    """What Telegram said, if it was that there is nothing to do; then ``result`` is True. As in :class:`Dead`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +148,9 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the ledger says of a job. ``result`` is Telegram's, of a sent job; ``reason`` is that of a dead one, and
-    ``error`` what Telegram said to it, if it did; ``due`` is how long a waiting one waits yet, by all that is known."""
+    """What the ledger says of a job. ``result`` is Telegram's, of a sent job; ``reason`` is that of a dead one;
+    ``error`` is what Telegram said to it, or to one that had nothing to do, if it did; ``due`` is how long a waiting one
+    waits yet, by all that is known."""
 
     standing: Standing
     result: Any = None

@@ -24,7 +24,6 @@ all.
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 
 from broker.admission import policy, windows
@@ -47,7 +46,7 @@ from broker.admission.contract import (
     Unreachable,
     Wait,
 )
-from broker.admission.endings import dead_reason, dead_record, dead_text, sent_record
+from broker.admission.endings import dead_reason, dead_record, dead_text, sent_record, sent_text
 from broker.admission.rows import Books, ChatRow, JobRow, LineRow, State
 from broker.job import Priority
 
@@ -85,12 +84,12 @@ def settle(books: Books, ask: Ask, settlement: Settlement, grant: int | None) ->
         return
     chat = _open_chat(books, job.chat, reclaim=False)
     match settlement:
-        case Sent(result=result, late=late):
+        case Sent(late=late):
             if job.state is State.SENDING and late and grant in (None, job.since):
                 _count_later(books, job, chat, min(micros(late), books.now - job.since))
             if chat is not None and policy.needs_chat(ask):
                 chat.refused_at = 0
-            _end(books, job, chat, State.SENT, json.dumps(result, separators=(",", ":")))
+            _end(books, job, chat, State.SENT, sent_text(settlement))
         case Dead():
             _end(books, job, chat, State.DEAD, dead_text(settlement))
         case Retrying(delay=delay, charged=charged):
@@ -235,7 +234,7 @@ def _known(job: JobRow, now: int) -> Decision | None:
         return Unknown(timedelta(microseconds=now - job.since))
     match job.state:
         case State.SENT:
-            return AlreadySent(json.loads(job.outcome or "null"))
+            return AlreadySent(sent_record(job.outcome or "").result)
         case State.DEAD:
             return AlreadyDead(dead_reason(job.outcome or ""))
         case State.SENDING:

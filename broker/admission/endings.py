@@ -7,7 +7,8 @@ A listener hears only what ends after ``skip``. So whoever begins to listen, or 
 ``skip`` and then looks each awaited job up once: between the two nothing is lost.
 
 An ended job's ``outcome`` is one text in every store. Of a sent job it is Telegram's result as JSON; of a dead one the
-reason, and on a second line, if Telegram had said no, its error as JSON.
+reason. On a second line follows, if Telegram had said no, its error as JSON: to a sent job it may have said that there
+was nothing to do.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from broker.admission.contract import Dead, Record, Standing
+from broker.admission.contract import Dead, Record, Sent, Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,14 @@ class Endings(Protocol):
         ...
 
 
+def sent_text(sent: Sent) -> str:
+    """The outcome of a sent job as stores keep it."""
+    return _text(_json(sent.result), sent.error)
+
+
 def dead_text(dead: Dead) -> str:
     """The outcome of a dead job as stores keep it."""
-    if dead.error is None:
-        return dead.reason
-    return f"{dead.reason}\n{json.dumps(dead.error, separators=(',', ':'))}"
+    return _text(dead.reason, dead.error)
 
 
 def dead_reason(outcome: str) -> str:
@@ -68,10 +72,19 @@ def dead_reason(outcome: str) -> str:
 def dead_record(outcome: str) -> Record:
     """The record of a dead job."""
     reason, _, error = outcome.partition("\n")
-    return Record(Standing.DEAD, reason=reason, error=json.loads(error) if error else None)
+    return Record(Standing.DEAD, reason=reason, error=json.loads(error or "null"))
 
 
 def sent_record(outcome: str) -> Record:
     """The record of a sent job."""
-    result: Any = json.loads(outcome or "null")
-    return Record(Standing.SENT, result=result)
+    result, _, error = outcome.partition("\n")
+    return Record(Standing.SENT, result=json.loads(result or "null"), error=json.loads(error or "null"))
+
+
+def _text(outcome: str, error: dict[str, Any] | None) -> str:
+    return outcome if error is None else f"{outcome}\n{_json(error)}"
+
+
+def _json(value: Any) -> str:
+    """On one line, whatever the texts in it."""
+    return json.dumps(value, separators=(",", ":"))

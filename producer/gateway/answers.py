@@ -64,11 +64,10 @@ def refused(
 def ended(job_id: str, record: Record) -> TelegramAnswer:
     """What became of a job: Telegram's result, Telegram's error, or ours."""
     headers = {JOB_HEADER: job_id}
+    if (error := record.error) is not None:
+        return refused(error["error_code"], error["description"], error.get("parameters"), headers)
     if record.standing is Standing.SENT:
         return TelegramAnswer({"ok": True, "result": record.result}, headers=headers)
-    if record.error is not None:
-        error = record.error
-        return refused(error["error_code"], error["description"], error.get("parameters"), headers)
     reason = record.reason or "unknown"
     code = _CODE_BY_REASON.get(reason, _OTHER_REASONS_CODE)
     return refused(code, f"Not sent: {reason}. Job {job_id} is among the dead letters.", None, headers)

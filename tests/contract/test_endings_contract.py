@@ -12,6 +12,7 @@ from broker.admission.contract import (
     CANCELLED,
     Admission,
     AlreadyDead,
+    AlreadySent,
     Dead,
     Go,
     Record,
@@ -38,6 +39,15 @@ def test_a_dead_job_keeps_what_telegram_said(admission: Admission) -> None:
     admission.settle(ask, BLOCKED)
     assert admission.lookup("default", ask.job_id) == Record(Standing.DEAD, reason="chat-unreachable", error=ERROR)
     assert admission.admit(ask) == AlreadyDead("chat-unreachable")
+
+
+def test_a_job_that_had_nothing_to_do_is_done_and_keeps_what_telegram_said(admission: Admission) -> None:
+    ask = ask_of(5)
+    said = {"error_code": 400, "description": "Bad Request: message\nis not modified"}
+    admission.admit(ask)
+    admission.settle(ask, Sent(True, error=said))
+    assert admission.lookup("default", ask.job_id) == Record(Standing.SENT, result=True, error=said)
+    assert admission.admit(ask) == AlreadySent(True)
 
 
 def test_a_waiting_job_can_be_cancelled_and_the_next_in_line_goes(admission: Admission) -> None:

@@ -93,7 +93,7 @@ def test_a_permanent_refusal_fails_with_its_reason_and_telegrams_words(
         (Refusal(404, "HTTP 404 Not Found", from_bot_api=False), BotFailed("HTTP 404 Not Found")),
         (
             Refusal(400, "Bad Request: message is not modified: specified new message content is the same"),
-            Done("Bad Request: message is not modified: specified new message content is the same"),
+            Done("Bad Request: message is not modified: specified new message content is the same", 400),
         ),
         (
             Refusal(409, "Conflict: terminated by other getUpdates request"),
@@ -151,6 +151,12 @@ def test_a_repeated_deletion_that_finds_nothing_was_done_by_the_call_before() ->
     gone = Refusal(400, "Bad Request: message to delete not found")
     assert classify(gone, Call("deleteMessage", repeated=True)) == Done(gone.description)
     assert isinstance(classify(gone, Call("deleteMessage")), Failed)
+
+
+def test_a_repeated_edit_that_changes_nothing_was_done_by_the_call_before_and_is_no_error_to_its_caller() -> None:
+    same = Refusal(400, "Bad Request: message is not modified")
+    assert classify(same, Call("editMessageText", repeated=True)) == Done(same.description)
+    assert classify(same, Call("editMessageText")) == Done(same.description, 400)
 
 
 def test_an_accepted_call_is_sent_with_telegrams_result() -> None:

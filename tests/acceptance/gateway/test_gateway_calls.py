@@ -183,6 +183,16 @@ def test_jobs_can_be_enqueued_and_asked_for(gate: Gate) -> None:
     assert httpx.post(f"{gate.url}/floodgate/v1/jobs", json=job).status_code == 401
 
 
+def test_an_edit_that_changes_nothing_gets_telegrams_error_and_is_no_dead_letter(gate: Gate) -> None:
+    chat = next(_chats)
+    sent = gate.call("sendMessage", chat_id=chat, text="the same").json()["result"]
+    edit = gate.call("editMessageText", chat_id=chat, message_id=sent["message_id"], text="the same")
+    assert (edit.status_code, edit.json()["error_code"]) == (400, 400)
+    assert edit.json()["description"].startswith("Bad Request: message is not modified")
+    job_id = edit.headers["X-Floodgate-Job-Id"]
+    assert httpx.get(f"{gate.url}/floodgate/v1/jobs/{job_id}", headers=auth()).json()["status"] == "sent"
+
+
 def test_reads_and_their_errors_pass_through_as_telegram_gives_them(gate: Gate) -> None:
     chat = next(_chats)
     assert gate.call("getChat", chat_id=chat).json()["result"]["id"] == chat
