@@ -149,8 +149,8 @@ class Standing(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Record:
     """What the ledger says of a job. ``result`` is Telegram's, of a sent job; ``reason`` is that of a dead one;
-    ``error`` is what Telegram said to it, or to one that had nothing to do, if it did; ``due`` is how long a waiting one
-    waits yet, by all that is known."""
+    ``error`` is what Telegram said to it, or to one that had nothing to do, if it did; ``due`` is how long a waiting
+    one waits yet, by all that is known."""
 
     standing: Standing
     result: Any = None
