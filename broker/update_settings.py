@@ -27,7 +27,7 @@ class UpdateSettings(BaseModel):
         description="Polling: how long Telegram waits for an update before it answers.",
     )
     lease_seconds: float = Field(
-        4,
+        5,
         ge=1,
         le=60,
         description="A receiver that RabbitMQ has not confirmed as the active one for so long stops polling, and one "

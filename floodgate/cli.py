@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from broker.errors import FloodgateError, JobError, RabbitMQError, SettingsError, StateError
-from floodgate.commands import chats, dead_letters, demo, fake, gateway, pauses, send, status, topology, worker
+from floodgate.commands import chats, dead_letters, demo, fake, gateway, pauses, send, status, topology, updates, worker
 
 EXIT_NO: Final = 1
 EXIT_USAGE: Final = 2
@@ -32,6 +32,7 @@ app.command("demo")(demo.demo)
 app.command("worker")(worker.worker)
 app.command("send")(send.send)
 app.command("gateway")(gateway.gateway)
+app.command("updates")(updates.updates)
 app.command("fake-telegram")(fake.fake_telegram)
 app.command("status")(status.status)
 app.command("pause")(pauses.pause)

@@ -15,13 +15,12 @@ from typing import Final
 
 import uvicorn
 
-from broker.errors import SettingsError
 from broker.settings import Settings
 from producer.gateway.app import Gateway
+from producer.listening import listen, url_of
 
 logger = logging.getLogger("floodgate.gateway")
 
-BACKLOG: Final = 2048
 # After the last answers, closing sockets and threads.
 CLOSING_SECONDS: Final = 5
 
@@ -59,7 +58,7 @@ def run_gateway(settings: Settings, ready: Callable[[str], None]) -> None:
         SettingsError: the address is taken or not ours, or no bot is configured.
     """
     gateway = Gateway(settings)
-    listener = _listen(settings.gateway.host, settings.gateway.port)
+    listener = listen(settings.gateway.host, settings.gateway.port, "FLOODGATE_GATEWAY__PORT")
     config = uvicorn.Config(
         gateway.app,
         access_log=False,  # it would hold tokens
@@ -68,23 +67,8 @@ def run_gateway(settings: Settings, ready: Callable[[str], None]) -> None:
         lifespan="on",
         timeout_graceful_shutdown=int(settings.gateway.drain_seconds) + CLOSING_SECONDS,
     )
-    host, port = listener.getsockname()[:2]
-    ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    ready(url_of(listener))
     try:
         GatewayServer(config, gateway).run([listener])
     finally:
         listener.close()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except OSError as error:
-        raise SettingsError(
-            f"Cannot listen on {host}:{port}: {error.strerror}. Choose another FLOODGATE_GATEWAY__PORT."
-        ) from None
-    return listener

@@ -1,0 +1,60 @@
+"""``floodgate updates``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from broker.errors import SettingsError
+
+if TYPE_CHECKING:
+    from broker.settings import Settings
+
+
+def updates(
+    mode: Annotated[Literal["polling", "webhook"], typer.Option(help="How Telegram gives the updates.")] = "polling",
+    host: Annotated[str | None, typer.Option(help="Webhook: address to listen on. Defaults to the setting's.")] = None,
+    port: Annotated[int | None, typer.Option(help="Webhook: port to listen on; 0 takes a free one.")] = None,
+    webhook_url: Annotated[
+        str | None, typer.Option(help="Webhook: where Telegram reaches us. Defaults to the setting's.")
+    ] = None,
+) -> None:
+    """Take the bots' updates in and put them into RabbitMQ, for handler workers. Until SIGTERM.
+
+    Start two: one is active, the other takes over within seconds. Polling deletes a webhook that is set, the webhook
+    mode sets it; no update is lost by changing.
+
+    Example: floodgate updates --mode polling
+    """
+    from broker.logs import configure_logging
+    from broker.settings import load_settings
+
+    try:
+        from producer.receiver.process import Mode, run_receiver
+    except ImportError as error:
+        raise SettingsError(
+            f"Receiving updates needs {error.name}, which is not installed: install telegram-floodgate[gateway]."
+        ) from None
+
+    settings = load_settings()
+    settings.require_bots()
+    configure_logging(settings)
+    given = {"host": host, "port": port, "webhook_url": webhook_url}
+    run_receiver(_with(settings, given), Mode(mode), ready=lambda line: print(line, flush=True))
+
+
+def _with(settings: Settings, given: dict[str, str | int | None]) -> Settings:
+    """The settings with what the command line says in their place, checked as they are."""
+    from pydantic import ValidationError
+
+    from broker.update_settings import UpdateSettings
+
+    said = {name: value for name, value in given.items() if value is not None}
+    try:
+        updates = UpdateSettings.model_validate({**settings.updates.model_dump(), **said})
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-")
+        raise SettingsError(f"{option} {first['msg'].removeprefix('Value error, ')}.") from None
+    return settings.model_copy(update={"updates": updates})
