@@ -129,6 +129,10 @@ class Proxy:
     def accept(self) -> None:
         self._refusing = False
 
+    def reach(self) -> socket.socket:
+        """A connection to the server, for a new one from a client. Raises OSError when there is none."""
+        return socket.create_connection(("127.0.0.1", self._target_port), 5)
+
     def _take_pipes(self) -> list[Pipe]:
         with self._lock:
             pipes, self._pipes = self._pipes, []
@@ -147,7 +151,7 @@ class Proxy:
             client.close()
             return
         try:
-            server = socket.create_connection(("127.0.0.1", self._target_port), 5)
+            server = self.reach()
         except OSError:
             client.close()
             return

@@ -1,0 +1,37 @@
+"""What must be true of a run: of the handlers' journal, the chats' counts, and what arrived at the Bot API."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from tests.acceptance.stage import Stage
+from tests.acceptance.updates.journal import disorder
+
+
+def said_by(users: int, each: int, first_user: int = 1_000) -> set[str]:
+    """All that a crowd says that is injected with the text ``{user}:{n}``."""
+    return {f"{user}:{n}" for user in range(first_user, first_user + users) for n in range(1, each + 1)}
+
+
+def answered(stage: Stage) -> list[str]:
+    """What was answered, in order of arrival, as often as it was."""
+    return [text.removeprefix("re ") for text in stage.sent() if text.startswith("re ")]
+
+
+def counts(clerk_home: Path) -> Counter[int]:
+    """What each chat's count says, by how many chats it does."""
+    return Counter(int(session.read_text()) for session in clerk_home.glob("chat-*"))
+
+
+def assert_within_limits(stage: Stage) -> None:
+    """No call was refused, neither for coming too soon nor because two receivers polled."""
+    summary = stage.control.summary()
+    assert summary.answers_429 == 0, summary
+    assert summary.by_code.get(409, 0) == 0, summary
+    assert summary.bot_in_1s <= 30
+    assert summary.chat_in_1s == 1
+
+
+def assert_answers_in_order(stage: Stage) -> None:
+    assert disorder(answered(stage)) == []

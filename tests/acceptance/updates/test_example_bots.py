@@ -1,0 +1,109 @@
+"""python-telegram-bot's own examples, unmodified but for the lines that start them, spoken to as their users would."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fake_telegram.control import Arrived
+from tests.acceptance.stage import TOKEN, Stage
+from tests.acceptance.updates.examples import write_example
+from tests.acceptance.updates.staff import Staff
+from tests.waiting import until
+
+BOT_ID = int(TOKEN.partition(":")[0])
+USER = 4242
+ANSWER_SECONDS = 15.0
+
+
+class Visitor:
+    """A user who says something and waits for the answer."""
+
+    def __init__(self, stage: Stage, user: int = USER) -> None:
+        self._control = stage.control
+        self._user = user
+        self._read = 0
+
+    def says(self, text: str) -> str:
+        self.does({"user": self._user, "text": text})
+        return self.reads().params["text"]
+
+    def sends(self, **content: object) -> str:
+        """A message of another kind than text."""
+        sender = {"id": self._user, "is_bot": False, "first_name": "Ada"}
+        chat = {"id": self._user, "type": "private", "first_name": "Ada"}
+        self.does({"message": {"from": sender, "chat": chat, **content}})
+        return self.reads().params["text"]
+
+    def does(self, update: dict[str, object]) -> None:
+        self._control.inject_updates(BOT_ID, [update])
+
+    def reads(self, method: str = "sendMessage") -> Arrived:
+        """The bot's next call of a method."""
+        call = until(
+            lambda: next((c for c in self._control.arrivals(self._read) if self._is_it(c, method)), None),
+            ANSWER_SECONDS,
+        )
+        self._read = call.seq
+        return call
+
+    def _is_it(self, call: Arrived, method: str) -> bool:
+        return call.acted and call.method == method
+
+
+@pytest.fixture
+def example(request: pytest.FixtureRequest, stage: Stage, tmp_path: Path) -> Iterator[Visitor]:
+    """The example that the test is parametrised with, running; somebody comes to see it."""
+    with Staff(stage, write_example(request.param, tmp_path)) as staff:
+        staff.hire()
+        yield Visitor(stage)
+
+
+@pytest.mark.parametrize("example", ["echobot"], indirect=True)
+def test_the_echo_bot_greets_helps_and_echoes(example: Visitor) -> None:
+    assert example.says("/start").startswith(f'Hi <a href="tg://user?id={USER}">')
+    assert example.says("/help") == "Help!"
+    assert example.says("one") == "one"
+    assert example.says("zwei, трі 🙂") == "zwei, трі 🙂"
+
+
+@pytest.mark.parametrize("example", ["conversationbot"], indirect=True)
+def test_the_conversation_bot_remembers_where_it_was_and_takes_a_photo(
+    example: Visitor, stage: Stage, tmp_path: Path
+) -> None:
+    photo = uploaded_photo(stage)
+    assert "Are you a boy or a girl?" in example.says("/start")
+    assert "send me a photo" in example.says("Other")
+    assert "send me your location" in example.sends(photo=photo)
+    assert (tmp_path / "user_photo.jpg").stat().st_size > 100
+    assert "tell me something about yourself" in example.sends(location={"latitude": 48.2, "longitude": 16.4})
+    assert "Thank you!" in example.says("I am a test.")
+
+
+@pytest.mark.parametrize("example", ["inlinekeyboard"], indirect=True)
+def test_the_keyboard_bot_answers_a_press_and_edits_its_message(example: Visitor) -> None:
+    example.does({"user": USER, "text": "/start"})
+    offered = example.reads()
+    keyboard = offered.params["reply_markup"]
+    keyboard = json.loads(keyboard) if isinstance(keyboard, str) else keyboard
+    assert keyboard["inline_keyboard"][0][1] == {"text": "Option 2", "callback_data": "2"}
+
+    example.does({"user": USER, "callback": "2", "message_id": offered.message_id})
+
+    assert example.reads("answerCallbackQuery").params["callback_query_id"]
+    edited = example.reads("editMessageText").params
+    assert (edited["text"], int(edited["message_id"])) == ("Selected option: 2", offered.message_id)
+
+
+def uploaded_photo(stage: Stage) -> list[dict[str, object]]:
+    """A photo that Telegram has: as a message would describe it."""
+    picture = b"\xff\xd8\xff\xe0" + bytes(600) + b"\xff\xd9"
+    answer = httpx.post(
+        f"{stage.telegram_url}/bot{TOKEN}/sendPhoto", data={"chat_id": "1"}, files={"photo": ("me.jpg", picture)}
+    )
+    sizes: list[dict[str, object]] = answer.json()["result"]["photo"]
+    return sizes

@@ -1,0 +1,41 @@
+"""The account of the tests on updates finds what it is there to find."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.acceptance.updates.journal import Handling, completed, disorder, overlaps, read_journal, repeated
+
+
+def run(text: str, began: float, ended: float | None, pid: int = 1) -> Handling:
+    return Handling(pid, abs(hash(text)), text, began, ended)
+
+
+def test_runs_are_read_in_the_order_in_which_they_began(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    journal.write_text("begin 7 100 5:1 1.0\nbegin 8 200 6:1 1.5\nend 7 100 5:1 2.0\nbegin 7 100 5:1 3.0\n")
+    assert read_journal(journal) == [
+        Handling(7, 100, "5:1", 1.0, 2.0),
+        Handling(8, 200, "6:1", 1.5, None),
+        Handling(7, 100, "5:1", 3.0, None),
+    ]
+    assert read_journal(tmp_path / "none") == []
+
+
+def test_what_was_begun_and_not_ended_is_not_completed() -> None:
+    assert completed([run("5:1", 1, 2), run("5:2", 3, None)]) == {"5:1"}
+
+
+def test_what_began_twice_is_repeated() -> None:
+    assert repeated([run("5:1", 1, None), run("5:2", 2, 3), run("5:1", 4, 5, pid=2)]) == {"5:1"}
+
+
+def test_an_update_that_overtook_is_told_and_a_repetition_is_none() -> None:
+    assert disorder(["5:1", "6:1", "5:2", "5:1", "6:2"]) == []
+    assert disorder(["5:2", "6:1", "5:1"]) == ["5:1"]
+
+
+def test_two_runs_of_one_chat_at_once_overlap_and_of_two_chats_do_not() -> None:
+    assert overlaps([run("5:1", 1, 2), run("6:1", 1.5, 3), run("5:2", 2, 4)]) == []
+    assert overlaps([run("5:1", 1, 2), run("5:2", 1.9, 3)]) == [("5:1", "5:2")]
+    assert overlaps([run("5:1", 1, None), run("5:2", 9, 10)]) == [("5:1", "5:2")]
