@@ -37,6 +37,8 @@ MAX_UPDATE_ID: Final = 2**63 - 1  # the ledger keeps it in 64 bits
 # Where updates name their chat, and where their user, the first that is there. `message`: of a pressed button.
 _CHATS: Final = (("chat",), ("message", "chat"), ("voter_chat",))
 _USERS: Final = (("from",), ("user",))
+# What a bot has become in a chat that it cannot write to.
+_OUT: Final = ("kicked", "left")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,14 @@ class Update:
         found = _first_id(self.body, _CHATS) or _first_id(self.body, _USERS)
         return str(found) if found else None
 
+    @property
+    def chat_heard_from(self) -> str | None:
+        """The chat that the bot can evidently reach; None also when the update says that it was blocked or put out."""
+        change = self.body.get("my_chat_member")
+        member = change.get("new_chat_member") if isinstance(change, dict) else None
+        out = isinstance(member, dict) and member.get("status") in _OUT
+        return None if out else self.chat
+
 
 def message_id(bot: str, update_id: int) -> str:
     """The id of the message that carries an update."""
@@ -71,7 +81,7 @@ def partition_key(body: dict[str, Any]) -> str:
     if found := _first_id(body, _CHATS) or _first_id(body, _USERS):
         return str(found)
     poll = body.get("poll")
-    if isinstance(poll, dict) and isinstance(poll.get("id"), str):
+    if isinstance(poll, dict) and isinstance(poll.get("id"), str) and poll["id"].isascii():
         return f"poll:{poll['id']}"
     return f"update:{body.get('update_id')}"
 
@@ -115,7 +125,7 @@ def publication(update: Update, partitions: int) -> Publication:
     """The update on its way to its partition.
 
     Raises:
-        MalformedUpdateError: it is larger than a queue takes.
+        MalformedUpdateError: it is larger than a queue takes, or nested too deeply.
     """
     queue = updates_queue(update.bot, partition_of(partition_key(update.body), partitions))
     return Publication("", queue, encode_update(update, queue), update.message_id)
@@ -125,7 +135,7 @@ def encode_update(update: Update, queue_name: str, arrived_ms: int | None = None
     """The message body that carries an update on ``queue_name``. ``arrived_ms`` is Unix time; None is now.
 
     Raises:
-        MalformedUpdateError: it is larger than a queue takes.
+        MalformedUpdateError: it is larger than a queue takes, or nested too deeply.
     """
     message = {
         "queue_name": queue_name,
@@ -136,7 +146,10 @@ def encode_update(update: Update, queue_name: str, arrived_ms: int | None = None
         "message_id": update.message_id,
         "message_timestamp": unix_ms() if arrived_ms is None else arrived_ms,
     }
-    body = json.dumps(message, separators=(",", ":")).encode()
+    try:
+        body = json.dumps(message, separators=(",", ":")).encode()
+    except RecursionError:
+        raise MalformedUpdateError("Not an update: it is nested too deeply.") from None
     if len(body) > MAX_UPDATE_BYTES:
         raise MalformedUpdateError(f"Not an update: {len(body)} bytes, and a queue takes {MAX_UPDATE_BYTES}.")
     return body

@@ -35,6 +35,7 @@ from producer.gateway.answers import UNAUTHORIZED, RefusalError, refused
 from producer.gateway.backlog import Backlog
 from producer.gateway.callers import Callers, public_path
 from producer.gateway.files import Uploads
+from producer.gateway.hearing import Hearing
 from producer.gateway.passing import Passing
 from producer.gateway.sending import Parts, Sending
 from producer.gateway.treatment import Treatment, treatment_of
@@ -123,7 +124,7 @@ class Gateway:
             Backlog(settings, connections, store),
             Uploads(settings),
         )
-        self._running = Running(parts, Sending(parts), Passing(settings), connections)
+        self._running = Running(parts, Sending(parts), Passing(settings, Hearing(store)), connections)
         await parts.uploads.start()
         try:
             yield

@@ -59,7 +59,12 @@ class JobStatus(BaseModel):
     )
     result: Any = Field(None, description="Telegram's, of a job that was sent.")
     reason: str | None = Field(None, description="Why a dead job was not sent.")
-    error: dict[str, Any] | None = Field(None, description="What Telegram said to a dead job.")
+    error: dict[str, Any] | None = Field(
+        None, description="What Telegram said to a dead job, or to one that had nothing to do."
+    )
+    due_seconds: float | None = Field(
+        None, description="In how long a waiting job is expected to go, by all that is known now."
+    )
 
 
 class TelegramError(BaseModel):
@@ -201,4 +206,5 @@ def _status(job_id: str, record: Record | None) -> JobStatus:
         result=record.result,
         reason=record.reason,
         error=record.error,
+        due_seconds=record.due.total_seconds() if record.due is not None else None,
     )

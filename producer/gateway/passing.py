@@ -2,6 +2,8 @@
 
 The body is neither read nor kept, so a download of gigabytes costs a buffer. Telegram's status, headers that matter and
 bytes come back as they are. Only when Telegram cannot be reached does the gateway speak for itself.
+
+Updates are overheard on their way (:mod:`producer.gateway.hearing`): who writes to the bot can be written to.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from yarl import URL
 
 from broker.settings import Settings
 from producer.gateway.answers import RefusalError
+from producer.gateway.hearing import Ear, Hearing
 from producer.gateway.reading import bounded
 
 logger = logging.getLogger("floodgate.gateway")
@@ -28,10 +31,13 @@ PIECE_BYTES: Final = 64 * 1024
 # Long polling is silent for as long as the caller asked, which is in the body; nobody asks for more.
 LONG_POLL_SECONDS: Final = 120.0
 
+# Bytes come back as they are, so they must not come compressed for a caller who cannot read that.
+_PLAIN: Final = {"accept-encoding": "identity"}
 _REQUEST_HEADERS: Final = ("content-type", "content-length", "accept", "range", "if-none-match", "if-modified-since")
 _ANSWER_HEADERS: Final = (
     "content-type",
     "content-length",
+    "content-encoding",
     "content-range",
     "accept-ranges",
     "content-disposition",
@@ -44,14 +50,17 @@ _ANSWER_HEADERS: Final = (
 class Passing:
     """Calls Telegram as the caller did. Belongs to the event loop; ``close`` may be called twice, and unused."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, hearing: Hearing) -> None:
         self._settings = settings
+        self._hearing = hearing
         self._session: aiohttp.ClientSession | None = None
 
     async def call(self, request: Request, bot: str, method: str) -> Response:
         """Pass a method's call through."""
-        silence = self._settings.gateway.read_seconds + (LONG_POLL_SECONDS if method == "getUpdates" else 0)
-        return await self._pass(request, bot, f"/bot{{}}/{method}", silence)
+        path, silence = f"/bot{{}}/{method}", self._settings.gateway.read_seconds
+        if method != "getUpdates":
+            return await self._pass(request, bot, path, silence)
+        return await self._pass(request, bot, path, silence + LONG_POLL_SECONDS, self._hearing.of(bot))
 
     async def file(self, request: Request, bot: str, path: str) -> Response:
         """Pass a download through."""
@@ -62,23 +71,25 @@ class Passing:
         if session is not None:
             await session.close()
 
-    async def _pass(self, request: Request, bot: str, path: str, silence_seconds: float) -> Response:
+    async def _pass(
+        self, request: Request, bot: str, path: str, silence_seconds: float, ear: Ear | None = None
+    ) -> Response:
         token = self._settings.token(bot).get_secret_value()
         query = f"?{request.url.query}" if request.url.query else ""
         url = URL(self._settings.telegram_api_url + path.format(token) + query, encoded=True)
         answer = await self._ask(request, url, silence_seconds)
         return StreamingResponse(
-            _pieces(answer),
+            _pieces(answer, ear),
             status_code=answer.status,
             headers={name: answer.headers[name] for name in _ANSWER_HEADERS if name in answer.headers},
-            background=BackgroundTask(answer.release),
+            background=BackgroundTask(_end, answer, ear),
         )
 
     async def _ask(self, request: Request, url: URL, silence_seconds: float) -> aiohttp.ClientResponse:
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS, sock_read=silence_seconds)
         most = self._settings.gateway.max_body_bytes
         body = bounded(request, self._settings.gateway, most) if request.method == "POST" else None
-        headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
+        headers = _PLAIN | {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
         try:
             return await self._open().request(
                 request.method, url, data=body, headers=headers, timeout=timeout, allow_redirects=False
@@ -101,11 +112,19 @@ class Passing:
         return self._session
 
 
-async def _pieces(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+async def _pieces(answer: aiohttp.ClientResponse, ear: Ear | None) -> AsyncIterator[bytes]:
     try:
         async for piece in answer.content.iter_chunked(PIECE_BYTES):
+            if ear is not None:
+                ear.hear(piece)
             yield piece
     except (TimeoutError, aiohttp.ClientError) as error:
         logger.warning("an answer of Telegram broke off: %s", type(error).__name__)
         answer.close()
         raise ConnectionError("Telegram's answer broke off") from None
+
+
+async def _end(answer: aiohttp.ClientResponse, ear: Ear | None) -> None:
+    answer.release()
+    if ear is not None:
+        await ear.end()

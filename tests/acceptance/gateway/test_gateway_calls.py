@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
+from broker.admission.stores import open_store
 from tests.acceptance.gateway.conftest import KEY, Gate
-from tests.acceptance.stage import TOKEN
+from tests.acceptance.stage import BOT, TOKEN
 from tests.waiting import until
 
 _chats = itertools.count(5_000_000)
@@ -191,6 +194,30 @@ def test_an_edit_that_changes_nothing_gets_telegrams_error_and_is_no_dead_letter
     assert edit.json()["description"].startswith("Bad Request: message is not modified")
     job_id = edit.headers["X-Floodgate-Job-Id"]
     assert httpx.get(f"{gate.url}/floodgate/v1/jobs/{job_id}", headers=auth()).json()["status"] == "sent"
+
+
+def test_a_waiting_job_is_told_with_when_it_is_expected_to_go(gate: Gate) -> None:
+    chat = next(_chats)
+    with contextlib.closing(open_store(gate.stage.settings)) as store:
+        store.pause(BOT, str(chat), timedelta(minutes=5), "test")
+    answer = gate.call("sendMessage", headers={"X-Floodgate-Wait-Seconds": "0"}, chat_id=chat, text="never")
+    url = gate.url + answer.json()["result"]["status_url"]
+    job = until(lambda: waiting if (waiting := httpx.get(url, headers=auth()).json())["status"] == "waiting" else None)
+    assert 240 < job["due_seconds"] <= 300
+    assert httpx.delete(url, headers=auth()).json()["due_seconds"] is None
+
+
+def test_a_chat_whose_update_passes_through_can_be_written_to_again(gate: Gate) -> None:
+    chat = next(_chats)
+    message = {"message_id": 1, "date": 1, "chat": {"id": chat, "type": "private"}, "text": "I am back"}
+    gate.stage.control.set_chat(chat, trouble="blocked")
+    assert gate.call("sendMessage", chat_id=chat, text="blocked").status_code == 403
+    gate.stage.control.clear_chats(chat)
+    assert gate.call("sendMessage", chat_id=chat, text="remembered as blocked").status_code == 403
+    gate.stage.control.inject_updates(int(TOKEN.partition(":")[0]), [{"message": message}])
+    (update,) = gate.call("getUpdates").json()["result"]
+    assert update["message"]["text"] == "I am back"
+    until(lambda: gate.call("sendMessage", chat_id=chat, text="welcome").json()["ok"])
 
 
 def test_reads_and_their_errors_pass_through_as_telegram_gives_them(gate: Gate) -> None:

@@ -1,0 +1,78 @@
+"""What an answer to ``getUpdates`` tells besides: which chats can be reached.
+
+A chat that Telegram refused for good is not asked again for a day, unless it is heard from. A bot that polls through
+the gateway hears from its chats here. The answer goes to its caller as it comes; a copy is read afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Final
+
+from broker.admission.contract import Admission
+from broker.errors import MalformedUpdateError, StateError
+from broker.update import read_update
+
+logger = logging.getLogger("floodgate.gateway")
+
+# A hundred updates are some 100 kB. An answer beyond this is passed on and not looked into.
+MAX_BYTES: Final = 4 * 1024 * 1024
+
+
+class Hearing:
+    """Tells the store of chats that were heard from."""
+
+    def __init__(self, store: Admission) -> None:
+        self._store = store
+
+    def of(self, bot: str) -> Ear:
+        """For one answer to a bot."""
+        return Ear(self._store, bot)
+
+
+class Ear:
+    """Overhears one answer. Belongs to the event loop."""
+
+    def __init__(self, store: Admission, bot: str) -> None:
+        self._store = store
+        self._bot = bot
+        self._heard: list[bytes] = []
+        self._size = 0
+
+    def hear(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size <= MAX_BYTES:
+            self._heard.append(piece)
+
+    async def end(self) -> None:
+        """Act on what was heard. A store that is away costs this alone: the next update of the chat tells again."""
+        if self._size <= MAX_BYTES:
+            await asyncio.to_thread(self._tell)
+
+    def _tell(self) -> None:
+        try:
+            for chat in chats_in(self._bot, b"".join(self._heard)):
+                if self._store.heard_from(self._bot, chat):
+                    logger.info("chat %s of bot %s can be reached again: it was heard from", chat, self._bot)
+        except StateError as error:
+            logger.info("who was heard from is not told: %s", error)
+
+
+def chats_in(bot: str, answer: bytes) -> set[str]:
+    """The chats that can be reached, by an answer to ``getUpdates``; none, if it is no such answer."""
+    try:
+        fields = json.loads(answer)
+    except (ValueError, RecursionError):
+        return set()
+    updates = fields.get("result") if isinstance(fields, dict) else None
+    chats = (_chat(bot, body) for body in updates) if isinstance(updates, list) else ()
+    return {chat for chat in chats if chat is not None}
+
+
+def _chat(bot: str, body: object) -> str | None:
+    try:
+        return read_update(bot, body).chat_heard_from
+    except MalformedUpdateError:
+        return None
