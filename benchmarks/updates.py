@@ -95,9 +95,7 @@ class Floodgate:
                 Program(handling, env, place.home / f"handler-{number}.log", "worker ready")
                 for number in range(self.handlers)
             ]
-            programs.append(
-                Program(["-m", "floodgate", "updates"], env, place.home / "receiver.log", "receiving updates")
-            )
+            programs.append(Program(["-m", "floodgate", "updates"], env, place.home / "receiver.log", "receiver ready"))
             for program in programs:
                 stack.callback(program.start().stop)
             for program in programs:
