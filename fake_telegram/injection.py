@@ -1,8 +1,9 @@
 """Users do things: short descriptions of what they do, made into full updates.
 
 A short description is ``{"user": 42, "text": "hi"}`` (a private message), with ``"chat": -100…`` a message in a group,
-``{"user": 42, "callback": "data", "message_id": 7}`` a pressed button. Anything else is a raw update without its id,
-``{"message": {…}}``, whose message gets what it lacks: id, date, chat and sender.
+``{"user": 42, "callback": "data", "message_id": 7}`` a pressed button. ``{"raw": …}`` is given as it is, no matter what
+it is, in an update's place. Anything else is an update without its id, ``{"message": {…}}``, whose message gets what it
+lacks: id, date, chat and sender.
 """
 
 from __future__ import annotations
@@ -59,7 +60,13 @@ def inject(world: World, bot_id: int, descriptions: Sequence[dict[str, Any]]) ->
     return [update_id for update_id in ids if update_id is not None]
 
 
-def _update_of(world: World, bot_id: int, description: dict[str, Any]) -> tuple[str, dict[str, Any], int]:
+def _update_of(world: World, bot_id: int, description: dict[str, Any]) -> tuple[str, dict[str, Any], int, Any]:
+    if description.keys() == {"raw"}:
+        return "raw", {}, 0, description["raw"]
+    return *_described(world, bot_id, description), None
+
+
+def _described(world: World, bot_id: int, description: dict[str, Any]) -> tuple[str, dict[str, Any], int]:
     if description.keys() <= _SHORT and description.keys() & {"text", "callback"}:
         return _from_short(world, bot_id, description)
     raw = {kind: content for kind, content in description.items() if kind != "update_id"}

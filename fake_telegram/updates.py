@@ -34,9 +34,11 @@ class Update:
     content: dict[str, Any]
     lane: int
     expires_at: float
+    raw: Any = None
+    """What is given in the update's place, whatever it is: a test of what the bot makes of it."""
 
-    def as_json(self) -> dict[str, Any]:
-        return {"update_id": self.update_id, self.kind: self.content}
+    def as_json(self) -> Any:
+        return self.raw if self.raw is not None else {"update_id": self.update_id, self.kind: self.content}
 
 
 @dataclass(slots=True)
@@ -65,11 +67,11 @@ class Inbox:
     _next_id: int = FIRST_UPDATE_ID
     _poll: asyncio.Future[None] | None = None
 
-    def add(self, kind: str, content: dict[str, Any], lane: int) -> int | None:
+    def add(self, kind: str, content: dict[str, Any], lane: int, raw: Any = None) -> int | None:
         """Something happened. Returns the update's id, None when the bot does not want to know."""
         if not self.wants(kind):
             return None
-        update = Update(self._next_id, kind, content, lane, self.clock() + RETENTION_SECONDS)
+        update = Update(self._next_id, kind, content, lane, self.clock() + RETENTION_SECONDS, raw)
         self._next_id += 1
         self.pending[update.update_id] = update
         if len(self.pending) > PENDING:

@@ -67,7 +67,10 @@ def sort_out(bot: str, given: Iterable[object], partitions: int) -> Sorted:
 
 
 def _letter(bot: str, given: object, why: str) -> Publication:
-    body = json.dumps(given, separators=(",", ":")).encode()
+    try:
+        body = json.dumps(given, separators=(",", ":")).encode()
+    except RecursionError:
+        body = b'"nested too deeply to be kept"'
     if len(body) > MAX_UPDATE_BYTES:
         why, body = f"{why} Only its beginning is kept.", body[:MAX_UPDATE_BYTES]
     logger.error("Telegram gave bot %s what is no update, moved to dead.malformed: %s", bot, why)
