@@ -69,14 +69,14 @@ def sentence(bot: str, error: Exception) -> str:
     if isinstance(error, RefusedError) and error.unknown_token:
         return (
             f"Bot {bot}: Telegram does not know its token ({error.code} {error.description}). Correct it in "
-            "FLOODGATE_BOT_TOKEN or FLOODGATE_BOTS and start again; trying on."
+            "FLOODGATE_BOT_TOKEN or FLOODGATE_BOTS and start this again."
         )
     if isinstance(error, RefusedError) and error.other_poller:
         return (
             f"Bot {bot}: another program polls with its token ({error.code} {error.description}). Stop that one; "
-            "Telegram serves one at a time. Trying on."
+            "Telegram serves one at a time."
         )
-    return f"Bot {bot}: {error} Trying on."
+    return f"Bot {bot}: {error} Trying again until it works."
 
 
 def _is_quiet(error: Exception, seconds: float) -> bool:
