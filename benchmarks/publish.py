@@ -23,7 +23,7 @@ import pika
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.peers.publishers import CONTENDERS
+from benchmarks.peers.publishers import CONTENDERS, NOT_INSTALLED
 from benchmarks.stage.programs import ROOT
 from broker import topology
 from broker.connections import Connections
@@ -56,6 +56,7 @@ def main(arguments: list[str]) -> int:
         _declare(node.url)
         if options.memory:
             result = run("memory", node.url, options.memory, options.body)
+            assert result is not None
             _show_memory(console, result)
             print(json.dumps(result))
             return 0
@@ -72,16 +73,21 @@ def compare(url: str, options: argparse.Namespace, console: Console) -> list[Sco
         for name in names:
             streams = "many" in name or "pipelined" in name or "unconfirmed" in name
             result = run(name, url, options.count if streams else options.count // 15, options.body)
+            if result is None:
+                continue
             rates[name].append(result["count"] / result["seconds"])
             console.print(f"round {round_number + 1}: {name}: {rates[name][-1]:,.0f}/s")
-    return [Score(name, tuple(found)) for name, found in rates.items()]
+    return [Score(name, tuple(found)) for name, found in rates.items() if found]
 
 
-def run(name: str, url: str, count: int, size: int) -> dict[str, Any]:
-    """One contender in a process of its own, on an empty queue."""
+def run(name: str, url: str, count: int, size: int) -> dict[str, Any] | None:
+    """One contender in a process of its own, on an empty queue. None, and a sentence: it is not installed."""
     queue = RAW_QUEUE if name in (YARDSTICK_RAW, "aio-pika pipelined") else "bench." + name.partition(",")[0]
     command = [sys.executable, "-m", "benchmarks.peers.publishers", name, url, queue, str(count), str(size)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=RUN_SECONDS, check=False)
+    if done.returncode == NOT_INSTALLED:
+        print(f"{name} is left out: {done.stderr.strip()}", file=sys.stderr)
+        return None
     if done.returncode:
         raise RuntimeError(f"{name} failed:\n{done.stderr[-2000:]}")
     _purge(url, queue, OUR_QUEUE)

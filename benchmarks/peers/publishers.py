@@ -218,13 +218,21 @@ CONTENDERS: Final[dict[str, Callable[..., float]]] = {
 }
 
 
+# A contender's exit code when what it publishes with is not here.
+NOT_INSTALLED: Final = 3
+
+
 def main(arguments: list[str]) -> int:
     name, url, queue, count, size = arguments
     memory = Memory() if name == "memory" else None
     if memory is not None:
         seconds = ours_many(url, queue, int(count), int(size), memory)
     else:
-        seconds = CONTENDERS[name](url, queue, int(count), int(size))
+        try:
+            seconds = CONTENDERS[name](url, queue, int(count), int(size))
+        except ModuleNotFoundError as error:
+            print(f"{error.name} is not installed: `scripts/setup --bench` does that", file=sys.stderr)
+            return NOT_INSTALLED
     marks = memory.marks if memory else {}
     print(
         json.dumps(
