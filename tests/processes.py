@@ -6,6 +6,7 @@
 
 A process runs in a folder of its own and sees no `FLOODGATE_*` but those it is given, so that neither a `.env` nor the
 shell of whoever runs the tests decides how a test ends. What it says goes to a log file, which is all that is kept.
+It dies with the program that started it, also when that is killed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from rabbitmq.leash import Leash
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
@@ -61,6 +63,7 @@ class FloodgateProcess:
         self._home = home
         self._log_path = home / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._leash: Leash | None = None
 
     @property
     def pid(self) -> int:
@@ -86,6 +89,7 @@ class FloodgateProcess:
             self._process = subprocess.Popen(
                 self._command, env=self._env, cwd=self._home, stdout=output, stderr=subprocess.STDOUT
             )
+        self._leash = Leash(["kill", "-s", "KILL", str(self.pid)])
         until(lambda: ready in self.log or not self.running, READY_SECONDS)
         assert ready in self.log, f"{self._command[3:]} did not start:\n{self.log}"
         return self
@@ -97,7 +101,10 @@ class FloodgateProcess:
     def wait(self, seconds: float = STOP_SECONDS) -> int:
         """Its exit code. Raises TimeoutExpired when it does not end in time."""
         assert self._process is not None
-        return self._process.wait(seconds)
+        code = self._process.wait(seconds)
+        if self._leash is not None:
+            self._leash.release()
+        return code
 
     def stop(self) -> int:
         """Ask it to end; its exit code."""
@@ -107,8 +114,8 @@ class FloodgateProcess:
 
     def kill(self) -> None:
         """End it at once, with SIGKILL."""
-        if self.running:
-            self.signal(signal.SIGKILL)
+        if self._process is not None:
+            self.signal(signal.SIGKILL)  # does nothing to one that has ended
             self.wait()
 
     def __enter__(self) -> Self:
