@@ -34,6 +34,19 @@ class Watched(socket.socket):
         super().__init__(*args, **options)
 socket.socket = Watched
 """
+# Another broker is the global one while all of ours is imported: what does not say to which it belongs becomes its.
+STRAYS = """
+import importlib, json, pkgutil, dramatiq
+from dramatiq.brokers.stub import StubBroker
+from broker.setup import current_broker
+ours, foreign = current_broker(), StubBroker()
+dramatiq.set_broker(foreign)
+for package in ("actors", "broker", "floodgate", "producer"):
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+print(json.dumps([sorted(ours.actors), sorted(foreign.actors)]))
+"""
 URL = "amqp://guest:guest@rabbit.example:5672/"
 FIRST = {
     "actors": "import actors",
@@ -70,6 +83,14 @@ def test_actors_are_bound_to_the_configured_broker_whatever_is_imported_first(fi
     assert found["url"] == URL
     assert found["threads"] == ["MainThread"]
     assert found["sockets"] == []
+
+
+def test_no_actor_of_ours_leaves_its_broker_to_be_guessed(tmp_path: Path) -> None:
+    ended = run_python("-c", STRAYS, env={}, home=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    ours, strays = json.loads(ended.stdout)
+    assert "send" in ours
+    assert strays == []
 
 
 def test_dramatiqs_own_command_works_on_the_configured_broker(stage: Stage) -> None:
