@@ -151,8 +151,9 @@ class Connections:
             raise RabbitMQUnreachableError("RabbitMQ did not answer in time. See its log.") from None
 
     def start(self, script: Callable[[Session], Script[T]], timeout_seconds: float) -> Future[T]:
-        """:meth:`run` without waiting."""
+        """:meth:`run` without waiting. The future cannot be cancelled: a script runs to its end."""
         future: Future[T] = Future()
+        future.set_running_or_notify_cancel()
 
         def begin(live: Live, link: Link) -> None:
             run = Run(script, link.connection, link.server_version, future)
