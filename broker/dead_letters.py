@@ -1,8 +1,9 @@
-"""Dead letters: jobs that will not be sent, kept in ``dead.<bot>`` with the reason until an operator acts.
+"""Dead letters: jobs that will not be sent and updates that were not handled, kept in ``dead.<bot>`` with the reason
+until an operator acts.
 
 A dead letter is the job's own message body under the job's own message id, with what is known of its end in the headers
-below. RabbitMQ writes ``x-death`` itself when a message passed its delivery limit (it killed its worker too often).
-Bytes that are no job go to ``dead.malformed`` exactly as they came.
+below; an update's likewise. RabbitMQ writes ``x-death`` itself when a message passed its delivery limit (it killed its
+worker too often). Bytes that are neither go to ``dead.malformed`` exactly as they came.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from broker.errors import MalformedJobError
+from broker.errors import MalformedJobError, MalformedUpdateError
 from broker.job import Job, decode_job
 from broker.publication import Publication
 from broker.topology import DEAD_EXCHANGE, MALFORMED_QUEUE, UNROUTABLE_QUEUE, dead_queue
+from broker.update import Update, decode_update
 
 REASON: Final = "x-floodgate-reason"
 DESCRIPTION: Final = "x-floodgate-description"
 ATTEMPTS: Final = "x-floodgate-attempts"
 DIED_US: Final = "x-floodgate-died-us"
 QUEUE: Final = "x-floodgate-queue"
+TRACEBACK: Final = "x-floodgate-traceback"  # of the handler that failed, without secrets
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -37,12 +40,15 @@ REASON_NO_ACTOR: Final = "no-actor"
 REASON_FAILED: Final = "failed"
 REASON_UNKNOWN_BOT: Final = "unknown-bot"
 REASON_CHAT_UNREACHABLE: Final = "chat-unreachable"  # Telegram's word once, ours for the jobs after it
+REASON_HANDLER: Final = "handler-failed"  # an update's handlers raised, at every attempt
+REASON_TIME_LIMIT: Final = "time-limit"  # … or took too long
+REASON_UNREADABLE: Final = "unreadable-update"  # … or were never asked: the library cannot read the update
 REASON_UNROUTABLE: Final = "unroutable"  # it came off the delay ladder and its queue was gone
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A dead letter as an operator sees it. ``job`` is None when the bytes are none."""
+    """A dead letter as an operator sees it. ``job`` and ``update`` are None when the bytes are none."""
 
     queue: str
     message_id: str
@@ -52,11 +58,22 @@ class DeadLetter:
     died_at: datetime | None
     body: bytes
     job: Job | None
+    update: Update | None = None
+    traceback: str = ""
 
 
 def dead_job(job: Job, body: bytes, queue: str, reason: str, description: str = "") -> Publication:
     """The dead letter of a job."""
     return _publication(dead_queue(job.bot), job.id, body, queue, reason, description, job.attempts)
+
+
+def dead_update(
+    update: Update, body: bytes, queue: str, reason: str, description: str, *, attempts: int, traceback: str
+) -> Publication:
+    """The dead letter of an update."""
+    target = dead_queue(update.bot)
+    more = {TRACEBACK: _header_text(traceback)} if traceback else {}
+    return _publication(target, update.message_id, body, queue, reason, description, attempts, more)
 
 
 def dead_message(dead_queue_name: str, message_id: str, body: bytes, queue: str, reason: str, why: str) -> Publication:
@@ -70,17 +87,29 @@ def malformed(message_id: str, body: bytes, queue: str, description: str) -> Pub
 
 
 def _publication(
-    target: str, message_id: str, body: bytes, queue: str, reason: str, description: str, attempts: int
+    target: str,
+    message_id: str,
+    body: bytes,
+    queue: str,
+    reason: str,
+    description: str,
+    attempts: int,
+    more: Mapping[str, Any] | None = None,
 ) -> Publication:
     headers = {
         REASON: reason,
-        DESCRIPTION: description[:MAX_DESCRIPTION].encode(errors="replace").decode(),
+        DESCRIPTION: _header_text(description[:MAX_DESCRIPTION]),
         ATTEMPTS: attempts,
         # To the microsecond, for this is the order of a chat's letters should RabbitMQ have shuffled them: see browse.
         DIED_US: time.time_ns() // 1000,
         QUEUE: queue,
+        **(more or {}),
     }
     return Publication(exchange=DEAD_EXCHANGE, routing_key=target, body=body, message_id=message_id, headers=headers)
+
+
+def _header_text(text: str) -> str:
+    return text.encode(errors="replace").decode()
 
 
 def read_dead_letter(queue: str, message_id: str | None, headers: Mapping[str, Any] | None, body: bytes) -> DeadLetter:
@@ -94,7 +123,9 @@ def read_dead_letter(queue: str, message_id: str | None, headers: Mapping[str, A
         attempts=attempts if isinstance(attempts := headers.get(ATTEMPTS), int) else 0,
         died_at=_died_at(headers),
         body=body,
-        job=_job_or_none(body),
+        job=(job := _job_or_none(body)),
+        update=_update_or_none(body) if job is None else None,
+        traceback=str(headers.get(TRACEBACK) or ""),
     )
 
 
@@ -132,4 +163,11 @@ def _job_or_none(body: bytes) -> Job | None:
     try:
         return decode_job(body)
     except MalformedJobError:
+        return None
+
+
+def _update_or_none(body: bytes) -> Update | None:
+    try:
+        return decode_update(body)
+    except MalformedUpdateError:
         return None

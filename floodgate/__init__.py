@@ -27,6 +27,7 @@ from broker.errors import (
     InvalidParamsError,
     JobError,
     MalformedJobError,
+    MalformedUpdateError,
     NotSentError,
     NotSettledError,
     PublishError,
@@ -48,6 +49,8 @@ from broker.errors import (
 if TYPE_CHECKING:
     from broker.job import Job
     from broker.settings import Settings, load_settings
+    from broker.update import Update
+    from floodgate.updates.function import on_update
     from producer.async_client import AsyncClient
     from producer.client import Client
 
@@ -67,6 +70,7 @@ __all__ = [
     "Job",
     "JobError",
     "MalformedJobError",
+    "MalformedUpdateError",
     "NotSentError",
     "NotSettledError",
     "PublishError",
@@ -84,7 +88,9 @@ __all__ = [
     "UnknownMethodError",
     "UnroutableError",
     "UnsupportedServerError",
+    "Update",
     "load_settings",
+    "on_update",
 ]
 
 _LAZY: Final = {
@@ -92,7 +98,9 @@ _LAZY: Final = {
     "Client": "producer.client",
     "Job": "broker.job",
     "Settings": "broker.settings",
+    "Update": "broker.update",
     "load_settings": "broker.settings",
+    "on_update": "floodgate.updates.function",
 }
 
 

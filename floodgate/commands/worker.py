@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Annotated
 
-def worker() -> None:
-    """Take jobs out of RabbitMQ and send them, under the limits, until SIGTERM.
+import typer
 
-    Start as many as you like, on one machine with a SQLite state file or on many with Redis: they share the partitions.
 
-    Example: FLOODGATE_BOT_TOKEN=123:ABC floodgate worker
+def worker(
+    updates: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:NAME", help="Handle updates by this Application or @on_update function instead."),
+    ] = None,
+) -> None:
+    """Take jobs out of RabbitMQ and send them, under the limits, until SIGTERM. With --updates, handle updates.
+
+    Start as many as you like of each, on one machine with a SQLite state file or on many with Redis: they share the
+    partitions. A bot that answers needs one of each, and `floodgate updates`.
+
+    Example: FLOODGATE_BOT_TOKEN=123:ABC floodgate worker --updates myapp.bot:application
     """
     from broker.logs import configure_logging
     from broker.settings import load_settings
@@ -17,4 +27,10 @@ def worker() -> None:
     settings = load_settings()
     settings.require_bots()
     configure_logging(settings)
-    run_worker(settings)
+    if updates is None:
+        run_worker(settings)
+        return
+    from floodgate.updates.compose import assign
+    from floodgate.updates.target import load_target
+
+    run_worker(settings, assign(updates, load_target(updates), settings))

@@ -12,20 +12,10 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from broker.admission.contract import CANCELLED, Record, Standing
+from broker.admission.contract import Record
+from producer.telegram_answer import answer_to, error_body
 
 JOB_HEADER: Final = "X-Floodgate-Job-Id"
-
-# Telegram's code for what the dead-letter reasons of ours mean to a caller.
-_CODE_BY_REASON: Final[Mapping[str, int]] = {
-    CANCELLED: 409,
-    "expired": 410,
-    "uncertain": 409,
-    "exhausted": 500,
-    "delivery-limit": 500,
-    "unknown-bot": 401,
-}
-_OTHER_REASONS_CODE: Final = 400
 
 
 class TelegramAnswer(Response):
@@ -55,22 +45,13 @@ def refused(
     code: int, description: str, parameters: Mapping[str, Any] | None = None, headers: dict[str, str] | None = None
 ) -> TelegramAnswer:
     """An error in Telegram's form."""
-    fields: dict[str, Any] = {"ok": False, "error_code": code, "description": description}
-    if parameters:
-        fields["parameters"] = dict(parameters)
-    return TelegramAnswer(fields, status_code=code, headers=headers)
+    return TelegramAnswer(error_body(code, description, parameters), status_code=code, headers=headers)
 
 
 def ended(job_id: str, record: Record) -> TelegramAnswer:
     """What became of a job: Telegram's result, Telegram's error, or ours."""
-    headers = {JOB_HEADER: job_id}
-    if (error := record.error) is not None:
-        return refused(error["error_code"], error["description"], error.get("parameters"), headers)
-    if record.standing is Standing.SENT:
-        return TelegramAnswer({"ok": True, "result": record.result}, headers=headers)
-    reason = record.reason or "unknown"
-    code = _CODE_BY_REASON.get(reason, _OTHER_REASONS_CODE)
-    return refused(code, f"Not sent: {reason}. Job {job_id} is among the dead letters.", None, headers)
+    code, body = answer_to(job_id, record)
+    return TelegramAnswer(body, status_code=code, headers={JOB_HEADER: job_id})
 
 
 def accepted(job_id: str) -> TelegramAnswer:

@@ -1,0 +1,29 @@
+"""The actor ``handle_update``. Importing this registers it with the process's broker, and does nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dramatiq
+from dramatiq.middleware import CurrentMessage
+
+from actors.updates.handling import Handling
+from broker.dramatiq_consumer import DeliveredMessage
+from broker.setup import current_broker
+from broker.update import UPDATE_ACTOR
+
+_handling: list[Handling] = []  # one at most; written before the worker's threads start
+
+
+def use(handling: Handling) -> None:
+    """Have this process's updates handled by it."""
+    _handling[:] = [handling]
+
+
+@dramatiq.actor(broker=current_broker(), actor_name=UPDATE_ACTOR, queue_name=UPDATE_ACTOR)
+def handle_update(update: dict[str, Any]) -> None:
+    """Have ``update`` (see :mod:`broker.update`) handled."""
+    message = CurrentMessage.get_current_message()
+    assert isinstance(message, DeliveredMessage), "handle_update is run by a worker"
+    (handling,) = _handling
+    handling.deliver(message)

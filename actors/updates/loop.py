@@ -1,0 +1,60 @@
+"""The event loop that handlers run on: a thread of its own, so that a handler which blocks it delays no send."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+
+from actors.loop_calls import LoopCalls
+
+T = TypeVar("T")
+
+START_SECONDS: Final = 5.0
+STOP_SECONDS: Final = 5.0
+
+
+class HandlerLoop:
+    """Started once, stopped once; ``stop`` is safe to call twice and unstarted. Any thread may call."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._calls = LoopCalls(self.loop)
+        self._running = threading.Event()
+        self.thread = threading.Thread(target=self._run, name="floodgate-handlers", daemon=True)
+
+    def start(self) -> None:
+        self.thread.start()
+        self._running.wait(START_SECONDS)
+
+    def run(self, coroutine: Coroutine[Any, Any, T], timeout_seconds: float) -> T:
+        """Run it and wait for its result; what it raises is raised here.
+
+        Raises:
+            TimeoutError: the loop did not answer: something blocks it.
+            RuntimeError: the loop is not running.
+        """
+        return self._calls.run(coroutine, timeout_seconds)
+
+    def stop(self) -> None:
+        """Cancel what still runs and end the thread, unless something blocks it."""
+        if self.thread.is_alive():
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self.thread.join(STOP_SECONDS)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.call_soon(self._running.set)
+        try:
+            self.loop.run_forever()
+            self._cancel_all()
+        finally:
+            self.loop.close()
+
+    def _cancel_all(self) -> None:
+        tasks = asyncio.all_tasks(self.loop)
+        for task in tasks:
+            task.cancel()
+        self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())

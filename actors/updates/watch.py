@@ -1,0 +1,110 @@
+"""A handler that blocks the event loop stops every chat of its worker. Here it is caught in the act, and named.
+
+A thread asks the loop for a sign of life. When none comes for a while it looks at what the loop's thread is doing at
+that very moment: the innermost call that is the user's, and the outermost one, which is the handler. It says so once
+while the block lasts, and once more, with its length, when it is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import sysconfig
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import telegram
+
+logger = logging.getLogger("floodgate.updates")
+
+STOP_SECONDS: Final = 5.0
+_ROOT: Final = Path(__file__).parents[2]
+_NOT_USERS: Final = (
+    "<frozen",
+    *(f"{_ROOT / name}/" for name in ("actors", "broker", "producer", "floodgate")),
+    f"{Path(telegram.__file__).parent}/",
+)
+_STANDARD: Final = f"{sysconfig.get_path('stdlib')}/"
+# Within the standard library's folder, unless there is a virtual environment: what was installed is not of it.
+_INSTALLED: Final = ("site-packages/", "dist-packages/")
+
+
+@dataclass(frozen=True, slots=True)
+class Culprit:
+    """Who blocks: the handler, and the line of the user's that is being executed."""
+
+    handler: str
+    line: str
+
+    def __str__(self) -> str:
+        return f"{self.handler}, at {self.line}"
+
+
+class LoopWatch:
+    """Watches one event loop. ``stop`` is safe to call twice and unstarted."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, thread: threading.Thread, bound_seconds: float) -> None:
+        self._loop = loop
+        self._watched = thread
+        self._bound_seconds = bound_seconds
+        self._stopped = threading.Event()
+        self._beat = threading.Event()  # set by the loop
+        self._thread = threading.Thread(target=self._run, name="floodgate-loop-watch", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._beat.set()
+        if self._thread.is_alive():
+            self._thread.join(STOP_SECONDS)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._bound_seconds / 2):
+            self._beat.clear()
+            asked_at = time.monotonic()
+            try:
+                self._loop.call_soon_threadsafe(self._beat.set)
+            except RuntimeError:  # the loop is closed
+                return
+            if not self._beat.wait(self._bound_seconds):
+                self._report(asked_at)
+
+    def _report(self, since: float) -> None:
+        culprit = culprit_in(sys._current_frames().get(self._watched.ident or 0))
+        logger.error(
+            "The event loop is blocked by %s: no chat of this worker is served meanwhile. Await instead of waiting "
+            "(asyncio.sleep, an async client), or move the call to a thread: await asyncio.to_thread(…).",
+            culprit or "code that is not a handler's",
+        )
+        self._beat.wait()
+        if not self._stopped.is_set():
+            logger.warning("The event loop runs again after %.1f s, blocked by %s.", time.monotonic() - since, culprit)
+
+
+def culprit_in(frame: FrameType | None) -> Culprit | None:
+    """Whose code a thread is in; None if it is in nobody's but libraries' and ours."""
+    users = [each for each in _outwards(frame) if _is_users(each.f_code.co_filename)]
+    if not users:
+        return None
+    inner, outer = users[0], users[-1]
+    name = f"{outer.f_globals.get('__name__', '?')}.{outer.f_code.co_qualname}"
+    return Culprit(name, f"{inner.f_code.co_filename}:{inner.f_lineno} in {inner.f_code.co_qualname}")
+
+
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _is_users(filename: str) -> bool:
+    standard = filename.startswith(_STANDARD) and not filename[len(_STANDARD) :].startswith(_INSTALLED)
+    return not standard and not filename.startswith(_NOT_USERS)

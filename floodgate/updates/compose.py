@@ -1,0 +1,64 @@
+"""A handler worker, put together: the user's handler, the process's broker and store, and the way replies take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
+from actors.updates.application import AnyApplication, ApplicationHandler
+from actors.updates.handler import Handler
+from actors.updates.handling import Handling
+from broker.admission.stores import open_handled
+from broker.dramatiq_broker import FloodgateBroker
+from broker.errors import SettingsError
+from broker.settings import Settings
+from floodgate.updates.function import FunctionHandler, OnUpdate
+from floodgate.updates.replies import Address, PipelineRequest
+from floodgate.updates.target import Target
+from producer.async_client import AsyncClient
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a handler worker does: for which bots, by what, which is named so."""
+
+    path: str
+    target: Target
+    bots: tuple[str, ...]
+
+
+def assign(path: str, target: Target, settings: Settings) -> Assignment:
+    """An Application handles its own bot's updates, a function those of all.
+
+    Raises:
+        SettingsError: the Application's bot is none of those configured.
+    """
+    if isinstance(target, OnUpdate):
+        return Assignment(path, target, tuple(sorted(settings.tokens)))
+    token = target.bot.token
+    bots = tuple(name for name, its in settings.tokens.items() if its.get_secret_value() == token)
+    if not bots:
+        raise SettingsError(
+            f"{path} has the token of a bot that is not configured ({token.partition(':')[0]}:…): build it with the "
+            f"one in FLOODGATE_BOT_TOKEN or FLOODGATE_BOTS (configured: {', '.join(sorted(settings.tokens))})."
+        )
+    return Assignment(path, target, bots[:1])
+
+
+def compose(assignment: Assignment, broker: FloodgateBroker) -> Handling:
+    """The handling of a process's updates, not started."""
+    return Handling(broker, _handler(assignment, broker), open_handled(broker.settings))
+
+
+def _handler(assignment: Assignment, broker: FloodgateBroker) -> Handler:
+    target = assignment.target
+    if isinstance(target, OnUpdate):
+        return FunctionHandler(assignment.path, target, broker.settings, broker.connections)
+    (bot,) = assignment.bots
+    client = AsyncClient(broker.settings, bot=bot, connections=broker.connections)
+    return ApplicationHandler(assignment.path, target, PipelineRequest(broker.settings, bot, client, _theirs(target)))
+
+
+def _theirs(application: AnyApplication) -> Address:
+    return Address(SecretStr(application.bot.base_url), SecretStr(application.bot.base_file_url))

@@ -1,0 +1,84 @@
+"""``@on_update``: a plain function that handles updates, for bots without an Application.
+
+from floodgate import AsyncClient, Update, on_update
+
+@on_update
+async def answer(update: Update, client: AsyncClient) -> None:
+    message = update.body.get("message")
+    if message and "text" in message:
+        await client.send_message(chat_id=message["chat"]["id"], text=message["text"])
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from actors.updates.run import Run
+from broker.connections import Connections
+from broker.errors import SettingsError
+from broker.settings import Settings
+from broker.update import Update
+from producer.async_client import AsyncClient
+
+HandleUpdate = Callable[[Update, AsyncClient], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class OnUpdate:
+    """A function marked as one that handles updates. Called, it is the function."""
+
+    function: HandleUpdate
+
+    def __call__(self, update: Update, client: AsyncClient) -> Awaitable[None]:
+        return self.function(update, client)
+
+
+def on_update(function: HandleUpdate) -> OnUpdate:
+    """Mark an async function of an update and a client as what ``floodgate worker --updates`` runs.
+
+    The client is the process's own, for the update's bot. What the function enqueues with it is sent under the limits;
+    ``await client.result(job)`` gives Telegram's answer. It is called again for the same update if it raises, or if the
+    worker dies: a ``dedupe_key`` made from ``update.message_id`` makes a send happen once all the same.
+
+    Raises:
+        SettingsError: the function is not async, or takes other arguments.
+    """
+    name = getattr(function, "__qualname__", repr(function))
+    if not inspect.iscoroutinefunction(function):
+        raise SettingsError(
+            f"@on_update needs an async function and {name} is none: write `async def`, and "
+            "`await asyncio.to_thread(…)` around calls that block."
+        )
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        raise SettingsError(f"@on_update calls {name}(update, client): let it take these two arguments.") from None
+    return OnUpdate(function)
+
+
+class FunctionHandler:
+    """``actors.updates.handler.Handler`` for a function."""
+
+    def __init__(self, name: str, function: OnUpdate, settings: Settings, connections: Connections) -> None:
+        self._name = name
+        self._function = function
+        self._clients = {bot: AsyncClient(settings, bot=bot, connections=connections) for bot in settings.tokens}
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    async def open(self) -> None:
+        """Nothing: clients open at first use."""
+
+    async def close(self) -> None:
+        for client in self._clients.values():
+            await client.close()
+
+    async def handle(self, run: Run) -> None:
+        await self._function(run.update, self._clients[run.update.bot])
+
+    async def moved_here(self, bot: str, partition: int, partitions: int) -> None:
+        """What a function remembers is its own affair."""

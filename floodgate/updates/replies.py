@@ -1,0 +1,230 @@
+"""What handlers send goes through the pipeline, with no change to their code: the request of an Application's bot.
+
+    queued (sends, edits, actions)   a job, interactive ─▶ its result, as Telegram's own JSON
+    passed (reads, answers)          to Telegram at once, unmetered: a button's answer must not wait behind messages
+    refused (close, logOut)          as the gateway does
+
+The table is the gateway's (:mod:`producer.gateway.treatment`). The library sees what Telegram would have answered, so
+that a result becomes its objects and a refusal its errors. What ends otherwise is told as the library tells it:
+``NetworkError`` when nothing was accepted, ``TimedOut`` when the message is safe and its result not there yet.
+
+Once. Handlers are called again for an update when they fail, or when their worker dies. So a job's id is made from the
+update, the call and its how-manieth it is: the same call, made again for the same update, is the same job, and is sent
+once. What it sent the first time is what it returns the second time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import IO, Any, Final
+from urllib.parse import quote
+
+from pydantic import SecretStr
+from telegram.error import NetworkError, TimedOut
+from telegram.request import BaseRequest, RequestData
+
+from actors.request import AiohttpRequest
+from actors.updates.run import current_run
+from broker.admission.contract import Record, Standing
+from broker.errors import (
+    ClosedError,
+    ConfirmTimeoutError,
+    DeadLetteredError,
+    JobError,
+    NotSettledError,
+    RabbitMQError,
+    SpoolError,
+    StateError,
+)
+from broker.job import Job, Priority
+from broker.settings import Settings
+from floodgate.updates.stand_ins import stand_in
+from producer.async_client import AsyncClient
+from producer.core import Composer
+from producer.gateway.treatment import Treatment, treatment_of
+from producer.telegram_answer import answer_to, error_body
+from producer.uploads import Attachment, Stowage, quotable
+
+logger = logging.getLogger("floodgate.updates")
+
+# As many reads and answers at once as a worker has handlers, and some more.
+CONNECTIONS: Final = 256
+
+Answer = tuple[int, dict[str, Any]]
+File = tuple[str, bytes | IO[bytes], str]  # name, content, type: as the library gives it
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """The Bot API's roots as a bot has them, or as they are configured. Both hold the token: they are not logged."""
+
+    calls: SecretStr
+    files: SecretStr
+
+    @classmethod
+    def configured(cls, settings: Settings, bot: str) -> Address:
+        root, token = settings.telegram_api_url, settings.token(bot).get_secret_value()
+        return cls(SecretStr(f"{root}/bot{token}"), SecretStr(f"{root}/file/bot{token}"))
+
+
+class PipelineRequest(AiohttpRequest):
+    """python-telegram-bot's request for one bot, whose sends are jobs. Belongs to the event loop that initialises it.
+
+    Parameters:
+        client: enqueues and waits; it is closed with this.
+        theirs: the roots that the library's bot puts before what it asks for.
+    """
+
+    __slots__ = ("_bot", "_client", "_composer", "_ours", "_settings", "_stowage", "_theirs")
+
+    def __init__(self, settings: Settings, bot: str, client: AsyncClient, theirs: Address) -> None:
+        super().__init__(connections=CONNECTIONS, proxy=settings.telegram_proxy)
+        self._settings = settings
+        self._bot = bot
+        self._client = client
+        self._composer = Composer(settings, bot)
+        self._stowage = Stowage(settings.spool_url)
+        self._theirs = theirs
+        self._ours = Address.configured(settings, bot)
+
+    async def shutdown(self) -> None:
+        await self._client.close()
+        await super().shutdown()
+
+    async def do_request(
+        self,
+        url: str,
+        method: str,
+        request_data: RequestData | None = None,
+        read_timeout: Any = BaseRequest.DEFAULT_NONE,
+        write_timeout: Any = BaseRequest.DEFAULT_NONE,
+        connect_timeout: Any = BaseRequest.DEFAULT_NONE,
+        pool_timeout: Any = BaseRequest.DEFAULT_NONE,
+    ) -> tuple[int, bytes]:
+        """As the base, and a call that is queued answers once its job has ended. Time-outs are for what passes.
+
+        Raises:
+            TimedOut: a job is safe, or may be, and has not ended in time; or a call that passed took too long.
+            NetworkError: RabbitMQ took nothing; or a call that passed broke.
+        """
+        row = treatment_of(self._called(url))
+        if row is not None and row.treatment is Treatment.QUEUED:
+            return _written(await self._send(row.method, request_data))
+        if row is not None and row.treatment is Treatment.REFUSED:
+            return _written((403, error_body(403, f"Forbidden: {row.method} is not for a handler: {row.why}")))
+        timeouts = (read_timeout, write_timeout, connect_timeout, pool_timeout)
+        return await super().do_request(self._configured(url), method, request_data, *timeouts)
+
+    def _called(self, url: str) -> str:
+        """The Bot API's method that a URL calls; empty if it calls none."""
+        before, _, name = url.partition("?")[0].rpartition("/")
+        return name if before == self._theirs.calls.get_secret_value() else ""
+
+    def _configured(self, url: str) -> str:
+        """The same at the Bot API that is configured. The library escapes the token's colon in some URLs."""
+        for theirs, ours in ((self._theirs.files, self._ours.files), (self._theirs.calls, self._ours.calls)):
+            root = theirs.get_secret_value()
+            for form in (f"{root}/", f"{_escaped(root)}/"):
+                if url.startswith(form):
+                    return f"{ours.get_secret_value()}/{url.removeprefix(form)}"
+        return url
+
+    async def _send(self, method: str, data: RequestData | None) -> Answer:
+        params = dict(data.parameters) if data is not None else {}
+        files: Mapping[str, File] = data.multipart_data if data is not None else {}
+        try:
+            job = self._composer.unchecked(
+                method, params, {"priority": Priority.INTERACTIVE}, job_id=_job_id(self._bot, method, params, files)
+            )
+            known = await self._known(job)
+            if known is not None:
+                return answer_to(job.id, known)
+            await self._client.enqueue(await self._keep(job, files))
+        except JobError as error:
+            return 400, error_body(400, f"Bad Request: {error}")
+        except ConfirmTimeoutError as error:
+            raise TimedOut(f"{error} Job {job.id} may be accepted.") from error
+        except (RabbitMQError, SpoolError, ClosedError) as error:
+            raise NetworkError(f"Nothing was accepted. {error}") from error
+        return await self._result(job)
+
+    async def _known(self, job: Job) -> Record | None:
+        """How the same call of an earlier attempt has ended. A first attempt asks nobody."""
+        run = current_run()
+        if run is None or run.attempt == 1:
+            return None
+        record = await self._record(job)
+        return record if record is not None and record.standing in (Standing.SENT, Standing.DEAD) else None
+
+    async def _result(self, job: Job) -> Answer:
+        if self._settings.updates.replies == "enqueued":
+            instead = stand_in(job.method, job.params)
+            if instead is not None:
+                return 200, {"ok": True, "result": instead}
+        seconds = self._settings.updates.reply_seconds
+        try:
+            result = await self._client.result(job, timeout=seconds)
+        except DeadLetteredError:
+            pass
+        except (NotSettledError, StateError, ClosedError) as error:
+            raise TimedOut(
+                f"Job {job.id} is safe and will be sent; there is no result within {seconds:g} s. Do not send it again."
+            ) from error
+        else:
+            if result is not True:
+                return answer_to(job.id, Record(Standing.SENT, result=result))
+        # An edit that changed nothing is done, and has Telegram's error besides.
+        return answer_to(job.id, await self._record(job) or Record(Standing.SENT, result=True))
+
+    async def _record(self, job: Job) -> Record | None:
+        try:
+            return await self._client.status(job)
+        except StateError as error:
+            logger.info("job %s: %s", job.id, error)
+            return None
+
+    async def _keep(self, job: Job, files: Mapping[str, File]) -> Job:
+        if not files:
+            return job
+        attachments = [
+            Attachment(part, part, quotable(filename), content) for part, (filename, content, _) in files.items()
+        ]
+        return await asyncio.to_thread(self._stowage.stow, job, attachments)
+
+
+def _job_id(bot: str, method: str, params: Mapping[str, Any], files: Mapping[str, File]) -> str | None:
+    """The same for the same call in another attempt at the same update; None, a new one each time, for calls that no
+    update caused, and for uploads that can be read only once."""
+    run = current_run()
+    if run is None or not all(isinstance(content, bytes) for _, content, _ in files.values()):
+        return None
+    call = hashlib.blake2b(_call_text(method, params, files).encode(errors="surrogatepass"), digest_size=16).hexdigest()
+    run.calls[call] += 1
+    whole = f"{bot}\x00{run.update.update_id}\x00{run.arrived_ms}\x00{call}\x00{run.calls[call]}"
+    return f"reply-{hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()}"
+
+
+def _call_text(method: str, params: Mapping[str, Any], files: Mapping[str, File]) -> str:
+    """A call as text. The library gives each upload a name by chance; its content takes the place of that."""
+    text = json.dumps([method, params], sort_keys=True, default=str)
+    for part, (filename, content, _) in files.items():
+        assert isinstance(content, bytes)
+        text = text.replace(f"attach://{part}", "")
+        text += f"\x00{filename}\x00{hashlib.blake2b(content, digest_size=16).hexdigest()}"
+    return text
+
+
+def _escaped(url: str) -> str:
+    scheme, _, path = url.partition("://")
+    host, slash, path = path.partition("/")
+    return f"{scheme}://{host}{slash}{quote(path)}"
+
+
+def _written(answer: Answer) -> tuple[int, bytes]:
+    status, body = answer
+    return status, json.dumps(body).encode()

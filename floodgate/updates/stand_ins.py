@@ -1,0 +1,61 @@
+"""What a send returns that does not wait for Telegram: something of the right type, with message id 0.
+
+The Bot API itself gives the id 0 to a message that it will send later. Such a message can be looked at, and cannot be
+edited, replied to or deleted by its id. Where no stand-in would be true (an invite link, a poll's results), Telegram's
+own answer is waited for whatever the setting says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from broker.job import unix_ms
+from broker.methods import CHARGES, Charge
+
+_IDS: Final = frozenset({"copyMessage"})
+_ID_LISTS: Final = frozenset({"forwardMessages", "copyMessages"})
+_MESSAGE_LISTS: Final = frozenset({"sendMediaGroup"})
+_NOTHING: Final = frozenset({"createForumTopic", "sendPoll", "sendChecklist"})
+# Actions that answer with a bare True.
+_TRUE_VERBS: Final = ("delete", "pin", "unpin", "set", "read", "send", "ban", "unban", "restrict", "promote", "leave")
+
+
+def stand_in(method: str, params: Mapping[str, Any]) -> Any:
+    """The result of a call that has not been made yet; None where there can be none."""
+    charge = CHARGES[method]
+    if method in _NOTHING:
+        return None
+    if method in _MESSAGE_LISTS:
+        return [_message(params) for _ in params.get("media") or ()]
+    if method in _ID_LISTS:
+        return [{"message_id": 0} for _ in params.get("message_ids") or ()]
+    if method in _IDS:
+        return {"message_id": 0}
+    if method == "sendGift":
+        return True
+    if charge is Charge.MESSAGE:
+        return _message({name: params[name] for name in ("chat_id", "text") if name in params})
+    if method.startswith("editMessage"):
+        return True if "inline_message_id" in params else _message(params)
+    if charge is Charge.ACTION and method.startswith(_TRUE_VERBS):
+        return True
+    return None
+
+
+def _message(params: Mapping[str, Any]) -> dict[str, Any]:
+    text = {"text": params["text"]} if isinstance(params.get("text"), str) else {}
+    return {
+        "message_id": int(params.get("message_id") or 0),
+        "date": unix_ms() // 1000,
+        "chat": _chat(params.get("chat_id")),
+        **text,
+    }
+
+
+def _chat(chat_id: Any) -> dict[str, Any]:
+    """As much of a chat as its id tells."""
+    if isinstance(chat_id, str) and chat_id.startswith("@"):
+        return {"id": 0, "type": "channel", "username": chat_id[1:]}
+    number = int(chat_id) if str(chat_id).lstrip("-").isdigit() else 0
+    return {"id": number, "type": "private" if number >= 0 else "supergroup"}

@@ -1,0 +1,38 @@
+"""What the Bot API would answer to a job that has ended, for whoever speaks the Bot API on its behalf."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from broker.admission.contract import CANCELLED, Record, Standing
+
+# Telegram's code for what the dead-letter reasons of ours mean to a caller.
+_CODE_BY_REASON: Final[Mapping[str, int]] = {
+    CANCELLED: 409,
+    "expired": 410,
+    "uncertain": 409,
+    "exhausted": 500,
+    "delivery-limit": 500,
+    "unknown-bot": 401,
+}
+_OTHER_REASONS_CODE: Final = 400
+
+
+def answer_to(job_id: str, record: Record) -> tuple[int, dict[str, Any]]:
+    """Status and body: Telegram's result, Telegram's error, or ours where Telegram was not asked."""
+    if (error := record.error) is not None:
+        return error["error_code"], error_body(error["error_code"], error["description"], error.get("parameters"))
+    if record.standing is Standing.SENT:
+        return 200, {"ok": True, "result": record.result}
+    reason = record.reason or "unknown"
+    code = _CODE_BY_REASON.get(reason, _OTHER_REASONS_CODE)
+    return code, error_body(code, f"Not sent: {reason}. Job {job_id} is among the dead letters.")
+
+
+def error_body(code: int, description: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """An error in Telegram's form."""
+    fields: dict[str, Any] = {"ok": False, "error_code": code, "description": description}
+    if parameters:
+        fields["parameters"] = dict(parameters)
+    return fields
