@@ -117,6 +117,12 @@ class Proxy:
         self.cut()
         self.flow()
 
+    @property
+    def last_port(self) -> int:
+        """Where the server sees the newest connection come from."""
+        with self._lock:
+            return int(self._pipes[-1].server.getsockname()[1])
+
     def inject(self, port: int, data: bytes) -> None:
         """Say something to the client whose connection the server sees coming from this port, between two messages."""
         with self._lock:

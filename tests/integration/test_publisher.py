@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 import threading
 import time
 from collections import Counter
@@ -25,6 +26,7 @@ from broker.errors import (
 )
 from broker.io_thread import THREAD_NAME
 from broker.publication import Publication
+from broker.publisher import SWEEP_SECONDS
 from rabbitmq.node import Node
 from tests.draining import drain, first_seen, numbers
 from tests.proxy import Proxy
@@ -142,6 +144,25 @@ def test_a_lost_connection_loses_nothing_and_keeps_the_order(declared: Vhost, co
     assert len(found) - 8000 <= 4 * 500
 
 
+def test_what_was_under_way_when_the_connection_was_lost_goes_ahead_of_what_came_since(
+    declared: Vhost, connect: Connect
+) -> None:
+    with Proxy(declared.node.port) as proxy:
+        publisher = connect(proxy.url(declared.url)).publisher
+        publisher.publish(job(0))
+        proxy.stall()
+        under_way = publisher.submit_many([job(n) for n in range(1, 6)])
+        until(lambda: len(publisher._unconfirmed) == 5)
+        proxy.refuse()
+        proxy.cut()
+        until(lambda: publisher._channel is None)
+        since = publisher.submit_many([job(n) for n in range(6, 10)])
+        proxy.flow()
+        proxy.accept()
+        assert under_way.result(10) + since.result(10) == (None,) * 9
+    assert first_seen(numbers(declared.url, SEND)) == list(range(10))
+
+
 def test_no_confirm_in_time_is_an_error_that_names_the_job(declared: Vhost, connect: Connect) -> None:
     with Proxy(declared.node.port) as proxy:
         publisher = connect(proxy.url(declared.url), confirm_timeout_seconds=0.5).publisher
@@ -169,6 +190,31 @@ def test_a_full_window_makes_callers_wait_and_then_raises(declared: Vhost, conne
         waited.join(5)
         assert not waited.is_alive()
         assert [future.result(5) for future in under_way] == [None] * 4
+
+
+def test_the_window_is_one_of_bytes_too(declared: Vhost, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.publisher.WINDOW_BYTES", 10_000)
+    with Proxy(declared.node.port) as proxy:
+        publisher = connect(proxy.url(declared.url)).publisher
+        publisher.publish(job(0, size=20_000))  # alone, it is larger than the window and passes
+        proxy.stall()
+        under_way = publisher.submit_many([job(1, size=4_000), job(2, size=4_000)])
+        assert publisher.try_submit_many([job(3, size=4_000)]) is None
+        proxy.flow()
+        assert under_way.result(10) == (None, None)
+        accepted = publisher.try_submit_many([job(3, size=4_000)])
+        assert accepted is not None
+        assert accepted.result(10) == (None,)
+    assert numbers(declared.url, SEND) == [0, 1, 2, 3]
+
+
+def test_whoever_waits_for_room_goes_on_when_there_is_some(declared: Vhost, connect: Connect) -> None:
+    """And not when he looks again, which is once a second: this would take a minute."""
+    publisher = connect(declared.url, publish_window=4).publisher
+    started = time.monotonic()
+    under_way = [publisher.submit(job(n)) for n in range(240)]
+    assert [future.result(5) for future in under_way] == [None] * 240
+    assert time.monotonic() - started < 15
 
 
 def test_an_unreachable_server_is_one_sentence_at_once(connect: Connect) -> None:
@@ -275,6 +321,58 @@ def test_a_memory_alarm_is_borne_for_the_time_out_and_then_raised(
     until(lambda: publisher._blocked_since is None)
     publisher.publish(job(3))
     assert numbers(node.url, SEND) == [0, 1, 3]
+
+
+def alarm(proxy: Proxy, *, on: bool) -> None:
+    """What the server says when it has an alarm: connection.blocked with a reason, or connection.unblocked."""
+    payload = struct.pack(">HHB", 10, 60, 6) + b"memory" if on else struct.pack(">HH", 10, 61)
+    proxy.inject(proxy.last_port, struct.pack(">BHI", 1, 0, len(payload)) + payload + b"\xce")
+
+
+def test_while_an_alarm_lasts_the_confirm_time_out_stands_still(declared: Vhost, connect: Connect) -> None:
+    with Proxy(declared.node.port) as proxy:
+        publisher = connect(proxy.url(declared.url), confirm_timeout_seconds=1.5).publisher
+        publisher.publish(job(0))
+        alarm(proxy, on=True)
+        until(lambda: publisher._blocked_since is not None)
+        withheld = publisher.submit(job(1))
+        with pytest.raises(TimeoutError):
+            withheld.result(1.6)
+        proxy.stall()
+        alarm(proxy, on=False)
+        with pytest.raises(TimeoutError):
+            withheld.result(2 * SWEEP_SECONDS)
+        proxy.flow()
+        assert withheld.result(10) is None
+    assert numbers(declared.url, SEND) == [0, 1]
+
+
+def test_the_blocked_time_out_runs_from_the_alarm_and_not_from_the_publishing(
+    declared: Vhost, connect: Connect
+) -> None:
+    with Proxy(declared.node.port) as proxy:
+        publisher = connect(proxy.url(declared.url), blocked_timeout_seconds=1.5).publisher
+        publisher.publish(job(0))
+        proxy.stall()
+        under_way = publisher.submit(job(1))
+        with pytest.raises(TimeoutError):
+            under_way.result(1.6)
+        alarm(proxy, on=True)
+        with pytest.raises(TimeoutError):
+            under_way.result(2 * SWEEP_SECONDS)
+        proxy.flow()
+        assert under_way.result(10) is None
+
+
+def test_an_alarm_ends_with_its_connection(declared: Vhost, connect: Connect) -> None:
+    with Proxy(declared.node.port) as proxy:
+        publisher = connect(proxy.url(declared.url)).publisher
+        publisher.publish(job(0))
+        alarm(proxy, on=True)
+        until(lambda: publisher._blocked_since is not None)
+        withheld = publisher.submit(job(1))
+        proxy.reset()
+        assert withheld.result(10) is None
 
 
 def test_a_server_that_restarts_gets_the_rest(new_node: Callable[..., Node], connect: Connect) -> None:
