@@ -59,7 +59,7 @@ class Uploads:
 
     async def send(self, job: Job, params: Params, seconds: float, make: Make) -> Answer:
         """Make the call with its files. ``make`` is given the parameters as python-telegram-bot takes them."""
-        places = places_of(job.files, params)
+        places = places_of(job.files, params, reusable=_takes_file_ids(job.method))
         try:
             async with self._alone(job.bot, places, seconds * _PATIENCE):
                 known = await self._known(job.bot, places)
@@ -131,20 +131,31 @@ class Uploads:
             logger.warning("a file_id was not remembered: %s", error)
 
 
-def places_of(files: tuple[SpooledFile, ...], params: Mapping[str, Any]) -> list[Place]:
-    """Where each file goes: a parameter of its own name, ``attach://name`` in one, or in an item of an album."""
+def places_of(files: tuple[SpooledFile, ...], params: Mapping[str, Any], *, reusable: bool = True) -> list[Place]:
+    """Where each file goes: a parameter of its own name, ``attach://name`` in one, or in an item of an album.
+
+    ``reusable``: whether the method takes a file_id there.
+    """
     by_name = {file.name: file for file in files}
+
+    def kind(name: Any) -> str | None:
+        return name if reusable and name in KINDS else None
+
     found = [
-        Place(file, parameter, _kind(parameter))
+        Place(file, parameter, kind(parameter))
         for parameter, value in params.items()
         if (file := _attached(value, by_name)) is not None
     ]
     for number, item in enumerate(_items(params.get("media"))):
         for field, value in item.items():
             if (file := _attached(value, by_name)) is not None:
-                found.append(Place(file, field, _kind(item.get("type")) if field == "media" else None, number))
+                found.append(Place(file, field, kind(item.get("type")) if field == "media" else None, number))
     referred_to = {place.file.name for place in found}
-    return found + [Place(by_name[name], name, _kind(name)) for name in by_name if name not in referred_to]
+    return found + [
+        Place(by_name[name], name, kind(name) if name not in params else None)
+        for name in by_name
+        if name not in referred_to
+    ]
 
 
 def _items(media: Any) -> list[dict[str, Any]]:
@@ -152,8 +163,9 @@ def _items(media: Any) -> list[dict[str, Any]]:
     return [item if isinstance(item, dict) else {} for item in items]
 
 
-def _kind(name: Any) -> str | None:
-    return name if name in KINDS else None
+def _takes_file_ids(method: str) -> bool:
+    """A photo of a chat or of the bot itself is always uploaded."""
+    return method.startswith("send") or method == "editMessageMedia"
 
 
 def _attached(value: Any, files: Mapping[str, SpooledFile]) -> SpooledFile | None:

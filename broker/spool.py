@@ -1,6 +1,6 @@
 """The spool: where uploads wait for their worker, since bytes never enter RabbitMQ.
 
-    jobs/<bot>/<job id>/<n>            the n-th file of a job; removed when the job was sent or taken back
+    jobs/<bot>/<job id>/<n>-<random>   the n-th file of a job; removed when the job was sent or taken back
     known/<bot>/<kind>-<sha256>        the file_id that Telegram gave this content, sent as this kind by this bot
 
 A spool is a folder, or any store that fsspec knows, so that gateways and workers on many machines share one. A job is
@@ -15,11 +15,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import IO, Annotated, Any, BinaryIO, Final
+from typing import IO, Annotated, Any, Final, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -40,6 +41,12 @@ class SpooledFile(BaseModel):
     filename: Annotated[str, Field(max_length=300)] = "file"
     size: Annotated[int, Field(ge=0)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Source(Protocol):
+    """What gives an upload's bytes; none at its end."""
+
+    def read(self, size: int, /) -> bytes: ...
 
 
 class Spool:
@@ -63,25 +70,30 @@ class Spool:
             fs, root = self._fs
             fs.makedirs(root, exist_ok=True)
 
-    def put(self, bot: str, job_id: str, number: int, name: str, filename: str, source: BinaryIO) -> SpooledFile:
-        """Keep an upload; when this returns it is on the disk, or the store has it.
+    def put(self, bot: str, job_id: str, number: int, name: str, filename: str, source: Source) -> SpooledFile:
+        """Keep an upload; when this returns it is on the disk, or the store has it. One that breaks off is removed.
 
         Raises:
             SpoolError: the spool is missing, full or not to be written.
         """
-        key = f"{_folder(bot, job_id)}/{number}"
+        key = f"{_folder(bot, job_id)}/{number}-{secrets.token_hex(4)}"
         digest, size = hashlib.sha256(), 0
         with self._faults():
             fs, root = self._fs
             if not fs.exists(root):
                 raise FileNotFoundError(errno.ENOENT, "it is missing")
             fs.makedirs(f"{root}/{_folder(bot, job_id)}", exist_ok=True)
-            with fs.open(f"{root}/{key}", "wb") as target:
-                while piece := source.read(PIECE_BYTES):
-                    digest.update(piece)
-                    size += len(piece)
-                    target.write(piece)
-                _sync(target)
+            try:
+                with fs.open(f"{root}/{key}", "wb") as target:
+                    while piece := source.read(PIECE_BYTES):
+                        digest.update(piece)
+                        size += len(piece)
+                        target.write(piece)
+                    _sync(target)
+            except BaseException:
+                with suppress(OSError):  # what was wrong first is what counts
+                    _discard(fs, f"{root}/{key}")
+                raise
         return SpooledFile(name=name, key=key, filename=filename, size=size, sha256=digest.hexdigest())
 
     def open(self, file: SpooledFile) -> IO[bytes]:
@@ -105,6 +117,17 @@ class Spool:
             fs, root = self._fs
             if fs.exists(folder := f"{root}/{_folder(bot, job_id)}"):
                 fs.rm(folder, recursive=True)
+
+    def discard(self, files: Sequence[SpooledFile]) -> None:
+        """Forget these files, and none beside them; nothing, if they are gone.
+
+        Raises:
+            SpoolError: they cannot be removed.
+        """
+        with self._faults():
+            fs, root = self._fs
+            for file in files:
+                _discard(fs, f"{root}/{file.key}")
 
     def known(self, bot: str, kind: str, sha256: str) -> str | None:
         """The file_id of a content that this bot has sent as this kind before.
@@ -180,7 +203,7 @@ def _open(url: str) -> tuple[Any, str]:
         import fsspec
     except ImportError:
         raise SettingsError(
-            "Uploads need fsspec, which is not installed: install telegram-floodgate[worker]."
+            "Uploads need fsspec, which is not installed: install telegram-floodgate[uploads]."
         ) from None
     try:
         fs, root = fsspec.core.url_to_fs(url)
@@ -191,6 +214,13 @@ def _open(url: str) -> tuple[Any, str]:
 
 def _folder(bot: str, job_id: str) -> str:
     return f"jobs/{bot}/{job_id}"
+
+
+def _discard(fs: Any, path: str) -> None:
+    if fs.exists(path):
+        fs.rm_file(path)
+    with suppress(OSError):  # not empty, or no folder but a part of a name
+        fs.rmdir(path.rpartition("/")[0])
 
 
 def _sync(target: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from datetime import timedelta
 from types import TracebackType
@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from broker.admission.contract import Record
 from broker.connections import Connections
-from broker.errors import RabbitMQError, UnroutableError
+from broker.errors import ConfirmTimeoutError, FloodgateError, RabbitMQError, UnroutableError
 from broker.job import Job
 from broker.publication import Publication
 from broker.settings import DEFAULT_BOT, Settings, load_settings
@@ -21,6 +21,7 @@ from producer.core import Composer, as_job
 from producer.flight import Flight, Outcomes
 from producer.ledger import Ledger, result_of, seconds_of
 from producer.outlet import Outlet
+from producer.uploads import Attachment, Stowage
 from producer.waiting import ended
 
 # A window of 1000 that is full empties in some 30 ms.
@@ -49,6 +50,7 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
         self._composer = Composer(settings, bot)
         self._ledger = Ledger(settings, bot)
+        self._stowage = Stowage(settings.spool_url)
         self._outlet = Outlet(self._composer, connections or Connections(settings, "client"), owned=connections is None)
 
     def job(self, method: str, /, **given: Any) -> Job:
@@ -63,10 +65,12 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         """Enqueue a call of any Bot API method; returns the job when RabbitMQ has it on disk.
 
         Raises:
-            JobError: the method, the bot, a parameter or an option is wrong. Nothing was queued.
+            JobError: the method, the bot, a parameter, a file or an option is wrong. Nothing was queued.
+            SpoolError: a file cannot be kept. Nothing was queued.
             RabbitMQError: as in :meth:`enqueue`.
         """
-        return await self.enqueue(self._composer.job(method, given))
+        job, attachments = self._composer.call(method, given)
+        return await (self._upload(job, attachments) if attachments else self.enqueue(job))
 
     async def enqueue(self, job: Job) -> Job:
         """Put a job in; returns it when RabbitMQ has it on disk. The same job put in twice is sent once.
@@ -168,6 +172,19 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def _upload(self, job: Job, attachments: Sequence[Attachment]) -> Job:
+        """Enqueue a job with files. One whose key the ledger knows is on its way, or was: it gets none anew."""
+        if (job := await self._recognised(job)).known:
+            return job
+        job = await asyncio.to_thread(self._stowage.stow, job, attachments)
+        try:
+            return await self.enqueue(job)
+        except ConfirmTimeoutError:
+            raise  # it may be there, and then it needs them
+        except FloodgateError:
+            await asyncio.to_thread(self._stowage.discard, job, job.files)
+            raise
 
     async def _awaited(self, job: Job | str, seconds: float) -> Record | None:
         future: asyncio.Future[Record] = asyncio.get_running_loop().create_future()

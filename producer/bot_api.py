@@ -1,7 +1,8 @@
 """The Bot API's common methods, typed, under their own names and with their own parameters; defined once.
 
 ``Client`` returns the accepted :class:`~broker.job.Job`, ``AsyncClient`` a coroutine of it: that one type, ``R``, is
-all that the two differ in here. ``call`` makes any other method. Files are a ``file_id`` or a URL.
+all that the two differ in here. ``call`` makes any other method. Files are a ``file_id``, a URL, or the file itself,
+which is uploaded by way of the spool; in ``media`` each stands where a ``file_id`` would.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from collections.abc import Sequence
 from typing import Any, Generic, Literal, TypeVar, Unpack
 
 from producer.core import JobOptions
+from producer.uploads import Content
 
 R = TypeVar("R")
 
 ChatId = int | str
+File = str | Content
+"""A ``file_id`` or URL, or the file itself: a path (not as text), bytes, or a file opened for reading bytes."""
 ParseMode = Literal["HTML", "MarkdownV2", "Markdown"]
 Object = dict[str, Any]
 """A Bot API object, as its reference describes it."""
@@ -67,6 +71,7 @@ class BotApi(Generic[R]):
 
     Raises (each of them):
         JobError: what was given can be known wrong without asking Telegram; nothing was queued.
+        SpoolError: a file cannot be kept; nothing was queued.
         RabbitMQError: RabbitMQ did not take the job.
     """
 
@@ -95,14 +100,14 @@ class BotApi(Generic[R]):
         )
 
     def send_photo(
-        self, chat_id: ChatId, photo: str, *, has_spoiler: bool | None = None, **options: Unpack[CaptionOptions]
+        self, chat_id: ChatId, photo: File, *, has_spoiler: bool | None = None, **options: Unpack[CaptionOptions]
     ) -> R:
         return self.call("sendPhoto", chat_id=chat_id, photo=photo, has_spoiler=has_spoiler, **options)
 
     def send_audio(
         self,
         chat_id: ChatId,
-        audio: str,
+        audio: File,
         *,
         duration: int | None = None,
         performer: str | None = None,
@@ -122,7 +127,7 @@ class BotApi(Generic[R]):
     def send_document(
         self,
         chat_id: ChatId,
-        document: str,
+        document: File,
         *,
         disable_content_type_detection: bool | None = None,
         **options: Unpack[CaptionOptions],
@@ -138,12 +143,12 @@ class BotApi(Generic[R]):
     def send_video(
         self,
         chat_id: ChatId,
-        video: str,
+        video: File,
         *,
         duration: int | None = None,
         width: int | None = None,
         height: int | None = None,
-        cover: str | None = None,
+        cover: File | None = None,
         start_timestamp: int | None = None,
         has_spoiler: bool | None = None,
         supports_streaming: bool | None = None,
@@ -164,17 +169,17 @@ class BotApi(Generic[R]):
         )
 
     def send_animation(
-        self, chat_id: ChatId, animation: str, *, has_spoiler: bool | None = None, **options: Unpack[CaptionOptions]
+        self, chat_id: ChatId, animation: File, *, has_spoiler: bool | None = None, **options: Unpack[CaptionOptions]
     ) -> R:
         return self.call("sendAnimation", chat_id=chat_id, animation=animation, has_spoiler=has_spoiler, **options)
 
     def send_voice(
-        self, chat_id: ChatId, voice: str, *, duration: int | None = None, **options: Unpack[CaptionOptions]
+        self, chat_id: ChatId, voice: File, *, duration: int | None = None, **options: Unpack[CaptionOptions]
     ) -> R:
         return self.call("sendVoice", chat_id=chat_id, voice=voice, duration=duration, **options)
 
     def send_sticker(
-        self, chat_id: ChatId, sticker: str, *, emoji: str | None = None, **options: Unpack[MessageOptions]
+        self, chat_id: ChatId, sticker: File, *, emoji: str | None = None, **options: Unpack[MessageOptions]
     ) -> R:
         return self.call("sendSticker", chat_id=chat_id, sticker=sticker, emoji=emoji, **options)
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from broker.errors import InvalidParamsError
 from producer.parameters import missing
+from producer.uploads import Attached, is_file
 
 MAX_CAPTION: Final = 1024
 MAX_BULK_IDS: Final = 100
@@ -63,7 +64,7 @@ def checked(method: str, params: Params) -> dict[str, Any]:
 
 def _decoded(name: str, value: Any) -> Any:
     """Telegram takes lists and objects as JSON text too; a job holds the thing itself: an album must be counted."""
-    if name not in _OBJECTS or not isinstance(value, str):
+    if name not in _OBJECTS or not isinstance(value, str) or isinstance(value, Attached):
         return value
     try:
         return json.loads(value)
@@ -88,8 +89,10 @@ def _check_carried(name: str, value: Any, depth: int) -> None:
 
 
 def _check_text_carried(name: str, value: str) -> None:
-    if value.startswith("attach://"):
-        raise InvalidParamsError(f"{name} refers to an upload, and a queue carries none: send a file_id or a URL.")
+    if value.startswith("attach://") and not isinstance(value, Attached):
+        raise InvalidParamsError(
+            f"{name} refers to an upload: put the file itself here, as a path, bytes or open file."
+        )
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
         raise InvalidParamsError(f"{name} holds half of a surrogate pair, which is no text: join or drop it.")
 
@@ -109,8 +112,8 @@ def _check_children(name: str, value: list[Any] | tuple[Any, ...] | dict[Any, An
 
 def _instead(value: Any) -> str:
     kind = type(value).__name__
-    if isinstance(value, bytes | bytearray | memoryview) or hasattr(value, "read") or hasattr(value, "__fspath__"):
-        return f"is a file ({kind}), and a queue carries none: send a file_id or a URL."
+    if is_file(value):
+        return f"is a file ({kind}): files go in a file's place, of a method that enqueues at once; job() takes none."
     if hasattr(value, "to_dict"):
         return f"is a {kind}: pass its .to_dict()."
     if hasattr(value, "model_dump"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from datetime import timedelta
 from types import TracebackType
@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from broker.admission.contract import Record
 from broker.connections import Connections
-from broker.errors import RabbitMQError, UnroutableError
+from broker.errors import ConfirmTimeoutError, FloodgateError, RabbitMQError, UnroutableError
 from broker.job import Job
 from broker.publication import Publication
 from broker.settings import DEFAULT_BOT, Settings, load_settings
@@ -19,6 +19,7 @@ from producer.core import Composer, as_job
 from producer.flight import Flight
 from producer.ledger import Ledger, result_of, seconds_of
 from producer.outlet import Outlet
+from producer.uploads import Attachment, Stowage
 from producer.waiting import ended
 
 
@@ -43,6 +44,7 @@ class Client(BotApi[Job]):
         self._window = settings.publish_window
         self._composer = Composer(settings, bot)
         self._ledger = Ledger(settings, bot)
+        self._stowage = Stowage(settings.spool_url)
         self._outlet = Outlet(self._composer, connections or Connections(settings, "client"), owned=connections is None)
 
     def job(self, method: str, /, **given: Any) -> Job:
@@ -57,10 +59,12 @@ class Client(BotApi[Job]):
         """Enqueue a call of any Bot API method; returns the job when RabbitMQ has it on disk.
 
         Raises:
-            JobError: the method, the bot, a parameter or an option is wrong. Nothing was queued.
+            JobError: the method, the bot, a parameter, a file or an option is wrong. Nothing was queued.
+            SpoolError: a file cannot be kept. Nothing was queued.
             RabbitMQError: as in :meth:`enqueue`.
         """
-        return self.enqueue(self._composer.job(method, given))
+        job, attachments = self._composer.call(method, given)
+        return self._upload(job, attachments) if attachments else self.enqueue(job)
 
     def enqueue(self, job: Job) -> Job:
         """Put a job in; returns it when RabbitMQ has it on disk. The same job put in twice is sent once.
@@ -154,6 +158,19 @@ class Client(BotApi[Job]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _upload(self, job: Job, attachments: Sequence[Attachment]) -> Job:
+        """Enqueue a job with files. One whose key the ledger knows is on its way, or was: it gets none anew."""
+        if (job := self._ledger.recognised(job)).known:
+            return job
+        job = self._stowage.stow(job, attachments)
+        try:
+            return self.enqueue(job)
+        except ConfirmTimeoutError:
+            raise  # it may be there, and then it needs them
+        except FloodgateError:
+            self._stowage.discard(job, job.files)
+            raise
 
     def _awaited(self, job: Job | str, seconds: float) -> Record | None:
         future: Future[Record] = Future()

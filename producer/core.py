@@ -19,6 +19,7 @@ from broker.methods import canonical_method
 from broker.publication import Publication
 from broker.settings import DEFAULT_BOT, Settings, unknown_bot_message
 from producer.checks import checked
+from producer.uploads import Attachment, detached
 
 
 class JobOptions(TypedDict, total=False):
@@ -62,6 +63,16 @@ class Composer:
         method = canonical_method(method)
         params = checked(method, {name: value for name, value in given.items() if name not in OPTIONS})
         return self.unchecked(method, params, given)
+
+    def call(self, method: str, given: Mapping[str, Any]) -> tuple[Job, tuple[Attachment, ...]]:
+        """As :meth:`job`, of a call that may hold files: the job without them, and they.
+
+        Raises:
+            JobError: as :meth:`job`.
+        """
+        without, attachments = detached({name: value for name, value in given.items() if name not in OPTIONS})
+        method = canonical_method(method)
+        return self.unchecked(method, checked(method, without), given), attachments
 
     def unchecked(self, method: str, params: Mapping[str, Any], options: Mapping[str, Any], **fields: Any) -> Job:
         """A job whose parameters Telegram shall judge, for callers that want its own words for what is wrong.

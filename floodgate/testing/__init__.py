@@ -8,6 +8,7 @@ fixtures are in :mod:`floodgate.testing.fixtures`; docs/testing.md shows both.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
 from typing import Any, Self
@@ -16,8 +17,10 @@ from broker.admission.contract import Record, Standing
 from broker.errors import ClosedError, DeadLetteredError, NotSettledError
 from broker.job import Job
 from broker.settings import DEFAULT_BOT, Settings
+from broker.spool import PIECE_BYTES, SpooledFile
 from producer.bot_api import BotApi
 from producer.core import Composer, as_job
+from producer.uploads import Attachment
 
 __all__ = ["AsyncRecordingClient", "Book", "RecordingClient"]
 
@@ -26,7 +29,8 @@ class Book:
     """What was enqueued, and what shall become of it. Belongs to one thread.
 
     Attributes:
-        jobs: every job in the order of enqueueing; of those with one dedupe key the first.
+        jobs: every job in the order of enqueueing; of those with one dedupe key the first. Its ``files`` tell name,
+            size and SHA-256 of what would be uploaded.
     """
 
     def __init__(self, bot: str = DEFAULT_BOT, partitions: int = 16) -> None:
@@ -68,6 +72,11 @@ class Book:
     def _job(self, method: str, given: dict[str, Any]) -> Job:
         return self._composer.job(method, given)
 
+    def _call(self, method: str, given: dict[str, Any]) -> Job:
+        job, attachments = self._composer.call(method, given)
+        files = tuple(_recorded(number, attachment) for number, attachment in enumerate(attachments))
+        return self._take(job.model_copy(update={"files": files}))
+
     def _take(self, job: Job) -> Job:
         if self._closed:
             raise ClosedError("The client is closed. Make another, or close it later.")
@@ -103,7 +112,7 @@ class RecordingClient(Book, BotApi[Job]):
         return self._job(method, given)
 
     def call(self, method: str, /, **given: Any) -> Job:
-        return self._take(self._job(method, given))
+        return self._call(method, given)
 
     def enqueue(self, job: Job) -> Job:
         return self._take(job)
@@ -138,7 +147,7 @@ class AsyncRecordingClient(Book, BotApi[Coroutine[Any, Any, Job]]):
         return self._job(method, given)
 
     async def call(self, method: str, /, **given: Any) -> Job:
-        return self._take(self._job(method, given))
+        return self._call(method, given)
 
     async def enqueue(self, job: Job) -> Job:
         return self._take(job)
@@ -171,3 +180,17 @@ class AsyncRecordingClient(Book, BotApi[Coroutine[Any, Any, Job]]):
 
     async def __aexit__(self, *_raised: object) -> None:
         await self.close()
+
+
+def _recorded(number: int, attachment: Attachment) -> SpooledFile:
+    """A file as a spool would tell of it. It is read, and not kept."""
+    digest, size = hashlib.sha256(), 0
+    with attachment.opened() as source:
+        while piece := source.read(PIECE_BYTES):
+            digest.update(piece)
+            size += len(piece)
+    attachment.check_size(size)
+    key = f"recorded/{number}"
+    return SpooledFile(
+        name=attachment.name, key=key, filename=attachment.filename, size=size, sha256=digest.hexdigest()
+    )

@@ -4,37 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Mapping
 from typing import Final
 
 from starlette.datastructures import UploadFile
 
-from broker.errors import SpoolError
+from broker.errors import InvalidParamsError, SpoolError
 from broker.job import Job
 from broker.settings import Settings
-from broker.spool import Spool, SpooledFile
 from producer.gateway.answers import RefusalError
+from producer.uploads import Attachment, Stowage, quotable
 
 logger = logging.getLogger("floodgate.gateway")
 
 SWEEP_SECONDS: Final = 3600.0
-# Telegram knows no way to quote these in a file's name.
-_UNQUOTABLE: Final = re.compile(r'[\x00-\x1f"\\/]+')
 
 
 class Uploads:
     """Belongs to the event loop; the spool's work is done on threads."""
 
     def __init__(self, settings: Settings) -> None:
-        self._spool = Spool(settings.spool_url)
+        self._stowage = Stowage(settings.spool_url)
+        self._spool = self._stowage.spool
         self._keep_seconds = settings.spool_seconds
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Make the spool, and sweep it now and then. A spool that cannot be had refuses uploads, and nothing else."""
         try:
-            await asyncio.to_thread(self._spool.prepare)
+            await asyncio.to_thread(self._stowage.prepare)
         except SpoolError as error:
             logger.warning("uploads are refused: %s", error)
         self._sweeper = asyncio.create_task(self._sweep_now_and_then(), name="floodgate-spool-sweep")
@@ -51,20 +49,23 @@ class Uploads:
         """
         if not files:
             return job
-        kept: list[SpooledFile] = []
+        attachments = [
+            Attachment(name[:200], name[:200], quotable(file.filename or ""), file.file) for name, file in files.items()
+        ]
         try:
-            for number, (name, file) in enumerate(files.items()):
-                filename = _UNQUOTABLE.sub("_", file.filename or "")[-200:] or "file"
-                kept.append(
-                    await asyncio.to_thread(self._spool.put, job.bot, job.id, number, name[:200], filename, file.file)
-                )
+            return await asyncio.to_thread(self._stowage.stow, job, attachments)
+        except InvalidParamsError as error:
+            raise RefusalError(400, f"Bad Request: {error}") from None
         except SpoolError as error:
-            await self.drop(job)
             raise RefusalError(507, f"Insufficient Storage: nothing was accepted. {error}") from None
-        return job.model_copy(update={"files": tuple(kept)})
 
     async def drop(self, job: Job) -> None:
-        """Forget the files of a job that was not accepted, or was taken back."""
+        """Forget the files of a job that was not accepted."""
+        if job.files:
+            await asyncio.to_thread(self._stowage.discard, job, job.files)
+
+    async def forget(self, job: Job) -> None:
+        """Forget all files under the id of a job that was taken back."""
         try:
             await asyncio.to_thread(self._spool.remove, job.bot, job.id)
         except SpoolError as error:

@@ -176,7 +176,7 @@ async def cancel(request: Request, job_id: JobIdPath, bot: Caller) -> JobStatus:
     record = await asyncio.to_thread(gateway.running.parts.store.cancel, ask_for(job, gateway.settings))
     if record.reason != CANCELLED:
         raise RefusalError(409, f"Conflict: job {job_id} is {record.standing}", floodgate_job_id=job_id)
-    await gateway.running.parts.uploads.drop(job)
+    await gateway.running.parts.uploads.forget(job)
     return _status(job_id, record)
 
 

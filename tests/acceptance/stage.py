@@ -38,6 +38,7 @@ class Stage:
             "FLOODGATE_RABBITMQ_URL": self.rabbitmq_url,
             "FLOODGATE_TELEGRAM_API_URL": self.telegram_url,
             "FLOODGATE_STATE_URL": f"sqlite:///{self.home}/state.db",
+            "FLOODGATE_SPOOL_URL": str(self.home / "spool"),
             "FLOODGATE_BOTS": json.dumps({BOT: TOKEN}),
             "FLOODGATE_PARTITIONS": str(self.partitions),
             **self.extra,
@@ -50,6 +51,7 @@ class Stage:
             _env_file=None,
             rabbitmq_url=self.rabbitmq_url,
             state_url=f"sqlite:///{self.home}/state.db",
+            spool_url=str(self.home / "spool"),
             bots={BOT: TOKEN},
             partitions=self.partitions,
         )

@@ -55,6 +55,31 @@ def test_what_is_kept_is_given_back_whole_and_is_gone_once_removed(spool: Spool)
         spool.open(file)
 
 
+def test_two_that_put_files_for_one_job_touch_only_their_own(spool: Spool) -> None:
+    first = spool.put("bot", "job-1", 0, "photo", "cat.png", io.BytesIO(CONTENT))
+    second = spool.put("bot", "job-1", 0, "photo", "cat.png", io.BytesIO(b"other"))
+    spool.discard([second])
+    spool.discard([second])
+    with spool.open(first) as source:
+        assert source.read() == CONTENT
+    with pytest.raises(SpoolError):
+        spool.open(second)
+
+
+class BreaksOff(io.BytesIO):
+    def read(self, _size: int | None = -1, /) -> bytes:
+        if self.tell():
+            raise ConnectionError("the caller has gone")
+        return super().read(10)
+
+
+def test_of_an_upload_that_breaks_off_nothing_stays(tmp_path: Path) -> None:
+    spool = Spool(str(tmp_path))
+    with pytest.raises(SpoolError):
+        spool.put("bot", "job-1", 0, "photo", "cat.png", BreaksOff(CONTENT))
+    assert list((tmp_path / "jobs" / "bot").iterdir()) == []
+
+
 def test_file_ids_are_remembered_per_bot_and_kind_until_forgotten(spool: Spool) -> None:
     assert spool.known("bot", "photo", "ab") is None
     spool.know("bot", "photo", "ab", "id-1")

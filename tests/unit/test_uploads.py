@@ -48,6 +48,15 @@ def test_each_file_has_its_place(names: list[str], params: dict[str, Any], expec
     assert [(place.parameter, place.kind, place.item) for place in places] == expected
 
 
+def test_what_telegram_takes_no_file_id_for_is_uploaded_each_time() -> None:
+    photo = file("photo")
+    assert [place.kind for place in places_of((photo,), {"photo": "attach://photo"}, reusable=False)] == [None]
+    # The parameter is an object that refers to another part of this name: an id must not take the object's place.
+    assert [place.kind for place in places_of((photo,), {"photo": {"type": "static", "photo": "attach://photo"}})] == [
+        None
+    ]
+
+
 def test_a_known_file_is_replaced_by_its_id_where_it_stands() -> None:
     params = {"media": [{"type": "photo", "media": "attach://a"}, {"type": "photo", "media": "attach://b"}]}
     second = places_of((file("a"), file("b")), params)[1]

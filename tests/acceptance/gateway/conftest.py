@@ -49,7 +49,6 @@ def shared_gate(vhosts: Vhosts, tmp_path_factory: pytest.TempPathFactory) -> Ite
             "FLOODGATE_GATEWAY__PORT": "0",
             "FLOODGATE_GATEWAY__KEYS": json.dumps({BOT: [KEY]}),
             "FLOODGATE_GATEWAY__BODY_SECONDS": "2",
-            "FLOODGATE_SPOOL_URL": str(home / "spool"),
             # The fake judges arrivals to the millisecond, and a machine that runs tests is late by a tenth of a second.
             "FLOODGATE_LIMITS__BOT_PER_SECOND": "27",
         }
