@@ -10,7 +10,6 @@ from typing import Final
 from broker.chats import chat_key
 from broker.dead_letters import DeadLetter
 from broker.errors import InvalidParamsError
-from broker.job import Job
 
 _AGO: Final = re.compile(r"(\d{1,6})([smhdw])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -35,7 +34,7 @@ class Criteria:
             (not self.ids or letter.message_id in self.ids)
             and (not self.reasons or letter.reason in self.reasons)
             and self._in_time(letter.died_at)
-            and self._job_fits(letter.job)
+            and self._fits(letter)
             and (self.text is None or self.text.casefold() in words_of(letter).casefold())
         )
 
@@ -46,16 +45,23 @@ class Criteria:
             return False
         return (self.since is None or died_at >= self.since) and (self.until is None or died_at < self.until)
 
-    def _job_fits(self, job: Job | None) -> bool:
+    def _fits(self, letter: DeadLetter) -> bool:
         wanted = (self.bot, self.chat, self.campaign)
-        if job is None:
-            return wanted == (None, None, None)
-        found = (job.bot, job.chat, job.campaign)
+        found = _whose(letter)
         return all(want is None or want == have for want, have in zip(wanted, found, strict=True))
 
 
+def _whose(letter: DeadLetter) -> tuple[str | None, str | None, str | None]:
+    """Its bot, chat and campaign."""
+    if letter.job is not None:
+        return letter.job.bot, letter.job.chat, letter.job.campaign
+    if letter.update is not None:
+        return letter.update.bot, letter.update.chat, None
+    return None, None, None
+
+
 def words_of(letter: DeadLetter) -> str:
-    """What the letter would say to its reader; of bytes that are no job, those bytes, made harmless."""
+    """What the letter would say to its reader; of an update, or bytes that are nothing, themselves, made harmless."""
     if letter.job is None:
         return harmless(letter.body)
     return "\n".join(str(letter.job.params[name]) for name in ("text", "caption") if name in letter.job.params)

@@ -6,6 +6,9 @@ Nothing is removed before its successor is on disk. A crash after the publishing
 letter, and the next run puts its job in a second time, under the same id: the ledger lets one of the two be sent. A
 letter whose job was sent meanwhile is removed and not replayed.
 
+Updates that were not handled go back to their partition likewise: the ledger of updates forgets that they were dealt
+with, and they are handled as if they had just come. After a crash as above one may be handled twice.
+
 A letter is no proof that its job is dead in the ledger: RabbitMQ itself dead-letters what passes its delivery limit,
 and a worker may have died between the letter and its record. So a job of which the ledger says that it waits, or says
 nothing, is put in as well; twice in the queue is harmless, never is not.
@@ -20,6 +23,7 @@ under way at once, so the cost of a crash is bounded too.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,13 +32,16 @@ from typing import Final, TypeVar
 
 from broker import dead_letters, topology
 from broker.admission.contract import Admission, Record, Standing
+from broker.admission.stores import open_handled
 from broker.browse import Seen
 from broker.connections import Connections
 from broker.dead_letters import DeadLetter
 from broker.errors import RabbitMQError
 from broker.job import Job, encode_job, unix_ms
+from broker.partitions import partition_of
 from broker.publication import Publication
 from broker.settings import Settings
+from broker.update import Update, encode_update, partition_key
 from broker.visits import Visit
 from floodgate.letters.criteria import Criteria
 from floodgate.letters.reading import PAGE, read
@@ -51,7 +58,7 @@ class Fate(StrEnum):
     REPLAYED = "replayed"
     SENT_BEFORE = "sent-before"  # the ledger has its result: the letter is removed
     DUPLICATE = "duplicate"  # another letter of the same job was replayed just before it: removed
-    NO_JOB = "no-job"  # bytes that are no job: they stay, and can only be dropped
+    NO_JOB = "no-job"  # bytes that are no job and no update: they stay, and can only be dropped
     UNKNOWN_BOT = "unknown-bot"  # the bot is not configured here: it stays
 
     @property
@@ -76,6 +83,7 @@ class Replay:
         self._connections = connections
         self._admission = admission
         self._settings = settings
+        self._handled = open_handled(settings)
         self._replayed: set[tuple[str, str]] = set()  # bot and id, of this run
         self._cleared: set[tuple[str, str]] = set()  # bot and chat
 
@@ -86,8 +94,12 @@ class Replay:
             RabbitMQError: it ended in the middle. What was not replayed is in its place: run it again.
             StateUnavailableError: likewise.
         """
-        topology.declare(self._connections, topology.pipeline(sorted(self._settings.tokens), self._settings.partitions))
-        with Visit(self._connections, queue) as visit:
+        settings = self._settings
+        needed = topology.pipeline(
+            sorted(settings.tokens), settings.partitions, update_partitions=settings.update_partitions
+        )
+        topology.declare(self._connections, needed)
+        with contextlib.closing(self._handled), Visit(self._connections, queue) as visit:
             for letters in self._meant(visit, queue, most, criteria, seen):
                 letters.sort(key=lambda each: each[1].died_at or dead_letters.EPOCH)
                 for batch in batched(letters, PAGE):
@@ -130,7 +142,7 @@ class Replay:
     def _sort(self, message: Seen, letter: DeadLetter) -> _Sorted:
         job = letter.job
         if job is None:
-            return _Sorted(message, Fate.NO_JOB)
+            return self._sort_update(message, letter.update)
         if job.bot not in self._settings.tokens:
             return _Sorted(message, Fate.UNKNOWN_BOT)
         if (job.bot, job.id) in self._replayed:
@@ -142,6 +154,19 @@ class Replay:
         fresh = renewed(job, letter.reason, unix_ms())
         queue = topology.send_queue(fresh.bot, fresh.priority, fresh.partition(self._settings.partitions))
         return _Sorted(message, Fate.REPLAYED, Publication("", queue, encode_job(fresh, queue), fresh.id))
+
+    def _sort_update(self, message: Seen, update: Update | None) -> _Sorted:
+        if update is None:
+            return _Sorted(message, Fate.NO_JOB)
+        if update.bot not in self._settings.tokens:
+            return _Sorted(message, Fate.UNKNOWN_BOT)
+        if (update.bot, update.message_id) in self._replayed:
+            return _Sorted(message, Fate.DUPLICATE)
+        self._handled.forget(update.bot, update.update_id)
+        self._replayed.add((update.bot, update.message_id))
+        number = partition_of(partition_key(update.body), self._settings.update_partitions)
+        queue = topology.updates_queue(update.bot, number)
+        return _Sorted(message, Fate.REPLAYED, Publication("", queue, encode_update(update, queue), update.message_id))
 
     def _try_chat_again(self, job: Job, reason: str) -> None:
         """Whoever replays jobs to an unreachable chat has cause to think that it is reachable: Telegram shall tell."""

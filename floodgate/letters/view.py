@@ -42,8 +42,12 @@ def print_letter(letter: DeadLetter) -> None:
     for name, value in _facts(letter).items():
         table.add_row(name, Text(value))
     console.print(table)
+    if letter.traceback:
+        console.print(Text(_shown(letter.traceback)))
     if letter.job is not None:
         console.print(Text(_shown(json.dumps(letter.job.params, indent=2, ensure_ascii=False))))
+    elif letter.update is not None:
+        console.print(Text(_shown(json.dumps(letter.update.body, indent=2, ensure_ascii=False))))
     else:
         console.print(Text(_shown(harmless(letter.body))))
 
@@ -57,8 +61,10 @@ def as_data(letter: DeadLetter) -> dict[str, Any]:
         "died_at": letter.died_at.isoformat() if letter.died_at else None,
         "queue": letter.queue,
         "job": letter.job.model_dump(mode="json") if letter.job else None,
+        "update": letter.update.body if letter.update else None,
+        "traceback": letter.traceback or None,
         # Bytes of any kind, shown safely: what is not UTF-8 is escaped.
-        "body": None if letter.job else letter.body.decode("utf-8", "backslashreplace"),
+        "body": None if letter.job or letter.update else letter.body.decode("utf-8", "backslashreplace"),
     }
 
 
@@ -82,8 +88,8 @@ def _cells(letter: DeadLetter) -> tuple[str, ...]:
         letter.message_id,
         letter.reason,
         letter.died_at.isoformat(timespec="seconds") if letter.died_at else "",
-        (job.chat or "") if job else "",
-        job.method if job else "",
+        _chat(letter),
+        job.method if job else _kind(letter),
         str(letter.attempts),
         said,
     )
@@ -99,8 +105,9 @@ def _facts(letter: DeadLetter) -> dict[str, str]:
         "died": letter.died_at.isoformat(timespec="seconds") if letter.died_at else "",
         "attempts": str(letter.attempts),
         "queue": letter.queue,
-        "bot": job.bot if job else "",
-        "chat": (job.chat or "") if job else "",
+        "bot": job.bot if job else letter.update.bot if letter.update else "",
+        "chat": _chat(letter),
+        "update": _kind(letter),
         "method": job.method if job else "",
         "priority": str(job.priority) if job else "",
         "campaign": (job.campaign or "") if job else "",
@@ -108,6 +115,16 @@ def _facts(letter: DeadLetter) -> dict[str, str]:
         "size": f"{len(letter.body)} bytes",
     }
     return {name: harmless(value.encode("utf-8", "backslashreplace")) for name, value in facts.items() if value}
+
+
+def _chat(letter: DeadLetter) -> str:
+    of = letter.job or letter.update
+    return (of.chat or "") if of else ""
+
+
+def _kind(letter: DeadLetter) -> str:
+    """The type of an update, as in ``message``."""
+    return next((name for name in letter.update.body if name != "update_id"), "") if letter.update else ""
 
 
 def _shown(text: str) -> str:
