@@ -1,0 +1,200 @@
+"""Webhooks on a real RabbitMQ and the fake: 200 only for what RabbitMQ has, and everything else posted again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from pydantic import SecretStr
+
+from producer.receiver.process import Mode
+from producer.receiver.webhook import secret_of
+from rabbitmq.engine import free_ports
+from tests.proxy import Proxy
+from tests.receiving import BOT, BOT_ID, OTHER, OTHER_ID, TOKENS, Stage, run
+from tests.services import Vhost
+
+SECRET = "X-Telegram-Bot-Api-Secret-Token"
+UPDATE = {"update_id": 5, "message": {"message_id": 1, "chat": {"id": 7, "type": "private"}, "text": "hi"}}
+
+
+@asynccontextmanager
+async def posts_taken(stage: Stage, **changes: Any) -> AsyncIterator[str]:
+    """A receiver by webhook; gives the bot's URL."""
+    port = free_ports().amqp
+    root = f"http://127.0.0.1:{port}/tg"
+    updates = {"lease_seconds": 1, "poll_seconds": 2, "port": port, "webhook_url": root, "max_body_bytes": 64 * 1024}
+    async with stage.receiving(Mode.WEBHOOK, updates=updates, **changes):
+        yield f"{root}/{BOT}"
+
+
+async def post(url: str, body: Any, secret: str | None = None, *, method: str = "POST") -> tuple[int, str]:
+    secret = secret_of(SecretStr(TOKENS[BOT])) if secret is None else secret
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(method, url, data=data, headers={SECRET: secret} if secret else {}) as answer,
+    ):
+        return answer.status, await answer.text()
+
+
+def test_telegrams_posts_are_in_the_queues_in_order_and_confirmed(vhost: Vhost) -> None:
+    async def use(stage: Stage) -> None:
+        async with posts_taken(stage, bots=TOKENS):
+            said = [stage.say(str(n), user=user)[0] for n in range(20) for user in (7, 8, 9)]
+            others = stage.say("hi", bot_id=OTHER_ID)
+            await stage.eventually(lambda: stage.waiting() == len(said) and stage.waiting(OTHER) == 1)
+            await stage.eventually(lambda: stage.pending() == stage.pending(OTHER_ID) == 0)
+        by_chat: dict[str | None, list[int]] = {}
+        for update in await asyncio.to_thread(stage.updates):
+            by_chat.setdefault(update.chat, []).append(update.update_id)
+        assert by_chat == {"7": said[0::3], "8": said[1::3], "9": said[2::3]}
+        assert await asyncio.to_thread(stage.ids, OTHER) == others
+        webhook = stage.fake.exchange.world.receiving.inbox(BOT_ID).webhook
+        assert webhook is not None
+        assert webhook.last_error_message == ""
+
+    run(vhost, use)
+
+
+def test_an_update_is_answered_only_when_rabbitmq_has_it(vhost: Vhost) -> None:
+    async def use(stage: Stage) -> None:
+        with Proxy(vhost.node.port) as proxy:
+            async with posts_taken(stage, rabbitmq_url=proxy.url(vhost.url)) as url:
+                assert await post(url, UPDATE) == (200, "")
+                proxy.stall()
+                posting = asyncio.create_task(post(url, {**UPDATE, "update_id": 6}))
+                done, _ = await asyncio.wait({posting}, timeout=1.0)
+                assert not done, "answered without RabbitMQ"
+                proxy.flow()
+                assert (await posting)[0] == 200
+            assert await asyncio.to_thread(stage.ids) == [5, 6]
+
+    run(vhost, use)
+
+
+def test_what_rabbitmq_does_not_take_is_to_be_posted_again(vhost: Vhost) -> None:
+    async def use(stage: Stage) -> None:
+        with Proxy(vhost.node.port) as proxy:
+            async with posts_taken(stage, rabbitmq_url=proxy.url(vhost.url), confirm_timeout_seconds=0.5) as url:
+                proxy.stall()
+                status, text = await post(url, UPDATE)
+                assert (status, text) == (503, "RabbitMQ does not take it now: post it again.")
+                proxy.flow()
+
+    run(vhost, use)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b"", 400, "no JSON"),
+        (b"{", 400, "no JSON"),
+        (b"\xff\xfe", 400, "no JSON"),
+        (b"[" * 50_000, 400, "no JSON"),
+        ([], 400, "no JSON object"),
+        ({"message": {}}, 400, "no update_id"),
+        ({"update_id": "5"}, 400, "no update_id"),
+        (b"x" * 65_537, 413, "More than 65536 bytes: FLOODGATE_UPDATES__MAX_BODY_BYTES"),
+        (b"x" * 10_000_000, 413, "More than 65536 bytes"),
+    ],
+)
+def test_a_post_that_is_no_update_is_refused_with_its_reason(vhost: Vhost, body: Any, status: int, words: str) -> None:
+    async def use(stage: Stage) -> None:
+        async with posts_taken(stage) as url:
+            answered, text = await post(url, body)
+            assert answered == status
+            assert words in text
+            assert await post(url, UPDATE) == (200, ""), "and the next one is taken"
+
+    run(vhost, use)
+
+
+def test_a_body_without_a_length_is_bounded_too(vhost: Vhost) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 8192
+
+    async def use(stage: Stage) -> None:
+        async with posts_taken(stage) as url, aiohttp.ClientSession() as session:
+            headers = {SECRET: secret_of(SecretStr(TOKENS[BOT]))}
+            async with session.post(url, data=endless(), headers=headers) as answer:
+                assert answer.status == 413
+
+    run(vhost, use)
+
+
+@pytest.mark.parametrize("secret", ["", "wrong", "ключ", secret_of(SecretStr(TOKENS[OTHER]))])
+def test_a_post_without_the_bots_own_secret_is_refused(
+    vhost: Vhost, secret: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def use(stage: Stage) -> None:
+        async with posts_taken(stage, bots=TOKENS) as url:
+            for _ in range(3):
+                assert await post(url, UPDATE, secret) == (403, "Wrong secret.")
+            assert stage.waiting() == 0
+        assert [r.getMessage() for r in caplog.records].count("1 posts refused with 403: Wrong secret.") == 1
+
+    run(vhost, use)
+
+
+def test_strangers_are_told_that_there_is_nothing(vhost: Vhost) -> None:
+    async def use(stage: Stage) -> None:
+        async with posts_taken(stage) as url:
+            assert (await post(url + "x", UPDATE))[0] == 404
+            assert (await post(url, UPDATE, method="PUT"))[0] == 405
+            root = url.removesuffix(f"/tg/{BOT}")
+            async with aiohttp.ClientSession() as session, session.get(f"{root}/health") as answer:
+                assert (answer.status, await answer.text()) == (200, "alive")
+
+    run(vhost, use)
+
+
+def test_changing_between_polling_and_webhook_loses_nothing_and_repeats_only_by_id(vhost: Vhost) -> None:
+    async def use(stage: Stage) -> None:
+        said: list[int] = []
+        for turn in range(2):
+            async with stage.receiving(Mode.POLLING):
+                said += stage.say(*(f"polled {turn} {n}" for n in range(120)))
+                await stage.eventually(lambda: stage.waiting() > 0)
+            said += stage.say("while nobody is there")
+            async with posts_taken(stage):
+                said += stage.say(*(f"posted {turn} {n}" for n in range(40)))
+                await stage.eventually(lambda: stage.fake.exchange.world.receiving.inbox(BOT_ID).webhook)
+        async with stage.receiving(Mode.POLLING):
+            await stage.eventually(lambda: stage.pending() == 0)
+        ids = await asyncio.to_thread(stage.ids)
+        assert list(dict.fromkeys(ids)) == said, "in order by their first coming, and none missing"
+        assert not stage.refusals()
+
+    run(vhost, use)
+
+
+def test_both_modes_at_once_stand_by_for_each_other(vhost: Vhost) -> None:
+    async def use(stage: Stage) -> None:
+        async with stage.receiving(Mode.POLLING):
+            await stage.eventually(lambda: stage.calls("getUpdates"))
+            async with posts_taken(stage):
+                said = stage.say("polled all the same")
+                await stage.eventually(lambda: stage.waiting() == 1)
+                assert not stage.calls("setWebhook")
+        assert await asyncio.to_thread(stage.ids) == said
+        assert not stage.refusals()
+
+    run(vhost, use)
+
+
+def test_a_webhook_that_telegram_refuses_is_a_sentence(vhost: Vhost, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+
+    async def use(stage: Stage) -> None:
+        async with posts_taken(stage):
+            await stage.eventually(lambda: "does not know its token" in caplog.text)
+
+    run(vhost, use, tokens=[TOKENS[OTHER]])

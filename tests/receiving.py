@@ -1,0 +1,132 @@
+"""What the receiver's tests need: a fake Telegram, a RabbitMQ, receivers by the same settings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+from broker import topology
+from broker.browse import browse
+from broker.connections import Connections
+from broker.consumer import Delivery
+from broker.settings import Settings
+from broker.update import Update, decode_update
+from fake_telegram import FakeTelegram
+from fake_telegram.injection import inject
+from fake_telegram.webhooks import Backoff
+from producer.receiver.process import Mode, Receiver
+from tests.services import Vhost
+from tests.waiting import until
+
+BOT, OTHER = "b", "other"
+BOT_ID, OTHER_ID = 123456, 654321
+TOKENS = {BOT: f"{BOT_ID}:" + "A" * 35, OTHER: f"{OTHER_ID}:" + "B" * 35}
+PARTITIONS = 2
+SOON = 20.0
+
+
+class Taken:
+    """What was taken out of queues, in order of each. Filled by the I/O thread."""
+
+    def __init__(self) -> None:
+        self.deliveries: list[Delivery] = []
+
+    def __call__(self, delivery: Delivery) -> None:
+        self.deliveries.append(delivery)
+        delivery.ack()
+
+
+class Stage:
+    """A fake, a RabbitMQ, and receivers by the same settings."""
+
+    def __init__(self, fake: FakeTelegram, vhost: Vhost) -> None:
+        self.fake = fake
+        self.vhost = vhost
+        self.connections = Connections(self.settings(), "test")
+
+    def settings(self, **changes: Any) -> Settings:
+        return Settings(
+            _env_file=None,
+            **{
+                "rabbitmq_url": self.vhost.url,
+                "telegram_api_url": self.fake.url,
+                "bots": {BOT: TOKENS[BOT]},
+                "partitions": 1,
+                "update_partitions": PARTITIONS,
+                "updates": {"lease_seconds": 1, "poll_seconds": 2},
+                **changes,
+            },
+        )
+
+    @asynccontextmanager
+    async def receiving(self, mode: Mode = Mode.POLLING, **changes: Any) -> AsyncIterator[Receiver]:
+        """A receiver for the length of the block, which it outlives only as long as a stop takes."""
+        receiver, ready = Receiver(self.settings(**changes), mode), asyncio.Event()
+        task = asyncio.create_task(receiver.run(lambda _line: ready.set()))
+        try:
+            async with asyncio.timeout(SOON):
+                await asyncio.wait({task, asyncio.ensure_future(ready.wait())}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+            yield receiver
+        finally:
+            receiver.stop()
+            async with asyncio.timeout(SOON):
+                await task
+
+    def say(self, *texts: str, user: int = 7, bot_id: int = BOT_ID) -> list[int]:
+        return inject(self.fake.exchange.world, bot_id, [{"user": user, "text": text} for text in texts])
+
+    def give(self, *descriptions: dict[str, Any]) -> list[int]:
+        return inject(self.fake.exchange.world, BOT_ID, descriptions)
+
+    def pending(self, bot_id: int = BOT_ID) -> int:
+        return len(self.fake.exchange.world.receiving.inbox(bot_id).pending)
+
+    def calls(self, method: str) -> list[Any]:
+        return [call for call in self.fake.exchange.arrivals.snapshot() if call.method == method]
+
+    async def eventually(self, probe: Callable[[], Any], seconds: float = SOON) -> Any:
+        return await asyncio.to_thread(until, probe, seconds)
+
+    def kept(self, queue: str) -> list[bytes]:
+        """What lies in a queue of dead letters, in order."""
+        return [seen.body for seen in browse(self.connections, queue, 1000)]
+
+    def updates(self, bot: str = BOT) -> list[Update]:
+        """Those that lie in the bot's queues, in order of each, taken out of them."""
+        count, found = self.waiting(bot), Taken()
+        queues = [topology.updates_queue(bot, n) for n in range(PARTITIONS)]
+        made = topology.pipeline([bot], 1, update_partitions=PARTITIONS)
+        taking = [self.connections.subscribe(queue, "test", found, made) for queue in queues]
+        until(lambda: len(found.deliveries) == count, SOON)
+        for each in taking:
+            each.close()
+        found.deliveries.sort(key=lambda delivery: queues.index(delivery.queue))  # stable
+        return [decode_update(delivery.body) for delivery in found.deliveries]
+
+    def ids(self, bot: str = BOT) -> list[int]:
+        return [update.update_id for update in self.updates(bot)]
+
+    def waiting(self, bot: str = BOT) -> int:
+        queues = [topology.updates_queue(bot, n) for n in range(PARTITIONS)]
+        return sum(depth or 0 for depth in topology.depth(self.connections, queues).values())
+
+    def refusals(self) -> list[int]:
+        return [call.code for call in self.fake.exchange.arrivals.snapshot() if call.code not in (200, None)]
+
+
+def run(vhost: Vhost, use: Callable[[Stage], Coroutine[Any, Any, None]], **fake_settings: Any) -> None:
+    async def main() -> None:
+        fake = FakeTelegram(webhook_backoff=Backoff(unit_seconds=0.05, longest_seconds=0.2), **fake_settings)
+        await fake.start()
+        stage = Stage(fake, vhost)
+        try:
+            await use(stage)
+        finally:
+            await fake.stop()
+            await asyncio.to_thread(stage.connections.stop, 2)
+
+    asyncio.run(main())
