@@ -12,8 +12,12 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from broker.gateway_settings import GatewaySettings
 from broker.settings import Settings
+from floodgate.cli import app
+from producer.gateway.server import CLOSING_SECONDS
 from rabbitmq.choice import OLDEST, parse_version
 
 ROOT = Path(__file__).parents[2]
@@ -36,8 +40,9 @@ def compose_plugin() -> bool:
 
 
 def test_the_services_are_the_ones_promised() -> None:
-    assert set(services()) == {"rabbitmq", "valkey", "worker", "fake-telegram"}
-    assert services()["fake-telegram"]["profiles"] == ["demo"]
+    assert set(services()) == {"rabbitmq", "valkey", "worker", "gateway", "updates", "fake-telegram"}
+    profiles = {name: services()[name]["profiles"] for name in ("gateway", "updates", "fake-telegram")}
+    assert profiles == {"gateway": ["gateway"], "updates": ["updates"], "fake-telegram": ["demo"]}
     assert all("profiles" not in services()[name] for name in ("rabbitmq", "valkey", "worker"))
 
 
@@ -46,8 +51,9 @@ def test_every_service_can_be_scaled() -> None:
         assert not {"container_name", "ports"} & set(service), name
 
 
-def test_a_worker_waits_until_its_servers_are_healthy() -> None:
-    waits = services()["worker"]["depends_on"]
+@pytest.mark.parametrize("name", ["worker", "gateway", "updates"])
+def test_whoever_needs_servers_waits_until_they_are_healthy(name: str) -> None:
+    waits = services()[name]["depends_on"]
     assert {name: wait["condition"] for name, wait in waits.items()} == {
         "rabbitmq": "service_healthy",
         "valkey": "service_healthy",
@@ -60,9 +66,31 @@ def test_a_worker_gets_the_time_to_finish() -> None:
     assert grace > Settings.model_fields["shutdown_seconds"].default
 
 
+def test_callers_of_the_gateway_get_the_time_to_hear_their_results() -> None:
+    grace = int(services()["gateway"]["stop_grace_period"].removesuffix("s"))
+    assert grace > GatewaySettings.model_fields["drain_seconds"].default + CLOSING_SECONDS
+
+
+def test_the_gateway_listens_where_its_health_is_asked_and_shares_the_workers_state() -> None:
+    gateway, worker = services()["gateway"], services()["worker"]
+    assert f":{gateway['environment']['FLOODGATE_GATEWAY__PORT']}/ready" in gateway["healthcheck"]["test"][-1]
+    assert gateway["volumes"] == worker["volumes"]
+    assert gateway["environment"].items() >= worker["environment"].items()
+
+
+def test_every_command_is_one_of_ours() -> None:
+    commands = {
+        service["command"][0] for service in services().values() if service.get("image") == "telegram-floodgate"
+    }
+    assert commands == {"worker", "gateway", "updates", "fake-telegram"}
+    for command in commands:
+        assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0, command
+
+
 def test_only_settings_that_exist_are_set() -> None:
     known = {f"FLOODGATE_{name.upper()}" for name in Settings.model_fields}
-    named = set(services()["worker"]["environment"])
+    known |= {f"FLOODGATE_GATEWAY__{name.upper()}" for name in GatewaySettings.model_fields}
+    named = {name for service in services().values() for name in service.get("environment", ())}
     named |= set(re.findall(r"FLOODGATE_[A-Z_]+(?==)", (ROOT / "Dockerfile").read_text()))
     assert named <= known
     assert len(named) >= 8
