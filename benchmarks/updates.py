@@ -127,9 +127,11 @@ class Round:
         return sum(each.said - each.answered + each.doubled for each in (self.burst, self.steady))
 
 
-def contenders(workers: Sequence[int]) -> Iterator[Contender]:
+def contenders(workers: Sequence[int], peers: bool = True) -> Iterator[Contender]:
     """All that can run here. What cannot is named."""
     yield from (Floodgate(count) for count in workers)
+    if not peers:
+        return
     yield Peer("python-telegram-bot", sys.executable, ("-m", "benchmarks.peers.updates_ptb"))
     node = shutil.which("node")
     if node and (_node_modules() / "@grammyjs" / "runner").exists():
@@ -166,7 +168,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     load = Load(500, options.rate, 5) if options.quick else Load(options.burst, options.rate, options.seconds)
     with servers.rabbitmq() as url:
-        players = list(contenders([1] if options.quick else options.workers))
+        players = list(contenders([1] if options.quick else options.workers, not options.alone))
         turns = players * (1 if options.quick else options.rounds)
         rounds = [_told(play(player, load, url, options.partitions)) for player in turns]
     report.save("updates", map(asdict, rounds))
@@ -226,6 +228,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=15, help="of the steady rate (default: %(default)s)")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4], help="handler workers (default: 1 2 4)")
     parser.add_argument("--partitions", type=int, default=64, help="of updates (default: %(default)s)")
+    parser.add_argument("--alone", action="store_true", help="without the peers")
     parser.add_argument("--rounds", type=int, default=3, help="of each (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="one short round with one worker")
     return parser
