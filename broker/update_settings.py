@@ -24,7 +24,8 @@ class UpdateSettings(BaseModel):
         20,
         ge=1,
         le=LONGEST_POLL_SECONDS,
-        description="Polling: how long Telegram waits for an update before it answers.",
+        description="Polling: how long Telegram waits for an update before it answers. At most "
+        "`FLOODGATE_HEARTBEAT_SECONDS` and half a lease, whatever is set: see docs/adr/0007.",
     )
     lease_seconds: float = Field(
         5,

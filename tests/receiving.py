@@ -38,6 +38,25 @@ class Taken:
         delivery.ack()
 
 
+def count_updates(connections: Connections, bot: str, partitions: int) -> int:
+    """How many lie in a bot's queues."""
+    queues = [topology.updates_queue(bot, n) for n in range(partitions)]
+    return sum(depth or 0 for depth in topology.depth(connections, queues).values())
+
+
+def take_updates(connections: Connections, bot: str, partitions: int) -> list[Update]:
+    """What lies in a bot's queues, in order of each, taken out of them."""
+    count, found = count_updates(connections, bot, partitions), Taken()
+    queues = [topology.updates_queue(bot, n) for n in range(partitions)]
+    made = topology.pipeline([bot], 1, update_partitions=partitions)
+    taking = [connections.subscribe(queue, "test", found, made) for queue in queues]
+    until(lambda: len(found.deliveries) == count, SOON)
+    for each in taking:
+        each.close()
+    found.deliveries.sort(key=lambda delivery: queues.index(delivery.queue))  # stable
+    return [decode_update(delivery.body) for delivery in found.deliveries]
+
+
 class Stage:
     """A fake, a RabbitMQ, and receivers by the same settings."""
 
@@ -97,22 +116,13 @@ class Stage:
 
     def updates(self, bot: str = BOT) -> list[Update]:
         """Those that lie in the bot's queues, in order of each, taken out of them."""
-        count, found = self.waiting(bot), Taken()
-        queues = [topology.updates_queue(bot, n) for n in range(PARTITIONS)]
-        made = topology.pipeline([bot], 1, update_partitions=PARTITIONS)
-        taking = [self.connections.subscribe(queue, "test", found, made) for queue in queues]
-        until(lambda: len(found.deliveries) == count, SOON)
-        for each in taking:
-            each.close()
-        found.deliveries.sort(key=lambda delivery: queues.index(delivery.queue))  # stable
-        return [decode_update(delivery.body) for delivery in found.deliveries]
+        return take_updates(self.connections, bot, PARTITIONS)
 
     def ids(self, bot: str = BOT) -> list[int]:
         return [update.update_id for update in self.updates(bot)]
 
     def waiting(self, bot: str = BOT) -> int:
-        queues = [topology.updates_queue(bot, n) for n in range(PARTITIONS)]
-        return sum(depth or 0 for depth in topology.depth(self.connections, queues).values())
+        return count_updates(self.connections, bot, PARTITIONS)
 
     def refusals(self) -> list[int]:
         return [call.code for call in self.fake.exchange.arrivals.snapshot() if call.code not in (200, None)]

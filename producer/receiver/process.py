@@ -117,7 +117,7 @@ class Receiver:
     def _work(self, bot: str, api: ReceivingApi, intake: Intake, valid: Callable[[], bool]) -> Work:
         match self._mode:
             case Mode.POLLING:
-                return Poller(bot, api, intake, self._settings.updates.poll_seconds, valid).run
+                return Poller(bot, api, intake, poll_seconds(self._settings), valid).run
             case Mode.WEBHOOK:
                 return Registration(bot, api, self._settings, valid).run
 
@@ -136,6 +136,16 @@ class Receiver:
             finally:
                 server.should_exit = True
                 await serving
+
+
+def poll_seconds(settings: Settings) -> int:
+    """How long a poll may wait at Telegram.
+
+    A receiver that freezes, or that the network swallows, leaves its poll open there. RabbitMQ takes a heartbeat at
+    least to notice, and the next receiver waits a lease: by then the poll must be over, or it would be a second one.
+    """
+    updates = settings.updates
+    return max(1, min(updates.poll_seconds, int(settings.heartbeat_seconds + updates.lease_seconds / 2)))
 
 
 class PostServer(uvicorn.Server):

@@ -6,6 +6,7 @@ No error here holds a URL, for it holds the token: aiohttp's own are read and le
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -169,6 +170,6 @@ def _result(method: str, status: int, body: bytes) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """Its type, and what the system said. Not its text: that may hold the URL."""
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    return (cause.strerror if isinstance(cause, OSError) else None) or type(error).__name__
+    """What the system said, or its type. Not its text: that may hold the URL."""
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number and number > 0 else type(error).__name__

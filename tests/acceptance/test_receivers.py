@@ -1,0 +1,193 @@
+"""`floodgate updates` as processes: two of them, one active, whatever ends it; never two, and nothing lost."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from broker.connections import Connections
+from rabbitmq.engine import free_ports
+from rabbitmq.node import Node
+from tests.acceptance.stage import BOT, TOKEN, Stage
+from tests.processes import FloodgateProcess
+from tests.receiving import count_updates, take_updates
+from tests.waiting import until
+
+BOT_ID = int(TOKEN.partition(":")[0])
+PARTITIONS = 4
+LEASE_SECONDS = 2
+ACTIVE = "active: this receiver takes the updates"
+SETTINGS = {
+    "FLOODGATE_UPDATE_PARTITIONS": str(PARTITIONS),
+    "FLOODGATE_UPDATES__LEASE_SECONDS": str(LEASE_SECONDS),
+    "FLOODGATE_HEARTBEAT_SECONDS": "2",
+}
+
+MakeStage = Callable[..., Stage]
+
+
+class Receivers:
+    """Two receivers of one stage, and what they did."""
+
+    def __init__(self, stage: Stage, *arguments: str) -> None:
+        self.stage = stage
+        self.processes = [
+            FloodgateProcess(
+                "updates", *arguments, env={**stage.env, **SETTINGS}, home=stage.home, name=f"receiver-{n}"
+            )
+            for n in range(2)
+        ]
+        self.said: list[int] = []
+        self._connections = Connections(stage.settings, "test")
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Receivers:
+        self._stack.callback(self._connections.stop, 2)
+        first, second = (self._stack.enter_context(each) for each in self.processes)
+        first.start("receiver ready")
+        until(lambda: ACTIVE in first.log)
+        second.start("receiver ready")
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._stack.close()
+
+    def say(self, users: int = 20, per_user: int = 5) -> None:
+        self.said += self.stage.control.inject_crowd(BOT_ID, users=users, per_user=per_user)
+
+    def waiting(self) -> int:
+        return count_updates(self._connections, BOT, PARTITIONS)
+
+    def until_all_are_in(self, seconds: float = 30.0) -> float:
+        """Seconds until as many are in the queues as were said; repeated ones may hide a missing one for now."""
+        began = time.monotonic()
+        until(lambda: self.waiting() >= len(self.said), seconds)
+        return time.monotonic() - began
+
+    def came(self) -> list[int]:
+        """Ids by their first coming, in each chat's order; and every chat's order is checked."""
+        updates = take_updates(self._connections, BOT, PARTITIONS)
+        first = {update.update_id: update for update in updates}
+        for chat in {update.chat for update in updates}:
+            ids = [update_id for update_id, update in first.items() if update.chat == chat]
+            assert ids == sorted(ids), f"chat {chat} is out of order"
+        return sorted(first)
+
+    def conflicts(self) -> int:
+        return sum(call.code == 409 for call in self.stage.control.arrivals())
+
+
+@contextmanager
+def receivers(stage: Stage, *arguments: str) -> Iterator[Receivers]:
+    """Two receivers at work; at the end nothing is missing, nothing out of order, and nobody got a 409."""
+    with Receivers(stage, *arguments) as two:
+        yield two
+        two.until_all_are_in()
+        for process in two.processes:
+            assert process.stop() in (0, -signal.SIGKILL)
+        assert two.came() == two.said
+        assert two.conflicts() == 0
+
+
+def test_sigterm_hands_over_within_seconds_without_a_conflict(stage: Stage) -> None:
+    with receivers(stage) as two:
+        active, standing_by = two.processes
+        two.say()
+        two.until_all_are_in()
+        two.say()
+        assert active.stop() == 0
+        two.say()
+        assert two.until_all_are_in() < LEASE_SECONDS, "a goodbye spares the wait for the lease"
+        assert ACTIVE in standing_by.log
+        assert two.waiting() == len(two.said), "nothing came twice"
+
+
+def test_sigkill_hands_over_within_seconds_without_a_conflict(stage: Stage) -> None:
+    with receivers(stage) as two:
+        active, standing_by = two.processes
+        two.say()
+        active.kill()
+        two.say()
+        assert two.until_all_are_in() < LEASE_SECONDS + 5
+        assert ACTIVE in standing_by.log
+
+
+def test_a_receiver_that_stood_still_does_not_poll_beside_its_successor(stage: Stage) -> None:
+    with receivers(stage) as two:
+        active, standing_by = two.processes
+        two.say()
+        two.until_all_are_in()
+        active.signal(signal.SIGSTOP)
+        until(lambda: ACTIVE in standing_by.log, 30)  # RabbitMQ misses heartbeats for a while first
+        two.say()
+        two.until_all_are_in()
+        active.signal(signal.SIGCONT)
+        until(lambda: "standing by" in active.log)
+        two.say()
+        two.until_all_are_in()
+
+
+def test_rabbitmq_killed_under_way_loses_nothing(new_stage: MakeStage, new_node: Callable[..., Node]) -> None:
+    node = new_node().start()
+    with receivers(new_stage(node.url)) as two:
+        two.say()
+        two.until_all_are_in()
+        node.kill()
+        two.say()
+        node.start()
+        two.say()
+        two.until_all_are_in(60)
+
+
+def test_the_webhook_command_sets_the_webhook_and_takes_what_is_posted(stage: Stage) -> None:
+    port = free_ports().amqp
+    arguments = ("updates", "--mode", "webhook", "--webhook-url", f"http://127.0.0.1:{port}/tg", "--port", str(port))
+    with FloodgateProcess(*arguments, env={**stage.env, **SETTINGS}, home=stage.home, name="webhook") as process:
+        process.start("receiver ready")
+        assert process.said("receiver ready") == (f"receiver ready: webhook at http://127.0.0.1:{port}, bots {BOT}")
+        stage.control.inject_crowd(BOT_ID, users=20, per_user=2)
+        connections = Connections(stage.settings, "test")
+        until(lambda: count_updates(connections, BOT, PARTITIONS) == 40)
+        connections.stop(2)
+        assert process.stop() == 0
+
+
+def test_an_end_is_bounded_though_nobody_answers(stage: Stage) -> None:
+    env = {**stage.env, **SETTINGS, "FLOODGATE_TELEGRAM_API_URL": "http://127.0.0.1:9"}
+    with FloodgateProcess("updates", env=env, home=stage.home, name="lonely") as process:
+        process.start("receiver ready")
+        until(lambda: "Telegram cannot be reached for deleteWebhook (Connection refused)" in process.log)
+        began = time.monotonic()
+        assert process.stop() == 0
+        assert time.monotonic() - began < 5
+        assert "Traceback" not in process.log
+        assert TOKEN not in process.log
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "code", "words"),
+    [
+        ((), {"FLOODGATE_BOTS": ""}, 2, "No bot token is set."),
+        (("--mode", "webhook"), {}, 2, "Set FLOODGATE_UPDATES__WEBHOOK_URL"),
+        (("--mode", "webhook", "--webhook-url", "bots.example.org"), {}, 2, "--webhook-url is no URL such as"),
+        (("--mode", "both"), {}, 2, "'both' is not one of 'polling', 'webhook'"),
+        ((), {"FLOODGATE_RABBITMQ_URL": "amqp://127.0.0.1:9/"}, 3, "RabbitMQ at 127.0.0.1:9 cannot be reached"),
+        ((), {"FLOODGATE_UPDATES__POLL_SECONDS": "99"}, 2, "FLOODGATE_UPDATES__POLL_SECONDS"),
+    ],
+)
+def test_a_wrong_start_is_one_sentence_and_an_exit_code(
+    stage: Stage, arguments: tuple[str, ...], env: dict[str, str], code: int, words: str
+) -> None:
+    ended = stage.floodgate("updates", *arguments, **env)
+    assert (ended.returncode, words in ended.stderr, "Traceback" in ended.stderr) == (code, True, False), ended.stderr
+
+
+def test_a_taken_port_is_one_sentence(stage: Stage) -> None:
+    port = stage.telegram_url.rpartition(":")[2]
+    ended = stage.floodgate("updates", "--mode", "webhook", "--webhook-url", "http://127.0.0.1:1", "--port", port)
+    assert ended.returncode == 2
+    assert f"Cannot listen on 127.0.0.1:{port}: Address already in use. Choose another" in ended.stderr
