@@ -2,6 +2,7 @@
 
 connect        makes Connections that are stopped after the test: connect(url, confirm_timeout_seconds=2)
 declared       a vhost with the topology of the bot `b`, two partitions, and the work queue `mail`
+memory_alarm   the shared node's, on or off: memory_alarm(True). Off after the test
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import pytest
 from broker import topology
 from broker.connections import Connections
 from broker.settings import Settings
+from rabbitmq.node import Node
 from tests.services import Vhost
 
 TOPOLOGY = topology.pipeline(["b"], 2, work_queues=["mail"])
@@ -32,6 +34,15 @@ def connect() -> Iterator[Connect]:
     yield make
     for connections in made:
         connections.stop(2)
+
+
+@pytest.fixture
+def memory_alarm(rabbitmq: Node) -> Iterator[Callable[[bool], str]]:
+    def turn(on: bool) -> str:
+        return rabbitmq.ctl("set_vm_memory_high_watermark", *(["absolute", "1MB"] if on else ["0.6"]))
+
+    yield turn
+    turn(False)
 
 
 @pytest.fixture

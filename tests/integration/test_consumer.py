@@ -23,6 +23,7 @@ from tests.services import Vhost
 from tests.waiting import until
 
 Connect = Callable[..., Connections]
+MemoryAlarm = Callable[[bool], object]
 PIPELINE = topology.pipeline(["b"], 2, work_queues=["mail"])
 SEND = topology.send_queue("b", "bulk", 0)
 OTHER = topology.send_queue("b", "bulk", 1)
@@ -291,18 +292,17 @@ def _connections(vhost: Vhost) -> list[object]:
     return [row for row in rows if row["vhost"] == vhost.name]
 
 
-def test_acks_get_through_while_publishing_is_blocked(new_node: Callable[..., Node], connect: Connect) -> None:
-    node = new_node().start()
-    connections, hand = connect(node.url), Hand(ack=True)
-    topology.declare(connections, PIPELINE)
+def test_acks_get_through_while_publishing_is_blocked(
+    declared: Vhost, memory_alarm: MemoryAlarm, connect: Connect
+) -> None:
+    connections, hand = connect(declared.url), Hand(ack=True)
     fill(connections, 1, 2, 3)
-    node.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+    memory_alarm(True)
     connections.publisher.submit(Publication("", OTHER, b"9", "blocks-us"))
     until(lambda: connections.publisher._blocked_since is not None)
     connections.subscribe(SEND, "worker", hand, PIPELINE)
     until(lambda: hand.seen == [1, 2, 3])
     until(lambda: depth(connections) == 0)
-    node.ctl("set_vm_memory_high_watermark", "0.6")
 
 
 def test_stopping_gives_back_what_is_in_hand(declared: Vhost, connect: Connect) -> None:
@@ -353,12 +353,10 @@ def test_a_take_over_after_sigkill_is_quick(declared: Vhost, connect: Connect) -
 
 
 def test_the_channel_of_a_message_held_too_long_is_opened_again(
-    new_node: Callable[..., Node], connect: Connect, caplog: pytest.LogCaptureFixture
+    declared: Vhost, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A stand-in for the consumer time-out, which takes minutes: the server closes the channel with a 406 here, too."""
-    node = new_node().start()
-    connections, hand = connect(node.url), Hand()
-    topology.declare(connections, PIPELINE)
+    connections, hand = connect(declared.url), Hand()
     fill(connections, 1, 2)
     subscription = connections.subscribe(SEND, "worker", hand, PIPELINE)
     late = hand.next()

@@ -34,6 +34,7 @@ from tests.services import Vhost
 from tests.waiting import until
 
 Connect = Callable[..., Connections]
+MemoryAlarm = Callable[[bool], object]
 SEND = topology.send_queue("b", "bulk", 0)
 
 
@@ -292,24 +293,12 @@ def test_the_server_knows_who_is_connected(declared: Vhost, connect: Connect) ->
     assert any(name and name.startswith("floodgate publish test ") for name in names)
 
 
-def test_an_idle_producers_connection_stays_open(declared: Vhost, connect: Connect) -> None:
-    """The server closes a connection after two missed heartbeats; three intervals pass here."""
-    with Proxy(declared.node.port) as proxy:
-        publisher = connect(proxy.url(declared.url), heartbeat_seconds=2).publisher
-        publisher.publish(job(0))
-        threading.Event().wait(3 * 2 + 1)
-        publisher.publish(job(1))
-        assert proxy.connections == 1
-
-
 def test_a_memory_alarm_is_borne_for_the_time_out_and_then_raised(
-    new_node: Callable[..., Node], connect: Connect
+    declared: Vhost, memory_alarm: MemoryAlarm, connect: Connect
 ) -> None:
-    node = new_node().start()
-    topology.declare(connect(node.url), topology.pipeline(["b"], 1))
-    publisher = connect(node.url, blocked_timeout_seconds=1.5, confirm_timeout_seconds=1).publisher
+    publisher = connect(declared.url, blocked_timeout_seconds=1.5, confirm_timeout_seconds=1).publisher
     publisher.publish(job(0))
-    node.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+    memory_alarm(True)
     written = publisher.submit(job(1))  # this is what makes the server block us
     until(lambda: publisher._blocked_since is not None)
     withheld = publisher.submit(job(2))
@@ -317,10 +306,10 @@ def test_a_memory_alarm_is_borne_for_the_time_out_and_then_raised(
         written.result(10)
     with pytest.raises(BlockedError, match="was not accepted"):
         withheld.result(10)
-    node.ctl("set_vm_memory_high_watermark", "0.6")
+    memory_alarm(False)
     until(lambda: publisher._blocked_since is None)
     publisher.publish(job(3))
-    assert numbers(node.url, SEND) == [0, 1, 3]
+    assert numbers(declared.url, SEND) == [0, 1, 3]
 
 
 def alarm(proxy: Proxy, *, on: bool) -> None:
