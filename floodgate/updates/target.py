@@ -86,7 +86,7 @@ def _made_by(factory: Any, path: str) -> Any:
 def _described(found: Any) -> str:
     if inspect.isroutine(found):
         return f"the function {getattr(found, '__qualname__', found)}, without @on_update"
-    return "nothing" if found is None else f"a {type(found).__name__}"
+    return "nothing" if found is None else f"of type {type(found).__name__}"
 
 
 def _told(error: Exception) -> str:

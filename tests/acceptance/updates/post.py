@@ -1,0 +1,57 @@
+"""Updates put into RabbitMQ as a receiver does, without one."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import Any
+
+from broker import topology
+from broker.connections import Connections
+from broker.publication import Publication
+from broker.settings import Settings
+from broker.update import publication, read_update
+from tests.acceptance.stage import BOT
+
+
+class Post:
+    """A connection of one's own; update ids count up from 1."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.connections = Connections(settings, "test")
+        needed = topology.pipeline([BOT], settings.partitions, update_partitions=settings.update_partitions)
+        topology.declare(self.connections, needed)
+        self._ids = itertools.count(1)
+
+    def says(self, user: int, text: str, *, chat: int | None = None) -> int:
+        """A message arrives; its update's id."""
+        return self.arrives(message=message(user, text, chat))
+
+    def presses(self, user: int, message_id: int) -> int:
+        query = {"id": str(message_id), "from": person(user), "chat_instance": "1", "data": "x"}
+        return self.arrives(callback_query={**query, "message": {**message(user, "keys"), "message_id": message_id}})
+
+    def arrives(self, **content: Any) -> int:
+        update_id = next(self._ids)
+        self.publish({"update_id": update_id, **content})
+        return update_id
+
+    def publish(self, body: dict[str, Any]) -> None:
+        self.put(publication(read_update(BOT, body), self._settings.update_partitions))
+
+    def put(self, *publications: Publication) -> None:
+        for fault in self.connections.publisher.submit_many(list(publications)).result():
+            assert fault is None, fault
+
+    def close(self) -> None:
+        self.connections.stop()
+
+
+def person(user: int) -> dict[str, Any]:
+    return {"id": user, "is_bot": False, "first_name": "Ada"}
+
+
+def message(user: int, text: str, chat: int | None = None) -> dict[str, Any]:
+    where = {"id": user, "type": "private"} if chat is None else {"id": chat, "type": "supergroup", "title": "all"}
+    return {"message_id": 7, "date": int(time.time()), "from": person(user), "chat": where, "text": text}
