@@ -41,6 +41,7 @@ class Stage:
             "FLOODGATE_SPOOL_URL": str(self.home / "spool"),
             "FLOODGATE_BOTS": json.dumps({BOT: TOKEN}),
             "FLOODGATE_PARTITIONS": str(self.partitions),
+            "FLOODGATE_UPDATE_PARTITIONS": str(FEW_PARTITIONS),
             **self.extra,
         }
 
@@ -54,6 +55,7 @@ class Stage:
             spool_url=str(self.home / "spool"),
             bots={BOT: TOKEN},
             partitions=self.partitions,
+            update_partitions=FEW_PARTITIONS,
         )
 
     @property

@@ -51,6 +51,7 @@ def offline(tmp_path: Path) -> dict[str, str]:
         "FLOODGATE_BOTS": json.dumps({BOT: TOKEN}),
         "FLOODGATE_STATE_URL": f"sqlite:///{tmp_path}/state.db",
         "FLOODGATE_PARTITIONS": "2",
+        "FLOODGATE_UPDATE_PARTITIONS": "2",
     }
 
 

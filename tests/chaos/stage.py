@@ -111,6 +111,7 @@ class Stage:
             "FLOODGATE_BOTS": f'{{"{BOT}": "{TOKEN}"}}',
             "FLOODGATE_TELEGRAM_API_URL": f"http://127.0.0.1:{self.to_fake.port}",
             "FLOODGATE_PARTITIONS": str(PARTITIONS),
+            "FLOODGATE_UPDATE_PARTITIONS": "1",
             "FLOODGATE_LIMITS__BOT_PER_SECOND": str(self.bot_per_second),
             "FLOODGATE_CALL_TIMEOUT_SECONDS": str(CALL_TIMEOUT_SECONDS),
             "FLOODGATE_LEASE_MARGIN_SECONDS": "1",

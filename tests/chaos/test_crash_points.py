@@ -200,6 +200,7 @@ def _env(bot: str, token: str, rabbitmq_url: str, api_url: str, home: Path) -> d
         "FLOODGATE_STATE_URL": f"sqlite:///{home}/state.db",
         "FLOODGATE_TELEGRAM_API_URL": api_url,
         "FLOODGATE_PARTITIONS": "1",
+        "FLOODGATE_UPDATE_PARTITIONS": "1",
         "FLOODGATE_CALL_TIMEOUT_SECONDS": "1",
         "FLOODGATE_LEASE_MARGIN_SECONDS": "0.3",
         "FLOODGATE_SHUTDOWN_SECONDS": "3",

@@ -59,6 +59,7 @@ class Worker:
             "FLOODGATE_STATE_URL": f"sqlite:///{home}/state.db",
             "FLOODGATE_TELEGRAM_API_URL": api_url,
             "FLOODGATE_PARTITIONS": str(PARTITIONS),
+            "FLOODGATE_UPDATE_PARTITIONS": "1",
             "FLOODGATE_LIMITS__ENABLED": "false",
             "FLOODGATE_CALL_TIMEOUT_SECONDS": "0.5",
             "FLOODGATE_LEASE_MARGIN_SECONDS": "0.5",

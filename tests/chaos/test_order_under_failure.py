@@ -50,6 +50,7 @@ class Bench:
             "FLOODGATE_STATE_URL": f"sqlite:///{self.home}/state.db",
             "FLOODGATE_TELEGRAM_API_URL": self.api_url,
             "FLOODGATE_PARTITIONS": self.extra.get("FLOODGATE_PARTITIONS", "1"),
+            "FLOODGATE_UPDATE_PARTITIONS": "1",
             "FLOODGATE_CALL_TIMEOUT_SECONDS": "2",
             "FLOODGATE_LEASE_MARGIN_SECONDS": "1",
             "FLOODGATE_SHUTDOWN_SECONDS": "5",

@@ -154,6 +154,7 @@ def _env(rabbitmq_url: str, state_url: str, api_url: str) -> dict[str, str]:
         "FLOODGATE_STATE_URL": state_url,
         "FLOODGATE_TELEGRAM_API_URL": api_url,
         "FLOODGATE_PARTITIONS": "1",
+        "FLOODGATE_UPDATE_PARTITIONS": "1",
         "FLOODGATE_LOG_LEVEL": "DEBUG",
         "FLOODGATE_MAX_ATTEMPTS": "1",  # so that what each broken call is described by ends in a dead letter
         "FLOODGATE_CALL_TIMEOUT_SECONDS": "2",

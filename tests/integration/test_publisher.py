@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 
 import pika
 import pytest
@@ -379,6 +380,26 @@ def test_a_server_that_restarts_gets_the_rest(new_node: Callable[..., Node], con
     found = numbers(node.url, SEND)
     assert first_seen(found) == list(range(5000))
     assert len(found) - 5000 <= 100
+
+
+def test_the_io_thread_may_neither_publish_nor_wait_for_an_answer(declared: Vhost, connect: Connect) -> None:
+    """It would wait for itself, and everything in the process with it."""
+    connections = connect(declared.url)
+    connections.publisher.publish(job(0))
+    faults: Future[list[str]] = Future()
+
+    def misuse() -> None:
+        said = []
+        for call in (lambda: connections.publisher.submit(job(1)), lambda: topology.depth(connections, [SEND])):
+            with pytest.raises(RuntimeError) as caught:
+                call()
+            said.append(str(caught.value))
+        faults.set_result(said)
+
+    connections.call_soon(misuse)
+    publishing, waiting = faults.result(10)
+    assert "must not publish" in publishing
+    assert "must not wait" in waiting
 
 
 def test_nothing_is_taken_after_stop_and_stop_may_come_twice_and_early(declared: Vhost, connect: Connect) -> None:
