@@ -14,6 +14,7 @@ from aiohttp import web
 
 from fake_telegram import FakeTelegram
 from fake_telegram.injection import Crowd, inject
+from fake_telegram.updates import RETENTION_SECONDS, Inbox
 from fake_telegram.webhooks import SECRET_HEADER, Backoff
 from tests.waiting import until
 
@@ -274,5 +275,32 @@ def test_only_updates_that_were_asked_for_come() -> None:
         assert world.say((7, "hello")) == []
         inject(world.fake.exchange.world, BOT_ID, [{"user": 7, "callback": "x"}])
         assert [u["callback_query"]["data"] for u in await world.call("getUpdates")] == ["x"]
+
+    run(use)
+
+
+def test_an_update_is_kept_for_a_day_and_not_longer() -> None:
+    now = [0.0]
+    inbox = Inbox(lambda: now[0])
+
+    async def given() -> list[int]:
+        return [update.update_id for update in await inbox.poll(0, 100, 0)]
+
+    async def use() -> None:
+        old = inbox.add("message", {}, 7)
+        now[0] = 3600.0
+        young = inbox.add("message", {}, 7)
+        now[0] = RETENTION_SECONDS - 1
+        assert await given() == [old, young]
+        now[0] = RETENTION_SECONDS
+        assert await given() == [young]
+
+    asyncio.run(use())
+
+
+def test_what_is_no_update_is_given_as_it_is() -> None:
+    async def use(world: World) -> None:
+        inject(world.fake.exchange.world, BOT_ID, [{"raw": "nonsense"}, {"raw": {"update_id": "x"}}])
+        assert await world.call("getUpdates") == ["nonsense", {"update_id": "x"}]
 
     run(use)
