@@ -7,6 +7,8 @@ processes do not know of it, so each may upload once.
 
 Thumbnails and covers have no id of their own and are uploaded every time. An id that Telegram does not take any more is
 forgotten, and the file uploaded, within the same call.
+
+An upload that is gone ends its job. A spool that is away is waited for, as a network is: nothing was sent.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from weakref import WeakValueDictionary
 
 from telegram import InputFile
 
-from actors.answers import Accepted, Answer, Refusal
-from broker.errors import SpoolError
+from actors.answers import Accepted, Answer, Break, Refusal
+from broker.errors import SpoolError, UploadMissingError
 from broker.job import Job
 from broker.spool import Spool, SpooledFile
 
@@ -72,8 +74,10 @@ class Uploads:
                 if isinstance(answer, Accepted):
                     await self._learn(job.bot, places, known, answer.result)
                 return answer
-        except SpoolError as error:
+        except UploadMissingError as error:
             return Refusal(MISSING_STATUS, f"Gone: {error}")
+        except SpoolError as error:
+            return Break(f"not sent: {error}", surely_not_sent=True)
 
     def forget(self, job: Job) -> None:
         """Remove the files of a job that was sent. For threads."""

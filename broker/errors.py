@@ -26,7 +26,8 @@
     ├── StateError
     │   ├── StateUnavailableError    the state store is down, locked, read-only or full
     │   └── StateSchemaError         the state store was written by another version
-    ├── SpoolError               uploads cannot be kept, or one is not there
+    ├── SpoolError               uploads cannot be kept or read
+    │   └── UploadMissingError       the spool is there and the upload is not
     ├── NotSettledError          a result was asked for that is not there yet
     └── DeadLetteredError        a result was asked for of a job that will not be sent
 
@@ -166,7 +167,11 @@ class StateSchemaError(StateError):
 
 
 class SpoolError(FloodgateError):
-    """The spool is missing, full or not to be written, or a file is not in it."""
+    """The spool is missing, full, away or not to be written."""
+
+
+class UploadMissingError(SpoolError):
+    """An upload is not in the spool: it was swept after `FLOODGATE_SPOOL_SECONDS`, or removed."""
 
 
 class NotSettledError(FloodgateError):

@@ -24,7 +24,7 @@ from typing import IO, Annotated, Any, Final, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from broker.errors import SettingsError, SpoolError
+from broker.errors import FloodgateError, SettingsError, SpoolError, UploadMissingError
 
 PIECE_BYTES: Final = 256 * 1024
 # Stores other than a folder raise these without a number.
@@ -80,8 +80,7 @@ class Spool:
         digest, size = hashlib.sha256(), 0
         with self._faults():
             fs, root = self._fs
-            if not fs.exists(root):
-                raise FileNotFoundError(errno.ENOENT, "it is missing")
+            _check_mounted(fs, root)
             fs.makedirs(f"{root}/{_folder(bot, job_id)}", exist_ok=True)
             try:
                 with fs.open(f"{root}/{key}", "wb") as target:
@@ -100,11 +99,19 @@ class Spool:
         """The upload, to be read and closed.
 
         Raises:
-            SpoolError: it is not there, or cannot be read.
+            UploadMissingError: it is not there.
+            SpoolError: the spool cannot be read.
         """
         with self._faults():
             fs, root = self._fs
-            opened: IO[bytes] = fs.open(f"{root}/{file.key}", "rb")
+            try:
+                opened: IO[bytes] = fs.open(f"{root}/{file.key}", "rb")
+            except FileNotFoundError:
+                _check_mounted(fs, root)
+                raise UploadMissingError(
+                    f"The upload {file.key} is not in the spool {self._url}: send it anew. It is kept for "
+                    "FLOODGATE_SPOOL_SECONDS; clients, gateways and workers must share one FLOODGATE_SPOOL_URL."
+                ) from None
             return opened
 
     def remove(self, bot: str, job_id: str) -> None:
@@ -176,6 +183,7 @@ class Spool:
     def _fs(self) -> tuple[Any, str]:
         if self._opened is None:
             self._opened = _open(self._url)
+        self._opened[0].invalidate_cache()  # others write here, too
         return self._opened
 
     @contextmanager
@@ -184,18 +192,25 @@ class Spool:
             yield
         except OSError as error:
             raise SpoolError(self._explain(error)) from error
+        except FloodgateError:
+            raise
+        except Exception as error:  # a store's library has errors of its own kind, botocore's for one
+            raise SpoolError(self._failed(type(error).__name__)) from error
 
     def _explain(self, error: OSError) -> str:
         match error.errno or _ERRNO.get(type(error)):
             case errno.ENOSPC | errno.EDQUOT:
                 return f"The spool {self._url} is full. Free some space, then try again."
             case errno.ENOENT:
-                return f"The spool {self._url}, or a file in it, is missing. Mount or make it: FLOODGATE_SPOOL_URL."
+                return f"The spool {self._url} is missing. Mount or make it: FLOODGATE_SPOOL_URL."
             case errno.EACCES | errno.EROFS | errno.EPERM | errno.ENOTDIR:
                 return f"The spool {self._url} cannot be written ({error.strerror}). Correct it: FLOODGATE_SPOOL_URL."
             case _:
                 why = error.strerror or type(error).__name__
-                return f"The spool {self._url} failed ({why}). Look into it, then try again."
+                return self._failed(why)
+
+    def _failed(self, why: str) -> str:
+        return f"The spool {self._url} failed ({why}). Look into it, then try again."
 
 
 def _open(url: str) -> tuple[Any, str]:
@@ -210,6 +225,12 @@ def _open(url: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:
         raise SettingsError(f"FLOODGATE_SPOOL_URL cannot be used: {error}.") from None
     return fs, root.rstrip("/")
+
+
+def _check_mounted(fs: Any, root: str) -> None:
+    """In other stores than a disk a folder is but a part of its files' names, and there while one of them is."""
+    if "file" in fs.protocol and not fs.exists(root):
+        raise FileNotFoundError(errno.ENOENT, "it is missing")
 
 
 def _folder(bot: str, job_id: str) -> str:

@@ -44,6 +44,7 @@ from broker.errors import (
     UnknownMethodError,
     UnroutableError,
     UnsupportedServerError,
+    UploadMissingError,
 )
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ __all__ = [
     "UnroutableError",
     "UnsupportedServerError",
     "Update",
+    "UploadMissingError",
     "load_settings",
     "on_update",
 ]

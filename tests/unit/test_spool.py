@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.errors import SettingsError, SpoolError
+from broker.errors import SettingsError, SpoolError, UploadMissingError
 from broker.spool import Spool
 
 CONTENT = os.urandom(600_000)
@@ -51,7 +51,7 @@ def test_what_is_kept_is_given_back_whole_and_is_gone_once_removed(spool: Spool)
     put(spool, b"other", "job-2")
     spool.remove("bot", "job-1")
     spool.remove("bot", "job-1")
-    with pytest.raises(SpoolError, match="missing"):
+    with pytest.raises(UploadMissingError, match="is not in the spool"):
         spool.open(file)
 
 
@@ -112,6 +112,16 @@ def test_a_folder_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
     with pytest.raises(SpoolError, match="FLOODGATE_SPOOL_URL"):
         put(spool)
     assert not (tmp_path / "spool").exists()
+
+
+def test_a_spool_that_is_not_mounted_does_not_say_that_an_upload_is_missing(tmp_path: Path) -> None:
+    spool = Spool(str(tmp_path / "spool"))
+    spool.prepare()
+    file = spool.put("bot", "job-1", 0, "photo", "cat.png", io.BytesIO(CONTENT))
+    (tmp_path / "spool").rename(tmp_path / "unmounted")
+    with pytest.raises(SpoolError, match="Mount or make it") as caught:
+        spool.open(file)
+    assert not isinstance(caught.value, UploadMissingError)
 
 
 def test_a_full_disk_says_so(small_disk: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from telegram import InputFile
 
-from actors.answers import Accepted, Answer, Refusal
+from actors.answers import Accepted, Answer, Break, Refusal
 from actors.uploads import Uploads, file_id_in, places_of, substituted
 from broker.job import Job, new_job
 from broker.spool import Spool, SpooledFile
@@ -127,4 +127,15 @@ def test_an_upload_that_is_gone_ends_the_job_with_a_sentence(tmp_path: Path) -> 
     answer = asyncio.run(Uploads(spool).send(job, dict(job.params), 30, Telegram().call))
     assert isinstance(answer, Refusal)
     assert answer.status == 410
-    assert "missing" in answer.description
+    assert "not in the spool" in answer.description
+
+
+def test_a_spool_that_is_away_is_a_reason_to_try_again(tmp_path: Path) -> None:
+    spool = Spool(str(tmp_path / "spool"))
+    spool.prepare()
+    job = job_with_photo(spool, 1)
+    (tmp_path / "spool").rename(tmp_path / "unmounted")
+    answer = asyncio.run(Uploads(spool).send(job, dict(job.params), 30, Telegram().call))
+    assert answer == Break(
+        f"not sent: The spool {tmp_path}/spool is missing. Mount or make it: FLOODGATE_SPOOL_URL.", True
+    )
