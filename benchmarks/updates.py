@@ -15,7 +15,7 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final, Protocol
@@ -27,7 +27,7 @@ from benchmarks.stage.programs import ROOT, Program
 
 PEERS: Final = Path(__file__).with_name("peers")
 USERS: Final = 500
-WARM_UP: Final = 100
+WARM_UP: Final = 50
 AT_MOST_SECONDS: Final = 120.0
 
 
@@ -39,6 +39,7 @@ class Place:
     rabbitmq_url: str
     fake: servers.Fake
     partitions: int
+    env: Mapping[str, str]
 
 
 class Contender(Protocol):
@@ -60,7 +61,7 @@ class Peer:
 
     @contextlib.contextmanager
     def on_stage(self, place: Place) -> Iterator[list[Program]]:
-        env = {"NODE_PATH": str(_node_modules())}
+        env = {"NODE_PATH": str(_node_modules()), **place.env}
         arguments = [*self.arguments, place.fake.url, TOKEN]
         program = Program(arguments, env, place.home / "peer.log", "receiving", self.interpreter).start()
         try:
@@ -89,7 +90,7 @@ class Floodgate:
             pipeline(place.home, place.rabbitmq_url, place.fake.url, state, **off) as ours,
         ):
             ours.start_workers(1)
-            env = {**ours.env, "BENCH_TOKEN": TOKEN}
+            env = {**ours.env, **place.env, "BENCH_TOKEN": TOKEN}
             handling = ["-m", "floodgate", "worker", "--updates", "benchmarks.stage.answering:application"]
             programs = [
                 Program(handling, env, place.home / f"handler-{number}.log", "worker ready")
@@ -110,6 +111,7 @@ class Load:
     burst: int
     per_second: float
     seconds: float
+    blocking: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,8 @@ def play(contender: Contender, load: Load, rabbitmq_url: str, partitions: int) -
     with tempfile.TemporaryDirectory(prefix="floodgate-bench-") as folder:
         home = Path(folder)
         with servers.fake_telegram(home / "fake.log", limits=False) as fake:
-            place = Place(home, rabbitmq_url, fake, partitions)
+            env = {"BENCH_BLOCKING": "1"} if load.blocking else {}
+            place = Place(home, rabbitmq_url, fake, partitions, env)
             with contender.on_stage(place) as programs:
                 return _round(contender.name, Audience(fake.control, BOT_ID, USERS), load, programs)
 
@@ -166,7 +169,8 @@ def _node_modules() -> Path:
 def main(arguments: Sequence[str]) -> int:
     """Measure; 0 when every message had one answer and Floodgate's came in order."""
     options = _parser().parse_args(arguments)
-    load = Load(500, options.rate, 5) if options.quick else Load(options.burst, options.rate, options.seconds)
+    burst, seconds = (500, 5) if options.quick else (options.burst, options.seconds)
+    load = Load(burst, options.rate, seconds, options.blocking)
     with servers.rabbitmq() as url:
         players = list(contenders([1] if options.quick else options.workers, not options.alone))
         turns = players * (1 if options.quick else options.rounds)
@@ -179,9 +183,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def _show(load: Load, partitions: int, rounds: Sequence[Round]) -> None:
     names = list(dict.fromkeys(each.contender for each in rounds))
+    kind = "that block" if load.blocking else "that await"
+    loads = f"A burst of {load.burst} updates from {USERS} users, then {load.per_second:g}/s for {load.seconds:g} s"
     report.table(
-        f"Handlers of 100 ms. A burst of {load.burst} updates from {USERS} users, then {load.per_second:g}/s for "
-        f"{load.seconds:g} s; {partitions} partitions of updates. Medians of {len(rounds) // len(names)}, seconds from "
+        f"Handlers of 100 ms {kind}. {loads}; {partitions} partitions of updates. Medians of {len(rounds) // len(names)}, seconds from "
         "an update's arrival at Telegram to its answer's",
         [
             "",
@@ -228,6 +233,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=15, help="of the steady rate (default: %(default)s)")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4], help="handler workers (default: 1 2 4)")
     parser.add_argument("--partitions", type=int, default=64, help="of updates (default: %(default)s)")
+    parser.add_argument("--blocking", action="store_true", help="handlers keep their process to themselves meanwhile")
     parser.add_argument("--alone", action="store_true", help="without the peers")
     parser.add_argument("--rounds", type=int, default=3, help="of each (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="one short round with one worker")
