@@ -33,6 +33,7 @@ from broker.dramatiq_consumer import DeliveredMessage
 from broker.job import SEND_ACTOR, Job
 from broker.setup import current_broker
 from broker.spool import Spool
+from broker.sweeping import Sweeper
 
 # A process so busy that it is late for as many permits in a row sends all the same: late is better than never.
 PERMITS: Final = 5
@@ -46,6 +47,7 @@ class Sender(Middleware):
         self._settler: Settler | None = None
         self._calls: LoopCalls | None = None
         self._uploads: Uploads | None = None
+        self._sweeper: Sweeper | None = None
         self._timeout = timedelta()
         self._patience_seconds = 0.0
         self._usual = UsualDuration()
@@ -56,14 +58,20 @@ class Sender(Middleware):
             return
         self._sessions = BotSessions(ours.settings)
         self._settler = Settler(ours)
-        self._uploads = Uploads(Spool(ours.settings.spool_url))
+        spool = Spool(ours.settings.spool_url)
+        self._uploads = Uploads(spool)
+        self._sweeper = Sweeper(spool, ours.settings.spool_seconds)
         self._calls = LoopCalls(_event_loop().loop)
         self._timeout = timedelta(seconds=ours.settings.call_timeout_seconds)
         self._patience_seconds = ours.settings.lease_seconds
         _event_loop().run_coroutine(self._sessions.open())
+        _event_loop().run_coroutine(self._sweeper.start())
 
     def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
         sessions, self._sessions = self._sessions, None
+        sweeper, self._sweeper = self._sweeper, None
+        if sweeper is not None:
+            _event_loop().run_coroutine(sweeper.stop())
         if sessions is not None:
             _event_loop().run_coroutine(sessions.close())
 

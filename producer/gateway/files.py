@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Final
 
 from starlette.datastructures import UploadFile
 
 from broker.errors import InvalidParamsError, SpoolError
 from broker.job import Job
 from broker.settings import Settings
+from broker.sweeping import Sweeper
 from producer.gateway.answers import RefusalError
 from producer.uploads import Attachment, Stowage, quotable
 
 logger = logging.getLogger("floodgate.gateway")
-
-SWEEP_SECONDS: Final = 3600.0
 
 
 class Uploads:
@@ -26,8 +24,7 @@ class Uploads:
     def __init__(self, settings: Settings) -> None:
         self._stowage = Stowage(settings.spool_url)
         self._spool = self._stowage.spool
-        self._keep_seconds = settings.spool_seconds
-        self._sweeper: asyncio.Task[None] | None = None
+        self._sweeper = Sweeper(self._spool, settings.spool_seconds)
 
     async def start(self) -> None:
         """Make the spool, and sweep it now and then. A spool that cannot be had refuses uploads, and nothing else."""
@@ -35,11 +32,10 @@ class Uploads:
             await asyncio.to_thread(self._stowage.prepare)
         except SpoolError as error:
             logger.warning("uploads are refused: %s", error)
-        self._sweeper = asyncio.create_task(self._sweep_now_and_then(), name="floodgate-spool-sweep")
+        await self._sweeper.start()
 
     async def stop(self) -> None:
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        await self._sweeper.stop()
 
     async def keep(self, job: Job, files: Mapping[str, UploadFile]) -> Job:
         """The job with references to its files, which are safe now.
@@ -70,13 +66,3 @@ class Uploads:
             await asyncio.to_thread(self._spool.remove, job.bot, job.id)
         except SpoolError as error:
             logger.warning("the files of job %s stay until they are swept: %s", job.id, error)
-
-    async def _sweep_now_and_then(self) -> None:
-        while True:
-            try:
-                swept = await asyncio.to_thread(self._spool.sweep, self._keep_seconds)
-                if swept:
-                    logger.info("%d old files were swept from the spool", swept)
-            except SpoolError as error:
-                logger.warning("the spool was not swept: %s", error)
-            await asyncio.sleep(SWEEP_SECONDS)
