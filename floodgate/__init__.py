@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from broker.settings import Settings, load_settings
     from broker.update import Update
     from floodgate.updates.function import on_update
+    from floodgate.updates.persistence import SharedPersistence
     from producer.async_client import AsyncClient
     from producer.client import Client
 
@@ -80,6 +81,7 @@ __all__ = [
     "RejectedError",
     "Settings",
     "SettingsError",
+    "SharedPersistence",
     "SpoolError",
     "StateError",
     "StateSchemaError",
@@ -100,6 +102,7 @@ _LAZY: Final = {
     "Client": "producer.client",
     "Job": "broker.job",
     "Settings": "broker.settings",
+    "SharedPersistence": "floodgate.updates.persistence",
     "Update": "broker.update",
     "load_settings": "broker.settings",
     "on_update": "floodgate.updates.function",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,7 @@ from broker.admission.contract import Admission
 from broker.admission.endings import Endings
 from broker.admission.handled import HandledUpdates
 from broker.admission.policy import policy_of
+from broker.admission.sessions import RedisSessions, Sessions, SqliteSessions
 from broker.admission.sqlite import SqliteAdmission
 from broker.admission.sqlite_endings import SqliteEndings
 from broker.admission.sqlite_handled import SqliteHandled
@@ -69,6 +71,20 @@ def open_handled(settings: Settings) -> HandledUpdates:
     except ImportError:
         raise SettingsError(_NO_REDIS) from None
     return RedisHandled(url)
+
+
+def open_sessions(settings: Settings) -> Sessions:
+    """Session data in the state store. Nothing is opened or connected before its first call.
+
+    Raises:
+        SettingsError: as :func:`open_store`.
+    """
+    url = settings.state_url.get_secret_value()
+    if urlsplit(url).scheme == "sqlite":
+        return SqliteSessions(_sqlite_path(url))
+    if importlib.util.find_spec("redis") is None:
+        raise SettingsError(_NO_REDIS)
+    return RedisSessions(url)
 
 
 def state_file(settings: Settings) -> Path | None:

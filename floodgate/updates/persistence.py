@@ -1,0 +1,157 @@
+"""A persistence that all handler workers share, so that a chat's data and conversations go where the chat goes.
+
+    Application.builder().token(…).persistence(SharedPersistence()).build()
+
+It is the state store's (``FLOODGATE_STATE_URL``). Chat and user data are read anew before each update that touches
+them, one row each, and written before the update is gone; conversations are read at the start, and those of a partition
+again when it moves to another worker. Nothing is loaded for chats that say nothing.
+
+Values are kept as JSON, which holds text, numbers, lists and dicts with text for keys; anything else is refused by name
+rather than brought back as something else.
+
+Safe by order: chat data, and the user data and conversations of private chats, for their updates are handled one after
+the other. A user who writes in two chats at once, and the bot's own data, may be changed by two handlers side by side;
+the last one wins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from telegram.ext import BasePersistence, PersistenceInput
+
+from broker.admission.sessions import Sessions
+from broker.admission.stores import open_sessions
+from broker.errors import InvalidParamsError
+from broker.settings import Settings, load_settings
+
+Data = dict[Any, Any]
+Key = tuple[int | str, ...]
+_BOT_DATA = "bot_data"
+
+
+class SharedPersistence(BasePersistence[Data, Data, Data]):
+    """For any number of workers. Belongs to the event loop of its Application.
+
+    Parameters:
+        settings: None reads them from the environment at first use.
+        store_data: what is kept, as the library has it; never its callback data, which lives in one process.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, store_data: PersistenceInput | None = None) -> None:
+        wanted = store_data or PersistenceInput()
+        kept = PersistenceInput(
+            bot_data=wanted.bot_data, chat_data=wanted.chat_data, user_data=wanted.user_data, callback_data=False
+        )
+        super().__init__(store_data=kept)
+        self._settings = settings
+        self._sessions: Sessions | None = None
+        self._bot_data_text: str | None = None  # as this process last read or wrote it
+
+    async def get_chat_data(self) -> dict[int, Data]:
+        """None at the start: a chat's is read when it says something."""
+        return {}
+
+    async def get_user_data(self) -> dict[int, Data]:
+        """As for chats."""
+        return {}
+
+    async def get_bot_data(self) -> Data:
+        self._bot_data_text = await self._read(_BOT_DATA, "")
+        return _loaded(self._bot_data_text)
+
+    async def get_callback_data(self) -> None:
+        return None
+
+    async def get_conversations(self, name: str) -> dict[Key, object]:
+        stored = await asyncio.to_thread(self._store().read_all, self._name, _conversations(name))
+        return {tuple(json.loads(key)): json.loads(state) for key, state in stored.items()}
+
+    async def update_conversation(self, name: str, key: Key, new_state: object | None) -> None:
+        text = None if new_state is None else _text(f"the state of conversation {name!r}", new_state)
+        await self._write(_conversations(name), json.dumps(key), text)
+
+    async def update_chat_data(self, chat_id: int, data: Data) -> None:
+        await self._write("chat_data", str(chat_id), _text(f"chat_data of chat {chat_id}", data))
+
+    async def update_user_data(self, user_id: int, data: Data) -> None:
+        await self._write("user_data", str(user_id), _text(f"user_data of user {user_id}", data))
+
+    async def update_bot_data(self, data: Data) -> None:
+        """The library asks for this with every update; only what was changed here is written."""
+        text = _text(_BOT_DATA, data)
+        if text != (self._bot_data_text or "{}"):
+            self._bot_data_text = text
+            await self._write(_BOT_DATA, "", text)
+
+    async def update_callback_data(self, data: Any) -> None:
+        """It is not kept."""
+
+    async def drop_chat_data(self, chat_id: int) -> None:
+        await self._write("chat_data", str(chat_id), None)
+
+    async def drop_user_data(self, user_id: int) -> None:
+        await self._write("user_data", str(user_id), None)
+
+    async def refresh_chat_data(self, chat_id: int, chat_data: Data) -> None:
+        _replace(chat_data, await self._read("chat_data", str(chat_id)))
+
+    async def refresh_user_data(self, user_id: int, user_data: Data) -> None:
+        _replace(user_data, await self._read("user_data", str(user_id)))
+
+    async def refresh_bot_data(self, bot_data: Data) -> None:
+        text = await self._read(_BOT_DATA, "")
+        if text != self._bot_data_text:
+            self._bot_data_text = text
+            _replace(bot_data, text)
+
+    async def flush(self) -> None:
+        if self._sessions is not None:
+            await asyncio.to_thread(self._sessions.close)
+
+    @property
+    def _name(self) -> str:
+        """The bot's id: a token may be renewed."""
+        return str(self.bot.token.partition(":")[0])
+
+    def _store(self) -> Sessions:
+        if self._sessions is None:
+            self._sessions = open_sessions(self._settings or load_settings())
+        return self._sessions
+
+    async def _read(self, kind: str, key: str) -> str | None:
+        return await asyncio.to_thread(self._store().read, self._name, kind, key)
+
+    async def _write(self, kind: str, key: str, text: str | None) -> None:
+        await asyncio.to_thread(self._store().write, self._name, kind, key, text)
+
+
+def _conversations(name: str) -> str:
+    return f"conversations:{name}"
+
+
+def _text(what: str, data: object) -> str:
+    try:
+        text = json.dumps(data)
+    except (TypeError, ValueError) as error:
+        raise InvalidParamsError(
+            f"{what} cannot be kept as JSON: {error}. Keep text, numbers, lists and dicts."
+        ) from None
+    if json.loads(text) != data:
+        raise InvalidParamsError(
+            f"{what} would come back from JSON as something else: keep lists for tuples, text for the keys of dicts."
+        )
+    return text
+
+
+def _loaded(text: str | None) -> Data:
+    return json.loads(text) if text else {}
+
+
+def _replace(data: Data, text: str | None) -> None:
+    stored = _loaded(text)
+    if stored != data:
+        data.clear()
+        data.update(stored)
