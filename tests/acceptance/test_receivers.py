@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
@@ -14,7 +16,9 @@ from rabbitmq.engine import free_ports
 from rabbitmq.node import Node
 from tests.acceptance.stage import BOT, TOKEN, Stage
 from tests.processes import FloodgateProcess
+from tests.proxy import Proxy
 from tests.receiving import count_updates, take_updates
+from tests.services import Vhost
 from tests.waiting import until
 
 BOT_ID = int(TOKEN.partition(":")[0])
@@ -30,28 +34,56 @@ SETTINGS = {
 MakeStage = Callable[..., Stage]
 
 
-class Receivers:
-    """Two receivers of one stage, and what they did."""
+class Balancer(Proxy):
+    """Sends each connection to the first port that takes it."""
 
-    def __init__(self, stage: Stage, *arguments: str) -> None:
+    def __init__(self, *ports: int) -> None:
+        super().__init__(ports[0])
+        self._ports = ports
+
+    def reach(self) -> socket.socket:
+        for port in self._ports[:-1]:
+            with suppress(OSError):
+                return socket.create_connection(("127.0.0.1", port), 5)
+        return socket.create_connection(("127.0.0.1", self._ports[-1]), 5)
+
+
+class Receivers:
+    """Two receivers of one stage, and what they did.
+
+    Parameters:
+        arguments: of the processes, in turns.
+    """
+
+    def __init__(self, stage: Stage, *arguments: tuple[str, ...]) -> None:
         self.stage = stage
-        self.processes = [
-            FloodgateProcess(
-                "updates", *arguments, env={**stage.env, **SETTINGS}, home=stage.home, name=f"receiver-{n}"
-            )
-            for n in range(2)
-        ]
+        self._arguments = arguments or ((),)
+        self.processes: list[FloodgateProcess] = []
         self.said: list[int] = []
+        self._started = 0
         self._connections = Connections(stage.settings, "test")
         self._stack = ExitStack()
 
     def __enter__(self) -> Receivers:
         self._stack.callback(self._connections.stop, 2)
-        first, second = (self._stack.enter_context(each) for each in self.processes)
-        first.start("receiver ready")
-        until(lambda: ACTIVE in first.log)
-        second.start("receiver ready")
+        self.processes.append(self._start())
+        until(lambda: ACTIVE in self.processes[0].log)
+        self.processes.append(self._start())
         return self
+
+    def _start(self) -> FloodgateProcess:
+        self._started += 1
+        process = FloodgateProcess(
+            "updates",
+            *self._arguments[self._started % len(self._arguments)],
+            env={**self.stage.env, **SETTINGS},
+            home=self.stage.home,
+            name=f"receiver-{self._started}",
+        )
+        return self._stack.enter_context(process).start("receiver ready")
+
+    def replace(self, ended: FloodgateProcess) -> None:
+        self.processes[self.processes.index(ended)] = self._start()
 
     def __exit__(self, *raised: object) -> None:
         self._stack.close()
@@ -82,7 +114,7 @@ class Receivers:
 
 
 @contextmanager
-def receivers(stage: Stage, *arguments: str) -> Iterator[Receivers]:
+def receivers(stage: Stage, *arguments: tuple[str, ...]) -> Iterator[Receivers]:
     """Two receivers at work; at the end nothing is missing, nothing out of order, and nobody got a 409."""
     with Receivers(stage, *arguments) as two:
         yield two
@@ -131,6 +163,31 @@ def test_a_receiver_that_stood_still_does_not_poll_beside_its_successor(stage: S
         two.until_all_are_in()
 
 
+@pytest.mark.full_length
+@pytest.mark.timeout(600)
+def test_two_minutes_of_random_strokes_lose_nothing_and_cause_no_conflict(stage: Stage, vhost: Vhost) -> None:
+    chance = random.Random(7)
+    with receivers(stage) as two:
+        for _ in range(20):
+            two.say(users=50, per_user=4)
+            struck = chance.choice(two.processes)
+            match chance.choice(("kill", "stop", "disconnect", "freeze")):
+                case "kill":
+                    struck.kill()
+                case "stop":
+                    assert struck.stop() == 0
+                case "disconnect":
+                    vhost.ctl("close_all_connections", "a test")
+                case "freeze":
+                    struck.signal(signal.SIGSTOP)
+                    time.sleep(chance.uniform(1, 8))
+                    struck.signal(signal.SIGCONT)
+            if not struck.running:
+                two.replace(struck)
+            time.sleep(chance.uniform(0, LEASE_SECONDS * 2))
+        two.say()
+
+
 def test_rabbitmq_killed_under_way_loses_nothing(new_stage: MakeStage, new_node: Callable[..., Node]) -> None:
     node = new_node().start()
     with receivers(new_stage(node.url)) as two:
@@ -141,6 +198,19 @@ def test_rabbitmq_killed_under_way_loses_nothing(new_stage: MakeStage, new_node:
         node.start()
         two.say()
         two.until_all_are_in(60)
+
+
+def test_posts_go_on_to_the_other_receiver_when_one_is_killed(stage: Stage) -> None:
+    ports = free_ports().amqp, free_ports().amqp
+    with Balancer(*ports) as balancer:
+        root = f"http://127.0.0.1:{balancer.port}/tg"
+        arguments = [("--mode", "webhook", "--webhook-url", root, "--port", str(port)) for port in ports]
+        with receivers(stage, *arguments) as two:
+            two.say(users=100, per_user=5)
+            until(lambda: two.waiting() > 0)
+            next(each for each in two.processes if f":{ports[0]}," in each.log).kill()
+            two.say(users=100, per_user=5)
+            until(lambda: two.waiting() >= len(two.said), 60)
 
 
 def test_the_webhook_command_sets_the_webhook_and_takes_what_is_posted(stage: Stage) -> None:
