@@ -186,8 +186,8 @@ def _show(load: Load, partitions: int, rounds: Sequence[Round]) -> None:
     kind = "that block" if load.blocking else "that await"
     loads = f"A burst of {load.burst} updates from {USERS} users, then {load.per_second:g}/s for {load.seconds:g} s"
     report.table(
-        f"Handlers of 100 ms {kind}. {loads}; {partitions} partitions of updates. Medians of {len(rounds) // len(names)}, seconds from "
-        "an update's arrival at Telegram to its answer's",
+        f"Handlers of 100 ms {kind}. {loads}; {partitions} partitions of updates. "
+        f"Medians of {len(rounds) // len(names)}, seconds from an update's arrival at Telegram to its answer's",
         [
             "",
             "burst: handled/s",
