@@ -24,16 +24,12 @@ MakeGateway = Callable[..., GatewayProcess]
 
 @pytest.fixture
 def gateway(stage: Stage) -> Iterator[MakeGateway]:
+    stage.vouch_idle()  # a bot of which nothing is known begins slowly
     with ExitStack() as stack:
 
         def make(**settings: str) -> GatewayProcess:
             given = {f"FLOODGATE_GATEWAY__{name.upper()}": value for name, value in settings.items()}
-            env = {
-                **stage.env,
-                "FLOODGATE_SPOOL_URL": str(stage.home / "spool"),
-                "FLOODGATE_GATEWAY__PORT": "0",
-                **given,
-            }
+            env = {**stage.env, "FLOODGATE_GATEWAY__PORT": "0", **given}
             return stack.enter_context(GatewayProcess(env, stage.home))
 
         yield make
