@@ -18,7 +18,7 @@ from fake_telegram.server import running_fake
 from rabbitmq.node import Node
 from tests.acceptance.stage import TOKEN, Stage
 from tests.acceptance.updates.checks import answered, assert_within_limits, said_by
-from tests.acceptance.updates.journal import Handling, completed, disorder, read_journal, repeated
+from tests.acceptance.updates.journal import Handling, completed, disorder, overlaps, read_journal, repeated
 from tests.acceptance.updates.staff import Mode, Staff
 from tests.waiting import until
 
@@ -125,6 +125,7 @@ def test_no_update_is_lost_and_each_repetition_has_its_kill(scene: Scene, mode: 
         until(lambda: said == completed(scene.runs()) == set(answered(scene.stage)), 60 + users / 10)
 
     assert unexplained(scene.runs(), scene.kills) == []
+    assert [pair for pair in overlaps(scene.runs()) if not scene.kills.explain(pair[0])] == []
     assert disorder([run.text for run in scene.runs()]) == []
     assert disorder(answered(scene.stage)) == []
     assert_within_limits(scene.stage)
@@ -151,4 +152,5 @@ def assert_answers_repeated_for_cause(scene: Scene) -> None:
         for call in scene.stage.control.arrivals()
         if any(gone - 2 <= call.wall <= back + 2 for gone, back in outages)
     }
+    print(f"answered more than once: {sorted(twice)}; runs of a chat side by side: {len(overlaps(scene.runs()))}")
     assert twice <= repeated(scene.runs()) | under_way

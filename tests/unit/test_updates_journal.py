@@ -36,6 +36,7 @@ def test_an_update_that_overtook_is_told_and_a_repetition_is_none() -> None:
 
 
 def test_two_runs_of_one_chat_at_once_overlap_and_of_two_chats_do_not() -> None:
-    assert overlaps([run("5:1", 1, 2), run("6:1", 1.5, 3), run("5:2", 2, 4)]) == []
-    assert overlaps([run("5:1", 1, 2), run("5:2", 1.9, 3)]) == [("5:1", "5:2")]
-    assert overlaps([run("5:1", 1, None), run("5:2", 9, 10)]) == [("5:1", "5:2")]
+    first, second, other, unended = run("5:1", 1, 2), run("5:2", 1.9, 3), run("6:1", 1.5, 3), run("5:1", 1, None)
+    assert overlaps([first, other, run("5:2", 2, 4)]) == []
+    assert overlaps([first, second]) == [(first, second)]
+    assert overlaps([unended, second]) == [(unended, second)]

@@ -70,13 +70,13 @@ def disorder(texts: Sequence[str]) -> list[str]:
     return wrong
 
 
-def overlaps(runs: Iterable[Handling]) -> list[tuple[str, str]]:
+def overlaps(runs: Iterable[Handling]) -> list[tuple[Handling, Handling]]:
     """Runs of one chat of which the second began before the first was at its end."""
     chats: defaultdict[int, list[Handling]] = defaultdict(list)
     for run in runs:
         chats[run.chat].append(run)
     return [
-        (earlier.text, later.text)
+        (earlier, later)
         for chat in chats.values()
         for earlier, later in pairwise(chat)
         if earlier.ended is None or earlier.ended > later.began
