@@ -1,0 +1,281 @@
+"""A connection's ups and downs, with attempts that succeed and fail by hand and timers that are fired by hand."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pika.exceptions
+import pytest
+
+from broker.addresses import parse_address
+from broker.errors import AccessRefusedError, RabbitMQError, RabbitMQUnreachableError, UnsupportedServerError
+from broker.link import COMPLAIN_SECONDS, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Link, LinkOptions, Waiter
+
+CONNECT_SECONDS = 7.0
+REFUSED = ConnectionRefusedError(111, "Connection refused")
+WRONG_PASSWORD = pika.exceptions.ProbableAuthenticationError("…")
+LOST = pika.exceptions.StreamLostError("gone")
+
+
+@dataclass(eq=False)
+class Timer:
+    seconds: float
+    call: Callable[[], None]
+
+
+@dataclass
+class Timers:
+    """Stands for the I/O thread: what was planned waits for its test."""
+
+    loop: None = None
+    planned: list[Timer] = field(default_factory=list)
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        self.planned.append(Timer(seconds, call))
+        return self.planned[-1]
+
+    def forget(self, timer: Timer) -> None:
+        if timer in self.planned:  # pika's does not mind either
+            self.planned.remove(timer)
+
+    def fire(self) -> float:
+        """The only timer there is; for how long it was set."""
+        [timer] = self.planned
+        self.planned.remove(timer)
+        timer.call()
+        return timer.seconds
+
+
+class Attempt:
+    """Stands for pika's connection."""
+
+    def __init__(self, parameters: Any, **callbacks: Any) -> None:
+        self.host = parameters.host
+        self.server_properties: dict[str, Any] = {}
+        self.closed = 0
+        self._on_open = callbacks["on_open_callback"]
+        self._on_error = callbacks["on_open_error_callback"]
+        self._on_close = callbacks["on_close_callback"]
+
+    def opens(self, product: str = "RabbitMQ", version: str = "4.0.5") -> None:
+        self.server_properties = {"product": product, "version": version}
+        self._on_open(self)
+
+    def fails(self, error: BaseException = REFUSED) -> None:
+        self._on_error(self, error)
+
+    def is_lost(self) -> None:
+        self._on_close(self, LOST)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@dataclass
+class Scene:
+    link: Link
+    timers: Timers
+    attempts: list[Attempt]
+    told: list[RabbitMQError | None] = field(default_factory=list)
+
+    @property
+    def attempt(self) -> Attempt:
+        return self.attempts[-1]
+
+    def wait(self) -> None:
+        """Someone waits for the link; what he hears is in ``told``, None for "open"."""
+        self.link.when_open(Waiter(lambda: self.told.append(None), self.told.append))
+
+
+Make = Callable[..., Scene]
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch) -> Make:
+    attempts: list[Attempt] = []
+
+    def attempt(parameters: Any, **callbacks: Any) -> Attempt:
+        attempts.append(Attempt(parameters, **callbacks))
+        return attempts[-1]
+
+    monkeypatch.setattr("broker.link._Attempt", attempt)
+    monkeypatch.setattr("random.uniform", lambda low, high: high if low == 0 else -1)
+
+    def scene(*hosts: str, waited_for: bool = True) -> Scene:
+        addresses = tuple(parse_address(f"amqp://{host}/") for host in hosts or ("one",))
+        timers = Timers()
+        options = LinkOptions(addresses, "test", 30, CONNECT_SECONDS, waited_for)
+        return Scene(Link(timers, options), timers, attempts)  # type: ignore[arg-type]
+
+    return scene
+
+
+def test_pauses_double_up_to_the_longest_and_begin_anew_after_a_success(make: Make) -> None:
+    scene = make()
+    scene.link.open()
+    pauses = []
+    for _ in range(9):
+        scene.attempt.fails()
+        pauses.append(scene.timers.fire())
+    assert pauses[:4] == [FIRST_PAUSE_SECONDS * 2**n for n in range(4)]
+    assert pauses[-2:] == [LONGEST_PAUSE_SECONDS] * 2
+    scene.attempt.opens()
+    scene.attempt.is_lost()
+    assert scene.timers.fire() == FIRST_PAUSE_SECONDS
+
+
+def test_a_pause_is_anything_between_nothing_and_the_whole(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients that lost one server together come back apart."""
+    drawn: list[tuple[float, float]] = []
+    monkeypatch.setattr("random.uniform", lambda low, high: drawn.append((low, high)) or 0.0123)  # type: ignore[func-returns-value]
+    scene = make()
+    scene.link.open()
+    scene.attempt.fails()
+    assert (scene.timers.fire(), drawn) == (0.0123, [(0, FIRST_PAUSE_SECONDS)])
+
+
+def test_addresses_are_tried_in_turn_and_a_waiter_is_told_after_the_round(make: Make) -> None:
+    scene = make("one", "two")
+    scene.wait()
+    scene.attempt.fails()
+    assert scene.told == []
+    scene.attempt.fails()
+    assert [type(error) for error in scene.told] == [RabbitMQUnreachableError]
+    scene.timers.fire()
+    assert [attempt.host for attempt in scene.attempts] == ["one", "two", "one"]
+
+
+def test_a_refusal_is_told_at_once_though_other_addresses_are_left(make: Make) -> None:
+    scene = make("one", "two")
+    scene.wait()
+    scene.attempt.fails(WRONG_PASSWORD)
+    assert [type(error) for error in scene.told] == [AccessRefusedError]
+
+
+@pytest.mark.parametrize(("product", "version"), [("RabbitMQ", "3.13.7"), ("LavinMQ", "4.1.0")])
+def test_a_server_that_is_no_rabbitmq_4_is_turned_down(make: Make, product: str, version: str) -> None:
+    scene = make()
+    scene.wait()
+    scene.attempt.opens(product, version)
+    assert [type(error) for error in scene.told] == [UnsupportedServerError]
+    assert scene.attempt.closed == 1
+    assert scene.link.connection is None
+
+
+def test_an_attempt_that_takes_too_long_is_given_up(make: Make) -> None:
+    scene = make()
+    scene.link.open()
+    assert scene.timers.fire() == CONNECT_SECONDS
+    assert scene.attempt.closed == 1
+
+
+def test_whoever_follows_hears_of_each_connection_and_each_loss(make: Make) -> None:
+    scene, heard = make(), []
+    scene.link.follow(lambda: heard.append("up"), lambda error: heard.append(type(error).__name__))
+    scene.link.open()
+    scene.attempt.opens()
+    scene.attempt.is_lost()
+    scene.timers.fire()
+    scene.attempt.opens()
+    assert heard == ["up", "RabbitMQUnreachableError", "up"]
+
+
+def test_an_outage_is_logged_when_it_begins_then_rarely_and_when_it_ends(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("broker.link.time.monotonic", lambda: clock[0])
+    scene = make(waited_for=False)
+    scene.link.open()
+    with caplog.at_level(logging.INFO, "floodgate.rabbitmq"):
+        for _ in range(5):
+            scene.attempt.fails()
+            scene.timers.fire()
+            clock[0] += COMPLAIN_SECONDS / 3
+        assert caplog.text.count("Trying again") == 2
+        scene.attempt.opens()
+    assert "back after 100.0 s" in caplog.text
+
+
+def test_a_link_closed_while_it_pauses_or_connects_tries_no_more(make: Make) -> None:
+    pausing = make()
+    pausing.link.open()
+    pausing.attempt.fails()
+    pausing.link.close(lambda: None)
+    assert pausing.timers.planned == []
+
+    connecting, done = make(), []
+    connecting.wait()
+    connecting.link.close(lambda: done.append(True))
+    assert (connecting.attempt.closed, connecting.timers.planned, done) == (1, [], [True])
+    assert "closed by this program" in str(connecting.told[0])
+    connecting.attempt.opens()  # it was too far gone
+    assert connecting.attempt.closed == 2
+    assert connecting.link.connection is None
+
+
+def test_closing_says_goodbye_and_is_done_when_the_server_has_answered(make: Make) -> None:
+    scene, done = make(), []
+    scene.link.open()
+    scene.attempt.opens()
+    scene.link.close(lambda: done.append(True))
+    assert (scene.attempt.closed, done) == (1, [])
+    scene.attempt.is_lost()
+    assert (done, scene.timers.planned) == ([True], [])
+
+
+class Transport:
+    """pika's, with a socket that takes a few bytes at a time."""
+
+    def __init__(self, takes: int, buffered: int) -> None:
+        self._sock = self
+        self._takes = takes
+        self._buffered = buffered
+        self.sent = b""
+        self.left_to_pika: list[bytes] = []
+        self._transport = self
+
+    def get_write_buffer_size(self) -> int:
+        return self._buffered
+
+    def send(self, data: bytes) -> int:
+        if not self._takes:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        self.sent += data[: self._takes]
+        return min(len(data), self._takes)
+
+    def _output_marshaled_frames(self, frames: list[bytes]) -> None:
+        self.left_to_pika += frames
+
+
+@pytest.mark.parametrize(
+    ("takes", "buffered", "sent", "left"),
+    [
+        (10, 0, b"frames", []),
+        (4, 0, b"fram", [b"es"]),
+        (0, 0, b"", [b"frames"]),
+        (10, 1, b"", [b"frames"]),  # or it would overtake what pika has yet to write
+    ],
+    ids=["the socket takes all", "a part", "nothing", "pika has unwritten bytes"],
+)
+def test_what_the_socket_does_not_take_is_left_to_pika(
+    make: Make, takes: int, buffered: int, sent: bytes, left: list[bytes]
+) -> None:
+    scene, transport = make(), Transport(takes, buffered)
+    scene.link.connection = transport
+    scene.link.write(b"frames")
+    assert (transport.sent, transport.left_to_pika) == (sent, left)
+
+
+def test_a_forked_child_closes_its_copy_of_the_socket_without_a_word(make: Make) -> None:
+    mine, parents = socket.socketpair()
+    with parents:
+        scene, transport = make(), Transport(10, 0)
+        transport._sock = mine  # type: ignore[assignment]
+        scene.link.connection = transport
+        scene.link.abandon()
+        assert mine.fileno() == -1
