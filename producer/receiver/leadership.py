@@ -61,6 +61,8 @@ USED_SHARE: Final = 0.75
 GOODBYE_SECONDS: Final = 2.0  # bound on letting the next one know
 RETRY_SECONDS: Final = 0.5
 COUNT_SECONDS: Final = 10.0
+# Who waits for longer puts in a token again: a policy's time limit, or an operator, may have taken the last one.
+LOOK_AGAIN_SECONDS: Final = 60.0
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 
@@ -138,10 +140,7 @@ class Leadership:
         self._given.clear()
 
     async def _wait_and_reign(self, work: Work) -> None:
-        if self._hand is None:
-            await self._seed()
-            logger.debug("waiting for the updates of bot %s", self._bot)
-            await self._given.wait()
+        await self._be_given()
         if not await self._take_over():
             return
         logger.info("active: this receiver takes the updates of bot %s", self._bot)
@@ -156,6 +155,15 @@ class Leadership:
         for each in (task, keeping):
             if not each.cancelled():
                 each.result()
+
+    async def _be_given(self) -> None:
+        while self._hand is None:
+            await self._seed()
+            try:
+                async with asyncio.timeout(LOOK_AGAIN_SECONDS):
+                    await self._given.wait()
+            except TimeoutError:
+                self._seeded = False
 
     async def _take_over(self) -> bool:
         """With a token in hand: wait for who may still be reigning by it, then make it ours."""

@@ -14,8 +14,10 @@ import pytest
 from broker import topology
 from broker.connections import Connections
 from broker.settings import Settings
+from producer.receiver import leadership
 from producer.receiver.intake import Intake
 from producer.receiver.leadership import Leadership
+from rabbitmq.node import Node
 from tests.proxy import Proxy
 from tests.services import Vhost
 
@@ -170,6 +172,40 @@ def test_a_deleted_queue_ends_the_reign_and_starts_another(vhost: Vhost) -> None
                     task.cancel()
                 assert first.active.is_set() != second.active.is_set()
         assert never_two(first, second)
+
+    run(use)
+
+
+def test_a_token_that_vanished_is_replaced(vhost: Vhost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leadership, "LOOK_AGAIN_SECONDS", 0.3)
+
+    async def use() -> None:
+        candidate = Candidate(vhost.url, "waiting")
+        candidate.leadership._seeded = True  # as far as it knows
+        async with candidate.standing():
+            await soon(candidate.active)
+
+    run(use)
+
+
+def test_nobody_reigns_while_rabbitmq_takes_nothing_and_the_same_one_goes_on_after(
+    new_node: Callable[..., Node],
+) -> None:
+    async def use() -> None:
+        with new_node() as node:
+            node.start()
+            first, second = Candidate(node.url, "first"), Candidate(node.url, "second")
+            async with first.standing():
+                await soon(first.active)
+                async with second.standing():
+                    await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", "absolute", "1MB")
+                    await soon(first.ended)
+                    await asyncio.sleep(LEASE_SECONDS * 2)
+                    assert not first.active.is_set()
+                    assert not second.reigns
+                    await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", "0.6")
+                    await soon(first.active)
+            assert never_two(first, second)
 
     run(use)
 
