@@ -36,6 +36,8 @@ A message is one sentence that says what is wrong and one that says what to do. 
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class FloodgateError(Exception):
     """Root of all errors raised by Floodgate."""
@@ -179,9 +181,14 @@ class NotSettledError(FloodgateError):
 
 
 class DeadLetteredError(FloodgateError):
-    """The job will not be sent, for ``reason``. An operator can look at it and replay it."""
+    """The job will not be sent, for ``reason``. An operator can look at it and replay it.
 
-    def __init__(self, job_id: str, reason: str) -> None:
+    ``error`` is what Telegram said, if it was Telegram that said no: ``error_code``, ``description``, perhaps
+    ``parameters``.
+    """
+
+    def __init__(self, job_id: str, reason: str, error: dict[str, Any] | None = None) -> None:
         self.job_id = job_id
         self.reason = reason
+        self.error = error
         super().__init__(f"Job {job_id} was not sent: {reason}. `floodgate dead-letters` shows it and can replay it.")

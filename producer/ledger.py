@@ -121,7 +121,7 @@ def result_of(job: Job | str, record: Record | None) -> Any:
         case Standing.SENT:
             return record.result
         case Standing.DEAD:
-            raise DeadLetteredError(job_id, record.reason or "unknown")
+            raise DeadLetteredError(job_id, record.reason or "unknown", record.error)
         case Standing.WAITING | Standing.SENDING:
             raise NotSettledError(f"Job {job_id} is {record.standing} and has not ended. It is safe; ask again.")
 

@@ -101,7 +101,7 @@ class Book:
         if record is None or record.standing is Standing.WAITING:
             raise NotSettledError(f"Job {job_id} has not ended. It is safe; ask again.")
         if record.standing is Standing.DEAD:
-            raise DeadLetteredError(job_id, record.reason or "unknown")
+            raise DeadLetteredError(job_id, record.reason or "unknown", record.error)
         return record.result
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from typing import Final
+from urllib.parse import quote
 
 import aiohttp
 from starlette.background import BackgroundTask
@@ -64,7 +65,7 @@ class Passing:
 
     async def file(self, request: Request, bot: str, path: str) -> Response:
         """Pass a download through."""
-        return await self._pass(request, bot, f"/file/bot{{}}/{path}", self._settings.gateway.read_seconds)
+        return await self._pass(request, bot, f"/file/bot{{}}/{quote(path)}", self._settings.gateway.read_seconds)
 
     async def close(self) -> None:
         session, self._session = self._session, None

@@ -37,7 +37,8 @@ def test_the_result_of_a_job_that_will_not_be_sent_is_its_reason(stage: Stage) -
     job = client.send_message(BLOCKED, "hi")
     with pytest.raises(DeadLetteredError, match=f"Job {job.id} was not sent") as caught:
         client.result(job, timeout=20)
-    assert (caught.value.job_id, bool(caught.value.reason)) == (job.id, True)
+    assert (caught.value.job_id, caught.value.reason) == (job.id, "chat-unreachable")
+    assert caught.value.error == {"error_code": 403, "description": "Forbidden: bot was blocked by the user"}
 
 
 def test_asking_for_a_result_ends_in_time_and_says_that_the_job_is_safe(stage: Stage) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -22,36 +21,36 @@ from producer.gateway.passing import Passing
 TOKEN = "100200300:" + "A" * 35
 
 
-async def compressing(request: web.Request) -> web.StreamResponse:
-    """As servers do, in the first manner that the caller accepts."""
-    answer = web.json_response(
-        {"ok": True, "result": {"asked": request.headers.get("Accept-Encoding"), "pad": "x" * 999}}
-    )
+async def echo(request: web.Request) -> web.StreamResponse:
+    """Tells what came, compressed as servers do it, in the first manner that the caller accepts."""
+    asked = {"accepts": request.headers.get("Accept-Encoding"), "path": request.raw_path, "pad": "x" * 999}
+    answer = web.json_response({"ok": True, "result": asked})
     answer.enable_compression()
     return answer
 
 
-async def served(settings: dict[str, Any], passed: list[httpx.Response], **headers: str) -> None:
+async def passed(state_url: str, path: str, **headers: str) -> httpx.Response:
+    """What a caller gets by way of the gateway's passage."""
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", compressing)
+    app.router.add_route("*", "/{path:.*}", echo)
     runner = web.AppRunner(app)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
-    store = open_store(Settings(_env_file=None, **settings))
-    passing = Passing(
-        Settings(_env_file=None, telegram_api_url=f"http://127.0.0.1:{port}", bots={"default": TOKEN}, **settings),
-        Hearing(store),
-    )
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    settings = Settings(_env_file=None, telegram_api_url=url, bots={"default": TOKEN}, state_url=state_url)  # type: ignore[call-arg]
+    store = open_store(settings)
+    passing = Passing(settings, Hearing(store))
 
     async def call(request: Request) -> Response:
         return await passing.call(request, "default", "getMe")
 
-    gateway = httpx.ASGITransport(Starlette(routes=[Route("/getMe", call)]))
+    async def file(request: Request) -> Response:
+        return await passing.file(request, "default", request.path_params["path"])
+
+    gateway = httpx.ASGITransport(Starlette(routes=[Route("/getMe", call), Route("/file/{path:path}", file)]))
     try:
         async with httpx.AsyncClient(transport=gateway, base_url="http://gateway") as client:
-            passed.append(await client.get("/getMe", headers=headers))
+            return await client.get(path, headers=headers)
     finally:
         await passing.close()
         await runner.cleanup()
@@ -60,8 +59,15 @@ async def served(settings: dict[str, Any], passed: list[httpx.Response], **heade
 
 @pytest.mark.parametrize("accepted", ["gzip", "identity", "deflate"])
 def test_an_answer_is_readable_by_a_caller_whatever_it_accepts(tmp_path: Path, accepted: str) -> None:
-    passed: list[httpx.Response] = []
-    asyncio.run(served({"state_url": f"sqlite:///{tmp_path}/state.db"}, passed, **{"Accept-Encoding": accepted}))
-    (answer,) = passed
-    assert answer.json()["result"]["asked"] == "identity"
+    headers = {"Accept-Encoding": accepted}
+    answer = asyncio.run(passed(f"sqlite:///{tmp_path}/state.db", "/getMe", **headers))
+    assert answer.json()["result"]["accepts"] == "identity"
     assert "content-encoding" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "name", ["photos/file_1.jpg", "a%20b", "what%3Fever", "%7B0%7D", "%7B1%7D", "100%25", "%C3%BC"]
+)
+def test_a_files_path_arrives_as_it_was_asked_for(tmp_path: Path, name: str) -> None:
+    answer = asyncio.run(passed(f"sqlite:///{tmp_path}/state.db", f"/file/{name}"))
+    assert answer.json()["result"]["path"] == f"/file/bot{TOKEN}/{name}"
