@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -269,6 +270,20 @@ def test_what_the_socket_does_not_take_is_left_to_pika(
     scene.link.connection = transport
     scene.link.write(b"frames")
     assert (transport.sent, transport.left_to_pika) == (sent, left)
+
+
+def test_what_is_encrypted_is_written_by_pika_alone(make: Make) -> None:
+    mine, servers = socket.socketpair()
+    encrypted = ssl.create_default_context().wrap_socket(mine, server_hostname="one", do_handshake_on_connect=False)
+    with servers, encrypted:
+        scene, transport = make(), Transport(10, 0)
+        transport._sock = encrypted  # type: ignore[assignment]
+        scene.link.connection = transport
+        scene.link.write(b"frames")
+        assert transport.left_to_pika == [b"frames"]
+        servers.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            servers.recv(1)
 
 
 def test_a_forked_child_closes_its_copy_of_the_socket_without_a_word(make: Make) -> None:
