@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from telegram import Update as TelegramUpdate
 from telegram.error import InvalidToken, NetworkError, TelegramError
-from telegram.ext import Application, ApplicationHandlerStop, ExtBot
+from telegram.ext import Application, ApplicationHandlerStop, DictPersistence, ExtBot, PicklePersistence
 from telegram.request import BaseRequest
 
 from actors.updates.handler import UnreadableUpdateError
@@ -41,6 +41,9 @@ logger = logging.getLogger("floodgate.updates")
 # The library asks Telegram who the bot is before it can handle a command.
 INTRODUCTION_SECONDS: Final = 60.0
 RETRY_SECONDS: Final = 1.0
+
+# These hold everything in memory from the start on, and write all of it.
+_OF_ONE_PROCESS: Final = (PicklePersistence, DictPersistence)
 
 AnyApplication = Application[Any, Any, Any, Any, Any, Any]
 
@@ -94,7 +97,7 @@ class ApplicationHandler:
 
     async def moved_here(self, bot: str, partition: int, partitions: int) -> None:
         application = self._application
-        if application.persistence is None:
+        if application.persistence is None or isinstance(application.persistence, _OF_ONE_PROCESS):
             logger.warning(
                 "what %s kept in memory of the chats of updates.%s.%02d stayed with their worker: give the Application "
                 "a persistence that all workers share (docs/updates.md)",

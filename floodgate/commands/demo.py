@@ -13,15 +13,21 @@ def demo(
         str | None, typer.Option(help="Send to this chat at Telegram itself, by FLOODGATE_BOT_TOKEN.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A third of the load, in a third of the time.")] = False,
+    updates: Annotated[bool, typer.Option("--updates", help="People talk to a bot, and each is answered.")] = False,
 ) -> None:
     """Deliver a realistic load to a local Bot API under Telegram's limits and account for every job. About a minute.
 
-    Exits with 1 if anything does not add up. With --chat and a real token, sends ten messages to Telegram itself.
+    Exits with 1 if anything does not add up. With --updates, people talk to a bot on receivers and workers that come
+    and go. With --chat and a real token, sends ten messages to Telegram itself.
 
     Example: floodgate demo
     """
     console = Console(highlight=False)
-    if chat is None:
+    if updates:
+        from floodgate.demo import updates as talk
+
+        adds_up = talk.run_updates_demo(console, talk.QUICK if quick else talk.FULL)
+    elif chat is None:
         from floodgate.demo import script
         from floodgate.demo.run import run_demo
 

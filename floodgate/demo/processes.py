@@ -14,6 +14,7 @@ from broker.errors import FloodgateError
 
 READY_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 60.0
+STAND_BACK: Final = ("nice", "-n", "10")
 
 
 class ChildFailedError(FloodgateError):
@@ -21,15 +22,19 @@ class ChildFailedError(FloodgateError):
 
 
 @contextlib.contextmanager
-def child(arguments: list[str], env: Mapping[str, str], log: Path, ready_word: str) -> Iterator[str]:
+def child(
+    arguments: list[str], env: Mapping[str, str], log: Path, ready_word: str, *, stands_back: bool = False
+) -> Iterator[str]:
     """Run ``floodgate`` with ``arguments``; yields the line it printed that holds ``ready_word``. Stopped by SIGTERM.
+
+    One that ``stands_back`` leaves the processor to the others: on a small machine its start would make sends late.
 
     Raises:
         ChildFailedError: it ended, or said nothing within 30 s.
     """
     with log.open("w+") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "floodgate", *arguments],
+            [*(STAND_BACK if stands_back else ()), sys.executable, "-m", "floodgate", *arguments],
             env={**os.environ, **env, "PYTHONUNBUFFERED": "1"},
             stdout=output,
             stderr=subprocess.STDOUT,

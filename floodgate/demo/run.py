@@ -56,15 +56,15 @@ def run_demo(console: Console, size: script.Size = script.FULL) -> bool:
         console.print("Starting a local Bot API that judges Telegram's limits strictly …")
         said = stack.enter_context(child(["fake-telegram", "--port", "0"], {}, home / "fake.log", "http://"))
         url = "http://" + said.rpartition("http://")[2]
-        env = _environment(bot, url, home)
+        env = environment(bot, url, home)
         settings = load_settings(
             bots={bot: FAKE_TOKEN}, bot_token=None, telegram_api_url=url, state_url=env["FLOODGATE_STATE_URL"]
         )
-        _vouch(settings, bot)
+        vouch(settings, bot)
         control = ControlClient(url)
         _set_the_scene(control)
         connections = stack.enter_context(Connections(settings, "demo"))
-        stack.callback(_remove_queues, connections, bot, settings.partitions)
+        stack.callback(remove_queues, connections, bot, settings)
         console.print("Starting a worker …")
         stack.enter_context(child(["worker"], env, home / "worker.log", "worker ready"))
         console.print(f"Broadcasting to {size.users} users, {size.group_messages} messages to one group among them.")
@@ -74,7 +74,8 @@ def run_demo(console: Console, size: script.Size = script.FULL) -> bool:
     return account.adds_up
 
 
-def _environment(bot: str, url: str, home: Path) -> dict[str, str]:
+def environment(bot: str, url: str, home: Path) -> dict[str, str]:
+    """What a demo's processes are told."""
     return {
         "FLOODGATE_BOTS": f'{{"{bot}": "{FAKE_TOKEN}"}}',
         "FLOODGATE_BOT_TOKEN": "",
@@ -83,7 +84,7 @@ def _environment(bot: str, url: str, home: Path) -> dict[str, str]:
     }
 
 
-def _vouch(settings: Settings, bot: str) -> None:
+def vouch(settings: Settings, bot: str) -> None:
     """The bot was made up a moment ago. A store that does not know so starts it as if it had sent without a pause:
     the group's first messages would go every three seconds, and the demo take twenty seconds longer."""
     with contextlib.closing(open_store(settings)) as store:
@@ -181,7 +182,9 @@ def _arrivals(control: ControlClient) -> Iterator[Arrival]:
     return (Arrival(str(call.params.get("text"))) for call in control.arrivals() if call.acted)
 
 
-def _remove_queues(connections: Connections, bot: str, partitions: int) -> None:
-    mine = topology.pipeline([bot], partitions).queues
-    names = [queue.name for queue in mine if queue.role is topology.Role.SEND] + [topology.dead_queue(bot)]
+def remove_queues(connections: Connections, bot: str, settings: Settings) -> None:
+    """All that a demo's bot has on the server."""
+    mine = topology.pipeline([bot], settings.partitions, update_partitions=settings.update_partitions).queues
+    own = (topology.Role.SEND, topology.Role.UPDATES, topology.Role.LEADER)
+    names = [queue.name for queue in mine if queue.role in own] + [topology.dead_queue(bot)]
     topology.delete(connections, names)

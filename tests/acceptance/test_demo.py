@@ -34,3 +34,19 @@ def test_the_demo_accounts_for_every_job_and_leaves_nothing_behind(
     assert "order violations: 0" in demo.log
     assert "Every job is accounted for." in demo.log
     assert not [row["name"] for row in rows(vhost, "list_queues", "name") if ".demo-" in row["name"]]
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize(
+    "arguments", [["--quick"], pytest.param([], marks=pytest.mark.full_length)], ids=["quick", "full"]
+)
+def test_the_demo_of_updates_answers_everybody_once_and_leaves_nothing_behind(
+    vhost: Vhost, tmp_path: Path, arguments: list[str]
+) -> None:
+    env = {"FLOODGATE_RABBITMQ_URL": vhost.url}
+    with FloodgateProcess("demo", "--updates", *arguments, env=env, home=tmp_path, name="demo").start(
+        "Starting"
+    ) as demo:
+        assert demo.wait(FULL_SECONDS) == 0, demo.log
+    assert "Everybody was answered once, in order." in demo.log
+    assert not [row["name"] for row in rows(vhost, "list_queues", "name") if ".demo-" in row["name"]]

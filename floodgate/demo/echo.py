@@ -1,0 +1,27 @@
+"""The bot of ``floodgate demo --updates``: it says what it is told, after thinking about it for a moment."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from telegram import Update
+from telegram.ext import Application, ContextTypes, MessageHandler, filters
+
+from broker.settings import load_settings
+
+THINKING_SECONDS: Final = 0.1
+
+
+async def echo(update: Update, _context: ContextTypes.DEFAULT_TYPE) -> None:
+    assert update.message is not None and update.message.text is not None
+    await asyncio.sleep(THINKING_SECONDS)
+    await update.message.reply_text(update.message.text)
+
+
+def application() -> Application[Any, Any, Any, Any, Any, Any]:
+    """The bot, with the one token that the demo's environment has."""
+    (token,) = load_settings().tokens.values()
+    built = Application.builder().token(token.get_secret_value()).build()
+    built.add_handler(MessageHandler(filters.TEXT, echo))
+    return built

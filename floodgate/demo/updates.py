@@ -1,0 +1,200 @@
+"""``floodgate demo --updates``: people talk to a bot whose receivers and workers come and go, and each is answered.
+
+Two receivers, three handler workers and a send worker, as their own commands. In the middle the active receiver and a
+handler worker end, and another worker joins. Each message must be answered once, in the order of its chat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from broker.connections import Connections
+from broker.settings import load_settings
+from fake_telegram.control import ControlClient
+from floodgate.demo.processes import child
+from floodgate.demo.run import FAKE_TOKEN, REFRESH_SECONDS, environment, remove_queues, vouch
+
+AT_MOST_SECONDS: Final = 120.0
+CONFLICT: Final = 409
+TOO_MANY_REQUESTS: Final = 429
+BOT_ID: Final = int(FAKE_TOKEN.partition(":")[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How many people say how much."""
+
+    users: int
+    messages: int
+
+    @property
+    def total(self) -> int:
+        return self.users * self.messages
+
+
+FULL: Final = Size(users=150, messages=4)
+QUICK: Final = Size(users=60, messages=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the people got."""
+
+    said: int
+    answered: int
+    missing: int
+    twice: int
+    disordered: int
+    conflicts: int
+    too_many_requests: int
+
+    @property
+    def adds_up(self) -> bool:
+        faults = (self.missing, self.twice, self.disordered, self.conflicts, self.too_many_requests)
+        return self.answered == self.said and not any(faults)
+
+
+def outcome_of(answers: Iterable[tuple[int, str]], size: Size, conflicts: int, too_many_requests: int) -> Outcome:
+    """Hold the answers, chat and text in order of arrival, against what was said. Pure."""
+    by_chat: defaultdict[int, list[str]] = defaultdict(list)
+    for chat, text in answers:
+        by_chat[chat].append(text)
+    said = [str(n) for n in range(1, size.messages + 1)]
+    firsts = [list(dict.fromkeys(texts)) for texts in by_chat.values()]
+    distinct, total = sum(map(len, firsts)), sum(map(len, by_chat.values()))
+    return Outcome(
+        said=size.total,
+        answered=distinct,
+        missing=size.total - distinct,
+        twice=total - distinct,
+        disordered=sum(texts != [text for text in said if text in texts] for texts in firsts),
+        conflicts=conflicts,
+        too_many_requests=too_many_requests,
+    )
+
+
+def run_updates_demo(console: Console, size: Size = FULL) -> bool:
+    """Run it to the end; True when everybody was answered as they should be.
+
+    Raises:
+        FloodgateError: RabbitMQ cannot be reached, or a process did not start.
+    """
+    bot = f"demo-{uuid.uuid4().hex[:6]}"
+    with tempfile.TemporaryDirectory(prefix="floodgate-demo-") as folder, contextlib.ExitStack() as stack:
+        home = Path(folder)
+        said = stack.enter_context(child(["fake-telegram", "--port", "0"], {}, home / "fake.log", "http://"))
+        url = "http://" + said.rpartition("http://")[2]
+        env = environment(bot, url, home)
+        settings = load_settings(
+            bots={bot: FAKE_TOKEN}, bot_token=None, telegram_api_url=url, state_url=env["FLOODGATE_STATE_URL"]
+        )
+        vouch(settings, bot)
+        connections = stack.enter_context(Connections(settings, "demo"))
+        stack.callback(remove_queues, connections, bot, settings)
+        outcome = _play(console, stack, env, home, ControlClient(url), size)
+    console.print(_final(outcome))
+    verdict = "Everybody was answered once, in order." if outcome.adds_up else "It does not add up."
+    console.print(verdict, style="green" if outcome.adds_up else "red")
+    return outcome.adds_up
+
+
+def _play(
+    console: Console,
+    stack: contextlib.ExitStack,
+    env: dict[str, str],
+    home: Path,
+    control: ControlClient,
+    size: Size,
+) -> Outcome:
+    def start(*command: str, name: str, until: contextlib.ExitStack) -> None:
+        log, back = home / f"{name}.log", name != "sends"
+        until.enter_context(child(list(command), env, log, "ready", stands_back=back))
+
+    def handler(name: str, until: contextlib.ExitStack) -> None:
+        start("worker", "--updates", "floodgate.demo.echo:application", name=name, until=until)
+
+    control.set_server(latency_ms=(40, 80))
+    console.print("Starting two receivers, three handler workers and a send worker …")
+    leaving = stack.enter_context(contextlib.ExitStack())
+    start("worker", name="sends", until=stack)
+    handler("handler-1", leaving)
+    handler("handler-2", stack)
+    handler("handler-3", stack)
+    start("updates", name="receiver-1", until=leaving)
+    start("updates", name="receiver-2", until=stack)
+    half = size.messages // 2
+    console.print(f"{size.users} people say {size.messages} things each.")
+    _say(control, size.users, range(1, half + 1))
+    with Live(console=console, transient=True) as screen:
+        _watch(screen, control, size, size.users * half // 2)
+        screen.console.print("The active receiver and a handler worker end; another worker joins.")
+        _say(control, size.users, range(half + 1, size.messages + 1))
+        leaving.close()
+        handler("handler-4", stack)
+        _watch(screen, control, size, size.total)
+    by_code = control.summary().by_code
+    return outcome_of(_answers(control), size, by_code.get(CONFLICT, 0), by_code.get(TOO_MANY_REQUESTS, 0))
+
+
+def _say(control: ControlClient, users: int, numbers: Iterable[int]) -> None:
+    for number in numbers:
+        control.inject_crowd(BOT_ID, users=users, text=str(number))
+
+
+def _watch(screen: Live, control: ControlClient, size: Size, enough: int) -> None:
+    """Show the figures until so many answers are there, or time is up."""
+    started = time.monotonic()
+    while time.monotonic() - started < AT_MOST_SECONDS:
+        answered = sum(1 for _ in _answers(control))
+        screen.update(_live(answered, size, control.stats().acted_last_second))
+        if answered >= enough:
+            return
+        time.sleep(REFRESH_SECONDS)
+
+
+def _answers(control: ControlClient) -> Iterable[tuple[int, str]]:
+    return (
+        (int(call.params["chat_id"]), str(call.params["text"]))
+        for call in control.arrivals()
+        if call.acted and call.method == "sendMessage"
+    )
+
+
+def _live(answered: int, size: Size, rate: int) -> RenderableType:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row("answered", ProgressBar(total=size.total, completed=answered, width=40), f"{answered} of {size.total}")
+    grid.add_row("rate", "", f"{rate}/s of 30/s")
+    return Panel(grid, title="Floodgate, updates", width=76, title_align="left")
+
+
+def _final(outcome: Outcome) -> Table:
+    table = Table("said", "answered", "missing", "answered twice", "chats out of order", "answers 409", "answers 429")
+    table.add_row(
+        *map(
+            str,
+            (
+                outcome.said,
+                outcome.answered,
+                outcome.missing,
+                outcome.twice,
+                outcome.disordered,
+                outcome.conflicts,
+                outcome.too_many_requests,
+            ),
+        )
+    )
+    return table

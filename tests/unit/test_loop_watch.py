@@ -1,0 +1,77 @@
+"""Who blocks the event loop: told from a thread's frames, and while it lasts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from actors.updates.loop import HandlerLoop
+from actors.updates.watch import LoopWatch, culprit_in
+from tests.waiting import until
+
+BOUND_SECONDS = 0.1
+
+
+@pytest.fixture
+def loop() -> Iterator[HandlerLoop]:
+    made = HandlerLoop()
+    made.start()
+    yield made
+    made.stop()
+    made.stop()
+
+
+@pytest.fixture
+def watch(loop: HandlerLoop) -> Iterator[LoopWatch]:
+    made = LoopWatch(loop.loop, loop.thread, BOUND_SECONDS)
+    made.start()
+    yield made
+    made.stop()
+    made.stop()
+
+
+def test_a_handler_that_blocks_is_named_while_it_blocks_and_when_it_is_over(
+    loop: HandlerLoop, watch: LoopWatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    release = threading.Event()
+
+    async def innocent_looking_handler() -> None:
+        release.wait(10)
+
+    with caplog.at_level(logging.WARNING, "floodgate.updates"):
+        asyncio.run_coroutine_threadsafe(innocent_looking_handler(), loop.loop)
+        blocked = until(lambda: [text for text in caplog.messages if "is blocked by" in text])
+        release.set()
+        over = until(lambda: [text for text in caplog.messages if "runs again" in text])
+    assert "innocent_looking_handler, at" in blocked[0]
+    assert "test_loop_watch.py:" in blocked[0]
+    assert len(blocked) == 1
+    assert "innocent_looking_handler" in over[0]
+
+
+def test_a_busy_loop_that_answers_is_left_alone(
+    loop: HandlerLoop, watch: LoopWatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def awaiting() -> None:
+        deadline = time.monotonic() + 4 * BOUND_SECONDS
+        while time.monotonic() < deadline:  # noqa: ASYNC110  # many short steps are the point
+            await asyncio.sleep(0)
+
+    loop.run(awaiting(), 10)
+    assert caplog.messages == []
+
+
+def test_a_thread_that_runs_none_of_the_users_code_has_no_culprit() -> None:
+    assert culprit_in(None) is None
+
+
+def test_an_unstarted_watch_and_loop_can_be_stopped() -> None:
+    loop = HandlerLoop()
+    LoopWatch(loop.loop, loop.thread, BOUND_SECONDS).stop()
+    loop.stop()
+    loop.loop.close()

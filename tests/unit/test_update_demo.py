@@ -1,0 +1,23 @@
+"""The arithmetic of ``floodgate demo --updates``: it must not say that all is well when it is not."""
+
+from __future__ import annotations
+
+from floodgate.demo.updates import Outcome, Size, outcome_of
+
+SIZE = Size(users=2, messages=2)
+RIGHT = [(1, "1"), (2, "1"), (1, "2"), (2, "2")]
+
+
+def test_everybody_answered_once_in_order_adds_up() -> None:
+    assert outcome_of(RIGHT, SIZE, 0, 0) == Outcome(4, 4, 0, 0, 0, 0, 0)
+    assert outcome_of(RIGHT, SIZE, 0, 0).adds_up
+
+
+def test_what_is_missing_doubled_or_out_of_order_does_not() -> None:
+    missing = outcome_of(RIGHT[:3], SIZE, 0, 0)
+    twice = outcome_of([*RIGHT, (2, "2")], SIZE, 0, 0)
+    disordered = outcome_of([(1, "2"), (1, "1"), (2, "1"), (2, "2")], SIZE, 0, 0)
+    assert (missing.missing, twice.twice, disordered.disordered) == (1, 1, 1)
+    assert not any(one.adds_up for one in (missing, twice, disordered))
+    assert not outcome_of(RIGHT, SIZE, 1, 0).adds_up
+    assert not outcome_of(RIGHT, SIZE, 0, 1).adds_up
