@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 
 import pika
 import pytest
@@ -11,9 +12,10 @@ import pytest
 from broker import ladder, topology
 from broker.connections import Connections
 from broker.consumer import Delivery
-from broker.errors import TopologyError
+from broker.errors import RabbitMQUnreachableError, TopologyError
 from broker.publication import Publication
 from tests.draining import drain
+from tests.proxy import Proxy
 from tests.services import Vhost
 from tests.waiting import until
 
@@ -79,6 +81,16 @@ def test_depth_counts_messages_and_knows_what_is_missing(declared: Vhost, connec
     for n in range(3):
         connections.publisher.publish(Publication("", SEND, b"{}", f"id-{n}"))
     assert topology.depth(connections, [SEND, "nowhere", "mail"]) == {SEND: 3, "nowhere": None, "mail": 0}
+
+
+def test_a_server_that_does_not_answer_is_asked_for_so_long_and_no_longer(declared: Vhost, connect: Connect) -> None:
+    with Proxy(declared.node.port) as proxy:
+        connections = connect(proxy.url(declared.url))
+        connections.connect()
+        proxy.stall()
+        asked = connections.start(partial(topology._depth, [SEND]), 0.3)
+        with pytest.raises(RabbitMQUnreachableError, match="did not answer in time"):
+            asked.result(10)
 
 
 def test_a_poisonous_message_ends_in_its_bots_dead_letters(declared: Vhost, connect: Connect) -> None:

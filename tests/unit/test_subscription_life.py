@@ -191,3 +191,18 @@ def test_a_closed_subscription_is_not_opened_with_the_next_connection(scene: Sce
     scene.stand.down(RabbitMQUnreachableError("lost"))
     scene.stand.up()
     assert len(scene.stand.channels) == 1
+    assert not scene.group._members
+
+
+def test_every_new_connection_has_the_queue_consumed_again(scene: Scene) -> None:
+    scene.stand.down(RabbitMQUnreachableError("lost"))
+    scene.stand.up()
+    assert len(scene.stand.channels) == 2
+
+
+def test_a_drained_queue_is_handed_over_with_the_answer_for_what_is_in_hand(scene: Scene) -> None:
+    scene.channel.delivers(1)
+    scene.subscription.drain()
+    assert scene.channel.is_open
+    scene.seen[0].ack()
+    assert (scene.channel.acked, scene.channel.is_open) == ([1], False)
