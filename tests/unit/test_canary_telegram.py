@@ -9,6 +9,8 @@ import inspect
 
 import aiohttp.client
 import telegram
+from telegram.ext import Application
+from telegram.ext._utils.trackingdict import TrackingDict
 from telegram.request import BaseRequest, RequestData
 
 HINT = "python-telegram-bot changed: see SendingBot in actors/sessions.py"
@@ -35,3 +37,16 @@ def test_a_request_hands_our_errors_through_and_parses_by_the_method_that_we_ove
 
 def test_aiohttp_sends_no_post_again_by_itself() -> None:
     assert "POST" not in aiohttp.client.IDEMPOTENT_METHODS, "aiohttp changed: see actors/request.py"
+
+
+def test_an_application_lets_its_requests_be_replaced_and_its_conversations_be_read_anew() -> None:
+    hint = "python-telegram-bot changed: see actors/updates/application.py"
+    application = Application.builder().token("1:" + "A" * 35).build()
+    assert len(application.bot._request) == 2, hint
+    assert application.bot.request is application.bot._request[1], hint
+    assert application._conversation_handler_conversations == {}, hint
+    kept: TrackingDict[tuple[int, ...], int] = TrackingDict()
+    kept.update_no_track({(1,): 2})
+    kept.data.pop((1,))
+    assert kept.pop_accessed_write_items() == [], hint
+    assert "refresh_data()" in inspect.getsource(Application.process_update), hint
