@@ -38,11 +38,16 @@ def connect() -> Iterator[Connect]:
 
 @pytest.fixture
 def memory_alarm(rabbitmq: Node) -> Iterator[Callable[[bool], str]]:
+    is_on = False
+
     def turn(on: bool) -> str:
+        nonlocal is_on
+        is_on = on
         return rabbitmq.ctl("set_vm_memory_high_watermark", *(["absolute", "1MB"] if on else ["0.6"]))
 
     yield turn
-    turn(False)
+    if is_on:
+        turn(False)
 
 
 @pytest.fixture

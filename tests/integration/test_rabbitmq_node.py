@@ -86,21 +86,20 @@ def test_confirmed_messages_survive_sigkill_and_a_restart(new_node: NewNode) -> 
     assert get(node.url, "kept") == b"through both"
 
 
-def test_stopping_is_harmless_twice_and_unstarted(new_node: NewNode) -> None:
-    node = new_node()
-    node.stop()
-    node.kill()
-    node.start()
-    node.stop()
-    node.stop()
-    assert not node.running()
-
-
-def test_nodes_live_side_by_side_with_their_own_conf(rabbitmq: Node, new_node: NewNode) -> None:
-    other = new_node(conf={"heartbeat": "7"}).start()
+def test_nodes_live_side_by_side_with_their_own_conf_and_stopping_is_harmless_twice_and_unstarted(
+    rabbitmq: Node, new_node: NewNode
+) -> None:
+    other = new_node(conf={"heartbeat": "7"})
+    other.stop()
+    other.kill()
+    other.start()
     assert other.port != rabbitmq.port
     assert other.ctl("eval", "application:get_env(rabbit, heartbeat).") == "{ok,7}"
     assert rabbitmq.ctl("eval", "application:get_env(rabbit, heartbeat).") == "{ok,30}"
+    other.stop()
+    other.stop()
+    assert not other.running()
+    assert rabbitmq.running()
 
 
 def test_a_node_hands_on_what_a_crash_left_between_two_levels_of_the_ladder_within_seconds(rabbitmq: Node) -> None:
@@ -108,12 +107,11 @@ def test_a_node_hands_on_what_a_crash_left_between_two_levels_of_the_ladder_with
     assert rabbitmq.ctl("eval", setting) == "{ok,5000}"
 
 
-def test_a_memory_alarm_can_be_set_and_cleared(new_node: NewNode) -> None:
-    node = new_node().start()
-    node.ctl("set_vm_memory_high_watermark", "0.0001")
-    assert "memory" in node.ctl("eval", "rabbit_alarm:get_alarms().")
-    node.ctl("set_vm_memory_high_watermark", "0.4")
-    assert node.ctl("eval", "rabbit_alarm:get_alarms().") == "[]"
+def test_a_memory_alarm_can_be_set_and_cleared(rabbitmq: Node, memory_alarm: Callable[[bool], str]) -> None:
+    memory_alarm(True)
+    assert "memory" in rabbitmq.ctl("eval", "rabbit_alarm:get_alarms().")
+    memory_alarm(False)
+    assert rabbitmq.ctl("eval", "rabbit_alarm:get_alarms().") == "[]"
 
 
 def test_our_policies_are_in_force(rabbitmq: Node) -> None:
