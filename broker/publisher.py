@@ -515,8 +515,8 @@ def _verdict(entry: Entry, rejected: bool) -> PublishError:
     ids = (publication.message_id,)
     if rejected:
         return RejectedError(
-            f"RabbitMQ rejected job {ids[0]} for {publication.routing_key!r}: the queue is full, lost its quorum or was "
-            "deleted just then. It was not accepted: see the server's log, then enqueue it again.",
+            f"RabbitMQ rejected job {ids[0]} for {publication.routing_key!r}: the queue is full, lost its quorum or "
+            "was deleted just then. It was not accepted: see the server's log, then enqueue it again.",
             job_ids=ids,
         )
     return UnroutableError(

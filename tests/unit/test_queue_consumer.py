@@ -1,0 +1,104 @@
+"""What becomes of a delivery when Dramatiq is through with it: the order of its steps, and what a failed one means."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import dramatiq
+import pytest
+
+from broker.dead_letters import MAX_DESCRIPTION, dead_message, read_dead_letter
+from broker.dramatiq_consumer import GIVE_BACK_PAUSE_SECONDS, QueueConsumer, read_message
+from broker.errors import RejectedError
+from broker.publication import Publication
+
+MAIL = dramatiq.Message(queue_name="mail", actor_name="nobody", args=(), kwargs={}, options={}).encode()
+
+
+class Desk:
+    """Stands for the publisher, the delivery, and whoever might stop the worker; notes what is asked of them."""
+
+    def __init__(self, body: bytes = MAIL) -> None:
+        self.steps: list[str] = []
+        self.letters: list[Publication] = []
+        self.fault: RejectedError | None = None
+        self.delivery: Any = SimpleNamespace(
+            body=body, message_id="m1", ack=self._noting("ack"), requeue=self._noting("requeue")
+        )
+
+    def consumer(self) -> QueueConsumer:
+        stopping: Any = SimpleNamespace(wait=lambda seconds: self.steps.append(f"pause {seconds:g}"))
+        publisher: Any = self
+        return QueueConsumer("mail", self._subscribe, publisher, "dead.mail", 0.01, stopping)
+
+    def publish(self, letter: Publication) -> None:
+        self.steps.append("publish")
+        if self.fault is not None:
+            raise self.fault
+        self.letters.append(letter)
+
+    def _subscribe(self, on_delivery: Any) -> Any:
+        on_delivery(self.delivery)
+        return SimpleNamespace()
+
+    def _noting(self, step: str) -> Any:
+        return lambda: self.steps.append(step)
+
+
+PAUSE = f"pause {GIVE_BACK_PAUSE_SECONDS:g}"
+REJECTED = RejectedError("RabbitMQ said no.")
+
+
+def test_a_message_given_up_is_a_dead_letter_first_and_acknowledged_then() -> None:
+    desk = Desk()
+    consumer = desk.consumer()
+    message = next(consumer)
+    assert message is not None
+    consumer.nack(message)
+    assert desk.steps == ["publish", "ack"]
+    assert (desk.letters[0].routing_key, desk.letters[0].body) == ("dead.mail", MAIL)
+
+
+def test_bytes_that_are_no_job_are_a_dead_letter_first_and_acknowledged_then() -> None:
+    desk = Desk(b"\xff no job")
+    assert next(desk.consumer()) is None
+    assert desk.steps == ["publish", "ack"]
+    assert (desk.letters[0].routing_key, desk.letters[0].body) == ("dead.malformed", b"\xff no job")
+
+
+@pytest.mark.parametrize("body", [MAIL, b"\xff no job"], ids=["a message", "no job"])
+def test_what_could_not_be_buried_goes_back_after_a_pause_and_is_not_acknowledged(body: bytes) -> None:
+    desk = Desk(body)
+    desk.fault = REJECTED
+    consumer = desk.consumer()
+    if message := next(consumer):
+        consumer.nack(message)
+    assert desk.steps == ["publish", PAUSE, "requeue"]
+
+
+def test_a_message_nobody_called_done_goes_back_after_a_pause() -> None:
+    desk = Desk()
+    consumer = desk.consumer()
+    message = next(consumer)
+    assert message is not None
+    message.give_back()
+    consumer.ack(message)
+    assert desk.steps == [PAUSE, "requeue"]
+
+
+def test_the_pause_ends_when_the_worker_is_to_stop() -> None:
+    desk, stopping = Desk(), threading.Event()
+    stopping.set()
+    publisher: Any = desk
+    consumer = QueueConsumer("mail", desk._subscribe, publisher, "dead.mail", 0.01, stopping)
+    message = read_message(desk.delivery, "mail")
+    message.give_back()
+    consumer.ack(message)
+    assert desk.steps == ["requeue"]
+
+
+def test_a_letters_description_is_a_line_and_not_a_page() -> None:
+    letter = dead_message("dead.mail", "m1", b"", "mail", "failed", "x" * 10_000)
+    assert read_dead_letter("dead.mail", "m1", letter.headers, b"").description == "x" * MAX_DESCRIPTION
