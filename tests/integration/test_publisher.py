@@ -27,7 +27,8 @@ from broker.errors import (
 )
 from broker.io_thread import THREAD_NAME
 from broker.publication import Publication
-from broker.publisher import SWEEP_SECONDS
+from broker.publisher import SWEEP_SECONDS, USUAL_WIRE
+from broker.visits import Visit
 from rabbitmq.node import Node
 from tests.draining import drain, first_seen, numbers
 from tests.proxy import Proxy
@@ -82,6 +83,19 @@ def test_a_missing_exchange_fails_its_own_messages_only(declared: Vhost, connect
     outcomes = publisher.submit_many(publications).result(10)
     assert [type(outcome) for outcome in outcomes] == [type(None), UnroutableError, type(None)]
     assert first_seen(numbers(declared.url, SEND)) == [0, 1]
+
+
+def test_what_was_encoded_for_another_channel_is_encoded_anew(declared: Vhost, connect: Connect) -> None:
+    connections = connect(declared.url)
+    publisher = connections.publisher
+    with pytest.raises(UnroutableError):
+        publisher.publish(Publication("nowhere", "key", b"", "lost"))  # which closes the publisher's channel
+    with Visit(connections, "dead.b") as visit:
+        encoded = publisher.submit(job(0))
+        assert visit.take(1) == []  # the number of that channel is this one's now
+        assert encoded.result(10) is None
+        assert publisher._wire.channel != USUAL_WIRE.channel
+    assert numbers(declared.url, SEND) == [0]
 
 
 def test_a_full_queue_rejects(declared: Vhost, connect: Connect) -> None:

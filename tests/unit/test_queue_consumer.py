@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -86,6 +87,18 @@ def test_a_message_nobody_called_done_goes_back_after_a_pause() -> None:
     message.give_back()
     consumer.ack(message)
     assert desk.steps == [PAUSE, "requeue"]
+
+
+def test_a_message_bears_the_name_of_the_queue_it_came_from() -> None:
+    moved: Any = SimpleNamespace(body=MAIL, message_id="m1")
+    assert read_message(moved, "post").queue_name == "post"
+
+
+@pytest.mark.parametrize("wrong", [{"kwargs": []}, {"options": []}, {"actor_name": 1}, {"message_id": 1}], ids=str)
+def test_fields_of_the_wrong_type_are_no_message(wrong: dict[str, object]) -> None:
+    desk = Desk(json.dumps({**json.loads(MAIL), **wrong}).encode())
+    assert next(desk.consumer()) is None
+    assert desk.letters[0].routing_key == "dead.malformed"
 
 
 def test_the_pause_ends_when_the_worker_is_to_stop() -> None:
