@@ -159,12 +159,12 @@ def test_what_a_worker_had_in_hand_when_it_ended_is_handled_by_the_next_and_said
     update_id = workshop.post.says(USER, "hello")
     until((workshop.stage.home / f"begun-{update_id}").exists)
     second = workshop.handler(module)
+    (workshop.stage.home / f"begun-{update_id + 1}").write_text("x")  # the next one shall not be slow
     workshop.post.says(USER, "next")
     if end == "kill":
         first.kill()
     else:
         assert first.stop() == 0
-    (workshop.stage.home / f"begun-{update_id + 1}").write_text("x")
     sent = until(lambda: found if len(found := workshop.sent()) == 4 else None, 30)
     assert sent == ["working on it", "done", "working on it", "done"]
     assert second.running
