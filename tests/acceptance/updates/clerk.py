@@ -36,7 +36,9 @@ class Desk:
         session = self._home / f"chat-{chat}"
         seen = int(session.read_text()) if session.exists() else 0
         await asyncio.sleep(THINKING_SECONDS)
-        session.write_text(str(seen + 1))
+        written = self._home / f"writing-{os.getpid()}-{chat}"
+        written.write_text(str(seen + 1))
+        written.replace(session)  # whole or not at all: these workers are killed at any moment
         return seen + 1
 
 
