@@ -96,7 +96,7 @@ def test_a_token_is_in_no_log_queue_store_or_dead_letter_whatever_fails(
         **{f"store: {file}": file.read_bytes() for file in folder.rglob("*") if file.is_file()},
     }
     assert [name for name in where if name.startswith("store: ")], "the store left no file to look into"
-    assert any("dead.good" in name for name in where)
+    assert where["queue: dead.good"], "no dead letter to look into"
     found = [name for name, content in where.items() for secret in SECRETS if secret.encode() in content]
     assert not found
 
@@ -165,11 +165,10 @@ def _env(rabbitmq_url: str, state_url: str, api_url: str) -> dict[str, str]:
 
 def _queues(vhost: Vhost) -> dict[str, bytes]:
     """All that all queues hold, properties and headers included."""
-    rows = [line.split("\t") for line in vhost.ctl("list_queues", "name", "messages").splitlines()]
-    held = [row[0] for row in rows if len(row) == 2 and row[1] not in ("messages", "0")]
+    names = vhost.ctl("list_queues", "name").splitlines()[1:]  # its counts are some seconds old, so all are looked into
     return {
         f"queue: {queue}": b"".join(
             repr(properties.__dict__).encode() + body for properties, body in drain(vhost.url, queue)
         )
-        for queue in held
+        for queue in names
     }
