@@ -37,10 +37,9 @@ from broker.job import SEND_ACTOR, Priority, encode_job, parse_job
 from broker.ladder import delayed
 from broker.middleware.rate_limit import RateLimit
 from broker.middleware.retries import ConfirmedRetries
-from broker.partitions import partition_of
 from broker.publication import Publication
 from broker.settings import Settings, load_settings
-from broker.update import UPDATE_ACTOR, encode_update, parse_update, partition_key
+from broker.update import UPDATE_ACTOR, parse_update, publication
 
 # Actors that have a family of queues, and how the family's names begin.
 FAMILIES: Final = {SEND_ACTOR: "send.", UPDATE_ACTOR: "updates."}
@@ -152,9 +151,7 @@ class FloodgateBroker(Broker):
         names = set(queue_names)
         plain = [name for name in names if name not in FAMILIES and not name.startswith(tuple(FAMILIES.values()))]
         bots = sorted(self.settings.tokens) if len(plain) < len(names) else []
-        return topology.pipeline(
-            bots, self.settings.partitions, update_partitions=self.settings.update_partitions, work_queues=plain
-        )
+        return topology.pipeline_of(self.settings, bots, work_queues=plain)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """Publish a message; returns when RabbitMQ has it on disk. ``delay`` is in milliseconds.
@@ -174,10 +171,8 @@ class FloodgateBroker(Broker):
 
     def _address(self, message: dramatiq.Message[Any] | MessageProxy) -> tuple[str, bytes]:
         if message.actor_name == UPDATE_ACTOR:
-            update = parse_update(message.kwargs.get("update"))
-            number = partition_of(partition_key(update.body), self.settings.update_partitions)
-            queue_name = topology.updates_queue(update.bot, number)
-            return queue_name, encode_update(update, queue_name)
+            update = publication(parse_update(message.kwargs.get("update")), self.settings.update_partitions)
+            return update.routing_key, update.body
         if message.actor_name != SEND_ACTOR:
             self.declare_queue(message.queue_name)
             return message.queue_name, json.dumps(message.asdict(), separators=(",", ":")).encode()

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from broker.connections import Connections
+    from broker.settings import Settings
 
 DEAD_EXCHANGE: Final = "floodgate.dead"
 UNROUTABLE_EXCHANGE: Final = "floodgate.unroutable"
@@ -175,6 +176,13 @@ def pipeline(
             *(Binding(ladder.DELIVER_EXCHANGE, ladder.delivery_pattern(q.name), queue=q.name) for q in targets),
             *(binding for level in levels for binding in _rungs(level)),
         ),
+    )
+
+
+def pipeline_of(settings: Settings, bots: Iterable[str], *, work_queues: Iterable[str] = ()) -> Topology:
+    """:func:`pipeline` with the settings' numbers of partitions."""
+    return pipeline(
+        sorted(bots), settings.partitions, update_partitions=settings.update_partitions, work_queues=work_queues
     )
 
 

@@ -140,8 +140,8 @@ class Handling:
         message.done()
 
     def _meet(self, update: Update, queue: str) -> Sight:
-        if update.chat is not None and not _is_goodbye(update):
-            self._broker.admission.heard_from(update.bot, update.chat)
+        if (chat := update.chat_heard_from) is not None:
+            self._broker.admission.heard_from(update.bot, chat)
         return self._ledger.meet(update.bot, update.update_id, queue, self._broker.worker_id)
 
     def _move(self, bot: str, queue: str, home: str) -> None:
@@ -258,13 +258,6 @@ class _HandlersTimeoutError(Exception):
 def pause_after(attempt: int) -> float:
     """Seconds before the next attempt: doubling, and short, for the partition waits."""
     return min(FIRST_PAUSE_SECONDS * 2.0 ** (attempt - 1), LONGEST_PAUSE_SECONDS)
-
-
-def _is_goodbye(update: Update) -> bool:
-    """The user blocked the bot, or a group removed it: no sign that the chat can be reached."""
-    change = update.body.get("my_chat_member")
-    member = change.get("new_chat_member") if isinstance(change, dict) else None
-    return isinstance(member, dict) and member.get("status") in ("kicked", "left")
 
 
 def _named(error: Exception) -> str:

@@ -17,6 +17,7 @@ from typing import Final
 from broker.admission.contract import Record
 from broker.admission.endings import Ending, dead_record, sent_record
 from broker.admission.rows import State
+from broker.admission.sqlite_file import identity
 from broker.errors import StateUnavailableError
 
 # A caller hears of its result half of this later on average; Telegram takes some 50 ms for a call.
@@ -74,7 +75,7 @@ class SqliteEndings:
 
     def _look(self) -> list[Ending]:
         db = self._connection
-        if db is None or _identity(self._path) != self._file:
+        if db is None or identity(self._path) != self._file:
             raise sqlite3.OperationalError("the file is another one than before")
         if (version := _version(db)) == self._version:
             return []
@@ -94,7 +95,7 @@ class SqliteEndings:
 
     def _open(self) -> sqlite3.Connection:
         self.close()
-        self._file = _identity(self._path)
+        self._file = identity(self._path)
         uri = f"{self._path.absolute().as_uri()}?mode=ro"
         self._connection = sqlite3.connect(
             uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
@@ -115,11 +116,3 @@ def _record(state: int, outcome: str) -> Record:
 
 def _version(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA data_version").fetchone()[0])
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

@@ -73,9 +73,7 @@ def verify(as_json: AsJson = False) -> None:
 
 
 def _wanted(settings: Settings) -> topology.Topology:
-    return topology.pipeline(
-        sorted(settings.require_bots()), settings.partitions, update_partitions=settings.update_partitions
-    )
+    return topology.pipeline_of(settings, settings.require_bots())
 
 
 def _connected(settings: Settings) -> Connections:

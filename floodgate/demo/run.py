@@ -184,7 +184,7 @@ def _arrivals(control: ControlClient) -> Iterator[Arrival]:
 
 def remove_queues(connections: Connections, bot: str, settings: Settings) -> None:
     """All that a demo's bot has on the server."""
-    mine = topology.pipeline([bot], settings.partitions, update_partitions=settings.update_partitions).queues
+    mine = topology.pipeline_of(settings, [bot]).queues
     own = (topology.Role.SEND, topology.Role.UPDATES, topology.Role.LEADER)
     names = [queue.name for queue in mine if queue.role in own] + [topology.dead_queue(bot)]
     topology.delete(connections, names)

@@ -38,10 +38,9 @@ from broker.connections import Connections
 from broker.dead_letters import DeadLetter
 from broker.errors import RabbitMQError
 from broker.job import Job, encode_job, unix_ms
-from broker.partitions import partition_of
 from broker.publication import Publication
 from broker.settings import Settings
-from broker.update import Update, encode_update, partition_key
+from broker.update import Update, publication
 from broker.visits import Visit
 from floodgate.letters.criteria import Criteria
 from floodgate.letters.reading import PAGE, read
@@ -94,11 +93,7 @@ class Replay:
             RabbitMQError: it ended in the middle. What was not replayed is in its place: run it again.
             StateUnavailableError: likewise.
         """
-        settings = self._settings
-        needed = topology.pipeline(
-            sorted(settings.tokens), settings.partitions, update_partitions=settings.update_partitions
-        )
-        topology.declare(self._connections, needed)
+        topology.declare(self._connections, topology.pipeline_of(self._settings, self._settings.tokens))
         with contextlib.closing(self._handled), Visit(self._connections, queue) as visit:
             for letters in self._meant(visit, queue, most, criteria, seen):
                 letters.sort(key=lambda each: each[1].died_at or dead_letters.EPOCH)
@@ -164,9 +159,7 @@ class Replay:
             return _Sorted(message, Fate.DUPLICATE)
         self._handled.forget(update.bot, update.update_id)
         self._replayed.add((update.bot, update.message_id))
-        number = partition_of(partition_key(update.body), self._settings.update_partitions)
-        queue = topology.updates_queue(update.bot, number)
-        return _Sorted(message, Fate.REPLAYED, Publication("", queue, encode_update(update, queue), update.message_id))
+        return _Sorted(message, Fate.REPLAYED, publication(update, self._settings.update_partitions))
 
     def _try_chat_again(self, job: Job, reason: str) -> None:
         """Whoever replays jobs to an unreachable chat has cause to think that it is reachable: Telegram shall tell."""

@@ -87,10 +87,7 @@ class Intake:
     @property
     def topology(self) -> topology.Topology:
         """What must exist on the server."""
-        settings = self._settings
-        return topology.pipeline(
-            sorted(settings.tokens), settings.partitions, update_partitions=settings.update_partitions
-        )
+        return topology.pipeline_of(self._settings, self._settings.tokens)
 
     async def take(self, bot: str, given: Iterable[object]) -> int | None:
         """Have RabbitMQ keep what Telegram gave. Returns the highest ``update_id``, None if there was none.

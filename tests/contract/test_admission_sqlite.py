@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from broker.admission import sqlite as store_module
+from broker.admission import sqlite_file as store_module
 from broker.admission.contract import AlreadySent, Go, Sent, Standing, Wait
 from broker.admission.policy import policy_of
-from broker.admission.sqlite import SqliteAdmission, filesystem_of
+from broker.admission.sqlite import SqliteAdmission
+from broker.admission.sqlite_file import filesystem_of
 from broker.errors import StateSchemaError, StateUnavailableError
 from broker.settings import Settings
 from tests.admission_bench import HandClock, ask_of, settings_of
@@ -74,17 +75,17 @@ def test_a_path_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written_is_one_sentence(path: Path, store: SqliteAdmission) -> None:
-    assert store._connection is not None
-    store._connection.execute("PRAGMA query_only = ON")
+    assert store._file._connection is not None
+    store._file._connection.execute("PRAGMA query_only = ON")
     with pytest.raises(StateUnavailableError, match=r"cannot be written\. Make it"):
         store.admit(ask_of(5))
     assert isinstance(store.admit(ask_of(5)), Go), "the next call opens the file anew"
 
 
 def test_a_full_disk_is_one_sentence_and_sends_go_on_when_there_is_room(store: SqliteAdmission) -> None:
-    assert store._connection is not None
-    (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
-    store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    assert store._file._connection is not None
+    (pages,) = store._file._connection.execute("PRAGMA page_count").fetchone()
+    store._file._connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StateUnavailableError, match="the disk is full"):
         for chat in range(1, 2000):
             store.admit(ask_of(chat))
