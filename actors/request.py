@@ -24,6 +24,7 @@ import aiohttp
 from pydantic import SecretStr
 from telegram.error import NetworkError, TimedOut
 from telegram.request import BaseRequest, RequestData
+from yarl import URL
 
 from broker.errors import CutOffError, NotSentError
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 # Shorter than servers keep idle connections: nginx, in front of most Bot API servers, 75 s; few others under 60 s.
 KEEP_ALIVE_SECONDS: Final = 15
-_JSON: Final = {"Content-Type": "application/json"}
+JSON_HEADERS: Final = {"Content-Type": "application/json"}
 # What aiohttp raises before it has a connection to write to.
 _BEFORE_SENDING: Final = (
     aiohttp.ClientConnectorError,  # refused, unreachable, DNS, TLS, and their like at a proxy
@@ -112,13 +113,17 @@ class AiohttpRequest(BaseRequest):
             TimedOut: a bound was reached.
             NetworkError: the call broke otherwise. Both are raised from ``NotSentError`` or ``CutOffError``.
         """
+        timeout = self._timeout(request_data, (read_timeout, write_timeout, connect_timeout, pool_timeout))
+        return await self.exchange(method, url, timeout, **_body(request_data))
+
+    async def exchange(
+        self, method: str, url: str | URL, timeout: aiohttp.ClientTimeout, **body: Any
+    ) -> tuple[int, bytes]:
+        """:meth:`do_request` in aiohttp's terms; raises as it does."""
         if self._session is None:
             raise NetworkError("The HTTP session is closed") from NotSentError("the HTTP session is closed")
-        timeout = self._timeout(request_data, (read_timeout, write_timeout, connect_timeout, pool_timeout))
         try:
-            async with self._session.request(
-                method, url, timeout=timeout, allow_redirects=False, **_body(request_data)
-            ) as response:
+            async with self._session.request(method, url, timeout=timeout, allow_redirects=False, **body) as response:
                 return response.status, await response.read()
         except (aiohttp.ClientError, OSError) as error:
             fault = _fault(error)
@@ -152,7 +157,7 @@ def _body(request_data: RequestData | None) -> dict[str, Any]:
     if request_data is None:
         return {}
     if not request_data.contains_files:
-        return {"data": json.dumps(request_data.parameters).encode(), "headers": _JSON}
+        return {"data": json.dumps(request_data.parameters).encode(), "headers": JSON_HEADERS}
     # The Bot API takes file names as they are and knows no `filename*=`, so they are not percent-encoded.
     form = aiohttp.FormData(quote_fields=False, default_to_multipart=True)
     for name, text in request_data.json_parameters.items():
