@@ -15,10 +15,14 @@ be known, so that counts as cut off. It is made rare by giving up idle connectio
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
-from typing import TYPE_CHECKING, Any, Final
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import aiohttp
 from pydantic import SecretStr
@@ -42,6 +46,23 @@ _BEFORE_SENDING: Final = (
     aiohttp.InvalidURL,
     aiohttp.NonHttpUrlClientError,
 )
+
+
+class NameLookups:
+    """Resolves names on a thread of its own, in place of the loop's executor, which a slow disk may hold up.
+
+    The part of an event loop that aiohttp's resolver uses.
+    """
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="floodgate-names")  # starts at the first look-up
+
+    async def getaddrinfo(self, host: str, port: int, **options: int) -> Any:
+        look_up = partial(socket.getaddrinfo, host, port, **options)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, look_up)
+
+    async def getnameinfo(self, address: Any, flags: int = 0) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, socket.getnameinfo, address, flags)
 
 
 class AiohttpRequest(BaseRequest):
@@ -85,7 +106,11 @@ class AiohttpRequest(BaseRequest):
         """Open the pool, without connecting. Safe to call twice, and again after :meth:`shutdown`."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=KEEP_ALIVE_SECONDS),
+                connector=aiohttp.TCPConnector(
+                    limit=self._connections,
+                    keepalive_timeout=KEEP_ALIVE_SECONDS,
+                    resolver=aiohttp.ThreadedResolver(loop=cast("asyncio.AbstractEventLoop", NameLookups())),
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": self.USER_AGENT},
                 proxy=self._proxy.get_secret_value() if self._proxy else None,
