@@ -98,13 +98,9 @@ class Sender(AwaitedMiddleware):
         assert self._sessions is not None and message.permit is not None
         started = time.monotonic()
         params = params_to_send(job, message.permit)
-        try:
-            async with asyncio.timeout(self._timeout.total_seconds()):
-                if job.files:
-                    return await self._call_with_files(job, params)
-                answer = await self._sessions.call(job.bot, job.method, params, self._timeout)
-        except TimeoutError:
-            return Break(f"no answer within {self._timeout.total_seconds():g} s", surely_not_sent=False)
+        if job.files:
+            return await self._call_with_files(job, params)
+        answer = await self._sessions.call(job.bot, job.method, params, self._timeout)
         message.late = self._usual.lateness(time.monotonic() - started)
         return answer
 
@@ -113,7 +109,12 @@ class Sender(AwaitedMiddleware):
         assert sessions is not None
         assert self._uploads is not None
         make = partial(sessions.call, job.bot, job.method, timeout=self._timeout)
-        return await self._uploads.send(job, params, self._timeout.total_seconds(), make)
+        seconds = self._timeout.total_seconds()
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._uploads.send(job, params, seconds, make)
+        except TimeoutError:
+            return Break(f"no answer within {seconds:g} s", surely_not_sent=False)
 
 
 def params_to_send(job: Job, permit: Go) -> dict[str, Any]:

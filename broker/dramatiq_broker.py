@@ -164,11 +164,10 @@ class FloodgateBroker(Broker):
         ]
 
     def topology_of(self, queue_names: Iterable[str]) -> topology.Topology:
-        """What must exist on the server for these queues."""
+        """What must exist on the server for these queues: of a family's name, for all its partitions."""
         names = set(queue_names)
-        plain = [name for name in names if name not in FAMILIES and not name.startswith(tuple(FAMILIES.values()))]
-        bots = sorted(self.settings.tokens) if len(plain) < len(names) else []
-        return topology.pipeline_of(self.settings, bots, work_queues=plain)
+        partitions = [each for name in names & FAMILIES.keys() for each in self._family(name)]
+        return topology.of_queues([*partitions, *(names - FAMILIES.keys())])
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """Publish a message; returns when RabbitMQ has it on disk. ``delay`` is in milliseconds.

@@ -27,6 +27,7 @@ from broker.admission.calls import BlockingAdmission, Call
 from broker.admission.clock import Clock, MachineClock
 from broker.admission.policy import Policy
 from broker.admission.sqlite_books import SqliteBooks
+from broker.admission.sqlite_cache import RowCache
 from broker.admission.sqlite_file import StateFile
 from broker.admission.sqlite_status import snapshot, unreachable
 from broker.admission.sqlite_sweep import Sweep
@@ -63,6 +64,7 @@ class SqliteAdmission(BlockingAdmission):
         self._policy = policy
         self._clock = clock or MachineClock()
         self._sweep = Sweep(policy)  # used within transactions, as the count
+        self._cache = RowCache()
         self._settled = 0
 
     def close(self) -> None:
@@ -82,23 +84,28 @@ class SqliteAdmission(BlockingAdmission):
         return result
 
     def _transact(self, calls: Sequence[Call]) -> list[Any]:
-        return self._file.transact(lambda db: self._carry_out(db, calls))
+        return self._file.transact(lambda db: self._carry_out(db, calls), on_failure=self._cache.clear)
 
     def _carry_out(self, db: sqlite3.Connection, calls: Sequence[Call]) -> list[Any]:
+        self._cache.renew(db)
         books: dict[str, SqliteBooks] = {}
         results: list[Any] = []
         for call in calls:
             if (its := books.get(call.bot)) is None:
-                its = books[call.bot] = SqliteBooks(db, call.bot, self._policy, self._clock)
+                its = books[call.bot] = SqliteBooks(db, call.bot, self._policy, self._clock, self._cache)
             results.append(_ACTS[call.method](its, *call.arguments))
             if call.method == "settle":
                 self._sweep_now_and_then(its)
+        for each in books.values():
+            each.finish()
         return results
 
     def _sweep_now_and_then(self, books: SqliteBooks) -> None:
         self._settled += 1
         if self._settled % SWEEP_EVERY == 0:
             self._sweep.run(books)
+            self._cache.jobs.clear()
+            self._cache.chats.clear()
 
 
 class SqliteBatches:

@@ -82,7 +82,8 @@ class Intake:
     @property
     def topology(self) -> topology.Topology:
         """What must exist on the server."""
-        return topology.pipeline_of(self._settings, self._settings.tokens)
+        settings = self._settings
+        return topology.pipeline(sorted(settings.tokens), 0, update_partitions=settings.update_partitions)
 
     async def take(self, bot: str, given: Iterable[object]) -> int | None:
         """Have RabbitMQ keep what Telegram gave. Returns the highest ``update_id``, None if there was none.
