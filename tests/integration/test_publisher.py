@@ -513,7 +513,7 @@ def test_a_coroutine_that_waits_for_room_in_vain_is_told_so(declared: Vhost, con
             under_way = await publisher.asubmit_many([job(n) for n in range(1, 5)])
             for entry in publisher._unconfirmed.values():
                 entry.since += 60  # those under way are not given up meanwhile
-            with pytest.raises(ConfirmTimeoutError, match="window was full for 1 s.*Not accepted"):
+            with pytest.raises(ConfirmTimeoutError, match=r"window was full for 1 s.*Not accepted"):
                 await publisher.apublish(job(5))
             proxy.flow()
             assert await under_way == (None,) * 4
