@@ -4,8 +4,8 @@ A handler worker holds a window of updates of each partition (``FLOODGATE_UPDATE
 lane of what it is kept in order with, its chat as a rule, and waits there for those before it and for nothing else. A
 lane exists while it has updates, so there are never more than the windows hold.
 
-RabbitMQ takes a message from a consumer that has held it for 30 minutes. Whatever has waited in its lane for
-:data:`WAIT_SECONDS` is therefore returned before its turn, with all behind it, and comes back at once with its time anew.
+RabbitMQ takes a message from a consumer that has held it for 30 minutes. So what has waited in its lane for
+:data:`WAIT_SECONDS` is returned before its turn, with all behind it, and comes back at once with its time anew.
 
 What has not begun when the worker stops, or when its connection was lost, does not begin: RabbitMQ has it, and returns
 a window's messages in their order.
