@@ -12,6 +12,8 @@ from typing import Final, Self
 from rabbitmq.process import ProcessGroup
 
 ROOT: Final = Path(__file__).parents[2]
+# Libraries of the tests that are not Python's.
+NODE_MODULES: Final = Path(os.environ.get("FLOODGATE_CLIENTS_NODE", ROOT / ".cache" / "clients")) / "node_modules"
 READY_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.02
