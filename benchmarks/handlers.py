@@ -1,9 +1,9 @@
 """Slow handlers: 1,000 users write at once and each handler waits 5 s; then the same beside a chat that takes 60 s.
 
 One handler worker at default settings, limits off, beside two libraries in one process each: grammY's runner, which
-handles 500 updates at once, and python-telegram-bot with ``concurrent_updates(True)``, which handles 256. What counts is
-when all are answered, and whether the slow chat makes anybody else wait. The former Floodgate handled 16 at once and
-takes five minutes a round: it plays with ``--who former``.
+handles 500 updates at once, and python-telegram-bot with ``concurrent_updates(True)``, which handles 256. What counts
+is when all are answered, and whether the slow chat makes anybody else wait. The former Floodgate handles 16 at once and
+takes ten minutes a round: it plays with ``--who former``.
 """
 
 from __future__ import annotations
@@ -94,9 +94,11 @@ def play(contender: Answerer, load: Load, rabbitmq_url: str) -> Round:
     """One round, on a fake Telegram of its own."""
     with tempfile.TemporaryDirectory(prefix="floodgate-bench-") as folder:
         home = Path(folder)
-        with servers.fake_telegram(home / "fake.log", limits=False) as fake:
-            with contender.on_stage(Place(home, rabbitmq_url, fake, load.env, {})):
-                found = _round(contender.name, Audience(fake.control, BOT_ID, load.users), load)
+        with (
+            servers.fake_telegram(home / "fake.log", limits=False) as fake,
+            contender.on_stage(Place(home, rabbitmq_url, fake, load.env, {})),
+        ):
+            found = _round(contender.name, Audience(fake.control, BOT_ID, load.users), load)
     print(f"{found.contender}: all answered after {found.plain.last_seconds:.1f} s", file=sys.stderr, flush=True)
     return found
 

@@ -24,7 +24,7 @@ class Spent:
 
     @classmethod
     def so_far(cls, worker: Program, fake: Fake) -> Self:
-        return cls(worker.cpu_seconds(), fake.program.cpu_seconds(), _machine_seconds())
+        return cls(worker.cpu_seconds(), fake.program.cpu_seconds(), machine_seconds())
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def drain(contender: str, fake: Fake, worker: Program, jobs: int, at_most_second
     )
 
 
-def _machine_seconds() -> float:
+def machine_seconds() -> float:
     """User, nice, system, interrupts and stolen time; idle and waiting for disks left out."""
     user, nice, system, _idle, _waiting, interrupts, soft, stolen = map(
         int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
