@@ -291,7 +291,7 @@ def main(arguments: Sequence[str]) -> int:
     path = report.save("gateway", ({"part": part, **asdict(each)} for part in PARTS for each in found[part]))
     _show(found, count)
     print(f"written to {path}", file=sys.stderr)
-    return 0 if _met(medians(found["calls"])) else 1
+    return 0 if met(medians(found["calls"])) else 1
 
 
 def medians(rounds: Sequence[Calls]) -> list[Calls]:
@@ -304,7 +304,7 @@ def medians(rounds: Sequence[Calls]) -> list[Calls]:
     return found
 
 
-def _met(calls: Sequence[Calls]) -> bool:
+def met(calls: Sequence[Calls]) -> bool:
     found = {each.contender: each for each in calls}
     if CURRENT.name not in found:
         return True
