@@ -44,7 +44,7 @@ class Row:
     worker_mb: float
 
 
-def measure(rabbitmq_url: str, backlog: int) -> Row:
+def measure(rabbitmq_url: str, backlog: int, least_timed: int = LEAST_TIMED) -> Row:
     """Queue, work off, time."""
     with tempfile.TemporaryDirectory(prefix="floodgate-bench-") as folder:
         home = Path(folder)
@@ -54,7 +54,7 @@ def measure(rabbitmq_url: str, backlog: int) -> Row:
             pipeline(home, rabbitmq_url, fake.url, state, limits={"enabled": False}) as ours,
         ):
             timed = min(backlog, MOST_TIMED)
-            rounds = [_round(ours, fake, number * backlog, backlog) for number in range(max(1, LEAST_TIMED // backlog))]
+            rounds = [_round(ours, fake, number * backlog, backlog) for number in range(max(1, least_timed // backlog))]
             paces = [each.samples for each in rounds]
             return Row(
                 backlog,
@@ -95,8 +95,9 @@ def main(arguments: Sequence[str]) -> int:
     """Measure; 0 when the time for a job is flat."""
     options = _parser().parse_args(arguments)
     began = time.monotonic()
+    backlogs, least_timed = ([500, 2_000], 2_000) if options.quick else (options.backlogs, LEAST_TIMED)
     with servers.rabbitmq() as url:
-        rows = [measure(url, backlog) for backlog in ([500, 2_000] if options.quick else options.backlogs)]
+        rows = [measure(url, backlog, least_timed) for backlog in backlogs]
     report.save("scale", map(asdict, rows))
     report.table(
         "time for a job as the backlog grows",
