@@ -35,14 +35,10 @@ class Drained:
     per_second: float
     cpu_ms_per_job: float
     bot_api_ms_per_job: float
-    machine_ms_per_job: float
+    busy_cores: float
+    """How many cores all processes used together; the machine's own number means that nothing was left."""
     doubled: int
     load: float
-
-    @property
-    def busy_cores(self) -> float:
-        """How many cores all processes used together; the machine's own number means that nothing was left."""
-        return self.machine_ms_per_job * self.per_second / 1000
 
 
 def drain(contender: str, fake: Fake, worker: Program, jobs: int, at_most_seconds: float) -> Drained:
@@ -54,6 +50,7 @@ def drain(contender: str, fake: Fake, worker: Program, jobs: int, at_most_second
     before = Spent.so_far(worker, fake)
     samples = pace.watch(fake.control, jobs, at_most_seconds)
     after = Spent.so_far(worker, fake)
+    took_seconds = samples[-1].at - samples[0].at
     each_ms = 1000 / (samples[-1].done - samples[0].done)
     totals = fake.control.stats()
     return Drained(
@@ -61,7 +58,7 @@ def drain(contender: str, fake: Fake, worker: Program, jobs: int, at_most_second
         pace.rate(samples),
         (after.worker - before.worker) * each_ms,
         (after.bot_api - before.bot_api) * each_ms,
-        (after.machine - before.machine) * each_ms,
+        (after.machine - before.machine) / took_seconds,
         totals.arrived - totals.acted,
         os.getloadavg()[0],
     )

@@ -52,10 +52,6 @@ def test_without_the_former_worker_there_is_no_ratio() -> None:
     assert not list(throughput.ratios([score("floodgate, SQLite", 2400)]))
 
 
-def test_how_many_cores_were_busy_follows_from_the_rate_and_the_cpu_of_a_job() -> None:
-    assert Drained("x", 1500.0, 0.4, 0.05, 1.2, 0, 1.0).busy_cores == pytest.approx(1.8)
-
-
 def test_updates_are_compared_kind_by_kind_and_worker_by_worker() -> None:
     rates = {
         "floodgate, @on_update, 1 worker": 900.0,
