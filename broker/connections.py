@@ -118,8 +118,11 @@ class Connections:
         on_delivery: Callable[[Delivery], None],
         topology: Topology,
         on_lost: Callable[[], None] | None = None,
+        *,
+        prefetch: int = 1,
     ) -> Subscription:
-        """Consume a queue, from now until it is closed, through any loss of connection.
+        """Consume a queue, from now until it is closed, through any loss of connection; at most ``prefetch`` messages
+        are in hand at a time.
 
         ``on_delivery`` is called on the I/O thread and must not wait, and so is ``on_lost``, when what was in hand
         has gone back without having been settled or handed over here: RabbitMQ may be giving it to another by now.
@@ -132,7 +135,7 @@ class Connections:
                 raise RabbitMQError(
                     f"A process can consume {MOST_SUBSCRIPTIONS} queues. Lower FLOODGATE_PARTITIONS, or split the bots."
                 )
-        subscription = Subscription(live.subscriptions, queue, worker_id, on_delivery, on_lost)
+        subscription = Subscription(live.subscriptions, queue, worker_id, on_delivery, on_lost, prefetch)
         live.io.call_soon(lambda: live.subscriptions.add(subscription, lambda: declare_soon(self, topology)))
         return subscription
 

@@ -1,8 +1,8 @@
-"""Consuming: one channel per queue, one message in hand per queue.
+"""Consuming: one channel per queue; one message in hand per queue, or a few where order does not matter.
 
-Overview. A subscription consumes one queue with prefetch 1 and the consumer priority that rendezvous hashing
-gives this worker for it (:mod:`broker.partitions`), so that RabbitMQ makes the right worker the active
-consumer. Deliveries are handed to ``on_delivery`` on the I/O thread; their ``ack`` and ``requeue`` may be
+Overview. A subscription consumes one queue with its prefetch (1 for jobs and updates) and the consumer priority that
+rendezvous hashing gives this worker for it (:mod:`broker.partitions`), so that RabbitMQ makes the right worker the
+active consumer. Deliveries are handed to ``on_delivery`` on the I/O thread; their ``ack`` and ``requeue`` may be
 called from any thread.
 
 Channel incarnations. Delivery tags count from 1 on each channel, so an ack that is late for its channel would
@@ -14,7 +14,7 @@ Hand-over. A queue is handed over by closing its channel, after what is in hand 
 pika's ``Channel.close`` cancels its consumers first, so they are taken from it before.
 
 State of a subscription, all on the I/O thread: ``_wanted`` (shall it consume?), ``_channel`` (the current
-incarnation), ``_in_hand`` (the one unsettled delivery). When the channel dies by itself, the subscription
+incarnation), ``_in_hand`` (its unsettled deliveries, at most ``prefetch``). When the channel dies by itself, the subscription
 opens another, after a pause that doubles:
 
     connection lost            when the link is back
@@ -39,7 +39,6 @@ from broker.partitions import rendezvous_score
 
 logger = logging.getLogger("floodgate.rabbitmq")
 
-PREFETCH: Final = 1
 FIRST_PAUSE_SECONDS: Final = 0.2
 LONGEST_PAUSE_SECONDS: Final = 15.0
 # RabbitMQ grants 2047 channels a connection; some are left for declaring and the like.
@@ -109,6 +108,7 @@ class Subscription:
         worker_id: str,
         on_delivery: Callable[[Delivery], None],
         on_lost: Callable[[], None] | None = None,
+        prefetch: int = 1,
     ) -> None:
         self.queue = queue
         self._group = group
@@ -116,9 +116,10 @@ class Subscription:
         self._tag = f"{worker_id[:80]}.{queue}"
         self._on_delivery = on_delivery
         self._on_lost = on_lost
+        self._prefetch = prefetch
         self._wanted = True
         self._channel: Any = None
-        self._in_hand: Delivery | None = None
+        self._in_hand: set[Delivery] = set()
         self._pause_seconds = FIRST_PAUSE_SECONDS
         self._resume_timer: Any = None
 
@@ -164,7 +165,8 @@ class Subscription:
 
     def lose(self) -> None:
         """The connection is gone, and with it the channel and what was in hand."""
-        had, self._channel, self._in_hand = self._channel, None, None
+        had, self._channel = self._channel, None
+        self._in_hand.clear()
         if had is not None:
             self._tell_lost()
 
@@ -174,7 +176,7 @@ class Subscription:
 
     def _on_channel_open(self, channel: Any) -> None:
         channel.add_on_cancel_callback(lambda _frame: self._on_cancel(channel))
-        channel.basic_qos(prefetch_count=PREFETCH)
+        channel.basic_qos(prefetch_count=self._prefetch)
         channel.basic_consume(
             self.queue,
             self._on_message,
@@ -187,24 +189,24 @@ class Subscription:
         self._pause_seconds = FIRST_PAUSE_SECONDS
 
     def _on_message(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        if channel is self._channel:
-            self._in_hand = Delivery(self, channel, method, properties, body)
-            self._on_delivery(self._in_hand)
+        if channel is self._channel and self._wanted:  # unwanted, it goes back when the channel is closed
+            delivery = Delivery(self, channel, method, properties, body)
+            self._in_hand.add(delivery)
+            self._on_delivery(delivery)
 
     def _settle(self, delivery: Delivery, channel: Any, send: Callable[[], None]) -> None:
         if channel is not self._channel or not channel.is_open:
             logger.debug("an answer for %s came after its channel was gone; the message is redelivered", self.queue)
             return
         send()
-        if self._in_hand is delivery:
-            self._in_hand = None
-        if not self._wanted:
+        self._in_hand.discard(delivery)
+        if not self._wanted and not self._in_hand:
             self._close_channel()
 
     def _leave(self) -> None:
         self._wanted = False
         self._forget_timer()
-        if self._in_hand is None:
+        if not self._in_hand:
             self._close_channel()
 
     def _enter(self) -> None:
@@ -224,7 +226,8 @@ class Subscription:
             self._resume_timer = None
 
     def _close_channel(self) -> None:
-        channel, self._channel, self._in_hand = self._channel, None, None
+        channel, self._channel = self._channel, None
+        self._in_hand.clear()
         if channel is not None and not (channel.is_closing or channel.is_closed):
             channel._consumers.clear()  # or pika would basic.cancel them: see "Hand-over"
             channel.close()
@@ -238,7 +241,8 @@ class Subscription:
     def _on_channel_closed(self, channel: Any, reason: Exception) -> None:
         if channel is not self._channel:
             return  # closed by us, or with its connection
-        self._channel = self._in_hand = None
+        self._channel = None
+        self._in_hand.clear()
         self._tell_lost()
         if isinstance(reason, pika.exceptions.ChannelClosedByBroker):
             missing = reason.reply_code == 404
