@@ -14,8 +14,8 @@ Hand-over. A queue is handed over by closing its channel, after what is in hand 
 pika's ``Channel.close`` cancels its consumers first, so they are taken from it before.
 
 State of a subscription, all on the I/O thread: ``_wanted`` (shall it consume?), ``_channel`` (the current
-incarnation), ``_in_hand`` (its unsettled deliveries, at most ``prefetch``). When the channel dies by itself, the subscription
-opens another, after a pause that doubles:
+incarnation), ``_in_hand`` (its unsettled deliveries, at most ``prefetch``). When the channel dies by itself, the
+subscription opens another, after a pause that doubles:
 
     connection lost            when the link is back
     404, queue missing         the topology is declared again first, once for all subscriptions that miss theirs

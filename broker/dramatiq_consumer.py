@@ -25,6 +25,8 @@ from typing import Final
 
 import dramatiq
 from dramatiq.broker import Consumer, MessageProxy
+from dramatiq.encoder import JSONEncoder
+from dramatiq.errors import ActorNotFound
 
 from broker import dead_letters
 from broker.admission.contract import Ask, Go
@@ -42,6 +44,9 @@ logger = logging.getLogger("floodgate.worker")
 GIVE_BACK_PAUSE_SECONDS: Final = 1.0
 
 
+# Actors that have a family of queues, and how the family's names begin.
+FAMILIES: Final = {SEND_ACTOR: "send.", UPDATE_ACTOR: "updates."}
+_JSON: Final = JSONEncoder()  # of jobs and updates, whatever encoder the plain actors have
 MAX_MESSAGE_ID_BYTES: Final = 255  # AMQP's bound; a dead letter keeps its message's id
 # An escape that JSON allows alone, and that no log, header or store can hold alone. Whole pairs (emoji) have it, too.
 _HALF_A_PAIR: Final = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -127,10 +132,11 @@ class QueueConsumer(Consumer):
             self._give_back(message.delivery)
 
     def nack(self, message: MessageProxy) -> None:
-        """Dramatiq gave the message up (no such actor, retries exhausted): a dead letter, then the ack."""
+        """Dramatiq gave up on the message (no such actor, retries exhausted, too old): a dead letter, then the ack."""
         assert isinstance(message, DeliveredMessage)
-        reason = dead_letters.REASON_FAILED if message.options.get("retries") else dead_letters.REASON_NO_ACTOR
-        why = str(message.options.get("traceback") or f"no actor named {message.actor_name!r} in this worker")
+        if message.disposition is Disposition.RETURN:
+            return self._give_back(message.delivery)
+        reason, why = _failure(message)
         letter = dead_letters.dead_message(
             self._dead_queue_name, message.message_id, message.delivery.body, self.queue_name, reason, why
         )
@@ -168,6 +174,19 @@ class QueueConsumer(Consumer):
             delivery.ack()
 
 
+def in_family(queue_name: str) -> bool:
+    """Whether a queue on the server holds jobs or updates."""
+    return queue_name.startswith(tuple(FAMILIES.values()))
+
+
+def _failure(message: DeliveredMessage) -> tuple[str, str]:
+    """The reason of a plain actor's dead letter, and its description."""
+    if isinstance(message._exception, ActorNotFound):
+        return dead_letters.REASON_NO_ACTOR, f"no actor named {message.actor_name!r} in this worker"
+    why = message.options.get("traceback") or message._exception or "a middleware failed it"
+    return dead_letters.REASON_FAILED, str(why)
+
+
 def read_message(delivery: Delivery, queue_name: str) -> DeliveredMessage:
     """The Dramatiq message in a delivery, under the name of the queue it came from.
 
@@ -178,7 +197,7 @@ def read_message(delivery: Delivery, queue_name: str) -> DeliveredMessage:
             queue's bot.
         MalformedUpdateError: likewise for ``handle_update`` and an update.
     """
-    message = _decode(delivery.body)
+    message = _decode(delivery.body, queue_name)
     message.options.pop("eta", None)
     job = _job_in(message, queue_name) if message.actor_name == SEND_ACTOR else None
     update = _update_in(message, queue_name) if message.actor_name == UPDATE_ACTOR else None
@@ -204,9 +223,11 @@ def _update_in(message: dramatiq.Message[object], queue_name: str) -> Update:
     return update
 
 
-def _decode(body: bytes) -> dramatiq.Message[object]:
+def _decode(body: bytes, queue_name: str) -> dramatiq.Message[object]:
     try:
-        message: dramatiq.Message[object] = dramatiq.Message.decode(body)
+        message: dramatiq.Message[object] = (
+            _decoded_json(body) if in_family(queue_name) else dramatiq.Message.decode(body)
+        )
     except dramatiq.DecodeError as error:
         raise MalformedJobError(f"Not a Dramatiq message: {type(error.error).__name__}.") from None
     shapes = ((message.kwargs, dict), (message.options, dict), (message.actor_name, str), (message.message_id, str))
@@ -219,9 +240,16 @@ def _decode(body: bytes) -> dramatiq.Message[object]:
     return message
 
 
+def _decoded_json(body: bytes) -> dramatiq.Message[object]:
+    try:
+        return dramatiq.Message(**_JSON.decode(body))
+    except (TypeError, ValueError, RecursionError) as error:  # not an object, other fields, or beyond what json reads
+        raise dramatiq.DecodeError("not a message", body, error) from error
+
+
 def _is_text(message: dramatiq.Message[object]) -> bool:
     try:
-        json.dumps(message.asdict(), ensure_ascii=False).encode()
+        json.dumps(message.asdict(), ensure_ascii=False, default=str, skipkeys=True).encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -272,6 +272,22 @@ def delete(connections: Connections, queues: Iterable[str]) -> None:
     connections.run(partial(_delete, list(queues)), DECLARE_SECONDS)
 
 
+def purge(connections: Connections, queues: Iterable[str]) -> None:
+    """Empty queues of what is ready in them; those that are not there are left out."""
+    connections.run(partial(_purge, list(queues)), DECLARE_SECONDS)
+
+
+def _purge(queues: list[str], session: Session) -> Script[None]:
+    channel = yield from session.channel()
+    for name in queues:
+        try:
+            yield partial(channel.queue_purge, queue=name)
+        except ChannelRefusedError as refusal:
+            if refusal.code != 404:
+                raise
+            channel = yield from session.channel()
+
+
 def _delete(queues: list[str], session: Session) -> Script[None]:
     channel = yield from session.channel()
     for name in queues:
