@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import dramatiq
 from dramatiq.broker import Broker, Consumer, MessageProxy
-from dramatiq.errors import QueueJoinTimeout
+from dramatiq.errors import ConnectionClosed, QueueJoinTimeout
 from dramatiq.middleware import (
     AgeLimit,
     AsyncIO,
@@ -45,7 +45,7 @@ from broker.admission.stores import open_store
 from broker.connections import Connections
 from broker.consumer import Subscription
 from broker.dramatiq_consumer import FAMILIES, QueueConsumer, in_family
-from broker.errors import RabbitMQError, SettingsError, UnroutableError
+from broker.errors import RabbitMQError, RabbitMQUnreachableError, SettingsError, UnroutableError
 from broker.job import SEND_ACTOR, Priority, encode_job, parse_job
 from broker.ladder import UNIT, delayed, steps
 from broker.middleware.prefetch import PrefetchPerThread
@@ -245,13 +245,17 @@ class FloodgateBroker(Broker):
         return queue_name, encode_job(job, queue_name)
 
     def _publish_to_plain(self, queue_name: str, publication: Publication) -> None:
-        if queue_name not in self._ensured:
-            self.declare_queue(queue_name, ensure=True)
+        self._ensure(queue_name)
         try:
             self.connections.publisher.publish(publication)
         except UnroutableError:  # it was deleted since
             self.declare_queue(queue_name, ensure=True)
             self.connections.publisher.publish(publication)
+
+    def _ensure(self, queue_name: str) -> None:
+        """Make a plain queue, once in a process."""
+        if queue_name not in self._ensured:
+            self.declare_queue(queue_name, ensure=True)
 
     def _note_due(self, queue_name: str, delay: timedelta) -> None:
         due = time.monotonic() + (steps(delay) * UNIT).total_seconds()
@@ -259,8 +263,17 @@ class FloodgateBroker(Broker):
             self._due[queue_name] = max(due, self._due.get(queue_name, 0.0))
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 1000) -> Consumer:
-        """Consume a queue, ``prefetch`` messages in hand at a time, but one of jobs and updates. ``timeout`` is in ms."""
+        """Consume a queue, ``prefetch`` messages in hand at a time, but one job or update. ``timeout`` is in ms.
+
+        Raises:
+            ConnectionClosed: Dramatiq's, for its worker to come again: the queue could not be made.
+        """
         in_hand = 1 if in_family(queue_name) else prefetch
+        if not in_family(queue_name):
+            try:
+                self._ensure(queue_name)
+            except RabbitMQUnreachableError as error:
+                raise ConnectionClosed(error) from error  # type: ignore[no-untyped-call]  # Dramatiq's
 
         def subscribe(on_delivery: Any) -> Subscription:
             return self.connections.subscribe(

@@ -26,7 +26,7 @@ from typing import Final
 import dramatiq
 from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.encoder import JSONEncoder
-from dramatiq.errors import ActorNotFound
+from dramatiq.errors import ActorNotFound, DecodeError
 
 from broker import dead_letters
 from broker.admission.contract import Ask, Go
@@ -135,12 +135,9 @@ class QueueConsumer(Consumer):
         """Dramatiq gave up on the message (no such actor, retries exhausted, too old): a dead letter, then the ack."""
         assert isinstance(message, DeliveredMessage)
         if message.disposition is Disposition.RETURN:
-            return self._give_back(message.delivery)
-        reason, why = _failure(message)
-        letter = dead_letters.dead_message(
-            self._dead_queue_name, message.message_id, message.delivery.body, self.queue_name, reason, why
-        )
-        self._bury(message.delivery, letter)
+            self._give_back(message.delivery)
+        else:
+            self._bury(message.delivery, self._letter_of(message))
 
     def drain(self) -> None:
         """Take nothing new; what is in hand is settled first."""
@@ -152,6 +149,12 @@ class QueueConsumer(Consumer):
 
     def close(self) -> None:
         self._subscription.close()
+
+    def _letter_of(self, message: DeliveredMessage) -> Publication:
+        reason, why = _failure(message)
+        return dead_letters.dead_message(
+            self._dead_queue_name, message.message_id, message.delivery.body, self.queue_name, reason, why
+        )
 
     def _give_back(self, delivery: Delivery) -> None:
         self._stopping.wait(GIVE_BACK_PAUSE_SECONDS)
@@ -224,11 +227,10 @@ def _update_in(message: dramatiq.Message[object], queue_name: str) -> Update:
 
 
 def _decode(body: bytes, queue_name: str) -> dramatiq.Message[object]:
+    decode = _decoded_json if in_family(queue_name) else dramatiq.Message[object].decode
     try:
-        message: dramatiq.Message[object] = (
-            _decoded_json(body) if in_family(queue_name) else dramatiq.Message.decode(body)
-        )
-    except dramatiq.DecodeError as error:
+        message = decode(body)
+    except DecodeError as error:
         raise MalformedJobError(f"Not a Dramatiq message: {type(error.error).__name__}.") from None
     shapes = ((message.kwargs, dict), (message.options, dict), (message.actor_name, str), (message.message_id, str))
     if not all(isinstance(value, shape) for value, shape in shapes):
@@ -244,7 +246,7 @@ def _decoded_json(body: bytes) -> dramatiq.Message[object]:
     try:
         return dramatiq.Message(**_JSON.decode(body))
     except (TypeError, ValueError, RecursionError) as error:  # not an object, other fields, or beyond what json reads
-        raise dramatiq.DecodeError("not a message", body, error) from error
+        raise DecodeError("not a message", body, error) from error  # type: ignore[no-untyped-call]  # Dramatiq's
 
 
 def _is_text(message: dramatiq.Message[object]) -> bool:

@@ -1,6 +1,6 @@
 """Fixtures under the names that Dramatiq's tests know, on Floodgate's broker and a real RabbitMQ.
 
-rabbitmq_broker, stub_broker            one FloodgateBroker with its default middleware, and Dramatiq's global one
+rabbitmq_broker, stub_broker            a FloodgateBroker with its default middleware, and Dramatiq's global one
 rabbitmq_worker, stub_worker            a stock dramatiq.Worker on it
 result_backend, rate_limiter_backend    Dramatiq's, each in memory and on a real Redis
 """
@@ -8,6 +8,8 @@ result_backend, rate_limiter_backend    Dramatiq's, each in memory and on a real
 from __future__ import annotations
 
 import json
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ import dramatiq
 import dramatiq.broker
 import pytest
 import redis
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.middleware import Middleware
 from dramatiq.rate_limits import RateLimiterBackend
 from dramatiq.rate_limits import backends as rate_limiter_backends
 from dramatiq.results import ResultBackend
@@ -28,23 +32,76 @@ from tests.dramatiq_suite.common import worker
 from tests.services import Vhost, Vhosts
 
 TOKEN = "123456:" + "A" * 35
-IDLE_MILLISECONDS = 20
+IDLE_MILLISECONDS, STOCK_IDLE_MILLISECONDS = 20, 100
 
 
-class BrokerUnderTest(FloodgateBroker):
-    """Looks more often whether a queue is empty, and takes the stub broker's argument: there a test learns of a dead
-    letter from ``join``."""
+class PromptJoin(FloodgateBroker):
+    """Looks more often whether a queue is empty."""
 
     def join(
         self,
         queue_name: str,
         min_successes: int = 10,
-        idle_time: int = IDLE_MILLISECONDS,
+        idle_time: int | None = None,
         *,
         timeout: int | None = None,
-        fail_fast: bool = False,
     ) -> None:
-        super().join(queue_name, min_successes, idle_time, timeout=timeout)
+        unhurried = STOCK_IDLE_MILLISECONDS if timeout else IDLE_MILLISECONDS
+        super().join(queue_name, min_successes, idle_time or unhurried, timeout=timeout)
+
+
+class Account(Middleware):
+    """Counts what is enqueued and not yet settled, by queue, and keeps what a worker gave up on."""
+
+    def __init__(self) -> None:
+        self.unsettled: Counter[str] = Counter()  # under `changed`, as are the rest
+        self.dead: list[MessageProxy] = []
+        self.causes: list[
+            tuple[type[BaseException], tuple[Any, ...]]
+        ] = []  # not the exceptions: a test looks for leaks
+        self.changed = threading.Condition()
+
+    def after_enqueue(self, broker: Broker, message: dramatiq.Message[Any], delay: int | None) -> None:
+        self._count(message.queue_name, 1)
+
+    def after_ack(self, broker: Broker, message: MessageProxy) -> None:
+        self._count(message.queue_name, -1)
+
+    def before_nack(self, broker: Broker, message: MessageProxy) -> None:
+        cause = message._exception or Exception("a message failed")
+        with self.changed:
+            self.dead.append(message)
+            self.causes.append((type(cause), cause.args))
+
+    def after_nack(self, broker: Broker, message: MessageProxy) -> None:
+        self._count(message.queue_name, -1)
+
+    def _count(self, queue_name: str, change: int) -> None:
+        with self.changed:
+            self.unsettled[queue_name] += change
+            self.changed.notify_all()
+
+
+class StubLike(FloodgateBroker):
+    """Has what tests use of the stub broker: ``join`` knows what is in hand and raises what a dead letter died of."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._account = Account()
+        self.add_middleware(self._account)
+
+    @property
+    def dead_letters(self) -> list[MessageProxy]:
+        return self._account.dead
+
+    def join(self, queue_name: str, *, timeout: int = 60_000, fail_fast: bool = True) -> None:  # type: ignore[override]
+        with self._account.changed:
+            settled = self._account.changed.wait_for(lambda: not self._account.unsettled[queue_name], timeout / 1000)
+        if not settled:
+            raise dramatiq.QueueJoinTimeout(queue_name)
+        if fail_fast and self._account.causes:
+            kind, args = self._account.causes[0]
+            raise kind(*args)
 
 
 @pytest.fixture(scope="session")
@@ -56,15 +113,28 @@ def shared_vhost(vhosts: Vhosts) -> Iterator[Vhost]:
 
 
 @pytest.fixture
-def rabbitmq_broker(shared_vhost: Vhost, tmp_path: Path) -> Iterator[FloodgateBroker]:
-    settings = Settings(
+def settings(shared_vhost: Vhost, tmp_path: Path) -> Settings:
+    return Settings(
         rabbitmq_url=shared_vhost.url,
         state_url=f"sqlite:///{tmp_path}/state.db",
         bots=json.dumps({"b": TOKEN}),
         partitions=1,
         _env_file=None,
     )
-    broker, before = BrokerUnderTest(settings), dramatiq.broker.global_broker
+
+
+@pytest.fixture
+def rabbitmq_broker(settings: Settings) -> Iterator[FloodgateBroker]:
+    yield from _in_use(PromptJoin(settings))
+
+
+@pytest.fixture
+def stub_broker(settings: Settings) -> Iterator[FloodgateBroker]:
+    yield from _in_use(StubLike(settings))
+
+
+def _in_use(broker: FloodgateBroker) -> Iterator[FloodgateBroker]:
+    before = dramatiq.broker.global_broker
     broker.emit_after("process_boot")
     dramatiq.set_broker(broker)
     yield broker
@@ -81,19 +151,15 @@ def _leave_nothing(broker: FloodgateBroker) -> None:
 
 
 @pytest.fixture
-def stub_broker(rabbitmq_broker: FloodgateBroker) -> FloodgateBroker:
-    return rabbitmq_broker
-
-
-@pytest.fixture
 def rabbitmq_worker(rabbitmq_broker: FloodgateBroker) -> Iterator[dramatiq.Worker]:
     with worker(rabbitmq_broker, worker_timeout=100, worker_threads=32) as made:
         yield made
 
 
 @pytest.fixture
-def stub_worker(rabbitmq_worker: dramatiq.Worker) -> dramatiq.Worker:
-    return rabbitmq_worker
+def stub_worker(stub_broker: FloodgateBroker) -> Iterator[dramatiq.Worker]:
+    with worker(stub_broker, worker_timeout=100, worker_threads=32) as made:
+        yield made
 
 
 @pytest.fixture(params=["stub", "redis"])
