@@ -119,7 +119,7 @@ class FloodgateBroker(Broker):
                 getattr(middleware, f"after_{signal}")(self, *args, **kwargs)
             except Exception as error:
                 self.logger.critical("Unexpected failure in after_%s of %r.", signal, middleware, exc_info=True)
-                if isinstance(error, RabbitMQError) and signal in _OF_A_MESSAGE:
+                if isinstance(error, RabbitMQError | MiddlewareError) and signal in _OF_A_MESSAGE:
                     args[0].give_back()
 
     def _concerned(self, signal: str, args: tuple[Any, ...]) -> list[Middleware]:
@@ -224,12 +224,12 @@ class FloodgateBroker(Broker):
         publication = Publication("", queue_name, body, message.message_id, _priority(message))
         if delay:
             publication = delayed(publication, timedelta(milliseconds=delay))
-            self._note_due(queue_name, timedelta(milliseconds=delay))
         self.emit_before("enqueue", message, delay)
         if in_family(queue_name):
             self.connections.publisher.publish(publication)
         else:
             self._publish_to_plain(queue_name, publication)
+            self._note_due(queue_name, timedelta(milliseconds=delay or 0))
         self.emit_after("enqueue", message, delay)
         return message
 
@@ -258,9 +258,10 @@ class FloodgateBroker(Broker):
             self.declare_queue(queue_name, ensure=True)
 
     def _note_due(self, queue_name: str, delay: timedelta) -> None:
-        due = time.monotonic() + (steps(delay) * UNIT).total_seconds()
-        with self._lock:
-            self._due[queue_name] = max(due, self._due.get(queue_name, 0.0))
+        if delay:
+            due = time.monotonic() + (steps(delay) * UNIT).total_seconds()
+            with self._lock:
+                self._due[queue_name] = max(due, self._due.get(queue_name, 0.0))
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 1000) -> Consumer:
         """Consume a queue, ``prefetch`` messages in hand at a time, but one job or update. ``timeout`` is in ms.

@@ -18,6 +18,7 @@ import math
 import queue
 import re
 import threading
+import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from enum import Enum, auto
@@ -33,6 +34,7 @@ from broker.admission.contract import Ask, Go
 from broker.consumer import Delivery, Subscription
 from broker.errors import MalformedJobError, MalformedUpdateError, PublishError
 from broker.job import SEND_ACTOR, Job, parse_job
+from broker.logs import redact
 from broker.publication import Publication
 from broker.publisher import Publisher
 from broker.update import UPDATE_ACTOR, Update, parse_update
@@ -47,6 +49,7 @@ GIVE_BACK_PAUSE_SECONDS: Final = 1.0
 # Actors that have a family of queues, and how the family's names begin.
 FAMILIES: Final = {SEND_ACTOR: "send.", UPDATE_ACTOR: "updates."}
 _JSON: Final = JSONEncoder()  # of jobs and updates, whatever encoder the plain actors have
+MAX_TRACEBACK: Final = 8000  # characters; its end says most
 MAX_MESSAGE_ID_BYTES: Final = 255  # AMQP's bound; a dead letter keeps its message's id
 # An escape that JSON allows alone, and that no log, header or store can hold alone. Whole pairs (emoji) have it, too.
 _HALF_A_PAIR: Final = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -151,9 +154,15 @@ class QueueConsumer(Consumer):
         self._subscription.close()
 
     def _letter_of(self, message: DeliveredMessage) -> Publication:
-        reason, why = _failure(message)
+        reason, description, told = _failure(message)
         return dead_letters.dead_message(
-            self._dead_queue_name, message.message_id, message.delivery.body, self.queue_name, reason, why
+            self._dead_queue_name,
+            message.message_id,
+            message.delivery.body,
+            self.queue_name,
+            reason,
+            redact(description),
+            traceback=redact(told)[-MAX_TRACEBACK:],
         )
 
     def _give_back(self, delivery: Delivery) -> None:
@@ -161,8 +170,7 @@ class QueueConsumer(Consumer):
         delivery.requeue()
 
     def _bury_malformed(self, delivery: Delivery, why: str) -> None:
-        what = "update" if self.queue_name.startswith("updates.") else "job"
-        logger.error("bytes in %s are no %s, moved to dead.malformed: %s", self.queue_name, what, why)
+        logger.error("malformed message in %s, moved to dead.malformed: %s", self.queue_name, why)
         self._bury(delivery, dead_letters.malformed(delivery.message_id or "", delivery.body, self.queue_name, why))
 
     def _bury(self, delivery: Delivery, letter: Publication) -> None:
@@ -182,12 +190,14 @@ def in_family(queue_name: str) -> bool:
     return queue_name.startswith(tuple(FAMILIES.values()))
 
 
-def _failure(message: DeliveredMessage) -> tuple[str, str]:
-    """The reason of a plain actor's dead letter, and its description."""
-    if isinstance(message._exception, ActorNotFound):
-        return dead_letters.REASON_NO_ACTOR, f"no actor named {message.actor_name!r} in this worker"
-    why = message.options.get("traceback") or message._exception or "a middleware failed it"
-    return dead_letters.REASON_FAILED, str(why)
+def _failure(message: DeliveredMessage) -> tuple[str, str, str]:
+    """The reason of a plain actor's dead letter, its description and the traceback."""
+    error = message._exception
+    if error is None:
+        return dead_letters.REASON_FAILED, "a middleware failed it", ""
+    if isinstance(error, ActorNotFound):
+        return dead_letters.REASON_NO_ACTOR, f"no actor named {message.actor_name!r} in this worker", ""
+    return dead_letters.REASON_FAILED, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))
 
 
 def read_message(delivery: Delivery, queue_name: str) -> DeliveredMessage:

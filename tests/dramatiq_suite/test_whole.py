@@ -13,7 +13,8 @@ NOT_TAKEN = {
     "test_common": "is about the names of stock's delay and dead-letter queues, which ours has not",
     "test_concurrent_rate_limiter": NO_BROKER,
     "test_cli": (
-        "names its own module `tests.test_cli`, on Redis; ours under the command is tests/acceptance/test_plain_actors.py"
+        "names its own module `tests.test_cli`, on Redis; the command on our broker is in "
+        "tests/acceptance/test_plain_actors.py"
     ),
     "test_pidfile": "is about the command, on the stub broker",
     "test_redis": "is about Dramatiq's Redis broker",
