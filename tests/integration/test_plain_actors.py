@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import dramatiq
+import dramatiq.broker
 import pytest
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.encoder import JSONEncoder, PickleEncoder
 from dramatiq.middleware import CurrentMessage, Middleware, SkipMessage
+from dramatiq.results import Results
+from dramatiq.results.backends import StubBackend
 
 from broker import dead_letters, topology
 from broker.dramatiq_broker import FOR_PLAIN_ACTORS, FloodgateBroker, default_middleware
@@ -136,6 +139,26 @@ def test_a_worker_has_a_message_in_hand_for_each_of_its_threads(broker: Floodgat
         meet.send()
     with working(broker, threads=8):
         until(lambda: len(met) == 8)
+
+
+def test_the_messages_of_a_group_and_its_groups_run_side_by_side(broker: FloodgateBroker) -> None:
+    broker.add_middleware(Results(backend=StubBackend()))
+    together = threading.Barrier(6)
+
+    @dramatiq.actor(queue_name="mail", broker=broker, max_retries=0, store_results=True)
+    def meet(number: int) -> int:
+        together.wait(10)
+        return number
+
+    inner = [dramatiq.group([meet.message(n), meet.message(n + 1)], broker=broker) for n in (0, 2, 4)]
+    before = dramatiq.broker.global_broker
+    dramatiq.set_broker(broker)  # a group in a group asks the global one for results
+    try:
+        with working(broker, threads=6):
+            group = dramatiq.group(inner, broker=broker).run()
+            assert [list(each) for each in group.get_results(block=True)] == [[0, 1], [2, 3], [4, 5]]
+    finally:
+        dramatiq.broker.global_broker = before
 
 
 def test_a_worker_leaves_to_others_what_its_threads_cannot_begin(broker: FloodgateBroker) -> None:
