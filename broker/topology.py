@@ -302,8 +302,24 @@ def delete(connections: Connections, queues: Iterable[str]) -> None:
     connections.run(partial(_delete, list(queues)), DECLARE_SECONDS)
 
 
+def purge(connections: Connections, queues: Iterable[str]) -> None:
+    """Empty queues of what is ready in them; those that are not there are left out."""
+    connections.run(partial(_purge, list(queues)), DECLARE_SECONDS)
+
+
 def _bound_seconds(topology: Topology) -> float:
     return max(DECLARE_SECONDS, QUEUE_SECONDS * len(topology.queues))
+
+
+async def _purge(queues: list[str], session: Session) -> None:
+    channel = await session.channel()
+    for name in queues:
+        try:
+            await channel.call("queue_purge", queue=name)
+        except ChannelRefusedError as refusal:
+            if refusal.code != 404:
+                raise
+            channel = await session.channel()
 
 
 async def _delete(queues: list[str], session: Session) -> None:
