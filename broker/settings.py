@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
@@ -310,6 +311,10 @@ class Settings(BaseSettings):
             raise ValueError("FLOODGATE_SHUTDOWN_SECONDS must exceed FLOODGATE_CALL_TIMEOUT_SECONDS")
         if self.bot_token is not None and DEFAULT_BOT in self.bots:
             raise ValueError(f"the bot {DEFAULT_BOT!r} is in FLOODGATE_BOTS and in FLOODGATE_BOT_TOKEN: keep one")
+        if (doubled := _two_names_of_one_token(self.tokens)) is not None:
+            raise ValueError(
+                f"the bots {doubled[0]!r} and {doubled[1]!r} have one token, which would double its limits: keep one name"
+            )
         if strangers := self.gateway.keys.keys() - self.tokens.keys():
             raise ValueError(f"FLOODGATE_GATEWAY__KEYS has keys for {min(strangers)!r}, which is no configured bot")
         return self
@@ -378,6 +383,14 @@ def _explain(error: ValidationError) -> str:
         name = "FLOODGATE_" + "__".join(str(part).upper() for part in item["loc"]) if item["loc"] else ""
         faults.append(f"{name} {item['msg'].removeprefix('Value error, ')}".strip())
     return "Settings: " + "; ".join(faults) + "."
+
+
+def _two_names_of_one_token(tokens: Mapping[str, SecretStr]) -> tuple[str, str] | None:
+    names: dict[str, str] = {}
+    for name, token in tokens.items():
+        if (first := names.setdefault(token.get_secret_value(), name)) != name:
+            return first, name
+    return None
 
 
 def _check_token(token: SecretStr, whose: str) -> None:
