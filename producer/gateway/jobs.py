@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from broker.admission.contract import CANCELLED, Record
 from broker.admission.policy import ask_for
-from broker.job import Job, OnUncertain, Priority, unix_ms
+from broker.job import JOB_ID, Job, OnUncertain, Priority, unix_ms
 from producer.gateway.answers import UNAUTHORIZED, RefusalError
 from producer.gateway.options import Terms
 from producer.gateway.reading import reading_of, whole
@@ -27,8 +27,7 @@ from producer.gateway.treatment import Treatment, treatment_of
 if TYPE_CHECKING:
     from producer.gateway.app import Gateway
 
-_JOB_ID: Final = r"^[A-Za-z0-9_.:-]{1,64}$"
-JobIdPath = Annotated[str, Path(pattern=_JOB_ID, description="The id that enqueueing returned.")]
+JobIdPath = Annotated[str, Path(pattern=JOB_ID, description="The id that enqueueing returned.")]
 
 
 class NewJob(BaseModel):
