@@ -313,7 +313,8 @@ class Settings(BaseSettings):
             raise ValueError(f"the bot {DEFAULT_BOT!r} is in FLOODGATE_BOTS and in FLOODGATE_BOT_TOKEN: keep one")
         if (doubled := _two_names_of_one_token(self.tokens)) is not None:
             raise ValueError(
-                f"the bots {doubled[0]!r} and {doubled[1]!r} have one token, which would double its limits: keep one name"
+                f"the bots {doubled[0]!r} and {doubled[1]!r} have one token, and each would use up its limits: "
+                "keep one name"
             )
         if strangers := self.gateway.keys.keys() - self.tokens.keys():
             raise ValueError(f"FLOODGATE_GATEWAY__KEYS has keys for {min(strangers)!r}, which is no configured bot")
