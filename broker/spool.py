@@ -30,6 +30,8 @@ from broker.errors import FloodgateError, SettingsError, SpoolError, UploadMissi
 
 PIECE_BYTES: Final = 256 * 1024
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")  # of a bot or a job: never "." or ".."
+# A form quotes these as they are: a quote or a line break would make another part of them.
+_QUOTABLE: Final = r'^[^\x00-\x1f"\\]*$'
 _FILE: Final = re.compile(r"[0-9]{1,3}-[0-9a-f]{8}")
 # Stores other than a folder raise these without a number.
 _ERRNO: Final[dict[type[OSError], int]] = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES}
@@ -40,9 +42,9 @@ class SpooledFile(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    name: Annotated[str, Field(min_length=1, max_length=200)]
+    name: Annotated[str, Field(min_length=1, max_length=200, pattern=_QUOTABLE)]
     key: Annotated[str, Field(min_length=1, max_length=300)]
-    filename: Annotated[str, Field(max_length=300)] = "file"
+    filename: Annotated[str, Field(max_length=300, pattern=_QUOTABLE)] = "file"
     size: Annotated[int, Field(ge=0)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

@@ -29,7 +29,7 @@ class Server:
     def __init__(self, listener: socket.socket, head_seconds: float) -> None:
         self.address = listener.getsockname()[:2]
         self.release = asyncio.Event()
-        self.held = 0
+        self.held = asyncio.Semaphore(0)
         routes = [Route("/now", self._now, methods=["GET", "POST"]), Route("/held", self._held)]
         http = bounded_http(MOST, head_seconds)
         config = uvicorn.Config(Starlette(routes=routes), http=http, ws="none", log_config=None, timeout_keep_alive=600)
@@ -39,9 +39,13 @@ class Server:
         return PlainTextResponse("here")
 
     async def _held(self, _request: Request) -> PlainTextResponse:
-        self.held += 1
+        self.held.release()
         await self.release.wait()
         return PlainTextResponse("at last")
+
+    async def have_held(self, count: int) -> None:
+        for _ in range(count):
+            await self.held.acquire()
 
     async def open(self, said: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection(*self.address)
@@ -144,8 +148,7 @@ def test_a_body_that_nobody_reads_any_more_does_not_hold_its_connection() -> Non
 def test_a_request_under_way_is_not_cut_off_by_time_or_by_others() -> None:
     async def use(server: Server) -> None:
         reader, _ = await server.open(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n")
-        while not server.held:
-            await asyncio.sleep(0)
+        await server.have_held(1)
         silent = [await server.open() for _ in range(2 * MOST)]
         await asyncio.gather(*(each[0].read() for each in silent))  # every one of them was ended
         server.release.set()
@@ -168,8 +171,7 @@ def test_a_connection_serves_request_after_request() -> None:
 def test_when_all_connections_are_at_work_the_next_is_told_so() -> None:
     async def use(server: Server) -> None:
         at_work = [await server.open(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(MOST)]
-        while server.held < MOST:
-            await asyncio.sleep(0)
+        await server.have_held(MOST)
         assert await server.ask(b"") == b"HTTP/1.1 503 Service Unavailable\r\n"
         server.release.set()
         for reader, _ in at_work:
