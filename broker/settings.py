@@ -225,8 +225,8 @@ class Settings(BaseSettings):
     spool_seconds: float = Field(
         7 * 86_400,
         gt=0,
-        description="How long an upload is kept whose job has not been sent: a dead letter can be replayed for so "
-        "long.",
+        description="How long an upload is kept whose job has not been sent, counted from when the job is due: a dead "
+        "letter can be replayed for so long.",
     )
     gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="The gateway.")
     updates: UpdateSettings = Field(default_factory=UpdateSettings, description="Receiving and handling updates.")

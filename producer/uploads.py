@@ -163,7 +163,9 @@ class Stowage:
 
     def _put(self, job: Job, number: int, attachment: Attachment) -> SpooledFile:
         with attachment.opened() as source:
-            return self._spool.put(job.bot, job.id, number, attachment.name, attachment.filename, source)
+            return self._spool.put(
+                job.bot, job.id, number, attachment.name, attachment.filename, source, due_ms=job.not_before_ms
+            )
 
 
 class _Reader:
