@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Final
 
 import pika
-import pika.exceptions
 import pytest
 import yaml
 
@@ -17,27 +15,11 @@ from broker import topology
 from broker.connections import Connections
 from broker.settings import Settings
 from broker.topology import dead_queue, leader_queue, send_queue, updates_queue
-from tests.docs.pages import ROOT, blocks, commands
-from tests.services import Vhost
+from tests.accounts import ACCOUNTS, PAGE, Accounts, Channel, permissions
+from tests.docs.pages import ROOT
+from tests.services import Vhosts
 
-PAGE: Final = ROOT / "docs" / "security.md"
-ACCOUNTS: Final = ("producer", "worker", "operator")
 BOT: Final = "default"
-PASSWORD: Final = "test-password"
-FORBIDDEN: Final = 403
-
-Channel = Any
-
-
-def permissions() -> dict[str, list[str]]:
-    """Configure, write and read of each account, as the page's commands set them."""
-    given: dict[str, list[str]] = {}
-    for block in blocks(PAGE):
-        for command in commands(block.text):
-            words = shlex.split(command.text)
-            if words[:2] == ["rabbitmqctl", "set_permissions"]:
-                given[words[2]] = words[3:]
-    return given
 
 
 def rows() -> list[tuple[str, dict[str, bool]]]:
@@ -52,40 +34,8 @@ def rows() -> list[tuple[str, dict[str, bool]]]:
     return found
 
 
-class Accounts:
-    """The three accounts in a vhost that has a bot's queues."""
-
-    def __init__(self, vhost: Vhost) -> None:
-        self.vhost = vhost
-        for name, rights in permissions().items():
-            vhost.node.ctl("add_user", self.user(name), PASSWORD)
-            vhost.node.ctl("set_permissions", "-p", vhost.name, self.user(name), *rights)
-
-    def user(self, account: str) -> str:
-        return f"{account}-{self.vhost.name}"
-
-    def url(self, account: str) -> str:
-        return self.vhost.url.replace("guest:guest@", f"{self.user(account)}:{PASSWORD}@")
-
-    def may(self, account: str, act: Callable[[Channel], object]) -> bool:
-        """Whether RabbitMQ carries it out."""
-        with pika.BlockingConnection(pika.URLParameters(self.url(account))) as connection:
-            channel = connection.channel()
-            channel.confirm_delivery()
-            try:
-                act(channel)
-            except pika.exceptions.ChannelClosedByBroker as refusal:
-                assert refusal.reply_code == FORBIDDEN, refusal
-                return False
-            return True
-
-    def remove(self) -> None:
-        for name in permissions():
-            self.vhost.node.ctl("delete_user", self.user(name))
-
-
 @pytest.fixture(scope="module")
-def accounts(vhosts: Any) -> Iterator[Accounts]:
+def accounts(vhosts: Vhosts) -> Iterator[Accounts]:
     vhost = vhosts.take()
     made = Accounts(vhost)
     with pika.BlockingConnection(pika.URLParameters(vhost.url)) as connection:
