@@ -79,10 +79,10 @@ class Uploads:
         except SpoolError as error:
             return Break(f"not sent: {error}", surely_not_sent=True)
 
-    def forget(self, job: Job) -> None:
-        """Remove the files of a job that was sent. For threads."""
+    async def forget(self, job: Job) -> None:
+        """Remove the files of a job that was sent."""
         try:
-            self._spool.remove(job.bot, job.id)
+            await asyncio.to_thread(self._spool.remove, job.bot, job.id)
         except SpoolError as error:
             logger.warning("the files of job %s stay until they are swept: %s", job.id, error)
 

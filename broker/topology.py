@@ -26,13 +26,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from broker import ladder
-from broker.channel_script import ChannelRefusedError, Script, Session
 from broker.errors import TopologyError
 from broker.job import Priority
+from broker.session import Channel, ChannelRefusedError, Session
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from broker.connections import Connections
     from broker.settings import Settings
 
@@ -252,9 +250,9 @@ def declare(connections: Connections, topology: Topology) -> None:
     connections.run(partial(_declare, topology), DECLARE_SECONDS)
 
 
-def declare_soon(connections: Connections, topology: Topology) -> Future[None]:
-    """:func:`declare` for the I/O thread, which must not wait."""
-    return connections.start(partial(_declare, topology), DECLARE_SECONDS)
+async def adeclare(connections: Connections, topology: Topology) -> None:
+    """:func:`declare` on an event loop."""
+    await connections.arun(partial(_declare, topology), DECLARE_SECONDS)
 
 
 def verify(connections: Connections, topology: Topology) -> list[str]:
@@ -267,83 +265,79 @@ def depth(connections: Connections, queues: Iterable[str]) -> dict[str, int | No
     return connections.run(partial(_depth, list(queues)), DECLARE_SECONDS)
 
 
+async def adepth(connections: Connections, queues: Iterable[str]) -> dict[str, int | None]:
+    """:func:`depth` on an event loop."""
+    return await connections.arun(partial(_depth, list(queues)), DECLARE_SECONDS)
+
+
 def delete(connections: Connections, queues: Iterable[str]) -> None:
     """Delete queues with all they hold. For what made them for a while (a demo, a benchmark)."""
     connections.run(partial(_delete, list(queues)), DECLARE_SECONDS)
 
 
-def _delete(queues: list[str], session: Session) -> Script[None]:
-    channel = yield from session.channel()
+async def _delete(queues: list[str], session: Session) -> None:
+    channel = await session.channel()
     for name in queues:
-        yield partial(channel.queue_delete, queue=name)
+        await channel.call("queue_delete", queue=name)
 
 
-def _declare(topology: Topology, session: Session) -> Script[None]:
-    channel = yield from session.channel()
+async def _declare(topology: Topology, session: Session) -> None:
+    channel = await session.channel()
     for thing in topology.things:
         try:
-            yield _declaring(channel, thing, session.server_version)
+            await _declare_one(channel, thing, session.server_version)
         except ChannelRefusedError as refusal:
             raise TopologyError(_difference(thing, session.server_version, refusal)) from None
     for binding in topology.bindings:
-        yield _binding(channel, binding)
+        await _bind(channel, binding)
 
 
-def _verify(topology: Topology, session: Session) -> Script[list[str]]:
+async def _verify(topology: Topology, session: Session) -> list[str]:
     faults: list[str] = []
-    channel = yield from session.channel()
+    channel = await session.channel()
     for thing in topology.things:
         try:
-            yield _declaring(channel, thing, session.server_version, passive=True)
-            yield _declaring(channel, thing, session.server_version)  # it exists: this compares, and creates nothing
+            await _declare_one(channel, thing, session.server_version, passive=True)
+            await _declare_one(channel, thing, session.server_version)  # it exists: this compares, and creates nothing
         except ChannelRefusedError as refusal:
             faults.append(_fault(thing, session.server_version, refusal))
-            channel = yield from session.channel()
+            channel = await session.channel()
     return faults
 
 
-def _depth(queues: list[str], session: Session) -> Script[dict[str, int | None]]:
+async def _depth(queues: list[str], session: Session) -> dict[str, int | None]:
     counts: dict[str, int | None] = {}
-    channel = yield from session.channel()
+    channel = await session.channel()
     for name in queues:
         try:
-            ok = yield partial(channel.queue_declare, queue=name, passive=True)
+            ok = await channel.call("queue_declare", queue=name, passive=True)
             counts[name] = ok.method.message_count
         except ChannelRefusedError as refusal:
             if refusal.code != 404:
                 raise
             counts[name] = None
-            channel = yield from session.channel()
+            channel = await session.channel()
     return counts
 
 
-def _declaring(channel: Any, thing: Exchange | Queue, server: tuple[int, ...], *, passive: bool = False) -> Any:
+async def _declare_one(
+    channel: Channel, thing: Exchange | Queue, server: tuple[int, ...], *, passive: bool = False
+) -> None:
+    common: dict[str, Any] = {"durable": True, "passive": passive}
     match thing:
         case Exchange():
-            return partial(
-                channel.exchange_declare,
-                exchange=thing.name,
-                exchange_type=thing.kind,
-                durable=True,
-                passive=passive,
-                arguments=exchange_arguments(thing),
-            )
+            own: dict[str, Any] = {"exchange": thing.name, "exchange_type": thing.kind}
+            await channel.call("exchange_declare", **common, **own, arguments=exchange_arguments(thing))
         case Queue():
-            return partial(
-                channel.queue_declare,
-                queue=thing.name,
-                durable=True,
-                passive=passive,
-                arguments=arguments(thing, server),
-            )
+            await channel.call("queue_declare", **common, queue=thing.name, arguments=arguments(thing, server))
 
 
-def _binding(channel: Any, binding: Binding) -> Any:
+async def _bind(channel: Channel, binding: Binding) -> None:
+    route = {"source" if binding.to_exchange else "exchange": binding.exchange, "routing_key": binding.key}
     if binding.queue is not None:
-        return partial(channel.queue_bind, queue=binding.queue, exchange=binding.exchange, routing_key=binding.key)
-    return partial(
-        channel.exchange_bind, destination=binding.to_exchange, source=binding.exchange, routing_key=binding.key
-    )
+        await channel.call("queue_bind", queue=binding.queue, **route)
+    else:
+        await channel.call("exchange_bind", destination=binding.to_exchange, **route)
 
 
 def _fault(thing: Exchange | Queue, server: tuple[int, ...], refusal: ChannelRefusedError) -> str:
