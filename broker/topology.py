@@ -19,6 +19,7 @@ it cannot route, and all behind it. So the last exchange has an alternate, which
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -26,13 +27,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from broker import ladder
-from broker.errors import TopologyError
+from broker.errors import DeclareRefusedError, TopologyError
 from broker.job import Priority
 from broker.session import Channel, ChannelRefusedError, Session
 
 if TYPE_CHECKING:
     from broker.connections import Connections
     from broker.settings import Settings
+
+logger = logging.getLogger("floodgate.rabbitmq")
 
 DEAD_EXCHANGE: Final = "floodgate.dead"
 UNROUTABLE_EXCHANGE: Final = "floodgate.unroutable"
@@ -45,6 +48,9 @@ DELIVERY_LIMIT: Final = 20
 # 4.0.5.)
 LOOKS: Final = 1_000_000_000
 DECLARE_SECONDS: Final = 60.0  # bound on one declare; 2,000 quorum queues on a slow disk take about half of it
+
+_FORBIDDEN: Final = 403
+_MAY_NOT: Final = "This RabbitMQ account may not make queues ({}): use the operator's, see docs/security.md."
 
 # Queues named <family>.<bot>.…, and how many more dots their names have.
 _FAMILIES: Final = {"send": 2, "updates": 1}
@@ -240,19 +246,23 @@ def exchange_arguments(exchange: Exchange) -> Arguments:
     return {"alternate-exchange": exchange.alternate} if exchange.alternate else {}
 
 
-def declare(connections: Connections, topology: Topology) -> None:
+def declare(connections: Connections, topology: Topology, *, must: bool = False) -> None:
     """Make what is missing. Idempotent; touches nothing that exists.
+
+    With an account that may make nothing, what is missing stays so: a job for it is refused, and a consumer waits for
+    it. With ``must`` that is an error.
 
     Raises:
         TopologyError: something exists with other arguments.
+        DeclareRefusedError: ``must``, and the account may not.
         RabbitMQUnreachableError: there is no server to ask.
     """
-    connections.run(partial(_declare, topology), DECLARE_SECONDS)
+    connections.run(partial(_declare if must else _declare_if_allowed, topology), DECLARE_SECONDS)
 
 
 async def adeclare(connections: Connections, topology: Topology) -> None:
     """:func:`declare` on an event loop."""
-    await connections.arun(partial(_declare, topology), DECLARE_SECONDS)
+    await connections.arun(partial(_declare_if_allowed, topology), DECLARE_SECONDS)
 
 
 def verify(connections: Connections, topology: Topology) -> list[str]:
@@ -287,9 +297,18 @@ async def _declare(topology: Topology, session: Session) -> None:
         try:
             await _declare_one(channel, thing, session.server_version)
         except ChannelRefusedError as refusal:
+            if refusal.code == _FORBIDDEN:
+                raise DeclareRefusedError(_MAY_NOT.format(refusal.text)) from None
             raise TopologyError(_difference(thing, session.server_version, refusal)) from None
     for binding in topology.bindings:
         await _bind(channel, binding)
+
+
+async def _declare_if_allowed(topology: Topology, session: Session) -> None:
+    try:
+        await _declare(topology, session)
+    except DeclareRefusedError as refused:
+        logger.info("going on with the queues that are there: %s", refused)
 
 
 async def _verify(topology: Topology, session: Session) -> list[str]:
@@ -341,6 +360,8 @@ async def _bind(channel: Channel, binding: Binding) -> None:
 
 
 def _fault(thing: Exchange | Queue, server: tuple[int, ...], refusal: ChannelRefusedError) -> str:
+    if refusal.code == _FORBIDDEN:
+        return f"{_kind(thing)} {thing.name} cannot be compared. {_MAY_NOT.format(refusal.text)}"
     if refusal.code == 404:
         return f"{_kind(thing)} {thing.name} is missing. `floodgate topology apply` makes it."
     return _difference(thing, server, refusal)

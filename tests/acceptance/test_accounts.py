@@ -60,13 +60,12 @@ def test_all_roles_work_with_the_account_that_is_theirs(stage: Stage, accounts: 
     with receiver.start("receiver ready"):
         message = {"message_id": 1, "date": 1, "chat": {"id": 1, "type": "private"}, "text": "hi"}
         stage.control.inject_updates(BOT_ID, [{"message": message}])
-        until(lambda: json.loads(stage.floodgate("status", "--json", **as_operator).stdout), 30)
+        assert stage.floodgate("status", "--json", **as_operator).returncode == 0
         until(lambda: waiting_updates(accounts.vhost) == 1, 30)
 
     letters = stage.floodgate("dead-letters", "list", "--json", **as_operator)
     assert refused.id in letters.stdout, letters.stderr
-    replayed = stage.floodgate("dead-letters", "drop", "--all", "--yes", **as_operator)
-    assert replayed.returncode in (0, 2), replayed.stderr
+    assert stage.floodgate("dead-letters", "list", "--json").returncode == EXIT_RABBITMQ, "not the producer's to read"
 
 
 def waiting_updates(vhost: Vhost) -> int:
@@ -103,8 +102,3 @@ def test_a_worker_begins_once_the_queues_are_made(accounts: Accounts, new_stage:
     assert made.returncode == 0
     client = stage.client()
     assert client.result(client.send_message(1, "at last"), timeout=60)["text"] == "at last"
-
-
-def test_dead_letters_are_not_a_producers_to_read(stage: Stage) -> None:
-    ran = stage.floodgate("dead-letters", "show", "x")
-    assert ran.returncode != 0
