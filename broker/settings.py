@@ -159,7 +159,11 @@ class Settings(BaseSettings):
     limits: Limits = Field(default_factory=Limits, description="Telegram's limits.")
 
     call_timeout_seconds: float = Field(
-        30, gt=0, le=600, description="How long one Bot API call may take. Beyond it the outcome is unknown."
+        30,
+        gt=0,
+        le=600,
+        description="How long one Bot API call may take; with files, longer by their size at 100 kB/s. Beyond it the "
+        "outcome is unknown.",
     )
     lease_margin_seconds: float = Field(
         5,
