@@ -232,10 +232,12 @@ class Connections:
             already, self._stopped = self._stopped, True
             live = self._live
         self.publisher.stop()
-        if live is not None and live.io.is_over:
+        if already or live is None:
+            return None
+        if live.io.is_over:
             self._forget()
             return None
-        return None if already else live
+        return live
 
     def _stop(self, live: Live, timeout_seconds: float) -> None:
         deadline = time.monotonic() + timeout_seconds

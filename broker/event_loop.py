@@ -146,7 +146,7 @@ class BackgroundLoop(BorrowedLoop):
         self._thread.join(timeout_seconds)
 
     def abandon(self) -> None:
-        if self._loop is None:
+        if self._loop is None or self._loop.is_closed():
             return
         loop: Any = self._loop
         for ours in (loop._selector, loop._ssock, loop._csock):
