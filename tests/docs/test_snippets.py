@@ -52,6 +52,7 @@ ELSEWHERE = {
     "./scripts/test": "is what runs this",
     "scripts/rabbitmq": "starts a server that outlives the test; tests/integration/test_rabbitmq_node.py runs it",
     "docker": "needs Docker",
+    "rabbitmqctl": "is for a server of the reader's; tests/integration/test_accounts.py runs it",
     "pip install": "changes the environment that runs this",
     "python -m benchmarks": "takes minutes",
 }
