@@ -165,9 +165,8 @@ class Runner:
             await self._failed(message, error)
         except Exception as error:  # noqa: BLE001  # an actor may raise anything; middleware decides what follows
             await self._failed(message, error)
-        finally:
-            message.clear_exception()
         await self._settle(message)
+        message.clear_exception()
 
     async def _failed(self, message: DeliveredMessage, error: Exception) -> None:
         message.stuff_exception(error)

@@ -355,9 +355,17 @@ async def _declare(topology: Topology, session: Session) -> None:
     }
     progress = Progress(len(consumed))
     left = iter(consumed)
-    await asyncio.gather(
-        *(_declare_next(left, bindings, progress, session) for _ in range(min(DECLARING_CHANNELS, len(consumed))))
-    )
+    declaring = [
+        asyncio.create_task(_declare_next(left, bindings, progress, session))
+        for _ in range(min(DECLARING_CHANNELS, len(consumed)))
+    ]
+    try:
+        await asyncio.gather(*declaring)
+    except BaseException:
+        for task in declaring:
+            task.cancel()
+        await asyncio.wait(declaring)
+        raise
 
 
 async def _declare_next(
