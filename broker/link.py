@@ -29,13 +29,14 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
 
 import pika
 import pika.exceptions
-from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.adapters.asyncio_connection import AsyncioConnection, _AsyncioIOServicesAdapter
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
 from broker.addresses import Address, parameters
@@ -74,6 +75,36 @@ class LinkOptions:
     heartbeat_seconds: int
     connect_timeout_seconds: float
     waited_for: bool
+
+
+class _Services(_AsyncioIOServicesAdapter):  # type: ignore[misc]
+    """What pika asks of the loop, with names resolved on a thread that ends with its answer.
+
+    The loop's executor takes nothing more once a program has begun to end, which is when its last messages are
+    published; and a program of one loop would keep a thread for it.
+    """
+
+    def getaddrinfo(self, host: str, port: int, on_done: Callable[..., None], **options: int) -> Any:
+        options["type"] = options.pop("socktype", 0)
+        return self._schedule_and_wrap_in_io_ref(asyncio.wrap_future(_look_up(host, port, options)), on_done)
+
+
+def _look_up(host: str, port: int, options: dict[str, int]) -> Future[Any]:
+    found: Future[Any] = Future()
+
+    def look_up() -> None:
+        if not found.set_running_or_notify_cancel():
+            return
+        try:
+            found.set_result(socket.getaddrinfo(host, port, **options))
+        except (OSError, UnicodeError) as error:
+            found.set_exception(error)
+
+    try:
+        threading.Thread(target=look_up, name="floodgate-names", daemon=True).start()
+    except RuntimeError:  # Python 3.12 starts no thread while a program ends
+        look_up()
+    return found
 
 
 class _Attempt(AsyncioConnection):  # type: ignore[misc]
@@ -246,7 +277,7 @@ class Link:
             on_open_callback=self._opened,
             on_open_error_callback=self._not_opened,
             on_close_callback=self._closed,
-            custom_ioloop=self._io.loop,
+            custom_ioloop=_Services(self._io.loop),
         )
 
     def _give_up_attempt(self) -> None:

@@ -176,6 +176,7 @@ class Publisher:
         self._unblocked_at = 0.0
         self._sweeping = False
         self._line: asyncio.Lock | None = None  # coroutines that wait for room, in the order of their coming
+        self._in_line = 0
         self._room_ahead: asyncio.Future[None] | None = None  # of the first of them
         self._emptied: asyncio.Future[None] | None = None  # of whoever waits for the last confirm
 
@@ -207,7 +208,7 @@ class Publisher:
             return asyncio.wrap_future(io.begin(self.apublish_many(publications)))
         future: asyncio.Future[Outcomes] = io.loop.create_future()
         entries = self._entries(publications, BatchReceipt(len(publications), future))
-        if (self._line is not None and self._line.locked()) or not self._accept_now(entries):
+        if self._in_line or not self._accept_now(entries):
             await self._accept_in_turn(entries)
         return future
 
@@ -334,14 +335,18 @@ class Publisher:
         """Wait for room on the loop, in the order of coming."""
         self._line = self._line or asyncio.Lock()
         started = time.monotonic()
-        async with self._line:
-            while not self._accept_now(entries):
-                left = started + self._patience_seconds() - time.monotonic()
-                if left <= 0:
-                    raise self._window_full(self._blocked_since is not None, entries)
-                self._room_ahead = self._io.loop.create_future()
-                # Looks up now and then, since an alarm changes how long to wait.
-                await asyncio.wait({self._room_ahead}, timeout=min(left, 1.0))
+        self._in_line += 1
+        try:
+            async with self._line:
+                while not self._accept_now(entries):
+                    left = started + self._patience_seconds() - time.monotonic()
+                    if left <= 0:
+                        raise self._window_full(self._blocked_since is not None, entries)
+                    self._room_ahead = self._io.loop.create_future()
+                    # Looks up now and then, since an alarm changes how long to wait.
+                    await asyncio.wait({self._room_ahead}, timeout=min(left, 1.0))
+        finally:
+            self._in_line -= 1
 
     def _hold(self, entries: list[Entry], count: int, size: int) -> None:
         self._held += count

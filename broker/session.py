@@ -80,7 +80,7 @@ class Channel:
 
     async def close(self) -> None:
         """Close it; returns when the server has, and so has taken back what was held. Bounded; safe to call twice."""
-        if self.raw.is_open:
+        if not (self.raw.is_closing or self.raw.is_closed):  # one that is still opening, too
             self.raw.close()
         if not self._closed.done():
             await asyncio.wait({self._closed}, timeout=CLOSE_SECONDS)

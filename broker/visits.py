@@ -108,6 +108,8 @@ class Visit:
         await (await self._open()).remove(messages)
 
     async def _open(self) -> Getter:
+        if self._closed:
+            raise RabbitMQUnreachableError("The visit to the queue is over: begin another.")
         if self._getter is None:
             session = await self._channels.enter_async_context(self._connections.session())
             self._getter = Getter(await session.channel(), self._queue)

@@ -49,7 +49,7 @@ def take_updates(connections: Connections, bot: str, partitions: int) -> list[Up
     count, found = count_updates(connections, bot, partitions), Taken()
     queues = [topology.updates_queue(bot, n) for n in range(partitions)]
     made = topology.pipeline([bot], 1, update_partitions=partitions)
-    taking = [connections.subscribe(queue, "test", found, made) for queue in queues]
+    taking = [connections.subscribe(queue, "test", found, lambda: made) for queue in queues]
     until(lambda: len(found.deliveries) == count, SOON)
     for each in taking:
         each.close()

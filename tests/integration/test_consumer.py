@@ -30,7 +30,7 @@ OTHER = topology.send_queue("b", "bulk", 1)
 
 
 class Hand:
-    """What a worker was handed, in order; the test settles it. Filled by the I/O thread."""
+    """What a worker was handed, in order; the test settles it. Filled by the event loop."""
 
     def __init__(self, *, ack: bool = False) -> None:
         self.deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
@@ -75,7 +75,7 @@ def rank(name: str = SEND) -> tuple[str, str]:
 def test_one_message_is_in_hand_and_the_next_comes_with_the_ack(declared: Vhost, connect: Connect) -> None:
     connections, hand = connect(declared.url), Hand()
     fill(connections, 1, 2)
-    connections.subscribe(SEND, "worker", hand, PIPELINE)
+    connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
     first = hand.next()
     assert (first.queue, first.message_id, first.priority, first.redelivered) == (SEND, "job-1", 4, False)
     assert first.live
@@ -115,7 +115,7 @@ def test_a_drained_queue_takes_nothing_new_however_much_is_in_hand(declared: Vho
 def test_the_server_sees_prefetch_one_and_the_rendezvous_priority(declared: Vhost, connect: Connect) -> None:
     connections, hand = connect(declared.url), Hand()
     fill(connections, 1)
-    connections.subscribe(SEND, "worker", hand, PIPELINE)
+    connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
     hand.next()
     [consumer] = consumers(declared)
     assert (consumer["queue_name"], consumer["prefetch_count"], consumer["active"]) == (SEND, 1, True)
@@ -127,7 +127,7 @@ def test_the_server_sees_prefetch_one_and_the_rendezvous_priority(declared: Vhos
 def test_a_requeued_message_comes_again_before_those_behind_it(declared: Vhost, connect: Connect) -> None:
     connections, hand = connect(declared.url), Hand()
     fill(connections, 1, 2)
-    connections.subscribe(SEND, "worker", hand, PIPELINE)
+    connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
     hand.next().requeue()
     again = hand.next()
     assert (again.message_id, again.redelivered, again.delivery_count) == ("job-1", True, 1)
@@ -136,7 +136,7 @@ def test_a_requeued_message_comes_again_before_those_behind_it(declared: Vhost, 
 def test_settling_twice_settles_once(declared: Vhost, connect: Connect) -> None:
     connections, hand = connect(declared.url), Hand()
     fill(connections, 1, 2)
-    connections.subscribe(SEND, "worker", hand, PIPELINE)
+    connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
     first = hand.next()
     first.ack()
     first.requeue()
@@ -150,9 +150,9 @@ def test_a_draining_worker_finishes_what_it_has_and_hands_over_in_order(declared
     mine, his = connect(declared.url), connect(declared.url)
     first_worker, second_worker = Hand(), Hand(ack=True)
     fill(mine, *range(50))
-    subscription = mine.subscribe(SEND, rank()[0], first_worker, PIPELINE)
+    subscription = mine.subscribe(SEND, rank()[0], first_worker, lambda: PIPELINE)
     in_hand = first_worker.next()
-    his.subscribe(SEND, rank()[1], second_worker, PIPELINE)
+    his.subscribe(SEND, rank()[1], second_worker, lambda: PIPELINE)
     until(lambda: len(consumers(declared)) == 2)
     subscription.drain()
     assert second_worker.seen == []
@@ -166,9 +166,9 @@ def test_the_owner_takes_over_only_when_the_message_in_hand_is_settled(declared:
     connections, newcomer = connect(declared.url), connect(declared.url)
     yielding, owning = Hand(), Hand()
     fill(connections, 1, 2, 3)
-    connections.subscribe(SEND, other, yielding, PIPELINE)
+    connections.subscribe(SEND, other, yielding, lambda: PIPELINE)
     in_hand = yielding.next()
-    newcomer.subscribe(SEND, owner, owning, PIPELINE)
+    newcomer.subscribe(SEND, owner, owning, lambda: PIPELINE)
     until(lambda: len(consumers(declared)) == 2)
     assert owning.empty
     in_hand.ack()
@@ -185,9 +185,9 @@ def test_no_message_overtakes_one_that_a_closing_channel_gives_back(
     mine, his = connect(declared.url), connect(declared.url)
     closing, taking = Hand(), Hand(ack=True)
     fill(mine, *range(1, 20))
-    subscription = mine.subscribe(SEND, owner, closing, PIPELINE)
+    subscription = mine.subscribe(SEND, owner, closing, lambda: PIPELINE)
     assert closing.next().message_id == "job-1"
-    his.subscribe(SEND, other, taking, PIPELINE)
+    his.subscribe(SEND, other, taking, lambda: PIPELINE)
     until(lambda: len(consumers(declared)) == 2)
     subscription.close()
     until(lambda: len(taking.seen) == 19)
@@ -197,7 +197,7 @@ def test_no_message_overtakes_one_that_a_closing_channel_gives_back(
 def test_a_suspended_queue_is_left_and_taken_again(declared: Vhost, connect: Connect) -> None:
     connections, hand = connect(declared.url), Hand()
     fill(connections, 1, 2)
-    subscription = connections.subscribe(SEND, "worker", hand, PIPELINE)
+    subscription = connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
     in_hand = hand.next()
     started = time.monotonic()
     subscription.suspend(1.0)
@@ -208,7 +208,7 @@ def test_a_suspended_queue_is_left_and_taken_again(declared: Vhost, connect: Con
 
 def test_a_suspended_queue_can_be_resumed_at_once(declared: Vhost, connect: Connect) -> None:
     connections, hand = connect(declared.url), Hand()
-    subscription = connections.subscribe(SEND, "worker", hand, PIPELINE)
+    subscription = connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
     subscription.suspend(3600)
     subscription.resume()
     fill(connections, 1)
@@ -220,7 +220,7 @@ def test_an_ack_that_is_late_for_its_connection_hits_no_other_message(declared: 
     with Proxy(declared.node.port) as proxy:
         connections, hand = connect(proxy.url(declared.url)), Hand()
         fill(connections, 1, 2)
-        connections.subscribe(SEND, "worker", hand, PIPELINE)
+        connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
         late = hand.next()
         proxy.reset()
         again = hand.next()
@@ -239,7 +239,7 @@ def test_a_lost_connection_resumes_every_queue(declared: Vhost, connect: Connect
     with Proxy(declared.node.port) as proxy:
         connections, hand = connect(proxy.url(declared.url)), Hand(ack=True)
         for name in (SEND, OTHER, "mail"):
-            connections.subscribe(name, "worker", hand, PIPELINE)
+            connections.subscribe(name, "worker", hand, lambda: PIPELINE)
         until(lambda: len(consumers(declared)) == 3)
         getattr(proxy, fault)()
         for n, name in enumerate((SEND, OTHER, "mail")):
@@ -251,7 +251,7 @@ def test_a_half_open_connection_is_noticed_by_its_heartbeat(declared: Vhost, con
     with Proxy(declared.node.port) as proxy:
         connections, hand = connect(proxy.url(declared.url), heartbeat_seconds=2), Hand(ack=True)
         fill(connections, 1)
-        connections.subscribe(SEND, "worker", hand, PIPELINE)
+        connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
         until(lambda: hand.seen == [1])
         before = proxy.connections
         proxy.half_open()
@@ -263,7 +263,7 @@ def test_a_half_open_connection_is_noticed_by_its_heartbeat(declared: Vhost, con
 
 def test_a_deleted_queue_is_declared_again(declared: Vhost, connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
     connections, hand = connect(declared.url), Hand(ack=True)
-    connections.subscribe(SEND, "worker", hand, PIPELINE)
+    connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
     until(lambda: len(consumers(declared)) == 1)
     with caplog.at_level(logging.WARNING, "floodgate.rabbitmq"):
         declared.ctl("delete_queue", SEND)
@@ -275,7 +275,7 @@ def test_a_deleted_queue_is_declared_again(declared: Vhost, connect: Connect, ca
 
 def test_a_queue_that_never_was_is_declared(vhost: Vhost, connect: Connect) -> None:
     connections, hand = connect(vhost.url), Hand(ack=True)
-    connections.subscribe("mail", "worker", hand, PIPELINE)
+    connections.subscribe("mail", "worker", hand, lambda: PIPELINE)
     until(lambda: topology.depth(connections, ["mail"])["mail"] == 0)
     until(lambda: topology.verify(connections, PIPELINE) == [])
     fill(connections, 1, to="mail")
@@ -284,7 +284,7 @@ def test_a_queue_that_never_was_is_declared(vhost: Vhost, connect: Connect) -> N
 
 def test_a_policy_that_changes_does_not_stop_anything(declared: Vhost, connect: Connect) -> None:
     connections, hand = connect(declared.url), Hand(ack=True)
-    connections.subscribe(SEND, "worker", hand, PIPELINE)
+    connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
     fill(connections, 1)
     declared.ctl("set_policy", "limit", "^send", '{"delivery-limit": 7}', "--apply-to", "quorum_queues")
     fill(connections, 2)
@@ -326,7 +326,7 @@ def test_acks_get_through_while_publishing_is_blocked(
     memory_alarm(True)
     connections.publisher.submit(Publication("", OTHER, b"9", "blocks-us"))
     until(lambda: connections.publisher._blocked_since is not None)
-    connections.subscribe(SEND, "worker", hand, PIPELINE)
+    connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
     until(lambda: hand.seen == [1, 2, 3])
     until(lambda: depth(connections) == 0)
 
@@ -334,10 +334,10 @@ def test_acks_get_through_while_publishing_is_blocked(
 def test_stopping_gives_back_what_is_in_hand(declared: Vhost, connect: Connect) -> None:
     mine, hand, successor = connect(declared.url), Hand(), Hand()
     fill(mine, 1)
-    mine.subscribe(SEND, "worker", hand, PIPELINE)
+    mine.subscribe(SEND, "worker", hand, lambda: PIPELINE)
     hand.next()
     mine.stop()
-    connect(declared.url).subscribe(SEND, "worker", successor, PIPELINE)
+    connect(declared.url).subscribe(SEND, "worker", successor, lambda: PIPELINE)
     assert successor.next().message_id == "job-1"
 
 
@@ -367,9 +367,9 @@ def test_a_take_over_after_sigkill_is_quick(declared: Vhost, connect: Connect) -
         dying, living = Hand(), Hand(ack=True)
         mine = connect(declared.url)
         fill(mine, 1, 2)
-        connect(proxy.url(declared.url)).subscribe(SEND, owner, dying, PIPELINE)
+        connect(proxy.url(declared.url)).subscribe(SEND, owner, dying, lambda: PIPELINE)
         dying.next()
-        mine.subscribe(SEND, other, living, PIPELINE)
+        mine.subscribe(SEND, other, living, lambda: PIPELINE)
         until(lambda: len(consumers(declared)) == 2)
         proxy.refuse()
         started = time.monotonic()
@@ -384,10 +384,10 @@ def test_the_channel_of_a_message_held_too_long_is_opened_again(
     """A stand-in for the consumer time-out, which takes minutes: the server closes the channel with a 406 here, too."""
     connections, hand = connect(declared.url), Hand()
     fill(connections, 1, 2)
-    subscription = connections.subscribe(SEND, "worker", hand, PIPELINE)
+    subscription = connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
     late = hand.next()
     with caplog.at_level(logging.WARNING, "floodgate.rabbitmq"):
-        connections.call_soon(lambda: subscription._channel.basic_ack(99))  # an unknown tag: PRECONDITION_FAILED
+        connections.io.call_soon(lambda: subscription._channel.basic_ack(99))  # an unknown tag: PRECONDITION_FAILED
         again = hand.next()
     assert (again.message_id, again.redelivered) == ("job-1", True)
     assert f"closed the channel of {SEND}: PRECONDITION_FAILED" in caplog.text
@@ -409,7 +409,7 @@ def test_stock_pika_would_have_let_a_message_overtake(declared: Vhost, connect: 
     )
     connection.process_data_events(1)
     assert in_hand == ["job-1"]
-    connections.subscribe(SEND, "worker", taking, PIPELINE)
+    connections.subscribe(SEND, "worker", taking, lambda: PIPELINE)
     until(lambda: len(consumers(declared)) == 2)
     channel.basic_cancel(tag)
     assert taking.next().message_id == "job-2"

@@ -96,7 +96,7 @@ class Worker:
         self._thread = threading.Thread(target=self._work, name="worker", daemon=True)
         self._thread.start()
         for n in range(PARTITIONS):
-            connections.subscribe(topology.send_queue("b", "bulk", n), "worker", self._deliveries.put, PIPELINE)
+            connections.subscribe(topology.send_queue("b", "bulk", n), "worker", self._deliveries.put, lambda: PIPELINE)
 
     def _work(self) -> None:
         while (delivery := self._deliveries.get()) is not None:

@@ -44,7 +44,7 @@ class Arrivals:
 
 def test_delays_of_all_lengths_at_once_are_kept_and_none_waits_for_another(declared: Vhost, connect: Connect) -> None:
     connections, arrivals = connect(declared.url), Arrivals()
-    connections.subscribe(SEND, "worker", arrivals, PIPELINE)
+    connections.subscribe(SEND, "worker", arrivals, lambda: PIPELINE)
     delays = [random.Random(7).uniform(0, 4) for _ in range(200)]
     parked: dict[str, float] = {}
     for n, seconds in enumerate(delays):
@@ -74,7 +74,7 @@ def test_a_delay_goes_on_through_a_restart(new_node: Callable[..., Node], connec
     park(connections, "long", 600)
     park(connections, "short", 12)
     node.restart()
-    connections.subscribe(SEND, "worker", arrivals, PIPELINE)
+    connections.subscribe(SEND, "worker", arrivals, lambda: PIPELINE)
     until(lambda: "short" in arrivals.times, seconds=30)
     # The time a server is away is not made up for when a level's rest is still to run: at most a level's length.
     assert 12 <= arrivals.times["short"] - started <= 12 + 10
@@ -85,7 +85,7 @@ def test_a_delay_goes_on_through_a_restart(new_node: Callable[..., Node], connec
 
 def test_a_missing_target_blocks_nobody_and_its_message_is_kept(declared: Vhost, connect: Connect) -> None:
     connections, arrivals = connect(declared.url), Arrivals()
-    connections.subscribe(SEND, "worker", arrivals, PIPELINE)
+    connections.subscribe(SEND, "worker", arrivals, lambda: PIPELINE)
     for n in range(5):
         park(connections, f"lost-{n}", 0.2, queue="send.gone.bulk.00")
         park(connections, f"found-{n}", 0.2)
@@ -103,6 +103,6 @@ def test_no_delay_at_all_goes_straight_through(declared: Vhost, connect: Connect
         delivery.ack()
         came.set()
 
-    connections.subscribe(queue, "worker", on_delivery, PIPELINE)
+    connections.subscribe(queue, "worker", on_delivery, lambda: PIPELINE)
     park(connections, "now", 0, queue)
     assert came.wait(5)

@@ -36,7 +36,7 @@ class Candidate:
         self.settings = Settings(
             _env_file=None, rabbitmq_url=url, bots={BOT: TOKEN}, partitions=1, update_partitions=1, heartbeat_seconds=2
         )
-        self.connections = Connections(self.settings, name)
+        self.connections = Connections(self.settings, name, on_callers_loop=True)
         self.intake = Intake(self.settings, self.connections)
         self.leadership = Leadership(BOT, self.intake, self.connections, LEASE_SECONDS)
         self.reigns: list[list[float]] = []  # from, to
@@ -69,7 +69,7 @@ class Candidate:
             await asyncio.wait({task})
             if not task.cancelled():
                 task.result()
-            await asyncio.to_thread(self.connections.stop, 2)
+            await self.connections.aclose(2)
 
 
 async def soon(event: asyncio.Event) -> float:
@@ -219,7 +219,7 @@ def test_tokens_do_not_pile_up_and_none_is_ever_missing(vhost: Vhost) -> None:
                     await asyncio.sleep(0.2)
             await asyncio.sleep(LEASE_SECONDS)
             assert len(leader.reigns) == 1
-        looking = Candidate(vhost.url, "looking").connections
+        looking = Connections(Candidate(vhost.url, "looking").settings, "looking")
         assert await asyncio.to_thread(topology.depth, looking, [QUEUE]) == {QUEUE: 1}
         await asyncio.to_thread(looking.stop, 2)
 

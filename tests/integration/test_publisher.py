@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import struct
@@ -20,14 +21,15 @@ from broker.errors import (
     AccessRefusedError,
     BlockedError,
     ConfirmTimeoutError,
+    RabbitMQError,
     RabbitMQUnreachableError,
     RejectedError,
     UnroutableError,
     UnsupportedServerError,
 )
-from broker.io_thread import THREAD_NAME
+from broker.event_loop import THREAD_NAME
 from broker.publication import Publication
-from broker.publisher import SWEEP_SECONDS, USUAL_WIRE
+from broker.publisher import SWEEP_SECONDS, USUAL_WIRE, Entry
 from broker.visits import Visit
 from rabbitmq.node import Node
 from tests.draining import drain, first_seen, numbers
@@ -44,7 +46,7 @@ def job(n: int, queue: str = SEND, size: int = 100) -> Publication:
     return Publication("", queue, b"%d " % n + b"x" * size, f"job-{n}")
 
 
-def io_threads() -> list[threading.Thread]:
+def loop_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == THREAD_NAME]
 
 
@@ -215,12 +217,13 @@ def test_the_window_is_one_of_bytes_too(declared: Vhost, connect: Connect, monke
         publisher.publish(job(0, size=20_000))  # alone, it is larger than the window and passes
         proxy.stall()
         under_way = publisher.submit_many([job(1, size=4_000), job(2, size=4_000)])
-        assert publisher.try_submit_many([job(3, size=4_000)]) is None
+        third: Future[Future[None]] = Future()
+        threading.Thread(target=lambda: third.set_result(publisher.submit(job(3, size=4_000)))).start()
+        with pytest.raises(TimeoutError):
+            third.result(0.3)
         proxy.flow()
         assert under_way.result(10) == (None, None)
-        accepted = publisher.try_submit_many([job(3, size=4_000)])
-        assert accepted is not None
-        assert accepted.result(10) == (None,)
+        assert third.result(10).result(10) is None
     assert numbers(declared.url, SEND) == [0, 1, 2, 3]
 
 
@@ -396,28 +399,154 @@ def test_a_server_that_restarts_gets_the_rest(new_node: Callable[..., Node], con
     assert len(found) - 5000 <= 100
 
 
-def test_the_io_thread_may_neither_publish_nor_wait_for_an_answer(declared: Vhost, connect: Connect) -> None:
-    """It would wait for itself, and everything in the process with it."""
+def test_on_the_event_loop_nobody_may_block(declared: Vhost, connect: Connect) -> None:
+    """The loop would wait for itself, and everything in the process with it."""
     connections = connect(declared.url)
     connections.publisher.publish(job(0))
     faults: Future[list[str]] = Future()
 
     def misuse() -> None:
         said = []
-        for call in (lambda: connections.publisher.submit(job(1)), lambda: topology.depth(connections, [SEND])):
+        for call in (
+            lambda: connections.publisher.publish(job(1)),
+            lambda: connections.publisher.submit_many([job(1)]),
+            lambda: topology.depth(connections, [SEND]),
+            connections.connect,
+        ):
             with pytest.raises(RuntimeError) as caught:
                 call()
             said.append(str(caught.value))
         faults.set_result(said)
 
-    connections.call_soon(misuse)
-    publishing, waiting = faults.result(10)
-    assert "must not publish" in publishing
-    assert "must not wait" in waiting
+    connections.io.call_soon(misuse)
+    publishing, submitting, asking, connecting = faults.result(10)
+    assert "await apublish" in publishing
+    assert "await apublish" in submitting
+    assert "await its async twin" in asking
+    assert "await its async twin" in connecting
+    assert numbers(declared.url, SEND) == [0]
+
+
+def test_a_coroutine_gets_the_outcome_of_each_of_its_messages(declared: Vhost, connect: Connect) -> None:
+    connections = connect(declared.url)
+
+    async def publish() -> tuple[RabbitMQError | None, ...]:
+        with pytest.raises(UnroutableError):
+            await connections.publisher.apublish(job(0, "nowhere"))
+        await connections.publisher.apublish(job(1))
+        assert await connections.publisher.apublish_many([]) == ()
+        return await connections.publisher.apublish_many([job(2), job(3, "nowhere"), job(4)])
+
+    outcomes = connections.io.run(publish(), 20)
+    assert [type(outcome) for outcome in outcomes] == [type(None), UnroutableError, type(None)]
+    assert numbers(declared.url, SEND) == [1, 2, 4]
+
+
+def test_a_coroutine_of_another_loop_publishes_too(declared: Vhost, connect: Connect) -> None:
+    publisher = connect(declared.url).publisher
+
+    async def publish() -> tuple[RabbitMQError | None, ...]:
+        return await (await publisher.asubmit_many([job(0), job(1)]))
+
+    assert asyncio.run(publish()) == (None, None)
+    assert numbers(declared.url, SEND) == [0, 1]
+
+
+def test_coroutines_and_threads_share_one_window(declared: Vhost, connect: Connect) -> None:
+    connections = connect(declared.url, publish_window=4)
+    publisher, most = connections.publisher, 0
+    entered = publisher._hold
+
+    def hold(entries: list[Entry], count: int, size: int) -> None:
+        nonlocal most
+        entered(entries, count, size)
+        most = max(most, publisher._held)
+
+    publisher._hold = hold  # type: ignore[method-assign]
+
+    async def publish() -> None:
+        await asyncio.gather(*(publisher.apublish(job(n)) for n in range(200)))
+
+    under_way = connections.io.begin(publish())
+    for n in range(200, 400):
+        publisher.publish(job(n))
+    under_way.result(30)
+    assert most <= 4
+    found = numbers(declared.url, SEND)
+    assert [n for n in found if n < 200] == list(range(200))
+    assert [n for n in found if n >= 200] == list(range(200, 400))
+
+
+def test_a_full_window_makes_coroutines_wait_in_the_order_of_their_coming(declared: Vhost, connect: Connect) -> None:
+    """Also where one that just got room comes again at once: it stands behind those who waited with it."""
+    with Proxy(declared.node.port) as proxy:
+        connections = connect(proxy.url(declared.url), publish_window=4)
+        publisher = connections.publisher
+        publisher.publish(job(0))
+        proxy.stall()
+
+        async def submit(*numbers: int) -> None:
+            for n in numbers:
+                await publisher.asubmit_many([job(n)])
+
+        async def fill() -> None:
+            await publisher.asubmit_many([job(n) for n in range(1, 5)])
+            waiting = [asyncio.create_task(submit(*numbers)) for numbers in ((5, 8), (6,), (7,))]
+            await asyncio.sleep(0.05)
+            assert not any(task.done() for task in waiting)
+            proxy.flow()
+            await asyncio.gather(*waiting)
+
+        connections.io.run(fill(), 20)
+        assert publisher.flush(10) == 0
+    assert numbers(declared.url, SEND) == list(range(9))
+
+
+def test_a_coroutine_that_waits_for_room_in_vain_is_told_so(declared: Vhost, connect: Connect) -> None:
+    with Proxy(declared.node.port) as proxy:
+        connections = connect(proxy.url(declared.url), publish_window=4, confirm_timeout_seconds=1)
+        publisher = connections.publisher
+        publisher.publish(job(0))
+        proxy.stall()
+
+        async def overfill() -> None:
+            under_way = await publisher.asubmit_many([job(n) for n in range(1, 5)])
+            for entry in publisher._unconfirmed.values():
+                entry.since += 60  # those under way are not given up meanwhile
+            with pytest.raises(ConfirmTimeoutError, match=r"window was full for 1 s.*Not accepted"):
+                await publisher.apublish(job(5))
+            proxy.flow()
+            assert await under_way == (None,) * 4
+
+        connections.io.run(overfill(), 20)
+    assert numbers(declared.url, SEND) == [0, 1, 2, 3, 4]
+
+
+def test_a_coroutine_that_is_cancelled_harms_nobody(declared: Vhost, connect: Connect) -> None:
+    """Waiting for room, its message is not accepted; waiting for the confirm, its message is on the way."""
+    with Proxy(declared.node.port) as proxy:
+        connections = connect(proxy.url(declared.url), publish_window=4)
+        publisher = connections.publisher
+        publisher.publish(job(0))
+        proxy.stall()
+
+        async def cancel() -> None:
+            accepted = asyncio.create_task(publisher.apublish_many([job(n) for n in range(1, 5)]))
+            await asyncio.sleep(0)
+            first, second, third = (asyncio.create_task(publisher.apublish(job(n))) for n in (5, 6, 7))
+            await asyncio.sleep(0.05)
+            for task in (accepted, first, second):
+                task.cancel()
+            await asyncio.wait({accepted, first, second})
+            proxy.flow()
+            await third
+
+        connections.io.run(cancel(), 20)
+    assert numbers(declared.url, SEND) == [0, 1, 2, 3, 4, 7]
 
 
 def test_nothing_is_taken_after_stop_and_stop_may_come_twice_and_early(declared: Vhost, connect: Connect) -> None:
-    before = len(io_threads())
+    before = len(loop_threads())
     connections = connect(declared.url)
     under_way = [connections.publisher.submit(job(n)) for n in range(500)]
     connections.stop()
@@ -426,4 +555,4 @@ def test_nothing_is_taken_after_stop_and_stop_may_come_twice_and_early(declared:
         connections.publisher.publish(job(500))
     connections.stop()
     connect(declared.url).stop()
-    assert len(io_threads()) == before
+    assert len(loop_threads()) == before

@@ -28,6 +28,7 @@ from dramatiq.errors import RateLimitExceeded
 from dramatiq.middleware import Middleware, MiddlewareError
 
 from broker import topology
+from broker.admission.stores import open_store
 from broker.dramatiq_broker import FloodgateBroker
 from broker.errors import PublishError
 from broker.job import new_job
@@ -366,7 +367,9 @@ def enqueue_on_ours(broker: Any, done: threading.Event) -> Deferrals:
     """A job for a chat that is paused; the store knows, and admission tells it to wait."""
 
     def pause(n: int) -> None:
-        broker.admission.pause("b", "42", timedelta(seconds=n + 1), "test")
+        store = open_store(broker.settings)
+        store.pause("b", "42", timedelta(seconds=n + 1), "test")
+        store.close()
 
     @dramatiq.actor(actor_name="send", queue_name="send", broker=broker)
     def send(job: Any) -> None:

@@ -88,9 +88,9 @@ def test_a_server_that_does_not_answer_is_asked_for_so_long_and_no_longer(declar
         connections = connect(proxy.url(declared.url))
         connections.connect()
         proxy.stall()
-        asked = connections.start(partial(topology._depth, [SEND]), 0.3)
+        asked = connections.arun(partial(topology._depth, [SEND]), 0.3)
         with pytest.raises(RabbitMQUnreachableError, match="did not answer in time"):
-            asked.result(10)
+            connections.io.run(asked, 10)
 
 
 def test_a_poisonous_message_ends_in_its_bots_dead_letters(declared: Vhost, connect: Connect) -> None:
@@ -104,7 +104,7 @@ def test_a_poisonous_message_ends_in_its_bots_dead_letters(declared: Vhost, conn
         seen += 1
         subscription._channel.basic_ack(10**6)
 
-    subscription = connections.subscribe(SEND, "worker", die_of_it, PIPELINE)
+    subscription = connections.subscribe(SEND, "worker", die_of_it, lambda: PIPELINE)
     [(properties, _)] = until(lambda: drain(declared.url, "dead.b"))
     subscription.close()
     assert properties.message_id == "poison"

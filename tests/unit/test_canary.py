@@ -1,11 +1,12 @@
 """Private names of our dependencies that we lean on. A failure here says what to do before the upgrade is taken."""
 
+import asyncio
 import inspect
 import socket
 
 import pika
 import pytest
-from pika.adapters import select_connection
+from pika.adapters.asyncio_connection import AsyncioConnection, _AsyncioIOServicesAdapter
 from pika.adapters.base_connection import BaseConnection
 from pika.adapters.utils import io_services_utils
 from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflow
@@ -36,25 +37,33 @@ def test_pikas_sockets_are_still_where_we_write_to_them_and_a_forked_child_close
 
     It may not use what pika offers for closing, which shuts the connection down for the parent, too.
     """
-    assert "self._transport" in inspect.getsource(pika.SelectConnection._get_write_buffer_size)
+    assert "self._transport" in inspect.getsource(BaseConnection._adapter_emit_data)
+    assert hasattr(io_services_utils._AsyncTransportBase, "get_write_buffer_size")
     assert "self._sock = sock" in inspect.getsource(io_services_utils._AsyncTransportBase.__init__)
 
 
-def test_pikas_loop_still_has_the_descriptors_that_a_forked_child_closes() -> None:
-    """Else broker/io_thread.py `abandon` must find epoll and the two wake-up sockets elsewhere, or leak three."""
-    loop = select_connection.IOLoop()
+def test_asyncios_loop_still_has_the_descriptors_that_a_forked_child_closes() -> None:
+    """Else broker/event_loop.py `abandon` must find epoll and the two wake-up sockets elsewhere, or leak three."""
+    loop = asyncio.new_event_loop()
     try:
-        loop._poller.activate_poller()
-        assert hasattr(loop._poller._poll, "close")
-        assert isinstance(loop._poller._r_interrupt, socket.socket)
-        assert isinstance(loop._poller._w_interrupt, socket.socket)
+        assert hasattr(loop._selector, "close")  # type: ignore[attr-defined]
+        assert isinstance(loop._ssock, socket.socket)  # type: ignore[attr-defined]
+        assert isinstance(loop._csock, socket.socket)  # type: ignore[attr-defined]
+        assert loop._closed is loop.is_closed() is False  # type: ignore[attr-defined]
     finally:
-        loop._poller.deactivate_poller()
         loop.close()
 
 
+def test_pika_still_resolves_names_where_we_put_our_own_thread() -> None:
+    """Else broker/link.py `_Services` must keep the loop's executor out of it in another way."""
+    parameters = inspect.signature(_AsyncioIOServicesAdapter.getaddrinfo).parameters
+    assert list(parameters) == ["self", "host", "port", "on_done", "family", "socktype", "proto", "flags"]
+    assert "on_done" in inspect.signature(_AsyncioIOServicesAdapter._schedule_and_wrap_in_io_ref).parameters
+    assert "AbstractIOServices" in inspect.getsource(AsyncioConnection.__init__)
+
+
 def test_pika_still_reports_a_class_when_a_handshake_is_cut_short() -> None:
-    """Else broker/link.py `_Attempt` has nothing left to mend, and pika.SelectConnection can be used itself."""
+    """Else broker/link.py `_Attempt` has nothing left to mend, and AsyncioConnection can be used itself."""
     assert "error = AMQPConnectionWorkflowAborted\n" in inspect.getsource(AMQPConnectionWorkflow._on_connector_done)
     assert "_on_connection_workflow_done" in vars(BaseConnection)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +14,8 @@ import pika.exceptions
 import pytest
 
 from broker.addresses import parse_address
-from broker.errors import AccessRefusedError, RabbitMQError, RabbitMQUnreachableError, UnsupportedServerError
-from broker.link import COMPLAIN_SECONDS, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Link, LinkOptions, Waiter
+from broker.errors import AccessRefusedError, RabbitMQUnreachableError, UnsupportedServerError
+from broker.link import COMPLAIN_SECONDS, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, WRITE_BYTES, Link, LinkOptions
 
 CONNECT_SECONDS = 7.0
 REFUSED = ConnectionRefusedError(111, "Connection refused")
@@ -26,22 +27,23 @@ LOST = pika.exceptions.StreamLostError("gone")
 class Timer:
     seconds: float
     call: Callable[[], None]
+    planned: list[Timer]
+
+    def cancel(self) -> None:
+        if self in self.planned:  # asyncio's does not mind either
+            self.planned.remove(self)
 
 
 @dataclass
 class Timers:
-    """Stands for the I/O thread: what was planned waits for its test."""
+    """Stands for the event loop: what was planned waits for its test. Futures and calls are those of a real one."""
 
-    loop: None = None
+    loop: asyncio.AbstractEventLoop
     planned: list[Timer] = field(default_factory=list)
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
-        self.planned.append(Timer(seconds, call))
+        self.planned.append(Timer(seconds, call, self.planned))
         return self.planned[-1]
-
-    def forget(self, timer: Timer) -> None:
-        if timer in self.planned:  # pika's does not mind either
-            self.planned.remove(timer)
 
     def fire(self) -> float:
         """The only timer there is; for how long it was set."""
@@ -49,6 +51,11 @@ class Timers:
         self.planned.remove(timer)
         timer.call()
         return timer.seconds
+
+    def turn(self) -> None:
+        """Run what is ready, and what that makes ready."""
+        for _ in range(3):
+            self.loop.run_until_complete(asyncio.sleep(0))
 
 
 class Attempt:
@@ -81,22 +88,41 @@ class Scene:
     link: Link
     timers: Timers
     attempts: list[Attempt]
-    told: list[RabbitMQError | None] = field(default_factory=list)
+    waiters: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
     def attempt(self) -> Attempt:
         return self.attempts[-1]
 
     def wait(self) -> None:
-        """Someone waits for the link; what he hears is in ``told``, None for "open"."""
-        self.link.when_open(Waiter(lambda: self.told.append(None), self.told.append))
+        """Someone waits for the link."""
+        self.waiters.append(self.timers.loop.create_task(self.link.opened()))
+        self.timers.turn()
+
+    @property
+    def told(self) -> list[BaseException | None]:
+        """What those who waited have heard, None for "open"."""
+        self.timers.turn()
+        return [waiter.exception() for waiter in self.waiters if waiter.done()]
+
+    def close(self) -> asyncio.Task[None]:
+        closing = self.timers.loop.create_task(self.link.close())
+        self.timers.turn()
+        return closing
 
 
 Make = Callable[..., Scene]
 
 
 @pytest.fixture
-def make(monkeypatch: pytest.MonkeyPatch) -> Make:
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch, loop: asyncio.AbstractEventLoop) -> Make:
     attempts: list[Attempt] = []
 
     def attempt(parameters: Any, **callbacks: Any) -> Attempt:
@@ -108,7 +134,7 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Make:
 
     def scene(*hosts: str, waited_for: bool = True) -> Scene:
         addresses = tuple(parse_address(f"amqp://{host}/") for host in hosts or ("one",))
-        timers = Timers()
+        timers = Timers(loop)
         options = LinkOptions(addresses, "test", 30, CONNECT_SECONDS, waited_for)
         return Scene(Link(timers, options), timers, attempts)  # type: ignore[arg-type]
 
@@ -206,13 +232,13 @@ def test_a_link_closed_while_it_pauses_or_connects_tries_no_more(make: Make) -> 
     pausing = make()
     pausing.link.open()
     pausing.attempt.fails()
-    pausing.link.close(lambda: None)
+    pausing.close()
     assert pausing.timers.planned == []
 
-    connecting, done = make(), []
+    connecting = make()
     connecting.wait()
-    connecting.link.close(lambda: done.append(True))
-    assert (connecting.attempt.closed, connecting.timers.planned, done) == (1, [], [True])
+    closing = connecting.close()
+    assert (connecting.attempt.closed, connecting.timers.planned, closing.done()) == (1, [], True)
     assert "closed by this program" in str(connecting.told[0])
     connecting.attempt.opens()  # it was too far gone
     assert connecting.attempt.closed == 2
@@ -220,13 +246,41 @@ def test_a_link_closed_while_it_pauses_or_connects_tries_no_more(make: Make) -> 
 
 
 def test_closing_says_goodbye_and_is_done_when_the_server_has_answered(make: Make) -> None:
-    scene, done = make(), []
+    scene = make()
     scene.link.open()
     scene.attempt.opens()
-    scene.link.close(lambda: done.append(True))
-    assert (scene.attempt.closed, done) == (1, [])
+    closing = scene.close()
+    assert (scene.attempt.closed, closing.done()) == (1, False)
     scene.attempt.is_lost()
-    assert (done, scene.timers.planned) == ([True], [])
+    scene.timers.turn()
+    assert (closing.done(), scene.timers.planned) == (True, [])
+
+
+def test_a_closed_link_is_not_waited_for(make: Make) -> None:
+    scene = make()
+    scene.close()
+    scene.close()
+    scene.wait()
+    assert "closed by this program" in str(scene.told[0])
+    assert scene.attempts == []
+
+
+def test_an_open_link_is_not_waited_for_either(make: Make) -> None:
+    scene = make()
+    scene.wait()
+    scene.attempt.opens()
+    scene.wait()
+    assert (scene.told, len(scene.attempts)) == ([None, None], 1)
+
+
+def test_one_who_stops_waiting_takes_the_connection_from_nobody(make: Make) -> None:
+    scene = make()
+    scene.wait()
+    scene.wait()
+    scene.waiters.pop(0).cancel()
+    scene.timers.turn()
+    scene.attempt.opens()
+    assert scene.told == [None]
 
 
 class Transport:
@@ -237,6 +291,7 @@ class Transport:
         self._takes = takes
         self._buffered = buffered
         self.sent = b""
+        self.pieces: list[bytes] = []
         self.left_to_pika: list[bytes] = []
         self._transport = self
 
@@ -246,6 +301,7 @@ class Transport:
     def send(self, data: bytes) -> int:
         if not self._takes:
             raise BlockingIOError(11, "Resource temporarily unavailable")
+        self.pieces.append(data)
         self.sent += data[: self._takes]
         return min(len(data), self._takes)
 
@@ -268,8 +324,45 @@ def test_what_the_socket_does_not_take_is_left_to_pika(
 ) -> None:
     scene, transport = make(), Transport(takes, buffered)
     scene.link.connection = transport
-    scene.link.write(b"frames")
+    scene.link.write(b"fra")
+    scene.link.write(b"mes")
+    scene.timers.turn()
     assert (transport.sent, transport.left_to_pika) == (sent, left)
+
+
+def test_what_is_written_in_one_turn_leaves_in_one_piece_at_its_end(make: Make) -> None:
+    scene, transport = make(), Transport(100, 0)
+    scene.link.connection = transport
+    scene.link.write(b"one ")
+    scene.link.write(b"two ")
+    assert transport.pieces == []
+    scene.timers.turn()
+    scene.link.write(b"three")
+    scene.link.flush()
+    assert transport.pieces == [b"one two ", b"three"]
+    scene.timers.turn()
+    assert len(transport.pieces) == 2
+
+
+def test_more_than_the_bound_leaves_at_once(make: Make) -> None:
+    scene, transport = make(), Transport(10 * WRITE_BYTES, 0)
+    scene.link.connection = transport
+    scene.link.write(b"x" * (WRITE_BYTES - 1))
+    assert transport.pieces == []
+    scene.link.write(b"x")
+    assert len(transport.sent) == WRITE_BYTES
+
+
+def test_what_was_written_to_a_lost_connection_is_not_sent_on_the_next(make: Make) -> None:
+    scene = make()
+    scene.link.open()
+    scene.attempt.opens()
+    scene.link.write(b"for the old one")
+    scene.attempt.is_lost()
+    scene.timers.fire()
+    scene.link.connection = transport = Transport(100, 0)
+    scene.timers.turn()
+    assert transport.pieces == []
 
 
 def test_what_is_encrypted_is_written_by_pika_alone(make: Make) -> None:
@@ -280,6 +373,7 @@ def test_what_is_encrypted_is_written_by_pika_alone(make: Make) -> None:
         transport._sock = encrypted  # type: ignore[assignment]
         scene.link.connection = transport
         scene.link.write(b"frames")
+        scene.link.flush()
         assert transport.left_to_pika == [b"frames"]
         servers.setblocking(False)
         with pytest.raises(BlockingIOError):

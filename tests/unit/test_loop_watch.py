@@ -62,7 +62,7 @@ def test_a_busy_loop_that_answers_is_left_alone(
         while time.monotonic() < deadline:  # noqa: ASYNC110  # many short steps are the point
             await asyncio.sleep(0)
 
-    loop.run(awaiting(), 10)
+    asyncio.run(loop.run(awaiting(), 10))
     assert caplog.messages == []
 
 

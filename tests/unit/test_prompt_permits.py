@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import threading
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -16,42 +16,41 @@ import dramatiq
 import pytest
 
 from actors.answers import Accepted, Answer
-from actors.loop_calls import LoopCalls
 from actors.send import PERMITS, Sender
 from broker.admission.contract import Standing
 from broker.dramatiq_broker import FloodgateBroker
 from broker.dramatiq_consumer import DeliveredMessage
 from broker.job import encode_job, new_job
-from broker.middleware.rate_limit import RateLimit
 from broker.settings import Settings
 
 TOKEN = "100200300:" + "A" * 35
 QUEUE = "send.default.interactive.00"
 LONG_AGO = 0.0
 
+Scene = Callable[[FloodgateBroker], Awaitable[None]]
 
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[FloodgateBroker]:
-    settings = Settings(_env_file=None, bot_token=TOKEN, state_url=f"sqlite:///{tmp_path}/state.db")
-    broker = FloodgateBroker(settings)
-    broker.admission.vouch_idle("default")
+
+@asynccontextmanager
+async def broker_with(tmp_path: Path, **settings: Any) -> AsyncIterator[FloodgateBroker]:
+    broker = FloodgateBroker(
+        Settings(_env_file=None, bot_token=TOKEN, state_url=f"sqlite:///{tmp_path}/state.db", **settings)
+    )
+    broker.run_on_callers_loop()
+    await broker.admission.vouch_idle("default")
     yield broker
-    broker.close()
+    await broker.aclose()
 
 
 @pytest.fixture
-def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="test-loop")
-    thread.start()
-    ready = threading.Event()
-    loop.call_soon_threadsafe(ready.set)
-    ready.wait(5)
-    yield loop
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(5)
-    with contextlib.suppress(RuntimeError):
-        loop.close()
+def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run a scene on an event loop, with a broker that is the process's while it lasts."""
+
+    async def on_a_loop(scene: Scene, **settings: Any) -> None:
+        async with broker_with(tmp_path, **settings) as broker:
+            monkeypatch.setattr(sys.modules[Sender.__module__], "current_broker", lambda: broker)
+            await scene(broker)
+
+    return lambda scene, **settings: asyncio.run(on_a_loop(scene, **settings))
 
 
 def delivered(**params: Any) -> DeliveredMessage:
@@ -60,9 +59,9 @@ def delivered(**params: Any) -> DeliveredMessage:
     return DeliveredMessage(message, cast(Any, None), job)
 
 
-def admitted(broker: FloodgateBroker, **params: Any) -> DeliveredMessage:
+async def admitted(broker: FloodgateBroker, **params: Any) -> DeliveredMessage:
     message = delivered(**params)
-    RateLimit().before_process_message(broker, message)
+    await broker.rate_limit.abefore_process_message(broker, message)
     return message
 
 
@@ -77,78 +76,90 @@ class Sessions:
         return Accepted(json.loads("true"))
 
 
-def sender(sessions: Sessions, loop: asyncio.AbstractEventLoop) -> Sender:
+async def answer(sessions: Sessions, message: DeliveredMessage) -> Answer:
     sender = Sender()
-    sender._sessions = cast(Any, sessions)
-    sender._calls = LoopCalls(loop)
-    sender._timeout, sender._patience_seconds = timedelta(seconds=5), 10
-    return sender
-
-
-def test_a_permit_is_good_for_a_moment(broker: FloodgateBroker) -> None:
-    before = time.monotonic()
-    assert before < admitted(broker).good_until < time.monotonic() + 0.05
-
-
-def test_a_permit_is_good_for_ever_where_no_window_is_kept(tmp_path: Path) -> None:
-    settings = Settings(
-        _env_file=None, bot_token=TOKEN, state_url=f"sqlite:///{tmp_path}/s.db", limits={"enabled": False}
-    )
-    unmetered = FloodgateBroker(settings)
-    assert admitted(unmetered).good_until == float("inf")
-    unmetered.close()
-
-
-def test_a_paid_broadcast_is_kept_by_spacing_and_may_be_late(broker: FloodgateBroker) -> None:
-    assert admitted(broker, allow_paid_broadcast=True).good_until == float("inf")
-
-
-def test_what_is_handed_back_was_never_spent(broker: FloodgateBroker) -> None:
-    message = admitted(broker)
-    first = message.permit
-    assert message.renew is not None
-    message.renew(message)
-    assert message.permit is not None
-    assert message.permit != first
-    assert broker.admission.snapshot("default").sent_last_second == 1
-    record = broker.admission.lookup("default", message.message_id)
-    assert record is not None
-    assert record.standing is Standing.SENDING
-
-
-def test_a_call_in_time_is_made_with_its_first_permit(broker: FloodgateBroker, loop: asyncio.AbstractEventLoop) -> None:
-    sessions, message = Sessions(), admitted(broker)
-    message.good_until = float("inf")
-    first = message.permit
+    sender._sessions, sender._timeout = cast(Any, sessions), timedelta(seconds=5)
     assert message.job is not None
-    assert sender(sessions, loop)._answer(message, message.job) == Accepted(True)
-    assert (sessions.calls, message.permit) == (1, first)
+    return await sender._answer(message, message.job)
 
 
-def test_a_late_call_is_made_once_and_with_another_permit(
-    broker: FloodgateBroker, loop: asyncio.AbstractEventLoop
-) -> None:
-    sessions, message = Sessions(), admitted(broker)
-    message.good_until = LONG_AGO
-    first = message.permit
-    assert message.job is not None
-    assert sender(sessions, loop)._answer(message, message.job) == Accepted(True)
-    assert sessions.calls == 1
-    assert message.permit != first
+Play = Callable[..., None]
+
+
+def test_a_permit_is_good_for_a_moment(play: Play) -> None:
+    async def scene(broker: FloodgateBroker) -> None:
+        before = time.monotonic()
+        assert before < (await admitted(broker)).good_until < time.monotonic() + 0.05
+
+    play(scene)
+
+
+def test_a_permit_is_good_for_ever_where_no_window_is_kept(play: Play) -> None:
+    async def scene(broker: FloodgateBroker) -> None:
+        assert (await admitted(broker)).good_until == float("inf")
+
+    play(scene, limits={"enabled": False})
+
+
+def test_a_paid_broadcast_is_kept_by_spacing_and_may_be_late(play: Play) -> None:
+    async def scene(broker: FloodgateBroker) -> None:
+        assert (await admitted(broker, allow_paid_broadcast=True)).good_until == float("inf")
+
+    play(scene)
+
+
+def test_what_is_handed_back_was_never_spent(play: Play) -> None:
+    async def scene(broker: FloodgateBroker) -> None:
+        message = await admitted(broker)
+        first = message.permit
+        await broker.rate_limit.renew(broker, message)
+        assert message.permit is not None
+        assert message.permit != first
+        assert (await broker.admission.snapshot("default")).sent_last_second == 1
+        record = await broker.admission.lookup("default", message.message_id)
+        assert record is not None
+        assert record.standing is Standing.SENDING
+
+    play(scene)
+
+
+def test_a_call_in_time_is_made_with_its_first_permit(play: Play) -> None:
+    async def scene(broker: FloodgateBroker) -> None:
+        sessions, message = Sessions(), await admitted(broker)
+        message.good_until = float("inf")
+        first = message.permit
+        assert await answer(sessions, message) == Accepted(True)
+        assert (sessions.calls, message.permit) == (1, first)
+
+    play(scene)
+
+
+def test_a_late_call_is_made_once_and_with_another_permit(play: Play) -> None:
+    async def scene(broker: FloodgateBroker) -> None:
+        sessions, message = Sessions(), await admitted(broker)
+        message.good_until = LONG_AGO
+        first = message.permit
+        assert await answer(sessions, message) == Accepted(True)
+        assert sessions.calls == 1
+        assert message.permit != first
+
+    play(scene)
 
 
 def test_a_process_that_is_late_for_every_permit_sends_all_the_same(
-    broker: FloodgateBroker, loop: asyncio.AbstractEventLoop
+    play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sessions, message = Sessions(), admitted(broker)
-    message.good_until = LONG_AGO
-    renewals = 0
+    async def scene(broker: FloodgateBroker) -> None:
+        sessions, message = Sessions(), await admitted(broker)
+        message.good_until = LONG_AGO
+        renewals = 0
 
-    def renew_late(mine: DeliveredMessage) -> None:
-        nonlocal renewals
-        renewals += 1
+        async def renew_late(_broker: FloodgateBroker, mine: DeliveredMessage) -> None:
+            nonlocal renewals
+            renewals += 1
 
-    message.renew = renew_late
-    assert message.job is not None
-    assert sender(sessions, loop)._answer(message, message.job) == Accepted(True)
-    assert (sessions.calls, renewals) == (1, PERMITS - 1)
+        monkeypatch.setattr(broker.rate_limit, "renew", renew_late)
+        assert await answer(sessions, message) == Accepted(True)
+        assert (sessions.calls, renewals) == (1, PERMITS - 1)
+
+    play(scene)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +13,7 @@ from broker.dead_letters import MAX_DESCRIPTION, dead_message, read_dead_letter
 from broker.dramatiq_consumer import GIVE_BACK_PAUSE_SECONDS, QueueConsumer, read_message
 from broker.errors import RejectedError
 from broker.publication import Publication
+from broker.stopping import Stopping
 
 MAIL = dramatiq.Message(queue_name="mail", actor_name="nobody", args=(), kwargs={}, options={}).encode()
 
@@ -26,13 +26,13 @@ class Desk:
         self.letters: list[Publication] = []
         self.fault: RejectedError | None = None
         self.delivery: Any = SimpleNamespace(
-            body=body, message_id="m1", ack=self._noting("ack"), requeue=self._noting("requeue")
+            body=body, message_id="m1", queue="mail", ack=self._noting("ack"), requeue=self._noting("requeue")
         )
 
     def consumer(self) -> QueueConsumer:
         stopping: Any = SimpleNamespace(wait=lambda seconds: self.steps.append(f"pause {seconds:g}"))
         publisher: Any = self
-        return QueueConsumer("mail", self._subscribe, publisher, "dead.mail", 0.01, stopping)
+        return QueueConsumer("mail", self._subscribe, publisher, 0.01, stopping)
 
     def publish(self, letter: Publication) -> None:
         self.steps.append("publish")
@@ -102,10 +102,10 @@ def test_fields_of_the_wrong_type_are_no_message(wrong: dict[str, object]) -> No
 
 
 def test_the_pause_ends_when_the_worker_is_to_stop() -> None:
-    desk, stopping = Desk(), threading.Event()
+    desk, stopping = Desk(), Stopping()
     stopping.set()
     publisher: Any = desk
-    consumer = QueueConsumer("mail", desk._subscribe, publisher, "dead.mail", 0.01, stopping)
+    consumer = QueueConsumer("mail", desk._subscribe, publisher, 0.01, stopping)
     message = read_message(desk.delivery, "mail")
     message.give_back()
     consumer.ack(message)

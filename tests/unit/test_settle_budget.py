@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import dramatiq
@@ -25,37 +25,43 @@ TOKEN = "100200300:" + "A" * 35
 QUEUE = "send.default.bulk.00"
 
 
-@pytest.fixture
-def published() -> list[Publication]:
-    return []
+@dataclass
+class Wire:
+    """Stands for RabbitMQ: what would go there is kept in a list."""
 
+    published: list[Publication] = field(default_factory=list)
 
-@pytest.fixture
-def broker(tmp_path: Path, published: list[Publication]) -> Iterator[FloodgateBroker]:
-    """A real store; what would go to RabbitMQ is kept in a list."""
-    settings = Settings(_env_file=None, bot_token=TOKEN, state_url=f"sqlite:///{tmp_path}/state.db")
-    broker = FloodgateBroker(settings)
-    broker.admission.vouch_idle("default")
-    wire = SimpleNamespace(publisher=SimpleNamespace(publish=published.append), stop=lambda: None)
-    broker._connections = cast(Any, wire)
-    yield broker
-    broker.close()
+    @property
+    def publisher(self) -> Wire:
+        return self
+
+    async def apublish(self, publication: Publication) -> None:
+        self.published.append(publication)
+
+    async def aclose(self) -> None: ...
 
 
 @pytest.mark.parametrize(
     "outcome", [Migrated("-1001000002002"), Paused(timedelta(seconds=3), "Too Many Requests")], ids=["migrated", "429"]
 )
-def test_a_call_that_the_bot_api_refused_stays_spent(
-    outcome: Outcome, broker: FloodgateBroker, published: list[Publication]
-) -> None:
+def test_a_call_that_the_bot_api_refused_stays_spent(outcome: Outcome, tmp_path: Path) -> None:
     """It counts there, too. Given back, it would make room for one send more than a second holds."""
-    job = new_job("sendMessage", {"chat_id": -2002, "text": "hi"}, priority="bulk")
-    message = DeliveredMessage(dramatiq.Message[Any].decode(encode_job(job, QUEUE)), cast(Any, None), job)
-    message.ask = ask_for(job, broker.settings)
-    permit = broker.admission.admit(message.ask)
-    assert isinstance(permit, Go)
-    message.permit = permit
-    Settler(broker).settle(message, job, outcome)
-    assert broker.admission.snapshot("default").sent_last_second == 1
-    assert [each.message_id for each in published] == [job.id]
-    assert message.settled
+
+    async def settle() -> None:
+        settings = Settings(_env_file=None, bot_token=TOKEN, state_url=f"sqlite:///{tmp_path}/state.db")
+        broker, wire = FloodgateBroker(settings), Wire()
+        broker._connections = cast(Any, wire)
+        await broker.admission.vouch_idle("default")
+        job = new_job("sendMessage", {"chat_id": -2002, "text": "hi"}, priority="bulk")
+        message = DeliveredMessage(dramatiq.Message[Any].decode(encode_job(job, QUEUE)), cast(Any, None), job)
+        message.ask = ask_for(job, broker.settings)
+        permit = await broker.admission.admit(message.ask)
+        assert isinstance(permit, Go)
+        message.permit = permit
+        await Settler(broker).settle(message, job, outcome)
+        assert (await broker.admission.snapshot("default")).sent_last_second == 1
+        assert [each.message_id for each in wire.published] == [job.id]
+        assert message.settled
+        await broker.aclose()
+
+    asyncio.run(settle())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Future
+import asyncio
+import struct
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,13 +19,18 @@ MISSING = pika.exceptions.ChannelClosedByBroker(404, "NOT_FOUND - no queue 'q'")
 HELD_TOO_LONG = pika.exceptions.ChannelClosedByBroker(406, "PRECONDITION_FAILED")
 
 
+ACK, NACK = 80, 120  # basic.ack, basic.nack
+
+
 class Channel:
     """Stands for pika's."""
 
-    def __init__(self, on_open: Callable[[Any], None]) -> None:
+    def __init__(self, number: int, on_open: Callable[[Any], None]) -> None:
+        self.channel_number = number
         self._on_open = on_open
         self.is_open = self.is_closing = self.is_closed = False
-        self.acked: list[int] = []
+        self.prefetched = 0
+        self.written: list[bytes] = []
         self._consumers: dict[str, object] = {}
 
     def add_on_close_callback(self, call: Callable[[Any, Exception], None]) -> None:
@@ -32,14 +38,31 @@ class Channel:
 
     def add_on_cancel_callback(self, call: Callable[[Any], None]) -> None: ...
 
-    def basic_qos(self, prefetch_count: int) -> None: ...
+    def basic_qos(self, prefetch_count: int) -> None:
+        self.prefetched = prefetch_count
 
     def basic_consume(self, _queue: str, on_message: Any, *, callback: Any, **_options: Any) -> None:
         self._on_message, self._on_consuming = on_message, callback
         self._consumers["tag"] = on_message
 
-    def basic_ack(self, tag: int) -> None:
-        self.acked.append(tag)
+    @property
+    def acked(self) -> list[int]:
+        return [tag for tag, method in self._answers if method == ACK]
+
+    @property
+    def requeued(self) -> list[int]:
+        return [tag for tag, method in self._answers if method == NACK]
+
+    @property
+    def _answers(self) -> list[tuple[int, int]]:
+        """What was written, read as AMQP says."""
+        answers = []
+        for frame in self.written:
+            kind, channel, size, basic, method, tag, bits, end = struct.unpack(">BHIHHQBB", frame)
+            assert (kind, channel, size, basic, end) == (1, self.channel_number, len(frame) - 8, 60, 0xCE)
+            assert bits == (2 if method == NACK else 0)
+            answers.append((tag, method))
+        return answers
 
     def close(self) -> None:
         assert not self._consumers, "pika would cancel them, and the next message overtake this one"
@@ -61,14 +84,28 @@ class Channel:
         self._on_close(self, reason)
 
 
-class Stand:
-    """Stands for the I/O thread and the link: calls run at once, timers when they are fired."""
+class Timer:
+    def __init__(self, seconds: float, call: Callable[[], None], planned: list[Timer]) -> None:
+        self.seconds, self.call, self._planned = seconds, call, planned
 
-    def __init__(self) -> None:
+    def cancel(self) -> None:
+        if self in self._planned:
+            self._planned.remove(self)
+
+
+class Stand:
+    """Stands for the event loop and the link: calls run at once, timers when they are fired, frames are looked at when
+    they leave."""
+
+    is_current = True
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         self.state = LinkState.UP
         self.connection = self
         self.channels: list[Channel] = []
-        self.planned: list[tuple[float, Callable[[], None]]] = []
+        self.planned: list[Timer] = []
+        self._frames: list[bytes] = []
 
     def follow(self, up: Callable[[], None], down: Callable[[Any], None]) -> None:
         self.up, self.down = up, down
@@ -76,35 +113,48 @@ class Stand:
     def open(self) -> None: ...
 
     def channel(self, on_open_callback: Callable[[Any], None]) -> Channel:
-        self.channels.append(Channel(on_open_callback))
+        self.channels.append(Channel(len(self.channels) + 1, on_open_callback))
         return self.channels[-1]
+
+    def write(self, frame: bytes) -> None:
+        self._frames.append(frame)
+
+    def flush(self) -> None:
+        frames, self._frames = self._frames, []
+        for frame in frames:
+            number = int.from_bytes(frame[1:3], "big")
+            if self.channels[number - 1].is_open:  # or RabbitMQ would not know what it is about
+                self.channels[number - 1].written.append(frame)
 
     def call_soon(self, call: Callable[[], None]) -> None:
         call()
 
-    def call_later(self, seconds: float, call: Callable[[], None]) -> tuple[float, Callable[[], None]]:
-        self.planned.append((seconds, call))
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        self.planned.append(Timer(seconds, call, self.planned))
         return self.planned[-1]
 
-    def forget(self, timer: tuple[float, Callable[[], None]]) -> None:
-        if timer in self.planned:
-            self.planned.remove(timer)
-
     def fire(self) -> float:
-        seconds, call = self.planned.pop(0)
-        call()
-        return seconds
+        timer = self.planned.pop(0)
+        timer.call()
+        self.turn()
+        return timer.seconds
+
+    def turn(self) -> None:
+        """Run the tasks that are ready."""
+        for _ in range(3):
+            self.loop.run_until_complete(asyncio.sleep(0))
 
 
 class Scene:
     """One subscription, whose first channel is open."""
 
-    def __init__(self) -> None:
-        self.stand = Stand()
+    def __init__(self, loop: asyncio.AbstractEventLoop, prefetch: int = 1) -> None:
+        self.stand = Stand(loop)
         self.group = Subscriptions(self.stand, self.stand)  # type: ignore[arg-type]
         self.seen: list[Delivery] = []
-        self.declared: list[Future[None]] = []
-        self.subscription = Subscription(self.group, "q", "worker", self.seen.append)
+        self.lost = 0
+        self.declared: list[asyncio.Future[None]] = []
+        self.subscription = Subscription(self.group, "q", "worker", self.seen.append, self._lose, prefetch)
         self.group.add(self.subscription, self._declare)
         self.channel.opens()
 
@@ -112,14 +162,24 @@ class Scene:
     def channel(self) -> Channel:
         return self.stand.channels[-1]
 
-    def _declare(self) -> Future[None]:
-        self.declared.append(Future())
-        return self.declared[-1]
+    def _lose(self) -> None:
+        self.lost += 1
+
+    async def _declare(self) -> None:
+        self.declared.append(self.stand.loop.create_future())
+        await self.declared[-1]
 
 
 @pytest.fixture
-def scene() -> Scene:
-    return Scene()
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def scene(loop: asyncio.AbstractEventLoop) -> Scene:
+    return Scene(loop)
 
 
 def test_pauses_double_up_to_the_longest_and_begin_anew_once_it_consumes(scene: Scene) -> None:
@@ -144,8 +204,10 @@ def test_an_answer_for_a_channel_that_is_gone_is_sent_on_none(scene: Scene) -> N
     old, new = scene.seen
     assert (old.live, new.live) == (False, True)
     old.ack()
+    scene.stand.flush()
     assert [channel.acked for channel in scene.stand.channels] == [[], []]
     new.ack()
+    scene.stand.flush()
     assert [channel.acked for channel in scene.stand.channels] == [[], [1]]
 
 
@@ -163,6 +225,7 @@ def test_a_missing_queue_is_declared_and_until_that_is_done_not_again(scene: Sce
     scene.stand.fire()
     assert len(scene.declared) == 1
     scene.declared[0].set_result(None)
+    scene.stand.turn()
     assert len(scene.stand.channels) == 2
 
 
@@ -170,6 +233,7 @@ def test_a_queue_that_could_not_be_declared_is_tried_again(scene: Scene) -> None
     scene.channel.is_refused(MISSING)
     scene.stand.fire()
     scene.declared[0].set_exception(RabbitMQUnreachableError("away"))
+    scene.stand.turn()
     scene.stand.fire()
     assert len(scene.declared) == 2
 
@@ -206,3 +270,85 @@ def test_a_drained_queue_is_handed_over_with_the_answer_for_what_is_in_hand(scen
     assert scene.channel.is_open
     scene.seen[0].ack()
     assert (scene.channel.acked, scene.channel.is_open) == ([1], False)
+
+
+def test_a_drained_window_is_handed_over_with_the_answer_for_the_last_in_hand(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    scene = Scene(loop, prefetch=3)
+    assert scene.channel.prefetched == 3
+    for tag in (1, 2, 3):
+        scene.channel.delivers(tag)
+    scene.subscription.drain()
+    scene.seen[0].ack()
+    scene.seen[2].requeue()
+    assert scene.channel.is_open
+    scene.seen[1].ack()
+    assert (scene.channel.acked, scene.channel.requeued, scene.channel.is_open) == ([1, 2], [3], False)
+
+
+def test_what_is_put_down_is_answered_by_the_end_of_its_channel_alone(loop: asyncio.AbstractEventLoop) -> None:
+    """So it returns with the others of its window, in order, and RabbitMQ counts it as they are counted."""
+    scene = Scene(loop, prefetch=2)
+    for tag in (1, 2):
+        scene.channel.delivers(tag)
+    scene.subscription.drain()
+    scene.seen[1].put_down()
+    assert scene.channel.is_open
+    scene.seen[0].ack()
+    assert (scene.channel.acked, scene.channel.requeued, scene.channel.is_open) == ([1], [], False)
+
+
+def test_a_message_is_settled_once(scene: Scene) -> None:
+    scene.channel.delivers(1)
+    for _ in range(2):
+        scene.seen[0].requeue()
+        scene.seen[0].ack()
+        scene.seen[0].put_down()
+    scene.stand.flush()
+    assert (scene.channel.acked, scene.channel.requeued, scene.seen[0].live) == ([], [1], False)
+
+
+def test_what_comes_while_a_queue_is_drained_is_not_begun_and_goes_back_with_the_channel(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    scene = Scene(loop, prefetch=2)
+    scene.channel.delivers(1)
+    scene.subscription.drain()
+    scene.channel.delivers(2)
+    assert len(scene.seen) == 1
+    scene.seen[0].ack()
+    assert (scene.channel.acked, scene.channel.is_open) == ([1], False)
+
+
+def test_what_came_while_a_queue_was_drained_is_taken_when_it_is_resumed_before_the_end(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    scene = Scene(loop, prefetch=2)
+    scene.channel.delivers(1)
+    scene.subscription.drain()
+    scene.channel.delivers(2)
+    scene.subscription.resume()
+    assert [each.message_id for each in scene.seen] == ["m1", "m2"]
+    assert len(scene.stand.channels) == 1
+
+
+def test_whoever_holds_messages_hears_when_they_are_lost_and_not_when_they_are_handed_over(scene: Scene) -> None:
+    scene.channel.is_refused()
+    scene.stand.fire()
+    scene.channel.opens()
+    scene.stand.down(RabbitMQUnreachableError("lost"))
+    assert scene.lost == 2
+    scene.stand.up()
+    scene.channel.opens()
+    scene.subscription.close()
+    assert scene.lost == 2
+
+
+def test_a_group_that_closes_declares_nothing_any_more(scene: Scene) -> None:
+    scene.channel.is_refused(MISSING)
+    scene.stand.fire()
+    scene.group.close()
+    scene.stand.turn()
+    assert scene.declared[0].cancelled()
+    assert len(scene.stand.channels) == 1
