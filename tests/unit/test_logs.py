@@ -65,7 +65,7 @@ def test_a_gateway_key_of_any_form_is_redacted(log_format: str, capsys: pytest.C
     configure_logging(Settings(_env_file=None, log_format=log_format, bot_token=TOKEN, gateway=gateway))
     logging.getLogger("uvicorn.error").warning("GET //bot%s/x and //botshort%%20words%%3A%%20a%%20key/x", key)
     logging.getLogger("floodgate.test").info("%s, longer", key)
-    said = capsys.readouterr().err
+    said = written(capsys)
     assert "words" not in said
     assert "longer" not in said
     assert said.count(REDACTED) == 3
