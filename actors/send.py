@@ -26,6 +26,7 @@ from actors.sessions import BotSessions
 from actors.settle import Settler
 from actors.uploads import Uploads
 from broker.admission.contract import Go
+from broker.admission.policy import call_timeout
 from broker.dramatiq_broker import FloodgateBroker
 from broker.dramatiq_consumer import DeliveredMessage
 from broker.job import SEND_ACTOR, Job
@@ -46,7 +47,6 @@ class Sender(AwaitedMiddleware):
         self._settler: Settler | None = None
         self._uploads: Uploads | None = None
         self._sweeper: Sweeper | None = None
-        self._timeout = timedelta()
         self._usual = UsualDuration()
 
     async def abefore_worker_boot(self, broker: FloodgateBroker) -> None:
@@ -58,7 +58,6 @@ class Sender(AwaitedMiddleware):
         spool = Spool(settings.spool_url)
         self._uploads = Uploads(spool)
         self._sweeper = Sweeper(spool, settings.spool_seconds)
-        self._timeout = timedelta(seconds=settings.call_timeout_seconds)
         await self._sessions.open()
         await self._sweeper.start()
 
@@ -96,20 +95,21 @@ class Sender(AwaitedMiddleware):
 
     async def _call(self, message: DeliveredMessage, job: Job) -> Answer:
         assert self._sessions is not None and message.permit is not None
+        timeout = call_timeout(job, current_broker().settings)
         started = time.monotonic()
         params = params_to_send(job, message.permit)
         if job.files:
-            return await self._call_with_files(job, params)
-        answer = await self._sessions.call(job.bot, job.method, params, self._timeout)
+            return await self._call_with_files(job, params, timeout)
+        answer = await self._sessions.call(job.bot, job.method, params, timeout)
         message.late = self._usual.lateness(time.monotonic() - started)
         return answer
 
-    async def _call_with_files(self, job: Job, params: dict[str, Any]) -> Answer:
+    async def _call_with_files(self, job: Job, params: dict[str, Any], timeout: timedelta) -> Answer:
         sessions = self._sessions
         assert sessions is not None
         assert self._uploads is not None
-        make = partial(sessions.call, job.bot, job.method, timeout=self._timeout)
-        seconds = self._timeout.total_seconds()
+        make = partial(sessions.call, job.bot, job.method, timeout=timeout)
+        seconds = timeout.total_seconds()
         try:
             async with asyncio.timeout(seconds):
                 return await self._uploads.send(job, params, seconds, make)

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.peers.delayers import BROKERS
+from benchmarks.stage import report
 from benchmarks.stage.programs import ROOT
 from rabbitmq.node import Node
 
@@ -26,6 +27,8 @@ RUN_SECONDS: Final = 1200.0
 
 def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
+    if options.quick:
+        options.count, options.longest, options.delayed = 60, 5.0, 2_000
     console = Console(stderr=True)
     results: dict[str, list[dict[str, Any]]] = {"lateness": [], "memory": []}
     for name in BROKERS:
@@ -37,8 +40,13 @@ def main(arguments: list[str]) -> int:
             with Node(options.rabbitmq, conf={"default_queue_type": "quorum"}) as node:
                 console.print(f"{name}: {measure} …")
                 results[measure].append(run(name, measure, node.url, rest))
+    path = report.save(
+        "delays",
+        ({"measure": measure, **each} for measure, found in results.items() for each in found),
+        longest_seconds=options.longest,
+    )
     _show(console, results)
-    print(json.dumps({"longest_seconds": options.longest, **results}))
+    console.print(f"written to {path}")
     return 0
 
 
@@ -69,5 +77,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--count", type=int, default=600, help="delayed messages whose lateness is taken")
     parser.add_argument("--longest", type=float, default=60.0, help="the longest delay in seconds; the shortest is 0.1")
     parser.add_argument("--delayed", type=int, default=100_000, help="messages an hour ahead, for memory")
+    parser.add_argument("--quick", action="store_true", help="few messages; for development")
     parser.add_argument("--rabbitmq", choices=("4.0", "4.3"))
     return parser

@@ -1,4 +1,4 @@
-"""Use of the limit, 429s, latency and order under Telegram's limits, Floodgate beside its peers.
+"""Use of the limit, 429s, latency and order under Telegram's limits, Floodgate beside its peers and the former worker.
 
 Each scenario is played against a fake Telegram of its own that judges strict sliding windows at arrival and answers in
 80 to 120 ms. Contenders of one scenario play side by side (``--side-by-side``), or one after the other.
@@ -19,13 +19,15 @@ from typing import Final
 from benchmarks.peers.contenders import PEERS
 from benchmarks.stage import report, servers
 from benchmarks.stage.contenders import Contender, Floodgate
+from benchmarks.stage.editions import editions
 from benchmarks.stage.play import Result, play
 from benchmarks.stage.scenarios import Scenario, scenarios
 
-OURS: Final[tuple[Contender, ...]] = (
+OURS: Final = (
     Floodgate(1, "sqlite"),
     Floodgate(2, "sqlite"),
     Floodgate(3, "sqlite"),
+    Floodgate(10, "sqlite"),
     Floodgate(2, "redis"),
     Floodgate(3, "redis"),
 )
@@ -35,6 +37,7 @@ EXTRA: Final = (
     "reply p50 s",
     "reply p99 s",
     "reply max s",
+    "answered p99 s",
     "group a minute",
     "into pauses early",
     "into pauses late",
@@ -48,14 +51,21 @@ def main(arguments: Sequence[str]) -> int:
     chosen = [each for each in scenarios(options.quick) if not options.only or each.name in options.only]
     if options.partitions:
         chosen = [replace(each, settings={**each.settings, "partitions": options.partitions}) for each in chosen]
-    field = [each for each in (*OURS, *PEERS) if not options.who or any(word in each.name for word in options.who)]
+    if options.former:
+        chosen = [replace(each, former=True) for each in chosen]
+    ours = [replace(each, edition=edition) for each in OURS for edition in editions()]
+    field = [each for each in (*ours, *PEERS) if not options.who or any(word in each.name for word in options.who)]
     began = time.monotonic()
     results: list[Result] = []
     with servers.rabbitmq() as rabbitmq_url, servers.redis() as redis_url:
         for scenario in chosen:
             players = [each for each in field if each.plays(scenario)]
-            found = list(_play_all(scenario, players, rabbitmq_url, redis_url, options.side_by_side))
-            results += found
+            at_once = 1 if scenario.alone else options.side_by_side
+            rounds = [
+                list(_play_all(scenario, players, rabbitmq_url, redis_url, at_once)) for _ in range(options.rounds)
+            ]
+            found = [Result.median(of_one) for of_one in zip(*rounds, strict=True)]
+            results += [result for round_ in rounds for result in round_]
             _show(scenario, found, as_json=options.json)
     path = report.save("limits", (result.as_json() for result in results))
     print(f"{time.monotonic() - began:.0f} s in all; written to {path}", file=sys.stderr)
@@ -87,6 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="fewer messages; for development")
     parser.add_argument("--only", nargs="+", metavar="SCENARIO", help="of these names")
     parser.add_argument("--who", nargs="+", metavar="WORD", help="contenders whose names hold one of these")
+    parser.add_argument("--former", action="store_true", help="the former worker in every scenario, not in three")
+    parser.add_argument("--rounds", type=int, default=1, help="of each scenario; tables show medians")
     parser.add_argument(
         "--side-by-side", type=int, default=1, metavar="N", help="so many contenders of a scenario at once"
     )

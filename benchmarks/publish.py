@@ -24,10 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.peers.publishers import CONTENDERS, NOT_INSTALLED
+from benchmarks.stage import report
 from benchmarks.stage.programs import ROOT
-from broker import topology
-from broker.connections import Connections
-from broker.settings import Settings
 from rabbitmq.node import Node
 
 RUN_SECONDS: Final = 900.0
@@ -51,6 +49,8 @@ class Score:
 
 def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
+    if options.quick:
+        options.count, options.rounds = 3_000, 1
     console = Console(stderr=True)
     with Node(options.rabbitmq, conf={"default_queue_type": "quorum"}) as node:
         _declare(node.url)
@@ -58,11 +58,12 @@ def main(arguments: list[str]) -> int:
             result = run("memory", node.url, options.memory, options.body)
             assert result is not None
             _show_memory(console, result)
-            print(json.dumps(result))
+            report.save("publish-memory", [result])
             return 0
         scores = compare(node.url, options, console)
+    path = report.save("publish", map(asdict, scores), body_bytes=options.body, rabbitmq=node.version)
     _show(console, scores)
-    print(json.dumps({"body_bytes": options.body, "rabbitmq": node.version, "scores": [asdict(s) for s in scores]}))
+    console.print(f"written to {path}")
     return 0
 
 
@@ -96,9 +97,7 @@ def run(name: str, url: str, count: int, size: int) -> dict[str, Any] | None:
 
 
 def _declare(url: str) -> None:
-    connections = Connections(Settings(rabbitmq_url=url, _env_file=None), "bench")  # type: ignore[call-arg, arg-type]
-    topology.declare(connections, topology.pipeline(["default"], 1))
-    connections.stop()
+    """Declare the queue of those who publish to a bare one; the others declare theirs."""
     connection = pika.BlockingConnection(pika.URLParameters(url))
     connection.channel().queue_declare(RAW_QUEUE, durable=True, arguments={"x-queue-type": "quorum"})
     connection.close()
@@ -138,5 +137,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="*", help="contenders whose names contain one of these")
     parser.add_argument("--memory", type=int, metavar="N", help="measure memory over N jobs instead")
+    parser.add_argument("--quick", action="store_true", help="one short round; for development")
     parser.add_argument("--rabbitmq", choices=("4.0", "4.3"))
     return parser

@@ -44,17 +44,17 @@ class Row:
     worker_mb: float
 
 
-def measure(rabbitmq_url: str, backlog: int) -> Row:
+def measure(rabbitmq_url: str, backlog: int, least_timed: int = LEAST_TIMED) -> Row:
     """Queue, work off, time."""
     with tempfile.TemporaryDirectory(prefix="floodgate-bench-") as folder:
         home = Path(folder)
         state = f"sqlite:///{home}/state.db"
         with (
-            servers.fake_telegram(home / "fake.log", limits=False) as fake,
+            servers.instant_telegram(home / "fake.log") as fake,
             pipeline(home, rabbitmq_url, fake.url, state, limits={"enabled": False}) as ours,
         ):
             timed = min(backlog, MOST_TIMED)
-            rounds = [_round(ours, fake, number * backlog, backlog) for number in range(max(1, LEAST_TIMED // backlog))]
+            rounds = [_round(ours, fake, number * backlog, backlog) for number in range(max(1, least_timed // backlog))]
             paces = [each.samples for each in rounds]
             return Row(
                 backlog,
@@ -80,7 +80,7 @@ class _Round:
 def _round(ours: Pipeline, fake: servers.Fake, first: int, backlog: int) -> _Round:
     """Queue a backlog while no worker runs, then work it off by a fresh one."""
     began = time.monotonic()
-    _enqueue(ours, first, backlog)
+    ours.enqueue(first + 1, backlog)
     enqueue_seconds = time.monotonic() - began
     ours.start_workers(1)
     worker = ours.workers[0]
@@ -91,20 +91,13 @@ def _round(ours: Pipeline, fake: servers.Fake, first: int, backlog: int) -> _Rou
     return found
 
 
-def _enqueue(ours: Pipeline, first: int, count: int) -> None:
-    client = ours.client
-    client.enqueue_many(
-        client.job("sendMessage", chat_id=chat, text=f"message {chat}", priority="bulk")
-        for chat in range(first + 1, first + count + 1)
-    )
-
-
 def main(arguments: Sequence[str]) -> int:
     """Measure; 0 when the time for a job is flat."""
     options = _parser().parse_args(arguments)
     began = time.monotonic()
+    backlogs, least_timed = ([500, 2_000], 2_000) if options.quick else (options.backlogs, LEAST_TIMED)
     with servers.rabbitmq() as url:
-        rows = [measure(url, backlog) for backlog in options.backlogs]
+        rows = [measure(url, backlog, least_timed) for backlog in backlogs]
     report.save("scale", map(asdict, rows))
     report.table(
         "time for a job as the backlog grows",
@@ -128,4 +121,5 @@ def _parser() -> argparse.ArgumentParser:
         metavar="JOBS",
         help="about 12 minutes in all (default: %(default)s)",
     )
+    parser.add_argument("--quick", action="store_true", help="two small backlogs; for development")
     return parser

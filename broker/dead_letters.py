@@ -72,13 +72,15 @@ def dead_update(
 ) -> Publication:
     """The dead letter of an update."""
     target = dead_queue(update.bot)
-    more = {TRACEBACK: _header_text(traceback)} if traceback else {}
+    more = _traceback_header(traceback)
     return _publication(target, update.message_id, body, queue, reason, description, attempts, more)
 
 
-def dead_message(dead_queue_name: str, message_id: str, body: bytes, queue: str, reason: str, why: str) -> Publication:
-    """The dead letter of a message of an actor other than ``send``."""
-    return _publication(dead_queue_name, message_id, body, queue, reason, why, 0)
+def dead_message(
+    target: str, message_id: str, body: bytes, queue: str, reason: str, description: str, *, traceback: str = ""
+) -> Publication:
+    """The dead letter of a plain actor's message."""
+    return _publication(target, message_id, body, queue, reason, description, 0, _traceback_header(traceback))
 
 
 def malformed(message_id: str, body: bytes, queue: str, description: str) -> Publication:
@@ -106,6 +108,10 @@ def _publication(
         **(more or {}),
     }
     return Publication(exchange=DEAD_EXCHANGE, routing_key=target, body=body, message_id=message_id, headers=headers)
+
+
+def _traceback_header(traceback: str) -> dict[str, Any]:
+    return {TRACEBACK: _header_text(traceback)} if traceback else {}
 
 
 def _header_text(text: str) -> str:

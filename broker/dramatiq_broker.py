@@ -7,16 +7,17 @@ What differs from Dramatiq's own RabbitMQ broker, and why:
 - The actor ``send`` has a family of queues, ``send.<bot>.<priority>.<NN>``: a job's chat picks its partition. So has
   ``handle_update``, ``updates.<bot>.<NN>``.
 - A message is acknowledged only when its effect is safe: see :mod:`broker.dramatiq_consumer`.
+- Dramatiq's default middleware is for plain actors. Jobs and updates have limits, retries and endings of their own.
 
 Constructing a broker opens nothing and starts nothing. Settings are bound once, at the latest at first use.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
@@ -26,7 +27,19 @@ from typing import Any, Final
 
 import dramatiq
 from dramatiq.broker import Broker, Consumer, MessageProxy
-from dramatiq.middleware import AsyncIO, CurrentMessage, Middleware
+from dramatiq.errors import ConnectionClosed, QueueJoinTimeout
+from dramatiq.middleware import (
+    AgeLimit,
+    AsyncIO,
+    Callbacks,
+    CurrentMessage,
+    Middleware,
+    MiddlewareError,
+    Pipelines,
+    Retries,
+    ShutdownNotifications,
+    TimeLimit,
+)
 
 from broker import topology
 from broker.admission.calls import BatchedAdmission
@@ -34,26 +47,39 @@ from broker.admission.state_thread import StateThread
 from broker.admission.stores import open_batched
 from broker.connections import Connections
 from broker.consumer import Subscription
-from broker.dramatiq_consumer import QueueConsumer
-from broker.errors import RabbitMQError, SettingsError
+from broker.dramatiq_consumer import FAMILIES, QueueConsumer, in_family
+from broker.errors import RabbitMQError, RabbitMQUnreachableError, SettingsError, UnroutableError
 from broker.job import SEND_ACTOR, Priority, encode_job, parse_job
-from broker.ladder import delayed
+from broker.ladder import UNIT, delayed, steps
+from broker.middleware.prefetch import PrefetchPerThread
 from broker.middleware.rate_limit import RateLimit
 from broker.middleware.retries import ConfirmedRetries
-from broker.publication import Publication
+from broker.publication import FRESH_PRIORITY, HIGH_PRIORITY, Publication
 from broker.settings import Settings, load_settings
 from broker.stopping import Stopping
 from broker.update import UPDATE_ACTOR, parse_update, publication
 
 CLOSE_SECONDS: Final = 15.0
-
-# Actors that have a family of queues, and how the family's names begin.
-FAMILIES: Final = {SEND_ACTOR: "send.", UPDATE_ACTOR: "updates."}
+# What Dramatiq has for plain actors, and jobs and updates have of their own.
+FOR_PLAIN_ACTORS: Final = (AgeLimit, TimeLimit, ShutdownNotifications, Callbacks, Pipelines, Retries)
+_OF_A_MESSAGE: Final = frozenset({"process_message", "skip_message"})
 
 
 def default_middleware() -> list[Middleware]:
-    """What actors need: an event loop, the current message, retries that cannot lose, admission before each send."""
-    return [AsyncIO(), CurrentMessage(), ConfirmedRetries(), RateLimit()]
+    """Dramatiq's defaults, with retries that cannot lose; an event loop, the current message, and admission before
+    each send."""
+    return [
+        AgeLimit(),
+        TimeLimit(),
+        ShutdownNotifications(),
+        Callbacks(),
+        Pipelines(),
+        ConfirmedRetries(),
+        AsyncIO(),
+        CurrentMessage(),
+        PrefetchPerThread(),
+        RateLimit(),
+    ]
 
 
 class FloodgateBroker(Broker):
@@ -76,9 +102,37 @@ class FloodgateBroker(Broker):
         self._on_callers_loop = False
         self.subscriptions: dict[str, Subscription] = {}  # by queue; of thread workers or of the runner
         self._only: tuple[str, frozenset[str]] | None = None  # family and bots; set before a worker starts
+        self._ensured: set[str] = set()  # plain queues that this process has seen on the server
+        self._due: dict[str, float] = {}  # by queue, when the last delayed message comes, in time.monotonic()
         self._lock = threading.Lock()  # guards the lazily made fields above
         for each in default_middleware() if middleware is None else middleware:
             self.add_middleware(each)
+
+    def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Dramatiq's, with what is for plain actors left out for jobs and updates."""
+        for middleware in self._concerned(signal, args):
+            try:
+                getattr(middleware, f"before_{signal}")(self, *args, **kwargs)
+            except MiddlewareError:
+                raise
+            except Exception:
+                self.logger.critical("Unexpected failure in before_%s of %r.", signal, middleware, exc_info=True)
+
+    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Dramatiq's likewise. A message whose successor (the next of its pipeline, a callback) RabbitMQ did not take
+        goes back to its queue: Dramatiq would acknowledge it all the same."""
+        for middleware in reversed(self._concerned(signal, args)):
+            try:
+                getattr(middleware, f"after_{signal}")(self, *args, **kwargs)
+            except Exception as error:
+                self.logger.critical("Unexpected failure in after_%s of %r.", signal, middleware, exc_info=True)
+                if isinstance(error, RabbitMQError | MiddlewareError) and signal in _OF_A_MESSAGE:
+                    args[0].give_back()
+
+    def _concerned(self, signal: str, args: tuple[Any, ...]) -> list[Middleware]:
+        if signal in _OF_A_MESSAGE and args[0].actor_name in FAMILIES:
+            return [each for each in self.middleware if not isinstance(each, FOR_PLAIN_ACTORS)]
+        return self.middleware
 
     @property
     def settings(self) -> Settings:
@@ -137,6 +191,7 @@ class FloodgateBroker(Broker):
                 self.emit_after("declare_queue", queue_name)
         if ensure:
             topology.declare(self.connections, self.topology_of([queue_name]))
+            self._ensured.add(queue_name)
 
     def take_only(self, actor_name: str, bots: Iterable[str]) -> None:
         """Consume the queues of one family and of these bots only. To be said before a worker starts."""
@@ -172,16 +227,24 @@ class FloodgateBroker(Broker):
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """Publish a message; returns when RabbitMQ has it on disk. ``delay`` is in milliseconds.
 
+        A plain actor's queue is made with its first message. Its ``broker_priority`` from 5 up goes before the others;
+        a delayed message does so in any case when its time has come.
+
         Raises:
             PublishError: RabbitMQ did not take it.
+            TopologyError: the queue exists and is declared otherwise.
             JobError: the message is for ``send`` and its argument is no job, or for ``handle_update`` and no update.
         """
         queue_name, body = self._address(message)
-        publication = Publication("", queue_name, body, message.message_id)
+        publication = Publication("", queue_name, body, message.message_id, _priority(message))
         if delay:
             publication = delayed(publication, timedelta(milliseconds=delay))
         self.emit_before("enqueue", message, delay)
-        self.connections.publisher.publish(publication)
+        if in_family(queue_name):
+            self.connections.publisher.publish(publication)
+        else:
+            self._publish_to_plain(queue_name, publication)
+            self._note_due(queue_name, timedelta(milliseconds=delay or 0))
         self.emit_after("enqueue", message, delay)
         return message
 
@@ -191,17 +254,46 @@ class FloodgateBroker(Broker):
             return update.routing_key, update.body
         if message.actor_name != SEND_ACTOR:
             self.declare_queue(message.queue_name)
-            return message.queue_name, json.dumps(message.asdict(), separators=(",", ":")).encode()
+            return message.queue_name, message.encode()
         job = parse_job(message.kwargs.get("job"))
         queue_name = topology.send_queue(job.bot, job.priority, job.partition(self.settings.partitions))
         return queue_name, encode_job(job, queue_name)
 
+    def _publish_to_plain(self, queue_name: str, publication: Publication) -> None:
+        self._ensure(queue_name)
+        try:
+            self.connections.publisher.publish(publication)
+        except UnroutableError:  # it was deleted since
+            self.declare_queue(queue_name, ensure=True)
+            self.connections.publisher.publish(publication)
+
+    def _ensure(self, queue_name: str) -> None:
+        """Make a plain queue, once in a process."""
+        if queue_name not in self._ensured:
+            self.declare_queue(queue_name, ensure=True)
+
+    def _note_due(self, queue_name: str, delay: timedelta) -> None:
+        if delay:
+            due = time.monotonic() + (steps(delay) * UNIT).total_seconds()
+            with self._lock:
+                self._due[queue_name] = max(due, self._due.get(queue_name, 0.0))
+
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 1000) -> Consumer:
-        """Consume a queue, one message in hand at a time whatever ``prefetch`` says. ``timeout`` is in ms."""
+        """Consume a queue, ``prefetch`` messages in hand at a time, but one job or update. ``timeout`` is in ms.
+
+        Raises:
+            ConnectionClosed: Dramatiq's, for its worker to come again: the queue could not be made.
+        """
+        in_hand = 1 if in_family(queue_name) else prefetch
+        if not in_family(queue_name):
+            try:
+                self._ensure(queue_name)
+            except RabbitMQUnreachableError as error:
+                raise ConnectionClosed(error) from error  # type: ignore[no-untyped-call]  # Dramatiq's
 
         def subscribe(on_delivery: Any) -> Subscription:
             return self.connections.subscribe(
-                queue_name, self.worker_id, on_delivery, partial(self.topology_of, [queue_name])
+                queue_name, self.worker_id, on_delivery, partial(self.topology_of, [queue_name]), prefetch=in_hand
             )
 
         consumer = QueueConsumer(
@@ -217,6 +309,53 @@ class FloodgateBroker(Broker):
     def suspend(self, queue_name: str, seconds: float) -> None:
         """Hand a queue back to RabbitMQ for a while."""
         self.subscriptions[queue_name].suspend(seconds)
+
+    def flush(self, queue_name: str) -> None:
+        """Drop what is ready in a plain actor's queue, and its dead letters. What waits in the delay ladder stays.
+
+        Raises:
+            ValueError: the queue holds jobs or updates.
+        """
+        if queue_name in FAMILIES or in_family(queue_name):
+            raise ValueError(f"{queue_name!r} holds jobs or updates, which are not dropped by the queue.")
+        topology.purge(self.connections, [queue_name, topology.dead_queue_of(queue_name)])
+
+    def flush_all(self) -> None:
+        """:meth:`flush` every queue of a plain actor."""
+        for queue_name in self.queues - FAMILIES.keys():
+            self.flush(queue_name)
+
+    def get_queue_message_counts(self, queue_name: str) -> tuple[int, int, int]:
+        """How many messages are ready in a queue, how many are delayed, and how many are dead letters. For tests.
+
+        The delay ladder is shared by all queues, so of those delayed 1 stands for any that this process has sent.
+        """
+        names = self._names_of(queue_name)
+        dead = {topology.dead_queue_of(name) for name in names}
+        depth = topology.depth(self.connections, {*names, *dead})
+        waiting = any(self._due.get(name, 0.0) > time.monotonic() for name in names)
+        return sum(depth[name] or 0 for name in names), int(waiting), sum(depth[name] or 0 for name in dead)
+
+    def join(
+        self, queue_name: str, min_successes: int = 10, idle_time: int = 100, *, timeout: int | None = None
+    ) -> None:
+        """Wait until a queue was found empty ``min_successes`` times in a row, ``idle_time`` ms apart. For tests.
+
+        Messages that this process has delayed are waited for; those that a worker has in hand are not.
+
+        Raises:
+            QueueJoinTimeout: it was not so within ``timeout`` ms.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout / 1000
+        successes = 0
+        while successes < min_successes:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise QueueJoinTimeout(queue_name)  # type: ignore[no-untyped-call]  # Dramatiq's
+            successes = 0 if any(self.get_queue_message_counts(queue_name)[:-1]) else successes + 1
+            time.sleep(idle_time / 1000)
+
+    def _names_of(self, queue_name: str) -> list[str]:
+        return self._family(queue_name) if queue_name in FAMILIES else [queue_name]
 
     def close(self) -> None:
         """Stop the connections, then release the store. Safe to call twice and without use."""
@@ -242,3 +381,9 @@ class FloodgateBroker(Broker):
     async def _close_store(self, admission: BatchedAdmission) -> None:
         await admission.close()
         await self.state_thread.stop()
+
+
+def _priority(message: dramatiq.Message[Any]) -> int:
+    """The nearest that every RabbitMQ 4 knows: 4, or 9 from 5 up."""
+    wanted = message.options.get("broker_priority")
+    return HIGH_PRIORITY if wanted is not None and wanted > FRESH_PRIORITY else FRESH_PRIORITY

@@ -17,6 +17,7 @@ import logging
 import math
 import queue
 import re
+import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from enum import Enum, auto
@@ -24,12 +25,15 @@ from typing import Final
 
 import dramatiq
 from dramatiq.broker import Consumer, MessageProxy
+from dramatiq.encoder import JSONEncoder
+from dramatiq.errors import ActorNotFound, DecodeError
 
 from broker import dead_letters, topology
 from broker.admission.contract import Ask, Go
 from broker.consumer import Delivery, Subscription
 from broker.errors import MalformedJobError, MalformedUpdateError, PublishError
 from broker.job import SEND_ACTOR, Job, parse_job
+from broker.logs import redact
 from broker.publication import Publication
 from broker.publisher import Publisher
 from broker.stopping import Stopping
@@ -42,6 +46,10 @@ logger = logging.getLogger("floodgate.worker")
 GIVE_BACK_PAUSE_SECONDS: Final = 1.0
 
 
+# Actors that have a family of queues, and how the family's names begin.
+FAMILIES: Final = {SEND_ACTOR: "send.", UPDATE_ACTOR: "updates."}
+_JSON: Final = JSONEncoder()  # of jobs and updates, whatever encoder the plain actors have
+MAX_TRACEBACK: Final = 8000  # characters; its end says most
 MAX_MESSAGE_ID_BYTES: Final = 255  # AMQP's bound; a dead letter keeps its message's id
 # An escape that JSON allows alone, and that no log, header or store can hold alone. Whole pairs (emoji) have it, too.
 _HALF_A_PAIR: Final = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -124,9 +132,12 @@ class QueueConsumer(Consumer):
             self._give_back(message.delivery)
 
     def nack(self, message: MessageProxy) -> None:
-        """Dramatiq gave up on the message (no such actor, retries exhausted): a dead letter, then the ack."""
+        """Dramatiq gave up on the message (no such actor, retries exhausted, too old): a dead letter, then the ack."""
         assert isinstance(message, DeliveredMessage)
-        self._bury(message.delivery, letter_of_failed(message))
+        if message.disposition is Disposition.RETURN:
+            self._give_back(message.delivery)
+        else:
+            self._bury(message.delivery, letter_of_failed(message))
 
     def close(self) -> None:
         self.subscription.close()
@@ -148,19 +159,39 @@ class QueueConsumer(Consumer):
 
 
 def letter_of_failed(message: DeliveredMessage) -> Publication:
-    """The dead letter of a message whose actor is unknown, or whose retries are exhausted."""
-    reason = dead_letters.REASON_FAILED if message.options.get("retries") else dead_letters.REASON_NO_ACTOR
-    why = str(message.options.get("traceback") or f"no actor named {message.actor_name!r} in this worker")
+    """The dead letter of a message that Dramatiq gave up on."""
+    reason, description, told = _failure(message)
     delivery = message.delivery
-    owner = topology.dead_queue_of(delivery.queue)
-    return dead_letters.dead_message(owner, message.message_id, delivery.body, delivery.queue, reason, why)
+    return dead_letters.dead_message(
+        topology.dead_queue_of(delivery.queue),
+        message.message_id,
+        delivery.body,
+        delivery.queue,
+        reason,
+        redact(description),
+        traceback=redact(told)[-MAX_TRACEBACK:],
+    )
 
 
 def letter_of_malformed(delivery: Delivery, why: str) -> Publication:
     """The dead letter of bytes that cannot be read, which is logged."""
-    what = "update" if delivery.queue.startswith("updates.") else "job"
-    logger.error("a malformed %s in %s moves to dead.malformed: %s", what, delivery.queue, why)
+    logger.error("malformed message in %s, moved to dead.malformed: %s", delivery.queue, why)
     return dead_letters.malformed(delivery.message_id or "", delivery.body, delivery.queue, why)
+
+
+def in_family(queue_name: str) -> bool:
+    """Whether a queue on the server holds jobs or updates."""
+    return queue_name.startswith(tuple(FAMILIES.values()))
+
+
+def _failure(message: DeliveredMessage) -> tuple[str, str, str]:
+    """The reason of a plain actor's dead letter, its description and the traceback."""
+    error = message._exception
+    if error is None:
+        return dead_letters.REASON_FAILED, "a middleware failed it", ""
+    if isinstance(error, ActorNotFound):
+        return dead_letters.REASON_NO_ACTOR, f"no actor named {message.actor_name!r} in this worker", ""
+    return dead_letters.REASON_FAILED, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))
 
 
 def read_message(delivery: Delivery, queue_name: str) -> DeliveredMessage:
@@ -173,7 +204,7 @@ def read_message(delivery: Delivery, queue_name: str) -> DeliveredMessage:
             queue's bot.
         MalformedUpdateError: likewise for ``handle_update`` and an update.
     """
-    message = _decode(delivery.body)
+    message = _decode(delivery.body, queue_name)
     message.options.pop("eta", None)
     job = _job_in(message, queue_name) if message.actor_name == SEND_ACTOR else None
     update = _update_in(message, queue_name) if message.actor_name == UPDATE_ACTOR else None
@@ -199,10 +230,11 @@ def _update_in(message: dramatiq.Message[object], queue_name: str) -> Update:
     return update
 
 
-def _decode(body: bytes) -> dramatiq.Message[object]:
+def _decode(body: bytes, queue_name: str) -> dramatiq.Message[object]:
+    decode = _decoded_json if in_family(queue_name) else dramatiq.Message[object].decode
     try:
-        message: dramatiq.Message[object] = dramatiq.Message.decode(body)
-    except dramatiq.DecodeError as error:
+        message = decode(body)
+    except DecodeError as error:
         raise MalformedJobError(f"Not a Dramatiq message: {type(error.error).__name__}.") from None
     shapes = ((message.kwargs, dict), (message.options, dict), (message.actor_name, str), (message.message_id, str))
     if not all(isinstance(value, shape) for value, shape in shapes):
@@ -214,9 +246,16 @@ def _decode(body: bytes) -> dramatiq.Message[object]:
     return message
 
 
+def _decoded_json(body: bytes) -> dramatiq.Message[object]:
+    try:
+        return dramatiq.Message(**_JSON.decode(body))
+    except (TypeError, ValueError, RecursionError) as error:  # not an object, other fields, or beyond what json reads
+        raise DecodeError("not a message", body, error) from error  # type: ignore[no-untyped-call]  # Dramatiq's
+
+
 def _is_text(message: dramatiq.Message[object]) -> bool:
     try:
-        json.dumps(message.asdict(), ensure_ascii=False).encode()
+        json.dumps(message.asdict(), ensure_ascii=False, default=str, skipkeys=True).encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -13,6 +13,7 @@
     │   ├── AccessRefusedError       wrong user, password or vhost
     │   ├── UnsupportedServerError
     │   ├── TopologyError            a queue or exchange exists and is declared otherwise, or is missing
+    │   │   └── DeclareRefusedError      … and this account may not make it
     │   └── PublishError             the job is not safe; nothing was accepted
     │       ├── UnroutableError
     │       ├── RejectedError        RabbitMQ said no (nack)
@@ -97,6 +98,10 @@ class UnsupportedServerError(RabbitMQError):
 
 class TopologyError(RabbitMQError):
     """A queue or exchange is missing, or exists with other arguments than ours."""
+
+
+class DeclareRefusedError(TopologyError):
+    """This RabbitMQ account may not make queues. Use one that may: `floodgate topology apply` with the operator's."""
 
 
 class PublishError(RabbitMQError):

@@ -23,6 +23,7 @@ from pydantic_core import PydanticSerializationError
 
 from broker.chats import chat_key
 from broker.errors import InvalidParamsError, MalformedJobError
+from broker.local_files import check_params
 from broker.methods import CHARGES, canonical_method, cost
 from broker.partitions import partition_of
 from broker.spool import SpooledFile
@@ -43,6 +44,11 @@ def _known_method(name: str) -> str:
     if name not in CHARGES:
         raise ValueError("no method of the Bot API that is known here")
     return name
+
+
+def _safe_params(params: dict[str, Any]) -> dict[str, Any]:
+    check_params(params)
+    return params
 
 
 class Priority(StrEnum):
@@ -68,7 +74,7 @@ class Job(BaseModel):
     id: JobId
     bot: BotName = "default"
     method: Annotated[str, AfterValidator(_known_method)]
-    params: dict[str, Any]
+    params: Annotated[dict[str, Any], AfterValidator(_safe_params)]
     priority: Priority = Priority.INTERACTIVE
     chat: ChatKey | None = None
     cost: Annotated[int, Field(ge=1, le=100)] = 1
@@ -133,7 +139,7 @@ def new_job(
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise InvalidParamsError(f"{field}: {first['msg']}.") from None
+        raise InvalidParamsError(f"{field}: {_said(first['msg'])}.") from None
     except ValueError as error:
         raise InvalidParamsError(f"{error}.") from None
 
@@ -193,8 +199,18 @@ def parse_job(fields: object) -> Job:
     try:
         return Job.model_validate(fields)
     except ValidationError as error:
-        where = ", ".join(".".join(map(str, item["loc"])) or "job" for item in error.errors(include_input=False))
-        raise MalformedJobError(f"Not a job: {where}.") from None
+        faults = error.errors(include_input=False)
+        raise MalformedJobError(f"Not a job: {', '.join(map(_fault, faults))}.") from None
+
+
+def _fault(item: Any) -> str:
+    """A field, and what is wrong with it where that is in words of ours."""
+    where = ".".join(map(str, item["loc"])) or "job"
+    return f"{where}: {_said(item['msg'])}" if item["type"] == "value_error" else where
+
+
+def _said(message: str) -> str:
+    return message.removeprefix("Value error, ")
 
 
 def unix_ms() -> int:

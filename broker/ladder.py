@@ -24,7 +24,7 @@ import math
 from datetime import timedelta
 from typing import Final
 
-from broker.publication import Publication
+from broker.publication import HIGH_PRIORITY, Publication
 
 UNIT: Final = timedelta(milliseconds=125)
 LEVELS: Final = 28
@@ -33,7 +33,7 @@ MAX_DELAY: Final = MAX_STEPS * UNIT  # 388 days; a longer wait is clipped to it,
 DELIVER_EXCHANGE: Final = "floodgate.delay.deliver"
 # What comes back from the ladder goes ahead of the backlog (fresh messages have 4). The same for all, since a
 # quorum queue serves high and low priorities 2:1, and a level must stay strictly first in, first out.
-RETURN_PRIORITY: Final = 9
+RETURN_PRIORITY: Final = HIGH_PRIORITY
 
 
 def steps(delay: timedelta) -> int:

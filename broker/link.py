@@ -28,7 +28,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -108,7 +108,22 @@ def _look_up(host: str, port: int, options: dict[str, int]) -> Future[Any]:
 
 
 class _Attempt(AsyncioConnection):  # type: ignore[misc]
-    """A connection that can be closed during its handshake: pika 1.4 then reports a class in place of its instance."""
+    """pika's connection, with two additions.
+
+    It can be closed during its handshake: pika 1.4 then reports a class in place of its instance. And another thread
+    may write to its socket (:meth:`Link.write_at_once`): under ``write_lock``, while pika has nothing to send. What the
+    socket did not take of that, ``rest``, goes before all else.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.write_lock = threading.RLock()
+        self.rest = b""
+        super().__init__(*args, **options)
+
+    def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
+        with self.write_lock:
+            rest, self.rest = self.rest, b""
+            super()._output_marshaled_frames([rest, *marshaled_frames] if rest else marshaled_frames)
 
     def _on_connection_workflow_done(self, result: Any) -> None:
         super()._on_connection_workflow_done(result() if isinstance(result, type) else result)
@@ -185,15 +200,44 @@ class Link:
             return
         frames = b"".join(self._frames)
         self._drop_frames()
-        transport = self.connection._transport
-        if transport is None:
-            return  # the connection is closing
-        sock = transport._sock
-        if not transport.get_write_buffer_size() and not isinstance(sock, ssl.SSLSocket):
+        with self.connection.write_lock:
+            if (sock := self._idle_socket()) is not None:
+                with contextlib.suppress(OSError):
+                    frames = frames[sock.send(frames) :]
+            if frames and self.connection._transport is not None:
+                self.connection._output_marshaled_frames([frames])
+
+    def write_at_once(self, frames: Callable[[], bytes]) -> bool:
+        """Send what ``frames`` gives, from any thread, if nothing else waits to be sent; whether that was so.
+
+        A program that publishes one message at a time spares the loop one of its two turns.
+        """
+        connection = self.connection
+        if connection is None or self._frames or not connection.write_lock.acquire(blocking=False):
+            return False
+        try:
+            sock = self._idle_socket()
+            if sock is None or connection is not self.connection:
+                return False
+            whole = frames()
+            sent = 0
             with contextlib.suppress(OSError):
-                frames = frames[sock.send(frames) :]
-        if frames:
-            self.connection._output_marshaled_frames([frames])
+                sent = sock.send(whole)
+            if sent < len(whole):
+                connection.rest = whole[sent:]
+                self._io.call_soon(lambda: connection._output_marshaled_frames([]))
+            return True
+        finally:
+            connection.write_lock.release()
+
+    def _idle_socket(self) -> socket.socket | None:
+        """The socket, if pika has nothing to send on it. TLS is left to pika. Under ``write_lock``."""
+        connection = self.connection
+        transport = connection._transport if connection is not None else None
+        if transport is None or connection.rest or transport.get_write_buffer_size():
+            return None
+        sock: socket.socket | None = transport._sock
+        return None if isinstance(sock, ssl.SSLSocket) else sock
 
     def _drop_frames(self) -> None:
         self._frames.clear()

@@ -10,7 +10,11 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import Iterable
 from typing import Final
+from urllib.parse import quote
+
+from pydantic import SecretStr
 
 from broker.log_writer import LogWriter
 from broker.settings import Settings
@@ -55,14 +59,23 @@ class RedactTokens(logging.Filter):
 
 
 class RedactingFormatter(logging.Formatter):
-    """Formats as ``inner`` does, and redacts the finished text."""
+    """Formats as ``inner`` does, and redacts the finished text: what looks like a secret, and the ``known`` ones."""
 
-    def __init__(self, inner: logging.Formatter) -> None:
+    def __init__(self, inner: logging.Formatter, known: Iterable[SecretStr] = ()) -> None:
         super().__init__()
         self._inner = inner
+        texts = {form for secret in known for form in _forms(secret.get_secret_value())}
+        longest_first = sorted(map(re.escape, texts), key=len, reverse=True)
+        self._known = re.compile("|".join(longest_first)) if texts else None
 
     def format(self, record: logging.LogRecord) -> str:
-        return redact(self._inner.format(record))
+        line = self._inner.format(record)
+        return redact(self._known.sub(REDACTED, line) if self._known else line)
+
+
+def _forms(secret: str) -> tuple[str, str]:
+    """A secret as it is, and as it stands in a URL."""
+    return secret, quote(secret, safe="")
 
 
 def configure_logging(settings: Settings) -> None:
@@ -71,7 +84,8 @@ def configure_logging(settings: Settings) -> None:
     Lines are written by a thread of their own: a stderr that takes nothing holds up nobody.
     """
     stream = logging.StreamHandler(sys.stderr)
-    stream.setFormatter(RedactingFormatter(_formatter(settings.log_format == "json")))
+    keys = [key for of_bot in settings.gateway.keys.values() for key in of_bot]  # of any form, unlike tokens
+    stream.setFormatter(RedactingFormatter(_formatter(settings.log_format == "json"), keys))
     root = logging.getLogger()
     root.handlers[:] = [LogWriter(stream)]
     root.setLevel(settings.log_level)

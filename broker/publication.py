@@ -15,7 +15,9 @@ from typing import Any, Final
 
 from pika.data import encode_table
 
-FRESH_PRIORITY: Final = 4  # RabbitMQ 4.0-4.2 knows two classes: 0-4 and 5 up
+# RabbitMQ 4.0-4.2 knows two classes: 0-4 and 5 up.
+FRESH_PRIORITY: Final = 4
+HIGH_PRIORITY: Final = 9
 
 _METHOD, _HEADER, _BODY = 1, 2, 3
 _FRAME_END: Final = b"\xce"

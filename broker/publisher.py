@@ -21,9 +21,10 @@ Order. Messages leave in the order of ``submit``. After a reconnect the unconfir
 old order, ahead of everything younger, so messages with one routing key reach their queue in order, some
 perhaps twice.
 
-State and who may touch it: the outbox is appended to by callers under ``_room`` and emptied by the loop; ``_held`` and
-``_held_bytes`` (what is in the window, from acceptance until it is settled) and ``_stopped`` are under ``_room``;
-everything else belongs to the loop. Receipts are settled there, so a callback on their future must not wait.
+State and who may touch it: the outbox, the unconfirmed messages with their tags, the channel, and what is in the window
+from acceptance until it is settled (``_held``, ``_held_bytes``) are under ``_room``; everything else belongs to the
+loop. Receipts are settled there, outside of ``_room``, and a callback on their future must not wait. A thread that
+publishes while nothing else waits writes to the socket itself, which spares it a turn of the loop.
 
 Time-outs are looked at every :data:`SWEEP_SECONDS`, not by a timer for each message. While RabbitMQ has an
 alarm, the confirm time-out stands still and the blocked time-out runs.
@@ -306,7 +307,17 @@ class Publisher:
         with self._room:
             self._wait_for_room(count, size, entries)
             self._hold(entries, count, size)
+            if self._write_at_once(count):
+                return
         io.call_soon(self._flush_outbox)
+
+    def _write_at_once(self, count: int) -> bool:
+        """Send what was just put into the outbox, if the loop has nothing to do with it; whether that was so."""
+        idle = self._sweeping and self._channel is not None and self._blocked_since is None
+        return idle and len(self._outbox) == count and self._link.write_at_once(self._take_all)
+
+    def _take_all(self) -> bytes:
+        return b"".join(self._take(self._outbox.popleft()) for _ in range(len(self._outbox)))
 
     def _accept_now(self, entries: list[Entry]) -> bool:
         """Put entries into the outbox, on the loop; False if there is no room for them."""
@@ -398,8 +409,9 @@ class Publisher:
             if self._link.state is LinkState.IDLE:
                 self._link.open()
             return
-        while self._outbox:
-            self._link.write(self._take(self._outbox.popleft()))
+        with self._room:
+            while self._outbox:
+                self._link.write(self._take(self._outbox.popleft()))
         self._link.flush()
 
     def _take(self, entry: Entry) -> bytes:
@@ -424,21 +436,23 @@ class Publisher:
         channel.confirm_delivery(self._on_confirm, callback=lambda _ok: self._ready(channel))
 
     def _ready(self, channel: Any) -> None:
-        self._channel, self._opening = channel, None
         wire = Wire(channel.channel_number, channel.connection.params.frame_max)
-        if wire != self._wire:
-            self._wire = wire
-        self._tag, self._oldest_tag = 0, 1
-        self._outbox.extendleft(reversed(self._unconfirmed.values()))
-        self._unconfirmed.clear()
+        with self._room:
+            self._channel, self._opening = channel, None
+            if wire != self._wire:
+                self._wire = wire
+            self._tag, self._oldest_tag = 0, 1
+            self._outbox.extendleft(reversed(self._unconfirmed.values()))
+            self._unconfirmed.clear()
         self._flush_outbox()
 
     def _on_channel_closed(self, channel: Any, reason: Exception) -> None:
         if channel is not self._channel and channel is not self._opening:
             return
-        self._channel = self._opening = None
-        for entry in self._unconfirmed.values():
-            entry.returned = False
+        with self._room:
+            self._channel = self._opening = None
+            for entry in self._unconfirmed.values():
+                entry.returned = False
         if isinstance(reason, pika.exceptions.ChannelClosedByBroker):
             self._fail_refused(reason)
             self._io.call_later(SWEEP_SECONDS, self._open_channel)
@@ -454,7 +468,8 @@ class Publisher:
             self._settle(entry, leaf(f"Job {message_id} was not accepted: {reason.reply_text}.", job_ids=(message_id,)))
 
     def _on_down(self, error: RabbitMQError) -> None:
-        self._channel = self._opening = None
+        with self._room:
+            self._channel = self._opening = None
         self._end_alarm()
         if not self._link.ever_up:
             self.fail_all(error)
@@ -475,7 +490,9 @@ class Publisher:
     def _on_return(self, _channel: Any, method: Any, properties: Any, _body: bytes) -> None:
         """Precedes the ack of the same message. Ids may be in flight twice; twins are returned in their
         order."""
-        for entry in self._unconfirmed.values():
+        with self._room:
+            unconfirmed = list(self._unconfirmed.values())
+        for entry in unconfirmed:
             publication = entry.publication
             if (
                 publication.message_id == properties.message_id
@@ -489,15 +506,12 @@ class Publisher:
     def _on_confirm(self, frame: Any) -> None:
         method = frame.method
         rejected = isinstance(method, Basic.Nack)
-        count = size = 0
-        for each in self._tags(method.delivery_tag, method.multiple):
-            entry = self._unconfirmed.pop(each, None)
-            if entry is None:
-                continue  # confirmed before, or timed out
-            count += 1
-            size += entry.size
+        with self._room:
+            found = [self._unconfirmed.pop(tag, None) for tag in self._tags(method.delivery_tag, method.multiple)]
+        entries = [entry for entry in found if entry is not None]  # the others were confirmed before, or timed out
+        for entry in entries:
             entry.receipt.settle(entry.index, _verdict(entry, rejected) if rejected or entry.returned else None)
-        self._give_room(count, size)
+        self._give_room(len(entries), _size(entries))
 
     def _tags(self, tag: int, multiple: bool) -> Iterable[int]:
         """The delivery tags a confirm is about; some may be settled already."""
@@ -529,10 +543,10 @@ class Publisher:
 
     def _withdraw(self, which: Callable[[Entry], bool]) -> list[Entry]:
         """Take out of the window what is to fail."""
-        written = {tag: entry for tag, entry in self._unconfirmed.items() if which(entry)}
-        for tag in written:
-            del self._unconfirmed[tag]
-        with self._room:  # callers append under it
+        with self._room:
+            written = {tag: entry for tag, entry in self._unconfirmed.items() if which(entry)}
+            for tag in written:
+                del self._unconfirmed[tag]
             waiting = [entry for entry in self._outbox if which(entry)]
             if waiting:
                 kept = [entry for entry in self._outbox if not which(entry)]

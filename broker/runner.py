@@ -9,13 +9,14 @@ Signals fire as Dramatiq documents them: ``before_worker_boot`` and ``after_work
 and their afters, ``before_worker_shutdown`` and ``after_worker_shutdown``. Those of threads do not, for there are none.
 How a middleware's hook is called depends on its kind:
 
-    AwaitedMiddleware             awaited
-    CurrentMessage, AgeLimit      called on the loop: they neither wait nor compute
-    AsyncIO, TimeLimit,           not called: they manage threads, and interrupt them
-    ShutdownNotifications
-    Retries, Callbacks,           not called for jobs and updates, whose retries and follow-ups are decided in actors/
-    Pipelines
-    any other                     called on a thread of the loop's executor, for it may block
+    AwaitedMiddleware          awaited
+    CurrentMessage, AgeLimit   called on the loop: they neither wait nor compute
+    AsyncIO, TimeLimit,        not called: they manage threads
+      ShutdownNotifications,
+      PrefetchPerThread
+    Retries, Callbacks,        not called for jobs and updates, whose retries and follow-ups are decided in actors/
+      Pipelines, limits
+    any other                  called on a thread of the loop's executor, for it may block
 
 Settling. A message is acknowledged when its effect is safe elsewhere (``DeliveredMessage.settled``), dead-lettered when
 it failed for good, and otherwise returned to its queue after a pause.
@@ -38,18 +39,16 @@ from dramatiq.errors import ActorNotFound, RateLimitExceeded, Retry
 from dramatiq.middleware import (
     AgeLimit,
     AsyncIO,
-    Callbacks,
     CurrentMessage,
     Middleware,
     MiddlewareError,
-    Pipelines,
-    Retries,
     ShutdownNotifications,
     SkipMessage,
     TimeLimit,
 )
 
 from broker.consumer import PREFETCH, Delivery
+from broker.dramatiq_broker import FOR_PLAIN_ACTORS, FloodgateBroker
 from broker.dramatiq_consumer import (
     GIVE_BACK_PAUSE_SECONDS,
     DeliveredMessage,
@@ -59,17 +58,16 @@ from broker.dramatiq_consumer import (
 )
 from broker.errors import MalformedJobError, PublishError, RabbitMQError
 from broker.middleware.awaited import AwaitedMiddleware
+from broker.middleware.prefetch import PrefetchPerThread
 
 if TYPE_CHECKING:
-    from broker.dramatiq_broker import FloodgateBroker
     from broker.publication import Publication
 
 logger = logging.getLogger("floodgate.worker")
 
 CANCEL_SECONDS: Final = 2.0  # for coroutines to end once they are cancelled
 _ON_LOOP: Final = (CurrentMessage, AgeLimit)
-_FOR_THREADS: Final = (AsyncIO, TimeLimit, ShutdownNotifications)
-_FOR_PLAIN_ACTORS: Final = (Retries, Callbacks, Pipelines)
+_FOR_THREADS: Final = (AsyncIO, TimeLimit, ShutdownNotifications, PrefetchPerThread)
 
 Run = Callable[[DeliveredMessage], Awaitable[None]]
 
@@ -167,9 +165,8 @@ class Runner:
             await self._failed(message, error)
         except Exception as error:  # noqa: BLE001  # an actor may raise anything; middleware decides what follows
             await self._failed(message, error)
-        finally:
-            message.clear_exception()
         await self._settle(message)
+        message.clear_exception()
 
     async def _failed(self, message: DeliveredMessage, error: Exception) -> None:
         message.stuff_exception(error)
@@ -263,7 +260,7 @@ class Hooks:
 
     async def _call(self, middleware: Middleware, hook: str, *args: Any, **kwargs: Any) -> None:
         """As ``Broker.emit_before`` and ``emit_after`` do: what is raised is logged, unless it is for the worker."""
-        if isinstance(middleware, _FOR_PLAIN_ACTORS) and _is_ours(args[0]):
+        if isinstance(middleware, FOR_PLAIN_ACTORS) and _is_ours(args[0]):
             return
         call = partial(getattr(middleware, hook), self._broker, *args, **kwargs)
         try:
@@ -274,7 +271,9 @@ class Hooks:
         except MiddlewareError:
             if hook.startswith("before_"):
                 raise
-            logger.critical("unexpected failure in %s of %r", hook, middleware, exc_info=True)
+            _note_failure(middleware, hook, args[0])
+        except RabbitMQError:
+            _note_failure(middleware, hook, args[0])
         except Exception:
             logger.critical("unexpected failure in %s of %r", hook, middleware, exc_info=True)
 
@@ -293,3 +292,10 @@ class Hooks:
 
 def _is_ours(subject: object) -> bool:
     return isinstance(subject, DeliveredMessage) and (subject.job is not None or subject.update is not None)
+
+
+def _note_failure(middleware: Middleware, hook: str, subject: object) -> None:
+    """What RabbitMQ did not take (the next of a pipeline, a callback) sends its message back to the queue."""
+    logger.critical("unexpected failure in %s of %r", hook, middleware, exc_info=True)
+    if isinstance(subject, DeliveredMessage):
+        subject.give_back()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
@@ -158,7 +159,11 @@ class Settings(BaseSettings):
     limits: Limits = Field(default_factory=Limits, description="Telegram's limits.")
 
     call_timeout_seconds: float = Field(
-        30, gt=0, le=600, description="How long one Bot API call may take. Beyond it the outcome is unknown."
+        30,
+        gt=0,
+        le=600,
+        description="How long one Bot API call may take; with files, longer by their size at 100 kB/s. Beyond it the "
+        "outcome is unknown.",
     )
     lease_margin_seconds: float = Field(
         5,
@@ -224,8 +229,8 @@ class Settings(BaseSettings):
     spool_seconds: float = Field(
         7 * 86_400,
         gt=0,
-        description="How long an upload is kept whose job has not been sent: a dead letter can be replayed for so "
-        "long.",
+        description="How long an upload is kept whose job has not been sent, counted from when the job is due: a dead "
+        "letter can be replayed for so long.",
     )
     gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="The gateway.")
     updates: UpdateSettings = Field(default_factory=UpdateSettings, description="Receiving and handling updates.")
@@ -310,6 +315,11 @@ class Settings(BaseSettings):
             raise ValueError("FLOODGATE_SHUTDOWN_SECONDS must exceed FLOODGATE_CALL_TIMEOUT_SECONDS")
         if self.bot_token is not None and DEFAULT_BOT in self.bots:
             raise ValueError(f"the bot {DEFAULT_BOT!r} is in FLOODGATE_BOTS and in FLOODGATE_BOT_TOKEN: keep one")
+        if (doubled := _two_names_of_one_token(self.tokens)) is not None:
+            raise ValueError(
+                f"the bots {doubled[0]!r} and {doubled[1]!r} have one token, and each would use up its limits: "
+                "keep one name"
+            )
         if strangers := self.gateway.keys.keys() - self.tokens.keys():
             raise ValueError(f"FLOODGATE_GATEWAY__KEYS has keys for {min(strangers)!r}, which is no configured bot")
         return self
@@ -378,6 +388,14 @@ def _explain(error: ValidationError) -> str:
         name = "FLOODGATE_" + "__".join(str(part).upper() for part in item["loc"]) if item["loc"] else ""
         faults.append(f"{name} {item['msg'].removeprefix('Value error, ')}".strip())
     return "Settings: " + "; ".join(faults) + "."
+
+
+def _two_names_of_one_token(tokens: Mapping[str, SecretStr]) -> tuple[str, str] | None:
+    names: dict[str, str] = {}
+    for name, token in tokens.items():
+        if (first := names.setdefault(token.get_secret_value(), name)) != name:
+            return first, name
+    return None
 
 
 def _check_token(token: SecretStr, whose: str) -> None:

@@ -1,11 +1,15 @@
 """The spool: where uploads wait for their worker, since bytes never enter RabbitMQ.
 
-    jobs/<bot>/<job id>/<n>-<random>   the n-th file of a job; removed when the job was sent or taken back
-    known/<bot>/<kind>-<sha256>        the file_id that Telegram gave this content, sent as this kind by this bot
+    jobs/<bot>/<job id>/<n>-<random>[@<due>]   the n-th file of a job; removed when the job was sent or taken back
+    known/<bot>/<kind>-<sha256>                the file_id that Telegram gave this content, as this kind, by this bot
 
 A spool is a folder, or any store that fsspec knows, so that gateways and workers on many machines share one. A job is
 published only once its files are here to the last byte; a gateway that dies in between leaves an orphan. Orphans, the
-files of dead letters (which may be replayed) and old file_ids are swept by age.
+files of dead letters (which may be replayed) and old file_ids are swept by age. A file of a job for later has the
+Unix second in its name, and its age begins then.
+
+In a folder, what the spool makes is its user's alone (0700, 0600), whatever the umask; other stores have rules of their
+own.
 
 What fails becomes one ``SpoolError`` that says what is wrong and what to do.
 """
@@ -22,6 +26,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import IO, Annotated, Any, Final, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -30,7 +35,9 @@ from broker.errors import FloodgateError, SettingsError, SpoolError, UploadMissi
 
 PIECE_BYTES: Final = 256 * 1024
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")  # of a bot or a job: never "." or ".."
-_FILE: Final = re.compile(r"[0-9]{1,3}-[0-9a-f]{8}")
+# A form quotes these as they are: a quote or a line break would make another part of them.
+_QUOTABLE: Final = r'^[^\x00-\x1f"\\]*$'
+_FILE: Final = re.compile(r"[0-9]{1,3}-[0-9a-f]{8}(?:@([0-9]{1,12}))?")
 # Stores other than a folder raise these without a number.
 _ERRNO: Final[dict[type[OSError], int]] = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES}
 
@@ -40,9 +47,9 @@ class SpooledFile(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    name: Annotated[str, Field(min_length=1, max_length=200)]
+    name: Annotated[str, Field(min_length=1, max_length=200, pattern=_QUOTABLE)]
     key: Annotated[str, Field(min_length=1, max_length=300)]
-    filename: Annotated[str, Field(max_length=300)] = "file"
+    filename: Annotated[str, Field(max_length=300, pattern=_QUOTABLE)] = "file"
     size: Annotated[int, Field(ge=0)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -119,22 +126,38 @@ class Spool:
         """
         with self._faults():
             fs, root = self._fs
-            fs.makedirs(root, exist_ok=True)
+            _make_root(fs, root)
+            for ours in ("jobs", "known"):  # earlier versions left them open to all users of the machine
+                _close_folder(fs, f"{root}/{ours}")
 
-    def put(self, bot: str, job_id: str, number: int, name: str, filename: str, source: Source) -> SpooledFile:
+    def put(
+        self,
+        bot: str,
+        job_id: str,
+        number: int,
+        name: str,
+        filename: str,
+        source: Source,
+        *,
+        due_ms: int | None = None,
+    ) -> SpooledFile:
         """Keep an upload; when this returns it is on the disk, or the store has it. One that breaks off is removed.
+
+        Args:
+            due_ms: when its job is to be sent, if that is not now.
 
         Raises:
             SpoolError: the spool is missing, full or not to be written.
         """
-        key = f"{_folder(bot, job_id)}/{number}-{secrets.token_hex(4)}"
+        due = f"@{due_ms // 1000}" if due_ms is not None else ""
+        key = f"{_folder(bot, job_id)}/{number}-{secrets.token_hex(4)}{due}"
         digest, size = hashlib.sha256(), 0
         with self._faults():
             fs, root = self._fs
             _check_mounted(fs, root)
-            fs.makedirs(f"{root}/{_folder(bot, job_id)}", exist_ok=True)
+            _make_folder(fs, root, "jobs", bot, job_id)
             try:
-                with fs.open(f"{root}/{key}", "wb") as target:
+                with _create(fs, f"{root}/{key}") as target:
                     while piece := source.read(PIECE_BYTES):
                         digest.update(piece)
                         size += len(piece)
@@ -212,13 +235,14 @@ class Spool:
             fs, root = self._fs
             path = f"{root}/known/{bot}/{kind}-{sha256}"
             if file_id is not None:
-                fs.makedirs(f"{root}/known/{bot}", exist_ok=True)
-                fs.pipe_file(path, file_id.encode())
+                _make_folder(fs, root, "known", bot)
+                with _create(fs, path) as target:
+                    target.write(file_id.encode())
             elif fs.exists(path):
                 fs.rm_file(path)
 
     def sweep(self, older_than_seconds: float) -> int:
-        """Remove what is older; how many files that were.
+        """Remove what is older, a job's files counted from when it is due; how many files that were.
 
         Raises:
             SpoolError: the spool cannot be read or written.
@@ -227,7 +251,7 @@ class Spool:
         with self._faults():
             fs, root = self._fs
             for path, about in fs.find(root, detail=True).items():
-                if _written_at(about) < before:
+                if max(_written_at(about), _due_at(path)) < before:
                     fs.rm_file(path)
                     removed += 1
         return removed
@@ -282,8 +306,42 @@ def _open(url: str) -> tuple[Any, str]:
 
 def _check_mounted(fs: Any, root: str) -> None:
     """In other stores than a disk a folder is but a part of its files' names, and there while one of them is."""
-    if "file" in fs.protocol and not fs.exists(root):
+    if _is_folder(fs) and not fs.exists(root):
         raise FileNotFoundError(errno.ENOENT, "it is missing")
+
+
+def _is_folder(fs: Any) -> bool:
+    return "file" in fs.protocol
+
+
+def _make_root(fs: Any, root: str) -> None:
+    """Make the spool's own folder. What is above it is as the umask has it."""
+    if _is_folder(fs):
+        Path(root).mkdir(0o700, parents=True, exist_ok=True)
+    else:
+        fs.makedirs(root, exist_ok=True)
+
+
+def _make_folder(fs: Any, root: str, *names: str) -> None:
+    """Make the folder of these names, each in the one before, in the root."""
+    if not _is_folder(fs):
+        fs.makedirs("/".join((root, *names)), exist_ok=True)
+        return
+    for count in range(1, len(names) + 1):
+        Path(root, *names[:count]).mkdir(0o700, exist_ok=True)
+
+
+def _close_folder(fs: Any, path: str) -> None:
+    folder = Path(path)
+    if _is_folder(fs) and folder.is_dir() and folder.stat().st_uid == os.geteuid():
+        folder.chmod(0o700)
+
+
+def _create(fs: Any, path: str) -> IO[bytes]:
+    if _is_folder(fs):
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+    opened: IO[bytes] = fs.open(path, "wb")
+    return opened
 
 
 def _folder(bot: str, job_id: str) -> str:
@@ -321,6 +379,12 @@ def _sync(target: Any) -> None:
     except (AttributeError, OSError, ValueError):
         return
     os.fsync(descriptor)
+
+
+def _due_at(path: str) -> float:
+    """When the job of a file is to be sent, in Unix seconds; 0 for one that is to be sent at once."""
+    found = _FILE.fullmatch(path.rpartition("/")[2])
+    return float(found[1]) if found and found[1] else 0.0
 
 
 def _written_at(about: dict[str, Any]) -> float:

@@ -29,13 +29,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from broker import ladder
-from broker.errors import TopologyError
+from broker.errors import DeclareRefusedError, TopologyError
 from broker.job import Priority
 from broker.session import Channel, ChannelRefusedError, Session
 
 if TYPE_CHECKING:
     from broker.connections import Connections
     from broker.settings import Settings
+
+logger = logging.getLogger("floodgate.rabbitmq")
 
 DEAD_EXCHANGE: Final = "floodgate.dead"
 UNROUTABLE_EXCHANGE: Final = "floodgate.unroutable"
@@ -50,6 +52,9 @@ LOOKS: Final = 1_000_000_000
 DECLARE_SECONDS: Final = 60.0  # bound on one declare of the usual size
 QUEUE_SECONDS: Final = 0.03  # and on each queue of a large one: RabbitMQ makes some 120 a second on one channel
 DECLARING_CHANNELS: Final = 8  # RabbitMQ makes queues of different channels side by side
+
+_FORBIDDEN: Final = 403
+_MAY_NOT: Final = "This RabbitMQ account may not make queues ({}): use the operator's, see docs/security.md."
 
 # Queues named <family>.<bot>.…, and how many more dots their names have.
 _FAMILIES: Final = {"send": 2, "updates": 1}
@@ -267,19 +272,23 @@ def exchange_arguments(exchange: Exchange) -> Arguments:
     return {"alternate-exchange": exchange.alternate} if exchange.alternate else {}
 
 
-def declare(connections: Connections, topology: Topology) -> None:
+def declare(connections: Connections, topology: Topology, *, must: bool = False) -> None:
     """Make what is missing. Idempotent; touches nothing that exists.
+
+    With an account that may make nothing, what is missing stays so: a job for it is refused, and a consumer waits for
+    it. With ``must`` that is an error.
 
     Raises:
         TopologyError: something exists with other arguments.
+        DeclareRefusedError: ``must``, and the account may not.
         RabbitMQUnreachableError: there is no server to ask.
     """
-    connections.run(partial(_declare, topology), _bound_seconds(topology))
+    connections.run(partial(_declare if must else _declare_if_allowed, topology), _bound_seconds(topology))
 
 
 async def adeclare(connections: Connections, topology: Topology) -> None:
     """:func:`declare` on an event loop."""
-    await connections.arun(partial(_declare, topology), _bound_seconds(topology))
+    await connections.arun(partial(_declare_if_allowed, topology), _bound_seconds(topology))
 
 
 def verify(connections: Connections, topology: Topology) -> list[str]:
@@ -302,8 +311,24 @@ def delete(connections: Connections, queues: Iterable[str]) -> None:
     connections.run(partial(_delete, list(queues)), DECLARE_SECONDS)
 
 
+def purge(connections: Connections, queues: Iterable[str]) -> None:
+    """Empty queues of what is ready in them; those that are not there are left out."""
+    connections.run(partial(_purge, list(queues)), DECLARE_SECONDS)
+
+
 def _bound_seconds(topology: Topology) -> float:
     return max(DECLARE_SECONDS, QUEUE_SECONDS * len(topology.queues))
+
+
+async def _purge(queues: list[str], session: Session) -> None:
+    channel = await session.channel()
+    for name in queues:
+        try:
+            await channel.call("queue_purge", queue=name)
+        except ChannelRefusedError as refusal:
+            if refusal.code != 404:
+                raise
+            channel = await session.channel()
 
 
 async def _delete(queues: list[str], session: Session) -> None:
@@ -330,9 +355,17 @@ async def _declare(topology: Topology, session: Session) -> None:
     }
     progress = Progress(len(consumed))
     left = iter(consumed)
-    await asyncio.gather(
-        *(_declare_next(left, bindings, progress, session) for _ in range(min(DECLARING_CHANNELS, len(consumed))))
-    )
+    declaring = [
+        asyncio.create_task(_declare_next(left, bindings, progress, session))
+        for _ in range(min(DECLARING_CHANNELS, len(consumed)))
+    ]
+    try:
+        await asyncio.gather(*declaring)
+    except BaseException:
+        for task in declaring:
+            task.cancel()
+        await asyncio.wait(declaring)
+        raise
 
 
 async def _declare_next(
@@ -350,6 +383,8 @@ async def _make(channel: Channel, thing: Exchange | Queue, session: Session) -> 
     try:
         await _declare_one(channel, thing, session.server_version)
     except ChannelRefusedError as refusal:
+        if refusal.code == _FORBIDDEN:
+            raise DeclareRefusedError(_MAY_NOT.format(refusal.text)) from None
         raise TopologyError(_difference(thing, session.server_version, refusal)) from None
 
 
@@ -366,6 +401,13 @@ class Progress:
         if time.monotonic() - self._told_at >= 1:
             self._told_at = time.monotonic()
             logger.info("declaring queues: %d of %d", self._done, self._total)
+
+
+async def _declare_if_allowed(topology: Topology, session: Session) -> None:
+    try:
+        await _declare(topology, session)
+    except DeclareRefusedError as refused:
+        logger.info("going on with the queues that are there: %s", refused)
 
 
 async def _verify(topology: Topology, session: Session) -> list[str]:
@@ -417,6 +459,8 @@ async def _bind(channel: Channel, binding: Binding) -> None:
 
 
 def _fault(thing: Exchange | Queue, server: tuple[int, ...], refusal: ChannelRefusedError) -> str:
+    if refusal.code == _FORBIDDEN:
+        return f"{_kind(thing)} {thing.name} cannot be compared. {_MAY_NOT.format(refusal.text)}"
     if refusal.code == 404:
         return f"{_kind(thing)} {thing.name} is missing. `floodgate topology apply` makes it."
     return _difference(thing, server, refusal)

@@ -19,20 +19,13 @@ from typing import IO, Any, Final
 
 from broker.errors import InvalidParamsError, SpoolError
 from broker.job import Job
+from broker.local_files import FILE_FIELDS
 from broker.spool import Source, Spool, SpooledFile
 
 logger = logging.getLogger("floodgate.uploads")
 
 Content = PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 """A file itself: where it is, what is in it, or it, open for reading bytes."""
-
-FILE_FIELDS: Final = frozenset(
-    {
-        *("photo", "audio", "document", "video", "animation", "voice", "video_note", "live_photo", "sticker"),
-        *("thumbnail", "cover", "certificate", "media"),
-    }
-)
-"""The parameters, and the fields of objects in them, that take an upload. A test asks python-telegram-bot."""
 
 # Where the walk through a call's parameters turns round; `checked` says what is wrong with what lies deeper.
 _DEPTH: Final = 8
@@ -170,7 +163,9 @@ class Stowage:
 
     def _put(self, job: Job, number: int, attachment: Attachment) -> SpooledFile:
         with attachment.opened() as source:
-            return self._spool.put(job.bot, job.id, number, attachment.name, attachment.filename, source)
+            return self._spool.put(
+                job.bot, job.id, number, attachment.name, attachment.filename, source, due_ms=job.not_before_ms
+            )
 
 
 class _Reader:

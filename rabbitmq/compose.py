@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rabbitmq.command import run_command
-from rabbitmq.conf import node_conf, write_conf
+from rabbitmq.conf import node_conf, write_conf, write_definitions
 from rabbitmq.engine import NodeSpec
 from rabbitmq.errors import CommandError
 from rabbitmq.leash import Leash
@@ -86,7 +86,8 @@ class ComposeEngine:
         """Write what the container mounts, and name what compose.yaml asks for."""
         (spec.home / "rabbitmq.conf").write_text(write_conf(node_conf(spec, INSIDE, OVERRIDES)))
         (spec.home / "enabled_plugins").write_text(f"[{','.join(spec.plugins)}].\n")
-        shutil.copyfile(FILE.with_name("definitions.json"), spec.home / "definitions.json")
+        shutil.copyfile(FILE.with_name("advanced.config"), spec.home / "advanced.config")
+        write_definitions(spec.home)
         return {
             "FLOODGATE_NODE_VERSION": self._version,
             "FLOODGATE_NODE_PORT": str(spec.ports.amqp),

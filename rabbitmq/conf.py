@@ -1,5 +1,6 @@
 """A node's own configuration: our rabbitmq.conf, what this node changes in it, and the environment to find it."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,11 @@ from rabbitmq.engine import NodeSpec, Ports
 
 HERE = Path(__file__).resolve().parent
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# RabbitMQ makes no account by itself when it is given definitions. This one is for nodes on the loopback only.
+GUEST = {
+    "users": [{"name": "guest", "password": "guest", "tags": ["administrator"]}],
+    "permissions": [{"user": "guest", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}],
+}
 NODE_NAME = "floodgate@localhost"  # a name that resolves on every machine, whatever it calls itself
 
 
@@ -28,7 +34,7 @@ def node_conf(spec: NodeSpec, inside: str, extra: Mapping[str, str]) -> dict[str
         **read_conf((HERE / "rabbitmq.conf").read_text()),
         "listeners.tcp.1": f"127.0.0.1:{spec.ports.amqp}",
         "distribution.listener.interface": "127.0.0.1",
-        "definitions.local.path": f"{inside}/definitions.json",
+        "definitions.local.path": f"{inside}/definitions",
         # A node for trying and testing may sit on a nearly full disk; it writes little.
         "disk_free_limit.absolute": "50MB",
         **extra,
@@ -40,11 +46,19 @@ def write_files(spec: NodeSpec, files: Path, inside: str, extra: Mapping[str, st
     """Put a node's configuration into its folder."""
     for folder in ("log", "data", "conf.d"):
         (files / folder).mkdir(parents=True, exist_ok=True)
+    write_definitions(files)
     (files / "rabbitmq.conf").write_text(write_conf(node_conf(spec, inside, extra)))
     (files / "enabled_plugins").write_text(f"[{','.join(spec.plugins)}].\n")
     (files / "rabbitmq-env.conf").write_text("")
-    for name in ("definitions.json", "advanced.config"):
-        shutil.copyfile(HERE / name, files / name)
+    shutil.copyfile(HERE / "advanced.config", files / "advanced.config")
+
+
+def write_definitions(files: Path) -> None:
+    """Put what a node begins with into a folder of its own: our definitions, and an account that may do everything."""
+    folder = files / "definitions"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(HERE / "definitions.json", folder / "10-floodgate.json")
+    (folder / "20-accounts.json").write_text(json.dumps(GUEST))
 
 
 def environment(ports: Ports, inside: str) -> dict[str, str]:

@@ -4,6 +4,9 @@ A handler worker holds a window of updates of each partition (``FLOODGATE_UPDATE
 lane of what it is kept in order with, its chat as a rule, and waits there for those before it and for nothing else. A
 lane exists while it has updates, so there are never more than the windows hold.
 
+RabbitMQ takes a message from a consumer that has held it for 30 minutes. So what has waited in its lane for
+:data:`WAIT_SECONDS` is returned before its turn, with all behind it, and comes back at once with its time anew.
+
 What has not begun when the worker stops, or when its connection was lost, does not begin: RabbitMQ has it, and returns
 a window's messages in their order.
 """
@@ -11,15 +14,21 @@ a window's messages in their order.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from broker.dramatiq_consumer import DeliveredMessage
 from broker.runner import Run
 from broker.stopping import Stopping
 from broker.update import partition_key
 
+# With the longest time for a handler (1,500 s) this is what RabbitMQ's consumer timeout leaves.
+WAIT_SECONDS: Final = 300.0
+
 Key = tuple[str, str]  # queue, partition key
+Lane = deque[tuple[float, DeliveredMessage]]  # with the moment of arrival, on the monotonic clock
 
 
 class Lanes:
@@ -32,27 +41,34 @@ class Lanes:
     def __init__(self, stopping: Stopping, track: Callable[[asyncio.Task[None]], None]) -> None:
         self._stopping = stopping
         self._track = track
-        self._lanes: dict[Key, deque[DeliveredMessage]] = {}
+        self._lanes: dict[Key, Lane] = {}
 
     def dispatch(self, message: DeliveredMessage, run: Run) -> None:
         """Have a message run when those before it in its lane have ended."""
         assert message.update is not None
         key = (message.queue_name, partition_key(message.update.body))
         if (lane := self._lanes.get(key)) is not None:
-            lane.append(message)
+            lane.append((time.monotonic(), message))
             return
-        self._lanes[key] = lane = deque([message])
+        self._lanes[key] = lane = deque([(time.monotonic(), message)])
         self._track(asyncio.get_running_loop().create_task(self._serve(key, lane, run), name=f"lane {key[1]}"))
 
-    async def _serve(self, key: Key, lane: deque[DeliveredMessage], run: Run) -> None:
+    async def _serve(self, key: Key, lane: Lane, run: Run) -> None:
         try:
-            while lane:
-                message = lane.popleft()
-                if self._stopping.is_set():
-                    message.delivery.put_down()
+            while lane and not self._stopping.is_set():
+                arrived, message = lane.popleft()
+                if time.monotonic() - arrived > WAIT_SECONDS:
+                    lane.appendleft((arrived, message))
+                    _return(lane)
                 elif message.delivery.live:
                     await run(message)
         finally:
-            for message in lane:  # the lane was cancelled
+            for _, message in lane:
                 message.delivery.put_down()
             del self._lanes[key]
+
+
+def _return(lane: Lane) -> None:
+    """All back to their queue, in their order."""
+    while lane:
+        lane.popleft()[1].delivery.requeue()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
 
 import dramatiq
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
@@ -35,13 +34,3 @@ async def bot() -> Bot:
 @dramatiq.actor(queue_name=QUEUE)
 async def send(chat: int, text: str) -> None:
     await (await bot()).send_message(chat, text)
-
-
-def environment(rabbitmq_url: str, api_url: str, token: str, queue: str) -> Mapping[str, str]:
-    """What this program reads."""
-    return {
-        "BENCH_RABBITMQ_URL": rabbitmq_url,
-        "BENCH_API_URL": api_url,
-        "BENCH_TOKEN": token,
-        "BENCH_QUEUE": queue,
-    }

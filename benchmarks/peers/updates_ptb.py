@@ -1,27 +1,10 @@
-"""python-telegram-bot alone, ``concurrent_updates(True)``: 100 ms of work, one reply. Arguments: URL, token.
+"""python-telegram-bot alone, ``concurrent_updates(True)``, running the same handler. Arguments: URL, token."""
 
-With BENCH_BLOCKING the work keeps the event loop to itself, as a database driver that is not async does.
-"""
-
-import asyncio
-import os
 import sys
-import time
 
-from telegram import Update
-from telegram.ext import Application, ContextTypes, MessageHandler, filters
+from telegram.ext import Application, MessageHandler, filters
 
-BLOCKING = "BENCH_BLOCKING" in os.environ
-
-
-async def answer(update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
-    message = update.message
-    assert message is not None and message.text is not None
-    if BLOCKING:
-        time.sleep(0.1)  # noqa: ASYNC251
-    else:
-        await asyncio.sleep(0.1)
-    await message.reply_text(message.text)
+from benchmarks.apps.answering import answer
 
 
 async def tell(application: object) -> None:

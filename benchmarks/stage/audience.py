@@ -41,6 +41,7 @@ class Heard:
     per_second: float
     p50_seconds: float
     p99_seconds: float
+    last_seconds: float
 
 
 @dataclass(slots=True)
@@ -53,9 +54,9 @@ class Audience:
     _first_user: int = 1_000_000
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
-    def at_once(self, count: int) -> list[Said]:
-        """All of it now, in turns of the users."""
-        return self._say(count)
+    def at_once(self, count: int, word: str = "said") -> list[Said]:
+        """All of it now, in turns of the users. ``word`` begins each message."""
+        return self._say(count, word)
 
     def steadily(self, per_second: float, seconds: float) -> list[Said]:
         """So much a second, in batches of a twentieth of one."""
@@ -85,10 +86,10 @@ class Audience:
             last = acted
             time.sleep(POLL_SECONDS * 5)
 
-    def _say(self, count: int) -> list[Said]:
+    def _say(self, count: int, word: str = "said") -> list[Said]:
         numbers = list(itertools.islice(self._numbers, count))
         now = time.time()
-        said = [Said(self._first_user + number % self.users, f"said {number}", now) for number in numbers]
+        said = [Said(self._first_user + number % self.users, f"{word} {number}", now) for number in numbers]
         self.control.inject_updates(self.bot_id, [{"user": one.chat, "text": one.text} for one in said])
         return said
 
@@ -107,6 +108,7 @@ def account(said: Sequence[Said], answers: Sequence[Arrived]) -> Heard:
         per_second=steady_rate([call.at for call in first.values()]),
         p50_seconds=percentile(waits, 0.5),
         p99_seconds=percentile(waits, 0.99),
+        last_seconds=max(waits),
     )
 
 

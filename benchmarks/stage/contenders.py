@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from benchmarks.stage.editions import CURRENT, Edition
 from benchmarks.stage.loads import Line, Lines
 from benchmarks.stage.pipeline import Pipeline, pipeline
 from benchmarks.stage.scenarios import Act, Scenario
@@ -56,23 +57,26 @@ class Contender(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Floodgate:
-    """So many workers over one store."""
+    """So many workers of one edition over one store."""
 
     workers: int
     store: str  # "sqlite" or "redis"
+    edition: Edition = CURRENT
 
     @property
     def name(self) -> str:
-        return f"floodgate {self.workers}×{self.store}"
+        return f"{self.edition.name} {self.workers}×{self.store}"
 
     def plays(self, scenario: Scenario) -> bool:
-        return self.workers in scenario.workers
+        return self.workers in scenario.workers and (self.edition is CURRENT or scenario.former)
 
     @contextlib.contextmanager
     def on_stage(self, surroundings: Surroundings) -> Iterator[Player]:
         here = surroundings
         state = here.redis_url if self.store == "redis" else f"sqlite:///{here.home}/state.db"
-        with pipeline(here.home, here.rabbitmq_url, here.fake.url, state, **here.scenario.settings) as ours:
+        with pipeline(
+            here.home, here.rabbitmq_url, here.fake.url, state, self.edition, **here.scenario.settings
+        ) as ours:
             yield _FloodgatePlayer(ours, self.workers)
 
 

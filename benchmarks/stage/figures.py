@@ -18,6 +18,7 @@ LIMIT: Final = 30.0
 STEADY: Final = (0.1, 0.9)
 # Calls that were under way when a pause began arrive within this; later ones were made into the pause.
 UNDER_WAY_SECONDS: Final = 0.6
+ANSWER_LENGTHS: Final = 40
 
 
 def figures_of(
@@ -50,7 +51,7 @@ def figures_of(
         found["first 429 at s"] = refused[0] - sends[0].at
     if scenario.to_the_end:
         found["missing"] = float(len(lines) - len(times_sent))
-    found |= _reply_figures(by_part["interactive"], enqueued)
+    found |= _reply_figures(by_part["interactive"], enqueued, scenario.latency_ms)
     found |= _group_figures(by_part["group"])
     found |= _pause_figures(scenario, sends, struck)
     return found
@@ -96,8 +97,17 @@ def _by_part(acted: Sequence[Arrived], lines: Mapping[str, Line]) -> defaultdict
     return parts
 
 
-def _reply_figures(replies: Sequence[Arrived], enqueued: Mapping[str, float]) -> dict[str, float]:
-    """From handing a reply over to its arrival: all that is not the Bot API's own time."""
+def with_answers(waits: Sequence[float], latency_ms: tuple[float, float]) -> list[float]:
+    """Each wait followed by answers of every length that the Bot API takes, all equally likely."""
+    lowest, highest = latency_ms
+    answers = [(lowest + (highest - lowest) * n / ANSWER_LENGTHS) / 1000 for n in range(ANSWER_LENGTHS + 1)]
+    return [wait + answer for wait in waits for answer in answers]
+
+
+def _reply_figures(
+    replies: Sequence[Arrived], enqueued: Mapping[str, float], latency_ms: tuple[float, float]
+) -> dict[str, float]:
+    """From handing a reply over to its arrival, which is all but the Bot API's own time; and to its answer."""
     waits = [call.wall - enqueued[str(call.params["text"])] for call in replies]
     if not waits:
         return {}
@@ -106,6 +116,7 @@ def _reply_figures(replies: Sequence[Arrived], enqueued: Mapping[str, float]) ->
         "reply p50 s": statistics.median(waits),
         "reply p99 s": percentile(waits, 0.99),
         "reply max s": max(waits),
+        "answered p99 s": percentile(with_answers(waits, latency_ms), 0.99),
     }
 
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import pika
+
+from benchmarks.stage.editions import CURRENT, Edition
 from benchmarks.stage.programs import Program
 from broker import topology
-from broker.connections import Connections
+from broker.job import Priority
 from broker.settings import Settings, load_settings
 from producer.client import Client
 
 BOT_ID: Final = 100200300
 TOKEN: Final = f"{BOT_ID}:" + "A" * 35
-OWN: Final = (topology.Role.SEND, topology.Role.UPDATES, topology.Role.LEADER)
 
 
 @dataclass(slots=True)
@@ -29,7 +31,7 @@ class Pipeline:
     bot: str
     home: Path
     client: Client
-    connections: Connections
+    edition: Edition
     env: Mapping[str, str]
     workers: list[Program] = field(default_factory=list)
     _started: int = 0
@@ -45,27 +47,34 @@ class Pipeline:
         while self.workers:
             self.workers.pop().stop()
 
+    def enqueue(self, first: int, count: int) -> None:
+        """Queue one bulk message each to so many users from number ``first`` on."""
+        self.client.enqueue_many(
+            self.client.job("sendMessage", chat_id=chat, text=f"message {chat}", priority="bulk")
+            for chat in range(first, first + count)
+        )
+
     def queue_names(self) -> list[str]:
         """All that is this bot's alone."""
-        settings = self.settings
-        mine = topology.pipeline([self.bot], settings.partitions, update_partitions=settings.update_partitions).queues
-        return [queue.name for queue in mine if queue.role in OWN] + [topology.dead_queue(self.bot)]
-
-    def dead_letters(self) -> int:
-        queue = topology.dead_queue(self.bot)
-        return topology.depth(self.connections, [queue])[queue] or 0
+        sends = (
+            topology.send_queue(self.bot, priority, n) for priority in Priority for n in range(self.settings.partitions)
+        )
+        updates = (topology.updates_queue(self.bot, n) for n in range(self.settings.update_partitions))
+        return [*sends, *updates, topology.leader_queue(self.bot), topology.dead_queue(self.bot)]
 
     def _worker(self) -> Program:
         self._started += 1
-        log = self.home / f"{self.bot}-worker-{self._started}.log"
-        return Program(["-m", "floodgate", "worker"], self.env, log, "worker ready").start()
+        return self.edition.worker(self.env, self.home / f"{self.bot}-worker-{self._started}.log").start()
 
 
 @contextlib.contextmanager
-def pipeline(home: Path, rabbitmq_url: str, api_url: str, state_url: str, **settings: Any) -> Iterator[Pipeline]:
+def pipeline(
+    home: Path, rabbitmq_url: str, api_url: str, state_url: str, edition: Edition = CURRENT, **settings: Any
+) -> Iterator[Pipeline]:
     """A pipeline under a bot name of its own, with no worker yet; its queues are removed at the end.
 
     Args:
+        edition: whose workers run. The client that fills the queues is always this tree's.
         settings: further ones by their names; all processes get them.
     """
     bot = f"bench-{uuid.uuid4().hex[:6]}"
@@ -75,22 +84,31 @@ def pipeline(home: Path, rabbitmq_url: str, api_url: str, state_url: str, **sett
         "state_url": state_url,
         "bots": {bot: TOKEN},
         "log_level": "WARNING",
+        **edition.settings,
         **settings,
     }
     loaded = load_settings(_env_file=None, bot_token=None, **given)
     with contextlib.ExitStack() as stack:
-        connections = stack.enter_context(Connections(loaded, "benchmark"))
-        client = stack.enter_context(Client(loaded, bot=bot, connections=connections))
-        ours = Pipeline(loaded, bot, home, client, connections, _environment(given))
-        stack.callback(lambda: topology.delete(connections, ours.queue_names()))
+        client = stack.enter_context(Client(loaded, bot=bot))
+        ours = Pipeline(loaded, bot, home, client, edition, environment(given))
+        stack.callback(lambda: _delete(rabbitmq_url, ours.queue_names()))
         stack.callback(ours.stop_workers)
         yield ours
 
 
-def _environment(given: Mapping[str, Any]) -> dict[str, str]:
+def environment(given: Mapping[str, Any]) -> dict[str, str]:
     """The settings as processes read them; the log says at least when a worker is ready."""
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
     return {f"FLOODGATE_{name.upper()}": text for name, text in texts.items()} | {
         "FLOODGATE_BOT_TOKEN": "",
         "FLOODGATE_LOG_LEVEL": "INFO",
     }
+
+
+def _delete(rabbitmq_url: str, queues: Iterable[str]) -> None:
+    """Deleting a queue that is not there is no error."""
+    connection = pika.BlockingConnection(pika.URLParameters(rabbitmq_url))
+    channel = connection.channel()
+    for queue in queues:
+        channel.queue_delete(queue)
+    connection.close()

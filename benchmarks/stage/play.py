@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 from benchmarks.stage import servers
@@ -15,6 +17,7 @@ from benchmarks.stage.contenders import Contender, Player, Surroundings
 from benchmarks.stage.figures import figures_of
 from benchmarks.stage.loads import Line
 from benchmarks.stage.pipeline import BOT_ID
+from benchmarks.stage.programs import Program
 from benchmarks.stage.scenarios import Act, Event, Scenario
 from benchmarks.stage.servers import Fake
 
@@ -30,6 +33,14 @@ class Result:
     figures: dict[str, float]
     missed: tuple[str, ...]
     seconds: float
+
+    @classmethod
+    def median(cls, rounds: Sequence[Result]) -> Result:
+        """The median of each figure; what any round missed is missed."""
+        names = dict.fromkeys(name for each in rounds for name in each.figures)
+        figures = {name: median([each.figures[name] for each in rounds if name in each.figures]) for name in names}
+        missed = tuple(dict.fromkeys(target for each in rounds for target in each.missed))
+        return cls(rounds[0].scenario, rounds[0].contender, figures, missed, sum(each.seconds for each in rounds))
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -59,12 +70,22 @@ def play(scenario: Scenario, contender: Contender, rabbitmq_url: str, redis_url:
             for chat, seconds in scenario.slow_chats.items():
                 fake.control.set_chat(chat, trouble="slow_mode", seconds=seconds)
             surroundings = Surroundings(home, rabbitmq_url, redis_url, fake, scenario)
-            with contender.on_stage(surroundings) as player:
+            with contender.on_stage(surroundings) as player, _busy_loops(scenario.busy_loops, home):
                 _perform(scenario, player, fake, log)
                 arrivals = fake.control.arrivals()
     figures = figures_of(scenario, arrivals, log.enqueued, log.struck)
     missed = tuple(str(target) for target in scenario.targets if not target.met(figures))
     return Result(scenario.name, contender.name, figures, missed, time.monotonic() - began)
+
+
+@contextlib.contextmanager
+def _busy_loops(count: int, home: Path) -> Iterator[None]:
+    """Processes that do nothing but use CPU, from before the workers start."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            loop = Program(["-c", "while True: pass"], {}, home / "busy.log", "")
+            stack.callback(loop.start().kill)
+        yield
 
 
 def _perform(scenario: Scenario, player: Player, fake: Fake, log: _Log) -> None:

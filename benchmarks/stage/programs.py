@@ -12,6 +12,8 @@ from typing import Final, Self
 from rabbitmq.process import ProcessGroup
 
 ROOT: Final = Path(__file__).parents[2]
+# Libraries of the tests that are not Python's.
+NODE_MODULES: Final = Path(os.environ.get("FLOODGATE_CLIENTS_NODE", ROOT / ".cache" / "clients")) / "node_modules"
 READY_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.02
@@ -55,13 +57,13 @@ class Program:
         self._group = ProcessGroup.start(self._command, self._env, self._log, leashed=True)
         return self
 
-    def ready_line(self) -> str:
+    def ready_line(self, within_seconds: float = READY_SECONDS) -> str:
         """The line that says it is ready; waits for it.
 
         Raises:
-            ProgramError: it ended, or did not say so in a minute.
+            ProgramError: it ended, or did not say so in time.
         """
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + within_seconds
         while time.monotonic() < deadline:
             for line in self.log().splitlines():
                 if self._ready_word in line:
@@ -97,6 +99,10 @@ class Program:
     def resident_bytes(self) -> int:
         """Memory in RAM now, of the process and all it has started."""
         return sum(int(fields[21]) for fields in self._members()) * os.sysconf("SC_PAGE_SIZE")
+
+    def threads(self) -> int:
+        """How many threads run now, of the process and all it has started."""
+        return sum(int(fields[17]) for fields in self._members())
 
     def _members(self) -> Iterator[list[str]]:
         """/proc/PID/stat from the third field on, for each process of the group."""

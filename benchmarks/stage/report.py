@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from rich.console import Console
 from rich.table import Table
@@ -17,11 +17,23 @@ from rich.table import Table
 FOLDER: Final = Path(__file__).parents[1] / "results"
 
 
-def save(name: str, results: Iterable[Mapping[str, Any]]) -> Path:
-    """Write a run to ``benchmarks/results/`` (not under version control), with the machine it ran on."""
+class Named(Protocol):
+    """A round or a score of one contender."""
+
+    @property
+    def contender(self) -> str: ...
+
+
+def names(results: Iterable[Named]) -> list[str]:
+    """The contenders, each once, in the order in which they came."""
+    return list(dict.fromkeys(result.contender for result in results))
+
+
+def save(name: str, results: Iterable[Mapping[str, Any]], **more: Any) -> Path:
+    """Write a run to ``benchmarks/results/`` (not under version control), with the machine and its load."""
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{name}-{time.strftime('%Y%m%dT%H%M%S')}.json"
-    path.write_text(json.dumps({"machine": machine(), "results": list(results)}, indent=1))
+    path.write_text(json.dumps({"machine": machine(), "results": list(results), **more}, indent=1))
     return path
 
 
@@ -37,6 +49,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     for row in rows:
         shown.add_row(*(_text(value) for value in row))
     Console(width=max(160, Console().width)).print(shown)
+    print("load averages", *(f"{load:.1f}" for load in os.getloadavg()))
     sys.stdout.flush()
 
 

@@ -59,7 +59,8 @@ class Scenario:
     """One load under one behaviour of the Bot API.
 
     ``watch_seconds`` bounds it; a scenario that ends when all has arrived has some room there.
-    ``peers``: those for whom it means something.
+    ``peers`` and ``former`` say whether they play it, too. ``busy_loops`` are processes that only use CPU. What is
+    ``alone`` measures the machine as well, so its contenders never play side by side.
     """
 
     name: str
@@ -74,6 +75,9 @@ class Scenario:
     settings: Mapping[str, Any] = field(default_factory=dict)
     peers: bool = False
     workers: tuple[int, ...] = (1, 3)
+    former: bool = False
+    busy_loops: int = 0
+    alone: bool = False
 
 
 def scenarios(quick: bool) -> list[Scenario]:
@@ -89,6 +93,18 @@ def scenarios(quick: bool) -> list[Scenario]:
             users / 30 * 4 + 30,
             (Target("use", at_least=0.97), *NEVER),
             peers=True,
+            workers=(1, 3, 10),
+        ),
+        Scenario(
+            "busy",
+            f"{users} users while four busy loops use the machine",
+            broadcast(users),
+            users / 30 * 4 + 30,
+            (Target("use", at_least=0.95), Target("429", at_most=5), *NEVER[1:2]),
+            workers=(1,),
+            former=True,
+            busy_loops=4,
+            alone=True,
         ),
         Scenario(
             "group",
@@ -113,6 +129,16 @@ def scenarios(quick: bool) -> list[Scenario]:
             ),
             to_the_end=False,
             peers=True,
+        ),
+        Scenario(
+            "interactive-quick-answers",
+            "the same, answers take 40 to 80 ms",
+            [*broadcast(2_000 if quick else 20_000), *replies(watch - 8)],
+            watch,
+            (Target("answered p99 s", at_most=0.15), Target("use", at_least=0.97), *NEVER),
+            latency_ms=(40, 80),
+            to_the_end=False,
+            former=True,
         ),
         Scenario(
             "latency-0.5",
@@ -150,12 +176,14 @@ def scenarios(quick: bool) -> list[Scenario]:
         ),
         Scenario(
             "paid",
-            "a paid broadcast at 1000/s, 160 partitions: how far do processes get?",
+            "a paid broadcast at 1000/s, 160 partitions",
             broadcast(3_000 if quick else 10_000, paid=True),
             120,
-            (Target("429", at_most=0), Target("disorder", at_most=0)),
+            (Target("rate", at_least=900), Target("429", at_most=0), Target("disorder", at_most=0)),
             settings={"partitions": 160},
             workers=(1, 2),
+            former=True,
+            alone=True,
         ),
         Scenario(
             "429",

@@ -1,4 +1,4 @@
-"""The servers a benchmark runs against: RabbitMQ, Redis, and a fresh fake Telegram for each contender."""
+"""The servers a benchmark runs against: RabbitMQ, Redis, and a fresh Bot API for each contender."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REDIS_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Fake:
-    """A running fake Telegram."""
+    """A running Bot API. What the instant one can be asked is ``control.stats``."""
 
     url: str
     control: ControlClient
@@ -80,6 +80,17 @@ def fake_telegram(log: Path, latency_ms: tuple[float, float] = (0, 0), *, limits
     lowest, highest = latency_ms
     arguments = ["-m", "fake_telegram", "--port", "0", "--latency-ms", str(lowest), str(highest)]
     program = Program([*arguments, *([] if limits else ["--no-limits"])], {}, log, "ready at http").start()
+    try:
+        url = "http" + program.ready_line().rpartition("http")[2]
+        yield Fake(url, ControlClient(url), program)
+    finally:
+        program.stop()
+
+
+@contextlib.contextmanager
+def instant_telegram(log: Path) -> Iterator[Fake]:
+    """A Bot API that answers at once and judges nothing, as a process of its own."""
+    program = Program(["-m", "benchmarks.stage.instant_telegram"], {}, log, "ready at http").start()
     try:
         url = "http" + program.ready_line().rpartition("http")[2]
         yield Fake(url, ControlClient(url), program)

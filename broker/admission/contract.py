@@ -7,7 +7,7 @@ waits (``timedelta`` from now), so that no caller compares its clock with the st
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final, Protocol
@@ -50,6 +50,9 @@ class Go:
     grant: int | None = None
     """Tells this permission from a later one for the same job. ``settle`` takes it, so that a worker whose lease has
     ended cannot undo what another has begun since."""
+
+    decided_at: float = field(default=0.0, compare=False)
+    """When this was decided, or shortly before, in ``time.monotonic()`` of the process that asked."""
 
 
 @dataclass(frozen=True, slots=True)

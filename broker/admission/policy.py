@@ -15,7 +15,7 @@ from broker.admission.windows import Pace, Window
 from broker.chats import ChatKind, chat_kind
 from broker.job import Job, Priority
 from broker.methods import CHARGES, Charge
-from broker.settings import ChatLimits, Limits, Settings
+from broker.settings import CONSUMER_TIMEOUT_SECONDS, ChatLimits, Limits, Settings
 
 MILLISECOND: Final = 1_000
 SECOND: Final = 1_000_000
@@ -54,6 +54,11 @@ MISSING_GRACE_US: Final = 200 * SECOND
 MISSING_POLL_US: Final = 5 * SECOND
 # Two lines of a chat give way to each other only for a job that is due about now.
 CLAIM_US: Final = 50 * MILLISECOND
+
+# An upload is given as long as its size takes on a line of 1 Mbit/s, with a fifth for what is not payload.
+UPLOAD_BYTES_PER_SECOND: Final = 100_000
+# RabbitMQ takes a message from its worker after the consumer timeout: what is not the call must fit in there, too.
+SETTLING_SECONDS: Final = 60.0
 
 # While a call is under way in the chat: ask again after about half the age of the call.
 IN_FLIGHT_MIN_US: Final = 50 * MILLISECOND
@@ -205,8 +210,18 @@ def ask_for(job: Job, settings: Settings) -> Ask:
         charge=CHARGES[job.method],
         cost=job.cost,
         paid=job.paid,
-        lease=timedelta(seconds=settings.lease_seconds),
+        lease=call_timeout(job, settings) + timedelta(seconds=settings.lease_margin_seconds),
     )
+
+
+def call_timeout(job: Job, settings: Settings) -> timedelta:
+    """How long the job's call may take: longer by the size of its files, and in any case less than RabbitMQ's consumer
+    timeout. That leaves a file of 2 GB, which only a local Bot API server takes, some 28 minutes (1.2 MB/s).
+    """
+    upload = sum(file.size for file in job.files) / UPLOAD_BYTES_PER_SECOND
+    most = CONSUMER_TIMEOUT_SECONDS - settings.hold_seconds - settings.lease_margin_seconds - SETTLING_SECONDS
+    seconds = settings.call_timeout_seconds
+    return timedelta(seconds=max(seconds, min(seconds + upload, most)))
 
 
 def must_be_prompt(ask: Ask, settings: Settings) -> bool:

@@ -22,6 +22,7 @@ import json
 import logging
 import secrets
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from importlib.resources import files
@@ -125,8 +126,10 @@ class RedisAdmission(BlockingAdmission):
             client.close()
 
     def _do(self, call: Call) -> Any:
+        began = time.monotonic()
         try:
-            return self._script.result(call, self._run(*self._script.arguments(call)))
+            result = self._script.result(call, self._run(*self._script.arguments(call)))
+            return Go(result.chat, result.grant, began) if isinstance(result, Go) else result
         except redis.exceptions.RedisError as error:
             raise fault(error, where(self._url)) from error
 
@@ -177,11 +180,13 @@ class RedisBatches:
         if self._client is None:
             self._client = await aconnect_to(self._url)
         arguments = [self._script.arguments(call) for call in calls]
+        began = time.monotonic()
         replies = await self._pipeline(arguments)
         if any(isinstance(reply, redis.exceptions.NoScriptError) for reply in replies):
             await self._client.script_load(self._script.text)
             replies = await self._pipeline(arguments)  # none of them has run: they carry their nonces all the same
-        return [self._result(call, reply) for call, reply in zip(calls, replies, strict=True)]
+        results = [self._result(call, reply) for call, reply in zip(calls, replies, strict=True)]
+        return [Go(each.chat, each.grant, began) if isinstance(each, Go) else each for each in results]
 
     async def _pipeline(self, arguments: Sequence[tuple[str, ...]]) -> list[Any]:
         pipeline = self._client.pipeline(transaction=False)

@@ -17,6 +17,7 @@ one succeeds.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import Any, Final
 from broker.admission import decisions
 from broker.admission.calls import BlockingAdmission, Call
 from broker.admission.clock import Clock, MachineClock
+from broker.admission.contract import Go
 from broker.admission.policy import Policy
 from broker.admission.sqlite_books import SqliteBooks
 from broker.admission.sqlite_cache import RowCache
@@ -87,13 +89,15 @@ class SqliteAdmission(BlockingAdmission):
         return self._file.transact(lambda db: self._carry_out(db, calls), on_failure=self._cache.clear)
 
     def _carry_out(self, db: sqlite3.Connection, calls: Sequence[Call]) -> list[Any]:
+        began = time.monotonic()
         self._cache.renew(db)
         books: dict[str, SqliteBooks] = {}
         results: list[Any] = []
         for call in calls:
             if (its := books.get(call.bot)) is None:
                 its = books[call.bot] = SqliteBooks(db, call.bot, self._policy, self._clock, self._cache)
-            results.append(_ACTS[call.method](its, *call.arguments))
+            result = _ACTS[call.method](its, *call.arguments)
+            results.append(Go(result.chat, result.grant, began) if isinstance(result, Go) else result)
             if call.method == "settle":
                 self._sweep_now_and_then(its)
         for each in books.values():

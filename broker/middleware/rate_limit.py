@@ -135,7 +135,7 @@ class RateLimit(AwaitedMiddleware):
                 case Go():
                     message.permit = decision
                     if must_be_prompt(ask, broker.settings):
-                        message.good_until = time.monotonic() + PROMPT.total_seconds()
+                        message.good_until = decision.decided_at + PROMPT.total_seconds()
                     return
                 case AlreadySent() | AlreadyDead():
                     self._skip(message, job)

@@ -12,16 +12,15 @@ class ConfirmedRetries(Retries):
     """Dramatiq's ``Retries``, with the original acknowledged only once RabbitMQ has confirmed its successor.
 
     Dramatiq swallows what ``after_process_message`` raises and acknowledges all the same. Here a failed re-enqueue
-    leaves the message without the word ``done``, and it goes back to its queue. Jobs and updates are not retried here:
-    what follows from a failure is decided where it is known (``actors/settle.py``, ``actors/updates/handling.py``).
+    leaves the message without the word ``done``, and it goes back to its queue. Jobs and updates never come here: what
+    follows from a failure is decided where it is known (``actors/settle.py``, ``actors/updates/handling.py``).
     """
 
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        if exception is None or getattr(message, "job", None) or getattr(message, "update", None):
-            return
         super().after_process_message(  # type: ignore[no-untyped-call]  # Dramatiq's
             broker, message, result=result, exception=exception
         )
-        message.done()
+        if exception is not None:
+            message.done()

@@ -48,7 +48,7 @@ def apply() -> None:
     settings = load_settings()
     wanted = _wanted(settings)
     with _connected(settings) as connections:
-        topology.declare(connections, wanted)
+        topology.declare(connections, wanted, must=True)
     Console().print(f"{len(wanted.exchanges)} exchanges and {len(wanted.queues)} queues are there.")
 
 

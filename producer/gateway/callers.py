@@ -15,8 +15,12 @@ from pydantic import SecretStr
 
 from broker.settings import Settings
 from producer.gateway.answers import UNAUTHORIZED, RefusalError
+from producer.gateway.treatment import treatment_of
 
-_SECRET_IN_PATH: Final = re.compile(r"^(/file)?/bot[^/]*")
+_PLAIN_PATHS: Final = frozenset({"/health", "/ready", "/docs", "/openapi.json", "/floodgate/v1/jobs"})
+_JOBS: Final = "/floodgate/v1/jobs/"
+_CALL: Final = re.compile(r"/bot[^/]+/([^/]*)", re.DOTALL)
+_FILE: Final = re.compile(r"/file/bot[^/]+/.*", re.DOTALL)
 
 
 class Callers:
@@ -57,5 +61,18 @@ def _digest(secret: SecretStr) -> bytes:
 
 
 def public_path(path: str) -> str:
-    """A request's path as it may be logged: without the secret."""
-    return _SECRET_IN_PATH.sub(r"\1/bot***", path)
+    """A request's path as it may be logged: what is ours by name, and ``…`` for what a caller chose.
+
+    A secret may stand anywhere in a path that is not quite right (``//bot<key>/…``, ``/bot/<key>/…``), so what may be
+    shown is listed, not what may not.
+    """
+    if path in _PLAIN_PATHS:
+        return path
+    if path.startswith(_JOBS):
+        return f"{_JOBS}…"
+    if _FILE.fullmatch(path):
+        return "/file/bot***/…"
+    if call := _CALL.fullmatch(path):
+        row = treatment_of(call[1])
+        return f"/bot***/{row.method if row else '…'}"
+    return "/…"

@@ -3,14 +3,18 @@
 The body is neither read nor kept, so a download of gigabytes costs a buffer. Telegram's status, headers that matter and
 bytes come back as they are. Only when Telegram cannot be reached does the gateway speak for itself.
 
+Methods that take files are the exception: the call is read, and written anew, so that what was looked into is what the
+Bot API gets. A local Bot API server would read files of its own disk for whoever names one.
+
 Updates are overheard on their way (:mod:`producer.gateway.hearing`): who writes to the bot can be written to.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 import aiohttp
@@ -19,10 +23,12 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from yarl import URL
 
+from broker.local_files import check_params
 from broker.settings import Settings
 from producer.gateway.answers import RefusalError
 from producer.gateway.hearing import Ear, Hearing
-from producer.gateway.reading import bounded
+from producer.gateway.reading import bounded, read
+from producer.uploads import quotable
 
 logger = logging.getLogger("floodgate.gateway")
 
@@ -31,6 +37,14 @@ MAX_CONNECTIONS: Final = 1000
 PIECE_BYTES: Final = 64 * 1024
 # Long polling is silent for as long as the caller asked, which is in the body; nobody asks for more.
 LONG_POLL_SECONDS: Final = 120.0
+
+# Those that are passed through and take files: a test asks python-telegram-bot.
+TAKING_FILES: Final = frozenset(
+    {
+        *("addStickerToSet", "createNewStickerSet", "replaceStickerInSet", "setStickerSetThumbnail"),
+        *("uploadStickerFile", "setMyProfilePhoto"),
+    }
+)
 
 # Bytes come back as they are, so they must not come compressed for a caller who cannot read that.
 _PLAIN: Final = {"accept-encoding": "identity"}
@@ -59,12 +73,17 @@ class Passing:
     async def call(self, request: Request, bot: str, method: str) -> Response:
         """Pass a method's call through."""
         path, silence = f"/bot{{}}/{method}", self._settings.gateway.read_seconds
+        if method in TAKING_FILES:
+            answer = await self._ask("POST", self._url(bot, path, ""), silence, await self._read(request), {})
+            return _response(answer)
         if method != "getUpdates":
             return await self._pass(request, bot, path, silence)
         return await self._pass(request, bot, path, silence + LONG_POLL_SECONDS, self._hearing.of(bot))
 
     async def file(self, request: Request, bot: str, path: str) -> Response:
         """Pass a download through."""
+        if ".." in path.split("/"):
+            raise RefusalError(404, "Not Found")
         return await self._pass(request, bot, f"/file/bot{{}}/{quote(path)}", self._settings.gateway.read_seconds)
 
     async def close(self) -> None:
@@ -75,25 +94,42 @@ class Passing:
     async def _pass(
         self, request: Request, bot: str, path: str, silence_seconds: float, ear: Ear | None = None
     ) -> Response:
-        token = self._settings.token(bot).get_secret_value()
-        query = f"?{request.url.query}" if request.url.query else ""
-        url = URL(self._settings.telegram_api_url + path.format(token) + query, encoded=True)
-        answer = await self._ask(request, url, silence_seconds)
-        return StreamingResponse(
-            _pieces(answer, ear),
-            status_code=answer.status,
-            headers={name: answer.headers[name] for name in _ANSWER_HEADERS if name in answer.headers},
-            background=BackgroundTask(_end, answer, ear),
-        )
-
-    async def _ask(self, request: Request, url: URL, silence_seconds: float) -> aiohttp.ClientResponse:
-        timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS, sock_read=silence_seconds)
         most = self._settings.gateway.max_body_bytes
         body = bounded(request, self._settings.gateway, most) if request.method == "POST" else None
-        headers = _PLAIN | {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
+        headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
+        url = self._url(bot, path, request.url.query)
+        return _response(await self._ask(request.method, url, silence_seconds, body, headers), ear)
+
+    async def _read(self, request: Request) -> aiohttp.FormData:
+        """A call that may hold files, as a form.
+
+        Raises:
+            RefusalError: it cannot be read, or names a file on the Bot API server's disk.
+        """
+        reading = await read(request, self._settings.gateway)
+        try:
+            check_params(reading.params)
+        except ValueError as error:
+            raise RefusalError(400, f"Bad Request: {error}") from None
+        form = aiohttp.FormData(quote_fields=False, default_to_multipart=True)
+        for name, value in reading.params.items():
+            form.add_field(name, value if isinstance(value, str) else json.dumps(value))
+        for name, file in reading.files.items():
+            form.add_field(name, file.file, filename=quotable(file.filename or ""), content_type=file.content_type)
+        return form
+
+    def _url(self, bot: str, path: str, query: str) -> URL:
+        token = self._settings.token(bot).get_secret_value()
+        whole = self._settings.telegram_api_url + path.format(token) + (f"?{query}" if query else "")
+        return URL(whole, encoded=True)
+
+    async def _ask(
+        self, method: str, url: URL, silence_seconds: float, body: Any, headers: dict[str, str]
+    ) -> aiohttp.ClientResponse:
+        timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS, sock_read=silence_seconds)
         try:
             return await self._open().request(
-                request.method, url, data=body, headers=headers, timeout=timeout, allow_redirects=False
+                method, url, data=body, headers=_PLAIN | headers, timeout=timeout, allow_redirects=False
             )
         except TimeoutError:
             raise RefusalError(504, "Gateway Timeout: Telegram does not answer") from None
@@ -111,6 +147,15 @@ class Passing:
                 proxy=proxy.get_secret_value() if proxy else None,
             )
         return self._session
+
+
+def _response(answer: aiohttp.ClientResponse, ear: Ear | None = None) -> Response:
+    return StreamingResponse(
+        _pieces(answer, ear),
+        status_code=answer.status,
+        headers={name: answer.headers[name] for name in _ANSWER_HEADERS if name in answer.headers},
+        background=BackgroundTask(_end, answer, ear),
+    )
 
 
 async def _pieces(answer: aiohttp.ClientResponse, ear: Ear | None) -> AsyncIterator[bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ MAX_FIELDS: Final = 200
 MAX_FILES: Final = 30
 # Who sends more slowly than this, once the first patience is used up, holds a connection for nothing.
 SLOWEST_BYTES_PER_SECOND: Final = 8 * 1024
+# On its way to Telegram a part's name stands between quotes as it is.
+_UNQUOTABLE: Final = re.compile(r'[\x00-\x1f"\\]')
 # These must be looked into: an album of n counts as n.
 _COUNTED: Final = ("media", "message_ids")
 
@@ -155,6 +158,8 @@ async def _multipart(request: Request, settings: GatewaySettings) -> tuple[dict[
         raise RefusalError(507, f"Insufficient Storage: the upload cannot be kept ({error.strerror})") from error
     fields = {name: value for name, value in form.items() if isinstance(value, str)}
     files = {name: value for name, value in form.items() if isinstance(value, UploadFile)}
+    if any(_UNQUOTABLE.search(name) for name in files):
+        raise RefusalError(400, "Bad Request: the name of a file's part holds a quote, a backslash or a line break")
     return fields, files
 
 

@@ -17,12 +17,15 @@ import uvicorn
 
 from broker.settings import Settings
 from producer.gateway.app import Gateway
+from producer.http_protocol import bounded_http
 from producer.listening import listen, url_of
 
 logger = logging.getLogger("floodgate.gateway")
 
 # After the last answers, closing sockets and threads.
 CLOSING_SECONDS: Final = 5
+# Connections at once beyond the callers who wait: for those who are told 429, and for what is answered at once.
+SPARE_CONNECTIONS: Final = 2000
 
 
 class GatewayServer(uvicorn.Server):
@@ -61,6 +64,8 @@ def run_gateway(settings: Settings, ready: Callable[[str], None]) -> None:
     listener = listen(settings.gateway.host, settings.gateway.port, "FLOODGATE_GATEWAY__PORT")
     config = uvicorn.Config(
         gateway.app,
+        http=bounded_http(settings.gateway.max_waiting + SPARE_CONNECTIONS),
+        ws="none",
         access_log=False,  # it would hold tokens
         log_config=None,
         server_header=False,

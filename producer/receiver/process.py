@@ -24,6 +24,7 @@ import uvicorn
 from broker.connections import Connections
 from broker.errors import SettingsError
 from broker.settings import Settings
+from producer.http_protocol import bounded_http
 from producer.listening import listen, url_of
 from producer.receiver.intake import Intake
 from producer.receiver.leadership import Leadership, Work
@@ -155,11 +156,12 @@ class PostServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 posts,
+                http=bounded_http(MOST_POSTS),
+                ws="none",
                 access_log=False,
                 log_config=None,
                 server_header=False,
                 lifespan="off",
-                limit_concurrency=MOST_POSTS,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=LAST_POSTS_SECONDS,
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.errors import RabbitMQUnreachableError
+from broker.errors import DeadLetteredError, RabbitMQUnreachableError
 from broker.settings import Settings
 from producer.async_client import AsyncClient
 from producer.client import Client
@@ -44,6 +44,19 @@ def test_a_path_bytes_and_an_open_file_arrive_and_leave_nothing_behind(stage: St
     assert names == ["report.pdf", "document", "report.pdf"]
     assert results[0]["caption"] == "by path"
     until(lambda: spooled(settings) == [])
+
+
+def test_a_large_file_has_longer_than_a_call_without_one(stage: Stage) -> None:
+    """As long as its size takes at 100 kB/s: three seconds here, on top of one."""
+    stage.vouch_idle()
+    stage.worker(FLOODGATE_CALL_TIMEOUT_SECONDS="1")
+    stage.control.set_server(latency_ms=(2000, 2000))
+    with Client(stage.settings) as client:
+        job = client.send_document(1, os.urandom(300_000), caption="slow", on_uncertain="dead-letter")
+        assert client.result(job, timeout=30)["caption"] == "slow"
+        small = client.send_document(2, os.urandom(1000), on_uncertain="dead-letter")
+        with pytest.raises(DeadLetteredError, match="uncertain"):
+            client.result(small, timeout=30)
 
 
 def test_an_album_of_files_goes_out_as_one(settings: Settings) -> None:

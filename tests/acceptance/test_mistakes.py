@@ -93,6 +93,15 @@ def test_a_wrong_setting_is_named_with_what_it_may_be(
     fails(["worker"], EXIT_USAGE, variable, word, env=offline | {variable: value}, home=tmp_path)
 
 
+def test_two_names_of_one_token_are_refused_at_start(offline: dict[str, str], tmp_path: Path) -> None:
+    twice = {"news": TOKEN, "alerts": TOKEN}
+    env = offline | {"FLOODGATE_BOTS": json.dumps(twice)}
+    for command in (["worker"], ["gateway"], ["updates"]):
+        fails(command, EXIT_USAGE, "'news' and 'alerts' have one token", "keep one name", env=env, home=tmp_path)
+    alone = offline | {"FLOODGATE_BOTS": json.dumps({"news": TOKEN}), "FLOODGATE_BOT_TOKEN": TOKEN}
+    fails(["worker"], EXIT_USAGE, "'default' and 'news' have one token", env=alone, home=tmp_path)
+
+
 @each_on_a_server
 def test_a_rabbitmq_that_is_not_there_is_named_by_its_address(
     command: list[str], offline: dict[str, str], tmp_path: Path

@@ -47,7 +47,7 @@ SIGNS = (
     "chat-unreachable",
     "chat-not-found",
     "rights",
-    "bytes in send.good.interactive.00 are no job",
+    "malformed message in send.good.interactive.00",
     "expired",
     "SocketTimeoutError",
     "ServerDisconnectedError",

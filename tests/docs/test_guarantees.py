@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "guarantees.md"
 README = ROOT / "README.md"
+SECURITY = ROOT / "docs" / "security.md"
 PROOF = re.compile(r"\[(test_\w+)\]\(([^)#\s]+)\)")
 
 
@@ -18,7 +19,7 @@ def proofs(page: Path) -> list[tuple[str, Path]]:
     return [(name, (page.parent / path).resolve()) for name, path in PROOF.findall(page.read_text())]
 
 
-@pytest.mark.parametrize("page", [PAGE, README], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [PAGE, README, SECURITY], ids=lambda page: page.name)
 def test_every_proof_that_is_named_exists(page: Path) -> None:
     gone = [name for name, file in proofs(page) if not file.is_file() or f"def {name}(" not in file.read_text()]
     assert not gone

@@ -43,6 +43,7 @@ SERVICES = (
     "floodgate gateway",
     "floodgate updates",
     "floodgate fake-telegram",
+    "dramatiq ",
     "python -m fake_telegram",
 )
 # What a test of its own runs, or only a reader can. The file must be there at least.
@@ -51,6 +52,7 @@ ELSEWHERE = {
     "./scripts/test": "is what runs this",
     "scripts/rabbitmq": "starts a server that outlives the test; tests/integration/test_rabbitmq_node.py runs it",
     "docker": "needs Docker",
+    "rabbitmqctl": "is for a server of the reader's; tests/integration/test_accounts.py runs it",
     "pip install": "changes the environment that runs this",
     "python -m benchmarks": "takes minutes",
 }
@@ -201,9 +203,9 @@ def check_output(command: Command, printed: str) -> None:
 
 
 def write_commands(folder: Path) -> None:
-    """`python` and `floodgate` as an installed Floodgate has them."""
+    """`python`, `floodgate` and `dramatiq` as an installed Floodgate has them."""
     folder.mkdir()
-    for name, words in {"python": "", "floodgate": "-m floodgate "}.items():
+    for name, words in {"python": "", "floodgate": "-m floodgate ", "dramatiq": "-m dramatiq "}.items():
         script = folder / name
         script.write_text(f'#!/bin/sh\nexec {sys.executable} {words}"$@"\n')
         script.chmod(0o755)

@@ -86,6 +86,32 @@ def test_one_message_is_in_hand_and_the_next_comes_with_the_ack(declared: Vhost,
     assert hand.next().message_id == "job-2"
 
 
+def test_a_queue_without_order_gives_several_at_a_time_and_each_is_settled_by_itself(
+    declared: Vhost, connect: Connect
+) -> None:
+    connections, hand = connect(declared.url), Hand()
+    fill(connections, 1, 2, 3, 4, to="mail")
+    connections.subscribe("mail", "worker", hand, PIPELINE, prefetch=2)
+    first, second = hand.next(), hand.next()
+    assert hand.empty
+    second.ack()
+    assert hand.next().message_id == "job-3"
+    assert first.live
+
+
+def test_a_drained_queue_takes_nothing_new_however_much_is_in_hand(declared: Vhost, connect: Connect) -> None:
+    connections, hand = connect(declared.url), Hand()
+    fill(connections, 1, 2, 3, 4, to="mail")
+    subscription = connections.subscribe("mail", "worker", hand, PIPELINE, prefetch=2)
+    first, second = hand.next(), hand.next()
+    subscription.drain()
+    first.ack()
+    until(lambda: depth(connections, "mail") == 1)  # RabbitMQ has given the third
+    second.ack()
+    until(lambda: depth(connections, "mail") == 2)
+    assert hand.empty
+
+
 def test_the_server_sees_prefetch_one_and_the_rendezvous_priority(declared: Vhost, connect: Connect) -> None:
     connections, hand = connect(declared.url), Hand()
     fill(connections, 1)

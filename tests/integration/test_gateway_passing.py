@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from broker.admission.stores import open_store
 from broker.settings import Settings
+from producer.gateway.answers import RefusalError
 from producer.gateway.hearing import Hearing
 from producer.gateway.passing import Passing
 
@@ -71,3 +72,9 @@ def test_an_answer_is_readable_by_a_caller_whatever_it_accepts(tmp_path: Path, a
 def test_a_files_path_arrives_as_it_was_asked_for(tmp_path: Path, name: str) -> None:
     answer = asyncio.run(passed(f"sqlite:///{tmp_path}/state.db", f"/file/{name}"))
     assert answer.json()["result"]["path"] == f"/file/bot{TOKEN}/{name}"
+
+
+@pytest.mark.parametrize("path", ["/file/../../bot1:x/getMe", "/file/a/..%2F../b"])
+def test_a_files_path_does_not_lead_out_of_the_bots_files(tmp_path: Path, path: str) -> None:
+    with pytest.raises(RefusalError, match="Not Found"):
+        asyncio.run(passed(f"sqlite:///{tmp_path}/state.db", path.replace("..", "%2E%2E")))

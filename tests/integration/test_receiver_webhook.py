@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from pydantic import SecretStr
 
-from producer.receiver.process import Mode
+from producer.receiver.process import MOST_POSTS, Mode
 from producer.receiver.webhook import secret_of
 from rabbitmq.engine import free_ports
 from tests.proxy import Proxy
@@ -152,6 +152,20 @@ def test_strangers_are_told_that_there_is_nothing(vhost: Vhost) -> None:
             root = url.removesuffix(f"/tg/{BOT}")
             async with aiohttp.ClientSession() as session, session.get(f"{root}/health") as answer:
                 assert (answer.status, await answer.text()) == (200, "alive")
+
+    run(vhost, use)
+
+
+def test_a_post_is_taken_while_strangers_hold_more_connections_than_there_may_be(vhost: Vhost) -> None:
+    async def use(stage: Stage) -> None:
+        async with posts_taken(stage) as url:
+            host, _, port = url.removeprefix("http://").partition("/")[0].partition(":")
+            strangers = [await asyncio.open_connection(host, int(port)) for _ in range(MOST_POSTS + 500)]
+            for _, writer in strangers:
+                writer.write(b"POST /tg/default HTTP/1.1\r\nX-Slow: ")
+            assert await post(url, UPDATE) == (200, "")
+            for _, writer in strangers:
+                writer.close()
 
     run(vhost, use)
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from broker.admission import policy
-from broker.admission.policy import Refusal, ask_for, policy_of, rates_of
+from broker.admission.policy import Refusal, ask_for, call_timeout, policy_of, rates_of
 from broker.admission.stores import open_store
 from broker.admission.windows import Window
 from broker.errors import SettingsError
-from broker.job import new_job
+from broker.job import Job, new_job
 from broker.methods import CHARGES, Charge
-from broker.settings import Limits, Settings, load_settings
+from broker.settings import CONSUMER_TIMEOUT_SECONDS, Limits, Settings, load_settings
+from broker.spool import SpooledFile
 from tests.admission_bench import ask_of, settings_of
 
 
@@ -37,6 +39,31 @@ def settings(**options: Any) -> Settings:
 def test_what_a_method_is_charged_to(method: str, params: dict[str, Any], chat_units: int, bot_units: int) -> None:
     ask = ask_for(new_job(method, {"chat_id": 5, **params}), settings())
     assert (policy.chat_cost(ask), policy.bot_cost(ask)) == (chat_units, bot_units)
+
+
+def upload_of(size: int) -> Job:
+    file = SpooledFile(name="document", key="jobs/b/j/0-01234567", size=size, sha256="0" * 64)
+    return new_job("sendDocument", {"chat_id": 5}, files=(file,))
+
+
+MEGABIT = 125_000  # bytes a second
+MEGABYTE = 1_048_576
+
+
+def test_a_call_has_time_for_its_files_at_a_megabit_a_second_and_its_lease_outlasts_it() -> None:
+    fifty = upload_of(50 * MEGABYTE)
+    allowed = call_timeout(fifty, settings())
+    assert allowed.total_seconds() > 1.05 * 50 * MEGABYTE / MEGABIT + 30
+    assert ask_for(fifty, settings()).lease == allowed + timedelta(seconds=5)
+    assert call_timeout(new_job("sendMessage", {"chat_id": 5, "text": "hi"}), settings()) == timedelta(seconds=30)
+
+
+def test_no_size_outlasts_the_consumer_timeout_and_two_gigabytes_have_half_an_hour() -> None:
+    huge = [call_timeout(upload_of(size), settings()) for size in (2048 * MEGABYTE, 10**15)]
+    assert huge[0] == huge[1] > timedelta(minutes=28)
+    assert huge[0].total_seconds() + 30 + 5 + 60 <= CONSUMER_TIMEOUT_SECONDS
+    patient = settings(call_timeout_seconds=600, lease_margin_seconds=600, hold_seconds=300, shutdown_seconds=700)
+    assert call_timeout(upload_of(10**15), patient) == timedelta(seconds=840)
 
 
 def test_every_method_of_the_bot_api_has_a_charge_the_policy_knows() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.stage.figures import disorder, most_within, percentile, steady_rate
+import pytest
+
+from benchmarks.stage.figures import disorder, most_within, percentile, steady_rate, with_answers
 from benchmarks.stage.loads import Line, broadcast
 from benchmarks.stage.pace import Sample, rate
 from benchmarks.stage.scenarios import Target, scenarios
@@ -53,3 +55,14 @@ def test_a_target_is_missed_by_what_was_not_measured() -> None:
 def test_every_text_of_a_scenario_is_unique_so_that_an_arrival_tells_its_line() -> None:
     for scenario in scenarios(quick=False):
         assert len({line.text for line in scenario.lines}) == len(scenario.lines), scenario.name
+
+
+def test_answers_of_every_length_follow_each_wait() -> None:
+    waits = with_answers([0.1, 0.2], (40, 80))
+    assert min(waits) == pytest.approx(0.14)
+    assert max(waits) == pytest.approx(0.28)
+    assert percentile(waits, 0.5) == pytest.approx(0.24, abs=0.002)
+
+
+def test_an_answer_that_takes_no_time_adds_none() -> None:
+    assert set(with_answers([0.1], (0, 0))) == {0.1}

@@ -14,10 +14,11 @@ import telegram
 
 from broker.errors import InvalidParamsError, JobError, SpoolError
 from broker.job import Job, decode_job, encode_job
+from broker.local_files import FILE_FIELDS
 from broker.settings import Settings
 from floodgate.testing import RecordingClient
 from producer.core import Composer
-from producer.uploads import FILE_FIELDS, Attachment, Stowage
+from producer.uploads import Attachment, Stowage
 
 CAT = b"\x89PNG cat"
 

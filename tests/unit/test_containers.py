@@ -19,8 +19,14 @@ from broker.settings import Settings
 from floodgate.cli import app
 from producer.gateway.server import CLOSING_SECONDS
 from rabbitmq.choice import OLDEST, parse_version
+from rabbitmq.conf import read_conf, write_definitions
 
 ROOT = Path(__file__).parents[2]
+# The private node's folder is made by rabbitmq/conf.py.
+DEFINITIONS = {
+    ROOT / "docker-compose.yml": {"/etc/floodgate/definitions/10-floodgate.json": "definitions.json"},
+    ROOT / "rabbitmq" / "compose.yaml": {"/etc/floodgate/definitions": "definitions"},
+}
 COMPOSE_FILES = (ROOT / "docker-compose.yml", ROOT / "rabbitmq" / "compose.yaml")
 
 
@@ -40,7 +46,7 @@ def compose_plugin() -> bool:
 
 
 def test_the_services_are_the_ones_promised() -> None:
-    assert set(services()) == {"rabbitmq", "valkey", "worker", "gateway", "updates", "fake-telegram"}
+    assert set(services()) == {"rabbitmq", "valkey", "operator", "worker", "gateway", "updates", "fake-telegram"}
     profiles = {name: services()[name]["profiles"] for name in ("gateway", "updates", "fake-telegram")}
     assert profiles == {"gateway": ["gateway"], "updates": ["updates"], "fake-telegram": ["demo"]}
     assert all("profiles" not in services()[name] for name in ("rabbitmq", "valkey", "worker"))
@@ -57,8 +63,30 @@ def test_whoever_needs_servers_waits_until_they_are_healthy(name: str) -> None:
     assert {name: wait["condition"] for name, wait in waits.items()} == {
         "rabbitmq": "service_healthy",
         "valkey": "service_healthy",
+        "operator": "service_completed_successfully",
     }
-    assert all("healthcheck" in services()[name] for name in waits)
+    assert all("healthcheck" in services()[name] for name in waits if name != "operator")
+
+
+def test_the_queues_are_made_before_anybody_uses_them_by_the_one_who_may() -> None:
+    operator = services()["operator"]
+    assert operator["command"] == ["topology", "apply"]
+    assert operator["restart"] == "on-failure", "it ends, and is not started again"
+    assert CliRunner().invoke(app, [*operator["command"], "--help"]).exit_code == 0
+
+
+def test_each_service_has_an_account_of_its_own_on_rabbitmq_and_none_is_guest() -> None:
+    urls = {name: service.get("environment", {}).get("FLOODGATE_RABBITMQ_URL") for name, service in services().items()}
+    users = {name: url.removeprefix("amqp://").partition(":")[0] for name, url in urls.items() if url}
+    assert users == {
+        "operator": "operator",
+        "worker": "worker",
+        "updates": "worker",
+        "gateway": "producer",
+        "fake-telegram": "worker",  # it uses none
+    }
+    assert all(re.search(r":\$\{RABBITMQ_[A-Z]+_PASSWORD:\?", url) for url in urls.values() if url)
+    assert "guest" not in (ROOT / "docker-compose.yml").read_text()
 
 
 def test_a_worker_gets_the_time_to_finish() -> None:
@@ -75,14 +103,16 @@ def test_the_gateway_listens_where_its_health_is_asked_and_shares_the_workers_st
     gateway, worker = services()["gateway"], services()["worker"]
     assert f":{gateway['environment']['FLOODGATE_GATEWAY__PORT']}/ready" in gateway["healthcheck"]["test"][-1]
     assert gateway["volumes"] == worker["volumes"]
-    assert gateway["environment"].items() >= worker["environment"].items()
+    assert {**gateway["environment"], **worker["environment"]} == gateway["environment"] | {
+        "FLOODGATE_RABBITMQ_URL": worker["environment"]["FLOODGATE_RABBITMQ_URL"]
+    }
 
 
 def test_every_command_is_one_of_ours() -> None:
     commands = {
         service["command"][0] for service in services().values() if service.get("image") == "telegram-floodgate"
     }
-    assert commands == {"worker", "gateway", "updates", "fake-telegram"}
+    assert commands == {"topology", "worker", "gateway", "updates", "fake-telegram"}
     for command in commands:
         assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0, command
 
@@ -105,7 +135,7 @@ def test_rabbitmq_is_4_and_reads_our_files(path: Path) -> None:
     assert mounted == {
         "/etc/rabbitmq/conf.d/20-floodgate.conf": "rabbitmq.conf",
         "/etc/rabbitmq/enabled_plugins": "enabled_plugins",
-        "/etc/floodgate/definitions.json": "definitions.json",
+        **DEFINITIONS[path],
         "/etc/rabbitmq/advanced.config": "advanced.config",
     }
 
@@ -117,10 +147,21 @@ def test_what_is_mounted_exists() -> None:
     assert all(file.is_file() for file in files)
 
 
-def test_definitions_hold_no_account_but_the_well_known_one() -> None:
-    definitions = json.loads((ROOT / "rabbitmq" / "definitions.json").read_text())
-    assert [user["name"] for user in definitions["users"]] == ["guest"]
-    assert definitions["vhosts"] == [{"name": "/"}]
+def test_definitions_hold_no_account_and_those_of_a_private_node_the_well_known_one(tmp_path: Path) -> None:
+    write_definitions(tmp_path)
+    ours, accounts = (json.loads(path.read_text()) for path in sorted((tmp_path / "definitions").iterdir()))
+    assert ours == json.loads((ROOT / "rabbitmq" / "definitions.json").read_text())
+    assert ours.keys() == {"vhosts", "policies"}
+    assert ours["vhosts"] == [{"name": "/"}]
+    assert [user["name"] for user in accounts["users"]] == ["guest"]
+
+
+def test_rabbitmq_reads_the_folder_in_which_definitions_and_accounts_are_put() -> None:
+    folder = read_conf((ROOT / "rabbitmq" / "rabbitmq.conf").read_text())["definitions.local.path"]
+    service = services()["rabbitmq"]
+    (accounts,) = service["configs"]
+    assert accounts["target"] == f"{folder}/20-accounts.json"
+    assert any(f":{folder}/10-floodgate.json:ro" in volume for volume in service["volumes"])
 
 
 def test_the_image_is_built_from_what_the_build_context_lets_in() -> None:

@@ -84,13 +84,28 @@ def test_keys_that_cannot_serve_are_refused_at_start_without_being_shown(keys: d
     assert "k" * 20 not in str(error.value)
 
 
+KEY = "100200300:a-gateway-key-for-tests"
+
+
 @pytest.mark.parametrize(
     ("path", "shown"),
     [
-        ("/bot1:secret/sendMessage", "/bot***/sendMessage"),
-        ("/file/bot1:secret/a/b.png", "/file/bot***/a/b.png"),
-        ("/bot1:secret", "/bot***"),
+        (f"/bot{KEY}/sendMessage", "/bot***/sendMessage"),
+        (f"/bot{KEY}/SENDmessage", "/bot***/sendMessage"),
+        (f"/file/bot{KEY}/photos/b.png", "/file/bot***/…"),
+        (f"/bot{KEY}", "/…"),
+        (f"/bot{KEY}/noSuchMethod", "/bot***/…"),
+        (f"//bot{KEY}/sendMessage", "/…"),
+        (f"/prefix/bot{KEY}/sendMessage", "/…"),
+        (f"/bot/{KEY}/sendMessage", "/…"),
+        (f"/botsendMessage/{KEY}", "/bot***/…"),
+        (f"/BOT{KEY}/sendMessage", "/…"),
+        (f"/%62ot{KEY}/sendMessage", "/…"),
+        (f"/file/bot/{KEY}/photos/b.png", "/…"),
+        (f"/floodgate/v1/jobs/{KEY}/result", "/floodgate/v1/jobs/…"),
+        ("/floodgate/v1/jobs", "/floodgate/v1/jobs"),
         ("/health", "/health"),
+        ("/bot1:secret/sendMessage\nforged line", "/bot***/…"),
     ],
 )
 def test_paths_are_logged_without_the_secret(path: str, shown: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,15 @@ import pytest
 
 from broker.addresses import parse_address
 from broker.errors import AccessRefusedError, RabbitMQUnreachableError, UnsupportedServerError
-from broker.link import COMPLAIN_SECONDS, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, WRITE_BYTES, Link, LinkOptions
+from broker.link import (
+    COMPLAIN_SECONDS,
+    FIRST_PAUSE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    WRITE_BYTES,
+    Link,
+    LinkOptions,
+    _Attempt,
+)
 
 CONNECT_SECONDS = 7.0
 REFUSED = ConnectionRefusedError(111, "Connection refused")
@@ -44,6 +53,9 @@ class Timers:
     def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
         self.planned.append(Timer(seconds, call, self.planned))
         return self.planned[-1]
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        self.loop.call_soon(call)
 
     def fire(self) -> float:
         """The only timer there is; for how long it was set."""
@@ -294,6 +306,8 @@ class Transport:
         self.pieces: list[bytes] = []
         self.left_to_pika: list[bytes] = []
         self._transport = self
+        self.write_lock = threading.RLock()
+        self.rest = b""
 
     def get_write_buffer_size(self) -> int:
         return self._buffered
@@ -388,3 +402,62 @@ def test_a_forked_child_closes_its_copy_of_the_socket_without_a_word(make: Make)
         scene.link.connection = transport
         scene.link.abandon()
         assert mine.fileno() == -1
+
+
+@pytest.mark.parametrize(("takes", "sent", "rest"), [(10, b"frames", b""), (4, b"fram", b"es"), (0, b"", b"frames")])
+def test_a_thread_writes_at_once_and_what_is_left_goes_before_all_else(
+    make: Make, takes: int, sent: bytes, rest: bytes
+) -> None:
+    scene, transport = make(), Transport(takes, 0)
+    scene.link.connection = transport
+    assert scene.link.write_at_once(lambda: b"frames")
+    assert (transport.sent, transport.rest) == (sent, rest)
+
+
+def test_a_thread_does_not_write_while_pika_or_the_loop_has_something_to_send(make: Make) -> None:
+    scene = make()
+    assert not scene.link.write_at_once(lambda: b"frames"), "there is no connection"
+    scene.link.connection = busy = Transport(10, 1)
+    assert not scene.link.write_at_once(lambda: b"frames")
+    scene.link.connection = idle = Transport(10, 0)
+    scene.link.write(b"of the loop")
+    assert not scene.link.write_at_once(lambda: b"frames")
+    scene.link.flush()
+    idle.rest = b"half a frame"
+    assert not scene.link.write_at_once(lambda: b"frames")
+    assert b"frames" not in busy.sent + idle.sent
+
+
+def test_a_thread_does_not_write_while_another_does(make: Make) -> None:
+    scene, transport = make(), Transport(10, 0)
+    scene.link.connection = transport
+    locked, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transport.write_lock:
+            locked.set()
+            done.wait(10)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    locked.wait(10)
+    assert not scene.link.write_at_once(lambda: b"frames")
+    done.set()
+    other.join()
+    assert scene.link.write_at_once(lambda: b"frames")
+
+
+def test_a_rest_leaves_pika_before_its_own_frames() -> None:
+    class Connection(_Attempt):
+        def __init__(self) -> None:
+            self.write_lock, self.rest = threading.RLock(), b"rest"
+            self.bytes_sent = self.frames_sent = 0
+            self.emitted: list[bytes] = []
+
+        def _adapter_emit_data(self, data: bytes) -> None:
+            self.emitted.append(data)
+
+    connection = Connection()
+    connection._output_marshaled_frames([b"heartbeat"])
+    connection._output_marshaled_frames([b"another"])
+    assert connection.emitted == [b"rest", b"heartbeat", b"another"]

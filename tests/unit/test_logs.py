@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from pydantic import SecretStr
 
 from broker.log_writer import MOST_QUEUED, LogWriter
 from broker.logs import REDACTED, RedactTokens, configure_logging, redact
@@ -55,6 +56,19 @@ def _restored_logging() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.captureWarnings(False)
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_a_gateway_key_of_any_form_is_redacted(log_format: str, capsys: pytest.CaptureFixture[str]) -> None:
+    key = "short words: a key"
+    gateway = {"keys": {"default": [SecretStr(key), SecretStr(f"{key}, longer")]}}
+    configure_logging(Settings(_env_file=None, log_format=log_format, bot_token=TOKEN, gateway=gateway))
+    logging.getLogger("uvicorn.error").warning("GET //bot%s/x and //botshort%%20words%%3A%%20a%%20key/x", key)
+    logging.getLogger("floodgate.test").info("%s, longer", key)
+    said = written(capsys)
+    assert "words" not in said
+    assert "longer" not in said
+    assert said.count(REDACTED) == 3
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])

@@ -99,7 +99,7 @@ def test_a_nodes_owner_has_the_last_word_on_its_conf() -> None:
     assert conf["heartbeat"] == "5"
     assert conf["log.console"] == "false"
     assert conf["listeners.tcp.1"] == "127.0.0.1:1"
-    assert conf["definitions.local.path"] == "/inside/definitions.json"
+    assert conf["definitions.local.path"] == "/inside/definitions"
 
 
 def test_every_line_of_our_conf_has_its_reason_above_it() -> None:

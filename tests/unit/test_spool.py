@@ -105,6 +105,43 @@ def test_what_is_old_is_swept_and_the_rest_stays(tmp_path: Path) -> None:
         spool.open("b", "old", old)
 
 
+def test_the_file_of_a_job_for_later_ages_from_when_it_is_due(spool: Spool) -> None:
+    in_a_minute = int((time.time() + 60) * 1000)
+    later = spool.put("b", "later", 0, "x", "x", io.BytesIO(b"1"), due_ms=in_a_minute)
+    past = spool.put("b", "past", 0, "x", "x", io.BytesIO(b"2"), due_ms=1_000)
+    spool.put("b", "now", 0, "x", "x", io.BytesIO(b"3"))
+    assert spool.sweep(-30) == 2, "of three files that would be too old, that of the job for later stays"
+    with spool.open("b", "later", later) as source:
+        assert source.read() == b"1"
+    with pytest.raises(UploadMissingError):
+        spool.open("b", "past", past)
+    assert spool.sweep(-90) == 1
+    spool.discard("b", "later", [later])
+
+
+def test_a_folders_files_are_its_users_alone_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        spool = Spool(str(tmp_path / "spool"))
+        spool.prepare()
+        put(spool)
+        spool.know("bot", "photo", "0" * 64, "id")
+    finally:
+        os.umask(before)
+    made = [tmp_path / "spool", *(tmp_path / "spool").rglob("*")]
+    assert len(made) == 8
+    assert {oct(path.stat().st_mode & 0o777) for path in made if path.is_dir()} == {"0o700"}
+    assert {oct(path.stat().st_mode & 0o777) for path in made if path.is_file()} == {"0o600"}
+
+
+def test_what_an_earlier_version_left_open_is_closed_and_the_operators_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "jobs" / "bot").mkdir(parents=True)
+    tmp_path.chmod(0o755)
+    (tmp_path / "jobs").chmod(0o755)
+    Spool(str(tmp_path)).prepare()
+    assert [oct(path.stat().st_mode & 0o777) for path in (tmp_path, tmp_path / "jobs")] == ["0o755", "0o700"]
+
+
 def test_a_folder_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
     spool = Spool(str(tmp_path / "spool"))
     spool.prepare()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import socket
+import time
 from pathlib import Path
 
 import httpx
@@ -13,9 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from producer.gateway.server import SPARE_CONNECTIONS
+from producer.http_protocol import HEAD_SECONDS
 from tests.acceptance.gateway.conftest import Gate
-from tests.acceptance.gateway.programs import clients_python, run_command
-from tests.acceptance.stage import TOKEN
+from tests.acceptance.gateway.programs import GatewayProcess, clients_python, run_command
+from tests.acceptance.stage import TOKEN, Stage
 from tests.waiting import until
 
 CALLERS = 2000
@@ -120,6 +123,21 @@ def test_two_thousand_callers_wait_in_bounded_memory_and_those_who_hang_up_are_l
         per_caller = (resident_bytes(gate) - before) / CALLERS
     until(lambda: waiting(gate) == 0, 30)
     assert per_caller < 60_000
+
+
+def test_callers_are_served_while_strangers_hold_more_connections_than_there_may_be(
+    stage: Stage, tmp_path: Path
+) -> None:
+    env = stage.env | {"FLOODGATE_GATEWAY__PORT": "0", "FLOODGATE_GATEWAY__MAX_WAITING": "1"}
+    with GatewayProcess(env, tmp_path) as process, contextlib.ExitStack() as stack:
+        place = process.url.removeprefix("http://").split(":")
+        for _ in range(1 + SPARE_CONNECTIONS + 1000):
+            stranger = stack.enter_context(socket.create_connection((place[0], int(place[1]))))
+            stranger.sendall(b"POST /bot1:x/sendMessage HTTP/1.1\r\nX-Slow: ")
+        started = time.monotonic()
+        for _ in range(20):
+            assert httpx.get(f"{process.url}/bot{TOKEN}/getMe").json()["ok"]
+        assert time.monotonic() - started < HEAD_SECONDS, "not only once the strangers were gone"
 
 
 def test_schemathesis_finds_nothing_wrong_with_the_job_api(gate: Gate) -> None:

@@ -76,6 +76,8 @@ def test_tokens_and_keys_are_in_no_log(gate: Gate) -> None:
     gate.call("sendMessage", KEY, chat_id=next(_chats), text="x")
     gate.call("getMe")
     gate.call("nonsense")
+    for path in (f"//bot{KEY}/getMe", f"/prefix/bot{KEY}/getMe", f"/bot/{KEY}/getMe", f"/%2562ot{KEY}/getMe"):
+        assert httpx.get(gate.url + path).status_code in (401, 404)
     assert "/bot***/getMe" in gate.process.log
     assert TOKEN.partition(":")[2] not in gate.process.log
     assert KEY.partition(":")[2] not in gate.process.log

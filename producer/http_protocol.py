@@ -1,0 +1,121 @@
+"""HTTP/1.1 as uvicorn speaks it, with two bounds that uvicorn lacks: the time for a request's head, and connections.
+
+uvicorn waits for ever for the rest of a head, and its ``limit_concurrency`` counts silent connections, too: a stranger
+who opens enough of them has everybody else answered with 503.
+
+State: a connection is idle while no request is under way on it: it is new, it is between requests, its head is not
+complete, or it sends what nobody reads. A head is given :attr:`ConnectionBounds.head_seconds`. When there are
+:attr:`ConnectionBounds.most` connections, the one that has been idle longest makes room for the next; if all are at
+work, the next is refused. All of it belongs to the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+from functools import partial
+from typing import Any, Final
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+logger = logging.getLogger("floodgate.http")
+
+HEAD_SECONDS: Final = 10.0
+# Of this process's file descriptors, for everything but callers: RabbitMQ, the state, the spool, calls to Telegram.
+RESERVED_DESCRIPTORS: Final = 1500
+_BUSY: Final = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+class ConnectionBounds:
+    """What the connections of one server share."""
+
+    def __init__(self, most: int, head_seconds: float) -> None:
+        self.most = most
+        self.head_seconds = head_seconds
+        self.idle: dict[BoundedProtocol, None] = {}  # the longest idle first
+
+    def make_room(self) -> bool:
+        """End the connection that has been idle longest; whether there was one."""
+        longest = next(iter(self.idle), None)
+        if longest is not None:
+            longest.give_up()
+        return longest is not None
+
+
+class BoundedProtocol(H11Protocol):
+    """One connection."""
+
+    def __init__(self, bounds: ConnectionBounds, **given: Any) -> None:
+        super().__init__(**given)
+        self._bounds = bounds
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the base
+        super().connection_made(transport)
+        if len(self.connections) > self._bounds.most and not self._bounds.make_room():
+            transport.write(_BUSY)
+            transport.close()
+            return
+        self._bounds.idle[self] = None
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._leave_idle()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._at_work:
+            self._leave_idle()
+        elif self._head_timer is None and not self.transport.is_closing():
+            self._await_head()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self._at_work and not self.transport.is_closing():
+            self._bounds.idle[self] = None  # uvicorn's own time-out counts until the next request begins
+
+    def give_up(self) -> None:
+        """End the connection now: who holds one and asks for nothing may not read either."""
+        self._leave_idle()
+        self.transport.abort()
+
+    @property
+    def _at_work(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _await_head(self) -> None:
+        self._head_timer = self.loop.call_later(self._bounds.head_seconds, self.give_up)
+
+    def _leave_idle(self) -> None:
+        self._bounds.idle.pop(self, None)
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+def bounded_http(most: int, head_seconds: float = HEAD_SECONDS) -> Any:
+    """What ``uvicorn.Config`` takes as ``http`` for a server of its own; at most ``most`` connections at once, fewer if
+    this process may not open as many files."""
+    return partial(BoundedProtocol, ConnectionBounds(_connections_possible(most), head_seconds))
+
+
+def _connections_possible(wanted: int) -> int:
+    """Raises the process's soft limit on open files as far as it may and must."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + RESERVED_DESCRIPTORS
+    allowed = _finite(hard, needed)
+    if _finite(soft, needed) < min(needed, allowed):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, allowed), hard))
+    possible = min(wanted, max(allowed - RESERVED_DESCRIPTORS, allowed // 2))
+    if possible < wanted:
+        logger.warning(
+            "this process may open %d files, so it takes %d connections at once, not %d: raise `ulimit -n` to %d",
+            *(allowed, possible, wanted, needed),
+        )
+    return possible
+
+
+def _finite(limit: int, otherwise: int) -> int:
+    return otherwise if limit == resource.RLIM_INFINITY else limit

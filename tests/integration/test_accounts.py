@@ -1,0 +1,116 @@
+"""What docs/security.md says of the accounts on RabbitMQ, row by row on a real one; and Floodgate working with them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import pika
+import pytest
+import yaml
+
+from broker import topology
+from broker.connections import Connections
+from broker.settings import Settings
+from broker.topology import dead_queue, leader_queue, send_queue, updates_queue
+from tests.accounts import ACCOUNTS, PAGE, Accounts, Channel, permissions
+from tests.docs.pages import ROOT
+from tests.services import Vhosts
+
+BOT: Final = "default"
+
+
+def rows() -> list[tuple[str, dict[str, bool]]]:
+    """What each account can do, as the page's table says."""
+    table = PAGE.read_text().partition("| | producer | worker | operator |\n")[2].partition("\n\n")[0]
+    found = []
+    for line in table.splitlines()[1:]:
+        what, *answers = [cell.strip() for cell in line.strip("|").split("|")]
+        found.append(
+            (what, {name: {"yes": True, "no": False}[said] for name, said in zip(ACCOUNTS, answers, strict=True)})
+        )
+    return found
+
+
+@pytest.fixture(scope="module")
+def accounts(vhosts: Vhosts) -> Iterator[Accounts]:
+    vhost = vhosts.take()
+    made = Accounts(vhost)
+    with pika.BlockingConnection(pika.URLParameters(vhost.url)) as connection:
+        channel = connection.channel()
+        channel.queue_declare("not-ours", durable=True)
+    declare_by(made, "operator")
+    yield made
+    made.remove()
+    vhosts.give_back(vhost)
+
+
+def declare_by(accounts: Accounts, account: str) -> None:
+    settings = Settings(_env_file=None, rabbitmq_url=accounts.url(account))
+    connections = Connections(settings, "test")
+    try:
+        topology.declare(connections, topology.pipeline([BOT], 1, update_partitions=1))
+    finally:
+        connections.stop()
+
+
+def publish(exchange: str, key: str) -> Callable[[Channel], object]:
+    return lambda channel: channel.basic_publish(exchange, key, b"not a job", mandatory=exchange == "")
+
+
+def consume(queue: str) -> Callable[[Channel], object]:
+    return lambda channel: channel.basic_consume(queue, lambda *_: None)
+
+
+SEND, UPDATES, DEAD = send_queue(BOT, "bulk", 0), updates_queue(BOT, 0), dead_queue(BOT)
+ACTS: Final[dict[str, list[Callable[[Channel], object]]]] = {
+    "enqueue a job, now": [publish("", SEND)],
+    "enqueue a job for later": [publish(f"floodgate.delay.{level:02}", "0.0") for level in (0, 5, 27)],
+    "publish anything to any queue: forge an update, a dead letter, a receiver's token": [
+        publish("", queue) for queue in (UPDATES, DEAD, leader_queue(BOT))
+    ],
+    "count what waits in a queue": [
+        lambda channel, queue=queue: channel.queue_declare(queue, passive=True) for queue in (SEND, DEAD)
+    ],
+    "take jobs": [consume(SEND)],
+    "take updates": [consume(UPDATES)],
+    "become the active receiver": [consume(leader_queue(BOT))],
+    "write a dead letter by its exchange": [publish("floodgate.dead", DEAD)],
+    "read dead letters": [lambda channel: channel.basic_get(DEAD)],
+    "empty a queue of jobs": [lambda channel: channel.queue_purge(SEND)],
+    "empty a queue of dead letters": [lambda channel: channel.queue_purge(DEAD)],
+    "make a queue": [lambda channel: channel.queue_declare("send.other.bulk.00", durable=True)],
+    "delete a queue": [lambda channel: channel.queue_delete("send.other.bulk.00")],
+    "touch a queue that is not Floodgate's": [
+        lambda channel: channel.queue_purge("not-ours"),
+        lambda channel: channel.queue_declare("not-ours", durable=True),
+        lambda channel: channel.queue_delete("not-ours"),
+        consume("not-ours"),
+    ],
+}
+
+
+def test_the_page_and_this_file_know_the_same_rows() -> None:
+    assert [what for what, _ in rows()] == list(ACTS)
+    assert set(permissions()) == set(ACCOUNTS)
+
+
+@pytest.mark.parametrize("account", ACCOUNTS)
+@pytest.mark.parametrize(("what", "answers"), rows(), ids=[what for what, _ in rows()])
+def test_an_account_can_do_what_the_page_says_and_nothing_else(
+    accounts: Accounts, what: str, answers: dict[str, bool], account: str
+) -> None:
+    assert {accounts.may(account, act) for act in ACTS[what]} == {answers[account]}
+
+
+def test_compose_gives_the_accounts_what_the_page_says() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    given = json.loads(compose["configs"]["accounts"]["content"].replace("$$", "$"))
+    assert {
+        each["user"]: [each["configure"], each["write"], each["read"]] for each in given["permissions"]
+    } == permissions()
+    assert all(each["vhost"] == "/" for each in given["permissions"])
+    assert {user["name"]: user["tags"] for user in given["users"]} == {name: [] for name in ACCOUNTS}
+    assert all(re.fullmatch(r"\$\{RABBITMQ_[A-Z]+_PASSWORD\}", user["password"]) for user in given["users"])

@@ -1,0 +1,126 @@
+"""What benchmarks conclude from rounds: medians, ratios to the former worker, and whether that is enough."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks import bots, gateway, handlers, throughput, updates
+from benchmarks.stage.audience import Heard
+from benchmarks.stage.drain import Drained
+from benchmarks.stage.editions import APPS, CURRENT, FORMER
+from benchmarks.stage.play import Result
+from benchmarks.stage.programs import ROOT
+
+
+def drained(contender: str, per_second: float, cpu_ms: float) -> Drained:
+    return Drained(contender, per_second, cpu_ms, 0.05, 1.0, 0, 1.0)
+
+
+def score(contender: str, *rates: float, cpu_ms: float = 1.0) -> throughput.Score:
+    return throughput.Score.of([drained(contender, rate, cpu_ms) for rate in rates])
+
+
+def heard(**changes: Any) -> Heard:
+    usual = {"said": 10, "answered": 10, "doubled": 0, "disorder": 0, "per_second": 100.0}
+    return Heard(**{**usual, "p50_seconds": 0.1, "p99_seconds": 0.2, "last_seconds": 10.0, **changes})
+
+
+def test_a_score_is_the_median_of_its_rounds() -> None:
+    assert score("floodgate, SQLite", 900, 100, 800).per_second == 800
+
+
+def test_each_store_is_compared_with_the_former_worker_on_the_same_store() -> None:
+    scores = [
+        score("floodgate, SQLite", 2400, cpu_ms=0.4),
+        score("former, SQLite", 800, cpu_ms=1.0),
+        score("floodgate, Redis", 1200),
+        score("former, Redis", 600),
+    ]
+    sqlite, redis = throughput.ratios(scores)
+    assert (sqlite.rate, sqlite.cpu, sqlite.met) == (3.0, 0.4, True)
+    assert (redis.rate, redis.met) == (2.0, False)
+
+
+def test_a_worker_that_is_fast_enough_but_takes_too_much_cpu_does_not_do() -> None:
+    scores = [score("floodgate, SQLite", 4000, cpu_ms=0.5), score("former, SQLite", 800, cpu_ms=1.0)]
+    assert not next(iter(throughput.ratios(scores))).met
+
+
+def test_without_the_former_worker_there_is_no_ratio() -> None:
+    assert not list(throughput.ratios([score("floodgate, SQLite", 2400)]))
+
+
+def test_updates_are_compared_kind_by_kind_and_worker_by_worker() -> None:
+    rates = {
+        "floodgate, @on_update, 1 worker": 900.0,
+        "floodgate, @on_update, 4 workers": 1.0,
+        "former, @on_update, 1 worker": 300.0,
+        "floodgate, Application, 1 worker": 500.0,
+    }
+    rounds = [updates.Round(name, heard(per_second=rate), heard(), 1.0, 1.0) for name, rate in rates.items()]
+    assert updates.ratios(rounds) == {"@on_update": 3.0}
+
+
+def slow_round(contender: str, plain: float, beside_slow: float, **changes: Any) -> handlers.Round:
+    return handlers.Round(
+        contender, heard(last_seconds=plain, **changes), heard(last_seconds=beside_slow), heard(last_seconds=60.0), 1.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("plain", "beside_slow", "changes", "enough"),
+    [
+        (15.0, 15.0, {}, True),
+        (15.1, 15.1, {}, False),  # more than half as long again as grammY
+        (11.0, 13.0, {}, False),  # the slow chat made the others wait
+        (11.0, 11.0, {"answered": 9}, False),
+        (11.0, 11.0, {"disorder": 1}, False),
+    ],
+)
+def test_slow_handlers_are_judged_beside_grammy_and_beside_a_slow_chat(
+    plain: float, beside_slow: float, changes: dict[str, Any], enough: bool
+) -> None:
+    ours = handlers.Score.of([slow_round("floodgate, @on_update, 1 worker", plain, beside_slow, **changes)])
+    grammy = handlers.Score.of([slow_round(handlers.GRAMMY, 10.0, 10.0)])
+    assert handlers.met([ours, grammy]) is enough
+
+
+def test_peers_are_not_judged() -> None:
+    assert handlers.met([handlers.Score.of([slow_round("python-telegram-bot", 99.0, 200.0, answered=1)])])
+
+
+def bot_round(bots_: int, start_seconds: float, megabytes: float) -> bots.Round:
+    return bots.Round("floodgate", bots_, 60.0, start_seconds, 1.0, megabytes, 6, 0.02, 0.5, 1.0)
+
+
+def test_a_hundred_bots_are_judged_by_medians_and_fewer_are_not_judged() -> None:
+    rounds = [bot_round(100, seconds, 200.0) for seconds in (9.0, 40.0, 10.0)] + [bot_round(30, 99.0, 900.0)]
+    hundred, thirty = bots.medians(rounds)
+    assert (hundred.bots, hundred.start_seconds, thirty.bots) == (100, 10.0, 30)
+    assert bots.met([hundred, thirty])
+    assert not bots.met([bot_round(100, 10.0, 251.0)])
+
+
+def calls(contender: str, p50_ms: float, per_second: float, worker: float) -> gateway.Calls:
+    return gateway.Calls(contender, p50_ms, 9.0, per_second, 9.0, 0.3, worker, 1.0)
+
+
+@pytest.mark.parametrize(("p50_ms", "per_second", "enough"), [(9.0, 700, True), (9.1, 700, False), (9.0, 699, False)])
+def test_a_gateway_is_judged_by_what_it_adds_and_by_its_workers_rate(
+    p50_ms: float, per_second: float, enough: bool
+) -> None:
+    assert gateway.met([calls("straight", 1.0, 9000, 0), calls("floodgate", p50_ms, per_second, 1000)]) is enough
+
+
+def test_the_rounds_of_a_scenario_make_one_result_that_missed_what_any_of_them_missed() -> None:
+    rounds = [Result("busy", "floodgate", {"use": use}, missed, 1.0) for use, missed in ((0.9, ("x",)), (0.97, ()))]
+    found = Result.median([*rounds, Result("busy", "floodgate", {"use": 0.98, "429": 1.0}, (), 1.0)])
+    assert (found.figures, found.missed, found.seconds) == ({"use": 0.97, "429": 1.0}, ("x",), 3.0)
+
+
+def test_an_edition_imports_its_own_tree_and_the_benchmarks_bots() -> None:
+    assert CURRENT.root == ROOT
+    assert FORMER.root != ROOT
+    assert (APPS / "answering.py").exists()

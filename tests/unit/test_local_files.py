@@ -1,0 +1,113 @@
+"""No parameter reaches a file on the Bot API server's own disk: not by a client, a gateway, or what is published."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import Any
+
+import pytest
+import telegram
+
+from broker.errors import InvalidParamsError, MalformedJobError
+from broker.job import decode_job, encode_job, new_job
+from broker.local_files import FILE_FIELDS, local_file_in
+from broker.settings import Settings
+from producer.core import Composer
+from producer.gateway.passing import TAKING_FILES
+from producer.gateway.treatment import TABLE, Treatment
+
+SECRETS = "file:///proc/self/environ"
+LOCAL = {
+    "a URL": ({"photo": SECRETS}, "photo"),
+    "one slash": ({"photo": "file:/proc/self/environ"}, "photo"),
+    "another host": ({"photo": "file://localhost/etc/passwd"}, "photo"),
+    "upper case": ({"photo": "FILE:///etc/passwd"}, "photo"),
+    "blanks before": ({"photo": " \t\n\0file:///etc/passwd"}, "photo"),
+    "a path": ({"document": "/etc/passwd"}, "document"),
+    "a path up": ({"document": "../etc/passwd"}, "document"),
+    "a path at home": ({"document": "~/.ssh/id_rsa"}, "document"),
+    "a Windows path": ({"document": "C:\\secrets"}, "document"),
+    "in an album": (
+        {"media": [{"type": "photo", "media": "id"}, {"type": "photo", "media": SECRETS}]},
+        "media[1].media",
+    ),
+    "a thumbnail in an album": (
+        {"media": [{"type": "video", "media": "id", "thumbnail": SECRETS}]},
+        "media[0].thumbnail",
+    ),
+    "JSON text": ({"media": json.dumps([{"type": "photo", "media": SECRETS}])}, "media[0].media"),
+    "JSON in JSON": ({"content": {"photo": json.dumps({"photo": SECRETS})}}, "content.photo.photo"),
+    "escapes": ({"media": r'[{"\u006dedia": "\u0066ile:///etc/passwd"}]'}, "media[0].media"),
+    "a field twice": ({"media": f'[{{"media": "{SECRETS}", "media": "id"}}]'}, "media[0].media"),
+    "JSON that only Telegram reads": ({"media": '\v[{"media":\v"file:///etc/passwd"}]'}, "media"),
+    "a set of stickers": ({"stickers": json.dumps([{"sticker": SECRETS, "format": "static"}])}, "stickers[0].sticker"),
+    "a profile photo": ({"photo": {"type": "static", "photo": SECRETS}}, "photo.photo"),
+    "an old name": ({"thumb": SECRETS}, "thumb"),
+    "a method to come": ({"rich_message": {"blocks": [{"photo": SECRETS}]}}, "rich_message.blocks[0].photo"),
+}
+HARMLESS: list[dict[str, Any]] = [
+    {"photo": "AgACAgIAAxkBAAIB-_"},
+    {"photo": "https://example.org/a.png"},
+    {"photo": "attach://photo"},
+    {"text": SECRETS},
+    {"text": "/start"},
+    {"caption": "[file:///x"},
+    {"text": '{"photo": broken'},
+    {"reply_markup": {"inline_keyboard": [[{"text": "file:///x", "url": "https://example.org/"}]]}},
+    {"media": [{"type": "photo", "media": "https://example.org/a.png", "caption": "/etc/passwd"}]},
+]
+
+
+@pytest.mark.parametrize(("params", "where"), LOCAL.values(), ids=LOCAL)
+def test_a_file_of_the_servers_disk_is_refused_by_name(params: dict[str, Any], where: str) -> None:
+    assert local_file_in(params) == where
+    with pytest.raises(InvalidParamsError, match=r"disk are not passed on\.$"):
+        new_job("sendDocument", {"chat_id": 1, **params})
+
+
+def test_a_client_refuses_it_at_the_call() -> None:
+    with pytest.raises(InvalidParamsError, match=r"^params: photo must be a file_id"):
+        Composer(Settings(_env_file=None)).call("sendPhoto", {"chat_id": 1, "photo": SECRETS})
+
+
+@pytest.mark.parametrize("params", HARMLESS, ids=str)
+def test_everything_else_passes(params: dict[str, Any]) -> None:
+    assert new_job("sendDocument", {"chat_id": 1, **params}).params == {"chat_id": 1, **params}
+
+
+@pytest.mark.parametrize(("params", "where"), LOCAL.values(), ids=LOCAL)
+def test_a_worker_takes_no_such_job_from_whoever_published_it(params: dict[str, Any], where: str) -> None:
+    job = new_job("sendDocument", {"chat_id": 1})
+    body = encode_job(job.model_copy(update={"params": {"chat_id": 1, **params}}), "send.default.bulk.00")
+    with pytest.raises(MalformedJobError) as error:
+        decode_job(body)
+    assert str(error.value).startswith(f"Not a job: params: {where} must be a file_id")
+
+
+@pytest.mark.parametrize("name", ['a"; name="photo', "a\r\nb", "", "a b", "ü"])
+def test_a_name_that_could_make_another_part_of_a_form_is_refused(name: str) -> None:
+    with pytest.raises(InvalidParamsError, match="is not a parameter's name"):
+        new_job("sendDocument", {"chat_id": 1, name: SECRETS})
+
+
+def test_nesting_costs_no_stack() -> None:
+    deep: Any = SECRETS
+    for _ in range(100_000):
+        deep = [deep]
+    assert local_file_in({"media": deep}) is not None
+    assert local_file_in({"media": "[" * 100_000}) == "media", "the server may read it"
+
+
+def test_the_methods_that_pass_through_and_take_files_are_known() -> None:
+    """By python-telegram-bot's parameters; a sticker that is only named takes none."""
+    named_only = {"deleteStickerFromSet", "setStickerKeywords", "setStickerMaskPosition", "setWebhook"}
+    named_only |= {"setStickerPositionInSet", "setStickerEmojiList"}
+    methods = {name.replace("_", "").lower(): method for name, method in inspect.getmembers(telegram.Bot, callable)}
+    passed = {row.method for row in TABLE.values() if row.treatment is Treatment.PASSED}
+    found = {
+        name
+        for name in passed
+        if (FILE_FIELDS | {"stickers", "content"}) & inspect.signature(methods[name.lower()]).parameters.keys()
+    }
+    assert found - named_only == TAKING_FILES
