@@ -1,4 +1,4 @@
-"""Each test of the admission contract runs on the plain model and on both stores."""
+"""Each test of the admission contract runs on the plain model and on both stores, blocking and in batches."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from broker.admission.contract import Admission
 from broker.admission.policy import Policy, policy_of
 from broker.admission.sqlite import SqliteAdmission
+from rabbitmq.engine import free_ports
+from tests import awaited_admission
 from tests.admission_bench import HandClock, settings_of
 from tests.admission_model import PlainModel
+from tests.services import RedisServer
+from tests.waiting import until
 
 Opener = Callable[[Policy], Admission]
 
@@ -21,7 +26,7 @@ def clock() -> HandClock:
     return HandClock()
 
 
-@pytest.fixture(params=["model", "sqlite", "redis"])
+@pytest.fixture(params=["model", "sqlite", "redis", "sqlite in batches", "redis in batches"])
 def opener(request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock) -> Iterator[Opener]:
     """Opens the store with a policy; opened twice, both look at the same state (but for the model)."""
     opened: list[Admission] = []
@@ -32,6 +37,10 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock) -> 
                 store: Admission = PlainModel(policy, clock)
             case "sqlite":
                 store = SqliteAdmission(tmp_path / "state.db", policy, clock)
+            case "sqlite in batches":
+                store = awaited_admission.on_sqlite(tmp_path / "state.db", policy, clock)
+            case "redis in batches":
+                store = awaited_admission.on_redis(request.getfixturevalue("redis_url"), policy, clock)
             case _:
                 from broker.admission.redis import RedisAdmission
 
@@ -50,3 +59,14 @@ def admission(opener: Opener) -> Admission:
     store = opener(policy_of(settings_of()))
     store.vouch_idle("default")
     return store
+
+
+@pytest.fixture
+def cluster(new_redis: Callable[..., RedisServer]) -> RedisServer:
+    """One node that has all slots."""
+    server = new_redis("--cluster-enabled", "yes", "--cluster-port", str(free_ports().amqp)).start()
+    client = redis.Redis(port=server.port)
+    client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+    until(lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok", 20)
+    client.close()
+    return server
