@@ -153,20 +153,28 @@ class Runner:
     async def process(self, message: DeliveredMessage) -> None:
         """One message, from its signals to its ack. Raises nothing but a cancellation."""
         try:
-            await self._hooks.before(message)
-            if not message.failed:
-                result = await self._actor(message.actor_name)(*message.args, **message.kwargs)
-                await self._hooks.after(message, result, None)
-        except SkipMessage:
-            logger.warning("message %s was skipped", message.message_id)
-            await self._hooks.skipped(message)
+            actor = self._actor(message.actor_name)
         except ActorNotFound as error:
+            logger.error("message %s is for an actor that this worker cannot run: %s", message.message_id, error)
             message.fail()
-            await self._failed(message, error)
-        except Exception as error:  # noqa: BLE001  # an actor may raise anything; middleware decides what follows
-            await self._failed(message, error)
+            message.stuff_exception(error)
+        else:
+            await self._act(message, actor)
         await self._settle(message)
         message.clear_exception()
+
+    async def _act(self, message: DeliveredMessage, actor: Callable[..., Awaitable[Any]]) -> None:
+        try:
+            await self._hooks.before(message)
+            result = None if message.failed else await actor(*message.args, **message.kwargs)
+            await self._hooks.after(message, result, None)
+        except SkipMessage as skip:
+            if message.failed:
+                message.stuff_exception(skip)
+            logger.warning("message %s was skipped", message.message_id)
+            await self._hooks.skipped(message)
+        except Exception as error:  # noqa: BLE001  # an actor may raise anything; middleware decides what follows
+            await self._failed(message, error)
 
     async def _failed(self, message: DeliveredMessage, error: Exception) -> None:
         message.stuff_exception(error)
