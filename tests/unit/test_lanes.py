@@ -1,0 +1,186 @@
+"""Lanes: a chat's updates one after the other, those of different chats side by side."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, cast
+
+from actors.updates.lanes import Lanes
+from broker.dramatiq_consumer import DeliveredMessage
+from broker.stopping import Stopping
+from broker.update import read_update
+
+
+class Delivery:
+    """Stands for the broker's."""
+
+    live = True
+
+    def __init__(self) -> None:
+        self.put_downs = 0
+
+    def put_down(self) -> None:
+        self.put_downs += 1
+
+
+class Message:
+    """Stands for a delivered update."""
+
+    def __init__(self, number: int, chat: int, queue: str) -> None:
+        self.number = number
+        self.queue_name = queue
+        message = {"message_id": number, "date": 0, "chat": {"id": chat, "type": "private"}, "text": "hi"}
+        self.update = read_update("default", {"update_id": number, "message": message})
+        self.delivery = Delivery()
+
+
+class Hall:
+    """Lanes, and handlers that end when the test says so."""
+
+    def __init__(self) -> None:
+        self.stopping = Stopping()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.lanes = Lanes(self.stopping, self._track)
+        self.begun: list[int] = []
+        self.ended: list[int] = []
+        self._doors: dict[int, asyncio.Future[None]] = {}
+
+    def come(self, number: int, chat: int, queue: str = "updates.default.00") -> Message:
+        message = Message(number, chat, queue)
+        self.lanes.dispatch(cast(DeliveredMessage, message), cast(Any, self._handle))
+        return message
+
+    async def let_go(self, *numbers: int) -> None:
+        for number in numbers:
+            self._doors[number].set_result(None)
+        await turn()
+
+    def _track(self, task: asyncio.Task[None]) -> None:
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _handle(self, message: Message) -> None:
+        self.begun.append(message.number)
+        self._doors[message.number] = asyncio.get_running_loop().create_future()
+        await self._doors[message.number]
+        self.ended.append(message.number)
+
+
+async def turn() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def play(scene: Callable[[Hall], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        hall = Hall()
+        async with asyncio.timeout(10):
+            await scene(hall)
+        for task in hall.tasks:
+            task.cancel()
+
+    asyncio.run(cast(Coroutine[Any, Any, None], bounded()))
+
+
+def test_updates_of_one_chat_run_one_after_the_other() -> None:
+    async def scene(hall: Hall) -> None:
+        for number in (1, 2, 3):
+            hall.come(number, chat=5)
+        await turn()
+        assert hall.begun == [1]
+        await hall.let_go(1)
+        assert hall.begun == [1, 2]
+        await hall.let_go(2)
+        await hall.let_go(3)
+        assert hall.ended == [1, 2, 3]
+
+    play(scene)
+
+
+def test_a_chat_waits_for_no_other_chat() -> None:
+    async def scene(hall: Hall) -> None:
+        for number in (1, 2, 3):
+            hall.come(number, chat=number)
+        await turn()
+        assert hall.begun == [1, 2, 3]
+        await hall.let_go(3)
+        hall.come(4, chat=3)
+        await turn()
+        assert (hall.begun, hall.ended) == ([1, 2, 3, 4], [3])
+
+    play(scene)
+
+
+def test_the_same_chat_of_another_queue_is_another_lane() -> None:
+    """Two bots may talk with one person."""
+
+    async def scene(hall: Hall) -> None:
+        hall.come(1, chat=5)
+        hall.come(2, chat=5, queue="updates.other.00")
+        await turn()
+        assert hall.begun == [1, 2]
+
+    play(scene)
+
+
+def test_a_lane_is_gone_when_it_is_empty_and_opens_again() -> None:
+    async def scene(hall: Hall) -> None:
+        hall.come(1, chat=5)
+        await turn()
+        await hall.let_go(1)
+        assert (hall.lanes._lanes, hall.tasks) == ({}, set())
+        hall.come(2, chat=5)
+        await turn()
+        assert hall.begun == [1, 2]
+
+    play(scene)
+
+
+def test_what_has_not_begun_when_the_worker_stops_is_put_down_and_what_runs_goes_on() -> None:
+    async def scene(hall: Hall) -> None:
+        messages = [hall.come(number, chat=5) for number in (1, 2, 3)]
+        await turn()
+        hall.stopping.set()
+        late = hall.come(4, chat=6)
+        await turn()
+        assert late.delivery.put_downs == 1
+        await hall.let_go(1)
+        assert (hall.begun, hall.ended) == ([1], [1])
+        assert [message.delivery.put_downs for message in messages] == [0, 1, 1]
+        assert hall.tasks == set()
+
+    play(scene)
+
+
+def test_what_waits_behind_a_handler_that_is_cancelled_is_put_down() -> None:
+    """Not what is cancelled itself: its delivery is open, and returns with its channel."""
+
+    async def scene(hall: Hall) -> None:
+        messages = [hall.come(number, chat=5) for number in (1, 2, 3)]
+        await turn()
+        [task] = hall.tasks
+        task.cancel()
+        await turn()
+        assert [message.delivery.put_downs for message in messages] == [0, 1, 1]
+        assert hall.lanes._lanes == {}
+
+    play(scene)
+
+
+def test_what_was_lost_with_its_connection_is_not_begun() -> None:
+    """RabbitMQ gives it out again, perhaps to another worker; two would handle it."""
+
+    async def scene(hall: Hall) -> None:
+        messages = [hall.come(number, chat=5) for number in (1, 2, 3)]
+        await turn()
+        for message in messages:
+            message.delivery.live = False
+        again = hall.come(2, chat=5)
+        await hall.let_go(1)
+        assert hall.begun == [1, 2]
+        assert again.delivery.put_downs == 0
+        await hall.let_go(2)
+        assert hall.ended == [1, 2]
+
+    play(scene)
