@@ -22,6 +22,7 @@ from broker.admission.contract import (
     Ask,
     Dead,
     Decision,
+    Exhausted,
     Go,
     Line,
     Pause,
@@ -60,6 +61,8 @@ class Job:
     bot_until: int = 0
     result: Any = None
     error: dict[str, Any] | None = None
+    grants: int = 0  # all but those that were settled as to be made again
+    handed_back: int = 0
 
 
 @dataclass
@@ -158,6 +161,8 @@ class PlainModel:
                 return Unknown(timedelta(microseconds=now - job.since))
             if job.state == "sending":
                 return self._wait(job.lease_end - now, Scope.CHAT, "lease")
+            if job.grants >= ask.calls_left or job.handed_back >= policy.HANDED_BACK_MOST:
+                return Exhausted(job.grants, job.handed_back)
         key = policy.line_of(ask)
         chat = self._chat(key) if key is not None else None
         if chat is not None:
@@ -223,6 +228,8 @@ class PlainModel:
                 if grant not in (None, job.since):
                     return
                 charged = isinstance(settlement, Retrying) and settlement.charged
+                job.grants -= 1 if job.since else 0
+                job.handed_back = job.handed_back + 1 if isinstance(settlement, Released) else 0
                 if not charged and job.since:
                     self._refund(job)
                 self._end_call(job)
@@ -533,6 +540,7 @@ class PlainModel:
         bot, now = self.bot, self.now
         job.state, job.since, job.due, job.lease_end = "sending", now, now, now + us(ask.lease)
         job.first_asked_bot, job.bot_units = 0, policy.bot_cost(ask)
+        job.grants += 1
         bot.granted = now
         if (pace := self._pace(ask.paid)) is not None:
             bot.arrival[ask.paid] = max(bot.arrival[ask.paid], now) + job.bot_units * pace.interval_us

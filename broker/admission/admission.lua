@@ -25,7 +25,7 @@ local rules = cjson.decode(ARGV[3])
 local K = rules.constants
 local prefix = KEYS[1]
 local INTERACTIVE, BULK = 'interactive', 'bulk'
-local VERSION = 1
+local VERSION = 2
 
 -- Sliding windows. A log holds the times of units, oldest first; a window is {cap, span}.
 
@@ -411,7 +411,7 @@ local function join(job, chat)
   if not job then
     job = {
       id = args.job, priority = args.priority, state = 'waiting', place = 0, units_before = 0, units = args.units,
-      due = 0, since = 0, lease_end = 0, bot_units = 0, paid = args.paid, rank = 0,
+      due = 0, since = 0, lease_end = 0, bot_units = 0, paid = args.paid, rank = 0, unsettled = 0, handed_back = 0,
     }
     if chat then
       local line = chat[job.priority]
@@ -579,6 +579,7 @@ local function go(job, chat)
   stop_waiting(job)
   job.state, job.since, job.due, job.lease_end = 'sending', now, now, now + args.lease
   job.bot_units, job.nonce = args.bot_units, args.nonce
+  job.unsettled = job.unsettled + 1
   spend_bot(job)
   if chat then
     begin_call(chat, job)
@@ -601,6 +602,11 @@ local function known(job)
   if ended(job) then return { job.state, job.outcome } end
   if job.state == 'sending' then return { 'wait', job.lease_end - now, 'chat', 'lease' } end
   return nil
+end
+
+local function exhausted(job)
+  if job.unsettled < args.calls_left and job.handed_back < K.HANDED_BACK_MOST then return nil end
+  return { 'exhausted', job.unsettled, job.handed_back }
 end
 
 local function leave(chat, job)
@@ -628,7 +634,8 @@ end
 local function stranger()
   return {
     id = args.job, chat = args.line, priority = args.priority, state = 'absent', place = 0, units_before = 0,
-    units = 0, due = 0, since = 0, lease_end = 0, bot_units = 0, paid = args.paid, rank = 0,
+    units = 0, due = 0, since = 0, lease_end = 0, bot_units = 0, paid = args.paid, rank = 0, unsettled = 0,
+    handed_back = 0,
   }
 end
 
@@ -652,7 +659,10 @@ local function count_later(job, chat, late)
 end
 
 local function put_back(job, chat, delay, charged)
-  if not charged and job.since ~= 0 then give_back(job, chat) end
+  if job.since ~= 0 then
+    job.unsettled = job.unsettled - 1
+    if not charged then give_back(job, chat) end
+  end
   if chat then
     leave(chat, job)
     chat[job.priority].length = chat[job.priority].length + 1
@@ -739,7 +749,7 @@ local operations = {}
 
 function operations.admit()
   local job = get_job(args.job)
-  local answer = job and known(job)
+  local answer = job and (known(job) or exhausted(job))
   if answer then return answer end
   local chat = open_chat(args.line)
   local no = refused(chat)
@@ -785,6 +795,7 @@ function operations.settle()
     if args.how == 'sent' and chat and args.units > 0 then chat.refused_at = 0 end
     finish(job, chat, args.how, args.outcome)
   elseif not args.grant or args.grant == job.since then
+    job.handed_back = args.how == 'released' and job.handed_back + 1 or 0
     put_back(job, chat, args.delay, args.charged)
   end
   return { 'ok' }

@@ -31,6 +31,9 @@ class Ask:
     paid: bool
     lease: timedelta
     """For how long the send belongs to this worker. The call is cut off before it ends."""
+    calls_left: int
+    """How many calls the job may lose with their workers: ``FLOODGATE_MAX_ATTEMPTS`` less the calls that the job counts
+    itself, and at least one."""
 
 
 class Scope(StrEnum):
@@ -90,7 +93,24 @@ class Unreachable:
     why: str
 
 
-Decision = Go | Wait | AlreadySent | AlreadyDead | Unknown | Unreachable
+@dataclass(frozen=True, slots=True)
+class Exhausted:
+    """The job never gets as far as being settled. Write its dead letter, then settle it as dead."""
+
+    lost: int
+    """Calls that workers began and never settled: they died during the call."""
+    handed_back: int
+    """How many times in a row it was handed back before its call (see :class:`Released`)."""
+
+    @property
+    def why(self) -> str:
+        """The bound that was reached, for the dead letter."""
+        lost = f"{self.lost} workers ended during a call for it; Telegram may have sent it"
+        handed_back = f"it was handed back {self.handed_back} times in a row before its call"
+        return "; ".join(text for count, text in ((self.lost, lost), (self.handed_back, handed_back)) if count)
+
+
+Decision = Go | Wait | AlreadySent | AlreadyDead | Unknown | Unreachable | Exhausted
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +147,10 @@ class Dead:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The send was not begun after all (shutdown, store or network fault before the call). Budget given back."""
+    """The send was not begun after all (shutdown, store or network fault before the call). Budget given back.
+
+    It counts as no call. A job that is released again and again with no call in between is ``Exhausted`` in the end.
+    """
 
 
 Settlement = Sent | Retrying | Dead | Released
@@ -213,7 +236,10 @@ class Admission(Protocol):
         ...
 
     def renew_unknown(self, ask: Ask) -> Decision:
-        """``admit`` for a job that was ``Unknown`` and shall be sent again: forgets the first send, then decides."""
+        """``admit`` for a job that was ``Unknown`` and shall be sent again: forgets the first send, then decides.
+
+        The lost call stays counted: after ``calls_left`` of them the job is ``Exhausted``.
+        """
         ...
 
     def settle(self, ask: Ask, settlement: Settlement, grant: int | None = None) -> None:

@@ -15,9 +15,10 @@ Invariants:
 - what is spent was within every window at that moment, in the store's time, which never goes back.
 
 Failure handling: a worker that dies in mid-call leaves a lease. When it ends the job is LOST: it is the head of its
-line again, and Unknown to whoever asks for it. A head that does not come back (its message was purged) is stepped
-over after a grace that starts when a later job first finds it missing, and has its old place should it come after
-all.
+line again, and Unknown to whoever asks for it. Such calls are counted, so a job that kills its workers is Exhausted in
+the end; so is one that is handed back before its call again and again. A head that does not come back (its message was
+purged) is stepped over after a grace that starts when a later job first finds it missing, and has its old place should
+it come after all.
 
 ``admission.lua`` mirrors this module for Redis; the contract and property suites hold both to one model.
 """
@@ -34,6 +35,7 @@ from broker.admission.contract import (
     Ask,
     Dead,
     Decision,
+    Exhausted,
     Go,
     Record,
     Released,
@@ -53,7 +55,7 @@ from broker.job import Priority
 
 def admit(books: Books, ask: Ask) -> Decision:
     job = books.job(ask.job_id)
-    if job is not None and (known := _known(job, books.now)) is not None:
+    if job is not None and (known := _known(job, books.now) or _exhausted(job, ask)) is not None:
         return known
     chat = _open_chat(books, policy.line_of(ask))
     if chat is not None and (refused := _refused(books, ask, chat)) is not None:
@@ -94,9 +96,11 @@ def settle(books: Books, ask: Ask, settlement: Settlement, grant: int | None) ->
             _end(books, job, chat, State.DEAD, dead_text(settlement))
         case Retrying(delay=delay, charged=charged):
             if job.stored and grant in (None, job.since):
+                job.handed_back = 0
                 _put_back(books, job, chat, micros(delay), charged)
         case Released():
             if job.stored and grant in (None, job.since):
+                job.handed_back += 1
                 _put_back(books, job, chat, 0, charged=False)
 
 
@@ -241,6 +245,13 @@ def _known(job: JobRow, now: int) -> Decision | None:
             return _wait(job.lease_end - now, Scope.CHAT, "lease")
         case _:
             return None
+
+
+def _exhausted(job: JobRow, ask: Ask) -> Exhausted | None:
+    """Whether the job has lost all its calls with their workers, or never comes to one."""
+    if job.unsettled < ask.calls_left and job.handed_back < policy.HANDED_BACK_MOST:
+        return None
+    return Exhausted(job.unsettled, job.handed_back)
 
 
 def _uncertain(job: JobRow, now: int) -> bool:
@@ -499,6 +510,7 @@ def _go(books: Books, ask: Ask, job: JobRow, chat: ChatRow | None) -> Go:
     job.state, job.since, job.due = State.SENDING, books.now, books.now
     job.lease_end = books.now + micros(ask.lease)
     job.bot_units = policy.bot_cost(ask)
+    job.unsettled += 1
     _spend_bot(books, job)
     if chat is not None:
         _begin_call(books, chat, job)
@@ -555,8 +567,10 @@ def _leave(books: Books, chat: ChatRow, job: JobRow) -> None:
 
 def _put_back(books: Books, job: JobRow, chat: ChatRow | None, delay_us: int, charged: bool) -> None:
     """Back into the line at its old place, which is its head, until ``delay_us`` is over."""
-    if not charged and job.since:
-        _refund(books, job, chat)
+    if job.since:
+        job.unsettled -= 1
+        if not charged:
+            _refund(books, job, chat)
     if chat is not None:
         _leave(books, chat, job)
         chat.line(job.priority).length += 1

@@ -65,6 +65,10 @@ PLACE_US: Final = 20 * MILLISECOND
 SLOW_CALL_US: Final = 2500 * MILLISECOND
 REST_MAX_US: Final = 60 * SECOND
 
+# A job handed back so many times in a row before its call ends as a dead letter. A busy process hands a permit back up
+# to four times for one delivery, and a restart once; RabbitMQ before 4.3 ends such a job at 20 deliveries itself.
+HANDED_BACK_MOST: Final = 100
+
 # An unreachable chat is tried again so long after its last refusal, for a job that a person waits for.
 ASK_ANEW_US: Final = 1 * MINUTE
 
@@ -206,6 +210,7 @@ def ask_for(job: Job, settings: Settings) -> Ask:
         cost=job.cost,
         paid=job.paid,
         lease=timedelta(seconds=settings.lease_seconds),
+        calls_left=max(1, settings.max_attempts - (job.attempts - job.unsent)),
     )
 
 

@@ -38,6 +38,7 @@ from broker.admission.contract import (
     Ask,
     Dead,
     Decision,
+    Exhausted,
     Go,
     Line,
     Pause,
@@ -70,7 +71,7 @@ _CONSTANTS: Final = (
     "SECOND MINUTE AGING_US INTERACTIVE_TURNS WAITER_GRACE_US LATE_US MISSING_GRACE_US MISSING_POLL_US CLAIM_US "
     "IN_FLIGHT_MIN_US IN_FLIGHT_MAX_US PLACE_US SLOW_CALL_US REST_MAX_US PAUSE_MARGIN_US MOMENT_US EVIDENCE_CHATS "
     "LONG_WAIT_US LONG_WAIT_CHATS REFUSALS_KEPT SLOWER_PERMILLE SLOWEST_PERMILLE RECOVERY_US_PER_PERMILLE CHAT_IDLE_US "
-    "ASK_ANEW_US"
+    "ASK_ANEW_US HANDED_BACK_MOST"
 )
 
 
@@ -254,6 +255,7 @@ def _asked(ask: Ask) -> dict[str, Any]:
         "bot_units": numbers.bot_cost(ask),
         "paid": ask.paid,
         "lease": _micros(ask.lease),
+        "calls_left": ask.calls_left,
         "nonce": secrets.token_hex(8),
     }
 
@@ -284,6 +286,8 @@ def _decision(reply: Sequence[Any]) -> Decision:
             return Unreachable(why)
         case ["unknown", age]:
             return Unknown(timedelta(microseconds=age))
+        case ["exhausted", lost, handed_back]:
+            return Exhausted(lost, handed_back)
     raise AssertionError(f"admission.lua answered {reply!r}")
 
 

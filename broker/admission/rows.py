@@ -52,6 +52,8 @@ class JobRow:
     bot_units: int = 0  # spent on the bot's budget
     paid: bool = False
     rank: int = 0  # its order among those who wait for the bot's budget; 0: it does not
+    unsettled: int = 0  # calls that were admitted and not settled; all but one of them were lost with their workers
+    handed_back: int = 0  # how many times in a row it was released before its call
     outcome: str | None = None  # JSON of the result, or the reason
     stored: bool = False
 

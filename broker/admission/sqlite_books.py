@@ -19,7 +19,7 @@ from broker.admission.rows import BotRow, ChatRow, JobRow, LineRow, State
 from broker.admission.windows import Budget, Log, cautious_budget
 from broker.job import Priority
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 SCHEMA: Final = """
 CREATE TABLE bots (
     bot TEXT PRIMARY KEY, boot TEXT, offset_us INTEGER, born INTEGER, granted INTEGER,
@@ -38,7 +38,7 @@ CREATE INDEX refused ON chats (bot, refused_at) WHERE refused_at > 0;
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY, bot TEXT, job_id TEXT, chat TEXT, priority INTEGER, state INTEGER, place INTEGER,
     units_before INTEGER, units INTEGER, due INTEGER, since INTEGER, lease_end INTEGER, bot_units INTEGER, paid INTEGER,
-    rank INTEGER, outcome TEXT
+    rank INTEGER, unsettled INTEGER, handed_back INTEGER, outcome TEXT
 );
 CREATE UNIQUE INDEX jobs_by_id ON jobs (bot, job_id);
 -- Only waiting jobs stand in it, so a job that goes at first sight never does.
@@ -57,17 +57,19 @@ PRIORITIES: Final = (Priority.INTERACTIVE, Priority.BULK)
 _NUMBERS: Final = {priority: number for number, priority in enumerate(PRIORITIES)}
 
 _JOB: Final = (
-    "job_id, chat, priority, state, place, units_before, units, due, since, lease_end, bot_units, paid, rank, outcome"
+    "job_id, chat, priority, state, place, units_before, units, due, since, lease_end, bot_units, paid, rank, "
+    "unsettled, handed_back, outcome"
 )
 _SELECT_BOT: Final = "SELECT * FROM bots WHERE bot = ?"
 _SAVE_BOT: Final = f"INSERT OR REPLACE INTO bots VALUES ({', '.join('?' * 18)})"
 _SELECT_CHAT: Final = "SELECT * FROM chats WHERE bot = ? AND chat = ?"
 _SAVE_CHAT: Final = f"INSERT OR REPLACE INTO chats VALUES ({', '.join('?' * 19)})"
 _SELECT_JOB: Final = f"SELECT {_JOB} FROM jobs WHERE bot = ? AND job_id = ?"
-_INSERT_JOB: Final = f"INSERT INTO jobs (bot, {_JOB}) VALUES ({', '.join('?' * 15)})"
+_INSERT_JOB: Final = f"INSERT INTO jobs (bot, {_JOB}) VALUES ({', '.join('?' * 17)})"
 _UPDATE_JOB: Final = (
     "UPDATE jobs SET chat = ?, priority = ?, state = ?, place = ?, units_before = ?, units = ?, due = ?, since = ?, "
-    "lease_end = ?, bot_units = ?, paid = ?, rank = ?, outcome = ? WHERE bot = ? AND job_id = ?"
+    "lease_end = ?, bot_units = ?, paid = ?, rank = ?, unsettled = ?, handed_back = ?, outcome = ? "
+    "WHERE bot = ? AND job_id = ?"
 )
 _SELECT_LINE: Final = (
     f"SELECT {_JOB} FROM jobs WHERE bot = ? AND chat = ? AND priority = ? AND state <= 1 ORDER BY place"
@@ -154,6 +156,8 @@ class SqliteBooks:
             job.bot_units,
             job.paid,
             job.rank,
+            job.unsettled,
+            job.handed_back,
             job.outcome,
         )
         if job.stored:

@@ -33,6 +33,7 @@ from broker.admission.contract import (
     Ask,
     Dead,
     Decision,
+    Exhausted,
     Go,
     Released,
     Retrying,
@@ -117,7 +118,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         method=st.sampled_from(("sendMessage", "sendMessage", "editMessageText", "deleteMessage", "getChat")),
     )
     def new_job(self, chat: int | str, priority: str, method: str) -> None:
-        self._first_ask(ask_of(chat, priority, method=method))
+        self._first_ask(ask_of(chat, priority, method=method, max_attempts=2))
 
     @rule(chat=st.sampled_from((1, -3)), size=st.integers(2, 6))
     def new_album(self, chat: int, size: int) -> None:
@@ -316,6 +317,10 @@ class AdmissionMachine(RuleBasedStateMachine):
                 assert delay > timedelta(0)
             case Unreachable():
                 assert not played.settled
+            case Exhausted(lost=lost):
+                assert not played.settled
+                assert lost >= played.ask.calls_left
+                played.go, played.uncertain = None, False
         return decision
 
     def _send(self, ask: Ask, chat: str | None, grant: int) -> None:
