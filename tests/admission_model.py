@@ -79,6 +79,14 @@ class Chat:
 
 
 @dataclass
+class Outage:
+    since: int
+    probe_at: int
+    probe: int | None = None  # the grant of the one under way
+    failed: int = 0
+
+
+@dataclass
 class Bot:
     born: int
     units: dict[bool, list[tuple[int, str]]] = field(default_factory=lambda: {False: [], True: []})
@@ -93,6 +101,8 @@ class Bot:
     chats: dict[str, Chat] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     orders: int = 0
+    unanswered: list[tuple[str | None, int]] = field(default_factory=list)  # since the last answer
+    outage: Outage | None = None
 
 
 def us(duration: timedelta) -> int:
@@ -211,6 +221,8 @@ class PlainModel:
                 return
         if job.state in ("sent", "dead"):
             return
+        if grant is not None and grant == job.since:
+            self._learn(job, settlement)
         match settlement:
             case Sent(result=result, late=late):
                 if job.state == "sending" and grant in (None, job.since):
@@ -315,8 +327,8 @@ class PlainModel:
         if chat is not None:
             self._reclaim(self._chat(chat))
             self._chat(chat).paused_until = 0
-        elif self.bot.paused_until > self.now:
-            self.bot.paused_until = 0
+        elif self.bot.paused_until > self.now or self.bot.outage is not None:
+            self.bot.paused_until, self.bot.outage, self.bot.unanswered = 0, None, []
             for paid in (False, True):
                 if (pace := self.policy.rates(bot).pace(paid)) is not None:
                     self.bot.arrival[paid] = self.now + pace.tolerance_us
@@ -379,6 +391,7 @@ class PlainModel:
             longest_lines=tuple(Line(chat, priority, length) for (chat, priority), length in longest[:10]),
             dead=sum(job.state == "dead" for job in self.bot.jobs.values()),
             unreachable=len(self.unreachable(bot)),
+            outage=timedelta(microseconds=self.now - self.bot.outage.since) if self.bot.outage else None,
         )
 
     def close(self) -> None: ...
@@ -445,6 +458,8 @@ class PlainModel:
         else:
             return None
         at = max(now, chat.paused_until, chat.rest_until, self.bot.paused_until)
+        if self.bot.outage is not None and self.bot.outage.probe is None:
+            at = max(at, self.bot.outage.probe_at)
         if head is not job:
             at = max(at, head.due)
         units = list(chat.units)
@@ -508,6 +523,10 @@ class PlainModel:
             job.bot_units = cost
         if bot.paused_until > now:
             return self._wait(bot.paused_until - now, Scope.BOT, "pause")
+        if bot.outage is not None and bot.outage.probe_at > now:
+            left = bot.outage.probe_at - now
+            poll = policy.PROBE_POLL_US if bot.outage.probe is not None else left
+            return self._wait(min(left, poll), Scope.BOT, "outage")
         if pace is None or not cost:
             return None
         ahead = sum(
@@ -541,20 +560,50 @@ class PlainModel:
         job.state, job.since, job.due, job.lease_end = "sending", now, now, now + us(ask.lease)
         job.first_asked_bot, job.bot_units = 0, policy.bot_cost(ask)
         job.grants += 1
+        if bot.outage is not None:
+            bot.outage.failed += 1 if bot.outage.probe is not None else 0
+            bot.outage.probe, bot.outage.probe_at = now, job.lease_end
+        probe = bot.outage is not None
         bot.granted = now
         if (pace := self._pace(ask.paid)) is not None:
             bot.arrival[ask.paid] = max(bot.arrival[ask.paid], now) + job.bot_units * pace.interval_us
             if pace.window is not None:
                 bot.units[ask.paid] += [(at, grant_of(job)) for at in unit_times((pace.window,), job.bot_units, now)]
         if chat is None:
-            return Go(self._real(ask.chat), now)
+            return Go(self._real(ask.chat), now, probe)
         windows = self._windows(job.chat or "")
         if windows:
             chat.units += [(at, grant_of(job)) for at in unit_times(windows, job.units, now)]
         chat.sending, chat.sending_since, chat.lease_end = job.id, now, job.lease_end
         bulk_waits = bool(self._line(job.chat, Priority.BULK))
         chat.overtaken = chat.overtaken + 1 if bulk_waits and job.priority is Priority.INTERACTIVE else 0
-        return Go(job.chat, now)
+        return Go(job.chat, now, probe)
+
+    def _learn(self, job: Job, settlement: Settlement) -> None:
+        """Whether Telegram answers."""
+        bot = self.bot
+        outage = bot.outage
+        is_probe = outage is not None and outage.probe == job.since
+        if isinstance(settlement, Retrying | Dead) and settlement.unanswered:
+            if outage is None:
+                bot.unanswered.append((job.chat, self.now))
+                lately = {chat for chat, at in bot.unanswered if self.now - at < policy.MINUTE}
+                if len(lately) == policy.OUTAGE_CHATS:
+                    bot.outage = Outage(self.now, self.now + policy.SECOND)
+            elif is_probe:
+                outage.failed += 1
+                outage.probe = None
+                outage.probe_at = self.now + min(policy.SECOND * 2**outage.failed, 30 * policy.SECOND)
+        elif isinstance(settlement, Released):
+            if outage is not None and is_probe:
+                outage.probe, outage.probe_at = None, self.now
+        elif outage is None:
+            bot.unanswered = []
+        elif job.since > outage.since:
+            bot.outage, bot.unanswered = None, []
+            for paid in (False, True):
+                if (pace := self.policy.rates(self.name).pace(paid)) is not None:
+                    bot.arrival[paid] = max(bot.arrival[paid], self.now + pace.tolerance_us)
 
     def _end_call(self, job: Job) -> None:
         chat = self.bot.chats.get(job.chat or "")

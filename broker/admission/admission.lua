@@ -1,5 +1,6 @@
 -- Admission on Redis or Valkey: windows.py and decisions.py once more, because the rules must run where the state is.
--- Read those first; a function here does what its namesake does there, and one suite holds both to one model.
+-- Read those and circuit.py first; a function here does what its namesake does there, and one suite holds both to one
+-- model.
 --
 -- One call is one run of this script, so it is atomic. All keys of a bot share the hash tag {bot}, so they live on one
 -- node of a cluster; KEYS[1], their common prefix, tells the cluster which one. All times are microseconds of the
@@ -352,6 +353,78 @@ local function stop_waiting(job)
   end
 end
 
+-- The circuit (circuit.py): nil or {silences, open_since, probe_at, probe, failures}.
+
+local function outage_since() return bot.circuit and bot.circuit.open_since or 0 end
+
+local function probe_interval(failures)
+  return math.min(K.PROBE_FIRST_US * 2 ^ math.min(failures, 30), K.PROBE_MOST_US)
+end
+
+local function circuit_wait()
+  local circuit = bot.circuit
+  if outage_since() == 0 or circuit.probe_at <= now then return 0 end
+  local left = circuit.probe_at - now
+  return circuit.probe ~= 0 and math.min(left, K.PROBE_POLL_US) or left
+end
+
+local function bot_held_until()
+  local open = outage_since() ~= 0 and bot.circuit.probe == 0
+  return open and math.max(bot.paused_until, bot.circuit.probe_at) or bot.paused_until
+end
+
+local function begin_probe(job)
+  local circuit = bot.circuit
+  if circuit.probe ~= 0 then circuit.failures = circuit.failures + 1 end -- the one before was lost
+  circuit.probe, circuit.probe_at, bot.dirty = job.since, job.lease_end, true
+end
+
+local function add_evidence(circuit, chat)
+  local recent = {}
+  for _, one in ipairs(circuit.silences) do
+    if one[1] ~= chat and now - one[2] < K.OUTAGE_MOMENT_US then recent[#recent + 1] = one end
+  end
+  recent[#recent + 1] = { chat, now }
+  circuit.silences = recent
+  if #recent >= K.OUTAGE_CHATS then
+    circuit.silences, circuit.open_since, circuit.probe_at = {}, now, now + probe_interval(0)
+  end
+end
+
+local function miss(job)
+  bot.circuit = bot.circuit or { silences = {}, open_since = 0, probe_at = 0, probe = 0, failures = 0 }
+  local circuit = bot.circuit
+  bot.dirty = true
+  if circuit.open_since == 0 then
+    add_evidence(circuit, job.chat or '')
+  elseif circuit.probe == job.since then
+    circuit.failures = circuit.failures + 1
+    circuit.probe, circuit.probe_at = 0, now + probe_interval(circuit.failures)
+  end
+end
+
+local function resume_evenly(at)
+  bot.dirty = true
+  for _, paid in ipairs({ 'free', 'paid' }) do
+    local pace, budget = rules[paid], bot[paid]
+    if pace then budget.arrival = math.max(budget.arrival, at + pace.tolerance) end
+  end
+end
+
+local function note_answer(job)
+  local circuit = bot.circuit
+  if args.unanswered then
+    miss(job)
+  elseif not circuit then
+    return
+  elseif args.how == 'released' then
+    if circuit.probe == job.since then circuit.probe, circuit.probe_at, bot.dirty = 0, now, true end
+  elseif job.since > circuit.open_since then
+    bot.circuit, bot.dirty = nil, true
+    if circuit.open_since ~= 0 then resume_evenly(now) end
+  end
+end
+
 -- The rules.
 
 local function permille_now()
@@ -512,7 +585,7 @@ local function chat_wait(job, chat)
   local windows = windows_of(chat.key)
   local why = hindrance(chat, job, head, rival, windows)
   if not why then return nil end
-  local start = math.max(now, chat.paused_until, chat.rest_until, bot.paused_until)
+  local start = math.max(now, chat.paused_until, chat.rest_until, bot_held_until())
   if head ~= job then start = math.max(start, head.due) end
   local ahead = job.units_before - head.units_before + (rival or 0)
   local turn = turn_at(chat.log, windows, start, ahead, job.units)
@@ -532,6 +605,11 @@ local function bot_wait(job)
   if bot.paused_until > now then
     job.rank, job.bot_units = rank, cost
     return { delay = bot.paused_until - now, scope = 'bot', why = 'pause' }
+  end
+  local delay = circuit_wait()
+  if delay > 0 then
+    job.rank, job.bot_units = rank, cost
+    return { delay = delay, scope = 'bot', why = 'outage' }
   end
   if not pace or cost == 0 then return nil end
   local interval = slowed_interval(pace, permille_now())
@@ -573,13 +651,17 @@ local function begin_call(chat, job)
   chat.overtaken = overtakes and chat.overtaken + 1 or 0
 end
 
-local function go_reply(job, chat_key) return { 'go', chat_key or false, job.since } end
+local function go_reply(job, chat_key)
+  local probe = bot.circuit and bot.circuit.probe == job.since
+  return { 'go', chat_key or false, job.since, probe and 1 or 0 }
+end
 
 local function go(job, chat)
   stop_waiting(job)
   job.state, job.since, job.due, job.lease_end = 'sending', now, now, now + args.lease
   job.bot_units, job.nonce = args.bot_units, args.nonce
   job.unsettled = job.unsettled + 1
+  if outage_since() ~= 0 then begin_probe(job) end
   spend_bot(job)
   if chat then
     begin_call(chat, job)
@@ -679,11 +761,8 @@ end
 
 local function pause_bot(until_, why)
   if until_ <= bot.paused_until then return end
-  bot.paused_until, bot.pause_why, bot.dirty = until_, why, true
-  for _, paid in ipairs({ false, true }) do
-    local pace, budget = pace_of(paid), budget_of(paid)
-    if pace then budget.arrival = math.max(budget.arrival, until_ + pace.tolerance) end
-  end
+  bot.paused_until, bot.pause_why = until_, why
+  resume_evenly(until_)
 end
 
 -- The latest refusal of each chat that still counts: {chat, at, long}.
@@ -788,6 +867,7 @@ function operations.settle()
   end
   if ended(job) then return { 'ok' } end
   local chat = open_chat(job.chat, true)
+  if args.grant and args.grant == job.since then note_answer(job) end
   if ends then
     if args.late and args.late > 0 and job.state == 'sending' and (not args.grant or args.grant == job.since) then
       count_later(job, chat, math.min(args.late, now - job.since))
@@ -887,8 +967,8 @@ function operations.resume()
     local chat = open_chat(args.chat)
     chat.paused_until = 0
     put_chat(chat)
-  elseif bot.paused_until > now then
-    bot.paused_until, bot.dirty = 0, true
+  elseif bot.paused_until > now or outage_since() ~= 0 then
+    bot.paused_until, bot.circuit, bot.dirty = 0, nil, true
     for _, paid in ipairs({ false, true }) do
       local pace = pace_of(paid)
       if pace then budget_of(paid).arrival = now + pace.tolerance end
@@ -969,6 +1049,7 @@ function operations.snapshot()
     redis.call('ZRANGE', prefix .. 'lines', 0, args.shown - 1, 'REV', 'WITHSCORES'),
     redis.call('ZCOUNT', prefix .. 'dead', '-inf', '+inf'),
     redis.call('ZCOUNT', prefix .. 'refused', '(' .. string.format('%.0f', now - rules.unreachable), '+inf'),
+    outage_since() ~= 0 and now - outage_since() or false,
   }
 end
 

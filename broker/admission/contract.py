@@ -54,10 +54,15 @@ class Go:
     """Tells this permission from a later one for the same job. ``settle`` takes it, so that a worker whose lease has
     ended cannot undo what another has begun since."""
 
+    probe: bool = False
+    """Telegram has not been answering, and this call finds out whether it does again. If it does not either, it costs
+    the job no attempt."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Not yet: ask again in ``delay``. ``why`` is a word for logs and status (`rate`, `line`, `pause`, `in-flight`)."""
+    """Not yet: ask again in ``delay``. ``why`` is a word for logs and status (`rate`, `line`, `pause`, `in-flight`,
+    `outage`)."""
 
     delay: timedelta
     scope: Scope
@@ -134,6 +139,8 @@ class Retrying:
 
     delay: timedelta
     charged: bool = True
+    unanswered: bool = False
+    """No word from Telegram: 5xx, time-out, refused, reset, no name. Several chats' worth of it is an outage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +150,8 @@ class Dead:
     reason: str
     error: dict[str, Any] | None = None
     """What Telegram said, if it was Telegram that said no: ``error_code``, ``description``, perhaps ``parameters``."""
+    unanswered: bool = False
+    """The call that ended it got no word from Telegram. As in :class:`Retrying`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +235,8 @@ class Snapshot:
     longest_lines: tuple[Line, ...]
     dead: int
     unreachable: int
+    outage: timedelta | None = None
+    """For how long Telegram has not answered; None while it does."""
 
 
 class Admission(Protocol):
@@ -247,6 +258,9 @@ class Admission(Protocol):
 
         With the ``grant`` of its ``Go``, a settlement that would put the job back is ignored once another worker has
         been admitted for it. A job that was never admitted may be settled too (it expired, say).
+
+        With a ``grant`` it also tells whether Telegram answers. When calls of several chats got no answer the bot makes
+        one call at a time, at growing intervals, until one is answered; all else waits, for ``outage``.
         """
         ...
 
@@ -290,7 +304,7 @@ class Admission(Protocol):
         ...
 
     def resume(self, bot: str, chat: str | None) -> None:
-        """End a pause now."""
+        """End a pause now. Without a chat it also ends an outage, until calls fail again."""
         ...
 
     def migrate(self, bot: str, old_chat: str, new_chat: str) -> None:

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from broker.admission import circuit as circuits
 from broker.admission import policy, windows
 from broker.admission.contract import (
     CANCELLED,
@@ -85,6 +86,8 @@ def settle(books: Books, ask: Ask, settlement: Settlement, grant: int | None) ->
     if job.state.ended:
         return
     chat = _open_chat(books, job.chat, reclaim=False)
+    if grant is not None and grant == job.since:
+        _note_answer(books, job, settlement)
     match settlement:
         case Sent(late=late):
             if job.state is State.SENDING and late and grant in (None, job.since):
@@ -176,8 +179,8 @@ def resume(books: Books, chat_key: str | None) -> None:
         assert chat is not None
         chat.paused_until = 0
         books.save_chat(chat)
-    elif books.bot.paused_until > books.now:
-        books.bot.paused_until = 0
+    elif books.bot.paused_until > books.now or _outage_since(books):
+        books.bot.paused_until, books.bot.circuit = 0, None
         for paid in (False, True):
             if (pace := books.policy.rates(books.bot.bot).pace(paid)) is not None:
                 books.bot.budget(paid).arrival_us = books.now + pace.tolerance_us
@@ -341,7 +344,7 @@ def _chat_wait(books: Books, job: JobRow, chat: ChatRow | None) -> Wait | None:
     why = _hindrance(books, chat, job, head, rival_units, own)
     if why is None:
         return None
-    start = max(books.now, chat.paused_until, chat.rest_until, books.bot.paused_until)
+    start = max(books.now, chat.paused_until, chat.rest_until, _bot_held_until(books))
     if head is not job:
         start = max(start, head.due)
     ahead = job.units_before - head.units_before + (rival_units or 0)
@@ -468,6 +471,9 @@ def _bot_wait(books: Books, ask: Ask, job: JobRow) -> Wait | None:
     if bot.paused_until > now:
         job.rank, job.bot_units = rank, cost
         return _wait(bot.paused_until - now, Scope.BOT, "pause")
+    if bot.circuit is not None and (delay := circuits.wait_us(bot.circuit, now)):
+        job.rank, job.bot_units = rank, cost
+        return _wait(delay, Scope.BOT, "outage")
     if pace is None or not cost:
         return None
     pace = pace.slowed(policy.learned_permille(bot.permille, bot.slowed_at, now))
@@ -484,10 +490,45 @@ def _pause_bot(books: Books, until: int, why: str) -> None:
     if until <= bot.paused_until:
         return
     bot.paused_until, bot.pause_why = until, why
+    _resume_evenly(books, until)
+
+
+def _resume_evenly(books: Books, at: int) -> None:
+    bot = books.bot
     for paid in (False, True):
         if (pace := books.policy.rates(bot.bot).pace(paid)) is not None:
-            windows.resume_evenly(bot.budget(paid), pace, until)
+            windows.resume_evenly(bot.budget(paid), pace, at)
     books.save_bot()
+
+
+# The bot's circuit: whether Telegram answers at all.
+
+
+def _outage_since(books: Books) -> int:
+    return books.bot.circuit.open_since if books.bot.circuit is not None else 0
+
+
+def _bot_held_until(books: Books) -> int:
+    bot = books.bot
+    return bot.paused_until if bot.circuit is None else max(bot.paused_until, circuits.held_until(bot.circuit))
+
+
+def _note_answer(books: Books, job: JobRow, settlement: Settlement) -> None:
+    """Learn from a settled call whether Telegram answers."""
+    circuit = books.bot.circuit
+    match settlement:
+        case Retrying(unanswered=True) | Dead(unanswered=True):
+            circuit = books.bot.circuit = circuit or circuits.Circuit()
+            circuits.miss(circuit, job.chat or "", job.since, books.now)
+            books.save_bot()
+        case Released() if circuit is not None:
+            circuits.drop_probe(circuit, job.since, books.now)
+            books.save_bot()
+        case Sent() | Retrying() | Dead() if circuit is not None and circuits.is_closed_by(circuit, job.since):
+            books.bot.circuit = None
+            if circuit.open_since:
+                _resume_evenly(books, books.now)
+            books.save_bot()
 
 
 # What follows from a decision.
@@ -511,13 +552,16 @@ def _go(books: Books, ask: Ask, job: JobRow, chat: ChatRow | None) -> Go:
     job.lease_end = books.now + micros(ask.lease)
     job.bot_units = policy.bot_cost(ask)
     job.unsettled += 1
+    probe = _outage_since(books) > 0
+    if probe and books.bot.circuit is not None:
+        circuits.begin_probe(books.bot.circuit, job.since, job.lease_end)
     _spend_bot(books, job)
     if chat is not None:
         _begin_call(books, chat, job)
         books.save_chat(chat)
     books.save_job(job)
     key = chat.chat if chat is not None else ask.chat and books.real_chat(ask.chat)
-    return Go(key, books.now)
+    return Go(key, books.now, probe)
 
 
 def _begin_call(books: Books, chat: ChatRow, job: JobRow) -> None:

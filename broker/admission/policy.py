@@ -91,6 +91,14 @@ LONG_WAIT_US: Final = 60 * SECOND
 LONG_WAIT_CHATS: Final = 2
 # Evidence is bounded: so many chats suffice by far.
 REFUSALS_KEPT: Final = 16
+# Calls without an answer from Telegram, of so many chats within so long and with no answer in between, are an outage:
+# nothing is sent then but a probe now and then.
+OUTAGE_CHATS: Final = 3
+OUTAGE_MOMENT_US: Final = 1 * MINUTE
+PROBE_FIRST_US: Final = 1 * SECOND
+PROBE_MOST_US: Final = 30 * SECOND
+# While a probe is under way the others look so often whether it was answered.
+PROBE_POLL_US: Final = 1 * SECOND
 # A 429 for the bot teaches: the working rate falls by a step and comes back slowly.
 SLOWER_PERMILLE: Final = 930
 SLOWEST_PERMILLE: Final = 500
@@ -262,6 +270,12 @@ def recent(refusals: Sequence[Refusal], now: int) -> list[Refusal]:
 def blames_bot(refusals: Sequence[Refusal]) -> bool:
     """Whether recent 429s are evidence of a limit of the bot and not of the chats."""
     return sum(LONG_WAIT_CHATS if one.long else 1 for one in refusals) >= EVIDENCE_CHATS
+
+
+def probe_interval(failures: int) -> int:
+    """How long after an outage was noticed, or a probe failed, the next probe is made."""
+    doublings = min(failures, 30)  # 2³⁰ s is beyond the bound
+    return min(PROBE_FIRST_US << doublings, PROBE_MOST_US)
 
 
 def learned_permille(permille: int, slowed_at: int, now: int) -> int:

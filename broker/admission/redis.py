@@ -71,7 +71,7 @@ _CONSTANTS: Final = (
     "SECOND MINUTE AGING_US INTERACTIVE_TURNS WAITER_GRACE_US LATE_US MISSING_GRACE_US MISSING_POLL_US CLAIM_US "
     "IN_FLIGHT_MIN_US IN_FLIGHT_MAX_US PLACE_US SLOW_CALL_US REST_MAX_US PAUSE_MARGIN_US MOMENT_US EVIDENCE_CHATS "
     "LONG_WAIT_US LONG_WAIT_CHATS REFUSALS_KEPT SLOWER_PERMILLE SLOWEST_PERMILLE RECOVERY_US_PER_PERMILLE CHAT_IDLE_US "
-    "ASK_ANEW_US HANDED_BACK_MOST"
+    "ASK_ANEW_US HANDED_BACK_MOST OUTAGE_CHATS OUTAGE_MOMENT_US PROBE_FIRST_US PROBE_MOST_US PROBE_POLL_US"
 )
 
 
@@ -138,7 +138,7 @@ class RedisAdmission:
         second, permille, minute, sending, waiting, pauses, lines, *counts = self._call(
             "snapshot", bot, {"shown": SHOWN}
         )
-        dead, refused = counts
+        dead, refused, outage = counts
         return Snapshot(
             bot=bot,
             sent_last_second=second,
@@ -150,6 +150,7 @@ class RedisAdmission:
             longest_lines=_lines(lines),
             dead=dead,
             unreachable=refused,
+            outage=None if outage is None else timedelta(microseconds=outage),
         )
 
     def close(self) -> None:
@@ -265,17 +266,17 @@ def _settled(settlement: Settlement) -> dict[str, Any]:
         case Sent(late=late):
             return {"how": "sent", "outcome": sent_text(settlement), "late": _micros(late)}
         case Dead():
-            return {"how": "dead", "outcome": dead_text(settlement)}
-        case Retrying(delay=delay, charged=charged):
-            return {"how": "retrying", "delay": _micros(delay), "charged": charged}
+            return {"how": "dead", "outcome": dead_text(settlement), "unanswered": settlement.unanswered}
+        case Retrying(delay=delay, charged=charged, unanswered=unanswered):
+            return {"how": "retrying", "delay": _micros(delay), "charged": charged, "unanswered": unanswered}
         case Released():
             return {"how": "released", "delay": 0, "charged": False}
 
 
 def _decision(reply: Sequence[Any]) -> Decision:
     match reply:
-        case ["go", chat, grant]:
-            return Go(chat, grant)
+        case ["go", chat, grant, probe]:
+            return Go(chat, grant, bool(probe))
         case ["wait", delay, scope, why]:
             return Wait(timedelta(microseconds=delay), Scope(scope), why)
         case ["sent", outcome]:

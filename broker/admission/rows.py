@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
+from broker.admission.circuit import Circuit
 from broker.admission.clock import Anchor
 from broker.admission.policy import Policy, Refusal
 from broker.admission.windows import Budget, Log
@@ -103,6 +104,7 @@ class BotRow:
     minute: int = 0  # units granted in this minute and the one before
     this_minute: int = 0
     last_minute: int = 0
+    circuit: Circuit | None = None  # None: no call has gone without an answer since the last one
 
     def budget(self, paid: bool) -> Budget:
         return self.paid if paid else self.free

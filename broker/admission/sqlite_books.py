@@ -11,8 +11,10 @@ import json
 import sqlite3
 from array import array
 from collections.abc import Iterable, Sequence
+from dataclasses import astuple
 from typing import Any, Final
 
+from broker.admission.circuit import Circuit, Silence
 from broker.admission.clock import Anchor, Clock, store_time
 from broker.admission.policy import Policy, Refusal
 from broker.admission.rows import BotRow, ChatRow, JobRow, LineRow, State
@@ -25,7 +27,7 @@ CREATE TABLE bots (
     bot TEXT PRIMARY KEY, boot TEXT, offset_us INTEGER, born INTEGER, granted INTEGER,
     free_log BLOB, free_arrival INTEGER, paid_log BLOB, paid_arrival INTEGER,
     paused_until INTEGER, pause_why TEXT, permille INTEGER, slowed_at INTEGER, refusals TEXT, aliases INTEGER,
-    minute INTEGER, this_minute INTEGER, last_minute INTEGER
+    minute INTEGER, this_minute INTEGER, last_minute INTEGER, circuit TEXT
 ) WITHOUT ROWID;
 CREATE TABLE chats (
     bot TEXT, chat TEXT, log BLOB,
@@ -61,7 +63,7 @@ _JOB: Final = (
     "unsettled, handed_back, outcome"
 )
 _SELECT_BOT: Final = "SELECT * FROM bots WHERE bot = ?"
-_SAVE_BOT: Final = f"INSERT OR REPLACE INTO bots VALUES ({', '.join('?' * 18)})"
+_SAVE_BOT: Final = f"INSERT OR REPLACE INTO bots VALUES ({', '.join('?' * 19)})"
 _SELECT_CHAT: Final = "SELECT * FROM chats WHERE bot = ? AND chat = ?"
 _SAVE_CHAT: Final = f"INSERT OR REPLACE INTO chats VALUES ({', '.join('?' * 19)})"
 _SELECT_JOB: Final = f"SELECT {_JOB} FROM jobs WHERE bot = ? AND job_id = ?"
@@ -135,6 +137,7 @@ class SqliteBooks:
                 bot.minute,
                 bot.this_minute,
                 bot.last_minute,
+                _circuit_text(bot.circuit),
             ),
         )
 
@@ -258,7 +261,7 @@ def _unpacked(blob: bytes) -> Log:
 
 def _bot_row(found: Sequence[Any]) -> BotRow:
     bot, boot, offset, born, granted, free_log, free_at, paid_log, paid_at, *rest = found
-    paused_until, pause_why, permille, slowed_at, refusals, aliases, minute, this_minute, last_minute = rest
+    paused_until, pause_why, permille, slowed_at, refusals, aliases, minute, this_minute, last_minute, circuit = rest
     return BotRow(
         bot,
         Anchor(boot, offset),
@@ -275,7 +278,17 @@ def _bot_row(found: Sequence[Any]) -> BotRow:
         minute,
         this_minute,
         last_minute,
+        _circuit(circuit) if circuit else None,
     )
+
+
+def _circuit_text(circuit: Circuit | None) -> str | None:
+    return json.dumps(astuple(circuit)) if circuit is not None else None
+
+
+def _circuit(text: str) -> Circuit:
+    silences, *rest = json.loads(text)
+    return Circuit([Silence(*one) for one in silences], *rest)
 
 
 def _refusals(found: Iterable[Sequence[Any]]) -> list[Refusal]:

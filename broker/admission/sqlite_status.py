@@ -32,7 +32,15 @@ def snapshot(books: SqliteBooks) -> Snapshot:
         unreachable=_count(
             db, "SELECT count(*) FROM chats WHERE bot = ? AND refused_at > ?", bot, _refused_since(books)
         ),
+        outage=_outage(books),
     )
+
+
+def _outage(books: SqliteBooks) -> timedelta | None:
+    circuit = books.bot.circuit
+    if circuit is None or not circuit.open_since:
+        return None
+    return timedelta(microseconds=books.now - circuit.open_since)
 
 
 def unreachable(books: SqliteBooks, limit: int, offset: int) -> tuple[UnreachableChat, ...]:

@@ -7,6 +7,7 @@ promises: no window is ever exceeded, one call at a time in a chat, no job is se
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tempfile
 from collections import defaultdict
@@ -155,7 +156,11 @@ class AdmissionMachine(RuleBasedStateMachine):
                 Sent(True),
                 Sent(True, late=timedelta(milliseconds=70)),
                 Dead("chat not found"),
+                Dead("uncertain", unanswered=True),
                 Retrying(timedelta(seconds=2)),
+                Retrying(timedelta(seconds=1), unanswered=True),
+                Retrying(timedelta(seconds=1), unanswered=True),
+                Retrying(timedelta(seconds=1), charged=False, unanswered=True),
                 Retrying(timedelta(milliseconds=300), charged=False),
                 Released(),
             )
@@ -238,7 +243,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         occupied = any(one.go is not None and one.go.chat == new for one in self.jobs)
         for played in self.jobs:
             if played.go is not None and played.go.chat == old:
-                played.go, played.was_apart = Go(new, played.go.grant), occupied
+                played.go, played.was_apart = dataclasses.replace(played.go, chat=new), occupied
 
     @rule(milliseconds=st.sampled_from((1, 20, 250, 1100, 5000, 61_000, GRACE_MILLISECONDS)))
     def time_passes(self, milliseconds: int) -> None:
@@ -270,6 +275,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         for seen in others:
             assert (seen.waiting, seen.dead, seen.sending) == (plain.waiting, plain.dead, plain.sending)
             assert seen.unreachable == plain.unreachable
+            assert seen.outage == plain.outage
             assert seen.per_second_limit == plain.per_second_limit
             assert {(pause.chat, pause.remaining) for pause in seen.pauses} == {
                 (pause.chat, pause.remaining) for pause in plain.pauses
@@ -337,7 +343,9 @@ def outline(decision: Decision) -> object:
     """What the model must say too. Waits in a line, or behind a whole window, are the stores' own estimate."""
     if not isinstance(decision, Wait):
         return decision
-    exact = decision.why in ("rate", "lease") and (decision.scope is Scope.CHAT or decision.delay < BOT_WINDOW)
+    exact = decision.why in ("rate", "lease", "outage") and (
+        decision.scope is Scope.CHAT or decision.delay < BOT_WINDOW
+    )
     return decision if exact else (decision.scope, decision.why)
 
 
