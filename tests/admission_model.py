@@ -100,6 +100,7 @@ class Bot:
     jobs: dict[str, Job] = field(default_factory=dict)
     chats: dict[str, Chat] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
+    names: dict[str, int] = field(default_factory=dict)  # until when a name stands for its alias
     orders: int = 0
     unanswered: list[tuple[str | None, int]] = field(default_factory=list)  # since the last answer
     outage: Outage | None = None
@@ -173,7 +174,7 @@ class PlainModel:
                 return self._wait(job.lease_end - now, Scope.CHAT, "lease")
             if job.grants >= ask.calls_left or job.handed_back >= policy.HANDED_BACK_MOST:
                 return Exhausted(job.grants, job.handed_back)
-        key = policy.line_of(ask)
+        key = policy.line_of(ask) if job is None else job.chat
         chat = self._chat(key) if key is not None else None
         if chat is not None:
             self._reclaim(chat)
@@ -335,14 +336,26 @@ class PlainModel:
 
     def migrate(self, bot: str, old_chat: str, new_chat: str) -> None:
         self._open(bot)
-        old, new = self._real(old_chat), self._real(new_chat)
-        assert old is not None and new is not None
+        new = self._real(new_chat)
+        assert new is not None
+        if old_chat.startswith("@"):
+            known = self.bot.aliases.get(old_chat) == new
+            if known and self.bot.names[old_chat] - self.now >= policy.NAME_US // 2:
+                return
+            self.bot.aliases[old_chat], self.bot.names[old_chat] = new, self.now + policy.NAME_US
+            self._move(old_chat, new)
+            return
+        old = self._real(old_chat)
+        assert old is not None
         if old == new:
             return
         for alias, real in self.bot.aliases.items():
             if real == old:
                 self.bot.aliases[alias] = new
         self.bot.aliases[old] = new
+        self._move(old, new)
+
+    def _move(self, old: str, new: str) -> None:
         for job in self.bot.jobs.values():
             if job.chat == old:
                 job.chat = new
@@ -402,12 +415,23 @@ class PlainModel:
         return Wait(timedelta(microseconds=delay), scope, why)
 
     def _real(self, key: str | None) -> str | None:
-        return self.bot.aliases.get(key, key) if key is not None else None
+        real = self.bot.aliases.get(key) if key is not None else None
+        if key is None or real is None:
+            return key
+        if self.bot.names.get(key, self.now + 1) <= self.now:
+            chat = self.bot.chats.get(real)
+            waiting = any(self._line(real, priority) for priority in Priority)
+            if not waiting and (chat is None or chat.sending is None):
+                return key
+        return real
 
     def _holds(self, chat: Chat) -> bool:
         return chat.refused is not None and self.now - chat.refused[0] < self.policy.unreachable_us
 
     def _windows(self, key: str) -> tuple[Window, ...]:
+        for name in self.policy.names.get(self.name, ()):
+            if (self.name, key) not in self.policy.chats and self.bot.aliases.get(name) == key:
+                return self.policy.windows(self.name, name)
         return self.policy.windows(self.name, key)
 
     def _chat(self, key: str) -> Chat:
@@ -570,14 +594,17 @@ class PlainModel:
             if pace.window is not None:
                 bot.units[ask.paid] += [(at, grant_of(job)) for at in unit_times((pace.window,), job.bot_units, now)]
         if chat is None:
-            return Go(self._real(ask.chat), now, probe)
+            return Go(self._address(ask, self._real(ask.chat)), now, probe)
         windows = self._windows(job.chat or "")
         if windows:
             chat.units += [(at, grant_of(job)) for at in unit_times(windows, job.units, now)]
         chat.sending, chat.sending_since, chat.lease_end = job.id, now, job.lease_end
         bulk_waits = bool(self._line(job.chat, Priority.BULK))
         chat.overtaken = chat.overtaken + 1 if bulk_waits and job.priority is Priority.INTERACTIVE else 0
-        return Go(job.chat, now, probe)
+        return Go(self._address(ask, job.chat), now, probe)
+
+    def _address(self, ask: Ask, chat: str | None) -> str | None:
+        return ask.chat if ask.chat is not None and ask.chat.startswith("@") else chat
 
     def _learn(self, job: Job, settlement: Settlement) -> None:
         """Whether Telegram answers."""

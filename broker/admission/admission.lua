@@ -11,7 +11,7 @@
 --   job:<id>           where a job stands
 --   line:<p>:<chat>    the waiting jobs of a line by place
 --   waiters:<paid>     jobs in hand that wait for the bot's budget by rank; waiting:<paid> says until when
---   aliases            chats that migrated or were resolved
+--   aliases            chats that migrated, names that were resolved; names says until when
 --   lines calls pauses dead refused counts     indexes for `floodgate status`
 --
 -- Everything but the bot, the aliases and the indexes expires. Bots, chats and jobs are written at the end; a job that
@@ -229,9 +229,21 @@ local function head_of(chat, priority)
   end
 end
 
+local function is_name(key) return string.sub(key, 1, 1) == '@' end
+
+local function alias_of(key)
+  if bot.aliases == 0 then return nil end
+  return redis.call('HGET', prefix .. 'aliases', key) or nil
+end
+
 local function real_chat(key)
-  if bot.aliases == 0 then return key end
-  return redis.call('HGET', prefix .. 'aliases', key) or key
+  local real = alias_of(key)
+  if not real then return key end
+  if is_name(key) and tonumber(redis.call('ZSCORE', prefix .. 'names', key)) <= now then
+    local chat = get_chat(real)
+    if not chat or not (chat.sending or chat.interactive.length + chat.bulk.length > 0) then return key end
+  end
+  return real
 end
 
 local function save_job(job)
@@ -433,6 +445,9 @@ end
 
 local function windows_of(chat)
   if rules.own[chat] then return rules.own[chat] end
+  for _, name in ipairs(rules.names) do
+    if alias_of(name) == chat then return rules.own[name] end
+  end
   local first = string.sub(chat, 1, 1)
   if string.sub(chat, 1, 7) == 'inline:' then return {} end
   return (first == '-' or first == '@') and rules.group or rules.user
@@ -651,9 +666,14 @@ local function begin_call(chat, job)
   chat.overtaken = overtakes and chat.overtaken + 1 or 0
 end
 
+local function address(chat_key)
+  if args.chat and is_name(args.chat) then return args.chat end
+  return chat_key or (args.chat and real_chat(args.chat))
+end
+
 local function go_reply(job, chat_key)
   local probe = bot.circuit and bot.circuit.probe == job.since
-  return { 'go', chat_key or false, job.since, probe and 1 or 0 }
+  return { 'go', address(chat_key) or false, job.since, probe and 1 or 0 }
 end
 
 local function go(job, chat)
@@ -668,7 +688,7 @@ local function go(job, chat)
     put_chat(chat)
   end
   put_job(job)
-  return go_reply(job, chat and chat.key or (args.chat and real_chat(args.chat)))
+  return go_reply(job, chat and chat.key)
 end
 
 local function uncertain(job)
@@ -678,7 +698,7 @@ end
 
 local function known(job)
   if job.state == 'sending' and job.nonce == args.nonce then -- our own call again, whose answer was lost
-    return go_reply(job, job.chat or (args.chat and real_chat(args.chat)))
+    return go_reply(job, job.chat)
   end
   if uncertain(job) then return { 'unknown', now - job.since } end
   if ended(job) then return { job.state, job.outcome } end
@@ -830,7 +850,7 @@ function operations.admit()
   local job = get_job(args.job)
   local answer = job and (known(job) or exhausted(job))
   if answer then return answer end
-  local chat = open_chat(args.line)
+  local chat = open_chat(job and job.chat or args.line)
   local no = refused(chat)
   if no then
     put_chat(chat) -- opening it may have taken back a lost call
@@ -977,19 +997,32 @@ function operations.resume()
   return { 'ok' }
 end
 
-function operations.migrate()
-  local old_key, new_key = real_chat(args.old), real_chat(args.new)
-  if old_key == new_key then return { 'ok' } end
+local function save_alias(key, real)
+  redis.call('HSET', prefix .. 'aliases', key, real)
+  bot.aliases, bot.dirty = bot.aliases + 1, true
+end
+
+local function move_aliases(old_key, new_key)
   local known_aliases = redis.call('HGETALL', prefix .. 'aliases')
   for index = 1, #known_aliases, 2 do
     if known_aliases[index + 1] == old_key then
       redis.call('HSET', prefix .. 'aliases', known_aliases[index], new_key)
     end
   end
-  redis.call('HSET', prefix .. 'aliases', old_key, new_key)
-  bot.aliases, bot.dirty = bot.aliases + 1, true
+end
+
+-- A few names whose time is long over; each confirmation of another one clears some away.
+local function forget_names()
+  local over = string.format('%.0f', now - rules.ledger)
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'names', '-inf', over, 'LIMIT', 0, 10)) do
+    redis.call('ZREM', prefix .. 'names', name)
+    redis.call('HDEL', prefix .. 'aliases', name)
+  end
+end
+
+local function move_chat(old_key, new_key)
   local old = get_chat(old_key)
-  if not old then return { 'ok' } end
+  if not old then return end
   local new = get_chat(new_key) or new_chat(new_key, {})
   move_line(old, new, INTERACTIVE)
   move_line(old, new, BULK)
@@ -1011,6 +1044,28 @@ function operations.migrate()
   pause_chat(new, old.paused_until, old.pause_why)
   drop_chat(old)
   put_chat(new)
+end
+
+local function resolve(name, real)
+  local left = tonumber(redis.call('ZSCORE', prefix .. 'names', name) or 0) - now
+  if alias_of(name) == real and left >= K.NAME_US / 2 then return end
+  forget_names()
+  save_alias(name, real)
+  redis.call('ZADD', prefix .. 'names', now + K.NAME_US, name)
+  move_chat(name, real)
+end
+
+function operations.migrate()
+  if is_name(args.old) then
+    resolve(args.old, real_chat(args.new))
+    return { 'ok' }
+  end
+  local old_key, new_key = real_chat(args.old), real_chat(args.new)
+  if old_key ~= new_key then
+    move_aliases(old_key, new_key)
+    save_alias(old_key, new_key)
+    move_chat(old_key, new_key)
+  end
   return { 'ok' }
 end
 

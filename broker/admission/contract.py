@@ -48,7 +48,7 @@ class Go:
     """Send now. The send is on the books until it is settled or its lease ends."""
 
     chat: str | None
-    """The chat key to send to: another than asked for when the chat has migrated."""
+    """The chat key to send to: another than asked for when the chat has migrated. An ``@name`` stays one."""
 
     grant: int | None = None
     """Tells this permission from a later one for the same job. ``settle`` takes it, so that a worker whose lease has
@@ -310,7 +310,9 @@ class Admission(Protocol):
     def migrate(self, bot: str, old_chat: str, new_chat: str) -> None:
         """The chat has a new id: its line, budget and pause move to it, and jobs for the old id are sent to it.
 
-        Also for an ``@name`` whose id has become known: both are one chat, with one budget and one order.
+        Also for an ``@name`` whose id a send has told. Jobs for the name then share the id's line and budget, and are
+        still sent to the name, which may pass to another chat. Confirm it after each such send: an hour after the last
+        confirmation the name is a chat of its own again.
         """
         ...
 

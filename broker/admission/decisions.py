@@ -50,7 +50,8 @@ from broker.admission.contract import (
     Wait,
 )
 from broker.admission.endings import dead_reason, dead_record, dead_text, sent_record, sent_text
-from broker.admission.rows import Books, ChatRow, JobRow, LineRow, State
+from broker.admission.rows import Alias, Books, ChatRow, JobRow, LineRow, State
+from broker.chats import ChatKind, chat_kind
 from broker.job import Priority
 
 
@@ -58,7 +59,7 @@ def admit(books: Books, ask: Ask) -> Decision:
     job = books.job(ask.job_id)
     if job is not None and (known := _known(job, books.now) or _exhausted(job, ask)) is not None:
         return known
-    chat = _open_chat(books, policy.line_of(ask))
+    chat = _open_chat(books, policy.line_of(ask) if job is None else job.chat)
     if chat is not None and (refused := _refused(books, ask, chat)) is not None:
         books.save_chat(chat)  # opening it may have taken back a lost call
         return refused
@@ -134,7 +135,7 @@ def mark_unreachable(books: Books, chat_key: str, why: str) -> None:
 
 
 def heard_from(books: Books, chat_key: str) -> bool:
-    chat = books.chat(books.real_chat(chat_key))
+    chat = books.chat(_real_chat(books, chat_key))
     if chat is None or not chat.refused_at:
         return False
     held = _holds(books, chat)
@@ -158,7 +159,7 @@ def too_many_requests(books: Books, chat_key: str | None, retry_after: timedelta
     wait = micros(retry_after)
     duration = timedelta(microseconds=wait + policy.PAUSE_MARGIN_US)
     if chat_key is not None:
-        chat_key = books.real_chat(chat_key)
+        chat_key = _real_chat(books, chat_key)
         pause(books, chat_key, duration, "429")
     bot = books.bot
     refusal = policy.Refusal(chat_key or "", books.now, wait > policy.LONG_WAIT_US)
@@ -188,10 +189,25 @@ def resume(books: Books, chat_key: str | None) -> None:
 
 
 def migrate(books: Books, old_key: str, new_key: str) -> None:
-    old_key, new_key = books.real_chat(old_key), books.real_chat(new_key)
-    if old_key == new_key:
+    if chat_kind(old_key) is ChatKind.NAME:
+        _resolve(books, old_key, _real_chat(books, new_key))
         return
-    books.add_alias(old_key, new_key)
+    old_key, new_key = _real_chat(books, old_key), _real_chat(books, new_key)
+    if old_key != new_key:
+        books.move_aliases(old_key, new_key)
+        books.save_alias(old_key, Alias(new_key, 0))
+        _move_chat(books, old_key, new_key)
+
+
+def _resolve(books: Books, name: str, real: str) -> None:
+    """The name stands for the chat for another while. Jobs that wait in the line of another chat stay there."""
+    alias = books.alias(name)
+    if alias is None or alias.real != real or alias.until - books.now < policy.NAME_US // 2:
+        books.save_alias(name, Alias(real, books.now + policy.NAME_US))
+        _move_chat(books, name, real)
+
+
+def _move_chat(books: Books, old_key: str, new_key: str) -> None:
     old = books.chat(old_key)
     if old is None:
         return
@@ -203,7 +219,7 @@ def migrate(books: Books, old_key: str, new_key: str) -> None:
     if old.sending is not None and (job := books.job(old.sending)) is not None:
         job.chat = new_key
         books.save_job(job)
-    new.log = windows.merged(old.log, new.log, books.policy.windows(books.bot.bot, new_key))
+    new.log = windows.merged(old.log, new.log, _windows(books, new_key))
     new.last_place = max(old.last_place, new.last_place)
     new.rest_until = max(old.rest_until, new.rest_until)
     _pause_chat(new, old.paused_until, old.pause_why)
@@ -273,13 +289,35 @@ def _wait(delay_us: int, scope: Scope, why: str) -> Wait:
 def _open_chat(books: Books, key: str | None, *, reclaim: bool = True) -> ChatRow | None:
     if key is None:
         return None
-    key = books.real_chat(key)
+    key = _real_chat(books, key)
     chat = books.chat(key)
     if chat is None:
         return ChatRow(key, _first_log(books, key))
     if reclaim and chat.sending is not None and chat.lease_end <= books.now:
         _reclaim(books, chat, chat.sending)
     return chat
+
+
+def _real_chat(books: Books, key: str) -> str:
+    """The chat that a chat key stands for. A name does so as long as jobs wait there, so that none overtakes them."""
+    alias = books.alias(key)
+    if alias is None:
+        return key
+    lapsed = alias.until and alias.until <= books.now
+    if lapsed and ((chat := books.chat(alias.real)) is None or not chat.busy):
+        return key
+    return alias.real
+
+
+def _windows(books: Books, key: str) -> tuple[windows.Window, ...]:
+    """The chat's windows; those given for a name that stands for it, if none are for its id."""
+    bot = books.bot
+    if bot.aliases and (bot.bot, key) not in books.policy.chats:
+        for name in books.policy.names.get(bot.bot, ()):
+            alias = books.alias(name)
+            if alias is not None and alias.real == key:
+                return books.policy.windows(bot.bot, name)
+    return books.policy.windows(bot.bot, key)
 
 
 def _refused(books: Books, ask: Ask, chat: ChatRow) -> Unreachable | None:
@@ -297,7 +335,7 @@ def _holds(books: Books, chat: ChatRow) -> bool:
 
 def _first_log(books: Books, key: str) -> windows.Log:
     """In a store that is new, a chat may have got messages that nobody remembers."""
-    own = books.policy.windows(books.bot.bot, key)
+    own = _windows(books, key)
     longest = max(own, key=lambda window: window.span_us, default=None)
     if longest is None or books.now >= books.bot.born + longest.span_us:
         return []
@@ -340,7 +378,7 @@ def _chat_wait(books: Books, job: JobRow, chat: ChatRow | None) -> Wait | None:
         return None
     head = _head(books, chat, job)
     rival_units = _rival_units(books, chat, job)
-    own = books.policy.windows(books.bot.bot, chat.chat)
+    own = _windows(books, chat.chat)
     why = _hindrance(books, chat, job, head, rival_units, own)
     if why is None:
         return None
@@ -426,7 +464,7 @@ def _rival_units(books: Books, chat: ChatRow, job: JobRow) -> int | None:
 
 
 def _claims(books: Books, chat: ChatRow, head: JobRow) -> bool:
-    free = windows.free_at(chat.log, books.policy.windows(books.bot.bot, chat.chat), 1)
+    free = windows.free_at(chat.log, _windows(books, chat.chat), 1)
     soon = max(books.now, free, chat.rest_until, chat.paused_until) + policy.CLAIM_US
     return head.state is State.WAITING and books.now - policy.LATE_US <= head.due <= soon
 
@@ -560,14 +598,19 @@ def _go(books: Books, ask: Ask, job: JobRow, chat: ChatRow | None) -> Go:
         _begin_call(books, chat, job)
         books.save_chat(chat)
     books.save_job(job)
-    key = chat.chat if chat is not None else ask.chat and books.real_chat(ask.chat)
-    return Go(key, books.now, probe)
+    return Go(_address(books, ask, chat), books.now, probe)
+
+
+def _address(books: Books, ask: Ask, chat: ChatRow | None) -> str | None:
+    if ask.kind is ChatKind.NAME:
+        return ask.chat
+    return chat.chat if chat is not None else ask.chat and _real_chat(books, ask.chat)
 
 
 def _begin_call(books: Books, chat: ChatRow, job: JobRow) -> None:
     chat.line(job.priority).length -= 1
     chat.sending, chat.sending_since, chat.lease_end = job.job_id, books.now, job.lease_end
-    chat.log = windows.spend(chat.log, books.policy.windows(books.bot.bot, chat.chat), job.units, books.now)
+    chat.log = windows.spend(chat.log, _windows(books, chat.chat), job.units, books.now)
     bulk_waits = chat.bulk.length > 0
     chat.overtaken = chat.overtaken + 1 if bulk_waits and job.priority is Priority.INTERACTIVE else 0
 
@@ -627,7 +670,7 @@ def _put_back(books: Books, job: JobRow, chat: ChatRow | None, delay_us: int, ch
 def _count_later(books: Books, job: JobRow, chat: ChatRow | None, late: int) -> None:
     """The call arrived late: its units count from then. The chat is saved by the caller."""
     if chat is not None:
-        own = books.policy.windows(books.bot.bot, chat.chat)
+        own = _windows(books, chat.chat)
         chat.log = windows.moved(chat.log, own, job.units, job.since, late)
     pace = books.policy.rates(books.bot.bot).pace(job.paid)
     if pace is not None and pace.window is not None:
@@ -638,7 +681,7 @@ def _count_later(books: Books, job: JobRow, chat: ChatRow | None, late: int) -> 
 
 def _refund(books: Books, job: JobRow, chat: ChatRow | None) -> None:
     if chat is not None:
-        own = books.policy.windows(books.bot.bot, chat.chat)
+        own = _windows(books, chat.chat)
         chat.log = windows.refund(chat.log, own, job.units, job.since)
     pace = books.policy.rates(books.bot.bot).pace(job.paid)
     if pace is not None:

@@ -75,6 +75,9 @@ ASK_ANEW_US: Final = 1 * MINUTE
 # What Telegram said of an unreachable chat is kept to this length.
 WHY_LENGTH: Final = 200
 
+# An ``@name`` is taken for the chat that its last message went to for so long.
+NAME_US: Final = 60 * MINUTE
+
 # After so long without a send, a line, a rest or a pause a chat is forgotten. Longer than any window.
 CHAT_IDLE_US: Final = 10 * MINUTE
 
@@ -144,6 +147,8 @@ class Policy:
     default: Rates
     bots: dict[str, Rates]
     chats: dict[tuple[str, str], tuple[Window, ...]]
+    names: dict[str, tuple[str, ...]]
+    """Each bot's ``@names`` in ``chats``. Their windows are also those of the chat that they stand for."""
     ledger_us: int
     unreachable_us: int
 
@@ -166,6 +171,10 @@ def policy_of(settings: Settings) -> Policy:
             (bot, chat): _chat_windows(own.get(bot, limits), special, chat)
             for bot, chats in limits.chats.items()
             for chat, special in chats.items()
+        },
+        names={
+            bot: tuple(chat for chat in chats if chat_kind(chat) is ChatKind.NAME)
+            for bot, chats in limits.chats.items()
         },
         ledger_us=int(settings.ledger_seconds * SECOND),
         unreachable_us=int(settings.unreachable_seconds * SECOND),

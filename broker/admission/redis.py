@@ -71,7 +71,7 @@ _CONSTANTS: Final = (
     "SECOND MINUTE AGING_US INTERACTIVE_TURNS WAITER_GRACE_US LATE_US MISSING_GRACE_US MISSING_POLL_US CLAIM_US "
     "IN_FLIGHT_MIN_US IN_FLIGHT_MAX_US PLACE_US SLOW_CALL_US REST_MAX_US PAUSE_MARGIN_US MOMENT_US EVIDENCE_CHATS "
     "LONG_WAIT_US LONG_WAIT_CHATS REFUSALS_KEPT SLOWER_PERMILLE SLOWEST_PERMILLE RECOVERY_US_PER_PERMILLE CHAT_IDLE_US "
-    "ASK_ANEW_US HANDED_BACK_MOST OUTAGE_CHATS OUTAGE_MOMENT_US PROBE_FIRST_US PROBE_MOST_US PROBE_POLL_US"
+    "ASK_ANEW_US HANDED_BACK_MOST NAME_US OUTAGE_CHATS OUTAGE_MOMENT_US PROBE_FIRST_US PROBE_MOST_US PROBE_POLL_US"
 )
 
 
@@ -231,6 +231,7 @@ def _rules(policy: Policy, bot: str) -> dict[str, Any]:
         "user": rates.windows("1"),
         "group": rates.windows("-1"),
         "own": {chat: windows for (name, chat), windows in policy.chats.items() if name == bot},
+        "names": policy.names.get(bot, ()),
         "ledger": policy.ledger_us,
         "unreachable": policy.unreachable_us,
         "constants": {name: getattr(numbers, name) for name in _CONSTANTS.split()},

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from broker.admission.circuit import Circuit
 from broker.admission.clock import Anchor
@@ -83,8 +83,20 @@ class ChatRow:
     refused_at: int = 0  # when Telegram last said that the chat is unreachable
     refused_why: str = ""
 
+    @property
+    def busy(self) -> bool:
+        """Whether jobs are in its lines, or in the middle of a call."""
+        return self.sending is not None or self.interactive.length + self.bulk.length > 0
+
     def line(self, priority: Priority) -> LineRow:
         return self.interactive if priority is Priority.INTERACTIVE else self.bulk
+
+
+class Alias(NamedTuple):
+    """The chat that a chat key stands for: for good since it migrated (``until`` is 0), for a while if it is a name."""
+
+    real: str
+    until: int
 
 
 @dataclass(slots=True)
@@ -143,11 +155,15 @@ class Books(Protocol):
         """Mark jobs of a line absent: those placed before ``before`` and due before ``due_before``. How many."""
         ...
 
-    def real_chat(self, chat: str) -> str:
-        """The chat that a chat key stands for since it migrated or was resolved."""
+    def alias(self, chat: str) -> Alias | None:
+        """What a chat key stands for, or did: a name's alias stays for a while after its end."""
         ...
 
-    def add_alias(self, chat: str, real: str) -> None: ...
+    def save_alias(self, chat: str, alias: Alias) -> None: ...
+
+    def move_aliases(self, old_chat: str, new_chat: str) -> None:
+        """Whatever stands for the old chat stands for the new one."""
+        ...
 
     def units_ahead(self, job: JobRow, rank: int, asking_since: int) -> int:
         """Units of the jobs that wait for the same budget before ``rank`` and were due after ``asking_since``."""

@@ -17,7 +17,7 @@ from typing import Any, Final
 from broker.admission.circuit import Circuit, Silence
 from broker.admission.clock import Anchor, Clock, store_time
 from broker.admission.policy import Policy, Refusal
-from broker.admission.rows import BotRow, ChatRow, JobRow, LineRow, State
+from broker.admission.rows import Alias, BotRow, ChatRow, JobRow, LineRow, State
 from broker.admission.windows import Budget, Log, cautious_budget
 from broker.job import Priority
 
@@ -52,7 +52,11 @@ CREATE TABLE bot_waiters (
     bot TEXT, paid INTEGER, rank INTEGER, job_id TEXT, units INTEGER, until INTEGER,
     PRIMARY KEY (bot, paid, rank, job_id)
 ) WITHOUT ROWID;
-CREATE TABLE aliases (bot TEXT, chat TEXT, real TEXT, PRIMARY KEY (bot, chat)) WITHOUT ROWID;
+CREATE TABLE aliases (
+    bot TEXT, chat TEXT, real TEXT, until INTEGER,
+    PRIMARY KEY (bot, chat)
+) WITHOUT ROWID;
+CREATE INDEX names ON aliases (bot, until) WHERE until > 0;
 """
 
 PRIORITIES: Final = (Priority.INTERACTIVE, Priority.BULK)
@@ -82,6 +86,9 @@ _STEP_OVER: Final = (
     "UPDATE jobs SET state = state + 2 "
     "WHERE bot = ? AND chat = ? AND priority = ? AND state <= 1 AND place < ? AND due < ?"
 )
+_SELECT_ALIAS: Final = "SELECT real, until FROM aliases WHERE bot = ? AND chat = ?"
+_SAVE_ALIAS: Final = "INSERT OR REPLACE INTO aliases VALUES (?, ?, ?, ?)"
+_MOVE_ALIASES: Final = "UPDATE aliases SET real = ? WHERE bot = ? AND real = ?"
 _UNITS_AHEAD: Final = (
     "SELECT COALESCE(SUM(units), 0) FROM bot_waiters "
     "WHERE bot = ? AND paid = ? AND (rank, job_id) < (?, ?) AND until >= ?"
@@ -218,19 +225,19 @@ class SqliteBooks:
         found = self.connection.execute(_STEP_OVER, (self.name, chat, _NUMBERS[priority], before, due_before))
         return found.rowcount
 
-    def real_chat(self, chat: str) -> str:
+    def alias(self, chat: str) -> Alias | None:
         if not self.bot.aliases:
-            return chat
-        found = self.connection.execute(
-            "SELECT real FROM aliases WHERE bot = ? AND chat = ?", (self.name, chat)
-        ).fetchone()
-        return chat if found is None else str(found[0])
+            return None
+        found = self.connection.execute(_SELECT_ALIAS, (self.name, chat)).fetchone()
+        return None if found is None else Alias(*found)
 
-    def add_alias(self, chat: str, real: str) -> None:
-        self.connection.execute("UPDATE aliases SET real = ? WHERE bot = ? AND real = ?", (real, self.name, chat))
-        self.connection.execute("INSERT OR REPLACE INTO aliases VALUES (?, ?, ?)", (self.name, chat, real))
+    def save_alias(self, chat: str, alias: Alias) -> None:
+        self.connection.execute(_SAVE_ALIAS, (self.name, chat, *alias))
         self.bot.aliases += 1
         self.save_bot()
+
+    def move_aliases(self, old_chat: str, new_chat: str) -> None:
+        self.connection.execute(_MOVE_ALIASES, (new_chat, self.name, old_chat))
 
     def units_ahead(self, job: JobRow, rank: int, asking_since: int) -> int:
         found = self.connection.execute(_UNITS_AHEAD, (self.name, job.paid, rank, job.job_id, asking_since)).fetchone()

@@ -34,6 +34,8 @@ DELETE FROM chats WHERE bot = ? AND chat IN (SELECT chat FROM chats WHERE bot = 
 AND i_length + b_length = 0 AND sending IS NULL AND MAX(last_place, paused_until, rest_until) < ? AND refused_at < ?
 """
 
+_OLD_NAMES: Final = "DELETE FROM aliases WHERE bot = ? AND until > 0 AND until < ?"
+
 
 class Sweep:
     """Where the last run ended. One a process; used within the store's transactions only."""
@@ -48,6 +50,7 @@ class Sweep:
         db = books.connection
         self._sweep_jobs(db, books.now)
         self._sweep_chats(db, books.name, books.now)
+        db.execute(_OLD_NAMES, (books.name, books.now - self._ledger_us))
         db.execute(
             "DELETE FROM bot_waiters WHERE bot = ? AND until < ?",
             (books.name, books.now - WAITER_GONE_US),

@@ -7,7 +7,6 @@ promises: no window is ever exceeded, one call at a time in a chat, no job is se
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import tempfile
 from collections import defaultdict
@@ -66,6 +65,7 @@ class Played:
 
     ask: Ask
     go: Go | None = None  # while a call is under way
+    place: str | None = None  # the chat whose line and budget it is under then
     settled: bool = False
     uncertain: bool = False
     was_apart: bool = False  # its call began in a chat that turned out to be another one, with a call of its own
@@ -175,7 +175,7 @@ class AdmissionMachine(RuleBasedStateMachine):
             store.settle(played.ask, settlement, played.go.grant)
         if isinstance(settlement, Released) or (isinstance(settlement, Retrying) and not settlement.charged):
             assert played.go.grant is not None
-            self.wire.drop(played.go.chat, played.go.grant)
+            self.wire.drop(played.place, played.go.grant)
         played.settled = isinstance(settlement, Sent | Dead)
         played.go = None
 
@@ -232,18 +232,19 @@ class AdmissionMachine(RuleBasedStateMachine):
         if plain.standing is Standing.DEAD:
             played.settled = played.uncertain = False
 
-    @rule(pair=st.sampled_from((("-3", "-1001"), ("@name", "-1002"), ("-4", "-1001"))))
+    @rule(pair=st.sampled_from((("-3", "-1001"), ("@name", "-1002"), ("@name", "-4"), ("-4", "-1001"))))
     def migrate(self, pair: tuple[str, str]) -> None:
-        old, new = pair
         for store in self.stores:
-            store.migrate("default", old, new)
+            store.migrate("default", *pair)
+        old, new = pair[0], self.model._real(pair[1])
+        assert new is not None
         moved = self.wire.chats.pop(old, [])
         # Two chats that turn out to be one may have got more together than one may.
         self.wire.chats[new] = [] if moved and self.wire.chats[new] else moved or self.wire.chats[new]
-        occupied = any(one.go is not None and one.go.chat == new for one in self.jobs)
+        occupied = any(one.go is not None and one.place == new for one in self.jobs)
         for played in self.jobs:
-            if played.go is not None and played.go.chat == old:
-                played.go, played.was_apart = dataclasses.replace(played.go, chat=new), occupied
+            if played.go is not None and played.place == old:
+                played.place, played.was_apart = new, occupied
 
     @rule(milliseconds=st.sampled_from((1, 20, 250, 1100, 5000, 61_000, GRACE_MILLISECONDS)))
     def time_passes(self, milliseconds: int) -> None:
@@ -266,7 +267,7 @@ class AdmissionMachine(RuleBasedStateMachine):
     @invariant()
     def one_call_at_a_time_in_a_chat(self) -> None:
         calls = [one for one in self.jobs if one.go and policy.line_of(one.ask) is not None and not one.was_apart]
-        ordered = [one.go.chat for one in calls if one.go]
+        ordered = [one.place for one in calls]
         assert len(ordered) == len(set(ordered))
 
     @invariant()
@@ -311,8 +312,12 @@ class AdmissionMachine(RuleBasedStateMachine):
             case Go(chat=chat, grant=grant):
                 assert not played.settled
                 assert grant is not None
+                assert (chat == played.ask.chat) or not str(played.ask.chat).startswith("@"), (
+                    "a name is sent to as a name"
+                )
                 played.go, played.was_apart = decision, False
-                self._send(played.ask, chat, grant)
+                played.place = self.model.bots["default"].jobs[played.ask.job_id].chat or chat
+                self._send(played.ask, played.place, grant)
             case AlreadySent() | AlreadyDead():
                 assert played.settled
             case Unknown(age=age):
