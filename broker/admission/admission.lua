@@ -8,7 +8,7 @@
 --
 --   bot                what the bot has spent, its pause, its learned rate
 --   chat:<chat>        what the chat got, its two lines' counters, the call under way, its pause
---   job:<id>           where a job stands
+--   job:<id>           where a job stands; result:<id>, for a shorter time, what Telegram said to it
 --   line:<p>:<chat>    the waiting jobs of a line by place
 --   waiters:<paid>     jobs in hand that wait for the bot's budget by rank; waiting:<paid> says until when
 --   aliases            chats that migrated, names that were resolved; names says until when
@@ -257,15 +257,15 @@ local function save_job(job)
   if listed ~= (job.listed or false) then
     redis.call('HINCRBY', prefix .. 'counts', job.priority, listed and 1 or -1)
   end
-  if job.state == 'dead' and not job.buried then
-    job.buried = true
+  if job.state == 'dead' then
     redis.call('ZADD', prefix .. 'dead', now, job.id)
     redis.call('ZREMRANGEBYSCORE', prefix .. 'dead', '-inf', now - rules.ledger)
   end
   job.listed = listed
   job.dirty, job.replaced = nil, nil
   local duration = math.max(0, job.due - now) + rules.ledger
-  redis.call('SET', prefix .. 'job:' .. job.id, cmsgpack.pack(job), 'PX', ttl(duration))
+  local kept = ended(job) and { id = job.id, state = job.state, reason = job.reason } or job
+  redis.call('SET', prefix .. 'job:' .. job.id, cmsgpack.pack(kept), 'PX', ttl(duration))
 end
 
 local function save_indexes(chat)
@@ -691,6 +691,8 @@ local function go(job, chat)
   return go_reply(job, chat and chat.key)
 end
 
+local function outcome_of(job) return redis.call('GET', prefix .. 'result:' .. job.id) end
+
 local function uncertain(job)
   if job.state == 'sending' then return job.lease_end <= now end
   return job.state == 'lost' or job.state == 'absent_lost'
@@ -701,7 +703,8 @@ local function known(job)
     return go_reply(job, job.chat)
   end
   if uncertain(job) then return { 'unknown', now - job.since } end
-  if ended(job) then return { job.state, job.outcome } end
+  if job.state == 'sent' then return { 'sent', outcome_of(job) or false } end
+  if job.state == 'dead' then return { 'dead', job.reason } end
   if job.state == 'sending' then return { 'wait', job.lease_end - now, 'chat', 'lease' } end
   return nil
 end
@@ -721,15 +724,16 @@ local function leave(chat, job)
   end
 end
 
-local function finish(job, chat, state, outcome)
+local function finish(job, chat, state, reason, outcome)
   if chat then
     leave(chat, job)
     put_chat(chat)
   end
   stop_waiting(job)
-  job.state, job.since, job.due, job.outcome = state, now, now, outcome
+  job.state, job.since, job.due, job.reason = state, now, now, reason
   put_job(job)
-  redis.call('PUBLISH', prefix .. 'ended', job.id .. '\n' .. state .. '\n' .. (outcome or ''))
+  if outcome then redis.call('SET', prefix .. 'result:' .. job.id, outcome, 'PX', ttl(rules.result)) end
+  redis.call('PUBLISH', prefix .. 'ended', job.id .. '\n' .. state .. '\n' .. (outcome or reason))
 end
 
 -- A job that ends without having been admitted.
@@ -839,7 +843,8 @@ end
 
 local function record(job)
   if not job then return { 'none' } end
-  return { job.state, job.outcome or false, math.max(0, job.due - now) }
+  if ended(job) then return { job.state, outcome_of(job) or job.reason or false, 0 } end
+  return { job.state, false, math.max(0, job.due - now) }
 end
 
 -- The operations.
@@ -893,7 +898,7 @@ function operations.settle()
       count_later(job, chat, math.min(args.late, now - job.since))
     end
     if args.how == 'sent' and chat and args.units > 0 then chat.refused_at = 0 end
-    finish(job, chat, args.how, args.outcome)
+    finish(job, chat, args.how, args.reason, args.outcome)
   elseif not args.grant or args.grant == job.since then
     job.handed_back = args.how == 'released' and job.handed_back + 1 or 0
     put_back(job, chat, args.delay, args.charged)
@@ -904,7 +909,7 @@ end
 function operations.cancel()
   local job = get_job(args.job) or stranger()
   if job.state == 'waiting' or job.state == 'absent' then
-    finish(job, open_chat(job.chat, true), 'dead', args.outcome)
+    finish(job, open_chat(job.chat, true), 'dead', args.reason)
   end
   return record(job)
 end
@@ -917,7 +922,7 @@ function operations.reopen()
   local job = get_job(args.job)
   local found = record(job)
   if job and job.state == 'dead' then
-    redis.call('DEL', prefix .. 'job:' .. job.id)
+    redis.call('DEL', prefix .. 'job:' .. job.id, prefix .. 'result:' .. job.id)
     redis.call('ZREM', prefix .. 'dead', job.id)
   end
   return found

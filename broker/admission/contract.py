@@ -71,7 +71,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class AlreadySent:
-    """The job was sent before; acknowledge it and do not send it."""
+    """The job was sent before; acknowledge it and do not send it. ``result`` is None once it is no longer kept."""
 
     result: Any
 
@@ -182,7 +182,8 @@ class Standing(StrEnum):
 class Record:
     """What the ledger says of a job. ``result`` is Telegram's, of a sent job; ``reason`` is that of a dead one;
     ``error`` is what Telegram said to it, or to one that had nothing to do, if it did; ``due`` is how long a waiting
-    one waits yet, by all that is known."""
+    one waits yet, by all that is known. ``result`` and ``error`` are None once they are no longer kept, after
+    ``FLOODGATE_RESULT_SECONDS``."""
 
     standing: Standing
     result: Any = None

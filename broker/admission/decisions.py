@@ -49,7 +49,7 @@ from broker.admission.contract import (
     Unreachable,
     Wait,
 )
-from broker.admission.endings import dead_reason, dead_record, dead_text, sent_record, sent_text
+from broker.admission.endings import dead_record, dead_text, sent_record, sent_text
 from broker.admission.rows import Alias, Books, ChatRow, JobRow, LineRow, State
 from broker.chats import ChatKind, chat_kind
 from broker.job import Priority
@@ -57,7 +57,7 @@ from broker.job import Priority
 
 def admit(books: Books, ask: Ask) -> Decision:
     job = books.job(ask.job_id)
-    if job is not None and (known := _known(job, books.now) or _exhausted(job, ask)) is not None:
+    if job is not None and (known := _known(books, job) or _exhausted(job, ask)) is not None:
         return known
     chat = _open_chat(books, policy.line_of(ask) if job is None else job.chat)
     if chat is not None and (refused := _refused(books, ask, chat)) is not None:
@@ -95,15 +95,16 @@ def settle(books: Books, ask: Ask, settlement: Settlement, grant: int | None) ->
                 _count_later(books, job, chat, min(micros(late), books.now - job.since))
             if chat is not None and policy.needs_chat(ask):
                 chat.refused_at = 0
-            _end(books, job, chat, State.SENT, sent_text(settlement))
+            books.keep_outcome(job, sent_text(settlement))
+            _end(books, job, chat, State.SENT)
         case Dead():
-            _end(books, job, chat, State.DEAD, dead_text(settlement))
+            _bury(books, job, chat, settlement)
         case Retrying(delay=delay, charged=charged):
-            if job.stored and grant in (None, job.since):
+            if job.number and grant in (None, job.since):
                 job.handed_back = 0
                 _put_back(books, job, chat, micros(delay), charged)
         case Released():
-            if job.stored and grant in (None, job.since):
+            if job.number and grant in (None, job.since):
                 job.handed_back += 1
                 _put_back(books, job, chat, 0, charged=False)
 
@@ -111,13 +112,13 @@ def settle(books: Books, ask: Ask, settlement: Settlement, grant: int | None) ->
 def cancel(books: Books, ask: Ask) -> Record:
     job = books.job(ask.job_id) or _stranger(books, ask)
     if job.state in (State.WAITING, State.ABSENT):
-        _end(books, job, _open_chat(books, job.chat, reclaim=False), State.DEAD, CANCELLED)
-    return record(job, books.now)
+        _bury(books, job, _open_chat(books, job.chat, reclaim=False), Dead(CANCELLED))
+    return record(books, job)
 
 
 def lookup(books: Books, job_id: str) -> Record | None:
     job = books.job(job_id)
-    return None if job is None else record(job, books.now)
+    return None if job is None else record(books, job)
 
 
 def reopen(books: Books, job_id: str) -> Record | None:
@@ -235,33 +236,33 @@ def vouch_idle(books: Books) -> None:
         books.save_bot()
 
 
-def record(job: JobRow, now: int) -> Record:
+def record(books: Books, job: JobRow) -> Record:
     match job.state:
         case State.SENT:
-            return sent_record(job.outcome or "")
+            return sent_record(books.outcome(job))
         case State.DEAD:
-            return dead_record(job.outcome or "")
+            return dead_record(books.outcome(job) or job.reason or "")
         case State.SENDING:
             return Record(Standing.SENDING)
         case _:
-            return Record(Standing.WAITING, due=timedelta(microseconds=max(0, job.due - now)))
+            return Record(Standing.WAITING, due=timedelta(microseconds=max(0, job.due - books.now)))
 
 
 def micros(duration: timedelta) -> int:
     return duration // timedelta(microseconds=1)
 
 
-def _known(job: JobRow, now: int) -> Decision | None:
+def _known(books: Books, job: JobRow) -> Decision | None:
     """The answer for a job whose fate is known or open; None for one that waits."""
-    if _uncertain(job, now):
-        return Unknown(timedelta(microseconds=now - job.since))
+    if _uncertain(job, books.now):
+        return Unknown(timedelta(microseconds=books.now - job.since))
     match job.state:
         case State.SENT:
-            return AlreadySent(sent_record(job.outcome or "").result)
+            return AlreadySent(record(books, job).result)
         case State.DEAD:
-            return AlreadyDead(dead_reason(job.outcome or ""))
+            return AlreadyDead(job.reason or "")
         case State.SENDING:
-            return _wait(job.lease_end - now, Scope.CHAT, "lease")
+            return _wait(job.lease_end - books.now, Scope.CHAT, "lease")
         case _:
             return None
 
@@ -634,12 +635,22 @@ def _stranger(books: Books, ask: Ask) -> JobRow:
     return JobRow(ask.job_id, policy.line_of(ask), ask.priority, State.ABSENT, paid=ask.paid)
 
 
-def _end(books: Books, job: JobRow, chat: ChatRow | None, state: State, outcome: str) -> None:
+def _bury(books: Books, job: JobRow, chat: ChatRow | None, dead: Dead) -> None:
+    job.reason = dead.reason
+    if dead.error is not None:
+        books.keep_outcome(job, dead_text(dead))
+    _end(books, job, chat, State.DEAD)
+
+
+def _end(books: Books, job: JobRow, chat: ChatRow | None, state: State) -> None:
     if chat is not None:
         _leave(books, chat, job)
         books.save_chat(chat)
     books.stop_waiting(job)
-    job.state, job.since, job.outcome = state, books.now, outcome
+    job.state, job.since = state, books.now
+    # What nobody asks of an ended job: a row of small numbers is a small row, and it is kept for days.
+    job.chat, job.place, job.units_before, job.due, job.lease_end = None, 0, 0, 0, 0
+    job.unsettled = job.handed_back = 0
     books.save_job(job)
 
 

@@ -142,7 +142,7 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The rates of every bot and chat, from settings; and how long jobs and unreachable chats are remembered."""
+    """The rates of every bot and chat, from settings; and how long jobs, results and unreachable chats are kept."""
 
     default: Rates
     bots: dict[str, Rates]
@@ -150,6 +150,7 @@ class Policy:
     names: dict[str, tuple[str, ...]]
     """Each bot's ``@names`` in ``chats``. Their windows are also those of the chat that they stand for."""
     ledger_us: int
+    result_us: int
     unreachable_us: int
 
     def rates(self, bot: str) -> Rates:
@@ -177,6 +178,7 @@ def policy_of(settings: Settings) -> Policy:
             for bot, chats in limits.chats.items()
         },
         ledger_us=int(settings.ledger_seconds * SECOND),
+        result_us=int(min(settings.result_seconds, settings.ledger_seconds) * SECOND),
         unreachable_us=int(settings.unreachable_seconds * SECOND),
     )
 

@@ -55,7 +55,7 @@ from broker.admission.contract import (
     UnreachableChat,
     Wait,
 )
-from broker.admission.endings import dead_reason, dead_record, dead_text, sent_record, sent_text
+from broker.admission.endings import dead_record, dead_text, json_text, sent_record, sent_text
 from broker.admission.policy import Policy, Rates
 from broker.admission.windows import Pace, Window
 from broker.errors import StateSchemaError, StateUnavailableError
@@ -98,7 +98,7 @@ class RedisAdmission:
         self._call("settle", ask.bot, _asked(ask) | {"grant": grant} | _settled(settlement))
 
     def cancel(self, ask: Ask) -> Record:
-        record = _record(*self._call("cancel", ask.bot, _asked(ask) | {"outcome": CANCELLED}))
+        record = _record(*self._call("cancel", ask.bot, _asked(ask) | {"reason": CANCELLED}))
         assert record is not None
         return record
 
@@ -162,7 +162,7 @@ class RedisAdmission:
     def _call(self, operation: str, bot: str, arguments: dict[str, Any]) -> Any:
         if self._clock is not None:
             arguments = arguments | {"now": self._clock.read().ticks_us}
-        text = json.dumps({name: value for name, value in arguments.items() if value is not None})
+        text = json_text({name: value for name, value in arguments.items() if value is not None})
         try:
             return self._run(f"floodgate:{{{bot}}}:", operation, text, self._rules_of(bot))
         except redis.exceptions.RedisError as error:
@@ -233,6 +233,7 @@ def _rules(policy: Policy, bot: str) -> dict[str, Any]:
         "own": {chat: windows for (name, chat), windows in policy.chats.items() if name == bot},
         "names": policy.names.get(bot, ()),
         "ledger": policy.ledger_us,
+        "result": policy.result_us,
         "unreachable": policy.unreachable_us,
         "constants": {name: getattr(numbers, name) for name in _CONSTANTS.split()},
     }
@@ -266,8 +267,9 @@ def _settled(settlement: Settlement) -> dict[str, Any]:
     match settlement:
         case Sent(late=late):
             return {"how": "sent", "outcome": sent_text(settlement), "late": _micros(late)}
-        case Dead():
-            return {"how": "dead", "outcome": dead_text(settlement), "unanswered": settlement.unanswered}
+        case Dead(reason=reason):
+            outcome = dead_text(settlement) if settlement.error is not None else None
+            return {"how": "dead", "reason": reason, "outcome": outcome, "unanswered": settlement.unanswered}
         case Retrying(delay=delay, charged=charged, unanswered=unanswered):
             return {"how": "retrying", "delay": _micros(delay), "charged": charged, "unanswered": unanswered}
         case Released():
@@ -283,7 +285,7 @@ def _decision(reply: Sequence[Any]) -> Decision:
         case ["sent", outcome]:
             return AlreadySent(sent_record(outcome).result)
         case ["dead", outcome]:
-            return AlreadyDead(dead_reason(outcome))
+            return AlreadyDead(outcome)
         case ["unreachable", why]:
             return Unreachable(why)
         case ["unknown", age]:
@@ -298,7 +300,7 @@ def _record(state: str, outcome: str | None = None, due: int = 0) -> Record | No
         case "none":
             return None
         case "sent":
-            return sent_record(outcome or "")
+            return sent_record(outcome)
         case "dead":
             return dead_record(outcome or "")
         case "sending":

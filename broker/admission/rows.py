@@ -55,8 +55,9 @@ class JobRow:
     rank: int = 0  # its order among those who wait for the bot's budget; 0: it does not
     unsettled: int = 0  # calls that were admitted and not settled; all but one of them were lost with their workers
     handed_back: int = 0  # how many times in a row it was released before its call
-    outcome: str | None = None  # JSON of the result, or the reason
-    stored: bool = False
+    reason: str | None = None  # of a dead job
+    result: int = 0  # where the store keeps the outcome of an ended job; 0: nowhere
+    number: int = 0  # the store's own; 0: it is not stored yet
 
 
 @dataclass(slots=True)
@@ -136,6 +137,14 @@ class Books(Protocol):
     def save_job(self, job: JobRow) -> None: ...
 
     def drop_job(self, job_id: str) -> None: ...
+
+    def keep_outcome(self, job: JobRow, outcome: str) -> None:
+        """Keep the outcome of a job that ends now, for a while."""
+        ...
+
+    def outcome(self, job: JobRow) -> str | None:
+        """The outcome of an ended job, as long as it is kept."""
+        ...
 
     def chat(self, chat: str) -> ChatRow | None: ...
 

@@ -40,7 +40,7 @@ CREATE INDEX refused ON chats (bot, refused_at) WHERE refused_at > 0;
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY, bot TEXT, job_id TEXT, chat TEXT, priority INTEGER, state INTEGER, place INTEGER,
     units_before INTEGER, units INTEGER, due INTEGER, since INTEGER, lease_end INTEGER, bot_units INTEGER, paid INTEGER,
-    rank INTEGER, unsettled INTEGER, handed_back INTEGER, outcome TEXT
+    rank INTEGER, unsettled INTEGER, handed_back INTEGER, reason TEXT, result INTEGER
 );
 CREATE UNIQUE INDEX jobs_by_id ON jobs (bot, job_id);
 -- Only waiting jobs stand in it, so a job that goes at first sight never does.
@@ -48,6 +48,9 @@ CREATE INDEX lines ON jobs (bot, chat, priority, place) WHERE state <= 1;
 CREATE INDEX dead ON jobs (bot) WHERE state = 6;
 -- For those who wait to hear how jobs ended (sqlite_endings).
 CREATE INDEX ended ON jobs (bot, since) WHERE state >= 5;
+-- Outcomes of ended jobs, oldest first: what is over is at the front, and its pages are used again. A number that is
+-- used again is told from the old one by its time.
+CREATE TABLE results (number INTEGER PRIMARY KEY, since INTEGER, outcome TEXT);
 CREATE TABLE bot_waiters (
     bot TEXT, paid INTEGER, rank INTEGER, job_id TEXT, units INTEGER, until INTEGER,
     PRIMARY KEY (bot, paid, rank, job_id)
@@ -64,21 +67,23 @@ _NUMBERS: Final = {priority: number for number, priority in enumerate(PRIORITIES
 
 _JOB: Final = (
     "job_id, chat, priority, state, place, units_before, units, due, since, lease_end, bot_units, paid, rank, "
-    "unsettled, handed_back, outcome"
+    "unsettled, handed_back, reason, result"
 )
 _SELECT_BOT: Final = "SELECT * FROM bots WHERE bot = ?"
 _SAVE_BOT: Final = f"INSERT OR REPLACE INTO bots VALUES ({', '.join('?' * 19)})"
 _SELECT_CHAT: Final = "SELECT * FROM chats WHERE bot = ? AND chat = ?"
 _SAVE_CHAT: Final = f"INSERT OR REPLACE INTO chats VALUES ({', '.join('?' * 19)})"
-_SELECT_JOB: Final = f"SELECT {_JOB} FROM jobs WHERE bot = ? AND job_id = ?"
-_INSERT_JOB: Final = f"INSERT INTO jobs (bot, {_JOB}) VALUES ({', '.join('?' * 17)})"
+_SELECT_JOB: Final = f"SELECT number, {_JOB} FROM jobs WHERE bot = ? AND job_id = ?"
+_INSERT_JOB: Final = f"INSERT INTO jobs (bot, {_JOB}) VALUES ({', '.join('?' * 18)})"
 _UPDATE_JOB: Final = (
     "UPDATE jobs SET chat = ?, priority = ?, state = ?, place = ?, units_before = ?, units = ?, due = ?, since = ?, "
-    "lease_end = ?, bot_units = ?, paid = ?, rank = ?, unsettled = ?, handed_back = ?, outcome = ? "
-    "WHERE bot = ? AND job_id = ?"
+    "lease_end = ?, bot_units = ?, paid = ?, rank = ?, unsettled = ?, handed_back = ?, reason = ?, result = ? "
+    "WHERE number = ?"
 )
+_KEEP_OUTCOME: Final = "INSERT INTO results (since, outcome) VALUES (?, ?)"
+_SELECT_OUTCOME: Final = "SELECT outcome FROM results WHERE number = ? AND since = ?"
 _SELECT_LINE: Final = (
-    f"SELECT {_JOB} FROM jobs WHERE bot = ? AND chat = ? AND priority = ? AND state <= 1 ORDER BY place"
+    f"SELECT number, {_JOB} FROM jobs WHERE bot = ? AND chat = ? AND priority = ? AND state <= 1 ORDER BY place"
 )
 _SELECT_HEAD: Final = f"{_SELECT_LINE} LIMIT 1"
 # WAITING becomes ABSENT and LOST becomes ABSENT_LOST: two more.
@@ -168,16 +173,23 @@ class SqliteBooks:
             job.rank,
             job.unsettled,
             job.handed_back,
-            job.outcome,
+            job.reason,
+            job.result,
         )
-        if job.stored:
-            self.connection.execute(_UPDATE_JOB, (*fields, self.name, job.job_id))
+        if job.number:
+            self.connection.execute(_UPDATE_JOB, (*fields, job.number))
         else:
-            self.connection.execute(_INSERT_JOB, (self.name, job.job_id, *fields))
-            job.stored = True
+            job.number = self.connection.execute(_INSERT_JOB, (self.name, job.job_id, *fields)).lastrowid or 0
 
     def drop_job(self, job_id: str) -> None:
         self.connection.execute("DELETE FROM jobs WHERE bot = ? AND job_id = ?", (self.name, job_id))
+
+    def keep_outcome(self, job: JobRow, outcome: str) -> None:
+        job.result = self.connection.execute(_KEEP_OUTCOME, (self.now, outcome)).lastrowid or 0
+
+    def outcome(self, job: JobRow) -> str | None:
+        found = self.connection.execute(_SELECT_OUTCOME, (job.result, job.since)).fetchone() if job.result else None
+        return None if found is None else str(found[0])
 
     def chat(self, chat: str) -> ChatRow | None:
         found = self.connection.execute(_SELECT_CHAT, (self.name, chat)).fetchone()
@@ -309,8 +321,7 @@ def _chat_row(found: Sequence[Any]) -> ChatRow:
 
 
 def _job_row(found: Sequence[Any]) -> JobRow:
-    job_id, chat, priority, state, *rest = found
+    number, job_id, chat, priority, state, *rest = found
     job = JobRow(job_id, chat, PRIORITIES[priority], State(state), *rest)
-    job.paid = bool(job.paid)
-    job.stored = True
+    job.paid, job.number = bool(job.paid), number
     return job
