@@ -15,15 +15,20 @@ be known, so that counts as cut off. It is made rare by giving up idle connectio
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
-from typing import TYPE_CHECKING, Any, Final
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import aiohttp
 from pydantic import SecretStr
 from telegram.error import NetworkError, TimedOut
 from telegram.request import BaseRequest, RequestData
+from yarl import URL
 
 from broker.errors import CutOffError, NotSentError
 
@@ -32,7 +37,7 @@ if TYPE_CHECKING:
 
 # Shorter than servers keep idle connections: nginx, in front of most Bot API servers, 75 s; few others under 60 s.
 KEEP_ALIVE_SECONDS: Final = 15
-_JSON: Final = {"Content-Type": "application/json"}
+JSON_HEADERS: Final = {"Content-Type": "application/json"}
 # What aiohttp raises before it has a connection to write to.
 _BEFORE_SENDING: Final = (
     aiohttp.ClientConnectorError,  # refused, unreachable, DNS, TLS, and their like at a proxy
@@ -41,6 +46,23 @@ _BEFORE_SENDING: Final = (
     aiohttp.InvalidURL,
     aiohttp.NonHttpUrlClientError,
 )
+
+
+class NameLookups:
+    """Resolves names on a thread of its own, in place of the loop's executor, which a slow disk may hold up.
+
+    The part of an event loop that aiohttp's resolver uses.
+    """
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="floodgate-names")  # starts at the first look-up
+
+    async def getaddrinfo(self, host: str, port: int, **options: int) -> Any:
+        look_up = partial(socket.getaddrinfo, host, port, **options)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, look_up)
+
+    async def getnameinfo(self, address: Any, flags: int = 0) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, socket.getnameinfo, address, flags)
 
 
 class AiohttpRequest(BaseRequest):
@@ -84,7 +106,11 @@ class AiohttpRequest(BaseRequest):
         """Open the pool, without connecting. Safe to call twice, and again after :meth:`shutdown`."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=KEEP_ALIVE_SECONDS),
+                connector=aiohttp.TCPConnector(
+                    limit=self._connections,
+                    keepalive_timeout=KEEP_ALIVE_SECONDS,
+                    resolver=aiohttp.ThreadedResolver(loop=cast("asyncio.AbstractEventLoop", NameLookups())),
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": self.USER_AGENT},
                 proxy=self._proxy.get_secret_value() if self._proxy else None,
@@ -112,13 +138,17 @@ class AiohttpRequest(BaseRequest):
             TimedOut: a bound was reached.
             NetworkError: the call broke otherwise. Both are raised from ``NotSentError`` or ``CutOffError``.
         """
+        timeout = self._timeout(request_data, (read_timeout, write_timeout, connect_timeout, pool_timeout))
+        return await self.exchange(method, url, timeout, **_body(request_data))
+
+    async def exchange(
+        self, method: str, url: str | URL, timeout: aiohttp.ClientTimeout, **body: Any
+    ) -> tuple[int, bytes]:
+        """:meth:`do_request` in aiohttp's terms; raises as it does."""
         if self._session is None:
             raise NetworkError("The HTTP session is closed") from NotSentError("the HTTP session is closed")
-        timeout = self._timeout(request_data, (read_timeout, write_timeout, connect_timeout, pool_timeout))
         try:
-            async with self._session.request(
-                method, url, timeout=timeout, allow_redirects=False, **_body(request_data)
-            ) as response:
+            async with self._session.request(method, url, timeout=timeout, allow_redirects=False, **body) as response:
                 return response.status, await response.read()
         except (aiohttp.ClientError, OSError) as error:
             fault = _fault(error)
@@ -152,7 +182,7 @@ def _body(request_data: RequestData | None) -> dict[str, Any]:
     if request_data is None:
         return {}
     if not request_data.contains_files:
-        return {"data": json.dumps(request_data.parameters).encode(), "headers": _JSON}
+        return {"data": json.dumps(request_data.parameters).encode(), "headers": JSON_HEADERS}
     # The Bot API takes file names as they are and knows no `filename*=`, so they are not percent-encoded.
     form = aiohttp.FormData(quote_fields=False, default_to_multipart=True)
     for name, text in request_data.json_parameters.items():

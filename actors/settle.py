@@ -10,9 +10,10 @@ message is acknowledged all the same where its effect is safe: to give it back w
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
@@ -39,6 +40,7 @@ from broker.ladder import delayed
 from broker.publication import Publication
 
 if TYPE_CHECKING:
+    from broker.admission.calls import BatchedAdmission
     from broker.admission.contract import Ask, Settlement
     from broker.dramatiq_broker import FloodgateBroker
     from broker.dramatiq_consumer import DeliveredMessage
@@ -55,95 +57,95 @@ BOT_FAILED_PAUSE: Final = timedelta(minutes=1)
 
 
 class Settler:
-    """Carries outcomes out. One object a process, used by all worker threads; it has no state of its own."""
+    """Carries outcomes out. One object a process, used by all its messages; it has no state of its own."""
 
     def __init__(self, broker: FloodgateBroker) -> None:
         self._broker = broker
 
-    def settle(self, message: DeliveredMessage, job: Job, outcome: Outcome) -> None:
-        """What follows from ``outcome``, and the word on whether to acknowledge."""
+    async def settle(self, message: DeliveredMessage, job: Job, outcome: Outcome) -> None:
+        """What follows from ``outcome``, and decides whether to acknowledge."""
         assert message.ask is not None
         try:
-            self._settle(message, job, message.ask, outcome)
+            await self._settle(message, job, message.ask, outcome)
         except PublishError as error:
             logger.warning("job %s goes back to its queue: %s", job.id, error)
             message.give_back()
 
-    def _settle(self, message: DeliveredMessage, job: Job, ask: Ask, outcome: Outcome) -> None:
+    async def _settle(self, message: DeliveredMessage, job: Job, ask: Ask, outcome: Outcome) -> None:
         match outcome:
             case Sent(result):
-                self._record(message, ask, contract.Sent(result, message.late))
-                self._resolve(ask, result)
+                await self._record(message, ask, contract.Sent(result, message.late))
+                await self._resolve(ask, result)
                 message.done()
             case Done(description, code):
                 logger.info("job %s: nothing to do: %s", job.id, description)
-                self._record(message, ask, contract.Sent(True, error=_said(code, description)))
+                await self._record(message, ask, contract.Sent(True, error=_said(code, description)))
                 message.done()
             case Failed():
-                self._bury(message, job, ask, outcome)
+                await self._bury(message, job, ask, outcome)
             case Retry() | Unknown():
-                self._try_again(message, job, ask, outcome)
+                await self._try_again(message, job, ask, outcome)
             case Paused(retry_after, description):
-                self._pause(ask, retry_after, description)
-                self._later(message, job, ask, retry_after, charged=True)
+                await self._pause(ask, retry_after, description)
+                await self._later(message, job, ask, retry_after, charged=True)
             case Migrated(new_chat):
-                self._migrate(ask, new_chat)
+                await self._migrate(ask, new_chat)
                 # The refused call reached the Bot API and counts there: what it spent is not given back.
-                self._later(message, job, ask, timedelta(), charged=True)
+                await self._later(message, job, ask, timedelta(), charged=True)
             case BotFailed(description):
-                self._pause_bot(ask, description)
-                self._later(message, job, ask, BOT_FAILED_PAUSE, charged=False)
+                await self._pause_bot(ask, description)
+                await self._later(message, job, ask, BOT_FAILED_PAUSE, charged=False)
             case _:
                 assert_never(outcome)
 
-    def _try_again(self, message: DeliveredMessage, job: Job, ask: Ask, outcome: Retry | Unknown) -> None:
+    async def _try_again(self, message: DeliveredMessage, job: Job, ask: Ask, outcome: Retry | Unknown) -> None:
         if isinstance(outcome, Unknown) and outcome.retry_after is not None:
-            self._pause(ask, outcome.retry_after, outcome.reason)
+            await self._pause(ask, outcome.retry_after, outcome.reason)
         step = next_step(job, outcome, self._broker.settings, unix_ms())
         if isinstance(step, Failed):
-            self._bury(message, job, ask, step)
+            await self._bury(message, job, ask, step)
             return
         logger.info("job %s: %s; again in %.1f s", job.id, outcome.reason, step.delay.total_seconds())
-        self._later(message, counted(job, outcome), ask, step.delay, step.charged)
+        await self._later(message, counted(job, outcome), ask, step.delay, step.charged)
 
-    def _later(self, message: DeliveredMessage, job: Job, ask: Ask, delay: timedelta, charged: bool) -> None:
-        self._record(message, ask, contract.Retrying(delay, charged))
+    async def _later(self, message: DeliveredMessage, job: Job, ask: Ask, delay: timedelta, charged: bool) -> None:
+        await self._record(message, ask, contract.Retrying(delay, charged))
         body = encode_job(job, message.queue_name)
         home = Publication("", message.queue_name, body, job.id)
-        self._broker.connections.publisher.publish(delayed(home, delay))
+        await self._broker.connections.publisher.apublish(delayed(home, delay))
         message.done()
 
-    def _bury(self, message: DeliveredMessage, job: Job, ask: Ask, failure: Failed) -> None:
+    async def _bury(self, message: DeliveredMessage, job: Job, ask: Ask, failure: Failed) -> None:
         reason, description = failure.reason, failure.description
         logger.warning("job %s is given up: %s: %s", job.id, reason, description)
         counted = job.model_copy(update={"attempts": job.attempts + 1})
         letter = dead_letters.dead_job(counted, message.delivery.body, message.queue_name, reason, description)
-        self._broker.connections.publisher.publish(letter)
-        self._remember(ask, reason, description)
-        self._record(message, ask, contract.Dead(reason, _said(failure.code, description)))
+        await self._broker.connections.publisher.apublish(letter)
+        await self._remember(ask, reason, description)
+        await self._record(message, ask, contract.Dead(reason, _said(failure.code, description)))
         message.done()
 
-    def _remember(self, ask: Ask, reason: FailureReason, description: str) -> None:
+    async def _remember(self, ask: Ask, reason: FailureReason, description: str) -> None:
         """So that the chat's other jobs fail fast. What nobody would see in the chat says nothing of who reads it."""
         chat = ask.chat
         if reason is FailureReason.CHAT_UNREACHABLE and needs_chat(ask) and chat is not None:
-            self._tell_store(lambda store: store.mark_unreachable(ask.bot, chat, description))
+            await self._tell_store(lambda store: store.mark_unreachable(ask.bot, chat, description))
 
-    def _pause(self, ask: Ask, retry_after: timedelta, description: str) -> None:
+    async def _pause(self, ask: Ask, retry_after: timedelta, description: str) -> None:
         logger.warning("429 for bot %s, chat %s: %s", ask.bot, ask.chat, description)
-        self._tell_store(lambda store: store.too_many_requests(ask.bot, ask.chat, retry_after))
+        await self._tell_store(lambda store: store.too_many_requests(ask.bot, ask.chat, retry_after))
 
-    def _pause_bot(self, ask: Ask, description: str) -> None:
+    async def _pause_bot(self, ask: Ask, description: str) -> None:
         logger.error("Telegram refuses bot %s (%s): check its token. Its jobs wait.", ask.bot, description)
-        self._tell_store(lambda store: store.pause(ask.bot, None, BOT_FAILED_PAUSE, "unauthorized"))
+        await self._tell_store(lambda store: store.pause(ask.bot, None, BOT_FAILED_PAUSE, "unauthorized"))
 
-    def _migrate(self, ask: Ask, new_chat: str) -> None:
+    async def _migrate(self, ask: Ask, new_chat: str) -> None:
         logger.info("chat %s of bot %s is now %s", ask.chat, ask.bot, new_chat)
         if ask.chat is not None:
             old_chat = ask.chat
-            self._tell_store(lambda store: store.migrate(ask.bot, old_chat, new_chat))
+            await self._tell_store(lambda store: store.migrate(ask.bot, old_chat, new_chat))
 
-    def _resolve(self, ask: Ask, result: object) -> None:
+    async def _resolve(self, ask: Ask, result: object) -> None:
         """A message to ``@name`` tells the chat's id: the two share one budget from here on."""
         if chat_kind(ask.chat) is not ChatKind.NAME or ask.chat is None:
             return
@@ -152,27 +154,27 @@ class Settler:
         except (TypeError, KeyError, IndexError, InvalidParamsError):
             return
         name = ask.chat
-        self._tell_store(lambda store: store.migrate(ask.bot, name, chat))
+        await self._tell_store(lambda store: store.migrate(ask.bot, name, chat))
 
-    def _record(self, message: DeliveredMessage, ask: Ask, settlement: Settlement) -> None:
+    async def _record(self, message: DeliveredMessage, ask: Ask, settlement: Settlement) -> None:
         grant = message.permit.grant if message.permit is not None else None
-        self._tell_store(lambda store: store.settle(ask, settlement, grant))
+        await self._tell_store(lambda store: store.settle(ask, settlement, grant))
 
-    def _tell_store(self, say: Callable[[contract.Admission], object]) -> None:
+    async def _tell_store(self, say: Callable[[BatchedAdmission], Awaitable[object]]) -> None:
         """Tell the store, waiting for it if it is down; after the bound, a short one at shutdown, go on without."""
         deadline = time.monotonic() + RECORD_AT_MOST_SECONDS
         while True:
             try:
-                say(self._broker.admission)
+                await say(self._broker.admission)
                 return
             except StateUnavailableError as error:
                 if self._broker.stopping.is_set():
                     deadline = min(deadline, time.monotonic() + RECORD_AT_SHUTDOWN_SECONDS)
-                    time.sleep(RECORD_RETRY_SECONDS)
+                    await asyncio.sleep(RECORD_RETRY_SECONDS)
                 else:
-                    self._broker.stopping.wait(RECORD_RETRY_SECONDS)
+                    await self._broker.stopping.sleep(RECORD_RETRY_SECONDS)
                 if time.monotonic() > deadline:
-                    logger.error("the state store could not be told of a call that was made: %s", error)
+                    logger.error("could not record a completed call: %s", error)
                     return
 
 

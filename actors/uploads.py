@@ -18,7 +18,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import IO, Any, Final, cast
 from weakref import WeakValueDictionary
 
 from telegram import InputFile
@@ -26,7 +26,7 @@ from telegram import InputFile
 from actors.answers import Accepted, Answer, Break, Refusal
 from broker.errors import SpoolError, UploadMissingError
 from broker.job import Job
-from broker.spool import Spool, SpooledFile
+from broker.spool import Spool, SpooledFile, Upload
 
 logger = logging.getLogger("floodgate.send")
 
@@ -65,12 +65,12 @@ class Uploads:
         try:
             async with self._alone(job.bot, places, seconds * _PATIENCE):
                 known = await self._known(job.bot, places)
-                answer = await self._make(params, places, known, make)
+                answer = await self._make(job, params, places, known, make)
                 if known and _stale(answer):
                     for place in known:
                         await self._know(job.bot, place, None)
                     known = {}
-                    answer = await self._make(params, places, known, make)
+                    answer = await self._make(job, params, places, known, make)
                 if isinstance(answer, Accepted):
                     await self._learn(job.bot, places, known, answer.result)
                 return answer
@@ -79,10 +79,10 @@ class Uploads:
         except SpoolError as error:
             return Break(f"not sent: {error}", surely_not_sent=True)
 
-    def forget(self, job: Job) -> None:
-        """Remove the files of a job that was sent. For threads."""
+    async def forget(self, job: Job) -> None:
+        """Remove the files of a job that was sent."""
         try:
-            self._spool.remove(job.bot, job.id)
+            await asyncio.to_thread(self._spool.remove, job.bot, job.id)
         except SpoolError as error:
             logger.warning("the files of job %s stay until they are swept: %s", job.id, error)
 
@@ -114,13 +114,22 @@ class Uploads:
                 found[place] = file_id
         return found
 
-    async def _make(self, params: Params, places: list[Place], known: Mapping[Place, str], make: Make) -> Answer:
+    async def _make(
+        self, job: Job, params: Params, places: list[Place], known: Mapping[Place, str], make: Make
+    ) -> Answer:
         with ExitStack() as stack:
             given = substituted(params, known)
+            opened: list[Upload] = []
             for file in {place.file.name: place.file for place in places if place not in known}.values():
-                source = stack.enter_context(await asyncio.to_thread(self._spool.open, file))
-                given[file.name] = InputFile(source, filename=file.filename, read_file_handle=False)
-            return await make(given)
+                opened.append(stack.enter_context(await asyncio.to_thread(self._spool.open, job.bot, job.id, file)))
+                given[file.name] = InputFile(
+                    cast("IO[bytes]", opened[-1]), filename=file.filename, read_file_handle=False
+                )
+            answer = await make(given)
+            for upload in opened:
+                if upload.fault is not None:
+                    raise upload.fault
+            return answer
 
     async def _learn(self, bot: str, places: list[Place], known: Mapping[Place, str], result: Any) -> None:
         for place in places:

@@ -17,15 +17,15 @@ shuffled; whoever needs an order then has to sort. (Read in 4.1's source, tried 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 from pika.spec import Basic
 
-from broker.channel_script import ChannelRefusedError, Script, Session
 from broker.connections import Connections
+from broker.session import Channel, ChannelRefusedError, Session
 
 BROWSE_SECONDS: Final = 120.0  # bound on one look; 100,000 messages take about 20 s
 FEW: Final = 16  # messages answered at once: two times that is still under 33, should a length mislead
@@ -53,12 +53,12 @@ def browse(connections: Connections, queue: str, limit: int) -> list[Seen]:
     return connections.run(partial(_browse, queue, limit), BROWSE_SECONDS)
 
 
-def _browse(queue: str, limit: int, session: Session) -> Script[list[Seen]]:
-    getter = Getter((yield from session.channel()), queue)
+async def _browse(queue: str, limit: int, session: Session) -> list[Seen]:
+    getter = Getter(await session.channel(), queue)
     seen: list[Seen] = []
     try:
-        seen += yield from getter.take(limit)
-        yield from getter.give_back()
+        seen += await getter.take(limit)
+        await getter.give_back()
     except ChannelRefusedError as refusal:
         if refusal.code != _NOT_FOUND:
             raise
@@ -66,59 +66,56 @@ def _browse(queue: str, limit: int, session: Session) -> Script[list[Seen]]:
 
 
 class Getter:
-    """A queue's messages read one by one, each held until it is removed or given back."""
+    """A queue's messages read one by one, each held until it is removed or given back. Belongs to the event loop."""
 
-    def __init__(self, channel: Any, queue: str) -> None:
+    def __init__(self, channel: Channel, queue: str) -> None:
         self._channel = channel
         self._queue = queue
-        self._callback: Callable[[Seen | None], None] | None = None
         self._held: dict[int, None] = {}  # tags in order
         self._ahead: deque[Seen] = deque()  # held and not taken yet: one for each few removed, at most
-        # One callback for both answers; pika gives "empty" to nobody.
-        channel.add_callback(lambda _: self._answer(None), [Basic.GetEmpty], one_shot=False)
+        # One answer of two: pika tells "empty" to nobody.
+        channel.raw.add_callback(lambda _: channel.resolve(None), [Basic.GetEmpty], one_shot=False)
 
-    def take(self, most: int) -> Script[list[Seen]]:
+    async def take(self, most: int) -> list[Seen]:
         """The next messages, in order; fewer at the end of the queue."""
         seen: list[Seen] = []
-        while len(seen) < most and (one := self._ahead.popleft() if self._ahead else (yield self._get)) is not None:
+        while len(seen) < most and (one := self._ahead.popleft() if self._ahead else await self._get()) is not None:
             seen.append(one)
         return seen
 
-    def give_back(self) -> Script[None]:
+    async def give_back(self) -> None:
         """All that was read and not removed, to its place."""
         tags = list(self._held)
         self._held.clear()
         self._ahead.clear()
         for start in range(0, len(tags), FEW):
             few = tags[start : start + FEW]
-            ready = yield from self._ready()
-            self._channel.basic_nack(few[-1], multiple=True, requeue=True)
-            for _ in range(MOST_LOOKS):  # or another visitor has taken them at once
-                if (yield from self._ready()) >= ready + len(few):
+            ready = await self._ready()
+            self._channel.raw.basic_nack(few[-1], multiple=True, requeue=True)
+            for _ in range(MOST_LOOKS):  # or another reader has taken them at once
+                if await self._ready() >= ready + len(few):
                     break
 
-    def _ready(self) -> Script[int]:
+    async def _ready(self) -> int:
         """How many messages nobody holds."""
-        ok = yield partial(self._channel.queue_declare, queue=self._queue, passive=True)
+        ok = await self._channel.call("queue_declare", queue=self._queue, passive=True)
         return int(ok.method.message_count)
 
-    def remove(self, messages: Sequence[Seen]) -> Script[None]:
+    async def remove(self, messages: Sequence[Seen]) -> None:
         """Take messages away for good; ends when they are."""
         for start in range(0, len(messages), FEW):
             for message in messages[start : start + FEW]:
                 del self._held[message.tag]
-                self._channel.basic_ack(message.tag)
-            if (one := (yield self._get)) is not None:
+                self._channel.raw.basic_ack(message.tag)
+            if (one := await self._get()) is not None:
                 self._ahead.append(one)
 
-    def _get(self, *, callback: Callable[[Seen | None], None]) -> None:
-        self._callback = callback
-        self._channel.basic_get(self._queue, self._on_message)
+    async def _get(self) -> Seen | None:
+        answer = self._channel.expect()
+        self._channel.raw.basic_get(self._queue, self._on_message)
+        seen: Seen | None = await answer
+        return seen
 
     def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         self._held[method.delivery_tag] = None
-        self._answer(Seen(properties.message_id, properties.headers or {}, body, method.delivery_tag))
-
-    def _answer(self, seen: Seen | None) -> None:
-        if self._callback is not None:
-            self._callback(seen)
+        self._channel.resolve(Seen(properties.message_id, properties.headers or {}, body, method.delivery_tag))

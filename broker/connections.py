@@ -1,24 +1,28 @@
-"""A process's connections to RabbitMQ: one I/O thread, one connection for publishing, one for consuming.
+"""A process's connections to RabbitMQ: one for publishing, and as many for consuming as its queues need.
 
-Two, because RabbitMQ stops reading from a connection that publishes while it has a memory or disk alarm, and
-acks must get through then. Each is opened by what first needs it: a producer has just the one. Whatever the
-number of queues, a process has no more.
+Two kinds, because RabbitMQ stops reading from a connection that publishes while it has a memory or disk alarm, and acks
+must get through then. Each is opened by what first needs it: a producer has just the one. RabbitMQ grants a connection
+2,047 channels, and a consumed queue takes one: the 2,001st opens another connection.
 
-Life: constructing opens nothing and starts nothing. The first use starts the thread; ``stop`` ends it for
-good, in this order: take nothing new, wait for the confirms still out, hand the queues back, close channels
-and connections, end the loop and its thread. A program that just ends has the same done for it, within
-:data:`EXIT_SECONDS`.
+The loop. They live on one event loop: the caller's own, where ``loop`` is a :class:`BorrowedLoop`, or one on a
+background thread. A borrowed loop that its owner has closed (``asyncio.run`` has ended) takes its connections along;
+the next use, on another loop, starts anew.
 
-Fork: threads do not survive a fork and sockets must not be shared. A child starts with new locks, a new
-thread and new connections at its first use; it closes its copies of the parent's sockets without a word to
-RabbitMQ. What was under way stays the parent's.
+Life: constructing opens nothing and starts nothing. The first use starts the loop; ``stop`` (from a thread) or
+``aclose`` (on the loop) ends it for good, in this order: take nothing new, wait for the confirms still out, hand the
+queues back, close channels and connections, end the background loop. A program that just ends has the same done for it,
+within :data:`EXIT_SECONDS`.
 
-State: ``_live`` (thread and what runs on it) is made once, under ``_lock``. What is in it belongs to its
-thread.
+Fork: threads do not survive a fork and sockets must not be shared. A child starts with new locks, a new loop and new
+connections at its first use; it closes its copies of the parent's sockets without a word to RabbitMQ. What was under
+way stays the parent's.
+
+State: ``_live`` (the loop and what runs on it) is made once, under ``_lock``. What is in it belongs to its loop.
 """
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import logging
 import math
@@ -26,21 +30,20 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Self, TypeVar
 
 from broker.addresses import parse_address
-from broker.channel_script import Run, Script, Session
-from broker.consumer import MOST_SUBSCRIPTIONS, Delivery, Subscription, Subscriptions
-from broker.errors import RabbitMQError, RabbitMQUnreachableError
-from broker.io_thread import IoThread
-from broker.link import COMPLAIN_SECONDS, Link, LinkOptions, LinkState, Waiter
+from broker.consumer import MOST_SUBSCRIPTIONS, PREFETCH, Delivery, Subscription, Subscriptions
+from broker.errors import RabbitMQError, RabbitMQUnreachableError, SettingsError
+from broker.event_loop import BackgroundLoop, BorrowedLoop
+from broker.link import COMPLAIN_SECONDS, Link, LinkOptions, LinkState, quiet_pika
 from broker.publisher import Publisher
+from broker.session import Session
 from broker.settings import Settings
-from broker.topology import Topology, declare_soon
+from broker.topology import Topology, adeclare
 
 logger = logging.getLogger("floodgate.rabbitmq")
 
@@ -48,16 +51,23 @@ T = TypeVar("T")
 
 EXIT_SECONDS: Final = 2.0
 STOP_SECONDS: Final = 10.0
+# Ten connections' worth. A partition costs RabbitMQ about 0.1 MB and a worker 20 kB: beyond this, split the bots.
+MOST_QUEUES: Final = 10 * MOST_SUBSCRIPTIONS
+
+Work = Callable[[Session], Awaitable[T]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Live:
-    """What runs: the thread, the two links, and the subscriptions on the second."""
+    """What runs: the loop, the publishing link, and the subscriptions, each group on a link of its own."""
 
-    io: IoThread
+    io: BorrowedLoop
     publishing: Link
-    consuming: Link
-    subscriptions: Subscriptions
+    consuming: list[Subscriptions]
+
+    @property
+    def links(self) -> list[Link]:
+        return [self.publishing, *(group.link for group in self.consuming)]
 
 
 class Connections:
@@ -65,11 +75,13 @@ class Connections:
 
     Parameters:
         role_name: what RabbitMQ shows for the connections, as in ``floodgate publish worker 4711``.
+        on_callers_loop: live on the event loop that is running at the first use, instead of a background thread.
     """
 
-    def __init__(self, settings: Settings, role_name: str) -> None:
+    def __init__(self, settings: Settings, role_name: str, *, on_callers_loop: bool = False) -> None:
         self._settings = settings
         self._role_name = role_name
+        self._on_callers_loop = on_callers_loop
         self._lock = threading.Lock()
         self._live: Live | None = None
         self._stopped = False
@@ -78,7 +90,16 @@ class Connections:
         self.publisher = Publisher(lambda: self._running().io, settings)
         _remember(self)  # before first use: a fork may fall into that, too
 
+    @property
+    def io(self) -> BorrowedLoop:
+        """The event loop, started."""
+        return self._running().io
+
     def connect(self, *, keep_trying: bool = False) -> None:
+        """:meth:`aconnect` from a thread."""
+        self.io.run(self.aconnect(keep_trying=keep_trying), None if keep_trying else self._connect_seconds())
+
+    async def aconnect(self, *, keep_trying: bool = False) -> None:
         """Wait for the publishing connection.
 
         One round over the addresses at most, each bounded by ``connect_timeout_seconds``; with
@@ -90,7 +111,7 @@ class Connections:
         complained_at = -math.inf
         while True:
             try:
-                return self._wait_open()
+                return await self.io.join(self._running().publishing.opened())
             except RabbitMQUnreachableError as error:
                 if not keep_trying or self._stopped:
                     raise
@@ -98,91 +119,133 @@ class Connections:
                     complained_at = time.monotonic()
                     logger.warning("%s Trying again.", error)
 
-    def _wait_open(self) -> None:
-        opened: Future[None] = Future()
-        self._when_open(
-            lambda live: live.publishing, lambda _live, _link: opened.set_result(None), opened.set_exception
-        )
-        opened.result()
-
     @property
     def server_version(self) -> tuple[int, ...]:
         """The server's version, as in ``(4, 0, 5)``; empty before the first connection."""
         live = self._live
-        return (live.publishing.server_version or live.consuming.server_version) if live else ()
+        return next((link.server_version for link in live.links if link.server_version), ()) if live else ()
 
     def subscribe(
         self,
         queue: str,
         worker_id: str,
         on_delivery: Callable[[Delivery], None],
-        topology: Topology,
+        topology: Callable[[], Topology],
         on_lost: Callable[[], None] | None = None,
+        prefetch: int = PREFETCH,
     ) -> Subscription:
         """Consume a queue, from now until it is closed, through any loss of connection.
 
-        ``on_delivery`` is called on the I/O thread and must not wait, and so is ``on_lost``, when what was in hand
+        ``on_delivery`` is called on the event loop and must not wait, and so is ``on_lost``, when what was in hand
         has gone back without having been settled or handed over here: RabbitMQ may be giving it to another by now.
-        ``topology`` is declared when the queue turns out to be missing.
+        ``topology`` tells what to declare when the queue turns out to be missing. ``prefetch`` bounds the messages in
+        hand.
+
+        Raises:
+            SettingsError: a process cannot consume so many queues.
         """
         live = self._running()
-        with self._lock:
-            self._subscribed += 1
-            if self._subscribed > MOST_SUBSCRIPTIONS:
-                raise RabbitMQError(
-                    f"A process can consume {MOST_SUBSCRIPTIONS} queues. Lower FLOODGATE_PARTITIONS, or split the bots."
-                )
-        subscription = Subscription(live.subscriptions, queue, worker_id, on_delivery, on_lost)
-        live.io.call_soon(lambda: live.subscriptions.add(subscription, lambda: declare_soon(self, topology)))
+        group = self._group_with_room(live)
+        subscription = Subscription(group, queue, worker_id, on_delivery, on_lost, prefetch)
+        live.io.call_soon(lambda: group.add(subscription, lambda: adeclare(self, topology())))
         return subscription
 
-    def run(self, script: Callable[[Session], Script[T]], timeout_seconds: float) -> T:
-        """Run a script of AMQP calls and wait for its result.
+    def _group_with_room(self, live: Live) -> Subscriptions:
+        with self._lock:
+            if self._subscribed >= MOST_QUEUES:
+                raise SettingsError(
+                    f"A process can consume {MOST_QUEUES} queues. Lower FLOODGATE_PARTITIONS, or split the bots over "
+                    "several workers."
+                )
+            number, place = divmod(self._subscribed, MOST_SUBSCRIPTIONS)
+            self._subscribed += 1
+            if number and not place:
+                live.consuming.append(Subscriptions(live.io, Link(live.io, self._options(f"consume-{number + 1}"))))
+            return live.consuming[number]
+
+    def run(self, work: Work[T], timeout_seconds: float) -> T:
+        """:meth:`arun` from a thread."""
+        bound = timeout_seconds + self._connect_seconds()
+        try:
+            return self.io.run(self.arun(work, timeout_seconds), bound)
+        except TimeoutError:
+            raise _no_answer() from None
+
+    async def arun(self, work: Work[T], timeout_seconds: float) -> T:
+        """Do a short piece of work over AMQP, and return its result once its channels are closed.
 
         Raises:
             RabbitMQUnreachableError: there is no server, or it did not answer in time.
+            RabbitMQError: what the work raised.
         """
-        bound = timeout_seconds + self._settings.connect_timeout_seconds * len(self._settings.rabbitmq_urls) + 1
-        if self._running().io.is_current:
-            raise RuntimeError("The I/O thread must not wait for itself.")
+        return await self.io.join(self._run(work, timeout_seconds))
+
+    async def _run(self, work: Work[T], timeout_seconds: float) -> T:
+        async with self.session() as session:
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    return await work(session)
+            except TimeoutError:
+                raise _no_answer() from None
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """A session on the connection, closed at the end. On the event loop only.
+
+        Raises:
+            RabbitMQUnreachableError, AccessRefusedError, UnsupportedServerError: there is no usable server.
+        """
+        link = await self._open_link()
+        session = Session(link.connection, link.server_version)
         try:
-            return self.start(script, timeout_seconds).result(bound)
-        except FutureTimeoutError:
-            raise RabbitMQUnreachableError("RabbitMQ did not answer in time. See its log.") from None
+            yield session
+        finally:
+            await session.close()
 
-    def start(self, script: Callable[[Session], Script[T]], timeout_seconds: float) -> Future[T]:
-        """:meth:`run` without waiting. The future cannot be cancelled: a script runs to its end."""
-        future: Future[T] = Future()
-        future.set_running_or_notify_cancel()
-
-        def begin(live: Live, link: Link) -> None:
-            run = Run(script, link.connection, link.server_version, future)
-            timer = live.io.call_later(timeout_seconds, run.expire)
-            future.add_done_callback(lambda _: live.io.forget(timer))
-            run.begin()
-
-        self._when_open(_open_link, begin, future.set_exception)
-        return future
-
-    def call_soon(self, call: Callable[[], None]) -> None:
-        """Run a call on the I/O thread. It must neither wait nor raise."""
-        self._running().io.call_soon(call)
+    async def _open_link(self) -> Link:
+        """For short work: a consuming link if one is up, since an alarm cannot block it."""
+        live = self._running()
+        up = next((link for link in reversed(live.links) if link.state is LinkState.UP), live.publishing)
+        await up.opened()
+        return up
 
     def stop(self, timeout_seconds: float = STOP_SECONDS) -> None:
-        """Stop, in the order of the module's text. Safe to call twice, and unstarted; bounded by the time-out
-        and a second."""
+        """Stop, in the order of the module's text, from a thread. Safe to call twice, and unstarted; bounded by the
+        time-out and a second."""
+        if (live := self._begin_stop()) is not None:
+            self._stop(live, timeout_seconds)
+
+    async def aclose(self, timeout_seconds: float = STOP_SECONDS) -> None:
+        """:meth:`stop` on an event loop."""
+        if (live := self._begin_stop()) is None:
+            return
+        if not live.io.is_current:
+            await asyncio.to_thread(self._stop, live, timeout_seconds)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                await self._close(live, await self.publisher.aflush(timeout_seconds / 2))
+
+    def _begin_stop(self) -> Live | None:
+        """What is to be stopped; None if that is nothing."""
         with self._lock:
             already, self._stopped = self._stopped, True
             live = self._live
         self.publisher.stop()
-        if live is None or already:
-            return
+        if already or live is None:
+            return None
+        if live.io.is_over:
+            self._forget()
+            return None
+        return live
+
+    def _stop(self, live: Live, timeout_seconds: float) -> None:
         deadline = time.monotonic() + timeout_seconds
-        if lost := self.publisher.flush(timeout_seconds):
-            logger.error("%d messages were not confirmed when the program ended; they may be lost", lost)
-        closed = threading.Event()
-        live.io.call_soon(lambda: self._close(live, closed.set))
-        closed.wait(max(0.2, deadline - time.monotonic()))
+        unconfirmed = self.publisher.flush(timeout_seconds)
+        with suppress(
+            TimeoutError, RuntimeError
+        ):  # RuntimeError: called on the very loop, which cannot wait for itself
+            live.io.run(self._close(live, unconfirmed), max(0.2, deadline - time.monotonic()))
         live.io.stop(1.0)
 
     def __enter__(self) -> Self:
@@ -191,47 +254,37 @@ class Connections:
     def __exit__(self, *_raised: object) -> None:
         self.stop()
 
-    def _close(self, live: Live, done: Callable[[], None]) -> None:
-        live.subscriptions.close()
+    async def _close(self, live: Live, unconfirmed: int) -> None:
+        if unconfirmed:
+            logger.error("%d messages were not confirmed when the program ended; they may be lost", unconfirmed)
+        for group in live.consuming:
+            group.close()
         self.publisher.fail_all(RabbitMQUnreachableError("The program ended before RabbitMQ confirmed."))
         self.publisher.close_channel()
-        live.publishing.close(lambda: live.consuming.close(done))
-
-    def _when_open(
-        self,
-        choose: Callable[[Live], Link],
-        then: Callable[[Live, Link], None],
-        failed: Callable[[RabbitMQError], None],
-    ) -> None:
-        """Have ``then`` called on the I/O thread once the chosen link is open, or ``failed`` when it cannot
-        be opened."""
-        live = self._running()
-
-        def wait() -> None:
-            link = choose(live)
-            link.when_open(Waiter(lambda: then(live, link), failed))
-
-        live.io.call_soon(wait)
+        await asyncio.gather(*(link.close() for link in live.links))
 
     def _running(self) -> Live:
         live = self._live
-        if live is not None and self._crashed is None:
+        if live is not None and self._crashed is None and not live.io.is_over:
             return live
         with self._lock:
             if self._crashed is not None:
-                raise RabbitMQError("The RabbitMQ I/O thread has ended by a fault in Floodgate; see the log. Restart.")
+                raise RabbitMQError("The RabbitMQ event loop crashed (a bug in Floodgate); see the log. Restart.")
             if self._stopped:
                 raise RabbitMQUnreachableError("The connection to RabbitMQ was closed by this program.")
+            if self._live is not None and self._live.io.is_over:
+                self._forget()
             if self._live is None:
                 self._live = self._begin()
             return self._live
 
     def _begin(self) -> Live:
-        io = IoThread(self._on_crash)
-        publishing, consuming = Link(io, self._options("publish")), Link(io, self._options("consume"))
-        live = Live(io, publishing, consuming, Subscriptions(io, consuming))
-        self.publisher.attach(io, publishing)
+        quiet_pika()
+        io = BorrowedLoop() if self._on_callers_loop else BackgroundLoop(self._on_crash)
         io.start()
+        publishing = Link(io, self._options("publish"))
+        live = Live(io, publishing, [Subscriptions(io, Link(io, self._options("consume")))])
+        self.publisher.attach(io, publishing)
         return live
 
     def _options(self, purpose: str) -> LinkOptions:
@@ -243,36 +296,41 @@ class Connections:
             waited_for=purpose == "publish",
         )
 
+    def _connect_seconds(self) -> float:
+        """Bound on one round over the addresses."""
+        return self._settings.connect_timeout_seconds * len(self._settings.rabbitmq_urls) + 1
+
     def _on_crash(self, error: BaseException) -> None:
         self._crashed = error
-        self.publisher.fail_all(
-            RabbitMQError("The RabbitMQ I/O thread has ended by a fault in Floodgate; see the log.")
-        )
+        self.publisher.fail_all(RabbitMQError("The RabbitMQ event loop crashed (a bug in Floodgate); see the log."))
 
-    def _start_over(self) -> None:
-        """In a forked child."""
+    def _forget(self) -> None:
+        """Leave what belongs to a loop that has ended, or to the parent of a fork, without a word to RabbitMQ."""
         live, self._live = self._live, None
-        self._lock = threading.Lock()
         self._crashed, self._subscribed = None, 0
         self.publisher.reset()
         if live is not None:
-            live.publishing.abandon()
-            live.consuming.abandon()
+            for link in live.links:
+                link.abandon()
             live.io.abandon()
-            _parents.append(live)
+            _abandoned.append(live)
+
+    def _start_over(self) -> None:
+        """In a forked child."""
+        self._lock = threading.Lock()
+        self._forget()
 
 
-def _open_link(live: Live) -> Link:
-    """For a short script: the consuming link if that is up, since an alarm cannot block it."""
-    return live.consuming if live.consuming.state is LinkState.UP else live.publishing
+def _no_answer() -> RabbitMQUnreachableError:
+    return RabbitMQUnreachableError("RabbitMQ did not answer in time. See its log, and whether it has an alarm.")
 
 
 # All there are: to be stopped when the program ends, and to start over in a forked child.
 _known: weakref.WeakSet[Connections] = weakref.WeakSet()
 _hooks = threading.Lock()
 _hooked = False
-# In a forked child, the parent's objects: finalising them could act on what they share with the parent.
-_parents: list[Live] = []
+# What must not be finalized: that could act on sockets shared with a fork's parent.
+_abandoned: list[Live] = []
 
 
 def _remember(connections: Connections) -> None:

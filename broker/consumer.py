@@ -1,49 +1,57 @@
-"""Consuming: one channel per queue, one message in hand per queue.
+"""Consuming: one channel per queue, a window of unsettled messages per queue.
 
-Overview. A subscription consumes one queue with prefetch 1 and the consumer priority that rendezvous hashing
-gives this worker for it (:mod:`broker.partitions`), so that RabbitMQ makes the right worker the active
-consumer. Deliveries are handed to ``on_delivery`` on the I/O thread; their ``ack`` and ``requeue`` may be
-called from any thread.
+Overview. A subscription consumes one queue with the consumer priority that rendezvous hashing gives this worker for it
+(:mod:`broker.partitions`), so that RabbitMQ makes the right worker the active consumer. Deliveries are handed to
+``on_delivery`` on the event loop; their ``ack`` and ``requeue`` may be called from any thread. The window (AMQP's
+prefetch) is one message where jobs are sent; handlers of updates and threads take more.
 
-Channel incarnations. Delivery tags count from 1 on each channel, so an ack that is late for its channel would
-hit another message on the next one. A delivery keeps the channel it came on, and is settled there or nowhere:
-when that channel is gone, RabbitMQ has put the message back already.
+Channel incarnations. Delivery tags count from 1 on each channel, so an ack that is late for its channel would hit
+another message on the next one. A delivery keeps the channel it came on, and is settled there or nowhere: when that
+channel is gone, RabbitMQ has put the message back already.
 
-Hand-over. A queue is handed over by closing its channel, after what is in hand is settled. Never by
-``basic.cancel``: the next consumer would start at once, and message n+1 overtake n, which is still out.
-pika's ``Channel.close`` cancels its consumers first, so they are taken from it before.
+Hand-over. A queue is handed over by closing its channel, after what is in hand is settled. Never by ``basic.cancel``:
+the next consumer would start at once, and message n+1 overtake n, which is still out. pika's ``Channel.close`` cancels
+its consumers first, so they are taken from it before.
 
-State of a subscription, all on the I/O thread: ``_wanted`` (shall it consume?), ``_channel`` (the current
-incarnation), ``_in_hand`` (the one unsettled delivery). When the channel dies by itself, the subscription
-opens another, after a pause that doubles:
+Acks. RabbitMQ's channel has at most 33 commands under way to a quorum queue and loses the rest when it closes
+(:mod:`broker.browse`), and it returns more than 32 messages of one consumer in no order. So no window is larger than
+:data:`MOST_PREFETCHED`.
+
+State of a subscription, all on the loop: ``_wanted`` (shall it consume?), ``_channel`` (the current incarnation),
+``_in_hand`` (the unsettled deliveries). When the channel dies by itself, the subscription opens another, after a pause
+that doubles:
 
     connection lost            when the link is back
-    404, queue missing         the topology is declared again first, once for all subscriptions that miss theirs
+    404, queue missing         its queue is declared again first
     server-side cancel         the queue was deleted or its leader went: as 404
     406 and others             logged, then reopened
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
-from concurrent.futures import Future
+import struct
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import pika.exceptions
 
 from broker.errors import RabbitMQError
-from broker.io_thread import IoThread
+from broker.event_loop import BorrowedLoop
 from broker.link import Link, LinkState
 from broker.partitions import rendezvous_score
 
 logger = logging.getLogger("floodgate.rabbitmq")
 
 PREFETCH: Final = 1
+MOST_PREFETCHED: Final = 32  # RabbitMQ returns so many of one consumer in their order
 FIRST_PAUSE_SECONDS: Final = 0.2
 LONGEST_PAUSE_SECONDS: Final = 15.0
 # RabbitMQ grants 2047 channels a connection; some are left for declaring and the like.
 MOST_SUBSCRIPTIONS: Final = 2000
+# basic.ack, and basic.nack with requeue, as the bytes that pika would make of them in ten times the time.
+_ACK: Final = struct.Struct(">BHIHHQBB")
 
 
 class Delivery:
@@ -86,17 +94,26 @@ class Delivery:
 
     def ack(self) -> None:
         """The message is dealt with; RabbitMQ forgets it."""
-        self._settle(lambda: self._channel.basic_ack(self._tag))
+        self._settle(80, 0)
 
     def requeue(self) -> None:
         """Back to its queue, to the place it had. RabbitMQ before 4.3 counts it towards the delivery
         limit."""
-        self._settle(lambda: self._channel.basic_nack(self._tag, requeue=True))
+        self._settle(120, 2)
 
-    def _settle(self, send: Callable[[], None]) -> None:
+    def put_down(self) -> None:
+        """Leave it unsettled while the queue is being handed over: it returns with the channel, in order."""
         if not self._settled:
             self._settled = True
-            self._subscription.settle(self, self._channel, send)
+            self._subscription.settle(self, self._channel, b"")
+
+    def _settle(self, method: int, bits: int) -> None:
+        """``method`` and ``bits`` are of AMQP's basic class: ack, or nack with requeue."""
+        if not self._settled:
+            self._settled = True
+            channel = self._channel
+            frame = _ACK.pack(1, channel.channel_number, 13, 60, method, self._tag, bits, 0xCE)
+            self._subscription.settle(self, channel, frame)
 
 
 class Subscription:
@@ -109,8 +126,10 @@ class Subscription:
         worker_id: str,
         on_delivery: Callable[[Delivery], None],
         on_lost: Callable[[], None] | None = None,
+        prefetch: int = PREFETCH,
     ) -> None:
         self.queue = queue
+        self._prefetch = prefetch
         self._group = group
         self._score = rendezvous_score(worker_id, queue)
         self._tag = f"{worker_id[:80]}.{queue}"
@@ -118,7 +137,8 @@ class Subscription:
         self._on_lost = on_lost
         self._wanted = True
         self._channel: Any = None
-        self._in_hand: Delivery | None = None
+        self._in_hand: set[Delivery] = set()
+        self._declined: list[Delivery] = []  # came after the end of the wish for more; return with the channel
         self._pause_seconds = FIRST_PAUSE_SECONDS
         self._resume_timer: Any = None
 
@@ -144,9 +164,12 @@ class Subscription:
         """Hand the queue over at once; what is in hand goes back to it."""
         self._soon(self._end)
 
-    def settle(self, delivery: Delivery, channel: Any, send: Callable[[], None]) -> None:
-        """For :class:`Delivery`."""
-        self._soon(lambda: self._settle(delivery, channel, send))
+    def settle(self, delivery: Delivery, channel: Any, frame: bytes) -> None:
+        """For :class:`Delivery`: send the frame that settles it."""
+        if self._group.io.is_current:
+            self._settle(delivery, channel, frame)
+        else:
+            self._soon(lambda: self._settle(delivery, channel, frame))
 
     def is_current(self, channel: Any) -> bool:
         """Whether this is the channel in use, as far as another thread can know."""
@@ -155,7 +178,7 @@ class Subscription:
     def _soon(self, call: Callable[[], None]) -> None:
         self._group.io.call_soon(call)
 
-    # The I/O thread, from here to the end.
+    # On the event loop, from here to the end.
 
     def open(self) -> None:
         if self._wanted and self._channel is None and self._group.link.state is LinkState.UP:
@@ -164,7 +187,8 @@ class Subscription:
 
     def lose(self) -> None:
         """The connection is gone, and with it the channel and what was in hand."""
-        had, self._channel, self._in_hand = self._channel, None, None
+        had, self._channel = self._channel, None
+        self._drop_in_hand()
         if had is not None:
             self._tell_lost()
 
@@ -174,7 +198,7 @@ class Subscription:
 
     def _on_channel_open(self, channel: Any) -> None:
         channel.add_on_cancel_callback(lambda _frame: self._on_cancel(channel))
-        channel.basic_qos(prefetch_count=PREFETCH)
+        channel.basic_qos(prefetch_count=self._prefetch)
         channel.basic_consume(
             self.queue,
             self._on_message,
@@ -188,28 +212,37 @@ class Subscription:
 
     def _on_message(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         if channel is self._channel:
-            self._in_hand = Delivery(self, channel, method, properties, body)
-            self._on_delivery(self._in_hand)
+            self._take(Delivery(self, channel, method, properties, body))
 
-    def _settle(self, delivery: Delivery, channel: Any, send: Callable[[], None]) -> None:
+    def _take(self, delivery: Delivery) -> None:
+        if not self._wanted:
+            self._declined.append(delivery)
+            return
+        self._in_hand.add(delivery)
+        self._on_delivery(delivery)
+
+    def _settle(self, delivery: Delivery, channel: Any, frame: bytes) -> None:
         if channel is not self._channel or not channel.is_open:
             logger.debug("an answer for %s came after its channel was gone; the message is redelivered", self.queue)
             return
-        send()
-        if self._in_hand is delivery:
-            self._in_hand = None
-        if not self._wanted:
+        if frame:
+            self._group.link.write(frame)
+        self._in_hand.discard(delivery)
+        if not self._wanted and not self._in_hand:
             self._close_channel()
 
     def _leave(self) -> None:
         self._wanted = False
         self._forget_timer()
-        if self._in_hand is None:
+        if not self._in_hand:
             self._close_channel()
 
     def _enter(self) -> None:
         self._forget_timer()
         self._wanted = True
+        declined, self._declined = self._declined, []
+        for delivery in declined:
+            self._take(delivery)
         self.open()
 
     def _end(self) -> None:
@@ -220,14 +253,20 @@ class Subscription:
 
     def _forget_timer(self) -> None:
         if self._resume_timer is not None:
-            self._group.io.forget(self._resume_timer)
+            self._resume_timer.cancel()
             self._resume_timer = None
 
     def _close_channel(self) -> None:
-        channel, self._channel, self._in_hand = self._channel, None, None
+        channel, self._channel = self._channel, None
+        self._drop_in_hand()
         if channel is not None and not (channel.is_closing or channel.is_closed):
+            self._group.link.flush()  # acks go before the close, or they would be void
             channel._consumers.clear()  # or pika would basic.cancel them: see "Hand-over"
             channel.close()
+
+    def _drop_in_hand(self) -> None:
+        self._in_hand.clear()
+        self._declined.clear()
 
     def _on_cancel(self, channel: Any) -> None:
         if channel is self._channel:
@@ -238,7 +277,8 @@ class Subscription:
     def _on_channel_closed(self, channel: Any, reason: Exception) -> None:
         if channel is not self._channel:
             return  # closed by us, or with its connection
-        self._channel = self._in_hand = None
+        self._channel = None
+        self._drop_in_hand()
         self._tell_lost()
         if isinstance(reason, pika.exceptions.ChannelClosedByBroker):
             missing = reason.reply_code == 404
@@ -253,16 +293,16 @@ class Subscription:
 
 
 class Subscriptions:
-    """All subscriptions of a process, on one link. Everything but the constructor: on the I/O thread."""
+    """The subscriptions on one link. Everything but the constructor: on the event loop."""
 
-    def __init__(self, io: IoThread, link: Link) -> None:
+    def __init__(self, io: BorrowedLoop, link: Link) -> None:
         self.io = io
         self.link = link
-        self._members: dict[Subscription, Callable[[], Future[None]]] = {}
-        self._redeclaring: set[Subscription] = set()
+        self._members: dict[Subscription, Callable[[], Awaitable[None]]] = {}
+        self._redeclaring: dict[Subscription, asyncio.Task[None]] = {}
         link.follow(self._on_up, self._on_down)
 
-    def add(self, subscription: Subscription, redeclare: Callable[[], Future[None]]) -> None:
+    def add(self, subscription: Subscription, redeclare: Callable[[], Awaitable[None]]) -> None:
         """``redeclare`` makes a queue that is missing, and what belongs to it."""
         self._members[subscription] = redeclare
         self.link.open()
@@ -272,32 +312,33 @@ class Subscriptions:
         self._members.pop(subscription, None)
 
     def close(self) -> None:
+        for task in self._redeclaring.values():
+            task.cancel()
         for subscription in list(self._members):
             subscription._end()
 
     def restore(self, subscription: Subscription, *, missing: bool) -> None:
         """Open again, after a pause; when its queue is missing, after declaring it."""
-        reopen = self._redeclare if missing else Subscription.open
+        reopen = self._redeclare_soon if missing else Subscription.open
         self.io.call_later(subscription.next_pause(), lambda: reopen(subscription))
 
-    def _redeclare(self, subscription: Subscription) -> None:
+    def _redeclare_soon(self, subscription: Subscription) -> None:
         redeclare = self._members.get(subscription)
         if redeclare is None or subscription in self._redeclaring:
             return
         logger.warning("queue %s is gone; declaring it again", subscription.queue)
-        self._redeclaring.add(subscription)
-        redeclare().add_done_callback(lambda future: self._redeclared(subscription, future))
+        task = self.io.loop.create_task(self._redeclare(subscription, redeclare), name=f"declare {subscription.queue}")
+        self._redeclaring[subscription] = task
+        task.add_done_callback(lambda _: self._redeclaring.pop(subscription, None))
 
-    def _redeclared(self, subscription: Subscription, future: Future[None]) -> None:
-        self._redeclaring.discard(subscription)
-        error = future.exception()
-        if error is None:
-            subscription.open()
-        elif isinstance(error, RabbitMQError):
+    async def _redeclare(self, subscription: Subscription, redeclare: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await redeclare()
+        except RabbitMQError as error:
             logger.warning("queue %s could not be declared: %s", subscription.queue, error)
             self.restore(subscription, missing=True)
         else:
-            raise error
+            subscription.open()
 
     def _on_up(self) -> None:
         for subscription in list(self._members):

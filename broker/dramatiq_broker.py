@@ -19,7 +19,9 @@ import socket
 import threading
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 import dramatiq
@@ -27,19 +29,23 @@ from dramatiq.broker import Broker, Consumer, MessageProxy
 from dramatiq.middleware import AsyncIO, CurrentMessage, Middleware
 
 from broker import topology
-from broker.admission.contract import Admission
-from broker.admission.stores import open_store
+from broker.admission.calls import BatchedAdmission
+from broker.admission.state_thread import StateThread
+from broker.admission.stores import open_batched
 from broker.connections import Connections
 from broker.consumer import Subscription
 from broker.dramatiq_consumer import QueueConsumer
-from broker.errors import SettingsError
+from broker.errors import RabbitMQError, SettingsError
 from broker.job import SEND_ACTOR, Priority, encode_job, parse_job
 from broker.ladder import delayed
 from broker.middleware.rate_limit import RateLimit
 from broker.middleware.retries import ConfirmedRetries
 from broker.publication import Publication
 from broker.settings import Settings, load_settings
+from broker.stopping import Stopping
 from broker.update import UPDATE_ACTOR, parse_update, publication
+
+CLOSE_SECONDS: Final = 15.0
 
 # Actors that have a family of queues, and how the family's names begin.
 FAMILIES: Final = {SEND_ACTOR: "send.", UPDATE_ACTOR: "updates."}
@@ -61,12 +67,14 @@ class FloodgateBroker(Broker):
     def __init__(self, settings: Settings | None = None, *, middleware: list[Middleware] | None = None) -> None:
         super().__init__(middleware=[])
         self.queues: set[str] = set()
-        self.stopping = threading.Event()
+        self.stopping = Stopping()
+        self.state_thread = StateThread()
         self.worker_id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._settings = settings
         self._connections: Connections | None = None
-        self._admission: Admission | None = None
-        self._consumers: dict[str, QueueConsumer] = {}
+        self._admission: BatchedAdmission | None = None
+        self._on_callers_loop = False
+        self.subscriptions: dict[str, Subscription] = {}  # by queue; of thread workers or of the runner
         self._only: tuple[str, frozenset[str]] | None = None  # family and bots; set before a worker starts
         self._lock = threading.Lock()  # guards the lazily made fields above
         for each in default_middleware() if middleware is None else middleware:
@@ -95,12 +103,21 @@ class FloodgateBroker(Broker):
         settings = self.settings
         with self._lock:
             if self._connections is None:
-                self._connections = Connections(settings, "worker")
+                self._connections = Connections(settings, "worker", on_callers_loop=self._on_callers_loop)
             return self._connections
 
+    def run_on_callers_loop(self) -> None:
+        """Live on the event loop that is running at the first use. To be said before it."""
+        self._on_callers_loop = True
+
     @property
-    def admission(self) -> Admission:
-        """The shared state store, opened at first use.
+    def rate_limit(self) -> RateLimit:
+        """The middleware that gets permits."""
+        return next(each for each in self.middleware if isinstance(each, RateLimit))
+
+    @property
+    def admission(self) -> BatchedAdmission:
+        """The shared state store, opened at first use. Belongs to the event loop of the connections.
 
         Raises:
             StateUnavailableError: the store cannot be opened.
@@ -108,7 +125,7 @@ class FloodgateBroker(Broker):
         settings = self.settings
         with self._lock:
             if self._admission is None:
-                self._admission = open_store(settings)
+                self._admission = open_batched(settings, self.state_thread)
             return self._admission
 
     def declare_queue(self, queue_name: str, *, ensure: bool = False) -> None:
@@ -147,11 +164,10 @@ class FloodgateBroker(Broker):
         ]
 
     def topology_of(self, queue_names: Iterable[str]) -> topology.Topology:
-        """What must exist on the server for these queues."""
+        """What must exist on the server for these queues: of a family's name, for all its partitions."""
         names = set(queue_names)
-        plain = [name for name in names if name not in FAMILIES and not name.startswith(tuple(FAMILIES.values()))]
-        bots = sorted(self.settings.tokens) if len(plain) < len(names) else []
-        return topology.pipeline_of(self.settings, bots, work_queues=plain)
+        partitions = [each for name in names & FAMILIES.keys() for each in self._family(name)]
+        return topology.of_queues([*partitions, *(names - FAMILIES.keys())])
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """Publish a message; returns when RabbitMQ has it on disk. ``delay`` is in milliseconds.
@@ -184,35 +200,45 @@ class FloodgateBroker(Broker):
         """Consume a queue, one message in hand at a time whatever ``prefetch`` says. ``timeout`` is in ms."""
 
         def subscribe(on_delivery: Any) -> Subscription:
-            return self.connections.subscribe(queue_name, self.worker_id, on_delivery, self.topology_of([queue_name]))
+            return self.connections.subscribe(
+                queue_name, self.worker_id, on_delivery, partial(self.topology_of, [queue_name])
+            )
 
         consumer = QueueConsumer(
             queue_name,
             subscribe,
             self.connections.publisher,
-            topology.dead_queue_of(queue_name),
             timeout / 1000,
             self.stopping,
         )
-        self._consumers[queue_name] = consumer
+        self.subscriptions[queue_name] = consumer.subscription
         return consumer
 
     def suspend(self, queue_name: str, seconds: float) -> None:
         """Hand a queue back to RabbitMQ for a while."""
-        self._consumers[queue_name].suspend(seconds)
-
-    def drain(self) -> None:
-        """Take nothing new: every queue is handed back as soon as what is in hand from it is settled."""
-        self.stopping.set()
-        for consumer in list(self._consumers.values()):
-            consumer.drain()
+        self.subscriptions[queue_name].suspend(seconds)
 
     def close(self) -> None:
         """Stop the connections, then release the store. Safe to call twice and without use."""
         self.stopping.set()
         with self._lock:
             connections, admission = self._connections, self._admission
+        if admission is not None and connections is not None:
+            with suppress(RabbitMQError, RuntimeError, TimeoutError):  # stopped before, or on the very loop
+                connections.io.run(self._close_store(admission), CLOSE_SECONDS)
         if connections is not None:
             connections.stop()
+
+    async def aclose(self) -> None:
+        """:meth:`close` on the event loop."""
+        self.stopping.set()
+        with self._lock:
+            connections, admission = self._connections, self._admission
+        if connections is not None:
+            await connections.aclose()
         if admission is not None:
-            admission.close()
+            await self._close_store(admission)
+
+    async def _close_store(self, admission: BatchedAdmission) -> None:
+        await admission.close()
+        await self.state_thread.stop()

@@ -17,7 +17,6 @@ import logging
 import math
 import queue
 import re
-import threading
 from collections.abc import Callable
 from datetime import timedelta
 from enum import Enum, auto
@@ -26,13 +25,14 @@ from typing import Final
 import dramatiq
 from dramatiq.broker import Consumer, MessageProxy
 
-from broker import dead_letters
+from broker import dead_letters, topology
 from broker.admission.contract import Ask, Go
 from broker.consumer import Delivery, Subscription
 from broker.errors import MalformedJobError, MalformedUpdateError, PublishError
 from broker.job import SEND_ACTOR, Job, parse_job
 from broker.publication import Publication
 from broker.publisher import Publisher
+from broker.stopping import Stopping
 from broker.update import UPDATE_ACTOR, Update, parse_update
 
 logger = logging.getLogger("floodgate.worker")
@@ -68,7 +68,6 @@ class DeliveredMessage(MessageProxy):
         self.ask: Ask | None = None
         self.permit: Go | None = None
         self.good_until = math.inf  # the permit, in time.monotonic()
-        self.renew: Callable[[DeliveredMessage], None] | None = None  # hands the permit back unused and asks again
         self.late = timedelta()  # by how much its call arrived later than calls do
         self.uncertain = False  # an earlier call for this job may have acted
         self.disposition = Disposition.OPEN
@@ -96,17 +95,15 @@ class QueueConsumer(Consumer):
         queue_name: str,
         subscribe: Callable[[Callable[[Delivery], None]], Subscription],
         publisher: Publisher,
-        dead_queue_name: str,
         idle_timeout_seconds: float,
-        stopping: threading.Event,
+        stopping: Stopping,
     ) -> None:
         self.queue_name = queue_name
         self._deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
         self._publisher = publisher
-        self._dead_queue_name = dead_queue_name
         self._idle_timeout_seconds = idle_timeout_seconds
         self._stopping = stopping
-        self._subscription = subscribe(self._deliveries.put)
+        self.subscription = subscribe(self._deliveries.put)
 
     def __next__(self) -> DeliveredMessage | None:
         try:
@@ -116,7 +113,7 @@ class QueueConsumer(Consumer):
         try:
             return read_message(delivery, self.queue_name)
         except MalformedJobError as error:
-            self._bury_malformed(delivery, str(error))
+            self._bury(delivery, letter_of_malformed(delivery, str(error)))
             return None
 
     def ack(self, message: MessageProxy) -> None:
@@ -127,34 +124,16 @@ class QueueConsumer(Consumer):
             self._give_back(message.delivery)
 
     def nack(self, message: MessageProxy) -> None:
-        """Dramatiq gave the message up (no such actor, retries exhausted): a dead letter, then the ack."""
+        """Dramatiq gave up on the message (no such actor, retries exhausted): a dead letter, then the ack."""
         assert isinstance(message, DeliveredMessage)
-        reason = dead_letters.REASON_FAILED if message.options.get("retries") else dead_letters.REASON_NO_ACTOR
-        why = str(message.options.get("traceback") or f"no actor named {message.actor_name!r} in this worker")
-        letter = dead_letters.dead_message(
-            self._dead_queue_name, message.message_id, message.delivery.body, self.queue_name, reason, why
-        )
-        self._bury(message.delivery, letter)
-
-    def drain(self) -> None:
-        """Take nothing new; what is in hand is settled first."""
-        self._subscription.drain()
-
-    def suspend(self, seconds: float) -> None:
-        """Hand the queue back for a while; what was in hand returns to it in order."""
-        self._subscription.suspend(seconds)
+        self._bury(message.delivery, letter_of_failed(message))
 
     def close(self) -> None:
-        self._subscription.close()
+        self.subscription.close()
 
     def _give_back(self, delivery: Delivery) -> None:
         self._stopping.wait(GIVE_BACK_PAUSE_SECONDS)
         delivery.requeue()
-
-    def _bury_malformed(self, delivery: Delivery, why: str) -> None:
-        what = "update" if self.queue_name.startswith("updates.") else "job"
-        logger.error("bytes in %s are no %s, moved to dead.malformed: %s", self.queue_name, what, why)
-        self._bury(delivery, dead_letters.malformed(delivery.message_id or "", delivery.body, self.queue_name, why))
 
     def _bury(self, delivery: Delivery, letter: Publication) -> None:
         try:
@@ -166,6 +145,22 @@ class QueueConsumer(Consumer):
             self._give_back(delivery)
         else:
             delivery.ack()
+
+
+def letter_of_failed(message: DeliveredMessage) -> Publication:
+    """The dead letter of a message whose actor is unknown, or whose retries are exhausted."""
+    reason = dead_letters.REASON_FAILED if message.options.get("retries") else dead_letters.REASON_NO_ACTOR
+    why = str(message.options.get("traceback") or f"no actor named {message.actor_name!r} in this worker")
+    delivery = message.delivery
+    owner = topology.dead_queue_of(delivery.queue)
+    return dead_letters.dead_message(owner, message.message_id, delivery.body, delivery.queue, reason, why)
+
+
+def letter_of_malformed(delivery: Delivery, why: str) -> Publication:
+    """The dead letter of bytes that cannot be read, which is logged."""
+    what = "update" if delivery.queue.startswith("updates.") else "job"
+    logger.error("a malformed %s in %s moves to dead.malformed: %s", what, delivery.queue, why)
+    return dead_letters.malformed(delivery.message_id or "", delivery.body, delivery.queue, why)
 
 
 def read_message(delivery: Delivery, queue_name: str) -> DeliveredMessage:

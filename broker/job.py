@@ -32,7 +32,8 @@ VERSION: Final = 1
 # RabbitMQ carries more, but a job holds text and references, never files. Telegram's longest text is 4096 characters.
 MAX_JOB_BYTES: Final = 512 * 1024
 
-JobId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
+JOB_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$"  # also the name of a folder in the spool: never "." or ".."
+JobId = Annotated[str, StringConstraints(pattern=JOB_ID)]
 BotName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 # What `broker.chats.chat_key` makes, or the id of an inline message, which is Telegram's to choose.
 ChatKey = Annotated[str, StringConstraints(pattern=r"^(-?[1-9][0-9]{0,15}|@[a-z][a-z0-9_]{2,31}|inline:.{1,500})$")]

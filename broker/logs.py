@@ -12,6 +12,7 @@ import re
 import sys
 from typing import Final
 
+from broker.log_writer import LogWriter
 from broker.settings import Settings
 
 REDACTED: Final = "[redacted]"
@@ -65,11 +66,14 @@ class RedactingFormatter(logging.Formatter):
 
 
 def configure_logging(settings: Settings) -> None:
-    """Log to stderr as the settings say. For entry points only: it replaces the root logger's handlers."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(RedactingFormatter(_formatter(settings.log_format == "json")))
+    """Log to stderr as the settings say. For entry points only: it replaces the root logger's handlers.
+
+    Lines are written by a thread of their own: a stderr that takes nothing holds up nobody.
+    """
+    stream = logging.StreamHandler(sys.stderr)
+    stream.setFormatter(RedactingFormatter(_formatter(settings.log_format == "json")))
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [LogWriter(stream)]
     root.setLevel(settings.log_level)
     for name, level in _QUIET.items():
         logging.getLogger(name).setLevel(level)

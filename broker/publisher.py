@@ -1,10 +1,10 @@
 """Publishing: pipelined, confirmed, in order, bounded.
 
-Overview. A caller's thread encodes its publications, takes room in the window (which is the back-pressure),
-and appends them to the outbox; one wake-up carries a whole batch to the I/O thread. That thread writes what
-is in the outbox, remembers each message under its delivery tag until RabbitMQ confirms it, and settles the
-caller's receipt. A message is confirmed when every queue it was routed to has it on disk on a majority of its
-nodes.
+Overview. Callers encode their publications, take room in the window (which is the back-pressure), and append them to
+the outbox. The event loop writes what is in the outbox, a whole batch at once, remembers each message under its
+delivery tag until RabbitMQ confirms it, and settles the caller's receipt. A message is confirmed when every queue it
+was routed to has it on disk on a majority of its nodes. Callers are coroutines of the loop (``apublish``), other
+threads (``publish``, ``submit``), or both at once: one window, one outbox, one order.
 
 Outcomes of a message, each stated once, here:
 
@@ -21,10 +21,9 @@ Order. Messages leave in the order of ``submit``. After a reconnect the unconfir
 old order, ahead of everything younger, so messages with one routing key reach their queue in order, some
 perhaps twice.
 
-State and who may touch it: the outbox is appended to by callers under ``_room`` and emptied by the I/O
-thread; ``_held`` and ``_held_bytes`` (what is in the window, from ``submit`` until it is settled) and
-``_stopped`` are under ``_room``; everything else belongs to the I/O thread. Receipts are settled there, so a
-callback on their future must not wait.
+State and who may touch it: the outbox is appended to by callers under ``_room`` and emptied by the loop; ``_held`` and
+``_held_bytes`` (what is in the window, from acceptance until it is settled) and ``_stopped`` are under ``_room``;
+everything else belongs to the loop. Receipts are settled there, so a callback on their future must not wait.
 
 Time-outs are looked at every :data:`SWEEP_SECONDS`, not by a timer for each message. While RabbitMQ has an
 alarm, the confirm time-out stands still and the blocked time-out runs.
@@ -32,6 +31,7 @@ alarm, the confirm time-out stands still and the blocked time-out runs.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import threading
@@ -54,7 +54,7 @@ from broker.errors import (
     RejectedError,
     UnroutableError,
 )
-from broker.io_thread import IoThread
+from broker.event_loop import BorrowedLoop
 from broker.link import Link, LinkState
 from broker.publication import Publication, Wire, encode
 from broker.settings import Settings
@@ -67,8 +67,6 @@ SWEEP_SECONDS: Final = 0.25
 # The window counts messages; this bounds their bytes, for the rare program that sends 1000 of half a
 # megabyte.
 WINDOW_BYTES: Final = 32 * 1024 * 1024
-# One write call's worth. Larger pieces would be copied again and again when the socket takes them in parts.
-WRITE_BYTES: Final = 64 * 1024
 # A streaming caller hands over this many at once: large enough to spare wake-ups, small enough to keep both
 # threads busy.
 BATCH: Final = 100
@@ -77,6 +75,7 @@ BATCH: Final = 100
 USUAL_WIRE: Final = Wire(channel=1, frame_max=131_072)
 
 Outcome = RabbitMQError | None
+Outcomes = tuple[Outcome, ...]
 
 
 class Receipt(Protocol):
@@ -101,27 +100,27 @@ class SingleReceipt:
 
 
 class BatchReceipt:
-    """The receipt of several: one future with all their outcomes, in order."""
+    """The receipt of several: one future, of a thread's or of the loop's kind, with all their outcomes, in order."""
 
     __slots__ = ("_left", "_outcomes", "future")
 
-    def __init__(self, size: int) -> None:
-        self.future: Future[tuple[Outcome, ...]] = _running()
+    def __init__(self, size: int, future: Future[Outcomes] | asyncio.Future[Outcomes]) -> None:
+        self.future = future
         self._outcomes: list[Outcome] = [None] * size
         self._left = size
         if not size:
-            self.future.set_result(())
+            future.set_result(())
 
     def settle(self, index: int, error: Outcome) -> None:
         if error is not None:
             self._outcomes[index] = error
         self._left -= 1
-        if not self._left:
+        if not self._left and not self.future.done():  # a coroutine that was cancelled does not wait any more
             self.future.set_result(tuple(self._outcomes))
 
 
 class Entry:
-    """A message in the window. Made by the caller; from the outbox on the I/O thread's."""
+    """A message in the window. Made by the caller; from the outbox on it belongs to the loop."""
 
     __slots__ = ("frames", "index", "publication", "receipt", "returned", "since", "size", "wire", "written")
 
@@ -143,9 +142,13 @@ class Entry:
 
 
 class Publisher:
-    """Publishes on one link. Any thread may use it."""
+    """Publishes on one link. Any thread and any event loop may use it.
 
-    def __init__(self, io: Callable[[], IoThread], settings: Settings) -> None:
+    Parameters:
+        io: gives the running loop of the connections, started at the first use.
+    """
+
+    def __init__(self, io: Callable[[], BorrowedLoop], settings: Settings) -> None:
         self._io_of = io
         self._window = settings.publish_window
         self._confirm_seconds = settings.confirm_timeout_seconds
@@ -171,6 +174,41 @@ class Publisher:
         self._blocked_since: float | None = None
         self._unblocked_at = 0.0
         self._sweeping = False
+        self._line: asyncio.Lock | None = None  # coroutines that wait for room, in the order of their coming
+        self._room_ahead: asyncio.Future[None] | None = None  # of the first of them
+        self._emptied: asyncio.Future[None] | None = None  # of whoever waits for the last confirm
+
+    async def apublish(self, publication: Publication) -> None:
+        """Publish and wait for the confirm, on an event loop.
+
+        Raises:
+            PublishError, RabbitMQUnreachableError, AccessRefusedError, UnsupportedServerError: as :meth:`publish`.
+        """
+        (outcome,) = await self.apublish_many((publication,))
+        if outcome is not None:
+            raise outcome
+
+    async def apublish_many(self, publications: Sequence[Publication]) -> Outcomes:
+        """Publish several and wait for the confirms; gives an outcome for each, in order.
+
+        Raises:
+            ConfirmTimeoutError, BlockedError: the window stayed full; none of them was accepted.
+        """
+        return await (await self.asubmit_many(publications))
+
+    async def asubmit_many(self, publications: Sequence[Publication]) -> asyncio.Future[Outcomes]:
+        """Hand several over at once, waiting only while the window is full; raises as :meth:`apublish_many` does.
+
+        On another loop than that of the connections the window is waited for by the future instead.
+        """
+        io = self._io_of()
+        if not io.is_current:
+            return asyncio.wrap_future(io.begin(self.apublish_many(publications)))
+        future: asyncio.Future[Outcomes] = io.loop.create_future()
+        entries = self._entries(publications, BatchReceipt(len(publications), future))
+        if (self._line is not None and self._line.locked()) or not self._accept_now(entries):
+            await self._accept_in_turn(entries)
+        return future
 
     def publish(self, publication: Publication) -> None:
         """Publish and wait for the confirm.
@@ -192,20 +230,14 @@ class Publisher:
         self._accept([Entry(publication, self._wire, receipt, 0, time.monotonic())])
         return receipt.future
 
-    def submit_many(self, publications: Sequence[Publication]) -> Future[tuple[Outcome, ...]]:
+    def submit_many(self, publications: Sequence[Publication]) -> Future[Outcomes]:
         """Hand several over at once. The future gives an outcome for each, in order: None, or the error.
 
         Waits while the window is full. Raises as :meth:`submit` does, and then none of them was accepted.
         """
-        receipt = BatchReceipt(len(publications))
-        self._accept(self._entries(publications, receipt))
-        return receipt.future
-
-    def try_submit_many(self, publications: Sequence[Publication]) -> Future[tuple[Outcome, ...]] | None:
-        """:meth:`submit_many` for a caller that must not wait: None, and nothing accepted, while the window is full."""
-        receipt = BatchReceipt(len(publications))
-        accepted = self._accept(self._entries(publications, receipt), wait=False)
-        return receipt.future if accepted else None
+        future: Future[Outcomes] = _running()
+        self._accept(self._entries(publications, BatchReceipt(len(publications), future)))
+        return future
 
     def stream(self, publications: Iterable[Publication]) -> Iterator[tuple[Publication, Outcome]]:
         """Publish any number, in constant memory; yields each with its outcome, in order.
@@ -213,7 +245,7 @@ class Publisher:
         When ``publications`` itself raises, what was handed over before is seen through and yielded first.
         """
         source, size = iter(publications), max(1, min(BATCH, self._window // 4))
-        under_way: deque[tuple[list[Publication], Future[tuple[Outcome, ...]]]] = deque()
+        under_way: deque[tuple[list[Publication], Future[Outcomes]]] = deque()
         fault: BaseException | None = None
         while fault is None:
             batch: list[Publication] = []
@@ -231,11 +263,11 @@ class Publisher:
         if fault is not None:
             raise fault
 
-    def _submit_or_fail(self, batch: list[Publication]) -> Future[tuple[Outcome, ...]]:
+    def _submit_or_fail(self, batch: list[Publication]) -> Future[Outcomes]:
         try:
             return self.submit_many(batch)
         except RabbitMQError as error:
-            failed: Future[tuple[Outcome, ...]] = Future()
+            failed: Future[Outcomes] = Future()
             failed.set_result((error,) * len(batch))
             return failed
 
@@ -251,37 +283,72 @@ class Publisher:
             self._room.wait_for(lambda: not self._held, timeout_seconds)
             return self._held
 
+    async def aflush(self, timeout_seconds: float) -> int:
+        """:meth:`flush` on the loop of the connections."""
+        if self._held:
+            self._emptied = self._io.loop.create_future()
+            await asyncio.wait({self._emptied}, timeout=timeout_seconds)
+        return self._held
+
     # Callers' threads.
 
     def _entries(self, publications: Sequence[Publication], receipt: Receipt) -> list[Entry]:
         wire, now = self._wire, time.monotonic()
         return [Entry(each, wire, receipt, index, now) for index, each in enumerate(publications)]
 
-    def _accept(self, entries: list[Entry], *, wait: bool = True) -> bool:
-        count, size = len(entries), sum(entry.size for entry in entries)
+    def _accept(self, entries: list[Entry]) -> None:
+        """Put entries into the outbox, from another thread, once there is room."""
+        count, size = len(entries), _size(entries)
         io = self._io_of()
         if io.is_current:
-            raise RuntimeError("The I/O thread must not publish: it would wait for itself.")
+            raise RuntimeError("A blocking publish on the event loop would wait for itself: await apublish.")
         with self._room:
-            if not wait and self._held and not self._fits(count, size):
-                return False
             self._wait_for_room(count, size, entries)
-            self._held += count
-            self._held_bytes += size
-            self._outbox.extend(entries)
+            self._hold(entries, count, size)
         io.call_soon(self._flush_outbox)
+
+    def _accept_now(self, entries: list[Entry]) -> bool:
+        """Put entries into the outbox, on the loop; False if there is no room for them."""
+        count, size = len(entries), _size(entries)
+        with self._room:
+            if self._stopped:
+                raise _closed()
+            if self._held and not self._fits(count, size):
+                return False
+            self._hold(entries, count, size)
+        self._io.call_soon(self._flush_outbox)
         return True
+
+    async def _accept_in_turn(self, entries: list[Entry]) -> None:
+        """Wait for room on the loop, in the order of coming."""
+        self._line = self._line or asyncio.Lock()
+        started = time.monotonic()
+        async with self._line:
+            while not self._accept_now(entries):
+                left = started + self._patience_seconds() - time.monotonic()
+                if left <= 0:
+                    raise self._window_full(self._blocked_since is not None, entries)
+                self._room_ahead = self._io.loop.create_future()
+                # Looks up now and then, since an alarm changes how long to wait.
+                await asyncio.wait({self._room_ahead}, timeout=min(left, 1.0))
+
+    def _hold(self, entries: list[Entry], count: int, size: int) -> None:
+        self._held += count
+        self._held_bytes += size
+        self._outbox.extend(entries)
+
+    def _patience_seconds(self) -> float:
+        return self._blocked_seconds if self._blocked_since is not None else self._confirm_seconds
 
     def _wait_for_room(self, count: int, size: int, entries: list[Entry]) -> None:
         started = time.monotonic()
         while self._held and not self._fits(count, size) and not self._stopped:
-            blocked = self._blocked_since is not None
-            left = started + (self._blocked_seconds if blocked else self._confirm_seconds) - time.monotonic()
+            left = started + self._patience_seconds() - time.monotonic()
             if left <= 0:
-                raise self._window_full(blocked, entries)
+                raise self._window_full(self._blocked_since is not None, entries)
             self._room.wait(min(left, 1.0))  # looks up now and then, since an alarm changes how long to wait
         if self._stopped:
-            raise RabbitMQUnreachableError("The connection to RabbitMQ was closed by this program.")
+            raise _closed()
 
     def _fits(self, count: int, size: int) -> bool:
         return self._held + count <= self._window and self._held_bytes + size <= WINDOW_BYTES
@@ -300,9 +367,9 @@ class Publisher:
             job_ids=ids,
         )
 
-    # The I/O thread, from here to the end.
+    # On the event loop, from here to the end.
 
-    def attach(self, io: IoThread, link: Link) -> None:
+    def attach(self, io: BorrowedLoop, link: Link) -> None:
         """Use this link. It is opened with the first message."""
         self._io, self._link = io, link
         link.follow(self._on_up, self._on_down)
@@ -315,6 +382,7 @@ class Publisher:
     def close_channel(self) -> None:
         """Before the link closes."""
         if self._channel is not None and self._channel.is_open:
+            self._link.flush()
             self._channel.close()
         self._channel = None
 
@@ -325,26 +393,15 @@ class Publisher:
             if self._link.state is LinkState.IDLE:
                 self._link.open()
             return
-        pieces: list[bytes] = []
-        size = 0
         while self._outbox:
-            frames = self._take(self._outbox.popleft())
-            pieces.append(frames)
-            size += len(frames)
-            if size >= WRITE_BYTES:
-                self._write(pieces)
-                pieces, size = [], 0
-        if pieces:
-            self._write(pieces)
+            self._link.write(self._take(self._outbox.popleft()))
+        self._link.flush()
 
     def _take(self, entry: Entry) -> bytes:
         self._tag += 1
         self._unconfirmed[self._tag] = entry
         entry.written = True
         return entry.frames if entry.wire is self._wire else entry.encoded(self._wire)
-
-    def _write(self, pieces: list[bytes]) -> None:
-        self._link.write(b"".join(pieces))
 
     def _on_up(self) -> None:
         connection = self._link.connection
@@ -382,7 +439,7 @@ class Publisher:
             self._io.call_later(SWEEP_SECONDS, self._open_channel)
 
     def _fail_refused(self, reason: Any) -> None:
-        """The server names the exchange that it has not, or that we may not write to."""
+        """The server names the missing exchange, or the one that we may not write to."""
         match = re.search(r"exchange '([^']*)' in vhost", reason.reply_text)
         exchange = match.group(1) if match else None
         logger.warning("RabbitMQ closed the publishing channel: %s", reason.reply_text)
@@ -453,8 +510,13 @@ class Publisher:
             self._held -= count
             self._held_bytes -= size
             # Waking a caller for each confirm would have it take room for one message at a time.
-            if self._held * 2 <= self._window:
+            roomy = self._held * 2 <= self._window
+            if roomy:
                 self._room.notify_all()
+        if roomy and self._room_ahead is not None and not self._room_ahead.done():
+            self._room_ahead.set_result(None)
+        if not self._held and self._emptied is not None and not self._emptied.done():
+            self._emptied.set_result(None)
 
     def _settle(self, entry: Entry, error: Outcome) -> None:
         entry.receipt.settle(entry.index, error)
@@ -510,6 +572,14 @@ class Publisher:
         )
 
 
+def _size(entries: list[Entry]) -> int:
+    return sum(entry.size for entry in entries)
+
+
+def _closed() -> RabbitMQUnreachableError:
+    return RabbitMQUnreachableError("The connection to RabbitMQ was closed by this program.")
+
+
 def _verdict(entry: Entry, rejected: bool) -> PublishError:
     publication = entry.publication
     ids = (publication.message_id,)
@@ -526,7 +596,7 @@ def _verdict(entry: Entry, rejected: bool) -> PublishError:
     )
 
 
-def _outcomes(batch: list[Publication], future: Future[tuple[Outcome, ...]]) -> Iterator[tuple[Publication, Outcome]]:
+def _outcomes(batch: list[Publication], future: Future[Outcomes]) -> Iterator[tuple[Publication, Outcome]]:
     return zip(batch, future.result(), strict=True)
 
 

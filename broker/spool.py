@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -27,6 +29,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from broker.errors import FloodgateError, SettingsError, SpoolError, UploadMissingError
 
 PIECE_BYTES: Final = 256 * 1024
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")  # of a bot or a job: never "." or ".."
+_FILE: Final = re.compile(r"[0-9]{1,3}-[0-9a-f]{8}")
 # Stores other than a folder raise these without a number.
 _ERRNO: Final[dict[type[OSError], int]] = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES}
 
@@ -47,6 +51,53 @@ class Source(Protocol):
     """What gives an upload's bytes; none at its end."""
 
     def read(self, size: int, /) -> bytes: ...
+
+
+class Upload(io.BufferedIOBase):
+    """An upload being read. Not thread-safe; ``close`` is safe to call twice.
+
+    Content that is not what the job names is cut off before its last piece, so that no server takes it for whole.
+    """
+
+    def __init__(self, source: IO[bytes], file: SpooledFile) -> None:
+        self._source = source
+        self._file = file
+        self._digest, self._left = hashlib.sha256(), file.size
+        self.fault: UploadMissingError | None = None
+        """Why the content was cut off; None while it was not."""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next piece; none at the end.
+
+        Raises:
+            UploadMissingError: the content has another size or hash than the job names.
+        """
+        piece = self._source.read(-1 if size is None else size)
+        self._left -= len(piece)
+        self._digest.update(piece)
+        if (
+            self._left < 0
+            or (self._left and not piece)
+            or (not self._left and self._digest.hexdigest() != self._file.sha256)
+        ):
+            self.fault = UploadMissingError(
+                f"The upload {self._file.key} is not the file that its job names (size or hash differ): send it anew."
+            )
+            raise self.fault
+        return piece
+
+    def fileno(self) -> int:
+        return self._source.fileno()
+
+    def tell(self) -> int:
+        return self._file.size - self._left
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()
 
 
 class Spool:
@@ -95,13 +146,14 @@ class Spool:
                 raise
         return SpooledFile(name=name, key=key, filename=filename, size=size, sha256=digest.hexdigest())
 
-    def open(self, file: SpooledFile) -> IO[bytes]:
-        """The upload, to be read and closed.
+    def open(self, bot: str, job_id: str, file: SpooledFile) -> Upload:
+        """The upload of a job, to be read and closed. Its size and hash are checked as it is read.
 
         Raises:
-            UploadMissingError: it is not there.
+            UploadMissingError: it is not there, or its key does not belong to this job.
             SpoolError: the spool cannot be read.
         """
+        _check_key(bot, job_id, file)
         with self._faults():
             fs, root = self._fs
             try:
@@ -112,7 +164,7 @@ class Spool:
                     f"The upload {file.key} is not in the spool {self._url}: send it anew. It is kept for "
                     "FLOODGATE_SPOOL_SECONDS; clients, gateways and workers must share one FLOODGATE_SPOOL_URL."
                 ) from None
-            return opened
+            return Upload(opened, file)
 
     def remove(self, bot: str, job_id: str) -> None:
         """Forget a job's files; nothing, if it has none.
@@ -125,15 +177,16 @@ class Spool:
             if fs.exists(folder := f"{root}/{_folder(bot, job_id)}"):
                 fs.rm(folder, recursive=True)
 
-    def discard(self, files: Sequence[SpooledFile]) -> None:
-        """Forget these files, and none beside them; nothing, if they are gone.
+    def discard(self, bot: str, job_id: str, files: Sequence[SpooledFile]) -> None:
+        """Forget these files of a job, and none beside them; nothing, if they are gone.
 
         Raises:
-            SpoolError: they cannot be removed.
+            SpoolError: they cannot be removed, or a key does not belong to this job.
         """
         with self._faults():
             fs, root = self._fs
             for file in files:
+                _check_key(bot, job_id, file)
                 _discard(fs, f"{root}/{file.key}")
 
     def known(self, bot: str, kind: str, sha256: str) -> str | None:
@@ -234,7 +287,23 @@ def _check_mounted(fs: Any, root: str) -> None:
 
 
 def _folder(bot: str, job_id: str) -> str:
+    """The folder of a job's files.
+
+    Raises:
+        SpoolError: one of the names could lead out of the bot's folder.
+    """
+    if not (_NAME.fullmatch(bot) and _NAME.fullmatch(job_id)):
+        raise SpoolError(
+            f"The spool has no folder for job {job_id!r} of bot {bot!r}: a name starts with a letter or digit."
+        )
     return f"jobs/{bot}/{job_id}"
+
+
+def _check_key(bot: str, job_id: str, file: SpooledFile) -> None:
+    """Refuse a key that :meth:`Spool.put` would not have made: whoever writes to a queue can write any key."""
+    folder, _, name = file.key.rpartition("/")
+    if folder != _folder(bot, job_id) or not _FILE.fullmatch(name):
+        raise UploadMissingError(f"The upload {file.key!r} does not belong to job {job_id} of bot {bot}: send it anew.")
 
 
 def _discard(fs: Any, path: str) -> None:

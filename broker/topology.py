@@ -19,20 +19,21 @@ it cannot route, and all behind it. So the last exchange has an alternate, which
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from broker import ladder
-from broker.channel_script import ChannelRefusedError, Script, Session
 from broker.errors import TopologyError
 from broker.job import Priority
+from broker.session import Channel, ChannelRefusedError, Session
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from broker.connections import Connections
     from broker.settings import Settings
 
@@ -46,12 +47,16 @@ DELIVERY_LIMIT: Final = 20
 # Without a limit (-1) it would go to the end of its queue each time: with one, it keeps its place. (Tried on
 # 4.0.5.)
 LOOKS: Final = 1_000_000_000
-DECLARE_SECONDS: Final = 60.0  # bound on one declare; 2,000 quorum queues on a slow disk take about half of it
+DECLARE_SECONDS: Final = 60.0  # bound on one declare of the usual size
+QUEUE_SECONDS: Final = 0.03  # and on each queue of a large one: RabbitMQ makes some 120 a second on one channel
+DECLARING_CHANNELS: Final = 8  # RabbitMQ makes queues of different channels side by side
 
 # Queues named <family>.<bot>.…, and how many more dots their names have.
 _FAMILIES: Final = {"send": 2, "updates": 1}
 
 Arguments = dict[str, Any]
+
+logger = logging.getLogger("floodgate.rabbitmq")
 
 
 class Role(Enum):
@@ -63,6 +68,9 @@ class Role(Enum):
     WORK = auto()  # any other actor's messages: as many consumers as there are
     LEVEL = auto()  # one level of the delay ladder
     DEAD = auto()  # what waits for an operator
+
+
+_CONSUMED: Final = (Role.SEND, Role.UPDATES, Role.LEADER, Role.WORK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +134,7 @@ def dead_queue(owner: str) -> str:
 def dead_queue_of(queue: str) -> str:
     """Where the dead letters of a queue go: ``send.news.bulk.03`` and ``updates.news.03`` to ``dead.news``, ``mail``
     to ``dead.mail``."""
-    family, _, rest = queue.partition(".")
-    return dead_queue(rest.split(".")[0] if _FAMILIES.get(family) == rest.count(".") else queue)
+    return dead_queue(queue.split(".")[1] if family_of(queue) else queue)
 
 
 def pipeline(
@@ -136,25 +143,50 @@ def pipeline(
     """All that the bots' jobs and updates, and the other actors' messages, need.
 
     Parameters:
-        update_partitions: 0 for what has nothing to do with updates.
+        partitions: of jobs; 0 for a process that has nothing to do with them.
+        update_partitions: likewise of updates.
 
     Raises:
         TopologyError: a queue's name cannot be used in a routing pattern.
     """
     bots = list(bots)
-    targets = [
-        Queue(send_queue(bot, priority, n), Role.SEND, dead_letters=dead_queue(bot))
-        for bot in bots
-        for priority in Priority
-        for n in range(partitions)
-    ]
-    targets += [
-        Queue(updates_queue(bot, n), Role.UPDATES, dead_letters=dead_queue(bot))
-        for bot in bots
-        for n in range(update_partitions)
-    ]
-    leaders = [Queue(leader_queue(bot), Role.LEADER) for bot in bots if update_partitions]
-    targets += [Queue(_plain(name), Role.WORK, dead_letters=dead_queue(name)) for name in sorted(work_queues)]
+    names = [send_queue(bot, priority, n) for bot in bots for priority in Priority for n in range(partitions)]
+    names += [updates_queue(bot, n) for bot in bots for n in range(update_partitions)]
+    leaders = [leader_queue(bot) for bot in bots if update_partitions]
+    return _around([*map(_target, names), *map(_work, sorted(work_queues))], leaders)
+
+
+def pipeline_of(settings: Settings, bots: Iterable[str]) -> Topology:
+    """:func:`pipeline` with the settings' numbers of partitions."""
+    return pipeline(sorted(bots), settings.partitions, update_partitions=settings.update_partitions)
+
+
+def of_queues(names: Iterable[str]) -> Topology:
+    """What these queues need to be consumed, and no other's.
+
+    Raises:
+        TopologyError: as :func:`pipeline`.
+    """
+    return _around([_target(name) if family_of(name) else _work(name) for name in sorted(names)])
+
+
+def family_of(queue: str) -> str | None:
+    """``send`` or ``updates`` if it is a partition of one; None of another actor's queue."""
+    family, _, rest = queue.partition(".")
+    return family if _FAMILIES.get(family) == rest.count(".") else None
+
+
+def _target(name: str) -> Queue:
+    role = Role.SEND if family_of(name) == "send" else Role.UPDATES
+    return Queue(name, role, dead_letters=dead_queue_of(name))
+
+
+def _work(name: str) -> Queue:
+    return Queue(_plain(name), Role.WORK, dead_letters=dead_queue(name))
+
+
+def _around(targets: list[Queue], leaders: Iterable[str] = ()) -> Topology:
+    """Queues that are consumed, and what they all have around them: exchanges, dead letters, the delay ladder."""
     graves = {queue.dead_letters for queue in targets if queue.dead_letters} | {MALFORMED_QUEUE, UNROUTABLE_QUEUE}
     levels = range(ladder.LEVELS)
     return Topology(
@@ -167,7 +199,7 @@ def pipeline(
         queues=(
             *(Queue(name, Role.DEAD) for name in sorted(graves)),
             *targets,
-            *leaders,
+            *(Queue(name, Role.LEADER) for name in leaders),
             *(Queue(ladder.level_name(level), Role.LEVEL, level=level) for level in levels),
         ),
         bindings=(
@@ -176,13 +208,6 @@ def pipeline(
             *(Binding(ladder.DELIVER_EXCHANGE, ladder.delivery_pattern(q.name), queue=q.name) for q in targets),
             *(binding for level in levels for binding in _rungs(level)),
         ),
-    )
-
-
-def pipeline_of(settings: Settings, bots: Iterable[str], *, work_queues: Iterable[str] = ()) -> Topology:
-    """:func:`pipeline` with the settings' numbers of partitions."""
-    return pipeline(
-        sorted(bots), settings.partitions, update_partitions=settings.update_partitions, work_queues=work_queues
     )
 
 
@@ -249,17 +274,17 @@ def declare(connections: Connections, topology: Topology) -> None:
         TopologyError: something exists with other arguments.
         RabbitMQUnreachableError: there is no server to ask.
     """
-    connections.run(partial(_declare, topology), DECLARE_SECONDS)
+    connections.run(partial(_declare, topology), _bound_seconds(topology))
 
 
-def declare_soon(connections: Connections, topology: Topology) -> Future[None]:
-    """:func:`declare` for the I/O thread, which must not wait."""
-    return connections.start(partial(_declare, topology), DECLARE_SECONDS)
+async def adeclare(connections: Connections, topology: Topology) -> None:
+    """:func:`declare` on an event loop."""
+    await connections.arun(partial(_declare, topology), _bound_seconds(topology))
 
 
 def verify(connections: Connections, topology: Topology) -> list[str]:
     """What is missing or declared otherwise, one sentence each; empty when all is well. Creates nothing."""
-    return connections.run(partial(_verify, topology), DECLARE_SECONDS)
+    return connections.run(partial(_verify, topology), _bound_seconds(topology))
 
 
 def depth(connections: Connections, queues: Iterable[str]) -> dict[str, int | None]:
@@ -267,83 +292,128 @@ def depth(connections: Connections, queues: Iterable[str]) -> dict[str, int | No
     return connections.run(partial(_depth, list(queues)), DECLARE_SECONDS)
 
 
+async def adepth(connections: Connections, queues: Iterable[str]) -> dict[str, int | None]:
+    """:func:`depth` on an event loop."""
+    return await connections.arun(partial(_depth, list(queues)), DECLARE_SECONDS)
+
+
 def delete(connections: Connections, queues: Iterable[str]) -> None:
     """Delete queues with all they hold. For what made them for a while (a demo, a benchmark)."""
     connections.run(partial(_delete, list(queues)), DECLARE_SECONDS)
 
 
-def _delete(queues: list[str], session: Session) -> Script[None]:
-    channel = yield from session.channel()
+def _bound_seconds(topology: Topology) -> float:
+    return max(DECLARE_SECONDS, QUEUE_SECONDS * len(topology.queues))
+
+
+async def _delete(queues: list[str], session: Session) -> None:
+    channel = await session.channel()
     for name in queues:
-        yield partial(channel.queue_delete, queue=name)
+        await channel.call("queue_delete", queue=name)
 
 
-def _declare(topology: Topology, session: Session) -> Script[None]:
-    channel = yield from session.channel()
-    for thing in topology.things:
-        try:
-            yield _declaring(channel, thing, session.server_version)
-        except ChannelRefusedError as refusal:
-            raise TopologyError(_difference(thing, session.server_version, refusal)) from None
+async def _declare(topology: Topology, session: Session) -> None:
+    """Targets of dead letters and delays first, on one channel; then the queues that are consumed, on several."""
+    consumed = [queue for queue in topology.queues if queue.role in _CONSUMED]
+    names = {queue.name for queue in consumed}
+    channel = await session.channel()
+    for exchange in topology.exchanges:
+        await _make(channel, exchange, session)
+    for queue in topology.queues:
+        if queue.role not in _CONSUMED:
+            await _make(channel, queue, session)
     for binding in topology.bindings:
-        yield _binding(channel, binding)
+        if binding.queue not in names:
+            await _bind(channel, binding)
+    bindings: dict[str | None, Binding] = {
+        binding.queue: binding for binding in topology.bindings if binding.queue in names
+    }
+    progress = Progress(len(consumed))
+    left = iter(consumed)
+    await asyncio.gather(
+        *(_declare_next(left, bindings, progress, session) for _ in range(min(DECLARING_CHANNELS, len(consumed))))
+    )
 
 
-def _verify(topology: Topology, session: Session) -> Script[list[str]]:
+async def _declare_next(
+    left: Iterator[Queue], bindings: Mapping[str | None, Binding], progress: Progress, session: Session
+) -> None:
+    channel = await session.channel()
+    for queue in left:
+        await _make(channel, queue, session)
+        if (binding := bindings.get(queue.name)) is not None:
+            await _bind(channel, binding)
+        progress.count()
+
+
+async def _make(channel: Channel, thing: Exchange | Queue, session: Session) -> None:
+    try:
+        await _declare_one(channel, thing, session.server_version)
+    except ChannelRefusedError as refusal:
+        raise TopologyError(_difference(thing, session.server_version, refusal)) from None
+
+
+class Progress:
+    """Logs how far declaring has come, once a second."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = 0
+        self._told_at = time.monotonic()
+
+    def count(self) -> None:
+        self._done += 1
+        if time.monotonic() - self._told_at >= 1:
+            self._told_at = time.monotonic()
+            logger.info("declaring queues: %d of %d", self._done, self._total)
+
+
+async def _verify(topology: Topology, session: Session) -> list[str]:
     faults: list[str] = []
-    channel = yield from session.channel()
+    channel = await session.channel()
     for thing in topology.things:
         try:
-            yield _declaring(channel, thing, session.server_version, passive=True)
-            yield _declaring(channel, thing, session.server_version)  # it exists: this compares, and creates nothing
+            await _declare_one(channel, thing, session.server_version, passive=True)
+            await _declare_one(channel, thing, session.server_version)  # it exists: this compares, and creates nothing
         except ChannelRefusedError as refusal:
             faults.append(_fault(thing, session.server_version, refusal))
-            channel = yield from session.channel()
+            channel = await session.channel()
     return faults
 
 
-def _depth(queues: list[str], session: Session) -> Script[dict[str, int | None]]:
+async def _depth(queues: list[str], session: Session) -> dict[str, int | None]:
     counts: dict[str, int | None] = {}
-    channel = yield from session.channel()
+    channel = await session.channel()
     for name in queues:
         try:
-            ok = yield partial(channel.queue_declare, queue=name, passive=True)
+            ok = await channel.call("queue_declare", queue=name, passive=True)
             counts[name] = ok.method.message_count
         except ChannelRefusedError as refusal:
             if refusal.code != 404:
                 raise
             counts[name] = None
-            channel = yield from session.channel()
+            channel = await session.channel()
     return counts
 
 
-def _declaring(channel: Any, thing: Exchange | Queue, server: tuple[int, ...], *, passive: bool = False) -> Any:
+async def _declare_one(
+    channel: Channel, thing: Exchange | Queue, server: tuple[int, ...], *, passive: bool = False
+) -> None:
+    common: dict[str, Any] = {"durable": True, "passive": passive}
     match thing:
         case Exchange():
-            return partial(
-                channel.exchange_declare,
-                exchange=thing.name,
-                exchange_type=thing.kind,
-                durable=True,
-                passive=passive,
-                arguments=exchange_arguments(thing),
-            )
+            own: dict[str, Any] = {"exchange": thing.name, "exchange_type": thing.kind}
+            await channel.call("exchange_declare", **common, **own, arguments=exchange_arguments(thing))
         case Queue():
-            return partial(
-                channel.queue_declare,
-                queue=thing.name,
-                durable=True,
-                passive=passive,
-                arguments=arguments(thing, server),
-            )
+            await channel.call("queue_declare", **common, queue=thing.name, arguments=arguments(thing, server))
 
 
-def _binding(channel: Any, binding: Binding) -> Any:
+async def _bind(channel: Channel, binding: Binding) -> None:
+    route = {"source" if binding.to_exchange else "exchange": binding.exchange, "routing_key": binding.key}
     if binding.queue is not None:
-        return partial(channel.queue_bind, queue=binding.queue, exchange=binding.exchange, routing_key=binding.key)
-    return partial(
-        channel.exchange_bind, destination=binding.to_exchange, source=binding.exchange, routing_key=binding.key
-    )
+        await channel.call("queue_bind", queue=binding.queue, **route)
+    else:
+        await channel.call("exchange_bind", destination=binding.to_exchange, **route)
 
 
 def _fault(thing: Exchange | Queue, server: tuple[int, ...], refusal: ChannelRefusedError) -> str:

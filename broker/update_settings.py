@@ -53,6 +53,13 @@ class UpdateSettings(BaseModel):
         le=20,
         description="How often a handler that fails is called for one update before it is dead-lettered.",
     )
+    window: int = Field(
+        32,
+        ge=1,
+        le=32,
+        description="How many updates of one partition a worker handles at once, of different chats; those of a chat "
+        "run in order. With 16 partitions, the default makes 512. RabbitMQ returns no more than 32 in their order.",
+    )
     handler_seconds: float = Field(
         300,
         gt=0,

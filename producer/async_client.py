@@ -1,31 +1,29 @@
-"""The client for programs on an event loop: FastAPI, aiohttp, async workers. It never blocks the loop."""
+"""The client for programs on an event loop: FastAPI, aiohttp, async workers.
+
+It lives on the program's loop and has no thread for RabbitMQ. A program that blocks its loop for longer than the
+heartbeat loses the connection; the next job opens another.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Sequence
-from concurrent.futures import Future
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Self
-from weakref import WeakKeyDictionary
+from typing import Any, Self
 
 from broker.admission.contract import Record
 from broker.connections import Connections
 from broker.errors import ConfirmTimeoutError, FloodgateError, RabbitMQError, UnroutableError
 from broker.job import Job
-from broker.publication import Publication
 from broker.settings import DEFAULT_BOT, Settings, load_settings
 from producer.bot_api import BotApi
 from producer.core import Composer, as_job
-from producer.flight import Flight, Outcomes
+from producer.flight import Flight
 from producer.ledger import Ledger, result_of, seconds_of
 from producer.outlet import Outlet
 from producer.uploads import Attachment, Stowage
 from producer.waiting import ended
-
-# A window of 1000 that is full empties in some 30 ms.
-LOOK_SECONDS: Final = 0.005
 
 
 class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
@@ -47,11 +45,14 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
     ) -> None:
         settings = settings or load_settings()
         self._window = settings.publish_window
-        self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
         self._composer = Composer(settings, bot)
         self._ledger = Ledger(settings, bot)
         self._stowage = Stowage(settings.spool_url)
-        self._outlet = Outlet(self._composer, connections or Connections(settings, "client"), owned=connections is None)
+        self._outlet = Outlet(
+            self._composer,
+            connections or Connections(settings, "client", on_callers_loop=True),
+            owned=connections is None,
+        )
 
     def job(self, method: str, /, **given: Any) -> Job:
         """A job, not enqueued. ``given`` are the method's parameters and :class:`~producer.core.JobOptions`.
@@ -83,15 +84,15 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
             PublishError: RabbitMQ did not take the job; its leaves say why, and what is known.
         """
         publication = self._composer.publication(as_job(job))
-        await self._open(job.bot)
+        await self._outlet.aopen(job.bot)
         job = await self._recognised(job)
         try:
-            await self._publish(publication)
+            await self._outlet.publisher.apublish(publication)
         except UnroutableError:
             # Its queue was deleted under a process that had declared it. Nothing was accepted, so nothing is doubled.
             self._outlet.forget(job.bot)
-            await self._open(job.bot)
-            await self._publish(publication)
+            await self._outlet.aopen(job.bot)
+            await self._outlet.publisher.apublish(publication)
         return job
 
     async def enqueue_many(self, jobs: Iterable[Job] | AsyncIterable[Job]) -> int:
@@ -116,7 +117,7 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         flight = Flight(self._window)
         try:
             async for job in _each(jobs):
-                await self._open(as_job(job).bot)
+                await self._outlet.aopen(as_job(job).bot)
                 publication = self._composer.publication(job)
                 if flight.board(await self._recognised(job), publication):
                     await self._leave(flight)
@@ -162,7 +163,7 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
 
     async def close(self) -> None:
         """Release the connection. Safe to call twice, and unused."""
-        await asyncio.to_thread(self._outlet.close)
+        await self._outlet.aclose()
         await asyncio.to_thread(self._ledger.close)
 
     async def __aenter__(self) -> Self:
@@ -194,20 +195,6 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
             await asyncio.wait([future], timeout=seconds)
             return future.result() if future.done() else await self.status(job)
 
-    async def _open(self, bot: str) -> None:
-        if self._outlet.ready(bot):
-            return
-        attempt, first = self._outlet.begin(bot)
-        if first:
-            # Not awaited, since the attempt is: a caller who is cancelled must not take it from the others.
-            asyncio.get_running_loop().run_in_executor(None, self._outlet.carry_out, bot, attempt)
-        await asyncio.wrap_future(attempt)
-
-    async def _publish(self, publication: Publication) -> None:
-        (fault,) = await asyncio.wrap_future(await self._submit([publication]))
-        if fault is not None:
-            raise fault
-
     async def _leave(self, flight: Flight) -> None:
         if not flight.boarded:
             return
@@ -215,26 +202,12 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
             flight.cancel(flight.fault)
             return
         try:
-            flight.leave(await self._submit(flight.boarded))
+            flight.leave(await self._outlet.publisher.asubmit_many(flight.boarded))
         except RabbitMQError as error:
             flight.cancel(error)
 
     async def _recognised(self, job: Job) -> Job:
         return job if job.dedupe_key is None else await asyncio.to_thread(self._ledger.recognised, job)
-
-    async def _submit(self, publications: list[Publication]) -> Future[Outcomes]:
-        """Hand over, when there is room. Room comes with RabbitMQ's confirms, and with the time-outs at the latest.
-
-        Threads of the program may share the window, so there is no event to wait for: the first in line looks.
-        """
-        async with self._line():
-            while (future := self._outlet.publisher.try_submit_many(publications)) is None:  # noqa: ASYNC110 - see above
-                await asyncio.sleep(LOOK_SECONDS)
-            return future
-
-    def _line(self) -> asyncio.Lock:
-        """Where callers wait for room, in the order of their coming; one for each event loop."""
-        return self._lines.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
 
 async def _each(jobs: Iterable[Job] | AsyncIterable[Job]) -> AsyncIterator[Job]:
@@ -250,7 +223,8 @@ async def _land(flight: Flight, *, all_of_them: bool = False) -> AsyncIterator[J
     """What has landed; waits while no other batch may leave, or for all. The publisher's time-outs bound it."""
     for job in flight.landed():
         yield job
-    while future := flight.awaited(all_of_them=all_of_them):
-        await asyncio.wrap_future(future)
+    while receipt := flight.awaited(all_of_them=all_of_them):
+        assert isinstance(receipt, asyncio.Future)
+        await receipt
         for job in flight.landed():
             yield job

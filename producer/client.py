@@ -200,6 +200,6 @@ class Client(BotApi[Job]):
 def _land(flight: Flight, *, all_of_them: bool = False) -> Iterator[Job]:
     """What has landed; waits while no other batch may leave, or for all. The publisher's time-outs bound it."""
     yield from flight.landed()
-    while future := flight.awaited(all_of_them=all_of_them):
-        future.result()
+    while receipt := flight.awaited(all_of_them=all_of_them):
+        receipt.result()
         yield from flight.landed()

@@ -13,8 +13,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future
-from typing import Final
+from typing import Final, Protocol
 
 from broker.errors import EnqueueManyError, FloodgateError, RabbitMQError
 from broker.job import Job
@@ -27,6 +26,14 @@ LEAVE_SECONDS: Final = 0.02
 MAX_FAILED_IDS: Final = 1000
 
 Outcomes = tuple[RabbitMQError | None, ...]
+
+
+class Receipt(Protocol):
+    """A future of either kind, a thread's or an event loop's."""
+
+    def done(self) -> bool: ...
+
+    def result(self) -> Outcomes: ...
 
 
 class Flight:
@@ -42,7 +49,7 @@ class Flight:
         self._jobs: list[Job] = []
         self._publications: list[Publication] = []
         self._left_at = 0.0
-        self._under_way: deque[tuple[list[Job], Future[Outcomes]]] = deque()
+        self._under_way: deque[tuple[list[Job], Receipt]] = deque()
 
     def board(self, job: Job, publication: Publication) -> bool:
         """Add a job to the next batch; whether it is time to leave."""
@@ -55,7 +62,7 @@ class Flight:
         """The next batch."""
         return self._publications
 
-    def leave(self, future: Future[Outcomes]) -> None:
+    def leave(self, future: Receipt) -> None:
         """The batch was handed over."""
         self._under_way.append((self._jobs, future))
         self._jobs, self._publications, self._left_at = [], [], time.monotonic()
@@ -66,7 +73,7 @@ class Flight:
             self._lost(job, fault)
         self._jobs, self._publications = [], []
 
-    def awaited(self, *, all_of_them: bool) -> Future[Outcomes] | None:
+    def awaited(self, *, all_of_them: bool) -> Receipt | None:
         """What to wait for before going on: the oldest batch, if another would exceed the window or all shall land."""
         if not self._under_way or not (all_of_them or (len(self._under_way) + 1) * self._size > self._window):
             return None

@@ -10,12 +10,13 @@ A fork inherits the knowledge of what is declared, which is the server's state, 
 
 from __future__ import annotations
 
+import asyncio
 import os
 from concurrent.futures import Future
 
 from broker import topology
 from broker.connections import Connections
-from broker.errors import ClosedError, FloodgateError
+from broker.errors import ClosedError, FloodgateError, RabbitMQUnreachableError
 from broker.publisher import Publisher
 from producer.core import Composer
 
@@ -49,35 +50,44 @@ class Outlet:
             RabbitMQError: RabbitMQ cannot be reached, is too old, or has queues of these names declared otherwise.
             ClosedError: the client was closed.
         """
-        if self.ready(bot):
-            return
-        attempt, first = self.begin(bot)
-        if first:
-            self.carry_out(bot, attempt)
-        attempt.result()
+        if not self.ready(bot):
+            self._attempt(bot).result()
 
-    def begin(self, bot: str) -> tuple[Attempt, bool]:
-        """The attempt to open, and whether the caller is the first: then it must ``carry_out`` the attempt."""
+    async def aopen(self, bot: str) -> None:
+        """:meth:`open` on an event loop. A caller who is cancelled does not take the attempt from the others."""
+        if not self.ready(bot):
+            await asyncio.shield(asyncio.wrap_future(self._attempt(bot)))
+
+    def _attempt(self, bot: str) -> Attempt:
+        """The attempt to open that is under way in this process, begun if there is none."""
         if self._closed:
             raise ClosedError("The client is closed. Make another, or close it later.")
         mine = Attempt()
         mine.set_running_or_notify_cancel()  # others share it: none of them may cancel it
         attempt = self._attempts.setdefault((os.getpid(), bot), mine)
-        return attempt, attempt is mine
+        if attempt is mine:
+            self._begin(bot, mine)
+        return attempt
 
-    def carry_out(self, bot: str, attempt: Attempt) -> None:
-        """Declare the bot's queues; the outcome is the attempt's."""
+    def _begin(self, bot: str, attempt: Attempt) -> None:
+        """Declare the bot's queues on the loop of the connections; the outcome is the attempt's."""
         try:
-            topology.declare(self._connections, self._composer.topology(bot))
-        except BaseException as error:
+            declared = self._connections.io.begin(topology.adeclare(self._connections, self._composer.topology(bot)))
+        except (FloodgateError, RuntimeError) as error:  # closed, crashed, or not on a loop
             self._end(bot)
             attempt.set_exception(error)
-            if not isinstance(error, FloodgateError):
-                raise
-        else:
+            return
+        declared.add_done_callback(lambda done: self._finish(bot, attempt, done))
+
+    def _finish(self, bot: str, attempt: Attempt, declared: Future[None]) -> None:
+        error = RabbitMQUnreachableError("The event loop ended.") if declared.cancelled() else declared.exception()
+        if error is None:
             self._declared.add(bot)
-            self._end(bot)
+        self._end(bot)
+        if error is None:
             attempt.set_result(None)
+        else:
+            attempt.set_exception(error)
 
     def forget(self, bot: str) -> None:
         """The bot's queues turned out to be missing: declare them again at the next ``open``."""
@@ -90,6 +100,14 @@ class Outlet:
         self._closed = True
         if self._owned:
             self._connections.stop()
+
+    async def aclose(self) -> None:
+        """:meth:`close` on an event loop."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._owned:
+            await self._connections.aclose()
 
     def _end(self, bot: str) -> None:
         del self._attempts[os.getpid(), bot]

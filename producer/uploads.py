@@ -164,7 +164,7 @@ class Stowage:
     def discard(self, job: Job, files: Sequence[SpooledFile]) -> None:
         """Forget files of a job that was not accepted. What cannot be removed is swept one day."""
         try:
-            self._spool.discard(files)
+            self._spool.discard(job.bot, job.id, files)
         except SpoolError as error:
             logger.warning("the files of job %s stay until they are swept: %s", job.id, error)
 

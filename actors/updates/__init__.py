@@ -2,6 +2,7 @@
 
 run            one call of the handlers for one update, and what may be asked about it meanwhile
 handler        what the user gives: an Application, or a function
+lanes          a chat's updates in order, chats side by side
 handling       what happens to an update from its delivery to its ack
 application    a python-telegram-bot Application as a handler
 keeping        an Application's persistence, written before the ack

@@ -12,7 +12,7 @@ from broker.dramatiq_consumer import DeliveredMessage
 from broker.setup import current_broker
 from broker.update import UPDATE_ACTOR
 
-_handling: list[Handling] = []  # one at most; written before the worker's threads start
+_handling: list[Handling] = []  # one at most; written before the worker's first update
 
 
 def use(handling: Handling) -> None:
@@ -21,9 +21,9 @@ def use(handling: Handling) -> None:
 
 
 @dramatiq.actor(broker=current_broker(), actor_name=UPDATE_ACTOR, queue_name=UPDATE_ACTOR)
-def handle_update(update: dict[str, Any]) -> None:
+async def handle_update(update: dict[str, Any]) -> None:
     """Have ``update`` (see :mod:`broker.update`) handled."""
     message = CurrentMessage.get_current_message()
     assert isinstance(message, DeliveredMessage), "handle_update is run by a worker"
     (handling,) = _handling
-    handling.deliver(message)
+    await current_broker().connections.io.join(handling.deliver(message))

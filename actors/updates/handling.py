@@ -3,21 +3,20 @@
     seen before? ──yes─▶ ack
          │ no
          ▼
-    the handlers, on the event loop ──fine─▶ noted as handled ─▶ ack
+    the handlers, on their event loop ──fine─▶ noted as handled ─▶ ack
          │ they raise
          ├─▶ a pause, and again, up to ``FLOODGATE_UPDATES__ATTEMPTS`` times
          └─▶ dead letter with the traceback ─▶ noted ─▶ ack, and the chat goes on
 
-Order. A partition's updates come one at a time, so nothing of a chat overtakes. An update that fails is tried again in
-its place: those behind it wait, the partition's other chats too, for a few seconds at most. One that takes too long is
-not tried again.
+Order. A chat's updates run one after the other (:mod:`actors.updates.lanes`). An update that fails is tried again in
+its place: those of its chat wait behind it, other chats do not. One that takes too long is not tried again.
 
 At least once. An update is noted as handled after its handler has ended and before its ack. A worker that dies in
 between, or while the handler runs, leaves it to another, which handles it again; so does one that is shut down before
 the handler has ended. Nothing else does.
 
-Threads. ``deliver`` runs on Dramatiq's worker threads, one a partition, and waits there for the handler, which runs on
-the event loop. Store and RabbitMQ are asked from these threads.
+Loops. Handlers have a loop of their own, on a thread of their own, so that one which blocks costs no heartbeat. All
+else runs on the worker's loop, which awaits the handlers.
 """
 
 from __future__ import annotations
@@ -27,7 +26,8 @@ import logging
 import time
 import traceback
 from asyncio import CancelledError
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -43,7 +43,7 @@ from broker.settings import CONSUMER_TIMEOUT_SECONDS
 from broker.update import Update
 
 if TYPE_CHECKING:
-    from broker.admission.handled import HandledUpdates, Sight
+    from broker.admission.handled import AwaitedHandled, Sight
     from broker.dramatiq_broker import FloodgateBroker
     from broker.dramatiq_consumer import DeliveredMessage
 
@@ -80,43 +80,44 @@ class StoppedError(Exception):
 
 
 class Handling:
-    """One a process. ``start`` before its worker's threads, ``stop`` after them."""
+    """One a process. ``start`` before its first update, ``stop`` after the last. Belongs to the worker's event loop."""
 
-    def __init__(self, broker: FloodgateBroker, handler: Handler, ledger: HandledUpdates) -> None:
+    def __init__(self, broker: FloodgateBroker, handler: Handler, ledger: AwaitedHandled) -> None:
         self._broker = broker
         self._settings = broker.settings
         self._handler = handler
         self._ledger = ledger
         self._loop = HandlerLoop()
         self._watch = LoopWatch(self._loop.loop, self._loop.thread, self._settings.updates.blocked_seconds)
+        self._meeting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by queue
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Open the handler.
 
         Raises:
             FloodgateError: it cannot be opened.
         """
         self._loop.start()
-        self._loop.run(self._handler.open(), OPEN_SECONDS)
+        await self._loop.run(self._handler.open(), OPEN_SECONDS)
         self._watch.start()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Close the handler; bounded. Safe to call twice, and unstarted."""
         if self._loop.thread.is_alive():
             try:
-                self._loop.run(asyncio.wait_for(self._handler.close(), CLOSE_SECONDS), CLOSE_SECONDS + 1)
+                await self._loop.run(self._handler.close(), CLOSE_SECONDS)
             except TimeoutError:
                 logger.warning("%s did not close within %g s", self._handler.name, CLOSE_SECONDS)
-        self._watch.stop()
-        self._loop.stop()
-        self._ledger.close()
+        await asyncio.to_thread(self._watch.stop)
+        await asyncio.to_thread(self._loop.stop)
+        await self._ledger.close()
 
-    def deliver(self, message: DeliveredMessage) -> None:
-        """Have the update handled, and say whether to acknowledge its message."""
+    async def deliver(self, message: DeliveredMessage) -> None:
+        """Have the update handled, and decide whether to acknowledge its message."""
         update = message.update
         assert update is not None
         try:
-            self._deliver(message, update)
+            await self._deliver(message, update)
         except StoppedError as stop:
             logger.info("update %d of bot %s goes back to its queue: %s", update.update_id, update.bot, stop)
             message.give_back()
@@ -124,53 +125,60 @@ class Handling:
             logger.warning("update %d of bot %s goes back to its queue: %s", update.update_id, update.bot, error)
             message.give_back()
 
-    def _deliver(self, message: DeliveredMessage, update: Update) -> None:
-        queue = message.queue_name
-        sight = self._ask(lambda: self._meet(update, queue), STORE_HOLD_SECONDS)
-        if sight.handled:
+    async def _deliver(self, message: DeliveredMessage, update: Update) -> None:
+        if await self._meet(update, message.queue_name):
             logger.info("update %d of bot %s came again and was handled before", update.update_id, update.bot)
             message.done()
             return
-        if sight.moved_from is not None:
-            self._move(update.bot, queue, sight.moved_from)
-        failure = self._handle(message, update)
+        failure = await self._handle(message, update)
         if failure is not None:
-            self._bury(message, update, *failure)
-        self._note(update)
+            await self._bury(message, update, *failure)
+        await self._note(update)
         message.done()
 
-    def _meet(self, update: Update, queue: str) -> Sight:
-        if (chat := update.chat_heard_from) is not None:
-            self._broker.admission.heard_from(update.bot, chat)
-        return self._ledger.meet(update.bot, update.update_id, queue, self._broker.worker_id)
+    async def _meet(self, update: Update, queue: str) -> bool:
+        """Whether the update was handled before. If its partition came from another worker, what is in memory of its
+        chats is renewed before any of its updates goes on."""
+        async with self._meeting[queue]:
+            sight = await self._ask(lambda: self._see(update, queue), STORE_HOLD_SECONDS)
+            if sight.moved_from is not None:
+                await self._move(update.bot, queue, sight.moved_from)
+        return sight.handled
 
-    def _move(self, bot: str, queue: str, home: str) -> None:
+    async def _see(self, update: Update, queue: str) -> Sight:
+        meeting = self._ledger.meet(update.bot, update.update_id, queue, self._broker.worker_id)
+        if (chat := update.chat_heard_from) is None:
+            return await meeting
+        sight, _ = await asyncio.gather(meeting, self._broker.admission.heard_from(update.bot, chat))
+        return sight
+
+    async def _move(self, bot: str, queue: str, home: str) -> None:
         logger.info("%s came to this worker from %s", queue, home)
         partition = int(queue.rpartition(".")[2])
         moving = self._handler.moved_here(bot, partition, self._settings.update_partitions)
-        self._loop.run(moving, self._settings.updates.handler_seconds)
+        await self._loop.run(moving, self._settings.updates.handler_seconds)
 
-    def _handle(self, message: DeliveredMessage, update: Update) -> tuple[Failure, int] | None:
+    async def _handle(self, message: DeliveredMessage, update: Update) -> tuple[Failure, int] | None:
         """The handlers, until they succeed or are given up; the last failure and the number of attempts."""
         most = self._settings.updates.attempts
         for attempt in range(1, most + 1):
             run = Run(update, message.queue_name, message.message_timestamp, attempt, last=attempt == most)
-            failure = self._attempt(run)
+            failure = await self._attempt(run)
             if failure is None:
                 return None
             if run.last or not failure.again:
                 return failure, attempt
             pause = pause_after(attempt)
             logger.warning("%s; attempt %d of %d, again in %.1f s", failure.description, attempt, most, pause)
-            if self._broker.stopping.wait(pause):
+            if await self._broker.stopping.sleep(pause):
                 raise StoppedError("the worker stops")
         raise AssertionError("there is one attempt at least")
 
-    def _attempt(self, run: Run) -> Failure | None:
+    async def _attempt(self, run: Run) -> Failure | None:
         about = f"update {run.update.update_id} of bot {run.update.bot}"
         seconds = self._settings.updates.handler_seconds
         try:
-            expired = self._loop.run(self._bounded(run, seconds), CONSUMER_TIMEOUT_SECONDS)
+            expired = await self._loop.run(self._bounded(run, seconds), CONSUMER_TIMEOUT_SECONDS)
         except UnreadableUpdateError as error:
             return Failure(dead_letters.REASON_UNREADABLE, f"{about} cannot be read: {error}", again=False)
         except CancelledError as error:
@@ -208,7 +216,7 @@ class Handling:
             run.over = True
         return limit.expired()
 
-    def _bury(self, message: DeliveredMessage, update: Update, failure: Failure, attempts: int) -> None:
+    async def _bury(self, message: DeliveredMessage, update: Update, failure: Failure, attempts: int) -> None:
         logger.error("%s; dead-lettered after %d attempts\n%s", failure.description, attempts, failure.traceback)
         letter = dead_letters.dead_update(
             update,
@@ -219,11 +227,11 @@ class Handling:
             attempts=attempts,
             traceback=redact(failure.traceback),
         )
-        self._broker.connections.publisher.publish(letter)
+        await self._broker.connections.publisher.apublish(letter)
 
-    def _note(self, update: Update) -> None:
+    async def _note(self, update: Update) -> None:
         try:
-            self._ask(lambda: self._ledger.mark(update.bot, update.update_id), STORE_NOTE_SECONDS)
+            await self._ask(lambda: self._ledger.mark(update.bot, update.update_id), STORE_NOTE_SECONDS)
         except StoppedError as stop:
             logger.warning(
                 "update %d of bot %s is handled, and would be again if it came again: %s",
@@ -232,7 +240,7 @@ class Handling:
                 stop,
             )
 
-    def _ask(self, ask: Callable[[], T], seconds: float) -> T:
+    async def _ask(self, ask: Callable[[], Awaitable[T]], seconds: float) -> T:
         """Ask the store, waiting for it if it is down.
 
         Raises:
@@ -241,9 +249,9 @@ class Handling:
         deadline = time.monotonic() + seconds
         while True:
             try:
-                return ask()
+                return await ask()
             except StateUnavailableError as error:
-                if self._broker.stopping.wait(STORE_RETRY_SECONDS) or time.monotonic() > deadline:
+                if await self._broker.stopping.sleep(STORE_RETRY_SECONDS) or time.monotonic() > deadline:
                     raise StoppedError(str(error)) from error
 
 

@@ -7,8 +7,6 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
-from actors.loop_calls import LoopCalls
-
 T = TypeVar("T")
 
 START_SECONDS: Final = 5.0
@@ -20,7 +18,6 @@ class HandlerLoop:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        self._calls = LoopCalls(self.loop)
         self._running = threading.Event()
         self.thread = threading.Thread(target=self._run, name="floodgate-handlers", daemon=True)
 
@@ -28,14 +25,22 @@ class HandlerLoop:
         self.thread.start()
         self._running.wait(START_SECONDS)
 
-    def run(self, coroutine: Coroutine[Any, Any, T], timeout_seconds: float) -> T:
-        """Run it and wait for its result; what it raises is raised here.
+    async def run(self, coroutine: Coroutine[Any, Any, T], timeout_seconds: float) -> T:
+        """Have it run here, and await its result on another loop; what it raises is raised there.
 
         Raises:
-            TimeoutError: the loop did not answer: something blocks it.
+            TimeoutError: it did not end in time, be it that something blocks the loop; it is cancelled.
             RuntimeError: the loop is not running.
         """
-        return self._calls.run(coroutine, timeout_seconds)
+        if not self.loop.is_running():
+            coroutine.close()
+            raise RuntimeError("The handlers' event loop is not running.")
+        running = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self.loop))
+        await asyncio.wait({running}, timeout=timeout_seconds)
+        if not running.done():
+            running.cancel()
+            raise TimeoutError(f"the handlers' event loop did not answer within {timeout_seconds:g} s")
+        return running.result()
 
     def stop(self) -> None:
         """Cancel what still runs and end the thread, unless something blocks it."""

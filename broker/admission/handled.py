@@ -14,7 +14,10 @@ learns that what it holds in memory of those chats may be out of date.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from broker.admission.state_thread import StateThread
 
 KEEP_SECONDS: Final = 48 * 3600
 
@@ -45,3 +48,21 @@ class HandledUpdates(Protocol):
     def close(self) -> None:
         """Release files and sockets. Safe to call twice, and unused."""
         ...
+
+
+class AwaitedHandled:
+    """:class:`HandledUpdates` for an event loop: its calls are carried out on the state thread."""
+
+    def __init__(self, ledger: HandledUpdates, thread: StateThread) -> None:
+        self._ledger = ledger
+        self._thread = thread
+
+    async def meet(self, bot: str, update_id: int, queue: str, worker_id: str) -> Sight:
+        return await self._thread.call(self._ledger.meet, bot, update_id, queue, worker_id)
+
+    async def mark(self, bot: str, update_id: int) -> None:
+        await self._thread.call(self._ledger.mark, bot, update_id)
+
+    async def close(self) -> None:
+        """Safe to call twice, and unused."""
+        await self._thread.call(self._ledger.close)

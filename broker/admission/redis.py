@@ -2,7 +2,8 @@
 
 Overview: each call is one run of ``admission.lua`` on the server, by its digest; the script is sent again when the
 server has forgotten it. The script is ``decisions`` in the server's language; it is given the policy's numbers with
-each call, so that they stand in one place.
+each call, so that they stand in one place. A batch is one pipeline: its calls run one after the other in one round
+trip, over one connection of the event loop's own.
 
 State: all of a bot's keys begin with ``floodgate:{<bot>}:``, so a cluster keeps them on one node. The client library's
 connection pool is thread-safe and fork-safe; nothing is connected before the first call.
@@ -15,21 +16,25 @@ that is warned of.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from importlib.resources import files
 from typing import Any, Final
 
 import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from broker.admission import policy as numbers
+from broker.admission.calls import BlockingAdmission, Call
 from broker.admission.clock import Clock
 from broker.admission.contract import (
     CANCELLED,
@@ -58,7 +63,7 @@ from broker.admission.contract import (
 from broker.admission.endings import dead_record, dead_text, json_text, sent_record, sent_text
 from broker.admission.policy import Policy, Rates
 from broker.admission.windows import Pace, Window
-from broker.errors import StateSchemaError, StateUnavailableError
+from broker.errors import StateError, StateSchemaError, StateUnavailableError
 from broker.job import Priority
 
 logger = logging.getLogger("floodgate.admission")
@@ -75,83 +80,44 @@ _CONSTANTS: Final = (
 )
 
 
-class RedisAdmission:
+class Script:
+    """``admission.lua``, and what a run of it is given."""
+
+    def __init__(self, policy: Policy, clock: Clock | None) -> None:
+        self._policy = policy
+        self._clock = clock  # for tests; the server's own clock counts otherwise
+        self._rules: dict[str, str] = {}  # by bot; written by whichever thread, always with the same value
+        self.text = files(__package__).joinpath("admission.lua").read_text()
+        self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+    def arguments(self, call: Call) -> tuple[str, ...]:
+        """Of EVALSHA, after the digest."""
+        given = _GIVEN[call.method](*call.arguments)
+        if self._clock is not None:
+            given = given | {"now": self._clock.read().ticks_us}
+        text = json_text({name: value for name, value in given.items() if value is not None})
+        return ("1", f"floodgate:{{{call.bot}}}:", call.method, text, self._rules_of(call.bot))
+
+    def result(self, call: Call, reply: Any) -> Any:
+        """What the call returns, out of the script's reply."""
+        if call.method == "snapshot":
+            return _snapshot(self._policy, call.bot, reply)
+        return _READ[call.method](reply)
+
+    def _rules_of(self, bot: str) -> str:
+        if bot not in self._rules:
+            self._rules[bot] = json.dumps(_rules(self._policy, bot))
+        return self._rules[bot]
+
+
+class RedisAdmission(BlockingAdmission):
     """``contract.Admission`` on a Redis or Valkey server, or a cluster of them. Thread-safe and fork-safe."""
 
     def __init__(self, url: str, policy: Policy, clock: Clock | None = None) -> None:
         self._url = url
-        self._policy = policy
-        self._clock = clock  # for tests; the server's own clock counts otherwise
         self._lock = threading.Lock()
         self._client: Any = None  # made under _lock
-        self._rules: dict[str, str] = {}  # by bot; written by whichever thread, always with the same value
-        self._script = files(__package__).joinpath("admission.lua").read_text()
-        self._digest = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
-
-    def admit(self, ask: Ask) -> Decision:
-        return _decision(self._call("admit", ask.bot, _asked(ask)))
-
-    def renew_unknown(self, ask: Ask) -> Decision:
-        return _decision(self._call("renew_unknown", ask.bot, _asked(ask)))
-
-    def settle(self, ask: Ask, settlement: Settlement, grant: int | None = None) -> None:
-        self._call("settle", ask.bot, _asked(ask) | {"grant": grant} | _settled(settlement))
-
-    def cancel(self, ask: Ask) -> Record:
-        record = _record(*self._call("cancel", ask.bot, _asked(ask) | {"reason": CANCELLED}))
-        assert record is not None
-        return record
-
-    def lookup(self, bot: str, job_id: str) -> Record | None:
-        return _record(*self._call("lookup", bot, {"job": job_id}))
-
-    def reopen(self, bot: str, job_id: str) -> Record | None:
-        return _record(*self._call("reopen", bot, {"job": job_id}))
-
-    def mark_unreachable(self, bot: str, chat: str, why: str) -> None:
-        self._call("mark_unreachable", bot, {"chat": chat, "why": why[: numbers.WHY_LENGTH]})
-
-    def heard_from(self, bot: str, chat: str) -> bool:
-        (held,) = self._call("heard_from", bot, {"chat": chat})
-        return bool(held)
-
-    def unreachable(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[UnreachableChat]:
-        found = self._call("unreachable", bot, {"first": offset, "last": offset + limit - 1})
-        return tuple(UnreachableChat(chat, why, timedelta(microseconds=age)) for chat, why, age in found)
-
-    def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:
-        self._call("pause", bot, {"chat": chat, "duration": _micros(duration), "why": why})
-
-    def too_many_requests(self, bot: str, chat: str | None, retry_after: timedelta) -> Scope:
-        return Scope(self._call("too_many_requests", bot, {"chat": chat, "duration": _micros(retry_after)})[0])
-
-    def resume(self, bot: str, chat: str | None) -> None:
-        self._call("resume", bot, {"chat": chat})
-
-    def migrate(self, bot: str, old_chat: str, new_chat: str) -> None:
-        self._call("migrate", bot, {"old": old_chat, "new": new_chat})
-
-    def vouch_idle(self, bot: str) -> None:
-        self._call("vouch_idle", bot, {})
-
-    def snapshot(self, bot: str) -> Snapshot:
-        second, permille, minute, sending, waiting, pauses, lines, *counts = self._call(
-            "snapshot", bot, {"shown": SHOWN}
-        )
-        dead, refused, outage = counts
-        return Snapshot(
-            bot=bot,
-            sent_last_second=second,
-            per_second_limit=numbers.per_second(self._policy.rates(bot).free, permille),
-            sent_last_minute=minute,
-            sending=sending,
-            waiting={one: int(count or 0) for one, count in zip(Priority, waiting, strict=True)},
-            pauses=tuple(Pause(chat, timedelta(microseconds=left), why) for chat, left, why in pauses),
-            longest_lines=_lines(lines),
-            dead=dead,
-            unreachable=refused,
-            outage=None if outage is None else timedelta(microseconds=outage),
-        )
+        self._script = Script(policy, clock)
 
     def close(self) -> None:
         with self._lock:
@@ -159,21 +125,18 @@ class RedisAdmission:
         if client is not None:
             client.close()
 
-    def _call(self, operation: str, bot: str, arguments: dict[str, Any]) -> Any:
-        if self._clock is not None:
-            arguments = arguments | {"now": self._clock.read().ticks_us}
-        text = json_text({name: value for name, value in arguments.items() if value is not None})
+    def _do(self, call: Call) -> Any:
         try:
-            return self._run(f"floodgate:{{{bot}}}:", operation, text, self._rules_of(bot))
+            return self._script.result(call, self._run(*self._script.arguments(call)))
         except redis.exceptions.RedisError as error:
             raise fault(error, where(self._url)) from error
 
-    def _run(self, prefix: str, *arguments: str) -> Any:
+    def _run(self, *arguments: str) -> Any:
         client = self._client or self._connect()
         try:
-            return client.evalsha(self._digest, 1, prefix, *arguments)
+            return client.evalsha(self._script.digest, *arguments)
         except redis.exceptions.NoScriptError:
-            return client.eval(self._script, 1, prefix, *arguments)
+            return client.eval(self._script.text, *arguments)
 
     def _connect(self) -> Any:
         with self._lock:
@@ -181,10 +144,62 @@ class RedisAdmission:
                 self._client = connect_to(self._url)
             return self._client
 
-    def _rules_of(self, bot: str) -> str:
-        if bot not in self._rules:
-            self._rules[bot] = json.dumps(_rules(self._policy, bot))
-        return self._rules[bot]
+
+class RedisBatches:
+    """``calls.Batches`` on a Redis or Valkey server, or a cluster: a pipeline at a time."""
+
+    def __init__(self, url: str, policy: Policy) -> None:
+        self._url = url
+        self._script = Script(policy, None)
+        self._client: Any = None
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, calls: Sequence[Call], done: Callable[[Sequence[Any]], None]) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run(calls, done), name="floodgate-state")
+
+    async def close(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            await asyncio.wait({task}, timeout=TIMEOUT_SECONDS)
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    async def _run(self, calls: Sequence[Call], done: Callable[[Sequence[Any]], None]) -> None:
+        try:
+            results = await self._results(calls)
+        except (redis.exceptions.RedisError, OSError) as error:
+            results = [self._fault(error)] * len(calls)
+        except StateError as error:
+            results = [error] * len(calls)
+        done(results)
+
+    async def _results(self, calls: Sequence[Call]) -> list[Any]:
+        if self._client is None:
+            self._client = await aconnect_to(self._url)
+        arguments = [self._script.arguments(call) for call in calls]
+        replies = await self._pipeline(arguments)
+        if any(isinstance(reply, redis.exceptions.NoScriptError) for reply in replies):
+            await self._client.script_load(self._script.text)
+            replies = await self._pipeline(arguments)  # none of them has run: they carry their nonces all the same
+        return [self._result(call, reply) for call, reply in zip(calls, replies, strict=True)]
+
+    async def _pipeline(self, arguments: Sequence[tuple[str, ...]]) -> list[Any]:
+        pipeline = self._client.pipeline(transaction=False)
+        for each in arguments:
+            pipeline.evalsha(self._script.digest, *each)
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        return replies
+
+    def _result(self, call: Call, reply: Any) -> Any:
+        if isinstance(reply, redis.exceptions.RedisError):
+            return self._fault(reply)
+        return self._script.result(call, reply)
+
+    def _fault(self, error: redis.exceptions.RedisError | OSError) -> StateError:
+        if not isinstance(error, redis.exceptions.RedisError):
+            error = redis.exceptions.ConnectionError(str(error))
+        return fault(error, where(self._url))
 
 
 def connect_to(url: str) -> Any:
@@ -193,11 +208,28 @@ def connect_to(url: str) -> Any:
     Raises:
         redis.exceptions.RedisError: it does not answer.
     """
-    client = _client(redis.Redis, url)
+    client = _client(redis.Redis, url, Retry(NoBackoff(), 1))
     info = client.info()
     if info.get("cluster_enabled"):
         client.close()
-        client = _client(redis.RedisCluster, url)
+        client = _client(redis.RedisCluster, url, Retry(NoBackoff(), 1))
+    _warn_of_eviction(info, url)
+    return client
+
+
+async def aconnect_to(url: str) -> Any:
+    """:func:`connect_to` for an event loop."""
+    retry = AsyncRetry(NoBackoff(), 1)
+    client = _client(redis.asyncio.Redis, url, retry)
+    info = await client.info()
+    if info.get("cluster_enabled"):
+        await client.aclose()
+        client = _client(redis.asyncio.RedisCluster, url, retry)
+    _warn_of_eviction(info, url)
+    return client
+
+
+def _warn_of_eviction(info: dict[str, Any], url: str) -> None:
     if info.get("maxmemory") and info.get("maxmemory_policy") != "noeviction":
         logger.warning(
             "%s evicts keys when its memory is full (%s), and would forget what was sent. "
@@ -205,7 +237,6 @@ def connect_to(url: str) -> Any:
             where(url),
             info.get("maxmemory_policy"),
         )
-    return client
 
 
 def where(url: str) -> str:
@@ -214,13 +245,13 @@ def where(url: str) -> str:
     return str(parts.get("path") or f"{parts.get('host', 'localhost')}:{parts.get('port', 6379)}")
 
 
-def _client(kind: Any, url: str) -> Any:
+def _client(kind: Any, url: str, retry: Any) -> Any:
     return kind.from_url(
         url,
         decode_responses=True,
         socket_timeout=TIMEOUT_SECONDS,
         socket_connect_timeout=TIMEOUT_SECONDS,
-        retry=Retry(NoBackoff(), 1),
+        retry=retry,
     )
 
 
@@ -246,6 +277,10 @@ def _rules(policy: Policy, bot: str) -> dict[str, Any]:
 def _pace(pace: Pace) -> dict[str, Any]:
     spacing: dict[str, int | Window] = {"interval": pace.interval_us, "tolerance": pace.tolerance_us}
     return spacing if pace.window is None else spacing | {"window": pace.window}
+
+
+def _settling(ask: Ask, settlement: Settlement, grant: int | None) -> dict[str, Any]:
+    return _asked(ask) | {"grant": grant} | _settled(settlement)
 
 
 def _asked(ask: Ask) -> dict[str, Any]:
@@ -309,6 +344,27 @@ def _record(state: str, outcome: str | None = None, due: int = 0) -> Record | No
             return Record(Standing.WAITING, due=timedelta(microseconds=due))
 
 
+def _nothing(_reply: Any) -> None:
+    pass
+
+
+def _snapshot(policy: Policy, bot: str, reply: Any) -> Snapshot:
+    second, permille, minute, sending, waiting, pauses, lines, dead, refused, outage = reply
+    return Snapshot(
+        bot=bot,
+        sent_last_second=second,
+        per_second_limit=numbers.per_second(policy.rates(bot).free, permille),
+        sent_last_minute=minute,
+        sending=sending,
+        waiting={one: int(count or 0) for one, count in zip(Priority, waiting, strict=True)},
+        pauses=tuple(Pause(chat, timedelta(microseconds=left), why) for chat, left, why in pauses),
+        longest_lines=_lines(lines),
+        dead=dead,
+        unreachable=refused,
+        outage=None if outage is None else timedelta(microseconds=outage),
+    )
+
+
 def _lines(found: Sequence[str]) -> tuple[Line, ...]:
     named = [(name.partition(":"), int(length)) for name, length in zip(found[::2], found[1::2], strict=True)]
     return tuple(Line(chat, Priority(priority), length) for (priority, _, chat), length in named)
@@ -342,3 +398,41 @@ def fault(error: redis.exceptions.RedisError, where: str) -> StateUnavailableErr
         case _:
             why = f"failed: {text[:200]}. Look into its log."
     return StateUnavailableError(f"Redis at {where} {why}")
+
+
+# What the script is given for each call, and how its reply is read.
+_GIVEN: Final[dict[str, Callable[..., dict[str, Any]]]] = {
+    "admit": _asked,
+    "renew_unknown": _asked,
+    "settle": _settling,
+    "cancel": lambda ask: _asked(ask) | {"reason": CANCELLED},
+    "lookup": lambda job_id: {"job": job_id},
+    "reopen": lambda job_id: {"job": job_id},
+    "mark_unreachable": lambda chat, why: {"chat": chat, "why": why[: numbers.WHY_LENGTH]},
+    "heard_from": lambda chat: {"chat": chat},
+    "unreachable": lambda limit, offset: {"first": offset, "last": offset + limit - 1},
+    "pause": lambda chat, duration, why: {"chat": chat, "duration": _micros(duration), "why": why},
+    "too_many_requests": lambda chat, retry_after: {"chat": chat, "duration": _micros(retry_after)},
+    "resume": lambda chat: {"chat": chat},
+    "migrate": lambda old, new: {"old": old, "new": new},
+    "vouch_idle": dict,
+    "snapshot": lambda: {"shown": SHOWN},
+}
+_READ: Final[dict[str, Callable[[Any], Any]]] = {
+    "admit": _decision,
+    "renew_unknown": _decision,
+    "settle": _nothing,
+    "cancel": lambda reply: _record(*reply),
+    "lookup": lambda reply: _record(*reply),
+    "reopen": lambda reply: _record(*reply),
+    "mark_unreachable": _nothing,
+    "heard_from": lambda reply: bool(reply[0]),
+    "unreachable": lambda reply: tuple(
+        UnreachableChat(chat, why, timedelta(microseconds=age)) for chat, why, age in reply
+    ),
+    "pause": _nothing,
+    "too_many_requests": lambda reply: Scope(reply[0]),
+    "resume": _nothing,
+    "migrate": _nothing,
+    "vouch_idle": _nothing,
+}

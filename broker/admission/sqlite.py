@@ -1,7 +1,11 @@
 """Admission in one SQLite file, shared by any number of processes of one machine.
 
-Overview: each call is one ``BEGIN IMMEDIATE`` transaction: it loads a few rows by key, lets ``decisions`` change
-them, and saves them. SQLite lets one writer in at a time, which is the point: the budget is one.
+Overview: a call, or a batch of them, is one ``BEGIN IMMEDIATE`` transaction: it loads a few rows by key, lets
+``decisions`` change them, and saves them. SQLite lets one writer in at a time, which is the point: the budget is one.
+
+Batches run on the state thread, since a transaction may have to wait for the lock or for
+the disk, and the event loop must not. A batch that fails has changed nothing; a bug met by one of its calls rolls it
+back, and its calls are then carried out one by one, so that only that call fails.
 
 Durability: WAL with ``synchronous=NORMAL``. A crash of any process loses nothing. A crash of the machine may lose the
 last moments, and with them the knowledge that a job was sent: it is then sent again, as if the network had failed.
@@ -12,27 +16,47 @@ one succeeds.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final
 
 from broker.admission import decisions
+from broker.admission.calls import BlockingAdmission, Call
 from broker.admission.clock import Clock, MachineClock
-from broker.admission.contract import Ask, Decision, Record, Scope, Settlement, Snapshot, UnreachableChat
 from broker.admission.policy import Policy
 from broker.admission.sqlite_books import SqliteBooks
+from broker.admission.sqlite_cache import RowCache
 from broker.admission.sqlite_file import StateFile
 from broker.admission.sqlite_status import snapshot, unreachable
 from broker.admission.sqlite_sweep import Sweep
+from broker.admission.state_thread import StateThread
+from broker.errors import StateError
 
 # Every so many settlements a few old rows are swept.
 SWEEP_EVERY: Final = 64
 
-T = TypeVar("T")
+_ACTS: Final[dict[str, Callable[..., Any]]] = {
+    "admit": decisions.admit,
+    "renew_unknown": decisions.renew_unknown,
+    "settle": decisions.settle,
+    "cancel": decisions.cancel,
+    "lookup": decisions.lookup,
+    "reopen": decisions.reopen,
+    "mark_unreachable": decisions.mark_unreachable,
+    "heard_from": decisions.heard_from,
+    "unreachable": unreachable,
+    "pause": decisions.pause,
+    "too_many_requests": decisions.too_many_requests,
+    "resume": decisions.resume,
+    "migrate": decisions.migrate,
+    "vouch_idle": decisions.vouch_idle,
+    "snapshot": snapshot,
+}
 
 
-class SqliteAdmission:
+class SqliteAdmission(BlockingAdmission):
     """``contract.Admission`` on a SQLite file. Thread-safe and fork-safe; opens nothing until it is used."""
 
     def __init__(self, path: Path, policy: Policy, clock: Clock | None = None) -> None:
@@ -40,61 +64,59 @@ class SqliteAdmission:
         self._policy = policy
         self._clock = clock or MachineClock()
         self._sweep = Sweep(policy)  # used within transactions, as the count
+        self._cache = RowCache()
         self._settled = 0
-
-    def admit(self, ask: Ask) -> Decision:
-        return self._transact(ask.bot, lambda books: decisions.admit(books, ask))
-
-    def renew_unknown(self, ask: Ask) -> Decision:
-        return self._transact(ask.bot, lambda books: decisions.renew_unknown(books, ask))
-
-    def settle(self, ask: Ask, settlement: Settlement, grant: int | None = None) -> None:
-        self._transact(ask.bot, lambda books: self._settle(books, ask, settlement, grant))
-
-    def cancel(self, ask: Ask) -> Record:
-        return self._transact(ask.bot, lambda books: decisions.cancel(books, ask))
-
-    def lookup(self, bot: str, job_id: str) -> Record | None:
-        return self._transact(bot, lambda books: decisions.lookup(books, job_id))
-
-    def reopen(self, bot: str, job_id: str) -> Record | None:
-        return self._transact(bot, lambda books: decisions.reopen(books, job_id))
-
-    def mark_unreachable(self, bot: str, chat: str, why: str) -> None:
-        self._transact(bot, lambda books: decisions.mark_unreachable(books, chat, why))
-
-    def heard_from(self, bot: str, chat: str) -> bool:
-        return self._transact(bot, lambda books: decisions.heard_from(books, chat))
-
-    def unreachable(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[UnreachableChat]:
-        return self._transact(bot, lambda books: unreachable(books, limit, offset))
-
-    def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:
-        self._transact(bot, lambda books: decisions.pause(books, chat, duration, why))
-
-    def too_many_requests(self, bot: str, chat: str | None, retry_after: timedelta) -> Scope:
-        return self._transact(bot, lambda books: decisions.too_many_requests(books, chat, retry_after))
-
-    def resume(self, bot: str, chat: str | None) -> None:
-        self._transact(bot, lambda books: decisions.resume(books, chat))
-
-    def migrate(self, bot: str, old_chat: str, new_chat: str) -> None:
-        self._transact(bot, lambda books: decisions.migrate(books, old_chat, new_chat))
-
-    def vouch_idle(self, bot: str) -> None:
-        self._transact(bot, decisions.vouch_idle)
-
-    def snapshot(self, bot: str) -> Snapshot:
-        return self._transact(bot, snapshot)
 
     def close(self) -> None:
         self._file.close()
 
-    def _settle(self, books: SqliteBooks, ask: Ask, settlement: Settlement, grant: int | None) -> None:
-        decisions.settle(books, ask, settlement, grant)
+    def do_all(self, calls: Sequence[Call]) -> list[Any]:
+        """Carry out calls in one transaction; a result or an exception for each. Blocking."""
+        try:
+            return self._transact(calls)
+        except StateError as error:
+            return [error] * len(calls)
+        except Exception as error:  # noqa: BLE001  # a bug met by one call must not take the others along
+            return [error] if len(calls) == 1 else [self.do_all([call])[0] for call in calls]
+
+    def _do(self, call: Call) -> Any:
+        (result,) = self._transact([call])
+        return result
+
+    def _transact(self, calls: Sequence[Call]) -> list[Any]:
+        return self._file.transact(lambda db: self._carry_out(db, calls), on_failure=self._cache.clear)
+
+    def _carry_out(self, db: sqlite3.Connection, calls: Sequence[Call]) -> list[Any]:
+        self._cache.renew(db)
+        books: dict[str, SqliteBooks] = {}
+        results: list[Any] = []
+        for call in calls:
+            if (its := books.get(call.bot)) is None:
+                its = books[call.bot] = SqliteBooks(db, call.bot, self._policy, self._clock, self._cache)
+            results.append(_ACTS[call.method](its, *call.arguments))
+            if call.method == "settle":
+                self._sweep_now_and_then(its)
+        for each in books.values():
+            each.finish()
+        return results
+
+    def _sweep_now_and_then(self, books: SqliteBooks) -> None:
         self._settled += 1
         if self._settled % SWEEP_EVERY == 0:
             self._sweep.run(books)
+            self._cache.jobs.clear()
+            self._cache.chats.clear()
 
-    def _transact(self, bot: str, act: Callable[[SqliteBooks], T]) -> T:
-        return self._file.transact(lambda db: act(SqliteBooks(db, bot, self._policy, self._clock)))
+
+class SqliteBatches:
+    """``calls.Batches`` on a SQLite file: a transaction a batch, on the state thread."""
+
+    def __init__(self, store: SqliteAdmission, thread: StateThread) -> None:
+        self._store = store
+        self._thread = thread
+
+    def begin(self, calls: Sequence[Call], done: Callable[[Sequence[Any]], None]) -> None:
+        self._thread.submit(partial(self._store.do_all, calls), done)
+
+    async def close(self) -> None:
+        self._store.close()

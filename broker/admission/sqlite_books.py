@@ -18,6 +18,7 @@ from broker.admission.circuit import Circuit, Silence
 from broker.admission.clock import Anchor, Clock, store_time
 from broker.admission.policy import Policy, Refusal
 from broker.admission.rows import Alias, BotRow, ChatRow, JobRow, LineRow, State
+from broker.admission.sqlite_cache import RowCache
 from broker.admission.windows import Budget, Log, cautious_budget
 from broker.job import Priority
 
@@ -101,19 +102,23 @@ _UNITS_AHEAD: Final = (
 
 
 class SqliteBooks:
-    """One bot's books, within a transaction that the store has begun. See ``rows.Books``."""
+    """One bot's books, within a transaction that the store has begun; ``finish`` comes last. See ``rows.Books``."""
 
-    def __init__(self, connection: sqlite3.Connection, bot: str, policy: Policy, clock: Clock) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, bot: str, policy: Policy, clock: Clock, cache: RowCache | None = None
+    ) -> None:
         self.connection = connection
         self.name = bot
         self.policy = policy
+        self._cache = cache or RowCache()
+        self._bot_changed = False
         self.bot, self.now = self._open_bot(clock)
 
     def _open_bot(self, clock: Clock) -> tuple[BotRow, int]:
         reading = clock.read()
-        found = self.connection.execute(_SELECT_BOT, (self.name,)).fetchone()
-        if found is not None:
-            bot = _bot_row(found)
+        bot = self._cache.bots.get(self.name) or self._stored_bot()
+        if bot is not None:
+            self._cache.bots[self.name] = bot
             now, anchor = store_time(reading, bot.anchor, bot.granted)
             if anchor != bot.anchor:
                 self.bot, bot.anchor = bot, anchor
@@ -123,11 +128,22 @@ class SqliteBooks:
         rates = self.policy.rates(self.name)
         free, paid = (cautious_budget(pace, now) if pace else Budget([]) for pace in (rates.free, rates.paid))
         bot = BotRow(self.name, anchor, free, paid, born=now)
-        self.bot = bot
+        self.bot = self._cache.bots[self.name] = bot
         self.save_bot()  # "born" must not move with each wait
         return bot, now
 
+    def _stored_bot(self) -> BotRow | None:
+        found = self.connection.execute(_SELECT_BOT, (self.name,)).fetchone()
+        return None if found is None else _bot_row(found)
+
     def save_bot(self) -> None:
+        self._bot_changed = True
+
+    def finish(self) -> None:
+        """Write what was only noted as changed."""
+        if not self._bot_changed:
+            return
+        self._bot_changed = False
         bot = self.bot
         self.connection.execute(
             _SAVE_BOT,
@@ -154,10 +170,13 @@ class SqliteBooks:
         )
 
     def job(self, job_id: str) -> JobRow | None:
+        if (kept := self._cache.jobs.get((self.name, job_id))) is not None:
+            return kept
         found = self.connection.execute(_SELECT_JOB, (self.name, job_id)).fetchone()
         return None if found is None else _job_row(found)
 
     def save_job(self, job: JobRow) -> None:
+        self._cache.jobs[self.name, job.job_id] = job
         fields = (
             job.chat,
             _NUMBERS[job.priority],
@@ -182,6 +201,7 @@ class SqliteBooks:
             job.number = self.connection.execute(_INSERT_JOB, (self.name, job.job_id, *fields)).lastrowid or 0
 
     def drop_job(self, job_id: str) -> None:
+        self._cache.jobs.pop((self.name, job_id), None)
         self.connection.execute("DELETE FROM jobs WHERE bot = ? AND job_id = ?", (self.name, job_id))
 
     def keep_outcome(self, job: JobRow, outcome: str) -> None:
@@ -192,10 +212,13 @@ class SqliteBooks:
         return None if found is None else str(found[0])
 
     def chat(self, chat: str) -> ChatRow | None:
+        if (kept := self._cache.chats.get((self.name, chat))) is not None:
+            return kept
         found = self.connection.execute(_SELECT_CHAT, (self.name, chat)).fetchone()
         return None if found is None else _chat_row(found)
 
     def save_chat(self, chat: ChatRow) -> None:
+        self._cache.chats[self.name, chat.chat] = chat
         self.connection.execute(
             _SAVE_CHAT,
             (
@@ -222,6 +245,7 @@ class SqliteBooks:
         )
 
     def drop_chat(self, chat: str) -> None:
+        self._cache.chats.pop((self.name, chat), None)
         self.connection.execute("DELETE FROM chats WHERE bot = ? AND chat = ?", (self.name, chat))
 
     def head(self, chat: str, priority: Priority) -> JobRow | None:
@@ -234,6 +258,7 @@ class SqliteBooks:
         ]
 
     def step_over(self, chat: str, priority: Priority, before: int, due_before: int) -> int:
+        self._cache.jobs.clear()
         found = self.connection.execute(_STEP_OVER, (self.name, chat, _NUMBERS[priority], before, due_before))
         return found.rowcount
 

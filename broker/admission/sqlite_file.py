@@ -58,7 +58,7 @@ class StateFile:
         self._connection: sqlite3.Connection | None = None  # under _lock
         self._file: tuple[int, int] | None = None  # under _lock
 
-    def use(self, act: Callable[[sqlite3.Connection], T]) -> T:
+    def use(self, act: Callable[[sqlite3.Connection], T], on_failure: Callable[[], None] = lambda: None) -> T:
         """What ``act`` returns of the connection. It reads freely, and writes by :func:`write`.
 
         Raises:
@@ -71,16 +71,19 @@ class StateFile:
         try:
             return act(self._open())
         except sqlite3.Error as error:
+            on_failure()
             self._drop()
             raise StateUnavailableError(_explain(error, self._path)) from error
         except BaseException:
+            on_failure()
             self._drop()  # closing rolls back
             raise
         finally:
             self._lock.release()
 
-    def transact(self, act: Callable[[sqlite3.Connection], T]) -> T:
-        """What ``act`` returns, as the one writer. All that it did is kept, or nothing if it raises.
+    def transact(self, act: Callable[[sqlite3.Connection], T], on_failure: Callable[[], None] = lambda: None) -> T:
+        """What ``act`` returns, as the one writer. All that it did is kept, or nothing if it raises; then
+        ``on_failure`` is called, still in turn.
 
         Raises:
             StateUnavailableError: as :meth:`use`.
@@ -93,7 +96,7 @@ class StateFile:
             db.execute("COMMIT")
             return result
 
-        return self.use(whole)
+        return self.use(whole, on_failure)
 
     def close(self) -> None:
         if os.getpid() == self._pid:

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from broker.admission.calls import BatchedAdmission
 from broker.admission.contract import Admission
 from broker.admission.endings import Endings
 from broker.admission.handled import HandledUpdates
 from broker.admission.policy import policy_of
 from broker.admission.sessions import RedisSessions, Sessions, SqliteSessions
-from broker.admission.sqlite import SqliteAdmission
+from broker.admission.sqlite import SqliteAdmission, SqliteBatches
 from broker.admission.sqlite_endings import SqliteEndings
 from broker.admission.sqlite_handled import SqliteHandled
+from broker.admission.state_thread import StateThread
 from broker.errors import SettingsError
 from broker.settings import Settings
 
@@ -39,6 +41,24 @@ def open_store(settings: Settings) -> Admission:
     except ImportError:
         raise SettingsError(_NO_REDIS) from None
     return RedisAdmission(url, policy)
+
+
+def open_batched(settings: Settings, thread: StateThread) -> BatchedAdmission:
+    """:func:`open_store` for an event loop: the calls that wait at a moment are carried out together. What blocks is
+    done on the thread.
+
+    Raises:
+        SettingsError: as :func:`open_store`.
+    """
+    url = settings.state_url.get_secret_value()
+    policy = policy_of(settings)
+    if urlsplit(url).scheme == "sqlite":
+        return BatchedAdmission(SqliteBatches(SqliteAdmission(_sqlite_path(url), policy), thread))
+    try:
+        from broker.admission.redis import RedisBatches
+    except ImportError:
+        raise SettingsError(_NO_REDIS) from None
+    return BatchedAdmission(RedisBatches(url, policy))
 
 
 def open_endings(settings: Settings, bots: Sequence[str]) -> Endings:

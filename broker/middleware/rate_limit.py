@@ -10,7 +10,7 @@
            ├▶ Unreachable   dead-lettered with what Telegram said of the chat, and no budget spent
            └▶ Unknown       the job's ``on_uncertain`` decides
 
-A deferral is no failure: no attempt is spent, nothing is logged above DEBUG.
+Deferring is not failing: no attempt is spent, nothing is logged above DEBUG. Waits are timers of the event loop.
 
 Fail closed: Dramatiq logs and swallows what middleware raises unless it is a ``MiddlewareError``, and would then run
 the actor unmetered. So everything that can go wrong here ends in a :class:`Deferral`, and the actor refuses a message
@@ -20,17 +20,15 @@ without a permit besides.
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from dramatiq.broker import Broker, MessageProxy
+from dramatiq.broker import MessageProxy
 from dramatiq.errors import RateLimitExceeded
-from dramatiq.middleware import Middleware, MiddlewareError
+from dramatiq.middleware import MiddlewareError
 
 from broker import dead_letters
 from broker.admission.contract import (
@@ -52,6 +50,7 @@ from broker.admission.policy import PROMPT, ask_for, must_be_prompt
 from broker.errors import PublishError, StateUnavailableError
 from broker.job import Job, OnUncertain, unix_ms
 from broker.ladder import delayed
+from broker.middleware.awaited import AwaitedMiddleware
 from broker.publication import Publication
 
 if TYPE_CHECKING:
@@ -83,40 +82,32 @@ class Expired:
     """The job's time has passed, and no call for it is under way or has ended it."""
 
 
-class RateLimit(Middleware):
-    """Asks admission before each send. One object a process; its hooks run on worker threads."""
+class RateLimit(AwaitedMiddleware):
+    """Asks admission before each send. One object a process; its coroutines run on the broker's event loop."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._complained_at: float | None = None  # monotonic; None while the store answers. Under _lock.
+        self._complained_at: float | None = None  # monotonic; None while the store answers
 
-    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        job: Job | None = getattr(message, "job", None)
-        if job is None:
-            return
-        ours: DeliveredMessage = message  # type: ignore[assignment]  # it has a job
-        ours.renew = partial(self.renew, broker)
-        self._guard(self._admit, broker, ours, job)
+    def concerns(self, message: MessageProxy) -> bool:
+        return getattr(message, "job", None) is not None
 
-    def renew(self, broker: Broker, message: DeliveredMessage) -> None:
+    async def abefore_process_message(self, broker: FloodgateBroker, message: DeliveredMessage) -> None:
+        assert message.job is not None
+        await self._guard(message, message.job, self._admit(broker, message, message.job))
+
+    async def renew(self, broker: FloodgateBroker, message: DeliveredMessage) -> None:
         """Hand back a permit that was not used in time, and ask again. The job keeps its place.
 
         Raises:
             Deferral: the message is dealt with; there is no permit.
         """
         assert message.job is not None
-        self._guard(self._renew, broker, message, message.job)
+        await self._guard(message, message.job, self._renew(broker, message, message.job))
 
-    def _guard(
-        self,
-        step: Callable[[FloodgateBroker, DeliveredMessage, Job], None],
-        broker: Broker,
-        message: DeliveredMessage,
-        job: Job,
-    ) -> None:
+    async def _guard(self, message: DeliveredMessage, job: Job, step: Awaitable[None]) -> None:
         """Take a step after which the message has a permit, or is dealt with and a ``Deferral`` is raised."""
         try:
-            step(broker, message, job)  # type: ignore[arg-type]  # this middleware is for our broker only
+            await step
         except Deferral:
             raise
         except (PublishError, StateUnavailableError) as error:
@@ -129,16 +120,18 @@ class RateLimit(Middleware):
             message.give_back()
             raise Deferral(f"{type(error).__name__}") from error
 
-    def _admit(self, broker: FloodgateBroker, message: DeliveredMessage, job: Job) -> None:
+    async def _admit(self, broker: FloodgateBroker, message: DeliveredMessage, job: Job) -> None:
         message.ask = ask = ask_for(job, broker.settings)
         started = time.monotonic()
         fresh = False
         while True:
-            decision = self._decide(broker, job, ask, fresh)
+            decision = await self._decide(broker, job, ask, fresh)
             fresh = False
             match decision:
                 case Expired():
-                    self._bury(broker, message, ask, dead_letters.REASON_EXPIRED, _expiry(job.attempts > job.unsent))
+                    await self._bury(
+                        broker, message, ask, dead_letters.REASON_EXPIRED, _expiry(job.attempts > job.unsent)
+                    )
                 case Go():
                     message.permit = decision
                     if must_be_prompt(ask, broker.settings):
@@ -147,29 +140,29 @@ class RateLimit(Middleware):
                 case AlreadySent() | AlreadyDead():
                     self._skip(message, job)
                 case Unreachable(why=why):
-                    self._bury(broker, message, ask, dead_letters.REASON_CHAT_UNREACHABLE, why, _refusal(why))
+                    await self._bury(broker, message, ask, dead_letters.REASON_CHAT_UNREACHABLE, why, _refusal(why))
                 case Unknown(age=age):
-                    self._question(broker, message, ask, job, age)
+                    await self._question(broker, message, ask, job, age)
                     message.uncertain = fresh = True
                 case Wait(scope=Scope.CHAT, delay=delay) if delay > SHORT_WAIT:
-                    self._park(broker, message, delay)
+                    await self._park(broker, message, delay)
                 case Wait():
-                    self._hold(broker, message, decision, time.monotonic() - started)
+                    await self._hold(broker, message, decision, time.monotonic() - started)
                 case None:
-                    self._hold_for_store(broker, message, time.monotonic() - started)
+                    await self._hold_for_store(broker, message, time.monotonic() - started)
 
-    def _renew(self, broker: FloodgateBroker, message: DeliveredMessage, job: Job) -> None:
+    async def _renew(self, broker: FloodgateBroker, message: DeliveredMessage, job: Job) -> None:
         permit, message.permit = message.permit, None
         assert message.ask is not None and permit is not None
-        broker.admission.settle(message.ask, Released(), permit.grant)
-        self._admit(broker, message, job)
+        await broker.admission.settle(message.ask, Released(), permit.grant)
+        await self._admit(broker, message, job)
 
-    def _decide(self, broker: FloodgateBroker, job: Job, ask: Ask, fresh: bool) -> Decision | Expired | None:
+    async def _decide(self, broker: FloodgateBroker, job: Job, ask: Ask, fresh: bool) -> Decision | Expired | None:
         """Admission's word, or None when the store cannot answer. ``fresh`` forgets an uncertain send first."""
         try:
-            if job.expired(unix_ms()) and not _begun(broker.admission.lookup(ask.bot, ask.job_id)):
+            if job.expired(unix_ms()) and not _begun(await broker.admission.lookup(ask.bot, ask.job_id)):
                 return Expired()
-            decision = broker.admission.renew_unknown(ask) if fresh else broker.admission.admit(ask)
+            decision = await broker.admission.renew_unknown(ask) if fresh else await broker.admission.admit(ask)
         except StateUnavailableError as error:
             self._complain(error)
             return None
@@ -177,14 +170,16 @@ class RateLimit(Middleware):
             self._recovered()
         return decision
 
-    def _question(self, broker: FloodgateBroker, message: DeliveredMessage, ask: Ask, job: Job, age: timedelta) -> None:
+    async def _question(
+        self, broker: FloodgateBroker, message: DeliveredMessage, ask: Ask, job: Job, age: timedelta
+    ) -> None:
         """A worker died in mid-call, perhaps after Telegram had acted: send again, or leave it to an operator."""
         logger.warning("job %s may have been sent %.0f s ago: %s", job.id, age.total_seconds(), job.on_uncertain)
         if job.expired(unix_ms()):
-            self._bury(broker, message, ask, dead_letters.REASON_EXPIRED, _expiry(perhaps_sent=True))
+            await self._bury(broker, message, ask, dead_letters.REASON_EXPIRED, _expiry(perhaps_sent=True))
         if job.on_uncertain is OnUncertain.DEAD_LETTER:
             why = "the worker ended during the call; Telegram may have sent it"
-            self._bury(broker, message, ask, dead_letters.REASON_UNCERTAIN, why)
+            await self._bury(broker, message, ask, dead_letters.REASON_UNCERTAIN, why)
 
     def _skip(self, message: DeliveredMessage, job: Job) -> NoReturn:
         if job.dedupe_key is not None:
@@ -192,32 +187,32 @@ class RateLimit(Middleware):
         message.done()
         raise Deferral("ended before")
 
-    def _park(self, broker: FloodgateBroker, message: DeliveredMessage, delay: timedelta) -> NoReturn:
+    async def _park(self, broker: FloodgateBroker, message: DeliveredMessage, delay: timedelta) -> NoReturn:
         """Hand the job to RabbitMQ's timer; only then is it acknowledged."""
         home = Publication("", message.queue_name, message.delivery.body, message.message_id)
-        broker.connections.publisher.publish(delayed(home, delay))
+        await broker.connections.publisher.apublish(delayed(home, delay))
         message.done()
         raise Deferral("parked")
 
-    def _hold(self, broker: FloodgateBroker, message: DeliveredMessage, wait: Wait, held_seconds: float) -> None:
+    async def _hold(self, broker: FloodgateBroker, message: DeliveredMessage, wait: Wait, held_seconds: float) -> None:
         seconds = wait.delay.total_seconds()
         if wait.scope is Scope.BOT and held_seconds + seconds > broker.settings.hold_seconds:
             broker.suspend(message.queue_name, min(seconds, SUSPEND_AT_MOST_SECONDS))
-            self._park(broker, message, wait.delay)
-        self._sleep(broker, message, seconds)
+            await self._park(broker, message, wait.delay)
+        await self._sleep(broker, message, seconds)
 
-    def _hold_for_store(self, broker: FloodgateBroker, message: DeliveredMessage, held_seconds: float) -> None:
+    async def _hold_for_store(self, broker: FloodgateBroker, message: DeliveredMessage, held_seconds: float) -> None:
         if held_seconds > STORE_HOLD_SECONDS:
             message.give_back()
             raise Deferral("the state store is down")
-        self._sleep(broker, message, STORE_RETRY_SECONDS)
+        await self._sleep(broker, message, STORE_RETRY_SECONDS)
 
-    def _sleep(self, broker: FloodgateBroker, message: DeliveredMessage, seconds: float) -> None:
-        if broker.stopping.wait(seconds):
+    async def _sleep(self, broker: FloodgateBroker, message: DeliveredMessage, seconds: float) -> None:
+        if await broker.stopping.sleep(seconds):
             message.give_back()
             raise Deferral("the worker is stopping")
 
-    def _bury(
+    async def _bury(
         self,
         broker: FloodgateBroker,
         message: DeliveredMessage,
@@ -229,25 +224,20 @@ class RateLimit(Middleware):
         """Dead letter first, then the ledger, then the ack: a crash in between repeats, and never drops."""
         assert message.job is not None
         letter = dead_letters.dead_job(message.job, message.delivery.body, message.queue_name, reason, description)
-        broker.connections.publisher.publish(letter)
-        broker.admission.settle(ask, Dead(reason, error))
+        await broker.connections.publisher.apublish(letter)
+        await broker.admission.settle(ask, Dead(reason, error))
         message.done()
         raise Deferral(reason)
 
     def _complain(self, error: StateUnavailableError) -> None:
         now = time.monotonic()
-        with self._lock:
-            silent = self._complained_at is not None and now - self._complained_at < COMPLAIN_EVERY_SECONDS
-            if not silent:
-                self._complained_at = now
-        if not silent:
+        if self._complained_at is None or now - self._complained_at >= COMPLAIN_EVERY_SECONDS:
+            self._complained_at = now
             logger.error("sends wait: %s", error)
 
     def _recovered(self) -> None:
-        with self._lock:
-            was_down, self._complained_at = self._complained_at is not None, None
-        if was_down:
-            logger.info("the state store answers again; sends go on")
+        self._complained_at = None
+        logger.info("the state store answers again; sends go on")
 
 
 def _begun(record: Record | None) -> bool:

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from actors.updates.application import AnyApplication, ApplicationHandler
 from actors.updates.handler import Handler
 from actors.updates.handling import Handling
+from broker.admission.handled import AwaitedHandled
 from broker.admission.stores import open_handled
 from broker.dramatiq_broker import FloodgateBroker
 from broker.errors import SettingsError
@@ -48,7 +49,9 @@ def assign(path: str, target: Target, settings: Settings) -> Assignment:
 
 def compose(assignment: Assignment, broker: FloodgateBroker) -> Handling:
     """The handling of a process's updates, not started."""
-    return Handling(broker, _handler(assignment, broker), open_handled(broker.settings))
+    return Handling(
+        broker, _handler(assignment, broker), AwaitedHandled(open_handled(broker.settings), broker.state_thread)
+    )
 
 
 def _handler(assignment: Assignment, broker: FloodgateBroker) -> Handler:

@@ -24,7 +24,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from broker.admission.stores import open_endings, open_store
+from broker.admission.state_thread import StateThread
+from broker.admission.stores import open_batched, open_endings, open_store
 from broker.connections import Connections
 from broker.errors import FloodgateError, RabbitMQError, StateError
 from broker.settings import Settings
@@ -111,9 +112,11 @@ class Gateway:
     async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
         settings = self.settings
         bots = list(settings.tokens)
-        store = open_store(settings)
-        connections = Connections(settings, "gateway")
-        waiting = Waiting(store, partial(open_endings, settings), bots)
+        state_thread = StateThread()
+        store = open_batched(settings, state_thread)
+        connections = Connections(settings, "gateway", on_callers_loop=True)
+        ledger = open_store(settings)  # for the thread that listens
+        waiting = Waiting(ledger, partial(open_endings, settings), bots)
         client = AsyncClient(settings, bot=bots[0], connections=connections)
         parts = Parts(
             settings,
@@ -134,8 +137,10 @@ class Gateway:
             await self._running.passing.close()
             await client.close()
             await asyncio.to_thread(waiting.stop)
-            await asyncio.to_thread(connections.stop)
-            store.close()
+            await connections.aclose()
+            ledger.close()
+            await store.close()
+            await state_thread.stop()
             self._running = None
 
     async def _bot_api(self, request: Request) -> Response:
@@ -163,10 +168,10 @@ class Gateway:
         running = self.running
         troubles = ["the gateway is about to end"] if running.draining else []
         bot = next(iter(self.settings.tokens))
-        for check in (running.connections.connect, lambda: running.parts.store.lookup(bot, "")):
+        for check in (running.connections.aconnect, partial(running.parts.store.lookup, bot, "")):
             try:
                 async with asyncio.timeout(READY_SECONDS):
-                    await asyncio.to_thread(check)
+                    await check()
             except (RabbitMQError, StateError) as error:
                 troubles.append(str(error))
             except TimeoutError:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from broker import topology
-from broker.admission.contract import Admission
+from broker.admission.calls import BatchedAdmission
 from broker.connections import Connections
 from broker.errors import FloodgateError
 from broker.job import Priority
@@ -50,7 +50,7 @@ class Count:
 class Backlog:
     """Belongs to one event loop."""
 
-    def __init__(self, settings: Settings, connections: Connections, store: Admission) -> None:
+    def __init__(self, settings: Settings, connections: Connections, store: BatchedAdmission) -> None:
         self._settings = settings
         self._connections = connections
         self._store = store
@@ -83,7 +83,7 @@ class Backlog:
     async def _renew(self, line: Line, count: Count) -> None:
         accepted_before = count.since
         try:
-            counted = await asyncio.to_thread(self._ask, *line)
+            counted = await self._ask(*line)
         except FloodgateError as error:
             logger.warning("the backlog of bot %s cannot be counted: %s", line[0], error)
         else:
@@ -92,10 +92,10 @@ class Backlog:
         finally:
             count.at, count.under_way = time.monotonic(), False
 
-    def _ask(self, bot: str, priority: Priority) -> int:
+    async def _ask(self, bot: str, priority: Priority) -> int:
         queues = [topology.send_queue(bot, priority, n) for n in range(self._settings.partitions)]
-        ready = sum(depth or 0 for depth in topology.depth(self._connections, queues).values())
-        return ready + self._store.snapshot(bot).waiting.get(priority, 0)
+        ready = sum(depth or 0 for depth in (await topology.adepth(self._connections, queues)).values())
+        return ready + (await self._store.snapshot(bot)).waiting.get(priority, 0)
 
 
 def _too_many(over: int, per_second: float) -> RefusalError:

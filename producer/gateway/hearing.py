@@ -6,12 +6,11 @@ the gateway hears from its chats here. The answer goes to its caller as it comes
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from typing import Final
 
-from broker.admission.contract import Admission
+from broker.admission.calls import BatchedAdmission
 from broker.errors import MalformedUpdateError, StateError
 from broker.update import read_update
 
@@ -24,7 +23,7 @@ MAX_BYTES: Final = 4 * 1024 * 1024
 class Hearing:
     """Tells the store of chats that were heard from."""
 
-    def __init__(self, store: Admission) -> None:
+    def __init__(self, store: BatchedAdmission) -> None:
         self._store = store
 
     def of(self, bot: str) -> Ear:
@@ -35,7 +34,7 @@ class Hearing:
 class Ear:
     """Overhears one answer. Belongs to the event loop."""
 
-    def __init__(self, store: Admission, bot: str) -> None:
+    def __init__(self, store: BatchedAdmission, bot: str) -> None:
         self._store = store
         self._bot = bot
         self._heard: list[bytes] = []
@@ -48,16 +47,14 @@ class Ear:
 
     async def end(self) -> None:
         """Act on what was heard. A store that is away costs this alone: the next update of the chat tells again."""
-        if self._size <= MAX_BYTES:
-            await asyncio.to_thread(self._tell)
-
-    def _tell(self) -> None:
+        if self._size > MAX_BYTES:
+            return
         try:
             for chat in chats_in(self._bot, b"".join(self._heard)):
-                if self._store.heard_from(self._bot, chat):
+                if await self._store.heard_from(self._bot, chat):
                     logger.info("chat %s of bot %s can be reached again: it was heard from", chat, self._bot)
         except StateError as error:
-            logger.info("who was heard from is not told: %s", error)
+            logger.info("cannot record which chats are reachable: %s", error)
 
 
 def chats_in(bot: str, answer: bytes) -> set[str]:

@@ -6,7 +6,6 @@ caller's bot.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -18,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from broker.admission.contract import CANCELLED, Record
 from broker.admission.policy import ask_for
-from broker.job import Job, OnUncertain, Priority, unix_ms
+from broker.job import JOB_ID, Job, OnUncertain, Priority, unix_ms
 from producer.gateway.answers import UNAUTHORIZED, RefusalError
 from producer.gateway.options import Terms
 from producer.gateway.reading import reading_of, whole
@@ -27,8 +26,7 @@ from producer.gateway.treatment import Treatment, treatment_of
 if TYPE_CHECKING:
     from producer.gateway.app import Gateway
 
-_JOB_ID: Final = r"^[A-Za-z0-9_.:-]{1,64}$"
-JobIdPath = Annotated[str, Path(pattern=_JOB_ID, description="The id that enqueueing returned.")]
+JobIdPath = Annotated[str, Path(pattern=JOB_ID, description="The id that enqueueing returned.")]
 
 
 class NewJob(BaseModel):
@@ -149,7 +147,7 @@ async def enqueue(request: Request, job: NewJob, bot: Caller) -> JobStatus:
 async def status(request: Request, job_id: JobIdPath, bot: Caller) -> JobStatus:
     """Where a job stands."""
     store = _gateway(request).running.parts.store
-    return _status(job_id, await asyncio.to_thread(store.lookup, bot, job_id))
+    return _status(job_id, await store.lookup(bot, job_id))
 
 
 _OWN_ANSWER: Final[dict[int | str, dict[str, Any]]] = {
@@ -173,7 +171,7 @@ async def cancel(request: Request, job_id: JobIdPath, bot: Caller) -> JobStatus:
     """Take a job back. Only one that waits can be."""
     gateway = _gateway(request)
     job = Job(id=job_id, bot=bot, method="sendMessage", params={}, created_ms=unix_ms())
-    record = await asyncio.to_thread(gateway.running.parts.store.cancel, ask_for(job, gateway.settings))
+    record = await gateway.running.parts.store.cancel(ask_for(job, gateway.settings))
     if record.reason != CANCELLED:
         raise RefusalError(409, f"Conflict: job {job_id} is {record.standing}", floodgate_job_id=job_id)
     await gateway.running.parts.uploads.forget(job)

@@ -17,7 +17,8 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.admission.contract import Admission, Record, Standing
+from broker.admission.calls import BatchedAdmission
+from broker.admission.contract import Record, Standing
 from broker.chats import chat_key
 from broker.errors import (
     ConfirmTimeoutError,
@@ -49,7 +50,7 @@ class Parts:
     settings: Settings
     composer: Composer
     client: AsyncClient
-    store: Admission
+    store: BatchedAdmission
     waiting: Waiting
     backlog: Backlog
     uploads: Uploads
@@ -116,7 +117,7 @@ class Sending:
         self._check_room()
         future = self._enter((bot, job_id))
         try:
-            record = await asyncio.to_thread(self._parts.store.lookup, bot, job_id)
+            record = await self._parts.store.lookup(bot, job_id)
             if record is not None and has_ended(record):
                 return ended(job_id, record)
             return await self._outcome(request, job_id, future, wait_seconds)
@@ -149,7 +150,7 @@ class Sending:
 
     async def _look(self, bot: str, job_id: str) -> Record | None:
         try:
-            return await asyncio.to_thread(self._parts.store.lookup, bot, job_id)
+            return await self._parts.store.lookup(bot, job_id)
         except StateError:
             return None  # then it is published again, and sent once
 

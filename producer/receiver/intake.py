@@ -11,10 +11,8 @@ with the reason, and what is around it goes on.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,16 +20,13 @@ from typing import Final
 
 from broker import dead_letters, topology
 from broker.connections import Connections
-from broker.errors import ConfirmTimeoutError, MalformedUpdateError, UnroutableError
+from broker.errors import MalformedUpdateError, UnroutableError
 from broker.publication import Publication
-from broker.publisher import Outcome
 from broker.settings import Settings
 from broker.update import MAX_UPDATE_BYTES, partition_key, publication, read_update
 
 logger = logging.getLogger("floodgate.updates")
 
-# The publish window is full: how long until we look again.
-FULL_SECONDS: Final = 0.02
 SOURCE: Final = "getUpdates"  # where malformed ones came from, in place of a queue
 
 
@@ -87,7 +82,8 @@ class Intake:
     @property
     def topology(self) -> topology.Topology:
         """What must exist on the server."""
-        return topology.pipeline_of(self._settings, self._settings.tokens)
+        settings = self._settings
+        return topology.pipeline(sorted(settings.tokens), 0, update_partitions=settings.update_partitions)
 
     async def take(self, bot: str, given: Iterable[object]) -> int | None:
         """Have RabbitMQ keep what Telegram gave. Returns the highest ``update_id``, None if there was none.
@@ -109,7 +105,7 @@ class Intake:
         """
         if not publications:
             return
-        outcomes = await self._outcomes(publications)
+        outcomes = await self._connections.publisher.apublish_many(publications)
         errors = [outcome for outcome in outcomes if outcome is not None]
         if any(isinstance(error, UnroutableError) for error in errors):
             await self.declare()  # someone deleted a queue; the next attempt finds it
@@ -122,12 +118,4 @@ class Intake:
         Raises:
             RabbitMQError: it cannot be done.
         """
-        await asyncio.to_thread(topology.declare, self._connections, self.topology)
-
-    async def _outcomes(self, publications: Sequence[Publication]) -> tuple[Outcome, ...]:
-        deadline = time.monotonic() + self._settings.confirm_timeout_seconds
-        while (receipt := self._connections.publisher.try_submit_many(publications)) is None:
-            if time.monotonic() >= deadline:
-                raise ConfirmTimeoutError("The publish window stays full: RabbitMQ does not confirm. See its log.")
-            await asyncio.sleep(FULL_SECONDS)
-        return await asyncio.wrap_future(receipt)
+        await topology.adeclare(self._connections, self.topology)

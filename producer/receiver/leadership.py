@@ -20,7 +20,7 @@ whatever came in besides.
 
 State, all of it the event loop's: ``_hand`` (the token given and not settled), ``_until`` (up to when we may act, on
 the monotonic clock), ``_seeded`` (a token is there, as far as we know), ``_reign`` (the task that waits, takes over and
-keeps). The I/O thread tells the loop what happens.
+keeps).
 
 Failures:
 
@@ -42,11 +42,11 @@ from functools import partial
 from typing import Any, Final
 
 from broker import topology
-from broker.channel_script import Script, Session
 from broker.connections import Connections
 from broker.consumer import Delivery, Subscription
 from broker.errors import RabbitMQError
 from broker.publication import Publication
+from broker.session import Session
 from producer.receiver.intake import Intake
 
 logger = logging.getLogger("floodgate.updates")
@@ -110,18 +110,8 @@ class Leadership:
             await self._say_goodbye(subscription)
 
     def _subscribe(self) -> Subscription:
-        loop = asyncio.get_running_loop()
-
-        def tell(happened: Callable[[], None]) -> None:
-            with suppress(RuntimeError):  # the loop has ended, and with it whoever wanted to know
-                loop.call_soon_threadsafe(happened)
-
         return self._connections.subscribe(
-            self._queue,
-            CONSUMER,
-            lambda delivery: tell(partial(self._on_given, delivery)),
-            self._intake.topology,
-            lambda: tell(self._on_lost),
+            self._queue, CONSUMER, self._on_given, lambda: self._intake.topology, self._on_lost
         )
 
     def _on_given(self, delivery: Delivery) -> None:
@@ -212,7 +202,7 @@ class Leadership:
         count = partial(_count, self._queue)
         while not self._seeded:
             try:
-                tokens, consumers = await asyncio.wrap_future(self._connections.start(count, COUNT_SECONDS))
+                tokens, consumers = await self._connections.arun(count, COUNT_SECONDS)
                 if not tokens:
                     await self._intake.publish([self._token(HELD if consumers else FREE)])
                 self._seeded = True
@@ -243,8 +233,8 @@ async def _end(task: asyncio.Task[None]) -> None:
             await asyncio.wait({task})
 
 
-def _count(queue: str, session: Session) -> Script[tuple[int, int]]:
+async def _count(queue: str, session: Session) -> tuple[int, int]:
     """Tokens that wait, and consumers."""
-    channel = yield from session.channel()
-    ok = yield partial(channel.queue_declare, queue=queue, passive=True)
+    channel = await session.channel()
+    ok = await channel.call("queue_declare", queue=queue, passive=True)
     return ok.method.message_count, ok.method.consumer_count

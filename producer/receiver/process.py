@@ -79,7 +79,7 @@ class Receiver:
             FloodgateError: it could not start: settings or RabbitMQ.
         """
         self._loop = asyncio.get_running_loop()
-        connections = Connections(self._settings, "updates")
+        connections = Connections(self._settings, "updates", on_callers_loop=True)
         api = ReceivingApi(self._settings)
         intake = Intake(self._settings, connections)
         try:
@@ -89,7 +89,7 @@ class Receiver:
                 await self._lead_all(api, intake, connections)
         finally:
             await api.close()
-            await asyncio.to_thread(connections.stop)
+            await connections.aclose()
         logger.info("stopped")
 
     async def _lead_all(self, api: ReceivingApi, intake: Intake, connections: Connections) -> None:

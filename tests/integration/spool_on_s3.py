@@ -30,7 +30,7 @@ def put(spool: Spool, content: bytes, job: str = "job-1") -> SpooledFile:
 
 
 def content_of(spool: Spool, file: SpooledFile) -> bytes:
-    with spool.open(file) as source:
+    with spool.open("bot", file.key.split("/")[2], file) as source:
         return source.read()
 
 
@@ -59,23 +59,23 @@ def an_upload_is_given_back_whole(spool: Spool) -> None:
 
 def another_process_reads_it_and_removes_it(spool: Spool) -> None:
     file = put(spool, SMALL)
-    elsewhere("assert len(spool.open(file).read()) == file.size; spool.remove('bot', 'job-1')", file)
-    raises(UploadMissingError, lambda: spool.open(file))
+    elsewhere("assert len(spool.open('bot', 'job-1', file).read()) == file.size; spool.remove('bot', 'job-1')", file)
+    raises(UploadMissingError, lambda: spool.open("bot", "job-1", file))
 
 
 def removing_twice_is_as_good_as_once_and_leaves_other_jobs(spool: Spool) -> None:
     file, other = put(spool, SMALL), put(spool, SMALL, "job-10")
     spool.remove("bot", "job-1")
     spool.remove("bot", "job-1")
-    raises(UploadMissingError, lambda: spool.open(file))
+    raises(UploadMissingError, lambda: spool.open("bot", "job-1", file))
     assert content_of(spool, other) == SMALL
 
 
 def discarding_takes_one_file_and_leaves_its_neighbour(spool: Spool) -> None:
     file, neighbour = put(spool, SMALL), put(spool, b"other")
-    spool.discard([file])
-    spool.discard([file])
-    raises(UploadMissingError, lambda: spool.open(file))
+    spool.discard("bot", "job-1", [file])
+    spool.discard("bot", "job-1", [file])
+    raises(UploadMissingError, lambda: spool.open("bot", "job-1", file))
     assert content_of(spool, neighbour) == b"other"
 
 
@@ -95,7 +95,7 @@ def what_is_old_is_swept_whoever_put_it(spool: Spool) -> None:
     assert spool.sweep(3600) == 0
     time.sleep(1.1)  # S3 tells the time in whole seconds
     assert spool.sweep(0.05) == 2
-    raises(UploadMissingError, lambda: spool.open(file))
+    raises(UploadMissingError, lambda: spool.open("bot", "job-1", file))
 
 
 def threads_share_it(spool: Spool) -> None:
@@ -122,7 +122,11 @@ def of_an_upload_that_breaks_off_nothing_stays(spool: Spool) -> None:
 def a_store_that_is_away_is_a_sentence(spool: Spool) -> None:
     file = put(spool, SMALL)
     server.stop()
-    for act in (lambda: put(spool, SMALL), lambda: spool.open(file), lambda: spool.known("bot", "photo", "ab")):
+    for act in (
+        lambda: put(spool, SMALL),
+        lambda: spool.open("bot", "job-1", file),
+        lambda: spool.known("bot", "photo", "ab"),
+    ):
         said = raises(SpoolError, act)
         assert said.startswith(f"The spool {URL} failed ("), said
 

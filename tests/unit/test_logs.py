@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Iterator
 
 import pytest
 
+from broker.log_writer import MOST_QUEUED, LogWriter
 from broker.logs import REDACTED, RedactTokens, configure_logging, redact
 from broker.settings import Settings
 
@@ -38,6 +40,13 @@ def test_long_lines_cost_linear_time() -> None:
         assert redact(evil)
 
 
+def written(capsys: pytest.CaptureFixture[str]) -> str:
+    """What has come to standard error, once the log's thread has written it."""
+    (writer,) = logging.getLogger().handlers
+    writer.flush()
+    return capsys.readouterr().err
+
+
 @pytest.fixture(autouse=True)
 def _restored_logging() -> Iterator[None]:
     root = logging.getLogger()
@@ -59,7 +68,7 @@ def test_every_route_into_a_line_is_redacted(log_format: str, capsys: pytest.Cap
         raise ValueError(url) from RuntimeError("amqp://guest:s3cret@h")
     except ValueError:
         logger.exception("by a traceback")
-    logged = capsys.readouterr().err
+    logged = written(capsys)
     assert TOKEN not in logged
     assert "s3cret" not in logged
     assert logged.count(REDACTED) >= 4
@@ -70,7 +79,7 @@ def test_every_route_into_a_line_is_redacted(log_format: str, capsys: pytest.Cap
 def test_json_lines_are_one_object_each_with_level_logger_and_time(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(Settings(_env_file=None, log_format="json"))
     logging.getLogger("floodgate.test").warning("two\nlines", extra={"job": "j1"})
-    line = json.loads(capsys.readouterr().err)
+    line = json.loads(written(capsys))
     assert (line["event"], line["level"], line["logger"], line["job"]) == (
         "two\nlines",
         "warning",
@@ -85,7 +94,7 @@ def test_libraries_that_log_urls_or_much_are_quiet_even_at_debug(capsys: pytest.
     for name in ("httpx", "telegram.Bot", "pika.channel", "aiohttp.access"):
         logging.getLogger(name).info("noise")
     logging.getLogger("floodgate.test").debug("ours")
-    assert "noise" not in (logged := capsys.readouterr().err)
+    assert "noise" not in (logged := written(capsys))
     assert "ours" in logged
 
 
@@ -93,7 +102,7 @@ def test_configuring_twice_logs_once(capsys: pytest.CaptureFixture[str]) -> None
     for _ in range(2):
         configure_logging(Settings(_env_file=None))
     logging.getLogger("floodgate.test").info("once")
-    assert capsys.readouterr().err.count("once") == 1
+    assert written(capsys).count("once") == 1
 
 
 def test_a_filtered_logger_is_safe_under_any_configuration(caplog: pytest.LogCaptureFixture) -> None:
@@ -103,3 +112,44 @@ def test_a_filtered_logger_is_safe_under_any_configuration(caplog: pytest.LogCap
     assert len(logger.filters) == 1
     logger.warning("at %s", TOKEN)
     assert caplog.messages == ["at 123456789:[redacted]"]
+
+
+class Terminal(logging.Handler):
+    """Takes nothing until it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.takes = threading.Event()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.takes.wait(30)
+        self.lines.append(record.getMessage())
+
+
+def test_a_terminal_that_takes_nothing_holds_up_nobody_and_costs_only_lines_beyond_the_bound() -> None:
+    terminal = Terminal()
+    writer = LogWriter(terminal)
+    logger = logging.getLogger("floodgate.test-blocked")
+    logger.propagate = False
+    logger.addHandler(writer)
+    for number in range(MOST_QUEUED + 10):  # more than it queues; none of these calls waits
+        logger.warning("line %d", number)
+    terminal.takes.set()
+    writer.flush()
+    logger.warning("the last")
+    writer.flush()
+    logger.removeHandler(writer)
+    assert terminal.lines[:2] == ["line 0", "line 1"]
+    assert "log lines were dropped" in terminal.lines[-2]
+    assert terminal.lines[-1] == "the last"
+
+
+def test_a_line_tells_what_its_arguments_were_when_it_was_logged() -> None:
+    terminal, values = Terminal(), [1]
+    writer = LogWriter(terminal)
+    writer.handle(logging.LogRecord("x", logging.INFO, __file__, 1, "%s", (values,), None))
+    values.append(2)
+    terminal.takes.set()
+    writer.flush()
+    assert terminal.lines == ["[1]"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from broker.errors import SettingsError, SpoolError, UploadMissingError
-from broker.spool import Spool
+from broker.spool import Spool, SpooledFile
 
 CONTENT = os.urandom(600_000)
 
@@ -46,24 +46,24 @@ def put(spool: Spool, content: bytes = CONTENT, job: str = "job-1", number: int 
 def test_what_is_kept_is_given_back_whole_and_is_gone_once_removed(spool: Spool) -> None:
     file = spool.put("bot", "job-1", 0, "photo", "cat.png", io.BytesIO(CONTENT))
     assert (file.size, file.sha256) == (len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
-    with spool.open(file) as source:
+    with spool.open("bot", "job-1", file) as source:
         assert source.read() == CONTENT
     put(spool, b"other", "job-2")
     spool.remove("bot", "job-1")
     spool.remove("bot", "job-1")
     with pytest.raises(UploadMissingError, match="is not in the spool"):
-        spool.open(file)
+        spool.open("bot", "job-1", file)
 
 
 def test_two_that_put_files_for_one_job_touch_only_their_own(spool: Spool) -> None:
     first = spool.put("bot", "job-1", 0, "photo", "cat.png", io.BytesIO(CONTENT))
     second = spool.put("bot", "job-1", 0, "photo", "cat.png", io.BytesIO(b"other"))
-    spool.discard([second])
-    spool.discard([second])
-    with spool.open(first) as source:
+    spool.discard("bot", "job-1", [second])
+    spool.discard("bot", "job-1", [second])
+    with spool.open("bot", "job-1", first) as source:
         assert source.read() == CONTENT
     with pytest.raises(SpoolError):
-        spool.open(second)
+        spool.open("bot", "job-1", second)
 
 
 class BreaksOff(io.BytesIO):
@@ -100,9 +100,9 @@ def test_what_is_old_is_swept_and_the_rest_stays(tmp_path: Path) -> None:
     long_ago = time.time() - 1000
     os.utime(tmp_path / old.key, (long_ago, long_ago))
     assert spool.sweep(500) == 1
-    spool.open(young).close()
+    spool.open("b", "new", young).close()
     with pytest.raises(SpoolError):
-        spool.open(old)
+        spool.open("b", "old", old)
 
 
 def test_a_folder_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_spool_that_is_not_mounted_does_not_say_that_an_upload_is_missing(tmp_
     file = spool.put("bot", "job-1", 0, "photo", "cat.png", io.BytesIO(CONTENT))
     (tmp_path / "spool").rename(tmp_path / "unmounted")
     with pytest.raises(SpoolError, match="Mount or make it") as caught:
-        spool.open(file)
+        spool.open("bot", "job-1", file)
     assert not isinstance(caught.value, UploadMissingError)
 
 
@@ -135,3 +135,54 @@ def test_a_full_disk_says_so(small_disk: Path) -> None:
 def test_a_store_that_is_not_installed_is_named() -> None:
     with pytest.raises(SettingsError, match="FLOODGATE_SPOOL_URL"):
         Spool("nonsense://bucket").prepare()
+
+
+@pytest.mark.parametrize("name", ["..", ".", "-x", "_x", "a/b", "", "../bot/job-1"])
+def test_no_name_of_a_job_or_bot_leads_out_of_its_folder(spool: Spool, name: str) -> None:
+    kept = spool.put("bot", "job-1", 0, "photo", "cat.png", io.BytesIO(CONTENT))
+    for refused in (
+        lambda: spool.remove("bot", name),
+        lambda: spool.remove(name, "job-1"),
+        lambda: spool.put("bot", name, 0, "photo", "cat.png", io.BytesIO(CONTENT)),
+        lambda: spool.discard("bot", name, [kept]),
+    ):
+        with pytest.raises(SpoolError):
+            refused()
+    spool.open("bot", "job-1", kept).close()
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "../../../proc/self/environ",
+        "jobs/bot/job-1/../../../secret",
+        "jobs/other/job-1/0-0123abcd",
+        "jobs/bot/job-2/0-0123abcd",
+        "jobs/bot/job-1/0-0123abcd/",
+        "jobs/bot/job-1/0-0123abcd\n",
+        "/etc/passwd",
+        "known/bot/photo-x",
+    ],
+)
+def test_only_a_key_that_was_made_for_the_job_is_read_or_removed(spool: Spool, tmp_path: Path, key: str) -> None:
+    (tmp_path / "secret").write_bytes(b"token")
+    foreign = SpooledFile(name="photo", key=key, size=5, sha256="0" * 64)
+    with pytest.raises(UploadMissingError, match="does not belong to job job-1 of bot bot"):
+        spool.open("bot", "job-1", foreign)
+    with pytest.raises(UploadMissingError, match="does not belong"):
+        spool.discard("bot", "job-1", [foreign])
+    assert (tmp_path / "secret").exists()
+
+
+@pytest.mark.parametrize("changed", [{"size": len(CONTENT) - 1}, {"size": len(CONTENT) + 1}, {"sha256": "0" * 64}])
+def test_content_that_is_not_what_the_job_names_is_cut_off_before_its_end(
+    spool: Spool, changed: dict[str, object]
+) -> None:
+    file = spool.put("bot", "job-1", 0, "photo", "cat.png", io.BytesIO(CONTENT)).model_copy(update=changed)
+    read = 0
+    with spool.open("bot", "job-1", file) as source:
+        with pytest.raises(UploadMissingError, match="is not the file that its job names"):
+            while piece := source.read(64 * 1024):
+                read += len(piece)
+        assert source.fault is not None
+    assert read < len(CONTENT) or changed == {"size": len(CONTENT) + 1}

@@ -12,6 +12,7 @@ from telegram import InputFile
 
 from actors.answers import Accepted, Answer, Break, Refusal
 from actors.uploads import Uploads, file_id_in, places_of, substituted
+from broker.errors import SpoolError
 from broker.job import Job, new_job
 from broker.spool import Spool, SpooledFile
 
@@ -94,6 +95,14 @@ class Telegram:
             else Accepted(MESSAGE)
         )
 
+    async def swallow(self, params: dict[str, Any]) -> Answer:
+        """Fail as a connection does whose body ends early."""
+        try:
+            params["photo"].input_file_content.read()
+        except SpoolError as error:
+            return Break(f"cut off: {type(error).__name__}", surely_not_sent=False)
+        raise AssertionError("the body was whole")
+
 
 def job_with_photo(spool: Spool, number: int) -> Job:
     job = new_job("sendPhoto", {"chat_id": number + 1}, job_id=f"j{number}")
@@ -128,6 +137,22 @@ def test_an_upload_that_is_gone_ends_the_job_with_a_sentence(tmp_path: Path) -> 
     assert isinstance(answer, Refusal)
     assert answer.status == 410
     assert "not in the spool" in answer.description
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [({"key": "../../../proc/self/environ"}, "does not belong to job"), ({"sha256": "0" * 64}, "is not the file")],
+)
+def test_a_file_that_was_not_made_for_the_job_ends_it_and_leaves_for_nowhere(
+    tmp_path: Path, changed: dict[str, str], why: str
+) -> None:
+    spool, telegram = Spool(str(tmp_path)), Telegram()
+    job = job_with_photo(spool, 1)
+    (kept,) = job.files
+    forged = job.model_copy(update={"files": (kept.model_copy(update=changed),)})
+    answer = asyncio.run(Uploads(spool).send(forged, dict(job.params), 30, telegram.swallow))
+    assert isinstance(answer, Refusal)
+    assert (answer.status, why in answer.description) == (410, True)
 
 
 def test_a_spool_that_is_away_is_a_reason_to_try_again(tmp_path: Path) -> None:

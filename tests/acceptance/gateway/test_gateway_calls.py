@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import json
 import time
@@ -14,6 +15,7 @@ import httpx
 import pytest
 
 from broker.admission.stores import open_store
+from broker.spool import Spool
 from tests.acceptance.gateway.conftest import KEY, Gate
 from tests.acceptance.stage import BOT, TOKEN
 from tests.waiting import until
@@ -174,6 +176,16 @@ def test_a_scheduled_call_is_accepted_at_once_and_can_be_taken_back(gate: Gate) 
         httpx.delete(f"{gate.url}/floodgate/v1/jobs/{sent.headers['X-Floodgate-Job-Id']}", headers=auth()).status_code
         == 409
     )
+
+
+@pytest.mark.parametrize("job_id", ["%2e%2e", "%2e", "-x", "_x", "%2e%2e%2fother%2fjob-1"])
+def test_no_job_id_leads_to_the_uploads_of_others(gate: Gate, spool: Path, job_id: str) -> None:
+    uploads = Spool(str(spool))
+    kept = uploads.put("other", "job-1", 0, "photo", "cat.png", io.BytesIO(b"cat"))
+    answer = httpx.request("DELETE", f"{gate.url}/floodgate/v1/jobs/{job_id}", headers=auth())
+    assert answer.status_code in (404, 422)
+    assert (spool / kept.key).exists()
+    uploads.remove("other", "job-1")
 
 
 def test_jobs_can_be_enqueued_and_asked_for(gate: Gate) -> None:

@@ -1,0 +1,99 @@
+"""The one thread on which an event loop has blocking calls of state stores carried out, one after the other.
+
+A transaction may have to wait for a lock, or for the disk, and the loop must not. Results go back to the loop together:
+one wake-up for all that was carried out while calls were waiting.
+
+State: ``_jobs`` is the only thing shared; the thread takes from it what any loop puts in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, TypeVar
+
+THREAD_NAME: Final = "floodgate-state"
+STOP_SECONDS: Final = 10.0
+# Results are handed over after this many calls at the latest, so that the first need not wait for a long queue's end.
+MOST_HELD: Final = 64
+
+T = TypeVar("T")
+
+Done = Callable[[Any], None]
+
+
+class StateThread:
+    """Started at the first call. ``stop`` is safe to call twice, and unstarted."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, Callable[[], Any], Done] | None] = (
+            queue.SimpleQueue()
+        )
+        self._thread: threading.Thread | None = None
+
+    def submit(self, work: Callable[[], Any], done: Done) -> None:
+        """Carry out ``work``; then ``done`` gets its result, or the exception that it raised, on the running loop."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
+            self._thread.start()
+        self._jobs.put((asyncio.get_running_loop(), work, done))
+
+    async def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Await a blocking function."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.submit(partial(function, *arguments), partial(_resolve, future))
+        return await future
+
+    async def stop(self) -> None:
+        """End the thread once all that was submitted is carried out. Bounded."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._jobs.put(None)
+            await asyncio.to_thread(thread.join, STOP_SECONDS)
+
+    def _run(self) -> None:
+        held: list[tuple[Done, Any]] = []
+        loop: asyncio.AbstractEventLoop | None = None
+        while (job := self._jobs.get()) is not None:
+            theirs, work, done = job
+            if loop is not None and (theirs is not loop or len(held) >= MOST_HELD):
+                _hand_over(loop, held)
+                held = []
+            loop = theirs
+            held.append((done, _outcome(work)))
+            if self._jobs.empty():
+                _hand_over(loop, held)
+                held = []
+        if loop is not None:
+            _hand_over(loop, held)
+
+
+def _outcome(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except Exception as error:  # noqa: BLE001  # carried to whoever awaits it
+        return error
+
+
+def _hand_over(loop: asyncio.AbstractEventLoop, held: list[tuple[Done, Any]]) -> None:
+    if held:
+        with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+            loop.call_soon_threadsafe(_deliver, held)
+
+
+def _deliver(held: list[tuple[Done, Any]]) -> None:
+    for done, outcome in held:
+        done(outcome)
+
+
+def _resolve(future: asyncio.Future[Any], outcome: Any) -> None:
+    if future.done():
+        return  # whoever asked was cancelled
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
