@@ -239,6 +239,18 @@ def _warn_of_eviction(info: dict[str, Any], url: str) -> None:
         )
 
 
+def memory_of(url: str) -> dict[str, Any] | None:
+    """The server's ``INFO memory``, of a cluster one node's; None when it does not answer."""
+    client = _client(redis.Redis, url, Retry(NoBackoff(), 0))
+    try:
+        found: dict[str, Any] = client.info("memory")
+    except redis.exceptions.RedisError:
+        return None  # whoever sends hears of it, and says so
+    finally:
+        client.close()
+    return found
+
+
 def where(url: str) -> str:
     """The server without user and password."""
     parts = redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
