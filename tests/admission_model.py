@@ -384,7 +384,8 @@ class PlainModel:
         for job in waiting:
             if job.chat is not None:
                 lines[job.chat, job.priority] += 1
-        longest = sorted(lines.items(), key=lambda item: (-item[1], item[0][0], item[0][1] != Priority.INTERACTIVE))
+        long = [(line, length) for line, length in lines.items() if length > 1]
+        longest = sorted(long, key=lambda item: (-item[1], item[0][0], item[0][1] != Priority.INTERACTIVE))
         pauses = sorted(
             ((chat.paused_until - self.now, key) for key, chat in self.bot.chats.items()), key=lambda item: -item[0]
         )

@@ -273,7 +273,7 @@ local function save_indexes(chat)
     local line = chat[priority]
     if line.length ~= (line.shown or 0) then
       local name = priority .. ':' .. chat.key
-      if line.length > 0 then
+      if line.length > 1 then
         redis.call('ZADD', prefix .. 'lines', line.length, name)
       else
         redis.call('ZREM', prefix .. 'lines', name)

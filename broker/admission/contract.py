@@ -234,6 +234,7 @@ class Snapshot:
     waiting: dict[Priority, int]
     pauses: tuple[Pause, ...]
     longest_lines: tuple[Line, ...]
+    """Those of more than one job."""
     dead: int
     unreachable: int
     outage: timedelta | None = None

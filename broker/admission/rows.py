@@ -58,6 +58,7 @@ class JobRow:
     reason: str | None = None  # of a dead job
     result: int = 0  # where the store keeps the outcome of an ended job; 0: nowhere
     number: int = 0  # the store's own; 0: it is not stored yet
+    counted: int | None = None  # the store's own: as which kind it is counted
 
 
 @dataclass(slots=True)

@@ -54,6 +54,8 @@ _ACTS: Final[dict[str, Callable[..., Any]]] = {
     "vouch_idle": decisions.vouch_idle,
     "snapshot": snapshot,
 }
+# They change nothing, and need not wait for the writer.
+_READS: Final = frozenset({"lookup", "unreachable", "snapshot"})
 
 
 class SqliteAdmission(BlockingAdmission):
@@ -84,7 +86,20 @@ class SqliteAdmission(BlockingAdmission):
         return result
 
     def _transact(self, calls: Sequence[Call]) -> list[Any]:
+        if all(call.method in _READS for call in calls):
+            found = self._file.use(lambda db: self._read(db, calls), on_failure=self._cache.clear)
+            if found is not None:
+                return found
         return self._file.transact(lambda db: self._carry_out(db, calls), on_failure=self._cache.clear)
+
+    def _read(self, db: sqlite3.Connection, calls: Sequence[Call]) -> list[Any] | None:
+        """Answer from one state of the file, beside whoever writes to it. None if a bot is new and must be written."""
+        db.execute("BEGIN")
+        asked = [(call, SqliteBooks(db, call.bot, self._policy, self._clock)) for call in calls]
+        unwritten = any(books.changed for _, books in asked)
+        results = None if unwritten else [_ACTS[call.method](books, *call.arguments) for call, books in asked]
+        db.execute("COMMIT")
+        return results
 
     def _carry_out(self, db: sqlite3.Connection, calls: Sequence[Call]) -> list[Any]:
         self._cache.renew(db)
@@ -102,8 +117,7 @@ class SqliteAdmission(BlockingAdmission):
 
     def _sweep_now_and_then(self, books: SqliteBooks) -> None:
         self._settled += 1
-        if self._settled % SWEEP_EVERY == 0:
-            self._sweep.run(books)
+        if self._settled % SWEEP_EVERY == 0 and self._sweep.run(books):
             self._cache.jobs.clear()
             self._cache.chats.clear()
 

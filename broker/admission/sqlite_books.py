@@ -38,6 +38,10 @@ CREATE TABLE chats (
     PRIMARY KEY (bot, chat)
 ) WITHOUT ROWID;
 CREATE INDEX refused ON chats (bot, refused_at) WHERE refused_at > 0;
+-- For status. A chat that gets a message now and then is in none of them.
+CREATE INDEX paused ON chats (bot, paused_until) WHERE paused_until > 0;
+CREATE INDEX long_interactive ON chats (bot, i_length) WHERE i_length > 1;
+CREATE INDEX long_bulk ON chats (bot, b_length) WHERE b_length > 1;
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY, bot TEXT, job_id TEXT, chat TEXT, priority INTEGER, state INTEGER, place INTEGER,
     units_before INTEGER, units INTEGER, due INTEGER, since INTEGER, lease_end INTEGER, bot_units INTEGER, paid INTEGER,
@@ -46,9 +50,10 @@ CREATE TABLE jobs (
 CREATE UNIQUE INDEX jobs_by_id ON jobs (bot, job_id);
 -- Only waiting jobs stand in it, so a job that goes at first sight never does.
 CREATE INDEX lines ON jobs (bot, chat, priority, place) WHERE state <= 1;
-CREATE INDEX dead ON jobs (bot) WHERE state = 6;
 -- For those who wait to hear how jobs ended (sqlite_endings).
 CREATE INDEX ended ON jobs (bot, since) WHERE state >= 5;
+-- How many jobs wait, by priority, and how many are dead (kind 2).
+CREATE TABLE counts (bot TEXT, kind INTEGER, jobs INTEGER, PRIMARY KEY (bot, kind)) WITHOUT ROWID;
 -- Outcomes of ended jobs, oldest first: what is over is at the front, and its pages are used again. A number that is
 -- used again is told from the old one by its time.
 CREATE TABLE results (number INTEGER PRIMARY KEY, since INTEGER, outcome TEXT);
@@ -64,6 +69,9 @@ CREATE INDEX names ON aliases (bot, until) WHERE until > 0;
 """
 
 PRIORITIES: Final = (Priority.INTERACTIVE, Priority.BULK)
+DEAD: Final = (
+    2  # the kind of dead jobs in the table of counts; waiting ones are counted by the number of their priority
+)
 _NUMBERS: Final = {priority: number for number, priority in enumerate(PRIORITIES)}
 
 _JOB: Final = (
@@ -92,6 +100,7 @@ _STEP_OVER: Final = (
     "UPDATE jobs SET state = state + 2 "
     "WHERE bot = ? AND chat = ? AND priority = ? AND state <= 1 AND place < ? AND due < ?"
 )
+ADD_TO_COUNT: Final = "INSERT INTO counts VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs"
 _SELECT_ALIAS: Final = "SELECT real, until FROM aliases WHERE bot = ? AND chat = ?"
 _SAVE_ALIAS: Final = "INSERT OR REPLACE INTO aliases VALUES (?, ?, ?, ?)"
 _MOVE_ALIASES: Final = "UPDATE aliases SET real = ? WHERE bot = ? AND real = ?"
@@ -112,6 +121,7 @@ class SqliteBooks:
         self.policy = policy
         self._cache = cache or RowCache()
         self._bot_changed = False
+        self._counts: dict[int, int] = {}  # what to add at the end
         self.bot, self.now = self._open_bot(clock)
 
     def _open_bot(self, clock: Clock) -> tuple[BotRow, int]:
@@ -139,8 +149,17 @@ class SqliteBooks:
     def save_bot(self) -> None:
         self._bot_changed = True
 
+    @property
+    def changed(self) -> bool:
+        """Whether there is something to write at the end."""
+        return self._bot_changed or bool(self._counts)
+
     def finish(self) -> None:
         """Write what was only noted as changed."""
+        for kind, added in self._counts.items():
+            if added:
+                self.connection.execute(ADD_TO_COUNT, (self.name, kind, added))
+        self._counts.clear()
         if not self._bot_changed:
             return
         self._bot_changed = False
@@ -195,14 +214,29 @@ class SqliteBooks:
             job.reason,
             job.result,
         )
+        if (kind := _kind(job)) != job.counted:
+            self._recount(job, kind)
         if job.number:
             self.connection.execute(_UPDATE_JOB, (*fields, job.number))
         else:
             job.number = self.connection.execute(_INSERT_JOB, (self.name, job.job_id, *fields)).lastrowid or 0
 
+    def _recount(self, job: JobRow, kind: int | None) -> None:
+        if job.counted is not None:
+            self.count(job.counted, -1)
+        if kind is not None:
+            self.count(kind, 1)
+        job.counted = kind
+
+    def count(self, kind: int, added: int) -> None:
+        """So many jobs more, or fewer, are of a kind."""
+        self._counts[kind] = self._counts.get(kind, 0) + added
+
     def drop_job(self, job_id: str) -> None:
-        self._cache.jobs.pop((self.name, job_id), None)
-        self.connection.execute("DELETE FROM jobs WHERE bot = ? AND job_id = ?", (self.name, job_id))
+        if (job := self.job(job_id)) is not None:
+            self._recount(job, None)
+            self._cache.jobs.pop((self.name, job_id), None)
+            self.connection.execute("DELETE FROM jobs WHERE number = ?", (job.number,))
 
     def keep_outcome(self, job: JobRow, outcome: str) -> None:
         job.result = self.connection.execute(_KEEP_OUTCOME, (self.now, outcome)).lastrowid or 0
@@ -260,6 +294,7 @@ class SqliteBooks:
     def step_over(self, chat: str, priority: Priority, before: int, due_before: int) -> int:
         self._cache.jobs.clear()
         found = self.connection.execute(_STEP_OVER, (self.name, chat, _NUMBERS[priority], before, due_before))
+        self.count(_NUMBERS[priority], -found.rowcount)
         return found.rowcount
 
     def alias(self, chat: str) -> Alias | None:
@@ -326,6 +361,12 @@ def _bot_row(found: Sequence[Any]) -> BotRow:
     )
 
 
+def _kind(job: JobRow) -> int | None:
+    if job.state <= State.LOST:
+        return _NUMBERS[job.priority]
+    return DEAD if job.state is State.DEAD else None
+
+
 def _circuit_text(circuit: Circuit | None) -> str | None:
     return json.dumps(astuple(circuit)) if circuit is not None else None
 
@@ -348,5 +389,5 @@ def _chat_row(found: Sequence[Any]) -> ChatRow:
 def _job_row(found: Sequence[Any]) -> JobRow:
     number, job_id, chat, priority, state, *rest = found
     job = JobRow(job_id, chat, PRIORITIES[priority], State(state), *rest)
-    job.paid, job.number = bool(job.paid), number
+    job.paid, job.number, job.counted = bool(job.paid), number, _kind(job)
     return job

@@ -11,7 +11,8 @@ import sqlite3
 from typing import Final
 
 from broker.admission.policy import CHAT_IDLE_US, Policy
-from broker.admission.sqlite_books import SqliteBooks
+from broker.admission.rows import State
+from broker.admission.sqlite_books import ADD_TO_COUNT, DEAD, SqliteBooks
 
 # A run every 64 settlements deletes up to three of each kind for each new one: forgetting outruns growth.
 ROWS_PER_RUN: Final = 200
@@ -26,7 +27,7 @@ WHERE since < ? AND number IN (SELECT number FROM results ORDER BY number LIMIT 
 _OLD_JOBS: Final = """
 DELETE FROM jobs WHERE number IN (
     SELECT number FROM jobs INDEXED BY ended WHERE bot = ? AND state >= 5 AND since < ? ORDER BY since LIMIT ?
-)
+) RETURNING state
 """
 _NEXT_BOT: Final = "SELECT min(bot) FROM bots WHERE bot > ?"
 _ROUND: Final = "SELECT number FROM jobs WHERE number > ? ORDER BY number LIMIT 1 OFFSET ?"
@@ -54,12 +55,15 @@ class Sweep:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
+        self.touched = 0  # rows of jobs and chats, by the last run
         self._job = 0
         self._bot = ""
         self._chats: dict[str, str] = {}
 
-    def run(self, books: SqliteBooks) -> None:
+    def run(self, books: SqliteBooks) -> bool:
+        """Whether any job or chat was changed or deleted."""
         db = books.connection
+        self.touched = 0
         self._sweep_results(db, books.now)
         self._sweep_jobs(db, books.name, books.now)
         self._sweep_ghosts(db, books.now)
@@ -69,6 +73,7 @@ class Sweep:
             "DELETE FROM bot_waiters WHERE bot = ? AND until < ?",
             (books.name, books.now - WAITER_GONE_US),
         )
+        return self.touched > 0
 
     def _sweep_results(self, db: sqlite3.Connection, now: int) -> None:
         old = now - self._policy.result_us
@@ -81,14 +86,19 @@ class Sweep:
         (following,) = db.execute(_NEXT_BOT, (self._bot,)).fetchone()
         self._bot = following or ""
         for each in {bot, self._bot}:
-            db.execute(_OLD_JOBS, (each, now - self._policy.ledger_us, ROWS_PER_RUN))
+            gone = db.execute(_OLD_JOBS, (each, now - self._policy.ledger_us, ROWS_PER_RUN)).fetchall()
+            if dead := sum(state == State.DEAD for (state,) in gone):
+                db.execute(ADD_TO_COUNT, (each, DEAD, -dead))
+            self.touched += len(gone)
 
     def _sweep_ghosts(self, db: sqlite3.Connection, now: int) -> None:
         (last,) = db.execute(_ROUND, (self._job, ROWS_PER_RUN - 1)).fetchone() or (None,)
         span = (self._job, last if last is not None else _LAST_NUMBER, now - self._policy.ledger_us)
         for bot, chat, priority in db.execute(_GHOSTS, span).fetchall():
             db.execute(_SHORTER[priority], (bot, chat))
-        db.execute(_OLD_GHOSTS, span)
+            db.execute(ADD_TO_COUNT, (bot, priority, -1))
+            self.touched += 1
+        self.touched += db.execute(_OLD_GHOSTS, span).rowcount
         self._job = last or 0
 
     def _sweep_chats(self, db: sqlite3.Connection, bot: str, now: int) -> None:
@@ -98,5 +108,5 @@ class Sweep:
             (bot, after, ROWS_PER_RUN - 1),
         ).fetchone() or ("",)
         bounds = (now - CHAT_IDLE_US, now - self._policy.unreachable_us)
-        db.execute(_IDLE_CHATS, (bot, bot, after, ROWS_PER_RUN, *bounds))
+        self.touched += db.execute(_IDLE_CHATS, (bot, bot, after, ROWS_PER_RUN, *bounds)).rowcount
         self._chats[bot] = last
