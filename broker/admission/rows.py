@@ -119,6 +119,8 @@ class BotRow:
     this_minute: int = 0
     last_minute: int = 0
     circuit: Circuit | None = None  # None: no call has gone without an answer since the last one
+    # The store's own: jobs that wait, by priority, and dead ones.
+    counts: list[int] = field(default_factory=lambda: [0, 0, 0])
 
     def budget(self, paid: bool) -> Budget:
         return self.paid if paid else self.free

@@ -28,7 +28,8 @@ CREATE TABLE bots (
     bot TEXT PRIMARY KEY, boot TEXT, offset_us INTEGER, born INTEGER, granted INTEGER,
     free_log BLOB, free_arrival INTEGER, paid_log BLOB, paid_arrival INTEGER,
     paused_until INTEGER, pause_why TEXT, permille INTEGER, slowed_at INTEGER, refusals TEXT, aliases INTEGER,
-    minute INTEGER, this_minute INTEGER, last_minute INTEGER, circuit TEXT
+    minute INTEGER, this_minute INTEGER, last_minute INTEGER, circuit TEXT,
+    waiting_interactive INTEGER, waiting_bulk INTEGER, dead INTEGER
 ) WITHOUT ROWID;
 CREATE TABLE chats (
     bot TEXT, chat TEXT, log BLOB,
@@ -52,7 +53,7 @@ CREATE UNIQUE INDEX jobs_by_id ON jobs (bot, job_id);
 CREATE INDEX lines ON jobs (bot, chat, priority, place) WHERE state <= 1;
 -- For those who wait to hear how jobs ended (sqlite_endings).
 CREATE INDEX ended ON jobs (bot, since) WHERE state >= 5;
--- How many jobs wait, by priority, and how many are dead (kind 2).
+-- What sweeping, which passes over all bots, adds to their rows' counts of waiting jobs, by priority, and dead ones (2).
 CREATE TABLE counts (bot TEXT, kind INTEGER, jobs INTEGER, PRIMARY KEY (bot, kind)) WITHOUT ROWID;
 -- Outcomes of ended jobs, oldest first: what is over is at the front, and its pages are used again. A number that is
 -- used again is told from the old one by its time.
@@ -79,7 +80,7 @@ _JOB: Final = (
     "unsettled, handed_back, reason, result"
 )
 _SELECT_BOT: Final = "SELECT * FROM bots WHERE bot = ?"
-_SAVE_BOT: Final = f"INSERT OR REPLACE INTO bots VALUES ({', '.join('?' * 19)})"
+_SAVE_BOT: Final = f"INSERT OR REPLACE INTO bots VALUES ({', '.join('?' * 22)})"
 _SELECT_CHAT: Final = "SELECT * FROM chats WHERE bot = ? AND chat = ?"
 _SAVE_CHAT: Final = f"INSERT OR REPLACE INTO chats VALUES ({', '.join('?' * 19)})"
 _SELECT_JOB: Final = f"SELECT number, {_JOB} FROM jobs WHERE bot = ? AND job_id = ?"
@@ -121,7 +122,6 @@ class SqliteBooks:
         self.policy = policy
         self._cache = cache or RowCache()
         self._bot_changed = False
-        self._counts: dict[int, int] = {}  # what to add at the end
         self.bot, self.now = self._open_bot(clock)
 
     def _open_bot(self, clock: Clock) -> tuple[BotRow, int]:
@@ -152,14 +152,10 @@ class SqliteBooks:
     @property
     def changed(self) -> bool:
         """Whether there is something to write at the end."""
-        return self._bot_changed or bool(self._counts)
+        return self._bot_changed
 
     def finish(self) -> None:
         """Write what was only noted as changed."""
-        for kind, added in self._counts.items():
-            if added:
-                self.connection.execute(ADD_TO_COUNT, (self.name, kind, added))
-        self._counts.clear()
         if not self._bot_changed:
             return
         self._bot_changed = False
@@ -185,6 +181,7 @@ class SqliteBooks:
                 bot.this_minute,
                 bot.last_minute,
                 _circuit_text(bot.circuit),
+                *bot.counts,
             ),
         )
 
@@ -230,7 +227,8 @@ class SqliteBooks:
 
     def count(self, kind: int, added: int) -> None:
         """So many jobs more, or fewer, are of a kind."""
-        self._counts[kind] = self._counts.get(kind, 0) + added
+        self.bot.counts[kind] += added
+        self.save_bot()
 
     def drop_job(self, job_id: str) -> None:
         if (job := self.job(job_id)) is not None:
@@ -340,7 +338,19 @@ def _unpacked(blob: bytes) -> Log:
 
 def _bot_row(found: Sequence[Any]) -> BotRow:
     bot, boot, offset, born, granted, free_log, free_at, paid_log, paid_at, *rest = found
-    paused_until, pause_why, permille, slowed_at, refusals, aliases, minute, this_minute, last_minute, circuit = rest
+    (
+        paused_until,
+        pause_why,
+        permille,
+        slowed_at,
+        refusals,
+        aliases,
+        minute,
+        this_minute,
+        last_minute,
+        circuit,
+        *counts,
+    ) = rest
     return BotRow(
         bot,
         Anchor(boot, offset),
@@ -358,6 +368,7 @@ def _bot_row(found: Sequence[Any]) -> BotRow:
         this_minute,
         last_minute,
         _circuit(circuit) if circuit else None,
+        counts,
     )
 
 

@@ -26,10 +26,12 @@ def snapshot(books: SqliteBooks) -> Snapshot:
         sending=_count(
             db, "SELECT count(*) FROM chats WHERE bot = ? AND sending IS NOT NULL AND lease_end > ?", bot, now
         ),
-        waiting={priority: counts.get(number, 0) for number, priority in enumerate(PRIORITIES)},
+        waiting={
+            priority: books.bot.counts[number] + counts.get(number, 0) for number, priority in enumerate(PRIORITIES)
+        },
         pauses=_pauses(books),
         longest_lines=_longest_lines(db, bot),
-        dead=counts.get(DEAD, 0),
+        dead=books.bot.counts[DEAD] + counts.get(DEAD, 0),
         unreachable=_count(
             db,
             "SELECT count(*) FROM chats WHERE bot = ? AND refused_at > 0 AND refused_at > ?",
