@@ -53,7 +53,7 @@ CREATE UNIQUE INDEX jobs_by_id ON jobs (bot, job_id);
 CREATE INDEX lines ON jobs (bot, chat, priority, place) WHERE state <= 1;
 -- For those who wait to hear how jobs ended (sqlite_endings).
 CREATE INDEX ended ON jobs (bot, since) WHERE state >= 5;
--- What sweeping, which passes over all bots, adds to their rows' counts of waiting jobs, by priority, and dead ones (2).
+-- What sweeping, which passes over all bots, adds to the counts in their rows: waiting, by priority, and dead (2).
 CREATE TABLE counts (bot TEXT, kind INTEGER, jobs INTEGER, PRIMARY KEY (bot, kind)) WITHOUT ROWID;
 -- Outcomes of ended jobs, oldest first: what is over is at the front, and its pages are used again. A number that is
 -- used again is told from the old one by its time.
