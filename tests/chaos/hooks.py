@@ -32,6 +32,7 @@ POINTS = tuple(
     for what in ("publish", "confirm", "admit", "call", "settle", "ack")
     for when in ("before", "after")
 )
+BATCH_POINTS = ("before commit", "after commit")  # the first batch of a worker is about no job
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(PRELOADED)
@@ -39,7 +40,7 @@ processes.set_forkserver_preload(PRELOADED)
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What a process shall suffer. ``crash_at`` is one of :data:`POINTS`; the process kills itself at the n-th time."""
+    """What a process shall suffer. ``crash_at`` is one of :data:`POINTS` or :data:`BATCH_POINTS`; the process kills itself at the n-th time."""
 
     notebook: Path | None = None
     clock: Path | None = None
@@ -124,36 +125,41 @@ def void(_: Any) -> None:
 def _keep_notes(path: Path) -> None:
     from actors.sessions import BotSessions
     from actors.settle import Settler
+    from broker.admission.calls import BatchedAdmission
 
     note = append_to(path)
-    store = _store_class()
-    call, settle, record = BotSessions.call, Settler.settle, store.settle
+    call, settle, record = BotSessions.call, Settler.settle, BatchedAdmission.settle
 
     async def noted_call(self: BotSessions, bot: str, method: str, params: dict[str, Any], timeout: Any) -> Any:
         note(f"call {_name(params)} {time.monotonic():.6f}")
         return await call(self, bot, method, params, timeout)
 
-    def noted_settle(self: Settler, message: Any, job: Any, outcome: Any) -> None:
+    async def noted_settle(self: Settler, message: Any, job: Any, outcome: Any, **named: Any) -> None:
         note(f"answer {_name(job.params)} {time.monotonic():.6f} {type(outcome).__name__}")
-        settle(self, message, job, outcome)
+        await settle(self, message, job, outcome, **named)
 
-    def noted_record(self: Any, ask: Any, settlement: Any, *rest: Any, **named: Any) -> None:
-        record(self, ask, settlement, *rest, **named)
+    async def noted_record(self: Any, ask: Any, settlement: Any, *rest: Any, **named: Any) -> None:
+        await record(self, ask, settlement, *rest, **named)
         note(f"settled {ask.job_id} {time.monotonic():.6f} {type(settlement).__name__}")
 
     BotSessions.call, Settler.settle = noted_call, noted_settle  # type: ignore[method-assign]
-    store.settle = noted_record
+    BatchedAdmission.settle = noted_record  # type: ignore[method-assign]
 
 
 def _name(params: Mapping[str, Any]) -> str:
     return str(params.get("text") or params.get("caption")).replace(" ", "_")
 
 
-def _store_class() -> Any:
-    from broker.admission.stores import open_store
+def _commit() -> tuple[Any, str]:
+    """What carries out a batch of admission's calls on the store that is set."""
+    from broker.admission.sqlite import SqliteAdmission
     from broker.settings import load_settings
 
-    return type(open_store(load_settings()))
+    if load_settings().state_url.get_secret_value().startswith("sqlite"):
+        return SqliteAdmission, "do_all"
+    from broker.admission.redis import RedisBatches
+
+    return RedisBatches, "_results"
 
 
 # Crashing.
@@ -194,13 +200,13 @@ def _arm(point: str, nth: int) -> None:
 
 
 def _place(what: str) -> tuple[Any, str]:
-    """Where in the code a point is. ``publish`` and ``confirm`` are those of the publisher's I/O thread."""
+    """Where in the code a point is. ``admit`` and ``settle`` are coroutines, ``commit`` is a whole batch of them."""
     from broker.consumer import Subscription
     from broker.publisher import Publisher
 
     match what:
         case "publish":
-            return Publisher, "_write"
+            return Publisher, "_write_outbox"
         case "confirm":
             return Publisher, "_on_confirm"
         case "ack":
@@ -209,7 +215,11 @@ def _place(what: str) -> tuple[Any, str]:
             from actors.sessions import BotSessions
 
             return BotSessions, "call"
+        case "commit":
+            return _commit()
         case "admit" | "settle":
-            return _store_class(), what
+            from broker.admission.calls import BatchedAdmission
+
+            return BatchedAdmission, what
         case _:
             raise ValueError(f"no such point: {what}")
