@@ -63,6 +63,8 @@ class Break:
 
     reason: str
     surely_not_sent: bool
+    ours: bool = False
+    """The fault lies on this side: the spool is away, the worker stops. It says nothing of Telegram."""
 
 
 Answer = Accepted | Refusal | Break
@@ -76,6 +78,18 @@ class RefusedError(TelegramError):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.description)
         self.refusal = refusal
+
+
+def is_silence(answer: Answer) -> bool:
+    """Whether Telegram did not answer: nothing came back, or a server on the way failed. Several chats' worth of it is
+    an outage."""
+    match answer:
+        case Break():
+            return not answer.ours
+        case Refusal():
+            return answer.status >= 500
+        case _:
+            return False
 
 
 def read_refusal(status: int, body: bytes) -> Refusal:

@@ -18,7 +18,7 @@ from typing import Any, Final
 import dramatiq
 from dramatiq.middleware import CurrentMessage
 
-from actors.answers import Answer, Break
+from actors.answers import Answer, Break, is_silence
 from actors.classify import call_of, classify
 from actors.lateness import UsualDuration
 from actors.outcomes import Done, Sent
@@ -78,7 +78,7 @@ class Sender(AwaitedMiddleware):
         call = call_of(job)
         answer = await self._answer(message, job)
         outcome = classify(answer, dataclasses.replace(call, repeated=call.repeated or message.uncertain))
-        await self._settler.settle(message, job, outcome)
+        await self._settler.settle(message, job, outcome, unanswered=is_silence(answer))
         if job.files and isinstance(outcome, Sent | Done):
             assert self._uploads is not None
             await self._uploads.forget(job)

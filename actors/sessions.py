@@ -147,7 +147,7 @@ class BotSessions:
             UnknownBotError: no bot of this name is configured.
         """
         if self._closed:
-            return Break("the worker is shutting down", surely_not_sent=True)
+            return Break("the worker is shutting down", surely_not_sent=True, ours=True)
         started = time.monotonic()
         answer = await self._ask(await self._open(bot), method, params, timeout)
         if isinstance(answer, Refusal) and answer.status == 404:

@@ -11,13 +11,14 @@ message is acknowledged all the same where its effect is safe: to give it back w
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
-from actors.backoff import counted, next_step
+from actors.backoff import BASE, counted, next_step
 from actors.outcomes import (
     BotFailed,
     Done,
@@ -62,16 +63,20 @@ class Settler:
     def __init__(self, broker: FloodgateBroker) -> None:
         self._broker = broker
 
-    async def settle(self, message: DeliveredMessage, job: Job, outcome: Outcome) -> None:
-        """What follows from ``outcome``, and decides whether to acknowledge."""
+    async def settle(self, message: DeliveredMessage, job: Job, outcome: Outcome, *, unanswered: bool = False) -> None:
+        """Do what follows from ``outcome``, and decide whether to acknowledge.
+
+        Args:
+            unanswered: Telegram did not answer, which the bot's circuit breaker counts.
+        """
         assert message.ask is not None
         try:
-            await self._settle(message, job, message.ask, outcome)
+            await self._settle(message, job, message.ask, outcome, unanswered)
         except PublishError as error:
             logger.warning("job %s goes back to its queue: %s", job.id, error)
             message.give_back()
 
-    async def _settle(self, message: DeliveredMessage, job: Job, ask: Ask, outcome: Outcome) -> None:
+    async def _settle(self, message: DeliveredMessage, job: Job, ask: Ask, outcome: Outcome, unanswered: bool) -> None:
         match outcome:
             case Sent(result):
                 await self._record(message, ask, contract.Sent(result, message.late))
@@ -84,45 +89,53 @@ class Settler:
             case Failed():
                 await self._bury(message, job, ask, outcome)
             case Retry() | Unknown():
-                await self._try_again(message, job, ask, outcome)
+                await self._try_again(message, job, ask, outcome, unanswered)
             case Paused(retry_after, description):
                 await self._pause(ask, retry_after, description)
-                await self._later(message, job, ask, retry_after, charged=True)
+                await self._later(message, job, ask, contract.Retrying(retry_after))
             case Migrated(new_chat):
                 await self._migrate(ask, new_chat)
                 # The refused call reached the Bot API and counts there: what it spent is not given back.
-                await self._later(message, job, ask, timedelta(), charged=True)
+                await self._later(message, job, ask, contract.Retrying(timedelta()))
             case BotFailed(description):
                 await self._pause_bot(ask, description)
-                await self._later(message, job, ask, BOT_FAILED_PAUSE, charged=False)
+                await self._later(message, job, ask, contract.Retrying(BOT_FAILED_PAUSE, charged=False))
             case _:
                 assert_never(outcome)
 
-    async def _try_again(self, message: DeliveredMessage, job: Job, ask: Ask, outcome: Retry | Unknown) -> None:
+    async def _try_again(
+        self, message: DeliveredMessage, job: Job, ask: Ask, outcome: Retry | Unknown, unanswered: bool
+    ) -> None:
         if isinstance(outcome, Unknown) and outcome.retry_after is not None:
             await self._pause(ask, outcome.retry_after, outcome.reason)
         step = next_step(job, outcome, self._broker.settings, unix_ms())
-        if isinstance(step, Failed):
-            await self._bury(message, job, ask, step)
-            return
-        logger.info("job %s: %s; again in %.1f s", job.id, outcome.reason, step.delay.total_seconds())
-        await self._later(message, counted(job, outcome), ask, step.delay, step.charged)
+        probe = unanswered and message.permit is not None and message.permit.probe
+        if isinstance(step, Failed) and not (probe and step.reason is FailureReason.EXHAUSTED):
+            await self._bury(message, job, ask, step, unanswered=unanswered)
+        elif probe:  # the outage goes on, which costs the job nothing
+            await self._later(message, job, ask, contract.Retrying(BASE, charged=True, unanswered=True))
+        elif isinstance(step, contract.Retrying):
+            logger.info("job %s: %s; again in %.1f s", job.id, outcome.reason, step.delay.total_seconds())
+            step = dataclasses.replace(step, unanswered=unanswered)
+            await self._later(message, counted(job, outcome), ask, step)
 
-    async def _later(self, message: DeliveredMessage, job: Job, ask: Ask, delay: timedelta, charged: bool) -> None:
-        await self._record(message, ask, contract.Retrying(delay, charged))
+    async def _later(self, message: DeliveredMessage, job: Job, ask: Ask, settlement: contract.Retrying) -> None:
+        await self._record(message, ask, settlement)
         body = encode_job(job, message.queue_name)
         home = Publication("", message.queue_name, body, job.id)
-        await self._broker.connections.publisher.apublish(delayed(home, delay))
+        await self._broker.connections.publisher.apublish(delayed(home, settlement.delay))
         message.done()
 
-    async def _bury(self, message: DeliveredMessage, job: Job, ask: Ask, failure: Failed) -> None:
+    async def _bury(
+        self, message: DeliveredMessage, job: Job, ask: Ask, failure: Failed, *, unanswered: bool = False
+    ) -> None:
         reason, description = failure.reason, failure.description
         logger.warning("job %s is given up: %s: %s", job.id, reason, description)
         counted = job.model_copy(update={"attempts": job.attempts + 1})
         letter = dead_letters.dead_job(counted, message.delivery.body, message.queue_name, reason, description)
         await self._broker.connections.publisher.apublish(letter)
         await self._remember(ask, reason, description)
-        await self._record(message, ask, contract.Dead(reason, _said(failure.code, description)))
+        await self._record(message, ask, contract.Dead(reason, _said(failure.code, description), unanswered))
         message.done()
 
     async def _remember(self, ask: Ask, reason: FailureReason, description: str) -> None:

@@ -77,7 +77,7 @@ class Uploads:
         except UploadMissingError as error:
             return Refusal(MISSING_STATUS, f"Gone: {error}")
         except SpoolError as error:
-            return Break(f"not sent: {error}", surely_not_sent=True)
+            return Break(f"not sent: {error}", surely_not_sent=True, ours=True)
 
     async def forget(self, job: Job) -> None:
         """Remove the files of a job that was sent."""

@@ -187,7 +187,13 @@ class Settings(BaseSettings):
     ledger_seconds: float = Field(
         7 * 86_400,
         gt=0,
-        description="How long results and ended jobs are remembered, to answer and not to send twice.",
+        description="How long it is remembered that a job was sent or given up, so as not to send it twice.",
+    )
+    result_seconds: float = Field(
+        6 * 3600,
+        gt=0,
+        description="How long a sent job's result, and Telegram's error for a dead one, can be asked for; at most "
+        "`FLOODGATE_LEDGER_SECONDS`. Results are most of what the state store holds.",
     )
     unreachable_seconds: float = Field(
         86_400,

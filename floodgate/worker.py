@@ -40,6 +40,7 @@ EXIT_FORCED: Final = 70
 # After the bound on in-flight work, what remains is closing sockets and files.
 CLOSING_SECONDS: Final = 10.0
 HANDLER_CLOSING_SECONDS: Final = 25.0  # an Application writes its persistence
+CAPACITY_SECONDS: Final = 60.0
 # For files, and for middleware of others that may block. Two, so that one slow disk does not stop all uploads.
 EXECUTOR_THREADS: Final = 2
 
@@ -60,6 +61,7 @@ class WorkerProcess:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._broker: FloodgateBroker | None = None
         self._runner: Runner | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Work until stopped.
@@ -101,9 +103,19 @@ class WorkerProcess:
         if self._handling is not None:
             await self._handling.start()
         self._runner = self._make_runner(broker, queues)
+        self._watching = asyncio.create_task(self._watch_capacity(broker), name="floodgate-capacity")
         _leave_out_of_collections()
         await self._runner.start()
         logger.info("worker ready: %d queues, bots %s%s", len(queues), ", ".join(self._bots()), self._by())
+
+    async def _watch_capacity(self, broker: FloodgateBroker) -> None:
+        """Warn before the state store is full."""
+        from broker.admission.capacity import CapacityWatch
+
+        watch = CapacityWatch(self._settings)
+        while not broker.stopping.is_set():
+            await asyncio.to_thread(watch.look)
+            await broker.stopping.sleep(CAPACITY_SECONDS)
 
     def _make_runner(self, broker: FloodgateBroker, queues: Iterable[str]) -> Runner:
         from broker.runner import Runner
@@ -151,6 +163,8 @@ class WorkerProcess:
         if self._handling is not None:
             await self._handling.stop()
         await broker.aclose()
+        if self._watching is not None:
+            self._watching.cancel()
         watchdog.cancel()
         if runner is not None:
             logger.info("stopped")

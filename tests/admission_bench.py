@@ -45,6 +45,9 @@ def ask_of(
     job_id: str | None = None,
     bot: str = "default",
     lease_seconds: float = 35,
+    max_attempts: int = 8,
+    attempts: int = 0,
+    unsent: int = 0,
     **params: Any,
 ) -> Ask:
     """An ask for a new job, or under the id of one that was asked for before."""
@@ -60,11 +63,14 @@ def ask_of(
         chat=chat if inline else job_chat(params),  # type: ignore[arg-type]
         cost=cost(method, params),
         created_ms=0,
+        attempts=attempts,
+        unsent=unsent,
     )
     settings = Settings(
         _env_file=None,  # type: ignore[call-arg]
         call_timeout_seconds=lease_seconds - 5,
         lease_margin_seconds=5,
+        max_attempts=max_attempts,
     )
     return ask_for(job, settings)
 

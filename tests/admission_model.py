@@ -22,6 +22,7 @@ from broker.admission.contract import (
     Ask,
     Dead,
     Decision,
+    Exhausted,
     Go,
     Line,
     Pause,
@@ -60,6 +61,8 @@ class Job:
     bot_until: int = 0
     result: Any = None
     error: dict[str, Any] | None = None
+    grants: int = 0  # all but those that were settled as to be made again
+    handed_back: int = 0
 
 
 @dataclass
@@ -76,6 +79,14 @@ class Chat:
 
 
 @dataclass
+class Outage:
+    since: int
+    probe_at: int
+    probe: int | None = None  # the grant of the one under way
+    failed: int = 0
+
+
+@dataclass
 class Bot:
     born: int
     units: dict[bool, list[tuple[int, str]]] = field(default_factory=lambda: {False: [], True: []})
@@ -89,7 +100,10 @@ class Bot:
     jobs: dict[str, Job] = field(default_factory=dict)
     chats: dict[str, Chat] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
+    names: dict[str, int] = field(default_factory=dict)  # until when a name stands for its alias
     orders: int = 0
+    unanswered: list[tuple[str | None, int]] = field(default_factory=list)  # since the last answer
+    outage: Outage | None = None
 
 
 def us(duration: timedelta) -> int:
@@ -158,7 +172,9 @@ class PlainModel:
                 return Unknown(timedelta(microseconds=now - job.since))
             if job.state == "sending":
                 return self._wait(job.lease_end - now, Scope.CHAT, "lease")
-        key = policy.line_of(ask)
+            if job.grants >= ask.calls_left or job.handed_back >= policy.HANDED_BACK_MOST:
+                return Exhausted(job.grants, job.handed_back)
+        key = policy.line_of(ask) if job is None else job.chat
         chat = self._chat(key) if key is not None else None
         if chat is not None:
             self._reclaim(chat)
@@ -206,6 +222,8 @@ class PlainModel:
                 return
         if job.state in ("sent", "dead"):
             return
+        if grant is not None and grant == job.since:
+            self._learn(job, settlement)
         match settlement:
             case Sent(result=result, late=late):
                 if job.state == "sending" and grant in (None, job.since):
@@ -223,6 +241,8 @@ class PlainModel:
                 if grant not in (None, job.since):
                     return
                 charged = isinstance(settlement, Retrying) and settlement.charged
+                job.grants -= 1 if job.since else 0
+                job.handed_back = job.handed_back + 1 if isinstance(settlement, Released) else 0
                 if not charged and job.since:
                     self._refund(job)
                 self._end_call(job)
@@ -308,22 +328,34 @@ class PlainModel:
         if chat is not None:
             self._reclaim(self._chat(chat))
             self._chat(chat).paused_until = 0
-        elif self.bot.paused_until > self.now:
-            self.bot.paused_until = 0
+        elif self.bot.paused_until > self.now or self.bot.outage is not None:
+            self.bot.paused_until, self.bot.outage, self.bot.unanswered = 0, None, []
             for paid in (False, True):
                 if (pace := self.policy.rates(bot).pace(paid)) is not None:
                     self.bot.arrival[paid] = self.now + pace.tolerance_us
 
     def migrate(self, bot: str, old_chat: str, new_chat: str) -> None:
         self._open(bot)
-        old, new = self._real(old_chat), self._real(new_chat)
-        assert old is not None and new is not None
+        new = self._real(new_chat)
+        assert new is not None
+        if old_chat.startswith("@"):
+            known = self.bot.aliases.get(old_chat) == new
+            if known and self.bot.names[old_chat] - self.now >= policy.NAME_US // 2:
+                return
+            self.bot.aliases[old_chat], self.bot.names[old_chat] = new, self.now + policy.NAME_US
+            self._move(old_chat, new)
+            return
+        old = self._real(old_chat)
+        assert old is not None
         if old == new:
             return
         for alias, real in self.bot.aliases.items():
             if real == old:
                 self.bot.aliases[alias] = new
         self.bot.aliases[old] = new
+        self._move(old, new)
+
+    def _move(self, old: str, new: str) -> None:
         for job in self.bot.jobs.values():
             if job.chat == old:
                 job.chat = new
@@ -352,7 +384,8 @@ class PlainModel:
         for job in waiting:
             if job.chat is not None:
                 lines[job.chat, job.priority] += 1
-        longest = sorted(lines.items(), key=lambda item: (-item[1], item[0][0], item[0][1] != Priority.INTERACTIVE))
+        long = [(line, length) for line, length in lines.items() if length > 1]
+        longest = sorted(long, key=lambda item: (-item[1], item[0][0], item[0][1] != Priority.INTERACTIVE))
         pauses = sorted(
             ((chat.paused_until - self.now, key) for key, chat in self.bot.chats.items()), key=lambda item: -item[0]
         )
@@ -372,6 +405,7 @@ class PlainModel:
             longest_lines=tuple(Line(chat, priority, length) for (chat, priority), length in longest[:10]),
             dead=sum(job.state == "dead" for job in self.bot.jobs.values()),
             unreachable=len(self.unreachable(bot)),
+            outage=timedelta(microseconds=self.now - self.bot.outage.since) if self.bot.outage else None,
         )
 
     def close(self) -> None: ...
@@ -382,12 +416,23 @@ class PlainModel:
         return Wait(timedelta(microseconds=delay), scope, why)
 
     def _real(self, key: str | None) -> str | None:
-        return self.bot.aliases.get(key, key) if key is not None else None
+        real = self.bot.aliases.get(key) if key is not None else None
+        if key is None or real is None:
+            return key
+        if self.bot.names.get(key, self.now + 1) <= self.now:
+            chat = self.bot.chats.get(real)
+            waiting = any(self._line(real, priority) for priority in Priority)
+            if not waiting and (chat is None or chat.sending is None):
+                return key
+        return real
 
     def _holds(self, chat: Chat) -> bool:
         return chat.refused is not None and self.now - chat.refused[0] < self.policy.unreachable_us
 
     def _windows(self, key: str) -> tuple[Window, ...]:
+        for name in self.policy.names.get(self.name, ()):
+            if (self.name, key) not in self.policy.chats and self.bot.aliases.get(name) == key:
+                return self.policy.windows(self.name, name)
         return self.policy.windows(self.name, key)
 
     def _chat(self, key: str) -> Chat:
@@ -438,6 +483,8 @@ class PlainModel:
         else:
             return None
         at = max(now, chat.paused_until, chat.rest_until, self.bot.paused_until)
+        if self.bot.outage is not None and self.bot.outage.probe is None:
+            at = max(at, self.bot.outage.probe_at)
         if head is not job:
             at = max(at, head.due)
         units = list(chat.units)
@@ -501,6 +548,10 @@ class PlainModel:
             job.bot_units = cost
         if bot.paused_until > now:
             return self._wait(bot.paused_until - now, Scope.BOT, "pause")
+        if bot.outage is not None and bot.outage.probe_at > now:
+            left = bot.outage.probe_at - now
+            poll = policy.PROBE_POLL_US if bot.outage.probe is not None else left
+            return self._wait(min(left, poll), Scope.BOT, "outage")
         if pace is None or not cost:
             return None
         ahead = sum(
@@ -533,20 +584,54 @@ class PlainModel:
         bot, now = self.bot, self.now
         job.state, job.since, job.due, job.lease_end = "sending", now, now, now + us(ask.lease)
         job.first_asked_bot, job.bot_units = 0, policy.bot_cost(ask)
+        job.grants += 1
+        if bot.outage is not None:
+            bot.outage.failed += 1 if bot.outage.probe is not None else 0
+            bot.outage.probe, bot.outage.probe_at = now, job.lease_end
+        probe = bot.outage is not None
         bot.granted = now
         if (pace := self._pace(ask.paid)) is not None:
             bot.arrival[ask.paid] = max(bot.arrival[ask.paid], now) + job.bot_units * pace.interval_us
             if pace.window is not None:
                 bot.units[ask.paid] += [(at, grant_of(job)) for at in unit_times((pace.window,), job.bot_units, now)]
         if chat is None:
-            return Go(self._real(ask.chat), now)
+            return Go(self._address(ask, self._real(ask.chat)), now, probe)
         windows = self._windows(job.chat or "")
         if windows:
             chat.units += [(at, grant_of(job)) for at in unit_times(windows, job.units, now)]
         chat.sending, chat.sending_since, chat.lease_end = job.id, now, job.lease_end
         bulk_waits = bool(self._line(job.chat, Priority.BULK))
         chat.overtaken = chat.overtaken + 1 if bulk_waits and job.priority is Priority.INTERACTIVE else 0
-        return Go(job.chat, now)
+        return Go(self._address(ask, job.chat), now, probe)
+
+    def _address(self, ask: Ask, chat: str | None) -> str | None:
+        return ask.chat if ask.chat is not None and ask.chat.startswith("@") else chat
+
+    def _learn(self, job: Job, settlement: Settlement) -> None:
+        """Whether Telegram answers."""
+        bot = self.bot
+        outage = bot.outage
+        is_probe = outage is not None and outage.probe == job.since
+        if isinstance(settlement, Retrying | Dead) and settlement.unanswered:
+            if outage is None:
+                bot.unanswered.append((job.chat, self.now))
+                lately = {chat for chat, at in bot.unanswered if self.now - at < policy.MINUTE}
+                if len(lately) == policy.OUTAGE_CHATS:
+                    bot.outage = Outage(self.now, self.now + policy.SECOND)
+            elif is_probe:
+                outage.failed += 1
+                outage.probe = None
+                outage.probe_at = self.now + min(policy.SECOND * 2**outage.failed, 30 * policy.SECOND)
+        elif isinstance(settlement, Released):
+            if outage is not None and is_probe:
+                outage.probe, outage.probe_at = None, self.now
+        elif outage is None:
+            bot.unanswered = []
+        elif job.since > outage.since:
+            bot.outage, bot.unanswered = None, []
+            for paid in (False, True):
+                if (pace := self.policy.rates(self.name).pace(paid)) is not None:
+                    bot.arrival[paid] = max(bot.arrival[paid], self.now + pace.tolerance_us)
 
     def _end_call(self, job: Job) -> None:
         chat = self.bot.chats.get(job.chat or "")

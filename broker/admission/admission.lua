@@ -1,5 +1,6 @@
 -- Admission on Redis or Valkey: windows.py and decisions.py once more, because the rules must run where the state is.
--- Read those first; a function here does what its namesake does there, and one suite holds both to one model.
+-- Read those and circuit.py first; a function here does what its namesake does there, and one suite holds both to one
+-- model.
 --
 -- One call is one run of this script, so it is atomic. All keys of a bot share the hash tag {bot}, so they live on one
 -- node of a cluster; KEYS[1], their common prefix, tells the cluster which one. All times are microseconds of the
@@ -7,10 +8,10 @@
 --
 --   bot                what the bot has spent, its pause, its learned rate
 --   chat:<chat>        what the chat got, its two lines' counters, the call under way, its pause
---   job:<id>           where a job stands
+--   job:<id>           where a job stands; result:<id>, for a shorter time, what Telegram said to it
 --   line:<p>:<chat>    the waiting jobs of a line by place
 --   waiters:<paid>     jobs in hand that wait for the bot's budget by rank; waiting:<paid> says until when
---   aliases            chats that migrated or were resolved
+--   aliases            chats that migrated, names that were resolved; names says until when
 --   lines calls pauses dead refused counts     indexes for `floodgate status`
 --
 -- Everything but the bot, the aliases and the indexes expires. Bots, chats and jobs are written at the end; a job that
@@ -25,7 +26,7 @@ local rules = cjson.decode(ARGV[3])
 local K = rules.constants
 local prefix = KEYS[1]
 local INTERACTIVE, BULK = 'interactive', 'bulk'
-local VERSION = 1
+local VERSION = 2
 
 -- Sliding windows. A log holds the times of units, oldest first; a window is {cap, span}.
 
@@ -228,9 +229,21 @@ local function head_of(chat, priority)
   end
 end
 
+local function is_name(key) return string.sub(key, 1, 1) == '@' end
+
+local function alias_of(key)
+  if bot.aliases == 0 then return nil end
+  return redis.call('HGET', prefix .. 'aliases', key) or nil
+end
+
 local function real_chat(key)
-  if bot.aliases == 0 then return key end
-  return redis.call('HGET', prefix .. 'aliases', key) or key
+  local real = alias_of(key)
+  if not real then return key end
+  if is_name(key) and tonumber(redis.call('ZSCORE', prefix .. 'names', key)) <= now then
+    local chat = get_chat(real)
+    if not chat or not (chat.sending or chat.interactive.length + chat.bulk.length > 0) then return key end
+  end
+  return real
 end
 
 local function save_job(job)
@@ -244,15 +257,15 @@ local function save_job(job)
   if listed ~= (job.listed or false) then
     redis.call('HINCRBY', prefix .. 'counts', job.priority, listed and 1 or -1)
   end
-  if job.state == 'dead' and not job.buried then
-    job.buried = true
+  if job.state == 'dead' then
     redis.call('ZADD', prefix .. 'dead', now, job.id)
     redis.call('ZREMRANGEBYSCORE', prefix .. 'dead', '-inf', now - rules.ledger)
   end
   job.listed = listed
   job.dirty, job.replaced = nil, nil
   local duration = math.max(0, job.due - now) + rules.ledger
-  redis.call('SET', prefix .. 'job:' .. job.id, cmsgpack.pack(job), 'PX', ttl(duration))
+  local kept = ended(job) and { id = job.id, state = job.state, reason = job.reason } or job
+  redis.call('SET', prefix .. 'job:' .. job.id, cmsgpack.pack(kept), 'PX', ttl(duration))
 end
 
 local function save_indexes(chat)
@@ -260,7 +273,7 @@ local function save_indexes(chat)
     local line = chat[priority]
     if line.length ~= (line.shown or 0) then
       local name = priority .. ':' .. chat.key
-      if line.length > 0 then
+      if line.length > 1 then
         redis.call('ZADD', prefix .. 'lines', line.length, name)
       else
         redis.call('ZREM', prefix .. 'lines', name)
@@ -352,6 +365,78 @@ local function stop_waiting(job)
   end
 end
 
+-- The circuit (circuit.py): nil or {silences, open_since, probe_at, probe, failures}.
+
+local function outage_since() return bot.circuit and bot.circuit.open_since or 0 end
+
+local function probe_interval(failures)
+  return math.min(K.PROBE_FIRST_US * 2 ^ math.min(failures, 30), K.PROBE_MOST_US)
+end
+
+local function circuit_wait()
+  local circuit = bot.circuit
+  if outage_since() == 0 or circuit.probe_at <= now then return 0 end
+  local left = circuit.probe_at - now
+  return circuit.probe ~= 0 and math.min(left, K.PROBE_POLL_US) or left
+end
+
+local function bot_held_until()
+  local open = outage_since() ~= 0 and bot.circuit.probe == 0
+  return open and math.max(bot.paused_until, bot.circuit.probe_at) or bot.paused_until
+end
+
+local function begin_probe(job)
+  local circuit = bot.circuit
+  if circuit.probe ~= 0 then circuit.failures = circuit.failures + 1 end -- the one before was lost
+  circuit.probe, circuit.probe_at, bot.dirty = job.since, job.lease_end, true
+end
+
+local function add_evidence(circuit, chat)
+  local recent = {}
+  for _, one in ipairs(circuit.silences) do
+    if one[1] ~= chat and now - one[2] < K.OUTAGE_MOMENT_US then recent[#recent + 1] = one end
+  end
+  recent[#recent + 1] = { chat, now }
+  circuit.silences = recent
+  if #recent >= K.OUTAGE_CHATS then
+    circuit.silences, circuit.open_since, circuit.probe_at = {}, now, now + probe_interval(0)
+  end
+end
+
+local function miss(job)
+  bot.circuit = bot.circuit or { silences = {}, open_since = 0, probe_at = 0, probe = 0, failures = 0 }
+  local circuit = bot.circuit
+  bot.dirty = true
+  if circuit.open_since == 0 then
+    add_evidence(circuit, job.chat or '')
+  elseif circuit.probe == job.since then
+    circuit.failures = circuit.failures + 1
+    circuit.probe, circuit.probe_at = 0, now + probe_interval(circuit.failures)
+  end
+end
+
+local function resume_evenly(at)
+  bot.dirty = true
+  for _, paid in ipairs({ 'free', 'paid' }) do
+    local pace, budget = rules[paid], bot[paid]
+    if pace then budget.arrival = math.max(budget.arrival, at + pace.tolerance) end
+  end
+end
+
+local function note_answer(job)
+  local circuit = bot.circuit
+  if args.unanswered then
+    miss(job)
+  elseif not circuit then
+    return
+  elseif args.how == 'released' then
+    if circuit.probe == job.since then circuit.probe, circuit.probe_at, bot.dirty = 0, now, true end
+  elseif job.since > circuit.open_since then
+    bot.circuit, bot.dirty = nil, true
+    if circuit.open_since ~= 0 then resume_evenly(now) end
+  end
+end
+
 -- The rules.
 
 local function permille_now()
@@ -360,6 +445,9 @@ end
 
 local function windows_of(chat)
   if rules.own[chat] then return rules.own[chat] end
+  for _, name in ipairs(rules.names) do
+    if alias_of(name) == chat then return rules.own[name] end
+  end
   local first = string.sub(chat, 1, 1)
   if string.sub(chat, 1, 7) == 'inline:' then return {} end
   return (first == '-' or first == '@') and rules.group or rules.user
@@ -411,7 +499,7 @@ local function join(job, chat)
   if not job then
     job = {
       id = args.job, priority = args.priority, state = 'waiting', place = 0, units_before = 0, units = args.units,
-      due = 0, since = 0, lease_end = 0, bot_units = 0, paid = args.paid, rank = 0,
+      due = 0, since = 0, lease_end = 0, bot_units = 0, paid = args.paid, rank = 0, unsettled = 0, handed_back = 0,
     }
     if chat then
       local line = chat[job.priority]
@@ -512,7 +600,7 @@ local function chat_wait(job, chat)
   local windows = windows_of(chat.key)
   local why = hindrance(chat, job, head, rival, windows)
   if not why then return nil end
-  local start = math.max(now, chat.paused_until, chat.rest_until, bot.paused_until)
+  local start = math.max(now, chat.paused_until, chat.rest_until, bot_held_until())
   if head ~= job then start = math.max(start, head.due) end
   local ahead = job.units_before - head.units_before + (rival or 0)
   local turn = turn_at(chat.log, windows, start, ahead, job.units)
@@ -532,6 +620,11 @@ local function bot_wait(job)
   if bot.paused_until > now then
     job.rank, job.bot_units = rank, cost
     return { delay = bot.paused_until - now, scope = 'bot', why = 'pause' }
+  end
+  local delay = circuit_wait()
+  if delay > 0 then
+    job.rank, job.bot_units = rank, cost
+    return { delay = delay, scope = 'bot', why = 'outage' }
   end
   if not pace or cost == 0 then return nil end
   local interval = slowed_interval(pace, permille_now())
@@ -573,20 +666,32 @@ local function begin_call(chat, job)
   chat.overtaken = overtakes and chat.overtaken + 1 or 0
 end
 
-local function go_reply(job, chat_key) return { 'go', chat_key or false, job.since } end
+local function address(chat_key)
+  if args.chat and is_name(args.chat) then return args.chat end
+  return chat_key or (args.chat and real_chat(args.chat))
+end
+
+local function go_reply(job, chat_key)
+  local probe = bot.circuit and bot.circuit.probe == job.since
+  return { 'go', address(chat_key) or false, job.since, probe and 1 or 0 }
+end
 
 local function go(job, chat)
   stop_waiting(job)
   job.state, job.since, job.due, job.lease_end = 'sending', now, now, now + args.lease
   job.bot_units, job.nonce = args.bot_units, args.nonce
+  job.unsettled = job.unsettled + 1
+  if outage_since() ~= 0 then begin_probe(job) end
   spend_bot(job)
   if chat then
     begin_call(chat, job)
     put_chat(chat)
   end
   put_job(job)
-  return go_reply(job, chat and chat.key or (args.chat and real_chat(args.chat)))
+  return go_reply(job, chat and chat.key)
 end
+
+local function outcome_of(job) return redis.call('GET', prefix .. 'result:' .. job.id) end
 
 local function uncertain(job)
   if job.state == 'sending' then return job.lease_end <= now end
@@ -595,12 +700,18 @@ end
 
 local function known(job)
   if job.state == 'sending' and job.nonce == args.nonce then -- our own call again, whose answer was lost
-    return go_reply(job, job.chat or (args.chat and real_chat(args.chat)))
+    return go_reply(job, job.chat)
   end
   if uncertain(job) then return { 'unknown', now - job.since } end
-  if ended(job) then return { job.state, job.outcome } end
+  if job.state == 'sent' then return { 'sent', outcome_of(job) or false } end
+  if job.state == 'dead' then return { 'dead', job.reason } end
   if job.state == 'sending' then return { 'wait', job.lease_end - now, 'chat', 'lease' } end
   return nil
+end
+
+local function exhausted(job)
+  if job.unsettled < args.calls_left and job.handed_back < K.HANDED_BACK_MOST then return nil end
+  return { 'exhausted', job.unsettled, job.handed_back }
 end
 
 local function leave(chat, job)
@@ -613,22 +724,24 @@ local function leave(chat, job)
   end
 end
 
-local function finish(job, chat, state, outcome)
+local function finish(job, chat, state, reason, outcome)
   if chat then
     leave(chat, job)
     put_chat(chat)
   end
   stop_waiting(job)
-  job.state, job.since, job.due, job.outcome = state, now, now, outcome
+  job.state, job.since, job.due, job.reason = state, now, now, reason
   put_job(job)
-  redis.call('PUBLISH', prefix .. 'ended', job.id .. '\n' .. state .. '\n' .. (outcome or ''))
+  if outcome then redis.call('SET', prefix .. 'result:' .. job.id, outcome, 'PX', ttl(rules.result)) end
+  redis.call('PUBLISH', prefix .. 'ended', job.id .. '\n' .. state .. '\n' .. (outcome or reason))
 end
 
 -- A job that ends without having been admitted.
 local function stranger()
   return {
     id = args.job, chat = args.line, priority = args.priority, state = 'absent', place = 0, units_before = 0,
-    units = 0, due = 0, since = 0, lease_end = 0, bot_units = 0, paid = args.paid, rank = 0,
+    units = 0, due = 0, since = 0, lease_end = 0, bot_units = 0, paid = args.paid, rank = 0, unsettled = 0,
+    handed_back = 0,
   }
 end
 
@@ -652,7 +765,10 @@ local function count_later(job, chat, late)
 end
 
 local function put_back(job, chat, delay, charged)
-  if not charged and job.since ~= 0 then give_back(job, chat) end
+  if job.since ~= 0 then
+    job.unsettled = job.unsettled - 1
+    if not charged then give_back(job, chat) end
+  end
   if chat then
     leave(chat, job)
     chat[job.priority].length = chat[job.priority].length + 1
@@ -669,11 +785,8 @@ end
 
 local function pause_bot(until_, why)
   if until_ <= bot.paused_until then return end
-  bot.paused_until, bot.pause_why, bot.dirty = until_, why, true
-  for _, paid in ipairs({ false, true }) do
-    local pace, budget = pace_of(paid), budget_of(paid)
-    if pace then budget.arrival = math.max(budget.arrival, until_ + pace.tolerance) end
-  end
+  bot.paused_until, bot.pause_why = until_, why
+  resume_evenly(until_)
 end
 
 -- The latest refusal of each chat that still counts: {chat, at, long}.
@@ -730,7 +843,8 @@ end
 
 local function record(job)
   if not job then return { 'none' } end
-  return { job.state, job.outcome or false, math.max(0, job.due - now) }
+  if ended(job) then return { job.state, outcome_of(job) or job.reason or false, 0 } end
+  return { job.state, false, math.max(0, job.due - now) }
 end
 
 -- The operations.
@@ -739,9 +853,9 @@ local operations = {}
 
 function operations.admit()
   local job = get_job(args.job)
-  local answer = job and known(job)
+  local answer = job and (known(job) or exhausted(job))
   if answer then return answer end
-  local chat = open_chat(args.line)
+  local chat = open_chat(job and job.chat or args.line)
   local no = refused(chat)
   if no then
     put_chat(chat) -- opening it may have taken back a lost call
@@ -778,13 +892,15 @@ function operations.settle()
   end
   if ended(job) then return { 'ok' } end
   local chat = open_chat(job.chat, true)
+  if args.grant and args.grant == job.since then note_answer(job) end
   if ends then
     if args.late and args.late > 0 and job.state == 'sending' and (not args.grant or args.grant == job.since) then
       count_later(job, chat, math.min(args.late, now - job.since))
     end
     if args.how == 'sent' and chat and args.units > 0 then chat.refused_at = 0 end
-    finish(job, chat, args.how, args.outcome)
+    finish(job, chat, args.how, args.reason, args.outcome)
   elseif not args.grant or args.grant == job.since then
+    job.handed_back = args.how == 'released' and job.handed_back + 1 or 0
     put_back(job, chat, args.delay, args.charged)
   end
   return { 'ok' }
@@ -793,7 +909,7 @@ end
 function operations.cancel()
   local job = get_job(args.job) or stranger()
   if job.state == 'waiting' or job.state == 'absent' then
-    finish(job, open_chat(job.chat, true), 'dead', args.outcome)
+    finish(job, open_chat(job.chat, true), 'dead', args.reason)
   end
   return record(job)
 end
@@ -806,7 +922,7 @@ function operations.reopen()
   local job = get_job(args.job)
   local found = record(job)
   if job and job.state == 'dead' then
-    redis.call('DEL', prefix .. 'job:' .. job.id)
+    redis.call('DEL', prefix .. 'job:' .. job.id, prefix .. 'result:' .. job.id)
     redis.call('ZREM', prefix .. 'dead', job.id)
   end
   return found
@@ -876,8 +992,8 @@ function operations.resume()
     local chat = open_chat(args.chat)
     chat.paused_until = 0
     put_chat(chat)
-  elseif bot.paused_until > now then
-    bot.paused_until, bot.dirty = 0, true
+  elseif bot.paused_until > now or outage_since() ~= 0 then
+    bot.paused_until, bot.circuit, bot.dirty = 0, nil, true
     for _, paid in ipairs({ false, true }) do
       local pace = pace_of(paid)
       if pace then budget_of(paid).arrival = now + pace.tolerance end
@@ -886,19 +1002,32 @@ function operations.resume()
   return { 'ok' }
 end
 
-function operations.migrate()
-  local old_key, new_key = real_chat(args.old), real_chat(args.new)
-  if old_key == new_key then return { 'ok' } end
+local function save_alias(key, real)
+  redis.call('HSET', prefix .. 'aliases', key, real)
+  bot.aliases, bot.dirty = bot.aliases + 1, true
+end
+
+local function move_aliases(old_key, new_key)
   local known_aliases = redis.call('HGETALL', prefix .. 'aliases')
   for index = 1, #known_aliases, 2 do
     if known_aliases[index + 1] == old_key then
       redis.call('HSET', prefix .. 'aliases', known_aliases[index], new_key)
     end
   end
-  redis.call('HSET', prefix .. 'aliases', old_key, new_key)
-  bot.aliases, bot.dirty = bot.aliases + 1, true
+end
+
+-- A few names whose time is long over; each confirmation of another one clears some away.
+local function forget_names()
+  local over = string.format('%.0f', now - rules.ledger)
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'names', '-inf', over, 'LIMIT', 0, 10)) do
+    redis.call('ZREM', prefix .. 'names', name)
+    redis.call('HDEL', prefix .. 'aliases', name)
+  end
+end
+
+local function move_chat(old_key, new_key)
   local old = get_chat(old_key)
-  if not old then return { 'ok' } end
+  if not old then return end
   local new = get_chat(new_key) or new_chat(new_key, {})
   move_line(old, new, INTERACTIVE)
   move_line(old, new, BULK)
@@ -920,6 +1049,28 @@ function operations.migrate()
   pause_chat(new, old.paused_until, old.pause_why)
   drop_chat(old)
   put_chat(new)
+end
+
+local function resolve(name, real)
+  local left = tonumber(redis.call('ZSCORE', prefix .. 'names', name) or 0) - now
+  if alias_of(name) == real and left >= K.NAME_US / 2 then return end
+  forget_names()
+  save_alias(name, real)
+  redis.call('ZADD', prefix .. 'names', now + K.NAME_US, name)
+  move_chat(name, real)
+end
+
+function operations.migrate()
+  if is_name(args.old) then
+    resolve(args.old, real_chat(args.new))
+    return { 'ok' }
+  end
+  local old_key, new_key = real_chat(args.old), real_chat(args.new)
+  if old_key ~= new_key then
+    move_aliases(old_key, new_key)
+    save_alias(old_key, new_key)
+    move_chat(old_key, new_key)
+  end
   return { 'ok' }
 end
 
@@ -958,6 +1109,7 @@ function operations.snapshot()
     redis.call('ZRANGE', prefix .. 'lines', 0, args.shown - 1, 'REV', 'WITHSCORES'),
     redis.call('ZCOUNT', prefix .. 'dead', '-inf', '+inf'),
     redis.call('ZCOUNT', prefix .. 'refused', '(' .. string.format('%.0f', now - rules.unreachable), '+inf'),
+    outage_since() ~= 0 and now - outage_since() or false,
   }
 end
 

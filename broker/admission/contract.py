@@ -31,6 +31,9 @@ class Ask:
     paid: bool
     lease: timedelta
     """For how long the send belongs to this worker. The call is cut off before it ends."""
+    calls_left: int
+    """How many calls the job may lose with their workers: ``FLOODGATE_MAX_ATTEMPTS`` less the calls that the job counts
+    itself, and at least one."""
 
 
 class Scope(StrEnum):
@@ -45,11 +48,15 @@ class Go:
     """Send now. The send is on the books until it is settled or its lease ends."""
 
     chat: str | None
-    """The chat key to send to: another than asked for when the chat has migrated."""
+    """The chat key to send to: another than asked for when the chat has migrated. An ``@name`` stays one."""
 
     grant: int | None = None
     """Tells this permission from a later one for the same job. ``settle`` takes it, so that a worker whose lease has
     ended cannot undo what another has begun since."""
+
+    probe: bool = False
+    """Telegram has not been answering, and this call finds out whether it does again. If it does not either, it costs
+    the job no attempt."""
 
     decided_at: float = field(default=0.0, compare=False)
     """When this was decided, or shortly before, in ``time.monotonic()`` of the process that asked."""
@@ -57,7 +64,8 @@ class Go:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Not yet: ask again in ``delay``. ``why`` is a word for logs and status (`rate`, `line`, `pause`, `in-flight`)."""
+    """Not yet: ask again in ``delay``. ``why`` is a word for logs and status (`rate`, `line`, `pause`, `in-flight`,
+    `outage`)."""
 
     delay: timedelta
     scope: Scope
@@ -66,7 +74,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class AlreadySent:
-    """The job was sent before; acknowledge it and do not send it."""
+    """The job was sent before; acknowledge it and do not send it. ``result`` is None once it is no longer kept."""
 
     result: Any
 
@@ -93,7 +101,24 @@ class Unreachable:
     why: str
 
 
-Decision = Go | Wait | AlreadySent | AlreadyDead | Unknown | Unreachable
+@dataclass(frozen=True, slots=True)
+class Exhausted:
+    """The job never gets as far as being settled. Write its dead letter, then settle it as dead."""
+
+    lost: int
+    """Calls that workers began and never settled: they died during the call."""
+    handed_back: int
+    """How many times in a row it was handed back before its call (see :class:`Released`)."""
+
+    @property
+    def why(self) -> str:
+        """The bound that was reached, for the dead letter."""
+        lost = f"{self.lost} workers ended during a call for it; Telegram may have sent it"
+        handed_back = f"it was handed back {self.handed_back} times in a row before its call"
+        return "; ".join(text for count, text in ((self.lost, lost), (self.handed_back, handed_back)) if count)
+
+
+Decision = Go | Wait | AlreadySent | AlreadyDead | Unknown | Unreachable | Exhausted
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +142,8 @@ class Retrying:
 
     delay: timedelta
     charged: bool = True
+    unanswered: bool = False
+    """No word from Telegram: 5xx, time-out, refused, reset, no name. Several chats' worth of it is an outage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +153,16 @@ class Dead:
     reason: str
     error: dict[str, Any] | None = None
     """What Telegram said, if it was Telegram that said no: ``error_code``, ``description``, perhaps ``parameters``."""
+    unanswered: bool = False
+    """The call that ended it got no word from Telegram. As in :class:`Retrying`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The send was not begun after all (shutdown, store or network fault before the call). Budget given back."""
+    """The send was not begun after all (shutdown, store or network fault before the call). Budget given back.
+
+    It counts as no call. A job that is released again and again with no call in between is ``Exhausted`` in the end.
+    """
 
 
 Settlement = Sent | Retrying | Dead | Released
@@ -153,7 +185,8 @@ class Standing(StrEnum):
 class Record:
     """What the ledger says of a job. ``result`` is Telegram's, of a sent job; ``reason`` is that of a dead one;
     ``error`` is what Telegram said to it, or to one that had nothing to do, if it did; ``due`` is how long a waiting
-    one waits yet, by all that is known."""
+    one waits yet, by all that is known. ``result`` and ``error`` are None once they are no longer kept, after
+    ``FLOODGATE_RESULT_SECONDS``."""
 
     standing: Standing
     result: Any = None
@@ -204,8 +237,11 @@ class Snapshot:
     waiting: dict[Priority, int]
     pauses: tuple[Pause, ...]
     longest_lines: tuple[Line, ...]
+    """Those of more than one job."""
     dead: int
     unreachable: int
+    outage: timedelta | None = None
+    """For how long Telegram has not answered; None while it does."""
 
 
 class Admission(Protocol):
@@ -216,7 +252,10 @@ class Admission(Protocol):
         ...
 
     def renew_unknown(self, ask: Ask) -> Decision:
-        """``admit`` for a job that was ``Unknown`` and shall be sent again: forgets the first send, then decides."""
+        """``admit`` for a job that was ``Unknown`` and shall be sent again: forgets the first send, then decides.
+
+        The lost call stays counted: after ``calls_left`` of them the job is ``Exhausted``.
+        """
         ...
 
     def settle(self, ask: Ask, settlement: Settlement, grant: int | None = None) -> None:
@@ -224,6 +263,9 @@ class Admission(Protocol):
 
         With the ``grant`` of its ``Go``, a settlement that would put the job back is ignored once another worker has
         been admitted for it. A job that was never admitted may be settled too (it expired, say).
+
+        With a ``grant`` it also tells whether Telegram answers. When calls of several chats got no answer the bot makes
+        one call at a time, at growing intervals, until one is answered; all else waits, for ``outage``.
         """
         ...
 
@@ -267,13 +309,15 @@ class Admission(Protocol):
         ...
 
     def resume(self, bot: str, chat: str | None) -> None:
-        """End a pause now."""
+        """End a pause now. Without a chat it also ends an outage, until calls fail again."""
         ...
 
     def migrate(self, bot: str, old_chat: str, new_chat: str) -> None:
         """The chat has a new id: its line, budget and pause move to it, and jobs for the old id are sent to it.
 
-        Also for an ``@name`` whose id has become known: both are one chat, with one budget and one order.
+        Also for an ``@name`` whose id a send has told. Jobs for the name then share the id's line and budget, and are
+        still sent to the name, which may pass to another chat. Confirm it after each such send: an hour after the last
+        confirmation the name is a chat of its own again.
         """
         ...
 

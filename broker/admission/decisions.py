@@ -15,9 +15,10 @@ Invariants:
 - what is spent was within every window at that moment, in the store's time, which never goes back.
 
 Failure handling: a worker that dies in mid-call leaves a lease. When it ends the job is LOST: it is the head of its
-line again, and Unknown to whoever asks for it. A head that does not come back (its message was purged) is stepped
-over after a grace that starts when a later job first finds it missing, and has its old place should it come after
-all.
+line again, and Unknown to whoever asks for it. Such calls are counted, so a job that kills its workers is Exhausted in
+the end; so is one that is handed back before its call again and again. A head that does not come back (its message was
+purged) is stepped over after a grace that starts when a later job first finds it missing, and has its old place should
+it come after all.
 
 ``admission.lua`` mirrors this module for Redis; the contract and property suites hold both to one model.
 """
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from broker.admission import circuit as circuits
 from broker.admission import policy, windows
 from broker.admission.contract import (
     CANCELLED,
@@ -34,6 +36,7 @@ from broker.admission.contract import (
     Ask,
     Dead,
     Decision,
+    Exhausted,
     Go,
     Record,
     Released,
@@ -46,16 +49,17 @@ from broker.admission.contract import (
     Unreachable,
     Wait,
 )
-from broker.admission.endings import dead_reason, dead_record, dead_text, sent_record, sent_text
-from broker.admission.rows import Books, ChatRow, JobRow, LineRow, State
+from broker.admission.endings import dead_record, dead_text, sent_record, sent_text
+from broker.admission.rows import Alias, Books, ChatRow, JobRow, LineRow, State
+from broker.chats import ChatKind, chat_kind
 from broker.job import Priority
 
 
 def admit(books: Books, ask: Ask) -> Decision:
     job = books.job(ask.job_id)
-    if job is not None and (known := _known(job, books.now)) is not None:
+    if job is not None and (known := _known(books, job) or _exhausted(job, ask)) is not None:
         return known
-    chat = _open_chat(books, policy.line_of(ask))
+    chat = _open_chat(books, policy.line_of(ask) if job is None else job.chat)
     if chat is not None and (refused := _refused(books, ask, chat)) is not None:
         books.save_chat(chat)  # opening it may have taken back a lost call
         return refused
@@ -83,33 +87,38 @@ def settle(books: Books, ask: Ask, settlement: Settlement, grant: int | None) ->
     if job.state.ended:
         return
     chat = _open_chat(books, job.chat, reclaim=False)
+    if grant is not None and grant == job.since:
+        _note_answer(books, job, settlement)
     match settlement:
         case Sent(late=late):
             if job.state is State.SENDING and late and grant in (None, job.since):
                 _count_later(books, job, chat, min(micros(late), books.now - job.since))
             if chat is not None and policy.needs_chat(ask):
                 chat.refused_at = 0
-            _end(books, job, chat, State.SENT, sent_text(settlement))
+            books.keep_outcome(job, sent_text(settlement))
+            _end(books, job, chat, State.SENT)
         case Dead():
-            _end(books, job, chat, State.DEAD, dead_text(settlement))
+            _bury(books, job, chat, settlement)
         case Retrying(delay=delay, charged=charged):
-            if job.stored and grant in (None, job.since):
+            if job.number and grant in (None, job.since):
+                job.handed_back = 0
                 _put_back(books, job, chat, micros(delay), charged)
         case Released():
-            if job.stored and grant in (None, job.since):
+            if job.number and grant in (None, job.since):
+                job.handed_back += 1
                 _put_back(books, job, chat, 0, charged=False)
 
 
 def cancel(books: Books, ask: Ask) -> Record:
     job = books.job(ask.job_id) or _stranger(books, ask)
     if job.state in (State.WAITING, State.ABSENT):
-        _end(books, job, _open_chat(books, job.chat, reclaim=False), State.DEAD, CANCELLED)
-    return record(job, books.now)
+        _bury(books, job, _open_chat(books, job.chat, reclaim=False), Dead(CANCELLED))
+    return record(books, job)
 
 
 def lookup(books: Books, job_id: str) -> Record | None:
     job = books.job(job_id)
-    return None if job is None else record(job, books.now)
+    return None if job is None else record(books, job)
 
 
 def reopen(books: Books, job_id: str) -> Record | None:
@@ -127,7 +136,7 @@ def mark_unreachable(books: Books, chat_key: str, why: str) -> None:
 
 
 def heard_from(books: Books, chat_key: str) -> bool:
-    chat = books.chat(books.real_chat(chat_key))
+    chat = books.chat(_real_chat(books, chat_key))
     if chat is None or not chat.refused_at:
         return False
     held = _holds(books, chat)
@@ -151,7 +160,7 @@ def too_many_requests(books: Books, chat_key: str | None, retry_after: timedelta
     wait = micros(retry_after)
     duration = timedelta(microseconds=wait + policy.PAUSE_MARGIN_US)
     if chat_key is not None:
-        chat_key = books.real_chat(chat_key)
+        chat_key = _real_chat(books, chat_key)
         pause(books, chat_key, duration, "429")
     bot = books.bot
     refusal = policy.Refusal(chat_key or "", books.now, wait > policy.LONG_WAIT_US)
@@ -172,8 +181,8 @@ def resume(books: Books, chat_key: str | None) -> None:
         assert chat is not None
         chat.paused_until = 0
         books.save_chat(chat)
-    elif books.bot.paused_until > books.now:
-        books.bot.paused_until = 0
+    elif books.bot.paused_until > books.now or _outage_since(books):
+        books.bot.paused_until, books.bot.circuit = 0, None
         for paid in (False, True):
             if (pace := books.policy.rates(books.bot.bot).pace(paid)) is not None:
                 books.bot.budget(paid).arrival_us = books.now + pace.tolerance_us
@@ -181,10 +190,25 @@ def resume(books: Books, chat_key: str | None) -> None:
 
 
 def migrate(books: Books, old_key: str, new_key: str) -> None:
-    old_key, new_key = books.real_chat(old_key), books.real_chat(new_key)
-    if old_key == new_key:
+    if chat_kind(old_key) is ChatKind.NAME:
+        _resolve(books, old_key, _real_chat(books, new_key))
         return
-    books.add_alias(old_key, new_key)
+    old_key, new_key = _real_chat(books, old_key), _real_chat(books, new_key)
+    if old_key != new_key:
+        books.move_aliases(old_key, new_key)
+        books.save_alias(old_key, Alias(new_key, 0))
+        _move_chat(books, old_key, new_key)
+
+
+def _resolve(books: Books, name: str, real: str) -> None:
+    """The name stands for the chat for another while. Jobs that wait in the line of another chat stay there."""
+    alias = books.alias(name)
+    if alias is None or alias.real != real or alias.until - books.now < policy.NAME_US // 2:
+        books.save_alias(name, Alias(real, books.now + policy.NAME_US))
+        _move_chat(books, name, real)
+
+
+def _move_chat(books: Books, old_key: str, new_key: str) -> None:
     old = books.chat(old_key)
     if old is None:
         return
@@ -196,7 +220,7 @@ def migrate(books: Books, old_key: str, new_key: str) -> None:
     if old.sending is not None and (job := books.job(old.sending)) is not None:
         job.chat = new_key
         books.save_job(job)
-    new.log = windows.merged(old.log, new.log, books.policy.windows(books.bot.bot, new_key))
+    new.log = windows.merged(old.log, new.log, _windows(books, new_key))
     new.last_place = max(old.last_place, new.last_place)
     new.rest_until = max(old.rest_until, new.rest_until)
     _pause_chat(new, old.paused_until, old.pause_why)
@@ -212,35 +236,42 @@ def vouch_idle(books: Books) -> None:
         books.save_bot()
 
 
-def record(job: JobRow, now: int) -> Record:
+def record(books: Books, job: JobRow) -> Record:
     match job.state:
         case State.SENT:
-            return sent_record(job.outcome or "")
+            return sent_record(books.outcome(job))
         case State.DEAD:
-            return dead_record(job.outcome or "")
+            return dead_record(books.outcome(job) or job.reason or "")
         case State.SENDING:
             return Record(Standing.SENDING)
         case _:
-            return Record(Standing.WAITING, due=timedelta(microseconds=max(0, job.due - now)))
+            return Record(Standing.WAITING, due=timedelta(microseconds=max(0, job.due - books.now)))
 
 
 def micros(duration: timedelta) -> int:
     return duration // timedelta(microseconds=1)
 
 
-def _known(job: JobRow, now: int) -> Decision | None:
+def _known(books: Books, job: JobRow) -> Decision | None:
     """The answer for a job whose fate is known or open; None for one that waits."""
-    if _uncertain(job, now):
-        return Unknown(timedelta(microseconds=now - job.since))
+    if _uncertain(job, books.now):
+        return Unknown(timedelta(microseconds=books.now - job.since))
     match job.state:
         case State.SENT:
-            return AlreadySent(sent_record(job.outcome or "").result)
+            return AlreadySent(record(books, job).result)
         case State.DEAD:
-            return AlreadyDead(dead_reason(job.outcome or ""))
+            return AlreadyDead(job.reason or "")
         case State.SENDING:
-            return _wait(job.lease_end - now, Scope.CHAT, "lease")
+            return _wait(job.lease_end - books.now, Scope.CHAT, "lease")
         case _:
             return None
+
+
+def _exhausted(job: JobRow, ask: Ask) -> Exhausted | None:
+    """Whether the job has lost all its calls with their workers, or never comes to one."""
+    if job.unsettled < ask.calls_left and job.handed_back < policy.HANDED_BACK_MOST:
+        return None
+    return Exhausted(job.unsettled, job.handed_back)
 
 
 def _uncertain(job: JobRow, now: int) -> bool:
@@ -259,13 +290,35 @@ def _wait(delay_us: int, scope: Scope, why: str) -> Wait:
 def _open_chat(books: Books, key: str | None, *, reclaim: bool = True) -> ChatRow | None:
     if key is None:
         return None
-    key = books.real_chat(key)
+    key = _real_chat(books, key)
     chat = books.chat(key)
     if chat is None:
         return ChatRow(key, _first_log(books, key))
     if reclaim and chat.sending is not None and chat.lease_end <= books.now:
         _reclaim(books, chat, chat.sending)
     return chat
+
+
+def _real_chat(books: Books, key: str) -> str:
+    """The chat that a chat key stands for. A name does so as long as jobs wait there, so that none overtakes them."""
+    alias = books.alias(key)
+    if alias is None:
+        return key
+    lapsed = alias.until and alias.until <= books.now
+    if lapsed and ((chat := books.chat(alias.real)) is None or not chat.busy):
+        return key
+    return alias.real
+
+
+def _windows(books: Books, key: str) -> tuple[windows.Window, ...]:
+    """The chat's windows; those given for a name that stands for it, if none are for its id."""
+    bot = books.bot
+    if bot.aliases and (bot.bot, key) not in books.policy.chats:
+        for name in books.policy.names.get(bot.bot, ()):
+            alias = books.alias(name)
+            if alias is not None and alias.real == key:
+                return books.policy.windows(bot.bot, name)
+    return books.policy.windows(bot.bot, key)
 
 
 def _refused(books: Books, ask: Ask, chat: ChatRow) -> Unreachable | None:
@@ -283,7 +336,7 @@ def _holds(books: Books, chat: ChatRow) -> bool:
 
 def _first_log(books: Books, key: str) -> windows.Log:
     """In a store that is new, a chat may have got messages that nobody remembers."""
-    own = books.policy.windows(books.bot.bot, key)
+    own = _windows(books, key)
     longest = max(own, key=lambda window: window.span_us, default=None)
     if longest is None or books.now >= books.bot.born + longest.span_us:
         return []
@@ -326,11 +379,11 @@ def _chat_wait(books: Books, job: JobRow, chat: ChatRow | None) -> Wait | None:
         return None
     head = _head(books, chat, job)
     rival_units = _rival_units(books, chat, job)
-    own = books.policy.windows(books.bot.bot, chat.chat)
+    own = _windows(books, chat.chat)
     why = _hindrance(books, chat, job, head, rival_units, own)
     if why is None:
         return None
-    start = max(books.now, chat.paused_until, chat.rest_until, books.bot.paused_until)
+    start = max(books.now, chat.paused_until, chat.rest_until, _bot_held_until(books))
     if head is not job:
         start = max(start, head.due)
     ahead = job.units_before - head.units_before + (rival_units or 0)
@@ -412,7 +465,7 @@ def _rival_units(books: Books, chat: ChatRow, job: JobRow) -> int | None:
 
 
 def _claims(books: Books, chat: ChatRow, head: JobRow) -> bool:
-    free = windows.free_at(chat.log, books.policy.windows(books.bot.bot, chat.chat), 1)
+    free = windows.free_at(chat.log, _windows(books, chat.chat), 1)
     soon = max(books.now, free, chat.rest_until, chat.paused_until) + policy.CLAIM_US
     return head.state is State.WAITING and books.now - policy.LATE_US <= head.due <= soon
 
@@ -457,6 +510,9 @@ def _bot_wait(books: Books, ask: Ask, job: JobRow) -> Wait | None:
     if bot.paused_until > now:
         job.rank, job.bot_units = rank, cost
         return _wait(bot.paused_until - now, Scope.BOT, "pause")
+    if bot.circuit is not None and (delay := circuits.wait_us(bot.circuit, now)):
+        job.rank, job.bot_units = rank, cost
+        return _wait(delay, Scope.BOT, "outage")
     if pace is None or not cost:
         return None
     pace = pace.slowed(policy.learned_permille(bot.permille, bot.slowed_at, now))
@@ -473,10 +529,45 @@ def _pause_bot(books: Books, until: int, why: str) -> None:
     if until <= bot.paused_until:
         return
     bot.paused_until, bot.pause_why = until, why
+    _resume_evenly(books, until)
+
+
+def _resume_evenly(books: Books, at: int) -> None:
+    bot = books.bot
     for paid in (False, True):
         if (pace := books.policy.rates(bot.bot).pace(paid)) is not None:
-            windows.resume_evenly(bot.budget(paid), pace, until)
+            windows.resume_evenly(bot.budget(paid), pace, at)
     books.save_bot()
+
+
+# The bot's circuit: whether Telegram answers at all.
+
+
+def _outage_since(books: Books) -> int:
+    return books.bot.circuit.open_since if books.bot.circuit is not None else 0
+
+
+def _bot_held_until(books: Books) -> int:
+    bot = books.bot
+    return bot.paused_until if bot.circuit is None else max(bot.paused_until, circuits.held_until(bot.circuit))
+
+
+def _note_answer(books: Books, job: JobRow, settlement: Settlement) -> None:
+    """Learn from a settled call whether Telegram answers."""
+    circuit = books.bot.circuit
+    match settlement:
+        case Retrying(unanswered=True) | Dead(unanswered=True):
+            circuit = books.bot.circuit = circuit or circuits.Circuit()
+            circuits.miss(circuit, job.chat or "", job.since, books.now)
+            books.save_bot()
+        case Released() if circuit is not None:
+            circuits.drop_probe(circuit, job.since, books.now)
+            books.save_bot()
+        case Sent() | Retrying() | Dead() if circuit is not None and circuits.is_closed_by(circuit, job.since):
+            books.bot.circuit = None
+            if circuit.open_since:
+                _resume_evenly(books, books.now)
+            books.save_bot()
 
 
 # What follows from a decision.
@@ -499,19 +590,28 @@ def _go(books: Books, ask: Ask, job: JobRow, chat: ChatRow | None) -> Go:
     job.state, job.since, job.due = State.SENDING, books.now, books.now
     job.lease_end = books.now + micros(ask.lease)
     job.bot_units = policy.bot_cost(ask)
+    job.unsettled += 1
+    probe = _outage_since(books) > 0
+    if probe and books.bot.circuit is not None:
+        circuits.begin_probe(books.bot.circuit, job.since, job.lease_end)
     _spend_bot(books, job)
     if chat is not None:
         _begin_call(books, chat, job)
         books.save_chat(chat)
     books.save_job(job)
-    key = chat.chat if chat is not None else ask.chat and books.real_chat(ask.chat)
-    return Go(key, books.now)
+    return Go(_address(books, ask, chat), books.now, probe)
+
+
+def _address(books: Books, ask: Ask, chat: ChatRow | None) -> str | None:
+    if ask.kind is ChatKind.NAME:
+        return ask.chat
+    return chat.chat if chat is not None else ask.chat and _real_chat(books, ask.chat)
 
 
 def _begin_call(books: Books, chat: ChatRow, job: JobRow) -> None:
     chat.line(job.priority).length -= 1
     chat.sending, chat.sending_since, chat.lease_end = job.job_id, books.now, job.lease_end
-    chat.log = windows.spend(chat.log, books.policy.windows(books.bot.bot, chat.chat), job.units, books.now)
+    chat.log = windows.spend(chat.log, _windows(books, chat.chat), job.units, books.now)
     bulk_waits = chat.bulk.length > 0
     chat.overtaken = chat.overtaken + 1 if bulk_waits and job.priority is Priority.INTERACTIVE else 0
 
@@ -535,12 +635,22 @@ def _stranger(books: Books, ask: Ask) -> JobRow:
     return JobRow(ask.job_id, policy.line_of(ask), ask.priority, State.ABSENT, paid=ask.paid)
 
 
-def _end(books: Books, job: JobRow, chat: ChatRow | None, state: State, outcome: str) -> None:
+def _bury(books: Books, job: JobRow, chat: ChatRow | None, dead: Dead) -> None:
+    job.reason = dead.reason
+    if dead.error is not None:
+        books.keep_outcome(job, dead_text(dead))
+    _end(books, job, chat, State.DEAD)
+
+
+def _end(books: Books, job: JobRow, chat: ChatRow | None, state: State) -> None:
     if chat is not None:
         _leave(books, chat, job)
         books.save_chat(chat)
     books.stop_waiting(job)
-    job.state, job.since, job.outcome = state, books.now, outcome
+    job.state, job.since = state, books.now
+    # What nobody asks of an ended job: a row of small numbers is a small row, and it is kept for days.
+    job.chat, job.place, job.units_before, job.due, job.lease_end = None, 0, 0, 0, 0
+    job.unsettled = job.handed_back = 0
     books.save_job(job)
 
 
@@ -555,8 +665,10 @@ def _leave(books: Books, chat: ChatRow, job: JobRow) -> None:
 
 def _put_back(books: Books, job: JobRow, chat: ChatRow | None, delay_us: int, charged: bool) -> None:
     """Back into the line at its old place, which is its head, until ``delay_us`` is over."""
-    if not charged and job.since:
-        _refund(books, job, chat)
+    if job.since:
+        job.unsettled -= 1
+        if not charged:
+            _refund(books, job, chat)
     if chat is not None:
         _leave(books, chat, job)
         chat.line(job.priority).length += 1
@@ -569,7 +681,7 @@ def _put_back(books: Books, job: JobRow, chat: ChatRow | None, delay_us: int, ch
 def _count_later(books: Books, job: JobRow, chat: ChatRow | None, late: int) -> None:
     """The call arrived late: its units count from then. The chat is saved by the caller."""
     if chat is not None:
-        own = books.policy.windows(books.bot.bot, chat.chat)
+        own = _windows(books, chat.chat)
         chat.log = windows.moved(chat.log, own, job.units, job.since, late)
     pace = books.policy.rates(books.bot.bot).pace(job.paid)
     if pace is not None and pace.window is not None:
@@ -580,7 +692,7 @@ def _count_later(books: Books, job: JobRow, chat: ChatRow | None, late: int) -> 
 
 def _refund(books: Books, job: JobRow, chat: ChatRow | None) -> None:
     if chat is not None:
-        own = books.policy.windows(books.bot.bot, chat.chat)
+        own = _windows(books, chat.chat)
         chat.log = windows.refund(chat.log, own, job.units, job.since)
     pace = books.policy.rates(books.bot.bot).pace(job.paid)
     if pace is not None:

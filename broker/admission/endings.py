@@ -8,7 +8,7 @@ A listener hears only what ends after ``skip``. So whoever begins to listen, or 
 
 An ended job's ``outcome`` is one text in every store. Of a sent job it is Telegram's result as JSON; of a dead one the
 reason. On a second line follows, if Telegram had said no, its error as JSON: to a sent job it may have said that there
-was nothing to do.
+was nothing to do. Stores keep it for ``FLOODGATE_RESULT_SECONDS``, and that the job ended, and the reason, for longer.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Endings(Protocol):
 
 def sent_text(sent: Sent) -> str:
     """The outcome of a sent job as stores keep it."""
-    return _text(_json(sent.result), sent.error)
+    return _text(json_text(sent.result), sent.error)
 
 
 def dead_text(dead: Dead) -> str:
@@ -64,27 +64,28 @@ def dead_text(dead: Dead) -> str:
     return _text(dead.reason, dead.error)
 
 
-def dead_reason(outcome: str) -> str:
-    """The reason in a dead job's outcome."""
-    return outcome.partition("\n")[0]
-
-
 def dead_record(outcome: str) -> Record:
-    """The record of a dead job."""
+    """The record of a dead job. Its reason alone is an outcome, too."""
     reason, _, error = outcome.partition("\n")
     return Record(Standing.DEAD, reason=reason, error=json.loads(error or "null"))
 
 
-def sent_record(outcome: str) -> Record:
-    """The record of a sent job."""
-    result, _, error = outcome.partition("\n")
+def sent_record(outcome: str | None) -> Record:
+    """The record of a sent job, whose outcome may be no longer kept."""
+    result, _, error = (outcome or "").partition("\n")
     return Record(Standing.SENT, result=json.loads(result or "null"), error=json.loads(error or "null"))
 
 
 def _text(outcome: str, error: dict[str, Any] | None) -> str:
-    return outcome if error is None else f"{outcome}\n{_json(error)}"
+    return outcome if error is None else f"{outcome}\n{json_text(error)}"
 
 
-def _json(value: Any) -> str:
-    """On one line, whatever the texts in it."""
-    return json.dumps(value, separators=(",", ":"))
+def json_text(value: Any) -> str:
+    """On one line, whatever the texts in it, and as it is in UTF-8: escaped, most scripts take two or three times the
+    room. Halves of surrogate pairs, which UTF-8 does not have, are escaped."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":"))
+    return text

@@ -74,11 +74,18 @@ PLACE_US: Final = 20 * MILLISECOND
 SLOW_CALL_US: Final = 2500 * MILLISECOND
 REST_MAX_US: Final = 60 * SECOND
 
+# A job handed back so many times in a row before its call ends as a dead letter. A busy process hands a permit back up
+# to four times for one delivery, and a restart once; RabbitMQ before 4.3 ends such a job at 20 deliveries itself.
+HANDED_BACK_MOST: Final = 100
+
 # An unreachable chat is tried again so long after its last refusal, for a job that a person waits for.
 ASK_ANEW_US: Final = 1 * MINUTE
 
 # What Telegram said of an unreachable chat is kept to this length.
 WHY_LENGTH: Final = 200
+
+# An ``@name`` is taken for the chat that its last message went to for so long.
+NAME_US: Final = 60 * MINUTE
 
 # After so long without a send, a line, a rest or a pause a chat is forgotten. Longer than any window.
 CHAT_IDLE_US: Final = 10 * MINUTE
@@ -96,6 +103,14 @@ LONG_WAIT_US: Final = 60 * SECOND
 LONG_WAIT_CHATS: Final = 2
 # Evidence is bounded: so many chats suffice by far.
 REFUSALS_KEPT: Final = 16
+# Calls without an answer from Telegram, of so many chats within so long and with no answer in between, are an outage:
+# nothing is sent then but a probe now and then.
+OUTAGE_CHATS: Final = 3
+OUTAGE_MOMENT_US: Final = 1 * MINUTE
+PROBE_FIRST_US: Final = 1 * SECOND
+PROBE_MOST_US: Final = 30 * SECOND
+# While a probe is under way the others look so often whether it was answered.
+PROBE_POLL_US: Final = 1 * SECOND
 # A 429 for the bot teaches: the working rate falls by a step and comes back slowly.
 SLOWER_PERMILLE: Final = 930
 SLOWEST_PERMILLE: Final = 500
@@ -136,12 +151,15 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The rates of every bot and chat, from settings; and how long jobs and unreachable chats are remembered."""
+    """The rates of every bot and chat, from settings; and how long jobs, results and unreachable chats are kept."""
 
     default: Rates
     bots: dict[str, Rates]
     chats: dict[tuple[str, str], tuple[Window, ...]]
+    names: dict[str, tuple[str, ...]]
+    """Each bot's ``@names`` in ``chats``. Their windows are also those of the chat that they stand for."""
     ledger_us: int
+    result_us: int
     unreachable_us: int
 
     def rates(self, bot: str) -> Rates:
@@ -164,7 +182,12 @@ def policy_of(settings: Settings) -> Policy:
             for bot, chats in limits.chats.items()
             for chat, special in chats.items()
         },
+        names={
+            bot: tuple(chat for chat in chats if chat_kind(chat) is ChatKind.NAME)
+            for bot, chats in limits.chats.items()
+        },
         ledger_us=int(settings.ledger_seconds * SECOND),
+        result_us=int(min(settings.result_seconds, settings.ledger_seconds) * SECOND),
         unreachable_us=int(settings.unreachable_seconds * SECOND),
     )
 
@@ -215,6 +238,7 @@ def ask_for(job: Job, settings: Settings) -> Ask:
         cost=job.cost,
         paid=job.paid,
         lease=call_timeout(job, settings) + timedelta(seconds=settings.lease_margin_seconds),
+        calls_left=max(1, settings.max_attempts - (job.attempts - job.unsent)),
     )
 
 
@@ -276,6 +300,12 @@ def recent(refusals: Sequence[Refusal], now: int) -> list[Refusal]:
 def blames_bot(refusals: Sequence[Refusal]) -> bool:
     """Whether recent 429s are evidence of a limit of the bot and not of the chats."""
     return sum(LONG_WAIT_CHATS if one.long else 1 for one in refusals) >= EVIDENCE_CHATS
+
+
+def probe_interval(failures: int) -> int:
+    """How long after an outage was noticed, or a probe failed, the next probe is made."""
+    doublings = min(failures, 30)  # 2³⁰ s is beyond the bound
+    return min(PROBE_FIRST_US << doublings, PROBE_MOST_US)
 
 
 def learned_permille(permille: int, slowed_at: int, now: int) -> int:

@@ -24,6 +24,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from importlib.resources import files
 from typing import Any, Final
@@ -44,6 +45,7 @@ from broker.admission.contract import (
     Ask,
     Dead,
     Decision,
+    Exhausted,
     Go,
     Line,
     Pause,
@@ -60,7 +62,7 @@ from broker.admission.contract import (
     UnreachableChat,
     Wait,
 )
-from broker.admission.endings import dead_reason, dead_record, dead_text, sent_record, sent_text
+from broker.admission.endings import dead_record, dead_text, json_text, sent_record, sent_text
 from broker.admission.policy import Policy, Rates
 from broker.admission.windows import Pace, Window
 from broker.errors import StateError, StateSchemaError, StateUnavailableError
@@ -76,7 +78,7 @@ _CONSTANTS: Final = (
     "SECOND MINUTE AGING_US INTERACTIVE_TURNS WAITER_GRACE_US LATE_US MISSING_GRACE_US MISSING_POLL_US CLAIM_US "
     "IN_FLIGHT_MIN_US IN_FLIGHT_MAX_US PLACE_US SLOW_CALL_US REST_MAX_US PAUSE_MARGIN_US MOMENT_US EVIDENCE_CHATS "
     "LONG_WAIT_US LONG_WAIT_CHATS REFUSALS_KEPT SLOWER_PERMILLE SLOWEST_PERMILLE RECOVERY_US_PER_PERMILLE CHAT_IDLE_US "
-    "ASK_ANEW_US"
+    "ASK_ANEW_US HANDED_BACK_MOST NAME_US OUTAGE_CHATS OUTAGE_MOMENT_US PROBE_FIRST_US PROBE_MOST_US PROBE_POLL_US"
 )
 
 
@@ -95,7 +97,7 @@ class Script:
         given = _GIVEN[call.method](*call.arguments)
         if self._clock is not None:
             given = given | {"now": self._clock.read().ticks_us}
-        text = json.dumps({name: value for name, value in given.items() if value is not None})
+        text = json_text({name: value for name, value in given.items() if value is not None})
         return ("1", f"floodgate:{{{call.bot}}}:", call.method, text, self._rules_of(call.bot))
 
     def result(self, call: Call, reply: Any) -> Any:
@@ -129,7 +131,7 @@ class RedisAdmission(BlockingAdmission):
         began = time.monotonic()
         try:
             result = self._script.result(call, self._run(*self._script.arguments(call)))
-            return Go(result.chat, result.grant, began) if isinstance(result, Go) else result
+            return replace(result, decided_at=began) if isinstance(result, Go) else result
         except redis.exceptions.RedisError as error:
             raise fault(error, where(self._url)) from error
 
@@ -185,7 +187,7 @@ class RedisBatches:
         replies = await self._replies([results[index] for index in sound])
         for index, reply in zip(sound, replies, strict=True):
             results[index] = self._result(calls[index], reply)
-        return [Go(each.chat, each.grant, began) if isinstance(each, Go) else each for each in results]
+        return [replace(each, decided_at=began) if isinstance(each, Go) else each for each in results]
 
     async def _replies(self, arguments: Sequence[tuple[str, ...]]) -> list[Any]:
         replies = await self._pipeline(arguments)
@@ -261,6 +263,18 @@ def _warn_of_eviction(info: dict[str, Any], url: str) -> None:
         )
 
 
+def memory_of(url: str) -> dict[str, Any] | None:
+    """The server's ``INFO memory``, of a cluster one node's; None when it does not answer."""
+    client = _client(redis.Redis, url, Retry(NoBackoff(), 0))
+    try:
+        found: dict[str, Any] = client.info("memory")
+    except redis.exceptions.RedisError:
+        return None  # whoever sends hears of it, and says so
+    finally:
+        client.close()
+    return found
+
+
 def where(url: str) -> str:
     """The server without user and password."""
     parts = redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
@@ -284,7 +298,9 @@ def _rules(policy: Policy, bot: str) -> dict[str, Any]:
         "user": rates.windows("1"),
         "group": rates.windows("-1"),
         "own": {chat: windows for (name, chat), windows in policy.chats.items() if name == bot},
+        "names": policy.names.get(bot, ()),
         "ledger": policy.ledger_us,
+        "result": policy.result_us,
         "unreachable": policy.unreachable_us,
         "constants": {name: getattr(numbers, name) for name in _CONSTANTS.split()},
     }
@@ -313,6 +329,7 @@ def _asked(ask: Ask) -> dict[str, Any]:
         "bot_units": numbers.bot_cost(ask),
         "paid": ask.paid,
         "lease": _micros(ask.lease),
+        "calls_left": ask.calls_left,
         "nonce": secrets.token_hex(8),
     }
 
@@ -321,28 +338,31 @@ def _settled(settlement: Settlement) -> dict[str, Any]:
     match settlement:
         case Sent(late=late):
             return {"how": "sent", "outcome": sent_text(settlement), "late": _micros(late)}
-        case Dead():
-            return {"how": "dead", "outcome": dead_text(settlement)}
-        case Retrying(delay=delay, charged=charged):
-            return {"how": "retrying", "delay": _micros(delay), "charged": charged}
+        case Dead(reason=reason):
+            outcome = dead_text(settlement) if settlement.error is not None else None
+            return {"how": "dead", "reason": reason, "outcome": outcome, "unanswered": settlement.unanswered}
+        case Retrying(delay=delay, charged=charged, unanswered=unanswered):
+            return {"how": "retrying", "delay": _micros(delay), "charged": charged, "unanswered": unanswered}
         case Released():
             return {"how": "released", "delay": 0, "charged": False}
 
 
 def _decision(reply: Sequence[Any]) -> Decision:
     match reply:
-        case ["go", chat, grant]:
-            return Go(chat, grant)
+        case ["go", chat, grant, probe]:
+            return Go(chat, grant, bool(probe))
         case ["wait", delay, scope, why]:
             return Wait(timedelta(microseconds=delay), Scope(scope), why)
         case ["sent", outcome]:
             return AlreadySent(sent_record(outcome).result)
         case ["dead", outcome]:
-            return AlreadyDead(dead_reason(outcome))
+            return AlreadyDead(outcome)
         case ["unreachable", why]:
             return Unreachable(why)
         case ["unknown", age]:
             return Unknown(timedelta(microseconds=age))
+        case ["exhausted", lost, handed_back]:
+            return Exhausted(lost, handed_back)
     raise AssertionError(f"admission.lua answered {reply!r}")
 
 
@@ -351,7 +371,7 @@ def _record(state: str, outcome: str | None = None, due: int = 0) -> Record | No
         case "none":
             return None
         case "sent":
-            return sent_record(outcome or "")
+            return sent_record(outcome)
         case "dead":
             return dead_record(outcome or "")
         case "sending":
@@ -365,7 +385,7 @@ def _nothing(_reply: Any) -> None:
 
 
 def _snapshot(policy: Policy, bot: str, reply: Any) -> Snapshot:
-    second, permille, minute, sending, waiting, pauses, lines, dead, refused = reply
+    second, permille, minute, sending, waiting, pauses, lines, dead, refused, outage = reply
     return Snapshot(
         bot=bot,
         sent_last_second=second,
@@ -377,6 +397,7 @@ def _snapshot(policy: Policy, bot: str, reply: Any) -> Snapshot:
         longest_lines=_lines(lines),
         dead=dead,
         unreachable=refused,
+        outage=None if outage is None else timedelta(microseconds=outage),
     )
 
 
@@ -420,7 +441,7 @@ _GIVEN: Final[dict[str, Callable[..., dict[str, Any]]]] = {
     "admit": _asked,
     "renew_unknown": _asked,
     "settle": _settling,
-    "cancel": lambda ask: _asked(ask) | {"outcome": CANCELLED},
+    "cancel": lambda ask: _asked(ask) | {"reason": CANCELLED},
     "lookup": lambda job_id: {"job": job_id},
     "reopen": lambda job_id: {"job": job_id},
     "mark_unreachable": lambda chat, why: {"chat": chat, "why": why[: numbers.WHY_LENGTH]},

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from broker.admission.circuit import Circuit
 from broker.admission.clock import Anchor
 from broker.admission.policy import Policy, Refusal
 from broker.admission.windows import Budget, Log
@@ -52,8 +53,12 @@ class JobRow:
     bot_units: int = 0  # spent on the bot's budget
     paid: bool = False
     rank: int = 0  # its order among those who wait for the bot's budget; 0: it does not
-    outcome: str | None = None  # JSON of the result, or the reason
-    stored: bool = False
+    unsettled: int = 0  # calls that were admitted and not settled; all but one of them were lost with their workers
+    handed_back: int = 0  # how many times in a row it was released before its call
+    reason: str | None = None  # of a dead job
+    result: int = 0  # where the store keeps the outcome of an ended job; 0: nowhere
+    number: int = 0  # the store's own; 0: it is not stored yet
+    counted: int | None = None  # the store's own: as which kind it is counted
 
 
 @dataclass(slots=True)
@@ -80,8 +85,20 @@ class ChatRow:
     refused_at: int = 0  # when Telegram last said that the chat is unreachable
     refused_why: str = ""
 
+    @property
+    def busy(self) -> bool:
+        """Whether jobs are in its lines, or in the middle of a call."""
+        return self.sending is not None or self.interactive.length + self.bulk.length > 0
+
     def line(self, priority: Priority) -> LineRow:
         return self.interactive if priority is Priority.INTERACTIVE else self.bulk
+
+
+class Alias(NamedTuple):
+    """The chat that a chat key stands for: for good since it migrated (``until`` is 0), for a while if it is a name."""
+
+    real: str
+    until: int
 
 
 @dataclass(slots=True)
@@ -101,6 +118,9 @@ class BotRow:
     minute: int = 0  # units granted in this minute and the one before
     this_minute: int = 0
     last_minute: int = 0
+    circuit: Circuit | None = None  # None: no call has gone without an answer since the last one
+    # The store's own: jobs that wait, by priority, and dead ones.
+    counts: list[int] = field(default_factory=lambda: [0, 0, 0])
 
     def budget(self, paid: bool) -> Budget:
         return self.paid if paid else self.free
@@ -121,6 +141,14 @@ class Books(Protocol):
 
     def drop_job(self, job_id: str) -> None: ...
 
+    def keep_outcome(self, job: JobRow, outcome: str) -> None:
+        """Keep the outcome of a job that ends now, for a while."""
+        ...
+
+    def outcome(self, job: JobRow) -> str | None:
+        """The outcome of an ended job, as long as it is kept."""
+        ...
+
     def chat(self, chat: str) -> ChatRow | None: ...
 
     def save_chat(self, chat: ChatRow) -> None: ...
@@ -139,11 +167,15 @@ class Books(Protocol):
         """Mark jobs of a line absent: those placed before ``before`` and due before ``due_before``. How many."""
         ...
 
-    def real_chat(self, chat: str) -> str:
-        """The chat that a chat key stands for since it migrated or was resolved."""
+    def alias(self, chat: str) -> Alias | None:
+        """What a chat key stands for, or did: a name's alias stays for a while after its end."""
         ...
 
-    def add_alias(self, chat: str, real: str) -> None: ...
+    def save_alias(self, chat: str, alias: Alias) -> None: ...
+
+    def move_aliases(self, old_chat: str, new_chat: str) -> None:
+        """Whatever stands for the old chat stands for the new one."""
+        ...
 
     def units_ahead(self, job: JobRow, rank: int, asking_since: int) -> int:
         """Units of the jobs that wait for the same budget before ``rank`` and were due after ``asking_since``."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -56,6 +57,8 @@ _ACTS: Final[dict[str, Callable[..., Any]]] = {
     "vouch_idle": decisions.vouch_idle,
     "snapshot": snapshot,
 }
+# They change nothing, and need not wait for the writer.
+_READS: Final = frozenset({"lookup", "unreachable", "snapshot"})
 
 
 class SqliteAdmission(BlockingAdmission):
@@ -86,7 +89,20 @@ class SqliteAdmission(BlockingAdmission):
         return result
 
     def _transact(self, calls: Sequence[Call]) -> list[Any]:
+        if all(call.method in _READS for call in calls):
+            found = self._file.use(lambda db: self._read(db, calls), on_failure=self._cache.clear)
+            if found is not None:
+                return found
         return self._file.transact(lambda db: self._carry_out(db, calls), on_failure=self._cache.clear)
+
+    def _read(self, db: sqlite3.Connection, calls: Sequence[Call]) -> list[Any] | None:
+        """Answer from one state of the file, beside whoever writes to it. None if a bot is new and must be written."""
+        db.execute("BEGIN")
+        asked = [(call, SqliteBooks(db, call.bot, self._policy, self._clock)) for call in calls]
+        unwritten = any(books.changed for _, books in asked)
+        results = None if unwritten else [_ACTS[call.method](books, *call.arguments) for call, books in asked]
+        db.execute("COMMIT")
+        return results
 
     def _carry_out(self, db: sqlite3.Connection, calls: Sequence[Call]) -> list[Any]:
         began = time.monotonic()
@@ -97,7 +113,7 @@ class SqliteAdmission(BlockingAdmission):
             if (its := books.get(call.bot)) is None:
                 its = books[call.bot] = SqliteBooks(db, call.bot, self._policy, self._clock, self._cache)
             result = _ACTS[call.method](its, *call.arguments)
-            results.append(Go(result.chat, result.grant, began) if isinstance(result, Go) else result)
+            results.append(replace(result, decided_at=began) if isinstance(result, Go) else result)
             if call.method == "settle":
                 self._sweep_now_and_then(its)
         for each in books.values():
@@ -106,8 +122,7 @@ class SqliteAdmission(BlockingAdmission):
 
     def _sweep_now_and_then(self, books: SqliteBooks) -> None:
         self._settled += 1
-        if self._settled % SWEEP_EVERY == 0:
-            self._sweep.run(books)
+        if self._settled % SWEEP_EVERY == 0 and self._sweep.run(books):
             self._cache.jobs.clear()
             self._cache.chats.clear()
 

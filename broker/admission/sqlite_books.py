@@ -11,22 +11,25 @@ import json
 import sqlite3
 from array import array
 from collections.abc import Iterable, Sequence
+from dataclasses import astuple
 from typing import Any, Final
 
+from broker.admission.circuit import Circuit, Silence
 from broker.admission.clock import Anchor, Clock, store_time
 from broker.admission.policy import Policy, Refusal
-from broker.admission.rows import BotRow, ChatRow, JobRow, LineRow, State
+from broker.admission.rows import Alias, BotRow, ChatRow, JobRow, LineRow, State
 from broker.admission.sqlite_cache import RowCache
 from broker.admission.windows import Budget, Log, cautious_budget
 from broker.job import Priority
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 SCHEMA: Final = """
 CREATE TABLE bots (
     bot TEXT PRIMARY KEY, boot TEXT, offset_us INTEGER, born INTEGER, granted INTEGER,
     free_log BLOB, free_arrival INTEGER, paid_log BLOB, paid_arrival INTEGER,
     paused_until INTEGER, pause_why TEXT, permille INTEGER, slowed_at INTEGER, refusals TEXT, aliases INTEGER,
-    minute INTEGER, this_minute INTEGER, last_minute INTEGER
+    minute INTEGER, this_minute INTEGER, last_minute INTEGER, circuit TEXT,
+    waiting_interactive INTEGER, waiting_bulk INTEGER, dead INTEGER
 ) WITHOUT ROWID;
 CREATE TABLE chats (
     bot TEXT, chat TEXT, log BLOB,
@@ -36,42 +39,61 @@ CREATE TABLE chats (
     PRIMARY KEY (bot, chat)
 ) WITHOUT ROWID;
 CREATE INDEX refused ON chats (bot, refused_at) WHERE refused_at > 0;
+-- For status. A chat that gets a message now and then is in none of them.
+CREATE INDEX paused ON chats (bot, paused_until) WHERE paused_until > 0;
+CREATE INDEX long_interactive ON chats (bot, i_length) WHERE i_length > 1;
+CREATE INDEX long_bulk ON chats (bot, b_length) WHERE b_length > 1;
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY, bot TEXT, job_id TEXT, chat TEXT, priority INTEGER, state INTEGER, place INTEGER,
     units_before INTEGER, units INTEGER, due INTEGER, since INTEGER, lease_end INTEGER, bot_units INTEGER, paid INTEGER,
-    rank INTEGER, outcome TEXT
+    rank INTEGER, unsettled INTEGER, handed_back INTEGER, reason TEXT, result INTEGER
 );
 CREATE UNIQUE INDEX jobs_by_id ON jobs (bot, job_id);
 -- Only waiting jobs stand in it, so a job that goes at first sight never does.
 CREATE INDEX lines ON jobs (bot, chat, priority, place) WHERE state <= 1;
-CREATE INDEX dead ON jobs (bot) WHERE state = 6;
 -- For those who wait to hear how jobs ended (sqlite_endings).
 CREATE INDEX ended ON jobs (bot, since) WHERE state >= 5;
+-- What sweeping, which passes over all bots, adds to the counts in their rows: waiting, by priority, and dead (2).
+CREATE TABLE counts (bot TEXT, kind INTEGER, jobs INTEGER, PRIMARY KEY (bot, kind)) WITHOUT ROWID;
+-- Outcomes of ended jobs, oldest first: what is over is at the front, and its pages are used again. A number that is
+-- used again is told from the old one by its time.
+CREATE TABLE results (number INTEGER PRIMARY KEY, since INTEGER, outcome TEXT);
 CREATE TABLE bot_waiters (
     bot TEXT, paid INTEGER, rank INTEGER, job_id TEXT, units INTEGER, until INTEGER,
     PRIMARY KEY (bot, paid, rank, job_id)
 ) WITHOUT ROWID;
-CREATE TABLE aliases (bot TEXT, chat TEXT, real TEXT, PRIMARY KEY (bot, chat)) WITHOUT ROWID;
+CREATE TABLE aliases (
+    bot TEXT, chat TEXT, real TEXT, until INTEGER,
+    PRIMARY KEY (bot, chat)
+) WITHOUT ROWID;
+CREATE INDEX names ON aliases (bot, until) WHERE until > 0;
 """
 
 PRIORITIES: Final = (Priority.INTERACTIVE, Priority.BULK)
+DEAD: Final = (
+    2  # the kind of dead jobs in the table of counts; waiting ones are counted by the number of their priority
+)
 _NUMBERS: Final = {priority: number for number, priority in enumerate(PRIORITIES)}
 
 _JOB: Final = (
-    "job_id, chat, priority, state, place, units_before, units, due, since, lease_end, bot_units, paid, rank, outcome"
+    "job_id, chat, priority, state, place, units_before, units, due, since, lease_end, bot_units, paid, rank, "
+    "unsettled, handed_back, reason, result"
 )
 _SELECT_BOT: Final = "SELECT * FROM bots WHERE bot = ?"
-_SAVE_BOT: Final = f"INSERT OR REPLACE INTO bots VALUES ({', '.join('?' * 18)})"
+_SAVE_BOT: Final = f"INSERT OR REPLACE INTO bots VALUES ({', '.join('?' * 22)})"
 _SELECT_CHAT: Final = "SELECT * FROM chats WHERE bot = ? AND chat = ?"
 _SAVE_CHAT: Final = f"INSERT OR REPLACE INTO chats VALUES ({', '.join('?' * 19)})"
-_SELECT_JOB: Final = f"SELECT {_JOB} FROM jobs WHERE bot = ? AND job_id = ?"
-_INSERT_JOB: Final = f"INSERT INTO jobs (bot, {_JOB}) VALUES ({', '.join('?' * 15)})"
+_SELECT_JOB: Final = f"SELECT number, {_JOB} FROM jobs WHERE bot = ? AND job_id = ?"
+_INSERT_JOB: Final = f"INSERT INTO jobs (bot, {_JOB}) VALUES ({', '.join('?' * 18)})"
 _UPDATE_JOB: Final = (
     "UPDATE jobs SET chat = ?, priority = ?, state = ?, place = ?, units_before = ?, units = ?, due = ?, since = ?, "
-    "lease_end = ?, bot_units = ?, paid = ?, rank = ?, outcome = ? WHERE bot = ? AND job_id = ?"
+    "lease_end = ?, bot_units = ?, paid = ?, rank = ?, unsettled = ?, handed_back = ?, reason = ?, result = ? "
+    "WHERE number = ?"
 )
+_KEEP_OUTCOME: Final = "INSERT INTO results (since, outcome) VALUES (?, ?)"
+_SELECT_OUTCOME: Final = "SELECT outcome FROM results WHERE number = ? AND since = ?"
 _SELECT_LINE: Final = (
-    f"SELECT {_JOB} FROM jobs WHERE bot = ? AND chat = ? AND priority = ? AND state <= 1 ORDER BY place"
+    f"SELECT number, {_JOB} FROM jobs WHERE bot = ? AND chat = ? AND priority = ? AND state <= 1 ORDER BY place"
 )
 _SELECT_HEAD: Final = f"{_SELECT_LINE} LIMIT 1"
 # WAITING becomes ABSENT and LOST becomes ABSENT_LOST: two more.
@@ -79,6 +101,10 @@ _STEP_OVER: Final = (
     "UPDATE jobs SET state = state + 2 "
     "WHERE bot = ? AND chat = ? AND priority = ? AND state <= 1 AND place < ? AND due < ?"
 )
+ADD_TO_COUNT: Final = "INSERT INTO counts VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs"
+_SELECT_ALIAS: Final = "SELECT real, until FROM aliases WHERE bot = ? AND chat = ?"
+_SAVE_ALIAS: Final = "INSERT OR REPLACE INTO aliases VALUES (?, ?, ?, ?)"
+_MOVE_ALIASES: Final = "UPDATE aliases SET real = ? WHERE bot = ? AND real = ?"
 _UNITS_AHEAD: Final = (
     "SELECT COALESCE(SUM(units), 0) FROM bot_waiters "
     "WHERE bot = ? AND paid = ? AND (rank, job_id) < (?, ?) AND until >= ?"
@@ -123,6 +149,11 @@ class SqliteBooks:
     def save_bot(self) -> None:
         self._bot_changed = True
 
+    @property
+    def changed(self) -> bool:
+        """Whether there is something to write at the end."""
+        return self._bot_changed
+
     def finish(self) -> None:
         """Write what was only noted as changed."""
         if not self._bot_changed:
@@ -149,6 +180,8 @@ class SqliteBooks:
                 bot.minute,
                 bot.this_minute,
                 bot.last_minute,
+                _circuit_text(bot.circuit),
+                *bot.counts,
             ),
         )
 
@@ -173,17 +206,42 @@ class SqliteBooks:
             job.bot_units,
             job.paid,
             job.rank,
-            job.outcome,
+            job.unsettled,
+            job.handed_back,
+            job.reason,
+            job.result,
         )
-        if job.stored:
-            self.connection.execute(_UPDATE_JOB, (*fields, self.name, job.job_id))
+        if (kind := _kind(job)) != job.counted:
+            self._recount(job, kind)
+        if job.number:
+            self.connection.execute(_UPDATE_JOB, (*fields, job.number))
         else:
-            self.connection.execute(_INSERT_JOB, (self.name, job.job_id, *fields))
-            job.stored = True
+            job.number = self.connection.execute(_INSERT_JOB, (self.name, job.job_id, *fields)).lastrowid or 0
+
+    def _recount(self, job: JobRow, kind: int | None) -> None:
+        if job.counted is not None:
+            self.count(job.counted, -1)
+        if kind is not None:
+            self.count(kind, 1)
+        job.counted = kind
+
+    def count(self, kind: int, added: int) -> None:
+        """So many jobs more, or fewer, are of a kind."""
+        self.bot.counts[kind] += added
+        self.save_bot()
 
     def drop_job(self, job_id: str) -> None:
-        self._cache.jobs.pop((self.name, job_id), None)
-        self.connection.execute("DELETE FROM jobs WHERE bot = ? AND job_id = ?", (self.name, job_id))
+        if (job := self.job(job_id)) is not None:
+            self._recount(job, None)
+            self._cache.jobs.pop((self.name, job_id), None)
+            self.connection.execute("DELETE FROM jobs WHERE number = ?", (job.number,))
+
+    def keep_outcome(self, job: JobRow, outcome: str) -> None:
+        job.result = self.connection.execute(_KEEP_OUTCOME, (self.now, outcome)).lastrowid or 0
+
+    def outcome(self, job: JobRow) -> str | None:
+        found = self.connection.execute(_SELECT_OUTCOME, (job.result, job.since)).fetchone() if job.result else None
+        return None if found is None else str(found[0])
 
     def chat(self, chat: str) -> ChatRow | None:
         if (kept := self._cache.chats.get((self.name, chat))) is not None:
@@ -234,21 +292,22 @@ class SqliteBooks:
     def step_over(self, chat: str, priority: Priority, before: int, due_before: int) -> int:
         self._cache.jobs.clear()
         found = self.connection.execute(_STEP_OVER, (self.name, chat, _NUMBERS[priority], before, due_before))
+        self.count(_NUMBERS[priority], -found.rowcount)
         return found.rowcount
 
-    def real_chat(self, chat: str) -> str:
+    def alias(self, chat: str) -> Alias | None:
         if not self.bot.aliases:
-            return chat
-        found = self.connection.execute(
-            "SELECT real FROM aliases WHERE bot = ? AND chat = ?", (self.name, chat)
-        ).fetchone()
-        return chat if found is None else str(found[0])
+            return None
+        found = self.connection.execute(_SELECT_ALIAS, (self.name, chat)).fetchone()
+        return None if found is None else Alias(*found)
 
-    def add_alias(self, chat: str, real: str) -> None:
-        self.connection.execute("UPDATE aliases SET real = ? WHERE bot = ? AND real = ?", (real, self.name, chat))
-        self.connection.execute("INSERT OR REPLACE INTO aliases VALUES (?, ?, ?)", (self.name, chat, real))
+    def save_alias(self, chat: str, alias: Alias) -> None:
+        self.connection.execute(_SAVE_ALIAS, (self.name, chat, *alias))
         self.bot.aliases += 1
         self.save_bot()
+
+    def move_aliases(self, old_chat: str, new_chat: str) -> None:
+        self.connection.execute(_MOVE_ALIASES, (new_chat, self.name, old_chat))
 
     def units_ahead(self, job: JobRow, rank: int, asking_since: int) -> int:
         found = self.connection.execute(_UNITS_AHEAD, (self.name, job.paid, rank, job.job_id, asking_since)).fetchone()
@@ -279,7 +338,19 @@ def _unpacked(blob: bytes) -> Log:
 
 def _bot_row(found: Sequence[Any]) -> BotRow:
     bot, boot, offset, born, granted, free_log, free_at, paid_log, paid_at, *rest = found
-    paused_until, pause_why, permille, slowed_at, refusals, aliases, minute, this_minute, last_minute = rest
+    (
+        paused_until,
+        pause_why,
+        permille,
+        slowed_at,
+        refusals,
+        aliases,
+        minute,
+        this_minute,
+        last_minute,
+        circuit,
+        *counts,
+    ) = rest
     return BotRow(
         bot,
         Anchor(boot, offset),
@@ -296,7 +367,24 @@ def _bot_row(found: Sequence[Any]) -> BotRow:
         minute,
         this_minute,
         last_minute,
+        _circuit(circuit) if circuit else None,
+        counts,
     )
+
+
+def _kind(job: JobRow) -> int | None:
+    if job.state <= State.LOST:
+        return _NUMBERS[job.priority]
+    return DEAD if job.state is State.DEAD else None
+
+
+def _circuit_text(circuit: Circuit | None) -> str | None:
+    return json.dumps(astuple(circuit)) if circuit is not None else None
+
+
+def _circuit(text: str) -> Circuit:
+    silences, *rest = json.loads(text)
+    return Circuit([Silence(*one) for one in silences], *rest)
 
 
 def _refusals(found: Iterable[Sequence[Any]]) -> list[Refusal]:
@@ -310,8 +398,7 @@ def _chat_row(found: Sequence[Any]) -> ChatRow:
 
 
 def _job_row(found: Sequence[Any]) -> JobRow:
-    job_id, chat, priority, state, *rest = found
+    number, job_id, chat, priority, state, *rest = found
     job = JobRow(job_id, chat, PRIORITIES[priority], State(state), *rest)
-    job.paid = bool(job.paid)
-    job.stored = True
+    job.paid, job.number, job.counted = bool(job.paid), number, _kind(job)
     return job

@@ -28,8 +28,9 @@ _BUSY_SECONDS: Final = 5.0
 
 _LAST: Final = "SELECT max(since) FROM jobs INDEXED BY ended WHERE bot = ? AND state >= 5"
 _SINCE: Final = (
-    "SELECT job_id, state, since, outcome FROM jobs INDEXED BY ended "
-    "WHERE bot = ? AND state >= 5 AND since >= ? ORDER BY since LIMIT ?"
+    "SELECT job_id, state, jobs.since, COALESCE(outcome, reason) FROM jobs INDEXED BY ended "
+    "LEFT JOIN results ON results.number = jobs.result AND results.since = jobs.since "
+    "WHERE bot = ? AND state >= 5 AND jobs.since >= ? ORDER BY jobs.since LIMIT ?"
 )
 
 
@@ -91,7 +92,7 @@ class SqliteEndings:
             newest = rows[-1][2]
             same = frozenset(row[0] for row in rows if row[2] == newest)
             self._heard[bot] = (newest, same | heard if newest == last else same)
-        return [Ending(bot, job_id, _record(state, outcome or "")) for job_id, state, _, outcome in rows]
+        return [Ending(bot, job_id, _record(state, outcome)) for job_id, state, _, outcome in rows]
 
     def _open(self) -> sqlite3.Connection:
         self.close()
@@ -110,8 +111,8 @@ class SqliteEndings:
         )
 
 
-def _record(state: int, outcome: str) -> Record:
-    return sent_record(outcome) if state == State.SENT else dead_record(outcome)
+def _record(state: int, outcome: str | None) -> Record:
+    return sent_record(outcome) if state == State.SENT else dead_record(outcome or "")
 
 
 def _version(db: sqlite3.Connection) -> int:

@@ -1,4 +1,4 @@
-"""What operators ask of the SQLite store. ``snapshot`` reads all waiting jobs; not for the hot path."""
+"""What operators and gateways ask of the SQLite store: counters and short stretches of indexes, whatever waits."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Final
 from broker.admission.contract import Line, Pause, Snapshot, UnreachableChat
 from broker.admission.policy import MINUTE, SECOND, learned_permille, per_second
 from broker.admission.rows import BotRow
-from broker.admission.sqlite_books import PRIORITIES, SqliteBooks
+from broker.admission.sqlite_books import DEAD, PRIORITIES, SqliteBooks
 
 SHOWN: Final = 10  # longest lines and longest pauses
+_LONGEST: Final = "SELECT chat, {0} FROM chats WHERE bot = ? AND {0} > 1 ORDER BY {0} DESC LIMIT ?"
 
 
 def snapshot(books: SqliteBooks) -> Snapshot:
     db, bot, now = books.connection, books.name, books.now
-    waiting = dict(db.execute("SELECT priority, count(*) FROM jobs WHERE bot = ? AND state <= 1 GROUP BY 1", (bot,)))
+    counts = dict(db.execute("SELECT kind, jobs FROM counts WHERE bot = ?", (bot,)))
     return Snapshot(
         bot=bot,
         sent_last_second=sum(1 for at in books.bot.free.log if at > now - SECOND),
@@ -25,19 +26,32 @@ def snapshot(books: SqliteBooks) -> Snapshot:
         sending=_count(
             db, "SELECT count(*) FROM chats WHERE bot = ? AND sending IS NOT NULL AND lease_end > ?", bot, now
         ),
-        waiting={priority: waiting.get(number, 0) for number, priority in enumerate(PRIORITIES)},
+        waiting={
+            priority: books.bot.counts[number] + counts.get(number, 0) for number, priority in enumerate(PRIORITIES)
+        },
         pauses=_pauses(books),
         longest_lines=_longest_lines(db, bot),
-        dead=_count(db, "SELECT count(*) FROM jobs WHERE bot = ? AND state = 6", bot),
+        dead=books.bot.counts[DEAD] + counts.get(DEAD, 0),
         unreachable=_count(
-            db, "SELECT count(*) FROM chats WHERE bot = ? AND refused_at > ?", bot, _refused_since(books)
+            db,
+            "SELECT count(*) FROM chats WHERE bot = ? AND refused_at > 0 AND refused_at > ?",
+            bot,
+            _refused_since(books),
         ),
+        outage=_outage(books),
     )
+
+
+def _outage(books: SqliteBooks) -> timedelta | None:
+    circuit = books.bot.circuit
+    if circuit is None or not circuit.open_since:
+        return None
+    return timedelta(microseconds=books.now - circuit.open_since)
 
 
 def unreachable(books: SqliteBooks, limit: int, offset: int) -> tuple[UnreachableChat, ...]:
     found = books.connection.execute(
-        "SELECT chat, refused_why, refused_at FROM chats WHERE bot = ? AND refused_at > ? "
+        "SELECT chat, refused_why, refused_at FROM chats WHERE bot = ? AND refused_at > 0 AND refused_at > ? "
         "ORDER BY refused_at DESC, chat LIMIT ? OFFSET ?",
         (books.name, _refused_since(books), limit, offset),
     )
@@ -65,7 +79,7 @@ def last_minute(bot: BotRow, now: int) -> int:
 
 def _pauses(books: SqliteBooks) -> tuple[Pause, ...]:
     found = books.connection.execute(
-        "SELECT chat, paused_until, pause_why FROM chats WHERE bot = ? AND paused_until > ? "
+        "SELECT chat, paused_until, pause_why FROM chats WHERE bot = ? AND paused_until > 0 AND paused_until > ? "
         "ORDER BY paused_until DESC LIMIT ?",
         (books.name, books.now, SHOWN),
     ).fetchall()
@@ -75,12 +89,12 @@ def _pauses(books: SqliteBooks) -> tuple[Pause, ...]:
 
 
 def _longest_lines(db: sqlite3.Connection, bot: str) -> tuple[Line, ...]:
-    found = db.execute(
-        "SELECT chat, priority, count(*) FROM jobs WHERE bot = ? AND state <= 1 AND chat IS NOT NULL "
-        "GROUP BY chat, priority ORDER BY 3 DESC, 1, 2 LIMIT ?",
-        (bot, SHOWN),
-    )
-    return tuple(Line(chat, PRIORITIES[priority], length) for chat, priority, length in found)
+    found = [
+        Line(chat, priority, length)
+        for priority, column in zip(PRIORITIES, ("i_length", "b_length"), strict=True)
+        for chat, length in db.execute(_LONGEST.format(column), (bot, SHOWN))
+    ]
+    return tuple(sorted(found, key=lambda line: (-line.length, line.chat))[:SHOWN])
 
 
 def _count(db: sqlite3.Connection, query: str, *arguments: object) -> int:

@@ -7,6 +7,7 @@
            ├▶ Wait (chat)   a moment is waited out; anything longer goes to the delay ladder, confirmed, then acked,
            │                and the chats behind it go on
            ├▶ AlreadySent, AlreadyDead   acknowledged
+           ├▶ Exhausted     dead-lettered: its calls killed their workers, or it never came to one
            ├▶ Unreachable   dead-lettered with what Telegram said of the chat, and no budget spent
            └▶ Unknown       the job's ``on_uncertain`` decides
 
@@ -37,6 +38,7 @@ from broker.admission.contract import (
     Ask,
     Dead,
     Decision,
+    Exhausted,
     Go,
     Record,
     Released,
@@ -141,6 +143,8 @@ class RateLimit(AwaitedMiddleware):
                     self._skip(message, job)
                 case Unreachable(why=why):
                     await self._bury(broker, message, ask, dead_letters.REASON_CHAT_UNREACHABLE, why, _refusal(why))
+                case Exhausted():
+                    await self._bury(broker, message, ask, dead_letters.REASON_EXHAUSTED, decision.why)
                 case Unknown(age=age):
                     await self._question(broker, message, ask, job, age)
                     message.uncertain = fresh = True

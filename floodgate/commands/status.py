@@ -84,6 +84,9 @@ def _table(snapshot: Snapshot, full: float, queued: dict[str, int]) -> Table:
     table.add_row("waiting, updates", str(queued["updates"]))
     table.add_row("dead letters", str(queued["dead"]))
     table.add_row("unreachable chats", str(snapshot.unreachable))
+    if snapshot.outage is not None:
+        since = f"for {snapshot.outage.total_seconds():.0f} s; one call at a time is tried until one is answered"
+        table.add_row("Telegram does not answer", since)
     for pause in snapshot.pauses:
         whom = f"chat {pause.chat}" if pause.chat else "the bot"
         why = Text(f"{pause.remaining.total_seconds():.0f} s more: {_WHY.get(pause.why, pause.why)}")
@@ -105,6 +108,8 @@ def _as_data(snapshot: Snapshot, full: float, queued: dict[str, int]) -> dict[st
     # JSON knows no infinity: null is "unmetered".
     fields["per_second_limit"] = None if math.isinf(full) else round(snapshot.per_second_limit, 3)
     fields["per_second_full"] = None if math.isinf(full) else round(full, 3)
+    outage = fields.pop("outage")
+    fields["outage_seconds"] = None if outage is None else outage.total_seconds()
     for pause in fields["pauses"]:
         pause["remaining_seconds"] = pause.pop("remaining").total_seconds()
     return fields | {"queued": queued}

@@ -668,11 +668,96 @@ def test_jobs_for_the_old_id_are_sent_to_the_new_one(admission: Admission) -> No
 
 
 def test_a_chat_that_migrates_twice_is_still_found(admission: Admission) -> None:
+    admission.migrate("default", "-6", "-5")
     admission.migrate("default", "@name", "-5")
     admission.migrate("default", "-5", str(GROUP))
-    go = admission.admit(ask_of("@name"))
+    assert sent(admission, ask_of(-6)).chat == str(GROUP)
+    assert seconds(admission.admit(ask_of("@name"))) > 0.9, "the name shares its budget"
+
+
+def test_a_name_is_sent_to_as_a_name(admission: Admission) -> None:
+    admission.migrate("default", "@name", str(GROUP))
+    assert sent(admission, ask_of("@name")).chat == "@name"
+    assert sent(admission, ask_of("@name", method="getChat")).chat == "@name"
+
+
+def test_jobs_for_a_name_and_for_its_id_are_one_line(admission: Admission, clock: HandClock) -> None:
+    admission.migrate("default", "@name", str(GROUP))
+    asks = [ask_of(chat) for chat in ("@name", GROUP, "@name", GROUP)]
+    assert [ask for _, ask in run(admission, clock, asks)] == asks
+
+
+def test_a_name_that_passes_to_another_chat_leaves_the_old_one_alone(admission: Admission, clock: HandClock) -> None:
+    admission.migrate("default", "@name", "-5")
+    sent(admission, ask_of(-5))
+    admission.migrate("default", "@name", str(GROUP))
+    assert seconds(admission.admit(ask_of(-5))) > 0.9
+    assert sent(admission, ask_of("@name")).chat == "@name"
+    assert seconds(admission.admit(ask_of(GROUP))) > 0.9
+    clock.advance(2)
+    assert sent(admission, ask_of(-5, "interactive")).chat == "-5"
+
+
+def test_a_job_that_waits_keeps_its_place_when_its_name_passes_to_another_chat(
+    admission: Admission, clock: HandClock
+) -> None:
+    admission.migrate("default", "@name", "-5")
+    first, second = ask_of("@name"), ask_of("@name")
+    go = admission.admit(first)
     assert isinstance(go, Go)
-    assert go.chat == str(GROUP)
+    assert isinstance(admission.admit(second), Wait)
+    admission.migrate("default", "@name", str(GROUP))
+    admission.settle(first, Retrying(timedelta(0)), go.grant)
+    assert [ask for _, ask in run(admission, clock, [second, first])] == [first, second]
+    assert admission.snapshot("default").waiting[Priority.BULK] == 0
+
+
+def test_a_name_that_nobody_confirms_is_a_chat_of_its_own_again(admission: Admission, clock: HandClock) -> None:
+    admission.migrate("default", "@name", str(GROUP))
+    clock.advance(policy.NAME_US / policy.SECOND)
+    sent(admission, ask_of(GROUP))
+    sent(admission, ask_of("@name"))
+
+
+def test_a_name_that_is_confirmed_now_and_then_keeps_its_chat(admission: Admission, clock: HandClock) -> None:
+    for _ in range(4):
+        admission.migrate("default", "@name", str(GROUP))
+        clock.advance(0.7 * policy.NAME_US / policy.SECOND)
+    sent(admission, ask_of(GROUP))
+    assert isinstance(admission.admit(ask_of("@name")), Wait)
+
+
+def test_a_name_keeps_its_chat_while_jobs_wait_there(admission: Admission, clock: HandClock) -> None:
+    admission.migrate("default", "@name", str(GROUP))
+    admission.pause("default", str(GROUP), timedelta(hours=5), "operator")
+    first = ask_of("@name")
+    assert isinstance(admission.admit(first), Wait)
+    clock.advance(timedelta(hours=4))
+    second = ask_of("@name")
+    assert isinstance(admission.admit(second), Wait)
+    clock.advance(timedelta(hours=1))
+    assert [ask for _, ask in run(admission, clock, [second, first])] == [first, second]
+
+
+def test_limits_given_for_a_name_hold_for_its_chat(opener: Opener, clock: HandClock) -> None:
+    admission = opener(policy_of(settings_of(chats={"default": {"@Name": {"group_per_minute": 2}}})))
+    admission.vouch_idle("default")
+    for chat in ("@name", GROUP, GROUP):
+        sent(admission, ask_of(chat))
+        clock.advance(1.1)
+    admission.migrate("default", "@name", str(GROUP))
+    asks = [ask_of(chat) for chat in ("@name", GROUP, "@name")]
+    times = [at for at, _ in run(admission, clock, asks)]
+    assert times[0] > 50
+    assert times[2] > times[0] + 55
+
+
+def test_limits_given_for_an_id_go_before_those_of_its_name(opener: Opener, clock: HandClock) -> None:
+    own = {"@name": {"group_per_minute": 1}, str(GROUP): {"group_per_minute": 3}}
+    admission = opener(policy_of(settings_of(chats={"default": own})))
+    admission.vouch_idle("default")
+    admission.migrate("default", "@name", str(GROUP))
+    assert [round(at) for at, _ in run(admission, clock, [ask_of("@name") for _ in range(4)])] == [0, 1, 2, 60]
 
 
 def test_a_resolved_name_shares_the_budget_of_its_id(admission: Admission, clock: HandClock) -> None:

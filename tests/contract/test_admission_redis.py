@@ -140,11 +140,12 @@ def test_all_keys_of_a_bot_share_its_slot_and_all_that_grows_expires(server: Red
         store.admit(ask_of(chat))
     store.pause("default", "9", timedelta(seconds=60), "test")
     store.migrate("default", "-8", "-9")
+    store.migrate("default", "@name", "-9")
     keys = admin.keys("*")
     assert all(key.startswith("floodgate:{default}:") for key in keys)
     lasting = {key.removeprefix("floodgate:{default}:") for key in keys if admin.pttl(key) < 0}
     assert lasting <= {
-        *("bot", "aliases", "counts", "lines", "calls", "pauses", "dead", "waiters:free", "waiting:free")
+        *("bot", "aliases", "names", "counts", "lines", "calls", "pauses", "dead", "waiters:free", "waiting:free")
     }
     assert 0 < admin.pttl("floodgate:{default}:chat:1") < 3_600_000
     store.close()

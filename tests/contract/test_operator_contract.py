@@ -69,11 +69,11 @@ def test_a_lost_call_in_an_unreachable_chat_is_found_by_whoever_is_turned_away(
     clock.advance(36)
     for _ in range(2):
         assert isinstance(admission.admit(ask_of(5)), Unreachable)
-    assert [(line.chat, line.length) for line in admission.snapshot("default").longest_lines] == [("5", 1)]
+    assert admission.snapshot("default").waiting[Priority.BULK] == 1
     assert isinstance(admission.admit(lost), Unknown)
     assert isinstance(admission.renew_unknown(lost), Unreachable)
     admission.settle(lost, Dead("chat-unreachable"))
-    assert admission.snapshot("default").longest_lines == ()
+    assert admission.snapshot("default").waiting[Priority.BULK] == 0
 
 
 def test_only_what_somebody_would_see_in_the_chat_is_turned_away(admission: Admission) -> None:

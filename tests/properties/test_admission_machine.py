@@ -33,6 +33,7 @@ from broker.admission.contract import (
     Ask,
     Dead,
     Decision,
+    Exhausted,
     Go,
     Released,
     Retrying,
@@ -64,6 +65,7 @@ class Played:
 
     ask: Ask
     go: Go | None = None  # while a call is under way
+    place: str | None = None  # the chat whose line and budget it is under then
     settled: bool = False
     uncertain: bool = False
     was_apart: bool = False  # its call began in a chat that turned out to be another one, with a call of its own
@@ -117,7 +119,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         method=st.sampled_from(("sendMessage", "sendMessage", "editMessageText", "deleteMessage", "getChat")),
     )
     def new_job(self, chat: int | str, priority: str, method: str) -> None:
-        self._first_ask(ask_of(chat, priority, method=method))
+        self._first_ask(ask_of(chat, priority, method=method, max_attempts=2))
 
     @rule(chat=st.sampled_from((1, -3)), size=st.integers(2, 6))
     def new_album(self, chat: int, size: int) -> None:
@@ -154,7 +156,11 @@ class AdmissionMachine(RuleBasedStateMachine):
                 Sent(True),
                 Sent(True, late=timedelta(milliseconds=70)),
                 Dead("chat not found"),
+                Dead("uncertain", unanswered=True),
                 Retrying(timedelta(seconds=2)),
+                Retrying(timedelta(seconds=1), unanswered=True),
+                Retrying(timedelta(seconds=1), unanswered=True),
+                Retrying(timedelta(seconds=1), charged=False, unanswered=True),
                 Retrying(timedelta(milliseconds=300), charged=False),
                 Released(),
             )
@@ -169,7 +175,7 @@ class AdmissionMachine(RuleBasedStateMachine):
             store.settle(played.ask, settlement, played.go.grant)
         if isinstance(settlement, Released) or (isinstance(settlement, Retrying) and not settlement.charged):
             assert played.go.grant is not None
-            self.wire.drop(played.go.chat, played.go.grant)
+            self.wire.drop(played.place, played.go.grant)
         played.settled = isinstance(settlement, Sent | Dead)
         played.go = None
 
@@ -226,18 +232,19 @@ class AdmissionMachine(RuleBasedStateMachine):
         if plain.standing is Standing.DEAD:
             played.settled = played.uncertain = False
 
-    @rule(pair=st.sampled_from((("-3", "-1001"), ("@name", "-1002"), ("-4", "-1001"))))
+    @rule(pair=st.sampled_from((("-3", "-1001"), ("@name", "-1002"), ("@name", "-4"), ("-4", "-1001"))))
     def migrate(self, pair: tuple[str, str]) -> None:
-        old, new = pair
         for store in self.stores:
-            store.migrate("default", old, new)
+            store.migrate("default", *pair)
+        old, new = pair[0], self.model._real(pair[1])
+        assert new is not None
         moved = self.wire.chats.pop(old, [])
         # Two chats that turn out to be one may have got more together than one may.
         self.wire.chats[new] = [] if moved and self.wire.chats[new] else moved or self.wire.chats[new]
-        occupied = any(one.go is not None and one.go.chat == new for one in self.jobs)
+        occupied = any(one.go is not None and one.place == new for one in self.jobs)
         for played in self.jobs:
-            if played.go is not None and played.go.chat == old:
-                played.go, played.was_apart = Go(new, played.go.grant), occupied
+            if played.go is not None and played.place == old:
+                played.place, played.was_apart = new, occupied
 
     @rule(milliseconds=st.sampled_from((1, 20, 250, 1100, 5000, 61_000, GRACE_MILLISECONDS)))
     def time_passes(self, milliseconds: int) -> None:
@@ -260,7 +267,7 @@ class AdmissionMachine(RuleBasedStateMachine):
     @invariant()
     def one_call_at_a_time_in_a_chat(self) -> None:
         calls = [one for one in self.jobs if one.go and policy.line_of(one.ask) is not None and not one.was_apart]
-        ordered = [one.go.chat for one in calls if one.go]
+        ordered = [one.place for one in calls]
         assert len(ordered) == len(set(ordered))
 
     @invariant()
@@ -269,6 +276,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         for seen in others:
             assert (seen.waiting, seen.dead, seen.sending) == (plain.waiting, plain.dead, plain.sending)
             assert seen.unreachable == plain.unreachable
+            assert seen.outage == plain.outage
             assert seen.per_second_limit == plain.per_second_limit
             assert {(pause.chat, pause.remaining) for pause in seen.pauses} == {
                 (pause.chat, pause.remaining) for pause in plain.pauses
@@ -304,8 +312,12 @@ class AdmissionMachine(RuleBasedStateMachine):
             case Go(chat=chat, grant=grant):
                 assert not played.settled
                 assert grant is not None
+                assert (chat == played.ask.chat) or not str(played.ask.chat).startswith("@"), (
+                    "a name is sent to as a name"
+                )
                 played.go, played.was_apart = decision, False
-                self._send(played.ask, chat, grant)
+                played.place = self.model.bots["default"].jobs[played.ask.job_id].chat or chat
+                self._send(played.ask, played.place, grant)
             case AlreadySent() | AlreadyDead():
                 assert played.settled
             case Unknown(age=age):
@@ -316,6 +328,10 @@ class AdmissionMachine(RuleBasedStateMachine):
                 assert delay > timedelta(0)
             case Unreachable():
                 assert not played.settled
+            case Exhausted(lost=lost):
+                assert not played.settled
+                assert lost >= played.ask.calls_left
+                played.go, played.uncertain = None, False
         return decision
 
     def _send(self, ask: Ask, chat: str | None, grant: int) -> None:
@@ -332,7 +348,9 @@ def outline(decision: Decision) -> object:
     """What the model must say too. Waits in a line, or behind a whole window, are the stores' own estimate."""
     if not isinstance(decision, Wait):
         return decision
-    exact = decision.why in ("rate", "lease") and (decision.scope is Scope.CHAT or decision.delay < BOT_WINDOW)
+    exact = decision.why in ("rate", "lease", "outage") and (
+        decision.scope is Scope.CHAT or decision.delay < BOT_WINDOW
+    )
     return decision if exact else (decision.scope, decision.why)
 
 

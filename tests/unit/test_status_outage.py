@@ -1,0 +1,34 @@
+"""What ``floodgate status`` says of an outage of Telegram."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import timedelta
+
+from rich.console import Console
+
+from broker.admission.contract import Snapshot
+from broker.job import Priority
+from floodgate.commands.status import _as_data, _table
+
+CALM = Snapshot("default", 0, 29.4, 0, 0, dict.fromkeys(Priority, 0), (), (), 0, 0)
+OUTAGE = dataclasses.replace(CALM, outage=timedelta(seconds=90))
+QUEUED = {"interactive": 0, "bulk": 0, "updates": 0, "dead": 0}
+
+
+def printed(snapshot: Snapshot) -> str:
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(_table(snapshot, 29.4, QUEUED))
+    return capture.get()
+
+
+def test_an_outage_is_shown_with_its_age() -> None:
+    assert "Telegram does not answer" in printed(OUTAGE)
+    assert "for 90 s; one call at a time" in printed(OUTAGE)
+    assert "does not answer" not in printed(CALM)
+
+
+def test_json_has_the_age_of_an_outage_in_seconds() -> None:
+    assert _as_data(OUTAGE, 29.4, QUEUED)["outage_seconds"] == 90
+    assert _as_data(CALM, 29.4, QUEUED)["outage_seconds"] is None
