@@ -27,9 +27,11 @@ from pathlib import Path
 from typing import Any
 
 PRELOADED = ["aiohttp", "dramatiq", "pika", "pydantic_settings", "structlog", "telegram", "typer"]
+# ``admits`` and ``records`` are the transactions of the state store that carry out ``admit`` and ``settle``: after one,
+# it is committed, and nobody who waits for its answers has heard.
 POINTS = tuple(
     f"{when} {what}"
-    for what in ("publish", "confirm", "admit", "call", "settle", "ack")
+    for what in ("publish", "confirm", "admit", "admits", "call", "settle", "records", "ack")
     for when in ("before", "after")
 )
 
@@ -124,36 +126,29 @@ def void(_: Any) -> None:
 def _keep_notes(path: Path) -> None:
     from actors.sessions import BotSessions
     from actors.settle import Settler
+    from broker.admission.calls import BatchedAdmission
 
     note = append_to(path)
-    store = _store_class()
-    call, settle, record = BotSessions.call, Settler.settle, store.settle
+    call, settle, record = BotSessions.call, Settler.settle, BatchedAdmission.settle
 
     async def noted_call(self: BotSessions, bot: str, method: str, params: dict[str, Any], timeout: Any) -> Any:
         note(f"call {_name(params)} {time.monotonic():.6f}")
         return await call(self, bot, method, params, timeout)
 
-    def noted_settle(self: Settler, message: Any, job: Any, outcome: Any) -> None:
+    async def noted_settle(self: Settler, message: Any, job: Any, outcome: Any) -> None:
         note(f"answer {_name(job.params)} {time.monotonic():.6f} {type(outcome).__name__}")
-        settle(self, message, job, outcome)
+        await settle(self, message, job, outcome)
 
-    def noted_record(self: Any, ask: Any, settlement: Any, *rest: Any, **named: Any) -> None:
-        record(self, ask, settlement, *rest, **named)
+    async def noted_record(self: BatchedAdmission, ask: Any, settlement: Any, *rest: Any, **named: Any) -> None:
+        await record(self, ask, settlement, *rest, **named)
         note(f"settled {ask.job_id} {time.monotonic():.6f} {type(settlement).__name__}")
 
     BotSessions.call, Settler.settle = noted_call, noted_settle  # type: ignore[method-assign]
-    store.settle = noted_record
+    BatchedAdmission.settle = noted_record  # type: ignore[method-assign]
 
 
 def _name(params: Mapping[str, Any]) -> str:
     return str(params.get("text") or params.get("caption")).replace(" ", "_")
-
-
-def _store_class() -> Any:
-    from broker.admission.stores import open_store
-    from broker.settings import load_settings
-
-    return type(open_store(load_settings()))
 
 
 # Crashing.
@@ -169,7 +164,23 @@ def _arm(point: str, nth: int) -> None:
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    owner, name = _place(what)
+    match what:
+        case "publish":
+            _arm_publishing(when, reached)
+        case "admits" | "records":
+            _arm_transactions(when, "admit" if what == "admits" else "settle", reached)
+        case _:
+            _arm_method(when, *_place(what), reached)
+
+
+def _released(arguments: tuple[Any, ...]) -> bool:
+    """A permit handed back unused, as a busy process does: no call was made."""
+    from broker.admission.contract import Released
+
+    return any(isinstance(each, Released) for each in arguments)
+
+
+def _arm_method(when: str, owner: Any, name: str, reached: Callable[[], None]) -> None:
     method = getattr(owner, name)
 
     @functools.wraps(method)
@@ -183,24 +194,76 @@ def _arm(point: str, nth: int) -> None:
 
     @functools.wraps(method)
     async def crashing_on_the_loop(*args: Any, **kwargs: Any) -> Any:
-        if when == "before":
+        if when == "before" and not _released(args):
             reached()
         result = await method(*args, **kwargs)
-        if when == "after":
+        if when == "after" and not _released(args):
             reached()
         return result
 
     setattr(owner, name, crashing_on_the_loop if inspect.iscoroutinefunction(method) else crashing)
 
 
+def _arm_publishing(when: str, reached: Callable[[], None]) -> None:
+    """A publication is taken from the outbox one by one, and leaves with the others that are there."""
+    from broker.publisher import Publisher
+
+    if when == "before":
+        _arm_method(when, Publisher, "_take", reached)
+        return
+    for name in ("_flush_outbox", "_write_at_once"):
+        _arm_writing(name, reached)
+
+
+def _arm_writing(name: str, reached: Callable[[], None]) -> None:
+    from broker.publisher import Publisher
+
+    write = getattr(Publisher, name)
+
+    @functools.wraps(write)
+    def crashing(self: Publisher, *args: Any) -> Any:
+        tag = self._tag
+        result = write(self, *args)
+        for _ in range(self._tag - tag):
+            reached()
+        return result
+
+    setattr(Publisher, name, crashing)
+
+
+def _arm_transactions(when: str, method: str, reached: Callable[[], None]) -> None:
+    from broker.admission.redis import RedisBatches
+    from broker.admission.sqlite import SqliteAdmission
+
+    carry_out, carry_out_there = SqliteAdmission.do_all, RedisBatches._results
+
+    def crash(now: str, calls: Any) -> None:
+        if when == now and any(call.method == method and not _released(call.arguments) for call in calls):
+            reached()
+
+    def crashing(self: SqliteAdmission, calls: Any) -> Any:
+        crash("before", calls)
+        results = carry_out(self, calls)
+        crash("after", calls)
+        return results
+
+    async def crashing_there(self: RedisBatches, calls: Any) -> Any:
+        crash("before", calls)
+        results = await carry_out_there(self, calls)
+        crash("after", calls)
+        return results
+
+    SqliteAdmission.do_all = crashing  # type: ignore[method-assign]
+    RedisBatches._results = crashing_there  # type: ignore[method-assign]
+
+
 def _place(what: str) -> tuple[Any, str]:
-    """Where in the code a point is. ``publish`` and ``confirm`` are those of the publisher's I/O thread."""
+    """Where in the code a point is."""
+    from broker.admission.calls import BatchedAdmission
     from broker.consumer import Subscription
     from broker.publisher import Publisher
 
     match what:
-        case "publish":
-            return Publisher, "_write"
         case "confirm":
             return Publisher, "_on_confirm"
         case "ack":
@@ -210,6 +273,6 @@ def _place(what: str) -> tuple[Any, str]:
 
             return BotSessions, "call"
         case "admit" | "settle":
-            return _store_class(), what
+            return BatchedAdmission, what
         case _:
             raise ValueError(f"no such point: {what}")

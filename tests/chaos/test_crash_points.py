@@ -65,8 +65,8 @@ class Ending:
 
 
 # The call was made or about to be, and the store does not know what came of it.
-IN_CALL = ("after admit", "before call", "after call", "before settle")
-ACTED = ("after call", "before settle")
+IN_CALL = ("after admits", "after admit", "before call", "after call", "before settle", "before records")
+ACTED = ("after call", "before settle", "before records")
 WORKER_CASES = [
     *(Case("worker", point) for point in POINTS),
     *(Case("worker", point, time=2) for point in POINTS if "publish" in point or "confirm" in point),
