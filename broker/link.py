@@ -125,6 +125,11 @@ class _Attempt(AsyncioConnection):  # type: ignore[misc]
             rest, self.rest = self.rest, b""
             super()._output_marshaled_frames([rest, *marshaled_frames] if rest else marshaled_frames)
 
+    def send_rest(self) -> None:
+        """Leave ``rest`` to pika, unless the connection has been lost meanwhile. On the event loop."""
+        if self._transport is not None:
+            self._output_marshaled_frames([])
+
     def _on_connection_workflow_done(self, result: Any) -> None:
         super()._on_connection_workflow_done(result() if isinstance(result, type) else result)
 
@@ -225,7 +230,7 @@ class Link:
                 sent = sock.send(whole)
             if sent < len(whole):
                 connection.rest = whole[sent:]
-                self._io.call_soon(lambda: connection._output_marshaled_frames([]))
+                self._io.call_soon(connection.send_rest)
             return True
         finally:
             connection.write_lock.release()

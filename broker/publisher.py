@@ -409,10 +409,6 @@ class Publisher:
             if self._link.state is LinkState.IDLE:
                 self._link.open()
             return
-        if self._outbox:
-            self._write_outbox()
-
-    def _write_outbox(self) -> None:
         with self._room:
             while self._outbox:
                 self._link.write(self._take(self._outbox.popleft()))

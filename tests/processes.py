@@ -83,14 +83,14 @@ class FloodgateProcess:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def start(self, ready: str) -> Self:
+    def start(self, ready: str, seconds: float = READY_SECONDS) -> Self:
         """Return once it has said `ready`; AssertionError with its log when it ends before, or is silent."""
         with self._log_path.open("ab") as output:
             self._process = subprocess.Popen(
                 self._command, env=self._env, cwd=self._home, stdout=output, stderr=subprocess.STDOUT
             )
         self._leash = Leash(["kill", "-s", "KILL", str(self.pid)])
-        until(lambda: ready in self.log or not self.running, READY_SECONDS)
+        until(lambda: ready in self.log or not self.running, seconds)
         assert ready in self.log, f"{self._command[3:]} did not start:\n{self.log}"
         return self
 

@@ -27,12 +27,13 @@ from pathlib import Path
 from typing import Any
 
 PRELOADED = ["aiohttp", "dramatiq", "pika", "pydantic_settings", "structlog", "telegram", "typer"]
+# ``admits`` and ``records`` are the transactions of the state store that carry out ``admit`` and ``settle``: after one,
+# it is committed, and nobody who waits for its answers has heard.
 POINTS = tuple(
     f"{when} {what}"
-    for what in ("publish", "confirm", "admit", "call", "settle", "ack")
+    for what in ("publish", "confirm", "admit", "admits", "call", "settle", "records", "ack")
     for when in ("before", "after")
 )
-BATCH_POINTS = ("before commit", "after commit")  # the first batch of a worker is about no job
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(PRELOADED)
@@ -40,7 +41,7 @@ processes.set_forkserver_preload(PRELOADED)
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What a process shall suffer. ``crash_at`` is one of :data:`POINTS` or :data:`BATCH_POINTS`; the process kills itself at the n-th time."""
+    """What a process shall suffer. ``crash_at`` is one of :data:`POINTS`; the process kills itself at the n-th time."""
 
     notebook: Path | None = None
     clock: Path | None = None
@@ -138,7 +139,7 @@ def _keep_notes(path: Path) -> None:
         note(f"answer {_name(job.params)} {time.monotonic():.6f} {type(outcome).__name__}")
         await settle(self, message, job, outcome, **named)
 
-    async def noted_record(self: Any, ask: Any, settlement: Any, *rest: Any, **named: Any) -> None:
+    async def noted_record(self: BatchedAdmission, ask: Any, settlement: Any, *rest: Any, **named: Any) -> None:
         await record(self, ask, settlement, *rest, **named)
         note(f"settled {ask.job_id} {time.monotonic():.6f} {type(settlement).__name__}")
 
@@ -148,18 +149,6 @@ def _keep_notes(path: Path) -> None:
 
 def _name(params: Mapping[str, Any]) -> str:
     return str(params.get("text") or params.get("caption")).replace(" ", "_")
-
-
-def _commit() -> tuple[Any, str]:
-    """What carries out a batch of admission's calls on the store that is set."""
-    from broker.admission.sqlite import SqliteAdmission
-    from broker.settings import load_settings
-
-    if load_settings().state_url.get_secret_value().startswith("sqlite"):
-        return SqliteAdmission, "do_all"
-    from broker.admission.redis import RedisBatches
-
-    return RedisBatches, "_results"
 
 
 # Crashing.
@@ -175,7 +164,23 @@ def _arm(point: str, nth: int) -> None:
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    owner, name = _place(what)
+    match what:
+        case "publish":
+            _arm_publishing(when, reached)
+        case "admits" | "records":
+            _arm_transactions(when, "admit" if what == "admits" else "settle", reached)
+        case _:
+            _arm_method(when, *_place(what), reached)
+
+
+def _released(arguments: tuple[Any, ...]) -> bool:
+    """A permit handed back unused, as a busy process does: no call was made."""
+    from broker.admission.contract import Released
+
+    return any(isinstance(each, Released) for each in arguments)
+
+
+def _arm_method(when: str, owner: Any, name: str, reached: Callable[[], None]) -> None:
     method = getattr(owner, name)
 
     @functools.wraps(method)
@@ -189,24 +194,76 @@ def _arm(point: str, nth: int) -> None:
 
     @functools.wraps(method)
     async def crashing_on_the_loop(*args: Any, **kwargs: Any) -> Any:
-        if when == "before":
+        if when == "before" and not _released(args):
             reached()
         result = await method(*args, **kwargs)
-        if when == "after":
+        if when == "after" and not _released(args):
             reached()
         return result
 
     setattr(owner, name, crashing_on_the_loop if inspect.iscoroutinefunction(method) else crashing)
 
 
+def _arm_publishing(when: str, reached: Callable[[], None]) -> None:
+    """A publication is taken from the outbox one by one, and leaves with the others that are there."""
+    from broker.publisher import Publisher
+
+    if when == "before":
+        _arm_method(when, Publisher, "_take", reached)
+        return
+    for name in ("_flush_outbox", "_write_at_once"):
+        _arm_writing(name, reached)
+
+
+def _arm_writing(name: str, reached: Callable[[], None]) -> None:
+    from broker.publisher import Publisher
+
+    write = getattr(Publisher, name)
+
+    @functools.wraps(write)
+    def crashing(self: Publisher, *args: Any) -> Any:
+        tag = self._tag
+        result = write(self, *args)
+        for _ in range(self._tag - tag):
+            reached()
+        return result
+
+    setattr(Publisher, name, crashing)
+
+
+def _arm_transactions(when: str, method: str, reached: Callable[[], None]) -> None:
+    from broker.admission.redis import RedisBatches
+    from broker.admission.sqlite import SqliteAdmission
+
+    carry_out, carry_out_there = SqliteAdmission.do_all, RedisBatches._results
+
+    def crash(now: str, calls: Any) -> None:
+        if when == now and any(call.method == method and not _released(call.arguments) for call in calls):
+            reached()
+
+    def crashing(self: SqliteAdmission, calls: Any) -> Any:
+        crash("before", calls)
+        results = carry_out(self, calls)
+        crash("after", calls)
+        return results
+
+    async def crashing_there(self: RedisBatches, calls: Any) -> Any:
+        crash("before", calls)
+        results = await carry_out_there(self, calls)
+        crash("after", calls)
+        return results
+
+    SqliteAdmission.do_all = crashing  # type: ignore[method-assign]
+    RedisBatches._results = crashing_there  # type: ignore[method-assign]
+
+
 def _place(what: str) -> tuple[Any, str]:
-    """Where in the code a point is. ``admit`` and ``settle`` are coroutines, ``commit`` is a whole batch of them."""
+    """Where in the code a point is."""
+    from broker.admission.calls import BatchedAdmission
     from broker.consumer import Subscription
     from broker.publisher import Publisher
 
     match what:
-        case "publish":
-            return Publisher, "_write_outbox"
         case "confirm":
             return Publisher, "_on_confirm"
         case "ack":
@@ -215,11 +272,7 @@ def _place(what: str) -> tuple[Any, str]:
             from actors.sessions import BotSessions
 
             return BotSessions, "call"
-        case "commit":
-            return _commit()
         case "admit" | "settle":
-            from broker.admission.calls import BatchedAdmission
-
             return BatchedAdmission, what
         case _:
             raise ValueError(f"no such point: {what}")

@@ -29,7 +29,7 @@ from broker.settings import Settings, load_settings
 from fake_telegram.control import ControlClient
 from fake_telegram.server import running_fake
 from producer.client import Client
-from tests.chaos.hooks import BATCH_POINTS, POINTS, Hooks, start, start_worker
+from tests.chaos.hooks import POINTS, Hooks, start, start_worker
 from tests.services import Vhost, Vhosts
 from tests.waiting import until
 
@@ -65,14 +65,12 @@ class Ending:
 
 
 # The call was made or about to be, and the store does not know what came of it.
-IN_CALL = ("after admit", "before call", "after call", "before settle")
-ACTED = ("after call", "before settle")
+IN_CALL = ("after admits", "after admit", "before call", "after call", "before settle", "before records")
+ACTED = ("after call", "before settle", "before records")
 WORKER_CASES = [
     *(Case("worker", point) for point in POINTS),
     *(Case("worker", point, time=2) for point in POINTS if "publish" in point or "confirm" in point),
     *(Case("worker", point, asks=True) for point in IN_CALL),
-    # The second batch admits a1 and the third settles it: one message is in hand at a time.
-    *(Case("worker", point, time=batch) for point in BATCH_POINTS for batch in (2, 3)),
 ]
 PRODUCER_CASES = [Case("producer", point) for point in POINTS if "publish" in point or "confirm" in point]
 
@@ -106,7 +104,7 @@ def test_only_a_death_between_the_call_and_its_record_sends_twice(
     case: Case, endings: dict[Case, Future[Ending]]
 ) -> None:
     ending = endings[case].result()
-    twice = (case.point in ACTED or (case.point, case.time) == ("before commit", 3)) and not case.asks
+    twice = case.point in ACTED and not case.asks
     assert {text: ending.acted.count(text) for text in ("a1", "a2", "c")} == {
         "a1": 0 if case.asks and case.point not in ACTED else 2 if twice else 1,
         "a2": 1,

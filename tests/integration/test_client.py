@@ -406,3 +406,65 @@ def test_a_cancelled_caller_does_no_harm_to_the_others(settings: Settings, serve
 
     asyncio.run(main())
     assert 50 <= server.count() <= 51
+
+
+def test_one_async_client_serves_one_asyncio_run_after_another(settings: Settings, server: Server) -> None:
+    """As in a script, or under a framework that runs each request on a loop of its own. A loop that ends takes its
+    connection along; the next one opens another."""
+    client = AsyncClient(settings)
+
+    async def send(count: int) -> None:
+        await asyncio.gather(*(client.send_message(n + 1, "hi") for n in range(count)))
+
+    for count in (10, 20, 30):
+        asyncio.run(send(count))
+    assert server.count() == 60
+
+    async def close() -> None:
+        await client.send_message(1, "bye")
+        await client.close()
+        await client.close()
+
+    asyncio.run(close())
+    assert server.count() == 61
+    with pytest.raises(ClosedError):
+        asyncio.run(send(1))
+
+
+def test_an_async_client_whose_loop_has_ended_can_be_closed_on_another(settings: Settings, server: Server) -> None:
+    client = AsyncClient(settings)
+
+    async def send() -> None:
+        await client.send_message(1, "hi")
+
+    asyncio.run(send())
+    asyncio.run(client.close())
+    assert server.count() == 1
+
+
+def test_an_async_client_has_no_thread(settings: Settings) -> None:
+    before = set(threading.enumerate())
+
+    async def main() -> None:
+        async with AsyncClient(settings) as client:
+            await client.send_message(1, "hi")
+            assert await client.enqueue_many(bulk(client, 300)) == 300
+            assert set(threading.enumerate()) <= before
+
+    asyncio.run(main())
+
+
+def test_a_blocking_call_on_the_loop_of_its_own_connections_is_refused(settings: Settings) -> None:
+    """It would wait for itself. A ``Client`` has a loop of its own, so its calls block and come back."""
+
+    async def main() -> None:
+        async with AsyncClient(settings) as client:
+            await client.send_message(1, "hi")
+            with pytest.raises(RuntimeError, match="await apublish"):
+                client._outlet.publisher.publish(
+                    client._composer.publication(client.job("sendMessage", chat_id=1, text="x"))
+                )
+        with Client(settings) as blocking:
+            blocking.send_message(1, "hi")
+
+    asyncio.run(main())

@@ -312,6 +312,9 @@ class Transport:
     def get_write_buffer_size(self) -> int:
         return self._buffered
 
+    def send_rest(self) -> None:
+        """Stands for the connection's."""
+
     def send(self, data: bytes) -> int:
         if not self._takes:
             raise BlockingIOError(11, "Resource temporarily unavailable")
@@ -458,6 +461,10 @@ def test_a_rest_leaves_pika_before_its_own_frames() -> None:
             self.emitted.append(data)
 
     connection = Connection()
+    connection._transport = None  # the connection is lost: there is nobody to send it to
+    connection.send_rest()
+    assert connection.emitted == []
+    connection._transport = object()
     connection._output_marshaled_frames([b"heartbeat"])
     connection._output_marshaled_frames([b"another"])
     assert connection.emitted == [b"rest", b"heartbeat", b"another"]
