@@ -135,9 +135,9 @@ def _keep_notes(path: Path) -> None:
         note(f"call {_name(params)} {time.monotonic():.6f}")
         return await call(self, bot, method, params, timeout)
 
-    async def noted_settle(self: Settler, message: Any, job: Any, outcome: Any) -> None:
+    async def noted_settle(self: Settler, message: Any, job: Any, outcome: Any, **named: Any) -> None:
         note(f"answer {_name(job.params)} {time.monotonic():.6f} {type(outcome).__name__}")
-        await settle(self, message, job, outcome)
+        await settle(self, message, job, outcome, **named)
 
     async def noted_record(self: BatchedAdmission, ask: Any, settlement: Any, *rest: Any, **named: Any) -> None:
         await record(self, ask, settlement, *rest, **named)
