@@ -75,14 +75,14 @@ class Bench:
 
 def on_sqlite(tmp_path: Path) -> Bench:
     thread, store, count = StateThread(), SqliteAdmission(tmp_path / "state.db", RULES), 0
-    transact = store._file.transact
+    transact = store._transact
 
-    def counted(*arguments: Any, **options: Any) -> Any:
+    def counted(batch: Sequence[Call]) -> list[Any]:
         nonlocal count
         count += 1
-        return transact(*arguments, **options)
+        return transact(batch)
 
-    store._file.transact = counted  # type: ignore[method-assign]
+    store._transact = counted  # type: ignore[method-assign]
     return Bench(SqliteBatches(store, thread), thread, lambda: count)
 
 

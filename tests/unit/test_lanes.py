@@ -176,11 +176,11 @@ def test_what_was_lost_with_its_connection_is_not_begun() -> None:
         await turn()
         for message in messages:
             message.delivery.live = False
-        again = hall.come(2, chat=5)
+        hall.come(22, chat=5)  # the second one again, on the next connection
         await hall.let_go(1)
-        assert hall.begun == [1, 2]
-        assert again.delivery.put_downs == 0
-        await hall.let_go(2)
-        assert hall.ended == [1, 2]
+        assert hall.begun == [1, 22]
+        assert [message.delivery.put_downs for message in messages] == [0, 0, 0]
+        await hall.let_go(22)
+        assert hall.ended == [1, 22]
 
     play(scene)
