@@ -92,18 +92,20 @@ class Worker:
         # A fault that nobody foresaw gives the message back, and so may end well by chance.
         # Dramatiq itself tells of each message for an actor that there is not by one.
         said = self.log.read_text(errors="replace")
-        assert said.count("Traceback") == said.count("Received message for undefined actor")
+        assert said.count("Traceback") == said.count("no actor named")
 
 
 def impatient_worker() -> None:
-    """A worker for which a refused bot is worth a moment's pause, not a minute's, and a 429 never the whole bot's."""
+    """A worker for which a refused bot is worth a moment's pause, not a minute's, a 429 is never the whole bot's, and no
+    amount of nonsense is an outage."""
     import actors.settle
     import broker.admission.policy
-    import broker.dramatiq_consumer
+    import broker.runner
 
     actors.settle.BOT_FAILED_PAUSE = timedelta(milliseconds=20)  # type: ignore[misc]
     broker.admission.policy.EVIDENCE_CHATS = 10**9  # type: ignore[misc]
-    broker.dramatiq_consumer.GIVE_BACK_PAUSE_SECONDS = 0.01  # type: ignore[misc]
+    broker.admission.policy.OUTAGE_CHATS = 10**9  # type: ignore[misc]
+    broker.runner.GIVE_BACK_PAUSE_SECONDS = 0.01  # type: ignore[misc]
     run_worker(Hooks())
 
 
