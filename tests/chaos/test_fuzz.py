@@ -96,8 +96,7 @@ class Worker:
 
 
 def impatient_worker() -> None:
-    """A worker for which a refused bot is worth a moment's pause, not a minute's, a 429 is never the whole bot's, and no
-    amount of nonsense is an outage."""
+    """A worker that pauses a refused bot for a moment, takes no 429 for the whole bot's, and no nonsense for an outage."""
     import actors.settle
     import broker.admission.policy
     import broker.runner
