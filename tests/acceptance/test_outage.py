@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import redis
 
 from broker.admission import policy
 from broker.admission.stores import open_store
@@ -22,7 +23,7 @@ from tests.acceptance.conftest import MakeStage
 from tests.acceptance.stage import BOT, Stage
 from tests.chaos.hooks import Hooks, run_worker, start
 from tests.proxy import Proxy
-from tests.services import Vhost
+from tests.services import RedisServer, Vhost
 from tests.waiting import until
 
 CHATS: Final = 40
@@ -241,6 +242,27 @@ def test_a_job_that_always_fails_before_its_call_is_exhausted(
     start_worker(stage, run_worker_that_fails_before_the_call, Hooks())
     until(lambda: stage.sent() == ["behind it"], 20)
     assert dead_letters(stage) == {"exhausted": 1}
+
+
+def test_a_full_state_store_stops_sending_and_costs_no_job(
+    new_stage: MakeStage, vhost: Vhost, new_redis: Callable[..., RedisServer]
+) -> None:
+    server = new_redis("--maxmemory-policy", "noeviction").start()
+    stage = new_stage(vhost.url, partitions=PARTITIONS, extra={"FLOODGATE_STATE_URL": server.url})
+    admin = redis.Redis.from_url(server.url)
+    texts = broadcast(stage)
+    worker = stage.worker()
+    until(lambda: len(stage.sent()) >= CHATS)
+    admin.config_set("maxmemory", 1)
+    full_at = stage.control.stats().acted
+    until(lambda: "completed calls wait to be recorded: Redis at" in worker.log)
+    assert dead_letters(stage) == {}, "and asking takes a second, in which a bot sends 29"
+    assert stage.control.stats().acted - full_at <= 2 * PARTITIONS, "a call for each job in hand, and the next one's"
+    admin.config_set("maxmemory", 0)
+    until(lambda: len(stage.sent()) >= JOBS, 20)
+    assert_each_chat_in_order(stage.sent())
+    assert sorted(stage.sent()) == sorted(texts), "each once: calls under way were recorded when there was room"
+    assert dead_letters(stage) == {}
 
 
 def short_calls() -> dict[str, str]:
