@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -38,6 +39,7 @@ from broker.chats import ChatKind, chat_key, chat_kind
 from broker.errors import InvalidParamsError, PublishError, StateUnavailableError
 from broker.job import Job, encode_job, unix_ms
 from broker.ladder import delayed
+from broker.middleware.rate_limit import COMPLAIN_EVERY_SECONDS
 from broker.publication import Publication
 
 if TYPE_CHECKING:
@@ -58,10 +60,11 @@ BOT_FAILED_PAUSE: Final = timedelta(minutes=1)
 
 
 class Settler:
-    """Carries outcomes out. One object a process, used by all its messages; it has no state of its own."""
+    """Carries outcomes out. One object a process, used by all its messages, on the broker's event loop."""
 
     def __init__(self, broker: FloodgateBroker) -> None:
         self._broker = broker
+        self._complained_at = -math.inf  # monotonic
 
     async def settle(self, message: DeliveredMessage, job: Job, outcome: Outcome, *, unanswered: bool = False) -> None:
         """Do what follows from ``outcome``, and decide whether to acknowledge.
@@ -181,6 +184,7 @@ class Settler:
                 await say(self._broker.admission)
                 return
             except StateUnavailableError as error:
+                self._complain(error)
                 if self._broker.stopping.is_set():
                     deadline = min(deadline, time.monotonic() + RECORD_AT_SHUTDOWN_SECONDS)
                     await asyncio.sleep(RECORD_RETRY_SECONDS)
@@ -189,6 +193,13 @@ class Settler:
                 if time.monotonic() > deadline:
                     logger.error("could not record a completed call: %s", error)
                     return
+
+    def _complain(self, error: StateUnavailableError) -> None:
+        """With a completed call in every hand no job asks admission, and nobody else would say why sends wait."""
+        now = time.monotonic()
+        if now - self._complained_at >= COMPLAIN_EVERY_SECONDS:
+            self._complained_at = now
+            logger.error("completed calls wait to be recorded: %s", error)
 
 
 def _said(code: int | None, description: str) -> dict[str, Any] | None:

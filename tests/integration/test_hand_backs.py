@@ -1,0 +1,65 @@
+"""A job that never comes to its call, on a real RabbitMQ and a real store."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import dramatiq
+import pytest
+
+from broker import topology
+from broker.admission import policy
+from broker.admission.contract import Standing
+from broker.dead_letters import read_dead_letter
+from broker.dramatiq_broker import FloodgateBroker
+from broker.dramatiq_consumer import DeliveredMessage
+from broker.job import encode_job, new_job
+from broker.middleware.rate_limit import Deferral
+from broker.settings import Settings
+from tests.draining import drain
+from tests.services import Vhost
+
+BOT, QUEUE = "default", "send.default.interactive.00"
+
+
+@pytest.mark.parametrize("state", ["sqlite", "redis"])
+def test_the_hundredth_hand_back_is_a_dead_letter(
+    state: str, vhost: Vhost, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    settings = Settings(
+        _env_file=None,
+        bot_token="100200300:" + "A" * 35,
+        rabbitmq_url=vhost.url,
+        state_url=request.getfixturevalue("redis_url") if state == "redis" else f"sqlite:///{tmp_path}/state.db",
+        partitions=1,
+        update_partitions=1,
+    )
+    job = new_job("sendMessage", {"chat_id": 42, "text": "hi"})
+    body = encode_job(job, QUEUE)
+    delivery = cast(Any, SimpleNamespace(body=body))
+    message = DeliveredMessage(dramatiq.Message[Any].decode(body), delivery, job)
+
+    async def hand_back_for_ever() -> None:
+        broker = FloodgateBroker(settings)
+        broker.run_on_callers_loop()
+        await topology.adeclare(broker.connections, topology.pipeline([BOT], 1))
+        await broker.admission.vouch_idle(BOT)
+        await broker.rate_limit.abefore_process_message(broker, message)
+        for _ in range(policy.HANDED_BACK_MOST - 1):
+            await broker.rate_limit.renew(broker, message)
+        with pytest.raises(Deferral, match="exhausted"):
+            await broker.rate_limit.renew(broker, message)
+        record = await broker.admission.lookup(BOT, job.id)
+        assert record is not None
+        assert record.standing is Standing.DEAD
+        await broker.aclose()
+
+    asyncio.run(hand_back_for_ever())
+    assert message.settled, "it is acknowledged"
+    queue = topology.dead_queue(BOT)
+    [(properties, left)] = drain(vhost.url, queue)
+    letter = read_dead_letter(queue, properties.message_id, properties.headers, left)
+    assert (letter.reason, letter.description) == ("exhausted", "it was handed back 100 times in a row before its call")
