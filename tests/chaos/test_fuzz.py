@@ -96,7 +96,7 @@ class Worker:
 
 
 def impatient_worker() -> None:
-    """A worker that pauses a refused bot for a moment, takes no 429 for the whole bot's, and no nonsense for an outage."""
+    """A worker that pauses a refused bot for a moment only, and takes neither 429s nor nonsense for the whole bot's."""
     import actors.settle
     import broker.admission.policy
     import broker.runner
