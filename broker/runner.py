@@ -200,8 +200,12 @@ class Runner:
         self._hooks.emit("after_ack", message)
 
     async def _give_back(self, delivery: Delivery) -> None:
-        await self.broker.stopping.sleep(GIVE_BACK_PAUSE_SECONDS)
-        delivery.requeue()
+        """Return a message after a pause. At a stop it returns with its channel, among the others of its window: one by
+        one, it would come again at once and end up behind those that were given to us after it."""
+        if await self.broker.stopping.sleep(GIVE_BACK_PAUSE_SECONDS):
+            delivery.put_down()
+        else:
+            delivery.requeue()
 
     async def _bury(self, delivery: Delivery, letter: Publication) -> None:
         try:

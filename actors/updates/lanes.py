@@ -48,7 +48,7 @@ class Lanes:
         assert message.update is not None
         key = (message.queue_name, partition_key(message.update.body))
         if (lane := self._lanes.get(key)) is not None:
-            lane.append((time.monotonic(), message))
+            _join(lane, message)
             return
         self._lanes[key] = lane = deque([(time.monotonic(), message)])
         self._track(asyncio.get_running_loop().create_task(self._serve(key, lane, run), name=f"lane {key[1]}"))
@@ -62,10 +62,26 @@ class Lanes:
                     _return(lane)
                 elif message.delivery.live:
                     await run(message)
+                    if not message.settled and not self._stopping.is_set():
+                        _return(lane)  # it went back, so those behind it go, too
         finally:
             for _, message in lane:
                 message.delivery.put_down()
             del self._lanes[key]
+
+
+def _join(lane: Lane, message: DeliveredMessage) -> None:
+    """A new update goes to the end; one that comes back, to the place it had: Telegram's ids rise within a chat."""
+    place = len(lane)
+    if message.delivery.redelivered:
+        while place and _update_id(lane[place - 1][1]) > _update_id(message):
+            place -= 1
+    lane.insert(place, (time.monotonic(), message))
+
+
+def _update_id(message: DeliveredMessage) -> int:
+    assert message.update is not None
+    return message.update.update_id
 
 
 def _return(lane: Lane) -> None:

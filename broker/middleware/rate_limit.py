@@ -54,6 +54,7 @@ from broker.job import Job, OnUncertain, unix_ms
 from broker.ladder import delayed
 from broker.middleware.awaited import AwaitedMiddleware
 from broker.publication import Publication
+from broker.topology import DELIVERY_LIMIT
 
 if TYPE_CHECKING:
     from broker.dramatiq_broker import FloodgateBroker
@@ -95,7 +96,7 @@ class RateLimit(AwaitedMiddleware):
 
     async def abefore_process_message(self, broker: FloodgateBroker, message: DeliveredMessage) -> None:
         assert message.job is not None
-        await self._guard(message, message.job, self._admit(broker, message, message.job))
+        await self._guard(broker, message, message.job, self._admit(broker, message, message.job))
 
     async def renew(self, broker: FloodgateBroker, message: DeliveredMessage) -> None:
         """Hand back a permit that was not used in time, and ask again. The job keeps its place.
@@ -104,9 +105,9 @@ class RateLimit(AwaitedMiddleware):
             Deferral: the message is dealt with; there is no permit.
         """
         assert message.job is not None
-        await self._guard(message, message.job, self._renew(broker, message, message.job))
+        await self._guard(broker, message, message.job, self._renew(broker, message, message.job))
 
-    async def _guard(self, message: DeliveredMessage, job: Job, step: Awaitable[None]) -> None:
+    async def _guard(self, broker: FloodgateBroker, message: DeliveredMessage, job: Job, step: Awaitable[None]) -> None:
         """Take a step after which the message has a permit, or is dealt with and a ``Deferral`` is raised."""
         try:
             await step
@@ -118,9 +119,28 @@ class RateLimit(AwaitedMiddleware):
             raise Deferral(str(error)) from error
         except Exception as error:
             # Any fault at all must not reach Dramatiq, which would go on and send: see the essay above.
-            logger.exception("job %s could not be admitted and goes back to its queue", job.id)
-            message.give_back()
+            logger.exception("job %s could not be admitted", job.id)
+            await self._give_up_or_back(broker, message, job, error)
             raise Deferral(f"{type(error).__name__}") from error
+
+    async def _give_up_or_back(
+        self, broker: FloodgateBroker, message: DeliveredMessage, job: Job, error: Exception
+    ) -> None:
+        """Return a job that admission fails on, and in the end dead-letter it: RabbitMQ 4.3 counts no returns itself.
+
+        The ledger is not told, for it may be what fails on this job.
+        """
+        message.give_back()
+        if message.delivery.delivery_count < DELIVERY_LIMIT:
+            return
+        why = f"it could not be admitted, {message.delivery.delivery_count + 1} times: {type(error).__name__}"
+        letter = dead_letters.dead_job(job, message.delivery.body, message.queue_name, dead_letters.REASON_FAILED, why)
+        try:
+            await broker.connections.publisher.apublish(letter)
+        except PublishError as refused:
+            logger.warning("job %s goes back to its queue: %s", job.id, refused)
+        else:
+            message.done()
 
     async def _admit(self, broker: FloodgateBroker, message: DeliveredMessage, job: Job) -> None:
         message.ask = ask = ask_for(job, broker.settings)

@@ -180,7 +180,7 @@ def test_closing_twice_is_closing_once_and_later_calls_are_surely_not_sent() -> 
             await opened.close()
             await opened.close()
             assert await opened.call("default", "sendMessage", {}, SOON) == Break(
-                "the worker is shutting down", surely_not_sent=True
+                "the worker is shutting down", surely_not_sent=True, ours=True
             )
         await BotSessions(Settings(_env_file=None)).close()
 

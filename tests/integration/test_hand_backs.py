@@ -63,3 +63,39 @@ def test_the_hundredth_hand_back_is_a_dead_letter(
     [(properties, left)] = drain(vhost.url, queue)
     letter = read_dead_letter(queue, properties.message_id, properties.headers, left)
     assert (letter.reason, letter.description) == ("exhausted", "it was handed back 100 times in a row before its call")
+
+
+@pytest.mark.parametrize(("times", "ends"), [(topology.DELIVERY_LIMIT - 1, False), (topology.DELIVERY_LIMIT, True)])
+def test_a_job_that_admission_fails_on_returns_and_in_the_end_is_a_dead_letter(
+    times: int, ends: bool, vhost: Vhost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RabbitMQ 4.3 does not count returns towards its delivery limit, so we do."""
+    settings = Settings(
+        _env_file=None,
+        bot_token="100200300:" + "A" * 35,
+        rabbitmq_url=vhost.url,
+        state_url=f"sqlite:///{tmp_path}/state.db",
+        partitions=1,
+    )
+    job = new_job("sendMessage", {"chat_id": 42, "text": "hi"})
+    body = encode_job(job, QUEUE)
+    delivery = cast(Any, SimpleNamespace(body=body, delivery_count=times))
+    message = DeliveredMessage(dramatiq.Message[Any].decode(body), delivery, job)
+
+    async def fail(*_arguments: Any) -> Any:
+        raise ValueError("a bug")
+
+    async def meet() -> None:
+        broker = FloodgateBroker(settings)
+        broker.run_on_callers_loop()
+        await topology.adeclare(broker.connections, topology.pipeline([BOT], 1))
+        monkeypatch.setattr(broker.admission, "admit", fail)
+        with pytest.raises(Deferral, match="ValueError"):
+            await broker.rate_limit.abefore_process_message(broker, message)
+        await broker.aclose()
+
+    asyncio.run(meet())
+    assert message.settled is ends
+    queue = topology.dead_queue(BOT)
+    letters = [read_dead_letter(queue, p.message_id, p.headers, left) for p, left in drain(vhost.url, queue)]
+    assert [letter.reason for letter in letters] == (["failed"] if ends else [])

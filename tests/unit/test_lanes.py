@@ -17,8 +17,13 @@ class Delivery:
 
     live = True
 
-    def __init__(self) -> None:
+    def __init__(self, redelivered: bool) -> None:
+        self.redelivered = redelivered
         self.put_downs = 0
+        self.requeues = 0
+
+    def requeue(self) -> None:
+        self.requeues += 1
 
     def put_down(self) -> None:
         self.put_downs += 1
@@ -27,12 +32,13 @@ class Delivery:
 class Message:
     """Stands for a delivered update."""
 
-    def __init__(self, number: int, chat: int, queue: str) -> None:
+    def __init__(self, number: int, chat: int, queue: str, redelivered: bool) -> None:
         self.number = number
         self.queue_name = queue
         message = {"message_id": number, "date": 0, "chat": {"id": chat, "type": "private"}, "text": "hi"}
         self.update = read_update("default", {"update_id": number, "message": message})
-        self.delivery = Delivery()
+        self.delivery = Delivery(redelivered)
+        self.settled = True
 
 
 class Hall:
@@ -46,8 +52,8 @@ class Hall:
         self.ended: list[int] = []
         self._doors: dict[int, asyncio.Future[None]] = {}
 
-    def come(self, number: int, chat: int, queue: str = "updates.default.00") -> Message:
-        message = Message(number, chat, queue)
+    def come(self, number: int, chat: int, queue: str = "updates.default.00", *, redelivered: bool = False) -> Message:
+        message = Message(number, chat, queue, redelivered)
         self.lanes.dispatch(cast(DeliveredMessage, message), cast(Any, self._handle))
         return message
 
@@ -182,5 +188,33 @@ def test_what_was_lost_with_its_connection_is_not_begun() -> None:
         assert [message.delivery.put_downs for message in messages] == [0, 0, 0]
         await hall.let_go(22)
         assert hall.ended == [1, 22]
+
+    play(scene)
+
+
+def test_behind_an_update_that_goes_back_those_of_its_chat_go_back_too() -> None:
+    async def scene(hall: Hall) -> None:
+        first, second, third = (hall.come(number, chat=5) for number in (1, 2, 3))
+        other = hall.come(4, chat=6)
+        await turn()
+        first.settled = False
+        await hall.let_go(1)
+        assert (second.delivery.requeues, third.delivery.requeues, other.delivery.requeues) == (1, 1, 0)
+        assert hall.begun == [1, 4]
+
+    play(scene)
+
+
+def test_an_update_that_comes_back_takes_its_place_before_younger_ones() -> None:
+    async def scene(hall: Hall) -> None:
+        hall.come(1, chat=5)
+        hall.come(4, chat=5)
+        hall.come(2, chat=5, redelivered=True)
+        hall.come(3, chat=5, redelivered=True)
+        hall.come(1, chat=5)  # replayed: it is new, and goes to the end
+        await turn()
+        for number in (1, 2, 3, 4):
+            await hall.let_go(number)
+        assert hall.begun == [1, 2, 3, 4, 1]
 
     play(scene)
