@@ -31,7 +31,7 @@ from rabbitmq.errors import CommandError, NodeError
 
 START_SECONDS = 60.0  # a fresh node takes 3 s on an idle machine with two cores
 CTL_SECONDS = 60.0
-LOG_TAIL_LINES = 40
+LOG_TAIL_LINES = 80  # a server that cannot start names the cause up to fifty lines before its end
 POLL_SECONDS = 0.05
 
 
