@@ -152,11 +152,7 @@ class Connections:
 
     def _group_with_room(self, live: Live) -> Subscriptions:
         with self._lock:
-            if self._subscribed >= MOST_QUEUES:
-                raise SettingsError(
-                    f"A process can consume {MOST_QUEUES} queues. Lower FLOODGATE_PARTITIONS, or split the bots over "
-                    "several workers."
-                )
+            check_queue_count(self._subscribed + 1)
             number, place = divmod(self._subscribed, MOST_SUBSCRIPTIONS)
             self._subscribed += 1
             if number and not place:
@@ -319,6 +315,18 @@ class Connections:
         """In a forked child."""
         self._lock = threading.Lock()
         self._forget()
+
+
+def check_queue_count(count: int) -> None:
+    """
+    Raises:
+        SettingsError: a process cannot consume so many queues.
+    """
+    if count > MOST_QUEUES:
+        raise SettingsError(
+            f"This worker would consume {count} queues, and a process can consume {MOST_QUEUES}. Lower "
+            "FLOODGATE_PARTITIONS and FLOODGATE_UPDATE_PARTITIONS, or split the bots over several workers."
+        )
 
 
 def _no_answer() -> RabbitMQUnreachableError:

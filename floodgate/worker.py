@@ -10,7 +10,8 @@ them handled; never both, for a handler that blocks its process must not make se
 
 Stop order, on SIGTERM or SIGINT: take nothing new and hand back idle partitions → finish the calls in flight → sessions
 (the middleware's shutdown hooks) → the Application, if there is one → connections, which returns what is left in hand
-to its queues in order → store. Bounded by ``shutdown_seconds``; a second signal exits at once.
+to its queues in order → store. Bounded by ``shutdown_seconds``; a second signal exits at once. A thread that hangs in a
+file does not keep the process.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ EXIT_FORCED: Final = 70
 # After the bound on in-flight work, what remains is closing sockets and files.
 CLOSING_SECONDS: Final = 10.0
 HANDLER_CLOSING_SECONDS: Final = 25.0  # an Application writes its persistence
+# A stopped worker has closed all that matters. What could still keep its interpreter from ending is a thread that hangs
+# in a file or in standard error, and the last log lines have two seconds.
+LEAVING_SECONDS: Final = 3.0
 CAPACITY_SECONDS: Final = 60.0
 # For files, and for middleware of others that may block. Two, so that one slow disk does not stop all uploads.
 EXECUTOR_THREADS: Final = 2
@@ -86,6 +90,7 @@ class WorkerProcess:
                 self._loop.call_soon_threadsafe(self._wake.set)
 
     async def _start(self) -> None:
+        from broker.connections import check_queue_count
         from broker.setup import configure
         from broker.topology import adeclare
 
@@ -99,6 +104,7 @@ class WorkerProcess:
 
         self._assign(broker)
         queues = broker.get_declared_queues()
+        check_queue_count(len(queues))
         await adeclare(broker.connections, broker.topology_of(queues))
         if self._handling is not None:
             await self._handling.start()
@@ -181,7 +187,14 @@ def run_worker(settings: Settings, assignment: Assignment | None = None) -> None
 
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, on_signal)
-    asyncio.run(process.run())
+    asyncio.run(_run_and_leave(process))
+
+
+async def _run_and_leave(process: WorkerProcess) -> None:
+    await process.run()
+    leaving = threading.Timer(LEAVING_SECONDS, os._exit, (0,))
+    leaving.daemon = True
+    leaving.start()
 
 
 def _leave_out_of_collections() -> None:

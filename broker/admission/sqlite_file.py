@@ -151,11 +151,16 @@ def _begin(connection: sqlite3.Connection, deadline: float) -> None:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    """Open the file, made readable by its owner only, and its schema."""
+    """Open the file, made readable by its owner only, and its schema.
+
+    A file that exists is opened by SQLite alone: closing any descriptor of it drops all the locks that this process has
+    on it (POSIX), and another process would then take itself for the last one and delete the log still written to.
+    """
     _refuse_network_filesystem(path)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as error:
         raise StateUnavailableError(
             f"The state file {path} cannot be opened: {error.strerror}. Make it and its directory writable, or set "

@@ -49,11 +49,17 @@ class StateThread:
         return await future
 
     async def stop(self) -> None:
-        """End the thread once all that was submitted is carried out. Bounded."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            self._jobs.put(None)
-            await asyncio.to_thread(thread.join, STOP_SECONDS)
+        """End the thread once all that was submitted is carried out. Bounded.
+
+        Without the loop's executor, whose threads a disk that does not answer may hold.
+        """
+        if self._thread is None:
+            return
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.submit(lambda: None, partial(_resolve, ended))
+        self._jobs.put(None)
+        self._thread = None
+        await asyncio.wait({ended}, timeout=STOP_SECONDS)
 
     def _run(self) -> None:
         held: list[tuple[Done, Any]] = []

@@ -183,3 +183,12 @@ def test_a_state_file_that_is_no_database_is_named(stage: Stage) -> None:
 def test_a_port_that_is_taken_is_told_by_the_fake(stage: Stage) -> None:
     port = stage.telegram_url.rpartition(":")[2]
     fails(["fake-telegram", "--port", port], EXIT_USAGE, port, env={}, home=stage.home)
+
+
+def test_more_queues_than_a_worker_can_consume_are_refused_before_any_is_declared(
+    offline: dict[str, str], tmp_path: Path
+) -> None:
+    """And before RabbitMQ is asked for: there is none."""
+    bots = {f"bot{n}": f"{100200300 + n}:" + "A" * 35 for n in range(10)}
+    many = {"FLOODGATE_BOTS": json.dumps(bots), "FLOODGATE_PARTITIONS": "1024"}
+    fails(["worker"], EXIT_USAGE, "20480 queues", "FLOODGATE_PARTITIONS", "split", env=offline | many, home=tmp_path)

@@ -17,6 +17,7 @@ import pytest
 from broker.admission import sqlite_file as store_module
 from broker.admission.contract import AlreadySent, Go, Sent, Standing, Wait
 from broker.admission.policy import policy_of
+from broker.admission.sessions import SqliteSessions
 from broker.admission.sqlite import SqliteAdmission
 from broker.admission.sqlite_file import filesystem_of
 from broker.errors import StateSchemaError, StateUnavailableError
@@ -57,6 +58,30 @@ def test_nothing_is_opened_before_the_first_call(path: Path) -> None:
 def test_the_file_is_its_owners_alone(store: SqliteAdmission, path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+READS = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+print([text for (text,) in db.execute("SELECT text FROM sessions ORDER BY text")])
+db.close()
+"""
+
+
+def test_a_process_that_comes_and_goes_takes_no_write_from_one_with_two_connections(path: Path) -> None:
+    """SQLite drops the log of a file that nobody else has locked, and with it what others go on to write there."""
+
+    def visit() -> str:
+        return subprocess.check_output([sys.executable, "-c", READS, str(path)], text=True).strip()
+
+    first, second = SqliteSessions(path), SqliteSessions(path)
+    first.write("b", "chat_data", "1", "one")
+    second.write("b", "chat_data", "2", "two")
+    assert visit() == "['one', 'two']"
+    first.write("b", "chat_data", "3", "written after it went")
+    assert visit() == "['one', 'two', 'written after it went']"
+    first.close()
+    second.close()
 
 
 def test_what_was_sent_survives_a_restart(store: SqliteAdmission, path: Path, clock: HandClock) -> None:

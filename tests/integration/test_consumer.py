@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -414,3 +415,37 @@ def test_stock_pika_would_have_let_a_message_overtake(declared: Vhost, connect: 
     channel.basic_cancel(tag)
     assert taking.next().message_id == "job-2"
     connection.close()
+
+
+def test_queues_beyond_what_a_connection_takes_are_consumed_by_further_ones(
+    declared: Vhost, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.connections.MOST_SUBSCRIPTIONS", 2)
+    connections, hand = connect(declared.url), Hand()
+    queues = [
+        SEND,
+        OTHER,
+        "mail",
+        topology.send_queue("b", "interactive", 0),
+        topology.send_queue("b", "interactive", 1),
+    ]
+    for name in queues:
+        connections.subscribe(name, "worker", hand, lambda: PIPELINE)
+    for number, name in enumerate(queues):
+        fill(connections, number, 10 + number, to=name)
+    first = [hand.next() for _ in queues]
+    assert sorted(delivery.queue for delivery in first) == sorted(queues)
+    for delivery in first:
+        delivery.ack()
+    for _ in queues:
+        hand.next().ack()
+    until(lambda: set(topology.depth(connections, queues).values()) == {0})
+    assert sorted(hand.seen) == [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]
+    assert consuming_connections(declared) == ["consume", "consume-2", "consume-3"]
+
+
+def consuming_connections(vhost: Vhost) -> list[str]:
+    """What they are called on RabbitMQ, as far as it tells them apart."""
+    listed = json.loads(vhost.ctl("list_connections", "vhost", "client_properties", "--formatter=json"))
+    told = [str(row["client_properties"]) for row in listed if row["vhost"] == vhost.name]
+    return sorted(re.findall(r"floodgate (consume[-0-9]*) test", " ".join(told)))
