@@ -27,6 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from broker.event_loop import new_event_loop
 from broker.settings import Settings
 
 if TYPE_CHECKING:
@@ -187,7 +188,8 @@ def run_worker(settings: Settings, assignment: Assignment | None = None) -> None
 
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, on_signal)
-    asyncio.run(_run_and_leave(process))
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_run_and_leave(process))
 
 
 async def _run_and_leave(process: WorkerProcess) -> None:
