@@ -346,6 +346,12 @@ class Settings(BaseSettings):
         single = {DEFAULT_BOT: self.bot_token} if self.bot_token is not None else {}
         return {**single, **self.bots}
 
+    @property
+    def default_bot(self) -> str:
+        """The bot of a job that names none: the only one that is configured, else the one named ``default``."""
+        names = list(self.tokens)
+        return names[0] if len(names) == 1 else DEFAULT_BOT
+
     def token(self, bot: str) -> SecretStr:
         """The token of a bot.
 

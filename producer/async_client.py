@@ -19,7 +19,7 @@ from broker.admission.contract import Record
 from broker.connections import Connections
 from broker.errors import ConfirmTimeoutError, FloodgateError, RabbitMQError, UnroutableError
 from broker.job import Job
-from broker.settings import DEFAULT_BOT, Settings, load_settings
+from broker.settings import Settings, load_settings
 from producer.bot_api import BotApi
 from producer.core import Composer, as_job
 from producer.flight import Flight
@@ -36,7 +36,7 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
 
     Parameters:
         settings: None reads ``FLOODGATE_*`` and ``.env``. Tokens are not needed to enqueue.
-        bot: the bot that sends, where a job does not say.
+        bot: the bot that sends, where a job does not say. None is the only configured one, or else ``default``.
         connections: those of the process, to share them; they stay open when the client is closed.
 
     Raises:
@@ -44,9 +44,10 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
     """
 
     def __init__(
-        self, settings: Settings | None = None, *, bot: str = DEFAULT_BOT, connections: Connections | None = None
+        self, settings: Settings | None = None, *, bot: str | None = None, connections: Connections | None = None
     ) -> None:
         settings = settings or load_settings()
+        bot = bot or settings.default_bot
         self._window = settings.publish_window
         self._composer = Composer(settings, bot)
         self._ledger = Ledger(settings, bot, partial(Waiting, start=on_the_loops_executor, linger_seconds=0.0))
