@@ -211,6 +211,14 @@ class Settings(BaseSettings):
         30, ge=2, le=600, description="AMQP heartbeat. A dead peer is noticed after about twice this."
     )
     connect_timeout_seconds: float = Field(10, gt=0, le=120, description="Bound on one connection attempt to RabbitMQ.")
+    publish_patience_seconds: float = Field(
+        0,
+        ge=0,
+        le=600,
+        description="How long a client or the gateway waits for a lost connection to RabbitMQ before it refuses a job "
+        "with `NotConnectedError`. With 0 it refuses jobs at once from a second after the loss on. A job that was "
+        "written already waits for `FLOODGATE_CONFIRM_TIMEOUT_SECONDS` all the same: it may have been accepted.",
+    )
     confirm_timeout_seconds: float = Field(
         30, gt=0, le=600, description="How long an enqueue waits for RabbitMQ's confirm before it raises."
     )

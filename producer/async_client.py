@@ -54,7 +54,10 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         self._stowage = Stowage(settings.spool_url)
         self._outlet = Outlet(
             self._composer,
-            connections or Connections(settings, "client", on_callers_loop=True),
+            connections
+            or Connections(
+                settings, "client", on_callers_loop=True, patience_seconds=settings.publish_patience_seconds
+            ),
             owned=connections is None,
         )
 

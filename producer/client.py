@@ -46,7 +46,11 @@ class Client(BotApi[Job]):
         self._composer = Composer(settings, bot)
         self._ledger = Ledger(settings, bot)
         self._stowage = Stowage(settings.spool_url)
-        self._outlet = Outlet(self._composer, connections or Connections(settings, "client"), owned=connections is None)
+        self._outlet = Outlet(
+            self._composer,
+            connections or Connections(settings, "client", patience_seconds=settings.publish_patience_seconds),
+            owned=connections is None,
+        )
 
     def job(self, method: str, /, **given: Any) -> Job:
         """A job, not enqueued. ``given`` are the method's parameters and :class:`~producer.core.JobOptions`.
