@@ -377,9 +377,17 @@ class PlainModel:
             self.bot.units = {False: [], True: []}
             self.bot.arrival = {False: 0, True: 0}
 
+    def waiting(self, bot: str) -> dict[Priority, int]:
+        self._open(bot)
+        waiting = self._waiting()
+        return {one: sum(job.priority is one for job in waiting) for one in Priority}
+
+    def _waiting(self) -> list[Job]:
+        return [job for job in self.bot.jobs.values() if job.state in ("waiting", "lost") and job.present]
+
     def snapshot(self, bot: str) -> Snapshot:
         self._open(bot)
-        waiting = [job for job in self.bot.jobs.values() if job.state in ("waiting", "lost") and job.present]
+        waiting = self._waiting()
         lines: dict[tuple[str, Priority], int] = defaultdict(int)
         for job in waiting:
             if job.chat is not None:
@@ -398,7 +406,7 @@ class PlainModel:
             sending=sum(
                 1 for chat in self.bot.chats.values() if chat.sending is not None and chat.lease_end > self.now
             ),
-            waiting={one: sum(job.priority is one for job in waiting) for one in Priority},
+            waiting=self.waiting(bot),
             pauses=tuple(
                 Pause(key, timedelta(microseconds=left), "") for left, key in [(bot_pause, None), *pauses] if left > 0
             ),

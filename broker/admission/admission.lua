@@ -1082,6 +1082,10 @@ function operations.vouch_idle()
   return { 'ok' }
 end
 
+function operations.waiting()
+  return redis.call('HMGET', prefix .. 'counts', INTERACTIVE, BULK)
+end
+
 function operations.snapshot()
   local second, minute = 0, 0
   for _, at in ipairs(bot.free.log) do
@@ -1104,7 +1108,7 @@ function operations.snapshot()
   return {
     second, permille_now(), minute,
     redis.call('ZCOUNT', prefix .. 'calls', '(' .. string.format('%.0f', now), '+inf'),
-    redis.call('HMGET', prefix .. 'counts', INTERACTIVE, BULK),
+    operations.waiting(),
     pauses,
     redis.call('ZRANGE', prefix .. 'lines', 0, args.shown - 1, 'REV', 'WITHSCORES'),
     redis.call('ZCOUNT', prefix .. 'dead', '-inf', '+inf'),

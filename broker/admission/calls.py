@@ -17,12 +17,13 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Protocol, cast
 
 from broker.admission.contract import Ask, Decision, Record, Scope, Settlement, Snapshot, UnreachableChat
+from broker.job import Priority
 
 MOST_IN_A_BATCH: Final = 256
 
@@ -92,6 +93,9 @@ class BlockingAdmission(ABC):
 
     def vouch_idle(self, bot: str) -> None:
         self._do(Call("vouch_idle", bot, ()))
+
+    def waiting(self, bot: str) -> Mapping[Priority, int]:
+        return cast("Mapping[Priority, int]", self._do(Call("waiting", bot, ())))
 
     def snapshot(self, bot: str) -> Snapshot:
         return cast("Snapshot", self._do(Call("snapshot", bot, ())))
@@ -195,6 +199,9 @@ class BatchedAdmission:
 
     async def vouch_idle(self, bot: str) -> None:
         await self._do(Call("vouch_idle", bot, ()))
+
+    async def waiting(self, bot: str) -> Mapping[Priority, int]:
+        return cast("Mapping[Priority, int]", await self._do(Call("waiting", bot, ())))
 
     async def snapshot(self, bot: str) -> Snapshot:
         return cast("Snapshot", await self._do(Call("snapshot", bot, ())))

@@ -6,7 +6,7 @@ waits (``timedelta`` from now), so that no caller compares its clock with the st
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -328,7 +328,13 @@ class Admission(Protocol):
         """
         ...
 
-    def snapshot(self, bot: str) -> Snapshot: ...
+    def waiting(self, bot: str) -> Mapping[Priority, int]:
+        """How many jobs wait in the bot's lines. Costs the same however many there are."""
+        ...
+
+    def snapshot(self, bot: str) -> Snapshot:
+        """What ``floodgate status`` shows of a bot."""
+        ...
 
     def close(self) -> None:
         """Release files and sockets. Safe to call twice."""

@@ -392,13 +392,17 @@ def _snapshot(policy: Policy, bot: str, reply: Any) -> Snapshot:
         per_second_limit=numbers.per_second(policy.rates(bot).free, permille),
         sent_last_minute=minute,
         sending=sending,
-        waiting={one: int(count or 0) for one, count in zip(Priority, waiting, strict=True)},
+        waiting=_waiting(waiting),
         pauses=tuple(Pause(chat, timedelta(microseconds=left), why) for chat, left, why in pauses),
         longest_lines=_lines(lines),
         dead=dead,
         unreachable=refused,
         outage=None if outage is None else timedelta(microseconds=outage),
     )
+
+
+def _waiting(counts: Sequence[str | None]) -> dict[Priority, int]:
+    return {priority: int(count or 0) for priority, count in zip(Priority, counts, strict=True)}
 
 
 def _lines(found: Sequence[str]) -> tuple[Line, ...]:
@@ -452,6 +456,7 @@ _GIVEN: Final[dict[str, Callable[..., dict[str, Any]]]] = {
     "resume": lambda chat: {"chat": chat},
     "migrate": lambda old, new: {"old": old, "new": new},
     "vouch_idle": dict,
+    "waiting": dict,
     "snapshot": lambda: {"shown": SHOWN},
 }
 _READ: Final[dict[str, Callable[[Any], Any]]] = {
@@ -471,4 +476,5 @@ _READ: Final[dict[str, Callable[[Any], Any]]] = {
     "resume": _nothing,
     "migrate": _nothing,
     "vouch_idle": _nothing,
+    "waiting": _waiting,
 }

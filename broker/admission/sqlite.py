@@ -32,7 +32,7 @@ from broker.admission.policy import Policy
 from broker.admission.sqlite_books import SqliteBooks
 from broker.admission.sqlite_cache import RowCache
 from broker.admission.sqlite_file import StateFile
-from broker.admission.sqlite_status import snapshot, unreachable
+from broker.admission.sqlite_status import snapshot, unreachable, waiting
 from broker.admission.sqlite_sweep import Sweep
 from broker.admission.state_thread import StateThread
 from broker.errors import StateError
@@ -55,10 +55,11 @@ _ACTS: Final[dict[str, Callable[..., Any]]] = {
     "resume": decisions.resume,
     "migrate": decisions.migrate,
     "vouch_idle": decisions.vouch_idle,
+    "waiting": waiting,
     "snapshot": snapshot,
 }
 # They change nothing, and need not wait for the writer.
-_READS: Final = frozenset({"lookup", "unreachable", "snapshot"})
+_READS: Final = frozenset({"lookup", "unreachable", "waiting", "snapshot"})
 
 
 class SqliteAdmission(BlockingAdmission):

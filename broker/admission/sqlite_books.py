@@ -22,7 +22,7 @@ from broker.admission.sqlite_cache import RowCache
 from broker.admission.windows import Budget, Log, cautious_budget
 from broker.job import Priority
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 SCHEMA: Final = """
 CREATE TABLE bots (
     bot TEXT PRIMARY KEY, boot TEXT, offset_us INTEGER, born INTEGER, granted INTEGER,
@@ -39,6 +39,7 @@ CREATE TABLE chats (
     PRIMARY KEY (bot, chat)
 ) WITHOUT ROWID;
 CREATE INDEX refused ON chats (bot, refused_at) WHERE refused_at > 0;
+CREATE INDEX calls ON chats (bot, lease_end) WHERE sending IS NOT NULL;
 -- For status. A chat that gets a message now and then is in none of them.
 CREATE INDEX paused ON chats (bot, paused_until) WHERE paused_until > 0;
 CREATE INDEX long_interactive ON chats (bot, i_length) WHERE i_length > 1;
@@ -102,6 +103,7 @@ _STEP_OVER: Final = (
     "WHERE bot = ? AND chat = ? AND priority = ? AND state <= 1 AND place < ? AND due < ?"
 )
 ADD_TO_COUNT: Final = "INSERT INTO counts VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs"
+_SELECT_COUNT: Final = "SELECT jobs FROM counts WHERE bot = ? AND kind = ?"
 _SELECT_ALIAS: Final = "SELECT real, until FROM aliases WHERE bot = ? AND chat = ?"
 _SAVE_ALIAS: Final = "INSERT OR REPLACE INTO aliases VALUES (?, ?, ?, ?)"
 _MOVE_ALIASES: Final = "UPDATE aliases SET real = ? WHERE bot = ? AND real = ?"
@@ -229,6 +231,11 @@ class SqliteBooks:
         """So many jobs more, or fewer, are of a kind."""
         self.bot.counts[kind] += added
         self.save_bot()
+
+    def total(self, kind: int) -> int:
+        """How many jobs are of a kind."""
+        found = self.connection.execute(_SELECT_COUNT, (self.name, kind)).fetchone()
+        return self.bot.counts[kind] + (found[0] if found else 0)
 
     def drop_job(self, job_id: str) -> None:
         if (job := self.job(job_id)) is not None:

@@ -10,14 +10,18 @@ from broker.admission.contract import Line, Pause, Snapshot, UnreachableChat
 from broker.admission.policy import MINUTE, SECOND, learned_permille, per_second
 from broker.admission.rows import BotRow
 from broker.admission.sqlite_books import DEAD, PRIORITIES, SqliteBooks
+from broker.job import Priority
 
 SHOWN: Final = 10  # longest lines and longest pauses
 _LONGEST: Final = "SELECT chat, {0} FROM chats WHERE bot = ? AND {0} > 1 ORDER BY {0} DESC LIMIT ?"
 
 
+def waiting(books: SqliteBooks) -> dict[Priority, int]:
+    return {priority: books.total(number) for number, priority in enumerate(PRIORITIES)}
+
+
 def snapshot(books: SqliteBooks) -> Snapshot:
     db, bot, now = books.connection, books.name, books.now
-    counts = dict(db.execute("SELECT kind, jobs FROM counts WHERE bot = ?", (bot,)))
     return Snapshot(
         bot=bot,
         sent_last_second=sum(1 for at in books.bot.free.log if at > now - SECOND),
@@ -26,12 +30,10 @@ def snapshot(books: SqliteBooks) -> Snapshot:
         sending=_count(
             db, "SELECT count(*) FROM chats WHERE bot = ? AND sending IS NOT NULL AND lease_end > ?", bot, now
         ),
-        waiting={
-            priority: books.bot.counts[number] + counts.get(number, 0) for number, priority in enumerate(PRIORITIES)
-        },
+        waiting=waiting(books),
         pauses=_pauses(books),
         longest_lines=_longest_lines(db, bot),
-        dead=books.bot.counts[DEAD] + counts.get(DEAD, 0),
+        dead=books.total(DEAD),
         unreachable=_count(
             db,
             "SELECT count(*) FROM chats WHERE bot = ? AND refused_at > 0 AND refused_at > ?",

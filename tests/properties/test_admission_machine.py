@@ -273,6 +273,7 @@ class AdmissionMachine(RuleBasedStateMachine):
     @invariant()
     def they_count_alike(self) -> None:
         plain, *others = (store.snapshot("default") for store in self.stores)
+        assert all(store.waiting("default") == plain.waiting for store in self.stores)
         for seen in others:
             assert (seen.waiting, seen.dead, seen.sending) == (plain.waiting, plain.dead, plain.sending)
             assert seen.unreachable == plain.unreachable
