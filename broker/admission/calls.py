@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Protocol, cast
 
-from broker.admission.contract import Ask, Decision, Record, Scope, Settlement, Snapshot, UnreachableChat
+from broker.admission.contract import Ask, Decision, NotKept, Record, Scope, Settlement, Snapshot, UnreachableChat
 from broker.job import Priority
 
 MOST_IN_A_BATCH: Final = 256
@@ -78,6 +78,12 @@ class BlockingAdmission(ABC):
 
     def unreachable(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[UnreachableChat]:
         return cast("Sequence[UnreachableChat]", self._do(Call("unreachable", bot, (limit, offset))))
+
+    def not_kept(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[NotKept]:
+        return cast("Sequence[NotKept]", self._do(Call("not_kept", bot, (limit, offset))))
+
+    def count_dropped(self, bot: str, reason: str, letters: int) -> None:
+        self._do(Call("count_dropped", bot, (reason, letters)))
 
     def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:
         self._do(Call("pause", bot, (chat, duration, why)))
@@ -184,6 +190,12 @@ class BatchedAdmission:
 
     async def unreachable(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[UnreachableChat]:
         return cast("Sequence[UnreachableChat]", await self._do(Call("unreachable", bot, (limit, offset))))
+
+    async def not_kept(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[NotKept]:
+        return cast("Sequence[NotKept]", await self._do(Call("not_kept", bot, (limit, offset))))
+
+    async def count_dropped(self, bot: str, reason: str, letters: int) -> None:
+        await self._do(Call("count_dropped", bot, (reason, letters)))
 
     async def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:
         await self._do(Call("pause", bot, (chat, duration, why)))

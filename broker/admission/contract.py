@@ -155,6 +155,8 @@ class Dead:
     """What Telegram said, if it was Telegram that said no: ``error_code``, ``description``, perhaps ``parameters``."""
     unanswered: bool = False
     """The call that ended it got no word from Telegram. As in :class:`Retrying`."""
+    kept: bool = True
+    """Whether there is a dead letter. Without one the store counts and lists the job: see :class:`NotKept`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +226,16 @@ class UnreachableChat:
 
 
 @dataclass(frozen=True, slots=True)
+class NotKept:
+    """A job that ended ``age`` ago and has no dead letter, with the chat that it was for."""
+
+    job_id: str
+    chat: str | None
+    reason: str
+    age: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """What ``floodgate status`` shows of one bot."""
 
@@ -240,6 +252,11 @@ class Snapshot:
     """Those of more than one job."""
     dead: int
     unreachable: int
+    not_kept: Mapping[str, int]
+    """Jobs that ended without a dead letter, by reason, since the store was new."""
+    dropped: Mapping[str, int]
+    """Dead letters that were dropped, by reason, since the store was new: their time was over, or there were too many.
+    Not those that an operator dropped."""
     outage: timedelta | None = None
     """For how long Telegram has not answered; None while it does."""
 
@@ -298,6 +315,17 @@ class Admission(Protocol):
 
     def unreachable(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[UnreachableChat]:
         """Chats held for unreachable, each once, the latest first: so many, after the first ``offset``."""
+        ...
+
+    def not_kept(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[NotKept]:
+        """Jobs that ended without a dead letter, the latest first: so many, after the first ``offset``.
+
+        Listed are the latest ``FLOODGATE_DEAD_LETTERS__LISTED``, each for as long as its dead letter would be kept.
+        """
+        ...
+
+    def count_dropped(self, bot: str, reason: str, letters: int) -> None:
+        """Count dead letters that are dropped now."""
         ...
 
     def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:

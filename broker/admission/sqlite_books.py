@@ -59,6 +59,14 @@ CREATE TABLE counts (bot TEXT, kind INTEGER, jobs INTEGER, PRIMARY KEY (bot, kin
 -- Outcomes of ended jobs, oldest first: what is over is at the front, and its pages are used again. A number that is
 -- used again is told from the old one by its time.
 CREATE TABLE results (number INTEGER PRIMARY KEY, since INTEGER, outcome TEXT);
+-- Jobs that ended without a dead letter: the latest, numbered one by one, and all of them counted by reason.
+CREATE TABLE not_kept (
+    bot TEXT, number INTEGER, job_id TEXT, chat TEXT, reason TEXT, since INTEGER,
+    PRIMARY KEY (bot, number)
+) WITHOUT ROWID;
+CREATE TABLE lost_letters (
+    bot TEXT, dropped INTEGER, reason TEXT, letters INTEGER, PRIMARY KEY (bot, dropped, reason)
+) WITHOUT ROWID;
 CREATE TABLE bot_waiters (
     bot TEXT, paid INTEGER, rank INTEGER, job_id TEXT, units INTEGER, until INTEGER,
     PRIMARY KEY (bot, paid, rank, job_id)
@@ -103,6 +111,12 @@ _STEP_OVER: Final = (
     "WHERE bot = ? AND chat = ? AND priority = ? AND state <= 1 AND place < ? AND due < ?"
 )
 ADD_TO_COUNT: Final = "INSERT INTO counts VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs"
+_LAST_NOT_KEPT: Final = "SELECT COALESCE(max(number), 0) FROM not_kept WHERE bot = ?"
+_LIST_NOT_KEPT: Final = "INSERT INTO not_kept VALUES (?, ?, ?, ?, ?, ?)"
+_UNLIST: Final = "DELETE FROM not_kept WHERE bot = ? AND number <= ?"
+_COUNT_LOST: Final = (
+    "INSERT INTO lost_letters VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET letters = letters + excluded.letters"
+)
 _SELECT_COUNT: Final = "SELECT jobs FROM counts WHERE bot = ? AND kind = ?"
 _SELECT_ALIAS: Final = "SELECT real, until FROM aliases WHERE bot = ? AND chat = ?"
 _SAVE_ALIAS: Final = "INSERT OR REPLACE INTO aliases VALUES (?, ?, ?, ?)"
@@ -249,6 +263,15 @@ class SqliteBooks:
     def outcome(self, job: JobRow) -> str | None:
         found = self.connection.execute(_SELECT_OUTCOME, (job.result, job.since)).fetchone() if job.result else None
         return None if found is None else str(found[0])
+
+    def list_not_kept(self, job_id: str, chat: str | None, reason: str) -> None:
+        (last,) = self.connection.execute(_LAST_NOT_KEPT, (self.name,)).fetchone()
+        self.connection.execute(_LIST_NOT_KEPT, (self.name, last + 1, job_id, chat, reason, self.now))
+        self.connection.execute(_UNLIST, (self.name, last + 1 - self.policy.listed))
+        self.connection.execute(_COUNT_LOST, (self.name, False, reason, 1))
+
+    def count_dropped(self, reason: str, letters: int) -> None:
+        self.connection.execute(_COUNT_LOST, (self.name, True, reason, letters))
 
     def chat(self, chat: str) -> ChatRow | None:
         if (kept := self._cache.chats.get((self.name, chat))) is not None:

@@ -6,7 +6,7 @@ import sqlite3
 from datetime import timedelta
 from typing import Final
 
-from broker.admission.contract import Line, Pause, Snapshot, UnreachableChat
+from broker.admission.contract import Line, NotKept, Pause, Snapshot, UnreachableChat
 from broker.admission.policy import MINUTE, SECOND, learned_permille, per_second
 from broker.admission.rows import BotRow
 from broker.admission.sqlite_books import DEAD, PRIORITIES, SqliteBooks
@@ -40,7 +40,29 @@ def snapshot(books: SqliteBooks) -> Snapshot:
             bot,
             _refused_since(books),
         ),
+        not_kept=_lost_letters(books, dropped=False),
+        dropped=_lost_letters(books, dropped=True),
         outage=_outage(books),
+    )
+
+
+def _lost_letters(books: SqliteBooks, *, dropped: bool) -> dict[str, int]:
+    found = books.connection.execute(
+        "SELECT reason, letters FROM lost_letters WHERE bot = ? AND dropped = ?", (books.name, dropped)
+    )
+    return dict(found)
+
+
+def not_kept(books: SqliteBooks, limit: int, offset: int) -> tuple[NotKept, ...]:
+    kept_us = books.policy.listed_us
+    found = books.connection.execute(
+        "SELECT job_id, chat, reason, since FROM not_kept WHERE bot = ? AND since > ? "
+        "ORDER BY number DESC LIMIT ? OFFSET ?",
+        (books.name, 0 if kept_us is None else books.now - kept_us, limit, offset),
+    )
+    return tuple(
+        NotKept(job_id, chat, reason, timedelta(microseconds=books.now - since))
+        for job_id, chat, reason, since in found
     )
 
 
