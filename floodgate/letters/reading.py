@@ -33,8 +33,7 @@ def queues(settings: Settings, bot: str | None) -> list[str]:
     bots = settings.require_bots()
     if bot is not None and bot not in bots:
         raise UnknownBotError(unknown_bot_message(bot, bots))
-    owners = [bot] if bot is not None else sorted(bots)
-    return [*(topology.dead_queue(owner) for owner in owners), topology.UNROUTABLE_QUEUE, topology.MALFORMED_QUEUE]
+    return topology.dead_queues([bot] if bot is not None else bots)
 
 
 def depths(connections: Connections, names: list[str]) -> dict[str, int]:
