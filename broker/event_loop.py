@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -26,6 +27,20 @@ from typing import Any, Final, TypeVar
 logger = logging.getLogger("floodgate.rabbitmq")
 
 T = TypeVar("T")
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """The event loop of a process that we start: uvloop's where it is installed, else asyncio's own.
+
+    uvloop resolves names on threads of its own; one is enough.
+    """
+    try:
+        import uvloop
+    except ImportError:  # it does not run on Windows
+        return asyncio.new_event_loop()
+    os.environ.setdefault("UV_THREADPOOL_SIZE", "1")
+    return uvloop.new_event_loop()
+
 
 THREAD_NAME: Final = "floodgate-loop"
 START_SECONDS: Final = 10.0

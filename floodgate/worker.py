@@ -17,7 +17,6 @@ file does not keep the process.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -27,6 +26,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from broker.event_loop import new_event_loop
+from broker.garbage import keep_modules_from_collections
 from broker.settings import Settings
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class WorkerProcess:
             await self._handling.start()
         self._runner = self._make_runner(broker, queues)
         self._watching = asyncio.create_task(self._watch_capacity(broker), name="floodgate-capacity")
-        _leave_out_of_collections()
+        keep_modules_from_collections()
         await self._runner.start()
         logger.info("worker ready: %d queues, bots %s%s", len(queues), ", ".join(self._bots()), self._by())
 
@@ -187,7 +188,8 @@ def run_worker(settings: Settings, assignment: Assignment | None = None) -> None
 
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, on_signal)
-    asyncio.run(_run_and_leave(process))
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_run_and_leave(process))
 
 
 async def _run_and_leave(process: WorkerProcess) -> None:
@@ -195,17 +197,6 @@ async def _run_and_leave(process: WorkerProcess) -> None:
     leaving = threading.Timer(LEAVING_SECONDS, os._exit, (0,))
     leaving.daemon = True
     leaving.start()
-
-
-def _leave_out_of_collections() -> None:
-    """Keep the garbage collector off what lives as long as the process: modules, classes, settings.
-
-    Looking through them all takes 25 to 50 ms. A send that was admitted just before arrives that much late, and the one
-    a second behind it comes too early for a Bot API that judges windows at arrival (measured: 7 to 10 answers 429 in a
-    broadcast with it, 0 without).
-    """
-    gc.collect()
-    gc.freeze()
 
 
 def _exit_now() -> None:

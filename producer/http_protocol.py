@@ -1,7 +1,7 @@
-"""HTTP/1.1 as uvicorn speaks it, with two bounds that uvicorn lacks: the time for a request's head, and connections.
+"""HTTP/1.1 as uvicorn speaks it, with three bounds that uvicorn lacks: a request head's time and size, and connections.
 
-uvicorn waits for ever for the rest of a head, and its ``limit_concurrency`` counts silent connections, too: a stranger
-who opens enough of them has everybody else answered with 503.
+uvicorn waits for ever for the rest of a head, of any size, and its ``limit_concurrency`` counts silent connections,
+too: a stranger who opens enough of them has everybody else answered with 503.
 
 State: a connection is idle while no request is under way on it: it is new, it is between requests, its head is not
 complete, or it sends what nobody reads. A head is given :attr:`ConnectionBounds.head_seconds`. When there are
@@ -17,13 +17,16 @@ import resource
 from functools import partial
 from typing import Any, Final
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 logger = logging.getLogger("floodgate.http")
 
 HEAD_SECONDS: Final = 10.0
+MOST_HEAD_BYTES: Final = 64 * 1024
 # Of this process's file descriptors, for everything but callers: RabbitMQ, the state, the spool, calls to Telegram.
 RESERVED_DESCRIPTORS: Final = 1500
+_TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _BUSY: Final = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -43,13 +46,15 @@ class ConnectionBounds:
         return longest is not None
 
 
-class BoundedProtocol(H11Protocol):
+class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
 
     def __init__(self, bounds: ConnectionBounds, **given: Any) -> None:
         super().__init__(**given)
         self._bounds = bounds
         self._head_timer: asyncio.TimerHandle | None = None
+        self._in_head = False
+        self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the base
         super().connection_made(transport)
@@ -66,10 +71,23 @@ class BoundedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        self._head_bytes = self._head_bytes + len(data) if self._in_head else 0
         if self._at_work:
             self._leave_idle()
-        elif self._head_timer is None and not self.transport.is_closing():
-            self._await_head()
+        elif not self.transport.is_closing():
+            self._bound_head()
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Goes on with HTTP/1.1, as a server may that does not know the other protocol. The parser would not."""
+        self.parser = httptools.HttpRequestParser(self)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -84,6 +102,13 @@ class BoundedProtocol(H11Protocol):
     @property
     def _at_work(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+    def _bound_head(self) -> None:
+        if self._head_bytes > MOST_HEAD_BYTES:
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
+        elif self._head_timer is None:
+            self._await_head()
 
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(self._bounds.head_seconds, self.give_up)

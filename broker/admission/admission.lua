@@ -2,9 +2,9 @@
 -- Read those and circuit.py first; a function here does what its namesake does there, and one suite holds both to one
 -- model.
 --
--- One call is one run of this script, so it is atomic. All keys of a bot share the hash tag {bot}, so they live on one
--- node of a cluster; KEYS[1], their common prefix, tells the cluster which one. All times are microseconds of the
--- server's clock, kept from going back. What has a key of its own:
+-- One run of this script carries out calls of one bot in their order and at one moment. All keys of a bot share the
+-- hash tag {bot}, so they live on one node of a cluster; KEYS[1], their common prefix, tells the cluster which one. All
+-- times are microseconds of the server's clock, kept from going back. What has a key of its own:
 --
 --   bot                what the bot has spent, its pause, its learned rate
 --   chat:<chat>        what the chat got, its two lines' counters, the call under way, its pause
@@ -16,16 +16,15 @@
 --   listed             jobs that ended without a dead letter, the latest first; not_kept counts them by reason
 --   dropped            dead letters that were dropped, counted by reason
 --
--- Everything but the bot, the aliases, the counts and the indexes expires. Bots, chats and jobs are written at the end; a job that
--- changes places in a line is written at once, for the line's head is looked up next. Times exceed 14 digits: never join
--- them to strings with `..`, which would round.
+-- Everything but the bot, the aliases, the counts and the indexes expires. Bots, chats and jobs are written when their
+-- call ends; a job that changes places in a line is written at once, for the line's head is looked up next. Times exceed
+-- 14 digits: never join them to strings with `..`, which would round.
 --
--- ARGV: the operation, its arguments as JSON, the bot's rules as JSON (policy.py's numbers).
+-- ARGV: the bot's rules as JSON; then for each call its operation and its arguments as JSON. The reply holds one reply
+-- or error a call. K, policy.py's numbers, is put in front of the script.
 
-local operation = ARGV[1]
-local args = cjson.decode(ARGV[2])
-local rules = cjson.decode(ARGV[3])
-local K = rules.constants
+local rules = cjson.decode(ARGV[1])
+local args -- of the call that is being carried out
 local prefix = KEYS[1]
 local INTERACTIVE, BULK = 'interactive', 'bulk'
 local VERSION = 2
@@ -142,7 +141,7 @@ local function cautious_budget(pace, now)
   return { log = log, arrival = now + pace.tolerance }
 end
 
--- The state. What is loaded is kept in these tables, changed there, and written by `save` at the end.
+-- The state. What is loaded is kept in these tables, changed there, and written by `save` after each call.
 
 local bot, now
 local chats, jobs = {}, {}
@@ -947,6 +946,7 @@ function operations.reopen()
   if job and job.state == 'dead' then
     redis.call('DEL', prefix .. 'job:' .. job.id, prefix .. 'result:' .. job.id)
     redis.call('ZREM', prefix .. 'dead', job.id)
+    jobs[job.id] = false
   end
   return found
 end
@@ -1155,8 +1155,26 @@ function operations.snapshot()
   }
 end
 
+local function carry_out(operation)
+  local reply = operations[operation]()
+  save()
+  return reply
+end
+
+-- What an unfinished call changed in the tables is forgotten, so that the others of the run go on from what is written.
+local function failed(reason)
+  chats, jobs = {}, {}
+  open_bot()
+  return redis.error_reply(type(reason) == 'table' and reason.err or reason)
+end
+
+args = cjson.decode(ARGV[3])
 open_bot()
 if bot.v ~= VERSION then return redis.error_reply('SCHEMA ' .. tostring(bot.v)) end
-local reply = operations[operation]()
-save()
-return reply
+local replies = {}
+for index = 2, #ARGV, 2 do
+  args = cjson.decode(ARGV[index + 1])
+  local done, reply = pcall(carry_out, ARGV[index])
+  replies[#replies + 1] = done and reply or failed(reply)
+end
+return replies

@@ -1,9 +1,9 @@
 """Admission on Redis or Valkey, for workers on many machines.
 
-Overview: each call is one run of ``admission.lua`` on the server, by its digest; the script is sent again when the
-server has forgotten it. The script is ``decisions`` in the server's language; it is given the policy's numbers with
-each call, so that they stand in one place. A batch is one pipeline: its calls run one after the other in one round
-trip, over one connection of the event loop's own.
+Overview: calls of one bot that wait at a moment are one run of ``admission.lua`` on the server, by its digest; the
+script is sent again when the server has forgotten it. The script is ``decisions`` in the server's language. The
+policy's numbers are put in front of it and a bot's rules are given with each run, so that they stand in one place. A
+batch is one pipeline of such runs: one round trip, over one connection of the event loop's own.
 
 State: all of a bot's keys begin with ``floodgate:{<bot>}:``, so a cluster keeps them on one node. The client library's
 connection pool is thread-safe and fork-safe; nothing is connected before the first call.
@@ -23,10 +23,11 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from importlib.resources import files
+from itertools import chain
 from typing import Any, Final
 
 import redis
@@ -66,13 +67,15 @@ from broker.admission.contract import (
 from broker.admission.endings import dead_record, dead_text, json_text, sent_record, sent_text
 from broker.admission.policy import Policy, Rates
 from broker.admission.windows import Pace, Window
-from broker.errors import StateError, StateSchemaError, StateUnavailableError
+from broker.errors import StateSchemaError, StateUnavailableError
 from broker.job import Priority
 
 logger = logging.getLogger("floodgate.admission")
 
 # A call takes well under a millisecond; beyond this the server or the network is gone.
 TIMEOUT_SECONDS: Final = 5.0
+# A run of the script holds up the server's other clients, for some 0.05 ms a call.
+MOST_IN_A_RUN: Final = 32
 SHOWN: Final = 10  # longest lines and longest pauses in a snapshot
 
 _CONSTANTS: Final = (
@@ -90,19 +93,29 @@ class Script:
         self._policy = policy
         self._clock = clock  # for tests; the server's own clock counts otherwise
         self._rules: dict[str, str] = {}  # by bot; written by whichever thread, always with the same value
-        self.text = files(__package__).joinpath("admission.lua").read_text()
+        self.text = _constants() + files(__package__).joinpath("admission.lua").read_text()
         self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
-    def arguments(self, call: Call) -> tuple[str, ...]:
-        """Of EVALSHA, after the digest."""
+    def arguments(self, bot: str, given: Iterable[tuple[str, str]]) -> list[str]:
+        """Of EVALSHA, after the digest; ``given`` is of each call."""
+        return ["1", f"floodgate:{{{bot}}}:", self._rules_of(bot), *chain.from_iterable(given)]
+
+    def given(self, call: Call) -> tuple[str, str]:
+        """A call as the script takes it: its operation and its arguments."""
         given = _GIVEN[call.method](*call.arguments)
         if self._clock is not None:
             given = given | {"now": self._clock.read().ticks_us}
-        text = json_text({name: value for name, value in given.items() if value is not None})
-        return ("1", f"floodgate:{{{call.bot}}}:", call.method, text, self._rules_of(call.bot))
+        return call.method, json_text({name: value for name, value in given.items() if value is not None})
 
-    def result(self, call: Call, reply: Any) -> Any:
-        """What the call returns, out of the script's reply."""
+    def results(self, calls: Sequence[Call], reply: Any) -> list[Any]:
+        """What each call returns, or its error, out of the script's reply."""
+        if isinstance(reply, Exception):
+            return [reply] * len(calls)
+        return [_attempt(self._result, call, its) for call, its in zip(calls, reply, strict=True)]
+
+    def _result(self, call: Call, reply: Any) -> Any:
+        if isinstance(reply, Exception):
+            return reply
         if call.method == "snapshot":
             return _snapshot(self._policy, call.bot, reply)
         return _READ[call.method](reply)
@@ -131,12 +144,15 @@ class RedisAdmission(BlockingAdmission):
     def _do(self, call: Call) -> Any:
         began = time.monotonic()
         try:
-            result = self._script.result(call, self._run(*self._script.arguments(call)))
-            return replace(result, decided_at=began) if isinstance(result, Go) else result
+            reply = self._run(self._script.arguments(call.bot, [self._script.given(call)]))
         except redis.exceptions.RedisError as error:
             raise fault(error, where(self._url)) from error
+        (result,) = self._script.results([call], reply)
+        if isinstance(result, Exception):
+            raise _fault_of(result, self._url) from result
+        return replace(result, decided_at=began) if isinstance(result, Go) else result
 
-    def _run(self, *arguments: str) -> Any:
+    def _run(self, arguments: Sequence[str]) -> Any:
         client = self._client or self._connect()
         try:
             return client.evalsha(self._script.digest, *arguments)
@@ -171,52 +187,64 @@ class RedisBatches:
             await client.aclose()
 
     async def _run(self, calls: Sequence[Call], done: Callable[[Sequence[Any]], None]) -> None:
+        results: Sequence[Any]
         try:
             results = await self._results(calls)
-        except (redis.exceptions.RedisError, OSError) as error:
-            results = [self._fault(error)] * len(calls)
         except Exception as error:  # noqa: BLE001  # a bug, too, is told to all who wait: nobody else ends their waiting
-            results = [error] * len(calls)
+            results = [_fault_of(error, self._url)] * len(calls)
         done(results)
 
     async def _results(self, calls: Sequence[Call]) -> list[Any]:
         if self._client is None:
             self._client = await aconnect_to(self._url)
-        results: list[Any] = [_attempt(self._script.arguments, call) for call in calls]
-        sound = [index for index, arguments in enumerate(results) if not isinstance(arguments, Exception)]
+        given = [_attempt(self._script.given, call) for call in calls]
+        results = {place: each for place, each in enumerate(given) if isinstance(each, Exception)}
+        runs = list(_runs((place, call.bot) for place, call in enumerate(calls) if place not in results))
         began = time.monotonic()
-        replies = await self._replies([results[index] for index in sound])
-        for index, reply in zip(sound, replies, strict=True):
-            results[index] = self._result(calls[index], reply)
-        return [replace(each, decided_at=began) if isinstance(each, Go) else each for each in results]
+        replies = await self._replies([self._script.arguments(bot, (given[each] for each in its)) for bot, its in runs])
+        for (_, places), reply in zip(runs, replies, strict=True):
+            results.update(zip(places, self._script.results([calls[place] for place in places], reply), strict=True))
+        return [self._finished(results[place], began) for place in range(len(calls))]
 
-    async def _replies(self, arguments: Sequence[tuple[str, ...]]) -> list[Any]:
-        replies = await self._pipeline(arguments)
+    def _finished(self, result: Any, began: float) -> Any:
+        if isinstance(result, Go):
+            return replace(result, decided_at=began)
+        return _fault_of(result, self._url) if isinstance(result, Exception) else result
+
+    async def _replies(self, runs: Sequence[Sequence[str]]) -> list[Any]:
+        replies = await self._pipeline(runs)
         unknown = [index for index, each in enumerate(replies) if isinstance(each, redis.exceptions.NoScriptError)]
         if unknown:  # on one node of a cluster, perhaps
             await self._client.script_load(self._script.text)
-            again = await self._pipeline([arguments[index] for index in unknown])
+            again = await self._pipeline([runs[index] for index in unknown])
             for index, reply in zip(unknown, again, strict=True):
                 replies[index] = reply
         return replies
 
-    async def _pipeline(self, arguments: Sequence[tuple[str, ...]]) -> list[Any]:
+    async def _pipeline(self, runs: Sequence[Sequence[str]]) -> list[Any]:
         pipeline = self._client.pipeline(transaction=False)
-        for each in arguments:
+        for each in runs:
             # Not ``evalsha``, which a cluster's pipeline refuses; it sends the command by its key all the same.
             pipeline.execute_command("EVALSHA", self._script.digest, *each)
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
         return replies
 
-    def _result(self, call: Call, reply: Any) -> Any:
-        if isinstance(reply, redis.exceptions.RedisError):
-            return self._fault(reply)
-        return _attempt(self._script.result, call, reply)
 
-    def _fault(self, error: redis.exceptions.RedisError | OSError) -> StateError:
-        if not isinstance(error, redis.exceptions.RedisError):
-            error = redis.exceptions.ConnectionError(str(error))
-        return fault(error, where(self._url))
+def _runs(asked: Iterable[tuple[int, str]]) -> Iterator[tuple[str, list[int]]]:
+    """Each bot's calls by their place, in their order, at most :data:`MOST_IN_A_RUN` at a time."""
+    of_bot: dict[str, list[int]] = {}
+    for place, bot in asked:
+        of_bot.setdefault(bot, []).append(place)
+    for bot, places in of_bot.items():
+        for first in range(0, len(places), MOST_IN_A_RUN):
+            yield bot, places[first : first + MOST_IN_A_RUN]
+
+
+def _fault_of(error: Exception, url: str) -> Exception:
+    """What the store's trouble means; a bug stays itself."""
+    if isinstance(error, OSError):
+        error = redis.exceptions.ConnectionError(str(error))
+    return fault(error, where(url)) if isinstance(error, redis.exceptions.RedisError) else error
 
 
 def _attempt(make: Callable[..., Any], *arguments: Any) -> Any:
@@ -292,6 +320,11 @@ def _client(kind: Any, url: str, retry: Any) -> Any:
     )
 
 
+def _constants() -> str:
+    """The policy's numbers, as the table K of the script. They are the same for every bot, and part of its digest."""
+    return f"local K = {{ {', '.join(f'{name} = {getattr(numbers, name)}' for name in _CONSTANTS.split())} }}\n"
+
+
 def _rules(policy: Policy, bot: str) -> dict[str, Any]:
     """What the script needs to know of the policy."""
     rates: Rates = policy.rates(bot)
@@ -304,7 +337,6 @@ def _rules(policy: Policy, bot: str) -> dict[str, Any]:
         "result": policy.result_us,
         "unreachable": policy.unreachable_us,
         "listed": policy.listed,
-        "constants": {name: getattr(numbers, name) for name in _CONSTANTS.split()},
     }
     if policy.listed_us is not None:
         rules["listed_for"] = policy.listed_us

@@ -41,6 +41,8 @@ from producer.waiting import ended as has_ended
 
 # A bot serves some 30 callers a second, so that there is room again soon.
 _FULL_RETRY_SECONDS: Final = 1
+# Most results are there before it is worth a task to notice that a caller hangs up.
+BEFORE_WATCHING_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +63,12 @@ class Sending:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._draining = asyncio.Event()
+        self._draining: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def drain(self) -> None:
         """Let go of all who wait: the process is about to end, and their jobs are safe."""
-        self._draining.set()
+        if not self._draining.done():
+            self._draining.set_result(None)
 
     async def call(self, request: Request, bot: str, method: str, params: dict[str, Any] | None = None) -> Response:
         """Answer a Bot API call of a method that is queued.
@@ -173,17 +176,19 @@ class Sending:
             raise RefusalError(503, f"Service Unavailable: nothing was accepted. {error}") from None
 
     async def _outcome(self, request: Request, job_id: str, future: asyncio.Future[Record], seconds: float) -> Response:
-        gone = asyncio.ensure_future(_hung_up(request))
-        drained = asyncio.ensure_future(self._draining.wait())
-        try:
-            awaited: set[asyncio.Future[Any]] = {future, gone, drained}
-            await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            gone.cancel()
-            drained.cancel()
+        over: list[asyncio.Future[Any]] = [future, self._draining]
+        patience = min(seconds, BEFORE_WATCHING_SECONDS)
+        await asyncio.wait(over, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        if not future.done() and not self._draining.done():
+            gone = asyncio.ensure_future(_hung_up(request))
+            try:
+                over.append(gone)
+                await asyncio.wait(over, timeout=seconds - patience, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                gone.cancel()
         if future.done():
             return ended(job_id, future.result())
-        why = "The gateway is about to end." if drained.done() else f"No result within {seconds:g} s."
+        why = "The gateway is about to end." if self._draining.done() else f"No result within {seconds:g} s."
         return still_waiting(job_id, why)
 
 

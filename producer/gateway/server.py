@@ -15,6 +15,7 @@ from typing import Final
 
 import uvicorn
 
+from broker.garbage import keep_modules_from_collections
 from broker.settings import Settings
 from producer.gateway.app import Gateway
 from producer.http_protocol import bounded_http
@@ -72,6 +73,7 @@ def run_gateway(settings: Settings, ready: Callable[[str], None]) -> None:
         lifespan="on",
         timeout_graceful_shutdown=int(settings.gateway.drain_seconds) + CLOSING_SECONDS,
     )
+    keep_modules_from_collections()
     ready(url_of(listener))
     try:
         GatewayServer(config, gateway).run([listener])

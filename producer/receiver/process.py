@@ -23,6 +23,7 @@ import uvicorn
 
 from broker.connections import Connections
 from broker.errors import SettingsError
+from broker.event_loop import new_event_loop
 from broker.settings import Settings
 from producer.http_protocol import bounded_http
 from producer.listening import listen, url_of
@@ -178,7 +179,8 @@ def run_receiver(settings: Settings, mode: Mode, ready: Callable[[str], None]) -
     Raises:
         FloodgateError: it could not start: settings or RabbitMQ.
     """
-    asyncio.run(_receive(Receiver(settings, mode), ready))
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_receive(Receiver(settings, mode), ready))
 
 
 async def _receive(receiver: Receiver, ready: Callable[[str], None]) -> None:

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from producer.http_protocol import bounded_http
+from producer.http_protocol import MOST_HEAD_BYTES, bounded_http
 from producer.listening import listen
 
 MOST = 50
@@ -166,6 +166,51 @@ def test_a_connection_serves_request_after_request() -> None:
                 assert (await reader.readuntil(b"here")).startswith(b"HTTP/1.1 200 OK")
 
     run(use, head_seconds=1)
+
+
+def test_a_head_larger_than_the_bound_is_refused() -> None:
+    async def use(server: Server) -> None:
+        reader, writer = await server.open(b"GET /now HTTP/1.1\r\n")
+        for number in range(100):
+            writer.write(b"X-%d: %s\r\n" % (number, b"x" * 1000))
+        assert (await reader.readline()).startswith(b"HTTP/1.1 431 ")
+        await reader.read()
+        writer.close()
+
+    run(use)
+
+
+def test_a_large_body_does_not_count_as_head() -> None:
+    async def use(server: Server) -> None:
+        body = b"x" * (MOST_HEAD_BYTES * 3)
+        reader, writer = await server.open(b"POST /now HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
+        await reader.readuntil(b"here")
+        for start in range(0, len(body), 1000):
+            writer.write(body[start : start + 1000])
+            await writer.drain()
+        writer.write(REQUEST)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+    run(use)
+
+
+def test_an_offer_of_another_protocol_is_declined_and_the_connection_goes_on() -> None:
+    """As Java's client makes it with its first request."""
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"
+
+    async def use(server: Server) -> None:
+        reader, writer = await server.open(
+            b"POST /now HTTP/1.1\r\nHost: x\r\n" + offer + b"Content-Length: 5\r\n\r\nhello"
+        )
+        assert (await reader.readuntil(b"here")).startswith(b"HTTP/1.1 200 ")
+        writer.write(b"GET /now HTTP/1.1\r\nHost: x\r\n" + offer + b"\r\n")
+        assert (await reader.readuntil(b"here")).startswith(b"HTTP/1.1 200 ")
+        writer.write(REQUEST)
+        assert (await reader.readuntil(b"here")).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+    run(use)
 
 
 def test_when_all_connections_are_at_work_the_next_is_told_so() -> None:
