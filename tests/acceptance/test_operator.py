@@ -20,7 +20,7 @@ from broker.job import Job
 from broker.publication import Publication
 from floodgate.cli import EXIT_NO, EXIT_USAGE
 from tests.acceptance.stage import BOT, Stage
-from tests.processes import environment
+from tests.processes import FloodgateProcess, environment
 from tests.waiting import until
 
 EVIL = b"\x1b]0;owned\x07\xff\x00 {no job"
@@ -210,6 +210,34 @@ def test_letters_whose_time_is_over_are_dropped_and_counted(stage: Stage, letter
     shown = stage.floodgate("status").stdout
     assert "content: 2, rights: 1" in shown
     assert "dead letters of no bot, dropped: malformed: 1" in shown
+
+
+# A worker whose rounds are a tenth of a second and not a minute.
+QUICK_WORKER = """
+from broker import retention
+from floodgate.cli import main
+
+retention.ROUND_SECONDS, retention.LOOK_EVERY = 0.1, 2
+main()
+"""
+
+
+def test_a_worker_drops_letters_whose_time_is_over_and_the_oldest_of_too_many(
+    stage: Stage, letters: dict[str, Job]
+) -> None:
+    (stage.home / "quick.py").write_text(QUICK_WORKER)
+    stage.extra |= {
+        "FLOODGATE_DEAD_LETTERS__SECONDS_BY_REASON": '{"content": 0.001}',
+        "FLOODGATE_DEAD_LETTERS__MOST": "1",
+    }
+    worker = FloodgateProcess("worker", env=stage.env, home=stage.home, name="worker", module="quick")
+    with worker.start("worker ready"):
+        until(lambda: answer(stage, "dead-letters", "list", "--bot", BOT, "--counts") == {"expired": 1})
+        until(lambda: answer(stage, "dead-letters", "list", "--counts") == {"expired": 1, "unknown": 1})
+        assert "dead letters dropped from dead.malformed, more than 1 there" in worker.log
+        assert worker.stop() == 0
+    dropped = answer(stage, "status")[0]["dropped"]
+    assert (sum(dropped.values()), dropped["rights"]) == (3, 1)
 
 
 def test_a_chat_that_is_heard_from_is_sent_to_at_once(stage: Stage) -> None:
