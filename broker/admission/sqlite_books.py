@@ -39,6 +39,7 @@ CREATE TABLE chats (
     PRIMARY KEY (bot, chat)
 ) WITHOUT ROWID;
 CREATE INDEX refused ON chats (bot, refused_at) WHERE refused_at > 0;
+-- Calls under way, and lost ones.
 CREATE INDEX calls ON chats (bot, lease_end) WHERE sending IS NOT NULL;
 -- For status. A chat that gets a message now and then is in none of them.
 CREATE INDEX paused ON chats (bot, paused_until) WHERE paused_until > 0;
@@ -59,13 +60,14 @@ CREATE TABLE counts (bot TEXT, kind INTEGER, jobs INTEGER, PRIMARY KEY (bot, kin
 -- Outcomes of ended jobs, oldest first: what is over is at the front, and its pages are used again. A number that is
 -- used again is told from the old one by its time.
 CREATE TABLE results (number INTEGER PRIMARY KEY, since INTEGER, outcome TEXT);
--- Jobs that ended without a dead letter: the latest, numbered one by one, and all of them counted by reason.
+-- Jobs that ended without a dead letter: the latest, numbered one by one. All of them are counted by reason, and so are
+-- dead letters that were dropped.
 CREATE TABLE not_kept (
     bot TEXT, number INTEGER, job_id TEXT, chat TEXT, reason TEXT, since INTEGER,
     PRIMARY KEY (bot, number)
 ) WITHOUT ROWID;
-CREATE TABLE lost_letters (
-    bot TEXT, dropped INTEGER, reason TEXT, letters INTEGER, PRIMARY KEY (bot, dropped, reason)
+CREATE TABLE without_letter (
+    bot TEXT, dropped INTEGER, reason TEXT, jobs INTEGER, PRIMARY KEY (bot, dropped, reason)
 ) WITHOUT ROWID;
 CREATE TABLE bot_waiters (
     bot TEXT, paid INTEGER, rank INTEGER, job_id TEXT, units INTEGER, until INTEGER,
@@ -114,8 +116,8 @@ ADD_TO_COUNT: Final = "INSERT INTO counts VALUES (?, ?, ?) ON CONFLICT DO UPDATE
 _LAST_NOT_KEPT: Final = "SELECT COALESCE(max(number), 0) FROM not_kept WHERE bot = ?"
 _LIST_NOT_KEPT: Final = "INSERT INTO not_kept VALUES (?, ?, ?, ?, ?, ?)"
 _UNLIST: Final = "DELETE FROM not_kept WHERE bot = ? AND number <= ?"
-_COUNT_LOST: Final = (
-    "INSERT INTO lost_letters VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET letters = letters + excluded.letters"
+_COUNT_WITHOUT_LETTER: Final = (
+    "INSERT INTO without_letter VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs"
 )
 _SELECT_COUNT: Final = "SELECT jobs FROM counts WHERE bot = ? AND kind = ?"
 _SELECT_ALIAS: Final = "SELECT real, until FROM aliases WHERE bot = ? AND chat = ?"
@@ -268,10 +270,10 @@ class SqliteBooks:
         (last,) = self.connection.execute(_LAST_NOT_KEPT, (self.name,)).fetchone()
         self.connection.execute(_LIST_NOT_KEPT, (self.name, last + 1, job_id, chat, reason, self.now))
         self.connection.execute(_UNLIST, (self.name, last + 1 - self.policy.listed))
-        self.connection.execute(_COUNT_LOST, (self.name, False, reason, 1))
+        self.connection.execute(_COUNT_WITHOUT_LETTER, (self.name, False, reason, 1))
 
     def count_dropped(self, reason: str, letters: int) -> None:
-        self.connection.execute(_COUNT_LOST, (self.name, True, reason, letters))
+        self.connection.execute(_COUNT_WITHOUT_LETTER, (self.name, True, reason, letters))
 
     def chat(self, chat: str) -> ChatRow | None:
         if (kept := self._cache.chats.get((self.name, chat))) is not None:

@@ -40,15 +40,15 @@ def snapshot(books: SqliteBooks) -> Snapshot:
             bot,
             _refused_since(books),
         ),
-        not_kept=_lost_letters(books, dropped=False),
-        dropped=_lost_letters(books, dropped=True),
+        not_kept=_without_letter(books, dropped=False),
+        dropped=_without_letter(books, dropped=True),
         outage=_outage(books),
     )
 
 
-def _lost_letters(books: SqliteBooks, *, dropped: bool) -> dict[str, int]:
+def _without_letter(books: SqliteBooks, *, dropped: bool) -> dict[str, int]:
     found = books.connection.execute(
-        "SELECT reason, letters FROM lost_letters WHERE bot = ? AND dropped = ?", (books.name, dropped)
+        "SELECT reason, jobs FROM without_letter WHERE bot = ? AND dropped = ?", (books.name, dropped)
     )
     return dict(found)
 

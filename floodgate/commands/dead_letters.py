@@ -28,7 +28,6 @@ app = typer.Typer(help="Jobs that will not be sent, with the reason.", no_args_i
 
 EXIT_NO: Final = 1
 SHOWN_NOT_KEPT: Final = 1000
-SWEEP_SECONDS: Final = 25 * 60.0
 
 Ids = Annotated[list[str] | None, typer.Argument(help="Ids of jobs. Defaults to all that the options mean.")]
 Bot = Annotated[str | None, typer.Option(help="One bot only. Defaults to all, and to malformed messages.")]
@@ -166,45 +165,6 @@ def drop(
         raise typer.Exit(EXIT_NO)
 
 
-def _criteria(
-    ids: list[str] | None,
-    bot: str | None,
-    reasons: list[str] | None = None,
-    chat: str | None = None,
-    campaign: str | None = None,
-    since: str | None = None,
-    until: str | None = None,
-    text: str | None = None,
-) -> Criteria:
-    now = datetime.now(UTC)
-    return Criteria(
-        ids=frozenset(ids or ()),
-        bot=bot,
-        reasons=frozenset(reasons or ()),
-        chat=chat_of(chat),
-        campaign=campaign,
-        since=moment(since, now),
-        until=moment(until, now),
-        text=text,
-    )
-
-
-@contextlib.contextmanager
-def _letters(bot: str | None) -> Iterator[tuple[Connections, dict[str, int]]]:
-    """A connection, and the queues that hold dead letters with how many."""
-    settings = load_settings()
-    names = reading.queues(settings, bot)
-    with Connections(settings, "cli") as connections:
-        yield connections, reading.depths(connections, names)
-
-
-@contextlib.contextmanager
-def _looking(depths: dict[str, int], doing: str = "reading") -> Iterator[Callable[[int], object]]:
-    with view.progress() as progress:
-        task = progress.add_task(doing, total=sum(depths.values()))
-        yield lambda count: progress.advance(task, count)
-
-
 @app.command("not-kept")
 def not_kept(
     bot: Bot = None,
@@ -252,7 +212,7 @@ def sweep(as_json: AsJson = False) -> None:
             await asyncio.to_thread(store.count_dropped, bot, reason, letters)
 
         retention = Retention(settings, connections, count, Stopping(), pause=timedelta(0))
-        dropped = connections.io.run(retention.sweep(), SWEEP_SECONDS)
+        dropped = connections.io.run(retention.sweep(), None)  # each queue's part is bounded
     reasons = Counter[str]()
     for (_, reason), number in dropped.items():
         reasons[reason] += number
@@ -260,6 +220,45 @@ def sweep(as_json: AsJson = False) -> None:
         print(json.dumps(reasons))
         return
     _say(f"Dropped: {view.counted(reasons)}." if reasons else "No dead letter is over its time, nor one too many.")
+
+
+def _criteria(
+    ids: list[str] | None,
+    bot: str | None,
+    reasons: list[str] | None = None,
+    chat: str | None = None,
+    campaign: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    text: str | None = None,
+) -> Criteria:
+    now = datetime.now(UTC)
+    return Criteria(
+        ids=frozenset(ids or ()),
+        bot=bot,
+        reasons=frozenset(reasons or ()),
+        chat=chat_of(chat),
+        campaign=campaign,
+        since=moment(since, now),
+        until=moment(until, now),
+        text=text,
+    )
+
+
+@contextlib.contextmanager
+def _letters(bot: str | None) -> Iterator[tuple[Connections, dict[str, int]]]:
+    """A connection, and the queues that hold dead letters with how many."""
+    settings = load_settings()
+    names = reading.queues(settings, bot)
+    with Connections(settings, "cli") as connections:
+        yield connections, reading.depths(connections, names)
+
+
+@contextlib.contextmanager
+def _looking(depths: dict[str, int], doing: str = "reading") -> Iterator[Callable[[int], object]]:
+    with view.progress() as progress:
+        task = progress.add_task(doing, total=sum(depths.values()))
+        yield lambda count: progress.advance(task, count)
 
 
 _TOLD: Final = {
