@@ -1,14 +1,17 @@
 """The client for programs on an event loop: FastAPI, aiohttp, async workers.
 
-It lives on the program's loop and has no thread for RabbitMQ. A program that blocks its loop for longer than the
-heartbeat loses the connection; the next job opens another.
+It lives on the program's loop and has no thread of its own: files, and a state store that blocks, are left to threads
+of the loop's executor, one of which also hears of results while somebody waits for one. A program that blocks its loop
+for longer than the heartbeat loses the connection; the next job opens another.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,7 +26,7 @@ from producer.flight import Flight
 from producer.ledger import Ledger, result_of, seconds_of
 from producer.outlet import Outlet
 from producer.uploads import Attachment, Stowage
-from producer.waiting import ended
+from producer.waiting import Waiting, ended, on_the_loops_executor
 
 
 class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
@@ -46,7 +49,7 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         settings = settings or load_settings()
         self._window = settings.publish_window
         self._composer = Composer(settings, bot)
-        self._ledger = Ledger(settings, bot)
+        self._ledger = Ledger(settings, bot, partial(Waiting, start=on_the_loops_executor, linger_seconds=0.0))
         self._stowage = Stowage(settings.spool_url)
         self._outlet = Outlet(
             self._composer,
@@ -164,6 +167,7 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
     async def close(self) -> None:
         """Release the connection. Safe to call twice, and unused."""
         await self._outlet.aclose()
+        self._ledger.begin_close()  # which frees the thread of the executor on which the rest may have to wait
         await asyncio.to_thread(self._ledger.close)
 
     async def __aenter__(self) -> Self:
@@ -189,11 +193,12 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
 
     async def _awaited(self, job: Job | str, seconds: float) -> Record | None:
         future: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
-        with self._ledger.awaited(job, future):
-            if ended(record := await self.status(job)):  # it ended in the moment before
-                return record
-            await asyncio.wait([future], timeout=seconds)
-            return future.result() if future.done() else await self.status(job)
+        with self._ledger.awaited(job, future), suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                if ended(record := await self.status(job)):  # it ended in the moment before
+                    return record
+                return await future
+        return await self.status(job)
 
     async def _leave(self, flight: Flight) -> None:
         if not flight.boarded:
