@@ -153,7 +153,8 @@ def test_two_that_sweep_at_once_drop_no_more_than_one(office: Callable[..., Offi
         return await asyncio.gather(*(swept.sweep(look=False) for _ in range(4)))
 
     dropped = sum(each.total() for each in ours.connections.io.run(both(), 60))
-    assert dropped == ours.counted.total() == 200
+    assert dropped == ours.counted.total() <= 200, "who ends early because others hold letters may leave some"
+    assert dropped + ours.sweep(look=False).total() == 200
     assert len(ours.left()) == 100
 
 
