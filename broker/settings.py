@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from broker.chats import chat_key
+from broker.dead_letter_settings import DeadLetterSettings
 from broker.errors import InvalidParamsError, SettingsError, UnknownBotError
 from broker.gateway_settings import GatewaySettings
 from broker.update_settings import UpdateSettings
@@ -246,6 +247,7 @@ class Settings(BaseSettings):
         description="How long an upload is kept whose job has not been sent, counted from when the job is due: a dead "
         "letter can be replayed for so long.",
     )
+    dead_letters: DeadLetterSettings = Field(default_factory=DeadLetterSettings, description="Dead letters.")
     gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="The gateway.")
     updates: UpdateSettings = Field(default_factory=UpdateSettings, description="Receiving and handling updates.")
 
