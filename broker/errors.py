@@ -6,6 +6,7 @@
     │   ├── UnknownMethodError
     │   ├── UnknownBotError
     │   ├── InvalidParamsError
+    │   ├── DedupeKeyError       a dedupe key was used before, for something else
     │   └── MalformedJobError    bytes that are no job
     │       └── MalformedUpdateError  … and no update
     ├── RabbitMQError
@@ -63,6 +64,10 @@ class UnknownBotError(JobError):
 
 class InvalidParamsError(JobError):
     """The parameters cannot be accepted by the Bot API or cannot be carried by a queue."""
+
+
+class DedupeKeyError(JobError):
+    """The dedupe key was used before, for another method, chat or content. Nothing was queued."""
 
 
 class MalformedJobError(JobError):

@@ -12,6 +12,7 @@ can read it and the message id is the job's id:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 import uuid
@@ -19,7 +20,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from broker.chats import chat_key
 from broker.errors import InvalidParamsError, MalformedJobError
@@ -93,11 +94,21 @@ class Job(BaseModel):
     known: Annotated[bool | None, Field(exclude=True)] = None
     """Told by the client that enqueued a job with a `dedupe_key`: whether the ledger knew one under that key already;
     None if it was not asked or did not answer. It does not travel."""
+    died: Annotated[str | None, Field(exclude=True)] = None
+    """Told with it: why the job under that key became a dead letter, which it stays; None if it did not."""
 
     @property
     def paid(self) -> bool:
         """Whether it is charged as a paid broadcast: it asks for that, and its method has the parameter."""
         return self.method in PAID_BROADCAST and self.params.get("allow_paid_broadcast") is True
+
+    @property
+    def content(self) -> str | None:
+        """Tells what is sent under a dedupe key from anything else; None without one. Of files it knows the names."""
+        if self.dedupe_key is None:
+            return None
+        text = json.dumps([self.method, self.chat, to_jsonable_python(self.params)], sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def expired(self, now_ms: int) -> bool:
         return self.expires_ms is not None and now_ms >= self.expires_ms

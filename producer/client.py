@@ -75,9 +75,11 @@ class Client(BotApi[Job]):
         """Put a job in; returns it when RabbitMQ has it on disk. The same job put in twice is sent once.
 
         Of a job with a ``dedupe_key`` the returned one says in ``known`` whether the ledger knew it before, if a state
-        store can be asked. One that no worker has come to yet is in no ledger: it is sent once all the same.
+        store can be asked, and in ``died`` why that one is a dead letter, which it stays. One that no worker has come
+        to yet is in no ledger: it is sent once all the same.
 
         Raises:
+            DedupeKeyError: the ledger knows its key for something else. Nothing was queued.
             RabbitMQUnreachableError: no configured address answered in time.
             PublishError: RabbitMQ did not take the job; its leaves say why, and what is known.
         """

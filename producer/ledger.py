@@ -18,7 +18,7 @@ from typing import Any, Final
 from broker.admission.contract import Admission, Record, Standing
 from broker.admission.endings import Endings
 from broker.admission.stores import open_endings, open_store, state_file
-from broker.errors import DeadLetteredError, NotSettledError, StateError
+from broker.errors import DeadLetteredError, DedupeKeyError, NotSettledError, StateError
 from broker.job import Job
 from broker.settings import Settings
 from producer.waiting import Key, Waiter, Waiting
@@ -73,17 +73,23 @@ class Ledger:
         return mine or self._waiting.setdefault(os.getpid(), self._make_book(self._store(), self._listener))
 
     def recognised(self, job: Job) -> Job:
-        """The job, and if it has a dedupe key, whether the ledger knows one under it (``job.known``). Never raises for
-        a store that is away: then it is not told, and the store is left alone for a while."""
+        """The job, and if it has a dedupe key, whether the ledger knows one under it (``job.known``, ``job.died``). A
+        store that is away is no error: then it is not told, and the store is left alone for a while.
+
+        Raises:
+            DedupeKeyError: the one that the ledger knows sends something else.
+        """
         if job.dedupe_key is None or time.monotonic() < self._silent_until or not self._is_there():
             return job
         try:
-            known = self.look(job) is not None
+            found = self.look(job)
         except StateError as error:
             self._silent_until = time.monotonic() + SILENCE_SECONDS
             logger.info("whether a dedupe key hits cannot be told for now; jobs are accepted all the same: %s", error)
             return job
-        return job.model_copy(update={"known": known})
+        check_content(job, found)
+        died = found.reason if found is not None and found.standing is Standing.DEAD else None
+        return job.model_copy(update={"known": found is not None, "died": died})
 
     def begin_close(self) -> None:
         """Let nobody wait any more. Does not block."""
@@ -112,6 +118,19 @@ class Ledger:
         """A file is made by workers, and asking would make it."""
         path = state_file(self._settings)
         return path is None or path.exists()
+
+
+def check_content(job: Job, found: Record | None) -> None:
+    """Compare a job with what the ledger has under its dedupe key.
+
+    Raises:
+        DedupeKeyError: it is something else.
+    """
+    if found is not None and found.content is not None and found.content != job.content:
+        raise DedupeKeyError(
+            f"The dedupe key {job.dedupe_key!r} was used before for another method, chat or content, and is "
+            f"{found.standing}. Nothing was queued: use a key of its own for each message."
+        )
 
 
 def result_of(job: Job | str, record: Record | None) -> Any:

@@ -265,7 +265,7 @@ local function save_job(job)
   job.listed = listed
   job.dirty, job.replaced = nil, nil
   local duration = math.max(0, job.due - now) + rules.ledger
-  local kept = ended(job) and { id = job.id, state = job.state, reason = job.reason } or job
+  local kept = ended(job) and { id = job.id, state = job.state, reason = job.reason, content = job.content } or job
   redis.call('SET', prefix .. 'job:' .. job.id, cmsgpack.pack(kept), 'PX', ttl(duration))
 end
 
@@ -501,6 +501,7 @@ local function join(job, chat)
     job = {
       id = args.job, priority = args.priority, state = 'waiting', place = 0, units_before = 0, units = args.units,
       due = 0, since = 0, lease_end = 0, bot_units = 0, paid = args.paid, rank = 0, unsettled = 0, handed_back = 0,
+      content = args.content,
     }
     if chat then
       local line = chat[job.priority]
@@ -704,8 +705,8 @@ local function known(job)
     return go_reply(job, job.chat)
   end
   if uncertain(job) then return { 'unknown', now - job.since } end
-  if job.state == 'sent' then return { 'sent', outcome_of(job) or false } end
-  if job.state == 'dead' then return { 'dead', job.reason } end
+  if job.state == 'sent' then return { 'sent', outcome_of(job) or false, job.content or false } end
+  if job.state == 'dead' then return { 'dead', job.reason, job.content or false } end
   if job.state == 'sending' then return { 'wait', job.lease_end - now, 'chat', 'lease' } end
   return nil
 end
@@ -762,7 +763,7 @@ local function stranger()
   return {
     id = args.job, chat = args.line, priority = args.priority, state = 'absent', place = 0, units_before = 0,
     units = 0, due = 0, since = 0, lease_end = 0, bot_units = 0, paid = args.paid, rank = 0, unsettled = 0,
-    handed_back = 0,
+    handed_back = 0, content = args.content,
   }
 end
 
@@ -864,8 +865,9 @@ end
 
 local function record(job)
   if not job then return { 'none' } end
-  if ended(job) then return { job.state, outcome_of(job) or job.reason or false, 0 } end
-  return { job.state, false, math.max(0, job.due - now) }
+  local content = job.content or false
+  if ended(job) then return { job.state, outcome_of(job) or job.reason or false, 0, content } end
+  return { job.state, false, math.max(0, job.due - now), content }
 end
 
 -- The operations.

@@ -34,6 +34,8 @@ class Ask:
     calls_left: int
     """How many calls the job may lose with their workers: ``FLOODGATE_MAX_ATTEMPTS`` less the calls that the job counts
     itself, and at least one."""
+    content: str | None = None
+    """What a job under a dedupe key sends (``Job.content``); the first one's is kept."""
 
 
 class Scope(StrEnum):
@@ -77,6 +79,7 @@ class AlreadySent:
     """The job was sent before; acknowledge it and do not send it. ``result`` is None once it is no longer kept."""
 
     result: Any
+    content: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ class AlreadyDead:
     """The job was given up before (its dead letter is written); acknowledge it."""
 
     reason: str
+    content: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +199,8 @@ class Record:
     reason: str | None = None
     error: dict[str, Any] | None = None
     due: timedelta | None = None
+    content: str | None = None
+    """Of a job with a dedupe key, what was sent under it: see ``Job.content``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ it come after all.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from broker.admission import circuit as circuits
@@ -243,6 +244,11 @@ def vouch_idle(books: Books) -> None:
 
 
 def record(books: Books, job: JobRow) -> Record:
+    found = _record(books, job)
+    return found if job.content is None else replace(found, content=job.content)
+
+
+def _record(books: Books, job: JobRow) -> Record:
     match job.state:
         case State.SENT:
             return sent_record(books.outcome(job))
@@ -264,9 +270,9 @@ def _known(books: Books, job: JobRow) -> Decision | None:
         return Unknown(timedelta(microseconds=books.now - job.since))
     match job.state:
         case State.SENT:
-            return AlreadySent(record(books, job).result)
+            return AlreadySent(record(books, job).result, job.content)
         case State.DEAD:
-            return AlreadyDead(job.reason or "")
+            return AlreadyDead(job.reason or "", job.content)
         case State.SENDING:
             return _wait(job.lease_end - books.now, Scope.CHAT, "lease")
         case _:
@@ -363,7 +369,7 @@ def _reclaim(books: Books, chat: ChatRow, job_id: str) -> None:
 def _join(books: Books, ask: Ask, job: JobRow | None, chat: ChatRow | None) -> JobRow:
     """The job, in its line: at the end at first sight, at its old place if it had been stepped over."""
     if job is None:
-        job = JobRow(ask.job_id, None, ask.priority, paid=ask.paid, units=policy.chat_cost(ask))
+        job = JobRow(ask.job_id, None, ask.priority, paid=ask.paid, units=policy.chat_cost(ask), content=ask.content)
         if chat is not None:
             line = chat.line(job.priority)
             job.chat = chat.chat
@@ -638,7 +644,7 @@ def _spend_bot(books: Books, job: JobRow) -> None:
 
 def _stranger(books: Books, ask: Ask) -> JobRow:
     """A job that ends without having been admitted: it expired, or the store was lost during its call."""
-    return JobRow(ask.job_id, policy.line_of(ask), ask.priority, State.ABSENT, paid=ask.paid)
+    return JobRow(ask.job_id, policy.line_of(ask), ask.priority, State.ABSENT, paid=ask.paid, content=ask.content)
 
 
 def _bury(books: Books, job: JobRow, chat: ChatRow | None, dead: Dead) -> None:

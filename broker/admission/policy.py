@@ -252,6 +252,7 @@ def ask_for(job: Job, settings: Settings) -> Ask:
         paid=job.paid,
         lease=call_timeout(job, settings) + timedelta(seconds=settings.lease_margin_seconds),
         calls_left=max(1, settings.max_attempts - (job.attempts - job.unsent)),
+        content=job.content,
     )
 
 

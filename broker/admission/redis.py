@@ -366,6 +366,7 @@ def _asked(ask: Ask) -> dict[str, Any]:
         "paid": ask.paid,
         "lease": _micros(ask.lease),
         "calls_left": ask.calls_left,
+        "content": ask.content,
         "nonce": secrets.token_hex(8),
     }
 
@@ -390,10 +391,10 @@ def _decision(reply: Sequence[Any]) -> Decision:
             return Go(chat, grant, bool(probe))
         case ["wait", delay, scope, why]:
             return Wait(timedelta(microseconds=delay), Scope(scope), why)
-        case ["sent", outcome]:
-            return AlreadySent(sent_record(outcome).result)
-        case ["dead", outcome]:
-            return AlreadyDead(outcome)
+        case ["sent", outcome, content]:
+            return AlreadySent(sent_record(outcome).result, content)
+        case ["dead", outcome, content]:
+            return AlreadyDead(outcome, content)
         case ["unreachable", why]:
             return Unreachable(why)
         case ["unknown", age]:
@@ -403,7 +404,12 @@ def _decision(reply: Sequence[Any]) -> Decision:
     raise AssertionError(f"admission.lua answered {reply!r}")
 
 
-def _record(state: str, outcome: str | None = None, due: int = 0) -> Record | None:
+def _record(state: str, outcome: str | None = None, due: int = 0, content: str | None = None) -> Record | None:
+    found = _standing(state, outcome, due)
+    return found if found is None or content is None else replace(found, content=content)
+
+
+def _standing(state: str, outcome: str | None, due: int) -> Record | None:
     match state:
         case "none":
             return None

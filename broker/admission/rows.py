@@ -57,6 +57,7 @@ class JobRow:
     handed_back: int = 0  # how many times in a row it was released before its call
     reason: str | None = None  # of a dead job
     result: int = 0  # where the store keeps the outcome of an ended job; 0: nowhere
+    content: str | None = None  # of a job with a dedupe key: tells what it sends
     number: int = 0  # the store's own; 0: it is not stored yet
     counted: int | None = None  # the store's own: as which kind it is counted
 

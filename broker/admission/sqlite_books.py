@@ -48,7 +48,7 @@ CREATE INDEX long_bulk ON chats (bot, b_length) WHERE b_length > 1;
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY, bot TEXT, job_id TEXT, chat TEXT, priority INTEGER, state INTEGER, place INTEGER,
     units_before INTEGER, units INTEGER, due INTEGER, since INTEGER, lease_end INTEGER, bot_units INTEGER, paid INTEGER,
-    rank INTEGER, unsettled INTEGER, handed_back INTEGER, reason TEXT, result INTEGER
+    rank INTEGER, unsettled INTEGER, handed_back INTEGER, reason TEXT, result INTEGER, content TEXT
 );
 CREATE UNIQUE INDEX jobs_by_id ON jobs (bot, job_id);
 -- Only waiting jobs stand in it, so a job that goes at first sight never does.
@@ -88,18 +88,18 @@ _NUMBERS: Final = {priority: number for number, priority in enumerate(PRIORITIES
 
 _JOB: Final = (
     "job_id, chat, priority, state, place, units_before, units, due, since, lease_end, bot_units, paid, rank, "
-    "unsettled, handed_back, reason, result"
+    "unsettled, handed_back, reason, result, content"
 )
 _SELECT_BOT: Final = "SELECT * FROM bots WHERE bot = ?"
 _SAVE_BOT: Final = f"INSERT OR REPLACE INTO bots VALUES ({', '.join('?' * 22)})"
 _SELECT_CHAT: Final = "SELECT * FROM chats WHERE bot = ? AND chat = ?"
 _SAVE_CHAT: Final = f"INSERT OR REPLACE INTO chats VALUES ({', '.join('?' * 19)})"
 _SELECT_JOB: Final = f"SELECT number, {_JOB} FROM jobs WHERE bot = ? AND job_id = ?"
-_INSERT_JOB: Final = f"INSERT INTO jobs (bot, {_JOB}) VALUES ({', '.join('?' * 18)})"
+_INSERT_JOB: Final = f"INSERT INTO jobs (bot, {_JOB}) VALUES ({', '.join('?' * 19)})"
 _UPDATE_JOB: Final = (
     "UPDATE jobs SET chat = ?, priority = ?, state = ?, place = ?, units_before = ?, units = ?, due = ?, since = ?, "
-    "lease_end = ?, bot_units = ?, paid = ?, rank = ?, unsettled = ?, handed_back = ?, reason = ?, result = ? "
-    "WHERE number = ?"
+    "lease_end = ?, bot_units = ?, paid = ?, rank = ?, unsettled = ?, handed_back = ?, reason = ?, result = ?, "
+    "content = ? WHERE number = ?"
 )
 _KEEP_OUTCOME: Final = "INSERT INTO results (since, outcome) VALUES (?, ?)"
 _SELECT_OUTCOME: Final = "SELECT outcome FROM results WHERE number = ? AND since = ?"
@@ -228,6 +228,7 @@ class SqliteBooks:
             job.handed_back,
             job.reason,
             job.result,
+            job.content,
         )
         if (kind := _kind(job)) != job.counted:
             self._recount(job, kind)

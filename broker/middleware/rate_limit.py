@@ -159,8 +159,8 @@ class RateLimit(AwaitedMiddleware):
                     if must_be_prompt(ask, broker.settings):
                         message.good_until = decision.decided_at + PROMPT.total_seconds()
                     return
-                case AlreadySent() | AlreadyDead():
-                    self._skip(message, job)
+                case AlreadySent(content=content) | AlreadyDead(content=content):
+                    self._skip(message, job, content)
                 case Unreachable(why=why):
                     await self._bury(broker, message, ask, dead_letters.REASON_CHAT_UNREACHABLE, why, _refusal(why))
                 case Exhausted():
@@ -205,8 +205,13 @@ class RateLimit(AwaitedMiddleware):
             why = "the worker ended during the call; Telegram may have sent it"
             await self._bury(broker, message, ask, dead_letters.REASON_UNCERTAIN, why)
 
-    def _skip(self, message: DeliveredMessage, job: Job) -> NoReturn:
-        if job.dedupe_key is not None:
+    def _skip(self, message: DeliveredMessage, job: Job, content: str | None) -> NoReturn:
+        if content not in (None, job.content):
+            logger.warning(
+                "job %s is dropped: its dedupe key %r was used before for another method, chat or content",
+                *(job.id, job.dedupe_key),
+            )
+        elif job.dedupe_key is not None:
             logger.info("job %s (dedupe key %r) had ended before and is not sent again", job.id, job.dedupe_key)
         message.done()
         raise Deferral("ended before")

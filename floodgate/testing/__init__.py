@@ -14,7 +14,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, I
 from typing import Any, Self
 
 from broker.admission.contract import Record, Standing
-from broker.errors import ClosedError, DeadLetteredError, NotSettledError
+from broker.errors import ClosedError, DeadLetteredError, DedupeKeyError, NotSettledError
 from broker.job import Job
 from broker.settings import DEFAULT_BOT, Settings
 from broker.spool import PIECE_BYTES, SpooledFile
@@ -38,6 +38,7 @@ class Book:
         # From nothing but this: neither the environment nor a .env may decide how a test ends.
         self._composer = Composer(Settings.model_construct(partitions=partitions, bots={}, bot_token=None), bot)
         self._ids: dict[str, Record] = {}
+        self._contents: dict[str, str | None] = {}
         self._results: dict[str, Record] = {}
         self._message_ids = itertools.count(1)
         self._closed = False
@@ -82,7 +83,11 @@ class Book:
             raise ClosedError("The client is closed. Make another, or close it later.")
         self._composer.publication(as_job(job))  # what a real client finds wrong with it
         if job.dedupe_key is not None:
-            job = job.model_copy(update={"known": job.id in self._ids})
+            if self._contents.setdefault(job.id, job.content) != job.content:
+                raise DedupeKeyError(f"The dedupe key {job.dedupe_key!r} was used before for something else.")
+            record = self._ids.get(job.id)
+            died = record.reason if record is not None and record.standing is Standing.DEAD else None
+            job = job.model_copy(update={"known": record is not None, "died": died})
         if job.id not in self._ids:
             self.jobs.append(job)
             self._ids[job.id] = self._results.get(job.method) or Record(Standing.SENT, result=self._message(job))

@@ -22,6 +22,7 @@ from broker.admission.contract import Record, Standing
 from broker.chats import chat_key
 from broker.errors import (
     ConfirmTimeoutError,
+    DedupeKeyError,
     InvalidParamsError,
     JobError,
     RabbitMQError,
@@ -36,6 +37,7 @@ from producer.gateway.backlog import Backlog
 from producer.gateway.files import Uploads
 from producer.gateway.options import Terms, terms_of
 from producer.gateway.reading import Reading, read
+from producer.ledger import check_content
 from producer.waiting import Key, Waiting
 from producer.waiting import ended as has_ended
 
@@ -149,7 +151,12 @@ class Sending:
         """What is known of a job that may have been accepted before; None: it is to be published."""
         if self._parts.waiting.awaits((job.bot, job.id)):
             return Record(Standing.WAITING)
-        return await self._look(job.bot, job.id)
+        known = await self._look(job.bot, job.id)
+        try:
+            check_content(job, known)
+        except DedupeKeyError as error:
+            raise RefusalError(409, f"Conflict: {error}", floodgate_job_id=job.id) from None
+        return known
 
     async def _look(self, bot: str, job_id: str) -> Record | None:
         try:

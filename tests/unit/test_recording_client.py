@@ -8,7 +8,14 @@ import inspect
 import pytest
 
 import floodgate
-from broker.errors import ClosedError, DeadLetteredError, InvalidParamsError, NotSettledError, UnknownMethodError
+from broker.errors import (
+    ClosedError,
+    DeadLetteredError,
+    DedupeKeyError,
+    InvalidParamsError,
+    NotSettledError,
+    UnknownMethodError,
+)
 from floodgate.testing import AsyncRecordingClient, RecordingClient
 from producer.async_client import AsyncClient
 from producer.client import Client
@@ -49,9 +56,12 @@ def test_it_refuses_what_a_real_one_refuses() -> None:
 def test_jobs_with_one_dedupe_key_are_one() -> None:
     client = RecordingClient()
     first = client.send_message(1, "x", dedupe_key="k")
-    second = client.send_message(1, "y", dedupe_key="k")
+    second = client.send_message(1, "x", dedupe_key="k")
+    assert (first.known, second.known) == (False, True)
     assert client.jobs == [first]
     assert client.result(second) == client.result(first)
+    with pytest.raises(DedupeKeyError):
+        client.send_message(1, "y", dedupe_key="k")
 
 
 def test_endings_can_be_arranged() -> None:

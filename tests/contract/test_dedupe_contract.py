@@ -1,0 +1,93 @@
+"""What is told of a dedupe key that was used before, on both stores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.admission.contract import Admission, AlreadyDead, AlreadySent, Dead, Go, Sent
+from broker.admission.policy import ask_for
+from broker.admission.stores import open_store
+from broker.errors import DedupeKeyError
+from broker.job import Job, decode_job, encode_job
+from broker.settings import Settings
+from producer.core import Composer
+from producer.ledger import Ledger
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    url = f"sqlite:///{tmp_path}/state.db" if request.param == "sqlite" else request.getfixturevalue("redis_url")
+    return Settings(_env_file=None, state_url=url)
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Admission]:
+    store = open_store(settings)
+    store.vouch_idle("default")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def ledger(settings: Settings) -> Iterator[Ledger]:
+    ledger = Ledger(settings, "default")
+    yield ledger
+    ledger.close()
+
+
+def message(settings: Settings, text: str = "Order 7 is placed", chat: int = 42, key: str = "order-7") -> Job:
+    return Composer(settings).job("sendMessage", {"chat_id": chat, "text": text, "dedupe_key": key})
+
+
+def admit(store: Admission, settings: Settings, job: Job) -> None:
+    """As a worker does, which has the job from its queue."""
+    arrived = decode_job(encode_job(job, "send.default.interactive.00"))
+    assert isinstance(store.admit(ask_for(arrived, settings)), Go)
+
+
+def test_the_same_message_again_is_known(settings: Settings, store: Admission, ledger: Ledger) -> None:
+    assert ledger.recognised(message(settings)).known is False
+    admit(store, settings, message(settings))
+    again = ledger.recognised(message(settings))
+    assert (again.known, again.died) == (True, None)
+
+
+@pytest.mark.parametrize("ends", [None, Sent(True), Dead("content")], ids=["under way", "sent", "dead"])
+@pytest.mark.parametrize("other", [{"text": "Order 8 is placed"}, {"chat": 43}], ids=["text", "chat"])
+def test_a_key_that_is_used_for_something_else_says_so(
+    settings: Settings, store: Admission, ledger: Ledger, ends: Sent | Dead | None, other: dict[str, object]
+) -> None:
+    first = message(settings)
+    admit(store, settings, first)
+    if ends is not None:
+        store.settle(ask_for(first, settings), ends)
+    with pytest.raises(DedupeKeyError, match=r"'order-7' was used before .* Nothing was queued"):
+        ledger.recognised(message(settings, **other))  # type: ignore[arg-type]
+
+
+def test_a_key_whose_job_died_says_why(settings: Settings, store: Admission, ledger: Ledger) -> None:
+    first = message(settings)
+    admit(store, settings, first)
+    store.settle(ask_for(first, settings), Dead("chat-unreachable"))
+    again = ledger.recognised(message(settings))
+    assert (again.known, again.died) == (True, "chat-unreachable")
+
+
+def test_a_worker_is_told_what_was_sent_under_the_key(settings: Settings, store: Admission) -> None:
+    sent, dead = message(settings), message(settings, chat=43, key="order-8")
+    for job, ends in ((sent, Sent("done")), (dead, Dead("content"))):
+        admit(store, settings, job)
+        store.settle(ask_for(job, settings), ends)
+    assert store.admit(ask_for(message(settings, "another"), settings)) == AlreadySent("done", sent.content)
+    assert store.admit(ask_for(dead, settings)) == AlreadyDead("content", dead.content)
+    assert None not in (sent.content, dead.content)
+
+
+def test_a_job_without_a_key_has_no_content_to_compare(settings: Settings, store: Admission) -> None:
+    job = Composer(settings).job("sendMessage", {"chat_id": 42, "text": "hi"})
+    admit(store, settings, job)
+    found = store.lookup("default", job.id)
+    assert found is not None and found.content is None
