@@ -37,6 +37,7 @@ from actors.answers import (
     refusal_from_fields,
 )
 from actors.request import JSON_HEADERS, AiohttpRequest
+from broker.consumer import ANSWERS_PREFETCH
 from broker.errors import CutOffError
 from broker.logs import RedactTokens
 from broker.settings import Settings
@@ -183,10 +184,10 @@ class BotSessions:
 
     async def _open_request(self) -> SendingRequest:
         if self._request is None:
-            # As many as can be under way if this process owned every partition, so that no call waits for the pool.
-            partitions = 2 * self._settings.partitions * max(1, len(self._settings.tokens))
+            # As many as can be under way if this process owned every queue, so that no call waits for the pool.
+            in_hand = (2 * self._settings.partitions + ANSWERS_PREFETCH) * max(1, len(self._settings.tokens))
             self._request = SendingRequest(
-                connections=min(_MAX_CONNECTIONS, partitions), proxy=self._settings.telegram_proxy
+                connections=min(_MAX_CONNECTIONS, in_hand), proxy=self._settings.telegram_proxy
             )
         await self._request.initialize()
         return self._request

@@ -3,7 +3,8 @@
 Overview. A subscription consumes one queue with the consumer priority that rendezvous hashing gives this worker for it
 (:mod:`broker.partitions`), so that RabbitMQ makes the right worker the active consumer. Deliveries are handed to
 ``on_delivery`` on the event loop; their ``ack`` and ``requeue`` may be called from any thread. The window (AMQP's
-prefetch) is one message where jobs are sent; handlers of updates and threads take more.
+prefetch) is one message where jobs are sent in order; answers to queries, which have none, handlers of updates and
+threads take more.
 
 Channel incarnations. Delivery tags count from 1 on each channel, so an ack that is late for its channel would hit
 another message on the next one. A delivery keeps the channel it came on, and is settled there or nowhere: when that
@@ -45,6 +46,7 @@ from broker.partitions import rendezvous_score
 logger = logging.getLogger("floodgate.rabbitmq")
 
 PREFETCH: Final = 1
+ANSWERS_PREFETCH: Final = 16  # of a bot: with calls of half a second, 32 answers a second
 MOST_PREFETCHED: Final = 32  # RabbitMQ returns so many of one consumer in their order
 FIRST_PAUSE_SECONDS: Final = 0.2
 LONGEST_PAUSE_SECONDS: Final = 15.0

@@ -4,8 +4,8 @@ What differs from Dramatiq's own RabbitMQ broker, and why:
 
 - Everything is published persistent, confirmed and ``mandatory``; ``enqueue`` returns when RabbitMQ has the message.
 - A delay goes to the ladder in RabbitMQ. There are no ``.DQ`` queues, and no message waits in a worker's memory.
-- The actor ``send`` has a family of queues, ``send.<bot>.<priority>.<NN>``: a job's chat picks its partition. So has
-  ``handle_update``, ``updates.<bot>.<NN>``.
+- The actor ``send`` has a family of queues, ``send.<bot>.<priority>.<NN>``: a job's chat picks its partition; and
+  ``send.<bot>.answers`` for answers to queries. So has ``handle_update``, ``updates.<bot>.<NN>``.
 - A message is acknowledged only when its effect is safe: see :mod:`broker.dramatiq_consumer`.
 - Dramatiq's default middleware is for plain actors. Jobs and updates have limits, retries and endings of their own.
 
@@ -47,9 +47,9 @@ from broker.admission.state_thread import StateThread
 from broker.admission.stores import open_batched
 from broker.connections import Connections
 from broker.consumer import Subscription
-from broker.dramatiq_consumer import FAMILIES, QueueConsumer, in_family
+from broker.dramatiq_consumer import FAMILIES, QueueConsumer, in_family, prefetch_of
 from broker.errors import RabbitMQError, RabbitMQUnreachableError, SettingsError, UnroutableError
-from broker.job import SEND_ACTOR, Priority, encode_job, parse_job
+from broker.job import SEND_ACTOR, encode_job, parse_job
 from broker.ladder import UNIT, delayed, steps
 from broker.middleware.prefetch import PrefetchPerThread
 from broker.middleware.rate_limit import RateLimit
@@ -211,12 +211,7 @@ class FloodgateBroker(Broker):
         bots = [bot for bot in settings.require_bots() if self._only is None or bot in self._only[1]]
         if actor_name == UPDATE_ACTOR:
             return [topology.updates_queue(bot, n) for bot in bots for n in range(settings.update_partitions)]
-        return [
-            topology.send_queue(bot, priority, n)
-            for bot in bots
-            for priority in Priority
-            for n in range(settings.partitions)
-        ]
+        return [name for bot in bots for name in topology.send_queues(bot, settings.partitions)]
 
     def topology_of(self, queue_names: Iterable[str]) -> topology.Topology:
         """What must exist on the server for these queues: of a family's name, for all its partitions."""
@@ -256,7 +251,7 @@ class FloodgateBroker(Broker):
             self.declare_queue(message.queue_name)
             return message.queue_name, message.encode()
         job = parse_job(message.kwargs.get("job"))
-        queue_name = topology.send_queue(job.bot, job.priority, job.partition(self.settings.partitions))
+        queue_name = topology.home_of(job, self.settings.partitions)
         return queue_name, encode_job(job, queue_name)
 
     def _publish_to_plain(self, queue_name: str, publication: Publication) -> None:
@@ -279,12 +274,13 @@ class FloodgateBroker(Broker):
                 self._due[queue_name] = max(due, self._due.get(queue_name, 0.0))
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 1000) -> Consumer:
-        """Consume a queue, ``prefetch`` messages in hand at a time, but one job or update. ``timeout`` is in ms.
+        """Consume a queue, ``prefetch`` messages in hand at a time; of jobs and updates as many as keep their order.
+        ``timeout`` is in ms.
 
         Raises:
             ConnectionClosed: Dramatiq's, for its worker to come again: the queue could not be made.
         """
-        in_hand = 1 if in_family(queue_name) else prefetch
+        in_hand = prefetch_of(queue_name) if in_family(queue_name) else prefetch
         if not in_family(queue_name):
             try:
                 self._ensure(queue_name)

@@ -30,7 +30,7 @@ from dramatiq.errors import ActorNotFound, DecodeError
 
 from broker import dead_letters, topology
 from broker.admission.contract import Ask, Go
-from broker.consumer import Delivery, Subscription
+from broker.consumer import ANSWERS_PREFETCH, PREFETCH, Delivery, Subscription
 from broker.errors import MalformedJobError, MalformedUpdateError, PublishError
 from broker.job import SEND_ACTOR, Job, parse_job
 from broker.logs import redact
@@ -182,6 +182,11 @@ def letter_of_malformed(delivery: Delivery, why: str) -> Publication:
 def in_family(queue_name: str) -> bool:
     """Whether a queue on the server holds jobs or updates."""
     return queue_name.startswith(tuple(FAMILIES.values()))
+
+
+def prefetch_of(queue_name: str) -> int:
+    """How many jobs of a queue a worker has in hand: one where they are in order."""
+    return ANSWERS_PREFETCH if topology.is_answers_queue(queue_name) else PREFETCH
 
 
 def _failure(message: DeliveredMessage) -> tuple[str, str, str]:

@@ -16,6 +16,7 @@ import hashlib
 import json
 import time
 import uuid
+from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
@@ -25,7 +26,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from broker.chats import chat_key
 from broker.errors import InvalidParamsError, MalformedJobError
 from broker.local_files import check_params
-from broker.methods import CHARGES, PAID_BROADCAST, canonical_method, cost
+from broker.methods import ANSWER_WITHIN, CHARGES, PAID_BROADCAST, canonical_method, cost
 from broker.partitions import partition_of
 from broker.spool import SpooledFile
 
@@ -103,6 +104,11 @@ class Job(BaseModel):
         return self.method in PAID_BROADCAST and self.params.get("allow_paid_broadcast") is True
 
     @property
+    def answers_query(self) -> bool:
+        """Whether it answers a query that expires in seconds. It has a queue of its own and waits for nothing."""
+        return self.method in ANSWER_WITHIN
+
+    @property
     def content(self) -> str | None:
         """Tells what is sent under a dedupe key from anything else; None without one. Of files it knows the names."""
         if self.dedupe_key is None:
@@ -128,7 +134,7 @@ def new_job(
     now_ms: int | None = None,
     **options: Any,
 ) -> Job:
-    """A valid job from what a caller gives.
+    """A valid job from what a caller gives. An answer to a query gets an ``expires_ms`` if it is given none.
 
     Raises:
         UnknownMethodError: the Bot API has no such method.
@@ -136,6 +142,9 @@ def new_job(
     """
     method = canonical_method(method)
     params = {name: value for name, value in params.items() if value is not None}
+    created_ms = unix_ms() if now_ms is None else now_ms
+    if options.get("expires_ms") is None:
+        options["expires_ms"] = _answer_by_ms(method, options.get("not_before_ms") or created_ms)
     try:
         return Job(
             id=job_id or uuid.uuid4().hex,
@@ -145,7 +154,7 @@ def new_job(
             priority=Priority(priority),
             chat=job_chat(params),
             cost=cost(method, params),
-            created_ms=unix_ms() if now_ms is None else now_ms,
+            created_ms=created_ms,
             **options,
         )
     except ValidationError as error:
@@ -154,6 +163,11 @@ def new_job(
         raise InvalidParamsError(f"{field}: {_said(first['msg'])}.") from None
     except ValueError as error:
         raise InvalidParamsError(f"{error}.") from None
+
+
+def _answer_by_ms(method: str, from_ms: int) -> int | None:
+    within = ANSWER_WITHIN.get(method)
+    return None if within is None else from_ms + within // timedelta(milliseconds=1)
 
 
 def job_chat(params: dict[str, Any]) -> str | None:

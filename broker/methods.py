@@ -2,13 +2,15 @@
 
 Sources: the Bot API's method list (version 10.0, as in python-telegram-bot 22.8); for the charges, Telegram's FAQ and
 the Bot API server's maintainer: sends, edits and forum-topic creation count towards a group's 20 a minute, chat
-actions and answers do not, an album or a bulk copy of n counts as n.
+actions and answers do not, an album or a bulk copy of n counts as n. For how long a query can be answered: see
+:data:`ANSWER_WITHIN`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -22,7 +24,13 @@ class Charge(StrEnum):
     MESSAGE = "message"  # a new message: bot, chat and group budgets
     EDIT = "edit"  # changes what a chat sees: bot, chat and group budgets
     ACTION = "action"  # acts in a chat without a message: the bot's budget only
-    FREE = "free"  # answers and reads: no budget of ours
+    ANSWER = "answer"  # answers a query that expires in seconds: no budget of ours, and it waits for nothing
+    FREE = "free"  # reads and the bot's own settings: no budget of ours
+
+    @property
+    def metered(self) -> bool:
+        """Whether a call draws on a budget at all."""
+        return self not in (Charge.ANSWER, Charge.FREE)
 
 
 _MESSAGES: Final = """sendMessage sendPhoto sendAudio sendDocument sendVideo sendAnimation sendVoice sendVideoNote
@@ -47,8 +55,10 @@ transferBusinessAccountStars refundStarPayment editUserStarSubscription setBusin
 setBusinessAccountUsername setBusinessAccountBio setBusinessAccountProfilePhoto removeBusinessAccountProfilePhoto
 setBusinessAccountGiftSettings"""
 
-_FREE: Final = """answerCallbackQuery answerInlineQuery answerPreCheckoutQuery answerShippingQuery answerWebAppQuery
-answerGuestQuery savePreparedInlineMessage savePreparedKeyboardButton createInvoiceLink addStickerToSet
+_ANSWERS: Final = """answerCallbackQuery answerInlineQuery answerPreCheckoutQuery answerShippingQuery answerWebAppQuery
+answerGuestQuery"""
+
+_FREE: Final = """savePreparedInlineMessage savePreparedKeyboardButton createInvoiceLink addStickerToSet
 createNewStickerSet deleteStickerFromSet deleteStickerSet replaceStickerInSet setStickerEmojiList setStickerKeywords
 setStickerMaskPosition setStickerPositionInSet setStickerSetThumbnail setStickerSetTitle
 setCustomEmojiStickerSetThumbnail uploadStickerFile setMyCommands deleteMyCommands setMyDefaultAdministratorRights
@@ -69,10 +79,22 @@ CHARGES: Final[Mapping[str, Charge]] = MappingProxyType(
             (_MESSAGES, Charge.MESSAGE),
             (_EDITS, Charge.EDIT),
             (_ACTIONS, Charge.ACTION),
+            (_ANSWERS, Charge.ANSWER),
             (_FREE, Charge.FREE),
         )
         for name in names.split()
     }
+)
+
+# How long after its query an answer is worth sending. Telegram's documentation says 10 s of pre-checkout queries, whose
+# payment is cancelled then; a shipping query is part of the same checkout, and an inline query shows its results while
+# the user types. It gives no time for the others, for which 15 s is our choice.
+ANSWER_WITHIN: Final[Mapping[str, timedelta]] = MappingProxyType(
+    dict.fromkeys(_ANSWERS.split(), timedelta(seconds=15))
+    | dict.fromkeys(
+        ("answerInlineQuery", "answerPreCheckoutQuery", "answerShippingQuery"),
+        timedelta(seconds=10),
+    )
 )
 
 # Receiving and the bot's own life are no jobs: a queue would only delay or repeat them.

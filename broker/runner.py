@@ -47,13 +47,14 @@ from dramatiq.middleware import (
     TimeLimit,
 )
 
-from broker.consumer import PREFETCH, Delivery
+from broker.consumer import Delivery
 from broker.dramatiq_broker import FOR_PLAIN_ACTORS, FloodgateBroker
 from broker.dramatiq_consumer import (
     GIVE_BACK_PAUSE_SECONDS,
     DeliveredMessage,
     letter_of_failed,
     letter_of_malformed,
+    prefetch_of,
     read_message,
 )
 from broker.errors import MalformedJobError, PublishError, RabbitMQError
@@ -77,7 +78,7 @@ class Runner:
 
     Parameters:
         queues: names on the server.
-        prefetch: messages in hand a queue. Those of one queue run side by side if it is more than one.
+        prefetch: messages in hand, by the queue's name. Those of one queue run side by side if it is more than one.
         dispatch: starts the processing of a message that arrived; None runs each as a task at once.
     """
 
@@ -86,7 +87,7 @@ class Runner:
         broker: FloodgateBroker,
         queues: Iterable[str],
         *,
-        prefetch: int = PREFETCH,
+        prefetch: Callable[[str], int] = prefetch_of,
         dispatch: Callable[[DeliveredMessage, Run], None] | None = None,
     ) -> None:
         self.broker = broker
@@ -112,7 +113,7 @@ class Runner:
                 self.broker.worker_id,
                 self._on_delivery,
                 partial(self.broker.topology_of, [queue]),
-                prefetch=self._prefetch,
+                prefetch=self._prefetch(queue),
             )
         await self._hooks.boot("after_worker_boot", self)
 

@@ -1,6 +1,7 @@
 """What exists on the server, as values; and the functions that make, check and count it.
 
     send.<bot>.<priority>.<NN>    jobs, one partition each          ─▶ dead.<bot>      past the delivery limit
+    send.<bot>.answers            answers to queries, in no order   ─▶ dead.<bot>
     updates.<bot>.<NN>            updates, one partition each       ─▶ dead.<bot>
     leader.<bot>                  the token that makes a receiver the active one
     <name>                        any other Dramatiq actor's queue  ─▶ dead.<name>
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from broker import ladder
 from broker.errors import DeclareRefusedError, TopologyError
-from broker.job import Priority
+from broker.job import Job, Priority
 from broker.session import Channel, ChannelRefusedError, Session
 
 if TYPE_CHECKING:
@@ -56,8 +58,9 @@ DECLARING_CHANNELS: Final = 8  # RabbitMQ makes queues of different channels sid
 _FORBIDDEN: Final = 403
 _MAY_NOT: Final = "This RabbitMQ account may not make queues ({}): use the operator's, see docs/security.md."
 
-# Queues named <family>.<bot>.…, and how many more dots their names have.
+# Queues named <family>.<bot>.…, and how many more dots their names have. So has an answers queue, which has fewer.
 _FAMILIES: Final = {"send": 2, "updates": 1}
+_ANSWERS_NAME: Final = re.compile(r"send\.[^.]+\.answers")
 
 Arguments = dict[str, Any]
 
@@ -67,7 +70,7 @@ logger = logging.getLogger("floodgate.rabbitmq")
 class Role(Enum):
     """What a queue is for, and so what it is."""
 
-    SEND = auto()  # one partition of jobs: one consumer at a time, in order
+    SEND = auto()  # one partition of jobs, or a bot's answers: one consumer at a time
     UPDATES = auto()  # one partition of updates: likewise
     LEADER = auto()  # one token that one receiver holds: never empty for long, never more than one waiting
     WORK = auto()  # any other actor's messages: as many consumers as there are
@@ -121,6 +124,28 @@ def send_queue(bot: str, priority: str, n: int) -> str:
     return f"send.{bot}.{priority}.{n:02}"
 
 
+def answers_queue(bot: str) -> str:
+    """The name of the queue of a bot's answers to queries."""
+    return f"send.{bot}.answers"
+
+
+def is_answers_queue(name: str) -> bool:
+    return _ANSWERS_NAME.fullmatch(name) is not None
+
+
+def home_of(job: Job, partitions: int) -> str:
+    """The queue that a job belongs in: its chat's partition, or that of its bot's answers."""
+    if job.answers_query:
+        return answers_queue(job.bot)
+    return send_queue(job.bot, job.priority, job.partition(partitions))
+
+
+def send_queues(bot: str, partitions: int) -> list[str]:
+    """All queues of a bot's jobs; none without partitions."""
+    names = [send_queue(bot, priority, n) for priority in Priority for n in range(partitions)]
+    return [*names, answers_queue(bot)] if partitions else []
+
+
 def updates_queue(bot: str, n: int) -> str:
     """The name of a partition of updates."""
     return f"updates.{bot}.{n:02}"
@@ -160,7 +185,7 @@ def pipeline(
         TopologyError: a queue's name cannot be used in a routing pattern.
     """
     bots = list(bots)
-    names = [send_queue(bot, priority, n) for bot in bots for priority in Priority for n in range(partitions)]
+    names = [name for bot in bots for name in send_queues(bot, partitions)]
     names += [updates_queue(bot, n) for bot in bots for n in range(update_partitions)]
     leaders = [leader_queue(bot) for bot in bots if update_partitions]
     return _around([*map(_target, names), *map(_work, sorted(work_queues))], leaders)
@@ -181,9 +206,9 @@ def of_queues(names: Iterable[str]) -> Topology:
 
 
 def family_of(queue: str) -> str | None:
-    """``send`` or ``updates`` if it is a partition of one; None of another actor's queue."""
+    """``send`` or ``updates`` if it is a queue of one; None of another actor's queue."""
     family, _, rest = queue.partition(".")
-    return family if _FAMILIES.get(family) == rest.count(".") else None
+    return family if is_answers_queue(queue) or _FAMILIES.get(family) == rest.count(".") else None
 
 
 def _target(name: str) -> Queue:

@@ -143,7 +143,8 @@ class WorkerProcess:
         from actors.updates.lanes import Lanes
 
         lanes = Lanes(broker.stopping, lambda task: runner.track(task))
-        runner = Runner(broker, queues, prefetch=self._settings.updates.window, dispatch=lanes.dispatch)
+        window = self._settings.updates.window
+        runner = Runner(broker, queues, prefetch=lambda _: window, dispatch=lanes.dispatch)
         return runner
 
     def _assign(self, broker: FloodgateBroker) -> None:

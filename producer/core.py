@@ -84,14 +84,14 @@ class Composer:
         return new_job(method, dict(params), now_ms=now_ms, **self._options(options, now_ms), **fields)
 
     def publication(self, job: Job) -> Publication:
-        """Where the job goes now: its chat's partition or, ahead of its time, the delay ladder.
+        """Where the job goes now: its chat's partition, its bot's answers or, ahead of its time, the delay ladder.
 
         Raises:
             UnknownBotError: no bot of this name is configured.
             InvalidParamsError: the job is too large for a queue.
         """
         self._check_bot(job.bot)
-        queue = topology.send_queue(job.bot, job.priority, job.partition(self._settings.partitions))
+        queue = topology.home_of(job, self._settings.partitions)
         publication = Publication("", queue, encode_job(job, queue), job.id)
         wait_ms = job.not_before_ms - unix_ms() if job.not_before_ms is not None else 0
         return delayed(publication, timedelta(milliseconds=wait_ms)) if wait_ms > 0 else publication

@@ -42,6 +42,7 @@ from broker.admission.contract import (
 )
 from broker.admission.windows import Pace, Window
 from broker.job import Priority
+from broker.methods import Charge
 
 
 @dataclass
@@ -226,7 +227,7 @@ class PlainModel:
         if job.state in ("sent", "dead"):
             return
         if grant is not None and grant == job.since:
-            self._learn(job, settlement)
+            self._learn(ask, job, settlement)
         match settlement:
             case Sent(result=result, late=late):
                 if job.state == "sending" and grant in (None, job.since):
@@ -568,6 +569,8 @@ class PlainModel:
 
     def _bot_wait(self, ask: Ask, job: Job) -> Wait | None:
         bot, now = self.bot, self.now
+        if ask.charge is Charge.ANSWER:
+            return None
         cost = policy.bot_cost(ask)
         pace = self._pace(ask.paid)
         if pace is not None and cost and not job.first_asked_bot:
@@ -612,10 +615,10 @@ class PlainModel:
         job.state, job.since, job.due, job.lease_end = "sending", now, now, now + us(ask.lease)
         job.first_asked_bot, job.bot_units = 0, policy.bot_cost(ask)
         job.grants += 1
-        if bot.outage is not None:
+        probe = bot.outage is not None and ask.charge is not Charge.ANSWER
+        if probe:
             bot.outage.failed += 1 if bot.outage.probe is not None else 0
             bot.outage.probe, bot.outage.probe_at = now, job.lease_end
-        probe = bot.outage is not None
         bot.granted = now
         if (pace := self._pace(ask.paid)) is not None:
             bot.arrival[ask.paid] = max(bot.arrival[ask.paid], now) + job.bot_units * pace.interval_us
@@ -634,8 +637,11 @@ class PlainModel:
     def _address(self, ask: Ask, chat: str | None) -> str | None:
         return ask.chat if ask.chat is not None and ask.chat.startswith("@") else chat
 
-    def _learn(self, job: Job, settlement: Settlement) -> None:
+    def _learn(self, ask: Ask, job: Job, settlement: Settlement) -> None:
         """Whether Telegram answers."""
+        silent = isinstance(settlement, Released) or (isinstance(settlement, Retrying | Dead) and settlement.unanswered)
+        if ask.charge is Charge.ANSWER and silent:
+            return
         bot = self.bot
         outage = bot.outage
         is_probe = outage is not None and outage.probe == job.since

@@ -15,7 +15,6 @@ import pika
 from benchmarks.stage.editions import CURRENT, Edition
 from benchmarks.stage.programs import Program
 from broker import topology
-from broker.job import Priority
 from broker.settings import Settings, load_settings
 from producer.client import Client
 
@@ -56,9 +55,7 @@ class Pipeline:
 
     def queue_names(self) -> list[str]:
         """All that is this bot's alone."""
-        sends = (
-            topology.send_queue(self.bot, priority, n) for priority in Priority for n in range(self.settings.partitions)
-        )
+        sends = topology.send_queues(self.bot, self.settings.partitions)
         updates = (topology.updates_queue(self.bot, n) for n in range(self.settings.update_partitions))
         return [*sends, *updates, topology.leader_queue(self.bot), topology.dead_queue(self.bot)]
 

@@ -424,6 +424,10 @@ local function resume_evenly(at)
   end
 end
 
+local function tells_of_telegram()
+  return not args.answers or not (args.unanswered or args.how == 'released')
+end
+
 local function note_answer(job)
   local circuit = bot.circuit
   if args.unanswered then
@@ -614,6 +618,7 @@ local function pace_of(paid) return paid and rules.paid or rules.free end
 local function budget_of(paid) return paid and bot.paid or bot.free end
 
 local function bot_wait(job)
+  if args.answers then return nil end
   local cost, pace = args.bot_units, pace_of(args.paid)
   local rank = 0
   if pace and cost > 0 then
@@ -674,7 +679,7 @@ local function address(chat_key)
 end
 
 local function go_reply(job, chat_key)
-  local probe = bot.circuit and bot.circuit.probe == job.since
+  local probe = bot.circuit and bot.circuit.probe == job.since and not args.answers
   return { 'go', address(chat_key) or false, job.since, probe and 1 or 0 }
 end
 
@@ -683,7 +688,7 @@ local function go(job, chat)
   job.state, job.since, job.due, job.lease_end = 'sending', now, now, now + args.lease
   job.bot_units, job.nonce = args.bot_units, args.nonce
   job.unsettled = job.unsettled + 1
-  if outage_since() ~= 0 then begin_probe(job) end
+  if outage_since() ~= 0 and not args.answers then begin_probe(job) end
   spend_bot(job)
   if chat then
     begin_call(chat, job)
@@ -915,7 +920,7 @@ function operations.settle()
   end
   if ended(job) then return { 'ok' } end
   local chat = open_chat(job.chat, true)
-  if args.grant and args.grant == job.since then note_answer(job) end
+  if args.grant and args.grant == job.since and tells_of_telegram() then note_answer(job) end
   if ends then
     if args.late and args.late > 0 and job.state == 'sending' and (not args.grant or args.grant == job.since) then
       count_later(job, chat, math.min(args.late, now - job.since))

@@ -88,7 +88,7 @@ def settle(books: Books, ask: Ask, settlement: Settlement, grant: int | None) ->
     if job.state.ended:
         return
     chat = _open_chat(books, job.chat, reclaim=False)
-    if grant is not None and grant == job.since:
+    if grant is not None and grant == job.since and _tells_of_telegram(ask, settlement):
         _note_answer(books, job, settlement)
     match settlement:
         case Sent(late=late):
@@ -514,6 +514,8 @@ def _move_line(books: Books, old: ChatRow, new: ChatRow, priority: Priority) -> 
 
 def _bot_wait(books: Books, ask: Ask, job: JobRow) -> Wait | None:
     """How long the job waits for its bot; None if it may go. Those who wait are ranked: see ``JobRow.rank``."""
+    if policy.is_answer(ask):
+        return None
     bot, now = books.bot, books.now
     cost = policy.bot_cost(ask)
     pace = books.policy.rates(bot.bot).pace(ask.paid)
@@ -564,6 +566,17 @@ def _bot_held_until(books: Books) -> int:
     return bot.paused_until if bot.circuit is None else max(bot.paused_until, circuits.held_until(bot.circuit))
 
 
+def _tells_of_telegram(ask: Ask, settlement: Settlement) -> bool:
+    """Whether the circuit shall hear of it. An answer to a query is never a probe: it can only end an outage."""
+    if not policy.is_answer(ask):
+        return True
+    match settlement:
+        case Released() | Retrying(unanswered=True) | Dead(unanswered=True):
+            return False
+        case _:
+            return True
+
+
 def _note_answer(books: Books, job: JobRow, settlement: Settlement) -> None:
     """Learn from a settled call whether Telegram answers."""
     circuit = books.bot.circuit
@@ -603,7 +616,7 @@ def _go(books: Books, ask: Ask, job: JobRow, chat: ChatRow | None) -> Go:
     job.lease_end = books.now + micros(ask.lease)
     job.bot_units = policy.bot_cost(ask)
     job.unsettled += 1
-    probe = _outage_since(books) > 0
+    probe = _outage_since(books) > 0 and not policy.is_answer(ask)
     if probe and books.bot.circuit is not None:
         circuits.begin_probe(books.bot.circuit, job.since, job.lease_end)
     _spend_bot(books, job)

@@ -269,7 +269,7 @@ def call_timeout(job: Job, settings: Settings) -> timedelta:
 def must_be_prompt(ask: Ask, settings: Settings) -> bool:
     """Whether a late send could break a window. Not without limits, and not at the rates of paid broadcasts, which are
     kept by spacing alone."""
-    return settings.limits.enabled and not ask.paid and ask.charge is not Charge.FREE
+    return settings.limits.enabled and not ask.paid and ask.charge.metered
 
 
 def chat_cost(ask: Ask) -> int:
@@ -278,12 +278,17 @@ def chat_cost(ask: Ask) -> int:
 
 
 def bot_cost(ask: Ask) -> int:
-    return 0 if ask.charge is Charge.FREE else ask.cost
+    return ask.cost if ask.charge.metered else 0
 
 
 def line_of(ask: Ask) -> str | None:
     """The chat whose line a job joins. Reads and answers keep no order."""
-    return None if ask.charge is Charge.FREE else ask.chat
+    return ask.chat if ask.charge.metered else None
+
+
+def is_answer(ask: Ask) -> bool:
+    """Whether the job answers a query, which expires in seconds: it goes in a pause and in an outage, too."""
+    return ask.charge is Charge.ANSWER
 
 
 def needs_chat(ask: Ask) -> bool:

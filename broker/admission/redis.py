@@ -363,6 +363,7 @@ def _asked(ask: Ask) -> dict[str, Any]:
         "priority": ask.priority,
         "units": numbers.chat_cost(ask),
         "bot_units": numbers.bot_cost(ask),
+        "answers": numbers.is_answer(ask),
         "paid": ask.paid,
         "lease": _micros(ask.lease),
         "calls_left": ask.calls_left,

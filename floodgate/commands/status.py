@@ -61,18 +61,19 @@ def _full_rate(settings: Settings, bot: str) -> float:
 
 
 def _queued(settings: Settings, bot: str) -> dict[str, int]:
-    """Messages ready in RabbitMQ: jobs by priority, updates, dead letters. Jobs on the delay ladder are in no bot's
-    queue."""
+    """Messages ready in RabbitMQ: jobs by priority, answers to queries, updates, dead letters. Jobs on the delay ladder
+    are in no bot's queue."""
     names = {
         topology.send_queue(bot, priority, n): str(priority)
         for priority in Priority
         for n in range(settings.partitions)
     }
+    names[topology.answers_queue(bot)] = "answers"
     names |= {topology.updates_queue(bot, n): "updates" for n in range(settings.update_partitions)}
     names[topology.dead_queue(bot)] = "dead"
     with Connections(settings, "cli") as connections:
         depths = topology.depth(connections, names)
-    totals: Counter[str] = Counter(dict.fromkeys((*map(str, Priority), "updates", "dead"), 0))
+    totals: Counter[str] = Counter(dict.fromkeys((*map(str, Priority), "answers", "updates", "dead"), 0))
     for name, depth in depths.items():
         totals[names[name]] += depth or 0
     return dict(totals)
@@ -86,6 +87,7 @@ def _table(snapshot: Snapshot, full: float, queued: dict[str, int]) -> Table:
     for priority in Priority:
         waiting = snapshot.waiting.get(priority, 0)
         table.add_row(f"waiting, {priority}", f"{queued[priority]} in the queue, {waiting} in lines")
+    table.add_row("waiting, answers", str(queued["answers"]))
     table.add_row("waiting, updates", str(queued["updates"]))
     table.add_row("dead letters", str(queued["dead"]))
     if snapshot.dropped:

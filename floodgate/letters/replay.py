@@ -147,7 +147,7 @@ class Replay:
         self._replayed.add((job.bot, job.id))
         self._try_chat_again(job, letter.reason)
         fresh = renewed(job, letter.reason, unix_ms())
-        queue = topology.send_queue(fresh.bot, fresh.priority, fresh.partition(self._settings.partitions))
+        queue = topology.home_of(fresh, self._settings.partitions)
         return _Sorted(message, Fate.REPLAYED, Publication("", queue, encode_job(fresh, queue), fresh.id))
 
     def _sort_update(self, message: Seen, update: Update | None) -> _Sorted:

@@ -37,6 +37,7 @@ _BY_CHARGE: Final[Mapping[Charge, tuple[Treatment, str]]] = MappingProxyType(
         Charge.MESSAGE: (Treatment.QUEUED, "a new message: counts for the bot, the chat and the group"),
         Charge.EDIT: (Treatment.QUEUED, "an edit: counts for the bot, the chat and the group"),
         Charge.ACTION: (Treatment.QUEUED, "acts in a chat: counts for the bot"),
+        Charge.ANSWER: (Treatment.PASSED, "no limit of ours: a queue would only delay it"),
         Charge.FREE: (Treatment.PASSED, "no limit of ours: a queue would only delay it"),
     }
 )

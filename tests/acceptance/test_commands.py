@@ -35,7 +35,8 @@ COMMANDS = (
     ["pause"],
     ["resume"],
 )
-QUEUES = 3 * FEW_PARTITIONS + ladder.LEVELS + 4
+QUEUES = 3 * FEW_PARTITIONS + ladder.LEVELS + 5
+NOTHING_QUEUED = {"interactive": 0, "bulk": 0, "answers": 0, "updates": 0, "dead": 0}
 
 
 def answer(stage: Stage, *arguments: str, code: int = 0) -> Any:
@@ -89,10 +90,10 @@ def test_send_prints_the_accepted_job_and_the_worker_sends_it(stage: Stage) -> N
 
 
 def test_status_tells_what_waits_what_was_sent_and_what_died(stage: Stage) -> None:
-    assert answer(stage, "status")[0]["queued"] == {"interactive": 0, "bulk": 0, "updates": 0, "dead": 0}
+    assert answer(stage, "status")[0]["queued"] == NOTHING_QUEUED
     client = stage.client()
     client.enqueue_many(client.job("sendMessage", chat_id=n, text=str(n), priority="bulk") for n in range(1, 4))
-    assert answer(stage, "status")[0]["queued"] == {"interactive": 0, "bulk": 3, "updates": 0, "dead": 0}
+    assert answer(stage, "status")[0]["queued"] == NOTHING_QUEUED | {"bulk": 3}
     stage.control.set_chat(2, trouble="blocked")
     stage.worker()
     until(lambda: stage.control.stats().arrived == 3)

@@ -19,6 +19,8 @@ from tests.waiting import until
 PARTITIONS = {
     topology.send_queue(BOT, priority, n) for priority in ("interactive", "bulk") for n in range(FEW_PARTITIONS)
 }
+ANSWERS = topology.answers_queue(BOT)
+SENDS = PARTITIONS | {ANSWERS}
 DEAD = {topology.dead_queue(BOT), topology.MALFORMED_QUEUE, topology.UNROUTABLE_QUEUE}
 PERSISTENT = 2
 
@@ -34,7 +36,7 @@ def test_every_queue_is_a_durable_quorum_queue_and_none_is_for_delays_in_memory(
     queues = rows(vhost, "list_queues", "name", "type", "durable", "auto_delete", "exclusive")
     names = {row["name"] for row in queues}
     levels = {ladder.level_name(level) for level in range(ladder.LEVELS)}
-    assert names == PARTITIONS | levels | DEAD  # and none of updates: this worker sends
+    assert names == SENDS | levels | DEAD  # and none of updates: this worker sends
     assert {row["type"] for row in queues} == {"quorum"}
     assert all(row["durable"] and not row["auto_delete"] and not row["exclusive"] for row in queues)
     assert not any(name.endswith((".DQ", ".XQ")) for name in names)
@@ -47,7 +49,7 @@ def test_a_partition_has_one_active_consumer_and_dead_letters_at_least_once(
         row["name"]: dict(argument(a) for a in row["arguments"])
         for row in rows(vhost, "list_queues", "name", "arguments")
     }
-    for name in PARTITIONS:
+    for name in SENDS:
         assert found[name]["x-single-active-consumer"] is True
         assert found[name]["x-dead-letter-exchange"] == topology.DEAD_EXCHANGE
         assert found[name]["x-dead-letter-strategy"] == "at-least-once"
@@ -60,11 +62,15 @@ def argument(listed: Any) -> tuple[str, Any]:
     return listed[0], listed[-1]
 
 
-def test_each_partition_is_consumed_with_one_message_in_hand(worker: FloodgateProcess, vhost: Vhost) -> None:
+def test_each_partition_is_consumed_with_one_message_in_hand_and_answers_with_more(
+    worker: FloodgateProcess, vhost: Vhost
+) -> None:
     consumers = rows(vhost, "list_consumers", "queue_name", "prefetch_count", "ack_required", "active", "arguments")
-    assert {row["queue_name"] for row in consumers} == PARTITIONS
-    assert len(consumers) == len(PARTITIONS)
-    assert all(row["prefetch_count"] == 1 and row["ack_required"] and row["active"] for row in consumers)
+    assert {row["queue_name"] for row in consumers} == SENDS
+    assert len(consumers) == len(SENDS)
+    assert {row["prefetch_count"] for row in consumers if row["queue_name"] in PARTITIONS} == {1}
+    assert [row["prefetch_count"] for row in consumers if row["queue_name"] == ANSWERS] == [16]
+    assert all(row["ack_required"] and row["active"] for row in consumers)
     assert all("x-priority" in dict(argument(a) for a in row["arguments"]) for row in consumers)
 
 
@@ -80,7 +86,7 @@ def test_a_worker_has_two_connections_and_a_channel_for_each_partition(
         if row["vhost"] == vhost.name and f" worker {worker.pid}" in str(row["client_properties"])
     ]
     assert len(mine) == 2
-    assert len([row for row in channels(vhost) if row["consumer_count"]]) == len(PARTITIONS)
+    assert len([row for row in channels(vhost) if row["consumer_count"]]) == len(SENDS)
 
 
 def channels(vhost: Vhost) -> list[dict[str, Any]]:

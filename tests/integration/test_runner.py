@@ -72,7 +72,7 @@ async def running(broker: FloodgateBroker, *, prefetch: int = 1, stop_seconds: f
     """A runner of the broker's queues."""
     queues = broker.get_declared_queues()
     await topology.adeclare(broker.connections, topology.pipeline([], 0, work_queues=queues))
-    runner = Runner(broker, queues, prefetch=prefetch)
+    runner = Runner(broker, queues, prefetch=lambda _: prefetch)
     await runner.start()
     try:
         yield runner

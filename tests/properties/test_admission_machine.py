@@ -116,7 +116,9 @@ class AdmissionMachine(RuleBasedStateMachine):
     @rule(
         chat=st.sampled_from(CHATS),
         priority=st.sampled_from(("bulk", "interactive")),
-        method=st.sampled_from(("sendMessage", "sendMessage", "editMessageText", "deleteMessage", "getChat")),
+        method=st.sampled_from(
+            ("sendMessage", "sendMessage", "editMessageText", "deleteMessage", "getChat", "answerWebAppQuery")
+        ),
     )
     def new_job(self, chat: int | str, priority: str, method: str) -> None:
         self._first_ask(ask_of(chat, priority, method=method, max_attempts=2))

@@ -6,7 +6,7 @@ import re
 
 from telegram import Bot
 
-from broker.methods import CHARGES, Charge
+from broker.methods import CHARGES
 from producer.gateway.page import PAGE, page
 from producer.gateway.treatment import TABLE, Treatment, treatment_of
 
@@ -27,7 +27,7 @@ def test_every_method_of_the_newest_library_has_its_treatment() -> None:
 
 def test_whatever_counts_for_a_limit_is_queued_and_nothing_else() -> None:
     queued = {row.method for row in TABLE.values() if row.treatment is Treatment.QUEUED}
-    assert queued == {method for method, charge in CHARGES.items() if charge is not Charge.FREE}
+    assert queued == {method for method, charge in CHARGES.items() if charge.metered}
 
 
 def test_names_are_matched_without_regard_to_case() -> None:

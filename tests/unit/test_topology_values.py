@@ -45,7 +45,8 @@ def test_a_level_waits_its_time_and_passes_on_safely() -> None:
 def test_every_bot_and_priority_has_its_partitions_and_every_bot_its_dead_letters() -> None:
     names = {queue.name for queue in topology.pipeline(["a", "b"], 2).queues}
     sends = {name for name in names if name.startswith("send.")}
-    assert sends == {f"send.{bot}.{kind}.0{n}" for bot in "ab" for kind in ("interactive", "bulk") for n in (0, 1)}
+    partitions = {f"send.{bot}.{kind}.0{n}" for bot in "ab" for kind in ("interactive", "bulk") for n in (0, 1)}
+    assert sends == partitions | {"send.a.answers", "send.b.answers"}
     assert {name for name in names if name.startswith("dead.")} == {
         "dead.a",
         "dead.b",
@@ -63,7 +64,12 @@ def test_every_queue_that_dead_letters_has_its_dead_letter_queue_bound() -> None
 
 @pytest.mark.parametrize(
     ("queue", "dead"),
-    [("send.news.bulk.03", "dead.news"), ("mail", "dead.mail"), ("send.it", "dead.send.it")],
+    [
+        ("send.news.bulk.03", "dead.news"),
+        ("mail", "dead.mail"),
+        ("send.news.answers", "dead.news"),
+        ("send.it", "dead.send.it"),
+    ],
 )
 def test_the_dead_letters_of_a_queue_have_a_name_of_their_own(queue: str, dead: str) -> None:
     assert topology.dead_queue_of(queue) == dead

@@ -1,0 +1,57 @@
+"""Answers to queries, which expire in seconds, on real processes: they wait behind nothing and for nobody."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from broker import topology
+from broker.connections import Connections
+from fake_telegram.control import Arrived
+from tests.acceptance.stage import BOT, FEW_PARTITIONS, Stage
+from tests.waiting import until
+
+CHATS: Final = range(1, 41)
+PRE_CHECKOUT: Final = "answerPreCheckoutQuery"
+LATENCY_SECONDS: Final = 0.5
+ANSWERS: Final = 20
+AT_ONCE: Final = 16
+
+
+def arrivals(stage: Stage, method: str) -> list[Arrived]:
+    return [call for call in stage.control.arrivals() if call.method == method]
+
+
+def test_an_answer_passes_a_paused_bot_and_its_full_queues(stage: Stage) -> None:
+    client = stage.client()
+    assert stage.floodgate("pause", "--for", "15m").returncode == 0
+    client.enqueue_many(client.job("sendMessage", chat_id=chat, text="waits") for chat in CHATS)
+    stage.worker()
+    queues = [topology.send_queue(BOT, "interactive", n) for n in range(FEW_PARTITIONS)]
+    with Connections(stage.settings, "test") as connections:
+        # Each partition has parked the job in hand, and hands its queue back until the pause ends.
+        until(lambda: sum(depth or 0 for depth in topology.depth(connections, queues).values()) == len(CHATS) - 2)
+        client.call("answerCallbackQuery", callback_query_id="1")
+        until(lambda: arrivals(stage, "answerCallbackQuery"), 2)
+    assert arrivals(stage, "sendMessage") == []
+
+
+def test_an_answer_does_not_wait_for_its_bots_budget(stage: Stage) -> None:
+    client = stage.client()
+    stage.worker()
+    client.enqueue_many(client.job("sendMessage", chat_id=chat, text="waits") for chat in range(1, 151))
+    until(lambda: len(arrivals(stage, "sendMessage")) >= 30)
+    client.call("answerCallbackQuery", callback_query_id="1")
+    until(lambda: arrivals(stage, "answerCallbackQuery"), 2)
+    assert len(arrivals(stage, "sendMessage")) < 150, "sends wait"
+
+
+def test_slow_answers_are_made_side_by_side(stage: Stage) -> None:
+    stage.control.set_server(latency_ms=(LATENCY_SECONDS * 1000,) * 2)
+    client = stage.client()
+    stage.worker()
+    client.call(PRE_CHECKOUT, pre_checkout_query_id="0", ok=True)
+    until(lambda: [call for call in arrivals(stage, PRE_CHECKOUT) if call.acted])
+    client.enqueue_many(client.job(PRE_CHECKOUT, pre_checkout_query_id=str(n), ok=True) for n in range(1, ANSWERS + 1))
+    until(lambda: len(arrivals(stage, PRE_CHECKOUT)) == 1 + ANSWERS, ANSWERS * LATENCY_SECONDS / 2)
+    first, *others = sorted(call.at for call in arrivals(stage, PRE_CHECKOUT))[1:]
+    assert sum(at - first < LATENCY_SECONDS for at in (first, *others)) == AT_ONCE

@@ -1,0 +1,108 @@
+"""Answers to queries have a queue of their own and are worth nothing after some seconds."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from broker import ladder, topology
+from broker.consumer import ANSWERS_PREFETCH, MOST_PREFETCHED, PREFETCH
+from broker.dramatiq_consumer import prefetch_of
+from broker.errors import InvalidParamsError
+from broker.job import Job, Priority, unix_ms
+from broker.methods import ANSWER_WITHIN, CHARGES, Charge
+from broker.settings import Settings
+from producer.core import Composer
+
+QUEUE = "send.default.answers"
+
+
+def composer() -> Composer:
+    return Composer(Settings(_env_file=None, partitions=4))
+
+
+def answer(method: str = "answerCallbackQuery", **given: Any) -> Job:
+    return composer().unchecked(method, {"callback_query_id": "1"}, given)
+
+
+def seconds_to_live(job: Job) -> float:
+    assert job.expires_ms is not None
+    return (job.expires_ms - (job.not_before_ms or job.created_ms)) / 1000
+
+
+def test_each_answer_is_of_a_query_that_expires() -> None:
+    assert set(ANSWER_WITHIN) == {method for method, charge in CHARGES.items() if charge is Charge.ANSWER}
+    assert not any(CHARGES[method].metered for method in ANSWER_WITHIN)
+
+
+@pytest.mark.parametrize("method", ANSWER_WITHIN)
+@pytest.mark.parametrize("priority", Priority)
+def test_an_answer_goes_to_its_bots_answers_whatever_its_priority(method: str, priority: Priority) -> None:
+    publication = composer().publication(answer(method, priority=priority))
+    assert (publication.exchange, publication.routing_key) == ("", QUEUE)
+    assert json.loads(publication.body)["queue_name"] == QUEUE
+
+
+@pytest.mark.parametrize("method", ["sendMessage", "sendChatAction", "getMe", "answerSomething"])
+def test_only_answers_go_there(method: str) -> None:
+    assert method not in ANSWER_WITHIN
+
+
+def test_an_answer_for_later_comes_to_its_bots_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    publication = composer().publication(answer(delay=60))
+    assert publication.routing_key == ladder.routing_key(QUEUE, 480)
+
+
+@pytest.mark.parametrize(
+    ("method", "seconds"),
+    [
+        ("answerCallbackQuery", 15),
+        ("answerWebAppQuery", 15),
+        ("answerGuestQuery", 15),
+        ("answerInlineQuery", 10),
+        ("answerPreCheckoutQuery", 10),
+        ("answerShippingQuery", 10),
+        ("ANSWERcallbackQUERY", 15),
+    ],
+)
+def test_an_answer_expires_with_its_query(method: str, seconds: int) -> None:
+    assert seconds_to_live(answer(method)) == seconds
+    assert seconds_to_live(answer(method, delay=60)) == seconds, "from when it may be sent"
+
+
+def test_what_the_caller_says_of_its_end_counts() -> None:
+    assert seconds_to_live(answer(expires=timedelta(minutes=1))) == 60
+    with pytest.raises(InvalidParamsError, match="before the job may be sent"):
+        answer(expires=5, delay=10)
+
+
+def test_no_other_job_expires_by_itself() -> None:
+    assert composer().job("sendMessage", {"chat_id": 1, "text": "hi"}).expires_ms is None
+
+
+def test_the_time_of_an_answer_begins_when_it_is_made() -> None:
+    before = unix_ms()
+    made = answer()
+    assert made.expires_ms is not None
+    assert before + 15_000 <= made.expires_ms <= unix_ms() + 15_000
+
+
+def test_answers_are_taken_side_by_side_and_sends_one_by_one() -> None:
+    assert (prefetch_of(QUEUE), prefetch_of(topology.send_queue("answers", "bulk", 0))) == (ANSWERS_PREFETCH, PREFETCH)
+    assert PREFETCH == 1 < ANSWERS_PREFETCH <= MOST_PREFETCHED
+
+
+@pytest.mark.parametrize(
+    "name", ["send.answers", "answers", "send.a.b.answers", "send.a.answers.00", "updates.a.answers"]
+)
+def test_no_other_queue_is_taken_for_one_of_answers(name: str) -> None:
+    assert not topology.is_answers_queue(name)
+
+
+def test_a_bots_answers_have_its_dead_letters_and_one_consumer() -> None:
+    [queue] = [each for each in topology.of_queues([QUEUE]).queues if each.name == QUEUE]
+    assert queue == topology.Queue(QUEUE, topology.Role.SEND, dead_letters="dead.default")
+    assert QUEUE not in {each.name for each in topology.pipeline(["default"], 0, update_partitions=1).queues}
