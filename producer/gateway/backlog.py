@@ -6,7 +6,7 @@ with the time after which there is room again.
 
 What waits is in two places: ready in the bot's queues, and parked on the delay ladder, of which the ledger keeps count.
 Both are asked once a second at most; what this gateway accepted since is added. The bound holds to within what others
-accept in that second. Answers to queries, which do not wait behind sends, are counted apart.
+accept in that second.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from broker import topology
 from broker.admission.calls import BatchedAdmission
 from broker.connections import Connections
 from broker.errors import FloodgateError
-from broker.job import Job, Priority
+from broker.job import Priority
 from broker.settings import Settings
 from producer.gateway.answers import RefusalError
 
@@ -33,8 +33,7 @@ logger = logging.getLogger("floodgate.gateway")
 FRESH_SECONDS: Final = 1.0
 LONGEST_RETRY_SECONDS: Final = 600
 
-# A bot's jobs of one priority; None: its answers to queries.
-Line = tuple[str, Priority | None]
+Line = tuple[str, Priority]
 
 
 @dataclass(slots=True)
@@ -59,22 +58,21 @@ class Backlog:
         self._tasks: set[asyncio.Task[None]] = set()  # kept from the garbage collector until they end
 
     @contextmanager
-    def taking(self, job: Job) -> Iterator[None]:
+    def taking(self, bot: str, priority: Priority) -> Iterator[None]:
         """Count one more job, which the ``with`` block accepts or raises.
 
         Raises:
             RefusalError: there are too many; says when to come again.
         """
-        line = (job.bot, None if job.answers_query else job.priority)
-        count = self._counts.setdefault(line, Count())
+        count = self._counts.setdefault((bot, priority), Count())
         if not count.under_way and time.monotonic() - count.at > FRESH_SECONDS:
             count.under_way = True
-            task = asyncio.get_running_loop().create_task(self._renew(line, count))
+            task = asyncio.get_running_loop().create_task(self._renew((bot, priority), count))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         over = count.counted + count.since + count.coming - self._settings.gateway.max_queued
         if over >= 0:
-            raise _too_many(over + 1, self._settings.limits.for_bot(job.bot).bot_per_second)
+            raise _too_many(over + 1, self._settings.limits.for_bot(bot).bot_per_second)
         count.coming += 1
         try:
             yield
@@ -94,14 +92,10 @@ class Backlog:
         finally:
             count.at, count.under_way = time.monotonic(), False
 
-    async def _ask(self, bot: str, priority: Priority | None) -> int:
-        if priority is None:
-            return await self._ready([topology.answers_queue(bot)])
+    async def _ask(self, bot: str, priority: Priority) -> int:
         queues = [topology.send_queue(bot, priority, n) for n in range(self._settings.partitions)]
-        return await self._ready(queues) + (await self._store.waiting(bot))[priority]
-
-    async def _ready(self, queues: list[str]) -> int:
-        return sum(depth or 0 for depth in (await topology.adepth(self._connections, queues)).values())
+        ready = sum(depth or 0 for depth in (await topology.adepth(self._connections, queues)).values())
+        return ready + (await self._store.waiting(bot))[priority]
 
 
 def _too_many(over: int, per_second: float) -> RefusalError:

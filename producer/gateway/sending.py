@@ -165,7 +165,7 @@ class Sending:
             return None  # then it is published again, and sent once
 
     async def _accept(self, job: Job, reading: Reading) -> Job:
-        with self._parts.backlog.taking(job):
+        with self._parts.backlog.taking(job.bot, job.priority):
             job = await self._parts.uploads.keep(job, reading.files)
             await self._enqueue(job)
         return job

@@ -191,4 +191,4 @@ def test_more_queues_than_a_worker_can_consume_are_refused_before_any_is_declare
     """And before RabbitMQ is asked for: there is none."""
     bots = {f"bot{n}": f"{100200300 + n}:" + "A" * 35 for n in range(10)}
     many = {"FLOODGATE_BOTS": json.dumps(bots), "FLOODGATE_PARTITIONS": "1024"}
-    fails(["worker"], EXIT_USAGE, "20480 queues", "FLOODGATE_PARTITIONS", "split", env=offline | many, home=tmp_path)
+    fails(["worker"], EXIT_USAGE, "20490 queues", "FLOODGATE_PARTITIONS", "split", env=offline | many, home=tmp_path)

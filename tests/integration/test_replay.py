@@ -119,6 +119,14 @@ def test_a_job_goes_to_the_queue_where_its_chat_is_now(desk: Desk, vhost: Vhost,
         assert [job.id for job in found] == here
 
 
+def test_an_answer_goes_back_to_the_queue_of_answers(desk: Desk, vhost: Vhost) -> None:
+    params = {"callback_query_id": "1"}
+    job = desk.bury(new_job("answerCallbackQuery", params, bot=BOT, job_id="job-answer"), "expired")
+    assert desk.replay().fates == {Fate.REPLAYED: 1}
+    [(_, body)] = drain(vhost.url, topology.answers_queue(BOT))
+    assert (decode_job(body).id, decode_job(body).expires_ms) == (job.id, None)
+
+
 def test_a_job_that_was_sent_after_all_is_not_replayed(desk: Desk) -> None:
     job = desk.bury(desk.job("sent"), told=False)
     desk.ledger.settle(ask_for(job, desk.settings), Sent(True))
