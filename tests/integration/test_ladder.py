@@ -32,7 +32,7 @@ def park(connections: Connections, name: str, seconds: float, queue: str = SEND)
 
 
 class Arrivals:
-    """Acks what comes and notes when. Filled by the I/O thread."""
+    """Acks what comes and notes when. Filled by the event loop."""
 
     def __init__(self) -> None:
         self.times: dict[str, float] = {}
