@@ -94,6 +94,18 @@ def test_a_missing_target_blocks_nobody_and_its_message_is_kept(declared: Vhost,
     assert {p.message_id for p, _ in drain(declared.url, "dead.unroutable")} == {f"lost-{n}" for n in range(5)}
 
 
+def test_some_hundred_jobs_for_a_full_partition_hold_up_nobody_else(declared: Vhost, connect: Connect) -> None:
+    full = topology.send_queue("b", "bulk", 1)
+    declared.ctl("set_policy", "full", f"^{full}$", '{"max-length": 1}')
+    connections, arrivals = connect(declared.url), Arrivals()
+    connections.subscribe(SEND, "worker", arrivals, lambda: PIPELINE)
+    message = Publication("", full, b"{}", "refused")
+    for outcome in [connections.publisher.submit(delayed(message, UNIT)) for _ in range(300)]:
+        outcome.result()
+    park(connections, "other", UNIT.total_seconds())
+    until(lambda: "other" in arrivals.times)
+
+
 @pytest.mark.parametrize("queue", ["mail", SEND])
 def test_no_delay_at_all_goes_straight_through(declared: Vhost, connect: Connect, queue: str) -> None:
     connections = connect(declared.url)
