@@ -7,7 +7,6 @@ actor.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import math
 import time
@@ -18,7 +17,7 @@ from typing import Any, Final
 import dramatiq
 from dramatiq.middleware import CurrentMessage
 
-from actors.answers import Answer, Break, is_silence
+from actors.answers import Answer, is_silence
 from actors.classify import call_of, classify
 from actors.lateness import UsualDuration
 from actors.outcomes import Done, Sent
@@ -109,12 +108,7 @@ class Sender(AwaitedMiddleware):
         assert sessions is not None
         assert self._uploads is not None
         make = partial(sessions.call, job.bot, job.method, timeout=timeout)
-        seconds = timeout.total_seconds()
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._uploads.send(job, params, seconds, make)
-        except TimeoutError:
-            return Break(f"no answer within {seconds:g} s", surely_not_sent=False)
+        return await self._uploads.send(job, params, timeout.total_seconds(), make)
 
 
 def params_to_send(job: Job, permit: Go) -> dict[str, Any]:

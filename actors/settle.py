@@ -2,10 +2,12 @@
 
     sent       ledger, then ack
     dead       dead letter confirmed, ledger (and the chat, if it is unreachable), then ack
+    not kept   as dead, without the letter: the ledger lists the job
     later      ledger (the job keeps the head of its line), back to the ladder confirmed, then ack
 
 The call is done when this begins, so a state store that is down is waited for, within a bound, and after it the
-message is acknowledged all the same where its effect is safe: to give it back would send it twice.
+message is acknowledged all the same where its effect is safe: to give it back would send it twice. A job that could not
+be listed becomes a dead letter then.
 """
 
 from __future__ import annotations
@@ -136,9 +138,13 @@ class Settler:
         logger.warning("job %s is given up: %s: %s", job.id, reason, description)
         counted = job.model_copy(update={"attempts": job.attempts + 1})
         letter = dead_letters.dead_job(counted, message.delivery.body, message.queue_name, reason, description)
-        await self._broker.connections.publisher.apublish(letter)
+        kept = self._broker.settings.dead_letters.keeps(reason, ask.priority)
+        if kept:
+            await self._broker.connections.publisher.apublish(letter)
         await self._remember(ask, reason, description)
-        await self._record(message, ask, contract.Dead(reason, _said(failure.code, description), unanswered))
+        dead = contract.Dead(reason, _said(failure.code, description), unanswered, kept)
+        if not await self._record(message, ask, dead) and not kept:
+            await self._broker.connections.publisher.apublish(letter)
         message.done()
 
     async def _remember(self, ask: Ask, reason: FailureReason, description: str) -> None:
@@ -172,17 +178,21 @@ class Settler:
         name = ask.chat
         await self._tell_store(lambda store: store.migrate(ask.bot, name, chat))
 
-    async def _record(self, message: DeliveredMessage, ask: Ask, settlement: Settlement) -> None:
+    async def _record(self, message: DeliveredMessage, ask: Ask, settlement: Settlement) -> bool:
         grant = message.permit.grant if message.permit is not None else None
-        await self._tell_store(lambda store: store.settle(ask, settlement, grant))
+        return await self._tell_store(lambda store: store.settle(ask, settlement, grant))
 
-    async def _tell_store(self, say: Callable[[BatchedAdmission], Awaitable[object]]) -> None:
-        """Tell the store, waiting for it if it is down; after the bound, a short one at shutdown, go on without."""
+    async def _tell_store(self, say: Callable[[BatchedAdmission], Awaitable[object]]) -> bool:
+        """Tell the store, waiting for it if it is down; after the bound, a short one at shutdown, go on without.
+
+        Returns:
+            Whether the store was told.
+        """
         deadline = time.monotonic() + RECORD_AT_MOST_SECONDS
         while True:
             try:
                 await say(self._broker.admission)
-                return
+                return True
             except StateUnavailableError as error:
                 self._complain(error)
                 if self._broker.stopping.is_set():
@@ -192,7 +202,7 @@ class Settler:
                     await self._broker.stopping.sleep(RECORD_RETRY_SECONDS)
                 if time.monotonic() > deadline:
                     logger.error("could not record a completed call: %s", error)
-                    return
+                    return False
 
     def _complain(self, error: StateUnavailableError) -> None:
         """With a completed call in every hand no job asks admission, and nobody else would say why sends wait."""

@@ -8,7 +8,8 @@ processes do not know of it, so each may upload once.
 Thumbnails and covers have no id of their own and are uploaded every time. An id that Telegram does not take any more is
 forgotten, and the file uploaded, within the same call.
 
-An upload that is gone ends its job. A spool that is away is waited for, as a network is: nothing was sent.
+An upload that is gone ends its job. A spool that is away is waited for, as a network is: nothing was sent. Nor was a
+request whose files were not read to their end: no server acts on a part of one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import IO, Any, Final, cast
 from weakref import WeakValueDictionary
 
@@ -52,6 +53,18 @@ class Place:
     item: int | None = None
 
 
+@dataclass(slots=True)
+class Request:
+    """How far a call with files has come."""
+
+    begun: bool = False
+    files: list[Upload] = field(default_factory=list)
+
+    @property
+    def surely_unsent(self) -> bool:
+        return not (self.begun and all(file.all_read for file in self.files))
+
+
 class Uploads:
     """Belongs to one event loop; the spool's work is done on threads."""
 
@@ -60,24 +73,35 @@ class Uploads:
         self._under_way: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
 
     async def send(self, job: Job, params: Params, seconds: float, make: Make) -> Answer:
-        """Make the call with its files. ``make`` is given the parameters as python-telegram-bot takes them."""
-        places = places_of(job.files, params, reusable=_takes_file_ids(job.method))
+        """Make the call with its files, within so many seconds. ``make`` is given the parameters as python-telegram-bot
+        takes them."""
+        request = Request()
         try:
-            async with self._alone(job.bot, places, seconds * _PATIENCE):
-                known = await self._known(job.bot, places)
-                answer = await self._make(job, params, places, known, make)
-                if known and _stale(answer):
-                    for place in known:
-                        await self._know(job.bot, place, None)
-                    known = {}
-                    answer = await self._make(job, params, places, known, make)
-                if isinstance(answer, Accepted):
-                    await self._learn(job.bot, places, known, answer.result)
-                return answer
+            async with asyncio.timeout(seconds):
+                answer = await self._send(job, params, seconds * _PATIENCE, make, request)
+        except TimeoutError:
+            answer = Break(f"no answer within {seconds:g} s", surely_not_sent=False, ours=not request.begun)
         except UploadMissingError as error:
             return Refusal(MISSING_STATUS, f"Gone: {error}")
         except SpoolError as error:
             return Break(f"not sent: {error}", surely_not_sent=True, ours=True)
+        if isinstance(answer, Break) and request.surely_unsent:
+            return replace(answer, reason=f"{answer.reason}, before all of the request was sent", surely_not_sent=True)
+        return answer
+
+    async def _send(self, job: Job, params: Params, patience_seconds: float, make: Make, request: Request) -> Answer:
+        places = places_of(job.files, params, reusable=_takes_file_ids(job.method))
+        async with self._alone(job.bot, places, patience_seconds):
+            known = await self._known(job.bot, places)
+            answer = await self._make(job, params, places, known, make, request)
+            if known and _stale(answer):
+                for place in known:
+                    await self._know(job.bot, place, None)
+                known = {}
+                answer = await self._make(job, params, places, known, make, request)
+            if isinstance(answer, Accepted):
+                await self._learn(job.bot, places, known, answer.result)
+            return answer
 
     async def forget(self, job: Job) -> None:
         """Remove the files of a job that was sent."""
@@ -115,16 +139,18 @@ class Uploads:
         return found
 
     async def _make(
-        self, job: Job, params: Params, places: list[Place], known: Mapping[Place, str], make: Make
+        self, job: Job, params: Params, places: list[Place], known: Mapping[Place, str], make: Make, request: Request
     ) -> Answer:
         with ExitStack() as stack:
             given = substituted(params, known)
-            opened: list[Upload] = []
+            opened = request.files = []
+            request.begun = False
             for file in {place.file.name: place.file for place in places if place not in known}.values():
                 opened.append(stack.enter_context(await asyncio.to_thread(self._spool.open, job.bot, job.id, file)))
                 given[file.name] = InputFile(
                     cast("IO[bytes]", opened[-1]), filename=file.filename, read_file_handle=False
                 )
+            request.begun = True
             answer = await make(given)
             for upload in opened:
                 if upload.fault is not None:
@@ -160,9 +186,9 @@ def places_of(files: tuple[SpooledFile, ...], params: Mapping[str, Any], *, reus
         if (file := _attached(value, by_name)) is not None
     ]
     for number, item in enumerate(_items(params.get("media"))):
-        for field, value in item.items():
+        for name, value in item.items():
             if (file := _attached(value, by_name)) is not None:
-                found.append(Place(file, field, kind(item.get("type")) if field == "media" else None, number))
+                found.append(Place(file, name, kind(item.get("type")) if name == "media" else None, number))
     referred_to = {place.file.name for place in found}
     return found + [
         Place(by_name[name], name, kind(name) if name not in params else None)

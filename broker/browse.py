@@ -90,13 +90,13 @@ class Getter:
         self._ahead.clear()
         for start in range(0, len(tags), FEW):
             few = tags[start : start + FEW]
-            ready = await self._ready()
+            ready = await self.ready()
             self._channel.raw.basic_nack(few[-1], multiple=True, requeue=True)
             for _ in range(MOST_LOOKS):  # or another reader has taken them at once
-                if await self._ready() >= ready + len(few):
+                if await self.ready() >= ready + len(few):
                     break
 
-    async def _ready(self) -> int:
+    async def ready(self) -> int:
         """How many messages nobody holds."""
         ok = await self._channel.call("queue_declare", queue=self._queue, passive=True)
         return int(ok.method.message_count)

@@ -76,9 +76,17 @@ class Connections:
     Parameters:
         role_name: what RabbitMQ shows for the connections, as in ``floodgate publish worker 4711``.
         on_callers_loop: live on the event loop that is running at the first use, instead of a background thread.
+        patience_seconds: how long a publication waits for a lost connection; None is the confirm time-out.
     """
 
-    def __init__(self, settings: Settings, role_name: str, *, on_callers_loop: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        role_name: str,
+        *,
+        on_callers_loop: bool = False,
+        patience_seconds: float | None = None,
+    ) -> None:
         self._settings = settings
         self._role_name = role_name
         self._on_callers_loop = on_callers_loop
@@ -87,7 +95,7 @@ class Connections:
         self._stopped = False
         self._crashed: BaseException | None = None
         self._subscribed = 0  # under _lock
-        self.publisher = Publisher(lambda: self._running().io, settings)
+        self.publisher = Publisher(lambda: self._running().io, settings, patience_seconds)
         _remember(self)  # before first use: a fork may fall into that, too
 
     @property

@@ -1,5 +1,5 @@
 """Dead letters: jobs that will not be sent and updates that were not handled, kept in ``dead.<bot>`` with the reason
-until an operator acts.
+until an operator acts or their time is over (:mod:`broker.retention`).
 
 A dead letter is the job's own message body under the job's own message id, with what is known of its end in the headers
 below; an update's likewise. RabbitMQ writes ``x-death`` itself when a message passed its delivery limit (it killed its
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from broker.dead_letter_settings import CHAT_UNREACHABLE
 from broker.errors import MalformedJobError, MalformedUpdateError
 from broker.job import Job, decode_job
 from broker.publication import Publication
@@ -40,7 +41,7 @@ REASON_EXHAUSTED: Final = "exhausted"
 REASON_NO_ACTOR: Final = "no-actor"
 REASON_FAILED: Final = "failed"
 REASON_UNKNOWN_BOT: Final = "unknown-bot"
-REASON_CHAT_UNREACHABLE: Final = "chat-unreachable"  # Telegram's word once, ours for the jobs after it
+REASON_CHAT_UNREACHABLE: Final = CHAT_UNREACHABLE  # Telegram's word once, ours for the jobs after it
 REASON_HANDLER: Final = "handler-failed"  # an update's handlers raised, at every attempt
 REASON_TIME_LIMIT: Final = "time-limit"  # … or took too long
 REASON_UNREADABLE: Final = "unreadable-update"  # … or were never asked: the library cannot read the update

@@ -15,6 +15,7 @@
     │   ├── TopologyError            a queue or exchange exists and is declared otherwise, or is missing
     │   │   └── DeclareRefusedError      … and this account may not make it
     │   └── PublishError             the job is not safe; nothing was accepted
+    │       ├── NotConnectedError    the connection was lost, and is not back yet
     │       ├── UnroutableError
     │       ├── RejectedError        RabbitMQ said no (nack)
     │       ├── BlockedError         a memory or disk alarm outlasted our patience
@@ -110,6 +111,10 @@ class PublishError(RabbitMQError):
     def __init__(self, message: str, *, job_ids: tuple[str, ...] = ()) -> None:
         self.job_ids = job_ids
         super().__init__(message)
+
+
+class NotConnectedError(PublishError):
+    """The connection to RabbitMQ was lost and is not back yet. The job was not accepted and never left this process."""
 
 
 class UnroutableError(PublishError):

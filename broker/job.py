@@ -24,7 +24,7 @@ from pydantic_core import PydanticSerializationError
 from broker.chats import chat_key
 from broker.errors import InvalidParamsError, MalformedJobError
 from broker.local_files import check_params
-from broker.methods import CHARGES, canonical_method, cost
+from broker.methods import CHARGES, PAID_BROADCAST, canonical_method, cost
 from broker.partitions import partition_of
 from broker.spool import SpooledFile
 
@@ -96,7 +96,8 @@ class Job(BaseModel):
 
     @property
     def paid(self) -> bool:
-        return self.params.get("allow_paid_broadcast") is True
+        """Whether it is charged as a paid broadcast: it asks for that, and its method has the parameter."""
+        return self.method in PAID_BROADCAST and self.params.get("allow_paid_broadcast") is True
 
     def expired(self, now_ms: int) -> bool:
         return self.expires_ms is not None and now_ms >= self.expires_ms

@@ -80,9 +80,9 @@ NOT_JOBS: Final = frozenset(_NOT_JOBS.split())
 
 _BY_LOWER: Final[Mapping[str, str]] = MappingProxyType({name.lower(): name for name in CHARGES})
 
-# `allow_paid_broadcast` is known to send* (but chat actions and drafts) and copyMessage only.
+# `allow_paid_broadcast` is a parameter of copyMessage and of send*, but for chat actions, drafts and these.
 PAID_BROADCAST: Final = frozenset(
-    name for name in _MESSAGES.split() if name.startswith("send") and name != "sendGift"
+    name for name in _MESSAGES.split() if name.startswith("send") and name not in ("sendGift", "sendChecklist")
 ) | {"copyMessage"}
 
 # These make n messages in one call, n being the length of the named parameter.

@@ -15,6 +15,7 @@ Outcomes of a message, each stated once, here:
     no answer for confirm_timeout        ConfirmTimeoutError: it may or may not be there
     alarm for blocked_timeout            BlockedError if it never left this process, else ConfirmTimeoutError
     connection lost                      published again, under the same message id, when the connection is back
+    connection away, never written       NotConnectedError once patience is over, in publishers that have a bound on it
     never a connection                   RabbitMQUnreachableError once every address has failed, or the refusal
 
 Order. Messages leave in the order of ``submit``. After a reconnect the unconfirmed ones go out again in their
@@ -49,6 +50,7 @@ from pika.spec import Basic
 from broker.errors import (
     BlockedError,
     ConfirmTimeoutError,
+    NotConnectedError,
     PublishError,
     RabbitMQError,
     RabbitMQUnreachableError,
@@ -65,6 +67,8 @@ __all__ = ["Publication", "Publisher"]
 logger = logging.getLogger("floodgate.rabbitmq")
 
 SWEEP_SECONDS: Final = 0.25
+# A lost connection to a server that runs is back sooner than this, and nobody needs to hear of it.
+AWAY_SECONDS: Final = 1.0
 # The window counts messages; this bounds their bytes, for the rare program that sends 1000 of half a
 # megabyte.
 WINDOW_BYTES: Final = 32 * 1024 * 1024
@@ -147,10 +151,14 @@ class Publisher:
 
     Parameters:
         io: gives the running loop of the connections, started at the first use.
+        patience_seconds: how long a message waits for a lost connection to come back; None is the confirm time-out.
     """
 
-    def __init__(self, io: Callable[[], BorrowedLoop], settings: Settings) -> None:
+    def __init__(
+        self, io: Callable[[], BorrowedLoop], settings: Settings, patience_seconds: float | None = None
+    ) -> None:
         self._io_of = io
+        self._patience_when_away = patience_seconds
         self._window = settings.publish_window
         self._confirm_seconds = settings.confirm_timeout_seconds
         self._blocked_seconds = settings.blocked_timeout_seconds
@@ -172,6 +180,7 @@ class Publisher:
         self._tag = 0
         self._oldest_tag = 1
         self._unconfirmed: dict[int, Entry] = {}  # by delivery tag, so in the order of publishing
+        self._away_since: float | None = None  # when a connection was lost that is not back
         self._blocked_since: float | None = None
         self._unblocked_at = 0.0
         self._sweeping = False
@@ -279,6 +288,30 @@ class Publisher:
             failed.set_result((error,) * len(batch))
             return failed
 
+    def refuse_when_away(self, since: float, message_ids: tuple[str, ...] = ()) -> None:
+        """Do nothing, unless the connection is away for longer than whoever came at ``since`` (monotonic) waits.
+
+        Raises:
+            NotConnectedError: it is.
+        """
+        if self._is_given_up(since):
+            raise self._not_connected(message_ids)
+
+    def _is_given_up(self, since: float) -> bool:
+        away_since, patience = self._away_since, self._patience_when_away
+        if away_since is None or patience is None:
+            return False
+        now = time.monotonic()
+        return now - away_since >= AWAY_SECONDS and now - since >= patience
+
+    def _not_connected(self, message_ids: tuple[str, ...]) -> NotConnectedError:
+        fate = f"Job {message_ids[0]} was not accepted" if len(message_ids) == 1 else "Nothing was accepted"
+        return NotConnectedError(
+            f"{self._link.last_error} {fate}: enqueue again when RabbitMQ is back, or let callers wait for it with "
+            "FLOODGATE_PUBLISH_PATIENCE_SECONDS.",
+            job_ids=message_ids,
+        )
+
     def stop(self) -> None:
         """Take nothing more. What was accepted goes on; see :meth:`flush`."""
         with self._room:
@@ -331,6 +364,7 @@ class Publisher:
         with self._room:
             if self._stopped:
                 raise _closed()
+            self._refuse(entries)
             if self._held and not self._fits(count, size):
                 return False
             self._hold(entries, count, size)
@@ -364,13 +398,19 @@ class Publisher:
 
     def _wait_for_room(self, count: int, size: int, entries: list[Entry]) -> None:
         started = time.monotonic()
+        self._refuse(entries)
         while self._held and not self._fits(count, size) and not self._stopped:
+            self._refuse(entries)
             left = started + self._patience_seconds() - time.monotonic()
             if left <= 0:
                 raise self._window_full(self._blocked_since is not None, entries)
             self._room.wait(min(left, 1.0))  # looks up now and then, since an alarm changes how long to wait
         if self._stopped:
             raise _closed()
+
+    def _refuse(self, entries: list[Entry]) -> None:
+        if self._away_since is not None and entries:
+            self.refuse_when_away(entries[0].since, tuple(entry.publication.message_id for entry in entries))
 
     def _fits(self, count: int, size: int) -> bool:
         return self._held + count <= self._window and self._held_bytes + size <= WINDOW_BYTES
@@ -445,6 +485,7 @@ class Publisher:
         wire = Wire(channel.channel_number, channel.connection.params.frame_max)
         with self._room:
             self._channel, self._opening = channel, None
+            self._away_since = None
             if wire != self._wire:
                 self._wire = wire
             self._tag, self._oldest_tag = 0, 1
@@ -479,6 +520,8 @@ class Publisher:
         self._end_alarm()
         if not self._link.ever_up:
             self.fail_all(error)
+        elif self._away_since is None:
+            self._away_since = time.monotonic()
 
     def _on_blocked(self, _connection: Any, frame: Any) -> None:
         logger.warning("RabbitMQ blocks publishers (%s)", frame.method.reason)
@@ -568,6 +611,8 @@ class Publisher:
     def _sweep(self) -> None:
         self._sweeping = False
         now = time.monotonic()
+        for entry in self._withdraw(lambda entry: not entry.written and self._is_given_up(entry.since)):
+            self._settle(entry, self._not_connected((entry.publication.message_id,)))
         if (blocked_since := self._blocked_since) is not None:
             self._fail_late(lambda entry: now - max(entry.since, blocked_since) >= self._blocked_seconds, blocked=True)
         else:

@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from broker.chats import chat_key
+from broker.dead_letter_settings import DeadLetterSettings
 from broker.errors import InvalidParamsError, SettingsError, UnknownBotError
 from broker.gateway_settings import GatewaySettings
 from broker.update_settings import UpdateSettings
@@ -211,6 +212,14 @@ class Settings(BaseSettings):
         30, ge=2, le=600, description="AMQP heartbeat. A dead peer is noticed after about twice this."
     )
     connect_timeout_seconds: float = Field(10, gt=0, le=120, description="Bound on one connection attempt to RabbitMQ.")
+    publish_patience_seconds: float = Field(
+        0,
+        ge=0,
+        le=600,
+        description="How long a client or the gateway waits for a lost connection to RabbitMQ before it refuses a job "
+        "with `NotConnectedError`. With 0 it refuses jobs at once from a second after the loss on. A job that was "
+        "written already waits for `FLOODGATE_CONFIRM_TIMEOUT_SECONDS` all the same: it may have been accepted.",
+    )
     confirm_timeout_seconds: float = Field(
         30, gt=0, le=600, description="How long an enqueue waits for RabbitMQ's confirm before it raises."
     )
@@ -238,6 +247,7 @@ class Settings(BaseSettings):
         description="How long an upload is kept whose job has not been sent, counted from when the job is due: a dead "
         "letter can be replayed for so long.",
     )
+    dead_letters: DeadLetterSettings = Field(default_factory=DeadLetterSettings, description="Dead letters.")
     gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="The gateway.")
     updates: UpdateSettings = Field(default_factory=UpdateSettings, description="Receiving and handling updates.")
 
@@ -345,6 +355,12 @@ class Settings(BaseSettings):
         """Every configured bot's token by its name."""
         single = {DEFAULT_BOT: self.bot_token} if self.bot_token is not None else {}
         return {**single, **self.bots}
+
+    @property
+    def default_bot(self) -> str:
+        """The bot of a job that names none: the only one that is configured, else the one named ``default``."""
+        names = list(self.tokens)
+        return names[0] if len(names) == 1 else DEFAULT_BOT
 
     def token(self, bot: str) -> SecretStr:
         """The token of a bot.

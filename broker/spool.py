@@ -102,6 +102,11 @@ class Upload(io.BufferedIOBase):
     def tell(self) -> int:
         return self._file.size - self._left
 
+    @property
+    def all_read(self) -> bool:
+        """Whether its last byte was read. Until then no request that holds it is whole."""
+        return self._left == 0
+
     def close(self) -> None:
         self._source.close()
         super().close()

@@ -5,7 +5,7 @@
     leader.<bot>                  the token that makes a receiver the active one
     <name>                        any other Dramatiq actor's queue  ─▶ dead.<name>
     floodgate.dead                exchange: a dead letter to its queue by name
-    dead.<bot>, dead.malformed    what waits for an operator; no time limit
+    dead.<bot>, dead.malformed    what waits for an operator, for a time (:mod:`broker.retention`)
     floodgate.delay.27 … .00      the ladder (:mod:`broker.ladder`), then floodgate.delay.deliver
     dead.unroutable               what left the ladder for a queue that is not there
 
@@ -134,6 +134,11 @@ def leader_queue(bot: str) -> str:
 def dead_queue(owner: str) -> str:
     """The name of a bot's dead letters, or of another actor queue's."""
     return f"dead.{owner}"
+
+
+def dead_queues(bots: Iterable[str]) -> list[str]:
+    """Where dead letters lie: each bot's, and what belongs to none."""
+    return [*map(dead_queue, sorted(bots)), UNROUTABLE_QUEUE, MALFORMED_QUEUE]
 
 
 def dead_queue_of(queue: str) -> str:

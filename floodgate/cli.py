@@ -7,7 +7,8 @@ are wrong · 3 RabbitMQ refused, failed or was not reached · 4 the state store 
 from __future__ import annotations
 
 import sys
-from typing import Final
+from importlib import metadata
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -28,6 +29,23 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(metadata.version("telegram-floodgate"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
 app.command("demo")(demo.demo)
 app.command("worker")(worker.worker)
 app.command("send")(send.send)

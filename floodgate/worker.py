@@ -45,6 +45,8 @@ HANDLER_CLOSING_SECONDS: Final = 25.0  # an Application writes its persistence
 # A stopped worker has closed all that matters. What could still keep its interpreter from ending is a thread that hangs
 # in a file or in standard error, and the last log lines have two seconds.
 LEAVING_SECONDS: Final = 3.0
+# Dead letters that a sweep holds go back in their order.
+GIVING_BACK_SECONDS: Final = 5.0
 CAPACITY_SECONDS: Final = 60.0
 # For files, and for middleware of others that may block. Two, so that one slow disk does not stop all uploads.
 EXECUTOR_THREADS: Final = 2
@@ -67,6 +69,7 @@ class WorkerProcess:
         self._broker: FloodgateBroker | None = None
         self._runner: Runner | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._sweeping: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Work until stopped.
@@ -111,6 +114,7 @@ class WorkerProcess:
             await self._handling.start()
         self._runner = self._make_runner(broker, queues)
         self._watching = asyncio.create_task(self._watch_capacity(broker), name="floodgate-capacity")
+        self._sweeping = asyncio.create_task(self._sweep_dead_letters(broker), name="floodgate-retention")
         keep_modules_from_collections()
         await self._runner.start()
         logger.info("worker ready: %d queues, bots %s%s", len(queues), ", ".join(self._bots()), self._by())
@@ -123,6 +127,13 @@ class WorkerProcess:
         while not broker.stopping.is_set():
             await asyncio.to_thread(watch.look)
             await broker.stopping.sleep(CAPACITY_SECONDS)
+
+    async def _sweep_dead_letters(self, broker: FloodgateBroker) -> None:
+        """Drop those that have been kept for their time, and the oldest of too many."""
+        from broker.retention import Retention
+
+        count = broker.admission.count_dropped
+        await Retention(self._settings, broker.connections, count, broker.stopping).run()
 
     def _make_runner(self, broker: FloodgateBroker, queues: Iterable[str]) -> Runner:
         from broker.runner import Runner
@@ -169,6 +180,8 @@ class WorkerProcess:
             await runner.stop(self._settings.shutdown_seconds)
         if self._handling is not None:
             await self._handling.stop()
+        if self._sweeping is not None:
+            await asyncio.wait({self._sweeping}, timeout=GIVING_BACK_SECONDS)
         await broker.aclose()
         if self._watching is not None:
             self._watching.cancel()

@@ -1,7 +1,8 @@
 """The client for programs on an event loop: FastAPI, aiohttp, async workers.
 
-It lives on the program's loop and has no thread for RabbitMQ. A program that blocks its loop for longer than the
-heartbeat loses the connection; the next job opens another.
+It lives on the program's loop and has no thread of its own: files, and a state store that blocks, are left to threads
+of the loop's executor, one of which also hears of results while somebody waits for one. A program that blocks its loop
+for longer than the heartbeat loses the connection; the next job opens another.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,14 +20,14 @@ from broker.admission.contract import Record
 from broker.connections import Connections
 from broker.errors import ConfirmTimeoutError, FloodgateError, RabbitMQError, UnroutableError
 from broker.job import Job
-from broker.settings import DEFAULT_BOT, Settings, load_settings
+from broker.settings import Settings, load_settings
 from producer.bot_api import BotApi
 from producer.core import Composer, as_job
 from producer.flight import Flight
 from producer.ledger import Ledger, result_of, seconds_of
 from producer.outlet import Outlet
 from producer.uploads import Attachment, Stowage
-from producer.waiting import ended
+from producer.waiting import Waiting, ended, on_the_loops_executor
 
 
 class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
@@ -34,7 +37,7 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
 
     Parameters:
         settings: None reads ``FLOODGATE_*`` and ``.env``. Tokens are not needed to enqueue.
-        bot: the bot that sends, where a job does not say.
+        bot: the bot that sends, where a job does not say. None is the only configured one, or else ``default``.
         connections: those of the process, to share them; they stay open when the client is closed.
 
     Raises:
@@ -42,16 +45,20 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
     """
 
     def __init__(
-        self, settings: Settings | None = None, *, bot: str = DEFAULT_BOT, connections: Connections | None = None
+        self, settings: Settings | None = None, *, bot: str | None = None, connections: Connections | None = None
     ) -> None:
         settings = settings or load_settings()
+        bot = bot or settings.default_bot
         self._window = settings.publish_window
         self._composer = Composer(settings, bot)
-        self._ledger = Ledger(settings, bot)
+        self._ledger = Ledger(settings, bot, partial(Waiting, start=on_the_loops_executor, linger_seconds=0.0))
         self._stowage = Stowage(settings.spool_url)
         self._outlet = Outlet(
             self._composer,
-            connections or Connections(settings, "client", on_callers_loop=True),
+            connections
+            or Connections(
+                settings, "client", on_callers_loop=True, patience_seconds=settings.publish_patience_seconds
+            ),
             owned=connections is None,
         )
 
@@ -165,6 +172,7 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
     async def close(self) -> None:
         """Release the connection. Safe to call twice, and unused."""
         await self._outlet.aclose()
+        self._ledger.begin_close()  # which frees the thread of the executor on which the rest may have to wait
         await asyncio.to_thread(self._ledger.close)
 
     async def __aenter__(self) -> Self:
@@ -190,11 +198,12 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
 
     async def _awaited(self, job: Job | str, seconds: float) -> Record | None:
         future: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
-        with self._ledger.awaited(job, future):
-            if ended(record := await self.status(job)):  # it ended in the moment before
-                return record
-            await asyncio.wait([future], timeout=seconds)
-            return future.result() if future.done() else await self.status(job)
+        with self._ledger.awaited(job, future), suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                if ended(record := await self.status(job)):  # it ended in the moment before
+                    return record
+                return await future
+        return await self.status(job)
 
     async def _leave(self, flight: Flight) -> None:
         jobs, publications = flight.depart()

@@ -13,7 +13,7 @@ from broker.connections import Connections
 from broker.errors import ConfirmTimeoutError, FloodgateError, RabbitMQError, UnroutableError
 from broker.job import Job
 from broker.publication import Publication
-from broker.settings import DEFAULT_BOT, Settings, load_settings
+from broker.settings import Settings, load_settings
 from producer.bot_api import BotApi
 from producer.core import Composer, as_job
 from producer.flight import Flight
@@ -30,7 +30,7 @@ class Client(BotApi[Job]):
 
     Parameters:
         settings: None reads ``FLOODGATE_*`` and ``.env``. Tokens are not needed to enqueue.
-        bot: the bot that sends, where a job does not say.
+        bot: the bot that sends, where a job does not say. None is the only configured one, or else ``default``.
         connections: those of the process, to share them; they stay open when the client is closed.
 
     Raises:
@@ -38,14 +38,19 @@ class Client(BotApi[Job]):
     """
 
     def __init__(
-        self, settings: Settings | None = None, *, bot: str = DEFAULT_BOT, connections: Connections | None = None
+        self, settings: Settings | None = None, *, bot: str | None = None, connections: Connections | None = None
     ) -> None:
         settings = settings or load_settings()
+        bot = bot or settings.default_bot
         self._window = settings.publish_window
         self._composer = Composer(settings, bot)
         self._ledger = Ledger(settings, bot)
         self._stowage = Stowage(settings.spool_url)
-        self._outlet = Outlet(self._composer, connections or Connections(settings, "client"), owned=connections is None)
+        self._outlet = Outlet(
+            self._composer,
+            connections or Connections(settings, "client", patience_seconds=settings.publish_patience_seconds),
+            owned=connections is None,
+        )
 
     def job(self, method: str, /, **given: Any) -> Job:
         """A job, not enqueued. ``given`` are the method's parameters and :class:`~producer.core.JobOptions`.

@@ -17,7 +17,7 @@ from broker.job import Job, OnUncertain, Priority, encode_job, new_job, unix_ms
 from broker.ladder import MAX_DELAY, delayed
 from broker.methods import canonical_method
 from broker.publication import Publication
-from broker.settings import DEFAULT_BOT, Settings, unknown_bot_message
+from broker.settings import Settings, unknown_bot_message
 from producer.checks import checked
 from producer.uploads import Attachment, detached
 
@@ -49,9 +49,9 @@ OPTIONS: Final = frozenset(JobOptions.__annotations__)
 class Composer:
     """Makes jobs and addresses them. Immutable; any thread may use it."""
 
-    def __init__(self, settings: Settings, bot: str = DEFAULT_BOT) -> None:
+    def __init__(self, settings: Settings, bot: str | None = None) -> None:
         self._settings = settings
-        self._bot = bot
+        self._bot = bot or settings.default_bot
         self._known = settings.tokens
 
     def job(self, method: str, given: Mapping[str, Any]) -> Job:

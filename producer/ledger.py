@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final
@@ -30,10 +30,15 @@ SILENCE_SECONDS: Final = 60.0
 
 
 class Ledger:
-    """Reads the ledger; opens the store at the first look. Any thread may use it; ``close`` may be called twice."""
+    """Reads the ledger; opens the store at the first look. Any thread may use it; ``close`` may be called twice.
 
-    def __init__(self, settings: Settings, bot: str) -> None:
+    Parameters:
+        make_book: makes the book of who waits, of a store and a way to listen.
+    """
+
+    def __init__(self, settings: Settings, bot: str, make_book: Callable[..., Waiting] = Waiting) -> None:
         self._settings = settings
+        self._make_book = make_book
         self._bot = bot
         self._silent_until = 0.0  # monotonic; any thread, and whose value is kept does not matter
         # At most one. A dict for its atomic setdefault: of two threads that come first at once, both get the same.
@@ -65,7 +70,7 @@ class Ledger:
     def book(self) -> Waiting:
         """Who waits, in this process."""
         mine = self._waiting.get(os.getpid())
-        return mine or self._waiting.setdefault(os.getpid(), Waiting(self._store(), self._listener))
+        return mine or self._waiting.setdefault(os.getpid(), self._make_book(self._store(), self._listener))
 
     def recognised(self, job: Job) -> Job:
         """The job, and if it has a dedupe key, whether the ledger knows one under it (``job.known``). Never raises for
@@ -79,6 +84,11 @@ class Ledger:
             logger.info("whether a dedupe key hits cannot be told for now; jobs are accepted all the same: %s", error)
             return job
         return job.model_copy(update={"known": known})
+
+    def begin_close(self) -> None:
+        """Let nobody wait any more. Does not block."""
+        if waiting := self._waiting.get(os.getpid()):
+            waiting.begin_stop()
 
     def close(self) -> None:
         while self._waiting:

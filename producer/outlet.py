@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -91,6 +92,7 @@ class Outlet:
     def _begin(self, bot: str, attempt: Attempt) -> None:
         """Declare the bot's queues on the loop of the connections; the outcome is the attempt's."""
         try:
+            self.publisher.refuse_when_away(time.monotonic())
             declared = self._connections.io.begin(topology.adeclare(self._connections, self._composer.topology(bot)))
         except (FloodgateError, RuntimeError) as error:  # closed, crashed, or not on a loop
             self._end(bot)

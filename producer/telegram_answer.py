@@ -27,7 +27,7 @@ def answer_to(job_id: str, record: Record) -> tuple[int, dict[str, Any]]:
         return 200, {"ok": True, "result": record.result}
     reason = record.reason or "unknown"
     code = _CODE_BY_REASON.get(reason, _OTHER_REASONS_CODE)
-    return code, error_body(code, f"Not sent: {reason}. Job {job_id} is among the dead letters.")
+    return code, error_body(code, f"Not sent: {reason} (job {job_id}).")
 
 
 def error_body(code: int, description: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -1,17 +1,17 @@
 """Thousands who wait for results, one listener for all of them: a client's callers, or a gateway's.
 
-Overview. A caller's future stands in ``_waiting`` under its job. A thread listens to how jobs end (``broker.admission.
+Overview. A caller's future stands in ``_waiting`` under its job. A listener hears how jobs end (``broker.admission.
 endings``), picks those that somebody waits for and hands them to each event loop in one batch, to threads one by one.
 It starts with the first who waits and ends a moment after the last has left, so that it costs nothing and holds nothing
-open where nobody waits.
+open where nobody waits. It runs on a thread of its own, or on one of the event loop's executor.
 
 Nothing is missed. Whoever waits stands in the book before the job is published, or looks the job up once after having
-entered. After each ``skip`` (when the thread starts, a bot is new, or the store was away) every awaited job is looked
+entered. After each ``skip`` (when the listener starts, a bot is new, or the store was away) every awaited job is looked
 up. The same look is taken every :data:`AUDIT_SECONDS`, for a connection to the store may go silent without breaking,
 and between attempts to listen to a store that does not let itself be listened to.
 
-State: the book is under ``_lock``; an asyncio future is touched on its own loop only; the listener is the thread's. A
-fork inherits the book but no thread: make another for each process.
+State: the book is under ``_lock``; an asyncio future is touched on its own loop only; the listener belongs to
+the thread that runs it. A fork inherits the book but no thread: make another for each process.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from broker.errors import ClosedError, StateError
 logger = logging.getLogger("floodgate.results")
 
 AUDIT_SECONDS: Final = 10.0
-# One wait at the store; also how soon the thread notices a new bot, that nobody waits any more, or that it shall stop.
+# One wait at the store; also how soon the listener notices a new bot, that nobody waits any more, or that it must end.
 LISTEN_SECONDS: Final = 0.25
 # Callers that come one after the other find the listener there.
 LINGER_SECONDS: Final = 2.0
@@ -40,9 +40,20 @@ RETRY_SECONDS: Final = 0.5
 LONGEST_RETRY_SECONDS: Final = 5.0
 STOP_SECONDS: Final = 5.0
 
+Start = Callable[[Callable[[], None]], object]
 Key = tuple[str, str]  # bot, job id
 Waiter = asyncio.Future[Record] | Future[Record]
 Outcome = Record | ClosedError
+
+
+def on_a_thread(listen: Callable[[], None]) -> None:
+    """Run a listener on a thread of its own."""
+    threading.Thread(target=listen, name="floodgate-results", daemon=True).start()
+
+
+def on_the_loops_executor(listen: Callable[[], None]) -> None:
+    """Run a listener on a thread of the running event loop's executor, for as long as somebody waits."""
+    asyncio.get_running_loop().run_in_executor(None, listen)
 
 
 class Waiting:
@@ -51,18 +62,31 @@ class Waiting:
     Parameters:
         listen: opens a listener to the endings of some bots.
         bots: those that are sure to be asked for; others are taken in as they come.
+        start: begins to run the listener, which blocks.
+        linger_seconds: how long the listener stays when nobody waits.
     """
 
-    def __init__(self, store: Admission, listen: Callable[[Sequence[str]], Endings], bots: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        store: Admission,
+        listen: Callable[[Sequence[str]], Endings],
+        bots: Iterable[str] = (),
+        start: Start = on_a_thread,
+        linger_seconds: float = LINGER_SECONDS,
+    ) -> None:
         self._store = store
         self._open = listen
+        self._start = start
+        self._linger_seconds = linger_seconds
         self._stopped = threading.Event()
         self._lock = threading.Lock()  # protects all below
         self._waiting: dict[Key, list[Waiter]] = {}
         self._count = 0
         self._empty_since = 0.0
         self._bots = set(bots)
-        self._thread: threading.Thread | None = None
+        self._listens = False
+        self._idle = threading.Event()  # set while nothing listens
+        self._idle.set()
 
     @property
     def count(self) -> int:
@@ -85,9 +109,10 @@ class Waiting:
             self._waiting.setdefault(key, []).append(future)
             self._count += 1
             self._bots.add(key[0])
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="floodgate-results", daemon=True)
-                self._thread.start()
+            if not self._listens:
+                self._start(self._run)
+                self._listens = True
+                self._idle.clear()
 
     def leave(self, key: Key, future: Waiter) -> None:
         with self._lock:
@@ -102,16 +127,17 @@ class Waiting:
                 self._empty_since = time.monotonic()
 
     def stop(self) -> None:
-        """End the thread, bounded by :data:`STOP_SECONDS`, and tell who still waits with a ``ClosedError``.
+        """End the listener, bounded by :data:`STOP_SECONDS`, and tell who still waits with a ``ClosedError``.
 
         Safe to call twice, and unused.
         """
-        self._stopped.set()
-        with self._lock:
-            thread = self._thread
-        if thread is not None:
-            thread.join(STOP_SECONDS)
+        self.begin_stop()
+        self._idle.wait(STOP_SECONDS)
         self._hand_over(dict.fromkeys(self._keys(), _closed()))
+
+    def begin_stop(self) -> None:
+        """:meth:`stop` without waiting: let nobody in any more, and have the listener end."""
+        self._stopped.set()
 
     def _run(self) -> None:
         pause = RETRY_SECONDS
@@ -146,14 +172,15 @@ class Waiting:
         return looked_at
 
     def _wanted(self) -> bool:
-        lingers = time.monotonic() - self._empty_since < LINGER_SECONDS
+        lingers = time.monotonic() - self._empty_since < self._linger_seconds
         return not self._stopped.is_set() and (bool(self._waiting) or lingers)
 
     def _ends(self) -> bool:
         with self._lock:
             if self._wanted():
                 return False
-            self._thread = None  # in the same moment: who enters after this starts another
+            self._listens = False  # in the same moment: who enters after this starts another
+            self._idle.set()
             return True
 
     def _keys(self) -> list[Key]:

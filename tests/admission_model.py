@@ -7,7 +7,7 @@ Waits for a place in a line are not modelled to the microsecond; whose turn it i
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -25,6 +25,7 @@ from broker.admission.contract import (
     Exhausted,
     Go,
     Line,
+    NotKept,
     Pause,
     Record,
     Released,
@@ -104,6 +105,8 @@ class Bot:
     orders: int = 0
     unanswered: list[tuple[str | None, int]] = field(default_factory=list)  # since the last answer
     outage: Outage | None = None
+    not_kept: list[tuple[str, str | None, str, int]] = field(default_factory=list)
+    dropped: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
 
 def us(duration: timedelta) -> int:
@@ -237,6 +240,8 @@ class PlainModel:
                 self._end_call(job)
                 job.state, job.result, job.first_asked_bot = "dead", reason, 0
                 job.error = settlement.error
+                if not settlement.kept:
+                    self.bot.not_kept.append((job.id, ask.chat, reason, self.now))
             case Retrying() | Released():
                 if grant not in (None, job.since):
                     return
@@ -298,6 +303,18 @@ class PlainModel:
         held = [(key, *chat.refused) for key, chat in self.bot.chats.items() if chat.refused and self._holds(chat)]
         latest = sorted(held, key=lambda one: -one[1])[offset : offset + limit]
         return [UnreachableChat(key, why, timedelta(microseconds=self.now - at)) for key, at, why in latest]
+
+    def not_kept(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[NotKept]:
+        self._open(bot)
+        latest = self.bot.not_kept[::-1][: self.policy.listed]
+        ages = [(job_id, chat, reason, self.now - at) for job_id, chat, reason, at in latest]
+        kept_us = self.policy.listed_us
+        young = [(*job, age) for *job, age in ages if kept_us is None or age < kept_us]
+        return [NotKept(*job, timedelta(microseconds=age)) for *job, age in young[offset : offset + limit]]
+
+    def count_dropped(self, bot: str, reason: str, letters: int) -> None:
+        self._open(bot)
+        self.bot.dropped[reason] += letters
 
     def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:
         self._open(bot)
@@ -377,9 +394,17 @@ class PlainModel:
             self.bot.units = {False: [], True: []}
             self.bot.arrival = {False: 0, True: 0}
 
+    def waiting(self, bot: str) -> dict[Priority, int]:
+        self._open(bot)
+        waiting = self._waiting()
+        return {one: sum(job.priority is one for job in waiting) for one in Priority}
+
+    def _waiting(self) -> list[Job]:
+        return [job for job in self.bot.jobs.values() if job.state in ("waiting", "lost") and job.present]
+
     def snapshot(self, bot: str) -> Snapshot:
         self._open(bot)
-        waiting = [job for job in self.bot.jobs.values() if job.state in ("waiting", "lost") and job.present]
+        waiting = self._waiting()
         lines: dict[tuple[str, Priority], int] = defaultdict(int)
         for job in waiting:
             if job.chat is not None:
@@ -398,13 +423,15 @@ class PlainModel:
             sending=sum(
                 1 for chat in self.bot.chats.values() if chat.sending is not None and chat.lease_end > self.now
             ),
-            waiting={one: sum(job.priority is one for job in waiting) for one in Priority},
+            waiting=self.waiting(bot),
             pauses=tuple(
                 Pause(key, timedelta(microseconds=left), "") for left, key in [(bot_pause, None), *pauses] if left > 0
             ),
             longest_lines=tuple(Line(chat, priority, length) for (chat, priority), length in longest[:10]),
             dead=sum(job.state == "dead" for job in self.bot.jobs.values()),
             unreachable=len(self.unreachable(bot)),
+            not_kept=Counter(reason for _, _, reason, _ in self.bot.not_kept),
+            dropped=dict(self.bot.dropped),
             outage=timedelta(microseconds=self.now - self.bot.outage.since) if self.bot.outage else None,
         )
 

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -87,9 +88,14 @@ class FloodgateProcess:
         """Return once it has said `ready`; AssertionError with its log when it ends before, or is silent."""
         with self._log_path.open("ab") as output:
             self._process = subprocess.Popen(
-                self._command, env=self._env, cwd=self._home, stdout=output, stderr=subprocess.STDOUT
+                self._command,
+                env=self._env,
+                cwd=self._home,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                process_group=0,
             )
-        self._leash = Leash(["kill", "-s", "KILL", str(self.pid)])
+        self._leash = Leash(["kill", "-s", "KILL", "--", f"-{self.pid}"])
         until(lambda: ready in self.log or not self.running, seconds)
         assert ready in self.log, f"{self._command[3:]} did not start:\n{self.log}"
         return self
@@ -113,9 +119,10 @@ class FloodgateProcess:
         return self.wait()
 
     def kill(self) -> None:
-        """End it at once, with SIGKILL."""
+        """End it at once, with SIGKILL, and whatever it has started: Dramatiq's own command forks its workers."""
         if self._process is not None:
-            self.signal(signal.SIGKILL)  # does nothing to one that has ended
+            with suppress(ProcessLookupError):  # all of them have ended
+                os.killpg(self.pid, signal.SIGKILL)
             self.wait()
 
     def __enter__(self) -> Self:

@@ -13,10 +13,12 @@
 --   waiters:<paid>     jobs in hand that wait for the bot's budget by rank; waiting:<paid> says until when
 --   aliases            chats that migrated, names that were resolved; names says until when
 --   lines calls pauses dead refused counts     indexes for `floodgate status`
+--   listed             jobs that ended without a dead letter, the latest first; not_kept counts them by reason
+--   dropped            dead letters that were dropped, counted by reason
 --
--- Everything but the bot, the aliases and the indexes expires. Bots, chats and jobs are written when their call ends; a
--- job that changes places in a line is written at once, for the line's head is looked up next. Times exceed 14 digits:
--- never join them to strings with `..`, which would round.
+-- Everything but the bot, the aliases, the counts and the indexes expires. Bots, chats and jobs are written when their
+-- call ends; a job that changes places in a line is written at once, for the line's head is looked up next. Times exceed
+-- 14 digits: never join them to strings with `..`, which would round.
 --
 -- ARGV: the bot's rules as JSON; then for each call its operation and its arguments as JSON. The reply holds one reply
 -- or error a call. K, policy.py's numbers, is put in front of the script.
@@ -735,6 +737,26 @@ local function finish(job, chat, state, reason, outcome)
   redis.call('PUBLISH', prefix .. 'ended', job.id .. '\n' .. state .. '\n' .. (outcome or reason))
 end
 
+local function is_over(listed)
+  return rules.listed_for ~= nil and listed[4] <= now - rules.listed_for
+end
+
+local function list_not_kept()
+  local list = prefix .. 'listed'
+  redis.call('HINCRBY', prefix .. 'not_kept', args.reason, 1)
+  redis.call('LPUSH', list, cmsgpack.pack({ args.job, args.chat or false, args.reason, now }))
+  redis.call('LTRIM', list, 0, rules.listed - 1)
+  if not rules.listed_for then
+    redis.call('PERSIST', list)
+    return
+  end
+  redis.call('PEXPIRE', list, ttl(rules.listed_for))
+  for _ = 1, 2 do -- more than came
+    local oldest = redis.call('LINDEX', list, -1)
+    if oldest and is_over(cmsgpack.unpack(oldest)) then redis.call('RPOP', list) end
+  end
+end
+
 -- A job that ends without having been admitted.
 local function stranger()
   return {
@@ -897,6 +919,7 @@ function operations.settle()
       count_later(job, chat, math.min(args.late, now - job.since))
     end
     if args.how == 'sent' and chat and args.units > 0 then chat.refused_at = 0 end
+    if args.not_kept then list_not_kept() end
     finish(job, chat, args.how, args.reason, args.outcome)
   elseif not args.grant or args.grant == job.since then
     job.handed_back = args.how == 'released' and job.handed_back + 1 or 0
@@ -952,6 +975,20 @@ function operations.unreachable()
     if chat and holds(chat) then found[#found + 1] = { key, chat.refused_why, now - chat.refused_at } end
   end
   return found
+end
+
+function operations.not_kept()
+  local found = {}
+  for _, packed in ipairs(redis.call('LRANGE', prefix .. 'listed', args.first, args.last)) do
+    local one = cmsgpack.unpack(packed)
+    if not is_over(one) then found[#found + 1] = { one[1], one[2], one[3], now - one[4] } end
+  end
+  return found
+end
+
+function operations.count_dropped()
+  redis.call('HINCRBY', prefix .. 'dropped', args.reason, args.letters)
+  return { 'ok' }
 end
 
 function operations.pause()
@@ -1082,6 +1119,10 @@ function operations.vouch_idle()
   return { 'ok' }
 end
 
+function operations.waiting()
+  return redis.call('HMGET', prefix .. 'counts', INTERACTIVE, BULK)
+end
+
 function operations.snapshot()
   local second, minute = 0, 0
   for _, at in ipairs(bot.free.log) do
@@ -1104,11 +1145,12 @@ function operations.snapshot()
   return {
     second, permille_now(), minute,
     redis.call('ZCOUNT', prefix .. 'calls', '(' .. string.format('%.0f', now), '+inf'),
-    redis.call('HMGET', prefix .. 'counts', INTERACTIVE, BULK),
+    operations.waiting(),
     pauses,
     redis.call('ZRANGE', prefix .. 'lines', 0, args.shown - 1, 'REV', 'WITHSCORES'),
     redis.call('ZCOUNT', prefix .. 'dead', '-inf', '+inf'),
     redis.call('ZCOUNT', prefix .. 'refused', '(' .. string.format('%.0f', now - rules.unreachable), '+inf'),
+    redis.call('HGETALL', prefix .. 'not_kept'), redis.call('HGETALL', prefix .. 'dropped'),
     outage_since() ~= 0 and now - outage_since() or false,
   }
 end

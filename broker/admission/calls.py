@@ -17,12 +17,13 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Protocol, cast
 
-from broker.admission.contract import Ask, Decision, Record, Scope, Settlement, Snapshot, UnreachableChat
+from broker.admission.contract import Ask, Decision, NotKept, Record, Scope, Settlement, Snapshot, UnreachableChat
+from broker.job import Priority
 
 MOST_IN_A_BATCH: Final = 256
 
@@ -78,6 +79,12 @@ class BlockingAdmission(ABC):
     def unreachable(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[UnreachableChat]:
         return cast("Sequence[UnreachableChat]", self._do(Call("unreachable", bot, (limit, offset))))
 
+    def not_kept(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[NotKept]:
+        return cast("Sequence[NotKept]", self._do(Call("not_kept", bot, (limit, offset))))
+
+    def count_dropped(self, bot: str, reason: str, letters: int) -> None:
+        self._do(Call("count_dropped", bot, (reason, letters)))
+
     def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:
         self._do(Call("pause", bot, (chat, duration, why)))
 
@@ -92,6 +99,9 @@ class BlockingAdmission(ABC):
 
     def vouch_idle(self, bot: str) -> None:
         self._do(Call("vouch_idle", bot, ()))
+
+    def waiting(self, bot: str) -> Mapping[Priority, int]:
+        return cast("Mapping[Priority, int]", self._do(Call("waiting", bot, ())))
 
     def snapshot(self, bot: str) -> Snapshot:
         return cast("Snapshot", self._do(Call("snapshot", bot, ())))
@@ -181,6 +191,12 @@ class BatchedAdmission:
     async def unreachable(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[UnreachableChat]:
         return cast("Sequence[UnreachableChat]", await self._do(Call("unreachable", bot, (limit, offset))))
 
+    async def not_kept(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[NotKept]:
+        return cast("Sequence[NotKept]", await self._do(Call("not_kept", bot, (limit, offset))))
+
+    async def count_dropped(self, bot: str, reason: str, letters: int) -> None:
+        await self._do(Call("count_dropped", bot, (reason, letters)))
+
     async def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:
         await self._do(Call("pause", bot, (chat, duration, why)))
 
@@ -195,6 +211,9 @@ class BatchedAdmission:
 
     async def vouch_idle(self, bot: str) -> None:
         await self._do(Call("vouch_idle", bot, ()))
+
+    async def waiting(self, bot: str) -> Mapping[Priority, int]:
+        return cast("Mapping[Priority, int]", await self._do(Call("waiting", bot, ())))
 
     async def snapshot(self, bot: str) -> Snapshot:
         return cast("Snapshot", await self._do(Call("snapshot", bot, ())))

@@ -6,7 +6,7 @@ waits (``timedelta`` from now), so that no caller compares its clock with the st
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -155,6 +155,8 @@ class Dead:
     """What Telegram said, if it was Telegram that said no: ``error_code``, ``description``, perhaps ``parameters``."""
     unanswered: bool = False
     """The call that ended it got no word from Telegram. As in :class:`Retrying`."""
+    kept: bool = True
+    """Whether there is a dead letter. Without one the store counts and lists the job: see :class:`NotKept`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +226,16 @@ class UnreachableChat:
 
 
 @dataclass(frozen=True, slots=True)
+class NotKept:
+    """A job that ended ``age`` ago and has no dead letter, with the chat that it was for."""
+
+    job_id: str
+    chat: str | None
+    reason: str
+    age: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """What ``floodgate status`` shows of one bot."""
 
@@ -240,6 +252,11 @@ class Snapshot:
     """Those of more than one job."""
     dead: int
     unreachable: int
+    not_kept: Mapping[str, int]
+    """Jobs that ended without a dead letter, by reason, since the store was new."""
+    dropped: Mapping[str, int]
+    """Dead letters that were dropped, by reason, since the store was new: their time was over, or there were too many.
+    Not those that an operator dropped."""
     outage: timedelta | None = None
     """For how long Telegram has not answered; None while it does."""
 
@@ -300,6 +317,17 @@ class Admission(Protocol):
         """Chats held for unreachable, each once, the latest first: so many, after the first ``offset``."""
         ...
 
+    def not_kept(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[NotKept]:
+        """Jobs that ended without a dead letter, the latest first: so many, after the first ``offset``.
+
+        Listed are the latest ``FLOODGATE_DEAD_LETTERS__LISTED``, each for as long as its dead letter would be kept.
+        """
+        ...
+
+    def count_dropped(self, bot: str, reason: str, letters: int) -> None:
+        """Count dead letters that are dropped now."""
+        ...
+
     def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:
         """Nobody sends to the chat (or, with None, for the bot) for this long. Extends, never shortens, a pause."""
         ...
@@ -328,7 +356,13 @@ class Admission(Protocol):
         """
         ...
 
-    def snapshot(self, bot: str) -> Snapshot: ...
+    def waiting(self, bot: str) -> Mapping[Priority, int]:
+        """How many jobs wait in the bot's lines. Costs the same however many there are."""
+        ...
+
+    def snapshot(self, bot: str) -> Snapshot:
+        """What ``floodgate status`` shows of a bot."""
+        ...
 
     def close(self) -> None:
         """Release files and sockets. Safe to call twice."""

@@ -98,6 +98,8 @@ def settle(books: Books, ask: Ask, settlement: Settlement, grant: int | None) ->
             books.keep_outcome(job, sent_text(settlement))
             _end(books, job, chat, State.SENT)
         case Dead():
+            if not settlement.kept:
+                books.list_not_kept(ask.job_id, ask.chat, settlement.reason)
             _bury(books, job, chat, settlement)
         case Retrying(delay=delay, charged=charged):
             if job.number and grant in (None, job.since):
@@ -143,6 +145,10 @@ def heard_from(books: Books, chat_key: str) -> bool:
     chat.refused_at = 0
     books.save_chat(chat)
     return held
+
+
+def count_dropped(books: Books, reason: str, letters: int) -> None:
+    books.count_dropped(reason, letters)
 
 
 def pause(books: Books, chat_key: str | None, duration: timedelta, why: str) -> None:

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from broker.admission.contract import Ask
 from broker.admission.windows import Pace, Window
 from broker.chats import ChatKind, chat_kind
+from broker.dead_letter_settings import CHAT_UNREACHABLE
 from broker.job import Job, Priority
 from broker.methods import CHARGES, Charge
 from broker.settings import CONSUMER_TIMEOUT_SECONDS, ChatLimits, Limits, Settings
@@ -151,7 +152,8 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The rates of every bot and chat, from settings; and how long jobs, results and unreachable chats are kept."""
+    """The rates of every bot and chat, from settings; and how long, or how many, jobs, results, unreachable chats and
+    jobs without a dead letter are kept."""
 
     default: Rates
     bots: dict[str, Rates]
@@ -161,6 +163,9 @@ class Policy:
     ledger_us: int
     result_us: int
     unreachable_us: int
+    listed: int
+    listed_us: int | None
+    """None: listed without an end."""
 
     def rates(self, bot: str) -> Rates:
         return self.bots.get(bot, self.default)
@@ -189,7 +194,15 @@ def policy_of(settings: Settings) -> Policy:
         ledger_us=int(settings.ledger_seconds * SECOND),
         result_us=int(min(settings.result_seconds, settings.ledger_seconds) * SECOND),
         unreachable_us=int(settings.unreachable_seconds * SECOND),
+        listed=settings.dead_letters.listed,
+        listed_us=listed_us(settings),
     )
+
+
+def listed_us(settings: Settings) -> int | None:
+    """How long a job without a dead letter is listed: those that are not kept died of an unreachable chat."""
+    kept = settings.dead_letters.kept_for(CHAT_UNREACHABLE)
+    return None if kept is None else kept // timedelta(microseconds=1)
 
 
 def rates_of(limits: Limits) -> Rates:

@@ -49,6 +49,7 @@ from broker.admission.contract import (
     Exhausted,
     Go,
     Line,
+    NotKept,
     Pause,
     Record,
     Released,
@@ -335,7 +336,10 @@ def _rules(policy: Policy, bot: str) -> dict[str, Any]:
         "ledger": policy.ledger_us,
         "result": policy.result_us,
         "unreachable": policy.unreachable_us,
+        "listed": policy.listed,
     }
+    if policy.listed_us is not None:
+        rules["listed_for"] = policy.listed_us
     for name, pace in (("free", rates.free), ("paid", rates.paid)):
         if pace is not None:
             rules[name] = _pace(pace)
@@ -372,7 +376,8 @@ def _settled(settlement: Settlement) -> dict[str, Any]:
             return {"how": "sent", "outcome": sent_text(settlement), "late": _micros(late)}
         case Dead(reason=reason):
             outcome = dead_text(settlement) if settlement.error is not None else None
-            return {"how": "dead", "reason": reason, "outcome": outcome, "unanswered": settlement.unanswered}
+            ended = {"how": "dead", "reason": reason, "outcome": outcome}
+            return ended | {"unanswered": settlement.unanswered, "not_kept": not settlement.kept}
         case Retrying(delay=delay, charged=charged, unanswered=unanswered):
             return {"how": "retrying", "delay": _micros(delay), "charged": charged, "unanswered": unanswered}
         case Released():
@@ -417,20 +422,30 @@ def _nothing(_reply: Any) -> None:
 
 
 def _snapshot(policy: Policy, bot: str, reply: Any) -> Snapshot:
-    second, permille, minute, sending, waiting, pauses, lines, dead, refused, outage = reply
+    second, permille, minute, sending, waiting, pauses, lines, dead, refused, not_kept, dropped, outage = reply
     return Snapshot(
         bot=bot,
         sent_last_second=second,
         per_second_limit=numbers.per_second(policy.rates(bot).free, permille),
         sent_last_minute=minute,
         sending=sending,
-        waiting={one: int(count or 0) for one, count in zip(Priority, waiting, strict=True)},
+        waiting=_waiting(waiting),
         pauses=tuple(Pause(chat, timedelta(microseconds=left), why) for chat, left, why in pauses),
         longest_lines=_lines(lines),
         dead=dead,
         unreachable=refused,
+        not_kept=_counts(not_kept),
+        dropped=_counts(dropped),
         outage=None if outage is None else timedelta(microseconds=outage),
     )
+
+
+def _waiting(counts: Sequence[str | None]) -> dict[Priority, int]:
+    return {priority: int(count or 0) for priority, count in zip(Priority, counts, strict=True)}
+
+
+def _counts(found: Sequence[str]) -> dict[str, int]:
+    return {name: int(count) for name, count in zip(found[::2], found[1::2], strict=True)}
 
 
 def _lines(found: Sequence[str]) -> tuple[Line, ...]:
@@ -479,11 +494,14 @@ _GIVEN: Final[dict[str, Callable[..., dict[str, Any]]]] = {
     "mark_unreachable": lambda chat, why: {"chat": chat, "why": why[: numbers.WHY_LENGTH]},
     "heard_from": lambda chat: {"chat": chat},
     "unreachable": lambda limit, offset: {"first": offset, "last": offset + limit - 1},
+    "not_kept": lambda limit, offset: {"first": offset, "last": offset + limit - 1},
+    "count_dropped": lambda reason, letters: {"reason": reason, "letters": letters},
     "pause": lambda chat, duration, why: {"chat": chat, "duration": _micros(duration), "why": why},
     "too_many_requests": lambda chat, retry_after: {"chat": chat, "duration": _micros(retry_after)},
     "resume": lambda chat: {"chat": chat},
     "migrate": lambda old, new: {"old": old, "new": new},
     "vouch_idle": dict,
+    "waiting": dict,
     "snapshot": lambda: {"shown": SHOWN},
 }
 _READ: Final[dict[str, Callable[[Any], Any]]] = {
@@ -498,9 +516,14 @@ _READ: Final[dict[str, Callable[[Any], Any]]] = {
     "unreachable": lambda reply: tuple(
         UnreachableChat(chat, why, timedelta(microseconds=age)) for chat, why, age in reply
     ),
+    "not_kept": lambda reply: tuple(
+        NotKept(job_id, chat, reason, timedelta(microseconds=age)) for job_id, chat, reason, age in reply
+    ),
+    "count_dropped": _nothing,
     "pause": _nothing,
     "too_many_requests": lambda reply: Scope(reply[0]),
     "resume": _nothing,
     "migrate": _nothing,
     "vouch_idle": _nothing,
+    "waiting": _waiting,
 }

@@ -32,7 +32,7 @@ from broker.admission.policy import Policy
 from broker.admission.sqlite_books import SqliteBooks
 from broker.admission.sqlite_cache import RowCache
 from broker.admission.sqlite_file import StateFile
-from broker.admission.sqlite_status import snapshot, unreachable
+from broker.admission.sqlite_status import not_kept, snapshot, unreachable, waiting
 from broker.admission.sqlite_sweep import Sweep
 from broker.admission.state_thread import StateThread
 from broker.errors import StateError
@@ -50,15 +50,18 @@ _ACTS: Final[dict[str, Callable[..., Any]]] = {
     "mark_unreachable": decisions.mark_unreachable,
     "heard_from": decisions.heard_from,
     "unreachable": unreachable,
+    "not_kept": not_kept,
+    "count_dropped": decisions.count_dropped,
     "pause": decisions.pause,
     "too_many_requests": decisions.too_many_requests,
     "resume": decisions.resume,
     "migrate": decisions.migrate,
     "vouch_idle": decisions.vouch_idle,
+    "waiting": waiting,
     "snapshot": snapshot,
 }
 # They change nothing, and need not wait for the writer.
-_READS: Final = frozenset({"lookup", "unreachable", "snapshot"})
+_READS: Final = frozenset({"lookup", "unreachable", "not_kept", "waiting", "snapshot"})
 
 
 class SqliteAdmission(BlockingAdmission):

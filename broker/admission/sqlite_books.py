@@ -22,7 +22,7 @@ from broker.admission.sqlite_cache import RowCache
 from broker.admission.windows import Budget, Log, cautious_budget
 from broker.job import Priority
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 SCHEMA: Final = """
 CREATE TABLE bots (
     bot TEXT PRIMARY KEY, boot TEXT, offset_us INTEGER, born INTEGER, granted INTEGER,
@@ -39,6 +39,8 @@ CREATE TABLE chats (
     PRIMARY KEY (bot, chat)
 ) WITHOUT ROWID;
 CREATE INDEX refused ON chats (bot, refused_at) WHERE refused_at > 0;
+-- Calls under way, and lost ones.
+CREATE INDEX calls ON chats (bot, lease_end) WHERE sending IS NOT NULL;
 -- For status. A chat that gets a message now and then is in none of them.
 CREATE INDEX paused ON chats (bot, paused_until) WHERE paused_until > 0;
 CREATE INDEX long_interactive ON chats (bot, i_length) WHERE i_length > 1;
@@ -58,6 +60,15 @@ CREATE TABLE counts (bot TEXT, kind INTEGER, jobs INTEGER, PRIMARY KEY (bot, kin
 -- Outcomes of ended jobs, oldest first: what is over is at the front, and its pages are used again. A number that is
 -- used again is told from the old one by its time.
 CREATE TABLE results (number INTEGER PRIMARY KEY, since INTEGER, outcome TEXT);
+-- Jobs that ended without a dead letter: the latest, numbered one by one. All of them are counted by reason, and so are
+-- dead letters that were dropped.
+CREATE TABLE not_kept (
+    bot TEXT, number INTEGER, job_id TEXT, chat TEXT, reason TEXT, since INTEGER,
+    PRIMARY KEY (bot, number)
+) WITHOUT ROWID;
+CREATE TABLE without_letter (
+    bot TEXT, dropped INTEGER, reason TEXT, jobs INTEGER, PRIMARY KEY (bot, dropped, reason)
+) WITHOUT ROWID;
 CREATE TABLE bot_waiters (
     bot TEXT, paid INTEGER, rank INTEGER, job_id TEXT, units INTEGER, until INTEGER,
     PRIMARY KEY (bot, paid, rank, job_id)
@@ -102,6 +113,13 @@ _STEP_OVER: Final = (
     "WHERE bot = ? AND chat = ? AND priority = ? AND state <= 1 AND place < ? AND due < ?"
 )
 ADD_TO_COUNT: Final = "INSERT INTO counts VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs"
+_LAST_NOT_KEPT: Final = "SELECT COALESCE(max(number), 0) FROM not_kept WHERE bot = ?"
+_LIST_NOT_KEPT: Final = "INSERT INTO not_kept VALUES (?, ?, ?, ?, ?, ?)"
+_UNLIST: Final = "DELETE FROM not_kept WHERE bot = ? AND number <= ?"
+_COUNT_WITHOUT_LETTER: Final = (
+    "INSERT INTO without_letter VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs"
+)
+_SELECT_COUNT: Final = "SELECT jobs FROM counts WHERE bot = ? AND kind = ?"
 _SELECT_ALIAS: Final = "SELECT real, until FROM aliases WHERE bot = ? AND chat = ?"
 _SAVE_ALIAS: Final = "INSERT OR REPLACE INTO aliases VALUES (?, ?, ?, ?)"
 _MOVE_ALIASES: Final = "UPDATE aliases SET real = ? WHERE bot = ? AND real = ?"
@@ -230,6 +248,11 @@ class SqliteBooks:
         self.bot.counts[kind] += added
         self.save_bot()
 
+    def total(self, kind: int) -> int:
+        """How many jobs are of a kind."""
+        found = self.connection.execute(_SELECT_COUNT, (self.name, kind)).fetchone()
+        return self.bot.counts[kind] + (found[0] if found else 0)
+
     def drop_job(self, job_id: str) -> None:
         if (job := self.job(job_id)) is not None:
             self._recount(job, None)
@@ -242,6 +265,15 @@ class SqliteBooks:
     def outcome(self, job: JobRow) -> str | None:
         found = self.connection.execute(_SELECT_OUTCOME, (job.result, job.since)).fetchone() if job.result else None
         return None if found is None else str(found[0])
+
+    def list_not_kept(self, job_id: str, chat: str | None, reason: str) -> None:
+        (last,) = self.connection.execute(_LAST_NOT_KEPT, (self.name,)).fetchone()
+        self.connection.execute(_LIST_NOT_KEPT, (self.name, last + 1, job_id, chat, reason, self.now))
+        self.connection.execute(_UNLIST, (self.name, last + 1 - self.policy.listed))
+        self.connection.execute(_COUNT_WITHOUT_LETTER, (self.name, False, reason, 1))
+
+    def count_dropped(self, reason: str, letters: int) -> None:
+        self.connection.execute(_COUNT_WITHOUT_LETTER, (self.name, True, reason, letters))
 
     def chat(self, chat: str) -> ChatRow | None:
         if (kept := self._cache.chats.get((self.name, chat))) is not None:

@@ -6,18 +6,22 @@ import sqlite3
 from datetime import timedelta
 from typing import Final
 
-from broker.admission.contract import Line, Pause, Snapshot, UnreachableChat
+from broker.admission.contract import Line, NotKept, Pause, Snapshot, UnreachableChat
 from broker.admission.policy import MINUTE, SECOND, learned_permille, per_second
 from broker.admission.rows import BotRow
 from broker.admission.sqlite_books import DEAD, PRIORITIES, SqliteBooks
+from broker.job import Priority
 
 SHOWN: Final = 10  # longest lines and longest pauses
 _LONGEST: Final = "SELECT chat, {0} FROM chats WHERE bot = ? AND {0} > 1 ORDER BY {0} DESC LIMIT ?"
 
 
+def waiting(books: SqliteBooks) -> dict[Priority, int]:
+    return {priority: books.total(number) for number, priority in enumerate(PRIORITIES)}
+
+
 def snapshot(books: SqliteBooks) -> Snapshot:
     db, bot, now = books.connection, books.name, books.now
-    counts = dict(db.execute("SELECT kind, jobs FROM counts WHERE bot = ?", (bot,)))
     return Snapshot(
         bot=bot,
         sent_last_second=sum(1 for at in books.bot.free.log if at > now - SECOND),
@@ -26,19 +30,39 @@ def snapshot(books: SqliteBooks) -> Snapshot:
         sending=_count(
             db, "SELECT count(*) FROM chats WHERE bot = ? AND sending IS NOT NULL AND lease_end > ?", bot, now
         ),
-        waiting={
-            priority: books.bot.counts[number] + counts.get(number, 0) for number, priority in enumerate(PRIORITIES)
-        },
+        waiting=waiting(books),
         pauses=_pauses(books),
         longest_lines=_longest_lines(db, bot),
-        dead=books.bot.counts[DEAD] + counts.get(DEAD, 0),
+        dead=books.total(DEAD),
         unreachable=_count(
             db,
             "SELECT count(*) FROM chats WHERE bot = ? AND refused_at > 0 AND refused_at > ?",
             bot,
             _refused_since(books),
         ),
+        not_kept=_without_letter(books, dropped=False),
+        dropped=_without_letter(books, dropped=True),
         outage=_outage(books),
+    )
+
+
+def _without_letter(books: SqliteBooks, *, dropped: bool) -> dict[str, int]:
+    found = books.connection.execute(
+        "SELECT reason, jobs FROM without_letter WHERE bot = ? AND dropped = ?", (books.name, dropped)
+    )
+    return dict(found)
+
+
+def not_kept(books: SqliteBooks, limit: int, offset: int) -> tuple[NotKept, ...]:
+    kept_us = books.policy.listed_us
+    found = books.connection.execute(
+        "SELECT job_id, chat, reason, since FROM not_kept WHERE bot = ? AND since > ? "
+        "ORDER BY number DESC LIMIT ? OFFSET ?",
+        (books.name, 0 if kept_us is None else books.now - kept_us, limit, offset),
+    )
+    return tuple(
+        NotKept(job_id, chat, reason, timedelta(microseconds=books.now - since))
+        for job_id, chat, reason, since in found
     )
 
 

@@ -47,6 +47,10 @@ _IDLE_CHATS: Final = """
 DELETE FROM chats WHERE bot = ? AND chat IN (SELECT chat FROM chats WHERE bot = ? AND chat > ? ORDER BY chat LIMIT ?)
 AND i_length + b_length = 0 AND sending IS NULL AND MAX(last_place, paused_until, rest_until) < ? AND refused_at < ?
 """
+# They are numbered by age.
+_OLD_NOT_KEPT: Final = """
+DELETE FROM not_kept WHERE bot = ? AND since <= ? AND number <= (SELECT min(number) FROM not_kept WHERE bot = ?) + ?
+"""
 _OLD_NAMES: Final = "DELETE FROM aliases WHERE bot = ? AND until > 0 AND until < ?"
 
 
@@ -68,6 +72,8 @@ class Sweep:
         self._sweep_jobs(db, books.name, books.now)
         self._sweep_ghosts(db, books.now)
         self._sweep_chats(db, books.name, books.now)
+        if self._policy.listed_us is not None:
+            db.execute(_OLD_NOT_KEPT, (books.name, books.now - self._policy.listed_us, books.name, ROWS_PER_RUN))
         db.execute(_OLD_NAMES, (books.name, books.now - self._policy.ledger_us))
         db.execute(
             "DELETE FROM bot_waiters WHERE bot = ? AND until < ?",

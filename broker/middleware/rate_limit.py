@@ -8,7 +8,7 @@
            │                and the chats behind it go on
            ├▶ AlreadySent, AlreadyDead   acknowledged
            ├▶ Exhausted     dead-lettered: its calls killed their workers, or it never came to one
-           ├▶ Unreachable   dead-lettered with what Telegram said of the chat, and no budget spent
+           ├▶ Unreachable   dead-lettered with what Telegram said of the chat, or listed, and no budget spent
            └▶ Unknown       the job's ``on_uncertain`` decides
 
 Deferring is not failing: no attempt is spent, nothing is logged above DEBUG. Waits are timers of the event loop.
@@ -245,11 +245,13 @@ class RateLimit(AwaitedMiddleware):
         description: str,
         error: dict[str, Any] | None = None,
     ) -> NoReturn:
-        """Dead letter first, then the ledger, then the ack: a crash in between repeats, and never drops."""
+        """Dead letter, if it is kept, then the ledger, then the ack: a crash in between repeats, and never drops."""
         assert message.job is not None
-        letter = dead_letters.dead_job(message.job, message.delivery.body, message.queue_name, reason, description)
-        await broker.connections.publisher.apublish(letter)
-        await broker.admission.settle(ask, Dead(reason, error))
+        kept = broker.settings.dead_letters.keeps(reason, ask.priority)
+        if kept:
+            letter = dead_letters.dead_job(message.job, message.delivery.body, message.queue_name, reason, description)
+            await broker.connections.publisher.apublish(letter)
+        await broker.admission.settle(ask, Dead(reason, error, kept=kept))
         message.done()
         raise Deferral(reason)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, Final
 
 import typer
@@ -14,14 +15,14 @@ from rich.text import Text
 
 from broker.admission.contract import Admission, UnreachableChat
 from broker.admission.stores import open_store
-from broker.errors import UnknownBotError
-from broker.settings import load_settings, unknown_bot_message
+from broker.settings import load_settings
+from floodgate.letters import reading
 from floodgate.letters.criteria import chat_of, harmless
+from floodgate.letters.paging import ago, each_once
 
 app = typer.Typer(help="Chats that Telegram refuses.", no_args_is_help=True)
 
 EXIT_NO: Final = 1
-PAGE: Final = 1000
 
 Bot = Annotated[str | None, typer.Option(help="One bot only. Defaults to all.")]
 
@@ -45,14 +46,14 @@ def unreachable(
     Example: floodgate chats unreachable --json
     """
     with _stores(bot) as (store, bots):
-        found = {name: _all(store, name, limit) for name in bots}
+        found = {name: each_once(partial(store.unreachable, name), lambda held: held.chat, limit) for name in bots}
     if as_json:
         print(json.dumps([_as_data(name, chat) for name, chats in found.items() for chat in chats]))
         return
     console, table = Console(highlight=False), Table("bot", "chat", "refused", "what Telegram said")
     for name, chats in found.items():
         for chat in chats:
-            table.add_row(name, chat.chat, f"{_ago(chat)} ago", Text(harmless(chat.why.encode())))
+            table.add_row(name, chat.chat, f"{ago(chat.age)} ago", Text(harmless(chat.why.encode())))
     console.print(table if table.row_count else "No chat is held for unreachable.")
 
 
@@ -79,31 +80,10 @@ def clear(
 @contextlib.contextmanager
 def _stores(bot: str | None) -> Iterator[tuple[Admission, list[str]]]:
     settings = load_settings()
-    bots = settings.require_bots()
-    if bot is not None and bot not in bots:
-        raise UnknownBotError(unknown_bot_message(bot, bots))
+    bots = reading.bots(settings, bot)
     with contextlib.closing(open_store(settings)) as store:
-        yield store, [bot] if bot is not None else sorted(bots)
-
-
-def _all(store: Admission, bot: str, limit: int) -> list[UnreachableChat]:
-    """By the page. A chat that is refused meanwhile moves the others on: each is kept once."""
-    found: dict[str, UnreachableChat] = {}
-    for offset in range(0, limit, PAGE):
-        page = store.unreachable(bot, min(PAGE, limit - offset), offset)
-        found.update((chat.chat, chat) for chat in page if chat.chat not in found)
-        if len(page) < PAGE:
-            break
-    return list(found.values())
+        yield store, bots
 
 
 def _as_data(bot: str, chat: UnreachableChat) -> dict[str, object]:
     return {"bot": bot, "chat": chat.chat, "why": chat.why, "seconds_ago": round(chat.age.total_seconds())}
-
-
-def _ago(chat: UnreachableChat) -> str:
-    seconds = chat.age.total_seconds()
-    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Annotated, Final
 
 import typer
@@ -13,14 +16,18 @@ from rich.console import Console
 
 from broker.admission.stores import open_store
 from broker.connections import Connections
+from broker.retention import Retention
 from broker.settings import load_settings
+from broker.stopping import Stopping
 from floodgate.letters import reading, view
 from floodgate.letters.criteria import Criteria, chat_of, moment
+from floodgate.letters.paging import each_once
 from floodgate.letters.replay import Fate, Replay
 
 app = typer.Typer(help="Jobs that will not be sent, with the reason.", no_args_is_help=True)
 
 EXIT_NO: Final = 1
+SHOWN_NOT_KEPT: Final = 1000
 
 Ids = Annotated[list[str] | None, typer.Argument(help="Ids of jobs. Defaults to all that the options mean.")]
 Bot = Annotated[str | None, typer.Option(help="One bot only. Defaults to all, and to malformed messages.")]
@@ -156,6 +163,63 @@ def drop(
         _say(f"Deleted: {view.counted(counts)}." if counts else "No dead letter is meant; nothing was deleted.")
     if ids and not counts:
         raise typer.Exit(EXIT_NO)
+
+
+@app.command("not-kept")
+def not_kept(
+    bot: Bot = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Most jobs of each bot. Defaults to 1000 in a table, and to all elsewhere."),
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs that ended without a dead letter, the latest first: bulk jobs for unreachable chats.
+
+    They cannot be replayed. `floodgate status` counts them all; the latest FLOODGATE_DEAD_LETTERS__LISTED are listed.
+
+    Example: floodgate dead-letters not-kept --csv > unreachable.csv
+    """
+    settings = load_settings()
+    bots = reading.bots(settings, bot)
+    with contextlib.closing(open_store(settings)) as store:
+        most = limit or (settings.dead_letters.listed if as_csv or as_json else SHOWN_NOT_KEPT)
+        found = {name: each_once(partial(store.not_kept, name), lambda job: job.job_id, most) for name in bots}
+        counts = {name: store.snapshot(name).not_kept for name in bots}
+    if as_json:
+        print(json.dumps([view.not_kept_as_data(name, job) for name, jobs in found.items() for job in jobs]))
+    elif as_csv:
+        view.print_not_kept_csv(found)
+    else:
+        view.print_not_kept(found, counts)
+
+
+@app.command()
+def sweep(as_json: AsJson = False) -> None:
+    """Drop dead letters whose time is over, and the oldest of too many.
+
+    Workers do this every few minutes. Run it where their RabbitMQ account may not read dead letters, and to apply new
+    settings at once.
+
+    Example: floodgate dead-letters sweep
+    """
+    settings = load_settings()
+    settings.require_bots()
+    with Connections(settings, "cli") as connections, contextlib.closing(open_store(settings)) as store:
+
+        async def count(bot: str, reason: str, letters: int) -> None:
+            await asyncio.to_thread(store.count_dropped, bot, reason, letters)
+
+        retention = Retention(settings, connections, count, Stopping(), pause=timedelta(0))
+        dropped = connections.io.run(retention.sweep(), None)  # each queue's part is bounded
+    reasons = Counter[str]()
+    for (_, reason), number in dropped.items():
+        reasons[reason] += number
+    if as_json:
+        print(json.dumps(reasons))
+        return
+    _say(f"Dropped: {view.counted(reasons)}." if reasons else "No dead letter is over its time, nor one too many.")
 
 
 def _criteria(

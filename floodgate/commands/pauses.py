@@ -12,17 +12,17 @@ from rich.console import Console
 from broker.admission.stores import open_store
 from broker.errors import InvalidParamsError
 from broker.settings import Settings, load_settings
+from floodgate.commands.options import Bot
 from floodgate.letters.criteria import chat_of, span
 
 LONGEST: Final = timedelta(weeks=4)
 
-Bot = Annotated[str, typer.Option(help="Name of a configured bot.")]
 Chat = Annotated[str | None, typer.Option(help="Chat id or @name. Defaults to the whole bot.")]
 
 
 def pause(
     for_: Annotated[str, typer.Option("--for", help="How long: 90s, 15m, 2h, 7d, 4w.")],
-    bot: Bot = "default",
+    bot: Bot = None,
     chat: Chat = None,
     why: Annotated[str, typer.Option(help="A word for `floodgate status`.")] = "operator",
 ) -> None:
@@ -30,7 +30,8 @@ def pause(
 
     Example: floodgate pause --for 15m --chat 42
     """
-    settings, key = _settings(bot), chat_of(chat)
+    settings, key = load_settings(), chat_of(chat)
+    bot = _known(settings, bot)
     duration = span(for_)
     if not timedelta(0) < duration <= LONGEST:
         raise InvalidParamsError(f"A pause of {for_} is none: write between 1s and 4w.")
@@ -39,24 +40,25 @@ def pause(
     _say(f"Paused for {for_}: {_whom(bot, key)}.")
 
 
-def resume(bot: Bot = "default", chat: Chat = None) -> None:
+def resume(bot: Bot = None, chat: Chat = None) -> None:
     """End a pause now, whoever began it. If that was Telegram, it may answer 429 again, and the pause is back.
 
     Jobs that were sent to wait before come back when the pause would have ended; those behind them keep their order.
 
     Example: floodgate resume --chat 42
     """
-    settings, key = _settings(bot), chat_of(chat)
+    settings, key = load_settings(), chat_of(chat)
+    bot = _known(settings, bot)
     with contextlib.closing(open_store(settings)) as store:
         store.resume(bot, key)
     _say(f"Not paused any more: {_whom(bot, key)}. Jobs that wait already come when they were told to.")
 
 
-def _settings(bot: str) -> Settings:
-    settings = load_settings()
+def _known(settings: Settings, bot: str | None) -> str:
     settings.require_bots()
+    bot = bot or settings.default_bot
     settings.token(bot)
-    return settings
+    return bot
 
 
 def _whom(bot: str, chat: str | None) -> str:

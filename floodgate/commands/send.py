@@ -10,6 +10,7 @@ from rich.console import Console
 
 from broker.errors import InvalidParamsError
 from broker.job import Priority
+from floodgate.commands.options import Bot
 
 
 def send(
@@ -17,7 +18,7 @@ def send(
     text: Annotated[str | None, typer.Option(help="Text of the message.")] = None,
     method: Annotated[str, typer.Option(help="Bot API method.")] = "sendMessage",
     params: Annotated[str, typer.Option(help="Further parameters of the method, as a JSON object.")] = "{}",
-    bot: Annotated[str, typer.Option(help="Name of a configured bot.")] = "default",
+    bot: Bot = None,
     priority: Annotated[Priority, typer.Option(help="Who waits for it.")] = Priority.INTERACTIVE,
     delay: Annotated[float, typer.Option(help="Seconds from now, at the earliest.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the accepted job as JSON.")] = False,

@@ -20,7 +20,9 @@ from broker.admission.contract import Snapshot
 from broker.admission.stores import open_store
 from broker.connections import Connections
 from broker.job import Priority
+from broker.retention import NO_BOT
 from broker.settings import Settings, load_settings
+from floodgate.letters.view import counted
 
 # What a pause's word means, where it is not the operator's own.
 _WHY: Final = {
@@ -41,6 +43,7 @@ def status(
     bots = sorted(settings.require_bots())
     with contextlib.closing(open_store(settings)) as store:
         snapshots = [store.snapshot(bot) for bot in bots]
+        strays = store.snapshot(NO_BOT).dropped
     queued = {bot: _queued(settings, bot) for bot in bots}
     if as_json:
         print(json.dumps([_as_data(each, _full_rate(settings, each.bot), queued[each.bot]) for each in snapshots]))
@@ -48,6 +51,8 @@ def status(
     for snapshot in snapshots:
         full = _full_rate(settings, snapshot.bot)
         Console(highlight=False).print(_table(snapshot, full, queued[snapshot.bot]))
+    if strays:
+        Console(highlight=False).print(f"dead letters of no bot, dropped: {counted(Counter(strays))}")
 
 
 def _full_rate(settings: Settings, bot: str) -> float:
@@ -83,6 +88,10 @@ def _table(snapshot: Snapshot, full: float, queued: dict[str, int]) -> Table:
         table.add_row(f"waiting, {priority}", f"{queued[priority]} in the queue, {waiting} in lines")
     table.add_row("waiting, updates", str(queued["updates"]))
     table.add_row("dead letters", str(queued["dead"]))
+    if snapshot.dropped:
+        table.add_row("dead letters dropped", counted(Counter(snapshot.dropped)))
+    if snapshot.not_kept:
+        table.add_row("dead jobs not kept", counted(Counter(snapshot.not_kept)))
     table.add_row("unreachable chats", str(snapshot.unreachable))
     if snapshot.outage is not None:
         since = f"for {snapshot.outage.total_seconds():.0f} s; one call at a time is tried until one is answered"

@@ -13,7 +13,7 @@ from rich.console import Console
 from broker.admission.contract import Admission, Standing
 from broker.admission.stores import open_store
 from broker.job import Job
-from broker.settings import DEFAULT_BOT, load_settings
+from broker.settings import load_settings
 from floodgate.demo.processes import child
 from producer.client import Client
 
@@ -29,7 +29,8 @@ def run_real_demo(console: Console, chat: str) -> bool:
         FloodgateError: no token is set, RabbitMQ or the store cannot be reached, or the worker did not start.
     """
     settings = load_settings()
-    bot = DEFAULT_BOT if DEFAULT_BOT in settings.require_bots() else sorted(settings.tokens)[0]
+    settings.require_bots()
+    bot = settings.default_bot if settings.default_bot in settings.tokens else min(settings.tokens)
     with tempfile.TemporaryDirectory(prefix="floodgate-demo-") as folder, contextlib.ExitStack() as stack:
         stack.enter_context(child(["worker"], {}, Path(folder) / "worker.log", "worker ready"))
         client = stack.enter_context(Client(settings, bot=bot))

@@ -81,6 +81,7 @@ def environment(bot: str, url: str, home: Path) -> dict[str, str]:
         "FLOODGATE_BOT_TOKEN": "",
         "FLOODGATE_TELEGRAM_API_URL": url,
         "FLOODGATE_STATE_URL": f"sqlite:///{home}/state.db",
+        "FLOODGATE_DEAD_LETTERS__KEEP_UNREACHABLE_BULK": "true",  # the account is made from dead letters
     }
 
 

@@ -23,6 +23,19 @@ Looked = Callable[[int], object]
 """Hears how many more letters were looked at."""
 
 
+def bots(settings: Settings, bot: str | None) -> list[str]:
+    """One bot, or all that are configured.
+
+    Raises:
+        SettingsError: no bot is configured.
+        UnknownBotError: none of this name is.
+    """
+    known = settings.require_bots()
+    if bot is not None and bot not in known:
+        raise UnknownBotError(unknown_bot_message(bot, known))
+    return [bot] if bot is not None else sorted(known)
+
+
 def queues(settings: Settings, bot: str | None) -> list[str]:
     """Where dead letters lie: of one bot, or of all and what belongs to none.
 
@@ -30,11 +43,7 @@ def queues(settings: Settings, bot: str | None) -> list[str]:
         SettingsError: no bot is configured.
         UnknownBotError: none of this name is.
     """
-    bots = settings.require_bots()
-    if bot is not None and bot not in bots:
-        raise UnknownBotError(unknown_bot_message(bot, bots))
-    owners = [bot] if bot is not None else sorted(bots)
-    return [*(topology.dead_queue(owner) for owner in owners), topology.UNROUTABLE_QUEUE, topology.MALFORMED_QUEUE]
+    return topology.dead_queues(bots(settings, bot))
 
 
 def depths(connections: Connections, names: list[str]) -> dict[str, int]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from rich.console import Console
@@ -11,9 +15,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from broker.admission.contract import NotKept
 from broker.dead_letters import DeadLetter
 from floodgate.letters.criteria import harmless
+from floodgate.letters.paging import ago
 from floodgate.letters.reading import Found
+
+NotKeptJobs = Mapping[str, Sequence[NotKept]]
+"""By bot."""
 
 SHOWN_TEXT: Final = 60
 SHOWN_BODY: Final = 4000
@@ -66,6 +75,34 @@ def as_data(letter: DeadLetter) -> dict[str, Any]:
         # Bytes of any kind, shown safely: what is not UTF-8 is escaped.
         "body": None if letter.job or letter.update else letter.body.decode("utf-8", "backslashreplace"),
     }
+
+
+def print_not_kept(found: NotKeptJobs, counts: Mapping[str, Mapping[str, int]]) -> None:
+    """The jobs, then how many there were in all."""
+    console = Console(highlight=False)
+    table = Table("bot", "chat", "job", "reason", "ended")
+    for bot, jobs in found.items():
+        for job in jobs:
+            cells = (bot, harmless((job.chat or "").encode()), job.job_id, job.reason, f"{ago(job.age)} ago")
+            table.add_row(*map(Text, cells))
+    if table.row_count:
+        console.print(table)
+    for bot, reasons in counts.items():
+        if reasons:
+            console.print(f"{bot}, since the state store was new: {counted(Counter(reasons))}")
+    if not any(counts.values()):
+        console.print("Every job that will not be sent is a dead letter.")
+
+
+def print_not_kept_csv(found: NotKeptJobs) -> None:
+    lines = csv.DictWriter(sys.stdout, ["bot", "chat", "job", "reason", "ended_at"])
+    lines.writeheader()
+    lines.writerows(not_kept_as_data(bot, job) for bot, jobs in found.items() for job in jobs)
+
+
+def not_kept_as_data(bot: str, job: NotKept) -> dict[str, str | None]:
+    ended_at = (datetime.now(UTC) - job.age).isoformat(timespec="seconds")
+    return {"bot": bot, "chat": job.chat, "job": job.job_id, "reason": job.reason, "ended_at": ended_at}
 
 
 def progress() -> Progress:

@@ -113,7 +113,9 @@ class Gateway:
         bots = list(settings.tokens)
         state_thread = StateThread()
         store = open_batched(settings, state_thread)
-        connections = Connections(settings, "gateway", on_callers_loop=True)
+        connections = Connections(
+            settings, "gateway", on_callers_loop=True, patience_seconds=settings.publish_patience_seconds
+        )
         ledger = open_store(settings)  # for the thread that listens
         waiting = Waiting(ledger, partial(open_endings, settings), bots)
         client = AsyncClient(settings, bot=bots[0], connections=connections)

@@ -95,7 +95,7 @@ class Backlog:
     async def _ask(self, bot: str, priority: Priority) -> int:
         queues = [topology.send_queue(bot, priority, n) for n in range(self._settings.partitions)]
         ready = sum(depth or 0 for depth in (await topology.adepth(self._connections, queues)).values())
-        return ready + (await self._store.snapshot(bot)).waiting.get(priority, 0)
+        return ready + (await self._store.waiting(bot))[priority]
 
 
 def _too_many(over: int, per_second: float) -> RefusalError:

@@ -27,6 +27,8 @@ COMMANDS = (
     ["dead-letters", "show"],
     ["dead-letters", "replay"],
     ["dead-letters", "drop"],
+    ["dead-letters", "not-kept"],
+    ["dead-letters", "sweep"],
     ["chats", "unreachable"],
     ["chats", "clear"],
     ["updates"],
@@ -94,12 +96,14 @@ def test_status_tells_what_waits_what_was_sent_and_what_died(stage: Stage) -> No
     stage.control.set_chat(2, trouble="blocked")
     stage.worker()
     until(lambda: stage.control.stats().arrived == 3)
-    [bot] = until(lambda: [bot for bot in answer(stage, "status") if bot["queued"]["dead"] == 1])
-    assert bot["bot"] == BOT
+    [bot] = until(lambda: [bot for bot in answer(stage, "status") if bot["not_kept"]])
+    assert (bot["bot"], bot["not_kept"], bot["dropped"]) == (BOT, {"chat-unreachable": 1}, {})
+    assert bot["queued"]["dead"] == 0
     assert bot["queued"]["bulk"] == bot["sending"] == 0
     assert bot["sent_last_minute"] == 3
     table = stage.floodgate("status").stdout
     assert "dead letters" in table
+    assert "chat-unreachable: 1" in table
     assert TOKEN not in table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import subprocess
 import sys
@@ -14,11 +15,12 @@ import pytest
 from broker import dead_letters, topology
 from broker.admission.stores import open_store
 from broker.connections import Connections
+from broker.errors import DeadLetteredError
 from broker.job import Job
 from broker.publication import Publication
 from floodgate.cli import EXIT_NO, EXIT_USAGE
 from tests.acceptance.stage import BOT, Stage
-from tests.processes import environment
+from tests.processes import FloodgateProcess, environment
 from tests.waiting import until
 
 EVIL = b"\x1b]0;owned\x07\xff\x00 {no job"
@@ -150,6 +152,7 @@ def test_a_chat_that_blocked_the_bot_is_asked_once_and_its_other_jobs_fail_fast_
     stage: Stage,
 ) -> None:
     stage.control.set_chat(GONE, trouble="blocked")
+    stage.extra["FLOODGATE_DEAD_LETTERS__KEEP_UNREACHABLE_BULK"] = "true"
     worker = stage.worker()
     client = stage.client()
     client.enqueue_many(client.job("sendMessage", chat_id=GONE, text=f"{n}", priority="bulk") for n in range(5))
@@ -172,6 +175,69 @@ def test_a_chat_that_blocked_the_bot_is_asked_once_and_its_other_jobs_fail_fast_
     assert answer(stage, "dead-letters", "replay", "--chat", str(GONE))["replayed"] == 5
     until(lambda: [text for text in stage.sent() if text != "hi"] == ["0", "1", "2", "3", "4"], 30)
     assert worker.stop() == 0
+
+
+def test_a_broadcast_to_a_chat_that_blocked_the_bot_is_counted_and_listed(stage: Stage) -> None:
+    stage.control.set_chat(GONE, trouble="blocked")
+    worker = stage.worker()
+    client = stage.client()
+    jobs = [client.job("sendMessage", chat_id=GONE, text=f"{n}", priority="bulk") for n in range(5)]
+    client.enqueue_many(jobs)
+    until(lambda: answer(stage, "status")[0]["not_kept"] == {"chat-unreachable": 5})
+    assert worker.stop() == 0
+    assert ids(stage) == []
+    assert [call.code for call in stage.control.arrivals()] == [403]
+    listed = answer(stage, "dead-letters", "not-kept")
+    assert {job["job"] for job in listed} == {job.id for job in jobs}
+    assert {(job["bot"], job["chat"], job["reason"]) for job in listed} == {(BOT, str(GONE), "chat-unreachable")}
+    assert answer(stage, "dead-letters", "not-kept", "--limit", "2") == listed[:2]
+    exported = csv.DictReader(stage.floodgate("dead-letters", "not-kept", "--csv").stdout.splitlines())
+    assert list(exported) == listed
+    table = stage.floodgate("dead-letters", "not-kept").stdout
+    assert f"{BOT}, since the state store was new: chat-unreachable: 5" in table
+    with pytest.raises(DeadLetteredError, match="chat-unreachable"):
+        client.result(jobs[0])
+
+
+def test_letters_whose_time_is_over_are_dropped_and_counted(stage: Stage, letters: dict[str, Job]) -> None:
+    assert stage.floodgate("dead-letters", "sweep").stdout == "No dead letter is over its time, nor one too many.\n"
+    stage.extra["FLOODGATE_DEAD_LETTERS__SECONDS_BY_REASON"] = '{"content": 0.001, "malformed": 0.001}'
+    assert answer(stage, "dead-letters", "sweep") == {"content": 2, "malformed": 1}
+    assert ids(stage) == ["raw", letters["news"].id, letters["late"].id]
+    assert answer(stage, "status")[0]["dropped"] == {"content": 2}
+    stage.extra["FLOODGATE_DEAD_LETTERS__MOST"] = "1"
+    assert stage.floodgate("dead-letters", "sweep").stdout == "Dropped: rights: 1.\n"
+    shown = stage.floodgate("status").stdout
+    assert "content: 2, rights: 1" in shown
+    assert "dead letters of no bot, dropped: malformed: 1" in shown
+
+
+# A worker whose rounds are a tenth of a second and not a minute.
+QUICK_WORKER = """
+from broker import retention
+from floodgate.cli import main
+
+retention.ROUND_SECONDS, retention.LOOK_EVERY = 0.1, 2
+main()
+"""
+
+
+def test_a_worker_drops_letters_whose_time_is_over_and_the_oldest_of_too_many(
+    stage: Stage, letters: dict[str, Job]
+) -> None:
+    (stage.home / "quick.py").write_text(QUICK_WORKER)
+    stage.extra |= {
+        "FLOODGATE_DEAD_LETTERS__SECONDS_BY_REASON": '{"content": 0.001}',
+        "FLOODGATE_DEAD_LETTERS__MOST": "1",
+    }
+    worker = FloodgateProcess("worker", env=stage.env, home=stage.home, name="worker", module="quick")
+    with worker.start("worker ready"):
+        until(lambda: answer(stage, "dead-letters", "list", "--bot", BOT, "--counts") == {"expired": 1})
+        until(lambda: answer(stage, "dead-letters", "list", "--counts") == {"expired": 1, "unknown": 1})
+        assert "dead letters dropped from dead.malformed, more than 1 there" in worker.log
+        assert worker.stop() == 0
+    dropped = answer(stage, "status")[0]["dropped"]
+    assert (sum(dropped.values()), dropped["rights"]) == (3, 1)
 
 
 def test_a_chat_that_is_heard_from_is_sent_to_at_once(stage: Stage) -> None:

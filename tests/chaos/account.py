@@ -1,7 +1,8 @@
 """The account of a run: what became of every accepted job, from books that nobody under test can write. Pure.
 
 Books: the producers' ledgers (what was accepted), the fake's journal (what arrived and acted), the workers' notebooks
-(what they believed), the dead-letter queue, and the queues' contents at the end.
+(what they believed), the dead-letter queue, the state store's list of dead jobs that are not kept, and the queues'
+contents at the end.
 
 Lost        accepted, and neither acted, nor dead, nor waiting in a queue.
 Duplicate   acted more than once. Explained when the earlier call was never settled as sent: its worker was killed or

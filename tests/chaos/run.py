@@ -209,7 +209,7 @@ def _settle(plan: Plan, stage: Stage, say: Callable[[str], None]) -> Report:
     while time.monotonic() - began < SETTLE_SECONDS + plan.seconds and time.monotonic() - moved < QUIET_SECONDS:
         stage.revive()
         accepted = read_books(stage)
-        dead = stage.dead_letters()
+        dead = _dead(stage, accepted)
         acted = {arrival.text for arrival in read_journal(stage.journal) if arrival.acted}
         open_jobs = [text for text, job in accepted.items() if job.safe_at and text not in acted and text not in dead]
         producing = any(process.exitcode != 0 for _, process in stage.producers.values())
@@ -238,10 +238,17 @@ def read_all(plan: Plan, stage: Stage) -> Books:
         accepted=accepted,
         arrivals=read_journal(stage.journal),
         notes=_notes(stage.notebook, accepted),
-        dead=stage.dead_letters(),
+        dead=_dead(stage, accepted),
         waiting=_waiting(stage),
         limits={"bot": (plan.bot_per_second, 1.0), "chat": (1, 1.0), "group": (20, 60.0)},
     )
+
+
+def _dead(stage: Stage, accepted: Mapping[str, Accepted]) -> dict[str, str]:
+    """Reason by the text of each dead job: a dead letter, or listed in the state store."""
+    reasons = stage.not_kept()
+    listed = {text: reasons[job_id] for text in accepted if (job_id := job_id_of(BOT, text)) in reasons}
+    return listed | stage.dead_letters()
 
 
 def _waiting(stage: Stage) -> frozenset[str]:

@@ -252,6 +252,11 @@ class Stage:
                     found.setdefault(str(text), letter.reason if queue == topology.dead_queue(BOT) else queue)
         return found
 
+    def not_kept(self) -> dict[str, str]:
+        """Reason by the id of each dead job without a dead letter."""
+        with contextlib.closing(self.store()) as store:
+            return {job.job_id: job.reason for job in store.not_kept(BOT, 100_000)}
+
     def depths(self) -> dict[str, int]:
         """Messages ready in each queue of the pipeline that holds any. In the ladder, too; dead letters are no part."""
         queues = topology.pipeline([BOT], PARTITIONS).queues

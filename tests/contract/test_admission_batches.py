@@ -319,6 +319,27 @@ def test_a_server_that_forgot_the_script_is_given_it_again(redis_url: str) -> No
     bench.admission.close()
 
 
+def test_a_call_that_fails_in_the_server_fails_alone_and_changes_nothing(redis_url: str) -> None:
+    bench = on_redis(redis_url)
+    admin = redis.Redis.from_url(redis_url)
+    admin.lpush("floodgate:{default}:chat:2", "this is no chat")
+    asks = [ask_of(chat) for chat in (1, 2, 3)]
+
+    async def ask_all(store: BatchedAdmission) -> None:
+        await store.vouch_idle("default")
+        one, two, three = await asyncio.gather(*(store.admit(ask) for ask in asks), return_exceptions=True)
+        assert isinstance(one, Go) and isinstance(three, Go)
+        assert isinstance(two, StateUnavailableError) and "WRONGTYPE" in str(two)
+        await store.settle(asks[0], Sent("done"), one.grant)
+        admin.delete("floodgate:{default}:chat:2")
+        assert isinstance(await store.admit(asks[1]), Go)
+        assert [await store.admit(ask) for ask in (asks[0],)] == [AlreadySent("done")]
+
+    assert bench.transactions_of(ask_all) == 5
+    bench.admission.close()
+    admin.close()
+
+
 def test_batches_work_on_a_cluster(cluster: RedisServer) -> None:
     bench = on_redis(cluster.url)
 

@@ -828,7 +828,7 @@ def test_the_snapshot_counts_what_waits_and_shows_pauses_and_long_lines(admissio
     seen = admission.snapshot("default")
     assert seen.sent_last_second == seen.sent_last_minute == 2
     assert seen.sending == 2
-    assert seen.waiting == {Priority.INTERACTIVE: 3, Priority.BULK: 6}
+    assert seen.waiting == admission.waiting("default") == {Priority.INTERACTIVE: 3, Priority.BULK: 6}
     assert [(line.chat, line.length) for line in seen.longest_lines] == [(str(GROUP), 6), ("5", 3)]
     assert [(pause.chat, pause.remaining) for pause in seen.pauses] == [("9", timedelta(seconds=9))]
     assert seen.dead == 1

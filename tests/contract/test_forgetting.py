@@ -24,6 +24,7 @@ RULES = policy_of(
     Settings(_env_file=None, ledger_seconds=7200, result_seconds=600, limits={"enabled": False})  # type: ignore[call-arg, arg-type]
 )
 ERROR = {"error_code": 403, "description": "Forbidden: bot was blocked by the user"}
+NOT_KEPT = Dead("chat-unreachable", ERROR, kept=False)
 RESULT = {"message_id": 7, "text": "Привет"}
 
 
@@ -141,6 +142,39 @@ def test_a_look_waits_for_no_writer(store: SqliteAdmission, path: Path) -> None:
     assert store.unreachable("default") == ()
     other.execute("ROLLBACK")
     other.close()
+
+
+def test_jobs_that_are_not_kept_are_unlisted_after_their_time(
+    store: SqliteAdmission, path: Path, clock: HandClock
+) -> None:
+    for chat in range(3 * SWEEP_EVERY):
+        store.settle(ask_of(chat + 1), NOT_KEPT)
+    assert RULES.listed_us is not None
+    clock.advance(timedelta(microseconds=RULES.listed_us))
+    send(store, SWEEP_EVERY)
+    assert look(path, "SELECT count(*) FROM not_kept") == 0
+    late = ask_of(1)
+    store.settle(late, NOT_KEPT)
+    assert [job.job_id for job in store.not_kept("default")] == [late.job_id]
+
+
+def test_redis_unlists_jobs_that_are_not_kept_after_their_time(
+    new_redis: Callable[[], RedisServer], clock: HandClock
+) -> None:
+    server = new_redis().start()
+    store = RedisAdmission(server.url, RULES, clock)
+    client = redis.Redis.from_url(server.url)
+    key = "floodgate:{default}:listed"
+    for chat in range(1, 5):
+        store.settle(ask_of(chat), NOT_KEPT)
+    assert RULES.listed_us is not None
+    assert 0 < client.pttl(key) <= RULES.listed_us // 1000  # type: ignore[operator]
+    clock.advance(timedelta(microseconds=RULES.listed_us))
+    for left in (3, 2, 3):  # two old ones go for each that comes
+        store.settle(ask_of(6), NOT_KEPT)
+        assert client.llen(key) == left
+    client.close()
+    store.close()
 
 
 def test_redis_keeps_results_for_hours_and_endings_for_days(new_redis: Callable[[], RedisServer]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -54,7 +56,16 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def listeners() -> int:
+    """Threads of ours that listen; those of an event loop's executor are not ours."""
     return sum(thread.name == "floodgate-results" for thread in threading.enumerate())
+
+
+def listening() -> int:
+    """Threads on which somebody listens, whosever they are."""
+    return sum(
+        any(frame.f_code is Waiting._run.__code__ for frame, _ in traceback.walk_stack(top))
+        for top in sys._current_frames().values()
+    )
 
 
 class Counting:
@@ -92,10 +103,10 @@ def test_thousands_wait_by_one_listener_and_few_looks(
     counting = Counting(store)
     monkeypatch.setattr(ledger, "open_store", lambda _settings: counting)
     asks = [ask_of(chat) for chat in range(1, 2001)]
-    seen: list[int] = []
+    seen: list[tuple[int, int]] = []
 
     def end_all() -> None:
-        seen.append(listeners())
+        seen.append((listening(), listeners()))
         for ask in asks:
             store.settle(ask, Sent(ask.job_id))
 
@@ -105,7 +116,7 @@ def test_thousands_wait_by_one_listener_and_few_looks(
                 return await asyncio.gather(*(client.result(ask.job_id, timeout=60) for ask in asks))
 
     assert asyncio.run(main()) == [ask.job_id for ask in asks]
-    assert seen == [1]
+    assert seen == [(1, 0)]
     # Two by each caller and one by the listener when it began: none in the time that they wait, none at the end of it.
     assert counting.lookups <= 3 * len(asks) + 1
 
@@ -157,7 +168,21 @@ def test_closing_a_client_tells_who_waits(settings: Settings, store: Admission) 
             await client.result(ask_of(1).job_id, timeout=60)
 
     asyncio.run(main())
-    assert listeners() == 0
+    assert listening() == 0
+
+
+def test_an_async_client_waits_though_its_loop_has_one_thread_to_lend(settings: Settings, store: Admission) -> None:
+    ask = ask_of(1)
+
+    async def main() -> object:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        async with AsyncClient(settings) as client:
+            with pytest.raises(NotSettledError):
+                await client.result(ask.job_id, timeout=0.5)
+            store.settle(ask, Sent("done"))
+            return await client.result(ask.job_id, timeout=20)
+
+    assert asyncio.run(asyncio.wait_for(main(), 30)) == "done"
 
 
 def test_a_task_that_is_cancelled_waits_no_more(settings: Settings, store: Admission) -> None:

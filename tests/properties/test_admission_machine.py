@@ -156,6 +156,7 @@ class AdmissionMachine(RuleBasedStateMachine):
                 Sent(True),
                 Sent(True, late=timedelta(milliseconds=70)),
                 Dead("chat not found"),
+                Dead("chat-unreachable", kept=False),
                 Dead("uncertain", unanswered=True),
                 Retrying(timedelta(seconds=2)),
                 Retrying(timedelta(seconds=1), unanswered=True),
@@ -273,9 +274,11 @@ class AdmissionMachine(RuleBasedStateMachine):
     @invariant()
     def they_count_alike(self) -> None:
         plain, *others = (store.snapshot("default") for store in self.stores)
+        assert all(store.waiting("default") == plain.waiting for store in self.stores)
         for seen in others:
             assert (seen.waiting, seen.dead, seen.sending) == (plain.waiting, plain.dead, plain.sending)
             assert seen.unreachable == plain.unreachable
+            assert seen.not_kept == plain.not_kept
             assert seen.outage == plain.outage
             assert seen.per_second_limit == plain.per_second_limit
             assert {(pause.chat, pause.remaining) for pause in seen.pauses} == {

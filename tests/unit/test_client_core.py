@@ -70,6 +70,12 @@ def test_a_producer_with_tokens_is_held_to_them() -> None:
         composer(bot_token=TOKEN).job("sendMessage", {**HI, "bot": "news"})
 
 
+@pytest.mark.parametrize(("names", "sends"), [(["news"], "news"), (["news", "default"], "default"), ([], "default")])
+def test_the_only_bot_that_is_configured_is_the_default(names: list[str], sends: str) -> None:
+    tokens = {name: f"{number}:{'A' * 35}" for number, name in enumerate(names, 100200300)}
+    assert composer(bots=tokens).job("sendMessage", HI).bot == sends
+
+
 def test_a_job_that_was_made_elsewhere_is_held_to_the_bots_too() -> None:
     with pytest.raises(UnknownBotError):
         composer(bot_token=TOKEN).publication(job(bot="news"))

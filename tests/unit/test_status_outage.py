@@ -11,7 +11,7 @@ from broker.admission.contract import Snapshot
 from broker.job import Priority
 from floodgate.commands.status import _as_data, _table
 
-CALM = Snapshot("default", 0, 29.4, 0, 0, dict.fromkeys(Priority, 0), (), (), 0, 0)
+CALM = Snapshot("default", 0, 29.4, 0, 0, dict.fromkeys(Priority, 0), (), (), 0, 0, {}, {})
 OUTAGE = dataclasses.replace(CALM, outage=timedelta(seconds=90))
 QUEUED = {"interactive": 0, "bulk": 0, "updates": 0, "dead": 0}
 

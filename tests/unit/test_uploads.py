@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +155,36 @@ def test_a_file_that_was_not_made_for_the_job_ends_it_and_leaves_for_nowhere(
     answer = asyncio.run(Uploads(spool).send(forged, dict(job.params), 30, telegram.swallow))
     assert isinstance(answer, Refusal)
     assert (answer.status, why in answer.description) == (410, True)
+
+
+def test_a_call_whose_files_were_not_all_read_was_surely_not_sent(tmp_path: Path) -> None:
+    spool = Spool(str(tmp_path))
+    job = job_with_photo(spool, 1)
+
+    async def read_and_break(size: int, params: dict[str, Any]) -> Answer:
+        params["photo"].input_file_content.read(size)
+        return Break("cut off", surely_not_sent=False)
+
+    def answer(size: int) -> Answer:
+        return asyncio.run(Uploads(spool).send(job, dict(job.params), 30, partial(read_and_break, size)))
+
+    assert answer(4) == Break("cut off, before all of the request was sent", surely_not_sent=True)
+    assert answer(5) == Break("cut off", surely_not_sent=False)
+
+
+def test_a_file_that_hangs_before_the_call_was_surely_not_sent_and_says_nothing_of_telegram(tmp_path: Path) -> None:
+    spool, released = Spool(str(tmp_path)), threading.Event()
+    job = job_with_photo(spool, 1)
+    spool.open = lambda *_: released.wait(30)  # type: ignore[method-assign, assignment, return-value]
+
+    async def send() -> Answer:
+        try:
+            return await Uploads(spool).send(job, dict(job.params), 0.1, Telegram().call)
+        finally:
+            released.set()
+
+    reason = "no answer within 0.1 s, before all of the request was sent"
+    assert asyncio.run(send()) == Break(reason, surely_not_sent=True, ours=True)
 
 
 def test_a_spool_that_is_away_is_a_reason_to_try_again(tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""What operators and gateways ask costs the store the same, whatever the number of chats and of jobs that wait."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from broker.admission.policy import policy_of
+from broker.admission.sqlite import SqliteAdmission
+from broker.admission.sqlite_books import SqliteBooks
+from broker.admission.sqlite_status import snapshot, waiting
+from broker.job import Priority
+from tests.admission_bench import HandClock, ask_of, settings_of
+
+POLICY = policy_of(settings_of())
+MANY = 400
+
+
+def steps(path: Path, look: Callable[[SqliteBooks], object], clock: HandClock) -> int:
+    """How many instructions of SQLite a look takes."""
+    taken = 0
+
+    def count() -> None:
+        nonlocal taken
+        taken += 1
+
+    db = sqlite3.connect(path, isolation_level=None)
+    try:
+        books = SqliteBooks(db, "default", POLICY, clock)
+        db.set_progress_handler(count, 1)
+        look(books)
+    finally:
+        db.close()
+    return taken
+
+
+@pytest.mark.parametrize("look", [snapshot, waiting])
+def test_a_look_costs_the_same_whatever_waits(
+    look: Callable[[SqliteBooks], object], tmp_path: Path, clock: HandClock
+) -> None:
+    path = tmp_path / "state.db"
+    store = SqliteAdmission(path, POLICY, clock)
+    store.pause("default", None, timedelta(hours=1), "test")
+    costs = []
+    for chats in (range(1, 11), range(11, MANY)):
+        for chat in chats:
+            store.admit(ask_of(chat))
+        costs.append(steps(path, look, clock))
+    assert store.waiting("default") == {Priority.INTERACTIVE: 0, Priority.BULK: MANY - 1}
+    assert costs[1] <= 1.1 * costs[0], costs
+    store.close()
