@@ -5,8 +5,8 @@ Dramatiq acknowledges whatever it has finished with, also what its middleware fa
 message carries a :class:`Disposition`, and only one that was explicitly ``DONE`` (its effect is safe elsewhere) is
 acknowledged. Everything else goes back to its queue, where RabbitMQ's delivery limit bounds how often.
 
-Threads: Dramatiq's consumer thread iterates; worker threads call ``ack`` and ``nack``. Deliveries arrive from the I/O
-thread through a ``SimpleQueue``, which is the only thing the three share.
+Threads: Dramatiq's consumer thread iterates; worker threads call ``ack`` and ``nack``. Deliveries arrive from the event
+loop through a ``SimpleQueue``, which is the only thing the three share.
 """
 
 from __future__ import annotations

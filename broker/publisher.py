@@ -250,6 +250,12 @@ class Publisher:
         self._accept(self._entries(publications, BatchReceipt(len(publications), future)))
         return future
 
+    def submit_at_once(self, publications: Sequence[Publication]) -> Future[Outcomes] | None:
+        """:meth:`submit_many` on the loop of the connections, which must not wait: None if there is no room."""
+        future: Future[Outcomes] = _running()
+        entries = self._entries(publications, BatchReceipt(len(publications), future))
+        return future if not self._in_line and self._accept_now(entries) else None
+
     def stream(self, publications: Iterable[Publication]) -> Iterator[tuple[Publication, Outcome]]:
         """Publish any number, in constant memory; yields each with its outcome, in order.
 

@@ -180,11 +180,17 @@ class Runner:
         message.stuff_exception(error)
         if isinstance(error, RateLimitExceeded):
             logger.debug("message %s is deferred: %s", message.message_id, error)
+        elif isinstance(error, self._expected_by(message)):
+            logger.info("message %s failed with an expected exception: %r", message.message_id, error)
         elif not isinstance(error, Retry):
             logger.error("message %s failed with an unhandled exception", message.message_id, exc_info=error)
         await self._hooks.after(message, None, error)
         if not message.failed and message.job is None and message.update is None and not message.settled:
             message.give_back()
+
+    def _expected_by(self, message: DeliveredMessage) -> Any:
+        """What the message or its actor ``throws``, as ``isinstance`` takes it."""
+        return message.options.get("throws") or self.broker.get_actor(message.actor_name).options.get("throws") or ()
 
     async def _settle(self, message: DeliveredMessage) -> None:
         if message.failed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -123,7 +124,7 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         Raises:
             EnqueueManyError: it ended in the middle.
         """
-        flight = Flight(self._window)
+        flight = Flight(self._window, self._outlet)
         try:
             async for job in _each(jobs):
                 await self._outlet.aopen(as_job(job).bot)
@@ -207,15 +208,16 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         return await self.status(job)
 
     async def _leave(self, flight: Flight) -> None:
-        if not flight.boarded:
+        jobs, publications = flight.depart()
+        if not jobs:
             return
         if flight.fault:
-            flight.cancel(flight.fault)
+            flight.cancel(jobs, flight.fault)
             return
         try:
-            flight.leave(await self._outlet.publisher.asubmit_many(flight.boarded))
+            flight.leave(jobs, await self._outlet.publisher.asubmit_many(publications))
         except RabbitMQError as error:
-            flight.cancel(error)
+            flight.cancel(jobs, error)
 
     async def _recognised(self, job: Job) -> Job:
         return job if job.dedupe_key is None else await asyncio.to_thread(self._ledger.recognised, job)
@@ -235,7 +237,10 @@ async def _land(flight: Flight, *, all_of_them: bool = False) -> AsyncIterator[J
     for job in flight.landed():
         yield job
     while receipt := flight.awaited(all_of_them=all_of_them):
-        assert isinstance(receipt, asyncio.Future)
-        await receipt
+        if isinstance(receipt, asyncio.Future):
+            await receipt
+        else:  # of a batch that left by the timer
+            assert isinstance(receipt, Future)
+            await asyncio.wrap_future(receipt)
         for job in flight.landed():
             yield job

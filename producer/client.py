@@ -110,7 +110,7 @@ class Client(BotApi[Job]):
         Raises:
             EnqueueManyError: it ended in the middle.
         """
-        flight = Flight(self._window)
+        flight = Flight(self._window, self._outlet)
         try:
             for job in jobs:
                 publication = self._publication(job)
@@ -193,15 +193,16 @@ class Client(BotApi[Job]):
         return publication
 
     def _leave(self, flight: Flight) -> None:
-        if not flight.boarded:
+        jobs, publications = flight.depart()
+        if not jobs:
             return
         if flight.fault:
-            flight.cancel(flight.fault)
+            flight.cancel(jobs, flight.fault)
             return
         try:
-            flight.leave(self._outlet.publisher.submit_many(flight.boarded))
+            flight.leave(jobs, self._outlet.publisher.submit_many(publications))
         except RabbitMQError as error:
-            flight.cancel(error)
+            flight.cancel(jobs, error)
 
 
 def _land(flight: Flight, *, all_of_them: bool = False) -> Iterator[Job]:

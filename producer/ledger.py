@@ -134,7 +134,8 @@ def check_content(job: Job, found: Record | None) -> None:
 
 
 def result_of(job: Job | str, record: Record | None) -> Any:
-    """Telegram's own result of a job that was sent.
+    """Telegram's own result of a job that was sent; None if it is no longer kept (FLOODGATE_RESULT_SECONDS), for
+    Telegram's own are never null.
 
     Raises:
         DeadLetteredError: it will not be sent.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import threading
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -257,6 +258,16 @@ def test_the_signals_of_a_worker_fire_once_however_often_it_is_stopped(make: Mak
     play(scene)
     hooks = [hook for _, hook, _ in events]
     assert hooks == ["before_worker_boot", "after_worker_boot", "before_worker_shutdown", "after_worker_shutdown"]
+
+
+@pytest.mark.parametrize(("actor_name", "level"), [("failing", logging.ERROR), ("expected", logging.INFO)])
+def test_an_exception_that_its_actor_may_raise_is_no_error_in_the_log(
+    make: Make, caplog: pytest.LogCaptureFixture, actor_name: str, level: int
+) -> None:
+    with caplog.at_level(logging.INFO, "floodgate.worker"):
+        under_ours(make, actor_name, {})
+    (record,) = (record for record in caplog.records if "OtherError" in record.getMessage() or record.exc_info)
+    assert record.levelno == level
 
 
 # Middleware.
