@@ -21,8 +21,8 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
-from actors.backoff import BASE, counted, next_step
-from actors.outcomes import (
+from floodgate.actors.backoff import BASE, counted, next_step
+from floodgate.actors.outcomes import (
     BotFailed,
     Done,
     Failed,
@@ -34,21 +34,21 @@ from actors.outcomes import (
     Sent,
     Unknown,
 )
-from broker import dead_letters
-from broker.admission import contract
-from broker.admission.policy import needs_chat
-from broker.chats import ChatKind, chat_key, chat_kind
-from broker.errors import InvalidParamsError, PublishError, StateUnavailableError
-from broker.job import Job, encode_job, unix_ms
-from broker.ladder import delayed
-from broker.middleware.rate_limit import COMPLAIN_EVERY_SECONDS
-from broker.publication import Publication
+from floodgate.broker import dead_letters
+from floodgate.broker.admission import contract
+from floodgate.broker.admission.policy import needs_chat
+from floodgate.broker.chats import ChatKind, chat_key, chat_kind
+from floodgate.broker.errors import InvalidParamsError, PublishError, StateUnavailableError
+from floodgate.broker.job import Job, encode_job, unix_ms
+from floodgate.broker.ladder import delayed
+from floodgate.broker.middleware.rate_limit import COMPLAIN_EVERY_SECONDS
+from floodgate.broker.publication import Publication
 
 if TYPE_CHECKING:
-    from broker.admission.calls import BatchedAdmission
-    from broker.admission.contract import Ask, Settlement
-    from broker.dramatiq_broker import FloodgateBroker
-    from broker.dramatiq_consumer import DeliveredMessage
+    from floodgate.broker.admission.calls import BatchedAdmission
+    from floodgate.broker.admission.contract import Ask, Settlement
+    from floodgate.broker.dramatiq_broker import FloodgateBroker
+    from floodgate.broker.dramatiq_consumer import DeliveredMessage
 
 logger = logging.getLogger("floodgate.send")
 

@@ -35,15 +35,15 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Self, TypeVar
 
-from broker.addresses import parse_address
-from broker.consumer import MOST_SUBSCRIPTIONS, PREFETCH, Delivery, Subscription, Subscriptions
-from broker.errors import RabbitMQError, RabbitMQUnreachableError, SettingsError
-from broker.event_loop import BackgroundLoop, BorrowedLoop
-from broker.link import COMPLAIN_SECONDS, Link, LinkOptions, LinkState, quiet_pika
-from broker.publisher import Publisher
-from broker.session import Session
-from broker.settings import Settings
-from broker.topology import Topology, adeclare
+from floodgate.broker.addresses import parse_address
+from floodgate.broker.consumer import MOST_SUBSCRIPTIONS, PREFETCH, Delivery, Subscription, Subscriptions
+from floodgate.broker.errors import RabbitMQError, RabbitMQUnreachableError, SettingsError
+from floodgate.broker.event_loop import BackgroundLoop, BorrowedLoop
+from floodgate.broker.link import COMPLAIN_SECONDS, Link, LinkOptions, LinkState, quiet_pika
+from floodgate.broker.publisher import Publisher
+from floodgate.broker.session import Session
+from floodgate.broker.settings import Settings
+from floodgate.broker.topology import Topology, adeclare
 
 logger = logging.getLogger("floodgate.rabbitmq")
 

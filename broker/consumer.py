@@ -1,8 +1,8 @@
 """Consuming: one channel per queue, a window of unsettled messages per queue.
 
 Overview. A subscription consumes one queue with the consumer priority that rendezvous hashing gives this worker for it
-(:mod:`broker.partitions`), so that RabbitMQ makes the right worker the active consumer. Deliveries are handed to
-``on_delivery`` on the event loop; their ``ack`` and ``requeue`` may be called from any thread. The window (AMQP's
+(:mod:`floodgate.broker.partitions`), so that RabbitMQ makes the right worker the active consumer. Deliveries are handed
+to ``on_delivery`` on the event loop; their ``ack`` and ``requeue`` may be called from any thread. The window (AMQP's
 prefetch) is one message where jobs are sent; handlers of updates and threads take more.
 
 Channel incarnations. Delivery tags count from 1 on each channel, so an ack that is late for its channel would hit
@@ -14,8 +14,8 @@ the next consumer would start at once, and message n+1 overtake n, which is stil
 its consumers first, so they are taken from it before.
 
 Acks. RabbitMQ's channel has at most 33 commands under way to a quorum queue and loses the rest when it closes
-(:mod:`broker.browse`), and it returns more than 32 messages of one consumer in no order. So no window is larger than
-:data:`MOST_PREFETCHED`.
+(:mod:`floodgate.broker.browse`), and it returns more than 32 messages of one consumer in no order. So no window is
+larger than :data:`MOST_PREFETCHED`.
 
 State of a subscription, all on the loop: ``_wanted`` (shall it consume?), ``_channel`` (the current incarnation),
 ``_in_hand`` (the unsettled deliveries). When the channel dies by itself, the subscription opens another, after a pause
@@ -37,10 +37,10 @@ from typing import Any, Final
 
 import pika.exceptions
 
-from broker.errors import RabbitMQError
-from broker.event_loop import BorrowedLoop
-from broker.link import Link, LinkState
-from broker.partitions import rendezvous_score
+from floodgate.broker.errors import RabbitMQError
+from floodgate.broker.event_loop import BorrowedLoop
+from floodgate.broker.link import Link, LinkState
+from floodgate.broker.partitions import rendezvous_score
 
 logger = logging.getLogger("floodgate.rabbitmq")
 

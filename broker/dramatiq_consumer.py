@@ -28,16 +28,16 @@ from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.encoder import JSONEncoder
 from dramatiq.errors import ActorNotFound, DecodeError
 
-from broker import dead_letters, topology
-from broker.admission.contract import Ask, Go
-from broker.consumer import Delivery, Subscription
-from broker.errors import MalformedJobError, MalformedUpdateError, PublishError
-from broker.job import SEND_ACTOR, Job, parse_job
-from broker.logs import redact
-from broker.publication import Publication
-from broker.publisher import Publisher
-from broker.stopping import Stopping
-from broker.update import UPDATE_ACTOR, Update, parse_update
+from floodgate.broker import dead_letters, topology
+from floodgate.broker.admission.contract import Ask, Go
+from floodgate.broker.consumer import Delivery, Subscription
+from floodgate.broker.errors import MalformedJobError, MalformedUpdateError, PublishError
+from floodgate.broker.job import SEND_ACTOR, Job, parse_job
+from floodgate.broker.logs import redact
+from floodgate.broker.publication import Publication
+from floodgate.broker.publisher import Publisher
+from floodgate.broker.stopping import Stopping
+from floodgate.broker.update import UPDATE_ACTOR, Update, parse_update
 
 logger = logging.getLogger("floodgate.worker")
 

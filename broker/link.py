@@ -39,9 +39,9 @@ import pika.exceptions
 from pika.adapters.asyncio_connection import AsyncioConnection, _AsyncioIOServicesAdapter
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
-from broker.addresses import Address, parameters
-from broker.errors import AccessRefusedError, RabbitMQError, RabbitMQUnreachableError, UnsupportedServerError
-from broker.event_loop import BorrowedLoop
+from floodgate.broker.addresses import Address, parameters
+from floodgate.broker.errors import AccessRefusedError, RabbitMQError, RabbitMQUnreachableError, UnsupportedServerError
+from floodgate.broker.event_loop import BorrowedLoop
 
 logger = logging.getLogger("floodgate.rabbitmq")
 

@@ -47,7 +47,7 @@ from typing import Any, Final, Protocol
 import pika.exceptions
 from pika.spec import Basic
 
-from broker.errors import (
+from floodgate.broker.errors import (
     BlockedError,
     ConfirmTimeoutError,
     NotConnectedError,
@@ -57,10 +57,10 @@ from broker.errors import (
     RejectedError,
     UnroutableError,
 )
-from broker.event_loop import BorrowedLoop
-from broker.link import Link, LinkState
-from broker.publication import Publication, Wire, encode
-from broker.settings import Settings
+from floodgate.broker.event_loop import BorrowedLoop
+from floodgate.broker.link import Link, LinkState
+from floodgate.broker.publication import Publication, Wire, encode
+from floodgate.broker.settings import Settings
 
 __all__ = ["Publication", "Publisher"]
 

@@ -47,21 +47,21 @@ from dramatiq.middleware import (
     TimeLimit,
 )
 
-from broker.consumer import PREFETCH, Delivery
-from broker.dramatiq_broker import FOR_PLAIN_ACTORS, FloodgateBroker
-from broker.dramatiq_consumer import (
+from floodgate.broker.consumer import PREFETCH, Delivery
+from floodgate.broker.dramatiq_broker import FOR_PLAIN_ACTORS, FloodgateBroker
+from floodgate.broker.dramatiq_consumer import (
     GIVE_BACK_PAUSE_SECONDS,
     DeliveredMessage,
     letter_of_failed,
     letter_of_malformed,
     read_message,
 )
-from broker.errors import MalformedJobError, PublishError, RabbitMQError
-from broker.middleware.awaited import AwaitedMiddleware
-from broker.middleware.prefetch import PrefetchPerThread
+from floodgate.broker.errors import MalformedJobError, PublishError, RabbitMQError
+from floodgate.broker.middleware.awaited import AwaitedMiddleware
+from floodgate.broker.middleware.prefetch import PrefetchPerThread
 
 if TYPE_CHECKING:
-    from broker.publication import Publication
+    from floodgate.broker.publication import Publication
 
 logger = logging.getLogger("floodgate.worker")
 

@@ -13,7 +13,7 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from broker.errors import FloodgateError, JobError, RabbitMQError, SettingsError, StateError
+from floodgate.broker.errors import FloodgateError, JobError, RabbitMQError, SettingsError, StateError
 from floodgate.commands import chats, dead_letters, demo, fake, gateway, pauses, send, status, topology, updates, worker
 
 EXIT_NO: Final = 1

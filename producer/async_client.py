@@ -16,22 +16,22 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from broker.admission.contract import Record
-from broker.connections import Connections
-from broker.errors import ConfirmTimeoutError, FloodgateError, RabbitMQError, UnroutableError
-from broker.job import Job
-from broker.settings import Settings, load_settings
-from producer.bot_api import BotApi
-from producer.core import Composer, as_job
-from producer.flight import Flight
-from producer.ledger import Ledger, result_of, seconds_of
-from producer.outlet import Outlet
-from producer.uploads import Attachment, Stowage
-from producer.waiting import Waiting, ended, on_the_loops_executor
+from floodgate.broker.admission.contract import Record
+from floodgate.broker.connections import Connections
+from floodgate.broker.errors import ConfirmTimeoutError, FloodgateError, RabbitMQError, UnroutableError
+from floodgate.broker.job import Job
+from floodgate.broker.settings import Settings, load_settings
+from floodgate.producer.bot_api import BotApi
+from floodgate.producer.core import Composer, as_job
+from floodgate.producer.flight import Flight
+from floodgate.producer.ledger import Ledger, result_of, seconds_of
+from floodgate.producer.outlet import Outlet
+from floodgate.producer.uploads import Attachment, Stowage
+from floodgate.producer.waiting import Waiting, ended, on_the_loops_executor
 
 
 class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
-    """:class:`~producer.client.Client` for an event loop: the same methods, to be awaited.
+    """:class:`~floodgate.producer.client.Client` for an event loop: the same methods, to be awaited.
 
     A task cancelled while it waits for the confirm leaves its job on the way: it may be accepted.
 
@@ -63,7 +63,7 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         )
 
     def job(self, method: str, /, **given: Any) -> Job:
-        """A job, not enqueued. ``given`` are the method's parameters and :class:`~producer.core.JobOptions`.
+        """A job, not enqueued. ``given`` are the method's parameters and :class:`~floodgate.producer.core.JobOptions`.
 
         Raises:
             JobError: the method, the bot, a parameter or an option is wrong.

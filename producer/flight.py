@@ -21,9 +21,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
-from broker.errors import EnqueueManyError, FloodgateError, RabbitMQError
-from broker.job import Job
-from broker.publication import Publication
+from floodgate.broker.errors import EnqueueManyError, FloodgateError, RabbitMQError
+from floodgate.broker.job import Job
+from floodgate.broker.publication import Publication
 
 MAX_BATCH: Final = 100
 # A job boards at least this long after the last batch left: it need not wait for company.

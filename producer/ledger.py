@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final
 
-from broker.admission.contract import Admission, Record, Standing
-from broker.admission.endings import Endings
-from broker.admission.stores import open_endings, open_store, state_file
-from broker.errors import DeadLetteredError, DedupeKeyError, NotSettledError, StateError
-from broker.job import Job
-from broker.settings import Settings
-from producer.waiting import Key, Waiter, Waiting
+from floodgate.broker.admission.contract import Admission, Record, Standing
+from floodgate.broker.admission.endings import Endings
+from floodgate.broker.admission.stores import open_endings, open_store, state_file
+from floodgate.broker.errors import DeadLetteredError, DedupeKeyError, NotSettledError, StateError
+from floodgate.broker.job import Job
+from floodgate.broker.settings import Settings
+from floodgate.producer.waiting import Key, Waiter, Waiting
 
 logger = logging.getLogger("floodgate.client")
 

@@ -18,13 +18,13 @@ from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 
-from broker import topology
-from broker.connections import Connections
-from broker.errors import ClosedError, FloodgateError, RabbitMQUnreachableError
-from broker.event_loop import BorrowedLoop
-from broker.publication import Publication
-from broker.publisher import Outcomes, Publisher
-from producer.core import Composer
+from floodgate.broker import topology
+from floodgate.broker.connections import Connections
+from floodgate.broker.errors import ClosedError, FloodgateError, RabbitMQUnreachableError
+from floodgate.broker.event_loop import BorrowedLoop
+from floodgate.broker.publication import Publication
+from floodgate.broker.publisher import Outcomes, Publisher
+from floodgate.producer.core import Composer
 
 Attempt = Future[None]
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from broker.admission import policy
-from broker.admission.clock import Clock
-from broker.admission.contract import (
+from floodgate.broker.admission import policy
+from floodgate.broker.admission.clock import Clock
+from floodgate.broker.admission.contract import (
     CANCELLED,
     AlreadyDead,
     AlreadySent,
@@ -40,8 +40,8 @@ from broker.admission.contract import (
     UnreachableChat,
     Wait,
 )
-from broker.admission.windows import Pace, Window
-from broker.job import Priority
+from floodgate.broker.admission.windows import Pace, Window
+from floodgate.broker.job import Priority
 
 
 @dataclass

@@ -59,9 +59,15 @@ class FloodgateProcess:
     """One long-running command. `stop`, `kill` and leaving the `with` may come in any order, repeatedly."""
 
     def __init__(
-        self, *arguments: str, env: Mapping[str, str], home: Path, name: str = "process", module: str = "floodgate"
+        self,
+        *arguments: str,
+        env: Mapping[str, str],
+        home: Path,
+        name: str = "process",
+        module: str = "floodgate",
+        python: str = sys.executable,
     ) -> None:
-        self._command = [sys.executable, "-m", module, *arguments]
+        self._command = [python, "-m", module, *arguments]
         self._env = environment(env)
         self._home = home
         self._log_path = home / f"{name}.log"

@@ -12,7 +12,7 @@ update, such as timers, go to them as ever.
 
 Moving. Chats move between workers when one joins or leaves. What the Application holds in memory does not: chat and
 user data come from the persistence anew if it can refresh them, and so do the conversations of a partition that moved
-(:mod:`actors.updates.conversations`). That needs a persistence which all workers share (docs/updates.md).
+(:mod:`floodgate.actors.updates.conversations`). That needs a persistence which all workers share (docs/updates.md).
 
 The request is put into a private field of the library's bot, which has no other way in once it is built. A test holds
 the library to it, and so does :func:`_give_request`.
@@ -30,11 +30,11 @@ from telegram.error import InvalidToken, NetworkError, TelegramError
 from telegram.ext import Application, ApplicationHandlerStop, DictPersistence, ExtBot, PicklePersistence
 from telegram.request import BaseRequest
 
-from actors.updates.conversations import Conversations
-from actors.updates.handler import UnreadableUpdateError
-from actors.updates.keeping import Keeping
-from actors.updates.run import Run, current_run
-from broker.errors import NotSentError, SettingsError
+from floodgate.actors.updates.conversations import Conversations
+from floodgate.actors.updates.handler import UnreadableUpdateError
+from floodgate.actors.updates.keeping import Keeping
+from floodgate.actors.updates.run import Run, current_run
+from floodgate.broker.errors import NotSentError, SettingsError
 
 logger = logging.getLogger("floodgate.updates")
 

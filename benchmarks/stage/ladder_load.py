@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from broker import ladder, topology
-from broker.connections import Connections
-from broker.consumer import Delivery
-from broker.job import Priority
-from broker.publication import Publication
-from broker.publisher import Outcomes
-from broker.settings import Settings
+from floodgate.broker import ladder, topology
+from floodgate.broker.connections import Connections
+from floodgate.broker.consumer import Delivery
+from floodgate.broker.job import Priority
+from floodgate.broker.publication import Publication
+from floodgate.broker.publisher import Outcomes
+from floodgate.broker.settings import Settings
 from rabbitmq.node import Node
 
 PREFETCH: Final = "dead_letter_worker_consumer_prefetch"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from broker.admission.sqlite_file import StateFile, write
+from floodgate.broker.admission.sqlite_file import StateFile, write
 
 _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS sessions (bot TEXT, kind TEXT, key TEXT, text TEXT, PRIMARY KEY (bot, kind, key)) "
@@ -112,7 +112,7 @@ class RedisSessions:
     def _ask(self, command: str, bot: str, kind: str, *arguments: object) -> Any:
         import redis
 
-        from broker.admission.redis import connect_to, fault, where
+        from floodgate.broker.admission.redis import connect_to, fault, where
 
         try:
             with self._lock:

@@ -31,8 +31,8 @@ from dramatiq.broker import MessageProxy
 from dramatiq.errors import RateLimitExceeded
 from dramatiq.middleware import MiddlewareError
 
-from broker import dead_letters
-from broker.admission.contract import (
+from floodgate.broker import dead_letters
+from floodgate.broker.admission.contract import (
     AlreadyDead,
     AlreadySent,
     Ask,
@@ -48,17 +48,17 @@ from broker.admission.contract import (
     Unreachable,
     Wait,
 )
-from broker.admission.policy import PROMPT, ask_for, must_be_prompt
-from broker.errors import PublishError, StateUnavailableError
-from broker.job import Job, OnUncertain, unix_ms
-from broker.ladder import delayed
-from broker.middleware.awaited import AwaitedMiddleware
-from broker.publication import Publication
-from broker.topology import DELIVERY_LIMIT
+from floodgate.broker.admission.policy import PROMPT, ask_for, must_be_prompt
+from floodgate.broker.errors import PublishError, StateUnavailableError
+from floodgate.broker.job import Job, OnUncertain, unix_ms
+from floodgate.broker.ladder import delayed
+from floodgate.broker.middleware.awaited import AwaitedMiddleware
+from floodgate.broker.publication import Publication
+from floodgate.broker.topology import DELIVERY_LIMIT
 
 if TYPE_CHECKING:
-    from broker.dramatiq_broker import FloodgateBroker
-    from broker.dramatiq_consumer import DeliveredMessage
+    from floodgate.broker.dramatiq_broker import FloodgateBroker
+    from floodgate.broker.dramatiq_consumer import DeliveredMessage
 
 logger = logging.getLogger("floodgate.worker")
 

@@ -24,10 +24,10 @@ from typing import Any
 
 from telegram.ext import BasePersistence, PersistenceInput
 
-from broker.admission.sessions import Sessions
-from broker.admission.stores import open_sessions
-from broker.errors import InvalidParamsError
-from broker.settings import Settings, load_settings
+from floodgate.broker.admission.sessions import Sessions
+from floodgate.broker.admission.stores import open_sessions
+from floodgate.broker.errors import InvalidParamsError
+from floodgate.broker.settings import Settings, load_settings
 
 Data = dict[Any, Any]
 Key = tuple[int | str, ...]
@@ -51,7 +51,7 @@ class SharedPersistence(BasePersistence[Data, Data, Data]):
         self._settings = settings
         self._sessions: Sessions | None = None
         self._bot_data_text: str | None = None  # as this process last read or wrote it
-        self.conversations_on_demand = False  # set by a handler worker: actors.updates.conversations
+        self.conversations_on_demand = False  # set by a handler worker: floodgate.actors.updates.conversations
 
     async def get_chat_data(self) -> dict[int, Data]:
         """None at the start: a chat's is read when it says something."""

@@ -9,8 +9,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from broker.errors import RabbitMQError
-from producer.receiver.telegram import RefusedError, TelegramError
+from floodgate.broker.errors import RabbitMQError
+from floodgate.producer.receiver.telegram import RefusedError, TelegramError
 
 logger = logging.getLogger("floodgate.updates")
 

@@ -29,12 +29,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from broker.errors import MalformedUpdateError, RabbitMQError
-from broker.settings import Settings
-from broker.update import publication, read_update
-from producer.receiver.intake import Intake
-from producer.receiver.telegram import ReceivingApi
-from producer.receiver.troubles import COMPLAIN_SECONDS, Troubles
+from floodgate.broker.errors import MalformedUpdateError, RabbitMQError
+from floodgate.broker.settings import Settings
+from floodgate.broker.update import publication, read_update
+from floodgate.producer.receiver.intake import Intake
+from floodgate.producer.receiver.telegram import ReceivingApi
+from floodgate.producer.receiver.troubles import COMPLAIN_SECONDS, Troubles
 
 logger = logging.getLogger("floodgate.updates")
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from telegram import Bot
 
-from broker.admission.sessions import RedisSessions, Sessions, SqliteSessions
-from broker.errors import InvalidParamsError, StateUnavailableError
-from broker.settings import Settings
 from floodgate import SharedPersistence
+from floodgate.broker.admission.sessions import RedisSessions, Sessions, SqliteSessions
+from floodgate.broker.errors import InvalidParamsError, StateUnavailableError
+from floodgate.broker.settings import Settings
 
 TOKEN = "100200300:" + "A" * 35
 Opener = Callable[[], Sessions]

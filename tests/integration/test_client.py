@@ -17,9 +17,9 @@ from typing import Any
 import pika
 import pytest
 
-from broker import topology
-from broker.connections import Connections
-from broker.errors import (
+from floodgate.broker import topology
+from floodgate.broker.connections import Connections
+from floodgate.broker.errors import (
     ClosedError,
     EnqueueManyError,
     InvalidParamsError,
@@ -27,10 +27,10 @@ from broker.errors import (
     RejectedError,
     UnroutableError,
 )
-from broker.job import Job, Priority, decode_job
-from broker.settings import Settings
-from producer.async_client import AsyncClient
-from producer.client import Client
+from floodgate.broker.job import Job, Priority, decode_job
+from floodgate.broker.settings import Settings
+from floodgate.producer.async_client import AsyncClient
+from floodgate.producer.client import Client
 from rabbitmq.node import Node
 from tests.services import Vhost
 

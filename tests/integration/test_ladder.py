@@ -10,11 +10,11 @@ from datetime import timedelta
 
 import pytest
 
-from broker import topology
-from broker.connections import Connections
-from broker.consumer import Delivery
-from broker.ladder import UNIT, delayed
-from broker.publication import Publication
+from floodgate.broker import topology
+from floodgate.broker.connections import Connections
+from floodgate.broker.consumer import Delivery
+from floodgate.broker.ladder import UNIT, delayed
+from floodgate.broker.publication import Publication
 from rabbitmq.node import Node
 from tests.draining import drain
 from tests.services import Vhost

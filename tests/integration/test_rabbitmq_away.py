@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from broker import publisher
-from broker.connections import Connections
-from broker.errors import EnqueueManyError, NotConnectedError
-from broker.settings import Settings
-from producer.async_client import AsyncClient
-from producer.client import Client
+from floodgate.broker import publisher
+from floodgate.broker.connections import Connections
+from floodgate.broker.errors import EnqueueManyError, NotConnectedError
+from floodgate.broker.settings import Settings
+from floodgate.producer.async_client import AsyncClient
+from floodgate.producer.client import Client
 from tests.proxy import Proxy
 from tests.services import Vhost
 from tests.waiting import until

@@ -29,14 +29,14 @@ from dramatiq.middleware import (
 from dramatiq.results import Results
 from dramatiq.results.backends import StubBackend
 
-from broker import topology
-from broker.dead_letters import read_dead_letter
-from broker.dramatiq_broker import FloodgateBroker
-from broker.middleware.awaited import AwaitedMiddleware
-from broker.middleware.retries import ConfirmedRetries
-from broker.publication import Publication
-from broker.runner import Runner
-from broker.settings import Settings
+from floodgate.broker import topology
+from floodgate.broker.dead_letters import read_dead_letter
+from floodgate.broker.dramatiq_broker import FloodgateBroker
+from floodgate.broker.middleware.awaited import AwaitedMiddleware
+from floodgate.broker.middleware.retries import ConfirmedRetries
+from floodgate.broker.publication import Publication
+from floodgate.broker.runner import Runner
+from floodgate.broker.settings import Settings
 from tests.draining import drain
 from tests.services import Vhost
 

@@ -26,14 +26,14 @@ from telegram.ext import (
 )
 from telegram.request import BaseRequest
 
-from actors.updates.application import ApplicationHandler
-from actors.updates.conversations import keys_of
-from actors.updates.handler import UnreadableUpdateError
-from actors.updates.run import Run, current_run, enter
-from broker.partitions import partition_of
-from broker.settings import Settings
-from broker.update import Update
 from floodgate import SharedPersistence
+from floodgate.actors.updates.application import ApplicationHandler
+from floodgate.actors.updates.conversations import keys_of
+from floodgate.actors.updates.handler import UnreadableUpdateError
+from floodgate.actors.updates.run import Run, current_run, enter
+from floodgate.broker.partitions import partition_of
+from floodgate.broker.settings import Settings
+from floodgate.broker.update import Update
 
 ME = {"id": 100200300, "is_bot": True, "first_name": "Bot", "username": "a_bot"}
 TOKEN = "100200300:" + "A" * 35
@@ -238,7 +238,7 @@ def test_of_another_persistence_the_conversations_of_the_partition_are_read_anew
             await stored.update_conversation("talk", (5, 5), 3)
             await stored.update_conversation("talk", (6, 6), 3)
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("actors.updates.application._OF_ONE_PROCESS", ())
+                patch.setattr("floodgate.actors.updates.application._OF_ONE_PROCESS", ())
                 await one.handler.moved_here("default", partition_of("5", 1024), 1024)
             assert [await one.hear(5), await one.hear(6)] == [3, 1]
 

@@ -7,10 +7,10 @@ from concurrent.futures import Future
 
 import pytest
 
-from broker.errors import RejectedError
-from broker.job import Job, new_job
-from broker.publication import Publication
-from producer.flight import LEAVE_SECONDS, MAX_BATCH, MAX_FAILED_IDS, Flight, Outcomes
+from floodgate.broker.errors import RejectedError
+from floodgate.broker.job import Job, new_job
+from floodgate.broker.publication import Publication
+from floodgate.producer.flight import LEAVE_SECONDS, MAX_BATCH, MAX_FAILED_IDS, Flight, Outcomes
 
 NO = RejectedError("RabbitMQ said no.")
 
@@ -56,7 +56,7 @@ def hand() -> Hand:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr("producer.flight.time.monotonic", made)
+    monkeypatch.setattr("floodgate.producer.flight.time.monotonic", made)
     return made
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import pika.exceptions
 import pytest
 
-from broker.addresses import parse_address
-from broker.errors import AccessRefusedError, RabbitMQUnreachableError, UnsupportedServerError
-from broker.link import (
+from floodgate.broker.addresses import parse_address
+from floodgate.broker.errors import AccessRefusedError, RabbitMQUnreachableError, UnsupportedServerError
+from floodgate.broker.link import (
     COMPLAIN_SECONDS,
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
@@ -141,7 +141,7 @@ def make(monkeypatch: pytest.MonkeyPatch, loop: asyncio.AbstractEventLoop) -> Ma
         attempts.append(Attempt(parameters, **callbacks))
         return attempts[-1]
 
-    monkeypatch.setattr("broker.link._Attempt", attempt)
+    monkeypatch.setattr("floodgate.broker.link._Attempt", attempt)
     monkeypatch.setattr("random.uniform", lambda low, high: high if low == 0 else -1)
 
     def scene(*hosts: str, waited_for: bool = True) -> Scene:
@@ -227,7 +227,7 @@ def test_an_outage_is_logged_when_it_begins_then_rarely_and_when_it_ends(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = [1000.0]
-    monkeypatch.setattr("broker.link.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("floodgate.broker.link.time.monotonic", lambda: clock[0])
     scene = make(waited_for=False)
     scene.link.open()
     with caplog.at_level(logging.INFO, "floodgate.rabbitmq"):
