@@ -18,6 +18,7 @@ COMMANDS = (
     ["demo"],
     ["worker"],
     ["send"],
+    ["doctor"],
     ["fake-telegram"],
     ["status"],
     ["topology", "show"],
