@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import math
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -41,7 +40,7 @@ from floodgate.broker.chats import ChatKind, chat_key, chat_kind
 from floodgate.broker.errors import InvalidParamsError, PublishError, StateUnavailableError
 from floodgate.broker.job import Job, encode_job, unix_ms
 from floodgate.broker.ladder import delayed
-from floodgate.broker.middleware.rate_limit import COMPLAIN_EVERY_SECONDS
+from floodgate.broker.outages import OutageLog
 from floodgate.broker.publication import Publication
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ class Settler:
 
     def __init__(self, broker: FloodgateBroker) -> None:
         self._broker = broker
-        self._complained_at = -math.inf  # monotonic
+        self._outage = OutageLog()  # of the state store
 
     async def settle(self, message: DeliveredMessage, job: Job, outcome: Outcome, *, unanswered: bool = False) -> None:
         """Do what follows from ``outcome``, and decide whether to acknowledge.
@@ -192,6 +191,7 @@ class Settler:
         while True:
             try:
                 await say(self._broker.admission)
+                self._outage.end()
                 return True
             except StateUnavailableError as error:
                 self._complain(error)
@@ -206,9 +206,7 @@ class Settler:
 
     def _complain(self, error: StateUnavailableError) -> None:
         """With a completed call in every hand no job asks admission, and nobody else would say why sends wait."""
-        now = time.monotonic()
-        if now - self._complained_at >= COMPLAIN_EVERY_SECONDS:
-            self._complained_at = now
+        if self._outage.is_due():
             logger.error("completed calls wait to be recorded: %s", error)
 
 

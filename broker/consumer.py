@@ -40,6 +40,7 @@ import pika.exceptions
 from floodgate.broker.errors import RabbitMQError
 from floodgate.broker.event_loop import BorrowedLoop
 from floodgate.broker.link import Link, LinkState
+from floodgate.broker.outages import Backoff
 from floodgate.broker.partitions import rendezvous_score
 
 logger = logging.getLogger("floodgate.rabbitmq")
@@ -139,7 +140,7 @@ class Subscription:
         self._channel: Any = None
         self._in_hand: set[Delivery] = set()
         self._declined: list[Delivery] = []  # came after the end of the wish for more; return with the channel
-        self._pause_seconds = FIRST_PAUSE_SECONDS
+        self.backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         self._resume_timer: Any = None
 
     def drain(self) -> None:
@@ -208,7 +209,7 @@ class Subscription:
         )
 
     def _on_consuming(self, _frame: Any) -> None:
-        self._pause_seconds = FIRST_PAUSE_SECONDS
+        self.backoff.reset()
 
     def _on_message(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         if channel is self._channel:
@@ -286,11 +287,6 @@ class Subscription:
                 logger.warning("RabbitMQ closed the channel of %s: %s", self.queue, reason.reply_text)
             self._group.restore(self, missing=missing)
 
-    def next_pause(self) -> float:
-        pause = self._pause_seconds
-        self._pause_seconds = min(pause * 2, LONGEST_PAUSE_SECONDS)
-        return pause
-
 
 class Subscriptions:
     """The subscriptions on one link. Everything but the constructor: on the event loop."""
@@ -320,7 +316,7 @@ class Subscriptions:
     def restore(self, subscription: Subscription, *, missing: bool) -> None:
         """Open again, after a pause; when its queue is missing, after declaring it."""
         reopen = self._redeclare_soon if missing else Subscription.open
-        self.io.call_later(subscription.next_pause(), lambda: reopen(subscription))
+        self.io.call_later(subscription.backoff.next_seconds(), lambda: reopen(subscription))
 
     def _redeclare_soon(self, subscription: Subscription) -> None:
         redeclare = self._members.get(subscription)

@@ -29,6 +29,7 @@ from typing import Final
 from floodgate.broker.admission.contract import Admission, Record, Standing
 from floodgate.broker.admission.endings import Endings
 from floodgate.broker.errors import ClosedError, StateError
+from floodgate.broker.outages import Backoff, OutageLog
 
 logger = logging.getLogger("floodgate.results")
 
@@ -141,16 +142,16 @@ class Waiting:
         self._stopped.set()
 
     def _run(self) -> None:
-        pause = RETRY_SECONDS
+        backoff, outage = Backoff(RETRY_SECONDS, LONGEST_RETRY_SECONDS), OutageLog()
         while not self._ends():
             try:
                 self._listen()
-                pause = RETRY_SECONDS
+                backoff.reset()
+                outage.end()
             except StateError as error:
-                if pause == RETRY_SECONDS:
-                    logger.warning("results do not come in: %s", error)
-                self._stopped.wait(pause)
-                pause = min(2 * pause, LONGEST_RETRY_SECONDS)
+                if outage.is_due():
+                    logger.warning("the result feed is unavailable: %s", error)
+                self._stopped.wait(backoff.next_seconds())
 
     def _listen(self) -> None:
         """Until nobody waits any more, or somebody waits for another bot's job."""

@@ -53,6 +53,7 @@ from floodgate.broker.errors import PublishError, StateUnavailableError
 from floodgate.broker.job import Job, OnUncertain, unix_ms
 from floodgate.broker.ladder import delayed
 from floodgate.broker.middleware.awaited import AwaitedMiddleware
+from floodgate.broker.outages import OutageLog
 from floodgate.broker.publication import Publication
 from floodgate.broker.topology import DELIVERY_LIMIT
 
@@ -69,7 +70,6 @@ STORE_RETRY_SECONDS: Final = 1.0
 STORE_HOLD_SECONDS: Final = 15 * 60
 # A suspended queue looks again this often, in case an operator ended the pause.
 SUSPEND_AT_MOST_SECONDS: Final = 60.0
-COMPLAIN_EVERY_SECONDS: Final = 60.0
 FORBIDDEN: Final = 403
 
 
@@ -89,7 +89,7 @@ class RateLimit(AwaitedMiddleware):
     """Asks admission before each send. One object a process; its coroutines run on the broker's event loop."""
 
     def __init__(self) -> None:
-        self._complained_at: float | None = None  # monotonic; None while the store answers
+        self._outage = OutageLog()  # of the state store
 
     def concerns(self, message: MessageProxy) -> bool:
         return getattr(message, "job", None) is not None
@@ -188,10 +188,11 @@ class RateLimit(AwaitedMiddleware):
                 return Expired()
             decision = await broker.admission.renew_unknown(ask) if fresh else await broker.admission.admit(ask)
         except StateUnavailableError as error:
-            self._complain(error)
+            if self._outage.is_due():
+                logger.error("sends wait: %s", error)
             return None
-        if self._complained_at is not None:
-            self._recovered()
+        if self._outage.end() is not None:
+            logger.info("the state store answers again; sends go on")
         return decision
 
     async def _question(
@@ -259,16 +260,6 @@ class RateLimit(AwaitedMiddleware):
         await broker.admission.settle(ask, Dead(reason, error, kept=kept))
         message.done()
         raise Deferral(reason)
-
-    def _complain(self, error: StateUnavailableError) -> None:
-        now = time.monotonic()
-        if self._complained_at is None or now - self._complained_at >= COMPLAIN_EVERY_SECONDS:
-            self._complained_at = now
-            logger.error("sends wait: %s", error)
-
-    def _recovered(self) -> None:
-        self._complained_at = None
-        logger.info("the state store answers again; sends go on")
 
 
 def _begun(record: Record | None) -> bool:

@@ -107,7 +107,7 @@ def test_a_patient_producer_waits_for_rabbitmq(settings: Settings, proxy: Proxy)
         until(lambda: knows(client))
         waiting = threads.submit(client.send_message, 1, "patient")
         link = client._outlet.publisher._link
-        until(lambda: link._pause_seconds > 4 * 0.2)  # so many attempts have failed
+        until(lambda: link._backoff._next_seconds > 4 * 0.2)  # so many attempts have failed
         assert not waiting.done()
         proxy.accept()
         assert waiting.result(30).method == "sendMessage"
