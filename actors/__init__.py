@@ -1,9 +1,9 @@
 """Takes jobs out of RabbitMQ and makes the calls: receive → admit → send → classify → settle.
 
-Importing this package registers its actors with the process's broker (:func:`broker.setup.current_broker`), and with
-no other: no connection is opened and no thread started.
+Importing this package registers its actors with the process's broker (:func:`floodgate.broker.setup.current_broker`),
+and with no other: no connection is opened and no thread started.
 """
 
-from actors.send import send
+from floodgate.actors.send import send
 
 __all__ = ["send"]

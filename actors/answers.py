@@ -1,7 +1,7 @@
 """What the wire said to one Bot API call: accepted, refused, or nothing that can be relied on.
 
-Answers are facts, outcomes are decisions: :mod:`actors.classify` makes the second of the first. This module knows the
-two shapes in which a "no" arrives, a body in Telegram's form and an exception of python-telegram-bot's.
+Answers are facts, outcomes are decisions: :mod:`floodgate.actors.classify` makes the second of the first. This module
+knows the two shapes in which a "no" arrives, a body in Telegram's form and an exception of python-telegram-bot's.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from telegram.error import (
     TelegramError,
 )
 
-from broker.chats import chat_key
-from broker.errors import CutOffError, InvalidParamsError, NotSentError
+from floodgate.broker.chats import chat_key
+from floodgate.broker.errors import CutOffError, InvalidParamsError, NotSentError
 
 MAX_DESCRIPTION: Final = 500
 # Nobody waits longer than this on one word of Telegram's; a pause still in force is told again at the next call.

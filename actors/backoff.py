@@ -15,9 +15,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Final, Protocol, assert_never
 
-from actors.outcomes import Failed, FailureReason, Retry, Unknown
-from broker.admission.contract import Retrying
-from broker.job import Job, OnUncertain
+from floodgate.actors.outcomes import Failed, FailureReason, Retry, Unknown
+from floodgate.broker.admission.contract import Retrying
+from floodgate.broker.job import Job, OnUncertain
 
 BASE: Final = timedelta(seconds=1)
 CAP: Final = timedelta(minutes=5)

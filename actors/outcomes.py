@@ -9,8 +9,8 @@
     Failed     it will never succeed; dead-letter it
     BotFailed  the bot's token is refused; pause the bot, its jobs stay
 
-:mod:`actors.classify` makes them, :mod:`actors.backoff` turns ``Retry`` and ``Unknown`` into a next step. Callers match
-them all and close with ``assert_never``.
+:mod:`floodgate.actors.classify` makes them, :mod:`floodgate.actors.backoff` turns ``Retry`` and ``Unknown`` into a next
+step. Callers match them all and close with ``assert_never``.
 """
 
 from __future__ import annotations

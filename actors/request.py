@@ -4,8 +4,9 @@ Invariants, each with a test:
 
 - A POST leaves at most once. aiohttp sends idempotent methods again on a lost keep-alive connection, POST never; a
   redirect would turn a POST into a GET, so none is followed.
-- Every failure is a ``NetworkError`` (``TimedOut`` for time-outs) raised from :class:`~broker.errors.NotSentError` when
-  the call surely never reached the server, or else from :class:`~broker.errors.CutOffError`.
+- Every failure is a ``NetworkError`` (``TimedOut`` for time-outs) raised from
+  :class:`~floodgate.broker.errors.NotSentError` when the call surely never reached the server, or else from
+  :class:`~floodgate.broker.errors.CutOffError`.
 - No exception holds the URL, and so the token. aiohttp's own may, so they are read and left behind, neither cause nor
   context.
 
@@ -30,7 +31,7 @@ from telegram.error import NetworkError, TimedOut
 from telegram.request import BaseRequest, RequestData
 from yarl import URL
 
-from broker.errors import CutOffError, NotSentError
+from floodgate.broker.errors import CutOffError, NotSentError
 
 if TYPE_CHECKING:
     from telegram._utils.types import ODVInput

@@ -17,22 +17,22 @@ from typing import Any, Final
 import dramatiq
 from dramatiq.middleware import CurrentMessage
 
-from actors.answers import Answer, is_silence
-from actors.classify import call_of, classify
-from actors.lateness import UsualDuration
-from actors.outcomes import Done, Sent
-from actors.sessions import BotSessions
-from actors.settle import Settler
-from actors.uploads import Uploads
-from broker.admission.contract import Go
-from broker.admission.policy import call_timeout
-from broker.dramatiq_broker import FloodgateBroker
-from broker.dramatiq_consumer import DeliveredMessage
-from broker.job import SEND_ACTOR, Job
-from broker.middleware.awaited import AwaitedMiddleware
-from broker.setup import current_broker
-from broker.spool import Spool
-from broker.sweeping import Sweeper
+from floodgate.actors.answers import Answer, is_silence
+from floodgate.actors.classify import call_of, classify
+from floodgate.actors.lateness import UsualDuration
+from floodgate.actors.outcomes import Done, Sent
+from floodgate.actors.sessions import BotSessions
+from floodgate.actors.settle import Settler
+from floodgate.actors.uploads import Uploads
+from floodgate.broker.admission.contract import Go
+from floodgate.broker.admission.policy import call_timeout
+from floodgate.broker.dramatiq_broker import FloodgateBroker
+from floodgate.broker.dramatiq_consumer import DeliveredMessage
+from floodgate.broker.job import SEND_ACTOR, Job
+from floodgate.broker.middleware.awaited import AwaitedMiddleware
+from floodgate.broker.setup import current_broker
+from floodgate.broker.spool import Spool
+from floodgate.broker.sweeping import Sweeper
 
 # A process so busy that five permits in a row expire before they are used sends all the same: late beats never.
 PERMITS: Final = 5
@@ -124,7 +124,7 @@ current_broker().add_middleware(_sender)
 
 @dramatiq.actor(broker=current_broker(), actor_name=SEND_ACTOR, queue_name=SEND_ACTOR)
 async def send(job: dict[str, Any]) -> None:
-    """Make the Bot API call that ``job`` describes (see :mod:`broker.job`) and record what became of it."""
+    """Make the Bot API call that ``job`` describes (see :mod:`floodgate.broker.job`) and record what became of it."""
     message = CurrentMessage.get_current_message()
     assert isinstance(message, DeliveredMessage), "send is run by a worker; to enqueue, use producer.Client"
     await current_broker().connections.io.join(_sender.deliver(message))

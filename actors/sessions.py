@@ -4,8 +4,8 @@ Jobs carry the Bot API's own names and JSON, and callers want Telegram's own JSO
 library has nothing to do here. What is used of it is the call: parameters, uploads, request, answer. ``Bot.initialize``
 is not, since it calls getMe, and a worker starts whether or not Telegram can be reached just then.
 
-A refusal keeps its code and parameters by leaving the request as :class:`~actors.answers.RefusedError`, before the
-library makes one of its own errors of it.
+A refusal keeps its code and parameters by leaving the request as :class:`~floodgate.actors.answers.RefusedError`,
+before the library makes one of its own errors of it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from telegram import Bot, InputFile
 from telegram.error import NetworkError, TelegramError
 from yarl import URL
 
-from actors.answers import (
+from floodgate.actors.answers import (
     Accepted,
     Answer,
     Break,
@@ -36,11 +36,11 @@ from actors.answers import (
     read_refusal,
     refusal_from_fields,
 )
-from actors.request import JSON_HEADERS, AiohttpRequest
-from broker.consumer import ANSWERS_PREFETCH
-from broker.errors import CutOffError
-from broker.logs import RedactTokens
-from broker.settings import Settings
+from floodgate.actors.request import JSON_HEADERS, AiohttpRequest
+from floodgate.broker.consumer import ANSWERS_PREFETCH
+from floodgate.broker.errors import CutOffError
+from floodgate.broker.logs import RedactTokens
+from floodgate.broker.settings import Settings
 
 if TYPE_CHECKING:
     from telegram._utils.types import JSONDict

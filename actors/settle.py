@@ -15,14 +15,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import math
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
-from actors.backoff import BASE, counted, next_step
-from actors.outcomes import (
+from floodgate.actors.backoff import BASE, counted, next_step
+from floodgate.actors.outcomes import (
     BotFailed,
     Done,
     Failed,
@@ -34,21 +33,21 @@ from actors.outcomes import (
     Sent,
     Unknown,
 )
-from broker import dead_letters
-from broker.admission import contract
-from broker.admission.policy import needs_chat
-from broker.chats import ChatKind, chat_key, chat_kind
-from broker.errors import InvalidParamsError, PublishError, StateUnavailableError
-from broker.job import Job, encode_job, unix_ms
-from broker.ladder import delayed
-from broker.middleware.rate_limit import COMPLAIN_EVERY_SECONDS
-from broker.publication import Publication
+from floodgate.broker import dead_letters
+from floodgate.broker.admission import contract
+from floodgate.broker.admission.policy import needs_chat
+from floodgate.broker.chats import ChatKind, chat_key, chat_kind
+from floodgate.broker.errors import InvalidParamsError, PublishError, StateUnavailableError
+from floodgate.broker.job import Job, encode_job, unix_ms
+from floodgate.broker.ladder import delayed
+from floodgate.broker.outages import OutageLog
+from floodgate.broker.publication import Publication
 
 if TYPE_CHECKING:
-    from broker.admission.calls import BatchedAdmission
-    from broker.admission.contract import Ask, Settlement
-    from broker.dramatiq_broker import FloodgateBroker
-    from broker.dramatiq_consumer import DeliveredMessage
+    from floodgate.broker.admission.calls import BatchedAdmission
+    from floodgate.broker.admission.contract import Ask, Settlement
+    from floodgate.broker.dramatiq_broker import FloodgateBroker
+    from floodgate.broker.dramatiq_consumer import DeliveredMessage
 
 logger = logging.getLogger("floodgate.send")
 
@@ -66,7 +65,7 @@ class Settler:
 
     def __init__(self, broker: FloodgateBroker) -> None:
         self._broker = broker
-        self._complained_at = -math.inf  # monotonic
+        self._outage = OutageLog()  # of the state store
 
     async def settle(self, message: DeliveredMessage, job: Job, outcome: Outcome, *, unanswered: bool = False) -> None:
         """Do what follows from ``outcome``, and decide whether to acknowledge.
@@ -192,6 +191,7 @@ class Settler:
         while True:
             try:
                 await say(self._broker.admission)
+                self._outage.end()
                 return True
             except StateUnavailableError as error:
                 self._complain(error)
@@ -206,9 +206,7 @@ class Settler:
 
     def _complain(self, error: StateUnavailableError) -> None:
         """With a completed call in every hand no job asks admission, and nobody else would say why sends wait."""
-        now = time.monotonic()
-        if now - self._complained_at >= COMPLAIN_EVERY_SECONDS:
-            self._complained_at = now
+        if self._outage.is_due():
             logger.error("completed calls wait to be recorded: %s", error)
 
 

@@ -24,10 +24,10 @@ from weakref import WeakValueDictionary
 
 from telegram import InputFile
 
-from actors.answers import Accepted, Answer, Break, Refusal
-from broker.errors import SpoolError, UploadMissingError
-from broker.job import Job
-from broker.spool import Spool, SpooledFile, Upload
+from floodgate.actors.answers import Accepted, Answer, Break, Refusal
+from floodgate.broker.errors import SpoolError, UploadMissingError
+from floodgate.broker.job import Job
+from floodgate.broker.spool import Spool, SpooledFile, Upload
 
 logger = logging.getLogger("floodgate.send")
 

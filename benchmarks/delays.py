@@ -4,14 +4,21 @@
 The same actor and the same worker on both brokers, one after the other, each in a process of its own on a
 private node. Lateness counts from when a message was due, rounding up to the ladder's unit of 125 ms
 included.
+
+``--rate`` instead puts a constant rate through the ladder alone, with RabbitMQ's default number of messages that a
+level hands on before the first is confirmed, and with ours; then a tenth of the rate beside another bot, whose jobs are
+all due at one moment, or whose queues are full, or who is in a vhost of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
+from dataclasses import asdict, astuple
+from functools import partial
 from typing import Any, Final
 
 from rich.console import Console
@@ -19,10 +26,15 @@ from rich.table import Table
 
 from benchmarks.peers.delayers import BROKERS
 from benchmarks.stage import report
+from benchmarks.stage.ladder_load import PREFETCH, Lateness, Load
+from benchmarks.stage.ladder_load import run as run_load
 from benchmarks.stage.programs import ROOT
 from rabbitmq.node import Node
 
 RUN_SECONDS: Final = 1200.0
+LOAD_SECONDS: Final = 30.0
+LOAD_LONGEST_SECONDS: Final = 10.0  # of the delays
+DEFAULT_PREFETCH: Final = 32
 
 
 def main(arguments: list[str]) -> int:
@@ -30,6 +42,8 @@ def main(arguments: list[str]) -> int:
     if options.quick:
         options.count, options.longest, options.delayed = 60, 5.0, 2_000
     console = Console(stderr=True)
+    if options.rate:
+        return _ladder_loads(console, options)
     results: dict[str, list[dict[str, Any]]] = {"lateness": [], "memory": []}
     for name in BROKERS:
         for measure, rest in (
@@ -48,6 +62,36 @@ def main(arguments: list[str]) -> int:
     _show(console, results)
     console.print(f"written to {path}")
     return 0
+
+
+def _ladder_loads(console: Console, options: argparse.Namespace) -> int:
+    seconds, longest = LOAD_SECONDS, LOAD_LONGEST_SECONDS
+    beside = partial(Load, rate=options.rate // 10, seconds=seconds, longest=longest)
+    loads = [
+        Load("steady", options.rate, seconds, longest),
+        beside("beside a burst", burst=20 * options.rate),
+        beside("beside a burst in another vhost", burst=20 * options.rate, apart=True),
+        beside("beside full queues", burst=options.rate // 2, full=True),
+    ]
+    results: list[Lateness] = []
+    for load in loads:
+        for prefetch in (DEFAULT_PREFETCH, our_prefetch()):
+            console.print(f"{load.name}, prefetch {prefetch} …")
+            results += run_load(load, prefetch, options.rabbitmq)
+    path = report.save("delay-ladder", map(asdict, results), rate=options.rate)
+    table = Table("load", "prefetch", "bot", "sent", "came", "came/s", "p50 ms", "p99 ms", "max ms")
+    for each in results:
+        *texts, came_per_second, p50, p99, most = astuple(each)
+        table.add_row(*map(str, texts), *(f"{number:,.0f}" for number in (came_per_second, p50, p99, most)))
+    console.print(table, f"written to {path}")
+    return 0
+
+
+def our_prefetch() -> int:
+    """What our ``advanced.config`` sets."""
+    found = re.search(rf"{{{PREFETCH}, (\d+)}}", (ROOT / "rabbitmq" / "advanced.config").read_text())
+    assert found is not None
+    return int(found[1])
 
 
 def run(name: str, measure: str, url: str, rest: list[str]) -> dict[str, Any]:
@@ -77,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--count", type=int, default=600, help="delayed messages whose lateness is taken")
     parser.add_argument("--longest", type=float, default=60.0, help="the longest delay in seconds; the shortest is 0.1")
     parser.add_argument("--delayed", type=int, default=100_000, help="messages an hour ahead, for memory")
+    parser.add_argument("--rate", type=int, help="jobs a second through the ladder alone, such as 1000; 6 minutes")
     parser.add_argument("--quick", action="store_true", help="few messages; for development")
     parser.add_argument("--rabbitmq", choices=("4.0", "4.3"))
     return parser

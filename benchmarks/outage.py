@@ -26,9 +26,9 @@ from benchmarks.stage import pace, report, servers
 from benchmarks.stage.editions import CURRENT, Edition
 from benchmarks.stage.pipeline import Pipeline, pipeline
 from benchmarks.stage.programs import Program
-from broker import topology
-from broker.connections import Connections
-from fake_telegram.control import Arrived, ControlClient
+from floodgate.broker import topology
+from floodgate.broker.connections import Connections
+from floodgate.fake_telegram.control import Arrived, ControlClient
 from rabbitmq.engine import free_ports
 
 KINDS: Final = ("refused", "502", "time-out")
@@ -99,7 +99,9 @@ class BotApi:
     def start(self) -> None:
         self._starts += 1
         log = self.home / f"fake-{self._starts}.log"
-        self._program = Program(["-m", "fake_telegram", "--port", str(self.port)], {}, log, "ready at http").start()
+        self._program = Program(
+            ["-m", "floodgate.fake_telegram", "--port", str(self.port)], {}, log, "ready at http"
+        ).start()
         self._program.ready_line()
 
     def stop(self) -> None:

@@ -20,13 +20,13 @@ from typing import Any, Final
 import pika
 
 from benchmarks.stage import servers
-from broker.admission.contract import Sent
-from broker.admission.policy import ask_for
-from broker.admission.stores import open_endings, open_store
-from broker.connections import Connections
-from broker.job import new_job
-from broker.publication import Publication
-from broker.settings import Limits, Settings
+from floodgate.broker.admission.contract import Sent
+from floodgate.broker.admission.policy import ask_for
+from floodgate.broker.admission.stores import open_endings, open_store
+from floodgate.broker.connections import Connections
+from floodgate.broker.job import new_job
+from floodgate.broker.publication import Publication
+from floodgate.broker.settings import Limits, Settings
 
 BOT: Final = "default"
 QUEUE: Final = "floodgate.bench.replies"

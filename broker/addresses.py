@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pika
 
-from broker.errors import SettingsError
+from floodgate.broker.errors import SettingsError
 
 _PORTS: Final = {"amqp": 5672, "amqps": 5671}
 

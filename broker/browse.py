@@ -24,8 +24,8 @@ from typing import Any, Final
 
 from pika.spec import Basic
 
-from broker.connections import Connections
-from broker.session import Channel, ChannelRefusedError, Session
+from floodgate.broker.connections import Connections
+from floodgate.broker.session import Channel, ChannelRefusedError, Session
 
 BROWSE_SECONDS: Final = 120.0  # bound on one look; 100,000 messages take about 20 s
 FEW: Final = 16  # messages answered at once: two times that is still under 33, should a length mislead

@@ -11,7 +11,7 @@ import re
 from enum import StrEnum
 from typing import Final
 
-from broker.errors import InvalidParamsError
+from floodgate.broker.errors import InvalidParamsError
 
 _USERNAME: Final = re.compile(r"@[A-Za-z][A-Za-z0-9_]{2,31}")
 _SIGNIFICANT_BITS: Final = 52

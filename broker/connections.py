@@ -25,7 +25,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
-import math
 import os
 import threading
 import time
@@ -35,15 +34,16 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Self, TypeVar
 
-from broker.addresses import parse_address
-from broker.consumer import MOST_SUBSCRIPTIONS, PREFETCH, Delivery, Subscription, Subscriptions
-from broker.errors import RabbitMQError, RabbitMQUnreachableError, SettingsError
-from broker.event_loop import BackgroundLoop, BorrowedLoop
-from broker.link import COMPLAIN_SECONDS, Link, LinkOptions, LinkState, quiet_pika
-from broker.publisher import Publisher
-from broker.session import Session
-from broker.settings import Settings
-from broker.topology import Topology, adeclare
+from floodgate.broker.addresses import parse_address
+from floodgate.broker.consumer import MOST_SUBSCRIPTIONS, PREFETCH, Delivery, Subscription, Subscriptions
+from floodgate.broker.errors import RabbitMQError, RabbitMQUnreachableError, SettingsError
+from floodgate.broker.event_loop import BackgroundLoop, BorrowedLoop
+from floodgate.broker.link import Link, LinkOptions, LinkState, quiet_pika
+from floodgate.broker.outages import OutageLog
+from floodgate.broker.publisher import Publisher
+from floodgate.broker.session import Session
+from floodgate.broker.settings import Settings
+from floodgate.broker.topology import Topology, adeclare
 
 logger = logging.getLogger("floodgate.rabbitmq")
 
@@ -116,15 +116,14 @@ class Connections:
         Raises:
             RabbitMQUnreachableError, AccessRefusedError, UnsupportedServerError: there is no usable server.
         """
-        complained_at = -math.inf
+        outage = OutageLog()
         while True:
             try:
                 return await self.io.join(self._running().publishing.opened())
             except RabbitMQUnreachableError as error:
                 if not keep_trying or self._stopped:
                     raise
-                if time.monotonic() - complained_at >= COMPLAIN_SECONDS:
-                    complained_at = time.monotonic()
+                if outage.is_due():
                     logger.warning("%s Trying again.", error)
 
     @property

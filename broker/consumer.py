@@ -1,8 +1,8 @@
 """Consuming: one channel per queue, a window of unsettled messages per queue.
 
 Overview. A subscription consumes one queue with the consumer priority that rendezvous hashing gives this worker for it
-(:mod:`broker.partitions`), so that RabbitMQ makes the right worker the active consumer. Deliveries are handed to
-``on_delivery`` on the event loop; their ``ack`` and ``requeue`` may be called from any thread. The window (AMQP's
+(:mod:`floodgate.broker.partitions`), so that RabbitMQ makes the right worker the active consumer. Deliveries are handed
+to ``on_delivery`` on the event loop; their ``ack`` and ``requeue`` may be called from any thread. The window (AMQP's
 prefetch) is one message where jobs are sent in order; answers to queries, which have none, handlers of updates and
 threads take more.
 
@@ -15,8 +15,8 @@ the next consumer would start at once, and message n+1 overtake n, which is stil
 its consumers first, so they are taken from it before.
 
 Acks. RabbitMQ's channel has at most 33 commands under way to a quorum queue and loses the rest when it closes
-(:mod:`broker.browse`), and it returns more than 32 messages of one consumer in no order. So no window is larger than
-:data:`MOST_PREFETCHED`.
+(:mod:`floodgate.broker.browse`), and it returns more than 32 messages of one consumer in no order. So no window is
+larger than :data:`MOST_PREFETCHED`.
 
 State of a subscription, all on the loop: ``_wanted`` (shall it consume?), ``_channel`` (the current incarnation),
 ``_in_hand`` (the unsettled deliveries). When the channel dies by itself, the subscription opens another, after a pause
@@ -38,10 +38,11 @@ from typing import Any, Final
 
 import pika.exceptions
 
-from broker.errors import RabbitMQError
-from broker.event_loop import BorrowedLoop
-from broker.link import Link, LinkState
-from broker.partitions import rendezvous_score
+from floodgate.broker.errors import RabbitMQError
+from floodgate.broker.event_loop import BorrowedLoop
+from floodgate.broker.link import Link, LinkState
+from floodgate.broker.outages import Backoff
+from floodgate.broker.partitions import rendezvous_score
 
 logger = logging.getLogger("floodgate.rabbitmq")
 
@@ -141,7 +142,7 @@ class Subscription:
         self._channel: Any = None
         self._in_hand: set[Delivery] = set()
         self._declined: list[Delivery] = []  # came after the end of the wish for more; return with the channel
-        self._pause_seconds = FIRST_PAUSE_SECONDS
+        self.backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         self._resume_timer: Any = None
 
     def drain(self) -> None:
@@ -210,7 +211,7 @@ class Subscription:
         )
 
     def _on_consuming(self, _frame: Any) -> None:
-        self._pause_seconds = FIRST_PAUSE_SECONDS
+        self.backoff.reset()
 
     def _on_message(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         if channel is self._channel:
@@ -288,11 +289,6 @@ class Subscription:
                 logger.warning("RabbitMQ closed the channel of %s: %s", self.queue, reason.reply_text)
             self._group.restore(self, missing=missing)
 
-    def next_pause(self) -> float:
-        pause = self._pause_seconds
-        self._pause_seconds = min(pause * 2, LONGEST_PAUSE_SECONDS)
-        return pause
-
 
 class Subscriptions:
     """The subscriptions on one link. Everything but the constructor: on the event loop."""
@@ -322,7 +318,7 @@ class Subscriptions:
     def restore(self, subscription: Subscription, *, missing: bool) -> None:
         """Open again, after a pause; when its queue is missing, after declaring it."""
         reopen = self._redeclare_soon if missing else Subscription.open
-        self.io.call_later(subscription.next_pause(), lambda: reopen(subscription))
+        self.io.call_later(subscription.backoff.next_seconds(), lambda: reopen(subscription))
 
     def _redeclare_soon(self, subscription: Subscription) -> None:
         redeclare = self._members.get(subscription)

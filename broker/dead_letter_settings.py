@@ -1,4 +1,4 @@
-"""Settings of dead letters; part of :class:`broker.settings.Settings` as ``FLOODGATE_DEAD_LETTERS__…``."""
+"""Settings of dead letters; part of :class:`floodgate.broker.settings.Settings` as ``FLOODGATE_DEAD_LETTERS__…``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from broker.job import Priority
+from floodgate.broker.job import Priority
 
 CHAT_UNREACHABLE: Final = "chat-unreachable"
 # Why a job or an update ends as a dead letter of its bot, or of none.

@@ -1,5 +1,5 @@
 """Dead letters: jobs that will not be sent and updates that were not handled, kept in ``dead.<bot>`` with the reason
-until an operator acts or their time is over (:mod:`broker.retention`).
+until an operator acts or their time is over (:mod:`floodgate.broker.retention`).
 
 A dead letter is the job's own message body under the job's own message id, with what is known of its end in the headers
 below; an update's likewise. RabbitMQ writes ``x-death`` itself when a message passed its delivery limit (it killed its
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from broker.dead_letter_settings import CHAT_UNREACHABLE
-from broker.errors import MalformedJobError, MalformedUpdateError
-from broker.job import Job, decode_job
-from broker.publication import Publication
-from broker.topology import DEAD_EXCHANGE, MALFORMED_QUEUE, UNROUTABLE_QUEUE, dead_queue
-from broker.update import Update, decode_update
+from floodgate.broker.dead_letter_settings import CHAT_UNREACHABLE
+from floodgate.broker.errors import MalformedJobError, MalformedUpdateError
+from floodgate.broker.job import Job, decode_job
+from floodgate.broker.publication import Publication
+from floodgate.broker.topology import DEAD_EXCHANGE, MALFORMED_QUEUE, UNROUTABLE_QUEUE, dead_queue
+from floodgate.broker.update import Update, decode_update
 
 REASON: Final = "x-floodgate-reason"
 DESCRIPTION: Final = "x-floodgate-description"

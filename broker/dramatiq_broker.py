@@ -6,7 +6,7 @@ What differs from Dramatiq's own RabbitMQ broker, and why:
 - A delay goes to the ladder in RabbitMQ. There are no ``.DQ`` queues, and no message waits in a worker's memory.
 - The actor ``send`` has a family of queues, ``send.<bot>.<priority>.<NN>``: a job's chat picks its partition; and
   ``send.<bot>.answers`` for answers to queries. So has ``handle_update``, ``updates.<bot>.<NN>``.
-- A message is acknowledged only when its effect is safe: see :mod:`broker.dramatiq_consumer`.
+- A message is acknowledged only when its effect is safe: see :mod:`floodgate.broker.dramatiq_consumer`.
 - Dramatiq's default middleware is for plain actors. Jobs and updates have limits, retries and endings of their own.
 
 Constructing a broker opens nothing and starts nothing. Settings are bound once, at the latest at first use.
@@ -41,23 +41,23 @@ from dramatiq.middleware import (
     TimeLimit,
 )
 
-from broker import topology
-from broker.admission.calls import BatchedAdmission
-from broker.admission.state_thread import StateThread
-from broker.admission.stores import open_batched
-from broker.connections import Connections
-from broker.consumer import Subscription
-from broker.dramatiq_consumer import FAMILIES, QueueConsumer, in_family, prefetch_of
-from broker.errors import RabbitMQError, RabbitMQUnreachableError, SettingsError, UnroutableError
-from broker.job import SEND_ACTOR, encode_job, parse_job
-from broker.ladder import UNIT, delayed, steps
-from broker.middleware.prefetch import PrefetchPerThread
-from broker.middleware.rate_limit import RateLimit
-from broker.middleware.retries import ConfirmedRetries
-from broker.publication import FRESH_PRIORITY, HIGH_PRIORITY, Publication
-from broker.settings import Settings, load_settings
-from broker.stopping import Stopping
-from broker.update import UPDATE_ACTOR, parse_update, publication
+from floodgate.broker import topology
+from floodgate.broker.admission.calls import BatchedAdmission
+from floodgate.broker.admission.state_thread import StateThread
+from floodgate.broker.admission.stores import open_batched
+from floodgate.broker.connections import Connections
+from floodgate.broker.consumer import Subscription
+from floodgate.broker.dramatiq_consumer import FAMILIES, QueueConsumer, in_family, prefetch_of
+from floodgate.broker.errors import RabbitMQError, RabbitMQUnreachableError, SettingsError, UnroutableError
+from floodgate.broker.job import SEND_ACTOR, encode_job, parse_job
+from floodgate.broker.ladder import UNIT, delayed, steps
+from floodgate.broker.middleware.prefetch import PrefetchPerThread
+from floodgate.broker.middleware.rate_limit import RateLimit
+from floodgate.broker.middleware.retries import ConfirmedRetries
+from floodgate.broker.publication import FRESH_PRIORITY, HIGH_PRIORITY, Publication
+from floodgate.broker.settings import Settings, load_settings
+from floodgate.broker.stopping import Stopping
+from floodgate.broker.update import UPDATE_ACTOR, parse_update, publication
 
 CLOSE_SECONDS: Final = 15.0
 # What Dramatiq has for plain actors, and jobs and updates have of their own.

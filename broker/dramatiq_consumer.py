@@ -5,8 +5,8 @@ Dramatiq acknowledges whatever it has finished with, also what its middleware fa
 message carries a :class:`Disposition`, and only one that was explicitly ``DONE`` (its effect is safe elsewhere) is
 acknowledged. Everything else goes back to its queue, where RabbitMQ's delivery limit bounds how often.
 
-Threads: Dramatiq's consumer thread iterates; worker threads call ``ack`` and ``nack``. Deliveries arrive from the I/O
-thread through a ``SimpleQueue``, which is the only thing the three share.
+Threads: Dramatiq's consumer thread iterates; worker threads call ``ack`` and ``nack``. Deliveries arrive from the event
+loop through a ``SimpleQueue``, which is the only thing the three share.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.encoder import JSONEncoder
 from dramatiq.errors import ActorNotFound, DecodeError
 
-from broker import dead_letters, topology
-from broker.admission.contract import Ask, Go
-from broker.consumer import ANSWERS_PREFETCH, PREFETCH, Delivery, Subscription
-from broker.errors import MalformedJobError, MalformedUpdateError, PublishError
-from broker.job import SEND_ACTOR, Job, parse_job
-from broker.logs import redact
-from broker.publication import Publication
-from broker.publisher import Publisher
-from broker.stopping import Stopping
-from broker.update import UPDATE_ACTOR, Update, parse_update
+from floodgate.broker import dead_letters, topology
+from floodgate.broker.admission.contract import Ask, Go
+from floodgate.broker.consumer import ANSWERS_PREFETCH, PREFETCH, Delivery, Subscription
+from floodgate.broker.errors import MalformedJobError, MalformedUpdateError, PublishError
+from floodgate.broker.job import SEND_ACTOR, Job, parse_job
+from floodgate.broker.logs import redact
+from floodgate.broker.publication import Publication
+from floodgate.broker.publisher import Publisher
+from floodgate.broker.stopping import Stopping
+from floodgate.broker.update import UPDATE_ACTOR, Update, parse_update
 
 logger = logging.getLogger("floodgate.worker")
 

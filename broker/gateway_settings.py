@@ -1,4 +1,4 @@
-"""Settings of the gateway; part of :class:`broker.settings.Settings` as ``FLOODGATE_GATEWAY__…``."""
+"""Settings of the gateway; part of :class:`floodgate.broker.settings.Settings` as ``FLOODGATE_GATEWAY__…``."""
 
 from __future__ import annotations
 

@@ -23,12 +23,12 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from broker.chats import chat_key
-from broker.errors import InvalidParamsError, MalformedJobError
-from broker.local_files import check_params
-from broker.methods import ANSWER_WITHIN, CHARGES, PAID_BROADCAST, canonical_method, cost
-from broker.partitions import partition_of
-from broker.spool import SpooledFile
+from floodgate.broker.chats import chat_key
+from floodgate.broker.errors import InvalidParamsError, MalformedJobError
+from floodgate.broker.local_files import check_params
+from floodgate.broker.methods import ANSWER_WITHIN, CHARGES, PAID_BROADCAST, canonical_method, cost
+from floodgate.broker.partitions import partition_of
+from floodgate.broker.spool import SpooledFile
 
 SEND_ACTOR: Final = "send"
 VERSION: Final = 1
@@ -38,7 +38,7 @@ MAX_JOB_BYTES: Final = 512 * 1024
 JOB_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$"  # also the name of a folder in the spool: never "." or ".."
 JobId = Annotated[str, StringConstraints(pattern=JOB_ID)]
 BotName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
-# What `broker.chats.chat_key` makes, or the id of an inline message, which is Telegram's to choose.
+# What `floodgate.broker.chats.chat_key` makes, or the id of an inline message, which is Telegram's to choose.
 ChatKey = Annotated[str, StringConstraints(pattern=r"^(-?[1-9][0-9]{0,15}|@[a-z][a-z0-9_]{2,31}|inline:.{1,500})$")]
 
 
@@ -68,7 +68,8 @@ class OnUncertain(StrEnum):
 
 
 class Job(BaseModel):
-    """One Bot API call. Times are Unix time in milliseconds; ``chat`` is a chat key (see :mod:`broker.chats`)."""
+    """One Bot API call. Times are Unix time in milliseconds; ``chat`` is a chat key (see
+    :mod:`floodgate.broker.chats`)."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -87,7 +88,7 @@ class Job(BaseModel):
     campaign: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = None
     on_uncertain: OnUncertain = OnUncertain.RESEND
     files: tuple[SpooledFile, ...] = ()
-    """Uploads that wait in the spool (:mod:`broker.spool`)."""
+    """Uploads that wait in the spool (:mod:`floodgate.broker.spool`)."""
     attempts: Annotated[int, Field(ge=0)] = 0
     """Calls made so far; rate waits are none."""
     unsent: Annotated[int, Field(ge=0)] = 0

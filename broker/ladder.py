@@ -1,4 +1,4 @@
-"""The delay ladder: RabbitMQ's own timer, in binary. Pure maths; :mod:`broker.topology` declares it.
+"""The delay ladder: RabbitMQ's own timer, in binary. Pure maths; :mod:`floodgate.broker.topology` declares it.
 
 A delay is counted in steps of :data:`UNIT`. Level k of the ladder is a queue whose messages all expire after
 2^k steps, and a topic exchange in front of it that looks at bit k of the delay: 1 goes into the queue and
@@ -24,7 +24,7 @@ import math
 from datetime import timedelta
 from typing import Final
 
-from broker.publication import HIGH_PRIORITY, Publication
+from floodgate.broker.publication import HIGH_PRIORITY, Publication
 
 UNIT: Final = timedelta(milliseconds=125)
 LEVELS: Final = 28

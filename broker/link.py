@@ -10,7 +10,7 @@ State: IDLE ─open()─▶ TRYING ─▶ UP ─lost─▶ TRYING …, and CLOSE
 Failures: whoever waits for the link (``when_open``) is told after one full round that failed, at once when
 RabbitMQ refuses us or is no RabbitMQ 4, and the link goes on trying for those that do not wait. One attempt
 is bounded by ``connect_timeout_seconds``, name resolution and TLS included. An outage is logged when it
-begins, then every :data:`COMPLAIN_SECONDS`, and when it ends.
+begins, then every minute, and when it ends.
 
 Writing: frames that are bytes already (publications, acks) are collected during one turn of the loop and leave in one
 system call at its end, which halves what a confirmed publication costs. Frames of pika's own do not wait; a method that
@@ -27,7 +27,6 @@ import re
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -39,15 +38,15 @@ import pika.exceptions
 from pika.adapters.asyncio_connection import AsyncioConnection, _AsyncioIOServicesAdapter
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
-from broker.addresses import Address, parameters
-from broker.errors import AccessRefusedError, RabbitMQError, RabbitMQUnreachableError, UnsupportedServerError
-from broker.event_loop import BorrowedLoop
+from floodgate.broker.addresses import Address, parameters
+from floodgate.broker.errors import AccessRefusedError, RabbitMQError, RabbitMQUnreachableError, UnsupportedServerError
+from floodgate.broker.event_loop import BorrowedLoop
+from floodgate.broker.outages import Backoff, OutageLog
 
 logger = logging.getLogger("floodgate.rabbitmq")
 
 FIRST_PAUSE_SECONDS: Final = 0.2
 LONGEST_PAUSE_SECONDS: Final = 15.0
-COMPLAIN_SECONDS: Final = 60.0
 OLDEST_SERVER: Final = (4, 0)
 CLOSE_SECONDS: Final = 5.0  # bound on RabbitMQ's answer to our goodbye
 # Frames collected beyond this leave at once: larger pieces would be copied again and again when the socket takes them
@@ -147,7 +146,7 @@ class Link:
         self._options = options
         self._next_address = 0
         self._failed_in_round = 0
-        self._pause_seconds = FIRST_PAUSE_SECONDS
+        self._backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         self._attempt: Any = None
         self._timer: Any = None
         self._waiters: list[asyncio.Future[None]] = []
@@ -156,8 +155,7 @@ class Link:
         self._closed_future: asyncio.Future[None] | None = None
         self._frames: list[bytes] = []
         self._frames_size = 0
-        self._down_since: float | None = None
-        self._complained_at = 0.0
+        self._outage = OutageLog()
 
     def follow(self, up: Callable[[], None], down: Callable[[RabbitMQError], None]) -> None:
         """Be told of every new connection, and of every loss or failed round."""
@@ -303,7 +301,8 @@ class Link:
         self._attempt, self.connection = None, connection
         self.server_version = version_tuple(version)
         self.state, self.ever_up = LinkState.UP, True
-        self._pause_seconds, self._failed_in_round = FIRST_PAUSE_SECONDS, 0
+        self._backoff.reset()
+        self._failed_in_round = 0
         self._say_recovered()
         for up in self._on_up:
             up()
@@ -356,8 +355,7 @@ class Link:
 
     def _try_later(self) -> None:
         # Anything between nothing and the whole pause: clients that lost one server together come back apart.
-        self._timer = self._io.call_later(random.uniform(0, self._pause_seconds), self._try_again)
-        self._pause_seconds = min(self._pause_seconds * 2, LONGEST_PAUSE_SECONDS)
+        self._timer = self._io.call_later(random.uniform(0, self._backoff.next_seconds()), self._try_again)
 
     def _try_again(self) -> None:
         self._timer = None
@@ -375,20 +373,12 @@ class Link:
             self._timer = None
 
     def _complain(self, error: RabbitMQError) -> None:
-        now = time.monotonic()
-        if self._down_since is None:
-            self._down_since = now
-        elif now - self._complained_at < COMPLAIN_SECONDS:
-            return
-        self._complained_at = now
-        if self.ever_up or not self._options.waited_for:
+        if self._outage.is_due() and (self.ever_up or not self._options.waited_for):
             logger.warning("%s Trying again (%s).", error, self._options.name)
 
     def _say_recovered(self) -> None:
-        if self._down_since is not None:
-            away = time.monotonic() - self._down_since
-            logger.info("RabbitMQ is back after %.1f s (%s)", away, self._options.name)
-            self._down_since = None
+        if (away_seconds := self._outage.end()) is not None:
+            logger.info("RabbitMQ is back after %.1f s (%s)", away_seconds, self._options.name)
 
 
 def _closed() -> RabbitMQUnreachableError:

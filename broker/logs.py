@@ -16,8 +16,8 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from broker.log_writer import LogWriter
-from broker.settings import Settings
+from floodgate.broker.log_writer import LogWriter
+from floodgate.broker.settings import Settings
 
 REDACTED: Final = "[redacted]"
 # A token is the bot's id, a colon and 35 characters. The id is public; it stays, to tell bots apart. In a URL the colon

@@ -15,7 +15,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from broker.errors import UnknownMethodError
+from floodgate.broker.errors import UnknownMethodError
 
 
 class Charge(StrEnum):

@@ -47,7 +47,7 @@ from typing import Any, Final, Protocol
 import pika.exceptions
 from pika.spec import Basic
 
-from broker.errors import (
+from floodgate.broker.errors import (
     BlockedError,
     ConfirmTimeoutError,
     NotConnectedError,
@@ -57,10 +57,10 @@ from broker.errors import (
     RejectedError,
     UnroutableError,
 )
-from broker.event_loop import BorrowedLoop
-from broker.link import Link, LinkState
-from broker.publication import Publication, Wire, encode
-from broker.settings import Settings
+from floodgate.broker.event_loop import BorrowedLoop
+from floodgate.broker.link import Link, LinkState
+from floodgate.broker.publication import Publication, Wire, encode
+from floodgate.broker.settings import Settings
 
 __all__ = ["Publication", "Publisher"]
 
@@ -249,6 +249,12 @@ class Publisher:
         future: Future[Outcomes] = _running()
         self._accept(self._entries(publications, BatchReceipt(len(publications), future)))
         return future
+
+    def submit_at_once(self, publications: Sequence[Publication]) -> Future[Outcomes] | None:
+        """:meth:`submit_many` on the loop of the connections, which must not wait: None if there is no room."""
+        future: Future[Outcomes] = _running()
+        entries = self._entries(publications, BatchReceipt(len(publications), future))
+        return future if not self._in_line and self._accept_now(entries) else None
 
     def stream(self, publications: Iterable[Publication]) -> Iterator[tuple[Publication, Outcome]]:
         """Publish any number, in constant memory; yields each with its outcome, in order.

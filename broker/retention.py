@@ -28,15 +28,15 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
 
-from broker import topology
-from broker.browse import FEW, Getter, Seen
-from broker.connections import Connections
-from broker.dead_letter_settings import REASONS
-from broker.dead_letters import DeadLetter, read_dead_letter
-from broker.errors import FloodgateError
-from broker.session import ChannelRefusedError, Session
-from broker.settings import Settings
-from broker.stopping import Stopping
+from floodgate.broker import topology
+from floodgate.broker.browse import FEW, Getter, Seen
+from floodgate.broker.connections import Connections
+from floodgate.broker.dead_letter_settings import REASONS
+from floodgate.broker.dead_letters import DeadLetter, read_dead_letter
+from floodgate.broker.errors import FloodgateError
+from floodgate.broker.session import ChannelRefusedError, Session
+from floodgate.broker.settings import Settings
+from floodgate.broker.stopping import Stopping
 
 logger = logging.getLogger("floodgate.dead_letters")
 

@@ -47,9 +47,9 @@ from dramatiq.middleware import (
     TimeLimit,
 )
 
-from broker.consumer import Delivery
-from broker.dramatiq_broker import FOR_PLAIN_ACTORS, FloodgateBroker
-from broker.dramatiq_consumer import (
+from floodgate.broker.consumer import Delivery
+from floodgate.broker.dramatiq_broker import FOR_PLAIN_ACTORS, FloodgateBroker
+from floodgate.broker.dramatiq_consumer import (
     GIVE_BACK_PAUSE_SECONDS,
     DeliveredMessage,
     letter_of_failed,
@@ -57,12 +57,12 @@ from broker.dramatiq_consumer import (
     prefetch_of,
     read_message,
 )
-from broker.errors import MalformedJobError, PublishError, RabbitMQError
-from broker.middleware.awaited import AwaitedMiddleware
-from broker.middleware.prefetch import PrefetchPerThread
+from floodgate.broker.errors import MalformedJobError, PublishError, RabbitMQError
+from floodgate.broker.middleware.awaited import AwaitedMiddleware
+from floodgate.broker.middleware.prefetch import PrefetchPerThread
 
 if TYPE_CHECKING:
-    from broker.publication import Publication
+    from floodgate.broker.publication import Publication
 
 logger = logging.getLogger("floodgate.worker")
 
@@ -181,11 +181,17 @@ class Runner:
         message.stuff_exception(error)
         if isinstance(error, RateLimitExceeded):
             logger.debug("message %s is deferred: %s", message.message_id, error)
+        elif isinstance(error, self._expected_by(message)):
+            logger.info("message %s failed with an expected exception: %r", message.message_id, error)
         elif not isinstance(error, Retry):
             logger.error("message %s failed with an unhandled exception", message.message_id, exc_info=error)
         await self._hooks.after(message, None, error)
         if not message.failed and message.job is None and message.update is None and not message.settled:
             message.give_back()
+
+    def _expected_by(self, message: DeliveredMessage) -> Any:
+        """What the message or its actor ``throws``, as ``isinstance`` takes it."""
+        return message.options.get("throws") or self.broker.get_actor(message.actor_name).options.get("throws") or ()
 
     async def _settle(self, message: DeliveredMessage) -> None:
         if message.failed:

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 
 import pika.exceptions
 
-from broker.errors import RabbitMQError, RabbitMQUnreachableError
+from floodgate.broker.errors import RabbitMQError, RabbitMQUnreachableError
 
 T = TypeVar("T")
 

@@ -25,11 +25,11 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from broker.chats import chat_key
-from broker.dead_letter_settings import DeadLetterSettings
-from broker.errors import InvalidParamsError, SettingsError, UnknownBotError
-from broker.gateway_settings import GatewaySettings
-from broker.update_settings import UpdateSettings
+from floodgate.broker.chats import chat_key
+from floodgate.broker.dead_letter_settings import DeadLetterSettings
+from floodgate.broker.errors import InvalidParamsError, SettingsError, UnknownBotError
+from floodgate.broker.gateway_settings import GatewaySettings
+from floodgate.broker.update_settings import UpdateSettings
 
 DEFAULT_BOT: Final = "default"
 _TOKEN: Final = re.compile(r"\d{3,20}:[A-Za-z0-9_-]{30,64}")

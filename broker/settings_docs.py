@@ -1,6 +1,6 @@
 """The settings as documents: ``.env.example`` and ``docs/settings.md``, written from ``Settings`` itself.
 
-``python -m broker.settings_docs`` writes both; a test compares them with what this writes.
+``python -m floodgate.broker.settings_docs`` writes both; a test compares them with what this writes.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any, Final, Literal, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from broker.settings import Settings
+from floodgate.broker.settings import Settings
 
-ROOT: Final = Path(__file__).parent.parent
+ROOT: Final = Path(__file__).resolve().parents[1]
 ENV_EXAMPLE: Final = Path(".env.example")
 SETTINGS_PAGE: Final = Path("docs/settings.md")
 

@@ -11,8 +11,8 @@ import threading
 
 import dramatiq
 
-from broker.dramatiq_broker import FloodgateBroker
-from broker.settings import Settings
+from floodgate.broker.dramatiq_broker import FloodgateBroker
+from floodgate.broker.settings import Settings
 
 _lock = threading.Lock()
 _broker: FloodgateBroker | None = None  # written under _lock, once

@@ -31,7 +31,7 @@ from typing import IO, Annotated, Any, Final, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from broker.errors import FloodgateError, SettingsError, SpoolError, UploadMissingError
+from floodgate.broker.errors import FloodgateError, SettingsError, SpoolError, UploadMissingError
 
 PIECE_BYTES: Final = 256 * 1024
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")  # of a bot or a job: never "." or ".."

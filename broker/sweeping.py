@@ -10,8 +10,8 @@ import logging
 import random
 from typing import Final
 
-from broker.errors import SettingsError, SpoolError
-from broker.spool import Spool
+from floodgate.broker.errors import SettingsError, SpoolError
+from floodgate.broker.spool import Spool
 
 logger = logging.getLogger("floodgate.uploads")
 

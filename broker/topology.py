@@ -6,8 +6,8 @@
     leader.<bot>                  the token that makes a receiver the active one
     <name>                        any other Dramatiq actor's queue  ─▶ dead.<name>
     floodgate.dead                exchange: a dead letter to its queue by name
-    dead.<bot>, dead.malformed    what waits for an operator, for a time (:mod:`broker.retention`)
-    floodgate.delay.27 … .00      the ladder (:mod:`broker.ladder`), then floodgate.delay.deliver
+    dead.<bot>, dead.malformed    what waits for an operator, for a time (:mod:`floodgate.broker.retention`)
+    floodgate.delay.27 … .00      the ladder (:mod:`floodgate.broker.ladder`), then floodgate.delay.deliver
     dead.unroutable               what left the ladder for a queue that is not there
 
 All queues are quorum queues. Arguments say what a queue *is*; numbers one may want to tune are better set by
@@ -30,14 +30,14 @@ from enum import Enum, auto
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from broker import ladder
-from broker.errors import DeclareRefusedError, TopologyError
-from broker.job import Job, Priority
-from broker.session import Channel, ChannelRefusedError, Session
+from floodgate.broker import ladder
+from floodgate.broker.errors import DeclareRefusedError, TopologyError
+from floodgate.broker.job import Job, Priority
+from floodgate.broker.session import Channel, ChannelRefusedError, Session
 
 if TYPE_CHECKING:
-    from broker.connections import Connections
-    from broker.settings import Settings
+    from floodgate.broker.connections import Connections
+    from floodgate.broker.settings import Settings
 
 logger = logging.getLogger("floodgate.rabbitmq")
 

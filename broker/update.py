@@ -22,11 +22,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from broker.errors import MalformedUpdateError
-from broker.job import unix_ms
-from broker.partitions import partition_of
-from broker.publication import Publication
-from broker.topology import updates_queue
+from floodgate.broker.errors import MalformedUpdateError
+from floodgate.broker.job import unix_ms
+from floodgate.broker.partitions import partition_of
+from floodgate.broker.publication import Publication
+from floodgate.broker.topology import updates_queue
 
 UPDATE_ACTOR: Final = "handle_update"
 VERSION: Final = 1

@@ -1,4 +1,4 @@
-"""Settings of updates; part of :class:`broker.settings.Settings` as ``FLOODGATE_UPDATES__…``."""
+"""Settings of updates; part of :class:`floodgate.broker.settings.Settings` as ``FLOODGATE_UPDATES__…``."""
 
 from __future__ import annotations
 

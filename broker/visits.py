@@ -1,9 +1,9 @@
 """A visit to a queue: its messages are taken in their order, and each is removed for good or stays where it is.
 
-Overview. :func:`broker.browse.browse` looks and goes away. A visit keeps its channel, so that between two looks its
-caller can do something about what it has seen, such as publish it elsewhere, and only then remove it. What was taken
-and not removed goes back when the visit ends: to its place by ``close``; by a crash of the process or a lost connection
-without its order, if it was more than a few. During a visit, what was taken is hidden from others.
+Overview. :func:`floodgate.broker.browse.browse` looks and goes away. A visit keeps its channel, so that between two
+looks its caller can do something about what it has seen, such as publish it elsewhere, and only then remove it. What
+was taken and not removed goes back when the visit ends: to its place by ``close``; by a crash of the process or a lost
+connection without its order, if it was more than a few. During a visit, what was taken is hidden from others.
 
 Failure handling. A removal has been carried out when ``remove`` returns. One that a lost connection swallowed leaves
 its message in the queue.
@@ -16,10 +16,10 @@ from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final, Self, TypeVar
 
-from broker.browse import Getter, Seen
-from broker.connections import Connections
-from broker.errors import RabbitMQUnreachableError
-from broker.session import ChannelRefusedError
+from floodgate.broker.browse import Getter, Seen
+from floodgate.broker.connections import Connections
+from floodgate.broker.errors import RabbitMQUnreachableError
+from floodgate.broker.session import ChannelRefusedError
 
 # RabbitMQ ends a channel that leaves a message unanswered for 30 minutes.
 VISIT_SECONDS: Final = 25 * 60.0

@@ -1,13 +1,13 @@
 """A local Bot API with real flood behaviour, for trying, testing and measuring without a token.
 
-``running_fake()`` gives one for a ``with`` block; ``python -m fake_telegram`` runs one. It shares no code with
-Floodgate, so that neither can hide the other's mistakes. Read it along a call's path: ``wire`` → ``calls`` →
+``running_fake()`` gives one for a ``with`` block; ``python -m floodgate.fake_telegram`` runs one. It shares no code
+with Floodgate, so that neither can hide the other's mistakes. Read it along a call's path: ``wire`` → ``calls`` →
 ``exchange`` → ``scenarios`` → ``limits`` → ``methods`` → ``world`` → ``arrivals``.
 """
 
-from fake_telegram.control import Arrived, ControlClient, ControlRefusedError, Live, Totals
-from fake_telegram.limits import Limits, Rate
-from fake_telegram.server import FakeTelegram, FakeTelegramThread, run, running_fake
+from floodgate.fake_telegram.control import Arrived, ControlClient, ControlRefusedError, Live, Totals
+from floodgate.fake_telegram.limits import Limits, Rate
+from floodgate.fake_telegram.server import FakeTelegram, FakeTelegramThread, run, running_fake
 
 __all__ = [
     "Arrived",

@@ -1,4 +1,4 @@
-"""``python -m fake_telegram``: a fake Telegram as a process of its own."""
+"""``python -m floodgate.fake_telegram``: a fake Telegram as a process of its own."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fake_telegram.limits import Limits, Rate
-from fake_telegram.server import run
+from floodgate.fake_telegram.limits import Limits, Rate
+from floodgate.fake_telegram.server import run
 
-_EXAMPLE = "example: python -m fake_telegram --port 8081 --latency-ms 80 120"
+_EXAMPLE = "example: python -m floodgate.fake_telegram --port 8081 --latency-ms 80 120"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fake_telegram.calls import Source
+from floodgate.fake_telegram.calls import Source
 
 CAPACITY: Final = 1_000_000
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from fake_telegram.errors import not_found, unauthorized
+from floodgate.fake_telegram.errors import not_found, unauthorized
 
 QUERIES: Final = 100_000  # callback and inline queries of a bot's that can still be answered
 _TOKEN: Final = re.compile(r"([1-9]\d{0,15}):[A-Za-z0-9_-]{30,}")

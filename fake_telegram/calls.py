@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from fake_telegram.errors import bad_request
+from floodgate.fake_telegram.errors import bad_request
 
 KEPT_SOURCE_BYTES: Final = 64 * 1024  # a longer body is not kept for the record, only its size
 _TRUE: Final = frozenset({"true", "yes", "1"})

@@ -10,8 +10,8 @@ import hashlib
 import re
 from typing import Any, Final
 
-from fake_telegram.calls import as_integer, as_text
-from fake_telegram.errors import bad_request
+from floodgate.fake_telegram.calls import as_integer, as_text
+from floodgate.fake_telegram.errors import bad_request
 
 LAST_BASIC_GROUP: Final = -999_999_999_999
 _SUPERGROUP_BASE: Final = -1_000_000_000_000

@@ -22,7 +22,7 @@ class ControlRefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """One call that arrived, as ``fake_telegram.arrivals.Arrival`` describes it."""
+    """One call that arrived, as ``floodgate.fake_telegram.arrivals.Arrival`` describes it."""
 
     seq: int
     bot_id: int
@@ -52,7 +52,7 @@ class Duplicated:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """A run in figures, as ``fake_telegram.summary.Summary`` describes them."""
+    """A run in figures, as ``floodgate.fake_telegram.summary.Summary`` describes them."""
 
     arrived: int
     acted: int

@@ -1,7 +1,8 @@
 """The control API, server side: what goes wrong, under which limits, what arrived, what users do.
 
 Paths are under ``/control/``; bodies and answers are JSON. A mistake is answered 400, ``{"error": "one sentence"}``.
-``fake_telegram.control.ControlClient`` speaks it. It is for tests on this machine and asks for no credentials.
+``floodgate.fake_telegram.control.ControlClient`` speaks it. It is for tests on this machine and asks for no
+credentials.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from fake_telegram.calls import as_integer
-from fake_telegram.control_values import (
+from floodgate.fake_telegram.calls import as_integer
+from floodgate.fake_telegram.control_values import (
     ControlError,
     chat_state_from,
     fault_from,
@@ -23,10 +24,10 @@ from fake_telegram.control_values import (
     limits_as_json,
     limits_from,
 )
-from fake_telegram.errors import ApiError
-from fake_telegram.exchange import Exchange
-from fake_telegram.injection import Crowd, inject
-from fake_telegram.summary import summarise
+from floodgate.fake_telegram.errors import ApiError
+from floodgate.fake_telegram.exchange import Exchange
+from floodgate.fake_telegram.injection import Crowd, inject
+from floodgate.fake_telegram.summary import summarise
 
 LARGEST_PAGE: Final = 10_000
 

@@ -7,9 +7,9 @@ from dataclasses import fields, replace
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
-from fake_telegram.calls import as_integer
-from fake_telegram.limits import Limits, Rate
-from fake_telegram.scenarios import ChatState, ChatTrouble, Fault, FaultKind
+from floodgate.fake_telegram.calls import as_integer
+from floodgate.fake_telegram.limits import Limits, Rate
+from floodgate.fake_telegram.scenarios import ChatState, ChatTrouble, Fault, FaultKind
 
 _RATES: Final = frozenset({"bot", "paid", "chat", "group"})
 _Kind = TypeVar("_Kind", bound=StrEnum)

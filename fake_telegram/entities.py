@@ -11,7 +11,7 @@ import html
 import re
 from typing import Any, Final
 
-from fake_telegram.errors import ApiError, bad_request
+from floodgate.fake_telegram.errors import ApiError, bad_request
 
 Entity = dict[str, Any]
 

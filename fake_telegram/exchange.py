@@ -16,17 +16,17 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from fake_telegram.arrivals import Arrival, Arrivals
-from fake_telegram.calls import EMPTY, Call, Source, as_text
-from fake_telegram.errors import ApiError, bad_request, not_found, too_many_requests, unauthorized
-from fake_telegram.limits import Charge, FloodControl
-from fake_telegram.methods import METHODS
-from fake_telegram.methods.receiving import NAMES, WAITING
-from fake_telegram.methods.sending import break_album
-from fake_telegram.methods.table import Method
-from fake_telegram.scenarios import Fault, FaultKind, Scenarios
-from fake_telegram.webhooks import Webhooks
-from fake_telegram.world import World
+from floodgate.fake_telegram.arrivals import Arrival, Arrivals
+from floodgate.fake_telegram.calls import EMPTY, Call, Source, as_text
+from floodgate.fake_telegram.errors import ApiError, bad_request, not_found, too_many_requests, unauthorized
+from floodgate.fake_telegram.limits import Charge, FloodControl
+from floodgate.fake_telegram.methods import METHODS
+from floodgate.fake_telegram.methods.receiving import NAMES, WAITING
+from floodgate.fake_telegram.methods.sending import break_album
+from floodgate.fake_telegram.methods.table import Method
+from floodgate.fake_telegram.scenarios import Fault, FaultKind, Scenarios
+from floodgate.fake_telegram.webhooks import Webhooks
+from floodgate.fake_telegram.world import World
 
 HTML_ERROR: Final = (
     "<html>\r\n<head><title>{code} {reason}</title></head>\r\n<body>\r\n<center><h1>{code} {reason}</h1></center>\r\n"

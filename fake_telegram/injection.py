@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fake_telegram.calls import as_integer
-from fake_telegram.chats import user_as_json
-from fake_telegram.entities import units
-from fake_telegram.errors import bad_request
-from fake_telegram.world import World
+from floodgate.fake_telegram.calls import as_integer
+from floodgate.fake_telegram.chats import user_as_json
+from floodgate.fake_telegram.entities import units
+from floodgate.fake_telegram.errors import bad_request
+from floodgate.fake_telegram.world import World
 
 MOST_AT_ONCE: Final = 200_000
 _COMMAND: Final = re.compile(r"/[A-Za-z0-9_]{1,32}(@\w+)?")

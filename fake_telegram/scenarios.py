@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from fake_telegram.calls import Call
-from fake_telegram.chats import LAST_BASIC_GROUP
-from fake_telegram.errors import ApiError, bad_request, forbidden
+from floodgate.fake_telegram.calls import Call
+from floodgate.fake_telegram.chats import LAST_BASIC_GROUP
+from floodgate.fake_telegram.errors import ApiError, bad_request, forbidden
 
 
 class ChatTrouble(StrEnum):

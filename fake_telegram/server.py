@@ -18,16 +18,16 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from fake_telegram.arrivals import CAPACITY, Arrivals
-from fake_telegram.control import ControlClient
-from fake_telegram.control_api import ControlApi
-from fake_telegram.exchange import Exchange
-from fake_telegram.limits import FloodControl, Limits
-from fake_telegram.scenarios import Scenarios
-from fake_telegram.updates import Receiving
-from fake_telegram.webhooks import Backoff, Webhooks
-from fake_telegram.wire import Wire
-from fake_telegram.world import World
+from floodgate.fake_telegram.arrivals import CAPACITY, Arrivals
+from floodgate.fake_telegram.control import ControlClient
+from floodgate.fake_telegram.control_api import ControlApi
+from floodgate.fake_telegram.exchange import Exchange
+from floodgate.fake_telegram.limits import FloodControl, Limits
+from floodgate.fake_telegram.scenarios import Scenarios
+from floodgate.fake_telegram.updates import Receiving
+from floodgate.fake_telegram.webhooks import Backoff, Webhooks
+from floodgate.fake_telegram.wire import Wire
+from floodgate.fake_telegram.world import World
 
 START_TIMEOUT_SECONDS: Final = 10.0
 STOP_TIMEOUT_SECONDS: Final = 2.0

@@ -11,8 +11,8 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fake_telegram.arrivals import Arrival
-from fake_telegram.errors import ApiError
+from floodgate.fake_telegram.arrivals import Arrival
+from floodgate.fake_telegram.errors import ApiError
 
 LISTED_DUPLICATES: Final = 100
 _METERED: Final = frozenset({"ok", "off"})

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from fake_telegram.errors import conflict
+from floodgate.fake_telegram.errors import conflict
 
 RETENTION_SECONDS: Final = 24 * 3600.0
 PENDING: Final = 500_000

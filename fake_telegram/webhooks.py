@@ -20,9 +20,9 @@ from typing import Any, Final
 
 import aiohttp
 
-from fake_telegram.calls import decode_json
-from fake_telegram.errors import ApiError
-from fake_telegram.updates import Inbox, Update, Webhook
+from floodgate.fake_telegram.calls import decode_json
+from floodgate.fake_telegram.errors import ApiError
+from floodgate.fake_telegram.updates import Inbox, Update, Webhook
 
 SECRET_HEADER: Final = "X-Telegram-Bot-Api-Secret-Token"
 POST_TIMEOUT_SECONDS: Final = 60.0

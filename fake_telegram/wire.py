@@ -20,13 +20,13 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import FileField
 
-from fake_telegram.arrivals import Arrival
-from fake_telegram.calls import EMPTY, Call, Source, Upload, decode_form, kept
-from fake_telegram.control_api import ControlApi
-from fake_telegram.errors import ApiError, bad_request, not_found
-from fake_telegram.exchange import Ending, Exchange, Reply, html_error, refuse
-from fake_telegram.methods.receiving import WAITING
-from fake_telegram.webhooks import Webhooks
+from floodgate.fake_telegram.arrivals import Arrival
+from floodgate.fake_telegram.calls import EMPTY, Call, Source, Upload, decode_form, kept
+from floodgate.fake_telegram.control_api import ControlApi
+from floodgate.fake_telegram.errors import ApiError, bad_request, not_found
+from floodgate.fake_telegram.exchange import Ending, Exchange, Reply, html_error, refuse
+from floodgate.fake_telegram.methods.receiving import WAITING
+from floodgate.fake_telegram.webhooks import Webhooks
 
 LONGEST_BODY_BYTES: Final = 50 * 1024 * 1024 + 64 * 1024  # a file of 50 MB and the form around it
 LONGEST_STALL_SECONDS: Final = 600.0

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from fake_telegram.bots import Bots
-from fake_telegram.chats import Chats
-from fake_telegram.files import Files
-from fake_telegram.messages import Message, Messages
-from fake_telegram.updates import Receiving
+from floodgate.fake_telegram.bots import Bots
+from floodgate.fake_telegram.chats import Chats
+from floodgate.fake_telegram.files import Files
+from floodgate.fake_telegram.messages import Message, Messages
+from floodgate.fake_telegram.updates import Receiving
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from broker.errors import (
+from floodgate.broker.errors import (
     AccessRefusedError,
     BlockedError,
     CallError,
@@ -51,13 +51,13 @@ from broker.errors import (
 )
 
 if TYPE_CHECKING:
-    from broker.job import Job
-    from broker.settings import Settings, load_settings
-    from broker.update import Update
+    from floodgate.broker.job import Job
+    from floodgate.broker.settings import Settings, load_settings
+    from floodgate.broker.update import Update
+    from floodgate.producer.async_client import AsyncClient
+    from floodgate.producer.client import Client
     from floodgate.updates.function import on_update
     from floodgate.updates.persistence import SharedPersistence
-    from producer.async_client import AsyncClient
-    from producer.client import Client
 
 __all__ = [
     "AccessRefusedError",
@@ -104,13 +104,13 @@ __all__ = [
 ]
 
 _LAZY: Final = {
-    "AsyncClient": "producer.async_client",
-    "Client": "producer.client",
-    "Job": "broker.job",
-    "Settings": "broker.settings",
+    "AsyncClient": "floodgate.producer.async_client",
+    "Client": "floodgate.producer.client",
+    "Job": "floodgate.broker.job",
+    "Settings": "floodgate.broker.settings",
     "SharedPersistence": "floodgate.updates.persistence",
-    "Update": "broker.update",
-    "load_settings": "broker.settings",
+    "Update": "floodgate.broker.update",
+    "load_settings": "floodgate.broker.settings",
     "on_update": "floodgate.updates.function",
 }
 

@@ -13,8 +13,21 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from broker.errors import FloodgateError, JobError, RabbitMQError, SettingsError, StateError
-from floodgate.commands import chats, dead_letters, demo, fake, gateway, pauses, send, status, topology, updates, worker
+from floodgate.broker.errors import FloodgateError, JobError, RabbitMQError, SettingsError, StateError
+from floodgate.commands import (
+    chats,
+    dead_letters,
+    demo,
+    doctor,
+    fake,
+    gateway,
+    pauses,
+    send,
+    status,
+    topology,
+    updates,
+    worker,
+)
 
 EXIT_NO: Final = 1
 EXIT_USAGE: Final = 2
@@ -52,6 +65,7 @@ app.command("send")(send.send)
 app.command("gateway")(gateway.gateway)
 app.command("updates")(updates.updates)
 app.command("fake-telegram")(fake.fake_telegram)
+app.command("doctor")(doctor.doctor)
 app.command("status")(status.status)
 app.command("pause")(pauses.pause)
 app.command("resume")(pauses.resume)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from producer.async_client import AsyncClient
-    from producer.client import Client
+    from floodgate.producer.async_client import AsyncClient
+    from floodgate.producer.client import Client
 
 __all__ = ["AsyncClient", "Client"]
 
@@ -18,11 +18,11 @@ __all__ = ["AsyncClient", "Client"]
 def __getattr__(name: str) -> Any:
     match name:
         case "AsyncClient":
-            from producer.async_client import AsyncClient
+            from floodgate.producer.async_client import AsyncClient
 
             return AsyncClient
         case "Client":
-            from producer.client import Client
+            from floodgate.producer.client import Client
 
             return Client
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,28 +9,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from broker.admission.contract import Record
-from broker.connections import Connections
-from broker.errors import ConfirmTimeoutError, FloodgateError, RabbitMQError, UnroutableError
-from broker.job import Job
-from broker.settings import Settings, load_settings
-from producer.bot_api import BotApi
-from producer.core import Composer, as_job
-from producer.flight import Flight
-from producer.ledger import Ledger, result_of, seconds_of
-from producer.outlet import Outlet
-from producer.uploads import Attachment, Stowage
-from producer.waiting import Waiting, ended, on_the_loops_executor
+from floodgate.broker.admission.contract import Record
+from floodgate.broker.connections import Connections
+from floodgate.broker.errors import ConfirmTimeoutError, FloodgateError, RabbitMQError, UnroutableError
+from floodgate.broker.job import Job
+from floodgate.broker.settings import Settings, load_settings
+from floodgate.producer.bot_api import BotApi
+from floodgate.producer.core import Composer, as_job
+from floodgate.producer.flight import Flight
+from floodgate.producer.ledger import Ledger, result_of, seconds_of
+from floodgate.producer.outlet import Outlet
+from floodgate.producer.uploads import Attachment, Stowage
+from floodgate.producer.waiting import Waiting, ended, on_the_loops_executor
 
 
 class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
-    """:class:`~producer.client.Client` for an event loop: the same methods, to be awaited.
+    """:class:`~floodgate.producer.client.Client` for an event loop: the same methods, to be awaited.
 
     A task cancelled while it waits for the confirm leaves its job on the way: it may be accepted.
 
@@ -62,7 +63,7 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         )
 
     def job(self, method: str, /, **given: Any) -> Job:
-        """A job, not enqueued. ``given`` are the method's parameters and :class:`~producer.core.JobOptions`.
+        """A job, not enqueued. ``given`` are the method's parameters and :class:`~floodgate.producer.core.JobOptions`.
 
         Raises:
             JobError: the method, the bot, a parameter or an option is wrong.
@@ -123,7 +124,7 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         Raises:
             EnqueueManyError: it ended in the middle.
         """
-        flight = Flight(self._window)
+        flight = Flight(self._window, self._outlet)
         try:
             async for job in _each(jobs):
                 await self._outlet.aopen(as_job(job).bot)
@@ -207,15 +208,16 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         return await self.status(job)
 
     async def _leave(self, flight: Flight) -> None:
-        if not flight.boarded:
+        jobs, publications = flight.depart()
+        if not jobs:
             return
         if flight.fault:
-            flight.cancel(flight.fault)
+            flight.cancel(jobs, flight.fault)
             return
         try:
-            flight.leave(await self._outlet.publisher.asubmit_many(flight.boarded))
+            flight.leave(jobs, await self._outlet.publisher.asubmit_many(publications))
         except RabbitMQError as error:
-            flight.cancel(error)
+            flight.cancel(jobs, error)
 
     async def _recognised(self, job: Job) -> Job:
         return job if job.dedupe_key is None else await asyncio.to_thread(self._ledger.recognised, job)
@@ -235,7 +237,10 @@ async def _land(flight: Flight, *, all_of_them: bool = False) -> AsyncIterator[J
     for job in flight.landed():
         yield job
     while receipt := flight.awaited(all_of_them=all_of_them):
-        assert isinstance(receipt, asyncio.Future)
-        await receipt
+        if isinstance(receipt, asyncio.Future):
+            await receipt
+        else:  # of a batch that left by the timer
+            assert isinstance(receipt, Future)
+            await asyncio.wrap_future(receipt)
         for job in flight.landed():
             yield job

@@ -1,8 +1,8 @@
 """The Bot API's common methods, typed, under their own names and with their own parameters; defined once.
 
-``Client`` returns the accepted :class:`~broker.job.Job`, ``AsyncClient`` a coroutine of it: that one type, ``R``, is
-all that the two differ in here. ``call`` makes any other method. Files are a ``file_id``, a URL, or the file itself,
-which is uploaded by way of the spool; in ``media`` each stands where a ``file_id`` would.
+``Client`` returns the accepted :class:`~floodgate.broker.job.Job`, ``AsyncClient`` a coroutine of it: that one type,
+``R``, is all that the two differ in here. ``call`` makes any other method. Files are a ``file_id``, a URL, or the file
+itself, which is uploaded by way of the spool; in ``media`` each stands where a ``file_id`` would.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Generic, Literal, TypeVar, Unpack
 
-from producer.core import JobOptions
-from producer.uploads import Content
+from floodgate.producer.core import JobOptions
+from floodgate.producer.uploads import Content
 
 R = TypeVar("R")
 

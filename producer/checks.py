@@ -1,8 +1,8 @@
 """What can be known wrong of a call without asking Telegram.
 
-``checked`` is a pure function over two tables: the parameters a method requires (:mod:`producer.parameters`) and,
-below, what a parameter must look like wherever it occurs. It errs on the side of letting a call through: Telegram has
-the last word, and a job it refuses ends in the dead letters with Telegram's reason. So lengths are counted in code
+``checked`` is a pure function over two tables: the parameters a method requires (:mod:`floodgate.producer.parameters`)
+and, below, what a parameter must look like wherever it occurs. It errs on the side of letting a call through: Telegram
+has the last word, and a job it refuses ends in the dead letters with Telegram's reason. So lengths are counted in code
 points, which is never more than Telegram counts, without the white space that Telegram strips, and not at all under a
 ``parse_mode``, where only the text that is left after parsing counts.
 """
@@ -15,9 +15,9 @@ from math import isfinite
 from types import MappingProxyType
 from typing import Any, Final
 
-from broker.errors import InvalidParamsError
-from producer.parameters import missing
-from producer.uploads import Attached, is_file
+from floodgate.broker.errors import InvalidParamsError
+from floodgate.producer.parameters import missing
+from floodgate.producer.uploads import Attached, is_file
 
 MAX_CAPTION: Final = 1024
 MAX_BULK_IDS: Final = 100

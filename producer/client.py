@@ -8,19 +8,19 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from broker.admission.contract import Record
-from broker.connections import Connections
-from broker.errors import ConfirmTimeoutError, FloodgateError, RabbitMQError, UnroutableError
-from broker.job import Job
-from broker.publication import Publication
-from broker.settings import Settings, load_settings
-from producer.bot_api import BotApi
-from producer.core import Composer, as_job
-from producer.flight import Flight
-from producer.ledger import Ledger, result_of, seconds_of
-from producer.outlet import Outlet
-from producer.uploads import Attachment, Stowage
-from producer.waiting import ended
+from floodgate.broker.admission.contract import Record
+from floodgate.broker.connections import Connections
+from floodgate.broker.errors import ConfirmTimeoutError, FloodgateError, RabbitMQError, UnroutableError
+from floodgate.broker.job import Job
+from floodgate.broker.publication import Publication
+from floodgate.broker.settings import Settings, load_settings
+from floodgate.producer.bot_api import BotApi
+from floodgate.producer.core import Composer, as_job
+from floodgate.producer.flight import Flight
+from floodgate.producer.ledger import Ledger, result_of, seconds_of
+from floodgate.producer.outlet import Outlet
+from floodgate.producer.uploads import Attachment, Stowage
+from floodgate.producer.waiting import ended
 
 
 class Client(BotApi[Job]):
@@ -53,7 +53,7 @@ class Client(BotApi[Job]):
         )
 
     def job(self, method: str, /, **given: Any) -> Job:
-        """A job, not enqueued. ``given`` are the method's parameters and :class:`~producer.core.JobOptions`.
+        """A job, not enqueued. ``given`` are the method's parameters and :class:`~floodgate.producer.core.JobOptions`.
 
         Raises:
             JobError: the method, the bot, a parameter or an option is wrong.
@@ -110,7 +110,7 @@ class Client(BotApi[Job]):
         Raises:
             EnqueueManyError: it ended in the middle.
         """
-        flight = Flight(self._window)
+        flight = Flight(self._window, self._outlet)
         try:
             for job in jobs:
                 publication = self._publication(job)
@@ -193,15 +193,16 @@ class Client(BotApi[Job]):
         return publication
 
     def _leave(self, flight: Flight) -> None:
-        if not flight.boarded:
+        jobs, publications = flight.depart()
+        if not jobs:
             return
         if flight.fault:
-            flight.cancel(flight.fault)
+            flight.cancel(jobs, flight.fault)
             return
         try:
-            flight.leave(self._outlet.publisher.submit_many(flight.boarded))
+            flight.leave(jobs, self._outlet.publisher.submit_many(publications))
         except RabbitMQError as error:
-            flight.cancel(error)
+            flight.cancel(jobs, error)
 
 
 def _land(flight: Flight, *, all_of_them: bool = False) -> Iterator[Job]:

@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, TypedDict
 
-from broker import topology
-from broker.errors import InvalidParamsError, UnknownBotError
-from broker.job import Job, OnUncertain, Priority, encode_job, new_job, unix_ms
-from broker.ladder import MAX_DELAY, delayed
-from broker.methods import canonical_method
-from broker.publication import Publication
-from broker.settings import Settings, unknown_bot_message
-from producer.checks import checked
-from producer.uploads import Attachment, detached
+from floodgate.broker import topology
+from floodgate.broker.errors import InvalidParamsError, UnknownBotError
+from floodgate.broker.job import Job, OnUncertain, Priority, encode_job, new_job, unix_ms
+from floodgate.broker.ladder import MAX_DELAY, delayed
+from floodgate.broker.methods import canonical_method
+from floodgate.broker.publication import Publication
+from floodgate.broker.settings import Settings, unknown_bot_message
+from floodgate.producer.checks import checked
+from floodgate.producer.uploads import Attachment, detached
 
 
 class JobOptions(TypedDict, total=False):

@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final
 
-from broker.admission.contract import Admission, Record, Standing
-from broker.admission.endings import Endings
-from broker.admission.stores import open_endings, open_store, state_file
-from broker.errors import DeadLetteredError, DedupeKeyError, NotSettledError, StateError
-from broker.job import Job
-from broker.settings import Settings
-from producer.waiting import Key, Waiter, Waiting
+from floodgate.broker.admission.contract import Admission, Record, Standing
+from floodgate.broker.admission.endings import Endings
+from floodgate.broker.admission.stores import open_endings, open_store, state_file
+from floodgate.broker.errors import DeadLetteredError, DedupeKeyError, NotSettledError, StateError
+from floodgate.broker.job import Job
+from floodgate.broker.settings import Settings
+from floodgate.producer.waiting import Key, Waiter, Waiting
 
 logger = logging.getLogger("floodgate.client")
 
@@ -134,7 +134,8 @@ def check_content(job: Job, found: Record | None) -> None:
 
 
 def result_of(job: Job | str, record: Record | None) -> Any:
-    """Telegram's own result of a job that was sent.
+    """Telegram's own result of a job that was sent; None if it is no longer kept (FLOODGATE_RESULT_SECONDS), for
+    Telegram's own are never null.
 
     Raises:
         DeadLetteredError: it will not be sent.

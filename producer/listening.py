@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Final
 
-from broker.errors import SettingsError
+from floodgate.broker.errors import SettingsError
 
 BACKLOG: Final = 2048
 

@@ -13,13 +13,18 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
 
-from broker import topology
-from broker.connections import Connections
-from broker.errors import ClosedError, FloodgateError, RabbitMQUnreachableError
-from broker.publisher import Publisher
-from producer.core import Composer
+from floodgate.broker import topology
+from floodgate.broker.connections import Connections
+from floodgate.broker.errors import ClosedError, FloodgateError, RabbitMQUnreachableError
+from floodgate.broker.event_loop import BorrowedLoop
+from floodgate.broker.publication import Publication
+from floodgate.broker.publisher import Outcomes, Publisher
+from floodgate.producer.core import Composer
 
 Attempt = Future[None]
 
@@ -39,6 +44,20 @@ class Outlet:
     @property
     def publisher(self) -> Publisher:
         return self._connections.publisher
+
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Run a call on the event loop of the connections after a while; never, if they are closed. Any thread."""
+        with suppress(RabbitMQUnreachableError):
+            io = self._connections.io
+            io.call_soon(partial(_set_timer, io, seconds, call))
+
+    def submit_at_once(self, publications: Sequence[Publication]) -> Future[Outcomes] | None:
+        """Hand several over, on that loop; None if there is no room for them now.
+
+        Raises:
+            RabbitMQUnreachableError: they are closed.
+        """
+        return self._connections.publisher.submit_at_once(publications)
 
     def ready(self, bot: str) -> bool:
         """Whether ``open`` returns at once."""
@@ -113,3 +132,7 @@ class Outlet:
 
     def _end(self, bot: str) -> None:
         del self._attempts[os.getpid(), bot]
+
+
+def _set_timer(io: BorrowedLoop, seconds: float, call: Callable[[], None]) -> None:
+    io.call_later(seconds, call)

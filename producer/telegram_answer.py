@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from broker.admission.contract import CANCELLED, Record, Standing
+from floodgate.broker.admission.contract import CANCELLED, Record, Standing
 
 # Telegram's code for what the dead-letter reasons of ours mean to a caller.
 _CODE_BY_REASON: Final[Mapping[str, int]] = {

@@ -17,10 +17,10 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, Any, Final
 
-from broker.errors import InvalidParamsError, SpoolError
-from broker.job import Job
-from broker.local_files import FILE_FIELDS
-from broker.spool import Source, Spool, SpooledFile
+from floodgate.broker.errors import InvalidParamsError, SpoolError
+from floodgate.broker.job import Job
+from floodgate.broker.local_files import FILE_FIELDS
+from floodgate.broker.spool import Source, Spool, SpooledFile
 
 logger = logging.getLogger("floodgate.uploads")
 

@@ -1,9 +1,10 @@
 """Thousands who wait for results, one listener for all of them: a client's callers, or a gateway's.
 
-Overview. A caller's future stands in ``_waiting`` under its job. A listener hears how jobs end (``broker.admission.
-endings``), picks those that somebody waits for and hands them to each event loop in one batch, to threads one by one.
-It starts with the first who waits and ends a moment after the last has left, so that it costs nothing and holds nothing
-open where nobody waits. It runs on a thread of its own, or on one of the event loop's executor.
+Overview. A caller's future stands in ``_waiting`` under its job. A listener hears how jobs end
+(``floodgate.broker.admission. endings``), picks those that somebody waits for and hands them to each event loop in one
+batch, to threads one by one. It starts with the first who waits and ends a moment after the last has left, so that it
+costs nothing and holds nothing open where nobody waits. It runs on a thread of its own, or on one of the event loop's
+executor.
 
 Nothing is missed. Whoever waits stands in the book before the job is published, or looks the job up once after having
 entered. After each ``skip`` (when the listener starts, a bot is new, or the store was away) every awaited job is looked
@@ -25,9 +26,10 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import closing, suppress
 from typing import Final
 
-from broker.admission.contract import Admission, Record, Standing
-from broker.admission.endings import Endings
-from broker.errors import ClosedError, StateError
+from floodgate.broker.admission.contract import Admission, Record, Standing
+from floodgate.broker.admission.endings import Endings
+from floodgate.broker.errors import ClosedError, StateError
+from floodgate.broker.outages import Backoff, OutageLog
 
 logger = logging.getLogger("floodgate.results")
 
@@ -140,16 +142,16 @@ class Waiting:
         self._stopped.set()
 
     def _run(self) -> None:
-        pause = RETRY_SECONDS
+        backoff, outage = Backoff(RETRY_SECONDS, LONGEST_RETRY_SECONDS), OutageLog()
         while not self._ends():
             try:
                 self._listen()
-                pause = RETRY_SECONDS
+                backoff.reset()
+                outage.end()
             except StateError as error:
-                if pause == RETRY_SECONDS:
-                    logger.warning("results do not come in: %s", error)
-                self._stopped.wait(pause)
-                pause = min(2 * pause, LONGEST_RETRY_SECONDS)
+                if outage.is_due():
+                    logger.warning("the result feed is unavailable: %s", error)
+                self._stopped.wait(backoff.next_seconds())
 
     def _listen(self) -> None:
         """Until nobody waits any more, or somebody waits for another bot's job."""

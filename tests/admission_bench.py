@@ -6,13 +6,13 @@ import itertools
 from datetime import timedelta
 from typing import Any
 
-from broker.admission.clock import Reading
-from broker.admission.contract import Ask
-from broker.admission.policy import ask_for
-from broker.chats import chat_key
-from broker.job import Job, Priority, job_chat
-from broker.methods import cost
-from broker.settings import Settings
+from floodgate.broker.admission.clock import Reading
+from floodgate.broker.admission.contract import Ask
+from floodgate.broker.admission.policy import ask_for
+from floodgate.broker.chats import chat_key
+from floodgate.broker.job import Job, Priority, job_chat
+from floodgate.broker.methods import cost
+from floodgate.broker.settings import Settings
 
 _numbers = itertools.count(1)
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from broker.admission import policy
-from broker.admission.clock import Clock
-from broker.admission.contract import (
+from floodgate.broker.admission import policy
+from floodgate.broker.admission.clock import Clock
+from floodgate.broker.admission.contract import (
     CANCELLED,
     AlreadyDead,
     AlreadySent,
@@ -40,9 +40,9 @@ from broker.admission.contract import (
     UnreachableChat,
     Wait,
 )
-from broker.admission.windows import Pace, Window
-from broker.job import Priority
-from broker.methods import Charge
+from floodgate.broker.admission.windows import Pace, Window
+from floodgate.broker.job import Priority
+from floodgate.broker.methods import Charge
 
 
 @dataclass

@@ -6,14 +6,14 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from broker.admission.calls import BatchedAdmission, BlockingAdmission, Call
-from broker.admission.clock import Clock
-from broker.admission.contract import Ask
-from broker.admission.policy import Policy
-from broker.admission.redis import RedisBatches
-from broker.admission.sqlite import SqliteAdmission, SqliteBatches
-from broker.admission.state_thread import StateThread
-from broker.event_loop import BackgroundLoop
+from floodgate.broker.admission.calls import BatchedAdmission, BlockingAdmission, Call
+from floodgate.broker.admission.clock import Clock
+from floodgate.broker.admission.contract import Ask
+from floodgate.broker.admission.policy import Policy
+from floodgate.broker.admission.redis import RedisBatches
+from floodgate.broker.admission.sqlite import SqliteAdmission, SqliteBatches
+from floodgate.broker.admission.state_thread import StateThread
+from floodgate.broker.event_loop import BackgroundLoop
 
 WAIT_SECONDS = 30.0
 

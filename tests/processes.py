@@ -32,7 +32,9 @@ COMMAND_SECONDS = 60.0
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
     """This process's environment with the given variables for the only settings of Floodgate."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOODGATE_")}
+    # By ``get``: pytest changes a variable while threads of a test start processes.
+    others = {name: os.environ.get(name) for name in list(os.environ) if not name.startswith("FLOODGATE_")}
+    kept = {name: value for name, value in others.items() if value is not None}
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "TERM": "dumb", "COLUMNS": "200", **given}
 
 
@@ -57,9 +59,15 @@ class FloodgateProcess:
     """One long-running command. `stop`, `kill` and leaving the `with` may come in any order, repeatedly."""
 
     def __init__(
-        self, *arguments: str, env: Mapping[str, str], home: Path, name: str = "process", module: str = "floodgate"
+        self,
+        *arguments: str,
+        env: Mapping[str, str],
+        home: Path,
+        name: str = "process",
+        module: str = "floodgate",
+        python: str = sys.executable,
     ) -> None:
-        self._command = [sys.executable, "-m", module, *arguments]
+        self._command = [python, "-m", module, *arguments]
         self._env = environment(env)
         self._home = home
         self._log_path = home / f"{name}.log"

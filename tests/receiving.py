@@ -7,16 +7,16 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from broker import topology
-from broker.browse import browse
-from broker.connections import Connections
-from broker.consumer import Delivery
-from broker.settings import Settings
-from broker.update import Update, decode_update
-from fake_telegram import FakeTelegram
-from fake_telegram.injection import inject
-from fake_telegram.webhooks import Backoff
-from producer.receiver.process import Mode, Receiver
+from floodgate.broker import topology
+from floodgate.broker.browse import browse
+from floodgate.broker.connections import Connections
+from floodgate.broker.consumer import Delivery
+from floodgate.broker.settings import Settings
+from floodgate.broker.update import Update, decode_update
+from floodgate.fake_telegram import FakeTelegram
+from floodgate.fake_telegram.injection import inject
+from floodgate.fake_telegram.webhooks import Backoff
+from floodgate.producer.receiver.process import Mode, Receiver
 from tests.services import Vhost
 from tests.waiting import until
 

@@ -11,8 +11,8 @@ raises ``ApplicationHandlerStop`` has dealt with the error, and the update is no
 update, such as timers, go to them as ever.
 
 Moving. Chats move between workers when one joins or leaves. What the Application holds in memory does not: chat and
-user data come from the persistence anew if it can refresh them, and here the conversations of a partition that moved
-are read anew. That needs a persistence which all workers share (docs/updates.md).
+user data come from the persistence anew if it can refresh them, and so do the conversations of a partition that moved
+(:mod:`floodgate.actors.updates.conversations`). That needs a persistence which all workers share (docs/updates.md).
 
 The request is put into a private field of the library's bot, which has no other way in once it is built. A test holds
 the library to it, and so does :func:`_give_request`.
@@ -30,11 +30,11 @@ from telegram.error import InvalidToken, NetworkError, TelegramError
 from telegram.ext import Application, ApplicationHandlerStop, DictPersistence, ExtBot, PicklePersistence
 from telegram.request import BaseRequest
 
-from actors.updates.handler import UnreadableUpdateError
-from actors.updates.keeping import Keeping
-from actors.updates.run import Run, current_run
-from broker.errors import NotSentError, SettingsError
-from broker.partitions import partition_of
+from floodgate.actors.updates.conversations import Conversations
+from floodgate.actors.updates.handler import UnreadableUpdateError
+from floodgate.actors.updates.keeping import Keeping
+from floodgate.actors.updates.run import Run, current_run
+from floodgate.broker.errors import NotSentError, SettingsError
 
 logger = logging.getLogger("floodgate.updates")
 
@@ -55,6 +55,7 @@ class ApplicationHandler:
         self._name = name
         self._application = application
         self._keeping = Keeping(application)
+        self._conversations = Conversations(application)
         self._told: set[str] = set()  # types of updates that no handler took, told once each
         _give_request(application.bot, request)
         if isinstance(application.bot, ExtBot) and application.bot.rate_limiter is not None:
@@ -69,6 +70,7 @@ class ApplicationHandler:
     async def open(self) -> None:
         application = self._application
         await self._introduce()
+        self._conversations.open()
         await application.initialize()
         self._stand_first()
         if application.post_init is not None:
@@ -89,6 +91,7 @@ class ApplicationHandler:
 
     async def handle(self, run: Run) -> None:
         update = self._read(run)
+        await self._conversations.prepare(update)
         await self._application.process_update(update)
         run.over = True
         if run.error is not None:
@@ -106,11 +109,7 @@ class ApplicationHandler:
                 partition,
             )
             return
-        for name, here in application._conversation_handler_conversations.items():
-            stored = await application.persistence.get_conversations(name)
-            for key in [key for key in here if _is_of(key, partition, partitions)]:
-                here.data.pop(key)
-            here.update_no_track({key: state for key, state in stored.items() if _is_of(key, partition, partitions)})
+        await self._conversations.renew(partition, partitions)
 
     async def _introduce(self) -> None:
         """Wait for Telegram, for a while: without it the Application cannot start.
@@ -171,11 +170,6 @@ class ApplicationHandler:
             run.error = context.error
         elif len(self._application.error_handlers) == 2:  # ours alone: nobody would hear of it
             logger.error("%s failed outside of an update's handling", self._name, exc_info=context.error)
-
-
-def _is_of(key: tuple[Any, ...], partition: int, partitions: int) -> bool:
-    """Whether a conversation's key, which begins with its chat or user, is of a partition."""
-    return partition_of(str(key[0]), partitions) == partition
 
 
 def _give_request(bot: Any, request: BaseRequest) -> None:

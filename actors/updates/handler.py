@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from actors.updates.run import Run
+from floodgate.actors.updates.run import Run
 
 
 class Handler(Protocol):

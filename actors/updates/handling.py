@@ -8,8 +8,8 @@
          ├─▶ a pause, and again, up to ``FLOODGATE_UPDATES__ATTEMPTS`` times
          └─▶ dead letter with the traceback ─▶ noted ─▶ ack, and the chat goes on
 
-Order. A chat's updates run one after the other (:mod:`actors.updates.lanes`). An update that fails is tried again in
-its place: those of its chat wait behind it, other chats do not. One that takes too long is not tried again.
+Order. A chat's updates run one after the other (:mod:`floodgate.actors.updates.lanes`). An update that fails is tried
+again in its place: those of its chat wait behind it, other chats do not. One that takes too long is not tried again.
 
 At least once. An update is noted as handled after its handler has ended and before its ack. A worker that dies in
 between, or while the handler runs, leaves it to another, which handles it again; so does one that is shut down before
@@ -32,20 +32,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from actors.updates.handler import Handler, UnreadableUpdateError
-from actors.updates.loop import HandlerLoop
-from actors.updates.run import Run, enter
-from actors.updates.watch import LoopWatch
-from broker import dead_letters
-from broker.errors import PublishError, StateUnavailableError
-from broker.logs import redact
-from broker.settings import CONSUMER_TIMEOUT_SECONDS
-from broker.update import Update
+from floodgate.actors.updates.handler import Handler, UnreadableUpdateError
+from floodgate.actors.updates.loop import HandlerLoop
+from floodgate.actors.updates.run import Run, enter
+from floodgate.actors.updates.watch import LoopWatch
+from floodgate.broker import dead_letters
+from floodgate.broker.errors import PublishError, StateUnavailableError
+from floodgate.broker.logs import redact
+from floodgate.broker.settings import CONSUMER_TIMEOUT_SECONDS
+from floodgate.broker.update import Update
 
 if TYPE_CHECKING:
-    from broker.admission.handled import AwaitedHandled, Sight
-    from broker.dramatiq_broker import FloodgateBroker
-    from broker.dramatiq_consumer import DeliveredMessage
+    from floodgate.broker.admission.handled import AwaitedHandled, Sight
+    from floodgate.broker.dramatiq_broker import FloodgateBroker
+    from floodgate.broker.dramatiq_consumer import DeliveredMessage
 
 logger = logging.getLogger("floodgate.updates")
 

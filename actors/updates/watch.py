@@ -27,7 +27,7 @@ STOP_SECONDS: Final = 5.0
 _ROOT: Final = Path(__file__).parents[2]
 _NOT_USERS: Final = (
     "<frozen",
-    *(f"{_ROOT / name}/" for name in ("actors", "broker", "producer", "floodgate")),
+    f"{_ROOT}/",
     f"{Path(telegram.__file__).parent}/",
 )
 _STANDARD: Final = f"{sysconfig.get_path('stdlib')}/"

@@ -30,9 +30,9 @@ WORKER_THREADS: Final = 8
 
 
 def our_broker(url: str) -> Any:
-    from broker import topology
-    from broker.dramatiq_broker import FloodgateBroker
-    from broker.settings import Settings
+    from floodgate.broker import topology
+    from floodgate.broker.dramatiq_broker import FloodgateBroker
+    from floodgate.broker.settings import Settings
 
     settings = Settings(rabbitmq_url=url, _env_file=None)  # type: ignore[call-arg, arg-type]
     made = FloodgateBroker(settings, middleware=[AsyncIO()])

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from benchmarks.stage.figures import percentile, steady_rate
-from fake_telegram.control import Arrived, ControlClient
+from floodgate.fake_telegram.control import Arrived, ControlClient
 
 BATCH_SECONDS: Final = 0.05
 POLL_SECONDS: Final = 0.1

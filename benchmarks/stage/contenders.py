@@ -13,8 +13,8 @@ from benchmarks.stage.loads import Line, Lines
 from benchmarks.stage.pipeline import Pipeline, pipeline
 from benchmarks.stage.scenarios import Act, Scenario
 from benchmarks.stage.servers import Fake
-from broker.job import Job
-from producer.client import Client
+from floodgate.broker.job import Job
+from floodgate.producer.client import Client
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Final
 
 from benchmarks.stage.loads import Line
 from benchmarks.stage.scenarios import Act, Scenario
-from fake_telegram.control import Arrived
+from floodgate.fake_telegram.control import Arrived
 
 LIMIT: Final = 30.0
 # Of all a part's arrivals, those that count as steady: what comes before is the start, what after its tail.

@@ -14,7 +14,7 @@ from typing import Any
 
 def main(notebook: str) -> None:
     """Run what ``floodgate worker`` runs."""
-    from actors.sessions import BotSessions
+    from floodgate.actors.sessions import BotSessions
     from floodgate.commands.worker import worker
 
     call = BotSessions.call

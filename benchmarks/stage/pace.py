@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from fake_telegram.control import ControlClient
+from floodgate.fake_telegram.control import ControlClient
 
 POLL_SECONDS: Final = 0.05
 STEADY: Final = (0.1, 0.9)

@@ -14,9 +14,9 @@ import pika
 
 from benchmarks.stage.editions import CURRENT, Edition
 from benchmarks.stage.programs import Program
-from broker import topology
-from broker.settings import Settings, load_settings
-from producer.client import Client
+from floodgate.broker import topology
+from floodgate.broker.settings import Settings, load_settings
+from floodgate.producer.client import Client
 
 BOT_ID: Final = 100200300
 TOKEN: Final = f"{BOT_ID}:" + "A" * 35

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.stage.programs import Program
-from fake_telegram.control import ControlClient
+from floodgate.fake_telegram.control import ControlClient
 from rabbitmq.engine import free_ports
 from rabbitmq.node import Node
 from rabbitmq.process import ProcessGroup
@@ -78,7 +78,7 @@ def _await_redis(port: int) -> None:
 def fake_telegram(log: Path, latency_ms: tuple[float, float] = (0, 0), *, limits: bool = True) -> Iterator[Fake]:
     """A fake Telegram as a process of its own."""
     lowest, highest = latency_ms
-    arguments = ["-m", "fake_telegram", "--port", "0", "--latency-ms", str(lowest), str(highest)]
+    arguments = ["-m", "floodgate.fake_telegram", "--port", "0", "--latency-ms", str(lowest), str(highest)]
     program = Program([*arguments, *([] if limits else ["--no-limits"])], {}, log, "ready at http").start()
     try:
         url = "http" + program.ready_line().rpartition("http")[2]

@@ -22,8 +22,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Protocol, cast
 
-from broker.admission.contract import Ask, Decision, NotKept, Record, Scope, Settlement, Snapshot, UnreachableChat
-from broker.job import Priority
+from floodgate.broker.admission.contract import (
+    Ask,
+    Decision,
+    NotKept,
+    Record,
+    Scope,
+    Settlement,
+    Snapshot,
+    UnreachableChat,
+)
+from floodgate.broker.job import Priority
 
 MOST_IN_A_BATCH: Final = 256
 

@@ -11,8 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any, Final
 
-from broker.errors import SettingsError
-from broker.settings import Settings
+from floodgate.broker.errors import SettingsError
+from floodgate.broker.settings import Settings
 
 logger = logging.getLogger("floodgate.admission")
 
@@ -43,13 +43,13 @@ class CapacityWatch:
 
 def shortage_of(settings: Settings) -> str | None:
     """What is short and what to do, in a sentence; None while there is room, or when it cannot be told."""
-    from broker.admission.stores import state_file
+    from floodgate.broker.admission.stores import state_file
 
     path = state_file(settings)
     if path is not None:
         return disk_shortage(path)
     try:
-        from broker.admission.redis import memory_of, where
+        from floodgate.broker.admission.redis import memory_of, where
     except ImportError:
         raise SettingsError("FLOODGATE_STATE_URL names a Redis server: install telegram-floodgate[redis].") from None
     url = settings.state_url.get_secret_value()

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from broker.admission import policy
+from floodgate.broker.admission import policy
 
 
 class Silence(NamedTuple):

@@ -28,9 +28,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from broker.admission import circuit as circuits
-from broker.admission import policy, windows
-from broker.admission.contract import (
+from floodgate.broker.admission import circuit as circuits
+from floodgate.broker.admission import policy, windows
+from floodgate.broker.admission.contract import (
     CANCELLED,
     AlreadyDead,
     AlreadySent,
@@ -50,10 +50,10 @@ from broker.admission.contract import (
     Unreachable,
     Wait,
 )
-from broker.admission.endings import dead_record, dead_text, sent_record, sent_text
-from broker.admission.rows import Alias, Books, ChatRow, JobRow, LineRow, State
-from broker.chats import ChatKind, chat_kind
-from broker.job import Priority
+from floodgate.broker.admission.endings import dead_record, dead_text, sent_record, sent_text
+from floodgate.broker.admission.rows import Alias, Books, ChatRow, JobRow, LineRow, State
+from floodgate.broker.chats import ChatKind, chat_kind
+from floodgate.broker.job import Priority
 
 
 def admit(books: Books, ask: Ask) -> Decision:

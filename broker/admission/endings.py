@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from broker.admission.contract import Dead, Record, Sent, Standing
+from floodgate.broker.admission.contract import Dead, Record, Sent, Standing
 
 
 @dataclass(frozen=True, slots=True)

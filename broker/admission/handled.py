@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from broker.admission.state_thread import StateThread
+    from floodgate.broker.admission.state_thread import StateThread
 
 KEEP_SECONDS: Final = 48 * 3600
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, NamedTuple
 
-from broker.admission.contract import Ask
-from broker.admission.windows import Pace, Window
-from broker.chats import ChatKind, chat_kind
-from broker.dead_letter_settings import CHAT_UNREACHABLE
-from broker.job import Job, Priority
-from broker.methods import CHARGES, Charge
-from broker.settings import CONSUMER_TIMEOUT_SECONDS, ChatLimits, Limits, Settings
+from floodgate.broker.admission.contract import Ask
+from floodgate.broker.admission.windows import Pace, Window
+from floodgate.broker.chats import ChatKind, chat_kind
+from floodgate.broker.dead_letter_settings import CHAT_UNREACHABLE
+from floodgate.broker.job import Job, Priority
+from floodgate.broker.methods import CHARGES, Charge
+from floodgate.broker.settings import CONSUMER_TIMEOUT_SECONDS, ChatLimits, Limits, Settings
 
 MILLISECOND: Final = 1_000
 SECOND: Final = 1_000_000

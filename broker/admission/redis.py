@@ -36,10 +36,10 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from broker.admission import policy as numbers
-from broker.admission.calls import BlockingAdmission, Call
-from broker.admission.clock import Clock
-from broker.admission.contract import (
+from floodgate.broker.admission import policy as numbers
+from floodgate.broker.admission.calls import BlockingAdmission, Call
+from floodgate.broker.admission.clock import Clock
+from floodgate.broker.admission.contract import (
     CANCELLED,
     AlreadyDead,
     AlreadySent,
@@ -64,11 +64,11 @@ from broker.admission.contract import (
     UnreachableChat,
     Wait,
 )
-from broker.admission.endings import dead_record, dead_text, json_text, sent_record, sent_text
-from broker.admission.policy import Policy, Rates
-from broker.admission.windows import Pace, Window
-from broker.errors import StateSchemaError, StateUnavailableError
-from broker.job import Priority
+from floodgate.broker.admission.endings import dead_record, dead_text, json_text, sent_record, sent_text
+from floodgate.broker.admission.policy import Policy, Rates
+from floodgate.broker.admission.windows import Pace, Window
+from floodgate.broker.errors import StateSchemaError, StateUnavailableError
+from floodgate.broker.job import Priority
 
 logger = logging.getLogger("floodgate.admission")
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import redis
 
-from broker.admission.endings import Ending, dead_record, sent_record
-from broker.errors import StateUnavailableError
+from floodgate.broker.admission.endings import Ending, dead_record, sent_record
+from floodgate.broker.errors import StateUnavailableError
 
 TIMEOUT_SECONDS: Final = 5.0
 # Messages taken at one go; the rest stays in the socket.

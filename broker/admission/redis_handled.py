@@ -11,8 +11,8 @@ from typing import Any, Final, TypeVar
 
 import redis
 
-from broker.admission.handled import KEEP_SECONDS, Sight
-from broker.admission.redis import connect_to, fault, where
+from floodgate.broker.admission.handled import KEEP_SECONDS, Sight
+from floodgate.broker.admission.redis import connect_to, fault, where
 
 PAGE_BITS: Final = 16
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
-from broker.admission.circuit import Circuit
-from broker.admission.clock import Anchor
-from broker.admission.policy import Policy, Refusal
-from broker.admission.windows import Budget, Log
-from broker.job import Priority
+from floodgate.broker.admission.circuit import Circuit
+from floodgate.broker.admission.clock import Anchor
+from floodgate.broker.admission.policy import Policy, Refusal
+from floodgate.broker.admission.windows import Budget, Log
+from floodgate.broker.job import Priority
 
 
 class State(IntEnum):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from broker.admission.sqlite_file import StateFile, write
+from floodgate.broker.admission.sqlite_file import StateFile, write
 
 _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS sessions (bot TEXT, kind TEXT, key TEXT, text TEXT, PRIMARY KEY (bot, kind, key)) "
@@ -26,6 +27,10 @@ class Sessions(Protocol):
 
     def read_all(self, bot: str, kind: str) -> dict[str, str]:
         """All of a kind, by key."""
+        ...
+
+    def read_some(self, bot: str, kind: str, keys: Sequence[str]) -> dict[str, str]:
+        """Of these keys, at most a few hundred, those that there are."""
         ...
 
     def write(self, bot: str, kind: str, key: str, text: str | None) -> None:
@@ -55,6 +60,11 @@ class SqliteSessions:
         where = "SELECT key, text FROM sessions WHERE bot = ? AND kind = ?"
         return self._file.use(lambda db: dict(db.execute(where, (bot, kind)).fetchall()))
 
+    def read_some(self, bot: str, kind: str, keys: Sequence[str]) -> dict[str, str]:
+        each = ", ".join("?" * len(keys))
+        where = f"SELECT key, text FROM sessions WHERE bot = ? AND kind = ? AND key IN ({each})"
+        return self._file.use(lambda db: dict(db.execute(where, (bot, kind, *keys)).fetchall()))
+
     def write(self, bot: str, kind: str, key: str, text: str | None) -> None:
         if text is None:
             gone = "DELETE FROM sessions WHERE bot = ? AND kind = ? AND key = ?"
@@ -83,6 +93,10 @@ class RedisSessions:
         texts: dict[str, str] = self._ask("hgetall", bot, kind)
         return texts
 
+    def read_some(self, bot: str, kind: str, keys: Sequence[str]) -> dict[str, str]:
+        texts: list[str | None] = self._ask("hmget", bot, kind, keys) if keys else []
+        return {key: text for key, text in zip(keys, texts, strict=True) if text is not None}
+
     def write(self, bot: str, kind: str, key: str, text: str | None) -> None:
         if text is None:
             self._ask("hdel", bot, kind, key)
@@ -95,10 +109,10 @@ class RedisSessions:
         if client is not None:
             client.close()
 
-    def _ask(self, command: str, bot: str, kind: str, *arguments: str) -> Any:
+    def _ask(self, command: str, bot: str, kind: str, *arguments: object) -> Any:
         import redis
 
-        from broker.admission.redis import connect_to, fault, where
+        from floodgate.broker.admission.redis import connect_to, fault, where
 
         try:
             with self._lock:

@@ -10,8 +10,8 @@ back, and its calls are then carried out one by one, so that only that call fail
 Durability: WAL with ``synchronous=NORMAL``. A crash of any process loses nothing. A crash of the machine may lose the
 last moments, and with them the knowledge that a job was sent: it is then sent again, as if the network had failed.
 
-The connection and its faults are :mod:`broker.admission.sqlite_file`'s. When a call fails nothing is sent until a later
-one succeeds.
+The connection and its faults are :mod:`floodgate.broker.admission.sqlite_file`'s. When a call fails nothing is sent
+until a later one succeeds.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from broker.admission import decisions
-from broker.admission.calls import BlockingAdmission, Call
-from broker.admission.clock import Clock, MachineClock
-from broker.admission.contract import Go
-from broker.admission.policy import Policy
-from broker.admission.sqlite_books import SqliteBooks
-from broker.admission.sqlite_cache import RowCache
-from broker.admission.sqlite_file import StateFile
-from broker.admission.sqlite_status import not_kept, snapshot, unreachable, waiting
-from broker.admission.sqlite_sweep import Sweep
-from broker.admission.state_thread import StateThread
-from broker.errors import StateError
+from floodgate.broker.admission import decisions
+from floodgate.broker.admission.calls import BlockingAdmission, Call
+from floodgate.broker.admission.clock import Clock, MachineClock
+from floodgate.broker.admission.contract import Go
+from floodgate.broker.admission.policy import Policy
+from floodgate.broker.admission.sqlite_books import SqliteBooks
+from floodgate.broker.admission.sqlite_cache import RowCache
+from floodgate.broker.admission.sqlite_file import StateFile
+from floodgate.broker.admission.sqlite_status import not_kept, snapshot, unreachable, waiting
+from floodgate.broker.admission.sqlite_sweep import Sweep
+from floodgate.broker.admission.state_thread import StateThread
+from floodgate.broker.errors import StateError
 
 # Every so many settlements a few old rows are swept.
 SWEEP_EVERY: Final = 64

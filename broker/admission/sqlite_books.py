@@ -14,13 +14,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple
 from typing import Any, Final
 
-from broker.admission.circuit import Circuit, Silence
-from broker.admission.clock import Anchor, Clock, store_time
-from broker.admission.policy import Policy, Refusal
-from broker.admission.rows import Alias, BotRow, ChatRow, JobRow, LineRow, State
-from broker.admission.sqlite_cache import RowCache
-from broker.admission.windows import Budget, Log, cautious_budget
-from broker.job import Priority
+from floodgate.broker.admission.circuit import Circuit, Silence
+from floodgate.broker.admission.clock import Anchor, Clock, store_time
+from floodgate.broker.admission.policy import Policy, Refusal
+from floodgate.broker.admission.rows import Alias, BotRow, ChatRow, JobRow, LineRow, State
+from floodgate.broker.admission.sqlite_cache import RowCache
+from floodgate.broker.admission.windows import Budget, Log, cautious_budget
+from floodgate.broker.job import Priority
 
 SCHEMA_VERSION: Final = 5
 SCHEMA: Final = """

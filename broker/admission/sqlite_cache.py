@@ -13,7 +13,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-from broker.admission.rows import BotRow, ChatRow, JobRow
+from floodgate.broker.admission.rows import BotRow, ChatRow, JobRow
 
 # Of each kind; past it the cache starts anew. A row takes about half a kilobyte.
 MOST_ROWS: Final = 20_000

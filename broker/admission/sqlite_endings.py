@@ -14,11 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from broker.admission.contract import Record
-from broker.admission.endings import Ending, dead_record, sent_record
-from broker.admission.rows import State
-from broker.admission.sqlite_file import identity
-from broker.errors import StateUnavailableError
+from floodgate.broker.admission.contract import Record
+from floodgate.broker.admission.endings import Ending, dead_record, sent_record
+from floodgate.broker.admission.rows import State
+from floodgate.broker.admission.sqlite_file import identity
+from floodgate.broker.errors import StateUnavailableError
 
 # A caller hears of its result half of this later on average; Telegram takes some 50 ms for a call.
 LOOK_SECONDS: Final = 0.003

@@ -22,8 +22,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
-from broker.admission.sqlite_books import SCHEMA, SCHEMA_VERSION
-from broker.errors import StateSchemaError, StateUnavailableError
+from floodgate.broker.admission.sqlite_books import SCHEMA, SCHEMA_VERSION
+from floodgate.broker.errors import StateSchemaError, StateUnavailableError
 
 # A call that waited this long for its turn gives up: some process holds the file and does not let go.
 LOCK_SECONDS: Final = 5.0

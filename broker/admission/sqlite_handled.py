@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from broker.admission.handled import KEEP_SECONDS, Sight
-from broker.admission.sqlite_file import StateFile, write
+from floodgate.broker.admission.handled import KEEP_SECONDS, Sight
+from floodgate.broker.admission.sqlite_file import StateFile, write
 
 SWEEP_EVERY: Final = 32
 SWEPT_AT_ONCE: Final = 100

@@ -6,11 +6,11 @@ import sqlite3
 from datetime import timedelta
 from typing import Final
 
-from broker.admission.contract import Line, NotKept, Pause, Snapshot, UnreachableChat
-from broker.admission.policy import MINUTE, SECOND, learned_permille, per_second
-from broker.admission.rows import BotRow
-from broker.admission.sqlite_books import DEAD, PRIORITIES, SqliteBooks
-from broker.job import Priority
+from floodgate.broker.admission.contract import Line, NotKept, Pause, Snapshot, UnreachableChat
+from floodgate.broker.admission.policy import MINUTE, SECOND, learned_permille, per_second
+from floodgate.broker.admission.rows import BotRow
+from floodgate.broker.admission.sqlite_books import DEAD, PRIORITIES, SqliteBooks
+from floodgate.broker.job import Priority
 
 SHOWN: Final = 10  # longest lines and longest pauses
 _LONGEST: Final = "SELECT chat, {0} FROM chats WHERE bot = ? AND {0} > 1 ORDER BY {0} DESC LIMIT ?"

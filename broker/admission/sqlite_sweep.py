@@ -10,9 +10,9 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-from broker.admission.policy import CHAT_IDLE_US, Policy
-from broker.admission.rows import State
-from broker.admission.sqlite_books import ADD_TO_COUNT, DEAD, SqliteBooks
+from floodgate.broker.admission.policy import CHAT_IDLE_US, Policy
+from floodgate.broker.admission.rows import State
+from floodgate.broker.admission.sqlite_books import ADD_TO_COUNT, DEAD, SqliteBooks
 
 # A run every 64 settlements deletes up to three of each kind for each new one: forgetting outruns growth.
 ROWS_PER_RUN: Final = 200

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from broker.admission.calls import BatchedAdmission
-from broker.admission.contract import Admission
-from broker.admission.endings import Endings
-from broker.admission.handled import HandledUpdates
-from broker.admission.policy import policy_of
-from broker.admission.sessions import RedisSessions, Sessions, SqliteSessions
-from broker.admission.sqlite import SqliteAdmission, SqliteBatches
-from broker.admission.sqlite_endings import SqliteEndings
-from broker.admission.sqlite_handled import SqliteHandled
-from broker.admission.state_thread import StateThread
-from broker.errors import SettingsError
-from broker.settings import Settings
+from floodgate.broker.admission.calls import BatchedAdmission
+from floodgate.broker.admission.contract import Admission
+from floodgate.broker.admission.endings import Endings
+from floodgate.broker.admission.handled import HandledUpdates
+from floodgate.broker.admission.policy import policy_of
+from floodgate.broker.admission.sessions import RedisSessions, Sessions, SqliteSessions
+from floodgate.broker.admission.sqlite import SqliteAdmission, SqliteBatches
+from floodgate.broker.admission.sqlite_endings import SqliteEndings
+from floodgate.broker.admission.sqlite_handled import SqliteHandled
+from floodgate.broker.admission.state_thread import StateThread
+from floodgate.broker.errors import SettingsError
+from floodgate.broker.settings import Settings
 
 _NO_REDIS: Final = (
     "FLOODGATE_STATE_URL names a Redis server and its client is not installed: install telegram-floodgate[redis]."
@@ -37,7 +37,7 @@ def open_store(settings: Settings) -> Admission:
     if urlsplit(url).scheme == "sqlite":
         return SqliteAdmission(_sqlite_path(url), policy)
     try:
-        from broker.admission.redis import RedisAdmission
+        from floodgate.broker.admission.redis import RedisAdmission
     except ImportError:
         raise SettingsError(_NO_REDIS) from None
     return RedisAdmission(url, policy)
@@ -55,7 +55,7 @@ def open_batched(settings: Settings, thread: StateThread) -> BatchedAdmission:
     if urlsplit(url).scheme == "sqlite":
         return BatchedAdmission(SqliteBatches(SqliteAdmission(_sqlite_path(url), policy), thread))
     try:
-        from broker.admission.redis import RedisBatches
+        from floodgate.broker.admission.redis import RedisBatches
     except ImportError:
         raise SettingsError(_NO_REDIS) from None
     return BatchedAdmission(RedisBatches(url, policy))
@@ -71,7 +71,7 @@ def open_endings(settings: Settings, bots: Sequence[str]) -> Endings:
     if urlsplit(url).scheme == "sqlite":
         return SqliteEndings(_sqlite_path(url), bots)
     try:
-        from broker.admission.redis_endings import RedisEndings
+        from floodgate.broker.admission.redis_endings import RedisEndings
     except ImportError:
         raise SettingsError(_NO_REDIS) from None
     return RedisEndings(url, bots)
@@ -87,7 +87,7 @@ def open_handled(settings: Settings) -> HandledUpdates:
     if urlsplit(url).scheme == "sqlite":
         return SqliteHandled(_sqlite_path(url))
     try:
-        from broker.admission.redis_handled import RedisHandled
+        from floodgate.broker.admission.redis_handled import RedisHandled
     except ImportError:
         raise SettingsError(_NO_REDIS) from None
     return RedisHandled(url)

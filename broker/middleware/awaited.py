@@ -14,8 +14,8 @@ from dramatiq.middleware import Middleware
 from dramatiq.worker import Worker
 
 if TYPE_CHECKING:
-    from broker.dramatiq_broker import FloodgateBroker
-    from broker.dramatiq_consumer import DeliveredMessage
+    from floodgate.broker.dramatiq_broker import FloodgateBroker
+    from floodgate.broker.dramatiq_consumer import DeliveredMessage
 
 
 class AwaitedMiddleware(Middleware):

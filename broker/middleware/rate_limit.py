@@ -31,8 +31,8 @@ from dramatiq.broker import MessageProxy
 from dramatiq.errors import RateLimitExceeded
 from dramatiq.middleware import MiddlewareError
 
-from broker import dead_letters
-from broker.admission.contract import (
+from floodgate.broker import dead_letters
+from floodgate.broker.admission.contract import (
     AlreadyDead,
     AlreadySent,
     Ask,
@@ -48,17 +48,18 @@ from broker.admission.contract import (
     Unreachable,
     Wait,
 )
-from broker.admission.policy import PROMPT, ask_for, must_be_prompt
-from broker.errors import PublishError, StateUnavailableError
-from broker.job import Job, OnUncertain, unix_ms
-from broker.ladder import delayed
-from broker.middleware.awaited import AwaitedMiddleware
-from broker.publication import Publication
-from broker.topology import DELIVERY_LIMIT
+from floodgate.broker.admission.policy import PROMPT, ask_for, must_be_prompt
+from floodgate.broker.errors import PublishError, StateUnavailableError
+from floodgate.broker.job import Job, OnUncertain, unix_ms
+from floodgate.broker.ladder import delayed
+from floodgate.broker.middleware.awaited import AwaitedMiddleware
+from floodgate.broker.outages import OutageLog
+from floodgate.broker.publication import Publication
+from floodgate.broker.topology import DELIVERY_LIMIT
 
 if TYPE_CHECKING:
-    from broker.dramatiq_broker import FloodgateBroker
-    from broker.dramatiq_consumer import DeliveredMessage
+    from floodgate.broker.dramatiq_broker import FloodgateBroker
+    from floodgate.broker.dramatiq_consumer import DeliveredMessage
 
 logger = logging.getLogger("floodgate.worker")
 
@@ -69,7 +70,6 @@ STORE_RETRY_SECONDS: Final = 1.0
 STORE_HOLD_SECONDS: Final = 15 * 60
 # A suspended queue looks again this often, in case an operator ended the pause.
 SUSPEND_AT_MOST_SECONDS: Final = 60.0
-COMPLAIN_EVERY_SECONDS: Final = 60.0
 FORBIDDEN: Final = 403
 
 
@@ -89,7 +89,7 @@ class RateLimit(AwaitedMiddleware):
     """Asks admission before each send. One object a process; its coroutines run on the broker's event loop."""
 
     def __init__(self) -> None:
-        self._complained_at: float | None = None  # monotonic; None while the store answers
+        self._outage = OutageLog()  # of the state store
 
     def concerns(self, message: MessageProxy) -> bool:
         return getattr(message, "job", None) is not None
@@ -188,10 +188,11 @@ class RateLimit(AwaitedMiddleware):
                 return Expired()
             decision = await broker.admission.renew_unknown(ask) if fresh else await broker.admission.admit(ask)
         except StateUnavailableError as error:
-            self._complain(error)
+            if self._outage.is_due():
+                logger.error("sends wait: %s", error)
             return None
-        if self._complained_at is not None:
-            self._recovered()
+        if self._outage.end() is not None:
+            logger.info("the state store answers again; sends go on")
         return decision
 
     async def _question(
@@ -259,16 +260,6 @@ class RateLimit(AwaitedMiddleware):
         await broker.admission.settle(ask, Dead(reason, error, kept=kept))
         message.done()
         raise Deferral(reason)
-
-    def _complain(self, error: StateUnavailableError) -> None:
-        now = time.monotonic()
-        if self._complained_at is None or now - self._complained_at >= COMPLAIN_EVERY_SECONDS:
-            self._complained_at = now
-            logger.error("sends wait: %s", error)
-
-    def _recovered(self) -> None:
-        self._complained_at = None
-        logger.info("the state store answers again; sends go on")
 
 
 def _begun(record: Record | None) -> bool:

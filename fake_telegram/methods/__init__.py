@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from fake_telegram.methods import copying, editing, plain, queries, reads, sending
-from fake_telegram.methods.table import Method
+from floodgate.fake_telegram.methods import copying, editing, plain, queries, reads, sending
+from floodgate.fake_telegram.methods.table import Method
 
 METHODS: Final[Mapping[str, Method]] = MappingProxyType(
     {

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fake_telegram import entities
-from fake_telegram.calls import Call, as_integer
-from fake_telegram.errors import bad_request
-from fake_telegram.messages import Message
-from fake_telegram.world import World
+from floodgate.fake_telegram import entities
+from floodgate.fake_telegram.calls import Call, as_integer
+from floodgate.fake_telegram.errors import bad_request
+from floodgate.fake_telegram.messages import Message
+from floodgate.fake_telegram.world import World
 
 LONGEST_TEXT: Final = 4096
 LONGEST_CAPTION: Final = 1024

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from typing import Any, Final
 
-from fake_telegram import entities
-from fake_telegram.calls import Call, as_integer
-from fake_telegram.errors import bad_request
-from fake_telegram.methods import common
-from fake_telegram.world import World
+from floodgate.fake_telegram import entities
+from floodgate.fake_telegram.calls import Call, as_integer
+from floodgate.fake_telegram.errors import bad_request
+from floodgate.fake_telegram.methods import common
+from floodgate.fake_telegram.world import World
 
 _DICE: Final = {"🎲": 6, "🎯": 6, "🎳": 6, "🏀": 5, "⚽": 5, "🎰": 64}
 _MOST_POLL_OPTIONS: Final = 12

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fake_telegram.calls import Call
-from fake_telegram.errors import bad_request
-from fake_telegram.messages import Message
-from fake_telegram.methods import common
-from fake_telegram.methods.table import Effect, Method
-from fake_telegram.world import World
+from floodgate.fake_telegram.calls import Call
+from floodgate.fake_telegram.errors import bad_request
+from floodgate.fake_telegram.messages import Message
+from floodgate.fake_telegram.methods import common
+from floodgate.fake_telegram.methods.table import Effect, Method
+from floodgate.fake_telegram.world import World
 
 # What says where and when a message is, not what it holds.
 _ENVELOPE: Final = frozenset(

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from fake_telegram.calls import Call
-from fake_telegram.errors import bad_request
-from fake_telegram.messages import Message
-from fake_telegram.methods import common, content, media
-from fake_telegram.methods.table import Effect, Method
-from fake_telegram.world import World
+from floodgate.fake_telegram.calls import Call
+from floodgate.fake_telegram.errors import bad_request
+from floodgate.fake_telegram.messages import Message
+from floodgate.fake_telegram.methods import common, content, media
+from floodgate.fake_telegram.methods.table import Effect, Method
+from floodgate.fake_telegram.world import World
 
 Change = Callable[[World, Call, Message], dict[str, Any]]
 """What the edit puts into the message: its changed fields; a None takes a field away."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fake_telegram.calls import Call, Upload, as_integer
-from fake_telegram.errors import bad_request
-from fake_telegram.files import StoredFile
-from fake_telegram.methods import common
-from fake_telegram.world import World
+from floodgate.fake_telegram.calls import Call, Upload, as_integer
+from floodgate.fake_telegram.errors import bad_request
+from floodgate.fake_telegram.files import StoredFile
+from floodgate.fake_telegram.methods import common
+from floodgate.fake_telegram.world import World
 
 _ATTACH: Final = "attach://"
 _URL_FILE_BYTES: Final = 4096  # nothing is fetched: this is how big the file at a URL is said to be

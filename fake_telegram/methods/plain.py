@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from fake_telegram.calls import Call
-from fake_telegram.methods import common
-from fake_telegram.methods.table import Effect, Method
-from fake_telegram.world import World
+from floodgate.fake_telegram.calls import Call
+from floodgate.fake_telegram.methods import common
+from floodgate.fake_telegram.methods.table import Effect, Method
+from floodgate.fake_telegram.world import World
 
 _IN_A_CHAT: Final = """unpinChatMessage unpinAllChatMessages banChatMember unbanChatMember restrictChatMember
 promoteChatMember setChatAdministratorCustomTitle banChatSenderChat unbanChatSenderChat setChatPermissions

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fake_telegram.calls import Call
-from fake_telegram.errors import bad_request
-from fake_telegram.methods.table import Method
-from fake_telegram.world import World
+from floodgate.fake_telegram.calls import Call
+from floodgate.fake_telegram.errors import bad_request
+from floodgate.fake_telegram.methods.table import Method
+from floodgate.fake_telegram.world import World
 
 TOO_OLD: Final = "query is too old and response timeout expired or query ID is invalid"
 _LONGEST_ANSWER: Final = 200

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from fake_telegram.calls import Call
-from fake_telegram.chats import user_as_json, user_id_of
-from fake_telegram.errors import bad_request
-from fake_telegram.files import DOWNLOAD_BYTES
-from fake_telegram.methods import common
-from fake_telegram.methods.table import Method
-from fake_telegram.world import World
+from floodgate.fake_telegram.calls import Call
+from floodgate.fake_telegram.chats import user_as_json, user_id_of
+from floodgate.fake_telegram.errors import bad_request
+from floodgate.fake_telegram.files import DOWNLOAD_BYTES
+from floodgate.fake_telegram.methods import common
+from floodgate.fake_telegram.methods.table import Method
+from floodgate.fake_telegram.world import World
 
 _GIFTS: Final = dict.fromkeys(
     ("unlimited_gifts", "limited_gifts", "unique_gifts", "premium_subscription", "gifts_from_channels"), True

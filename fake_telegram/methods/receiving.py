@@ -8,11 +8,11 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from fake_telegram.calls import Call
-from fake_telegram.errors import ApiError, bad_request
-from fake_telegram.updates import Inbox, Webhook
-from fake_telegram.webhooks import Webhooks
-from fake_telegram.world import World
+from floodgate.fake_telegram.calls import Call
+from floodgate.fake_telegram.errors import ApiError, bad_request
+from floodgate.fake_telegram.updates import Inbox, Webhook
+from floodgate.fake_telegram.webhooks import Webhooks
+from floodgate.fake_telegram.world import World
 
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]*")
 _LONGEST_SECRET: Final = 256

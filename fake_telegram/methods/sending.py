@@ -6,12 +6,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from fake_telegram.calls import Call
-from fake_telegram.errors import bad_request
-from fake_telegram.messages import Message
-from fake_telegram.methods import common, content, media
-from fake_telegram.methods.table import Effect, Handler, Method
-from fake_telegram.world import World
+from floodgate.fake_telegram.calls import Call
+from floodgate.fake_telegram.errors import bad_request
+from floodgate.fake_telegram.messages import Message
+from floodgate.fake_telegram.methods import common, content, media
+from floodgate.fake_telegram.methods.table import Effect, Handler, Method
+from floodgate.fake_telegram.world import World
 
 Content = Callable[[World, Call], dict[str, Any]]
 

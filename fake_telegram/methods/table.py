@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from fake_telegram.calls import Call
-from fake_telegram.errors import ApiError
-from fake_telegram.limits import Charge
-from fake_telegram.world import World
+from floodgate.fake_telegram.calls import Call
+from floodgate.fake_telegram.errors import ApiError
+from floodgate.fake_telegram.limits import Charge
+from floodgate.fake_telegram.world import World
 
 Handler = Callable[[World, Call], Any]
 

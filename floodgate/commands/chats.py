@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from broker.admission.contract import Admission, UnreachableChat
-from broker.admission.stores import open_store
-from broker.settings import load_settings
+from floodgate.broker.admission.contract import Admission, UnreachableChat
+from floodgate.broker.admission.stores import open_store
+from floodgate.broker.settings import load_settings
 from floodgate.letters import reading
 from floodgate.letters.criteria import chat_of, harmless
 from floodgate.letters.paging import ago, each_once

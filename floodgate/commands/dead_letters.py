@@ -14,11 +14,11 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from broker.admission.stores import open_store
-from broker.connections import Connections
-from broker.retention import Retention
-from broker.settings import load_settings
-from broker.stopping import Stopping
+from floodgate.broker.admission.stores import open_store
+from floodgate.broker.connections import Connections
+from floodgate.broker.retention import Retention
+from floodgate.broker.settings import load_settings
+from floodgate.broker.stopping import Stopping
 from floodgate.letters import reading, view
 from floodgate.letters.criteria import Criteria, chat_of, moment
 from floodgate.letters.paging import each_once

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from broker.errors import SettingsError
+from floodgate.broker.errors import SettingsError
 
 
 def fake_telegram(
@@ -17,7 +17,7 @@ def fake_telegram(
 
     Example: floodgate fake-telegram --port 8081
     """
-    from fake_telegram.server import run
+    from floodgate.fake_telegram.server import run
 
     try:
         run(ready=lambda line: print(line, flush=True), host=host, port=port)

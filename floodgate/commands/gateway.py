@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from broker.errors import SettingsError
+from floodgate.broker.errors import SettingsError
 
 
 def gateway(
@@ -17,11 +17,11 @@ def gateway(
 
     Example: floodgate gateway --port 8080
     """
-    from broker.logs import configure_logging
-    from broker.settings import load_settings
+    from floodgate.broker.logs import configure_logging
+    from floodgate.broker.settings import load_settings
 
     try:
-        from producer.gateway.server import run_gateway
+        from floodgate.producer.gateway.server import run_gateway
     except ImportError as error:
         raise SettingsError(
             f"The gateway needs {error.name}, which is not installed: install telegram-floodgate[gateway]."

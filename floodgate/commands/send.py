@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from broker.errors import InvalidParamsError
-from broker.job import Priority
+from floodgate.broker.errors import InvalidParamsError
+from floodgate.broker.job import Priority
 from floodgate.commands.options import Bot
 
 
@@ -27,8 +27,8 @@ def send(
 
     Example: floodgate send --chat 42 --text "It works"
     """
-    from broker.settings import load_settings
-    from producer import Client
+    from floodgate.broker.settings import load_settings
+    from floodgate.producer import Client
 
     settings = load_settings()
     settings.require_bots()

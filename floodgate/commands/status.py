@@ -14,14 +14,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from broker import topology
-from broker.admission import policy
-from broker.admission.contract import Snapshot
-from broker.admission.stores import open_store
-from broker.connections import Connections
-from broker.job import Priority
-from broker.retention import NO_BOT
-from broker.settings import Settings, load_settings
+from floodgate.broker import topology
+from floodgate.broker.admission import policy
+from floodgate.broker.admission.contract import Snapshot
+from floodgate.broker.admission.stores import open_store
+from floodgate.broker.connections import Connections
+from floodgate.broker.job import Priority
+from floodgate.broker.retention import NO_BOT
+from floodgate.broker.settings import Settings, load_settings
 from floodgate.letters.view import counted
 
 # What a pause's word means, where it is not the operator's own.

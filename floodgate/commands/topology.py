@@ -10,12 +10,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from broker import topology
-from broker.connections import Connections
-from broker.settings import load_settings
+from floodgate.broker import topology
+from floodgate.broker.connections import Connections
+from floodgate.broker.settings import load_settings
 
 if TYPE_CHECKING:
-    from broker.settings import Settings
+    from floodgate.broker.settings import Settings
 
 app = typer.Typer(help="The exchanges and queues on RabbitMQ.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from broker.errors import FloodgateError
+from floodgate.broker.errors import FloodgateError
 
 READY_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 60.0

@@ -10,12 +10,12 @@ from typing import Final
 
 from rich.console import Console
 
-from broker.admission.contract import Admission, Standing
-from broker.admission.stores import open_store
-from broker.job import Job
-from broker.settings import load_settings
+from floodgate.broker.admission.contract import Admission, Standing
+from floodgate.broker.admission.stores import open_store
+from floodgate.broker.job import Job
+from floodgate.broker.settings import load_settings
 from floodgate.demo.processes import child
-from producer.client import Client
+from floodgate.producer.client import Client
 
 MESSAGES: Final = 10
 AT_MOST_SECONDS: Final = 120.0

@@ -18,17 +18,17 @@ from typing import Final
 from rich.console import Console
 from rich.live import Live
 
-from broker import topology
-from broker.admission.stores import open_store
-from broker.browse import browse
-from broker.connections import Connections
-from broker.dead_letters import read_dead_letter
-from broker.settings import Settings, load_settings
-from fake_telegram.control import ControlClient
+from floodgate.broker import topology
+from floodgate.broker.admission.stores import open_store
+from floodgate.broker.browse import browse
+from floodgate.broker.connections import Connections
+from floodgate.broker.dead_letters import read_dead_letter
+from floodgate.broker.settings import Settings, load_settings
 from floodgate.demo import script, view
 from floodgate.demo.account import Accepted, Account, Arrival, account_for
 from floodgate.demo.processes import child
-from producer.client import Client
+from floodgate.fake_telegram.control import ControlClient
+from floodgate.producer.client import Client
 
 FAKE_TOKEN: Final = "100200300:" + "A" * 35
 # The group's last message goes after its first minute and ten seconds; the rest is a margin for slow machines.

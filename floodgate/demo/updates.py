@@ -22,11 +22,11 @@ from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from broker.connections import Connections
-from broker.settings import load_settings
-from fake_telegram.control import ControlClient
+from floodgate.broker.connections import Connections
+from floodgate.broker.settings import load_settings
 from floodgate.demo.processes import child
 from floodgate.demo.run import FAKE_TOKEN, REFRESH_SECONDS, environment, remove_queues, vouch
+from floodgate.fake_telegram.control import ControlClient
 
 AT_MOST_SECONDS: Final = 120.0
 CONFLICT: Final = 409

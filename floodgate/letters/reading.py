@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from broker import topology
-from broker.browse import Seen
-from broker.connections import Connections
-from broker.dead_letters import DeadLetter, in_order_of_death, read_dead_letter
-from broker.errors import UnknownBotError
-from broker.settings import Settings, unknown_bot_message
-from broker.visits import Visit
+from floodgate.broker import topology
+from floodgate.broker.browse import Seen
+from floodgate.broker.connections import Connections
+from floodgate.broker.dead_letters import DeadLetter, in_order_of_death, read_dead_letter
+from floodgate.broker.errors import UnknownBotError
+from floodgate.broker.settings import Settings, unknown_bot_message
+from floodgate.broker.visits import Visit
 from floodgate.letters.criteria import Criteria
 
 PAGE: Final = 100  # letters in hand at once, of a queue that may hold any number

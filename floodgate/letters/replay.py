@@ -14,8 +14,9 @@ and a worker may have died between the letter and its record. So a job of which 
 nothing, is put in as well; twice in the queue is harmless, never is not.
 
 Order is that of death, by the time in the letters, not that of the queue: RabbitMQ gives what a killed process held
-back without its order (:mod:`broker.browse`). Letters of one chat and priority are written one after the other, mostly
-by one worker, so their times tell their order. Letters are sorted by the thousand, which bounds the memory.
+back without its order (:mod:`floodgate.broker.browse`). Letters of one chat and priority are written one after the
+other, mostly by one worker, so their times tell their order. Letters are sorted by the thousand, which bounds the
+memory.
 
 Jobs go to the queue where their chat is now, by the partitions of today's settings. A bounded number of letters is
 under way at once, so the cost of a crash is bounded too.
@@ -30,18 +31,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeVar
 
-from broker import dead_letters, topology
-from broker.admission.contract import Admission, Record, Standing
-from broker.admission.stores import open_handled
-from broker.browse import Seen
-from broker.connections import Connections
-from broker.dead_letters import DeadLetter
-from broker.errors import RabbitMQError
-from broker.job import Job, encode_job, unix_ms
-from broker.publication import Publication
-from broker.settings import Settings
-from broker.update import Update, publication
-from broker.visits import Visit
+from floodgate.broker import dead_letters, topology
+from floodgate.broker.admission.contract import Admission, Record, Standing
+from floodgate.broker.admission.stores import open_handled
+from floodgate.broker.browse import Seen
+from floodgate.broker.connections import Connections
+from floodgate.broker.dead_letters import DeadLetter
+from floodgate.broker.errors import RabbitMQError
+from floodgate.broker.job import Job, encode_job, unix_ms
+from floodgate.broker.publication import Publication
+from floodgate.broker.settings import Settings
+from floodgate.broker.update import Update, publication
+from floodgate.broker.visits import Visit
 from floodgate.letters.criteria import Criteria
 from floodgate.letters.reading import PAGE, read
 

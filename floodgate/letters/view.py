@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from broker.admission.contract import NotKept
-from broker.dead_letters import DeadLetter
+from floodgate.broker.admission.contract import NotKept
+from floodgate.broker.dead_letters import DeadLetter
 from floodgate.letters.criteria import harmless
 from floodgate.letters.paging import ago
 from floodgate.letters.reading import Found

@@ -2,8 +2,8 @@
 
     from floodgate.testing import RecordingClient
 
-They make the same jobs and raise the same errors as :class:`~producer.client.Client`, and need no RabbitMQ. Pytest
-fixtures are in :mod:`floodgate.testing.fixtures`; docs/testing.md shows both.
+They make the same jobs and raise the same errors as :class:`~floodgate.producer.client.Client`, and need no RabbitMQ.
+Pytest fixtures are in :mod:`floodgate.testing.fixtures`; docs/testing.md shows both.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import itertools
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
 from typing import Any, Self
 
-from broker.admission.contract import Record, Standing
-from broker.errors import ClosedError, DeadLetteredError, DedupeKeyError, NotSettledError
-from broker.job import Job
-from broker.settings import DEFAULT_BOT, Settings
-from broker.spool import PIECE_BYTES, SpooledFile
-from producer.bot_api import BotApi
-from producer.core import Composer, as_job
-from producer.uploads import Attachment
+from floodgate.broker.admission.contract import Record, Standing
+from floodgate.broker.errors import ClosedError, DeadLetteredError, DedupeKeyError, NotSettledError
+from floodgate.broker.job import Job
+from floodgate.broker.settings import DEFAULT_BOT, Settings
+from floodgate.broker.spool import PIECE_BYTES, SpooledFile
+from floodgate.producer.bot_api import BotApi
+from floodgate.producer.core import Composer, as_job
+from floodgate.producer.uploads import Attachment
 
 __all__ = ["AsyncRecordingClient", "Book", "RecordingClient"]
 
@@ -111,7 +111,7 @@ class Book:
 
 
 class RecordingClient(Book, BotApi[Job]):
-    """Stands in for :class:`~producer.client.Client`: the same methods and errors, and nothing is sent."""
+    """Stands in for :class:`~floodgate.producer.client.Client`: the same methods and errors, and nothing is sent."""
 
     def job(self, method: str, /, **given: Any) -> Job:
         return self._job(method, given)
@@ -146,7 +146,7 @@ class RecordingClient(Book, BotApi[Job]):
 
 
 class AsyncRecordingClient(Book, BotApi[Coroutine[Any, Any, Job]]):
-    """Stands in for :class:`~producer.async_client.AsyncClient`."""
+    """Stands in for :class:`~floodgate.producer.async_client.AsyncClient`."""
 
     def job(self, method: str, /, **given: Any) -> Job:
         return self._job(method, given)

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from actors.updates.application import AnyApplication, ApplicationHandler
-from actors.updates.handler import Handler
-from actors.updates.handling import Handling
-from broker.admission.handled import AwaitedHandled
-from broker.admission.stores import open_handled
-from broker.dramatiq_broker import FloodgateBroker
-from broker.errors import SettingsError
-from broker.settings import Settings
+from floodgate.actors.updates.application import AnyApplication, ApplicationHandler
+from floodgate.actors.updates.handler import Handler
+from floodgate.actors.updates.handling import Handling
+from floodgate.broker.admission.handled import AwaitedHandled
+from floodgate.broker.admission.stores import open_handled
+from floodgate.broker.dramatiq_broker import FloodgateBroker
+from floodgate.broker.errors import SettingsError
+from floodgate.broker.settings import Settings
+from floodgate.producer.async_client import AsyncClient
 from floodgate.updates.function import FunctionHandler, OnUpdate
 from floodgate.updates.replies import Address, PipelineRequest
 from floodgate.updates.target import Target
-from producer.async_client import AsyncClient
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,12 @@ import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from actors.updates.run import Run
-from broker.connections import Connections
-from broker.errors import SettingsError
-from broker.settings import Settings
-from broker.update import Update
-from producer.async_client import AsyncClient
+from floodgate.actors.updates.run import Run
+from floodgate.broker.connections import Connections
+from floodgate.broker.errors import SettingsError
+from floodgate.broker.settings import Settings
+from floodgate.broker.update import Update
+from floodgate.producer.async_client import AsyncClient
 
 HandleUpdate = Callable[[Update, AsyncClient], Awaitable[None]]
 
@@ -59,7 +59,7 @@ def on_update(function: HandleUpdate) -> OnUpdate:
 
 
 class FunctionHandler:
-    """``actors.updates.handler.Handler`` for a function."""
+    """``floodgate.actors.updates.handler.Handler`` for a function."""
 
     def __init__(self, name: str, function: OnUpdate, settings: Settings, connections: Connections) -> None:
         self._name = name

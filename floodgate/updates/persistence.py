@@ -3,8 +3,9 @@
     Application.builder().token(…).persistence(SharedPersistence()).build()
 
 It is the state store's (``FLOODGATE_STATE_URL``). Chat and user data are read anew before each update that touches
-them, one row each, and written before the update is gone; conversations are read at the start, and those of a partition
-again when it moves to another worker. Nothing is loaded for chats that say nothing.
+them, one row each, and written before the update is gone. A handler worker reads a conversation with the first update
+that may belong to it, and again when its partition has been with another worker. Nothing is loaded for chats that say
+nothing. Under ``run_polling`` all conversations are read at the start, as the library asks for them.
 
 Values are kept as JSON, which holds text, numbers, lists and dicts with text for keys; anything else is refused by name
 rather than brought back as something else.
@@ -18,14 +19,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from telegram.ext import BasePersistence, PersistenceInput
 
-from broker.admission.sessions import Sessions
-from broker.admission.stores import open_sessions
-from broker.errors import InvalidParamsError
-from broker.settings import Settings, load_settings
+from floodgate.broker.admission.sessions import Sessions
+from floodgate.broker.admission.stores import open_sessions
+from floodgate.broker.errors import InvalidParamsError
+from floodgate.broker.settings import Settings, load_settings
 
 Data = dict[Any, Any]
 Key = tuple[int | str, ...]
@@ -49,6 +51,7 @@ class SharedPersistence(BasePersistence[Data, Data, Data]):
         self._settings = settings
         self._sessions: Sessions | None = None
         self._bot_data_text: str | None = None  # as this process last read or wrote it
+        self.conversations_on_demand = False  # set by a handler worker: floodgate.actors.updates.conversations
 
     async def get_chat_data(self) -> dict[int, Data]:
         """None at the start: a chat's is read when it says something."""
@@ -66,8 +69,14 @@ class SharedPersistence(BasePersistence[Data, Data, Data]):
         return None
 
     async def get_conversations(self, name: str) -> dict[Key, object]:
-        stored = await asyncio.to_thread(self._store().read_all, self._name, _conversations(name))
-        return {tuple(json.loads(key)): json.loads(state) for key, state in stored.items()}
+        if self.conversations_on_demand:
+            return {}
+        return _states(await asyncio.to_thread(self._store().read_all, self._name, _conversations(name)))
+
+    async def read_conversations(self, name: str, keys: Sequence[Key]) -> dict[Key, object]:
+        """Those of these keys that there are."""
+        wanted = [json.dumps(key) for key in keys]
+        return _states(await asyncio.to_thread(self._store().read_some, self._name, _conversations(name), wanted))
 
     async def update_conversation(self, name: str, key: Key, new_state: object | None) -> None:
         text = None if new_state is None else _text(f"the state of conversation {name!r}", new_state)
@@ -130,6 +139,10 @@ class SharedPersistence(BasePersistence[Data, Data, Data]):
 
 def _conversations(name: str) -> str:
     return f"conversations:{name}"
+
+
+def _states(stored: dict[str, str]) -> dict[Key, object]:
+    return {tuple(json.loads(key)): json.loads(state) for key, state in stored.items()}
 
 
 def _text(what: str, data: object) -> str:

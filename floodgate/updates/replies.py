@@ -4,9 +4,10 @@
     passed (reads, answers)          to Telegram at once, unmetered: a button's answer must not wait behind messages
     refused (close, logOut)          as the gateway does
 
-The table is the gateway's (:mod:`producer.gateway.treatment`). The library sees what Telegram would have answered, so
-that a result becomes its objects and a refusal its errors. What ends otherwise is told as the library tells it:
-``NetworkError`` when nothing was accepted, ``TimedOut`` when the message is safe and its result not there yet.
+The table is the gateway's (:mod:`floodgate.producer.gateway.treatment`). The library sees what Telegram would have
+answered, so that a result becomes its objects and a refusal its errors. What ends otherwise is told as the library
+tells it: ``NetworkError`` when nothing was accepted, ``TimedOut`` when the message is safe and its result not there
+yet.
 
 Once. Handlers are called again for an update when they fail, or when their worker dies. So a job's id is made from the
 update, the call and its how-manieth it is: the same call, made again for the same update, is the same job, and is sent
@@ -28,10 +29,10 @@ from pydantic import SecretStr
 from telegram.error import NetworkError, TimedOut
 from telegram.request import BaseRequest, RequestData
 
-from actors.request import AiohttpRequest
-from actors.updates.run import current_run
-from broker.admission.contract import Record, Standing
-from broker.errors import (
+from floodgate.actors.request import AiohttpRequest
+from floodgate.actors.updates.run import current_run
+from floodgate.broker.admission.contract import Record, Standing
+from floodgate.broker.errors import (
     ClosedError,
     ConfirmTimeoutError,
     DeadLetteredError,
@@ -41,14 +42,14 @@ from broker.errors import (
     SpoolError,
     StateError,
 )
-from broker.job import Job, Priority
-from broker.settings import Settings
+from floodgate.broker.job import Job, Priority
+from floodgate.broker.settings import Settings
+from floodgate.producer.async_client import AsyncClient
+from floodgate.producer.core import Composer
+from floodgate.producer.gateway.treatment import Treatment, treatment_of
+from floodgate.producer.telegram_answer import answer_to, error_body
+from floodgate.producer.uploads import Attachment, Stowage, quotable
 from floodgate.updates.stand_ins import stand_in
-from producer.async_client import AsyncClient
-from producer.core import Composer
-from producer.gateway.treatment import Treatment, treatment_of
-from producer.telegram_answer import answer_to, error_body
-from producer.uploads import Attachment, Stowage, quotable
 
 logger = logging.getLogger("floodgate.updates")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from telegram.ext import Application
 
-from broker.errors import FloodgateError, SettingsError
+from floodgate.broker.errors import FloodgateError, SettingsError
 from floodgate.updates.function import OnUpdate
 
 Target = Application[Any, Any, Any, Any, Any, Any] | OnUpdate

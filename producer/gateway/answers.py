@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from broker.admission.contract import Record
-from producer.telegram_answer import answer_to, error_body
+from floodgate.broker.admission.contract import Record
+from floodgate.producer.telegram_answer import answer_to, error_body
 
 JOB_HEADER: Final = "X-Floodgate-Job-Id"
 

@@ -2,7 +2,7 @@
 
 /bot<token>/<method>          the Bot API
 /file/bot<token>/<path>       downloads
-/floodgate/v1/jobs…           the job API (:mod:`producer.gateway.jobs`), described at /docs
+/floodgate/v1/jobs…           the job API (:mod:`floodgate.producer.gateway.jobs`), described at /docs
 /health /ready                is it alive, can it accept
 """
 
@@ -25,23 +25,23 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from broker.admission.state_thread import StateThread
-from broker.admission.stores import open_batched, open_endings, open_store
-from broker.connections import Connections
-from broker.errors import FloodgateError, RabbitMQError, StateError
-from broker.settings import Settings
-from producer.async_client import AsyncClient
-from producer.core import Composer
-from producer.gateway import jobs
-from producer.gateway.answers import UNAUTHORIZED, RefusalError, refused
-from producer.gateway.backlog import Backlog
-from producer.gateway.callers import Callers, public_path
-from producer.gateway.files import Uploads
-from producer.gateway.hearing import Hearing
-from producer.gateway.passing import Passing
-from producer.gateway.sending import Parts, Sending
-from producer.gateway.treatment import Treatment, treatment_of
-from producer.waiting import Waiting
+from floodgate.broker.admission.state_thread import StateThread
+from floodgate.broker.admission.stores import open_batched, open_endings, open_store
+from floodgate.broker.connections import Connections
+from floodgate.broker.errors import FloodgateError, RabbitMQError, StateError
+from floodgate.broker.settings import Settings
+from floodgate.producer.async_client import AsyncClient
+from floodgate.producer.core import Composer
+from floodgate.producer.gateway import jobs
+from floodgate.producer.gateway.answers import UNAUTHORIZED, RefusalError, refused
+from floodgate.producer.gateway.backlog import Backlog
+from floodgate.producer.gateway.callers import Callers, public_path
+from floodgate.producer.gateway.files import Uploads
+from floodgate.producer.gateway.hearing import Hearing
+from floodgate.producer.gateway.passing import Passing
+from floodgate.producer.gateway.sending import Parts, Sending
+from floodgate.producer.gateway.treatment import Treatment, treatment_of
+from floodgate.producer.waiting import Waiting
 
 logger = logging.getLogger("floodgate.gateway")
 access = logging.getLogger("floodgate.access")

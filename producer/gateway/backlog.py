@@ -20,13 +20,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from broker import topology
-from broker.admission.calls import BatchedAdmission
-from broker.connections import Connections
-from broker.errors import FloodgateError
-from broker.job import Priority
-from broker.settings import Settings
-from producer.gateway.answers import RefusalError
+from floodgate.broker import topology
+from floodgate.broker.admission.calls import BatchedAdmission
+from floodgate.broker.connections import Connections
+from floodgate.broker.errors import FloodgateError
+from floodgate.broker.job import Priority
+from floodgate.broker.settings import Settings
+from floodgate.producer.gateway.answers import RefusalError
 
 logger = logging.getLogger("floodgate.gateway")
 

@@ -13,9 +13,9 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from broker.settings import Settings
-from producer.gateway.answers import UNAUTHORIZED, RefusalError
-from producer.gateway.treatment import treatment_of
+from floodgate.broker.settings import Settings
+from floodgate.producer.gateway.answers import UNAUTHORIZED, RefusalError
+from floodgate.producer.gateway.treatment import treatment_of
 
 _PLAIN_PATHS: Final = frozenset({"/health", "/ready", "/docs", "/openapi.json", "/floodgate/v1/jobs"})
 _JOBS: Final = "/floodgate/v1/jobs/"

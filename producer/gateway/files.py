@@ -8,12 +8,12 @@ from collections.abc import Mapping
 
 from starlette.datastructures import UploadFile
 
-from broker.errors import InvalidParamsError, SpoolError
-from broker.job import Job
-from broker.settings import Settings
-from broker.sweeping import Sweeper
-from producer.gateway.answers import RefusalError
-from producer.uploads import Attachment, Stowage, quotable
+from floodgate.broker.errors import InvalidParamsError, SpoolError
+from floodgate.broker.job import Job
+from floodgate.broker.settings import Settings
+from floodgate.broker.sweeping import Sweeper
+from floodgate.producer.gateway.answers import RefusalError
+from floodgate.producer.uploads import Attachment, Stowage, quotable
 
 logger = logging.getLogger("floodgate.gateway")
 

@@ -10,9 +10,9 @@ import json
 import logging
 from typing import Final
 
-from broker.admission.calls import BatchedAdmission
-from broker.errors import MalformedUpdateError, StateError
-from broker.update import read_update
+from floodgate.broker.admission.calls import BatchedAdmission
+from floodgate.broker.errors import MalformedUpdateError, StateError
+from floodgate.broker.update import read_update
 
 logger = logging.getLogger("floodgate.gateway")
 

@@ -15,16 +15,16 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
-from broker.admission.contract import CANCELLED, Record
-from broker.admission.policy import ask_for
-from broker.job import JOB_ID, Job, OnUncertain, Priority, unix_ms
-from producer.gateway.answers import UNAUTHORIZED, RefusalError
-from producer.gateway.options import Terms
-from producer.gateway.reading import reading_of, whole
-from producer.gateway.treatment import Treatment, treatment_of
+from floodgate.broker.admission.contract import CANCELLED, Record
+from floodgate.broker.admission.policy import ask_for
+from floodgate.broker.job import JOB_ID, Job, OnUncertain, Priority, unix_ms
+from floodgate.producer.gateway.answers import UNAUTHORIZED, RefusalError
+from floodgate.producer.gateway.options import Terms
+from floodgate.producer.gateway.reading import reading_of, whole
+from floodgate.producer.gateway.treatment import Treatment, treatment_of
 
 if TYPE_CHECKING:
-    from producer.gateway.app import Gateway
+    from floodgate.producer.gateway.app import Gateway
 
 JobIdPath = Annotated[str, Path(pattern=JOB_ID, description="The id that enqueueing returned.")]
 

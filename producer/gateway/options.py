@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from broker.gateway_settings import GatewaySettings
-from producer.gateway.answers import RefusalError
+from floodgate.broker.gateway_settings import GatewaySettings
+from floodgate.producer.gateway.answers import RefusalError
 
 HEADER: Final = "x-floodgate-"
 PARAMETER: Final = "floodgate_"
@@ -31,7 +31,7 @@ PARAMETER: Final = "floodgate_"
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a caller asks for besides the call. ``options`` are :class:`producer.core.JobOptions`."""
+    """What a caller asks for besides the call. ``options`` are :class:`floodgate.producer.core.JobOptions`."""
 
     wait_seconds: float
     bot: str | None

@@ -1,13 +1,13 @@
-"""The table of methods in docs/gateway.md. Renew it with: python -m producer.gateway.page"""
+"""The table of methods in docs/gateway.md. Renew it with: python -m floodgate.producer.gateway.page"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Final
 
-from producer.gateway.treatment import TABLE, Row
+from floodgate.producer.gateway.treatment import TABLE, Row
 
-PAGE: Final = Path(__file__).parents[2] / "docs" / "gateway.md"
+PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "gateway.md"
 HEADING: Final = "## Each method\n"
 
 

@@ -6,7 +6,7 @@ bytes come back as they are. Only when Telegram cannot be reached does the gatew
 Methods that take files are the exception: the call is read, and written anew, so that what was looked into is what the
 Bot API gets. A local Bot API server would read files of its own disk for whoever names one.
 
-Updates are overheard on their way (:mod:`producer.gateway.hearing`): who writes to the bot can be written to.
+Updates are overheard on their way (:mod:`floodgate.producer.gateway.hearing`): who writes to the bot can be written to.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from yarl import URL
 
-from broker.local_files import check_params
-from broker.settings import Settings
-from producer.gateway.answers import RefusalError
-from producer.gateway.hearing import Ear, Hearing
-from producer.gateway.reading import bounded, read
-from producer.uploads import quotable
+from floodgate.broker.local_files import check_params
+from floodgate.broker.settings import Settings
+from floodgate.producer.gateway.answers import RefusalError
+from floodgate.producer.gateway.hearing import Ear, Hearing
+from floodgate.producer.gateway.reading import bounded, read
+from floodgate.producer.uploads import quotable
 
 logger = logging.getLogger("floodgate.gateway")
 

@@ -19,8 +19,8 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from broker.gateway_settings import GatewaySettings
-from producer.gateway.answers import RefusalError
+from floodgate.broker.gateway_settings import GatewaySettings
+from floodgate.producer.gateway.answers import RefusalError
 
 # A job has at most half of this, and only uploads may be larger.
 MAX_TEXT_BYTES: Final = 1024 * 1024

@@ -17,10 +17,10 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.admission.calls import BatchedAdmission
-from broker.admission.contract import Record, Standing
-from broker.chats import chat_key
-from broker.errors import (
+from floodgate.broker.admission.calls import BatchedAdmission
+from floodgate.broker.admission.contract import Record, Standing
+from floodgate.broker.chats import chat_key
+from floodgate.broker.errors import (
     ConfirmTimeoutError,
     DedupeKeyError,
     InvalidParamsError,
@@ -28,18 +28,18 @@ from broker.errors import (
     RabbitMQError,
     StateError,
 )
-from broker.job import Job, unix_ms
-from broker.settings import Settings
-from producer.async_client import AsyncClient
-from producer.core import Composer
-from producer.gateway.answers import RefusalError, accepted, ended, still_waiting
-from producer.gateway.backlog import Backlog
-from producer.gateway.files import Uploads
-from producer.gateway.options import Terms, terms_of
-from producer.gateway.reading import Reading, read
-from producer.ledger import check_content
-from producer.waiting import Key, Waiting
-from producer.waiting import ended as has_ended
+from floodgate.broker.job import Job, unix_ms
+from floodgate.broker.settings import Settings
+from floodgate.producer.async_client import AsyncClient
+from floodgate.producer.core import Composer
+from floodgate.producer.gateway.answers import RefusalError, accepted, ended, still_waiting
+from floodgate.producer.gateway.backlog import Backlog
+from floodgate.producer.gateway.files import Uploads
+from floodgate.producer.gateway.options import Terms, terms_of
+from floodgate.producer.gateway.reading import Reading, read
+from floodgate.producer.ledger import check_content
+from floodgate.producer.waiting import Key, Waiting
+from floodgate.producer.waiting import ended as has_ended
 
 # A bot serves some 30 callers a second, so that there is room again soon.
 _FULL_RETRY_SECONDS: Final = 1

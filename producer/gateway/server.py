@@ -15,11 +15,11 @@ from typing import Final
 
 import uvicorn
 
-from broker.garbage import keep_modules_from_collections
-from broker.settings import Settings
-from producer.gateway.app import Gateway
-from producer.http_protocol import bounded_http
-from producer.listening import listen, url_of
+from floodgate.broker.garbage import keep_modules_from_collections
+from floodgate.broker.settings import Settings
+from floodgate.producer.gateway.app import Gateway
+from floodgate.producer.http_protocol import bounded_http
+from floodgate.producer.listening import listen, url_of
 
 logger = logging.getLogger("floodgate.gateway")
 

@@ -18,12 +18,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from broker import dead_letters, topology
-from broker.connections import Connections
-from broker.errors import MalformedUpdateError, UnroutableError
-from broker.publication import Publication
-from broker.settings import Settings
-from broker.update import MAX_UPDATE_BYTES, partition_key, publication, read_update
+from floodgate.broker import dead_letters, topology
+from floodgate.broker.connections import Connections
+from floodgate.broker.errors import MalformedUpdateError, UnroutableError
+from floodgate.broker.publication import Publication
+from floodgate.broker.settings import Settings
+from floodgate.broker.update import MAX_UPDATE_BYTES, partition_key, publication, read_update
 
 logger = logging.getLogger("floodgate.updates")
 

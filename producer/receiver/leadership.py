@@ -41,13 +41,13 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
-from broker import topology
-from broker.connections import Connections
-from broker.consumer import Delivery, Subscription
-from broker.errors import RabbitMQError
-from broker.publication import Publication
-from broker.session import Session
-from producer.receiver.intake import Intake
+from floodgate.broker import topology
+from floodgate.broker.connections import Connections
+from floodgate.broker.consumer import Delivery, Subscription
+from floodgate.broker.errors import RabbitMQError
+from floodgate.broker.publication import Publication
+from floodgate.broker.session import Session
+from floodgate.producer.receiver.intake import Intake
 
 logger = logging.getLogger("floodgate.updates")
 

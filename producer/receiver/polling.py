@@ -15,10 +15,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from broker.errors import RabbitMQError
-from producer.receiver.intake import Intake
-from producer.receiver.telegram import ReceivingApi, RefusedError, TelegramError
-from producer.receiver.troubles import Troubles
+from floodgate.broker.errors import RabbitMQError
+from floodgate.producer.receiver.intake import Intake
+from floodgate.producer.receiver.telegram import ReceivingApi, RefusedError, TelegramError
+from floodgate.producer.receiver.troubles import Troubles
 
 # How long a poll that we cut off may take to be gone at Telegram's side, before the next receiver polls.
 HANG_UP_SECONDS: Final = 0.3

@@ -21,17 +21,17 @@ from typing import Final
 
 import uvicorn
 
-from broker.connections import Connections
-from broker.errors import SettingsError
-from broker.event_loop import new_event_loop
-from broker.settings import Settings
-from producer.http_protocol import bounded_http
-from producer.listening import listen, url_of
-from producer.receiver.intake import Intake
-from producer.receiver.leadership import Leadership, Work
-from producer.receiver.polling import Poller
-from producer.receiver.telegram import ReceivingApi
-from producer.receiver.webhook import Posts, Registration
+from floodgate.broker.connections import Connections
+from floodgate.broker.errors import SettingsError
+from floodgate.broker.event_loop import new_event_loop
+from floodgate.broker.settings import Settings
+from floodgate.producer.http_protocol import bounded_http
+from floodgate.producer.listening import listen, url_of
+from floodgate.producer.receiver.intake import Intake
+from floodgate.producer.receiver.leadership import Leadership, Work
+from floodgate.producer.receiver.polling import Poller
+from floodgate.producer.receiver.telegram import ReceivingApi
+from floodgate.producer.receiver.webhook import Posts, Registration
 
 logger = logging.getLogger("floodgate.updates")
 

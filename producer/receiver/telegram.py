@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import aiohttp
 
-from broker.errors import FloodgateError
-from broker.settings import Settings
+from floodgate.broker.errors import FloodgateError
+from floodgate.broker.settings import Settings
 
 CONNECT_SECONDS: Final = 10.0
 # Beyond the time that Telegram was asked to wait: its own and the network's.

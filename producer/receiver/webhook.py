@@ -18,8 +18,7 @@ import asyncio
 import hmac
 import json
 import logging
-import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Final
@@ -29,12 +28,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from broker.errors import MalformedUpdateError, RabbitMQError
-from broker.settings import Settings
-from broker.update import publication, read_update
-from producer.receiver.intake import Intake
-from producer.receiver.telegram import ReceivingApi
-from producer.receiver.troubles import COMPLAIN_SECONDS, Troubles
+from floodgate.broker.errors import MalformedUpdateError, RabbitMQError
+from floodgate.broker.outages import OutageLog
+from floodgate.broker.settings import Settings
+from floodgate.broker.update import publication, read_update
+from floodgate.producer.receiver.intake import Intake
+from floodgate.producer.receiver.telegram import ReceivingApi
+from floodgate.producer.receiver.troubles import Troubles
 
 logger = logging.getLogger("floodgate.updates")
 
@@ -66,7 +66,7 @@ class Posts:
         self._intake = intake
         self._secrets = {bot: secret_of(token).encode() for bot, token in settings.tokens.items()}
         self._refused: Counter[int] = Counter()  # by status, since it was last said
-        self._said_at: dict[int, float] = {}
+        self._refusals: defaultdict[int, OutageLog] = defaultdict(OutageLog)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -129,9 +129,7 @@ class Posts:
     def _say(self, error: PostError) -> None:
         """One line a minute and kind: anybody may post anything here."""
         self._refused[error.status] += 1
-        now = time.monotonic()
-        if now - self._said_at.get(error.status, -COMPLAIN_SECONDS) >= COMPLAIN_SECONDS:
-            self._said_at[error.status] = now
+        if self._refusals[error.status].is_due():
             logger.warning("%d posts refused with %d: %s", self._refused.pop(error.status), error.status, error)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fake_telegram.server import running_fake
+from floodgate.fake_telegram.server import running_fake
 from tests.acceptance.stage import Stage
 from tests.services import Vhost
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import CompletedProcess
 
-from broker.admission.stores import open_store
-from broker.settings import Settings
-from fake_telegram.control import ControlClient
-from producer.client import Client
+from floodgate.broker.admission.stores import open_store
+from floodgate.broker.settings import Settings
+from floodgate.fake_telegram.control import ControlClient
+from floodgate.producer.client import Client
 from tests.processes import FloodgateProcess, run_floodgate
 
 BOT = "default"
@@ -67,6 +67,10 @@ class Stage:
         self._workers += 1
         process = FloodgateProcess("worker", env={**self.env, **env}, home=self.home, name=f"worker-{self._workers}")
         return self._open.enter_context(process).start("worker ready")
+
+    def keep(self, process: FloodgateProcess) -> FloodgateProcess:
+        """Let a process end with the test, if not before."""
+        return self._open.enter_context(process)
 
     def client(self) -> Client:
         return self._open.enter_context(Client(self.settings))

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from broker.errors import DeadLetteredError, UnroutableError
 from floodgate import Client
+from floodgate.broker.errors import DeadLetteredError, UnroutableError
 from tests.acceptance.conftest import MakeStage
 from tests.acceptance.gateway.programs import GatewayProcess
 from tests.acceptance.stage import BOT, TOKEN, Stage

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from broker import topology
-from broker.connections import Connections
-from fake_telegram.control import Arrived
+from floodgate.broker import topology
+from floodgate.broker.connections import Connections
+from floodgate.fake_telegram.control import Arrived
 from tests.acceptance.stage import BOT, FEW_PARTITIONS, Stage
 from tests.waiting import until
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from broker.errors import DeadLetteredError, RabbitMQUnreachableError
-from broker.settings import Settings
-from producer.async_client import AsyncClient
-from producer.client import Client
+from floodgate.broker.errors import DeadLetteredError, RabbitMQUnreachableError
+from floodgate.broker.settings import Settings
+from floodgate.producer.async_client import AsyncClient
+from floodgate.producer.client import Client
 from tests.acceptance.stage import Stage
 from tests.waiting import until
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from broker import ladder, topology
+from floodgate.broker import ladder, topology
 from tests.acceptance.stage import BOT, FEW_PARTITIONS, TOKEN, Stage
 from tests.processes import run_floodgate
 from tests.services import Vhost
@@ -18,6 +18,7 @@ COMMANDS = (
     ["demo"],
     ["worker"],
     ["send"],
+    ["doctor"],
     ["fake-telegram"],
     ["status"],
     ["topology", "show"],

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pika
 
-from broker import ladder
+from floodgate.broker import ladder
 from rabbitmq.node import Node
 from tests.acceptance.conftest import MakeStage
 from tests.acceptance.server import rows

@@ -13,11 +13,11 @@ from tests.waiting import until
 
 REPORT = """
 import json, sys, threading, dramatiq
-import actors
-from broker.setup import current_broker
+import floodgate.actors
+from floodgate.broker.setup import current_broker
 print(json.dumps({
     "global": type(dramatiq.get_broker()).__name__,
-    "is_ours": dramatiq.get_broker() is current_broker() is actors.send.broker,
+    "is_ours": dramatiq.get_broker() is current_broker() is floodgate.actors.send.broker,
     "declared": sorted(current_broker().actors),
     "url": current_broker().settings.rabbitmq_url.get_secret_value(),
     "threads": [thread.name for thread in threading.enumerate()],
@@ -38,31 +38,31 @@ socket.socket = Watched
 STRAYS = """
 import importlib, json, pkgutil, dramatiq
 from dramatiq.brokers.stub import StubBroker
-from broker.setup import current_broker
+from floodgate.broker.setup import current_broker
 ours, foreign = current_broker(), StubBroker()
 dramatiq.set_broker(foreign)
-for package in ("actors", "broker", "floodgate", "producer"):
-    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+import floodgate
+for module in pkgutil.walk_packages(floodgate.__path__, "floodgate."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
 print(json.dumps([sorted(ours.actors), sorted(foreign.actors)]))
 """
 URL = "amqp://guest:guest@rabbit.example:5672/"
 FIRST = {
-    "actors": "import actors",
-    "broker": "import broker",
-    "broker, then actors": "import broker, actors",
-    "actors, then broker": "import actors, broker",
-    "the send actor": "import actors.send",
-    "the settler": "import actors.settle",
-    "the Dramatiq broker": "import broker.dramatiq_broker",
-    "the middleware": "import broker.middleware.rate_limit",
+    "actors": "import floodgate.actors",
+    "broker": "import floodgate.broker",
+    "broker, then actors": "import floodgate.broker, floodgate.actors",
+    "actors, then broker": "import floodgate.actors, floodgate.broker",
+    "the send actor": "import floodgate.actors.send",
+    "the settler": "import floodgate.actors.settle",
+    "the Dramatiq broker": "import floodgate.broker.dramatiq_broker",
+    "the middleware": "import floodgate.broker.middleware.rate_limit",
     "the public face": "import floodgate",
     "the client": "from floodgate import Client",
     "the command line": "import floodgate.cli",
     "the worker": "import floodgate.worker",
-    "the producer": "import producer",
-    "an asked broker": "from broker.setup import current_broker; current_broker()",
+    "the producer": "import floodgate.producer",
+    "an asked broker": "from floodgate.broker.setup import current_broker; current_broker()",
     "Dramatiq": "import dramatiq",
     "Dramatiq's global broker, asked for first": "import dramatiq; dramatiq.get_broker()",
     "an actor of one's own, on Dramatiq's broker": "import dramatiq; dramatiq.actor(lambda: None, actor_name='mine')",
@@ -94,8 +94,8 @@ def test_no_actor_of_ours_leaves_its_broker_to_be_guessed(tmp_path: Path) -> Non
 
 
 def test_dramatiqs_own_command_works_on_the_configured_broker(stage: Stage) -> None:
-    """`dramatiq actors` loads the module itself and asks for the global broker then."""
-    arguments = ("actors", "--processes", "1", "--threads", "4")
+    """`dramatiq floodgate.actors` loads the module itself and asks for the global broker then."""
+    arguments = ("floodgate.actors", "--processes", "1", "--threads", "4")
     stage.client().send_message(chat_id=42, text="hi")
     process = FloodgateProcess(*arguments, env=stage.env, home=stage.home, name="dramatiq", module="dramatiq")
     with process.start("ready for action") as worker:
@@ -106,7 +106,7 @@ def test_dramatiqs_own_command_works_on_the_configured_broker(stage: Stage) -> N
 def test_a_client_needs_neither_dramatiq_nor_a_telegram_library(tmp_path: Path) -> None:
     script = (
         "import sys; from floodgate import Client; Client();"
-        "print([m for m in ('dramatiq', 'telegram', 'aiohttp', 'actors', 'typer') if m in sys.modules])"
+        "print([m for m in ('dramatiq', 'telegram', 'aiohttp', 'floodgate.actors', 'typer') if m in sys.modules])"
     )
     ended = run_python("-c", script, env={}, home=tmp_path)
     assert (ended.returncode, ended.stdout.strip()) == (0, "[]"), ended.stderr
@@ -114,9 +114,10 @@ def test_a_client_needs_neither_dramatiq_nor_a_telegram_library(tmp_path: Path) 
 
 def test_settings_given_late_reach_the_broker_that_actors_are_bound_to(tmp_path: Path) -> None:
     script = (
-        "import actors; from broker.setup import configure; from broker.settings import Settings;"
+        "import floodgate.actors; from floodgate.broker.setup import configure;"
+        "from floodgate.broker.settings import Settings;"
         f"configure(Settings(rabbitmq_url='{URL}', partitions=3));"
-        "print(actors.send.broker.settings.partitions)"
+        "print(floodgate.actors.send.broker.settings.partitions)"
     )
     ended = run_python("-c", script, env={"FLOODGATE_PARTITIONS": "7"}, home=tmp_path)
     assert (ended.returncode, ended.stdout.strip()) == (0, "3"), ended.stderr

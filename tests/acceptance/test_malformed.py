@@ -8,8 +8,8 @@ from typing import Any
 import pika
 import pytest
 
-from broker import dead_letters, topology
-from broker.job import encode_job, new_job
+from floodgate.broker import dead_letters, topology
+from floodgate.broker.job import encode_job, new_job
 from tests.acceptance.stage import BOT, Stage
 from tests.draining import drain
 from tests.services import Vhost

@@ -8,7 +8,7 @@ from pathlib import Path
 import pika
 import pytest
 
-from broker import topology
+from floodgate.broker import topology
 from floodgate.cli import EXIT_RABBITMQ, EXIT_STATE, EXIT_USAGE
 from tests.acceptance.stage import BOT, TOKEN, Stage
 from tests.processes import run_floodgate

@@ -7,7 +7,7 @@ from typing import Any
 import pika
 import pytest
 
-from broker import ladder, topology
+from floodgate.broker import ladder, topology
 from tests.acceptance.conftest import MakeStage
 from tests.acceptance.server import rows
 from tests.acceptance.stage import BOT, FEW_PARTITIONS, Stage

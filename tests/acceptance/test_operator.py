@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from broker import dead_letters, topology
-from broker.admission.stores import open_store
-from broker.connections import Connections
-from broker.errors import DeadLetteredError
-from broker.job import Job
-from broker.publication import Publication
+from floodgate.broker import dead_letters, topology
+from floodgate.broker.admission.stores import open_store
+from floodgate.broker.connections import Connections
+from floodgate.broker.errors import DeadLetteredError
+from floodgate.broker.job import Job
+from floodgate.broker.publication import Publication
 from floodgate.cli import EXIT_NO, EXIT_USAGE
 from tests.acceptance.stage import BOT, Stage
 from tests.processes import FloodgateProcess, environment
@@ -214,7 +214,7 @@ def test_letters_whose_time_is_over_are_dropped_and_counted(stage: Stage, letter
 
 # A worker whose rounds are a tenth of a second and not a minute.
 QUICK_WORKER = """
-from broker import retention
+from floodgate.broker import retention
 from floodgate.cli import main
 
 retention.ROUND_SECONDS, retention.LOOK_EVERY = 0.1, 2

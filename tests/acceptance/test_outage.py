@@ -15,9 +15,9 @@ from typing import Any, Final
 import pytest
 import redis
 
-from broker.admission import policy
-from broker.admission.stores import open_store
-from fake_telegram.server import FakeTelegramThread
+from floodgate.broker.admission import policy
+from floodgate.broker.admission.stores import open_store
+from floodgate.fake_telegram.server import FakeTelegramThread
 from rabbitmq.engine import free_ports
 from tests.acceptance.conftest import MakeStage
 from tests.acceptance.stage import BOT, Stage
@@ -219,7 +219,7 @@ def test_a_call_that_kills_its_worker_again_and_again_is_exhausted(new_stage: Ma
 
 def run_worker_that_fails_before_the_call(hooks: Hooks) -> None:
     """A worker with a bug: a job that says `broken` raises when its call is to be made."""
-    from actors.sessions import BotSessions
+    from floodgate.actors.sessions import BotSessions
 
     call = BotSessions.call
 

@@ -8,7 +8,7 @@ from tests.waiting import until
 
 TASKS = """
 import dramatiq
-from broker.setup import current_broker
+from floodgate.broker.setup import current_broker
 from floodgate import Client
 
 broker = current_broker()
@@ -55,7 +55,7 @@ def test_own_actors_run_in_a_process_of_their_own_and_a_worker_sends(stage: Stag
 
 
 def test_one_process_runs_own_actors_and_sends(stage: Stage) -> None:
-    with start(stage, "tasks", "actors") as process:
+    with start(stage, "tasks", "floodgate.actors") as process:
         ended = run_python("-c", ENQUEUE, env=stage.env, home=stage.home)
         assert ended.returncode == 0, ended.stderr
         until(lambda: sorted(stage.sent()) == ["LookupError", "That makes 1", "That makes 7"])

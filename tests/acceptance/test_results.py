@@ -9,10 +9,10 @@ from datetime import timedelta
 
 import pytest
 
-from broker.admission.contract import Record, Standing
-from broker.admission.stores import open_store
-from broker.errors import DeadLetteredError, NotSettledError
-from producer.async_client import AsyncClient
+from floodgate.broker.admission.contract import Record, Standing
+from floodgate.broker.admission.stores import open_store
+from floodgate.broker.errors import DeadLetteredError, NotSettledError
+from floodgate.producer.async_client import AsyncClient
 from tests.acceptance.stage import BOT, Stage
 from tests.waiting import until
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from broker import topology
+from floodgate.broker import topology
 from tests.acceptance.conftest import MakeStage
 from tests.acceptance.stage import BOT, TOKEN, Stage
 from tests.acceptance.updates.post import Post

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from broker import topology
-from broker.job import Job, Priority
+from floodgate.broker import topology
+from floodgate.broker.job import Job, Priority
 from tests.acceptance.conftest import MakeStage
 from tests.acceptance.server import active_consumers
 from tests.acceptance.stage import BOT, Stage

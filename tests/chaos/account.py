@@ -21,7 +21,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fake_telegram.summary import fullest
+from floodgate.fake_telegram.summary import fullest
 from tests.chaos.producing import Accepted
 from tests.chaos.telegram import Arrived
 

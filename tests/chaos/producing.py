@@ -98,8 +98,8 @@ def _to_a_person(draw: random.Random, text: str, chat: int) -> Item:
 
 def produce(work: Work, ledger: Path) -> None:
     """Put all of it in, evenly over the time, however often RabbitMQ refuses."""
-    from broker.settings import load_settings
-    from producer.client import Client
+    from floodgate.broker.settings import load_settings
+    from floodgate.producer.client import Client
 
     settings = load_settings()
     books = read_ledger(work.producer, ledger) if ledger.exists() else {}
@@ -118,7 +118,7 @@ class Desk:
     """Hands jobs over until they are safe."""
 
     def __init__(self, client: object, note: object, first_call: int) -> None:
-        from producer.client import Client
+        from floodgate.producer.client import Client
 
         assert isinstance(client, Client) and callable(note)
         self._client, self._note, self._call = client, note, first_call
@@ -130,7 +130,7 @@ class Desk:
             left = self._try(left)
 
     def _try(self, batch: list[Item]) -> list[Item]:
-        from broker.errors import EnqueueManyError, RabbitMQError
+        from floodgate.broker.errors import EnqueueManyError, RabbitMQError
 
         self._call += 1
         jobs = {}

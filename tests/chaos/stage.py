@@ -20,15 +20,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from broker import topology
-from broker.admission.contract import Admission
-from broker.admission.stores import open_store
-from broker.browse import browse
-from broker.connections import Connections
-from broker.dead_letters import read_dead_letter
-from broker.settings import load_settings
-from fake_telegram.control import ControlClient
-from fake_telegram.limits import Limits, Rate
+from floodgate.broker import topology
+from floodgate.broker.admission.contract import Admission
+from floodgate.broker.admission.stores import open_store
+from floodgate.broker.browse import browse
+from floodgate.broker.connections import Connections
+from floodgate.broker.dead_letters import read_dead_letter
+from floodgate.broker.settings import load_settings
+from floodgate.fake_telegram.control import ControlClient
+from floodgate.fake_telegram.limits import Limits, Rate
 from rabbitmq.node import Node
 from tests.chaos import telegram
 from tests.chaos.hooks import Hooks, start, start_worker, step_clock

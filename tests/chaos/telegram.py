@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fake_telegram.arrivals import Arrival, Arrivals
-from fake_telegram.limits import Limits
-from fake_telegram.server import FakeTelegram
+from floodgate.fake_telegram.arrivals import Arrival, Arrivals
+from floodgate.fake_telegram.limits import Limits
+from floodgate.fake_telegram.server import FakeTelegram
 from tests.chaos.hooks import append_to
 
 

@@ -20,15 +20,15 @@ from typing import Any
 
 import pytest
 
-from broker import topology
-from broker.admission.stores import open_store
-from broker.browse import browse
-from broker.connections import Connections
-from broker.dead_letters import read_dead_letter
-from broker.settings import Settings, load_settings
-from fake_telegram.control import ControlClient
-from fake_telegram.server import running_fake
-from producer.client import Client
+from floodgate.broker import topology
+from floodgate.broker.admission.stores import open_store
+from floodgate.broker.browse import browse
+from floodgate.broker.connections import Connections
+from floodgate.broker.dead_letters import read_dead_letter
+from floodgate.broker.settings import Settings, load_settings
+from floodgate.fake_telegram.control import ControlClient
+from floodgate.fake_telegram.server import running_fake
+from floodgate.producer.client import Client
 from tests.chaos.hooks import POINTS, Hooks, start, start_worker
 from tests.services import Vhost, Vhosts
 from tests.waiting import until

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from broker import topology
-from broker.admission.stores import open_sessions
-from fake_telegram.server import running_fake
+from floodgate.broker import topology
+from floodgate.broker.admission.stores import open_sessions
+from floodgate.fake_telegram.server import running_fake
 from tests.acceptance.server import rows
 from tests.acceptance.stage import BOT, TOKEN, Stage
 from tests.acceptance.updates.journal import Handling, completed, disorder, overlaps, read_journal, repeated

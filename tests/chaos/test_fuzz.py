@@ -16,15 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from broker import topology
-from broker.admission.contract import Admission, Standing
-from broker.admission.stores import open_store
-from broker.browse import browse
-from broker.connections import Connections
-from broker.publication import Publication
-from broker.settings import Settings, load_settings
-from fake_telegram.server import running_fake
-from producer.client import Client
+from floodgate.broker import topology
+from floodgate.broker.admission.contract import Admission, Standing
+from floodgate.broker.admission.stores import open_store
+from floodgate.broker.browse import browse
+from floodgate.broker.connections import Connections
+from floodgate.broker.publication import Publication
+from floodgate.broker.settings import Settings, load_settings
+from floodgate.fake_telegram.server import running_fake
+from floodgate.producer.client import Client
 from tests.chaos.fuzz import WildServer, body
 from tests.chaos.hooks import Hooks, run_worker, start
 from tests.services import Vhost
@@ -97,14 +97,14 @@ class Worker:
 
 def impatient_worker() -> None:
     """A worker that pauses a refused bot for a moment only, and takes neither 429s nor nonsense for the whole bot's."""
-    import actors.settle
-    import broker.admission.policy
-    import broker.runner
+    import floodgate.actors.settle
+    import floodgate.broker.admission.policy
+    import floodgate.broker.runner
 
-    actors.settle.BOT_FAILED_PAUSE = timedelta(milliseconds=20)  # type: ignore[misc]
-    broker.admission.policy.EVIDENCE_CHATS = 10**9  # type: ignore[misc]
-    broker.admission.policy.OUTAGE_CHATS = 10**9  # type: ignore[misc]
-    broker.runner.GIVE_BACK_PAUSE_SECONDS = 0.01  # type: ignore[misc]
+    floodgate.actors.settle.BOT_FAILED_PAUSE = timedelta(milliseconds=20)  # type: ignore[misc]
+    floodgate.broker.admission.policy.EVIDENCE_CHATS = 10**9  # type: ignore[misc]
+    floodgate.broker.admission.policy.OUTAGE_CHATS = 10**9  # type: ignore[misc]
+    floodgate.broker.runner.GIVE_BACK_PAUSE_SECONDS = 0.01  # type: ignore[misc]
     run_worker(Hooks())
 
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from broker.admission.contract import Admission
-from broker.admission.stores import open_store
-from broker.connections import Connections
-from broker.publication import Publication
-from broker.settings import Settings, load_settings
-from fake_telegram.control import ControlClient
-from fake_telegram.server import running_fake
-from producer.client import Client
+from floodgate.broker.admission.contract import Admission
+from floodgate.broker.admission.stores import open_store
+from floodgate.broker.connections import Connections
+from floodgate.broker.publication import Publication
+from floodgate.broker.settings import Settings, load_settings
+from floodgate.fake_telegram.control import ControlClient
+from floodgate.fake_telegram.server import running_fake
+from floodgate.producer.client import Client
 from tests.chaos.hooks import Hooks, run_worker, start
 from tests.draining import drain
 from tests.processes import run_floodgate
@@ -116,9 +116,9 @@ SHOWN = ("status --json", "dead-letters list --json", "topology show", "topology
 
 def talkative_worker() -> None:
     """A worker whose libraries may say what they like, as when somebody looks for a fault of theirs."""
-    import broker.logs
+    import floodgate.broker.logs
 
-    broker.logs._QUIET = dict.fromkeys(broker.logs._QUIET, logging.DEBUG)  # type: ignore[misc]
+    floodgate.broker.logs._QUIET = dict.fromkeys(floodgate.broker.logs._QUIET, logging.DEBUG)  # type: ignore[misc]
     run_worker(Hooks())
 
 

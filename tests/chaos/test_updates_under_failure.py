@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fake_telegram.server import running_fake
+from floodgate.fake_telegram.server import running_fake
 from rabbitmq.node import Node
 from tests.acceptance.stage import TOKEN, Stage
 from tests.acceptance.updates.checks import answered, assert_within_limits, said_by

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from broker.admission.contract import Admission
-from broker.admission.policy import Policy, policy_of
-from broker.admission.sqlite import SqliteAdmission
+from floodgate.broker.admission.contract import Admission
+from floodgate.broker.admission.policy import Policy, policy_of
+from floodgate.broker.admission.sqlite import SqliteAdmission
 from rabbitmq.engine import free_ports
 from tests import awaited_admission
 from tests.admission_bench import HandClock, settings_of
@@ -42,7 +42,7 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock) -> 
             case "redis in batches":
                 store = awaited_admission.on_redis(request.getfixturevalue("redis_url"), policy, clock)
             case _:
-                from broker.admission.redis import RedisAdmission
+                from floodgate.broker.admission.redis import RedisAdmission
 
                 store = RedisAdmission(request.getfixturevalue("redis_url"), policy, clock)
         opened.append(store)

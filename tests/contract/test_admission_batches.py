@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import redis
 
-from broker.admission import calls
-from broker.admission.calls import BatchedAdmission, Call
-from broker.admission.contract import AlreadySent, Go, Retrying, Sent, Standing, Unreachable, Wait
-from broker.admission.policy import policy_of
-from broker.admission.redis import RedisBatches
-from broker.admission.sqlite import SqliteAdmission, SqliteBatches
-from broker.admission.state_thread import StateThread
-from broker.errors import StateUnavailableError
+from floodgate.broker.admission import calls
+from floodgate.broker.admission.calls import BatchedAdmission, Call
+from floodgate.broker.admission.contract import AlreadySent, Go, Retrying, Sent, Standing, Unreachable, Wait
+from floodgate.broker.admission.policy import policy_of
+from floodgate.broker.admission.redis import RedisBatches
+from floodgate.broker.admission.sqlite import SqliteAdmission, SqliteBatches
+from floodgate.broker.admission.state_thread import StateThread
+from floodgate.broker.errors import StateUnavailableError
 from tests.admission_bench import ask_of, settings_of
 from tests.awaited_admission import AwaitedAdmission
 from tests.services import RedisServer

@@ -8,8 +8,8 @@ from datetime import timedelta
 
 import pytest
 
-from broker.admission import policy
-from broker.admission.contract import (
+from floodgate.broker.admission import policy
+from floodgate.broker.admission.contract import (
     Admission,
     AlreadyDead,
     AlreadySent,
@@ -26,8 +26,8 @@ from broker.admission.contract import (
     Unknown,
     Wait,
 )
-from broker.admission.policy import policy_of
-from broker.job import Priority
+from floodgate.broker.admission.policy import policy_of
+from floodgate.broker.job import Priority
 from tests.admission_bench import HandClock, album, ask_of, settings_of
 from tests.contract.conftest import Opener
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import redis
 
-from broker.admission.contract import AlreadySent, Go, Sent, Wait
-from broker.admission.policy import policy_of
-from broker.admission.redis import RedisAdmission
-from broker.errors import StateSchemaError, StateUnavailableError
+from floodgate.broker.admission.contract import AlreadySent, Go, Sent, Wait
+from floodgate.broker.admission.policy import policy_of
+from floodgate.broker.admission.redis import RedisAdmission
+from floodgate.broker.errors import StateSchemaError, StateUnavailableError
 from tests.admission_bench import HandClock, ask_of, settings_of
 from tests.services import RedisServer
 

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from broker.admission import sqlite_file as store_module
-from broker.admission.contract import AlreadySent, Go, Sent, Standing, Wait
-from broker.admission.policy import policy_of
-from broker.admission.sessions import SqliteSessions
-from broker.admission.sqlite import SqliteAdmission
-from broker.admission.sqlite_file import filesystem_of
-from broker.errors import StateSchemaError, StateUnavailableError
-from broker.settings import Settings
+from floodgate.broker.admission import sqlite_file as store_module
+from floodgate.broker.admission.contract import AlreadySent, Go, Sent, Standing, Wait
+from floodgate.broker.admission.policy import policy_of
+from floodgate.broker.admission.sessions import SqliteSessions
+from floodgate.broker.admission.sqlite import SqliteAdmission
+from floodgate.broker.admission.sqlite_file import filesystem_of
+from floodgate.broker.errors import StateSchemaError, StateUnavailableError
+from floodgate.broker.settings import Settings
 from tests.admission_bench import HandClock, ask_of, settings_of
 
 RULES = policy_of(settings_of())
@@ -199,9 +199,9 @@ def test_threads_share_one_budget(store: SqliteAdmission) -> None:
 HAMMER = """
 import sys, time
 from pathlib import Path
-from broker.admission.contract import Go, Sent
-from broker.admission.stores import open_store
-from broker.settings import Settings
+from floodgate.broker.admission.contract import Go, Sent
+from floodgate.broker.admission.stores import open_store
+from floodgate.broker.settings import Settings
 from tests.admission_bench import ask_of
 
 number, seconds = int(sys.argv[1]), float(sys.argv[2])

@@ -6,8 +6,19 @@ from datetime import timedelta
 
 import pytest
 
-from broker.admission.contract import Admission, AlreadySent, Ask, Dead, Go, Released, Retrying, Sent, Settlement, Wait
-from broker.methods import ANSWER_WITHIN
+from floodgate.broker.admission.contract import (
+    Admission,
+    AlreadySent,
+    Ask,
+    Dead,
+    Go,
+    Released,
+    Retrying,
+    Sent,
+    Settlement,
+    Wait,
+)
+from floodgate.broker.methods import ANSWER_WITHIN
 from tests.admission_bench import HandClock, ask_of
 
 NO_ANSWER = Retrying(timedelta(seconds=1), unanswered=True)

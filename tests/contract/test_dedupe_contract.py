@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from broker.admission.contract import Admission, AlreadyDead, AlreadySent, Dead, Go, Sent
-from broker.admission.policy import ask_for
-from broker.admission.stores import open_store
-from broker.errors import DedupeKeyError
-from broker.job import Job, decode_job, encode_job
-from broker.settings import Settings
-from producer.core import Composer
-from producer.ledger import Ledger
+from floodgate.broker.admission.contract import Admission, AlreadyDead, AlreadySent, Dead, Go, Sent
+from floodgate.broker.admission.policy import ask_for
+from floodgate.broker.admission.stores import open_store
+from floodgate.broker.errors import DedupeKeyError
+from floodgate.broker.job import Job, decode_job, encode_job
+from floodgate.broker.settings import Settings
+from floodgate.producer.core import Composer
+from floodgate.producer.ledger import Ledger
 
 
 @pytest.fixture(params=["sqlite", "redis"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.admission.contract import (
+from floodgate.broker.admission.contract import (
     CANCELLED,
     Admission,
     AlreadyDead,
@@ -21,12 +21,12 @@ from broker.admission.contract import (
     Standing,
     Wait,
 )
-from broker.admission.endings import Ending, Endings
-from broker.admission.policy import policy_of
-from broker.admission.redis_endings import RedisEndings
-from broker.admission.sqlite import SqliteAdmission
-from broker.admission.sqlite_endings import SqliteEndings
-from broker.errors import StateUnavailableError
+from floodgate.broker.admission.endings import Ending, Endings
+from floodgate.broker.admission.policy import policy_of
+from floodgate.broker.admission.redis_endings import RedisEndings
+from floodgate.broker.admission.sqlite import SqliteAdmission
+from floodgate.broker.admission.sqlite_endings import SqliteEndings
+from floodgate.broker.errors import StateUnavailableError
 from tests.admission_bench import ask_of, settings_of
 
 ERROR = {"error_code": 403, "description": "Forbidden: bot was blocked by the user"}
@@ -104,7 +104,7 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
     if request.param == "sqlite":
         store: Admission = SqliteAdmission(tmp_path / "state.db", policy)
     else:
-        from broker.admission.redis import RedisAdmission
+        from floodgate.broker.admission.redis import RedisAdmission
 
         store = RedisAdmission(request.getfixturevalue("redis_url"), policy)
     store.vouch_idle("default")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from broker.admission import policy
-from broker.admission.contract import (
+from floodgate.broker.admission import policy
+from floodgate.broker.admission.contract import (
     Admission,
     AlreadyDead,
     Ask,

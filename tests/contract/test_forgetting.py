@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import redis
 
-from broker.admission.contract import AlreadyDead, AlreadySent, Dead, Go, Record, Sent, Standing
-from broker.admission.policy import policy_of
-from broker.admission.redis import RedisAdmission
-from broker.admission.sqlite import SWEEP_EVERY, SqliteAdmission
-from broker.job import Priority
-from broker.settings import Settings
+from floodgate.broker.admission.contract import AlreadyDead, AlreadySent, Dead, Go, Record, Sent, Standing
+from floodgate.broker.admission.policy import policy_of
+from floodgate.broker.admission.redis import RedisAdmission
+from floodgate.broker.admission.sqlite import SWEEP_EVERY, SqliteAdmission
+from floodgate.broker.job import Priority
+from floodgate.broker.settings import Settings
 from tests.admission_bench import HandClock, ask_of
 from tests.services import RedisServer
 

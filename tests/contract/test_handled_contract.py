@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from broker.admission.handled import KEEP_SECONDS, HandledUpdates, Sight
-from broker.admission.policy import policy_of
-from broker.admission.redis_handled import RedisHandled
-from broker.admission.sqlite import SqliteAdmission
-from broker.admission.sqlite_handled import SWEEP_EVERY, SqliteHandled
-from broker.errors import StateUnavailableError
+from floodgate.broker.admission.handled import KEEP_SECONDS, HandledUpdates, Sight
+from floodgate.broker.admission.policy import policy_of
+from floodgate.broker.admission.redis_handled import RedisHandled
+from floodgate.broker.admission.sqlite import SqliteAdmission
+from floodgate.broker.admission.sqlite_handled import SWEEP_EVERY, SqliteHandled
+from floodgate.broker.errors import StateUnavailableError
 from tests.admission_bench import settings_of
 
 QUEUE = "updates.default.00"

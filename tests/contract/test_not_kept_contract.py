@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from broker.admission.contract import Admission, AlreadyDead, Ask, Dead, Go, NotKept
-from broker.admission.policy import Policy, policy_of
+from floodgate.broker.admission.contract import Admission, AlreadyDead, Ask, Dead, Go, NotKept
+from floodgate.broker.admission.policy import Policy, policy_of
 from tests.admission_bench import HandClock, ask_of, settings_of
 from tests.contract.conftest import Opener
 

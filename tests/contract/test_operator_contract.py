@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from broker.admission import policy
-from broker.admission.contract import (
+from floodgate.broker.admission import policy
+from floodgate.broker.admission.contract import (
     Admission,
     AlreadyDead,
     Dead,
@@ -19,9 +19,9 @@ from broker.admission.contract import (
     UnreachableChat,
     Wait,
 )
-from broker.admission.policy import policy_of
-from broker.job import Priority
-from broker.settings import Settings
+from floodgate.broker.admission.policy import policy_of
+from floodgate.broker.job import Priority
+from floodgate.broker.settings import Settings
 from tests.admission_bench import HandClock, ask_of, settings_of
 from tests.contract.conftest import Opener
 

@@ -6,7 +6,18 @@ from datetime import timedelta
 
 import pytest
 
-from broker.admission.contract import Admission, Ask, Dead, Go, Released, Retrying, Scope, Sent, Settlement, Wait
+from floodgate.broker.admission.contract import (
+    Admission,
+    Ask,
+    Dead,
+    Go,
+    Released,
+    Retrying,
+    Scope,
+    Sent,
+    Settlement,
+    Wait,
+)
 from tests.admission_bench import HandClock, ask_of
 
 NO_ANSWER = Retrying(timedelta(seconds=1), unanswered=True)

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from broker.admission.contract import Admission, Dead, Record, Sent
-from broker.admission.endings import Ending
-from broker.admission.stores import open_store
-from broker.errors import ClosedError, DeadLetteredError, NotSettledError, StateUnavailableError
-from broker.settings import Settings
-from producer import ledger, waiting
-from producer.async_client import AsyncClient
-from producer.client import Client
-from producer.waiting import Waiting
+from floodgate.broker.admission.contract import Admission, Dead, Record, Sent
+from floodgate.broker.admission.endings import Ending
+from floodgate.broker.admission.stores import open_store
+from floodgate.broker.errors import ClosedError, DeadLetteredError, NotSettledError, StateUnavailableError
+from floodgate.broker.settings import Settings
+from floodgate.producer import ledger, waiting
+from floodgate.producer.async_client import AsyncClient
+from floodgate.producer.client import Client
+from floodgate.producer.waiting import Waiting
 from tests.admission_bench import ask_of
 from tests.waiting import until
 

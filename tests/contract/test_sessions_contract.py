@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from telegram import Bot
 
-from broker.admission.sessions import RedisSessions, Sessions, SqliteSessions
-from broker.errors import InvalidParamsError, StateUnavailableError
-from broker.settings import Settings
 from floodgate import SharedPersistence
+from floodgate.broker.admission.sessions import RedisSessions, Sessions, SqliteSessions
+from floodgate.broker.errors import InvalidParamsError, StateUnavailableError
+from floodgate.broker.settings import Settings
 
 TOKEN = "100200300:" + "A" * 35
 Opener = Callable[[], Sessions]
@@ -44,6 +44,8 @@ def test_texts_are_kept_by_bot_kind_and_key(sessions: Sessions) -> None:
     assert sessions.read("1", "chat_data", "5") == "fünf"
     assert sessions.read("1", "chat_data", "6") is None
     assert sessions.read_all("1", "chat_data") == {"5": "fünf"}
+    assert sessions.read_some("1", "chat_data", ["6", "5", "7"]) == {"5": "fünf"}
+    assert sessions.read_some("1", "chat_data", []) == {}
     sessions.write("1", "chat_data", "5", None)
     sessions.write("1", "chat_data", "5", None)
     assert sessions.read_all("1", "chat_data") == {}

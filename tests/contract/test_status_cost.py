@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from broker.admission.policy import policy_of
-from broker.admission.sqlite import SqliteAdmission
-from broker.admission.sqlite_books import SqliteBooks
-from broker.admission.sqlite_status import snapshot, waiting
-from broker.job import Priority
+from floodgate.broker.admission.policy import policy_of
+from floodgate.broker.admission.sqlite import SqliteAdmission
+from floodgate.broker.admission.sqlite_books import SqliteBooks
+from floodgate.broker.admission.sqlite_status import snapshot, waiting
+from floodgate.broker.job import Priority
 from tests.admission_bench import HandClock, ask_of, settings_of
 
 POLICY = policy_of(settings_of())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fake_telegram.scenarios import ChatTrouble, FaultKind
+from floodgate.fake_telegram.scenarios import ChatTrouble, FaultKind
 
 PAGE = (Path(__file__).parents[2] / "docs" / "fake-telegram.md").read_text()
 

@@ -30,7 +30,7 @@ from pathlib import Path
 
 import pytest
 
-from fake_telegram.server import running_fake
+from floodgate.fake_telegram.server import running_fake
 from rabbitmq.engine import free_ports
 from tests.acceptance.stage import TOKEN, Stage
 from tests.docs.pages import ROOT, Block, Command, blocks, commands, pages
@@ -44,7 +44,7 @@ SERVICES = (
     "floodgate updates",
     "floodgate fake-telegram",
     "dramatiq ",
-    "python -m fake_telegram",
+    "python -m floodgate.fake_telegram",
 )
 # What a test of its own runs, or only a reader can. The file must be there at least.
 ELSEWHERE = {

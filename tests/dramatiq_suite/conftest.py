@@ -25,9 +25,9 @@ from dramatiq.rate_limits import backends as rate_limiter_backends
 from dramatiq.results import ResultBackend
 from dramatiq.results import backends as result_backends
 
-from broker import ladder, topology
-from broker.dramatiq_broker import FloodgateBroker
-from broker.settings import Settings
+from floodgate.broker import ladder, topology
+from floodgate.broker.dramatiq_broker import FloodgateBroker
+from floodgate.broker.settings import Settings
 from tests.dramatiq_suite.common import worker
 from tests.services import Vhost, Vhosts
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from broker import topology
-from broker.connections import Connections
-from broker.settings import Settings
+from floodgate.broker import topology
+from floodgate.broker.connections import Connections
+from floodgate.broker.settings import Settings
 from rabbitmq.node import Node
 from tests.services import Vhost
 

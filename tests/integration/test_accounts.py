@@ -11,10 +11,10 @@ import pika
 import pytest
 import yaml
 
-from broker import topology
-from broker.connections import Connections
-from broker.settings import Settings
-from broker.topology import dead_queue, leader_queue, send_queue, updates_queue
+from floodgate.broker import topology
+from floodgate.broker.connections import Connections
+from floodgate.broker.settings import Settings
+from floodgate.broker.topology import dead_queue, leader_queue, send_queue, updates_queue
 from tests.accounts import ACCOUNTS, PAGE, Accounts, Channel, permissions
 from tests.docs.pages import ROOT
 from tests.services import Vhosts

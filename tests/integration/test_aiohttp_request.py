@@ -20,8 +20,8 @@ from telegram import Bot, InputMediaDocument
 from telegram.error import BadRequest, NetworkError, RetryAfter, TimedOut
 from telegram.request import BaseRequest
 
-from actors.request import AiohttpRequest
-from broker.errors import CutOffError, NotSentError
+from floodgate.actors.request import AiohttpRequest
+from floodgate.broker.errors import CutOffError, NotSentError
 
 TOKEN = "123456:" + "A" * 35
 OK = b'{"ok":true,"result":{"message_id":5}}'

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from actors.answers import Accepted, Break, Refusal
-from actors.sessions import BotSessions
-from broker.errors import UnknownBotError
-from broker.settings import Settings
+from floodgate.actors.answers import Accepted, Break, Refusal
+from floodgate.actors.sessions import BotSessions
+from floodgate.broker.errors import UnknownBotError
+from floodgate.broker.settings import Settings
 
 TOKEN = "123456:" + "A" * 35
 OTHER_TOKEN = "654321:" + "b" * 35

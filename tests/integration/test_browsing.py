@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from broker import topology
-from broker.browse import browse
-from broker.connections import Connections
-from broker.publication import Publication
+from floodgate.broker import topology
+from floodgate.broker.browse import browse
+from floodgate.broker.connections import Connections
+from floodgate.broker.publication import Publication
 from tests.draining import numbers
 from tests.services import Vhost
 

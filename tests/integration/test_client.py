@@ -17,9 +17,9 @@ from typing import Any
 import pika
 import pytest
 
-from broker import topology
-from broker.connections import Connections
-from broker.errors import (
+from floodgate.broker import topology
+from floodgate.broker.connections import Connections
+from floodgate.broker.errors import (
     ClosedError,
     EnqueueManyError,
     InvalidParamsError,
@@ -27,10 +27,10 @@ from broker.errors import (
     RejectedError,
     UnroutableError,
 )
-from broker.job import Job, Priority, decode_job
-from broker.settings import Settings
-from producer.async_client import AsyncClient
-from producer.client import Client
+from floodgate.broker.job import Job, Priority, decode_job
+from floodgate.broker.settings import Settings
+from floodgate.producer.async_client import AsyncClient
+from floodgate.producer.client import Client
 from rabbitmq.node import Node
 from tests.services import Vhost
 
@@ -155,16 +155,50 @@ def test_a_slow_iterable_does_not_keep_a_job_waiting_for_company(client: Client,
     go_on = threading.Event()
 
     def slowly() -> Iterator[Job]:
-        yield client.job("sendMessage", chat_id=1, text="first", priority="bulk")
+        yield from sent[:2]  # the second at once after the first, and so not with it
         assert go_on.wait(10)
-        yield client.job("sendMessage", chat_id=1, text="second", priority="bulk")
+        yield sent[2]
 
+    sent = [client.job("sendMessage", chat_id=1, text=text, priority="bulk") for text in ("first", "second", "third")]
     waiting = threading.Thread(target=client.enqueue_many, args=(slowly(),))
     waiting.start()
-    until(lambda: server.count(Priority.BULK) == 1)
-    go_on.set()
-    waiting.join(10)
-    assert server.count(Priority.BULK) == 2
+    try:
+        until(lambda: server.count(Priority.BULK) == 2)
+    finally:
+        go_on.set()
+        waiting.join(10)
+    assert server.jobs(home(sent[0])) == sent
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["its own loop", "a loop that it shares"])
+def test_a_slow_async_iterable_does_not_keep_a_job_waiting_either(
+    settings: Settings, server: Server, shared: bool
+) -> None:
+    async def main() -> list[Job]:
+        connections = Connections(settings, "test") if shared else None
+        async with AsyncClient(settings, connections=connections) as client:
+            await client.send_message(1, "warm up")
+            sent = [client.job("sendMessage", chat_id=1, text=text, priority="bulk") for text in ("1", "2", "3")]
+            go_on = asyncio.Event()
+
+            async def slowly() -> AsyncIterator[Job]:
+                for job in sent[:2]:
+                    yield job
+                await asyncio.wait_for(go_on.wait(), 10)
+                yield sent[2]
+
+            waiting = asyncio.create_task(client.enqueue_many(slowly()))
+            try:
+                await asyncio.to_thread(until, lambda: server.count(Priority.BULK) == 2)
+            finally:
+                go_on.set()
+                assert await waiting == 3
+        if connections is not None:
+            await asyncio.to_thread(connections.stop, 2)
+        return sent
+
+    sent = asyncio.run(main())
+    assert server.jobs(home(sent[0])) == sent
 
 
 def test_an_iterable_that_raises_leaves_what_it_gave_before_safe_and_says_how_many(

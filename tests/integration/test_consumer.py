@@ -13,11 +13,11 @@ from collections.abc import Callable
 import pika
 import pytest
 
-from broker import topology
-from broker.connections import Connections
-from broker.consumer import Delivery
-from broker.partitions import rendezvous_score
-from broker.publication import Publication
+from floodgate.broker import topology
+from floodgate.broker.connections import Connections
+from floodgate.broker.consumer import Delivery
+from floodgate.broker.partitions import rendezvous_score
+from floodgate.broker.publication import Publication
 from rabbitmq.node import Node
 from tests.proxy import Proxy
 from tests.services import Vhost
@@ -420,7 +420,7 @@ def test_stock_pika_would_have_let_a_message_overtake(declared: Vhost, connect: 
 def test_queues_beyond_what_a_connection_takes_are_consumed_by_further_ones(
     declared: Vhost, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.connections.MOST_SUBSCRIPTIONS", 2)
+    monkeypatch.setattr("floodgate.broker.connections.MOST_SUBSCRIPTIONS", 2)
     connections, hand = connect(declared.url), Hand()
     queues = [
         SEND,

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from fake_telegram import ControlClient, ControlRefusedError, FakeTelegram, FakeTelegramThread, running_fake
+from floodgate.fake_telegram import ControlClient, ControlRefusedError, FakeTelegram, FakeTelegramThread, running_fake
 from tests.waiting import until
 
 TOKEN = "123456:" + "A" * 35
@@ -242,7 +242,7 @@ def test_the_process_tells_a_taken_port_in_one_sentence(fake: FakeTelegramThread
 
 
 def start_process(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "fake_telegram", *arguments]
+    command = [sys.executable, "-m", "floodgate.fake_telegram", *arguments]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": "."}
     )

@@ -10,8 +10,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from fake_telegram import FakeTelegram, Limits
-from fake_telegram.scenarios import ChatState, ChatTrouble
+from floodgate.fake_telegram import FakeTelegram, Limits
+from floodgate.fake_telegram.scenarios import ChatState, ChatTrouble
 from tests.waiting import until
 
 TOKEN = "123456:" + "A" * 35

@@ -30,7 +30,7 @@ from telegram.error import (
     TimedOut,
 )
 
-from fake_telegram import FakeTelegramThread, running_fake
+from floodgate.fake_telegram import FakeTelegramThread, running_fake
 from tests.waiting import until
 
 TOKEN = "123456:" + "A" * 35

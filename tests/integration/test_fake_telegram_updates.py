@@ -12,10 +12,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from fake_telegram import FakeTelegram
-from fake_telegram.injection import Crowd, inject
-from fake_telegram.updates import RETENTION_SECONDS, Inbox
-from fake_telegram.webhooks import SECRET_HEADER, Backoff
+from floodgate.fake_telegram import FakeTelegram
+from floodgate.fake_telegram.injection import Crowd, inject
+from floodgate.fake_telegram.updates import RETENTION_SECONDS, Inbox
+from floodgate.fake_telegram.webhooks import SECRET_HEADER, Backoff
 from tests.waiting import until
 
 TOKEN = "123456:" + "A" * 35

@@ -20,11 +20,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from broker import topology
-from broker.connections import Connections
-from broker.consumer import Delivery
-from broker.errors import ConfirmTimeoutError, PublishError
-from broker.publication import Publication
+from floodgate.broker import topology
+from floodgate.broker.connections import Connections
+from floodgate.broker.consumer import Delivery
+from floodgate.broker.errors import ConfirmTimeoutError, PublishError
+from floodgate.broker.publication import Publication
 from rabbitmq.node import Node
 from tests.proxy import Proxy
 from tests.waiting import until

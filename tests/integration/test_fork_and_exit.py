@@ -14,9 +14,9 @@ from tests.services import Vhost
 
 PRELUDE = """
 import os, sys, threading
-from broker.connections import Connections
-from broker.publication import Publication
-from broker.settings import Settings
+from floodgate.broker.connections import Connections
+from floodgate.broker.publication import Publication
+from floodgate.broker.settings import Settings
 
 connections = Connections(Settings(rabbitmq_url=sys.argv[1], _env_file=None), "program")
 

@@ -13,11 +13,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from broker.admission.stores import open_store
-from broker.settings import Settings
-from producer.gateway.answers import RefusalError
-from producer.gateway.hearing import Hearing
-from producer.gateway.passing import Passing
+from floodgate.broker.admission.stores import open_store
+from floodgate.broker.settings import Settings
+from floodgate.producer.gateway.answers import RefusalError
+from floodgate.producer.gateway.hearing import Hearing
+from floodgate.producer.gateway.passing import Passing
 
 TOKEN = "100200300:" + "A" * 35
 

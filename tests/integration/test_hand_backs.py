@@ -10,15 +10,15 @@ from typing import Any, cast
 import dramatiq
 import pytest
 
-from broker import topology
-from broker.admission import policy
-from broker.admission.contract import Standing
-from broker.dead_letters import read_dead_letter
-from broker.dramatiq_broker import FloodgateBroker
-from broker.dramatiq_consumer import DeliveredMessage
-from broker.job import encode_job, new_job
-from broker.middleware.rate_limit import Deferral
-from broker.settings import Settings
+from floodgate.broker import topology
+from floodgate.broker.admission import policy
+from floodgate.broker.admission.contract import Standing
+from floodgate.broker.dead_letters import read_dead_letter
+from floodgate.broker.dramatiq_broker import FloodgateBroker
+from floodgate.broker.dramatiq_consumer import DeliveredMessage
+from floodgate.broker.job import encode_job, new_job
+from floodgate.broker.middleware.rate_limit import Deferral
+from floodgate.broker.settings import Settings
 from tests.draining import drain
 from tests.services import Vhost
 

@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from producer.http_protocol import MOST_HEAD_BYTES, bounded_http
-from producer.listening import listen
+from floodgate.producer.http_protocol import MOST_HEAD_BYTES, bounded_http
+from floodgate.producer.listening import listen
 
 MOST = 50
 SOON = 10.0

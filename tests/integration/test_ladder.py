@@ -10,11 +10,11 @@ from datetime import timedelta
 
 import pytest
 
-from broker import topology
-from broker.connections import Connections
-from broker.consumer import Delivery
-from broker.ladder import UNIT, delayed
-from broker.publication import Publication
+from floodgate.broker import topology
+from floodgate.broker.connections import Connections
+from floodgate.broker.consumer import Delivery
+from floodgate.broker.ladder import UNIT, delayed
+from floodgate.broker.publication import Publication
 from rabbitmq.node import Node
 from tests.draining import drain
 from tests.services import Vhost
@@ -32,7 +32,7 @@ def park(connections: Connections, name: str, seconds: float, queue: str = SEND)
 
 
 class Arrivals:
-    """Acks what comes and notes when. Filled by the I/O thread."""
+    """Acks what comes and notes when. Filled by the event loop."""
 
     def __init__(self) -> None:
         self.times: dict[str, float] = {}
@@ -92,6 +92,18 @@ def test_a_missing_target_blocks_nobody_and_its_message_is_kept(declared: Vhost,
     until(lambda: len(arrivals.times) == 5)
     until(lambda: topology.depth(connections, ["dead.unroutable"]) == {"dead.unroutable": 5})
     assert {p.message_id for p, _ in drain(declared.url, "dead.unroutable")} == {f"lost-{n}" for n in range(5)}
+
+
+def test_some_hundred_jobs_for_a_full_partition_hold_up_nobody_else(declared: Vhost, connect: Connect) -> None:
+    full = topology.send_queue("b", "bulk", 1)
+    declared.ctl("set_policy", "full", f"^{full}$", '{"max-length": 1}')
+    connections, arrivals = connect(declared.url), Arrivals()
+    connections.subscribe(SEND, "worker", arrivals, lambda: PIPELINE)
+    message = Publication("", full, b"{}", "refused")
+    for outcome in [connections.publisher.submit(delayed(message, UNIT)) for _ in range(300)]:
+        outcome.result()
+    park(connections, "other", UNIT.total_seconds())
+    until(lambda: "other" in arrivals.times)
 
 
 @pytest.mark.parametrize("queue", ["mail", SEND])

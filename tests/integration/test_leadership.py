@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from broker import topology
-from broker.connections import Connections
-from broker.settings import Settings
-from producer.receiver import leadership
-from producer.receiver.intake import Intake
-from producer.receiver.leadership import Leadership
+from floodgate.broker import topology
+from floodgate.broker.connections import Connections
+from floodgate.broker.settings import Settings
+from floodgate.producer.receiver import leadership
+from floodgate.producer.receiver.intake import Intake
+from floodgate.producer.receiver.leadership import Leadership
 from rabbitmq.node import Node
 from tests.proxy import Proxy
 from tests.services import Vhost

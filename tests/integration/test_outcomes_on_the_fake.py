@@ -9,11 +9,22 @@ from typing import Any
 
 import pytest
 
-from actors.classify import Call, classify
-from actors.outcomes import BotFailed, Done, Failed, FailureReason, Migrated, Outcome, Paused, Retry, Sent, Unknown
-from actors.sessions import BotSessions
-from broker.settings import Settings
-from fake_telegram import FakeTelegramThread, running_fake
+from floodgate.actors.classify import Call, classify
+from floodgate.actors.outcomes import (
+    BotFailed,
+    Done,
+    Failed,
+    FailureReason,
+    Migrated,
+    Outcome,
+    Paused,
+    Retry,
+    Sent,
+    Unknown,
+)
+from floodgate.actors.sessions import BotSessions
+from floodgate.broker.settings import Settings
+from floodgate.fake_telegram import FakeTelegramThread, running_fake
 
 USER = 1001
 GROUP = -100200

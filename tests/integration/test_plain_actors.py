@@ -20,12 +20,12 @@ from dramatiq.middleware import CurrentMessage, Middleware, SkipMessage
 from dramatiq.results import Results
 from dramatiq.results.backends import StubBackend
 
-from broker import dead_letters, topology
-from broker.dramatiq_broker import FOR_PLAIN_ACTORS, FloodgateBroker, default_middleware
-from broker.errors import PublishError, RejectedError
-from broker.job import SEND_ACTOR, new_job
-from broker.publication import Publication
-from broker.settings import Settings
+from floodgate.broker import dead_letters, topology
+from floodgate.broker.dramatiq_broker import FOR_PLAIN_ACTORS, FloodgateBroker, default_middleware
+from floodgate.broker.errors import PublishError, RejectedError
+from floodgate.broker.job import SEND_ACTOR, new_job
+from floodgate.broker.publication import Publication
+from floodgate.broker.settings import Settings
 from tests.draining import drain
 from tests.services import Vhost
 from tests.waiting import until

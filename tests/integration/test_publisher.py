@@ -15,9 +15,9 @@ from concurrent.futures import Future
 import pika
 import pytest
 
-from broker import topology
-from broker.connections import Connections
-from broker.errors import (
+from floodgate.broker import topology
+from floodgate.broker.connections import Connections
+from floodgate.broker.errors import (
     AccessRefusedError,
     BlockedError,
     ConfirmTimeoutError,
@@ -27,10 +27,10 @@ from broker.errors import (
     UnroutableError,
     UnsupportedServerError,
 )
-from broker.event_loop import THREAD_NAME
-from broker.publication import Publication
-from broker.publisher import SWEEP_SECONDS, USUAL_WIRE, Entry
-from broker.visits import Visit
+from floodgate.broker.event_loop import THREAD_NAME
+from floodgate.broker.publication import Publication
+from floodgate.broker.publisher import SWEEP_SECONDS, USUAL_WIRE, Entry
+from floodgate.broker.visits import Visit
 from rabbitmq.node import Node
 from tests.draining import drain, first_seen, numbers
 from tests.proxy import Proxy
@@ -211,7 +211,7 @@ def test_a_full_window_makes_callers_wait_and_then_raises(declared: Vhost, conne
 
 
 def test_the_window_is_one_of_bytes_too(declared: Vhost, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.publisher.WINDOW_BYTES", 10_000)
+    monkeypatch.setattr("floodgate.broker.publisher.WINDOW_BYTES", 10_000)
     with Proxy(declared.node.port) as proxy:
         publisher = connect(proxy.url(declared.url)).publisher
         publisher.publish(job(0, size=20_000))  # alone, it is larger than the window and passes

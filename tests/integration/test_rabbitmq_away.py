@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from broker import publisher
-from broker.connections import Connections
-from broker.errors import EnqueueManyError, NotConnectedError
-from broker.settings import Settings
-from producer.async_client import AsyncClient
-from producer.client import Client
+from floodgate.broker import publisher
+from floodgate.broker.connections import Connections
+from floodgate.broker.errors import EnqueueManyError, NotConnectedError
+from floodgate.broker.settings import Settings
+from floodgate.producer.async_client import AsyncClient
+from floodgate.producer.client import Client
 from tests.proxy import Proxy
 from tests.services import Vhost
 from tests.waiting import until
@@ -107,7 +107,7 @@ def test_a_patient_producer_waits_for_rabbitmq(settings: Settings, proxy: Proxy)
         until(lambda: knows(client))
         waiting = threads.submit(client.send_message, 1, "patient")
         link = client._outlet.publisher._link
-        until(lambda: link._pause_seconds > 4 * 0.2)  # so many attempts have failed
+        until(lambda: link._backoff._next_seconds > 4 * 0.2)  # so many attempts have failed
         assert not waiting.done()
         proxy.accept()
         assert waiting.result(30).method == "sendMessage"

@@ -107,6 +107,11 @@ def test_a_node_hands_on_what_a_crash_left_between_two_levels_of_the_ladder_with
     assert rabbitmq.ctl("eval", setting) == "{ok,5000}"
 
 
+def test_a_level_of_the_ladder_hands_on_many_messages_before_the_first_is_confirmed(rabbitmq: Node) -> None:
+    setting = "application:get_env(rabbit, dead_letter_worker_consumer_prefetch)."
+    assert rabbitmq.ctl("eval", setting) == "{ok,1000}"
+
+
 def test_a_memory_alarm_can_be_set_and_cleared(rabbitmq: Node, memory_alarm: Callable[[bool], str]) -> None:
     memory_alarm(True)
     assert "memory" in rabbitmq.ctl("eval", "rabbit_alarm:get_alarms().")

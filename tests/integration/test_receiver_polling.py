@@ -9,8 +9,8 @@ import logging
 import aiohttp
 import pytest
 
-from broker import topology
-from producer.receiver.process import Mode, Receiver
+from floodgate.broker import topology
+from floodgate.producer.receiver.process import Mode, Receiver
 from tests.proxy import Proxy
 from tests.receiving import BOT, OTHER, PARTITIONS, SOON, TOKENS, Stage, run
 from tests.services import Vhost

@@ -13,8 +13,8 @@ import aiohttp
 import pytest
 from pydantic import SecretStr
 
-from producer.receiver.process import MOST_POSTS, Mode
-from producer.receiver.webhook import secret_of
+from floodgate.producer.receiver.process import MOST_POSTS, Mode
+from floodgate.producer.receiver.webhook import secret_of
 from rabbitmq.engine import free_ports
 from tests.proxy import Proxy
 from tests.receiving import BOT, BOT_ID, OTHER, OTHER_ID, TOKENS, Stage, run

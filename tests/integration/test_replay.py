@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from broker import dead_letters, topology
-from broker.admission.contract import Dead, Go, Sent, Standing, Unreachable
-from broker.admission.policy import ask_for, policy_of
-from broker.admission.sqlite import SqliteAdmission
-from broker.connections import Connections
-from broker.job import Job, Priority, decode_job, encode_job, new_job, unix_ms
-from broker.publication import Publication
-from broker.settings import Settings
+from floodgate.broker import dead_letters, topology
+from floodgate.broker.admission.contract import Dead, Go, Sent, Standing, Unreachable
+from floodgate.broker.admission.policy import ask_for, policy_of
+from floodgate.broker.admission.sqlite import SqliteAdmission
+from floodgate.broker.connections import Connections
+from floodgate.broker.job import Job, Priority, decode_job, encode_job, new_job, unix_ms
+from floodgate.broker.publication import Publication
+from floodgate.broker.settings import Settings
 from floodgate.letters.criteria import Criteria
 from floodgate.letters.replay import Fate, Replay
 from tests.draining import drain
@@ -196,8 +196,8 @@ def test_what_a_job_that_dies_anew_leaves_is_not_replayed_in_the_same_run(desk: 
 
 KILLED = """
 import os, signal, sys
-from broker.publisher import Publisher
-from broker.visits import Visit
+from floodgate.broker.publisher import Publisher
+from floodgate.broker.visits import Visit
 
 def at(owner, name, when, nth):
     method = getattr(owner, name)

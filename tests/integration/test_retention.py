@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 
-from broker import dead_letters, retention, topology
-from broker.admission.policy import policy_of
-from broker.admission.sqlite import SqliteAdmission
-from broker.connections import Connections
-from broker.errors import StateUnavailableError
-from broker.job import encode_job, new_job
-from broker.publication import Publication
-from broker.retention import NO_BOT, OTHER, Dropped, Retention
-from broker.settings import Settings
-from broker.stopping import Stopping
-from broker.visits import Visit
+from floodgate.broker import dead_letters, retention, topology
+from floodgate.broker.admission.policy import policy_of
+from floodgate.broker.admission.sqlite import SqliteAdmission
+from floodgate.broker.connections import Connections
+from floodgate.broker.errors import StateUnavailableError
+from floodgate.broker.job import encode_job, new_job
+from floodgate.broker.publication import Publication
+from floodgate.broker.retention import NO_BOT, OTHER, Dropped, Retention
+from floodgate.broker.settings import Settings
+from floodgate.broker.stopping import Stopping
+from floodgate.broker.visits import Visit
 from tests.accounts import Accounts
 from tests.draining import drain
 from tests.services import Vhost

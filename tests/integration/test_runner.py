@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import threading
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,14 +29,14 @@ from dramatiq.middleware import (
 from dramatiq.results import Results
 from dramatiq.results.backends import StubBackend
 
-from broker import topology
-from broker.dead_letters import read_dead_letter
-from broker.dramatiq_broker import FloodgateBroker
-from broker.middleware.awaited import AwaitedMiddleware
-from broker.middleware.retries import ConfirmedRetries
-from broker.publication import Publication
-from broker.runner import Runner
-from broker.settings import Settings
+from floodgate.broker import topology
+from floodgate.broker.dead_letters import read_dead_letter
+from floodgate.broker.dramatiq_broker import FloodgateBroker
+from floodgate.broker.middleware.awaited import AwaitedMiddleware
+from floodgate.broker.middleware.retries import ConfirmedRetries
+from floodgate.broker.publication import Publication
+from floodgate.broker.runner import Runner
+from floodgate.broker.settings import Settings
 from tests.draining import drain
 from tests.services import Vhost
 
@@ -257,6 +258,16 @@ def test_the_signals_of_a_worker_fire_once_however_often_it_is_stopped(make: Mak
     play(scene)
     hooks = [hook for _, hook, _ in events]
     assert hooks == ["before_worker_boot", "after_worker_boot", "before_worker_shutdown", "after_worker_shutdown"]
+
+
+@pytest.mark.parametrize(("actor_name", "level"), [("failing", logging.ERROR), ("expected", logging.INFO)])
+def test_an_exception_that_its_actor_may_raise_is_no_error_in_the_log(
+    make: Make, caplog: pytest.LogCaptureFixture, actor_name: str, level: int
+) -> None:
+    with caplog.at_level(logging.INFO, "floodgate.worker"):
+        under_ours(make, actor_name, {})
+    (record,) = (record for record in caplog.records if "OtherError" in record.getMessage() or record.exc_info)
+    assert record.levelno == level
 
 
 # Middleware.

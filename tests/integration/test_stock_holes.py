@@ -27,12 +27,12 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.errors import RateLimitExceeded
 from dramatiq.middleware import Middleware, MiddlewareError
 
-from broker import topology
-from broker.admission.stores import open_store
-from broker.dramatiq_broker import FloodgateBroker
-from broker.errors import PublishError
-from broker.job import new_job
-from broker.settings import Settings
+from floodgate.broker import topology
+from floodgate.broker.admission.stores import open_store
+from floodgate.broker.dramatiq_broker import FloodgateBroker
+from floodgate.broker.errors import PublishError
+from floodgate.broker.job import new_job
+from floodgate.broker.settings import Settings
 from tests.draining import drain
 from tests.proxy import Proxy
 from tests.services import Vhost

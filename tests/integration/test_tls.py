@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.connections import Connections
-from broker.errors import RabbitMQUnreachableError
+from floodgate.broker.connections import Connections
+from floodgate.broker.errors import RabbitMQUnreachableError
 from rabbitmq.node import Node
 
 Connect = Callable[..., Connections]

@@ -9,11 +9,11 @@ from functools import partial
 import pika
 import pytest
 
-from broker import ladder, topology
-from broker.connections import Connections
-from broker.consumer import Delivery
-from broker.errors import RabbitMQUnreachableError, TopologyError
-from broker.publication import Publication
+from floodgate.broker import ladder, topology
+from floodgate.broker.connections import Connections
+from floodgate.broker.consumer import Delivery
+from floodgate.broker.errors import RabbitMQUnreachableError, TopologyError
+from floodgate.broker.publication import Publication
 from tests.draining import drain
 from tests.proxy import Proxy
 from tests.services import Vhost

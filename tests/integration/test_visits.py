@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from broker import topology
-from broker.connections import Connections
-from broker.errors import RabbitMQUnreachableError
-from broker.publication import Publication
-from broker.visits import Visit
+from floodgate.broker import topology
+from floodgate.broker.connections import Connections
+from floodgate.broker.errors import RabbitMQUnreachableError
+from floodgate.broker.publication import Publication
+from floodgate.broker.visits import Visit
 from rabbitmq.node import Node
 from tests.draining import numbers
 from tests.proxy import Proxy

@@ -25,8 +25,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from broker.admission import policy
-from broker.admission.contract import (
+from floodgate.broker.admission import policy
+from floodgate.broker.admission.contract import (
     Admission,
     AlreadyDead,
     AlreadySent,
@@ -45,8 +45,8 @@ from broker.admission.contract import (
     Unreachable,
     Wait,
 )
-from broker.admission.redis import RedisAdmission
-from broker.admission.sqlite import SqliteAdmission
+from floodgate.broker.admission.redis import RedisAdmission
+from floodgate.broker.admission.sqlite import SqliteAdmission
 from tests.admission_bench import HandClock, album, ask_of, settings_of
 from tests.admission_model import PlainModel
 from tests.services import RedisServer

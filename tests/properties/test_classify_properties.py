@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from telegram import error as ptb
 
-from actors.answers import MAX_DESCRIPTION, MAX_RETRY_AFTER, Break, Refusal, answer_to_error, read_refusal
-from actors.backoff import CAP, next_step
-from actors.classify import Call, classify
-from actors.outcomes import Failed, Outcome, Paused, Retry, Unknown
-from broker.admission.contract import Retrying
-from broker.errors import CutOffError, NotSentError
-from broker.job import new_job
-from broker.methods import CHARGES, Charge
-from broker.settings import Settings
+from floodgate.actors.answers import MAX_DESCRIPTION, MAX_RETRY_AFTER, Break, Refusal, answer_to_error, read_refusal
+from floodgate.actors.backoff import CAP, next_step
+from floodgate.actors.classify import Call, classify
+from floodgate.actors.outcomes import Failed, Outcome, Paused, Retry, Unknown
+from floodgate.broker.admission.contract import Retrying
+from floodgate.broker.errors import CutOffError, NotSentError
+from floodgate.broker.job import new_job
+from floodgate.broker.methods import CHARGES, Charge
+from floodgate.broker.settings import Settings
 
 KNOWN_TEXTS = st.sampled_from(
     [

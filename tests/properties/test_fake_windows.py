@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fake_telegram.limits import Charge, FloodControl, Limits, Rate
-from fake_telegram.summary import fullest
+from floodgate.fake_telegram.limits import Charge, FloodControl, Limits, Rate
+from floodgate.fake_telegram.summary import fullest
 
 GAPS = st.lists(st.floats(0, 3, allow_nan=False), min_size=1, max_size=120)
 CHATS = st.lists(st.sampled_from([5, 6, 7, -8, -9]), min_size=1, max_size=120)

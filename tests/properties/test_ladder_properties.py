@@ -5,7 +5,7 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker import ladder, topology
+from floodgate.broker import ladder, topology
 
 QUEUES = ("mail", "send.mail", "mail.mail", "0.mail", "1")
 DECLARED = topology.pipeline(["news"], 3, work_queues=QUEUES)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from broker.addresses import Address, parameters, parse_address
-from broker.errors import SettingsError
+from floodgate.broker.addresses import Address, parameters, parse_address
+from floodgate.broker.errors import SettingsError
 
 
 def test_special_characters_are_percent_encoded() -> None:

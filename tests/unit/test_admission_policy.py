@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from broker.admission import policy
-from broker.admission.policy import Refusal, ask_for, call_timeout, policy_of, rates_of
-from broker.admission.stores import open_store
-from broker.admission.windows import Window
-from broker.errors import SettingsError
-from broker.job import Job, new_job
-from broker.methods import CHARGES, Charge
-from broker.settings import CONSUMER_TIMEOUT_SECONDS, Limits, Settings, load_settings
-from broker.spool import SpooledFile
+from floodgate.broker.admission import policy
+from floodgate.broker.admission.policy import Refusal, ask_for, call_timeout, policy_of, rates_of
+from floodgate.broker.admission.stores import open_store
+from floodgate.broker.admission.windows import Window
+from floodgate.broker.errors import SettingsError
+from floodgate.broker.job import Job, new_job
+from floodgate.broker.methods import CHARGES, Charge
+from floodgate.broker.settings import CONSUMER_TIMEOUT_SECONDS, Limits, Settings, load_settings
+from floodgate.broker.spool import SpooledFile
 from tests.admission_bench import ask_of, settings_of
 
 

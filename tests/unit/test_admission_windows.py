@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from broker.admission.clock import Anchor, Reading, store_time
-from broker.admission.windows import (
+from floodgate.broker.admission.clock import Anchor, Reading, store_time
+from floodgate.broker.admission.windows import (
     Budget,
     Pace,
     Window,

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from telegram import error as ptb
 
-from actors.answers import (
+from floodgate.actors.answers import (
     MAX_DESCRIPTION,
     Break,
     Refusal,
@@ -18,7 +18,7 @@ from actors.answers import (
     read_refusal,
     seconds_to_wait,
 )
-from broker.errors import CutOffError, NotSentError
+from floodgate.broker.errors import CutOffError, NotSentError
 
 
 def _body(**fields: object) -> bytes:

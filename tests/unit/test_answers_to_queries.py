@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from broker import ladder, topology
-from broker.consumer import ANSWERS_PREFETCH, MOST_PREFETCHED, PREFETCH
-from broker.dramatiq_consumer import prefetch_of
-from broker.errors import InvalidParamsError
-from broker.job import Job, Priority, unix_ms
-from broker.methods import ANSWER_WITHIN, CHARGES, Charge
-from broker.settings import Settings
-from producer.core import Composer
+from floodgate.broker import ladder, topology
+from floodgate.broker.consumer import ANSWERS_PREFETCH, MOST_PREFETCHED, PREFETCH
+from floodgate.broker.dramatiq_consumer import prefetch_of
+from floodgate.broker.errors import InvalidParamsError
+from floodgate.broker.job import Job, Priority, unix_ms
+from floodgate.broker.methods import ANSWER_WITHIN, CHARGES, Charge
+from floodgate.broker.settings import Settings
+from floodgate.producer.core import Composer
 
 QUEUE = "send.default.answers"
 

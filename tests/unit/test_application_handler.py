@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import time
+import warnings
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from telegram.ext import Application, ApplicationHandlerStop, MessageHandler, PicklePersistence, filters
+from telegram import Update as TelegramUpdate
+from telegram.ext import (
+    Application,
+    ApplicationHandlerStop,
+    CallbackQueryHandler,
+    ConversationHandler,
+    DictPersistence,
+    MessageHandler,
+    PicklePersistence,
+    filters,
+)
 from telegram.request import BaseRequest
 
-from actors.updates.application import ApplicationHandler
-from actors.updates.handler import UnreadableUpdateError
-from actors.updates.run import Run, current_run, enter
-from broker.update import Update
+from floodgate import SharedPersistence
+from floodgate.actors.updates.application import ApplicationHandler
+from floodgate.actors.updates.conversations import keys_of
+from floodgate.actors.updates.handler import UnreadableUpdateError
+from floodgate.actors.updates.run import Run, current_run, enter
+from floodgate.broker.partitions import partition_of
+from floodgate.broker.settings import Settings
+from floodgate.broker.update import Update
 
 ME = {"id": 100200300, "is_bot": True, "first_name": "Bot", "username": "a_bot"}
 TOKEN = "100200300:" + "A" * 35
+USER = {"id": 7, "is_bot": False, "first_name": "Ada"}
+MESSAGE = {"message_id": 3, "date": 1, "chat": {"id": -5, "type": "group", "title": "g"}, "text": "hi"}
 Callback = Callable[[Any, Any], Awaitable[None]]
 
 
@@ -130,6 +148,134 @@ def test_a_chat_that_moves_leaves_a_word_if_its_data_stays_behind(
         with caplog.at_level(logging.WARNING, "floodgate.updates"):
             asyncio.run(move(handler_of(persistence=persistence)))
         assert "of the chats of updates.default.03 stayed with their worker" in caplog.text
+
+
+class Talk:
+    """A handler worker whose bot has a conversation that counts messages: each says the state that it found."""
+
+    def __init__(self, persistence: Any) -> None:
+        async def begin(_update: Any, _context: Any) -> int:
+            self.found.append(0)
+            return 1
+
+        def go_on_from(state: int) -> Callback:
+            async def go_on(_update: Any, _context: Any) -> int:
+                self.found.append(state)
+                return state + 1
+
+            return go_on
+
+        self.found: list[int] = []
+        self.application = Application.builder().token(TOKEN).persistence(persistence).build()
+        states = {state: [MessageHandler(filters.ALL, go_on_from(state))] for state in range(1, 6)}
+        entry = [MessageHandler(filters.ALL, begin)]
+        self.application.add_handler(ConversationHandler(entry, states, [], name="talk", persistent=True))  # type: ignore[arg-type]
+        self.handler = ApplicationHandler("theirs:application", self.application, CannedRequest())
+
+    async def __aenter__(self) -> Talk:
+        await self.handler.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.handler.close()
+
+    async def hear(self, chat: int) -> int:
+        """The state that a chat's message found."""
+        someone = {"id": chat, "is_bot": False, "first_name": "Ada"}
+        message = {"message_id": 1, "date": 1, "chat": {"id": chat, "type": "private"}, "from": someone, "text": "hi"}
+        run = run_of(message=message)
+        enter(run)
+        await self.handler.handle(run)
+        return self.found[-1]
+
+    @property
+    def in_memory(self) -> dict[Any, Any]:
+        return dict(self.application._conversation_handler_conversations["talk"])
+
+
+def shared(tmp_path: Path) -> SharedPersistence:
+    return SharedPersistence(Settings(_env_file=None, state_url=f"sqlite:///{tmp_path}/state.db"))
+
+
+def test_a_worker_reads_the_conversations_of_chats_that_say_something_and_no_others(tmp_path: Path) -> None:
+    async def both() -> None:
+        async with Talk(shared(tmp_path)) as one, Talk(shared(tmp_path)) as other:
+            for chat in range(1, 9):
+                await one.hear(chat)
+            assert await other.hear(3) == 1
+            assert other.in_memory == {(3, 3): 2}
+        async with Talk(shared(tmp_path)) as restarted:
+            assert restarted.in_memory == {}
+            await restarted.handler.moved_here("default", partition_of("5", 4), 4)
+            assert restarted.in_memory == {}
+            assert [await restarted.hear(3), await restarted.hear(5)] == [2, 1]
+
+    asyncio.run(both())
+
+
+def test_a_conversation_that_went_on_at_another_worker_goes_on_from_there_when_it_moves_back(tmp_path: Path) -> None:
+    async def both() -> None:
+        async with Talk(shared(tmp_path)) as one, Talk(shared(tmp_path)) as other:
+            found = [await worker.hear(5) for worker in (one, one, other, other)]
+            assert found == [0, 1, 2, 3]
+            assert await one.hear(6) == 0
+            await one.handler.moved_here("default", partition_of("5", 1024), 1024)
+            assert one.in_memory == {(6, 6): 1}
+            assert await one.hear(5) == 4
+
+    asyncio.run(both())
+
+
+class OwnPersistence(DictPersistence):
+    """One of somebody's own, which gives all conversations or none."""
+
+
+def test_of_another_persistence_the_conversations_of_the_partition_are_read_anew_and_the_others_stay() -> None:
+    async def both() -> None:
+        stored = OwnPersistence()
+        async with Talk(stored) as one:
+            assert [await one.hear(5), await one.hear(6)] == [0, 0]
+            await stored.update_conversation("talk", (5, 5), 3)
+            await stored.update_conversation("talk", (6, 6), 3)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("floodgate.actors.updates.application._OF_ONE_PROCESS", ())
+                await one.handler.moved_here("default", partition_of("5", 1024), 1024)
+            assert [await one.hear(5), await one.hear(6)] == [3, 1]
+
+    asyncio.run(both())
+
+
+@pytest.mark.parametrize(
+    ("content", "keys"),
+    [
+        ({}, []),
+        ({"inline_query": {"id": "1", "from": USER, "query": "", "offset": ""}}, [(7,)]),
+        ({"message": {**MESSAGE, "from": USER}}, [(-5,), (7,), (-5, 7)]),
+        (
+            {"callback_query": {"id": "1", "from": USER, "chat_instance": "1", "message": MESSAGE}},
+            [(-5,), (7,), (-5, 7), (3,), (-5, 3), (7, 3), (-5, 7, 3)],
+        ),
+        (
+            {"callback_query": {"id": "1", "from": USER, "chat_instance": "1", "inline_message_id": "i"}},
+            [(7,), ("i",), (7, "i")],
+        ),
+    ],
+)
+def test_an_update_may_belong_to_conversations_of_its_chat_its_user_and_its_message(
+    content: dict[str, Any], keys: list[Any]
+) -> None:
+    update = TelegramUpdate.de_json({"update_id": 9, **content}, None)
+    assert keys_of(update) == keys
+
+
+@pytest.mark.parametrize(("per_chat", "per_user", "per_message"), list(itertools.product((True, False), repeat=3))[:-1])
+def test_the_librarys_own_key_is_among_them(per_chat: bool, per_user: bool, per_message: bool) -> None:
+    content = {"callback_query": {"id": "1", "from": USER, "chat_instance": "1", "message": MESSAGE}}
+    update = TelegramUpdate.de_json({"update_id": 9, **content}, None)
+    entry = CallbackQueryHandler(fail)
+    with warnings.catch_warnings(action="ignore"):
+        theirs = ConversationHandler([entry], {}, [], per_chat=per_chat, per_user=per_user, per_message=per_message)
+    assert theirs._get_key(update) in keys_of(update)
 
 
 def test_an_unopened_handler_can_be_closed() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.stage.audience import Heard, Said, account
-from fake_telegram.control import Arrived
+from floodgate.fake_telegram.control import Arrived
 
 
 def answer(text: str, at: float, **changes: Any) -> Arrived:

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from benchmarks.stage.instant_telegram import Connection, Tally
-from fake_telegram.control import ControlClient, Live
+from floodgate.fake_telegram.control import ControlClient, Live
 
 
 @asynccontextmanager

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import telegram
 
-from broker.errors import InvalidParamsError
-from broker.methods import CHARGES
-from producer.checks import checked
-from producer.parameters import REQUIRED, missing
+from floodgate.broker.errors import InvalidParamsError
+from floodgate.broker.methods import CHARGES
+from floodgate.producer.checks import checked
+from floodgate.producer.parameters import REQUIRED, missing
 
 PHOTO = {"type": "photo", "media": "AgACAgIAAxkB"}
 MARKUP = telegram.InlineKeyboardMarkup([[telegram.InlineKeyboardButton("Go", url="https://example.org")]])

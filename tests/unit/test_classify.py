@@ -6,10 +6,21 @@ from datetime import timedelta
 
 import pytest
 
-from actors.answers import Accepted, Break, Refusal
-from actors.classify import DEFAULT_RETRY_AFTER, Call, call_of, classify
-from actors.outcomes import BotFailed, Done, Failed, FailureReason, Migrated, Outcome, Paused, Retry, Sent, Unknown
-from broker.job import new_job
+from floodgate.actors.answers import Accepted, Break, Refusal
+from floodgate.actors.classify import DEFAULT_RETRY_AFTER, Call, call_of, classify
+from floodgate.actors.outcomes import (
+    BotFailed,
+    Done,
+    Failed,
+    FailureReason,
+    Migrated,
+    Outcome,
+    Paused,
+    Retry,
+    Sent,
+    Unknown,
+)
+from floodgate.broker.job import new_job
 
 SEND = Call("sendMessage")
 EDIT = Call("editMessageText")

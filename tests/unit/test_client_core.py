@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import telegram
 
-from broker import ladder
-from broker.errors import (
+from floodgate.broker import ladder
+from floodgate.broker.errors import (
     InvalidParamsError,
     UnknownBotError,
     UnknownMethodError,
 )
-from broker.job import Job, Priority, decode_job, unix_ms
-from broker.settings import Settings
-from producer.core import OPTIONS, Composer, as_job
+from floodgate.broker.job import Job, Priority, decode_job, unix_ms
+from floodgate.broker.settings import Settings
+from floodgate.producer.core import OPTIONS, Composer, as_job
 
 TOKEN = "123456789:" + "A" * 35
 NOW_MS = 1_700_000_000_000

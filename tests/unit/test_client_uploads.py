@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import telegram
 
-from broker.errors import InvalidParamsError, JobError, SpoolError
-from broker.job import Job, decode_job, encode_job
-from broker.local_files import FILE_FIELDS
-from broker.settings import Settings
+from floodgate.broker.errors import InvalidParamsError, JobError, SpoolError
+from floodgate.broker.job import Job, decode_job, encode_job
+from floodgate.broker.local_files import FILE_FIELDS
+from floodgate.broker.settings import Settings
+from floodgate.producer.core import Composer
+from floodgate.producer.uploads import Attachment, Stowage
 from floodgate.testing import RecordingClient
-from producer.core import Composer
-from producer.uploads import Attachment, Stowage
 
 CAT = b"\x89PNG cat"
 

@@ -11,12 +11,12 @@ from typing import Any, get_type_hints
 import pytest
 import telegram
 
-import broker.errors
 import floodgate
-from broker.errors import FloodgateError
-from producer.async_client import AsyncClient
-from producer.bot_api import BotApi
-from producer.client import Client
+import floodgate.broker.errors
+from floodgate.broker.errors import FloodgateError
+from floodgate.producer.async_client import AsyncClient
+from floodgate.producer.bot_api import BotApi
+from floodgate.producer.client import Client
 
 
 def public(client: type) -> dict[str, inspect.Signature]:
@@ -63,11 +63,12 @@ def test_a_typed_method_has_type_hints_that_resolve(name: str) -> None:
     assert "return" in get_type_hints(getattr(BotApi, name))
 
 
-FORBIDDEN = ("telegram", "dramatiq", "actors", "aiohttp", "typer", "rich", "structlog", "redis")
+FORBIDDEN = ("telegram", "dramatiq", "floodgate.actors", "aiohttp", "typer", "rich", "structlog", "redis")
 
 
 @pytest.mark.parametrize(
-    "statement", ["import producer", "from floodgate import Client, AsyncClient", "import producer.client"]
+    "statement",
+    ["import floodgate.producer", "from floodgate import Client, AsyncClient", "import floodgate.producer.client"],
 )
 def test_importing_a_client_imports_no_telegram_library_and_starts_no_thread(statement: str, tmp_path: Path) -> None:
     program = f"""
@@ -82,7 +83,7 @@ print([name for name in {FORBIDDEN!r} if name in sys.modules], threading.active_
 def test_every_error_is_at_hand_from_the_public_face() -> None:
     errors = {
         name
-        for name, thing in vars(broker.errors).items()
+        for name, thing in vars(floodgate.broker.errors).items()
         if isinstance(thing, type) and issubclass(thing, FloodgateError)
     }
     assert errors <= set(floodgate.__all__)

@@ -14,10 +14,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from broker.gateway_settings import GatewaySettings
-from broker.settings import Settings
+from floodgate.broker.gateway_settings import GatewaySettings
+from floodgate.broker.settings import Settings
 from floodgate.cli import app
-from producer.gateway.server import CLOSING_SECONDS
+from floodgate.producer.gateway.server import CLOSING_SECONDS
 from rabbitmq.choice import OLDEST, parse_version
 from rabbitmq.conf import read_conf, write_definitions
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from broker import dead_letters, topology
-from broker.dead_letters import DeadLetter, read_dead_letter
-from broker.errors import InvalidParamsError
-from broker.job import Job, encode_job, new_job
+from floodgate.broker import dead_letters, topology
+from floodgate.broker.dead_letters import DeadLetter, read_dead_letter
+from floodgate.broker.errors import InvalidParamsError
+from floodgate.broker.job import Job, encode_job, new_job
 from floodgate.letters.criteria import Criteria, chat_of, harmless, moment, span
 from floodgate.letters.replay import renewed
 

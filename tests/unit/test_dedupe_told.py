@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from broker.admission.contract import Sent
-from broker.admission.policy import ask_for
-from broker.admission.stores import open_store
-from broker.job import Job, decode_job, encode_job, new_job
-from broker.settings import Settings
+from floodgate.broker.admission.contract import Sent
+from floodgate.broker.admission.policy import ask_for
+from floodgate.broker.admission.stores import open_store
+from floodgate.broker.job import Job, decode_job, encode_job, new_job
+from floodgate.broker.settings import Settings
+from floodgate.producer.ledger import Ledger
 from floodgate.testing import RecordingClient
-from producer.ledger import Ledger
 from tests.services import free_ports
 
 

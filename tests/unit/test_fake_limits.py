@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fake_telegram.limits import Charge, FloodControl, Limits, Rate, SlidingWindow
+from floodgate.fake_telegram.limits import Charge, FloodControl, Limits, Rate, SlidingWindow
 
 BOT = 1
 USER = 42

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from fake_telegram.arrivals import Arrival, Arrivals
-from fake_telegram.calls import Call, Source
-from fake_telegram.control_values import ControlError, chat_state_from, fault_from, limits_from
-from fake_telegram.errors import ApiError
-from fake_telegram.limits import Limits, Rate
-from fake_telegram.scenarios import ChatState, ChatTrouble, Fault, FaultKind, Scenarios
-from fake_telegram.summary import fullest, summarise
-from fake_telegram.updates import FIRST_UPDATE_ID, RETENTION_SECONDS, Inbox, Update
-from fake_telegram.webhooks import Backoff
+from floodgate.fake_telegram.arrivals import Arrival, Arrivals
+from floodgate.fake_telegram.calls import Call, Source
+from floodgate.fake_telegram.control_values import ControlError, chat_state_from, fault_from, limits_from
+from floodgate.fake_telegram.errors import ApiError
+from floodgate.fake_telegram.limits import Limits, Rate
+from floodgate.fake_telegram.scenarios import ChatState, ChatTrouble, Fault, FaultKind, Scenarios
+from floodgate.fake_telegram.summary import fullest, summarise
+from floodgate.fake_telegram.updates import FIRST_UPDATE_ID, RETENTION_SECONDS, Inbox, Update
+from floodgate.fake_telegram.webhooks import Backoff
 
 SENT = Arrival(
     seq=1,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fake_telegram.calls import Call, Source, decode_form, decode_json, kept
-from fake_telegram.entities import parse
-from fake_telegram.errors import ApiError
+from floodgate.fake_telegram.calls import Call, Source, decode_form, decode_json, kept
+from floodgate.fake_telegram.entities import parse
+from floodgate.fake_telegram.errors import ApiError
 
 
 def refusal(text: str, mode: str) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from broker.update import Update
-from producer.gateway.hearing import chats_in
+from floodgate.broker.update import Update
+from floodgate.producer.gateway.hearing import chats_in
 
 
 def change(status: str) -> dict[str, Any]:

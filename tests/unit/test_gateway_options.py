@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import SecretStr
 
-from broker.errors import SettingsError
-from broker.gateway_settings import GatewaySettings
-from broker.settings import Settings, load_settings
-from producer.gateway.answers import RefusalError
-from producer.gateway.callers import Callers, public_path
-from producer.gateway.options import terms_of
+from floodgate.broker.errors import SettingsError
+from floodgate.broker.gateway_settings import GatewaySettings
+from floodgate.broker.settings import Settings, load_settings
+from floodgate.producer.gateway.answers import RefusalError
+from floodgate.producer.gateway.callers import Callers, public_path
+from floodgate.producer.gateway.options import terms_of
 
 TOKENS = {name: f"{number}:" + "A" * 35 for number, name in enumerate(("one", "two"), start=100)}
 GATEWAY = GatewaySettings(wait_seconds=60, longest_wait_seconds=100)

@@ -6,9 +6,9 @@ import re
 
 from telegram import Bot
 
-from broker.methods import CHARGES
-from producer.gateway.page import PAGE, page
-from producer.gateway.treatment import TABLE, Treatment, treatment_of
+from floodgate.broker.methods import CHARGES
+from floodgate.producer.gateway.page import PAGE, page
+from floodgate.producer.gateway.treatment import TABLE, Treatment, treatment_of
 
 # Conveniences of the library that are no methods of the Bot API.
 _NOT_METHODS = {"toDict", "toJson", "doApiRequest", "initialize", "shutdown", "getBot", "setBot", "deJson", "deList"}
@@ -38,4 +38,4 @@ def test_names_are_matched_without_regard_to_case() -> None:
 
 
 def test_the_page_shows_the_table() -> None:
-    assert PAGE.read_text() == page(), "Renew it with: python -m producer.gateway.page"
+    assert PAGE.read_text() == page(), "Renew it with: python -m floodgate.producer.gateway.page"

@@ -11,19 +11,19 @@ from typing import Any, cast
 import dramatiq
 import pytest
 
-from actors import settle
-from actors.outcomes import Failed, FailureReason
-from actors.settle import Settler
-from broker import dead_letters
-from broker.admission.contract import Go, Record, Standing
-from broker.admission.policy import ask_for
-from broker.dead_letter_settings import REASONS, DeadLetterSettings
-from broker.dramatiq_broker import FloodgateBroker
-from broker.dramatiq_consumer import DeliveredMessage
-from broker.job import Job, Priority, encode_job, new_job
-from broker.middleware.rate_limit import Deferral, RateLimit
-from broker.publication import Publication
-from broker.settings import Settings
+from floodgate.actors import settle
+from floodgate.actors.outcomes import Failed, FailureReason
+from floodgate.actors.settle import Settler
+from floodgate.broker import dead_letters
+from floodgate.broker.admission.contract import Go, Record, Standing
+from floodgate.broker.admission.policy import ask_for
+from floodgate.broker.dead_letter_settings import REASONS, DeadLetterSettings
+from floodgate.broker.dramatiq_broker import FloodgateBroker
+from floodgate.broker.dramatiq_consumer import DeliveredMessage
+from floodgate.broker.job import Job, Priority, encode_job, new_job
+from floodgate.broker.middleware.rate_limit import Deferral, RateLimit
+from floodgate.broker.publication import Publication
+from floodgate.broker.settings import Settings
 
 TOKEN = "100200300:" + "A" * 35
 BLOCKED = "Forbidden: bot was blocked by the user"

@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from broker import ladder
-from broker.publication import Publication
+from floodgate.broker import ladder
+from floodgate.broker.publication import Publication
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, cast
 
-from actors.updates.lanes import Lanes
-from broker.dramatiq_consumer import DeliveredMessage
-from broker.stopping import Stopping
-from broker.update import read_update
+from floodgate.actors.updates.lanes import Lanes
+from floodgate.broker.dramatiq_consumer import DeliveredMessage
+from floodgate.broker.stopping import Stopping
+from floodgate.broker.update import read_update
 
 
 class Delivery:

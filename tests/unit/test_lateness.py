@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from actors.lateness import FIRST_CALLS, MOST_SECONDS, UsualDuration
+from floodgate.actors.lateness import FIRST_CALLS, MOST_SECONDS, UsualDuration
 
 PROMPT = timedelta()
 

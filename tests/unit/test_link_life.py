@@ -14,10 +14,9 @@ from typing import Any
 import pika.exceptions
 import pytest
 
-from broker.addresses import parse_address
-from broker.errors import AccessRefusedError, RabbitMQUnreachableError, UnsupportedServerError
-from broker.link import (
-    COMPLAIN_SECONDS,
+from floodgate.broker.addresses import parse_address
+from floodgate.broker.errors import AccessRefusedError, RabbitMQUnreachableError, UnsupportedServerError
+from floodgate.broker.link import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
     WRITE_BYTES,
@@ -25,6 +24,7 @@ from broker.link import (
     LinkOptions,
     _Attempt,
 )
+from floodgate.broker.outages import EVERY_SECONDS
 
 CONNECT_SECONDS = 7.0
 REFUSED = ConnectionRefusedError(111, "Connection refused")
@@ -141,7 +141,7 @@ def make(monkeypatch: pytest.MonkeyPatch, loop: asyncio.AbstractEventLoop) -> Ma
         attempts.append(Attempt(parameters, **callbacks))
         return attempts[-1]
 
-    monkeypatch.setattr("broker.link._Attempt", attempt)
+    monkeypatch.setattr("floodgate.broker.link._Attempt", attempt)
     monkeypatch.setattr("random.uniform", lambda low, high: high if low == 0 else -1)
 
     def scene(*hosts: str, waited_for: bool = True) -> Scene:
@@ -227,14 +227,14 @@ def test_an_outage_is_logged_when_it_begins_then_rarely_and_when_it_ends(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = [1000.0]
-    monkeypatch.setattr("broker.link.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("floodgate.broker.outages.time.monotonic", lambda: clock[0])
     scene = make(waited_for=False)
     scene.link.open()
     with caplog.at_level(logging.INFO, "floodgate.rabbitmq"):
         for _ in range(5):
             scene.attempt.fails()
             scene.timers.fire()
-            clock[0] += COMPLAIN_SECONDS / 3
+            clock[0] += EVERY_SECONDS / 3
         assert caplog.text.count("Trying again") == 2
         scene.attempt.opens()
     assert "back after 100.0 s" in caplog.text

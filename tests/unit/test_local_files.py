@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import telegram
 
-from broker.errors import InvalidParamsError, MalformedJobError
-from broker.job import decode_job, encode_job, new_job
-from broker.local_files import FILE_FIELDS, local_file_in
-from broker.settings import Settings
-from producer.core import Composer
-from producer.gateway.passing import TAKING_FILES
-from producer.gateway.treatment import TABLE, Treatment
+from floodgate.broker.errors import InvalidParamsError, MalformedJobError
+from floodgate.broker.job import decode_job, encode_job, new_job
+from floodgate.broker.local_files import FILE_FIELDS, local_file_in
+from floodgate.broker.settings import Settings
+from floodgate.producer.core import Composer
+from floodgate.producer.gateway.passing import TAKING_FILES
+from floodgate.producer.gateway.treatment import TABLE, Treatment
 
 SECRETS = "file:///proc/self/environ"
 LOCAL = {

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from actors.updates.loop import HandlerLoop
-from actors.updates.watch import LoopWatch, culprit_in
+from floodgate.actors.updates.loop import HandlerLoop
+from floodgate.actors.updates.watch import LoopWatch, culprit_in
 from tests.waiting import until
 
 BOUND_SECONDS = 0.1

@@ -15,13 +15,13 @@ from typing import Any, cast
 import dramatiq
 import pytest
 
-from actors.answers import Accepted, Answer
-from actors.send import PERMITS, Sender
-from broker.admission.contract import Standing
-from broker.dramatiq_broker import FloodgateBroker
-from broker.dramatiq_consumer import DeliveredMessage
-from broker.job import encode_job, new_job
-from broker.settings import Settings
+from floodgate.actors.answers import Accepted, Answer
+from floodgate.actors.send import PERMITS, Sender
+from floodgate.broker.admission.contract import Standing
+from floodgate.broker.dramatiq_broker import FloodgateBroker
+from floodgate.broker.dramatiq_consumer import DeliveredMessage
+from floodgate.broker.job import encode_job, new_job
+from floodgate.broker.settings import Settings
 
 TOKEN = "100200300:" + "A" * 35
 QUEUE = "send.default.interactive.00"

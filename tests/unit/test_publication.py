@@ -3,7 +3,7 @@
 import pytest
 from pika import frame, spec
 
-from broker.publication import Publication, Wire, encode
+from floodgate.broker.publication import Publication, Wire, encode
 
 WIRE = Wire(channel=3, frame_max=4096)
 

@@ -9,11 +9,11 @@ from typing import Any
 import dramatiq
 import pytest
 
-from broker.dead_letters import MAX_DESCRIPTION, dead_message, read_dead_letter
-from broker.dramatiq_consumer import GIVE_BACK_PAUSE_SECONDS, QueueConsumer, read_message
-from broker.errors import RejectedError
-from broker.publication import Publication
-from broker.stopping import Stopping
+from floodgate.broker.dead_letters import MAX_DESCRIPTION, dead_message, read_dead_letter
+from floodgate.broker.dramatiq_consumer import GIVE_BACK_PAUSE_SECONDS, QueueConsumer, read_message
+from floodgate.broker.errors import RejectedError
+from floodgate.broker.publication import Publication
+from floodgate.broker.stopping import Stopping
 
 MAIL = dramatiq.Message(queue_name="mail", actor_name="nobody", args=(), kwargs={}, options={}).encode()
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from broker import dead_letters
-from broker.dramatiq_consumer import read_message
-from broker.errors import MalformedJobError
-from broker.job import encode_job, new_job
-from broker.publication import Wire, encode
+from floodgate.broker import dead_letters
+from floodgate.broker.dramatiq_consumer import read_message
+from floodgate.broker.errors import MalformedJobError
+from floodgate.broker.job import encode_job, new_job
+from floodgate.broker.publication import Wire, encode
 
 QUEUE = "send.news.bulk.03"
 

@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from broker.errors import RabbitMQUnreachableError
-from producer.receiver.telegram import NoAnswerError, RefusedError
-from producer.receiver.troubles import LONGEST_PAUSE_SECONDS, Troubles, sentence
+from floodgate.broker.errors import RabbitMQUnreachableError
+from floodgate.producer.receiver.telegram import NoAnswerError, RefusedError
+from floodgate.producer.receiver.troubles import LONGEST_PAUSE_SECONDS, Troubles, sentence
 
 CONFLICT = RefusedError("getUpdates", 409, "Conflict: terminated by other getUpdates request; make sure …", None)
 

@@ -8,7 +8,7 @@ import inspect
 import pytest
 
 import floodgate
-from broker.errors import (
+from floodgate.broker.errors import (
     ClosedError,
     DeadLetteredError,
     DedupeKeyError,
@@ -16,9 +16,9 @@ from broker.errors import (
     NotSettledError,
     UnknownMethodError,
 )
+from floodgate.producer.async_client import AsyncClient
+from floodgate.producer.client import Client
 from floodgate.testing import AsyncRecordingClient, RecordingClient
-from producer.async_client import AsyncClient
-from producer.client import Client
 
 pytest_plugins = ["floodgate.testing.fixtures"]
 PAIRS = [(Client, RecordingClient), (AsyncClient, AsyncRecordingClient)]

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from aiohttp.client_reqrep import ConnectionKey
 
-from actors.request import _describe
+from floodgate.actors.request import _describe
 
 URL = "https://api.telegram.org/bot123:SECRET/sendMessage"
 KEY = ConnectionKey("api.telegram.org", 443, True, True, None, None, None)

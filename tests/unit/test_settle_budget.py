@@ -11,15 +11,15 @@ from typing import Any, cast
 import dramatiq
 import pytest
 
-from actors.outcomes import Migrated, Outcome, Paused
-from actors.settle import Settler
-from broker.admission.contract import Go
-from broker.admission.policy import ask_for
-from broker.dramatiq_broker import FloodgateBroker
-from broker.dramatiq_consumer import DeliveredMessage
-from broker.job import encode_job, new_job
-from broker.publication import Publication
-from broker.settings import Settings
+from floodgate.actors.outcomes import Migrated, Outcome, Paused
+from floodgate.actors.settle import Settler
+from floodgate.broker.admission.contract import Go
+from floodgate.broker.admission.policy import ask_for
+from floodgate.broker.dramatiq_broker import FloodgateBroker
+from floodgate.broker.dramatiq_consumer import DeliveredMessage
+from floodgate.broker.job import encode_job, new_job
+from floodgate.broker.publication import Publication
+from floodgate.broker.settings import Settings
 
 TOKEN = "100200300:" + "A" * 35
 QUEUE = "send.default.bulk.00"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.errors import SettingsError, SpoolError, UploadMissingError
-from broker.spool import Spool, SpooledFile
+from floodgate.broker.errors import SettingsError, SpoolError, UploadMissingError
+from floodgate.broker.spool import Spool, SpooledFile
 
 CONTENT = os.urandom(600_000)
 

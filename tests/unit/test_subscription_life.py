@@ -11,9 +11,9 @@ from typing import Any
 import pika.exceptions
 import pytest
 
-from broker.consumer import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Delivery, Subscription, Subscriptions
-from broker.errors import RabbitMQUnreachableError
-from broker.link import LinkState
+from floodgate.broker.consumer import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Delivery, Subscription, Subscriptions
+from floodgate.broker.errors import RabbitMQUnreachableError
+from floodgate.broker.link import LinkState
 
 MISSING = pika.exceptions.ChannelClosedByBroker(404, "NOT_FOUND - no queue 'q'")
 HELD_TOO_LONG = pika.exceptions.ChannelClosedByBroker(406, "PRECONDITION_FAILED")

@@ -7,10 +7,10 @@ from typing import cast
 
 import pytest
 
-from broker import sweeping
-from broker.errors import SpoolError
-from broker.spool import Spool
-from broker.sweeping import Sweeper
+from floodgate.broker import sweeping
+from floodgate.broker.errors import SpoolError
+from floodgate.broker.spool import Spool
+from floodgate.broker.sweeping import Sweeper
 
 
 class Noting:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from broker import topology
-from broker.errors import TopologyError
-from broker.topology import Queue, Role
+from floodgate.broker import topology
+from floodgate.broker.errors import TopologyError
+from floodgate.broker.topology import Queue, Role
 
 
 def test_partitions_have_two_digits_and_three_from_a_hundred_up() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from broker.errors import MalformedJobError, MalformedUpdateError
-from broker.update import (
+from floodgate.broker.errors import MalformedJobError, MalformedUpdateError
+from floodgate.broker.update import (
     MAX_UPDATE_BYTES,
     Update,
     decode_update,

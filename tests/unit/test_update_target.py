@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from telegram.ext import Application
 
-from broker.errors import SettingsError
-from broker.settings import Settings
+from floodgate.broker.errors import SettingsError
+from floodgate.broker.settings import Settings
 from floodgate.updates.compose import assign
 from floodgate.updates.function import OnUpdate, on_update
 from floodgate.updates.target import load_target

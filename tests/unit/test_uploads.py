@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from telegram import InputFile
 
-from actors.answers import Accepted, Answer, Break, Refusal
-from actors.uploads import Uploads, file_id_in, places_of, substituted
-from broker.errors import SpoolError
-from broker.job import Job, new_job
-from broker.spool import Spool, SpooledFile
+from floodgate.actors.answers import Accepted, Answer, Break, Refusal
+from floodgate.actors.uploads import Uploads, file_id_in, places_of, substituted
+from floodgate.broker.errors import SpoolError
+from floodgate.broker.job import Job, new_job
+from floodgate.broker.spool import Spool, SpooledFile
 
 MESSAGE = {"message_id": 1, "photo": [{"file_id": "small"}, {"file_id": "large"}]}
 

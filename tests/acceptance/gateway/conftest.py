@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fake_telegram.server import running_fake
+from floodgate.fake_telegram.server import running_fake
 from tests.acceptance.gateway.programs import GatewayProcess
 from tests.acceptance.stage import BOT, TOKEN, Stage
 from tests.services import Vhosts

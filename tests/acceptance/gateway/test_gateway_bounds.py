@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from producer.gateway.server import SPARE_CONNECTIONS
-from producer.http_protocol import HEAD_SECONDS
+from floodgate.producer.gateway.server import SPARE_CONNECTIONS
+from floodgate.producer.http_protocol import HEAD_SECONDS
 from tests.acceptance.gateway.conftest import Gate
 from tests.acceptance.gateway.programs import GatewayProcess, clients_python, run_command
 from tests.acceptance.stage import TOKEN, Stage

@@ -11,8 +11,8 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from broker import topology
-from broker.connections import Connections
+from floodgate.broker import topology
+from floodgate.broker.connections import Connections
 from tests.acceptance.gateway.programs import GatewayProcess
 from tests.acceptance.stage import BOT, TOKEN, Stage
 from tests.waiting import until

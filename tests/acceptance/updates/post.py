@@ -6,11 +6,11 @@ import itertools
 import time
 from typing import Any
 
-from broker import topology
-from broker.connections import Connections
-from broker.publication import Publication
-from broker.settings import Settings
-from broker.update import publication, read_update
+from floodgate.broker import topology
+from floodgate.broker.connections import Connections
+from floodgate.broker.publication import Publication
+from floodgate.broker.settings import Settings
+from floodgate.broker.update import publication, read_update
 from tests.acceptance.stage import BOT
 
 

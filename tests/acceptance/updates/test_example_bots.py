@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fake_telegram.control import Arrived
+from floodgate.fake_telegram.control import Arrived
 from tests.acceptance.stage import TOKEN, Stage
 from tests.acceptance.updates.examples import write_example
 from tests.acceptance.updates.staff import Staff

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from broker.publication import Publication
-from broker.topology import updates_queue
-from fake_telegram.server import running_fake
+from floodgate.broker.publication import Publication
+from floodgate.broker.topology import updates_queue
+from floodgate.fake_telegram.server import running_fake
 from tests.acceptance.stage import BOT, TOKEN, Stage
 from tests.acceptance.updates.post import Post, message
 from tests.processes import FloodgateProcess

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
-from broker.connections import Connections
+from floodgate.broker.connections import Connections
 from rabbitmq.engine import free_ports
 from rabbitmq.node import Node
 from tests.acceptance.stage import BOT, TOKEN, Stage

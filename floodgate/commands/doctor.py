@@ -1,0 +1,159 @@
+"""``floodgate doctor``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from email.utils import parsedate_to_datetime
+from typing import Annotated, Any, Final
+
+import aiohttp
+import typer
+from pydantic import SecretStr
+from rich.console import Console
+
+from floodgate.broker import topology
+from floodgate.broker.admission.stores import open_store
+from floodgate.broker.connections import Connections
+from floodgate.broker.errors import FloodgateError
+from floodgate.broker.settings import Settings, load_settings
+from floodgate.broker.spool import Spool
+
+ANSWER_SECONDS: Final = 10.0
+# A job's times are compared with the clock of whichever machine handles it.
+CLOCK_SECONDS: Final = 5.0
+SHOWN_FAULTS: Final = 3
+_JOB: Final = "doctor"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a look at one thing found; the text of a fault says what to do."""
+
+    subject: str
+    sound: bool
+    text: str
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Check the settings and everything that they name: RabbitMQ, the state store, the spool, the Bot API, the clock.
+
+    Prints a line each, with what to do about what is wrong, and exits with 1 if anything is. Changes nothing, but for a
+    file of one byte in the spool, which it removes.
+
+    Example: floodgate doctor
+    """
+    findings = []
+    console = Console(highlight=False, soft_wrap=True)
+    for finding in examine():
+        findings.append(finding)
+        if not as_json:
+            console.print(f"{'ok  ' if finding.sound else 'FAIL'} {finding.subject}: {finding.text}", markup=False)
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings]))
+    if not all(finding.sound for finding in findings):
+        raise typer.Exit(1)
+
+
+def examine() -> Iterator[Finding]:
+    """One finding after the other, each within its time-outs."""
+    try:
+        settings = load_settings()
+        bots = settings.require_bots()
+    except FloodgateError as error:
+        yield Finding("settings", False, str(error))
+        return
+    yield Finding("settings", True, f"{len(bots)} bot{'s' * (len(bots) > 1)} ({', '.join(sorted(bots))})")
+    yield _look("RabbitMQ", lambda: _rabbitmq(settings))
+    yield _look("queues", lambda: _queues(settings))
+    yield _look("state store", lambda: _state(settings))
+    yield _look("spool", lambda: _spool(settings))
+    date = None
+    for bot, token in bots.items():
+        finding, date = asyncio.run(_bot_api(settings.telegram_api_url, settings.telegram_proxy, bot, token))
+        yield finding
+    if date is not None:
+        yield _clock(parsedate_to_datetime(date).timestamp() - time.time())
+
+
+def _look(subject: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(subject, True, check())
+    except FloodgateError as error:
+        return Finding(subject, False, str(error))
+
+
+def _rabbitmq(settings: Settings) -> str:
+    with Connections(settings, "doctor") as connections:
+        connections.connect()
+        return f"version {'.'.join(map(str, connections.server_version))}"
+
+
+def _queues(settings: Settings) -> str:
+    wanted = topology.pipeline_of(settings, settings.require_bots())
+    with Connections(settings, "doctor") as connections:
+        faults = topology.verify(connections, wanted)
+    if faults:
+        shown = " ".join(faults[:SHOWN_FAULTS])
+        rest = (
+            f" And {len(faults) - SHOWN_FAULTS} more: floodgate topology verify." if len(faults) > SHOWN_FAULTS else ""
+        )
+        raise FloodgateError(f"{shown}{rest} `floodgate topology apply` makes what is missing.")
+    return f"{len(wanted.queues)} queues as the settings call for"
+
+
+def _state(settings: Settings) -> str:
+    with contextlib.closing(open_store(settings)) as store:
+        started = time.monotonic()
+        for bot in settings.tokens:
+            store.lookup(bot, _JOB)
+        return f"answers within {(time.monotonic() - started) * 1000:.0f} ms"
+
+
+def _spool(settings: Settings) -> str:
+    spool = Spool(settings.spool_url)
+    spool.prepare()
+    bot = next(iter(settings.tokens))
+    kept = spool.put(bot, _JOB, 0, _JOB, _JOB, io.BytesIO(b"."))
+    with spool.open(bot, _JOB, kept) as upload:
+        upload.read()
+    spool.remove(bot, _JOB)
+    return "files can be written, read and removed"
+
+
+async def _bot_api(url: str, proxy: SecretStr | None, bot: str, token: SecretStr) -> tuple[Finding, str | None]:
+    """What came of getMe, and the server's date."""
+    subject = f"Bot API as {bot!r}"
+    timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+    through = proxy.get_secret_value() if proxy is not None else None
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, proxy=through) as session,
+            session.get(f"{url}/bot{token.get_secret_value()}/getMe") as response,
+        ):
+            answer, date = await response.json(content_type=None), response.headers.get("Date")
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        # Its text may hold the URL, and so the token.
+        why = f"no answer ({type(error).__name__}): check FLOODGATE_TELEGRAM_API_URL, the network and the proxy"
+        return Finding(subject, False, why), None
+    return _identity(subject, answer), date
+
+
+def _identity(subject: str, answer: Any) -> Finding:
+    fields = answer if isinstance(answer, dict) else {}
+    if fields.get("ok") is True and isinstance(me := fields.get("result"), dict):
+        return Finding(subject, True, f"@{me.get('username')}")
+    said = f"{fields.get('error_code')} {fields.get('description')}"
+    return Finding(subject, False, f"refused ({said}): renew the token with @BotFather and set it")
+
+
+def _clock(behind_seconds: float) -> Finding:
+    if abs(behind_seconds) <= CLOCK_SECONDS:
+        return Finding("clock", True, "agrees with the Bot API's")
+    way = "behind" if behind_seconds > 0 else "ahead of"
+    return Finding("clock", False, f"{abs(behind_seconds):.0f} s {way} the Bot API's: synchronize it (NTP)")
