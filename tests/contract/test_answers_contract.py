@@ -107,7 +107,7 @@ def test_an_answer_that_telegram_answers_ends_an_outage(
     assert admission.snapshot("default").outage is None
 
 
-def test_an_answer_that_failed_keeps_its_attempts_in_the_ledger(admission: Admission) -> None:
+def test_an_answer_that_failed_is_tried_again_in_a_pause_and_made_once(admission: Admission) -> None:
     admission.pause("default", None, timedelta(hours=1), "operator")
     ask = answer()
     admission.settle(ask, NO_ANSWER, go(admission, ask).grant)

@@ -46,12 +46,13 @@ def test_an_answer_goes_to_its_bots_answers_whatever_its_priority(method: str, p
     assert json.loads(publication.body)["queue_name"] == QUEUE
 
 
-@pytest.mark.parametrize("method", ["sendMessage", "sendChatAction", "getMe", "answerSomething"])
-def test_only_answers_go_there(method: str) -> None:
-    assert method not in ANSWER_WITHIN
+@pytest.mark.parametrize("method", ["sendMessage", "sendChatAction", "getMe", "savePreparedInlineMessage"])
+def test_other_jobs_go_to_their_partition(method: str) -> None:
+    job = answer(method)
+    assert composer().publication(job).routing_key == topology.send_queue("default", "interactive", job.partition(4))
 
 
-def test_an_answer_for_later_comes_to_its_bots_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_for_later_comes_to_its_bots_answers() -> None:
     publication = composer().publication(answer(delay=60))
     assert publication.routing_key == ladder.routing_key(QUEUE, 480)
 
