@@ -24,7 +24,7 @@ from weakref import WeakValueDictionary
 
 from telegram import InputFile
 
-from floodgate.actors.answers import Accepted, Answer, Break, Refusal
+from floodgate.actors.answers import Accepted, Answer, Break, Refusal, is_silence
 from floodgate.broker.errors import SpoolError, UploadMissingError
 from floodgate.broker.job import Job
 from floodgate.broker.spool import Spool, SpooledFile, Upload
@@ -64,6 +64,11 @@ class Request:
     def surely_unsent(self) -> bool:
         return not (self.begun and all(file.all_read for file in self.files))
 
+    @property
+    def held_up_here(self) -> bool:
+        """Whether it waits for the spool, which says nothing of Telegram."""
+        return not self.begun or any(file.reading for file in self.files)
+
 
 class Uploads:
     """Belongs to one event loop; the spool's work is done on threads."""
@@ -80,13 +85,13 @@ class Uploads:
             async with asyncio.timeout(seconds):
                 answer = await self._send(job, params, seconds * _PATIENCE, make, request)
         except TimeoutError:
-            answer = Break(f"no answer within {seconds:g} s", surely_not_sent=False, ours=not request.begun)
+            answer = Break(f"no answer within {seconds:g} s", surely_not_sent=False, ours=request.held_up_here)
         except UploadMissingError as error:
             return Refusal(MISSING_STATUS, f"Gone: {error}")
         except SpoolError as error:
             return Break(f"not sent: {error}", surely_not_sent=True, ours=True)
-        if isinstance(answer, Break) and request.surely_unsent:
-            return replace(answer, reason=f"{answer.reason}, before all of the request was sent", surely_not_sent=True)
+        if request.surely_unsent and (isinstance(answer, Break) or is_silence(answer)):
+            return _unsent(answer)
         return answer
 
     async def _send(self, job: Job, params: Params, patience_seconds: float, make: Make, request: Request) -> Answer:
@@ -168,6 +173,13 @@ class Uploads:
             await asyncio.to_thread(self._spool.know, bot, place.kind, place.file.sha256, file_id)
         except SpoolError as error:
             logger.warning("a file_id was not remembered: %s", error)
+
+
+def _unsent(answer: Answer) -> Break:
+    """A broken call, or a server on the way that failed (5xx), before the request was whole."""
+    assert isinstance(answer, Break | Refusal)
+    failed = answer if isinstance(answer, Break) else Break(answer.description, surely_not_sent=True)
+    return replace(failed, reason=f"{failed.reason}, before all of the request was sent", surely_not_sent=True)
 
 
 def places_of(files: tuple[SpooledFile, ...], params: Mapping[str, Any], *, reusable: bool = True) -> list[Place]:

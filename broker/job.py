@@ -114,7 +114,8 @@ class Job(BaseModel):
         """Tells what is sent under a dedupe key from anything else; None without one. Of files it knows the names."""
         if self.dedupe_key is None:
             return None
-        text = json.dumps([self.method, self.chat, to_jsonable_python(self.params)], sort_keys=True)
+        params = {name: _as_in_a_form(name, value) for name, value in self.params.items() if name != "chat_id"}
+        text = json.dumps([self.method, self.chat, params], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def expired(self, now_ms: int) -> bool:
@@ -123,6 +124,18 @@ class Job(BaseModel):
     def partition(self, partitions: int) -> int:
         """Jobs of one chat share a partition; a job without a chat goes by its own id."""
         return partition_of(self.chat or self.id, partitions)
+
+
+def _as_in_a_form(name: str, value: Any) -> str:
+    """A parameter as text, the same whether it came as JSON or in a form, where numbers, flags and objects are text."""
+    if not isinstance(value, str):
+        return json.dumps(to_jsonable_python(value), sort_keys=True)
+    if name in ("text", "caption") or value.lstrip()[:1] not in ("[", "{"):
+        return value
+    try:
+        return json.dumps(json.loads(value), sort_keys=True)
+    except (ValueError, RecursionError):
+        return value
 
 
 def new_job(

@@ -61,7 +61,9 @@ class Source(Protocol):
 
 
 class Upload(io.BufferedIOBase):
-    """An upload being read. Not thread-safe; ``close`` is safe to call twice.
+    """An upload being read. One thread reads at a time; another may ``close`` it meanwhile, and twice.
+
+    Closing never waits for a read that hangs, for a buffered file would: it is left to that read's end.
 
     Content that is not what the job names is cut off before its last piece, so that no server takes it for whole.
     """
@@ -72,6 +74,8 @@ class Upload(io.BufferedIOBase):
         self._digest, self._left = hashlib.sha256(), file.size
         self.fault: UploadMissingError | None = None
         """Why the content was cut off; None while it was not."""
+        self.reading = False
+        """Whether a read is under way. One that still is when time is up hangs."""
 
     def readable(self) -> bool:
         return True
@@ -82,7 +86,7 @@ class Upload(io.BufferedIOBase):
         Raises:
             UploadMissingError: the content has another size or hash than the job names.
         """
-        piece = self._source.read(-1 if size is None else size)
+        piece = self._read(-1 if size is None else size)
         self._left -= len(piece)
         self._digest.update(piece)
         if (
@@ -96,6 +100,15 @@ class Upload(io.BufferedIOBase):
             raise self.fault
         return piece
 
+    def _read(self, size: int) -> bytes:
+        self.reading = True
+        try:
+            return self._source.read(size)
+        finally:
+            self.reading = False
+            if self.closed:
+                self._source.close()
+
     def fileno(self) -> int:
         return self._source.fileno()
 
@@ -108,8 +121,9 @@ class Upload(io.BufferedIOBase):
         return self._left == 0
 
     def close(self) -> None:
-        self._source.close()
         super().close()
+        if not self.reading:
+            self._source.close()
 
 
 class Spool:

@@ -81,7 +81,7 @@ _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
         401: "No such token or key.",
         403: "The key is none of this bot's, or the method is not for a gateway.",
         408: "The result is not there yet; the job is safe.",
-        409: "The job was or cannot be cancelled.",
+        409: "The job was or cannot be cancelled, or its dedupe key was used for something else.",
         410: "Its time was over before it could be sent.",
         413: "The request is too large.",
         422: "The request is not of this form.",
@@ -132,15 +132,14 @@ Caller = Annotated[str, Depends(caller)]
 router: Final = APIRouter(prefix="/floodgate/v1", tags=["jobs"], route_class=BoundedRoute)
 
 
-@router.post("/jobs", status_code=202, responses=_errors(400, 401, 403, 408, 413, 422, 429, 503))
+@router.post("/jobs", status_code=202, responses=_errors(400, 401, 403, 408, 409, 413, 422, 429, 503))
 async def enqueue(request: Request, job: NewJob, bot: Caller) -> JobStatus:
-    """Enqueue a job. Returns when RabbitMQ has it on disk."""
+    """Enqueue a job. Returns when RabbitMQ has it on disk, or with what became of the job under its dedupe key."""
     row = treatment_of(job.method)
     if row is None or row.treatment is not Treatment.QUEUED:
         raise RefusalError(400, f"Bad Request: {job.method!r} is no method that is queued")
     sending = _gateway(request).running.sending
-    accepted = await sending.accept(bot, row.method, reading_of(job.params), _terms(job))
-    return JobStatus(job_id=accepted.id, status="accepted")
+    return _status(*await sending.accept(bot, row.method, reading_of(job.params), _terms(job)))
 
 
 @router.get("/jobs/{job_id}", responses=_errors(401, 403, 422, 503))

@@ -66,6 +66,7 @@ class Sending:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._draining: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._contents: dict[Key, str] = {}  # of keyed jobs whose callers wait here: no worker may know them yet
 
     def drain(self) -> None:
         """Let go of all who wait: the process is about to end, and their jobs are safe."""
@@ -92,6 +93,8 @@ class Sending:
         key = (job.bot, job.id)
         future = self._enter(key)
         try:
+            if job.content is not None:
+                _check(job, Record(Standing.WAITING, content=self._contents.setdefault(key, job.content)))
             if known is None:
                 job = await self._accept(job, reading)
             elif (record := await self._look(job.bot, job.id)) is not None and has_ended(record):
@@ -100,18 +103,19 @@ class Sending:
                 return accepted(job.id)
             return await self._outcome(request, job.id, future, terms.wait_seconds)
         finally:
-            self._parts.waiting.leave(key, future)
+            self._leave(key, future)
 
-    async def accept(self, bot: str, method: str, reading: Reading, terms: Terms) -> Job:
-        """Enqueue a job without waiting for what becomes of it.
+    async def accept(self, bot: str, method: str, reading: Reading, terms: Terms) -> tuple[str, Record | None]:
+        """Enqueue a job without waiting for what becomes of it. Its id, and what was known of it before.
 
         Raises:
             RefusalError: nothing was accepted.
         """
         job = self._job(bot, method, reading, terms)
-        if not terms.keyed or await self._known(job) is None:
-            job = await self._accept(job, reading)
-        return job
+        known = await self._known(job) if terms.keyed else None
+        if known is None:
+            await self._accept(job, reading)
+        return job.id, known
 
     async def result(self, request: Request, bot: str, job_id: str, wait_seconds: float) -> Response:
         """Telegram's answer to a job that was accepted, once it is there.
@@ -127,7 +131,7 @@ class Sending:
                 return ended(job_id, record)
             return await self._outcome(request, job_id, future, wait_seconds)
         finally:
-            self._parts.waiting.leave((bot, job_id), future)
+            self._leave((bot, job_id), future)
 
     def _check_room(self) -> None:
         if self._parts.waiting.count >= self._parts.settings.gateway.max_waiting:
@@ -140,6 +144,11 @@ class Sending:
         self._parts.waiting.enter(key, future)
         return future
 
+    def _leave(self, key: Key, future: asyncio.Future[Record]) -> None:
+        self._parts.waiting.leave(key, future)
+        if not self._parts.waiting.awaits(key):
+            self._contents.pop(key, None)
+
     def _job(self, bot: str, method: str, reading: Reading, terms: Terms) -> Job:
         _check_chat(reading.params)
         try:
@@ -149,13 +158,9 @@ class Sending:
 
     async def _known(self, job: Job) -> Record | None:
         """What is known of a job that may have been accepted before; None: it is to be published."""
-        if self._parts.waiting.awaits((job.bot, job.id)):
-            return Record(Standing.WAITING)
-        known = await self._look(job.bot, job.id)
-        try:
-            check_content(job, known)
-        except DedupeKeyError as error:
-            raise RefusalError(409, f"Conflict: {error}", floodgate_job_id=job.id) from None
+        content = self._contents.get((job.bot, job.id))
+        known = Record(Standing.WAITING, content=content) if content else await self._look(job.bot, job.id)
+        _check(job, known)
         return known
 
     async def _look(self, bot: str, job_id: str) -> Record | None:
@@ -173,6 +178,9 @@ class Sending:
     async def _enqueue(self, job: Job) -> None:
         try:
             await self._parts.client.enqueue(job)
+        except DedupeKeyError as error:  # another gateway was faster
+            await self._parts.uploads.drop(job)
+            raise _conflict(job, error) from None
         except InvalidParamsError as error:
             await self._parts.uploads.drop(job)
             raise RefusalError(400, f"Bad Request: {error}") from None
@@ -207,6 +215,18 @@ async def _hung_up(request: Request) -> None:
 
 def _far_ahead(job: Job, seconds: float) -> bool:
     return job.not_before_ms is not None and job.not_before_ms - unix_ms() > seconds * 1000
+
+
+def _check(job: Job, known: Record | None) -> None:
+    """Refuse a key that stands for something else already."""
+    try:
+        check_content(job, known)
+    except DedupeKeyError as error:
+        raise _conflict(job, error) from None
+
+
+def _conflict(job: Job, error: DedupeKeyError) -> RefusalError:
+    return RefusalError(409, f"Conflict: {error}", floodgate_job_id=job.id)
 
 
 def _check_chat(params: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,3 +92,15 @@ def test_a_job_without_a_key_has_no_content_to_compare(settings: Settings, store
     admit(store, settings, job)
     found = store.lookup("default", job.id)
     assert found is not None and found.content is None
+
+
+def test_a_message_is_the_same_whether_it_came_as_json_or_in_a_form(settings: Settings) -> None:
+    def content(**params: object) -> str | None:
+        return Composer(settings).unchecked("sendMessage", params, {"dedupe_key": "k"}).content
+
+    markup = {"inline_keyboard": [[{"text": "Go", "url": "https://example.org"}]]}
+    first = content(chat_id=42, text="1", disable_notification=True, reply_markup=markup)
+    form = {"chat_id": "42", "text": "1", "disable_notification": "true"}
+    assert content(**form, reply_markup=json.dumps(markup, indent=1)) == first
+    assert content(**form | {"text": "2"}, reply_markup=json.dumps(markup)) != first
+    assert content(chat_id=42, text="[1, 2]") != content(chat_id=42, text="[1,2]")

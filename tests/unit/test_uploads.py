@@ -16,7 +16,7 @@ from floodgate.actors.answers import Accepted, Answer, Break, Refusal
 from floodgate.actors.uploads import Uploads, file_id_in, places_of, substituted
 from floodgate.broker.errors import SpoolError
 from floodgate.broker.job import Job, new_job
-from floodgate.broker.spool import Spool, SpooledFile
+from floodgate.broker.spool import Spool, SpooledFile, Upload
 
 MESSAGE = {"message_id": 1, "photo": [{"file_id": "small"}, {"file_id": "large"}]}
 
@@ -185,6 +185,66 @@ def test_a_file_that_hangs_before_the_call_was_surely_not_sent_and_says_nothing_
 
     reason = "no answer within 0.1 s, before all of the request was sent"
     assert asyncio.run(send()) == Break(reason, surely_not_sent=True, ours=True)
+
+
+def test_a_server_that_fails_before_it_has_the_whole_request_has_not_acted(tmp_path: Path) -> None:
+    spool = Spool(str(tmp_path))
+    job = job_with_photo(spool, 1)
+    refusal = Refusal(502, "HTTP 502 Bad Gateway", from_bot_api=False)
+
+    async def read_and_fail(size: int, params: dict[str, Any]) -> Answer:
+        params["photo"].input_file_content.read(size)
+        return refusal
+
+    def answer(size: int) -> Answer:
+        return asyncio.run(Uploads(spool).send(job, dict(job.params), 30, partial(read_and_fail, size)))
+
+    assert answer(4) == Break("HTTP 502 Bad Gateway, before all of the request was sent", surely_not_sent=True)
+    assert answer(5) == refusal
+
+
+class HangingFile(io.RawIOBase):
+    """A file on a disk that does not answer."""
+
+    def __init__(self) -> None:
+        self.entered, self.released = threading.Event(), threading.Event()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, _buffer: Any) -> int:
+        self.entered.set()
+        self.released.wait(10)
+        return 0
+
+
+def test_a_read_that_hangs_holds_up_neither_the_loop_nor_the_bot(tmp_path: Path) -> None:
+    spool, disk = Spool(str(tmp_path)), HangingFile()
+    job = job_with_photo(spool, 1)
+    source = io.BufferedReader(disk)
+    spool.open = lambda _bot, _job, kept: Upload(source, kept)  # type: ignore[method-assign]
+
+    async def read_all(params: dict[str, Any]) -> Answer:
+        loop = asyncio.get_running_loop()
+        reading = loop.run_in_executor(None, params["photo"].input_file_content.read)
+        await loop.run_in_executor(None, disk.entered.wait, 10)
+        await reading
+        raise AssertionError("it was read")
+
+    async def send() -> tuple[Answer, bool]:
+        try:
+            answer = await Uploads(spool).send(job, dict(job.params), 0.2, read_all)
+            return answer, disk.released.is_set()
+        finally:
+            disk.released.set()
+
+    releaser = threading.Timer(5, disk.released.set)
+    releaser.start()
+    answer, waited = asyncio.run(send())
+    releaser.cancel()
+    reason = "no answer within 0.2 s, before all of the request was sent"
+    assert (answer, waited) == (Break(reason, surely_not_sent=True, ours=True), False)
+    assert source.closed, "it is closed by the read's own end"
 
 
 def test_a_spool_that_is_away_is_a_reason_to_try_again(tmp_path: Path) -> None:

@@ -153,6 +153,34 @@ def test_repeats_under_one_idempotency_key_are_one_message(gate: Gate) -> None:
     assert texts(gate) == ["once"]
 
 
+def test_a_key_whose_first_caller_waits_is_refused_for_another_message(gate: Gate) -> None:
+    """No worker knows the first one yet: it is on the delay ladder."""
+    chat, key = next(_chats), {"Idempotency-Key": f"order-{time.time_ns()}"}
+
+    def waiting() -> int:
+        return int(httpx.get(f"{gate.url}/ready").json()["waiting"])
+
+    with ThreadPoolExecutor(1) as threads:
+        headers = {**key, "X-Floodgate-Delay-Seconds": "2"}
+        first = threads.submit(gate.call, "sendMessage", headers=headers, chat_id=chat, text="the order")
+        until(lambda: waiting() == 1)
+        other = gate.call("sendMessage", headers=key, chat_id=chat, text="another order")
+        assert (other.status_code, "used before" in other.json()["description"]) == (409, True)
+        assert first.result().json()["result"]["text"] == "the order"
+    assert texts(gate) == ["the order"]
+
+
+def test_a_job_enqueued_under_the_key_of_a_dead_one_is_told_so(gate: Gate) -> None:
+    chat = next(_chats)
+    gate.stage.control.set_chat(chat, trouble="answer", code=403, description="Forbidden: user is deactivated")
+    job = {"method": "sendMessage", "params": {"chat_id": chat, "text": "x"}, "dedupe_key": f"dies-{time.time_ns()}"}
+    first = httpx.post(f"{gate.url}/floodgate/v1/jobs", json=job, headers=auth()).json()
+    assert first["status"] == "accepted"
+    httpx.get(f"{gate.url}/floodgate/v1/jobs/{first['job_id']}/result", headers=auth(), timeout=40)
+    again = httpx.post(f"{gate.url}/floodgate/v1/jobs", json=job, headers=auth()).json()
+    assert (again["job_id"], again["status"], again["reason"]) == (first["job_id"], "dead", "chat-unreachable")
+
+
 def test_a_caller_that_hangs_up_loses_nothing(gate: Gate) -> None:
     chat, headers = next(_chats), {"Idempotency-Key": f"hangs-up-{time.time_ns()}"}
     gate.call("sendMessage", chat_id=chat, text="first")
