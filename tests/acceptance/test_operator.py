@@ -157,7 +157,8 @@ def test_a_chat_that_blocked_the_bot_is_asked_once_and_its_other_jobs_fail_fast_
     client = stage.client()
     client.enqueue_many(client.job("sendMessage", chat_id=GONE, text=f"{n}", priority="bulk") for n in range(5))
     client.enqueue_many(client.job("sendMessage", chat_id=n, text="hi", priority="bulk") for n in range(1, 6))
-    until(lambda: answer(stage, "status")[0]["queued"] == {"interactive": 0, "bulk": 0, "updates": 0, "dead": 5})
+    queued = {"interactive": 0, "bulk": 0, "answers": 0, "updates": 0, "dead": 5}
+    until(lambda: answer(stage, "status")[0]["queued"] == queued)
     until(lambda: len(stage.sent()) == 5)
     assert [call.code for call in stage.control.arrivals() if str(call.params["chat_id"]) == str(GONE)] == [403]
     died = answer(stage, "dead-letters", "list")
