@@ -82,7 +82,7 @@ def assert_taken_over(stage: Stage, jobs: list[Job], *, queues: set[str], killed
 def shared_out(vhost: Vhost, pids: set[int]) -> dict[str, int]:
     """Each partition's worker, once all are served to these and each of these has some."""
     active = active_consumers(vhost)
-    complete = len(active) == 2 * PARTITIONS and set(active.values()) == pids
+    complete = len(active) == len(topology.send_queues(BOT, PARTITIONS)) and set(active.values()) == pids
     return active if complete else {}
 
 
