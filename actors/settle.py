@@ -135,16 +135,20 @@ class Settler:
     ) -> None:
         reason, description = failure.reason, failure.description
         logger.warning("job %s is given up: %s: %s", job.id, reason, description)
-        counted = job.model_copy(update={"attempts": job.attempts + 1})
-        letter = dead_letters.dead_job(counted, message.delivery.body, message.queue_name, reason, description)
         kept = self._broker.settings.dead_letters.keeps(reason, ask.priority)
         if kept:
-            await self._broker.connections.publisher.apublish(letter)
+            await self._write_letter(message, job, failure)
         await self._remember(ask, reason, description)
         dead = contract.Dead(reason, _said(failure.code, description), unanswered, kept)
         if not await self._record(message, ask, dead) and not kept:
-            await self._broker.connections.publisher.apublish(letter)
+            await self._write_letter(message, job, failure)
         message.done()
+
+    async def _write_letter(self, message: DeliveredMessage, job: Job, failure: Failed) -> None:
+        counted = job.model_copy(update={"attempts": job.attempts + 1})
+        body, queue = message.delivery.body, message.queue_name
+        letter = dead_letters.dead_job(counted, body, queue, failure.reason, failure.description)
+        await self._broker.connections.publisher.apublish(letter)
 
     async def _remember(self, ask: Ask, reason: FailureReason, description: str) -> None:
         """So that the chat's other jobs fail fast. What nobody would see in the chat says nothing of who reads it."""

@@ -48,10 +48,11 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         self, settings: Settings | None = None, *, bot: str | None = None, connections: Connections | None = None
     ) -> None:
         settings = settings or load_settings()
-        bot = bot or settings.default_bot
         self._window = settings.publish_window
         self._composer = Composer(settings, bot)
-        self._ledger = Ledger(settings, bot, partial(Waiting, start=on_the_loops_executor, linger_seconds=0.0))
+        self._ledger = Ledger(
+            settings, self._composer.bot, partial(Waiting, start=on_the_loops_executor, linger_seconds=0.0)
+        )
         self._stowage = Stowage(settings.spool_url)
         self._outlet = Outlet(
             self._composer,

@@ -41,10 +41,9 @@ class Client(BotApi[Job]):
         self, settings: Settings | None = None, *, bot: str | None = None, connections: Connections | None = None
     ) -> None:
         settings = settings or load_settings()
-        bot = bot or settings.default_bot
         self._window = settings.publish_window
         self._composer = Composer(settings, bot)
-        self._ledger = Ledger(settings, bot)
+        self._ledger = Ledger(settings, self._composer.bot)
         self._stowage = Stowage(settings.spool_url)
         self._outlet = Outlet(
             self._composer,

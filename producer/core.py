@@ -51,7 +51,8 @@ class Composer:
 
     def __init__(self, settings: Settings, bot: str | None = None) -> None:
         self._settings = settings
-        self._bot = bot or settings.default_bot
+        self.bot = bot or settings.default_bot
+        """The bot of jobs that name none."""
         self._known = settings.tokens
 
     def job(self, method: str, given: Mapping[str, Any]) -> Job:
@@ -102,7 +103,7 @@ class Composer:
 
     def _options(self, given: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
         options = {name: given[name] for name in given.keys() & OPTIONS if given[name] is not None}
-        bot = options.setdefault("bot", self._bot)
+        bot = options.setdefault("bot", self.bot)
         self._check_bot(bot)
         if (key := options.get("dedupe_key")) is not None:
             options["job_id"] = job_id_of(bot, key)

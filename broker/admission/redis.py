@@ -147,10 +147,11 @@ class RedisAdmission(BlockingAdmission):
             reply = self._run(self._script.arguments(call.bot, [self._script.given(call)]))
         except redis.exceptions.RedisError as error:
             raise fault(error, where(self._url)) from error
-        (result,) = self._script.results([call], reply)
+        (found,) = self._script.results([call], reply)
+        result = _finished(found, began, self._url)
         if isinstance(result, Exception):
-            raise _fault_of(result, self._url) from result
-        return replace(result, decided_at=began) if isinstance(result, Go) else result
+            raise result from found
+        return result
 
     def _run(self, arguments: Sequence[str]) -> Any:
         client = self._client or self._connect()
@@ -204,12 +205,7 @@ class RedisBatches:
         replies = await self._replies([self._script.arguments(bot, (given[each] for each in its)) for bot, its in runs])
         for (_, places), reply in zip(runs, replies, strict=True):
             results.update(zip(places, self._script.results([calls[place] for place in places], reply), strict=True))
-        return [self._finished(results[place], began) for place in range(len(calls))]
-
-    def _finished(self, result: Any, began: float) -> Any:
-        if isinstance(result, Go):
-            return replace(result, decided_at=began)
-        return _fault_of(result, self._url) if isinstance(result, Exception) else result
+        return [_finished(results[place], began, self._url) for place in range(len(calls))]
 
     async def _replies(self, runs: Sequence[Sequence[str]]) -> list[Any]:
         replies = await self._pipeline(runs)
@@ -238,6 +234,13 @@ def _runs(asked: Iterable[tuple[int, str]]) -> Iterator[tuple[str, list[int]]]:
     for bot, places in of_bot.items():
         for first in range(0, len(places), MOST_IN_A_RUN):
             yield bot, places[first : first + MOST_IN_A_RUN]
+
+
+def _finished(result: Any, began: float, url: str) -> Any:
+    """A call's result as its caller gets it; an exception is for the caller to raise."""
+    if isinstance(result, Go):
+        return replace(result, decided_at=began)
+    return _fault_of(result, url) if isinstance(result, Exception) else result
 
 
 def _fault_of(error: Exception, url: str) -> Exception:

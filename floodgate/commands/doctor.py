@@ -69,8 +69,9 @@ def examine() -> Iterator[Finding]:
         yield Finding("settings", False, str(error))
         return
     yield Finding("settings", True, f"{len(bots)} bot{'s' * (len(bots) > 1)} ({', '.join(sorted(bots))})")
-    yield _look("RabbitMQ", lambda: _rabbitmq(settings))
-    yield _look("queues", lambda: _queues(settings))
+    with Connections(settings, "doctor") as connections:
+        yield _look("RabbitMQ", lambda: _rabbitmq(connections))
+        yield _look("queues", lambda: _queues(settings, connections))
     yield _look("state store", lambda: _state(settings))
     yield _look("spool", lambda: _spool(settings))
     date = None
@@ -88,16 +89,14 @@ def _look(subject: str, check: Callable[[], str]) -> Finding:
         return Finding(subject, False, str(error))
 
 
-def _rabbitmq(settings: Settings) -> str:
-    with Connections(settings, "doctor") as connections:
-        connections.connect()
-        return f"version {'.'.join(map(str, connections.server_version))}"
+def _rabbitmq(connections: Connections) -> str:
+    connections.connect()
+    return f"version {'.'.join(map(str, connections.server_version))}"
 
 
-def _queues(settings: Settings) -> str:
+def _queues(settings: Settings, connections: Connections) -> str:
     wanted = topology.pipeline_of(settings, settings.require_bots())
-    with Connections(settings, "doctor") as connections:
-        faults = topology.verify(connections, wanted)
+    faults = topology.verify(connections, wanted)
     if faults:
         shown = " ".join(faults[:SHOWN_FAULTS])
         rest = (

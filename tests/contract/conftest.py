@@ -11,6 +11,8 @@ import redis
 from floodgate.broker.admission.contract import Admission
 from floodgate.broker.admission.policy import Policy, policy_of
 from floodgate.broker.admission.sqlite import SqliteAdmission
+from floodgate.broker.admission.stores import open_store
+from floodgate.broker.settings import Settings
 from rabbitmq.engine import free_ports
 from tests import awaited_admission
 from tests.admission_bench import HandClock, settings_of
@@ -59,6 +61,22 @@ def admission(opener: Opener) -> Admission:
     store = opener(policy_of(settings_of()))
     store.vouch_idle("default")
     return store
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """Settings of a producer, with either store."""
+    url = f"sqlite:///{tmp_path}/state.db" if request.param == "sqlite" else request.getfixturevalue("redis_url")
+    return Settings(_env_file=None, state_url=url)
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Admission]:
+    """The workers' store of these settings, whose bot `default` has been idle."""
+    store = open_store(settings)
+    store.vouch_idle("default")
+    yield store
+    store.close()
 
 
 @pytest.fixture

@@ -4,32 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from floodgate.broker.admission.contract import Admission, AlreadyDead, AlreadySent, Dead, Go, Sent
 from floodgate.broker.admission.policy import ask_for
-from floodgate.broker.admission.stores import open_store
 from floodgate.broker.errors import DedupeKeyError
 from floodgate.broker.job import Job, decode_job, encode_job
 from floodgate.broker.settings import Settings
 from floodgate.producer.core import Composer
 from floodgate.producer.ledger import Ledger
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    url = f"sqlite:///{tmp_path}/state.db" if request.param == "sqlite" else request.getfixturevalue("redis_url")
-    return Settings(_env_file=None, state_url=url)
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Admission]:
-    store = open_store(settings)
-    store.vouch_idle("default")
-    yield store
-    store.close()
 
 
 @pytest.fixture

@@ -12,13 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
 from floodgate.broker.admission.contract import Admission, Dead, Record, Sent
 from floodgate.broker.admission.endings import Ending
-from floodgate.broker.admission.stores import open_store
 from floodgate.broker.errors import ClosedError, DeadLetteredError, NotSettledError, StateUnavailableError
 from floodgate.broker.settings import Settings
 from floodgate.producer import ledger, waiting
@@ -27,20 +25,6 @@ from floodgate.producer.client import Client
 from floodgate.producer.waiting import Waiting
 from tests.admission_bench import ask_of
 from tests.waiting import until
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    url = f"sqlite:///{tmp_path}/state.db" if request.param == "sqlite" else request.getfixturevalue("redis_url")
-    return Settings(_env_file=None, state_url=url)  # type: ignore[call-arg]
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Admission]:
-    store = open_store(settings)
-    store.vouch_idle("default")
-    yield store
-    store.close()
 
 
 @pytest.fixture(autouse=True)

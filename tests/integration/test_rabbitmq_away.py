@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
@@ -131,8 +130,22 @@ def test_what_was_written_is_not_refused_for_it_may_be_there(
         assert written.result(30).method == "sendMessage"
 
 
-def test_a_worker_and_a_receiver_wait(settings: Settings, proxy: Proxy) -> None:
-    """What they publish follows from a message in hand, which they cannot put down for it."""
-    connections: Any = Connections(settings, "worker")
-    assert connections.publisher._patience_when_away is None
-    connections.stop()
+def test_connections_without_a_bound_on_patience_wait(
+    settings: Settings, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker and a receiver have such: what they publish follows from a message in hand, which they cannot put down
+    for it."""
+    monkeypatch.setattr(publisher, "AWAY_SECONDS", 0.0)
+    with Client(settings) as client:
+        publication = client._composer.publication(client.send_message(1, "hi"))
+    with Connections(settings, "worker") as connections:
+        assert connections.publisher._patience_when_away is None
+        connections.publisher.publish(publication)
+        go_away(proxy)
+        until(lambda: connections.publisher._away_since is not None)
+        waiting = connections.publisher.submit(publication)
+        link = connections.publisher._link
+        until(lambda: link._backoff._next_seconds > 4 * 0.2)  # so many attempts have failed
+        assert not waiting.done()
+        proxy.accept()
+        assert waiting.result(30) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,29 +22,13 @@ from floodgate.broker.dramatiq_broker import FloodgateBroker
 from floodgate.broker.dramatiq_consumer import DeliveredMessage
 from floodgate.broker.job import Job, Priority, encode_job, new_job
 from floodgate.broker.middleware.rate_limit import Deferral, RateLimit
-from floodgate.broker.publication import Publication
 from floodgate.broker.settings import Settings
+from tests.wire import Wire
 
 TOKEN = "100200300:" + "A" * 35
 BLOCKED = "Forbidden: bot was blocked by the user"
 REFUSED = Failed(FailureReason.CHAT_UNREACHABLE, BLOCKED, 403)
 ERROR = {"error_code": 403, "description": BLOCKED}
-
-
-@dataclass
-class Wire:
-    """Stands for RabbitMQ: what would go there is kept in a list."""
-
-    published: list[Publication] = field(default_factory=list)
-
-    @property
-    def publisher(self) -> Wire:
-        return self
-
-    async def apublish(self, publication: Publication) -> None:
-        self.published.append(publication)
-
-    async def aclose(self) -> None: ...
 
 
 class Desk:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -18,27 +17,11 @@ from floodgate.broker.admission.policy import ask_for
 from floodgate.broker.dramatiq_broker import FloodgateBroker
 from floodgate.broker.dramatiq_consumer import DeliveredMessage
 from floodgate.broker.job import encode_job, new_job
-from floodgate.broker.publication import Publication
 from floodgate.broker.settings import Settings
+from tests.wire import Wire
 
 TOKEN = "100200300:" + "A" * 35
 QUEUE = "send.default.bulk.00"
-
-
-@dataclass
-class Wire:
-    """Stands for RabbitMQ: what would go there is kept in a list."""
-
-    published: list[Publication] = field(default_factory=list)
-
-    @property
-    def publisher(self) -> Wire:
-        return self
-
-    async def apublish(self, publication: Publication) -> None:
-        self.published.append(publication)
-
-    async def aclose(self) -> None: ...
 
 
 @pytest.mark.parametrize(
