@@ -51,7 +51,8 @@ def test_three_workers_share_one_budget_and_outlive_one_of_them(
 
     jobs = enqueue(stage)
     until(lambda: stage.control.stats().acted >= 150, 30)
-    victim = next(pid for pid, _ in Counter(owners.values()).most_common() if pid != owners[queue_of(group_job(jobs))])
+    bulk = Counter(owners[queue] for queue in {queue_of(job) for job in jobs if job.priority is Priority.BULK})
+    victim = next(pid for pid, _ in bulk.most_common() if pid != owners[queue_of(group_job(jobs))])
     workers[victim].kill()
     killed = time.time()
 
@@ -75,7 +76,7 @@ def assert_taken_over(stage: Stage, jobs: list[Job], *, queues: set[str], killed
         if call.wall > killed + 0.1 and (queue := queue_of_text.get(str(call.params["text"]))) is not None:
             first.setdefault(queue, call.wall)
     waits = {queue: first[queue] - killed for queue in queues if queue in first}
-    assert len(waits) >= len(queues) / 4, "their backlog was not through when its worker died"
+    assert waits, "some of their backlog was still to send when their worker died"
     assert max(waits.values()) <= TAKEN_OVER_SECONDS, waits
 
 
