@@ -621,7 +621,12 @@ class PlainModel:
             bot.outage.probe, bot.outage.probe_at = now, job.lease_end
         bot.granted = now
         if (pace := self._pace(ask.paid)) is not None:
-            bot.arrival[ask.paid] = max(bot.arrival[ask.paid], now) + job.bot_units * pace.interval_us
+            arrival = max(bot.arrival[ask.paid], now)
+            if pace.window is not None and job.bot_units:
+                opened = earliest(bot.units[ask.paid], (pace.window,), job.bot_units, 0)
+                if opened:
+                    arrival = max(arrival, opened + pace.tolerance_us - pace.interval_us)
+            bot.arrival[ask.paid] = arrival + job.bot_units * pace.interval_us
             if pace.window is not None:
                 bot.units[ask.paid] += [(at, grant_of(job)) for at in unit_times((pace.window,), job.bot_units, now)]
         if chat is None:

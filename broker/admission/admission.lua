@@ -131,6 +131,11 @@ local function bot_turn_at(budget, pace, interval, ahead, cost, now)
   return math.max(at, math.max(now, free_at(budget.log, pace_windows(pace), 1)) + rounds * span)
 end
 
+local function paced_from(budget, pace, interval, cost)
+  local opened = free_at(budget.log, pace_windows(pace), cost)
+  return opened > 0 and opened + pace.tolerance - interval or 0
+end
+
 local function cautious_budget(pace, now)
   if not pace then return { log = {}, arrival = 0 } end
   local log = {}
@@ -655,7 +660,9 @@ local function spend_bot(job)
   bot.granted, bot.dirty = now, true
   local pace, budget = pace_of(job.paid), budget_of(job.paid)
   if pace and job.bot_units > 0 then
-    budget.arrival = math.max(budget.arrival, now) + job.bot_units * slowed_interval(pace, permille_now())
+    local interval = slowed_interval(pace, permille_now())
+    local from = math.max(budget.arrival, now, paced_from(budget, pace, interval, job.bot_units))
+    budget.arrival = from + job.bot_units * interval
     budget.log = spend(budget.log, pace_windows(pace), job.bot_units, now)
   end
   if now - bot.minute >= K.MINUTE then

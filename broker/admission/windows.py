@@ -9,7 +9,9 @@ written at the times at which they could have gone one window after another.
 
 Pacing spreads what a window allows, so that a bot does not spend its second at once. It is the generic cell rate
 algorithm: each unit moves the *theoretical arrival time* by one interval, and a send may be early by the tolerance. The
-tolerance is what lets late wake-ups be caught up; strict spacing would lose every delay for good.
+tolerance is what lets late wake-ups be caught up; strict spacing would lose every delay for good. A burst fills the
+window early and then leaves a gap until it opens again, second after second; so a wait for the window counts as time
+spent, all but one interval of it, and what follows a gap is spread out.
 
 ``admission.lua`` mirrors these functions.
 """
@@ -143,9 +145,15 @@ def bot_turn_at(budget: Budget, pace: Pace, ahead: int, cost: int, now: int) -> 
 
 
 def bot_spend(budget: Budget, pace: Pace, cost: int, now: int) -> None:
-    budget.arrival_us = max(budget.arrival_us, now) + cost * pace.interval_us
+    budget.arrival_us = max(budget.arrival_us, now, _paced_from(budget, pace, cost)) + cost * pace.interval_us
     if pace.window is not None:
         budget.log = spend(budget.log, (pace.window,), cost, now)
+
+
+def _paced_from(budget: Budget, pace: Pace, cost: int) -> int:
+    """The earliest theoretical arrival time of units that the window made wait: no more than one interval early."""
+    opened = 0 if pace.window is None else free_at(budget.log, (pace.window,), cost)
+    return opened + pace.tolerance_us - pace.interval_us if opened else 0
 
 
 def bot_refund(budget: Budget, pace: Pace, cost: int, spent_at: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from floodgate.broker.admission.clock import Anchor, Reading, store_time
 from floodgate.broker.admission.windows import (
     Budget,
@@ -72,6 +74,21 @@ def test_a_bot_may_burst_by_its_tolerance_and_is_then_spaced() -> None:
         bot_spend(budget, pace, 1, now)
         sends.append(now)
     assert sends == [1_000, 1_000, 1_000, 1_010, 1_020, 1_030]
+
+
+def test_a_burst_leaves_no_gap_in_the_seconds_after_it() -> None:
+    """What somebody waits for finds a turn soon, whenever it comes."""
+    pace = Pace(Window(30, 1_020), interval_us=34, tolerance_us=136)
+    budget = Budget([])
+    sends = []
+    now = 10_000
+    for _ in range(90):
+        now = max(now, bot_turn_at(budget, pace, 0, 1, now))
+        bot_spend(budget, pace, 1, now)
+        sends.append(now)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(sends)]
+    assert gaps[:4] == [0, 0, 0, 0], "an idle bot's first messages go at once"
+    assert max(gaps[30:]) <= 68
 
 
 def test_lateness_is_caught_up() -> None:
