@@ -151,11 +151,11 @@ class Settings(BaseSettings):
         "before changing it.",
     )
     update_partitions: int = Field(
-        16,
+        32,
         ge=1,
         le=1024,
-        description="Queues per bot for updates, which is also how many handlers run at once over all workers. A slow "
-        "handler holds up the chats of its own queue. The same in every process; drain before changing it.",
+        description="Queues per bot for updates. A worker handles FLOODGATE_UPDATES__WINDOW updates of each at once, and "
+        "no more workers than queues share a bot. The same in every process; drain before changing it.",
     )
     limits: Limits = Field(default_factory=Limits, description="Telegram's limits.")
 

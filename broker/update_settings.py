@@ -58,7 +58,7 @@ class UpdateSettings(BaseModel):
         ge=1,
         le=32,
         description="How many updates of one partition a worker handles at once, of different chats; those of a chat "
-        "run in order. With 16 partitions, the default makes 512. RabbitMQ returns no more than 32 in their order.",
+        "run in order. With 32 partitions, the default makes 1,024. RabbitMQ returns no more than 32 in their order.",
     )
     handler_seconds: float = Field(
         300,
