@@ -154,8 +154,8 @@ class Settings(BaseSettings):
         32,
         ge=1,
         le=1024,
-        description="Queues per bot for updates. A worker handles FLOODGATE_UPDATES__WINDOW updates of each at once, and "
-        "no more workers than queues share a bot. The same in every process; drain before changing it.",
+        description="Queues per bot for updates. A worker handles FLOODGATE_UPDATES__WINDOW updates of each at once, "
+        "and no more workers than queues share a bot. The same in every process; drain before changing it.",
     )
     limits: Limits = Field(default_factory=Limits, description="Telegram's limits.")
 
