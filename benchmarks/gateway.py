@@ -259,7 +259,7 @@ async def _wait_together(url: str) -> int:
 
 def _vouch(ours: Pipeline) -> None:
     """The bot was made up a moment ago, so it may start at full rate."""
-    from floodgate.broker.admission.stores import open_store
+    from floodgate.broker.state.stores import open_store
 
     store = open_store(ours.settings)
     store.vouch_idle(ours.bot)
