@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import time
-import uuid
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
@@ -161,7 +161,7 @@ def new_job(
         options["expires_ms"] = _answer_by_ms(method, options.get("not_before_ms") or created_ms)
     try:
         return Job(
-            id=job_id or uuid.uuid4().hex,
+            id=job_id or secrets.token_hex(16),
             bot=bot,
             method=method,
             params=params,

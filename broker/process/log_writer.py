@@ -11,10 +11,13 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from typing import Final
 
 THREAD_NAME: Final = "floodgate-log"
 MOST_QUEUED: Final = 10_000
+# A busy program's lines are written some at a time: to wake the thread for each costs more than to write it.
+GATHER_SECONDS: Final = 0.01
 FLUSH_SECONDS: Final = 2.0  # at the program's end; a stream that takes nothing does not keep it from ending
 
 
@@ -50,6 +53,8 @@ class LogWriter(logging.Handler):
 
     def _write(self) -> None:
         while (record := self._records.get()) is not None:
+            if self._records.empty():
+                time.sleep(GATHER_SECONDS)
             try:
                 self._target.handle(record)
             finally:

@@ -68,6 +68,7 @@ def run_gateway(settings: Settings, ready: Callable[[str], None]) -> None:
         http=bounded_http(settings.gateway.max_waiting + SPARE_CONNECTIONS),
         ws="none",
         access_log=False,  # it would hold tokens
+        proxy_headers=False,  # nothing here asks who called
         log_config=None,
         server_header=False,
         lifespan="on",

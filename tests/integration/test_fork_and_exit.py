@@ -88,14 +88,14 @@ publish("done")
 """
 
 ENDS_WITH_JOBS_UNDER_WAY = """
-futures = [connections.publisher.submit(Publication("", "mail", b"{}", f"job-{n}")) for n in range(500)]
+future = connections.publisher.submit_many([Publication("", "mail", b"{}", f"job-{n}") for n in range(500)])
 """
 
 ENDS_WHILE_NOBODY_ANSWERS = """
 publish("first")
 print("ready", flush=True)
 sys.stdin.readline()
-futures = [connections.publisher.submit(Publication("", "mail", b"{}", f"job-{n}")) for n in range(500)]
+future = connections.publisher.submit_many([Publication("", "mail", b"{}", f"job-{n}") for n in range(500)])
 """
 
 RAISES = """

@@ -17,7 +17,7 @@ import pytest
 
 from floodgate.broker.amqp import queue_admin, topology
 from floodgate.broker.amqp.connections import Connections
-from floodgate.broker.amqp.publisher import SWEEP_SECONDS, USUAL_WIRE, Entry
+from floodgate.broker.amqp.publisher import SWEEP_SECONDS, USUAL_WIRE, Entry, Outcomes, Publisher
 from floodgate.broker.amqp.queue_reader import Visit
 from floodgate.broker.errors import (
     AccessRefusedError,
@@ -88,13 +88,25 @@ def test_a_missing_exchange_fails_its_own_messages_only(declared: Vhost, connect
     assert first_seen(numbers(declared.url, SEND)) == [0, 1]
 
 
+def submit(publisher: Publisher, publication: Publication) -> Future[None]:
+    """Hand one message over without waiting for it."""
+    settled: Future[None] = Future()
+
+    def settle(outcomes: Future[Outcomes]) -> None:
+        (error,) = outcomes.result()
+        settled.set_result(None) if error is None else settled.set_exception(error)
+
+    publisher.submit_many([publication]).add_done_callback(settle)
+    return settled
+
+
 def test_what_was_encoded_for_another_channel_is_encoded_anew(declared: Vhost, connect: Connect) -> None:
     connections = connect(declared.url)
     publisher = connections.publisher
     with pytest.raises(UnroutableError):
         publisher.publish(Publication("nowhere", "key", b"", "lost"))  # which closes the publisher's channel
     with Visit(connections, "dead.b") as visit:
-        encoded = publisher.submit(job(0))
+        encoded = submit(publisher, job(0))
         assert visit.take(1) == []  # the number of that channel is this one's now
         assert encoded.result(10) is None
         assert publisher._wire.channel != USUAL_WIRE.channel
@@ -200,8 +212,8 @@ def test_a_full_window_makes_callers_wait_and_then_raises(declared: Vhost, conne
         publisher = connect(proxy.url(declared.url), publish_window=4, confirm_timeout_seconds=1).publisher
         publisher.publish(job(0))
         proxy.stall()
-        under_way = [publisher.submit(job(n)) for n in range(1, 5)]
-        waited = threading.Thread(target=lambda: publisher.submit(job(5)))
+        under_way = [submit(publisher, job(n)) for n in range(1, 5)]
+        waited = threading.Thread(target=lambda: submit(publisher, job(5)))
         waited.start()
         waited.join(0.3)
         assert waited.is_alive()
@@ -219,7 +231,7 @@ def test_the_window_is_one_of_bytes_too(declared: Vhost, connect: Connect, monke
         proxy.stall()
         under_way = publisher.submit_many([job(1, size=4_000), job(2, size=4_000)])
         third: Future[Future[None]] = Future()
-        threading.Thread(target=lambda: third.set_result(publisher.submit(job(3, size=4_000)))).start()
+        threading.Thread(target=lambda: third.set_result(submit(publisher, job(3, size=4_000)))).start()
         with pytest.raises(TimeoutError):
             third.result(0.3)
         proxy.flow()
@@ -232,7 +244,7 @@ def test_whoever_waits_for_room_goes_on_when_there_is_some(declared: Vhost, conn
     """And not when he looks again, which is once a second: this would take a minute."""
     publisher = connect(declared.url, publish_window=4).publisher
     started = time.monotonic()
-    under_way = [publisher.submit(job(n)) for n in range(240)]
+    under_way = [submit(publisher, job(n)) for n in range(240)]
     assert [future.result(5) for future in under_way] == [None] * 240
     assert time.monotonic() - started < 15
 
@@ -318,9 +330,9 @@ def test_a_memory_alarm_is_borne_for_the_time_out_and_then_raised(
     publisher = connect(declared.url, blocked_timeout_seconds=1.5, confirm_timeout_seconds=1).publisher
     publisher.publish(job(0))
     memory_alarm(True)
-    written = publisher.submit(job(1))  # this is what makes the server block us
+    written = submit(publisher, job(1))  # this is what makes the server block us
     until(lambda: publisher._blocked_since is not None)
-    withheld = publisher.submit(job(2))
+    withheld = submit(publisher, job(2))
     with pytest.raises(ConfirmTimeoutError, match=r"within 1.5 s.*may or may not"):
         written.result(10)
     with pytest.raises(BlockedError, match="was not accepted"):
@@ -343,7 +355,7 @@ def test_while_an_alarm_lasts_the_confirm_time_out_stands_still(declared: Vhost,
         publisher.publish(job(0))
         alarm(proxy, on=True)
         until(lambda: publisher._blocked_since is not None)
-        withheld = publisher.submit(job(1))
+        withheld = submit(publisher, job(1))
         with pytest.raises(TimeoutError):
             withheld.result(1.6)
         proxy.stall()
@@ -362,7 +374,7 @@ def test_the_blocked_time_out_runs_from_the_alarm_and_not_from_the_publishing(
         publisher = connect(proxy.url(declared.url), blocked_timeout_seconds=1.5).publisher
         publisher.publish(job(0))
         proxy.stall()
-        under_way = publisher.submit(job(1))
+        under_way = submit(publisher, job(1))
         with pytest.raises(TimeoutError):
             under_way.result(1.6)
         alarm(proxy, on=True)
@@ -378,7 +390,7 @@ def test_an_alarm_ends_with_its_connection(declared: Vhost, connect: Connect) ->
         publisher.publish(job(0))
         alarm(proxy, on=True)
         until(lambda: publisher._blocked_since is not None)
-        withheld = publisher.submit(job(1))
+        withheld = submit(publisher, job(1))
         proxy.reset()
         assert withheld.result(10) is None
 
@@ -552,7 +564,7 @@ def test_a_coroutine_that_is_cancelled_harms_nobody(declared: Vhost, connect: Co
 def test_nothing_is_taken_after_stop_and_stop_may_come_twice_and_early(declared: Vhost, connect: Connect) -> None:
     before = len(loop_threads())
     connections = connect(declared.url)
-    under_way = [connections.publisher.submit(job(n)) for n in range(500)]
+    under_way = [submit(connections.publisher, job(n)) for n in range(500)]
     connections.stop()
     assert [future.result(0) for future in under_way] == [None] * 500
     with pytest.raises(RabbitMQUnreachableError, match="closed by this program"):

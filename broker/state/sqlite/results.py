@@ -43,6 +43,7 @@ class SqliteEndings:
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._version = -1
+        self._look_at = 0.0  # monotonic
         self._heard: dict[str, tuple[int, frozenset[str]]] = {}  # bot: the last `since`, and the jobs that had it
 
     def skip(self) -> None:
@@ -60,11 +61,13 @@ class SqliteEndings:
         deadline = time.monotonic() + seconds
         try:
             while True:
+                # Under load, too: a look for every result would take turns with all that this process does.
+                time.sleep(max(0.0, self._look_at - time.monotonic()))
+                self._look_at = time.monotonic() + LOOK_SECONDS
                 if found := self._look():
                     return found
-                if time.monotonic() >= deadline:
+                if self._look_at >= deadline:
                     return ()
-                time.sleep(LOOK_SECONDS)
         except (sqlite3.Error, OSError) as error:
             raise self._fault(error) from error
 
