@@ -28,7 +28,7 @@ from benchmarks.stage.editions import CURRENT, Edition, editions
 from benchmarks.stage.figures import percentile
 from benchmarks.stage.pipeline import TOKEN, Pipeline, pipeline
 from benchmarks.stage.programs import NODE_MODULES, ROOT, Program
-from floodgate.broker.event_loop import new_event_loop
+from floodgate.broker.process.event_loop import new_event_loop
 
 T = TypeVar("T")
 
@@ -253,7 +253,7 @@ async def _wait_together(url: str) -> int:
 
 def _vouch(ours: Pipeline) -> None:
     """The bot was made up a moment ago, so it may start at full rate."""
-    from floodgate.broker.admission.stores import open_store
+    from floodgate.broker.state.stores import open_store
 
     store = open_store(ours.settings)
     store.vouch_idle(ours.bot)

@@ -24,8 +24,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from yarl import URL
 
-from floodgate.broker.local_files import check_params
-from floodgate.broker.settings import Settings
+from floodgate.broker.messages.local_files import check_params
+from floodgate.broker.settings.model import Settings
 from floodgate.producer.gateway.answers import RefusalError
 from floodgate.producer.gateway.hearing import Ear, Hearing
 from floodgate.producer.gateway.reading import read, whole

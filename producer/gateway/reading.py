@@ -19,7 +19,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from floodgate.broker.gateway_settings import GatewaySettings
+from floodgate.broker.settings.gateway import GatewaySettings
 from floodgate.producer.gateway.answers import RefusalError
 
 # A job has at most half of this, and only uploads may be larger.

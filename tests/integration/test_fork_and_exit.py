@@ -14,9 +14,9 @@ from tests.services import Vhost
 
 PRELUDE = """
 import os, sys, threading
-from floodgate.broker.connections import Connections
-from floodgate.broker.publication import Publication
-from floodgate.broker.settings import Settings
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.messages.publication import Publication
+from floodgate.broker.settings.model import Settings
 
 connections = Connections(Settings(rabbitmq_url=sys.argv[1], _env_file=None), "program")
 

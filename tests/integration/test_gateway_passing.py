@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from floodgate.broker.admission.stores import open_store
-from floodgate.broker.settings import Settings
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.stores import open_store
 from floodgate.producer.gateway.answers import RefusalError
 from floodgate.producer.gateway.hearing import Hearing
 from floodgate.producer.gateway.passing import Passing

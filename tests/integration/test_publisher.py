@@ -15,8 +15,10 @@ from concurrent.futures import Future
 import pika
 import pytest
 
-from floodgate.broker import topology
-from floodgate.broker.connections import Connections
+from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.amqp.publisher import SWEEP_SECONDS, USUAL_WIRE, Entry, Outcomes, Publisher
+from floodgate.broker.amqp.queue_reader import Visit
 from floodgate.broker.errors import (
     AccessRefusedError,
     BlockedError,
@@ -27,11 +29,10 @@ from floodgate.broker.errors import (
     UnroutableError,
     UnsupportedServerError,
 )
-from floodgate.broker.event_loop import THREAD_NAME
-from floodgate.broker.publication import Publication
-from floodgate.broker.publisher import SWEEP_SECONDS, USUAL_WIRE, Entry, Outcomes, Publisher
-from floodgate.broker.visits import Visit
-from rabbitmq.node import Node
+from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.publication import Publication
+from floodgate.broker.process.event_loop import THREAD_NAME
+from rabbitmq_node.node import Node
 from tests.draining import drain, first_seen, numbers
 from tests.proxy import Proxy
 from tests.services import Vhost
@@ -39,7 +40,7 @@ from tests.waiting import until
 
 Connect = Callable[..., Connections]
 MemoryAlarm = Callable[[bool], object]
-SEND = topology.send_queue("b", "bulk", 0)
+SEND = queue_names.send_queue("b", "bulk", 0)
 
 
 def job(n: int, queue: str = SEND, size: int = 100) -> Publication:
@@ -223,7 +224,7 @@ def test_a_full_window_makes_callers_wait_and_then_raises(declared: Vhost, conne
 
 
 def test_the_window_is_one_of_bytes_too(declared: Vhost, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("floodgate.broker.publisher.WINDOW_BYTES", 10_000)
+    monkeypatch.setattr("floodgate.broker.amqp.publisher.WINDOW_BYTES", 10_000)
     with Proxy(declared.node.port) as proxy:
         publisher = connect(proxy.url(declared.url)).publisher
         publisher.publish(job(0, size=20_000))  # alone, it is larger than the window and passes
@@ -396,7 +397,7 @@ def test_an_alarm_ends_with_its_connection(declared: Vhost, connect: Connect) ->
 
 def test_a_server_that_restarts_gets_the_rest(new_node: Callable[..., Node], connect: Connect) -> None:
     node = new_node().start()
-    topology.declare(connect(node.url), topology.pipeline(["b"], 1))
+    queue_admin.declare(connect(node.url), topology.pipeline(["b"], 1))
     # RabbitMQ writes down half a second late which log is a new queue's: killed before, it empties the queue.
     node.stop()
     node.start()
@@ -425,7 +426,7 @@ def test_on_the_event_loop_nobody_may_block(declared: Vhost, connect: Connect) -
         for call in (
             lambda: connections.publisher.publish(job(1)),
             lambda: connections.publisher.submit_many([job(1)]),
-            lambda: topology.depth(connections, [SEND]),
+            lambda: queue_admin.depth(connections, [SEND]),
             connections.connect,
         ):
             with pytest.raises(RuntimeError) as caught:
