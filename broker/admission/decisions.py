@@ -662,8 +662,7 @@ def _stranger(books: Books, ask: Ask) -> JobRow:
 
 def _bury(books: Books, job: JobRow, chat: ChatRow | None, dead: Dead) -> None:
     job.reason = dead.reason
-    if dead.error is not None:
-        books.keep_outcome(job, dead_text(dead))
+    books.keep_outcome(job, dead_text(dead))
     _end(books, job, chat, State.DEAD)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -174,5 +176,41 @@ def test_a_listener_of_a_replaced_file_says_that_it_may_have_missed_something(tm
     endings.skip()
     store.settle(ask_of(3), Sent(3))
     assert heard(endings, 1)[0].record.result == 3
+    endings.close()
+    store.close()
+
+
+def test_a_look_takes_as_many_queries_for_fifty_bots_as_for_one(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    store = SqliteAdmission(path, policy_of(settings_of()))
+
+    def queries(bots: list[str]) -> int:
+        endings = SqliteEndings(path, bots)
+        store.settle(ask_of(1), Sent(1))
+        endings.skip()
+        for bot in bots:
+            store.settle(replace(ask_of(2), bot=bot), Sent(2))
+        asked: list[str] = []
+        assert endings._connection is not None
+        endings._connection.set_trace_callback(asked.append)
+        assert len(heard(endings, len(bots))) == len(bots)
+        endings.close()
+        return len(asked)
+
+    assert queries(["default"]) == queries([f"bot-{n}" for n in range(50)])
+    store.close()
+
+
+def test_a_listener_goes_on_when_all_results_were_forgotten_and_their_numbers_begin_anew(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    store = SqliteAdmission(path, policy_of(settings_of()))
+    endings = SqliteEndings(path, ["default"])
+    store.settle(ask_of(1), Sent(1))
+    endings.skip()
+    with sqlite3.connect(path) as db:
+        db.execute("DELETE FROM results")
+    store.settle(ask_of(2), Sent(2))
+    store.settle(ask_of(3), Sent(3))
+    assert [ending.record.result for ending in heard(endings, 2)] == [2, 3]
     endings.close()
     store.close()

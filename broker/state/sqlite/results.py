@@ -1,8 +1,8 @@
 """Hearing how jobs ended from the SQLite file: a look every few milliseconds, which costs more only when there is news.
 
-``PRAGMA data_version`` tells in some two microseconds whether anybody has written at all. Then the index ``ended``
-gives the rows since the last look, whatever the number of jobs behind them. Within a bot, jobs end in the order of
-their ``since``: writers go one at a time, and the store's time never goes back.
+``PRAGMA data_version`` tells in some two microseconds whether anybody has written at all. Then the rows of ``results``
+behind the last known are read, which are numbered in the order in which jobs ended: one query, whatever the number of
+bots and of jobs. When all rows have been swept, numbers begin anew; the last known row is missing then.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from floodgate.broker.admission.contract import Record
 from floodgate.broker.admission.results import Ending, dead_record, sent_record
@@ -26,12 +26,14 @@ LOOK_SECONDS: Final = 0.003
 PAGE: Final = 1000
 _BUSY_SECONDS: Final = 5.0
 
-_LAST: Final = "SELECT max(since) FROM jobs INDEXED BY ended WHERE bot = ? AND state >= 5"
-_SINCE: Final = (
-    "SELECT job_id, state, jobs.since, COALESCE(outcome, reason) FROM jobs INDEXED BY ended "
-    "LEFT JOIN results ON results.number = jobs.result AND results.since = jobs.since "
-    "WHERE bot = ? AND state >= 5 AND jobs.since >= ? ORDER BY jobs.since LIMIT ?"
+_LAST: Final = "SELECT number, since FROM results ORDER BY number DESC LIMIT 1"
+_IS_THERE: Final = "SELECT 1 FROM results WHERE number = ? AND since = ?"
+_BEHIND: Final = (
+    "SELECT results.number, results.since, jobs.bot, jobs.job_id, jobs.state, results.outcome FROM results "
+    "LEFT JOIN jobs ON jobs.number = results.job AND jobs.result = results.number AND jobs.since = results.since "
+    "WHERE results.number > ? ORDER BY results.number LIMIT ?"
 )
+_NONE: Final = (0, 0)
 
 
 class SqliteEndings:
@@ -39,21 +41,18 @@ class SqliteEndings:
 
     def __init__(self, path: Path, bots: Sequence[str]) -> None:
         self._path = path
-        self._bots = tuple(bots)
+        self._bots = frozenset(bots)
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._version = -1
         self._look_at = 0.0  # monotonic
-        self._heard: dict[str, tuple[int, frozenset[str]]] = {}  # bot: the last `since`, and the jobs that had it
+        self._last: tuple[int, int] = _NONE  # of the last row known: its number and time
 
     def skip(self) -> None:
         try:
             db = self._open()
             self._version = _version(db)
-            for bot in self._bots:
-                (last,) = db.execute(_LAST, (bot,)).fetchone()
-                ids = frozenset(row[0] for row in db.execute(_SINCE, (bot, last, PAGE))) if last else frozenset()
-                self._heard[bot] = (last or 0, ids)
+            self._last = db.execute(_LAST).fetchone() or _NONE
         except sqlite3.Error as error:
             raise self._fault(error) from error
 
@@ -83,19 +82,23 @@ class SqliteEndings:
             raise sqlite3.OperationalError("the file is another one than before")
         if (version := _version(db)) == self._version:
             return []
-        found = [ending for bot in self._bots for ending in self._news(db, bot)]
-        if len(found) < PAGE:
-            self._version = version  # of before the look: what was written during it shows at the next
-        return found
-
-    def _news(self, db: sqlite3.Connection, bot: str) -> list[Ending]:
-        last, heard = self._heard[bot]
-        rows = [row for row in db.execute(_SINCE, (bot, last, PAGE + len(heard))) if row[0] not in heard]
+        rows = self._behind(db)
         if rows:
-            newest = rows[-1][2]
-            same = frozenset(row[0] for row in rows if row[2] == newest)
-            self._heard[bot] = (newest, same | heard if newest == last else same)
-        return [Ending(bot, job_id, _record(state, outcome)) for job_id, state, _, outcome in rows]
+            self._last = rows[-1][:2]
+        if len(rows) < PAGE:
+            self._version = version  # of before the look: what was written during it shows at the next
+        # Rows of jobs that were reopened meanwhile have no job any more.
+        return [
+            Ending(bot, job_id, _record(state, text)) for _, _, bot, job_id, state, text in rows if bot in self._bots
+        ]
+
+    def _behind(self, db: sqlite3.Connection) -> list[tuple[Any, ...]]:
+        db.execute("BEGIN")  # one state of the file for both questions
+        try:
+            last = self._last if db.execute(_IS_THERE, self._last).fetchone() else _NONE
+            return db.execute(_BEHIND, (last[0], PAGE)).fetchall()
+        finally:
+            db.execute("COMMIT")
 
     def _open(self) -> sqlite3.Connection:
         self.close()

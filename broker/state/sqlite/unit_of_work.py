@@ -22,7 +22,7 @@ from floodgate.broker.admission.windows import Budget, Log, cautious_budget
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.state.sqlite.row_cache import RowCache
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 SCHEMA: Final = """
 CREATE TABLE bots (
     bot TEXT PRIMARY KEY, boot TEXT, offset_us INTEGER, born INTEGER, granted INTEGER,
@@ -53,13 +53,14 @@ CREATE TABLE jobs (
 CREATE UNIQUE INDEX jobs_by_id ON jobs (bot, job_id);
 -- Only waiting jobs stand in it, so a job that goes at first sight never does.
 CREATE INDEX lines ON jobs (bot, chat, priority, place) WHERE state <= 1;
--- For those who wait to hear how jobs ended (sqlite_endings).
+-- For sweeping.
 CREATE INDEX ended ON jobs (bot, since) WHERE state >= 5;
 -- What sweeping, which passes over all bots, adds to the counts in their rows: waiting, by priority, and dead (2).
 CREATE TABLE counts (bot TEXT, kind INTEGER, jobs INTEGER, PRIMARY KEY (bot, kind)) WITHOUT ROWID;
--- Outcomes of ended jobs, oldest first: what is over is at the front, and its pages are used again. A number that is
+-- Outcomes of ended jobs of all bots in the order in which they ended, so listeners read on from the last they know.
+-- What is over is at the front, and its pages are used again. Numbers begin anew when all rows are gone; a number that is
 -- used again is told from the old one by its time.
-CREATE TABLE results (number INTEGER PRIMARY KEY, since INTEGER, outcome TEXT);
+CREATE TABLE results (number INTEGER PRIMARY KEY, job INTEGER, since INTEGER, outcome TEXT);
 -- Jobs that ended without a dead letter: the latest, numbered one by one. All of them are counted by reason, and so are
 -- dead letters that were dropped.
 CREATE TABLE not_kept (
@@ -101,7 +102,7 @@ _UPDATE_JOB: Final = (
     "lease_end = ?, bot_units = ?, paid = ?, rank = ?, unsettled = ?, handed_back = ?, reason = ?, result = ?, "
     "content = ? WHERE number = ?"
 )
-_KEEP_OUTCOME: Final = "INSERT INTO results (since, outcome) VALUES (?, ?)"
+_KEEP_OUTCOME: Final = "INSERT INTO results (job, since, outcome) VALUES (?, ?, ?)"
 _SELECT_OUTCOME: Final = "SELECT outcome FROM results WHERE number = ? AND since = ?"
 _SELECT_LINE: Final = (
     f"SELECT number, {_JOB} FROM jobs WHERE bot = ? AND chat = ? AND priority = ? AND state <= 1 ORDER BY place"
@@ -261,7 +262,9 @@ class SqliteBooks:
             self.connection.execute("DELETE FROM jobs WHERE number = ?", (job.number,))
 
     def keep_outcome(self, job: JobRow, outcome: str) -> None:
-        job.result = self.connection.execute(_KEEP_OUTCOME, (self.now, outcome)).lastrowid or 0
+        if not job.number:
+            self.save_job(job)
+        job.result = self.connection.execute(_KEEP_OUTCOME, (job.number, self.now, outcome)).lastrowid or 0
 
     def outcome(self, job: JobRow) -> str | None:
         found = self.connection.execute(_SELECT_OUTCOME, (job.result, job.since)).fetchone() if job.result else None
