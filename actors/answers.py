@@ -26,8 +26,8 @@ from telegram.error import (
     TelegramError,
 )
 
-from floodgate.broker.chats import chat_key
 from floodgate.broker.errors import CutOffError, InvalidParamsError, NotSentError
+from floodgate.broker.messages.chats import chat_key
 
 MAX_DESCRIPTION: Final = 500
 # Nobody waits longer than this on one word of Telegram's; a pause still in force is told again at the next call.

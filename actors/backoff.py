@@ -17,7 +17,7 @@ from typing import Final, Protocol, assert_never
 
 from floodgate.actors.outcomes import Failed, FailureReason, Retry, Unknown
 from floodgate.broker.admission.contract import Retrying
-from floodgate.broker.job import Job, OnUncertain
+from floodgate.broker.messages.job import Job, OnUncertain
 
 BASE: Final = timedelta(seconds=1)
 CAP: Final = timedelta(minutes=5)

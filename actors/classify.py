@@ -9,8 +9,9 @@ Sources: the Bot API's documentation, the Bot API server's source, and texts obs
 Decisions that the table alone does not tell:
 
 - Ambiguity is a property of the call as much as of the answer. A lost connection or a 5xx leaves open whether the
-  call acted. Where acting twice does no harm (edits, deletions, answers: ``floodgate.broker.methods.repeatable``) that
-  is ``Retry``; where it would make a second message it is ``Unknown``, and the job's ``on_uncertain`` decides.
+  call acted. Where acting twice does no harm (edits, deletions, answers:
+  ``floodgate.broker.messages.methods.repeatable``) that is ``Retry``; where it would make a second message it is
+  ``Unknown``, and the job's ``on_uncertain`` decides.
 - A repeated deletion that finds nothing left to delete has been done by the call before it.
 - A part of an album may be out when Telegram reports on one of its items. That outweighs a "retry after N" in the
   same text: the wait is obeyed, and the job is ``Unknown`` and never made again by itself.
@@ -40,8 +41,8 @@ from floodgate.actors.outcomes import (
     Sent,
     Unknown,
 )
-from floodgate.broker.job import Job
-from floodgate.broker.methods import repeatable
+from floodgate.broker.messages.job import Job
+from floodgate.broker.messages.methods import repeatable
 
 # When 429 comes without its wait. Telegram's shortest waits are of this order; the next 429 tells the real one.
 DEFAULT_RETRY_AFTER: Final = timedelta(seconds=5)

@@ -26,13 +26,12 @@ from floodgate.actors.settle import Settler
 from floodgate.actors.uploads import Uploads
 from floodgate.broker.admission.contract import Go
 from floodgate.broker.admission.policy import call_timeout
-from floodgate.broker.dramatiq_broker import FloodgateBroker
-from floodgate.broker.dramatiq_consumer import DeliveredMessage
-from floodgate.broker.job import SEND_ACTOR, Job
-from floodgate.broker.middleware.awaited import AwaitedMiddleware
-from floodgate.broker.setup import current_broker
-from floodgate.broker.spool import Spool
-from floodgate.broker.sweeping import Sweeper
+from floodgate.broker.messages.job import SEND_ACTOR, Job
+from floodgate.broker.uploads.spool import Spool
+from floodgate.broker.uploads.sweeper import Sweeper
+from floodgate.broker.worker.middleware.awaited import AwaitedMiddleware, HostBroker
+from floodgate.broker.worker.queue_consumer import DeliveredMessage
+from floodgate.broker.worker.setup import current_broker
 
 # A process so busy that five permits in a row expire before they are used sends all the same: late beats never.
 PERMITS: Final = 5
@@ -48,7 +47,7 @@ class Sender(AwaitedMiddleware):
         self._sweeper: Sweeper | None = None
         self._usual = UsualDuration()
 
-    async def abefore_worker_boot(self, broker: FloodgateBroker) -> None:
+    async def abefore_worker_boot(self, broker: HostBroker) -> None:
         if not broker.takes(SEND_ACTOR):
             return
         settings = broker.settings
@@ -60,7 +59,7 @@ class Sender(AwaitedMiddleware):
         await self._sessions.open()
         await self._sweeper.start()
 
-    async def aafter_worker_shutdown(self, broker: FloodgateBroker) -> None:
+    async def aafter_worker_shutdown(self, broker: HostBroker) -> None:
         sessions, self._sessions = self._sessions, None
         sweeper, self._sweeper = self._sweeper, None
         if sweeper is not None:
@@ -124,7 +123,7 @@ current_broker().add_middleware(_sender)
 
 @dramatiq.actor(broker=current_broker(), actor_name=SEND_ACTOR, queue_name=SEND_ACTOR)
 async def send(job: dict[str, Any]) -> None:
-    """Make the Bot API call that ``job`` describes (see :mod:`floodgate.broker.job`) and record what became of it."""
+    """Make the Bot API call that ``job`` describes (:mod:`floodgate.broker.messages.job`), and record its outcome."""
     message = CurrentMessage.get_current_message()
     assert isinstance(message, DeliveredMessage), "send is run by a worker; to enqueue, use producer.Client"
     await current_broker().connections.io.join(_sender.deliver(message))

@@ -37,10 +37,10 @@ from floodgate.actors.answers import (
     refusal_from_fields,
 )
 from floodgate.actors.request import JSON_HEADERS, AiohttpRequest
-from floodgate.broker.consumer import ANSWERS_PREFETCH
+from floodgate.broker.amqp.consumer import ANSWERS_PREFETCH
 from floodgate.broker.errors import CutOffError
-from floodgate.broker.logs import RedactTokens
-from floodgate.broker.settings import Settings
+from floodgate.broker.process.logs import RedactTokens
+from floodgate.broker.settings.model import Settings
 
 if TYPE_CHECKING:
     from telegram._utils.types import JSONDict

@@ -33,21 +33,21 @@ from floodgate.actors.outcomes import (
     Sent,
     Unknown,
 )
-from floodgate.broker import dead_letters
 from floodgate.broker.admission import contract
 from floodgate.broker.admission.policy import needs_chat
-from floodgate.broker.chats import ChatKind, chat_key, chat_kind
+from floodgate.broker.amqp.delay_ladder import delayed
 from floodgate.broker.errors import InvalidParamsError, PublishError, StateUnavailableError
-from floodgate.broker.job import Job, encode_job, unix_ms
-from floodgate.broker.ladder import delayed
-from floodgate.broker.outages import OutageLog
-from floodgate.broker.publication import Publication
+from floodgate.broker.messages import dead_letters
+from floodgate.broker.messages.chats import ChatKind, chat_key, chat_kind
+from floodgate.broker.messages.job import Job, encode_job, unix_ms
+from floodgate.broker.messages.publication import Publication
+from floodgate.broker.process.outages import OutageLog
 
 if TYPE_CHECKING:
-    from floodgate.broker.admission.calls import BatchedAdmission
     from floodgate.broker.admission.contract import Ask, Settlement
-    from floodgate.broker.dramatiq_broker import FloodgateBroker
-    from floodgate.broker.dramatiq_consumer import DeliveredMessage
+    from floodgate.broker.state.calls import BatchedAdmission
+    from floodgate.broker.worker.middleware.awaited import HostBroker
+    from floodgate.broker.worker.queue_consumer import DeliveredMessage
 
 logger = logging.getLogger("floodgate.send")
 
@@ -63,7 +63,7 @@ BOT_FAILED_PAUSE: Final = timedelta(minutes=1)
 class Settler:
     """Carries outcomes out. One object a process, used by all its messages, on the broker's event loop."""
 
-    def __init__(self, broker: FloodgateBroker) -> None:
+    def __init__(self, broker: HostBroker) -> None:
         self._broker = broker
         self._outage = OutageLog()  # of the state store
 

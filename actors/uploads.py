@@ -26,8 +26,9 @@ from telegram import InputFile
 
 from floodgate.actors.answers import Accepted, Answer, Break, Refusal, is_silence
 from floodgate.broker.errors import SpoolError, UploadMissingError
-from floodgate.broker.job import Job
-from floodgate.broker.spool import Spool, SpooledFile, Upload
+from floodgate.broker.messages.job import Job
+from floodgate.broker.messages.spooled_file import SpooledFile
+from floodgate.broker.uploads.spool import Spool, Upload
 
 logger = logging.getLogger("floodgate.send")
 

@@ -27,7 +27,7 @@ from benchmarks.stage.drain import machine_seconds
 from benchmarks.stage.editions import CURRENT, FORMER, Edition, editions
 from benchmarks.stage.pipeline import environment
 from benchmarks.stage.programs import Program, ProgramError
-from rabbitmq.node import Node
+from rabbitmq_node.node import Node
 
 READY_SECONDS: Final = 180.0
 DECLARING_STARTS: Final = 5

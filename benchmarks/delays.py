@@ -29,7 +29,7 @@ from benchmarks.stage import report
 from benchmarks.stage.ladder_load import PREFETCH, Lateness, Load
 from benchmarks.stage.ladder_load import run as run_load
 from benchmarks.stage.programs import ROOT
-from rabbitmq.node import Node
+from rabbitmq_node.node import Node
 
 RUN_SECONDS: Final = 1200.0
 LOAD_SECONDS: Final = 30.0

@@ -15,20 +15,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Final
-
-import aiohttp
+from typing import Any, Final, TypeVar
 
 from benchmarks.stage import report, servers
+from benchmarks.stage.callers import Callers, calling
 from benchmarks.stage.drain import drain
 from benchmarks.stage.editions import CURRENT, Edition, editions
 from benchmarks.stage.figures import percentile
 from benchmarks.stage.pipeline import TOKEN, Pipeline, pipeline
 from benchmarks.stage.programs import NODE_MODULES, ROOT, Program
+from floodgate.broker.process.event_loop import new_event_loop
+
+T = TypeVar("T")
 
 PEERS: Final = Path(__file__).with_name("peers")
 LIBRARIES: Final = ("burst_ptb.py", "burst_aiogram.py", "burst_telebot.py", "burst_grammy.cjs", "burst_telegraf.cjs")
@@ -137,9 +139,9 @@ def through(edition: Edition, home: Path, rabbitmq: str, seconds: float, jobs: i
     ):
         ours.start_workers(1)
         with gateway(ours, f"{name}-gateway") as (url, process):
-            calm = asyncio.run(_at_a_rate(url, CALM_PER_SECOND, seconds))
+            calm = _run(_at_a_rate(url, CALM_PER_SECOND, seconds))
             began = process.cpu_seconds()
-            busy = asyncio.run(_at_a_time(url, CALLERS_AT_A_TIME, seconds))
+            busy = _run(_at_a_time(url, CALLERS_AT_A_TIME, seconds))
             cpu_ms = (process.cpu_seconds() - began) / busy.count * 1e3
         alone = _worker_rate(ours, fake, jobs)
     return Calls(name, calm.p50, calm.p99, busy.per_second, busy.p50, cpu_ms, alone, os.getloadavg()[0])
@@ -169,54 +171,46 @@ class Latencies:
 
 
 def _both_loads(root: str, seconds: float) -> tuple[Latencies, Latencies]:
-    calm = asyncio.run(_at_a_rate(root, CALM_PER_SECOND, seconds))
-    return calm, asyncio.run(_at_a_time(root, CALLERS_AT_A_TIME, seconds))
+    calm = _run(_at_a_rate(root, CALM_PER_SECOND, seconds))
+    return calm, _run(_at_a_time(root, CALLERS_AT_A_TIME, seconds))
 
 
 async def _at_a_rate(root: str, rate: float, seconds: float) -> Latencies:
     """Calls at even distances, whether or not the ones before are answered."""
     latencies: list[float] = []
-    async with _session(root) as session, asyncio.TaskGroup() as calls:
+    async with calling(root) as callers, asyncio.TaskGroup() as calls:
         started = time.monotonic()
         for number in range(int(seconds * rate)):
             await asyncio.sleep(max(0.0, started + number / rate - time.monotonic()))
-            calls.create_task(_call(session, root, 100 + number, latencies))
+            calls.create_task(_call(callers, 100 + number, latencies))
     return Latencies.of(latencies, time.monotonic() - started)
 
 
-async def _at_a_time(root: str, callers: int, seconds: float) -> Latencies:
+async def _at_a_time(root: str, count: int, seconds: float) -> Latencies:
     """So many callers, each with one call after the other."""
     latencies: list[float] = []
-    async with _session(root) as session:
+    async with calling(root) as callers:
         started = time.monotonic()
-        await asyncio.gather(*(_caller(session, root, n, started + seconds, latencies) for n in range(callers)))
+        await asyncio.gather(*(_caller(callers, n, started + seconds, latencies) for n in range(count)))
     return Latencies.of(latencies, time.monotonic() - started)
 
 
-@asynccontextmanager
-async def _session(root: str) -> AsyncIterator[aiohttp.ClientSession]:
-    """A session that has called before, so that connections and queues are there."""
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        for chat in range(16):
-            await _call(session, root, 1 + chat, [])
-        yield session
-
-
-async def _caller(session: aiohttp.ClientSession, root: str, number: int, until: float, latencies: list[float]) -> None:
+async def _caller(callers: Callers, number: int, until: float, latencies: list[float]) -> None:
     chat = 1_000_000 * (number + 1)
     while time.monotonic() < until:
         chat += 1
-        await _call(session, root, chat, latencies)
+        await _call(callers, chat, latencies)
 
 
-async def _call(session: aiohttp.ClientSession, root: str, chat: int, latencies: list[float]) -> Any:
+async def _call(callers: Callers, chat: int, latencies: list[float]) -> None:
     started = time.monotonic()
-    async with session.post(f"{root}/bot{TOKEN}/sendMessage", json={"chat_id": chat, "text": "x"}) as response:
-        answer = await response.json()
-    if not answer["ok"]:
-        raise RuntimeError(answer["description"])
+    await callers.send(chat)
     latencies.append(time.monotonic() - started)
-    return answer
+
+
+def _run(calls: Coroutine[Any, Any, T]) -> T:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,28 +232,28 @@ def waiting(edition: Edition, home: Path, rabbitmq: str) -> Waiting:
         gateway(ours, f"{name}-gateway", wait_seconds="120") as (url, process),
     ):
         before = process.resident_bytes()
-        callers = asyncio.run(_wait_together(url))
+        callers = _run(_wait_together(url))
         after = process.resident_bytes()
     return Waiting(edition.name, callers, after, after - before)
 
 
 async def _wait_together(url: str) -> int:
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        tasks = [asyncio.create_task(_call(session, url, 1 + n, [])) for n in range(CALLERS)]
-        waiting, deadline = 0, time.monotonic() + 60
-        while waiting < CALLERS and time.monotonic() < deadline:
-            await asyncio.sleep(0.2)
-            async with session.get(f"{url}/ready") as response:
-                waiting = (await response.json())["waiting"]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    callers = Callers(url)
+    tasks = [asyncio.create_task(callers.send(1 + n)) for n in range(CALLERS)]
+    waiting, deadline = 0, time.monotonic() + 60
+    while waiting < CALLERS and time.monotonic() < deadline:
+        await asyncio.sleep(0.2)
+        waiting = (await callers.get("/ready"))["waiting"]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    callers.close()
     return waiting
 
 
 def _vouch(ours: Pipeline) -> None:
     """The bot was made up a moment ago, so it may start at full rate."""
-    from floodgate.broker.admission.stores import open_store
+    from floodgate.broker.state.stores import open_store
 
     store = open_store(ours.settings)
     store.vouch_idle(ours.bot)

@@ -26,10 +26,11 @@ from benchmarks.stage import pace, report, servers
 from benchmarks.stage.editions import CURRENT, Edition
 from benchmarks.stage.pipeline import Pipeline, pipeline
 from benchmarks.stage.programs import Program
-from floodgate.broker import topology
-from floodgate.broker.connections import Connections
+from floodgate.broker.amqp import queue_admin
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.messages import queue_names
 from floodgate.fake_telegram.control import Arrived, ControlClient
-from rabbitmq.engine import free_ports
+from rabbitmq_node.engine import free_ports
 
 KINDS: Final = ("refused", "502", "time-out")
 FAULTS: Final = {"502": {"kind": "error", "code": 502}, "time-out": {"kind": "stall"}}
@@ -201,9 +202,9 @@ def _calls(notebook: Path) -> list[float]:
 
 
 def _dead_letters(ours: Pipeline) -> int:
-    queue = topology.dead_queue(ours.bot)
+    queue = queue_names.dead_queue(ours.bot)
     with Connections(ours.settings, "bench") as connections:
-        return topology.depth(connections, [queue])[queue] or 0
+        return queue_admin.depth(connections, [queue])[queue] or 0
 
 
 def _disorder(seen: Counter[str]) -> int:

@@ -26,7 +26,7 @@ from rich.table import Table
 from benchmarks.peers.publishers import CONTENDERS, NOT_INSTALLED
 from benchmarks.stage import report
 from benchmarks.stage.programs import ROOT
-from rabbitmq.node import Node
+from rabbitmq_node.node import Node
 
 RUN_SECONDS: Final = 900.0
 OUR_QUEUE: Final = "send.default.bulk.00"

@@ -22,11 +22,11 @@ import pika
 from benchmarks.stage import servers
 from floodgate.broker.admission.contract import Sent
 from floodgate.broker.admission.policy import ask_for
-from floodgate.broker.admission.stores import open_endings, open_store
-from floodgate.broker.connections import Connections
-from floodgate.broker.job import new_job
-from floodgate.broker.publication import Publication
-from floodgate.broker.settings import Limits, Settings
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.messages.job import new_job
+from floodgate.broker.messages.publication import Publication
+from floodgate.broker.settings.model import Limits, Settings
+from floodgate.broker.state.stores import open_endings, open_store
 
 BOT: Final = "default"
 QUEUE: Final = "floodgate.bench.replies"

@@ -51,9 +51,9 @@ from floodgate.broker.errors import (
 )
 
 if TYPE_CHECKING:
-    from floodgate.broker.job import Job
-    from floodgate.broker.settings import Settings, load_settings
-    from floodgate.broker.update import Update
+    from floodgate.broker.messages.job import Job
+    from floodgate.broker.messages.update import Update
+    from floodgate.broker.settings.model import Settings, load_settings
     from floodgate.producer.async_client import AsyncClient
     from floodgate.producer.client import Client
     from floodgate.updates.function import on_update
@@ -106,11 +106,11 @@ __all__ = [
 _LAZY: Final = {
     "AsyncClient": "floodgate.producer.async_client",
     "Client": "floodgate.producer.client",
-    "Job": "floodgate.broker.job",
-    "Settings": "floodgate.broker.settings",
+    "Job": "floodgate.broker.messages.job",
+    "Settings": "floodgate.broker.settings.model",
     "SharedPersistence": "floodgate.updates.persistence",
-    "Update": "floodgate.broker.update",
-    "load_settings": "floodgate.broker.settings",
+    "Update": "floodgate.broker.messages.update",
+    "load_settings": "floodgate.broker.settings.model",
     "on_update": "floodgate.updates.function",
 }
 

@@ -26,14 +26,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from floodgate.broker.event_loop import new_event_loop
-from floodgate.broker.garbage import keep_modules_from_collections
-from floodgate.broker.settings import Settings
+from floodgate.broker.process.event_loop import new_event_loop
+from floodgate.broker.process.garbage import keep_modules_from_collections
+from floodgate.broker.settings.model import Settings
 
 if TYPE_CHECKING:
     from floodgate.actors.updates.handling import Handling
-    from floodgate.broker.dramatiq_broker import FloodgateBroker
-    from floodgate.broker.runner import Runner
+    from floodgate.broker.worker.dramatiq_broker import FloodgateBroker
+    from floodgate.broker.worker.runner import Runner
     from floodgate.updates.compose import Assignment
 
 logger = logging.getLogger("floodgate.worker")
@@ -94,9 +94,9 @@ class WorkerProcess:
                 self._loop.call_soon_threadsafe(self._wake.set)
 
     async def _start(self) -> None:
-        from floodgate.broker.connections import check_queue_count
-        from floodgate.broker.setup import configure
-        from floodgate.broker.topology import adeclare
+        from floodgate.broker.amqp.connections import check_queue_count
+        from floodgate.broker.amqp.queue_admin import adeclare
+        from floodgate.broker.worker.setup import configure
 
         self._settings.require_bots()
         self._broker = broker = configure(self._settings)
@@ -121,7 +121,7 @@ class WorkerProcess:
 
     async def _watch_capacity(self, broker: FloodgateBroker) -> None:
         """Warn before the state store is full."""
-        from floodgate.broker.admission.capacity import CapacityWatch
+        from floodgate.broker.state.capacity import CapacityWatch
 
         watch = CapacityWatch(self._settings)
         while not broker.stopping.is_set():
@@ -130,13 +130,13 @@ class WorkerProcess:
 
     async def _sweep_dead_letters(self, broker: FloodgateBroker) -> None:
         """Drop those that have been kept for their time, and the oldest of too many."""
-        from floodgate.broker.retention import Retention
+        from floodgate.broker.worker.retention import Retention
 
         count = broker.admission.count_dropped
         await Retention(self._settings, broker.connections, count, broker.stopping).run()
 
     def _make_runner(self, broker: FloodgateBroker, queues: Iterable[str]) -> Runner:
-        from floodgate.broker.runner import Runner
+        from floodgate.broker.worker.runner import Runner
 
         if self._assignment is None:
             return Runner(broker, queues)
@@ -149,13 +149,13 @@ class WorkerProcess:
 
     def _assign(self, broker: FloodgateBroker) -> None:
         """Take updates, if that is what this worker is for; else jobs."""
-        from floodgate.broker.job import SEND_ACTOR
+        from floodgate.broker.messages.job import SEND_ACTOR
 
         if self._assignment is None:
             broker.take_only(SEND_ACTOR, self._settings.tokens)
             return
         from floodgate.actors.updates import actor
-        from floodgate.broker.update import UPDATE_ACTOR
+        from floodgate.broker.messages.update import UPDATE_ACTOR
         from floodgate.updates.compose import compose
 
         broker.take_only(UPDATE_ACTOR, self._assignment.bots)

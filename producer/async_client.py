@@ -17,10 +17,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from floodgate.broker.admission.contract import Record
-from floodgate.broker.connections import Connections
+from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import ConfirmTimeoutError, FloodgateError, RabbitMQError, UnroutableError
-from floodgate.broker.job import Job
-from floodgate.broker.settings import Settings, load_settings
+from floodgate.broker.messages.job import Job
+from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.producer.bot_api import BotApi
 from floodgate.producer.core import Composer, as_job
 from floodgate.producer.flight import Flight

@@ -1,8 +1,8 @@
 """The Bot API's common methods, typed, under their own names and with their own parameters; defined once.
 
-``Client`` returns the accepted :class:`~floodgate.broker.job.Job`, ``AsyncClient`` a coroutine of it: that one type,
-``R``, is all that the two differ in here. ``call`` makes any other method. Files are a ``file_id``, a URL, or the file
-itself, which is uploaded by way of the spool; in ``media`` each stands where a ``file_id`` would.
+``Client`` returns the accepted :class:`~floodgate.broker.messages.job.Job`, ``AsyncClient`` a coroutine of it: that one
+type, ``R``, is all that the two differ in here. ``call`` makes any other method. Files are a ``file_id``, a URL, or the
+file itself, which is uploaded by way of the spool; in ``media`` each stands where a ``file_id`` would.
 """
 
 from __future__ import annotations

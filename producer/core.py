@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, TypedDict
 
-from floodgate.broker import topology
+from floodgate.broker.amqp import topology
+from floodgate.broker.amqp.delay_ladder import MAX_DELAY, delayed
 from floodgate.broker.errors import InvalidParamsError, UnknownBotError
-from floodgate.broker.job import Job, OnUncertain, Priority, encode_job, new_job, unix_ms
-from floodgate.broker.ladder import MAX_DELAY, delayed
-from floodgate.broker.methods import canonical_method
-from floodgate.broker.publication import Publication
-from floodgate.broker.settings import Settings, unknown_bot_message
+from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.job import Job, OnUncertain, Priority, encode_job, new_job, unix_ms
+from floodgate.broker.messages.methods import canonical_method
+from floodgate.broker.messages.publication import Publication
+from floodgate.broker.settings.model import Settings, unknown_bot_message
 from floodgate.producer.checks import checked
 from floodgate.producer.uploads import Attachment, detached
 
@@ -92,7 +93,7 @@ class Composer:
             InvalidParamsError: the job is too large for a queue.
         """
         self._check_bot(job.bot)
-        queue = topology.home_of(job, self._settings.partitions)
+        queue = queue_names.home_of(job, self._settings.partitions)
         publication = Publication("", queue, encode_job(job, queue), job.id)
         wait_ms = job.not_before_ms - unix_ms() if job.not_before_ms is not None else 0
         return delayed(publication, timedelta(milliseconds=wait_ms)) if wait_ms > 0 else publication

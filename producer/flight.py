@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 from floodgate.broker.errors import EnqueueManyError, FloodgateError, RabbitMQError
-from floodgate.broker.job import Job
-from floodgate.broker.publication import Publication
+from floodgate.broker.messages.job import Job
+from floodgate.broker.messages.publication import Publication
 
 MAX_BATCH: Final = 100
 # A job boards at least this long after the last batch left: it need not wait for company.

@@ -16,11 +16,11 @@ from datetime import timedelta
 from typing import Any, Final
 
 from floodgate.broker.admission.contract import Admission, Record, Standing
-from floodgate.broker.admission.endings import Endings
-from floodgate.broker.admission.stores import open_endings, open_store, state_file
+from floodgate.broker.admission.results import Endings
 from floodgate.broker.errors import DeadLetteredError, DedupeKeyError, NotSettledError, StateError
-from floodgate.broker.job import Job
-from floodgate.broker.settings import Settings
+from floodgate.broker.messages.job import Job
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.stores import open_endings, open_store, state_file
 from floodgate.producer.waiting import Key, Waiter, Waiting
 
 logger = logging.getLogger("floodgate.client")

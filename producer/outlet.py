@@ -18,12 +18,12 @@ from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 
-from floodgate.broker import topology
-from floodgate.broker.connections import Connections
+from floodgate.broker.amqp import queue_admin
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.amqp.publisher import Outcomes, Publisher
 from floodgate.broker.errors import ClosedError, FloodgateError, RabbitMQUnreachableError
-from floodgate.broker.event_loop import BorrowedLoop
-from floodgate.broker.publication import Publication
-from floodgate.broker.publisher import Outcomes, Publisher
+from floodgate.broker.messages.publication import Publication
+from floodgate.broker.process.event_loop import BorrowedLoop
 from floodgate.producer.core import Composer
 
 Attempt = Future[None]
@@ -93,7 +93,7 @@ class Outlet:
         """Declare the bot's queues on the loop of the connections; the outcome is the attempt's."""
         try:
             self.publisher.refuse_when_away(time.monotonic())
-            declared = self._connections.io.begin(topology.adeclare(self._connections, self._composer.topology(bot)))
+            declared = self._connections.io.begin(queue_admin.adeclare(self._connections, self._composer.topology(bot)))
         except (FloodgateError, RuntimeError) as error:  # closed, crashed, or not on a loop
             self._end(bot)
             attempt.set_exception(error)

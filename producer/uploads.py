@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from floodgate.broker.errors import InvalidParamsError, SpoolError
-from floodgate.broker.job import Job
-from floodgate.broker.local_files import FILE_FIELDS
-from floodgate.broker.spool import Source, Spool, SpooledFile
+from floodgate.broker.messages.job import Job
+from floodgate.broker.messages.local_files import FILE_FIELDS
+from floodgate.broker.messages.spooled_file import SpooledFile
+from floodgate.broker.uploads.spool import Source, Spool
 
 logger = logging.getLogger("floodgate.uploads")
 

@@ -27,9 +27,9 @@ from contextlib import closing, suppress
 from typing import Final
 
 from floodgate.broker.admission.contract import Admission, Record, Standing
-from floodgate.broker.admission.endings import Endings
+from floodgate.broker.admission.results import Endings
 from floodgate.broker.errors import ClosedError, StateError
-from floodgate.broker.outages import Backoff, OutageLog
+from floodgate.broker.process.outages import Backoff, OutageLog
 
 logger = logging.getLogger("floodgate.results")
 

@@ -9,10 +9,10 @@ from typing import Any
 from floodgate.broker.admission.clock import Reading
 from floodgate.broker.admission.contract import Ask
 from floodgate.broker.admission.policy import ask_for
-from floodgate.broker.chats import chat_key
-from floodgate.broker.job import Job, Priority, job_chat
-from floodgate.broker.methods import cost
-from floodgate.broker.settings import Settings
+from floodgate.broker.messages.chats import chat_key
+from floodgate.broker.messages.job import Job, Priority, job_chat
+from floodgate.broker.messages.methods import cost
+from floodgate.broker.settings.model import Settings
 
 _numbers = itertools.count(1)
 

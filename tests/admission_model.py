@@ -41,8 +41,8 @@ from floodgate.broker.admission.contract import (
     Wait,
 )
 from floodgate.broker.admission.windows import Pace, Window
-from floodgate.broker.job import Priority
-from floodgate.broker.methods import Charge
+from floodgate.broker.messages.job import Priority
+from floodgate.broker.messages.methods import Charge
 
 
 @dataclass

@@ -6,14 +6,14 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from floodgate.broker.admission.calls import BatchedAdmission, BlockingAdmission, Call
 from floodgate.broker.admission.clock import Clock
 from floodgate.broker.admission.contract import Ask
 from floodgate.broker.admission.policy import Policy
-from floodgate.broker.admission.redis import RedisBatches
-from floodgate.broker.admission.sqlite import SqliteAdmission, SqliteBatches
-from floodgate.broker.admission.state_thread import StateThread
-from floodgate.broker.event_loop import BackgroundLoop
+from floodgate.broker.process.event_loop import BackgroundLoop
+from floodgate.broker.state.calls import BatchedAdmission, BlockingAdmission, Call
+from floodgate.broker.state.redis.admission import RedisBatches
+from floodgate.broker.state.sqlite.admission import SqliteAdmission, SqliteBatches
+from floodgate.broker.state.thread import StateThread
 
 WAIT_SECONDS = 30.0
 

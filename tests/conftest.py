@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from rabbitmq.choice import VERSIONS
-from rabbitmq.node import Node
+from rabbitmq_node.choice import VERSIONS
+from rabbitmq_node.node import Node
 from tests.services import RedisServer, Vhost, Vhosts
 
 

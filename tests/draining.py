@@ -6,7 +6,7 @@ from typing import Any
 
 import pika
 
-FEW = 30  # of more acks at once some are lost when the channel is closed: see floodgate.broker.browse
+FEW = 30  # of more acks at once some are lost when the channel is closed: see floodgate.broker.amqp.async_queue_reader
 
 
 def drain(url: str, queue: str) -> list[tuple[Any, bytes]]:

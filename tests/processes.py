@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rabbitmq.leash import Leash
+from rabbitmq_node.leash import Leash
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]

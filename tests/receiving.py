@@ -7,16 +7,17 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from floodgate.broker import topology
-from floodgate.broker.browse import browse
-from floodgate.broker.connections import Connections
-from floodgate.broker.consumer import Delivery
-from floodgate.broker.settings import Settings
-from floodgate.broker.update import Update, decode_update
+from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.amqp.async_queue_reader import browse
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.amqp.consumer import Delivery
+from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.update import Update, decode_update
+from floodgate.broker.settings.model import Settings
 from floodgate.fake_telegram import FakeTelegram
 from floodgate.fake_telegram.injection import inject
 from floodgate.fake_telegram.webhooks import Backoff
-from floodgate.producer.receiver.process import Mode, Receiver
+from floodgate.producer.updates.process import Mode, Receiver
 from tests.services import Vhost
 from tests.waiting import until
 
@@ -40,14 +41,14 @@ class Taken:
 
 def count_updates(connections: Connections, bot: str, partitions: int) -> int:
     """How many lie in a bot's queues."""
-    queues = [topology.updates_queue(bot, n) for n in range(partitions)]
-    return sum(depth or 0 for depth in topology.depth(connections, queues).values())
+    queues = [queue_names.updates_queue(bot, n) for n in range(partitions)]
+    return sum(depth or 0 for depth in queue_admin.depth(connections, queues).values())
 
 
 def take_updates(connections: Connections, bot: str, partitions: int) -> list[Update]:
     """What lies in a bot's queues, in order of each, taken out of them."""
     count, found = count_updates(connections, bot, partitions), Taken()
-    queues = [topology.updates_queue(bot, n) for n in range(partitions)]
+    queues = [queue_names.updates_queue(bot, n) for n in range(partitions)]
     made = topology.pipeline([bot], 1, update_partitions=partitions)
     taking = [connections.subscribe(queue, "test", found, lambda: made) for queue in queues]
     until(lambda: len(found.deliveries) == count, SOON)

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rabbitmq.engine import free_ports
-from rabbitmq.node import Node
-from rabbitmq.process import ProcessGroup
+from rabbitmq_node.engine import free_ports
+from rabbitmq_node.node import Node
+from rabbitmq_node.process import ProcessGroup
 
 VHOST_BATCH = 20  # one rabbitmqctl takes half a second, whether for one vhost or for twenty
 REDIS_START_SECONDS = 10.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from floodgate.broker.publication import Publication
+from floodgate.broker.messages.publication import Publication
 
 
 @dataclass

@@ -8,9 +8,9 @@ import dramatiq
 from dramatiq.middleware import CurrentMessage
 
 from floodgate.actors.updates.handling import Handling
-from floodgate.broker.dramatiq_consumer import DeliveredMessage
-from floodgate.broker.setup import current_broker
-from floodgate.broker.update import UPDATE_ACTOR
+from floodgate.broker.messages.update import UPDATE_ACTOR
+from floodgate.broker.worker.queue_consumer import DeliveredMessage
+from floodgate.broker.worker.setup import current_broker
 
 _handling: list[Handling] = []  # one at most; written before the worker's first update
 
@@ -22,7 +22,7 @@ def use(handling: Handling) -> None:
 
 @dramatiq.actor(broker=current_broker(), actor_name=UPDATE_ACTOR, queue_name=UPDATE_ACTOR)
 async def handle_update(update: dict[str, Any]) -> None:
-    """Have ``update`` (see :mod:`floodgate.broker.update`) handled."""
+    """Have ``update`` (see :mod:`floodgate.broker.messages.update`) handled."""
     message = CurrentMessage.get_current_message()
     assert isinstance(message, DeliveredMessage), "handle_update is run by a worker"
     (handling,) = _handling

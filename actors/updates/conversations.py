@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 from telegram import Update
 from telegram.ext import Application, ConversationHandler
 
-from floodgate.broker.partitions import partition_of
+from floodgate.broker.messages.partitions import partition_of
 
 Key = tuple[int | str, ...]
 

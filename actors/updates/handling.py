@@ -36,16 +36,16 @@ from floodgate.actors.updates.handler import Handler, UnreadableUpdateError
 from floodgate.actors.updates.loop import HandlerLoop
 from floodgate.actors.updates.run import Run, enter
 from floodgate.actors.updates.watch import LoopWatch
-from floodgate.broker import dead_letters
 from floodgate.broker.errors import PublishError, StateUnavailableError
-from floodgate.broker.logs import redact
-from floodgate.broker.settings import CONSUMER_TIMEOUT_SECONDS
-from floodgate.broker.update import Update
+from floodgate.broker.messages import dead_letters
+from floodgate.broker.messages.update import Update
+from floodgate.broker.process.logs import redact
+from floodgate.broker.settings.model import CONSUMER_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
-    from floodgate.broker.admission.handled import AwaitedHandled, Sight
-    from floodgate.broker.dramatiq_broker import FloodgateBroker
-    from floodgate.broker.dramatiq_consumer import DeliveredMessage
+    from floodgate.broker.state.handled import AwaitedHandled, Sight
+    from floodgate.broker.worker.dramatiq_broker import FloodgateBroker
+    from floodgate.broker.worker.queue_consumer import DeliveredMessage
 
 logger = logging.getLogger("floodgate.updates")
 

@@ -19,10 +19,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from floodgate.broker.dramatiq_consumer import DeliveredMessage
-from floodgate.broker.runner import Run
-from floodgate.broker.stopping import Stopping
-from floodgate.broker.update import partition_key
+from floodgate.broker.messages.update import partition_key
+from floodgate.broker.process.stopping import Stopping
+from floodgate.broker.worker.queue_consumer import DeliveredMessage
+from floodgate.broker.worker.runner import Run
 
 # With the longest time for a handler (1,500 s) this is what RabbitMQ's consumer timeout leaves.
 WAIT_SECONDS: Final = 300.0

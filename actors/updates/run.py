@@ -6,7 +6,7 @@ from collections import Counter
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from floodgate.broker.update import Update
+from floodgate.broker.messages.update import Update
 
 
 @dataclass(slots=True)

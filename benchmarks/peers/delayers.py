@@ -22,6 +22,8 @@ from typing import Any, Final
 import dramatiq
 from dramatiq.middleware import AsyncIO
 
+from floodgate.broker.amqp import queue_admin
+
 QUEUE: Final = "bench-delays"
 SHORTEST_SECONDS: Final = 0.1
 HOUR_MS: Final = 3_600_000
@@ -30,13 +32,13 @@ WORKER_THREADS: Final = 8
 
 
 def our_broker(url: str) -> Any:
-    from floodgate.broker import topology
-    from floodgate.broker.dramatiq_broker import FloodgateBroker
-    from floodgate.broker.settings import Settings
+    from floodgate.broker.amqp import topology
+    from floodgate.broker.settings.model import Settings
+    from floodgate.broker.worker.dramatiq_broker import FloodgateBroker
 
     settings = Settings(rabbitmq_url=url, _env_file=None)  # type: ignore[call-arg, arg-type]
     made = FloodgateBroker(settings, middleware=[AsyncIO()])
-    topology.declare(made.connections, topology.pipeline([], 1, work_queues=[QUEUE]))
+    queue_admin.declare(made.connections, topology.pipeline([], 1, work_queues=[QUEUE]))
     return made
 
 

@@ -45,14 +45,14 @@ def padding(encoded_size: Callable[[str], int], wanted: int) -> str:
 
 
 def _our_settings(url: str) -> Any:
-    from floodgate.broker.settings import Settings
+    from floodgate.broker.settings.model import Settings
 
     state = "sqlite:////dev/null/never-opened.db"  # enqueueing needs no state store
     return Settings(rabbitmq_url=url, state_url=state, partitions=1, publish_window=WINDOW, _env_file=None)
 
 
 def _our_params(size: int) -> dict[str, Any]:
-    from floodgate.broker.job import encode_job, new_job
+    from floodgate.broker.messages.job import encode_job, new_job
 
     def encoded(text: str) -> int:
         return len(encode_job(new_job("sendMessage", {"chat_id": 42, "text": text or "x"}, priority="bulk"), "x" * 20))

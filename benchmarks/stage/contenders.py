@@ -13,7 +13,7 @@ from benchmarks.stage.loads import Line, Lines
 from benchmarks.stage.pipeline import Pipeline, pipeline
 from benchmarks.stage.scenarios import Act, Scenario
 from benchmarks.stage.servers import Fake
-from floodgate.broker.job import Job
+from floodgate.broker.messages.job import Job
 from floodgate.producer.client import Client
 
 

@@ -16,14 +16,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from floodgate.broker import ladder, topology
-from floodgate.broker.connections import Connections
-from floodgate.broker.consumer import Delivery
-from floodgate.broker.job import Priority
-from floodgate.broker.publication import Publication
-from floodgate.broker.publisher import Outcomes
-from floodgate.broker.settings import Settings
-from rabbitmq.node import Node
+from floodgate.broker.amqp import delay_ladder, queue_admin, topology
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.amqp.consumer import Delivery
+from floodgate.broker.amqp.publisher import Outcomes
+from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.job import Priority
+from floodgate.broker.messages.publication import Publication
+from floodgate.broker.settings.model import Settings
+from rabbitmq_node.node import Node
 
 PREFETCH: Final = "dead_letter_worker_consumer_prefetch"
 STEADY, BURSTING = "steady", "bursting"  # the names of the bots
@@ -101,10 +102,10 @@ class _Bot:
         self._complete = asyncio.Event()
 
     async def open(self, *, consume: bool) -> None:
-        await topology.adeclare(self.connections, self._topology)
+        await queue_admin.adeclare(self.connections, self._topology)
         self.consumes = consume
         for n in range(PARTITIONS if consume else 0):
-            queue = topology.send_queue(self.name, Priority.BULK, n)
+            queue = queue_names.send_queue(self.name, Priority.BULK, n)
             self.connections.subscribe(queue, "benchmark", self._take, lambda: self._topology)
 
     async def feed(self, times: list[tuple[float, float]]) -> None:
@@ -145,9 +146,9 @@ class _Bot:
 
     def _delayed(self, n: int, due: float) -> Publication:
         body = json.dumps({"due": due, "text": BODY}).encode()
-        queue = topology.send_queue(self.name, Priority.BULK, n % PARTITIONS)
+        queue = queue_names.send_queue(self.name, Priority.BULK, n % PARTITIONS)
         job = Publication("", queue, body, f"{self.name}-{n}")
-        return ladder.delayed(job, timedelta(seconds=due - time.time()))
+        return delay_ladder.delayed(job, timedelta(seconds=due - time.time()))
 
 
 async def _run(load: Load, prefetch: int, urls: dict[str, str]) -> list[Lateness]:

@@ -14,8 +14,8 @@ import pika
 
 from benchmarks.stage.editions import CURRENT, Edition
 from benchmarks.stage.programs import Program
-from floodgate.broker import topology
-from floodgate.broker.settings import Settings, load_settings
+from floodgate.broker.messages import queue_names
+from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.producer.client import Client
 
 BOT_ID: Final = 100200300
@@ -55,9 +55,9 @@ class Pipeline:
 
     def queue_names(self) -> list[str]:
         """All that is this bot's alone."""
-        sends = topology.send_queues(self.bot, self.settings.partitions)
-        updates = (topology.updates_queue(self.bot, n) for n in range(self.settings.update_partitions))
-        return [*sends, *updates, topology.leader_queue(self.bot), topology.dead_queue(self.bot)]
+        sends = queue_names.send_queues(self.bot, self.settings.partitions)
+        updates = (queue_names.updates_queue(self.bot, n) for n in range(self.settings.update_partitions))
+        return [*sends, *updates, queue_names.leader_queue(self.bot), queue_names.dead_queue(self.bot)]
 
     def _worker(self) -> Program:
         self._started += 1

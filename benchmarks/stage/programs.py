@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
-from rabbitmq.process import ProcessGroup
+from rabbitmq_node.process import ProcessGroup
 
 ROOT: Final = Path(__file__).parents[2]
 # Libraries of the tests that are not Python's.

@@ -14,9 +14,9 @@ from typing import Final
 
 from benchmarks.stage.programs import Program
 from floodgate.fake_telegram.control import ControlClient
-from rabbitmq.engine import free_ports
-from rabbitmq.node import Node
-from rabbitmq.process import ProcessGroup
+from rabbitmq_node.engine import free_ports
+from rabbitmq_node.node import Node
+from rabbitmq_node.process import ProcessGroup
 
 REDIS_SECONDS: Final = 10.0
 

@@ -1,1 +1,1 @@
-"""Admission: the decision to send now or later, shared by all workers through a state store."""
+"""Admission: the decision to send now or later. Pure: no store, no clock, no network. Stores are in ``state``."""

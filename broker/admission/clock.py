@@ -9,8 +9,6 @@ goes on from the last time that was granted. It never goes back.
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 
@@ -33,16 +31,6 @@ class Anchor(NamedTuple):
     offset_us: int
 
 
-class MachineClock:
-    """The machine's monotonic clock, shared by its processes."""
-
-    def __init__(self) -> None:
-        self._boot = _boot_id()
-
-    def read(self) -> Reading:
-        return Reading(self._boot, time.monotonic_ns() // 1000, time.time_ns() // 1000)
-
-
 def store_time(reading: Reading, anchor: Anchor, granted_until: int) -> tuple[int, Anchor]:
     """Now, not before ``granted_until`` (the last time a send was granted), and the anchor that says so."""
     if reading.boot != anchor.boot:
@@ -51,10 +39,3 @@ def store_time(reading: Reading, anchor: Anchor, granted_until: int) -> tuple[in
     if now < granted_until:
         return granted_until, Anchor(anchor.boot, granted_until - reading.ticks_us)
     return now, anchor
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return "unknown"  # no Linux: a reboot then shows as the clock going back

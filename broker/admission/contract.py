@@ -12,9 +12,9 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
-from floodgate.broker.chats import ChatKind
-from floodgate.broker.job import Priority
-from floodgate.broker.methods import Charge
+from floodgate.broker.messages.chats import ChatKind
+from floodgate.broker.messages.job import Priority
+from floodgate.broker.messages.methods import Charge
 
 
 @dataclass(frozen=True, slots=True)

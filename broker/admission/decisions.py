@@ -50,10 +50,10 @@ from floodgate.broker.admission.contract import (
     Unreachable,
     Wait,
 )
-from floodgate.broker.admission.endings import dead_record, dead_text, sent_record, sent_text
+from floodgate.broker.admission.results import dead_record, dead_text, sent_record, sent_text
 from floodgate.broker.admission.rows import Alias, Books, ChatRow, JobRow, LineRow, State
-from floodgate.broker.chats import ChatKind, chat_kind
-from floodgate.broker.job import Priority
+from floodgate.broker.messages.chats import ChatKind, chat_kind
+from floodgate.broker.messages.job import Priority
 
 
 def admit(books: Books, ask: Ask) -> Decision:

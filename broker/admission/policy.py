@@ -12,11 +12,11 @@ from typing import Final, NamedTuple
 
 from floodgate.broker.admission.contract import Ask
 from floodgate.broker.admission.windows import Pace, Window
-from floodgate.broker.chats import ChatKind, chat_kind
-from floodgate.broker.dead_letter_settings import CHAT_UNREACHABLE
-from floodgate.broker.job import Job, Priority
-from floodgate.broker.methods import CHARGES, Charge
-from floodgate.broker.settings import CONSUMER_TIMEOUT_SECONDS, ChatLimits, Limits, Settings
+from floodgate.broker.messages.chats import ChatKind, chat_kind
+from floodgate.broker.messages.dead_letters import CHAT_UNREACHABLE
+from floodgate.broker.messages.job import Job, Priority
+from floodgate.broker.messages.methods import CHARGES, Charge
+from floodgate.broker.settings.model import CONSUMER_TIMEOUT_SECONDS, ChatLimits, Limits, Settings
 
 MILLISECOND: Final = 1_000
 SECOND: Final = 1_000_000

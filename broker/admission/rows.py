@@ -15,7 +15,7 @@ from floodgate.broker.admission.circuit import Circuit
 from floodgate.broker.admission.clock import Anchor
 from floodgate.broker.admission.policy import Policy, Refusal
 from floodgate.broker.admission.windows import Budget, Log
-from floodgate.broker.job import Priority
+from floodgate.broker.messages.job import Priority
 
 
 class State(IntEnum):

@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from floodgate.broker.admission.contract import Admission, UnreachableChat
-from floodgate.broker.admission.stores import open_store
-from floodgate.broker.settings import load_settings
+from floodgate.broker.settings.model import load_settings
+from floodgate.broker.state.stores import open_store
 from floodgate.letters import reading
 from floodgate.letters.criteria import chat_of, harmless
 from floodgate.letters.paging import ago, each_once

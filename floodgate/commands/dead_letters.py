@@ -14,11 +14,11 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from floodgate.broker.admission.stores import open_store
-from floodgate.broker.connections import Connections
-from floodgate.broker.retention import Retention
-from floodgate.broker.settings import load_settings
-from floodgate.broker.stopping import Stopping
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.process.stopping import Stopping
+from floodgate.broker.settings.model import load_settings
+from floodgate.broker.state.stores import open_store
+from floodgate.broker.worker.retention import Retention
 from floodgate.letters import reading, view
 from floodgate.letters.criteria import Criteria, chat_of, moment
 from floodgate.letters.paging import each_once

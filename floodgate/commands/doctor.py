@@ -17,12 +17,12 @@ import typer
 from pydantic import SecretStr
 from rich.console import Console
 
-from floodgate.broker import topology
-from floodgate.broker.admission.stores import open_store
-from floodgate.broker.connections import Connections
+from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import FloodgateError
-from floodgate.broker.settings import Settings, load_settings
-from floodgate.broker.spool import Spool
+from floodgate.broker.settings.model import Settings, load_settings
+from floodgate.broker.state.stores import open_store
+from floodgate.broker.uploads.spool import Spool
 
 ANSWER_SECONDS: Final = 10.0
 # A job's times are compared with the clock of whichever machine handles it.
@@ -96,7 +96,7 @@ def _rabbitmq(connections: Connections) -> str:
 
 def _queues(settings: Settings, connections: Connections) -> str:
     wanted = topology.pipeline_of(settings, settings.require_bots())
-    faults = topology.verify(connections, wanted)
+    faults = queue_admin.verify(connections, wanted)
     if faults:
         shown = " ".join(faults[:SHOWN_FAULTS])
         rest = (

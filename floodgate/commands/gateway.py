@@ -17,8 +17,8 @@ def gateway(
 
     Example: floodgate gateway --port 8080
     """
-    from floodgate.broker.logs import configure_logging
-    from floodgate.broker.settings import load_settings
+    from floodgate.broker.process.logs import configure_logging
+    from floodgate.broker.settings.model import load_settings
 
     try:
         from floodgate.producer.gateway.server import run_gateway

@@ -9,9 +9,9 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from floodgate.broker.admission.stores import open_store
 from floodgate.broker.errors import InvalidParamsError
-from floodgate.broker.settings import Settings, load_settings
+from floodgate.broker.settings.model import Settings, load_settings
+from floodgate.broker.state.stores import open_store
 from floodgate.commands.options import Bot
 from floodgate.letters.criteria import chat_of, span
 

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from floodgate.broker.errors import InvalidParamsError
-from floodgate.broker.job import Priority
+from floodgate.broker.messages.job import Priority
 from floodgate.commands.options import Bot
 
 
@@ -27,7 +27,7 @@ def send(
 
     Example: floodgate send --chat 42 --text "It works"
     """
-    from floodgate.broker.settings import load_settings
+    from floodgate.broker.settings.model import load_settings
     from floodgate.producer import Client
 
     settings = load_settings()

@@ -14,14 +14,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from floodgate.broker import topology
 from floodgate.broker.admission import policy
 from floodgate.broker.admission.contract import Snapshot
-from floodgate.broker.admission.stores import open_store
-from floodgate.broker.connections import Connections
-from floodgate.broker.job import Priority
-from floodgate.broker.retention import NO_BOT
-from floodgate.broker.settings import Settings, load_settings
+from floodgate.broker.amqp import queue_admin
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.job import Priority
+from floodgate.broker.settings.model import Settings, load_settings
+from floodgate.broker.state.stores import open_store
+from floodgate.broker.worker.retention import NO_BOT
 from floodgate.letters.view import counted
 
 # What a pause's word means, where it is not the operator's own.
@@ -64,15 +65,15 @@ def _queued(settings: Settings, bot: str) -> dict[str, int]:
     """Messages ready in RabbitMQ: jobs by priority, answers to queries, updates, dead letters. Jobs on the delay ladder
     are in no bot's queue."""
     names = {
-        topology.send_queue(bot, priority, n): str(priority)
+        queue_names.send_queue(bot, priority, n): str(priority)
         for priority in Priority
         for n in range(settings.partitions)
     }
-    names[topology.answers_queue(bot)] = "answers"
-    names |= {topology.updates_queue(bot, n): "updates" for n in range(settings.update_partitions)}
-    names[topology.dead_queue(bot)] = "dead"
+    names[queue_names.answers_queue(bot)] = "answers"
+    names |= {queue_names.updates_queue(bot, n): "updates" for n in range(settings.update_partitions)}
+    names[queue_names.dead_queue(bot)] = "dead"
     with Connections(settings, "cli") as connections:
-        depths = topology.depth(connections, names)
+        depths = queue_admin.depth(connections, names)
     totals: Counter[str] = Counter(dict.fromkeys((*map(str, Priority), "answers", "updates", "dead"), 0))
     for name, depth in depths.items():
         totals[names[name]] += depth or 0

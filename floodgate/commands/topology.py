@@ -10,12 +10,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from floodgate.broker import topology
-from floodgate.broker.connections import Connections
-from floodgate.broker.settings import load_settings
+from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.settings.model import load_settings
 
 if TYPE_CHECKING:
-    from floodgate.broker.settings import Settings
+    from floodgate.broker.settings.model import Settings
 
 app = typer.Typer(help="The exchanges and queues on RabbitMQ.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -48,7 +48,7 @@ def apply() -> None:
     settings = load_settings()
     wanted = _wanted(settings)
     with _connected(settings) as connections:
-        topology.declare(connections, wanted, must=True)
+        queue_admin.declare(connections, wanted, must=True)
     Console().print(f"{len(wanted.exchanges)} exchanges and {len(wanted.queues)} queues are there.")
 
 
@@ -60,7 +60,7 @@ def verify(as_json: AsJson = False) -> None:
     """
     settings = load_settings()
     with _connected(settings) as connections:
-        faults = topology.verify(connections, _wanted(settings))
+        faults = queue_admin.verify(connections, _wanted(settings))
     if as_json:
         print(json.dumps({"faults": faults}))
     else:

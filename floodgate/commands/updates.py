@@ -9,7 +9,7 @@ import typer
 from floodgate.broker.errors import SettingsError
 
 if TYPE_CHECKING:
-    from floodgate.broker.settings import Settings
+    from floodgate.broker.settings.model import Settings
 
 
 def updates(
@@ -27,11 +27,11 @@ def updates(
 
     Example: floodgate updates --mode polling
     """
-    from floodgate.broker.logs import configure_logging
-    from floodgate.broker.settings import load_settings
+    from floodgate.broker.process.logs import configure_logging
+    from floodgate.broker.settings.model import load_settings
 
     try:
-        from floodgate.producer.receiver.process import Mode, run_receiver
+        from floodgate.producer.updates.process import Mode, run_receiver
     except ImportError as error:
         raise SettingsError(
             f"Receiving updates needs {error.name}, which is not installed: install telegram-floodgate[gateway]."
@@ -48,7 +48,7 @@ def _with(settings: Settings, given: dict[str, str | int | None]) -> Settings:
     """The settings with what the command line says in their place, checked as they are."""
     from pydantic import ValidationError
 
-    from floodgate.broker.update_settings import UpdateSettings
+    from floodgate.broker.settings.updates import UpdateSettings
 
     said = {name: value for name, value in given.items() if value is not None}
     try:

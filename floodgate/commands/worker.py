@@ -20,8 +20,8 @@ def worker(
 
     Example: FLOODGATE_BOT_TOKEN=123:ABC floodgate worker --updates myapp.bot:application
     """
-    from floodgate.broker.logs import configure_logging
-    from floodgate.broker.settings import load_settings
+    from floodgate.broker.process.logs import configure_logging
+    from floodgate.broker.settings.model import load_settings
     from floodgate.worker import run_worker
 
     settings = load_settings()

@@ -8,7 +8,7 @@ from typing import Any, Final
 from telegram import Update
 from telegram.ext import Application, ContextTypes, MessageHandler, filters
 
-from floodgate.broker.settings import load_settings
+from floodgate.broker.settings.model import load_settings
 
 THINKING_SECONDS: Final = 0.1
 

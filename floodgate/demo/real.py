@@ -11,9 +11,9 @@ from typing import Final
 from rich.console import Console
 
 from floodgate.broker.admission.contract import Admission, Standing
-from floodgate.broker.admission.stores import open_store
-from floodgate.broker.job import Job
-from floodgate.broker.settings import load_settings
+from floodgate.broker.messages.job import Job
+from floodgate.broker.settings.model import load_settings
+from floodgate.broker.state.stores import open_store
 from floodgate.demo.processes import child
 from floodgate.producer.client import Client
 

@@ -18,12 +18,13 @@ from typing import Final
 from rich.console import Console
 from rich.live import Live
 
-from floodgate.broker import topology
-from floodgate.broker.admission.stores import open_store
-from floodgate.broker.browse import browse
-from floodgate.broker.connections import Connections
-from floodgate.broker.dead_letters import read_dead_letter
-from floodgate.broker.settings import Settings, load_settings
+from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.amqp.async_queue_reader import browse
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.dead_letters import read_dead_letter
+from floodgate.broker.settings.model import Settings, load_settings
+from floodgate.broker.state.stores import open_store
 from floodgate.demo import script, view
 from floodgate.demo.account import Accepted, Account, Arrival, account_for
 from floodgate.demo.processes import child
@@ -169,12 +170,12 @@ def _watch(
 
 
 def _count_dead(connections: Connections, bot: str) -> int:
-    queue = topology.dead_queue(bot)
-    return topology.depth(connections, [queue])[queue] or 0
+    queue = queue_names.dead_queue(bot)
+    return queue_admin.depth(connections, [queue])[queue] or 0
 
 
 def _dead(connections: Connections, bot: str) -> Mapping[str, str]:
-    queue = topology.dead_queue(bot)
+    queue = queue_names.dead_queue(bot)
     letters = [read_dead_letter(queue, m.message_id, m.headers, m.body) for m in browse(connections, queue, 1000)]
     return {letter.message_id: letter.reason for letter in letters}
 
@@ -187,5 +188,5 @@ def remove_queues(connections: Connections, bot: str, settings: Settings) -> Non
     """All that a demo's bot has on the server."""
     mine = topology.pipeline_of(settings, [bot]).queues
     own = (topology.Role.SEND, topology.Role.UPDATES, topology.Role.LEADER)
-    names = [queue.name for queue in mine if queue.role in own] + [topology.dead_queue(bot)]
-    topology.delete(connections, names)
+    names = [queue.name for queue in mine if queue.role in own] + [queue_names.dead_queue(bot)]
+    queue_admin.delete(connections, names)

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import Final
 
-from floodgate.broker.job import Priority
+from floodgate.broker.messages.job import Priority
 
 GROUP: Final = -1001000000001
 OLD_GROUP: Final = -2002

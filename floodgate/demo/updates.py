@@ -22,8 +22,8 @@ from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from floodgate.broker.connections import Connections
-from floodgate.broker.settings import load_settings
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.settings.model import load_settings
 from floodgate.demo.processes import child
 from floodgate.demo.run import FAKE_TOKEN, REFRESH_SECONDS, environment, remove_queues, vouch
 from floodgate.fake_telegram.control import ControlClient

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from floodgate.broker.chats import chat_key
-from floodgate.broker.dead_letters import DeadLetter
 from floodgate.broker.errors import InvalidParamsError
+from floodgate.broker.messages.chats import chat_key
+from floodgate.broker.messages.dead_letters import DeadLetter
 
 _AGO: Final = re.compile(r"(\d{1,6})([smhdw])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

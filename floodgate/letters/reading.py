@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from floodgate.broker import topology
-from floodgate.broker.browse import Seen
-from floodgate.broker.connections import Connections
-from floodgate.broker.dead_letters import DeadLetter, in_order_of_death, read_dead_letter
+from floodgate.broker.amqp import queue_admin
+from floodgate.broker.amqp.async_queue_reader import Seen
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.amqp.queue_reader import Visit
 from floodgate.broker.errors import UnknownBotError
-from floodgate.broker.settings import Settings, unknown_bot_message
-from floodgate.broker.visits import Visit
+from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.dead_letters import DeadLetter, in_order_of_death, read_dead_letter
+from floodgate.broker.settings.model import Settings, unknown_bot_message
 from floodgate.letters.criteria import Criteria
 
 PAGE: Final = 100  # letters in hand at once, of a queue that may hold any number
@@ -43,12 +44,12 @@ def queues(settings: Settings, bot: str | None) -> list[str]:
         SettingsError: no bot is configured.
         UnknownBotError: none of this name is.
     """
-    return topology.dead_queues(bots(settings, bot))
+    return queue_names.dead_queues(bots(settings, bot))
 
 
 def depths(connections: Connections, names: list[str]) -> dict[str, int]:
     """How many letters each queue holds; those that hold some."""
-    return {name: count for name, count in topology.depth(connections, names).items() if count}
+    return {name: count for name, count in queue_admin.depth(connections, names).items() if count}
 
 
 def read(queue: str, message: Seen) -> DeadLetter:

@@ -14,9 +14,9 @@ and a worker may have died between the letter and its record. So a job of which 
 nothing, is put in as well; twice in the queue is harmless, never is not.
 
 Order is that of death, by the time in the letters, not that of the queue: RabbitMQ gives what a killed process held
-back without its order (:mod:`floodgate.broker.browse`). Letters of one chat and priority are written one after the
-other, mostly by one worker, so their times tell their order. Letters are sorted by the thousand, which bounds the
-memory.
+back without its order (:mod:`floodgate.broker.amqp.async_queue_reader`). Letters of one chat and priority are written
+one after the other, mostly by one worker, so their times tell their order. Letters are sorted by the thousand, which
+bounds the memory.
 
 Jobs go to the queue where their chat is now, by the partitions of today's settings. A bounded number of letters is
 under way at once, so the cost of a crash is bounded too.
@@ -31,18 +31,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeVar
 
-from floodgate.broker import dead_letters, topology
 from floodgate.broker.admission.contract import Admission, Record, Standing
-from floodgate.broker.admission.stores import open_handled
-from floodgate.broker.browse import Seen
-from floodgate.broker.connections import Connections
-from floodgate.broker.dead_letters import DeadLetter
+from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.amqp.async_queue_reader import Seen
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.amqp.queue_reader import Visit
 from floodgate.broker.errors import RabbitMQError
-from floodgate.broker.job import Job, encode_job, unix_ms
-from floodgate.broker.publication import Publication
-from floodgate.broker.settings import Settings
-from floodgate.broker.update import Update, publication
-from floodgate.broker.visits import Visit
+from floodgate.broker.messages import dead_letters, queue_names
+from floodgate.broker.messages.dead_letters import DeadLetter
+from floodgate.broker.messages.job import Job, encode_job, unix_ms
+from floodgate.broker.messages.publication import Publication
+from floodgate.broker.messages.update import Update, publication
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.stores import open_handled
 from floodgate.letters.criteria import Criteria
 from floodgate.letters.reading import PAGE, read
 
@@ -94,7 +95,7 @@ class Replay:
             RabbitMQError: it ended in the middle. What was not replayed is in its place: run it again.
             StateUnavailableError: likewise.
         """
-        topology.declare(self._connections, topology.pipeline_of(self._settings, self._settings.tokens))
+        queue_admin.declare(self._connections, topology.pipeline_of(self._settings, self._settings.tokens))
         with contextlib.closing(self._handled), Visit(self._connections, queue) as visit:
             for letters in self._meant(visit, queue, most, criteria, seen):
                 letters.sort(key=lambda each: each[1].died_at or dead_letters.EPOCH)
@@ -148,7 +149,7 @@ class Replay:
         self._replayed.add((job.bot, job.id))
         self._try_chat_again(job, letter.reason)
         fresh = renewed(job, letter.reason, unix_ms())
-        queue = topology.home_of(fresh, self._settings.partitions)
+        queue = queue_names.home_of(fresh, self._settings.partitions)
         return _Sorted(message, Fate.REPLAYED, Publication("", queue, encode_job(fresh, queue), fresh.id))
 
     def _sort_update(self, message: Seen, update: Update | None) -> _Sorted:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from floodgate.broker.admission.contract import NotKept
-from floodgate.broker.dead_letters import DeadLetter
+from floodgate.broker.messages.dead_letters import DeadLetter
 from floodgate.letters.criteria import harmless
 from floodgate.letters.paging import ago
 from floodgate.letters.reading import Found

@@ -15,9 +15,10 @@ from typing import Any, Self
 
 from floodgate.broker.admission.contract import Record, Standing
 from floodgate.broker.errors import ClosedError, DeadLetteredError, DedupeKeyError, NotSettledError
-from floodgate.broker.job import Job
-from floodgate.broker.settings import DEFAULT_BOT, Settings
-from floodgate.broker.spool import PIECE_BYTES, SpooledFile
+from floodgate.broker.messages.job import Job
+from floodgate.broker.messages.spooled_file import SpooledFile
+from floodgate.broker.settings.model import DEFAULT_BOT, Settings
+from floodgate.broker.uploads.spool import PIECE_BYTES
 from floodgate.producer.bot_api import BotApi
 from floodgate.producer.core import Composer, as_job
 from floodgate.producer.uploads import Attachment

@@ -9,11 +9,11 @@ from pydantic import SecretStr
 from floodgate.actors.updates.application import AnyApplication, ApplicationHandler
 from floodgate.actors.updates.handler import Handler
 from floodgate.actors.updates.handling import Handling
-from floodgate.broker.admission.handled import AwaitedHandled
-from floodgate.broker.admission.stores import open_handled
-from floodgate.broker.dramatiq_broker import FloodgateBroker
 from floodgate.broker.errors import SettingsError
-from floodgate.broker.settings import Settings
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.handled import AwaitedHandled
+from floodgate.broker.state.stores import open_handled
+from floodgate.broker.worker.dramatiq_broker import FloodgateBroker
 from floodgate.producer.async_client import AsyncClient
 from floodgate.updates.function import FunctionHandler, OnUpdate
 from floodgate.updates.replies import Address, PipelineRequest

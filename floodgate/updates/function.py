@@ -16,10 +16,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from floodgate.actors.updates.run import Run
-from floodgate.broker.connections import Connections
+from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import SettingsError
-from floodgate.broker.settings import Settings
-from floodgate.broker.update import Update
+from floodgate.broker.messages.update import Update
+from floodgate.broker.settings.model import Settings
 from floodgate.producer.async_client import AsyncClient
 
 HandleUpdate = Callable[[Update, AsyncClient], Awaitable[None]]

@@ -24,10 +24,10 @@ from typing import Any
 
 from telegram.ext import BasePersistence, PersistenceInput
 
-from floodgate.broker.admission.sessions import Sessions
-from floodgate.broker.admission.stores import open_sessions
 from floodgate.broker.errors import InvalidParamsError
-from floodgate.broker.settings import Settings, load_settings
+from floodgate.broker.settings.model import Settings, load_settings
+from floodgate.broker.state.sessions import Sessions
+from floodgate.broker.state.stores import open_sessions
 
 Data = dict[Any, Any]
 Key = tuple[int | str, ...]

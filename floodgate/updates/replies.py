@@ -42,8 +42,8 @@ from floodgate.broker.errors import (
     SpoolError,
     StateError,
 )
-from floodgate.broker.job import Job, Priority
-from floodgate.broker.settings import Settings
+from floodgate.broker.messages.job import Job, Priority
+from floodgate.broker.settings.model import Settings
 from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.core import Composer
 from floodgate.producer.gateway.treatment import Treatment, treatment_of

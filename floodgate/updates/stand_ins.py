@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from floodgate.broker.job import unix_ms
-from floodgate.broker.methods import CHARGES, Charge
+from floodgate.broker.messages.job import unix_ms
+from floodgate.broker.messages.methods import CHARGES, Charge
 
 _IDS: Final = frozenset({"copyMessage"})
 _ID_LISTS: Final = frozenset({"forwardMessages", "copyMessages"})

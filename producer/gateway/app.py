@@ -14,7 +14,6 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -25,11 +24,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from floodgate.broker.admission.state_thread import StateThread
-from floodgate.broker.admission.stores import open_batched, open_endings, open_store
-from floodgate.broker.connections import Connections
+from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import FloodgateError, RabbitMQError, StateError
-from floodgate.broker.settings import Settings
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.stores import open_batched, open_endings, open_store
+from floodgate.broker.state.thread import StateThread
 from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.core import Composer
 from floodgate.producer.gateway import jobs
@@ -40,6 +39,7 @@ from floodgate.producer.gateway.files import Uploads
 from floodgate.producer.gateway.hearing import Hearing
 from floodgate.producer.gateway.passing import Passing
 from floodgate.producer.gateway.sending import Parts, Sending
+from floodgate.producer.gateway.state import GatewayState, Running
 from floodgate.producer.gateway.treatment import Treatment, treatment_of
 from floodgate.producer.waiting import Waiting
 
@@ -54,17 +54,6 @@ _FILE: Final = re.compile(r"/file/bot([^/]+)/(.*)", re.DOTALL)
 Handler = Callable[[Request, str, str], Awaitable[Response]]
 
 
-@dataclass(slots=True)
-class Running:
-    """What a running gateway is made of. Set for as long as the app's lifespan lasts."""
-
-    parts: Parts
-    sending: Sending
-    passing: Passing
-    connections: Connections
-    draining: bool = False
-
-
 class Gateway:
     """One gateway, as an ASGI application (``app``). Opens nothing before its lifespan begins.
 
@@ -74,9 +63,7 @@ class Gateway:
 
     def __init__(self, settings: Settings) -> None:
         settings.require_bots()
-        self.settings = settings
-        self.callers = Callers(settings)
-        self._running: Running | None = None
+        self.state = GatewayState(settings, Callers(settings))
         self.api = FastAPI(
             title="Floodgate",
             summary="Send Telegram messages as fast as Telegram allows, never faster.",
@@ -86,30 +73,25 @@ class Gateway:
         )
         self.api.add_route("/health", self._health, methods=["GET"], include_in_schema=False)
         self.api.add_route("/ready", self._ready, methods=["GET"], include_in_schema=False)
-        self.api.state.gateway = self
+        self.api.state.gateway = self.state
         self.api.include_router(jobs.router)
         for kind, handler in _HANDLERS:
             self.api.add_exception_handler(kind, handler)
         self.app: ASGIApp = AccessLog(BotApiPaths(self._bot_api, self._file, self.api))
 
-    @property
-    def running(self) -> Running:
-        assert self._running is not None, "requests come within the lifespan only"
-        return self._running
-
     def begin_drain(self) -> None:
         """Say at /ready that no more should come."""
-        if self._running is not None:
-            self._running.draining = True
+        if self.state.open is not None:
+            self.state.running.draining = True
 
     def end_drain(self) -> None:
         """Answer all who still wait that their jobs are safe."""
-        if self._running is not None:
-            self._running.sending.drain()
+        if self.state.open is not None:
+            self.state.running.sending.drain()
 
     @asynccontextmanager
     async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
-        settings = self.settings
+        settings = self.state.settings
         bots = list(settings.tokens)
         state_thread = StateThread()
         store = open_batched(settings, state_thread)
@@ -128,47 +110,47 @@ class Gateway:
             Backlog(settings, connections, store),
             Uploads(settings),
         )
-        self._running = Running(parts, Sending(parts), Passing(settings, Hearing(store)), connections)
+        self.state.open = Running(parts, Sending(parts), Passing(settings, Hearing(store)), connections)
         await parts.uploads.start()
         try:
             yield
         finally:
             await parts.uploads.stop()
-            self._running.sending.drain()
-            await self._running.passing.close()
+            self.state.running.sending.drain()
+            await self.state.running.passing.close()
             await client.close()
             await asyncio.to_thread(waiting.stop)
             await connections.aclose()
             ledger.close()
             await store.close()
             await state_thread.stop()
-            self._running = None
+            self.state.open = None
 
     async def _bot_api(self, request: Request, token: str, method: str) -> Response:
-        bot = self.callers.bot(token, request.headers.get("x-floodgate-bot"))
+        bot = self.state.callers.bot(token, request.headers.get("x-floodgate-bot"))
         row = treatment_of(method)
         if row is None:
             raise RefusalError(*NOT_FOUND)
         match row.treatment:
             case Treatment.QUEUED:
-                return await self.running.sending.call(request, bot, row.method)
+                return await self.state.running.sending.call(request, bot, row.method)
             case Treatment.PASSED:
-                return await self.running.passing.call(request, bot, row.method)
+                return await self.state.running.passing.call(request, bot, row.method)
             case Treatment.REFUSED:
                 raise RefusalError(403, f"Forbidden: {row.method} is not for a gateway: {row.why}")
 
     async def _file(self, request: Request, token: str, path: str) -> Response:
-        bot = self.callers.bot(token, request.headers.get("x-floodgate-bot"))
-        return await self.running.passing.file(request, bot, path)
+        bot = self.state.callers.bot(token, request.headers.get("x-floodgate-bot"))
+        return await self.state.running.passing.file(request, bot, path)
 
     async def _health(self, _request: Request) -> Response:
         return JSONResponse({"status": "alive"})
 
     async def _ready(self, _request: Request) -> Response:
         """Whether a job would be accepted now, and its result be heard of."""
-        running = self.running
+        running = self.state.running
         troubles = ["the gateway is about to end"] if running.draining else []
-        bot = next(iter(self.settings.tokens))
+        bot = next(iter(self.state.settings.tokens))
         for check in (running.connections.aconnect, partial(running.parts.store.lookup, bot, "")):
             try:
                 async with asyncio.timeout(READY_SECONDS):

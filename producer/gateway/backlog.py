@@ -20,12 +20,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from floodgate.broker import topology
-from floodgate.broker.admission.calls import BatchedAdmission
-from floodgate.broker.connections import Connections
+from floodgate.broker.amqp import queue_admin
+from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import FloodgateError
-from floodgate.broker.job import Priority
-from floodgate.broker.settings import Settings
+from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.job import Priority
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.calls import BatchedAdmission
 from floodgate.producer.gateway.answers import RefusalError
 
 logger = logging.getLogger("floodgate.gateway")
@@ -93,8 +94,8 @@ class Backlog:
             count.at, count.under_way = time.monotonic(), False
 
     async def _ask(self, bot: str, priority: Priority) -> int:
-        queues = [topology.send_queue(bot, priority, n) for n in range(self._settings.partitions)]
-        ready = sum(depth or 0 for depth in (await topology.adepth(self._connections, queues)).values())
+        queues = [queue_names.send_queue(bot, priority, n) for n in range(self._settings.partitions)]
+        ready = sum(depth or 0 for depth in (await queue_admin.adepth(self._connections, queues)).values())
         return ready + (await self._store.waiting(bot))[priority]
 
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from floodgate.broker.settings import Settings
+from floodgate.broker.settings.model import Settings
 from floodgate.producer.gateway.answers import UNAUTHORIZED, RefusalError
 from floodgate.producer.gateway.treatment import treatment_of
 

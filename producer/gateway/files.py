@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from starlette.datastructures import UploadFile
 
 from floodgate.broker.errors import InvalidParamsError, SpoolError
-from floodgate.broker.job import Job
-from floodgate.broker.settings import Settings
-from floodgate.broker.sweeping import Sweeper
+from floodgate.broker.messages.job import Job
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.uploads.sweeper import Sweeper
 from floodgate.producer.gateway.answers import RefusalError
 from floodgate.producer.uploads import Attachment, Stowage, quotable
 

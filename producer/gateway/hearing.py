@@ -10,9 +10,9 @@ import json
 import logging
 from typing import Final
 
-from floodgate.broker.admission.calls import BatchedAdmission
 from floodgate.broker.errors import MalformedUpdateError, StateError
-from floodgate.broker.update import read_update
+from floodgate.broker.messages.update import read_update
+from floodgate.broker.state.calls import BatchedAdmission
 
 logger = logging.getLogger("floodgate.gateway")
 

@@ -7,7 +7,7 @@ caller's bot.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Security
 from fastapi.responses import Response
@@ -17,14 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from floodgate.broker.admission.contract import CANCELLED, Record
 from floodgate.broker.admission.policy import ask_for
-from floodgate.broker.job import JOB_ID, Job, OnUncertain, Priority, unix_ms
+from floodgate.broker.messages.job import JOB_ID, Job, OnUncertain, Priority, unix_ms
 from floodgate.producer.gateway.answers import UNAUTHORIZED, RefusalError
 from floodgate.producer.gateway.options import Terms
 from floodgate.producer.gateway.reading import reading_of, whole
+from floodgate.producer.gateway.state import GatewayState
 from floodgate.producer.gateway.treatment import Treatment, treatment_of
-
-if TYPE_CHECKING:
-    from floodgate.producer.gateway.app import Gateway
 
 JobIdPath = Annotated[str, Path(pattern=JOB_ID, description="The id that enqueueing returned.")]
 
@@ -177,8 +175,8 @@ async def cancel(request: Request, job_id: JobIdPath, bot: Caller) -> JobStatus:
     return _status(job_id, record)
 
 
-def _gateway(request: Request) -> Gateway:
-    gateway: Gateway = request.app.state.gateway
+def _gateway(request: Request) -> GatewayState:
+    gateway: GatewayState = request.app.state.gateway
     return gateway
 
 

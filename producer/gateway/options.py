@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from floodgate.broker.gateway_settings import GatewaySettings
+from floodgate.broker.settings.gateway import GatewaySettings
 from floodgate.producer.gateway.answers import RefusalError
 
 HEADER: Final = "x-floodgate-"

@@ -1,7 +1,8 @@
-"""What passes through: reads, answers and downloads, streamed both ways with the bot's real token put in.
+"""What passes through: reads, answers and downloads, with the bot's real token put in.
 
-The body is neither read nor kept, so a download of gigabytes costs a buffer. Telegram's status, headers that matter and
-bytes come back as they are. Only when Telegram cannot be reached does the gateway speak for itself.
+An answer's body is streamed, so a download of gigabytes costs a buffer; a request's holds parameters and is small.
+Telegram's status, headers that matter and bytes come back as they are. Only when Telegram cannot be reached does the
+gateway speak for itself.
 
 Methods that take files are the exception: the call is read, and written anew, so that what was looked into is what the
 Bot API gets. A local Bot API server would read files of its own disk for whoever names one.
@@ -23,11 +24,11 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from yarl import URL
 
-from floodgate.broker.local_files import check_params
-from floodgate.broker.settings import Settings
+from floodgate.broker.messages.local_files import check_params
+from floodgate.broker.settings.model import Settings
 from floodgate.producer.gateway.answers import RefusalError
 from floodgate.producer.gateway.hearing import Ear, Hearing
-from floodgate.producer.gateway.reading import bounded, read
+from floodgate.producer.gateway.reading import read, whole
 from floodgate.producer.uploads import quotable
 
 logger = logging.getLogger("floodgate.gateway")
@@ -48,7 +49,8 @@ TAKING_FILES: Final = frozenset(
 
 # Bytes come back as they are, so they must not come compressed for a caller who cannot read that.
 _PLAIN: Final = {"accept-encoding": "identity"}
-_REQUEST_HEADERS: Final = ("content-type", "content-length", "accept", "range", "if-none-match", "if-modified-since")
+# Not the length: it is the body's own, whatever the caller said.
+_REQUEST_HEADERS: Final = ("content-type", "accept", "range", "if-none-match", "if-modified-since")
 _ANSWER_HEADERS: Final = (
     "content-type",
     "content-length",
@@ -94,11 +96,10 @@ class Passing:
     async def _pass(
         self, request: Request, bot: str, path: str, silence_seconds: float, ear: Ear | None = None
     ) -> Response:
-        most = self._settings.gateway.max_body_bytes
-        body = bounded(request, self._settings.gateway, most) if request.method == "POST" else None
+        body = await whole(request, self._settings.gateway)
         headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
         url = self._url(bot, path, request.url.query)
-        return _response(await self._ask(request.method, url, silence_seconds, body, headers), ear)
+        return _response(await self._ask(request.method, url, silence_seconds, body or None, headers), ear)
 
     async def _read(self, request: Request) -> aiohttp.FormData:
         """A call that may hold files, as a form.

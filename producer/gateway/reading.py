@@ -17,9 +17,9 @@ from urllib.parse import parse_qsl
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
-from floodgate.broker.gateway_settings import GatewaySettings
+from floodgate.broker.settings.gateway import GatewaySettings
 from floodgate.producer.gateway.answers import RefusalError
 
 # A job has at most half of this, and only uploads may be larger.
@@ -50,7 +50,7 @@ async def read(request: Request, settings: GatewaySettings) -> Reading:
         RefusalError: too large, too slow, or not to be understood.
         ClientDisconnect: the caller has gone in the middle.
     """
-    params: dict[str, Any] = dict(request.query_params)
+    params: dict[str, Any] = dict(request.query_params) if request.scope["query_string"] else {}
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     files: dict[str, UploadFile] = {}
     match kind:
@@ -79,17 +79,17 @@ async def bounded(request: Request, settings: GatewaySettings, most: int) -> Asy
         RefusalError: it is larger than ``most`` bytes, or comes too slowly.
     """
     _check_length(request, most)
-    stream = request.stream().__aiter__()
-    started, size = time.monotonic(), 0
-    while True:
+    started, size, more = time.monotonic(), 0, True
+    while more:
         allowed = started + settings.body_seconds + size / SLOWEST_BYTES_PER_SECOND - time.monotonic()
         try:
             async with asyncio.timeout(min(settings.body_seconds, max(0.0, allowed))):
-                piece = await anext(stream)
-        except StopAsyncIteration:
-            return
+                message = await request.receive()
         except TimeoutError:
             raise RefusalError(408, "Request Timeout: the request's body came too slowly") from None
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        piece, more = message.get("body", b""), message.get("more_body", False)
         size += len(piece)
         if size > most:
             _too_large(most)

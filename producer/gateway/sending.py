@@ -17,9 +17,7 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from floodgate.broker.admission.calls import BatchedAdmission
 from floodgate.broker.admission.contract import Record, Standing
-from floodgate.broker.chats import chat_key
 from floodgate.broker.errors import (
     ConfirmTimeoutError,
     DedupeKeyError,
@@ -28,8 +26,10 @@ from floodgate.broker.errors import (
     RabbitMQError,
     StateError,
 )
-from floodgate.broker.job import Job, unix_ms
-from floodgate.broker.settings import Settings
+from floodgate.broker.messages.chats import chat_key
+from floodgate.broker.messages.job import Job, unix_ms
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.calls import BatchedAdmission
 from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.core import Composer
 from floodgate.producer.gateway.answers import RefusalError, accepted, ended, still_waiting

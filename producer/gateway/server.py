@@ -15,8 +15,8 @@ from typing import Final
 
 import uvicorn
 
-from floodgate.broker.garbage import keep_modules_from_collections
-from floodgate.broker.settings import Settings
+from floodgate.broker.process.garbage import keep_modules_from_collections
+from floodgate.broker.settings.model import Settings
 from floodgate.producer.gateway.app import Gateway
 from floodgate.producer.http_protocol import bounded_http
 from floodgate.producer.listening import listen, url_of
@@ -52,7 +52,7 @@ class GatewayServer(uvicorn.Server):
         assert self._loop is not None
         logger.info("stopping: who waits may still get the result")
         self._gateway.begin_drain()
-        self._loop.call_later(self._gateway.settings.gateway.drain_seconds, self._gateway.end_drain)
+        self._loop.call_later(self._gateway.state.settings.gateway.drain_seconds, self._gateway.end_drain)
 
 
 def run_gateway(settings: Settings, ready: Callable[[str], None]) -> None:
@@ -68,6 +68,7 @@ def run_gateway(settings: Settings, ready: Callable[[str], None]) -> None:
         http=bounded_http(settings.gateway.max_waiting + SPARE_CONNECTIONS),
         ws="none",
         access_log=False,  # it would hold tokens
+        proxy_headers=False,  # nothing here asks who called
         log_config=None,
         server_header=False,
         lifespan="on",

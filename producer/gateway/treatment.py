@@ -12,7 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from floodgate.broker.methods import CHARGES, NOT_JOBS, Charge
+from floodgate.broker.messages.methods import CHARGES, NOT_JOBS, Charge
 
 
 class Treatment(StrEnum):

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import CompletedProcess
 
-from floodgate.broker.admission.stores import open_store
-from floodgate.broker.settings import Settings
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.stores import open_store
 from floodgate.fake_telegram.control import ControlClient
 from floodgate.producer.client import Client
 from tests.processes import FloodgateProcess, run_floodgate

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from floodgate.broker import topology
-from floodgate.broker.connections import Connections
+from floodgate.broker.amqp import queue_admin
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.messages import queue_names
 from floodgate.fake_telegram.control import Arrived
 from tests.acceptance.stage import BOT, FEW_PARTITIONS, Stage
 from tests.waiting import until
@@ -26,10 +27,10 @@ def test_an_answer_passes_a_paused_bot_and_its_full_queues(stage: Stage) -> None
     assert stage.floodgate("pause", "--for", "15m").returncode == 0
     client.enqueue_many(client.job("sendMessage", chat_id=chat, text="waits") for chat in CHATS)
     stage.worker()
-    queues = [topology.send_queue(BOT, "interactive", n) for n in range(FEW_PARTITIONS)]
+    queues = [queue_names.send_queue(BOT, "interactive", n) for n in range(FEW_PARTITIONS)]
     with Connections(stage.settings, "test") as connections:
         # Each partition has parked the job in hand, and hands its queue back until the pause ends.
-        until(lambda: sum(depth or 0 for depth in topology.depth(connections, queues).values()) == len(CHATS) - 2)
+        until(lambda: sum(depth or 0 for depth in queue_admin.depth(connections, queues).values()) == len(CHATS) - 2)
         client.call("answerCallbackQuery", callback_query_id="1")
         until(lambda: arrivals(stage, "answerCallbackQuery"), 2)
     assert arrivals(stage, "sendMessage") == []

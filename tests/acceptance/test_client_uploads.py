@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from floodgate.broker.errors import DeadLetteredError, RabbitMQUnreachableError
-from floodgate.broker.settings import Settings
+from floodgate.broker.settings.model import Settings
 from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.client import Client
 from tests.acceptance.stage import Stage

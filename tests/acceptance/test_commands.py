@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from floodgate.broker import ladder, topology
+from floodgate.broker.amqp import delay_ladder
+from floodgate.broker.messages import queue_names
 from tests.acceptance.stage import BOT, FEW_PARTITIONS, TOKEN, Stage
 from tests.processes import run_floodgate
 from tests.services import Vhost
@@ -36,7 +37,7 @@ COMMANDS = (
     ["pause"],
     ["resume"],
 )
-QUEUES = 3 * FEW_PARTITIONS + ladder.LEVELS + 5
+QUEUES = 3 * FEW_PARTITIONS + delay_ladder.LEVELS + 5
 NOTHING_QUEUED = {"interactive": 0, "bulk": 0, "answers": 0, "updates": 0, "dead": 0}
 
 
@@ -73,7 +74,7 @@ def test_topology_is_shown_made_and_verified(stage: Stage, vhost: Vhost) -> None
     assert "quorum" in stage.floodgate("topology", "show").stdout
 
     missing = answer(stage, "topology", "verify", code=1)["faults"]
-    assert any(topology.send_queue(BOT, "bulk", 0) in fault and "missing" in fault for fault in missing)
+    assert any(queue_names.send_queue(BOT, "bulk", 0) in fault and "missing" in fault for fault in missing)
     assert stage.floodgate("topology", "apply").returncode == 0
     assert stage.floodgate("topology", "apply").returncode == 0, "it may be done again"
     assert answer(stage, "topology", "verify") == {"faults": []}

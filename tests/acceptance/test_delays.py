@@ -8,8 +8,8 @@ from datetime import timedelta
 
 import pika
 
-from floodgate.broker import ladder
-from rabbitmq.node import Node
+from floodgate.broker.amqp import delay_ladder
+from rabbitmq_node.node import Node
 from tests.acceptance.conftest import MakeStage
 from tests.acceptance.server import rows
 from tests.acceptance.stage import Stage
@@ -60,7 +60,7 @@ def test_jobs_for_later_survive_a_restart_of_rabbitmq(new_node: Callable[..., No
 def waiting(vhost: Vhost) -> dict[str, int]:
     """Messages in the ladder's queues, and in the hands of consumers. As channels and queues say themselves: what
     `list_queues` shows may be five seconds old."""
-    levels = [ladder.level_name(level) for level in range(ladder.LEVELS)]
+    levels = [delay_ladder.level_name(level) for level in range(delay_ladder.LEVELS)]
     with pika.BlockingConnection(pika.URLParameters(vhost.url)) as connection:
         channel = connection.channel()
         on_the_ladder = sum(channel.queue_declare(level, passive=True).method.message_count for level in levels)

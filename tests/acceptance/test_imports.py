@@ -14,7 +14,7 @@ from tests.waiting import until
 REPORT = """
 import json, sys, threading, dramatiq
 import floodgate.actors
-from floodgate.broker.setup import current_broker
+from floodgate.broker.worker.setup import current_broker
 print(json.dumps({
     "global": type(dramatiq.get_broker()).__name__,
     "is_ours": dramatiq.get_broker() is current_broker() is floodgate.actors.send.broker,
@@ -38,7 +38,7 @@ socket.socket = Watched
 STRAYS = """
 import importlib, json, pkgutil, dramatiq
 from dramatiq.brokers.stub import StubBroker
-from floodgate.broker.setup import current_broker
+from floodgate.broker.worker.setup import current_broker
 ours, foreign = current_broker(), StubBroker()
 dramatiq.set_broker(foreign)
 import floodgate
@@ -55,14 +55,14 @@ FIRST = {
     "actors, then broker": "import floodgate.actors, floodgate.broker",
     "the send actor": "import floodgate.actors.send",
     "the settler": "import floodgate.actors.settle",
-    "the Dramatiq broker": "import floodgate.broker.dramatiq_broker",
-    "the middleware": "import floodgate.broker.middleware.rate_limit",
+    "the Dramatiq broker": "import floodgate.broker.worker.dramatiq_broker",
+    "the middleware": "import floodgate.broker.worker.middleware.rate_limit",
     "the public face": "import floodgate",
     "the client": "from floodgate import Client",
     "the command line": "import floodgate.cli",
     "the worker": "import floodgate.worker",
     "the producer": "import floodgate.producer",
-    "an asked broker": "from floodgate.broker.setup import current_broker; current_broker()",
+    "an asked broker": "from floodgate.broker.worker.setup import current_broker; current_broker()",
     "Dramatiq": "import dramatiq",
     "Dramatiq's global broker, asked for first": "import dramatiq; dramatiq.get_broker()",
     "an actor of one's own, on Dramatiq's broker": "import dramatiq; dramatiq.actor(lambda: None, actor_name='mine')",
@@ -114,8 +114,8 @@ def test_a_client_needs_neither_dramatiq_nor_a_telegram_library(tmp_path: Path) 
 
 def test_settings_given_late_reach_the_broker_that_actors_are_bound_to(tmp_path: Path) -> None:
     script = (
-        "import floodgate.actors; from floodgate.broker.setup import configure;"
-        "from floodgate.broker.settings import Settings;"
+        "import floodgate.actors; from floodgate.broker.worker.setup import configure;"
+        "from floodgate.broker.settings.model import Settings;"
         f"configure(Settings(rabbitmq_url='{URL}', partitions=3));"
         "print(floodgate.actors.send.broker.settings.partitions)"
     )

@@ -8,14 +8,14 @@ from typing import Any
 import pika
 import pytest
 
-from floodgate.broker import dead_letters, topology
-from floodgate.broker.job import encode_job, new_job
+from floodgate.broker.messages import dead_letters, queue_names
+from floodgate.broker.messages.job import encode_job, new_job
 from tests.acceptance.stage import BOT, Stage
 from tests.draining import drain
 from tests.services import Vhost
 from tests.waiting import until
 
-QUEUE = topology.send_queue(BOT, "interactive", 0)
+QUEUE = queue_names.send_queue(BOT, "interactive", 0)
 
 
 def message(**changes: Any) -> bytes:
@@ -77,7 +77,7 @@ def test_what_is_no_job_ends_in_dead_malformed_as_it_came_and_the_worker_goes_on
     assert worker.stop() == 0
     assert "Traceback" not in worker.log
 
-    dead = drain(vhost.url, topology.MALFORMED_QUEUE)
+    dead = drain(vhost.url, queue_names.MALFORMED_QUEUE)
     kept = {name for name, body in MALFORMED.items() if body in [found for _, found in dead]}
     assert kept == set(MALFORMED)
     assert {properties.headers[dead_letters.REASON] for properties, _ in dead} == {dead_letters.REASON_MALFORMED}
@@ -94,7 +94,7 @@ def test_a_message_for_an_unknown_actor_ends_in_the_bots_dead_letters_with_that_
     worker = stage.worker()
     until(lambda: stage.sent() == ["hi"], 30)
     assert worker.stop() == 0
-    [(properties, body)] = drain(vhost.url, topology.dead_queue(BOT))
+    [(properties, body)] = drain(vhost.url, queue_names.dead_queue(BOT))
     assert body == stranger
     assert properties.headers[dead_letters.REASON] == dead_letters.REASON_NO_ACTOR
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pika
 import pytest
 
-from floodgate.broker import topology
+from floodgate.broker.messages import queue_names
 from floodgate.cli import EXIT_RABBITMQ, EXIT_STATE, EXIT_USAGE
 from tests.acceptance.stage import BOT, TOKEN, Stage
 from tests.processes import run_floodgate
@@ -124,7 +124,7 @@ def test_a_rabbitmq_3_is_refused_with_its_version(command: list[str], stage: Sta
 def test_a_queue_that_is_declared_otherwise_is_told_with_both_sides_and_left_alone(
     command: list[str], stage: Stage, vhost: Vhost
 ) -> None:
-    name = topology.send_queue(BOT, "bulk", 1)
+    name = queue_names.send_queue(BOT, "bulk", 1)
     with pika.BlockingConnection(pika.URLParameters(vhost.url)) as connection:
         connection.channel().queue_declare(name, durable=True, arguments={"x-queue-type": "classic"})
     fails(command, EXIT_RABBITMQ, name, "RabbitMQ says", "We declare", "quorum", env=stage.env, home=stage.home)

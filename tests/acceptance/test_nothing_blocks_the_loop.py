@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from floodgate.broker.partitions import partition_of
-from rabbitmq.leash import Leash
+from floodgate.broker.messages.partitions import partition_of
+from rabbitmq_node.leash import Leash
 from tests.acceptance.server import rows
 from tests.acceptance.stage import Stage
 from tests.acceptance.updates.post import Post
@@ -114,7 +114,7 @@ def test_a_worker_stops_while_its_state_file_is_locked_and_the_next_sends(stage:
 
 READS_NEVER_END = """
 import pathlib
-from floodgate.broker.spool import Upload
+from floodgate.broker.uploads.spool import Upload
 from floodgate.cli import main
 
 def read(self, size=-1):

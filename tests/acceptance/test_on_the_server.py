@@ -7,7 +7,8 @@ from typing import Any
 import pika
 import pytest
 
-from floodgate.broker import ladder, topology
+from floodgate.broker.amqp import delay_ladder, topology
+from floodgate.broker.messages import queue_names
 from tests.acceptance.conftest import MakeStage
 from tests.acceptance.server import rows
 from tests.acceptance.stage import BOT, FEW_PARTITIONS, Stage
@@ -17,11 +18,11 @@ from tests.services import Vhost
 from tests.waiting import until
 
 PARTITIONS = {
-    topology.send_queue(BOT, priority, n) for priority in ("interactive", "bulk") for n in range(FEW_PARTITIONS)
+    queue_names.send_queue(BOT, priority, n) for priority in ("interactive", "bulk") for n in range(FEW_PARTITIONS)
 }
-ANSWERS = topology.answers_queue(BOT)
+ANSWERS = queue_names.answers_queue(BOT)
 SENDS = PARTITIONS | {ANSWERS}
-DEAD = {topology.dead_queue(BOT), topology.MALFORMED_QUEUE, topology.UNROUTABLE_QUEUE}
+DEAD = {queue_names.dead_queue(BOT), queue_names.MALFORMED_QUEUE, queue_names.UNROUTABLE_QUEUE}
 PERSISTENT = 2
 
 
@@ -35,7 +36,7 @@ def test_every_queue_is_a_durable_quorum_queue_and_none_is_for_delays_in_memory(
 ) -> None:
     queues = rows(vhost, "list_queues", "name", "type", "durable", "auto_delete", "exclusive")
     names = {row["name"] for row in queues}
-    levels = {ladder.level_name(level) for level in range(ladder.LEVELS)}
+    levels = {delay_ladder.level_name(level) for level in range(delay_ladder.LEVELS)}
     assert names == SENDS | levels | DEAD  # and none of updates: this worker sends
     assert {row["type"] for row in queues} == {"quorum"}
     assert all(row["durable"] and not row["auto_delete"] and not row["exclusive"] for row in queues)
@@ -51,7 +52,7 @@ def test_a_partition_has_one_active_consumer_and_dead_letters_at_least_once(
     }
     for name in SENDS:
         assert found[name]["x-single-active-consumer"] is True
-        assert found[name]["x-dead-letter-exchange"] == topology.DEAD_EXCHANGE
+        assert found[name]["x-dead-letter-exchange"] == queue_names.DEAD_EXCHANGE
         assert found[name]["x-dead-letter-strategy"] == "at-least-once"
         assert found[name]["x-overflow"] == "reject-publish"
         assert found[name]["x-delivery-limit"] == topology.DELIVERY_LIMIT
@@ -120,7 +121,7 @@ def use_every_way_out(stage: Stage) -> None:
 def test_what_is_queued_parked_and_dead_is_persistent(stage: Stage, vhost: Vhost) -> None:
     with Firehose(vhost) as firehose:
         use_every_way_out(stage)
-        until(lambda: firehose.published_to(topology.DEAD_EXCHANGE))
+        until(lambda: firehose.published_to(queue_names.DEAD_EXCHANGE))
         published = firehose.published()
     fresh = [message for message in published if message["exchange"] == ""]
     parked = [message for message in published if message["exchange"].startswith("floodgate.delay.")]
@@ -136,7 +137,7 @@ def test_what_is_queued_parked_and_dead_is_mandatory(new_stage: MakeStage, vhost
         use_every_way_out(stage)
         published = tap.publishes()
         stage.close()
-    assert {method.exchange for method in published} >= {"", topology.DEAD_EXCHANGE}
+    assert {method.exchange for method in published} >= {"", queue_names.DEAD_EXCHANGE}
     assert len(published) >= 8
     assert all(method.mandatory for method in published), published
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from floodgate.broker.settings import Settings
+from floodgate.broker.settings.model import Settings
 from tests.acceptance.gateway.programs import clients_python
 from tests.acceptance.stage import TOKEN, Stage
 from tests.processes import ROOT, FloodgateProcess
 from tests.waiting import until
 
-FOLDERS = ("broker", "actors", "producer", "tests", "rabbitmq", "fake_telegram", "benchmarks")
+FOLDERS = ("broker", "actors", "producer", "tests", "rabbitmq", "rabbitmq_node", "fake_telegram", "benchmarks")
 BOT_ID = int(TOKEN.partition(":")[0])
 ENQUEUE = "from floodgate import Client; Client().send_message(42, 'from a program')"
 CALL = (
@@ -151,9 +151,9 @@ def test_a_client_works_under_manage_py(settled: Stage, python: Path, project: P
 def test_a_users_type_checker_sees_the_types(python: Path, project: Path) -> None:
     (project / "typed.py").write_text("from floodgate import Client\n\nreveal_type(Client().send_message(1, 'hi'))\n")
     command = [sys.executable, "-m", "mypy", "--python-executable", str(python), "--cache-dir", "cache", "typed.py"]
-    assert 'Revealed type is "floodgate.broker.job.Job"' in run(*command, cwd=project)
+    assert 'Revealed type is "floodgate.broker.messages.job.Job"' in run(*command, cwd=project)
 
 
 def test_settings_come_from_the_package(python: Path, project: Path) -> None:
     found = run(str(python), "-c", "import floodgate; print(floodgate.Settings.__module__)", cwd=project).strip()
-    assert found == Settings.__module__ == "floodgate.broker.settings"
+    assert found == Settings.__module__ == "floodgate.broker.settings.model"

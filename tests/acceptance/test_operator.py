@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from floodgate.broker import dead_letters, topology
-from floodgate.broker.admission.stores import open_store
-from floodgate.broker.connections import Connections
+from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import DeadLetteredError
-from floodgate.broker.job import Job
-from floodgate.broker.publication import Publication
+from floodgate.broker.messages import dead_letters, queue_names
+from floodgate.broker.messages.job import Job
+from floodgate.broker.messages.publication import Publication
+from floodgate.broker.state.stores import open_store
 from floodgate.cli import EXIT_NO, EXIT_USAGE
 from tests.acceptance.stage import BOT, Stage
 from tests.processes import FloodgateProcess, environment
@@ -50,13 +51,13 @@ def letters(stage: Stage) -> dict[str, Job]:
     }
     reasons = {"news": "rights", "hello": "content", "photo": "content", "late": "expired"}
     with Connections(stage.settings, "test") as connections:
-        topology.declare(connections, topology.pipeline([BOT], stage.partitions))
+        queue_admin.declare(connections, topology.pipeline([BOT], stage.partitions))
         for name, job in made.items():
             body = client._publication(job).body
             letter = dead_letters.dead_job(job, body, "send.default.bulk.00", reasons[name], f"about {name}")
             connections.publisher.publish(letter)
         connections.publisher.publish(dead_letters.malformed("bytes", EVIL, "send.default.bulk.00", "Not a job"))
-        raw = Publication(topology.DEAD_EXCHANGE, topology.MALFORMED_QUEUE, EVIL, "raw")
+        raw = Publication(queue_names.DEAD_EXCHANGE, queue_names.MALFORMED_QUEUE, EVIL, "raw")
         connections.publisher.publish(raw)
     return made
 

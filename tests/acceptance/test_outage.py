@@ -16,9 +16,9 @@ import pytest
 import redis
 
 from floodgate.broker.admission import policy
-from floodgate.broker.admission.stores import open_store
+from floodgate.broker.state.stores import open_store
 from floodgate.fake_telegram.server import FakeTelegramThread
-from rabbitmq.engine import free_ports
+from rabbitmq_node.engine import free_ports
 from tests.acceptance.conftest import MakeStage
 from tests.acceptance.stage import BOT, Stage
 from tests.chaos.hooks import Hooks, run_worker, start

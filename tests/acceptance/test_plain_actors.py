@@ -8,7 +8,7 @@ from tests.waiting import until
 
 TASKS = """
 import dramatiq
-from floodgate.broker.setup import current_broker
+from floodgate.broker.worker.setup import current_broker
 from floodgate import Client
 
 broker = current_broker()

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rabbitmq.process import ProcessId
+from rabbitmq_node.process import ProcessId
 from tests.processes import ROOT, FloodgateProcess
 from tests.waiting import until
 

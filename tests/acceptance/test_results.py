@@ -10,8 +10,8 @@ from datetime import timedelta
 import pytest
 
 from floodgate.broker.admission.contract import Record, Standing
-from floodgate.broker.admission.stores import open_store
 from floodgate.broker.errors import DeadLetteredError, NotSettledError
+from floodgate.broker.state.stores import open_store
 from floodgate.producer.async_client import AsyncClient
 from tests.acceptance.stage import BOT, Stage
 from tests.waiting import until

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from floodgate.broker import topology
+from floodgate.broker.amqp import queue_admin
+from floodgate.broker.messages import queue_names
 from tests.acceptance.conftest import MakeStage
 from tests.acceptance.stage import BOT, TOKEN, Stage
 from tests.acceptance.updates.post import Post
@@ -37,8 +38,8 @@ def threads(process: FloodgateProcess) -> list[str]:
 
 
 def answers(post: Post) -> int:
-    queues = [topology.send_queue(BOT, "interactive", n) for n in range(PARTITIONS)]
-    return sum(depth or 0 for depth in topology.depth(post.connections, queues).values())
+    queues = [queue_names.send_queue(BOT, "interactive", n) for n in range(PARTITIONS)]
+    return sum(depth or 0 for depth in queue_admin.depth(post.connections, queues).values())
 
 
 @pytest.fixture(params=["sqlite", "redis"])

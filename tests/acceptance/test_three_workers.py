@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from floodgate.broker import topology
-from floodgate.broker.job import Job, Priority
+from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.job import Job, Priority
 from tests.acceptance.conftest import MakeStage
 from tests.acceptance.server import active_consumers
 from tests.acceptance.stage import BOT, Stage
@@ -83,7 +83,7 @@ def assert_taken_over(stage: Stage, jobs: list[Job], *, queues: set[str], killed
 def shared_out(vhost: Vhost, pids: set[int]) -> dict[str, int]:
     """Each partition's worker, once all are served to these and each of these has some."""
     active = active_consumers(vhost)
-    complete = len(active) == len(topology.send_queues(BOT, PARTITIONS)) and set(active.values()) == pids
+    complete = len(active) == len(queue_names.send_queues(BOT, PARTITIONS)) and set(active.values()) == pids
     return active if complete else {}
 
 
@@ -133,7 +133,7 @@ def owned_by(pid: int, owners: dict[str, int], jobs: list[Job]) -> set[str]:
 
 
 def queue_of(job: Job) -> str:
-    return topology.send_queue(BOT, job.priority, job.partition(PARTITIONS))
+    return queue_names.send_queue(BOT, job.priority, job.partition(PARTITIONS))
 
 
 def group_job(jobs: list[Job]) -> Job:

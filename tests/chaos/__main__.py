@@ -9,7 +9,7 @@ import argparse
 import random
 import sys
 
-from rabbitmq.choice import VERSIONS
+from rabbitmq_node.choice import VERSIONS
 from tests.chaos.run import Plan, render, run
 from tests.chaos.strokes import Kind
 

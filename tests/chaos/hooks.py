@@ -126,7 +126,7 @@ def void(_: Any) -> None:
 def _keep_notes(path: Path) -> None:
     from floodgate.actors.sessions import BotSessions
     from floodgate.actors.settle import Settler
-    from floodgate.broker.admission.calls import BatchedAdmission
+    from floodgate.broker.state.calls import BatchedAdmission
 
     note = append_to(path)
     call, settle, record = BotSessions.call, Settler.settle, BatchedAdmission.settle
@@ -206,7 +206,7 @@ def _arm_method(when: str, owner: Any, name: str, reached: Callable[[], None]) -
 
 def _arm_publishing(when: str, reached: Callable[[], None]) -> None:
     """A publication is taken from the outbox one by one, and leaves with the others that are there."""
-    from floodgate.broker.publisher import Publisher
+    from floodgate.broker.amqp.publisher import Publisher
 
     if when == "before":
         _arm_method(when, Publisher, "_take", reached)
@@ -216,7 +216,7 @@ def _arm_publishing(when: str, reached: Callable[[], None]) -> None:
 
 
 def _arm_writing(name: str, reached: Callable[[], None]) -> None:
-    from floodgate.broker.publisher import Publisher
+    from floodgate.broker.amqp.publisher import Publisher
 
     write = getattr(Publisher, name)
 
@@ -232,8 +232,8 @@ def _arm_writing(name: str, reached: Callable[[], None]) -> None:
 
 
 def _arm_transactions(when: str, method: str, reached: Callable[[], None]) -> None:
-    from floodgate.broker.admission.redis import RedisBatches
-    from floodgate.broker.admission.sqlite import SqliteAdmission
+    from floodgate.broker.state.redis.admission import RedisBatches
+    from floodgate.broker.state.sqlite.admission import SqliteAdmission
 
     carry_out, carry_out_there = SqliteAdmission.do_all, RedisBatches._results
 
@@ -259,9 +259,9 @@ def _arm_transactions(when: str, method: str, reached: Callable[[], None]) -> No
 
 def _place(what: str) -> tuple[Any, str]:
     """Where in the code a point is."""
-    from floodgate.broker.admission.calls import BatchedAdmission
-    from floodgate.broker.consumer import Subscription
-    from floodgate.broker.publisher import Publisher
+    from floodgate.broker.amqp.consumer import Subscription
+    from floodgate.broker.amqp.publisher import Publisher
+    from floodgate.broker.state.calls import BatchedAdmission
 
     match what:
         case "confirm":

@@ -98,7 +98,7 @@ def _to_a_person(draw: random.Random, text: str, chat: int) -> Item:
 
 def produce(work: Work, ledger: Path) -> None:
     """Put all of it in, evenly over the time, however often RabbitMQ refuses."""
-    from floodgate.broker.settings import load_settings
+    from floodgate.broker.settings.model import load_settings
     from floodgate.producer.client import Client
 
     settings = load_settings()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from floodgate.broker.job import decode_job
+from floodgate.broker.messages.job import decode_job
 from floodgate.producer.core import job_id_of
 from tests.chaos.account import Books, Note, Report, account_for
 from tests.chaos.producing import BOT, Accepted, Work, read_ledger

@@ -20,16 +20,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from floodgate.broker import topology
 from floodgate.broker.admission.contract import Admission
-from floodgate.broker.admission.stores import open_store
-from floodgate.broker.browse import browse
-from floodgate.broker.connections import Connections
-from floodgate.broker.dead_letters import read_dead_letter
-from floodgate.broker.settings import load_settings
+from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.amqp.async_queue_reader import browse
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.dead_letters import read_dead_letter
+from floodgate.broker.settings.model import load_settings
+from floodgate.broker.state.stores import open_store
 from floodgate.fake_telegram.control import ControlClient
 from floodgate.fake_telegram.limits import Limits, Rate
-from rabbitmq.node import Node
+from rabbitmq_node.node import Node
 from tests.chaos import telegram
 from tests.chaos.hooks import Hooks, start, start_worker, step_clock
 from tests.chaos.producing import BLOCKED_USERS, BOT, NEW_GROUP, OLD_GROUP, Work, produce
@@ -245,11 +246,11 @@ class Stage:
         """Reason by the text of the job. Malformed bytes and unroutable messages under a name of their own."""
         found: dict[str, str] = {}
         with Connections(self.settings(), "chaos") as connections:
-            for queue in (topology.dead_queue(BOT), topology.MALFORMED_QUEUE, topology.UNROUTABLE_QUEUE):
+            for queue in (queue_names.dead_queue(BOT), queue_names.MALFORMED_QUEUE, queue_names.UNROUTABLE_QUEUE):
                 for seen in browse(connections, queue, 100_000):
                     letter = read_dead_letter(queue, seen.message_id, seen.headers, seen.body)
                     text = letter.job.params.get("text", "?") if letter.job else f"{queue}: {seen.message_id}"
-                    found.setdefault(str(text), letter.reason if queue == topology.dead_queue(BOT) else queue)
+                    found.setdefault(str(text), letter.reason if queue == queue_names.dead_queue(BOT) else queue)
         return found
 
     def not_kept(self) -> dict[str, str]:
@@ -262,7 +263,7 @@ class Stage:
         queues = topology.pipeline([BOT], PARTITIONS).queues
         names = [queue.name for queue in queues if queue.role is not topology.Role.DEAD]
         with Connections(self.settings(), "chaos") as connections:
-            return {name: count for name, count in topology.depth(connections, names).items() if count}
+            return {name: count for name, count in queue_admin.depth(connections, names).items() if count}
 
     def end_workers(self) -> None:
         for worker in self.workers:

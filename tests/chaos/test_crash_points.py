@@ -20,12 +20,13 @@ from typing import Any
 
 import pytest
 
-from floodgate.broker import topology
-from floodgate.broker.admission.stores import open_store
-from floodgate.broker.browse import browse
-from floodgate.broker.connections import Connections
-from floodgate.broker.dead_letters import read_dead_letter
-from floodgate.broker.settings import Settings, load_settings
+from floodgate.broker.amqp import queue_admin
+from floodgate.broker.amqp.async_queue_reader import browse
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.dead_letters import read_dead_letter
+from floodgate.broker.settings.model import Settings, load_settings
+from floodgate.broker.state.stores import open_store
 from floodgate.fake_telegram.control import ControlClient
 from floodgate.fake_telegram.server import running_fake
 from floodgate.producer.client import Client
@@ -162,7 +163,7 @@ def _run(case: Case, number: int, vhost: Vhost, control: ControlClient, api_url:
 
 def _await_end(ending: Ending, settings: Settings, bot: str, token: str, control: ControlClient) -> Ending:
     """When all four have ended and the queues are empty."""
-    queues = [topology.send_queue(bot, "interactive", 0), topology.dead_queue(bot)]
+    queues = [queue_names.send_queue(bot, "interactive", 0), queue_names.dead_queue(bot)]
     bot_id = int(token.partition(":")[0])
     with Connections(settings, "crash-point") as connections:
 
@@ -172,7 +173,7 @@ def _await_end(ending: Ending, settings: Settings, bot: str, token: str, control
             letters = [read_dead_letter(queues[1], s.message_id, s.headers, s.body) for s in seen]
             ending.dead = [(letter.job.params["text"] if letter.job else "?", letter.reason) for letter in letters]
             ended = set(ending.acted) | {text for text, _ in ending.dead}
-            return ended == set(TEXTS) and not topology.depth(connections, queues[:1])[queues[0]]
+            return ended == set(TEXTS) and not queue_admin.depth(connections, queues[:1])[queues[0]]
 
         until(look, END_SECONDS)
         time.sleep(0.3)  # what should not come, such as a third copy, has a moment to come
@@ -229,7 +230,7 @@ def test_a_job_that_expires_while_nobody_works_ends_as_what_is_known_of_it(
                 client.send_message(chat_id=CAROL, text="behind it")
             until(lambda: "behind it" in _acted(fake.control), END_SECONDS)
             with Connections(settings, "crash-point") as connections:
-                letters = browse(connections, topology.dead_queue(bot), 10)
+                letters = browse(connections, queue_names.dead_queue(bot), 10)
         finally:
             second.kill()
             second.join()

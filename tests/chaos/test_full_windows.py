@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from floodgate.broker import topology
-from floodgate.broker.admission.stores import open_sessions
+from floodgate.broker.messages import queue_names
+from floodgate.broker.state.stores import open_sessions
 from floodgate.fake_telegram.server import running_fake
 from tests.acceptance.server import rows
 from tests.acceptance.stage import BOT, TOKEN, Stage
@@ -68,7 +68,7 @@ class Room:
 
     def _in_hand(self) -> int:
         queues = rows(self.vhost, "list_queues", "name", "messages_unacknowledged")
-        name = topology.updates_queue(BOT, 0)
+        name = queue_names.updates_queue(BOT, 0)
         return next(int(row["messages_unacknowledged"]) for row in queues if row["name"] == name)
 
     def active(self) -> FloodgateProcess:

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from floodgate.broker import topology
 from floodgate.broker.admission.contract import Admission, Standing
-from floodgate.broker.admission.stores import open_store
-from floodgate.broker.browse import browse
-from floodgate.broker.connections import Connections
-from floodgate.broker.publication import Publication
-from floodgate.broker.settings import Settings, load_settings
+from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.amqp.async_queue_reader import browse
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.publication import Publication
+from floodgate.broker.settings.model import Settings, load_settings
+from floodgate.broker.state.stores import open_store
 from floodgate.fake_telegram.server import running_fake
 from floodgate.producer.client import Client
 from tests.chaos.fuzz import WildServer, body
@@ -31,7 +32,7 @@ from tests.services import Vhost
 from tests.waiting import until
 
 BOT, TOKEN = "fuzz", "100200300:" + "F" * 35
-QUEUE = topology.send_queue(BOT, "interactive", 0)
+QUEUE = queue_names.send_queue(BOT, "interactive", 0)
 PARTITIONS = 24  # which is how many calls are under way at once
 SECONDS_FOR = 0.06  # one message, on a busy machine, with its share of retries
 
@@ -86,7 +87,7 @@ class Worker:
 
         def done() -> bool:
             self.assert_alive()
-            return not any(topology.depth(connections, names).values()) and not unaccounted()
+            return not any(queue_admin.depth(connections, names).values()) and not unaccounted()
 
         until(done, seconds)
         # A fault that nobody foresaw gives the message back, and so may end well by chance.
@@ -99,12 +100,12 @@ def impatient_worker() -> None:
     """A worker that pauses a refused bot for a moment only, and takes neither 429s nor nonsense for the whole bot's."""
     import floodgate.actors.settle
     import floodgate.broker.admission.policy
-    import floodgate.broker.runner
+    import floodgate.broker.worker.runner
 
     floodgate.actors.settle.BOT_FAILED_PAUSE = timedelta(milliseconds=20)  # type: ignore[misc]
     floodgate.broker.admission.policy.EVIDENCE_CHATS = 10**9  # type: ignore[misc]
     floodgate.broker.admission.policy.OUTAGE_CHATS = 10**9  # type: ignore[misc]
-    floodgate.broker.runner.GIVE_BACK_PAUSE_SECONDS = 0.01  # type: ignore[misc]
+    floodgate.broker.worker.runner.GIVE_BACK_PAUSE_SECONDS = 0.01  # type: ignore[misc]
     run_worker(Hooks())
 
 
@@ -133,7 +134,7 @@ def test_whatever_bytes_lie_in_a_send_queue_each_ends_sent_or_as_a_dead_letter(
         fake.control.limits(enabled=False)
         worker = start_worker(fake.url)
         with Connections(worker.settings, "fuzz") as connections:
-            topology.declare(connections, topology.pipeline([BOT], PARTITIONS))
+            queue_admin.declare(connections, topology.pipeline([BOT], PARTITIONS))
             put_in = connections.publisher.stream(
                 Publication("", QUEUE, each, f"m{n}") for n, each in enumerate(bodies)
             )
@@ -192,5 +193,5 @@ def job_id(body: bytes) -> str | None:
 
 
 def _dead_bodies(connections: Connections) -> list[bytes]:
-    queues = (topology.dead_queue(BOT), topology.MALFORMED_QUEUE)
+    queues = (queue_names.dead_queue(BOT), queue_names.MALFORMED_QUEUE)
     return [seen.body for queue in queues for seen in browse(connections, queue, 100_000)]

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from floodgate.broker import topology
-from floodgate.broker.admission.stores import open_store
-from floodgate.broker.browse import browse
-from floodgate.broker.connections import Connections
-from floodgate.broker.dead_letters import DeadLetter, read_dead_letter
-from floodgate.broker.settings import Settings, load_settings
+from floodgate.broker.amqp.async_queue_reader import browse
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.dead_letters import DeadLetter, read_dead_letter
+from floodgate.broker.settings.model import Settings, load_settings
+from floodgate.broker.state.stores import open_store
 from floodgate.fake_telegram.control import ControlClient
 from floodgate.fake_telegram.server import running_fake
 from floodgate.fake_telegram.summary import fullest
@@ -104,7 +104,7 @@ class Bench:
         return sorted((float(note[2]), note[1]) for note in notes if note[0] == "call")
 
     def dead(self) -> list[DeadLetter]:
-        queue = topology.dead_queue(BOT)
+        queue = queue_names.dead_queue(BOT)
         with Connections(self.settings, "order") as connections:
             seen = browse(connections, queue, 100)
         return [read_dead_letter(queue, one.message_id, one.headers, one.body) for one in seen]

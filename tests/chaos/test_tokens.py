@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from floodgate.broker.admission.contract import Admission
-from floodgate.broker.admission.stores import open_store
-from floodgate.broker.connections import Connections
-from floodgate.broker.publication import Publication
-from floodgate.broker.settings import Settings, load_settings
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.messages.publication import Publication
+from floodgate.broker.settings.model import Settings, load_settings
+from floodgate.broker.state.stores import open_store
 from floodgate.fake_telegram.control import ControlClient
 from floodgate.fake_telegram.server import running_fake
 from floodgate.producer.client import Client
@@ -116,9 +116,9 @@ SHOWN = ("status --json", "dead-letters list --json", "topology show", "topology
 
 def talkative_worker() -> None:
     """A worker whose libraries may say what they like, as when somebody looks for a fault of theirs."""
-    import floodgate.broker.logs
+    import floodgate.broker.process.logs
 
-    floodgate.broker.logs._QUIET = dict.fromkeys(floodgate.broker.logs._QUIET, logging.DEBUG)  # type: ignore[misc]
+    floodgate.broker.process.logs._QUIET = dict.fromkeys(floodgate.broker.process.logs._QUIET, logging.DEBUG)  # type: ignore[misc]
     run_worker(Hooks())
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from floodgate.fake_telegram.server import running_fake
-from rabbitmq.node import Node
+from rabbitmq_node.node import Node
 from tests.acceptance.stage import TOKEN, Stage
 from tests.acceptance.updates.checks import answered, assert_within_limits, said_by
 from tests.acceptance.updates.journal import Handling, completed, disorder, overlaps, read_journal, repeated

@@ -10,10 +10,10 @@ import redis
 
 from floodgate.broker.admission.contract import Admission
 from floodgate.broker.admission.policy import Policy, policy_of
-from floodgate.broker.admission.sqlite import SqliteAdmission
-from floodgate.broker.admission.stores import open_store
-from floodgate.broker.settings import Settings
-from rabbitmq.engine import free_ports
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.sqlite.admission import SqliteAdmission
+from floodgate.broker.state.stores import open_store
+from rabbitmq_node.engine import free_ports
 from tests import awaited_admission
 from tests.admission_bench import HandClock, settings_of
 from tests.admission_model import PlainModel
@@ -44,7 +44,7 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock) -> 
             case "redis in batches":
                 store = awaited_admission.on_redis(request.getfixturevalue("redis_url"), policy, clock)
             case _:
-                from floodgate.broker.admission.redis import RedisAdmission
+                from floodgate.broker.state.redis.admission import RedisAdmission
 
                 store = RedisAdmission(request.getfixturevalue("redis_url"), policy, clock)
         opened.append(store)

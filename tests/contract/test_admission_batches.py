@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import redis
 
-from floodgate.broker.admission import calls
-from floodgate.broker.admission.calls import BatchedAdmission, Call
 from floodgate.broker.admission.contract import AlreadySent, Go, Retrying, Sent, Standing, Unreachable, Wait
 from floodgate.broker.admission.policy import policy_of
-from floodgate.broker.admission.redis import RedisBatches
-from floodgate.broker.admission.sqlite import SqliteAdmission, SqliteBatches
-from floodgate.broker.admission.state_thread import StateThread
 from floodgate.broker.errors import StateUnavailableError
+from floodgate.broker.state import calls
+from floodgate.broker.state.calls import BatchedAdmission, Call
+from floodgate.broker.state.redis.admission import RedisBatches
+from floodgate.broker.state.sqlite.admission import SqliteAdmission, SqliteBatches
+from floodgate.broker.state.thread import StateThread
 from tests.admission_bench import ask_of, settings_of
 from tests.awaited_admission import AwaitedAdmission
 from tests.services import RedisServer

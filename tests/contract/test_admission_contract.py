@@ -27,7 +27,7 @@ from floodgate.broker.admission.contract import (
     Wait,
 )
 from floodgate.broker.admission.policy import policy_of
-from floodgate.broker.job import Priority
+from floodgate.broker.messages.job import Priority
 from tests.admission_bench import HandClock, album, ask_of, settings_of
 from tests.contract.conftest import Opener
 

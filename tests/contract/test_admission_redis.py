@@ -13,8 +13,8 @@ import redis
 
 from floodgate.broker.admission.contract import AlreadySent, Go, Sent, Wait
 from floodgate.broker.admission.policy import policy_of
-from floodgate.broker.admission.redis import RedisAdmission
 from floodgate.broker.errors import StateSchemaError, StateUnavailableError
+from floodgate.broker.state.redis.admission import RedisAdmission
 from tests.admission_bench import HandClock, ask_of, settings_of
 from tests.services import RedisServer
 

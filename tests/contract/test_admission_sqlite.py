@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from floodgate.broker.admission import sqlite_file as store_module
 from floodgate.broker.admission.contract import AlreadySent, Go, Sent, Standing, Wait
 from floodgate.broker.admission.policy import policy_of
-from floodgate.broker.admission.sessions import SqliteSessions
-from floodgate.broker.admission.sqlite import SqliteAdmission
-from floodgate.broker.admission.sqlite_file import filesystem_of
 from floodgate.broker.errors import StateSchemaError, StateUnavailableError
-from floodgate.broker.settings import Settings
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.sqlite import file as store_module
+from floodgate.broker.state.sqlite.admission import SqliteAdmission
+from floodgate.broker.state.sqlite.file import filesystem_of
+from floodgate.broker.state.sqlite.sessions import SqliteSessions
 from tests.admission_bench import HandClock, ask_of, settings_of
 
 RULES = policy_of(settings_of())
@@ -200,8 +200,8 @@ HAMMER = """
 import sys, time
 from pathlib import Path
 from floodgate.broker.admission.contract import Go, Sent
-from floodgate.broker.admission.stores import open_store
-from floodgate.broker.settings import Settings
+from floodgate.broker.state.stores import open_store
+from floodgate.broker.settings.model import Settings
 from tests.admission_bench import ask_of
 
 number, seconds = int(sys.argv[1]), float(sys.argv[2])

@@ -18,7 +18,7 @@ from floodgate.broker.admission.contract import (
     Settlement,
     Wait,
 )
-from floodgate.broker.methods import ANSWER_WITHIN
+from floodgate.broker.messages.methods import ANSWER_WITHIN
 from tests.admission_bench import HandClock, ask_of
 
 NO_ANSWER = Retrying(timedelta(seconds=1), unanswered=True)

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import pytest
 import redis
 
-from floodgate.broker.admission import capacity
-from floodgate.broker.admission.capacity import CapacityWatch, shortage_of
-from floodgate.broker.settings import Settings
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.state import capacity
+from floodgate.broker.state.capacity import CapacityWatch, shortage_of
 from tests.services import RedisServer
 
 GB = 1024**3

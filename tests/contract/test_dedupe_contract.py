@@ -10,8 +10,8 @@ import pytest
 from floodgate.broker.admission.contract import Admission, AlreadyDead, AlreadySent, Dead, Go, Sent
 from floodgate.broker.admission.policy import ask_for
 from floodgate.broker.errors import DedupeKeyError
-from floodgate.broker.job import Job, decode_job, encode_job
-from floodgate.broker.settings import Settings
+from floodgate.broker.messages.job import Job, decode_job, encode_job
+from floodgate.broker.settings.model import Settings
 from floodgate.producer.core import Composer
 from floodgate.producer.ledger import Ledger
 

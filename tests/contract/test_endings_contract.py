@@ -21,12 +21,12 @@ from floodgate.broker.admission.contract import (
     Standing,
     Wait,
 )
-from floodgate.broker.admission.endings import Ending, Endings
 from floodgate.broker.admission.policy import policy_of
-from floodgate.broker.admission.redis_endings import RedisEndings
-from floodgate.broker.admission.sqlite import SqliteAdmission
-from floodgate.broker.admission.sqlite_endings import SqliteEndings
+from floodgate.broker.admission.results import Ending, Endings
 from floodgate.broker.errors import StateUnavailableError
+from floodgate.broker.state.redis.results import RedisEndings
+from floodgate.broker.state.sqlite.admission import SqliteAdmission
+from floodgate.broker.state.sqlite.results import SqliteEndings
 from tests.admission_bench import ask_of, settings_of
 
 ERROR = {"error_code": 403, "description": "Forbidden: bot was blocked by the user"}
@@ -104,7 +104,7 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
     if request.param == "sqlite":
         store: Admission = SqliteAdmission(tmp_path / "state.db", policy)
     else:
-        from floodgate.broker.admission.redis import RedisAdmission
+        from floodgate.broker.state.redis.admission import RedisAdmission
 
         store = RedisAdmission(request.getfixturevalue("redis_url"), policy)
     store.vouch_idle("default")

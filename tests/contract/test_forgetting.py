@@ -13,10 +13,10 @@ import redis
 
 from floodgate.broker.admission.contract import AlreadyDead, AlreadySent, Dead, Go, Record, Sent, Standing
 from floodgate.broker.admission.policy import policy_of
-from floodgate.broker.admission.redis import RedisAdmission
-from floodgate.broker.admission.sqlite import SWEEP_EVERY, SqliteAdmission
-from floodgate.broker.job import Priority
-from floodgate.broker.settings import Settings
+from floodgate.broker.messages.job import Priority
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.redis.admission import RedisAdmission
+from floodgate.broker.state.sqlite.admission import SWEEP_EVERY, SqliteAdmission
 from tests.admission_bench import HandClock, ask_of
 from tests.services import RedisServer
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from floodgate.broker.admission.handled import KEEP_SECONDS, HandledUpdates, Sight
 from floodgate.broker.admission.policy import policy_of
-from floodgate.broker.admission.redis_handled import RedisHandled
-from floodgate.broker.admission.sqlite import SqliteAdmission
-from floodgate.broker.admission.sqlite_handled import SWEEP_EVERY, SqliteHandled
 from floodgate.broker.errors import StateUnavailableError
+from floodgate.broker.state.handled import KEEP_SECONDS, HandledUpdates, Sight
+from floodgate.broker.state.redis.handled import RedisHandled
+from floodgate.broker.state.sqlite.admission import SqliteAdmission
+from floodgate.broker.state.sqlite.handled import SWEEP_EVERY, SqliteHandled
 from tests.admission_bench import settings_of
 
 QUEUE = "updates.default.00"

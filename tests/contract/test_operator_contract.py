@@ -20,8 +20,8 @@ from floodgate.broker.admission.contract import (
     Wait,
 )
 from floodgate.broker.admission.policy import policy_of
-from floodgate.broker.job import Priority
-from floodgate.broker.settings import Settings
+from floodgate.broker.messages.job import Priority
+from floodgate.broker.settings.model import Settings
 from tests.admission_bench import HandClock, ask_of, settings_of
 from tests.contract.conftest import Opener
 

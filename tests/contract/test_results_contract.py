@@ -16,9 +16,9 @@ from datetime import timedelta
 import pytest
 
 from floodgate.broker.admission.contract import Admission, Dead, Record, Sent
-from floodgate.broker.admission.endings import Ending
+from floodgate.broker.admission.results import Ending
 from floodgate.broker.errors import ClosedError, DeadLetteredError, NotSettledError, StateUnavailableError
-from floodgate.broker.settings import Settings
+from floodgate.broker.settings.model import Settings
 from floodgate.producer import ledger, waiting
 from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.client import Client

@@ -11,9 +11,11 @@ import pytest
 from telegram import Bot
 
 from floodgate import SharedPersistence
-from floodgate.broker.admission.sessions import RedisSessions, Sessions, SqliteSessions
 from floodgate.broker.errors import InvalidParamsError, StateUnavailableError
-from floodgate.broker.settings import Settings
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.redis.sessions import RedisSessions
+from floodgate.broker.state.sessions import Sessions
+from floodgate.broker.state.sqlite.sessions import SqliteSessions
 
 TOKEN = "100200300:" + "A" * 35
 Opener = Callable[[], Sessions]

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from floodgate.broker.admission.policy import policy_of
-from floodgate.broker.admission.sqlite import SqliteAdmission
-from floodgate.broker.admission.sqlite_books import SqliteBooks
-from floodgate.broker.admission.sqlite_status import snapshot, waiting
-from floodgate.broker.job import Priority
+from floodgate.broker.messages.job import Priority
+from floodgate.broker.state.sqlite.admission import SqliteAdmission
+from floodgate.broker.state.sqlite.status import snapshot, waiting
+from floodgate.broker.state.sqlite.unit_of_work import SqliteBooks
 from tests.admission_bench import HandClock, ask_of, settings_of
 
 POLICY = policy_of(settings_of())

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from floodgate.broker.settings import Settings, load_settings
-from floodgate.broker.settings_docs import ENV_EXAMPLE, ROOT, SETTINGS_PAGE, env_example, settings_page, variables
+from floodgate.broker.settings.model import Settings, load_settings
+from floodgate.broker.settings.reference import ENV_EXAMPLE, ROOT, SETTINGS_PAGE, env_example, settings_page, variables
 
-RENEW = "Renew it with: python -m floodgate.broker.settings_docs"
+RENEW = "Renew it with: python -m floodgate.broker.settings.reference"
 
 
 @pytest.mark.parametrize(("path", "text"), [(ENV_EXAMPLE, env_example()), (SETTINGS_PAGE, settings_page())])

@@ -31,7 +31,7 @@ from pathlib import Path
 import pytest
 
 from floodgate.fake_telegram.server import running_fake
-from rabbitmq.engine import free_ports
+from rabbitmq_node.engine import free_ports
 from tests.acceptance.stage import TOKEN, Stage
 from tests.docs.pages import ROOT, Block, Command, blocks, commands, pages
 from tests.processes import environment

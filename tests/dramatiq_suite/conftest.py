@@ -25,9 +25,10 @@ from dramatiq.rate_limits import backends as rate_limiter_backends
 from dramatiq.results import ResultBackend
 from dramatiq.results import backends as result_backends
 
-from floodgate.broker import ladder, topology
-from floodgate.broker.dramatiq_broker import FloodgateBroker
-from floodgate.broker.settings import Settings
+from floodgate.broker.amqp import delay_ladder, queue_admin
+from floodgate.broker.messages import queue_names
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.worker.dramatiq_broker import FloodgateBroker
 from tests.dramatiq_suite.common import worker
 from tests.services import Vhost, Vhosts
 
@@ -145,9 +146,9 @@ def _in_use(broker: FloodgateBroker) -> Iterator[FloodgateBroker]:
 
 def _leave_nothing(broker: FloodgateBroker) -> None:
     """Queues are deleted, since a purge would leave what is in hand."""
-    queues = [name for queue in broker.queues for name in (queue, topology.dead_queue_of(queue))]
-    topology.delete(broker.connections, queues)
-    topology.purge(broker.connections, map(ladder.level_name, range(ladder.LEVELS)))
+    queues = [name for queue in broker.queues for name in (queue, queue_names.dead_queue_of(queue))]
+    queue_admin.delete(broker.connections, queues)
+    queue_admin.purge(broker.connections, map(delay_ladder.level_name, range(delay_ladder.LEVELS)))
 
 
 @pytest.fixture

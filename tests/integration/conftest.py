@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from floodgate.broker import topology
-from floodgate.broker.connections import Connections
-from floodgate.broker.settings import Settings
-from rabbitmq.node import Node
+from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.settings.model import Settings
+from rabbitmq_node.node import Node
 from tests.services import Vhost
 
 TOPOLOGY = topology.pipeline(["b"], 2, work_queues=["mail"])
@@ -52,5 +52,5 @@ def memory_alarm(rabbitmq: Node) -> Iterator[Callable[[bool], str]]:
 
 @pytest.fixture
 def declared(vhost: Vhost, connect: Connect) -> Vhost:
-    topology.declare(connect(vhost.url), TOPOLOGY)
+    queue_admin.declare(connect(vhost.url), TOPOLOGY)
     return vhost

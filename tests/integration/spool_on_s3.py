@@ -19,7 +19,8 @@ import boto3
 from moto.server import ThreadedMotoServer
 
 from floodgate.broker.errors import SpoolError, UploadMissingError
-from floodgate.broker.spool import Spool, SpooledFile
+from floodgate.broker.messages.spooled_file import SpooledFile
+from floodgate.broker.uploads.spool import Spool
 
 URL = "s3://bucket/floodgate"
 SMALL, LARGE = os.urandom(300_000), os.urandom(11_000_000)  # one request, and an upload in parts
@@ -45,7 +46,7 @@ def raises(kind: type[Exception], act: Callable[[], object]) -> str:
 def elsewhere(code: str, file: SpooledFile) -> None:
     """What another process does with the same spool."""
     program = f"""
-from floodgate.broker.spool import Spool, SpooledFile
+from floodgate.broker.uploads.spool import Spool, SpooledFile
 spool, file = Spool({URL!r}), SpooledFile.model_validate_json({file.model_dump_json()!r})
 {code}
 """

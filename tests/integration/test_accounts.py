@@ -11,10 +11,10 @@ import pika
 import pytest
 import yaml
 
-from floodgate.broker import topology
-from floodgate.broker.connections import Connections
-from floodgate.broker.settings import Settings
-from floodgate.broker.topology import dead_queue, leader_queue, send_queue, updates_queue
+from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.messages.queue_names import dead_queue, leader_queue, send_queue, updates_queue
+from floodgate.broker.settings.model import Settings
 from tests.accounts import ACCOUNTS, PAGE, Accounts, Channel, permissions
 from tests.docs.pages import ROOT
 from tests.services import Vhosts
@@ -51,7 +51,7 @@ def declare_by(accounts: Accounts, account: str) -> None:
     settings = Settings(_env_file=None, rabbitmq_url=accounts.url(account))
     connections = Connections(settings, "test")
     try:
-        topology.declare(connections, topology.pipeline([BOT], 1, update_partitions=1))
+        queue_admin.declare(connections, topology.pipeline([BOT], 1, update_partitions=1))
     finally:
         connections.stop()
 

@@ -15,7 +15,7 @@ from aiohttp import web
 from floodgate.actors.answers import Accepted, Break, Refusal
 from floodgate.actors.sessions import BotSessions
 from floodgate.broker.errors import UnknownBotError
-from floodgate.broker.settings import Settings
+from floodgate.broker.settings.model import Settings
 
 TOKEN = "123456:" + "A" * 35
 OTHER_TOKEN = "654321:" + "b" * 35

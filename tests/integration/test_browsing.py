@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from floodgate.broker import topology
-from floodgate.broker.browse import browse
-from floodgate.broker.connections import Connections
-from floodgate.broker.publication import Publication
+from floodgate.broker.amqp.async_queue_reader import browse
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.publication import Publication
 from tests.draining import numbers
 from tests.services import Vhost
 
@@ -16,7 +16,7 @@ Connect = Callable[..., Connections]
 
 def bury(connections: Connections, count: int) -> None:
     for n in range(count):
-        letter = Publication(topology.DEAD_EXCHANGE, "dead.b", b"%d" % n, f"job-{n}", headers={"n": n})
+        letter = Publication(queue_names.DEAD_EXCHANGE, "dead.b", b"%d" % n, f"job-{n}", headers={"n": n})
         connections.publisher.publish(letter)
 
 

@@ -17,8 +17,7 @@ from typing import Any
 import pika
 import pytest
 
-from floodgate.broker import topology
-from floodgate.broker.connections import Connections
+from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import (
     ClosedError,
     EnqueueManyError,
@@ -27,11 +26,12 @@ from floodgate.broker.errors import (
     RejectedError,
     UnroutableError,
 )
-from floodgate.broker.job import Job, Priority, decode_job
-from floodgate.broker.settings import Settings
+from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.job import Job, Priority, decode_job
+from floodgate.broker.settings.model import Settings
 from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.client import Client
-from rabbitmq.node import Node
+from rabbitmq_node.node import Node
 from tests.services import Vhost
 
 PARTITIONS = 2
@@ -81,11 +81,11 @@ class Server:
 
 
 def queues(priority: Priority, bot: str = "default") -> list[str]:
-    return [topology.send_queue(bot, priority, n) for n in range(PARTITIONS)]
+    return [queue_names.send_queue(bot, priority, n) for n in range(PARTITIONS)]
 
 
 def home(job: Job) -> str:
-    return topology.send_queue(job.bot, job.priority, job.partition(PARTITIONS))
+    return queue_names.send_queue(job.bot, job.priority, job.partition(PARTITIONS))
 
 
 def bulk(client: Client | AsyncClient, count: int) -> Iterator[Job]:

@@ -13,12 +13,13 @@ from collections.abc import Callable
 import pika
 import pytest
 
-from floodgate.broker import topology
-from floodgate.broker.connections import Connections
-from floodgate.broker.consumer import Delivery
-from floodgate.broker.partitions import rendezvous_score
-from floodgate.broker.publication import Publication
-from rabbitmq.node import Node
+from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.amqp.consumer import Delivery
+from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.partitions import rendezvous_score
+from floodgate.broker.messages.publication import Publication
+from rabbitmq_node.node import Node
 from tests.proxy import Proxy
 from tests.services import Vhost
 from tests.waiting import until
@@ -26,8 +27,8 @@ from tests.waiting import until
 Connect = Callable[..., Connections]
 MemoryAlarm = Callable[[bool], object]
 PIPELINE = topology.pipeline(["b"], 2, work_queues=["mail"])
-SEND = topology.send_queue("b", "bulk", 0)
-OTHER = topology.send_queue("b", "bulk", 1)
+SEND = queue_names.send_queue("b", "bulk", 0)
+OTHER = queue_names.send_queue("b", "bulk", 1)
 
 
 class Hand:
@@ -64,7 +65,7 @@ def consumers(vhost: Vhost) -> list[dict[str, object]]:
 
 
 def depth(connections: Connections, name: str = SEND) -> int | None:
-    return topology.depth(connections, [name])[name]
+    return queue_admin.depth(connections, [name])[name]
 
 
 def rank(name: str = SEND) -> tuple[str, str]:
@@ -268,7 +269,7 @@ def test_a_deleted_queue_is_declared_again(declared: Vhost, connect: Connect, ca
     until(lambda: len(consumers(declared)) == 1)
     with caplog.at_level(logging.WARNING, "floodgate.rabbitmq"):
         declared.ctl("delete_queue", SEND)
-        until(lambda: topology.verify(connections, PIPELINE) == [])
+        until(lambda: queue_admin.verify(connections, PIPELINE) == [])
     fill(connections, 1)
     until(lambda: hand.seen == [1])
     assert caplog.text.count(f"queue {SEND} is gone") == 1
@@ -277,8 +278,8 @@ def test_a_deleted_queue_is_declared_again(declared: Vhost, connect: Connect, ca
 def test_a_queue_that_never_was_is_declared(vhost: Vhost, connect: Connect) -> None:
     connections, hand = connect(vhost.url), Hand(ack=True)
     connections.subscribe("mail", "worker", hand, lambda: PIPELINE)
-    until(lambda: topology.depth(connections, ["mail"])["mail"] == 0)
-    until(lambda: topology.verify(connections, PIPELINE) == [])
+    until(lambda: queue_admin.depth(connections, ["mail"])["mail"] == 0)
+    until(lambda: queue_admin.verify(connections, PIPELINE) == [])
     fill(connections, 1, to="mail")
     until(lambda: hand.seen == [1])
 
@@ -296,8 +297,8 @@ def test_a_worker_has_two_connections_whatever_the_number_of_partitions(declared
     for partitions in (16, 128):
         connections = connect(declared.url)
         wide = topology.pipeline(["wide"], partitions)
-        topology.declare(connections, wide)
-        names = [topology.send_queue("wide", "bulk", n) for n in range(partitions)]
+        queue_admin.declare(connections, wide)
+        names = [queue_names.send_queue("wide", "bulk", n) for n in range(partitions)]
         hand = Hand(ack=True)
         started = time.monotonic()
         for name in names:
@@ -420,14 +421,14 @@ def test_stock_pika_would_have_let_a_message_overtake(declared: Vhost, connect: 
 def test_queues_beyond_what_a_connection_takes_are_consumed_by_further_ones(
     declared: Vhost, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("floodgate.broker.connections.MOST_SUBSCRIPTIONS", 2)
+    monkeypatch.setattr("floodgate.broker.amqp.connections.MOST_SUBSCRIPTIONS", 2)
     connections, hand = connect(declared.url), Hand()
     queues = [
         SEND,
         OTHER,
         "mail",
-        topology.send_queue("b", "interactive", 0),
-        topology.send_queue("b", "interactive", 1),
+        queue_names.send_queue("b", "interactive", 0),
+        queue_names.send_queue("b", "interactive", 1),
     ]
     for name in queues:
         connections.subscribe(name, "worker", hand, lambda: PIPELINE)
@@ -439,7 +440,7 @@ def test_queues_beyond_what_a_connection_takes_are_consumed_by_further_ones(
         delivery.ack()
     for _ in queues:
         hand.next().ack()
-    until(lambda: set(topology.depth(connections, queues).values()) == {0})
+    until(lambda: set(queue_admin.depth(connections, queues).values()) == {0})
     assert sorted(hand.seen) == [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]
     assert consuming_connections(declared) == ["consume", "consume-2", "consume-3"]
 

@@ -20,12 +20,13 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from floodgate.broker import topology
-from floodgate.broker.connections import Connections
-from floodgate.broker.consumer import Delivery
+from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.amqp.consumer import Delivery
 from floodgate.broker.errors import ConfirmTimeoutError, PublishError
-from floodgate.broker.publication import Publication
-from rabbitmq.node import Node
+from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.publication import Publication
+from rabbitmq_node.node import Node
 from tests.proxy import Proxy
 from tests.waiting import until
 
@@ -83,7 +84,7 @@ class Producer(threading.Thread):
         for n in range(JOBS):
             self.reached = n
             pace.wait(PACE_SECONDS)
-            name = topology.send_queue("b", "bulk", n % CHATS % PARTITIONS)
+            name = queue_names.send_queue("b", "bulk", n % CHATS % PARTITIONS)
             yield Publication("", name, b"%d" % n, f"job-{n}")
 
 
@@ -96,7 +97,9 @@ class Worker:
         self._thread = threading.Thread(target=self._work, name="worker", daemon=True)
         self._thread.start()
         for n in range(PARTITIONS):
-            connections.subscribe(topology.send_queue("b", "bulk", n), "worker", self._deliveries.put, lambda: PIPELINE)
+            connections.subscribe(
+                queue_names.send_queue("b", "bulk", n), "worker", self._deliveries.put, lambda: PIPELINE
+            )
 
     def _work(self) -> None:
         while (delivery := self._deliveries.get()) is not None:
@@ -175,7 +178,7 @@ def test_faults_lose_nothing(node: Node, connect: Connect, fault: Callable[[Prox
         url = proxy.url(node.url)
         # A heartbeat of 2 s, so that half-open connections are noticed within the test.
         connections = connect(url, publish_window=WINDOW, heartbeat_seconds=2, confirm_timeout_seconds=60)
-        topology.declare(connections, PIPELINE)
+        queue_admin.declare(connections, PIPELINE)
         worker = Worker(connections, account)
         stack.callback(worker.stop)
         producer = Producer(connections, account)
@@ -191,7 +194,7 @@ def test_faults_lose_nothing(node: Node, connect: Connect, fault: Callable[[Prox
     assert account.accepted == set(range(JOBS))  # each of these faults is over before any time-out
     assert account.disorder() == []
     assert account.duplicates <= FAULTS[fault] * len(STRIKES) * (WINDOW + PARTITIONS)
-    assert topology.depth(connect(node.url), [topology.send_queue("b", "bulk", 0)]) == {"send.b.bulk.00": 0}
+    assert queue_admin.depth(connect(node.url), [queue_names.send_queue("b", "bulk", 0)]) == {"send.b.bulk.00": 0}
     print(f"{fault.__name__}: {account.duplicates} duplicates")
 
 
@@ -200,7 +203,7 @@ def test_an_outage_beyond_the_time_out_is_told_truly(node: Node, connect: Connec
     account = Account()
     with Proxy(node.port) as proxy:
         connections = connect(proxy.url(node.url), publish_window=WINDOW, confirm_timeout_seconds=1)
-        topology.declare(connections, PIPELINE)
+        queue_admin.declare(connections, PIPELINE)
         producer = Producer(connections, account)
         producer.start()
         until(lambda: producer.reached >= 1000)

@@ -14,9 +14,9 @@ from tests.services import Vhost
 
 PRELUDE = """
 import os, sys, threading
-from floodgate.broker.connections import Connections
-from floodgate.broker.publication import Publication
-from floodgate.broker.settings import Settings
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.messages.publication import Publication
+from floodgate.broker.settings.model import Settings
 
 connections = Connections(Settings(rabbitmq_url=sys.argv[1], _env_file=None), "program")
 
@@ -88,14 +88,14 @@ publish("done")
 """
 
 ENDS_WITH_JOBS_UNDER_WAY = """
-futures = [connections.publisher.submit(Publication("", "mail", b"{}", f"job-{n}")) for n in range(500)]
+future = connections.publisher.submit_many([Publication("", "mail", b"{}", f"job-{n}") for n in range(500)])
 """
 
 ENDS_WHILE_NOBODY_ANSWERS = """
 publish("first")
 print("ready", flush=True)
 sys.stdin.readline()
-futures = [connections.publisher.submit(Publication("", "mail", b"{}", f"job-{n}")) for n in range(500)]
+future = connections.publisher.submit_many([Publication("", "mail", b"{}", f"job-{n}") for n in range(500)])
 """
 
 RAISES = """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -13,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from floodgate.broker.admission.stores import open_store
-from floodgate.broker.settings import Settings
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.stores import open_store
 from floodgate.producer.gateway.answers import RefusalError
 from floodgate.producer.gateway.hearing import Hearing
 from floodgate.producer.gateway.passing import Passing
@@ -24,14 +26,27 @@ TOKEN = "100200300:" + "A" * 35
 
 async def echo(request: web.Request) -> web.StreamResponse:
     """Tells what came, compressed as servers do it, in the first manner that the caller accepts."""
-    asked = {"accepts": request.headers.get("Accept-Encoding"), "path": request.raw_path, "pad": "x" * 999}
+    body = await request.text()
+    asked = {
+        "accepts": request.headers.get("Accept-Encoding"),
+        "path": request.raw_path,
+        "body": body,
+        "pad": "x" * 999,
+    }
     answer = web.json_response({"ok": True, "result": asked})
     answer.enable_compression()
     return answer
 
 
 async def passed(state_url: str, path: str, **headers: str) -> httpx.Response:
-    """What a caller gets by way of the gateway's passage."""
+    """What a caller gets by way of the gateway."""
+    async with calling(state_url) as client:
+        return await client.get(path, headers=headers)
+
+
+@asynccontextmanager
+async def calling(state_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A caller of a gateway in front of a server that echoes."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", echo)
     runner = web.AppRunner(app)
@@ -48,10 +63,12 @@ async def passed(state_url: str, path: str, **headers: str) -> httpx.Response:
     async def file(request: Request) -> Response:
         return await passing.file(request, "default", request.path_params["path"])
 
-    gateway = httpx.ASGITransport(Starlette(routes=[Route("/getMe", call), Route("/file/{path:path}", file)]))
+    gateway = httpx.ASGITransport(
+        Starlette(routes=[Route("/getMe", call, methods=["GET", "POST"]), Route("/file/{path:path}", file)])
+    )
     try:
         async with httpx.AsyncClient(transport=gateway, base_url="http://gateway") as client:
-            return await client.get(path, headers=headers)
+            yield client
     finally:
         await passing.close()
         await runner.cleanup()
@@ -64,6 +81,20 @@ def test_an_answer_is_readable_by_a_caller_whatever_it_accepts(tmp_path: Path, a
     answer = asyncio.run(passed(f"sqlite:///{tmp_path}/state.db", "/getMe", **headers))
     assert answer.json()["result"]["accepts"] == "identity"
     assert "content-encoding" not in answer.headers
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_request_with_a_body_leaves_nothing_on_the_connection(tmp_path: Path, method: str) -> None:
+    """pyTelegramBotAPI polls with a GET that has a body. A length without its bytes made the server take the next
+    request for them, token and all."""
+
+    async def call() -> list[str]:
+        async with calling(f"sqlite:///{tmp_path}/state.db") as client, asyncio.timeout(10):
+            first = await client.request(method, "/getMe", json={"timeout": 1})
+            second = await client.get("/getMe")
+            return [answer.json()["result"]["body"] for answer in (first, second)]
+
+    assert asyncio.run(call()) == ['{"timeout":1}', ""]
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,16 @@ from typing import Any, cast
 import dramatiq
 import pytest
 
-from floodgate.broker import topology
 from floodgate.broker.admission import policy
 from floodgate.broker.admission.contract import Standing
-from floodgate.broker.dead_letters import read_dead_letter
-from floodgate.broker.dramatiq_broker import FloodgateBroker
-from floodgate.broker.dramatiq_consumer import DeliveredMessage
-from floodgate.broker.job import encode_job, new_job
-from floodgate.broker.middleware.rate_limit import Deferral
-from floodgate.broker.settings import Settings
+from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.dead_letters import read_dead_letter
+from floodgate.broker.messages.job import encode_job, new_job
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.worker.dramatiq_broker import FloodgateBroker
+from floodgate.broker.worker.middleware.rate_limit import Deferral
+from floodgate.broker.worker.queue_consumer import DeliveredMessage
 from tests.draining import drain
 from tests.services import Vhost
 
@@ -45,7 +46,7 @@ def test_the_hundredth_hand_back_is_a_dead_letter(
     async def hand_back_for_ever() -> None:
         broker = FloodgateBroker(settings)
         broker.run_on_callers_loop()
-        await topology.adeclare(broker.connections, topology.pipeline([BOT], 1))
+        await queue_admin.adeclare(broker.connections, topology.pipeline([BOT], 1))
         await broker.admission.vouch_idle(BOT)
         await broker.rate_limit.abefore_process_message(broker, message)
         for _ in range(policy.HANDED_BACK_MOST - 1):
@@ -59,7 +60,7 @@ def test_the_hundredth_hand_back_is_a_dead_letter(
 
     asyncio.run(hand_back_for_ever())
     assert message.settled, "it is acknowledged"
-    queue = topology.dead_queue(BOT)
+    queue = queue_names.dead_queue(BOT)
     [(properties, left)] = drain(vhost.url, queue)
     letter = read_dead_letter(queue, properties.message_id, properties.headers, left)
     assert (letter.reason, letter.description) == ("exhausted", "it was handed back 100 times in a row before its call")
@@ -88,7 +89,7 @@ def test_a_job_that_admission_fails_on_returns_and_in_the_end_is_a_dead_letter(
     async def meet() -> None:
         broker = FloodgateBroker(settings)
         broker.run_on_callers_loop()
-        await topology.adeclare(broker.connections, topology.pipeline([BOT], 1))
+        await queue_admin.adeclare(broker.connections, topology.pipeline([BOT], 1))
         monkeypatch.setattr(broker.admission, "admit", fail)
         with pytest.raises(Deferral, match="ValueError"):
             await broker.rate_limit.abefore_process_message(broker, message)
@@ -96,6 +97,6 @@ def test_a_job_that_admission_fails_on_returns_and_in_the_end_is_a_dead_letter(
 
     asyncio.run(meet())
     assert message.settled is ends
-    queue = topology.dead_queue(BOT)
+    queue = queue_names.dead_queue(BOT)
     letters = [read_dead_letter(queue, p.message_id, p.headers, left) for p, left in drain(vhost.url, queue)]
     assert [letter.reason for letter in letters] == (["failed"] if ends else [])

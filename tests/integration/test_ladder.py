@@ -10,19 +10,20 @@ from datetime import timedelta
 
 import pytest
 
-from floodgate.broker import topology
-from floodgate.broker.connections import Connections
-from floodgate.broker.consumer import Delivery
-from floodgate.broker.ladder import UNIT, delayed
-from floodgate.broker.publication import Publication
-from rabbitmq.node import Node
+from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.amqp.consumer import Delivery
+from floodgate.broker.amqp.delay_ladder import UNIT, delayed
+from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.publication import Publication
+from rabbitmq_node.node import Node
 from tests.draining import drain
 from tests.services import Vhost
 from tests.waiting import until
 
 Connect = Callable[..., Connections]
 PIPELINE = topology.pipeline(["b"], 2, work_queues=["mail"])
-SEND = topology.send_queue("b", "bulk", 0)
+SEND = queue_names.send_queue("b", "bulk", 0)
 SLACK_SECONDS = 0.3  # of a busy machine; the ladder alone is a few milliseconds late
 
 
@@ -61,7 +62,7 @@ def test_a_message_from_the_ladder_goes_ahead_of_the_backlog(declared: Vhost, co
     for n in range(20):
         connections.publisher.publish(Publication("", SEND, b"{}", f"backlog-{n}"))
     park(connections, "parked", 0.1)
-    until(lambda: topology.depth(connections, [SEND])[SEND] == 21)
+    until(lambda: queue_admin.depth(connections, [SEND])[SEND] == 21)
     order = [properties.message_id for properties, _ in drain(declared.url, SEND)]
     assert order.index("parked") <= 2  # 4.0 serves high before normal, 2:1
 
@@ -69,7 +70,7 @@ def test_a_message_from_the_ladder_goes_ahead_of_the_backlog(declared: Vhost, co
 def test_a_delay_goes_on_through_a_restart(new_node: Callable[..., Node], connect: Connect) -> None:
     node = new_node().start()
     connections, arrivals = connect(node.url), Arrivals()
-    topology.declare(connections, PIPELINE)
+    queue_admin.declare(connections, PIPELINE)
     started = time.monotonic()
     park(connections, "long", 600)
     park(connections, "short", 12)
@@ -79,7 +80,7 @@ def test_a_delay_goes_on_through_a_restart(new_node: Callable[..., Node], connec
     # The time a server is away is not made up for when a level's rest is still to run: at most a level's length.
     assert 12 <= arrivals.times["short"] - started <= 12 + 10
     assert "long" not in arrivals.times
-    waiting = topology.depth(connections, [queue.name for queue in PIPELINE.queues if queue.level is not None])
+    waiting = queue_admin.depth(connections, [queue.name for queue in PIPELINE.queues if queue.level is not None])
     assert sum(count or 0 for count in waiting.values()) == 1
 
 
@@ -90,12 +91,12 @@ def test_a_missing_target_blocks_nobody_and_its_message_is_kept(declared: Vhost,
         park(connections, f"lost-{n}", 0.2, queue="send.gone.bulk.00")
         park(connections, f"found-{n}", 0.2)
     until(lambda: len(arrivals.times) == 5)
-    until(lambda: topology.depth(connections, ["dead.unroutable"]) == {"dead.unroutable": 5})
+    until(lambda: queue_admin.depth(connections, ["dead.unroutable"]) == {"dead.unroutable": 5})
     assert {p.message_id for p, _ in drain(declared.url, "dead.unroutable")} == {f"lost-{n}" for n in range(5)}
 
 
 def test_some_hundred_jobs_for_a_full_partition_hold_up_nobody_else(declared: Vhost, connect: Connect) -> None:
-    full = topology.send_queue("b", "bulk", 1)
+    full = queue_names.send_queue("b", "bulk", 1)
     declared.ctl("set_policy", "full", f"^{full}$", '{"max-length": 1}')
     connections, arrivals = connect(declared.url), Arrivals()
     connections.subscribe(SEND, "worker", arrivals, lambda: PIPELINE)

@@ -11,18 +11,19 @@ from typing import Any
 
 import pytest
 
-from floodgate.broker import topology
-from floodgate.broker.connections import Connections
-from floodgate.broker.settings import Settings
-from floodgate.producer.receiver import leadership
-from floodgate.producer.receiver.intake import Intake
-from floodgate.producer.receiver.leadership import Leadership
-from rabbitmq.node import Node
+from floodgate.broker.amqp import queue_admin
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.messages import queue_names
+from floodgate.broker.settings.model import Settings
+from floodgate.producer.updates import leadership
+from floodgate.producer.updates.intake import Intake
+from floodgate.producer.updates.leadership import Leadership
+from rabbitmq_node.node import Node
 from tests.proxy import Proxy
 from tests.services import Vhost
 
 BOT = "b"
-QUEUE = topology.leader_queue(BOT)
+QUEUE = queue_names.leader_queue(BOT)
 TOKEN = "123456:" + "A" * 35
 LEASE_SECONDS = 2.0
 SOON = 20.0
@@ -220,7 +221,7 @@ def test_tokens_do_not_pile_up_and_none_is_ever_missing(vhost: Vhost) -> None:
             await asyncio.sleep(LEASE_SECONDS)
             assert len(leader.reigns) == 1
         looking = Connections(Candidate(vhost.url, "looking").settings, "looking")
-        assert await asyncio.to_thread(topology.depth, looking, [QUEUE]) == {QUEUE: 1}
+        assert await asyncio.to_thread(queue_admin.depth, looking, [QUEUE]) == {QUEUE: 1}
         await asyncio.to_thread(looking.stop, 2)
 
     run(use)

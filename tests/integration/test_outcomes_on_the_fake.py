@@ -23,7 +23,7 @@ from floodgate.actors.outcomes import (
     Unknown,
 )
 from floodgate.actors.sessions import BotSessions
-from floodgate.broker.settings import Settings
+from floodgate.broker.settings.model import Settings
 from floodgate.fake_telegram import FakeTelegramThread, running_fake
 
 USER = 1001

@@ -20,12 +20,13 @@ from dramatiq.middleware import CurrentMessage, Middleware, SkipMessage
 from dramatiq.results import Results
 from dramatiq.results.backends import StubBackend
 
-from floodgate.broker import dead_letters, topology
-from floodgate.broker.dramatiq_broker import FOR_PLAIN_ACTORS, FloodgateBroker, default_middleware
+from floodgate.broker.amqp import queue_admin, topology
 from floodgate.broker.errors import PublishError, RejectedError
-from floodgate.broker.job import SEND_ACTOR, new_job
-from floodgate.broker.publication import Publication
-from floodgate.broker.settings import Settings
+from floodgate.broker.messages import dead_letters, queue_names
+from floodgate.broker.messages.job import SEND_ACTOR, new_job
+from floodgate.broker.messages.publication import Publication
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.worker.dramatiq_broker import FOR_PLAIN_ACTORS, FloodgateBroker, default_middleware
 from tests.draining import drain
 from tests.services import Vhost
 from tests.waiting import until
@@ -69,7 +70,7 @@ def working(broker: FloodgateBroker, threads: int = 2, queues: set[str] | None =
 
 
 def ready(broker: FloodgateBroker, queue: str) -> int | None:
-    return topology.depth(broker.connections, [queue])[queue]
+    return queue_admin.depth(broker.connections, [queue])[queue]
 
 
 def letters(vhost: Vhost, queue: str) -> list[dead_letters.DeadLetter]:
@@ -111,7 +112,7 @@ def test_a_queue_that_was_deleted_is_made_again_by_the_next_message(broker: Floo
     def note() -> None: ...
 
     note.send()
-    topology.delete(broker.connections, ["mail"])
+    queue_admin.delete(broker.connections, ["mail"])
     note.send()
     assert ready(broker, "mail") == 1
 
@@ -243,9 +244,9 @@ def test_jobs_are_json_whatever_the_global_encoder(
     broker: FloodgateBroker, vhost: Vhost, encoder: Callable[[dramatiq.Encoder], None]
 ) -> None:
     encoder(PickleEncoder())
-    topology.declare(broker.connections, topology.pipeline(["b"], 1))
+    queue_admin.declare(broker.connections, topology.pipeline(["b"], 1))
     job = new_job("sendMessage", {"chat_id": 1, "text": "x"}, bot="b")
-    queue_name = topology.send_queue("b", job.priority, 0)
+    queue_name = queue_names.send_queue("b", job.priority, 0)
     broker.enqueue(dramatiq.Message(SEND_ACTOR, SEND_ACTOR, (), {"job": job.model_dump(mode="json")}, {}))
     consumer = broker.consume(queue_name, timeout=5000)
     message = next(consumer)
@@ -265,7 +266,7 @@ def test_what_the_encoder_cannot_read_goes_to_dead_malformed(
     broker.connections.publisher.publish(Publication("", "mail", b"{}", "1"))
     encoder(Choosy())
     with working(broker):
-        [letter] = letters(vhost, topology.MALFORMED_QUEUE)
+        [letter] = letters(vhost, queue_names.MALFORMED_QUEUE)
     assert (letter.reason, letter.body, letter.queue) == (dead_letters.REASON_MALFORMED, b"{}", "mail")
 
 
@@ -531,12 +532,12 @@ def test_flush_drops_what_is_ready_and_the_dead_letters(broker: FloodgateBroker)
 
 
 def test_jobs_are_not_flushed(broker: FloodgateBroker) -> None:
-    topology.declare(broker.connections, topology.pipeline(["b"], 1))
+    queue_admin.declare(broker.connections, topology.pipeline(["b"], 1))
     broker.declare_queue(SEND_ACTOR)
     job = new_job("sendMessage", {"chat_id": 1, "text": "x"}, bot="b")
     broker.enqueue(dramatiq.Message(SEND_ACTOR, SEND_ACTOR, (), {"job": job.model_dump(mode="json")}, {}))
     broker.flush_all()
-    for name in (SEND_ACTOR, topology.send_queue("b", job.priority, 0)):
+    for name in (SEND_ACTOR, queue_names.send_queue("b", job.priority, 0)):
         with pytest.raises(ValueError, match="holds jobs or updates"):
             broker.flush(name)
     assert broker.get_queue_message_counts(SEND_ACTOR) == (1, 0, 0)

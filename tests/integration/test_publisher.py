@@ -15,8 +15,10 @@ from concurrent.futures import Future
 import pika
 import pytest
 
-from floodgate.broker import topology
-from floodgate.broker.connections import Connections
+from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.amqp.publisher import SWEEP_SECONDS, USUAL_WIRE, Entry, Outcomes, Publisher
+from floodgate.broker.amqp.queue_reader import Visit
 from floodgate.broker.errors import (
     AccessRefusedError,
     BlockedError,
@@ -27,11 +29,10 @@ from floodgate.broker.errors import (
     UnroutableError,
     UnsupportedServerError,
 )
-from floodgate.broker.event_loop import THREAD_NAME
-from floodgate.broker.publication import Publication
-from floodgate.broker.publisher import SWEEP_SECONDS, USUAL_WIRE, Entry
-from floodgate.broker.visits import Visit
-from rabbitmq.node import Node
+from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.publication import Publication
+from floodgate.broker.process.event_loop import THREAD_NAME
+from rabbitmq_node.node import Node
 from tests.draining import drain, first_seen, numbers
 from tests.proxy import Proxy
 from tests.services import Vhost
@@ -39,7 +40,7 @@ from tests.waiting import until
 
 Connect = Callable[..., Connections]
 MemoryAlarm = Callable[[bool], object]
-SEND = topology.send_queue("b", "bulk", 0)
+SEND = queue_names.send_queue("b", "bulk", 0)
 
 
 def job(n: int, queue: str = SEND, size: int = 100) -> Publication:
@@ -87,13 +88,25 @@ def test_a_missing_exchange_fails_its_own_messages_only(declared: Vhost, connect
     assert first_seen(numbers(declared.url, SEND)) == [0, 1]
 
 
+def submit(publisher: Publisher, publication: Publication) -> Future[None]:
+    """Hand one message over without waiting for it."""
+    settled: Future[None] = Future()
+
+    def settle(outcomes: Future[Outcomes]) -> None:
+        (error,) = outcomes.result()
+        settled.set_result(None) if error is None else settled.set_exception(error)
+
+    publisher.submit_many([publication]).add_done_callback(settle)
+    return settled
+
+
 def test_what_was_encoded_for_another_channel_is_encoded_anew(declared: Vhost, connect: Connect) -> None:
     connections = connect(declared.url)
     publisher = connections.publisher
     with pytest.raises(UnroutableError):
         publisher.publish(Publication("nowhere", "key", b"", "lost"))  # which closes the publisher's channel
     with Visit(connections, "dead.b") as visit:
-        encoded = publisher.submit(job(0))
+        encoded = submit(publisher, job(0))
         assert visit.take(1) == []  # the number of that channel is this one's now
         assert encoded.result(10) is None
         assert publisher._wire.channel != USUAL_WIRE.channel
@@ -199,8 +212,8 @@ def test_a_full_window_makes_callers_wait_and_then_raises(declared: Vhost, conne
         publisher = connect(proxy.url(declared.url), publish_window=4, confirm_timeout_seconds=1).publisher
         publisher.publish(job(0))
         proxy.stall()
-        under_way = [publisher.submit(job(n)) for n in range(1, 5)]
-        waited = threading.Thread(target=lambda: publisher.submit(job(5)))
+        under_way = [submit(publisher, job(n)) for n in range(1, 5)]
+        waited = threading.Thread(target=lambda: submit(publisher, job(5)))
         waited.start()
         waited.join(0.3)
         assert waited.is_alive()
@@ -211,14 +224,14 @@ def test_a_full_window_makes_callers_wait_and_then_raises(declared: Vhost, conne
 
 
 def test_the_window_is_one_of_bytes_too(declared: Vhost, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("floodgate.broker.publisher.WINDOW_BYTES", 10_000)
+    monkeypatch.setattr("floodgate.broker.amqp.publisher.WINDOW_BYTES", 10_000)
     with Proxy(declared.node.port) as proxy:
         publisher = connect(proxy.url(declared.url)).publisher
         publisher.publish(job(0, size=20_000))  # alone, it is larger than the window and passes
         proxy.stall()
         under_way = publisher.submit_many([job(1, size=4_000), job(2, size=4_000)])
         third: Future[Future[None]] = Future()
-        threading.Thread(target=lambda: third.set_result(publisher.submit(job(3, size=4_000)))).start()
+        threading.Thread(target=lambda: third.set_result(submit(publisher, job(3, size=4_000)))).start()
         with pytest.raises(TimeoutError):
             third.result(0.3)
         proxy.flow()
@@ -231,7 +244,7 @@ def test_whoever_waits_for_room_goes_on_when_there_is_some(declared: Vhost, conn
     """And not when he looks again, which is once a second: this would take a minute."""
     publisher = connect(declared.url, publish_window=4).publisher
     started = time.monotonic()
-    under_way = [publisher.submit(job(n)) for n in range(240)]
+    under_way = [submit(publisher, job(n)) for n in range(240)]
     assert [future.result(5) for future in under_way] == [None] * 240
     assert time.monotonic() - started < 15
 
@@ -317,9 +330,9 @@ def test_a_memory_alarm_is_borne_for_the_time_out_and_then_raised(
     publisher = connect(declared.url, blocked_timeout_seconds=1.5, confirm_timeout_seconds=1).publisher
     publisher.publish(job(0))
     memory_alarm(True)
-    written = publisher.submit(job(1))  # this is what makes the server block us
+    written = submit(publisher, job(1))  # this is what makes the server block us
     until(lambda: publisher._blocked_since is not None)
-    withheld = publisher.submit(job(2))
+    withheld = submit(publisher, job(2))
     with pytest.raises(ConfirmTimeoutError, match=r"within 1.5 s.*may or may not"):
         written.result(10)
     with pytest.raises(BlockedError, match="was not accepted"):
@@ -342,7 +355,7 @@ def test_while_an_alarm_lasts_the_confirm_time_out_stands_still(declared: Vhost,
         publisher.publish(job(0))
         alarm(proxy, on=True)
         until(lambda: publisher._blocked_since is not None)
-        withheld = publisher.submit(job(1))
+        withheld = submit(publisher, job(1))
         with pytest.raises(TimeoutError):
             withheld.result(1.6)
         proxy.stall()
@@ -361,7 +374,7 @@ def test_the_blocked_time_out_runs_from_the_alarm_and_not_from_the_publishing(
         publisher = connect(proxy.url(declared.url), blocked_timeout_seconds=1.5).publisher
         publisher.publish(job(0))
         proxy.stall()
-        under_way = publisher.submit(job(1))
+        under_way = submit(publisher, job(1))
         with pytest.raises(TimeoutError):
             under_way.result(1.6)
         alarm(proxy, on=True)
@@ -377,14 +390,14 @@ def test_an_alarm_ends_with_its_connection(declared: Vhost, connect: Connect) ->
         publisher.publish(job(0))
         alarm(proxy, on=True)
         until(lambda: publisher._blocked_since is not None)
-        withheld = publisher.submit(job(1))
+        withheld = submit(publisher, job(1))
         proxy.reset()
         assert withheld.result(10) is None
 
 
 def test_a_server_that_restarts_gets_the_rest(new_node: Callable[..., Node], connect: Connect) -> None:
     node = new_node().start()
-    topology.declare(connect(node.url), topology.pipeline(["b"], 1))
+    queue_admin.declare(connect(node.url), topology.pipeline(["b"], 1))
     # RabbitMQ writes down half a second late which log is a new queue's: killed before, it empties the queue.
     node.stop()
     node.start()
@@ -413,7 +426,7 @@ def test_on_the_event_loop_nobody_may_block(declared: Vhost, connect: Connect) -
         for call in (
             lambda: connections.publisher.publish(job(1)),
             lambda: connections.publisher.submit_many([job(1)]),
-            lambda: topology.depth(connections, [SEND]),
+            lambda: queue_admin.depth(connections, [SEND]),
             connections.connect,
         ):
             with pytest.raises(RuntimeError) as caught:
@@ -551,7 +564,7 @@ def test_a_coroutine_that_is_cancelled_harms_nobody(declared: Vhost, connect: Co
 def test_nothing_is_taken_after_stop_and_stop_may_come_twice_and_early(declared: Vhost, connect: Connect) -> None:
     before = len(loop_threads())
     connections = connect(declared.url)
-    under_way = [connections.publisher.submit(job(n)) for n in range(500)]
+    under_way = [submit(connections.publisher, job(n)) for n in range(500)]
     connections.stop()
     assert [future.result(0) for future in under_way] == [None] * 500
     with pytest.raises(RabbitMQUnreachableError, match="closed by this program"):

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from floodgate.broker import publisher
-from floodgate.broker.connections import Connections
+from floodgate.broker.amqp import publisher
+from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import EnqueueManyError, NotConnectedError
-from floodgate.broker.settings import Settings
+from floodgate.broker.settings.model import Settings
 from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.client import Client
 from tests.proxy import Proxy

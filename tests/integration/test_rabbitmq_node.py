@@ -15,14 +15,14 @@ from pathlib import Path
 import pika
 import pytest
 
-from rabbitmq import debootstrap, provision
-from rabbitmq.amqp import greet
-from rabbitmq.choice import UseTree
-from rabbitmq.errors import CommandError, NodeError
-from rabbitmq.local import LocalEngine
-from rabbitmq.node import Node
-from rabbitmq.process import ProcessId
-from rabbitmq.server import BareChrootServer
+from rabbitmq_node import debootstrap, provision
+from rabbitmq_node.amqp import greet
+from rabbitmq_node.choice import UseTree
+from rabbitmq_node.errors import CommandError, NodeError
+from rabbitmq_node.local import LocalEngine
+from rabbitmq_node.node import Node
+from rabbitmq_node.process import ProcessId
+from rabbitmq_node.server import BareChrootServer
 from tests.services import RedisServer, Vhost
 
 NewNode = Callable[..., Node]
@@ -150,7 +150,7 @@ def test_a_node_that_cannot_start_shows_its_log(new_node: NewNode) -> None:
 
 
 def test_a_node_dies_with_its_program_even_by_sigkill() -> None:
-    program = "from rabbitmq.node import Node; print(Node().start().port, flush=True); input()"
+    program = "from rabbitmq_node.node import Node; print(Node().start().port, flush=True); input()"
     root = Path(__file__).parents[2]
     owner = subprocess.Popen(
         [sys.executable, "-c", program], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from rabbitmq.amqp import CONNECTION_START, PROTOCOL_HEADER, greet
-from rabbitmq.node import Node
+from rabbitmq_node.amqp import CONNECTION_START, PROTOCOL_HEADER, greet
+from rabbitmq_node.node import Node
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "rabbitmq"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

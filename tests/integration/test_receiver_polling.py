@@ -9,8 +9,8 @@ import logging
 import aiohttp
 import pytest
 
-from floodgate.broker import topology
-from floodgate.producer.receiver.process import Mode, Receiver
+from floodgate.broker.messages import queue_names
+from floodgate.producer.updates.process import Mode, Receiver
 from tests.proxy import Proxy
 from tests.receiving import BOT, OTHER, PARTITIONS, SOON, TOKENS, Stage, run
 from tests.services import Vhost
@@ -91,7 +91,7 @@ def test_what_is_no_update_is_kept_apart_and_what_is_of_an_unknown_type_passes(v
         odd, plain = await asyncio.to_thread(stage.updates)
         assert odd.body["of_tomorrow"]["colour"] == "blue"
         assert plain.body["message"]["text"] == "after all that"
-        malformed = await asyncio.to_thread(stage.kept, topology.MALFORMED_QUEUE)
+        malformed = await asyncio.to_thread(stage.kept, queue_names.MALFORMED_QUEUE)
         assert [json.loads(body) for body in malformed] == [
             {"no": "id"},
             "not even an object",
@@ -155,7 +155,7 @@ def test_a_deleted_queue_is_made_again_and_loses_nothing_that_was_not_in_it(vhos
         async with stage.receiving():
             await stage.eventually(lambda: stage.calls("getUpdates"))
             for n in range(PARTITIONS):
-                await asyncio.to_thread(vhost.ctl, "delete_queue", topology.updates_queue(BOT, n))
+                await asyncio.to_thread(vhost.ctl, "delete_queue", queue_names.updates_queue(BOT, n))
             said = stage.say("one", "two", "three")
             await stage.eventually(lambda: stage.waiting() == len(said))
         assert await asyncio.to_thread(stage.ids) == said

@@ -13,9 +13,9 @@ import aiohttp
 import pytest
 from pydantic import SecretStr
 
-from floodgate.producer.receiver.process import MOST_POSTS, Mode
-from floodgate.producer.receiver.webhook import secret_of
-from rabbitmq.engine import free_ports
+from floodgate.producer.updates.process import MOST_POSTS, Mode
+from floodgate.producer.updates.webhook import secret_of
+from rabbitmq_node.engine import free_ports
 from tests.proxy import Proxy
 from tests.receiving import BOT, BOT_ID, OTHER, OTHER_ID, TOKENS, Stage, run
 from tests.services import Vhost

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from floodgate.broker import dead_letters, topology
 from floodgate.broker.admission.contract import Dead, Go, Sent, Standing, Unreachable
 from floodgate.broker.admission.policy import ask_for, policy_of
-from floodgate.broker.admission.sqlite import SqliteAdmission
-from floodgate.broker.connections import Connections
-from floodgate.broker.job import Job, Priority, decode_job, encode_job, new_job, unix_ms
-from floodgate.broker.publication import Publication
-from floodgate.broker.settings import Settings
+from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.messages import dead_letters, queue_names
+from floodgate.broker.messages.job import Job, Priority, decode_job, encode_job, new_job, unix_ms
+from floodgate.broker.messages.publication import Publication
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.sqlite.admission import SqliteAdmission
 from floodgate.letters.criteria import Criteria
 from floodgate.letters.replay import Fate, Replay
 from tests.draining import drain
@@ -25,7 +26,7 @@ from tests.services import Vhost
 
 BOT = "b"
 TOKEN = "100200300:" + "A" * 35
-DEAD = topology.dead_queue(BOT)
+DEAD = queue_names.dead_queue(BOT)
 EVERYTHING = 1000
 
 
@@ -50,14 +51,14 @@ class Desk:
         self.ledger = SqliteAdmission(home / "state.db", policy_of(self.settings))
         self.ledger.vouch_idle(BOT)
         self.connections = Connections(self.settings, "test")
-        topology.declare(self.connections, topology.pipeline([BOT], partitions))
+        queue_admin.declare(self.connections, topology.pipeline([BOT], partitions))
 
     def job(self, text: str, chat: int = 5, **options: object) -> Job:
         return new_job("sendMessage", {"chat_id": chat, "text": text}, bot=BOT, job_id=f"job-{text}", **options)  # type: ignore[arg-type]
 
     def bury(self, job: Job, reason: str = "content", *, told: bool = True) -> Job:
         """Write the letter and, if ``told``, the ledger."""
-        queue = topology.send_queue(job.bot, job.priority, job.partition(self.settings.partitions))
+        queue = queue_names.send_queue(job.bot, job.priority, job.partition(self.settings.partitions))
         letter = dead_letters.dead_job(job, encode_job(job, queue), queue, reason, "")
         self.connections.publisher.publish(letter)
         if told:
@@ -73,7 +74,7 @@ class Desk:
         return [str(properties.message_id) for properties, _ in drain(self.vhost.url, DEAD)]
 
     def queued(self, partitions: int = 2) -> dict[str, list[Job]]:
-        names = [topology.send_queue(BOT, priority, n) for priority in Priority for n in range(partitions)]
+        names = [queue_names.send_queue(BOT, priority, n) for priority in Priority for n in range(partitions)]
         return {name: [decode_job(body) for _, body in drain(self.vhost.url, name)] for name in names}
 
     def texts(self) -> list[str]:
@@ -115,7 +116,7 @@ def test_a_job_goes_to_the_queue_where_its_chat_is_now(desk: Desk, vhost: Vhost,
     jobs = [desk.bury(desk.job(f"{chat}", chat)) for chat in range(1, 20)]
     desk.replay(settings=desk.settings.model_copy(update={"partitions": 5}))
     for queue, found in desk.queued(partitions=5).items():
-        here = [job.id for job in jobs if topology.send_queue(BOT, job.priority, job.partition(5)) == queue]
+        here = [job.id for job in jobs if queue_names.send_queue(BOT, job.priority, job.partition(5)) == queue]
         assert [job.id for job in found] == here
 
 
@@ -123,7 +124,7 @@ def test_an_answer_goes_back_to_the_queue_of_answers(desk: Desk, vhost: Vhost) -
     params = {"callback_query_id": "1"}
     job = desk.bury(new_job("answerCallbackQuery", params, bot=BOT, job_id="job-answer"), "expired")
     assert desk.replay().fates == {Fate.REPLAYED: 1}
-    [(_, body)] = drain(vhost.url, topology.answers_queue(BOT))
+    [(_, body)] = drain(vhost.url, queue_names.answers_queue(BOT))
     assert (decode_job(body).id, decode_job(body).expires_ms) == (job.id, None)
 
 
@@ -169,9 +170,9 @@ def test_replaying_jobs_for_an_unreachable_chat_has_telegram_asked_again(desk: D
 
 
 def test_what_is_no_job_or_of_an_unknown_bot_stays(desk: Desk) -> None:
-    desk.connections.publisher.publish(Publication(topology.DEAD_EXCHANGE, DEAD, b"\xff\x00 no job", "bytes"))
+    desk.connections.publisher.publish(Publication(queue_names.DEAD_EXCHANGE, DEAD, b"\xff\x00 no job", "bytes"))
     stranger = new_job("sendMessage", {"chat_id": 5, "text": "hi"}, bot="gone", job_id="stranger")
-    letter = Publication(topology.DEAD_EXCHANGE, DEAD, encode_job(stranger, "send.gone.bulk.00"), "stranger")
+    letter = Publication(queue_names.DEAD_EXCHANGE, DEAD, encode_job(stranger, "send.gone.bulk.00"), "stranger")
     desk.connections.publisher.publish(letter)
     desk.bury(desk.job("fine"))
     assert desk.replay().fates == {Fate.NO_JOB: 1, Fate.UNKNOWN_BOT: 1, Fate.REPLAYED: 1}
@@ -181,8 +182,8 @@ def test_what_is_no_job_or_of_an_unknown_bot_stays(desk: Desk) -> None:
 def test_what_fell_off_the_ladder_can_be_replayed(desk: Desk) -> None:
     job = desk.job("late")
     body = encode_job(job, "send.b.bulk.99")
-    desk.connections.publisher.publish(Publication("", topology.UNROUTABLE_QUEUE, body, job.id))
-    desk.replay(queue=topology.UNROUTABLE_QUEUE)
+    desk.connections.publisher.publish(Publication("", queue_names.UNROUTABLE_QUEUE, body, job.id))
+    desk.replay(queue=queue_names.UNROUTABLE_QUEUE)
     assert desk.texts() == ["late"]
 
 
@@ -196,8 +197,8 @@ def test_what_a_job_that_dies_anew_leaves_is_not_replayed_in_the_same_run(desk: 
 
 KILLED = """
 import os, signal, sys
-from floodgate.broker.publisher import Publisher
-from floodgate.broker.visits import Visit
+from floodgate.broker.amqp.publisher import Publisher
+from floodgate.broker.amqp.queue_reader import Visit
 
 def at(owner, name, when, nth):
     method = getattr(owner, name)

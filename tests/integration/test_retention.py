@@ -13,17 +13,19 @@ from typing import Any
 
 import pytest
 
-from floodgate.broker import dead_letters, retention, topology
 from floodgate.broker.admission.policy import policy_of
-from floodgate.broker.admission.sqlite import SqliteAdmission
-from floodgate.broker.connections import Connections
+from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.amqp.queue_reader import Visit
 from floodgate.broker.errors import StateUnavailableError
-from floodgate.broker.job import encode_job, new_job
-from floodgate.broker.publication import Publication
-from floodgate.broker.retention import NO_BOT, OTHER, Dropped, Retention
-from floodgate.broker.settings import Settings
-from floodgate.broker.stopping import Stopping
-from floodgate.broker.visits import Visit
+from floodgate.broker.messages import dead_letters, queue_names
+from floodgate.broker.messages.job import encode_job, new_job
+from floodgate.broker.messages.publication import Publication
+from floodgate.broker.process.stopping import Stopping
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.sqlite.admission import SqliteAdmission
+from floodgate.broker.worker import retention
+from floodgate.broker.worker.retention import NO_BOT, OTHER, Dropped, Retention
 from tests.accounts import Accounts
 from tests.draining import drain
 from tests.services import Vhost
@@ -31,7 +33,7 @@ from tests.waiting import until
 
 BOT = "b"
 TOKEN = "100200300:" + "A" * 35
-DEAD = topology.dead_queue(BOT)
+DEAD = queue_names.dead_queue(BOT)
 QUEUE = "send.b.bulk.00"
 DAY = timedelta(days=1)
 
@@ -174,12 +176,14 @@ def test_nothing_is_dropped_that_cannot_be_counted(office: Callable[..., Office]
 
 def test_letters_of_no_bot_are_swept_and_counted_apart(office: Callable[..., Office]) -> None:
     ours = office(seconds=86_400)
-    ours.bury("stranger", bot="gone", queue=topology.UNROUTABLE_QUEUE, age=2 * DAY)
-    ours.bury("ours", queue=topology.UNROUTABLE_QUEUE, age=2 * DAY)
-    ours.bury("forged", "made up " * 3, queue=topology.UNROUTABLE_QUEUE, age=2 * DAY)
-    ours.connections.publisher.publish(Publication(topology.DEAD_EXCHANGE, topology.MALFORMED_QUEUE, b"\xff", "raw"))
+    ours.bury("stranger", bot="gone", queue=queue_names.UNROUTABLE_QUEUE, age=2 * DAY)
+    ours.bury("ours", queue=queue_names.UNROUTABLE_QUEUE, age=2 * DAY)
+    ours.bury("forged", "made up " * 3, queue=queue_names.UNROUTABLE_QUEUE, age=2 * DAY)
+    ours.connections.publisher.publish(
+        Publication(queue_names.DEAD_EXCHANGE, queue_names.MALFORMED_QUEUE, b"\xff", "raw")
+    )
     assert ours.sweep() == {(NO_BOT, "content"): 1, (BOT, "content"): 1, (BOT, OTHER): 1}
-    assert ours.left(topology.MALFORMED_QUEUE) == ["raw"], "nobody knows its age"
+    assert ours.left(queue_names.MALFORMED_QUEUE) == ["raw"], "nobody knows its age"
 
 
 def test_a_process_that_stops_gives_back_what_it_held(office: Callable[..., Office]) -> None:
@@ -199,7 +203,7 @@ def test_an_account_that_may_not_read_dead_letters_is_told_once_a_round_what_to_
     accounts = Accounts(vhost)
     owner, ours = Office(vhost.url), Office(accounts.url("producer"), most=1)
     try:
-        topology.declare(owner.connections, topology.pipeline([BOT], 1))
+        queue_admin.declare(owner.connections, topology.pipeline([BOT], 1))
         for n in range(3):
             owner.bury(f"{n}")
         swept = Retention(ours.settings, ours.connections, ours.count, ours.stopping)

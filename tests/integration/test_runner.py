@@ -29,14 +29,14 @@ from dramatiq.middleware import (
 from dramatiq.results import Results
 from dramatiq.results.backends import StubBackend
 
-from floodgate.broker import topology
-from floodgate.broker.dead_letters import read_dead_letter
-from floodgate.broker.dramatiq_broker import FloodgateBroker
-from floodgate.broker.middleware.awaited import AwaitedMiddleware
-from floodgate.broker.middleware.retries import ConfirmedRetries
-from floodgate.broker.publication import Publication
-from floodgate.broker.runner import Runner
-from floodgate.broker.settings import Settings
+from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.messages.dead_letters import read_dead_letter
+from floodgate.broker.messages.publication import Publication
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.worker.dramatiq_broker import FloodgateBroker
+from floodgate.broker.worker.middleware.awaited import AwaitedMiddleware
+from floodgate.broker.worker.middleware.retries import ConfirmedRetries
+from floodgate.broker.worker.runner import Runner
 from tests.draining import drain
 from tests.services import Vhost
 
@@ -72,7 +72,7 @@ def make(vhost: Vhost, tmp_path: Path) -> Make:
 async def running(broker: FloodgateBroker, *, prefetch: int = 1, stop_seconds: float = 5) -> AsyncIterator[Runner]:
     """A runner of the broker's queues."""
     queues = broker.get_declared_queues()
-    await topology.adeclare(broker.connections, topology.pipeline([], 0, work_queues=queues))
+    await queue_admin.adeclare(broker.connections, topology.pipeline([], 0, work_queues=queues))
     runner = Runner(broker, queues, prefetch=lambda _: prefetch)
     await runner.start()
     try:

@@ -27,12 +27,13 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.errors import RateLimitExceeded
 from dramatiq.middleware import Middleware, MiddlewareError
 
-from floodgate.broker import topology
-from floodgate.broker.admission.stores import open_store
-from floodgate.broker.dramatiq_broker import FloodgateBroker
+from floodgate.broker.amqp import queue_admin, topology
 from floodgate.broker.errors import PublishError
-from floodgate.broker.job import new_job
-from floodgate.broker.settings import Settings
+from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.job import new_job
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.stores import open_store
+from floodgate.broker.worker.dramatiq_broker import FloodgateBroker
 from tests.draining import drain
 from tests.proxy import Proxy
 from tests.services import Vhost
@@ -60,7 +61,7 @@ class Ours:
             _env_file=None,
         )
         made = FloodgateBroker(settings)
-        topology.declare(made.connections, topology.pipeline(["b"], 1, work_queues=[QUEUE]))
+        queue_admin.declare(made.connections, topology.pipeline(["b"], 1, work_queues=[QUEUE]))
         return made
 
 
@@ -324,8 +325,8 @@ def test_h6_a_message_that_kills_its_worker_is_put_aside(kit: Kit, vhost: Vhost,
     command = [sys.executable, "-c", POISON, kit.name, vhost.url, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, str(topology.DELIVERY_LIMIT + 1)), done.stderr
-    assert topology.dead_queue(QUEUE) in queues(vhost)
-    [(properties, _)] = until(lambda: drain(vhost.url, topology.dead_queue(QUEUE)))
+    assert queue_names.dead_queue(QUEUE) in queues(vhost)
+    [(properties, _)] = until(lambda: drain(vhost.url, queue_names.dead_queue(QUEUE)))
     assert properties.headers["x-first-death-reason"] == "delivery_limit"
 
 

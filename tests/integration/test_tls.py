@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from floodgate.broker.connections import Connections
+from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import RabbitMQUnreachableError
-from rabbitmq.node import Node
+from rabbitmq_node.node import Node
 
 Connect = Callable[..., Connections]
 

@@ -9,18 +9,19 @@ from functools import partial
 import pika
 import pytest
 
-from floodgate.broker import ladder, topology
-from floodgate.broker.connections import Connections
-from floodgate.broker.consumer import Delivery
+from floodgate.broker.amqp import delay_ladder, queue_admin, topology
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.amqp.consumer import Delivery
 from floodgate.broker.errors import RabbitMQUnreachableError, TopologyError
-from floodgate.broker.publication import Publication
+from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.publication import Publication
 from tests.draining import drain
 from tests.proxy import Proxy
 from tests.services import Vhost
 from tests.waiting import until
 
 Connect = Callable[..., Connections]
-SEND = topology.send_queue("b", "bulk", 0)
+SEND = queue_names.send_queue("b", "bulk", 0)
 PIPELINE = topology.pipeline(["b"], 2, work_queues=["mail"])
 
 
@@ -46,7 +47,7 @@ def test_every_queue_on_the_server_is_a_durable_quorum_queue_as_we_say(declared:
 
 def test_declaring_again_changes_nothing(declared: Vhost, connect: Connect) -> None:
     before = queues(declared)
-    topology.declare(connect(declared.url), PIPELINE)
+    queue_admin.declare(connect(declared.url), PIPELINE)
     assert queues(declared) == before
 
 
@@ -54,7 +55,7 @@ def test_a_queue_declared_otherwise_is_reported_with_both_sides_and_left_alone(v
     declare_by_hand(vhost.url, SEND, **{"x-queue-type": "quorum"})
     connections = connect(vhost.url)
     with pytest.raises(TopologyError) as caught:
-        topology.declare(connections, PIPELINE)
+        queue_admin.declare(connections, PIPELINE)
     said = str(caught.value)
     assert SEND in said
     assert "inequivalent arg 'x-" in said  # the server's side
@@ -64,12 +65,12 @@ def test_a_queue_declared_otherwise_is_reported_with_both_sides_and_left_alone(v
 
 
 def test_verify_finds_nothing_where_all_is_well(declared: Vhost, connect: Connect) -> None:
-    assert topology.verify(connect(declared.url), PIPELINE) == []
+    assert queue_admin.verify(connect(declared.url), PIPELINE) == []
 
 
 def test_verify_names_all_that_is_missing_or_otherwise_and_creates_nothing(vhost: Vhost, connect: Connect) -> None:
     declare_by_hand(vhost.url, SEND, **{"x-queue-type": "quorum"})
-    faults = topology.verify(connect(vhost.url), PIPELINE)
+    faults = queue_admin.verify(connect(vhost.url), PIPELINE)
     assert len(faults) == len(PIPELINE.exchanges) + len(PIPELINE.queues)
     assert [fault for fault in faults if SEND in fault and "declared otherwise" in fault]
     assert "Queue mail is missing. `floodgate topology apply` makes it." in faults
@@ -80,7 +81,7 @@ def test_depth_counts_messages_and_knows_what_is_missing(declared: Vhost, connec
     connections = connect(declared.url)
     for n in range(3):
         connections.publisher.publish(Publication("", SEND, b"{}", f"id-{n}"))
-    assert topology.depth(connections, [SEND, "nowhere", "mail"]) == {SEND: 3, "nowhere": None, "mail": 0}
+    assert queue_admin.depth(connections, [SEND, "nowhere", "mail"]) == {SEND: 3, "nowhere": None, "mail": 0}
 
 
 def test_a_server_that_does_not_answer_is_asked_for_so_long_and_no_longer(declared: Vhost, connect: Connect) -> None:
@@ -88,7 +89,7 @@ def test_a_server_that_does_not_answer_is_asked_for_so_long_and_no_longer(declar
         connections = connect(proxy.url(declared.url))
         connections.connect()
         proxy.stall()
-        asked = connections.arun(partial(topology._depth, [SEND]), 0.3)
+        asked = connections.arun(partial(queue_admin._depth, [SEND]), 0.3)
         with pytest.raises(RabbitMQUnreachableError, match="did not answer in time"):
             connections.io.run(asked, 10)
 
@@ -113,4 +114,4 @@ def test_a_poisonous_message_ends_in_its_bots_dead_letters(declared: Vhost, conn
 
 
 def test_the_ladder_has_every_level(declared: Vhost) -> None:
-    assert {ladder.level_name(level) for level in range(ladder.LEVELS)} <= set(queues(declared))
+    assert {delay_ladder.level_name(level) for level in range(delay_ladder.LEVELS)} <= set(queues(declared))

@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from floodgate.broker import topology
-from floodgate.broker.connections import Connections
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.amqp.queue_reader import Visit
 from floodgate.broker.errors import RabbitMQUnreachableError
-from floodgate.broker.publication import Publication
-from floodgate.broker.visits import Visit
-from rabbitmq.node import Node
+from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.publication import Publication
+from rabbitmq_node.node import Node
 from tests.draining import numbers
 from tests.proxy import Proxy
 from tests.services import Vhost
@@ -26,7 +26,7 @@ QUEUE = "dead.b"
 def connections(declared: Vhost, connect: Connect) -> Connections:
     made = connect(declared.url)
     for n in range(10):
-        made.publisher.publish(Publication(topology.DEAD_EXCHANGE, QUEUE, b"%d" % n, f"job-{n}"))
+        made.publisher.publish(Publication(queue_names.DEAD_EXCHANGE, QUEUE, b"%d" % n, f"job-{n}"))
     return made
 
 
@@ -47,7 +47,7 @@ def test_what_is_removed_is_gone_and_the_rest_is_in_its_place(connections: Conne
 
 def test_many_that_stay_are_in_their_place_too(connections: Connections, declared: Vhost) -> None:
     for n in range(10, 300):
-        connections.publisher.publish(Publication(topology.DEAD_EXCHANGE, QUEUE, b"%d" % n, f"job-{n}"))
+        connections.publisher.publish(Publication(queue_names.DEAD_EXCHANGE, QUEUE, b"%d" % n, f"job-{n}"))
     with Visit(connections, QUEUE) as visit:
         for page in visit.pages(20, most=250):
             visit.remove(page[3:5])
@@ -71,7 +71,7 @@ def test_a_removal_is_not_lost_with_the_channel_though_the_queue_is_slow(
 ) -> None:
     """RabbitMQ drops what a queue has not taken of a closed channel's acks: all after 33."""
     for n in range(10, 100):
-        connections.publisher.publish(Publication(topology.DEAD_EXCHANGE, QUEUE, b"%d" % n, f"job-{n}"))
+        connections.publisher.publish(Publication(queue_names.DEAD_EXCHANGE, QUEUE, b"%d" % n, f"job-{n}"))
     visit = Visit(connections, QUEUE)
     taken = visit.take(90)
 

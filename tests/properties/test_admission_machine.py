@@ -45,8 +45,8 @@ from floodgate.broker.admission.contract import (
     Unreachable,
     Wait,
 )
-from floodgate.broker.admission.redis import RedisAdmission
-from floodgate.broker.admission.sqlite import SqliteAdmission
+from floodgate.broker.state.redis.admission import RedisAdmission
+from floodgate.broker.state.sqlite.admission import SqliteAdmission
 from tests.admission_bench import HandClock, album, ask_of, settings_of
 from tests.admission_model import PlainModel
 from tests.services import RedisServer

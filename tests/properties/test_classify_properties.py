@@ -16,9 +16,9 @@ from floodgate.actors.classify import Call, classify
 from floodgate.actors.outcomes import Failed, Outcome, Paused, Retry, Unknown
 from floodgate.broker.admission.contract import Retrying
 from floodgate.broker.errors import CutOffError, NotSentError
-from floodgate.broker.job import new_job
-from floodgate.broker.methods import CHARGES, Charge
-from floodgate.broker.settings import Settings
+from floodgate.broker.messages.job import new_job
+from floodgate.broker.messages.methods import CHARGES, Charge
+from floodgate.broker.settings.model import Settings
 
 KNOWN_TEXTS = st.sampled_from(
     [

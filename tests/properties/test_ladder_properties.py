@@ -5,7 +5,7 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from floodgate.broker import ladder, topology
+from floodgate.broker.amqp import delay_ladder, topology
 
 QUEUES = ("mail", "send.mail", "mail.mail", "0.mail", "1")
 DECLARED = topology.pipeline(["news"], 3, work_queues=QUEUES)
@@ -36,18 +36,18 @@ def arrivals(exchange: str, key: str, waited_ms: int = 0) -> list[tuple[str, int
     return ends
 
 
-@given(st.integers(0, ladder.MAX_STEPS), st.sampled_from(TARGETS))
+@given(st.integers(0, delay_ladder.MAX_STEPS), st.sampled_from(TARGETS))
 def test_every_delay_arrives_once_in_its_queue_after_exactly_its_steps(count: int, queue: str) -> None:
-    ends = arrivals(ladder.entry_exchange(count), ladder.routing_key(queue, count))
+    ends = arrivals(delay_ladder.entry_exchange(count), delay_ladder.routing_key(queue, count))
     assert ends == [(queue, count * 125)]
 
 
-@given(st.timedeltas(timedelta(days=-1), ladder.MAX_DELAY))
+@given(st.timedeltas(timedelta(days=-1), delay_ladder.MAX_DELAY))
 def test_a_delay_is_never_short_and_at_most_one_unit_long(delay: timedelta) -> None:
-    took = ladder.steps(delay) * ladder.UNIT
-    assert timedelta(0) <= took - max(delay, timedelta(0)) < ladder.UNIT
+    took = delay_ladder.steps(delay) * delay_ladder.UNIT
+    assert timedelta(0) <= took - max(delay, timedelta(0)) < delay_ladder.UNIT
 
 
 @given(st.timedeltas())
 def test_any_delay_at_all_has_its_steps(delay: timedelta) -> None:
-    assert 0 <= ladder.steps(delay) <= ladder.MAX_STEPS
+    assert 0 <= delay_ladder.steps(delay) <= delay_ladder.MAX_STEPS

@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from floodgate.broker.partitions import partition_of
-from floodgate.broker.update import decode_update, partition_key, publication, read_update
-from floodgate.producer.receiver.intake import sort_out
+from floodgate.broker.messages.partitions import partition_of
+from floodgate.broker.messages.update import decode_update, partition_key, publication, read_update
+from floodgate.producer.updates.intake import sort_out
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
 NAMES = st.sampled_from(["chat", "from", "user", "message", "voter_chat", "id", "poll", "text", "update_id", "other"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from floodgate.broker.addresses import Address, parameters, parse_address
+from floodgate.broker.amqp.addresses import Address, parameters, parse_address
 from floodgate.broker.errors import SettingsError
 
 

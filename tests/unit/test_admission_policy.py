@@ -9,13 +9,13 @@ import pytest
 
 from floodgate.broker.admission import policy
 from floodgate.broker.admission.policy import Refusal, ask_for, call_timeout, policy_of, rates_of
-from floodgate.broker.admission.stores import open_store
 from floodgate.broker.admission.windows import Window
 from floodgate.broker.errors import SettingsError
-from floodgate.broker.job import Job, new_job
-from floodgate.broker.methods import CHARGES, Charge
-from floodgate.broker.settings import CONSUMER_TIMEOUT_SECONDS, Limits, Settings, load_settings
-from floodgate.broker.spool import SpooledFile
+from floodgate.broker.messages.job import Job, new_job
+from floodgate.broker.messages.methods import CHARGES, Charge
+from floodgate.broker.messages.spooled_file import SpooledFile
+from floodgate.broker.settings.model import CONSUMER_TIMEOUT_SECONDS, Limits, Settings, load_settings
+from floodgate.broker.state.stores import open_store
 from tests.admission_bench import ask_of, settings_of
 
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from floodgate.broker import ladder, topology
-from floodgate.broker.consumer import ANSWERS_PREFETCH, MOST_PREFETCHED, PREFETCH
-from floodgate.broker.dramatiq_consumer import prefetch_of
+from floodgate.broker.amqp import delay_ladder, topology
+from floodgate.broker.amqp.consumer import ANSWERS_PREFETCH, MOST_PREFETCHED, PREFETCH
 from floodgate.broker.errors import InvalidParamsError
-from floodgate.broker.job import Job, Priority, unix_ms
-from floodgate.broker.methods import ANSWER_WITHIN, CHARGES, Charge
-from floodgate.broker.settings import Settings
+from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.job import Job, Priority, unix_ms
+from floodgate.broker.messages.methods import ANSWER_WITHIN, CHARGES, Charge
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.worker.queue_consumer import prefetch_of
 from floodgate.producer.core import Composer
 
 QUEUE = "send.default.answers"
@@ -49,12 +50,12 @@ def test_an_answer_goes_to_its_bots_answers_whatever_its_priority(method: str, p
 @pytest.mark.parametrize("method", ["sendMessage", "sendChatAction", "getMe", "savePreparedInlineMessage"])
 def test_other_jobs_go_to_their_partition(method: str) -> None:
     job = answer(method)
-    assert composer().publication(job).routing_key == topology.send_queue("default", "interactive", job.partition(4))
+    assert composer().publication(job).routing_key == queue_names.send_queue("default", "interactive", job.partition(4))
 
 
 def test_an_answer_for_later_comes_to_its_bots_answers() -> None:
     publication = composer().publication(answer(delay=60))
-    assert publication.routing_key == ladder.routing_key(QUEUE, 480)
+    assert publication.routing_key == delay_ladder.routing_key(QUEUE, 480)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,10 @@ def test_the_time_of_an_answer_begins_when_it_is_made() -> None:
 
 
 def test_answers_are_taken_side_by_side_and_sends_one_by_one() -> None:
-    assert (prefetch_of(QUEUE), prefetch_of(topology.send_queue("answers", "bulk", 0))) == (ANSWERS_PREFETCH, PREFETCH)
+    assert (prefetch_of(QUEUE), prefetch_of(queue_names.send_queue("answers", "bulk", 0))) == (
+        ANSWERS_PREFETCH,
+        PREFETCH,
+    )
     assert PREFETCH == 1 < ANSWERS_PREFETCH <= MOST_PREFETCHED
 
 
@@ -100,7 +104,7 @@ def test_answers_are_taken_side_by_side_and_sends_one_by_one() -> None:
     "name", ["send.answers", "answers", "send.a.b.answers", "send.a.answers.00", "updates.a.answers"]
 )
 def test_no_other_queue_is_taken_for_one_of_answers(name: str) -> None:
-    assert not topology.is_answers_queue(name)
+    assert not queue_names.is_answers_queue(name)
 
 
 def test_a_bots_answers_have_its_dead_letters_and_one_consumer() -> None:

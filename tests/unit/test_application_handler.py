@@ -31,9 +31,9 @@ from floodgate.actors.updates.application import ApplicationHandler
 from floodgate.actors.updates.conversations import keys_of
 from floodgate.actors.updates.handler import UnreadableUpdateError
 from floodgate.actors.updates.run import Run, current_run, enter
-from floodgate.broker.partitions import partition_of
-from floodgate.broker.settings import Settings
-from floodgate.broker.update import Update
+from floodgate.broker.messages.partitions import partition_of
+from floodgate.broker.messages.update import Update
+from floodgate.broker.settings.model import Settings
 
 ME = {"id": 100200300, "is_bot": True, "first_name": "Bot", "username": "a_bot"}
 TOKEN = "100200300:" + "A" * 35

@@ -10,7 +10,7 @@ import pytest
 from floodgate.actors.backoff import CAP, NOT_SENT_CAP, backoff, counted, next_step
 from floodgate.actors.outcomes import Failed, FailureReason, Retry, Unknown
 from floodgate.broker.admission.contract import Retrying
-from floodgate.broker.job import Job, OnUncertain, new_job
+from floodgate.broker.messages.job import Job, OnUncertain, new_job
 
 BORN_MS = 1_000_000
 NOT_SENT = Retry("connection refused", surely_not_sent=True)

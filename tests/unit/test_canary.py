@@ -15,7 +15,7 @@ from pika.connection import Connection
 
 
 def test_pika_still_writes_marshaled_frames() -> None:
-    """Else broker/link.py `write` must find another way to write bytes that are frames already.
+    """Else broker/amqp/connection.py `write` must find another way to write bytes that are frames already.
 
     Without one: Channel.basic_publish for each message, at about half the rate.
     """
@@ -23,7 +23,7 @@ def test_pika_still_writes_marshaled_frames() -> None:
 
 
 def test_pika_still_keeps_a_channels_consumers_where_we_take_them_from() -> None:
-    """Else broker/consumer.py `_close_channel` must keep Channel.close from sending basic.cancel in another way.
+    """Else broker/amqp/consumer.py `_close_channel` must keep Channel.close from sending basic.cancel in another way.
 
     A cancel lets the next consumer start while our message is out. If pika no longer cancels in `close`, drop ours.
     """
@@ -33,7 +33,8 @@ def test_pika_still_keeps_a_channels_consumers_where_we_take_them_from() -> None
 
 
 def test_pikas_sockets_are_still_where_we_write_to_them_and_a_forked_child_closes_them() -> None:
-    """Else broker/link.py `write` must leave all writing to pika, and `abandon` must find the socket elsewhere.
+    """Else broker/amqp/connection.py `write` must leave all writing to pika, and `abandon` must find the socket
+    elsewhere.
 
     It may not use what pika offers for closing, which shuts the connection down for the parent, too.
     """
@@ -43,7 +44,7 @@ def test_pikas_sockets_are_still_where_we_write_to_them_and_a_forked_child_close
 
 
 def test_asyncios_loop_still_has_the_descriptors_that_a_forked_child_closes() -> None:
-    """Else broker/event_loop.py `abandon` must find epoll and the two wake-up sockets elsewhere, or leak three."""
+    """Else `abandon` in broker/process/event_loop.py must find epoll and the wake-up sockets elsewhere, or leak."""
     loop = asyncio.new_event_loop()
     try:
         assert hasattr(loop._selector, "close")  # type: ignore[attr-defined]
@@ -55,7 +56,7 @@ def test_asyncios_loop_still_has_the_descriptors_that_a_forked_child_closes() ->
 
 
 def test_pika_still_resolves_names_where_we_put_our_own_thread() -> None:
-    """Else broker/link.py `_Services` must keep the loop's executor out of it in another way."""
+    """Else broker/amqp/connection.py `_Services` must keep the loop's executor out of it in another way."""
     parameters = inspect.signature(_AsyncioIOServicesAdapter.getaddrinfo).parameters
     assert list(parameters) == ["self", "host", "port", "on_done", "family", "socktype", "proto", "flags"]
     assert "on_done" in inspect.signature(_AsyncioIOServicesAdapter._schedule_and_wrap_in_io_ref).parameters
@@ -63,7 +64,7 @@ def test_pika_still_resolves_names_where_we_put_our_own_thread() -> None:
 
 
 def test_pika_still_reports_a_class_when_a_handshake_is_cut_short() -> None:
-    """Else broker/link.py `_Attempt` has nothing left to mend, and AsyncioConnection can be used itself."""
+    """Else broker/amqp/connection.py `_Attempt` has nothing left to mend, and AsyncioConnection can be used itself."""
     assert "error = AMQPConnectionWorkflowAborted\n" in inspect.getsource(AMQPConnectionWorkflow._on_connector_done)
     assert "_on_connection_workflow_done" in vars(BaseConnection)
 
@@ -72,7 +73,7 @@ def test_pika_still_reports_a_class_when_a_handshake_is_cut_short() -> None:
     "name", ["ProbableAuthenticationError", "ProbableAccessDeniedError", "IncompatibleProtocolError"]
 )
 def test_pika_still_tells_why_it_was_turned_away(name: str) -> None:
-    """Else broker/link.py `connect_error` must tell wrong credentials and missing vhosts apart in another way."""
+    """Else broker/amqp/connection.py `connect_error` must tell bad credentials from missing vhosts in another way."""
     assert name in inspect.getsource(Connection._on_stream_terminated)
 
 

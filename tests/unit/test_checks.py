@@ -12,7 +12,7 @@ import pytest
 import telegram
 
 from floodgate.broker.errors import InvalidParamsError
-from floodgate.broker.methods import CHARGES
+from floodgate.broker.messages.methods import CHARGES
 from floodgate.producer.checks import checked
 from floodgate.producer.parameters import REQUIRED, missing
 

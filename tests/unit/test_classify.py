@@ -20,7 +20,7 @@ from floodgate.actors.outcomes import (
     Sent,
     Unknown,
 )
-from floodgate.broker.job import new_job
+from floodgate.broker.messages.job import new_job
 
 SEND = Call("sendMessage")
 EDIT = Call("editMessageText")

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import telegram
 
-from floodgate.broker import ladder
+from floodgate.broker.amqp import delay_ladder
 from floodgate.broker.errors import (
     InvalidParamsError,
     UnknownBotError,
     UnknownMethodError,
 )
-from floodgate.broker.job import Job, Priority, decode_job, unix_ms
-from floodgate.broker.settings import Settings
+from floodgate.broker.messages.job import Job, Priority, decode_job, unix_ms
+from floodgate.broker.settings.model import Settings
 from floodgate.producer.core import OPTIONS, Composer, as_job
 
 TOKEN = "123456789:" + "A" * 35
@@ -148,9 +148,9 @@ def test_a_job_ahead_of_its_time_goes_to_the_ladder_and_names_its_queue() -> Non
     made = job(delay=60)
     publication = composer(partitions=16).publication(made)
     home = f"send.default.interactive.{made.partition(16):02}"
-    assert publication.exchange == ladder.entry_exchange(480)
-    assert publication.routing_key == ladder.routing_key(home, 480)
-    assert publication.priority == ladder.RETURN_PRIORITY
+    assert publication.exchange == delay_ladder.entry_exchange(480)
+    assert publication.routing_key == delay_ladder.routing_key(home, 480)
+    assert publication.priority == delay_ladder.RETURN_PRIORITY
     assert json.loads(publication.body)["queue_name"] == home
 
 

@@ -13,9 +13,9 @@ import pytest
 import telegram
 
 from floodgate.broker.errors import InvalidParamsError, JobError, SpoolError
-from floodgate.broker.job import Job, decode_job, encode_job
-from floodgate.broker.local_files import FILE_FIELDS
-from floodgate.broker.settings import Settings
+from floodgate.broker.messages.job import Job, decode_job, encode_job
+from floodgate.broker.messages.local_files import FILE_FIELDS
+from floodgate.broker.settings.model import Settings
 from floodgate.producer.core import Composer
 from floodgate.producer.uploads import Attachment, Stowage
 from floodgate.testing import RecordingClient

@@ -14,20 +14,20 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from floodgate.broker.gateway_settings import GatewaySettings
-from floodgate.broker.settings import Settings
+from floodgate.broker.settings.gateway import GatewaySettings
+from floodgate.broker.settings.model import Settings
 from floodgate.cli import app
 from floodgate.producer.gateway.server import CLOSING_SECONDS
-from rabbitmq.choice import OLDEST, parse_version
-from rabbitmq.conf import read_conf, write_definitions
+from rabbitmq_node.choice import OLDEST, parse_version
+from rabbitmq_node.conf import read_conf, write_definitions
 
 ROOT = Path(__file__).parents[2]
-# The private node's folder is made by rabbitmq/conf.py.
+# The private node's folder is made by rabbitmq_node/conf.py.
 DEFINITIONS = {
     ROOT / "docker-compose.yml": {"/etc/floodgate/definitions/10-floodgate.json": "definitions.json"},
-    ROOT / "rabbitmq" / "compose.yaml": {"/etc/floodgate/definitions": "definitions"},
+    ROOT / "rabbitmq_node" / "compose.yaml": {"/etc/floodgate/definitions": "definitions"},
 }
-COMPOSE_FILES = (ROOT / "docker-compose.yml", ROOT / "rabbitmq" / "compose.yaml")
+COMPOSE_FILES = (ROOT / "docker-compose.yml", ROOT / "rabbitmq_node" / "compose.yaml")
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from floodgate.broker import dead_letters, topology
-from floodgate.broker.dead_letters import DeadLetter, read_dead_letter
 from floodgate.broker.errors import InvalidParamsError
-from floodgate.broker.job import Job, encode_job, new_job
+from floodgate.broker.messages import dead_letters, queue_names
+from floodgate.broker.messages.dead_letters import DeadLetter, read_dead_letter
+from floodgate.broker.messages.job import Job, encode_job, new_job
 from floodgate.letters.criteria import Criteria, chat_of, harmless, moment, span
 from floodgate.letters.replay import renewed
 
@@ -123,7 +123,7 @@ def test_what_rabbitmq_dead_lettered_itself_has_its_reason_and_time() -> None:
     death = {"reason": "delivery_limit", "queue": "send.news.bulk.01", "time": datetime(2026, 11, 20, 12)}  # noqa: DTZ001
     read = read_dead_letter("dead.news", "one", {"x-death": [death]}, body)
     assert (read.reason, read.queue, read.died_at) == ("delivery-limit", "send.news.bulk.01", NOW)
-    fallen = read_dead_letter(topology.UNROUTABLE_QUEUE, "one", {"x-death": [{"reason": "expired"}]}, body)
+    fallen = read_dead_letter(queue_names.UNROUTABLE_QUEUE, "one", {"x-death": [{"reason": "expired"}]}, body)
     assert fallen.reason == dead_letters.REASON_UNROUTABLE
 
 

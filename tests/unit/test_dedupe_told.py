@@ -11,9 +11,9 @@ import pytest
 
 from floodgate.broker.admission.contract import Sent
 from floodgate.broker.admission.policy import ask_for
-from floodgate.broker.admission.stores import open_store
-from floodgate.broker.job import Job, decode_job, encode_job, new_job
-from floodgate.broker.settings import Settings
+from floodgate.broker.messages.job import Job, decode_job, encode_job, new_job
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.stores import open_store
 from floodgate.producer.ledger import Ledger
 from floodgate.testing import RecordingClient
 from tests.services import free_ports

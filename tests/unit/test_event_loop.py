@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from floodgate.broker.event_loop import THREAD_NAME, BackgroundLoop, BorrowedLoop
+from floodgate.broker.process.event_loop import THREAD_NAME, BackgroundLoop, BorrowedLoop
 
 
 class Loop:

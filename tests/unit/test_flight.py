@@ -8,8 +8,8 @@ from concurrent.futures import Future
 import pytest
 
 from floodgate.broker.errors import RejectedError
-from floodgate.broker.job import Job, new_job
-from floodgate.broker.publication import Publication
+from floodgate.broker.messages.job import Job, new_job
+from floodgate.broker.messages.publication import Publication
 from floodgate.producer.flight import LEAVE_SECONDS, MAX_BATCH, MAX_FAILED_IDS, Flight, Outcomes
 
 NO = RejectedError("RabbitMQ said no.")

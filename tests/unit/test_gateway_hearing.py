@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from floodgate.broker.update import Update
+from floodgate.broker.messages.update import Update
 from floodgate.producer.gateway.hearing import chats_in
 
 

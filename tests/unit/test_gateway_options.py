@@ -8,8 +8,8 @@ import pytest
 from pydantic import SecretStr
 
 from floodgate.broker.errors import SettingsError
-from floodgate.broker.gateway_settings import GatewaySettings
-from floodgate.broker.settings import Settings, load_settings
+from floodgate.broker.settings.gateway import GatewaySettings
+from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.producer.gateway.answers import RefusalError
 from floodgate.producer.gateway.callers import Callers, public_path
 from floodgate.producer.gateway.options import terms_of

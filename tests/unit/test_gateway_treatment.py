@@ -6,7 +6,7 @@ import re
 
 from telegram import Bot
 
-from floodgate.broker.methods import CHARGES
+from floodgate.broker.messages.methods import CHARGES
 from floodgate.producer.gateway.page import PAGE, page
 from floodgate.producer.gateway.treatment import TABLE, Treatment, treatment_of
 

@@ -14,15 +14,16 @@ import pytest
 from floodgate.actors import settle
 from floodgate.actors.outcomes import Failed, FailureReason
 from floodgate.actors.settle import Settler
-from floodgate.broker import dead_letters
 from floodgate.broker.admission.contract import Go, Record, Standing
 from floodgate.broker.admission.policy import ask_for
-from floodgate.broker.dead_letter_settings import REASONS, DeadLetterSettings
-from floodgate.broker.dramatiq_broker import FloodgateBroker
-from floodgate.broker.dramatiq_consumer import DeliveredMessage
-from floodgate.broker.job import Job, Priority, encode_job, new_job
-from floodgate.broker.middleware.rate_limit import Deferral, RateLimit
-from floodgate.broker.settings import Settings
+from floodgate.broker.messages import dead_letters
+from floodgate.broker.messages.dead_letters import REASONS
+from floodgate.broker.messages.job import Job, Priority, encode_job, new_job
+from floodgate.broker.settings.dead_letters import DeadLetterSettings
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.worker.dramatiq_broker import FloodgateBroker
+from floodgate.broker.worker.middleware.rate_limit import Deferral, RateLimit
+from floodgate.broker.worker.queue_consumer import DeliveredMessage
 from tests.wire import Wire
 
 TOKEN = "100200300:" + "A" * 35

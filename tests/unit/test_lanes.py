@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, cast
 
 from floodgate.actors.updates.lanes import Lanes
-from floodgate.broker.dramatiq_consumer import DeliveredMessage
-from floodgate.broker.stopping import Stopping
-from floodgate.broker.update import read_update
+from floodgate.broker.messages.update import read_update
+from floodgate.broker.process.stopping import Stopping
+from floodgate.broker.worker.queue_consumer import DeliveredMessage
 
 
 class Delivery:

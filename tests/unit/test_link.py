@@ -3,9 +3,9 @@
 import pika.exceptions
 import pytest
 
-from floodgate.broker.addresses import parse_address
+from floodgate.broker.amqp.addresses import parse_address
+from floodgate.broker.amqp.connection import connect_error, root_cause, server_of, version_tuple
 from floodgate.broker.errors import AccessRefusedError, RabbitMQUnreachableError
-from floodgate.broker.link import connect_error, root_cause, server_of, version_tuple
 
 ADDRESS = parse_address("amqp://me:geheim@rabbit/v")
 

@@ -14,9 +14,8 @@ from typing import Any
 import pika.exceptions
 import pytest
 
-from floodgate.broker.addresses import parse_address
-from floodgate.broker.errors import AccessRefusedError, RabbitMQUnreachableError, UnsupportedServerError
-from floodgate.broker.link import (
+from floodgate.broker.amqp.addresses import parse_address
+from floodgate.broker.amqp.connection import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
     WRITE_BYTES,
@@ -24,7 +23,8 @@ from floodgate.broker.link import (
     LinkOptions,
     _Attempt,
 )
-from floodgate.broker.outages import EVERY_SECONDS
+from floodgate.broker.errors import AccessRefusedError, RabbitMQUnreachableError, UnsupportedServerError
+from floodgate.broker.process.outages import EVERY_SECONDS
 
 CONNECT_SECONDS = 7.0
 REFUSED = ConnectionRefusedError(111, "Connection refused")
@@ -141,7 +141,7 @@ def make(monkeypatch: pytest.MonkeyPatch, loop: asyncio.AbstractEventLoop) -> Ma
         attempts.append(Attempt(parameters, **callbacks))
         return attempts[-1]
 
-    monkeypatch.setattr("floodgate.broker.link._Attempt", attempt)
+    monkeypatch.setattr("floodgate.broker.amqp.connection._Attempt", attempt)
     monkeypatch.setattr("random.uniform", lambda low, high: high if low == 0 else -1)
 
     def scene(*hosts: str, waited_for: bool = True) -> Scene:
@@ -227,7 +227,7 @@ def test_an_outage_is_logged_when_it_begins_then_rarely_and_when_it_ends(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = [1000.0]
-    monkeypatch.setattr("floodgate.broker.outages.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("floodgate.broker.process.outages.time.monotonic", lambda: clock[0])
     scene = make(waited_for=False)
     scene.link.open()
     with caplog.at_level(logging.INFO, "floodgate.rabbitmq"):

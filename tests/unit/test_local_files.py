@@ -10,9 +10,9 @@ import pytest
 import telegram
 
 from floodgate.broker.errors import InvalidParamsError, MalformedJobError
-from floodgate.broker.job import decode_job, encode_job, new_job
-from floodgate.broker.local_files import FILE_FIELDS, local_file_in
-from floodgate.broker.settings import Settings
+from floodgate.broker.messages.job import decode_job, encode_job, new_job
+from floodgate.broker.messages.local_files import FILE_FIELDS, local_file_in
+from floodgate.broker.settings.model import Settings
 from floodgate.producer.core import Composer
 from floodgate.producer.gateway.passing import TAKING_FILES
 from floodgate.producer.gateway.treatment import TABLE, Treatment

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 from pydantic import SecretStr
 
-from floodgate.broker.log_writer import MOST_QUEUED, LogWriter
-from floodgate.broker.logs import REDACTED, RedactTokens, configure_logging, redact
-from floodgate.broker.settings import Settings
+from floodgate.broker.process.log_writer import MOST_QUEUED, LogWriter
+from floodgate.broker.process.logs import REDACTED, RedactTokens, configure_logging, redact
+from floodgate.broker.settings.model import Settings
 
 TOKEN = "123456789:AA" + "Bc-_9" * 7 + "z"
 

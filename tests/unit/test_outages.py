@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from floodgate.broker import outages
-from floodgate.broker.outages import EVERY_SECONDS, Backoff, OutageLog
+from floodgate.broker.process import outages
+from floodgate.broker.process.outages import EVERY_SECONDS, Backoff, OutageLog
 
 
 @pytest.fixture

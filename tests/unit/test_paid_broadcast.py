@@ -7,8 +7,8 @@ import inspect
 import pytest
 import telegram
 
-from floodgate.broker.job import new_job
-from floodgate.broker.methods import PAID_BROADCAST, canonical_method
+from floodgate.broker.messages.job import new_job
+from floodgate.broker.messages.methods import PAID_BROADCAST, canonical_method
 
 
 def test_paid_broadcasts_are_those_that_telegrams_library_knows() -> None:

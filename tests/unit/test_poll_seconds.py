@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from floodgate.broker.settings import Settings
-from floodgate.producer.receiver.process import poll_seconds
+from floodgate.broker.settings.model import Settings
+from floodgate.producer.updates.process import poll_seconds
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ import pytest
 from floodgate.actors.answers import Accepted, Answer
 from floodgate.actors.send import PERMITS, Sender
 from floodgate.broker.admission.contract import Standing
-from floodgate.broker.dramatiq_broker import FloodgateBroker
-from floodgate.broker.dramatiq_consumer import DeliveredMessage
-from floodgate.broker.job import encode_job, new_job
-from floodgate.broker.settings import Settings
+from floodgate.broker.messages.job import encode_job, new_job
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.worker.dramatiq_broker import FloodgateBroker
+from floodgate.broker.worker.queue_consumer import DeliveredMessage
 
 TOKEN = "100200300:" + "A" * 35
 QUEUE = "send.default.interactive.00"

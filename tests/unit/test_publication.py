@@ -3,7 +3,8 @@
 import pytest
 from pika import frame, spec
 
-from floodgate.broker.publication import Publication, Wire, encode
+from floodgate.broker.amqp.frames import Wire, encode
+from floodgate.broker.messages.publication import Publication
 
 WIRE = Wire(channel=3, frame_max=4096)
 

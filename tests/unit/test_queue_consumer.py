@@ -9,11 +9,11 @@ from typing import Any
 import dramatiq
 import pytest
 
-from floodgate.broker.dead_letters import MAX_DESCRIPTION, dead_message, read_dead_letter
-from floodgate.broker.dramatiq_consumer import GIVE_BACK_PAUSE_SECONDS, QueueConsumer, read_message
 from floodgate.broker.errors import RejectedError
-from floodgate.broker.publication import Publication
-from floodgate.broker.stopping import Stopping
+from floodgate.broker.messages.dead_letters import MAX_DESCRIPTION, dead_message, read_dead_letter
+from floodgate.broker.messages.publication import Publication
+from floodgate.broker.process.stopping import Stopping
+from floodgate.broker.worker.queue_consumer import GIVE_BACK_PAUSE_SECONDS, QueueConsumer, read_message
 
 MAIL = dramatiq.Message(queue_name="mail", actor_name="nobody", args=(), kwargs={}, options={}).encode()
 

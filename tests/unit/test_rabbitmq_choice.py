@@ -7,20 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from rabbitmq.amqp import CONNECTION_START, Greeting, parse_start
-from rabbitmq.choice import (
-    Facts,
-    Installed,
-    NoWay,
-    UseCompose,
-    UseInstalled,
-    UseTree,
-    choose,
-    fits,
-    parse_version,
-)
-from rabbitmq.conf import HERE, environment, node_conf, read_conf
-from rabbitmq.engine import PORTS, NodeSpec, Ports, free_ports
+from rabbitmq_node.amqp import CONNECTION_START, Greeting, parse_start
+from rabbitmq_node.choice import Facts, Installed, NoWay, UseCompose, UseInstalled, UseTree, choose, fits, parse_version
+from rabbitmq_node.conf import CONFIGURATION, environment, node_conf, read_conf
+from rabbitmq_node.engine import PORTS, NodeSpec, Ports, free_ports
 
 SCRIPTS = Path("/opt/rabbitmq/sbin")
 NEW, OLD = Installed(SCRIPTS, "4.1.2"), Installed(SCRIPTS, "3.10.8")
@@ -103,7 +93,7 @@ def test_a_nodes_owner_has_the_last_word_on_its_conf() -> None:
 
 
 def test_every_line_of_our_conf_has_its_reason_above_it() -> None:
-    paragraphs = (HERE / "rabbitmq.conf").read_text().strip().split("\n\n")
+    paragraphs = (CONFIGURATION / "rabbitmq.conf").read_text().strip().split("\n\n")
     settings = [paragraph for paragraph in paragraphs if read_conf(paragraph)]
     assert len(settings) > 5
     for paragraph in settings:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from floodgate.broker import dead_letters
-from floodgate.broker.dramatiq_consumer import read_message
+from floodgate.broker.amqp.frames import Wire, encode
 from floodgate.broker.errors import MalformedJobError
-from floodgate.broker.job import encode_job, new_job
-from floodgate.broker.publication import Wire, encode
+from floodgate.broker.messages import dead_letters
+from floodgate.broker.messages.job import encode_job, new_job
+from floodgate.broker.worker.queue_consumer import read_message
 
 QUEUE = "send.news.bulk.03"
 

@@ -8,8 +8,8 @@ import re
 import pytest
 
 from floodgate.broker.errors import RabbitMQUnreachableError
-from floodgate.producer.receiver.telegram import NoAnswerError, RefusedError
-from floodgate.producer.receiver.troubles import LONGEST_PAUSE_SECONDS, Troubles, sentence
+from floodgate.producer.updates.telegram import NoAnswerError, RefusedError
+from floodgate.producer.updates.troubles import LONGEST_PAUSE_SECONDS, Troubles, sentence
 
 CONFLICT = RefusedError("getUpdates", 409, "Conflict: terminated by other getUpdates request; make sure …", None)
 

@@ -9,9 +9,9 @@ from typing import Any
 import pika.exceptions
 import pytest
 
-from floodgate.broker import session as sessions
+from floodgate.broker.amqp import session as sessions
+from floodgate.broker.amqp.session import ChannelRefusedError, Session
 from floodgate.broker.errors import RabbitMQUnreachableError
-from floodgate.broker.session import ChannelRefusedError, Session
 
 BY_US = pika.exceptions.ChannelClosedByClient(0, "Normal shutdown")
 REFUSED = pika.exceptions.ChannelClosedByBroker(404, "NOT_FOUND")

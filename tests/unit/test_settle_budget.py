@@ -14,10 +14,10 @@ from floodgate.actors.outcomes import Migrated, Outcome, Paused
 from floodgate.actors.settle import Settler
 from floodgate.broker.admission.contract import Go
 from floodgate.broker.admission.policy import ask_for
-from floodgate.broker.dramatiq_broker import FloodgateBroker
-from floodgate.broker.dramatiq_consumer import DeliveredMessage
-from floodgate.broker.job import encode_job, new_job
-from floodgate.broker.settings import Settings
+from floodgate.broker.messages.job import encode_job, new_job
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.worker.dramatiq_broker import FloodgateBroker
+from floodgate.broker.worker.queue_consumer import DeliveredMessage
 from tests.wire import Wire
 
 TOKEN = "100200300:" + "A" * 35

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from floodgate.broker.errors import SettingsError, SpoolError, UploadMissingError
-from floodgate.broker.spool import Spool, SpooledFile
+from floodgate.broker.messages.spooled_file import SpooledFile
+from floodgate.broker.uploads.spool import Spool
 
 CONTENT = os.urandom(600_000)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from telegram import Message, MessageId
 
-from floodgate.broker.methods import CHARGES, Charge
+from floodgate.broker.messages.methods import CHARGES, Charge
 from floodgate.updates.stand_ins import stand_in
 
 SENDS = [name for name, charge in CHARGES.items() if charge is Charge.MESSAGE]

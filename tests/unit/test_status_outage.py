@@ -8,7 +8,7 @@ from datetime import timedelta
 from rich.console import Console
 
 from floodgate.broker.admission.contract import Snapshot
-from floodgate.broker.job import Priority
+from floodgate.broker.messages.job import Priority
 from floodgate.commands.status import _as_data, _table
 
 CALM = Snapshot("default", 0, 29.4, 0, 0, dict.fromkeys(Priority, 0), (), (), 0, 0, {}, {})

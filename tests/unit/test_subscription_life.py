@@ -11,9 +11,15 @@ from typing import Any
 import pika.exceptions
 import pytest
 
-from floodgate.broker.consumer import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Delivery, Subscription, Subscriptions
+from floodgate.broker.amqp.connection import LinkState
+from floodgate.broker.amqp.consumer import (
+    FIRST_PAUSE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    Delivery,
+    Subscription,
+    Subscriptions,
+)
 from floodgate.broker.errors import RabbitMQUnreachableError
-from floodgate.broker.link import LinkState
 
 MISSING = pika.exceptions.ChannelClosedByBroker(404, "NOT_FOUND - no queue 'q'")
 HELD_TOO_LONG = pika.exceptions.ChannelClosedByBroker(406, "PRECONDITION_FAILED")

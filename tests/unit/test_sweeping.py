@@ -7,10 +7,10 @@ from typing import cast
 
 import pytest
 
-from floodgate.broker import sweeping
 from floodgate.broker.errors import SpoolError
-from floodgate.broker.spool import Spool
-from floodgate.broker.sweeping import Sweeper
+from floodgate.broker.uploads import sweeper
+from floodgate.broker.uploads.spool import Spool
+from floodgate.broker.uploads.sweeper import Sweeper
 
 
 class Noting:
@@ -32,7 +32,7 @@ class Noting:
 def test_it_sweeps_at_once_and_again_after_a_fault_until_it_is_stopped(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sweeping, "SWEEP_SECONDS", 0.001)
+    monkeypatch.setattr(sweeper, "SWEEP_SECONDS", 0.001)
 
     async def main() -> None:
         spool = Noting(asyncio.get_running_loop())

@@ -2,14 +2,15 @@
 
 import pytest
 
-from floodgate.broker import topology
+from floodgate.broker.amqp import topology
+from floodgate.broker.amqp.topology import Queue, Role
 from floodgate.broker.errors import TopologyError
-from floodgate.broker.topology import Queue, Role
+from floodgate.broker.messages import queue_names
 
 
 def test_partitions_have_two_digits_and_three_from_a_hundred_up() -> None:
-    assert topology.send_queue("default", "bulk", 7) == "send.default.bulk.07"
-    assert topology.send_queue("default", "bulk", 100) == "send.default.bulk.100"
+    assert queue_names.send_queue("default", "bulk", 7) == "send.default.bulk.07"
+    assert queue_names.send_queue("default", "bulk", 100) == "send.default.bulk.100"
 
 
 def test_a_partition_is_a_safe_single_active_consumer_quorum_queue() -> None:
@@ -57,9 +58,9 @@ def test_every_bot_and_priority_has_its_partitions_and_every_bot_its_dead_letter
 
 def test_every_queue_that_dead_letters_has_its_dead_letter_queue_bound() -> None:
     whole = topology.pipeline(["a"], 1, work_queues=["mail"])
-    bound = {binding.key for binding in whole.bindings if binding.exchange == topology.DEAD_EXCHANGE}
+    bound = {binding.key for binding in whole.bindings if binding.exchange == queue_names.DEAD_EXCHANGE}
     assert {queue.dead_letters for queue in whole.queues if queue.dead_letters} <= bound
-    assert topology.MALFORMED_QUEUE in bound
+    assert queue_names.MALFORMED_QUEUE in bound
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_every_queue_that_dead_letters_has_its_dead_letter_queue_bound() -> None
     ],
 )
 def test_the_dead_letters_of_a_queue_have_a_name_of_their_own(queue: str, dead: str) -> None:
-    assert topology.dead_queue_of(queue) == dead
+    assert queue_names.dead_queue_of(queue) == dead
 
 
 @pytest.mark.parametrize("name", ["a.*", "#", "", "x" * 191])

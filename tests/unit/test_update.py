@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from floodgate.broker.errors import MalformedJobError, MalformedUpdateError
-from floodgate.broker.update import (
+from floodgate.broker.messages.update import (
     MAX_UPDATE_BYTES,
     Update,
     decode_update,

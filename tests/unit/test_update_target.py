@@ -11,7 +11,7 @@ import pytest
 from telegram.ext import Application
 
 from floodgate.broker.errors import SettingsError
-from floodgate.broker.settings import Settings
+from floodgate.broker.settings.model import Settings
 from floodgate.updates.compose import assign
 from floodgate.updates.function import OnUpdate, on_update
 from floodgate.updates.target import load_target

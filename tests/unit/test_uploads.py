@@ -15,8 +15,9 @@ from telegram import InputFile
 from floodgate.actors.answers import Accepted, Answer, Break, Refusal
 from floodgate.actors.uploads import Uploads, file_id_in, places_of, substituted
 from floodgate.broker.errors import SpoolError
-from floodgate.broker.job import Job, new_job
-from floodgate.broker.spool import Spool, SpooledFile, Upload
+from floodgate.broker.messages.job import Job, new_job
+from floodgate.broker.messages.spooled_file import SpooledFile
+from floodgate.broker.uploads.spool import Spool, Upload
 
 MESSAGE = {"message_id": 1, "photo": [{"file_id": "small"}, {"file_id": "large"}]}
 

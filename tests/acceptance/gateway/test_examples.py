@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rabbitmq.engine import free_ports
+from rabbitmq_node.engine import free_ports
 from tests.acceptance.gateway.conftest import Gate
 from tests.acceptance.gateway.programs import clients_python
 from tests.acceptance.stage import TOKEN

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from floodgate.broker.admission.stores import open_store
-from floodgate.broker.spool import Spool
+from floodgate.broker.state.stores import open_store
+from floodgate.broker.uploads.spool import Spool
 from tests.acceptance.gateway.conftest import KEY, Gate
 from tests.acceptance.stage import BOT, TOKEN
 from tests.waiting import until

@@ -11,8 +11,9 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from floodgate.broker import topology
-from floodgate.broker.connections import Connections
+from floodgate.broker.amqp import queue_admin
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.messages import queue_names
 from tests.acceptance.gateway.programs import GatewayProcess
 from tests.acceptance.stage import BOT, TOKEN, Stage
 from tests.waiting import until
@@ -114,9 +115,9 @@ def test_beyond_the_bound_callers_are_told_when_to_come_again(stage: Stage, gate
     assert answer.headers["Retry-After"] == str(seconds)
     bulk = send(process.url, 99, "another line", X_Floodgate_Wait_Seconds="0", X_Floodgate_Priority="bulk")
     assert bulk.status_code == 202
-    queues = [topology.send_queue(BOT, "interactive", n) for n in range(stage.partitions)]
+    queues = [queue_names.send_queue(BOT, "interactive", n) for n in range(stage.partitions)]
     with Connections(stage.settings, "test") as connections:
-        assert sum(depth or 0 for depth in topology.depth(connections, queues).values()) == accepted
+        assert sum(depth or 0 for depth in queue_admin.depth(connections, queues).values()) == accepted
     stage.worker()
     until(lambda: send(process.url, 99, "room again", timeout=60).status_code == 200)
 

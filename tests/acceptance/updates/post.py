@@ -6,11 +6,11 @@ import itertools
 import time
 from typing import Any
 
-from floodgate.broker import topology
-from floodgate.broker.connections import Connections
-from floodgate.broker.publication import Publication
-from floodgate.broker.settings import Settings
-from floodgate.broker.update import publication, read_update
+from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.messages.publication import Publication
+from floodgate.broker.messages.update import publication, read_update
+from floodgate.broker.settings.model import Settings
 from tests.acceptance.stage import BOT
 
 
@@ -21,7 +21,7 @@ class Post:
         self._settings = settings
         self.connections = Connections(settings, "test")
         needed = topology.pipeline([BOT], settings.partitions, update_partitions=settings.update_partitions)
-        topology.declare(self.connections, needed)
+        queue_admin.declare(self.connections, needed)
         self._ids = itertools.count(1)
 
     def says(self, user: int, text: str, *, chat: int | None = None) -> int:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from floodgate.broker.publication import Publication
-from floodgate.broker.topology import updates_queue
+from floodgate.broker.messages.publication import Publication
+from floodgate.broker.messages.queue_names import updates_queue
 from floodgate.fake_telegram.server import running_fake
 from tests.acceptance.stage import BOT, TOKEN, Stage
 from tests.acceptance.updates.post import Post, message

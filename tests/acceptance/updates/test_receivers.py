@@ -11,9 +11,9 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
-from floodgate.broker.connections import Connections
-from rabbitmq.engine import free_ports
-from rabbitmq.node import Node
+from floodgate.broker.amqp.connections import Connections
+from rabbitmq_node.engine import free_ports
+from rabbitmq_node.node import Node
 from tests.acceptance.stage import BOT, TOKEN, Stage
 from tests.processes import FloodgateProcess
 from tests.proxy import Proxy

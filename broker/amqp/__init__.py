@@ -1,0 +1,1 @@
+"""RabbitMQ: connections, publishing and consuming, the topology, and reading queues."""

@@ -1,0 +1,470 @@
+"""One connection to the cluster, kept up.
+
+Overview: a link is opened at first use and from then on kept open until it is closed, by trying the
+configured addresses in turn, with a pause between rounds that doubles up to :data:`LONGEST_PAUSE_SECONDS` and
+is jittered, so that a fleet does not knock in step. Its users are told ``up`` with each new connection and
+``down`` with each lost one; what a connection carried died with it.
+
+State: IDLE ─open()─▶ TRYING ─▶ UP ─lost─▶ TRYING …, and CLOSED from anywhere. All of it belongs to the event loop.
+
+Failures: whoever waits for the link (``when_open``) is told after one full round that failed, at once when
+RabbitMQ refuses us or is no RabbitMQ 4, and the link goes on trying for those that do not wait. One attempt
+is bounded by ``connect_timeout_seconds``, name resolution and TLS included. An outage is logged when it
+begins, then every minute, and when it ends.
+
+Writing: frames that are bytes already (publications, acks) are collected during one turn of the loop and leave in one
+system call at its end, which halves what a confirmed publication costs. Frames of pika's own do not wait; a method that
+must come after ours, such as closing a channel, is preceded by :meth:`Link.flush`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, Final
+
+import pika
+import pika.exceptions
+from pika.adapters.asyncio_connection import AsyncioConnection, _AsyncioIOServicesAdapter
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
+from pika.frame import Method
+from pika.spec import Basic
+
+from floodgate.broker.amqp.addresses import Address, parameters
+from floodgate.broker.errors import AccessRefusedError, RabbitMQError, RabbitMQUnreachableError, UnsupportedServerError
+from floodgate.broker.process.event_loop import BorrowedLoop
+from floodgate.broker.process.outages import Backoff, OutageLog
+
+logger = logging.getLogger("floodgate.rabbitmq")
+
+FIRST_PAUSE_SECONDS: Final = 0.2
+LONGEST_PAUSE_SECONDS: Final = 15.0
+OLDEST_SERVER: Final = (4, 0)
+CLOSE_SECONDS: Final = 5.0  # bound on RabbitMQ's answer to our goodbye
+# Frames collected beyond this leave at once: larger pieces would be copied again and again when the socket takes them
+# in parts.
+WRITE_BYTES: Final = 64 * 1024
+
+
+class LinkState(Enum):
+    IDLE = auto()
+    TRYING = auto()
+    UP = auto()
+    CLOSED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """How a link connects.
+
+    ``name`` is what RabbitMQ shows of it. ``waited_for``: whoever opens it waits, and is told by an exception that the
+    first connection failed; so that is not logged besides.
+    """
+
+    addresses: tuple[Address, ...]
+    name: str
+    heartbeat_seconds: int
+    connect_timeout_seconds: float
+    waited_for: bool
+
+
+class _Services(_AsyncioIOServicesAdapter):  # type: ignore[misc]
+    """What pika asks of the loop, with names resolved on a thread that ends with its answer.
+
+    The loop's executor takes nothing more once a program has begun to end, which is when its last messages are
+    published; and a program of one loop would keep a thread for it.
+    """
+
+    def getaddrinfo(self, host: str, port: int, on_done: Callable[..., None], **options: int) -> Any:
+        options["type"] = options.pop("socktype", 0)
+        return self._schedule_and_wrap_in_io_ref(asyncio.wrap_future(_look_up(host, port, options)), on_done)
+
+
+def _look_up(host: str, port: int, options: dict[str, int]) -> Future[Any]:
+    found: Future[Any] = Future()
+
+    def look_up() -> None:
+        if not found.set_running_or_notify_cancel():
+            return
+        try:
+            found.set_result(socket.getaddrinfo(host, port, **options))
+        except (OSError, UnicodeError) as error:
+            found.set_exception(error)
+
+    try:
+        threading.Thread(target=look_up, name="floodgate-names", daemon=True).start()
+    except RuntimeError:  # Python 3.12 starts no thread while a program ends
+        look_up()
+    return found
+
+
+class _Attempt(AsyncioConnection):  # type: ignore[misc]
+    """pika's connection, with three additions.
+
+    A publisher's acks go straight to ``on_ack[channel number]``: pika's way to a callback costs as much as all the rest
+    of a confirm.
+
+    It can be closed during its handshake: pika 1.4 then reports a class in place of its instance. And another thread
+    may write to its socket (:meth:`Link.write_at_once`): under ``write_lock``, while pika has nothing to send. What the
+    socket did not take of that, ``rest``, goes before all else.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.write_lock = threading.RLock()
+        self.rest = b""
+        self.on_ack: dict[int, Callable[[Any], None]] = {}
+        super().__init__(*args, **options)
+
+    def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
+        with self.write_lock:
+            rest, self.rest = self.rest, b""
+            super()._output_marshaled_frames([rest, *marshaled_frames] if rest else marshaled_frames)
+
+    def _process_frame(self, frame_value: Any) -> None:
+        if self.on_ack and isinstance(frame_value, Method) and type(frame_value.method) is Basic.Ack:
+            heard = self.on_ack.get(frame_value.channel_number)
+            if heard is not None:
+                self.frames_received += 1  # shows the heartbeat that the server lives
+                heard(frame_value)
+                return
+        super()._process_frame(frame_value)
+
+    def send_rest(self) -> None:
+        """Leave ``rest`` to pika, unless the connection has been lost meanwhile. On the event loop."""
+        if self._transport is not None:
+            self._output_marshaled_frames([])
+
+    def _on_connection_workflow_done(self, result: Any) -> None:
+        super()._on_connection_workflow_done(result() if isinstance(result, type) else result)
+
+
+class Link:
+    """A connection that comes back. Every method: on the event loop only."""
+
+    def __init__(self, io: BorrowedLoop, options: LinkOptions) -> None:
+        self.state = LinkState.IDLE
+        self.connection: Any = None  # set while UP
+        self.server_version: tuple[int, ...] = ()
+        self.ever_up = False
+        self.last_error: RabbitMQError | None = None
+        self._io = io
+        self._options = options
+        self._next_address = 0
+        self._failed_in_round = 0
+        self._backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
+        self._attempt: Any = None
+        self._timer: Any = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._on_up: list[Callable[[], None]] = []
+        self._on_down: list[Callable[[RabbitMQError], None]] = []
+        self._closed_future: asyncio.Future[None] | None = None
+        self._frames: list[bytes] = []
+        self._frames_size = 0
+        self._outage = OutageLog()
+
+    def follow(self, up: Callable[[], None], down: Callable[[RabbitMQError], None]) -> None:
+        """Be told of every new connection, and of every loss or failed round."""
+        self._on_up.append(up)
+        self._on_down.append(down)
+
+    def open(self) -> None:
+        """Connect, unless that is done or under way."""
+        if self.state is LinkState.IDLE:
+            self.state = LinkState.TRYING
+            self._try()
+
+    async def opened(self) -> None:
+        """Wait for the connection: one round over the addresses at most.
+
+        Raises:
+            RabbitMQUnreachableError, AccessRefusedError, UnsupportedServerError: there is no usable server.
+        """
+        if self.state is LinkState.UP:
+            return
+        if self.state is LinkState.CLOSED:
+            raise _closed()
+        waiter = self._io.loop.create_future()
+        self._waiters.append(waiter)
+        self.open()
+        await waiter
+
+    def write(self, frames: bytes) -> None:
+        """Send frames with the others of this turn of the loop. They are lost with the connection, as all is."""
+        if not self._frames:
+            self._io.loop.call_soon(self.flush)
+        self._frames.append(frames)
+        self._frames_size += len(frames)
+        if self._frames_size >= WRITE_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what was collected.
+
+        pika would wait for the loop to say that the socket is writable, which it nearly always is. What the socket
+        does not take, and every error, is left to pika.
+        """
+        if not self._frames or self.connection is None:
+            self._drop_frames()
+            return
+        frames = b"".join(self._frames)
+        self._drop_frames()
+        with self.connection.write_lock:
+            if (sock := self._idle_socket()) is not None:
+                with contextlib.suppress(OSError):
+                    frames = frames[sock.send(frames) :]
+            if frames and self.connection._transport is not None:
+                self.connection._output_marshaled_frames([frames])
+
+    def write_at_once(self, frames: Callable[[], bytes]) -> bool:
+        """Send what ``frames`` gives, from any thread, if nothing else waits to be sent; whether that was so.
+
+        A program that publishes one message at a time spares the loop one of its two turns.
+        """
+        connection = self.connection
+        if connection is None or self._frames or not connection.write_lock.acquire(blocking=False):
+            return False
+        try:
+            sock = self._idle_socket()
+            if sock is None or connection is not self.connection:
+                return False
+            whole = frames()
+            sent = 0
+            with contextlib.suppress(OSError):
+                sent = sock.send(whole)
+            if sent < len(whole):
+                connection.rest = whole[sent:]
+                self._io.call_soon(connection.send_rest)
+            return True
+        finally:
+            connection.write_lock.release()
+
+    def _idle_socket(self) -> socket.socket | None:
+        """The socket, if pika has nothing to send on it. TLS is left to pika. Under ``write_lock``."""
+        connection = self.connection
+        transport = connection._transport if connection is not None else None
+        if transport is None or connection.rest or transport.get_write_buffer_size():
+            return None
+        sock: socket.socket | None = transport._sock
+        return None if isinstance(sock, ssl.SSLSocket) else sock
+
+    def _drop_frames(self) -> None:
+        self._frames.clear()
+        self._frames_size = 0
+
+    async def close(self) -> None:
+        """Say goodbye to RabbitMQ and stay closed. Bounded by :data:`CLOSE_SECONDS`; safe to call twice."""
+        was, self.state = self.state, LinkState.CLOSED
+        self._forget_timer()
+        self._fail_waiters(_closed())
+        if was is LinkState.UP:
+            self.flush()
+            self._closed_future = self._io.loop.create_future()
+            self.connection.close()
+            await asyncio.wait({self._closed_future}, timeout=CLOSE_SECONDS)
+        elif self._attempt is not None:
+            self._attempt.close()
+
+    def abandon(self) -> None:
+        """In a forked child: close our copy of the socket without a word; the connection is the parent's."""
+        for connection in (self.connection, self._attempt):
+            transport = getattr(connection, "_transport", None)
+            sock = getattr(transport, "_sock", None)
+            if sock is not None:
+                sock.close()  # pika's own ways to close would shut the connection down for the parent, too
+
+    def _try(self) -> None:
+        address = self._options.addresses[self._next_address]
+        self._timer = self._io.call_later(self._options.connect_timeout_seconds, self._give_up_attempt)
+        self._attempt = _Attempt(
+            parameters(
+                address,
+                heartbeat_seconds=self._options.heartbeat_seconds,
+                timeout_seconds=self._options.connect_timeout_seconds,
+                name=self._options.name,
+            ),
+            on_open_callback=self._opened,
+            on_open_error_callback=self._not_opened,
+            on_close_callback=self._closed,
+            custom_ioloop=_Services(self._io.loop),
+        )
+
+    def _give_up_attempt(self) -> None:
+        self._timer = None
+        self._attempt.close()
+
+    def _opened(self, connection: Any) -> None:
+        self._forget_timer()
+        product, version = server_of(connection.server_properties)
+        if product != "RabbitMQ" or version_tuple(version) < OLDEST_SERVER:
+            self._attempt = None
+            connection.close()
+            self._attempt_failed(UnsupportedServerError(product, version))
+            return
+        if self.state is LinkState.CLOSED:
+            connection.close()
+            return
+        self._attempt, self.connection = None, connection
+        self.server_version = version_tuple(version)
+        self.state, self.ever_up = LinkState.UP, True
+        self._backoff.reset()
+        self._failed_in_round = 0
+        self._say_recovered()
+        for up in self._on_up:
+            up()
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _not_opened(self, connection: Any, error: BaseException) -> None:
+        if connection is not self._attempt:
+            return
+        self._attempt = None
+        self._forget_timer()
+        if self.state is not LinkState.CLOSED:
+            address = self._options.addresses[self._next_address]
+            self._attempt_failed(connect_error(address, error, self._options.connect_timeout_seconds))
+
+    def _attempt_failed(self, error: RabbitMQError) -> None:
+        self.last_error = error
+        self._next_address = (self._next_address + 1) % len(self._options.addresses)
+        self._failed_in_round += 1
+        refused = not isinstance(error, RabbitMQUnreachableError)
+        if not refused and self._failed_in_round < len(self._options.addresses):
+            self._try()
+            return
+        self._failed_in_round = 0
+        self._complain(error)
+        self._fail_waiters(error)
+        for down in self._on_down:
+            down(error)
+        self._try_later()
+
+    def _closed(self, connection: Any, reason: Exception) -> None:
+        if connection is not self.connection:
+            return  # one that we turned down ourselves
+        self.connection = None
+        self._drop_frames()
+        if self.state is LinkState.CLOSED:
+            if self._closed_future is not None and not self._closed_future.done():
+                self._closed_future.set_result(None)
+            return
+        self.state = LinkState.TRYING
+        address = self._options.addresses[self._next_address]
+        error = RabbitMQUnreachableError(f"The connection to RabbitMQ at {address} was lost: {reason_of(reason)}.")
+        self.last_error = error
+        self._complain(error)
+        for down in self._on_down:
+            down(error)
+        self._try_later()
+
+    def _try_later(self) -> None:
+        # Anything between nothing and the whole pause: clients that lost one server together come back apart.
+        self._timer = self._io.call_later(random.uniform(0, self._backoff.next_seconds()), self._try_again)
+
+    def _try_again(self) -> None:
+        self._timer = None
+        self._try()
+
+    def _fail_waiters(self, error: RabbitMQError) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
+
+    def _forget_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _complain(self, error: RabbitMQError) -> None:
+        if self._outage.is_due() and (self.ever_up or not self._options.waited_for):
+            logger.warning("%s Trying again (%s).", error, self._options.name)
+
+    def _say_recovered(self) -> None:
+        if (away_seconds := self._outage.end()) is not None:
+            logger.info("RabbitMQ is back after %.1f s (%s)", away_seconds, self._options.name)
+
+
+def _closed() -> RabbitMQUnreachableError:
+    return RabbitMQUnreachableError("The connection to RabbitMQ was closed by this program.")
+
+
+def quiet_pika() -> None:
+    """pika logs each lost connection several times at ERROR, with stack traces; we log it once, in a sentence.
+
+    Whoever has given the ``pika`` logger a level wants to see it, and does.
+    """
+    pika_logger = logging.getLogger("pika")
+    if pika_logger.level == logging.NOTSET:
+        pika_logger.setLevel(logging.CRITICAL)
+
+
+def server_of(properties: Any) -> tuple[str, str]:
+    """Product and version, from what a server says of itself."""
+
+    def text(key: str) -> str:
+        value = (properties or {}).get(key, "unknown")
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+    return text("product"), text("version")
+
+
+def version_tuple(version: str) -> tuple[int, ...]:
+    """``(4, 0, 5)`` of "4.0.5" or "4.0.5-rc.1"; empty, which is older than all, if it cannot be parsed."""
+    match = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in match.group().split(".")) if match else ()
+
+
+def connect_error(address: Address, error: BaseException, timeout_seconds: float) -> RabbitMQError:
+    """What a failed attempt means, for people."""
+    cause = root_cause(error)
+    if isinstance(cause, pika.exceptions.ProbableAuthenticationError):
+        return AccessRefusedError(
+            f"RabbitMQ at {address} refused user {address.user!r}: wrong user or password, or no access from here. "
+            "Correct FLOODGATE_RABBITMQ_URL (special characters are percent-encoded)."
+        )
+    if isinstance(cause, pika.exceptions.ProbableAccessDeniedError):
+        return AccessRefusedError(
+            f"RabbitMQ at {address} has no vhost {address.vhost!r} for user {address.user!r}: it does not exist, is "
+            "down, or the user has no permission. Create it (rabbitmqctl add_vhost) or correct FLOODGATE_RABBITMQ_URL."
+        )
+    return RabbitMQUnreachableError(
+        f"RabbitMQ at {address} cannot be reached: {reason_of(cause, timeout_seconds)}. "
+        "Start it (scripts/rabbitmq start gives you one), or correct FLOODGATE_RABBITMQ_URL."
+    )
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The innermost exception of pika's wrappings, which carry theirs in one of three places."""
+    while True:
+        places = (*getattr(error, "exceptions", ()), getattr(error, "exception", None), *error.args)
+        inner = [each for each in places if isinstance(each, BaseException)]
+        if not inner:
+            return error
+        error = inner[-1]
+
+
+def reason_of(error: BaseException, timeout_seconds: float = 0.0) -> str:
+    """Why, in a few words."""
+    if isinstance(error, pika.exceptions.ConnectionClosed):
+        return str(error.reply_text)
+    if isinstance(error, pika.exceptions.AMQPHeartbeatTimeout):
+        return "no heartbeat came"
+    if isinstance(error, TimeoutError | pika.exceptions.ConnectionOpenAborted | AMQPConnectorException):
+        return f"no answer within {timeout_seconds:g} s" if timeout_seconds else "no answer in time"
+    if isinstance(error, pika.exceptions.IncompatibleProtocolError):
+        return "what answers there does not speak AMQP 0-9-1"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

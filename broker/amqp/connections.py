@@ -1,0 +1,375 @@
+"""A process's connections to RabbitMQ: one for publishing, and as many for consuming as its queues need.
+
+Two kinds, because RabbitMQ stops reading from a connection that publishes while it has a memory or disk alarm, and acks
+must get through then. Each is opened by what first needs it: a producer has just the one. RabbitMQ grants a connection
+2,047 channels, and a consumed queue takes one: the 2,001st opens another connection.
+
+The loop. They live on one event loop: the caller's own, where ``loop`` is a :class:`BorrowedLoop`, or one on a
+background thread. A borrowed loop that its owner has closed (``asyncio.run`` has ended) takes its connections along;
+the next use, on another loop, starts anew.
+
+Life: constructing opens nothing and starts nothing. The first use starts the loop; ``stop`` (from a thread) or
+``aclose`` (on the loop) ends it for good, in this order: take nothing new, wait for the confirms still out, hand the
+queues back, close channels and connections, end the background loop. A program that just ends has the same done for it,
+within :data:`EXIT_SECONDS`.
+
+Fork: threads do not survive a fork and sockets must not be shared. A child starts with new locks, a new loop and new
+connections at its first use; it closes its copies of the parent's sockets without a word to RabbitMQ. What was under
+way stays the parent's.
+
+State: ``_live`` (the loop and what runs on it) is made once, under ``_lock``. What is in it belongs to its loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Self, TypeVar
+
+from floodgate.broker.amqp.addresses import parse_address
+from floodgate.broker.amqp.connection import Link, LinkOptions, LinkState, quiet_pika
+from floodgate.broker.amqp.consumer import MOST_SUBSCRIPTIONS, PREFETCH, Delivery, Subscription, Subscriptions
+from floodgate.broker.amqp.declaration import bound_seconds, declare_if_allowed
+from floodgate.broker.amqp.publisher import Publisher
+from floodgate.broker.amqp.session import Session
+from floodgate.broker.amqp.topology import Topology
+from floodgate.broker.errors import RabbitMQError, RabbitMQUnreachableError, SettingsError
+from floodgate.broker.process.event_loop import BackgroundLoop, BorrowedLoop
+from floodgate.broker.process.outages import OutageLog
+from floodgate.broker.settings.model import Settings
+
+logger = logging.getLogger("floodgate.rabbitmq")
+
+T = TypeVar("T")
+
+EXIT_SECONDS: Final = 2.0
+STOP_SECONDS: Final = 10.0
+# Ten connections' worth. A partition costs RabbitMQ about 0.1 MB and a worker 20 kB: beyond this, split the bots.
+MOST_QUEUES: Final = 10 * MOST_SUBSCRIPTIONS
+
+Work = Callable[[Session], Awaitable[T]]
+
+
+@dataclass(slots=True)
+class Live:
+    """What runs: the loop, the publishing link, and the subscriptions, each group on a link of its own."""
+
+    io: BorrowedLoop
+    publishing: Link
+    consuming: list[Subscriptions]
+
+    @property
+    def links(self) -> list[Link]:
+        return [self.publishing, *(group.link for group in self.consuming)]
+
+
+class Connections:
+    """See the module. Any thread may use it.
+
+    Parameters:
+        role_name: what RabbitMQ shows for the connections, as in ``floodgate publish worker 4711``.
+        on_callers_loop: live on the event loop that is running at the first use, instead of a background thread.
+        patience_seconds: how long a publication waits for a lost connection; None is the confirm time-out.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        role_name: str,
+        *,
+        on_callers_loop: bool = False,
+        patience_seconds: float | None = None,
+    ) -> None:
+        self._settings = settings
+        self._role_name = role_name
+        self._on_callers_loop = on_callers_loop
+        self._lock = threading.Lock()
+        self._live: Live | None = None
+        self._stopped = False
+        self._crashed: BaseException | None = None
+        self._subscribed = 0  # under _lock
+        self.publisher = Publisher(lambda: self._running().io, settings, patience_seconds)
+        _remember(self)  # before first use: a fork may fall into that, too
+
+    @property
+    def io(self) -> BorrowedLoop:
+        """The event loop, started."""
+        return self._running().io
+
+    def connect(self, *, keep_trying: bool = False) -> None:
+        """:meth:`aconnect` from a thread."""
+        self.io.run(self.aconnect(keep_trying=keep_trying), None if keep_trying else self._connect_seconds())
+
+    async def aconnect(self, *, keep_trying: bool = False) -> None:
+        """Wait for the publishing connection.
+
+        One round over the addresses at most, each bounded by ``connect_timeout_seconds``; with
+        ``keep_trying`` any number of rounds, as long as RabbitMQ is merely unreachable.
+
+        Raises:
+            RabbitMQUnreachableError, AccessRefusedError, UnsupportedServerError: there is no usable server.
+        """
+        outage = OutageLog()
+        while True:
+            try:
+                return await self.io.join(self._running().publishing.opened())
+            except RabbitMQUnreachableError as error:
+                if not keep_trying or self._stopped:
+                    raise
+                if outage.is_due():
+                    logger.warning("%s Trying again.", error)
+
+    @property
+    def server_version(self) -> tuple[int, ...]:
+        """The server's version, as in ``(4, 0, 5)``; empty before the first connection."""
+        live = self._live
+        return next((link.server_version for link in live.links if link.server_version), ()) if live else ()
+
+    def subscribe(
+        self,
+        queue: str,
+        worker_id: str,
+        on_delivery: Callable[[Delivery], None],
+        topology: Callable[[], Topology],
+        on_lost: Callable[[], None] | None = None,
+        prefetch: int = PREFETCH,
+    ) -> Subscription:
+        """Consume a queue, from now until it is closed, through any loss of connection.
+
+        ``on_delivery`` is called on the event loop and must not wait, and so is ``on_lost``, when what was in hand
+        has gone back without having been settled or handed over here: RabbitMQ may be giving it to another by now.
+        ``topology`` tells what to declare when the queue turns out to be missing. ``prefetch`` bounds the messages in
+        hand.
+
+        Raises:
+            SettingsError: a process cannot consume so many queues.
+        """
+        live = self._running()
+        group = self._group_with_room(live)
+        subscription = Subscription(group, queue, worker_id, on_delivery, on_lost, prefetch)
+        live.io.call_soon(lambda: group.add(subscription, lambda: self._declare(topology())))
+        return subscription
+
+    def _group_with_room(self, live: Live) -> Subscriptions:
+        with self._lock:
+            check_queue_count(self._subscribed + 1)
+            number, place = divmod(self._subscribed, MOST_SUBSCRIPTIONS)
+            self._subscribed += 1
+            if number and not place:
+                live.consuming.append(Subscriptions(live.io, Link(live.io, self._options(f"consume-{number + 1}"))))
+            return live.consuming[number]
+
+    def run(self, work: Work[T], timeout_seconds: float) -> T:
+        """:meth:`arun` from a thread."""
+        bound = timeout_seconds + self._connect_seconds()
+        try:
+            return self.io.run(self.arun(work, timeout_seconds), bound)
+        except TimeoutError:
+            raise _no_answer() from None
+
+    async def arun(self, work: Work[T], timeout_seconds: float) -> T:
+        """Do a short piece of work over AMQP, and return its result once its channels are closed.
+
+        Raises:
+            RabbitMQUnreachableError: there is no server, or it did not answer in time.
+            RabbitMQError: what the work raised.
+        """
+        return await self.io.join(self._run(work, timeout_seconds))
+
+    async def _declare(self, topology: Topology) -> None:
+        await self.arun(partial(declare_if_allowed, topology), bound_seconds(topology))
+
+    async def _run(self, work: Work[T], timeout_seconds: float) -> T:
+        async with self.session() as session:
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    return await work(session)
+            except TimeoutError:
+                raise _no_answer() from None
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """A session on the connection, closed at the end. On the event loop only.
+
+        Raises:
+            RabbitMQUnreachableError, AccessRefusedError, UnsupportedServerError: there is no usable server.
+        """
+        link = await self._open_link()
+        session = Session(link.connection, link.server_version)
+        try:
+            yield session
+        finally:
+            await session.close()
+
+    async def _open_link(self) -> Link:
+        """For short work: a consuming link if one is up, since an alarm cannot block it."""
+        live = self._running()
+        up = next((link for link in reversed(live.links) if link.state is LinkState.UP), live.publishing)
+        await up.opened()
+        return up
+
+    def stop(self, timeout_seconds: float = STOP_SECONDS) -> None:
+        """Stop, in the order of the module's text, from a thread. Safe to call twice, and unstarted; bounded by the
+        time-out and a second."""
+        if (live := self._begin_stop()) is not None:
+            self._stop(live, timeout_seconds)
+
+    async def aclose(self, timeout_seconds: float = STOP_SECONDS) -> None:
+        """:meth:`stop` on an event loop."""
+        if (live := self._begin_stop()) is None:
+            return
+        if not live.io.is_current:
+            await asyncio.to_thread(self._stop, live, timeout_seconds)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                await self._close(live, await self.publisher.aflush(timeout_seconds / 2))
+
+    def _begin_stop(self) -> Live | None:
+        """What is to be stopped; None if that is nothing."""
+        with self._lock:
+            already, self._stopped = self._stopped, True
+            live = self._live
+        self.publisher.stop()
+        if already or live is None:
+            return None
+        if live.io.is_over:
+            self._forget()
+            return None
+        return live
+
+    def _stop(self, live: Live, timeout_seconds: float) -> None:
+        deadline = time.monotonic() + timeout_seconds
+        unconfirmed = self.publisher.flush(timeout_seconds)
+        with suppress(
+            TimeoutError, RuntimeError
+        ):  # RuntimeError: called on the very loop, which cannot wait for itself
+            live.io.run(self._close(live, unconfirmed), max(0.2, deadline - time.monotonic()))
+        live.io.stop(1.0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        self.stop()
+
+    async def _close(self, live: Live, unconfirmed: int) -> None:
+        if unconfirmed:
+            logger.error("%d messages were not confirmed when the program ended; they may be lost", unconfirmed)
+        for group in live.consuming:
+            group.close()
+        self.publisher.fail_all(RabbitMQUnreachableError("The program ended before RabbitMQ confirmed."))
+        self.publisher.close_channel()
+        await asyncio.gather(*(link.close() for link in live.links))
+
+    def _running(self) -> Live:
+        live = self._live
+        if live is not None and self._crashed is None and not live.io.is_over:
+            return live
+        with self._lock:
+            if self._crashed is not None:
+                raise RabbitMQError("The RabbitMQ event loop crashed (a bug in Floodgate); see the log. Restart.")
+            if self._stopped:
+                raise RabbitMQUnreachableError("The connection to RabbitMQ was closed by this program.")
+            if self._live is not None and self._live.io.is_over:
+                self._forget()
+            if self._live is None:
+                self._live = self._begin()
+            return self._live
+
+    def _begin(self) -> Live:
+        quiet_pika()
+        io = BorrowedLoop() if self._on_callers_loop else BackgroundLoop(self._on_crash)
+        io.start()
+        publishing = Link(io, self._options("publish"))
+        live = Live(io, publishing, [Subscriptions(io, Link(io, self._options("consume")))])
+        self.publisher.attach(io, publishing)
+        return live
+
+    def _options(self, purpose: str) -> LinkOptions:
+        return LinkOptions(
+            tuple(parse_address(url) for url in self._settings.rabbitmq_urls),
+            f"floodgate {purpose} {self._role_name} {os.getpid()}",
+            self._settings.heartbeat_seconds,
+            self._settings.connect_timeout_seconds,
+            waited_for=purpose == "publish",
+        )
+
+    def _connect_seconds(self) -> float:
+        """Bound on one round over the addresses."""
+        return self._settings.connect_timeout_seconds * len(self._settings.rabbitmq_urls) + 1
+
+    def _on_crash(self, error: BaseException) -> None:
+        self._crashed = error
+        self.publisher.fail_all(RabbitMQError("The RabbitMQ event loop crashed (a bug in Floodgate); see the log."))
+
+    def _forget(self) -> None:
+        """Leave what belongs to a loop that has ended, or to the parent of a fork, without a word to RabbitMQ."""
+        live, self._live = self._live, None
+        self._crashed, self._subscribed = None, 0
+        self.publisher.reset()
+        if live is not None:
+            for link in live.links:
+                link.abandon()
+            live.io.abandon()
+            _abandoned.append(live)
+
+    def _start_over(self) -> None:
+        """In a forked child."""
+        self._lock = threading.Lock()
+        self._forget()
+
+
+def check_queue_count(count: int) -> None:
+    """
+    Raises:
+        SettingsError: a process cannot consume so many queues.
+    """
+    if count > MOST_QUEUES:
+        raise SettingsError(
+            f"This worker would consume {count} queues, and a process can consume {MOST_QUEUES}. Lower "
+            "FLOODGATE_PARTITIONS and FLOODGATE_UPDATE_PARTITIONS, or split the bots over several workers."
+        )
+
+
+def _no_answer() -> RabbitMQUnreachableError:
+    return RabbitMQUnreachableError("RabbitMQ did not answer in time. See its log, and whether it has an alarm.")
+
+
+# All there are: to be stopped when the program ends, and to start over in a forked child.
+_known: weakref.WeakSet[Connections] = weakref.WeakSet()
+_hooks = threading.Lock()
+_hooked = False
+# What must not be finalized: that could act on sockets shared with a fork's parent.
+_abandoned: list[Live] = []
+
+
+def _remember(connections: Connections) -> None:
+    global _hooked
+    with _hooks:
+        _known.add(connections)
+        if not _hooked:
+            _hooked = True
+            atexit.register(_stop_all)
+            os.register_at_fork(after_in_child=_start_all_over)
+
+
+def _stop_all() -> None:
+    for connections in list(_known):
+        connections.stop(EXIT_SECONDS)
+
+
+def _start_all_over() -> None:
+    global _hooks
+    _hooks = threading.Lock()
+    for connections in list(_known):
+        connections._start_over()

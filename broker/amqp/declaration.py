@@ -1,0 +1,154 @@
+"""Declares a topology, and compares it with what exists, on the channels of one session."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from floodgate.broker.amqp.session import Channel, ChannelRefusedError, Session
+from floodgate.broker.amqp.topology import Binding, Exchange, Queue, Role, Topology, arguments, exchange_arguments
+from floodgate.broker.errors import DeclareRefusedError, TopologyError
+
+logger = logging.getLogger("floodgate.rabbitmq")
+
+DECLARE_SECONDS: Final = 60.0  # bound on one declare of the usual size
+QUEUE_SECONDS: Final = 0.03  # and on each queue of a large one: RabbitMQ makes some 120 a second on one channel
+DECLARING_CHANNELS: Final = 8  # RabbitMQ makes queues of different channels side by side
+_FORBIDDEN: Final = 403
+_MAY_NOT: Final = "This RabbitMQ account may not make queues ({}): use the operator's, see docs/security.md."
+_CONSUMED: Final = (Role.SEND, Role.UPDATES, Role.LEADER, Role.WORK)
+
+
+def bound_seconds(topology: Topology) -> float:
+    """How long declaring or verifying a topology may take."""
+    return max(DECLARE_SECONDS, QUEUE_SECONDS * len(topology.queues))
+
+
+async def declare(topology: Topology, session: Session) -> None:
+    """Targets of dead letters and delays first, on one channel; then the queues that are consumed, on several."""
+    consumed = [queue for queue in topology.queues if queue.role in _CONSUMED]
+    names = {queue.name for queue in consumed}
+    channel = await session.channel()
+    for exchange in topology.exchanges:
+        await _make(channel, exchange, session)
+    for queue in topology.queues:
+        if queue.role not in _CONSUMED:
+            await _make(channel, queue, session)
+    for binding in topology.bindings:
+        if binding.queue not in names:
+            await _bind(channel, binding)
+    bindings: dict[str | None, Binding] = {
+        binding.queue: binding for binding in topology.bindings if binding.queue in names
+    }
+    progress = Progress(len(consumed))
+    left = iter(consumed)
+    declaring = [
+        asyncio.create_task(_declare_next(left, bindings, progress, session))
+        for _ in range(min(DECLARING_CHANNELS, len(consumed)))
+    ]
+    try:
+        await asyncio.gather(*declaring)
+    except BaseException:
+        for task in declaring:
+            task.cancel()
+        await asyncio.wait(declaring)
+        raise
+
+
+async def _declare_next(
+    left: Iterator[Queue], bindings: Mapping[str | None, Binding], progress: Progress, session: Session
+) -> None:
+    channel = await session.channel()
+    for queue in left:
+        await _make(channel, queue, session)
+        if (binding := bindings.get(queue.name)) is not None:
+            await _bind(channel, binding)
+        progress.count()
+
+
+async def _make(channel: Channel, thing: Exchange | Queue, session: Session) -> None:
+    try:
+        await _declare_one(channel, thing, session.server_version)
+    except ChannelRefusedError as refusal:
+        if refusal.code == _FORBIDDEN:
+            raise DeclareRefusedError(_MAY_NOT.format(refusal.text)) from None
+        raise TopologyError(_difference(thing, session.server_version, refusal)) from None
+
+
+class Progress:
+    """Logs how far declaring has come, once a second."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = 0
+        self._told_at = time.monotonic()
+
+    def count(self) -> None:
+        self._done += 1
+        if time.monotonic() - self._told_at >= 1:
+            self._told_at = time.monotonic()
+            logger.info("declaring queues: %d of %d", self._done, self._total)
+
+
+async def declare_if_allowed(topology: Topology, session: Session) -> None:
+    try:
+        await declare(topology, session)
+    except DeclareRefusedError as refused:
+        logger.info("going on with the queues that are there: %s", refused)
+
+
+async def verify(topology: Topology, session: Session) -> list[str]:
+    faults: list[str] = []
+    channel = await session.channel()
+    for thing in topology.things:
+        try:
+            await _declare_one(channel, thing, session.server_version, passive=True)
+            await _declare_one(channel, thing, session.server_version)  # it exists: this compares, and creates nothing
+        except ChannelRefusedError as refusal:
+            faults.append(_fault(thing, session.server_version, refusal))
+            channel = await session.channel()
+    return faults
+
+
+async def _declare_one(
+    channel: Channel, thing: Exchange | Queue, server: tuple[int, ...], *, passive: bool = False
+) -> None:
+    common: dict[str, Any] = {"durable": True, "passive": passive}
+    match thing:
+        case Exchange():
+            own: dict[str, Any] = {"exchange": thing.name, "exchange_type": thing.kind}
+            await channel.call("exchange_declare", **common, **own, arguments=exchange_arguments(thing))
+        case Queue():
+            await channel.call("queue_declare", **common, queue=thing.name, arguments=arguments(thing, server))
+
+
+async def _bind(channel: Channel, binding: Binding) -> None:
+    route = {"source" if binding.to_exchange else "exchange": binding.exchange, "routing_key": binding.key}
+    if binding.queue is not None:
+        await channel.call("queue_bind", queue=binding.queue, **route)
+    else:
+        await channel.call("exchange_bind", destination=binding.to_exchange, **route)
+
+
+def _fault(thing: Exchange | Queue, server: tuple[int, ...], refusal: ChannelRefusedError) -> str:
+    if refusal.code == _FORBIDDEN:
+        return f"{_kind(thing)} {thing.name} cannot be compared. {_MAY_NOT.format(refusal.text)}"
+    if refusal.code == 404:
+        return f"{_kind(thing)} {thing.name} is missing. `floodgate topology apply` makes it."
+    return _difference(thing, server, refusal)
+
+
+def _difference(thing: Exchange | Queue, server: tuple[int, ...], refusal: ChannelRefusedError) -> str:
+    ours = arguments(thing, server) if isinstance(thing, Queue) else exchange_arguments(thing)
+    return (
+        f"{_kind(thing)} {thing.name} exists and is declared otherwise. RabbitMQ says: {refusal.text}. "
+        f"We declare: {ours}. It may hold messages, so it is left alone: drain it and delete it by hand, "
+        "or use another vhost."
+    )
+
+
+def _kind(thing: Exchange | Queue) -> str:
+    return "Queue" if isinstance(thing, Queue) else "Exchange"

@@ -1,0 +1,124 @@
+"""A visit to a queue: its messages are taken in their order, and each is removed for good or stays where it is.
+
+Overview. :func:`floodgate.broker.amqp.async_queue_reader.browse` looks and goes away. A visit keeps its channel, so
+that between two looks its caller can do something about what it has seen, such as publish it elsewhere, and only then
+remove it. What was taken and not removed goes back when the visit ends: to its place by ``close``; by a crash of the
+process or a lost connection without its order, if it was more than a few. During a visit, what was taken is hidden from
+others.
+
+Failure handling. A removal has been carried out when ``remove`` returns. One that a lost connection swallowed leaves
+its message in the queue.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Final, Self, TypeVar
+
+from floodgate.broker.amqp.async_queue_reader import Getter, Seen
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.amqp.session import ChannelRefusedError
+from floodgate.broker.errors import RabbitMQUnreachableError
+
+# RabbitMQ ends a channel that leaves a message unanswered for 30 minutes.
+VISIT_SECONDS: Final = 25 * 60.0
+REQUEST_SECONDS: Final = 60.0
+_NOT_FOUND: Final = 404
+
+T = TypeVar("T")
+
+
+class Visit:
+    """See the module. Belongs to one thread; ``close`` is safe to call twice. After a fault it may take a while: what
+    was held is given back in order."""
+
+    def __init__(self, connections: Connections, queue: str) -> None:
+        self._connections = connections
+        self._queue = queue
+        self._ends_at = time.monotonic() + VISIT_SECONDS
+        self._channels = AsyncExitStack()  # the loop's, as the getter
+        self._getter: Getter | None = None
+        self._closed = False
+
+    def take(self, most: int) -> list[Seen]:
+        """The next messages, in order; none at the end of the queue, and of a queue that is not there.
+
+        Raises:
+            RabbitMQUnreachableError: the connection is lost, or the visit took too long. Begin another.
+        """
+
+        try:
+            return self._ask(self._take(most))
+        except ChannelRefusedError as refusal:
+            if refusal.code != _NOT_FOUND:
+                raise
+            return []
+
+    def pages(self, size: int, most: int) -> Iterator[list[Seen]]:
+        """All messages up to ``most``, by the page."""
+        while most > 0 and (page := self.take(min(size, most))):
+            most -= len(page)
+            yield page
+
+    def remove(self, messages: Sequence[Seen]) -> None:
+        """Take messages away for good; returns when they are.
+
+        Raises:
+            RabbitMQUnreachableError: the connection is lost; some may still be there.
+        """
+        self._ask(self._remove(messages))
+
+    def close(self) -> None:
+        """Give back what was not removed; returns when it is back.
+
+        Raises:
+            RabbitMQUnreachableError: the connection is lost. What was not removed is back all the same.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._ask(self._leave())
+        except ChannelRefusedError as refusal:
+            if refusal.code != _NOT_FOUND:
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        self.close()
+
+    def _ask(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if time.monotonic() > self._ends_at:
+            coroutine.close()
+            raise RabbitMQUnreachableError("The visit to the queue is over: begin another.")
+        try:
+            return self._connections.io.run(coroutine, REQUEST_SECONDS)
+        except TimeoutError:
+            raise RabbitMQUnreachableError("RabbitMQ did not answer in time. See its log.") from None
+
+    # On the event loop.
+
+    async def _take(self, most: int) -> list[Seen]:
+        return await (await self._open()).take(most)
+
+    async def _remove(self, messages: Sequence[Seen]) -> None:
+        await (await self._open()).remove(messages)
+
+    async def _open(self) -> Getter:
+        if self._closed:
+            raise RabbitMQUnreachableError("The visit to the queue is over: begin another.")
+        if self._getter is None:
+            session = await self._channels.enter_async_context(self._connections.session())
+            self._getter = Getter(await session.channel(), self._queue)
+        return self._getter
+
+    async def _leave(self) -> None:
+        try:
+            if self._getter is not None:
+                await self._getter.give_back()
+        finally:
+            await self._channels.aclose()

@@ -1,0 +1,258 @@
+"""The job: one Bot API call to make, as it travels through RabbitMQ.
+
+A message's body is a Dramatiq message for the actor ``send`` whose one argument is the job, so that any Dramatiq tool
+can read it and the message id is the job's id:
+
+    {"queue_name": "send.default.bulk.07", "actor_name": "send", "args": [], "kwargs": {"job": {"v": 1, …}},
+     "options": {}, "message_id": "<job id>", "message_timestamp": <unix ms>}
+
+``v`` is the version of the job's own fields. A reader refuses a version it does not know (the bytes go to
+``dead.malformed`` as they came); new optional fields do not raise the version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from floodgate.broker.errors import InvalidParamsError, MalformedJobError
+from floodgate.broker.messages.chats import chat_key
+from floodgate.broker.messages.local_files import check_params
+from floodgate.broker.messages.methods import ANSWER_WITHIN, CHARGES, PAID_BROADCAST, canonical_method, cost
+from floodgate.broker.messages.partitions import partition_of
+from floodgate.broker.messages.spooled_file import SpooledFile
+
+SEND_ACTOR: Final = "send"
+VERSION: Final = 1
+# RabbitMQ carries more, but a job holds text and references, never files. Telegram's longest text is 4096 characters.
+MAX_JOB_BYTES: Final = 512 * 1024
+
+JOB_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$"  # also the name of a folder in the spool: never "." or ".."
+JobId = Annotated[str, StringConstraints(pattern=JOB_ID)]
+BotName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+# What `floodgate.broker.messages.chats.chat_key` makes, or the id of an inline message, which is Telegram's to choose.
+ChatKey = Annotated[str, StringConstraints(pattern=r"^(-?[1-9][0-9]{0,15}|@[a-z][a-z0-9_]{2,31}|inline:.{1,500})$")]
+
+
+def _known_method(name: str) -> str:
+    if name not in CHARGES:
+        raise ValueError("no method of the Bot API that is known here")
+    return name
+
+
+def _safe_params(params: dict[str, Any]) -> dict[str, Any]:
+    check_params(params)
+    return params
+
+
+class Priority(StrEnum):
+    """Who waits for the message."""
+
+    INTERACTIVE = "interactive"  # a person, now
+    BULK = "bulk"  # nobody in particular: a broadcast
+
+
+class OnUncertain(StrEnum):
+    """What to do with a job whose call may or may not have acted."""
+
+    RESEND = "resend"
+    DEAD_LETTER = "dead-letter"
+
+
+class Job(BaseModel):
+    """One Bot API call. Times are Unix time in milliseconds; ``chat`` is a chat key (see
+    :mod:`floodgate.broker.messages.chats`)."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    v: Literal[1] = VERSION
+    id: JobId
+    bot: BotName = "default"
+    method: Annotated[str, AfterValidator(_known_method)]
+    params: Annotated[dict[str, Any], AfterValidator(_safe_params)]
+    priority: Priority = Priority.INTERACTIVE
+    chat: ChatKey | None = None
+    cost: Annotated[int, Field(ge=1, le=100)] = 1
+    created_ms: int
+    not_before_ms: int | None = None
+    expires_ms: int | None = None
+    dedupe_key: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    campaign: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = None
+    on_uncertain: OnUncertain = OnUncertain.RESEND
+    files: tuple[SpooledFile, ...] = ()
+    """Uploads that wait in the spool (:mod:`floodgate.broker.uploads.spool`)."""
+    attempts: Annotated[int, Field(ge=0)] = 0
+    """Calls made so far; rate waits are none."""
+    unsent: Annotated[int, Field(ge=0)] = 0
+    """How many of them surely never reached Telegram. They are bounded by the job's age, not by ``max_attempts``."""
+    known: Annotated[bool | None, Field(exclude=True)] = None
+    """Told by the client that enqueued a job with a `dedupe_key`: whether the ledger knew one under that key already;
+    None if it was not asked or did not answer. It does not travel."""
+    died: Annotated[str | None, Field(exclude=True)] = None
+    """Told with it: why the job under that key became a dead letter, which it stays; None if it did not."""
+
+    @property
+    def paid(self) -> bool:
+        """Whether it is charged as a paid broadcast: it asks for that, and its method has the parameter."""
+        return self.method in PAID_BROADCAST and self.params.get("allow_paid_broadcast") is True
+
+    @property
+    def answers_query(self) -> bool:
+        """Whether it answers a query that expires in seconds. It has a queue of its own and waits for nothing."""
+        return self.method in ANSWER_WITHIN
+
+    @property
+    def content(self) -> str | None:
+        """Tells what is sent under a dedupe key from anything else; None without one. Of files it knows the names."""
+        if self.dedupe_key is None:
+            return None
+        params = {name: _as_in_a_form(name, value) for name, value in self.params.items() if name != "chat_id"}
+        text = json.dumps([self.method, self.chat, params], sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    def expired(self, now_ms: int) -> bool:
+        return self.expires_ms is not None and now_ms >= self.expires_ms
+
+    def partition(self, partitions: int) -> int:
+        """Jobs of one chat share a partition; a job without a chat goes by its own id."""
+        return partition_of(self.chat or self.id, partitions)
+
+
+def _as_in_a_form(name: str, value: Any) -> str:
+    """A parameter as text, the same whether it came as JSON or in a form, where numbers, flags and objects are text."""
+    if not isinstance(value, str):
+        return json.dumps(to_jsonable_python(value), sort_keys=True)
+    if name in ("text", "caption") or value.lstrip()[:1] not in ("[", "{"):
+        return value
+    try:
+        return json.dumps(json.loads(value), sort_keys=True)
+    except (ValueError, RecursionError):
+        return value
+
+
+def new_job(
+    method: str,
+    params: dict[str, Any],
+    *,
+    bot: str = "default",
+    priority: Priority | str = Priority.INTERACTIVE,
+    job_id: str | None = None,
+    now_ms: int | None = None,
+    **options: Any,
+) -> Job:
+    """A valid job from what a caller gives. An answer to a query gets an ``expires_ms`` if it is given none.
+
+    Raises:
+        UnknownMethodError: the Bot API has no such method.
+        InvalidParamsError: a parameter is wrong in a way that is known without asking Telegram.
+    """
+    method = canonical_method(method)
+    params = {name: value for name, value in params.items() if value is not None}
+    created_ms = unix_ms() if now_ms is None else now_ms
+    if options.get("expires_ms") is None:
+        options["expires_ms"] = _answer_by_ms(method, options.get("not_before_ms") or created_ms)
+    try:
+        return Job(
+            id=job_id or secrets.token_hex(16),
+            bot=bot,
+            method=method,
+            params=params,
+            priority=Priority(priority),
+            chat=job_chat(params),
+            cost=cost(method, params),
+            created_ms=created_ms,
+            **options,
+        )
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InvalidParamsError(f"{field}: {_said(first['msg'])}.") from None
+    except ValueError as error:
+        raise InvalidParamsError(f"{error}.") from None
+
+
+def _answer_by_ms(method: str, from_ms: int) -> int | None:
+    within = ANSWER_WITHIN.get(method)
+    return None if within is None else from_ms + within // timedelta(milliseconds=1)
+
+
+def job_chat(params: dict[str, Any]) -> str | None:
+    """The chat key a call is charged to, from its parameters; None when it names no chat."""
+    if (chat_id := params.get("chat_id")) is not None:
+        return chat_key(chat_id)
+    if inline := params.get("inline_message_id"):
+        return f"inline:{inline}"
+    if (user_id := params.get("user_id")) is not None:
+        return chat_key(user_id)
+    return None
+
+
+def encode_job(job: Job, queue_name: str) -> bytes:
+    """The message body that carries ``job`` on ``queue_name``. Queue name and id are plain ASCII without quotes.
+
+    Raises:
+        InvalidParamsError: the parameters cannot be written as JSON, or the body is too large for a queue.
+    """
+    try:
+        fields = job.model_dump_json(exclude_defaults=True, exclude={"v"})
+    except PydanticSerializationError:
+        raise InvalidParamsError(
+            "params hold a value that JSON cannot carry; use text, numbers, lists and dicts."
+        ) from None
+    body = (
+        f'{{"queue_name":"{queue_name}","actor_name":"{SEND_ACTOR}","args":[],"kwargs":{{"job":{{"v":{VERSION},{fields[1:]}'
+        f'}},"options":{{}},"message_id":"{job.id}","message_timestamp":{job.created_ms}}}'
+    ).encode()
+    if len(body) > MAX_JOB_BYTES:
+        raise InvalidParamsError(
+            f"The job has {len(body)} bytes and a queue takes {MAX_JOB_BYTES}: send files by file_id or URL."
+        )
+    return body
+
+
+def decode_job(body: bytes) -> Job:
+    """The job in a message body.
+
+    Raises:
+        MalformedJobError: the bytes are no Dramatiq message with a job of a version known here.
+    """
+    try:
+        return parse_job(json.loads(body)["kwargs"]["job"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise MalformedJobError(f"Not a job: {type(error).__name__}.") from None
+
+
+def parse_job(fields: object) -> Job:
+    """The job in a decoded message's ``job`` argument.
+
+    Raises:
+        MalformedJobError: the fields are no job of a version known here.
+    """
+    try:
+        return Job.model_validate(fields)
+    except ValidationError as error:
+        faults = error.errors(include_input=False)
+        raise MalformedJobError(f"Not a job: {', '.join(map(_fault, faults))}.") from None
+
+
+def _fault(item: Any) -> str:
+    """A field, and what is wrong with it where that is in words of ours."""
+    where = ".".join(map(str, item["loc"])) or "job"
+    return f"{where}: {_said(item['msg'])}" if item["type"] == "value_error" else where
+
+
+def _said(message: str) -> str:
+    return message.removeprefix("Value error, ")
+
+
+def unix_ms() -> int:
+    """Now, as Unix time in milliseconds."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,181 @@
+"""The update: what Telegram tells a bot, as it travels through RabbitMQ.
+
+Like a job's, a message's body is a Dramatiq message, here for the actor ``handle_update``, and its one argument is the
+update exactly as Telegram gave it, with the bot it is for:
+
+    {"queue_name": "updates.default.07", "actor_name": "handle_update", "args": [],
+     "kwargs": {"update": {"v": 1, "bot": "default", "body": {"update_id": 100000001, "message": {…}}}},
+     "options": {}, "message_id": "update-default-100000001", "message_timestamp": <unix ms of its arrival>}
+
+Nothing but the ``update_id`` is looked at on the way, so an update of a type that Telegram invents tomorrow gets
+through today. The message id is a function of bot and update: what Telegram gives twice has the same one twice.
+
+Order is kept within a partition, and :func:`partition_key` picks what shares one: a chat's updates, of whatever type;
+without a chat, a user's. In a private chat both have the same id, so an inline query of a user and their message to the
+bot are in order, too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from floodgate.broker.errors import MalformedUpdateError
+from floodgate.broker.messages.job import unix_ms
+from floodgate.broker.messages.partitions import partition_of
+from floodgate.broker.messages.publication import Publication
+from floodgate.broker.messages.queue_names import updates_queue
+
+UPDATE_ACTOR: Final = "handle_update"
+VERSION: Final = 1
+# Telegram's updates are a few kB. This is what a queue takes of one; RabbitMQ's own bound is 16 MiB.
+MAX_UPDATE_BYTES: Final = 8 * 1024 * 1024
+MAX_UPDATE_ID: Final = 2**63 - 1  # the ledger keeps it in 64 bits
+
+# Where updates name their chat, and where their user, the first that is there. `message`: of a pressed button.
+_CHATS: Final = (("chat",), ("message", "chat"), ("voter_chat",))
+_USERS: Final = (("from",), ("user",))
+# What a bot has become in a chat that it cannot write to.
+_OUT: Final = ("kicked", "left")
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One update. ``body`` is the object that Telegram gave, ``update_id`` included."""
+
+    bot: str
+    update_id: int
+    body: dict[str, Any]
+
+    @property
+    def message_id(self) -> str:
+        return message_id(self.bot, self.update_id)
+
+    @property
+    def chat(self) -> str | None:
+        """The chat key of the chat it comes from, or of its user; None when it names neither."""
+        found = _first_id(self.body, _CHATS) or _first_id(self.body, _USERS)
+        return str(found) if found else None
+
+    @property
+    def chat_heard_from(self) -> str | None:
+        """The chat that the bot can evidently reach; None also when the update says that it was blocked or put out."""
+        change = self.body.get("my_chat_member")
+        member = change.get("new_chat_member") if isinstance(change, dict) else None
+        out = isinstance(member, dict) and member.get("status") in _OUT
+        return None if out else self.chat
+
+
+def message_id(bot: str, update_id: int) -> str:
+    """The id of the message that carries an update."""
+    return f"update-{bot}-{update_id}"
+
+
+def partition_key(body: dict[str, Any]) -> str:
+    """What an update is kept in order with: its chat, else its user, else its poll, else nothing but itself.
+
+    Total over any JSON object: what is not where it should be is not there.
+    """
+    if found := _first_id(body, _CHATS) or _first_id(body, _USERS):
+        return str(found)
+    poll = body.get("poll")
+    if isinstance(poll, dict) and isinstance(poll.get("id"), str) and poll["id"].isascii():
+        return f"poll:{poll['id']}"
+    return f"update:{body.get('update_id')}"
+
+
+def _first_id(body: dict[str, Any], paths: tuple[tuple[str, ...], ...]) -> int | None:
+    for content in _contents(body):
+        for path in paths:
+            if found := _id_at(content, path):
+                return found
+    return None
+
+
+def _contents(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What the update tells: one object, by the name of its type."""
+    return (value for name, value in body.items() if name != "update_id" and isinstance(value, dict))
+
+
+def _id_at(content: dict[str, Any], path: tuple[str, ...]) -> int | None:
+    holder: Any = content
+    for name in path:
+        holder = holder.get(name) if isinstance(holder, dict) else None
+    found = holder.get("id") if isinstance(holder, dict) else None
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
+def read_update(bot: str, body: object) -> Update:
+    """The update in what Telegram gave, decoded from JSON.
+
+    Raises:
+        MalformedUpdateError: it is no object with an ``update_id``.
+    """
+    if not isinstance(body, dict):
+        raise MalformedUpdateError("Not an update: no JSON object.")
+    update_id = body.get("update_id")
+    if isinstance(update_id, bool) or not isinstance(update_id, int) or not 0 <= update_id <= MAX_UPDATE_ID:
+        raise MalformedUpdateError("Not an update: it has no update_id.")
+    return Update(bot, update_id, body)
+
+
+def publication(update: Update, partitions: int) -> Publication:
+    """The update on its way to its partition.
+
+    Raises:
+        MalformedUpdateError: it is larger than a queue takes, or nested too deeply.
+    """
+    queue = updates_queue(update.bot, partition_of(partition_key(update.body), partitions))
+    return Publication("", queue, encode_update(update, queue), update.message_id)
+
+
+def encode_update(update: Update, queue_name: str, arrived_ms: int | None = None) -> bytes:
+    """The message body that carries an update on ``queue_name``. ``arrived_ms`` is Unix time; None is now.
+
+    Raises:
+        MalformedUpdateError: it is larger than a queue takes, or nested too deeply.
+    """
+    message = {
+        "queue_name": queue_name,
+        "actor_name": UPDATE_ACTOR,
+        "args": [],
+        "kwargs": {"update": {"v": VERSION, "bot": update.bot, "body": update.body}},
+        "options": {},
+        "message_id": update.message_id,
+        "message_timestamp": unix_ms() if arrived_ms is None else arrived_ms,
+    }
+    try:
+        body = json.dumps(message, separators=(",", ":")).encode()
+    except RecursionError:
+        raise MalformedUpdateError("Not an update: it is nested too deeply.") from None
+    if len(body) > MAX_UPDATE_BYTES:
+        raise MalformedUpdateError(f"Not an update: {len(body)} bytes, and a queue takes {MAX_UPDATE_BYTES}.")
+    return body
+
+
+def decode_update(body: bytes) -> Update:
+    """The update in a message body.
+
+    Raises:
+        MalformedUpdateError: the bytes are no Dramatiq message with an update of a version known here.
+    """
+    try:
+        return parse_update(json.loads(body)["kwargs"]["update"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise MalformedUpdateError(f"Not an update: {type(error).__name__}.") from None
+
+
+def parse_update(fields: object) -> Update:
+    """The update in a decoded message's ``update`` argument.
+
+    Raises:
+        MalformedUpdateError: the fields are no update of a version known here.
+    """
+    if not isinstance(fields, dict) or fields.get("v") != VERSION:
+        raise MalformedUpdateError("Not an update: no version known here.")
+    bot = fields.get("bot")
+    if not isinstance(bot, str) or not bot:
+        raise MalformedUpdateError("Not an update: no bot.")
+    return read_update(bot, fields.get("body"))

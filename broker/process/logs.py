@@ -1,0 +1,115 @@
+"""Logging of the processes we start, and the rule that no secret reaches a log line.
+
+Library code logs to ``floodgate.<area>`` by the standard library and configures nothing. Entry points call
+:func:`configure_logging` once. There, secrets are removed from the finished text of a line, after arguments, extra
+fields and tracebacks are in it: whatever route one took into the line, it does not leave.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import quote
+
+from pydantic import SecretStr
+
+from floodgate.broker.process.log_writer import LogWriter
+from floodgate.broker.settings.model import Settings
+
+REDACTED: Final = "[redacted]"
+# A token is the bot's id, a colon and 35 characters. The id is public; it stays, to tell bots apart. In a URL the colon
+# may be escaped. The digits are bounded so that long numbers cost linear time.
+_TOKEN: Final = re.compile(r"(?<!\d)(\d{3,20}(?::|%3[Aa]))[A-Za-z0-9_-]{30,}")
+# The password in scheme://user:password@host. Greedy to the last @ before a slash, since passwords hold @ in practice.
+_URL_PASSWORD: Final = re.compile(r"(://[^\s:/@]{0,200}:)[^\s/]{1,500}@")
+
+# Loggers of the libraries beneath us, and the least severe level worth a line of ours.
+_QUIET: Final = {
+    "pika": logging.WARNING,
+    "pika.channel": logging.ERROR,  # what the server closed a channel for; our own code says it in a sentence
+    "pika.adapters": logging.CRITICAL,  # a traceback a failed connection; our own code says it in a sentence
+    "httpx": logging.WARNING,  # logs URLs, tokens included, at INFO
+    "httpcore": logging.WARNING,
+    "telegram": logging.WARNING,  # logs the API URL, token included, at DEBUG
+    "aiohttp": logging.WARNING,
+    "asyncio": logging.WARNING,
+}
+
+
+def redact(text: str) -> str:
+    """``text`` without bot tokens and without passwords in URLs."""
+    return _URL_PASSWORD.sub(rf"\g<1>{REDACTED}@", _TOKEN.sub(rf"\g<1>{REDACTED}", text))
+
+
+class RedactTokens(logging.Filter):
+    """For a logger that must be safe under any configuration: redacts the message as it is logged."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redact(record.getMessage()), ()
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RedactTokens)  # so that adding it to a logger twice is adding it once
+
+    def __hash__(self) -> int:
+        return hash(RedactTokens)
+
+
+class RedactingFormatter(logging.Formatter):
+    """Formats as ``inner`` does, and redacts the finished text: what looks like a secret, and the ``known`` ones."""
+
+    def __init__(self, inner: logging.Formatter, known: Iterable[SecretStr] = ()) -> None:
+        super().__init__()
+        self._inner = inner
+        texts = {form for secret in known for form in _forms(secret.get_secret_value())}
+        longest_first = sorted(map(re.escape, texts), key=len, reverse=True)
+        self._known = re.compile("|".join(longest_first)) if texts else None
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = self._inner.format(record)
+        return redact(self._known.sub(REDACTED, line) if self._known else line)
+
+
+def _forms(secret: str) -> tuple[str, str]:
+    """A secret as it is, and as it stands in a URL."""
+    return secret, quote(secret, safe="")
+
+
+def configure_logging(settings: Settings) -> None:
+    """Log to stderr as the settings say. For entry points only: it replaces the root logger's handlers.
+
+    Lines are written by a thread of their own: a stderr that takes nothing holds up nobody.
+    """
+    stream = logging.StreamHandler(sys.stderr)
+    keys = [key for of_bot in settings.gateway.keys.values() for key in of_bot]  # of any form, unlike tokens
+    stream.setFormatter(RedactingFormatter(_formatter(settings.log_format == "json"), keys))
+    root = logging.getLogger()
+    root.handlers[:] = [LogWriter(stream)]
+    root.setLevel(settings.log_level)
+    for name, level in _QUIET.items():
+        logging.getLogger(name).setLevel(level)
+    logging.captureWarnings(True)
+
+
+def _formatter(as_json: bool) -> logging.Formatter:
+    import structlog  # only processes have it: it comes with the extra `worker`
+
+    shared: list[structlog.types.Processor] = [
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    render: list[structlog.types.Processor]
+    if as_json:
+        render = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+    else:
+        # Not rich's tracebacks: they show locals, and wrap lines, in the midst of a token too.
+        plain = structlog.dev.plain_traceback
+        render = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render]
+    )

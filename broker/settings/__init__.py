@@ -1,0 +1,1 @@
+"""Settings: the model, its parts, and its reference pages."""

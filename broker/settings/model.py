@@ -1,0 +1,429 @@
+"""Settings: read once from ``FLOODGATE_*`` and ``.env``, validated, then passed in.
+
+``load_settings()`` is what entry points call. It turns pydantic's report into one :class:`SettingsError` that names the
+variables and the fix. Nothing here reads the environment at import.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from floodgate.broker.errors import InvalidParamsError, SettingsError, UnknownBotError
+from floodgate.broker.messages.chats import chat_key
+from floodgate.broker.settings.dead_letters import DeadLetterSettings
+from floodgate.broker.settings.gateway import GatewaySettings
+from floodgate.broker.settings.updates import UpdateSettings
+
+DEFAULT_BOT: Final = "default"
+_TOKEN: Final = re.compile(r"\d{3,20}:[A-Za-z0-9_-]{30,64}")
+_BOT_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+# RabbitMQ ends a channel that leaves a message unacked for longer (rabbitmq/rabbitmq.conf says the same number).
+CONSUMER_TIMEOUT_SECONDS: Final = 30 * 60
+
+
+def default_state_url() -> str:
+    """``sqlite:///`` of ``floodgate/state.db`` in the user's state directory (XDG), without creating it."""
+    return f"sqlite:///{_state_home()}/floodgate/state.db"
+
+
+def default_spool_url() -> str:
+    """``floodgate/spool`` in the user's state directory, without creating it."""
+    return f"{_state_home()}/floodgate/spool"
+
+
+def _state_home() -> str:
+    return os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+
+
+class ChatLimits(BaseModel):
+    """Limits of one chat that differ from its bot's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    chat_per_second: float | None = Field(None, gt=0)
+    group_per_minute: float | None = Field(None, gt=0)
+
+
+class BotLimits(ChatLimits):
+    """Limits of one bot that differ from those of all."""
+
+    bot_per_second: float | None = Field(None, gt=0)
+    paid_per_second: float | None = Field(None, gt=0)
+
+
+class Limits(BaseModel):
+    """Telegram's published limits. Admission keeps a margin below them: see ``broker/admission/policy.py``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    enabled: bool = Field(True, description="`false` sends unmetered: for measuring against a fake only.")
+    bot_per_second: float = Field(30, gt=0, description="Messages a bot may send in any second.")
+    paid_per_second: float = Field(
+        1000, gt=0, description="The same for messages with `allow_paid_broadcast`; costs Stars."
+    )
+    chat_per_second: float = Field(1, gt=0, description="Messages one chat may get in any second.")
+    group_per_minute: float = Field(
+        20, gt=0, description="Messages, edits and new topics one group or channel may get in any 60 seconds."
+    )
+    bots: dict[str, BotLimits] = Field(
+        default_factory=dict,
+        description='Other limits for single bots, as JSON: `{"news": {"bot_per_second": 50}}`. The rest stays.',
+    )
+    chats: dict[str, dict[str, ChatLimits]] = Field(
+        default_factory=dict,
+        description='Other limits for single chats, as JSON: `{"news": {"-1001234567890": {"group_per_minute": 10}}}`.',
+    )
+
+    @field_validator("chats")
+    @classmethod
+    def _chat_keys(cls, value: dict[str, dict[str, ChatLimits]]) -> dict[str, dict[str, ChatLimits]]:
+        try:
+            return {bot: {chat_key(chat): own for chat, own in chats.items()} for bot, chats in value.items()}
+        except InvalidParamsError as error:
+            raise ValueError(str(error).rstrip(".")) from None
+
+    def for_bot(self, bot: str) -> Limits:
+        """The limits of one bot."""
+        special = self.bots.get(bot)
+        return self.model_copy(update=special.model_dump(exclude_none=True)) if special else self
+
+
+class Settings(BaseSettings):
+    """All settings of all roles. Each is `FLOODGATE_` and its upper-cased name; `__` goes down a level."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FLOODGATE_",
+        env_nested_delimiter="__",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+    )
+
+    rabbitmq_url: SecretStr = Field(
+        SecretStr("amqp://guest:guest@127.0.0.1:5672/"),
+        description="AMQP URL of RabbitMQ 4.0 or newer; several, comma separated, are cluster nodes tried in turn. "
+        "`amqps://` verifies the server's certificate.",
+    )
+    state_url: SecretStr = Field(
+        default_factory=lambda: SecretStr(default_state_url()),
+        description="Where admission keeps its state: `sqlite:////absolute/path.db` for any number of processes on "
+        "one machine, `redis://…` for many machines. Defaults to a file in the user's state directory.",
+    )
+    bot_token: SecretStr | None = Field(
+        None, description=f"Token of one bot, named `{DEFAULT_BOT}`. For several use `FLOODGATE_BOTS`."
+    )
+    bots: Annotated[dict[str, SecretStr], NoDecode] = Field(
+        default_factory=dict, description='JSON object of bot name to token: `{"news": "123:ABC…"}`.'
+    )
+    telegram_api_url: str = Field(
+        "https://api.telegram.org",
+        description="Root of the Bot API; a local server or the fake instead of Telegram's.",
+    )
+    telegram_proxy: SecretStr | None = Field(
+        None,
+        description="URL of an HTTP proxy towards the Bot API, `http://user:password@host:3128`. Defaults to none; the "
+        "proxy variables of the environment are not read.",
+    )
+    partitions: int = Field(
+        32,  # keeps 30/s up where answers take 0.5 s, uneven hashing included: docs/performance.md
+        ge=1,
+        le=1024,
+        description="Queues per bot and priority, which is also how many sends are under way at once. Enough for Bot "
+        "API answers of half a second; for slower ones take 50 for each second. The same in every process; drain "
+        "before changing it.",
+    )
+    update_partitions: int = Field(
+        32,
+        ge=1,
+        le=1024,
+        description="Queues per bot for updates. A worker handles FLOODGATE_UPDATES__WINDOW updates of each at once, "
+        "and no more workers than queues share a bot. The same in every process; drain before changing it.",
+    )
+    limits: Limits = Field(default_factory=Limits, description="Telegram's limits.")
+
+    call_timeout_seconds: float = Field(
+        30,
+        gt=0,
+        le=600,
+        description="How long one Bot API call may take; with files, longer by their size at 100 kB/s. Beyond it the "
+        "outcome is unknown.",
+    )
+    lease_margin_seconds: float = Field(
+        5,
+        gt=0,
+        le=600,
+        description="How long after the call's time-out another worker may take over its job.",
+    )
+    hold_seconds: float = Field(
+        30,
+        gt=0,
+        le=300,
+        description="How long a job waits in a worker's hand for its bot's pause to end, before it "
+        "goes back to its queue.",
+    )
+    max_attempts: int = Field(8, ge=1, le=100, description="Calls made for one job before it is dead-lettered.")
+    max_age_seconds: float = Field(
+        86_400,
+        gt=0,
+        description="A job that fails and is older than this is dead-lettered instead of retried.",
+    )
+    ledger_seconds: float = Field(
+        7 * 86_400,
+        gt=0,
+        description="How long it is remembered that a job was sent or given up, so as not to send it twice.",
+    )
+    result_seconds: float = Field(
+        6 * 3600,
+        gt=0,
+        description="How long a sent job's result, and Telegram's error for a dead one, can be asked for; at most "
+        "`FLOODGATE_LEDGER_SECONDS`. Results are most of what the state store holds.",
+    )
+    unreachable_seconds: float = Field(
+        86_400,
+        ge=0,
+        description="How long a chat that blocked the bot, or is gone, is not tried again unless it is heard from; "
+        "`0` tries each time.",
+    )
+    shutdown_seconds: float = Field(
+        40,
+        gt=0,
+        description="After SIGTERM, how long a worker finishes what is in flight. Must exceed the call's time-out.",
+    )
+
+    heartbeat_seconds: int = Field(
+        30, ge=2, le=600, description="AMQP heartbeat. A dead peer is noticed after about twice this."
+    )
+    connect_timeout_seconds: float = Field(10, gt=0, le=120, description="Bound on one connection attempt to RabbitMQ.")
+    publish_patience_seconds: float = Field(
+        0,
+        ge=0,
+        le=600,
+        description="How long a client or the gateway waits for a lost connection to RabbitMQ before it refuses a job "
+        "with `NotConnectedError`. With 0 it refuses jobs at once from a second after the loss on. A job that was "
+        "written already waits for `FLOODGATE_CONFIRM_TIMEOUT_SECONDS` all the same: it may have been accepted.",
+    )
+    confirm_timeout_seconds: float = Field(
+        30, gt=0, le=600, description="How long an enqueue waits for RabbitMQ's confirm before it raises."
+    )
+    blocked_timeout_seconds: float = Field(
+        60,
+        gt=0,
+        le=3600,
+        description="How long a publisher bears a memory or disk alarm of RabbitMQ before it raises.",
+    )
+    publish_window: int = Field(
+        1000,
+        ge=1,
+        le=100_000,
+        description="Most jobs published and not yet confirmed, per process. Back-pressure beyond.",
+    )
+
+    spool_url: str = Field(
+        default_factory=default_spool_url,
+        description="Where uploads wait for their worker: a folder, or an fsspec URL such as `s3://bucket/floodgate` "
+        "that gateways and workers all reach. Defaults to a folder in the user's state directory.",
+    )
+    spool_seconds: float = Field(
+        7 * 86_400,
+        gt=0,
+        description="How long an upload is kept whose job has not been sent, counted from when the job is due: a dead "
+        "letter can be replayed for so long.",
+    )
+    dead_letters: DeadLetterSettings = Field(default_factory=DeadLetterSettings, description="Dead letters.")
+    gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="The gateway.")
+    updates: UpdateSettings = Field(default_factory=UpdateSettings, description="Receiving and handling updates.")
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
+    log_format: Literal["console", "json"] = Field("console", description="`json`: one object a line.")
+
+    @field_validator("bots", mode="before")
+    @classmethod
+    def _bots_from_json(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError:
+            # The text may hold tokens, so the error must not quote it.
+            raise ValueError('is not JSON; write {"name": "token"}') from None
+
+    @field_validator("bots")
+    @classmethod
+    def _bot_names(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, token in value.items():
+            if not _BOT_NAME.fullmatch(name):
+                raise ValueError(
+                    f"bot name {name!r}: use 1 to 32 of a-z, 0-9, '-' and '_', it becomes part of queue names"
+                )
+            _check_token(token, f"the token of bot {name!r}")
+        return value
+
+    @field_validator("bot_token")
+    @classmethod
+    def _bot_token_form(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            _check_token(value, "the token")
+        return value
+
+    @field_validator("telegram_api_url")
+    @classmethod
+    def _api_url_form(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("is no http(s) URL such as http://127.0.0.1:8081")
+        return value.rstrip("/")
+
+    @field_validator("telegram_proxy")
+    @classmethod
+    def _proxy_form(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parts = urlsplit(value.get_secret_value())
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("is no http(s) URL such as http://127.0.0.1:3128")
+        return value
+
+    @field_validator("rabbitmq_url")
+    @classmethod
+    def _rabbitmq_url_form(cls, value: SecretStr) -> SecretStr:
+        for url in _split_urls(value):
+            if urlsplit(url).scheme not in ("amqp", "amqps"):
+                raise ValueError("is no AMQP URL; write amqp://user:password@host:5672/vhost (amqps:// for TLS)")
+        return value
+
+    @field_validator("state_url")
+    @classmethod
+    def _state_url_form(cls, value: SecretStr) -> SecretStr:
+        if urlsplit(value.get_secret_value()).scheme not in ("sqlite", "redis", "rediss", "unix"):
+            raise ValueError("must start with sqlite:///, redis:// or rediss://")
+        return value
+
+    @model_validator(mode="after")
+    def _bounds_nest(self) -> Settings:
+        if self.lease_seconds + self.hold_seconds >= CONSUMER_TIMEOUT_SECONDS:
+            raise ValueError(
+                "FLOODGATE_CALL_TIMEOUT_SECONDS + FLOODGATE_LEASE_MARGIN_SECONDS + FLOODGATE_HOLD_SECONDS must stay "
+                f"below RabbitMQ's consumer timeout of {CONSUMER_TIMEOUT_SECONDS} s"
+            )
+        if self.updates.attempts * self.updates.handler_seconds >= CONSUMER_TIMEOUT_SECONDS:
+            raise ValueError(
+                "FLOODGATE_UPDATES__ATTEMPTS times FLOODGATE_UPDATES__HANDLER_SECONDS must stay below RabbitMQ's "
+                f"consumer timeout of {CONSUMER_TIMEOUT_SECONDS} s, after which it takes an update from its worker"
+            )
+        if self.shutdown_seconds <= self.call_timeout_seconds:
+            raise ValueError("FLOODGATE_SHUTDOWN_SECONDS must exceed FLOODGATE_CALL_TIMEOUT_SECONDS")
+        if self.bot_token is not None and DEFAULT_BOT in self.bots:
+            raise ValueError(f"the bot {DEFAULT_BOT!r} is in FLOODGATE_BOTS and in FLOODGATE_BOT_TOKEN: keep one")
+        if (doubled := _two_names_of_one_token(self.tokens)) is not None:
+            raise ValueError(
+                f"the bots {doubled[0]!r} and {doubled[1]!r} have one token, and each would use up its limits: "
+                "keep one name"
+            )
+        if strangers := self.gateway.keys.keys() - self.tokens.keys():
+            raise ValueError(f"FLOODGATE_GATEWAY__KEYS has keys for {min(strangers)!r}, which is no configured bot")
+        return self
+
+    @property
+    def lease_seconds(self) -> float:
+        """For how long a call under way belongs to the worker that made it."""
+        return self.call_timeout_seconds + self.lease_margin_seconds
+
+    @property
+    def rabbitmq_urls(self) -> tuple[str, ...]:
+        """The cluster's addresses in the order they are tried. They hold a password: do not log."""
+        return _split_urls(self.rabbitmq_url)
+
+    @property
+    def tokens(self) -> dict[str, SecretStr]:
+        """Every configured bot's token by its name."""
+        single = {DEFAULT_BOT: self.bot_token} if self.bot_token is not None else {}
+        return {**single, **self.bots}
+
+    @property
+    def default_bot(self) -> str:
+        """The bot of a job that names none: the only one that is configured, else the one named ``default``."""
+        names = list(self.tokens)
+        return names[0] if len(names) == 1 else DEFAULT_BOT
+
+    def token(self, bot: str) -> SecretStr:
+        """The token of a bot.
+
+        Raises:
+            UnknownBotError: no bot of this name is configured.
+        """
+        try:
+            return self.tokens[bot]
+        except KeyError:
+            raise UnknownBotError(unknown_bot_message(bot, self.tokens)) from None
+
+    def require_bots(self) -> dict[str, SecretStr]:
+        """The configured bots; at least one.
+
+        Raises:
+            SettingsError: none is configured.
+        """
+        if not self.tokens:
+            raise SettingsError(
+                "No bot token is set. Set FLOODGATE_BOT_TOKEN to the token @BotFather gave you "
+                '(or FLOODGATE_BOTS to {"name": "token"}).'
+            )
+        return self.tokens
+
+
+def unknown_bot_message(bot: str, known: dict[str, SecretStr]) -> str:
+    names = ", ".join(sorted(known)) or "none"
+    return f"No bot named {bot[:40]!r} is configured (configured: {names}). Add it to FLOODGATE_BOTS."
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from the environment and ``.env``; ``overrides`` win.
+
+    Raises:
+        SettingsError: names each wrong variable and its fix, without quoting values.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def _explain(error: ValidationError) -> str:
+    faults = []
+    for item in error.errors(include_input=False, include_url=False):
+        name = "FLOODGATE_" + "__".join(str(part).upper() for part in item["loc"]) if item["loc"] else ""
+        faults.append(f"{name} {item['msg'].removeprefix('Value error, ')}".strip())
+    return "Settings: " + "; ".join(faults) + "."
+
+
+def _two_names_of_one_token(tokens: Mapping[str, SecretStr]) -> tuple[str, str] | None:
+    names: dict[str, str] = {}
+    for name, token in tokens.items():
+        if (first := names.setdefault(token.get_secret_value(), name)) != name:
+            return first, name
+    return None
+
+
+def _check_token(token: SecretStr, whose: str) -> None:
+    if not _TOKEN.fullmatch(token.get_secret_value()):
+        raise ValueError(f"{whose} is malformed: @BotFather's look like 123456789:AA… (digits, a colon, 35 characters)")
+
+
+def _split_urls(value: SecretStr) -> tuple[str, ...]:
+    return tuple(url.strip() for url in value.get_secret_value().split(",") if url.strip())

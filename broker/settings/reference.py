@@ -1,0 +1,109 @@
+"""The settings as documents: ``.env.example`` and ``docs/settings.md``, written from ``Settings`` itself.
+
+``python -m floodgate.broker.settings.reference`` writes both; a test compares them with what this writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import wrap
+from typing import Any, Final, Literal, get_args, get_origin
+
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from floodgate.broker.settings.model import Settings
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+ENV_EXAMPLE: Final = Path(".env.example")
+SETTINGS_PAGE: Final = Path("docs/settings.md")
+
+_ENV_HEAD: Final = """\
+# Floodgate's settings: copy to .env and change what you need. What is commented out shows the default.
+# Every process reads the same ones: workers, producers, command line.
+"""
+_PAGE_HEAD: Final = """\
+# Settings
+
+Read once at start, from the environment and from `.env` in the working directory; the environment wins. A wrong value
+is reported in one sentence that names the variable and the fix. Secrets are never logged.
+
+| name | default | meaning |
+|---|---|---|
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One environment variable. ``default`` is its text; None when there is none that is the same everywhere."""
+
+    name: str
+    default: str | None
+    meaning: str
+
+
+def variables(model: type[BaseModel] = Settings, prefix: str = "FLOODGATE_") -> Iterator[Variable]:
+    """Every variable, in the order of the settings."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from variables(field.annotation, f"{prefix}{name.upper()}__")
+        else:
+            yield Variable(prefix + name.upper(), _default(field), _meaning(field))
+
+
+def env_example() -> str:
+    """The text of ``.env.example``."""
+    return _ENV_HEAD + "".join(f"\n{_comment(item)}\n# {item.name}={item.default or ''}\n" for item in variables())
+
+
+def settings_page() -> str:
+    """The text of ``docs/settings.md``."""
+    return _PAGE_HEAD + "".join(
+        f"| `{item.name}` | {_code(item.default)} | {item.meaning.replace('|', chr(92) + '|')} |\n"
+        for item in variables()
+    )
+
+
+def _comment(item: Variable) -> str:
+    return "\n".join(wrap(item.meaning.replace("`", ""), 100, initial_indent="# ", subsequent_indent="# "))
+
+
+def _code(text: str | None) -> str:
+    return f"`{text}`" if text else ""
+
+
+def _meaning(field: FieldInfo) -> str:
+    meaning = field.description or ""
+    if get_origin(field.annotation) is not Literal:
+        return meaning
+    return f"{meaning} One of {', '.join(f'`{choice}`' for choice in get_args(field.annotation))}."
+
+
+def _default(field: FieldInfo) -> str | None:
+    """A default that is made at run time differs from machine to machine; its description says what it is."""
+    return None if field.default_factory is not None else _text(field.default)
+
+
+def _text(value: Any) -> str | None:
+    match value:
+        case None:
+            return None
+        case SecretStr():
+            return value.get_secret_value()
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:g}" if value < 1e6 else str(value)
+        case _:
+            return str(value)
+
+
+def main() -> None:
+    (ROOT / ENV_EXAMPLE).write_text(env_example())
+    (ROOT / SETTINGS_PAGE).write_text(settings_page())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""The calls of admission as values, and the two faces that make them: a blocking one and an awaited one.
+
+A store says once how each call is carried out, by its name. :class:`BlockingAdmission` (programs, the command line) has
+one carried out at a time and waits. :class:`BatchedAdmission` (workers, the gateway) awaits them, and has all that wait
+at a moment carried out together: in one transaction of SQLite, in one round trip to Redis.
+
+Order. Calls of one event loop are carried out in the order in which they were made, within a batch and from batch to
+batch; a batch begins when the one before has ended. So a settlement goes before the ask that depends on it, and two
+jobs of one line keep their order.
+
+Bounds. A batch holds :data:`MOST_IN_A_BATCH` calls. What waits is bounded by who may call: a message in hand, a request
+that is being answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, Protocol, cast
+
+from floodgate.broker.admission.contract import (
+    Ask,
+    Decision,
+    NotKept,
+    Record,
+    Scope,
+    Settlement,
+    Snapshot,
+    UnreachableChat,
+)
+from floodgate.broker.messages.job import Priority
+
+MOST_IN_A_BATCH: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A method of ``contract.Admission``, the bot whose books it is about, and its other arguments."""
+
+    method: str
+    bot: str
+    arguments: tuple[Any, ...]
+
+
+class BlockingAdmission(ABC):
+    """``contract.Admission``, one call at a time. A store adds :meth:`_do` and ``close``."""
+
+    @abstractmethod
+    def _do(self, call: Call) -> Any:
+        """Carry out a call.
+
+        Raises:
+            StateUnavailableError: the store cannot answer.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release files and sockets. Safe to call twice."""
+
+    def admit(self, ask: Ask) -> Decision:
+        return cast("Decision", self._do(Call("admit", ask.bot, (ask,))))
+
+    def renew_unknown(self, ask: Ask) -> Decision:
+        return cast("Decision", self._do(Call("renew_unknown", ask.bot, (ask,))))
+
+    def settle(self, ask: Ask, settlement: Settlement, grant: int | None = None) -> None:
+        self._do(Call("settle", ask.bot, (ask, settlement, grant)))
+
+    def cancel(self, ask: Ask) -> Record:
+        return cast("Record", self._do(Call("cancel", ask.bot, (ask,))))
+
+    def lookup(self, bot: str, job_id: str) -> Record | None:
+        return cast("Record | None", self._do(Call("lookup", bot, (job_id,))))
+
+    def reopen(self, bot: str, job_id: str) -> Record | None:
+        return cast("Record | None", self._do(Call("reopen", bot, (job_id,))))
+
+    def mark_unreachable(self, bot: str, chat: str, why: str) -> None:
+        self._do(Call("mark_unreachable", bot, (chat, why)))
+
+    def heard_from(self, bot: str, chat: str) -> bool:
+        return cast("bool", self._do(Call("heard_from", bot, (chat,))))
+
+    def unreachable(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[UnreachableChat]:
+        return cast("Sequence[UnreachableChat]", self._do(Call("unreachable", bot, (limit, offset))))
+
+    def not_kept(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[NotKept]:
+        return cast("Sequence[NotKept]", self._do(Call("not_kept", bot, (limit, offset))))
+
+    def count_dropped(self, bot: str, reason: str, letters: int) -> None:
+        self._do(Call("count_dropped", bot, (reason, letters)))
+
+    def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:
+        self._do(Call("pause", bot, (chat, duration, why)))
+
+    def too_many_requests(self, bot: str, chat: str | None, retry_after: timedelta) -> Scope:
+        return cast("Scope", self._do(Call("too_many_requests", bot, (chat, retry_after))))
+
+    def resume(self, bot: str, chat: str | None) -> None:
+        self._do(Call("resume", bot, (chat,)))
+
+    def migrate(self, bot: str, old_chat: str, new_chat: str) -> None:
+        self._do(Call("migrate", bot, (old_chat, new_chat)))
+
+    def vouch_idle(self, bot: str) -> None:
+        self._do(Call("vouch_idle", bot, ()))
+
+    def waiting(self, bot: str) -> Mapping[Priority, int]:
+        return cast("Mapping[Priority, int]", self._do(Call("waiting", bot, ())))
+
+    def snapshot(self, bot: str) -> Snapshot:
+        return cast("Snapshot", self._do(Call("snapshot", bot, ())))
+
+
+class Batches(Protocol):
+    """A store that carries out many calls at once. Belongs to one event loop, but for its constructor."""
+
+    def begin(self, calls: Sequence[Call], done: Callable[[Sequence[Any]], None]) -> None:
+        """Carry out calls in their order, without blocking; then ``done`` gets, on the loop, a result or an exception
+        for each. One batch at a time."""
+        ...
+
+    async def close(self) -> None:
+        """Release files, sockets and threads once the batch under way has ended. Safe to call twice, and unused."""
+        ...
+
+
+class BatchedAdmission:
+    """``contract.Admission`` with each method awaited. Belongs to one event loop. Any method raises
+    ``StateUnavailableError`` when the store cannot answer."""
+
+    def __init__(self, store: Batches) -> None:
+        self._store = store
+        self._waiting: deque[tuple[Call, asyncio.Future[Any]]] = deque()
+        self._under_way: list[asyncio.Future[Any]] = []
+        self._planned = False
+
+    async def close(self) -> None:
+        """Release what the store holds. Safe to call twice."""
+        await self._store.close()
+
+    async def _do(self, call: Call) -> Any:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._waiting.append((call, future))
+        if not self._planned:  # those who ask in this turn of the loop go together
+            self._planned = True
+            loop.call_soon(self._begin)
+        return await future
+
+    def _begin(self) -> None:
+        """Start a batch with what waits, unless one is under way, which will start the next."""
+        self._planned = False
+        if self._under_way or not self._waiting:
+            return
+        size = min(len(self._waiting), MOST_IN_A_BATCH)
+        batch = [self._waiting.popleft() for _ in range(size)]
+        self._under_way = [future for _, future in batch]
+        self._store.begin([call for call, _ in batch], self._end)
+
+    def _end(self, results: Sequence[Any]) -> None:
+        futures, self._under_way = self._under_way, []
+        for future, result in zip(futures, results, strict=True):
+            if future.done():
+                continue  # whoever asked was cancelled
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+        self._begin()
+
+    async def admit(self, ask: Ask) -> Decision:
+        return cast("Decision", await self._do(Call("admit", ask.bot, (ask,))))
+
+    async def renew_unknown(self, ask: Ask) -> Decision:
+        return cast("Decision", await self._do(Call("renew_unknown", ask.bot, (ask,))))
+
+    async def settle(self, ask: Ask, settlement: Settlement, grant: int | None = None) -> None:
+        await self._do(Call("settle", ask.bot, (ask, settlement, grant)))
+
+    async def cancel(self, ask: Ask) -> Record:
+        return cast("Record", await self._do(Call("cancel", ask.bot, (ask,))))
+
+    async def lookup(self, bot: str, job_id: str) -> Record | None:
+        return cast("Record | None", await self._do(Call("lookup", bot, (job_id,))))
+
+    async def reopen(self, bot: str, job_id: str) -> Record | None:
+        return cast("Record | None", await self._do(Call("reopen", bot, (job_id,))))
+
+    async def mark_unreachable(self, bot: str, chat: str, why: str) -> None:
+        await self._do(Call("mark_unreachable", bot, (chat, why)))
+
+    async def heard_from(self, bot: str, chat: str) -> bool:
+        return cast("bool", await self._do(Call("heard_from", bot, (chat,))))
+
+    async def unreachable(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[UnreachableChat]:
+        return cast("Sequence[UnreachableChat]", await self._do(Call("unreachable", bot, (limit, offset))))
+
+    async def not_kept(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[NotKept]:
+        return cast("Sequence[NotKept]", await self._do(Call("not_kept", bot, (limit, offset))))
+
+    async def count_dropped(self, bot: str, reason: str, letters: int) -> None:
+        await self._do(Call("count_dropped", bot, (reason, letters)))
+
+    async def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:
+        await self._do(Call("pause", bot, (chat, duration, why)))
+
+    async def too_many_requests(self, bot: str, chat: str | None, retry_after: timedelta) -> Scope:
+        return cast("Scope", await self._do(Call("too_many_requests", bot, (chat, retry_after))))
+
+    async def resume(self, bot: str, chat: str | None) -> None:
+        await self._do(Call("resume", bot, (chat,)))
+
+    async def migrate(self, bot: str, old_chat: str, new_chat: str) -> None:
+        await self._do(Call("migrate", bot, (old_chat, new_chat)))
+
+    async def vouch_idle(self, bot: str) -> None:
+        await self._do(Call("vouch_idle", bot, ()))
+
+    async def waiting(self, bot: str) -> Mapping[Priority, int]:
+        return cast("Mapping[Priority, int]", await self._do(Call("waiting", bot, ())))
+
+    async def snapshot(self, bot: str) -> Snapshot:
+        return cast("Snapshot", await self._do(Call("snapshot", bot, ())))

@@ -1,0 +1,84 @@
+"""A warning before the state store is full: a full store stops every bot.
+
+A worker looks once in a while, on the state thread or another that may block. What is found is told once while it
+lasts, and its end as well.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+from floodgate.broker.errors import SettingsError
+from floodgate.broker.settings.model import Settings
+
+logger = logging.getLogger("floodgate.admission")
+
+# How often to look. A bot at 30 messages a second fills some 100 MB in a quarter of an hour at most.
+LOOK_SECONDS: Final = 60.0
+# Too little for a day of a busy bot; of a small file system, a tenth.
+LOW_DISK_BYTES: Final = 1024**3
+LOW_DISK_PART: Final = 0.1
+FULL_MEMORY_PART: Final = 0.85
+
+
+class CapacityWatch:
+    """Looks whether there is room left in the store of ``FLOODGATE_STATE_URL``. Belongs to one thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._told = False
+
+    def look(self) -> None:
+        """Log a warning when room becomes short, and when it no longer is. Blocks for as long as the store takes."""
+        shortage = shortage_of(self._settings)
+        if shortage is not None and not self._told:
+            logger.warning("%s", shortage)
+        elif shortage is None and self._told:
+            logger.info("the state store has room again")
+        self._told = shortage is not None
+
+
+def shortage_of(settings: Settings) -> str | None:
+    """What is short and what to do, in a sentence; None while there is room, or when it cannot be told."""
+    from floodgate.broker.state.stores import state_file
+
+    path = state_file(settings)
+    if path is not None:
+        return disk_shortage(path)
+    try:
+        from floodgate.broker.state.redis.server import memory_of, where
+    except ImportError:
+        raise SettingsError("FLOODGATE_STATE_URL names a Redis server: install telegram-floodgate[redis].") from None
+    url = settings.state_url.get_secret_value()
+    return memory_shortage(memory_of(url), where(url))
+
+
+def disk_shortage(path: Path) -> str | None:
+    """Whether the file system of the state file has little room left."""
+    try:
+        usage = shutil.disk_usage(path.parent)
+    except OSError:
+        return None
+    if usage.free >= min(LOW_DISK_BYTES, usage.total * LOW_DISK_PART):
+        return None
+    return (
+        f"The file system of the state file {path} has {usage.free // 1024**2} MB left, and when it is full nothing is "
+        "sent. Free some space, or lower FLOODGATE_RESULT_SECONDS and FLOODGATE_LEDGER_SECONDS."
+    )
+
+
+def memory_shortage(info: dict[str, Any] | None, where: str) -> str | None:
+    """Whether a Redis server, by its ``INFO memory``, has little memory left."""
+    if info is None:
+        return None
+    most = int(info.get("maxmemory") or info.get("total_system_memory") or 0)
+    used = int(info.get("used_memory") or 0)
+    if not most or used < most * FULL_MEMORY_PART:
+        return None
+    return (
+        f"Redis at {where} uses {used // 1024**2} of {most // 1024**2} MB, and when its memory is full nothing is "
+        "sent. Raise its maxmemory, or lower FLOODGATE_RESULT_SECONDS and FLOODGATE_LEDGER_SECONDS."
+    )

@@ -1,0 +1,442 @@
+"""Admission on Redis or Valkey, for workers on many machines.
+
+Overview: calls of one bot that wait at a moment are one run of ``admission.lua`` on the server, by its digest; the
+script is sent again when the server has forgotten it. The script is ``decisions`` in the server's language. The
+policy's numbers are put in front of it and a bot's rules are given with each run, so that they stand in one place. A
+batch is one pipeline of such runs: one round trip, over one connection of the event loop's own.
+
+State: all of a bot's keys begin with ``floodgate:{<bot>}:``, so a cluster keeps them on one node. The client library's
+connection pool is thread-safe and fork-safe; nothing is connected before the first call.
+
+Failure handling: a call is made again once when its connection broke; it carries a nonce, so that a permission whose
+answer was lost is given again and not to somebody else. Whatever else fails becomes one ``StateUnavailableError``.
+Nothing is sent until a later call succeeds. A server that evicts keys under memory pressure would forget what was sent:
+that is warned of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from importlib.resources import files
+from itertools import chain
+from typing import Any, Final
+
+import redis
+
+from floodgate.broker.admission import policy as numbers
+from floodgate.broker.admission.clock import Clock
+from floodgate.broker.admission.contract import (
+    CANCELLED,
+    AlreadyDead,
+    AlreadySent,
+    Ask,
+    Dead,
+    Decision,
+    Exhausted,
+    Go,
+    Line,
+    NotKept,
+    Pause,
+    Record,
+    Released,
+    Retrying,
+    Scope,
+    Sent,
+    Settlement,
+    Snapshot,
+    Standing,
+    Unknown,
+    Unreachable,
+    UnreachableChat,
+    Wait,
+)
+from floodgate.broker.admission.policy import Policy, Rates
+from floodgate.broker.admission.results import dead_record, dead_text, json_text, sent_record, sent_text
+from floodgate.broker.admission.windows import Pace, Window
+from floodgate.broker.messages.job import Priority
+from floodgate.broker.state.calls import BlockingAdmission, Call
+from floodgate.broker.state.redis.server import TIMEOUT_SECONDS, aconnect_to, connect_to, fault, where
+
+logger = logging.getLogger("floodgate.admission")
+
+# A run of the script holds up the server's other clients, for some 0.05 ms a call.
+MOST_IN_A_RUN: Final = 32
+SHOWN: Final = 10  # longest lines and longest pauses in a snapshot
+
+_CONSTANTS: Final = (
+    "SECOND MINUTE AGING_US INTERACTIVE_TURNS WAITER_GRACE_US LATE_US MISSING_GRACE_US MISSING_POLL_US CLAIM_US "
+    "IN_FLIGHT_MIN_US IN_FLIGHT_MAX_US PLACE_US SLOW_CALL_US REST_MAX_US PAUSE_MARGIN_US MOMENT_US EVIDENCE_CHATS "
+    "LONG_WAIT_US LONG_WAIT_CHATS REFUSALS_KEPT SLOWER_PERMILLE SLOWEST_PERMILLE RECOVERY_US_PER_PERMILLE CHAT_IDLE_US "
+    "ASK_ANEW_US HANDED_BACK_MOST NAME_US OUTAGE_CHATS OUTAGE_MOMENT_US PROBE_FIRST_US PROBE_MOST_US PROBE_POLL_US"
+)
+
+
+class Script:
+    """``admission.lua``, and what a run of it is given."""
+
+    def __init__(self, policy: Policy, clock: Clock | None) -> None:
+        self._policy = policy
+        self._clock = clock  # for tests; the server's own clock counts otherwise
+        self._rules: dict[str, str] = {}  # by bot; written by whichever thread, always with the same value
+        self.text = _constants() + files(__package__).joinpath("admission.lua").read_text()
+        self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+    def arguments(self, bot: str, given: Iterable[tuple[str, str]]) -> list[str]:
+        """Of EVALSHA, after the digest; ``given`` is of each call."""
+        return ["1", f"floodgate:{{{bot}}}:", self._rules_of(bot), *chain.from_iterable(given)]
+
+    def given(self, call: Call) -> tuple[str, str]:
+        """A call as the script takes it: its operation and its arguments."""
+        given = _GIVEN[call.method](*call.arguments)
+        if self._clock is not None:
+            given = given | {"now": self._clock.read().ticks_us}
+        return call.method, json_text({name: value for name, value in given.items() if value is not None})
+
+    def results(self, calls: Sequence[Call], reply: Any) -> list[Any]:
+        """What each call returns, or its error, out of the script's reply."""
+        if isinstance(reply, Exception):
+            return [reply] * len(calls)
+        return [_attempt(self._result, call, its) for call, its in zip(calls, reply, strict=True)]
+
+    def _result(self, call: Call, reply: Any) -> Any:
+        if isinstance(reply, Exception):
+            return reply
+        if call.method == "snapshot":
+            return _snapshot(self._policy, call.bot, reply)
+        return _READ[call.method](reply)
+
+    def _rules_of(self, bot: str) -> str:
+        if bot not in self._rules:
+            self._rules[bot] = json.dumps(_rules(self._policy, bot))
+        return self._rules[bot]
+
+
+class RedisAdmission(BlockingAdmission):
+    """``contract.Admission`` on a Redis or Valkey server, or a cluster of them. Thread-safe and fork-safe."""
+
+    def __init__(self, url: str, policy: Policy, clock: Clock | None = None) -> None:
+        self._url = url
+        self._lock = threading.Lock()
+        self._client: Any = None  # made under _lock
+        self._script = Script(policy, clock)
+
+    def close(self) -> None:
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _do(self, call: Call) -> Any:
+        began = time.monotonic()
+        try:
+            reply = self._run(self._script.arguments(call.bot, [self._script.given(call)]))
+        except redis.exceptions.RedisError as error:
+            raise fault(error, where(self._url)) from error
+        (found,) = self._script.results([call], reply)
+        result = _finished(found, began, self._url)
+        if isinstance(result, Exception):
+            raise result from found
+        return result
+
+    def _run(self, arguments: Sequence[str]) -> Any:
+        client = self._client or self._connect()
+        try:
+            return client.evalsha(self._script.digest, *arguments)
+        except redis.exceptions.NoScriptError:
+            return client.eval(self._script.text, *arguments)
+
+    def _connect(self) -> Any:
+        with self._lock:
+            if self._client is None:
+                self._client = connect_to(self._url)
+            return self._client
+
+
+class RedisBatches:
+    """``calls.Batches`` on a Redis or Valkey server, or a cluster: a pipeline at a time."""
+
+    def __init__(self, url: str, policy: Policy, clock: Clock | None = None) -> None:
+        self._url = url
+        self._script = Script(policy, clock)
+        self._client: Any = None
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, calls: Sequence[Call], done: Callable[[Sequence[Any]], None]) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run(calls, done), name="floodgate-state")
+
+    async def close(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            await asyncio.wait({task}, timeout=TIMEOUT_SECONDS)
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    async def _run(self, calls: Sequence[Call], done: Callable[[Sequence[Any]], None]) -> None:
+        results: Sequence[Any]
+        try:
+            results = await self._results(calls)
+        except Exception as error:  # noqa: BLE001  # a bug, too, is told to all who wait: nobody else ends their waiting
+            results = [_fault_of(error, self._url)] * len(calls)
+        done(results)
+
+    async def _results(self, calls: Sequence[Call]) -> list[Any]:
+        if self._client is None:
+            self._client = await aconnect_to(self._url)
+        given = [_attempt(self._script.given, call) for call in calls]
+        results = {place: each for place, each in enumerate(given) if isinstance(each, Exception)}
+        runs = list(_runs((place, call.bot) for place, call in enumerate(calls) if place not in results))
+        began = time.monotonic()
+        replies = await self._replies([self._script.arguments(bot, (given[each] for each in its)) for bot, its in runs])
+        for (_, places), reply in zip(runs, replies, strict=True):
+            results.update(zip(places, self._script.results([calls[place] for place in places], reply), strict=True))
+        return [_finished(results[place], began, self._url) for place in range(len(calls))]
+
+    async def _replies(self, runs: Sequence[Sequence[str]]) -> list[Any]:
+        replies = await self._pipeline(runs)
+        unknown = [index for index, each in enumerate(replies) if isinstance(each, redis.exceptions.NoScriptError)]
+        if unknown:  # on one node of a cluster, perhaps
+            await self._client.script_load(self._script.text)
+            again = await self._pipeline([runs[index] for index in unknown])
+            for index, reply in zip(unknown, again, strict=True):
+                replies[index] = reply
+        return replies
+
+    async def _pipeline(self, runs: Sequence[Sequence[str]]) -> list[Any]:
+        pipeline = self._client.pipeline(transaction=False)
+        for each in runs:
+            # Not ``evalsha``, which a cluster's pipeline refuses; it sends the command by its key all the same.
+            pipeline.execute_command("EVALSHA", self._script.digest, *each)
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        return replies
+
+
+def _runs(asked: Iterable[tuple[int, str]]) -> Iterator[tuple[str, list[int]]]:
+    """Each bot's calls by their place, in their order, at most :data:`MOST_IN_A_RUN` at a time."""
+    of_bot: dict[str, list[int]] = {}
+    for place, bot in asked:
+        of_bot.setdefault(bot, []).append(place)
+    for bot, places in of_bot.items():
+        for first in range(0, len(places), MOST_IN_A_RUN):
+            yield bot, places[first : first + MOST_IN_A_RUN]
+
+
+def _finished(result: Any, began: float, url: str) -> Any:
+    """A call's result as its caller gets it; an exception is for the caller to raise."""
+    if isinstance(result, Go):
+        return replace(result, decided_at=began)
+    return _fault_of(result, url) if isinstance(result, Exception) else result
+
+
+def _fault_of(error: Exception, url: str) -> Exception:
+    """What the store's trouble means; a bug stays itself."""
+    if isinstance(error, OSError):
+        error = redis.exceptions.ConnectionError(str(error))
+    return fault(error, where(url)) if isinstance(error, redis.exceptions.RedisError) else error
+
+
+def _attempt(make: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns, or the exception that it raises: a bug met by one call is that call's alone."""
+    try:
+        return make(*arguments)
+    except Exception as error:  # noqa: BLE001  # carried to whoever awaits the call
+        return error
+
+
+def _constants() -> str:
+    """The policy's numbers, as the table K of the script. They are the same for every bot, and part of its digest."""
+    return f"local K = {{ {', '.join(f'{name} = {getattr(numbers, name)}' for name in _CONSTANTS.split())} }}\n"
+
+
+def _rules(policy: Policy, bot: str) -> dict[str, Any]:
+    """What the script needs to know of the policy."""
+    rates: Rates = policy.rates(bot)
+    rules: dict[str, Any] = {
+        "user": rates.windows("1"),
+        "group": rates.windows("-1"),
+        "own": {chat: windows for (name, chat), windows in policy.chats.items() if name == bot},
+        "names": policy.names.get(bot, ()),
+        "ledger": policy.ledger_us,
+        "result": policy.result_us,
+        "unreachable": policy.unreachable_us,
+        "listed": policy.listed,
+    }
+    if policy.listed_us is not None:
+        rules["listed_for"] = policy.listed_us
+    for name, pace in (("free", rates.free), ("paid", rates.paid)):
+        if pace is not None:
+            rules[name] = _pace(pace)
+    return rules
+
+
+def _pace(pace: Pace) -> dict[str, Any]:
+    spacing: dict[str, int | Window] = {"interval": pace.interval_us, "tolerance": pace.tolerance_us}
+    return spacing if pace.window is None else spacing | {"window": pace.window}
+
+
+def _settling(ask: Ask, settlement: Settlement, grant: int | None) -> dict[str, Any]:
+    return _asked(ask) | {"grant": grant} | _settled(settlement)
+
+
+def _asked(ask: Ask) -> dict[str, Any]:
+    return {
+        "job": ask.job_id,
+        "chat": ask.chat,
+        "line": numbers.line_of(ask),
+        "priority": ask.priority,
+        "units": numbers.chat_cost(ask),
+        "bot_units": numbers.bot_cost(ask),
+        "answers": numbers.is_answer(ask),
+        "paid": ask.paid,
+        "lease": _micros(ask.lease),
+        "calls_left": ask.calls_left,
+        "content": ask.content,
+        "nonce": secrets.token_hex(8),
+    }
+
+
+def _settled(settlement: Settlement) -> dict[str, Any]:
+    match settlement:
+        case Sent(late=late):
+            return {"how": "sent", "outcome": sent_text(settlement), "late": _micros(late)}
+        case Dead(reason=reason):
+            outcome = dead_text(settlement) if settlement.error is not None else None
+            ended = {"how": "dead", "reason": reason, "outcome": outcome}
+            return ended | {"unanswered": settlement.unanswered, "not_kept": not settlement.kept}
+        case Retrying(delay=delay, charged=charged, unanswered=unanswered):
+            return {"how": "retrying", "delay": _micros(delay), "charged": charged, "unanswered": unanswered}
+        case Released():
+            return {"how": "released", "delay": 0, "charged": False}
+
+
+def _decision(reply: Sequence[Any]) -> Decision:
+    match reply:
+        case ["go", chat, grant, probe]:
+            return Go(chat, grant, bool(probe))
+        case ["wait", delay, scope, why]:
+            return Wait(timedelta(microseconds=delay), Scope(scope), why)
+        case ["sent", outcome, content]:
+            return AlreadySent(sent_record(outcome).result, content)
+        case ["dead", outcome, content]:
+            return AlreadyDead(outcome, content)
+        case ["unreachable", why]:
+            return Unreachable(why)
+        case ["unknown", age]:
+            return Unknown(timedelta(microseconds=age))
+        case ["exhausted", lost, handed_back]:
+            return Exhausted(lost, handed_back)
+    raise AssertionError(f"admission.lua answered {reply!r}")
+
+
+def _record(state: str, outcome: str | None = None, due: int = 0, content: str | None = None) -> Record | None:
+    found = _standing(state, outcome, due)
+    return found if found is None or content is None else replace(found, content=content)
+
+
+def _standing(state: str, outcome: str | None, due: int) -> Record | None:
+    match state:
+        case "none":
+            return None
+        case "sent":
+            return sent_record(outcome)
+        case "dead":
+            return dead_record(outcome or "")
+        case "sending":
+            return Record(Standing.SENDING)
+        case _:
+            return Record(Standing.WAITING, due=timedelta(microseconds=due))
+
+
+def _nothing(_reply: Any) -> None:
+    pass
+
+
+def _snapshot(policy: Policy, bot: str, reply: Any) -> Snapshot:
+    second, permille, minute, sending, waiting, pauses, lines, dead, refused, not_kept, dropped, outage = reply
+    return Snapshot(
+        bot=bot,
+        sent_last_second=second,
+        per_second_limit=numbers.per_second(policy.rates(bot).free, permille),
+        sent_last_minute=minute,
+        sending=sending,
+        waiting=_waiting(waiting),
+        pauses=tuple(Pause(chat, timedelta(microseconds=left), why) for chat, left, why in pauses),
+        longest_lines=_lines(lines),
+        dead=dead,
+        unreachable=refused,
+        not_kept=_counts(not_kept),
+        dropped=_counts(dropped),
+        outage=None if outage is None else timedelta(microseconds=outage),
+    )
+
+
+def _waiting(counts: Sequence[str | None]) -> dict[Priority, int]:
+    return {priority: int(count or 0) for priority, count in zip(Priority, counts, strict=True)}
+
+
+def _counts(found: Sequence[str]) -> dict[str, int]:
+    return {name: int(count) for name, count in zip(found[::2], found[1::2], strict=True)}
+
+
+def _lines(found: Sequence[str]) -> tuple[Line, ...]:
+    named = [(name.partition(":"), int(length)) for name, length in zip(found[::2], found[1::2], strict=True)]
+    return tuple(Line(chat, Priority(priority), length) for (priority, _, chat), length in named)
+
+
+def _micros(duration: timedelta) -> int:
+    return duration // timedelta(microseconds=1)
+
+
+# What the script is given for each call, and how its reply is read.
+_GIVEN: Final[dict[str, Callable[..., dict[str, Any]]]] = {
+    "admit": _asked,
+    "renew_unknown": _asked,
+    "settle": _settling,
+    "cancel": lambda ask: _asked(ask) | {"reason": CANCELLED},
+    "lookup": lambda job_id: {"job": job_id},
+    "reopen": lambda job_id: {"job": job_id},
+    "mark_unreachable": lambda chat, why: {"chat": chat, "why": why[: numbers.WHY_LENGTH]},
+    "heard_from": lambda chat: {"chat": chat},
+    "unreachable": lambda limit, offset: {"first": offset, "last": offset + limit - 1},
+    "not_kept": lambda limit, offset: {"first": offset, "last": offset + limit - 1},
+    "count_dropped": lambda reason, letters: {"reason": reason, "letters": letters},
+    "pause": lambda chat, duration, why: {"chat": chat, "duration": _micros(duration), "why": why},
+    "too_many_requests": lambda chat, retry_after: {"chat": chat, "duration": _micros(retry_after)},
+    "resume": lambda chat: {"chat": chat},
+    "migrate": lambda old, new: {"old": old, "new": new},
+    "vouch_idle": dict,
+    "waiting": dict,
+    "snapshot": lambda: {"shown": SHOWN},
+}
+_READ: Final[dict[str, Callable[[Any], Any]]] = {
+    "admit": _decision,
+    "renew_unknown": _decision,
+    "settle": _nothing,
+    "cancel": lambda reply: _record(*reply),
+    "lookup": lambda reply: _record(*reply),
+    "reopen": lambda reply: _record(*reply),
+    "mark_unreachable": _nothing,
+    "heard_from": lambda reply: bool(reply[0]),
+    "unreachable": lambda reply: tuple(
+        UnreachableChat(chat, why, timedelta(microseconds=age)) for chat, why, age in reply
+    ),
+    "not_kept": lambda reply: tuple(
+        NotKept(job_id, chat, reason, timedelta(microseconds=age)) for job_id, chat, reason, age in reply
+    ),
+    "count_dropped": _nothing,
+    "pause": _nothing,
+    "too_many_requests": lambda reply: Scope(reply[0]),
+    "resume": _nothing,
+    "migrate": _nothing,
+    "vouch_idle": _nothing,
+    "waiting": _waiting,
+}

@@ -1,0 +1,72 @@
+"""Handled updates as bits in Redis or Valkey: ids come one after the other, so 65,536 of them are a page of 8 kB.
+
+A page is forgotten two days after its last mark. An update's bit is set and read by its id, never by its time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import redis
+
+from floodgate.broker.state.handled import KEEP_SECONDS, Sight
+from floodgate.broker.state.redis.server import connect_to, fault, where
+
+PAGE_BITS: Final = 16
+
+T = TypeVar("T")
+
+
+class RedisHandled:
+    """``handled.HandledUpdates`` on a Redis or Valkey server, or a cluster. Thread-safe; connects at first use."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._lock = threading.Lock()
+        self._client: Any = None  # made under _lock
+
+    def meet(self, bot: str, update_id: int, queue: str, worker_id: str) -> Sight:
+        page, bit = _place(bot, update_id)
+        homes = f"floodgate:{{{bot}}}:update-homes"
+
+        def look(client: Any) -> Sight:
+            handled, home = client.pipeline(transaction=False).getbit(page, bit).hget(homes, queue).execute()
+            if home != worker_id:
+                client.hset(homes, queue, worker_id)
+            return Sight(bool(handled), home if home != worker_id else None)
+
+        return self._use(look)
+
+    def mark(self, bot: str, update_id: int) -> None:
+        page, bit = _place(bot, update_id)
+        self._use(lambda client: client.pipeline().setbit(page, bit, 1).expire(page, KEEP_SECONDS).execute())
+
+    def forget(self, bot: str, update_id: int) -> None:
+        page, bit = _place(bot, update_id)
+        # A bit cleared on a page that is not there would make one that never ends.
+        self._use(lambda client: client.exists(page) and client.setbit(page, bit, 0))
+
+    def close(self) -> None:
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _use(self, act: Callable[[Any], T]) -> T:
+        try:
+            return act(self._open())
+        except redis.exceptions.RedisError as error:
+            raise fault(error, where(self._url)) from error
+
+    def _open(self) -> Any:
+        with self._lock:
+            if self._client is None:
+                self._client = connect_to(self._url)
+            return self._client
+
+
+def _place(bot: str, update_id: int) -> tuple[str, int]:
+    """The key of an update's page, and its bit there. Keys of one bot share a node of a cluster."""
+    return f"floodgate:{{{bot}}}:updates:{update_id >> PAGE_BITS}", update_id & ((1 << PAGE_BITS) - 1)

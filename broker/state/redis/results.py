@@ -1,0 +1,79 @@
+"""Hearing how jobs ended from Redis or Valkey: each is published as it ends (``admission.lua``, ``finish``).
+
+A subscription that breaks may have missed something, and Redis does not say what. So a broken one is not mended here:
+the caller hears of the fault, calls ``skip`` and looks up what it waits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+import redis
+
+from floodgate.broker.admission.results import Ending, dead_record, sent_record
+from floodgate.broker.errors import StateUnavailableError
+
+TIMEOUT_SECONDS: Final = 5.0
+# Messages taken at one go; the rest stays in the socket.
+PAGE: Final = 1000
+
+
+class RedisEndings:
+    """``endings.Endings`` on a Redis or Valkey server. Connected by ``skip``; belongs to one thread."""
+
+    def __init__(self, url: str, bots: Sequence[str]) -> None:
+        self._url = url
+        self._bots = {f"floodgate:{{{bot}}}:ended": bot for bot in bots}
+        self._client: Any = None
+        self._pubsub: Any = None
+
+    def skip(self) -> None:
+        self.close()
+        try:
+            self._client = redis.Redis.from_url(
+                self._url,
+                decode_responses=True,
+                socket_timeout=TIMEOUT_SECONDS,
+                socket_connect_timeout=TIMEOUT_SECONDS,
+                single_connection_client=False,
+            )
+            self._pubsub = self._client.pubsub()
+            self._pubsub.subscribe(*self._bots)
+            for _ in self._bots:  # the server's word for each, after which nothing is missed
+                self._pubsub.get_message(timeout=TIMEOUT_SECONDS)
+        except redis.exceptions.RedisError as error:
+            raise self._fault(error) from error
+
+    def wait(self, seconds: float) -> Sequence[Ending]:
+        if self._pubsub is None:
+            raise self._fault(ConnectionError("not subscribed"))
+        try:
+            found = self._take(seconds)
+            while found and len(found) < PAGE and (more := self._take(0)):
+                found += more
+            return found
+        except (redis.exceptions.RedisError, OSError) as error:
+            raise self._fault(error) from error
+
+    def close(self) -> None:
+        pubsub, client, self._pubsub, self._client = self._pubsub, self._client, None, None
+        for each in (pubsub, client):
+            if each is not None:
+                with suppress(redis.exceptions.RedisError, OSError):
+                    each.close()
+
+    def _take(self, seconds: float) -> list[Ending]:
+        message = self._pubsub.get_message(ignore_subscribe_messages=True, timeout=seconds)
+        if message is None or message["type"] != "message":
+            return []
+        job_id, state, outcome = message["data"].split("\n", 2)
+        record = sent_record(outcome) if state == "sent" else dead_record(outcome)
+        return [Ending(self._bots[message["channel"]], job_id, record)]
+
+    def _fault(self, error: Exception) -> StateUnavailableError:
+        self.close()
+        return StateUnavailableError(
+            f"Redis does not tell how jobs end ({type(error).__name__}). Start it, or correct FLOODGATE_STATE_URL."
+        )

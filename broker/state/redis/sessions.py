@@ -1,0 +1,52 @@
+"""Session data in Redis or Valkey."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+
+from floodgate.broker.state.redis.server import connect_to, fault, where
+
+
+class RedisSessions:
+    """Sessions as one hash a bot and kind."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._lock = threading.Lock()
+        self._client: Any = None  # made under _lock
+
+    def read(self, bot: str, kind: str, key: str) -> str | None:
+        text: str | None = self._ask("hget", bot, kind, key)
+        return text
+
+    def read_all(self, bot: str, kind: str) -> dict[str, str]:
+        texts: dict[str, str] = self._ask("hgetall", bot, kind)
+        return texts
+
+    def read_some(self, bot: str, kind: str, keys: Sequence[str]) -> dict[str, str]:
+        texts: list[str | None] = self._ask("hmget", bot, kind, keys) if keys else []
+        return {key: text for key, text in zip(keys, texts, strict=True) if text is not None}
+
+    def write(self, bot: str, kind: str, key: str, text: str | None) -> None:
+        if text is None:
+            self._ask("hdel", bot, kind, key)
+        else:
+            self._ask("hset", bot, kind, key, text)
+
+    def close(self) -> None:
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _ask(self, command: str, bot: str, kind: str, *arguments: object) -> Any:
+        try:
+            with self._lock:
+                client = self._client = self._client or connect_to(self._url)
+            return getattr(client, command)(f"floodgate:{{{bot}}}:session:{kind}", *arguments)
+        except redis.exceptions.RedisError as error:
+            raise fault(error, where(self._url)) from error

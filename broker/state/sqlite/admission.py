@@ -1,0 +1,145 @@
+"""Admission in one SQLite file, shared by any number of processes of one machine.
+
+Overview: a call, or a batch of them, is one ``BEGIN IMMEDIATE`` transaction: it loads a few rows by key, lets
+``decisions`` change them, and saves them. SQLite lets one writer in at a time, which is the point: the budget is one.
+
+Batches run on the state thread, since a transaction may have to wait for the lock or for
+the disk, and the event loop must not. A batch that fails has changed nothing; a bug met by one of its calls rolls it
+back, and its calls are then carried out one by one, so that only that call fails.
+
+Durability: WAL with ``synchronous=NORMAL``. A crash of any process loses nothing. A crash of the machine may lose the
+last moments, and with them the knowledge that a job was sent: it is then sent again, as if the network had failed.
+
+The connection and its faults are :mod:`floodgate.broker.state.sqlite.file`'s. When a call fails nothing is sent
+until a later one succeeds.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from floodgate.broker.admission import decisions
+from floodgate.broker.admission.clock import Clock
+from floodgate.broker.admission.contract import Go
+from floodgate.broker.admission.policy import Policy
+from floodgate.broker.errors import StateError
+from floodgate.broker.state.calls import BlockingAdmission, Call
+from floodgate.broker.state.sqlite.file import StateFile
+from floodgate.broker.state.sqlite.machine_clock import MachineClock
+from floodgate.broker.state.sqlite.row_cache import RowCache
+from floodgate.broker.state.sqlite.status import not_kept, snapshot, unreachable, waiting
+from floodgate.broker.state.sqlite.sweep import Sweep
+from floodgate.broker.state.sqlite.unit_of_work import SqliteBooks
+from floodgate.broker.state.thread import StateThread
+
+# Every so many settlements a few old rows are swept.
+SWEEP_EVERY: Final = 64
+
+_ACTS: Final[dict[str, Callable[..., Any]]] = {
+    "admit": decisions.admit,
+    "renew_unknown": decisions.renew_unknown,
+    "settle": decisions.settle,
+    "cancel": decisions.cancel,
+    "lookup": decisions.lookup,
+    "reopen": decisions.reopen,
+    "mark_unreachable": decisions.mark_unreachable,
+    "heard_from": decisions.heard_from,
+    "unreachable": unreachable,
+    "not_kept": not_kept,
+    "count_dropped": decisions.count_dropped,
+    "pause": decisions.pause,
+    "too_many_requests": decisions.too_many_requests,
+    "resume": decisions.resume,
+    "migrate": decisions.migrate,
+    "vouch_idle": decisions.vouch_idle,
+    "waiting": waiting,
+    "snapshot": snapshot,
+}
+# They change nothing, and need not wait for the writer.
+_READS: Final = frozenset({"lookup", "unreachable", "not_kept", "waiting", "snapshot"})
+
+
+class SqliteAdmission(BlockingAdmission):
+    """``contract.Admission`` on a SQLite file. Thread-safe and fork-safe; opens nothing until it is used."""
+
+    def __init__(self, path: Path, policy: Policy, clock: Clock | None = None) -> None:
+        self._file = StateFile(path)
+        self._policy = policy
+        self._clock = clock or MachineClock()
+        self._sweep = Sweep(policy)  # used within transactions, as the count
+        self._cache = RowCache()
+        self._settled = 0
+
+    def close(self) -> None:
+        self._file.close()
+
+    def do_all(self, calls: Sequence[Call]) -> list[Any]:
+        """Carry out calls in one transaction; a result or an exception for each. Blocking."""
+        try:
+            return self._transact(calls)
+        except StateError as error:
+            return [error] * len(calls)
+        except Exception as error:  # noqa: BLE001  # a bug met by one call must not take the others along
+            return [error] if len(calls) == 1 else [self.do_all([call])[0] for call in calls]
+
+    def _do(self, call: Call) -> Any:
+        (result,) = self._transact([call])
+        return result
+
+    def _transact(self, calls: Sequence[Call]) -> list[Any]:
+        if all(call.method in _READS for call in calls):
+            found = self._file.use(lambda db: self._read(db, calls), on_failure=self._cache.clear)
+            if found is not None:
+                return found
+        return self._file.transact(lambda db: self._carry_out(db, calls), on_failure=self._cache.clear)
+
+    def _read(self, db: sqlite3.Connection, calls: Sequence[Call]) -> list[Any] | None:
+        """Answer from one state of the file, beside whoever writes to it. None if a bot is new and must be written."""
+        db.execute("BEGIN")
+        asked = [(call, SqliteBooks(db, call.bot, self._policy, self._clock)) for call in calls]
+        unwritten = any(books.changed for _, books in asked)
+        results = None if unwritten else [_ACTS[call.method](books, *call.arguments) for call, books in asked]
+        db.execute("COMMIT")
+        return results
+
+    def _carry_out(self, db: sqlite3.Connection, calls: Sequence[Call]) -> list[Any]:
+        began = time.monotonic()
+        self._cache.renew(db)
+        books: dict[str, SqliteBooks] = {}
+        results: list[Any] = []
+        for call in calls:
+            if (its := books.get(call.bot)) is None:
+                its = books[call.bot] = SqliteBooks(db, call.bot, self._policy, self._clock, self._cache)
+            result = _ACTS[call.method](its, *call.arguments)
+            results.append(replace(result, decided_at=began) if isinstance(result, Go) else result)
+            if call.method == "settle":
+                self._sweep_now_and_then(its)
+        for each in books.values():
+            each.finish()
+        return results
+
+    def _sweep_now_and_then(self, books: SqliteBooks) -> None:
+        self._settled += 1
+        if self._settled % SWEEP_EVERY == 0 and self._sweep.run(books):
+            self._cache.jobs.clear()
+            self._cache.chats.clear()
+
+
+class SqliteBatches:
+    """``calls.Batches`` on a SQLite file: a transaction a batch, on the state thread."""
+
+    def __init__(self, store: SqliteAdmission, thread: StateThread) -> None:
+        self._store = store
+        self._thread = thread
+
+    def begin(self, calls: Sequence[Call], done: Callable[[Sequence[Any]], None]) -> None:
+        self._thread.submit(partial(self._store.do_all, calls), done)
+
+    async def close(self) -> None:
+        self._store.close()

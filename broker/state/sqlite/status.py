@@ -1,0 +1,126 @@
+"""What operators and gateways ask of the SQLite store: counters and short stretches of indexes, whatever waits."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import timedelta
+from typing import Final
+
+from floodgate.broker.admission.contract import Line, NotKept, Pause, Snapshot, UnreachableChat
+from floodgate.broker.admission.policy import MINUTE, SECOND, learned_permille, per_second
+from floodgate.broker.admission.rows import BotRow
+from floodgate.broker.messages.job import Priority
+from floodgate.broker.state.sqlite.unit_of_work import DEAD, PRIORITIES, SqliteBooks
+
+SHOWN: Final = 10  # longest lines and longest pauses
+_LONGEST: Final = "SELECT chat, {0} FROM chats WHERE bot = ? AND {0} > 1 ORDER BY {0} DESC LIMIT ?"
+
+
+def waiting(books: SqliteBooks) -> dict[Priority, int]:
+    return {priority: books.total(number) for number, priority in enumerate(PRIORITIES)}
+
+
+def snapshot(books: SqliteBooks) -> Snapshot:
+    db, bot, now = books.connection, books.name, books.now
+    return Snapshot(
+        bot=bot,
+        sent_last_second=sum(1 for at in books.bot.free.log if at > now - SECOND),
+        per_second_limit=working_rate(books),
+        sent_last_minute=last_minute(books.bot, now),
+        sending=_count(
+            db, "SELECT count(*) FROM chats WHERE bot = ? AND sending IS NOT NULL AND lease_end > ?", bot, now
+        ),
+        waiting=waiting(books),
+        pauses=_pauses(books),
+        longest_lines=_longest_lines(db, bot),
+        dead=books.total(DEAD),
+        unreachable=_count(
+            db,
+            "SELECT count(*) FROM chats WHERE bot = ? AND refused_at > 0 AND refused_at > ?",
+            bot,
+            _refused_since(books),
+        ),
+        not_kept=_without_letter(books, dropped=False),
+        dropped=_without_letter(books, dropped=True),
+        outage=_outage(books),
+    )
+
+
+def _without_letter(books: SqliteBooks, *, dropped: bool) -> dict[str, int]:
+    found = books.connection.execute(
+        "SELECT reason, jobs FROM without_letter WHERE bot = ? AND dropped = ?", (books.name, dropped)
+    )
+    return dict(found)
+
+
+def not_kept(books: SqliteBooks, limit: int, offset: int) -> tuple[NotKept, ...]:
+    kept_us = books.policy.listed_us
+    found = books.connection.execute(
+        "SELECT job_id, chat, reason, since FROM not_kept WHERE bot = ? AND since > ? "
+        "ORDER BY number DESC LIMIT ? OFFSET ?",
+        (books.name, 0 if kept_us is None else books.now - kept_us, limit, offset),
+    )
+    return tuple(
+        NotKept(job_id, chat, reason, timedelta(microseconds=books.now - since))
+        for job_id, chat, reason, since in found
+    )
+
+
+def _outage(books: SqliteBooks) -> timedelta | None:
+    circuit = books.bot.circuit
+    if circuit is None or not circuit.open_since:
+        return None
+    return timedelta(microseconds=books.now - circuit.open_since)
+
+
+def unreachable(books: SqliteBooks, limit: int, offset: int) -> tuple[UnreachableChat, ...]:
+    found = books.connection.execute(
+        "SELECT chat, refused_why, refused_at FROM chats WHERE bot = ? AND refused_at > 0 AND refused_at > ? "
+        "ORDER BY refused_at DESC, chat LIMIT ? OFFSET ?",
+        (books.name, _refused_since(books), limit, offset),
+    )
+    return tuple(UnreachableChat(chat, why, timedelta(microseconds=books.now - at)) for chat, why, at in found)
+
+
+def _refused_since(books: SqliteBooks) -> int:
+    return max(0, books.now - books.policy.unreachable_us)
+
+
+def working_rate(books: SqliteBooks) -> float:
+    bot = books.bot
+    return per_second(books.policy.rates(bot.bot).free, learned_permille(bot.permille, bot.slowed_at, books.now))
+
+
+def last_minute(bot: BotRow, now: int) -> int:
+    """Units of the last minute, taken to be spread evenly over the minute before this one."""
+    age = now - bot.minute
+    if age >= 2 * MINUTE:
+        return 0
+    if age >= MINUTE:
+        return bot.this_minute * (2 * MINUTE - age) // MINUTE
+    return bot.this_minute + bot.last_minute * (MINUTE - age) // MINUTE
+
+
+def _pauses(books: SqliteBooks) -> tuple[Pause, ...]:
+    found = books.connection.execute(
+        "SELECT chat, paused_until, pause_why FROM chats WHERE bot = ? AND paused_until > 0 AND paused_until > ? "
+        "ORDER BY paused_until DESC LIMIT ?",
+        (books.name, books.now, SHOWN),
+    ).fetchall()
+    if books.bot.paused_until > books.now:
+        found.insert(0, (None, books.bot.paused_until, books.bot.pause_why))
+    return tuple(Pause(chat, timedelta(microseconds=until - books.now), why) for chat, until, why in found)
+
+
+def _longest_lines(db: sqlite3.Connection, bot: str) -> tuple[Line, ...]:
+    found = [
+        Line(chat, priority, length)
+        for priority, column in zip(PRIORITIES, ("i_length", "b_length"), strict=True)
+        for chat, length in db.execute(_LONGEST.format(column), (bot, SHOWN))
+    ]
+    return tuple(sorted(found, key=lambda line: (-line.length, line.chat))[:SHOWN])
+
+
+def _count(db: sqlite3.Connection, query: str, *arguments: object) -> int:
+    (count,) = db.execute(query, arguments).fetchone()
+    return int(count)

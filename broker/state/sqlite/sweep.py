@@ -1,0 +1,118 @@
+"""Forgetting: results are kept for hours, ended jobs as long as the ledger, chats for as long as they matter.
+
+A little at a time, within the transactions of settlements. Results and ended jobs lie in the order of their age, so a
+run deletes the oldest of them and looks at nothing else; each run may delete more than came since the one before.
+Jobs whose messages were purged end in no order: a slow round over all rows finds them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from floodgate.broker.admission.policy import CHAT_IDLE_US, Policy
+from floodgate.broker.admission.rows import State
+from floodgate.broker.state.sqlite.unit_of_work import ADD_TO_COUNT, DEAD, SqliteBooks
+
+# A run every 64 settlements deletes up to three of each kind for each new one: forgetting outruns growth.
+ROWS_PER_RUN: Final = 200
+WAITER_GONE_US: Final = 60 * 1_000_000
+_LAST_NUMBER: Final = 2**63 - 1
+
+_OLDEST_RESULT: Final = "SELECT since FROM results ORDER BY number LIMIT 1"
+_OLD_RESULTS: Final = """
+DELETE FROM results
+WHERE since < ? AND number IN (SELECT number FROM results ORDER BY number LIMIT ?)
+"""
+_OLD_JOBS: Final = """
+DELETE FROM jobs WHERE number IN (
+    SELECT number FROM jobs INDEXED BY ended WHERE bot = ? AND state >= 5 AND since < ? ORDER BY since LIMIT ?
+) RETURNING state
+"""
+_NEXT_BOT: Final = "SELECT min(bot) FROM bots WHERE bot > ?"
+_ROUND: Final = "SELECT number FROM jobs WHERE number > ? ORDER BY number LIMIT 1 OFFSET ?"
+# Jobs whose messages were purged: nobody came for them in all that time, nor for one behind them.
+_GHOSTS: Final = """
+UPDATE jobs SET state = state + 2 WHERE number > ? AND number <= ? AND due < ? AND state <= 1
+RETURNING bot, chat, priority
+"""
+_OLD_GHOSTS: Final = """
+DELETE FROM jobs WHERE number > ? AND number <= ? AND MAX(since, due) < ? AND state IN (2, 3)
+"""
+_SHORTER: Final = (
+    "UPDATE chats SET i_length = i_length - 1 WHERE bot = ? AND chat = ?",
+    "UPDATE chats SET b_length = b_length - 1 WHERE bot = ? AND chat = ?",
+)
+_IDLE_CHATS: Final = """
+DELETE FROM chats WHERE bot = ? AND chat IN (SELECT chat FROM chats WHERE bot = ? AND chat > ? ORDER BY chat LIMIT ?)
+AND i_length + b_length = 0 AND sending IS NULL AND MAX(last_place, paused_until, rest_until) < ? AND refused_at < ?
+"""
+# They are numbered by age.
+_OLD_NOT_KEPT: Final = """
+DELETE FROM not_kept WHERE bot = ? AND since <= ? AND number <= (SELECT min(number) FROM not_kept WHERE bot = ?) + ?
+"""
+_OLD_NAMES: Final = "DELETE FROM aliases WHERE bot = ? AND until > 0 AND until < ?"
+
+
+class Sweep:
+    """Where the last run ended. One a process; used within the store's transactions only."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self.touched = 0  # rows of jobs and chats, by the last run
+        self._job = 0
+        self._bot = ""
+        self._chats: dict[str, str] = {}
+
+    def run(self, books: SqliteBooks) -> bool:
+        """Whether any job or chat was changed or deleted."""
+        db = books.connection
+        self.touched = 0
+        self._sweep_results(db, books.now)
+        self._sweep_jobs(db, books.name, books.now)
+        self._sweep_ghosts(db, books.now)
+        self._sweep_chats(db, books.name, books.now)
+        if self._policy.listed_us is not None:
+            db.execute(_OLD_NOT_KEPT, (books.name, books.now - self._policy.listed_us, books.name, ROWS_PER_RUN))
+        db.execute(_OLD_NAMES, (books.name, books.now - self._policy.ledger_us))
+        db.execute(
+            "DELETE FROM bot_waiters WHERE bot = ? AND until < ?",
+            (books.name, books.now - WAITER_GONE_US),
+        )
+        return self.touched > 0
+
+    def _sweep_results(self, db: sqlite3.Connection, now: int) -> None:
+        old = now - self._policy.result_us
+        (oldest,) = db.execute(_OLDEST_RESULT).fetchone() or (old,)
+        if oldest < old:
+            db.execute(_OLD_RESULTS, (old, ROWS_PER_RUN))
+
+    def _sweep_jobs(self, db: sqlite3.Connection, bot: str, now: int) -> None:
+        """Those of this bot, and of one other in turn, which may have stopped sending."""
+        (following,) = db.execute(_NEXT_BOT, (self._bot,)).fetchone()
+        self._bot = following or ""
+        for each in {bot, self._bot}:
+            gone = db.execute(_OLD_JOBS, (each, now - self._policy.ledger_us, ROWS_PER_RUN)).fetchall()
+            if dead := sum(state == State.DEAD for (state,) in gone):
+                db.execute(ADD_TO_COUNT, (each, DEAD, -dead))
+            self.touched += len(gone)
+
+    def _sweep_ghosts(self, db: sqlite3.Connection, now: int) -> None:
+        (last,) = db.execute(_ROUND, (self._job, ROWS_PER_RUN - 1)).fetchone() or (None,)
+        span = (self._job, last if last is not None else _LAST_NUMBER, now - self._policy.ledger_us)
+        for bot, chat, priority in db.execute(_GHOSTS, span).fetchall():
+            db.execute(_SHORTER[priority], (bot, chat))
+            db.execute(ADD_TO_COUNT, (bot, priority, -1))
+            self.touched += 1
+        self.touched += db.execute(_OLD_GHOSTS, span).rowcount
+        self._job = last or 0
+
+    def _sweep_chats(self, db: sqlite3.Connection, bot: str, now: int) -> None:
+        after = self._chats.get(bot, "")
+        (last,) = db.execute(
+            "SELECT chat FROM chats WHERE bot = ? AND chat > ? ORDER BY chat LIMIT 1 OFFSET ?",
+            (bot, after, ROWS_PER_RUN - 1),
+        ).fetchone() or ("",)
+        bounds = (now - CHAT_IDLE_US, now - self._policy.unreachable_us)
+        self.touched += db.execute(_IDLE_CHATS, (bot, bot, after, ROWS_PER_RUN, *bounds)).rowcount
+        self._chats[bot] = last

@@ -1,0 +1,129 @@
+"""Which store a state URL means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from floodgate.broker.admission.contract import Admission
+from floodgate.broker.admission.policy import policy_of
+from floodgate.broker.admission.results import Endings
+from floodgate.broker.errors import SettingsError
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.calls import BatchedAdmission
+from floodgate.broker.state.handled import HandledUpdates
+from floodgate.broker.state.sessions import Sessions
+from floodgate.broker.state.sqlite.admission import SqliteAdmission, SqliteBatches
+from floodgate.broker.state.sqlite.handled import SqliteHandled
+from floodgate.broker.state.sqlite.results import SqliteEndings
+from floodgate.broker.state.sqlite.sessions import SqliteSessions
+from floodgate.broker.state.thread import StateThread
+
+_NO_REDIS: Final = (
+    "FLOODGATE_STATE_URL names a Redis server and its client is not installed: install telegram-floodgate[redis]."
+)
+
+
+def open_store(settings: Settings) -> Admission:
+    """The admission of ``FLOODGATE_STATE_URL``. Nothing is opened or connected before its first call.
+
+    Raises:
+        SettingsError: the URL names no file, or the store's client library is not installed.
+    """
+    url = settings.state_url.get_secret_value()
+    policy = policy_of(settings)
+    if urlsplit(url).scheme == "sqlite":
+        return SqliteAdmission(_sqlite_path(url), policy)
+    try:
+        from floodgate.broker.state.redis.admission import RedisAdmission
+    except ImportError:
+        raise SettingsError(_NO_REDIS) from None
+    return RedisAdmission(url, policy)
+
+
+def open_batched(settings: Settings, thread: StateThread) -> BatchedAdmission:
+    """:func:`open_store` for an event loop: the calls that wait at a moment are carried out together. What blocks is
+    done on the thread.
+
+    Raises:
+        SettingsError: as :func:`open_store`.
+    """
+    url = settings.state_url.get_secret_value()
+    policy = policy_of(settings)
+    if urlsplit(url).scheme == "sqlite":
+        return BatchedAdmission(SqliteBatches(SqliteAdmission(_sqlite_path(url), policy), thread))
+    try:
+        from floodgate.broker.state.redis.admission import RedisBatches
+    except ImportError:
+        raise SettingsError(_NO_REDIS) from None
+    return BatchedAdmission(RedisBatches(url, policy))
+
+
+def open_endings(settings: Settings, bots: Sequence[str]) -> Endings:
+    """A listener for how jobs of these bots end. Nothing is opened or connected before its ``skip``.
+
+    Raises:
+        SettingsError: as :func:`open_store`.
+    """
+    url = settings.state_url.get_secret_value()
+    if urlsplit(url).scheme == "sqlite":
+        return SqliteEndings(_sqlite_path(url), bots)
+    try:
+        from floodgate.broker.state.redis.results import RedisEndings
+    except ImportError:
+        raise SettingsError(_NO_REDIS) from None
+    return RedisEndings(url, bots)
+
+
+def open_handled(settings: Settings) -> HandledUpdates:
+    """The ledger of handled updates in the state store. Nothing is opened or connected before its first call.
+
+    Raises:
+        SettingsError: as :func:`open_store`.
+    """
+    url = settings.state_url.get_secret_value()
+    if urlsplit(url).scheme == "sqlite":
+        return SqliteHandled(_sqlite_path(url))
+    try:
+        from floodgate.broker.state.redis.handled import RedisHandled
+    except ImportError:
+        raise SettingsError(_NO_REDIS) from None
+    return RedisHandled(url)
+
+
+def open_sessions(settings: Settings) -> Sessions:
+    """Session data in the state store. Nothing is opened or connected before its first call.
+
+    Raises:
+        SettingsError: as :func:`open_store`.
+    """
+    url = settings.state_url.get_secret_value()
+    if urlsplit(url).scheme == "sqlite":
+        return SqliteSessions(_sqlite_path(url))
+    try:
+        from floodgate.broker.state.redis.sessions import RedisSessions
+    except ImportError:
+        raise SettingsError(_NO_REDIS) from None
+    return RedisSessions(url)
+
+
+def state_file(settings: Settings) -> Path | None:
+    """The file in ``FLOODGATE_STATE_URL``, if that names one.
+
+    Raises:
+        SettingsError: as :func:`open_store`.
+    """
+    url = settings.state_url.get_secret_value()
+    return _sqlite_path(url) if urlsplit(url).scheme == "sqlite" else None
+
+
+def _sqlite_path(url: str) -> Path:
+    """``sqlite:////absolute/path`` or ``sqlite:///relative/path``."""
+    parts = urlsplit(url)
+    if parts.netloc or not parts.path.strip("/"):
+        raise SettingsError(
+            "FLOODGATE_STATE_URL names no file: write sqlite:////absolute/path/state.db (four slashes)."
+        )
+    return Path(parts.path[1:]).expanduser()

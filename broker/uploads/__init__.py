@@ -1,0 +1,1 @@
+"""Uploaded files: the spool where they wait, and its sweeper."""

@@ -1,0 +1,399 @@
+"""The spool: where uploads wait for their worker, since bytes never enter RabbitMQ.
+
+    jobs/<bot>/<job id>/<n>-<random>[@<due>]   the n-th file of a job; removed when the job was sent or taken back
+    known/<bot>/<kind>-<sha256>                the file_id that Telegram gave this content, as this kind, by this bot
+
+A spool is a folder, or any store that fsspec knows, so that gateways and workers on many machines share one. A job is
+published only once its files are here to the last byte; a gateway that dies in between leaves an orphan. Orphans, the
+files of dead letters (which may be replayed) and old file_ids are swept by age. A file of a job for later has the
+Unix second in its name, and its age begins then.
+
+In a folder, what the spool makes is its user's alone (0700, 0600), whatever the umask; other stores have rules of their
+own.
+
+What fails becomes one ``SpoolError`` that says what is wrong and what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Final, Protocol
+
+from floodgate.broker.errors import FloodgateError, SettingsError, SpoolError, UploadMissingError
+from floodgate.broker.messages.spooled_file import SpooledFile
+
+PIECE_BYTES: Final = 256 * 1024
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")  # of a bot or a job: never "." or ".."
+_FILE: Final = re.compile(r"[0-9]{1,3}-[0-9a-f]{8}(?:@([0-9]{1,12}))?")
+# Stores other than a folder raise these without a number.
+_ERRNO: Final[dict[type[OSError], int]] = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES}
+
+
+class Source(Protocol):
+    """What gives an upload's bytes; none at its end."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class Upload(io.BufferedIOBase):
+    """An upload being read. One thread reads at a time; another may ``close`` it meanwhile, and twice.
+
+    Closing never waits for a read that hangs, for a buffered file would: it is left to that read's end.
+
+    Content that is not what the job names is cut off before its last piece, so that no server takes it for whole.
+    """
+
+    def __init__(self, source: IO[bytes], file: SpooledFile) -> None:
+        self._source = source
+        self._file = file
+        self._digest, self._left = hashlib.sha256(), file.size
+        self.fault: UploadMissingError | None = None
+        """Why the content was cut off; None while it was not."""
+        self.reading = False
+        """Whether a read is under way. One that still is when time is up hangs."""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next piece; none at the end.
+
+        Raises:
+            UploadMissingError: the content has another size or hash than the job names.
+        """
+        piece = self._read(-1 if size is None else size)
+        self._left -= len(piece)
+        self._digest.update(piece)
+        if (
+            self._left < 0
+            or (self._left and not piece)
+            or (not self._left and self._digest.hexdigest() != self._file.sha256)
+        ):
+            self.fault = UploadMissingError(
+                f"The upload {self._file.key} is not the file that its job names (size or hash differ): send it anew."
+            )
+            raise self.fault
+        return piece
+
+    def _read(self, size: int) -> bytes:
+        self.reading = True
+        try:
+            return self._source.read(size)
+        finally:
+            self.reading = False
+            if self.closed:
+                self._source.close()
+
+    def fileno(self) -> int:
+        return self._source.fileno()
+
+    def tell(self) -> int:
+        return self._file.size - self._left
+
+    @property
+    def all_read(self) -> bool:
+        """Whether its last byte was read. Until then no request that holds it is whole."""
+        return self._left == 0
+
+    def close(self) -> None:
+        super().close()
+        if not self.reading:
+            self._source.close()
+
+
+class Spool:
+    """Reads and writes. Blocking; any thread may use it. Nothing is opened before the first use.
+
+    Raises:
+        SettingsError: the URL's kind of store is unknown, or its package is not installed. At the first use.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._opened: tuple[Any, str] | None = None  # written by whichever thread is first, with equal values
+
+    def prepare(self) -> None:
+        """Make the folder. Only at start: a folder that vanishes later is a disk that is not mounted.
+
+        Raises:
+            SpoolError: it cannot be made.
+        """
+        with self._faults():
+            fs, root = self._fs
+            _make_root(fs, root)
+            for ours in ("jobs", "known"):  # earlier versions left them open to all users of the machine
+                _close_folder(fs, f"{root}/{ours}")
+
+    def put(
+        self,
+        bot: str,
+        job_id: str,
+        number: int,
+        name: str,
+        filename: str,
+        source: Source,
+        *,
+        due_ms: int | None = None,
+    ) -> SpooledFile:
+        """Keep an upload; when this returns it is on the disk, or the store has it. One that breaks off is removed.
+
+        Args:
+            due_ms: when its job is to be sent, if that is not now.
+
+        Raises:
+            SpoolError: the spool is missing, full or not to be written.
+        """
+        due = f"@{due_ms // 1000}" if due_ms is not None else ""
+        key = f"{_folder(bot, job_id)}/{number}-{secrets.token_hex(4)}{due}"
+        digest, size = hashlib.sha256(), 0
+        with self._faults():
+            fs, root = self._fs
+            _check_mounted(fs, root)
+            _make_folder(fs, root, "jobs", bot, job_id)
+            try:
+                with _create(fs, f"{root}/{key}") as target:
+                    while piece := source.read(PIECE_BYTES):
+                        digest.update(piece)
+                        size += len(piece)
+                        target.write(piece)
+                    _sync(target)
+            except BaseException:
+                with suppress(OSError):  # what was wrong first is what counts
+                    _discard(fs, f"{root}/{key}")
+                raise
+        return SpooledFile(name=name, key=key, filename=filename, size=size, sha256=digest.hexdigest())
+
+    def open(self, bot: str, job_id: str, file: SpooledFile) -> Upload:
+        """The upload of a job, to be read and closed. Its size and hash are checked as it is read.
+
+        Raises:
+            UploadMissingError: it is not there, or its key does not belong to this job.
+            SpoolError: the spool cannot be read.
+        """
+        _check_key(bot, job_id, file)
+        with self._faults():
+            fs, root = self._fs
+            try:
+                opened: IO[bytes] = fs.open(f"{root}/{file.key}", "rb")
+            except FileNotFoundError:
+                _check_mounted(fs, root)
+                raise UploadMissingError(
+                    f"The upload {file.key} is not in the spool {self._url}: send it anew. It is kept for "
+                    "FLOODGATE_SPOOL_SECONDS; clients, gateways and workers must share one FLOODGATE_SPOOL_URL."
+                ) from None
+            return Upload(opened, file)
+
+    def remove(self, bot: str, job_id: str) -> None:
+        """Forget a job's files; nothing, if it has none.
+
+        Raises:
+            SpoolError: they cannot be removed.
+        """
+        with self._faults():
+            fs, root = self._fs
+            if fs.exists(folder := f"{root}/{_folder(bot, job_id)}"):
+                fs.rm(folder, recursive=True)
+
+    def discard(self, bot: str, job_id: str, files: Sequence[SpooledFile]) -> None:
+        """Forget these files of a job, and none beside them; nothing, if they are gone.
+
+        Raises:
+            SpoolError: they cannot be removed, or a key does not belong to this job.
+        """
+        with self._faults():
+            fs, root = self._fs
+            for file in files:
+                _check_key(bot, job_id, file)
+                _discard(fs, f"{root}/{file.key}")
+
+    def known(self, bot: str, kind: str, sha256: str) -> str | None:
+        """The file_id of a content that this bot has sent as this kind before.
+
+        Raises:
+            SpoolError: it cannot be read.
+        """
+        with self._faults():
+            fs, root = self._fs
+            try:
+                return str(fs.cat_file(f"{root}/known/{bot}/{kind}-{sha256}").decode())
+            except FileNotFoundError:
+                return None
+
+    def know(self, bot: str, kind: str, sha256: str, file_id: str | None) -> None:
+        """Remember a file_id, or with None forget it.
+
+        Raises:
+            SpoolError: it cannot be written.
+        """
+        with self._faults():
+            fs, root = self._fs
+            path = f"{root}/known/{bot}/{kind}-{sha256}"
+            if file_id is not None:
+                _make_folder(fs, root, "known", bot)
+                with _create(fs, path) as target:
+                    target.write(file_id.encode())
+            elif fs.exists(path):
+                fs.rm_file(path)
+
+    def sweep(self, older_than_seconds: float) -> int:
+        """Remove what is older, a job's files counted from when it is due; how many files that were.
+
+        Raises:
+            SpoolError: the spool cannot be read or written.
+        """
+        removed, before = 0, time.time() - older_than_seconds
+        with self._faults():
+            fs, root = self._fs
+            for path, about in fs.find(root, detail=True).items():
+                if max(_written_at(about), _due_at(path)) < before:
+                    fs.rm_file(path)
+                    removed += 1
+        return removed
+
+    @property
+    def _fs(self) -> tuple[Any, str]:
+        if self._opened is None:
+            self._opened = _open(self._url)
+        self._opened[0].invalidate_cache()  # others write here, too
+        return self._opened
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SpoolError(self._explain(error)) from error
+        except FloodgateError:
+            raise
+        except Exception as error:  # a store's library has errors of its own kind, botocore's for one
+            raise SpoolError(self._failed(type(error).__name__)) from error
+
+    def _explain(self, error: OSError) -> str:
+        match error.errno or _ERRNO.get(type(error)):
+            case errno.ENOSPC | errno.EDQUOT:
+                return f"The spool {self._url} is full. Free some space, then try again."
+            case errno.ENOENT:
+                return f"The spool {self._url} is missing. Mount or make it: FLOODGATE_SPOOL_URL."
+            case errno.EACCES | errno.EROFS | errno.EPERM | errno.ENOTDIR:
+                return f"The spool {self._url} cannot be written ({error.strerror}). Correct it: FLOODGATE_SPOOL_URL."
+            case _:
+                why = error.strerror or type(error).__name__
+                return self._failed(why)
+
+    def _failed(self, why: str) -> str:
+        return f"The spool {self._url} failed ({why}). Look into it, then try again."
+
+
+def _open(url: str) -> tuple[Any, str]:
+    try:
+        import fsspec
+    except ImportError:
+        raise SettingsError(
+            "Uploads need fsspec, which is not installed: install telegram-floodgate[uploads]."
+        ) from None
+    try:
+        fs, root = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise SettingsError(f"FLOODGATE_SPOOL_URL cannot be used: {error}.") from None
+    return fs, root.rstrip("/")
+
+
+def _check_mounted(fs: Any, root: str) -> None:
+    """In other stores than a disk a folder is but a part of its files' names, and there while one of them is."""
+    if _is_folder(fs) and not fs.exists(root):
+        raise FileNotFoundError(errno.ENOENT, "it is missing")
+
+
+def _is_folder(fs: Any) -> bool:
+    return "file" in fs.protocol
+
+
+def _make_root(fs: Any, root: str) -> None:
+    """Make the spool's own folder. What is above it is as the umask has it."""
+    if _is_folder(fs):
+        Path(root).mkdir(0o700, parents=True, exist_ok=True)
+    else:
+        fs.makedirs(root, exist_ok=True)
+
+
+def _make_folder(fs: Any, root: str, *names: str) -> None:
+    """Make the folder of these names, each in the one before, in the root."""
+    if not _is_folder(fs):
+        fs.makedirs("/".join((root, *names)), exist_ok=True)
+        return
+    for count in range(1, len(names) + 1):
+        Path(root, *names[:count]).mkdir(0o700, exist_ok=True)
+
+
+def _close_folder(fs: Any, path: str) -> None:
+    folder = Path(path)
+    if _is_folder(fs) and folder.is_dir() and folder.stat().st_uid == os.geteuid():
+        folder.chmod(0o700)
+
+
+def _create(fs: Any, path: str) -> IO[bytes]:
+    if _is_folder(fs):
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+    opened: IO[bytes] = fs.open(path, "wb")
+    return opened
+
+
+def _folder(bot: str, job_id: str) -> str:
+    """The folder of a job's files.
+
+    Raises:
+        SpoolError: one of the names could lead out of the bot's folder.
+    """
+    if not (_NAME.fullmatch(bot) and _NAME.fullmatch(job_id)):
+        raise SpoolError(
+            f"The spool has no folder for job {job_id!r} of bot {bot!r}: a name starts with a letter or digit."
+        )
+    return f"jobs/{bot}/{job_id}"
+
+
+def _check_key(bot: str, job_id: str, file: SpooledFile) -> None:
+    """Refuse a key that :meth:`Spool.put` would not have made: whoever writes to a queue can write any key."""
+    folder, _, name = file.key.rpartition("/")
+    if folder != _folder(bot, job_id) or not _FILE.fullmatch(name):
+        raise UploadMissingError(f"The upload {file.key!r} does not belong to job {job_id} of bot {bot}: send it anew.")
+
+
+def _discard(fs: Any, path: str) -> None:
+    if fs.exists(path):
+        fs.rm_file(path)
+    with suppress(OSError):  # not empty, or no folder but a part of a name
+        fs.rmdir(path.rpartition("/")[0])
+
+
+def _sync(target: Any) -> None:
+    """A job must not outlive its file over a loss of power. Stores without a descriptor sync as they close."""
+    target.flush()
+    try:
+        descriptor = target.fileno()
+    except (AttributeError, OSError, ValueError):
+        return
+    os.fsync(descriptor)
+
+
+def _due_at(path: str) -> float:
+    """When the job of a file is to be sent, in Unix seconds; 0 for one that is to be sent at once."""
+    found = _FILE.fullmatch(path.rpartition("/")[2])
+    return float(found[1]) if found and found[1] else 0.0
+
+
+def _written_at(about: dict[str, Any]) -> float:
+    """When a file was written, in Unix seconds; now, where its store does not tell, so that it stays."""
+    at = about.get("mtime") or about.get("LastModified") or about.get("created")
+    if isinstance(at, datetime):
+        return at.astimezone(UTC).timestamp()
+    return float(at) if isinstance(at, int | float) else time.time()

@@ -1,0 +1,69 @@
+"""Middleware whose hooks are coroutines.
+
+A hook that must wait (for a permit, for a connection to open) cannot do so in Dramatiq's plain methods when messages
+are processed on an event loop. So it is written once as a coroutine of the broker's loop: our runner awaits it, and
+under Dramatiq's own command line a worker thread blocks on the very same coroutine.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, cast
+
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.middleware import Middleware
+from dramatiq.worker import Worker
+
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.process.stopping import Stopping
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.calls import BatchedAdmission
+from floodgate.broker.worker.queue_consumer import DeliveredMessage
+
+
+class HostBroker(Protocol):
+    """The broker as its middleware sees it: the parts of ``FloodgateBroker`` that hooks use."""
+
+    stopping: Stopping
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def connections(self) -> Connections: ...
+
+    @property
+    def admission(self) -> BatchedAdmission: ...
+
+    def takes(self, actor_name: str) -> bool: ...
+
+    def suspend(self, queue_name: str, seconds: float) -> None: ...
+
+
+class AwaitedMiddleware(Middleware):
+    """Override the methods that begin with ``a``. They run on the broker's event loop, also under thread workers."""
+
+    def concerns(self, message: MessageProxy) -> bool:
+        """Whether ``abefore_process_message`` has anything to do for a message: what is not concerned costs nothing."""
+        return False
+
+    async def abefore_worker_boot(self, broker: HostBroker) -> None:
+        """Before the first message."""
+
+    async def abefore_process_message(self, broker: HostBroker, message: DeliveredMessage) -> None:
+        """Before a message that :meth:`concerns` it. A ``MiddlewareError`` keeps its actor from running."""
+
+    async def aafter_worker_shutdown(self, broker: HostBroker) -> None:
+        """After the last message. Safe to call unopened."""
+
+    def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
+        ours = cast("HostBroker", broker)
+        ours.connections.io.run(self.abefore_worker_boot(ours), None)
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        if self.concerns(message):
+            ours = cast("HostBroker", broker)
+            ours.connections.io.run(self.abefore_process_message(ours, cast("DeliveredMessage", message)), None)
+
+    def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
+        ours = cast("HostBroker", broker)
+        ours.connections.io.run(self.aafter_worker_shutdown(ours), None)

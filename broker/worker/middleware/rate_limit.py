@@ -1,0 +1,273 @@
+"""Admission before each send, as Dramatiq middleware.
+
+    decide ─▶ Go            the actor runs, with the permit on the message; one that cannot use it at once (a busy
+           │                moment of the process) hands it back and is decided again: see ``renew``
+           ├▶ Wait (bot)    every job of the bot waits alike, so this one stays in hand; a long pause parks it and
+           │                hands its queue back, so that the backlog is not pumped through the ladder
+           ├▶ Wait (chat)   a moment is waited out; anything longer goes to the delay ladder, confirmed, then acked,
+           │                and the chats behind it go on
+           ├▶ AlreadySent, AlreadyDead   acknowledged
+           ├▶ Exhausted     dead-lettered: its calls killed their workers, or it never came to one
+           ├▶ Unreachable   dead-lettered with what Telegram said of the chat, or listed, and no budget spent
+           └▶ Unknown       the job's ``on_uncertain`` decides
+
+Deferring is not failing: no attempt is spent, nothing is logged above DEBUG. Waits are timers of the event loop.
+
+Fail closed: Dramatiq logs and swallows what middleware raises unless it is a ``MiddlewareError``, and would then run
+the actor unmetered. So everything that can go wrong here ends in a :class:`Deferral`, and the actor refuses a message
+without a permit besides.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, NoReturn
+
+from dramatiq.broker import MessageProxy
+from dramatiq.errors import RateLimitExceeded
+from dramatiq.middleware import MiddlewareError
+
+from floodgate.broker.admission.contract import (
+    AlreadyDead,
+    AlreadySent,
+    Ask,
+    Dead,
+    Decision,
+    Exhausted,
+    Go,
+    Record,
+    Released,
+    Scope,
+    Standing,
+    Unknown,
+    Unreachable,
+    Wait,
+)
+from floodgate.broker.admission.policy import PROMPT, ask_for, must_be_prompt
+from floodgate.broker.amqp.delay_ladder import delayed
+from floodgate.broker.amqp.topology import DELIVERY_LIMIT
+from floodgate.broker.errors import PublishError, StateUnavailableError
+from floodgate.broker.messages import dead_letters
+from floodgate.broker.messages.job import Job, OnUncertain, unix_ms
+from floodgate.broker.messages.publication import Publication
+from floodgate.broker.process.outages import OutageLog
+from floodgate.broker.worker.middleware.awaited import AwaitedMiddleware, HostBroker
+from floodgate.broker.worker.queue_consumer import DeliveredMessage
+
+logger = logging.getLogger("floodgate.worker")
+
+# Below this a trip through the ladder (its unit is 125 ms) takes longer than the wait itself.
+SHORT_WAIT: Final = timedelta(milliseconds=120)
+STORE_RETRY_SECONDS: Final = 1.0
+# Half of RabbitMQ's consumer timeout: a job held for a store that is down must be back before the channel is closed.
+STORE_HOLD_SECONDS: Final = 15 * 60
+# A suspended queue looks again this often, in case an operator ended the pause.
+SUSPEND_AT_MOST_SECONDS: Final = 60.0
+FORBIDDEN: Final = 403
+
+
+class Deferral(MiddlewareError, RateLimitExceeded):  # noqa: N818  # a word for what it is: no error
+    """The message is not processed now. Dramatiq logs it at DEBUG, as it does any exceeded rate limit."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)  # type: ignore[no-untyped-call]  # Dramatiq's
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """The job's time has passed, and no call for it is under way or has ended it."""
+
+
+class RateLimit(AwaitedMiddleware):
+    """Asks admission before each send. One object a process; its coroutines run on the broker's event loop."""
+
+    def __init__(self) -> None:
+        self._outage = OutageLog()  # of the state store
+
+    def concerns(self, message: MessageProxy) -> bool:
+        return getattr(message, "job", None) is not None
+
+    async def abefore_process_message(self, broker: HostBroker, message: DeliveredMessage) -> None:
+        assert message.job is not None
+        await self._guard(broker, message, message.job, self._admit(broker, message, message.job))
+
+    async def renew(self, broker: HostBroker, message: DeliveredMessage) -> None:
+        """Hand back a permit that was not used in time, and ask again. The job keeps its place.
+
+        Raises:
+            Deferral: the message is dealt with; there is no permit.
+        """
+        assert message.job is not None
+        await self._guard(broker, message, message.job, self._renew(broker, message, message.job))
+
+    async def _guard(self, broker: HostBroker, message: DeliveredMessage, job: Job, step: Awaitable[None]) -> None:
+        """Take a step after which the message has a permit, or is dealt with and a ``Deferral`` is raised."""
+        try:
+            await step
+        except Deferral:
+            raise
+        except (PublishError, StateUnavailableError) as error:
+            logger.warning("job %s goes back to its queue: %s", job.id, error)
+            message.give_back()
+            raise Deferral(str(error)) from error
+        except Exception as error:
+            # Any fault at all must not reach Dramatiq, which would go on and send: see the essay above.
+            logger.exception("job %s could not be admitted", job.id)
+            await self._give_up_or_back(broker, message, job, error)
+            raise Deferral(f"{type(error).__name__}") from error
+
+    async def _give_up_or_back(self, broker: HostBroker, message: DeliveredMessage, job: Job, error: Exception) -> None:
+        """Return a job that admission fails on, and in the end dead-letter it: RabbitMQ 4.3 counts no returns itself.
+
+        The ledger is not told, for it may be what fails on this job.
+        """
+        message.give_back()
+        if message.delivery.delivery_count < DELIVERY_LIMIT:
+            return
+        why = f"it could not be admitted, {message.delivery.delivery_count + 1} times: {type(error).__name__}"
+        letter = dead_letters.dead_job(job, message.delivery.body, message.queue_name, dead_letters.REASON_FAILED, why)
+        try:
+            await broker.connections.publisher.apublish(letter)
+        except PublishError as refused:
+            logger.warning("job %s goes back to its queue: %s", job.id, refused)
+        else:
+            message.done()
+
+    async def _admit(self, broker: HostBroker, message: DeliveredMessage, job: Job) -> None:
+        message.ask = ask = ask_for(job, broker.settings)
+        started = time.monotonic()
+        fresh = False
+        while True:
+            decision = await self._decide(broker, job, ask, fresh)
+            fresh = False
+            match decision:
+                case Expired():
+                    await self._bury(
+                        broker, message, ask, dead_letters.REASON_EXPIRED, _expiry(job.attempts > job.unsent)
+                    )
+                case Go():
+                    message.permit = decision
+                    if must_be_prompt(ask, broker.settings):
+                        message.good_until = decision.decided_at + PROMPT.total_seconds()
+                    return
+                case AlreadySent(content=content) | AlreadyDead(content=content):
+                    self._skip(message, job, content)
+                case Unreachable(why=why):
+                    await self._bury(broker, message, ask, dead_letters.REASON_CHAT_UNREACHABLE, why, _refusal(why))
+                case Exhausted():
+                    await self._bury(broker, message, ask, dead_letters.REASON_EXHAUSTED, decision.why)
+                case Unknown(age=age):
+                    await self._question(broker, message, ask, job, age)
+                    message.uncertain = fresh = True
+                case Wait(scope=Scope.CHAT, delay=delay) if delay > SHORT_WAIT:
+                    await self._park(broker, message, delay)
+                case Wait():
+                    await self._hold(broker, message, decision, time.monotonic() - started)
+                case None:
+                    await self._hold_for_store(broker, message, time.monotonic() - started)
+
+    async def _renew(self, broker: HostBroker, message: DeliveredMessage, job: Job) -> None:
+        permit, message.permit = message.permit, None
+        assert message.ask is not None and permit is not None
+        await broker.admission.settle(message.ask, Released(), permit.grant)
+        await self._admit(broker, message, job)
+
+    async def _decide(self, broker: HostBroker, job: Job, ask: Ask, fresh: bool) -> Decision | Expired | None:
+        """Admission's word, or None when the store cannot answer. ``fresh`` forgets an uncertain send first."""
+        try:
+            if job.expired(unix_ms()) and not _begun(await broker.admission.lookup(ask.bot, ask.job_id)):
+                return Expired()
+            decision = await broker.admission.renew_unknown(ask) if fresh else await broker.admission.admit(ask)
+        except StateUnavailableError as error:
+            if self._outage.is_due():
+                logger.error("sends wait: %s", error)
+            return None
+        if self._outage.end() is not None:
+            logger.info("the state store answers again; sends go on")
+        return decision
+
+    async def _question(
+        self, broker: HostBroker, message: DeliveredMessage, ask: Ask, job: Job, age: timedelta
+    ) -> None:
+        """A worker died in mid-call, perhaps after Telegram had acted: send again, or leave it to an operator."""
+        logger.warning("job %s may have been sent %.0f s ago: %s", job.id, age.total_seconds(), job.on_uncertain)
+        if job.expired(unix_ms()):
+            await self._bury(broker, message, ask, dead_letters.REASON_EXPIRED, _expiry(perhaps_sent=True))
+        if job.on_uncertain is OnUncertain.DEAD_LETTER:
+            why = "the worker ended during the call; Telegram may have sent it"
+            await self._bury(broker, message, ask, dead_letters.REASON_UNCERTAIN, why)
+
+    def _skip(self, message: DeliveredMessage, job: Job, content: str | None) -> NoReturn:
+        if content not in (None, job.content):
+            logger.warning(
+                "job %s is dropped: its dedupe key %r was used before for another method, chat or content",
+                *(job.id, job.dedupe_key),
+            )
+        elif job.dedupe_key is not None:
+            logger.info("job %s (dedupe key %r) had ended before and is not sent again", job.id, job.dedupe_key)
+        message.done()
+        raise Deferral("ended before")
+
+    async def _park(self, broker: HostBroker, message: DeliveredMessage, delay: timedelta) -> NoReturn:
+        """Hand the job to RabbitMQ's timer; only then is it acknowledged."""
+        home = Publication("", message.queue_name, message.delivery.body, message.message_id)
+        await broker.connections.publisher.apublish(delayed(home, delay))
+        message.done()
+        raise Deferral("parked")
+
+    async def _hold(self, broker: HostBroker, message: DeliveredMessage, wait: Wait, held_seconds: float) -> None:
+        seconds = wait.delay.total_seconds()
+        if wait.scope is Scope.BOT and held_seconds + seconds > broker.settings.hold_seconds:
+            broker.suspend(message.queue_name, min(seconds, SUSPEND_AT_MOST_SECONDS))
+            await self._park(broker, message, wait.delay)
+        await self._sleep(broker, message, seconds)
+
+    async def _hold_for_store(self, broker: HostBroker, message: DeliveredMessage, held_seconds: float) -> None:
+        if held_seconds > STORE_HOLD_SECONDS:
+            message.give_back()
+            raise Deferral("the state store is down")
+        await self._sleep(broker, message, STORE_RETRY_SECONDS)
+
+    async def _sleep(self, broker: HostBroker, message: DeliveredMessage, seconds: float) -> None:
+        if await broker.stopping.sleep(seconds):
+            message.give_back()
+            raise Deferral("the worker is stopping")
+
+    async def _bury(
+        self,
+        broker: HostBroker,
+        message: DeliveredMessage,
+        ask: Ask,
+        reason: str,
+        description: str,
+        error: dict[str, Any] | None = None,
+    ) -> NoReturn:
+        """Dead letter, if it is kept, then the ledger, then the ack: a crash in between repeats, and never drops."""
+        assert message.job is not None
+        kept = broker.settings.dead_letters.keeps(reason, ask.priority)
+        if kept:
+            letter = dead_letters.dead_job(message.job, message.delivery.body, message.queue_name, reason, description)
+            await broker.connections.publisher.apublish(letter)
+        await broker.admission.settle(ask, Dead(reason, error, kept=kept))
+        message.done()
+        raise Deferral(reason)
+
+
+def _begun(record: Record | None) -> bool:
+    """Whether admission has more to say of a job than that it waits: it was sent, say, and its ack was lost."""
+    return record is not None and record.standing is not Standing.WAITING
+
+
+def _expiry(perhaps_sent: bool) -> str:
+    """For whoever thinks of replaying the job."""
+    passed = "its time to be sent has passed"
+    return f"{passed}; an earlier call for it may have been carried out" if perhaps_sent else passed
+
+
+def _refusal(why: str) -> dict[str, Any]:
+    """Telegram's error for a chat that it refused before, as it would give it again."""
+    return {"error_code": FORBIDDEN, "description": why}

@@ -1,0 +1,266 @@
+"""One queue's messages, handed to Dramatiq's worker, and what becomes of each.
+
+Dramatiq acknowledges whatever it has finished with, also what its middleware failed to re-enqueue: an exception in
+``after_process_message`` is logged and swallowed, and the ack follows. So here an ack needs a word of its own: a
+message carries a :class:`Disposition`, and only one that was explicitly ``DONE`` (its effect is safe elsewhere) is
+acknowledged. Everything else goes back to its queue, where RabbitMQ's delivery limit bounds how often.
+
+Threads: Dramatiq's consumer thread iterates; worker threads call ``ack`` and ``nack``. Deliveries arrive from the event
+loop through a ``SimpleQueue``, which is the only thing the three share.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import queue
+import re
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from enum import Enum, auto
+from typing import Final
+
+import dramatiq
+from dramatiq.broker import Consumer, MessageProxy
+from dramatiq.encoder import JSONEncoder
+from dramatiq.errors import ActorNotFound, DecodeError
+
+from floodgate.broker.admission.contract import Ask, Go
+from floodgate.broker.amqp.consumer import ANSWERS_PREFETCH, PREFETCH, Delivery, Subscription
+from floodgate.broker.amqp.publisher import Publisher
+from floodgate.broker.errors import MalformedJobError, MalformedUpdateError, PublishError
+from floodgate.broker.messages import dead_letters, queue_names
+from floodgate.broker.messages.job import SEND_ACTOR, Job, parse_job
+from floodgate.broker.messages.publication import Publication
+from floodgate.broker.messages.update import UPDATE_ACTOR, Update, parse_update
+from floodgate.broker.process.logs import redact
+from floodgate.broker.process.stopping import Stopping
+
+logger = logging.getLogger("floodgate.worker")
+
+# A message given back returns at once. This pause keeps a fault that outlasts it from spending the delivery limit in
+# a second; the queue has a thread of its own, so nobody else waits.
+GIVE_BACK_PAUSE_SECONDS: Final = 1.0
+
+
+# Actors that have a family of queues, and how the family's names begin.
+FAMILIES: Final = {SEND_ACTOR: "send.", UPDATE_ACTOR: "updates."}
+_JSON: Final = JSONEncoder()  # of jobs and updates, whatever encoder the plain actors have
+MAX_TRACEBACK: Final = 8000  # characters; its end says most
+MAX_MESSAGE_ID_BYTES: Final = 255  # AMQP's bound; a dead letter keeps its message's id
+# An escape that JSON allows alone, and that no log, header or store can hold alone. Whole pairs (emoji) have it, too.
+_HALF_A_PAIR: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+class Disposition(Enum):
+    """What shall happen to a message when Dramatiq is through with it."""
+
+    OPEN = auto()  # nobody said: back to its queue, unless a plain actor simply returned
+    DONE = auto()  # its effect is safe: acknowledge
+    RETURN = auto()  # back to its queue
+
+
+class DeliveredMessage(MessageProxy):
+    """A Dramatiq message with the delivery it came in. Belongs to one thread at a time."""
+
+    def __init__(
+        self, message: dramatiq.Message[object], delivery: Delivery, job: Job | None, update: Update | None = None
+    ) -> None:
+        super().__init__(message)
+        self.delivery = delivery
+        self.job = job
+        self.update = update
+        self.ask: Ask | None = None
+        self.permit: Go | None = None
+        self.good_until = math.inf  # the permit, in time.monotonic()
+        self.late = timedelta()  # by how much its call arrived later than calls do
+        self.uncertain = False  # an earlier call for this job may have acted
+        self.disposition = Disposition.OPEN
+
+    def done(self) -> None:
+        """The message's effect is safe elsewhere: acknowledge it."""
+        self.disposition = Disposition.DONE
+
+    def give_back(self) -> None:
+        """The message goes back to its queue, ahead of those behind it."""
+        self.disposition = Disposition.RETURN
+
+    @property
+    def settled(self) -> bool:
+        if self.disposition is Disposition.OPEN:
+            return self.job is None and self.update is None and self._exception is None
+        return self.disposition is Disposition.DONE
+
+
+class QueueConsumer(Consumer):
+    """Dramatiq's view of one queue."""
+
+    def __init__(
+        self,
+        queue_name: str,
+        subscribe: Callable[[Callable[[Delivery], None]], Subscription],
+        publisher: Publisher,
+        idle_timeout_seconds: float,
+        stopping: Stopping,
+    ) -> None:
+        self.queue_name = queue_name
+        self._deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+        self._publisher = publisher
+        self._idle_timeout_seconds = idle_timeout_seconds
+        self._stopping = stopping
+        self.subscription = subscribe(self._deliveries.put)
+
+    def __next__(self) -> DeliveredMessage | None:
+        try:
+            delivery = self._deliveries.get(timeout=self._idle_timeout_seconds)
+        except queue.Empty:
+            return None
+        try:
+            return read_message(delivery, self.queue_name)
+        except MalformedJobError as error:
+            self._bury(delivery, letter_of_malformed(delivery, str(error)))
+            return None
+
+    def ack(self, message: MessageProxy) -> None:
+        assert isinstance(message, DeliveredMessage)
+        if message.settled:
+            message.delivery.ack()
+        else:
+            self._give_back(message.delivery)
+
+    def nack(self, message: MessageProxy) -> None:
+        """Dramatiq gave up on the message (no such actor, retries exhausted, too old): a dead letter, then the ack."""
+        assert isinstance(message, DeliveredMessage)
+        if message.disposition is Disposition.RETURN:
+            self._give_back(message.delivery)
+        else:
+            self._bury(message.delivery, letter_of_failed(message))
+
+    def close(self) -> None:
+        self.subscription.close()
+
+    def _give_back(self, delivery: Delivery) -> None:
+        self._stopping.wait(GIVE_BACK_PAUSE_SECONDS)
+        delivery.requeue()
+
+    def _bury(self, delivery: Delivery, letter: Publication) -> None:
+        try:
+            self._publisher.publish(letter)
+        except PublishError as error:
+            logger.warning(
+                "a dead letter could not be written, its message goes back to %s: %s", self.queue_name, error
+            )
+            self._give_back(delivery)
+        else:
+            delivery.ack()
+
+
+def letter_of_failed(message: DeliveredMessage) -> Publication:
+    """The dead letter of a message that Dramatiq gave up on."""
+    reason, description, told = _failure(message)
+    delivery = message.delivery
+    return dead_letters.dead_message(
+        queue_names.dead_queue_of(delivery.queue),
+        message.message_id,
+        delivery.body,
+        delivery.queue,
+        reason,
+        redact(description),
+        traceback=redact(told)[-MAX_TRACEBACK:],
+    )
+
+
+def letter_of_malformed(delivery: Delivery, why: str) -> Publication:
+    """The dead letter of bytes that cannot be read, which is logged."""
+    logger.error("malformed message in %s, moved to dead.malformed: %s", delivery.queue, why)
+    return dead_letters.malformed(delivery.message_id or "", delivery.body, delivery.queue, why)
+
+
+def in_family(queue_name: str) -> bool:
+    """Whether a queue on the server holds jobs or updates."""
+    return queue_name.startswith(tuple(FAMILIES.values()))
+
+
+def prefetch_of(queue_name: str) -> int:
+    """How many jobs of a queue a worker has in hand: one where they are in order."""
+    return ANSWERS_PREFETCH if queue_names.is_answers_queue(queue_name) else PREFETCH
+
+
+def _failure(message: DeliveredMessage) -> tuple[str, str, str]:
+    """The reason of a plain actor's dead letter, its description and the traceback."""
+    error = message._exception
+    if error is None:
+        return dead_letters.REASON_FAILED, "a middleware failed it", ""
+    if isinstance(error, ActorNotFound):
+        return dead_letters.REASON_NO_ACTOR, f"no actor named {message.actor_name!r} in this worker", ""
+    return dead_letters.REASON_FAILED, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))
+
+
+def read_message(delivery: Delivery, queue_name: str) -> DeliveredMessage:
+    """The Dramatiq message in a delivery, under the name of the queue it came from.
+
+    An ``eta`` is dropped: stock Dramatiq would hold the message in memory until then, and here delays are RabbitMQ's.
+
+    Raises:
+        MalformedJobError: the bytes are no Dramatiq message, or the actor is ``send`` and its argument is no job of the
+            queue's bot.
+        MalformedUpdateError: likewise for ``handle_update`` and an update.
+    """
+    message = _decode(delivery.body, queue_name)
+    message.options.pop("eta", None)
+    job = _job_in(message, queue_name) if message.actor_name == SEND_ACTOR else None
+    update = _update_in(message, queue_name) if message.actor_name == UPDATE_ACTOR else None
+    return DeliveredMessage(dataclasses.replace(message, queue_name=queue_name), delivery, job, update)
+
+
+def _job_in(message: dramatiq.Message[object], queue_name: str) -> Job:
+    """What the actor could not be called with would come back again and again, so it is told here."""
+    if message.args or message.kwargs.keys() != {"job"}:
+        raise MalformedJobError("Not a job: the actor takes one argument, `job`.")
+    job = parse_job(message.kwargs["job"])
+    if not queue_name.startswith(f"{SEND_ACTOR}.{job.bot}."):
+        raise MalformedJobError(f"Not a job of this queue: its bot is {job.bot}.")
+    return job
+
+
+def _update_in(message: dramatiq.Message[object], queue_name: str) -> Update:
+    if message.args or message.kwargs.keys() != {"update"}:
+        raise MalformedUpdateError("Not an update: the actor takes one argument, `update`.")
+    update = parse_update(message.kwargs["update"])
+    if not queue_name.startswith(f"updates.{update.bot}."):
+        raise MalformedUpdateError(f"Not an update of this queue: its bot is {update.bot}.")
+    return update
+
+
+def _decode(body: bytes, queue_name: str) -> dramatiq.Message[object]:
+    decode = _decoded_json if in_family(queue_name) else dramatiq.Message[object].decode
+    try:
+        message = decode(body)
+    except DecodeError as error:
+        raise MalformedJobError(f"Not a Dramatiq message: {type(error.error).__name__}.") from None
+    shapes = ((message.kwargs, dict), (message.options, dict), (message.actor_name, str), (message.message_id, str))
+    if not all(isinstance(value, shape) for value, shape in shapes):
+        raise MalformedJobError("Not a Dramatiq message: a field has the wrong type.")
+    if _HALF_A_PAIR.search(body) and not _is_text(message):
+        raise MalformedJobError("Not a Dramatiq message: it holds half of a surrogate pair.")
+    if len(message.message_id.encode()) > MAX_MESSAGE_ID_BYTES:
+        raise MalformedJobError("Not a Dramatiq message: its id is too long.")
+    return message
+
+
+def _decoded_json(body: bytes) -> dramatiq.Message[object]:
+    try:
+        return dramatiq.Message(**_JSON.decode(body))
+    except (TypeError, ValueError, RecursionError) as error:  # not an object, other fields, or beyond what json reads
+        raise DecodeError("not a message", body, error) from error  # type: ignore[no-untyped-call]  # Dramatiq's
+
+
+def _is_text(message: dramatiq.Message[object]) -> bool:
+    try:
+        json.dumps(message.asdict(), ensure_ascii=False, default=str, skipkeys=True).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,39 @@
+"""The process's one broker, and the guarantee that actors are never bound to another.
+
+``@dramatiq.actor`` binds to Dramatiq's global broker, which is made for localhost when nobody set one before. So
+``actors`` asks :func:`current_broker`, which makes ours without opening a connection, and binds to it by name. Whoever
+configures later (``configure``) gives settings to that same object, so the order of imports does not matter.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import dramatiq
+
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.worker.dramatiq_broker import FloodgateBroker
+
+_lock = threading.Lock()
+_broker: FloodgateBroker | None = None  # written under _lock, once
+
+
+def current_broker() -> FloodgateBroker:
+    """The process's broker, which is also Dramatiq's global one. Made at the first call; opens nothing."""
+    global _broker
+    with _lock:
+        if _broker is None:
+            _broker = FloodgateBroker()
+            dramatiq.set_broker(_broker)
+        return _broker
+
+
+def configure(settings: Settings) -> FloodgateBroker:
+    """Bind settings to the process's broker.
+
+    Raises:
+        SettingsError: the broker is in use already, with other settings.
+    """
+    broker = current_broker()
+    broker.bind(settings)
+    return broker

@@ -1,0 +1,200 @@
+"""The receiver's process.
+
+Start order: settings → RabbitMQ reached and topology declared → one task a bot, which waits to be the active one → with
+webhooks, the HTTP server. A fault before that is one sentence and an exit code; afterwards only a signal ends it.
+
+Stop order, on SIGTERM or SIGINT: Telegram's posts are refused, which it repeats to another → what is being published is
+seen through → the tokens are handed on → connections. Bounded by :data:`STOP_SECONDS`; a second signal exits at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from enum import StrEnum
+from typing import Final
+
+import uvicorn
+
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.errors import SettingsError
+from floodgate.broker.process.event_loop import new_event_loop
+from floodgate.broker.settings.model import Settings
+from floodgate.producer.http_protocol import bounded_http
+from floodgate.producer.listening import listen, url_of
+from floodgate.producer.updates.intake import Intake
+from floodgate.producer.updates.leadership import Leadership, Work
+from floodgate.producer.updates.polling import Poller
+from floodgate.producer.updates.telegram import ReceivingApi
+from floodgate.producer.updates.webhook import Posts, Registration
+
+logger = logging.getLogger("floodgate.updates")
+
+EXIT_FORCED: Final = 70
+MOST_POSTS: Final = 2000  # connections at once, so that a stranger's cannot take all memory
+KEEP_ALIVE_SECONDS: Final = 75
+LAST_POSTS_SECONDS: Final = 5  # after a stop, for posts under way
+# The last posts, the last batch, the goodbye and the connections have bounds
+# of their own; this is their sum, and some air.
+STOP_SECONDS: Final = 25.0
+
+
+class Mode(StrEnum):
+    """How Telegram gives the updates."""
+
+    POLLING = "polling"
+    WEBHOOK = "webhook"
+
+
+class Receiver:
+    """One receiver in this process. Opens nothing before ``run``."""
+
+    def __init__(self, settings: Settings, mode: Mode) -> None:
+        if mode is Mode.WEBHOOK and settings.updates.webhook_url is None:
+            raise SettingsError(
+                "Set FLOODGATE_UPDATES__WEBHOOK_URL to the public address under which Telegram reaches this command, "
+                "https://bots.example.org/tg; or use --mode polling, which needs none."
+            )
+        self._settings = settings
+        self._mode = mode
+        self._stop = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def stop(self) -> None:
+        """Ask ``run`` to end. Safe from any thread, twice, and before ``run``."""
+        loop = self._loop
+        if loop is None:
+            self._stop.set()
+            return
+        with suppress(RuntimeError):  # it has ended
+            loop.call_soon_threadsafe(self._stop.set)
+
+    async def run(self, ready: Callable[[str], None] = lambda _line: None) -> None:
+        """Receive until stopped. ``ready`` is given a line when it does.
+
+        Raises:
+            FloodgateError: it could not start: settings or RabbitMQ.
+        """
+        self._loop = asyncio.get_running_loop()
+        connections = Connections(self._settings, "updates", on_callers_loop=True)
+        api = ReceivingApi(self._settings)
+        intake = Intake(self._settings, connections)
+        try:
+            async with self._posts_taken(intake) as where:
+                await intake.declare()
+                ready(f"receiver ready: {self._mode}{where}, bots {', '.join(sorted(self._settings.tokens))}")
+                await self._lead_all(api, intake, connections)
+        finally:
+            await api.close()
+            await connections.aclose()
+        logger.info("stopped")
+
+    async def _lead_all(self, api: ReceivingApi, intake: Intake, connections: Connections) -> None:
+        """Until stopped, or until something fails that should not."""
+        leads = [
+            asyncio.create_task(self._lead(bot, api, intake, connections), name=f"receiver of {bot}")
+            for bot in sorted(self._settings.tokens)
+        ]
+        stopping = asyncio.create_task(self._stop.wait(), name="stop of the receiver")
+        try:
+            await asyncio.wait({*leads, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            logger.info("stopping: what is being published is seen through")
+        finally:
+            for task in (*leads, stopping):
+                task.cancel()
+            await asyncio.wait({*leads, stopping})
+        for lead in leads:
+            if not lead.cancelled():
+                lead.result()
+
+    async def _lead(self, bot: str, api: ReceivingApi, intake: Intake, connections: Connections) -> None:
+        leadership = Leadership(bot, intake, connections, self._settings.updates.lease_seconds)
+        await leadership.run(self._work(bot, api, intake, leadership.valid))
+
+    def _work(self, bot: str, api: ReceivingApi, intake: Intake, valid: Callable[[], bool]) -> Work:
+        match self._mode:
+            case Mode.POLLING:
+                return Poller(bot, api, intake, poll_seconds(self._settings), valid).run
+            case Mode.WEBHOOK:
+                return Registration(bot, api, self._settings, valid).run
+
+    @asynccontextmanager
+    async def _posts_taken(self, intake: Intake) -> AsyncIterator[str]:
+        """With webhooks, the HTTP server; says where it listens."""
+        if self._mode is Mode.POLLING:
+            yield ""
+            return
+        updates = self._settings.updates
+        with closing(listen(updates.host, updates.port, "FLOODGATE_UPDATES__PORT")) as listener:
+            server = PostServer(Posts(self._settings, intake))
+            serving = asyncio.create_task(server.serve([listener]), name="webhook server")
+            try:
+                yield f" at {url_of(listener)}"
+            finally:
+                server.should_exit = True
+                await serving
+
+
+def poll_seconds(settings: Settings) -> int:
+    """How long a poll may wait at Telegram.
+
+    A receiver that freezes, or that the network swallows, leaves its poll open there. RabbitMQ takes a heartbeat at
+    least to notice, and the next receiver waits a lease: by then the poll must be over, or it would be a second one.
+    """
+    updates = settings.updates
+    return max(1, min(updates.poll_seconds, int(settings.heartbeat_seconds + updates.lease_seconds / 2)))
+
+
+class PostServer(uvicorn.Server):
+    """uvicorn, without its hands on the process's signals."""
+
+    def __init__(self, posts: Posts) -> None:
+        super().__init__(
+            uvicorn.Config(
+                posts,
+                http=bounded_http(MOST_POSTS),
+                ws="none",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                lifespan="off",
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=LAST_POSTS_SECONDS,
+            )
+        )
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def run_receiver(settings: Settings, mode: Mode, ready: Callable[[str], None]) -> None:
+    """Receive until SIGTERM or SIGINT. For a process's main thread.
+
+    Raises:
+        FloodgateError: it could not start: settings or RabbitMQ.
+    """
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_receive(Receiver(settings, mode), ready))
+
+
+async def _receive(receiver: Receiver, ready: Callable[[str], None]) -> None:
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+            signal.signal(number, lambda *_: os._exit(EXIT_FORCED))
+        watchdog = threading.Timer(STOP_SECONDS, os._exit, (EXIT_FORCED,))
+        watchdog.daemon = True
+        watchdog.start()
+        receiver.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await receiver.run(ready)

@@ -1,0 +1,76 @@
+"""What goes wrong for a while is said once, then every minute, then that it is over; never once a try."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from floodgate.broker.errors import RabbitMQError
+from floodgate.broker.process.outages import Backoff, OutageLog
+from floodgate.producer.updates.telegram import RefusedError, TelegramError
+
+logger = logging.getLogger("floodgate.updates")
+
+FIRST_PAUSE_SECONDS: Final = 0.5
+LONGEST_PAUSE_SECONDS: Final = 15.0
+# A hand-over may meet the long poll that the one before left open. Telegram ends it, and neither side need hear of it.
+QUIET_CONFLICT_SECONDS: Final = 10.0
+
+
+class Troubles:
+    """Those of one bot, and how long to wait before the next try. Belongs to the event loop."""
+
+    def __init__(self, bot: str) -> None:
+        self._bot = bot
+        self._outage = OutageLog()
+        self._backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
+
+    async def trying(self, step: Callable[[], Awaitable[None]], valid: Callable[[], bool]) -> None:
+        """Make one step, however often that has to be tried, as long as ``valid``."""
+        while valid():
+            try:
+                await step()
+            except (TelegramError, RabbitMQError) as error:
+                await asyncio.sleep(self.met(error))
+            else:
+                self.over()
+                return
+
+    def met(self, error: TelegramError | RabbitMQError) -> float:
+        """One more. Returns how many seconds to wait."""
+        self._outage.begin()
+        text = sentence(self._bot, error)
+        if not _is_quiet(error, self._outage.lasted_seconds) and self._outage.is_due(text):
+            logger.warning("%s", text)
+        pause = self._backoff.next_seconds()
+        if isinstance(error, RefusedError) and error.retry_after is not None:
+            return error.retry_after
+        return pause * random.uniform(0.5, 1.0)
+
+    def over(self) -> None:
+        """It works."""
+        self._backoff.reset()
+        if (lasted_seconds := self._outage.end()) is not None:
+            logger.info("bot %s: updates come in again after %.1f s", self._bot, lasted_seconds)
+
+
+def sentence(bot: str, error: Exception) -> str:
+    """What is wrong and what to do."""
+    if isinstance(error, RefusedError) and error.unknown_token:
+        return (
+            f"Bot {bot}: Telegram does not know its token ({error.code} {error.description}). Correct it in "
+            "FLOODGATE_BOT_TOKEN or FLOODGATE_BOTS and start this again."
+        )
+    if isinstance(error, RefusedError) and error.other_poller:
+        return (
+            f"Bot {bot}: another program polls with its token ({error.code} {error.description}). Stop that one; "
+            "Telegram serves one at a time."
+        )
+    return f"Bot {bot}: {error} Trying again until it works."
+
+
+def _is_quiet(error: Exception, seconds: float) -> bool:
+    return isinstance(error, RefusedError) and error.other_poller and seconds < QUIET_CONFLICT_SECONDS
