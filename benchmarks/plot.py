@@ -1,4 +1,4 @@
-"""Draws rate and 429s of a run of ``limits`` as an SVG that is legible on light and dark backgrounds.
+"""Draws rate and 429s of a run of ``limits`` as an SVG, on paper of its own: legible on light and dark pages.
 
 ``python -m benchmarks plot RESULTS.json FILE.svg``. Takes what ``limits`` wrote to ``benchmarks/results/``.
 """
@@ -21,18 +21,20 @@ SCENARIO: Final = "broadcast"
 STYLE: Final = """
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 .head { font-weight: 600 }
+.paper { fill: #ffffff }
 .note { fill: #59636e }
 .ours { fill: #2f7d4f }
 .peer { fill: #8c959f }
 .limit { stroke: #59636e; stroke-dasharray: 3 3 }
 @media (prefers-color-scheme: dark) {
-  text { fill: #f0f6fc } .note { fill: #9198a1 } .ours { fill: #3fb26b } .limit { stroke: #9198a1 }
+  .paper { fill: #0d1117 } text { fill: #f0f6fc } .note { fill: #9198a1 }
+  .ours { fill: #3fb26b } .limit { stroke: #9198a1 }
 }
 """
-WIDTH: Final = 760
+WIDTH: Final = 776
 ROW: Final = 26
 TOP: Final = 58
-RATE_LEFT, RATE_WIDE, REFUSED_LEFT, REFUSED_WIDE = 160, 240, 500, 200
+RATE_LEFT, RATE_WIDE, REFUSED_LEFT, REFUSED_WIDE = 172, 240, 512, 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +87,13 @@ def draw(results: Iterable[Mapping[str, Any]], note: str) -> str:
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 34}" role="img">',
             "<title>Messages a second and answers 429 in a broadcast</title>",
             f"<style>{STYLE}</style>",
+            '<rect class="paper" width="100%" height="100%" rx="6"/>',
             _text(RATE_LEFT, 24, "messages a second", "head"),
             _text(REFUSED_LEFT, 24, "answers 429 (fewer are better)", "head"),
             _text(limit, 46, f"limit: {LIMIT:.0f}", "note", anchor="middle"),
             f'<line class="limit" x1="{limit:.0f}" x2="{limit:.0f}" y1="50" y2="{bottom}"/>',
             *(line for number, row in enumerate(found) for line in _row(row, TOP + ROW * number, fastest, most)),
-            _text(0, bottom + 24, note, "note"),
+            _text(16, bottom + 24, note, "note"),
             "</svg>\n",
         ]
     )
