@@ -15,8 +15,9 @@ from benchmarks.stage.programs import ROOT
 MEASURED = ROOT / "benchmarks" / "measured" / "limits.json"
 
 
-def result(contender: str, scenario: str = plot.SCENARIO, **figures: float) -> dict[str, Any]:
-    return {"scenario": scenario, "contender": contender, "figures": {"sent": 1000, "missing": 0, **figures}}
+def result(contender: str, refused: int = 0, scenario: str = plot.SCENARIO, **figures: float) -> dict[str, Any]:
+    figures = {"sent": 1000, "missing": 0, "429": refused, **figures}
+    return {"scenario": scenario, "contender": contender, "figures": figures}
 
 
 def words(svg: str) -> list[str]:
@@ -39,12 +40,12 @@ def test_the_measured_figures_are_those_of_the_page() -> None:
 
 
 def test_a_contender_of_several_rounds_is_shown_by_its_median() -> None:
-    rounds = [result("floodgate", use=use, **{"429": refused}) for use, refused in ((0.9, 4), (0.5, 9), (1.0, 1))]
+    rounds = [result("floodgate", refused, use=use) for use, refused in ((0.9, 4), (0.5, 9), (1.0, 1))]
     assert plot.rows(rounds) == [plot.Row("floodgate", 27.0, 4, 0, 1000)]
 
 
 def test_messages_that_are_missing_are_told_beside_the_rate() -> None:
-    svg = plot.draw([result("peer", use=0.5, missing=970, sent=30, **{"429": 4867})], "today")
+    svg = plot.draw([result("peer", 4867, use=0.5, missing=970, sent=30)], "today")
     assert {"15.0, 30 of 1,000 delivered", "4,867", "today"} <= set(words(svg))
 
 
