@@ -14,8 +14,10 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Final
 
+from benchmarks import plot
 from benchmarks.peers.contenders import PEERS
 from benchmarks.stage import report, servers
 from benchmarks.stage.contenders import Contender, Floodgate
@@ -47,7 +49,10 @@ EXTRA: Final = (
 
 def main(arguments: Sequence[str]) -> int:
     """Play; 0 when ours met every target."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.plot and options.only and plot.SCENARIO not in options.only:
+        parser.error(f"--plot shows the scenario {plot.SCENARIO!r}, which --only leaves out")
     chosen = [each for each in scenarios(options.quick) if not options.only or each.name in options.only]
     if options.partitions:
         chosen = [replace(each, settings={**each.settings, "partitions": options.partitions}) for each in chosen]
@@ -69,6 +74,8 @@ def main(arguments: Sequence[str]) -> int:
             _show(scenario, found, as_json=options.json)
     path = report.save("limits", (result.as_json() for result in results))
     print(f"{time.monotonic() - began:.0f} s in all; written to {path}", file=sys.stderr)
+    if options.plot:
+        options.plot.write_text(plot.draw_run(json.loads(path.read_text())))
     return 0 if not any(result.missed for result in results if result.contender.startswith("floodgate")) else 1
 
 
@@ -105,5 +112,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--partitions", type=int, metavar="N", help="instead of the scenario's, to find the right number"
     )
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw rate and 429s of the broadcast")
     parser.add_argument("--json", action="store_true", help="one object a line instead of tables")
     return parser

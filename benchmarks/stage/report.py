@@ -30,10 +30,11 @@ def names(results: Iterable[Named]) -> list[str]:
 
 
 def save(name: str, results: Iterable[Mapping[str, Any]], **more: Any) -> Path:
-    """Write a run to ``benchmarks/results/`` (not under version control), with the machine and its load."""
+    """Write a run to ``benchmarks/results/`` (not under version control), with its date, the machine and its load."""
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{name}-{time.strftime('%Y%m%dT%H%M%S')}.json"
-    path.write_text(json.dumps({"machine": machine(), "results": list(results), **more}, indent=1))
+    run = {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "results": list(results), **more}
+    path.write_text(json.dumps(run, indent=1))
     return path
 
 

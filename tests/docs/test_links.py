@@ -1,0 +1,95 @@
+"""Links between pages lead somewhere, and every page is in the site's navigation."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.docs.pages import FENCE, ROOT
+
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+ELSEWHERE = ("https://", "http://", "mailto:")
+
+
+def pages() -> list[Path]:
+    """Every page of the repository, also those that are not committed yet; of an archive, those that it is made for."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    found = listed.stdout.split() if listed.returncode == 0 else []
+    return [ROOT / name for name in found] or [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+
+
+def prose(text: str) -> str:
+    """A page without its code blocks and code spans."""
+    parts = re.split(rf"^\s*{FENCE}.*$", text, flags=re.MULTILINE)
+    return re.sub(r"`[^`\n]*`", "", "".join(parts[::2]))
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings as GitHub makes them: a heading that comes again has its ordinal behind it."""
+    outside = "".join(re.split(rf"^\s*{FENCE}.*$", text, flags=re.MULTILINE)[::2])
+    seen: Counter[str] = Counter()
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.+)$", outside, flags=re.MULTILINE):
+        slug = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+        found.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
+        seen[slug] += 1
+    return found
+
+
+def broken(page: Path) -> Iterator[str]:
+    """The links of a page that lead to no file, or to no heading of a page."""
+    for link in LINK.findall(prose(page.read_text())):
+        if link.startswith(ELSEWHERE):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text())):
+            yield link
+
+
+def in_navigation(entries: list[dict[str, Any]]) -> list[str]:
+    """The pages that the site's navigation names, in its order."""
+    values = [value for entry in entries for value in entry.values()]
+    return [page for value in values for page in (in_navigation(value) if isinstance(value, list) else [value])]
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    assert list(broken(page)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("[a](gone.md)", ["gone.md"]),
+        ("[a](there.md#gone)", ["there.md#gone"]),
+        ("[a](#gone)", ["#gone"]),
+        ("# Once\n# Once\n[a](there.md#one--two) [b](#once-1) [c](https://example.org) `[d](gone.md)`", []),
+        ("```\n[a](gone.md)\n```\n![plot](gone.svg)", ["gone.svg"]),
+    ],
+)
+def test_a_link_that_leads_nowhere_is_found(tmp_path: Path, text: str, found: list[str]) -> None:
+    (tmp_path / "there.md").write_text("## `One` & two\n")
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    assert list(broken(page)) == found
+
+
+def test_every_page_is_in_the_sites_navigation() -> None:
+    site = tomllib.loads((ROOT / "docs" / "zensical.toml").read_text())["project"]
+    expected = {str(page.relative_to(ROOT)) for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]}
+    assert set(in_navigation(site["nav"])) == expected
+
+
+def test_the_site_is_built_with_no_link_that_leads_nowhere() -> None:
+    built = subprocess.run([ROOT / "scripts" / "docs"], capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert '<script src="http' not in (ROOT / "site" / "index.html").read_text(), "the site loads what is not its own"

@@ -1,0 +1,29 @@
+"""The README answers a newcomer's questions in their order, with figures that the page of figures has."""
+
+from __future__ import annotations
+
+import re
+
+from tests.docs.pages import ROOT, blocks
+
+README = ROOT / "README.md"
+ORDER = ["Install", "Send", "See it work", "Guarantees", "Performance", "When not to use it"]
+
+
+def test_the_readme_begins_with_what_a_newcomer_asks_first() -> None:
+    text = README.read_text()
+    assert re.match(r"# Floodgate\n\n\*\*[^*\n]+\*\*\n\n## ", text), "the promise, in one sentence, comes first"
+    assert re.findall(r"^## (.+)$", text, flags=re.MULTILINE)[: len(ORDER)] == ORDER
+
+
+def test_ten_lines_send() -> None:
+    first = next(block for block in blocks(README) if block.language == "python")
+    assert len(first.text.splitlines()) <= 10
+
+
+def test_the_figures_of_the_readme_are_those_of_the_page() -> None:
+    shown = README.read_text().partition("Without limits, ")[2].partition("\n\n")[0]
+    figures = re.findall(r"\d[\d,.]*\d", shown)
+    page = (ROOT / "docs" / "performance.md").read_text()
+    assert len(figures) == 4
+    assert [figure for figure in figures if figure not in page] == []
