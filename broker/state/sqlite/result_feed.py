@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from floodgate.broker.admission.contract import Record
-from floodgate.broker.admission.results import Ending, dead_record, sent_record
+from floodgate.broker.admission.result_feed import EndedJob, dead_record, sent_record
 from floodgate.broker.admission.rows import State
 from floodgate.broker.errors import StateUnavailableError
 from floodgate.broker.state.sqlite.file import identity
@@ -34,8 +34,8 @@ _SINCE: Final = (
 )
 
 
-class SqliteEndings:
-    """``endings.Endings`` on a SQLite file. Opened by ``skip``; belongs to one thread."""
+class SqliteResultFeed:
+    """``result_feed.ResultFeed`` on a SQLite file. Opened by ``skip``; belongs to one thread."""
 
     def __init__(self, path: Path, bots: Sequence[str]) -> None:
         self._path = path
@@ -57,7 +57,7 @@ class SqliteEndings:
         except sqlite3.Error as error:
             raise self._fault(error) from error
 
-    def wait(self, seconds: float) -> Sequence[Ending]:
+    def wait(self, seconds: float) -> Sequence[EndedJob]:
         deadline = time.monotonic() + seconds
         try:
             while True:
@@ -77,25 +77,25 @@ class SqliteEndings:
             with suppress(sqlite3.Error):
                 connection.close()
 
-    def _look(self) -> list[Ending]:
+    def _look(self) -> list[EndedJob]:
         db = self._connection
         if db is None or identity(self._path) != self._file:
             raise sqlite3.OperationalError("the file is another one than before")
         if (version := _version(db)) == self._version:
             return []
-        found = [ending for bot in self._bots for ending in self._news(db, bot)]
+        found = [ended for bot in self._bots for ended in self._news(db, bot)]
         if len(found) < PAGE:
             self._version = version  # of before the look: what was written during it shows at the next
         return found
 
-    def _news(self, db: sqlite3.Connection, bot: str) -> list[Ending]:
+    def _news(self, db: sqlite3.Connection, bot: str) -> list[EndedJob]:
         last, heard = self._heard[bot]
         rows = [row for row in db.execute(_SINCE, (bot, last, PAGE + len(heard))) if row[0] not in heard]
         if rows:
             newest = rows[-1][2]
             same = frozenset(row[0] for row in rows if row[2] == newest)
             self._heard[bot] = (newest, same | heard if newest == last else same)
-        return [Ending(bot, job_id, _record(state, outcome)) for job_id, state, _, outcome in rows]
+        return [EndedJob(bot, job_id, _record(state, outcome)) for job_id, state, _, outcome in rows]
 
     def _open(self) -> sqlite3.Connection:
         self.close()

@@ -12,7 +12,7 @@ from typing import Any
 from telegram.ext import Application
 
 
-class Keeping:
+class PersistenceFlusher:
     """Belongs to the event loop. ``keep`` is called by any number of tasks."""
 
     def __init__(self, application: Application[Any, Any, Any, Any, Any, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 from floodgate.broker.errors import RabbitMQError
 from floodgate.broker.process.outages import Backoff, OutageLog
-from floodgate.producer.updates.telegram import RefusedError, TelegramError
+from floodgate.producer.updates.telegram import ReceivingError, ReceivingRefusedError
 
 logger = logging.getLogger("floodgate.updates")
 
@@ -20,7 +20,7 @@ LONGEST_PAUSE_SECONDS: Final = 15.0
 QUIET_CONFLICT_SECONDS: Final = 10.0
 
 
-class Troubles:
+class OutageBackoff:
     """Those of one bot, and how long to wait before the next try. Belongs to the event loop."""
 
     def __init__(self, bot: str) -> None:
@@ -33,20 +33,20 @@ class Troubles:
         while valid():
             try:
                 await step()
-            except (TelegramError, RabbitMQError) as error:
+            except (ReceivingError, RabbitMQError) as error:
                 await asyncio.sleep(self.met(error))
             else:
                 self.over()
                 return
 
-    def met(self, error: TelegramError | RabbitMQError) -> float:
+    def met(self, error: ReceivingError | RabbitMQError) -> float:
         """One more. Returns how many seconds to wait."""
         self._outage.begin()
         text = sentence(self._bot, error)
         if not _is_quiet(error, self._outage.lasted_seconds) and self._outage.is_due(text):
             logger.warning("%s", text)
         pause = self._backoff.next_seconds()
-        if isinstance(error, RefusedError) and error.retry_after is not None:
+        if isinstance(error, ReceivingRefusedError) and error.retry_after is not None:
             return error.retry_after
         return pause * random.uniform(0.5, 1.0)
 
@@ -59,12 +59,12 @@ class Troubles:
 
 def sentence(bot: str, error: Exception) -> str:
     """What is wrong and what to do."""
-    if isinstance(error, RefusedError) and error.unknown_token:
+    if isinstance(error, ReceivingRefusedError) and error.unknown_token:
         return (
             f"Bot {bot}: Telegram does not know its token ({error.code} {error.description}). Correct it in "
             "FLOODGATE_BOT_TOKEN or FLOODGATE_BOTS and start this again."
         )
-    if isinstance(error, RefusedError) and error.other_poller:
+    if isinstance(error, ReceivingRefusedError) and error.other_poller:
         return (
             f"Bot {bot}: another program polls with its token ({error.code} {error.description}). Stop that one; "
             "Telegram serves one at a time."
@@ -73,4 +73,4 @@ def sentence(bot: str, error: Exception) -> str:
 
 
 def _is_quiet(error: Exception, seconds: float) -> bool:
-    return isinstance(error, RefusedError) and error.other_poller and seconds < QUIET_CONFLICT_SECONDS
+    return isinstance(error, ReceivingRefusedError) and error.other_poller and seconds < QUIET_CONFLICT_SECONDS
