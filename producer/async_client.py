@@ -234,7 +234,7 @@ async def _each(jobs: Iterable[Job] | AsyncIterable[Job]) -> AsyncIterator[Job]:
 
 
 async def _confirmed(batch: EnqueueBatch, *, all_of_them: bool = False) -> AsyncIterator[Job]:
-    """What has landed; waits while no other batch may leave, or for all. The publisher's time-outs bound it."""
+    """The confirmed jobs. Waits while no other batch may be submitted, or for all, within the publisher's bounds."""
     for job in batch.confirmed():
         yield job
     while receipt := batch.awaited(all_of_them=all_of_them):

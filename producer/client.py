@@ -205,7 +205,7 @@ class Client(BotApi[Job]):
 
 
 def _confirmed(batch: EnqueueBatch, *, all_of_them: bool = False) -> Iterator[Job]:
-    """What has landed; waits while no other batch may leave, or for all. The publisher's time-outs bound it."""
+    """The confirmed jobs. Waits while no other batch may be submitted, or for all, within the publisher's bounds."""
     yield from batch.confirmed()
     while receipt := batch.awaited(all_of_them=all_of_them):
         receipt.result()

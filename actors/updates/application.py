@@ -96,7 +96,7 @@ class ApplicationHandler:
         run.over = True
         if run.error is not None:
             raise run.error
-        await self._flusher.keep()
+        await self._flusher.flush()
 
     async def moved_here(self, bot: str, partition: int, partitions: int) -> None:
         application = self._application

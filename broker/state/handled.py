@@ -23,7 +23,7 @@ KEEP_SECONDS: Final = 48 * 3600
 
 @dataclass(frozen=True, slots=True)
 class UpdateStatus:
-    """What is known of an update that came. ``moved_from`` is the worker that had its queue before, if another."""
+    """Whether an update was handled before. ``moved_from`` is the worker that had its queue before, if another."""
 
     handled: bool
     moved_from: str | None = None
@@ -33,7 +33,7 @@ class HandledUpdates(Protocol):
     """The ledger of updates. Any method raises ``StateUnavailableError`` when the store cannot answer."""
 
     def begin(self, bot: str, update_id: int, queue: str, worker_id: str) -> UpdateStatus:
-        """An update came from this queue to this worker, which is the queue's home from now on."""
+        """Look an update up that came from this queue to this worker, which is the queue's home from now on."""
         ...
 
     def mark(self, bot: str, update_id: int) -> None:

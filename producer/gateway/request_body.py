@@ -37,7 +37,7 @@ _COUNTED: Final = ("media", "message_ids")
 
 @dataclass(frozen=True, slots=True)
 class RequestBody:
-    """What a request says: the call's parameters and its files by the name of their part."""
+    """The call's parameters, and its files by the name of their part."""
 
     params: dict[str, Any]
     files: Mapping[str, UploadFile]

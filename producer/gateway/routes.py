@@ -1,4 +1,4 @@
-"""What becomes of each method of the Bot API at the gateway.
+"""The route of each method of the Bot API at the gateway: queued, passed through or refused.
 
 Whatever draws on a budget of Telegram's becomes a job. What is free passes through: a queue could only make it later.
 Two methods are refused. docs/gateway.md shows the table; a test holds it against the newest python-telegram-bot.

@@ -1,4 +1,4 @@
-"""What goes wrong for a while is said once, then every minute, then that it is over; never once a try."""
+"""Retries with a pause that grows, and logs an outage when it begins, every minute, and when it ends."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ QUIET_CONFLICT_SECONDS: Final = 10.0
 
 
 class OutageBackoff:
-    """Those of one bot, and how long to wait before the next try. Belongs to the event loop."""
+    """The outages of one bot's updates, and the pause before the next try. Belongs to the event loop."""
 
     def __init__(self, bot: str) -> None:
         self._bot = bot
         self._outage = OutageLog()
         self._backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
 
-    async def trying(self, step: Callable[[], Awaitable[None]], valid: Callable[[], bool]) -> None:
-        """Make one step, however often that has to be tried, as long as ``valid``."""
+    async def retry(self, step: Callable[[], Awaitable[None]], valid: Callable[[], bool]) -> None:
+        """Try a step until it succeeds or is no longer ``valid``."""
         while valid():
             try:
                 await step()
             except (ReceivingError, RabbitMQError) as error:
-                await asyncio.sleep(self.met(error))
+                await asyncio.sleep(self.failed(error))
             else:
-                self.over()
+                self.recovered()
                 return
 
-    def met(self, error: ReceivingError | RabbitMQError) -> float:
-        """One more. Returns how many seconds to wait."""
+    def failed(self, error: ReceivingError | RabbitMQError) -> float:
+        """Record a failure. Returns how many seconds to wait before the next try."""
         self._outage.begin()
         text = sentence(self._bot, error)
         if not _is_quiet(error, self._outage.lasted_seconds) and self._outage.is_due(text):
@@ -50,8 +50,8 @@ class OutageBackoff:
             return error.retry_after
         return pause * random.uniform(0.5, 1.0)
 
-    def over(self) -> None:
-        """It works."""
+    def recovered(self) -> None:
+        """Record a success."""
         self._backoff.reset()
         if (lasted_seconds := self._outage.end()) is not None:
             logger.info("bot %s: updates come in again after %.1f s", self._bot, lasted_seconds)

@@ -47,9 +47,9 @@ class Poller:
         """Poll until cancelled, or until we are not the active one."""
         self._offset = None  # whoever polled in between has moved on
         try:
-            await self._outage_backoff.trying(self._delete_webhook, self._valid)
+            await self._outage_backoff.retry(self._delete_webhook, self._valid)
             while self._valid():
-                await self._outage_backoff.trying(self._poll, self._valid)
+                await self._outage_backoff.retry(self._poll, self._valid)
         finally:
             await self._finish()
 

@@ -152,10 +152,10 @@ class Registration:
 
     async def run(self) -> None:
         """Until cancelled, or until we are not the active one. The webhook stays: posts go on to whoever is there."""
-        await self._outage_backoff.trying(self._set, self._valid)
+        await self._outage_backoff.retry(self._set, self._valid)
         while self._valid():
             await asyncio.sleep(CHECK_SECONDS)
-            await self._outage_backoff.trying(self._check, self._valid)
+            await self._outage_backoff.retry(self._check, self._valid)
 
     async def _set(self) -> None:
         await self._api.set_webhook(self._bot, self._url, self._secret, self._max_connections)

@@ -143,9 +143,9 @@ def test_connections_without_a_bound_on_patience_wait(
         connections.publisher.publish(publication)
         go_away(proxy)
         until(lambda: connections.publisher._away_since is not None)
-        waiting = connections.publisher.submit(publication)
+        waiting = connections.publisher.submit_many([publication])
         connection = connections.publisher._connection
         until(lambda: connection._backoff._next_seconds > 4 * 0.2)  # so many attempts have failed
         assert not waiting.done()
         proxy.accept()
-        assert waiting.result(30) is None
+        assert waiting.result(30) == (None,)

@@ -20,9 +20,9 @@ def test_what_does_not_change_is_said_once_and_that_it_is_over_too(caplog: pytes
     caplog.set_level(logging.INFO, "floodgate.updates")
     outage = OutageBackoff("news")
     for _ in range(20):
-        outage.met(NoAnswerError("Telegram cannot be reached for getUpdates (Connection refused)."))
-    outage.over()
-    outage.over()
+        outage.failed(NoAnswerError("Telegram cannot be reached for getUpdates (Connection refused)."))
+    outage.recovered()
+    outage.recovered()
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2
     assert said[0] == (
@@ -33,23 +33,23 @@ def test_what_does_not_change_is_said_once_and_that_it_is_over_too(caplog: pytes
 
 def test_another_trouble_is_said_at_once(caplog: pytest.LogCaptureFixture) -> None:
     outage = OutageBackoff("news")
-    outage.met(NoAnswerError("Telegram cannot be reached for getUpdates (Connection refused)."))
-    outage.met(RabbitMQUnreachableError("RabbitMQ is away."))
+    outage.failed(NoAnswerError("Telegram cannot be reached for getUpdates (Connection refused)."))
+    outage.failed(RabbitMQUnreachableError("RabbitMQ is away."))
     assert len(caplog.records) == 2
 
 
 def test_pauses_double_up_to_a_bound_and_telegram_may_name_its_own() -> None:
     outage = OutageBackoff("news")
-    pauses = [outage.met(NoAnswerError("away.")) for _ in range(12)]
+    pauses = [outage.failed(NoAnswerError("away.")) for _ in range(12)]
     assert pauses[0] <= 0.5
     assert LONGEST_PAUSE_SECONDS / 2 <= pauses[-1] <= LONGEST_PAUSE_SECONDS
-    assert outage.met(ReceivingRefusedError("getUpdates", 429, "Too Many Requests: retry after 7", 7.0)) == 7.0
+    assert outage.failed(ReceivingRefusedError("getUpdates", 429, "Too Many Requests: retry after 7", 7.0)) == 7.0
 
 
 def test_a_conflict_in_a_hand_over_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
     outage = OutageBackoff("news")
-    outage.met(CONFLICT)
-    outage.over()
+    outage.failed(CONFLICT)
+    outage.recovered()
     assert not caplog.records
 
 
