@@ -6,7 +6,7 @@ batch, to threads one by one. It starts with the first who waits and ends a mome
 costs nothing and holds nothing open where nobody waits. It runs on a thread of its own, or on one of the event loop's
 executor.
 
-Nothing is missed. Whoever waits stands in the book before the job is published, or looks the job up once after having
+Nothing is missed. Whoever waits is recorded here before the job is published, or looks the job up once after having
 entered. After each ``skip`` (when the listener starts, a bot is new, or the store was away) every awaited job is looked
 up. The same look is taken every :data:`AUDIT_SECONDS`, for a connection to the store may go silent without breaking,
 and between attempts to listen to a store that does not let itself be listened to.
@@ -59,7 +59,7 @@ def on_the_loops_executor(listen: Callable[[], None]) -> None:
 
 
 class Waiting:
-    """The book of who waits for what. Any thread may use it.
+    """Records who waits for which job. Any thread may use it.
 
     Parameters:
         listen: opens a listener to the endings of some bots.
