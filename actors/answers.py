@@ -70,7 +70,7 @@ class Break:
 Answer = Accepted | Refusal | Break
 
 
-class RefusedError(TelegramError):
+class BotApiRefusalError(TelegramError):
     """A refusal on its way through python-telegram-bot, whose own errors drop the code and the parameters."""
 
     __slots__ = ("refusal",)
@@ -128,7 +128,7 @@ def answer_to_error(error: BaseException) -> Refusal | Break:
     """
     description = str(error)[:MAX_DESCRIPTION]
     match error:
-        case RefusedError():
+        case BotApiRefusalError():
             return error.refusal
         case RetryAfter():
             return Refusal(429, description, retry_after=seconds_to_wait(error.retry_after))
@@ -158,23 +158,23 @@ def seconds_to_wait(value: object) -> timedelta | None:
 
 
 def _break_of(error: BaseException) -> Break:
-    """The first link that knows where the call broke speaks; a chain without one may have been sent."""
-    for link in _causes(error):
-        if isinstance(link, _NOT_SENT_CAUSES):
-            return Break(_wording(link), surely_not_sent=True)
-        if isinstance(link, CutOffError):
-            return Break(_wording(link), surely_not_sent=False)
+    """The first cause that knows where the call broke speaks; a chain without one may have been sent."""
+    for cause in _causes(error):
+        if isinstance(cause, _NOT_SENT_CAUSES):
+            return Break(_wording(cause), surely_not_sent=True)
+        if isinstance(cause, CutOffError):
+            return Break(_wording(cause), surely_not_sent=False)
     return Break(_wording(error), surely_not_sent=False)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """The error and what it was raised *from*. Its context is not followed: that may be another call's failure."""
-    link: BaseException | None = error
+    cause: BaseException | None = error
     for _ in range(_MAX_CHAIN):
-        if link is None:
+        if cause is None:
             return
-        yield link
-        link = link.__cause__
+        yield cause
+        cause = cause.__cause__
 
 
 def _wording(error: BaseException) -> str:

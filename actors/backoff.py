@@ -15,8 +15,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Final, Protocol, assert_never
 
-from floodgate.actors.outcomes import Failed, FailureReason, Retry, Unknown
-from floodgate.broker.admission.contract import Retrying
+from floodgate.actors.outcomes import FailureReason, Retry, Uncertain, dead
+from floodgate.broker.admission.contract import Dead, Retrying
 from floodgate.broker.messages.job import Job, OnUncertain
 
 BASE: Final = timedelta(seconds=1)
@@ -39,14 +39,14 @@ def backoff(calls: int, cap: timedelta, draw: float) -> timedelta:
     return min(cap, BASE * (1 << doublings)) * draw
 
 
-def counted(job: Job, outcome: Retry | Unknown) -> Job:
+def counted(job: Job, outcome: Retry | Uncertain) -> Job:
     """The job with the failed call on its account, as it is published for the next try."""
     return job.model_copy(update={"attempts": job.attempts + 1, "unsent": job.unsent + _surely_not_sent(outcome)})
 
 
 def next_step(
-    job: Job, outcome: Retry | Unknown, bounds: Bounds, now_ms: int, draw: Callable[[], float] = random.random
-) -> Retrying | Failed:
+    job: Job, outcome: Retry | Uncertain, bounds: Bounds, now_ms: int, draw: Callable[[], float] = random.random
+) -> Retrying | Dead:
     """What becomes of a job whose call failed.
 
     Args:
@@ -55,17 +55,17 @@ def next_step(
         draw: gives numbers evenly distributed over 0 ≤ d < 1.
 
     Returns:
-        ``Retrying`` with the delay, or ``Failed`` with a description that names the bound.
+        ``Retrying`` with the delay, or ``Dead`` with a description that names the bound.
     """
-    if isinstance(outcome, Unknown) and (outcome.partly or job.on_uncertain is OnUncertain.DEAD_LETTER):
-        return Failed(FailureReason.UNCERTAIN, f"it may have been sent ({outcome.reason})")
+    if isinstance(outcome, Uncertain) and (outcome.partly or job.on_uncertain is OnUncertain.DEAD_LETTER):
+        return dead(FailureReason.UNCERTAIN, f"it may have been sent ({outcome.reason})")
     bound = _bound_reached(counted(job, outcome), outcome, bounds, now_ms)
     if bound is not None:
-        return Failed(FailureReason.EXHAUSTED, f"{bound}; the last call: {outcome.reason}")
+        return dead(FailureReason.EXHAUSTED, f"{bound}; the last call: {outcome.reason}")
     return _again(job.attempts + 1, outcome, draw())
 
 
-def _bound_reached(job: Job, outcome: Retry | Unknown, bounds: Bounds, now_ms: int) -> str | None:
+def _bound_reached(job: Job, outcome: Retry | Uncertain, bounds: Bounds, now_ms: int) -> str | None:
     """Which bound, in words. A job that was scheduled ages from its time on."""
     calls = job.attempts - job.unsent
     at_most = bounds.max_attempts
@@ -79,19 +79,19 @@ def _bound_reached(job: Job, outcome: Retry | Unknown, bounds: Bounds, now_ms: i
     return None
 
 
-def _again(calls: int, outcome: Retry | Unknown, draw: float) -> Retrying:
+def _again(calls: int, outcome: Retry | Uncertain, draw: float) -> Retrying:
     not_sent = _surely_not_sent(outcome)
     delay = backoff(calls, NOT_SENT_CAP if not_sent else CAP, draw)
-    if isinstance(outcome, Unknown) and outcome.retry_after is not None:
+    if isinstance(outcome, Uncertain) and outcome.retry_after is not None:
         delay = max(delay, outcome.retry_after)
     return Retrying(delay, charged=not not_sent)
 
 
-def _surely_not_sent(outcome: Retry | Unknown) -> bool:
+def _surely_not_sent(outcome: Retry | Uncertain) -> bool:
     match outcome:
         case Retry():
             return outcome.surely_not_sent
-        case Unknown():
+        case Uncertain():
             return False
         case _:
             assert_never(outcome)

@@ -11,10 +11,10 @@ Decisions that the table alone does not tell:
 - Ambiguity is a property of the call as much as of the answer. A lost connection or a 5xx leaves open whether the
   call acted. Where acting twice does no harm (edits, deletions, answers:
   ``floodgate.broker.messages.methods.repeatable``) that is ``Retry``; where it would make a second message it is
-  ``Unknown``, and the job's ``on_uncertain`` decides.
+  ``Uncertain``, and the job's ``on_uncertain`` decides.
 - A repeated deletion that finds nothing left to delete has been done by the call before it.
 - A part of an album may be out when Telegram reports on one of its items. That outweighs a "retry after N" in the
-  same text: the wait is obeyed, and the job is ``Unknown`` and never made again by itself.
+  same text: the wait is obeyed, and the job is ``Uncertain`` and never made again by itself.
 - A 4xx whose body is not the Bot API's was said by something on the way, which passed nothing on. Only for 413 and
   429, which Telegram's own front servers answer in HTML, and for 401 and 404, which concern the bot or the API root as
   a whole, does that make no difference.
@@ -30,17 +30,17 @@ from typing import Final, assert_never
 
 from floodgate.actors.answers import Accepted, Answer, Break, Refusal, seconds_to_wait
 from floodgate.actors.outcomes import (
-    BotFailed,
-    Done,
-    Failed,
+    BotRefused,
     FailureReason,
     Migrated,
+    NothingToDo,
     Outcome,
     Paused,
     Retry,
-    Sent,
-    Unknown,
+    Uncertain,
+    dead,
 )
+from floodgate.broker.admission.contract import Sent
 from floodgate.broker.messages.job import Job
 from floodgate.broker.messages.methods import repeatable
 
@@ -55,19 +55,19 @@ _RETRY_AFTER: Final = re.compile(r"retry (?:after|in) (\d{1,9})")
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class CallFacts:
     """What classification must know of the call. ``repeated``: an earlier call for the same job may have acted."""
 
     method: str
     repeated: bool = False
 
 
-def call_of(job: Job) -> Call:
+def call_of(job: Job) -> CallFacts:
     """The call that a job is about to make. A call that surely never left has not acted."""
-    return Call(job.method, repeated=job.attempts > job.unsent)
+    return CallFacts(job.method, repeated=job.attempts > job.unsent)
 
 
-_Make = Callable[[Refusal, Call], Outcome]
+_Make = Callable[[Refusal, CallFacts], Outcome]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class _Row:
         return self.status == status and re.match(self.starts, text) is not None
 
 
-def classify(answer: Answer, call: Call) -> Outcome:
+def classify(answer: Answer, call: CallFacts) -> Outcome:
     """The outcome of a call. Pure and total."""
     match answer:
         case Accepted(result):
@@ -95,7 +95,7 @@ def classify(answer: Answer, call: Call) -> Outcome:
             assert_never(answer)
 
 
-def _refused(refusal: Refusal, call: Call) -> Outcome:
+def _refused(refusal: Refusal, call: CallFacts) -> Outcome:
     text = _PREFIX.sub("", refusal.description.lower(), count=1)
     if refusal.migrate_to is not None:
         return Migrated(refusal.migrate_to)
@@ -107,18 +107,18 @@ def _refused(refusal: Refusal, call: Call) -> Outcome:
     return _by_code(refusal, call)
 
 
-def _by_code(refusal: Refusal, call: Call) -> Outcome:
+def _by_code(refusal: Refusal, call: CallFacts) -> Outcome:
     """For what no row names."""
     status = refusal.status
     if status >= 500 or 200 <= status <= 299:
         return _ambiguous(refusal.description, call)
     if status in (401, 404) and (status == 401 or not refusal.from_bot_api):
-        return BotFailed(refusal.description)
+        return BotRefused(refusal.description)
     if status == 413:
-        return Failed(FailureReason.CONTENT, refusal.description, status)
+        return dead(FailureReason.CONTENT, refusal.description, status)
     if status < 400 or status == 409 or not refusal.from_bot_api:
         return Retry(refusal.description, surely_not_sent=True)
-    return Failed(_REASON_BY_CODE.get(status, FailureReason.REFUSED), refusal.description, status)
+    return dead(_REASON_BY_CODE.get(status, FailureReason.REFUSED), refusal.description, status)
 
 
 _REASON_BY_CODE: Final = {
@@ -128,8 +128,8 @@ _REASON_BY_CODE: Final = {
 }
 
 
-def _ambiguous(reason: str, call: Call) -> Retry | Unknown:
-    return Retry(reason, surely_not_sent=False) if repeatable(call.method) else Unknown(reason)
+def _ambiguous(reason: str, call: CallFacts) -> Retry | Uncertain:
+    return Retry(reason, surely_not_sent=False) if repeatable(call.method) else Uncertain(reason)
 
 
 def _wait_asked_for(refusal: Refusal) -> timedelta | None:
@@ -140,25 +140,25 @@ def _wait_asked_for(refusal: Refusal) -> timedelta | None:
 
 
 def _fail(reason: FailureReason) -> _Make:
-    return lambda refusal, _: Failed(reason, refusal.description, refusal.status)
+    return lambda refusal, _: dead(reason, refusal.description, refusal.status)
 
 
-def _done(refusal: Refusal, call: Call) -> Outcome:
-    return Done(refusal.description, None if call.repeated else refusal.status)
+def _done(refusal: Refusal, call: CallFacts) -> Outcome:
+    return NothingToDo(refusal.description, None if call.repeated else refusal.status)
 
 
-def _partial(refusal: Refusal, _: Call) -> Outcome:
-    return Unknown(refusal.description, retry_after=_wait_asked_for(refusal), partly=True)
+def _partial(refusal: Refusal, _: CallFacts) -> Outcome:
+    return Uncertain(refusal.description, retry_after=_wait_asked_for(refusal), partly=True)
 
 
-def _fetch_again(refusal: Refusal, _: Call) -> Outcome:
+def _fetch_again(refusal: Refusal, _: CallFacts) -> Outcome:
     return Retry(refusal.description, surely_not_sent=False, at_most=_URL_FETCHES)
 
 
-def _gone(refusal: Refusal, call: Call) -> Outcome:
+def _gone(refusal: Refusal, call: CallFacts) -> Outcome:
     if call.repeated:
-        return Done(refusal.description)
-    return Failed(FailureReason.CONTENT, refusal.description, refusal.status)
+        return NothingToDo(refusal.description)
+    return dead(FailureReason.CONTENT, refusal.description, refusal.status)
 
 
 _TABLE: Final = (

@@ -1,16 +1,18 @@
-"""What came of one Bot API call, as the pipeline sees it: every ending named once.
+"""The outcome of one Bot API call, as the pipeline sees it.
 
-    Sent       Telegram accepted the call; its result is kept
-    Done       there was nothing to do, as in "message is not modified"
-    Retry      make the call again later; doing so cannot do anything twice
-    Unknown    it may have acted; the job's ``on_uncertain`` decides
-    Paused     429: nobody calls for this chat until then; no attempt is spent
-    Migrated   the chat has a new id; send there now
-    Failed     it will never succeed; dead-letter it
-    BotFailed  the bot's token is refused; pause the bot, its jobs stay
+    Sent         Telegram accepted the call; its result is kept
+    NothingToDo  there was nothing to do, as in "message is not modified"
+    Retry        make the call again later; doing so cannot do anything twice
+    Uncertain    the call may have acted; the job's ``on_uncertain`` decides
+    Paused       429: nobody calls for this chat until then; no attempt is spent
+    Migrated     the chat has a new id; send there now
+    Dead         it will never succeed; dead-letter it
+    BotRefused   the bot's token is refused; pause the bot, its jobs stay
 
-:mod:`floodgate.actors.classify` makes them, :mod:`floodgate.actors.backoff` turns ``Retry`` and ``Unknown`` into a next
-step. Callers match them all and close with ``assert_never``.
+``Sent`` and ``Dead`` are the ledger's own settlements (:mod:`floodgate.broker.admission.contract`). The glossary has
+the table of outcomes, settlements and standings. :mod:`floodgate.actors.classify` makes outcomes, and
+:mod:`floodgate.actors.backoff` turns ``Retry`` and ``Uncertain`` into a settlement. Callers match them all and close
+with ``assert_never``.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
+
+from floodgate.broker.admission.contract import Dead, Sent
 
 
 class FailureReason(StrEnum):
@@ -37,14 +41,7 @@ class FailureReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """``result`` is Telegram's own JSON value."""
-
-    result: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
+class NothingToDo:
     """Nothing had to be done. The job ends as sent with the result ``True``."""
 
     description: str
@@ -64,7 +61,7 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown:
+class Uncertain:
     """The call may have acted, wholly or in part, and making it again may do so twice."""
 
     reason: str
@@ -90,20 +87,21 @@ class Migrated:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """A permanent refusal. ``description`` is Telegram's own wording, at most 500 characters."""
-
-    reason: FailureReason
-    description: str
-    code: int | None = None
-    """Telegram's error code; None when it is we who give up."""
-
-
-@dataclass(frozen=True, slots=True)
-class BotFailed:
+class BotRefused:
     """The bot itself is refused: revoked or wrong token, or a wrong API root. The call did not act."""
 
     description: str
 
 
-Outcome = Sent | Done | Retry | Unknown | Paused | Migrated | Failed | BotFailed
+Outcome = Sent | NothingToDo | Retry | Uncertain | Paused | Migrated | Dead | BotRefused
+
+
+def dead(reason: FailureReason, description: str, code: int | None = None) -> Dead:
+    """A permanent refusal. ``description`` is Telegram's own wording, and ``code`` its error code; None when it is we
+    who give up."""
+    return Dead(reason, error_of(code, description), description=description)
+
+
+def error_of(code: int | None, description: str) -> dict[str, Any] | None:
+    """Telegram's error as callers get it; None if it is not Telegram's."""
+    return None if code is None else {"error_code": code, "description": description}

@@ -20,11 +20,11 @@ from dramatiq.middleware import CurrentMessage
 from floodgate.actors.answers import Answer, is_silence
 from floodgate.actors.classify import call_of, classify
 from floodgate.actors.lateness import UsualDuration
-from floodgate.actors.outcomes import Done, Sent
+from floodgate.actors.outcomes import NothingToDo
 from floodgate.actors.sessions import BotSessions
 from floodgate.actors.settle import Settler
-from floodgate.actors.uploads import Uploads
-from floodgate.broker.admission.contract import Go
+from floodgate.actors.uploads import JobUploads
+from floodgate.broker.admission.contract import Go, Sent
 from floodgate.broker.admission.policy import call_timeout
 from floodgate.broker.messages.job import SEND_ACTOR, Job
 from floodgate.broker.uploads.spool import Spool
@@ -43,7 +43,7 @@ class Sender(AwaitedMiddleware):
     def __init__(self) -> None:
         self._sessions: BotSessions | None = None
         self._settler: Settler | None = None
-        self._uploads: Uploads | None = None
+        self._uploads: JobUploads | None = None
         self._sweeper: Sweeper | None = None
         self._usual = UsualDuration()
 
@@ -54,7 +54,7 @@ class Sender(AwaitedMiddleware):
         self._sessions = BotSessions(settings)
         self._settler = Settler(broker)
         spool = Spool(settings.spool_url)
-        self._uploads = Uploads(spool)
+        self._uploads = JobUploads(spool)
         self._sweeper = Sweeper(spool, settings.spool_seconds)
         await self._sessions.open()
         await self._sweeper.start()
@@ -77,7 +77,7 @@ class Sender(AwaitedMiddleware):
         answer = await self._answer(message, job)
         outcome = classify(answer, dataclasses.replace(call, repeated=call.repeated or message.uncertain))
         await self._settler.settle(message, job, outcome, unanswered=is_silence(answer))
-        if job.files and isinstance(outcome, Sent | Done):
+        if job.files and isinstance(outcome, Sent | NothingToDo):
             assert self._uploads is not None
             await self._uploads.forget(job)
 

@@ -4,7 +4,7 @@ Jobs carry the Bot API's own names and JSON, and callers want Telegram's own JSO
 library has nothing to do here. What is used of it is the call: parameters, uploads, request, answer. ``Bot.initialize``
 is not, since it calls getMe, and a worker starts whether or not Telegram can be reached just then.
 
-A refusal keeps its code and parameters by leaving the request as :class:`~floodgate.actors.answers.RefusedError`,
+A refusal keeps its code and parameters by leaving the request as :class:`~floodgate.actors.answers.BotApiRefusalError`,
 before the library makes one of its own errors of it.
 """
 
@@ -28,9 +28,9 @@ from yarl import URL
 from floodgate.actors.answers import (
     Accepted,
     Answer,
+    BotApiRefusalError,
     Break,
     Refusal,
-    RefusedError,
     answer_to_error,
     read_json,
     read_refusal,
@@ -63,7 +63,7 @@ class SendingRequest(AiohttpRequest):
     async def do_request(self, *args: Any, **kwargs: Any) -> tuple[int, bytes]:
         status, body = await super().do_request(*args, **kwargs)
         if not 200 <= status <= 299:
-            raise RefusedError(read_refusal(status, body))
+            raise BotApiRefusalError(read_refusal(status, body))
         return status, body
 
     async def post_json(self, url: URL, params: dict[str, Any], timeout: aiohttp.ClientTimeout) -> Any:
@@ -71,7 +71,7 @@ class SendingRequest(AiohttpRequest):
         body = json.dumps(params).encode()
         status, answer = await self.exchange("POST", url, timeout, data=body, headers=JSON_HEADERS)
         if not 200 <= status <= 299:
-            raise RefusedError(read_refusal(status, answer))
+            raise BotApiRefusalError(read_refusal(status, answer))
         return self.parse_json_payload(answer)["result"]
 
     @staticmethod
@@ -79,7 +79,7 @@ class SendingRequest(AiohttpRequest):
         """The object in a 2xx answer, with its ``result``. The library's own would log a body it cannot read."""
         fields = read_json(payload)
         if isinstance(fields, dict) and fields.get("ok") is False:
-            raise RefusedError(refusal_from_fields(200, fields))
+            raise BotApiRefusalError(refusal_from_fields(200, fields))
         if not isinstance(fields, dict) or "result" not in fields:
             raise NetworkError("unreadable answer") from CutOffError("unreadable answer with a status of 2xx")
         return fields

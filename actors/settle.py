@@ -18,22 +18,22 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 from floodgate.actors.backoff import BASE, counted, next_step
 from floodgate.actors.outcomes import (
-    BotFailed,
-    Done,
-    Failed,
+    BotRefused,
     FailureReason,
     Migrated,
+    NothingToDo,
     Outcome,
     Paused,
     Retry,
-    Sent,
-    Unknown,
+    Uncertain,
+    error_of,
 )
 from floodgate.broker.admission import contract
+from floodgate.broker.admission.contract import Dead, Sent
 from floodgate.broker.admission.policy import needs_chat
 from floodgate.broker.amqp.delay_ladder import delayed
 from floodgate.broker.errors import InvalidParamsError, PublishError, StateUnavailableError
@@ -83,16 +83,16 @@ class Settler:
     async def _settle(self, message: DeliveredMessage, job: Job, ask: Ask, outcome: Outcome, unanswered: bool) -> None:
         match outcome:
             case Sent(result):
-                await self._record(message, ask, contract.Sent(result, message.late))
+                await self._record(message, ask, dataclasses.replace(outcome, late=message.late))
                 await self._resolve(ask, result)
                 message.done()
-            case Done(description, code):
+            case NothingToDo(description, code):
                 logger.info("job %s: nothing to do: %s", job.id, description)
-                await self._record(message, ask, contract.Sent(True, error=_said(code, description)))
+                await self._record(message, ask, contract.Sent(True, error=error_of(code, description)))
                 message.done()
-            case Failed():
+            case Dead():
                 await self._bury(message, job, ask, outcome)
-            case Retry() | Unknown():
+            case Retry() | Uncertain():
                 await self._try_again(message, job, ask, outcome, unanswered)
             case Paused(retry_after, description):
                 await self._pause(ask, retry_after, description)
@@ -101,20 +101,20 @@ class Settler:
                 await self._migrate(ask, new_chat)
                 # The refused call reached the Bot API and counts there: what it spent is not given back.
                 await self._later(message, job, ask, contract.Retrying(timedelta()))
-            case BotFailed(description):
+            case BotRefused(description):
                 await self._pause_bot(ask, description)
                 await self._later(message, job, ask, contract.Retrying(BOT_FAILED_PAUSE, charged=False))
             case _:
                 assert_never(outcome)
 
     async def _try_again(
-        self, message: DeliveredMessage, job: Job, ask: Ask, outcome: Retry | Unknown, unanswered: bool
+        self, message: DeliveredMessage, job: Job, ask: Ask, outcome: Retry | Uncertain, unanswered: bool
     ) -> None:
-        if isinstance(outcome, Unknown) and outcome.retry_after is not None:
+        if isinstance(outcome, Uncertain) and outcome.retry_after is not None:
             await self._pause(ask, outcome.retry_after, outcome.reason)
         step = next_step(job, outcome, self._broker.settings, unix_ms())
         probe = unanswered and message.permit is not None and message.permit.probe
-        if isinstance(step, Failed) and not (probe and step.reason is FailureReason.EXHAUSTED):
+        if isinstance(step, Dead) and not (probe and step.reason == FailureReason.EXHAUSTED):
             await self._bury(message, job, ask, step, unanswered=unanswered)
         elif probe:  # the outage goes on, which costs the job nothing
             await self._later(message, job, ask, contract.Retrying(BASE, charged=True, unanswered=True))
@@ -131,29 +131,29 @@ class Settler:
         message.done()
 
     async def _bury(
-        self, message: DeliveredMessage, job: Job, ask: Ask, failure: Failed, *, unanswered: bool = False
+        self, message: DeliveredMessage, job: Job, ask: Ask, dead: Dead, *, unanswered: bool = False
     ) -> None:
-        reason, description = failure.reason, failure.description
+        reason, description = dead.reason, dead.description
         logger.warning("job %s is given up: %s: %s", job.id, reason, description)
         kept = self._broker.settings.dead_letters.keeps(reason, ask.priority)
         if kept:
-            await self._write_letter(message, job, failure)
+            await self._write_letter(message, job, dead)
         await self._remember(ask, reason, description)
-        dead = contract.Dead(reason, _said(failure.code, description), unanswered, kept)
-        if not await self._record(message, ask, dead) and not kept:
-            await self._write_letter(message, job, failure)
+        settlement = dataclasses.replace(dead, unanswered=unanswered, kept=kept)
+        if not await self._record(message, ask, settlement) and not kept:
+            await self._write_letter(message, job, dead)
         message.done()
 
-    async def _write_letter(self, message: DeliveredMessage, job: Job, failure: Failed) -> None:
+    async def _write_letter(self, message: DeliveredMessage, job: Job, dead: Dead) -> None:
         counted = job.model_copy(update={"attempts": job.attempts + 1})
         body, queue = message.delivery.body, message.queue_name
-        letter = dead_letters.dead_job(counted, body, queue, failure.reason, failure.description)
+        letter = dead_letters.dead_job(counted, body, queue, dead.reason, dead.description)
         await self._broker.connections.publisher.apublish(letter)
 
-    async def _remember(self, ask: Ask, reason: FailureReason, description: str) -> None:
+    async def _remember(self, ask: Ask, reason: str, description: str) -> None:
         """So that the chat's other jobs fail fast. What nobody would see in the chat says nothing of who reads it."""
         chat = ask.chat
-        if reason is FailureReason.CHAT_UNREACHABLE and needs_chat(ask) and chat is not None:
+        if reason == FailureReason.CHAT_UNREACHABLE and needs_chat(ask) and chat is not None:
             await self._tell_store(lambda store: store.mark_unreachable(ask.bot, chat, description))
 
     async def _pause(self, ask: Ask, retry_after: timedelta, description: str) -> None:
@@ -212,8 +212,3 @@ class Settler:
         """With a completed call in every hand no job asks admission, and nobody else would say why sends wait."""
         if self._outage.is_due():
             logger.error("completed calls wait to be recorded: %s", error)
-
-
-def _said(code: int | None, description: str) -> dict[str, Any] | None:
-    """Telegram's error as callers get it; None when it was not Telegram's."""
-    return None if code is None else {"error_code": code, "description": description}

@@ -39,8 +39,8 @@ MISSING_STATUS: Final = 410
 _PATIENCE: Final = 0.25
 _STALE: Final = ("wrong file identifier", "wrong remote file", "file reference expired", "invalid file_id")
 
-Params = dict[str, Any]
-Make = Callable[[Params], Awaitable[Answer]]
+CallParams = dict[str, Any]
+Make = Callable[[CallParams], Awaitable[Answer]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +71,14 @@ class Request:
         return not self.begun or any(file.reading for file in self.files)
 
 
-class Uploads:
+class JobUploads:
     """Belongs to one event loop; the spool's work is done on threads."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._under_way: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
 
-    async def send(self, job: Job, params: Params, seconds: float, make: Make) -> Answer:
+    async def send(self, job: Job, params: CallParams, seconds: float, make: Make) -> Answer:
         """Make the call with its files, within so many seconds. ``make`` is given the parameters as python-telegram-bot
         takes them."""
         request = Request()
@@ -95,7 +95,9 @@ class Uploads:
             return _unsent(answer)
         return answer
 
-    async def _send(self, job: Job, params: Params, patience_seconds: float, make: Make, request: Request) -> Answer:
+    async def _send(
+        self, job: Job, params: CallParams, patience_seconds: float, make: Make, request: Request
+    ) -> Answer:
         places = places_of(job.files, params, reusable=_takes_file_ids(job.method))
         async with self._alone(job.bot, places, patience_seconds):
             known = await self._known(job.bot, places)
@@ -145,7 +147,13 @@ class Uploads:
         return found
 
     async def _make(
-        self, job: Job, params: Params, places: list[Place], known: Mapping[Place, str], make: Make, request: Request
+        self,
+        job: Job,
+        params: CallParams,
+        places: list[Place],
+        known: Mapping[Place, str],
+        make: Make,
+        request: Request,
     ) -> Answer:
         with ExitStack() as stack:
             given = substituted(params, known)
@@ -226,7 +234,7 @@ def _attached(value: Any, files: Mapping[str, SpooledFile]) -> SpooledFile | Non
     return None
 
 
-def substituted(params: Mapping[str, Any], known: Mapping[Place, str]) -> Params:
+def substituted(params: Mapping[str, Any], known: Mapping[Place, str]) -> CallParams:
     """The parameters with file_ids where they are known."""
     given = dict(params)
     for place, file_id in known.items():

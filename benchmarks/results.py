@@ -26,7 +26,7 @@ from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.messages.job import new_job
 from floodgate.broker.messages.publication import Publication
 from floodgate.broker.settings.model import Limits, Settings
-from floodgate.broker.state.stores import open_endings, open_store
+from floodgate.broker.state.stores import open_result_feed, open_store
 
 BOT: Final = "default"
 QUEUE: Final = "floodgate.bench.replies"
@@ -70,10 +70,10 @@ def _settle(settings: Settings, replies: bool, rate: float, count: int, cpu: Any
 
 @contextmanager
 def _feed(settings: Settings) -> Iterator[Callable[[], list[float]]]:
-    endings = open_endings(settings, [BOT])
-    endings.skip()
-    yield lambda: [time.monotonic() - one.record.result["at"] for one in endings.wait(0.2)]
-    endings.close()
+    feed = open_result_feed(settings, [BOT])
+    feed.skip()
+    yield lambda: [time.monotonic() - one.record.result["at"] for one in feed.wait(0.2)]
+    feed.close()
 
 
 @contextmanager

@@ -5,8 +5,8 @@ with Floodgate, so that neither can hide the other's mistakes. Read it along a c
 ``exchange`` → ``scenarios`` → ``limits`` → ``methods`` → ``world`` → ``arrivals``.
 """
 
-from floodgate.fake_telegram.control import Arrived, ControlClient, ControlRefusedError, Live, Totals
-from floodgate.fake_telegram.limits import Limits, Rate
+from floodgate.fake_telegram.control import Arrived, ControlClient, ControlRefusedError, LiveCounters, Totals
+from floodgate.fake_telegram.limits import FloodLimits, Rate
 from floodgate.fake_telegram.server import FakeTelegram, FakeTelegramThread, run, running_fake
 
 __all__ = [
@@ -15,8 +15,8 @@ __all__ = [
     "ControlRefusedError",
     "FakeTelegram",
     "FakeTelegramThread",
-    "Limits",
-    "Live",
+    "FloodLimits",
+    "LiveCounters",
     "Rate",
     "Totals",
     "run",

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from floodgate.fake_telegram.limits import Limits, Rate
+from floodgate.fake_telegram.limits import FloodLimits, Rate
 from floodgate.fake_telegram.server import run
 
 _EXAMPLE = "example: python -m floodgate.fake_telegram --port 8081 --latency-ms 80 120"
@@ -15,7 +15,7 @@ _EXAMPLE = "example: python -m floodgate.fake_telegram --port 8081 --latency-ms 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, serve, return the exit code."""
     options = _parser().parse_args(arguments)
-    limits = Limits(
+    limits = FloodLimits(
         enabled=not options.no_limits,
         bot=Rate(options.bot_per_second, 1.0),
         chat=Rate(options.chat_per_second, 1.0),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from floodgate.fake_telegram.calls import Source
+from floodgate.fake_telegram.calls import CallSource
 
 CAPACITY: Final = 1_000_000
 
@@ -25,7 +25,7 @@ class Arrival:
     bot_id: int
     method: str
     chat_id: int | None
-    source: Source
+    source: CallSource
     at: float
     wall: float
     cost: int = 1
@@ -90,7 +90,9 @@ class Arrivals:
         self._most_in_flight = 0
         self._in_flight: Counter[tuple[int, int]] = Counter()
 
-    def open(self, bot_id: int, method: str, chat_id: int | None, source: Source, at: float, wall: float) -> Arrival:
+    def open(
+        self, bot_id: int, method: str, chat_id: int | None, source: CallSource, at: float, wall: float
+    ) -> Arrival:
         """Record a call that has just arrived."""
         arrival = Arrival(self._next_seq, bot_id, method, chat_id, source, at, wall)
         self._next_seq += 1

@@ -19,7 +19,7 @@ _TOKEN: Final = re.compile(r"([1-9]\d{0,15}):[A-Za-z0-9_-]{30,}")
 
 
 @dataclass(slots=True)
-class Bot:
+class BotState:
     """One bot's own state."""
 
     bot_id: int
@@ -45,7 +45,7 @@ class Bots:
 
     def __init__(self, tokens: Iterable[str] = ()) -> None:
         self._tokens = frozenset(tokens)
-        self._bots: dict[int, Bot] = {}
+        self._bots: dict[int, BotState] = {}
 
     def authenticate(self, token: str) -> int:
         """The bot's id.
@@ -60,8 +60,8 @@ class Bots:
             raise unauthorized()
         return int(match[1])
 
-    def get(self, bot_id: int) -> Bot:
+    def get(self, bot_id: int) -> BotState:
         bot = self._bots.get(bot_id)
         if bot is None:
-            bot = self._bots[bot_id] = Bot(bot_id)
+            bot = self._bots[bot_id] = BotState(bot_id)
         return bot

@@ -20,7 +20,7 @@ _TRUE: Final = frozenset({"true", "yes", "1"})
 
 
 @dataclass(frozen=True, slots=True)
-class Upload:
+class FormUpload:
     """A file sent along as a part of a multipart form."""
 
     name: str
@@ -29,7 +29,7 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class CallSource:
     """The parameters as they came, so that a record costs no more than the bytes it keeps."""
 
     encoding: str
@@ -41,7 +41,7 @@ class Source:
         return decode_form(self.content) if self.encoding == "form" else decode_json(self.content)
 
 
-EMPTY: Final = Source("form", b"")
+EMPTY: Final = CallSource("form", b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,8 @@ class Call:
     bot_id: int
     method: str
     params: Mapping[str, Any] = field(default_factory=dict)
-    uploads: Mapping[str, Upload] = field(default_factory=dict)
-    source: Source = EMPTY
+    uploads: Mapping[str, FormUpload] = field(default_factory=dict)
+    source: CallSource = EMPTY
 
     def has(self, name: str) -> bool:
         """Whether the parameter was sent, be it empty."""
@@ -144,8 +144,8 @@ def decode_json(content: bytes) -> dict[str, Any]:
     return value
 
 
-def kept(source: Source) -> Source:
+def kept(source: CallSource) -> CallSource:
     """The source as the record keeps it: whole, or only its size when it is long."""
     if len(source.content) <= KEPT_SOURCE_BYTES:
         return source
-    return Source("json", json.dumps({"too_long_to_keep_bytes": len(source.content)}).encode())
+    return CallSource("json", json.dumps({"too_long_to_keep_bytes": len(source.content)}).encode())

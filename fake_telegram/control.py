@@ -74,7 +74,7 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class LiveCounters:
     """Counters of a running server, cheap enough to ask for several times a second."""
 
     arrived: int
@@ -171,10 +171,10 @@ class ControlClient:
         duplicates = tuple(Duplicated(**one) for one in answer.pop("duplicates"))
         return Totals(**{**answer, "by_code": _codes(answer)}, duplicates=duplicates)
 
-    def stats(self) -> Live:
+    def stats(self) -> LiveCounters:
         """The counters of this moment."""
         answer = self._ask("stats")
-        return Live(**{**answer, "by_code": _codes(answer)})
+        return LiveCounters(**{**answer, "by_code": _codes(answer)})
 
     def reset(self) -> None:
         """Forget all that happened and all that was set by this API."""

@@ -25,23 +25,23 @@ from floodgate.fake_telegram.control_values import (
     limits_from,
 )
 from floodgate.fake_telegram.errors import ApiError
-from floodgate.fake_telegram.exchange import Exchange
+from floodgate.fake_telegram.exchange import CallExchange
 from floodgate.fake_telegram.injection import Crowd, inject
 from floodgate.fake_telegram.summary import summarise
 
 LARGEST_PAGE: Final = 10_000
 
-Answer = dict[str, Any]
-Handler = Callable[[Mapping[str, Any]], Awaitable[Answer]]
+ControlAnswer = dict[str, Any]
+ControlHandler = Callable[[Mapping[str, Any]], Awaitable[ControlAnswer]]
 
 
 class ControlApi:
     """Handlers by path. Event loop only, but for the summary, which reads a snapshot in a thread."""
 
-    def __init__(self, exchange: Exchange, reset: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, exchange: CallExchange, reset: Callable[[], Awaitable[None]]) -> None:
         self._exchange = exchange
         self._reset = reset
-        self._handlers: dict[str, Handler] = {
+        self._handlers: dict[str, ControlHandler] = {
             "chat": self._set_chat,
             "chat/clear": self._clear_chats,
             "chat/describe": self._describe_chat,
@@ -69,18 +69,18 @@ class ControlApi:
         except (TypeError, ValueError) as error:
             return _json({"error": f"A value is of the wrong type: {error}."}, 400)
 
-    async def _set_chat(self, values: Mapping[str, Any]) -> Answer:
+    async def _set_chat(self, values: Mapping[str, Any]) -> ControlAnswer:
         chats = self._chats_of(values)
         settings = {name: value for name, value in values.items() if name != "chats"}
         for chat_id in chats:
             self._exchange.scenarios.set_chat(chat_id, chat_state_from(settings))
         return {"chats": chats}
 
-    async def _clear_chats(self, values: Mapping[str, Any]) -> Answer:
+    async def _clear_chats(self, values: Mapping[str, Any]) -> ControlAnswer:
         self._exchange.scenarios.clear_chats(self._chats_of(values) if values.get("chats") else None)
         return {}
 
-    async def _describe_chat(self, values: Mapping[str, Any]) -> Answer:
+    async def _describe_chat(self, values: Mapping[str, Any]) -> ControlAnswer:
         shown = {name: value for name, value in values.items() if name != "chats"}
         for chat_id in self._chats_of(values):
             self._exchange.world.chats.describe(chat_id, **shown)
@@ -92,7 +92,7 @@ class ControlApi:
             raise ControlError("chats is a list of chat ids or @names, with at least one in it.")
         return [self._exchange.world.chats.resolve(chat) for chat in chats]
 
-    async def _set_server(self, values: Mapping[str, Any]) -> Answer:
+    async def _set_server(self, values: Mapping[str, Any]) -> ControlAnswer:
         scenarios = self._exchange.scenarios
         unknown = sorted(values.keys() - {"latency_ms", "seed", "faults"})
         if unknown:
@@ -104,12 +104,12 @@ class ControlApi:
             scenarios.reseed(int(values["seed"]))
         return {}
 
-    async def _set_limits(self, values: Mapping[str, Any]) -> Answer:
+    async def _set_limits(self, values: Mapping[str, Any]) -> ControlAnswer:
         flood = self._exchange.flood
         flood.apply(limits_from(flood.limits, values))
         return limits_as_json(flood.limits)
 
-    async def _pause(self, values: Mapping[str, Any]) -> Answer:
+    async def _pause(self, values: Mapping[str, Any]) -> ControlAnswer:
         bot_id, seconds = as_integer(values.get("bot_id")), float(values.get("seconds") or 0)
         if bot_id <= 0 or seconds <= 0:
             raise ControlError("A pause needs bot_id and seconds, and chat_id when it is of one chat only.")
@@ -118,7 +118,7 @@ class ControlApi:
         self._exchange.flood.impose((bot_id, chat_id), seconds, self._exchange.now())
         return {}
 
-    async def _inject(self, values: Mapping[str, Any]) -> Answer:
+    async def _inject(self, values: Mapping[str, Any]) -> ControlAnswer:
         bot_id = as_integer(values.get("bot_id"))
         if bot_id <= 0:
             raise ControlError("Updates need bot_id, the number before the colon of the bot's token.")
@@ -128,20 +128,20 @@ class ControlApi:
             raise ControlError("updates is a list of objects; or give crowd, for many users at once.")
         return {"update_ids": inject(self._exchange.world, bot_id, described)}
 
-    async def _start_over(self, values: Mapping[str, Any]) -> Answer:
+    async def _start_over(self, values: Mapping[str, Any]) -> ControlAnswer:
         await self._reset()
         return {}
 
-    async def _arrivals(self, values: Mapping[str, Any]) -> Answer:
+    async def _arrivals(self, values: Mapping[str, Any]) -> ControlAnswer:
         limit = min(max(as_integer(values.get("limit", 1000)), 1), LARGEST_PAGE)
         page = self._exchange.arrivals.page(as_integer(values.get("after", 0)), limit)
         return {"arrivals": [arrival.as_json() for arrival in page]}
 
-    async def _summary(self, values: Mapping[str, Any]) -> Answer:
+    async def _summary(self, values: Mapping[str, Any]) -> ControlAnswer:
         records = self._exchange.arrivals.snapshot()
         return asdict(await asyncio.to_thread(summarise, records))
 
-    async def _stats(self, values: Mapping[str, Any]) -> Answer:
+    async def _stats(self, values: Mapping[str, Any]) -> ControlAnswer:
         inboxes = self._exchange.world.receiving.all()
         stats = asdict(self._exchange.arrivals.stats(self._exchange.now()))
         return {**stats, "pending_updates": sum(len(inbox.pending) for inbox in inboxes)}
@@ -157,5 +157,5 @@ async def _values(request: web.BaseRequest) -> Mapping[str, Any]:
     return values
 
 
-def _json(answer: Answer, status: int = 200) -> web.Response:
+def _json(answer: ControlAnswer, status: int = 200) -> web.Response:
     return web.Response(body=json.dumps(answer).encode(), status=status, content_type="application/json")

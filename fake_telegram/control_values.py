@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, Final, TypeVar
 
 from floodgate.fake_telegram.calls import as_integer
-from floodgate.fake_telegram.limits import Limits, Rate
+from floodgate.fake_telegram.limits import FloodLimits, Rate
 from floodgate.fake_telegram.scenarios import ChatState, ChatTrouble, Fault, FaultKind
 
 _RATES: Final = frozenset({"bot", "paid", "chat", "group"})
@@ -19,9 +19,9 @@ class ControlError(Exception):
     """What was asked of the control API makes no sense; the message says why."""
 
 
-def limits_from(current: Limits, changes: Mapping[str, Any]) -> Limits:
+def limits_from(current: FloodLimits, changes: Mapping[str, Any]) -> FloodLimits:
     """The limits after the changes. A rate is ``[count, per_seconds]``, or null for none."""
-    _check_names("limit", changes, {field.name for field in fields(Limits)})
+    _check_names("limit", changes, {field.name for field in fields(FloodLimits)})
     try:
         changed: dict[str, Any] = {k: _rate(v) if k in _RATES else v for k, v in changes.items()}
         return replace(current, **changed)
@@ -34,9 +34,9 @@ def rate_as_json(rate: Rate | None) -> list[float] | None:
     return None if rate is None else [rate.count, rate.per_seconds]
 
 
-def limits_as_json(limits: Limits) -> dict[str, Any]:
+def limits_as_json(limits: FloodLimits) -> dict[str, Any]:
     """Limits as the control API gives them, and takes them back."""
-    shown = {field.name: getattr(limits, field.name) for field in fields(Limits)}
+    shown = {field.name: getattr(limits, field.name) for field in fields(FloodLimits)}
     return {name: rate_as_json(value) if name in _RATES else value for name, value in shown.items()}
 
 

@@ -17,9 +17,9 @@ from enum import Enum
 from typing import Any, Final
 
 from floodgate.fake_telegram.arrivals import Arrival, Arrivals
-from floodgate.fake_telegram.calls import EMPTY, Call, Source, as_text
+from floodgate.fake_telegram.calls import EMPTY, Call, CallSource, as_text
 from floodgate.fake_telegram.errors import ApiError, bad_request, not_found, too_many_requests, unauthorized
-from floodgate.fake_telegram.limits import Charge, FloodControl
+from floodgate.fake_telegram.limits import CallCost, FloodControl
 from floodgate.fake_telegram.methods import METHODS
 from floodgate.fake_telegram.methods.receiving import NAMES, WAITING
 from floodgate.fake_telegram.methods.sending import break_album
@@ -41,7 +41,7 @@ _REASONS: Final = {
 }
 
 
-class Ending(Enum):
+class ReplyKind(Enum):
     """How a call ends for the caller."""
 
     ANSWER = "answer"
@@ -58,13 +58,13 @@ class Reply:
     content_type: str = "application/json"
     retry_after: int | None = None
     held_seconds: float = 0.0
-    ending: Ending = Ending.ANSWER
+    kind: ReplyKind = ReplyKind.ANSWER
 
 
-CUT: Final = Reply(0, b"", ending=Ending.CUT)
+CUT: Final = Reply(0, b"", kind=ReplyKind.CUT)
 
 
-class Exchange:
+class CallExchange:
     """Makes calls happen. Event loop only."""
 
     def __init__(
@@ -86,7 +86,7 @@ class Exchange:
         """Seconds since the server's start, the clock of ``Arrival.at``."""
         return self._clock() - self._started_at
 
-    def arrive(self, bot_id: int, name: str, source: Source = EMPTY, chat: Any = None) -> Arrival:
+    def arrive(self, bot_id: int, name: str, source: CallSource = EMPTY, chat: Any = None) -> Arrival:
         """Record that a call is here. ``name`` as it was written, ``chat`` as the call names it."""
         method = METHODS.get(name)
         shown = method.name if method else NAMES.get(name, name)
@@ -124,7 +124,7 @@ class Exchange:
         self.arrivals.acted(arrival, _message_id(result))
         return result
 
-    def _judge(self, charge: Charge | None, arrival: Arrival) -> None:
+    def _judge(self, charge: CallCost | None, arrival: Arrival) -> None:
         if charge is not None:
             arrival.cost, arrival.charged_chat, arrival.paid = charge.cost, charge.chat, charge.paid
         verdict = self.flood.judge(arrival.bot_id, arrival.chat_id, charge, arrival.at)
@@ -164,7 +164,7 @@ class Exchange:
     def take_webhook_reply(self, bot_id: int, body: dict[str, Any]) -> None:
         """Make the call that a webhook answered with. Nobody waits for what becomes of it."""
         name = as_text(body.pop("method", "")).lower()
-        source = Source("json", json.dumps(body).encode())
+        source = CallSource("json", json.dumps(body).encode())
         arrival = self.arrive(bot_id, name, source, body.get("chat_id"))
         reply = self.perform(Call(bot_id, name, body, source=source), arrival)
         self.arrivals.close(arrival, reply.code or None)
@@ -195,7 +195,7 @@ def _struck(fault: Fault) -> Reply:
         case FaultKind.CUT_BEFORE | FaultKind.CUT_AFTER:
             return CUT
         case FaultKind.STALL:
-            return Reply(0, b"", ending=Ending.STALL)
+            return Reply(0, b"", kind=ReplyKind.STALL)
         case FaultKind.RETRY_AFTER_IN_400:
             return refuse(bad_request(f"too many requests: retry after {fault.seconds}"))
         case FaultKind.UNAUTHORIZED:

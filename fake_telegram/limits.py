@@ -40,7 +40,7 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class FloodLimits:
     """The rates in force; None switches one off, ``enabled=False`` all of them (imposed waits stay)."""
 
     enabled: bool = True
@@ -56,7 +56,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Charge:
+class CallCost:
     """What one call is charged to. ``chat`` covers the chat's window and, in a group, the group's."""
 
     cost: int = 1
@@ -80,7 +80,7 @@ PASSES: Final = Verdict("ok")
 FREE: Final = Verdict("free")
 OFF: Final = Verdict("off")
 
-Scope = tuple[int, int | None]
+LimitScope = tuple[int, int | None]
 """A bot, or a bot's chat."""
 
 
@@ -135,25 +135,25 @@ class _Wait:
 class FloodControl:
     """Judges calls at arrival, and remembers what it let through."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: FloodLimits) -> None:
         self._limits = limits
-        self._windows: dict[tuple[str, Scope], SlidingWindow] = {}
-        self._waits: dict[Scope, _Wait] = {}
+        self._windows: dict[tuple[str, LimitScope], SlidingWindow] = {}
+        self._waits: dict[LimitScope, _Wait] = {}
         self._until_sweep = JUDGEMENTS_PER_SWEEP
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> FloodLimits:
         return self._limits
 
-    def apply(self, limits: Limits) -> None:
+    def apply(self, limits: FloodLimits) -> None:
         """Go on under other limits. What was let through before still counts."""
         self._limits = limits
 
-    def impose(self, scope: Scope, seconds: float, now: float) -> None:
+    def impose(self, scope: LimitScope, seconds: float, now: float) -> None:
         """Put a bot or a chat into a wait, as if it had called too often."""
         self._waits[scope] = _Wait(now + seconds, now)
 
-    def judge(self, bot_id: int, chat_id: int | None, charge: Charge | None, now: float) -> Verdict:
+    def judge(self, bot_id: int, chat_id: int | None, charge: CallCost | None, now: float) -> Verdict:
         """Let a call through and book it, or say how long to wait. ``charge`` None is a call no limit is on."""
         if charge is None:
             return FREE
@@ -166,7 +166,7 @@ class FloodControl:
             return OFF
         return self._judge_by_windows(bot_id, chat_id, charge, now)
 
-    def _judge_by_windows(self, bot_id: int, chat_id: int | None, charge: Charge, now: float) -> Verdict:
+    def _judge_by_windows(self, bot_id: int, chat_id: int | None, charge: CallCost, now: float) -> Verdict:
         over = self._rates_over(bot_id, chat_id, charge)
         longest, by, scope = 0.0, "", (bot_id, chat_id)
         for name, rate, key in over:
@@ -179,9 +179,9 @@ class FloodControl:
             self._window(name, key).charge(rate, charge.cost, now)
         return PASSES
 
-    def _rates_over(self, bot_id: int, chat_id: int | None, charge: Charge) -> list[tuple[str, Rate, Scope]]:
+    def _rates_over(self, bot_id: int, chat_id: int | None, charge: CallCost) -> list[tuple[str, Rate, LimitScope]]:
         limits = self._limits
-        over: list[tuple[str, Rate, Scope]] = []
+        over: list[tuple[str, Rate, LimitScope]] = []
         budget, rate = ("paid", limits.paid) if charge.paid else ("bot", limits.bot)
         if rate:
             over.append((budget, rate, (bot_id, None)))
@@ -192,18 +192,18 @@ class FloodControl:
                 over.append(("group", limits.group, (bot_id, chat_id)))
         return over
 
-    def _window(self, name: str, scope: Scope) -> SlidingWindow:
+    def _window(self, name: str, scope: LimitScope) -> SlidingWindow:
         window = self._windows.get((name, scope))
         if window is None:
             window = self._windows[(name, scope)] = SlidingWindow()
         return window
 
-    def _refuse(self, scope: Scope, by: str, wait_seconds: float, now: float) -> Verdict:
+    def _refuse(self, scope: LimitScope, by: str, wait_seconds: float, now: float) -> Verdict:
         seconds = max(1, math.ceil(wait_seconds))
         self._waits[scope] = _Wait(now + seconds, now)
         return Verdict(by, seconds)
 
-    def _refused_by_wait(self, scope: Scope, now: float) -> Verdict | None:
+    def _refused_by_wait(self, scope: LimitScope, now: float) -> Verdict | None:
         wait = self._waits.get(scope)
         if wait is None:
             return None

@@ -21,11 +21,11 @@ from aiohttp import web
 from floodgate.fake_telegram.arrivals import CAPACITY, Arrivals
 from floodgate.fake_telegram.control import ControlClient
 from floodgate.fake_telegram.control_api import ControlApi
-from floodgate.fake_telegram.exchange import Exchange
-from floodgate.fake_telegram.limits import FloodControl, Limits
+from floodgate.fake_telegram.exchange import CallExchange
+from floodgate.fake_telegram.limits import FloodControl, FloodLimits
 from floodgate.fake_telegram.scenarios import Scenarios
 from floodgate.fake_telegram.updates import Receiving
-from floodgate.fake_telegram.webhooks import Backoff, Webhooks
+from floodgate.fake_telegram.webhooks import PostBackoff, Webhooks
 from floodgate.fake_telegram.wire import Wire
 from floodgate.fake_telegram.world import World
 
@@ -54,18 +54,18 @@ class FakeTelegram:
         *,
         host: str = "127.0.0.1",
         port: int = 0,
-        limits: Limits | None = None,
+        limits: FloodLimits | None = None,
         latency_ms: tuple[float, float] = (0.0, 0.0),
         seed: int = 0,
         tokens: Iterable[str] = (),
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
-        webhook_backoff: Backoff | None = None,
+        webhook_backoff: PostBackoff | None = None,
         keep_arrivals: int = CAPACITY,
     ) -> None:
         self._host = host
         self._port = port
-        self._limits = limits or Limits()
+        self._limits = limits or FloodLimits()
         self._latency_ms = latency_ms
         self._seed = seed
         self._tokens = tuple(tokens)
@@ -73,7 +73,7 @@ class FakeTelegram:
         self._wall = wall
         self._keep_arrivals = keep_arrivals
         self.exchange = self._new_exchange()
-        self._webhooks = Webhooks(wall, webhook_backoff or Backoff(), self._take_webhook_reply)
+        self._webhooks = Webhooks(wall, webhook_backoff or PostBackoff(), self._take_webhook_reply)
         self._runner: web.ServerRunner | None = None
         self._wire: Wire | None = None
 
@@ -118,8 +118,8 @@ class FakeTelegram:
         kept.world, kept.flood, kept.scenarios = fresh.world, fresh.flood, fresh.scenarios
         kept.arrivals = fresh.arrivals
 
-    def _new_exchange(self) -> Exchange:
-        return Exchange(
+    def _new_exchange(self) -> CallExchange:
+        return CallExchange(
             World(self._wall, Receiving(self._clock), self._tokens),
             FloodControl(self._limits),
             Scenarios(self._seed, self._latency_ms),
@@ -144,7 +144,7 @@ class FakeTelegramThread:
         self._settings = settings
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._ending: asyncio.Event | None = None
+        self._kind: asyncio.Event | None = None
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._url = ""
@@ -185,8 +185,8 @@ class FakeTelegramThread:
         thread, self._thread = self._thread, None
         if thread is None:
             return
-        if self._loop is not None and self._ending is not None and thread.is_alive():
-            self._loop.call_soon_threadsafe(self._ending.set)
+        if self._loop is not None and self._kind is not None and thread.is_alive():
+            self._loop.call_soon_threadsafe(self._kind.set)
         thread.join(START_TIMEOUT_SECONDS)
         self._url = ""
 
@@ -199,11 +199,11 @@ class FakeTelegramThread:
             self._ready.set()
 
     async def _serve(self, fake: FakeTelegram) -> None:
-        self._loop, self._ending = asyncio.get_running_loop(), asyncio.Event()
+        self._loop, self._kind = asyncio.get_running_loop(), asyncio.Event()
         await fake.start()
         self._url = fake.url
         self._ready.set()
-        await self._ending.wait()
+        await self._kind.wait()
         await fake.stop()
 
 
@@ -235,14 +235,14 @@ def run(*, ready: Callable[[str], None] = print, **settings: Any) -> int:
 
 
 async def _serve_until_signalled(fake: FakeTelegram, ready: Callable[[str], None]) -> None:
-    ending = asyncio.Event()
+    kind = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ending.set)
+        asyncio.get_running_loop().add_signal_handler(number, kind.set)
     await fake.start()
     gc.collect()
     gc.freeze()  # else each full collection looks through all modules: 14 ms in which arrivals are judged late
     try:
         ready(f"Fake Telegram is ready at {fake.url}")
-        await ending.wait()
+        await kind.wait()
     finally:
         await fake.stop()

@@ -26,7 +26,7 @@ _ONLY_ON_REQUEST: Final = frozenset({"chat_member", "message_reaction", "message
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class InboxUpdate:
     """One update. ``lane`` is the chat (or user) within which webhooks keep order; ``expires_at`` is monotonic."""
 
     update_id: int
@@ -58,11 +58,11 @@ class Inbox:
     """One bot's updates."""
 
     clock: Callable[[], float]
-    pending: OrderedDict[int, Update] = field(default_factory=OrderedDict)
+    pending: OrderedDict[int, InboxUpdate] = field(default_factory=OrderedDict)
     allowed: frozenset[str] = frozenset()
     """Update types asked for; empty: all but those that must be asked for."""
     webhook: Webhook | None = None
-    on_new: Callable[[Update], None] | None = None
+    on_new: Callable[[InboxUpdate], None] | None = None
     """Told of each new update; the webhook's sender, when there is one."""
     _next_id: int = FIRST_UPDATE_ID
     _poll: asyncio.Future[None] | None = None
@@ -71,7 +71,7 @@ class Inbox:
         """Something happened. Returns the update's id, None when the bot does not want to know."""
         if not self.wants(kind):
             return None
-        update = Update(self._next_id, kind, content, lane, self.clock() + RETENTION_SECONDS, raw)
+        update = InboxUpdate(self._next_id, kind, content, lane, self.clock() + RETENTION_SECONDS, raw)
         self._next_id += 1
         self.pending[update.update_id] = update
         if len(self.pending) > PENDING:
@@ -93,7 +93,7 @@ class Inbox:
         while self.pending and next(iter(self.pending.values())).expires_at <= now:
             self.pending.popitem(last=False)
 
-    async def poll(self, offset: int, limit: int, timeout_seconds: float) -> Sequence[Update]:
+    async def poll(self, offset: int, limit: int, timeout_seconds: float) -> Sequence[InboxUpdate]:
         """getUpdates: confirm what is before ``offset``, then wait for something to give.
 
         Raises:

@@ -22,7 +22,7 @@ import aiohttp
 
 from floodgate.fake_telegram.calls import decode_json
 from floodgate.fake_telegram.errors import ApiError
-from floodgate.fake_telegram.updates import Inbox, Update, Webhook
+from floodgate.fake_telegram.updates import Inbox, InboxUpdate, Webhook
 
 SECRET_HEADER: Final = "X-Telegram-Bot-Api-Secret-Token"
 POST_TIMEOUT_SECONDS: Final = 60.0
@@ -33,7 +33,7 @@ log = logging.getLogger("floodgate.fake")
 
 
 @dataclass(frozen=True, slots=True)
-class Backoff:
+class PostBackoff:
     """The waits between posts of one update: none after the first failure, then doubling."""
 
     unit_seconds: float = 1.0
@@ -63,7 +63,7 @@ class WebhookSender:
         webhook: Webhook,
         *,
         wall: Callable[[], float],
-        backoff: Backoff,
+        backoff: PostBackoff,
         on_reply: Callable[[dict[str, Any]], None],
     ) -> None:
         self._inbox = inbox
@@ -71,7 +71,7 @@ class WebhookSender:
         self._wall = wall
         self._backoff = backoff
         self._on_reply = on_reply
-        self._lanes: dict[int, deque[Update]] = {}
+        self._lanes: dict[int, deque[InboxUpdate]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections = asyncio.Semaphore(webhook.max_connections)
         self._session: aiohttp.ClientSession | None = None
@@ -96,7 +96,7 @@ class WebhookSender:
         if session is not None:
             await session.close()
 
-    def _line_up(self, update: Update) -> None:
+    def _line_up(self, update: InboxUpdate) -> None:
         lane = self._lanes.get(update.lane)
         if lane is not None:
             lane.append(update)
@@ -113,7 +113,7 @@ class WebhookSender:
             self._inbox.forget(lane.popleft().update_id)
         del self._lanes[lane_id]
 
-    async def _deliver(self, update: Update) -> None:
+    async def _deliver(self, update: InboxUpdate) -> None:
         failures = 0
         while update.expires_at > self._inbox.clock() and update.update_id in self._inbox.pending:
             try:
@@ -124,7 +124,7 @@ class WebhookSender:
                 self._note(str(failed))
                 await asyncio.sleep(failed.retry_after or self._backoff.after(failures))
 
-    async def _post(self, update: Update) -> None:
+    async def _post(self, update: InboxUpdate) -> None:
         session = self._session
         if session is None:
             raise asyncio.CancelledError
@@ -184,7 +184,7 @@ class Webhooks:
     """The senders of all bots, swapped as webhooks are set and deleted."""
 
     def __init__(
-        self, wall: Callable[[], float], backoff: Backoff, on_reply: Callable[[int, dict[str, Any]], None]
+        self, wall: Callable[[], float], backoff: PostBackoff, on_reply: Callable[[int, dict[str, Any]], None]
     ) -> None:
         self._wall = wall
         self._backoff = backoff

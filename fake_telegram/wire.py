@@ -21,10 +21,10 @@ from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import FileField
 
 from floodgate.fake_telegram.arrivals import Arrival
-from floodgate.fake_telegram.calls import EMPTY, Call, Source, Upload, decode_form, kept
+from floodgate.fake_telegram.calls import EMPTY, Call, CallSource, FormUpload, decode_form, kept
 from floodgate.fake_telegram.control_api import ControlApi
 from floodgate.fake_telegram.errors import ApiError, bad_request, not_found
-from floodgate.fake_telegram.exchange import Ending, Exchange, Reply, html_error, refuse
+from floodgate.fake_telegram.exchange import CallExchange, Reply, ReplyKind, html_error, refuse
 from floodgate.fake_telegram.methods.receiving import WAITING
 from floodgate.fake_telegram.webhooks import Webhooks
 
@@ -35,7 +35,7 @@ LONGEST_STALL_SECONDS: Final = 600.0
 class Wire:
     """Answers requests by way of the exchange. Event loop only."""
 
-    def __init__(self, exchange: Exchange, webhooks: Webhooks, control: ControlApi) -> None:
+    def __init__(self, exchange: CallExchange, webhooks: Webhooks, control: ControlApi) -> None:
         self._exchange = exchange
         self._webhooks = webhooks
         self._control = control
@@ -93,10 +93,10 @@ class Wire:
             reply = await self._perform(call, arrival)
             if reply.held_seconds > 0:
                 await asyncio.sleep(reply.held_seconds)
-            if reply.ending is Ending.ANSWER:
+            if reply.kind is ReplyKind.ANSWER:
                 code = reply.code
                 return _response(reply)
-            return await self._hang_up(request, reply.ending)
+            return await self._hang_up(request, reply.kind)
         finally:
             arrivals.close(arrival, code)
 
@@ -105,8 +105,8 @@ class Wire:
             return await self._exchange.perform_waiting(call, arrival, self._webhooks)
         return self._exchange.perform(call, arrival)
 
-    async def _hang_up(self, request: web.BaseRequest, ending: Ending) -> web.StreamResponse:
-        if ending is Ending.STALL:
+    async def _hang_up(self, request: web.BaseRequest, kind: ReplyKind) -> web.StreamResponse:
+        if kind is ReplyKind.STALL:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), LONGEST_STALL_SECONDS)
         if request.transport is not None:
@@ -146,17 +146,17 @@ async def read_call(request: web.BaseRequest, bot_id: int, name: str) -> Call:
         return Call(bot_id, name, params, uploads, _source_of_form(params, uploads))
     body = await request.read()
     if not body:
-        source = Source("form", query.encode())
+        source = CallSource("form", query.encode())
     elif request.content_type == "application/json":
-        source = Source("json", body)
+        source = CallSource("json", body)
     elif request.content_type == "application/x-www-form-urlencoded":
-        source = Source("form", body)
+        source = CallSource("form", body)
     else:
         source = EMPTY  # a body of any other type is nothing to Telegram
     params = source.params()
     if query and body:
         params = {**_query(query), **params}
-        source = Source("json", json.dumps(params).encode())
+        source = CallSource("json", json.dumps(params).encode())
     return Call(bot_id, name, params, source=kept(source))
 
 
@@ -164,25 +164,25 @@ def _query(query: str) -> dict[str, Any]:
     return decode_form(query.encode()) if query else {}
 
 
-async def _read_multipart(request: web.BaseRequest) -> tuple[dict[str, Any], dict[str, Upload]]:
+async def _read_multipart(request: web.BaseRequest) -> tuple[dict[str, Any], dict[str, FormUpload]]:
     try:
         form = await request.post()
     except (ValueError, AssertionError, HttpProcessingError, ClientPayloadError) as error:
         raise bad_request("can't parse multipart form") from error
     params: dict[str, Any] = {}
-    uploads: dict[str, Upload] = {}
+    uploads: dict[str, FormUpload] = {}
     for name, value in form.items():
         if isinstance(value, FileField):
             with value.file as file:
-                uploads[name] = Upload(value.filename, value.content_type, file.read())
+                uploads[name] = FormUpload(value.filename, value.content_type, file.read())
         else:
             params[name] = value if isinstance(value, str) else bytes(value).decode("utf-8", "replace")
     return params, uploads
 
 
-def _source_of_form(params: dict[str, Any], uploads: dict[str, Upload]) -> Source:
+def _source_of_form(params: dict[str, Any], uploads: dict[str, FormUpload]) -> CallSource:
     files = {name: {"name": upload.name, "size": len(upload.content)} for name, upload in uploads.items()}
-    return kept(Source("json", json.dumps({**params, **files}).encode()))
+    return kept(CallSource("json", json.dumps({**params, **files}).encode()))
 
 
 def _response(reply: Reply) -> web.Response:

@@ -23,10 +23,10 @@ from floodgate.broker.messages.job import Job
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.producer.bot_api import BotApi
 from floodgate.producer.core import Composer, as_job
-from floodgate.producer.flight import Flight
+from floodgate.producer.enqueue_batch import EnqueueBatch
 from floodgate.producer.ledger import Ledger, result_of, seconds_of
-from floodgate.producer.outlet import Outlet
-from floodgate.producer.uploads import Attachment, Stowage
+from floodgate.producer.queue_declarer import QueueDeclarer
+from floodgate.producer.uploads import Attachment, UploadStore
 from floodgate.producer.waiting import Waiting, ended, on_the_loops_executor
 
 
@@ -53,8 +53,8 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         self._ledger = Ledger(
             settings, self._composer.bot, partial(Waiting, start=on_the_loops_executor, linger_seconds=0.0)
         )
-        self._stowage = Stowage(settings.spool_url)
-        self._outlet = Outlet(
+        self._upload_store = UploadStore(settings.spool_url)
+        self._declarer = QueueDeclarer(
             self._composer,
             connections
             or Connections(
@@ -95,15 +95,15 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
             PublishError: RabbitMQ did not take the job; its leaves say why, and what is known.
         """
         publication = self._composer.publication(as_job(job))
-        await self._outlet.aopen(job.bot)
+        await self._declarer.aopen(job.bot)
         job = await self._recognised(job)
         try:
-            await self._outlet.publisher.apublish(publication)
+            await self._declarer.publisher.apublish(publication)
         except UnroutableError:
             # Its queue was deleted under a process that had declared it. Nothing was accepted, so nothing is doubled.
-            self._outlet.forget(job.bot)
-            await self._outlet.aopen(job.bot)
-            await self._outlet.publisher.apublish(publication)
+            self._declarer.forget(job.bot)
+            await self._declarer.aopen(job.bot)
+            await self._declarer.publisher.apublish(publication)
         return job
 
     async def enqueue_many(self, jobs: Iterable[Job] | AsyncIterable[Job]) -> int:
@@ -125,27 +125,27 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         Raises:
             EnqueueManyError: it ended in the middle.
         """
-        flight = Flight(self._window, self._outlet)
+        batch = EnqueueBatch(self._window, self._declarer)
         try:
             async for job in _each(jobs):
-                await self._outlet.aopen(as_job(job).bot)
+                await self._declarer.aopen(as_job(job).bot)
                 publication = self._composer.publication(job)
-                if flight.board(await self._recognised(job), publication):
-                    await self._leave(flight)
-                    async for landed in _land(flight):
-                        yield landed
-                if flight.fault:
+                if batch.add(await self._recognised(job), publication):
+                    await self._submit(batch)
+                    async for confirmed in _confirmed(batch):
+                        yield confirmed
+                if batch.fault:
                     break
         except Exception as error:
-            await self._leave(flight)
-            async for landed in _land(flight, all_of_them=True):
-                yield landed
-            raise flight.error(error) from error
-        await self._leave(flight)
-        async for landed in _land(flight, all_of_them=True):
-            yield landed
-        if flight.fault:
-            raise flight.error(flight.fault) from flight.fault
+            await self._submit(batch)
+            async for confirmed in _confirmed(batch, all_of_them=True):
+                yield confirmed
+            raise batch.error(error) from error
+        await self._submit(batch)
+        async for confirmed in _confirmed(batch, all_of_them=True):
+            yield confirmed
+        if batch.fault:
+            raise batch.error(batch.fault) from batch.fault
 
     async def status(self, job: Job | str) -> Record | None:
         """Where a job stands: waiting, sending, sent or dead; None when no worker has come to it yet, or it is so
@@ -174,7 +174,7 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
 
     async def close(self) -> None:
         """Release the connection. Safe to call twice, and unused."""
-        await self._outlet.aclose()
+        await self._declarer.aclose()
         self._ledger.begin_close()  # which frees the thread of the executor on which the rest may have to wait
         await asyncio.to_thread(self._ledger.close)
 
@@ -190,13 +190,13 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         """Enqueue a job with files. One whose key the ledger knows is on its way, or was: it gets none anew."""
         if (job := await self._recognised(job)).known:
             return job
-        job = await asyncio.to_thread(self._stowage.stow, job, attachments)
+        job = await asyncio.to_thread(self._upload_store.keep, job, attachments)
         try:
             return await self.enqueue(job)
         except ConfirmTimeoutError:
             raise  # it may be there, and then it needs them
         except FloodgateError:
-            await asyncio.to_thread(self._stowage.discard, job, job.files)
+            await asyncio.to_thread(self._upload_store.discard, job, job.files)
             raise
 
     async def _awaited(self, job: Job | str, seconds: float) -> Record | None:
@@ -208,17 +208,17 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
                 return await future
         return await self.status(job)
 
-    async def _leave(self, flight: Flight) -> None:
-        jobs, publications = flight.depart()
+    async def _submit(self, batch: EnqueueBatch) -> None:
+        jobs, publications = batch.close()
         if not jobs:
             return
-        if flight.fault:
-            flight.cancel(jobs, flight.fault)
+        if batch.fault:
+            batch.refused(jobs, batch.fault)
             return
         try:
-            flight.leave(jobs, await self._outlet.publisher.asubmit_many(publications))
+            batch.submitted(jobs, await self._declarer.publisher.asubmit_many(publications))
         except RabbitMQError as error:
-            flight.cancel(jobs, error)
+            batch.refused(jobs, error)
 
     async def _recognised(self, job: Job) -> Job:
         return job if job.dedupe_key is None else await asyncio.to_thread(self._ledger.recognised, job)
@@ -233,15 +233,15 @@ async def _each(jobs: Iterable[Job] | AsyncIterable[Job]) -> AsyncIterator[Job]:
             yield job
 
 
-async def _land(flight: Flight, *, all_of_them: bool = False) -> AsyncIterator[Job]:
-    """What has landed; waits while no other batch may leave, or for all. The publisher's time-outs bound it."""
-    for job in flight.landed():
+async def _confirmed(batch: EnqueueBatch, *, all_of_them: bool = False) -> AsyncIterator[Job]:
+    """The confirmed jobs. Waits while no other batch may be submitted, or for all, within the publisher's bounds."""
+    for job in batch.confirmed():
         yield job
-    while receipt := flight.awaited(all_of_them=all_of_them):
+    while receipt := batch.awaited(all_of_them=all_of_them):
         if isinstance(receipt, asyncio.Future):
             await receipt
         else:  # of a batch that left by the timer
             assert isinstance(receipt, Future)
             await asyncio.wrap_future(receipt)
-        for job in flight.landed():
+        for job in batch.confirmed():
             yield job

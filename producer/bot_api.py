@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import Any, Generic, Literal, TypeVar, Unpack
 
 from floodgate.producer.core import JobOptions
-from floodgate.producer.uploads import Content
+from floodgate.producer.uploads import FileContent
 
 R = TypeVar("R")
 
 ChatId = int | str
-File = str | Content
+SendableFile = str | FileContent
 """A ``file_id`` or URL, or the file itself: a path (not as text), bytes, or a file opened for reading bytes."""
 ParseMode = Literal["HTML", "MarkdownV2", "Markdown"]
 Object = dict[str, Any]
@@ -100,14 +100,19 @@ class BotApi(Generic[R]):
         )
 
     def send_photo(
-        self, chat_id: ChatId, photo: File, *, has_spoiler: bool | None = None, **options: Unpack[CaptionOptions]
+        self,
+        chat_id: ChatId,
+        photo: SendableFile,
+        *,
+        has_spoiler: bool | None = None,
+        **options: Unpack[CaptionOptions],
     ) -> R:
         return self.call("sendPhoto", chat_id=chat_id, photo=photo, has_spoiler=has_spoiler, **options)
 
     def send_audio(
         self,
         chat_id: ChatId,
-        audio: File,
+        audio: SendableFile,
         *,
         duration: int | None = None,
         performer: str | None = None,
@@ -127,7 +132,7 @@ class BotApi(Generic[R]):
     def send_document(
         self,
         chat_id: ChatId,
-        document: File,
+        document: SendableFile,
         *,
         disable_content_type_detection: bool | None = None,
         **options: Unpack[CaptionOptions],
@@ -143,12 +148,12 @@ class BotApi(Generic[R]):
     def send_video(
         self,
         chat_id: ChatId,
-        video: File,
+        video: SendableFile,
         *,
         duration: int | None = None,
         width: int | None = None,
         height: int | None = None,
-        cover: File | None = None,
+        cover: SendableFile | None = None,
         start_timestamp: int | None = None,
         has_spoiler: bool | None = None,
         supports_streaming: bool | None = None,
@@ -169,17 +174,22 @@ class BotApi(Generic[R]):
         )
 
     def send_animation(
-        self, chat_id: ChatId, animation: File, *, has_spoiler: bool | None = None, **options: Unpack[CaptionOptions]
+        self,
+        chat_id: ChatId,
+        animation: SendableFile,
+        *,
+        has_spoiler: bool | None = None,
+        **options: Unpack[CaptionOptions],
     ) -> R:
         return self.call("sendAnimation", chat_id=chat_id, animation=animation, has_spoiler=has_spoiler, **options)
 
     def send_voice(
-        self, chat_id: ChatId, voice: File, *, duration: int | None = None, **options: Unpack[CaptionOptions]
+        self, chat_id: ChatId, voice: SendableFile, *, duration: int | None = None, **options: Unpack[CaptionOptions]
     ) -> R:
         return self.call("sendVoice", chat_id=chat_id, voice=voice, duration=duration, **options)
 
     def send_sticker(
-        self, chat_id: ChatId, sticker: File, *, emoji: str | None = None, **options: Unpack[MessageOptions]
+        self, chat_id: ChatId, sticker: SendableFile, *, emoji: str | None = None, **options: Unpack[MessageOptions]
     ) -> R:
         return self.call("sendSticker", chat_id=chat_id, sticker=sticker, emoji=emoji, **options)
 

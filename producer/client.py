@@ -16,10 +16,10 @@ from floodgate.broker.messages.publication import Publication
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.producer.bot_api import BotApi
 from floodgate.producer.core import Composer, as_job
-from floodgate.producer.flight import Flight
+from floodgate.producer.enqueue_batch import EnqueueBatch
 from floodgate.producer.ledger import Ledger, result_of, seconds_of
-from floodgate.producer.outlet import Outlet
-from floodgate.producer.uploads import Attachment, Stowage
+from floodgate.producer.queue_declarer import QueueDeclarer
+from floodgate.producer.uploads import Attachment, UploadStore
 from floodgate.producer.waiting import ended
 
 
@@ -44,8 +44,8 @@ class Client(BotApi[Job]):
         self._window = settings.publish_window
         self._composer = Composer(settings, bot)
         self._ledger = Ledger(settings, self._composer.bot)
-        self._stowage = Stowage(settings.spool_url)
-        self._outlet = Outlet(
+        self._upload_store = UploadStore(settings.spool_url)
+        self._declarer = QueueDeclarer(
             self._composer,
             connections or Connections(settings, "client", patience_seconds=settings.publish_patience_seconds),
             owned=connections is None,
@@ -85,12 +85,12 @@ class Client(BotApi[Job]):
         publication = self._publication(job)
         job = self._ledger.recognised(job)
         try:
-            self._outlet.publisher.publish(publication)
+            self._declarer.publisher.publish(publication)
         except UnroutableError:
             # Its queue was deleted under a process that had declared it. Nothing was accepted, so nothing is doubled.
-            self._outlet.forget(job.bot)
-            self._outlet.open(job.bot)
-            self._outlet.publisher.publish(publication)
+            self._declarer.forget(job.bot)
+            self._declarer.open(job.bot)
+            self._declarer.publisher.publish(publication)
         return job
 
     def enqueue_many(self, jobs: Iterable[Job]) -> int:
@@ -109,23 +109,23 @@ class Client(BotApi[Job]):
         Raises:
             EnqueueManyError: it ended in the middle.
         """
-        flight = Flight(self._window, self._outlet)
+        batch = EnqueueBatch(self._window, self._declarer)
         try:
             for job in jobs:
                 publication = self._publication(job)
-                if flight.board(self._ledger.recognised(job), publication):
-                    self._leave(flight)
-                    yield from _land(flight)
-                if flight.fault:
+                if batch.add(self._ledger.recognised(job), publication):
+                    self._submit(batch)
+                    yield from _confirmed(batch)
+                if batch.fault:
                     break
         except Exception as error:
-            self._leave(flight)
-            yield from _land(flight, all_of_them=True)
-            raise flight.error(error) from error
-        self._leave(flight)
-        yield from _land(flight, all_of_them=True)
-        if flight.fault:
-            raise flight.error(flight.fault) from flight.fault
+            self._submit(batch)
+            yield from _confirmed(batch, all_of_them=True)
+            raise batch.error(error) from error
+        self._submit(batch)
+        yield from _confirmed(batch, all_of_them=True)
+        if batch.fault:
+            raise batch.error(batch.fault) from batch.fault
 
     def status(self, job: Job | str) -> Record | None:
         """Where a job stands: waiting, sending, sent or dead; None when no worker has come to it yet, or it is so
@@ -154,7 +154,7 @@ class Client(BotApi[Job]):
 
     def close(self) -> None:
         """Release the connection. Safe to call twice, and unused."""
-        self._outlet.close()
+        self._declarer.close()
         self._ledger.close()
 
     def __enter__(self) -> Self:
@@ -169,13 +169,13 @@ class Client(BotApi[Job]):
         """Enqueue a job with files. One whose key the ledger knows is on its way, or was: it gets none anew."""
         if (job := self._ledger.recognised(job)).known:
             return job
-        job = self._stowage.stow(job, attachments)
+        job = self._upload_store.keep(job, attachments)
         try:
             return self.enqueue(job)
         except ConfirmTimeoutError:
             raise  # it may be there, and then it needs them
         except FloodgateError:
-            self._stowage.discard(job, job.files)
+            self._upload_store.discard(job, job.files)
             raise
 
     def _awaited(self, job: Job | str, seconds: float) -> Record | None:
@@ -188,25 +188,25 @@ class Client(BotApi[Job]):
 
     def _publication(self, job: Job) -> Publication:
         publication = self._composer.publication(as_job(job))
-        self._outlet.open(job.bot)
+        self._declarer.open(job.bot)
         return publication
 
-    def _leave(self, flight: Flight) -> None:
-        jobs, publications = flight.depart()
+    def _submit(self, batch: EnqueueBatch) -> None:
+        jobs, publications = batch.close()
         if not jobs:
             return
-        if flight.fault:
-            flight.cancel(jobs, flight.fault)
+        if batch.fault:
+            batch.refused(jobs, batch.fault)
             return
         try:
-            flight.leave(jobs, self._outlet.publisher.submit_many(publications))
+            batch.submitted(jobs, self._declarer.publisher.submit_many(publications))
         except RabbitMQError as error:
-            flight.cancel(jobs, error)
+            batch.refused(jobs, error)
 
 
-def _land(flight: Flight, *, all_of_them: bool = False) -> Iterator[Job]:
-    """What has landed; waits while no other batch may leave, or for all. The publisher's time-outs bound it."""
-    yield from flight.landed()
-    while receipt := flight.awaited(all_of_them=all_of_them):
+def _confirmed(batch: EnqueueBatch, *, all_of_them: bool = False) -> Iterator[Job]:
+    """The confirmed jobs. Waits while no other batch may be submitted, or for all, within the publisher's bounds."""
+    yield from batch.confirmed()
+    while receipt := batch.awaited(all_of_them=all_of_them):
         receipt.result()
-        yield from flight.landed()
+        yield from batch.confirmed()

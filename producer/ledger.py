@@ -16,12 +16,12 @@ from datetime import timedelta
 from typing import Any, Final
 
 from floodgate.broker.admission.contract import Admission, Record, Standing
-from floodgate.broker.admission.results import Endings
+from floodgate.broker.admission.result_feed import ResultFeed
 from floodgate.broker.errors import DeadLetteredError, DedupeKeyError, NotSettledError, StateError
 from floodgate.broker.messages.job import Job
 from floodgate.broker.settings.model import Settings
-from floodgate.broker.state.stores import open_endings, open_store, state_file
-from floodgate.producer.waiting import Key, Waiter, Waiting
+from floodgate.broker.state.stores import open_result_feed, open_store, state_file
+from floodgate.producer.waiting import JobKey, Waiter, Waiting
 
 logger = logging.getLogger("floodgate.client")
 
@@ -104,15 +104,15 @@ class Ledger:
         while self._stores:
             self._stores.popitem()[1].close()
 
-    def _key(self, job: Job | str) -> Key:
+    def _key(self, job: Job | str) -> JobKey:
         return (job.bot, job.id) if isinstance(job, Job) else (self._bot, job)
 
     def _store(self) -> Admission:
         # A store holds nothing open before its first answer, so one too many is simply dropped.
         return self._stores.get("") or self._stores.setdefault("", open_store(self._settings))
 
-    def _listener(self, bots: Sequence[str]) -> Endings:
-        return open_endings(self._settings, bots)
+    def _listener(self, bots: Sequence[str]) -> ResultFeed:
+        return open_result_feed(self._settings, bots)
 
     def _is_there(self) -> bool:
         """A file is made by workers, and asking would make it."""

@@ -1,8 +1,8 @@
-"""Files that callers give: found in a call's parameters, and stowed in the spool before their job is accepted.
+"""Files that callers give: found in a call's parameters, and put into the spool before their job is accepted.
 
 ``detached`` is pure: it takes files out of a call and leaves ``attach://…`` in their places, as the Bot API has it.
-:class:`Stowage` does the work on disks. A job's files are stowed under names of their own, so that a second job of the
-same id touches none of the first's, neither when it is stowed nor when it is refused.
+:class:`UploadStore` does the work on disks. A job's files are kept under names of their own, so that a second job of
+the same id touches none of the first's, neither when it is kept nor when it is refused.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from floodgate.broker.errors import InvalidParamsError, SpoolError
 from floodgate.broker.messages.job import Job
 from floodgate.broker.messages.local_files import FILE_FIELDS
 from floodgate.broker.messages.spooled_file import SpooledFile
-from floodgate.broker.uploads.spool import Source, Spool
+from floodgate.broker.uploads.spool import ByteSource, Spool
 
 logger = logging.getLogger("floodgate.uploads")
 
-Content = PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
+FileContent = PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 """A file itself: where it is, what is in it, or it, open for reading bytes."""
 
 # Where the walk through a call's parameters turns round; `checked` says what is wrong with what lies deeper.
@@ -48,10 +48,10 @@ class Attachment:
     name: str
     where: str
     filename: str
-    content: Content
+    content: FileContent
 
     @contextmanager
-    def opened(self) -> Iterator[Source]:
+    def opened(self) -> Iterator[ByteSource]:
         """The file, to be read from where it stands. One that the caller had opened stays open.
 
         Raises:
@@ -110,12 +110,12 @@ def _without_files(field: str, where: str, value: Any, found: list[Attachment], 
     return Attached(f"attach://{name}")
 
 
-def _filename(content: Content) -> str:
+def _filename(content: FileContent) -> str:
     name = content if isinstance(content, PathLike) else getattr(content, "name", "")
     return Path(name).name if isinstance(name, str | PathLike) else ""  # of a pipe it is a number
 
 
-class Stowage:
+class UploadStore:
     """Puts files into the spool. Blocking; any thread may use it. Nothing is opened before the first use."""
 
     def __init__(self, spool_url: str) -> None:
@@ -137,7 +137,7 @@ class Stowage:
             self._prepared = True
             self._spool.prepare()
 
-    def stow(self, job: Job, attachments: Sequence[Attachment]) -> Job:
+    def keep(self, job: Job, attachments: Sequence[Attachment]) -> Job:
         """The job with references to its files, which are safe now.
 
         Raises:

@@ -6,7 +6,7 @@ batch, to threads one by one. It starts with the first who waits and ends a mome
 costs nothing and holds nothing open where nobody waits. It runs on a thread of its own, or on one of the event loop's
 executor.
 
-Nothing is missed. Whoever waits stands in the book before the job is published, or looks the job up once after having
+Nothing is missed. Whoever waits is recorded here before the job is published, or looks the job up once after having
 entered. After each ``skip`` (when the listener starts, a bot is new, or the store was away) every awaited job is looked
 up. The same look is taken every :data:`AUDIT_SECONDS`, for a connection to the store may go silent without breaking,
 and between attempts to listen to a store that does not let itself be listened to.
@@ -27,7 +27,7 @@ from contextlib import closing, suppress
 from typing import Final
 
 from floodgate.broker.admission.contract import Admission, Record, Standing
-from floodgate.broker.admission.results import Endings
+from floodgate.broker.admission.result_feed import ResultFeed
 from floodgate.broker.errors import ClosedError, StateError
 from floodgate.broker.process.outages import Backoff, OutageLog
 
@@ -43,9 +43,9 @@ LONGEST_RETRY_SECONDS: Final = 5.0
 STOP_SECONDS: Final = 5.0
 
 Start = Callable[[Callable[[], None]], object]
-Key = tuple[str, str]  # bot, job id
+JobKey = tuple[str, str]  # bot, job id
 Waiter = asyncio.Future[Record] | Future[Record]
-Outcome = Record | ClosedError
+WaitResult = Record | ClosedError
 
 
 def on_a_thread(listen: Callable[[], None]) -> None:
@@ -59,7 +59,7 @@ def on_the_loops_executor(listen: Callable[[], None]) -> None:
 
 
 class Waiting:
-    """The book of who waits for what. Any thread may use it.
+    """Records who waits for which job. Any thread may use it.
 
     Parameters:
         listen: opens a listener to the endings of some bots.
@@ -71,7 +71,7 @@ class Waiting:
     def __init__(
         self,
         store: Admission,
-        listen: Callable[[Sequence[str]], Endings],
+        listen: Callable[[Sequence[str]], ResultFeed],
         bots: Iterable[str] = (),
         start: Start = on_a_thread,
         linger_seconds: float = LINGER_SECONDS,
@@ -82,7 +82,7 @@ class Waiting:
         self._linger_seconds = linger_seconds
         self._stopped = threading.Event()
         self._lock = threading.Lock()  # protects all below
-        self._waiting: dict[Key, list[Waiter]] = {}
+        self._waiting: dict[JobKey, list[Waiter]] = {}
         self._count = 0
         self._empty_since = 0.0
         self._bots = set(bots)
@@ -95,11 +95,11 @@ class Waiting:
         """Callers waiting now."""
         return self._count
 
-    def awaits(self, key: Key) -> bool:
+    def awaits(self, key: JobKey) -> bool:
         """Whether somebody waits for this job here."""
         return key in self._waiting
 
-    def enter(self, key: Key, future: Waiter) -> None:
+    def enter(self, key: JobKey, future: Waiter) -> None:
         """Let the future have the job's record once it has ended. Every ``enter`` has its ``leave``.
 
         Raises:
@@ -116,7 +116,7 @@ class Waiting:
                 self._listens = True
                 self._idle.clear()
 
-    def leave(self, key: Key, future: Waiter) -> None:
+    def leave(self, key: JobKey, future: Waiter) -> None:
         with self._lock:
             others = self._waiting.get(key, [])
             if future not in others:
@@ -157,18 +157,18 @@ class Waiting:
         """Until nobody waits any more, or somebody waits for another bot's job."""
         with self._lock:
             bots = sorted(self._bots)
-        with closing(self._open(bots)) as endings:
-            looked_at = self._begin(endings, bots[0])
+        with closing(self._open(bots)) as feed:
+            looked_at = self._begin(feed, bots[0])
             while self._wanted() and len(bots) == len(self._bots):
-                news = endings.wait(LISTEN_SECONDS)
+                news = feed.wait(LISTEN_SECONDS)
                 self._hand_over({(one.bot, one.job_id): one.record for one in news})
                 if time.monotonic() - looked_at > AUDIT_SECONDS:
                     looked_at = self._look_all_up()
 
-    def _begin(self, endings: Endings, bot: str) -> float:
+    def _begin(self, feed: ResultFeed, bot: str) -> float:
         self._store.lookup(bot, "")  # makes the store if it is not there yet
         try:
-            endings.skip()
+            feed.skip()
         finally:  # the fallback, where lookups are answered and listening is not
             looked_at = self._look_all_up()
         return looked_at
@@ -185,7 +185,7 @@ class Waiting:
             self._idle.set()
             return True
 
-    def _keys(self) -> list[Key]:
+    def _keys(self) -> list[JobKey]:
         with self._lock:
             return list(self._waiting)
 
@@ -194,10 +194,10 @@ class Waiting:
         self._hand_over({key: record for key, record in records.items() if record is not None and ended(record)})
         return time.monotonic()
 
-    def _hand_over(self, found: Mapping[Key, Outcome]) -> None:
+    def _hand_over(self, found: Mapping[JobKey, WaitResult]) -> None:
         with self._lock:
             mine = [(future, outcome) for key, outcome in found.items() for future in self._waiting.get(key, ())]
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Waiter, Outcome]]] = {}
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Waiter, WaitResult]]] = {}
         for future, outcome in mine:
             if isinstance(future, Future):
                 _deliver([(future, outcome)])
@@ -213,7 +213,7 @@ def ended(record: Record | None) -> bool:
     return record is not None and record.standing in (Standing.SENT, Standing.DEAD)
 
 
-def _deliver(pairs: list[tuple[Waiter, Outcome]]) -> None:
+def _deliver(pairs: list[tuple[Waiter, WaitResult]]) -> None:
     for future, outcome in pairs:
         with suppress(InvalidStateError, asyncio.InvalidStateError):  # told already, or gone in this moment
             if isinstance(outcome, ClosedError):

@@ -5,11 +5,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from rabbitmq_node.child_guard import ChildGuard
 from rabbitmq_node.command import run_command
 from rabbitmq_node.conf import node_conf, write_conf, write_definitions
 from rabbitmq_node.engine import NodeSpec
 from rabbitmq_node.errors import CommandError
-from rabbitmq_node.leash import Leash
 
 FILE = Path(__file__).resolve().parent / "compose.yaml"
 PULL_SECONDS = 600.0  # the first start fetches the image
@@ -30,7 +30,7 @@ class ComposeEngine:
         self._version = version
         self._project = ""
         self._environment: dict[str, str] = {}
-        self._leash: Leash | None = None
+        self._guard: ChildGuard | None = None
 
     @classmethod
     def adopt(cls, record: dict[str, object]) -> "ComposeEngine":
@@ -43,8 +43,8 @@ class ComposeEngine:
     def launch(self, spec: NodeSpec) -> None:
         self._project = f"floodgate-rabbitmq-{spec.ports.amqp}"
         self._environment = self._prepare(spec)
-        if not spec.detached and self._leash is None:
-            self._leash = Leash(self._command("down", "--volumes"), self._full_environment())
+        if not spec.detached and self._guard is None:
+            self._guard = ChildGuard(self._command("down", "--volumes"), self._full_environment())
         self._compose("up", "--detach", "--no-recreate", timeout_seconds=PULL_SECONDS)
 
     def running(self) -> bool:
@@ -68,9 +68,9 @@ class ComposeEngine:
     def remove(self) -> None:
         if self._project:
             self._compose("down", "--volumes")
-        if self._leash is not None:
-            self._leash.release()
-            self._leash = None
+        if self._guard is not None:
+            self._guard.release()
+            self._guard = None
 
     def ctl(self, args: Sequence[str], timeout_seconds: float) -> str:
         command = ("exec", "-T", "rabbitmq", "rabbitmqctl", "--silent", *args)

@@ -45,7 +45,7 @@ class LocalEngine:
             self._server.run_server(files),
             environment(spec.ports, inside),
             _log(spec),
-            leashed=not spec.detached,
+            guarded=not spec.detached,
         )
 
     def running(self) -> bool:

@@ -3,7 +3,7 @@
 A process is known by its id and its start time, so that an id used again is never taken for the node's. The node's
 processes share one process group: a signal to the group reaches them all.
 
-A node that must not outlive its owner is tied to it by a `Leash`.
+A node that must not outlive its owner is tied to it by a `ChildGuard`.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rabbitmq_node.leash import Leash
+from rabbitmq_node.child_guard import ChildGuard
 
 POLL_SECONDS = 0.02
 DEATH_SECONDS = 10.0  # a SIGKILLed group is gone in milliseconds; one stuck in the kernel is reported, not waited for
@@ -47,10 +47,10 @@ class ProcessGroup:
     def __init__(self, leader: ProcessId, child: "subprocess.Popen[bytes] | None" = None) -> None:
         self.leader = leader
         self._child = child  # only where we are the parent: it must be reaped
-        self._leash: Leash | None = None
+        self._guard: ChildGuard | None = None
 
     @classmethod
-    def start(cls, command: Sequence[str], env: Mapping[str, str], log: Path, *, leashed: bool) -> "ProcessGroup":
+    def start(cls, command: Sequence[str], env: Mapping[str, str], log: Path, *, guarded: bool) -> "ProcessGroup":
         """Run a command in a session of its own, its output appended to the log file."""
         with log.open("ab") as output:
             child = subprocess.Popen(
@@ -63,8 +63,8 @@ class ProcessGroup:
                 start_new_session=True,
             )
         group = cls(ProcessId.of(child.pid), child)
-        if leashed:
-            group._leash = Leash(["kill", "-s", "KILL", "--", f"-{child.pid}"])
+        if guarded:
+            group._guard = ChildGuard(["kill", "-s", "KILL", "--", f"-{child.pid}"])
         return group
 
     def alive(self) -> bool:
@@ -86,8 +86,8 @@ class ProcessGroup:
             self._signal(signal.SIGKILL)
         self._wait_for_leader(DEATH_SECONDS)
         self._wait_for_the_rest()
-        if self._leash is not None:
-            self._leash.release()
+        if self._guard is not None:
+            self._guard.release()
 
     def _wait_for_leader(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds

@@ -6,7 +6,7 @@ import itertools
 from datetime import timedelta
 from typing import Any
 
-from floodgate.broker.admission.clock import Reading
+from floodgate.broker.admission.clock import ClockReading
 from floodgate.broker.admission.contract import Ask
 from floodgate.broker.admission.policy import ask_for
 from floodgate.broker.messages.chats import chat_key
@@ -24,8 +24,8 @@ class HandClock:
         self.now_us = start_us
         self.boot = "boot"
 
-    def read(self) -> Reading:
-        return Reading(self.boot, self.now_us, self.now_us)
+    def read(self) -> ClockReading:
+        return ClockReading(self.boot, self.now_us, self.now_us)
 
     def advance(self, by: timedelta | float) -> None:
         """By a timedelta, or by seconds."""

@@ -35,9 +35,9 @@ from floodgate.broker.admission.contract import (
     Settlement,
     Snapshot,
     Standing,
-    Unknown,
     Unreachable,
     UnreachableChat,
+    Unsettled,
     Wait,
 )
 from floodgate.broker.admission.windows import Pace, Window
@@ -98,7 +98,7 @@ class Bot:
     paused_until: int = 0
     permille: int = 1000
     slowed_at: int = 0
-    refusals: list[policy.Refusal] = field(default_factory=list)
+    refusals: list[policy.FloodWait] = field(default_factory=list)
     jobs: dict[str, Job] = field(default_factory=dict)
     chats: dict[str, Chat] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
@@ -173,7 +173,7 @@ class PlainModel:
             if job.state == "dead":
                 return AlreadyDead(job.result)
             if job.state == "lost" or (job.state == "sending" and job.lease_end <= now):
-                return Unknown(timedelta(microseconds=now - job.since))
+                return Unsettled(timedelta(microseconds=now - job.since))
             if job.state == "sending":
                 return self._wait(job.lease_end - now, Scope.CHAT, "lease")
             if job.grants >= ask.calls_left or job.handed_back >= policy.HANDED_BACK_MOST:
@@ -206,7 +206,7 @@ class PlainModel:
         job = self.bots[ask.bot].jobs[ask.job_id]
         job.due = job.bot_until = self.now + us(delay)
 
-    def renew_unknown(self, ask: Ask) -> Decision:
+    def renew_unsettled(self, ask: Ask) -> Decision:
         self._open(ask.bot)
         job = self.bot.jobs.get(ask.job_id)
         if job is not None and (job.state == "lost" or (job.state == "sending" and job.lease_end <= self.now)):
@@ -331,7 +331,7 @@ class PlainModel:
         if chat is not None:
             self.pause(bot, chat, duration, "429")
         self._open(bot)
-        refusal = policy.Refusal(self._real(chat) or "", self.now, us(retry_after) > policy.LONG_WAIT_US)
+        refusal = policy.FloodWait(self._real(chat) or "", self.now, us(retry_after) > policy.LONG_WAIT_US)
         self.bot.refusals = policy.recent([*self.bot.refusals, refusal], self.now)
         if not policy.blames_bot(self.bot.refusals):
             return Scope.CHAT

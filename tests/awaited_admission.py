@@ -10,7 +10,7 @@ from floodgate.broker.admission.clock import Clock
 from floodgate.broker.admission.contract import Ask
 from floodgate.broker.admission.policy import Policy
 from floodgate.broker.process.event_loop import BackgroundLoop
-from floodgate.broker.state.calls import BatchedAdmission, BlockingAdmission, Call
+from floodgate.broker.state.calls import AdmissionCall, BatchedAdmission, BlockingAdmission
 from floodgate.broker.state.redis.admission import RedisBatches
 from floodgate.broker.state.sqlite.admission import SqliteAdmission, SqliteBatches
 from floodgate.broker.state.thread import StateThread
@@ -52,7 +52,7 @@ class AwaitedAdmission(BlockingAdmission):
         if self._thread is not None:
             await self._thread.stop()
 
-    def _do(self, call: Call) -> Any:
+    def _do(self, call: AdmissionCall) -> Any:
         about_a_job = call.arguments and isinstance(call.arguments[0], Ask)
         arguments = call.arguments if about_a_job else (call.bot, *call.arguments)
         return self.run(getattr(self.batched, call.method)(*arguments))

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rabbitmq_node.leash import Leash
+from rabbitmq_node.child_guard import ChildGuard
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
@@ -72,7 +72,7 @@ class FloodgateProcess:
         self._home = home
         self._log_path = home / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self._leash: Leash | None = None
+        self._guard: ChildGuard | None = None
 
     @property
     def pid(self) -> int:
@@ -103,7 +103,7 @@ class FloodgateProcess:
                 stderr=subprocess.STDOUT,
                 process_group=0,
             )
-        self._leash = Leash(["kill", "-s", "KILL", "--", f"-{self.pid}"])
+        self._guard = ChildGuard(["kill", "-s", "KILL", "--", f"-{self.pid}"])
         until(lambda: ready in self.log or not self.running, seconds)
         assert ready in self.log, f"{self._command[3:]} did not start:\n{self.log}"
         return self
@@ -116,8 +116,8 @@ class FloodgateProcess:
         """Its exit code. Raises TimeoutExpired when it does not end in time."""
         assert self._process is not None
         code = self._process.wait(seconds)
-        if self._leash is not None:
-            self._leash.release()
+        if self._guard is not None:
+            self._guard.release()
         return code
 
     def stop(self) -> int:

@@ -16,7 +16,7 @@ from floodgate.broker.messages.update import Update, decode_update
 from floodgate.broker.settings.model import Settings
 from floodgate.fake_telegram import FakeTelegram
 from floodgate.fake_telegram.injection import inject
-from floodgate.fake_telegram.webhooks import Backoff
+from floodgate.fake_telegram.webhooks import PostBackoff
 from floodgate.producer.updates.process import Mode, Receiver
 from tests.services import Vhost
 from tests.waiting import until
@@ -131,7 +131,7 @@ class Stage:
 
 def run(vhost: Vhost, use: Callable[[Stage], Coroutine[Any, Any, None]], **fake_settings: Any) -> None:
     async def main() -> None:
-        fake = FakeTelegram(webhook_backoff=Backoff(unit_seconds=0.05, longest_seconds=0.2), **fake_settings)
+        fake = FakeTelegram(webhook_backoff=PostBackoff(unit_seconds=0.05, longest_seconds=0.2), **fake_settings)
         await fake.start()
         stage = Stage(fake, vhost)
         try:

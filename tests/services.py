@@ -96,7 +96,7 @@ class RedisServer:
         """Returns when it answers. Raises RuntimeError with what it printed if it does not."""
         if self._group is None:
             log = self.home / "redis.log"
-            self._group = ProcessGroup.start(self._command(), dict(os.environ), log, leashed=True)
+            self._group = ProcessGroup.start(self._command(), dict(os.environ), log, guarded=True)
             self._await_pong(log)
         return self
 

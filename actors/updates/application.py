@@ -32,8 +32,8 @@ from telegram.request import BaseRequest
 
 from floodgate.actors.updates.conversations import Conversations
 from floodgate.actors.updates.handler import UnreadableUpdateError
-from floodgate.actors.updates.keeping import Keeping
-from floodgate.actors.updates.run import Run, current_run
+from floodgate.actors.updates.persistence_flusher import PersistenceFlusher
+from floodgate.actors.updates.run import HandlerRun, current_run
 from floodgate.broker.errors import NotSentError, SettingsError
 
 logger = logging.getLogger("floodgate.updates")
@@ -54,7 +54,7 @@ class ApplicationHandler:
     def __init__(self, name: str, application: AnyApplication, request: BaseRequest) -> None:
         self._name = name
         self._application = application
-        self._keeping = Keeping(application)
+        self._flusher = PersistenceFlusher(application)
         self._conversations = Conversations(application)
         self._told: set[str] = set()  # types of updates that no handler took, told once each
         _give_request(application.bot, request)
@@ -89,14 +89,14 @@ class ApplicationHandler:
         if application.post_shutdown is not None:
             await application.post_shutdown(application)
 
-    async def handle(self, run: Run) -> None:
+    async def handle(self, run: HandlerRun) -> None:
         update = self._read(run)
         await self._conversations.prepare(update)
         await self._application.process_update(update)
         run.over = True
         if run.error is not None:
             raise run.error
-        await self._keeping.keep()
+        await self._flusher.flush()
 
     async def moved_here(self, bot: str, partition: int, partitions: int) -> None:
         application = self._application
@@ -136,7 +136,7 @@ class ApplicationHandler:
                 logger.warning("%s waits for Telegram: %s", self._name, error)
             await asyncio.sleep(RETRY_SECONDS)
 
-    def _read(self, run: Run) -> TelegramUpdate:
+    def _read(self, run: HandlerRun) -> TelegramUpdate:
         try:
             update = TelegramUpdate.de_json(run.update.body, self._application.bot)
         except (TelegramError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

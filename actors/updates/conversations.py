@@ -17,7 +17,7 @@ from telegram.ext import Application, ConversationHandler
 
 from floodgate.broker.messages.partitions import partition_of
 
-Key = tuple[int | str, ...]
+ConversationKey = tuple[int | str, ...]
 
 
 @runtime_checkable
@@ -27,7 +27,7 @@ class ConversationReader(Protocol):
     conversations_on_demand: bool
     """Whether ``get_conversations`` gives none, since each is read when an update asks for it."""
 
-    async def read_conversations(self, name: str, keys: Sequence[Key]) -> dict[Key, object]: ...
+    async def read_conversations(self, name: str, keys: Sequence[ConversationKey]) -> dict[ConversationKey, object]: ...
 
 
 class Conversations:
@@ -69,23 +69,23 @@ class Conversations:
         return list(self._application._conversation_handler_conversations.items())
 
 
-def keys_of(update: Update) -> list[Key]:
+def keys_of(update: Update) -> list[ConversationKey]:
     """All keys that a ``ConversationHandler`` may have for an update, whatever its ``per_chat``, ``per_user`` and
     ``per_message``."""
     chat = [update.effective_chat.id] if update.effective_chat else []
     user = [update.effective_user.id] if update.effective_user else []
-    keys: list[Key] = [tuple(chat), tuple(user), (*chat, *user)]
+    keys: list[ConversationKey] = [tuple(chat), tuple(user), (*chat, *user)]
     if (query := update.callback_query) is not None:
         message = query.inline_message_id or (query.message.message_id if query.message else None)
         keys += [(*key, message) for key in ((), *keys)] if message else []
     return [key for key in dict.fromkeys(keys) if key]
 
 
-def _going_on(stored: Mapping[Key, object]) -> dict[Key, object]:
+def _going_on(stored: Mapping[ConversationKey, object]) -> dict[ConversationKey, object]:
     """Without those that ended: the library keeps the end of a handler that did not block as a state."""
     return {key: state for key, state in stored.items() if state != ConversationHandler.END}
 
 
-def _is_of(key: Key, partition: int, partitions: int) -> bool:
+def _is_of(key: ConversationKey, partition: int, partitions: int) -> bool:
     """Whether a conversation's key, which begins with its chat or user, is of a partition."""
     return partition_of(str(key[0]), partitions) == partition

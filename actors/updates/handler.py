@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from floodgate.actors.updates.run import Run
+from floodgate.actors.updates.run import HandlerRun
 
 
 class Handler(Protocol):
@@ -27,7 +27,7 @@ class Handler(Protocol):
         """Finish and release what was opened. Safe to call unopened."""
         ...
 
-    async def handle(self, run: Run) -> None:
+    async def handle(self, run: HandlerRun) -> None:
         """Handle an update. Once this returns, what it changed is safe.
 
         Raises:

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from floodgate.actors.updates.handler import Handler, UnreadableUpdateError
 from floodgate.actors.updates.loop import HandlerLoop
-from floodgate.actors.updates.run import Run, enter
+from floodgate.actors.updates.run import HandlerRun, enter
 from floodgate.actors.updates.watch import LoopWatch
 from floodgate.broker.errors import PublishError, StateUnavailableError
 from floodgate.broker.messages import dead_letters
@@ -43,7 +43,7 @@ from floodgate.broker.process.logs import redact
 from floodgate.broker.settings.model import CONSUMER_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
-    from floodgate.broker.state.handled import AwaitedHandled, Sight
+    from floodgate.broker.state.handled import AwaitedHandled, UpdateStatus
     from floodgate.broker.worker.dramatiq_broker import FloodgateBroker
     from floodgate.broker.worker.queue_consumer import DeliveredMessage
 
@@ -140,17 +140,17 @@ class Handling:
         """Whether the update was handled before. If its partition came from another worker, what is in memory of its
         chats is renewed before any of its updates goes on."""
         async with self._meeting[queue]:
-            sight = await self._ask(lambda: self._see(update, queue), STORE_HOLD_SECONDS)
-            if sight.moved_from is not None:
-                await self._move(update.bot, queue, sight.moved_from)
-        return sight.handled
+            status = await self._ask(lambda: self._see(update, queue), STORE_HOLD_SECONDS)
+            if status.moved_from is not None:
+                await self._move(update.bot, queue, status.moved_from)
+        return status.handled
 
-    async def _see(self, update: Update, queue: str) -> Sight:
-        meeting = self._ledger.meet(update.bot, update.update_id, queue, self._broker.worker_id)
+    async def _see(self, update: Update, queue: str) -> UpdateStatus:
+        meeting = self._ledger.begin(update.bot, update.update_id, queue, self._broker.worker_id)
         if (chat := update.chat_heard_from) is None:
             return await meeting
-        sight, _ = await asyncio.gather(meeting, self._broker.admission.heard_from(update.bot, chat))
-        return sight
+        status, _ = await asyncio.gather(meeting, self._broker.admission.heard_from(update.bot, chat))
+        return status
 
     async def _move(self, bot: str, queue: str, home: str) -> None:
         logger.info("%s came to this worker from %s", queue, home)
@@ -162,7 +162,7 @@ class Handling:
         """The handlers, until they succeed or are given up; the last failure and the number of attempts."""
         most = self._settings.updates.attempts
         for attempt in range(1, most + 1):
-            run = Run(update, message.queue_name, message.message_timestamp, attempt, last=attempt == most)
+            run = HandlerRun(update, message.queue_name, message.message_timestamp, attempt, last=attempt == most)
             failure = await self._attempt(run)
             if failure is None:
                 return None
@@ -174,7 +174,7 @@ class Handling:
                 raise StoppedError("the worker stops")
         raise AssertionError("there is one attempt at least")
 
-    async def _attempt(self, run: Run) -> Failure | None:
+    async def _attempt(self, run: HandlerRun) -> Failure | None:
         about = f"update {run.update.update_id} of bot {run.update.bot}"
         seconds = self._settings.updates.handler_seconds
         try:
@@ -197,7 +197,7 @@ class Handling:
             logger.warning(_too_long(about, seconds))
         return None
 
-    async def _bounded(self, run: Run, seconds: float) -> bool:
+    async def _bounded(self, run: HandlerRun, seconds: float) -> bool:
         """Whether the handlers went on after they had been cancelled.
 
         Raises:

@@ -22,12 +22,12 @@ from typing import Final
 from floodgate.broker.messages.update import partition_key
 from floodgate.broker.process.stopping import Stopping
 from floodgate.broker.worker.queue_consumer import DeliveredMessage
-from floodgate.broker.worker.runner import Run
+from floodgate.broker.worker.runner import RunMessage
 
 # With the longest time for a handler (1,500 s) this is what RabbitMQ's consumer timeout leaves.
 WAIT_SECONDS: Final = 300.0
 
-Key = tuple[str, str]  # queue, partition key
+LaneKey = tuple[str, str]  # queue, partition key
 Lane = deque[tuple[float, DeliveredMessage]]  # with the moment of arrival, on the monotonic clock
 
 
@@ -41,9 +41,9 @@ class Lanes:
     def __init__(self, stopping: Stopping, track: Callable[[asyncio.Task[None]], None]) -> None:
         self._stopping = stopping
         self._track = track
-        self._lanes: dict[Key, Lane] = {}
+        self._lanes: dict[LaneKey, Lane] = {}
 
-    def dispatch(self, message: DeliveredMessage, run: Run) -> None:
+    def dispatch(self, message: DeliveredMessage, run: RunMessage) -> None:
         """Have a message run when those before it in its lane have ended."""
         assert message.update is not None
         key = (message.queue_name, partition_key(message.update.body))
@@ -53,7 +53,7 @@ class Lanes:
         self._lanes[key] = lane = deque([(time.monotonic(), message)])
         self._track(asyncio.get_running_loop().create_task(self._serve(key, lane, run), name=f"lane {key[1]}"))
 
-    async def _serve(self, key: Key, lane: Lane, run: Run) -> None:
+    async def _serve(self, key: LaneKey, lane: Lane, run: RunMessage) -> None:
         try:
             while lane and not self._stopping.is_set():
                 arrived, message = lane.popleft()

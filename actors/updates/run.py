@@ -10,7 +10,7 @@ from floodgate.broker.messages.update import Update
 
 
 @dataclass(slots=True)
-class Run:
+class HandlerRun:
     """Belongs to the event loop. Tasks that a handler starts see it too, also after it is over."""
 
     update: Update
@@ -26,14 +26,14 @@ class Run:
     """How often the handlers have made each call so far."""
 
 
-_current: ContextVar[Run | None] = ContextVar("floodgate_run", default=None)
+_current: ContextVar[HandlerRun | None] = ContextVar("floodgate_run", default=None)
 
 
-def current_run() -> Run | None:
+def current_run() -> HandlerRun | None:
     """The run that the calling task belongs to; None outside of handlers."""
     return _current.get()
 
 
-def enter(run: Run) -> None:
+def enter(run: HandlerRun) -> None:
     """Make it the calling task's, and that of the tasks it starts."""
     _current.set(run)

@@ -19,7 +19,7 @@ from typing import Final
 from floodgate.broker.amqp import delay_ladder, queue_admin, topology
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.amqp.consumer import Delivery
-from floodgate.broker.amqp.publisher import Outcomes
+from floodgate.broker.amqp.publisher import PublishOutcomes
 from floodgate.broker.messages import queue_names
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.messages.publication import Publication
@@ -112,7 +112,7 @@ class _Bot:
         """Enqueue a job at each of these times, due at the other."""
         self._sent = len(times)
         waiting: list[Publication] = []
-        receipts: list[asyncio.Future[Outcomes]] = []
+        receipts: list[asyncio.Future[PublishOutcomes]] = []
         for n, (at, due) in enumerate(times):
             while at > time.time():
                 if waiting:

@@ -54,7 +54,7 @@ class Program:
 
     def start(self) -> Self:
         """Start it, without waiting: see :meth:`ready_line`."""
-        self._group = ProcessGroup.start(self._command, self._env, self._log, leashed=True)
+        self._group = ProcessGroup.start(self._command, self._env, self._log, guarded=True)
         return self
 
     def ready_line(self, within_seconds: float = READY_SECONDS) -> str:

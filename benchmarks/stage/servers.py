@@ -52,7 +52,7 @@ def redis() -> Iterator[str]:
         port = free_ports().amqp
         flags = ["--bind", "127.0.0.1", "--dir", home, "--save", "", "--appendonly", "yes"]
         command = ["redis-server", "--port", str(port), *flags]
-        group = ProcessGroup.start(command, dict(os.environ), Path(home) / "redis.log", leashed=True)
+        group = ProcessGroup.start(command, dict(os.environ), Path(home) / "redis.log", guarded=True)
         try:
             _await_redis(port)
             yield f"redis://127.0.0.1:{port}/0"

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 
-class Reading(NamedTuple):
+class ClockReading(NamedTuple):
     """One look at a clock: the boot it counts from, its microseconds, and Unix time in microseconds."""
 
     boot: str
@@ -21,7 +21,7 @@ class Reading(NamedTuple):
 
 
 class Clock(Protocol):
-    def read(self) -> Reading: ...
+    def read(self) -> ClockReading: ...
 
 
 class Anchor(NamedTuple):
@@ -31,7 +31,7 @@ class Anchor(NamedTuple):
     offset_us: int
 
 
-def store_time(reading: Reading, anchor: Anchor, granted_until: int) -> tuple[int, Anchor]:
+def store_time(reading: ClockReading, anchor: Anchor, granted_until: int) -> tuple[int, Anchor]:
     """Now, not before ``granted_until`` (the last time a send was granted), and the anchor that says so."""
     if reading.boot != anchor.boot:
         anchor = Anchor(reading.boot, reading.unix_us - reading.ticks_us)

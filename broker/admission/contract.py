@@ -47,7 +47,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Go:
-    """Send now. The send is on the books until it is settled or its lease ends."""
+    """Send now. The send is recorded until it is settled or its lease ends."""
 
     chat: str | None
     """The chat key to send to: another than asked for when the chat has migrated. An ``@name`` stays one."""
@@ -91,7 +91,7 @@ class AlreadyDead:
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown:
+class Unsettled:
     """A worker began to send this job ``age`` ago and never said what became of it. Its lease is over."""
 
     age: timedelta
@@ -122,7 +122,7 @@ class Exhausted:
         return "; ".join(text for count, text in ((self.lost, lost), (self.handed_back, handed_back)) if count)
 
 
-Decision = Go | Wait | AlreadySent | AlreadyDead | Unknown | Unreachable | Exhausted
+Decision = Go | Wait | AlreadySent | AlreadyDead | Unsettled | Unreachable | Exhausted
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +161,8 @@ class Dead:
     """The call that ended it got no word from Telegram. As in :class:`Retrying`."""
     kept: bool = True
     """Whether there is a dead letter. Without one the store counts and lists the job: see :class:`NotKept`."""
+    description: str = ""
+    """A sentence for the dead letter and the log, at most 500 characters. The ledger does not keep it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,8 +276,8 @@ class Admission(Protocol):
         """May this job be sent now? Idempotent by job id. At first sight the job joins its line."""
         ...
 
-    def renew_unknown(self, ask: Ask) -> Decision:
-        """``admit`` for a job that was ``Unknown`` and shall be sent again: forgets the first send, then decides.
+    def renew_unsettled(self, ask: Ask) -> Decision:
+        """``admit`` for a job that was ``Unsettled`` and shall be sent again: forgets the first send, then decides.
 
         The lost call stays counted: after ``calls_left`` of them the job is ``Exhausted``.
         """

@@ -118,7 +118,7 @@ SLOWEST_PERMILLE: Final = 500
 RECOVERY_US_PER_PERMILLE: Final = 1 * SECOND
 
 
-class Refusal(NamedTuple):
+class FloodWait(NamedTuple):
     """A 429: whose, when, and whether its wait was a long one."""
 
     chat: str
@@ -310,13 +310,13 @@ def rest_after(call_us: int) -> int:
     return min(call_us, REST_MAX_US) if call_us > SLOW_CALL_US else 0
 
 
-def recent(refusals: Sequence[Refusal], now: int) -> list[Refusal]:
+def recent(refusals: Sequence[FloodWait], now: int) -> list[FloodWait]:
     """The refusals that still count as evidence, one a chat, the newest 16."""
     latest = {one.chat: one for one in refusals if now - one.at < (LONG_WAIT_US if one.long else MOMENT_US)}
     return list(latest.values())[-REFUSALS_KEPT:]
 
 
-def blames_bot(refusals: Sequence[Refusal]) -> bool:
+def blames_bot(refusals: Sequence[FloodWait]) -> bool:
     """Whether recent 429s are evidence of a limit of the bot and not of the chats."""
     return sum(LONG_WAIT_CHATS if one.long else 1 for one in refusals) >= EVIDENCE_CHATS
 

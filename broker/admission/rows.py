@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from floodgate.broker.admission.circuit import Circuit
 from floodgate.broker.admission.clock import Anchor
-from floodgate.broker.admission.policy import Policy, Refusal
+from floodgate.broker.admission.policy import FloodWait, Policy
 from floodgate.broker.admission.windows import Budget, Log
 from floodgate.broker.messages.job import Priority
 
@@ -114,7 +114,7 @@ class BotRow:
     pause_why: str = ""
     permille: int = 1000
     slowed_at: int = 0
-    refusals: list[Refusal] = field(default_factory=list)
+    refusals: list[FloodWait] = field(default_factory=list)
     aliases: int = 0
     minute: int = 0  # units granted in this minute and the one before
     this_minute: int = 0
@@ -127,7 +127,7 @@ class BotRow:
         return self.paid if paid else self.free
 
 
-class Books(Protocol):
+class UnitOfWork(Protocol):
     """One bot's part of the store, in one transaction. What is saved is seen by all once the transaction ends."""
 
     now: int

@@ -34,7 +34,7 @@ _NOT_FOUND: Final = 404
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class QueuedMessage:
     """A message as it lies in its queue."""
 
     message_id: str | None
@@ -44,7 +44,7 @@ class Seen:
     """RabbitMQ's number for this delivery, while the channel lasts on which it was read."""
 
 
-def browse(connections: Connections, queue: str, limit: int) -> list[Seen]:
+def browse(connections: Connections, queue: str, limit: int) -> list[QueuedMessage]:
     """The first ``limit`` messages of a queue, which stay there; none if there is no such queue.
 
     Raises:
@@ -53,32 +53,32 @@ def browse(connections: Connections, queue: str, limit: int) -> list[Seen]:
     return connections.run(partial(_browse, queue, limit), BROWSE_SECONDS)
 
 
-async def _browse(queue: str, limit: int, session: Session) -> list[Seen]:
-    getter = Getter(await session.channel(), queue)
-    seen: list[Seen] = []
+async def _browse(queue: str, limit: int, session: Session) -> list[QueuedMessage]:
+    reader = AsyncQueueReader(await session.channel(), queue)
+    seen: list[QueuedMessage] = []
     try:
-        seen += await getter.take(limit)
-        await getter.give_back()
+        seen += await reader.take(limit)
+        await reader.give_back()
     except ChannelRefusedError as refusal:
         if refusal.code != _NOT_FOUND:
             raise
     return seen
 
 
-class Getter:
+class AsyncQueueReader:
     """A queue's messages read one by one, each held until it is removed or given back. Belongs to the event loop."""
 
     def __init__(self, channel: Channel, queue: str) -> None:
         self._channel = channel
         self._queue = queue
         self._held: dict[int, None] = {}  # tags in order
-        self._ahead: deque[Seen] = deque()  # held and not taken yet: one for each few removed, at most
+        self._ahead: deque[QueuedMessage] = deque()  # held and not taken yet: one for each few removed, at most
         # One answer of two: pika tells "empty" to nobody.
         channel.raw.add_callback(lambda _: channel.resolve(None), [Basic.GetEmpty], one_shot=False)
 
-    async def take(self, most: int) -> list[Seen]:
+    async def take(self, most: int) -> list[QueuedMessage]:
         """The next messages, in order; fewer at the end of the queue."""
-        seen: list[Seen] = []
+        seen: list[QueuedMessage] = []
         while len(seen) < most and (one := self._ahead.popleft() if self._ahead else await self._get()) is not None:
             seen.append(one)
         return seen
@@ -101,7 +101,7 @@ class Getter:
         ok = await self._channel.call("queue_declare", queue=self._queue, passive=True)
         return int(ok.method.message_count)
 
-    async def remove(self, messages: Sequence[Seen]) -> None:
+    async def remove(self, messages: Sequence[QueuedMessage]) -> None:
         """Take messages away for good; ends when they are."""
         for start in range(0, len(messages), FEW):
             for message in messages[start : start + FEW]:
@@ -110,12 +110,12 @@ class Getter:
             if (one := await self._get()) is not None:
                 self._ahead.append(one)
 
-    async def _get(self) -> Seen | None:
+    async def _get(self) -> QueuedMessage | None:
         answer = self._channel.expect()
         self._channel.raw.basic_get(self._queue, self._on_message)
-        seen: Seen | None = await answer
+        seen: QueuedMessage | None = await answer
         return seen
 
     def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         self._held[method.delivery_tag] = None
-        self._channel.resolve(Seen(properties.message_id, properties.headers or {}, body, method.delivery_tag))
+        self._channel.resolve(QueuedMessage(properties.message_id, properties.headers or {}, body, method.delivery_tag))

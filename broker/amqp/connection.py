@@ -1,20 +1,20 @@
 """One connection to the cluster, kept up.
 
-Overview: a link is opened at first use and from then on kept open until it is closed, by trying the
+Overview: a connection is opened at first use and from then on kept open until it is closed, by trying the
 configured addresses in turn, with a pause between rounds that doubles up to :data:`LONGEST_PAUSE_SECONDS` and
 is jittered, so that a fleet does not knock in step. Its users are told ``up`` with each new connection and
 ``down`` with each lost one; what a connection carried died with it.
 
 State: IDLE ─open()─▶ TRYING ─▶ UP ─lost─▶ TRYING …, and CLOSED from anywhere. All of it belongs to the event loop.
 
-Failures: whoever waits for the link (``when_open``) is told after one full round that failed, at once when
-RabbitMQ refuses us or is no RabbitMQ 4, and the link goes on trying for those that do not wait. One attempt
+Failures: whoever waits for the connection (``when_open``) is told after one full round that failed, at once when
+RabbitMQ refuses us or is no RabbitMQ 4, and the connection goes on trying for those that do not wait. One attempt
 is bounded by ``connect_timeout_seconds``, name resolution and TLS included. An outage is logged when it
 begins, then every minute, and when it ends.
 
 Writing: frames that are bytes already (publications, acks) are collected during one turn of the loop and leave in one
 system call at its end, which halves what a confirmed publication costs. Frames of pika's own do not wait; a method that
-must come after ours, such as closing a channel, is preceded by :meth:`Link.flush`.
+must come after ours, such as closing a channel, is preceded by :meth:`Connection.flush`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ CLOSE_SECONDS: Final = 5.0  # bound on RabbitMQ's answer to our goodbye
 WRITE_BYTES: Final = 64 * 1024
 
 
-class LinkState(Enum):
+class ConnectionState(Enum):
     IDLE = auto()
     TRYING = auto()
     UP = auto()
@@ -64,8 +64,8 @@ class LinkState(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class LinkOptions:
-    """How a link connects.
+class ConnectionOptions:
+    """How a connection connects.
 
     ``name`` is what RabbitMQ shows of it. ``waited_for``: whoever opens it waits, and is told by an exception that the
     first connection failed; so that is not logged besides.
@@ -115,8 +115,8 @@ class _Attempt(AsyncioConnection):  # type: ignore[misc]
     of a confirm.
 
     It can be closed during its handshake: pika 1.4 then reports a class in place of its instance. And another thread
-    may write to its socket (:meth:`Link.write_at_once`): under ``write_lock``, while pika has nothing to send. What the
-    socket did not take of that, ``rest``, goes before all else.
+    may write to its socket (:meth:`Connection.write_at_once`): under ``write_lock``, while pika has nothing to send.
+    What the socket did not take of that, ``rest``, goes before all else.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -148,12 +148,12 @@ class _Attempt(AsyncioConnection):  # type: ignore[misc]
         super()._on_connection_workflow_done(result() if isinstance(result, type) else result)
 
 
-class Link:
+class Connection:
     """A connection that comes back. Every method: on the event loop only."""
 
-    def __init__(self, io: BorrowedLoop, options: LinkOptions) -> None:
-        self.state = LinkState.IDLE
-        self.connection: Any = None  # set while UP
+    def __init__(self, io: BorrowedLoop, options: ConnectionOptions) -> None:
+        self.state = ConnectionState.IDLE
+        self.pika_connection: Any = None  # set while UP
         self.server_version: tuple[int, ...] = ()
         self.ever_up = False
         self.last_error: RabbitMQError | None = None
@@ -179,8 +179,8 @@ class Link:
 
     def open(self) -> None:
         """Connect, unless that is done or under way."""
-        if self.state is LinkState.IDLE:
-            self.state = LinkState.TRYING
+        if self.state is ConnectionState.IDLE:
+            self.state = ConnectionState.TRYING
             self._try()
 
     async def opened(self) -> None:
@@ -189,9 +189,9 @@ class Link:
         Raises:
             RabbitMQUnreachableError, AccessRefusedError, UnsupportedServerError: there is no usable server.
         """
-        if self.state is LinkState.UP:
+        if self.state is ConnectionState.UP:
             return
-        if self.state is LinkState.CLOSED:
+        if self.state is ConnectionState.CLOSED:
             raise _closed()
         waiter = self._io.loop.create_future()
         self._waiters.append(waiter)
@@ -213,29 +213,29 @@ class Link:
         pika would wait for the loop to say that the socket is writable, which it nearly always is. What the socket
         does not take, and every error, is left to pika.
         """
-        if not self._frames or self.connection is None:
+        if not self._frames or self.pika_connection is None:
             self._drop_frames()
             return
         frames = b"".join(self._frames)
         self._drop_frames()
-        with self.connection.write_lock:
+        with self.pika_connection.write_lock:
             if (sock := self._idle_socket()) is not None:
                 with contextlib.suppress(OSError):
                     frames = frames[sock.send(frames) :]
-            if frames and self.connection._transport is not None:
-                self.connection._output_marshaled_frames([frames])
+            if frames and self.pika_connection._transport is not None:
+                self.pika_connection._output_marshaled_frames([frames])
 
     def write_at_once(self, frames: Callable[[], bytes]) -> bool:
         """Send what ``frames`` gives, from any thread, if nothing else waits to be sent; whether that was so.
 
         A program that publishes one message at a time spares the loop one of its two turns.
         """
-        connection = self.connection
+        connection = self.pika_connection
         if connection is None or self._frames or not connection.write_lock.acquire(blocking=False):
             return False
         try:
             sock = self._idle_socket()
-            if sock is None or connection is not self.connection:
+            if sock is None or connection is not self.pika_connection:
                 return False
             whole = frames()
             sent = 0
@@ -250,7 +250,7 @@ class Link:
 
     def _idle_socket(self) -> socket.socket | None:
         """The socket, if pika has nothing to send on it. TLS is left to pika. Under ``write_lock``."""
-        connection = self.connection
+        connection = self.pika_connection
         transport = connection._transport if connection is not None else None
         if transport is None or connection.rest or transport.get_write_buffer_size():
             return None
@@ -263,20 +263,20 @@ class Link:
 
     async def close(self) -> None:
         """Say goodbye to RabbitMQ and stay closed. Bounded by :data:`CLOSE_SECONDS`; safe to call twice."""
-        was, self.state = self.state, LinkState.CLOSED
+        was, self.state = self.state, ConnectionState.CLOSED
         self._forget_timer()
         self._fail_waiters(_closed())
-        if was is LinkState.UP:
+        if was is ConnectionState.UP:
             self.flush()
             self._closed_future = self._io.loop.create_future()
-            self.connection.close()
+            self.pika_connection.close()
             await asyncio.wait({self._closed_future}, timeout=CLOSE_SECONDS)
         elif self._attempt is not None:
             self._attempt.close()
 
     def abandon(self) -> None:
         """In a forked child: close our copy of the socket without a word; the connection is the parent's."""
-        for connection in (self.connection, self._attempt):
+        for connection in (self.pika_connection, self._attempt):
             transport = getattr(connection, "_transport", None)
             sock = getattr(transport, "_sock", None)
             if sock is not None:
@@ -310,12 +310,12 @@ class Link:
             connection.close()
             self._attempt_failed(UnsupportedServerError(product, version))
             return
-        if self.state is LinkState.CLOSED:
+        if self.state is ConnectionState.CLOSED:
             connection.close()
             return
-        self._attempt, self.connection = None, connection
+        self._attempt, self.pika_connection = None, connection
         self.server_version = version_tuple(version)
-        self.state, self.ever_up = LinkState.UP, True
+        self.state, self.ever_up = ConnectionState.UP, True
         self._backoff.reset()
         self._failed_in_round = 0
         self._say_recovered()
@@ -331,7 +331,7 @@ class Link:
             return
         self._attempt = None
         self._forget_timer()
-        if self.state is not LinkState.CLOSED:
+        if self.state is not ConnectionState.CLOSED:
             address = self._options.addresses[self._next_address]
             self._attempt_failed(connect_error(address, error, self._options.connect_timeout_seconds))
 
@@ -351,15 +351,15 @@ class Link:
         self._try_later()
 
     def _closed(self, connection: Any, reason: Exception) -> None:
-        if connection is not self.connection:
+        if connection is not self.pika_connection:
             return  # one that we turned down ourselves
-        self.connection = None
+        self.pika_connection = None
         self._drop_frames()
-        if self.state is LinkState.CLOSED:
+        if self.state is ConnectionState.CLOSED:
             if self._closed_future is not None and not self._closed_future.done():
                 self._closed_future.set_result(None)
             return
-        self.state = LinkState.TRYING
+        self.state = ConnectionState.TRYING
         address = self._options.addresses[self._next_address]
         error = RabbitMQUnreachableError(f"The connection to RabbitMQ at {address} was lost: {reason_of(reason)}.")
         self.last_error = error

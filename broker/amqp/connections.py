@@ -36,7 +36,7 @@ from functools import partial
 from typing import Final, Self, TypeVar
 
 from floodgate.broker.amqp.addresses import parse_address
-from floodgate.broker.amqp.connection import Link, LinkOptions, LinkState, quiet_pika
+from floodgate.broker.amqp.connection import Connection, ConnectionOptions, ConnectionState, quiet_pika
 from floodgate.broker.amqp.consumer import MOST_SUBSCRIPTIONS, PREFETCH, Delivery, Subscription, Subscriptions
 from floodgate.broker.amqp.declaration import bound_seconds, declare_if_allowed
 from floodgate.broker.amqp.publisher import Publisher
@@ -56,20 +56,20 @@ STOP_SECONDS: Final = 10.0
 # Ten connections' worth. A partition costs RabbitMQ about 0.1 MB and a worker 20 kB: beyond this, split the bots.
 MOST_QUEUES: Final = 10 * MOST_SUBSCRIPTIONS
 
-Work = Callable[[Session], Awaitable[T]]
+SessionWork = Callable[[Session], Awaitable[T]]
 
 
 @dataclass(slots=True)
-class Live:
-    """What runs: the loop, the publishing link, and the subscriptions, each group on a link of its own."""
+class OpenConnections:
+    """What runs: the loop, the publishing connection, and the subscriptions, each group on a connection of its own."""
 
     io: BorrowedLoop
-    publishing: Link
+    publishing: Connection
     consuming: list[Subscriptions]
 
     @property
-    def links(self) -> list[Link]:
-        return [self.publishing, *(group.link for group in self.consuming)]
+    def all(self) -> list[Connection]:
+        return [self.publishing, *(group.connection for group in self.consuming)]
 
 
 class Connections:
@@ -93,7 +93,7 @@ class Connections:
         self._role_name = role_name
         self._on_callers_loop = on_callers_loop
         self._lock = threading.Lock()
-        self._live: Live | None = None
+        self._live: OpenConnections | None = None
         self._stopped = False
         self._crashed: BaseException | None = None
         self._subscribed = 0  # under _lock
@@ -132,7 +132,11 @@ class Connections:
     def server_version(self) -> tuple[int, ...]:
         """The server's version, as in ``(4, 0, 5)``; empty before the first connection."""
         live = self._live
-        return next((link.server_version for link in live.links if link.server_version), ()) if live else ()
+        return (
+            next((connection.server_version for connection in live.all if connection.server_version), ())
+            if live
+            else ()
+        )
 
     def subscribe(
         self,
@@ -159,16 +163,18 @@ class Connections:
         live.io.call_soon(lambda: group.add(subscription, lambda: self._declare(topology())))
         return subscription
 
-    def _group_with_room(self, live: Live) -> Subscriptions:
+    def _group_with_room(self, live: OpenConnections) -> Subscriptions:
         with self._lock:
             check_queue_count(self._subscribed + 1)
             number, place = divmod(self._subscribed, MOST_SUBSCRIPTIONS)
             self._subscribed += 1
             if number and not place:
-                live.consuming.append(Subscriptions(live.io, Link(live.io, self._options(f"consume-{number + 1}"))))
+                live.consuming.append(
+                    Subscriptions(live.io, Connection(live.io, self._options(f"consume-{number + 1}")))
+                )
             return live.consuming[number]
 
-    def run(self, work: Work[T], timeout_seconds: float) -> T:
+    def run(self, work: SessionWork[T], timeout_seconds: float) -> T:
         """:meth:`arun` from a thread."""
         bound = timeout_seconds + self._connect_seconds()
         try:
@@ -176,7 +182,7 @@ class Connections:
         except TimeoutError:
             raise _no_answer() from None
 
-    async def arun(self, work: Work[T], timeout_seconds: float) -> T:
+    async def arun(self, work: SessionWork[T], timeout_seconds: float) -> T:
         """Do a short piece of work over AMQP, and return its result once its channels are closed.
 
         Raises:
@@ -188,7 +194,7 @@ class Connections:
     async def _declare(self, topology: Topology) -> None:
         await self.arun(partial(declare_if_allowed, topology), bound_seconds(topology))
 
-    async def _run(self, work: Work[T], timeout_seconds: float) -> T:
+    async def _run(self, work: SessionWork[T], timeout_seconds: float) -> T:
         async with self.session() as session:
             try:
                 async with asyncio.timeout(timeout_seconds):
@@ -203,17 +209,19 @@ class Connections:
         Raises:
             RabbitMQUnreachableError, AccessRefusedError, UnsupportedServerError: there is no usable server.
         """
-        link = await self._open_link()
-        session = Session(link.connection, link.server_version)
+        connection = await self._open_connection()
+        session = Session(connection.pika_connection, connection.server_version)
         try:
             yield session
         finally:
             await session.close()
 
-    async def _open_link(self) -> Link:
-        """For short work: a consuming link if one is up, since an alarm cannot block it."""
+    async def _open_connection(self) -> Connection:
+        """For short work: a consuming connection if one is up, since an alarm cannot block it."""
         live = self._running()
-        up = next((link for link in reversed(live.links) if link.state is LinkState.UP), live.publishing)
+        up = next(
+            (connection for connection in reversed(live.all) if connection.state is ConnectionState.UP), live.publishing
+        )
         await up.opened()
         return up
 
@@ -234,7 +242,7 @@ class Connections:
             async with asyncio.timeout(timeout_seconds):
                 await self._close(live, await self.publisher.aflush(timeout_seconds / 2))
 
-    def _begin_stop(self) -> Live | None:
+    def _begin_stop(self) -> OpenConnections | None:
         """What is to be stopped; None if that is nothing."""
         with self._lock:
             already, self._stopped = self._stopped, True
@@ -247,7 +255,7 @@ class Connections:
             return None
         return live
 
-    def _stop(self, live: Live, timeout_seconds: float) -> None:
+    def _stop(self, live: OpenConnections, timeout_seconds: float) -> None:
         deadline = time.monotonic() + timeout_seconds
         unconfirmed = self.publisher.flush(timeout_seconds)
         with suppress(
@@ -262,16 +270,16 @@ class Connections:
     def __exit__(self, *_raised: object) -> None:
         self.stop()
 
-    async def _close(self, live: Live, unconfirmed: int) -> None:
+    async def _close(self, live: OpenConnections, unconfirmed: int) -> None:
         if unconfirmed:
             logger.error("%d messages were not confirmed when the program ended; they may be lost", unconfirmed)
         for group in live.consuming:
             group.close()
         self.publisher.fail_all(RabbitMQUnreachableError("The program ended before RabbitMQ confirmed."))
         self.publisher.close_channel()
-        await asyncio.gather(*(link.close() for link in live.links))
+        await asyncio.gather(*(connection.close() for connection in live.all))
 
-    def _running(self) -> Live:
+    def _running(self) -> OpenConnections:
         live = self._live
         if live is not None and self._crashed is None and not live.io.is_over:
             return live
@@ -286,17 +294,17 @@ class Connections:
                 self._live = self._begin()
             return self._live
 
-    def _begin(self) -> Live:
+    def _begin(self) -> OpenConnections:
         quiet_pika()
         io = BorrowedLoop() if self._on_callers_loop else BackgroundLoop(self._on_crash)
         io.start()
-        publishing = Link(io, self._options("publish"))
-        live = Live(io, publishing, [Subscriptions(io, Link(io, self._options("consume")))])
+        publishing = Connection(io, self._options("publish"))
+        live = OpenConnections(io, publishing, [Subscriptions(io, Connection(io, self._options("consume")))])
         self.publisher.attach(io, publishing)
         return live
 
-    def _options(self, purpose: str) -> LinkOptions:
-        return LinkOptions(
+    def _options(self, purpose: str) -> ConnectionOptions:
+        return ConnectionOptions(
             tuple(parse_address(url) for url in self._settings.rabbitmq_urls),
             f"floodgate {purpose} {self._role_name} {os.getpid()}",
             self._settings.heartbeat_seconds,
@@ -318,8 +326,8 @@ class Connections:
         self._crashed, self._subscribed = None, 0
         self.publisher.reset()
         if live is not None:
-            for link in live.links:
-                link.abandon()
+            for connection in live.all:
+                connection.abandon()
             live.io.abandon()
             _abandoned.append(live)
 
@@ -350,7 +358,7 @@ _known: weakref.WeakSet[Connections] = weakref.WeakSet()
 _hooks = threading.Lock()
 _hooked = False
 # What must not be finalized: that could act on sockets shared with a fork's parent.
-_abandoned: list[Live] = []
+_abandoned: list[OpenConnections] = []
 
 
 def _remember(connections: Connections) -> None:

@@ -22,7 +22,7 @@ State of a subscription, all on the loop: ``_wanted`` (shall it consume?), ``_ch
 ``_in_hand`` (the unsettled deliveries). When the channel dies by itself, the subscription opens another, after a pause
 that doubles:
 
-    connection lost            when the link is back
+    connection lost            when the connection is back
     404, queue missing         its queue is declared again first
     server-side cancel         the queue was deleted or its leader went: as 404
     406 and others             logged, then reopened
@@ -38,7 +38,7 @@ from typing import Any, Final
 
 import pika.exceptions
 
-from floodgate.broker.amqp.connection import Link, LinkState
+from floodgate.broker.amqp.connection import Connection, ConnectionState
 from floodgate.broker.errors import RabbitMQError
 from floodgate.broker.messages.partitions import rendezvous_score
 from floodgate.broker.process.event_loop import BorrowedLoop
@@ -184,8 +184,8 @@ class Subscription:
     # On the event loop, from here to the end.
 
     def open(self) -> None:
-        if self._wanted and self._channel is None and self._group.link.state is LinkState.UP:
-            self._channel = self._group.link.connection.channel(on_open_callback=self._on_channel_open)
+        if self._wanted and self._channel is None and self._group.connection.state is ConnectionState.UP:
+            self._channel = self._group.connection.pika_connection.channel(on_open_callback=self._on_channel_open)
             self._channel.add_on_close_callback(self._on_channel_closed)
 
     def lose(self) -> None:
@@ -229,7 +229,7 @@ class Subscription:
             logger.debug("an answer for %s came after its channel was gone; the message is redelivered", self.queue)
             return
         if frame:
-            self._group.link.write(frame)
+            self._group.connection.write(frame)
         self._in_hand.discard(delivery)
         if not self._wanted and not self._in_hand:
             self._close_channel()
@@ -263,7 +263,7 @@ class Subscription:
         channel, self._channel = self._channel, None
         self._drop_in_hand()
         if channel is not None and not (channel.is_closing or channel.is_closed):
-            self._group.link.flush()  # acks go before the close, or they would be void
+            self._group.connection.flush()  # acks go before the close, or they would be void
             channel._consumers.clear()  # or pika would basic.cancel them: see "Hand-over"
             channel.close()
 
@@ -291,19 +291,19 @@ class Subscription:
 
 
 class Subscriptions:
-    """The subscriptions on one link. Everything but the constructor: on the event loop."""
+    """The subscriptions on one connection. Everything but the constructor: on the event loop."""
 
-    def __init__(self, io: BorrowedLoop, link: Link) -> None:
+    def __init__(self, io: BorrowedLoop, connection: Connection) -> None:
         self.io = io
-        self.link = link
+        self.connection = connection
         self._members: dict[Subscription, Callable[[], Awaitable[None]]] = {}
         self._redeclaring: dict[Subscription, asyncio.Task[None]] = {}
-        link.follow(self._on_up, self._on_down)
+        connection.follow(self._on_up, self._on_down)
 
     def add(self, subscription: Subscription, redeclare: Callable[[], Awaitable[None]]) -> None:
         """``redeclare`` makes a queue that is missing, and what belongs to it."""
         self._members[subscription] = redeclare
-        self.link.open()
+        self.connection.open()
         subscription.open()
 
     def forget(self, subscription: Subscription) -> None:

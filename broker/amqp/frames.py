@@ -30,7 +30,7 @@ _PERSISTENT: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Wire:
+class FrameOptions:
     """What the bytes depend on besides the message: the channel's number and the largest frame the server
     takes."""
 
@@ -38,7 +38,7 @@ class Wire:
     frame_max: int
 
 
-def encode(publication: Publication, wire: Wire) -> bytes:
+def encode(publication: Publication, wire: FrameOptions) -> bytes:
     """The frames that publish a message.
 
     Raises:

@@ -47,8 +47,8 @@ from typing import Any, Final, Protocol
 import pika.exceptions
 from pika.spec import Basic
 
-from floodgate.broker.amqp.connection import Link, LinkState
-from floodgate.broker.amqp.frames import Wire, encode
+from floodgate.broker.amqp.connection import Connection, ConnectionState
+from floodgate.broker.amqp.frames import FrameOptions, encode
 from floodgate.broker.errors import (
     BlockedError,
     ConfirmTimeoutError,
@@ -78,16 +78,16 @@ WINDOW_BYTES: Final = 32 * 1024 * 1024
 BATCH: Final = 100
 # What pika offers and RabbitMQ takes unless configured otherwise. Re-encoded in the rare case that it is not
 # so.
-USUAL_WIRE: Final = Wire(channel=1, frame_max=131_072)
+USUAL_FRAME_OPTIONS: Final = FrameOptions(channel=1, frame_max=131_072)
 
-Outcome = RabbitMQError | None
-Outcomes = tuple[Outcome, ...]
+PublishOutcome = RabbitMQError | None
+PublishOutcomes = tuple[PublishOutcome, ...]
 
 
 class Receipt(Protocol):
     """Where outcomes go: the ``index``-th of what was submitted together."""
 
-    def settle(self, index: int, error: Outcome) -> None: ...
+    def settle(self, index: int, error: PublishOutcome) -> None: ...
 
 
 class AwaitedReceipt:
@@ -96,11 +96,11 @@ class AwaitedReceipt:
     __slots__ = ("_error", "_settled")
 
     def __init__(self) -> None:
-        self._error: Outcome = None
+        self._error: PublishOutcome = None
         self._settled = threading.Lock()
         self._settled.acquire()
 
-    def settle(self, _index: int, error: Outcome) -> None:
+    def settle(self, _index: int, error: PublishOutcome) -> None:
         self._error = error
         self._settled.release()
 
@@ -116,14 +116,14 @@ class BatchReceipt:
 
     __slots__ = ("_left", "_outcomes", "future")
 
-    def __init__(self, size: int, future: Future[Outcomes] | asyncio.Future[Outcomes]) -> None:
+    def __init__(self, size: int, future: Future[PublishOutcomes] | asyncio.Future[PublishOutcomes]) -> None:
         self.future = future
-        self._outcomes: list[Outcome] = [None] * size
+        self._outcomes: list[PublishOutcome] = [None] * size
         self._left = size
         if not size:
             future.set_result(())
 
-    def settle(self, index: int, error: Outcome) -> None:
+    def settle(self, index: int, error: PublishOutcome) -> None:
         if error is not None:
             self._outcomes[index] = error
         self._left -= 1
@@ -136,7 +136,9 @@ class Entry:
 
     __slots__ = ("frames", "index", "publication", "receipt", "returned", "since", "size", "wire", "written")
 
-    def __init__(self, publication: Publication, wire: Wire, receipt: Receipt, index: int, since: float) -> None:
+    def __init__(
+        self, publication: Publication, wire: FrameOptions, receipt: Receipt, index: int, since: float
+    ) -> None:
         self.publication = publication
         self.wire = wire
         self.frames = encode(publication, wire)
@@ -147,14 +149,14 @@ class Entry:
         self.returned = False
         self.written = False  # ever, on any connection: then it may be there
 
-    def encoded(self, wire: Wire) -> bytes:
+    def encoded(self, wire: FrameOptions) -> bytes:
         if self.wire != wire:
             self.wire, self.frames = wire, encode(self.publication, wire)
         return self.frames
 
 
 class Publisher:
-    """Publishes on one link. Any thread and any event loop may use it.
+    """Publishes on one connection. Any thread and any event loop may use it.
 
     Parameters:
         io: gives the running loop of the connections, started at the first use.
@@ -179,9 +181,9 @@ class Publisher:
         self._held_bytes = 0
         self._stopped = False
         self._outbox: deque[Entry] = deque()
-        self._wire = USUAL_WIRE
+        self._wire = USUAL_FRAME_OPTIONS
         self._io: Any = None
-        self._link: Any = None
+        self._connection: Any = None
         self._channel: Any = None  # set while it takes publications
         self._opening: Any = None
         self._tag = 0
@@ -206,7 +208,7 @@ class Publisher:
         if outcome is not None:
             raise outcome
 
-    async def apublish_many(self, publications: Sequence[Publication]) -> Outcomes:
+    async def apublish_many(self, publications: Sequence[Publication]) -> PublishOutcomes:
         """Publish several and wait for the confirms; gives an outcome for each, in order.
 
         Raises:
@@ -214,7 +216,7 @@ class Publisher:
         """
         return await (await self.asubmit_many(publications))
 
-    async def asubmit_many(self, publications: Sequence[Publication]) -> asyncio.Future[Outcomes]:
+    async def asubmit_many(self, publications: Sequence[Publication]) -> asyncio.Future[PublishOutcomes]:
         """Hand several over at once, waiting only while the window is full; raises as :meth:`apublish_many` does.
 
         On another loop than that of the connections the window is waited for by the future instead.
@@ -222,7 +224,7 @@ class Publisher:
         io = self._io_of()
         if not io.is_current:
             return asyncio.wrap_future(io.begin(self.apublish_many(publications)))
-        future: asyncio.Future[Outcomes] = io.loop.create_future()
+        future: asyncio.Future[PublishOutcomes] = io.loop.create_future()
         entries = self._entries(publications, BatchReceipt(len(publications), future))
         if self._in_line or not self._accept_now(entries):
             await self._accept_in_turn(entries)
@@ -239,28 +241,28 @@ class Publisher:
         self._accept([Entry(publication, self._wire, receipt, 0, time.monotonic())])
         receipt.wait()
 
-    def submit_many(self, publications: Sequence[Publication]) -> Future[Outcomes]:
+    def submit_many(self, publications: Sequence[Publication]) -> Future[PublishOutcomes]:
         """Hand several over at once. The future gives an outcome for each, in order: None, or the error.
 
         Waits while the window is full. Raises as :meth:`submit` does, and then none of them was accepted.
         """
-        future: Future[Outcomes] = _running()
+        future: Future[PublishOutcomes] = _running()
         self._accept(self._entries(publications, BatchReceipt(len(publications), future)))
         return future
 
-    def submit_at_once(self, publications: Sequence[Publication]) -> Future[Outcomes] | None:
+    def submit_at_once(self, publications: Sequence[Publication]) -> Future[PublishOutcomes] | None:
         """:meth:`submit_many` on the loop of the connections, which must not wait: None if there is no room."""
-        future: Future[Outcomes] = _running()
+        future: Future[PublishOutcomes] = _running()
         entries = self._entries(publications, BatchReceipt(len(publications), future))
         return future if not self._in_line and self._accept_now(entries) else None
 
-    def stream(self, publications: Iterable[Publication]) -> Iterator[tuple[Publication, Outcome]]:
+    def stream(self, publications: Iterable[Publication]) -> Iterator[tuple[Publication, PublishOutcome]]:
         """Publish any number, in constant memory; yields each with its outcome, in order.
 
         When ``publications`` itself raises, what was handed over before is seen through and yielded first.
         """
         source, size = iter(publications), max(1, min(BATCH, self._window // 4))
-        under_way: deque[tuple[list[Publication], Future[Outcomes]]] = deque()
+        under_way: deque[tuple[list[Publication], Future[PublishOutcomes]]] = deque()
         fault: BaseException | None = None
         while fault is None:
             batch: list[Publication] = []
@@ -278,11 +280,11 @@ class Publisher:
         if fault is not None:
             raise fault
 
-    def _submit_or_fail(self, batch: list[Publication]) -> Future[Outcomes]:
+    def _submit_or_fail(self, batch: list[Publication]) -> Future[PublishOutcomes]:
         try:
             return self.submit_many(batch)
         except RabbitMQError as error:
-            failed: Future[Outcomes] = Future()
+            failed: Future[PublishOutcomes] = Future()
             failed.set_result((error,) * len(batch))
             return failed
 
@@ -305,8 +307,8 @@ class Publisher:
     def _not_connected(self, message_ids: tuple[str, ...]) -> NotConnectedError:
         fate = f"Job {message_ids[0]} was not accepted" if len(message_ids) == 1 else "Nothing was accepted"
         return NotConnectedError(
-            f"{self._link.last_error} {fate}: enqueue again when RabbitMQ is back, or let callers wait for it with "
-            "FLOODGATE_PUBLISH_PATIENCE_SECONDS.",
+            f"{self._connection.last_error} {fate}: enqueue again when RabbitMQ is back, or let callers wait for it "
+            "with FLOODGATE_PUBLISH_PATIENCE_SECONDS.",
             job_ids=message_ids,
         )
 
@@ -351,7 +353,7 @@ class Publisher:
     def _write_at_once(self, count: int) -> bool:
         """Send what was just put into the outbox, if the loop has nothing to do with it; whether that was so."""
         idle = self._sweeping and self._channel is not None and self._blocked_since is None
-        return idle and len(self._outbox) == count and self._link.write_at_once(self._take_all)
+        return idle and len(self._outbox) == count and self._connection.write_at_once(self._take_all)
 
     def _take_all(self) -> bytes:
         return b"".join(self._take(self._outbox.popleft()) for _ in range(len(self._outbox)))
@@ -429,10 +431,10 @@ class Publisher:
 
     # On the event loop, from here to the end.
 
-    def attach(self, io: BorrowedLoop, link: Link) -> None:
-        """Use this link. It is opened with the first message."""
-        self._io, self._link = io, link
-        link.follow(self._on_up, self._on_down)
+    def attach(self, io: BorrowedLoop, connection: Connection) -> None:
+        """Use this connection. It is opened with the first message."""
+        self._io, self._connection = io, connection
+        connection.follow(self._on_up, self._on_down)
 
     def fail_all(self, error: RabbitMQError) -> None:
         """Settle everything as failed."""
@@ -440,9 +442,9 @@ class Publisher:
             self._settle(entry, error)
 
     def close_channel(self) -> None:
-        """Before the link closes."""
+        """Before the connection closes."""
         if self._channel is not None and self._channel.is_open:
-            self._link.flush()
+            self._connection.flush()
             self._channel.close()
         self._channel = None
 
@@ -450,13 +452,13 @@ class Publisher:
         if self._outbox:
             self._start_sweeping()
         if self._channel is None or self._blocked_since is not None:
-            if self._link.state is LinkState.IDLE:
-                self._link.open()
+            if self._connection.state is ConnectionState.IDLE:
+                self._connection.open()
             return
         with self._room:
             while self._outbox:
-                self._link.write(self._take(self._outbox.popleft()))
-        self._link.flush()
+                self._connection.write(self._take(self._outbox.popleft()))
+        self._connection.flush()
 
     def _take(self, entry: Entry) -> bytes:
         self._tag += 1
@@ -465,14 +467,14 @@ class Publisher:
         return entry.frames if entry.wire is self._wire else entry.encoded(self._wire)
 
     def _on_up(self) -> None:
-        connection = self._link.connection
-        connection.add_on_connection_blocked_callback(self._on_blocked)
-        connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        pika_connection = self._connection.pika_connection
+        pika_connection.add_on_connection_blocked_callback(self._on_blocked)
+        pika_connection.add_on_connection_unblocked_callback(self._on_unblocked)
         self._open_channel()
 
     def _open_channel(self) -> None:
-        if self._link.state is LinkState.UP and self._channel is None and self._opening is None:
-            self._opening = self._link.connection.channel(on_open_callback=self._on_channel_open)
+        if self._connection.state is ConnectionState.UP and self._channel is None and self._opening is None:
+            self._opening = self._connection.pika_connection.channel(on_open_callback=self._on_channel_open)
             self._opening.add_on_close_callback(self._on_channel_closed)
 
     def _on_channel_open(self, channel: Any) -> None:
@@ -480,7 +482,7 @@ class Publisher:
         channel.confirm_delivery(self._on_confirm, callback=lambda _ok: self._ready(channel))
 
     def _ready(self, channel: Any) -> None:
-        wire = Wire(channel.channel_number, channel.connection.params.frame_max)
+        wire = FrameOptions(channel.channel_number, channel.connection.params.frame_max)
         with self._room:
             self._channel, self._opening = channel, None
             self._away_since = None
@@ -518,7 +520,7 @@ class Publisher:
         with self._room:
             self._channel = self._opening = None
         self._end_alarm()
-        if not self._link.ever_up:
+        if not self._connection.ever_up:
             self.fail_all(error)
         elif self._away_since is None:
             self._away_since = time.monotonic()
@@ -586,7 +588,7 @@ class Publisher:
         if not self._held and self._emptied is not None and not self._emptied.done():
             self._emptied.set_result(None)
 
-    def _settle(self, entry: Entry, error: Outcome) -> None:
+    def _settle(self, entry: Entry, error: PublishOutcome) -> None:
         entry.receipt.settle(entry.index, error)
         self._give_room(1, entry.size)
 
@@ -632,7 +634,11 @@ class Publisher:
                 f"Job {ids[0]} was not accepted: free memory or disk on the server, then enqueue it again.",
                 job_ids=ids,
             )
-        why = f" ({self._link.last_error})" if self._link.state is not LinkState.UP and self._link.last_error else ""
+        why = (
+            f" ({self._connection.last_error})"
+            if self._connection.state is not ConnectionState.UP and self._connection.last_error
+            else ""
+        )
         seconds = self._blocked_seconds if blocked else self._confirm_seconds
         fate = "may or may not be there" if entry.written else "was not accepted"
         return ConfirmTimeoutError(
@@ -666,7 +672,9 @@ def _verdict(entry: Entry, rejected: bool) -> PublishError:
     )
 
 
-def _outcomes(batch: list[Publication], future: Future[Outcomes]) -> Iterator[tuple[Publication, Outcome]]:
+def _outcomes(
+    batch: list[Publication], future: Future[PublishOutcomes]
+) -> Iterator[tuple[Publication, PublishOutcome]]:
     return zip(batch, future.result(), strict=True)
 
 

@@ -1,10 +1,9 @@
-"""A visit to a queue: its messages are taken in their order, and each is removed for good or stays where it is.
+"""Reading a queue: its messages are taken in order, and each is removed for good or stays where it is.
 
-Overview. :func:`floodgate.broker.amqp.async_queue_reader.browse` looks and goes away. A visit keeps its channel, so
-that between two looks its caller can do something about what it has seen, such as publish it elsewhere, and only then
-remove it. What was taken and not removed goes back when the visit ends: to its place by ``close``; by a crash of the
-process or a lost connection without its order, if it was more than a few. During a visit, what was taken is hidden from
-others.
+Overview. :func:`floodgate.broker.amqp.async_queue_reader.browse` reads once. A reader keeps its channel, so that
+between two looks its caller can do something about what it has seen, such as publish it elsewhere, and only then remove
+it. What was taken and not removed goes back when the reader is closed: to its place by ``close``; by a crash of the
+process or a lost connection without its order, if it was more than a few. Messages being read are hidden from others.
 
 Failure handling. A removal has been carried out when ``remove`` returns. One that a lost connection swallowed leaves
 its message in the queue.
@@ -17,36 +16,36 @@ from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final, Self, TypeVar
 
-from floodgate.broker.amqp.async_queue_reader import Getter, Seen
+from floodgate.broker.amqp.async_queue_reader import AsyncQueueReader, QueuedMessage
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.amqp.session import ChannelRefusedError
 from floodgate.broker.errors import RabbitMQUnreachableError
 
 # RabbitMQ ends a channel that leaves a message unanswered for 30 minutes.
-VISIT_SECONDS: Final = 25 * 60.0
+READER_SECONDS: Final = 25 * 60.0
 REQUEST_SECONDS: Final = 60.0
 _NOT_FOUND: Final = 404
 
 T = TypeVar("T")
 
 
-class Visit:
+class QueueReader:
     """See the module. Belongs to one thread; ``close`` is safe to call twice. After a fault it may take a while: what
     was held is given back in order."""
 
     def __init__(self, connections: Connections, queue: str) -> None:
         self._connections = connections
         self._queue = queue
-        self._ends_at = time.monotonic() + VISIT_SECONDS
-        self._channels = AsyncExitStack()  # the loop's, as the getter
-        self._getter: Getter | None = None
+        self._ends_at = time.monotonic() + READER_SECONDS
+        self._channels = AsyncExitStack()  # the loop's, as the reader is
+        self._reader: AsyncQueueReader | None = None
         self._closed = False
 
-    def take(self, most: int) -> list[Seen]:
+    def take(self, most: int) -> list[QueuedMessage]:
         """The next messages, in order; none at the end of the queue, and of a queue that is not there.
 
         Raises:
-            RabbitMQUnreachableError: the connection is lost, or the visit took too long. Begin another.
+            RabbitMQUnreachableError: the connection is lost, or reading took too long. Open another reader.
         """
 
         try:
@@ -56,13 +55,13 @@ class Visit:
                 raise
             return []
 
-    def pages(self, size: int, most: int) -> Iterator[list[Seen]]:
+    def pages(self, size: int, most: int) -> Iterator[list[QueuedMessage]]:
         """All messages up to ``most``, by the page."""
         while most > 0 and (page := self.take(min(size, most))):
             most -= len(page)
             yield page
 
-    def remove(self, messages: Sequence[Seen]) -> None:
+    def remove(self, messages: Sequence[QueuedMessage]) -> None:
         """Take messages away for good; returns when they are.
 
         Raises:
@@ -94,7 +93,7 @@ class Visit:
     def _ask(self, coroutine: Coroutine[Any, Any, T]) -> T:
         if time.monotonic() > self._ends_at:
             coroutine.close()
-            raise RabbitMQUnreachableError("The visit to the queue is over: begin another.")
+            raise RabbitMQUnreachableError("This queue reader is closed or has expired: open another.")
         try:
             return self._connections.io.run(coroutine, REQUEST_SECONDS)
         except TimeoutError:
@@ -102,23 +101,23 @@ class Visit:
 
     # On the event loop.
 
-    async def _take(self, most: int) -> list[Seen]:
+    async def _take(self, most: int) -> list[QueuedMessage]:
         return await (await self._open()).take(most)
 
-    async def _remove(self, messages: Sequence[Seen]) -> None:
+    async def _remove(self, messages: Sequence[QueuedMessage]) -> None:
         await (await self._open()).remove(messages)
 
-    async def _open(self) -> Getter:
+    async def _open(self) -> AsyncQueueReader:
         if self._closed:
-            raise RabbitMQUnreachableError("The visit to the queue is over: begin another.")
-        if self._getter is None:
+            raise RabbitMQUnreachableError("This queue reader is closed or has expired: open another.")
+        if self._reader is None:
             session = await self._channels.enter_async_context(self._connections.session())
-            self._getter = Getter(await session.channel(), self._queue)
-        return self._getter
+            self._reader = AsyncQueueReader(await session.channel(), self._queue)
+        return self._reader
 
     async def _leave(self) -> None:
         try:
-            if self._getter is not None:
-                await self._getter.give_back()
+            if self._reader is not None:
+                await self._reader.give_back()
         finally:
             await self._channels.aclose()

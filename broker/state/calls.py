@@ -38,8 +38,8 @@ MOST_IN_A_BATCH: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """A method of ``contract.Admission``, the bot whose books it is about, and its other arguments."""
+class AdmissionCall:
+    """A method of ``contract.Admission``, the bot that it is about, and its other arguments."""
 
     method: str
     bot: str
@@ -50,7 +50,7 @@ class BlockingAdmission(ABC):
     """``contract.Admission``, one call at a time. A store adds :meth:`_do` and ``close``."""
 
     @abstractmethod
-    def _do(self, call: Call) -> Any:
+    def _do(self, call: AdmissionCall) -> Any:
         """Carry out a call.
 
         Raises:
@@ -62,64 +62,64 @@ class BlockingAdmission(ABC):
         """Release files and sockets. Safe to call twice."""
 
     def admit(self, ask: Ask) -> Decision:
-        return cast("Decision", self._do(Call("admit", ask.bot, (ask,))))
+        return cast("Decision", self._do(AdmissionCall("admit", ask.bot, (ask,))))
 
-    def renew_unknown(self, ask: Ask) -> Decision:
-        return cast("Decision", self._do(Call("renew_unknown", ask.bot, (ask,))))
+    def renew_unsettled(self, ask: Ask) -> Decision:
+        return cast("Decision", self._do(AdmissionCall("renew_unsettled", ask.bot, (ask,))))
 
     def settle(self, ask: Ask, settlement: Settlement, grant: int | None = None) -> None:
-        self._do(Call("settle", ask.bot, (ask, settlement, grant)))
+        self._do(AdmissionCall("settle", ask.bot, (ask, settlement, grant)))
 
     def cancel(self, ask: Ask) -> Record:
-        return cast("Record", self._do(Call("cancel", ask.bot, (ask,))))
+        return cast("Record", self._do(AdmissionCall("cancel", ask.bot, (ask,))))
 
     def lookup(self, bot: str, job_id: str) -> Record | None:
-        return cast("Record | None", self._do(Call("lookup", bot, (job_id,))))
+        return cast("Record | None", self._do(AdmissionCall("lookup", bot, (job_id,))))
 
     def reopen(self, bot: str, job_id: str) -> Record | None:
-        return cast("Record | None", self._do(Call("reopen", bot, (job_id,))))
+        return cast("Record | None", self._do(AdmissionCall("reopen", bot, (job_id,))))
 
     def mark_unreachable(self, bot: str, chat: str, why: str) -> None:
-        self._do(Call("mark_unreachable", bot, (chat, why)))
+        self._do(AdmissionCall("mark_unreachable", bot, (chat, why)))
 
     def heard_from(self, bot: str, chat: str) -> bool:
-        return cast("bool", self._do(Call("heard_from", bot, (chat,))))
+        return cast("bool", self._do(AdmissionCall("heard_from", bot, (chat,))))
 
     def unreachable(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[UnreachableChat]:
-        return cast("Sequence[UnreachableChat]", self._do(Call("unreachable", bot, (limit, offset))))
+        return cast("Sequence[UnreachableChat]", self._do(AdmissionCall("unreachable", bot, (limit, offset))))
 
     def not_kept(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[NotKept]:
-        return cast("Sequence[NotKept]", self._do(Call("not_kept", bot, (limit, offset))))
+        return cast("Sequence[NotKept]", self._do(AdmissionCall("not_kept", bot, (limit, offset))))
 
     def count_dropped(self, bot: str, reason: str, letters: int) -> None:
-        self._do(Call("count_dropped", bot, (reason, letters)))
+        self._do(AdmissionCall("count_dropped", bot, (reason, letters)))
 
     def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:
-        self._do(Call("pause", bot, (chat, duration, why)))
+        self._do(AdmissionCall("pause", bot, (chat, duration, why)))
 
     def too_many_requests(self, bot: str, chat: str | None, retry_after: timedelta) -> Scope:
-        return cast("Scope", self._do(Call("too_many_requests", bot, (chat, retry_after))))
+        return cast("Scope", self._do(AdmissionCall("too_many_requests", bot, (chat, retry_after))))
 
     def resume(self, bot: str, chat: str | None) -> None:
-        self._do(Call("resume", bot, (chat,)))
+        self._do(AdmissionCall("resume", bot, (chat,)))
 
     def migrate(self, bot: str, old_chat: str, new_chat: str) -> None:
-        self._do(Call("migrate", bot, (old_chat, new_chat)))
+        self._do(AdmissionCall("migrate", bot, (old_chat, new_chat)))
 
     def vouch_idle(self, bot: str) -> None:
-        self._do(Call("vouch_idle", bot, ()))
+        self._do(AdmissionCall("vouch_idle", bot, ()))
 
     def waiting(self, bot: str) -> Mapping[Priority, int]:
-        return cast("Mapping[Priority, int]", self._do(Call("waiting", bot, ())))
+        return cast("Mapping[Priority, int]", self._do(AdmissionCall("waiting", bot, ())))
 
     def snapshot(self, bot: str) -> Snapshot:
-        return cast("Snapshot", self._do(Call("snapshot", bot, ())))
+        return cast("Snapshot", self._do(AdmissionCall("snapshot", bot, ())))
 
 
 class Batches(Protocol):
     """A store that carries out many calls at once. Belongs to one event loop, but for its constructor."""
 
-    def begin(self, calls: Sequence[Call], done: Callable[[Sequence[Any]], None]) -> None:
+    def begin(self, calls: Sequence[AdmissionCall], done: Callable[[Sequence[Any]], None]) -> None:
         """Carry out calls in their order, without blocking; then ``done`` gets, on the loop, a result or an exception
         for each. One batch at a time."""
         ...
@@ -135,7 +135,7 @@ class BatchedAdmission:
 
     def __init__(self, store: Batches) -> None:
         self._store = store
-        self._waiting: deque[tuple[Call, asyncio.Future[Any]]] = deque()
+        self._waiting: deque[tuple[AdmissionCall, asyncio.Future[Any]]] = deque()
         self._under_way: list[asyncio.Future[Any]] = []
         self._planned = False
 
@@ -143,7 +143,7 @@ class BatchedAdmission:
         """Release what the store holds. Safe to call twice."""
         await self._store.close()
 
-    async def _do(self, call: Call) -> Any:
+    async def _do(self, call: AdmissionCall) -> Any:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._waiting.append((call, future))
@@ -174,55 +174,55 @@ class BatchedAdmission:
         self._begin()
 
     async def admit(self, ask: Ask) -> Decision:
-        return cast("Decision", await self._do(Call("admit", ask.bot, (ask,))))
+        return cast("Decision", await self._do(AdmissionCall("admit", ask.bot, (ask,))))
 
-    async def renew_unknown(self, ask: Ask) -> Decision:
-        return cast("Decision", await self._do(Call("renew_unknown", ask.bot, (ask,))))
+    async def renew_unsettled(self, ask: Ask) -> Decision:
+        return cast("Decision", await self._do(AdmissionCall("renew_unsettled", ask.bot, (ask,))))
 
     async def settle(self, ask: Ask, settlement: Settlement, grant: int | None = None) -> None:
-        await self._do(Call("settle", ask.bot, (ask, settlement, grant)))
+        await self._do(AdmissionCall("settle", ask.bot, (ask, settlement, grant)))
 
     async def cancel(self, ask: Ask) -> Record:
-        return cast("Record", await self._do(Call("cancel", ask.bot, (ask,))))
+        return cast("Record", await self._do(AdmissionCall("cancel", ask.bot, (ask,))))
 
     async def lookup(self, bot: str, job_id: str) -> Record | None:
-        return cast("Record | None", await self._do(Call("lookup", bot, (job_id,))))
+        return cast("Record | None", await self._do(AdmissionCall("lookup", bot, (job_id,))))
 
     async def reopen(self, bot: str, job_id: str) -> Record | None:
-        return cast("Record | None", await self._do(Call("reopen", bot, (job_id,))))
+        return cast("Record | None", await self._do(AdmissionCall("reopen", bot, (job_id,))))
 
     async def mark_unreachable(self, bot: str, chat: str, why: str) -> None:
-        await self._do(Call("mark_unreachable", bot, (chat, why)))
+        await self._do(AdmissionCall("mark_unreachable", bot, (chat, why)))
 
     async def heard_from(self, bot: str, chat: str) -> bool:
-        return cast("bool", await self._do(Call("heard_from", bot, (chat,))))
+        return cast("bool", await self._do(AdmissionCall("heard_from", bot, (chat,))))
 
     async def unreachable(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[UnreachableChat]:
-        return cast("Sequence[UnreachableChat]", await self._do(Call("unreachable", bot, (limit, offset))))
+        return cast("Sequence[UnreachableChat]", await self._do(AdmissionCall("unreachable", bot, (limit, offset))))
 
     async def not_kept(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[NotKept]:
-        return cast("Sequence[NotKept]", await self._do(Call("not_kept", bot, (limit, offset))))
+        return cast("Sequence[NotKept]", await self._do(AdmissionCall("not_kept", bot, (limit, offset))))
 
     async def count_dropped(self, bot: str, reason: str, letters: int) -> None:
-        await self._do(Call("count_dropped", bot, (reason, letters)))
+        await self._do(AdmissionCall("count_dropped", bot, (reason, letters)))
 
     async def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:
-        await self._do(Call("pause", bot, (chat, duration, why)))
+        await self._do(AdmissionCall("pause", bot, (chat, duration, why)))
 
     async def too_many_requests(self, bot: str, chat: str | None, retry_after: timedelta) -> Scope:
-        return cast("Scope", await self._do(Call("too_many_requests", bot, (chat, retry_after))))
+        return cast("Scope", await self._do(AdmissionCall("too_many_requests", bot, (chat, retry_after))))
 
     async def resume(self, bot: str, chat: str | None) -> None:
-        await self._do(Call("resume", bot, (chat,)))
+        await self._do(AdmissionCall("resume", bot, (chat,)))
 
     async def migrate(self, bot: str, old_chat: str, new_chat: str) -> None:
-        await self._do(Call("migrate", bot, (old_chat, new_chat)))
+        await self._do(AdmissionCall("migrate", bot, (old_chat, new_chat)))
 
     async def vouch_idle(self, bot: str) -> None:
-        await self._do(Call("vouch_idle", bot, ()))
+        await self._do(AdmissionCall("vouch_idle", bot, ()))
 
     async def waiting(self, bot: str) -> Mapping[Priority, int]:
-        return cast("Mapping[Priority, int]", await self._do(Call("waiting", bot, ())))
+        return cast("Mapping[Priority, int]", await self._do(AdmissionCall("waiting", bot, ())))
 
     async def snapshot(self, bot: str) -> Snapshot:
-        return cast("Snapshot", await self._do(Call("snapshot", bot, ())))
+        return cast("Snapshot", await self._do(AdmissionCall("snapshot", bot, ())))

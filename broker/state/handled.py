@@ -22,8 +22,8 @@ KEEP_SECONDS: Final = 48 * 3600
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """What is known of an update that came. ``moved_from`` is the worker that had its queue before, if another."""
+class UpdateStatus:
+    """Whether an update was handled before. ``moved_from`` is the worker that had its queue before, if another."""
 
     handled: bool
     moved_from: str | None = None
@@ -32,8 +32,8 @@ class Sight:
 class HandledUpdates(Protocol):
     """The ledger of updates. Any method raises ``StateUnavailableError`` when the store cannot answer."""
 
-    def meet(self, bot: str, update_id: int, queue: str, worker_id: str) -> Sight:
-        """An update came from this queue to this worker, which is the queue's home from now on."""
+    def begin(self, bot: str, update_id: int, queue: str, worker_id: str) -> UpdateStatus:
+        """Look an update up that came from this queue to this worker, which is the queue's home from now on."""
         ...
 
     def mark(self, bot: str, update_id: int) -> None:
@@ -56,8 +56,8 @@ class AwaitedHandled:
         self._ledger = ledger
         self._thread = thread
 
-    async def meet(self, bot: str, update_id: int, queue: str, worker_id: str) -> Sight:
-        return await self._thread.call(self._ledger.meet, bot, update_id, queue, worker_id)
+    async def begin(self, bot: str, update_id: int, queue: str, worker_id: str) -> UpdateStatus:
+        return await self._thread.call(self._ledger.begin, bot, update_id, queue, worker_id)
 
     async def mark(self, bot: str, update_id: int) -> None:
         await self._thread.call(self._ledger.mark, bot, update_id)

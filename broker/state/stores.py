@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from floodgate.broker.admission.contract import Admission
 from floodgate.broker.admission.policy import policy_of
-from floodgate.broker.admission.results import Endings
+from floodgate.broker.admission.result_feed import ResultFeed
 from floodgate.broker.errors import SettingsError
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.calls import BatchedAdmission
@@ -17,7 +17,7 @@ from floodgate.broker.state.handled import HandledUpdates
 from floodgate.broker.state.sessions import Sessions
 from floodgate.broker.state.sqlite.admission import SqliteAdmission, SqliteBatches
 from floodgate.broker.state.sqlite.handled import SqliteHandled
-from floodgate.broker.state.sqlite.results import SqliteEndings
+from floodgate.broker.state.sqlite.result_feed import SqliteResultFeed
 from floodgate.broker.state.sqlite.sessions import SqliteSessions
 from floodgate.broker.state.thread import StateThread
 
@@ -61,7 +61,7 @@ def open_batched(settings: Settings, thread: StateThread) -> BatchedAdmission:
     return BatchedAdmission(RedisBatches(url, policy))
 
 
-def open_endings(settings: Settings, bots: Sequence[str]) -> Endings:
+def open_result_feed(settings: Settings, bots: Sequence[str]) -> ResultFeed:
     """A listener for how jobs of these bots end. Nothing is opened or connected before its ``skip``.
 
     Raises:
@@ -69,12 +69,12 @@ def open_endings(settings: Settings, bots: Sequence[str]) -> Endings:
     """
     url = settings.state_url.get_secret_value()
     if urlsplit(url).scheme == "sqlite":
-        return SqliteEndings(_sqlite_path(url), bots)
+        return SqliteResultFeed(_sqlite_path(url), bots)
     try:
-        from floodgate.broker.state.redis.results import RedisEndings
+        from floodgate.broker.state.redis.result_feed import RedisResultFeed
     except ImportError:
         raise SettingsError(_NO_REDIS) from None
-    return RedisEndings(url, bots)
+    return RedisResultFeed(url, bots)
 
 
 def open_handled(settings: Settings) -> HandledUpdates:

@@ -23,19 +23,19 @@ MOST_HELD: Final = 64
 
 T = TypeVar("T")
 
-Done = Callable[[Any], None]
+Callback = Callable[[Any], None]
 
 
 class StateThread:
     """Started at the first call. ``stop`` is safe to call twice, and unstarted."""
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, Callable[[], Any], Done] | None] = (
+        self._jobs: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, Callable[[], Any], Callback] | None] = (
             queue.SimpleQueue()
         )
         self._thread: threading.Thread | None = None
 
-    def submit(self, work: Callable[[], Any], done: Done) -> None:
+    def submit(self, work: Callable[[], Any], done: Callback) -> None:
         """Carry out ``work``; then ``done`` gets its result, or the exception that it raised, on the running loop."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
@@ -62,7 +62,7 @@ class StateThread:
         await asyncio.wait({ended}, timeout=STOP_SECONDS)
 
     def _run(self) -> None:
-        held: list[tuple[Done, Any]] = []
+        held: list[tuple[Callback, Any]] = []
         loop: asyncio.AbstractEventLoop | None = None
         while (job := self._jobs.get()) is not None:
             theirs, work, done = job
@@ -85,13 +85,13 @@ def _outcome(work: Callable[[], Any]) -> Any:
         return error
 
 
-def _hand_over(loop: asyncio.AbstractEventLoop, held: list[tuple[Done, Any]]) -> None:
+def _hand_over(loop: asyncio.AbstractEventLoop, held: list[tuple[Callback, Any]]) -> None:
     if held:
         with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
             loop.call_soon_threadsafe(_deliver, held)
 
 
-def _deliver(held: list[tuple[Done, Any]]) -> None:
+def _deliver(held: list[tuple[Callback, Any]]) -> None:
     for done, outcome in held:
         done(outcome)
 

@@ -39,7 +39,7 @@ _FILE: Final = re.compile(r"[0-9]{1,3}-[0-9a-f]{8}(?:@([0-9]{1,12}))?")
 _ERRNO: Final[dict[type[OSError], int]] = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES}
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """What gives an upload's bytes; none at its end."""
 
     def read(self, size: int, /) -> bytes: ...
@@ -141,7 +141,7 @@ class Spool:
         number: int,
         name: str,
         filename: str,
-        source: Source,
+        source: ByteSource,
         *,
         due_ms: int | None = None,
     ) -> SpooledFile:

@@ -29,7 +29,7 @@ from functools import partial
 from typing import Final
 
 from floodgate.broker.amqp import queue_admin
-from floodgate.broker.amqp.async_queue_reader import FEW, Getter, Seen
+from floodgate.broker.amqp.async_queue_reader import FEW, AsyncQueueReader, QueuedMessage
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.amqp.session import ChannelRefusedError, Session
 from floodgate.broker.errors import FloodgateError
@@ -45,7 +45,7 @@ LOOK_EVERY: Final = 10  # rounds
 LOOKED: Final = 10_000  # letters that stay, in hand at once
 # A worker sends meanwhile: 16 letters take it a few milliseconds, and 16 in 50 ms are 320 a second.
 PAUSE: Final = timedelta(milliseconds=50)
-VISIT_SECONDS: Final = 300.0  # to one queue; RabbitMQ takes letters back after 30 minutes. The next visit goes on.
+QUEUE_SECONDS: Final = 300.0  # for one queue; RabbitMQ takes letters back after 30 minutes. The next run goes on.
 GIVING_BACK_SECONDS: Final = 60.0
 
 NO_BOT: Final = "-"  # whose letters are of no configured bot; no bot can be named so
@@ -62,20 +62,20 @@ Dropped = Counter[tuple[str, str]]
 """How many letters were dropped, by bot and reason."""
 
 
-Letters = Sequence[tuple[Seen, DeadLetter]]
+Letters = Sequence[tuple[QueuedMessage, DeadLetter]]
 
 
 @dataclass(slots=True)
-class Hand:
-    """A visit to one queue: what it holds is dropped, or goes back at the end."""
+class QueueRetention:
+    """Reads one queue: what it holds is dropped, or goes back at the end."""
 
     queue: str
     dropped: Dropped = field(default_factory=Counter)
     stayed: int = 0
-    getter: Getter = field(init=False)
+    reader: AsyncQueueReader = field(init=False)
 
 
-Step = Callable[[Hand, Letters], Awaitable[bool]]
+Step = Callable[[QueueRetention, Letters], Awaitable[bool]]
 """Deals with the next few letters; whether to go on."""
 
 
@@ -123,52 +123,52 @@ class Retention:
         depths = await queue_admin.adepth(self._connections, queue_names.dead_queues(self._bots))
         for queue, depth in depths.items():
             if depth and depth > self._keeping.most:
-                dropped += await self._visit(queue, self._drop_surplus, f"more than {self._keeping.most} there")
+                dropped += await self._read_queue(queue, self._drop_surplus, f"more than {self._keeping.most} there")
             if depth and look and self._keeping.shortest is not None:
-                dropped += await self._visit(queue, self._drop_old, "kept for their time")
+                dropped += await self._read_queue(queue, self._drop_old, "kept for their time")
         return dropped
 
-    async def _visit(self, queue: str, step: Step, why: str) -> Dropped:
-        hand = Hand(queue)
+    async def _read_queue(self, queue: str, step: Step, why: str) -> Dropped:
+        hand = QueueRetention(queue)
         try:
-            await self._connections.arun(partial(self._go_through, hand, step), VISIT_SECONDS + GIVING_BACK_SECONDS)
+            await self._connections.arun(partial(self._go_through, hand, step), QUEUE_SECONDS + GIVING_BACK_SECONDS)
         finally:
             if hand.dropped:
                 logger.warning("dead letters dropped from %s, %s: %s", queue, why, _counted(hand.dropped))
         return hand.dropped
 
-    async def _go_through(self, hand: Hand, step: Step, session: Session) -> None:
+    async def _go_through(self, hand: QueueRetention, step: Step, session: Session) -> None:
         """Take a few letters at a time from the queue's head until a step says that it was the last."""
-        hand.getter = getter = Getter(await session.channel(), hand.queue)
-        ends_at = time.monotonic() + VISIT_SECONDS
+        hand.reader = reader = AsyncQueueReader(await session.channel(), hand.queue)
+        ends_at = time.monotonic() + QUEUE_SECONDS
         try:
-            while time.monotonic() < ends_at and (few := await getter.take(FEW)):
+            while time.monotonic() < ends_at and (few := await reader.take(FEW)):
                 letters = [read_dead_letter(hand.queue, one.message_id, one.headers, one.body) for one in few]
                 if not await step(hand, list(zip(few, letters, strict=True))):
                     break
                 if await self._stopping.sleep(self._pause_seconds):
                     break
         finally:
-            await getter.give_back()
+            await reader.give_back()
 
-    async def _drop_surplus(self, hand: Hand, few: Letters) -> bool:
+    async def _drop_surplus(self, hand: QueueRetention, few: Letters) -> bool:
         # What others hold is not ready, so both may hold letters that are too many, and neither drops too many.
-        surplus = await hand.getter.ready() + len(few) - self._keeping.most
+        surplus = await hand.reader.ready() + len(few) - self._keeping.most
         await self._drop(hand, few[: max(0, surplus)])
         return surplus > len(few)
 
-    async def _drop_old(self, hand: Hand, few: Letters) -> bool:
+    async def _drop_old(self, hand: QueueRetention, few: Letters) -> bool:
         now = datetime.now(UTC)
         old = [(message, letter) for message, letter in few if self._is_over(letter, now)]
         await self._drop(hand, old)
         hand.stayed += len(few) - len(old)
         return hand.stayed < LOOKED and not all(self._is_young(letter, now) for _, letter in few)
 
-    async def _drop(self, hand: Hand, letters: Letters) -> None:
+    async def _drop(self, hand: QueueRetention, letters: Letters) -> None:
         counts = Counter((self._owner(letter), _known(letter.reason)) for _, letter in letters)
         for (bot, reason), number in counts.items():
             await self._count(bot, reason, number)
-        await hand.getter.remove([message for message, _ in letters])
+        await hand.reader.remove([message for message, _ in letters])
         hand.dropped.update(counts)
 
     def _is_over(self, letter: DeadLetter, now: datetime) -> bool:

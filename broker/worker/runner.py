@@ -68,7 +68,7 @@ CANCEL_SECONDS: Final = 2.0  # for coroutines to end once they are cancelled
 _ON_LOOP: Final = (CurrentMessage, AgeLimit)
 _FOR_THREADS: Final = (AsyncIO, TimeLimit, ShutdownNotifications, PrefetchPerThread)
 
-Run = Callable[[DeliveredMessage], Awaitable[None]]
+RunMessage = Callable[[DeliveredMessage], Awaitable[None]]
 
 
 class Runner:
@@ -86,7 +86,7 @@ class Runner:
         queues: Iterable[str],
         *,
         prefetch: Callable[[str], int] = prefetch_of,
-        dispatch: Callable[[DeliveredMessage, Run], None] | None = None,
+        dispatch: Callable[[DeliveredMessage, RunMessage], None] | None = None,
     ) -> None:
         self.broker = broker
         self._queues = sorted(queues)
@@ -146,7 +146,7 @@ class Runner:
         else:
             self._dispatch(message, self.process)
 
-    def _run_at_once(self, message: DeliveredMessage, run: Run) -> None:
+    def _run_at_once(self, message: DeliveredMessage, run: RunMessage) -> None:
         self.track(asyncio.get_running_loop().create_task(cast("Any", run(message))))
 
     async def process(self, message: DeliveredMessage) -> None:

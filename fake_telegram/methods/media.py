@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from floodgate.fake_telegram.calls import Call, Upload, as_integer
+from floodgate.fake_telegram.calls import Call, FormUpload, as_integer
 from floodgate.fake_telegram.errors import bad_request
 from floodgate.fake_telegram.files import StoredFile
 from floodgate.fake_telegram.methods import common
@@ -135,7 +135,7 @@ def input_media(world: World, call: Call, item: Any, kinds: dict[str, MediaKind]
     return {**_shown(world, kind, stored, taken), **common.media_caption(item)}
 
 
-def _stored(world: World, call: Call, kind: MediaKind, named: str, upload: Upload | None) -> StoredFile:
+def _stored(world: World, call: Call, kind: MediaKind, named: str, upload: FormUpload | None) -> StoredFile:
     if named.startswith(_ATTACH):
         upload = call.uploads.get(named.removeprefix(_ATTACH))
     if upload is not None:
@@ -149,7 +149,7 @@ def _stored(world: World, call: Call, kind: MediaKind, named: str, upload: Uploa
     return _sent_before(world, call, kind, named)
 
 
-def _uploaded(world: World, call: Call, kind: MediaKind, upload: Upload) -> StoredFile:
+def _uploaded(world: World, call: Call, kind: MediaKind, upload: FormUpload) -> StoredFile:
     if not upload.content:
         raise bad_request("file must be non-empty")
     if len(upload.content) > kind.longest_bytes:

@@ -10,10 +10,10 @@ from floodgate.fake_telegram.calls import Call
 from floodgate.fake_telegram.errors import bad_request
 from floodgate.fake_telegram.messages import Message
 from floodgate.fake_telegram.methods import common, content, media
-from floodgate.fake_telegram.methods.table import Effect, Handler, Method
+from floodgate.fake_telegram.methods.table import Effect, Method, MethodHandler
 from floodgate.fake_telegram.world import World
 
-Content = Callable[[World, Call], dict[str, Any]]
+ContentBuilder = Callable[[World, Call], dict[str, Any]]
 
 _CHAT_ACTIONS: Final = frozenset(
     {
@@ -36,7 +36,7 @@ _CHAT_ACTIONS: Final = frozenset(
 )
 
 
-def _send(holds: Content, world: World, call: Call) -> Message:
+def _send(holds: ContentBuilder, world: World, call: Call) -> Message:
     chat_id = common.chat_of(world, call)
     fields = {
         **holds(world, call),
@@ -90,8 +90,8 @@ def _create_forum_topic(world: World, call: Call) -> dict[str, Any]:
     return {"message_thread_id": thread_id, "name": name, "icon_color": color}
 
 
-def _sender(name: str, holds: Content) -> Method:
-    handler: Handler = partial(_send, holds)
+def _sender(name: str, holds: ContentBuilder) -> Method:
+    handler: MethodHandler = partial(_send, holds)
     return Method(name, handler, Effect.MESSAGE, can_pay=True)
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from floodgate.fake_telegram.calls import Call
 from floodgate.fake_telegram.errors import ApiError
-from floodgate.fake_telegram.limits import Charge
+from floodgate.fake_telegram.limits import CallCost
 from floodgate.fake_telegram.world import World
 
-Handler = Callable[[World, Call], Any]
+MethodHandler = Callable[[World, Call], Any]
 
 
 class Effect(Enum):
@@ -32,7 +32,7 @@ class Method:
     """``counted_by`` names the array whose length is the cost; ``can_pay``: `allow_paid_broadcast` is known to it."""
 
     name: str
-    handler: Handler
+    handler: MethodHandler
     effect: Effect = Effect.NONE
     counted_by: str = ""
     can_pay: bool = False
@@ -42,13 +42,13 @@ class Method:
         """Whether it changes a chat, and so meets the chat's troubles."""
         return self.effect is not Effect.NONE
 
-    def charge(self, call: Call) -> Charge | None:
+    def charge(self, call: Call) -> CallCost | None:
         """What the call is charged to."""
         if self.effect is Effect.NONE:
             return None
         in_chat = self.effect is not Effect.ACTION and not call.has("inline_message_id")
         paid = self.can_pay and call.flag("allow_paid_broadcast")
-        return Charge(cost=self._cost(call), chat=in_chat, paid=paid)
+        return CallCost(cost=self._cost(call), chat=in_chat, paid=paid)
 
     def _cost(self, call: Call) -> int:
         if not self.counted_by:

@@ -24,7 +24,7 @@ app = typer.Typer(help="Chats that Telegram refuses.", no_args_is_help=True)
 
 EXIT_NO: Final = 1
 
-Bot = Annotated[str | None, typer.Option(help="One bot only. Defaults to all.")]
+AnyBot = Annotated[str | None, typer.Option(help="One bot only. Defaults to all.")]
 
 
 @app.callback()
@@ -34,7 +34,7 @@ def _group() -> None:
 
 @app.command()
 def unreachable(
-    bot: Bot = None,
+    bot: AnyBot = None,
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Most chats of each bot.")] = 10_000,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -60,7 +60,7 @@ def unreachable(
 @app.command()
 def clear(
     chat: Annotated[str, typer.Argument(help="Chat id or @name; `--` before an id that begins with a minus.")],
-    bot: Bot = None,
+    bot: AnyBot = None,
 ) -> None:
     """Let jobs for a chat go to Telegram again. Exits with 1 if it was not held for unreachable.
 

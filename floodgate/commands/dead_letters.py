@@ -19,6 +19,7 @@ from floodgate.broker.process.stopping import Stopping
 from floodgate.broker.settings.model import load_settings
 from floodgate.broker.state.stores import open_store
 from floodgate.broker.worker.retention import Retention
+from floodgate.commands.options import AsJson
 from floodgate.letters import reading, view
 from floodgate.letters.criteria import Criteria, chat_of, moment
 from floodgate.letters.paging import each_once
@@ -30,14 +31,13 @@ EXIT_NO: Final = 1
 SHOWN_NOT_KEPT: Final = 1000
 
 Ids = Annotated[list[str] | None, typer.Argument(help="Ids of jobs. Defaults to all that the options mean.")]
-Bot = Annotated[str | None, typer.Option(help="One bot only. Defaults to all, and to malformed messages.")]
+LetterBot = Annotated[str | None, typer.Option(help="One bot only. Defaults to all, and to malformed messages.")]
 Reason = Annotated[list[str] | None, typer.Option(help="Died for this reason; may be given several times.")]
-Chat = Annotated[str | None, typer.Option(help="Chat id or @name.")]
+LetterChat = Annotated[str | None, typer.Option(help="Chat id or @name.")]
 Campaign = Annotated[str | None, typer.Option(help="The campaign that the jobs were given.")]
 Since = Annotated[str | None, typer.Option(help="Died since: `2h` ago (s, m, h, d, w), or 2026-11-20T10:00.")]
 Until = Annotated[str | None, typer.Option(help="Died before.")]
 TextIn = Annotated[str | None, typer.Option("--text", help="In the message's text or caption.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.callback()
@@ -47,9 +47,9 @@ def _group() -> None:
 
 @app.command("list")
 def list_(
-    bot: Bot = None,
+    bot: LetterBot = None,
     reason: Reason = None,
-    chat: Chat = None,
+    chat: LetterChat = None,
     campaign: Campaign = None,
     since: Since = None,
     until: Until = None,
@@ -76,7 +76,7 @@ def list_(
 @app.command()
 def show(
     job: Annotated[str, typer.Argument(help="Id of the job.")],
-    bot: Bot = None,
+    bot: LetterBot = None,
     as_json: AsJson = False,
 ) -> None:
     """Show all there is to know of a dead letter. Exits with 1 if there is none of this id.
@@ -99,9 +99,9 @@ def show(
 @app.command()
 def replay(
     ids: Ids = None,
-    bot: Bot = None,
+    bot: LetterBot = None,
     reason: Reason = None,
-    chat: Chat = None,
+    chat: LetterChat = None,
     campaign: Campaign = None,
     since: Since = None,
     until: Until = None,
@@ -134,9 +134,9 @@ def replay(
 @app.command()
 def drop(
     ids: Ids = None,
-    bot: Bot = None,
+    bot: LetterBot = None,
     reason: Reason = None,
-    chat: Chat = None,
+    chat: LetterChat = None,
     campaign: Campaign = None,
     since: Since = None,
     until: Until = None,
@@ -167,7 +167,7 @@ def drop(
 
 @app.command("not-kept")
 def not_kept(
-    bot: Bot = None,
+    bot: LetterBot = None,
     limit: Annotated[
         int | None,
         typer.Option(min=1, help="Most jobs of each bot. Defaults to 1000 in a table, and to all elsewhere."),

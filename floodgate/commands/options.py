@@ -10,3 +10,5 @@ Bot = Annotated[
     str | None,
     typer.Option(help="Name of a bot. Defaults to the only one that is configured, or else the one named default."),
 ]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -13,12 +13,12 @@ from rich.table import Table
 from floodgate.broker.amqp import queue_admin, topology
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.settings.model import load_settings
+from floodgate.commands.options import AsJson
 
 if TYPE_CHECKING:
     from floodgate.broker.settings.model import Settings
 
 app = typer.Typer(help="The exchanges and queues on RabbitMQ.", no_args_is_help=True)
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The demo's books: what became of each accepted job, from what the Bot API saw. Pure."""
+"""The demo's account: what became of each accepted job, from what the Bot API saw. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class EnqueuedJob:
     """A job RabbitMQ has taken. ``text`` is unique in the demo, so an arrival can be told from its text."""
 
     job_id: str
@@ -21,7 +21,7 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class DemoArrival:
     """A call the Bot API accepted, in the order of arrival."""
 
     text: str
@@ -46,16 +46,16 @@ class Account:
     parts: tuple[PartAccount, ...]
     too_many_requests: int
     order_violations: int
-    wrong_endings: int
+    wrong_outcomes: int
 
     @property
     def adds_up(self) -> bool:
         faults = sum(part.missing + part.doubled for part in self.parts)
-        return faults + self.too_many_requests + self.order_violations + self.wrong_endings == 0
+        return faults + self.too_many_requests + self.order_violations + self.wrong_outcomes == 0
 
 
 def account_for(
-    accepted: Iterable[Accepted], arrivals: Iterable[Arrival], dead: Mapping[str, str], too_many_requests: int
+    accepted: Iterable[EnqueuedJob], arrivals: Iterable[DemoArrival], dead: Mapping[str, str], too_many_requests: int
 ) -> Account:
     """The account of a finished demo. ``dead`` maps the ids of dead-lettered jobs to their reasons."""
     jobs = list(accepted)
@@ -65,11 +65,11 @@ def account_for(
         parts=tuple(_part(name, [job for job in jobs if job.part == name], times_sent, dead) for name in _names(jobs)),
         too_many_requests=too_many_requests,
         order_violations=count_order_violations(jobs, order),
-        wrong_endings=sum((job.job_id in dead) != job.expect_dead for job in jobs),
+        wrong_outcomes=sum((job.job_id in dead) != job.expect_dead for job in jobs),
     )
 
 
-def count_order_violations(accepted: Iterable[Accepted], sent_texts: Iterable[str]) -> int:
+def count_order_violations(accepted: Iterable[EnqueuedJob], sent_texts: Iterable[str]) -> int:
     """How many jobs were first sent after a later one of their (chat, priority)."""
     first_sent: dict[str, int] = {}
     for position, text in enumerate(sent_texts):
@@ -81,11 +81,11 @@ def count_order_violations(accepted: Iterable[Accepted], sent_texts: Iterable[st
     return sum(later < earlier for line in lines.values() for earlier, later in itertools.pairwise(line))
 
 
-def _names(jobs: list[Accepted]) -> list[str]:
+def _names(jobs: list[EnqueuedJob]) -> list[str]:
     return list(dict.fromkeys(job.part for job in jobs))
 
 
-def _part(name: str, jobs: list[Accepted], times_sent: Counter[str], dead: Mapping[str, str]) -> PartAccount:
+def _part(name: str, jobs: list[EnqueuedJob], times_sent: Counter[str], dead: Mapping[str, str]) -> PartAccount:
     sent = [job for job in jobs if times_sent[job.text]]
     return PartAccount(
         part=name,

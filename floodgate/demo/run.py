@@ -26,7 +26,7 @@ from floodgate.broker.messages.dead_letters import read_dead_letter
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.broker.state.stores import open_store
 from floodgate.demo import script, view
-from floodgate.demo.account import Accepted, Account, Arrival, account_for
+from floodgate.demo.account import Account, DemoArrival, EnqueuedJob, account_for
 from floodgate.demo.processes import child
 from floodgate.fake_telegram.control import ControlClient
 from floodgate.producer.client import Client
@@ -38,14 +38,14 @@ REFRESH_SECONDS: Final = 0.25
 
 
 @dataclass(slots=True)
-class _Books:
+class _Tally:
     """What has been accepted so far. Written by the producing threads, read by the view: appends only."""
 
-    accepted: list[Accepted] = field(default_factory=list)
+    accepted: list[EnqueuedJob] = field(default_factory=list)
     faults: list[BaseException] = field(default_factory=list)
 
 
-def run_demo(console: Console, size: script.Size = script.FULL) -> bool:
+def run_demo(console: Console, size: script.DemoSize = script.FULL) -> bool:
     """Run it to the end; True when every job is accounted for as it should be.
 
     Raises:
@@ -105,40 +105,40 @@ def _play(
     connections: Connections,
     control: ControlClient,
     bot: str,
-    size: script.Size,
+    size: script.DemoSize,
 ) -> Account:
-    books = _Books()
+    tally = _Tally()
     with Client(settings, bot=bot, connections=connections) as client:
-        replying = threading.Thread(target=_reply, args=(client, books, size), name="demo-replies", daemon=True)
+        replying = threading.Thread(target=_reply, args=(client, tally, size), name="demo-replies", daemon=True)
         replying.start()
-        _broadcast(client, books, size)
-        _watch(console, connections, control, bot, books, replying)
-    if books.faults:
-        raise books.faults[0]
+        _broadcast(client, tally, size)
+        _watch(console, connections, control, bot, tally, replying)
+    if tally.faults:
+        raise tally.faults[0]
     dead = _dead(connections, bot)
-    return account_for(books.accepted, _arrivals(control), dead, control.stats().by_code.get(429, 0))
+    return account_for(tally.accepted, _arrivals(control), dead, control.stats().by_code.get(429, 0))
 
 
-def _broadcast(client: Client, books: _Books, size: script.Size) -> None:
+def _broadcast(client: Client, tally: _Tally, size: script.DemoSize) -> None:
     lines = script.broadcast(size)
     jobs = [client.job("sendMessage", chat_id=line.chat, text=line.text, priority=line.priority) for line in lines]
     for line, job in zip(lines, client.enqueue_each(jobs), strict=True):
-        books.accepted.append(_accepted(line, job.id))
+        tally.accepted.append(_accepted(line, job.id))
 
 
-def _reply(client: Client, books: _Books, size: script.Size) -> None:
+def _reply(client: Client, tally: _Tally, size: script.DemoSize) -> None:
     started = time.monotonic()
     try:
         for moment, line in script.replies(size):
             time.sleep(max(0.0, started + moment - time.monotonic()))
             job = client.send_message(chat_id=line.chat, text=line.text)
-            books.accepted.append(_accepted(line, job.id))
+            tally.accepted.append(_accepted(line, job.id))
     except Exception as error:  # noqa: BLE001  # carried to the main thread, which raises it
-        books.faults.append(error)
+        tally.faults.append(error)
 
 
-def _accepted(line: script.Line, job_id: str) -> Accepted:
-    return Accepted(job_id, line.part, str(line.chat), line.priority, line.text, line.expect_dead)
+def _accepted(line: script.DemoMessage, job_id: str) -> EnqueuedJob:
+    return EnqueuedJob(job_id, line.part, str(line.chat), line.priority, line.text, line.expect_dead)
 
 
 def _watch(
@@ -146,7 +146,7 @@ def _watch(
     connections: Connections,
     control: ControlClient,
     bot: str,
-    books: _Books,
+    tally: _Tally,
     replying: threading.Thread,
 ) -> None:
     """Show the figures until every accepted job has ended, or time is up."""
@@ -156,7 +156,7 @@ def _watch(
             stats = control.stats()
             moment = view.Moment(
                 elapsed_seconds=elapsed,
-                accepted=len(books.accepted),
+                accepted=len(tally.accepted),
                 sent=stats.by_code.get(200, 0),
                 dead=_count_dead(connections, bot),
                 rate=stats.acted_last_second,
@@ -180,8 +180,8 @@ def _dead(connections: Connections, bot: str) -> Mapping[str, str]:
     return {letter.message_id: letter.reason for letter in letters}
 
 
-def _arrivals(control: ControlClient) -> Iterator[Arrival]:
-    return (Arrival(str(call.params.get("text"))) for call in control.arrivals() if call.acted)
+def _arrivals(control: ControlClient) -> Iterator[DemoArrival]:
+    return (DemoArrival(str(call.params.get("text"))) for call in control.arrivals() if call.acted)
 
 
 def remove_queues(connections: Connections, bot: str, settings: Settings) -> None:

@@ -16,7 +16,7 @@ FIRST_USER: Final = 5_000_001
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class DemoMessage:
     """One message of the demo. ``part`` is its row in the final table."""
 
     part: str
@@ -27,7 +27,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class DemoSize:
     """How much the demo sends. ``reply_seconds`` is the time over which people drop in."""
 
     users: int
@@ -36,28 +36,37 @@ class Size:
     reply_seconds: float
 
 
-FULL: Final = Size(users=300, group_messages=30, replies=40, reply_seconds=12)
-QUICK: Final = Size(users=90, group_messages=12, replies=12, reply_seconds=4)
+FULL: Final = DemoSize(users=300, group_messages=30, replies=40, reply_seconds=12)
+QUICK: Final = DemoSize(users=90, group_messages=12, replies=12, reply_seconds=4)
 
 
-def broadcast(size: Size) -> list[Line]:
+def broadcast(size: DemoSize) -> list[DemoMessage]:
     """The same news to every user, the group's messages among them, one user who has blocked the bot, a group that
     has become a supergroup."""
-    news = [Line("broadcast to users", FIRST_USER + n, f"news for user {n}", Priority.BULK) for n in range(size.users)]
-    group = [
-        Line("messages to one group", GROUP, f"group message {n}", Priority.BULK) for n in range(size.group_messages)
+    news = [
+        DemoMessage("broadcast to users", FIRST_USER + n, f"news for user {n}", Priority.BULK)
+        for n in range(size.users)
     ]
-    moved = [Line("a migrated group", OLD_GROUP, f"for the moved group {n}", Priority.BULK) for n in range(3)]
-    blocked = [Line("a user who blocked the bot", BLOCKED_USER, "to a blocker", Priority.BULK, expect_dead=True)]
+    group = [
+        DemoMessage("messages to one group", GROUP, f"group message {n}", Priority.BULK)
+        for n in range(size.group_messages)
+    ]
+    moved = [DemoMessage("a migrated group", OLD_GROUP, f"for the moved group {n}", Priority.BULK) for n in range(3)]
+    blocked = [DemoMessage("a user who blocked the bot", BLOCKED_USER, "to a blocker", Priority.BULK, expect_dead=True)]
     # The group's first: they wait longest, and show that nobody else waits for them.
     return [*group, *news[: size.users // 2], *blocked, *moved, *news[size.users // 2 :]]
 
 
-def replies(size: Size, seed: int = 1) -> list[tuple[float, Line]]:
+def replies(size: DemoSize, seed: int = 1) -> list[tuple[float, DemoMessage]]:
     """People dropping in: at so many seconds from the start, an answer that somebody waits for."""
     dice = random.Random(seed)
     moments = sorted(dice.uniform(0.5, size.reply_seconds) for _ in range(size.replies))
     return [
-        (moment, Line("replies to people", FIRST_USER + dice.randrange(size.users), f"reply {n}", Priority.INTERACTIVE))
+        (
+            moment,
+            DemoMessage(
+                "replies to people", FIRST_USER + dice.randrange(size.users), f"reply {n}", Priority.INTERACTIVE
+            ),
+        )
         for n, moment in enumerate(moments)
     ]

@@ -35,7 +35,7 @@ BOT_ID: Final = int(FAKE_TOKEN.partition(":")[0])
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class UpdateDemoSize:
     """How many people say how much."""
 
     users: int
@@ -46,12 +46,12 @@ class Size:
         return self.users * self.messages
 
 
-FULL: Final = Size(users=150, messages=4)
-QUICK: Final = Size(users=60, messages=3)
+FULL: Final = UpdateDemoSize(users=150, messages=4)
+QUICK: Final = UpdateDemoSize(users=60, messages=3)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class UpdateDemoOutcome:
     """What the people got."""
 
     said: int
@@ -68,7 +68,9 @@ class Outcome:
         return self.answered == self.said and not any(faults)
 
 
-def outcome_of(answers: Iterable[tuple[int, str]], size: Size, conflicts: int, too_many_requests: int) -> Outcome:
+def outcome_of(
+    answers: Iterable[tuple[int, str]], size: UpdateDemoSize, conflicts: int, too_many_requests: int
+) -> UpdateDemoOutcome:
     """Hold the answers, chat and text in order of arrival, against what was said. Pure."""
     by_chat: defaultdict[int, list[str]] = defaultdict(list)
     for chat, text in answers:
@@ -76,7 +78,7 @@ def outcome_of(answers: Iterable[tuple[int, str]], size: Size, conflicts: int, t
     said = [str(n) for n in range(1, size.messages + 1)]
     firsts = [list(dict.fromkeys(texts)) for texts in by_chat.values()]
     distinct, total = sum(map(len, firsts)), sum(map(len, by_chat.values()))
-    return Outcome(
+    return UpdateDemoOutcome(
         said=size.total,
         answered=distinct,
         missing=size.total - distinct,
@@ -87,7 +89,7 @@ def outcome_of(answers: Iterable[tuple[int, str]], size: Size, conflicts: int, t
     )
 
 
-def run_updates_demo(console: Console, size: Size = FULL) -> bool:
+def run_updates_demo(console: Console, size: UpdateDemoSize = FULL) -> bool:
     """Run it to the end; True when everybody was answered as they should be.
 
     Raises:
@@ -118,8 +120,8 @@ def _play(
     env: dict[str, str],
     home: Path,
     control: ControlClient,
-    size: Size,
-) -> Outcome:
+    size: UpdateDemoSize,
+) -> UpdateDemoOutcome:
     def start(*command: str, name: str, until: contextlib.ExitStack) -> None:
         log, back = home / f"{name}.log", name != "sends"
         until.enter_context(child(list(command), env, log, "ready", stands_back=back))
@@ -155,7 +157,7 @@ def _say(control: ControlClient, users: int, numbers: Iterable[int]) -> None:
         control.inject_crowd(BOT_ID, users=users, text=str(number))
 
 
-def _watch(screen: Live, control: ControlClient, size: Size, enough: int) -> None:
+def _watch(screen: Live, control: ControlClient, size: UpdateDemoSize, enough: int) -> None:
     """Show the figures until so many answers are there, or time is up."""
     started = time.monotonic()
     while time.monotonic() - started < AT_MOST_SECONDS:
@@ -174,14 +176,14 @@ def _answers(control: ControlClient) -> Iterable[tuple[int, str]]:
     )
 
 
-def _live(answered: int, size: Size, rate: int) -> RenderableType:
+def _live(answered: int, size: UpdateDemoSize, rate: int) -> RenderableType:
     grid = Table.grid(padding=(0, 2))
     grid.add_row("answered", ProgressBar(total=size.total, completed=answered, width=40), f"{answered} of {size.total}")
     grid.add_row("rate", "", f"{rate}/s of 30/s")
     return Panel(grid, title="Floodgate, updates", width=76, title_align="left")
 
 
-def _final(outcome: Outcome) -> Table:
+def _final(outcome: UpdateDemoOutcome) -> Table:
     table = Table("said", "answered", "missing", "answered twice", "chats out of order", "answers 409", "answers 429")
     table.add_row(
         *map(

@@ -56,7 +56,7 @@ def verdict(account: Account) -> str:
     lines = [
         f"answers 429: {account.too_many_requests}",
         f"order violations: {account.order_violations}",
-        f"unexpected endings: {account.wrong_endings}",
+        f"unexpected endings: {account.wrong_outcomes}",
         "Every job is accounted for." if account.adds_up else "It does not add up.",
     ]
     return "\n".join(lines)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from floodgate.broker.amqp import queue_admin
-from floodgate.broker.amqp.async_queue_reader import Seen
+from floodgate.broker.amqp.async_queue_reader import QueuedMessage
 from floodgate.broker.amqp.connections import Connections
-from floodgate.broker.amqp.queue_reader import Visit
+from floodgate.broker.amqp.queue_reader import QueueReader
 from floodgate.broker.errors import UnknownBotError
 from floodgate.broker.messages import queue_names
 from floodgate.broker.messages.dead_letters import DeadLetter, in_order_of_death, read_dead_letter
@@ -52,7 +52,7 @@ def depths(connections: Connections, names: list[str]) -> dict[str, int]:
     return {name: count for name, count in queue_admin.depth(connections, names).items() if count}
 
 
-def read(queue: str, message: Seen) -> DeadLetter:
+def read(queue: str, message: QueuedMessage) -> DeadLetter:
     return read_dead_letter(queue, message.message_id, message.headers, message.body)
 
 
@@ -78,8 +78,8 @@ def look(connections: Connections, depths: dict[str, int], criteria: Criteria, l
     """
     found = Found(limit)
     for queue, depth in depths.items():
-        with Visit(connections, queue) as visit:
-            for page in visit.pages(PAGE, depth):
+        with QueueReader(connections, queue) as reader:
+            for page in reader.pages(PAGE, depth):
                 for letter in filter(criteria.match, (read(queue, message) for message in page)):
                     found.add(letter)
                 looked(len(page))
@@ -98,14 +98,14 @@ def held(
     Raises:
         RabbitMQError: the connection was lost, or it took too long.
     """
-    with contextlib.ExitStack() as visits:
+    with contextlib.ExitStack() as readers:
         counts: Counter[str] = Counter()
-        hands: list[tuple[Visit, list[Seen]]] = []
+        hands: list[tuple[QueueReader, list[QueuedMessage]]] = []
         for queue, depth in depths.items():
-            visit = visits.enter_context(Visit(connections, queue))
-            hand: list[Seen] = []
-            hands.append((visit, hand))
-            for page in visit.pages(PAGE, depth):
+            reader = readers.enter_context(QueueReader(connections, queue))
+            hand: list[QueuedMessage] = []
+            hands.append((reader, hand))
+            for page in reader.pages(PAGE, depth):
                 for message in page:
                     if criteria.match(letter := read(queue, message)):
                         counts[letter.reason] += 1
@@ -113,12 +113,12 @@ def held(
                 looked(len(page))
 
         def remove() -> None:
-            for visit, hand in hands:
-                visit.remove(hand)
+            for reader, hand in hands:
+                reader.remove(hand)
 
         yield counts, remove
 
 
-def _without_body(message: Seen) -> Seen:
+def _without_body(message: QueuedMessage) -> QueuedMessage:
     """Enough to remove it by, whatever it weighs."""
-    return Seen(message.message_id, {}, b"", message.tag)
+    return QueuedMessage(message.message_id, {}, b"", message.tag)

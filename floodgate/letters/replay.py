@@ -33,9 +33,9 @@ from typing import Final, TypeVar
 
 from floodgate.broker.admission.contract import Admission, Record, Standing
 from floodgate.broker.amqp import queue_admin, topology
-from floodgate.broker.amqp.async_queue_reader import Seen
+from floodgate.broker.amqp.async_queue_reader import QueuedMessage
 from floodgate.broker.amqp.connections import Connections
-from floodgate.broker.amqp.queue_reader import Visit
+from floodgate.broker.amqp.queue_reader import QueueReader
 from floodgate.broker.errors import RabbitMQError
 from floodgate.broker.messages import dead_letters, queue_names
 from floodgate.broker.messages.dead_letters import DeadLetter
@@ -71,7 +71,7 @@ class Fate(StrEnum):
 class _Sorted:
     """A letter in hand with its fate; ``publication`` if it is to be replayed."""
 
-    message: Seen
+    message: QueuedMessage
     fate: Fate
     publication: Publication | None = None
 
@@ -96,19 +96,19 @@ class Replay:
             StateUnavailableError: likewise.
         """
         queue_admin.declare(self._connections, topology.pipeline_of(self._settings, self._settings.tokens))
-        with contextlib.closing(self._handled), Visit(self._connections, queue) as visit:
-            for letters in self._meant(visit, queue, most, criteria, seen):
+        with contextlib.closing(self._handled), QueueReader(self._connections, queue) as reader:
+            for letters in self._meant(reader, queue, most, criteria, seen):
                 letters.sort(key=lambda each: each[1].died_at or dead_letters.EPOCH)
                 for batch in batched(letters, PAGE):
-                    self._replay(visit, batch)
+                    self._replay(reader, batch)
 
     def _meant(
-        self, visit: Visit, queue: str, most: int, criteria: Criteria, seen: Callable[[int], object]
-    ) -> Iterator[list[tuple[Seen, DeadLetter]]]:
+        self, reader: QueueReader, queue: str, most: int, criteria: Criteria, seen: Callable[[int], object]
+    ) -> Iterator[list[tuple[QueuedMessage, DeadLetter]]]:
         """The matching letters, as many at once as are sorted together."""
-        hand: list[tuple[Seen, DeadLetter]] = []
+        hand: list[tuple[QueuedMessage, DeadLetter]] = []
         weight = 0
-        for page in visit.pages(PAGE, most):
+        for page in reader.pages(PAGE, most):
             for message in page:
                 if criteria.match(letter := read(queue, message)):
                     hand.append((message, letter))
@@ -119,7 +119,7 @@ class Replay:
                 hand, weight = [], 0
         yield hand
 
-    def _replay(self, visit: Visit, letters: Iterable[tuple[Seen, DeadLetter]]) -> None:
+    def _replay(self, reader: QueueReader, letters: Iterable[tuple[QueuedMessage, DeadLetter]]) -> None:
         sorted_out = [self._sort(message, letter) for message, letter in letters]
         publications = [each.publication for each in sorted_out if each.publication is not None]
         outcomes = iter(self._connections.publisher.submit_many(publications).result() if publications else ())
@@ -131,12 +131,12 @@ class Replay:
                 fault = fault or next(outcomes)
             if fault is None:
                 done.append(each)
-        visit.remove([each.message for each in done if not each.fate.stays])
+        reader.remove([each.message for each in done if not each.fate.stays])
         self.fates.update(each.fate for each in done)
         if fault is not None:
             raise fault
 
-    def _sort(self, message: Seen, letter: DeadLetter) -> _Sorted:
+    def _sort(self, message: QueuedMessage, letter: DeadLetter) -> _Sorted:
         job = letter.job
         if job is None:
             return self._sort_update(message, letter.update)
@@ -152,7 +152,7 @@ class Replay:
         queue = queue_names.home_of(fresh, self._settings.partitions)
         return _Sorted(message, Fate.REPLAYED, Publication("", queue, encode_job(fresh, queue), fresh.id))
 
-    def _sort_update(self, message: Seen, update: Update | None) -> _Sorted:
+    def _sort_update(self, message: QueuedMessage, update: Update | None) -> _Sorted:
         if update is None:
             return _Sorted(message, Fate.NO_JOB)
         if update.bot not in self._settings.tokens:

@@ -16,7 +16,7 @@ from floodgate.broker.state.stores import open_handled
 from floodgate.broker.worker.dramatiq_broker import FloodgateBroker
 from floodgate.producer.async_client import AsyncClient
 from floodgate.updates.function import FunctionHandler, OnUpdate
-from floodgate.updates.replies import Address, PipelineRequest
+from floodgate.updates.replies import BotApiRoots, PipelineRequest
 from floodgate.updates.target import Target
 
 
@@ -63,5 +63,5 @@ def _handler(assignment: Assignment, broker: FloodgateBroker) -> Handler:
     return ApplicationHandler(assignment.path, target, PipelineRequest(broker.settings, bot, client, _theirs(target)))
 
 
-def _theirs(application: AnyApplication) -> Address:
-    return Address(SecretStr(application.bot.base_url), SecretStr(application.bot.base_file_url))
+def _theirs(application: AnyApplication) -> BotApiRoots:
+    return BotApiRoots(SecretStr(application.bot.base_url), SecretStr(application.bot.base_file_url))

@@ -15,7 +15,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from floodgate.actors.updates.run import Run
+from floodgate.actors.updates.run import HandlerRun
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import SettingsError
 from floodgate.broker.messages.update import Update
@@ -77,7 +77,7 @@ class FunctionHandler:
         for client in self._clients.values():
             await client.close()
 
-    async def handle(self, run: Run) -> None:
+    async def handle(self, run: HandlerRun) -> None:
         await self._function(run.update, self._clients[run.update.bot])
 
     async def moved_here(self, bot: str, partition: int, partitions: int) -> None:

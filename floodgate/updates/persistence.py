@@ -24,13 +24,13 @@ from typing import Any
 
 from telegram.ext import BasePersistence, PersistenceInput
 
+from floodgate.actors.updates.conversations import ConversationKey
 from floodgate.broker.errors import InvalidParamsError
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.broker.state.sessions import Sessions
 from floodgate.broker.state.stores import open_sessions
 
 Data = dict[Any, Any]
-Key = tuple[int | str, ...]
 _BOT_DATA = "bot_data"
 
 
@@ -68,17 +68,17 @@ class SharedPersistence(BasePersistence[Data, Data, Data]):
     async def get_callback_data(self) -> None:
         return None
 
-    async def get_conversations(self, name: str) -> dict[Key, object]:
+    async def get_conversations(self, name: str) -> dict[ConversationKey, object]:
         if self.conversations_on_demand:
             return {}
         return _states(await asyncio.to_thread(self._store().read_all, self._name, _conversations(name)))
 
-    async def read_conversations(self, name: str, keys: Sequence[Key]) -> dict[Key, object]:
+    async def read_conversations(self, name: str, keys: Sequence[ConversationKey]) -> dict[ConversationKey, object]:
         """Those of these keys that there are."""
         wanted = [json.dumps(key) for key in keys]
         return _states(await asyncio.to_thread(self._store().read_some, self._name, _conversations(name), wanted))
 
-    async def update_conversation(self, name: str, key: Key, new_state: object | None) -> None:
+    async def update_conversation(self, name: str, key: ConversationKey, new_state: object | None) -> None:
         text = None if new_state is None else _text(f"the state of conversation {name!r}", new_state)
         await self._write(_conversations(name), json.dumps(key), text)
 
@@ -141,7 +141,7 @@ def _conversations(name: str) -> str:
     return f"conversations:{name}"
 
 
-def _states(stored: dict[str, str]) -> dict[Key, object]:
+def _states(stored: dict[str, str]) -> dict[ConversationKey, object]:
     return {tuple(json.loads(key)): json.loads(state) for key, state in stored.items()}
 
 

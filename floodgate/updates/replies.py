@@ -4,7 +4,7 @@
     passed (reads, answers)          to Telegram at once, unmetered: a button's answer must not wait behind messages
     refused (close, logOut)          as the gateway does
 
-The table is the gateway's (:mod:`floodgate.producer.gateway.treatment`). The library sees what Telegram would have
+The table is the gateway's (:mod:`floodgate.producer.gateway.routes`). The library sees what Telegram would have
 answered, so that a result becomes its objects and a refusal its errors. What ends otherwise is told as the library
 tells it: ``NetworkError`` when nothing was accepted, ``TimedOut`` when the message is safe and its result not there
 yet.
@@ -46,9 +46,9 @@ from floodgate.broker.messages.job import Job, Priority
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.core import Composer
-from floodgate.producer.gateway.treatment import Treatment, treatment_of
+from floodgate.producer.gateway.routes import Route, route_of
 from floodgate.producer.telegram_answer import answer_to, error_body
-from floodgate.producer.uploads import Attachment, Stowage, quotable
+from floodgate.producer.uploads import Attachment, UploadStore, quotable
 from floodgate.updates.stand_ins import stand_in
 
 logger = logging.getLogger("floodgate.updates")
@@ -56,19 +56,19 @@ logger = logging.getLogger("floodgate.updates")
 # As many reads and answers at once as a worker has handlers, and some more.
 CONNECTIONS: Final = 256
 
-Answer = tuple[int, dict[str, Any]]
-File = tuple[str, bytes | IO[bytes], str]  # name, content, type: as the library gives it
+StatusAndBody = tuple[int, dict[str, Any]]
+FormFile = tuple[str, bytes | IO[bytes], str]  # name, content, type: as the library gives it
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class BotApiRoots:
     """The Bot API's roots as a bot has them, or as they are configured. Both hold the token: they are not logged."""
 
     calls: SecretStr
     files: SecretStr
 
     @classmethod
-    def configured(cls, settings: Settings, bot: str) -> Address:
+    def configured(cls, settings: Settings, bot: str) -> BotApiRoots:
         root, token = settings.telegram_api_url, settings.token(bot).get_secret_value()
         return cls(SecretStr(f"{root}/bot{token}"), SecretStr(f"{root}/file/bot{token}"))
 
@@ -81,17 +81,17 @@ class PipelineRequest(AiohttpRequest):
         theirs: the roots that the library's bot puts before what it asks for.
     """
 
-    __slots__ = ("_bot", "_client", "_composer", "_ours", "_settings", "_stowage", "_theirs")
+    __slots__ = ("_bot", "_client", "_composer", "_ours", "_settings", "_theirs", "_upload_store")
 
-    def __init__(self, settings: Settings, bot: str, client: AsyncClient, theirs: Address) -> None:
+    def __init__(self, settings: Settings, bot: str, client: AsyncClient, theirs: BotApiRoots) -> None:
         super().__init__(connections=CONNECTIONS, proxy=settings.telegram_proxy)
         self._settings = settings
         self._bot = bot
         self._client = client
         self._composer = Composer(settings, bot)
-        self._stowage = Stowage(settings.spool_url)
+        self._upload_store = UploadStore(settings.spool_url)
         self._theirs = theirs
-        self._ours = Address.configured(settings, bot)
+        self._ours = BotApiRoots.configured(settings, bot)
 
     async def shutdown(self) -> None:
         await self._client.close()
@@ -113,10 +113,10 @@ class PipelineRequest(AiohttpRequest):
             TimedOut: a job is safe, or may be, and has not ended in time; or a call that passed took too long.
             NetworkError: RabbitMQ took nothing; or a call that passed broke.
         """
-        row = treatment_of(self._called(url))
-        if row is not None and row.treatment is Treatment.QUEUED:
+        row = route_of(self._called(url))
+        if row is not None and row.route is Route.QUEUED:
             return _written(await self._send(row.method, request_data))
-        if row is not None and row.treatment is Treatment.REFUSED:
+        if row is not None and row.route is Route.REFUSED:
             return _written((403, error_body(403, f"Forbidden: {row.method} is not for a handler: {row.why}")))
         timeouts = (read_timeout, write_timeout, connect_timeout, pool_timeout)
         return await super().do_request(self._configured(url), method, request_data, *timeouts)
@@ -135,9 +135,9 @@ class PipelineRequest(AiohttpRequest):
                     return f"{ours.get_secret_value()}/{url.removeprefix(form)}"
         return url
 
-    async def _send(self, method: str, data: RequestData | None) -> Answer:
+    async def _send(self, method: str, data: RequestData | None) -> StatusAndBody:
         params = dict(data.parameters) if data is not None else {}
-        files: Mapping[str, File] = data.multipart_data if data is not None else {}
+        files: Mapping[str, FormFile] = data.multipart_data if data is not None else {}
         try:
             job = self._composer.unchecked(
                 method, params, {"priority": Priority.INTERACTIVE}, job_id=_job_id(self._bot, method, params, files)
@@ -162,7 +162,7 @@ class PipelineRequest(AiohttpRequest):
         record = await self._record(job)
         return record if record is not None and record.standing in (Standing.SENT, Standing.DEAD) else None
 
-    async def _result(self, job: Job) -> Answer:
+    async def _result(self, job: Job) -> StatusAndBody:
         if self._settings.updates.replies == "enqueued":
             instead = stand_in(job.method, job.params)
             if instead is not None:
@@ -189,16 +189,16 @@ class PipelineRequest(AiohttpRequest):
             logger.info("job %s: %s", job.id, error)
             return None
 
-    async def _keep(self, job: Job, files: Mapping[str, File]) -> Job:
+    async def _keep(self, job: Job, files: Mapping[str, FormFile]) -> Job:
         if not files:
             return job
         attachments = [
             Attachment(part, part, quotable(filename), content) for part, (filename, content, _) in files.items()
         ]
-        return await asyncio.to_thread(self._stowage.stow, job, attachments)
+        return await asyncio.to_thread(self._upload_store.keep, job, attachments)
 
 
-def _job_id(bot: str, method: str, params: Mapping[str, Any], files: Mapping[str, File]) -> str | None:
+def _job_id(bot: str, method: str, params: Mapping[str, Any], files: Mapping[str, FormFile]) -> str | None:
     """The same for the same call in another attempt at the same update; None, a new one each time, for calls that no
     update caused, and for uploads that can be read only once."""
     run = current_run()
@@ -210,7 +210,7 @@ def _job_id(bot: str, method: str, params: Mapping[str, Any], files: Mapping[str
     return f"reply-{hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()}"
 
 
-def _call_text(method: str, params: Mapping[str, Any], files: Mapping[str, File]) -> str:
+def _call_text(method: str, params: Mapping[str, Any], files: Mapping[str, FormFile]) -> str:
     """A call as text. The library gives each upload a name by chance; its content takes the place of that."""
     text = json.dumps([method, params], sort_keys=True, default=str)
     for part, (filename, content, _) in files.items():
@@ -226,6 +226,6 @@ def _escaped(url: str) -> str:
     return f"{scheme}://{host}{slash}{quote(path)}"
 
 
-def _written(answer: Answer) -> tuple[int, bytes]:
+def _written(answer: StatusAndBody) -> tuple[int, bytes]:
     status, body = answer
     return status, json.dumps(body).encode()

@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import FloodgateError, RabbitMQError, StateError
 from floodgate.broker.settings.model import Settings
-from floodgate.broker.state.stores import open_batched, open_endings, open_store
+from floodgate.broker.state.stores import open_batched, open_result_feed, open_store
 from floodgate.broker.state.thread import StateThread
 from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.core import Composer
@@ -35,12 +35,11 @@ from floodgate.producer.gateway import jobs
 from floodgate.producer.gateway.answers import UNAUTHORIZED, RefusalError, refused
 from floodgate.producer.gateway.backlog import Backlog
 from floodgate.producer.gateway.callers import Callers, public_path
-from floodgate.producer.gateway.files import Uploads
-from floodgate.producer.gateway.hearing import Hearing
-from floodgate.producer.gateway.passing import Passing
+from floodgate.producer.gateway.files import GatewayUploads
+from floodgate.producer.gateway.proxy import Proxy
+from floodgate.producer.gateway.routes import Route, route_of
 from floodgate.producer.gateway.sending import Parts, Sending
 from floodgate.producer.gateway.state import GatewayState, Running
-from floodgate.producer.gateway.treatment import Treatment, treatment_of
 from floodgate.producer.waiting import Waiting
 
 logger = logging.getLogger("floodgate.gateway")
@@ -51,7 +50,7 @@ NOT_FOUND: Final = (404, "Not Found")
 _CALL: Final = re.compile(r"/bot([^/]+)/([^/]+)")
 _FILE: Final = re.compile(r"/file/bot([^/]+)/(.*)", re.DOTALL)
 
-Handler = Callable[[Request, str, str], Awaitable[Response]]
+PathHandler = Callable[[Request, str, str], Awaitable[Response]]
 
 
 class Gateway:
@@ -99,7 +98,7 @@ class Gateway:
             settings, "gateway", on_callers_loop=True, patience_seconds=settings.publish_patience_seconds
         )
         ledger = open_store(settings)  # for the thread that listens
-        waiting = Waiting(ledger, partial(open_endings, settings), bots)
+        waiting = Waiting(ledger, partial(open_result_feed, settings), bots)
         client = AsyncClient(settings, bot=bots[0], connections=connections)
         parts = Parts(
             settings,
@@ -108,16 +107,16 @@ class Gateway:
             store,
             waiting,
             Backlog(settings, connections, store),
-            Uploads(settings),
+            GatewayUploads(settings),
         )
-        self.state.open = Running(parts, Sending(parts), Passing(settings, Hearing(store)), connections)
+        self.state.open = Running(parts, Sending(parts), Proxy(settings, store), connections)
         await parts.uploads.start()
         try:
             yield
         finally:
             await parts.uploads.stop()
             self.state.running.sending.drain()
-            await self.state.running.passing.close()
+            await self.state.running.proxy.close()
             await client.close()
             await asyncio.to_thread(waiting.stop)
             await connections.aclose()
@@ -128,20 +127,20 @@ class Gateway:
 
     async def _bot_api(self, request: Request, token: str, method: str) -> Response:
         bot = self.state.callers.bot(token, request.headers.get("x-floodgate-bot"))
-        row = treatment_of(method)
+        row = route_of(method)
         if row is None:
             raise RefusalError(*NOT_FOUND)
-        match row.treatment:
-            case Treatment.QUEUED:
+        match row.route:
+            case Route.QUEUED:
                 return await self.state.running.sending.call(request, bot, row.method)
-            case Treatment.PASSED:
-                return await self.state.running.passing.call(request, bot, row.method)
-            case Treatment.REFUSED:
+            case Route.PASSED:
+                return await self.state.running.proxy.call(request, bot, row.method)
+            case Route.REFUSED:
                 raise RefusalError(403, f"Forbidden: {row.method} is not for a gateway: {row.why}")
 
     async def _file(self, request: Request, token: str, path: str) -> Response:
         bot = self.state.callers.bot(token, request.headers.get("x-floodgate-bot"))
-        return await self.state.running.passing.file(request, bot, path)
+        return await self.state.running.proxy.file(request, bot, path)
 
     async def _health(self, _request: Request) -> Response:
         return JSONResponse({"status": "alive"})
@@ -172,7 +171,7 @@ class BotApiPaths:
         call, file: what answers ``/bot<token>/<method>`` and ``/file/bot<token>/<path>``: a request, and the two parts.
     """
 
-    def __init__(self, call: Handler, file: Handler, others: ASGIApp) -> None:
+    def __init__(self, call: PathHandler, file: PathHandler, others: ASGIApp) -> None:
         self._routes = ((_CALL, ("GET", "HEAD", "POST"), call), (_FILE, ("GET", "HEAD"), file))
         self._others = others
 
@@ -187,7 +186,7 @@ class BotApiPaths:
         await self._others(scope, receive, send)
 
 
-async def _answered(request: Request, handler: Handler, match: re.Match[str]) -> Response:
+async def _answered(request: Request, handler: PathHandler, match: re.Match[str]) -> Response:
     try:
         return await handler(request, match[1], match[2])
     except Exception as error:  # noqa: BLE001  # the last handler is for all that nobody thought of

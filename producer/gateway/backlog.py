@@ -34,7 +34,7 @@ logger = logging.getLogger("floodgate.gateway")
 FRESH_SECONDS: Final = 1.0
 LONGEST_RETRY_SECONDS: Final = 600
 
-Line = tuple[str, Priority]
+LineKey = tuple[str, Priority]
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class Backlog:
         self._settings = settings
         self._connections = connections
         self._store = store
-        self._counts: dict[Line, Count] = {}
+        self._counts: dict[LineKey, Count] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # kept from the garbage collector until they end
 
     @contextmanager
@@ -81,7 +81,7 @@ class Backlog:
         finally:
             count.coming -= 1
 
-    async def _renew(self, line: Line, count: Count) -> None:
+    async def _renew(self, line: LineKey, count: Count) -> None:
         accepted_before = count.since
         try:
             counted = await self._ask(*line)

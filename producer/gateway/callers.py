@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.gateway.answers import UNAUTHORIZED, RefusalError
-from floodgate.producer.gateway.treatment import treatment_of
+from floodgate.producer.gateway.routes import route_of
 
 _PLAIN_PATHS: Final = frozenset({"/health", "/ready", "/docs", "/openapi.json", "/floodgate/v1/jobs"})
 _JOBS: Final = "/floodgate/v1/jobs/"
@@ -70,6 +70,6 @@ def public_path(path: str) -> str:
     if _FILE.fullmatch(path):
         return "/file/bot***/…"
     if call := _CALL.fullmatch(path):
-        row = treatment_of(call[1])
+        row = route_of(call[1])
         return f"/bot***/{row.method if row else '…'}"
     return "/…"

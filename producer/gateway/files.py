@@ -13,23 +13,23 @@ from floodgate.broker.messages.job import Job
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.uploads.sweeper import Sweeper
 from floodgate.producer.gateway.answers import RefusalError
-from floodgate.producer.uploads import Attachment, Stowage, quotable
+from floodgate.producer.uploads import Attachment, UploadStore, quotable
 
 logger = logging.getLogger("floodgate.gateway")
 
 
-class Uploads:
+class GatewayUploads:
     """Belongs to the event loop; the spool's work is done on threads."""
 
     def __init__(self, settings: Settings) -> None:
-        self._stowage = Stowage(settings.spool_url)
-        self._spool = self._stowage.spool
+        self._upload_store = UploadStore(settings.spool_url)
+        self._spool = self._upload_store.spool
         self._sweeper = Sweeper(self._spool, settings.spool_seconds)
 
     async def start(self) -> None:
         """Make the spool, and sweep it now and then. A spool that cannot be had refuses uploads, and nothing else."""
         try:
-            await asyncio.to_thread(self._stowage.prepare)
+            await asyncio.to_thread(self._upload_store.prepare)
         except SpoolError as error:
             logger.warning("uploads are refused: %s", error)
         await self._sweeper.start()
@@ -49,7 +49,7 @@ class Uploads:
             Attachment(name[:200], name[:200], quotable(file.filename or ""), file.file) for name, file in files.items()
         ]
         try:
-            return await asyncio.to_thread(self._stowage.stow, job, attachments)
+            return await asyncio.to_thread(self._upload_store.keep, job, attachments)
         except InvalidParamsError as error:
             raise RefusalError(400, f"Bad Request: {error}") from None
         except SpoolError as error:
@@ -58,7 +58,7 @@ class Uploads:
     async def drop(self, job: Job) -> None:
         """Forget the files of a job that was not accepted."""
         if job.files:
-            await asyncio.to_thread(self._stowage.discard, job, job.files)
+            await asyncio.to_thread(self._upload_store.discard, job, job.files)
 
     async def forget(self, job: Job) -> None:
         """Forget all files under the id of a job that was taken back."""

@@ -19,10 +19,10 @@ from floodgate.broker.admission.contract import CANCELLED, Record
 from floodgate.broker.admission.policy import ask_for
 from floodgate.broker.messages.job import JOB_ID, Job, OnUncertain, Priority, unix_ms
 from floodgate.producer.gateway.answers import UNAUTHORIZED, RefusalError
-from floodgate.producer.gateway.options import Terms
-from floodgate.producer.gateway.reading import reading_of, whole
+from floodgate.producer.gateway.request_body import request_body, whole
+from floodgate.producer.gateway.request_options import RequestOptions
+from floodgate.producer.gateway.routes import Route, route_of
 from floodgate.producer.gateway.state import GatewayState
-from floodgate.producer.gateway.treatment import Treatment, treatment_of
 
 JobIdPath = Annotated[str, Path(pattern=JOB_ID, description="The id that enqueueing returned.")]
 
@@ -63,7 +63,7 @@ class JobStatus(BaseModel):
     )
 
 
-class TelegramError(BaseModel):
+class ErrorResponse(BaseModel):
     """An error in the Bot API's form."""
 
     ok: Literal[False] = False
@@ -73,7 +73,7 @@ class TelegramError(BaseModel):
 
 
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
-    code: {"model": TelegramError, "description": text}
+    code: {"model": ErrorResponse, "description": text}
     for code, text in {
         400: "The request is wrong.",
         401: "No such token or key.",
@@ -133,11 +133,11 @@ router: Final = APIRouter(prefix="/floodgate/v1", tags=["jobs"], route_class=Bou
 @router.post("/jobs", status_code=202, responses=_errors(400, 401, 403, 408, 409, 413, 422, 429, 503))
 async def enqueue(request: Request, job: NewJob, bot: Caller) -> JobStatus:
     """Enqueue a job. Returns when RabbitMQ has it on disk, or with what became of the job under its dedupe key."""
-    row = treatment_of(job.method)
-    if row is None or row.treatment is not Treatment.QUEUED:
+    row = route_of(job.method)
+    if row is None or row.route is not Route.QUEUED:
         raise RefusalError(400, f"Bad Request: {job.method!r} is no method that is queued")
     sending = _gateway(request).running.sending
-    return _status(*await sending.accept(bot, row.method, reading_of(job.params), _terms(job)))
+    return _status(*await sending.accept(bot, row.method, request_body(job.params), _options_of(job)))
 
 
 @router.get("/jobs/{job_id}", responses=_errors(401, 403, 422, 503))
@@ -180,7 +180,7 @@ def _gateway(request: Request) -> GatewayState:
     return gateway
 
 
-def _terms(job: NewJob) -> Terms:
+def _options_of(job: NewJob) -> RequestOptions:
     options = {
         "priority": job.priority,
         "delay": job.delay_seconds,
@@ -189,7 +189,7 @@ def _terms(job: NewJob) -> Terms:
         "campaign": job.campaign,
         "on_uncertain": job.on_uncertain,
     }
-    return Terms(0, None, {name: value for name, value in options.items() if value is not None})
+    return RequestOptions(0, None, {name: value for name, value in options.items() if value is not None})
 
 
 def _status(job_id: str, record: Record | None) -> JobStatus:

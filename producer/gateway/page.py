@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from floodgate.producer.gateway.treatment import TABLE, Row
+from floodgate.producer.gateway.routes import TABLE, MethodRoute
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "gateway.md"
 HEADING: Final = "## Each method\n"
@@ -13,14 +13,14 @@ HEADING: Final = "## Each method\n"
 
 def table() -> str:
     """One line for each treatment and reason."""
-    groups: dict[tuple[str, str], list[Row]] = {}
+    groups: dict[tuple[str, str], list[MethodRoute]] = {}
     for row in TABLE.values():
-        groups.setdefault((row.treatment, row.why), []).append(row)
+        groups.setdefault((row.route, row.why), []).append(row)
     lines = [f"| {fate} | {why} | {_names(rows)} |\n" for (fate, why), rows in sorted(groups.items(), reverse=True)]
     return "| | why | methods |\n|---|---|---|\n" + "".join(lines)
 
 
-def _names(rows: list[Row]) -> str:
+def _names(rows: list[MethodRoute]) -> str:
     return " ".join(f"`{row.method}`" for row in rows)
 
 

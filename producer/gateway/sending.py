@@ -34,11 +34,11 @@ from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.core import Composer
 from floodgate.producer.gateway.answers import RefusalError, accepted, ended, still_waiting
 from floodgate.producer.gateway.backlog import Backlog
-from floodgate.producer.gateway.files import Uploads
-from floodgate.producer.gateway.options import Terms, terms_of
-from floodgate.producer.gateway.reading import Reading, read
+from floodgate.producer.gateway.files import GatewayUploads
+from floodgate.producer.gateway.request_body import RequestBody, read
+from floodgate.producer.gateway.request_options import RequestOptions, request_options
 from floodgate.producer.ledger import check_content
-from floodgate.producer.waiting import Key, Waiting
+from floodgate.producer.waiting import JobKey, Waiting
 from floodgate.producer.waiting import ended as has_ended
 
 # A bot serves some 30 callers a second, so that there is room again soon.
@@ -57,7 +57,7 @@ class Parts:
     store: BatchedAdmission
     waiting: Waiting
     backlog: Backlog
-    uploads: Uploads
+    uploads: GatewayUploads
 
 
 class Sending:
@@ -66,7 +66,7 @@ class Sending:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._draining: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._contents: dict[Key, str] = {}  # of keyed jobs whose callers wait here: no worker may know them yet
+        self._contents: dict[JobKey, str] = {}  # of keyed jobs whose callers wait here: no worker may know them yet
 
     def drain(self) -> None:
         """Let go of all who wait: the process is about to end, and their jobs are safe."""
@@ -80,13 +80,15 @@ class Sending:
             RefusalError: nothing was accepted.
         """
         reading = await read(request, self._parts.settings.gateway)
-        terms, own = terms_of(request.headers, reading.params, self._parts.settings.gateway)
-        return await self.send(request, bot, method, Reading(own, reading.files), terms)
+        options, own = request_options(request.headers, reading.params, self._parts.settings.gateway)
+        return await self.send(request, bot, method, RequestBody(own, reading.files), options)
 
-    async def send(self, request: Request, bot: str, method: str, reading: Reading, terms: Terms) -> Response:
+    async def send(
+        self, request: Request, bot: str, method: str, reading: RequestBody, options: RequestOptions
+    ) -> Response:
         """Answer a call that has been read."""
-        job = self._job(bot, method, reading, terms)
-        known = await self._known(job) if terms.keyed else None
+        job = self._job(bot, method, reading, options)
+        known = await self._known(job) if options.keyed else None
         if known is not None and has_ended(known):
             return ended(job.id, known)
         self._check_room()
@@ -99,20 +101,22 @@ class Sending:
                 job = await self._accept(job, reading)
             elif (record := await self._look(job.bot, job.id)) is not None and has_ended(record):
                 return ended(job.id, record)  # it ended in the moment before its caller stood in the book
-            if not terms.wait_seconds or _far_ahead(job, terms.wait_seconds):
+            if not options.wait_seconds or _far_ahead(job, options.wait_seconds):
                 return accepted(job.id)
-            return await self._outcome(request, job.id, future, terms.wait_seconds)
+            return await self._outcome(request, job.id, future, options.wait_seconds)
         finally:
             self._leave(key, future)
 
-    async def accept(self, bot: str, method: str, reading: Reading, terms: Terms) -> tuple[str, Record | None]:
+    async def accept(
+        self, bot: str, method: str, reading: RequestBody, options: RequestOptions
+    ) -> tuple[str, Record | None]:
         """Enqueue a job without waiting for what becomes of it. Its id, and what was known of it before.
 
         Raises:
             RefusalError: nothing was accepted.
         """
-        job = self._job(bot, method, reading, terms)
-        known = await self._known(job) if terms.keyed else None
+        job = self._job(bot, method, reading, options)
+        known = await self._known(job) if options.keyed else None
         if known is None:
             await self._accept(job, reading)
         return job.id, known
@@ -139,20 +143,20 @@ class Sending:
                 429, f"Too Many Requests: retry after {_FULL_RETRY_SECONDS}", retry_after=_FULL_RETRY_SECONDS
             )
 
-    def _enter(self, key: Key) -> asyncio.Future[Record]:
+    def _enter(self, key: JobKey) -> asyncio.Future[Record]:
         future: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
         self._parts.waiting.enter(key, future)
         return future
 
-    def _leave(self, key: Key, future: asyncio.Future[Record]) -> None:
+    def _leave(self, key: JobKey, future: asyncio.Future[Record]) -> None:
         self._parts.waiting.leave(key, future)
         if not self._parts.waiting.awaits(key):
             self._contents.pop(key, None)
 
-    def _job(self, bot: str, method: str, reading: Reading, terms: Terms) -> Job:
+    def _job(self, bot: str, method: str, reading: RequestBody, options: RequestOptions) -> Job:
         _check_chat(reading.params)
         try:
-            return self._parts.composer.unchecked(method, reading.params, {"bot": bot, **terms.options})
+            return self._parts.composer.unchecked(method, reading.params, {"bot": bot, **options.options})
         except JobError as error:
             raise RefusalError(400, f"Bad Request: {error}") from None
 
@@ -169,7 +173,7 @@ class Sending:
         except StateError:
             return None  # then it is published again, and sent once
 
-    async def _accept(self, job: Job, reading: Reading) -> Job:
+    async def _accept(self, job: Job, reading: RequestBody) -> Job:
         with self._parts.backlog.taking(job.bot, job.priority):
             job = await self._parts.uploads.keep(job, reading.files)
             await self._enqueue(job)

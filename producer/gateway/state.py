@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.gateway.callers import Callers
-from floodgate.producer.gateway.passing import Passing
+from floodgate.producer.gateway.proxy import Proxy
 from floodgate.producer.gateway.sending import Parts, Sending
 
 
@@ -17,7 +17,7 @@ class Running:
 
     parts: Parts
     sending: Sending
-    passing: Passing
+    proxy: Proxy
     connections: Connections
     draining: bool = False
 

@@ -64,7 +64,7 @@ COUNT_SECONDS: Final = 10.0
 # Who waits for longer puts in a token again: a policy's time limit, or an operator, may have taken the last one.
 LOOK_AGAIN_SECONDS: Final = 60.0
 
-Work = Callable[[], Coroutine[Any, Any, None]]
+LeaderWork = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Leadership:
@@ -90,7 +90,7 @@ class Leadership:
         """Whether we may act as the active one now."""
         return time.monotonic() < self._until
 
-    async def run(self, work: Work) -> None:
+    async def run(self, work: LeaderWork) -> None:
         """Have ``work`` run whenever we are the active one, until cancelled.
 
         ``work`` is cancelled when we are not any more, and when this is cancelled; then it has ended before another
@@ -129,7 +129,7 @@ class Leadership:
         self._hand = None
         self._given.clear()
 
-    async def _wait_and_reign(self, work: Work) -> None:
+    async def _wait_and_reign(self, work: LeaderWork) -> None:
         await self._be_given()
         if not await self._take_over():
             return

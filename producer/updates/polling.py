@@ -17,8 +17,8 @@ from typing import Final
 
 from floodgate.broker.errors import RabbitMQError
 from floodgate.producer.updates.intake import Intake
-from floodgate.producer.updates.telegram import ReceivingApi, RefusedError, TelegramError
-from floodgate.producer.updates.troubles import Troubles
+from floodgate.producer.updates.outage_backoff import OutageBackoff
+from floodgate.producer.updates.telegram import ReceivingApi, ReceivingError, ReceivingRefusedError
 
 # How long a poll that we cut off may take to be gone at Telegram's side, before the next receiver polls.
 HANG_UP_SECONDS: Final = 0.3
@@ -39,7 +39,7 @@ class Poller:
         self._intake = intake
         self._poll_seconds = poll_seconds
         self._valid = valid
-        self._troubles = Troubles(bot)
+        self._outage_backoff = OutageBackoff(bot)
         self._offset: int | None = None
         self._batch: asyncio.Task[int | None] | None = None
 
@@ -47,9 +47,9 @@ class Poller:
         """Poll until cancelled, or until we are not the active one."""
         self._offset = None  # whoever polled in between has moved on
         try:
-            await self._troubles.trying(self._delete_webhook, self._valid)
+            await self._outage_backoff.retry(self._delete_webhook, self._valid)
             while self._valid():
-                await self._troubles.trying(self._poll, self._valid)
+                await self._outage_backoff.retry(self._poll, self._valid)
         finally:
             await self._finish()
 
@@ -59,7 +59,7 @@ class Poller:
     async def _poll(self) -> None:
         try:
             given = await self._api.get_updates(self._bot, self._offset, self._poll_seconds)
-        except RefusedError as error:
+        except ReceivingRefusedError as error:
             if error.webhook_is_set:  # by someone else, since we began
                 await self._delete_webhook()
             raise
@@ -84,7 +84,7 @@ class Poller:
             if self._valid():
                 await asyncio.sleep(HANG_UP_SECONDS)
             return
-        with suppress(TimeoutError, TelegramError, RabbitMQError):
+        with suppress(TimeoutError, ReceivingError, RabbitMQError):
             async with asyncio.timeout(LAST_BATCH_SECONDS if self._valid() else 0):
                 self._move_on(await batch)
                 if self._valid():

@@ -28,7 +28,7 @@ from floodgate.broker.settings.model import Settings
 from floodgate.producer.http_protocol import bounded_http
 from floodgate.producer.listening import listen, url_of
 from floodgate.producer.updates.intake import Intake
-from floodgate.producer.updates.leadership import Leadership, Work
+from floodgate.producer.updates.leadership import Leadership, LeaderWork
 from floodgate.producer.updates.polling import Poller
 from floodgate.producer.updates.telegram import ReceivingApi
 from floodgate.producer.updates.webhook import Posts, Registration
@@ -116,7 +116,7 @@ class Receiver:
         leadership = Leadership(bot, intake, connections, self._settings.updates.lease_seconds)
         await leadership.run(self._work(bot, api, intake, leadership.valid))
 
-    def _work(self, bot: str, api: ReceivingApi, intake: Intake, valid: Callable[[], bool]) -> Work:
+    def _work(self, bot: str, api: ReceivingApi, intake: Intake, valid: Callable[[], bool]) -> LeaderWork:
         match self._mode:
             case Mode.POLLING:
                 return Poller(bot, api, intake, poll_seconds(self._settings), valid).run

@@ -23,15 +23,15 @@ MOST_UPDATES: Final = 100  # in one answer: Telegram's bound
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 
 
-class TelegramError(FloodgateError):
+class ReceivingError(FloodgateError):
     """A call did not bring what was asked for. The message is a sentence without the token."""
 
 
-class NoAnswerError(TelegramError):
+class NoAnswerError(ReceivingError):
     """Telegram could not be reached, or what came was no answer of a Bot API."""
 
 
-class RefusedError(TelegramError):
+class ReceivingRefusedError(ReceivingError):
     """Telegram said no."""
 
     def __init__(self, method: str, code: int, description: str, retry_after: float | None) -> None:
@@ -161,7 +161,7 @@ def _result(method: str, status: int, body: bytes) -> Any:
     code = answer.get("error_code")
     parameters = answer.get("parameters")
     wait = parameters.get("retry_after") if isinstance(parameters, dict) else None
-    raise RefusedError(
+    raise ReceivingRefusedError(
         method,
         code if isinstance(code, int) else status,
         str(answer.get("description") or "")[:300],

@@ -33,8 +33,8 @@ from floodgate.broker.messages.update import publication, read_update
 from floodgate.broker.process.outages import OutageLog
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.updates.intake import Intake
+from floodgate.producer.updates.outage_backoff import OutageBackoff
 from floodgate.producer.updates.telegram import ReceivingApi
-from floodgate.producer.updates.troubles import Troubles
 
 logger = logging.getLogger("floodgate.updates")
 
@@ -147,15 +147,15 @@ class Registration:
         self._url = f"{settings.updates.webhook_url}/{bot}"
         self._secret = secret_of(settings.token(bot))
         self._valid = valid
-        self._troubles = Troubles(bot)
+        self._outage_backoff = OutageBackoff(bot)
         self._error_seen: Any = None
 
     async def run(self) -> None:
         """Until cancelled, or until we are not the active one. The webhook stays: posts go on to whoever is there."""
-        await self._troubles.trying(self._set, self._valid)
+        await self._outage_backoff.retry(self._set, self._valid)
         while self._valid():
             await asyncio.sleep(CHECK_SECONDS)
-            await self._troubles.trying(self._check, self._valid)
+            await self._outage_backoff.retry(self._check, self._valid)
 
     async def _set(self) -> None:
         await self._api.set_webhook(self._bot, self._url, self._secret, self._max_connections)

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from floodgate.broker.messages.partitions import partition_of
-from rabbitmq_node.leash import Leash
+from rabbitmq_node.child_guard import ChildGuard
 from tests.acceptance.server import rows
 from tests.acceptance.stage import Stage
 from tests.acceptance.updates.post import Post
@@ -172,7 +172,7 @@ class MuteWorker(FloodgateProcess):
         os.write(writer, b"x" * fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ))
         self._reader = reader  # open, or a write would fail instead of waiting
         self._process = subprocess.Popen(self._command, env=self._env, cwd=self._home, stdout=writer, stderr=writer)
-        self._leash = Leash(["kill", "-s", "KILL", str(self.pid)])
+        self._guard = ChildGuard(["kill", "-s", "KILL", str(self.pid)])
         os.close(writer)
 
     def kill(self) -> None:

@@ -37,5 +37,5 @@ def test_one_that_has_ended_is_let_go(tmp_path: Path) -> None:
     with FloodgateProcess("fake-telegram", "--port", "0", env={}, home=tmp_path).start("http://") as process:
         assert process.stop() == 0
         process.kill()
-        assert process._leash is not None
-        assert process._leash._shell.poll() == 0
+        assert process._guard is not None
+        assert process._guard._shell.poll() == 0

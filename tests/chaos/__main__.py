@@ -10,8 +10,8 @@ import random
 import sys
 
 from rabbitmq_node.choice import VERSIONS
+from tests.chaos.faults import Kind
 from tests.chaos.run import Plan, render, run
-from tests.chaos.strokes import Kind
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bot-per-second", type=int, default=90, help="the limit of the fake and of admission alike")
     parser.add_argument("--rabbitmq", choices=VERSIONS)
     parser.add_argument("--without", action="append", default=[], choices=list(Kind), help="leave out a kind of stroke")
-    parser.add_argument("--keep", action="store_true", help="keep the books of a run that was in order, too")
+    parser.add_argument("--keep", action="store_true", help="keep the evidence of a run that was in order, too")
     return parser
 
 

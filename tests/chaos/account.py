@@ -1,8 +1,8 @@
-"""The account of a run: what became of every accepted job, from books that nobody under test can write. Pure.
+"""The account of a run: what became of every accepted job, from evidence that nobody under test can write. Pure.
 
-Books: the producers' ledgers (what was accepted), the fake's journal (what arrived and acted), the workers' notebooks
-(what they believed), the dead-letter queue, the state store's list of dead jobs that are not kept, and the queues'
-contents at the end.
+Evidence: the producers' ledgers (what was accepted), the fake's journal (what arrived and acted), the workers'
+notebooks (what they believed), the dead-letter queue, the state store's list of dead jobs that are not kept, and the
+queues' contents at the end.
 
 Lost        accepted, and neither acted, nor dead, nor waiting in a queue.
 Duplicate   acted more than once. Explained when the earlier call was never settled as sent: its worker was killed or
@@ -40,7 +40,7 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
+class Evidence:
     """All that the account is made from. Jobs are known by their text, notes by job id."""
 
     expected: int
@@ -112,39 +112,41 @@ class Report:
         return self.sent + sum(self.dead.values()) + self.waiting
 
 
-def account_for(books: Books) -> Report:
+def account_for(evidence: Evidence) -> Report:
     """The report of a run."""
-    report = Report(expected=books.expected)
+    report = Report(expected=evidence.expected)
     acted: dict[str, list[Arrived]] = defaultdict(list)
-    for arrival in books.arrivals:
+    for arrival in evidence.arrivals:
         if arrival.acted:
             acted[arrival.text].append(arrival)
-    for text, job in books.accepted.items():
-        _count(report, books, job, bool(acted.get(text)))
+    for text, job in evidence.accepted.items():
+        _count(report, evidence, job, bool(acted.get(text)))
     report.duplicates = [
-        Duplicate(text, len(times), _explain_all(books, text, times)) for text, times in acted.items() if len(times) > 1
+        Duplicate(text, len(times), _explain_all(evidence, text, times))
+        for text, times in acted.items()
+        if len(times) > 1
     ]
     report.sent_and_dead = [
-        Duplicate(text, len(times), _explain_death(books, text, times))
+        Duplicate(text, len(times), _explain_death(evidence, text, times))
         for text, times in acted.items()
-        if text in books.dead
+        if text in evidence.dead
     ]
-    report.inversions = list(inversions(books.accepted.values(), acted))
-    report.windows = _windows(books)
-    report.refused = Counter(_refusal(books, arrival) for arrival in books.arrivals if arrival.code == 429)
+    report.inversions = list(inversions(evidence.accepted.values(), acted))
+    report.windows = _windows(evidence)
+    report.refused = Counter(_refusal(evidence, arrival) for arrival in evidence.arrivals if arrival.code == 429)
     return report
 
 
-def _count(report: Report, books: Books, job: Accepted, sent: bool) -> None:
+def _count(report: Report, evidence: Evidence, job: Accepted, sent: bool) -> None:
     if job.safe_at is None:
         report.unacknowledged += 1
         return
     report.accepted += 1
     if sent:
         report.sent += 1
-    elif job.text in books.dead:
-        report.dead[books.dead[job.text]] += 1
-    elif job.text in books.waiting:
+    elif job.text in evidence.dead:
+        report.dead[evidence.dead[job.text]] += 1
+    elif job.text in evidence.waiting:
         report.waiting += 1
     else:
         report.lost.append(job.text)
@@ -163,19 +165,19 @@ def inversions(accepted: Iterable[Accepted], acted: Mapping[str, Sequence[Arrive
                 yield second.text, first.text
 
 
-def _explain_all(books: Books, text: str, times: Sequence[Arrived]) -> str:
-    reasons = [_explain(books, text, arrival) for arrival in times[:-1]]
+def _explain_all(evidence: Evidence, text: str, times: Sequence[Arrived]) -> str:
+    reasons = [_explain(evidence, text, arrival) for arrival in times[:-1]]
     return UNEXPLAINED if UNEXPLAINED in reasons else ", ".join(dict.fromkeys(reasons))
 
 
-def _explain_death(books: Books, text: str, times: Sequence[Arrived]) -> str:
-    why = _explain(books, text, times[-1])
-    return why if why == UNEXPLAINED else f"{books.dead[text]}: {why}"
+def _explain_death(evidence: Evidence, text: str, times: Sequence[Arrived]) -> str:
+    why = _explain(evidence, text, times[-1])
+    return why if why == UNEXPLAINED else f"{evidence.dead[text]}: {why}"
 
 
-def _explain(books: Books, text: str, arrival: Arrived) -> str:
+def _explain(evidence: Evidence, text: str, arrival: Arrived) -> str:
     """Why the pipeline could not know that this call acted."""
-    notes = books.notes.get(text, ())
+    notes = evidence.notes.get(text, ())
     calls = [index for index, note in enumerate(notes) if note.event == "call" and note.at <= arrival.at]
     if not calls:
         return UNEXPLAINED
@@ -200,37 +202,37 @@ def _fate_of_answer(code: int | None) -> str:
             return f"it was answered {code} after it acted"
 
 
-def _refusal(books: Books, refused: Arrived) -> str:
+def _refusal(evidence: Evidence, refused: Arrived) -> str:
     """What a 429 was for. A call that was made in time and held up by the network is no fault of the pipeline."""
-    if refused.verdict not in books.limits:
+    if refused.verdict not in evidence.limits:
         return refused.verdict
-    limit, seconds = books.limits[refused.verdict]
-    called = _called_at(books, refused)
+    limit, seconds = evidence.limits[refused.verdict]
+    called = _called_at(evidence, refused)
     used = sum(
         arrival.cost
-        for arrival in books.arrivals
+        for arrival in evidence.arrivals
         if arrival.acted
         and arrival.verdict == "ok"
         and (refused.verdict == "bot" or arrival.chat == refused.chat)
-        and called - seconds < _called_at(books, arrival) <= called
+        and called - seconds < _called_at(evidence, arrival) <= called
     )
     return HELD_UP if used + refused.cost <= limit else OVER_THE_LIMIT
 
 
-def _windows(books: Books) -> dict[str, Windows]:
-    passed = [a for a in books.arrivals if a.acted and a.verdict in ("ok", "off")]
+def _windows(evidence: Evidence) -> dict[str, Windows]:
+    passed = [a for a in evidence.arrivals if a.acted and a.verdict in ("ok", "off")]
     in_chats = [a for a in passed if a.charged_chat]
     in_groups = [a for a in in_chats if (a.chat or 0) < 0]
     return {
-        "bot": _window(books, "bot", [(0, a) for a in passed]),
-        "chat": _window(books, "chat", [(a.chat or 0, a) for a in in_chats]),
-        "group": _window(books, "group", [(a.chat or 0, a) for a in in_groups]),
+        "bot": _window(evidence, "bot", [(0, a) for a in passed]),
+        "chat": _window(evidence, "chat", [(a.chat or 0, a) for a in in_chats]),
+        "group": _window(evidence, "group", [(a.chat or 0, a) for a in in_groups]),
     }
 
 
-def _window(books: Books, name: str, charges: Sequence[tuple[int, Arrived]]) -> Windows:
-    limit, seconds = books.limits[name]
-    called = sorted(((key, _called_at(books, a), a.cost) for key, a in charges), key=lambda charge: charge[1])
+def _window(evidence: Evidence, name: str, charges: Sequence[tuple[int, Arrived]]) -> Windows:
+    limit, seconds = evidence.limits[name]
+    called = sorted(((key, _called_at(evidence, a), a.cost) for key, a in charges), key=lambda charge: charge[1])
     return Windows(
         limit,
         at_arrival=fullest(((key, a.at, a.cost) for key, a in charges), seconds),
@@ -238,7 +240,7 @@ def _window(books: Books, name: str, charges: Sequence[tuple[int, Arrived]]) -> 
     )
 
 
-def _called_at(books: Books, arrival: Arrived) -> float:
-    times = [note.at for note in books.notes.get(arrival.text, ()) if note.event == "call"]
+def _called_at(evidence: Evidence, arrival: Arrived) -> float:
+    times = [note.at for note in evidence.notes.get(arrival.text, ()) if note.event == "call"]
     before = bisect_right(times, arrival.at)
     return times[before - 1] if before else arrival.at

@@ -39,7 +39,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One job to be. ``text`` is its name in all books."""
+    """One job to be. ``text`` is its name in all evidence."""
 
     text: str
     chat: int
@@ -102,12 +102,12 @@ def produce(work: Work, ledger: Path) -> None:
     from floodgate.producer.client import Client
 
     settings = load_settings()
-    books = read_ledger(work.producer, ledger) if ledger.exists() else {}
+    evidence = read_ledger(work.producer, ledger) if ledger.exists() else {}
     note = append_to(ledger)
     started = time.monotonic()
     with Client(settings, bot=BOT) as client:
-        desk = Desk(client, note, first_call=_next_call(books))
-        waiting = [item for item in items(work) if (kept := books.get(item.text)) is None or kept.safe_at is None]
+        desk = Desk(client, note, first_call=_next_call(evidence))
+        waiting = [item for item in items(work) if (kept := evidence.get(item.text)) is None or kept.safe_at is None]
         size = BATCH if work.batches else 1
         for start in range(0, len(waiting), size):
             time.sleep(max(0.0, started + start * work.seconds / work.jobs - time.monotonic()))
@@ -164,17 +164,17 @@ class Desk:
 
 def read_ledger(producer: int, ledger: Path) -> dict[str, Accepted]:
     """The jobs of a producer by text."""
-    books: dict[str, Accepted] = {}
+    evidence: dict[str, Accepted] = {}
     for line in ledger.read_text().splitlines():
         event, position, text, *rest = line.split()
         call, _, index = position.partition(".")
         place = (int(call), int(index))
         if event == "try":
-            books.setdefault(text, Accepted(producer, text, *rest, first_tried=place))
-        elif books[text].safe_at is None:
-            books[text].safe_at = place
-    return books
+            evidence.setdefault(text, Accepted(producer, text, *rest, first_tried=place))
+        elif evidence[text].safe_at is None:
+            evidence[text].safe_at = place
+    return evidence
 
 
-def _next_call(books: dict[str, Accepted]) -> int:
-    return max((job.safe_at or job.first_tried for job in books.values()), default=(0, 0))[0] + 1
+def _next_call(evidence: dict[str, Accepted]) -> int:
+    return max((job.safe_at or job.first_tried for job in evidence.values()), default=(0, 0))[0] + 1

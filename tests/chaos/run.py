@@ -17,10 +17,10 @@ from pathlib import Path
 
 from floodgate.broker.messages.job import decode_job
 from floodgate.producer.core import job_id_of
-from tests.chaos.account import Books, Note, Report, account_for
+from tests.chaos.account import Evidence, Note, Report, account_for
+from tests.chaos.faults import Cast, Fault, Kind, schedule
 from tests.chaos.producing import BOT, Accepted, Work, read_ledger
 from tests.chaos.stage import TOKEN, Stage
-from tests.chaos.strokes import Cast, Kind, Stroke, schedule
 from tests.chaos.telegram import read_journal
 from tests.draining import drain
 
@@ -37,7 +37,7 @@ FAULT_PROBABILITY = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run. ``every`` is the mean time between strokes, in seconds."""
+    """What to run. ``every`` is the mean time between faults, in seconds."""
 
     seed: int
     jobs: int = 10_000
@@ -63,10 +63,10 @@ class Plan:
 class Result:
     plan: Plan
     report: Report
-    strokes: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     home: Path | None = None
-    """Where the books lie, when the run failed or was asked to keep them."""
+    """Where the evidence lies, when the run failed or was asked to keep them."""
     disk_was_small: bool = False
 
 
@@ -84,9 +84,9 @@ def run(plan: Plan, say: Callable[[str], None] = lambda _: None, *, keep: bool =
     try:
         stage.open()
         say(f"up after {time.monotonic() - started:.0f} s: RabbitMQ {stage.node.version}, {plan.workers} workers")
-        strokes = _play(plan, stage, say)
+        faults = _play(plan, stage, say)
         report = _settle(plan, stage, say)
-        result = Result(plan, report, strokes, time.monotonic() - started, disk_was_small=stage.small_disk)
+        result = Result(plan, report, faults, time.monotonic() - started, disk_was_small=stage.small_disk)
     finally:
         stage.close()
     if keep or result.report.faults:
@@ -102,38 +102,38 @@ def _play(plan: Plan, stage: Stage, say: Callable[[str], None]) -> Counter[str]:
     cast = Cast(plan.workers, plan.producers, plan.redis, stage.small_disk)
     striker = Striker(stage)
     started = time.monotonic()
-    for stroke in schedule(plan.seed, plan.seconds, plan.every, cast):
-        if stroke.kind in plan.without:
+    for fault in schedule(plan.seed, plan.seconds, plan.every, cast):
+        if fault.kind in plan.without:
             continue
-        while time.monotonic() - started < stroke.at:
+        while time.monotonic() - started < fault.at:
             stage.revive()
             time.sleep(0.05)
-        say(f"{time.monotonic() - started:6.1f} s  {stroke.kind} ({stroke.target}, {stroke.seconds:g} s)")
-        striker.strike(stroke)
+        say(f"{time.monotonic() - started:6.1f} s  {fault.kind} ({fault.target}, {fault.seconds:g} s)")
+        striker.strike(fault)
     striker.make_well()
     return striker.count
 
 
 class Striker:
-    """Carries strokes out. Those that last are ended by timers, or by ``make_well``."""
+    """Carries faults out. Those that last are ended by timers, or by ``make_well``."""
 
     def __init__(self, stage: Stage) -> None:
         self.count: Counter[str] = Counter()
         self._stage = stage
-        self._endings: list[tuple[threading.Timer, Callable[[], None]]] = []
+        self._timers: list[tuple[threading.Timer, Callable[[], None]]] = []
 
-    def strike(self, stroke: Stroke) -> None:
-        self.count[stroke.kind] += 1
-        stage, seconds = self._stage, stroke.seconds
-        match stroke.kind:
+    def strike(self, fault: Fault) -> None:
+        self.count[fault.kind] += 1
+        stage, seconds = self._stage, fault.seconds
+        match fault.kind:
             case Kind.WORKER_KILLED:
-                stage.kill_worker(stroke.target)
+                stage.kill_worker(fault.target)
                 time.sleep(seconds)
                 stage.revive()
             case Kind.WORKERS_ROLLED:
                 stage.roll()
             case Kind.PRODUCER_KILLED:
-                stage.producers[stroke.target][1].kill()
+                stage.producers[fault.target][1].kill()
             case Kind.RABBITMQ_KILLED:
                 stage.node.kill()
                 time.sleep(seconds)
@@ -146,34 +146,34 @@ class Striker:
             case Kind.FAKE_KILLED:
                 stage.restart_fake(seconds)
             case Kind.CUT:
-                stage.links[stroke.target].cut()
+                stage.links[fault.target].cut()
             case Kind.RESET:
-                stage.links[stroke.target].reset()
+                stage.links[fault.target].reset()
             case Kind.STALLED:
-                link = stage.links[stroke.target]
+                link = stage.links[fault.target]
                 link.stall()
                 self._later(seconds, link.flow)
             case Kind.REFUSED:
-                link = stage.links[stroke.target]
+                link = stage.links[fault.target]
                 link.refuse()
                 link.cut()
                 self._later(seconds, link.accept)
             case Kind.DISK_FULL:
                 self._later(seconds, stage.fill_disk())
             case Kind.CLOCK_STEPPED:
-                stage.step_clock(stroke.target)
+                stage.step_clock(fault.target)
             case Kind.CHAT_429:
                 for chat in range(10_000, 10_008):
                     stage.control.pause(_bot_id(), seconds, chat)
             case Kind.BOT_429:
                 stage.control.pause(_bot_id(), seconds)
             case Kind.SERVER_ERRORS | Kind.CUTS_BEFORE | Kind.CUTS_AFTER | Kind.SILENCE:
-                for fault in FAULT_OF[stroke.kind]:
-                    self._later(seconds, stage.add_fault({**fault, "probability": FAULT_PROBABILITY}))
+                for of_bot_api in FAULT_OF[fault.kind]:
+                    self._later(seconds, stage.add_fault({**of_bot_api, "probability": FAULT_PROBABILITY}))
 
     def make_well(self) -> None:
         """End all that lasts. The clock goes right again, too."""
-        for timer, end in self._endings:
+        for timer, end in self._timers:
             timer.cancel()
             timer.join()
             end()
@@ -185,7 +185,7 @@ class Striker:
         timer = threading.Timer(seconds, once)
         timer.daemon = True
         timer.start()
-        self._endings.append((timer, once))
+        self._timers.append((timer, once))
 
 
 def _once(act: Callable[[], None]) -> Callable[[], None]:
@@ -208,7 +208,7 @@ def _settle(plan: Plan, stage: Stage, say: Callable[[str], None]) -> Report:
     before: tuple[int, int] = (0, 0)
     while time.monotonic() - began < SETTLE_SECONDS + plan.seconds and time.monotonic() - moved < QUIET_SECONDS:
         stage.revive()
-        accepted = read_books(stage)
+        accepted = read_evidence(stage)
         dead = _dead(stage, accepted)
         acted = {arrival.text for arrival in read_journal(stage.journal) if arrival.acted}
         open_jobs = [text for text, job in accepted.items() if job.safe_at and text not in acted and text not in dead]
@@ -223,17 +223,17 @@ def _settle(plan: Plan, stage: Stage, say: Callable[[str], None]) -> Report:
     return account_for(read_all(plan, stage))
 
 
-def read_books(stage: Stage) -> dict[str, Accepted]:
-    books: dict[str, Accepted] = {}
+def read_evidence(stage: Stage) -> dict[str, Accepted]:
+    evidence: dict[str, Accepted] = {}
     for number in stage.producers:
         if (ledger := stage.ledger(number)).exists():
-            books.update(read_ledger(number, ledger))
-    return books
+            evidence.update(read_ledger(number, ledger))
+    return evidence
 
 
-def read_all(plan: Plan, stage: Stage) -> Books:
-    accepted = read_books(stage)
-    return Books(
+def read_all(plan: Plan, stage: Stage) -> Evidence:
+    accepted = read_evidence(stage)
+    return Evidence(
         expected=sum(work.jobs for work in plan.works()),
         accepted=accepted,
         arrivals=read_journal(stage.journal),
@@ -276,8 +276,8 @@ def render(result: Result) -> str:
     plan, report = result.plan, result.report
     lines = [
         f"seed {plan.seed}, state {'redis' if plan.redis else 'sqlite'}: {report.accepted} jobs accepted from "
-        f"{plan.producers} producers, {sum(result.strokes.values())} strokes, {result.seconds:.0f} s",
-        "strokes: " + ", ".join(f"{kind} {count}" for kind, count in result.strokes.most_common()),
+        f"{plan.producers} producers, {sum(result.faults.values())} faults, {result.seconds:.0f} s",
+        "strokes: " + ", ".join(f"{kind} {count}" for kind, count in result.faults.most_common()),
         f"sent {report.sent}, dead {sum(report.dead.values())} {dict(report.dead)}, waiting {report.waiting}, "
         f"lost {len(report.lost)}",
         f"handed over and never acknowledged to their producer: {report.unacknowledged}",
@@ -293,7 +293,7 @@ def render(result: Result) -> str:
         lines.append("no file system could be mounted here, so the disk was never full")
     lines += [f"FAULT {fault}" for fault in report.faults] or ["every accepted job is accounted for"]
     if result.home is not None:
-        lines.append(f"books are in {result.home}")
+        lines.append(f"evidence is in {result.home}")
     if report.faults:
         lines.append(
             f"replay: python -m tests.chaos --seed {plan.seed} --jobs {plan.jobs}"

@@ -29,12 +29,12 @@ from floodgate.broker.messages.dead_letters import read_dead_letter
 from floodgate.broker.settings.model import load_settings
 from floodgate.broker.state.stores import open_store
 from floodgate.fake_telegram.control import ControlClient
-from floodgate.fake_telegram.limits import Limits, Rate
+from floodgate.fake_telegram.limits import FloodLimits, Rate
 from rabbitmq_node.node import Node
 from tests.chaos import telegram
+from tests.chaos.faults import Cast
 from tests.chaos.hooks import Hooks, start, start_worker, step_clock
 from tests.chaos.producing import BLOCKED_USERS, BOT, NEW_GROUP, OLD_GROUP, Work, produce
-from tests.chaos.strokes import Cast
 from tests.proxy import Proxy
 from tests.services import RedisServer
 from tests.waiting import until
@@ -179,7 +179,7 @@ class Stage:
         return self.home / f"ledger-{number}"
 
     def start_fake(self) -> None:
-        limits = Limits(bot=Rate(self.bot_per_second, 1.0))
+        limits = FloodLimits(bot=Rate(self.bot_per_second, 1.0))
         arguments = (self._fake_port, self.journal, limits, 0)
         self._fake = start(telegram.serve, {}, self.home / "fake.log", *arguments)
         until(lambda: _listens(self._fake_port), READY_SECONDS)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from floodgate.fake_telegram.arrivals import Arrival, Arrivals
-from floodgate.fake_telegram.limits import Limits
+from floodgate.fake_telegram.limits import FloodLimits
 from floodgate.fake_telegram.server import FakeTelegram
 from tests.chaos.hooks import append_to
 
@@ -76,12 +76,12 @@ class JournalledArrivals(Arrivals):
         self._note(json.dumps({**known, **what}))
 
 
-def serve(port: int, journal: Path, limits: Limits, seed: int) -> None:
+def serve(port: int, journal: Path, limits: FloodLimits, seed: int) -> None:
     """Serve until killed."""
     asyncio.run(_serve(port, journal, limits, seed))
 
 
-async def _serve(port: int, journal: Path, limits: Limits, seed: int) -> None:
+async def _serve(port: int, journal: Path, limits: FloodLimits, seed: int) -> None:
     fake = FakeTelegram(port=port, limits=limits, seed=seed)
     fake.exchange.arrivals = JournalledArrivals(journal)
     await fake.start()

@@ -20,7 +20,7 @@ def accounted(plan: Plan) -> None:
     result = run(plan, print)
     print(render(result))
     assert not result.report.faults, render(result)
-    assert sum(result.strokes.values()) >= 8
+    assert sum(result.faults.values()) >= 8
     assert result.report.sent > plan.jobs / 2
 
 

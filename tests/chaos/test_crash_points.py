@@ -56,7 +56,7 @@ class Case:
 
 
 @dataclass(slots=True)
-class Ending:
+class Result:
     """What became of it: the texts in the order in which they acted, and each dead letter's reason by text."""
 
     exit_code: int
@@ -77,7 +77,7 @@ PRODUCER_CASES = [Case("producer", point) for point in POINTS if "publish" in po
 
 
 @pytest.fixture(scope="module")
-def endings(vhosts: Vhosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Case, Future[Ending]]]:
+def results(vhosts: Vhosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Case, Future[Result]]]:
     vhost = vhosts.take()
     with running_fake() as fake, ThreadPoolExecutor(AT_ONCE, thread_name_prefix="crash-point") as pool:
         fake.control.set_chat(BLOCKED, trouble="blocked")
@@ -91,22 +91,22 @@ def endings(vhosts: Vhosts, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("case", WORKER_CASES, ids=str)
-def test_a_worker_that_dies_here_loses_nothing_and_keeps_order(case: Case, endings: dict[Case, Future[Ending]]) -> None:
-    ending = endings[case].result()
-    assert ending.exit_code == -signal.SIGKILL, "the worker passed the point without dying at it"
-    ended = set(ending.acted) | {text for text, _ in ending.dead}
+def test_a_worker_that_dies_here_loses_nothing_and_keeps_order(case: Case, results: dict[Case, Future[Result]]) -> None:
+    result = results[case].result()
+    assert result.exit_code == -signal.SIGKILL, "the worker passed the point without dying at it"
+    ended = set(result.acted) | {text for text, _ in result.dead}
     assert ended == set(TEXTS)
     if not case.asks:
-        assert list(dict.fromkeys(ending.acted)).index("a1") < list(dict.fromkeys(ending.acted)).index("a2")
+        assert list(dict.fromkeys(result.acted)).index("a1") < list(dict.fromkeys(result.acted)).index("a2")
 
 
 @pytest.mark.parametrize("case", WORKER_CASES, ids=str)
 def test_only_a_death_between_the_call_and_its_record_sends_twice(
-    case: Case, endings: dict[Case, Future[Ending]]
+    case: Case, results: dict[Case, Future[Result]]
 ) -> None:
-    ending = endings[case].result()
+    result = results[case].result()
     twice = case.point in ACTED and not case.asks
-    assert {text: ending.acted.count(text) for text in ("a1", "a2", "c")} == {
+    assert {text: result.acted.count(text) for text in ("a1", "a2", "c")} == {
         "a1": 0 if case.asks and case.point not in ACTED else 2 if twice else 1,
         "a2": 1,
         "c": 1,
@@ -114,8 +114,8 @@ def test_only_a_death_between_the_call_and_its_record_sends_twice(
 
 
 @pytest.mark.parametrize("case", WORKER_CASES, ids=str)
-def test_a_death_leaves_each_dead_letter_written_once_or_twice(case: Case, endings: dict[Case, Future[Ending]]) -> None:
-    dead = endings[case].result().dead
+def test_a_death_leaves_each_dead_letter_written_once_or_twice(case: Case, results: dict[Case, Future[Result]]) -> None:
+    dead = results[case].result().dead
     letters_of_b = [reason for text, reason in dead if text == "b"]
     assert set(letters_of_b) == {"chat-unreachable"}
     # Between a dead letter and its record in the store lies what can be repeated, never dropped.
@@ -127,15 +127,15 @@ def test_a_death_leaves_each_dead_letter_written_once_or_twice(case: Case, endin
 
 @pytest.mark.parametrize("case", PRODUCER_CASES, ids=str)
 def test_a_producer_that_dies_has_put_in_all_that_it_was_told_is_safe_and_nothing_twice(
-    case: Case, endings: dict[Case, Future[Ending]]
+    case: Case, results: dict[Case, Future[Result]]
 ) -> None:
-    ending = endings[case].result()
-    assert ending.exit_code == -signal.SIGKILL, "the producer passed the point without dying at it"
-    assert sorted(ending.acted) == ["a1", "a2", "c"]
-    assert [text for text, _ in ending.dead] == ["b"]
+    result = results[case].result()
+    assert result.exit_code == -signal.SIGKILL, "the producer passed the point without dying at it"
+    assert sorted(result.acted) == ["a1", "a2", "c"]
+    assert [text for text, _ in result.dead] == ["b"]
 
 
-def _run(case: Case, number: int, vhost: Vhost, control: ControlClient, api_url: str, home: Path) -> Ending:
+def _run(case: Case, number: int, vhost: Vhost, control: ControlClient, api_url: str, home: Path) -> Result:
     bot, token = f"crash{number}", f"{100_000 + number}:" + "K" * 35
     env = _env(bot, token, vhost.url, api_url, home)
     settings = load_settings(_env_file=None, bots={bot: token}, rabbitmq_url=vhost.url, partitions=1)
@@ -155,30 +155,30 @@ def _run(case: Case, number: int, vhost: Vhost, control: ControlClient, api_url:
         put_in(bot, case.asks, settings)  # the next incarnation does not know what the first one did
     second = start_worker(env, home / "worker.log")
     try:
-        return _await_end(Ending(first.exitcode, list(TEXTS)), settings, bot, token, control)
+        return _await_end(Result(first.exitcode, list(TEXTS)), settings, bot, token, control)
     finally:
         second.kill()
         second.join()
 
 
-def _await_end(ending: Ending, settings: Settings, bot: str, token: str, control: ControlClient) -> Ending:
+def _await_end(result: Result, settings: Settings, bot: str, token: str, control: ControlClient) -> Result:
     """When all four have ended and the queues are empty."""
     queues = [queue_names.send_queue(bot, "interactive", 0), queue_names.dead_queue(bot)]
     bot_id = int(token.partition(":")[0])
     with Connections(settings, "crash-point") as connections:
 
         def look() -> bool:
-            ending.acted = [str(a.params["text"]) for a in control.arrivals() if a.bot_id == bot_id and a.acted]
+            result.acted = [str(a.params["text"]) for a in control.arrivals() if a.bot_id == bot_id and a.acted]
             seen = browse(connections, queues[1], 100)
             letters = [read_dead_letter(queues[1], s.message_id, s.headers, s.body) for s in seen]
-            ending.dead = [(letter.job.params["text"] if letter.job else "?", letter.reason) for letter in letters]
-            ended = set(ending.acted) | {text for text, _ in ending.dead}
+            result.dead = [(letter.job.params["text"] if letter.job else "?", letter.reason) for letter in letters]
+            ended = set(result.acted) | {text for text, _ in result.dead}
             return ended == set(TEXTS) and not queue_admin.depth(connections, queues[:1])[queues[0]]
 
         until(look, END_SECONDS)
         time.sleep(0.3)  # what should not come, such as a third copy, has a moment to come
         look()
-    return ending
+    return result
 
 
 def put_in(bot: str, asks: bool, settings: Settings) -> None:
@@ -209,10 +209,10 @@ def _env(bot: str, token: str, rabbitmq_url: str, api_url: str, home: Path) -> d
 
 
 @pytest.mark.parametrize(
-    ("point", "ending"), [("after settle", "sent"), ("after call", "perhaps"), ("before admit", "no")]
+    ("point", "result"), [("after settle", "sent"), ("after call", "perhaps"), ("before admit", "no")]
 )
 def test_a_job_that_expires_while_nobody_works_ends_as_what_is_known_of_it(
-    point: str, ending: str, vhost: Vhost, tmp_path: Path
+    point: str, result: str, vhost: Vhost, tmp_path: Path
 ) -> None:
     bot, token = "expiring", "777000:" + "E" * 35
     with running_fake() as fake:
@@ -235,10 +235,10 @@ def test_a_job_that_expires_while_nobody_works_ends_as_what_is_known_of_it(
             second.kill()
             second.join()
         acted = _acted(fake.control)
-    assert acted.count("soon or never") == (0 if ending == "no" else 1)
+    assert acted.count("soon or never") == (0 if result == "no" else 1)
     described = [read_dead_letter("", s.message_id, s.headers, s.body) for s in letters]
-    assert [letter.reason for letter in described] == ([] if ending == "sent" else ["expired"])
-    assert all(("may have been carried out" in letter.description) is (ending == "perhaps") for letter in described)
+    assert [letter.reason for letter in described] == ([] if result == "sent" else ["expired"])
+    assert all(("may have been carried out" in letter.description) is (result == "perhaps") for letter in described)
 
 
 def _acted(control: ControlClient) -> list[str]:

@@ -16,7 +16,7 @@ from floodgate.broker.admission.contract import AlreadySent, Go, Retrying, Sent,
 from floodgate.broker.admission.policy import policy_of
 from floodgate.broker.errors import StateUnavailableError
 from floodgate.broker.state import calls
-from floodgate.broker.state.calls import BatchedAdmission, Call
+from floodgate.broker.state.calls import AdmissionCall, BatchedAdmission
 from floodgate.broker.state.redis.admission import RedisBatches
 from floodgate.broker.state.sqlite.admission import SqliteAdmission, SqliteBatches
 from floodgate.broker.state.thread import StateThread
@@ -33,9 +33,9 @@ class Counting:
 
     def __init__(self, store: Any) -> None:
         self._store = store
-        self.batches: list[list[Call]] = []
+        self.batches: list[list[AdmissionCall]] = []
 
-    def begin(self, batch: Sequence[Call], done: Callable[[Sequence[Any]], None]) -> None:
+    def begin(self, batch: Sequence[AdmissionCall], done: Callable[[Sequence[Any]], None]) -> None:
         self.batches.append(list(batch))
         self._store.begin(batch, done)
 
@@ -77,7 +77,7 @@ def on_sqlite(tmp_path: Path) -> Bench:
     thread, store, count = StateThread(), SqliteAdmission(tmp_path / "state.db", RULES), 0
     transact = store._transact
 
-    def counted(batch: Sequence[Call]) -> list[Any]:
+    def counted(batch: Sequence[AdmissionCall]) -> list[Any]:
         nonlocal count
         count += 1
         return transact(batch)

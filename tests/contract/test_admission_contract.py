@@ -23,7 +23,7 @@ from floodgate.broker.admission.contract import (
     Sent,
     Settlement,
     Standing,
-    Unknown,
+    Unsettled,
     Wait,
 )
 from floodgate.broker.admission.policy import policy_of
@@ -275,7 +275,7 @@ def test_after_a_wipe_a_group_gets_no_second_minutes_worth(opener: Opener, clock
 # Order.
 
 
-def test_jobs_of_a_line_go_in_the_order_of_first_sight(admission: Admission, clock: HandClock) -> None:
+def test_jobs_of_a_line_go_in_the_order_in_which_they_first_came(admission: Admission, clock: HandClock) -> None:
     asks = [ask_of(5, method="sendMessage" if n % 3 else "deleteMessage") for n in range(12)]
     assert [ask for _, ask in run(admission, clock, asks)] == asks
 
@@ -498,9 +498,9 @@ def test_a_send_nobody_settled_is_unknown_when_its_lease_is_over(admission: Admi
     ask, later = ask_of(5), ask_of(5)
     admission.admit(ask)
     clock.advance(LEASE_SECONDS)
-    assert admission.admit(ask) == Unknown(timedelta(seconds=LEASE_SECONDS))
+    assert admission.admit(ask) == Unsettled(timedelta(seconds=LEASE_SECONDS))
     assert isinstance(admission.admit(later), Wait), "the uncertain job is the head of the line"
-    assert isinstance(admission.renew_unknown(ask), Go)
+    assert isinstance(admission.renew_unsettled(ask), Go)
 
 
 def test_an_unknown_job_that_nobody_asks_for_is_stepped_over_in_the_end(admission: Admission, clock: HandClock) -> None:
@@ -511,15 +511,15 @@ def test_an_unknown_job_that_nobody_asks_for_is_stepped_over_in_the_end(admissio
     clock.advance(GRACE_SECONDS)
     sent(admission, later)
     clock.advance(5)
-    assert isinstance(admission.admit(ask), Unknown)
-    assert isinstance(admission.renew_unknown(ask), Go)
+    assert isinstance(admission.admit(ask), Unsettled)
+    assert isinstance(admission.renew_unsettled(ask), Go)
 
 
 def test_a_late_release_does_not_undo_what_another_worker_has_begun(admission: Admission, clock: HandClock) -> None:
     ask = ask_of(5)
     first = admission.admit(ask)
     clock.advance(LEASE_SECONDS + 1)
-    second = admission.renew_unknown(ask)
+    second = admission.renew_unsettled(ask)
     assert isinstance(first, Go)
     assert isinstance(second, Go)
     admission.settle(ask, Released(), first.grant)
@@ -836,6 +836,6 @@ def test_the_snapshot_counts_what_waits_and_shows_pauses_and_long_lines(admissio
 
 
 def test_evidence_is_weighed_by_the_policy() -> None:
-    refusals = [policy.Refusal(chat, 0, False) for chat in "abc"]
+    refusals = [policy.FloodWait(chat, 0, False) for chat in "abc"]
     assert policy.blames_bot(refusals)
     assert not policy.blames_bot(policy.recent(refusals, policy.MOMENT_US))

@@ -71,15 +71,15 @@ db.close()
 def test_a_process_that_comes_and_goes_takes_no_write_from_one_with_two_connections(path: Path) -> None:
     """SQLite drops the log of a file that nobody else has locked, and with it what others go on to write there."""
 
-    def visit() -> str:
+    def look_in() -> str:
         return subprocess.check_output([sys.executable, "-c", READS, str(path)], text=True).strip()
 
     first, second = SqliteSessions(path), SqliteSessions(path)
     first.write("b", "chat_data", "1", "one")
     second.write("b", "chat_data", "2", "two")
-    assert visit() == "['one', 'two']"
+    assert look_in() == "['one', 'two']"
     first.write("b", "chat_data", "3", "written after it went")
-    assert visit() == "['one', 'two', 'written after it went']"
+    assert look_in() == "['one', 'two', 'written after it went']"
     first.close()
     second.close()
 

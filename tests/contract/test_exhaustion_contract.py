@@ -16,7 +16,7 @@ from floodgate.broker.admission.contract import (
     Released,
     Retrying,
     Sent,
-    Unknown,
+    Unsettled,
     Wait,
 )
 from tests.admission_bench import HandClock, ask_of
@@ -36,8 +36,8 @@ def granted(admission: Admission, clock: HandClock, ask: Ask) -> Go:
 def lose_worker(admission: Admission, clock: HandClock, ask: Ask) -> Decision:
     """The worker dies during the call; after the lease the job is to be sent again."""
     clock.advance(ask.lease)
-    assert isinstance(admission.admit(ask), Unknown)
-    return admission.renew_unknown(ask)
+    assert isinstance(admission.admit(ask), Unsettled)
+    return admission.renew_unsettled(ask)
 
 
 def test_a_job_that_kills_its_workers_is_exhausted_at_the_bound_on_calls(
@@ -92,7 +92,7 @@ def test_a_lost_worker_that_settles_late_gives_its_call_back(admission: Admissio
     ask = ask_of(5, max_attempts=1)
     go = granted(admission, clock, ask)
     clock.advance(ask.lease)
-    assert isinstance(admission.admit(ask), Unknown)
+    assert isinstance(admission.admit(ask), Unsettled)
     admission.settle(ask, Retrying(timedelta()), go.grant)
     granted(admission, clock, ask)
 

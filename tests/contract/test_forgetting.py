@@ -177,7 +177,7 @@ def test_redis_unlists_jobs_that_are_not_kept_after_their_time(
     store.close()
 
 
-def test_redis_keeps_results_for_hours_and_endings_for_days(new_redis: Callable[[], RedisServer]) -> None:
+def test_redis_keeps_results_for_hours_and_outcomes_for_days(new_redis: Callable[[], RedisServer]) -> None:
     server = new_redis().start()
     store = RedisAdmission(server.url, RULES)
     sent, dead = ask_of(1), ask_of(2)

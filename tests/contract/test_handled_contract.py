@@ -11,7 +11,7 @@ import pytest
 
 from floodgate.broker.admission.policy import policy_of
 from floodgate.broker.errors import StateUnavailableError
-from floodgate.broker.state.handled import KEEP_SECONDS, HandledUpdates, Sight
+from floodgate.broker.state.handled import KEEP_SECONDS, HandledUpdates, UpdateStatus
 from floodgate.broker.state.redis.handled import RedisHandled
 from floodgate.broker.state.sqlite.admission import SqliteAdmission
 from floodgate.broker.state.sqlite.handled import SWEEP_EVERY, SqliteHandled
@@ -38,7 +38,7 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
 
 
 def handled(ledger: HandledUpdates, update_id: int, bot: str = "default") -> bool:
-    return ledger.meet(bot, update_id, QUEUE, "w1").handled
+    return ledger.begin(bot, update_id, QUEUE, "w1").handled
 
 
 def test_what_one_worker_has_handled_another_knows(opener: Opener) -> None:
@@ -76,11 +76,11 @@ def test_a_replayed_update_is_handled_again(opener: Opener) -> None:
 
 def test_a_worker_learns_that_a_partition_came_from_another(opener: Opener) -> None:
     ledger = opener()
-    assert ledger.meet("default", 1, QUEUE, "w1") == Sight(False)
-    assert ledger.meet("default", 2, QUEUE, "w1") == Sight(False)
-    assert ledger.meet("default", 3, QUEUE, "w2") == Sight(False, moved_from="w1")
-    assert ledger.meet("default", 4, QUEUE, "w2") == Sight(False)
-    assert ledger.meet("default", 5, "updates.default.01", "w2") == Sight(False)
+    assert ledger.begin("default", 1, QUEUE, "w1") == UpdateStatus(False)
+    assert ledger.begin("default", 2, QUEUE, "w1") == UpdateStatus(False)
+    assert ledger.begin("default", 3, QUEUE, "w2") == UpdateStatus(False, moved_from="w1")
+    assert ledger.begin("default", 4, QUEUE, "w2") == UpdateStatus(False)
+    assert ledger.begin("default", 5, "updates.default.01", "w2") == UpdateStatus(False)
 
 
 def test_a_ledger_may_be_closed_twice_and_used_again(opener: Opener) -> None:

@@ -14,9 +14,9 @@ from floodgate.broker.admission.contract import (
     Retrying,
     Sent,
     Standing,
-    Unknown,
     Unreachable,
     UnreachableChat,
+    Unsettled,
     Wait,
 )
 from floodgate.broker.admission.policy import policy_of
@@ -70,8 +70,8 @@ def test_a_lost_call_in_an_unreachable_chat_is_found_by_whoever_is_turned_away(
     for _ in range(2):
         assert isinstance(admission.admit(ask_of(5)), Unreachable)
     assert admission.snapshot("default").waiting[Priority.BULK] == 1
-    assert isinstance(admission.admit(lost), Unknown)
-    assert isinstance(admission.renew_unknown(lost), Unreachable)
+    assert isinstance(admission.admit(lost), Unsettled)
+    assert isinstance(admission.renew_unsettled(lost), Unreachable)
     admission.settle(lost, Dead("chat-unreachable"))
     assert admission.snapshot("default").waiting[Priority.BULK] == 0
 

@@ -16,7 +16,7 @@ from datetime import timedelta
 import pytest
 
 from floodgate.broker.admission.contract import Admission, Dead, Record, Sent
-from floodgate.broker.admission.results import Ending
+from floodgate.broker.admission.result_feed import EndedJob
 from floodgate.broker.errors import ClosedError, DeadLetteredError, NotSettledError, StateUnavailableError
 from floodgate.broker.settings.model import Settings
 from floodgate.producer import ledger, waiting
@@ -68,7 +68,7 @@ class Counting:
 
 
 @contextmanager
-def ending(book: Waiting, count: int, end: Callable[[], None]) -> Iterator[None]:
+def ended(book: Waiting, count: int, end: Callable[[], None]) -> Iterator[None]:
     """Ends jobs, from a thread, once so many callers wait."""
 
     def run() -> None:
@@ -96,7 +96,7 @@ def test_thousands_wait_by_one_listener_and_few_looks(
 
     async def main() -> list[str]:
         async with AsyncClient(settings) as client:
-            with ending(client._ledger.book(), len(asks), end_all):
+            with ended(client._ledger.book(), len(asks), end_all):
                 return await asyncio.gather(*(client.result(ask.job_id, timeout=60) for ask in asks))
 
     assert asyncio.run(main()) == [ask.job_id for ask in asks]
@@ -148,7 +148,7 @@ def test_closing_a_client_tells_who_waits(settings: Settings, store: Admission) 
     async def main() -> None:
         client = AsyncClient(settings)
         told = pytest.raises(ClosedError, match="The job is safe")
-        with ending(client._ledger.book(), 1, lambda: asyncio.run(client.close())), told:
+        with ended(client._ledger.book(), 1, lambda: asyncio.run(client.close())), told:
             await client.result(ask_of(1).job_id, timeout=60)
 
     asyncio.run(main())
@@ -186,7 +186,7 @@ class Silent:
     def skip(self) -> None:
         pass
 
-    def wait(self, seconds: float) -> Sequence[Ending]:
+    def wait(self, seconds: float) -> Sequence[EndedJob]:
         time.sleep(0.01)
         return ()
 
@@ -197,10 +197,10 @@ class Silent:
 def test_what_a_silent_listener_misses_is_found_by_looking(
     settings: Settings, store: Admission, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "open_endings", lambda _settings, _bots: Silent())
+    monkeypatch.setattr(ledger, "open_result_feed", lambda _settings, _bots: Silent())
     monkeypatch.setattr(waiting, "AUDIT_SECONDS", 0.1)
     ask = ask_of(1)
-    with Client(settings) as client, ending(client._ledger.book(), 1, lambda: store.settle(ask, Sent("found"))):
+    with Client(settings) as client, ended(client._ledger.book(), 1, lambda: store.settle(ask, Sent("found"))):
         assert client.result(ask.job_id, timeout=20) == "found"
 
 
@@ -210,7 +210,7 @@ class Deaf:
     def skip(self) -> None:
         raise StateUnavailableError("no permission to listen")
 
-    def wait(self, seconds: float) -> Sequence[Ending]:
+    def wait(self, seconds: float) -> Sequence[EndedJob]:
         raise AssertionError("not after a failed skip")
 
     def close(self) -> None:
@@ -220,23 +220,23 @@ class Deaf:
 def test_a_store_that_cannot_be_listened_to_is_looked_into_now_and_then(
     settings: Settings, store: Admission, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "open_endings", lambda _settings, _bots: Deaf())
+    monkeypatch.setattr(ledger, "open_result_feed", lambda _settings, _bots: Deaf())
     ask = ask_of(1)
-    with Client(settings) as client, ending(client._ledger.book(), 1, lambda: store.settle(ask, Sent("late"))):
+    with Client(settings) as client, ended(client._ledger.book(), 1, lambda: store.settle(ask, Sent("late"))):
         assert client.result(ask.job_id, timeout=20) == "late"
 
 
 def test_a_fork_of_a_process_that_listens_listens_for_itself(settings: Settings, store: Admission) -> None:
     first, second = ask_of(1), ask_of(2)
     client = Client(settings)
-    with ending(client._ledger.book(), 1, lambda: store.settle(first, Sent(1))):
+    with ended(client._ledger.book(), 1, lambda: store.settle(first, Sent(1))):
         assert client.result(first.job_id, timeout=20) == 1
     assert listeners() == 1
     child = os.fork()
     if child == 0:
         told = 0
         try:
-            with ending(client._ledger.book(), 1, lambda: store.settle(second, Sent(2))):
+            with ended(client._ledger.book(), 1, lambda: store.settle(second, Sent(2))):
                 told = client.result(second.job_id, timeout=20)
         finally:
             os._exit(told)

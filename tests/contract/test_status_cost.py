@@ -13,14 +13,14 @@ from floodgate.broker.admission.policy import policy_of
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.state.sqlite.admission import SqliteAdmission
 from floodgate.broker.state.sqlite.status import snapshot, waiting
-from floodgate.broker.state.sqlite.unit_of_work import SqliteBooks
+from floodgate.broker.state.sqlite.unit_of_work import SqliteUnitOfWork
 from tests.admission_bench import HandClock, ask_of, settings_of
 
 POLICY = policy_of(settings_of())
 MANY = 400
 
 
-def steps(path: Path, look: Callable[[SqliteBooks], object], clock: HandClock) -> int:
+def steps(path: Path, look: Callable[[SqliteUnitOfWork], object], clock: HandClock) -> int:
     """How many instructions of SQLite a look takes."""
     taken = 0
 
@@ -30,9 +30,9 @@ def steps(path: Path, look: Callable[[SqliteBooks], object], clock: HandClock) -
 
     db = sqlite3.connect(path, isolation_level=None)
     try:
-        books = SqliteBooks(db, "default", POLICY, clock)
+        work = SqliteUnitOfWork(db, "default", POLICY, clock)
         db.set_progress_handler(count, 1)
-        look(books)
+        look(work)
     finally:
         db.close()
     return taken
@@ -40,7 +40,7 @@ def steps(path: Path, look: Callable[[SqliteBooks], object], clock: HandClock) -
 
 @pytest.mark.parametrize("look", [snapshot, waiting])
 def test_a_look_costs_the_same_whatever_waits(
-    look: Callable[[SqliteBooks], object], tmp_path: Path, clock: HandClock
+    look: Callable[[SqliteUnitOfWork], object], tmp_path: Path, clock: HandClock
 ) -> None:
     path = tmp_path / "state.db"
     store = SqliteAdmission(path, POLICY, clock)

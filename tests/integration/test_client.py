@@ -495,7 +495,7 @@ def test_a_blocking_call_on_the_loop_of_its_own_connections_is_refused(settings:
         async with AsyncClient(settings) as client:
             await client.send_message(1, "hi")
             with pytest.raises(RuntimeError, match="await apublish"):
-                client._outlet.publisher.publish(
+                client._declarer.publisher.publish(
                     client._composer.publication(client.job("sendMessage", chat_id=1, text="x"))
                 )
         with Client(settings) as blocking:

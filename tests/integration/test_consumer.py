@@ -326,7 +326,7 @@ def test_acks_get_through_while_publishing_is_blocked(
     connections, hand = connect(declared.url), Hand(ack=True)
     fill(connections, 1, 2, 3)
     memory_alarm(True)
-    connections.publisher.submit(Publication("", OTHER, b"9", "blocks-us"))
+    connections.publisher.submit_many([Publication("", OTHER, b"9", "blocks-us")])
     until(lambda: connections.publisher._blocked_since is not None)
     connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
     until(lambda: hand.seen == [1, 2, 3])

@@ -10,13 +10,13 @@ from typing import Any
 import aiohttp
 import pytest
 
-from floodgate.fake_telegram import FakeTelegram, Limits
+from floodgate.fake_telegram import FakeTelegram, FloodLimits
 from floodgate.fake_telegram.scenarios import ChatState, ChatTrouble
 from tests.waiting import until
 
 TOKEN = "123456:" + "A" * 35
 GROUP = -1000000000007
-NO_LIMITS = Limits(enabled=False)
+NO_LIMITS = FloodLimits(enabled=False)
 
 
 class Clock:
@@ -220,7 +220,7 @@ def test_a_429_says_how_long_in_three_places() -> None:
                 "parameters": {"retry_after": 1},
             }
 
-    with_fake(use, limits=Limits())
+    with_fake(use, limits=FloodLimits())
 
 
 def test_limits_follow_the_clock_and_count_albums_edits_and_topics() -> None:
@@ -239,7 +239,7 @@ def test_limits_follow_the_clock_and_count_albums_edits_and_topics() -> None:
         clock.now += 60
         assert (await bot.call("sendMessage", chat_id=GROUP, text="next minute"))["ok"]
 
-    with_fake(use, limits=Limits(chat=None), clock=clock)
+    with_fake(use, limits=FloodLimits(chat=None), clock=clock)
 
 
 def test_paid_broadcast_is_known_to_sends_and_not_to_forwards() -> None:
@@ -253,7 +253,7 @@ def test_paid_broadcast_is_known_to_sends_and_not_to_forwards() -> None:
         ]
         assert codes == [True] * 30 + [False]
 
-    with_fake(use, limits=Limits(), clock=Clock())
+    with_fake(use, limits=FloodLimits(), clock=Clock())
 
 
 def test_slow_mode_acts_at_once_and_answers_late() -> None:

@@ -15,7 +15,7 @@ from aiohttp import web
 from floodgate.fake_telegram import FakeTelegram
 from floodgate.fake_telegram.injection import Crowd, inject
 from floodgate.fake_telegram.updates import RETENTION_SECONDS, Inbox
-from floodgate.fake_telegram.webhooks import SECRET_HEADER, Backoff
+from floodgate.fake_telegram.webhooks import SECRET_HEADER, PostBackoff
 from tests.waiting import until
 
 TOKEN = "123456:" + "A" * 35
@@ -88,7 +88,7 @@ def run(use: Callable[[World], Awaitable[None]]) -> None:
         runner = web.ServerRunner(web.Server(hook.handle))
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        fake = FakeTelegram(webhook_backoff=Backoff(unit_seconds=0.01, longest_seconds=0.05))
+        fake = FakeTelegram(webhook_backoff=PostBackoff(unit_seconds=0.01, longest_seconds=0.05))
         await fake.start()
         try:
             async with aiohttp.ClientSession() as session:

@@ -101,8 +101,8 @@ def test_some_hundred_jobs_for_a_full_partition_hold_up_nobody_else(declared: Vh
     connections, arrivals = connect(declared.url), Arrivals()
     connections.subscribe(SEND, "worker", arrivals, lambda: PIPELINE)
     message = Publication("", full, b"{}", "refused")
-    for outcome in [connections.publisher.submit(delayed(message, UNIT)) for _ in range(300)]:
-        outcome.result()
+    for outcome in [connections.publisher.submit_many([delayed(message, UNIT)]) for _ in range(300)]:
+        assert outcome.result() == (None,)
     park(connections, "other", UNIT.total_seconds())
     until(lambda: "other" in arrivals.times)
 

@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 
-from floodgate.actors.classify import Call, classify
+from floodgate.actors.classify import CallFacts, classify
 from floodgate.actors.outcomes import (
-    BotFailed,
-    Done,
-    Failed,
+    BotRefused,
+    Dead,
     FailureReason,
     Migrated,
+    NothingToDo,
     Outcome,
     Paused,
     Retry,
-    Sent,
-    Unknown,
+    Uncertain,
 )
 from floodgate.actors.sessions import BotSessions
+from floodgate.broker.admission.contract import Sent
 from floodgate.broker.settings.model import Settings
 from floodgate.fake_telegram import FakeTelegramThread, running_fake
 
@@ -54,7 +54,9 @@ def outcomes(fake: FakeTelegramThread, *calls: tuple[str, dict[str, Any]], secon
         sessions = BotSessions(settings)
         timeout = timedelta(seconds=seconds)
         try:
-            return [classify(await sessions.call("default", method, p, timeout), Call(method)) for method, p in calls]
+            return [
+                classify(await sessions.call("default", method, p, timeout), CallFacts(method)) for method, p in calls
+            ]
         finally:
             await sessions.close()
 
@@ -81,7 +83,7 @@ def test_a_chats_trouble_fails_with_its_reason(
 ) -> None:
     fake.control.set_chat(chat, trouble=trouble)
     ended = outcome(fake, chat)
-    assert isinstance(ended, Failed)
+    assert isinstance(ended, Dead)
     assert ended.reason is reason
 
 
@@ -113,7 +115,7 @@ def test_sends_that_come_too_soon_are_paused_for_as_long_as_asked(fake: FakeTele
 def test_half_an_album_is_unknown(fake: FakeTelegramThread) -> None:
     fake.control.set_chat(USER, trouble="partial_album")
     (ended,) = outcomes(fake, ("sendMediaGroup", {"chat_id": USER, "media": ALBUM}))
-    assert isinstance(ended, Unknown)
+    assert isinstance(ended, Uncertain)
 
 
 def test_an_edit_that_changes_nothing_is_done(fake: FakeTelegramThread) -> None:
@@ -122,12 +124,12 @@ def test_an_edit_that_changes_nothing_is_done(fake: FakeTelegramThread) -> None:
     assert isinstance(sent, Sent)
     same = {"chat_id": USER, "message_id": sent.result["message_id"], "text": "x"}
     (ended,) = outcomes(fake, ("editMessageText", same))
-    assert isinstance(ended, Done)
+    assert isinstance(ended, NothingToDo)
 
 
 def test_a_refused_token_is_the_bots_failure(fake: FakeTelegramThread) -> None:
     fake.control.set_server(faults=[{"kind": "unauthorized"}])
-    assert isinstance(outcome(fake), BotFailed)
+    assert isinstance(outcome(fake), BotRefused)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +146,7 @@ def test_what_may_have_been_sent_is_unknown_and_was_asked_for_once(
     fake: FakeTelegramThread, fault: dict[str, Any], acted: int
 ) -> None:
     fake.control.set_server(faults=[fault])
-    assert isinstance(outcome(fake, seconds=0.5), Unknown)
+    assert isinstance(outcome(fake, seconds=0.5), Uncertain)
     arrived = fake.control.arrivals()
     assert len(arrived) == 1
     assert sum(call.acted for call in arrived) == acted

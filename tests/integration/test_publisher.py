@@ -17,8 +17,8 @@ import pytest
 
 from floodgate.broker.amqp import queue_admin, topology
 from floodgate.broker.amqp.connections import Connections
-from floodgate.broker.amqp.publisher import SWEEP_SECONDS, USUAL_WIRE, Entry, Outcomes, Publisher
-from floodgate.broker.amqp.queue_reader import Visit
+from floodgate.broker.amqp.publisher import SWEEP_SECONDS, USUAL_FRAME_OPTIONS, Entry, Publisher, PublishOutcomes
+from floodgate.broker.amqp.queue_reader import QueueReader
 from floodgate.broker.errors import (
     AccessRefusedError,
     BlockedError,
@@ -92,7 +92,7 @@ def submit(publisher: Publisher, publication: Publication) -> Future[None]:
     """Hand one message over without waiting for it."""
     settled: Future[None] = Future()
 
-    def settle(outcomes: Future[Outcomes]) -> None:
+    def settle(outcomes: Future[PublishOutcomes]) -> None:
         (error,) = outcomes.result()
         settled.set_result(None) if error is None else settled.set_exception(error)
 
@@ -105,11 +105,11 @@ def test_what_was_encoded_for_another_channel_is_encoded_anew(declared: Vhost, c
     publisher = connections.publisher
     with pytest.raises(UnroutableError):
         publisher.publish(Publication("nowhere", "key", b"", "lost"))  # which closes the publisher's channel
-    with Visit(connections, "dead.b") as visit:
+    with QueueReader(connections, "dead.b") as reader:
         encoded = submit(publisher, job(0))
-        assert visit.take(1) == []  # the number of that channel is this one's now
+        assert reader.take(1) == []  # the number of that channel is this one's now
         assert encoded.result(10) is None
-        assert publisher._wire.channel != USUAL_WIRE.channel
+        assert publisher._wire.channel != USUAL_FRAME_OPTIONS.channel
     assert numbers(declared.url, SEND) == [0]
 
 

@@ -41,7 +41,7 @@ def go_away(proxy: Proxy) -> None:
 
 def knows(client: Client | AsyncClient) -> bool:
     """Whether the loss was noticed. What is written before that may be there."""
-    return client._outlet.publisher._away_since is not None
+    return client._declarer.publisher._away_since is not None
 
 
 def is_refused(client: Client) -> bool:
@@ -105,8 +105,8 @@ def test_a_patient_producer_waits_for_rabbitmq(settings: Settings, proxy: Proxy)
         go_away(proxy)
         until(lambda: knows(client))
         waiting = threads.submit(client.send_message, 1, "patient")
-        link = client._outlet.publisher._link
-        until(lambda: link._backoff._next_seconds > 4 * 0.2)  # so many attempts have failed
+        connection = client._declarer.publisher._connection
+        until(lambda: connection._backoff._next_seconds > 4 * 0.2)  # so many attempts have failed
         assert not waiting.done()
         proxy.accept()
         assert waiting.result(30).method == "sendMessage"
@@ -120,7 +120,7 @@ def test_what_was_written_is_not_refused_for_it_may_be_there(
         client.send_message(1, "hi")
         proxy.stall()
         written = threads.submit(client.send_message, 1, "written")
-        until(lambda: len(client._outlet.publisher._unconfirmed) == 1)
+        until(lambda: len(client._declarer.publisher._unconfirmed) == 1)
         go_away(proxy)
         until(lambda: knows(client))
         assert is_refused(client)
@@ -143,9 +143,9 @@ def test_connections_without_a_bound_on_patience_wait(
         connections.publisher.publish(publication)
         go_away(proxy)
         until(lambda: connections.publisher._away_since is not None)
-        waiting = connections.publisher.submit(publication)
-        link = connections.publisher._link
-        until(lambda: link._backoff._next_seconds > 4 * 0.2)  # so many attempts have failed
+        waiting = connections.publisher.submit_many([publication])
+        connection = connections.publisher._connection
+        until(lambda: connection._backoff._next_seconds > 4 * 0.2)  # so many attempts have failed
         assert not waiting.done()
         proxy.accept()
-        assert waiting.result(30) is None
+        assert waiting.result(30) == (None,)

@@ -198,7 +198,7 @@ def test_what_a_job_that_dies_anew_leaves_is_not_replayed_in_the_same_run(desk: 
 KILLED = """
 import os, signal, sys
 from floodgate.broker.amqp.publisher import Publisher
-from floodgate.broker.amqp.queue_reader import Visit
+from floodgate.broker.amqp.queue_reader import QueueReader
 
 def at(owner, name, when, nth):
     method = getattr(owner, name)
@@ -217,7 +217,7 @@ def at(owner, name, when, nth):
     setattr(owner, name, crashing)
 
 owner, name, when, nth = sys.argv.pop(1).split()
-at({"Publisher": Publisher, "Visit": Visit}[owner], name, when, int(nth))
+at({"Publisher": Publisher, "QueueReader": QueueReader}[owner], name, when, int(nth))
 from floodgate.cli import main
 main()
 """
@@ -228,9 +228,9 @@ main()
     [
         "Publisher submit_many before 1",  # the ledger has forgotten, nothing is published
         "Publisher submit_many before 2",
-        "Visit remove before 1",  # published and confirmed, the letters are still there
-        "Visit remove after 1",
-        "Visit remove before 2",
+        "QueueReader remove before 1",  # published and confirmed, the letters are still there
+        "QueueReader remove after 1",
+        "QueueReader remove before 2",
         "Publisher _on_confirm before 1",  # published, no word yet
         "Publisher _on_confirm after 2",
     ],

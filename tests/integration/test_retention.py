@@ -16,7 +16,7 @@ import pytest
 from floodgate.broker.admission.policy import policy_of
 from floodgate.broker.amqp import queue_admin, topology
 from floodgate.broker.amqp.connections import Connections
-from floodgate.broker.amqp.queue_reader import Visit
+from floodgate.broker.amqp.queue_reader import QueueReader
 from floodgate.broker.errors import StateUnavailableError
 from floodgate.broker.messages import dead_letters, queue_names
 from floodgate.broker.messages.job import encode_job, new_job
@@ -139,8 +139,8 @@ def test_letters_that_somebody_else_holds_are_not_taken_for_too_few_and_none_too
     ours = office(most=50)
     for n in range(100):
         ours.bury(f"{n}")
-    with Visit(ours.connections, DEAD) as visit:
-        visit.take(40)
+    with QueueReader(ours.connections, DEAD) as reader:
+        reader.take(40)
         assert ours.sweep(look=False) == {(BOT, "content"): 10}
     assert len(ours.left()) == 90
 

@@ -41,8 +41,8 @@ from floodgate.broker.admission.contract import (
     Sent,
     Settlement,
     Standing,
-    Unknown,
     Unreachable,
+    Unsettled,
     Wait,
 )
 from floodgate.broker.state.redis.admission import RedisAdmission
@@ -197,9 +197,9 @@ class AdmissionMachine(RuleBasedStateMachine):
         played.go, played.uncertain = None, True
         self.clock.advance(LEASE_SECONDS + 1)
         decision = self._admit(played)
-        assert isinstance(decision, Unknown), decision
+        assert isinstance(decision, Unsettled), decision
         if renew:
-            self._decided(played, self._agree([store.renew_unknown(played.ask) for store in self.stores]))
+            self._decided(played, self._agree([store.renew_unsettled(played.ask) for store in self.stores]))
 
     @rule(chat=st.sampled_from(("1", "-3", None)), seconds=st.sampled_from((1, 5)))
     def pause(self, chat: str | None, seconds: int) -> None:
@@ -325,7 +325,7 @@ class AdmissionMachine(RuleBasedStateMachine):
                 self._send(played.ask, played.place, grant)
             case AlreadySent() | AlreadyDead():
                 assert played.settled
-            case Unknown(age=age):
+            case Unsettled(age=age):
                 assert played.uncertain or (played.go is not None and age >= timedelta(seconds=LEASE_SECONDS))
                 played.go, played.uncertain = None, True
             case Wait(delay=delay):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from floodgate.fake_telegram.limits import Charge, FloodControl, Limits, Rate
+from floodgate.fake_telegram.limits import CallCost, FloodControl, FloodLimits, Rate
 from floodgate.fake_telegram.summary import fullest
 
 # In fractions that floats hold exactly: a gap of 1e-234 s is lost in the sum, and would look like a window overfull.
@@ -15,12 +15,12 @@ CHATS = st.lists(st.sampled_from([5, 6, 7, -8, -9]), min_size=1, max_size=120)
 
 @given(GAPS, CHATS)
 def test_no_window_is_ever_overfull(gaps: list[float], chats: list[int]) -> None:
-    limits = Limits(bot=Rate(3, 1.0), group=Rate(4, 10.0), growth_seconds=0)
+    limits = FloodLimits(bot=Rate(3, 1.0), group=Rate(4, 10.0), growth_seconds=0)
     flood = FloodControl(limits)
     now, passed = 0.0, []
     for gap, chat in zip(gaps, chats, strict=False):
         now += gap
-        if flood.judge(1, chat, Charge(chat=True), now).passes:
+        if flood.judge(1, chat, CallCost(chat=True), now).passes:
             passed.append((chat, now, 1))
     assert fullest(((1, at, cost) for _, at, cost in passed), 1.0) <= 3
     assert fullest(passed, 1.0) <= 1
@@ -29,20 +29,20 @@ def test_no_window_is_ever_overfull(gaps: list[float], chats: list[int]) -> None
 
 @given(GAPS, CHATS)
 def test_who_waits_as_told_is_let_through(gaps: list[float], chats: list[int]) -> None:
-    flood = FloodControl(Limits(bot=Rate(3, 1.0), group=Rate(4, 10.0)))
+    flood = FloodControl(FloodLimits(bot=Rate(3, 1.0), group=Rate(4, 10.0)))
     now = 0.0
     for gap, chat in zip(gaps, chats, strict=False):
         now += gap
-        verdict = flood.judge(1, chat, Charge(chat=True), now)
+        verdict = flood.judge(1, chat, CallCost(chat=True), now)
         if not verdict.passes:
             now += verdict.retry_after
-            assert flood.judge(1, chat, Charge(chat=True), now).passes
+            assert flood.judge(1, chat, CallCost(chat=True), now).passes
 
 
 @given(st.integers(1, 200), st.integers(1, 30))
 def test_a_big_call_costs_as_many_windows_as_it_fills(cost: int, count: int) -> None:
-    flood = FloodControl(Limits(bot=Rate(count, 1.0), growth_seconds=0))
-    assert flood.judge(1, None, Charge(cost=cost), 0.0).passes
+    flood = FloodControl(FloodLimits(bot=Rate(count, 1.0), growth_seconds=0))
+    assert flood.judge(1, None, CallCost(cost=cost), 0.0).passes
     windows = -(-cost // count)
-    assert not flood.judge(1, None, Charge(cost=count), windows - 0.5).passes
-    assert flood.judge(1, None, Charge(cost=count), windows + 0.5).passes
+    assert not flood.judge(1, None, CallCost(cost=count), windows - 0.5).passes
+    assert flood.judge(1, None, CallCost(cost=count), windows + 0.5).passes

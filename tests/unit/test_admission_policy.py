@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from floodgate.broker.admission import policy
-from floodgate.broker.admission.policy import Refusal, ask_for, call_timeout, policy_of, rates_of
+from floodgate.broker.admission.policy import FloodWait, ask_for, call_timeout, policy_of, rates_of
 from floodgate.broker.admission.windows import Window
 from floodgate.broker.errors import SettingsError
 from floodgate.broker.messages.job import Job, new_job
@@ -133,13 +133,13 @@ def test_limits_off_leaves_nothing_metered() -> None:
 
 
 def test_three_chats_in_a_moment_blame_the_bot() -> None:
-    refusals = [Refusal("a", 0, False), Refusal("b", 500_000, False), Refusal("c", 900_000, False)]
+    refusals = [FloodWait("a", 0, False), FloodWait("b", 500_000, False), FloodWait("c", 900_000, False)]
     assert policy.blames_bot(policy.recent(refusals, 900_000))
     assert not policy.blames_bot(policy.recent(refusals, 2_100_000))
 
 
 def test_one_chat_alone_never_blames_the_bot() -> None:
-    refusals = [Refusal("a", at, True) for at in range(20)]
+    refusals = [FloodWait("a", at, True) for at in range(20)]
     assert not policy.blames_bot(policy.recent(refusals, 20))
 
 

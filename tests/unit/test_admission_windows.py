@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from floodgate.broker.admission.clock import Anchor, Reading, store_time
+from floodgate.broker.admission.clock import Anchor, ClockReading, store_time
 from floodgate.broker.admission.windows import (
     Budget,
     Pace,
@@ -129,21 +129,21 @@ def test_a_bot_of_unknown_past_starts_evenly() -> None:
 
 
 def test_store_time_is_unix_time_at_first() -> None:
-    now, anchor = store_time(Reading("a", 50, 1_000), Anchor("", 0), 0)
+    now, anchor = store_time(ClockReading("a", 50, 1_000), Anchor("", 0), 0)
     assert (now, anchor) == (1_000, Anchor("a", 950))
 
 
 def test_store_time_follows_the_monotonic_clock_and_not_the_wall() -> None:
-    now, _ = store_time(Reading("a", 60, 99_999_999), Anchor("a", 950), 0)
+    now, _ = store_time(ClockReading("a", 60, 99_999_999), Anchor("a", 950), 0)
     assert now == 1_010
 
 
 def test_store_time_goes_on_from_the_last_grant_when_the_clock_went_back() -> None:
-    now, anchor = store_time(Reading("a", 10, 0), Anchor("a", 950), 1_000)
+    now, anchor = store_time(ClockReading("a", 10, 0), Anchor("a", 950), 1_000)
     assert now == 1_000
-    assert store_time(Reading("a", 15, 0), anchor, 1_000)[0] == 1_005
+    assert store_time(ClockReading("a", 15, 0), anchor, 1_000)[0] == 1_005
 
 
 def test_after_a_reboot_store_time_is_unix_time_again_but_never_earlier() -> None:
-    assert store_time(Reading("b", 5, 2_000), Anchor("a", 950), 1_500)[0] == 2_000
-    assert store_time(Reading("b", 5, 1_000), Anchor("a", 950), 1_500)[0] == 1_500
+    assert store_time(ClockReading("b", 5, 2_000), Anchor("a", 950), 1_500)[0] == 2_000
+    assert store_time(ClockReading("b", 5, 1_000), Anchor("a", 950), 1_500)[0] == 1_500

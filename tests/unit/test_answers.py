@@ -11,9 +11,9 @@ from telegram import error as ptb
 
 from floodgate.actors.answers import (
     MAX_DESCRIPTION,
+    BotApiRefusalError,
     Break,
     Refusal,
-    RefusedError,
     answer_to_error,
     read_refusal,
     seconds_to_wait,
@@ -81,7 +81,7 @@ def test_a_wait_is_read_from_either_type_and_at_most_a_day(value: object, wait: 
 @pytest.mark.parametrize(
     ("error", "answer"),
     [
-        (RefusedError(Refusal(418, "tea")), Refusal(418, "tea")),
+        (BotApiRefusalError(Refusal(418, "tea")), Refusal(418, "tea")),
         (ptb.BadRequest("Chat not found"), Refusal(400, "Chat not found")),
         (
             ptb.Forbidden("Forbidden: bot was blocked by the user"),

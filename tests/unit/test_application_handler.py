@@ -30,7 +30,7 @@ from floodgate import SharedPersistence
 from floodgate.actors.updates.application import ApplicationHandler
 from floodgate.actors.updates.conversations import keys_of
 from floodgate.actors.updates.handler import UnreadableUpdateError
-from floodgate.actors.updates.run import Run, current_run, enter
+from floodgate.actors.updates.run import HandlerRun, current_run, enter
 from floodgate.broker.messages.partitions import partition_of
 from floodgate.broker.messages.update import Update
 from floodgate.broker.settings.model import Settings
@@ -69,16 +69,16 @@ def handler_of(*callbacks: Callback, errors: list[Callback] | None = None, **opt
     return ApplicationHandler("theirs:application", application, CannedRequest())
 
 
-def run_of(attempt: int = 1, last: bool = True, **content: Any) -> Run:
+def run_of(attempt: int = 1, last: bool = True, **content: Any) -> HandlerRun:
     message = {"message_id": 1, "date": int(time.time()), "chat": {"id": 5, "type": "private"}, "text": "hi"}
     body = {"update_id": 9, **(content or {"message": message})}
-    return Run(Update("default", 9, body), "updates.default.00", 1, attempt, last)
+    return HandlerRun(Update("default", 9, body), "updates.default.00", 1, attempt, last)
 
 
-def handle(handler: ApplicationHandler, *runs: Run) -> list[Exception | None]:
+def handle(handler: ApplicationHandler, *runs: HandlerRun) -> list[Exception | None]:
     """How each run ends."""
 
-    async def one(run: Run) -> Exception | None:
+    async def one(run: HandlerRun) -> Exception | None:
         enter(run)
         try:
             await handler.handle(run)

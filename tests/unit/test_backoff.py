@@ -8,14 +8,14 @@ from datetime import timedelta
 import pytest
 
 from floodgate.actors.backoff import CAP, NOT_SENT_CAP, backoff, counted, next_step
-from floodgate.actors.outcomes import Failed, FailureReason, Retry, Unknown
-from floodgate.broker.admission.contract import Retrying
+from floodgate.actors.outcomes import FailureReason, Retry, Uncertain, dead
+from floodgate.broker.admission.contract import Dead, Retrying
 from floodgate.broker.messages.job import Job, OnUncertain, new_job
 
 BORN_MS = 1_000_000
 NOT_SENT = Retry("connection refused", surely_not_sent=True)
 HARMLESS = Retry("HTTP 502", surely_not_sent=False)
-UNKNOWN = Unknown("reset")
+UNKNOWN = Uncertain("reset")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def _job(**fields: object) -> Job:
     return new_job("sendMessage", {"chat_id": 1, "text": "x"}, now_ms=BORN_MS).model_copy(update=fields)
 
 
-def _step(job: Job, outcome: Retry | Unknown, age_seconds: float = 1, draw: float = 0.5) -> Retrying | Failed:
+def _step(job: Job, outcome: Retry | Uncertain, age_seconds: float = 1, draw: float = 0.5) -> Retrying | Dead:
     return next_step(job, outcome, Bounds(), BORN_MS + int(age_seconds * 1000), lambda: draw)
 
 
@@ -50,9 +50,9 @@ def test_the_delay_is_drawn_from_the_whole_range() -> None:
 
 
 @pytest.mark.parametrize("outcome", [HARMLESS, UNKNOWN])
-def test_calls_that_may_have_left_are_bounded_by_attempts(outcome: Retry | Unknown) -> None:
+def test_calls_that_may_have_left_are_bounded_by_attempts(outcome: Retry | Uncertain) -> None:
     assert _step(_job(attempts=2), outcome) == Retrying(timedelta(seconds=2))
-    assert _step(_job(attempts=3), outcome) == Failed(
+    assert _step(_job(attempts=3), outcome) == dead(
         FailureReason.EXHAUSTED, f"4 calls failed and 4 is the bound; the last call: {outcome.reason}"
     )
 
@@ -60,12 +60,12 @@ def test_calls_that_may_have_left_are_bounded_by_attempts(outcome: Retry | Unkno
 def test_calls_that_never_left_spend_no_attempt_and_are_not_charged() -> None:
     assert _step(_job(attempts=50, unsent=50), NOT_SENT) == Retrying(NOT_SENT_CAP / 2, charged=False)
     assert isinstance(_step(_job(attempts=50, unsent=50), UNKNOWN), Retrying)
-    assert isinstance(_step(_job(attempts=53, unsent=50), UNKNOWN), Failed)
+    assert isinstance(_step(_job(attempts=53, unsent=50), UNKNOWN), Dead)
 
 
 def test_every_failing_job_is_bounded_by_age() -> None:
     assert isinstance(_step(_job(), NOT_SENT, age_seconds=3599), Retrying)
-    assert _step(_job(attempts=9, unsent=9), NOT_SENT, age_seconds=3600) == Failed(
+    assert _step(_job(attempts=9, unsent=9), NOT_SENT, age_seconds=3600) == dead(
         FailureReason.EXHAUSTED, "it was older than 3600 s after 10 calls; the last call: connection refused"
     )
 
@@ -73,23 +73,23 @@ def test_every_failing_job_is_bounded_by_age() -> None:
 def test_a_scheduled_job_ages_from_its_time_on() -> None:
     job = _job(not_before_ms=BORN_MS + 7_200_000)
     assert isinstance(_step(job, HARMLESS, age_seconds=7201), Retrying)
-    assert isinstance(_step(job, HARMLESS, age_seconds=7200 + 3600), Failed)
+    assert isinstance(_step(job, HARMLESS, age_seconds=7200 + 3600), Dead)
 
 
 def test_a_fault_that_is_worth_few_tries_ends_sooner() -> None:
     few = Retry("failed to get HTTP URL content", surely_not_sent=False, at_most=3)
     assert isinstance(_step(_job(attempts=1), few), Retrying)
-    assert isinstance(_step(_job(attempts=2), few), Failed)
+    assert isinstance(_step(_job(attempts=2), few), Dead)
 
 
 def test_a_job_that_must_not_be_sent_twice_is_dead_lettered_when_it_may_have_been() -> None:
     job = _job(on_uncertain=OnUncertain.DEAD_LETTER)
-    assert _step(job, UNKNOWN) == Failed(FailureReason.UNCERTAIN, "it may have been sent (reset)")
+    assert _step(job, UNKNOWN) == dead(FailureReason.UNCERTAIN, "it may have been sent (reset)")
     assert isinstance(_step(job, HARMLESS), Retrying)
 
 
 def test_a_wait_that_telegram_asked_for_is_never_undercut() -> None:
-    asked = Unknown("partial", retry_after=timedelta(seconds=40))
+    asked = Uncertain("partial", retry_after=timedelta(seconds=40))
     assert _step(_job(), asked, draw=0.0) == Retrying(timedelta(seconds=40))
 
 

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from benchmarks.stage.instant_telegram import Connection, Tally
-from floodgate.fake_telegram.control import ControlClient, Live
+from floodgate.fake_telegram.control import ControlClient, LiveCounters
 
 
 @asynccontextmanager
@@ -84,7 +84,7 @@ def test_requests_in_pieces_and_several_at_once_are_each_answered_in_order() -> 
 
 
 def test_the_counts_tell_sends_and_chats_apart() -> None:
-    async def send() -> Live:
+    async def send() -> LiveCounters:
         async with served() as port:
             for chat in (1, 2, 2):
                 await post(port, "sendMessage", json={"chat_id": chat})

@@ -1,13 +1,13 @@
-"""The account of a chaos run finds what it is there to find: each fault is put into books that were in order."""
+"""The account of a chaos run finds what it is there to find: each fault is put into evidence that was in order."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
-from tests.chaos.account import HELD_UP, OVER_THE_LIMIT, Books, Note, account_for
+from tests.chaos.account import HELD_UP, OVER_THE_LIMIT, Evidence, Note, account_for
+from tests.chaos.faults import Cast, Kind, schedule
 from tests.chaos.producing import Accepted
-from tests.chaos.strokes import Cast, Kind, schedule
 from tests.chaos.telegram import Arrived
 
 LIMITS = {"bot": (30, 1.0), "chat": (1, 1.0), "group": (20, 60.0)}
@@ -22,15 +22,15 @@ def acted(text: str, at: float, **changes: Any) -> Arrived:
     return Arrived(1, seq, at, 5, text, 1, True, **{"acted": True, "verdict": "ok", "code": 200, **changes})
 
 
-def call(at: float, *endings: str) -> list[Note]:
+def call(at: float, *outcomes: str) -> list[Note]:
     return [
         Note("call", at, ""),
-        *(Note(*ending.split(":")[:1], at + 0.01, ending.partition(":")[2]) for ending in endings),
+        *(Note(*outcome.split(":")[:1], at + 0.01, outcome.partition(":")[2]) for outcome in outcomes),
     ]
 
 
 SENT = ("answer:Sent", "settled:Sent")
-IN_ORDER = Books(
+IN_ORDER = Evidence(
     expected=2,
     accepted={"a": accepted("a", 1), "b": accepted("b", 2)},
     arrivals=[acted("a", 10.0), acted("b", 12.0)],
@@ -45,7 +45,7 @@ def faults(**changes: Any) -> list[str]:
     return account_for(dataclasses.replace(IN_ORDER, **changes)).faults
 
 
-def test_books_in_order_have_no_fault() -> None:
+def test_evidence_in_order_has_no_fault() -> None:
     report = account_for(IN_ORDER)
     assert not report.faults
     assert (report.accepted, report.sent, report.resolved) == (2, 2, 2)
@@ -127,8 +127,8 @@ def test_a_429_is_a_fault_unless_the_call_was_made_in_time() -> None:
 
 def test_a_schedule_follows_from_its_seed_and_tries_every_kind_before_any_twice() -> None:
     cast = Cast(workers=3, producers=2, redis=False, disk=True)
-    strokes = schedule(7, 120, 2.0, cast)
-    assert strokes == schedule(7, 120, 2.0, cast)
-    assert strokes != schedule(8, 120, 2.0, cast)
+    faults = schedule(7, 120, 2.0, cast)
+    assert faults == schedule(7, 120, 2.0, cast)
+    assert faults != schedule(8, 120, 2.0, cast)
     allowed = set(Kind) - {Kind.REDIS_KILLED}
-    assert {stroke.kind for stroke in strokes[: len(allowed)]} == allowed
+    assert {fault.kind for fault in faults[: len(allowed)]} == allowed

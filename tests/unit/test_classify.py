@@ -7,23 +7,23 @@ from datetime import timedelta
 import pytest
 
 from floodgate.actors.answers import Accepted, Break, Refusal
-from floodgate.actors.classify import DEFAULT_RETRY_AFTER, Call, call_of, classify
+from floodgate.actors.classify import DEFAULT_RETRY_AFTER, CallFacts, call_of, classify
 from floodgate.actors.outcomes import (
-    BotFailed,
-    Done,
-    Failed,
+    BotRefused,
     FailureReason,
     Migrated,
+    NothingToDo,
     Outcome,
     Paused,
     Retry,
-    Sent,
-    Unknown,
+    Uncertain,
+    dead,
 )
+from floodgate.broker.admission.contract import Dead, Sent
 from floodgate.broker.messages.job import new_job
 
-SEND = Call("sendMessage")
-EDIT = Call("editMessageText")
+SEND = CallFacts("sendMessage")
+EDIT = CallFacts("editMessageText")
 
 PERMANENT = [
     (403, "Forbidden: bot was blocked by the user", FailureReason.CHAT_UNREACHABLE),
@@ -74,7 +74,7 @@ PERMANENT = [
 def test_a_permanent_refusal_fails_with_its_reason_and_telegrams_words(
     status: int, description: str, reason: FailureReason
 ) -> None:
-    assert classify(Refusal(status, description), SEND) == Failed(reason, description, status)
+    assert classify(Refusal(status, description), SEND) == dead(reason, description, status)
 
 
 @pytest.mark.parametrize(
@@ -100,11 +100,11 @@ def test_a_permanent_refusal_fails_with_its_reason_and_telegrams_words(
             Refusal(400, "Bad Request: group chat was upgraded to a supergroup chat", migrate_to="-1001234567890"),
             Migrated("-1001234567890"),
         ),
-        (Refusal(401, "Unauthorized"), BotFailed("Unauthorized")),
-        (Refusal(404, "HTTP 404 Not Found", from_bot_api=False), BotFailed("HTTP 404 Not Found")),
+        (Refusal(401, "Unauthorized"), BotRefused("Unauthorized")),
+        (Refusal(404, "HTTP 404 Not Found", from_bot_api=False), BotRefused("HTTP 404 Not Found")),
         (
             Refusal(400, "Bad Request: message is not modified: specified new message content is the same"),
-            Done("Bad Request: message is not modified: specified new message content is the same", 400),
+            NothingToDo("Bad Request: message is not modified: specified new message content is the same", 400),
         ),
         (
             Refusal(409, "Conflict: terminated by other getUpdates request"),
@@ -128,13 +128,15 @@ def test_other_refusals_end_as_the_table_says(refusal: Refusal, outcome: Outcome
     "description", ["Bad Request: failed to get HTTP URL content", "Bad Request: wrong type of the web page content"]
 )
 def test_a_url_that_telegram_cannot_fetch_is_tried_a_few_times(description: str) -> None:
-    assert classify(Refusal(400, description), Call("sendPhoto")) == Retry(description, False, at_most=3)
+    assert classify(Refusal(400, description), CallFacts("sendPhoto")) == Retry(description, False, at_most=3)
 
 
 def test_a_partial_album_is_unknown_even_when_its_text_asks_for_a_wait() -> None:
     text = 'Bad Request: failed to send message #3 with the error message "Too Many Requests: retry after 9"'
-    assert classify(Refusal(400, text), Call("sendMediaGroup")) == Unknown(text, timedelta(seconds=9), partly=True)
-    assert classify(Refusal(400, "Bad Request: group send failed"), Call("sendMediaGroup")) == Unknown(
+    assert classify(Refusal(400, text), CallFacts("sendMediaGroup")) == Uncertain(
+        text, timedelta(seconds=9), partly=True
+    )
+    assert classify(Refusal(400, "Bad Request: group send failed"), CallFacts("sendMediaGroup")) == Uncertain(
         "Bad Request: group send failed", partly=True
     )
 
@@ -142,7 +144,7 @@ def test_a_partial_album_is_unknown_even_when_its_text_asks_for_a_wait() -> None
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 520])
 def test_a_server_error_may_have_sent_a_message_and_may_be_repeated_for_an_edit(status: int) -> None:
     refusal = Refusal(status, f"HTTP {status}", from_bot_api=False)
-    assert classify(refusal, SEND) == Unknown(f"HTTP {status}")
+    assert classify(refusal, SEND) == Uncertain(f"HTTP {status}")
     assert classify(refusal, EDIT) == Retry(f"HTTP {status}", surely_not_sent=False)
 
 
@@ -153,21 +155,21 @@ def test_a_call_that_never_left_is_retried_and_not_charged() -> None:
 
 def test_a_call_that_was_cut_off_may_have_sent_a_message_and_may_be_repeated_for_a_deletion() -> None:
     answer = Break("cut off", surely_not_sent=False)
-    assert classify(answer, SEND) == Unknown("cut off")
-    assert classify(answer, Call("deleteMessage")) == Retry("cut off", surely_not_sent=False)
-    assert classify(answer, Call("sendGift")) == Unknown("cut off")
+    assert classify(answer, SEND) == Uncertain("cut off")
+    assert classify(answer, CallFacts("deleteMessage")) == Retry("cut off", surely_not_sent=False)
+    assert classify(answer, CallFacts("sendGift")) == Uncertain("cut off")
 
 
 def test_a_repeated_deletion_that_finds_nothing_was_done_by_the_call_before() -> None:
     gone = Refusal(400, "Bad Request: message to delete not found")
-    assert classify(gone, Call("deleteMessage", repeated=True)) == Done(gone.description)
-    assert isinstance(classify(gone, Call("deleteMessage")), Failed)
+    assert classify(gone, CallFacts("deleteMessage", repeated=True)) == NothingToDo(gone.description)
+    assert isinstance(classify(gone, CallFacts("deleteMessage")), Dead)
 
 
 def test_a_repeated_edit_that_changes_nothing_was_done_by_the_call_before_and_is_no_error_to_its_caller() -> None:
     same = Refusal(400, "Bad Request: message is not modified")
-    assert classify(same, Call("editMessageText", repeated=True)) == Done(same.description)
-    assert classify(same, Call("editMessageText")) == Done(same.description, 400)
+    assert classify(same, CallFacts("editMessageText", repeated=True)) == NothingToDo(same.description)
+    assert classify(same, CallFacts("editMessageText")) == NothingToDo(same.description, 400)
 
 
 def test_an_accepted_call_is_sent_with_telegrams_result() -> None:
@@ -176,5 +178,5 @@ def test_an_accepted_call_is_sent_with_telegrams_result() -> None:
 
 def test_a_job_whose_calls_never_left_is_not_repeated() -> None:
     job = new_job("deleteMessage", {"chat_id": 1, "message_id": 2})
-    assert call_of(job.model_copy(update={"attempts": 2, "unsent": 2})) == Call("deleteMessage", repeated=False)
-    assert call_of(job.model_copy(update={"attempts": 2, "unsent": 1})) == Call("deleteMessage", repeated=True)
+    assert call_of(job.model_copy(update={"attempts": 2, "unsent": 2})) == CallFacts("deleteMessage", repeated=False)
+    assert call_of(job.model_copy(update={"attempts": 2, "unsent": 1})) == CallFacts("deleteMessage", repeated=True)

@@ -17,7 +17,7 @@ from floodgate.broker.messages.job import Job, decode_job, encode_job
 from floodgate.broker.messages.local_files import FILE_FIELDS
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.core import Composer
-from floodgate.producer.uploads import Attachment, Stowage
+from floodgate.producer.uploads import Attachment, UploadStore
 from floodgate.testing import RecordingClient
 
 CAT = b"\x89PNG cat"
@@ -114,8 +114,8 @@ Open = Callable[[Path], Any]
 def test_every_kind_of_file_is_stowed_whole(tmp_path: Path, cat: Path, given: Open) -> None:
     content = given(cat)
     job, files = call("sendDocument", chat_id=1, document=content)
-    stowed = Stowage(str(tmp_path / "spool")).stow(job, files)
-    (file,) = stowed.files
+    kept = UploadStore(str(tmp_path / "spool")).keep(job, files)
+    (file,) = kept.files
     assert (file.name, file.size, file.sha256) == ("document", len(CAT), hashlib.sha256(CAT).hexdigest())
     assert (tmp_path / "spool" / file.key).read_bytes() == CAT
     if hasattr(content, "close"):
@@ -143,7 +143,7 @@ def closed() -> io.BytesIO:
 def test_a_file_that_is_no_good_is_told_before_anything_is_queued(tmp_path: Path, content: Any, sentence: str) -> None:
     job, files = call("sendPhoto", chat_id=1, photo=content)
     with pytest.raises(InvalidParamsError) as caught:
-        Stowage(str(tmp_path / "spool")).stow(job, files)
+        UploadStore(str(tmp_path / "spool")).keep(job, files)
     assert str(caught.value) == sentence
     assert [path for path in (tmp_path / "spool").rglob("*") if path.is_file()] == []
 
@@ -152,16 +152,16 @@ def test_an_album_with_one_bad_file_leaves_none_behind(tmp_path: Path, cat: Path
     album = [{"type": "photo", "media": cat}, {"type": "photo", "media": tmp_path / "none"}]
     job, files = call("sendMediaGroup", chat_id=1, media=album)
     with pytest.raises(InvalidParamsError, match=r"media\[1\].media"):
-        Stowage(str(tmp_path / "spool")).stow(job, files)
+        UploadStore(str(tmp_path / "spool")).keep(job, files)
     assert [path for path in (tmp_path / "spool").rglob("*") if path.is_file()] == []
 
 
 def test_a_spool_that_vanishes_is_not_made_anew(tmp_path: Path, cat: Path) -> None:
-    stowage = Stowage(str(tmp_path / "spool"))
-    stowage.stow(*call("sendPhoto", chat_id=1, photo=cat))
+    upload_store = UploadStore(str(tmp_path / "spool"))
+    upload_store.keep(*call("sendPhoto", chat_id=1, photo=cat))
     (tmp_path / "spool").rename(tmp_path / "unmounted")
     with pytest.raises(SpoolError, match="FLOODGATE_SPOOL_URL"):
-        stowage.stow(*call("sendPhoto", chat_id=1, photo=cat))
+        upload_store.keep(*call("sendPhoto", chat_id=1, photo=cat))
 
 
 def test_a_recording_client_tells_what_would_be_uploaded(cat: Path) -> None:

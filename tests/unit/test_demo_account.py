@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-from floodgate.demo.account import Accepted, Arrival, account_for, count_order_violations
+from floodgate.demo.account import DemoArrival, EnqueuedJob, account_for, count_order_violations
 
 
-def job(n: int, *, chat: str = "1", priority: str = "bulk", expect_dead: bool = False) -> Accepted:
-    return Accepted(f"id{n}", "users", chat, priority, f"text {n}", expect_dead)
+def job(n: int, *, chat: str = "1", priority: str = "bulk", expect_dead: bool = False) -> EnqueuedJob:
+    return EnqueuedJob(f"id{n}", "users", chat, priority, f"text {n}", expect_dead)
 
 
-def arrivals(*numbers: int) -> list[Arrival]:
-    return [Arrival(f"text {n}") for n in numbers]
+def arrivals(*numbers: int) -> list[DemoArrival]:
+    return [DemoArrival(f"text {n}") for n in numbers]
 
 
 def test_all_sent_once_in_order_adds_up() -> None:

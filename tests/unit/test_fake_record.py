@@ -8,21 +8,21 @@ from dataclasses import replace
 import pytest
 
 from floodgate.fake_telegram.arrivals import Arrival, Arrivals
-from floodgate.fake_telegram.calls import Call, Source
+from floodgate.fake_telegram.calls import Call, CallSource
 from floodgate.fake_telegram.control_values import ControlError, chat_state_from, fault_from, limits_from
 from floodgate.fake_telegram.errors import ApiError
-from floodgate.fake_telegram.limits import Limits, Rate
+from floodgate.fake_telegram.limits import FloodLimits, Rate
 from floodgate.fake_telegram.scenarios import ChatState, ChatTrouble, Fault, FaultKind, Scenarios
 from floodgate.fake_telegram.summary import fullest, summarise
-from floodgate.fake_telegram.updates import FIRST_UPDATE_ID, RETENTION_SECONDS, Inbox, Update
-from floodgate.fake_telegram.webhooks import Backoff
+from floodgate.fake_telegram.updates import FIRST_UPDATE_ID, RETENTION_SECONDS, Inbox, InboxUpdate
+from floodgate.fake_telegram.webhooks import PostBackoff
 
 SENT = Arrival(
     seq=1,
     bot_id=1,
     method="sendMessage",
     chat_id=5,
-    source=Source("form", b"text=hi"),
+    source=CallSource("form", b"text=hi"),
     at=0.0,
     wall=0.0,
     charged_chat=True,
@@ -43,7 +43,7 @@ def test_a_summary_counts_what_acted_by_cost_and_by_chat() -> None:
         replace(SENT, seq=2, at=0.9, chat_id=6, cost=3),
         replace(SENT, seq=3, at=0.95, chat_id=6, acted=False, verdict="chat", code=429),
         replace(SENT, seq=4, at=30.0, chat_id=-7),
-        replace(SENT, seq=5, at=89.0, chat_id=-7, source=Source("form", b"text=other")),
+        replace(SENT, seq=5, at=89.0, chat_id=-7, source=CallSource("form", b"text=other")),
     ]
     total = summarise(records)
     assert (total.bot_in_1s, total.chat_in_1s, total.group_in_60s) == (4, 3, 2)
@@ -58,7 +58,7 @@ def test_a_summary_names_what_was_sent_twice() -> None:
 def test_the_record_is_bounded_and_pages_by_number() -> None:
     arrivals = Arrivals(capacity=100)
     for n in range(250):
-        arrivals.close(arrivals.open(1, "getMe", None, Source("form", b""), float(n), 0.0), 200)
+        arrivals.close(arrivals.open(1, "getMe", None, CallSource("form", b""), float(n), 0.0), 200)
     kept = arrivals.snapshot()
     assert len(kept) <= 100
     assert [a.seq for a in arrivals.page(after=248, limit=10)] == [249, 250]
@@ -68,10 +68,10 @@ def test_the_record_is_bounded_and_pages_by_number() -> None:
 
 def test_calls_in_flight_are_counted_per_chat() -> None:
     arrivals = Arrivals()
-    first = arrivals.open(1, "sendMessage", 5, Source("form", b""), 0.0, 0.0)
-    second = arrivals.open(1, "sendMessage", 5, Source("form", b""), 0.0, 0.0)
+    first = arrivals.open(1, "sendMessage", 5, CallSource("form", b""), 0.0, 0.0)
+    second = arrivals.open(1, "sendMessage", 5, CallSource("form", b""), 0.0, 0.0)
     arrivals.close(first, 200)
-    third = arrivals.open(1, "sendMessage", 5, Source("form", b""), 0.0, 0.0)
+    third = arrivals.open(1, "sendMessage", 5, CallSource("form", b""), 0.0, 0.0)
     assert (first.in_flight, second.in_flight, third.in_flight) == (1, 2, 2)
 
 
@@ -124,9 +124,9 @@ def test_a_blocked_user_can_still_be_read_about_but_a_chat_that_is_not_there_can
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: limits_from(Limits(), {"bots": 3}), "No limit is called 'bots'"),
-        (lambda: limits_from(Limits(), {"bot": 3}), "A rate is"),
-        (lambda: limits_from(Limits(), {"bot": [0, 1]}), "at least 1"),
+        (lambda: limits_from(FloodLimits(), {"bots": 3}), "No limit is called 'bots'"),
+        (lambda: limits_from(FloodLimits(), {"bot": 3}), "A rate is"),
+        (lambda: limits_from(FloodLimits(), {"bot": [0, 1]}), "at least 1"),
         (lambda: chat_state_from({"trouble": "gone"}), "is none of: blocked"),
         (lambda: chat_state_from({"trouble": "migrated"}), "migrate_to"),
         (lambda: fault_from({"kind": "error", "probability": 2}), "between 0 and 1"),
@@ -139,7 +139,7 @@ def test_a_mistake_in_control_values_is_told_in_a_sentence(make: object, sentenc
 
 
 def test_limits_change_one_by_one() -> None:
-    assert limits_from(Limits(), {"bot": [10, 2], "chat": None}) == Limits(bot=Rate(10, 2.0), chat=None)
+    assert limits_from(FloodLimits(), {"bot": [10, 2], "chat": None}) == FloodLimits(bot=Rate(10, 2.0), chat=None)
 
 
 def test_updates_wait_a_day_and_no_longer() -> None:
@@ -178,8 +178,8 @@ def test_updates_nobody_asked_for_do_not_come() -> None:
 
 
 def test_a_failed_webhook_is_tried_at_once_then_ever_later_up_to_a_minute() -> None:
-    assert [Backoff().after(n) for n in range(1, 9)] == [0, 2, 4, 8, 16, 32, 60, 60]
+    assert [PostBackoff().after(n) for n in range(1, 9)] == [0, 2, 4, 8, 16, 32, 60, 60]
 
 
-async def poll(inbox: Inbox, offset: int = 0) -> list[Update]:
+async def poll(inbox: Inbox, offset: int = 0) -> list[InboxUpdate]:
     return list(await inbox.poll(offset, 100, 0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from floodgate.fake_telegram.calls import Call, Source, decode_form, decode_json, kept
+from floodgate.fake_telegram.calls import Call, CallSource, decode_form, decode_json, kept
 from floodgate.fake_telegram.entities import parse
 from floodgate.fake_telegram.errors import ApiError
 
@@ -94,4 +94,4 @@ def test_a_body_that_is_no_json_object_is_a_bad_request(body: bytes) -> None:
 
 
 def test_a_long_body_is_not_kept_for_the_record() -> None:
-    assert kept(Source("form", b"x" * 100_000)).params() == {"too_long_to_keep_bytes": 100_000}
+    assert kept(CallSource("form", b"x" * 100_000)).params() == {"too_long_to_keep_bytes": 100_000}

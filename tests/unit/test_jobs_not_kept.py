@@ -12,9 +12,9 @@ import dramatiq
 import pytest
 
 from floodgate.actors import settle
-from floodgate.actors.outcomes import Failed, FailureReason
+from floodgate.actors.outcomes import FailureReason, dead
 from floodgate.actors.settle import Settler
-from floodgate.broker.admission.contract import Go, Record, Standing
+from floodgate.broker.admission.contract import Dead, Go, Record, Standing
 from floodgate.broker.admission.policy import ask_for
 from floodgate.broker.messages import dead_letters
 from floodgate.broker.messages.dead_letters import REASONS
@@ -28,7 +28,7 @@ from tests.wire import Wire
 
 TOKEN = "100200300:" + "A" * 35
 BLOCKED = "Forbidden: bot was blocked by the user"
-REFUSED = Failed(FailureReason.CHAT_UNREACHABLE, BLOCKED, 403)
+REFUSED = dead(FailureReason.CHAT_UNREACHABLE, BLOCKED, 403)
 ERROR = {"error_code": 403, "description": BLOCKED}
 
 
@@ -45,7 +45,7 @@ class Desk:
         delivery = cast(Any, Delivered(encode_job(job, queue)))
         return DeliveredMessage(dramatiq.Message[Any].decode(encode_job(job, queue)), delivery, job)
 
-    async def call(self, job: Job, outcome: Failed = REFUSED) -> DeliveredMessage:
+    async def call(self, job: Job, outcome: Dead = REFUSED) -> DeliveredMessage:
         """A call that Telegram refuses."""
         message = self.message(job)
         message.ask = ask_for(job, self.broker.settings)
@@ -118,7 +118,7 @@ def test_other_dead_jobs_are_dead_letters(
     desk, job = Desk(state, **options), job_of(priority)
 
     async def act() -> None:
-        await desk.call(job, Failed(reason, BLOCKED, 403))
+        await desk.call(job, dead(reason, BLOCKED, 403))
         assert desk.letters == [(job.id, str(reason))]
         assert await desk.not_kept() == []
 

@@ -14,8 +14,8 @@ from floodgate.broker.messages.job import decode_job, encode_job, new_job
 from floodgate.broker.messages.local_files import FILE_FIELDS, local_file_in
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.core import Composer
-from floodgate.producer.gateway.passing import TAKING_FILES
-from floodgate.producer.gateway.treatment import TABLE, Treatment
+from floodgate.producer.gateway.proxy import TAKING_FILES
+from floodgate.producer.gateway.routes import TABLE, Route
 
 SECRETS = "file:///proc/self/environ"
 LOCAL = {
@@ -104,7 +104,7 @@ def test_the_methods_that_pass_through_and_take_files_are_known() -> None:
     named_only = {"deleteStickerFromSet", "setStickerKeywords", "setStickerMaskPosition", "setWebhook"}
     named_only |= {"setStickerPositionInSet", "setStickerEmojiList"}
     methods = {name.replace("_", "").lower(): method for name, method in inspect.getmembers(telegram.Bot, callable)}
-    passed = {row.method for row in TABLE.values() if row.treatment is Treatment.PASSED}
+    passed = {row.method for row in TABLE.values() if row.route is Route.PASSED}
     found = {
         name
         for name in passed

@@ -3,13 +3,13 @@
 import pytest
 from pika import frame, spec
 
-from floodgate.broker.amqp.frames import Wire, encode
+from floodgate.broker.amqp.frames import FrameOptions, encode
 from floodgate.broker.messages.publication import Publication
 
-WIRE = Wire(channel=3, frame_max=4096)
+WIRE = FrameOptions(channel=3, frame_max=4096)
 
 
-def pikas(publication: Publication, wire: Wire) -> bytes:
+def pikas(publication: Publication, wire: FrameOptions) -> bytes:
     properties = spec.BasicProperties(
         content_type="application/json",
         headers=publication.headers,

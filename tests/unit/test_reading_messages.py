@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from floodgate.broker.amqp.frames import Wire, encode
+from floodgate.broker.amqp.frames import FrameOptions, encode
 from floodgate.broker.errors import MalformedJobError
 from floodgate.broker.messages import dead_letters
 from floodgate.broker.messages.job import encode_job, new_job
@@ -71,7 +71,7 @@ def test_a_whole_surrogate_pair_is_text_like_any_other() -> None:
 
 def test_a_dead_letter_can_be_written_whatever_its_description_holds() -> None:
     letter = dead_letters.malformed("id", b"bytes", QUEUE, "\ud800" + "ü" * 1000)
-    assert encode(letter, Wire(channel=1, frame_max=131_072))
+    assert encode(letter, FrameOptions(channel=1, frame_max=131_072))
 
 
 def test_an_inline_message_is_a_chat_of_its_own() -> None:

@@ -64,7 +64,7 @@ def test_jobs_with_one_dedupe_key_are_one() -> None:
         client.send_message(1, "y", dedupe_key="k")
 
 
-def test_endings_can_be_arranged() -> None:
+def test_outcomes_can_be_arranged() -> None:
     client = RecordingClient()
     client.will_fail("sendMessage", "chat-unreachable")
     with pytest.raises(DeadLetteredError, match="chat-unreachable"):

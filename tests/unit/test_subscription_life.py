@@ -11,7 +11,7 @@ from typing import Any
 import pika.exceptions
 import pytest
 
-from floodgate.broker.amqp.connection import LinkState
+from floodgate.broker.amqp.connection import ConnectionState
 from floodgate.broker.amqp.consumer import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
@@ -100,15 +100,15 @@ class Timer:
 
 
 class Stand:
-    """Stands for the event loop and the link: calls run at once, timers when they are fired, frames are looked at when
-    they leave."""
+    """Stands for the event loop and the connection: calls run at once, timers when they are fired, frames are looked at
+    when they leave."""
 
     is_current = True
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.state = LinkState.UP
-        self.connection = self
+        self.state = ConnectionState.UP
+        self.connection = self.pika_connection = self
         self.channels: list[Channel] = []
         self.planned: list[Timer] = []
         self._frames: list[bytes] = []

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from floodgate.demo.updates import Outcome, Size, outcome_of
+from floodgate.demo.updates import UpdateDemoOutcome, UpdateDemoSize, outcome_of
 
-SIZE = Size(users=2, messages=2)
+SIZE = UpdateDemoSize(users=2, messages=2)
 RIGHT = [(1, "1"), (2, "1"), (1, "2"), (2, "2")]
 
 
 def test_everybody_answered_once_in_order_adds_up() -> None:
-    assert outcome_of(RIGHT, SIZE, 0, 0) == Outcome(4, 4, 0, 0, 0, 0, 0)
+    assert outcome_of(RIGHT, SIZE, 0, 0) == UpdateDemoOutcome(4, 4, 0, 0, 0, 0, 0)
     assert outcome_of(RIGHT, SIZE, 0, 0).adds_up
 
 

@@ -13,7 +13,7 @@ import pytest
 from telegram import InputFile
 
 from floodgate.actors.answers import Accepted, Answer, Break, Refusal
-from floodgate.actors.uploads import Uploads, file_id_in, places_of, substituted
+from floodgate.actors.uploads import JobUploads, file_id_in, places_of, substituted
 from floodgate.broker.errors import SpoolError
 from floodgate.broker.messages.job import Job, new_job
 from floodgate.broker.messages.spooled_file import SpooledFile
@@ -115,7 +115,7 @@ def job_with_photo(spool: Spool, number: int) -> Job:
 
 def test_many_jobs_with_one_content_upload_it_once_and_again_when_its_id_is_no_good(tmp_path: Path) -> None:
     spool, telegram = Spool(str(tmp_path)), Telegram()
-    uploads = Uploads(spool)
+    uploads = JobUploads(spool)
 
     async def send(number: int) -> Answer:
         job = job_with_photo(spool, number)
@@ -136,7 +136,7 @@ def test_an_upload_that_is_gone_ends_the_job_with_a_sentence(tmp_path: Path) -> 
     spool = Spool(str(tmp_path))
     job = job_with_photo(spool, 1)
     spool.remove(job.bot, job.id)
-    answer = asyncio.run(Uploads(spool).send(job, dict(job.params), 30, Telegram().call))
+    answer = asyncio.run(JobUploads(spool).send(job, dict(job.params), 30, Telegram().call))
     assert isinstance(answer, Refusal)
     assert answer.status == 410
     assert "not in the spool" in answer.description
@@ -153,7 +153,7 @@ def test_a_file_that_was_not_made_for_the_job_ends_it_and_leaves_for_nowhere(
     job = job_with_photo(spool, 1)
     (kept,) = job.files
     forged = job.model_copy(update={"files": (kept.model_copy(update=changed),)})
-    answer = asyncio.run(Uploads(spool).send(forged, dict(job.params), 30, telegram.swallow))
+    answer = asyncio.run(JobUploads(spool).send(forged, dict(job.params), 30, telegram.swallow))
     assert isinstance(answer, Refusal)
     assert (answer.status, why in answer.description) == (410, True)
 
@@ -167,7 +167,7 @@ def test_a_call_whose_files_were_not_all_read_was_surely_not_sent(tmp_path: Path
         return Break("cut off", surely_not_sent=False)
 
     def answer(size: int) -> Answer:
-        return asyncio.run(Uploads(spool).send(job, dict(job.params), 30, partial(read_and_break, size)))
+        return asyncio.run(JobUploads(spool).send(job, dict(job.params), 30, partial(read_and_break, size)))
 
     assert answer(4) == Break("cut off, before all of the request was sent", surely_not_sent=True)
     assert answer(5) == Break("cut off", surely_not_sent=False)
@@ -180,7 +180,7 @@ def test_a_file_that_hangs_before_the_call_was_surely_not_sent_and_says_nothing_
 
     async def send() -> Answer:
         try:
-            return await Uploads(spool).send(job, dict(job.params), 0.1, Telegram().call)
+            return await JobUploads(spool).send(job, dict(job.params), 0.1, Telegram().call)
         finally:
             released.set()
 
@@ -198,7 +198,7 @@ def test_a_server_that_fails_before_it_has_the_whole_request_has_not_acted(tmp_p
         return refusal
 
     def answer(size: int) -> Answer:
-        return asyncio.run(Uploads(spool).send(job, dict(job.params), 30, partial(read_and_fail, size)))
+        return asyncio.run(JobUploads(spool).send(job, dict(job.params), 30, partial(read_and_fail, size)))
 
     assert answer(4) == Break("HTTP 502 Bad Gateway, before all of the request was sent", surely_not_sent=True)
     assert answer(5) == refusal
@@ -234,7 +234,7 @@ def test_a_read_that_hangs_holds_up_neither_the_loop_nor_the_bot(tmp_path: Path)
 
     async def send() -> tuple[Answer, bool]:
         try:
-            answer = await Uploads(spool).send(job, dict(job.params), 0.2, read_all)
+            answer = await JobUploads(spool).send(job, dict(job.params), 0.2, read_all)
             return answer, disk.released.is_set()
         finally:
             disk.released.set()
@@ -253,7 +253,7 @@ def test_a_spool_that_is_away_is_a_reason_to_try_again(tmp_path: Path) -> None:
     spool.prepare()
     job = job_with_photo(spool, 1)
     (tmp_path / "spool").rename(tmp_path / "unmounted")
-    answer = asyncio.run(Uploads(spool).send(job, dict(job.params), 30, Telegram().call))
+    answer = asyncio.run(JobUploads(spool).send(job, dict(job.params), 30, Telegram().call))
     assert answer == Break(
         f"not sent: The spool {tmp_path}/spool is missing. Mount or make it: FLOODGATE_SPOOL_URL.", True, ours=True
     )

@@ -716,7 +716,7 @@ local function known(job)
   if job.state == 'sending' and job.nonce == args.nonce then -- our own call again, whose answer was lost
     return go_reply(job, job.chat)
   end
-  if uncertain(job) then return { 'unknown', now - job.since } end
+  if uncertain(job) then return { 'unsettled', now - job.since } end
   if job.state == 'sent' then return { 'sent', outcome_of(job) or false, job.content or false } end
   if job.state == 'dead' then return { 'dead', job.reason, job.content or false } end
   if job.state == 'sending' then return { 'wait', job.lease_end - now, 'chat', 'lease' } end
@@ -902,7 +902,7 @@ function operations.admit()
   return go(job, chat)
 end
 
-function operations.renew_unknown()
+function operations.renew_unsettled()
   local job = get_job(args.job)
   if job and uncertain(job) and job.nonce ~= args.nonce then
     local chat = open_chat(job.chat, true)

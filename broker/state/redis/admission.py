@@ -54,16 +54,16 @@ from floodgate.broker.admission.contract import (
     Settlement,
     Snapshot,
     Standing,
-    Unknown,
     Unreachable,
     UnreachableChat,
+    Unsettled,
     Wait,
 )
 from floodgate.broker.admission.policy import Policy, Rates
-from floodgate.broker.admission.results import dead_record, dead_text, json_text, sent_record, sent_text
+from floodgate.broker.admission.result_feed import dead_record, dead_text, json_text, sent_record, sent_text
 from floodgate.broker.admission.windows import Pace, Window
 from floodgate.broker.messages.job import Priority
-from floodgate.broker.state.calls import BlockingAdmission, Call
+from floodgate.broker.state.calls import AdmissionCall, BlockingAdmission
 from floodgate.broker.state.redis.server import TIMEOUT_SECONDS, aconnect_to, connect_to, fault, where
 
 logger = logging.getLogger("floodgate.admission")
@@ -94,20 +94,20 @@ class Script:
         """Of EVALSHA, after the digest; ``given`` is of each call."""
         return ["1", f"floodgate:{{{bot}}}:", self._rules_of(bot), *chain.from_iterable(given)]
 
-    def given(self, call: Call) -> tuple[str, str]:
+    def given(self, call: AdmissionCall) -> tuple[str, str]:
         """A call as the script takes it: its operation and its arguments."""
         given = _GIVEN[call.method](*call.arguments)
         if self._clock is not None:
             given = given | {"now": self._clock.read().ticks_us}
         return call.method, json_text({name: value for name, value in given.items() if value is not None})
 
-    def results(self, calls: Sequence[Call], reply: Any) -> list[Any]:
+    def results(self, calls: Sequence[AdmissionCall], reply: Any) -> list[Any]:
         """What each call returns, or its error, out of the script's reply."""
         if isinstance(reply, Exception):
             return [reply] * len(calls)
         return [_attempt(self._result, call, its) for call, its in zip(calls, reply, strict=True)]
 
-    def _result(self, call: Call, reply: Any) -> Any:
+    def _result(self, call: AdmissionCall, reply: Any) -> Any:
         if isinstance(reply, Exception):
             return reply
         if call.method == "snapshot":
@@ -135,7 +135,7 @@ class RedisAdmission(BlockingAdmission):
         if client is not None:
             client.close()
 
-    def _do(self, call: Call) -> Any:
+    def _do(self, call: AdmissionCall) -> Any:
         began = time.monotonic()
         try:
             reply = self._run(self._script.arguments(call.bot, [self._script.given(call)]))
@@ -170,7 +170,7 @@ class RedisBatches:
         self._client: Any = None
         self._task: asyncio.Task[None] | None = None
 
-    def begin(self, calls: Sequence[Call], done: Callable[[Sequence[Any]], None]) -> None:
+    def begin(self, calls: Sequence[AdmissionCall], done: Callable[[Sequence[Any]], None]) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run(calls, done), name="floodgate-state")
 
     async def close(self) -> None:
@@ -181,7 +181,7 @@ class RedisBatches:
         if client is not None:
             await client.aclose()
 
-    async def _run(self, calls: Sequence[Call], done: Callable[[Sequence[Any]], None]) -> None:
+    async def _run(self, calls: Sequence[AdmissionCall], done: Callable[[Sequence[Any]], None]) -> None:
         results: Sequence[Any]
         try:
             results = await self._results(calls)
@@ -189,7 +189,7 @@ class RedisBatches:
             results = [_fault_of(error, self._url)] * len(calls)
         done(results)
 
-    async def _results(self, calls: Sequence[Call]) -> list[Any]:
+    async def _results(self, calls: Sequence[AdmissionCall]) -> list[Any]:
         if self._client is None:
             self._client = await aconnect_to(self._url)
         given = [_attempt(self._script.given, call) for call in calls]
@@ -330,8 +330,8 @@ def _decision(reply: Sequence[Any]) -> Decision:
             return AlreadyDead(outcome, content)
         case ["unreachable", why]:
             return Unreachable(why)
-        case ["unknown", age]:
-            return Unknown(timedelta(microseconds=age))
+        case ["unsettled", age]:
+            return Unsettled(timedelta(microseconds=age))
         case ["exhausted", lost, handed_back]:
             return Exhausted(lost, handed_back)
     raise AssertionError(f"admission.lua answered {reply!r}")
@@ -399,7 +399,7 @@ def _micros(duration: timedelta) -> int:
 # What the script is given for each call, and how its reply is read.
 _GIVEN: Final[dict[str, Callable[..., dict[str, Any]]]] = {
     "admit": _asked,
-    "renew_unknown": _asked,
+    "renew_unsettled": _asked,
     "settle": _settling,
     "cancel": lambda ask: _asked(ask) | {"reason": CANCELLED},
     "lookup": lambda job_id: {"job": job_id},
@@ -419,7 +419,7 @@ _GIVEN: Final[dict[str, Callable[..., dict[str, Any]]]] = {
 }
 _READ: Final[dict[str, Callable[[Any], Any]]] = {
     "admit": _decision,
-    "renew_unknown": _decision,
+    "renew_unsettled": _decision,
     "settle": _nothing,
     "cancel": lambda reply: _record(*reply),
     "lookup": lambda reply: _record(*reply),

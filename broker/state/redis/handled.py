@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import redis
 
-from floodgate.broker.state.handled import KEEP_SECONDS, Sight
+from floodgate.broker.state.handled import KEEP_SECONDS, UpdateStatus
 from floodgate.broker.state.redis.server import connect_to, fault, where
 
 PAGE_BITS: Final = 16
@@ -27,15 +27,15 @@ class RedisHandled:
         self._lock = threading.Lock()
         self._client: Any = None  # made under _lock
 
-    def meet(self, bot: str, update_id: int, queue: str, worker_id: str) -> Sight:
+    def begin(self, bot: str, update_id: int, queue: str, worker_id: str) -> UpdateStatus:
         page, bit = _place(bot, update_id)
         homes = f"floodgate:{{{bot}}}:update-homes"
 
-        def look(client: Any) -> Sight:
+        def look(client: Any) -> UpdateStatus:
             handled, home = client.pipeline(transaction=False).getbit(page, bit).hget(homes, queue).execute()
             if home != worker_id:
                 client.hset(homes, queue, worker_id)
-            return Sight(bool(handled), home if home != worker_id else None)
+            return UpdateStatus(bool(handled), home if home != worker_id else None)
 
         return self._use(look)
 

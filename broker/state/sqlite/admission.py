@@ -29,13 +29,13 @@ from floodgate.broker.admission.clock import Clock
 from floodgate.broker.admission.contract import Go
 from floodgate.broker.admission.policy import Policy
 from floodgate.broker.errors import StateError
-from floodgate.broker.state.calls import BlockingAdmission, Call
+from floodgate.broker.state.calls import AdmissionCall, BlockingAdmission
 from floodgate.broker.state.sqlite.file import StateFile
 from floodgate.broker.state.sqlite.machine_clock import MachineClock
 from floodgate.broker.state.sqlite.row_cache import RowCache
 from floodgate.broker.state.sqlite.status import not_kept, snapshot, unreachable, waiting
 from floodgate.broker.state.sqlite.sweep import Sweep
-from floodgate.broker.state.sqlite.unit_of_work import SqliteBooks
+from floodgate.broker.state.sqlite.unit_of_work import SqliteUnitOfWork
 from floodgate.broker.state.thread import StateThread
 
 # Every so many settlements a few old rows are swept.
@@ -43,7 +43,7 @@ SWEEP_EVERY: Final = 64
 
 _ACTS: Final[dict[str, Callable[..., Any]]] = {
     "admit": decisions.admit,
-    "renew_unknown": decisions.renew_unknown,
+    "renew_unsettled": decisions.renew_unsettled,
     "settle": decisions.settle,
     "cancel": decisions.cancel,
     "lookup": decisions.lookup,
@@ -79,7 +79,7 @@ class SqliteAdmission(BlockingAdmission):
     def close(self) -> None:
         self._file.close()
 
-    def do_all(self, calls: Sequence[Call]) -> list[Any]:
+    def do_all(self, calls: Sequence[AdmissionCall]) -> list[Any]:
         """Carry out calls in one transaction; a result or an exception for each. Blocking."""
         try:
             return self._transact(calls)
@@ -88,45 +88,45 @@ class SqliteAdmission(BlockingAdmission):
         except Exception as error:  # noqa: BLE001  # a bug met by one call must not take the others along
             return [error] if len(calls) == 1 else [self.do_all([call])[0] for call in calls]
 
-    def _do(self, call: Call) -> Any:
+    def _do(self, call: AdmissionCall) -> Any:
         (result,) = self._transact([call])
         return result
 
-    def _transact(self, calls: Sequence[Call]) -> list[Any]:
+    def _transact(self, calls: Sequence[AdmissionCall]) -> list[Any]:
         if all(call.method in _READS for call in calls):
             found = self._file.use(lambda db: self._read(db, calls), on_failure=self._cache.clear)
             if found is not None:
                 return found
         return self._file.transact(lambda db: self._carry_out(db, calls), on_failure=self._cache.clear)
 
-    def _read(self, db: sqlite3.Connection, calls: Sequence[Call]) -> list[Any] | None:
+    def _read(self, db: sqlite3.Connection, calls: Sequence[AdmissionCall]) -> list[Any] | None:
         """Answer from one state of the file, beside whoever writes to it. None if a bot is new and must be written."""
         db.execute("BEGIN")
-        asked = [(call, SqliteBooks(db, call.bot, self._policy, self._clock)) for call in calls]
-        unwritten = any(books.changed for _, books in asked)
-        results = None if unwritten else [_ACTS[call.method](books, *call.arguments) for call, books in asked]
+        asked = [(call, SqliteUnitOfWork(db, call.bot, self._policy, self._clock)) for call in calls]
+        unwritten = any(work.changed for _, work in asked)
+        results = None if unwritten else [_ACTS[call.method](work, *call.arguments) for call, work in asked]
         db.execute("COMMIT")
         return results
 
-    def _carry_out(self, db: sqlite3.Connection, calls: Sequence[Call]) -> list[Any]:
+    def _carry_out(self, db: sqlite3.Connection, calls: Sequence[AdmissionCall]) -> list[Any]:
         began = time.monotonic()
         self._cache.renew(db)
-        books: dict[str, SqliteBooks] = {}
+        work: dict[str, SqliteUnitOfWork] = {}
         results: list[Any] = []
         for call in calls:
-            if (its := books.get(call.bot)) is None:
-                its = books[call.bot] = SqliteBooks(db, call.bot, self._policy, self._clock, self._cache)
+            if (its := work.get(call.bot)) is None:
+                its = work[call.bot] = SqliteUnitOfWork(db, call.bot, self._policy, self._clock, self._cache)
             result = _ACTS[call.method](its, *call.arguments)
             results.append(replace(result, decided_at=began) if isinstance(result, Go) else result)
             if call.method == "settle":
                 self._sweep_now_and_then(its)
-        for each in books.values():
+        for each in work.values():
             each.finish()
         return results
 
-    def _sweep_now_and_then(self, books: SqliteBooks) -> None:
+    def _sweep_now_and_then(self, work: SqliteUnitOfWork) -> None:
         self._settled += 1
-        if self._settled % SWEEP_EVERY == 0 and self._sweep.run(books):
+        if self._settled % SWEEP_EVERY == 0 and self._sweep.run(work):
             self._cache.jobs.clear()
             self._cache.chats.clear()
 
@@ -138,7 +138,7 @@ class SqliteBatches:
         self._store = store
         self._thread = thread
 
-    def begin(self, calls: Sequence[Call], done: Callable[[Sequence[Any]], None]) -> None:
+    def begin(self, calls: Sequence[AdmissionCall], done: Callable[[Sequence[Any]], None]) -> None:
         self._thread.submit(partial(self._store.do_all, calls), done)
 
     async def close(self) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from floodgate.broker.state.handled import KEEP_SECONDS, Sight
+from floodgate.broker.state.handled import KEEP_SECONDS, UpdateStatus
 from floodgate.broker.state.sqlite.file import StateFile, write
 
 SWEEP_EVERY: Final = 32
@@ -44,13 +44,13 @@ class SqliteHandled:
         self._now = now
         self._marks = itertools.count(1)
 
-    def meet(self, bot: str, update_id: int, queue: str, worker_id: str) -> Sight:
-        def look(db: sqlite3.Connection) -> Sight:
+    def begin(self, bot: str, update_id: int, queue: str, worker_id: str) -> UpdateStatus:
+        def look(db: sqlite3.Connection) -> UpdateStatus:
             handled = db.execute(_SEEN, (bot, update_id)).fetchone() is not None
             (home,) = db.execute(_HOME, (queue,)).fetchone() or (None,)
             if home != worker_id:
                 write(db, _MOVE, (queue, worker_id))
-            return Sight(handled, home if home != worker_id else None)
+            return UpdateStatus(handled, home if home != worker_id else None)
 
         return self._file.use(look)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from floodgate.broker.admission.clock import Reading
+from floodgate.broker.admission.clock import ClockReading
 
 
 class MachineClock:
@@ -14,8 +14,8 @@ class MachineClock:
     def __init__(self) -> None:
         self._boot = _boot_id()
 
-    def read(self) -> Reading:
-        return Reading(self._boot, time.monotonic_ns() // 1000, time.time_ns() // 1000)
+    def read(self) -> ClockReading:
+        return ClockReading(self._boot, time.monotonic_ns() // 1000, time.time_ns() // 1000)
 
 
 def _boot_id() -> str:

@@ -18,7 +18,7 @@ from floodgate.broker.admission.rows import BotRow, ChatRow, JobRow
 # Of each kind; past it the cache starts anew. A row takes about half a kilobyte.
 MOST_ROWS: Final = 20_000
 
-Key = tuple[str, str]  # bot, and job id or chat
+RowKey = tuple[str, str]  # bot, and job id or chat
 
 
 class RowCache:
@@ -26,8 +26,8 @@ class RowCache:
 
     def __init__(self) -> None:
         self.bots: dict[str, BotRow] = {}
-        self.chats: dict[Key, ChatRow] = {}
-        self.jobs: dict[Key, JobRow] = {}
+        self.chats: dict[RowKey, ChatRow] = {}
+        self.jobs: dict[RowKey, JobRow] = {}
         self._connection: sqlite3.Connection | None = None
         self._version = -1
 

@@ -10,85 +10,84 @@ from floodgate.broker.admission.contract import Line, NotKept, Pause, Snapshot, 
 from floodgate.broker.admission.policy import MINUTE, SECOND, learned_permille, per_second
 from floodgate.broker.admission.rows import BotRow
 from floodgate.broker.messages.job import Priority
-from floodgate.broker.state.sqlite.unit_of_work import DEAD, PRIORITIES, SqliteBooks
+from floodgate.broker.state.sqlite.unit_of_work import DEAD, PRIORITIES, SqliteUnitOfWork
 
 SHOWN: Final = 10  # longest lines and longest pauses
 _LONGEST: Final = "SELECT chat, {0} FROM chats WHERE bot = ? AND {0} > 1 ORDER BY {0} DESC LIMIT ?"
 
 
-def waiting(books: SqliteBooks) -> dict[Priority, int]:
-    return {priority: books.total(number) for number, priority in enumerate(PRIORITIES)}
+def waiting(work: SqliteUnitOfWork) -> dict[Priority, int]:
+    return {priority: work.total(number) for number, priority in enumerate(PRIORITIES)}
 
 
-def snapshot(books: SqliteBooks) -> Snapshot:
-    db, bot, now = books.connection, books.name, books.now
+def snapshot(work: SqliteUnitOfWork) -> Snapshot:
+    db, bot, now = work.connection, work.name, work.now
     return Snapshot(
         bot=bot,
-        sent_last_second=sum(1 for at in books.bot.free.log if at > now - SECOND),
-        per_second_limit=working_rate(books),
-        sent_last_minute=last_minute(books.bot, now),
+        sent_last_second=sum(1 for at in work.bot.free.log if at > now - SECOND),
+        per_second_limit=working_rate(work),
+        sent_last_minute=last_minute(work.bot, now),
         sending=_count(
             db, "SELECT count(*) FROM chats WHERE bot = ? AND sending IS NOT NULL AND lease_end > ?", bot, now
         ),
-        waiting=waiting(books),
-        pauses=_pauses(books),
+        waiting=waiting(work),
+        pauses=_pauses(work),
         longest_lines=_longest_lines(db, bot),
-        dead=books.total(DEAD),
+        dead=work.total(DEAD),
         unreachable=_count(
             db,
             "SELECT count(*) FROM chats WHERE bot = ? AND refused_at > 0 AND refused_at > ?",
             bot,
-            _refused_since(books),
+            _refused_since(work),
         ),
-        not_kept=_without_letter(books, dropped=False),
-        dropped=_without_letter(books, dropped=True),
-        outage=_outage(books),
+        not_kept=_without_letter(work, dropped=False),
+        dropped=_without_letter(work, dropped=True),
+        outage=_outage(work),
     )
 
 
-def _without_letter(books: SqliteBooks, *, dropped: bool) -> dict[str, int]:
-    found = books.connection.execute(
-        "SELECT reason, jobs FROM without_letter WHERE bot = ? AND dropped = ?", (books.name, dropped)
+def _without_letter(work: SqliteUnitOfWork, *, dropped: bool) -> dict[str, int]:
+    found = work.connection.execute(
+        "SELECT reason, jobs FROM without_letter WHERE bot = ? AND dropped = ?", (work.name, dropped)
     )
     return dict(found)
 
 
-def not_kept(books: SqliteBooks, limit: int, offset: int) -> tuple[NotKept, ...]:
-    kept_us = books.policy.listed_us
-    found = books.connection.execute(
+def not_kept(work: SqliteUnitOfWork, limit: int, offset: int) -> tuple[NotKept, ...]:
+    kept_us = work.policy.listed_us
+    found = work.connection.execute(
         "SELECT job_id, chat, reason, since FROM not_kept WHERE bot = ? AND since > ? "
         "ORDER BY number DESC LIMIT ? OFFSET ?",
-        (books.name, 0 if kept_us is None else books.now - kept_us, limit, offset),
+        (work.name, 0 if kept_us is None else work.now - kept_us, limit, offset),
     )
     return tuple(
-        NotKept(job_id, chat, reason, timedelta(microseconds=books.now - since))
-        for job_id, chat, reason, since in found
+        NotKept(job_id, chat, reason, timedelta(microseconds=work.now - since)) for job_id, chat, reason, since in found
     )
 
 
-def _outage(books: SqliteBooks) -> timedelta | None:
-    circuit = books.bot.circuit
+def _outage(work: SqliteUnitOfWork) -> timedelta | None:
+    circuit = work.bot.circuit
     if circuit is None or not circuit.open_since:
         return None
-    return timedelta(microseconds=books.now - circuit.open_since)
+    return timedelta(microseconds=work.now - circuit.open_since)
 
 
-def unreachable(books: SqliteBooks, limit: int, offset: int) -> tuple[UnreachableChat, ...]:
-    found = books.connection.execute(
+def unreachable(work: SqliteUnitOfWork, limit: int, offset: int) -> tuple[UnreachableChat, ...]:
+    found = work.connection.execute(
         "SELECT chat, refused_why, refused_at FROM chats WHERE bot = ? AND refused_at > 0 AND refused_at > ? "
         "ORDER BY refused_at DESC, chat LIMIT ? OFFSET ?",
-        (books.name, _refused_since(books), limit, offset),
+        (work.name, _refused_since(work), limit, offset),
     )
-    return tuple(UnreachableChat(chat, why, timedelta(microseconds=books.now - at)) for chat, why, at in found)
+    return tuple(UnreachableChat(chat, why, timedelta(microseconds=work.now - at)) for chat, why, at in found)
 
 
-def _refused_since(books: SqliteBooks) -> int:
-    return max(0, books.now - books.policy.unreachable_us)
+def _refused_since(work: SqliteUnitOfWork) -> int:
+    return max(0, work.now - work.policy.unreachable_us)
 
 
-def working_rate(books: SqliteBooks) -> float:
-    bot = books.bot
-    return per_second(books.policy.rates(bot.bot).free, learned_permille(bot.permille, bot.slowed_at, books.now))
+def working_rate(work: SqliteUnitOfWork) -> float:
+    bot = work.bot
+    return per_second(work.policy.rates(bot.bot).free, learned_permille(bot.permille, bot.slowed_at, work.now))
 
 
 def last_minute(bot: BotRow, now: int) -> int:
@@ -101,15 +100,15 @@ def last_minute(bot: BotRow, now: int) -> int:
     return bot.this_minute + bot.last_minute * (MINUTE - age) // MINUTE
 
 
-def _pauses(books: SqliteBooks) -> tuple[Pause, ...]:
-    found = books.connection.execute(
+def _pauses(work: SqliteUnitOfWork) -> tuple[Pause, ...]:
+    found = work.connection.execute(
         "SELECT chat, paused_until, pause_why FROM chats WHERE bot = ? AND paused_until > 0 AND paused_until > ? "
         "ORDER BY paused_until DESC LIMIT ?",
-        (books.name, books.now, SHOWN),
+        (work.name, work.now, SHOWN),
     ).fetchall()
-    if books.bot.paused_until > books.now:
-        found.insert(0, (None, books.bot.paused_until, books.bot.pause_why))
-    return tuple(Pause(chat, timedelta(microseconds=until - books.now), why) for chat, until, why in found)
+    if work.bot.paused_until > work.now:
+        found.insert(0, (None, work.bot.paused_until, work.bot.pause_why))
+    return tuple(Pause(chat, timedelta(microseconds=until - work.now), why) for chat, until, why in found)
 
 
 def _longest_lines(db: sqlite3.Connection, bot: str) -> tuple[Line, ...]:

@@ -12,7 +12,7 @@ from typing import Final
 
 from floodgate.broker.admission.policy import CHAT_IDLE_US, Policy
 from floodgate.broker.admission.rows import State
-from floodgate.broker.state.sqlite.unit_of_work import ADD_TO_COUNT, DEAD, SqliteBooks
+from floodgate.broker.state.sqlite.unit_of_work import ADD_TO_COUNT, DEAD, SqliteUnitOfWork
 
 # A run every 64 settlements deletes up to three of each kind for each new one: forgetting outruns growth.
 ROWS_PER_RUN: Final = 200
@@ -64,20 +64,20 @@ class Sweep:
         self._bot = ""
         self._chats: dict[str, str] = {}
 
-    def run(self, books: SqliteBooks) -> bool:
+    def run(self, work: SqliteUnitOfWork) -> bool:
         """Whether any job or chat was changed or deleted."""
-        db = books.connection
+        db = work.connection
         self.touched = 0
-        self._sweep_results(db, books.now)
-        self._sweep_jobs(db, books.name, books.now)
-        self._sweep_ghosts(db, books.now)
-        self._sweep_chats(db, books.name, books.now)
+        self._sweep_results(db, work.now)
+        self._sweep_jobs(db, work.name, work.now)
+        self._sweep_ghosts(db, work.now)
+        self._sweep_chats(db, work.name, work.now)
         if self._policy.listed_us is not None:
-            db.execute(_OLD_NOT_KEPT, (books.name, books.now - self._policy.listed_us, books.name, ROWS_PER_RUN))
-        db.execute(_OLD_NAMES, (books.name, books.now - self._policy.ledger_us))
+            db.execute(_OLD_NOT_KEPT, (work.name, work.now - self._policy.listed_us, work.name, ROWS_PER_RUN))
+        db.execute(_OLD_NAMES, (work.name, work.now - self._policy.ledger_us))
         db.execute(
             "DELETE FROM bot_waiters WHERE bot = ? AND until < ?",
-            (books.name, books.now - WAITER_GONE_US),
+            (work.name, work.now - WAITER_GONE_US),
         )
         return self.touched > 0
 

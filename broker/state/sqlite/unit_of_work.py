@@ -1,4 +1,4 @@
-"""Admission's books as tables of one SQLite file.
+"""Admission's units of work on the tables of one SQLite file.
 
 A transaction touches few rows, each by key, whatever the number of jobs behind them: the bot, the chat, the job, at
 most two heads of lines (the first entries of a partial index), and those who wait for the bot's budget (jobs in
@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from floodgate.broker.admission.circuit import Circuit, Silence
 from floodgate.broker.admission.clock import Anchor, Clock, store_time
-from floodgate.broker.admission.policy import Policy, Refusal
+from floodgate.broker.admission.policy import FloodWait, Policy
 from floodgate.broker.admission.rows import Alias, BotRow, ChatRow, JobRow, LineRow, State
 from floodgate.broker.admission.windows import Budget, Log, cautious_budget
 from floodgate.broker.messages.job import Priority
@@ -58,8 +58,8 @@ CREATE INDEX ended ON jobs (bot, since) WHERE state >= 5;
 -- What sweeping, which passes over all bots, adds to the counts in their rows: waiting, by priority, and dead (2).
 CREATE TABLE counts (bot TEXT, kind INTEGER, jobs INTEGER, PRIMARY KEY (bot, kind)) WITHOUT ROWID;
 -- Outcomes of ended jobs of all bots in the order in which they ended, so listeners read on from the last they know.
--- What is over is at the front, and its pages are used again. Numbers begin anew when all rows are gone; a number that is
--- used again is told from the old one by its time.
+-- What is over is at the front, and its pages are used again. Numbers begin anew when all rows are gone; a number that
+-- is used again is told from the old one by its time.
 CREATE TABLE results (number INTEGER PRIMARY KEY, job INTEGER, since INTEGER, outcome TEXT);
 -- Jobs that ended without a dead letter: the latest, numbered one by one. All of them are counted by reason, and so are
 -- dead letters that were dropped.
@@ -130,8 +130,8 @@ _UNITS_AHEAD: Final = (
 )
 
 
-class SqliteBooks:
-    """One bot's books, within a transaction that the store has begun; ``finish`` comes last. See ``rows.Books``."""
+class SqliteUnitOfWork:
+    """One bot's rows, within a transaction that the store has begun; ``finish`` comes last. See ``rows.UnitOfWork``."""
 
     def __init__(
         self, connection: sqlite3.Connection, bot: str, policy: Policy, clock: Clock, cache: RowCache | None = None
@@ -423,8 +423,8 @@ def _circuit(text: str) -> Circuit:
     return Circuit([Silence(*one) for one in silences], *rest)
 
 
-def _refusals(found: Iterable[Sequence[Any]]) -> list[Refusal]:
-    return [Refusal(*one) for one in found]
+def _refusals(found: Iterable[Sequence[Any]]) -> list[FloodWait]:
+    return [FloodWait(*one) for one in found]
 
 
 def _chat_row(found: Sequence[Any]) -> ChatRow:

@@ -9,7 +9,7 @@
            ├▶ AlreadySent, AlreadyDead   acknowledged
            ├▶ Exhausted     dead-lettered: its calls killed their workers, or it never came to one
            ├▶ Unreachable   dead-lettered with what Telegram said of the chat, or listed, and no budget spent
-           └▶ Unknown       the job's ``on_uncertain`` decides
+           └▶ Unsettled     the job's ``on_uncertain`` decides
 
 Deferring is not failing: no attempt is spent, nothing is logged above DEBUG. Waits are timers of the event loop.
 
@@ -43,8 +43,8 @@ from floodgate.broker.admission.contract import (
     Released,
     Scope,
     Standing,
-    Unknown,
     Unreachable,
+    Unsettled,
     Wait,
 )
 from floodgate.broker.admission.policy import PROMPT, ask_for, must_be_prompt
@@ -160,7 +160,7 @@ class RateLimit(AwaitedMiddleware):
                     await self._bury(broker, message, ask, dead_letters.REASON_CHAT_UNREACHABLE, why, _refusal(why))
                 case Exhausted():
                     await self._bury(broker, message, ask, dead_letters.REASON_EXHAUSTED, decision.why)
-                case Unknown(age=age):
+                case Unsettled(age=age):
                     await self._question(broker, message, ask, job, age)
                     message.uncertain = fresh = True
                 case Wait(scope=Scope.CHAT, delay=delay) if delay > SHORT_WAIT:
@@ -181,7 +181,7 @@ class RateLimit(AwaitedMiddleware):
         try:
             if job.expired(unix_ms()) and not _begun(await broker.admission.lookup(ask.bot, ask.job_id)):
                 return Expired()
-            decision = await broker.admission.renew_unknown(ask) if fresh else await broker.admission.admit(ask)
+            decision = await broker.admission.renew_unsettled(ask) if fresh else await broker.admission.admit(ask)
         except StateUnavailableError as error:
             if self._outage.is_due():
                 logger.error("sends wait: %s", error)

@@ -165,7 +165,7 @@ def test_a_receiver_that_stood_still_does_not_poll_beside_its_successor(stage: S
 
 @pytest.mark.full_length
 @pytest.mark.timeout(600)
-def test_two_minutes_of_random_strokes_lose_nothing_and_cause_no_conflict(stage: Stage, vhost: Vhost) -> None:
+def test_two_minutes_of_random_faults_lose_nothing_and_cause_no_conflict(stage: Stage, vhost: Vhost) -> None:
     chance = random.Random(7)
     with receivers(stage) as two:
         for _ in range(20):

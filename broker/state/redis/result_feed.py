@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import redis
 
-from floodgate.broker.admission.results import Ending, dead_record, sent_record
+from floodgate.broker.admission.result_feed import EndedJob, dead_record, sent_record
 from floodgate.broker.errors import StateUnavailableError
 
 TIMEOUT_SECONDS: Final = 5.0
@@ -20,8 +20,8 @@ TIMEOUT_SECONDS: Final = 5.0
 PAGE: Final = 1000
 
 
-class RedisEndings:
-    """``endings.Endings`` on a Redis or Valkey server. Connected by ``skip``; belongs to one thread."""
+class RedisResultFeed:
+    """``result_feed.ResultFeed`` on a Redis or Valkey server. Connected by ``skip``; belongs to one thread."""
 
     def __init__(self, url: str, bots: Sequence[str]) -> None:
         self._url = url
@@ -46,7 +46,7 @@ class RedisEndings:
         except redis.exceptions.RedisError as error:
             raise self._fault(error) from error
 
-    def wait(self, seconds: float) -> Sequence[Ending]:
+    def wait(self, seconds: float) -> Sequence[EndedJob]:
         if self._pubsub is None:
             raise self._fault(ConnectionError("not subscribed"))
         try:
@@ -64,13 +64,13 @@ class RedisEndings:
                 with suppress(redis.exceptions.RedisError, OSError):
                     each.close()
 
-    def _take(self, seconds: float) -> list[Ending]:
+    def _take(self, seconds: float) -> list[EndedJob]:
         message = self._pubsub.get_message(ignore_subscribe_messages=True, timeout=seconds)
         if message is None or message["type"] != "message":
             return []
         job_id, state, outcome = message["data"].split("\n", 2)
         record = sent_record(outcome) if state == "sent" else dead_record(outcome)
-        return [Ending(self._bots[message["channel"]], job_id, record)]
+        return [EndedJob(self._bots[message["channel"]], job_id, record)]
 
     def _fault(self, error: Exception) -> StateUnavailableError:
         self.close()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from floodgate.broker.admission.contract import Record
-from floodgate.broker.admission.results import Ending, dead_record, sent_record
+from floodgate.broker.admission.result_feed import EndedJob, dead_record, sent_record
 from floodgate.broker.admission.rows import State
 from floodgate.broker.errors import StateUnavailableError
 from floodgate.broker.state.sqlite.file import identity
@@ -36,8 +36,8 @@ _BEHIND: Final = (
 _NONE: Final = (0, 0)
 
 
-class SqliteEndings:
-    """``endings.Endings`` on a SQLite file. Opened by ``skip``; belongs to one thread."""
+class SqliteResultFeed:
+    """``result_feed.ResultFeed`` on a SQLite file. Opened by ``skip``; belongs to one thread."""
 
     def __init__(self, path: Path, bots: Sequence[str]) -> None:
         self._path = path
@@ -56,7 +56,7 @@ class SqliteEndings:
         except sqlite3.Error as error:
             raise self._fault(error) from error
 
-    def wait(self, seconds: float) -> Sequence[Ending]:
+    def wait(self, seconds: float) -> Sequence[EndedJob]:
         deadline = time.monotonic() + seconds
         try:
             while True:
@@ -76,7 +76,7 @@ class SqliteEndings:
             with suppress(sqlite3.Error):
                 connection.close()
 
-    def _look(self) -> list[Ending]:
+    def _look(self) -> list[EndedJob]:
         db = self._connection
         if db is None or identity(self._path) != self._file:
             raise sqlite3.OperationalError("the file is another one than before")
@@ -89,7 +89,7 @@ class SqliteEndings:
             self._version = version  # of before the look: what was written during it shows at the next
         # Rows of jobs that were reopened meanwhile have no job any more.
         return [
-            Ending(bot, job_id, _record(state, text)) for _, _, bot, job_id, state, text in rows if bot in self._bots
+            EndedJob(bot, job_id, _record(state, text)) for _, _, bot, job_id, state, text in rows if bot in self._bots
         ]
 
     def _behind(self, db: sqlite3.Connection) -> list[tuple[Any, ...]]:

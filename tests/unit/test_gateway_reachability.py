@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from floodgate.broker.messages.update import Update
-from floodgate.producer.gateway.hearing import chats_in
+from floodgate.producer.gateway.reachability import chats_in
 
 
 def change(status: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The books of ``enqueue_many``."""
+"""The batches of ``enqueue_many``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from floodgate.broker.errors import RejectedError
 from floodgate.broker.messages.job import Job, new_job
 from floodgate.broker.messages.publication import Publication
-from floodgate.producer.flight import LEAVE_SECONDS, MAX_BATCH, MAX_FAILED_IDS, Flight, Outcomes
+from floodgate.producer.enqueue_batch import MAX_BATCH, MAX_FAILED_IDS, SUBMIT_SECONDS, EnqueueBatch, PublishOutcomes
 
 NO = RejectedError("RabbitMQ said no.")
 
@@ -34,7 +34,7 @@ class Hand:
     def later(self, seconds: float, call: Callable[[], None]) -> None:
         self.timers.append((seconds, call))
 
-    def submit_at_once(self, publications: Sequence[Publication]) -> Future[Outcomes] | None:
+    def submit_at_once(self, publications: Sequence[Publication]) -> Future[PublishOutcomes] | None:
         if not self.room:
             return None
         self.handed_over.append([each.message_id for each in publications])
@@ -43,7 +43,7 @@ class Hand:
     def fire(self) -> None:
         """The timer that is on, once its time has come."""
         ((seconds, call),) = self.timers
-        assert 0 < seconds <= LEAVE_SECONDS
+        assert 0 < seconds <= SUBMIT_SECONDS
         self.timers.clear()
         call()
 
@@ -56,7 +56,7 @@ def hand() -> Hand:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr("floodgate.producer.flight.time.monotonic", made)
+    monkeypatch.setattr("floodgate.producer.enqueue_batch.time.monotonic", made)
     return made
 
 
@@ -67,105 +67,105 @@ class Clock:
         return self.now
 
 
-def a_flight(window: int = 1000) -> Flight:
-    return Flight(window, Hand())
+def a_batch(window: int = 1000) -> EnqueueBatch:
+    return EnqueueBatch(window, Hand())
 
 
-def board(flight: Flight, jobs: list[Job]) -> None:
+def add(batch: EnqueueBatch, jobs: list[Job]) -> None:
     for each in jobs:
-        flight.board(each, addressed(each))
+        batch.add(each, addressed(each))
 
 
-def left(flight: Flight, jobs: list[Job]) -> Future[Outcomes]:
-    future: Future[Outcomes] = Future()
-    board(flight, jobs)
-    flight.leave(flight.depart()[0], future)
+def left(batch: EnqueueBatch, jobs: list[Job]) -> Future[PublishOutcomes]:
+    future: Future[PublishOutcomes] = Future()
+    add(batch, jobs)
+    batch.submitted(batch.close()[0], future)
     return future
 
 
 def test_batches_land_in_the_order_in_which_they_left() -> None:
-    flight, jobs = a_flight(), [a_job() for _ in range(3)]
-    first, second = left(flight, jobs[:1]), left(flight, jobs[1:])
+    batch, jobs = a_batch(), [a_job() for _ in range(3)]
+    first, second = left(batch, jobs[:1]), left(batch, jobs[1:])
     second.set_result((None, None))
-    assert list(flight.landed()) == []
-    assert flight.awaited(all_of_them=True) is first
+    assert list(batch.confirmed()) == []
+    assert batch.awaited(all_of_them=True) is first
     first.set_result((None,))
-    assert list(flight.landed()) == jobs
-    assert (flight.accepted, flight.awaited(all_of_them=True)) == (3, None)
+    assert list(batch.confirmed()) == jobs
+    assert (batch.accepted, batch.awaited(all_of_them=True)) == (3, None)
 
 
 def test_a_batch_leaves_when_it_is_full_and_a_lone_job_at_once() -> None:
-    flight, each = a_flight(), a_job()
+    batch, each = a_batch(), a_job()
     publication = addressed(each)
-    assert flight.board(each, publication)
-    flight.leave(flight.depart()[0], Future())
-    assert [flight.board(each, publication) for _ in range(MAX_BATCH)].index(True) == MAX_BATCH - 1
+    assert batch.add(each, publication)
+    batch.submitted(batch.close()[0], Future())
+    assert [batch.add(each, publication) for _ in range(MAX_BATCH)].index(True) == MAX_BATCH - 1
 
 
 def test_no_more_are_under_way_than_the_window_holds() -> None:
-    flight = a_flight(8)
-    oldest = left(flight, [a_job(), a_job()])
+    batch = a_batch(8)
+    oldest = left(batch, [a_job(), a_job()])
     for _ in range(2):
-        left(flight, [a_job(), a_job()])
-    assert flight.awaited(all_of_them=False) is None
-    left(flight, [a_job(), a_job()])
-    assert flight.awaited(all_of_them=False) is oldest
+        left(batch, [a_job(), a_job()])
+    assert batch.awaited(all_of_them=False) is None
+    left(batch, [a_job(), a_job()])
+    assert batch.awaited(all_of_them=False) is oldest
 
 
 def test_what_failed_is_counted_and_named_and_the_rest_is_accepted() -> None:
-    flight, jobs = a_flight(), [a_job() for _ in range(4)]
-    left(flight, jobs[:3]).set_result((None, NO, None))
-    assert list(flight.landed()) == [jobs[0], jobs[2]]
-    assert flight.fault is NO
-    board(flight, jobs[3:])
-    flight.cancel(flight.depart()[0], NO)
-    error = flight.error(NO)
+    batch, jobs = a_batch(), [a_job() for _ in range(4)]
+    left(batch, jobs[:3]).set_result((None, NO, None))
+    assert list(batch.confirmed()) == [jobs[0], jobs[2]]
+    assert batch.fault is NO
+    add(batch, jobs[3:])
+    batch.refused(batch.close()[0], NO)
+    error = batch.error(NO)
     assert (error.accepted, error.failed, error.job_ids) == (2, 2, (jobs[1].id, jobs[3].id))
     assert "2 jobs are safe, 2 are not known to be" in str(error)
     assert "RabbitMQ said no." in str(error)
 
 
 def test_the_list_of_failed_ids_is_bounded_and_their_count_is_not() -> None:
-    flight = a_flight()
-    board(flight, [a_job()] * (MAX_FAILED_IDS + 5))
-    flight.cancel(flight.depart()[0], NO)
-    assert (len(flight.failed_ids), flight.failed) == (MAX_FAILED_IDS, MAX_FAILED_IDS + 5)
+    batch = a_batch()
+    add(batch, [a_job()] * (MAX_FAILED_IDS + 5))
+    batch.refused(batch.close()[0], NO)
+    assert (len(batch.failed_ids), batch.failed) == (MAX_FAILED_IDS, MAX_FAILED_IDS + 5)
 
 
 def test_a_job_that_boards_right_after_a_batch_leaves_by_the_timer(hand: Hand, clock: Clock) -> None:
-    flight, jobs = Flight(1000, hand), [a_job() for _ in range(3)]
-    left(flight, jobs[:1]).set_result((None,))
-    board(flight, jobs[1:])
+    batch, jobs = EnqueueBatch(1000, hand), [a_job() for _ in range(3)]
+    left(batch, jobs[:1]).set_result((None,))
+    add(batch, jobs[1:])
     hand.fire()  # too early: looks again
-    clock.now += 1.01 * LEAVE_SECONDS
+    clock.now += 1.01 * SUBMIT_SECONDS
     hand.fire()
     assert hand.handed_over == [[job.id for job in jobs[1:]]]
-    assert (hand.timers, flight.depart()) == ([], ([], []))
+    assert (hand.timers, batch.close()) == ([], ([], []))
 
 
 def test_the_timer_lets_no_batch_overtake_another_and_none_leave_after_a_fault(hand: Hand, clock: Clock) -> None:
-    flight, jobs = Flight(1000, hand), [a_job() for _ in range(2)]
-    first = left(flight, jobs[:1])
-    board(flight, jobs[1:])
+    batch, jobs = EnqueueBatch(1000, hand), [a_job() for _ in range(2)]
+    first = left(batch, jobs[:1])
+    add(batch, jobs[1:])
     for outcome in (None, (NO,)):
         if outcome is not None:
             first.set_result(outcome)
-        clock.now += 1.01 * LEAVE_SECONDS
+        clock.now += 1.01 * SUBMIT_SECONDS
         hand.fire()
         assert (hand.handed_over, len(hand.timers)) == ([], 1)
-    assert list(flight.landed()) == []
+    assert list(batch.confirmed()) == []
     hand.fire()
     assert (hand.handed_over, hand.timers) == ([], [])  # what has boarded is for the caller to cancel
-    assert flight.depart()[0] == jobs[1:]
+    assert batch.close()[0] == jobs[1:]
 
 
 def test_the_timer_waits_for_room_and_ends_when_nothing_has_boarded(hand: Hand, clock: Clock) -> None:
-    flight, jobs = Flight(1000, hand), [a_job() for _ in range(2)]
-    left(flight, jobs[:1]).set_result((None,))
-    board(flight, jobs[1:])
-    clock.now += 1.01 * LEAVE_SECONDS
+    batch, jobs = EnqueueBatch(1000, hand), [a_job() for _ in range(2)]
+    left(batch, jobs[:1]).set_result((None,))
+    add(batch, jobs[1:])
+    clock.now += 1.01 * SUBMIT_SECONDS
     hand.room = False
     hand.fire()
-    flight.depart()
+    batch.close()
     hand.fire()
     assert (hand.handed_over, hand.timers) == ([], [])

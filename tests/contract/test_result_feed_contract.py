@@ -24,11 +24,11 @@ from floodgate.broker.admission.contract import (
     Wait,
 )
 from floodgate.broker.admission.policy import policy_of
-from floodgate.broker.admission.results import Ending, Endings
+from floodgate.broker.admission.result_feed import EndedJob, ResultFeed
 from floodgate.broker.errors import StateUnavailableError
-from floodgate.broker.state.redis.results import RedisEndings
+from floodgate.broker.state.redis.result_feed import RedisResultFeed
 from floodgate.broker.state.sqlite.admission import SqliteAdmission
-from floodgate.broker.state.sqlite.results import SqliteEndings
+from floodgate.broker.state.sqlite.result_feed import SqliteResultFeed
 from tests.admission_bench import ask_of, settings_of
 
 ERROR = {"error_code": 403, "description": "Forbidden: bot was blocked by the user"}
@@ -87,20 +87,20 @@ def test_a_job_between_two_attempts_can_be_cancelled(admission: Admission) -> No
     assert admission.cancel(ask).reason == CANCELLED
 
 
-Pair = tuple[Admission, Callable[[], Endings]]
+Pair = tuple[Admission, Callable[[], ResultFeed]]
 
 
 @pytest.fixture(params=["sqlite", "redis"])
 def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
     """A store on the real clock, and a maker of listeners to it."""
     policy = policy_of(settings_of())
-    listeners: list[Endings] = []
+    listeners: list[ResultFeed] = []
 
-    def listener() -> Endings:
+    def listener() -> ResultFeed:
         if request.param == "sqlite":
-            listeners.append(SqliteEndings(tmp_path / "state.db", ["default", "news"]))
+            listeners.append(SqliteResultFeed(tmp_path / "state.db", ["default", "news"]))
         else:
-            listeners.append(RedisEndings(request.getfixturevalue("redis_url"), ["default", "news"]))
+            listeners.append(RedisResultFeed(request.getfixturevalue("redis_url"), ["default", "news"]))
         return listeners[-1]
 
     if request.param == "sqlite":
@@ -116,10 +116,10 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
     store.close()
 
 
-def heard(endings: Endings, count: int) -> list[Ending]:
-    found: list[Ending] = []
+def heard(feed: ResultFeed, count: int) -> list[EndedJob]:
+    found: list[EndedJob] = []
     while len(found) < count:
-        news = endings.wait(5)
+        news = feed.wait(5)
         assert news, f"heard only {found}"
         found += news
     return found
@@ -128,55 +128,55 @@ def heard(endings: Endings, count: int) -> list[Ending]:
 def test_a_listener_hears_each_ending_once_and_in_order(pair: Pair) -> None:
     store, listener = pair
     store.settle(ask_of(1), Sent("before"))
-    endings = listener()
-    endings.skip()
+    feed = listener()
+    feed.skip()
     asks = [ask_of(chat) for chat in range(2, 40)]
     for ask in asks:
         store.settle(ask, Sent({"n": ask.job_id}))
     store.settle(ask_of(40), BLOCKED)
-    found = heard(endings, len(asks) + 1)
+    found = heard(feed, len(asks) + 1)
     assert [one.job_id for one in found[:-1]] == [ask.job_id for ask in asks]
-    assert found[0] == Ending("default", asks[0].job_id, Record(Standing.SENT, result={"n": asks[0].job_id}))
+    assert found[0] == EndedJob("default", asks[0].job_id, Record(Standing.SENT, result={"n": asks[0].job_id}))
     assert found[-1].record == Record(Standing.DEAD, reason="chat-unreachable", error=ERROR)
-    assert not endings.wait(0.05)
+    assert not feed.wait(0.05)
 
 
-def test_retries_and_waits_are_no_endings(pair: Pair) -> None:
+def test_retries_and_waits_do_not_end_a_job(pair: Pair) -> None:
     store, listener = pair
-    endings = listener()
-    endings.skip()
+    feed = listener()
+    feed.skip()
     ask = ask_of(3)
     go = store.admit(ask)
     assert isinstance(go, Go)
     store.settle(ask, Retrying(timedelta(seconds=60)), go.grant)
-    assert not endings.wait(0.05)
+    assert not feed.wait(0.05)
 
 
 def test_a_listener_that_was_not_opened_says_so_and_can_be_opened_then(pair: Pair) -> None:
     store, listener = pair
-    endings = listener()
+    feed = listener()
     with pytest.raises(StateUnavailableError):
-        endings.wait(0.01)
-    endings.skip()
+        feed.wait(0.01)
+    feed.skip()
     store.settle(ask_of(9), Sent(1))
-    assert heard(endings, 1)[0].record.result == 1
+    assert heard(feed, 1)[0].record.result == 1
 
 
 def test_a_listener_of_a_replaced_file_says_that_it_may_have_missed_something(tmp_path: Path) -> None:
     path, policy = tmp_path / "state.db", policy_of(settings_of())
     store = SqliteAdmission(path, policy)
     store.settle(ask_of(1), Sent(1))
-    endings = SqliteEndings(path, ["default"])
-    endings.skip()
+    feed = SqliteResultFeed(path, ["default"])
+    feed.skip()
     for file in tmp_path.iterdir():
         file.unlink()
     store.settle(ask_of(2), Sent(2))
     with pytest.raises(StateUnavailableError):
-        endings.wait(5)
-    endings.skip()
+        feed.wait(5)
+    feed.skip()
     store.settle(ask_of(3), Sent(3))
-    assert heard(endings, 1)[0].record.result == 3
-    endings.close()
+    assert heard(feed, 1)[0].record.result == 3
+    feed.close()
     store.close()
 
 
@@ -185,16 +185,16 @@ def test_a_look_takes_as_many_queries_for_fifty_bots_as_for_one(tmp_path: Path) 
     store = SqliteAdmission(path, policy_of(settings_of()))
 
     def queries(bots: list[str]) -> int:
-        endings = SqliteEndings(path, bots)
+        feed = SqliteResultFeed(path, bots)
         store.settle(ask_of(1), Sent(1))
-        endings.skip()
+        feed.skip()
         for bot in bots:
             store.settle(replace(ask_of(2), bot=bot), Sent(2))
         asked: list[str] = []
-        assert endings._connection is not None
-        endings._connection.set_trace_callback(asked.append)
-        assert len(heard(endings, len(bots))) == len(bots)
-        endings.close()
+        assert feed._connection is not None
+        feed._connection.set_trace_callback(asked.append)
+        assert len(heard(feed, len(bots))) == len(bots)
+        feed.close()
         return len(asked)
 
     assert queries(["default"]) == queries([f"bot-{n}" for n in range(50)])
@@ -204,13 +204,13 @@ def test_a_look_takes_as_many_queries_for_fifty_bots_as_for_one(tmp_path: Path) 
 def test_a_listener_goes_on_when_all_results_were_forgotten_and_their_numbers_begin_anew(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     store = SqliteAdmission(path, policy_of(settings_of()))
-    endings = SqliteEndings(path, ["default"])
+    feed = SqliteResultFeed(path, ["default"])
     store.settle(ask_of(1), Sent(1))
-    endings.skip()
+    feed.skip()
     with sqlite3.connect(path) as db:
         db.execute("DELETE FROM results")
     store.settle(ask_of(2), Sent(2))
     store.settle(ask_of(3), Sent(3))
-    assert [ending.record.result for ending in heard(endings, 2)] == [2, 3]
-    endings.close()
+    assert [ended.record.result for ended in heard(feed, 2)] == [2, 3]
+    feed.close()
     store.close()

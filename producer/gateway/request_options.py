@@ -30,7 +30,7 @@ PARAMETER: Final = "floodgate_"
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class RequestOptions:
     """What a caller asks for besides the call. ``options`` are :class:`floodgate.producer.core.JobOptions`."""
 
     wait_seconds: float
@@ -43,9 +43,9 @@ class Terms:
         return "dedupe_key" in self.options
 
 
-def terms_of(
+def request_options(
     headers: Mapping[str, str], params: Mapping[str, Any], settings: GatewaySettings
-) -> tuple[Terms, dict[str, Any]]:
+) -> tuple[RequestOptions, dict[str, Any]]:
     """The terms, and the parameters that are the Bot API's own.
 
     Raises:
@@ -58,8 +58,8 @@ def terms_of(
         asked.setdefault("idempotency_key", key)
     read = {name: _read(name, value) for name, value in asked.items() if value not in ("", None)}
     wait = read.pop("wait_seconds", settings.wait_seconds)
-    terms = Terms(min(wait, settings.longest_wait_seconds), read.pop("bot", None), _options(read))
-    return terms, {name: value for name, value in params.items() if not name.startswith(PARAMETER)}
+    options = RequestOptions(min(wait, settings.longest_wait_seconds), read.pop("bot", None), _options(read))
+    return options, {name: value for name, value in params.items() if not name.startswith(PARAMETER)}
 
 
 def _options(read: dict[str, Any]) -> dict[str, Any]:

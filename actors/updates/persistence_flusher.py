@@ -12,15 +12,15 @@ from typing import Any
 from telegram.ext import Application
 
 
-class Keeping:
-    """Belongs to the event loop. ``keep`` is called by any number of tasks."""
+class PersistenceFlusher:
+    """Belongs to the event loop. ``flush`` may be called by any number of tasks."""
 
     def __init__(self, application: Application[Any, Any, Any, Any, Any, Any]) -> None:
         self._application = application
         self._next: asyncio.Task[None] | None = None  # begins when the one under way has ended
         self._writing: asyncio.Task[None] | None = None
 
-    async def keep(self) -> None:
+    async def flush(self) -> None:
         """Write what has changed; returns when all that was changed before this call is written."""
         if self._application.persistence is None:
             return

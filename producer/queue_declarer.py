@@ -1,4 +1,4 @@
-"""The way out of a client: its connections, and the queues that must be there before anything is published to them.
+"""Declares a bot's queues before a client publishes to them, over the client's connections.
 
 Nothing opens before the first job. The queues of a bot are declared once in a process, at the first job for that bot.
 Whoever comes while that is under way shares its outcome, good or bad, so that a server which cannot be reached costs
@@ -20,7 +20,7 @@ from functools import partial
 
 from floodgate.broker.amqp import queue_admin
 from floodgate.broker.amqp.connections import Connections
-from floodgate.broker.amqp.publisher import Outcomes, Publisher
+from floodgate.broker.amqp.publisher import Publisher, PublishOutcomes
 from floodgate.broker.errors import ClosedError, FloodgateError, RabbitMQUnreachableError
 from floodgate.broker.messages.publication import Publication
 from floodgate.broker.process.event_loop import BorrowedLoop
@@ -29,7 +29,7 @@ from floodgate.producer.core import Composer
 Attempt = Future[None]
 
 
-class Outlet:
+class QueueDeclarer:
     """Opens at first use; any thread may use it. ``close`` may be called twice, and without use."""
 
     def __init__(self, composer: Composer, connections: Connections, *, owned: bool) -> None:
@@ -51,7 +51,7 @@ class Outlet:
             io = self._connections.io
             io.call_soon(partial(_set_timer, io, seconds, call))
 
-    def submit_at_once(self, publications: Sequence[Publication]) -> Future[Outcomes] | None:
+    def submit_at_once(self, publications: Sequence[Publication]) -> Future[PublishOutcomes] | None:
         """Hand several over, on that loop; None if there is no room for them now.
 
         Raises:

@@ -13,12 +13,12 @@ SHELL = 'read -r line || "$@"'
 RELEASE_SECONDS = 10.0
 
 
-class Leash:
+class ChildGuard:
     """Used by one thread at a time; `release` may be called twice."""
 
     def __init__(self, last_command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
         self._shell = subprocess.Popen(
-            ["sh", "-c", SHELL, "leash", *last_command],
+            ["sh", "-c", SHELL, "child-guard", *last_command],
             env=env if env is not None else os.environ,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

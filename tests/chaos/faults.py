@@ -30,8 +30,8 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Stroke:
-    """One blow. ``target`` is the number of a worker, producer or link; ``seconds`` how long it lasts."""
+class Fault:
+    """One fault. ``target`` is the number of a worker, producer or link; ``seconds`` how long it lasts."""
 
     at: float
     kind: Kind
@@ -79,20 +79,20 @@ _REST = {Kind.RABBITMQ_KILLED: 4.0, Kind.WORKERS_ROLLED: 3.0}
 FIRST_AT = 3.0
 
 
-def schedule(seed: int, seconds: float, every: float, cast: Cast) -> Sequence[Stroke]:
+def schedule(seed: int, seconds: float, every: float, cast: Cast) -> Sequence[Fault]:
     """Strokes about ``every`` so many seconds, for so long. Each kind that the cast allows comes once before any does
     a second time, as far as the time reaches."""
     draw = random.Random(seed)
-    return tuple(_strokes(draw, seconds, every, cast))
+    return tuple(_faults(draw, seconds, every, cast))
 
 
-def _strokes(draw: random.Random, seconds: float, every: float, cast: Cast) -> Iterator[Stroke]:
+def _faults(draw: random.Random, seconds: float, every: float, cast: Cast) -> Iterator[Fault]:
     kinds = [kind for kind in Kind if _allowed(kind, cast)]
     fresh = draw.sample(kinds, len(kinds))
     at = FIRST_AT
     while at < seconds:
         kind = fresh.pop() if fresh else draw.choices(kinds, [_WEIGHTS[kind][0] for kind in kinds])[0]
-        yield Stroke(round(at, 2), kind, _target(draw, kind, cast), round(draw.uniform(*_WEIGHTS[kind][1]), 2))
+        yield Fault(round(at, 2), kind, _target(draw, kind, cast), round(draw.uniform(*_WEIGHTS[kind][1]), 2))
         at += draw.uniform(0.3, 1.7) * every + _REST.get(kind, 0.0)
 
 

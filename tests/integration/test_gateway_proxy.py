@@ -18,8 +18,7 @@ from starlette.routing import Route
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.stores import open_store
 from floodgate.producer.gateway.answers import RefusalError
-from floodgate.producer.gateway.hearing import Hearing
-from floodgate.producer.gateway.passing import Passing
+from floodgate.producer.gateway.proxy import Proxy
 
 TOKEN = "100200300:" + "A" * 35
 
@@ -55,13 +54,13 @@ async def calling(state_url: str) -> AsyncIterator[httpx.AsyncClient]:
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     settings = Settings(_env_file=None, telegram_api_url=url, bots={"default": TOKEN}, state_url=state_url)  # type: ignore[call-arg]
     store = open_store(settings)
-    passing = Passing(settings, Hearing(store))
+    proxy = Proxy(settings, store)
 
     async def call(request: Request) -> Response:
-        return await passing.call(request, "default", "getMe")
+        return await proxy.call(request, "default", "getMe")
 
     async def file(request: Request) -> Response:
-        return await passing.file(request, "default", request.path_params["path"])
+        return await proxy.file(request, "default", request.path_params["path"])
 
     gateway = httpx.ASGITransport(
         Starlette(routes=[Route("/getMe", call, methods=["GET", "POST"]), Route("/file/{path:path}", file)])
@@ -70,7 +69,7 @@ async def calling(state_url: str) -> AsyncIterator[httpx.AsyncClient]:
         async with httpx.AsyncClient(transport=gateway, base_url="http://gateway") as client:
             yield client
     finally:
-        await passing.close()
+        await proxy.close()
         await runner.cleanup()
         store.close()
 

@@ -22,7 +22,7 @@ from floodgate.broker.admission.contract import Dead, Record, Sent, Standing
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class EndedJob:
     """A job that has ended, and the ledger's record of it."""
 
     bot: str
@@ -30,7 +30,7 @@ class Ending:
     record: Record
 
 
-class Endings(Protocol):
+class ResultFeed(Protocol):
     """A listener. Belongs to one thread, but for ``close``."""
 
     def skip(self) -> None:
@@ -41,7 +41,7 @@ class Endings(Protocol):
         """
         ...
 
-    def wait(self, seconds: float) -> Sequence[Ending]:
+    def wait(self, seconds: float) -> Sequence[EndedJob]:
         """What has ended since the last call or ``skip``; waits up to so long for the first.
 
         Raises:

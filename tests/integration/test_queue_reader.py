@@ -1,4 +1,4 @@
-"""Visits to queues: what is removed is gone, what is not is where it was."""
+"""Reading queues: what is removed is gone, what is not is where it was."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from floodgate.broker.amqp.connections import Connections
-from floodgate.broker.amqp.queue_reader import Visit
+from floodgate.broker.amqp.queue_reader import QueueReader
 from floodgate.broker.errors import RabbitMQUnreachableError
 from floodgate.broker.messages import queue_names
 from floodgate.broker.messages.publication import Publication
@@ -31,26 +31,26 @@ def connections(declared: Vhost, connect: Connect) -> Connections:
 
 
 def test_messages_are_taken_in_order_and_the_end_is_told(connections: Connections) -> None:
-    with Visit(connections, QUEUE) as visit:
-        assert [one.body for one in visit.take(4)] == [b"0", b"1", b"2", b"3"]
-        assert [len(page) for page in visit.pages(4, most=100)] == [4, 2]
-        assert visit.take(1) == []
+    with QueueReader(connections, QUEUE) as reader:
+        assert [one.body for one in reader.take(4)] == [b"0", b"1", b"2", b"3"]
+        assert [len(page) for page in reader.pages(4, most=100)] == [4, 2]
+        assert reader.take(1) == []
 
 
 def test_what_is_removed_is_gone_and_the_rest_is_in_its_place(connections: Connections, declared: Vhost) -> None:
-    with Visit(connections, QUEUE) as visit:
-        taken = visit.take(8)
-        visit.remove([taken[1], taken[6]])
-        visit.remove([])
+    with QueueReader(connections, QUEUE) as reader:
+        taken = reader.take(8)
+        reader.remove([taken[1], taken[6]])
+        reader.remove([])
     assert numbers(declared.url, QUEUE) == [0, 2, 3, 4, 5, 7, 8, 9]
 
 
 def test_many_that_stay_are_in_their_place_too(connections: Connections, declared: Vhost) -> None:
     for n in range(10, 300):
         connections.publisher.publish(Publication(queue_names.DEAD_EXCHANGE, QUEUE, b"%d" % n, f"job-{n}"))
-    with Visit(connections, QUEUE) as visit:
-        for page in visit.pages(20, most=250):
-            visit.remove(page[3:5])
+    with QueueReader(connections, QUEUE) as reader:
+        for page in reader.pages(20, most=250):
+            reader.remove(page[3:5])
     gone = {start + n for start in range(0, 250, 20) for n in (3, 4)}
     assert numbers(declared.url, QUEUE) == [n for n in range(300) if n not in gone]
 
@@ -72,12 +72,12 @@ def test_a_removal_is_not_lost_with_the_channel_though_the_queue_is_slow(
     """RabbitMQ drops what a queue has not taken of a closed channel's acks: all after 33."""
     for n in range(10, 100):
         connections.publisher.publish(Publication(queue_names.DEAD_EXCHANGE, QUEUE, b"%d" % n, f"job-{n}"))
-    visit = Visit(connections, QUEUE)
-    taken = visit.take(90)
+    reader = QueueReader(connections, QUEUE)
+    taken = reader.take(90)
 
     def remove_and_leave() -> None:
-        visit.remove(taken[::step])
-        visit.close()
+        reader.remove(taken[::step])
+        reader.close()
 
     with ThreadPoolExecutor(1) as visitor:
         with stalled_disk(declared.node):
@@ -89,38 +89,38 @@ def test_a_removal_is_not_lost_with_the_channel_though_the_queue_is_slow(
 
 
 def test_what_was_read_to_know_of_a_removal_is_taken_next(connections: Connections, declared: Vhost) -> None:
-    with Visit(connections, QUEUE) as visit:
-        visit.remove(visit.take(2))
-        visit.remove(visit.take(1))
-        assert [one.body for one in visit.take(3)] == [b"3", b"4", b"5"]
-        visit.remove([])
+    with QueueReader(connections, QUEUE) as reader:
+        reader.remove(reader.take(2))
+        reader.remove(reader.take(1))
+        assert [one.body for one in reader.take(3)] == [b"3", b"4", b"5"]
+        reader.remove([])
     assert numbers(declared.url, QUEUE) == list(range(3, 10))
 
 
 def test_what_one_holds_another_does_not_see(connections: Connections) -> None:
-    with Visit(connections, QUEUE) as first, Visit(connections, QUEUE) as second:
+    with QueueReader(connections, QUEUE) as first, QueueReader(connections, QUEUE) as second:
         first.take(6)
         assert [one.message_id for one in second.take(100)] == ["job-6", "job-7", "job-8", "job-9"]
 
 
 def test_a_fault_of_the_visitor_gives_all_back(connections: Connections, declared: Vhost) -> None:
-    with pytest.raises(ZeroDivisionError), Visit(connections, QUEUE) as visit:
-        visit.take(5)
+    with pytest.raises(ZeroDivisionError), QueueReader(connections, QUEUE) as reader:
+        reader.take(5)
         raise ZeroDivisionError
     assert numbers(declared.url, QUEUE) == list(range(10))
 
 
 def test_a_queue_that_is_not_there_holds_nothing(connections: Connections) -> None:
-    with Visit(connections, "dead.nobody") as visit:
-        assert visit.take(10) == []
+    with QueueReader(connections, "dead.nobody") as reader:
+        assert reader.take(10) == []
 
 
-def test_a_visit_can_be_closed_twice_and_says_so_when_used_after(connections: Connections) -> None:
-    visit = Visit(connections, QUEUE)
-    visit.close()
-    visit.close()
+def test_a_reader_can_be_closed_twice_and_says_so_when_used_after(connections: Connections) -> None:
+    reader = QueueReader(connections, QUEUE)
+    reader.close()
+    reader.close()
     with pytest.raises(RabbitMQUnreachableError, match="begin another"):
-        visit.take(1)
+        reader.take(1)
 
 
 def test_a_lost_connection_is_told_and_leaves_what_was_not_removed(
@@ -128,13 +128,13 @@ def test_a_lost_connection_is_told_and_leaves_what_was_not_removed(
 ) -> None:
     with Proxy(declared.node.port) as proxy:
         away = connect(proxy.url(declared.url))
-        visit = Visit(away, QUEUE)
-        visit.remove(visit.take(3)[:1])
-        assert [one.message_id for one in visit.take(1)] == ["job-3"]  # so that the removal has been carried out
+        reader = QueueReader(away, QUEUE)
+        reader.remove(reader.take(3)[:1])
+        assert [one.message_id for one in reader.take(1)] == ["job-3"]  # so that the removal has been carried out
         proxy.cut()
         with pytest.raises(RabbitMQUnreachableError):
-            visit.take(1)
+            reader.take(1)
         with pytest.raises(RabbitMQUnreachableError):
-            visit.close()
-        visit.close()
+            reader.close()
+        reader.close()
     assert numbers(declared.url, QUEUE) == list(range(1, 10))

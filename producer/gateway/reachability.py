@@ -1,4 +1,4 @@
-"""What an answer to ``getUpdates`` tells besides: which chats can be reached.
+"""Which chats can be reached, as answers to ``getUpdates`` show.
 
 A chat that Telegram refused for good is not asked again for a day, unless it is heard from. A bot that polls through
 the gateway hears from its chats here. The answer goes to its caller as it comes; a copy is read afterwards.
@@ -20,37 +20,26 @@ logger = logging.getLogger("floodgate.gateway")
 MAX_BYTES: Final = 4 * 1024 * 1024
 
 
-class Hearing:
-    """Tells the store of chats that were heard from."""
-
-    def __init__(self, store: BatchedAdmission) -> None:
-        self._store = store
-
-    def of(self, bot: str) -> Ear:
-        """For one answer to a bot."""
-        return Ear(self._store, bot)
-
-
-class Ear:
-    """Overhears one answer. Belongs to the event loop."""
+class ReachabilityTap:
+    """Reads a copy of one answer to ``getUpdates``. Belongs to the event loop."""
 
     def __init__(self, store: BatchedAdmission, bot: str) -> None:
         self._store = store
         self._bot = bot
-        self._heard: list[bytes] = []
+        self._pieces: list[bytes] = []
         self._size = 0
 
-    def hear(self, piece: bytes) -> None:
+    def feed(self, piece: bytes) -> None:
         self._size += len(piece)
         if self._size <= MAX_BYTES:
-            self._heard.append(piece)
+            self._pieces.append(piece)
 
     async def end(self) -> None:
-        """Act on what was heard. A store that is away costs this alone: the next update of the chat tells again."""
+        """Tell the store which chats can be reached. If it is away, the next update of the chat tells it."""
         if self._size > MAX_BYTES:
             return
         try:
-            for chat in chats_in(self._bot, b"".join(self._heard)):
+            for chat in chats_in(self._bot, b"".join(self._pieces)):
                 if await self._store.heard_from(self._bot, chat):
                     logger.info("chat %s of bot %s can be reached again: it was heard from", chat, self._bot)
         except StateError as error:

@@ -7,7 +7,8 @@ gateway speak for itself.
 Methods that take files are the exception: the call is read, and written anew, so that what was looked into is what the
 Bot API gets. A local Bot API server would read files of its own disk for whoever names one.
 
-Updates are overheard on their way (:mod:`floodgate.producer.gateway.hearing`): who writes to the bot can be written to.
+Updates are read on their way (:mod:`floodgate.producer.gateway.reachability`): a bot can write to those who write to
+it.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from yarl import URL
 
 from floodgate.broker.messages.local_files import check_params
 from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.calls import BatchedAdmission
 from floodgate.producer.gateway.answers import RefusalError
-from floodgate.producer.gateway.hearing import Ear, Hearing
-from floodgate.producer.gateway.reading import read, whole
+from floodgate.producer.gateway.reachability import ReachabilityTap
+from floodgate.producer.gateway.request_body import read, whole
 from floodgate.producer.uploads import quotable
 
 logger = logging.getLogger("floodgate.gateway")
@@ -64,12 +66,12 @@ _ANSWER_HEADERS: Final = (
 )
 
 
-class Passing:
+class Proxy:
     """Calls Telegram as the caller did. Belongs to the event loop; ``close`` may be called twice, and unused."""
 
-    def __init__(self, settings: Settings, hearing: Hearing) -> None:
+    def __init__(self, settings: Settings, store: BatchedAdmission) -> None:
         self._settings = settings
-        self._hearing = hearing
+        self._store = store
         self._session: aiohttp.ClientSession | None = None
 
     async def call(self, request: Request, bot: str, method: str) -> Response:
@@ -80,7 +82,7 @@ class Passing:
             return _response(answer)
         if method != "getUpdates":
             return await self._pass(request, bot, path, silence)
-        return await self._pass(request, bot, path, silence + LONG_POLL_SECONDS, self._hearing.of(bot))
+        return await self._pass(request, bot, path, silence + LONG_POLL_SECONDS, ReachabilityTap(self._store, bot))
 
     async def file(self, request: Request, bot: str, path: str) -> Response:
         """Pass a download through."""
@@ -94,12 +96,12 @@ class Passing:
             await session.close()
 
     async def _pass(
-        self, request: Request, bot: str, path: str, silence_seconds: float, ear: Ear | None = None
+        self, request: Request, bot: str, path: str, silence_seconds: float, tap: ReachabilityTap | None = None
     ) -> Response:
         body = await whole(request, self._settings.gateway)
         headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
         url = self._url(bot, path, request.url.query)
-        return _response(await self._ask(request.method, url, silence_seconds, body or None, headers), ear)
+        return _response(await self._ask(request.method, url, silence_seconds, body or None, headers), tap)
 
     async def _read(self, request: Request) -> aiohttp.FormData:
         """A call that may hold files, as a form.
@@ -150,20 +152,20 @@ class Passing:
         return self._session
 
 
-def _response(answer: aiohttp.ClientResponse, ear: Ear | None = None) -> Response:
+def _response(answer: aiohttp.ClientResponse, tap: ReachabilityTap | None = None) -> Response:
     return StreamingResponse(
-        _pieces(answer, ear),
+        _pieces(answer, tap),
         status_code=answer.status,
         headers={name: answer.headers[name] for name in _ANSWER_HEADERS if name in answer.headers},
-        background=BackgroundTask(_end, answer, ear),
+        background=BackgroundTask(_end, answer, tap),
     )
 
 
-async def _pieces(answer: aiohttp.ClientResponse, ear: Ear | None) -> AsyncIterator[bytes]:
+async def _pieces(answer: aiohttp.ClientResponse, tap: ReachabilityTap | None) -> AsyncIterator[bytes]:
     try:
         async for piece in answer.content.iter_chunked(PIECE_BYTES):
-            if ear is not None:
-                ear.hear(piece)
+            if tap is not None:
+                tap.feed(piece)
             yield piece
     except (TimeoutError, aiohttp.ClientError) as error:
         logger.warning("an answer of Telegram broke off: %s", type(error).__name__)
@@ -171,7 +173,7 @@ async def _pieces(answer: aiohttp.ClientResponse, ear: Ear | None) -> AsyncItera
         raise ConnectionError("Telegram's answer broke off") from None
 
 
-async def _end(answer: aiohttp.ClientResponse, ear: Ear | None) -> None:
+async def _end(answer: aiohttp.ClientResponse, tap: ReachabilityTap | None) -> None:
     answer.release()
-    if ear is not None:
-        await ear.end()
+    if tap is not None:
+        await tap.end()

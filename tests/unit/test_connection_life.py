@@ -19,8 +19,8 @@ from floodgate.broker.amqp.connection import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
     WRITE_BYTES,
-    Link,
-    LinkOptions,
+    Connection,
+    ConnectionOptions,
     _Attempt,
 )
 from floodgate.broker.errors import AccessRefusedError, RabbitMQUnreachableError, UnsupportedServerError
@@ -97,7 +97,7 @@ class Attempt:
 
 @dataclass
 class Scene:
-    link: Link
+    connection: Connection
     timers: Timers
     attempts: list[Attempt]
     waiters: list[asyncio.Task[None]] = field(default_factory=list)
@@ -107,8 +107,8 @@ class Scene:
         return self.attempts[-1]
 
     def wait(self) -> None:
-        """Someone waits for the link."""
-        self.waiters.append(self.timers.loop.create_task(self.link.opened()))
+        """Someone waits for the connection."""
+        self.waiters.append(self.timers.loop.create_task(self.connection.opened()))
         self.timers.turn()
 
     @property
@@ -118,7 +118,7 @@ class Scene:
         return [waiter.exception() for waiter in self.waiters if waiter.done()]
 
     def close(self) -> asyncio.Task[None]:
-        closing = self.timers.loop.create_task(self.link.close())
+        closing = self.timers.loop.create_task(self.connection.close())
         self.timers.turn()
         return closing
 
@@ -147,15 +147,15 @@ def make(monkeypatch: pytest.MonkeyPatch, loop: asyncio.AbstractEventLoop) -> Ma
     def scene(*hosts: str, waited_for: bool = True) -> Scene:
         addresses = tuple(parse_address(f"amqp://{host}/") for host in hosts or ("one",))
         timers = Timers(loop)
-        options = LinkOptions(addresses, "test", 30, CONNECT_SECONDS, waited_for)
-        return Scene(Link(timers, options), timers, attempts)  # type: ignore[arg-type]
+        options = ConnectionOptions(addresses, "test", 30, CONNECT_SECONDS, waited_for)
+        return Scene(Connection(timers, options), timers, attempts)  # type: ignore[arg-type]
 
     return scene
 
 
 def test_pauses_double_up_to_the_longest_and_begin_anew_after_a_success(make: Make) -> None:
     scene = make()
-    scene.link.open()
+    scene.connection.open()
     pauses = []
     for _ in range(9):
         scene.attempt.fails()
@@ -172,7 +172,7 @@ def test_a_pause_is_anything_between_nothing_and_the_whole(make: Make, monkeypat
     drawn: list[tuple[float, float]] = []
     monkeypatch.setattr("random.uniform", lambda low, high: drawn.append((low, high)) or 0.0123)  # type: ignore[func-returns-value]
     scene = make()
-    scene.link.open()
+    scene.connection.open()
     scene.attempt.fails()
     assert (scene.timers.fire(), drawn) == (0.0123, [(0, FIRST_PAUSE_SECONDS)])
 
@@ -202,20 +202,20 @@ def test_a_server_that_is_no_rabbitmq_4_is_turned_down(make: Make, product: str,
     scene.attempt.opens(product, version)
     assert [type(error) for error in scene.told] == [UnsupportedServerError]
     assert scene.attempt.closed == 1
-    assert scene.link.connection is None
+    assert scene.connection.pika_connection is None
 
 
 def test_an_attempt_that_takes_too_long_is_given_up(make: Make) -> None:
     scene = make()
-    scene.link.open()
+    scene.connection.open()
     assert scene.timers.fire() == CONNECT_SECONDS
     assert scene.attempt.closed == 1
 
 
 def test_whoever_follows_hears_of_each_connection_and_each_loss(make: Make) -> None:
     scene, heard = make(), []
-    scene.link.follow(lambda: heard.append("up"), lambda error: heard.append(type(error).__name__))
-    scene.link.open()
+    scene.connection.follow(lambda: heard.append("up"), lambda error: heard.append(type(error).__name__))
+    scene.connection.open()
     scene.attempt.opens()
     scene.attempt.is_lost()
     scene.timers.fire()
@@ -229,7 +229,7 @@ def test_an_outage_is_logged_when_it_begins_then_rarely_and_when_it_ends(
     clock = [1000.0]
     monkeypatch.setattr("floodgate.broker.process.outages.time.monotonic", lambda: clock[0])
     scene = make(waited_for=False)
-    scene.link.open()
+    scene.connection.open()
     with caplog.at_level(logging.INFO, "floodgate.rabbitmq"):
         for _ in range(5):
             scene.attempt.fails()
@@ -242,7 +242,7 @@ def test_an_outage_is_logged_when_it_begins_then_rarely_and_when_it_ends(
 
 def test_a_link_closed_while_it_pauses_or_connects_tries_no_more(make: Make) -> None:
     pausing = make()
-    pausing.link.open()
+    pausing.connection.open()
     pausing.attempt.fails()
     pausing.close()
     assert pausing.timers.planned == []
@@ -254,12 +254,12 @@ def test_a_link_closed_while_it_pauses_or_connects_tries_no_more(make: Make) -> 
     assert "closed by this program" in str(connecting.told[0])
     connecting.attempt.opens()  # it was too far gone
     assert connecting.attempt.closed == 2
-    assert connecting.link.connection is None
+    assert connecting.connection.pika_connection is None
 
 
 def test_closing_says_goodbye_and_is_done_when_the_server_has_answered(make: Make) -> None:
     scene = make()
-    scene.link.open()
+    scene.connection.open()
     scene.attempt.opens()
     closing = scene.close()
     assert (scene.attempt.closed, closing.done()) == (1, False)
@@ -340,22 +340,22 @@ def test_what_the_socket_does_not_take_is_left_to_pika(
     make: Make, takes: int, buffered: int, sent: bytes, left: list[bytes]
 ) -> None:
     scene, transport = make(), Transport(takes, buffered)
-    scene.link.connection = transport
-    scene.link.write(b"fra")
-    scene.link.write(b"mes")
+    scene.connection.pika_connection = transport
+    scene.connection.write(b"fra")
+    scene.connection.write(b"mes")
     scene.timers.turn()
     assert (transport.sent, transport.left_to_pika) == (sent, left)
 
 
 def test_what_is_written_in_one_turn_leaves_in_one_piece_at_its_end(make: Make) -> None:
     scene, transport = make(), Transport(100, 0)
-    scene.link.connection = transport
-    scene.link.write(b"one ")
-    scene.link.write(b"two ")
+    scene.connection.pika_connection = transport
+    scene.connection.write(b"one ")
+    scene.connection.write(b"two ")
     assert transport.pieces == []
     scene.timers.turn()
-    scene.link.write(b"three")
-    scene.link.flush()
+    scene.connection.write(b"three")
+    scene.connection.flush()
     assert transport.pieces == [b"one two ", b"three"]
     scene.timers.turn()
     assert len(transport.pieces) == 2
@@ -363,21 +363,21 @@ def test_what_is_written_in_one_turn_leaves_in_one_piece_at_its_end(make: Make) 
 
 def test_more_than_the_bound_leaves_at_once(make: Make) -> None:
     scene, transport = make(), Transport(10 * WRITE_BYTES, 0)
-    scene.link.connection = transport
-    scene.link.write(b"x" * (WRITE_BYTES - 1))
+    scene.connection.pika_connection = transport
+    scene.connection.write(b"x" * (WRITE_BYTES - 1))
     assert transport.pieces == []
-    scene.link.write(b"x")
+    scene.connection.write(b"x")
     assert len(transport.sent) == WRITE_BYTES
 
 
 def test_what_was_written_to_a_lost_connection_is_not_sent_on_the_next(make: Make) -> None:
     scene = make()
-    scene.link.open()
+    scene.connection.open()
     scene.attempt.opens()
-    scene.link.write(b"for the old one")
+    scene.connection.write(b"for the old one")
     scene.attempt.is_lost()
     scene.timers.fire()
-    scene.link.connection = transport = Transport(100, 0)
+    scene.connection.pika_connection = transport = Transport(100, 0)
     scene.timers.turn()
     assert transport.pieces == []
 
@@ -388,9 +388,9 @@ def test_what_is_encrypted_is_written_by_pika_alone(make: Make) -> None:
     with servers, encrypted:
         scene, transport = make(), Transport(10, 0)
         transport._sock = encrypted  # type: ignore[assignment]
-        scene.link.connection = transport
-        scene.link.write(b"frames")
-        scene.link.flush()
+        scene.connection.pika_connection = transport
+        scene.connection.write(b"frames")
+        scene.connection.flush()
         assert transport.left_to_pika == [b"frames"]
         servers.setblocking(False)
         with pytest.raises(BlockingIOError):
@@ -402,8 +402,8 @@ def test_a_forked_child_closes_its_copy_of_the_socket_without_a_word(make: Make)
     with parents:
         scene, transport = make(), Transport(10, 0)
         transport._sock = mine  # type: ignore[assignment]
-        scene.link.connection = transport
-        scene.link.abandon()
+        scene.connection.pika_connection = transport
+        scene.connection.abandon()
         assert mine.fileno() == -1
 
 
@@ -412,28 +412,28 @@ def test_a_thread_writes_at_once_and_what_is_left_goes_before_all_else(
     make: Make, takes: int, sent: bytes, rest: bytes
 ) -> None:
     scene, transport = make(), Transport(takes, 0)
-    scene.link.connection = transport
-    assert scene.link.write_at_once(lambda: b"frames")
+    scene.connection.pika_connection = transport
+    assert scene.connection.write_at_once(lambda: b"frames")
     assert (transport.sent, transport.rest) == (sent, rest)
 
 
 def test_a_thread_does_not_write_while_pika_or_the_loop_has_something_to_send(make: Make) -> None:
     scene = make()
-    assert not scene.link.write_at_once(lambda: b"frames"), "there is no connection"
-    scene.link.connection = busy = Transport(10, 1)
-    assert not scene.link.write_at_once(lambda: b"frames")
-    scene.link.connection = idle = Transport(10, 0)
-    scene.link.write(b"of the loop")
-    assert not scene.link.write_at_once(lambda: b"frames")
-    scene.link.flush()
+    assert not scene.connection.write_at_once(lambda: b"frames"), "there is no connection"
+    scene.connection.pika_connection = busy = Transport(10, 1)
+    assert not scene.connection.write_at_once(lambda: b"frames")
+    scene.connection.pika_connection = idle = Transport(10, 0)
+    scene.connection.write(b"of the loop")
+    assert not scene.connection.write_at_once(lambda: b"frames")
+    scene.connection.flush()
     idle.rest = b"half a frame"
-    assert not scene.link.write_at_once(lambda: b"frames")
+    assert not scene.connection.write_at_once(lambda: b"frames")
     assert b"frames" not in busy.sent + idle.sent
 
 
 def test_a_thread_does_not_write_while_another_does(make: Make) -> None:
     scene, transport = make(), Transport(10, 0)
-    scene.link.connection = transport
+    scene.connection.pika_connection = transport
     locked, done = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -444,10 +444,10 @@ def test_a_thread_does_not_write_while_another_does(make: Make) -> None:
     other = threading.Thread(target=hold)
     other.start()
     locked.wait(10)
-    assert not scene.link.write_at_once(lambda: b"frames")
+    assert not scene.connection.write_at_once(lambda: b"frames")
     done.set()
     other.join()
-    assert scene.link.write_at_once(lambda: b"frames")
+    assert scene.connection.write_at_once(lambda: b"frames")
 
 
 def test_a_rest_leaves_pika_before_its_own_frames() -> None:

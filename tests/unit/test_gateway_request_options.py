@@ -12,46 +12,46 @@ from floodgate.broker.settings.gateway import GatewaySettings
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.producer.gateway.answers import RefusalError
 from floodgate.producer.gateway.callers import Callers, public_path
-from floodgate.producer.gateway.options import terms_of
+from floodgate.producer.gateway.request_options import request_options
 
 TOKENS = {name: f"{number}:" + "A" * 35 for number, name in enumerate(("one", "two"), start=100)}
 GATEWAY = GatewaySettings(wait_seconds=60, longest_wait_seconds=100)
 
 
 def test_without_a_word_the_settings_count() -> None:
-    terms, params = terms_of({"content-type": "x"}, {"chat_id": 1}, GATEWAY)
-    assert (terms.wait_seconds, terms.bot, dict(terms.options), params) == (60, None, {}, {"chat_id": 1})
-    assert not terms.keyed
+    options, params = request_options({"content-type": "x"}, {"chat_id": 1}, GATEWAY)
+    assert (options.wait_seconds, options.bot, dict(options.options), params) == (60, None, {}, {"chat_id": 1})
+    assert not options.keyed
 
 
 def test_headers_and_parameters_say_the_same_and_a_header_wins() -> None:
     headers = {"X-Floodgate-Wait-Seconds": "5", "x-floodgate-on-uncertain": "dead-letter"}
     given = {"floodgate_wait_seconds": 7, "floodgate_priority": "bulk", "floodgate_delay_seconds": "2", "text": "x"}
-    terms, params = terms_of(headers, given, GATEWAY)
-    assert terms.wait_seconds == 5
-    assert terms.options == {"priority": "bulk", "delay": 2.0, "on_uncertain": "dead-letter"}
+    options, params = request_options(headers, given, GATEWAY)
+    assert options.wait_seconds == 5
+    assert options.options == {"priority": "bulk", "delay": 2.0, "on_uncertain": "dead-letter"}
     assert params == {"text": "x"}
 
 
 def test_nobody_waits_longer_than_the_longest_wait() -> None:
-    assert terms_of({"x-floodgate-wait-seconds": "9999"}, {}, GATEWAY)[0].wait_seconds == 100
+    assert request_options({"x-floodgate-wait-seconds": "9999"}, {}, GATEWAY)[0].wait_seconds == 100
 
 
 def test_an_idempotency_key_is_apart_from_dedupe_keys_which_win() -> None:
-    assert terms_of({"idempotency-key": "a"}, {}, GATEWAY)[0].options == {"dedupe_key": "idempotency:a"}
+    assert request_options({"idempotency-key": "a"}, {}, GATEWAY)[0].options == {"dedupe_key": "idempotency:a"}
     both = {"idempotency-key": "a", "x-floodgate-dedupe-key": "b"}
-    assert terms_of(both, {}, GATEWAY)[0].options == {"dedupe_key": "b"}
+    assert request_options(both, {}, GATEWAY)[0].options == {"dedupe_key": "b"}
 
 
 @pytest.mark.parametrize("at", ["1767225600", 1767225600, "2026-01-01T00:00:00+00:00", "2026-01-01T00:00:00Z"])
 def test_moments_are_unix_seconds_or_iso_8601(at: object) -> None:
-    assert terms_of({}, {"floodgate_at": at}, GATEWAY)[0].options == {"at": datetime(2026, 1, 1, tzinfo=UTC)}
+    assert request_options({}, {"floodgate_at": at}, GATEWAY)[0].options == {"at": datetime(2026, 1, 1, tzinfo=UTC)}
 
 
 @pytest.mark.parametrize("wait", ["-1", "nan", "inf", "soon", [1], {}, "1e999"])
 def test_what_is_no_time_is_refused(wait: object) -> None:
     with pytest.raises(RefusalError, match="floodgate_wait_seconds cannot be"):
-        terms_of({}, {"floodgate_wait_seconds": wait}, GATEWAY)
+        request_options({}, {"floodgate_wait_seconds": wait}, GATEWAY)
 
 
 def settings(**gateway: object) -> Settings:

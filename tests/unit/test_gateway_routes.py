@@ -8,7 +8,7 @@ from telegram import Bot
 
 from floodgate.broker.messages.methods import CHARGES
 from floodgate.producer.gateway.page import PAGE, page
-from floodgate.producer.gateway.treatment import TABLE, Treatment, treatment_of
+from floodgate.producer.gateway.routes import TABLE, Route, route_of
 
 # Conveniences of the library that are no methods of the Bot API.
 _NOT_METHODS = {"toDict", "toJson", "doApiRequest", "initialize", "shutdown", "getBot", "setBot", "deJson", "deList"}
@@ -22,19 +22,19 @@ def library_methods() -> set[str]:
 def test_every_method_of_the_newest_library_has_its_treatment() -> None:
     methods = library_methods()
     assert len(methods) > 150
-    assert sorted(method for method in methods if treatment_of(method) is None) == []
+    assert sorted(method for method in methods if route_of(method) is None) == []
 
 
 def test_whatever_counts_for_a_limit_is_queued_and_nothing_else() -> None:
-    queued = {row.method for row in TABLE.values() if row.treatment is Treatment.QUEUED}
+    queued = {row.method for row in TABLE.values() if row.route is Route.QUEUED}
     assert queued == {method for method, charge in CHARGES.items() if charge.metered}
 
 
 def test_names_are_matched_without_regard_to_case() -> None:
-    row = treatment_of("SENDMESSAGE")
+    row = route_of("SENDMESSAGE")
     assert row is not None
     assert row.method == "sendMessage"
-    assert treatment_of("sendNonsense") is None
+    assert route_of("sendNonsense") is None
 
 
 def test_the_page_shows_the_table() -> None:

@@ -1,4 +1,4 @@
-"""What goes wrong for a while is said once, then every minute, then that it is over; never once a try."""
+"""Retries with a pause that grows, and logs an outage when it begins, every minute, and when it ends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 
 from floodgate.broker.errors import RabbitMQError
 from floodgate.broker.process.outages import Backoff, OutageLog
-from floodgate.producer.updates.telegram import RefusedError, TelegramError
+from floodgate.producer.updates.telegram import ReceivingError, ReceivingRefusedError
 
 logger = logging.getLogger("floodgate.updates")
 
@@ -20,38 +20,38 @@ LONGEST_PAUSE_SECONDS: Final = 15.0
 QUIET_CONFLICT_SECONDS: Final = 10.0
 
 
-class Troubles:
-    """Those of one bot, and how long to wait before the next try. Belongs to the event loop."""
+class OutageBackoff:
+    """The outages of one bot's updates, and the pause before the next try. Belongs to the event loop."""
 
     def __init__(self, bot: str) -> None:
         self._bot = bot
         self._outage = OutageLog()
         self._backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
 
-    async def trying(self, step: Callable[[], Awaitable[None]], valid: Callable[[], bool]) -> None:
-        """Make one step, however often that has to be tried, as long as ``valid``."""
+    async def retry(self, step: Callable[[], Awaitable[None]], valid: Callable[[], bool]) -> None:
+        """Try a step until it succeeds or is no longer ``valid``."""
         while valid():
             try:
                 await step()
-            except (TelegramError, RabbitMQError) as error:
-                await asyncio.sleep(self.met(error))
+            except (ReceivingError, RabbitMQError) as error:
+                await asyncio.sleep(self.failed(error))
             else:
-                self.over()
+                self.recovered()
                 return
 
-    def met(self, error: TelegramError | RabbitMQError) -> float:
-        """One more. Returns how many seconds to wait."""
+    def failed(self, error: ReceivingError | RabbitMQError) -> float:
+        """Record a failure. Returns how many seconds to wait before the next try."""
         self._outage.begin()
         text = sentence(self._bot, error)
         if not _is_quiet(error, self._outage.lasted_seconds) and self._outage.is_due(text):
             logger.warning("%s", text)
         pause = self._backoff.next_seconds()
-        if isinstance(error, RefusedError) and error.retry_after is not None:
+        if isinstance(error, ReceivingRefusedError) and error.retry_after is not None:
             return error.retry_after
         return pause * random.uniform(0.5, 1.0)
 
-    def over(self) -> None:
-        """It works."""
+    def recovered(self) -> None:
+        """Record a success."""
         self._backoff.reset()
         if (lasted_seconds := self._outage.end()) is not None:
             logger.info("bot %s: updates come in again after %.1f s", self._bot, lasted_seconds)
@@ -59,12 +59,12 @@ class Troubles:
 
 def sentence(bot: str, error: Exception) -> str:
     """What is wrong and what to do."""
-    if isinstance(error, RefusedError) and error.unknown_token:
+    if isinstance(error, ReceivingRefusedError) and error.unknown_token:
         return (
             f"Bot {bot}: Telegram does not know its token ({error.code} {error.description}). Correct it in "
             "FLOODGATE_BOT_TOKEN or FLOODGATE_BOTS and start this again."
         )
-    if isinstance(error, RefusedError) and error.other_poller:
+    if isinstance(error, ReceivingRefusedError) and error.other_poller:
         return (
             f"Bot {bot}: another program polls with its token ({error.code} {error.description}). Stop that one; "
             "Telegram serves one at a time."
@@ -73,4 +73,4 @@ def sentence(bot: str, error: Exception) -> str:
 
 
 def _is_quiet(error: Exception, seconds: float) -> bool:
-    return isinstance(error, RefusedError) and error.other_poller and seconds < QUIET_CONFLICT_SECONDS
+    return isinstance(error, ReceivingRefusedError) and error.other_poller and seconds < QUIET_CONFLICT_SECONDS

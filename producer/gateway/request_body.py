@@ -36,14 +36,14 @@ _COUNTED: Final = ("media", "message_ids")
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What a request says: the call's parameters and its files by the name of their part."""
+class RequestBody:
+    """The call's parameters, and its files by the name of their part."""
 
     params: dict[str, Any]
     files: Mapping[str, UploadFile]
 
 
-async def read(request: Request, settings: GatewaySettings) -> Reading:
+async def read(request: Request, settings: GatewaySettings) -> RequestBody:
     """The parameters and files of a call.
 
     Raises:
@@ -64,12 +64,12 @@ async def read(request: Request, settings: GatewaySettings) -> Reading:
         case _:
             if await whole(request, settings):
                 raise RefusalError(400, f"Bad Request: bodies of type {kind[:80]!r} are not understood")
-    return Reading(_normal(params), files)
+    return RequestBody(_normal(params), files)
 
 
-def reading_of(params: Mapping[str, Any]) -> Reading:
+def request_body(params: Mapping[str, Any]) -> RequestBody:
     """A call's parameters that came as JSON values."""
-    return Reading(_normal(params), {})
+    return RequestBody(_normal(params), {})
 
 
 async def bounded(request: Request, settings: GatewaySettings, most: int) -> AsyncIterator[bytes]:

@@ -1,0 +1,167 @@
+"""The batches of ``enqueue_many``: filled, submitted, confirmed. No I/O, no waiting; both clients use it.
+
+Jobs are submitted in batches, since a hundred at once cost little more than one. A batch is submitted when it is full,
+or when the last one was submitted more than a moment ago, so an iterable that yields a job now and then has each
+submitted at once. If the iterable then pauses, a timer on the event loop submits what was added. Batches are confirmed
+in the order in which they were submitted. No more are under way than the publisher's window holds, so memory is bounded
+whatever the length of the iterable.
+
+After a fault nothing more is submitted: what is under way is waited for, what was only added is lost, and the error
+says how much.
+
+State: one thread or task adds, submits and waits. The timer may run on another thread, so the next batch, what is under
+way and the timer's own state are touched under ``_lock``, which is never held while waiting. The timer submits a batch
+only when all before it are confirmed, so none overtakes another.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, Protocol
+
+from floodgate.broker.amqp.publisher import PublishOutcomes
+from floodgate.broker.errors import EnqueueManyError, FloodgateError, RabbitMQError
+from floodgate.broker.messages.job import Job
+from floodgate.broker.messages.publication import Publication
+
+MAX_BATCH: Final = 100
+# A job added at least this long after the last batch was submitted is submitted at once.
+SUBMIT_SECONDS: Final = 0.02
+# Enough to enqueue again what failed in one window; beyond that a list of ids is of no use in an exception.
+MAX_FAILED_IDS: Final = 1000
+
+
+class BatchFuture(Protocol):
+    """A future of either kind, a thread's or an event loop's."""
+
+    def done(self) -> bool: ...
+
+    def cancelled(self) -> bool: ...
+
+    def exception(self) -> BaseException | None: ...
+
+    def result(self) -> PublishOutcomes: ...
+
+
+class BatchTimer(Protocol):
+    """What a batch needs to be submitted by the clock: the client's queue declarer."""
+
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Run a call on the event loop of the connections after a while. Any thread may ask."""
+        ...
+
+    def submit_at_once(self, publications: Sequence[Publication]) -> BatchFuture | None:
+        """Hand several over, on that loop; None if there is no room for them now."""
+        ...
+
+
+class EnqueueBatch:
+    """Belongs to one ``enqueue_many``; see the module for what its timer may touch."""
+
+    def __init__(self, window: int, timer: BatchTimer) -> None:
+        self.accepted = 0
+        self.failed = 0
+        self.failed_ids: list[str] = []
+        self.fault: Exception | None = None
+        self._window = window
+        self._timer = timer
+        self._size = max(1, min(MAX_BATCH, window // 4))
+        self._lock = threading.Lock()
+        self._jobs: list[Job] = []
+        self._publications: list[Publication] = []
+        self._closed_at = 0.0
+        self._timed = False
+        self._submitted: deque[tuple[list[Job], BatchFuture]] = deque()
+
+    def add(self, job: Job, publication: Publication) -> bool:
+        """Add a job to the next batch. Returns whether to submit it now; otherwise the timer does."""
+        with self._lock:
+            self._jobs.append(job)
+            self._publications.append(publication)
+            wait_seconds = self._closed_at + SUBMIT_SECONDS - time.monotonic()
+            if len(self._jobs) >= self._size or wait_seconds <= 0:
+                return True
+            timed, self._timed = self._timed, True
+        if not timed:
+            self._timer.later(wait_seconds, self._on_time)
+        return False
+
+    def close(self) -> tuple[list[Job], list[Publication]]:
+        """Close the next batch, to be handed over."""
+        with self._lock:
+            return self._take()
+
+    def submitted(self, jobs: list[Job], receipt: BatchFuture) -> None:
+        """The batch was handed over."""
+        with self._lock:
+            self._submitted.append((jobs, receipt))
+
+    def refused(self, jobs: list[Job], fault: Exception) -> None:
+        """The batch was refused, or is not submitted because of an earlier fault."""
+        for job in jobs:
+            self._lost(job, fault)
+
+    def _take(self) -> tuple[list[Job], list[Publication]]:
+        batch = self._jobs, self._publications
+        self._jobs, self._publications, self._closed_at = [], [], time.monotonic()
+        return batch
+
+    def _on_time(self) -> None:
+        """On the loop: submit a batch that has waited long enough, and look again later if there is another."""
+        with self._lock:
+            self._timed = bool(self._jobs) and self.fault is None and not self._submit_alone()
+            again = self._timed
+        if again:
+            self._timer.later(SUBMIT_SECONDS, self._on_time)
+
+    def _submit_alone(self) -> bool:
+        """Whether the batch was submitted. If not, the next look or the next ``add`` submits it."""
+        if time.monotonic() - self._closed_at < SUBMIT_SECONDS or not all(
+            _is_safe(each) for _, each in self._submitted
+        ):
+            return False
+        try:
+            receipt = self._timer.submit_at_once(self._publications)
+        except (RabbitMQError, ValueError):
+            return True  # the caller is told when it hands them over itself
+        if receipt is None:
+            return False
+        jobs, _ = self._take()
+        self._submitted.append((jobs, receipt))
+        return True
+
+    def awaited(self, *, all_of_them: bool) -> BatchFuture | None:
+        """What to wait for before going on: the oldest batch, if another would exceed the window or all are awaited."""
+        if not self._submitted or not (all_of_them or (len(self._submitted) + 1) * self._size > self._window):
+            return None
+        return self._submitted[0][1]
+
+    def confirmed(self) -> Iterator[Job]:
+        """The jobs that are confirmed by now, in order, each once. Stops at the first batch that is still under way."""
+        while self._submitted and self._submitted[0][1].done():
+            with self._lock:
+                jobs, future = self._submitted.popleft()
+            for job, fault in zip(jobs, future.result(), strict=True):
+                if fault is None:
+                    self.accepted += 1
+                    yield job
+                else:
+                    self._lost(job, fault)
+
+    def error(self, fault: Exception) -> EnqueueManyError:
+        """What the caller is told, once nothing is under way."""
+        reason = str(fault) if isinstance(fault, FloodgateError) else f"{type(fault).__name__}: {fault}."
+        return EnqueueManyError(reason, accepted=self.accepted, failed=self.failed, job_ids=tuple(self.failed_ids))
+
+    def _lost(self, job: Job, fault: Exception) -> None:
+        self.fault = self.fault or fault
+        self.failed += 1
+        if len(self.failed_ids) < MAX_FAILED_IDS:
+            self.failed_ids.append(job.id)
+
+
+def _is_safe(receipt: BatchFuture) -> bool:
+    return receipt.done() and not receipt.cancelled() and receipt.exception() is None and not any(receipt.result())
