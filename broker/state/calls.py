@@ -1,15 +1,15 @@
-"""The calls of admission as values, and the two faces that make them: a blocking one and an awaited one.
+"""Calls of admission as values, and the two interfaces that make them: a blocking one and an awaitable one.
 
-A store says once how each call is carried out, by its name. :class:`BlockingAdmission` (programs, the command line) has
-one carried out at a time and waits. :class:`BatchedAdmission` (workers, the gateway) awaits them, and has all that wait
-at a moment carried out together: in one transaction of SQLite, in one round trip to Redis.
+A store implements each call once, by its name. :class:`BlockingAdmission` (programs, the command line) makes one call
+at a time and waits for it. :class:`BatchedAdmission` (workers, the gateway) awaits its calls and batches those that are
+pending: into one SQLite transaction, or one round trip to Redis.
 
-Order. Calls of one event loop are carried out in the order in which they were made, within a batch and from batch to
-batch; a batch begins when the one before has ended. So a settlement goes before the ask that depends on it, and two
-jobs of one line keep their order.
+Order. Calls of one event loop are executed in the order in which they were made, within a batch and across batches; a
+batch begins when the previous one has ended. So a settlement precedes the ``admit`` that depends on it, and two jobs of
+one line keep their order.
 
-Bounds. A batch holds :data:`MOST_IN_A_BATCH` calls. What waits is bounded by who may call: a message in hand, a request
-that is being answered.
+Bounds. A batch holds :data:`MOST_IN_A_BATCH` calls. The number of pending calls is bounded by the callers: prefetched
+messages and open requests.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MOST_IN_A_BATCH: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class AdmissionCall:
-    """A method of ``contract.Admission``, the bot that it is about, and its other arguments."""
+    """A call of a ``contract.Admission`` method: its name, the bot, and the other arguments."""
 
     method: str
     bot: str
@@ -47,14 +47,15 @@ class AdmissionCall:
 
 
 class BlockingAdmission(ABC):
-    """``contract.Admission``, one call at a time. A store adds :meth:`_do` and ``close``."""
+    """Base class for a ``contract.Admission`` that makes one call at a time. A store implements :meth:`_do` and
+    ``close``."""
 
     @abstractmethod
     def _do(self, call: AdmissionCall) -> Any:
-        """Carry out a call.
+        """Execute a call.
 
         Raises:
-            StateUnavailableError: the store cannot answer.
+            StateUnavailableError: the store is unavailable.
         """
 
     @abstractmethod
@@ -117,21 +118,26 @@ class BlockingAdmission(ABC):
 
 
 class Batches(Protocol):
-    """A store that carries out many calls at once. Belongs to one event loop, but for its constructor."""
+    """A store that executes calls in batches. Belongs to one event loop; only its constructor may run elsewhere."""
 
     def begin(self, calls: Sequence[AdmissionCall], done: Callable[[Sequence[Any]], None]) -> None:
-        """Carry out calls in their order, without blocking; then ``done`` gets, on the loop, a result or an exception
-        for each. One batch at a time."""
+        """Start executing calls in order, without blocking. One batch at a time.
+
+        ``done`` is then called on the loop with a result or an exception for each call.
+        """
         ...
 
     async def close(self) -> None:
-        """Release files, sockets and threads once the batch under way has ended. Safe to call twice, and unused."""
+        """Release files, sockets and threads once the current batch has ended. Safe to call twice, and on an unused
+        store."""
         ...
 
 
 class BatchedAdmission:
-    """``contract.Admission`` with each method awaited. Belongs to one event loop. Any method raises
-    ``StateUnavailableError`` when the store cannot answer."""
+    """``contract.Admission`` with coroutine methods. Belongs to one event loop.
+
+    Any method raises ``StateUnavailableError`` if the store is unavailable.
+    """
 
     def __init__(self, store: Batches) -> None:
         self._store = store
@@ -140,20 +146,20 @@ class BatchedAdmission:
         self._planned = False
 
     async def close(self) -> None:
-        """Release what the store holds. Safe to call twice."""
+        """Close the store. Safe to call twice."""
         await self._store.close()
 
     async def _do(self, call: AdmissionCall) -> Any:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._waiting.append((call, future))
-        if not self._planned:  # those who ask in this turn of the loop go together
+        if not self._planned:  # calls made in the same iteration of the loop share a batch
             self._planned = True
             loop.call_soon(self._begin)
         return await future
 
     def _begin(self) -> None:
-        """Start a batch with what waits, unless one is under way, which will start the next."""
+        """Start a batch of the pending calls. If one is running, its end starts the next."""
         self._planned = False
         if self._under_way or not self._waiting:
             return
@@ -166,7 +172,7 @@ class BatchedAdmission:
         futures, self._under_way = self._under_way, []
         for future, result in zip(futures, results, strict=True):
             if future.done():
-                continue  # whoever asked was cancelled
+                continue  # the caller was cancelled
             if isinstance(result, Exception):
                 future.set_exception(result)
             else:

@@ -1,7 +1,7 @@
-"""Session data: what handlers remember of chats, users and conversations, shared by all workers.
+"""Session data: state that handlers keep for chats, users and conversations, shared by all workers.
 
-A text by namespace (a bot), kind (``chat_data``, …) and key. It is one more use of the state store, and no more durable
-than that is: a file, or Redis as it is configured.
+Each entry is a text, addressed by bot, kind (``chat_data``, …) and key. It is kept in the state store and is as durable
+as that: a file, or Redis as configured.
 """
 
 from __future__ import annotations
@@ -11,22 +11,27 @@ from typing import Protocol
 
 
 class Sessions(Protocol):
-    """Any method raises ``StateUnavailableError`` when the store cannot answer. Blocking; any thread may use it."""
+    """A store of session data. Blocking and thread-safe.
 
-    def read(self, bot: str, kind: str, key: str) -> str | None: ...
+    Any method raises ``StateUnavailableError`` if the store is unavailable.
+    """
+
+    def read(self, bot: str, kind: str, key: str) -> str | None:
+        """The text under a key, or None."""
+        ...
 
     def read_all(self, bot: str, kind: str) -> dict[str, str]:
-        """All of a kind, by key."""
+        """All texts of a kind, by key."""
         ...
 
     def read_some(self, bot: str, kind: str, keys: Sequence[str]) -> dict[str, str]:
-        """Of these keys, at most a few hundred, those that there are."""
+        """The texts under these keys (a few hundred at most); missing keys are left out."""
         ...
 
     def write(self, bot: str, kind: str, key: str, text: str | None) -> None:
-        """Keep a text in place of the one that is there; None removes it."""
+        """Set or replace the text under a key; None removes it."""
         ...
 
     def close(self) -> None:
-        """Safe to call twice, and unused."""
+        """Release files and sockets. Safe to call twice, and on an unused store."""
         ...

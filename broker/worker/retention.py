@@ -131,7 +131,7 @@ class Retention:
                     queue, self._drop_surplus, f"more than {self._keeping.most} in the queue"
                 )
             if depth and look and self._keeping.shortest is not None:
-                dropped += await self._read_queue(queue, self._drop_old, "kept for their time")
+                dropped += await self._read_queue(queue, self._drop_old, "expired")
         return dropped
 
     async def _read_queue(self, queue: str, step: Step, why: str) -> Dropped:

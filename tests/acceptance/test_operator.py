@@ -236,7 +236,7 @@ def test_a_worker_drops_letters_whose_time_is_over_and_the_oldest_of_too_many(
     with worker.start("worker ready"):
         until(lambda: answer(stage, "dead-letters", "list", "--bot", BOT, "--counts") == {"expired": 1})
         until(lambda: answer(stage, "dead-letters", "list", "--counts") == {"expired": 1, "unknown": 1})
-        assert "dead letters dropped from dead.malformed, more than 1 there" in worker.log
+        assert "dead letters dropped from dead.malformed, more than 1 in the queue" in worker.log
         assert worker.stop() == 0
     dropped = answer(stage, "status")[0]["dropped"]
     assert (sum(dropped.values()), dropped["rights"]) == (3, 1)

@@ -128,7 +128,7 @@ def test_the_oldest_beyond_the_bound_are_dropped_whatever_their_reason(
     for n in range(100):
         ours.bury(f"{n}", "uncertain" if n % 2 else "rights")
     assert ours.sweep(look=False) == {(BOT, "uncertain"): 15, (BOT, "rights"): 15} == ours.counted
-    assert "dead letters dropped from dead.b, more than 70 there: b rights: 15, b uncertain: 15" in caplog.text
+    assert "dead letters dropped from dead.b, more than 70 in the queue: b rights: 15, b uncertain: 15" in caplog.text
     assert ours.sweep(look=False) == {}
     assert ours.left() == [str(n) for n in range(30, 100)]
 

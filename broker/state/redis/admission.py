@@ -1,17 +1,17 @@
 """Admission on Redis or Valkey, for workers on many machines.
 
-Overview: calls of one bot that wait at a moment are one run of ``admission.lua`` on the server, by its digest; the
-script is sent again when the server has forgotten it. The script is ``decisions`` in the server's language. The
-policy's numbers are put in front of it and a bot's rules are given with each run, so that they stand in one place. A
-batch is one pipeline of such runs: one round trip, over one connection of the event loop's own.
+Overview: the pending calls of one bot are one run of ``admission.lua`` on the server, called by its digest; the script
+is loaded again if the server has forgotten it. The script is ``decisions`` in Lua. The policy's constants are prepended
+to it and a bot's limits are passed with each run, so that both are defined in one place. A batch is one pipeline of
+such runs: one round trip, over the event loop's own connection.
 
 State: all of a bot's keys begin with ``floodgate:{<bot>}:``, so a cluster keeps them on one node. The client library's
-connection pool is thread-safe and fork-safe; nothing is connected before the first call.
+connection pool is thread-safe and fork-safe; it connects on the first call.
 
-Failure handling: a call is made again once when its connection broke; it carries a nonce, so that a permission whose
-answer was lost is given again and not to somebody else. Whatever else fails becomes one ``StateUnavailableError``.
-Nothing is sent until a later call succeeds. A server that evicts keys under memory pressure would forget what was sent:
-that is warned of.
+Failure handling: a call whose connection broke is repeated once. It carries a nonce, so that a permit whose reply was
+lost is given again to the same job. Any other failure becomes a ``StateUnavailableError``, and nothing is sent until a
+later call succeeds. A server that evicts keys under memory pressure would forget which jobs were sent; a warning is
+logged for it.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Script:
         return call.method, json_text({name: value for name, value in given.items() if value is not None})
 
     def results(self, calls: Sequence[AdmissionCall], reply: Any) -> list[Any]:
-        """What each call returns, or its error, out of the script's reply."""
+        """Each call's result or error, read from the script's reply."""
         if isinstance(reply, Exception):
             return [reply] * len(calls)
         return [_attempt(self._result, call, its) for call, its in zip(calls, reply, strict=True)]
@@ -162,7 +162,7 @@ class RedisAdmission(BlockingAdmission):
 
 
 class RedisBatches:
-    """``calls.Batches`` on a Redis or Valkey server, or a cluster: a pipeline at a time."""
+    """``calls.Batches`` on a Redis or Valkey server, or a cluster. Each batch is one pipeline."""
 
     def __init__(self, url: str, policy: Policy, clock: Clock | None = None) -> None:
         self._url = url
@@ -185,7 +185,7 @@ class RedisBatches:
         results: Sequence[Any]
         try:
             results = await self._results(calls)
-        except Exception as error:  # noqa: BLE001  # a bug, too, is told to all who wait: nobody else ends their waiting
+        except Exception as error:  # noqa: BLE001  # bugs included: the waiting callers must get an answer
             results = [_fault_of(error, self._url)] * len(calls)
         done(results)
 
@@ -204,7 +204,7 @@ class RedisBatches:
     async def _replies(self, runs: Sequence[Sequence[str]]) -> list[Any]:
         replies = await self._pipeline(runs)
         unknown = [index for index, each in enumerate(replies) if isinstance(each, redis.exceptions.NoScriptError)]
-        if unknown:  # on one node of a cluster, perhaps
+        if unknown:  # perhaps only on one node of a cluster
             await self._client.script_load(self._script.text)
             again = await self._pipeline([runs[index] for index in unknown])
             for index, reply in zip(unknown, again, strict=True):
@@ -221,7 +221,7 @@ class RedisBatches:
 
 
 def _runs(asked: Iterable[tuple[int, str]]) -> Iterator[tuple[str, list[int]]]:
-    """Each bot's calls by their place, in their order, at most :data:`MOST_IN_A_RUN` at a time."""
+    """Indexes of each bot's calls, in order, at most :data:`MOST_IN_A_RUN` per group."""
     of_bot: dict[str, list[int]] = {}
     for place, bot in asked:
         of_bot.setdefault(bot, []).append(place)
@@ -231,34 +231,34 @@ def _runs(asked: Iterable[tuple[int, str]]) -> Iterator[tuple[str, list[int]]]:
 
 
 def _finished(result: Any, began: float, url: str) -> Any:
-    """A call's result as its caller gets it; an exception is for the caller to raise."""
+    """A call's result as its caller gets it. An exception is returned for the caller to raise."""
     if isinstance(result, Go):
         return replace(result, decided_at=began)
     return _fault_of(result, url) if isinstance(result, Exception) else result
 
 
 def _fault_of(error: Exception, url: str) -> Exception:
-    """What the store's trouble means; a bug stays itself."""
+    """Translate an error of the store; other exceptions, which are bugs, are returned unchanged."""
     if isinstance(error, OSError):
         error = redis.exceptions.ConnectionError(str(error))
     return fault(error, where(url)) if isinstance(error, redis.exceptions.RedisError) else error
 
 
 def _attempt(make: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function returns, or the exception that it raises: a bug met by one call is that call's alone."""
+    """A function's result, or the exception that it raised, so that a bug in one call does not affect the others."""
     try:
         return make(*arguments)
-    except Exception as error:  # noqa: BLE001  # carried to whoever awaits the call
+    except Exception as error:  # noqa: BLE001  # passed to the caller that awaits it
         return error
 
 
 def _constants() -> str:
-    """The policy's numbers, as the table K of the script. They are the same for every bot, and part of its digest."""
+    """The policy's constants as the script's table K. They are the same for every bot and part of the digest."""
     return f"local K = {{ {', '.join(f'{name} = {getattr(numbers, name)}' for name in _CONSTANTS.split())} }}\n"
 
 
 def _rules(policy: Policy, bot: str) -> dict[str, Any]:
-    """What the script needs to know of the policy."""
+    """The parts of the policy that the script needs."""
     rates: Rates = policy.rates(bot)
     rules: dict[str, Any] = {
         "user": rates.windows("1"),
@@ -396,7 +396,7 @@ def _micros(duration: timedelta) -> int:
     return duration // timedelta(microseconds=1)
 
 
-# What the script is given for each call, and how its reply is read.
+# The script's arguments for each call, and how its reply is read.
 _GIVEN: Final[dict[str, Callable[..., dict[str, Any]]]] = {
     "admit": _asked,
     "renew_unsettled": _asked,
