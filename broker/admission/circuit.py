@@ -1,14 +1,14 @@
-"""The circuit breaker of a bot: while Telegram does not answer, one probe at a time is sent instead of every job.
+"""The circuit breaker of a bot: while Telegram does not answer, only one probe at a time is sent.
 
-Closed, which is the rule, a bot has no circuit at all or one that holds evidence: the chats whose calls got no answer
-(5xx, time-out, refused, no name) since the last answer. Failures of several chats within a minute open it; those of one
-chat never do, for they may be the chat's own.
+Closed (the normal state): the bot has no circuit, or one that holds evidence: the chats whose calls have gone
+unanswered (5xx, timeout, connection refused, DNS failure) since the last answer. Failures of several chats within a
+minute open it. Failures of a single chat never do, because their cause may be that chat.
 
-Open, nothing is sent but a probe, which is a job like any other, at intervals that double up to a bound. Any answer to
-a call that was admitted since then, a refusal included, closes it. Answers to earlier calls are ignored: they may have
-been on their way for as long as a call may take.
+Open: only probes are sent, which are ordinary jobs, at intervals that double up to a limit. Any answer, even a refusal,
+to a call admitted since the circuit opened closes it. Answers to earlier calls are ignored, because those calls may
+have reached Telegram before the outage.
 
-A probe that is never settled (its worker died) has failed when its lease ends.
+A probe that is never settled (its worker died) counts as failed when its lease ends.
 
 ``admission.lua`` mirrors these functions.
 """
@@ -22,7 +22,7 @@ from floodgate.broker.admission import policy
 
 
 class Silence(NamedTuple):
-    """A call that got no answer: for which chat, and when that was settled."""
+    """An unanswered call: its chat, and when it was settled."""
 
     chat: str
     at: int
@@ -30,15 +30,17 @@ class Silence(NamedTuple):
 
 @dataclass(slots=True)
 class Circuit:
-    silences: list[Silence] = field(default_factory=list)  # the evidence while it is closed: one a chat
+    """The state of a bot's circuit breaker. Times are microseconds of the store's clock."""
+
+    silences: list[Silence] = field(default_factory=list)  # the evidence while it is closed: one per chat
     open_since: int = 0  # 0: closed
     probe_at: int = 0  # when the next probe may be admitted; during a probe, when its lease ends
-    probe: int = 0  # the grant of the probe under way; 0: none
+    probe: int = 0  # the grant of the probe in flight; 0: none
     failures: int = 0  # probes without an answer
 
 
 def wait_us(circuit: Circuit, now: int) -> int:
-    """How long a job has to wait until it may be a probe, or looks again; 0: no longer."""
+    """How long a job waits until it may be a probe or must ask again, in microseconds; 0 if it may go now."""
     if not circuit.open_since or circuit.probe_at <= now:
         return 0
     left = circuit.probe_at - now
@@ -46,25 +48,25 @@ def wait_us(circuit: Circuit, now: int) -> int:
 
 
 def held_until(circuit: Circuit) -> int:
-    """Until when nothing is sent, by all that is known; 0 when a probe under way will tell."""
+    """The time until which nothing is sent, as far as is known; 0 while a probe in flight is to decide."""
     return circuit.probe_at if circuit.open_since and not circuit.probe else 0
 
 
 def begin_probe(circuit: Circuit, grant: int, lease_end: int) -> None:
-    """A job goes while the circuit is open."""
-    if circuit.probe:  # the one before was lost
+    """Record that a job is sent while the circuit is open."""
+    if circuit.probe:  # the previous probe was lost
         circuit.failures += 1
     circuit.probe, circuit.probe_at = grant, lease_end
 
 
 def drop_probe(circuit: Circuit, grant: int, now: int) -> None:
-    """The call was not made after all. If it was the probe, another job may be."""
+    """Record that a call was not made after all. If it was the probe, another job may take its place."""
     if circuit.probe == grant:
         circuit.probe, circuit.probe_at = 0, now
 
 
 def miss(circuit: Circuit, chat: str, grant: int, now: int) -> None:
-    """A call got no answer."""
+    """Record an unanswered call."""
     if not circuit.open_since:
         _add_evidence(circuit, chat, now)
     elif circuit.probe == grant:
@@ -73,7 +75,7 @@ def miss(circuit: Circuit, chat: str, grant: int, now: int) -> None:
 
 
 def is_closed_by(circuit: Circuit, grant: int) -> bool:
-    """Whether an answer to a call ends the outage, or all evidence of one."""
+    """Whether an answer to this call ends the outage, or clears the evidence of one."""
     return grant > circuit.open_since
 
 

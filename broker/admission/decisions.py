@@ -1,26 +1,26 @@
-"""The rules of admission, on one bot's rows in one transaction.
+"""The rules of admission, applied to one bot's rows in one transaction.
 
-Overview: ``admit`` turns away a job whose chat is unreachable. Any other joins its line, and then three questions are
-asked. Is it the job's turn in its chat? Is there budget for the chat? Is there budget for the bot? The first that is
-answered "no" makes the wait, and the wait ends when, by all that is known now, the answer turns. So a job parked at the
-end of a long line is parked once.
+Overview: ``admit`` rejects a job whose chat is unreachable. Any other job joins its line, and then three conditions are
+checked: it must be the job's turn in its chat, the chat must have budget, and the bot must have budget. The first
+condition that fails determines the wait, which lasts until the condition is expected to hold, as far as is known now.
+So a job at the end of a long line is parked only once.
 
-State (``rows``): a job is WAITING in its line, SENDING under a lease, or ended. A line is its waiting jobs by place;
-the units that joined before a job tell how far behind the head it is, without counting. A chat knows the call under
-way in it.
+State (``rows``): a job is WAITING in its line, SENDING under a lease, or ended. A line is its waiting jobs in the order
+of their places; the units that joined before a job give its distance from the head without counting. A chat records its
+call in flight.
 
 Invariants:
-- only the head of a line goes, and only if no call is under way in the chat;
-- a job keeps its place until it ends, also over retries, lost workers and migrations;
-- what is spent was within every window at that moment, in the store's time, which never goes back.
+- only the head of a line is sent, and only if no call is in flight in the chat;
+- a job keeps its place until it ends, across retries, lost workers and migrations;
+- units are spent only within every window, in the store's time, which never goes back.
 
-Failure handling: a worker that dies in mid-call leaves a lease. When it ends the job is LOST: it is the head of its
-line again, and Unsettled to whoever asks for it. Such calls are counted, so a job that kills its workers is Exhausted
-in the end; so is one that is handed back before its call again and again. A head that does not come back (its message
-was purged) is stepped over after a grace that starts when a later job first finds it missing, and has its old place
-should it come after all.
+Failure handling: a worker that dies during a call leaves a lease. When the lease ends, the job is LOST: it is the head
+of its line again, and the next ask for it gets Unsettled. Such calls are counted, so a job that kills its workers is
+eventually Exhausted, and so is one that keeps being handed back before its call. A head that does not return (its
+message was purged) is stepped over after a grace period, which starts when a later job first finds it missing; it
+regains its old place if it does return.
 
-``admission.lua`` mirrors this module for Redis; the contract and property suites hold both to one model.
+``admission.lua`` mirrors this module for Redis; the contract and property suites test both against one model.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ from floodgate.broker.messages.job import Priority
 
 
 def admit(work: UnitOfWork, ask: Ask) -> Decision:
+    """As ``Admission.admit``."""
     job = work.job(ask.job_id)
     if job is not None and (known := _known(work, job) or _exhausted(job, ask)) is not None:
         return known
@@ -70,6 +71,7 @@ def admit(work: UnitOfWork, ask: Ask) -> Decision:
 
 
 def renew_unsettled(work: UnitOfWork, ask: Ask) -> Decision:
+    """As ``Admission.renew_unsettled``."""
     job = work.job(ask.job_id)
     if job is not None and _uncertain(job, work.now):
         chat = _open_chat(work, job.chat, reclaim=False)
@@ -84,6 +86,7 @@ def renew_unsettled(work: UnitOfWork, ask: Ask) -> Decision:
 
 
 def settle(work: UnitOfWork, ask: Ask, settlement: Settlement, grant: int | None) -> None:
+    """As ``Admission.settle``."""
     job = work.job(ask.job_id) or _stranger(work, ask)
     if job.state.ended:
         return
@@ -113,6 +116,7 @@ def settle(work: UnitOfWork, ask: Ask, settlement: Settlement, grant: int | None
 
 
 def cancel(work: UnitOfWork, ask: Ask) -> Record:
+    """As ``Admission.cancel``."""
     job = work.job(ask.job_id) or _stranger(work, ask)
     if job.state in (State.WAITING, State.ABSENT):
         _bury(work, job, _open_chat(work, job.chat, reclaim=False), Dead(CANCELLED))
@@ -120,11 +124,13 @@ def cancel(work: UnitOfWork, ask: Ask) -> Record:
 
 
 def lookup(work: UnitOfWork, job_id: str) -> Record | None:
+    """As ``Admission.lookup``."""
     job = work.job(job_id)
     return None if job is None else record(work, job)
 
 
 def reopen(work: UnitOfWork, job_id: str) -> Record | None:
+    """As ``Admission.reopen``."""
     found = lookup(work, job_id)
     if found is not None and found.standing is Standing.DEAD:
         work.drop_job(job_id)
@@ -132,6 +138,7 @@ def reopen(work: UnitOfWork, job_id: str) -> Record | None:
 
 
 def mark_unreachable(work: UnitOfWork, chat_key: str, why: str) -> None:
+    """As ``Admission.mark_unreachable``."""
     chat = _open_chat(work, chat_key)
     assert chat is not None
     chat.refused_at, chat.refused_why = work.now, why[: policy.WHY_LENGTH]
@@ -139,6 +146,7 @@ def mark_unreachable(work: UnitOfWork, chat_key: str, why: str) -> None:
 
 
 def heard_from(work: UnitOfWork, chat_key: str) -> bool:
+    """As ``Admission.heard_from``."""
     chat = work.chat(_real_chat(work, chat_key))
     if chat is None or not chat.refused_at:
         return False
@@ -149,10 +157,12 @@ def heard_from(work: UnitOfWork, chat_key: str) -> bool:
 
 
 def count_dropped(work: UnitOfWork, reason: str, letters: int) -> None:
+    """As ``Admission.count_dropped``."""
     work.count_dropped(reason, letters)
 
 
 def pause(work: UnitOfWork, chat_key: str | None, duration: timedelta, why: str) -> None:
+    """As ``Admission.pause``."""
     until = work.now + micros(duration)
     if chat_key is None:
         _pause_bot(work, until, why)
@@ -164,6 +174,7 @@ def pause(work: UnitOfWork, chat_key: str | None, duration: timedelta, why: str)
 
 
 def too_many_requests(work: UnitOfWork, chat_key: str | None, retry_after: timedelta) -> Scope:
+    """As ``Admission.too_many_requests``."""
     wait = micros(retry_after)
     duration = timedelta(microseconds=wait + policy.PAUSE_MARGIN_US)
     if chat_key is not None:
@@ -174,7 +185,7 @@ def too_many_requests(work: UnitOfWork, chat_key: str | None, retry_after: timed
     bot.refusals = policy.recent([*bot.refusals, refusal], work.now)
     blamed = policy.blames_bot(bot.refusals)
     if blamed:
-        if bot.paused_until <= work.now:  # those still under way when the pause began teach nothing new
+        if bot.paused_until <= work.now:  # calls already in flight when the pause began are no new evidence
             bot.permille = policy.slower(policy.learned_permille(bot.permille, bot.slowed_at, work.now))
             bot.slowed_at = work.now
         pause(work, None, duration, "429")
@@ -183,6 +194,7 @@ def too_many_requests(work: UnitOfWork, chat_key: str | None, retry_after: timed
 
 
 def resume(work: UnitOfWork, chat_key: str | None) -> None:
+    """As ``Admission.resume``."""
     if chat_key is not None:
         chat = _open_chat(work, chat_key)
         assert chat is not None
@@ -197,6 +209,7 @@ def resume(work: UnitOfWork, chat_key: str | None) -> None:
 
 
 def migrate(work: UnitOfWork, old_key: str, new_key: str) -> None:
+    """As ``Admission.migrate``."""
     if chat_kind(old_key) is ChatKind.NAME:
         _resolve(work, old_key, _real_chat(work, new_key))
         return
@@ -208,7 +221,7 @@ def migrate(work: UnitOfWork, old_key: str, new_key: str) -> None:
 
 
 def _resolve(work: UnitOfWork, name: str, real: str) -> None:
-    """The name stands for the chat for another while. Jobs that wait in the line of another chat stay there."""
+    """Make a name stand for a chat for another ``NAME_US``. Jobs already in the line of a different chat stay there."""
     alias = work.alias(name)
     if alias is None or alias.real != real or alias.until - work.now < policy.NAME_US // 2:
         work.save_alias(name, Alias(real, work.now + policy.NAME_US))
@@ -236,6 +249,7 @@ def _move_chat(work: UnitOfWork, old_key: str, new_key: str) -> None:
 
 
 def vouch_idle(work: UnitOfWork) -> None:
+    """As ``Admission.vouch_idle``."""
     bot = work.bot
     if not bot.granted:
         bot.born = 0
@@ -244,6 +258,7 @@ def vouch_idle(work: UnitOfWork) -> None:
 
 
 def record(work: UnitOfWork, job: JobRow) -> Record:
+    """The ledger's record of a job."""
     found = _record(work, job)
     return found if job.content is None else replace(found, content=job.content)
 
@@ -261,11 +276,12 @@ def _record(work: UnitOfWork, job: JobRow) -> Record:
 
 
 def micros(duration: timedelta) -> int:
+    """A duration in whole microseconds."""
     return duration // timedelta(microseconds=1)
 
 
 def _known(work: UnitOfWork, job: JobRow) -> Decision | None:
-    """The answer for a job whose fate is known or open; None for one that waits."""
+    """The decision for a job that has ended, is being sent or is unsettled; None for one that waits."""
     if _uncertain(job, work.now):
         return Unsettled(timedelta(microseconds=work.now - job.since))
     match job.state:
@@ -280,7 +296,7 @@ def _known(work: UnitOfWork, job: JobRow) -> Decision | None:
 
 
 def _exhausted(job: JobRow, ask: Ask) -> Exhausted | None:
-    """Whether the job has lost all its calls with their workers, or never comes to one."""
+    """``Exhausted`` if the job has lost all its calls with their workers, or was handed back too often; else None."""
     if job.unsettled < ask.calls_left and job.handed_back < policy.HANDED_BACK_MOST:
         return None
     return Exhausted(job.unsettled, job.handed_back)
@@ -296,7 +312,7 @@ def _wait(delay_us: int, scope: Scope, why: str) -> Wait:
     return Wait(timedelta(microseconds=delay_us), scope, why)
 
 
-# The chat: its line, its call under way, its windows.
+# The chat: its line, its call in flight, its windows.
 
 
 def _open_chat(work: UnitOfWork, key: str | None, *, reclaim: bool = True) -> ChatRow | None:
@@ -312,7 +328,7 @@ def _open_chat(work: UnitOfWork, key: str | None, *, reclaim: bool = True) -> Ch
 
 
 def _real_chat(work: UnitOfWork, key: str) -> str:
-    """The chat that a chat key stands for. A name does so as long as jobs wait there, so that none overtakes them."""
+    """The chat that a chat key stands for. A name's alias holds while jobs wait there, so that none is overtaken."""
     alias = work.alias(key)
     if alias is None:
         return key
@@ -323,7 +339,7 @@ def _real_chat(work: UnitOfWork, key: str) -> str:
 
 
 def _windows(work: UnitOfWork, key: str) -> tuple[windows.Window, ...]:
-    """The chat's windows; those given for a name that stands for it, if none are for its id."""
+    """The chat's windows. If none are configured for its id, those of a name that stands for it apply."""
     bot = work.bot
     if bot.aliases and (bot.bot, key) not in work.policy.chats:
         for name in work.policy.names.get(bot.bot, ()):
@@ -334,7 +350,7 @@ def _windows(work: UnitOfWork, key: str) -> tuple[windows.Window, ...]:
 
 
 def _refused(work: UnitOfWork, ask: Ask, chat: ChatRow) -> Unreachable | None:
-    """Whether Telegram need not be asked about this chat again."""
+    """``Unreachable`` if the job must not be sent because Telegram has refused the chat; else None."""
     if not policy.needs_chat(ask) or not _holds(work, chat):
         return None
     spared = policy.spares(work.now - chat.refused_at, ask.priority)
@@ -342,12 +358,12 @@ def _refused(work: UnitOfWork, ask: Ask, chat: ChatRow) -> Unreachable | None:
 
 
 def _holds(work: UnitOfWork, chat: ChatRow) -> bool:
-    """Whether the chat is held for unreachable."""
+    """Whether the chat is marked unreachable."""
     return chat.refused_at > 0 and work.now - chat.refused_at < work.policy.unreachable_us
 
 
 def _first_log(work: UnitOfWork, key: str) -> windows.Log:
-    """In a store that is new, a chat may have got messages that nobody remembers."""
+    """The initial log of a chat. In a new store it is full, because the chat may have got messages just before."""
     own = _windows(work, key)
     longest = max(own, key=lambda window: window.span_us, default=None)
     if longest is None or work.now >= work.bot.born + longest.span_us:
@@ -357,7 +373,7 @@ def _first_log(work: UnitOfWork, key: str) -> windows.Log:
 
 
 def _reclaim(work: UnitOfWork, chat: ChatRow, job_id: str) -> None:
-    """The worker that was sending is gone: its job is the head of its line again, until somebody asks for it."""
+    """Take back a call whose lease has ended: its job is the head of its line again, until a worker asks for it."""
     chat.sending = None
     job = work.job(job_id)
     if job is not None and job.state is State.SENDING:
@@ -367,7 +383,7 @@ def _reclaim(work: UnitOfWork, chat: ChatRow, job_id: str) -> None:
 
 
 def _join(work: UnitOfWork, ask: Ask, job: JobRow | None, chat: ChatRow | None) -> JobRow:
-    """The job, in its line: at the end at first sight, at its old place if it had been stepped over."""
+    """Put a job in its line: a new one at the end, one that had been stepped over at its old place."""
     if job is None:
         job = JobRow(ask.job_id, None, ask.priority, paid=ask.paid, units=policy.chat_cost(ask), content=ask.content)
         if chat is not None:
@@ -386,7 +402,7 @@ def _join(work: UnitOfWork, ask: Ask, job: JobRow | None, chat: ChatRow | None) 
 
 
 def _chat_wait(work: UnitOfWork, job: JobRow, chat: ChatRow | None) -> Wait | None:
-    """How long the job waits for its turn in its chat; None if it is its turn."""
+    """The job's wait for its turn in its chat; None if it is its turn."""
     if chat is None:
         return None
     head = _head(work, chat, job)
@@ -423,7 +439,7 @@ def _hindrance(
 
 
 def _least_wait(work: UnitOfWork, chat: ChatRow, job: JobRow, why: str, ahead: int) -> int:
-    """The bound on how often a job asks when no rate says when its turn comes."""
+    """The minimum wait when no rate limit determines the job's turn; bounds how often it asks."""
     if why == "in-flight":
         return policy.in_flight_poll(work.now - chat.sending_since)
     if why == "line":
@@ -435,7 +451,7 @@ def _least_wait(work: UnitOfWork, chat: ChatRow, job: JobRow, why: str, ahead: i
 
 
 def _head(work: UnitOfWork, chat: ChatRow, job: JobRow) -> JobRow:
-    """The head of the job's line, the job itself included. Steps over heads that are missing for too long."""
+    """The head of the job's line, which may be the job itself. Steps over heads that have been missing too long."""
     line = chat.line(job.priority)
     head = _first(work, chat, job) if line.length > 1 else job
     if head is job or head.due + policy.LATE_US >= work.now:
@@ -458,10 +474,10 @@ def _first(work: UnitOfWork, chat: ChatRow, job: JobRow) -> JobRow:
 
 
 def _rival_units(work: UnitOfWork, chat: ChatRow, job: JobRow) -> int | None:
-    """Units of the chat's other line that go before this job; None if none of its jobs does.
+    """The units of the chat's other line that go before this job; None if it has no turn now.
 
-    Interactive goes before bulk, but after some such turns bulk has one. A line claims its turn only with a head that
-    is due about now, so that a head which waits for its retry, or is missing, holds up its own line only.
+    Interactive jobs go before bulk jobs, but after several such turns bulk has one. A line claims its turn only if its
+    head is due about now, so that a head that is missing or waits for its retry holds up only its own line.
     """
     bulk_asks = job.priority is Priority.BULK
     rival = chat.interactive if bulk_asks else chat.bulk
@@ -493,11 +509,11 @@ def _pause_chat(chat: ChatRow, until: int, why: str) -> None:
 
 
 def _move_line(work: UnitOfWork, old: ChatRow, new: ChatRow, priority: Priority) -> None:
-    """Merge a line into that of the new chat, by time of first sight."""
+    """Merge a line into that of the new chat, in order of place."""
     jobs = sorted([*work.line(old.chat, priority), *work.line(new.chat, priority)], key=lambda job: job.place)
     units = place = 0
     for job in jobs:
-        place = max(job.place, place + 1)  # two chats may have given the same
+        place = max(job.place, place + 1)  # both chats may have used the same place
         job.chat, job.place, job.units_before = new.chat, place, units
         units += job.units
         work.save_job(job)
@@ -513,7 +529,7 @@ def _move_line(work: UnitOfWork, old: ChatRow, new: ChatRow, priority: Priority)
 
 
 def _bot_wait(work: UnitOfWork, ask: Ask, job: JobRow) -> Wait | None:
-    """How long the job waits for its bot; None if it may go. Those who wait are ranked: see ``JobRow.rank``."""
+    """The job's wait for its bot; None if it may go. Waiting jobs are ranked: see ``JobRow.rank``."""
     if policy.is_answer(ask):
         return None
     bot, now = work.bot, work.now
@@ -567,7 +583,7 @@ def _bot_held_until(work: UnitOfWork) -> int:
 
 
 def _tells_of_telegram(ask: Ask, settlement: Settlement) -> bool:
-    """Whether the circuit shall hear of it. An answer to a query is never a probe: it can only end an outage."""
+    """Whether a settlement counts for the circuit. Answers to queries are never probes: they can only end an outage."""
     if not policy.is_answer(ask):
         return True
     match settlement:
@@ -578,7 +594,7 @@ def _tells_of_telegram(ask: Ask, settlement: Settlement) -> bool:
 
 
 def _note_answer(work: UnitOfWork, job: JobRow, settlement: Settlement) -> None:
-    """Learn from a settled call whether Telegram answers."""
+    """Update the circuit after a settled call."""
     circuit = work.bot.circuit
     match settlement:
         case Retrying(unanswered=True) | Dead(unanswered=True):
@@ -595,7 +611,7 @@ def _note_answer(work: UnitOfWork, job: JobRow, settlement: Settlement) -> None:
             work.save_bot()
 
 
-# What follows from a decision.
+# Consequences of a decision.
 
 
 def _park(work: UnitOfWork, job: JobRow, chat: ChatRow | None, wait: Wait) -> Wait:
@@ -656,7 +672,7 @@ def _spend_bot(work: UnitOfWork, job: JobRow) -> None:
 
 
 def _stranger(work: UnitOfWork, ask: Ask) -> JobRow:
-    """A job that ends without having been admitted: it expired, or the store was lost during its call."""
+    """A row for a job that ends without having been admitted: it expired, or the store was lost during its call."""
     return JobRow(ask.job_id, policy.line_of(ask), ask.priority, State.ABSENT, paid=ask.paid, content=ask.content)
 
 
@@ -672,14 +688,14 @@ def _end(work: UnitOfWork, job: JobRow, chat: ChatRow | None, state: State) -> N
         work.save_chat(chat)
     work.stop_waiting(job)
     job.state, job.since = state, work.now
-    # What nobody asks of an ended job: a row of small numbers is a small row, and it is kept for days.
+    # Not needed for an ended job. Its row is kept for days, and small numbers take less space.
     job.chat, job.place, job.units_before, job.due, job.lease_end = None, 0, 0, 0, 0
     job.unsettled = job.handed_back = 0
     work.save_job(job)
 
 
 def _leave(work: UnitOfWork, chat: ChatRow, job: JobRow) -> None:
-    """Take the job out of its line, or end its call."""
+    """Remove the job from its line, or end its call."""
     if chat.sending == job.job_id:
         chat.sending = None
         chat.rest_until = work.now + policy.rest_after(work.now - job.since)
@@ -688,7 +704,7 @@ def _leave(work: UnitOfWork, chat: ChatRow, job: JobRow) -> None:
 
 
 def _put_back(work: UnitOfWork, job: JobRow, chat: ChatRow | None, delay_us: int, charged: bool) -> None:
-    """Back into the line at its old place, which is its head, until ``delay_us`` is over."""
+    """Return the job to its old place, the head of its line, where it waits for ``delay_us``."""
     if job.since:
         job.unsettled -= 1
         if not charged:
@@ -703,7 +719,7 @@ def _put_back(work: UnitOfWork, job: JobRow, chat: ChatRow | None, delay_us: int
 
 
 def _count_later(work: UnitOfWork, job: JobRow, chat: ChatRow | None, late: int) -> None:
-    """The call arrived late: its units count from then. The chat is saved by the caller."""
+    """Move the units of a call that arrived late to its arrival. The caller saves the chat."""
     if chat is not None:
         own = _windows(work, chat.chat)
         chat.log = windows.moved(chat.log, own, job.units, job.since, late)

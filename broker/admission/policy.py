@@ -1,6 +1,6 @@
-"""What is charged to what, and how far below Telegram's limits we stay. The one place for admission's numbers.
+"""Charges, limits and their safety margins: the one place for admission's constants.
 
-Everything here is a function of settings and arguments; the stores apply what it says.
+Everything here is a pure function of settings and arguments. The stores apply the results.
 """
 
 from __future__ import annotations
@@ -22,104 +22,103 @@ MILLISECOND: Final = 1_000
 SECOND: Final = 1_000_000
 MINUTE: Final = 60 * SECOND
 
-# A strict server judges its window at arrival. Two sends that were admitted a second apart arrive closer if the first
-# was the slower one on its way; the margin is how much slower it may be. 20 ms costs a bot 2 % of its rate; a chat's
-# and a group's rate are worth less than a 429 to them, which pauses the chat for many seconds.
+# A strict server counts calls when they arrive. Two calls admitted a second apart arrive closer together if the first
+# takes longer to get there; the margin is how much longer it may take. 20 ms cost a bot 2 % of its rate. For chats and
+# groups a lower rate costs less than a 429, which pauses the chat for many seconds.
 BOT_MARGIN_US: Final = 20 * MILLISECOND
 CHAT_MARGIN_US: Final = 50 * MILLISECOND
 GROUP_MARGIN_US: Final = 250 * MILLISECOND
 
-# A permit is for now. One that was not used within this, because its worker had a busy moment, is handed back: the
-# send would fall together with those admitted since. Half of the margin; the other half is for the network.
+# A permit must be used within this time. A worker that was too busy hands it back, because the call would arrive
+# together with those admitted since. This is half of the margin; the other half is for the network.
 PROMPT: Final = timedelta(microseconds=BOT_MARGIN_US // 2)
 
-# So many sends may follow at once on a lull or a late wake-up; beyond it the window is spread evenly.
+# The number of sends that may go at once after a lull or a late wake-up; otherwise the window is spread evenly.
 BURST_SLOTS: Final = 4
-# At the rates of paid broadcasts four slots are 4 ms, less than a busy event loop is late, and what is missed is lost
-# for
-# good. Catching up on 20 ms costs 2 % of the rate, which is spaced wider for it.
+# At the rates of paid broadcasts four slots are 4 ms, less than the delay of a busy event loop, and missed slots cannot
+# be made up. Allowing 20 ms of catching up requires wider spacing, which costs 2 % of the rate.
 BURST_US: Final = 20 * MILLISECOND
-# Above this rate a window's log would cost more than it gives: spacing alone is then within 1 % of the limit.
+# Above this rate a window's log is not worth its cost: spacing alone is within 1 % of the limit.
 LOGGED_PER_SECOND: Final = 100
 
-# A bulk job that has waited this long for its bot's budget goes like an interactive one, so that bulk never stops for
-# good.
+# A bulk job that has waited this long for its bot's budget ranks like an interactive one, so that bulk jobs never
+# starve.
 AGING_US: Final = 10 * SECOND
-# Between two lines of one chat, interactive goes first; after so many the bulk line has a turn.
+# Of a chat's two lines the interactive one goes first; after this many of its jobs the bulk line has a turn.
 INTERACTIVE_TURNS: Final = 9
 
-# A job in hand that was due and does not ask is passed over for the bot's budget (its worker may be gone). Not for
-# long: each such job idles its slot.
+# A job in a worker that is due for the bot's budget but does not ask is passed over after this long (its worker may
+# have died). The time is short because each such job leaves its slot unused.
 WAITER_GRACE_US: Final = 100 * MILLISECOND
-# The head of a line that is this late is missing; those behind it wait for the grace before they step over it.
-# It is longer than RabbitMQ can take, after a crash, to hand a job on from one level of the delay ladder to the next
-# (180 s as shipped). A head that is gone for good (purged by hand) costs its own chat this wait, once.
+# The head of a line that is this late counts as missing. The jobs behind it wait for the grace period before they step
+# over it: longer than RabbitMQ needs, after a crash, to move a job from one level of the delay ladder to the next
+# (180 s as shipped). A head that is gone for good (purged by hand) delays its own chat by this much, once.
 LATE_US: Final = 1 * SECOND
 MISSING_GRACE_US: Final = 200 * SECOND
 MISSING_POLL_US: Final = 5 * SECOND
-# Two lines of a chat give way to each other only for a job that is due about now.
+# A chat's line gives way to its other line only for a job that is due within this time.
 CLAIM_US: Final = 50 * MILLISECOND
 
-# An upload is given as long as its size takes on a line of 1 Mbit/s, with a fifth for what is not payload.
+# The time allowed for an upload assumes a connection of 1 Mbit/s, with a fifth of it for overhead.
 UPLOAD_BYTES_PER_SECOND: Final = 100_000
-# RabbitMQ takes a message from its worker after the consumer timeout: what is not the call must fit in there, too.
+# RabbitMQ takes a message from its worker after the consumer timeout, which must also cover the work besides the call.
 SETTLING_SECONDS: Final = 60.0
 
-# While a call is under way in the chat: ask again after about half the age of the call.
+# While a call is in flight in the chat: ask again after about half the age of the call.
 IN_FLIGHT_MIN_US: Final = 50 * MILLISECOND
 IN_FLIGHT_MAX_US: Final = 1 * SECOND
-# For each place before one's own in a line whose chat has no rate in the way.
+# The wait for each job ahead in a line whose chat is below its rate limit.
 PLACE_US: Final = 20 * MILLISECOND
-# A chat whose call took longer (slow mode holds them for up to 10 s) rests as long again, so that it can hold a
-# partition for half of the time at most.
+# After a call that took longer than this (slow mode holds calls for up to 10 s), the chat rests for as long as the call
+# took, so that it can occupy a partition for at most half of the time.
 SLOW_CALL_US: Final = 2500 * MILLISECOND
 REST_MAX_US: Final = 60 * SECOND
 
-# A job handed back so many times in a row before its call ends as a dead letter. A busy process hands a permit back up
-# to four times for one delivery, and a restart once; RabbitMQ before 4.3 ends such a job at 20 deliveries itself.
+# A job handed back this many times in a row before its call becomes a dead letter. A busy process hands a permit back
+# up to four times per delivery, and a restart does so once; RabbitMQ before 4.3 dead-letters it after 20 deliveries.
 HANDED_BACK_MOST: Final = 100
 
-# An unreachable chat is tried again so long after its last refusal, for a job that a person waits for.
+# An unreachable chat is tried again this long after its last refusal, for an interactive job only.
 ASK_ANEW_US: Final = 1 * MINUTE
 
-# What Telegram said of an unreachable chat is kept to this length.
+# The length, in characters, to which Telegram's description of an unreachable chat is cut.
 WHY_LENGTH: Final = 200
 
-# An ``@name`` is taken for the chat that its last message went to for so long.
+# How long an ``@name`` stands for the chat that received its last message.
 NAME_US: Final = 60 * MINUTE
 
-# After so long without a send, a line, a rest or a pause a chat is forgotten. Longer than any window.
+# A chat without a send, a line, a rest or a pause is forgotten after this long, which exceeds every window.
 CHAT_IDLE_US: Final = 10 * MINUTE
 
-# Retry-after is in whole seconds and the answer was under way for a moment.
+# Added to retry_after, which is in whole seconds and does not include the time the answer took to arrive.
 PAUSE_MARGIN_US: Final = 100 * MILLISECOND
-# Telegram does not say whether a 429 is for the chat or the bot. It is taken for the bot's when this many chats got
-# one in a moment:
+# Telegram does not say whether a 429 concerns the chat or the bot. It is attributed to the bot if this many chats got
+# one within this time:
 MOMENT_US: Final = 2 * SECOND
 EVIDENCE_CHATS: Final = 3
-# No window of a chat is longer than a minute, so a longer wait is no chat's window: it counts for two chats, for a
-# minute. It is not enough alone, for a chat's own pause must not stop the others; if it is the bot's, the next send
-# tells.
+# No chat's window is longer than a minute, so a longer wait points to the bot: for a minute it counts as two chats. It
+# does not suffice alone, because a pause of one chat must not stop the others; if it does concern the bot, the next
+# send will show it.
 LONG_WAIT_US: Final = 60 * SECOND
 LONG_WAIT_CHATS: Final = 2
-# Evidence is bounded: so many chats suffice by far.
+# The number of refusals kept as evidence, which is more than enough.
 REFUSALS_KEPT: Final = 16
-# Calls without an answer from Telegram, of so many chats within so long and with no answer in between, are an outage:
-# nothing is sent then but a probe now and then.
+# If calls to this many chats go unanswered within this time, with no answer in between, it is an outage: then only an
+# occasional probe is sent.
 OUTAGE_CHATS: Final = 3
 OUTAGE_MOMENT_US: Final = 1 * MINUTE
 PROBE_FIRST_US: Final = 1 * SECOND
 PROBE_MOST_US: Final = 30 * SECOND
-# While a probe is under way the others look so often whether it was answered.
+# While a probe is in flight, other jobs check this often whether it was answered.
 PROBE_POLL_US: Final = 1 * SECOND
-# A 429 for the bot teaches: the working rate falls by a step and comes back slowly.
+# After a 429 attributed to the bot its rate drops by a step and recovers slowly.
 SLOWER_PERMILLE: Final = 930
 SLOWEST_PERMILLE: Final = 500
 RECOVERY_US_PER_PERMILLE: Final = 1 * SECOND
 
 
 class FloodWait(NamedTuple):
-    """A 429: whose, when, and whether its wait was a long one."""
+    """A 429: its chat, its time, and whether its wait was long."""
 
     chat: str
     at: int
@@ -128,7 +127,7 @@ class FloodWait(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """The limits of one bot with their margins taken off. ``None``: unmetered."""
+    """The limits of one bot, less their margins. ``None`` means unlimited."""
 
     free: Pace | None
     paid: Pace | None
@@ -136,10 +135,12 @@ class Rates:
     group: Window | None
 
     def pace(self, paid: bool) -> Pace | None:
+        """The pace of paid or of free messages."""
         return self.paid if paid else self.free
 
     def windows(self, chat: str | None) -> tuple[Window, ...]:
-        """The windows a chat key is under. An ``@name`` is a public group or channel until it is resolved."""
+        """The windows that apply to a chat key. An ``@name`` counts as a public group or channel until it is
+        resolved."""
         match chat_kind(chat):
             case ChatKind.USER:
                 wanted: Sequence[Window | None] = (self.chat,)
@@ -152,31 +153,34 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The rates of every bot and chat, from settings; and how long, or how many, jobs, results, unreachable chats and
-    jobs without a dead letter are kept."""
+    """The rates of all bots and chats, and the retention of jobs, results, unreachable chats and jobs without a dead
+    letter. Times are in microseconds."""
 
     default: Rates
     bots: dict[str, Rates]
     chats: dict[tuple[str, str], tuple[Window, ...]]
     names: dict[str, tuple[str, ...]]
-    """Each bot's ``@names`` in ``chats``. Their windows are also those of the chat that they stand for."""
+    """Each bot's ``@names`` in ``chats``. Their windows also apply to the chats that they stand for."""
     ledger_us: int
     result_us: int
     unreachable_us: int
     listed: int
     listed_us: int | None
-    """None: listed without an end."""
+    """None: listed forever."""
 
     def rates(self, bot: str) -> Rates:
+        """A bot's own rates, or the default ones."""
         return self.bots.get(bot, self.default)
 
     def windows(self, bot: str, chat: str | None) -> tuple[Window, ...]:
+        """The windows of a chat: those configured for it, or the bot's."""
         if self.chats and chat is not None and (own := self.chats.get((bot, chat))) is not None:
             return own
         return self.rates(bot).windows(chat)
 
 
 def policy_of(settings: Settings) -> Policy:
+    """Derive the policy from the settings."""
     limits = settings.limits
     own = {bot: limits.for_bot(bot) for bot in limits.bots}
     return Policy(
@@ -200,7 +204,7 @@ def policy_of(settings: Settings) -> Policy:
 
 
 def listed_us(settings: Settings) -> int | None:
-    """How long a job without a dead letter is listed: those that are not kept died of an unreachable chat."""
+    """How long a job without a dead letter is listed, as long as one for an unreachable chat would be kept."""
     kept = settings.dead_letters.kept_for(CHAT_UNREACHABLE)
     return None if kept is None else kept // timedelta(microseconds=1)
 
@@ -218,18 +222,19 @@ def rates_of(limits: Limits) -> Rates:
 
 
 def window_for(count: float, seconds: int, margin_us: int) -> Window:
-    """A window of ``count`` in ``seconds``; a count below one becomes one in a longer window."""
+    """A window of ``count`` units in ``seconds``. A count below one becomes one unit in a longer window."""
     span = seconds * SECOND if count >= 1 else int(seconds * SECOND / count)
     return Window(max(1, int(count)), span + margin_us)
 
 
 def pace_for(per_second: float) -> Pace:
+    """The pace of a bot limited to ``per_second`` units, less the margin."""
     window = window_for(per_second, 1, BOT_MARGIN_US)
     interval = window.span_us // window.cap
     if per_second <= LOGGED_PER_SECOND:
-        # A little closer than even: the log holds the window, and spacing must not add its own delay to it.
+        # Slightly closer than even: the log enforces the window, and spacing must not add a delay of its own.
         return Pace(window, interval * 99 // 100, BURST_SLOTS * interval)
-    # Spacing of (span + tolerance) / (cap - 1) lets no span hold more than cap.
+    # With spacing of (span + tolerance) / (cap - 1), no span holds more than cap.
     tolerance = max(BURST_SLOTS * interval, BURST_US)
     return Pace(None, (window.span_us + tolerance) // (window.cap - 1), tolerance)
 
@@ -240,7 +245,7 @@ def _chat_windows(limits: Limits, special: ChatLimits, chat: str) -> tuple[Windo
 
 
 def ask_for(job: Job, settings: Settings) -> Ask:
-    """What admission needs to know of a job."""
+    """The facts about a job that admission needs."""
     return Ask(
         job_id=job.id,
         bot=job.bot,
@@ -257,8 +262,9 @@ def ask_for(job: Job, settings: Settings) -> Ask:
 
 
 def call_timeout(job: Job, settings: Settings) -> timedelta:
-    """How long the job's call may take: longer by the size of its files, and in any case less than RabbitMQ's consumer
-    timeout. That leaves a file of 2 GB, which only a local Bot API server takes, some 28 minutes (1.2 MB/s).
+    """The timeout of a job's call. It grows with the size of its files, but stays below RabbitMQ's consumer timeout.
+
+    That leaves about 28 minutes (1.2 MB/s) for a file of 2 GB, which only a local Bot API server accepts.
     """
     upload = sum(file.size for file in job.files) / UPLOAD_BYTES_PER_SECOND
     most = CONSUMER_TIMEOUT_SECONDS - settings.hold_seconds - settings.lease_margin_seconds - SETTLING_SECONDS
@@ -267,75 +273,78 @@ def call_timeout(job: Job, settings: Settings) -> timedelta:
 
 
 def must_be_prompt(ask: Ask, settings: Settings) -> bool:
-    """Whether a late send could break a window. Not without limits, and not at the rates of paid broadcasts, which are
-    kept by spacing alone."""
+    """Whether a late send could exceed a window. False without limits, and for paid broadcasts, which only spacing
+    limits."""
     return settings.limits.enabled and not ask.paid and ask.charge.metered
 
 
 def chat_cost(ask: Ask) -> int:
-    """Units a call counts in its chat and group. Chat actions and deletions count for the bot only."""
+    """The units that a call counts for its chat and group. Chat actions and deletions count only for the bot."""
     return ask.cost if ask.charge in (Charge.MESSAGE, Charge.EDIT) else 0
 
 
 def bot_cost(ask: Ask) -> int:
+    """The units that a call counts for its bot."""
     return ask.cost if ask.charge.metered else 0
 
 
 def line_of(ask: Ask) -> str | None:
-    """The chat whose line a job joins. Reads and answers keep no order."""
+    """The chat whose line a job joins; None for reads and answers, which are not ordered."""
     return ask.chat if ask.charge.metered else None
 
 
 def is_answer(ask: Ask) -> bool:
-    """Whether the job answers a query, which expires in seconds: it goes in a pause and in an outage, too."""
+    """Whether the job answers a query. Queries expire in seconds, so answers are sent during a pause or an outage."""
     return ask.charge is Charge.ANSWER
 
 
 def needs_chat(ask: Ask) -> bool:
-    """Whether the call is for somebody to see in the chat: whoever blocked the bot cannot."""
+    """Whether the call shows something in the chat, so that it fails for a user who blocked the bot."""
     return chat_cost(ask) > 0
 
 
 def spares(age_us: int, priority: Priority) -> bool:
-    """Whether a job is spared a chat that was refused ``age_us`` ago."""
+    """Whether a job must not be sent to a chat that Telegram refused ``age_us`` ago."""
     return priority is Priority.BULK or age_us < ASK_ANEW_US
 
 
 def in_flight_poll(age_us: int) -> int:
+    """When to ask again about a chat whose call has been in flight for ``age_us``, in microseconds from now."""
     return min(max(age_us // 2, IN_FLIGHT_MIN_US), IN_FLIGHT_MAX_US)
 
 
 def rest_after(call_us: int) -> int:
-    """How long a chat rests after a call."""
+    """How long a chat rests after a call, in microseconds."""
     return min(call_us, REST_MAX_US) if call_us > SLOW_CALL_US else 0
 
 
 def recent(refusals: Sequence[FloodWait], now: int) -> list[FloodWait]:
-    """The refusals that still count as evidence, one a chat, the newest 16."""
+    """The refusals that still count as evidence: the latest of each chat, at most :data:`REFUSALS_KEPT`."""
     latest = {one.chat: one for one in refusals if now - one.at < (LONG_WAIT_US if one.long else MOMENT_US)}
     return list(latest.values())[-REFUSALS_KEPT:]
 
 
 def blames_bot(refusals: Sequence[FloodWait]) -> bool:
-    """Whether recent 429s are evidence of a limit of the bot and not of the chats."""
+    """Whether recent 429s point to a limit of the bot rather than of its chats."""
     return sum(LONG_WAIT_CHATS if one.long else 1 for one in refusals) >= EVIDENCE_CHATS
 
 
 def probe_interval(failures: int) -> int:
-    """How long after an outage was noticed, or a probe failed, the next probe is made."""
+    """The time from the start of an outage, or from a failed probe, to the next probe, in microseconds."""
     doublings = min(failures, 30)  # 2³⁰ s is beyond the bound
     return min(PROBE_FIRST_US << doublings, PROBE_MOST_US)
 
 
 def learned_permille(permille: int, slowed_at: int, now: int) -> int:
-    """The working rate now, in thousandths of the full one."""
+    """The current rate, in thousandths of the full one."""
     return min(1000, permille + max(0, now - slowed_at) // RECOVERY_US_PER_PERMILLE)
 
 
 def per_second(pace: Pace | None, permille: int = 1000) -> float:
-    """The most a bot sends in a second at this part of its rate; infinite when unmetered."""
+    """The units that a bot may send in a second at this share of its rate; infinite if unlimited."""
     return SECOND / pace.slowed(permille).sustained_interval_us if pace is not None else float("inf")
 
 
 def slower(permille: int) -> int:
+    """The rate one step lower, in thousandths of the full one."""
     return max(SLOWEST_PERMILLE, permille * SLOWER_PERMILLE // 1000)

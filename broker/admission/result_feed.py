@@ -1,14 +1,14 @@
-"""How jobs ended, told as it happens: what a gateway with thousands of waiting callers listens to.
+"""The result feed: reports jobs as they end, for a gateway with thousands of waiting callers.
 
-One listener a process hears of every ended job of its bots and picks out those that somebody waits for. It costs the
-stores next to nothing where nobody listens: SQLite keeps one index more, Redis publishes to no subscriber.
+Each process has one feed, which receives every ended job of its bots; the process picks out those with a waiting
+caller. Without listeners the cost is negligible: SQLite keeps one more index, and Redis publishes to no subscriber.
 
-A listener hears only what ends after ``skip``. So whoever begins to listen, or begins again after a fault, calls
-``skip`` and then looks each awaited job up once: between the two nothing is lost.
+A feed reports only jobs that end after ``skip``. So on starting, or restarting after an error, call ``skip`` and then
+look up each awaited job once; no result is missed that way.
 
-An ended job's ``outcome`` is one text in every store. Of a sent job it is Telegram's result as JSON; of a dead one the
-reason. On a second line follows, if Telegram had said no, its error as JSON: to a sent job it may have said that there
-was nothing to do. Stores keep it for ``FLOODGATE_RESULT_SECONDS``, and that the job ended, and the reason, for longer.
+An ended job's ``outcome`` is the same text in every store: Telegram's result as JSON for a sent job, the reason for a
+dead one. If Telegram returned an error, a second line holds it as JSON; a sent job has one if there was nothing to do.
+Stores keep the outcome for ``FLOODGATE_RESULT_SECONDS``, and the job's standing and reason for longer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from floodgate.broker.admission.contract import Dead, Record, Sent, Standing
 
 @dataclass(frozen=True, slots=True)
 class EndedJob:
-    """A job that has ended, and the ledger's record of it."""
+    """A job that has ended, with its record in the ledger."""
 
     bot: str
     job_id: str
@@ -31,21 +31,21 @@ class EndedJob:
 
 
 class ResultFeed(Protocol):
-    """A listener. Belongs to one thread, but for ``close``."""
+    """A feed of ended jobs. Belongs to one thread, except for ``close``."""
 
     def skip(self) -> None:
-        """Listen from now on.
+        """Start listening from now on.
 
         Raises:
-            StateUnavailableError: the store cannot answer.
+            StateUnavailableError: the store is unavailable.
         """
         ...
 
     def wait(self, seconds: float) -> Sequence[EndedJob]:
-        """What has ended since the last call or ``skip``; waits up to so long for the first.
+        """Return the jobs that ended since the last call or ``skip``, waiting up to ``seconds`` for the first.
 
         Raises:
-            StateUnavailableError: the store cannot answer, or what it told may have been missed: ``skip`` again.
+            StateUnavailableError: the store is unavailable, or results may have been missed: call ``skip`` again.
         """
         ...
 
@@ -65,13 +65,13 @@ def dead_text(dead: Dead) -> str:
 
 
 def dead_record(outcome: str) -> Record:
-    """The record of a dead job. Its reason alone is an outcome, too."""
+    """The record of a dead job. A reason alone is a valid outcome."""
     reason, _, error = outcome.partition("\n")
     return Record(Standing.DEAD, reason=reason, error=json.loads(error or "null"))
 
 
 def sent_record(outcome: str | None) -> Record:
-    """The record of a sent job, whose outcome may be no longer kept."""
+    """The record of a sent job. None means that the outcome is no longer kept."""
     result, _, error = (outcome or "").partition("\n")
     return Record(Standing.SENT, result=json.loads(result or "null"), error=json.loads(error or "null"))
 
@@ -81,8 +81,8 @@ def _text(outcome: str, error: dict[str, Any] | None) -> str:
 
 
 def json_text(value: Any) -> str:
-    """On one line, whatever the texts in it, and as it is in UTF-8: escaped, most scripts take two or three times the
-    room. Halves of surrogate pairs, which UTF-8 does not have, are escaped."""
+    """A value as JSON on one line, unescaped: with escapes, most scripts would take two or three times the space.
+    Values with unpaired surrogates, which UTF-8 cannot encode, are escaped."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     try:
         text.encode()

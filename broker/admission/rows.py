@@ -1,7 +1,7 @@
-"""What a store remembers: bots, chats with their lines, jobs. Values that one transaction loads, changes and saves.
+"""The rows of a store: bots, chats with their lines, jobs. A transaction loads, changes and saves them.
 
-They are mutable and belong to the transaction that loaded them. Times are microseconds of the store's clock; 0 is
-"never".
+Rows are mutable and belong to the transaction that loaded them. Times are microseconds of the store's clock; 0 means
+never.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from floodgate.broker.messages.job import Priority
 
 
 class State(IntEnum):
-    """A job's state. Up to LOST the job stands in its line and can be the line's head."""
+    """A job's state. Up to LOST the job is in its line and can be the line's head."""
 
     WAITING = 0
     LOST = 1  # a worker began to send it and its lease ended
-    ABSENT = 2  # it was missing at the head for too long; has its place again when it asks
+    ABSENT = 2  # missing at the head for too long; regains its place when it asks
     ABSENT_LOST = 3
     SENDING = 4
     SENT = 5
@@ -31,39 +31,45 @@ class State(IntEnum):
 
     @property
     def ended(self) -> bool:
+        """Whether the job was sent or is dead."""
         return self >= State.SENT
 
     @property
     def in_line(self) -> bool:
+        """Whether the job is in its line."""
         return self <= State.LOST
 
 
 @dataclass(slots=True)
 class JobRow:
+    """A job in the ledger."""
+
     job_id: str
     chat: str | None
     priority: Priority
     state: State = State.WAITING
-    place: int = 0  # order in the line: time of first sight, made unique and rising per chat
+    place: int = 0  # order in the line: the time of the first ask, made unique and increasing per chat
     units_before: int = 0  # units of all jobs that joined the line earlier
-    units: int = 0  # what it counts in its chat
-    due: int = 0  # when it asks again; of a lost job, when its lease ended
-    since: int = 0  # of SENDING when it was admitted, of an ended job when it ended
+    units: int = 0  # that it counts for its chat
+    due: int = 0  # when it asks again; for a lost job, when its lease ended
+    since: int = 0  # when a SENDING job was admitted, or when an ended job ended
     lease_end: int = 0
     bot_units: int = 0  # spent on the bot's budget
     paid: bool = False
-    rank: int = 0  # its order among those who wait for the bot's budget; 0: it does not
+    rank: int = 0  # its order among the jobs that wait for the bot's budget; 0: it does not wait
     unsettled: int = 0  # calls that were admitted and not settled; all but one of them were lost with their workers
     handed_back: int = 0  # how many times in a row it was released before its call
-    reason: str | None = None  # of a dead job
+    reason: str | None = None  # for a dead job
     result: int = 0  # where the store keeps the outcome of an ended job; 0: nowhere
-    content: str | None = None  # of a job with a dedupe key: tells what it sends
-    number: int = 0  # the store's own; 0: it is not stored yet
-    counted: int | None = None  # the store's own: as which kind it is counted
+    content: str | None = None  # for a job with a dedupe key: identifies what it sends
+    number: int = 0  # used by the store; 0: not stored yet
+    counted: int | None = None  # used by the store: the kind under which the job is counted
 
 
 @dataclass(slots=True)
 class LineRow:
+    """A line: one chat's waiting jobs of one priority."""
+
     length: int = 0
     units: int = 0  # units of all jobs that ever joined
     missing_since: int = 0
@@ -71,6 +77,8 @@ class LineRow:
 
 @dataclass(slots=True)
 class ChatRow:
+    """A chat with its two lines, its call in flight and its pause."""
+
     chat: str
     log: Log
     interactive: LineRow = field(default_factory=LineRow)
@@ -88,15 +96,17 @@ class ChatRow:
 
     @property
     def busy(self) -> bool:
-        """Whether jobs are in its lines, or in the middle of a call."""
+        """Whether jobs are waiting in its lines, or a call is in flight."""
         return self.sending is not None or self.interactive.length + self.bulk.length > 0
 
     def line(self, priority: Priority) -> LineRow:
+        """The line of a priority."""
         return self.interactive if priority is Priority.INTERACTIVE else self.bulk
 
 
 class Alias(NamedTuple):
-    """The chat that a chat key stands for: for good since it migrated (``until`` is 0), for a while if it is a name."""
+    """The chat that a chat key stands for: permanently after a migration (``until`` is 0), for a time if it is a
+    name."""
 
     real: str
     until: int
@@ -104,12 +114,14 @@ class Alias(NamedTuple):
 
 @dataclass(slots=True)
 class BotRow:
+    """A bot with its budgets, its pause and its circuit."""
+
     bot: str
     anchor: Anchor
     free: Budget
     paid: Budget
-    born: int  # when the store first heard of the bot; 0: it was vouched for
-    granted: int = 0  # the last time a send was granted: time does not go back behind it
+    born: int  # when the bot was first seen by the store; 0: it was vouched for
+    granted: int = 0  # when the last send was granted; store time never goes back before it
     paused_until: int = 0
     pause_why: str = ""
     permille: int = 1000
@@ -120,15 +132,16 @@ class BotRow:
     this_minute: int = 0
     last_minute: int = 0
     circuit: Circuit | None = None  # None: no call has gone without an answer since the last one
-    # The store's own: jobs that wait, by priority, and dead ones.
+    # Used by the store: numbers of waiting jobs, by priority, and of dead ones.
     counts: list[int] = field(default_factory=lambda: [0, 0, 0])
 
     def budget(self, paid: bool) -> Budget:
+        """The budget of paid or of free messages."""
         return self.paid if paid else self.free
 
 
 class UnitOfWork(Protocol):
-    """One bot's part of the store, in one transaction. What is saved is seen by all once the transaction ends."""
+    """One bot's part of the store, in one transaction. Saved rows become visible to others when it ends."""
 
     now: int
     bot: BotRow
@@ -143,7 +156,7 @@ class UnitOfWork(Protocol):
     def drop_job(self, job_id: str) -> None: ...
 
     def keep_outcome(self, job: JobRow, outcome: str) -> None:
-        """Keep the outcome of a job that ends now, for a while."""
+        """Keep the outcome of a job that ends now, for a limited time."""
         ...
 
     def outcome(self, job: JobRow) -> str | None:
@@ -171,21 +184,22 @@ class UnitOfWork(Protocol):
         ...
 
     def step_over(self, chat: str, priority: Priority, before: int, due_before: int) -> int:
-        """Mark jobs of a line absent: those placed before ``before`` and due before ``due_before``. How many."""
+        """Mark the jobs of a line that are placed before ``before`` and due before ``due_before`` as absent, and return
+        their number."""
         ...
 
     def alias(self, chat: str) -> Alias | None:
-        """What a chat key stands for, or did: a name's alias stays for a while after its end."""
+        """The chat that a chat key stands for, or used to: a name's alias is kept for a time after it expires."""
         ...
 
     def save_alias(self, chat: str, alias: Alias) -> None: ...
 
     def move_aliases(self, old_chat: str, new_chat: str) -> None:
-        """Whatever stands for the old chat stands for the new one."""
+        """Make all aliases of the old chat stand for the new one."""
         ...
 
     def units_ahead(self, job: JobRow, rank: int, asking_since: int) -> int:
-        """Units of the jobs that wait for the same budget before ``rank`` and were due after ``asking_since``."""
+        """The units of jobs that wait for the same budget, rank before ``rank`` and were due after ``asking_since``."""
         ...
 
     def wait_for_bot(self, job: JobRow) -> None: ...

@@ -1,17 +1,17 @@
-"""Sliding windows and pacing: the arithmetic of limits, without a store and without a clock.
+"""Sliding windows and pacing: the arithmetic of limits, without a store or a clock.
 
-A *log* is a list of unit times, oldest first: one entry for each message that counted, an album of n being n units. A
-*window* says that no span holds more than so many units. The log is kept only as long as its largest window counts, and
-a unit that is missing at its front is long past. All times are integer microseconds on the store's clock.
+A *log* is a list of unit times, oldest first: one entry per message, so an album of n messages is n units. A *window*
+bounds the number of units in any span of its length. The log holds no more units than the largest window allows; older
+ones no longer matter. All times are integer microseconds on the store's clock.
 
 A call that costs more than a whole window (a bulk copy of 100) needs an empty window and leaves a debt: its units are
-written at the times at which they could have gone one window after another.
+recorded at the times at which they could have gone, one window after another.
 
-Pacing spreads what a window allows, so that a bot does not spend its second at once. It is the generic cell rate
-algorithm: each unit moves the *theoretical arrival time* by one interval, and a send may be early by the tolerance. The
-tolerance is what lets late wake-ups be caught up; strict spacing would lose every delay for good. A burst fills the
-window early and then leaves a gap until it opens again, second after second; so a wait for the window counts as time
-spent, all but one interval of it, and what follows a gap is spread out.
+Pacing spreads the units of a window, so that a bot does not send a second's worth at once. It is the generic cell rate
+algorithm: each unit advances the *theoretical arrival time* by one interval, and a send may be early by the tolerance.
+The tolerance lets a bot catch up after late wake-ups; with strict spacing every delay would be lost for good. A burst
+fills the window early and leaves a gap until it opens again, which would repeat every second; so a wait for the window
+counts as time spent, all but one interval of it, and the units after a gap are spread out.
 
 ``admission.lua`` mirrors these functions.
 """
@@ -26,7 +26,7 @@ Log = list[int]
 
 
 class Window(NamedTuple):
-    """No span of ``span_us`` holds more than ``cap`` units."""
+    """A limit of ``cap`` units in any span of ``span_us`` microseconds."""
 
     cap: int
     span_us: int
@@ -34,7 +34,7 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """A bot's rate: a window, and the spacing in it. Without a window, spacing alone bounds the rate."""
+    """A bot's rate: a window and the spacing within it. Without a window, spacing alone limits the rate."""
 
     window: Window | None
     interval_us: int
@@ -42,11 +42,11 @@ class Pace:
 
     @property
     def sustained_interval_us(self) -> float:
-        """Between two units in the long run."""
+        """The average interval between two units in the long run."""
         return max(self.interval_us, self.window.span_us / self.window.cap if self.window else 0)
 
     def slowed(self, permille: int) -> Pace:
-        """The same at a part of its rate."""
+        """This pace at a share of its rate, in thousandths."""
         if permille >= 1000:
             return self
         return Pace(self.window, self.interval_us * 1000 // permille, self.tolerance_us)
@@ -54,14 +54,14 @@ class Pace:
 
 @dataclass(slots=True)
 class Budget:
-    """What a bot has spent: the log of its window, and its theoretical arrival time."""
+    """The units that a bot has spent: the log of its window, and its theoretical arrival time."""
 
     log: Log
     arrival_us: int = 0
 
 
 def free_at(log: Log, windows: Sequence[Window], cost: int) -> int:
-    """From when on ``cost`` more units fit all the windows; 0 when nothing is in the way."""
+    """The earliest time at which ``cost`` more units fit all the windows; 0 if nothing delays them."""
     at = 0
     if cost:
         for cap, span in windows:
@@ -72,9 +72,9 @@ def free_at(log: Log, windows: Sequence[Window], cost: int) -> int:
 
 
 def turn_at(log: Log, windows: Sequence[Window], start: int, ahead: int, cost: int) -> int:
-    """When ``cost`` units fit, if from ``start`` on ``ahead`` other units go first, each as soon as it may.
+    """The time at which ``cost`` units fit if ``ahead`` other units go first, each as soon as possible from ``start``.
 
-    After one turn of the largest window the pattern repeats, so that a place far back costs no more than one near.
+    The pattern repeats after each span of the largest window, so the computation takes the same time for any place.
     """
     if not windows:
         return start
@@ -96,7 +96,7 @@ def spend(log: Log, windows: Sequence[Window], cost: int, now: int) -> Log:
 
 
 def refund(log: Log, windows: Sequence[Window], cost: int, spent_at: int) -> Log:
-    """The log as if the units spent at ``spent_at`` had not been. What they pushed out was past its window."""
+    """The log without the units spent at ``spent_at``. Any units that they displaced had already left the window."""
     if not windows or not cost:
         return log
     log = list(log)
@@ -107,7 +107,7 @@ def refund(log: Log, windows: Sequence[Window], cost: int, spent_at: int) -> Log
 
 
 def moved(log: Log, windows: Sequence[Window], cost: int, spent_at: int, later: int) -> Log:
-    """The log as if the units spent at ``spent_at`` had been spent ``later``."""
+    """The log as if the units spent at ``spent_at`` had been spent ``later`` microseconds later."""
     if not windows or not cost:
         return log
     units = _units(windows, cost, spent_at + later)
@@ -115,11 +115,12 @@ def moved(log: Log, windows: Sequence[Window], cost: int, spent_at: int, later: 
 
 
 def merged(one: Log, other: Log, windows: Sequence[Window]) -> Log:
-    """The log of a chat that was two."""
+    """The log of two chats that became one."""
     return sorted(one + other)[-log_size(windows) :] if windows else []
 
 
 def log_size(windows: Sequence[Window]) -> int:
+    """The number of units that a log for these windows holds."""
     return max(window.cap for window in windows)
 
 
@@ -132,7 +133,8 @@ def _units(windows: Sequence[Window], cost: int, now: int) -> Log:
 
 
 def bot_turn_at(budget: Budget, pace: Pace, ahead: int, cost: int, now: int) -> int:
-    """When ``cost`` units may go if ``ahead`` units of other jobs go first. Not after ``now``: at once."""
+    """The time at which ``cost`` units may go if ``ahead`` units of other jobs go first. Not after ``now`` means at
+    once."""
     at = max(budget.arrival_us, now) - pace.tolerance_us + ahead * pace.interval_us
     if pace.window is None:
         return at
@@ -140,35 +142,37 @@ def bot_turn_at(budget: Budget, pace: Pace, ahead: int, cost: int, now: int) -> 
     rounds, units = divmod(ahead + min(cost, cap) - 1, cap)
     if rounds == 0:
         return max(at, free_at(budget.log, (pace.window,), units + 1))
-    # Those ahead fill the window before it is our turn.
+    # The units ahead fill the window first.
     return max(at, max(now, free_at(budget.log, (pace.window,), 1)) + rounds * span)
 
 
 def bot_spend(budget: Budget, pace: Pace, cost: int, now: int) -> None:
+    """Spend ``cost`` units of a bot's budget."""
     budget.arrival_us = max(budget.arrival_us, now, _paced_from(budget, pace, cost)) + cost * pace.interval_us
     if pace.window is not None:
         budget.log = spend(budget.log, (pace.window,), cost, now)
 
 
 def _paced_from(budget: Budget, pace: Pace, cost: int) -> int:
-    """The earliest theoretical arrival time of units that the window made wait: no more than one interval early."""
+    """The earliest theoretical arrival time of units that waited for the window: at most one interval early."""
     opened = 0 if pace.window is None else free_at(budget.log, (pace.window,), cost)
     return opened + pace.tolerance_us - pace.interval_us if opened else 0
 
 
 def bot_refund(budget: Budget, pace: Pace, cost: int, spent_at: int) -> None:
+    """Return ``cost`` units spent at ``spent_at`` to a bot's budget."""
     budget.arrival_us -= cost * pace.interval_us
     if pace.window is not None:
         budget.log = refund(budget.log, (pace.window,), cost, spent_at)
 
 
 def resume_evenly(budget: Budget, pace: Pace, at: int) -> None:
-    """From ``at`` on one unit an interval, with nothing to catch up: no stampede after a pause."""
+    """From ``at`` on, allow one unit per interval with no catching up, so that a pause does not end in a burst."""
     budget.arrival_us = max(budget.arrival_us, at + pace.tolerance_us)
 
 
 def cautious_budget(pace: Pace, now: int) -> Budget:
-    """The budget of a bot of whose past nothing is known: as if it had sent evenly at its full rate until now."""
+    """The budget of a bot with an unknown past, as if it had been sending evenly at its full rate until now."""
     budget = Budget([], now + pace.tolerance_us)
     if pace.window is not None:
         cap, span = pace.window

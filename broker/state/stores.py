@@ -22,8 +22,7 @@ from floodgate.broker.state.sqlite.sessions import SqliteSessions
 from floodgate.broker.state.thread import StateThread
 
 _NO_REDIS: Final = (
-    "FLOODGATE_STATE_URL names a Redis server, but its client is not installed. "
-    "Install telegram-floodgate[redis]."
+    "FLOODGATE_STATE_URL names a Redis server, but its client is not installed. Install telegram-floodgate[redis]."
 )
 
 

@@ -1,30 +1,30 @@
--- Admission on Redis or Valkey: windows.py and decisions.py once more, because the rules must run where the state is.
--- Read those and circuit.py first; a function here does what its namesake does there, and one suite holds both to one
--- model.
+-- Admission on Redis or Valkey: windows.py and decisions.py in Lua, because the rules must run where the state is.
+-- Read those and circuit.py first. A function here does the same as its namesake there, and one suite tests both
+-- against one model.
 --
--- One run of this script carries out calls of one bot in their order and at one moment. All keys of a bot share the
--- hash tag {bot}, so they live on one node of a cluster; KEYS[1], their common prefix, tells the cluster which one. All
--- times are microseconds of the server's clock, kept from going back. What has a key of its own:
+-- One run of this script executes calls of one bot, in order and at one moment. All keys of a bot share the hash tag
+-- {bot}, so they are on one node of a cluster; KEYS[1], their common prefix, tells the cluster which one. All times are
+-- microseconds of the server's clock and never go back. The keys:
 --
 --   bot                what the bot has spent, its pause, its learned rate
---   chat:<chat>        what the chat got, its two lines' counters, the call under way, its pause
---   job:<id>           where a job stands; result:<id>, for a shorter time, what Telegram said to it
---   line:<p>:<chat>    the waiting jobs of a line by place
---   waiters:<paid>     jobs in hand that wait for the bot's budget by rank; waiting:<paid> says until when
---   aliases            chats that migrated, names that were resolved; names says until when
+--   chat:<chat>        what the chat has received, the counters of its two lines, its call in flight, its pause
+--   job:<id>           a job's state; result:<id>, for a shorter time, Telegram's response
+--   line:<p>:<chat>    the waiting jobs of a line, by place
+--   waiters:<paid>     jobs in workers that wait for the bot's budget, by rank; waiting:<paid> holds until when
+--   aliases            chats that migrated and names that were resolved; names holds until when
 --   lines calls pauses dead refused counts     indexes for `floodgate status`
---   listed             jobs that ended without a dead letter, the latest first; not_kept counts them by reason
+--   listed             jobs that ended without a dead letter, latest first; not_kept counts them by reason
 --   dropped            dead letters that were dropped, counted by reason
 --
 -- Everything but the bot, the aliases, the counts and the indexes expires. Bots, chats and jobs are written when their
--- call ends; a job that changes places in a line is written at once, for the line's head is looked up next. Times exceed
--- 14 digits: never join them to strings with `..`, which would round.
+-- call ends; a job that changes its place in a line is written at once, because the line's head is looked up next. Times
+-- have more than 14 digits: never concatenate them with `..`, which would round them.
 --
--- ARGV: the bot's rules as JSON; then for each call its operation and its arguments as JSON. The reply holds one reply
--- or error a call. K, policy.py's numbers, is put in front of the script.
+-- ARGV: the bot's limits as JSON, then the operation and the arguments (as JSON) of each call. The reply holds one reply
+-- or error per call. K, the constants of policy.py, is prepended to the script.
 
 local rules = cjson.decode(ARGV[1])
-local args -- of the call that is being carried out
+local args -- of the current call
 local prefix = KEYS[1]
 local INTERACTIVE, BULK = 'interactive', 'bulk'
 local VERSION = 2
@@ -110,7 +110,7 @@ local function moved(log, windows, cost, spent_at, later)
   return trimmed(log, log_size(windows))
 end
 
--- The bot's pace: a window, or none, and spacing in it.
+-- The bot's pace: a window, or none, and the spacing within it.
 
 local function slowed_interval(pace, permille)
   if permille >= 1000 then return pace.interval end
@@ -146,7 +146,7 @@ local function cautious_budget(pace, now)
   return { log = log, arrival = now + pace.tolerance }
 end
 
--- The state. What is loaded is kept in these tables, changed there, and written by `save` after each call.
+-- The state. Rows are loaded into these tables, changed there, and written by `save` after each call.
 
 local bot, now
 local chats, jobs = {}, {}
@@ -174,7 +174,7 @@ local function open_bot()
     }
   end
   now = ticks + bot.offset
-  if now < bot.granted then -- the clock went back: go on from the last grant
+  if now < bot.granted then -- the clock went back: continue from the last grant
     bot.offset, bot.dirty = bot.granted - ticks, true
     now = bot.granted
   end
@@ -199,7 +199,7 @@ end
 local function get_chat(key)
   if chats[key] == nil then
     local chat = load('chat:' .. key) or false
-    if chat and not chat.refused_at then chat.refused_at, chat.refused_why = 0, '' end -- of an earlier Floodgate
+    if chat and not chat.refused_at then chat.refused_at, chat.refused_why = 0, '' end -- written by an earlier version
     chats[key] = chat
   end
   return chats[key] or nil
@@ -229,7 +229,7 @@ local function head_of(chat, priority)
     if not id then return nil end
     local job = get_job(id)
     if job then return job end
-    redis.call('ZREM', line_key(chat.key, priority), id) -- forgotten, long after it was due
+    redis.call('ZREM', line_key(chat.key, priority), id) -- the job expired long after it was due
     redis.call('HINCRBY', prefix .. 'counts', priority, -1)
     chat[priority].length = math.max(0, chat[priority].length - 1)
   end
@@ -335,7 +335,7 @@ local function save()
   end
 end
 
--- Who waits for the bot's budget.
+-- Jobs that wait for the bot's budget.
 
 local function pool(paid) return paid and 'paid' or 'free' end
 
@@ -393,7 +393,7 @@ end
 
 local function begin_probe(job)
   local circuit = bot.circuit
-  if circuit.probe ~= 0 then circuit.failures = circuit.failures + 1 end -- the one before was lost
+  if circuit.probe ~= 0 then circuit.failures = circuit.failures + 1 end -- the previous probe was lost
   circuit.probe, circuit.probe_at, bot.dirty = job.since, job.lease_end, true
 end
 
@@ -713,7 +713,7 @@ local function uncertain(job)
 end
 
 local function known(job)
-  if job.state == 'sending' and job.nonce == args.nonce then -- our own call again, whose answer was lost
+  if job.state == 'sending' and job.nonce == args.nonce then -- a repetition of the same call, whose reply was lost
     return go_reply(job, job.chat)
   end
   if uncertain(job) then return { 'unsettled', now - job.since } end
@@ -764,13 +764,13 @@ local function list_not_kept()
     return
   end
   redis.call('PEXPIRE', list, ttl(rules.listed_for))
-  for _ = 1, 2 do -- more than came
+  for _ = 1, 2 do -- deletes more than are added
     local oldest = redis.call('LINDEX', list, -1)
     if oldest and is_over(cmsgpack.unpack(oldest)) then redis.call('RPOP', list) end
   end
 end
 
--- A job that ends without having been admitted.
+-- A row for a job that ends without having been admitted.
 local function stranger()
   return {
     id = args.job, chat = args.line, priority = args.priority, state = 'absent', place = 0, units_before = 0,
@@ -848,7 +848,7 @@ local function move_line(old, new, priority)
       end
     end
   end
-  -- Insertion order decides ties, as table.sort would not.
+  -- Ties keep their insertion order, which table.sort would not guarantee.
   for index, job in ipairs(moved) do job.index = index end
   table.sort(moved, function(a, b)
     if a.place ~= b.place then return a.place < b.place end
@@ -1067,7 +1067,7 @@ local function move_aliases(old_key, new_key)
   end
 end
 
--- A few names whose time is long over; each confirmation of another one clears some away.
+-- Deletes a few names that expired long ago; this happens whenever another name is confirmed.
 local function forget_names()
   local over = string.format('%.0f', now - rules.ledger)
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'names', '-inf', over, 'LIMIT', 0, 10)) do
@@ -1175,7 +1175,7 @@ local function carry_out(operation)
   return reply
 end
 
--- What an unfinished call changed in the tables is forgotten, so that the others of the run go on from what is written.
+-- Discards the changes that an unfinished call made to the tables, so that later calls start from the written state.
 local function failed(reason)
   chats, jobs = {}, {}
   open_bot()

@@ -1,17 +1,17 @@
 """Admission in one SQLite file, shared by any number of processes of one machine.
 
-Overview: a call, or a batch of them, is one ``BEGIN IMMEDIATE`` transaction: it loads a few rows by key, lets
-``decisions`` change them, and saves them. SQLite lets one writer in at a time, which is the point: the budget is one.
+Overview: a call, or a batch of calls, is one ``BEGIN IMMEDIATE`` transaction: it loads a few rows by key, lets
+``decisions`` change them, and saves them. SQLite allows one writer at a time, as the shared budget requires.
 
-Batches run on the state thread, since a transaction may have to wait for the lock or for
-the disk, and the event loop must not. A batch that fails has changed nothing; a bug met by one of its calls rolls it
-back, and its calls are then carried out one by one, so that only that call fails.
+Batches run on the state thread, because a transaction may have to wait for the lock or the disk, and the event loop
+must not. A failed batch changes nothing. If a call hits a bug, its batch is rolled back and the calls are executed one
+by one, so that only that call fails.
 
-Durability: WAL with ``synchronous=NORMAL``. A crash of any process loses nothing. A crash of the machine may lose the
-last moments, and with them the knowledge that a job was sent: it is then sent again, as if the network had failed.
+Durability: WAL with ``synchronous=NORMAL``. A crash of a process loses nothing. A crash of the machine may lose the
+last moments, including the record that a job was sent: the job is then sent again, as after a network failure.
 
-The connection and its faults are :mod:`floodgate.broker.state.sqlite.file`'s. When a call fails nothing is sent
-until a later one succeeds.
+:mod:`floodgate.broker.state.sqlite.file` manages the connection and translates its errors. After a failed call nothing
+is sent until a later call succeeds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from floodgate.broker.state.sqlite.sweep import Sweep
 from floodgate.broker.state.sqlite.unit_of_work import SqliteUnitOfWork
 from floodgate.broker.state.thread import StateThread
 
-# Every so many settlements a few old rows are swept.
+# The number of settlements between two sweeps of a few old rows.
 SWEEP_EVERY: Final = 64
 
 _ACTS: Final[dict[str, Callable[..., Any]]] = {
@@ -61,12 +61,12 @@ _ACTS: Final[dict[str, Callable[..., Any]]] = {
     "waiting": waiting,
     "snapshot": snapshot,
 }
-# They change nothing, and need not wait for the writer.
+# Read-only calls, which need not wait for the writer.
 _READS: Final = frozenset({"lookup", "unreachable", "not_kept", "waiting", "snapshot"})
 
 
 class SqliteAdmission(BlockingAdmission):
-    """``contract.Admission`` on a SQLite file. Thread-safe and fork-safe; opens nothing until it is used."""
+    """``contract.Admission`` on a SQLite file. Thread-safe and fork-safe; opens the file on first use."""
 
     def __init__(self, path: Path, policy: Policy, clock: Clock | None = None) -> None:
         self._file = StateFile(path)
@@ -80,12 +80,12 @@ class SqliteAdmission(BlockingAdmission):
         self._file.close()
 
     def do_all(self, calls: Sequence[AdmissionCall]) -> list[Any]:
-        """Carry out calls in one transaction; a result or an exception for each. Blocking."""
+        """Execute calls in one transaction and return a result or an exception for each. Blocking."""
         try:
             return self._transact(calls)
         except StateError as error:
             return [error] * len(calls)
-        except Exception as error:  # noqa: BLE001  # a bug met by one call must not take the others along
+        except Exception as error:  # noqa: BLE001  # a bug in one call must not fail the others
             return [error] if len(calls) == 1 else [self.do_all([call])[0] for call in calls]
 
     def _do(self, call: AdmissionCall) -> Any:
@@ -100,7 +100,8 @@ class SqliteAdmission(BlockingAdmission):
         return self._file.transact(lambda db: self._carry_out(db, calls), on_failure=self._cache.clear)
 
     def _read(self, db: sqlite3.Connection, calls: Sequence[AdmissionCall]) -> list[Any] | None:
-        """Answer from one state of the file, beside whoever writes to it. None if a bot is new and must be written."""
+        """Execute read-only calls on one snapshot of the file, concurrently with writers. None if a bot is new and must
+        be written."""
         db.execute("BEGIN")
         asked = [(call, SqliteUnitOfWork(db, call.bot, self._policy, self._clock)) for call in calls]
         unwritten = any(work.changed for _, work in asked)
@@ -132,7 +133,7 @@ class SqliteAdmission(BlockingAdmission):
 
 
 class SqliteBatches:
-    """``calls.Batches`` on a SQLite file: a transaction a batch, on the state thread."""
+    """``calls.Batches`` on a SQLite file: one transaction per batch, on the state thread."""
 
     def __init__(self, store: SqliteAdmission, thread: StateThread) -> None:
         self._store = store

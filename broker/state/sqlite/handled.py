@@ -1,7 +1,7 @@
 """Handled updates as small rows in the state file.
 
-Marks are swept by age a few at a time, along with new ones: more go than come, so the table is bounded by two days'
-updates.
+Old marks are deleted in small batches while new ones are written. More are deleted than added, so the table holds about
+two days' updates.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SWEEP: Final = (
 
 
 class SqliteHandled:
-    """``handled.HandledUpdates`` on a SQLite file. Thread-safe; opens nothing until it is used."""
+    """``handled.HandledUpdates`` on a SQLite file. Thread-safe; opens the file on first use."""
 
     def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
         self._file = StateFile(path, _TABLES)

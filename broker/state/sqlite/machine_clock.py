@@ -1,4 +1,4 @@
-"""The monotonic clock of one machine, which all its processes share."""
+"""The machine's monotonic clock."""
 
 from __future__ import annotations
 
@@ -22,4 +22,4 @@ def _boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
-        return "unknown"  # no Linux: a reboot then shows as the clock going back
+        return "unknown"  # not Linux: a reboot is then noticed because the clock goes back

@@ -1,11 +1,11 @@
-"""Rows that this connection has read or written, kept from one transaction to the next.
+"""Caches rows that this connection has read or written from one transaction to the next.
 
-A job is touched twice (admitted, settled) and its chat and bot each time, so most rows are read again moments after
-they were written. ``PRAGMA data_version`` tells, within a transaction, whether any other connection has committed
-since; while none has, what was kept is what the file holds. With one worker process that is always so; with several it
-rarely is, and then rows are read as if there were no cache.
+A job is used twice (admitted, settled), and so are its chat and bot, so most rows are read again shortly after they
+were written. Within a transaction, ``PRAGMA data_version`` tells whether another connection has committed in the
+meantime; if none has, the cached rows match the file. With one worker process that is always the case; with several it
+rarely is, and rows are then read as if there were no cache.
 
-Rows are mutable. Whoever changes one saves it in the same transaction; a transaction that fails empties the cache.
+Rows are mutable. A changed row must be saved in the same transaction; a failed transaction clears the cache.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Final
 
 from floodgate.broker.admission.rows import BotRow, ChatRow, JobRow
 
-# Of each kind; past it the cache starts anew. A row takes about half a kilobyte.
+# Rows of each kind; beyond this they are cleared. A row takes about half a kilobyte.
 MOST_ROWS: Final = 20_000
 
 RowKey = tuple[str, str]  # bot, and job id or chat
 
 
 class RowCache:
-    """Belongs to one connection; used within its transactions only."""
+    """The cached rows of one connection, for use within its transactions only."""
 
     def __init__(self) -> None:
         self.bots: dict[str, BotRow] = {}
@@ -32,7 +32,7 @@ class RowCache:
         self._version = -1
 
     def renew(self, connection: sqlite3.Connection) -> None:
-        """At the beginning of a transaction: forget what others may have changed."""
+        """Drop rows that others may have changed. Call this at the beginning of each transaction."""
         (version,) = connection.execute("PRAGMA data_version").fetchone()
         if version != self._version or connection is not self._connection:
             self.clear()
@@ -43,7 +43,7 @@ class RowCache:
             self.chats.clear()
 
     def clear(self) -> None:
-        """Forget all."""
+        """Drop all rows."""
         self.bots.clear()
         self.chats.clear()
         self.jobs.clear()

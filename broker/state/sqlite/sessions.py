@@ -16,7 +16,7 @@ _TABLES: Final = (
 
 
 class SqliteSessions:
-    """Sessions in the state file."""
+    """``sessions.Sessions`` in the state file."""
 
     def __init__(self, path: Path) -> None:
         self._file = StateFile(path, _TABLES)

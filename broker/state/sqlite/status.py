@@ -1,4 +1,4 @@
-"""What operators and gateways ask of the SQLite store: counters and short stretches of indexes, whatever waits."""
+"""Status queries on the SQLite store. They read counters and short index ranges, however many jobs wait."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def working_rate(work: SqliteUnitOfWork) -> float:
 
 
 def last_minute(bot: BotRow, now: int) -> int:
-    """Units of the last minute, taken to be spread evenly over the minute before this one."""
+    """Estimated units of the last 60 seconds, assuming that those of the previous minute were spread evenly."""
     age = now - bot.minute
     if age >= 2 * MINUTE:
         return 0

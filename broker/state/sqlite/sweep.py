@@ -1,8 +1,8 @@
-"""Forgetting: results are kept for hours, ended jobs as long as the ledger, chats for as long as they matter.
+"""Deletes old rows: results after hours, ended jobs after the ledger's time, chats once they no longer matter.
 
-A little at a time, within the transactions of settlements. Results and ended jobs lie in the order of their age, so a
-run deletes the oldest of them and looks at nothing else; each run may delete more than came since the one before.
-Jobs whose messages were purged end in no order: a slow round over all rows finds them.
+This happens in small steps, within the transactions of settlements. Results and ended jobs are ordered by age, so a run
+deletes the oldest and reads nothing else; each run may delete more rows than were added since the previous one. Jobs
+whose messages were purged are in no such order: a slow scan of all rows finds them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from floodgate.broker.admission.policy import CHAT_IDLE_US, Policy
 from floodgate.broker.admission.rows import State
 from floodgate.broker.state.sqlite.unit_of_work import ADD_TO_COUNT, DEAD, SqliteUnitOfWork
 
-# A run every 64 settlements deletes up to three of each kind for each new one: forgetting outruns growth.
+# A run every 64 settlements deletes up to three rows of each kind for each new one, so the tables cannot grow forever.
 ROWS_PER_RUN: Final = 200
 WAITER_GONE_US: Final = 60 * 1_000_000
 _LAST_NUMBER: Final = 2**63 - 1
@@ -31,7 +31,7 @@ DELETE FROM jobs WHERE number IN (
 """
 _NEXT_BOT: Final = "SELECT min(bot) FROM bots WHERE bot > ?"
 _ROUND: Final = "SELECT number FROM jobs WHERE number > ? ORDER BY number LIMIT 1 OFFSET ?"
-# Jobs whose messages were purged: nobody came for them in all that time, nor for one behind them.
+# Jobs whose messages were purged: in all that time neither they nor a job behind them asked for admission.
 _GHOSTS: Final = """
 UPDATE jobs SET state = state + 2 WHERE number > ? AND number <= ? AND due < ? AND state <= 1
 RETURNING bot, chat, priority
@@ -55,7 +55,7 @@ _OLD_NAMES: Final = "DELETE FROM aliases WHERE bot = ? AND until > 0 AND until <
 
 
 class Sweep:
-    """Where the last run ended. One a process; used within the store's transactions only."""
+    """Deletes old rows and remembers where the last run ended. One per process; used only within transactions."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -65,7 +65,7 @@ class Sweep:
         self._chats: dict[str, str] = {}
 
     def run(self, work: SqliteUnitOfWork) -> bool:
-        """Whether any job or chat was changed or deleted."""
+        """Delete a few old rows; return whether any job or chat was changed or deleted."""
         db = work.connection
         self.touched = 0
         self._sweep_results(db, work.now)
@@ -88,7 +88,7 @@ class Sweep:
             db.execute(_OLD_RESULTS, (old, ROWS_PER_RUN))
 
     def _sweep_jobs(self, db: sqlite3.Connection, bot: str, now: int) -> None:
-        """Those of this bot, and of one other in turn, which may have stopped sending."""
+        """Delete old jobs of this bot, and of one other bot in turn, which may have stopped sending."""
         (following,) = db.execute(_NEXT_BOT, (self._bot,)).fetchone()
         self._bot = following or ""
         for each in {bot, self._bot}:

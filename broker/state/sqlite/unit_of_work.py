@@ -1,8 +1,7 @@
 """Admission's units of work on the tables of one SQLite file.
 
-A transaction touches few rows, each by key, whatever the number of jobs behind them: the bot, the chat, the job, at
-most two heads of lines (the first entries of a partial index), and those who wait for the bot's budget (jobs in
-workers' hands).
+A transaction uses few rows, each found by key, however many jobs wait: the bot, the chat, the job, at most two heads of
+lines (the first entries of a partial index), and the jobs in workers that wait for the bot's budget.
 """
 
 from __future__ import annotations
@@ -82,9 +81,7 @@ CREATE INDEX names ON aliases (bot, until) WHERE until > 0;
 """
 
 PRIORITIES: Final = (Priority.INTERACTIVE, Priority.BULK)
-DEAD: Final = (
-    2  # the kind of dead jobs in the table of counts; waiting ones are counted by the number of their priority
-)
+DEAD: Final = 2  # the kind of dead jobs in the counts table; waiting jobs are counted by the number of their priority
 _NUMBERS: Final = {priority: number for number, priority in enumerate(PRIORITIES)}
 
 _JOB: Final = (
@@ -108,7 +105,7 @@ _SELECT_LINE: Final = (
     f"SELECT number, {_JOB} FROM jobs WHERE bot = ? AND chat = ? AND priority = ? AND state <= 1 ORDER BY place"
 )
 _SELECT_HEAD: Final = f"{_SELECT_LINE} LIMIT 1"
-# WAITING becomes ABSENT and LOST becomes ABSENT_LOST: two more.
+# WAITING becomes ABSENT and LOST becomes ABSENT_LOST, each two higher.
 _STEP_OVER: Final = (
     "UPDATE jobs SET state = state + 2 "
     "WHERE bot = ? AND chat = ? AND priority = ? AND state <= 1 AND place < ? AND due < ?"
@@ -131,7 +128,7 @@ _UNITS_AHEAD: Final = (
 
 
 class SqliteUnitOfWork:
-    """One bot's rows, within a transaction that the store has begun; ``finish`` comes last. See ``rows.UnitOfWork``."""
+    """``rows.UnitOfWork`` within a transaction that the store has begun. Call ``finish`` last."""
 
     def __init__(
         self, connection: sqlite3.Connection, bot: str, policy: Policy, clock: Clock, cache: RowCache | None = None
@@ -151,14 +148,14 @@ class SqliteUnitOfWork:
             now, anchor = store_time(reading, bot.anchor, bot.granted)
             if anchor != bot.anchor:
                 self.bot, bot.anchor = bot, anchor
-                self.save_bot()  # or time would stand still until the clock has caught up
+                self.save_bot()  # otherwise time would stand still until the clock has caught up
             return bot, now
         now, anchor = store_time(reading, Anchor("", 0), 0)
         rates = self.policy.rates(self.name)
         free, paid = (cautious_budget(pace, now) if pace else Budget([]) for pace in (rates.free, rates.paid))
         bot = BotRow(self.name, anchor, free, paid, born=now)
         self.bot = self._cache.bots[self.name] = bot
-        self.save_bot()  # "born" must not move with each wait
+        self.save_bot()  # "born" must stay the same for later calls
         return bot, now
 
     def _stored_bot(self) -> BotRow | None:
@@ -170,11 +167,11 @@ class SqliteUnitOfWork:
 
     @property
     def changed(self) -> bool:
-        """Whether there is something to write at the end."""
+        """Whether :meth:`finish` has anything to write."""
         return self._bot_changed
 
     def finish(self) -> None:
-        """Write what was only noted as changed."""
+        """Write the deferred changes."""
         if not self._bot_changed:
             return
         self._bot_changed = False
@@ -246,12 +243,12 @@ class SqliteUnitOfWork:
         job.counted = kind
 
     def count(self, kind: int, added: int) -> None:
-        """So many jobs more, or fewer, are of a kind."""
+        """Add ``added`` (which may be negative) to the number of jobs of a kind."""
         self.bot.counts[kind] += added
         self.save_bot()
 
     def total(self, kind: int) -> int:
-        """How many jobs are of a kind."""
+        """The number of jobs of a kind."""
         found = self.connection.execute(_SELECT_COUNT, (self.name, kind)).fetchone()
         return self.bot.counts[kind] + (found[0] if found else 0)
 
