@@ -17,11 +17,11 @@
 --   dropped            dead letters that were dropped, counted by reason
 --
 -- Everything but the bot, the aliases, the counts and the indexes expires. Bots, chats and jobs are written when their
--- call ends; a job that changes its place in a line is written at once, because the line's head is looked up next. Times
--- have more than 14 digits: never concatenate them with `..`, which would round them.
+-- call ends; a job that changes its place in a line is written at once, because the line's head is looked up next.
+-- Times have more than 14 digits: never concatenate them with `..`, which would round them.
 --
--- ARGV: the bot's limits as JSON, then the operation and the arguments (as JSON) of each call. The reply holds one reply
--- or error per call. K, the constants of policy.py, is prepended to the script.
+-- ARGV: the bot's limits as JSON, then the operation and the arguments (as JSON) of each call. The reply holds one
+-- reply or error per call. K, the constants of policy.py, is prepended to the script.
 
 local rules = cjson.decode(ARGV[1])
 local args -- of the current call
