@@ -25,7 +25,7 @@ from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import SettingsError
 from floodgate.broker.process.event_loop import new_event_loop
 from floodgate.broker.settings.model import Settings
-from floodgate.producer.http_protocol import bounded_http
+from floodgate.producer.http_protocol import server_config
 from floodgate.producer.listening import listen, url_of
 from floodgate.producer.updates.intake import Intake
 from floodgate.producer.updates.leadership import Leadership, LeaderWork
@@ -155,13 +155,9 @@ class PostServer(uvicorn.Server):
 
     def __init__(self, posts: Posts) -> None:
         super().__init__(
-            uvicorn.Config(
+            server_config(
                 posts,
-                http=bounded_http(MOST_POSTS),
-                ws="none",
-                access_log=False,
-                log_config=None,
-                server_header=False,
+                MOST_POSTS,
                 lifespan="off",
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=LAST_POSTS_SECONDS,
