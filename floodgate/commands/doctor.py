@@ -20,6 +20,7 @@ from rich.console import Console
 from floodgate.broker.amqp import queue_admin, topology
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import FloodgateError
+from floodgate.broker.process.telegram_session import TelegramSession
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.broker.state.stores import open_store
 from floodgate.broker.uploads.spool import Spool
@@ -129,11 +130,10 @@ async def _bot_api(url: str, proxy: SecretStr | None, bot: str, token: SecretStr
     """What came of getMe, and the server's date."""
     subject = f"Bot API as {bot!r}"
     timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
-    through = proxy.get_secret_value() if proxy is not None else None
     try:
         async with (
-            aiohttp.ClientSession(timeout=timeout, proxy=through) as session,
-            session.get(f"{url}/bot{token.get_secret_value()}/getMe") as response,
+            TelegramSession(1, proxy, timeout=timeout) as session,
+            await session.request("GET", f"{url}/bot{token.get_secret_value()}/getMe") as response,
         ):
             answer, date = await response.json(content_type=None), response.headers.get("Date")
     except (aiohttp.ClientError, OSError, ValueError) as error:
