@@ -26,6 +26,7 @@ from starlette.responses import Response, StreamingResponse
 from yarl import URL
 
 from floodgate.broker.messages.local_files import check_params
+from floodgate.broker.messages.methods import FREE_WITH_FILES
 from floodgate.broker.process.telegram_session import TelegramSession
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.calls import BatchedAdmission
@@ -41,14 +42,6 @@ MAX_CONNECTIONS: Final = 1000
 PIECE_BYTES: Final = 64 * 1024
 # Long polling is silent for as long as the caller asks in the body; nobody asks for more than this.
 LONG_POLL_SECONDS: Final = 120.0
-
-# Methods that are passed through and take files; a test compares them with python-telegram-bot's.
-TAKING_FILES: Final = frozenset(
-    {
-        *("addStickerToSet", "createNewStickerSet", "replaceStickerInSet", "setStickerSetThumbnail"),
-        *("uploadStickerFile", "setMyProfilePhoto"),
-    }
-)
 
 # Bytes come back as they are, so they must not be compressed: the caller may not support it.
 _PLAIN: Final = {"accept-encoding": "identity"}
@@ -79,7 +72,7 @@ class Proxy:
     async def call(self, request: Request, bot: str, method: str) -> Response:
         """Pass a method's call through."""
         path, silence = f"/bot{{}}/{method}", self._settings.gateway.read_seconds
-        if method in TAKING_FILES:
+        if method in FREE_WITH_FILES:
             answer = await self._ask("POST", self._url(bot, path, ""), silence, await self._read(request), {})
             return _response(answer)
         if method != "getUpdates":
