@@ -95,7 +95,7 @@ class SendingBot(Bot):
         return f"SendingBot[{self.token.partition(':')[0]}]"
 
     async def call(self, method: str, params: dict[str, Any], timeout: timedelta) -> Any:
-        """Call a method; return Telegram's own result. ``do_api_request`` would warn and break plain ``media`` lists."""
+        """Call a method; return Telegram's result. ``do_api_request`` would warn, and break plain ``media`` lists."""
         request = self.request
         assert isinstance(request, SendingRequest)
         if not any(isinstance(value, InputFile) for value in params.values()):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 
 import pytest
 from starlette.requests import ClientDisconnect, Request
@@ -24,6 +26,7 @@ def read(messages: Sequence[Message], most_bytes: int = 10, headers: dict[str, s
     coming: Iterator[Message] = iter(messages)
 
     async def receive() -> Message:
+        await asyncio.sleep(0)  # as from a socket
         message = next(coming, None)
         if message is None:
             await asyncio.Event().wait()
@@ -60,8 +63,8 @@ def test_silence_ends_the_wait() -> None:
 
 
 def test_a_trickle_is_refused_though_it_is_never_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter(range(1000))
-    monkeypatch.setattr(http_body.time, "monotonic", lambda: next(clock) / 100)
+    clock = itertools.count()
+    monkeypatch.setattr(http_body, "time", SimpleNamespace(monotonic=lambda: next(clock) / 100))
     with pytest.raises(BodyTooSlowError):
         read([piece(b"x")] * 100, most_bytes=1000)
 
