@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import aiohttp
 import typer
 from pydantic import SecretStr
-from rich.console import Console
 
 from floodgate.broker.amqp import queue_admin, topology
 from floodgate.broker.amqp.connections import Connections
@@ -24,6 +23,7 @@ from floodgate.broker.process.telegram_session import TelegramSession
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.broker.state.stores import open_store
 from floodgate.broker.uploads.spool import Spool
+from floodgate.commands.options import EXIT_NO, AsJson, say
 
 ANSWER_SECONDS: Final = 10.0
 # A job's times are compared with the clock of whichever machine handles it.
@@ -41,7 +41,7 @@ class Finding:
     text: str
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def doctor(as_json: AsJson = False) -> None:
     """Check the settings and everything that they name: RabbitMQ, the state store, the spool, the Bot API, the clock.
 
     Prints a line each, with what to do about what is wrong, and exits with 1 if anything is. Changes nothing, but for a
@@ -50,15 +50,14 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     Example: floodgate doctor
     """
     findings = []
-    console = Console(highlight=False, soft_wrap=True)
     for finding in examine():
         findings.append(finding)
         if not as_json:
-            console.print(f"{'ok  ' if finding.sound else 'FAIL'} {finding.subject}: {finding.text}", markup=False)
+            say(f"{'ok  ' if finding.sound else 'FAIL'} {finding.subject}: {finding.text}")
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings]))
     if not all(finding.sound for finding in findings):
-        raise typer.Exit(1)
+        raise typer.Exit(EXIT_NO)
 
 
 def examine() -> Iterator[Finding]:
