@@ -1,8 +1,8 @@
 """The Bot API's common methods, typed, under their own names and with their own parameters; defined once.
 
-``Client`` returns the accepted :class:`~floodgate.broker.messages.job.Job`, ``AsyncClient`` a coroutine of it: that one
-type, ``R``, is all that the two differ in here. ``call`` makes any other method. Files are a ``file_id``, a URL, or the
-file itself, which is uploaded by way of the spool; in ``media`` each stands where a ``file_id`` would.
+``Client`` returns the accepted :class:`~floodgate.broker.messages.job.Job`, ``AsyncClient`` a coroutine of it: they only
+differ in this type, ``R``. ``call`` calls any other method. A file is a ``file_id``, a URL, or the file itself, which is
+uploaded through the spool; in ``media`` it stands where a ``file_id`` would.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ChatAction = Literal[
 
 
 class PlaceOptions(JobOptions, total=False):
-    """How a job is sent, and where and how quietly its message appears."""
+    """Job options, and where and how quietly the message appears."""
 
     message_thread_id: int
     direct_messages_topic_id: int
@@ -46,7 +46,7 @@ class PlaceOptions(JobOptions, total=False):
 
 
 class MessageOptions(PlaceOptions, total=False):
-    """How a job is sent, and what the Bot API lets one say of most new messages."""
+    """Job options, and the parameters of most new messages."""
 
     business_connection_id: str
     allow_paid_broadcast: bool
@@ -58,7 +58,7 @@ class MessageOptions(PlaceOptions, total=False):
 
 
 class CaptionOptions(MessageOptions, total=False):
-    """The same, of a message with a caption."""
+    """The same for a message with a caption."""
 
     caption: str
     parse_mode: ParseMode
@@ -70,9 +70,9 @@ class BotApi(Generic[R]):
     """Each method enqueues one call. It is safe in RabbitMQ when the method returns.
 
     Raises (each of them):
-        JobError: what was given can be known wrong without asking Telegram; nothing was queued.
-        SpoolError: a file cannot be kept; nothing was queued.
-        RabbitMQError: RabbitMQ did not take the job.
+        JobError: the call is wrong, as can be told without asking Telegram; nothing was queued.
+        SpoolError: a file cannot be stored; nothing was queued.
+        RabbitMQError: RabbitMQ did not accept the job.
     """
 
     def call(self, method: str, /, **given: Any) -> R:
@@ -88,7 +88,7 @@ class BotApi(Generic[R]):
         link_preview_options: Object | None = None,
         **more: Unpack[MessageOptions],
     ) -> R:
-        """Text of 1 to 4096 characters, counted after parsing."""
+        """Send text of 1 to 4096 characters, counted after parsing."""
         return self.call("sendMessage", **_arguments(locals()))
 
     def send_photo(
@@ -203,7 +203,7 @@ class BotApi(Generic[R]):
         business_connection_id: str | None = None,
         **more: Unpack[JobOptions],
     ) -> R:
-        """Shown for 5 seconds at most, so an `expires` becomes it."""
+        """Show an action for at most 5 seconds; give it an `expires`."""
         return self.call("sendChatAction", **_arguments(locals()))
 
     def forward_message(
@@ -246,7 +246,7 @@ class BotApi(Generic[R]):
         business_connection_id: str | None = None,
         **more: Unpack[JobOptions],
     ) -> R:
-        """Of the message `message_id` in `chat_id`, or of `inline_message_id`."""
+        """Edit the message `message_id` in `chat_id`, or the message `inline_message_id`."""
         return self.call("editMessageText", **_arguments(locals()))
 
     def edit_message_caption(
@@ -288,7 +288,7 @@ class BotApi(Generic[R]):
         business_connection_id: str | None = None,
         **more: Unpack[JobOptions],
     ) -> R:
-        """Without `reply_markup` the keyboard is taken away."""
+        """Replace the keyboard, or remove it if `reply_markup` is not given."""
         return self.call("editMessageReplyMarkup", **_arguments(locals()))
 
     def delete_message(self, chat_id: ChatId, message_id: int, **more: Unpack[JobOptions]) -> R:
@@ -329,7 +329,7 @@ class BotApi(Generic[R]):
         cache_time: int | None = None,
         **more: Unpack[JobOptions],
     ) -> R:
-        """Free of every limit. `text` has up to 200 characters."""
+        """Answer a button press; no limit applies. `text` has up to 200 characters."""
         return self.call("answerCallbackQuery", **_arguments(locals()))
 
 
