@@ -1,8 +1,8 @@
 """The Bot API's common methods, typed, under their own names and with their own parameters; defined once.
 
-``Client`` returns the accepted :class:`~floodgate.broker.messages.job.Job`, ``AsyncClient`` a coroutine of it: they only
-differ in this type, ``R``. ``call`` calls any other method. A file is a ``file_id``, a URL, or the file itself, which is
-uploaded through the spool; in ``media`` it stands where a ``file_id`` would.
+``Client`` returns the accepted :class:`~floodgate.broker.messages.job.Job`, ``AsyncClient`` a coroutine of it: they
+only differ in this type, ``R``. ``call`` calls any other method. A file is a ``file_id``, a URL, or the file itself,
+which is uploaded through the spool; in ``media`` it stands where a ``file_id`` would.
 """
 
 from __future__ import annotations
