@@ -112,8 +112,7 @@ def state_file(settings: Settings) -> Path | None:
     Raises:
         SettingsError: as :func:`open_store`.
     """
-    url = settings.state_url.get_secret_value()
-    return _sqlite_path(url) if urlsplit(url).scheme == "sqlite" else None
+    return by_url(settings, lambda path: path, lambda _url: None)
 
 
 def by_url(settings: Settings, sqlite: Callable[[Path], T], redis: Callable[[str], T]) -> T:
