@@ -1,10 +1,11 @@
 """What can be known wrong of a call without asking Telegram.
 
-``checked`` is a pure function over two tables: the parameters a method requires (:mod:`floodgate.producer.parameters`)
-and, below, what a parameter must look like wherever it occurs. It errs on the side of letting a call through: Telegram
-has the last word, and a job it refuses ends in the dead letters with Telegram's reason. So lengths are counted in code
-points, which is never more than Telegram counts, without the white space that Telegram strips, and not at all under a
-``parse_mode``, where only the text that is left after parsing counts.
+``checked`` is a pure function over two tables: the parameters a method requires
+(:mod:`floodgate.broker.messages.methods`) and, below, what a parameter must look like wherever it occurs. It errs on
+the side of letting a call through: Telegram has the last word, and a job it refuses ends in the dead letters with
+Telegram's reason. So lengths are counted in code points, which is never more than Telegram counts, without the white
+space that Telegram strips, and not at all under a ``parse_mode``, where only the text that is left after parsing
+counts.
 """
 
 from __future__ import annotations

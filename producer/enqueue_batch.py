@@ -90,9 +90,13 @@ class EnqueueBatch:
         return False
 
     def close(self) -> tuple[list[Job], list[Publication]]:
-        """Close the next batch, to be handed over."""
+        """Close the next batch, to be handed over; nothing after a fault."""
         with self._lock:
-            return self._take()
+            jobs, publications = self._take()
+        if self.fault:
+            self.refused(jobs, self.fault)
+            return [], []
+        return jobs, publications
 
     def submitted(self, jobs: list[Job], receipt: BatchFuture) -> None:
         """The batch was handed over."""

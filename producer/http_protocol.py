@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, Final
 
 import httptools
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 logger = logging.getLogger("floodgate.http")
@@ -124,6 +125,20 @@ def bounded_http(most: int, head_seconds: float = HEAD_SECONDS) -> Any:
     """What ``uvicorn.Config`` takes as ``http`` for a server of its own; at most ``most`` connections at once, fewer if
     this process may not open as many files."""
     return partial(BoundedProtocol, ConnectionBounds(_connections_possible(most), head_seconds))
+
+
+def server_config(app: Any, most: int, **options: Any) -> uvicorn.Config:
+    """Configuration of an HTTP server with these bounds, for :class:`uvicorn.Server`."""
+    return uvicorn.Config(
+        app,
+        http=bounded_http(most),
+        ws="none",
+        access_log=False,  # it would hold tokens
+        proxy_headers=False,  # nothing here asks who called
+        log_config=None,
+        server_header=False,
+        **options,
+    )
 
 
 def _connections_possible(wanted: int) -> int:
