@@ -335,4 +335,5 @@ class BotApi(Generic[R]):
 
 def _arguments(given: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a call, from the ``locals()`` of its method."""
-    return {name: value for name, value in given.items() if name not in ("self", "more")} | given["more"]
+    named = {name: value for name, value in given.items() if name not in ("self", "more")}
+    return {**named, **given["more"]}
