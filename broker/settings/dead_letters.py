@@ -51,7 +51,9 @@ class DeadLetterSettings(BaseModel):
     @classmethod
     def _known_reasons(cls, value: dict[str, float]) -> dict[str, float]:
         if strangers := value.keys() - REASONS:
-            raise ValueError(f"names an unknown reason {min(strangers)!r}: the reasons are {', '.join(sorted(REASONS))}")
+            raise ValueError(
+                f"names an unknown reason {min(strangers)!r}: the reasons are {', '.join(sorted(REASONS))}"
+            )
         return value
 
     def kept_for(self, reason: str) -> timedelta | None:

@@ -73,7 +73,9 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    enabled: bool = Field(True, description="`false` sends without limits; only for measurements against a fake Bot API.")
+    enabled: bool = Field(
+        True, description="`false` sends without limits; only for measurements against a fake Bot API."
+    )
     bot_per_second: float = Field(30, gt=0, description="Messages a bot may send per second.")
     paid_per_second: float = Field(
         1000, gt=0, description="Messages with `allow_paid_broadcast`, which cost Stars, a bot may send per second."
@@ -180,7 +182,9 @@ class Settings(BaseSettings):
         le=300,
         description="How long a worker holds a job while its bot is paused, before the job returns to its queue.",
     )
-    max_attempts: int = Field(8, ge=1, le=100, description="Maximum number of calls for one job before it is dead-lettered.")
+    max_attempts: int = Field(
+        8, ge=1, le=100, description="Maximum number of calls for one job before it is dead-lettered."
+    )
     max_age_seconds: float = Field(
         86_400,
         gt=0,
@@ -213,7 +217,9 @@ class Settings(BaseSettings):
     heartbeat_seconds: int = Field(
         30, ge=2, le=600, description="AMQP heartbeat interval. A dead peer is detected after about twice this time."
     )
-    connect_timeout_seconds: float = Field(10, gt=0, le=120, description="Time-out of one connection attempt to RabbitMQ.")
+    connect_timeout_seconds: float = Field(
+        10, gt=0, le=120, description="Time-out of one connection attempt to RabbitMQ."
+    )
     publish_patience_seconds: float = Field(
         0,
         ge=0,

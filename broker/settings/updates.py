@@ -45,7 +45,10 @@ class UpdateSettings(BaseModel):
         40, ge=1, le=100, description="Webhook: how many updates Telegram posts at once, to all receivers together."
     )
     max_body_bytes: int = Field(
-        1024 * 1024, ge=1024, le=4 * 1024 * 1024, description="Webhook: largest update accepted; Telegram's have a few kB."
+        1024 * 1024,
+        ge=1024,
+        le=4 * 1024 * 1024,
+        description="Webhook: largest update accepted; Telegram's have a few kB.",
     )
     attempts: int = Field(
         3,
