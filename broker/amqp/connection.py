@@ -9,7 +9,7 @@ State: IDLE ─open()─▶ TRYING ─▶ UP ─lost─▶ TRYING …, and CLOSE
 
 Failures: callers that wait for the connection (``opened``) get an error after one full round has failed, or immediately
 if RabbitMQ refuses the login or is not RabbitMQ 4; the connection keeps trying for the users that do not wait. One
-attempt is bounded by ``connect_timeout_seconds``, including name resolution and TLS. An outage is logged when it begins,
+attempt is bounded by ``connect_timeout_seconds``, with name resolution and TLS. An outage is logged when it starts,
 then every minute, and when it ends.
 
 Writing: frames that are already bytes (publications, acks) are collected during one iteration of the loop and sent in
