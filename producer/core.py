@@ -174,7 +174,7 @@ def _span_ms(name: str, span: object) -> int:
         raise InvalidParamsError(f"{name} must be a timedelta or a number of seconds, not {type(span).__name__}.")
     seconds = span.total_seconds() if isinstance(span, timedelta) else span
     if not 0 <= seconds < 1e12:
-        raise InvalidParamsError(f"{name} must be at least 0 s and less than 1e12 s.")
+        raise InvalidParamsError(f"{name} must not be negative, and must be less than 1e12 seconds.")
     return round(seconds * 1000)
 
 
