@@ -210,6 +210,6 @@ class Settler:
                     return False
 
     def _complain(self, error: StateUnavailableError) -> None:
-        """Log the outage. While all jobs in hand wait here, none asks for admission, so nothing else would report it."""
+        """Log the outage. While all jobs wait here, none asks for admission, so nothing else would report it."""
         if self._outage.is_due():
             logger.error("completed calls are waiting to be recorded: %s", error)

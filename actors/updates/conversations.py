@@ -57,7 +57,7 @@ class Conversations:
                 loaded.update_no_track({key: state for key, state in found.items() if key not in loaded})
 
     async def renew(self, partition: int, partitions: int) -> None:
-        """Drop or reload a partition's conversations, which are out of date because another worker had the partition."""
+        """Drop or reload a partition's conversations. They are out of date because another worker had the partition."""
         persistence = self._application.persistence
         for name, loaded in self._all():
             for key in [key for key in loaded if _is_of(key, partition, partitions)]:

@@ -80,15 +80,16 @@ class LoopWatch:
                 self._report(asked_at)
 
     def _report(self, since: float) -> None:
-        culprit = culprit_in(sys._current_frames().get(self._watched.ident or 0))
+        culprit = culprit_in(sys._current_frames().get(self._watched.ident or 0)) or "code outside of the handlers"
         logger.error(
-            "%s blocks the event loop, so no chat of this worker is served. Await instead of blocking "
+            "The event loop is blocked by %s, so no chat of this worker is served. Await instead of blocking "
             "(asyncio.sleep, an async client), or move the call to a thread: await asyncio.to_thread(…).",
-            culprit or "Code outside of the handlers",
+            culprit,
         )
         self._beat.wait()
         if not self._stopped.is_set():
-            logger.warning("The event loop runs again. %s blocked it for %.1f s.", culprit, time.monotonic() - since)
+            blocked_seconds = time.monotonic() - since
+            logger.warning("The event loop runs again after %.1f s. It was blocked by %s.", blocked_seconds, culprit)
 
 
 def culprit_in(frame: FrameType | None) -> Culprit | None:
