@@ -128,12 +128,12 @@ def _check_external(url: str, wanted: str | None) -> None:
     greeting = greet(host, port, EXTERNAL_SECONDS)
     if greeting is None:
         raise NodeError(
-            f"No RabbitMQ answers at {host}:{port}, which FLOODGATE_RABBITMQ_URL names: start it, or unset the variable."
+            f"No RabbitMQ answers at {host}:{port}, which FLOODGATE_RABBITMQ_URL names: start it or unset the variable."
         )
     if not fits(greeting.version, wanted):
         raise NodeError(
             f"{host}:{port}, which FLOODGATE_RABBITMQ_URL names, is {greeting.product} {greeting.version}; "
-            f"Floodgate needs {wanted or '4.0 or newer'}. Unset the variable, and scripts/rabbitmq starts a suitable one."
+            f"Floodgate needs {wanted or '4.0 or newer'}. Unset the variable to let scripts/rabbitmq start one."
         )
 
 

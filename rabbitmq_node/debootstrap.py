@@ -1,4 +1,4 @@
-"""Installs RabbitMQ 4 into a cache folder on a Debian or Ubuntu host. On the host itself it installs at most debootstrap.
+"""Installs RabbitMQ 4 into a cache folder on a Debian or Ubuntu host. The host itself gets at most debootstrap.
 
 debootstrap creates a minimal Debian tree of a suite that has RabbitMQ 4: 400 MB of disk and about half a minute, once.
 The tree is built under a temporary name and then renamed, so an existing tree is always complete. A lock file makes a

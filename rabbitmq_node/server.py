@@ -34,7 +34,7 @@ while kill -0 "$child" 2>/dev/null; do wait "$child"; code=$?; done
 exit "$code"
 """
 NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
-BIN = "/usr/lib/rabbitmq/bin"  # Debian's folder for RabbitMQ's own scripts, which do not check the user as its wrapper does
+BIN = "/usr/lib/rabbitmq/bin"  # RabbitMQ's own scripts on Debian, without the wrapper that checks the user
 
 
 class Server(Protocol):
