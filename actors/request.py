@@ -16,14 +16,10 @@ counts as cut off. To make this rare, idle connections are closed before servers
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import os
-import socket
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 from pydantic import SecretStr
@@ -32,12 +28,11 @@ from telegram.request import BaseRequest, RequestData
 from yarl import URL
 
 from floodgate.broker.errors import CutOffError, NotSentError
+from floodgate.broker.process.telegram_session import TelegramSession
 
 if TYPE_CHECKING:
     from telegram._utils.types import ODVInput
 
-# Shorter than servers keep idle connections open: nginx, in front of most Bot API servers, 75 s; few others under 60 s.
-KEEP_ALIVE_SECONDS: Final = 15
 JSON_HEADERS: Final = {"Content-Type": "application/json"}
 # The errors that aiohttp raises before it has a connection to write to.
 _BEFORE_SENDING: Final = (
@@ -47,25 +42,6 @@ _BEFORE_SENDING: Final = (
     aiohttp.InvalidURL,
     aiohttp.NonHttpUrlClientError,
 )
-
-
-class NameLookups:
-    """Resolves names on a thread of its own instead of the loop's executor, which a slow disk may block.
-
-    Implements the part of an event loop that aiohttp's resolver uses.
-    """
-
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="floodgate-names")  # starts at the first lookup
-
-    async def getaddrinfo(self, host: str, port: int, **options: int) -> Any:
-        """Resolve a host name, as ``loop.getaddrinfo`` does."""
-        look_up = partial(socket.getaddrinfo, host, port, **options)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, look_up)
-
-    async def getnameinfo(self, address: Any, flags: int = 0) -> Any:
-        """Resolve an address to a name, as ``loop.getnameinfo`` does."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, socket.getnameinfo, address, flags)
 
 
 class AiohttpRequest(BaseRequest):
@@ -98,7 +74,7 @@ class AiohttpRequest(BaseRequest):
         self._defaults = (read_timeout, write_timeout, connect_timeout, pool_timeout)
         self._media_write_timeout = media_write_timeout
         self._proxy = proxy
-        self._session: aiohttp.ClientSession | None = None
+        self._session: TelegramSession | None = None
 
     @property
     def read_timeout(self) -> float | None:
@@ -108,16 +84,7 @@ class AiohttpRequest(BaseRequest):
     async def initialize(self) -> None:
         """Create the connection pool without connecting. Safe to call twice, and again after :meth:`shutdown`."""
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=self._connections,
-                    keepalive_timeout=KEEP_ALIVE_SECONDS,
-                    resolver=aiohttp.ThreadedResolver(loop=cast("asyncio.AbstractEventLoop", NameLookups())),
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"User-Agent": self.USER_AGENT},
-                proxy=self._proxy.get_secret_value() if self._proxy else None,
-            )
+            self._session = TelegramSession(self._connections, self._proxy, headers={"User-Agent": self.USER_AGENT})
 
     async def shutdown(self) -> None:
         """Close every connection. Calls under way are cut off. Safe to call twice, and before :meth:`initialize`."""
@@ -151,7 +118,7 @@ class AiohttpRequest(BaseRequest):
         if self._session is None:
             raise NetworkError("The HTTP session is closed") from NotSentError("the HTTP session is closed")
         try:
-            async with self._session.request(method, url, timeout=timeout, allow_redirects=False, **body) as response:
+            async with await self._session.request(method, url, timeout=timeout, **body) as response:
                 return response.status, await response.read()
         except (aiohttp.ClientError, OSError) as error:
             fault = _fault(error)

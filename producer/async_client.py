@@ -213,9 +213,6 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         jobs, publications = batch.close()
         if not jobs:
             return
-        if batch.fault:
-            batch.refused(jobs, batch.fault)
-            return
         try:
             batch.submitted(jobs, await self._declarer.publisher.asubmit_many(publications))
         except RabbitMQError as error:

@@ -1,10 +1,11 @@
 """Validates a call's parameters without asking Telegram.
 
-``checked`` is a pure function over two tables: the parameters a method requires (:mod:`floodgate.producer.parameters`)
-and, below, the form a parameter must have wherever it occurs. When in doubt it lets a call through: Telegram has the
-last word, and a job that Telegram refuses becomes a dead letter with Telegram's reason. So lengths are counted in code
-points, which is never more than Telegram counts, and without the white space that Telegram strips. With a
-``parse_mode`` they are not checked at all, since only the text that remains after parsing counts.
+``checked`` is a pure function over two tables: the parameters a method requires
+(:mod:`floodgate.broker.messages.methods`) and, below, the form a parameter must have wherever it occurs. When in doubt
+it lets a call through: Telegram has the last word, and a job that Telegram refuses becomes a dead letter with
+Telegram's reason. So lengths are counted in code points, which is never more than Telegram counts, and without the
+white space that Telegram strips. With a ``parse_mode`` they are not checked at all, since only the text that remains
+after parsing counts.
 """
 
 from __future__ import annotations

@@ -197,9 +197,6 @@ class Client(BotApi[Job]):
         jobs, publications = batch.close()
         if not jobs:
             return
-        if batch.fault:
-            batch.refused(jobs, batch.fault)
-            return
         try:
             batch.submitted(jobs, self._declarer.publisher.submit_many(publications))
         except RabbitMQError as error:

@@ -90,9 +90,13 @@ class EnqueueBatch:
         return False
 
     def close(self) -> tuple[list[Job], list[Publication]]:
-        """Close the next batch and return it for submission."""
+        """Close the next batch and return it for submission; empty after an error."""
         with self._lock:
-            return self._take()
+            jobs, publications = self._take()
+        if self.fault:
+            self.refused(jobs, self.fault)
+            return [], []
+        return jobs, publications
 
     def submitted(self, jobs: list[Job], receipt: BatchFuture) -> None:
         """Record that a batch was submitted."""

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, Final
 
 import httptools
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 logger = logging.getLogger("floodgate.http")
@@ -129,6 +130,25 @@ def bounded_http(most: int, head_seconds: float = HEAD_SECONDS) -> Any:
         head_seconds: how long a client may take to send a request's headers.
     """
     return partial(BoundedProtocol, ConnectionBounds(_connections_possible(most), head_seconds))
+
+
+def server_config(app: Any, most: int, **options: Any) -> uvicorn.Config:
+    """Create the configuration of a :class:`uvicorn.Server` with these limits.
+
+    Args:
+        most: the most connections open at once; fewer if this process may not open that many files.
+        options: further options of :class:`uvicorn.Config`.
+    """
+    return uvicorn.Config(
+        app,
+        http=bounded_http(most),
+        ws="none",
+        access_log=False,  # it would contain tokens
+        proxy_headers=False,  # the client's address is not used
+        log_config=None,
+        server_header=False,
+        **options,
+    )
 
 
 def _connections_possible(wanted: int) -> int:

@@ -6,10 +6,8 @@ them. All reading is bounded: in bytes, in parts, in idle time and in minimum sp
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
@@ -17,18 +15,17 @@ from urllib.parse import parse_qsl
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from floodgate.broker.settings.gateway import GatewaySettings
 from floodgate.producer.gateway.answers import RefusalError
+from floodgate.producer.http_body import BodyTooLargeError, BodyTooSlowError, body_pieces
 
 # A job is at most half this size; only uploads may be larger.
 MAX_TEXT_BYTES: Final = 1024 * 1024
 MAX_FIELDS: Final = 200
 # An album of ten, each with a thumbnail and a cover.
 MAX_FILES: Final = 30
-# The minimum average speed of a body that takes longer than `body_seconds`.
-SLOWEST_BYTES_PER_SECOND: Final = 8 * 1024
 # Part names are sent to Telegram in quotes, without escaping.
 _UNQUOTABLE: Final = re.compile(r'[\x00-\x1f"\\]')
 # These must be decoded, because their items count: an album of n counts as n messages.
@@ -79,32 +76,13 @@ async def bounded(request: Request, settings: GatewaySettings, most: int) -> Asy
         RefusalError: it is larger than ``most`` bytes, or arrives too slowly.
         ClientDisconnect: the caller disconnected before the body was complete.
     """
-    _check_length(request, most)
-    started, size, more = time.monotonic(), 0, True
-    while more:
-        allowed = started + settings.body_seconds + size / SLOWEST_BYTES_PER_SECOND - time.monotonic()
-        try:
-            async with asyncio.timeout(min(settings.body_seconds, max(0.0, allowed))):
-                message = await request.receive()
-        except TimeoutError:
-            raise RefusalError(408, "Request Timeout: the request body arrived too slowly") from None
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        piece, more = message.get("body", b""), message.get("more_body", False)
-        size += len(piece)
-        if size > most:
-            _too_large(most)
-        yield piece
-
-
-def _check_length(request: Request, most: int) -> None:
-    length = request.headers.get("content-length", "0")
-    if length.isdecimal() and int(length[:20]) > most:
-        _too_large(most)
-
-
-def _too_large(most: int) -> NoReturn:
-    raise RefusalError(413, f"Request Entity Too Large: at most {most} bytes are accepted")
+    try:
+        async for piece in body_pieces(request, most, settings.body_seconds):
+            yield piece
+    except BodyTooLargeError:
+        raise RefusalError(413, f"Request Entity Too Large: at most {most} bytes are accepted") from None
+    except BodyTooSlowError:
+        raise RefusalError(408, "Request Timeout: the request body arrived too slowly") from None
 
 
 async def whole(request: Request, settings: GatewaySettings) -> bytes:

@@ -19,7 +19,7 @@ import uvicorn
 from floodgate.broker.process.garbage import keep_modules_from_collections
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.gateway.app import Gateway
-from floodgate.producer.http_protocol import bounded_http
+from floodgate.producer.http_protocol import server_config
 from floodgate.producer.listening import listen, url_of
 
 logger = logging.getLogger("floodgate.gateway")
@@ -65,14 +65,9 @@ def run_gateway(settings: Settings, ready: Callable[[str], None]) -> None:
     """
     gateway = Gateway(settings)
     listener = listen(settings.gateway.host, settings.gateway.port, "FLOODGATE_GATEWAY__PORT")
-    config = uvicorn.Config(
+    config = server_config(
         gateway.app,
-        http=bounded_http(settings.gateway.max_waiting + SPARE_CONNECTIONS),
-        ws="none",
-        access_log=False,  # it would contain tokens
-        proxy_headers=False,  # the gateway does not use the client's address
-        log_config=None,
-        server_header=False,
+        settings.gateway.max_waiting + SPARE_CONNECTIONS,
         lifespan="on",
         timeout_graceful_shutdown=int(settings.gateway.drain_seconds) + CLOSING_SECONDS,
     )

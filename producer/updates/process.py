@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from enum import StrEnum
@@ -26,8 +24,9 @@ import uvicorn
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import SettingsError
 from floodgate.broker.process.event_loop import new_event_loop
+from floodgate.broker.process.forced_exit import exit_after, exit_now
 from floodgate.broker.settings.model import Settings
-from floodgate.producer.http_protocol import bounded_http
+from floodgate.producer.http_protocol import server_config
 from floodgate.producer.listening import listen, url_of
 from floodgate.producer.updates.intake import Intake
 from floodgate.producer.updates.leadership import Leadership, LeaderWork
@@ -37,7 +36,6 @@ from floodgate.producer.updates.webhook import Posts, Registration
 
 logger = logging.getLogger("floodgate.updates")
 
-EXIT_FORCED: Final = 70
 MOST_POSTS: Final = 2000  # connections at once, so that strangers cannot exhaust the memory
 KEEP_ALIVE_SECONDS: Final = 75
 LAST_POSTS_SECONDS: Final = 5  # for webhook requests under way at a stop
@@ -157,13 +155,9 @@ class PostServer(uvicorn.Server):
 
     def __init__(self, posts: Posts) -> None:
         super().__init__(
-            uvicorn.Config(
+            server_config(
                 posts,
-                http=bounded_http(MOST_POSTS),
-                ws="none",
-                access_log=False,
-                log_config=None,
-                server_header=False,
+                MOST_POSTS,
                 lifespan="off",
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=LAST_POSTS_SECONDS,
@@ -192,10 +186,8 @@ async def _receive(receiver: Receiver, ready: Callable[[str], None]) -> None:
     def on_signal() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
-            signal.signal(number, lambda *_: os._exit(EXIT_FORCED))
-        watchdog = threading.Timer(STOP_SECONDS, os._exit, (EXIT_FORCED,))
-        watchdog.daemon = True
-        watchdog.start()
+            signal.signal(number, exit_now)
+        exit_after(STOP_SECONDS)
         receiver.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):

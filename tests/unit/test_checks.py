@@ -12,9 +12,9 @@ import pytest
 import telegram
 
 from floodgate.broker.errors import InvalidParamsError
-from floodgate.broker.messages.methods import CHARGES
+from floodgate.broker.messages.methods import CHARGES, REQUIRED
 from floodgate.producer.checks import checked
-from floodgate.producer.parameters import REQUIRED, missing
+from floodgate.producer.parameters import missing
 
 PHOTO = {"type": "photo", "media": "AgACAgIAAxkB"}
 MARKUP = telegram.InlineKeyboardMarkup([[telegram.InlineKeyboardButton("Go", url="https://example.org")]])
