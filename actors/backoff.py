@@ -28,9 +28,14 @@ class Bounds(Protocol):
     """The settings that bound retries."""
 
     @property
-    def max_attempts(self) -> int: ...
+    def max_attempts(self) -> int:
+        """The most calls that may have reached Telegram."""
+        ...
+
     @property
-    def max_age_seconds(self) -> float: ...
+    def max_age_seconds(self) -> float:
+        """The age at which a failing job is given up, in seconds."""
+        ...
 
 
 def backoff(calls: int, cap: timedelta, draw: float) -> timedelta:
