@@ -7,7 +7,7 @@ from typing import Final
 
 from floodgate.producer.gateway.routes import TABLE, MethodRoute
 
-PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "gateway.md"
+PAGE: Final = Path("docs/gateway.md")  # in the repository, which is the working directory
 HEADING: Final = "## Each method\n"
 
 
