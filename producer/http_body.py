@@ -1,4 +1,4 @@
-"""Reading a request's body with a bound on its size, on silence and on a trickle."""
+"""Reads a request body with bounds on its size, on idle time and on its speed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
 
-# The rate that a body must keep once its first ``silence_seconds`` are over.
+# The minimum average speed of a body that takes longer than ``silence_seconds``.
 SLOWEST_BYTES_PER_SECOND: Final = 8 * 1024
 
 
@@ -18,16 +18,16 @@ class BodyTooLargeError(Exception):
 
 
 class BodyTooSlowError(Exception):
-    """The body comes too slowly."""
+    """The body arrives too slowly."""
 
 
 async def body_pieces(request: Request, most_bytes: int, silence_seconds: float) -> AsyncIterator[bytes]:
-    """The body in pieces.
+    """Yield the body in pieces.
 
     Raises:
-        BodyTooLargeError: it has, or is announced to have, more than ``most_bytes``.
-        BodyTooSlowError: nothing came for ``silence_seconds``, or too little in all.
-        ClientDisconnect: the client left in the middle.
+        BodyTooLargeError: it is, or is announced to be, larger than ``most_bytes``.
+        BodyTooSlowError: nothing arrived for ``silence_seconds``, or the body is below the minimum speed.
+        ClientDisconnect: the client disconnected before the body was complete.
     """
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and int(announced[:20]) > most_bytes:
