@@ -165,7 +165,7 @@ def test_a_key_whose_first_caller_waits_is_refused_for_another_message(gate: Gat
         first = threads.submit(gate.call, "sendMessage", headers=headers, chat_id=chat, text="the order")
         until(lambda: waiting() == 1)
         other = gate.call("sendMessage", headers=key, chat_id=chat, text="another order")
-        assert (other.status_code, "used before" in other.json()["description"]) == (409, True)
+        assert (other.status_code, "already used" in other.json()["description"]) == (409, True)
         assert first.result().json()["result"]["text"] == "the order"
     assert texts(gate) == ["the order"]
 
