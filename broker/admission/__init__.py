@@ -1,1 +1,1 @@
-"""Admission: the decision to send now or later. Pure: no store, no clock, no network. Stores are in ``state``."""
+"""Admission: decides whether a job may be sent now. Pure: no store, no clock, no network. Stores are in ``state``."""

@@ -1,7 +1,7 @@
-"""What a state store promises: ``admit`` before each send, ``settle`` after it, ``pause`` when Telegram says so.
+"""The contract of state stores: ``admit`` before each send, ``settle`` after it, ``pause`` when Telegram asks for it.
 
-Each call is one round trip, atomic over all it touches, on the store's own clock. Times that leave the store are
-waits (``timedelta`` from now), so that no caller compares its clock with the store's.
+Each call is one round trip, atomic, and uses the store's own clock. Times that leave the store are relative
+(``timedelta`` from now), so that no caller compares its clock with the store's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from floodgate.broker.messages.methods import Charge
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What admission needs to know of a job. Made from a job by ``policy.ask_for``, a pure function."""
+    """The facts about a job that admission needs. ``policy.ask_for`` derives them from a job."""
 
     job_id: str
     bot: str
@@ -30,16 +30,17 @@ class Ask:
     cost: int
     paid: bool
     lease: timedelta
-    """For how long the send belongs to this worker. The call is cut off before it ends."""
+    """How long the call belongs to this worker. The call times out before the lease ends."""
     calls_left: int
-    """How many calls the job may lose with their workers: ``FLOODGATE_MAX_ATTEMPTS`` less the calls that the job counts
-    itself, and at least one."""
+    """How many more calls may be lost with their workers: ``FLOODGATE_MAX_ATTEMPTS`` less the attempts that the job
+    itself has counted, and at least one."""
     content: str | None = None
-    """What a job under a dedupe key sends (``Job.content``); the first one's is kept."""
+    """The content of a job with a dedupe key (``Job.content``); the store keeps that of the first."""
 
 
 class Scope(StrEnum):
-    """What a wait is for. A job that waits for its bot may stay in hand; one that waits for its chat steps aside."""
+    """Whether a wait concerns the whole bot or one chat. A job that waits for its bot may stay in the worker; one that
+    waits for its chat makes way for others."""
 
     BOT = "bot"
     CHAT = "chat"
@@ -47,27 +48,26 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Go:
-    """Send now. The send is recorded until it is settled or its lease ends."""
+    """A permit: send now. The call is recorded until it is settled or its lease ends."""
 
     chat: str | None
-    """The chat key to send to: another than asked for when the chat has migrated. An ``@name`` stays one."""
+    """The chat key to send to. It differs from the requested one if the chat has migrated; an ``@name`` is kept."""
 
     grant: int | None = None
-    """Tells this permission from a later one for the same job. ``settle`` takes it, so that a worker whose lease has
-    ended cannot undo what another has begun since."""
+    """Distinguishes this permit from a later one for the same job. It is passed to ``settle``, so that a worker whose
+    lease has ended cannot undo a call that another worker has begun since."""
 
     probe: bool = False
-    """Telegram has not been answering, and this call finds out whether it does again. If it does not either, it costs
-    the job no attempt."""
+    """Whether this call probes a Telegram that has stopped answering. An unanswered probe costs the job no attempt."""
 
     decided_at: float = field(default=0.0, compare=False)
-    """When this was decided, or shortly before, in ``time.monotonic()`` of the process that asked."""
+    """When this was decided (or shortly before), in ``time.monotonic()`` of the process that asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Not yet: ask again in ``delay``. ``why`` is a word for logs and status (`rate`, `line`, `pause`, `in-flight`,
-    `outage`)."""
+    """Not yet: ask again in ``delay``. ``why`` is a keyword for logs and status: `rate`, `line`, `pause`, `in-flight`
+    or `outage`."""
 
     delay: timedelta
     scope: Scope
@@ -76,7 +76,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class AlreadySent:
-    """The job was sent before; acknowledge it and do not send it. ``result`` is None once it is no longer kept."""
+    """The job has already been sent: acknowledge it. ``result`` is None once it is no longer kept."""
 
     result: Any
     content: str | None = None
@@ -84,7 +84,7 @@ class AlreadySent:
 
 @dataclass(frozen=True, slots=True)
 class AlreadyDead:
-    """The job was given up before (its dead letter is written); acknowledge it."""
+    """The job is already dead and its dead letter is written: acknowledge it."""
 
     reason: str
     content: str | None = None
@@ -92,31 +92,31 @@ class AlreadyDead:
 
 @dataclass(frozen=True, slots=True)
 class Unsettled:
-    """A worker began to send this job ``age`` ago and never said what became of it. Its lease is over."""
+    """A worker began a call for this job ``age`` ago and never settled it. Its lease has ended."""
 
     age: timedelta
 
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """The chat turned out unreachable and has not been heard from since; Telegram is not asked again. ``why`` is what
-    it said then."""
+    """Telegram has refused the chat and no update has come from it since; Telegram is not asked again. ``why`` is the
+    description in Telegram's error."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class Exhausted:
-    """The job never gets as far as being settled. Write its dead letter, then settle it as dead."""
+    """The job keeps failing to be settled. Write its dead letter, then settle it as dead."""
 
     lost: int
-    """Calls that workers began and never settled: they died during the call."""
+    """Calls whose workers died before they settled them."""
     handed_back: int
-    """How many times in a row it was handed back before its call (see :class:`Released`)."""
+    """How many times in a row the permit was handed back before the call (see :class:`Released`)."""
 
     @property
     def why(self) -> str:
-        """The bound that was reached, for the dead letter."""
+        """The limit that was reached, for the dead letter."""
         lost = f"{self.lost} workers ended during a call for it; Telegram may have sent it"
         handed_back = f"it was handed back {self.handed_back} times in a row before its call"
         return "; ".join(text for count, text in ((self.lost, lost), (self.handed_back, handed_back)) if count)
@@ -131,23 +131,24 @@ class Sent:
 
     result: Any
     late: timedelta = timedelta()
-    """By how much the call arrived later than calls do, at most. What it spent counts from that much later, so that
-    those admitted in the meantime do not fall together with it."""
+    """An upper bound on the call's arrival delay beyond the usual. Its units are moved this much later in the budget,
+    so that calls admitted in the meantime do not arrive together with it."""
     error: dict[str, Any] | None = None
-    """What Telegram said, if it was that there is nothing to do; then ``result`` is True. As in :class:`Dead`."""
+    """Telegram's error, if it said that there was nothing to do; ``result`` is True then. As in :class:`Dead`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retrying:
-    """The call failed and will be made again in ``delay``; the job keeps the head of its line until then.
+    """The call failed and will be repeated in ``delay``; until then the job stays at the head of its line.
 
-    ``charged`` is False when the call surely never reached Telegram, so its budget is given back.
+    ``charged`` is False if the call certainly never reached Telegram; its budget is then refunded.
     """
 
     delay: timedelta
     charged: bool = True
     unanswered: bool = False
-    """No word from Telegram: 5xx, time-out, refused, reset, no name. Several chats' worth of it is an outage."""
+    """Telegram did not answer: 5xx, timeout, connection refused or reset, DNS failure. If that happens to several
+    chats, it is an outage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +157,9 @@ class Dead:
 
     reason: str
     error: dict[str, Any] | None = None
-    """What Telegram said, if it was Telegram that said no: ``error_code``, ``description``, perhaps ``parameters``."""
+    """Telegram's error, if Telegram refused the call: ``error_code``, ``description``, perhaps ``parameters``."""
     unanswered: bool = False
-    """The call that ended it got no word from Telegram. As in :class:`Retrying`."""
+    """Telegram did not answer the last call. As in :class:`Retrying`."""
     kept: bool = True
     """Whether there is a dead letter. Without one the store counts and lists the job: see :class:`NotKept`."""
     description: str = ""
@@ -167,9 +168,9 @@ class Dead:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The send was not begun after all (shutdown, store or network fault before the call). Budget given back.
+    """The call was not made after all (shutdown, or a store or network fault before it). Its budget is refunded.
 
-    It counts as no call. A job that is released again and again with no call in between is ``Exhausted`` in the end.
+    This does not count as a call. A job released too many times in a row becomes ``Exhausted``.
     """
 
 
@@ -177,7 +178,7 @@ Settlement = Sent | Retrying | Dead | Released
 
 
 CANCELLED: Final = "cancelled"
-"""The reason of a job that its caller took back."""
+"""The reason of a job that its caller cancelled."""
 
 
 class Standing(StrEnum):
@@ -191,23 +192,24 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the ledger says of a job. ``result`` is Telegram's, of a sent job; ``reason`` is that of a dead one;
-    ``error`` is what Telegram said to it, or to one that had nothing to do, if it did; ``due`` is how long a waiting
-    one waits yet, by all that is known. ``result`` and ``error`` are None once they are no longer kept, after
-    ``FLOODGATE_RESULT_SECONDS``."""
+    """The ledger's record of a job. ``result`` and ``error`` are None once ``FLOODGATE_RESULT_SECONDS`` have passed."""
 
     standing: Standing
     result: Any = None
+    """Telegram's result of a sent job."""
     reason: str | None = None
+    """Why a job is dead."""
     error: dict[str, Any] | None = None
+    """Telegram's error for a dead job, or for a sent one for which there was nothing to do."""
     due: timedelta | None = None
+    """How much longer a waiting job has to wait, as far as is known."""
     content: str | None = None
-    """Of a job with a dedupe key, what was sent under it: see ``Job.content``."""
+    """The content of a job with a dedupe key: see ``Job.content``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A pause in force: nobody sends to the scope before it ends."""
+    """A pause in force: nothing is sent to the chat (or, if None, for the bot) until it ends."""
 
     chat: str | None
     remaining: timedelta
@@ -216,7 +218,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A waiting line: its chat, priority and length in jobs."""
+    """A line of waiting jobs: its chat, its priority and its length in jobs."""
 
     chat: str
     priority: Priority
@@ -225,8 +227,8 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class UnreachableChat:
-    """A chat that Telegram refused for good ``age`` ago, and what it said, as in "Forbidden: bot was blocked by the
-    user"."""
+    """A chat that Telegram refused permanently ``age`` ago. ``why`` is its description, such as "Forbidden: bot was
+    blocked by the user"."""
 
     chat: str
     why: str
@@ -235,7 +237,7 @@ class UnreachableChat:
 
 @dataclass(frozen=True, slots=True)
 class NotKept:
-    """A job that ended ``age`` ago and has no dead letter, with the chat that it was for."""
+    """A job that ended ``age`` ago without a dead letter, and its chat."""
 
     job_id: str
     chat: str | None
@@ -245,131 +247,139 @@ class NotKept:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What ``floodgate status`` shows of one bot."""
+    """The state of one bot that ``floodgate status`` shows."""
 
     bot: str
     sent_last_second: int
-    """Units admitted in the last second, paid ones left out."""
+    """Units admitted in the last second, without paid ones."""
     per_second_limit: float
-    """The working rate now, less than the configured one for a while after a 429."""
+    """The current rate limit, which is lower than the configured one for a while after a 429."""
     sent_last_minute: int
     sending: int
     waiting: dict[Priority, int]
     pauses: tuple[Pause, ...]
     longest_lines: tuple[Line, ...]
-    """Those of more than one job."""
+    """Lines of more than one job."""
     dead: int
     unreachable: int
     not_kept: Mapping[str, int]
-    """Jobs that ended without a dead letter, by reason, since the store was new."""
+    """Jobs that ended without a dead letter, by reason, since the store was created."""
     dropped: Mapping[str, int]
-    """Dead letters that were dropped, by reason, since the store was new: their time was over, or there were too many.
-    Not those that an operator dropped."""
+    """Dead letters that were dropped because they had expired or were too many, by reason, since the store was created.
+    Letters that an operator dropped do not count."""
     outage: timedelta | None = None
-    """For how long Telegram has not answered; None while it does."""
+    """How long Telegram has not been answering; None while it answers."""
 
 
 class Admission(Protocol):
-    """The contract. Any method raises ``StateUnavailableError`` when the store cannot answer; nothing is sent then."""
+    """The contract of a state store.
+
+    Any method raises ``StateUnavailableError`` if the store is unavailable; nothing is sent then.
+    """
 
     def admit(self, ask: Ask) -> Decision:
-        """May this job be sent now? Idempotent by job id. At first sight the job joins its line."""
+        """Decide whether a job may be sent now. Idempotent by job id. On the first call the job joins its line."""
         ...
 
     def renew_unsettled(self, ask: Ask) -> Decision:
-        """``admit`` for a job that was ``Unsettled`` and shall be sent again: forgets the first send, then decides.
+        """:meth:`admit` a job that was ``Unsettled`` and is to be sent again: forgets the lost call, then decides.
 
-        The lost call stays counted: after ``calls_left`` of them the job is ``Exhausted``.
+        The lost call still counts: after ``calls_left`` of them the job is ``Exhausted``.
         """
         ...
 
     def settle(self, ask: Ask, settlement: Settlement, grant: int | None = None) -> None:
-        """Say what became of an admitted job. Idempotent; a second, different settlement of an ended job is ignored.
+        """Record how an admitted job fared. Idempotent; a second, different settlement of an ended job is ignored.
 
-        With the ``grant`` of its ``Go``, a settlement that would put the job back is ignored once another worker has
-        been admitted for it. A job that was never admitted may be settled too (it expired, say).
+        Given the ``grant`` of its ``Go``, a settlement that would put the job back is ignored once another worker has
+        been admitted for it. A job that was never admitted may be settled too, for example because it expired.
 
-        With a ``grant`` it also tells whether Telegram answers. When calls of several chats got no answer the bot makes
-        one call at a time, at growing intervals, until one is answered; all else waits, for ``outage``.
+        A settlement with a ``grant`` also shows whether Telegram answers. Once calls to several chats have gone
+        unanswered, the bot makes one call at a time, at growing intervals, until one is answered; all other jobs
+        ``Wait``, for the reason `outage`.
         """
         ...
 
     def cancel(self, ask: Ask) -> Record:
-        """End a job as dead, for :data:`CANCELLED`, unless it has ended or may have been sent; its record after that.
+        """End a job as dead with the reason :data:`CANCELLED`, unless it has ended or may have been sent. Returns its
+        record afterwards.
 
-        A job never asked for may be cancelled too: it is dropped when it comes.
+        A job unknown to the store can be cancelled too: it is dropped when it arrives.
         """
         ...
 
     def lookup(self, bot: str, job_id: str) -> Record | None:
-        """What the ledger says of a job; None for one that has not been asked for yet or is forgotten."""
+        """The ledger's record of a job; None if it has not been seen yet or has been forgotten."""
         ...
 
     def reopen(self, bot: str, job_id: str) -> Record | None:
-        """:meth:`lookup`, after which a dead job is forgotten: if its message comes again it is a new one."""
+        """:meth:`lookup` a job and forget it if it is dead, so that its message can be sent again as a new job."""
         ...
 
     def mark_unreachable(self, bot: str, chat: str, why: str) -> None:
-        """Telegram refused the chat for good. Until it is heard from, jobs that need it are ``Unreachable``.
+        """Record that Telegram refused the chat permanently. Until an update comes from it, its jobs are
+        ``Unreachable``.
 
-        That is forgotten after ``FLOODGATE_UNREACHABLE_SECONDS``, and when a message reaches the chat all the same:
-        an interactive job is let through once a minute, for a person who waits has probably come back.
+        This is forgotten after ``FLOODGATE_UNREACHABLE_SECONDS``, or when a message does reach the chat: one
+        interactive job a minute is admitted, because a person who is waiting for an answer has probably come back.
         """
         ...
 
     def heard_from(self, bot: str, chat: str) -> bool:
-        """An update came from the chat, or an operator says that it is reachable; whether it was held for not so."""
+        """Record that the chat is reachable: an update came from it, or an operator says so. Returns whether it was
+        marked unreachable."""
         ...
 
     def unreachable(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[UnreachableChat]:
-        """Chats held for unreachable, each once, the latest first: so many, after the first ``offset``."""
+        """Chats marked unreachable, each once, latest first: at most ``limit``, after the first ``offset``."""
         ...
 
     def not_kept(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[NotKept]:
-        """Jobs that ended without a dead letter, the latest first: so many, after the first ``offset``.
+        """Jobs that ended without a dead letter, latest first: at most ``limit``, after the first ``offset``.
 
-        Listed are the latest ``FLOODGATE_DEAD_LETTERS__LISTED``, each for as long as its dead letter would be kept.
+        The latest ``FLOODGATE_DEAD_LETTERS__LISTED`` are listed, each for as long as its dead letter would be kept.
         """
         ...
 
     def count_dropped(self, bot: str, reason: str, letters: int) -> None:
-        """Count dead letters that are dropped now."""
+        """Add to the count of dropped dead letters."""
         ...
 
     def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:
-        """Nobody sends to the chat (or, with None, for the bot) for this long. Extends, never shortens, a pause."""
+        """Send nothing to the chat (or, with None, for the bot) for this long. Extends a pause, but never shortens
+        it."""
         ...
 
     def too_many_requests(self, bot: str, chat: str | None, retry_after: timedelta) -> Scope:
-        """Telegram answered 429. Pauses the chat, or the bot where ``policy.blames_bot``; says which."""
+        """Record a 429: pause the chat, or the bot if ``policy.blames_bot``. Returns which of them was paused."""
         ...
 
     def resume(self, bot: str, chat: str | None) -> None:
-        """End a pause now. Without a chat it also ends an outage, until calls fail again."""
+        """End a pause now. Without a chat, also end an outage until calls fail again."""
         ...
 
     def migrate(self, bot: str, old_chat: str, new_chat: str) -> None:
-        """The chat has a new id: its line, budget and pause move to it, and jobs for the old id are sent to it.
+        """Record a chat's new id: its line, budget and pause move there, and jobs for the old id are sent there.
 
-        Also for an ``@name`` whose id a send has told. Jobs for the name then share the id's line and budget, and are
-        still sent to the name, which may pass to another chat. Confirm it after each such send: an hour after the last
-        confirmation the name is a chat of its own again.
+        This is also used for an ``@name`` whose id a send has revealed. Jobs for the name then share the id's line and
+        budget, but are still sent to the name, which may pass to another chat. Call this again after each such send: an
+        hour after the last call the name counts as a chat of its own again.
         """
         ...
 
     def vouch_idle(self, bot: str) -> None:
-        """Say that a bot unknown to the store has sent nothing in the last minute, so that it may start at full rate.
+        """Declare that a bot unknown to the store has sent nothing in the last minute and may start at full rate.
 
-        Without it a bot starts cautiously, for a store may be new because the old one was lost.
+        Otherwise the bot starts cautiously, because the store may be new only because the old one was lost.
         """
         ...
 
     def waiting(self, bot: str) -> Mapping[Priority, int]:
-        """How many jobs wait in the bot's lines. Costs the same however many there are."""
+        """The number of jobs that wait in the bot's lines, by priority. Takes constant time."""
         ...
 
     def snapshot(self, bot: str) -> Snapshot:
-        """What ``floodgate status`` shows of a bot."""
+        """The state of a bot that ``floodgate status`` shows."""
         ...
 
     def close(self) -> None:

@@ -1,1 +1,1 @@
-"""Takes messages out: the Dramatiq broker, the runner of async actors, and what a worker does besides."""
+"""Consumes messages: the Dramatiq broker, the runner of async actors, and a worker's background tasks."""

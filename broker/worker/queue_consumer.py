@@ -1,12 +1,12 @@
-"""One queue's messages, handed to Dramatiq's worker, and what becomes of each.
+"""Hands one queue's messages to Dramatiq's worker and settles each of them.
 
-Dramatiq acknowledges whatever it has finished with, also what its middleware failed to re-enqueue: an exception in
-``after_process_message`` is logged and swallowed, and the ack follows. So here an ack needs a word of its own: a
-message carries a :class:`Disposition`, and only one that was explicitly ``DONE`` (its effect is safe elsewhere) is
-acknowledged. Everything else goes back to its queue, where RabbitMQ's delivery limit bounds how often.
+Dramatiq acknowledges every message it has finished with, even one that its middleware failed to re-enqueue: an
+exception in ``after_process_message`` is logged and swallowed, and the ack follows. Here an ack must be explicit: a
+message carries a :class:`Disposition`, and only a message marked ``DONE`` (its effect is durable elsewhere) is
+acknowledged. Every other message returns to its queue, and RabbitMQ's delivery limit bounds how often.
 
 Threads: Dramatiq's consumer thread iterates; worker threads call ``ack`` and ``nack``. Deliveries arrive from the event
-loop through a ``SimpleQueue``, which is the only thing the three share.
+loop through a ``SimpleQueue``, the only object that these threads share.
 """
 
 from __future__ import annotations
@@ -41,30 +41,30 @@ from floodgate.broker.process.stopping import Stopping
 
 logger = logging.getLogger("floodgate.worker")
 
-# A message given back returns at once. This pause keeps a fault that outlasts it from spending the delivery limit in
-# a second; the queue has a thread of its own, so nobody else waits.
+# A requeued message is redelivered at once. This pause keeps a lasting fault from using up the delivery limit within a
+# second. Each queue has a thread of its own, so no other queue waits.
 GIVE_BACK_PAUSE_SECONDS: Final = 1.0
 
 
-# Actors that have a family of queues, and how the family's names begin.
+# Actors that have a family of queues, with the prefix of the family's names.
 FAMILIES: Final = {SEND_ACTOR: "send.", UPDATE_ACTOR: "updates."}
-_JSON: Final = JSONEncoder()  # of jobs and updates, whatever encoder the plain actors have
-MAX_TRACEBACK: Final = 8000  # characters; its end says most
-MAX_MESSAGE_ID_BYTES: Final = 255  # AMQP's bound; a dead letter keeps its message's id
-# An escape that JSON allows alone, and that no log, header or store can hold alone. Whole pairs (emoji) have it, too.
+_JSON: Final = JSONEncoder()  # for jobs and updates, whatever encoder the plain actors use
+MAX_TRACEBACK: Final = 8000  # characters, from the end, which says most
+MAX_MESSAGE_ID_BYTES: Final = 255  # AMQP's limit; a dead letter keeps its message's id
+# JSON allows the escape of an unpaired surrogate; no log, header or store can hold one. Pairs (emoji) match as well.
 _HALF_A_PAIR: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class Disposition(Enum):
-    """What shall happen to a message when Dramatiq is through with it."""
+    """The fate of a message once Dramatiq has finished with it."""
 
-    OPEN = auto()  # nobody said: back to its queue, unless a plain actor simply returned
-    DONE = auto()  # its effect is safe: acknowledge
-    RETURN = auto()  # back to its queue
+    OPEN = auto()  # undecided: return it to its queue, unless a plain actor simply returned
+    DONE = auto()  # its effect is durable: acknowledge it
+    RETURN = auto()  # return it to its queue
 
 
 class DeliveredMessage(MessageProxy):
-    """A Dramatiq message with the delivery it came in. Belongs to one thread at a time."""
+    """A Dramatiq message with the delivery that carried it. Belongs to one thread at a time."""
 
     def __init__(
         self, message: dramatiq.Message[object], delivery: Delivery, job: Job | None, update: Update | None = None
@@ -75,28 +75,29 @@ class DeliveredMessage(MessageProxy):
         self.update = update
         self.ask: Ask | None = None
         self.permit: Go | None = None
-        self.good_until = math.inf  # the permit, in time.monotonic()
-        self.late = timedelta()  # by how much its call arrived later than calls do
-        self.uncertain = False  # an earlier call for this job may have acted
+        self.good_until = math.inf  # when the permit expires, in time.monotonic()
+        self.late = timedelta()  # its call's arrival delay, beyond the usual
+        self.uncertain = False  # Telegram may have carried out an earlier call for this job
         self.disposition = Disposition.OPEN
 
     def done(self) -> None:
-        """The message's effect is safe elsewhere: acknowledge it."""
+        """Mark the message for its ack: its effect is durable elsewhere."""
         self.disposition = Disposition.DONE
 
     def give_back(self) -> None:
-        """The message goes back to its queue, ahead of those behind it."""
+        """Mark the message for its return to the queue, ahead of the messages behind it."""
         self.disposition = Disposition.RETURN
 
     @property
     def settled(self) -> bool:
+        """Whether the message is to be acknowledged."""
         if self.disposition is Disposition.OPEN:
             return self.job is None and self.update is None and self._exception is None
         return self.disposition is Disposition.DONE
 
 
 class QueueConsumer(Consumer):
-    """Dramatiq's view of one queue."""
+    """The consumer of one queue that Dramatiq's worker iterates over."""
 
     def __init__(
         self,
@@ -125,6 +126,7 @@ class QueueConsumer(Consumer):
             return None
 
     def ack(self, message: MessageProxy) -> None:
+        """Acknowledge the message if it is settled; otherwise return it to its queue."""
         assert isinstance(message, DeliveredMessage)
         if message.settled:
             message.delivery.ack()
@@ -132,7 +134,8 @@ class QueueConsumer(Consumer):
             self._give_back(message.delivery)
 
     def nack(self, message: MessageProxy) -> None:
-        """Dramatiq gave up on the message (no such actor, retries exhausted, too old): a dead letter, then the ack."""
+        """Dead-letter a message that Dramatiq gave up on (no such actor, retries exhausted, too old), then acknowledge
+        it. A message marked for its return goes back to its queue instead."""
         assert isinstance(message, DeliveredMessage)
         if message.disposition is Disposition.RETURN:
             self._give_back(message.delivery)
@@ -140,6 +143,7 @@ class QueueConsumer(Consumer):
             self._bury(message.delivery, letter_of_failed(message))
 
     def close(self) -> None:
+        """Stop consuming."""
         self.subscription.close()
 
     def _give_back(self, delivery: Delivery) -> None:
@@ -150,9 +154,7 @@ class QueueConsumer(Consumer):
         try:
             self._publisher.publish(letter)
         except PublishError as error:
-            logger.warning(
-                "a dead letter could not be written, its message goes back to %s: %s", self.queue_name, error
-            )
+            logger.warning("could not write a dead letter; its message goes back to %s: %s", self.queue_name, error)
             self._give_back(delivery)
         else:
             delivery.ack()
@@ -174,7 +176,7 @@ def letter_of_failed(message: DeliveredMessage) -> Publication:
 
 
 def letter_of_malformed(delivery: Delivery, why: str) -> Publication:
-    """The dead letter of bytes that cannot be read, which is logged."""
+    """Log a message that cannot be parsed and build its dead letter."""
     logger.error("malformed message in %s, moved to dead.malformed: %s", delivery.queue, why)
     return dead_letters.malformed(delivery.message_id or "", delivery.body, delivery.queue, why)
 
@@ -185,7 +187,7 @@ def in_family(queue_name: str) -> bool:
 
 
 def prefetch_of(queue_name: str) -> int:
-    """How many jobs of a queue a worker has in hand: one where they are in order."""
+    """The prefetch count for a queue of jobs or updates. Only answers, which need no order, have more than one."""
     return ANSWERS_PREFETCH if queue_names.is_answers_queue(queue_name) else PREFETCH
 
 
@@ -193,21 +195,21 @@ def _failure(message: DeliveredMessage) -> tuple[str, str, str]:
     """The reason of a plain actor's dead letter, its description and the traceback."""
     error = message._exception
     if error is None:
-        return dead_letters.REASON_FAILED, "a middleware failed it", ""
+        return dead_letters.REASON_FAILED, "middleware rejected it", ""
     if isinstance(error, ActorNotFound):
         return dead_letters.REASON_NO_ACTOR, f"no actor named {message.actor_name!r} in this worker", ""
     return dead_letters.REASON_FAILED, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))
 
 
 def read_message(delivery: Delivery, queue_name: str) -> DeliveredMessage:
-    """The Dramatiq message in a delivery, under the name of the queue it came from.
+    """Parse a delivery into a Dramatiq message that carries the name of the queue it came from.
 
-    An ``eta`` is dropped: stock Dramatiq would hold the message in memory until then, and here delays are RabbitMQ's.
+    Drops ``eta``: stock Dramatiq would hold the message in memory until then, but here RabbitMQ keeps delays.
 
     Raises:
-        MalformedJobError: the bytes are no Dramatiq message, or the actor is ``send`` and its argument is no job of the
-            queue's bot.
-        MalformedUpdateError: likewise for ``handle_update`` and an update.
+        MalformedJobError: the body is not a Dramatiq message, or the actor is ``send`` and its argument is not a job of
+            the queue's bot.
+        MalformedUpdateError: the actor is ``handle_update`` and its argument is not an update of the queue's bot.
     """
     message = _decode(delivery.body, queue_name)
     message.options.pop("eta", None)
@@ -217,12 +219,12 @@ def read_message(delivery: Delivery, queue_name: str) -> DeliveredMessage:
 
 
 def _job_in(message: dramatiq.Message[object], queue_name: str) -> Job:
-    """What the actor could not be called with would come back again and again, so it is told here."""
+    """Parse the job. Arguments that the actor does not accept are rejected here, or the message would loop forever."""
     if message.args or message.kwargs.keys() != {"job"}:
         raise MalformedJobError("Not a job: the actor takes one argument, `job`.")
     job = parse_job(message.kwargs["job"])
     if not queue_name.startswith(f"{SEND_ACTOR}.{job.bot}."):
-        raise MalformedJobError(f"Not a job of this queue: its bot is {job.bot}.")
+        raise MalformedJobError(f"Not a job of this queue: it belongs to bot {job.bot}.")
     return job
 
 
@@ -231,7 +233,7 @@ def _update_in(message: dramatiq.Message[object], queue_name: str) -> Update:
         raise MalformedUpdateError("Not an update: the actor takes one argument, `update`.")
     update = parse_update(message.kwargs["update"])
     if not queue_name.startswith(f"updates.{update.bot}."):
-        raise MalformedUpdateError(f"Not an update of this queue: its bot is {update.bot}.")
+        raise MalformedUpdateError(f"Not an update of this queue: it belongs to bot {update.bot}.")
     return update
 
 
@@ -245,16 +247,16 @@ def _decode(body: bytes, queue_name: str) -> dramatiq.Message[object]:
     if not all(isinstance(value, shape) for value, shape in shapes):
         raise MalformedJobError("Not a Dramatiq message: a field has the wrong type.")
     if _HALF_A_PAIR.search(body) and not _is_text(message):
-        raise MalformedJobError("Not a Dramatiq message: it holds half of a surrogate pair.")
+        raise MalformedJobError("Not a Dramatiq message: it contains an unpaired surrogate.")
     if len(message.message_id.encode()) > MAX_MESSAGE_ID_BYTES:
-        raise MalformedJobError("Not a Dramatiq message: its id is too long.")
+        raise MalformedJobError(f"Not a Dramatiq message: its id is longer than {MAX_MESSAGE_ID_BYTES} bytes.")
     return message
 
 
 def _decoded_json(body: bytes) -> dramatiq.Message[object]:
     try:
         return dramatiq.Message(**_JSON.decode(body))
-    except (TypeError, ValueError, RecursionError) as error:  # not an object, other fields, or beyond what json reads
+    except (TypeError, ValueError, RecursionError) as error:  # not an object, wrong fields, or nested too deeply
         raise DecodeError("not a message", body, error) from error  # type: ignore[no-untyped-call]  # Dramatiq's
 
 

@@ -1,28 +1,28 @@
 """Runs messages of async actors on the event loop: receive → admit → act → settle → ack, one coroutine a message.
 
-Overview. The runner is to our broker what ``dramatiq.Worker`` is to any: it consumes queues and processes their
-messages with the broker's middleware signals. It needs no thread for it. ``send`` and ``handle_update`` run here; plain
-actors run under Dramatiq's own command line.
+Overview. The runner takes the place of ``dramatiq.Worker``: it consumes queues, processes their messages and emits the
+broker's middleware signals, but uses no threads. ``send`` and ``handle_update`` run here; plain actors run under
+Dramatiq's own command line.
 
-Signals fire as Dramatiq documents them: ``before_worker_boot`` and ``after_worker_boot``, for each message
-``before_process_message``, then ``after_process_message`` or ``after_skip_message``, ``before_ack`` or ``before_nack``
-and their afters, ``before_worker_shutdown`` and ``after_worker_shutdown``. Those of threads do not, for there are none.
-How a middleware's hook is called depends on its kind:
+Signals fire as Dramatiq documents them: ``before_worker_boot`` and ``after_worker_boot``; for each message
+``before_process_message``, then ``after_process_message`` or ``after_skip_message``, then ``before_ack`` or
+``before_nack`` and the matching ``after_`` signal; ``before_worker_shutdown`` and ``after_worker_shutdown``. Thread
+signals never fire, because there are no threads. How a middleware's hook is called depends on its kind:
 
     AwaitedMiddleware          awaited
-    CurrentMessage, AgeLimit   called on the loop: they neither wait nor compute
+    CurrentMessage, AgeLimit   called on the loop: they neither block nor compute
     AsyncIO, TimeLimit,        not called: they manage threads
       ShutdownNotifications,
       PrefetchPerThread
     Retries, Callbacks,        not called for jobs and updates, whose retries and follow-ups are decided in actors/
       Pipelines, limits
-    any other                  called on a thread of the loop's executor, for it may block
+    any other                  called on a thread of the loop's executor, because it may block
 
-Settling. A message is acknowledged when its effect is safe elsewhere (``DeliveredMessage.settled``), dead-lettered when
-it failed for good, and otherwise returned to its queue after a pause.
+Settling. A message is acknowledged once its effect is durable elsewhere (``DeliveredMessage.settled``), dead-lettered
+if it failed for good, and otherwise returned to its queue after a pause.
 
-Ending. ``stop`` hands idle queues back at once, gives what is under way its time, then cancels it; what was not settled
-returns to its queue, in order, with its channel.
+Stopping. ``stop`` releases idle queues at once, lets running actors finish until the timeout, then cancels them.
+Unsettled messages return to their queues, in order, when the channel closes.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ from floodgate.broker.worker.queue_consumer import (
 
 logger = logging.getLogger("floodgate.worker")
 
-CANCEL_SECONDS: Final = 2.0  # for coroutines to end once they are cancelled
+CANCEL_SECONDS: Final = 2.0  # time for cancelled coroutines to end
 _ON_LOOP: Final = (CurrentMessage, AgeLimit)
 _FOR_THREADS: Final = (AsyncIO, TimeLimit, ShutdownNotifications, PrefetchPerThread)
 
@@ -72,12 +72,14 @@ RunMessage = Callable[[DeliveredMessage], Awaitable[None]]
 
 
 class Runner:
-    """One a process. Belongs to the event loop; ``stop`` is safe to call twice and unstarted.
+    """Consumes queues and runs their messages; one per process. Belongs to the event loop.
 
-    Parameters:
-        queues: names on the server.
-        prefetch: messages in hand, by the queue's name. Those of one queue run side by side if it is more than one.
-        dispatch: starts the processing of a message that arrived; None runs each as a task at once.
+    Args:
+        broker: the broker whose connections and middleware are used.
+        queues: queue names on the server.
+        prefetch: returns the prefetch count for a queue name. If it is above one, messages of that queue run
+            concurrently.
+        dispatch: starts processing a delivered message; None runs each message as a task at once.
     """
 
     def __init__(
@@ -98,10 +100,10 @@ class Runner:
         self._booted = False
 
     async def start(self) -> None:
-        """Fire the boot signals and consume the queues.
+        """Emit the boot signals and start consuming the queues.
 
         Raises:
-            SettingsError: a process cannot consume so many queues.
+            SettingsError: there are more queues than one process can consume.
         """
         await self._hooks.boot("before_worker_boot", self)
         self._booted = True
@@ -116,7 +118,10 @@ class Runner:
         await self._hooks.boot("after_worker_boot", self)
 
     async def stop(self, timeout_seconds: float) -> None:
-        """Take nothing new, let what is under way end within the time, cancel the rest, fire the shutdown signals."""
+        """Stop consuming, wait for running messages, cancel those left after the timeout, emit the shutdown signals.
+
+        Safe to call twice, and before ``start``.
+        """
         if not self._booted:
             return
         self._booted = False
@@ -133,7 +138,7 @@ class Runner:
         await self._hooks.boot("after_worker_shutdown", self)
 
     def track(self, task: asyncio.Task[None]) -> None:
-        """Have ``stop`` wait for a task, which processes messages."""
+        """Register a task that processes messages, so that ``stop`` waits for it."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -150,11 +155,11 @@ class Runner:
         self.track(asyncio.get_running_loop().create_task(cast("Any", run(message))))
 
     async def process(self, message: DeliveredMessage) -> None:
-        """One message, from its signals to its ack. Raises nothing but a cancellation."""
+        """Process one message, from its first signal to its ack. Raises only ``CancelledError``."""
         try:
             actor = self._actor(message.actor_name)
         except ActorNotFound as error:
-            logger.error("message %s is for an actor that this worker cannot run: %s", message.message_id, error)
+            logger.error("message %s names an actor that this worker cannot run: %s", message.message_id, error)
             message.fail()
             message.stuff_exception(error)
         else:
@@ -178,7 +183,7 @@ class Runner:
     async def _failed(self, message: DeliveredMessage, error: Exception) -> None:
         message.stuff_exception(error)
         if isinstance(error, RateLimitExceeded):
-            logger.debug("message %s is deferred: %s", message.message_id, error)
+            logger.debug("message %s was deferred: %s", message.message_id, error)
         elif isinstance(error, self._expected_by(message)):
             logger.info("message %s failed with an expected exception: %r", message.message_id, error)
         elif not isinstance(error, Retry):
@@ -188,7 +193,7 @@ class Runner:
             message.give_back()
 
     def _expected_by(self, message: DeliveredMessage) -> Any:
-        """What the message or its actor ``throws``, as ``isinstance`` takes it."""
+        """The exception classes that the message or its actor ``throws``, for ``isinstance``."""
         return message.options.get("throws") or self.broker.get_actor(message.actor_name).options.get("throws") or ()
 
     async def _settle(self, message: DeliveredMessage) -> None:
@@ -205,8 +210,11 @@ class Runner:
         self._hooks.emit("after_ack", message)
 
     async def _give_back(self, delivery: Delivery) -> None:
-        """Return a message after a pause. At a stop it returns with its channel, among the others of its window: one by
-        one, it would come again at once and end up behind those that were given to us after it."""
+        """Return a message to its queue after a pause.
+
+        While the worker stops, the message returns when the channel closes, together with the rest of its prefetch
+        window: requeued on its own, it would be redelivered at once and end up behind later messages.
+        """
         if await self.broker.stopping.sleep(GIVE_BACK_PAUSE_SECONDS):
             delivery.put_down()
         else:
@@ -216,7 +224,7 @@ class Runner:
         try:
             await self.broker.connections.publisher.apublish(letter)
         except (PublishError, RabbitMQError) as error:
-            logger.warning("a dead letter could not be written, its message goes back to %s: %s", delivery.queue, error)
+            logger.warning("could not write a dead letter; its message goes back to %s: %s", delivery.queue, error)
             await self._give_back(delivery)
         else:
             delivery.ack()
@@ -225,26 +233,26 @@ class Runner:
         """The coroutine function of an actor.
 
         Raises:
-            ActorNotFound: there is none of this name, or it is not async.
+            ActorNotFound: no actor has this name, or it is not async.
         """
         if (found := self._actors.get(name)) is None:
             actor: dramatiq.Actor[..., Any] = self.broker.get_actor(name)
             found = inspect.unwrap(actor.fn)
             if not inspect.iscoroutinefunction(found):
-                raise ActorNotFound(f"{name} is not async: run it under the dramatiq command")  # type: ignore[no-untyped-call]
+                raise ActorNotFound(f"{name} is not async: run it with the dramatiq command")  # type: ignore[no-untyped-call]
             self._actors[name] = found
         return found
 
 
 class Hooks:
-    """The broker's middleware, sorted by how its hooks are called. Which override what is looked up once."""
+    """Calls the hooks of the broker's middleware. Which middleware overrides a hook is looked up once."""
 
     def __init__(self, broker: FloodgateBroker) -> None:
         self._broker = broker
         self._overriding: dict[str, Sequence[Middleware]] = {}
 
     async def boot(self, hook: str, runner: Runner) -> None:
-        """A signal of the whole worker."""
+        """Emit a worker signal: boot or shutdown."""
         for each in self._of(hook):
             if isinstance(each, AwaitedMiddleware):
                 if (awaited := getattr(each, f"a{hook}", None)) is not None:
@@ -253,6 +261,7 @@ class Hooks:
                 await self._call(each, hook, runner)
 
     async def before(self, message: DeliveredMessage) -> None:
+        """Emit ``before_process_message``."""
         for each in self._of("before_process_message"):
             if not isinstance(each, AwaitedMiddleware):
                 await self._call(each, "before_process_message", message)
@@ -260,15 +269,17 @@ class Hooks:
                 await each.abefore_process_message(self._broker, message)
 
     async def after(self, message: DeliveredMessage, result: Any, exception: BaseException | None) -> None:
+        """Emit ``after_process_message``."""
         for each in self._of("after_process_message"):
             await self._call(each, "after_process_message", message, result=result, exception=exception)
 
     async def skipped(self, message: DeliveredMessage) -> None:
+        """Emit ``after_skip_message``."""
         for each in self._of("after_skip_message"):
             await self._call(each, "after_skip_message", message)
 
     def emit(self, hook: str, message: DeliveredMessage) -> None:
-        """An ack or a nack, which middleware may note and not wait in."""
+        """Emit an ack or nack signal. Its hooks run on the event loop and must not block."""
         for each in self._of(hook):
             try:
                 getattr(each, hook)(self._broker, message)
@@ -276,7 +287,8 @@ class Hooks:
                 logger.critical("unexpected failure in %s of %r", hook, each, exc_info=True)
 
     async def _call(self, middleware: Middleware, hook: str, *args: Any, **kwargs: Any) -> None:
-        """As ``Broker.emit_before`` and ``emit_after`` do: what is raised is logged, unless it is for the worker."""
+        """Call a hook as ``Broker.emit_before`` and ``emit_after`` do: exceptions are logged, unless the worker
+        handles them."""
         if isinstance(middleware, FOR_PLAIN_ACTORS) and _is_ours(args[0]):
             return
         call = partial(getattr(middleware, hook), self._broker, *args, **kwargs)
@@ -295,7 +307,7 @@ class Hooks:
             logger.critical("unexpected failure in %s of %r", hook, middleware, exc_info=True)
 
     def _of(self, hook: str) -> Sequence[Middleware]:
-        """Who overrides a hook, in the order in which it fires; afters in reverse, as Dramatiq does."""
+        """The middleware that overrides a hook, in call order: reversed for ``after_`` hooks, as in Dramatiq."""
         if (found := self._overriding.get(hook)) is None:
             plain = getattr(Middleware, hook)
             found = [
@@ -312,7 +324,8 @@ def _is_ours(subject: object) -> bool:
 
 
 def _note_failure(middleware: Middleware, hook: str, subject: object) -> None:
-    """What RabbitMQ did not take (the next of a pipeline, a callback) sends its message back to the queue."""
+    """Log a failed hook and return the message to its queue: its successor (the next message of a pipeline, or a
+    callback) may not have been published."""
     logger.critical("unexpected failure in %s of %r", hook, middleware, exc_info=True)
     if isinstance(subject, DeliveredMessage):
         subject.give_back()

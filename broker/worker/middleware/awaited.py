@@ -1,8 +1,8 @@
 """Middleware whose hooks are coroutines.
 
-A hook that must wait (for a permit, for a connection to open) cannot do so in Dramatiq's plain methods when messages
-are processed on an event loop. So it is written once as a coroutine of the broker's loop: our runner awaits it, and
-under Dramatiq's own command line a worker thread blocks on the very same coroutine.
+When messages are processed on an event loop, a hook that must wait (for a permit, for a connection to open) cannot do
+so in Dramatiq's synchronous methods. It is therefore a coroutine on the broker's loop: our runner awaits it, and under
+Dramatiq's own command line a worker thread blocks on the same coroutine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from floodgate.broker.worker.queue_consumer import DeliveredMessage
 
 
 class HostBroker(Protocol):
-    """The broker as its middleware sees it: the parts of ``FloodgateBroker`` that hooks use."""
+    """The parts of ``FloodgateBroker`` that middleware hooks use."""
 
     stopping: Stopping
 
@@ -40,30 +40,37 @@ class HostBroker(Protocol):
 
 
 class AwaitedMiddleware(Middleware):
-    """Override the methods that begin with ``a``. They run on the broker's event loop, also under thread workers."""
+    """Base class of middleware with coroutine hooks.
+
+    Override the methods whose names begin with ``a``. They run on the broker's event loop, under thread workers too.
+    """
 
     def concerns(self, message: MessageProxy) -> bool:
-        """Whether ``abefore_process_message`` has anything to do for a message: what is not concerned costs nothing."""
+        """Whether ``abefore_process_message`` is to be called for a message. Other messages skip the event loop."""
         return False
 
     async def abefore_worker_boot(self, broker: HostBroker) -> None:
-        """Before the first message."""
+        """Called before the first message."""
 
     async def abefore_process_message(self, broker: HostBroker, message: DeliveredMessage) -> None:
-        """Before a message that :meth:`concerns` it. A ``MiddlewareError`` keeps its actor from running."""
+        """Called before each message for which :meth:`concerns` is true. A ``MiddlewareError`` keeps its actor from
+        running."""
 
     async def aafter_worker_shutdown(self, broker: HostBroker) -> None:
-        """After the last message. Safe to call unopened."""
+        """Called after the last message, even if the worker never booted."""
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
+        """Run :meth:`abefore_worker_boot` on the broker's event loop and wait for it."""
         ours = cast("HostBroker", broker)
         ours.connections.io.run(self.abefore_worker_boot(ours), None)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Run :meth:`abefore_process_message` on the broker's event loop and wait for it."""
         if self.concerns(message):
             ours = cast("HostBroker", broker)
             ours.connections.io.run(self.abefore_process_message(ours, cast("DeliveredMessage", message)), None)
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
+        """Run :meth:`aafter_worker_shutdown` on the broker's event loop and wait for it."""
         ours = cast("HostBroker", broker)
         ours.connections.io.run(self.aafter_worker_shutdown(ours), None)

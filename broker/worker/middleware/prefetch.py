@@ -1,4 +1,4 @@
-"""One message in hand for each thread of a worker."""
+"""Prefetches one message per worker thread."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dramatiq.middleware import Middleware
 
 
 class PrefetchPerThread(Middleware):
-    """Has a worker take as many messages of each plain queue as it has threads, unless it was told a number.
+    """Sets the prefetch count of plain queues to the number of worker threads, unless one is configured.
 
-    Dramatiq's own default is two for each thread: the second waits here while another worker is idle.
+    Dramatiq's default is two per thread: the second message would wait here while another worker is idle.
     """
 
     def before_worker_boot(self, broker: Broker, worker: dramatiq.worker.Worker) -> None:

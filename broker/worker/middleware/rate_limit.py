@@ -1,21 +1,21 @@
 """Admission before each send, as Dramatiq middleware.
 
-    decide ─▶ Go            the actor runs, with the permit on the message; one that cannot use it at once (a busy
-           │                moment of the process) hands it back and is decided again: see ``renew``
-           ├▶ Wait (bot)    every job of the bot waits alike, so this one stays in hand; a long pause parks it and
-           │                hands its queue back, so that the backlog is not pumped through the ladder
-           ├▶ Wait (chat)   a moment is waited out; anything longer goes to the delay ladder, confirmed, then acked,
-           │                and the chats behind it go on
+    decide ─▶ Go            the actor runs, with the permit on the message; if the process is too busy to use the
+           │                permit at once, the actor hands it back and asks again: see ``renew``
+           ├▶ Wait (bot)    all jobs of the bot have to wait, so this one stays in the worker; a long pause parks it
+           │                and suspends its queue, so that the backlog does not pass through the ladder
+           ├▶ Wait (chat)   a short wait is slept through; for a longer one the job goes to the delay ladder and is
+           │                acknowledged once that is confirmed, so that the chats behind it can proceed
            ├▶ AlreadySent, AlreadyDead   acknowledged
-           ├▶ Exhausted     dead-lettered: its calls killed their workers, or it never came to one
-           ├▶ Unreachable   dead-lettered with what Telegram said of the chat, or listed, and no budget spent
+           ├▶ Exhausted     dead-lettered: its calls killed their workers, or it kept being handed back before one
+           ├▶ Unreachable   dead-lettered, or listed, with Telegram's error for the chat; spends no budget
            └▶ Unsettled     the job's ``on_uncertain`` decides
 
-Deferring is not failing: no attempt is spent, nothing is logged above DEBUG. Waits are timers of the event loop.
+Deferring is not failing: it uses no attempt and logs nothing above DEBUG. Waits are timers on the event loop.
 
-Fail closed: Dramatiq logs and swallows what middleware raises unless it is a ``MiddlewareError``, and would then run
-the actor unmetered. So everything that can go wrong here ends in a :class:`Deferral`, and the actor refuses a message
-without a permit besides.
+Fail closed: Dramatiq logs and swallows exceptions of middleware other than ``MiddlewareError``, and would then run the
+actor without a permit. So every error here becomes a :class:`Deferral`, and the actor also refuses a message without a
+permit.
 """
 
 from __future__ import annotations
@@ -60,18 +60,19 @@ from floodgate.broker.worker.queue_consumer import DeliveredMessage
 
 logger = logging.getLogger("floodgate.worker")
 
-# Below this a trip through the ladder (its unit is 125 ms) takes longer than the wait itself.
+# For shorter waits the delay ladder (its unit is 125 ms) would take longer than the wait itself.
 SHORT_WAIT: Final = timedelta(milliseconds=120)
 STORE_RETRY_SECONDS: Final = 1.0
-# Half of RabbitMQ's consumer timeout: a job held for a store that is down must be back before the channel is closed.
+# Half of RabbitMQ's consumer timeout: a job held while the store is down must be returned before RabbitMQ closes the
+# channel.
 STORE_HOLD_SECONDS: Final = 15 * 60
-# A suspended queue looks again this often, in case an operator ended the pause.
+# A suspended queue is tried again this often, in case an operator has ended the pause.
 SUSPEND_AT_MOST_SECONDS: Final = 60.0
 FORBIDDEN: Final = 403
 
 
-class Deferral(MiddlewareError, RateLimitExceeded):  # noqa: N818  # a word for what it is: no error
-    """The message is not processed now. Dramatiq logs it at DEBUG, as it does any exceeded rate limit."""
+class Deferral(MiddlewareError, RateLimitExceeded):  # noqa: N818  # not an error
+    """Raised when a message is not processed now. Dramatiq logs it at DEBUG, like any exceeded rate limit."""
 
     def __init__(self, why: str) -> None:
         super().__init__(why)  # type: ignore[no-untyped-call]  # Dramatiq's
@@ -79,11 +80,11 @@ class Deferral(MiddlewareError, RateLimitExceeded):  # noqa: N818  # a word for 
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """The job's time has passed, and no call for it is under way or has ended it."""
+    """The job has expired, and no call for it is in flight or has ended it."""
 
 
 class RateLimit(AwaitedMiddleware):
-    """Asks admission before each send. One object a process; its coroutines run on the broker's event loop."""
+    """Asks admission before each send. One instance per process; its coroutines run on the broker's event loop."""
 
     def __init__(self) -> None:
         self._outage = OutageLog()  # of the state store
@@ -96,16 +97,16 @@ class RateLimit(AwaitedMiddleware):
         await self._guard(broker, message, message.job, self._admit(broker, message, message.job))
 
     async def renew(self, broker: HostBroker, message: DeliveredMessage) -> None:
-        """Hand back a permit that was not used in time, and ask again. The job keeps its place.
+        """Hand back a permit that expired unused and ask for another. The job keeps its place in its line.
 
         Raises:
-            Deferral: the message is dealt with; there is no permit.
+            Deferral: no permit was given, and the message has been dealt with.
         """
         assert message.job is not None
         await self._guard(broker, message, message.job, self._renew(broker, message, message.job))
 
     async def _guard(self, broker: HostBroker, message: DeliveredMessage, job: Job, step: Awaitable[None]) -> None:
-        """Take a step after which the message has a permit, or is dealt with and a ``Deferral`` is raised."""
+        """Await a step. Afterwards the message has a permit, or it has been dealt with and ``Deferral`` is raised."""
         try:
             await step
         except Deferral:
@@ -115,20 +116,21 @@ class RateLimit(AwaitedMiddleware):
             message.give_back()
             raise Deferral(str(error)) from error
         except Exception as error:
-            # Any fault at all must not reach Dramatiq, which would go on and send: see the essay above.
+            # No exception may reach Dramatiq, which would run the actor: see the module docstring.
             logger.exception("job %s could not be admitted", job.id)
             await self._give_up_or_back(broker, message, job, error)
             raise Deferral(f"{type(error).__name__}") from error
 
     async def _give_up_or_back(self, broker: HostBroker, message: DeliveredMessage, job: Job, error: Exception) -> None:
-        """Return a job that admission fails on, and in the end dead-letter it: RabbitMQ 4.3 counts no returns itself.
+        """Return a job on which admission fails; at the delivery limit, dead-letter it: RabbitMQ 4.3 does not count
+        returns itself.
 
-        The ledger is not told, for it may be what fails on this job.
+        The ledger is not updated, since it may be the part that fails.
         """
         message.give_back()
         if message.delivery.delivery_count < DELIVERY_LIMIT:
             return
-        why = f"it could not be admitted, {message.delivery.delivery_count + 1} times: {type(error).__name__}"
+        why = f"admission failed {message.delivery.delivery_count + 1} times: {type(error).__name__}"
         letter = dead_letters.dead_job(job, message.delivery.body, message.queue_name, dead_letters.REASON_FAILED, why)
         try:
             await broker.connections.publisher.apublish(letter)
@@ -177,23 +179,24 @@ class RateLimit(AwaitedMiddleware):
         await self._admit(broker, message, job)
 
     async def _decide(self, broker: HostBroker, job: Job, ask: Ask, fresh: bool) -> Decision | Expired | None:
-        """Admission's word, or None when the store cannot answer. ``fresh`` forgets an uncertain send first."""
+        """Admission's decision, or None if the store is unavailable. ``fresh`` first forgets an uncertain send."""
         try:
             if job.expired(unix_ms()) and not _begun(await broker.admission.lookup(ask.bot, ask.job_id)):
                 return Expired()
             decision = await broker.admission.renew_unsettled(ask) if fresh else await broker.admission.admit(ask)
         except StateUnavailableError as error:
             if self._outage.is_due():
-                logger.error("sends wait: %s", error)
+                logger.error("sending is on hold: %s", error)
             return None
         if self._outage.end() is not None:
-            logger.info("the state store answers again; sends go on")
+            logger.info("the state store is available again; sending resumes")
         return decision
 
     async def _question(
         self, broker: HostBroker, message: DeliveredMessage, ask: Ask, job: Job, age: timedelta
     ) -> None:
-        """A worker died in mid-call, perhaps after Telegram had acted: send again, or leave it to an operator."""
+        """Handle a job whose worker died during the call, perhaps after Telegram had carried it out: send it again, or
+        leave it to an operator."""
         logger.warning("job %s may have been sent %.0f s ago: %s", job.id, age.total_seconds(), job.on_uncertain)
         if job.expired(unix_ms()):
             await self._bury(broker, message, ask, dead_letters.REASON_EXPIRED, _expiry(perhaps_sent=True))
@@ -204,16 +207,16 @@ class RateLimit(AwaitedMiddleware):
     def _skip(self, message: DeliveredMessage, job: Job, content: str | None) -> NoReturn:
         if content not in (None, job.content):
             logger.warning(
-                "job %s is dropped: its dedupe key %r was used before for another method, chat or content",
+                "job %s is dropped: its dedupe key %r was already used for a different method, chat or content",
                 *(job.id, job.dedupe_key),
             )
         elif job.dedupe_key is not None:
-            logger.info("job %s (dedupe key %r) had ended before and is not sent again", job.id, job.dedupe_key)
+            logger.info("job %s (dedupe key %r) has already ended and is not sent again", job.id, job.dedupe_key)
         message.done()
-        raise Deferral("ended before")
+        raise Deferral("already ended")
 
     async def _park(self, broker: HostBroker, message: DeliveredMessage, delay: timedelta) -> NoReturn:
-        """Hand the job to RabbitMQ's timer; only then is it acknowledged."""
+        """Publish the job to the delay ladder, and acknowledge it once that is confirmed."""
         home = Publication("", message.queue_name, message.delivery.body, message.message_id)
         await broker.connections.publisher.apublish(delayed(home, delay))
         message.done()
@@ -229,7 +232,7 @@ class RateLimit(AwaitedMiddleware):
     async def _hold_for_store(self, broker: HostBroker, message: DeliveredMessage, held_seconds: float) -> None:
         if held_seconds > STORE_HOLD_SECONDS:
             message.give_back()
-            raise Deferral("the state store is down")
+            raise Deferral("the state store is unavailable")
         await self._sleep(broker, message, STORE_RETRY_SECONDS)
 
     async def _sleep(self, broker: HostBroker, message: DeliveredMessage, seconds: float) -> None:
@@ -246,7 +249,8 @@ class RateLimit(AwaitedMiddleware):
         description: str,
         error: dict[str, Any] | None = None,
     ) -> NoReturn:
-        """Dead letter, if it is kept, then the ledger, then the ack: a crash in between repeats, and never drops."""
+        """Write the dead letter (if kept), then the ledger, then acknowledge: a crash in between repeats a step and
+        loses nothing."""
         assert message.job is not None
         kept = broker.settings.dead_letters.keeps(reason, ask.priority)
         if kept:
@@ -258,16 +262,16 @@ class RateLimit(AwaitedMiddleware):
 
 
 def _begun(record: Record | None) -> bool:
-    """Whether admission has more to say of a job than that it waits: it was sent, say, and its ack was lost."""
+    """Whether a job is past waiting in the ledger: for example, it was sent and its ack was lost."""
     return record is not None and record.standing is not Standing.WAITING
 
 
 def _expiry(perhaps_sent: bool) -> str:
-    """For whoever thinks of replaying the job."""
+    """The description of an expired job's dead letter, for an operator who considers replaying it."""
     passed = "its time to be sent has passed"
     return f"{passed}; an earlier call for it may have been carried out" if perhaps_sent else passed
 
 
 def _refusal(why: str) -> dict[str, Any]:
-    """Telegram's error for a chat that it refused before, as it would give it again."""
+    """Telegram's earlier error for an unreachable chat, in the form in which it would be returned again."""
     return {"error_code": FORBIDDEN, "description": why}

@@ -1,4 +1,4 @@
-"""Retries of plain actors that cannot lose the message."""
+"""Retries for plain actors that cannot lose messages."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dramatiq.middleware import Retries
 
 
 class ConfirmedRetries(Retries):
-    """Dramatiq's ``Retries``, with the original acknowledged only once RabbitMQ has confirmed its successor.
+    """Dramatiq's ``Retries``, but acknowledges the original only once RabbitMQ has confirmed its successor.
 
-    Dramatiq swallows what ``after_process_message`` raises and acknowledges all the same. Here a failed re-enqueue
-    leaves the message without the word ``done``, and it goes back to its queue. Jobs and updates never come here: what
-    follows from a failure is decided where it is known (``actors/settle.py``, ``actors/updates/handling.py``).
+    Dramatiq swallows exceptions of ``after_process_message`` and acknowledges anyway. Here a message whose re-enqueue
+    failed is never marked ``done``, so it returns to its queue. Jobs and updates do not use this middleware: their
+    retries are decided in ``actors/settle.py`` and ``actors/updates/handling.py``.
     """
 
     def after_process_message(
