@@ -16,24 +16,24 @@ Seconds = Annotated[float, Field(ge=0, le=LONGEST_SECONDS)]
 
 
 class DeadLetterSettings(BaseModel):
-    """How long dead letters are kept, how many, and which are not."""
+    """How long dead letters are kept, how many, and which jobs get none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seconds: Seconds = Field(
         30 * 86_400,
-        description="How long a dead letter is kept. Workers drop it then, count it and say so. `0` keeps it until it "
-        "is replayed or dropped.",
+        description="How long a dead letter is kept. After that, workers count it, drop it and log it. `0` keeps it "
+        "until it is replayed or dropped.",
     )
     seconds_by_reason: dict[str, Seconds] = Field(
         default_factory=dict,
-        description='Other times for single reasons, as JSON: `{"content": 86400, "uncertain": 0}`.',
+        description='Overrides for individual reasons, as JSON: `{"content": 86400, "uncertain": 0}`.',
     )
     most: int = Field(
         100_000,
         ge=1,
-        description="Most dead letters kept of a bot. Workers drop the oldest beyond that, whatever their reason, "
-        "within about a minute.",
+        description="Maximum number of dead letters per bot. Workers drop the oldest beyond that within about a "
+        "minute, whatever their reason.",
     )
     keep_unreachable_bulk: bool = Field(
         False,
@@ -43,8 +43,8 @@ class DeadLetterSettings(BaseModel):
     listed: int = Field(
         200_000,
         ge=1,
-        description="Most jobs without a dead letter that are listed of a bot, in the state store: the latest. A job "
-        "is listed as long as a `chat-unreachable` dead letter is kept.",
+        description="Maximum number of jobs without a dead letter that the state store lists per bot: the latest ones. "
+        "A job is listed as long as a `chat-unreachable` dead letter is kept.",
     )
 
     @field_validator("seconds_by_reason")
@@ -55,16 +55,16 @@ class DeadLetterSettings(BaseModel):
         return value
 
     def kept_for(self, reason: str) -> timedelta | None:
-        """How long a dead letter with this reason is kept; None: until an operator acts."""
+        """Return how long a dead letter with this reason is kept; None means until an operator acts."""
         seconds = self.seconds_by_reason.get(reason, self.seconds)
         return timedelta(seconds=seconds) if seconds else None
 
     @property
     def shortest(self) -> timedelta | None:
-        """No dead letter is dropped sooner; None: none is dropped by its age."""
+        """The shortest retention time of any reason; None if no dead letter is dropped by age."""
         finite = [seconds for seconds in (self.seconds, *self.seconds_by_reason.values()) if seconds]
         return timedelta(seconds=min(finite)) if finite else None
 
     def keeps(self, reason: str, priority: Priority) -> bool:
-        """Whether a job that ends for this reason becomes a dead letter."""
+        """Return whether a job that ends for this reason becomes a dead letter."""
         return self.keep_unreachable_bulk or reason != CHAT_UNREACHABLE or priority is not Priority.BULK

@@ -243,7 +243,7 @@ def test_an_end_is_bounded_though_nobody_answers(stage: Stage) -> None:
     [
         ((), {"FLOODGATE_BOTS": ""}, 2, "No bot token is set."),
         (("--mode", "webhook"), {}, 2, "Set FLOODGATE_UPDATES__WEBHOOK_URL"),
-        (("--mode", "webhook", "--webhook-url", "bots.example.org"), {}, 2, "--webhook-url is no URL such as"),
+        (("--mode", "webhook", "--webhook-url", "bots.example.org"), {}, 2, "--webhook-url is not a URL such as"),
         (("--mode", "both"), {}, 2, "'both' is not one of 'polling', 'webhook'"),
         ((), {"FLOODGATE_RABBITMQ_URL": "amqp://127.0.0.1:9/"}, 3, "RabbitMQ at 127.0.0.1:9 cannot be reached"),
         ((), {"FLOODGATE_UPDATES__POLL_SECONDS": "99"}, 2, "FLOODGATE_UPDATES__POLL_SECONDS"),
