@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 Bot = Annotated[
     str | None,
-    typer.Option(help="Name of a bot. Defaults to the only one that is configured, or else the one named default."),
+    typer.Option(help="Name of a bot. Defaults to the only configured bot, or else to the one named default."),
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -37,7 +37,7 @@ _BOT_DATA = "bot_data"
 class SharedPersistence(BasePersistence[Data, Data, Data]):
     """For any number of workers. Belongs to the event loop of its Application.
 
-    Parameters:
+    Args:
         settings: None reads them from the environment at first use.
         store_data: what is kept, as the library has it; never its callback data, which lives in one process.
     """

@@ -76,7 +76,7 @@ class BotApiRoots:
 class PipelineRequest(AiohttpRequest):
     """python-telegram-bot's request for one bot, whose sends are jobs. Belongs to the event loop that initialises it.
 
-    Parameters:
+    Args:
         client: enqueues and waits; it is closed with this.
         theirs: the roots that the library's bot puts before what it asks for.
     """
