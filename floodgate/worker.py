@@ -42,8 +42,8 @@ EXIT_FORCED: Final = 70
 # After the bound on in-flight work, only sockets and files remain to be closed.
 CLOSING_SECONDS: Final = 10.0
 HANDLER_CLOSING_SECONDS: Final = 25.0  # an Application writes its persistence
-# A stopped worker has closed everything that matters. Only a thread that hangs on a file or on standard error could still
-# keep its interpreter alive; the last log lines get two seconds.
+# A stopped worker has closed everything that matters. Only a thread that hangs on a file or on standard error could
+# still keep its interpreter alive; the last log lines get two seconds.
 LEAVING_SECONDS: Final = 3.0
 # Time for a sweep to return the dead letters that it holds, in order.
 GIVING_BACK_SECONDS: Final = 5.0

@@ -183,7 +183,7 @@ def not_kept(
 ) -> None:
     """List jobs that ended without a dead letter, latest first: bulk jobs for unreachable chats.
 
-    They cannot be replayed. `floodgate status` counts all of them; the latest FLOODGATE_DEAD_LETTERS__LISTED are listed.
+    They cannot be replayed. `floodgate status` counts them all; the latest FLOODGATE_DEAD_LETTERS__LISTED are listed.
 
     Example: floodgate dead-letters not-kept --csv > unreachable.csv
     """

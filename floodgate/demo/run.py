@@ -1,6 +1,6 @@
-"""Runs the demo: starts the fake Bot API and a worker by their own commands, enqueues, watches, accounts.
+"""Runs the demo: starts the fake Bot API and a worker with their own commands, enqueues jobs and accounts for them.
 
-It uses RabbitMQ as the settings say, under a bot name of its own, and removes that bot's queues at the end.
+It uses the configured RabbitMQ with a bot name of its own, and removes that bot's queues at the end.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ REFRESH_SECONDS: Final = 0.25
 
 @dataclass(slots=True)
 class _Tally:
-    """What has been accepted so far. Written by the producing threads, read by the view: appends only."""
+    """The jobs accepted so far. Producing threads append to it, and the view reads it."""
 
     accepted: list[EnqueuedJob] = field(default_factory=list)
     faults: list[BaseException] = field(default_factory=list)
 
 
 def run_demo(console: Console, size: script.DemoSize = script.FULL) -> bool:
-    """Run it to the end; True when every job is accounted for as it should be.
+    """Run the demo to the end; return True if every job is accounted for.
 
     Raises:
         FloodgateError: RabbitMQ cannot be reached, or a process did not start.
@@ -54,7 +54,7 @@ def run_demo(console: Console, size: script.DemoSize = script.FULL) -> bool:
     bot = f"demo-{uuid.uuid4().hex[:6]}"
     with tempfile.TemporaryDirectory(prefix="floodgate-demo-") as folder, contextlib.ExitStack() as stack:
         home = Path(folder)
-        console.print("Starting a local Bot API that judges Telegram's limits strictly …")
+        console.print("Starting a local Bot API that enforces Telegram's limits strictly …")
         said = stack.enter_context(child(["fake-telegram", "--port", "0"], {}, home / "fake.log", "http://"))
         url = "http://" + said.rpartition("http://")[2]
         env = environment(bot, url, home)
@@ -76,7 +76,7 @@ def run_demo(console: Console, size: script.DemoSize = script.FULL) -> bool:
 
 
 def environment(bot: str, url: str, home: Path) -> dict[str, str]:
-    """What a demo's processes are told."""
+    """Return the environment of the demo's processes."""
     return {
         "FLOODGATE_BOTS": f'{{"{bot}": "{FAKE_TOKEN}"}}',
         "FLOODGATE_BOT_TOKEN": "",
@@ -87,8 +87,11 @@ def environment(bot: str, url: str, home: Path) -> dict[str, str]:
 
 
 def vouch(settings: Settings, bot: str) -> None:
-    """The bot was made up a moment ago. A store that does not know so starts it as if it had sent without a pause:
-    the group's first messages would go every three seconds, and the demo take twenty seconds longer."""
+    """Tell the store that the bot is new and has sent nothing.
+
+    Otherwise the store starts cautiously, as if the bot had been sending all the time: the group's first messages would
+    go out every three seconds, and the demo would take twenty seconds longer.
+    """
     with contextlib.closing(open_store(settings)) as store:
         store.vouch_idle(bot)
 
@@ -185,7 +188,7 @@ def _arrivals(control: ControlClient) -> Iterator[DemoArrival]:
 
 
 def remove_queues(connections: Connections, bot: str, settings: Settings) -> None:
-    """All that a demo's bot has on the server."""
+    """Delete all queues of a demo's bot."""
     mine = topology.pipeline_of(settings, [bot]).queues
     own = (topology.Role.SEND, topology.Role.UPDATES, topology.Role.LEADER)
     names = [queue.name for queue in mine if queue.role in own] + [queue_names.dead_queue(bot)]

@@ -196,7 +196,7 @@ def test_a_broadcast_to_a_chat_that_blocked_the_bot_is_counted_and_listed(stage:
     exported = csv.DictReader(stage.floodgate("dead-letters", "not-kept", "--csv").stdout.splitlines())
     assert list(exported) == listed
     table = stage.floodgate("dead-letters", "not-kept").stdout
-    assert f"{BOT}, since the state store was new: chat-unreachable: 5" in table
+    assert f"{BOT}, since the state store was created: chat-unreachable: 5" in table
     with pytest.raises(DeadLetteredError, match="chat-unreachable"):
         client.result(jobs[0])
 
