@@ -1,4 +1,4 @@
-"""What a message holds when it holds no file: each function turns a call into the message's fields."""
+"""Content of messages without files. Each function turns a call into fields of a message."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def text(world: World, call: Call) -> dict[str, Any]:
 
 
 def location_fields(call: Call) -> dict[str, Any]:
-    """A Location object."""
+    """Return a Location object."""
     if not call.has("latitude") or not call.has("longitude"):
         raise bad_request("there is no location in the request")
     point: dict[str, Any] = {"latitude": call.number("latitude"), "longitude": call.number("longitude")}
