@@ -68,7 +68,6 @@ class SharedPersistence(BasePersistence[Data, Data, Data]):
 
     async def get_callback_data(self) -> None:
         """Return None: callback data is not stored."""
-        return None
 
     async def get_conversations(self, name: str) -> dict[ConversationKey, object]:
         """Read all conversations of a handler; none if they are read on demand."""
