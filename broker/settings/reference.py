@@ -16,20 +16,19 @@ from pydantic.fields import FieldInfo
 
 from floodgate.broker.settings.model import Settings
 
-ROOT: Final = Path(__file__).resolve().parents[2]
+# In the repository, which is the working directory.
 ENV_EXAMPLE: Final = Path(".env.example")
 SETTINGS_PAGE: Final = Path("docs/settings.md")
 
 _ENV_HEAD: Final = """\
-# Floodgate's settings: copy this file to .env and change what you need. Commented lines show the defaults.
-# All processes read the same settings: workers, producers and commands.
+# Floodgate's settings: copy to .env and change what you need. The commented-out lines show the defaults.
+# Every process reads the same settings: workers, producers, the command line.
 """
 _PAGE_HEAD: Final = """\
 # Settings
 
-Each process reads its settings once, at start, from the environment and from `.env` in the working directory; the
-environment takes precedence. A wrong value is reported in one sentence that names the variable and the fix. Secrets are
-never logged.
+Settings are read once at start, from the environment and from `.env` in the working directory; the environment takes
+precedence. A wrong value is reported in one sentence that names the variable and the fix. Secrets are never logged.
 
 | name | default | meaning |
 |---|---|---|
@@ -38,7 +37,7 @@ never logged.
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """An environment variable. ``default`` is its text, or None if it differs from machine to machine."""
+    """One environment variable. ``default`` is text; None if there is no default, or if it depends on the machine."""
 
     name: str
     default: str | None
@@ -83,7 +82,7 @@ def _meaning(field: FieldInfo) -> str:
 
 
 def _default(field: FieldInfo) -> str | None:
-    """Return the default's text; None if it is made at run time, which the description then explains."""
+    """Return the default as text. One computed at run time depends on the machine: the description explains it."""
     return None if field.default_factory is not None else _text(field.default)
 
 
@@ -102,9 +101,9 @@ def _text(value: Any) -> str | None:
 
 
 def main() -> None:
-    """Write both documents."""
-    (ROOT / ENV_EXAMPLE).write_text(env_example())
-    (ROOT / SETTINGS_PAGE).write_text(settings_page())
+    """Write both files."""
+    ENV_EXAMPLE.write_text(env_example())
+    SETTINGS_PAGE.write_text(settings_page())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Settings for updates, ``FLOODGATE_UPDATES__…``: a part of :class:`floodgate.broker.settings.model.Settings`."""
+"""Settings of updates: the ``FLOODGATE_UPDATES__…`` part of :class:`floodgate.broker.settings.model.Settings`."""
 
 from __future__ import annotations
 
@@ -7,48 +7,48 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-LONGEST_POLL_SECONDS: Final = 50  # Telegram's maximum
+LONGEST_POLL_SECONDS: Final = 50  # the most that Telegram allows
 
 
 class UpdateSettings(BaseModel):
-    """How updates are received, by polling or by webhook, and how they are handled."""
+    """Settings for receiving updates, by polling or by webhook, and for handling them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     allowed: list[str] = Field(
         default_factory=list,
-        description='Update types to receive, as JSON: `["message", "chat_member"]`. Empty, the default, means '
-        "Telegram's default: all but `chat_member`, `message_reaction` and `message_reaction_count`.",
+        description='Update types to request from Telegram, as JSON: `["message", "chat_member"]`. If empty, the '
+        "default, Telegram sends all but `chat_member`, `message_reaction` and `message_reaction_count`.",
     )
     poll_seconds: int = Field(
         20,
         ge=1,
         le=LONGEST_POLL_SECONDS,
-        description="Polling: how long Telegram waits for an update before it answers. At most "
-        "`FLOODGATE_HEARTBEAT_SECONDS` plus half a lease: see docs/adr/0007.",
+        description="Polling: how long Telegram waits for an update before it answers. Always limited to "
+        "`FLOODGATE_HEARTBEAT_SECONDS` and half a lease: see docs/adr/0007.",
     )
     lease_seconds: float = Field(
         5,
         ge=1,
         le=60,
         description="A receiver stops polling when RabbitMQ has not confirmed it as the active one for this long, and "
-        "the successor of a receiver that died waits as long before it starts. Must be the same in every receiver.",
+        "a receiver waits this long before it takes over from one that died. It must be the same in every receiver.",
     )
     webhook_url: str | None = Field(
         None,
-        description="Webhook: public root URL at which Telegram reaches the receivers, "
+        description="Webhook: the public root URL at which Telegram reaches the receivers, "
         "`https://bots.example.org/tg`. The bot's name is appended.",
     )
     host: str = Field("127.0.0.1", description="Webhook: address the receiver listens on.")
-    port: int = Field(8443, ge=0, le=65535, description="Webhook: port the receiver listens on; 0 takes a free one.")
+    port: int = Field(8443, ge=0, le=65535, description="Webhook: port the receiver listens on; 0 picks a free one.")
     max_connections: int = Field(
-        40, ge=1, le=100, description="Webhook: maximum number of concurrent posts from Telegram, across all receivers."
+        40, ge=1, le=100, description="Webhook: how many updates Telegram posts at once, to all receivers together."
     )
     max_body_bytes: int = Field(
         1024 * 1024,
         ge=1024,
         le=4 * 1024 * 1024,
-        description="Webhook: largest update accepted. Telegram's have a few kB.",
+        description="Webhook: largest update accepted; Telegram's have a few kB.",
     )
     attempts: int = Field(
         3,
@@ -60,9 +60,9 @@ class UpdateSettings(BaseModel):
         32,
         ge=1,
         le=32,
-        description="Maximum number of updates of one partition that a worker handles at once. They are of different "
-        "chats; those of one chat run in order. With 32 partitions, the default allows 1,024. RabbitMQ returns at most "
-        "32 in order.",
+        description="How many updates of one partition, from different chats, a worker handles at once; those of one "
+        "chat are handled in order. With 32 partitions, the default allows 1,024. RabbitMQ can return at most 32 in "
+        "order.",
     )
     handler_seconds: float = Field(
         300,
@@ -73,8 +73,8 @@ class UpdateSettings(BaseModel):
     )
     replies: Literal["result", "enqueued"] = Field(
         "result",
-        description="What a send in a handler waits for. `result` waits for Telegram's result and returns the real "
-        "message; `enqueued` waits until RabbitMQ has the job and returns a message with id 0.",
+        description="What a send in a handler waits for: with `result`, for Telegram's answer, and it returns the real "
+        "message; with `enqueued`, for RabbitMQ's confirm, and it returns a message with id 0.",
     )
     reply_seconds: float = Field(
         60,

@@ -438,8 +438,8 @@ def test_on_the_event_loop_nobody_may_block(declared: Vhost, connect: Connect) -
     publishing, submitting, asking, connecting = faults.result(10)
     assert "await apublish" in publishing
     assert "await apublish" in submitting
-    assert "await its async twin" in asking
-    assert "await its async twin" in connecting
+    assert "await its async counterpart" in asking
+    assert "await its async counterpart" in connecting
     assert numbers(declared.url, SEND) == [0]
 
 
