@@ -115,28 +115,41 @@ class RecordingClient(Book, BotApi[Job]):
     """A replacement for :class:`~floodgate.producer.client.Client`: the same methods and errors, but sends nothing."""
 
     def job(self, method: str, /, **given: Any) -> Job:
+        """Create a job without recording it."""
         return self._job(method, given)
 
     def call(self, method: str, /, **given: Any) -> Job:
+        """Record a job for any method, after validating its parameters."""
         return self._call(method, given)
 
     def enqueue(self, job: Job) -> Job:
+        """Record a job."""
         return self._take(job)
 
     def enqueue_many(self, jobs: Iterable[Job]) -> int:
+        """Record jobs; return how many."""
         return sum(1 for _ in self.enqueue_each(jobs))
 
     def enqueue_each(self, jobs: Iterable[Job]) -> Iterator[Job]:
+        """Record jobs, yielding each."""
         for job in jobs:
             yield self._take(job)
 
     def status(self, job: Job | str) -> Record | None:
+        """Return a job's simulated standing; None if the job is unknown."""
         return self._look(job)
 
     def result(self, job: Job | str, *, timeout: Any = 30) -> Any:
+        """Return a job's simulated result, without waiting.
+
+        Raises:
+            NotSettledError: The job is unknown or was set to wait.
+            DeadLetteredError: The job was set to fail.
+        """
         return self._result(job)
 
     def close(self) -> None:
+        """Close the client; later jobs raise ``ClosedError``."""
         self._closed = True
 
     def __enter__(self) -> Self:
@@ -150,21 +163,26 @@ class AsyncRecordingClient(Book, BotApi[Coroutine[Any, Any, Job]]):
     """A replacement for :class:`~floodgate.producer.async_client.AsyncClient`."""
 
     def job(self, method: str, /, **given: Any) -> Job:
+        """Create a job without recording it."""
         return self._job(method, given)
 
     async def call(self, method: str, /, **given: Any) -> Job:
+        """Record a job for any method, after validating its parameters."""
         return self._call(method, given)
 
     async def enqueue(self, job: Job) -> Job:
+        """Record a job."""
         return self._take(job)
 
     async def enqueue_many(self, jobs: Iterable[Job] | AsyncIterable[Job]) -> int:
+        """Record jobs; return how many."""
         count = 0
         async for _ in self.enqueue_each(jobs):
             count += 1
         return count
 
     async def enqueue_each(self, jobs: Iterable[Job] | AsyncIterable[Job]) -> AsyncIterator[Job]:
+        """Record jobs, yielding each."""
         if isinstance(jobs, AsyncIterable):
             async for job in jobs:
                 yield self._take(job)
@@ -173,12 +191,20 @@ class AsyncRecordingClient(Book, BotApi[Coroutine[Any, Any, Job]]):
                 yield self._take(job)
 
     async def status(self, job: Job | str) -> Record | None:
+        """Return a job's simulated standing; None if the job is unknown."""
         return self._look(job)
 
     async def result(self, job: Job | str, *, timeout: Any = 30) -> Any:
+        """Return a job's simulated result, without waiting.
+
+        Raises:
+            NotSettledError: The job is unknown or was set to wait.
+            DeadLetteredError: The job was set to fail.
+        """
         return self._result(job)
 
     async def close(self) -> None:
+        """Close the client; later jobs raise ``ClosedError``."""
         self._closed = True
 
     async def __aenter__(self) -> Self:
