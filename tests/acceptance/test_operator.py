@@ -131,7 +131,7 @@ def drop(stage: Stage, answered: str, *options: str) -> subprocess.CompletedProc
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["dead-letters", "list", "--since", "soon"], "no moment"),
+        (["dead-letters", "list", "--since", "soon"], "not a time"),
         (["dead-letters", "replay", "--bot", "nobody"], "configured: default"),
         (["dead-letters", "drop", "--chat", "a b"], "neither a number"),
         (["chats", "clear", "a b"], "neither a number"),
