@@ -136,7 +136,7 @@ def drop(stage: Stage, answered: str, *options: str) -> subprocess.CompletedProc
         (["dead-letters", "drop", "--chat", "a b"], "neither a number"),
         (["chats", "clear", "a b"], "neither a number"),
         (["chats", "unreachable", "--bot", "nobody"], "configured: default"),
-        (["pause", "--for", "ever"], "no duration"),
+        (["pause", "--for", "ever"], "not a duration"),
         (["pause", "--for", "0s"], "between 1s and 4w"),
         (["resume", "--bot", "nobody"], "configured: default"),
     ],
