@@ -34,7 +34,7 @@ _JOB: Final = "doctor"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a look at one thing found; the text of a fault says what to do."""
+    """The result of one check. If it failed, the text says what to do."""
 
     subject: str
     sound: bool
@@ -42,10 +42,10 @@ class Finding:
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Check the settings and everything that they name: RabbitMQ, the state store, the spool, the Bot API, the clock.
+    """Check the settings and the services they point to: RabbitMQ, state store, spool, Bot API, clock.
 
-    Prints a line each, with what to do about what is wrong, and exits with 1 if anything is. Changes nothing, but for a
-    file of one byte in the spool, which it removes.
+    Prints one line per check, with the remedy if it failed, and exits with 1 if any check failed. Changes nothing,
+    except that it writes and removes a file of one byte in the spool.
 
     Example: floodgate doctor
     """
@@ -61,7 +61,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def examine() -> Iterator[Finding]:
-    """One finding after the other, each within its time-outs."""
+    """Yield the finding of each check. Each check is bounded by its time-outs."""
     try:
         settings = load_settings()
         bots = settings.require_bots()
@@ -100,10 +100,12 @@ def _queues(settings: Settings, connections: Connections) -> str:
     if faults:
         shown = " ".join(faults[:SHOWN_FAULTS])
         rest = (
-            f" And {len(faults) - SHOWN_FAULTS} more: floodgate topology verify." if len(faults) > SHOWN_FAULTS else ""
+            f" And {len(faults) - SHOWN_FAULTS} more: run floodgate topology verify."
+            if len(faults) > SHOWN_FAULTS
+            else ""
         )
-        raise FloodgateError(f"{shown}{rest} `floodgate topology apply` makes what is missing.")
-    return f"{len(wanted.queues)} queues as the settings call for"
+        raise FloodgateError(f"{shown}{rest} Run `floodgate topology apply` to create what is missing.")
+    return f"{len(wanted.queues)} queues match the settings"
 
 
 def _state(settings: Settings) -> str:
@@ -126,7 +128,7 @@ def _spool(settings: Settings) -> str:
 
 
 async def _bot_api(url: str, proxy: SecretStr | None, bot: str, token: SecretStr) -> tuple[Finding, str | None]:
-    """What came of getMe, and the server's date."""
+    """Call getMe; return the finding and the server's date."""
     subject = f"Bot API as {bot!r}"
     timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
     try:
@@ -136,7 +138,7 @@ async def _bot_api(url: str, proxy: SecretStr | None, bot: str, token: SecretStr
         ):
             answer, date = await response.json(content_type=None), response.headers.get("Date")
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        # Its text may hold the URL, and so the token.
+        # The error's text may contain the URL, and with it the token.
         why = f"no answer ({type(error).__name__}): check FLOODGATE_TELEGRAM_API_URL, the network and the proxy"
         return Finding(subject, False, why), None
     return _identity(subject, answer), date

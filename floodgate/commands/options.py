@@ -8,16 +8,16 @@ import typer
 from rich.console import Console
 
 EXIT_NO: Final = 1
-"""Nothing was found or done; what was asked for is not so."""
+"""Exit code: the answer is no. Nothing was found or done, or a check failed."""
 
 Bot = Annotated[
     str | None,
-    typer.Option(help="Name of a bot. Defaults to the only one that is configured, or else the one named default."),
+    typer.Option(help="Name of a bot. Defaults to the only configured bot, or else to the one named default."),
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def say(text: str) -> None:
-    """Print a line as it is, of any length."""
+    """Print a line without markup or wrapping."""
     Console(highlight=False, soft_wrap=True).print(text, markup=False)

@@ -23,9 +23,9 @@ def pause(
     for_: Annotated[str, typer.Option("--for", help="How long: 90s, 15m, 2h, 7d, 4w.")],
     bot: Bot = None,
     chat: Chat = None,
-    why: Annotated[str, typer.Option(help="A word for `floodgate status`.")] = "operator",
+    why: Annotated[str, typer.Option(help="Reason to show in `floodgate status`.")] = "operator",
 ) -> None:
-    """Send nothing to a chat, or for a whole bot, for so long. Its jobs wait; a longer pause in force stays.
+    """Stop sending to a chat, or for a whole bot, for a time. Jobs wait. A longer pause already in force stays.
 
     Example: floodgate pause --for 15m --chat 42
     """
@@ -33,16 +33,16 @@ def pause(
     bot = _known(settings, bot)
     duration = span(for_)
     if not timedelta(0) < duration <= LONGEST:
-        raise InvalidParamsError(f"A pause of {for_} is none: write between 1s and 4w.")
+        raise InvalidParamsError(f"A pause cannot last {for_}: write between 1s and 4w.")
     with contextlib.closing(open_store(settings)) as store:
         store.pause(bot, key, duration, why)
     say(f"Paused for {for_}: {_whom(bot, key)}.")
 
 
 def resume(bot: Bot = None, chat: Chat = None) -> None:
-    """End a pause now, whoever began it. If that was Telegram, it may answer 429 again, and the pause is back.
+    """End a pause now, even one that a 429 began. In that case Telegram may answer 429 again, which pauses it again.
 
-    Jobs that were sent to wait before come back when the pause would have ended; those behind them keep their order.
+    Jobs already parked keep their time; those behind them keep their order.
 
     Example: floodgate resume --chat 42
     """
@@ -50,7 +50,7 @@ def resume(bot: Bot = None, chat: Chat = None) -> None:
     bot = _known(settings, bot)
     with contextlib.closing(open_store(settings)) as store:
         store.resume(bot, key)
-    say(f"Not paused any more: {_whom(bot, key)}. Jobs that wait already come when they were told to.")
+    say(f"Resumed: {_whom(bot, key)}. Jobs already parked keep their time.")
 
 
 def _known(settings: Settings, bot: str | None) -> str:

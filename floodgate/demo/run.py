@@ -1,6 +1,6 @@
-"""Runs the demo: starts the fake Bot API and a worker by their own commands, enqueues, watches, accounts.
+"""Runs the demo: starts the fake Bot API and a worker with their own commands, enqueues jobs and accounts for them.
 
-It uses RabbitMQ as the settings say, under a bot name of its own, and removes that bot's queues at the end.
+It uses the configured RabbitMQ with a bot name of its own, and removes that bot's queues at the end.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ REFRESH_SECONDS: Final = 0.25
 
 @dataclass(slots=True)
 class _Tally:
-    """What has been accepted so far. Written by the producing threads, read by the view: appends only."""
+    """The jobs accepted so far. Producing threads append to it, and the view reads it."""
 
     accepted: list[EnqueuedJob] = field(default_factory=list)
     faults: list[BaseException] = field(default_factory=list)
 
 
 def run_demo(console: Console, size: script.DemoSize = script.FULL) -> bool:
-    """Run it to the end; True when every job is accounted for as it should be.
+    """Run the demo to the end; return True if every job is accounted for.
 
     Raises:
         FloodgateError: RabbitMQ cannot be reached, or a process did not start.
     """
-    console.print("Starting a local Bot API that judges Telegram's limits strictly …")
+    console.print("Starting a local Bot API that enforces Telegram's limits strictly …")
     with demo_stage() as stage:
         _set_the_scene(stage.control)
         console.print("Starting a worker …")

@@ -1,4 +1,4 @@
-"""What every demo runs on: a fake Bot API, a bot of its own with its settings, and RabbitMQ as it is configured.
+"""The environment of every demo: a fake Bot API, a new bot with its settings, and the configured RabbitMQ.
 
 The bot's queues are removed at the end.
 """
@@ -26,7 +26,7 @@ FAKE_TOKEN: Final = "100200300:" + "A" * 35
 
 @dataclass(frozen=True, slots=True)
 class DemoStage:
-    """A demo's folder, what its processes are told in ``env``, and what it controls."""
+    """A demo's folder, the environment of its processes, and the objects it uses."""
 
     bot: str
     home: Path
@@ -35,12 +35,12 @@ class DemoStage:
     connections: Connections
     control: ControlClient
     stack: contextlib.ExitStack
-    """For further processes: they end before the queues are removed."""
+    """A stack for further processes, which end before the queues are removed."""
 
 
 @contextlib.contextmanager
 def demo_stage() -> Iterator[DemoStage]:
-    """Start the fake Bot API and connect to RabbitMQ.
+    """Start the fake Bot API and connect to RabbitMQ; clean up at the end.
 
     Raises:
         FloodgateError: RabbitMQ cannot be reached, or a process did not start.
@@ -61,7 +61,7 @@ def demo_stage() -> Iterator[DemoStage]:
 
 
 def _environment(bot: str, url: str, home: Path) -> dict[str, str]:
-    """What a demo's processes are told."""
+    """Return the environment of the demo's processes."""
     return {
         "FLOODGATE_BOTS": f'{{"{bot}": "{FAKE_TOKEN}"}}',
         "FLOODGATE_BOT_TOKEN": "",
@@ -72,14 +72,17 @@ def _environment(bot: str, url: str, home: Path) -> dict[str, str]:
 
 
 def _vouch(settings: Settings, bot: str) -> None:
-    """The bot was made up a moment ago. A store that does not know so starts it as if it had sent without a pause:
-    the group's first messages would go every three seconds, and the demo take twenty seconds longer."""
+    """Tell the store that the bot is new and has sent nothing.
+
+    Otherwise the store starts cautiously, as if the bot had been sending all the time: the group's first messages would
+    go out every three seconds, and the demo would take twenty seconds longer.
+    """
     with contextlib.closing(open_store(settings)) as store:
         store.vouch_idle(bot)
 
 
 def _remove_queues(connections: Connections, bot: str, settings: Settings) -> None:
-    """All that a demo's bot has on the server."""
+    """Delete all queues of a demo's bot."""
     mine = topology.pipeline_of(settings, [bot]).queues
     own = (topology.Role.SEND, topology.Role.UPDATES, topology.Role.LEADER)
     names = [queue.name for queue in mine if queue.role in own] + [queue_names.dead_queue(bot)]

@@ -1,7 +1,8 @@
-"""``floodgate demo --updates``: people talk to a bot whose receivers and workers come and go, and each is answered.
+"""``floodgate demo --updates``: simulated people talk to a bot while its receivers and workers start and stop.
 
-Two receivers, three handler workers and a send worker, as their own commands. In the middle the active receiver and a
-handler worker end, and another worker joins. Each message must be answered once, in the order of its chat.
+Two receivers, three handler workers and a send worker are started with their own commands. Half-way through, the
+active receiver and a handler worker end, and another worker joins. Each message must be answered once, in its chat's
+order.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ BOT_ID: Final = int(FAKE_TOKEN.partition(":")[0])
 
 @dataclass(frozen=True, slots=True)
 class UpdateDemoSize:
-    """How many people say how much."""
+    """The number of people, and of messages from each."""
 
     users: int
     messages: int
 
     @property
     def total(self) -> int:
+        """The number of messages."""
         return self.users * self.messages
 
 
@@ -48,7 +50,7 @@ QUICK: Final = UpdateDemoSize(users=60, messages=3)
 
 @dataclass(frozen=True, slots=True)
 class UpdateDemoOutcome:
-    """What the people got."""
+    """The answers that people got, and the faults that were found."""
 
     said: int
     answered: int
@@ -60,6 +62,7 @@ class UpdateDemoOutcome:
 
     @property
     def adds_up(self) -> bool:
+        """Whether every message was answered and there are no faults."""
         faults = (self.missing, self.twice, self.disordered, self.conflicts, self.too_many_requests)
         return self.answered == self.said and not any(faults)
 
@@ -67,7 +70,7 @@ class UpdateDemoOutcome:
 def outcome_of(
     answers: Iterable[tuple[int, str]], size: UpdateDemoSize, conflicts: int, too_many_requests: int
 ) -> UpdateDemoOutcome:
-    """Hold the answers, chat and text in order of arrival, against what was said. Pure."""
+    """Compare the answers, as pairs of chat and text in order of arrival, with the messages. Without I/O."""
     by_chat: defaultdict[int, list[str]] = defaultdict(list)
     for chat, text in answers:
         by_chat[chat].append(text)
@@ -86,7 +89,7 @@ def outcome_of(
 
 
 def run_updates_demo(console: Console, size: UpdateDemoSize = FULL) -> bool:
-    """Run it to the end; True when everybody was answered as they should be.
+    """Run the demo to the end; return True if everybody was answered once, in order.
 
     Raises:
         FloodgateError: RabbitMQ cannot be reached, or a process did not start.
@@ -123,7 +126,7 @@ def _play(console: Console, stage: DemoStage, size: UpdateDemoSize) -> UpdateDem
     _say(control, size.users, range(1, half + 1))
     with Live(console=console, transient=True) as screen:
         _watch(screen, control, size, size.users * half // 2)
-        screen.console.print("The active receiver and a handler worker end; another worker joins.")
+        screen.console.print("The active receiver and a handler worker stop; another worker starts.")
         _say(control, size.users, range(half + 1, size.messages + 1))
         leaving.close()
         handler("handler-4", staying)
@@ -138,7 +141,7 @@ def _say(control: ControlClient, users: int, numbers: Iterable[int]) -> None:
 
 
 def _watch(screen: Live, control: ControlClient, size: UpdateDemoSize, enough: int) -> None:
-    """Show the figures until so many answers are there, or time is up."""
+    """Show the figures until ``enough`` answers have arrived or time is up."""
     started = time.monotonic()
     while time.monotonic() - started < AT_MOST_SECONDS:
         answered = sum(1 for _ in _answers(control))

@@ -309,7 +309,7 @@ def assert_status_tells(stage: Stage) -> None:
     [told] = json.loads(stage.floodgate("status", "--json").stdout)
     assert 0 <= told["outage_seconds"] <= LASTS.total_seconds() + 5
     [line] = [line for line in stage.floodgate("status").stdout.splitlines() if "Telegram does not answer" in line]
-    assert " s; one call at a time is tried until one is answered" in line
+    assert " s; calls are made one at a time until one is answered" in line
 
 
 def assert_each_chat_in_order(texts: Texts) -> None:
