@@ -90,7 +90,7 @@ class Delivery:
 
     @property
     def live(self) -> bool:
-        """Whether it can still be settled, since its channel is open. Otherwise it is in its queue again, or delivered to
+        """Whether it can still be settled, since its channel is open. If not, it is in its queue again, or given to
         another consumer."""
         return not self._settled and self._subscription.is_current(self._channel)
 

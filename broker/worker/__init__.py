@@ -1,1 +1,1 @@
-"""Takes messages out: the Dramatiq broker, the runner of async actors, and what a worker does besides."""
+"""The worker's side: the Dramatiq broker, the runner of async actors, middleware, and retention of dead letters."""

@@ -1,15 +1,15 @@
 """The Dramatiq broker: Floodgate's connections, publisher and partitions behind Dramatiq's interface.
 
-What differs from Dramatiq's own RabbitMQ broker, and why:
+Differences from Dramatiq's own RabbitMQ broker:
 
-- Everything is published persistent, confirmed and ``mandatory``; ``enqueue`` returns when RabbitMQ has the message.
-- A delay goes to the ladder in RabbitMQ. There are no ``.DQ`` queues, and no message waits in a worker's memory.
-- The actor ``send`` has a family of queues, ``send.<bot>.<priority>.<NN>``: a job's chat picks its partition; and
-  ``send.<bot>.answers`` for answers to queries. So has ``handle_update``, ``updates.<bot>.<NN>``.
+- Every message is published persistent, confirmed and ``mandatory``; ``enqueue`` returns once RabbitMQ has confirmed.
+- Delayed messages wait in the delay ladder in RabbitMQ: no ``.DQ`` queues, no messages waiting in a worker's memory.
+- The actor ``send`` has a family of queues: ``send.<bot>.<priority>.<NN>``, with the partition chosen by the job's chat,
+  and ``send.<bot>.answers`` for answers to queries. ``handle_update`` has ``updates.<bot>.<NN>``.
 - A message is acknowledged only when its effect is safe: see :mod:`floodgate.broker.worker.queue_consumer`.
-- Dramatiq's default middleware is for plain actors. Jobs and updates have limits, retries and endings of their own.
+- Dramatiq's default middleware applies to plain actors only. Jobs and updates have their own limits and retries.
 
-Constructing a broker opens nothing and starts nothing. Settings are bound once, at the latest at first use.
+Constructing a broker opens and starts nothing. Settings are bound once, at the latest at first use.
 """
 
 from __future__ import annotations
@@ -61,14 +61,13 @@ from floodgate.broker.worker.middleware.retries import ConfirmedRetries
 from floodgate.broker.worker.queue_consumer import FAMILIES, QueueConsumer, in_family, prefetch_of
 
 CLOSE_SECONDS: Final = 15.0
-# What Dramatiq has for plain actors, and jobs and updates have of their own.
+# Middleware for plain actors only: jobs and updates have their own limits and retries.
 FOR_PLAIN_ACTORS: Final = (AgeLimit, TimeLimit, ShutdownNotifications, Callbacks, Pipelines, Retries)
 _OF_A_MESSAGE: Final = frozenset({"process_message", "skip_message"})
 
 
 def default_middleware() -> list[Middleware]:
-    """Dramatiq's defaults, with retries that cannot lose; an event loop, the current message, and admission before
-    each send."""
+    """Return Dramatiq's defaults with :class:`ConfirmedRetries`, an event loop, the current message, and admission."""
     return [
         AgeLimit(),
         TimeLimit(),
@@ -84,11 +83,11 @@ def default_middleware() -> list[Middleware]:
 
 
 class FloodgateBroker(Broker):
-    """A Dramatiq broker on RabbitMQ 4 that loses nothing.
+    """A Dramatiq broker on RabbitMQ 4 that loses no messages.
 
-    Parameters:
+    Args:
         settings: None reads them from the environment at first use.
-        middleware: None gives :func:`default_middleware`.
+        middleware: None uses :func:`default_middleware`.
     """
 
     def __init__(self, settings: Settings | None = None, *, middleware: list[Middleware] | None = None) -> None:
@@ -101,16 +100,16 @@ class FloodgateBroker(Broker):
         self._connections: Connections | None = None
         self._admission: BatchedAdmission | None = None
         self._on_callers_loop = False
-        self.subscriptions: dict[str, Subscription] = {}  # by queue; of thread workers or of the runner
+        self.subscriptions: dict[str, Subscription] = {}  # by queue; used by worker threads or by the runner
         self._only: tuple[str, frozenset[str]] | None = None  # family and bots; set before a worker starts
         self._ensured: set[str] = set()  # plain queues that this process has seen on the server
-        self._due: dict[str, float] = {}  # by queue, when the last delayed message comes, in time.monotonic()
-        self._lock = threading.Lock()  # guards the lazily made fields above
+        self._due: dict[str, float] = {}  # by queue, when the last delayed message is due, in time.monotonic()
+        self._lock = threading.Lock()  # guards the lazily created fields above
         for each in default_middleware() if middleware is None else middleware:
             self.add_middleware(each)
 
     def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        """Dramatiq's, with what is for plain actors left out for jobs and updates."""
+        """Fire a signal as Dramatiq does, but for jobs and updates skip the middleware for plain actors."""
         for middleware in self._concerned(signal, args):
             try:
                 getattr(middleware, f"before_{signal}")(self, *args, **kwargs)
@@ -120,8 +119,11 @@ class FloodgateBroker(Broker):
                 self.logger.critical("Unexpected failure in before_%s of %r.", signal, middleware, exc_info=True)
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        """Dramatiq's likewise. A message whose successor (the next of its pipeline, a callback) RabbitMQ did not take
-        goes back to its queue: Dramatiq would acknowledge it all the same."""
+        """Fire a signal as :meth:`emit_before` does.
+
+        A message returns to its queue if RabbitMQ did not accept a follow-up message of it (the next of its pipeline, a
+        callback): Dramatiq would acknowledge it anyway.
+        """
         for middleware in reversed(self._concerned(signal, args)):
             try:
                 getattr(middleware, f"after_{signal}")(self, *args, **kwargs)
@@ -137,6 +139,7 @@ class FloodgateBroker(Broker):
 
     @property
     def settings(self) -> Settings:
+        """The settings, read from the environment if none were bound."""
         with self._lock:
             if self._settings is None:
                 self._settings = load_settings()
@@ -150,11 +153,12 @@ class FloodgateBroker(Broker):
         """
         with self._lock:
             if self._connections is not None and settings != self._settings:
-                raise SettingsError("The broker is in use already: configure it before anything is enqueued.")
+                raise SettingsError("The broker is already in use: configure it before anything is enqueued.")
             self._settings = settings
 
     @property
     def connections(self) -> Connections:
+        """The process's connections to RabbitMQ, created at first use."""
         settings = self.settings
         with self._lock:
             if self._connections is None:
@@ -162,12 +166,12 @@ class FloodgateBroker(Broker):
             return self._connections
 
     def run_on_callers_loop(self) -> None:
-        """Live on the event loop that is running at the first use. To be said before it."""
+        """Use the event loop that is running at the first use of the broker. Must be called before that."""
         self._on_callers_loop = True
 
     @property
     def rate_limit(self) -> RateLimit:
-        """The middleware that gets permits."""
+        """The middleware that asks admission for permits."""
         return next(each for each in self.middleware if isinstance(each, RateLimit))
 
     @property
@@ -184,7 +188,7 @@ class FloodgateBroker(Broker):
             return self._admission
 
     def declare_queue(self, queue_name: str, *, ensure: bool = False) -> None:
-        """Note a queue's name; with ``ensure``, make it on the server."""
+        """Register a queue's name; with ``ensure``, create the queue on the server."""
         if queue_name not in self.queues:
             self.emit_before("declare_queue", queue_name)
             self.queues.add(queue_name)
@@ -195,15 +199,15 @@ class FloodgateBroker(Broker):
             self._ensured.add(queue_name)
 
     def take_only(self, actor_name: str, bots: Iterable[str]) -> None:
-        """Consume the queues of one family and of these bots only. To be said before a worker starts."""
+        """Consume only the queues of one actor's family and of these bots. Must be called before a worker starts."""
         self._only = (actor_name, frozenset(bots))
 
     def takes(self, actor_name: str) -> bool:
-        """Whether this process consumes what is for this actor."""
+        """Return whether this process consumes this actor's messages."""
         return actor_name in self.queues and (self._only is None or self._only[0] == actor_name)
 
     def get_declared_queues(self) -> set[str]:
-        """What this process consumes, by the names on the server: a family's name stands for its partitions."""
+        """Return the names on the server of the queues that this process consumes, with each family's partitions."""
         families = {name for actor in FAMILIES if self.takes(actor) for name in self._family(actor)}
         return families if self._only is not None else families | (self.queues - FAMILIES.keys())
 
@@ -215,21 +219,21 @@ class FloodgateBroker(Broker):
         return [name for bot in bots for name in queue_names.send_queues(bot, settings.partitions)]
 
     def topology_of(self, queue_names: Iterable[str]) -> topology.Topology:
-        """What must exist on the server for these queues: of a family's name, for all its partitions."""
+        """Return the topology that these queues need; the name of a family stands for all its partitions."""
         names = set(queue_names)
         partitions = [each for name in names & FAMILIES.keys() for each in self._family(name)]
         return topology.of_queues([*partitions, *(names - FAMILIES.keys())])
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
-        """Publish a message; returns when RabbitMQ has it on disk. ``delay`` is in milliseconds.
+        """Publish a message. Returns once RabbitMQ has it on disk. ``delay`` is in milliseconds.
 
-        A plain actor's queue is made with its first message. Its ``broker_priority`` from 5 up goes before the others;
-        a delayed message does so in any case when its time has come.
+        A plain actor's queue is created with its first message. A ``broker_priority`` of 5 or more goes before other
+        messages, as does every delayed message when it is due.
 
         Raises:
-            PublishError: RabbitMQ did not take it.
-            TopologyError: the queue exists and is declared otherwise.
-            JobError: the message is for ``send`` and its argument is no job, or for ``handle_update`` and no update.
+            PublishError: RabbitMQ did not accept it.
+            TopologyError: the queue exists with other arguments.
+            JobError: the argument of ``send`` is not a valid job, or that of ``handle_update`` not a valid update.
         """
         queue_name, body = self._address(message)
         publication = Publication("", queue_name, body, message.message_id, _priority(message))
@@ -259,12 +263,12 @@ class FloodgateBroker(Broker):
         self._ensure(queue_name)
         try:
             self.connections.publisher.publish(publication)
-        except UnroutableError:  # it was deleted since
+        except UnroutableError:  # the queue has been deleted
             self.declare_queue(queue_name, ensure=True)
             self.connections.publisher.publish(publication)
 
     def _ensure(self, queue_name: str) -> None:
-        """Make a plain queue, once in a process."""
+        """Create a plain queue, once per process."""
         if queue_name not in self._ensured:
             self.declare_queue(queue_name, ensure=True)
 
@@ -275,11 +279,11 @@ class FloodgateBroker(Broker):
                 self._due[queue_name] = max(due, self._due.get(queue_name, 0.0))
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 1000) -> Consumer:
-        """Consume a queue, ``prefetch`` messages in hand at a time; of jobs and updates as many as keep their order.
-        ``timeout`` is in ms.
+        """Consume a queue with up to ``prefetch`` unsettled messages; queues of jobs and updates have their own limit.
+        ``timeout`` is in milliseconds.
 
         Raises:
-            ConnectionClosed: Dramatiq's, for its worker to come again: the queue could not be made.
+            ConnectionClosed: the queue could not be created; Dramatiq's worker tries again.
         """
         in_hand = prefetch_of(queue_name) if in_family(queue_name) else prefetch
         if not in_family(queue_name):
@@ -304,28 +308,28 @@ class FloodgateBroker(Broker):
         return consumer
 
     def suspend(self, queue_name: str, seconds: float) -> None:
-        """Hand a queue back to RabbitMQ for a while."""
+        """Hand a queue back to RabbitMQ for so many seconds."""
         self.subscriptions[queue_name].suspend(seconds)
 
     def flush(self, queue_name: str) -> None:
-        """Drop what is ready in a plain actor's queue, and its dead letters. What waits in the delay ladder stays.
+        """Delete the ready messages and the dead letters of a plain actor's queue. Delayed messages stay.
 
         Raises:
             ValueError: the queue holds jobs or updates.
         """
         if queue_name in FAMILIES or in_family(queue_name):
-            raise ValueError(f"{queue_name!r} holds jobs or updates, which are not dropped by the queue.")
+            raise ValueError(f"{queue_name!r} holds jobs or updates, which cannot be flushed.")
         queue_admin.purge(self.connections, [queue_name, queue_names.dead_queue_of(queue_name)])
 
     def flush_all(self) -> None:
-        """:meth:`flush` every queue of a plain actor."""
+        """Call :meth:`flush` for every plain actor's queue."""
         for queue_name in self.queues - FAMILIES.keys():
             self.flush(queue_name)
 
     def get_queue_message_counts(self, queue_name: str) -> tuple[int, int, int]:
-        """How many messages are ready in a queue, how many are delayed, and how many are dead letters. For tests.
+        """Return how many messages of a queue are ready, delayed, and dead letters. For tests.
 
-        The delay ladder is shared by all queues, so of those delayed 1 stands for any that this process has sent.
+        All queues share the delay ladder, so the second number is 1 if this process has sent any delayed message.
         """
         names = self._names_of(queue_name)
         dead = {queue_names.dead_queue_of(name) for name in names}
@@ -336,12 +340,12 @@ class FloodgateBroker(Broker):
     def join(
         self, queue_name: str, min_successes: int = 10, idle_time: int = 100, *, timeout: int | None = None
     ) -> None:
-        """Wait until a queue was found empty ``min_successes`` times in a row, ``idle_time`` ms apart. For tests.
+        """Wait until a queue is empty ``min_successes`` times in a row, checked every ``idle_time`` ms. For tests.
 
-        Messages that this process has delayed are waited for; those that a worker has in hand are not.
+        This includes messages that this process has delayed, but not those that a worker has in hand.
 
         Raises:
-            QueueJoinTimeout: it was not so within ``timeout`` ms.
+            QueueJoinTimeout: the queue was not empty within ``timeout`` ms.
         """
         deadline = None if timeout is None else time.monotonic() + timeout / 1000
         successes = 0
@@ -355,7 +359,7 @@ class FloodgateBroker(Broker):
         return self._family(queue_name) if queue_name in FAMILIES else [queue_name]
 
     def close(self) -> None:
-        """Stop the connections, then release the store. Safe to call twice and without use."""
+        """Close the store, then the connections. Safe to call twice, and before any use."""
         self.stopping.set()
         with self._lock:
             connections, admission = self._connections, self._admission
@@ -366,7 +370,7 @@ class FloodgateBroker(Broker):
             connections.stop()
 
     async def aclose(self) -> None:
-        """:meth:`close` on the event loop."""
+        """Do the same as :meth:`close` on the event loop."""
         self.stopping.set()
         with self._lock:
             connections, admission = self._connections, self._admission
@@ -381,6 +385,6 @@ class FloodgateBroker(Broker):
 
 
 def _priority(message: dramatiq.Message[Any]) -> int:
-    """The nearest that every RabbitMQ 4 knows: 4, or 9 from 5 up."""
+    """Return the nearest priority that every RabbitMQ 4 supports: 9 for 5 or more, else 4."""
     wanted = message.options.get("broker_priority")
     return HIGH_PRIORITY if wanted is not None and wanted > FRESH_PRIORITY else FRESH_PRIORITY

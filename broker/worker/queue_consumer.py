@@ -1,12 +1,12 @@
-"""One queue's messages, handed to Dramatiq's worker, and what becomes of each.
+"""Passes one queue's messages to Dramatiq's worker, and settles them.
 
-Dramatiq acknowledges whatever it has finished with, also what its middleware failed to re-enqueue: an exception in
-``after_process_message`` is logged and swallowed, and the ack follows. So here an ack needs a word of its own: a
-message carries a :class:`Disposition`, and only one that was explicitly ``DONE`` (its effect is safe elsewhere) is
-acknowledged. Everything else goes back to its queue, where RabbitMQ's delivery limit bounds how often.
+Dramatiq acknowledges every message it has processed, even one that its middleware failed to re-enqueue: an exception in
+``after_process_message`` is logged and swallowed, and the ack follows. So acks are explicit here: a message carries a
+:class:`Disposition`, and is acknowledged only if that is ``DONE`` (its effect is safe elsewhere). Every other message
+returns to its queue, where RabbitMQ's delivery limit bounds how often.
 
 Threads: Dramatiq's consumer thread iterates; worker threads call ``ack`` and ``nack``. Deliveries arrive from the event
-loop through a ``SimpleQueue``, which is the only thing the three share.
+loop through a ``SimpleQueue``, the only state that the three share.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ from floodgate.broker.process.stopping import Stopping
 
 logger = logging.getLogger("floodgate.worker")
 
-# A message given back returns at once. This pause keeps a fault that outlasts it from spending the delivery limit in
-# a second; the queue has a thread of its own, so nobody else waits.
+# A returned message is delivered again at once. Without this pause a lasting fault would use up the delivery limit in a
+# second. The queue has its own thread, so no other queue waits.
 GIVE_BACK_PAUSE_SECONDS: Final = 1.0
 
 
-# Actors that have a family of queues, and how the family's names begin.
+# Actors that have a family of queues, and the prefix of the family's names.
 FAMILIES: Final = {SEND_ACTOR: "send.", UPDATE_ACTOR: "updates."}
-_JSON: Final = JSONEncoder()  # of jobs and updates, whatever encoder the plain actors have
-MAX_TRACEBACK: Final = 8000  # characters; its end says most
+_JSON: Final = JSONEncoder()  # for jobs and updates, whatever encoder the plain actors use
+MAX_TRACEBACK: Final = 8000  # characters, from the end, which is the most useful part
 MAX_MESSAGE_ID_BYTES: Final = 255  # AMQP's bound; a dead letter keeps its message's id
-# An escape that JSON allows alone, and that no log, header or store can hold alone. Whole pairs (emoji) have it, too.
+# The escape of a lone surrogate: valid in JSON, but not in a log, header or store. Pairs (emoji) match as well.
 _HALF_A_PAIR: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class Disposition(Enum):
-    """What shall happen to a message when Dramatiq is through with it."""
+    """What to do with a message after Dramatiq has processed it."""
 
-    OPEN = auto()  # nobody said: back to its queue, unless a plain actor simply returned
+    OPEN = auto()  # undecided: back to its queue, unless a plain actor simply returned
     DONE = auto()  # its effect is safe: acknowledge
     RETURN = auto()  # back to its queue
 
@@ -75,21 +75,22 @@ class DeliveredMessage(MessageProxy):
         self.update = update
         self.ask: Ask | None = None
         self.permit: Go | None = None
-        self.good_until = math.inf  # the permit, in time.monotonic()
-        self.late = timedelta()  # by how much its call arrived later than calls do
+        self.good_until = math.inf  # when the permit expires, in time.monotonic()
+        self.late = timedelta()  # its call's arrival delay
         self.uncertain = False  # an earlier call for this job may have acted
         self.disposition = Disposition.OPEN
 
     def done(self) -> None:
-        """The message's effect is safe elsewhere: acknowledge it."""
+        """Mark the message for acknowledgement: its effect is safe elsewhere."""
         self.disposition = Disposition.DONE
 
     def give_back(self) -> None:
-        """The message goes back to its queue, ahead of those behind it."""
+        """Mark the message for return to its place in the queue."""
         self.disposition = Disposition.RETURN
 
     @property
     def settled(self) -> bool:
+        """Whether to acknowledge the message."""
         if self.disposition is Disposition.OPEN:
             return self.job is None and self.update is None and self._exception is None
         return self.disposition is Disposition.DONE
@@ -132,7 +133,7 @@ class QueueConsumer(Consumer):
             self._give_back(message.delivery)
 
     def nack(self, message: MessageProxy) -> None:
-        """Dramatiq gave up on the message (no such actor, retries exhausted, too old): a dead letter, then the ack."""
+        """Dead-letter a message on which Dramatiq gave up (no such actor, retries exhausted, too old), then ack it."""
         assert isinstance(message, DeliveredMessage)
         if message.disposition is Disposition.RETURN:
             self._give_back(message.delivery)
@@ -150,16 +151,14 @@ class QueueConsumer(Consumer):
         try:
             self._publisher.publish(letter)
         except PublishError as error:
-            logger.warning(
-                "a dead letter could not be written, its message goes back to %s: %s", self.queue_name, error
-            )
+            logger.warning("cannot write a dead letter, the message returns to %s: %s", self.queue_name, error)
             self._give_back(delivery)
         else:
             delivery.ack()
 
 
 def letter_of_failed(message: DeliveredMessage) -> Publication:
-    """The dead letter of a message that Dramatiq gave up on."""
+    """Return the dead letter of a message on which Dramatiq gave up."""
     reason, description, told = _failure(message)
     delivery = message.delivery
     return dead_letters.dead_message(
@@ -174,40 +173,39 @@ def letter_of_failed(message: DeliveredMessage) -> Publication:
 
 
 def letter_of_malformed(delivery: Delivery, why: str) -> Publication:
-    """The dead letter of bytes that cannot be read, which is logged."""
+    """Log bytes that cannot be read as a message, and return their dead letter."""
     logger.error("malformed message in %s, moved to dead.malformed: %s", delivery.queue, why)
     return dead_letters.malformed(delivery.message_id or "", delivery.body, delivery.queue, why)
 
 
 def in_family(queue_name: str) -> bool:
-    """Whether a queue on the server holds jobs or updates."""
+    """Return whether a queue on the server holds jobs or updates."""
     return queue_name.startswith(tuple(FAMILIES.values()))
 
 
 def prefetch_of(queue_name: str) -> int:
-    """How many jobs of a queue a worker has in hand: one where they are in order."""
+    """Return how many jobs of a queue a worker may have in hand: one where they must stay in order."""
     return ANSWERS_PREFETCH if queue_names.is_answers_queue(queue_name) else PREFETCH
 
 
 def _failure(message: DeliveredMessage) -> tuple[str, str, str]:
-    """The reason of a plain actor's dead letter, its description and the traceback."""
+    """Return the reason, description and traceback of a plain actor's dead letter."""
     error = message._exception
     if error is None:
-        return dead_letters.REASON_FAILED, "a middleware failed it", ""
+        return dead_letters.REASON_FAILED, "a middleware marked it as failed", ""
     if isinstance(error, ActorNotFound):
         return dead_letters.REASON_NO_ACTOR, f"no actor named {message.actor_name!r} in this worker", ""
     return dead_letters.REASON_FAILED, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))
 
 
 def read_message(delivery: Delivery, queue_name: str) -> DeliveredMessage:
-    """The Dramatiq message in a delivery, under the name of the queue it came from.
+    """Decode the Dramatiq message in a delivery, with the name of the queue it came from.
 
-    An ``eta`` is dropped: stock Dramatiq would hold the message in memory until then, and here delays are RabbitMQ's.
+    An ``eta`` is removed: Dramatiq would hold the message in memory until then, but here RabbitMQ delays messages.
 
     Raises:
-        MalformedJobError: the bytes are no Dramatiq message, or the actor is ``send`` and its argument is no job of the
-            queue's bot.
-        MalformedUpdateError: likewise for ``handle_update`` and an update.
+        MalformedJobError: the bytes are not a Dramatiq message, or not a job of the queue's bot for the actor ``send``.
+        MalformedUpdateError: the message is for ``handle_update`` and not an update of the queue's bot.
     """
     message = _decode(delivery.body, queue_name)
     message.options.pop("eta", None)
@@ -217,7 +215,7 @@ def read_message(delivery: Delivery, queue_name: str) -> DeliveredMessage:
 
 
 def _job_in(message: dramatiq.Message[object], queue_name: str) -> Job:
-    """What the actor could not be called with would come back again and again, so it is told here."""
+    """Return the job in a message. Arguments that the actor does not accept are refused here, not retried for ever."""
     if message.args or message.kwargs.keys() != {"job"}:
         raise MalformedJobError("Not a job: the actor takes one argument, `job`.")
     job = parse_job(message.kwargs["job"])
@@ -245,7 +243,7 @@ def _decode(body: bytes, queue_name: str) -> dramatiq.Message[object]:
     if not all(isinstance(value, shape) for value, shape in shapes):
         raise MalformedJobError("Not a Dramatiq message: a field has the wrong type.")
     if _HALF_A_PAIR.search(body) and not _is_text(message):
-        raise MalformedJobError("Not a Dramatiq message: it holds half of a surrogate pair.")
+        raise MalformedJobError("Not a Dramatiq message: it contains half of a surrogate pair.")
     if len(message.message_id.encode()) > MAX_MESSAGE_ID_BYTES:
         raise MalformedJobError("Not a Dramatiq message: its id is too long.")
     return message

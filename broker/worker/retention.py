@@ -1,18 +1,19 @@
-"""Dropping dead letters that have been kept long enough, and the oldest of too many.
+"""Drops dead letters that have been kept long enough, and the oldest if there are too many.
 
     every minute         count each queue, and drop the oldest letters beyond FLOODGATE_DEAD_LETTERS__MOST
-    every ten minutes    look through each queue from its head, and drop the letters whose time is over
+    every ten minutes    scan each queue from its head, and drop the letters whose time is over
 
-Each worker does both, since each may be the only one there is. Several at once do no harm: each drops only letters that
-it holds itself, and none as too many that would not be too many without those the others hold.
+Every worker does both, since it may be the only one. Concurrent sweeps are harmless: each drops only letters that it
+holds itself, and does not count those that others hold towards the maximum.
 
-A letter is counted in the state store first and removed then. A crash in between counts it twice; none is dropped
+A letter is counted in the state store first, then removed. A crash in between counts it twice; no letter is dropped
 without being counted, and none while the store is down.
 
-RabbitMQ's own message TTL would be less code, but tells nobody what it dropped, and expires messages at the head of a
-quorum queue only: one letter that is kept for ever would keep all behind it. A look passes over such letters, up to
-:data:`LOOKED`; behind more of them, a letter goes when they do. It ends at letters too young to be over whatever their
-reason. What a look holds is hidden from others until it ends, and then is back in its place.
+RabbitMQ's own message TTL would be less code, but it does not report what it dropped, and it expires messages only at
+the head of a quorum queue: a letter kept for ever would keep all letters behind it. A scan skips up to :data:`LOOKED`
+such letters; a letter behind more of them is dropped once they are. A scan ends at letters too recent to expire,
+whatever their reason. The letters that it holds are hidden from others until it ends; then they are back in their
+places.
 """
 
 from __future__ import annotations
@@ -42,24 +43,24 @@ logger = logging.getLogger("floodgate.dead_letters")
 
 ROUND_SECONDS: Final = 60.0
 LOOK_EVERY: Final = 10  # rounds
-LOOKED: Final = 10_000  # letters that stay, in hand at once
-# A worker sends meanwhile: 16 letters take it a few milliseconds, and 16 in 50 ms are 320 a second.
+LOOKED: Final = 10_000  # letters that stay, held at once
+# A worker keeps sending meanwhile: 16 letters take a few milliseconds, and 16 every 50 ms are 320 per second.
 PAUSE: Final = timedelta(milliseconds=50)
-QUEUE_SECONDS: Final = 300.0  # for one queue; RabbitMQ takes letters back after 30 minutes. The next run goes on.
+QUEUE_SECONDS: Final = 300.0  # per queue; RabbitMQ takes letters back after 30 minutes. The next run continues.
 GIVING_BACK_SECONDS: Final = 60.0
 
-NO_BOT: Final = "-"  # whose letters are of no configured bot; no bot can be named so
-OTHER: Final = "other"  # a reason that is none of ours, as whoever may publish can write any
+NO_BOT: Final = "-"  # for letters of no configured bot; not a valid name of a bot
+OTHER: Final = "other"  # for unknown reasons: any publisher can write any reason
 _FORBIDDEN: Final = 403
 _MAY_NOT: Final = (
-    "Dead letters stay however old and many they are: this RabbitMQ account may not read them. Give it the worker's "
-    "rights in docs/security.md, or run `floodgate dead-letters sweep` regularly with the operator's account."
+    "Dead letters are not swept: this RabbitMQ account may not read them. Give it the worker's permissions from "
+    "docs/security.md, or run `floodgate dead-letters sweep` regularly with the operator's account."
 )
 
 CountDropped = Callable[[str, str, int], Awaitable[None]]
-"""Adds to the count of a bot's dropped letters with a reason."""
+"""Adds to a bot's count of letters dropped for a reason."""
 Dropped = Counter[tuple[str, str]]
-"""How many letters were dropped, by bot and reason."""
+"""Number of letters dropped, by bot and reason."""
 
 
 Letters = Sequence[tuple[QueuedMessage, DeadLetter]]
@@ -67,7 +68,7 @@ Letters = Sequence[tuple[QueuedMessage, DeadLetter]]
 
 @dataclass(slots=True)
 class QueueRetention:
-    """Reads one queue: what it holds is dropped, or goes back at the end."""
+    """The sweep of one queue: the letters dropped, and the number of those that stay."""
 
     queue: str
     dropped: Dropped = field(default_factory=Counter)
@@ -76,15 +77,15 @@ class QueueRetention:
 
 
 Step = Callable[[QueueRetention, Letters], Awaitable[bool]]
-"""Deals with the next few letters; whether to go on."""
+"""Handles the next few letters. Returns whether to continue."""
 
 
 class Retention:
-    """Belongs to the event loop of the connections.
+    """Sweeps dead letters. Belongs to the event loop of the connections.
 
-    Parameters:
-        count: is told of letters before they are dropped.
-        pause: after each few letters, for a process that has something better to do.
+    Args:
+        count: counts letters before they are dropped.
+        pause: pause between batches, for a process with more important work.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class Retention:
         self._pause_seconds = pause.total_seconds()
 
     async def run(self) -> None:
-        """Go round until the process stops."""
+        """Sweep regularly until the process stops."""
         for number in itertools.count(1):
             if await self._stopping.sleep(ROUND_SECONDS * random.uniform(0.5, 1.5)):
                 return
@@ -113,11 +114,10 @@ class Retention:
                 logger.warning("dead letters were not swept: %s", _explained(error))
 
     async def sweep(self, *, look: bool = True) -> Dropped:
-        """Drop letters beyond the bound and, with ``look``, those whose time is over.
+        """Drop letters beyond the maximum and, with ``look``, those whose time is over. Return how many were dropped.
 
         Raises:
-            RabbitMQError: it ended in the middle; the next sweep goes on.
-            StateUnavailableError: likewise.
+            RabbitMQError, StateUnavailableError: the sweep stopped part-way; the next one continues.
         """
         dropped: Dropped = Counter()
         depths = await queue_admin.adepth(self._connections, queue_names.dead_queues(self._bots))
@@ -138,7 +138,7 @@ class Retention:
         return hand.dropped
 
     async def _go_through(self, hand: QueueRetention, step: Step, session: Session) -> None:
-        """Take a few letters at a time from the queue's head until a step says that it was the last."""
+        """Take a few letters at a time from the queue's head until a step returns False."""
         hand.reader = reader = AsyncQueueReader(await session.channel(), hand.queue)
         ends_at = time.monotonic() + QUEUE_SECONDS
         try:
@@ -152,7 +152,7 @@ class Retention:
             await reader.give_back()
 
     async def _drop_surplus(self, hand: QueueRetention, few: Letters) -> bool:
-        # What others hold is not ready, so both may hold letters that are too many, and neither drops too many.
+        # Letters that others hold are not ready, so concurrent sweeps never drop too many.
         surplus = await hand.reader.ready() + len(few) - self._keeping.most
         await self._drop(hand, few[: max(0, surplus)])
         return surplus > len(few)
@@ -189,7 +189,7 @@ def _known(reason: str) -> str:
 
 
 def _counted(dropped: Dropped) -> str:
-    """As in ``news content: 12, news rights: 3``."""
+    """Format counts as in ``news content: 12, news rights: 3``."""
     return ", ".join(f"{bot} {reason}: {number}" for (bot, reason), number in dropped.most_common())
 
 

@@ -1,28 +1,28 @@
 """Runs messages of async actors on the event loop: receive → admit → act → settle → ack, one coroutine a message.
 
-Overview. The runner is to our broker what ``dramatiq.Worker`` is to any: it consumes queues and processes their
-messages with the broker's middleware signals. It needs no thread for it. ``send`` and ``handle_update`` run here; plain
-actors run under Dramatiq's own command line.
+Overview. The runner replaces ``dramatiq.Worker``: it consumes queues and processes their messages with the broker's
+middleware signals, without threads. ``send`` and ``handle_update`` run here; plain actors run under Dramatiq's own
+command line.
 
 Signals fire as Dramatiq documents them: ``before_worker_boot`` and ``after_worker_boot``, for each message
 ``before_process_message``, then ``after_process_message`` or ``after_skip_message``, ``before_ack`` or ``before_nack``
-and their afters, ``before_worker_shutdown`` and ``after_worker_shutdown``. Those of threads do not, for there are none.
+and their ``after_`` counterparts, ``before_worker_shutdown`` and ``after_worker_shutdown``. Thread signals do not fire.
 How a middleware's hook is called depends on its kind:
 
     AwaitedMiddleware          awaited
-    CurrentMessage, AgeLimit   called on the loop: they neither wait nor compute
+    CurrentMessage, AgeLimit   called on the loop: they do not block
     AsyncIO, TimeLimit,        not called: they manage threads
       ShutdownNotifications,
       PrefetchPerThread
     Retries, Callbacks,        not called for jobs and updates, whose retries and follow-ups are decided in actors/
       Pipelines, limits
-    any other                  called on a thread of the loop's executor, for it may block
+    any other                  called on a thread of the loop's executor, since it may block
 
 Settling. A message is acknowledged when its effect is safe elsewhere (``DeliveredMessage.settled``), dead-lettered when
-it failed for good, and otherwise returned to its queue after a pause.
+it has failed permanently, and otherwise returned to its queue after a pause.
 
-Ending. ``stop`` hands idle queues back at once, gives what is under way its time, then cancels it; what was not settled
-returns to its queue, in order, with its channel.
+Stopping. ``stop`` hands idle queues back at once, lets running actors finish within the time-out, then cancels them;
+unsettled messages are requeued, in order, when their channel closes.
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ RunMessage = Callable[[DeliveredMessage], Awaitable[None]]
 
 
 class Runner:
-    """One a process. Belongs to the event loop; ``stop`` is safe to call twice and unstarted.
+    """Runs async actors. One per process. Belongs to the event loop; ``stop`` is safe to call twice and unstarted.
 
-    Parameters:
-        queues: names on the server.
-        prefetch: messages in hand, by the queue's name. Those of one queue run side by side if it is more than one.
-        dispatch: starts the processing of a message that arrived; None runs each as a task at once.
+    Args:
+        queues: names of the queues on the server.
+        prefetch: returns a queue's maximum number of unsettled messages; with more than one, they run concurrently.
+        dispatch: starts processing a message; None runs each as a task at once.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Runner:
         """Fire the boot signals and consume the queues.
 
         Raises:
-            SettingsError: a process cannot consume so many queues.
+            SettingsError: a process cannot consume that many queues.
         """
         await self._hooks.boot("before_worker_boot", self)
         self._booted = True
@@ -116,7 +116,7 @@ class Runner:
         await self._hooks.boot("after_worker_boot", self)
 
     async def stop(self, timeout_seconds: float) -> None:
-        """Take nothing new, let what is under way end within the time, cancel the rest, fire the shutdown signals."""
+        """Accept nothing new, wait for running actors up to the time-out, cancel the rest, fire the shutdown signals."""
         if not self._booted:
             return
         self._booted = False
@@ -133,7 +133,7 @@ class Runner:
         await self._hooks.boot("after_worker_shutdown", self)
 
     def track(self, task: asyncio.Task[None]) -> None:
-        """Have ``stop`` wait for a task, which processes messages."""
+        """Make ``stop`` wait for a task that processes messages."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -150,7 +150,7 @@ class Runner:
         self.track(asyncio.get_running_loop().create_task(cast("Any", run(message))))
 
     async def process(self, message: DeliveredMessage) -> None:
-        """One message, from its signals to its ack. Raises nothing but a cancellation."""
+        """Process one message, from its signals to its ack. Raises only ``CancelledError``."""
         try:
             actor = self._actor(message.actor_name)
         except ActorNotFound as error:
@@ -188,7 +188,7 @@ class Runner:
             message.give_back()
 
     def _expected_by(self, message: DeliveredMessage) -> Any:
-        """What the message or its actor ``throws``, as ``isinstance`` takes it."""
+        """Return the exceptions that the message or its actor ``throws``, for ``isinstance``."""
         return message.options.get("throws") or self.broker.get_actor(message.actor_name).options.get("throws") or ()
 
     async def _settle(self, message: DeliveredMessage) -> None:
@@ -205,8 +205,11 @@ class Runner:
         self._hooks.emit("after_ack", message)
 
     async def _give_back(self, delivery: Delivery) -> None:
-        """Return a message after a pause. At a stop it returns with its channel, among the others of its window: one by
-        one, it would come again at once and end up behind those that were given to us after it."""
+        """Return a message to its queue after a pause.
+
+        While stopping, it is left to the closing channel, which requeues its whole window in order: requeued alone, it
+        would be delivered again at once and end up behind later messages.
+        """
         if await self.broker.stopping.sleep(GIVE_BACK_PAUSE_SECONDS):
             delivery.put_down()
         else:
@@ -216,16 +219,16 @@ class Runner:
         try:
             await self.broker.connections.publisher.apublish(letter)
         except (PublishError, RabbitMQError) as error:
-            logger.warning("a dead letter could not be written, its message goes back to %s: %s", delivery.queue, error)
+            logger.warning("cannot write a dead letter, the message returns to %s: %s", delivery.queue, error)
             await self._give_back(delivery)
         else:
             delivery.ack()
 
     def _actor(self, name: str) -> Callable[..., Awaitable[Any]]:
-        """The coroutine function of an actor.
+        """Return the coroutine function of an actor.
 
         Raises:
-            ActorNotFound: there is none of this name, or it is not async.
+            ActorNotFound: no actor has this name, or it is not async.
         """
         if (found := self._actors.get(name)) is None:
             actor: dramatiq.Actor[..., Any] = self.broker.get_actor(name)
@@ -237,14 +240,14 @@ class Runner:
 
 
 class Hooks:
-    """The broker's middleware, sorted by how its hooks are called. Which override what is looked up once."""
+    """Calls the hooks of the broker's middleware, each in the way that suits its kind. Overrides are looked up once."""
 
     def __init__(self, broker: FloodgateBroker) -> None:
         self._broker = broker
         self._overriding: dict[str, Sequence[Middleware]] = {}
 
     async def boot(self, hook: str, runner: Runner) -> None:
-        """A signal of the whole worker."""
+        """Fire a signal of the whole worker."""
         for each in self._of(hook):
             if isinstance(each, AwaitedMiddleware):
                 if (awaited := getattr(each, f"a{hook}", None)) is not None:
@@ -253,6 +256,7 @@ class Hooks:
                 await self._call(each, hook, runner)
 
     async def before(self, message: DeliveredMessage) -> None:
+        """Fire ``before_process_message``."""
         for each in self._of("before_process_message"):
             if not isinstance(each, AwaitedMiddleware):
                 await self._call(each, "before_process_message", message)
@@ -260,15 +264,17 @@ class Hooks:
                 await each.abefore_process_message(self._broker, message)
 
     async def after(self, message: DeliveredMessage, result: Any, exception: BaseException | None) -> None:
+        """Fire ``after_process_message``."""
         for each in self._of("after_process_message"):
             await self._call(each, "after_process_message", message, result=result, exception=exception)
 
     async def skipped(self, message: DeliveredMessage) -> None:
+        """Fire ``after_skip_message``."""
         for each in self._of("after_skip_message"):
             await self._call(each, "after_skip_message", message)
 
     def emit(self, hook: str, message: DeliveredMessage) -> None:
-        """An ack or a nack, which middleware may note and not wait in."""
+        """Fire a signal of an ack or a nack, on the loop: middleware must not block in it."""
         for each in self._of(hook):
             try:
                 getattr(each, hook)(self._broker, message)
@@ -276,7 +282,7 @@ class Hooks:
                 logger.critical("unexpected failure in %s of %r", hook, each, exc_info=True)
 
     async def _call(self, middleware: Middleware, hook: str, *args: Any, **kwargs: Any) -> None:
-        """As ``Broker.emit_before`` and ``emit_after`` do: what is raised is logged, unless it is for the worker."""
+        """Call a hook. As in Dramatiq's ``emit_before`` and ``emit_after``, exceptions not meant for the worker are logged."""
         if isinstance(middleware, FOR_PLAIN_ACTORS) and _is_ours(args[0]):
             return
         call = partial(getattr(middleware, hook), self._broker, *args, **kwargs)
@@ -295,7 +301,7 @@ class Hooks:
             logger.critical("unexpected failure in %s of %r", hook, middleware, exc_info=True)
 
     def _of(self, hook: str) -> Sequence[Middleware]:
-        """Who overrides a hook, in the order in which it fires; afters in reverse, as Dramatiq does."""
+        """Return the middleware that overrides a hook, in firing order: reversed for ``after_``, as in Dramatiq."""
         if (found := self._overriding.get(hook)) is None:
             plain = getattr(Middleware, hook)
             found = [
@@ -312,7 +318,7 @@ def _is_ours(subject: object) -> bool:
 
 
 def _note_failure(middleware: Middleware, hook: str, subject: object) -> None:
-    """What RabbitMQ did not take (the next of a pipeline, a callback) sends its message back to the queue."""
+    """Log a failed hook. Its message returns to its queue if RabbitMQ did not accept a follow-up message of it."""
     logger.critical("unexpected failure in %s of %r", hook, middleware, exc_info=True)
     if isinstance(subject, DeliveredMessage):
         subject.give_back()

@@ -1,8 +1,8 @@
-"""The process's one broker, and the guarantee that actors are never bound to another.
+"""The process's only broker. Actors are always bound to it.
 
-``@dramatiq.actor`` binds to Dramatiq's global broker, which is made for localhost when nobody set one before. So
-``actors`` asks :func:`current_broker`, which makes ours without opening a connection, and binds to it by name. Whoever
-configures later (``configure``) gives settings to that same object, so the order of imports does not matter.
+``@dramatiq.actor`` binds to Dramatiq's global broker, which defaults to one for localhost. So ``actors`` calls
+:func:`current_broker`, which creates ours without opening a connection, and binds to it explicitly. A later call of
+``configure`` gives settings to the same object, so the order of imports does not matter.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _broker: FloodgateBroker | None = None  # written under _lock, once
 
 
 def current_broker() -> FloodgateBroker:
-    """The process's broker, which is also Dramatiq's global one. Made at the first call; opens nothing."""
+    """Return the process's broker, which is also Dramatiq's global one. Created at the first call; opens nothing."""
     global _broker
     with _lock:
         if _broker is None:
@@ -32,7 +32,7 @@ def configure(settings: Settings) -> FloodgateBroker:
     """Bind settings to the process's broker.
 
     Raises:
-        SettingsError: the broker is in use already, with other settings.
+        SettingsError: the broker is already in use with other settings.
     """
     broker = current_broker()
     broker.bind(settings)

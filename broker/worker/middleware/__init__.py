@@ -1,1 +1,1 @@
-"""Dramatiq middleware of ours."""
+"""Floodgate's Dramatiq middleware."""

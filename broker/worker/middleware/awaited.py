@@ -1,8 +1,8 @@
 """Middleware whose hooks are coroutines.
 
-A hook that must wait (for a permit, for a connection to open) cannot do so in Dramatiq's plain methods when messages
-are processed on an event loop. So it is written once as a coroutine of the broker's loop: our runner awaits it, and
-under Dramatiq's own command line a worker thread blocks on the very same coroutine.
+When messages are processed on an event loop, Dramatiq's plain methods cannot wait, for instance for a permit or a
+connection. So such a hook is written once as a coroutine of the broker's loop: our runner awaits it, and under
+Dramatiq's own command line a worker thread blocks on the same coroutine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from floodgate.broker.worker.queue_consumer import DeliveredMessage
 
 
 class HostBroker(Protocol):
-    """The broker as its middleware sees it: the parts of ``FloodgateBroker`` that hooks use."""
+    """The parts of ``FloodgateBroker`` that hooks use."""
 
     stopping: Stopping
 
@@ -40,20 +40,23 @@ class HostBroker(Protocol):
 
 
 class AwaitedMiddleware(Middleware):
-    """Override the methods that begin with ``a``. They run on the broker's event loop, also under thread workers."""
+    """Base of middleware with async hooks: override the methods whose names begin with ``a``.
+
+    They run on the broker's event loop, also in workers with threads.
+    """
 
     def concerns(self, message: MessageProxy) -> bool:
-        """Whether ``abefore_process_message`` has anything to do for a message: what is not concerned costs nothing."""
+        """Return whether ``abefore_process_message`` must be called for a message. For all others it costs nothing."""
         return False
 
     async def abefore_worker_boot(self, broker: HostBroker) -> None:
-        """Before the first message."""
+        """Called before the first message."""
 
     async def abefore_process_message(self, broker: HostBroker, message: DeliveredMessage) -> None:
-        """Before a message that :meth:`concerns` it. A ``MiddlewareError`` keeps its actor from running."""
+        """Called before a message for which :meth:`concerns` is true. A ``MiddlewareError`` prevents its actor from running."""
 
     async def aafter_worker_shutdown(self, broker: HostBroker) -> None:
-        """After the last message. Safe to call unopened."""
+        """Called after the last message. Must be safe to call without any message."""
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
         ours = cast("HostBroker", broker)

@@ -1,4 +1,4 @@
-"""One message in hand for each thread of a worker."""
+"""Limits a worker's prefetch to one message per thread."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dramatiq.middleware import Middleware
 
 
 class PrefetchPerThread(Middleware):
-    """Has a worker take as many messages of each plain queue as it has threads, unless it was told a number.
+    """Makes a worker prefetch as many messages of each plain queue as it has threads, unless a number was configured.
 
-    Dramatiq's own default is two for each thread: the second waits here while another worker is idle.
+    Dramatiq's own default is two per thread: the second would wait here while another worker is idle.
     """
 
     def before_worker_boot(self, broker: Broker, worker: dramatiq.worker.Worker) -> None:

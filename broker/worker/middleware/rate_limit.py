@@ -1,21 +1,21 @@
 """Admission before each send, as Dramatiq middleware.
 
-    decide ─▶ Go            the actor runs, with the permit on the message; one that cannot use it at once (a busy
-           │                moment of the process) hands it back and is decided again: see ``renew``
-           ├▶ Wait (bot)    every job of the bot waits alike, so this one stays in hand; a long pause parks it and
-           │                hands its queue back, so that the backlog is not pumped through the ladder
-           ├▶ Wait (chat)   a moment is waited out; anything longer goes to the delay ladder, confirmed, then acked,
-           │                and the chats behind it go on
+    decide ─▶ Go            the actor runs, with the permit on the message; if the process is too busy to use it at
+           │                once, the permit is handed back and the job decided again: see ``renew``
+           ├▶ Wait (bot)    all jobs of the bot must wait, so the worker holds this one; a long pause parks it and
+           │                hands its queue back, so that the backlog does not pass through the ladder
+           ├▶ Wait (chat)   a short wait is held here; for a longer one the job goes to the delay ladder, is
+           │                confirmed, then acked, and the chats behind it proceed
            ├▶ AlreadySent, AlreadyDead   acknowledged
-           ├▶ Exhausted     dead-lettered: its calls killed their workers, or it never came to one
-           ├▶ Unreachable   dead-lettered with what Telegram said of the chat, or listed, and no budget spent
+           ├▶ Exhausted     dead-lettered: its calls killed their workers, or it was handed back too often
+           ├▶ Unreachable   dead-lettered with Telegram's description, or only listed; no budget is spent
            └▶ Unsettled     the job's ``on_uncertain`` decides
 
-Deferring is not failing: no attempt is spent, nothing is logged above DEBUG. Waits are timers of the event loop.
+Deferring is not failing: no attempt is spent, and nothing is logged above DEBUG. Waits are timers of the event loop.
 
-Fail closed: Dramatiq logs and swallows what middleware raises unless it is a ``MiddlewareError``, and would then run
-the actor unmetered. So everything that can go wrong here ends in a :class:`Deferral`, and the actor refuses a message
-without a permit besides.
+Fail closed: Dramatiq logs and swallows exceptions of middleware other than ``MiddlewareError``, and would then run the
+actor unmetered. So every failure here ends in a :class:`Deferral`, and the actor also refuses a message without a
+permit.
 """
 
 from __future__ import annotations
@@ -63,15 +63,15 @@ logger = logging.getLogger("floodgate.worker")
 # Below this a trip through the ladder (its unit is 125 ms) takes longer than the wait itself.
 SHORT_WAIT: Final = timedelta(milliseconds=120)
 STORE_RETRY_SECONDS: Final = 1.0
-# Half of RabbitMQ's consumer timeout: a job held for a store that is down must be back before the channel is closed.
+# Half of RabbitMQ's consumer timeout: a job held during a store outage must be returned before the channel is closed.
 STORE_HOLD_SECONDS: Final = 15 * 60
-# A suspended queue looks again this often, in case an operator ended the pause.
+# A suspended queue is tried again this often, in case an operator ended the pause.
 SUSPEND_AT_MOST_SECONDS: Final = 60.0
 FORBIDDEN: Final = 403
 
 
-class Deferral(MiddlewareError, RateLimitExceeded):  # noqa: N818  # a word for what it is: no error
-    """The message is not processed now. Dramatiq logs it at DEBUG, as it does any exceeded rate limit."""
+class Deferral(MiddlewareError, RateLimitExceeded):  # noqa: N818  # it is not an error
+    """The message is not processed now. Dramatiq logs it at DEBUG, like any exceeded rate limit."""
 
     def __init__(self, why: str) -> None:
         super().__init__(why)  # type: ignore[no-untyped-call]  # Dramatiq's
@@ -79,11 +79,11 @@ class Deferral(MiddlewareError, RateLimitExceeded):  # noqa: N818  # a word for 
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """The job's time has passed, and no call for it is under way or has ended it."""
+    """The job has expired, and no call for it is in flight or has ended it."""
 
 
 class RateLimit(AwaitedMiddleware):
-    """Asks admission before each send. One object a process; its coroutines run on the broker's event loop."""
+    """Asks admission before each send. One per process; its coroutines run on the broker's event loop."""
 
     def __init__(self) -> None:
         self._outage = OutageLog()  # of the state store
@@ -99,31 +99,31 @@ class RateLimit(AwaitedMiddleware):
         """Hand back a permit that was not used in time, and ask again. The job keeps its place.
 
         Raises:
-            Deferral: the message is dealt with; there is no permit.
+            Deferral: the message has been handled otherwise; there is no permit.
         """
         assert message.job is not None
         await self._guard(broker, message, message.job, self._renew(broker, message, message.job))
 
     async def _guard(self, broker: HostBroker, message: DeliveredMessage, job: Job, step: Awaitable[None]) -> None:
-        """Take a step after which the message has a permit, or is dealt with and a ``Deferral`` is raised."""
+        """Await a step that gets the message a permit or raises a ``Deferral``; turn its failures into a ``Deferral``."""
         try:
             await step
         except Deferral:
             raise
         except (PublishError, StateUnavailableError) as error:
-            logger.warning("job %s goes back to its queue: %s", job.id, error)
+            logger.warning("job %s returns to its queue: %s", job.id, error)
             message.give_back()
             raise Deferral(str(error)) from error
         except Exception as error:
-            # Any fault at all must not reach Dramatiq, which would go on and send: see the essay above.
+            # No exception may reach Dramatiq, which would send anyway: see "Fail closed" above.
             logger.exception("job %s could not be admitted", job.id)
             await self._give_up_or_back(broker, message, job, error)
             raise Deferral(f"{type(error).__name__}") from error
 
     async def _give_up_or_back(self, broker: HostBroker, message: DeliveredMessage, job: Job, error: Exception) -> None:
-        """Return a job that admission fails on, and in the end dead-letter it: RabbitMQ 4.3 counts no returns itself.
+        """Return a job on which admission fails, and finally dead-letter it: RabbitMQ 4.3 does not count returns itself.
 
-        The ledger is not told, for it may be what fails on this job.
+        The ledger is not updated, since it may be what fails on this job.
         """
         message.give_back()
         if message.delivery.delivery_count < DELIVERY_LIMIT:
@@ -133,7 +133,7 @@ class RateLimit(AwaitedMiddleware):
         try:
             await broker.connections.publisher.apublish(letter)
         except PublishError as refused:
-            logger.warning("job %s goes back to its queue: %s", job.id, refused)
+            logger.warning("job %s returns to its queue: %s", job.id, refused)
         else:
             message.done()
 
@@ -177,7 +177,7 @@ class RateLimit(AwaitedMiddleware):
         await self._admit(broker, message, job)
 
     async def _decide(self, broker: HostBroker, job: Job, ask: Ask, fresh: bool) -> Decision | Expired | None:
-        """Admission's word, or None when the store cannot answer. ``fresh`` forgets an uncertain send first."""
+        """Return admission's decision, or None if the store cannot answer. ``fresh`` forgets an uncertain send first."""
         try:
             if job.expired(unix_ms()) and not _begun(await broker.admission.lookup(ask.bot, ask.job_id)):
                 return Expired()
@@ -187,13 +187,13 @@ class RateLimit(AwaitedMiddleware):
                 logger.error("sends wait: %s", error)
             return None
         if self._outage.end() is not None:
-            logger.info("the state store answers again; sends go on")
+            logger.info("the state store answers again; sends resume")
         return decision
 
     async def _question(
         self, broker: HostBroker, message: DeliveredMessage, ask: Ask, job: Job, age: timedelta
     ) -> None:
-        """A worker died in mid-call, perhaps after Telegram had acted: send again, or leave it to an operator."""
+        """Handle a job whose worker died during the call, perhaps after it was sent: send again, or dead-letter it."""
         logger.warning("job %s may have been sent %.0f s ago: %s", job.id, age.total_seconds(), job.on_uncertain)
         if job.expired(unix_ms()):
             await self._bury(broker, message, ask, dead_letters.REASON_EXPIRED, _expiry(perhaps_sent=True))
@@ -208,12 +208,12 @@ class RateLimit(AwaitedMiddleware):
                 *(job.id, job.dedupe_key),
             )
         elif job.dedupe_key is not None:
-            logger.info("job %s (dedupe key %r) had ended before and is not sent again", job.id, job.dedupe_key)
+            logger.info("job %s (dedupe key %r) has already ended and is not sent again", job.id, job.dedupe_key)
         message.done()
         raise Deferral("ended before")
 
     async def _park(self, broker: HostBroker, message: DeliveredMessage, delay: timedelta) -> NoReturn:
-        """Hand the job to RabbitMQ's timer; only then is it acknowledged."""
+        """Publish the job to the delay ladder; it is acknowledged only after that."""
         home = Publication("", message.queue_name, message.delivery.body, message.message_id)
         await broker.connections.publisher.apublish(delayed(home, delay))
         message.done()
@@ -246,7 +246,7 @@ class RateLimit(AwaitedMiddleware):
         description: str,
         error: dict[str, Any] | None = None,
     ) -> NoReturn:
-        """Dead letter, if it is kept, then the ledger, then the ack: a crash in between repeats, and never drops."""
+        """Write the dead letter, if it is kept, then the ledger, then ack: a crash in between repeats, but never drops."""
         assert message.job is not None
         kept = broker.settings.dead_letters.keeps(reason, ask.priority)
         if kept:
@@ -258,16 +258,16 @@ class RateLimit(AwaitedMiddleware):
 
 
 def _begun(record: Record | None) -> bool:
-    """Whether admission has more to say of a job than that it waits: it was sent, say, and its ack was lost."""
+    """Return whether a job has gone beyond waiting: it may have been sent, for example, and its ack lost."""
     return record is not None and record.standing is not Standing.WAITING
 
 
 def _expiry(perhaps_sent: bool) -> str:
-    """For whoever thinks of replaying the job."""
+    """Describe the expiry for an operator who considers replaying the job."""
     passed = "its time to be sent has passed"
     return f"{passed}; an earlier call for it may have been carried out" if perhaps_sent else passed
 
 
 def _refusal(why: str) -> dict[str, Any]:
-    """Telegram's error for a chat that it refused before, as it would give it again."""
+    """Return Telegram's error for a chat that it has refused before."""
     return {"error_code": FORBIDDEN, "description": why}

@@ -1,4 +1,4 @@
-"""Retries of plain actors that cannot lose the message."""
+"""Retries of plain actors, without losing messages."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dramatiq.middleware import Retries
 
 
 class ConfirmedRetries(Retries):
-    """Dramatiq's ``Retries``, with the original acknowledged only once RabbitMQ has confirmed its successor.
+    """Dramatiq's ``Retries``, acknowledging the original only after RabbitMQ has confirmed the retry.
 
-    Dramatiq swallows what ``after_process_message`` raises and acknowledges all the same. Here a failed re-enqueue
-    leaves the message without the word ``done``, and it goes back to its queue. Jobs and updates never come here: what
-    follows from a failure is decided where it is known (``actors/settle.py``, ``actors/updates/handling.py``).
+    Dramatiq swallows exceptions of ``after_process_message`` and acknowledges anyway. Here a failed re-enqueue leaves the
+    message not ``done``, so it returns to its queue. Not used for jobs and updates, whose failures are handled in
+    ``actors/settle.py`` and ``actors/updates/handling.py``.
     """
 
     def after_process_message(
