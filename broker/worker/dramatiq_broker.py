@@ -2,9 +2,9 @@
 
 Differences from Dramatiq's own RabbitMQ broker:
 
-- Every message is published persistent, confirmed and ``mandatory``; ``enqueue`` returns once RabbitMQ has confirmed.
+- Messages are published persistent, confirmed and ``mandatory``; ``enqueue`` returns once RabbitMQ has confirmed.
 - Delayed messages wait in the delay ladder in RabbitMQ: no ``.DQ`` queues, no messages waiting in a worker's memory.
-- The actor ``send`` has a family of queues: ``send.<bot>.<priority>.<NN>``, with the partition chosen by the job's chat,
+- The actor ``send`` has a family of queues: ``send.<bot>.<priority>.<NN>``, the partition being chosen by the chat,
   and ``send.<bot>.answers`` for answers to queries. ``handle_update`` has ``updates.<bot>.<NN>``.
 - A message is acknowledged only when its effect is safe: see :mod:`floodgate.broker.worker.queue_consumer`.
 - Dramatiq's default middleware applies to plain actors only. Jobs and updates have their own limits and retries.

@@ -116,7 +116,7 @@ class Runner:
         await self._hooks.boot("after_worker_boot", self)
 
     async def stop(self, timeout_seconds: float) -> None:
-        """Accept nothing new, wait for running actors up to the time-out, cancel the rest, fire the shutdown signals."""
+        """Accept nothing new, wait for running actors, cancel them at the time-out, fire the shutdown signals."""
         if not self._booted:
             return
         self._booted = False

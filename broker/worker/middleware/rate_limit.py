@@ -105,7 +105,7 @@ class RateLimit(AwaitedMiddleware):
         await self._guard(broker, message, message.job, self._renew(broker, message, message.job))
 
     async def _guard(self, broker: HostBroker, message: DeliveredMessage, job: Job, step: Awaitable[None]) -> None:
-        """Await a step that gets the message a permit or raises a ``Deferral``; turn its failures into a ``Deferral``."""
+        """Await a step that gets a permit or raises a ``Deferral``, and turn its failures into a ``Deferral``."""
         try:
             await step
         except Deferral:
@@ -121,7 +121,7 @@ class RateLimit(AwaitedMiddleware):
             raise Deferral(f"{type(error).__name__}") from error
 
     async def _give_up_or_back(self, broker: HostBroker, message: DeliveredMessage, job: Job, error: Exception) -> None:
-        """Return a job on which admission fails, and finally dead-letter it: RabbitMQ 4.3 does not count returns itself.
+        """Return a job on which admission fails, and finally dead-letter it: RabbitMQ 4.3 does not count returns.
 
         The ledger is not updated, since it may be what fails on this job.
         """
@@ -177,7 +177,7 @@ class RateLimit(AwaitedMiddleware):
         await self._admit(broker, message, job)
 
     async def _decide(self, broker: HostBroker, job: Job, ask: Ask, fresh: bool) -> Decision | Expired | None:
-        """Return admission's decision, or None if the store cannot answer. ``fresh`` forgets an uncertain send first."""
+        """Return the decision, or None if the store cannot answer. ``fresh`` forgets an uncertain send first."""
         try:
             if job.expired(unix_ms()) and not _begun(await broker.admission.lookup(ask.bot, ask.job_id)):
                 return Expired()
@@ -246,7 +246,7 @@ class RateLimit(AwaitedMiddleware):
         description: str,
         error: dict[str, Any] | None = None,
     ) -> NoReturn:
-        """Write the dead letter, if it is kept, then the ledger, then ack: a crash in between repeats, but never drops."""
+        """Write the dead letter, if kept, then the ledger, then ack: a crash in between repeats, but never drops."""
         assert message.job is not None
         kept = broker.settings.dead_letters.keeps(reason, ask.priority)
         if kept:

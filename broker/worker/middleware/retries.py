@@ -11,8 +11,8 @@ from dramatiq.middleware import Retries
 class ConfirmedRetries(Retries):
     """Dramatiq's ``Retries``, acknowledging the original only after RabbitMQ has confirmed the retry.
 
-    Dramatiq swallows exceptions of ``after_process_message`` and acknowledges anyway. Here a failed re-enqueue leaves the
-    message not ``done``, so it returns to its queue. Not used for jobs and updates, whose failures are handled in
+    Dramatiq swallows exceptions of ``after_process_message`` and acknowledges anyway. Here a failed re-enqueue leaves
+    the message not ``done``, so it returns to its queue. Not used for jobs and updates, whose failures are handled in
     ``actors/settle.py`` and ``actors/updates/handling.py``.
     """
 
