@@ -56,9 +56,6 @@ class Chats:
         described = self._described.get(chat_id)
         return chat if described is None else {**chat, **described}
 
-    def is_channel(self, chat_id: int) -> bool:
-        return self._described.get(chat_id, {}).get("type") == "channel"
-
     def _id_of(self, name: str) -> int:
         chat_id = self._ids_by_name.get(name)
         if chat_id is None:

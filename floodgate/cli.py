@@ -28,8 +28,8 @@ from floodgate.commands import (
     updates,
     worker,
 )
+from floodgate.commands.options import EXIT_NO
 
-EXIT_NO: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_RABBITMQ: Final = 3
 EXIT_STATE: Final = 4

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import threading
 from collections.abc import Iterable
@@ -27,6 +26,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from floodgate.broker.process.event_loop import new_event_loop
+from floodgate.broker.process.forced_exit import exit_after, exit_now
 from floodgate.broker.process.garbage import keep_modules_from_collections
 from floodgate.broker.settings.model import Settings
 
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("floodgate.worker")
 
-EXIT_FORCED: Final = 70
 # After the bound on in-flight work, what remains is closing sockets and files.
 CLOSING_SECONDS: Final = 10.0
 HANDLER_CLOSING_SECONDS: Final = 25.0  # an Application writes its persistence
@@ -173,9 +172,7 @@ class WorkerProcess:
         if broker is None:
             return
         closing = CLOSING_SECONDS if self._handling is None else CLOSING_SECONDS + HANDLER_CLOSING_SECONDS
-        watchdog = threading.Timer(self._settings.shutdown_seconds + closing, _exit_now)
-        watchdog.daemon = True
-        watchdog.start()
+        watchdog = exit_after(self._settings.shutdown_seconds + closing)
         if runner is not None:
             logger.info("stopping: finishing what is in flight")
             await runner.stop(self._settings.shutdown_seconds)
@@ -197,7 +194,7 @@ def run_worker(settings: Settings, assignment: Assignment | None = None) -> None
 
     def on_signal(_number: int, _frame: object) -> None:
         for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, lambda *_: _exit_now())
+            signal.signal(each, exit_now)
         process.stop()
 
     for each in (signal.SIGTERM, signal.SIGINT):
@@ -208,11 +205,4 @@ def run_worker(settings: Settings, assignment: Assignment | None = None) -> None
 
 async def _run_and_leave(process: WorkerProcess) -> None:
     await process.run()
-    leaving = threading.Timer(LEAVING_SECONDS, os._exit, (0,))
-    leaving.daemon = True
-    leaving.start()
-
-
-def _exit_now() -> None:
-    """Leave without ceremony. RabbitMQ returns what was in hand to its queues."""
-    os._exit(EXIT_FORCED)
+    exit_after(LEAVING_SECONDS, code=0)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -25,12 +26,11 @@ from typing import Any, Final
 from pika.spec import Basic
 
 from floodgate.broker.amqp.connections import Connections
-from floodgate.broker.amqp.session import Channel, ChannelRefusedError, Session
+from floodgate.broker.amqp.session import Channel, MissingQueueError, Session
 
 BROWSE_SECONDS: Final = 120.0  # bound on one browse; 100,000 messages take about 20 s
 FEW: Final = 16  # messages per batch: twice that is still below 33, in case the queue's length misleads
 MOST_LOOKS: Final = 1000  # checks of a queue's length; each takes some 0.3 ms
-_NOT_FOUND: Final = 404
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,9 @@ def browse(connections: Connections, queue: str, limit: int) -> list[QueuedMessa
 async def _browse(queue: str, limit: int, session: Session) -> list[QueuedMessage]:
     reader = AsyncQueueReader(await session.channel(), queue)
     seen: list[QueuedMessage] = []
-    try:
+    with suppress(MissingQueueError):
         seen += await reader.take(limit)
         await reader.give_back()
-    except ChannelRefusedError as refusal:
-        if refusal.code != _NOT_FOUND:
-            raise
     return seen
 
 

@@ -193,7 +193,7 @@ class Connection:
         if self.state is ConnectionState.UP:
             return
         if self.state is ConnectionState.CLOSED:
-            raise _closed()
+            raise closed_here()
         waiter = self._io.loop.create_future()
         self._waiters.append(waiter)
         self.open()
@@ -266,7 +266,7 @@ class Connection:
         """Close the connection for good. Takes at most :data:`CLOSE_SECONDS`; safe to call twice."""
         was, self.state = self.state, ConnectionState.CLOSED
         self._forget_timer()
-        self._fail_waiters(_closed())
+        self._fail_waiters(closed_here())
         if was is ConnectionState.UP:
             self.flush()
             self._closed_future = self._io.loop.create_future()
@@ -397,7 +397,8 @@ class Connection:
             logger.info("RabbitMQ is back after %.1f s (%s)", away_seconds, self._options.name)
 
 
-def _closed() -> RabbitMQUnreachableError:
+def closed_here() -> RabbitMQUnreachableError:
+    """The error of a connection that this program has closed."""
     return RabbitMQUnreachableError("The connection to RabbitMQ was closed by this program.")
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from floodgate.broker.amqp.session import Channel, ChannelRefusedError, Session
+from floodgate.broker.amqp.session import Channel, ChannelRefusedError, MissingQueueError, Session
 from floodgate.broker.amqp.topology import Binding, Exchange, Queue, Role, Topology, arguments, exchange_arguments
 from floodgate.broker.errors import DeclareRefusedError, TopologyError
 
@@ -148,7 +148,7 @@ async def _bind(channel: Channel, binding: Binding) -> None:
 def _fault(thing: Exchange | Queue, server: tuple[int, ...], refusal: ChannelRefusedError) -> str:
     if refusal.code == _FORBIDDEN:
         return f"{_kind(thing)} {thing.name} cannot be compared. {_MAY_NOT.format(refusal.text)}"
-    if refusal.code == 404:
+    if isinstance(refusal, MissingQueueError):
         return f"{_kind(thing)} {thing.name} is missing. `floodgate topology apply` creates it."
     return _difference(thing, server, refusal)
 

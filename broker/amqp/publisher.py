@@ -46,7 +46,7 @@ from typing import Any, Final, Protocol
 import pika.exceptions
 from pika.spec import Basic
 
-from floodgate.broker.amqp.connection import Connection, ConnectionState
+from floodgate.broker.amqp.connection import Connection, ConnectionState, closed_here
 from floodgate.broker.amqp.frames import FrameOptions, encode
 from floodgate.broker.errors import (
     BlockedError,
@@ -54,7 +54,6 @@ from floodgate.broker.errors import (
     NotConnectedError,
     PublishError,
     RabbitMQError,
-    RabbitMQUnreachableError,
     RejectedError,
     UnroutableError,
 )
@@ -364,7 +363,7 @@ class Publisher:
         count, size = len(entries), _size(entries)
         with self._room:
             if self._stopped:
-                raise _closed()
+                raise closed_here()
             self._refuse(entries)
             if self._held and not self._fits(count, size):
                 return False
@@ -407,7 +406,7 @@ class Publisher:
                 raise self._window_full(self._blocked_since is not None, entries)
             self._room.wait(min(left, 1.0))  # wakes every second, since an alarm changes how long to wait
         if self._stopped:
-            raise _closed()
+            raise closed_here()
 
     def _refuse(self, entries: list[Entry]) -> None:
         if self._away_since is not None and entries:
@@ -650,10 +649,6 @@ class Publisher:
 
 def _size(entries: list[Entry]) -> int:
     return sum(entry.size for entry in entries)
-
-
-def _closed() -> RabbitMQUnreachableError:
-    return RabbitMQUnreachableError("The connection to RabbitMQ was closed by this program.")
 
 
 def _verdict(entry: Entry, rejected: bool) -> PublishError:

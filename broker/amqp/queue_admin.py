@@ -8,7 +8,7 @@ from functools import partial
 from floodgate.broker.amqp import declaration
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.amqp.declaration import DECLARE_SECONDS, bound_seconds, declare_if_allowed
-from floodgate.broker.amqp.session import ChannelRefusedError, Session
+from floodgate.broker.amqp.session import MissingQueueError, Session
 from floodgate.broker.amqp.topology import Topology
 
 
@@ -61,9 +61,7 @@ async def _purge(queues: list[str], session: Session) -> None:
     for name in queues:
         try:
             await channel.call("queue_purge", queue=name)
-        except ChannelRefusedError as refusal:
-            if refusal.code != 404:
-                raise
+        except MissingQueueError:
             channel = await session.channel()
 
 
@@ -80,9 +78,7 @@ async def _depth(queues: list[str], session: Session) -> dict[str, int | None]:
         try:
             ok = await channel.call("queue_declare", queue=name, passive=True)
             counts[name] = ok.method.message_count
-        except ChannelRefusedError as refusal:
-            if refusal.code != 404:
-                raise
+        except MissingQueueError:
             counts[name] = None
             channel = await session.channel()
     return counts

@@ -14,18 +14,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Final, Self, TypeVar
 
 from floodgate.broker.amqp.async_queue_reader import AsyncQueueReader, QueuedMessage
 from floodgate.broker.amqp.connections import Connections
-from floodgate.broker.amqp.session import ChannelRefusedError
+from floodgate.broker.amqp.session import MissingQueueError
 from floodgate.broker.errors import RabbitMQUnreachableError
 
 # RabbitMQ closes a channel that leaves a message unacknowledged for 30 minutes.
 READER_SECONDS: Final = 25 * 60.0
 REQUEST_SECONDS: Final = 60.0
-_NOT_FOUND: Final = 404
 
 T = TypeVar("T")
 
@@ -53,9 +52,7 @@ class QueueReader:
 
         try:
             return self._ask(self._take(most))
-        except ChannelRefusedError as refusal:
-            if refusal.code != _NOT_FOUND:
-                raise
+        except MissingQueueError:
             return []
 
     def pages(self, size: int, most: int) -> Iterator[list[QueuedMessage]]:
@@ -81,11 +78,8 @@ class QueueReader:
         if self._closed:
             return
         self._closed = True
-        try:
+        with suppress(MissingQueueError):
             self._ask(self._leave())
-        except ChannelRefusedError as refusal:
-            if refusal.code != _NOT_FOUND:
-                raise
 
     def __enter__(self) -> Self:
         return self

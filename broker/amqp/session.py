@@ -35,6 +35,10 @@ class ChannelRefusedError(RabbitMQError):
         super().__init__(f"RabbitMQ refused: {text} ({code}).")
 
 
+class MissingQueueError(ChannelRefusedError):
+    """The queue or exchange of a call does not exist."""
+
+
 class Channel:
     """A channel whose calls are awaited, one at a time. Created by :meth:`Session.channel`."""
 
@@ -90,7 +94,8 @@ class Channel:
 
     def _on_closed(self, _channel: Any, reason: Exception) -> None:
         if isinstance(reason, pika.exceptions.ChannelClosedByBroker):
-            self._ended = ChannelRefusedError(reason.reply_code, reason.reply_text)
+            refused = MissingQueueError if reason.reply_code == 404 else ChannelRefusedError
+            self._ended = refused(reason.reply_code, reason.reply_text)
         else:
             self._ended = _lost(reason)
         if not self._closed.done():

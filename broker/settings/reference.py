@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from floodgate.broker.settings.model import Settings
 
-ROOT: Final = Path(__file__).resolve().parents[2]
+# In the repository, which is the working directory.
 ENV_EXAMPLE: Final = Path(".env.example")
 SETTINGS_PAGE: Final = Path("docs/settings.md")
 
@@ -102,8 +102,8 @@ def _text(value: Any) -> str | None:
 
 def main() -> None:
     """Write both files."""
-    (ROOT / ENV_EXAMPLE).write_text(env_example())
-    (ROOT / SETTINGS_PAGE).write_text(settings_page())
+    ENV_EXAMPLE.write_text(env_example())
+    SETTINGS_PAGE.write_text(settings_page())
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any, Final
 
-from floodgate.broker.errors import SettingsError
 from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.stores import by_url
 
 logger = logging.getLogger("floodgate.admission")
 
@@ -42,18 +42,19 @@ class CapacityWatch:
 
 
 def shortage_of(settings: Settings) -> str | None:
+<<<<<<< HEAD
     """Return a sentence with the shortage and its remedy; None if there is enough space, or it cannot be determined."""
     from floodgate.broker.state.stores import state_file
+=======
+    """What is short and what to do, in a sentence; None while there is room, or when it cannot be told."""
+>>>>>>> main
 
-    path = state_file(settings)
-    if path is not None:
-        return disk_shortage(path)
-    try:
+    def redis(url: str) -> str | None:
         from floodgate.broker.state.redis.server import memory_of, where
-    except ImportError:
-        raise SettingsError("FLOODGATE_STATE_URL names a Redis server: install telegram-floodgate[redis].") from None
-    url = settings.state_url.get_secret_value()
-    return memory_shortage(memory_of(url), where(url))
+
+        return memory_shortage(memory_of(url), where(url))
+
+    return by_url(settings, disk_shortage, redis)
 
 
 def disk_shortage(path: Path) -> str | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from floodgate.broker.admission.contract import Admission
@@ -12,7 +12,7 @@ from floodgate.broker.admission.policy import policy_of
 from floodgate.broker.admission.result_feed import ResultFeed
 from floodgate.broker.errors import SettingsError
 from floodgate.broker.settings.model import Settings
-from floodgate.broker.state.calls import BatchedAdmission
+from floodgate.broker.state.calls import BatchedAdmission, Batches
 from floodgate.broker.state.handled import HandledUpdates
 from floodgate.broker.state.sessions import Sessions
 from floodgate.broker.state.sqlite.admission import SqliteAdmission, SqliteBatches
@@ -25,6 +25,8 @@ _NO_REDIS: Final = (
     "FLOODGATE_STATE_URL names a Redis server, but its client is not installed: install telegram-floodgate[redis]."
 )
 
+T = TypeVar("T")
+
 
 def open_store(settings: Settings) -> Admission:
     """Return the admission of ``FLOODGATE_STATE_URL``. Nothing is opened or connected before its first call.
@@ -32,15 +34,14 @@ def open_store(settings: Settings) -> Admission:
     Raises:
         SettingsError: the URL does not name a file, or the store's client library is not installed.
     """
-    url = settings.state_url.get_secret_value()
     policy = policy_of(settings)
-    if urlsplit(url).scheme == "sqlite":
-        return SqliteAdmission(_sqlite_path(url), policy)
-    try:
+
+    def redis(url: str) -> Admission:
         from floodgate.broker.state.redis.admission import RedisAdmission
-    except ImportError:
-        raise SettingsError(_NO_REDIS) from None
-    return RedisAdmission(url, policy)
+
+        return RedisAdmission(url, policy)
+
+    return by_url(settings, lambda path: SqliteAdmission(path, policy), redis)
 
 
 def open_batched(settings: Settings, thread: StateThread) -> BatchedAdmission:
@@ -50,15 +51,14 @@ def open_batched(settings: Settings, thread: StateThread) -> BatchedAdmission:
     Raises:
         SettingsError: as :func:`open_store`.
     """
-    url = settings.state_url.get_secret_value()
     policy = policy_of(settings)
-    if urlsplit(url).scheme == "sqlite":
-        return BatchedAdmission(SqliteBatches(SqliteAdmission(_sqlite_path(url), policy), thread))
-    try:
+
+    def redis(url: str) -> Batches:
         from floodgate.broker.state.redis.admission import RedisBatches
-    except ImportError:
-        raise SettingsError(_NO_REDIS) from None
-    return BatchedAdmission(RedisBatches(url, policy))
+
+        return RedisBatches(url, policy)
+
+    return BatchedAdmission(by_url(settings, lambda path: SqliteBatches(SqliteAdmission(path, policy), thread), redis))
 
 
 def open_result_feed(settings: Settings, bots: Sequence[str]) -> ResultFeed:
@@ -67,14 +67,13 @@ def open_result_feed(settings: Settings, bots: Sequence[str]) -> ResultFeed:
     Raises:
         SettingsError: as :func:`open_store`.
     """
-    url = settings.state_url.get_secret_value()
-    if urlsplit(url).scheme == "sqlite":
-        return SqliteResultFeed(_sqlite_path(url), bots)
-    try:
+
+    def redis(url: str) -> ResultFeed:
         from floodgate.broker.state.redis.result_feed import RedisResultFeed
-    except ImportError:
-        raise SettingsError(_NO_REDIS) from None
-    return RedisResultFeed(url, bots)
+
+        return RedisResultFeed(url, bots)
+
+    return by_url(settings, lambda path: SqliteResultFeed(path, bots), redis)
 
 
 def open_handled(settings: Settings) -> HandledUpdates:
@@ -83,14 +82,13 @@ def open_handled(settings: Settings) -> HandledUpdates:
     Raises:
         SettingsError: as :func:`open_store`.
     """
-    url = settings.state_url.get_secret_value()
-    if urlsplit(url).scheme == "sqlite":
-        return SqliteHandled(_sqlite_path(url))
-    try:
+
+    def redis(url: str) -> HandledUpdates:
         from floodgate.broker.state.redis.handled import RedisHandled
-    except ImportError:
-        raise SettingsError(_NO_REDIS) from None
-    return RedisHandled(url)
+
+        return RedisHandled(url)
+
+    return by_url(settings, SqliteHandled, redis)
 
 
 def open_sessions(settings: Settings) -> Sessions:
@@ -99,14 +97,13 @@ def open_sessions(settings: Settings) -> Sessions:
     Raises:
         SettingsError: as :func:`open_store`.
     """
-    url = settings.state_url.get_secret_value()
-    if urlsplit(url).scheme == "sqlite":
-        return SqliteSessions(_sqlite_path(url))
-    try:
+
+    def redis(url: str) -> Sessions:
         from floodgate.broker.state.redis.sessions import RedisSessions
-    except ImportError:
-        raise SettingsError(_NO_REDIS) from None
-    return RedisSessions(url)
+
+        return RedisSessions(url)
+
+    return by_url(settings, SqliteSessions, redis)
 
 
 def state_file(settings: Settings) -> Path | None:
@@ -115,8 +112,23 @@ def state_file(settings: Settings) -> Path | None:
     Raises:
         SettingsError: as :func:`open_store`.
     """
+    return by_url(settings, lambda path: path, lambda _url: None)
+
+
+def by_url(settings: Settings, sqlite: Callable[[Path], T], redis: Callable[[str], T]) -> T:
+    """Make what ``FLOODGATE_STATE_URL`` calls for, of the file or of the server's URL. ``redis`` imports what needs the
+    client library.
+
+    Raises:
+        SettingsError: as :func:`open_store`.
+    """
     url = settings.state_url.get_secret_value()
-    return _sqlite_path(url) if urlsplit(url).scheme == "sqlite" else None
+    if urlsplit(url).scheme == "sqlite":
+        return sqlite(_sqlite_path(url))
+    try:
+        return redis(url)
+    except ImportError:
+        raise SettingsError(_NO_REDIS) from None
 
 
 def _sqlite_path(url: str) -> Path:

@@ -36,7 +36,7 @@ class StateThread:
         self._thread: threading.Thread | None = None
 
     def submit(self, work: Callable[[], Any], done: Callback) -> None:
-        """Run ``work``, then call ``done`` on the running loop with its result, or with the exception that it raised."""
+        """Run ``work``, then call ``done`` on the running loop with its result or exception."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
             self._thread.start()

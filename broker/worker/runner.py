@@ -282,7 +282,7 @@ class Hooks:
                 logger.critical("unexpected failure in %s of %r", hook, each, exc_info=True)
 
     async def _call(self, middleware: Middleware, hook: str, *args: Any, **kwargs: Any) -> None:
-        """Call a hook. As in Dramatiq's ``emit_before`` and ``emit_after``, exceptions not meant for the worker are logged."""
+        """Call a hook. As in Dramatiq, exceptions not meant for the worker are logged."""
         if isinstance(middleware, FOR_PLAIN_ACTORS) and _is_ours(args[0]):
             return
         call = partial(getattr(middleware, hook), self._broker, *args, **kwargs)

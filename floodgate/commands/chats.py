@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from functools import partial
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -16,13 +16,12 @@ from rich.text import Text
 from floodgate.broker.admission.contract import Admission, UnreachableChat
 from floodgate.broker.settings.model import load_settings
 from floodgate.broker.state.stores import open_store
+from floodgate.commands.options import EXIT_NO, AsJson, say
 from floodgate.letters import reading
 from floodgate.letters.criteria import chat_of, harmless
 from floodgate.letters.paging import ago, each_once
 
 app = typer.Typer(help="Chats that Telegram refuses.", no_args_is_help=True)
-
-EXIT_NO: Final = 1
 
 AnyBot = Annotated[str | None, typer.Option(help="One bot only. Defaults to all.")]
 
@@ -36,7 +35,7 @@ def _group() -> None:
 def unreachable(
     bot: AnyBot = None,
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Most chats of each bot.")] = 10_000,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the chats that turned out unreachable, each once, the latest first, with what Telegram said.
 
@@ -70,11 +69,10 @@ def clear(
     assert key is not None
     with _stores(bot) as (store, bots):
         held = [name for name in bots if store.heard_from(name, key)]
-    console = Console(highlight=False, soft_wrap=True)
     if not held:
-        console.print(f"Chat {key} was not held for unreachable.", markup=False)
+        say(f"Chat {key} was not held for unreachable.")
         raise typer.Exit(EXIT_NO)
-    console.print(f"Chat {key} is sent to again by {', '.join(held)}.", markup=False)
+    say(f"Chat {key} is sent to again by {', '.join(held)}.")
 
 
 @contextlib.contextmanager

@@ -12,14 +12,13 @@ from functools import partial
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
 
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.process.stopping import Stopping
 from floodgate.broker.settings.model import load_settings
 from floodgate.broker.state.stores import open_store
 from floodgate.broker.worker.retention import Retention
-from floodgate.commands.options import AsJson
+from floodgate.commands.options import EXIT_NO, AsJson, say
 from floodgate.letters import reading, view
 from floodgate.letters.criteria import Criteria, chat_of, moment
 from floodgate.letters.paging import each_once
@@ -27,7 +26,6 @@ from floodgate.letters.replay import Fate, Replay
 
 app = typer.Typer(help="Jobs that will not be sent, with the reason.", no_args_is_help=True)
 
-EXIT_NO: Final = 1
 SHOWN_NOT_KEPT: Final = 1000
 
 Ids = Annotated[list[str] | None, typer.Argument(help="Ids of jobs. Defaults to all that the options mean.")]
@@ -87,7 +85,7 @@ def show(
     with _letters(bot) as (connections, depths), _looking(depths) as looked:
         found = reading.look(connections, depths, criteria, 100, looked)
     if not found.letters:
-        _say(f"No dead letter has the id {job!r}: `floodgate dead-letters list` shows those there are.")
+        say(f"No dead letter has the id {job!r}: `floodgate dead-letters list` shows those there are.")
         raise typer.Exit(EXIT_NO)
     if as_json:
         print(json.dumps([view.as_data(letter) for letter in found.letters]))
@@ -160,7 +158,7 @@ def drop(
     if as_json:
         print(json.dumps(dict(counts.most_common())))
     else:
-        _say(f"Deleted: {view.counted(counts)}." if counts else "No dead letter is meant; nothing was deleted.")
+        say(f"Deleted: {view.counted(counts)}." if counts else "No dead letter is meant; nothing was deleted.")
     if ids and not counts:
         raise typer.Exit(EXIT_NO)
 
@@ -219,7 +217,7 @@ def sweep(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(reasons))
         return
-    _say(f"Dropped: {view.counted(reasons)}." if reasons else "No dead letter is over its time, nor one too many.")
+    say(f"Dropped: {view.counted(reasons)}." if reasons else "No dead letter is over its time, nor one too many.")
 
 
 def _criteria(
@@ -276,10 +274,6 @@ def _report(run: Replay, as_json: bool) -> None:
         return
     for fate, words in _TOLD.items():
         if run.fates[fate]:
-            _say(f"{run.fates[fate]} {words}.")
+            say(f"{run.fates[fate]} {words}.")
     if not run.fates:
-        _say("No dead letter is meant; nothing was replayed.")
-
-
-def _say(text: str) -> None:
-    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+        say("No dead letter is meant; nothing was replayed.")

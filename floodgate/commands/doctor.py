@@ -10,19 +10,20 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import aiohttp
 import typer
 from pydantic import SecretStr
-from rich.console import Console
 
 from floodgate.broker.amqp import queue_admin, topology
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import FloodgateError
+from floodgate.broker.process.telegram_session import TelegramSession
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.broker.state.stores import open_store
 from floodgate.broker.uploads.spool import Spool
+from floodgate.commands.options import EXIT_NO, AsJson, say
 
 ANSWER_SECONDS: Final = 10.0
 # A job's times are compared with the clock of whichever machine handles it.
@@ -40,7 +41,7 @@ class Finding:
     text: str
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def doctor(as_json: AsJson = False) -> None:
     """Check the settings and everything that they name: RabbitMQ, the state store, the spool, the Bot API, the clock.
 
     Prints a line each, with what to do about what is wrong, and exits with 1 if anything is. Changes nothing, but for a
@@ -49,15 +50,14 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     Example: floodgate doctor
     """
     findings = []
-    console = Console(highlight=False, soft_wrap=True)
     for finding in examine():
         findings.append(finding)
         if not as_json:
-            console.print(f"{'ok  ' if finding.sound else 'FAIL'} {finding.subject}: {finding.text}", markup=False)
+            say(f"{'ok  ' if finding.sound else 'FAIL'} {finding.subject}: {finding.text}")
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings]))
     if not all(finding.sound for finding in findings):
-        raise typer.Exit(1)
+        raise typer.Exit(EXIT_NO)
 
 
 def examine() -> Iterator[Finding]:
@@ -129,11 +129,10 @@ async def _bot_api(url: str, proxy: SecretStr | None, bot: str, token: SecretStr
     """What came of getMe, and the server's date."""
     subject = f"Bot API as {bot!r}"
     timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
-    through = proxy.get_secret_value() if proxy is not None else None
     try:
         async with (
-            aiohttp.ClientSession(timeout=timeout, proxy=through) as session,
-            session.get(f"{url}/bot{token.get_secret_value()}/getMe") as response,
+            TelegramSession(1, proxy, timeout=timeout) as session,
+            await session.request("GET", f"{url}/bot{token.get_secret_value()}/getMe") as response,
         ):
             answer, date = await response.json(content_type=None), response.headers.get("Date")
     except (aiohttp.ClientError, OSError, ValueError) as error:

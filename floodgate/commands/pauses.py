@@ -7,12 +7,11 @@ from datetime import timedelta
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
 
 from floodgate.broker.errors import InvalidParamsError
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.broker.state.stores import open_store
-from floodgate.commands.options import Bot
+from floodgate.commands.options import Bot, say
 from floodgate.letters.criteria import chat_of, span
 
 LONGEST: Final = timedelta(weeks=4)
@@ -37,7 +36,7 @@ def pause(
         raise InvalidParamsError(f"A pause of {for_} is none: write between 1s and 4w.")
     with contextlib.closing(open_store(settings)) as store:
         store.pause(bot, key, duration, why)
-    _say(f"Paused for {for_}: {_whom(bot, key)}.")
+    say(f"Paused for {for_}: {_whom(bot, key)}.")
 
 
 def resume(bot: Bot = None, chat: Chat = None) -> None:
@@ -51,7 +50,7 @@ def resume(bot: Bot = None, chat: Chat = None) -> None:
     bot = _known(settings, bot)
     with contextlib.closing(open_store(settings)) as store:
         store.resume(bot, key)
-    _say(f"Not paused any more: {_whom(bot, key)}. Jobs that wait already come when they were told to.")
+    say(f"Not paused any more: {_whom(bot, key)}. Jobs that wait already come when they were told to.")
 
 
 def _known(settings: Settings, bot: str | None) -> str:
@@ -63,7 +62,3 @@ def _known(settings: Settings, bot: str | None) -> str:
 
 def _whom(bot: str, chat: str | None) -> str:
     return f"chat {chat} of bot {bot}" if chat else f"bot {bot}"
-
-
-def _say(text: str) -> None:
-    Console(highlight=False, soft_wrap=True).print(text, markup=False)

@@ -7,9 +7,8 @@ import dataclasses
 import json
 import math
 from collections import Counter
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +22,7 @@ from floodgate.broker.messages.job import Priority
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.broker.state.stores import open_store
 from floodgate.broker.worker.retention import NO_BOT
+from floodgate.commands.options import AsJson
 from floodgate.letters.view import counted
 
 # What a pause's word means, where it is not the operator's own.
@@ -33,9 +33,7 @@ _WHY: Final = {
 }
 
 
-def status(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
+def status(as_json: AsJson = False) -> None:
     """Show, per bot: the rate now against its limit, pauses and why, the longest lines, what waits and what died.
 
     Example: floodgate status --json

@@ -13,7 +13,7 @@ from rich.table import Table
 from floodgate.broker.amqp import queue_admin, topology
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.settings.model import load_settings
-from floodgate.commands.options import AsJson
+from floodgate.commands.options import EXIT_NO, AsJson, say
 
 if TYPE_CHECKING:
     from floodgate.broker.settings.model import Settings
@@ -64,12 +64,10 @@ def verify(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps({"faults": faults}))
     else:
-        console = Console(highlight=False, soft_wrap=True)
-        for fault in faults:
-            console.print(fault, markup=False)
-        console.print("All as it should be." if not faults else f"{len(faults)} faults.")
+        for line in (*faults, "All as it should be." if not faults else f"{len(faults)} faults."):
+            say(line)
     if faults:
-        raise typer.Exit(1)
+        raise typer.Exit(EXIT_NO)
 
 
 def _wanted(settings: Settings) -> topology.Topology:

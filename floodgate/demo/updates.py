@@ -7,13 +7,10 @@ handler worker end, and another worker joins. Each message must be answered once
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
-import uuid
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from rich.console import Console, RenderableType
@@ -22,10 +19,9 @@ from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from floodgate.broker.amqp.connections import Connections
-from floodgate.broker.settings.model import load_settings
 from floodgate.demo.processes import child
-from floodgate.demo.run import FAKE_TOKEN, REFRESH_SECONDS, environment, remove_queues, vouch
+from floodgate.demo.run import REFRESH_SECONDS
+from floodgate.demo.stage import FAKE_TOKEN, DemoStage, demo_stage
 from floodgate.fake_telegram.control import ControlClient
 
 AT_MOST_SECONDS: Final = 120.0
@@ -95,49 +91,33 @@ def run_updates_demo(console: Console, size: UpdateDemoSize = FULL) -> bool:
     Raises:
         FloodgateError: RabbitMQ cannot be reached, or a process did not start.
     """
-    bot = f"demo-{uuid.uuid4().hex[:6]}"
-    with tempfile.TemporaryDirectory(prefix="floodgate-demo-") as folder, contextlib.ExitStack() as stack:
-        home = Path(folder)
-        said = stack.enter_context(child(["fake-telegram", "--port", "0"], {}, home / "fake.log", "http://"))
-        url = "http://" + said.rpartition("http://")[2]
-        env = environment(bot, url, home)
-        settings = load_settings(
-            bots={bot: FAKE_TOKEN}, bot_token=None, telegram_api_url=url, state_url=env["FLOODGATE_STATE_URL"]
-        )
-        vouch(settings, bot)
-        connections = stack.enter_context(Connections(settings, "demo"))
-        stack.callback(remove_queues, connections, bot, settings)
-        outcome = _play(console, stack, env, home, ControlClient(url), size)
+    with demo_stage() as stage:
+        outcome = _play(console, stage, size)
     console.print(_final(outcome))
     verdict = "Everybody was answered once, in order." if outcome.adds_up else "It does not add up."
     console.print(verdict, style="green" if outcome.adds_up else "red")
     return outcome.adds_up
 
 
-def _play(
-    console: Console,
-    stack: contextlib.ExitStack,
-    env: dict[str, str],
-    home: Path,
-    control: ControlClient,
-    size: UpdateDemoSize,
-) -> UpdateDemoOutcome:
+def _play(console: Console, stage: DemoStage, size: UpdateDemoSize) -> UpdateDemoOutcome:
+    control, staying = stage.control, stage.stack
+    leaving = staying.enter_context(contextlib.ExitStack())
+
     def start(*command: str, name: str, until: contextlib.ExitStack) -> None:
-        log, back = home / f"{name}.log", name != "sends"
-        until.enter_context(child(list(command), env, log, "ready", stands_back=back))
+        log, back = stage.home / f"{name}.log", name != "sends"
+        until.enter_context(child(list(command), stage.env, log, "ready", stands_back=back))
 
     def handler(name: str, until: contextlib.ExitStack) -> None:
         start("worker", "--updates", "floodgate.demo.echo:application", name=name, until=until)
 
     control.set_server(latency_ms=(40, 80))
     console.print("Starting two receivers, three handler workers and a send worker …")
-    leaving = stack.enter_context(contextlib.ExitStack())
-    start("worker", name="sends", until=stack)
+    start("worker", name="sends", until=staying)
     handler("handler-1", leaving)
-    handler("handler-2", stack)
-    handler("handler-3", stack)
+    handler("handler-2", staying)
+    handler("handler-3", staying)
     start("updates", name="receiver-1", until=leaving)
-    start("updates", name="receiver-2", until=stack)
+    start("updates", name="receiver-2", until=staying)
     half = size.messages // 2
     console.print(f"{size.users} people say {size.messages} things each.")
     _say(control, size.users, range(1, half + 1))
@@ -146,7 +126,7 @@ def _play(
         screen.console.print("The active receiver and a handler worker end; another worker joins.")
         _say(control, size.users, range(half + 1, size.messages + 1))
         leaving.close()
-        handler("handler-4", stack)
+        handler("handler-4", staying)
         _watch(screen, control, size, size.total)
     by_code = control.summary().by_code
     return outcome_of(_answers(control), size, by_code.get(CONFLICT, 0), by_code.get(TOO_MANY_REQUESTS, 0))

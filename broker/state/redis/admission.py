@@ -21,7 +21,6 @@ import hashlib
 import json
 import logging
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -64,7 +63,7 @@ from floodgate.broker.admission.result_feed import dead_record, dead_text, json_
 from floodgate.broker.admission.windows import Pace, Window
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.state.calls import AdmissionCall, BlockingAdmission
-from floodgate.broker.state.redis.server import TIMEOUT_SECONDS, aconnect_to, connect_to, fault, where
+from floodgate.broker.state.redis.server import TIMEOUT_SECONDS, RedisConnection, aconnect_to, fault, where
 
 logger = logging.getLogger("floodgate.admission")
 
@@ -124,41 +123,27 @@ class RedisAdmission(BlockingAdmission):
     """``contract.Admission`` on a Redis or Valkey server, or a cluster of them. Thread-safe and fork-safe."""
 
     def __init__(self, url: str, policy: Policy, clock: Clock | None = None) -> None:
-        self._url = url
-        self._lock = threading.Lock()
-        self._client: Any = None  # made under _lock
+        self._server = RedisConnection(url)
         self._script = Script(policy, clock)
 
     def close(self) -> None:
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        self._server.close()
 
     def _do(self, call: AdmissionCall) -> Any:
         began = time.monotonic()
-        try:
-            reply = self._run(self._script.arguments(call.bot, [self._script.given(call)]))
-        except redis.exceptions.RedisError as error:
-            raise fault(error, where(self._url)) from error
+        arguments = self._script.arguments(call.bot, [self._script.given(call)])
+        reply = self._server.use(lambda client: self._run(client, arguments))
         (found,) = self._script.results([call], reply)
-        result = _finished(found, began, self._url)
+        result = _finished(found, began, self._server.url)
         if isinstance(result, Exception):
             raise result from found
         return result
 
-    def _run(self, arguments: Sequence[str]) -> Any:
-        client = self._client or self._connect()
+    def _run(self, client: Any, arguments: Sequence[str]) -> Any:
         try:
             return client.evalsha(self._script.digest, *arguments)
         except redis.exceptions.NoScriptError:
             return client.eval(self._script.text, *arguments)
-
-    def _connect(self) -> Any:
-        with self._lock:
-            if self._client is None:
-                self._client = connect_to(self._url)
-            return self._client
 
 
 class RedisBatches:
@@ -253,7 +238,7 @@ def _attempt(make: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _constants() -> str:
-    """Return the policy's constants as the script's table K. They are the same for every bot, and part of its digest."""
+    """Return the policy's constants as the script's table K. They are the same for all bots, and in its digest."""
     return f"local K = {{ {', '.join(f'{name} = {getattr(numbers, name)}' for name in _CONSTANTS.split())} }}\n"
 
 

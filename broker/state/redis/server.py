@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Final
+import threading
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import redis
 import redis.asyncio
@@ -17,6 +19,41 @@ logger = logging.getLogger("floodgate.admission")
 
 # A call takes well under a millisecond; after this time the server or the network is down.
 TIMEOUT_SECONDS: Final = 5.0
+
+T = TypeVar("T")
+
+
+class RedisConnection:
+    """A server, or a cluster of them, connected at first use. Thread-safe and fork-safe, as the client library's pool
+    is. ``close`` is safe to call twice, and unused."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._lock = threading.Lock()
+        self._client: Any = None  # made under _lock
+
+    def use(self, act: Callable[[Any], T]) -> T:
+        """Call ``act`` with the client and return its result.
+
+        Raises:
+            StateUnavailableError: the server cannot answer.
+        """
+        try:
+            return act(self._client or self._open())
+        except redis.exceptions.RedisError as error:
+            raise fault(error, where(self.url)) from error
+
+    def close(self) -> None:
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _open(self) -> Any:
+        with self._lock:
+            if self._client is None:
+                self._client = connect_to(self.url)
+            return self._client
 
 
 def connect_to(url: str) -> Any:

@@ -10,21 +10,18 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from floodgate.broker.admission.contract import Record
 from floodgate.broker.admission.result_feed import EndedJob, dead_record, sent_record
 from floodgate.broker.admission.rows import State
-from floodgate.broker.errors import StateUnavailableError
-from floodgate.broker.state.sqlite.file import identity
+from floodgate.broker.state.sqlite.file import StateFile
 
 # On average this delays a result by half its length; a call to Telegram takes some 50 ms.
 LOOK_SECONDS: Final = 0.003
 # Rows read per poll, which bounds memory. The rest is read by the next.
 PAGE: Final = 1000
-_BUSY_SECONDS: Final = 5.0
 
 _LAST: Final = "SELECT number, since FROM results ORDER BY number DESC LIMIT 1"
 _IS_THERE: Final = "SELECT 1 FROM results WHERE number = ? AND since = ?"
@@ -37,49 +34,41 @@ _NONE: Final = (0, 0)
 
 
 class SqliteResultFeed:
-    """``result_feed.ResultFeed`` on a SQLite file. Opened by ``skip``; belongs to one thread."""
+    """``result_feed.ResultFeed`` on a SQLite file. Opened by ``skip``; belongs to one thread, but for ``close``."""
 
     def __init__(self, path: Path, bots: Sequence[str]) -> None:
-        self._path = path
+        self._file = StateFile(path, read_only=True)
         self._bots = frozenset(bots)
-        self._connection: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None
+        self._connection: sqlite3.Connection | None = None  # which the version and the last row are of
         self._version = -1
         self._look_at = 0.0  # monotonic
         self._last: tuple[int, int] = _NONE  # of the last row known: its number and time
 
     def skip(self) -> None:
-        try:
-            db = self._open()
-            self._version = _version(db)
-            self._last = db.execute(_LAST).fetchone() or _NONE
-        except sqlite3.Error as error:
-            raise self._fault(error) from error
+        self._file.use(self._skip)
 
     def wait(self, seconds: float) -> Sequence[EndedJob]:
         deadline = time.monotonic() + seconds
-        try:
-            while True:
-                # Under load, too: polling for every single result would slow down the rest of this process.
-                time.sleep(max(0.0, self._look_at - time.monotonic()))
-                self._look_at = time.monotonic() + LOOK_SECONDS
-                if found := self._look():
-                    return found
-                if self._look_at >= deadline:
-                    return ()
-        except (sqlite3.Error, OSError) as error:
-            raise self._fault(error) from error
+        while True:
+            # Under load, too: polling for every single result would slow down the rest of this process.
+            time.sleep(max(0.0, self._look_at - time.monotonic()))
+            self._look_at = time.monotonic() + LOOK_SECONDS
+            if found := self._file.use(self._look):
+                return found
+            if self._look_at >= deadline:
+                return ()
 
     def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(sqlite3.Error):
-                connection.close()
+        self._file.close()
 
-    def _look(self) -> list[EndedJob]:
-        db = self._connection
-        if db is None or identity(self._path) != self._file:
-            raise sqlite3.OperationalError("the file has been replaced")
+    def _skip(self, db: sqlite3.Connection) -> None:
+        self._connection = db
+        self._version = _version(db)
+        self._last = db.execute(_LAST).fetchone() or _NONE
+
+    def _look(self, db: sqlite3.Connection) -> list[EndedJob]:
+        if db is not self._connection:
+            raise sqlite3.OperationalError("it was replaced, or the connection to it was lost")
         if (version := _version(db)) == self._version:
             return []
         rows = self._behind(db)
@@ -99,22 +88,6 @@ class SqliteResultFeed:
             return db.execute(_BEHIND, (last[0], PAGE)).fetchall()
         finally:
             db.execute("COMMIT")
-
-    def _open(self) -> sqlite3.Connection:
-        self.close()
-        self._file = identity(self._path)
-        uri = f"{self._path.absolute().as_uri()}?mode=ro"
-        self._connection = sqlite3.connect(
-            uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        return self._connection
-
-    def _fault(self, error: Exception) -> StateUnavailableError:
-        self.close()
-        return StateUnavailableError(
-            f"The state file {self._path} cannot be read ({error}). A worker creates it; both must have the same "
-            "FLOODGATE_STATE_URL."
-        )
 
 
 def _record(state: int, outcome: str | None) -> Record:

@@ -260,4 +260,4 @@ def test_a_taken_port_is_one_sentence(stage: Stage) -> None:
     port = stage.telegram_url.rpartition(":")[2]
     ended = stage.floodgate("updates", "--mode", "webhook", "--webhook-url", "http://127.0.0.1:1", "--port", port)
     assert ended.returncode == 2
-    assert f"Cannot listen on 127.0.0.1:{port}: Address already in use. Choose another" in ended.stderr
+    assert f"Cannot listen on 127.0.0.1:{port}: Address already in use. Change" in ended.stderr
