@@ -42,12 +42,7 @@ class CapacityWatch:
 
 
 def shortage_of(settings: Settings) -> str | None:
-<<<<<<< HEAD
     """Return a sentence with the shortage and its remedy; None if there is enough space, or it cannot be determined."""
-    from floodgate.broker.state.stores import state_file
-=======
-    """What is short and what to do, in a sentence; None while there is room, or when it cannot be told."""
->>>>>>> main
 
     def redis(url: str) -> str | None:
         from floodgate.broker.state.redis.server import memory_of, where

@@ -37,13 +37,8 @@ class RedisHandled:
 
     def forget(self, bot: str, update_id: int) -> None:
         page, bit = _place(bot, update_id)
-<<<<<<< HEAD
         # Clearing a bit of a missing page would create a page that never expires.
-        self._use(lambda client: client.exists(page) and client.setbit(page, bit, 0))
-=======
-        # A bit cleared on a page that is not there would make one that never ends.
         self._server.use(lambda client: client.exists(page) and client.setbit(page, bit, 0))
->>>>>>> main
 
     def close(self) -> None:
         self._server.close()

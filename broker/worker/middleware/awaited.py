@@ -53,7 +53,7 @@ class AwaitedMiddleware(Middleware):
         """Called before the first message."""
 
     async def abefore_process_message(self, broker: HostBroker, message: DeliveredMessage) -> None:
-        """Called before each message that :meth:`concerns` selects. A ``MiddlewareError`` keeps its actor from running."""
+        """Called before each message that :meth:`concerns` selects. A ``MiddlewareError`` stops its actor."""
 
     async def aafter_worker_shutdown(self, broker: HostBroker) -> None:
         """Called after the last message. Must be safe to call without any message."""
