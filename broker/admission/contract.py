@@ -1,7 +1,7 @@
-"""What a state store promises: ``admit`` before each send, ``settle`` after it, ``pause`` when Telegram says so.
+"""The contract of a state store: ``admit`` before each send, ``settle`` after it, ``pause`` when Telegram demands it.
 
-Each call is one round trip, atomic over all it touches, on the store's own clock. Times that leave the store are
-waits (``timedelta`` from now), so that no caller compares its clock with the store's.
+Each call is one atomic round trip, on the store's own clock. Times that leave the store are durations from now
+(``timedelta``), so that no caller compares its clock with the store's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from floodgate.broker.messages.methods import Charge
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What admission needs to know of a job. Made from a job by ``policy.ask_for``, a pure function."""
+    """The facts about a job that admission needs. Created by ``policy.ask_for``, a pure function."""
 
     job_id: str
     bot: str
@@ -30,16 +30,16 @@ class Ask:
     cost: int
     paid: bool
     lease: timedelta
-    """For how long the send belongs to this worker. The call is cut off before it ends."""
+    """How long the send belongs to this worker. The call is cut off before the lease ends."""
     calls_left: int
-    """How many calls the job may lose with their workers: ``FLOODGATE_MAX_ATTEMPTS`` less the calls that the job counts
+    """How many calls the job may lose to dying workers: ``FLOODGATE_MAX_ATTEMPTS`` minus the calls that the job counts
     itself, and at least one."""
     content: str | None = None
-    """What a job under a dedupe key sends (``Job.content``); the first one's is kept."""
+    """``Job.content`` of a job with a dedupe key. The ledger keeps the first job's."""
 
 
 class Scope(StrEnum):
-    """What a wait is for. A job that waits for its bot may stay in hand; one that waits for its chat steps aside."""
+    """The scope of a wait. A job that waits for its bot may be held; one that waits for its chat is parked."""
 
     BOT = "bot"
     CHAT = "chat"
@@ -47,18 +47,18 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Go:
-    """Send now. The send is recorded until it is settled or its lease ends."""
+    """The permit: send now. The send is recorded until it is settled or its lease ends."""
 
     chat: str | None
-    """The chat key to send to: another than asked for when the chat has migrated. An ``@name`` stays one."""
+    """The chat key to send to: the new one if the chat has migrated. An ``@name`` stays a name."""
 
     grant: int | None = None
-    """Tells this permission from a later one for the same job. ``settle`` takes it, so that a worker whose lease has
-    ended cannot undo what another has begun since."""
+    """Distinguishes this permit from a later one for the same job. It is passed to ``settle``, so that a worker whose
+    lease has ended cannot undo another worker's send."""
 
     probe: bool = False
-    """Telegram has not been answering, and this call finds out whether it does again. If it does not either, it costs
-    the job no attempt."""
+    """Telegram has not been answering, and this call tests whether it does again. If not, the call does not count as an
+    attempt of the job."""
 
     decided_at: float = field(default=0.0, compare=False)
     """When this was decided, or shortly before, in ``time.monotonic()`` of the process that asked."""
@@ -84,7 +84,7 @@ class AlreadySent:
 
 @dataclass(frozen=True, slots=True)
 class AlreadyDead:
-    """The job was given up before (its dead letter is written); acknowledge it."""
+    """The job has ended as dead (its dead letter is written); acknowledge it."""
 
     reason: str
     content: str | None = None
@@ -92,22 +92,22 @@ class AlreadyDead:
 
 @dataclass(frozen=True, slots=True)
 class Unsettled:
-    """A worker began to send this job ``age`` ago and never said what became of it. Its lease is over."""
+    """A worker began to send this job ``age`` ago and never settled it. The lease has ended."""
 
     age: timedelta
 
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """The chat turned out unreachable and has not been heard from since; Telegram is not asked again. ``why`` is what
-    it said then."""
+    """The chat was unreachable and no update has come from it since, so Telegram is not asked again. ``why`` is
+    Telegram's description."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class Exhausted:
-    """The job never gets as far as being settled. Write its dead letter, then settle it as dead."""
+    """The job has lost too many workers, or was handed back too often. Write its dead letter, then settle it as dead."""
 
     lost: int
     """Calls that workers began and never settled: they died during the call."""
@@ -127,27 +127,28 @@ Decision = Go | Wait | AlreadySent | AlreadyDead | Unsettled | Unreachable | Exh
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """Telegram accepted the call. ``result`` is Telegram's own JSON value."""
+    """Telegram accepted the call. ``result`` is Telegram's JSON value."""
 
     result: Any
     late: timedelta = timedelta()
-    """By how much the call arrived later than calls do, at most. What it spent counts from that much later, so that
-    those admitted in the meantime do not fall together with it."""
+    """The upper bound of the call's arrival delay. Its units count from that much later, so that sends admitted in
+    between do not exceed a window together with it."""
     error: dict[str, Any] | None = None
-    """What Telegram said, if it was that there is nothing to do; then ``result`` is True. As in :class:`Dead`."""
+    """Telegram's error if it said that there is nothing to do; then ``result`` is True. As in :class:`Dead`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retrying:
-    """The call failed and will be made again in ``delay``; the job keeps the head of its line until then.
+    """The call failed and will be repeated after ``delay``; until then the job stays at the head of its line.
 
-    ``charged`` is False when the call surely never reached Telegram, so its budget is given back.
+    ``charged`` is False if the call certainly never reached Telegram, so its budget is refunded.
     """
 
     delay: timedelta
     charged: bool = True
     unanswered: bool = False
-    """No word from Telegram: 5xx, time-out, refused, reset, no name. Several chats' worth of it is an outage."""
+    """Telegram did not answer: 5xx, time-out, connection refused or reset, unresolved name. If that happens to several
+    chats it is an outage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,20 +157,20 @@ class Dead:
 
     reason: str
     error: dict[str, Any] | None = None
-    """What Telegram said, if it was Telegram that said no: ``error_code``, ``description``, perhaps ``parameters``."""
+    """Telegram's answer, if Telegram refused the job: ``error_code``, ``description``, perhaps ``parameters``."""
     unanswered: bool = False
-    """The call that ended it got no word from Telegram. As in :class:`Retrying`."""
+    """Telegram did not answer the last call. As in :class:`Retrying`."""
     kept: bool = True
     """Whether there is a dead letter. Without one the store counts and lists the job: see :class:`NotKept`."""
     description: str = ""
-    """A sentence for the dead letter and the log, at most 500 characters. The ledger does not keep it."""
+    """A sentence for the dead letter and the log, at most 500 characters. Not stored in the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The send was not begun after all (shutdown, store or network fault before the call). Budget given back.
+    """The call was not made after all (shutdown, or a store or network fault before it). Its budget is refunded.
 
-    It counts as no call. A job that is released again and again with no call in between is ``Exhausted`` in the end.
+    It does not count as a call. A job that is released again and again without a call is finally ``Exhausted``.
     """
 
 
@@ -177,7 +178,7 @@ Settlement = Sent | Retrying | Dead | Released
 
 
 CANCELLED: Final = "cancelled"
-"""The reason of a job that its caller took back."""
+"""The reason of a job that its caller cancelled."""
 
 
 class Standing(StrEnum):
@@ -191,10 +192,10 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the ledger says of a job. ``result`` is Telegram's, of a sent job; ``reason`` is that of a dead one;
-    ``error`` is what Telegram said to it, or to one that had nothing to do, if it did; ``due`` is how long a waiting
-    one waits yet, by all that is known. ``result`` and ``error`` are None once they are no longer kept, after
-    ``FLOODGATE_RESULT_SECONDS``."""
+    """The ledger's record of a job. ``result`` is Telegram's result for a sent job; ``reason`` is why a job is dead;
+    ``error`` is Telegram's error, if any, for a dead job or one that had nothing to do; ``due`` is how long
+    a waiting job still waits, as far as is known. ``result`` and ``error`` are None once ``FLOODGATE_RESULT_SECONDS`` have
+    passed."""
 
     standing: Standing
     result: Any = None
@@ -202,12 +203,12 @@ class Record:
     error: dict[str, Any] | None = None
     due: timedelta | None = None
     content: str | None = None
-    """Of a job with a dedupe key, what was sent under it: see ``Job.content``."""
+    """``Job.content`` of a job with a dedupe key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A pause in force: nobody sends to the scope before it ends."""
+    """A pause in force: nothing is sent to the chat, or for the bot if ``chat`` is None, until it ends."""
 
     chat: str | None
     remaining: timedelta
@@ -225,8 +226,8 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class UnreachableChat:
-    """A chat that Telegram refused for good ``age`` ago, and what it said, as in "Forbidden: bot was blocked by the
-    user"."""
+    """A chat that Telegram refused permanently ``age`` ago, with its description: "Forbidden: bot was blocked by
+    the user"."""
 
     chat: str
     why: str
@@ -235,7 +236,7 @@ class UnreachableChat:
 
 @dataclass(frozen=True, slots=True)
 class NotKept:
-    """A job that ended ``age`` ago and has no dead letter, with the chat that it was for."""
+    """A job that ended ``age`` ago without a dead letter, with its chat."""
 
     job_id: str
     chat: str | None
@@ -245,103 +246,104 @@ class NotKept:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What ``floodgate status`` shows of one bot."""
+    """The state of one bot that ``floodgate status`` shows."""
 
     bot: str
     sent_last_second: int
-    """Units admitted in the last second, paid ones left out."""
+    """Units admitted in the last second, without paid ones."""
     per_second_limit: float
-    """The working rate now, less than the configured one for a while after a 429."""
+    """The current rate, which is below the configured one for some time after a 429."""
     sent_last_minute: int
     sending: int
     waiting: dict[Priority, int]
     pauses: tuple[Pause, ...]
     longest_lines: tuple[Line, ...]
-    """Those of more than one job."""
+    """The longest lines of more than one job."""
     dead: int
     unreachable: int
     not_kept: Mapping[str, int]
-    """Jobs that ended without a dead letter, by reason, since the store was new."""
+    """Jobs that ended without a dead letter, by reason, since the store was created."""
     dropped: Mapping[str, int]
-    """Dead letters that were dropped, by reason, since the store was new: their time was over, or there were too many.
-    Not those that an operator dropped."""
+    """Dead letters dropped because of their age or number, by reason, since the store was created. Not those that an
+    operator dropped."""
     outage: timedelta | None = None
-    """For how long Telegram has not answered; None while it does."""
+    """How long Telegram has not answered; None if it does."""
 
 
 class Admission(Protocol):
-    """The contract. Any method raises ``StateUnavailableError`` when the store cannot answer; nothing is sent then."""
+    """The contract. Any method raises ``StateUnavailableError`` if the store cannot answer; then nothing is sent."""
 
     def admit(self, ask: Ask) -> Decision:
-        """May this job be sent now? Idempotent by job id. At first sight the job joins its line."""
+        """Decide whether this job may be sent now. Idempotent by job id. The first time, the job joins its line."""
         ...
 
     def renew_unsettled(self, ask: Ask) -> Decision:
-        """``admit`` for a job that was ``Unsettled`` and shall be sent again: forgets the first send, then decides.
+        """Forget the send of an ``Unsettled`` job that is to be sent again, then do the same as ``admit``.
 
-        The lost call stays counted: after ``calls_left`` of them the job is ``Exhausted``.
+        The lost call still counts: after ``calls_left`` of them the job is ``Exhausted``.
         """
         ...
 
     def settle(self, ask: Ask, settlement: Settlement, grant: int | None = None) -> None:
-        """Say what became of an admitted job. Idempotent; a second, different settlement of an ended job is ignored.
+        """Record the outcome of an admitted job. Idempotent; a second, different settlement of an ended job is ignored.
 
         With the ``grant`` of its ``Go``, a settlement that would put the job back is ignored once another worker has
-        been admitted for it. A job that was never admitted may be settled too (it expired, say).
+        been admitted for it. A job that was never admitted may be settled too, for example when it has expired.
 
-        With a ``grant`` it also tells whether Telegram answers. When calls of several chats got no answer the bot makes
-        one call at a time, at growing intervals, until one is answered; all else waits, for ``outage``.
+        With a ``grant`` it also shows whether Telegram answers. When calls for several chats got no answer, the bot
+        makes one call at a time, at growing intervals, until one is answered; all other jobs wait, for ``outage``.
         """
         ...
 
     def cancel(self, ask: Ask) -> Record:
-        """End a job as dead, for :data:`CANCELLED`, unless it has ended or may have been sent; its record after that.
+        """End a job as dead, with :data:`CANCELLED`, unless it has ended or may have been sent. Return its record.
 
-        A job never asked for may be cancelled too: it is dropped when it comes.
+        A job that has not reached admission may be cancelled too: it is dropped when it arrives.
         """
         ...
 
     def lookup(self, bot: str, job_id: str) -> Record | None:
-        """What the ledger says of a job; None for one that has not been asked for yet or is forgotten."""
+        """Return the ledger's record of a job; None if the job has not reached admission or is forgotten."""
         ...
 
     def reopen(self, bot: str, job_id: str) -> Record | None:
-        """:meth:`lookup`, after which a dead job is forgotten: if its message comes again it is a new one."""
+        """Return the ledger's record of a job, then forget it if it is dead, so that its message can be sent again."""
         ...
 
     def mark_unreachable(self, bot: str, chat: str, why: str) -> None:
-        """Telegram refused the chat for good. Until it is heard from, jobs that need it are ``Unreachable``.
+        """Record that Telegram refused the chat permanently. Jobs that need it are then ``Unreachable``.
 
-        That is forgotten after ``FLOODGATE_UNREACHABLE_SECONDS``, and when a message reaches the chat all the same:
-        an interactive job is let through once a minute, for a person who waits has probably come back.
+        This ends when an update comes from the chat, after ``FLOODGATE_UNREACHABLE_SECONDS``, or when a message reaches
+        the chat: one interactive job per minute is let through, since a waiting person has probably come back.
         """
         ...
 
     def heard_from(self, bot: str, chat: str) -> bool:
-        """An update came from the chat, or an operator says that it is reachable; whether it was held for not so."""
+        """Record that an update came from the chat, or that an operator knows it to be reachable. Return whether it was
+        considered unreachable."""
         ...
 
     def unreachable(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[UnreachableChat]:
-        """Chats held for unreachable, each once, the latest first: so many, after the first ``offset``."""
+        """Return up to ``limit`` unreachable chats, the latest first, skipping the first ``offset``."""
         ...
 
     def not_kept(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[NotKept]:
-        """Jobs that ended without a dead letter, the latest first: so many, after the first ``offset``.
+        """Return up to ``limit`` jobs that ended without a dead letter, the latest first, after the first ``offset``.
 
-        Listed are the latest ``FLOODGATE_DEAD_LETTERS__LISTED``, each for as long as its dead letter would be kept.
+        The latest ``FLOODGATE_DEAD_LETTERS__LISTED`` are listed, each for as long as its dead letter would be kept.
         """
         ...
 
     def count_dropped(self, bot: str, reason: str, letters: int) -> None:
-        """Count dead letters that are dropped now."""
+        """Count dead letters that are being dropped."""
         ...
 
     def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:
-        """Nobody sends to the chat (or, with None, for the bot) for this long. Extends, never shortens, a pause."""
+        """Pause the chat (or, with None, the bot) for this long. Extends, but never shortens, an existing pause."""
         ...
 
     def too_many_requests(self, bot: str, chat: str | None, retry_after: timedelta) -> Scope:
-        """Telegram answered 429. Pauses the chat, or the bot where ``policy.blames_bot``; says which."""
+        """Record a 429 from Telegram. Pause the chat, or the bot if ``policy.blames_bot``, and return which."""
         ...
 
     def resume(self, bot: str, chat: str | None) -> None:
@@ -349,27 +351,27 @@ class Admission(Protocol):
         ...
 
     def migrate(self, bot: str, old_chat: str, new_chat: str) -> None:
-        """The chat has a new id: its line, budget and pause move to it, and jobs for the old id are sent to it.
+        """Move a chat's line, budget and pause to its new id; jobs for the old id are sent to the new one.
 
-        Also for an ``@name`` whose id a send has told. Jobs for the name then share the id's line and budget, and are
-        still sent to the name, which may pass to another chat. Confirm it after each such send: an hour after the last
-        confirmation the name is a chat of its own again.
+        Also called for an ``@name`` whose id a send has revealed. Its jobs then share the id's line and budget,
+        but are still sent to the name, which may pass to another chat. It must be confirmed after each such send: an
+        hour after the last confirmation the name counts as a separate chat again.
         """
         ...
 
     def vouch_idle(self, bot: str) -> None:
-        """Say that a bot unknown to the store has sent nothing in the last minute, so that it may start at full rate.
+        """Declare that a bot unknown to the store has sent nothing in the last minute, so it may start at full rate.
 
-        Without it a bot starts cautiously, for a store may be new because the old one was lost.
+        Otherwise a new bot starts cautiously, since the store may be new because the old one was lost.
         """
         ...
 
     def waiting(self, bot: str) -> Mapping[Priority, int]:
-        """How many jobs wait in the bot's lines. Costs the same however many there are."""
+        """Return how many jobs wait in the bot's lines. Takes the same time however many there are."""
         ...
 
     def snapshot(self, bot: str) -> Snapshot:
-        """What ``floodgate status`` shows of a bot."""
+        """Return the state of a bot that ``floodgate status`` shows."""
         ...
 
     def close(self) -> None:
