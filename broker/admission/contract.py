@@ -107,7 +107,7 @@ class Unreachable:
 
 @dataclass(frozen=True, slots=True)
 class Exhausted:
-    """The job has lost too many workers, or was handed back too often. Write its dead letter, then settle it as dead."""
+    """The job has lost too many workers or was handed back too often. Write its dead letter, then settle it."""
 
     lost: int
     """Calls that workers began and never settled: they died during the call."""
@@ -194,8 +194,8 @@ class Standing(StrEnum):
 class Record:
     """The ledger's record of a job. ``result`` is Telegram's result for a sent job; ``reason`` is why a job is dead;
     ``error`` is Telegram's error, if any, for a dead job or one that had nothing to do; ``due`` is how long
-    a waiting job still waits, as far as is known. ``result`` and ``error`` are None once ``FLOODGATE_RESULT_SECONDS`` have
-    passed."""
+    a waiting job still waits, as far as is known. ``result`` and ``error`` are None after
+    ``FLOODGATE_RESULT_SECONDS``."""
 
     standing: Standing
     result: Any = None
