@@ -66,7 +66,7 @@ def test_a_trickle_is_refused_though_it_is_never_silent(monkeypatch: pytest.Monk
     clock = itertools.count()
     monkeypatch.setattr(http_body, "time", SimpleNamespace(monotonic=lambda: next(clock) / 100))
     with pytest.raises(BodyTooSlowError):
-        read([piece(b"x")] * 100, most_bytes=1000)
+        read([*[piece(b"x")] * 100, LAST], most_bytes=1000)
 
 
 def test_a_client_that_leaves_in_the_middle_is_told_apart() -> None:
