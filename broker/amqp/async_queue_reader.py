@@ -63,7 +63,7 @@ async def _browse(queue: str, limit: int, session: Session) -> list[QueuedMessag
 
 
 class AsyncQueueReader:
-    """Reads a queue's messages one by one, and holds each until it is removed or returned. Belongs to the event loop."""
+    """Reads a queue's messages one by one, and holds each until it is removed or returned. On the event loop only."""
 
     def __init__(self, channel: Channel, queue: str) -> None:
         self._channel = channel

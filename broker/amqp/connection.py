@@ -113,7 +113,7 @@ def _look_up(host: str, port: int, options: dict[str, int]) -> Future[Any]:
 class _Attempt(AsyncioConnection):  # type: ignore[misc]
     """pika's connection, with three additions.
 
-    A publisher's acks go straight to ``on_ack[channel number]``: pika's dispatch costs as much as the rest of a confirm.
+    A publisher's acks go straight to ``on_ack[channel number]``: pika's dispatch doubles the cost of a confirm.
 
     It can be closed during its handshake, when pika 1.4 reports an exception class instead of an instance. And another
     thread may write to its socket (:meth:`Connection.write_at_once`) under ``write_lock``, while pika has nothing to
@@ -433,7 +433,7 @@ def connect_error(address: Address, error: BaseException, timeout_seconds: float
     cause = root_cause(error)
     if isinstance(cause, pika.exceptions.ProbableAuthenticationError):
         return AccessRefusedError(
-            f"RabbitMQ at {address} refused user {address.user!r}: wrong user or password, or no access from this host. "
+            f"RabbitMQ at {address} refused user {address.user!r}: wrong user or password, or no access from here. "
             "Correct FLOODGATE_RABBITMQ_URL (special characters are percent-encoded)."
         )
     if isinstance(cause, pika.exceptions.ProbableAccessDeniedError):

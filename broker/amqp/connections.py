@@ -231,7 +231,7 @@ class Connections:
         return up
 
     def stop(self, timeout_seconds: float = STOP_SECONDS) -> None:
-        """Stop, from a thread, in the order given above for the module. Takes at most one second more than the time-out;
+        """Stop, from a thread, in the order given for the module. Takes at most one second more than the time-out;
         safe to call twice, and before any use."""
         if (live := self._begin_stop()) is not None:
             self._stop(live, timeout_seconds)

@@ -90,7 +90,7 @@ class Delivery:
 
     @property
     def live(self) -> bool:
-        """Whether it can still be settled, since its channel is open. Otherwise it is in its queue again, or delivered to
+        """Whether it can still be settled, since its channel is open. If not, it is in its queue again, or given to
         another consumer."""
         return not self._settled and self._subscription.is_current(self._channel)
 
@@ -103,7 +103,7 @@ class Delivery:
         self._settle(120, 2)
 
     def put_down(self) -> None:
-        """Leave it unsettled while the queue is being handed over: it is requeued, in order, when the channel closes."""
+        """Leave it unsettled while the queue is being handed over: the closing channel requeues it in order."""
         if not self._settled:
             self._settled = True
             self._subscription.settle(self, self._channel, b"")

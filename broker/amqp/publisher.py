@@ -88,7 +88,7 @@ class Receipt(Protocol):
 
 
 class AwaitedReceipt:
-    """The receipt of one message that one thread waits for. It uses a bare lock, which costs half as much as a future."""
+    """The receipt of one message that one thread waits for. A bare lock costs half as much as a future."""
 
     __slots__ = ("_error", "_settled")
 
@@ -507,7 +507,7 @@ class Publisher:
             self._io.call_later(SWEEP_SECONDS, self._open_channel)
 
     def _fail_refused(self, reason: Any) -> None:
-        """Fail the messages to the exchange that the server names: it is missing, or this account may not write to it."""
+        """Fail the messages to the exchange that the server names: missing, or not writable for this account."""
         match = re.search(r"exchange '([^']*)' in vhost", reason.reply_text)
         exchange = match.group(1) if match else None
         logger.warning("RabbitMQ closed the publishing channel: %s", reason.reply_text)

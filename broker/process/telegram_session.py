@@ -21,7 +21,7 @@ class TelegramSession:
 
     It keeps no cookies and follows no redirects: a redirect would turn a POST into a GET.
 
-    Parameters:
+    Args:
         connections: most connections open at once; 0 for no limit.
         proxy: URL of an HTTP proxy, with credentials if it needs any.
         options: further options of :class:`aiohttp.ClientSession`.

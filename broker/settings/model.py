@@ -91,7 +91,7 @@ class Limits(BaseModel):
     )
     chats: dict[str, dict[str, ChatLimits]] = Field(
         default_factory=dict,
-        description='Different limits for some chats, as JSON: `{"news": {"-1001234567890": {"group_per_minute": 10}}}`.',
+        description='Other limits for some chats, as JSON: `{"news": {"-1001234567890": {"group_per_minute": 10}}}`.',
     )
 
     @field_validator("chats")

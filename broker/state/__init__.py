@@ -1,1 +1,1 @@
-"""Where state is kept: the stores of admission, results, handled updates and sessions, in SQLite or Redis."""
+"""State stores in SQLite or Redis: admission, results, handled updates and sessions."""

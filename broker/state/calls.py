@@ -1,15 +1,15 @@
-"""The calls of admission as values, and the two faces that make them: a blocking one and an awaited one.
+"""Admission's calls as values, and two interfaces for making them: blocking and async.
 
-A store says once how each call is carried out, by its name. :class:`BlockingAdmission` (programs, the command line) has
-one carried out at a time and waits. :class:`BatchedAdmission` (workers, the gateway) awaits them, and has all that wait
-at a moment carried out together: in one transaction of SQLite, in one round trip to Redis.
+A store defines once, by name, how each call is carried out. :class:`BlockingAdmission` (programs, the command line)
+makes one call at a time and waits. :class:`BatchedAdmission` (workers, the gateway) awaits calls, and carries out all
+that wait at the same time together: in one SQLite transaction, or one round trip to Redis.
 
 Order. Calls of one event loop are carried out in the order in which they were made, within a batch and from batch to
 batch; a batch begins when the one before has ended. So a settlement goes before the ask that depends on it, and two
 jobs of one line keep their order.
 
-Bounds. A batch holds :data:`MOST_IN_A_BATCH` calls. What waits is bounded by who may call: a message in hand, a request
-that is being answered.
+Bounds. A batch holds at most :data:`MOST_IN_A_BATCH` calls. The number of waiting calls is bounded by the number of
+callers: messages in hand, or requests being answered.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MOST_IN_A_BATCH: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class AdmissionCall:
-    """A method of ``contract.Admission``, the bot that it is about, and its other arguments."""
+    """A call of a ``contract.Admission`` method: its name, its bot, and its other arguments."""
 
     method: str
     bot: str
@@ -117,15 +117,15 @@ class BlockingAdmission(ABC):
 
 
 class Batches(Protocol):
-    """A store that carries out many calls at once. Belongs to one event loop, but for its constructor."""
+    """A store that carries out many calls at once. Belongs to one event loop, except for its constructor."""
 
     def begin(self, calls: Sequence[AdmissionCall], done: Callable[[Sequence[Any]], None]) -> None:
-        """Carry out calls in their order, without blocking; then ``done`` gets, on the loop, a result or an exception
-        for each. One batch at a time."""
+        """Carry out calls in order, without blocking. Then call ``done`` on the loop with a result or an exception for
+        each. One batch at a time."""
         ...
 
     async def close(self) -> None:
-        """Release files, sockets and threads once the batch under way has ended. Safe to call twice, and unused."""
+        """Release files, sockets and threads once the current batch has ended. Safe to call twice, and unused."""
         ...
 
 
@@ -140,20 +140,20 @@ class BatchedAdmission:
         self._planned = False
 
     async def close(self) -> None:
-        """Release what the store holds. Safe to call twice."""
+        """Close the store. Safe to call twice."""
         await self._store.close()
 
     async def _do(self, call: AdmissionCall) -> Any:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._waiting.append((call, future))
-        if not self._planned:  # those who ask in this turn of the loop go together
+        if not self._planned:  # calls of one iteration of the loop form a batch
             self._planned = True
             loop.call_soon(self._begin)
         return await future
 
     def _begin(self) -> None:
-        """Start a batch with what waits, unless one is under way, which will start the next."""
+        """Start a batch of the waiting calls, unless one is in progress, which will start the next."""
         self._planned = False
         if self._under_way or not self._waiting:
             return
@@ -166,7 +166,7 @@ class BatchedAdmission:
         futures, self._under_way = self._under_way, []
         for future, result in zip(futures, results, strict=True):
             if future.done():
-                continue  # whoever asked was cancelled
+                continue  # the caller was cancelled
             if isinstance(result, Exception):
                 future.set_exception(result)
             else:

@@ -1,7 +1,7 @@
-"""A warning before the state store is full: a full store stops every bot.
+"""Warns before the state store is full, since a full store stops every bot.
 
-A worker looks once in a while, on the state thread or another that may block. What is found is told once while it
-lasts, and its end as well.
+A worker checks regularly, on the state thread or another that may block. A shortage is logged once when it begins and
+once when it ends.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from floodgate.broker.state.stores import by_url
 
 logger = logging.getLogger("floodgate.admission")
 
-# How often to look. A bot at 30 messages a second fills some 100 MB in a quarter of an hour at most.
+# How often to check. A bot at 30 messages a second writes at most 100 MB in a quarter of an hour.
 LOOK_SECONDS: Final = 60.0
-# Too little for a day of a busy bot; of a small file system, a tenth.
+# Less than a busy bot needs for a day; or a tenth of a small file system.
 LOW_DISK_BYTES: Final = 1024**3
 LOW_DISK_PART: Final = 0.1
 FULL_MEMORY_PART: Final = 0.85
 
 
 class CapacityWatch:
-    """Looks whether there is room left in the store of ``FLOODGATE_STATE_URL``. Belongs to one thread."""
+    """Checks the free space of the store in ``FLOODGATE_STATE_URL``. Belongs to one thread."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._told = False
 
     def look(self) -> None:
-        """Log a warning when room becomes short, and when it no longer is. Blocks for as long as the store takes."""
+        """Log when a shortage begins and when it ends. Blocks until the store answers."""
         shortage = shortage_of(self._settings)
         if shortage is not None and not self._told:
             logger.warning("%s", shortage)
         elif shortage is None and self._told:
-            logger.info("the state store has room again")
+            logger.info("the state store has enough space again")
         self._told = shortage is not None
 
 
 def shortage_of(settings: Settings) -> str | None:
-    """What is short and what to do, in a sentence; None while there is room, or when it cannot be told."""
+    """Return a sentence with the shortage and its remedy; None if there is enough space, or it cannot be determined."""
 
     def redis(url: str) -> str | None:
         from floodgate.broker.state.redis.server import memory_of, where
@@ -53,7 +53,7 @@ def shortage_of(settings: Settings) -> str | None:
 
 
 def disk_shortage(path: Path) -> str | None:
-    """Whether the file system of the state file has little room left."""
+    """Return a sentence if the file system of the state file has little space left, else None."""
     try:
         usage = shutil.disk_usage(path.parent)
     except OSError:
@@ -61,13 +61,13 @@ def disk_shortage(path: Path) -> str | None:
     if usage.free >= min(LOW_DISK_BYTES, usage.total * LOW_DISK_PART):
         return None
     return (
-        f"The file system of the state file {path} has {usage.free // 1024**2} MB left, and when it is full nothing is "
-        "sent. Free some space, or lower FLOODGATE_RESULT_SECONDS and FLOODGATE_LEDGER_SECONDS."
+        f"The file system of the state file {path} has {usage.free // 1024**2} MB left; when it is full, sending "
+        "stops. Free some space, or lower FLOODGATE_RESULT_SECONDS and FLOODGATE_LEDGER_SECONDS."
     )
 
 
 def memory_shortage(info: dict[str, Any] | None, where: str) -> str | None:
-    """Whether a Redis server, by its ``INFO memory``, has little memory left."""
+    """Return a sentence if a Redis server, judged by its ``INFO memory``, has little memory left, else None."""
     if info is None:
         return None
     most = int(info.get("maxmemory") or info.get("total_system_memory") or 0)
@@ -75,6 +75,6 @@ def memory_shortage(info: dict[str, Any] | None, where: str) -> str | None:
     if not most or used < most * FULL_MEMORY_PART:
         return None
     return (
-        f"Redis at {where} uses {used // 1024**2} of {most // 1024**2} MB, and when its memory is full nothing is "
-        "sent. Raise its maxmemory, or lower FLOODGATE_RESULT_SECONDS and FLOODGATE_LEDGER_SECONDS."
+        f"Redis at {where} uses {used // 1024**2} of {most // 1024**2} MB; when its memory is full, sending stops. "
+        "Raise its maxmemory, or lower FLOODGATE_RESULT_SECONDS and FLOODGATE_LEDGER_SECONDS."
     )

@@ -1,14 +1,14 @@
-"""Which updates have been handled: so that one which comes twice is handled once.
+"""The ledger of handled updates, so that an update delivered twice is handled once.
 
-An update comes twice when its receiver died between RabbitMQ's confirm and Telegram's (it is published again), and when
-its worker died between the end of its handler and the ack (it is delivered again). A worker asks before it calls the
-handler and notes it after, before the ack. So it is handled twice only if a worker dies between the two: while the
-handler runs, or in the moment after.
+An update is delivered twice when its receiver died between RabbitMQ's confirm and Telegram's (it is published again),
+or when its worker died between the end of its handler and the ack (it is redelivered). A worker checks the ledger
+before it calls the handler and marks the update afterwards, before the ack. So an update is handled twice only if a
+worker dies in between: while the handler runs, or immediately after.
 
-Kept for :data:`KEEP_SECONDS` at least, which is twice as long as Telegram keeps an update; a bit or a small row each.
+Marks, a bit or a small row each, are kept for at least :data:`KEEP_SECONDS`, twice as long as Telegram keeps an update.
 
-A partition's home, the worker that handled its last update, is kept along with it: a worker to which a partition moves
-learns that what it holds in memory of those chats may be out of date.
+The ledger also records a partition's home, the worker that handled its last update: a worker to which a partition moves
+learns that its in-memory data about those chats may be out of date.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class HandledUpdates(Protocol):
     """The ledger of updates. Any method raises ``StateUnavailableError`` when the store cannot answer."""
 
     def begin(self, bot: str, update_id: int, queue: str, worker_id: str) -> UpdateStatus:
-        """Look an update up that came from this queue to this worker, which is the queue's home from now on."""
+        """Look up an update that this worker got from this queue. The worker becomes the queue's home."""
         ...
 
     def mark(self, bot: str, update_id: int) -> None:
-        """The update is dealt with: handled, or dead-lettered. Idempotent."""
+        """Mark an update as handled or dead-lettered. Idempotent."""
         ...
 
     def forget(self, bot: str, update_id: int) -> None:
-        """The update shall be handled if it comes again: an operator replays it."""
+        """Remove the mark of an update that an operator replays, so that it is handled again."""
         ...
 
     def close(self) -> None:
@@ -50,7 +50,7 @@ class HandledUpdates(Protocol):
 
 
 class AwaitedHandled:
-    """:class:`HandledUpdates` for an event loop: its calls are carried out on the state thread."""
+    """:class:`HandledUpdates` for an event loop: its calls run on the state thread."""
 
     def __init__(self, ledger: HandledUpdates, thread: StateThread) -> None:
         self._ledger = ledger

@@ -1,4 +1,4 @@
-"""Which store a state URL means."""
+"""Opens the state stores that ``FLOODGATE_STATE_URL`` names."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from floodgate.broker.state.sqlite.sessions import SqliteSessions
 from floodgate.broker.state.thread import StateThread
 
 _NO_REDIS: Final = (
-    "FLOODGATE_STATE_URL names a Redis server and its client is not installed: install telegram-floodgate[redis]."
+    "FLOODGATE_STATE_URL names a Redis server, but its client is not installed: install telegram-floodgate[redis]."
 )
 
 T = TypeVar("T")
 
 
 def open_store(settings: Settings) -> Admission:
-    """The admission of ``FLOODGATE_STATE_URL``. Nothing is opened or connected before its first call.
+    """Return the admission of ``FLOODGATE_STATE_URL``. Nothing is opened or connected before its first call.
 
     Raises:
-        SettingsError: the URL names no file, or the store's client library is not installed.
+        SettingsError: the URL does not name a file, or the store's client library is not installed.
     """
     policy = policy_of(settings)
 
@@ -45,8 +45,8 @@ def open_store(settings: Settings) -> Admission:
 
 
 def open_batched(settings: Settings, thread: StateThread) -> BatchedAdmission:
-    """:func:`open_store` for an event loop: the calls that wait at a moment are carried out together. What blocks is
-    done on the thread.
+    """Do the same as :func:`open_store` for an event loop: calls that wait at the same time are carried out together.
+    Blocking work runs on the thread.
 
     Raises:
         SettingsError: as :func:`open_store`.
@@ -62,7 +62,7 @@ def open_batched(settings: Settings, thread: StateThread) -> BatchedAdmission:
 
 
 def open_result_feed(settings: Settings, bots: Sequence[str]) -> ResultFeed:
-    """A listener for how jobs of these bots end. Nothing is opened or connected before its ``skip``.
+    """Return a feed of these bots' ended jobs. Nothing is opened or connected before its ``skip``.
 
     Raises:
         SettingsError: as :func:`open_store`.
@@ -77,7 +77,7 @@ def open_result_feed(settings: Settings, bots: Sequence[str]) -> ResultFeed:
 
 
 def open_handled(settings: Settings) -> HandledUpdates:
-    """The ledger of handled updates in the state store. Nothing is opened or connected before its first call.
+    """Return the ledger of handled updates. Nothing is opened or connected before its first call.
 
     Raises:
         SettingsError: as :func:`open_store`.
@@ -92,7 +92,7 @@ def open_handled(settings: Settings) -> HandledUpdates:
 
 
 def open_sessions(settings: Settings) -> Sessions:
-    """Session data in the state store. Nothing is opened or connected before its first call.
+    """Return the session data. Nothing is opened or connected before its first call.
 
     Raises:
         SettingsError: as :func:`open_store`.
@@ -107,7 +107,7 @@ def open_sessions(settings: Settings) -> Sessions:
 
 
 def state_file(settings: Settings) -> Path | None:
-    """The file in ``FLOODGATE_STATE_URL``, if that names one.
+    """Return the file that ``FLOODGATE_STATE_URL`` names; None if it names a Redis server.
 
     Raises:
         SettingsError: as :func:`open_store`.
@@ -132,10 +132,10 @@ def by_url(settings: Settings, sqlite: Callable[[Path], T], redis: Callable[[str
 
 
 def _sqlite_path(url: str) -> Path:
-    """``sqlite:////absolute/path`` or ``sqlite:///relative/path``."""
+    """Return the path in ``sqlite:////absolute/path`` or ``sqlite:///relative/path``."""
     parts = urlsplit(url)
     if parts.netloc or not parts.path.strip("/"):
         raise SettingsError(
-            "FLOODGATE_STATE_URL names no file: write sqlite:////absolute/path/state.db (four slashes)."
+            "FLOODGATE_STATE_URL does not name a file: write sqlite:////absolute/path/state.db (four slashes)."
         )
     return Path(parts.path[1:]).expanduser()

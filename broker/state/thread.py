@@ -1,9 +1,9 @@
-"""The one thread on which an event loop has blocking calls of state stores carried out, one after the other.
+"""The state thread, which carries out an event loop's blocking store calls one after the other.
 
-A transaction may have to wait for a lock, or for the disk, and the loop must not. Results go back to the loop together:
-one wake-up for all that was carried out while calls were waiting.
+A transaction may have to wait for a lock or for the disk, and the loop must not. Results return to the loop together,
+with one wake-up per batch.
 
-State: ``_jobs`` is the only thing shared; the thread takes from it what any loop puts in.
+State: ``_jobs`` is the only shared state; any loop puts calls in, and the thread takes them out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 THREAD_NAME: Final = "floodgate-state"
 STOP_SECONDS: Final = 10.0
-# Results are handed over after this many calls at the latest, so that the first need not wait for a long queue's end.
+# Results are delivered after at most this many calls, so that the first need not wait for the end of a long queue.
 MOST_HELD: Final = 64
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ Callback = Callable[[Any], None]
 
 
 class StateThread:
-    """Started at the first call. ``stop`` is safe to call twice, and unstarted."""
+    """A thread for blocking calls, started at the first. ``stop`` is safe to call twice, and unstarted."""
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, Callable[[], Any], Callback] | None] = (
@@ -36,22 +36,22 @@ class StateThread:
         self._thread: threading.Thread | None = None
 
     def submit(self, work: Callable[[], Any], done: Callback) -> None:
-        """Carry out ``work``; then ``done`` gets its result, or the exception that it raised, on the running loop."""
+        """Run ``work``, then call ``done`` on the running loop with its result or exception."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
             self._thread.start()
         self._jobs.put((asyncio.get_running_loop(), work, done))
 
     async def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Await a blocking function."""
+        """Run a blocking function on the thread and await its result."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.submit(partial(function, *arguments), partial(_resolve, future))
         return await future
 
     async def stop(self) -> None:
-        """End the thread once all that was submitted is carried out. Bounded.
+        """End the thread once all submitted work is done. Waits for at most :data:`STOP_SECONDS`.
 
-        Without the loop's executor, whose threads a disk that does not answer may hold.
+        Does not use the loop's executor, whose threads may hang on a disk that does not answer.
         """
         if self._thread is None:
             return
@@ -81,13 +81,13 @@ class StateThread:
 def _outcome(work: Callable[[], Any]) -> Any:
     try:
         return work()
-    except Exception as error:  # noqa: BLE001  # carried to whoever awaits it
+    except Exception as error:  # noqa: BLE001  # passed to the caller that awaits it
         return error
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop, held: list[tuple[Callback, Any]]) -> None:
     if held:
-        with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+        with suppress(RuntimeError):  # the loop has ended, and its callers with it
             loop.call_soon_threadsafe(_deliver, held)
 
 
@@ -98,7 +98,7 @@ def _deliver(held: list[tuple[Callback, Any]]) -> None:
 
 def _resolve(future: asyncio.Future[Any], outcome: Any) -> None:
     if future.done():
-        return  # whoever asked was cancelled
+        return  # the caller was cancelled
     if isinstance(outcome, Exception):
         future.set_exception(outcome)
     else:

@@ -59,7 +59,7 @@ def test_a_redis_that_gets_full_is_told_of(new_redis: Callable[[], RedisServer])
     client = redis.Redis.from_url(server.url, decode_responses=True)
     assert shortage_of(settings(server.url)) is None
     client.config_set("maxmemory", str(int(client.info("memory")["used_memory"] * 1.05)))  # type: ignore[index]
-    assert "when its memory is full nothing is sent" in str(shortage_of(settings(server.url)))
+    assert "when its memory is full, sending stops" in str(shortage_of(settings(server.url)))
     client.close()
     server.kill()
     assert shortage_of(settings(server.url)) is None

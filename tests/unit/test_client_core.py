@@ -156,7 +156,7 @@ def test_a_job_ahead_of_its_time_goes_to_the_ladder_and_names_its_queue() -> Non
 
 def test_a_job_too_large_for_a_queue_is_refused() -> None:
     large = composer().job("sendMessage", {**HI, "note": "x" * 600_000})
-    with pytest.raises(InvalidParamsError, match="a queue takes"):
+    with pytest.raises(InvalidParamsError, match="the limit is"):
         composer().publication(large)
 
 

@@ -1,6 +1,6 @@
-"""Handled updates as bits in Redis or Valkey: ids come one after the other, so 65,536 of them are a page of 8 kB.
+"""Handled updates as bits in Redis or Valkey: ids are consecutive, so 65,536 of them fit in a page of 8 kB.
 
-A page is forgotten two days after its last mark. An update's bit is set and read by its id, never by its time.
+A page expires two days after its last mark. An update's bit is addressed by its id, never by its time.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class RedisHandled:
 
     def forget(self, bot: str, update_id: int) -> None:
         page, bit = _place(bot, update_id)
-        # A bit cleared on a page that is not there would make one that never ends.
+        # Clearing a bit of a missing page would create a page that never expires.
         self._server.use(lambda client: client.exists(page) and client.setbit(page, bit, 0))
 
     def close(self) -> None:
@@ -45,5 +45,5 @@ class RedisHandled:
 
 
 def _place(bot: str, update_id: int) -> tuple[str, int]:
-    """The key of an update's page, and its bit there. Keys of one bot share a node of a cluster."""
+    """Return the key of an update's page, and its bit there. Keys of one bot share a node of a cluster."""
     return f"floodgate:{{{bot}}}:updates:{update_id >> PAGE_BITS}", update_id & ((1 << PAGE_BITS) - 1)

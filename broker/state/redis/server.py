@@ -1,4 +1,4 @@
-"""The connection to a Redis or Valkey server, or to a cluster of them, and the sentences for what it raises."""
+"""Connects to a Redis or Valkey server or cluster, and explains its errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from floodgate.broker.errors import StateSchemaError, StateUnavailableError
 
 logger = logging.getLogger("floodgate.admission")
 
-# A call takes well under a millisecond; beyond this the server or the network is gone.
+# A call takes well under a millisecond; after this time the server or the network is down.
 TIMEOUT_SECONDS: Final = 5.0
 
 T = TypeVar("T")
@@ -57,10 +57,10 @@ class RedisConnection:
 
 
 def connect_to(url: str) -> Any:
-    """A client of the server, or of the cluster that it belongs to.
+    """Return a client of the server, or of the cluster that it belongs to.
 
     Raises:
-        redis.exceptions.RedisError: it does not answer.
+        redis.exceptions.RedisError: the server does not answer.
     """
     client = _client(redis.Redis, url, Retry(NoBackoff(), 1))
     info = client.info()
@@ -72,7 +72,7 @@ def connect_to(url: str) -> Any:
 
 
 async def aconnect_to(url: str) -> Any:
-    """:func:`connect_to` for an event loop."""
+    """Do the same as :func:`connect_to` on an event loop."""
     retry = AsyncRetry(NoBackoff(), 1)
     client = _client(redis.asyncio.Redis, url, retry)
     info = await client.info()
@@ -86,7 +86,7 @@ async def aconnect_to(url: str) -> Any:
 def _warn_of_eviction(info: dict[str, Any], url: str) -> None:
     if info.get("maxmemory") and info.get("maxmemory_policy") != "noeviction":
         logger.warning(
-            "%s evicts keys when its memory is full (%s), and would forget what was sent. "
+            "%s evicts keys when its memory is full (%s), and would forget which jobs were sent. "
             "Set maxmemory-policy noeviction.",
             where(url),
             info.get("maxmemory_policy"),
@@ -94,19 +94,19 @@ def _warn_of_eviction(info: dict[str, Any], url: str) -> None:
 
 
 def memory_of(url: str) -> dict[str, Any] | None:
-    """The server's ``INFO memory``, of a cluster one node's; None when it does not answer."""
+    """Return the ``INFO memory`` of the server, or of one node of a cluster; None if it does not answer."""
     client = _client(redis.Redis, url, Retry(NoBackoff(), 0))
     try:
         found: dict[str, Any] = client.info("memory")
     except redis.exceptions.RedisError:
-        return None  # whoever sends hears of it, and says so
+        return None  # sends fail as well, and report it
     finally:
         client.close()
     return found
 
 
 def where(url: str) -> str:
-    """The server without user and password."""
+    """Return the server's address without user and password."""
     parts = redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
     return str(parts.get("path") or f"{parts.get('host', 'localhost')}:{parts.get('port', 6379)}")
 
@@ -122,26 +122,26 @@ def _client(kind: Any, url: str, retry: Any) -> Any:
 
 
 def fault(error: redis.exceptions.RedisError, where: str) -> StateUnavailableError | StateSchemaError:
-    """What the client raised, as the cause and the remedy."""
+    """Translate an error of the client into one that names the cause and the remedy."""
     text = str(error)
     match error:
         case redis.exceptions.AuthenticationError():
-            why = "refuses our user or password. Correct FLOODGATE_STATE_URL."
+            why = "refuses the user or password. Correct FLOODGATE_STATE_URL."
         case redis.exceptions.ReadOnlyError():
             why = "is a read-only replica. Point FLOODGATE_STATE_URL at the primary."
         case redis.exceptions.OutOfMemoryError():
-            why = "has no memory left. Raise its maxmemory; sends go on by themselves."
+            why = "has no memory left. Raise its maxmemory; sends then resume by themselves."
         case redis.exceptions.BusyLoadingError():
-            why = "is still loading its data. Sends go on when it is done."
+            why = "is still loading its data. Sends resume when it has finished."
         case redis.exceptions.ConnectionError() | redis.exceptions.TimeoutError():
             why = f"does not answer ({type(error).__name__}). Start it, or correct FLOODGATE_STATE_URL."
         case _ if text.startswith("SCHEMA "):
             return StateSchemaError(
                 f"The state in Redis at {where} has schema {text[7:]}, unknown to this Floodgate. Stop all workers and "
-                "delete its floodgate:* keys: no message is lost, they are in RabbitMQ."
+                "delete its floodgate:* keys: no message is lost, since messages are in RabbitMQ."
             )
         case _ if "MISCONF" in text:
-            why = "cannot write to its disk and takes no writes. Free some space there; sends go on by themselves."
+            why = "cannot write to its disk and refuses writes. Free some space there; sends then resume by themselves."
         case _:
-            why = f"failed: {text[:200]}. Look into its log."
+            why = f"failed: {text[:200]}. Check its log."
     return StateUnavailableError(f"Redis at {where} {why}")

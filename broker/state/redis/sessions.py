@@ -9,7 +9,7 @@ from floodgate.broker.state.redis.server import RedisConnection
 
 
 class RedisSessions:
-    """Sessions as one hash a bot and kind."""
+    """``sessions.Sessions`` on Redis or Valkey: one hash per bot and kind."""
 
     def __init__(self, url: str) -> None:
         self._server = RedisConnection(url)

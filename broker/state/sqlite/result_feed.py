@@ -1,8 +1,8 @@
-"""Hearing how jobs ended from the SQLite file: a look every few milliseconds, which costs more only when there is news.
+"""The result feed on the SQLite file: a poll every few milliseconds, which is cheap unless there are new results.
 
-``PRAGMA data_version`` tells in some two microseconds whether anybody has written at all. Then the rows of ``results``
-behind the last known are read, which are numbered in the order in which jobs ended: one query, whatever the number of
-bots and of jobs. When all rows have been swept, numbers begin anew; the last known row is missing then.
+``PRAGMA data_version`` tells in some two microseconds whether anything has been written. If so, one query, whatever the
+number of bots and jobs, reads the rows of ``results`` after the last known one; rows are numbered in the order in which
+jobs ended. When all rows have been swept, numbering restarts; this shows by the last known row being gone.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from floodgate.broker.admission.result_feed import EndedJob, dead_record, sent_r
 from floodgate.broker.admission.rows import State
 from floodgate.broker.state.sqlite.file import StateFile
 
-# A caller hears of its result half of this later on average; Telegram takes some 50 ms for a call.
+# On average this delays a result by half its length; a call to Telegram takes some 50 ms.
 LOOK_SECONDS: Final = 0.003
-# Rows taken at one look, which bounds its memory. The rest comes with the next.
+# Rows read per poll, which bounds memory. The rest is read by the next.
 PAGE: Final = 1000
 
 _LAST: Final = "SELECT number, since FROM results ORDER BY number DESC LIMIT 1"
@@ -50,7 +50,7 @@ class SqliteResultFeed:
     def wait(self, seconds: float) -> Sequence[EndedJob]:
         deadline = time.monotonic() + seconds
         while True:
-            # Under load, too: a look for every result would take turns with all that this process does.
+            # Under load, too: polling for every single result would slow down the rest of this process.
             time.sleep(max(0.0, self._look_at - time.monotonic()))
             self._look_at = time.monotonic() + LOOK_SECONDS
             if found := self._file.use(self._look):
@@ -75,8 +75,8 @@ class SqliteResultFeed:
         if rows:
             self._last = rows[-1][:2]
         if len(rows) < PAGE:
-            self._version = version  # of before the look: what was written during it shows at the next
-        # Rows of jobs that were reopened meanwhile have no job any more.
+            self._version = version  # from before the query: the next poll sees what was written during it
+        # Rows of jobs that have been reopened no longer have a job.
         return [
             EndedJob(bot, job_id, _record(state, text)) for _, _, bot, job_id, state, text in rows if bot in self._bots
         ]

@@ -1,11 +1,11 @@
-"""Rows that this connection has read or written, kept from one transaction to the next.
+"""A cache of the rows that this connection has read or written, kept between transactions.
 
 A job is touched twice (admitted, settled) and its chat and bot each time, so most rows are read again moments after
 they were written. ``PRAGMA data_version`` tells, within a transaction, whether any other connection has committed
-since; while none has, what was kept is what the file holds. With one worker process that is always so; with several it
-rarely is, and then rows are read as if there were no cache.
+since; until then, the cache matches the file. With one worker process it always does; with several it rarely does, and
+rows are then read as if there were no cache.
 
-Rows are mutable. Whoever changes one saves it in the same transaction; a transaction that fails empties the cache.
+Rows are mutable. Code that changes a row saves it in the same transaction; a failed transaction empties the cache.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 
 from floodgate.broker.admission.rows import BotRow, ChatRow, JobRow
 
-# Of each kind; past it the cache starts anew. A row takes about half a kilobyte.
+# Of each kind; beyond this the cache is emptied. A row takes about half a kilobyte.
 MOST_ROWS: Final = 20_000
 
 RowKey = tuple[str, str]  # bot, and job id or chat
@@ -32,7 +32,7 @@ class RowCache:
         self._version = -1
 
     def renew(self, connection: sqlite3.Connection) -> None:
-        """At the beginning of a transaction: forget what others may have changed."""
+        """Discard rows that others may have changed. To be called at the beginning of a transaction."""
         (version,) = connection.execute("PRAGMA data_version").fetchone()
         if version != self._version or connection is not self._connection:
             self.clear()
@@ -43,7 +43,7 @@ class RowCache:
             self.chats.clear()
 
     def clear(self) -> None:
-        """Forget all."""
+        """Discard all rows."""
         self.bots.clear()
         self.chats.clear()
         self.jobs.clear()

@@ -1,4 +1,4 @@
-"""What operators and gateways ask of the SQLite store: counters and short stretches of indexes, whatever waits."""
+"""Queries of operators and gateways. They read counters and short index ranges, however many jobs wait."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ _LONGEST: Final = "SELECT chat, {0} FROM chats WHERE bot = ? AND {0} > 1 ORDER B
 
 
 def waiting(work: SqliteUnitOfWork) -> dict[Priority, int]:
+    """Return how many jobs wait, by priority."""
     return {priority: work.total(number) for number, priority in enumerate(PRIORITIES)}
 
 
 def snapshot(work: SqliteUnitOfWork) -> Snapshot:
+    """Return what ``floodgate status`` shows of the bot."""
     db, bot, now = work.connection, work.name, work.now
     return Snapshot(
         bot=bot,
@@ -91,7 +93,7 @@ def working_rate(work: SqliteUnitOfWork) -> float:
 
 
 def last_minute(bot: BotRow, now: int) -> int:
-    """Units of the last minute, taken to be spread evenly over the minute before this one."""
+    """Return the units of the last minute, assuming that those of the previous calendar minute were spread evenly."""
     age = now - bot.minute
     if age >= 2 * MINUTE:
         return 0
