@@ -1,6 +1,6 @@
 # The image of every role: `docker run … floodgate worker`, `… gateway`, `… fake-telegram`. Settings come by FLOODGATE_* variables.
 
-FROM python:3.13-slim AS build
+FROM python:3.11-slim AS build
 WORKDIR /src
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv /opt/floodgate
@@ -19,7 +19,7 @@ RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
     && /opt/floodgate/bin/pip install --no-index --find-links /wheels 'telegram-floodgate[all]' \
     && /opt/floodgate/bin/pip uninstall --yes pip
 
-FROM python:3.13-slim
+FROM python:3.11-slim
 # A user without a name elsewhere, and the folder that a volume with the SQLite state is mounted on: a new volume takes over its owner.
 RUN useradd --uid 10001 --no-create-home --home-dir /var/lib/floodgate floodgate \
     && install -d -o floodgate -g floodgate -m 0750 /var/lib/floodgate

@@ -1,8 +1,7 @@
-"""Takes jobs out of RabbitMQ and makes the calls: receive → admit → send → classify → settle.
+"""Consumes jobs from RabbitMQ and makes their calls: receive → admit → send → classify → settle.
 
 Importing this package registers its actors with the process's broker
-(:func:`floodgate.broker.worker.setup.current_broker`), and with no other: no connection is opened and no thread
-started.
+(:func:`floodgate.broker.worker.setup.current_broker`) and with no other. It opens no connection and starts no thread.
 """
 
 from floodgate.actors.send import send

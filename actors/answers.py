@@ -1,7 +1,7 @@
-"""What the wire said to one Bot API call: accepted, refused, or nothing that can be relied on.
+"""The answer to one Bot API call: accepted, refused, or broken off without a usable answer.
 
-Answers are facts, outcomes are decisions: :mod:`floodgate.actors.classify` makes the second of the first. This module
-knows the two shapes in which a "no" arrives, a body in Telegram's form and an exception of python-telegram-bot's.
+Answers are facts, outcomes are decisions: :mod:`floodgate.actors.classify` turns answers into outcomes. This module
+reads the two forms in which a refusal arrives: a body in Telegram's format, and an exception of python-telegram-bot.
 """
 
 from __future__ import annotations
@@ -30,48 +30,48 @@ from floodgate.broker.errors import CutOffError, InvalidParamsError, NotSentErro
 from floodgate.broker.messages.chats import chat_key
 
 MAX_DESCRIPTION: Final = 500
-# Nobody waits longer than this on one word of Telegram's; a pause still in force is told again at the next call.
+# The longest wait that one answer can impose. If Telegram's pause lasts longer, the next call is told so again.
 MAX_RETRY_AFTER: Final = timedelta(days=1)
-# An exception chain of ours has two links; the bound is for chains that others made into a ring.
+# Floodgate's own exception chains have two links; the bound is for other code's circular chains.
 _MAX_CHAIN: Final = 16
 _NOT_SENT_CAUSES: Final = (NotSentError, ConnectionRefusedError, gaierror, ssl.SSLCertVerificationError)
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Telegram did it. ``result`` is its own JSON value."""
+    """Telegram accepted the call. ``result`` is its own JSON value."""
 
     result: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An HTTP answer that says no."""
+    """An HTTP answer that refuses the call."""
 
     status: int
     description: str
     retry_after: timedelta | None = None
     migrate_to: str | None = None
-    """Chat key of the supergroup that the chat became."""
+    """Chat key of the supergroup that the chat was upgraded to."""
     from_bot_api: bool = True
-    """False when the body is not the Bot API's: something on the way answered, often in HTML."""
+    """False if the body is not the Bot API's: an intermediary answered, often in HTML."""
 
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """No answer, or one that cannot be read. ``surely_not_sent``: the call never reached the Bot API."""
+    """No answer, or an unreadable one. ``surely_not_sent``: the call certainly never reached the Bot API."""
 
     reason: str
     surely_not_sent: bool
     ours: bool = False
-    """The fault lies on this side: the spool is away, the worker stops. It says nothing of Telegram."""
+    """The cause is on this side (the spool is unavailable, the worker stops) and says nothing about Telegram."""
 
 
 Answer = Accepted | Refusal | Break
 
 
 class BotApiRefusalError(TelegramError):
-    """A refusal on its way through python-telegram-bot, whose own errors drop the code and the parameters."""
+    """Carries a refusal through python-telegram-bot, whose own errors drop the code and the parameters."""
 
     __slots__ = ("refusal",)
 
@@ -81,8 +81,8 @@ class BotApiRefusalError(TelegramError):
 
 
 def is_silence(answer: Answer) -> bool:
-    """Whether Telegram did not answer: nothing came back, or a server on the way failed. Several chats' worth of it is
-    an outage."""
+    """Whether Telegram did not answer: nothing came back, or a server failed (5xx). If this happens to several chats,
+    it is an outage."""
     match answer:
         case Break():
             return not answer.ours
@@ -93,7 +93,7 @@ def is_silence(answer: Answer) -> bool:
 
 
 def read_refusal(status: int, body: bytes) -> Refusal:
-    """The refusal in an answer that is not 2xx. Total: any bytes give one."""
+    """Read the refusal from an answer that is not 2xx. Accepts any body."""
     fields = read_json(body)
     if not isinstance(fields, dict) or fields.get("ok") is not False:
         return Refusal(status, _phrase(status), from_bot_api=False)
@@ -101,7 +101,7 @@ def read_refusal(status: int, body: bytes) -> Refusal:
 
 
 def read_json(body: bytes) -> object:
-    """The JSON value in a body, or None when it is none."""
+    """Decode a JSON body; None if it is not valid JSON."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
@@ -109,7 +109,7 @@ def read_json(body: bytes) -> object:
 
 
 def refusal_from_fields(status: int, fields: dict[str, Any]) -> Refusal:
-    """The refusal in Telegram's own error object. A field of the wrong type counts as absent."""
+    """Read the refusal from Telegram's own error object. A field of the wrong type is ignored."""
     code, description, parameters = (fields.get(name) for name in ("error_code", "description", "parameters"))
     if not isinstance(parameters, dict):
         parameters = {}
@@ -122,9 +122,9 @@ def refusal_from_fields(status: int, fields: dict[str, Any]) -> Refusal:
 
 
 def answer_to_error(error: BaseException) -> Refusal | Break:
-    """What an exception out of python-telegram-bot says. Total.
+    """Convert an exception from python-telegram-bot. Accepts any exception.
 
-    The order matters: ``BadRequest`` and ``TimedOut`` are both ``NetworkError``, and only the first is an answer.
+    The order matters: ``BadRequest`` and ``TimedOut`` are both ``NetworkError``, but only the first is an answer.
     """
     description = str(error)[:MAX_DESCRIPTION]
     match error:
@@ -149,7 +149,8 @@ def answer_to_error(error: BaseException) -> Refusal | Break:
 
 
 def seconds_to_wait(value: object) -> timedelta | None:
-    """A ``retry_after`` (seconds, or the timedelta of later python-telegram-bot versions), at most a day."""
+    """Convert a ``retry_after``: seconds, or a timedelta in later versions of python-telegram-bot. At most a day; None
+    if it is neither or is negative."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:  # NaN is not >= 0 either
@@ -158,7 +159,7 @@ def seconds_to_wait(value: object) -> timedelta | None:
 
 
 def _break_of(error: BaseException) -> Break:
-    """The first cause that knows where the call broke speaks; a chain without one may have been sent."""
+    """Describe where a call broke, by the first cause in the chain that tells; without one, it may have been sent."""
     for cause in _causes(error):
         if isinstance(cause, _NOT_SENT_CAUSES):
             return Break(_wording(cause), surely_not_sent=True)
@@ -168,7 +169,7 @@ def _break_of(error: BaseException) -> Break:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it was raised *from*. Its context is not followed: that may be another call's failure."""
+    """Yield the error and its causes (``raise … from``). Contexts are skipped: they may belong to another call."""
     cause: BaseException | None = error
     for _ in range(_MAX_CHAIN):
         if cause is None:
@@ -178,7 +179,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _wording(error: BaseException) -> str:
-    """Ours are worded to be read and hold no URL. Of others only the name is sure to hold no token."""
+    """The text of Floodgate's own errors, which never contains a URL. Of others only the type is sure to be free of
+    tokens."""
     return str(error)[:MAX_DESCRIPTION] if isinstance(error, NotSentError | CutOffError) else type(error).__name__
 
 

@@ -1,11 +1,11 @@
-"""When to make a failed call again, and when to stop: functions of the job, the outcome and a drawn number.
+"""Decides when to retry a failed call, and when to stop: functions of the job, the outcome and a random number.
 
-Full jitter: a delay is drawn evenly between nothing and the ceiling, so that the calls an outage failed together do not
-come back together. The ceiling doubles with each call, up to a cap.
+Full jitter: the delay is uniformly distributed between zero and a ceiling, so that calls that failed together in an
+outage are not retried together. The ceiling doubles with each call, up to a cap.
 
-Two bounds end a job, and the dead letter states which: calls that may have reached Telegram are bounded by
-``max_attempts``, and every failing job by ``max_age_seconds``. Calls that surely never left are bounded by age alone
-and have a lower cap: an outage of the network costs no job its attempts, and its end is noticed soon.
+Two bounds end a job, and the dead letter says which: ``max_attempts`` bounds the calls that may have reached Telegram,
+and ``max_age_seconds`` bounds every failing job. Calls that certainly never left are bounded by age alone and have a
+lower cap: a network outage uses up no attempts, and its end is noticed soon.
 """
 
 from __future__ import annotations
@@ -25,34 +25,40 @@ NOT_SENT_CAP: Final = timedelta(seconds=30)
 
 
 class Bounds(Protocol):
-    """The settings that end retries."""
+    """The settings that bound retries."""
 
     @property
-    def max_attempts(self) -> int: ...
+    def max_attempts(self) -> int:
+        """The most calls that may have reached Telegram."""
+        ...
+
     @property
-    def max_age_seconds(self) -> float: ...
+    def max_age_seconds(self) -> float:
+        """The age at which a failing job is given up, in seconds."""
+        ...
 
 
 def backoff(calls: int, cap: timedelta, draw: float) -> timedelta:
-    """How long to wait after the ``calls``-th call failed (1, 2, …). ``draw`` is evenly distributed over 0 ≤ d < 1."""
-    doublings = min(max(calls - 1, 0), 30)  # 2³⁰ s is beyond any cap, and within what a timedelta holds
+    """The delay after the ``calls``-th call failed (1, 2, …). ``draw`` is uniformly distributed over 0 ≤ d < 1."""
+    doublings = min(max(calls - 1, 0), 30)  # 2³⁰ s exceeds any cap, and fits into a timedelta
     return min(cap, BASE * (1 << doublings)) * draw
 
 
 def counted(job: Job, outcome: Retry | Uncertain) -> Job:
-    """The job with the failed call on its account, as it is published for the next try."""
+    """Count the failed call in the job, which is then published for the next attempt."""
     return job.model_copy(update={"attempts": job.attempts + 1, "unsent": job.unsent + _surely_not_sent(outcome)})
 
 
 def next_step(
     job: Job, outcome: Retry | Uncertain, bounds: Bounds, now_ms: int, draw: Callable[[], float] = random.random
 ) -> Retrying | Dead:
-    """What becomes of a job whose call failed.
+    """Decide what happens to a job whose call failed.
 
     Args:
-        job: as it was when the call was made; the call is not yet counted.
+        job: the job as it was when the call was made, with this call not yet counted.
+        bounds: the settings that bound retries.
         now_ms: Unix time in milliseconds.
-        draw: gives numbers evenly distributed over 0 ≤ d < 1.
+        draw: returns random numbers, uniformly distributed over 0 ≤ d < 1.
 
     Returns:
         ``Retrying`` with the delay, or ``Dead`` with a description that names the bound.
@@ -61,21 +67,21 @@ def next_step(
         return dead(FailureReason.UNCERTAIN, f"it may have been sent ({outcome.reason})")
     bound = _bound_reached(counted(job, outcome), outcome, bounds, now_ms)
     if bound is not None:
-        return dead(FailureReason.EXHAUSTED, f"{bound}; the last call: {outcome.reason}")
+        return dead(FailureReason.EXHAUSTED, f"{bound}; last call: {outcome.reason}")
     return _again(job.attempts + 1, outcome, draw())
 
 
 def _bound_reached(job: Job, outcome: Retry | Uncertain, bounds: Bounds, now_ms: int) -> str | None:
-    """Which bound, in words. A job that was scheduled ages from its time on."""
+    """Name the bound that the job has reached, or None. A scheduled job's age counts from its scheduled time."""
     calls = job.attempts - job.unsent
     at_most = bounds.max_attempts
     if isinstance(outcome, Retry) and outcome.at_most is not None:
         at_most = min(at_most, outcome.at_most)
     if calls >= at_most and not _surely_not_sent(outcome):
-        return f"{calls} calls failed and {at_most} is the bound"
+        return f"{calls} calls failed and the limit is {at_most}"
     age_ms = now_ms - max(job.created_ms, job.not_before_ms or 0)
     if age_ms >= bounds.max_age_seconds * 1000:
-        return f"it was older than {bounds.max_age_seconds:g} s after {job.attempts} calls"
+        return f"the job was older than {bounds.max_age_seconds:g} s after {job.attempts} calls"
     return None
 
 

@@ -1,23 +1,23 @@
-"""From what the wire said to what becomes of the job: one pure, total function over one table.
+"""Classifies an answer: one pure, total function over one table.
 
-A refusal is looked up by its code and the start of its description, lower-cased and without Telegram's "Bad Request: "
-and its like; wording changes over the years, so a row names the shortest start that tells. The first row that fits
-wins. What fits none has a default per class of codes, so every answer has an outcome.
+A refusal is looked up by its code and the start of its description, in lower case and without prefixes such as "Bad
+Request: ". Telegram's wording changes over the years, so a row lists the shortest unambiguous start. The first matching
+row wins. A refusal that matches no row has a default by its code, so every answer has an outcome.
 
 Sources: the Bot API's documentation, the Bot API server's source, and texts observed by users of several libraries.
 
-Decisions that the table alone does not tell:
+Decisions that the table alone does not show:
 
-- Ambiguity is a property of the call as much as of the answer. A lost connection or a 5xx leaves open whether the
-  call acted. Where acting twice does no harm (edits, deletions, answers:
-  ``floodgate.broker.messages.methods.repeatable``) that is ``Retry``; where it would make a second message it is
-  ``Uncertain``, and the job's ``on_uncertain`` decides.
-- A repeated deletion that finds nothing left to delete has been done by the call before it.
-- A part of an album may be out when Telegram reports on one of its items. That outweighs a "retry after N" in the
-  same text: the wait is obeyed, and the job is ``Uncertain`` and never made again by itself.
-- A 4xx whose body is not the Bot API's was said by something on the way, which passed nothing on. Only for 413 and
-  429, which Telegram's own front servers answer in HTML, and for 401 and 404, which concern the bot or the API root as
-  a whole, does that make no difference.
+- Ambiguity depends on the call as much as on the answer. After a lost connection or a 5xx, the call may or may not have
+  taken effect. If a second call does no harm (edits, deletions, answers:
+  ``floodgate.broker.messages.methods.repeatable``), the outcome is ``Retry``; if it would send a second message, the
+  outcome is ``Uncertain``, and the job's ``on_uncertain`` decides.
+- If a repeated deletion finds nothing to delete, the earlier call deleted it.
+- Part of an album may have been sent when Telegram reports an error for one of its items. That outweighs a "retry after
+  N" in the same text: the wait is obeyed, and the job is ``Uncertain`` and never retried automatically.
+- A 4xx whose body is not the Bot API's came from an intermediary that passed nothing on. This makes no difference for
+  413 and 429, which Telegram's own front-end servers answer in HTML, nor for 401 and 404, which concern the bot or the
+  API root as a whole.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ from floodgate.broker.admission.contract import Sent
 from floodgate.broker.messages.job import Job
 from floodgate.broker.messages.methods import repeatable
 
-# When 429 comes without its wait. Telegram's shortest waits are of this order; the next 429 tells the real one.
+# For a 429 without a wait. Telegram's shortest waits are of this order; the next 429 may name the real one.
 DEFAULT_RETRY_AFTER: Final = timedelta(seconds=5)
-# Telegram fetches from the URL's server, which may be down for a moment; but it may as well be gone.
+# Telegram fetches the URL from a server that may be down for a moment, or gone for good.
 _URL_FETCHES: Final = 3
 _PREFIX: Final = re.compile(
     r"(\[?error\]?: )?(bad request|forbidden|unauthorized|not found|too many requests|conflict): "
@@ -56,14 +56,15 @@ _RETRY_AFTER: Final = re.compile(r"retry (?:after|in) (\d{1,9})")
 
 @dataclass(frozen=True, slots=True)
 class CallFacts:
-    """What classification must know of the call. ``repeated``: an earlier call for the same job may have acted."""
+    """The facts about a call that classification needs. ``repeated``: an earlier call for this job may have taken
+    effect."""
 
     method: str
     repeated: bool = False
 
 
 def call_of(job: Job) -> CallFacts:
-    """The call that a job is about to make. A call that surely never left has not acted."""
+    """The facts about the call that a job is about to make. Calls that certainly never left are not repeats."""
     return CallFacts(job.method, repeated=job.attempts > job.unsent)
 
 
@@ -72,7 +73,7 @@ _Make = Callable[[Refusal, CallFacts], Outcome]
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """``starts`` are regular expressions, matched at the start of the stripped, lower-cased description."""
+    """A row of the table. ``starts`` is a regular expression, matched at the start of the lower-cased description."""
 
     status: int
     starts: str
@@ -108,7 +109,7 @@ def _refused(refusal: Refusal, call: CallFacts) -> Outcome:
 
 
 def _by_code(refusal: Refusal, call: CallFacts) -> Outcome:
-    """For what no row names."""
+    """The default outcome for a refusal that matches no row."""
     status = refusal.status
     if status >= 500 or 200 <= status <= 299:
         return _ambiguous(refusal.description, call)

@@ -1,12 +1,12 @@
-"""By how much a call arrived later than calls do, told from how long it took.
+"""Estimates a call's arrival delay from its duration.
 
-The Bot API judges rates at arrival; admission knows when it said "go". Between the two lie a busy moment of this
-process, of the network, or of the server. None of them can be seen from here, but each makes its call take longer than
-calls usually take, and the excess is the most by which it can have arrived late. Admission then counts it from there.
+The Bot API judges rates when calls arrive, while admission knows when it issued the permit. In between, this process,
+the network or the server may be busy. None of this is visible from here, but each makes the call take longer than
+usual, and the excess is an upper bound on its arrival delay. Admission then counts the call from that later time.
 
-The usual duration is a running median: each call moves it a step towards itself, so that stalls do not raise it and a
-Bot API that has become slower does, within some seconds of a broadcast. Of the first calls nothing is known but that
-they are the ones a process is late with, for all is new to it: any of their time may be lateness.
+The usual duration is a running median: each call moves it one step towards its own duration. So stalls do not raise it,
+but a Bot API that has become slower does, within a few seconds of a broadcast. Little is known about the first calls
+except that they tend to be late, because the process is still warming up: any part of their time may be delay.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ import math
 from datetime import timedelta
 from typing import Final
 
-# Answers differ by so much without anything being late; half of admission's margin is for that. With a smaller bound a
-# Bot API that takes 80 to 120 ms would cost a bot one percent of its rate; with this one it is some tenths.
+# Durations vary by this much although nothing is late; half of admission's margin covers it. With a smaller bound, a
+# Bot API that takes 80 to 120 ms would cost a bot one percent of its rate; with this one, a few tenths of a percent.
 NOISE_SECONDS: Final = 0.01
-# A longer excess is a server that holds the answer (slow mode does), not a call that was long on its way.
+# A larger excess means that the server holds the answer, as in slow mode, and not that the call was long on its way.
 MOST_SECONDS: Final = 0.5
-# So many make what is usual: the quickest of them, for the others were slowed down by a beginning.
+# The number of calls whose shortest duration is the first estimate: the others are slowed down by warming up.
 FIRST_CALLS: Final = 8
 STEP: Final = 0.02
 LEAST_STEP_SECONDS: Final = 0.0005
 
 
 class UsualDuration:
-    """Of the calls of one process. Belongs to its event loop."""
+    """The usual duration of one process's calls. Belongs to its event loop."""
 
     def __init__(self) -> None:
         self._calls = 0
         self._usual_seconds = math.inf
 
     def lateness(self, seconds: float) -> timedelta:
-        """By how much a call that took so long was late; nothing if it was within what is usual. Learns from it."""
+        """Estimate the arrival delay of a call from its duration, zero if that is usual, and learn from it."""
         usual = self._usual_seconds
         if self._calls < FIRST_CALLS:
             self._calls += 1

@@ -2,16 +2,16 @@
 
     Sent         Telegram accepted the call; its result is kept
     NothingToDo  there was nothing to do, as in "message is not modified"
-    Retry        make the call again later; doing so cannot do anything twice
-    Uncertain    the call may have acted; the job's ``on_uncertain`` decides
-    Paused       429: nobody calls for this chat until then; no attempt is spent
+    Retry        make the call again later; it cannot take effect twice
+    Uncertain    the call may have taken effect; the job's ``on_uncertain`` decides
+    Paused       429: no calls for this chat until the pause ends; no attempt is used up
     Migrated     the chat has a new id; send there now
-    Dead         it will never succeed; dead-letter it
-    BotRefused   the bot's token is refused; pause the bot, its jobs stay
+    Dead         the call will never succeed; dead-letter the job
+    BotRefused   the bot's token is refused; pause the bot, and keep its jobs
 
 ``Sent`` and ``Dead`` are the ledger's own settlements (:mod:`floodgate.broker.admission.contract`). The glossary has
 the table of outcomes, settlements and standings. :mod:`floodgate.actors.classify` makes outcomes, and
-:mod:`floodgate.actors.backoff` turns ``Retry`` and ``Uncertain`` into a settlement. Callers match them all and close
+:mod:`floodgate.actors.backoff` turns ``Retry`` and ``Uncertain`` into settlements. Callers match all outcomes and end
 with ``assert_never``.
 """
 
@@ -26,15 +26,15 @@ from floodgate.broker.admission.contract import Dead, Sent
 
 
 class FailureReason(StrEnum):
-    """Why a job ended without being sent. The words are in dead letters and counts: never rename one."""
+    """Why a job ended without being sent. The values are stored in dead letters and counts: never rename one."""
 
-    CHAT_UNREACHABLE = "chat-unreachable"  # blocked, kicked, deactivated: so for every message to this chat
+    CHAT_UNREACHABLE = "chat-unreachable"  # blocked, kicked, deactivated: applies to every message to this chat
     CHAT_NOT_FOUND = "chat-not-found"
     RIGHTS = "rights"
     CONTENT = "content"
     LATE = "late"  # a query that has expired on Telegram's side
     METHOD = "method"  # this Bot API server does not know the method
-    REFUSED = "refused"  # with a code that is in no list
+    REFUSED = "refused"  # with a code that no table lists
     EXHAUSTED = "exhausted"  # the bound on attempts or age was reached
     UNCERTAIN = "uncertain"  # it may have been sent, and the job asked not to risk it twice
     EXPIRED = "expired"  # the job's own `expires` passed
@@ -42,38 +42,37 @@ class FailureReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NothingToDo:
-    """Nothing had to be done. The job ends as sent with the result ``True``."""
+    """Nothing had to be done. The job ends as sent, with the result ``True``."""
 
     description: str
     code: int | None = None
-    """Telegram's error code, for callers who want its own answer; None when it was the job's own earlier call that had
-    done it."""
+    """Telegram's error code, for callers that want its own answer; None if the job's own earlier call had done it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Make the call again later. ``surely_not_sent``: it never reached Telegram, so its budget is given back."""
+    """Make the call again later. ``surely_not_sent``: it never reached Telegram, so its permit is returned."""
 
     reason: str
     surely_not_sent: bool
     at_most: int | None = None
-    """Calls worth making for a fault of this kind, where that is fewer than the setting's."""
+    """The most calls worth making after an error of this kind, if fewer than the setting allows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Uncertain:
-    """The call may have acted, wholly or in part, and making it again may do so twice."""
+    """The call may have taken effect, fully or partly, and another call may repeat the effect."""
 
     reason: str
     retry_after: timedelta | None = None
-    """Telegram asked for a pause in the same breath: the chat must wait whatever becomes of the job."""
+    """The pause that Telegram asked for in the same answer: the chat must wait, whatever happens to the job."""
     partly: bool = False
-    """It did act in part, or as good as surely so: never made again by itself, whatever the job's ``on_uncertain``."""
+    """It almost certainly took effect in part, so it is never retried automatically, whatever ``on_uncertain`` says."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """Flood control. The call did not act."""
+    """Telegram's flood control. The call had no effect."""
 
     retry_after: timedelta
     description: str
@@ -81,14 +80,14 @@ class Paused:
 
 @dataclass(frozen=True, slots=True)
 class Migrated:
-    """The group became a supergroup. The call did not act. ``new_chat`` is a chat key."""
+    """The group became a supergroup. The call had no effect. ``new_chat`` is a chat key."""
 
     new_chat: str
 
 
 @dataclass(frozen=True, slots=True)
 class BotRefused:
-    """The bot itself is refused: revoked or wrong token, or a wrong API root. The call did not act."""
+    """The bot itself is refused: a revoked or wrong token, or a wrong API root. The call had no effect."""
 
     description: str
 
@@ -97,11 +96,11 @@ Outcome = Sent | NothingToDo | Retry | Uncertain | Paused | Migrated | Dead | Bo
 
 
 def dead(reason: FailureReason, description: str, code: int | None = None) -> Dead:
-    """A permanent refusal. ``description`` is Telegram's own wording, and ``code`` its error code; None when it is we
-    who give up."""
+    """Make a permanent failure. ``description`` is Telegram's own wording and ``code`` its error code; the code is None
+    if Floodgate gives up."""
     return Dead(reason, error_of(code, description), description=description)
 
 
 def error_of(code: int | None, description: str) -> dict[str, Any] | None:
-    """Telegram's error as callers get it; None if it is not Telegram's."""
+    """Make Telegram's error object for callers; None if the error is not Telegram's."""
     return None if code is None else {"error_code": code, "description": description}

@@ -1,29 +1,25 @@
-"""python-telegram-bot's HTTP, by aiohttp: a ninth of the CPU of its default stack.
+"""HTTP requests for python-telegram-bot, made with aiohttp: a ninth of the CPU time of its default stack.
 
 Invariants, each with a test:
 
-- A POST leaves at most once. aiohttp sends idempotent methods again on a lost keep-alive connection, POST never; a
-  redirect would turn a POST into a GET, so none is followed.
-- Every failure is a ``NetworkError`` (``TimedOut`` for time-outs) raised from
-  :class:`~floodgate.broker.errors.NotSentError` when the call surely never reached the server, or else from
+- A POST is sent at most once. aiohttp resends idempotent methods after a lost keep-alive connection, but never a POST;
+  a redirect would turn a POST into a GET, so redirects are not followed.
+- Every failure is a ``NetworkError`` (``TimedOut`` for time-outs). It is raised from
+  :class:`~floodgate.broker.errors.NotSentError` if the call certainly never reached the server, otherwise from
   :class:`~floodgate.broker.errors.CutOffError`.
-- No exception holds the URL, and so the token. aiohttp's own may, so they are read and left behind, neither cause nor
-  context.
+- No exception contains the URL, which contains the token. aiohttp's own exceptions may, so they become neither cause
+  nor context.
 
-A server may close an idle connection in the moment in which a call is written to it. Whether it read the call cannot
-be known, so that counts as cut off. It is made rare by giving up idle connections before servers do.
+A server may close an idle connection just as a call is written to it. Whether it read the call is unknown, so the call
+counts as cut off. To make this rare, idle connections are closed before servers close them.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import os
-import socket
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 from pydantic import SecretStr
@@ -32,51 +28,33 @@ from telegram.request import BaseRequest, RequestData
 from yarl import URL
 
 from floodgate.broker.errors import CutOffError, NotSentError
+from floodgate.broker.process.telegram_session import TelegramSession
 
 if TYPE_CHECKING:
     from telegram._utils.types import ODVInput
 
-# Shorter than servers keep idle connections: nginx, in front of most Bot API servers, 75 s; few others under 60 s.
-KEEP_ALIVE_SECONDS: Final = 15
 JSON_HEADERS: Final = {"Content-Type": "application/json"}
-# What aiohttp raises before it has a connection to write to.
+# The errors that aiohttp raises before it has a connection to write to.
 _BEFORE_SENDING: Final = (
-    aiohttp.ClientConnectorError,  # refused, unreachable, DNS, TLS, and their like at a proxy
+    aiohttp.ClientConnectorError,  # refused, unreachable, DNS, TLS, and the same at a proxy
     aiohttp.ConnectionTimeoutError,  # waiting for the pool, DNS, the connection or TLS
-    aiohttp.ClientHttpProxyError,  # the proxy would not connect us
+    aiohttp.ClientHttpProxyError,  # the proxy refused to connect
     aiohttp.InvalidURL,
     aiohttp.NonHttpUrlClientError,
 )
 
 
-class NameLookups:
-    """Resolves names on a thread of its own, in place of the loop's executor, which a slow disk may hold up.
-
-    The part of an event loop that aiohttp's resolver uses.
-    """
-
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="floodgate-names")  # starts at the first look-up
-
-    async def getaddrinfo(self, host: str, port: int, **options: int) -> Any:
-        look_up = partial(socket.getaddrinfo, host, port, **options)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, look_up)
-
-    async def getnameinfo(self, address: Any, flags: int = 0) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, socket.getnameinfo, address, flags)
-
-
 class AiohttpRequest(BaseRequest):
-    """A drop-in for python-telegram-bot's ``HTTPXRequest``. Belongs to the event loop that initialises it.
+    """A drop-in replacement for python-telegram-bot's ``HTTPXRequest``. Belongs to the event loop that initialises it.
 
-    Time-outs are in seconds, None for none. aiohttp bounds the wait for the pool and for the connection together by
-    ``pool_timeout`` + ``connect_timeout``, and has no bound on writing alone: the whole call ends within the sum of
-    the four.
+    Time-outs are in seconds; None means no time-out. aiohttp applies ``pool_timeout`` + ``connect_timeout`` to the wait
+    for the pool and for the connection together, and has no separate time-out for writing. The whole call ends within
+    the sum of all four.
 
     Args:
-        connections: most connections open at once; a call beyond it waits for ``pool_timeout``.
-        media_write_timeout: takes the place of ``write_timeout`` for calls that upload files.
-        proxy: URL of an HTTP proxy, with credentials if it wants any.
+        connections: the most connections open at once; further calls wait for up to ``pool_timeout``.
+        media_write_timeout: replaces ``write_timeout`` for calls that upload files.
+        proxy: the URL of an HTTP proxy, with credentials if it needs them.
     """
 
     __slots__ = ("_connections", "_defaults", "_media_write_timeout", "_proxy", "_session")
@@ -96,26 +74,17 @@ class AiohttpRequest(BaseRequest):
         self._defaults = (read_timeout, write_timeout, connect_timeout, pool_timeout)
         self._media_write_timeout = media_write_timeout
         self._proxy = proxy
-        self._session: aiohttp.ClientSession | None = None
+        self._session: TelegramSession | None = None
 
     @property
     def read_timeout(self) -> float | None:
-        """Seconds a call waits for an answer if it does not say otherwise."""
+        """The default time-out for reading an answer, in seconds."""
         return self._defaults[0]
 
     async def initialize(self) -> None:
-        """Open the pool, without connecting. Safe to call twice, and again after :meth:`shutdown`."""
+        """Create the connection pool without connecting. Safe to call twice, and again after :meth:`shutdown`."""
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=self._connections,
-                    keepalive_timeout=KEEP_ALIVE_SECONDS,
-                    resolver=aiohttp.ThreadedResolver(loop=cast("asyncio.AbstractEventLoop", NameLookups())),
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"User-Agent": self.USER_AGENT},
-                proxy=self._proxy.get_secret_value() if self._proxy else None,
-            )
+            self._session = TelegramSession(self._connections, self._proxy, headers={"User-Agent": self.USER_AGENT})
 
     async def shutdown(self) -> None:
         """Close every connection. Calls under way are cut off. Safe to call twice, and before :meth:`initialize`."""
@@ -133,11 +102,11 @@ class AiohttpRequest(BaseRequest):
         connect_timeout: ODVInput[float] = BaseRequest.DEFAULT_NONE,
         pool_timeout: ODVInput[float] = BaseRequest.DEFAULT_NONE,
     ) -> tuple[int, bytes]:
-        """Make one HTTP request. Returns the status and the body, whatever they are.
+        """Make one HTTP request. Returns the status and the body of any answer.
 
         Raises:
-            TimedOut: a bound was reached.
-            NetworkError: the call broke otherwise. Both are raised from ``NotSentError`` or ``CutOffError``.
+            TimedOut: a time-out expired.
+            NetworkError: the call failed otherwise. Both are raised from ``NotSentError`` or ``CutOffError``.
         """
         timeout = self._timeout(request_data, (read_timeout, write_timeout, connect_timeout, pool_timeout))
         return await self.exchange(method, url, timeout, **_body(request_data))
@@ -145,11 +114,11 @@ class AiohttpRequest(BaseRequest):
     async def exchange(
         self, method: str, url: str | URL, timeout: aiohttp.ClientTimeout, **body: Any
     ) -> tuple[int, bytes]:
-        """:meth:`do_request` in aiohttp's terms; raises as it does."""
+        """:meth:`do_request` with aiohttp's own arguments; raises the same errors."""
         if self._session is None:
             raise NetworkError("The HTTP session is closed") from NotSentError("the HTTP session is closed")
         try:
-            async with self._session.request(method, url, timeout=timeout, allow_redirects=False, **body) as response:
+            async with await self._session.request(method, url, timeout=timeout, **body) as response:
                 return response.status, await response.read()
         except (aiohttp.ClientError, OSError) as error:
             fault = _fault(error)
@@ -164,12 +133,12 @@ class AiohttpRequest(BaseRequest):
             connect=_sum(connect, pool),
             sock_connect=connect,
             sock_read=read,
-            ceil_threshold=math.inf,  # exact: a job's lease ends soon after its call's time-out
+            ceil_threshold=math.inf,  # no rounding up: a job's lease ends soon after its call's time-out
         )
 
 
 def _seconds(asked: object, default: float | None) -> float | None:
-    """The bound asked for: None is one too. What is neither a number nor None asks for the default."""
+    """The requested time-out. None is a valid request; anything that is neither None nor a number means the default."""
     return asked if asked is None or isinstance(asked, int | float) else default
 
 
@@ -179,12 +148,12 @@ def _sum(*seconds: float | None) -> float | None:
 
 
 def _body(request_data: RequestData | None) -> dict[str, Any]:
-    """Parameters as JSON, with the files as multipart. Non-ASCII is escaped: then any Python text can be sent."""
+    """Encode parameters as JSON, or with files as multipart. Non-ASCII is escaped, so any Python string can be sent."""
     if request_data is None:
         return {}
     if not request_data.contains_files:
         return {"data": json.dumps(request_data.parameters).encode(), "headers": JSON_HEADERS}
-    # The Bot API takes file names as they are and knows no `filename*=`, so they are not percent-encoded.
+    # The Bot API takes file names literally and does not support `filename*=`, so they are not percent-encoded.
     form = aiohttp.FormData(quote_fields=False, default_to_multipart=True)
     for name, text in request_data.json_parameters.items():
         form.add_field(name, text)
@@ -202,9 +171,10 @@ def _fault(error: aiohttp.ClientError | OSError) -> NetworkError:
 
 
 def _describe(error: aiohttp.ClientError | OSError) -> str:
-    """What broke, from parts that cannot hold the URL: the type, and the operating system's words.
+    """Describe an error without its URL: by its type and the operating system's message.
 
-    The ``strerror`` of an aiohttp error is aiohttp's ("Can not write request body for <URL>"); only its number is used.
+    The ``strerror`` of an aiohttp error is aiohttp's own ("Can not write request body for <URL>"), so only the
+    ``errno`` is used.
     """
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     system = cause.strerror if isinstance(cause, OSError) else None

@@ -1,8 +1,7 @@
 """The actor ``send``: one Bot API call, from the permit to the settlement, as one coroutine.
 
-What belongs to a worker process (sessions, settler) lives in :class:`Sender`, a middleware whose hooks open and close
-it with the worker. All of it runs on the broker's event loop, also when a thread of Dramatiq's own worker runs the
-actor.
+:class:`Sender` holds a worker process's objects (sessions, settler). It is a middleware whose hooks open and close them
+with the worker. All of this runs on the broker's event loop, even if a thread of Dramatiq's own worker runs the actor.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ from floodgate.broker.worker.middleware.awaited import AwaitedMiddleware, HostBr
 from floodgate.broker.worker.queue_consumer import DeliveredMessage
 from floodgate.broker.worker.setup import current_broker
 
-# A process so busy that five permits in a row expire before they are used sends all the same: late beats never.
+# A process so busy that five permits in a row expire before they are used sends anyway: better late than never.
 PERMITS: Final = 5
 
 
 class Sender(AwaitedMiddleware):
-    """What a worker needs to send. Opened before its first message, closed after its last."""
+    """The objects that a worker sends with. Opened before its first message, closed after its last."""
 
     def __init__(self) -> None:
         self._sessions: BotSessions | None = None
@@ -48,6 +47,7 @@ class Sender(AwaitedMiddleware):
         self._usual = UsualDuration()
 
     async def abefore_worker_boot(self, broker: HostBroker) -> None:
+        """Open the sessions and start sweeping the spool, if this worker sends."""
         if not broker.takes(SEND_ACTOR):
             return
         settings = broker.settings
@@ -60,6 +60,7 @@ class Sender(AwaitedMiddleware):
         await self._sweeper.start()
 
     async def aafter_worker_shutdown(self, broker: HostBroker) -> None:
+        """Stop sweeping the spool and close the sessions."""
         sessions, self._sessions = self._sessions, None
         sweeper, self._sweeper = self._sweeper, None
         if sweeper is not None:
@@ -68,7 +69,7 @@ class Sender(AwaitedMiddleware):
             await sessions.close()
 
     async def deliver(self, message: DeliveredMessage) -> None:
-        """Call, classify, settle. Without a permit nothing is sent: the message goes back to its queue."""
+        """Call, classify, settle. Without a permit nothing is sent, and the message goes back to its queue."""
         job = message.job
         if job is None or message.permit is None or self._settler is None:
             message.give_back()
@@ -82,7 +83,7 @@ class Sender(AwaitedMiddleware):
             await self._uploads.forget(job)
 
     async def _answer(self, message: DeliveredMessage, job: Job) -> Answer:
-        """What the Bot API says. The permit is renewed when the moment for it has passed before the call began."""
+        """Make the call and return its answer. A permit that expired before the call began is renewed first."""
         broker = current_broker()
         for tries_left in reversed(range(PERMITS)):
             good_until = message.good_until if tries_left else math.inf
@@ -111,7 +112,7 @@ class Sender(AwaitedMiddleware):
 
 
 def params_to_send(job: Job, permit: Go) -> dict[str, Any]:
-    """The call's parameters; a chat that has migrated since is addressed by its new id."""
+    """The call's parameters, with the new id of a chat that has migrated since the job was enqueued."""
     if permit.chat is None or permit.chat == job.chat or "chat_id" not in job.params:
         return job.params
     return job.params | {"chat_id": int(permit.chat)}
@@ -125,5 +126,5 @@ current_broker().add_middleware(_sender)
 async def send(job: dict[str, Any]) -> None:
     """Make the Bot API call that ``job`` describes (:mod:`floodgate.broker.messages.job`), and record its outcome."""
     message = CurrentMessage.get_current_message()
-    assert isinstance(message, DeliveredMessage), "send is run by a worker; to enqueue, use producer.Client"
+    assert isinstance(message, DeliveredMessage), "only a worker can run send: to enqueue, use floodgate.Client"
     await current_broker().connections.io.join(_sender.deliver(message))

@@ -1,11 +1,11 @@
-"""One python-telegram-bot ``Bot`` a configured bot, made for calling any method with plain JSON and nothing else.
+"""One python-telegram-bot ``Bot`` per configured bot, which calls any method with plain JSON.
 
-Jobs carry the Bot API's own names and JSON, and callers want Telegram's own JSON back, so the typed half of the
-library has nothing to do here. What is used of it is the call: parameters, uploads, request, answer. ``Bot.initialize``
-is not, since it calls getMe, and a worker starts whether or not Telegram can be reached just then.
+Jobs carry the Bot API's own names and JSON, and callers want Telegram's own JSON back, so the library's types are not
+used here; its calls are: parameters, uploads, request, answer. ``Bot.initialize`` is not called, because it calls getMe
+and a worker must start even while Telegram cannot be reached.
 
-A refusal keeps its code and parameters by leaving the request as :class:`~floodgate.actors.answers.BotApiRefusalError`,
-before the library makes one of its own errors of it.
+A refusal leaves the request as :class:`~floodgate.actors.answers.BotApiRefusalError`, before the library turns it into
+one of its own errors, which would drop the code and the parameters.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from floodgate.broker.settings.model import Settings
 if TYPE_CHECKING:
     from telegram._utils.types import JSONDict
 
-# Of a call's time, at most this much goes to getting a connection. The rest is Telegram's: slow mode takes up to 10 s.
+# At most this much of a call's time is spent on connecting. The rest is Telegram's: slow mode takes up to 10 s.
 _CONNECT_SECONDS: Final = 5.0
 _POOL_SECONDS: Final = 1.0
 _MAX_CONNECTIONS: Final = 1000
@@ -56,7 +56,7 @@ _logger: Final = logging.getLogger("floodgate.bot")
 
 
 class SendingRequest(AiohttpRequest):
-    """Lets refusals through whole. Raises ``RefusedError`` where its base returns a status that is not 2xx."""
+    """Raises ``BotApiRefusalError`` with the whole refusal for any status other than 2xx."""
 
     __slots__ = ()
 
@@ -67,7 +67,7 @@ class SendingRequest(AiohttpRequest):
         return status, body
 
     async def post_json(self, url: URL, params: dict[str, Any], timeout: aiohttp.ClientTimeout) -> Any:
-        """Make a call without files; Telegram's own result. A third of the time that it takes by way of the library."""
+        """Make a call without files; return Telegram's own result. Takes a third of the library's time."""
         body = json.dumps(params).encode()
         status, answer = await self.exchange("POST", url, timeout, data=body, headers=JSON_HEADERS)
         if not 200 <= status <= 299:
@@ -76,7 +76,7 @@ class SendingRequest(AiohttpRequest):
 
     @staticmethod
     def parse_json_payload(payload: bytes) -> JSONDict:
-        """The object in a 2xx answer, with its ``result``. The library's own would log a body it cannot read."""
+        """Parse a 2xx answer into an object with a ``result``. The library's method would log unreadable bodies."""
         fields = read_json(payload)
         if isinstance(fields, dict) and fields.get("ok") is False:
             raise BotApiRefusalError(refusal_from_fields(200, fields))
@@ -86,7 +86,7 @@ class SendingRequest(AiohttpRequest):
 
 
 class SendingBot(Bot):
-    """A bot that shows its token in neither ``repr`` nor log."""
+    """A bot that keeps its token out of ``repr`` and logs."""
 
     # The library logs the URL, token included, at DEBUG.
     _LOGGER = _logger
@@ -95,13 +95,13 @@ class SendingBot(Bot):
         return f"SendingBot[{self.token.partition(':')[0]}]"
 
     async def call(self, method: str, params: dict[str, Any], timeout: timedelta) -> Any:
-        """Telegram's own result. ``do_api_request`` would warn at each known method and break plain ``media`` lists."""
+        """Call a method; return Telegram's result. ``do_api_request`` would warn, and break plain ``media`` lists."""
         request = self.request
         assert isinstance(request, SendingRequest)
         if not any(isinstance(value, InputFile) for value in params.values()):
             return await request.post_json(_url(self.base_url, method), params, _client_timeout(timeout))
         whole = timeout.total_seconds()
-        connect, pool = min(_CONNECT_SECONDS, whole / 4), min(_POOL_SECONDS, whole / 8)
+        connect, pool = _connect_and_pool(whole)
         return await self._do_post(
             method,
             params,
@@ -120,8 +120,12 @@ def _url(base_url: str, method: str) -> URL:
 @lru_cache(maxsize=64)
 def _client_timeout(whole: timedelta) -> aiohttp.ClientTimeout:
     seconds = whole.total_seconds()
-    connect, pool = min(_CONNECT_SECONDS, seconds / 4), min(_POOL_SECONDS, seconds / 8)
+    connect, pool = _connect_and_pool(seconds)
     return aiohttp.ClientTimeout(total=seconds, connect=connect + pool, sock_connect=connect, ceil_threshold=math.inf)
+
+
+def _connect_and_pool(whole: float) -> tuple[float, float]:
+    return min(_CONNECT_SECONDS, whole / 4), min(_POOL_SECONDS, whole / 8)
 
 
 class BotSessions:
@@ -138,7 +142,7 @@ class BotSessions:
         self._closed = False
 
     async def call(self, bot: str, method: str, params: dict[str, Any], timeout: timedelta) -> Answer:
-        """Make one call and say what the wire said. Returns within ``timeout``, or is cancelled.
+        """Make one call and return its answer. Returns within ``timeout``, or is cancelled.
 
         Args:
             method: the Bot API's own name, as in ``sendMessage``.
@@ -157,10 +161,10 @@ class BotSessions:
         return answer
 
     async def open(self) -> None:
-        """Make ready to call as every bot, with some connections open. The first sends then arrive as promptly as later
-        ones: a Bot API that judges rates at arrival takes a late first and a prompt thirty-first for a burst.
+        """Prepare every bot and open some connections, so that the first calls arrive as promptly as later ones: a Bot
+        API that judges rates at arrival takes a late first call and a prompt thirty-first for a burst.
 
-        Whatever comes of the connection: a worker starts whether or not Telegram can be reached just then.
+        Failed connections are ignored: a worker must start even while Telegram cannot be reached.
         """
         for name in self._settings.tokens:
             await self._open(name)
@@ -184,7 +188,7 @@ class BotSessions:
 
     async def _open_request(self) -> SendingRequest:
         if self._request is None:
-            # As many as can be under way if this process owned every queue, so that no call waits for the pool.
+            # As many calls as can be under way if this process owns every queue, so that none waits for the pool.
             in_hand = (2 * self._settings.partitions + ANSWERS_PREFETCH) * max(1, len(self._settings.tokens))
             self._request = SendingRequest(
                 connections=min(_MAX_CONNECTIONS, in_hand), proxy=self._settings.telegram_proxy
@@ -193,7 +197,7 @@ class BotSessions:
         return self._request
 
     async def _explain_not_found(self, bot: str, answer: Refusal, timeout: timedelta) -> Answer:
-        """A 404 says that the method or the bot is unknown. getMe tells which: no server lacks that method."""
+        """A 404 means an unknown method or an unknown bot. getMe tells which: every server has that method."""
         me = await self._ask(await self._open(bot), "getMe", {}, timeout)
         if isinstance(me, Accepted):
             return answer

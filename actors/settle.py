@@ -1,13 +1,13 @@
-"""From an outcome to its effects, in an order that a crash at any point can only repeat, never drop.
+"""Settles an outcome, in an order in which a crash at any point can only repeat an effect, never lose one.
 
     sent       ledger, then ack
     dead       dead letter confirmed, ledger (and the chat, if it is unreachable), then ack
-    not kept   as dead, without the letter: the ledger lists the job
-    later      ledger (the job keeps the head of its line), back to the ladder confirmed, then ack
+    not kept   like dead, but without a dead letter: only the ledger lists the job
+    later      ledger (the job stays at the head of its line), published to the ladder and confirmed, then ack
 
-The call is done when this begins, so a state store that is down is waited for, within a bound, and after it the
-message is acknowledged all the same where its effect is safe: to give it back would send it twice. A job that could not
-be listed becomes a dead letter then.
+The call has been made when settling begins. So if the state store is down, settling waits for it within a bound, and
+then acknowledges the message even so, where its effect is safe: returning it to the queue would send it twice. A job
+that could not be listed in the ledger becomes a dead letter then.
 """
 
 from __future__ import annotations
@@ -52,32 +52,32 @@ if TYPE_CHECKING:
 logger = logging.getLogger("floodgate.send")
 
 RECORD_RETRY_SECONDS: Final = 1.0
-# Below RabbitMQ's consumer timeout with the call itself in mind.
+# Together with the call itself, this stays below RabbitMQ's consumer timeout.
 RECORD_AT_MOST_SECONDS: Final = 15 * 60
-# A worker that stops does not wait as long; but a store that is merely restarted is told.
+# A stopping worker does not wait as long, but long enough for a store that is only being restarted.
 RECORD_AT_SHUTDOWN_SECONDS: Final = 5.0
-# A refused token is tried again this often: a fixed one is noticed soon, a dead one costs one call a minute.
+# How often a refused token is tried again: a corrected one is noticed soon, a revoked one costs one call a minute.
 BOT_FAILED_PAUSE: Final = timedelta(minutes=1)
 
 
 class Settler:
-    """Carries outcomes out. One object a process, used by all its messages, on the broker's event loop."""
+    """Settles outcomes. One object per process, used for all its messages, on the broker's event loop."""
 
     def __init__(self, broker: HostBroker) -> None:
         self._broker = broker
         self._outage = OutageLog()  # of the state store
 
     async def settle(self, message: DeliveredMessage, job: Job, outcome: Outcome, *, unanswered: bool = False) -> None:
-        """Do what follows from ``outcome``, and decide whether to acknowledge.
+        """Apply an outcome, and decide whether to acknowledge the message.
 
         Args:
-            unanswered: Telegram did not answer, which the bot's circuit breaker counts.
+            unanswered: whether Telegram did not answer, which the bot's circuit breaker counts.
         """
         assert message.ask is not None
         try:
             await self._settle(message, job, message.ask, outcome, unanswered)
         except PublishError as error:
-            logger.warning("job %s goes back to its queue: %s", job.id, error)
+            logger.warning("returning job %s to its queue: %s", job.id, error)
             message.give_back()
 
     async def _settle(self, message: DeliveredMessage, job: Job, ask: Ask, outcome: Outcome, unanswered: bool) -> None:
@@ -99,7 +99,7 @@ class Settler:
                 await self._later(message, job, ask, contract.Retrying(retry_after))
             case Migrated(new_chat):
                 await self._migrate(ask, new_chat)
-                # The refused call reached the Bot API and counts there: what it spent is not given back.
+                # The refused call reached the Bot API and counts there, so its permit is not returned.
                 await self._later(message, job, ask, contract.Retrying(timedelta()))
             case BotRefused(description):
                 await self._pause_bot(ask, description)
@@ -116,10 +116,10 @@ class Settler:
         probe = unanswered and message.permit is not None and message.permit.probe
         if isinstance(step, Dead) and not (probe and step.reason == FailureReason.EXHAUSTED):
             await self._bury(message, job, ask, step, unanswered=unanswered)
-        elif probe:  # the outage goes on, which costs the job nothing
+        elif probe:  # the outage continues, which is not held against the job
             await self._later(message, job, ask, contract.Retrying(BASE, charged=True, unanswered=True))
         elif isinstance(step, contract.Retrying):
-            logger.info("job %s: %s; again in %.1f s", job.id, outcome.reason, step.delay.total_seconds())
+            logger.info("job %s: %s; retrying in %.1f s", job.id, outcome.reason, step.delay.total_seconds())
             step = dataclasses.replace(step, unanswered=unanswered)
             await self._later(message, counted(job, outcome), ask, step)
 
@@ -134,7 +134,7 @@ class Settler:
         self, message: DeliveredMessage, job: Job, ask: Ask, dead: Dead, *, unanswered: bool = False
     ) -> None:
         reason, description = dead.reason, dead.description
-        logger.warning("job %s is given up: %s: %s", job.id, reason, description)
+        logger.warning("giving up on job %s: %s: %s", job.id, reason, description)
         kept = self._broker.settings.dead_letters.keeps(reason, ask.priority)
         if kept:
             await self._write_letter(message, job, dead)
@@ -151,7 +151,8 @@ class Settler:
         await self._broker.connections.publisher.apublish(letter)
 
     async def _remember(self, ask: Ask, reason: str, description: str) -> None:
-        """So that the chat's other jobs fail fast. What nobody would see in the chat says nothing of who reads it."""
+        """Remember an unreachable chat, so that its other jobs fail fast. Only calls that show something in the chat
+        tell whether it can be reached."""
         chat = ask.chat
         if reason == FailureReason.CHAT_UNREACHABLE and needs_chat(ask) and chat is not None:
             await self._tell_store(lambda store: store.mark_unreachable(ask.bot, chat, description))
@@ -171,11 +172,11 @@ class Settler:
             await self._tell_store(lambda store: store.migrate(ask.bot, old_chat, new_chat))
 
     async def _resolve(self, ask: Ask, result: object) -> None:
-        """A message to ``@name`` tells the chat's id: the two share one budget from here on."""
+        """Learn a chat's id from a message sent to ``@name``: from now on, both share one budget."""
         if chat_kind(ask.chat) is not ChatKind.NAME or ask.chat is None:
             return
         try:
-            chat = chat_key(result["chat"]["id"])  # type: ignore[index]  # whatever it is, the next line knows
+            chat = chat_key(result["chat"]["id"])  # type: ignore[index]  # any other form raises, see below
         except (TypeError, KeyError, IndexError, InvalidParamsError):
             return
         name = ask.chat
@@ -186,10 +187,10 @@ class Settler:
         return await self._tell_store(lambda store: store.settle(ask, settlement, grant))
 
     async def _tell_store(self, say: Callable[[BatchedAdmission], Awaitable[object]]) -> bool:
-        """Tell the store, waiting for it if it is down; after the bound, a short one at shutdown, go on without.
+        """Write to the store, waiting for it if it is down. Gives up after a bound, which is shorter at shutdown.
 
         Returns:
-            Whether the store was told.
+            Whether the store was written to.
         """
         deadline = time.monotonic() + RECORD_AT_MOST_SECONDS
         while True:
@@ -209,6 +210,6 @@ class Settler:
                     return False
 
     def _complain(self, error: StateUnavailableError) -> None:
-        """With a completed call in every hand no job asks admission, and nobody else would say why sends wait."""
+        """Log the outage. While all jobs wait here, none asks for admission, so nothing else would report it."""
         if self._outage.is_due():
-            logger.error("completed calls wait to be recorded: %s", error)
+            logger.error("completed calls are waiting to be recorded: %s", error)

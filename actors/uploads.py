@@ -1,15 +1,16 @@
-"""Uploads on their way out: streamed from the spool, and for the same content only once per bot.
+"""Streams uploads from the spool to Telegram, and uploads the same content only once per bot.
 
-Telegram slows a bot down that uploads one file again and again, while a ``file_id`` costs nothing. So what a message
-brought back is remembered by content, bot and kind (a photo's id is no document's), and whoever sends the same content
-sends the id. Who comes while the first upload is under way waits for it, for a part of its own time; the other worker
-processes do not know of it, so each may upload once.
+Telegram throttles a bot that uploads the same file repeatedly, while sending a ``file_id`` costs nothing. So the id in
+a sent message is remembered by content, bot and kind (a photo's id is not valid for a document), and the next job with
+the same content sends the id. A job that starts while the first upload is under way waits for it, for part of its own
+time-out. Other worker processes do not know about it, so each may upload the file once.
 
-Thumbnails and covers have no id of their own and are uploaded every time. An id that Telegram does not take any more is
-forgotten, and the file uploaded, within the same call.
+Thumbnails and covers have no id of their own and are uploaded every time. If Telegram no longer accepts an id, it is
+forgotten and the file is uploaded within the same job.
 
-An upload that is gone ends its job. A spool that is away is waited for, as a network is: nothing was sent. Nor was a
-request whose files were not read to their end: no server acts on a part of one.
+If an upload no longer exists, its job fails for good. If the spool is unavailable, the job is retried, as after a
+network error: nothing was sent. The same holds for a request whose files were not read to the end, since no server acts
+on an incomplete request.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ from floodgate.broker.uploads.spool import Spool, Upload
 
 logger = logging.getLogger("floodgate.send")
 
-# Parameters that take a file_id, and the field of a message that brings one back.
+# Parameters that accept a file_id, and the fields of a sent message that return one.
 KINDS: Final = frozenset(["photo", "video", "document", "audio", "animation", "voice", "video_note", "sticker"])
 MISSING_STATUS: Final = 410
-# Of a call's time, this much goes to waiting for somebody else's upload of the same file.
+# The share of a call's time-out spent waiting for another job's upload of the same file.
 _PATIENCE: Final = 0.25
 _STALE: Final = ("wrong file identifier", "wrong remote file", "file reference expired", "invalid file_id")
 
@@ -45,42 +46,47 @@ Make = Callable[[CallParams], Awaitable[Answer]]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a call refers to one of its files. ``item`` is its place in an album."""
+    """A reference to a file in a call's parameters. ``item`` is its index in an album."""
 
     file: SpooledFile
     parameter: str
     kind: str | None
-    """What the file is sent as; None when it has no file_id."""
+    """The kind that the file is sent as; None if it has no file_id."""
     item: int | None = None
 
 
 @dataclass(slots=True)
 class Request:
-    """How far a call with files has come."""
+    """The progress of a call with files."""
 
     begun: bool = False
     files: list[Upload] = field(default_factory=list)
 
     @property
     def surely_unsent(self) -> bool:
+        """Whether the request certainly was not sent completely."""
         return not (self.begun and all(file.all_read for file in self.files))
 
     @property
     def held_up_here(self) -> bool:
-        """Whether it waits for the spool, which says nothing of Telegram."""
+        """Whether it is waiting for the spool, which says nothing about Telegram."""
         return not self.begun or any(file.reading for file in self.files)
 
 
 class JobUploads:
-    """Belongs to one event loop; the spool's work is done on threads."""
+    """Sends calls with files. Belongs to one event loop; the spool's I/O runs on threads."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._under_way: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
 
     async def send(self, job: Job, params: CallParams, seconds: float, make: Make) -> Answer:
-        """Make the call with its files, within so many seconds. ``make`` is given the parameters as python-telegram-bot
-        takes them."""
+        """Make a call with its files.
+
+        Args:
+            seconds: the time-out of the whole call.
+            make: makes the call, given the parameters in the form that python-telegram-bot accepts.
+        """
         request = Request()
         try:
             async with asyncio.timeout(seconds):
@@ -112,25 +118,25 @@ class JobUploads:
             return answer
 
     async def forget(self, job: Job) -> None:
-        """Remove the files of a job that was sent."""
+        """Delete the files of a job that was sent."""
         try:
             await asyncio.to_thread(self._spool.remove, job.bot, job.id)
         except SpoolError as error:
-            logger.warning("the files of job %s stay until they are swept: %s", job.id, error)
+            logger.warning("could not delete the files of job %s; the sweeper will: %s", job.id, error)
 
     @asynccontextmanager
     async def _alone(self, bot: str, places: list[Place], patience_seconds: float) -> AsyncIterator[None]:
-        """One upload of a content at a time, as far as patience goes."""
+        """Allow one upload of the same content at a time, waiting no longer than ``patience_seconds``."""
         keys = sorted({(bot, place.kind, place.file.sha256) for place in places if place.kind})
         locks = [self._under_way.setdefault(key, asyncio.Lock()) for key in keys]
         held: list[asyncio.Lock] = []
         try:
             async with asyncio.timeout(patience_seconds):
-                for lock in locks:  # sorted, so that two albums never wait for each other
+                for lock in locks:  # sorted, so that two albums cannot deadlock
                     await lock.acquire()
                     held.append(lock)
         except TimeoutError:
-            pass  # then it is uploaded twice
+            pass  # the file is then uploaded twice
         try:
             yield
         finally:
@@ -181,20 +187,21 @@ class JobUploads:
         try:
             await asyncio.to_thread(self._spool.know, bot, place.kind, place.file.sha256, file_id)
         except SpoolError as error:
-            logger.warning("a file_id was not remembered: %s", error)
+            logger.warning("could not record a file_id: %s", error)
 
 
 def _unsent(answer: Answer) -> Break:
-    """A broken call, or a server on the way that failed (5xx), before the request was whole."""
+    """Convert an answer to a request that was not sent completely, a broken call or a 5xx, to a ``Break``."""
     assert isinstance(answer, Break | Refusal)
     failed = answer if isinstance(answer, Break) else Break(answer.description, surely_not_sent=True)
     return replace(failed, reason=f"{failed.reason}, before all of the request was sent", surely_not_sent=True)
 
 
 def places_of(files: tuple[SpooledFile, ...], params: Mapping[str, Any], *, reusable: bool = True) -> list[Place]:
-    """Where each file goes: a parameter of its own name, ``attach://name`` in one, or in an item of an album.
+    """Find each file's place: the parameter of its name, or ``attach://name`` in a parameter or an album's item.
 
-    ``reusable``: whether the method takes a file_id there.
+    Args:
+        reusable: whether the method accepts a file_id in place of a file.
     """
     by_name = {file.name: file for file in files}
 
@@ -224,7 +231,7 @@ def _items(media: Any) -> list[dict[str, Any]]:
 
 
 def _takes_file_ids(method: str) -> bool:
-    """A photo of a chat or of the bot itself is always uploaded."""
+    """Whether a method accepts file_ids. The photo of a chat or of the bot itself is always uploaded."""
     return method.startswith("send") or method == "editMessageMedia"
 
 
@@ -235,7 +242,7 @@ def _attached(value: Any, files: Mapping[str, SpooledFile]) -> SpooledFile | Non
 
 
 def substituted(params: Mapping[str, Any], known: Mapping[Place, str]) -> CallParams:
-    """The parameters with file_ids where they are known."""
+    """Replace files by file_ids where they are known."""
     given = dict(params)
     for place, file_id in known.items():
         if place.item is None:
@@ -250,13 +257,13 @@ def substituted(params: Mapping[str, Any], known: Mapping[Place, str]) -> CallPa
 
 
 def file_id_in(result: Any, place: Place) -> str | None:
-    """The file_id that a message brought back for a file."""
+    """Find the file_id of a file in the sent message."""
     message = result
     if isinstance(result, list):
         message = result[place.item] if place.item is not None and place.item < len(result) else None
     sent = message.get(place.kind) if isinstance(message, dict) and place.kind else None
     if isinstance(sent, list):
-        sent = sent[-1] if sent else None  # of a photo's sizes the largest
+        sent = sent[-1] if sent else None  # the largest of a photo's sizes
     file_id = sent.get("file_id") if isinstance(sent, dict) else None
     return file_id if isinstance(file_id, str) else None
 

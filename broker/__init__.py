@@ -1,6 +1,6 @@
-"""What producers and workers agree on: jobs, queues, connections, admission.
+"""The contract between producers and workers: jobs, queues, connections, admission.
 
-Importing this package has no effect. Its packages are storeys; each imports only from those below it:
+Importing this package has no side effects. Its packages are layers; each imports only from those below it:
 
     worker                        takes messages out: the Dramatiq broker, the runner, middleware
     state                         stores: SQLite and Redis

@@ -2,39 +2,39 @@
 
     FloodgateError
     ├── SettingsError            a setting is missing or wrong
-    ├── JobError                 a job that can be known wrong without asking Telegram
+    ├── JobError                 a job that is invalid, found without asking Telegram
     │   ├── UnknownMethodError
     │   ├── UnknownBotError
     │   ├── InvalidParamsError
     │   ├── DedupeKeyError       a dedupe key was used before, for something else
-    │   └── MalformedJobError    bytes that are no job
-    │       └── MalformedUpdateError  … and no update
+    │   └── MalformedJobError    bytes that cannot be read as a job
+    │       └── MalformedUpdateError  … or as an update
     ├── RabbitMQError
     │   ├── RabbitMQUnreachableError
     │   ├── AccessRefusedError       wrong user, password or vhost
     │   ├── UnsupportedServerError
-    │   ├── TopologyError            a queue or exchange exists and is declared otherwise, or is missing
-    │   │   └── DeclareRefusedError      … and this account may not make it
-    │   └── PublishError             the job is not safe; nothing was accepted
-    │       ├── NotConnectedError    the connection was lost, and is not back yet
+    │   ├── TopologyError            a queue or exchange is missing, or exists with other arguments
+    │   │   └── DeclareRefusedError      … and this account may not create it
+    │   └── PublishError             RabbitMQ did not confirm the job
+    │       ├── NotConnectedError    the connection was lost and is not back yet
     │       ├── UnroutableError
-    │       ├── RejectedError        RabbitMQ said no (nack)
-    │       ├── BlockedError         a memory or disk alarm outlasted our patience
-    │       └── ConfirmTimeoutError  no answer: the job may or may not be there
-    ├── EnqueueManyError         it ended in the middle: which jobs are safe, which are not
-    ├── ClosedError              a client was used after its close
-    ├── CallError                a Bot API call broke on its way; what the library's network errors were raised from
-    │   ├── NotSentError         it surely never reached the Bot API
-    │   └── CutOffError          it may have reached it, and acted
+    │       ├── RejectedError        RabbitMQ refused the job (nack)
+    │       ├── BlockedError         a memory or disk alarm lasted longer than the time-out
+    │       └── ConfirmTimeoutError  no answer: the job may or may not be queued
+    ├── EnqueueManyError         enqueue_many stopped part-way: which jobs are safe, which are not
+    ├── ClosedError              a client was used after it was closed
+    ├── CallError                a Bot API call failed on the network; the cause of the library's network errors
+    │   ├── NotSentError         the call certainly never reached the Bot API
+    │   └── CutOffError          the call may have reached it and taken effect
     ├── StateError
     │   ├── StateUnavailableError    the state store is down, locked, read-only or full
     │   └── StateSchemaError         the state store was written by another version
-    ├── SpoolError               uploads cannot be kept or read
-    │   └── UploadMissingError       the spool is there and the upload is not
-    ├── NotSettledError          a result was asked for that is not there yet
-    └── DeadLetteredError        a result was asked for of a job that will not be sent
+    ├── SpoolError               uploads cannot be stored or read
+    │   └── UploadMissingError       the spool is available but the upload is not in it
+    ├── NotSettledError          the requested result is not available yet
+    └── DeadLetteredError        the job whose result was requested will not be sent
 
-A message is one sentence that says what is wrong and one that says what to do. Data travels on the exception.
+A message has one sentence that says what is wrong and one that says what to do. Data is in attributes of the exception.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class SettingsError(FloodgateError):
 
 
 class JobError(FloodgateError):
-    """The job is wrong in a way that is known before Telegram is asked. Nothing was queued."""
+    """The job is invalid, which was found without asking Telegram. Nothing was queued."""
 
 
 class UnknownMethodError(JobError):
@@ -63,7 +63,7 @@ class UnknownBotError(JobError):
 
 
 class InvalidParamsError(JobError):
-    """The parameters cannot be accepted by the Bot API or cannot be carried by a queue."""
+    """The Bot API would reject the parameters, or they cannot be sent through a queue."""
 
 
 class DedupeKeyError(JobError):
@@ -71,11 +71,11 @@ class DedupeKeyError(JobError):
 
 
 class MalformedJobError(JobError):
-    """Bytes in a queue that are no job of ours."""
+    """Bytes in a queue that cannot be read as a job."""
 
 
 class MalformedUpdateError(MalformedJobError):
-    """What came, from Telegram or from a queue, is no update that can be kept in order and told from others."""
+    """Malformed update, from Telegram or from a queue: it lacks what ordering and deduplication need."""
 
 
 class RabbitMQError(FloodgateError):
@@ -87,11 +87,11 @@ class RabbitMQUnreachableError(RabbitMQError):
 
 
 class AccessRefusedError(RabbitMQError):
-    """RabbitMQ answered and turned us away: wrong user or password, or no such vhost for this user."""
+    """RabbitMQ refused the login: wrong user or password, or the user has no such vhost."""
 
 
 class UnsupportedServerError(RabbitMQError):
-    """The server is older than RabbitMQ 4.0, or is no RabbitMQ."""
+    """The server is older than RabbitMQ 4.0, or is not RabbitMQ."""
 
     def __init__(self, product: str, version: str) -> None:
         self.product = product
@@ -103,15 +103,15 @@ class UnsupportedServerError(RabbitMQError):
 
 
 class TopologyError(RabbitMQError):
-    """A queue or exchange is missing, or exists with other arguments than ours."""
+    """A queue or exchange is missing, or exists with arguments other than ours."""
 
 
 class DeclareRefusedError(TopologyError):
-    """This RabbitMQ account may not make queues. Use one that may: `floodgate topology apply` with the operator's."""
+    """This RabbitMQ account may not create queues. Run `floodgate topology apply` with the operator's account."""
 
 
 class PublishError(RabbitMQError):
-    """RabbitMQ did not take the job. ``job_ids`` are those that are not known to be safe."""
+    """RabbitMQ did not accept the job. ``job_ids`` are the jobs not known to be safe."""
 
     def __init__(self, message: str, *, job_ids: tuple[str, ...] = ()) -> None:
         self.job_ids = job_ids
@@ -131,7 +131,7 @@ class RejectedError(PublishError):
 
 
 class BlockedError(PublishError):
-    """RabbitMQ blocks publishers (memory or disk alarm) for longer than the time-out."""
+    """RabbitMQ has blocked publishers (memory or disk alarm) for longer than the time-out."""
 
 
 class ConfirmTimeoutError(PublishError):
@@ -139,10 +139,10 @@ class ConfirmTimeoutError(PublishError):
 
 
 class EnqueueManyError(FloodgateError):
-    """``enqueue_many`` ended in the middle, for the reason in ``__cause__``.
+    """``enqueue_many`` stopped part-way, for the reason in ``__cause__``.
 
-    ``accepted`` jobs are safe: all that were taken from the iterable but the ``failed`` ones, which are not known to
-    be safe. ``job_ids`` are the ids of those, the first thousand. Nothing more was taken from the iterable.
+    Of the jobs taken from the iterable, ``accepted`` are safe and ``failed`` are not known to be safe. ``job_ids`` are
+    the ids of the latter, the first thousand of them. Nothing more was taken from the iterable.
     """
 
     def __init__(self, reason: str, *, accepted: int, failed: int, job_ids: tuple[str, ...]) -> None:
@@ -151,24 +151,24 @@ class EnqueueManyError(FloodgateError):
         self.job_ids = job_ids
         super().__init__(
             f"{accepted} jobs are safe, {failed} are not known to be, and no more were taken: {reason} "
-            "Enqueue those in job_ids again, then what is left of the iterable."
+            "Enqueue those in job_ids again, then the rest of the iterable."
         )
 
 
 class ClosedError(FloodgateError):
-    """The client was closed. Make another, or close it later."""
+    """The client is closed. Create another, or close it later."""
 
 
 class CallError(FloodgateError):
-    """A Bot API call broke on its way. The message never holds the URL, which holds the token."""
+    """A Bot API call failed on the network. The message never contains the URL, since that contains the token."""
 
 
 class NotSentError(CallError):
-    """The call surely never reached the Bot API: it can be made again without doing anything twice."""
+    """The call certainly never reached the Bot API: repeating it cannot do anything twice."""
 
 
 class CutOffError(CallError):
-    """The connection was lost or went silent with the call under way: it may have acted."""
+    """The connection was lost or went silent during the call, which may have taken effect."""
 
 
 class StateError(FloodgateError):
@@ -184,21 +184,21 @@ class StateSchemaError(StateError):
 
 
 class SpoolError(FloodgateError):
-    """The spool is missing, full, away or not to be written."""
+    """The spool is missing, full, unreachable or read-only."""
 
 
 class UploadMissingError(SpoolError):
-    """An upload is not in the spool: it was swept after `FLOODGATE_SPOOL_SECONDS`, or removed."""
+    """An upload is not in the spool: it was removed, or deleted after `FLOODGATE_SPOOL_SECONDS`."""
 
 
 class NotSettledError(FloodgateError):
-    """The job has not ended within the time asked for. It is still safe."""
+    """The job did not end within the requested time. It is still safe."""
 
 
 class DeadLetteredError(FloodgateError):
-    """The job will not be sent, for ``reason``. An operator can look at it and replay it.
+    """The job will not be sent, for ``reason``. An operator can inspect and replay it.
 
-    ``error`` is what Telegram said, if it was Telegram that said no: ``error_code``, ``description``, perhaps
+    ``error`` is Telegram's answer if Telegram refused the job: ``error_code``, ``description`` and perhaps
     ``parameters``.
     """
 

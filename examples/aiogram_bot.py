@@ -1,4 +1,4 @@
-"""An echo bot with aiogram. What makes it flood-safe is the `session`."""
+"""An echo bot with aiogram. The `session` makes it flood-safe."""
 
 import asyncio
 import os

@@ -1,8 +1,8 @@
-"""Celery tasks that send.
+"""Celery tasks that send messages.
 
     FLOODGATE_RABBITMQ_URL=… celery --workdir examples --app celery_tasks worker
 
-Celery forks its workers from this process. The client is made here and opens nothing; each worker process opens its own
+Celery forks its workers from this process. Creating the client here opens nothing; each worker process opens its own
 connection at its first message.
 """
 
@@ -18,6 +18,6 @@ client = Client()
 
 @app.task(bind=True, autoretry_for=(RabbitMQError,), retry_backoff=True, max_retries=5)
 def announce(self, chat_id: int, text: str) -> str:  # type: ignore[no-untyped-def]  # Celery's self
-    """Safe to run twice, as Celery may: the task's id is the key."""
+    """Send a message. Celery may run a task twice; the task's id as the key prevents a second message."""
     job = client.send_message(chat_id, text, dedupe_key=f"celery-{self.request.id}")
     return job.id

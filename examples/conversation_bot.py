@@ -1,6 +1,7 @@
-"""A bot that takes an order in three steps, and remembers earlier ones, whichever worker a chat is with.
+"""A bot that takes an order in three steps and remembers earlier orders, whichever worker handles the chat.
 
-Conversations and data are in the state store, by `SharedPersistence`: a worker may come, go or die between two steps.
+`SharedPersistence` keeps conversations and data in the state store, so a worker may join, leave or crash between two
+steps.
 
     floodgate updates & floodgate worker & floodgate worker --updates conversation_bot:application
 """

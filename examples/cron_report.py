@@ -1,4 +1,4 @@
-"""A script for cron: sends a report, waits until Telegram has it, and says by its exit code whether that went well.
+"""A script for cron: sends a report, waits until Telegram has it, and exits with 0 if that succeeded.
 
 17 6 * * *  FLOODGATE_RABBITMQ_URL=… python /srv/cron_report.py 42
 """

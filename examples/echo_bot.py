@@ -1,8 +1,8 @@
-"""An echo bot on any number of machines. It is an ordinary Application; nothing in it knows of Floodgate.
+"""An echo bot on any number of machines. It is an ordinary Application, which knows nothing about Floodgate.
 
-floodgate updates                                      takes its updates in
+floodgate updates                                      receives its updates
 floodgate worker --updates echo_bot:application        handles them; start as many as you like
-floodgate worker                                       sends its answers, under Telegram's limits
+floodgate worker                                       sends its answers, within Telegram's limits
 """
 
 import os
@@ -13,13 +13,13 @@ from telegram.ext import Application, CommandHandler, ContextTypes, MessageHandl
 
 async def start(update: Update, _context: ContextTypes.DEFAULT_TYPE) -> None:
     assert update.message is not None
-    await update.message.reply_text("Hello! Say something, and I say it, too.")
+    await update.message.reply_text("Hello! Say something, and I will repeat it.")
 
 
 async def echo(update: Update, _context: ContextTypes.DEFAULT_TYPE) -> None:
     assert update.message is not None and update.message.text is not None
     sent = await update.message.reply_text(update.message.text)
-    assert sent.message_id  # it is the real message, as Telegram has it
+    assert sent.message_id  # this is the real message, as Telegram returned it
 
 
 application = Application.builder().token(os.environ["FLOODGATE_BOT_TOKEN"]).build()

@@ -1,4 +1,4 @@
-"""A service that sends from an event loop.
+"""A web service that sends messages from an event loop.
 
 FLOODGATE_RABBITMQ_URL=… uvicorn --app-dir examples fastapi_app:app
 """
@@ -29,7 +29,7 @@ class Notice(BaseModel):
 
 @app.post("/notices", status_code=202)
 async def notify(notice: Notice, request: Request) -> dict[str, str]:
-    """Returns when RabbitMQ has it on disk."""
+    """Enqueue a message. Returns once RabbitMQ has it on disk."""
     try:
         job = await request.app.state.floodgate.send_message(notice.chat_id, notice.text)
     except InvalidParamsError as error:
@@ -41,7 +41,7 @@ async def notify(notice: Notice, request: Request) -> dict[str, str]:
 
 @app.get("/notices/{job_id}")
 async def outcome(job_id: str, request: Request) -> dict[str, int]:
-    """Telegram's message id, once it is sent."""
+    """Return Telegram's message id once the message has been sent."""
     try:
         message = await request.app.state.floodgate.result(job_id, timeout=10)
     except NotSettledError:

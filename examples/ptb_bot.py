@@ -1,4 +1,4 @@
-"""An echo bot with python-telegram-bot. What makes it flood-safe are the three lines with `GATEWAY`."""
+"""An echo bot with python-telegram-bot. The three lines with `GATEWAY` make it flood-safe."""
 
 import os
 
@@ -19,7 +19,7 @@ def main() -> None:
         .token(os.environ["BOT_TOKEN"])
         .base_url(f"{GATEWAY}/bot")
         .base_file_url(f"{GATEWAY}/file/bot")
-        .read_timeout(70)  # a send takes as long as its turn takes
+        .read_timeout(70)  # a call waits until its message has been sent
         .concurrent_updates(True)
         .build()
     )

@@ -1,7 +1,7 @@
-"""A local Bot API with real flood behaviour, for trying, testing and measuring without a token.
+"""A local Bot API with Telegram's flood limits, for development, tests and benchmarks without a token.
 
-``running_fake()`` gives one for a ``with`` block; ``python -m floodgate.fake_telegram`` runs one. It shares no code
-with Floodgate, so that neither can hide the other's mistakes. Read it along a call's path: ``wire`` → ``calls`` →
+``running_fake()`` runs one for a ``with`` block, ``python -m floodgate.fake_telegram`` as a process. It shares no code
+with Floodgate, so that neither can hide the other's mistakes. Read the code along a call's path: ``wire`` → ``calls`` →
 ``exchange`` → ``scenarios`` → ``limits`` → ``methods`` → ``world`` → ``arrivals``.
 """
 

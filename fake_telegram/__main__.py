@@ -1,4 +1,4 @@
-"""``python -m floodgate.fake_telegram``: a fake Telegram as a process of its own."""
+"""``python -m floodgate.fake_telegram``: runs a fake Telegram as a process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _EXAMPLE = "example: python -m floodgate.fake_telegram --port 8081 --latency-ms 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, serve, return the exit code."""
+    """Parse the arguments and serve until a signal. Return the exit code."""
     options = _parser().parse_args(arguments)
     limits = FloodLimits(
         enabled=not options.no_limits,
@@ -41,23 +41,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("fake_telegram", description=__doc__, epilog=_EXAMPLE)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8081, help="port, 0 for a free one (default: %(default)s)")
-    parser.add_argument("--no-limits", action="store_true", help="answer no 429 of its own accord")
+    parser.add_argument(
+        "--port", type=int, default=8081, help="port to listen on; 0 takes a free one (default: %(default)s)"
+    )
+    parser.add_argument("--no-limits", action="store_true", help="turn off the flood limits")
     parser.add_argument("--bot-per-second", type=_positive, default=30, help="default: %(default)s")
     parser.add_argument("--chat-per-second", type=_positive, default=1, help="default: %(default)s")
     parser.add_argument("--group-per-minute", type=_positive, default=20, help="default: %(default)s")
     parser.add_argument(
-        "--latency-ms", type=float, nargs=2, metavar=("LOWEST", "HIGHEST"), default=(0, 0), help="time of an answer"
+        "--latency-ms",
+        type=float,
+        nargs=2,
+        metavar=("LOWEST", "HIGHEST"),
+        default=(0, 0),
+        help="range of response times",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of latencies and faults (default: %(default)s)")
-    parser.add_argument("--token", action="append", default=[], help="the only good token; may be repeated")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="random seed of latencies and faults (default: %(default)s)"
+    )
+    parser.add_argument("--token", action="append", default=[], help="accept only this token; may be repeated")
     return parser
 
 
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is below 1; to lift all limits, use --no-limits")
+        raise argparse.ArgumentTypeError(f"{number} is below 1; to turn off all limits, use --no-limits")
     return number
 
 

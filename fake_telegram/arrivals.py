@@ -1,8 +1,8 @@
-"""The record of every call, in the order of arrival, with what became of it.
+"""The record of every call and its outcome, in the order of arrival.
 
-A ring: beyond ``capacity`` calls the oldest tenth is dropped; sequence numbers go on. A record holds the parameters
-as the bytes that came (about 0.4 kB a record in all) and decodes them when asked. Written by the event loop only;
-a finished record does not change, so a snapshot of the list may be read from another thread.
+Bounded: beyond ``capacity`` calls the oldest tenth is dropped, and sequence numbers continue. A record holds the
+parameters as the bytes received (about 0.4 kB per record in all) and decodes them on demand. Only the event loop writes
+records; a finished record does not change, so another thread may read a snapshot of the list.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ class Arrival:
     in_flight: int = 1
     """Calls of this bot for this chat that were unanswered at arrival, this one included."""
     verdict: str = ""
-    """`ok`, `free`, `off`, or the limit that refused it. Empty: a fault struck before limits were asked."""
+    """`ok`, `free`, `off`, or the limit that refused it. Empty if a fault came before the limits were checked."""
     acted: bool = False
-    """Whether the call took effect, whatever the caller was told."""
+    """Whether the call took effect, whatever answer the caller got."""
     message_id: int | None = None
     code: int | None = None
-    """The HTTP status answered; None while unanswered and for ever when the connection was dropped."""
+    """The HTTP status of the answer; None while unanswered, and always if the connection was dropped."""
 
     def as_json(self) -> dict[str, Any]:
-        """The record as the control API gives it."""
+        """Return the record as the control API returns it."""
         return {
             "seq": self.seq,
             "bot_id": self.bot_id,
@@ -62,7 +62,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Counters that cost nothing to read, for a live view."""
+    """Counters that are cheap to read, for a live view."""
 
     arrived: int
     acted: int
@@ -74,14 +74,14 @@ class Stats:
 
 
 class Arrivals:
-    """The ring of records and the counters over it."""
+    """The bounded list of records, and counters."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
         self.clear()
 
     def clear(self) -> None:
-        """Forget all. Sequence numbers start again at 1."""
+        """Forget all records. Sequence numbers start again at 1."""
         self._records: list[Arrival] = []
         self._next_seq = 1
         self._by_code: Counter[int] = Counter()
@@ -107,12 +107,12 @@ class Arrivals:
         return arrival
 
     def acted(self, arrival: Arrival, message_id: int | None) -> None:
-        """The call took effect."""
+        """Record that the call took effect."""
         arrival.acted, arrival.message_id = True, message_id
         self._acted += 1
 
     def close(self, arrival: Arrival, code: int | None) -> None:
-        """The call was answered with ``code``, or its connection is gone (None)."""
+        """Record that the call was answered with ``code``, or that its connection was lost (None)."""
         arrival.code = code
         self._unanswered -= 1
         if code is not None:
@@ -127,16 +127,16 @@ class Arrivals:
             del self._in_flight[key]
 
     def snapshot(self) -> Sequence[Arrival]:
-        """All records kept, oldest first."""
+        """Return all stored records, oldest first."""
         return list(self._records)
 
     def page(self, after: int, limit: int) -> Sequence[Arrival]:
-        """At most ``limit`` records with a sequence number above ``after``."""
+        """Return at most ``limit`` records with a sequence number above ``after``."""
         start = max(0, after + 1 - self._records[0].seq) if self._records else 0
         return self._records[start : start + limit]
 
     def stats(self, now: float) -> Stats:
-        """The counters. ``now`` is on the clock of ``at``."""
+        """Return the counters. ``now`` is on the clock of ``at``."""
         return Stats(
             arrived=self._next_seq - 1,
             acted=self._acted,

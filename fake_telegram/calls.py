@@ -1,8 +1,8 @@
-"""One call of the Bot API, decoded: which bot, which method, with what.
+"""A decoded Bot API call: the bot, the method and its parameters.
 
 The Bot API takes parameters from the query string, from JSON, from a urlencoded form or from a multipart form, and in
-any of them a structured value may be written as JSON text. A ``Call`` reads a parameter the way Telegram's server
-does: numbers that are none count as 0, ``true``, ``yes`` and ``1`` are true, everything else is false.
+any of them a structured value may be written as JSON text. A ``Call`` reads a parameter as Telegram's server
+does: invalid numbers count as 0; ``true``, ``yes`` and ``1`` are true, and everything else is false.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from urllib.parse import parse_qsl
 
 from floodgate.fake_telegram.errors import bad_request
 
-KEPT_SOURCE_BYTES: Final = 64 * 1024  # a longer body is not kept for the record, only its size
+KEPT_SOURCE_BYTES: Final = 64 * 1024  # of a longer body, the record keeps only the size
 _TRUE: Final = frozenset({"true", "yes", "1"})
 
 
 @dataclass(frozen=True, slots=True)
 class FormUpload:
-    """A file sent along as a part of a multipart form."""
+    """A file in a multipart form."""
 
     name: str
     content_type: str
@@ -30,14 +30,14 @@ class FormUpload:
 
 @dataclass(frozen=True, slots=True)
 class CallSource:
-    """The parameters as they came, so that a record costs no more than the bytes it keeps."""
+    """The undecoded parameters, which keep a record small."""
 
     encoding: str
     """``form`` or ``json``."""
     content: bytes
 
     def params(self) -> dict[str, Any]:
-        """Decode the parameters again, for whoever reads the record."""
+        """Decode the parameters."""
         return decode_form(self.content) if self.encoding == "form" else decode_json(self.content)
 
 
@@ -55,39 +55,47 @@ class Call:
     source: CallSource = EMPTY
 
     def has(self, name: str) -> bool:
-        """Whether the parameter was sent, be it empty."""
+        """Return whether the parameter was sent, even if it is empty."""
         return self.params.get(name) is not None
 
     def text(self, name: str) -> str:
-        """The parameter as text; empty when it was not sent."""
+        """Return the parameter as text; empty if it was not sent."""
         return as_text(self.params.get(name))
 
     def required(self, name: str) -> str:
-        """The parameter as text, which must not be empty."""
+        """Return the parameter as text.
+
+        Raises:
+            ApiError: It is missing or empty.
+        """
         value = self.text(name)
         if not value:
             raise bad_request(f'parameter "{name}" is required')
         return value
 
     def integer(self, name: str, default: int = 0) -> int:
-        """The parameter as a number; 0 when it is no number."""
+        """Return the parameter as an integer; 0 if it is not a number, ``default`` if it was not sent."""
         value = self.params.get(name)
         return default if value is None or value == "" else as_integer(value)
 
     def number(self, name: str) -> float:
-        """The parameter as a fraction; 0 when it is no number."""
+        """Return the parameter as a float; 0 if it is not a number."""
         try:
             return float(self.text(name))
         except ValueError:
             return 0.0
 
     def flag(self, name: str) -> bool:
-        """The parameter as a truth value."""
+        """Return the parameter as a boolean."""
         value = self.params.get(name)
         return value if isinstance(value, bool) else as_text(value).strip().lower() in _TRUE
 
     def structure(self, name: str, called: str) -> Any:
-        """The parameter as a JSON value, None when empty. ``called`` is Telegram's word for it in the error."""
+        """Return the parameter as a JSON value; None if it is empty. ``called`` is its name in Telegram's error.
+
+        Raises:
+            ApiError: It is not valid JSON.
+        """
         value = self.params.get(name)
         if value is None or value == "":
             return None
@@ -99,7 +107,11 @@ class Call:
             raise bad_request(f"can't parse {called} JSON object") from None
 
     def array(self, name: str, called: str) -> list[Any]:
-        """The parameter as a JSON array; empty when it was not sent."""
+        """Return the parameter as a JSON array; empty if it was not sent.
+
+        Raises:
+            ApiError: It is not a JSON array.
+        """
         value = self.structure(name, called)
         if value is None:
             return []
@@ -109,7 +121,7 @@ class Call:
 
 
 def as_text(value: Any) -> str:
-    """A decoded parameter as the text that a form would carry."""
+    """Return a decoded parameter as the text that a form would contain."""
     if isinstance(value, str):
         return value
     if value is None:
@@ -120,7 +132,7 @@ def as_text(value: Any) -> str:
 
 
 def as_integer(value: Any) -> int:
-    """A decoded parameter as a number, 0 when it is none. Bounded to 64 bits, as Telegram's numbers are."""
+    """Return a decoded parameter as an integer of at most 64 bits, as in Telegram; 0 if it is not one."""
     try:
         number = int(value)
     except (TypeError, ValueError, OverflowError):
@@ -129,12 +141,16 @@ def as_integer(value: Any) -> int:
 
 
 def decode_form(content: bytes) -> dict[str, Any]:
-    """A query string or urlencoded form."""
+    """Decode a query string or urlencoded form."""
     return dict(parse_qsl(content.decode("utf-8", "replace"), keep_blank_values=True))
 
 
 def decode_json(content: bytes) -> dict[str, Any]:
-    """A JSON body, which must be an object."""
+    """Decode a JSON body.
+
+    Raises:
+        ApiError: It is not a JSON object.
+    """
     try:
         value = json.loads(content)
     except (ValueError, RecursionError):
@@ -145,7 +161,7 @@ def decode_json(content: bytes) -> dict[str, Any]:
 
 
 def kept(source: CallSource) -> CallSource:
-    """The source as the record keeps it: whole, or only its size when it is long."""
+    """Return the source as the record keeps it: unchanged, or only its size if it is long."""
     if len(source.content) <= KEPT_SOURCE_BYTES:
         return source
     return CallSource("json", json.dumps({"too_long_to_keep_bytes": len(source.content)}).encode())

@@ -1,7 +1,7 @@
-"""The chats the bots can reach: every id is one, and tells its kind, as in Telegram.
+"""The chats that bots can reach: every id is a chat, and its range determines its type, as in Telegram.
 
 Users are above 0, basic groups between -1 and -999999999999, supergroups and channels from -1000000000001 down.
-``@name`` is the same chat as its id: a name that was not given to a chat belongs to a supergroup of a stable id.
+``@name`` is the same chat as its id: a name that no chat was given refers to a supergroup with a stable id.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NAME: Final = re.compile(r"@[A-Za-z][A-Za-z0-9_]{2,31}")
 
 
 class Chats:
-    """Names given to chats, and what a chat looks like. Touched by the event loop only."""
+    """Names and properties of chats. Used by the event loop only."""
 
     def __init__(self) -> None:
         self._described: dict[int, dict[str, Any]] = {}
@@ -34,10 +34,10 @@ class Chats:
             self._ids_by_name[str(username).lstrip("@").lower()] = chat_id
 
     def resolve(self, value: Any) -> int:
-        """The id that a ``chat_id`` parameter means.
+        """Return the id that a ``chat_id`` parameter refers to.
 
         Raises:
-            ApiError: it is empty, or no id or name that a chat could have.
+            ApiError: It is empty, or not a possible id or name of a chat.
         """
         if isinstance(value, int) and not isinstance(value, bool):
             return _possible(value)
@@ -51,13 +51,10 @@ class Chats:
         return self._id_of(text[1:].lower())
 
     def as_json(self, chat_id: int) -> dict[str, Any]:
-        """The chat as it stands in a message."""
+        """Return the Chat object."""
         chat = {"id": chat_id, **_plain(chat_id)}
         described = self._described.get(chat_id)
         return chat if described is None else {**chat, **described}
-
-    def is_channel(self, chat_id: int) -> bool:
-        return self._described.get(chat_id, {}).get("type") == "channel"
 
     def _id_of(self, name: str) -> int:
         chat_id = self._ids_by_name.get(name)
@@ -82,15 +79,15 @@ def _plain(chat_id: int) -> dict[str, Any]:
 
 
 def user_as_json(user_id: int) -> dict[str, Any]:
-    """A person as they stand in a message."""
+    """Return a user's User object."""
     return {"id": user_id, "is_bot": False, "first_name": f"User {user_id}", "language_code": "en"}
 
 
 def user_id_of(value: Any) -> int:
-    """The ``user_id`` of a call.
+    """Return the ``user_id`` of a call.
 
     Raises:
-        ApiError: it is not the id of a user.
+        ApiError: It is not the id of a user.
     """
     user_id = as_integer(value)
     if user_id <= 0:

@@ -1,6 +1,6 @@
-"""A client of the control API, for tests, demos and benchmarks. Standard library only; sync.
+"""A synchronous client of the control API, for tests, demos and benchmarks. Uses the standard library only.
 
-Not for use in the event loop that runs the server: there, touch ``FakeTelegram.exchange`` directly.
+Do not use it on the event loop that runs the server: access ``FakeTelegram.exchange`` directly there.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ PAGE: Final = 10_000
 
 
 class ControlRefusedError(Exception):
-    """The control API did not understand; its own sentence is the message."""
+    """The control API refused a request. The message is the API's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """One call that arrived, as ``floodgate.fake_telegram.arrivals.Arrival`` describes it."""
+    """A call that arrived, as described by ``floodgate.fake_telegram.arrivals.Arrival``."""
 
     seq: int
     bot_id: int
@@ -41,7 +41,7 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Duplicated:
-    """One text that took effect more than once in one chat."""
+    """A text that took effect more than once in one chat."""
 
     bot_id: int
     chat_id: int | None
@@ -52,7 +52,7 @@ class Duplicated:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """A run in figures, as ``floodgate.fake_telegram.summary.Summary`` describes them."""
+    """The figures of a run, as described by ``floodgate.fake_telegram.summary.Summary``."""
 
     arrived: int
     acted: int
@@ -69,13 +69,13 @@ class Totals:
 
     @property
     def answers_429(self) -> int:
-        """How many calls were refused for coming too soon."""
+        """The number of calls refused with 429."""
         return self.by_code.get(429, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class LiveCounters:
-    """Counters of a running server, cheap enough to ask for several times a second."""
+    """Counters of a running server, cheap enough to read several times a second."""
 
     arrived: int
     acted: int
@@ -88,19 +88,22 @@ class LiveCounters:
 
 
 class ControlClient:
-    """Speaks to the server at ``url``. Holds no connection; may be shared by threads."""
+    """A client of the server at ``url``. Keeps no connection open; threads may share it."""
 
     def __init__(self, url: str) -> None:
         self._base = url.rstrip("/") + "/control/"
 
     def set_chat(self, *chats: int | str, trouble: str, **details: Any) -> None:
-        """Put chats into a trouble: `blocked`, `deactivated`, `kicked`, `not_found`, `topic_closed`, `no_rights`,
+        """Make calls to chats fail, for ``times=n`` calls or until cleared.
+
+        ``trouble`` is `blocked`, `deactivated`, `kicked`, `not_found`, `topic_closed`, `no_rights`,
         `migrated` (``migrate_to=``), `slow_mode` (``seconds=``), `partial_album`, or `answer` (``code=``,
-        ``description=``, ``parameters=``). ``times=n`` ends it after n calls."""
+        ``description=``, ``parameters=``).
+        """
         self._ask("chat", {"chats": list(chats), "trouble": trouble, **details})
 
     def clear_chats(self, *chats: int | str) -> None:
-        """End all troubles of these chats, or of all chats."""
+        """Clear the troubles of these chats, or of all chats."""
         self._ask("chat/clear", {"chats": list(chats)})
 
     def describe_chat(self, chat: int | str, **fields: Any) -> None:
@@ -114,7 +117,7 @@ class ControlClient:
         latency_ms: tuple[float, float] | None = None,
         seed: int | None = None,
     ) -> None:
-        """Replace the server's faults, its latency, or begin its chances anew; what is None stays as it is.
+        """Replace the server's faults or latency, or reset its random seed. None leaves a value unchanged.
 
         A fault is ``{"kind": …}`` of `error` (``code``, ``acts``), `cut_before`, `cut_after`, `stall`,
         `retry_after_in_400` (``seconds``) or `unauthorized`, with ``times``, ``probability``, ``methods``, ``chats``.
@@ -137,11 +140,11 @@ class ControlClient:
         return self._ask("limits", changes)
 
     def pause(self, bot_id: int, seconds: float, chat_id: int | str | None = None) -> None:
-        """Answer 429 to all sends of a bot, or of a bot to one chat, for so long."""
+        """Answer 429 to all sends of a bot, or of a bot to one chat, for ``seconds``."""
         self._ask("pause", {"bot_id": bot_id, "seconds": seconds, "chat_id": chat_id})
 
     def inject_updates(self, bot_id: int, updates: Sequence[dict[str, Any]]) -> list[int]:
-        """Let users do things: ``{"user": 42, "text": "hi"}``, with ``"chat"`` in a group, ``{"user": 42, "callback":
+        """Simulate users: ``{"user": 42, "text": "hi"}``, with ``"chat"`` in a group, ``{"user": 42, "callback":
         "data", "message_id": 7}``, or raw updates without ids. Returns the update ids."""
         ids: list[int] = self._ask("updates", {"bot_id": bot_id, "updates": list(updates)})["update_ids"]
         return ids
@@ -149,13 +152,14 @@ class ControlClient:
     def inject_crowd(
         self, bot_id: int, *, users: int, per_user: int = 1, text: str = "{n}", first_user: int = 1_000
     ) -> list[int]:
-        """Let many users write, in turns; ``text`` may hold ``{user}`` and ``{n}``. Returns the update ids."""
+        """Simulate messages from many users, in turns. ``text`` may contain ``{user}`` and ``{n}``, the ordinal of the
+        message among the user's. Returns the update ids."""
         crowd = {"users": users, "per_user": per_user, "text": text, "first_user": first_user}
         ids: list[int] = self._ask("updates", {"bot_id": bot_id, "crowd": crowd})["update_ids"]
         return ids
 
     def arrivals(self, after: int = 0, limit: int | None = None) -> list[Arrived]:
-        """The calls that arrived, in order; all of them, or at most ``limit`` with a number above ``after``."""
+        """Return the calls that arrived, in order: all, or at most ``limit`` with a number above ``after``."""
         if limit is not None and limit <= PAGE:
             return self._page(after, limit)
         found: list[Arrived] = []
@@ -166,18 +170,18 @@ class ControlClient:
         return found[:limit]
 
     def summary(self) -> Totals:
-        """Add up all that arrived."""
+        """Return the figures of all calls since the start or the last reset."""
         answer = self._ask("summary")
         duplicates = tuple(Duplicated(**one) for one in answer.pop("duplicates"))
         return Totals(**{**answer, "by_code": _codes(answer)}, duplicates=duplicates)
 
     def stats(self) -> LiveCounters:
-        """The counters of this moment."""
+        """Return the current counters."""
         answer = self._ask("stats")
         return LiveCounters(**{**answer, "by_code": _codes(answer)})
 
     def reset(self) -> None:
-        """Forget all that happened and all that was set by this API."""
+        """Reset the server to its state at start, including what this API has set."""
         self._ask("reset", {})
 
     def _pages(self, after: int) -> Iterator[list[Arrived]]:

@@ -1,8 +1,8 @@
-"""The control API, server side: what goes wrong, under which limits, what arrived, what users do.
+"""The server side of the control API: simulated failures, limits, recorded calls and simulated users.
 
-Paths are under ``/control/``; bodies and answers are JSON. A mistake is answered 400, ``{"error": "one sentence"}``.
-``floodgate.fake_telegram.control.ControlClient`` speaks it. It is for tests on this machine and asks for no
-credentials.
+Paths are under ``/control/``; bodies and answers are JSON. An invalid request is answered with 400 and
+``{"error": "one sentence"}``. ``floodgate.fake_telegram.control.ControlClient`` is its client. It is for tests on this
+machine and asks for no credentials.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ControlHandler = Callable[[Mapping[str, Any]], Awaitable[ControlAnswer]]
 
 
 class ControlApi:
-    """Handlers by path. Event loop only, but for the summary, which reads a snapshot in a thread."""
+    """The handlers by path. Used by the event loop only, except that the summary reads a snapshot in a thread."""
 
     def __init__(self, exchange: CallExchange, reset: Callable[[], Awaitable[None]]) -> None:
         self._exchange = exchange
@@ -56,7 +56,7 @@ class ControlApi:
         }
 
     async def handle(self, request: web.BaseRequest, path: str) -> web.Response:
-        """Answer one control request."""
+        """Answer a control request."""
         handler = self._handlers.get(path)
         if handler is None:
             return _json({"error": f"No control path {path!r}; known are: {', '.join(self._handlers)}."}, 404)
@@ -67,7 +67,7 @@ class ControlApi:
         except ApiError as error:
             return _json({"error": error.description}, 400)
         except (TypeError, ValueError) as error:
-            return _json({"error": f"A value is of the wrong type: {error}."}, 400)
+            return _json({"error": f"A value has the wrong type: {error}."}, 400)
 
     async def _set_chat(self, values: Mapping[str, Any]) -> ControlAnswer:
         chats = self._chats_of(values)
@@ -89,14 +89,14 @@ class ControlApi:
     def _chats_of(self, values: Mapping[str, Any]) -> list[int]:
         chats = values.get("chats")
         if not isinstance(chats, list) or not chats:
-            raise ControlError("chats is a list of chat ids or @names, with at least one in it.")
+            raise ControlError("chats must be a list with at least one chat id or @name.")
         return [self._exchange.world.chats.resolve(chat) for chat in chats]
 
     async def _set_server(self, values: Mapping[str, Any]) -> ControlAnswer:
         scenarios = self._exchange.scenarios
         unknown = sorted(values.keys() - {"latency_ms", "seed", "faults"})
         if unknown:
-            raise ControlError(f"Nothing of the server is called {unknown[0]!r}; known are: faults, latency_ms, seed.")
+            raise ControlError(f"The server has no setting {unknown[0]!r}; use faults, latency_ms or seed.")
         faults = [fault_from(fault) for fault in values["faults"]] if "faults" in values else scenarios.faults
         latency = latency_from(values["latency_ms"]) if "latency_ms" in values else scenarios.latency_ms
         scenarios.faults, scenarios.latency_ms = faults, latency
@@ -112,7 +112,7 @@ class ControlApi:
     async def _pause(self, values: Mapping[str, Any]) -> ControlAnswer:
         bot_id, seconds = as_integer(values.get("bot_id")), float(values.get("seconds") or 0)
         if bot_id <= 0 or seconds <= 0:
-            raise ControlError("A pause needs bot_id and seconds, and chat_id when it is of one chat only.")
+            raise ControlError("A pause needs bot_id and seconds, and chat_id to pause one chat only.")
         chat = values.get("chat_id")
         chat_id = None if chat is None else self._exchange.world.chats.resolve(chat)
         self._exchange.flood.impose((bot_id, chat_id), seconds, self._exchange.now())
@@ -125,7 +125,7 @@ class ControlApi:
         crowd = values.get("crowd")
         described = list(Crowd(**crowd).descriptions()) if crowd else values.get("updates")
         if not isinstance(described, list) or not all(isinstance(one, dict) for one in described):
-            raise ControlError("updates is a list of objects; or give crowd, for many users at once.")
+            raise ControlError("updates must be a list of objects; for many users at once, use crowd instead.")
         return {"update_ids": inject(self._exchange.world, bot_id, described)}
 
     async def _start_over(self, values: Mapping[str, Any]) -> ControlAnswer:
@@ -153,7 +153,7 @@ async def _values(request: web.BaseRequest) -> Mapping[str, Any]:
         return dict(request.query)
     values = json.loads(body)
     if not isinstance(values, dict):
-        raise ControlError("The body is a JSON object.")
+        raise ControlError("The body must be a JSON object.")
     return values
 
 

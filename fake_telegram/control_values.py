@@ -1,4 +1,4 @@
-"""What the control API is told, checked and made into values. Pure; each error is one sentence for the caller."""
+"""Validates and converts the values of control requests. Without I/O; each error is one sentence for the caller."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _Kind = TypeVar("_Kind", bound=StrEnum)
 
 
 class ControlError(Exception):
-    """What was asked of the control API makes no sense; the message says why."""
+    """An invalid control request. The message says why."""
 
 
 def limits_from(current: FloodLimits, changes: Mapping[str, Any]) -> FloodLimits:
-    """The limits after the changes. A rate is ``[count, per_seconds]``, or null for none."""
+    """Return the limits with changes applied. A rate is ``[count, per_seconds]``, or null for none."""
     _check_names("limit", changes, {field.name for field in fields(FloodLimits)})
     try:
         changed: dict[str, Any] = {k: _rate(v) if k in _RATES else v for k, v in changes.items()}
@@ -30,12 +30,12 @@ def limits_from(current: FloodLimits, changes: Mapping[str, Any]) -> FloodLimits
 
 
 def rate_as_json(rate: Rate | None) -> list[float] | None:
-    """A rate as the control API gives it."""
+    """Return a rate as the control API returns it."""
     return None if rate is None else [rate.count, rate.per_seconds]
 
 
 def limits_as_json(limits: FloodLimits) -> dict[str, Any]:
-    """Limits as the control API gives them, and takes them back."""
+    """Return limits in the form that the control API returns and accepts."""
     shown = {field.name: getattr(limits, field.name) for field in fields(FloodLimits)}
     return {name: rate_as_json(value) if name in _RATES else value for name, value in shown.items()}
 
@@ -49,32 +49,44 @@ def _rate(value: Any) -> Rate | None:
 
 
 def chat_state_from(values: Mapping[str, Any]) -> ChatState:
-    """The trouble that a chat is to be in."""
+    """Build the state of a chat.
+
+    Raises:
+        ControlError: The values are invalid.
+    """
     _check_names("chat trouble", values, {field.name for field in fields(ChatState)})
     trouble = _kind("trouble", ChatTrouble, values.get("trouble"))
     if trouble is ChatTrouble.MIGRATED and not as_integer(values.get("migrate_to")):
         raise ControlError("A migrated chat needs migrate_to, the id of the chat it became.")
     if trouble is ChatTrouble.SLOW_MODE and not float(values.get("seconds") or 0) > 0:
-        raise ControlError("Slow mode needs seconds, for how long an answer is held.")
+        raise ControlError("Slow mode needs seconds, the delay of an answer.")
     if trouble is ChatTrouble.ANSWER and not values.get("description"):
         raise ControlError("An answer needs code and description.")
     return ChatState(**{**values, "trouble": trouble})
 
 
 def fault_from(values: Mapping[str, Any]) -> Fault:
-    """A fault of the server. ``methods`` are matched without regard to case."""
+    """Build a fault of the server. Case in ``methods`` is ignored.
+
+    Raises:
+        ControlError: The values are invalid.
+    """
     _check_names("fault", values, {field.name for field in fields(Fault)})
     kind = _kind("kind", FaultKind, values.get("kind"))
     probability = float(values.get("probability", 1.0))
     if not 0 <= probability <= 1:
-        raise ControlError(f"A probability is between 0 and 1, not {probability}.")
+        raise ControlError(f"A probability must be between 0 and 1, not {probability}.")
     methods = frozenset(str(name).lower() for name in values.get("methods") or ())
     chats = frozenset(as_integer(chat) for chat in values.get("chats") or ())
     return Fault(**{**values, "kind": kind, "probability": probability, "methods": methods, "chats": chats})
 
 
 def latency_from(value: Any) -> tuple[float, float]:
-    """The range of latencies, ``[lowest, highest]`` in milliseconds."""
+    """Return the range of latencies, ``[lowest, highest]`` in milliseconds.
+
+    Raises:
+        ControlError: The value is not such a range.
+    """
     if isinstance(value, list | tuple) and len(value) == 2 and 0 <= value[0] <= value[1]:
         return float(value[0]), float(value[1])
     raise ControlError(f"latency_ms is [lowest, highest], not {value!r}.")
@@ -84,10 +96,10 @@ def _kind(called: str, kinds: type[_Kind], value: Any) -> _Kind:
     try:
         return kinds(value)
     except ValueError:
-        raise ControlError(f"{called} {value!r} is none of: {', '.join(kinds)}.") from None
+        raise ControlError(f"{called} {value!r} is unknown; use one of: {', '.join(kinds)}.") from None
 
 
 def _check_names(called: str, given: Mapping[str, Any], known: set[str]) -> None:
     unknown = sorted(given.keys() - known)
     if unknown:
-        raise ControlError(f"No {called} is called {unknown[0]!r}; known are: {', '.join(sorted(known))}.")
+        raise ControlError(f"Unknown {called} {unknown[0]!r}; use one of: {', '.join(sorted(known))}.")

@@ -1,4 +1,4 @@
-"""Formatted text: ``parse_mode`` to plain text and entities, with Telegram's errors for what it cannot read.
+"""Parses formatted text into plain text and entities, with Telegram's errors for invalid markup.
 
 Offsets and lengths of entities count UTF-16 units; the byte offsets in errors count UTF-8 bytes. HTML knows
 Telegram's tags, MarkdownV2 its markers and its reserved characters, legacy Markdown its four markers; nesting rules
@@ -48,10 +48,10 @@ _LEGACY_MARKERS: Final = {"*": "bold", "_": "italic"}
 
 
 def parse(text: str, parse_mode: str) -> tuple[str, list[Entity]]:
-    """The plain text and its entities.
+    """Return the plain text and its entities.
 
     Raises:
-        ApiError: the markup is not balanced, or the mode is none that Telegram knows.
+        ApiError: The markup is not balanced, or the mode is unknown.
     """
     mode = parse_mode.lower()
     if mode in ("", "none"):
@@ -66,7 +66,7 @@ def parse(text: str, parse_mode: str) -> tuple[str, list[Entity]]:
 
 
 def units(text: str) -> int:
-    """The length of a text as entities count it."""
+    """Return the length of a text in UTF-16 units, as entities count it."""
     return len(text.encode("utf-16-le")) // 2
 
 
@@ -128,7 +128,7 @@ def _in_order(entities: list[Entity]) -> list[Entity]:
 
 
 class _Markdown:
-    """One pass over a text, for both kinds of Markdown; they differ in markers and in what must be escaped."""
+    """A parser of both kinds of Markdown, which differ in markers and reserved characters."""
 
     def __init__(self, text: str, markers: dict[str, str], reserved: frozenset[str]) -> None:
         self._text = text
@@ -140,6 +140,7 @@ class _Markdown:
         self._entities: list[Entity] = []
 
     def parse(self) -> tuple[str, list[Entity]]:
+        """Return the plain text and its entities."""
         position = 0
         while position < len(self._text):
             position = self._step(position)

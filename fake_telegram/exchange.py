@@ -1,11 +1,11 @@
-"""What becomes of one call: arrive → strike → judge → refuse or act → answer.
+"""Processes a call: arrival → faults → limits → refusal or effect → answer.
 
-All of it happens at once, at arrival, with no wait in between: the order of arrival is the order in which limits are
-charged and messages appear. What waits comes after, in the HTTP layer, as the ``Reply`` says: latency and
-slow mode hold an answer back, a cut drops the connection, a stall never answers.
+All of it happens at arrival, without waiting in between, so limits are charged and messages appear in the order of
+arrival. Waits come afterwards, in the HTTP layer, as the ``Reply`` says: latency and slow mode delay an answer, a cut
+drops the connection, a stall never answers.
 
-The troubles of a chat are met after the limits, so that a call to a blocked user costs as much as any other. A call
-that is wrong in itself is charged as well: it has arrived. A connection cut before the call was seen costs nothing.
+A chat's troubles are checked after the limits, so a call to a blocked user costs as much as any other. An invalid call
+is charged, too, because it has arrived. A connection that is cut before the call is seen costs nothing.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ReplyKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the HTTP layer does about a call. ``code`` and ``body`` matter for an answer only."""
+    """The HTTP layer's reply to a call. ``code`` and ``body`` are used for an answer only."""
 
     code: int
     body: bytes
@@ -65,7 +65,7 @@ CUT: Final = Reply(0, b"", kind=ReplyKind.CUT)
 
 
 class CallExchange:
-    """Makes calls happen. Event loop only."""
+    """Executes calls. Used by the event loop only."""
 
     def __init__(
         self,
@@ -83,11 +83,11 @@ class CallExchange:
         self._started_at = clock()
 
     def now(self) -> float:
-        """Seconds since the server's start, the clock of ``Arrival.at``."""
+        """Return the seconds since the server's start, the clock of ``Arrival.at``."""
         return self._clock() - self._started_at
 
     def arrive(self, bot_id: int, name: str, source: CallSource = EMPTY, chat: Any = None) -> Arrival:
-        """Record that a call is here. ``name`` as it was written, ``chat`` as the call names it."""
+        """Record the arrival of a call, with its method and chat as written in the call."""
         method = METHODS.get(name)
         shown = method.name if method else NAMES.get(name, name)
         return self.arrivals.open(bot_id, shown, self._known_chat(chat), source, self.now(), self.world.wall())
@@ -101,7 +101,7 @@ class CallExchange:
             return None
 
     def perform(self, call: Call, arrival: Arrival) -> Reply:
-        """Judge the call, act on it, and say how it is answered."""
+        """Check a call against faults and limits, carry it out, and return the reply."""
         fault = self.scenarios.strike(call, arrival.chat_id)
         if fault is not None and fault.before_acting:
             return _struck(fault)
@@ -139,7 +139,7 @@ class CallExchange:
         return method.handler(self.world, call)
 
     def _held(self, reply: Reply, arrival: Arrival) -> Reply:
-        """The reply after the time that latency and the chat's slow mode take."""
+        """Return the reply, delayed by the latency and the chat's slow mode."""
         held = self.scenarios.latency_seconds()
         metered = arrival.verdict not in ("free", "")
         if metered and arrival.chat_id is not None and reply.code != 429:
@@ -149,7 +149,7 @@ class CallExchange:
         return Reply(reply.code, reply.body, reply.content_type, reply.retry_after, held)
 
     async def perform_waiting(self, call: Call, arrival: Arrival, webhooks: Webhooks) -> Reply:
-        """``perform`` for the methods of receiving, which may take their time and which no limit is on."""
+        """Carry out a method of receiving, which may wait and has no limit."""
         fault = self.scenarios.strike(call, None)
         if fault is not None and fault.before_acting:
             return _struck(fault)
@@ -162,7 +162,7 @@ class CallExchange:
         return answer(result) if fault is None else _struck(fault)
 
     def take_webhook_reply(self, bot_id: int, body: dict[str, Any]) -> None:
-        """Make the call that a webhook answered with. Nobody waits for what becomes of it."""
+        """Make the call in a webhook's answer. Its result goes nowhere."""
         name = as_text(body.pop("method", "")).lower()
         source = CallSource("json", json.dumps(body).encode())
         arrival = self.arrive(bot_id, name, source, body.get("chat_id"))
@@ -171,19 +171,19 @@ class CallExchange:
 
 
 def answer(result: Any) -> Reply:
-    """200 with Telegram's ``result``."""
+    """Return a 200 with Telegram's ``result``."""
     return Reply(200, b'{"ok":true,"result":' + json.dumps(result, separators=(",", ":")).encode() + b"}")
 
 
 def refuse(error: ApiError) -> Reply:
-    """Telegram's words for a refusal. A flood wait is in the `Retry-After` header too."""
+    """Return Telegram's answer for an error. A flood wait is in the `Retry-After` header, too."""
     body = json.dumps(error.as_json(), separators=(",", ":")).encode()
     wait = (error.parameters or {}).get("retry_after") if error.code == 429 else None
     return Reply(error.code, body, retry_after=wait)
 
 
 def html_error(code: int) -> Reply:
-    """What a proxy in front of Telegram answers."""
+    """Return the error page of a proxy in front of Telegram."""
     page = HTML_ERROR.format(code=code, reason=_REASONS.get(code, "Error"))
     return Reply(code, page.encode(), "text/html")
 

@@ -1,8 +1,8 @@
-"""The files Telegram has: uploaded, or fetched from a URL, or sent in by users.
+"""The files that Telegram knows: uploaded, fetched from a URL, or sent by users.
 
-A ``file_id`` belongs to the bot it was given to; another bot's is wrong to this one. Contents are kept for download
-up to ``CONTENT_BYTES`` in all, the oldest making room; a file whose content is gone can still be sent by its id.
-Touched by the event loop only.
+A ``file_id`` is valid only for the bot that it was issued to. Up to ``CONTENT_BYTES`` of contents are kept for
+download, and the oldest are dropped first; a file whose content was dropped can still be sent by its id. Used by the
+event loop only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DOWNLOAD_BYTES: Final = 20 * 1024 * 1024  # getFile serves no larger file
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file as one bot knows it. ``kind`` is Telegram's name for what it is: Photo, Document, …"""
+    """A file as one bot knows it. ``kind`` is Telegram's name for its type: Photo, Document, …"""
 
     file_id: str
     unique_id: str
@@ -31,16 +31,16 @@ class StoredFile:
 
     @property
     def path(self) -> str:
-        """Where it is downloaded from: ``/file/bot<token>/<path>``."""
+        """The path for a download from ``/file/bot<token>/<path>``."""
         return f"{self.kind.lower()}s/{self.unique_id}_{self.name}"
 
     def as_json(self) -> dict[str, Any]:
-        """The fields that every file object of the Bot API has."""
+        """Return the fields that every file object of the Bot API has."""
         return {"file_id": self.file_id, "file_unique_id": self.unique_id, "file_size": self.size}
 
 
 class Files:
-    """Files by id, their contents by path."""
+    """The files by id, and their contents by path."""
 
     def __init__(self) -> None:
         self._by_id: OrderedDict[str, StoredFile] = OrderedDict()
@@ -58,7 +58,7 @@ class Files:
         mime_type: str = "application/octet-stream",
         content: bytes | None = None,
     ) -> StoredFile:
-        """A new file of a bot's."""
+        """Store a new file for a bot."""
         self._count += 1
         stored = StoredFile(
             file_id=_code("AgAC", bot_id, self._count, kind),
@@ -77,12 +77,12 @@ class Files:
         return stored
 
     def find(self, bot_id: int, file_id: str) -> StoredFile | None:
-        """The file of this bot's by that id."""
+        """Return the bot's file with that id; None if there is none."""
         stored = self._by_id.get(file_id)
         return stored if stored is not None and stored.bot_id == bot_id else None
 
     def content(self, bot_id: int, path: str) -> bytes | None:
-        """What is downloaded from the path."""
+        """Return the content at a path; None if it is not kept."""
         return self._contents.get((bot_id, path))
 
     def _keep_content(self, stored: StoredFile, content: bytes) -> None:

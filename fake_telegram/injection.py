@@ -1,9 +1,9 @@
-"""Users do things: short descriptions of what they do, made into full updates.
+"""Simulates users: makes full updates from short descriptions of what users do.
 
 A short description is ``{"user": 42, "text": "hi"}`` (a private message), with ``"chat": -100…`` a message in a group,
-``{"user": 42, "callback": "data", "message_id": 7}`` a pressed button. ``{"raw": …}`` is given as it is, no matter what
-it is, in an update's place. Anything else is an update without its id, ``{"message": {…}}``, whose message gets what it
-lacks: id, date, chat and sender.
+``{"user": 42, "callback": "data", "message_id": 7}`` a pressed button. ``{"raw": …}`` is delivered unchanged in place
+of an update, whatever it is. Anything else is an update without its id, ``{"message": {…}}``, whose missing fields (id,
+date, chat and sender) are filled in.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _SHORT: Final = frozenset({"user", "chat", "text", "callback", "message_id"})
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """Many users at once: each of ``users`` (ids from ``first_user`` on) says ``per_user`` things, in turns.
+    """Messages from many users: each of ``users`` (ids from ``first_user`` on) sends ``per_user`` messages, in turns.
 
-    ``text`` may hold ``{user}`` and ``{n}``, the number of the message among the user's, from 1.
+    ``text`` may contain ``{user}`` and ``{n}``, the ordinal of the message among the user's, from 1.
     """
 
     users: int
@@ -38,7 +38,7 @@ class Crowd:
     first_user: int = 1_000
 
     def descriptions(self) -> Iterator[dict[str, Any]]:
-        """What each says, all first messages before all second ones."""
+        """Yield the descriptions, all first messages before all second ones."""
         if not 0 <= self.users * self.per_user <= MOST_AT_ONCE:
             raise bad_request(f"at most {MOST_AT_ONCE} updates at once")
         for n in range(1, self.per_user + 1):
@@ -47,13 +47,13 @@ class Crowd:
 
 
 def inject(world: World, bot_id: int, descriptions: Sequence[dict[str, Any]]) -> list[int]:
-    """Put updates before a bot.
+    """Add updates to a bot's inbox.
 
     Returns:
-        The ids of the updates, without those of types that the bot does not want.
+        The ids of the updates, without those of types that the bot has not asked for.
 
     Raises:
-        ApiError: a description is none.
+        ApiError: A description is invalid.
     """
     inbox = world.receiving.inbox(bot_id)
     ids = [inbox.add(*_update_of(world, bot_id, description)) for description in descriptions]
@@ -83,7 +83,7 @@ def _from_short(world: World, bot_id: int, description: dict[str, Any]) -> tuple
     user_id = as_integer(description.get("user")) or as_integer(description.get("chat"))
     chat_id = as_integer(description.get("chat")) or user_id
     if user_id <= 0:
-        raise bad_request("a described update needs the id of its user")
+        raise bad_request("an update from a short description needs the user's id")
     if "callback" in description:
         return "callback_query", _pressed(world, bot_id, user_id, chat_id, description), chat_id
     said = {"chat": world.chats.as_json(chat_id), "from": user_as_json(user_id), "text": str(description["text"])}
@@ -125,7 +125,7 @@ def _open_query(world: World, bot_id: int, kind: str, content: dict[str, Any]) -
 
 
 def _lane(content: dict[str, Any]) -> int:
-    """Within what a webhook keeps order: the chat, else the user, else all alike."""
+    """Return the key within which a webhook keeps order: the chat, else the user, else 0 for all others."""
     message = content.get("message")
     inside = message if isinstance(message, dict) else content
     for holder in (inside.get("chat"), content.get("from"), content.get("user")):

@@ -1,18 +1,18 @@
-"""Telegram's flood limits, as strict as they can be read: sliding windows, judged at arrival.
+"""Telegram's flood limits in their strictest interpretation: sliding windows, checked at arrival.
 
-Three windows are over a call: the bot's (30 in any second; 1000 when it pays), the chat's (1 in any second) and, for
-groups and channels, the group's (20 in any 60 seconds). A call passes when it fits into all of them, and is then
-charged to all of them. A call that does not fit is charged to none; it is told how many seconds to wait, and its
-scope (the bot or the chat) is in a *wait* for so long. Whoever calls into a wait is refused though the window may
-have room, and, once the calls that were on their way have had time to arrive, makes the wait longer. A wait
-never reaches further than ``longest_wait_seconds`` ahead.
+A call is subject to three windows: the bot's (30 in any second; 1000 if it is paid), the chat's (1 in any second) and,
+for groups and channels, the group's (20 in any 60 seconds). A call passes if it fits into all of them, and is then
+charged to all of them. A call that does not fit is charged to none; the answer says how many seconds to wait, and for
+that time its scope (the bot or the chat) is in a *wait*. A call during a wait is refused even if the window has room,
+and makes the wait longer, unless it comes so soon that it was already on its way. A wait never ends more than
+``longest_wait_seconds`` ahead.
 
-Invariant: no window of a rate's length, wherever it starts, holds more than the rate's count, save for a single call
+Invariant: no window of a rate's length, wherever it starts, holds more than the rate's count, except for a single call
 that costs more than that by itself. Such a call passes when its window is empty and then blocks it for as many
 windows as it fills, so that the rate still holds on average.
 
-State: windows and waits by scope, swept of what is over, so that memory follows the chats of the last minute.
-Times are seconds of whatever monotonic clock the caller has. One thread only.
+State: windows and waits by scope. Expired ones are swept, so that memory is proportional to the chats of the last
+minute. Times are in seconds on the caller's monotonic clock. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ JUDGEMENTS_PER_SWEEP: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """At most ``count`` in any ``per_seconds``."""
+    """A limit of ``count`` in any ``per_seconds``."""
 
     count: int
     per_seconds: float
@@ -35,13 +35,13 @@ class Rate:
     def __post_init__(self) -> None:
         if self.count < 1 or self.per_seconds <= 0:
             raise ValueError(
-                f"A rate lets at least 1 through in a time above 0 s, not {self.count} in {self.per_seconds}."
+                f"A rate needs a count of at least 1 and a time above 0 s, not {self.count} in {self.per_seconds} s."
             )
 
 
 @dataclass(frozen=True, slots=True)
 class FloodLimits:
-    """The rates in force; None switches one off, ``enabled=False`` all of them (imposed waits stay)."""
+    """The rates in force. None turns one off, ``enabled=False`` turns off all (imposed waits stay)."""
 
     enabled: bool = True
     bot: Rate | None = Rate(30, 1.0)
@@ -49,15 +49,15 @@ class FloodLimits:
     chat: Rate | None = Rate(1, 1.0)
     group: Rate | None = Rate(20, 60.0)
     growth_seconds: float = 1.0
-    """By how much a call into a wait makes it longer. 0 leaves it as it is."""
+    """Time that a call during a wait adds to it."""
     grace_seconds: float = 0.5
-    """Calls so soon after a refusal were on their way already and change nothing."""
+    """Time after a refusal in which calls do not extend the wait, as they were already on their way."""
     longest_wait_seconds: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class CallCost:
-    """What one call is charged to. ``chat`` covers the chat's window and, in a group, the group's."""
+    """The cost of a call and the windows it is charged to. ``chat`` means the chat's and, in a group, the group's."""
 
     cost: int = 1
     chat: bool = False
@@ -66,13 +66,14 @@ class CallCost:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a call passes. ``by`` names the limit that refused it: `bot`, `paid`, `chat`, `group`, `wait`."""
+    """The decision about a call. ``by`` names the limit that refused it: `bot`, `paid`, `chat`, `group`, `wait`."""
 
     by: str
     retry_after: int = 0
 
     @property
     def passes(self) -> bool:
+        """Whether the call passes."""
         return self.retry_after == 0
 
 
@@ -85,7 +86,7 @@ LimitScope = tuple[int, int | None]
 
 
 class SlidingWindow:
-    """What was let through lately under one rate."""
+    """The recently accepted calls under one rate."""
 
     __slots__ = ("_charges", "_used")
 
@@ -94,7 +95,7 @@ class SlidingWindow:
         self._used = 0
 
     def wait_seconds(self, rate: Rate, cost: int, now: float) -> float:
-        """How long until ``cost`` fits; 0 when it does now."""
+        """Return the time in seconds until ``cost`` fits; 0 if it fits now."""
         self._forget_what_is_over(rate, now)
         missing = min(self._used + cost - rate.count, self._used)
         if missing <= 0:
@@ -106,7 +107,7 @@ class SlidingWindow:
         raise AssertionError("what is used is the sum of what is charged")
 
     def charge(self, rate: Rate, cost: int, now: float) -> None:
-        """Book a call that passed. What is over the rate is booked in the windows to come."""
+        """Charge an accepted call. Cost beyond the rate is charged to the following windows."""
         at = now
         while cost > 0:
             part = min(cost, rate.count)
@@ -116,6 +117,7 @@ class SlidingWindow:
             at += rate.per_seconds
 
     def is_empty(self, rate: Rate, now: float) -> bool:
+        """Return whether nothing is charged now."""
         self._forget_what_is_over(rate, now)
         return not self._charges
 
@@ -129,11 +131,11 @@ class SlidingWindow:
 class _Wait:
     until: float
     grown_at: float
-    """When it began or was last made longer: calls within the grace after that change nothing."""
+    """When the wait began or was last extended: calls within the grace time after that do not extend it."""
 
 
 class FloodControl:
-    """Judges calls at arrival, and remembers what it let through."""
+    """Decides about calls at arrival, and records the accepted ones."""
 
     def __init__(self, limits: FloodLimits) -> None:
         self._limits = limits
@@ -143,18 +145,19 @@ class FloodControl:
 
     @property
     def limits(self) -> FloodLimits:
+        """The limits in force."""
         return self._limits
 
     def apply(self, limits: FloodLimits) -> None:
-        """Go on under other limits. What was let through before still counts."""
+        """Change the limits. Calls accepted before still count."""
         self._limits = limits
 
     def impose(self, scope: LimitScope, seconds: float, now: float) -> None:
-        """Put a bot or a chat into a wait, as if it had called too often."""
+        """Impose a wait on a bot or a chat, as if it had called too often."""
         self._waits[scope] = _Wait(now + seconds, now)
 
     def judge(self, bot_id: int, chat_id: int | None, charge: CallCost | None, now: float) -> Verdict:
-        """Let a call through and book it, or say how long to wait. ``charge`` None is a call no limit is on."""
+        """Accept and charge a call, or say how long to wait. A call whose ``charge`` is None has no limit."""
         if charge is None:
             return FREE
         self._sweep_now_and_then(now)

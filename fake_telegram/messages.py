@@ -1,7 +1,7 @@
-"""The messages in the chats, as each bot sees them, so that edits, replies, copies and deletions can be judged.
+"""The messages in the chats, as each bot sees them, so that edits, replies, copies and deletions can be checked.
 
-Bounded: beyond ``capacity`` the oldest are forgotten, and editing one then answers as if it had never been. Message
-ids grow by one per bot and chat and are never given twice. Touched by the event loop only.
+Bounded: beyond ``capacity`` the oldest messages are forgotten, and editing one answers as if it had never existed.
+Message ids grow by one per bot and chat and are never reused. Used by the event loop only.
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ class Messages:
         self._last_ids: dict[tuple[int, int], int] = {}
 
     def next_id(self, bot_id: int, chat_id: int) -> int:
-        """A fresh message id of the chat."""
+        """Return a new message id of the chat."""
         message_id = self._last_ids.get((bot_id, chat_id), 0) + 1
         self._last_ids[(bot_id, chat_id)] = message_id
         return message_id
 
     def keep(self, bot_id: int, chat_id: int, message: Message) -> None:
-        """Remember a new message."""
+        """Store a new message."""
         self._kept[(bot_id, chat_id, message["message_id"])] = message
         if len(self._kept) > self._capacity:
             self._kept.popitem(last=False)
 
     def find(self, bot_id: int, chat_id: int, message_id: int) -> Message | None:
+        """Return a message; None if it does not exist or was forgotten."""
         return self._kept.get((bot_id, chat_id, message_id))
 
     def replace(self, bot_id: int, chat_id: int, message: Message) -> None:
-        """Put an edited message in the place of what it was."""
+        """Replace a message by its edited version."""
         self._kept[(bot_id, chat_id, message["message_id"])] = message
 
     def delete(self, bot_id: int, chat_id: int, message_id: int) -> bool:
-        """Whether there was such a message."""
+        """Delete a message. Return whether it existed."""
         return self._kept.pop((bot_id, chat_id, message_id), None) is not None

@@ -1,8 +1,8 @@
-"""What goes wrong on purpose: in one chat, or on the whole server.
+"""Simulated failures of single chats or of the whole server.
 
-A chat has at most one *state* of each kind; each lasts for a number of calls or until it is cleared. A server *fault*
-strikes calls that match its methods and chats, each with a probability from a seeded generator, a number of times or
-until it is cleared: the same seed and the same calls give the same faults. Touched by the event loop only.
+A chat has at most one *state* of each kind, which lasts for a number of calls or until it is cleared. A server *fault*
+affects calls that match its methods and chats, each with a probability from a seeded generator, a number of times or
+until it is cleared: the same seed and the same calls give the same faults. Used by the event loop only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from floodgate.fake_telegram.errors import ApiError, bad_request, forbidden
 
 
 class ChatTrouble(StrEnum):
-    """What a chat can be."""
+    """Kinds of failing chats."""
 
     BLOCKED = "blocked"
     DEACTIVATED = "deactivated"
@@ -28,16 +28,16 @@ class ChatTrouble(StrEnum):
     MIGRATED = "migrated"  # needs migrate_to
     TOPIC_CLOSED = "topic_closed"
     NO_RIGHTS = "no_rights"
-    SLOW_MODE = "slow_mode"  # needs seconds: acts at arrival and answers so much later
+    SLOW_MODE = "slow_mode"  # needs seconds: acts at arrival and answers that much later
     PARTIAL_ALBUM = "partial_album"  # the first of an album appears, the rest fails
     ANSWER = "answer"  # needs code and description
 
 
 class FaultKind(StrEnum):
-    """What can happen to a call on the server."""
+    """Kinds of server faults."""
 
     ERROR = "error"  # an HTML page with `code`; acted on first if `acts`
-    CUT_BEFORE = "cut_before"  # the connection is dropped, and the call was never seen
+    CUT_BEFORE = "cut_before"  # the connection is dropped before the call is seen
     CUT_AFTER = "cut_after"  # the call is acted on, then the connection is dropped
     STALL = "stall"  # the call is acted on and never answered
     RETRY_AFTER_IN_400 = "retry_after_in_400"  # a flood wait of `seconds`, worded as a 400
@@ -45,12 +45,12 @@ class FaultKind(StrEnum):
 
 
 UNREACHABLE: Final = frozenset({ChatTrouble.NOT_FOUND, ChatTrouble.MIGRATED})
-"""Troubles that reads of the chat meet too; the others are met by what writes to it."""
+"""Troubles that affect reads of the chat, too; the others affect writes only."""
 
 
 @dataclass(slots=True)
 class ChatState:
-    """One trouble of one chat. ``times`` counts down; None is for ever."""
+    """A trouble of a chat. ``times`` counts down; None means until cleared."""
 
     trouble: ChatTrouble
     times: int | None = None
@@ -61,7 +61,7 @@ class ChatState:
     parameters: dict[str, Any] | None = None
 
     def refusal(self, chat_id: int) -> ApiError | None:
-        """What Telegram answers of it; None when the call goes through."""
+        """Return Telegram's error for a call; None if the call succeeds."""
         group = "group" if chat_id >= LAST_BASIC_GROUP else "supergroup"
         match self.trouble:
             case ChatTrouble.BLOCKED:
@@ -87,7 +87,7 @@ class ChatState:
 
 @dataclass(slots=True)
 class Fault:
-    """One fault of the server. ``methods`` and ``chats`` empty match every call."""
+    """A fault of the server. Empty ``methods`` and ``chats`` match every call."""
 
     kind: FaultKind
     times: int | None = None
@@ -99,18 +99,19 @@ class Fault:
     acts: bool = False
 
     def matches(self, method: str, chat_id: int | None) -> bool:
+        """Return whether the fault applies to a call."""
         return (not self.methods or method in self.methods) and (not self.chats or chat_id in self.chats)
 
     @property
     def before_acting(self) -> bool:
-        """Whether it strikes before the call is acted on."""
+        """Whether the fault occurs before the call takes effect."""
         after = self.kind in (FaultKind.CUT_AFTER, FaultKind.STALL)
         return not (after or (self.kind is FaultKind.ERROR and self.acts))
 
 
 @dataclass(slots=True)
 class Scenarios:
-    """All that goes wrong now."""
+    """The current faults, latencies and chat troubles."""
 
     seed: int = 0
     latency_ms: tuple[float, float] = (0.0, 0.0)
@@ -122,25 +123,26 @@ class Scenarios:
         self.reseed(self.seed)
 
     def reseed(self, seed: int) -> None:
-        """Begin the sequence of chances and latencies anew."""
+        """Restart the random sequence of faults and latencies."""
         self.seed = seed
         self._random = random.Random(seed)
 
     def set_chat(self, chat_id: int, state: ChatState) -> None:
+        """Set a state of a chat, in place of an earlier one of the same kind."""
         self._chats.setdefault(chat_id, {})[state.trouble] = state
 
     def clear_chats(self, chat_ids: Iterable[int] | None = None) -> None:
-        """The chats, or all chats, are well again."""
+        """Clear the states of these chats, or of all chats."""
         for chat_id in list(self._chats) if chat_ids is None else chat_ids:
             self._chats.pop(chat_id, None)
 
     def latency_seconds(self) -> float:
-        """How long the next answer takes."""
+        """Return the latency of the next answer."""
         low, high = self.latency_ms
         return 0.0 if high <= 0 else self._random.uniform(low, high) / 1000
 
     def strike(self, call: Call, chat_id: int | None) -> Fault | None:
-        """The fault that this call meets, used up by one."""
+        """Return the fault that affects this call, if any, and count it."""
         for fault in self.faults:
             if not fault.matches(call.method, chat_id):
                 continue
@@ -153,10 +155,10 @@ class Scenarios:
         return None
 
     def refuse(self, chat_id: int, *, writes: bool) -> None:
-        """Meet the chat's troubles.
+        """Raise the error of a chat's trouble, if it has one.
 
         Raises:
-            ApiError: Telegram's answer to a call for a chat in that state.
+            ApiError: Telegram's error for a call to a chat in that state.
         """
         for state in list(self._chats.get(chat_id, {}).values()):
             if writes or state.trouble in UNREACHABLE:
@@ -166,12 +168,12 @@ class Scenarios:
                     raise refusal
 
     def held_seconds(self, chat_id: int) -> float:
-        """How long the chat's slow mode holds an answer back."""
+        """Return for how long the chat's slow mode delays an answer."""
         state = self._take(chat_id, ChatTrouble.SLOW_MODE)
         return state.seconds if state else 0.0
 
     def breaks_album(self, chat_id: int) -> bool:
-        """Whether the next album in the chat fails half-way."""
+        """Return whether the next album in the chat fails part-way."""
         return self._take(chat_id, ChatTrouble.PARTIAL_ALBUM) is not None
 
     def _take(self, chat_id: int, trouble: ChatTrouble) -> ChatState | None:

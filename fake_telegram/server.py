@@ -1,8 +1,8 @@
-"""The fake Telegram as something that starts and stops: in an event loop, in a thread, or as a process.
+"""Starts and stops the fake Telegram: on an event loop, on a thread, or as a process.
 
-``FakeTelegram`` lives in the loop it was started in. ``FakeTelegramThread`` gives it a daemon thread and a loop of its
-own, for programs and tests that are not async. ``run`` is the process: it prints its URL once it is ready and
-ends with 0 on SIGTERM or SIGINT. All of them stop when stopped, twice or unstarted if need be, in a few seconds.
+``FakeTelegram`` runs on the loop it was started on. ``FakeTelegramThread`` gives it a daemon thread and a loop of its
+own, for programs and tests that are not async. ``run`` is for a process: it prints its URL once it is ready and
+ends with 0 on SIGTERM or SIGINT. All of them stop within a few seconds, and may be stopped twice or unstarted.
 """
 
 from __future__ import annotations
@@ -31,22 +31,23 @@ from floodgate.fake_telegram.world import World
 
 START_TIMEOUT_SECONDS: Final = 10.0
 STOP_TIMEOUT_SECONDS: Final = 2.0
-_BACKLOG: Final = 1024  # as many connections may wait to be accepted when a crowd of workers starts
+_BACKLOG: Final = 1024  # connections that may wait to be accepted when many workers start at once
 
 
 class FakeTelegram:
-    """A local Bot API. Configure it here or, while it runs, by its control API.
+    """A local Bot API server. Configure it here or, while it runs, through its control API.
 
     Args:
-        host: where to listen; the loopback address unless told otherwise, since nothing here asks for credentials.
-        port: the port, 0 for any free one.
-        limits: the flood limits; strict ones by default.
-        latency_ms: lowest and highest time an answer takes.
-        seed: of all chances.
-        tokens: the only good tokens; none means that every well-formed token is.
-        clock: a monotonic clock in seconds, and ``wall`` one since the epoch: hand-moved ones in tests.
-        webhook_backoff: the waits between posts of an update to a webhook that fails.
-        keep_arrivals: how many calls the record holds.
+        host: Address to listen on; by default the loopback address, because the server asks for no credentials.
+        port: Port to listen on; 0 takes a free one.
+        limits: The flood limits; strict ones by default.
+        latency_ms: Lowest and highest response time, in milliseconds.
+        seed: Seed of all random choices.
+        tokens: The only valid tokens; if empty, every well-formed token is valid.
+        clock: A monotonic clock in seconds; tests can pass one that they move by hand.
+        wall: A clock in seconds since the epoch; likewise.
+        webhook_backoff: The waits between posts of an update to a failing webhook.
+        keep_arrivals: Maximum number of calls that the record holds.
     """
 
     def __init__(
@@ -79,14 +80,18 @@ class FakeTelegram:
 
     @property
     def url(self) -> str:
-        """Where it listens, without a slash at the end. A token goes behind ``{url}/bot``."""
+        """The server's root URL, without a trailing slash. A bot's base URL is ``{url}/bot<token>``."""
         if self._runner is None:
             raise RuntimeError("The fake Telegram has no URL before it was started: call start() first.")
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port_bound(self._runner)}"
 
     async def start(self) -> None:
-        """Listen. Does nothing when it listens already."""
+        """Start to listen. Does nothing if the server is already listening.
+
+        Raises:
+            OSError: The address cannot be listened on.
+        """
         if self._runner is not None:
             return
         self._wire = Wire(self.exchange, self._webhooks, ControlApi(self.exchange, self.reset))
@@ -100,7 +105,7 @@ class FakeTelegram:
         self._runner = runner
 
     async def stop(self) -> None:
-        """Answer what waits, close all connections. Safe to call twice, or before ``start``."""
+        """Answer waiting calls and close all connections. Safe to call twice, or before ``start``."""
         runner, wire, self._runner, self._wire = self._runner, self._wire, None, None
         if wire is not None:
             wire.stop_waiting()
@@ -109,7 +114,7 @@ class FakeTelegram:
             await runner.cleanup()
 
     async def reset(self) -> None:
-        """Forget all that happened and was set, save for the constructor's settings."""
+        """Return to the state at start, with the constructor's settings."""
         for inbox in self.exchange.world.receiving.all():
             inbox.interrupt(None)
         await self._webhooks.stop()
@@ -135,9 +140,9 @@ class FakeTelegram:
 
 
 class FakeTelegramThread:
-    """A fake Telegram in a daemon thread. Takes the arguments of ``FakeTelegram``.
+    """A fake Telegram on a daemon thread. Takes the arguments of ``FakeTelegram``.
 
-    ``control`` and ``url`` may be used from any thread; the server itself is touched by its own thread only.
+    ``control`` and ``url`` may be used from any thread; only its own thread uses the server itself.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -151,7 +156,7 @@ class FakeTelegramThread:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The server's root URL, without a trailing slash."""
         if not self._url:
             raise RuntimeError("The fake Telegram has no URL before it was started: call start() first.")
         return self._url
@@ -162,10 +167,11 @@ class FakeTelegramThread:
         return ControlClient(self.url)
 
     def start(self) -> None:
-        """Return when it listens.
+        """Start the server; return once it listens.
 
         Raises:
-            OSError: the address cannot be listened on.
+            OSError: The address cannot be listened on.
+            TimeoutError: It was not ready in time.
         """
         if self._thread is not None:
             return
@@ -181,7 +187,7 @@ class FakeTelegramThread:
             raise self._failure
 
     def stop(self) -> None:
-        """Return when it is gone. Safe to call twice, or before ``start``."""
+        """Stop the server; return once it has stopped. Safe to call twice, or before ``start``."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
@@ -209,7 +215,7 @@ class FakeTelegramThread:
 
 @contextmanager
 def running_fake(**settings: Any) -> Iterator[FakeTelegramThread]:
-    """A fake Telegram for the length of a ``with`` block. Takes the arguments of ``FakeTelegram``."""
+    """Run a fake Telegram for the duration of a ``with`` block. Takes the arguments of ``FakeTelegram``."""
     thread = FakeTelegramThread(**settings)
     thread.start()
     try:
@@ -219,16 +225,17 @@ def running_fake(**settings: Any) -> Iterator[FakeTelegramThread]:
 
 
 def run(*, ready: Callable[[str], None] = print, **settings: Any) -> int:
-    """Serve until SIGTERM or SIGINT, from the main thread. Takes the arguments of ``FakeTelegram``.
+    """Serve until SIGTERM or SIGINT, on the main thread. Takes the arguments of ``FakeTelegram``.
 
     Args:
-        ready: given one line that names the URL, once it listens.
+        ready: Called with a line that contains the URL, once the server listens.
+        settings: The arguments of ``FakeTelegram``.
 
     Returns:
         The exit code, 0.
 
     Raises:
-        OSError: the address cannot be listened on.
+        OSError: The address cannot be listened on.
     """
     asyncio.run(_serve_until_signalled(FakeTelegram(**settings), ready))
     return 0
@@ -240,7 +247,7 @@ async def _serve_until_signalled(fake: FakeTelegram, ready: Callable[[str], None
         asyncio.get_running_loop().add_signal_handler(number, kind.set)
     await fake.start()
     gc.collect()
-    gc.freeze()  # else each full collection looks through all modules: 14 ms in which arrivals are judged late
+    gc.freeze()  # otherwise each full collection scans all modules and delays calls by 14 ms
     try:
         ready(f"Fake Telegram is ready at {fake.url}")
         await kind.wait()

@@ -1,7 +1,7 @@
-"""What a run amounts to: answers by code, the fullest window of each limit, what was sent twice.
+"""Summarises a run: answers by code, the fullest window of each limit, and messages that were sent twice.
 
-Pure functions over records, so that a test can check them and a thread can run them. Windows hold (t-length, t]; what
-counts in them is every call that took effect under a limit, with its cost.
+Pure functions over records, which a test can check and a thread can run. A window is (t-length, t] and counts the cost
+of every call in it that took effect under a limit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _METERED: Final = frozenset({"ok", "off"})
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """One text that took effect ``times`` times in one chat by one method."""
+    """A text that took effect ``times`` times in one chat by one method."""
 
     bot_id: int
     chat_id: int | None
@@ -31,7 +31,7 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A run in figures. The maxima are costs in the fullest window of its kind."""
+    """The figures of a run. Maxima are costs in the fullest window of their kind."""
 
     arrived: int
     acted: int
@@ -45,11 +45,11 @@ class Summary:
     chats: int
     duplicated: int
     duplicates: tuple[Duplicate, ...]
-    """The first hundred of them."""
+    """The first hundred duplicates."""
 
 
 def summarise(records: Sequence[Arrival]) -> Summary:
-    """Add up the records, which are in order of arrival."""
+    """Summarise records, which must be in order of arrival."""
     metered = [r for r in records if r.acted and r.verdict in _METERED]
     in_chats = [r for r in metered if r.charged_chat]
     repeated = _duplicates(metered)
@@ -70,7 +70,7 @@ def summarise(records: Sequence[Arrival]) -> Summary:
 
 
 def fullest(charges: Iterable[tuple[Hashable, float, int]], window_seconds: float) -> int:
-    """The highest cost any key collects within any window. ``charges`` are (key, at, cost) in order of time."""
+    """Return the highest cost of any key within any window. ``charges`` are (key, at, cost) in order of time."""
     windows: dict[Hashable, deque[tuple[float, int]]] = {}
     used: Counter[Hashable] = Counter()
     most = 0

@@ -1,9 +1,8 @@
-"""What happens to the bots: updates, and how long polling takes them.
+"""The bots' updates, and long polling.
 
 A bot's updates wait in one queue, in order of their ids, for 24 hours and up to ``PENDING`` of them, until a getUpdates
-with a higher offset or a webhook's 2xx says that they are safe. Only one getUpdates of a bot may wait: another one
-ends it with a 409. Both ways of receiving draw on the same queue, so switching between them loses nothing. Touched by
-the event loop only.
+with a higher offset or a webhook's 2xx confirms them. Only one getUpdates of a bot may wait: a second one ends it with
+a 409. Polling and webhooks use the same queue, so switching between them loses nothing. Used by the event loop only.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ PENDING: Final = 500_000
 LONGEST_POLL_SECONDS: Final = 50.0
 FIRST_UPDATE_ID: Final = 100_000_001
 
-# Telegram does not send these unless they are asked for by name.
+# Telegram sends these only if they are requested by name.
 _ONLY_ON_REQUEST: Final = frozenset({"chat_member", "message_reaction", "message_reaction_count"})
 
 
 @dataclass(frozen=True, slots=True)
 class InboxUpdate:
-    """One update. ``lane`` is the chat (or user) within which webhooks keep order; ``expires_at`` is monotonic."""
+    """An update. ``lane`` is the chat (or user) within which webhooks keep order; ``expires_at`` is monotonic."""
 
     update_id: int
     kind: str
@@ -35,15 +34,16 @@ class InboxUpdate:
     lane: int
     expires_at: float
     raw: Any = None
-    """What is given in the update's place, whatever it is: a test of what the bot makes of it."""
+    """A value that is delivered in place of the update, to test how a bot reacts."""
 
     def as_json(self) -> Any:
+        """Return the update as Telegram delivers it."""
         return self.raw if self.raw is not None else {"update_id": self.update_id, self.kind: self.content}
 
 
 @dataclass(slots=True)
 class Webhook:
-    """Where updates are posted to, and how that goes."""
+    """A bot's webhook and its last error."""
 
     url: str
     secret_token: str
@@ -55,20 +55,20 @@ class Webhook:
 
 @dataclass(slots=True)
 class Inbox:
-    """One bot's updates."""
+    """The updates of one bot."""
 
     clock: Callable[[], float]
     pending: OrderedDict[int, InboxUpdate] = field(default_factory=OrderedDict)
     allowed: frozenset[str] = frozenset()
-    """Update types asked for; empty: all but those that must be asked for."""
+    """Requested update types; empty means all but those that must be requested by name."""
     webhook: Webhook | None = None
     on_new: Callable[[InboxUpdate], None] | None = None
-    """Told of each new update; the webhook's sender, when there is one."""
+    """Called with each new update; set by the webhook's sender, if there is one."""
     _next_id: int = FIRST_UPDATE_ID
     _poll: asyncio.Future[None] | None = None
 
     def add(self, kind: str, content: dict[str, Any], lane: int, raw: Any = None) -> int | None:
-        """Something happened. Returns the update's id, None when the bot does not want to know."""
+        """Add an update. Return its id, or None if the bot has not requested its type."""
         if not self.wants(kind):
             return None
         update = InboxUpdate(self._next_id, kind, content, lane, self.clock() + RETENTION_SECONDS, raw)
@@ -82,22 +82,24 @@ class Inbox:
         return update.update_id
 
     def wants(self, kind: str) -> bool:
+        """Return whether the bot has requested this type of update."""
         return kind in self.allowed if self.allowed else kind not in _ONLY_ON_REQUEST
 
     def forget(self, update_id: int) -> None:
-        """The update is safe with the bot."""
+        """Remove an update that the bot has confirmed."""
         self.pending.pop(update_id, None)
 
     def drop_expired(self) -> None:
+        """Remove updates older than ``RETENTION_SECONDS``."""
         now = self.clock()
         while self.pending and next(iter(self.pending.values())).expires_at <= now:
             self.pending.popitem(last=False)
 
     async def poll(self, offset: int, limit: int, timeout_seconds: float) -> Sequence[InboxUpdate]:
-        """getUpdates: confirm what is before ``offset``, then wait for something to give.
+        """Serve getUpdates: confirm updates before ``offset``, then wait for new ones.
 
         Raises:
-            ApiError: a webhook is set, or another getUpdates came meanwhile.
+            ApiError: A webhook is set, or another getUpdates came in the meantime.
         """
         if self.webhook is not None:
             raise conflict(
@@ -111,7 +113,7 @@ class Inbox:
         return [update for _, update in zip(range(limit), self.pending.values(), strict=False)]
 
     def interrupt(self, reason: str | None) -> None:
-        """End the getUpdates that waits, with a conflict, or with nothing when the server stops."""
+        """End a waiting getUpdates with a conflict, or without updates if ``reason`` is None."""
         if self._poll is not None and not self._poll.done():
             if reason is None:
                 self._poll.set_result(None)
@@ -150,10 +152,12 @@ class Receiving:
         self._inboxes: dict[int, Inbox] = {}
 
     def inbox(self, bot_id: int) -> Inbox:
+        """Return a bot's inbox, creating it if needed."""
         inbox = self._inboxes.get(bot_id)
         if inbox is None:
             inbox = self._inboxes[bot_id] = Inbox(self._clock)
         return inbox
 
     def all(self) -> Sequence[Inbox]:
+        """Return the inboxes of all bots."""
         return list(self._inboxes.values())

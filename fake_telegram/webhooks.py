@@ -1,12 +1,12 @@
-"""Posting updates to a webhook the way Telegram does.
+"""Posts updates to webhooks as Telegram does.
 
-Updates of one chat go one at a time, in order: the next is posted when the one before was answered with a 2xx. Chats do
-not wait for each other, up to ``max_connections`` posts at once. A failed post is made again at once, then after 2, 4,
-8 … up to 60 s, or after the ``Retry-After`` that the answer names (an hour at most), until its update expires. The
+Updates of one chat are posted one at a time, in order: the next is posted once the previous one was answered with a
+2xx. Chats do not wait for each other, up to ``max_connections`` posts at once. A failed post is repeated at once, then
+after 2, 4, 8 … up to 60 s, or after the answer's ``Retry-After`` (an hour at most), until its update expires. The
 body of a 2xx may itself be a call, ``{"method": "sendMessage", …}``, which is then made as if it had been sent.
 
-State: a lane per chat with unposted updates, each served by one task that ends when its lane is empty. The inbox stays
-the only place where an update is kept: stopping the sender in the middle loses nothing. Event loop only.
+State: a lane per chat with unposted updates, each served by one task that ends when its lane is empty. Updates are
+stored only in the inbox, so stopping the sender at any point loses nothing. Used by the event loop only.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class PostBackoff:
     longest_seconds: float = 60.0
 
     def after(self, failures: int) -> float:
-        """How long to wait after the n-th failure in a row, n from 1."""
+        """Return the wait in seconds after the n-th failure in a row, n from 1."""
         if failures <= 1:
             return 0.0
         return min(self.unit_seconds * 2.0 ** min(failures - 1, 32), self.longest_seconds)
 
 
 class PostFailedError(Exception):
-    """A post that was not answered with a 2xx. ``retry_after`` is 0 when the answer names none."""
+    """A post that was not answered with a 2xx. ``retry_after`` is 0 if the answer has none."""
 
     def __init__(self, reason: str, retry_after: float = 0.0) -> None:
         super().__init__(reason)
@@ -77,7 +77,7 @@ class WebhookSender:
         self._session: aiohttp.ClientSession | None = None
 
     def start(self) -> None:
-        """Begin with what is pending, go on with what comes."""
+        """Post the pending updates, and then new ones as they come."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._webhook.max_connections, ssl=not self._webhook.has_certificate),
             timeout=aiohttp.ClientTimeout(total=POST_TIMEOUT_SECONDS),
@@ -87,7 +87,7 @@ class WebhookSender:
             self._line_up(update)
 
     async def stop(self) -> None:
-        """End all posts. Unanswered updates stay in the inbox."""
+        """Cancel all posts. Unconfirmed updates stay in the inbox."""
         self._inbox.on_new = None
         tasks, session, self._session = list(self._tasks), self._session, None
         for task in tasks:
@@ -149,7 +149,7 @@ class WebhookSender:
         try:
             reply = decode_json(body)
         except ApiError:
-            return  # Telegram looks for a call in the body, and takes any other body for a plain yes
+            return  # Telegram looks for a call in the body, and ignores any other body
         if reply.get("method"):
             self._on_reply(reply)
 
@@ -164,7 +164,7 @@ async def _start_of(response: aiohttp.ClientResponse) -> bytes:
     async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > LONGEST_REPLY_BYTES:
-            return b""  # no call is so long
+            return b""  # too long to be a call
     return bytes(body)
 
 
@@ -181,7 +181,7 @@ def _check(response: aiohttp.ClientResponse) -> None:
 
 
 class Webhooks:
-    """The senders of all bots, swapped as webhooks are set and deleted."""
+    """The webhook senders of all bots."""
 
     def __init__(
         self, wall: Callable[[], float], backoff: PostBackoff, on_reply: Callable[[int, dict[str, Any]], None]
@@ -192,7 +192,7 @@ class Webhooks:
         self._senders: dict[int, WebhookSender] = {}
 
     async def switch(self, bot_id: int, inbox: Inbox) -> None:
-        """Post to the webhook that the inbox has now, and to no other."""
+        """Stop a bot's sender, and start one for the inbox's current webhook, if any."""
         await self._end(bot_id)
         if inbox.webhook is None:
             return
@@ -207,6 +207,7 @@ class Webhooks:
         sender.start()
 
     async def stop(self) -> None:
+        """Stop all senders."""
         for bot_id in list(self._senders):
             await self._end(bot_id)
 

@@ -1,8 +1,8 @@
-"""The HTTP side: requests in, replies out.
+"""The HTTP server: reads requests and writes replies.
 
-Three trees of paths: ``/bot<token>/<method>``, ``/file/bot<token>/<path>`` and ``/control/…``. The low-level aiohttp
-server is used without routes or middlewares, for speed: this is the yardstick of benchmarks. A caller who hangs
-up cancels what still waits for them, never what has been acted on.
+It serves the paths ``/bot<token>/<method>``, ``/file/bot<token>/<path>`` and ``/control/…``. For speed, it uses
+aiohttp's low-level server without routes or middlewares, because benchmarks measure against it. If a caller
+disconnects, its pending wait is cancelled, but never a call that has taken effect.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LONGEST_STALL_SECONDS: Final = 600.0
 
 
 class Wire:
-    """Answers requests by way of the exchange. Event loop only."""
+    """Answers requests with the help of the exchange. Used by the event loop only."""
 
     def __init__(self, exchange: CallExchange, webhooks: Webhooks, control: ControlApi) -> None:
         self._exchange = exchange
@@ -42,7 +42,7 @@ class Wire:
         self._stopping = asyncio.Event()
 
     def server(self) -> web.Server:
-        """The aiohttp server over this wire."""
+        """Return the aiohttp server."""
         return web.Server(
             self.handle,
             request_factory=_request,
@@ -52,13 +52,13 @@ class Wire:
         )
 
     def stop_waiting(self) -> None:
-        """End the stalls and long polls that are under way."""
+        """End all stalls and long polls."""
         self._stopping.set()
         for inbox in self._exchange.world.receiving.all():
             inbox.interrupt(None)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request."""
+        """Answer a request."""
         path = request.path
         if path.startswith("/bot"):
             token, _, name = path[4:].partition("/")
@@ -86,7 +86,9 @@ class Wire:
         return await self._answer(request, call)
 
     async def _answer(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
-        arrivals = self._exchange.arrivals  # a reset meanwhile starts another record, which this call is not in
+        arrivals = (
+            self._exchange.arrivals
+        )  # a reset in the meantime replaces the record; this call is only in the old one
         arrival = self._exchange.arrive(call.bot_id, call.method, call.source, call.params.get("chat_id"))
         code: int | None = None
         try:
@@ -111,7 +113,7 @@ class Wire:
                 await asyncio.wait_for(self._stopping.wait(), LONGEST_STALL_SECONDS)
         if request.transport is not None:
             request.transport.abort()
-        return web.Response()  # goes nowhere: aiohttp wants something to write to the connection that is gone
+        return web.Response()  # never sent: aiohttp requires a response even for a closed connection
 
     def _too_large(self, bot_id: int, name: str) -> web.Response:
         response = self._refused(bot_id, name, html_error(413))
@@ -134,10 +136,10 @@ class Wire:
 
 
 async def read_call(request: web.BaseRequest, bot_id: int, name: str) -> Call:
-    """The call that a request carries in its query string and its body.
+    """Decode the call in a request's query string and body.
 
     Raises:
-        ApiError: the body cannot be read as what it says it is.
+        ApiError: The body does not match its content type.
     """
     query = request.query_string
     if request.content_type == "multipart/form-data":
@@ -152,7 +154,7 @@ async def read_call(request: web.BaseRequest, bot_id: int, name: str) -> Call:
     elif request.content_type == "application/x-www-form-urlencoded":
         source = CallSource("form", body)
     else:
-        source = EMPTY  # a body of any other type is nothing to Telegram
+        source = EMPTY  # Telegram ignores a body of any other type
     params = source.params()
     if query and body:
         params = {**_query(query), **params}

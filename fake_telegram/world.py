@@ -1,6 +1,6 @@
-"""All that the fake Telegram remembers, apart from its limits, its scenarios and its record of calls.
+"""The state of the fake Telegram, apart from its limits, its scenarios and its record of calls.
 
-One ``World`` belongs to one event loop; nothing in it is touched from another thread.
+A ``World`` belongs to one event loop and must not be used from another thread.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from floodgate.fake_telegram.updates import Receiving
 
 @dataclass(slots=True)
 class World:
-    """Chats, messages, files, bots and their updates, on the given clocks."""
+    """The chats, messages, files, bots and updates."""
 
     wall: Callable[[], float]
     """Seconds since the epoch, for the dates in messages."""
@@ -36,7 +36,7 @@ class World:
         self.bots = Bots(self.tokens)
 
     def new_message(self, bot_id: int, chat_id: int, fields: dict[str, Any]) -> Message:
-        """A bot's message appears in a chat. ``fields`` is its content and what goes with it."""
+        """Add a bot's message to a chat. ``fields`` holds its content and further fields."""
         chat = self.chats.as_json(chat_id)
         sender = {"sender_chat": chat} if chat["type"] == "channel" else {"from": self.bots.get(bot_id).user}
         message: Message = {
@@ -50,5 +50,6 @@ class World:
         return message
 
     def next_media_group_id(self) -> str:
+        """Return a new id for an album."""
         self._groups_of_media += 1
         return str(13_000_000_000_000_000 + self._groups_of_media)

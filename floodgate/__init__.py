@@ -5,8 +5,8 @@
     with Client() as client:
         client.send_message(chat_id=42, text="hi")
 
-The errors are here at once; everything else is imported when it is first asked for, so that importing this package
-costs next to nothing.
+Importing this package imports only the errors; everything else is imported on first access, which keeps the import
+cheap.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The ``floodgate`` command: one sub-command a file in ``floodgate/commands``.
+"""The ``floodgate`` command. Each file of ``floodgate/commands`` defines one sub-command or group.
 
 Exit codes: 0 done · 1 the answer is no (a check failed, a demo did not add up) · 2 settings, a job or the command line
-are wrong · 3 RabbitMQ refused, failed or was not reached · 4 the state store did · 130 interrupted.
+are wrong · 3 RabbitMQ refused, failed or could not be reached · 4 the state store failed or could not be reached ·
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from floodgate.commands import (
     updates,
     worker,
 )
+from floodgate.commands.options import EXIT_NO
 
-EXIT_NO: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_RABBITMQ: Final = 3
 EXIT_STATE: Final = 4
@@ -75,7 +76,7 @@ app.add_typer(chats.app, name="chats")
 
 
 def main() -> None:
-    """Entry point: an error of ours is its one sentence on standard error, and an exit code that tells its kind."""
+    """Run the command line. A ``FloodgateError`` is printed to standard error and sets the exit code."""
     try:
         app()
     except FloodgateError as error:
@@ -86,6 +87,7 @@ def main() -> None:
 
 
 def exit_code(error: FloodgateError) -> int:
+    """Return the exit code for an error."""
     match error:
         case SettingsError() | JobError():
             return EXIT_USAGE

@@ -1,24 +1,23 @@
 """A worker process, from its settings to its last ack.
 
-Everything runs on one event loop, in the main thread. Besides it a worker has a thread for a SQLite store, two for
+Everything runs on one event loop, in the main thread. In addition a worker has a thread for a SQLite store, two for
 files and third-party middleware, one for name resolution and one that writes the log; a handler worker has one for the
 user's handlers and one that watches it. The number does not grow with bots or partitions.
 
 Start order: settings → broker bound → state store open → RabbitMQ reached and topology declared → actors imported →
-queues consumed. A fault before that is one sentence and an exit code. A worker takes jobs, or it takes updates and has
-them handled; never both, for a handler that blocks its process must not make sends late.
+queues consumed. An error before that is reported in one sentence with an exit code. A worker either sends jobs or
+handles updates, never both, so that a handler that blocks its process does not delay sends.
 
-Stop order, on SIGTERM or SIGINT: take nothing new and hand back idle partitions → finish the calls in flight → sessions
-(the middleware's shutdown hooks) → the Application, if there is one → connections, which returns what is left in hand
-to its queues in order → store. Bounded by ``shutdown_seconds``; a second signal exits at once. A thread that hangs in a
-file does not keep the process.
+Stop order, on SIGTERM or SIGINT: take nothing new and hand back idle partitions → finish the calls in flight → close
+sessions (the middleware's shutdown hooks) → the Application, if there is one → connections, which returns unfinished
+messages to their queues in order → store. Bounded by ``shutdown_seconds``; a second signal exits at once. A thread that
+hangs on a file does not keep the process alive.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import threading
 from collections.abc import Iterable
@@ -27,6 +26,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from floodgate.broker.process.event_loop import new_event_loop
+from floodgate.broker.process.forced_exit import exit_after, exit_now
 from floodgate.broker.process.garbage import keep_modules_from_collections
 from floodgate.broker.settings.model import Settings
 
@@ -38,25 +38,25 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("floodgate.worker")
 
-EXIT_FORCED: Final = 70
-# After the bound on in-flight work, what remains is closing sockets and files.
+# After the bound on in-flight work, only sockets and files remain to be closed.
 CLOSING_SECONDS: Final = 10.0
 HANDLER_CLOSING_SECONDS: Final = 25.0  # an Application writes its persistence
-# A stopped worker has closed all that matters. What could still keep its interpreter from ending is a thread that hangs
-# in a file or in standard error, and the last log lines have two seconds.
+# A stopped worker has closed everything that matters. Only a thread that hangs on a file or on standard error could
+# still keep its interpreter alive; the last log lines get two seconds.
 LEAVING_SECONDS: Final = 3.0
-# Dead letters that a sweep holds go back in their order.
+# Time for a sweep to return the dead letters that it holds, in order.
 GIVING_BACK_SECONDS: Final = 5.0
 CAPACITY_SECONDS: Final = 60.0
-# For files, and for middleware of others that may block. Two, so that one slow disk does not stop all uploads.
+# For files and third-party middleware that may block. Two, so that one slow read does not stop all uploads.
 EXECUTOR_THREADS: Final = 2
 
 
 class WorkerProcess:
-    """One worker in this process. ``run`` returns when a signal or ``stop`` ended it.
+    """A worker in this process. ``run`` returns after a signal or ``stop``.
 
-    Parameters:
-        assignment: what handles updates; None takes jobs instead.
+    Args:
+        settings: The settings of the process.
+        assignment: The handler of updates; None sends jobs instead.
     """
 
     def __init__(self, settings: Settings, assignment: Assignment | None = None) -> None:
@@ -75,7 +75,7 @@ class WorkerProcess:
         """Work until stopped.
 
         Raises:
-            FloodgateError: it could not start: settings, store or RabbitMQ.
+            FloodgateError: The worker could not start because of its settings, the store or RabbitMQ.
         """
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
         self._loop.set_default_executor(ThreadPoolExecutor(EXECUTOR_THREADS, thread_name_prefix="floodgate-files"))
@@ -102,7 +102,7 @@ class WorkerProcess:
         self._broker = broker = configure(self._settings)
         broker.run_on_callers_loop()
         for bot in self._settings.tokens:
-            # A store opens at its first call. This one, about no job, tells now whether it can be written to.
+            # A store opens at its first call. Look up a job that does not exist, to fail now if the store is unusable.
             await broker.admission.lookup(bot, "")
         import floodgate.actors  # noqa: F401  # registers them with the broker configured above
 
@@ -129,7 +129,7 @@ class WorkerProcess:
             await broker.stopping.sleep(CAPACITY_SECONDS)
 
     async def _sweep_dead_letters(self, broker: FloodgateBroker) -> None:
-        """Drop those that have been kept for their time, and the oldest of too many."""
+        """Drop expired dead letters and the oldest ones beyond the limit, until the worker stops."""
         from floodgate.broker.worker.retention import Retention
 
         count = broker.admission.count_dropped
@@ -148,7 +148,7 @@ class WorkerProcess:
         return runner
 
     def _assign(self, broker: FloodgateBroker) -> None:
-        """Take updates, if that is what this worker is for; else jobs."""
+        """Make this worker take updates if it has an assignment, and jobs otherwise."""
         from floodgate.broker.messages.job import SEND_ACTOR
 
         if self._assignment is None:
@@ -173,11 +173,9 @@ class WorkerProcess:
         if broker is None:
             return
         closing = CLOSING_SECONDS if self._handling is None else CLOSING_SECONDS + HANDLER_CLOSING_SECONDS
-        watchdog = threading.Timer(self._settings.shutdown_seconds + closing, _exit_now)
-        watchdog.daemon = True
-        watchdog.start()
+        watchdog = exit_after(self._settings.shutdown_seconds + closing)
         if runner is not None:
-            logger.info("stopping: finishing what is in flight")
+            logger.info("stopping: finishing the calls in flight")
             await runner.stop(self._settings.shutdown_seconds)
         if self._handling is not None:
             await self._handling.stop()
@@ -192,12 +190,12 @@ class WorkerProcess:
 
 
 def run_worker(settings: Settings, assignment: Assignment | None = None) -> None:
-    """Run a worker until SIGTERM or SIGINT. For a process's main thread."""
+    """Run a worker until SIGTERM or SIGINT. Must be called in the process's main thread."""
     process = WorkerProcess(settings, assignment)
 
     def on_signal(_number: int, _frame: object) -> None:
         for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, lambda *_: _exit_now())
+            signal.signal(each, exit_now)
         process.stop()
 
     for each in (signal.SIGTERM, signal.SIGINT):
@@ -208,11 +206,4 @@ def run_worker(settings: Settings, assignment: Assignment | None = None) -> None
 
 async def _run_and_leave(process: WorkerProcess) -> None:
     await process.run()
-    leaving = threading.Timer(LEAVING_SECONDS, os._exit, (0,))
-    leaving.daemon = True
-    leaving.start()
-
-
-def _exit_now() -> None:
-    """Leave without ceremony. RabbitMQ returns what was in hand to its queues."""
-    os._exit(EXIT_FORCED)
+    exit_after(LEAVING_SECONDS, code=0)

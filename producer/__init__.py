@@ -1,7 +1,7 @@
-"""What puts jobs in: ``Client`` and ``AsyncClient``, two thin shells over one core without I/O.
+"""The clients that enqueue jobs: ``Client`` and ``AsyncClient``, two thin shells over one core without I/O.
 
-Importing this package has no effect: no thread, no connection, no Telegram library, no actors. The clients themselves
-are imported when they are first asked for.
+Importing this package has no side effects: it starts no thread, opens no connection, and imports neither a Telegram
+library nor the actors. The clients themselves are imported on first use.
 """
 
 from __future__ import annotations

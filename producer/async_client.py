@@ -1,8 +1,8 @@
 """The client for programs on an event loop: FastAPI, aiohttp, async workers.
 
-It lives on the program's loop and has no thread of its own: files, and a state store that blocks, are left to threads
-of the loop's executor, one of which also hears of results while somebody waits for one. A program that blocks its loop
-for longer than the heartbeat loses the connection; the next job opens another.
+It runs on the program's loop and starts no thread of its own. Blocking work on files and on the state store runs in the
+loop's executor, and so does the listener for results while a caller waits for one. A program that blocks its loop for
+longer than the heartbeat loses the connection; the next job opens a new one.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from floodgate.producer.waiting import Waiting, ended, on_the_loops_executor
 
 
 class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
-    """:class:`~floodgate.producer.client.Client` for an event loop: the same methods, to be awaited.
+    """:class:`~floodgate.producer.client.Client` for an event loop: the same methods, as coroutines.
 
-    A task cancelled while it waits for the confirm leaves its job on the way: it may be accepted.
+    Cancelling a task that waits for RabbitMQ's confirm does not take its job back: the job may have been accepted.
 
-    Parameters:
-        settings: None reads ``FLOODGATE_*`` and ``.env``. Tokens are not needed to enqueue.
-        bot: the bot that sends, where a job does not say. None is the only configured one, or else ``default``.
-        connections: those of the process, to share them; they stay open when the client is closed.
+    Args:
+        settings: the settings to use; None reads ``FLOODGATE_*`` and ``.env``. Enqueueing needs no tokens.
+        bot: the bot that sends jobs which name none. None means the only configured bot, or else ``default``.
+        connections: connections to share with the rest of the process; closing the client leaves them open.
 
     Raises:
         SettingsError: a setting is wrong.
@@ -64,7 +64,8 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         )
 
     def job(self, method: str, /, **given: Any) -> Job:
-        """A job, not enqueued. ``given`` are the method's parameters and :class:`~floodgate.producer.core.JobOptions`.
+        """Make a job without enqueueing it, from a method's parameters and
+        :class:`~floodgate.producer.core.JobOptions`.
 
         Raises:
             JobError: the method, the bot, a parameter or an option is wrong.
@@ -72,27 +73,27 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         return self._composer.job(method, given)
 
     async def call(self, method: str, /, **given: Any) -> Job:
-        """Enqueue a call of any Bot API method; returns the job when RabbitMQ has it on disk.
+        """Enqueue a call to any Bot API method; return the job once RabbitMQ has it on disk.
 
         Raises:
             JobError: the method, the bot, a parameter, a file or an option is wrong. Nothing was queued.
-            SpoolError: a file cannot be kept. Nothing was queued.
+            SpoolError: a file cannot be stored. Nothing was queued.
             RabbitMQError: as in :meth:`enqueue`.
         """
         job, attachments = self._composer.call(method, given)
         return await (self._upload(job, attachments) if attachments else self.enqueue(job))
 
     async def enqueue(self, job: Job) -> Job:
-        """Put a job in; returns it when RabbitMQ has it on disk. The same job put in twice is sent once.
+        """Enqueue a job; return it once RabbitMQ has it on disk. A job that is enqueued twice is sent once.
 
-        Of a job with a ``dedupe_key`` the returned one says in ``known`` whether the ledger knew it before, if a state
-        store can be asked, and in ``died`` why that one is a dead letter, which it stays. One that no worker has come
-        to yet is in no ledger: it is sent once all the same.
+        If the job has a ``dedupe_key`` and the state store can be reached, the returned job says in ``known`` whether
+        the ledger already has a job under that key, and in ``died`` why that job is a dead letter, which it remains.
+        The ledger does not list a job that no worker has picked up yet; such a job is still sent only once.
 
         Raises:
-            DedupeKeyError: the ledger knows its key for something else. Nothing was queued.
+            DedupeKeyError: the key was already used for something else. Nothing was queued.
             RabbitMQUnreachableError: no configured address answered in time.
-            PublishError: RabbitMQ did not take the job; its leaves say why, and what is known.
+            PublishError: RabbitMQ did not accept the job; the subclasses say why, and whether it may have been queued.
         """
         publication = self._composer.publication(as_job(job))
         await self._declarer.aopen(job.bot)
@@ -100,17 +101,17 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         try:
             await self._declarer.publisher.apublish(publication)
         except UnroutableError:
-            # Its queue was deleted under a process that had declared it. Nothing was accepted, so nothing is doubled.
+            # The queue was deleted after this process had declared it. Nothing was accepted, so no job is duplicated.
             self._declarer.forget(job.bot)
             await self._declarer.aopen(job.bot)
             await self._declarer.publisher.apublish(publication)
         return job
 
     async def enqueue_many(self, jobs: Iterable[Job] | AsyncIterable[Job]) -> int:
-        """Put in all jobs of an iterable of any length, in its order, in constant memory; returns how many.
+        """Enqueue every job of an iterable of any length, in order and in constant memory; return their number.
 
         Raises:
-            EnqueueManyError: it ended in the middle. Says how many are safe and which of those taken are not.
+            EnqueueManyError: not every job was accepted. Says how many are safe, and which of the others were tried.
         """
         count = 0
         async for _ in self.enqueue_each(jobs):
@@ -118,12 +119,12 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         return count
 
     async def enqueue_each(self, jobs: Iterable[Job] | AsyncIterable[Job]) -> AsyncIterator[Job]:
-        """As :meth:`enqueue_many`, but yields each job once it is safe, in order.
+        """Like :meth:`enqueue_many`, but yield each job, in order, once it is safe.
 
-        Jobs are taken ahead of those yielded, up to the publish window; leaving the loop early leaves them accepted.
+        Jobs are read ahead of those yielded, up to the publish window. Leaving the loop early does not take them back.
 
         Raises:
-            EnqueueManyError: it ended in the middle.
+            EnqueueManyError: not every job was accepted.
         """
         batch = EnqueueBatch(self._window, self._declarer)
         try:
@@ -148,8 +149,8 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
             raise batch.error(batch.fault) from batch.fault
 
     async def status(self, job: Job | str) -> Record | None:
-        """Where a job stands: waiting, sending, sent or dead; None when no worker has come to it yet, or it is so
-        long ago that it is forgotten. An id is looked for among the jobs of the client's own bot.
+        """Look up where a job stands: waiting, sending, sent or dead. None means that no worker has picked it up yet,
+        or that the ledger no longer remembers it. An id is looked up among the jobs of the client's own bot.
 
         Raises:
             StateUnavailableError: the state store cannot answer.
@@ -157,15 +158,15 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         return await asyncio.to_thread(self._ledger.look, job)
 
     async def result(self, job: Job | str, *, timeout: timedelta | float = 30) -> Any:
-        """Telegram's own result, as JSON values. Waits for it up to ``timeout``; a number is seconds.
+        """Wait up to ``timeout`` for Telegram's own result, and return it as JSON values. A number is seconds.
 
-        Any number of tasks may wait at once: one listener hears for all of them.
+        Any number of tasks may wait at once: they share one listener.
 
         Raises:
             DeadLetteredError: the job will not be sent; says why.
-            NotSettledError: it has not ended in time. It is safe.
+            NotSettledError: the job did not finish in time. It is safe.
             StateUnavailableError: the state store cannot answer.
-            ClosedError: the client was closed meanwhile.
+            ClosedError: the client was closed in the meantime.
         """
         record = await self.status(job)
         if not ended(record) and seconds_of(timeout) > 0:
@@ -173,9 +174,9 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         return result_of(job, record)
 
     async def close(self) -> None:
-        """Release the connection. Safe to call twice, and unused."""
+        """Release the connection. Safe to call twice, and on a client that was never used."""
         await self._declarer.aclose()
-        self._ledger.begin_close()  # which frees the thread of the executor on which the rest may have to wait
+        self._ledger.begin_close()  # frees the executor's thread, which the next line may be waiting for
         await asyncio.to_thread(self._ledger.close)
 
     async def __aenter__(self) -> Self:
@@ -187,14 +188,14 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         await self.close()
 
     async def _upload(self, job: Job, attachments: Sequence[Attachment]) -> Job:
-        """Enqueue a job with files. One whose key the ledger knows is on its way, or was: it gets none anew."""
+        """Enqueue a job with files. If the ledger already has a job under its key, the files are not stored again."""
         if (job := await self._recognised(job)).known:
             return job
         job = await asyncio.to_thread(self._upload_store.keep, job, attachments)
         try:
             return await self.enqueue(job)
         except ConfirmTimeoutError:
-            raise  # it may be there, and then it needs them
+            raise  # the job may have been accepted, and then it needs its files
         except FloodgateError:
             await asyncio.to_thread(self._upload_store.discard, job, job.files)
             raise
@@ -203,7 +204,7 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         future: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
         with self._ledger.awaited(job, future), suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                if ended(record := await self.status(job)):  # it ended in the moment before
+                if ended(record := await self.status(job)):  # it finished before the future was registered
                     return record
                 return await future
         return await self.status(job)
@@ -211,9 +212,6 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
     async def _submit(self, batch: EnqueueBatch) -> None:
         jobs, publications = batch.close()
         if not jobs:
-            return
-        if batch.fault:
-            batch.refused(jobs, batch.fault)
             return
         try:
             batch.submitted(jobs, await self._declarer.publisher.asubmit_many(publications))
@@ -234,13 +232,13 @@ async def _each(jobs: Iterable[Job] | AsyncIterable[Job]) -> AsyncIterator[Job]:
 
 
 async def _confirmed(batch: EnqueueBatch, *, all_of_them: bool = False) -> AsyncIterator[Job]:
-    """The confirmed jobs. Waits while no other batch may be submitted, or for all, within the publisher's bounds."""
+    """Yield the confirmed jobs, waiting until another batch may be submitted, or for all of them."""
     for job in batch.confirmed():
         yield job
     while receipt := batch.awaited(all_of_them=all_of_them):
         if isinstance(receipt, asyncio.Future):
             await receipt
-        else:  # of a batch that left by the timer
+        else:  # the timer submitted this batch
             assert isinstance(receipt, Future)
             await asyncio.wrap_future(receipt)
         for job in batch.confirmed():

@@ -1,8 +1,8 @@
 """The Bot API's common methods, typed, under their own names and with their own parameters; defined once.
 
-``Client`` returns the accepted :class:`~floodgate.broker.messages.job.Job`, ``AsyncClient`` a coroutine of it: that one
-type, ``R``, is all that the two differ in here. ``call`` makes any other method. Files are a ``file_id``, a URL, or the
-file itself, which is uploaded by way of the spool; in ``media`` each stands where a ``file_id`` would.
+``Client`` returns the accepted :class:`~floodgate.broker.messages.job.Job`, ``AsyncClient`` a coroutine of it: they
+only differ in this type, ``R``. ``call`` calls any other method. A file is a ``file_id``, a URL, or the file itself,
+which is uploaded through the spool; in ``media`` it stands where a ``file_id`` would.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ChatAction = Literal[
 
 
 class PlaceOptions(JobOptions, total=False):
-    """How a job is sent, and where and how quietly its message appears."""
+    """Job options, and where and how quietly the message appears."""
 
     message_thread_id: int
     direct_messages_topic_id: int
@@ -46,7 +46,7 @@ class PlaceOptions(JobOptions, total=False):
 
 
 class MessageOptions(PlaceOptions, total=False):
-    """How a job is sent, and what the Bot API lets one say of most new messages."""
+    """Job options, and the parameters of most new messages."""
 
     business_connection_id: str
     allow_paid_broadcast: bool
@@ -58,7 +58,7 @@ class MessageOptions(PlaceOptions, total=False):
 
 
 class CaptionOptions(MessageOptions, total=False):
-    """The same, of a message with a caption."""
+    """The same for a message with a caption."""
 
     caption: str
     parse_mode: ParseMode
@@ -70,9 +70,9 @@ class BotApi(Generic[R]):
     """Each method enqueues one call. It is safe in RabbitMQ when the method returns.
 
     Raises (each of them):
-        JobError: what was given can be known wrong without asking Telegram; nothing was queued.
-        SpoolError: a file cannot be kept; nothing was queued.
-        RabbitMQError: RabbitMQ did not take the job.
+        JobError: the call is wrong, as can be told without asking Telegram; nothing was queued.
+        SpoolError: a file cannot be stored; nothing was queued.
+        RabbitMQError: RabbitMQ did not accept the job.
     """
 
     def call(self, method: str, /, **given: Any) -> R:
@@ -86,18 +86,10 @@ class BotApi(Generic[R]):
         parse_mode: ParseMode | None = None,
         entities: Sequence[Object] | None = None,
         link_preview_options: Object | None = None,
-        **options: Unpack[MessageOptions],
+        **more: Unpack[MessageOptions],
     ) -> R:
-        """Text of 1 to 4096 characters, counted after parsing."""
-        return self.call(
-            "sendMessage",
-            chat_id=chat_id,
-            text=text,
-            parse_mode=parse_mode,
-            entities=entities,
-            link_preview_options=link_preview_options,
-            **options,
-        )
+        """Send text of 1 to 4096 characters, counted after parsing."""
+        return self.call("sendMessage", **_arguments(locals()))
 
     def send_photo(
         self,
@@ -105,9 +97,9 @@ class BotApi(Generic[R]):
         photo: SendableFile,
         *,
         has_spoiler: bool | None = None,
-        **options: Unpack[CaptionOptions],
+        **more: Unpack[CaptionOptions],
     ) -> R:
-        return self.call("sendPhoto", chat_id=chat_id, photo=photo, has_spoiler=has_spoiler, **options)
+        return self.call("sendPhoto", **_arguments(locals()))
 
     def send_audio(
         self,
@@ -117,17 +109,9 @@ class BotApi(Generic[R]):
         duration: int | None = None,
         performer: str | None = None,
         title: str | None = None,
-        **options: Unpack[CaptionOptions],
+        **more: Unpack[CaptionOptions],
     ) -> R:
-        return self.call(
-            "sendAudio",
-            chat_id=chat_id,
-            audio=audio,
-            duration=duration,
-            performer=performer,
-            title=title,
-            **options,
-        )
+        return self.call("sendAudio", **_arguments(locals()))
 
     def send_document(
         self,
@@ -135,15 +119,9 @@ class BotApi(Generic[R]):
         document: SendableFile,
         *,
         disable_content_type_detection: bool | None = None,
-        **options: Unpack[CaptionOptions],
+        **more: Unpack[CaptionOptions],
     ) -> R:
-        return self.call(
-            "sendDocument",
-            chat_id=chat_id,
-            document=document,
-            disable_content_type_detection=disable_content_type_detection,
-            **options,
-        )
+        return self.call("sendDocument", **_arguments(locals()))
 
     def send_video(
         self,
@@ -157,21 +135,9 @@ class BotApi(Generic[R]):
         start_timestamp: int | None = None,
         has_spoiler: bool | None = None,
         supports_streaming: bool | None = None,
-        **options: Unpack[CaptionOptions],
+        **more: Unpack[CaptionOptions],
     ) -> R:
-        return self.call(
-            "sendVideo",
-            chat_id=chat_id,
-            video=video,
-            duration=duration,
-            width=width,
-            height=height,
-            cover=cover,
-            start_timestamp=start_timestamp,
-            has_spoiler=has_spoiler,
-            supports_streaming=supports_streaming,
-            **options,
-        )
+        return self.call("sendVideo", **_arguments(locals()))
 
     def send_animation(
         self,
@@ -179,26 +145,26 @@ class BotApi(Generic[R]):
         animation: SendableFile,
         *,
         has_spoiler: bool | None = None,
-        **options: Unpack[CaptionOptions],
+        **more: Unpack[CaptionOptions],
     ) -> R:
-        return self.call("sendAnimation", chat_id=chat_id, animation=animation, has_spoiler=has_spoiler, **options)
+        return self.call("sendAnimation", **_arguments(locals()))
 
     def send_voice(
-        self, chat_id: ChatId, voice: SendableFile, *, duration: int | None = None, **options: Unpack[CaptionOptions]
+        self, chat_id: ChatId, voice: SendableFile, *, duration: int | None = None, **more: Unpack[CaptionOptions]
     ) -> R:
-        return self.call("sendVoice", chat_id=chat_id, voice=voice, duration=duration, **options)
+        return self.call("sendVoice", **_arguments(locals()))
 
     def send_sticker(
-        self, chat_id: ChatId, sticker: SendableFile, *, emoji: str | None = None, **options: Unpack[MessageOptions]
+        self, chat_id: ChatId, sticker: SendableFile, *, emoji: str | None = None, **more: Unpack[MessageOptions]
     ) -> R:
-        return self.call("sendSticker", chat_id=chat_id, sticker=sticker, emoji=emoji, **options)
+        return self.call("sendSticker", **_arguments(locals()))
 
-    def send_media_group(self, chat_id: ChatId, media: Sequence[Object], **options: Unpack[MessageOptions]) -> R:
+    def send_media_group(self, chat_id: ChatId, media: Sequence[Object], **more: Unpack[MessageOptions]) -> R:
         """An album of 2 to 10 items; it counts as that many messages."""
-        return self.call("sendMediaGroup", chat_id=chat_id, media=media, **options)
+        return self.call("sendMediaGroup", **_arguments(locals()))
 
-    def send_location(self, chat_id: ChatId, latitude: float, longitude: float, **options: Unpack[MessageOptions]) -> R:
-        return self.call("sendLocation", chat_id=chat_id, latitude=latitude, longitude=longitude, **options)
+    def send_location(self, chat_id: ChatId, latitude: float, longitude: float, **more: Unpack[MessageOptions]) -> R:
+        return self.call("sendLocation", **_arguments(locals()))
 
     def send_contact(
         self,
@@ -208,17 +174,9 @@ class BotApi(Generic[R]):
         *,
         last_name: str | None = None,
         vcard: str | None = None,
-        **options: Unpack[MessageOptions],
+        **more: Unpack[MessageOptions],
     ) -> R:
-        return self.call(
-            "sendContact",
-            chat_id=chat_id,
-            phone_number=phone_number,
-            first_name=first_name,
-            last_name=last_name,
-            vcard=vcard,
-            **options,
-        )
+        return self.call("sendContact", **_arguments(locals()))
 
     def send_poll(
         self,
@@ -231,19 +189,10 @@ class BotApi(Generic[R]):
         allows_multiple_answers: bool | None = None,
         **more: Unpack[MessageOptions],
     ) -> R:
-        return self.call(
-            "sendPoll",
-            chat_id=chat_id,
-            question=question,
-            options=options,
-            is_anonymous=is_anonymous,
-            type=type,
-            allows_multiple_answers=allows_multiple_answers,
-            **more,
-        )
+        return self.call("sendPoll", **_arguments(locals()))
 
-    def send_dice(self, chat_id: ChatId, *, emoji: str | None = None, **options: Unpack[MessageOptions]) -> R:
-        return self.call("sendDice", chat_id=chat_id, emoji=emoji, **options)
+    def send_dice(self, chat_id: ChatId, *, emoji: str | None = None, **more: Unpack[MessageOptions]) -> R:
+        return self.call("sendDice", **_arguments(locals()))
 
     def send_chat_action(
         self,
@@ -252,35 +201,24 @@ class BotApi(Generic[R]):
         *,
         message_thread_id: int | None = None,
         business_connection_id: str | None = None,
-        **options: Unpack[JobOptions],
+        **more: Unpack[JobOptions],
     ) -> R:
-        """Shown for 5 seconds at most, so an `expires` becomes it."""
-        return self.call(
-            "sendChatAction",
-            chat_id=chat_id,
-            action=action,
-            message_thread_id=message_thread_id,
-            business_connection_id=business_connection_id,
-            **options,
-        )
+        """Show an action for at most 5 seconds; give it an `expires`."""
+        return self.call("sendChatAction", **_arguments(locals()))
 
     def forward_message(
-        self, chat_id: ChatId, from_chat_id: ChatId, message_id: int, **options: Unpack[PlaceOptions]
+        self, chat_id: ChatId, from_chat_id: ChatId, message_id: int, **more: Unpack[PlaceOptions]
     ) -> R:
-        return self.call("forwardMessage", chat_id=chat_id, from_chat_id=from_chat_id, message_id=message_id, **options)
+        return self.call("forwardMessage", **_arguments(locals()))
 
     def forward_messages(
-        self, chat_id: ChatId, from_chat_id: ChatId, message_ids: Sequence[int], **options: Unpack[PlaceOptions]
+        self, chat_id: ChatId, from_chat_id: ChatId, message_ids: Sequence[int], **more: Unpack[PlaceOptions]
     ) -> R:
         """1 to 100 messages in one call; they count as that many."""
-        return self.call(
-            "forwardMessages", chat_id=chat_id, from_chat_id=from_chat_id, message_ids=message_ids, **options
-        )
+        return self.call("forwardMessages", **_arguments(locals()))
 
-    def copy_message(
-        self, chat_id: ChatId, from_chat_id: ChatId, message_id: int, **options: Unpack[CaptionOptions]
-    ) -> R:
-        return self.call("copyMessage", chat_id=chat_id, from_chat_id=from_chat_id, message_id=message_id, **options)
+    def copy_message(self, chat_id: ChatId, from_chat_id: ChatId, message_id: int, **more: Unpack[CaptionOptions]) -> R:
+        return self.call("copyMessage", **_arguments(locals()))
 
     def copy_messages(
         self,
@@ -289,17 +227,10 @@ class BotApi(Generic[R]):
         message_ids: Sequence[int],
         *,
         remove_caption: bool | None = None,
-        **options: Unpack[PlaceOptions],
+        **more: Unpack[PlaceOptions],
     ) -> R:
         """1 to 100 messages in one call; they count as that many."""
-        return self.call(
-            "copyMessages",
-            chat_id=chat_id,
-            from_chat_id=from_chat_id,
-            message_ids=message_ids,
-            remove_caption=remove_caption,
-            **options,
-        )
+        return self.call("copyMessages", **_arguments(locals()))
 
     def edit_message_text(
         self,
@@ -313,22 +244,10 @@ class BotApi(Generic[R]):
         link_preview_options: Object | None = None,
         reply_markup: Object | None = None,
         business_connection_id: str | None = None,
-        **options: Unpack[JobOptions],
+        **more: Unpack[JobOptions],
     ) -> R:
-        """Of the message `message_id` in `chat_id`, or of `inline_message_id`."""
-        return self.call(
-            "editMessageText",
-            text=text,
-            chat_id=chat_id,
-            message_id=message_id,
-            inline_message_id=inline_message_id,
-            parse_mode=parse_mode,
-            entities=entities,
-            link_preview_options=link_preview_options,
-            reply_markup=reply_markup,
-            business_connection_id=business_connection_id,
-            **options,
-        )
+        """Edit the message `message_id` in `chat_id`, or the message `inline_message_id`."""
+        return self.call("editMessageText", **_arguments(locals()))
 
     def edit_message_caption(
         self,
@@ -342,21 +261,9 @@ class BotApi(Generic[R]):
         show_caption_above_media: bool | None = None,
         reply_markup: Object | None = None,
         business_connection_id: str | None = None,
-        **options: Unpack[JobOptions],
+        **more: Unpack[JobOptions],
     ) -> R:
-        return self.call(
-            "editMessageCaption",
-            caption=caption,
-            chat_id=chat_id,
-            message_id=message_id,
-            inline_message_id=inline_message_id,
-            parse_mode=parse_mode,
-            caption_entities=caption_entities,
-            show_caption_above_media=show_caption_above_media,
-            reply_markup=reply_markup,
-            business_connection_id=business_connection_id,
-            **options,
-        )
+        return self.call("editMessageCaption", **_arguments(locals()))
 
     def edit_message_media(
         self,
@@ -367,18 +274,9 @@ class BotApi(Generic[R]):
         inline_message_id: str | None = None,
         reply_markup: Object | None = None,
         business_connection_id: str | None = None,
-        **options: Unpack[JobOptions],
+        **more: Unpack[JobOptions],
     ) -> R:
-        return self.call(
-            "editMessageMedia",
-            media=media,
-            chat_id=chat_id,
-            message_id=message_id,
-            inline_message_id=inline_message_id,
-            reply_markup=reply_markup,
-            business_connection_id=business_connection_id,
-            **options,
-        )
+        return self.call("editMessageMedia", **_arguments(locals()))
 
     def edit_message_reply_markup(
         self,
@@ -388,25 +286,17 @@ class BotApi(Generic[R]):
         message_id: int | None = None,
         inline_message_id: str | None = None,
         business_connection_id: str | None = None,
-        **options: Unpack[JobOptions],
+        **more: Unpack[JobOptions],
     ) -> R:
-        """Without `reply_markup` the keyboard is taken away."""
-        return self.call(
-            "editMessageReplyMarkup",
-            reply_markup=reply_markup,
-            chat_id=chat_id,
-            message_id=message_id,
-            inline_message_id=inline_message_id,
-            business_connection_id=business_connection_id,
-            **options,
-        )
+        """Replace the keyboard, or remove it if `reply_markup` is not given."""
+        return self.call("editMessageReplyMarkup", **_arguments(locals()))
 
-    def delete_message(self, chat_id: ChatId, message_id: int, **options: Unpack[JobOptions]) -> R:
-        return self.call("deleteMessage", chat_id=chat_id, message_id=message_id, **options)
+    def delete_message(self, chat_id: ChatId, message_id: int, **more: Unpack[JobOptions]) -> R:
+        return self.call("deleteMessage", **_arguments(locals()))
 
-    def delete_messages(self, chat_id: ChatId, message_ids: Sequence[int], **options: Unpack[JobOptions]) -> R:
+    def delete_messages(self, chat_id: ChatId, message_ids: Sequence[int], **more: Unpack[JobOptions]) -> R:
         """1 to 100 messages in one call."""
-        return self.call("deleteMessages", chat_id=chat_id, message_ids=message_ids, **options)
+        return self.call("deleteMessages", **_arguments(locals()))
 
     def pin_chat_message(
         self,
@@ -414,15 +304,9 @@ class BotApi(Generic[R]):
         message_id: int,
         *,
         disable_notification: bool | None = None,
-        **options: Unpack[JobOptions],
+        **more: Unpack[JobOptions],
     ) -> R:
-        return self.call(
-            "pinChatMessage",
-            chat_id=chat_id,
-            message_id=message_id,
-            disable_notification=disable_notification,
-            **options,
-        )
+        return self.call("pinChatMessage", **_arguments(locals()))
 
     def set_message_reaction(
         self,
@@ -431,16 +315,9 @@ class BotApi(Generic[R]):
         reaction: Sequence[Object] | None = None,
         *,
         is_big: bool | None = None,
-        **options: Unpack[JobOptions],
+        **more: Unpack[JobOptions],
     ) -> R:
-        return self.call(
-            "setMessageReaction",
-            chat_id=chat_id,
-            message_id=message_id,
-            reaction=reaction,
-            is_big=is_big,
-            **options,
-        )
+        return self.call("setMessageReaction", **_arguments(locals()))
 
     def answer_callback_query(
         self,
@@ -450,15 +327,13 @@ class BotApi(Generic[R]):
         show_alert: bool | None = None,
         url: str | None = None,
         cache_time: int | None = None,
-        **options: Unpack[JobOptions],
+        **more: Unpack[JobOptions],
     ) -> R:
-        """Free of every limit. `text` has up to 200 characters."""
-        return self.call(
-            "answerCallbackQuery",
-            callback_query_id=callback_query_id,
-            text=text,
-            show_alert=show_alert,
-            url=url,
-            cache_time=cache_time,
-            **options,
-        )
+        """Answer a button press; no limit applies. `text` has up to 200 characters."""
+        return self.call("answerCallbackQuery", **_arguments(locals()))
+
+
+def _arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call, from the ``locals()`` of its method."""
+    named = {name: value for name, value in given.items() if name not in ("self", "more")}
+    return {**named, **given["more"]}

@@ -1,10 +1,11 @@
-"""What can be known wrong of a call without asking Telegram.
+"""Validates a call's parameters without asking Telegram.
 
-``checked`` is a pure function over two tables: the parameters a method requires (:mod:`floodgate.producer.parameters`)
-and, below, what a parameter must look like wherever it occurs. It errs on the side of letting a call through: Telegram
-has the last word, and a job it refuses ends in the dead letters with Telegram's reason. So lengths are counted in code
-points, which is never more than Telegram counts, without the white space that Telegram strips, and not at all under a
-``parse_mode``, where only the text that is left after parsing counts.
+``checked`` is a pure function over two tables: the parameters a method requires
+(:mod:`floodgate.broker.messages.methods`) and, below, the form a parameter must have wherever it occurs. When in doubt
+it lets a call through: Telegram has the last word, and a job that Telegram refuses becomes a dead letter with
+Telegram's reason. So lengths are counted in code points, which is never more than Telegram counts, and without the
+white space that Telegram strips. With a ``parse_mode`` they are not checked at all, since only the text that remains
+after parsing counts.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from floodgate.producer.uploads import Attached, is_file
 
 MAX_CAPTION: Final = 1024
 MAX_BULK_IDS: Final = 100
-# Deeper than any Bot API object by far; a structure that contains itself ends here.
+# Far deeper than any Bot API object; a structure that contains itself ends here.
 MAX_DEPTH: Final = 32
 
 _PARSE_MODES: Final = frozenset({"html", "markdown", "markdownv2", "none"})
-# Telegram trims these; what else it trims is not documented, so nothing else is.
+# Telegram trims these. Whatever else it trims is undocumented, so it counts here.
 _BLANKS: Final = " \t\r\n"
 
-# Fewest and most characters of `text`, by method.
+# Minimum and maximum length of `text`, by method.
 _TEXT: Final[Mapping[str, tuple[int, int]]] = MappingProxyType(
     {
         "sendMessage": (1, 4096),
@@ -38,16 +39,18 @@ _TEXT: Final[Mapping[str, tuple[int, int]]] = MappingProxyType(
     }
 )
 
-# Fewest and most items of `media`, by method.
+# Minimum and maximum number of items in `media`, by method.
 _MEDIA: Final[Mapping[str, tuple[int, int]]] = MappingProxyType({"sendMediaGroup": (2, 10), "sendPaidMedia": (1, 10)})
 
 Params = Mapping[str, Any]
 
 
 def checked(method: str, params: Params) -> dict[str, Any]:
-    """The parameters as a job carries them: without None, with JSON text of the Bot API's own objects decoded.
+    """Validate a call's parameters and return them as a job carries them: without None, and with JSON text decoded
+    where the Bot API expects an object.
 
-    ``method`` is the Bot API's spelling.
+    Args:
+        method: the method's name in the Bot API's spelling.
 
     Raises:
         InvalidParamsError: names the parameter and says what to give instead.
@@ -63,17 +66,17 @@ def checked(method: str, params: Params) -> dict[str, Any]:
 
 
 def _decoded(name: str, value: Any) -> Any:
-    """Telegram takes lists and objects as JSON text too; a job holds the thing itself: an album must be counted."""
+    """Decode a list or an object given as JSON text, which Telegram accepts too: an album's items must be counted."""
     if name not in _OBJECTS or not isinstance(value, str) or isinstance(value, Attached):
         return value
     try:
         return json.loads(value)
     except ValueError:
-        raise InvalidParamsError(f"{name} is text but not JSON: give the list or dict itself.") from None
+        raise InvalidParamsError(f"{name} is a string but not valid JSON: pass the list or dict itself.") from None
 
 
 def _check_carried(name: str, value: Any, depth: int) -> None:
-    """A queue carries JSON: text, numbers, lists and dicts with text keys."""
+    """Reject what JSON cannot carry: it knows strings, numbers, lists and dicts with string keys."""
     match value:
         case bool() | int() | None:
             return
@@ -90,35 +93,33 @@ def _check_carried(name: str, value: Any, depth: int) -> None:
 
 def _check_text_carried(name: str, value: str) -> None:
     if value.startswith("attach://") and not isinstance(value, Attached):
-        raise InvalidParamsError(
-            f"{name} refers to an upload: put the file itself here, as a path, bytes or open file."
-        )
+        raise InvalidParamsError(f"{name} refers to an upload: pass the file itself, as a path, bytes or an open file.")
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise InvalidParamsError(f"{name} holds half of a surrogate pair, which is no text: join or drop it.")
+        raise InvalidParamsError(f"{name} contains an unpaired surrogate, which is not valid text: remove it.")
 
 
 def _check_children(name: str, value: list[Any] | tuple[Any, ...] | dict[Any, Any], depth: int) -> None:
     if depth == 0:
-        raise InvalidParamsError(f"{name} is nested more than {MAX_DEPTH} deep, or contains itself.")
+        raise InvalidParamsError(f"{name} is nested more than {MAX_DEPTH} levels deep, or contains itself.")
     if not isinstance(value, dict):
         for item in value:
             _check_carried(name, item, depth - 1)
         return
     for key, item in value.items():
         if not isinstance(key, str):
-            raise InvalidParamsError(f"{name} has the key {key!r}: keys are text.")
+            raise InvalidParamsError(f"{name} has the key {key!r}: keys must be strings.")
         _check_carried(f"{name}.{key}", item, depth - 1)
 
 
 def _instead(value: Any) -> str:
     kind = type(value).__name__
     if is_file(value):
-        return f"is a file ({kind}): files go in a file's place, of a method that enqueues at once; job() takes none."
+        return f"is a file ({kind}): pass files only as file parameters, and not to job(), which accepts none."
     if hasattr(value, "to_dict"):
         return f"is a {kind}: pass its .to_dict()."
     if hasattr(value, "model_dump"):
         return f"is a {kind}: pass its .model_dump(exclude_none=True)."
-    return f"is a {kind}, which JSON cannot carry: use text, numbers, lists and dicts."
+    return f"is a {kind}, which JSON cannot carry: use strings, numbers, lists and dicts."
 
 
 def _check_text(method: str, params: Params) -> None:
@@ -127,7 +128,7 @@ def _check_text(method: str, params: Params) -> None:
         raise InvalidParamsError(f"text must be a str, not {type(text).__name__}.")
     fewest, most = _TEXT.get(method, (0, 0))
     if fewest and not text.strip(_BLANKS):
-        raise InvalidParamsError("text is empty: Telegram sends no empty message.")
+        raise InvalidParamsError("text is empty: Telegram does not send empty messages.")
     if most:
         _check_length("text", text, most, params)
 
@@ -142,13 +143,13 @@ def _check_length(name: str, text: str, most: int, params: Params) -> None:
     if len(text) <= most or params.get("parse_mode") is not None:
         return
     if (length := len(text.strip(_BLANKS))) > most:
-        raise InvalidParamsError(f"{name} has {length} characters and Telegram takes {most}: split it.")
+        raise InvalidParamsError(f"{name} has {length} characters and Telegram accepts {most}: split it.")
 
 
 def _check_parse_mode(_method: str, params: Params) -> None:
     mode = params["parse_mode"]
     if not isinstance(mode, str) or (mode and mode.lower() not in _PARSE_MODES):
-        raise InvalidParamsError(f"parse_mode {str(mode)[:40]!r} is not known: use HTML, MarkdownV2 or Markdown.")
+        raise InvalidParamsError(f"parse_mode {str(mode)[:40]!r} is unknown: use HTML, MarkdownV2 or Markdown.")
 
 
 def _check_message_id(_method: str, params: Params) -> None:
@@ -161,7 +162,9 @@ def _check_message_ids(_method: str, params: Params) -> None:
     if not isinstance(ids, list | tuple) or not all(_is_id(item) for item in ids):
         raise InvalidParamsError("message_ids must be a list of positive numbers.")
     if not 1 <= len(ids) <= MAX_BULK_IDS:
-        raise InvalidParamsError(f"message_ids has {len(ids)} ids and Telegram takes 1 to {MAX_BULK_IDS} in one call.")
+        raise InvalidParamsError(
+            f"message_ids has {len(ids)} ids and Telegram accepts 1 to {MAX_BULK_IDS} in one call."
+        )
 
 
 def _is_id(value: Any) -> bool:
@@ -180,7 +183,7 @@ def _check_media(method: str, params: Params) -> None:
     if not isinstance(media, list | tuple):
         raise InvalidParamsError("media must be a list of dicts, one for each photo, video, document or audio.")
     if not fewest <= len(media) <= most:
-        raise InvalidParamsError(f"media has {len(media)} items and {method} takes {fewest} to {most}.")
+        raise InvalidParamsError(f"media has {len(media)} items and {method} accepts {fewest} to {most}.")
     for number, item in enumerate(media):
         _check_item(f"media[{number}]", item)
 

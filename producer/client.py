@@ -1,4 +1,4 @@
-"""The client for programs that wait: scripts, Django, Flask, Celery tasks, threads."""
+"""The client for synchronous programs: scripts, Django, Flask, Celery tasks, threads."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ from floodgate.producer.waiting import ended
 
 
 class Client(BotApi[Job]):
-    """Enqueues Bot API calls. Any thread may use it, and so may processes forked from the one that made it.
+    """Enqueues Bot API calls. Safe to use from any thread, and from processes forked after it was created.
 
-    The connection opens at the first job and is kept. The program may end without ``close``: what returned is safe.
+    The connection opens at the first job and stays open. A program may exit without ``close``: every job that was
+    returned is safe.
 
-    Parameters:
-        settings: None reads ``FLOODGATE_*`` and ``.env``. Tokens are not needed to enqueue.
-        bot: the bot that sends, where a job does not say. None is the only configured one, or else ``default``.
-        connections: those of the process, to share them; they stay open when the client is closed.
+    Args:
+        settings: the settings to use; None reads ``FLOODGATE_*`` and ``.env``. Enqueueing needs no tokens.
+        bot: the bot that sends jobs which name none. None means the only configured bot, or else ``default``.
+        connections: connections to share with the rest of the process; closing the client leaves them open.
 
     Raises:
         SettingsError: a setting is wrong.
@@ -52,7 +53,8 @@ class Client(BotApi[Job]):
         )
 
     def job(self, method: str, /, **given: Any) -> Job:
-        """A job, not enqueued. ``given`` are the method's parameters and :class:`~floodgate.producer.core.JobOptions`.
+        """Make a job without enqueueing it, from a method's parameters and
+        :class:`~floodgate.producer.core.JobOptions`.
 
         Raises:
             JobError: the method, the bot, a parameter or an option is wrong.
@@ -60,54 +62,54 @@ class Client(BotApi[Job]):
         return self._composer.job(method, given)
 
     def call(self, method: str, /, **given: Any) -> Job:
-        """Enqueue a call of any Bot API method; returns the job when RabbitMQ has it on disk.
+        """Enqueue a call to any Bot API method; return the job once RabbitMQ has it on disk.
 
         Raises:
             JobError: the method, the bot, a parameter, a file or an option is wrong. Nothing was queued.
-            SpoolError: a file cannot be kept. Nothing was queued.
+            SpoolError: a file cannot be stored. Nothing was queued.
             RabbitMQError: as in :meth:`enqueue`.
         """
         job, attachments = self._composer.call(method, given)
         return self._upload(job, attachments) if attachments else self.enqueue(job)
 
     def enqueue(self, job: Job) -> Job:
-        """Put a job in; returns it when RabbitMQ has it on disk. The same job put in twice is sent once.
+        """Enqueue a job; return it once RabbitMQ has it on disk. A job that is enqueued twice is sent once.
 
-        Of a job with a ``dedupe_key`` the returned one says in ``known`` whether the ledger knew it before, if a state
-        store can be asked, and in ``died`` why that one is a dead letter, which it stays. One that no worker has come
-        to yet is in no ledger: it is sent once all the same.
+        If the job has a ``dedupe_key`` and the state store can be reached, the returned job says in ``known`` whether
+        the ledger already has a job under that key, and in ``died`` why that job is a dead letter, which it remains.
+        The ledger does not list a job that no worker has picked up yet; such a job is still sent only once.
 
         Raises:
-            DedupeKeyError: the ledger knows its key for something else. Nothing was queued.
+            DedupeKeyError: the key was already used for something else. Nothing was queued.
             RabbitMQUnreachableError: no configured address answered in time.
-            PublishError: RabbitMQ did not take the job; its leaves say why, and what is known.
+            PublishError: RabbitMQ did not accept the job; the subclasses say why, and whether it may have been queued.
         """
         publication = self._publication(job)
         job = self._ledger.recognised(job)
         try:
             self._declarer.publisher.publish(publication)
         except UnroutableError:
-            # Its queue was deleted under a process that had declared it. Nothing was accepted, so nothing is doubled.
+            # The queue was deleted after this process had declared it. Nothing was accepted, so no job is duplicated.
             self._declarer.forget(job.bot)
             self._declarer.open(job.bot)
             self._declarer.publisher.publish(publication)
         return job
 
     def enqueue_many(self, jobs: Iterable[Job]) -> int:
-        """Put in all jobs of an iterable of any length, in its order, in constant memory; returns how many.
+        """Enqueue every job of an iterable of any length, in order and in constant memory; return their number.
 
         Raises:
-            EnqueueManyError: it ended in the middle. Says how many are safe and which of those taken are not.
+            EnqueueManyError: not every job was accepted. Says how many are safe, and which of the others were tried.
         """
         return sum(1 for _ in self.enqueue_each(jobs))
 
     def enqueue_each(self, jobs: Iterable[Job]) -> Iterator[Job]:
-        """As :meth:`enqueue_many`, but yields each job once it is safe, in order.
+        """Like :meth:`enqueue_many`, but yield each job, in order, once it is safe.
 
-        Jobs are taken ahead of those yielded, up to the publish window; leaving the loop early leaves them accepted.
+        Jobs are read ahead of those yielded, up to the publish window. Leaving the loop early does not take them back.
 
         Raises:
-            EnqueueManyError: it ended in the middle.
+            EnqueueManyError: not every job was accepted.
         """
         batch = EnqueueBatch(self._window, self._declarer)
         try:
@@ -128,8 +130,8 @@ class Client(BotApi[Job]):
             raise batch.error(batch.fault) from batch.fault
 
     def status(self, job: Job | str) -> Record | None:
-        """Where a job stands: waiting, sending, sent or dead; None when no worker has come to it yet, or it is so
-        long ago that it is forgotten. An id is looked for among the jobs of the client's own bot.
+        """Look up where a job stands: waiting, sending, sent or dead. None means that no worker has picked it up yet,
+        or that the ledger no longer remembers it. An id is looked up among the jobs of the client's own bot.
 
         Raises:
             StateUnavailableError: the state store cannot answer.
@@ -137,15 +139,15 @@ class Client(BotApi[Job]):
         return self._ledger.look(job)
 
     def result(self, job: Job | str, *, timeout: timedelta | float = 30) -> Any:
-        """Telegram's own result, as JSON values. Waits for it up to ``timeout``; a number is seconds.
+        """Wait up to ``timeout`` for Telegram's own result, and return it as JSON values. A number is seconds.
 
-        Any number of threads may wait at once: one listener hears for all of them.
+        Any number of threads may wait at once: they share one listener.
 
         Raises:
             DeadLetteredError: the job will not be sent; says why.
-            NotSettledError: it has not ended in time. It is safe.
+            NotSettledError: the job did not finish in time. It is safe.
             StateUnavailableError: the state store cannot answer.
-            ClosedError: the client was closed meanwhile.
+            ClosedError: the client was closed in the meantime.
         """
         record = self.status(job)
         if not ended(record) and seconds_of(timeout) > 0:
@@ -153,7 +155,7 @@ class Client(BotApi[Job]):
         return result_of(job, record)
 
     def close(self) -> None:
-        """Release the connection. Safe to call twice, and unused."""
+        """Release the connection. Safe to call twice, and on a client that was never used."""
         self._declarer.close()
         self._ledger.close()
 
@@ -166,14 +168,14 @@ class Client(BotApi[Job]):
         self.close()
 
     def _upload(self, job: Job, attachments: Sequence[Attachment]) -> Job:
-        """Enqueue a job with files. One whose key the ledger knows is on its way, or was: it gets none anew."""
+        """Enqueue a job with files. If the ledger already has a job under its key, the files are not stored again."""
         if (job := self._ledger.recognised(job)).known:
             return job
         job = self._upload_store.keep(job, attachments)
         try:
             return self.enqueue(job)
         except ConfirmTimeoutError:
-            raise  # it may be there, and then it needs them
+            raise  # the job may have been accepted, and then it needs its files
         except FloodgateError:
             self._upload_store.discard(job, job.files)
             raise
@@ -181,7 +183,7 @@ class Client(BotApi[Job]):
     def _awaited(self, job: Job | str, seconds: float) -> Record | None:
         future: Future[Record] = Future()
         with self._ledger.awaited(job, future):
-            if ended(record := self.status(job)):  # it ended in the moment before
+            if ended(record := self.status(job)):  # it finished before the future was registered
                 return record
             wait([future], timeout=seconds)
             return future.result() if future.done() else self.status(job)
@@ -195,9 +197,6 @@ class Client(BotApi[Job]):
         jobs, publications = batch.close()
         if not jobs:
             return
-        if batch.fault:
-            batch.refused(jobs, batch.fault)
-            return
         try:
             batch.submitted(jobs, self._declarer.publisher.submit_many(publications))
         except RabbitMQError as error:
@@ -205,7 +204,7 @@ class Client(BotApi[Job]):
 
 
 def _confirmed(batch: EnqueueBatch, *, all_of_them: bool = False) -> Iterator[Job]:
-    """The confirmed jobs. Waits while no other batch may be submitted, or for all, within the publisher's bounds."""
+    """Yield the confirmed jobs, waiting until another batch may be submitted, or for all of them."""
     yield from batch.confirmed()
     while receipt := batch.awaited(all_of_them=all_of_them):
         receipt.result()

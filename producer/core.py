@@ -1,7 +1,7 @@
-"""What both clients share: from a caller's words to a job, and from a job to what is published. No I/O, no state.
+"""The core that both clients share: turns keyword arguments into a job, and a job into a publication. No I/O, no state.
 
 A keyword that names one of :class:`JobOptions` says how the job is sent; every other keyword is a parameter of the Bot
-API's method. No Bot API parameter has the name of an option.
+API method. No Bot API parameter has the name of an option.
 """
 
 from __future__ import annotations
@@ -24,31 +24,33 @@ from floodgate.producer.uploads import Attachment, detached
 
 
 class JobOptions(TypedDict, total=False):
-    """How a job is sent. All are optional."""
+    """Options for sending a job. All are optional."""
 
     bot: str
-    """Name of the configured bot that sends it. Defaults to the client's own."""
+    """Name of the configured bot that sends it. Defaults to the client's own bot."""
     priority: Priority | Literal["interactive", "bulk"]
-    """`interactive` (default): a person waits for it. `bulk`: a broadcast; goes when nobody waits."""
+    """`interactive` (default): a person is waiting for it. `bulk`: a broadcast; sent when no interactive job waits."""
     at: datetime | None
-    """Not before this moment, with time zone; a moment past is now. At most 388 days ahead."""
+    """Earliest time to send, with a time zone; a time in the past means now. At most 388 days ahead."""
     delay: timedelta | float | None
-    """Not before so long from now; a number is seconds. Instead of `at`."""
+    """Earliest time to send, relative to now; a number is seconds. Use either this or `at`."""
     expires: datetime | timedelta | float | None
-    """Not after this moment, or so long from now (a number is seconds): then it is dead-lettered as `expired`."""
+    """Latest time to send, absolute or relative to now (a number is seconds). After it, the job is dead-lettered as
+    `expired`."""
     dedupe_key: str | None
-    """Jobs of one bot with the same key are one job: what comes second under it is not sent again."""
+    """Jobs of one bot with the same key are one job: a second one is not sent."""
     campaign: str | None
-    """A word to find the job by later, among its like."""
+    """A label by which to find related jobs later."""
     on_uncertain: OnUncertain | Literal["resend", "dead-letter"]
-    """What to do when a call broke and may have acted. `resend` (default) may send twice, `dead-letter` asks you."""
+    """What to do if a call was cut off and may have taken effect. `resend` (default) may send the message twice;
+    `dead-letter` leaves the decision to an operator."""
 
 
 OPTIONS: Final = frozenset(JobOptions.__annotations__)
 
 
 class Composer:
-    """Makes jobs and addresses them. Immutable; any thread may use it."""
+    """Creates jobs and picks their queues. Immutable; safe to use from any thread."""
 
     def __init__(self, settings: Settings, bot: str | None = None) -> None:
         self._settings = settings
@@ -57,7 +59,7 @@ class Composer:
         self._known = settings.tokens
 
     def job(self, method: str, given: Mapping[str, Any]) -> Job:
-        """A valid job for a method and the keywords given with it.
+        """Create a valid job from a method and its keyword arguments.
 
         Raises:
             JobError: the method, the bot, a parameter or an option is wrong.
@@ -67,17 +69,17 @@ class Composer:
         return self.unchecked(method, params, given)
 
     def call(self, method: str, given: Mapping[str, Any]) -> tuple[Job, tuple[Attachment, ...]]:
-        """As :meth:`job`, of a call that may hold files: the job without them, and they.
+        """Like :meth:`job`, for a call that may contain files. Return the job without its files, and the files.
 
         Raises:
-            JobError: as :meth:`job`.
+            JobError: as in :meth:`job`.
         """
         without, attachments = detached({name: value for name, value in given.items() if name not in OPTIONS})
         method = canonical_method(method)
         return self.unchecked(method, checked(method, without), given), attachments
 
     def unchecked(self, method: str, params: Mapping[str, Any], options: Mapping[str, Any], **fields: Any) -> Job:
-        """A job whose parameters Telegram shall judge, for callers that want its own words for what is wrong.
+        """Create a job that skips local validation, for callers that want Telegram's own error messages.
 
         Raises:
             JobError: the method, the bot, the chat id or an option is wrong.
@@ -86,10 +88,10 @@ class Composer:
         return new_job(method, dict(params), now_ms=now_ms, **self._options(options, now_ms), **fields)
 
     def publication(self, job: Job) -> Publication:
-        """Where the job goes now: its chat's partition, its bot's answers or, ahead of its time, the delay ladder.
+        """Address a job: to its chat's partition, to its bot's answers queue or, before its time, to the delay ladder.
 
         Raises:
-            UnknownBotError: no bot of this name is configured.
+            UnknownBotError: no bot with this name is configured.
             InvalidParamsError: the job is too large for a queue.
         """
         self._check_bot(job.bot)
@@ -99,7 +101,7 @@ class Composer:
         return delayed(publication, timedelta(milliseconds=wait_ms)) if wait_ms > 0 else publication
 
     def topology(self, bot: str) -> topology.Topology:
-        """What must exist on the server before a job of this bot can be published."""
+        """The queues and exchanges that must exist before a job of this bot can be published."""
         return topology.pipeline((bot,), self._settings.partitions)
 
     def _options(self, given: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
@@ -111,29 +113,29 @@ class Composer:
         not_before = not_before_ms(options.pop("at", None), options.pop("delay", None), now_ms)
         expires = expires_ms(options.pop("expires", None), now_ms)
         if expires is not None and expires <= (not_before or now_ms):
-            raise InvalidParamsError("expires comes before the job may be sent: it would never be.")
+            raise InvalidParamsError("expires is before the job's earliest time to send: it would never be sent.")
         return {**options, "not_before_ms": not_before, "expires_ms": expires}
 
     def _check_bot(self, bot: str) -> None:
-        """A producer need not hold tokens; one that holds some is held to them."""
+        """Reject an unknown bot, unless this process has no tokens at all: producers need none."""
         if self._known and bot not in self._known:
             raise UnknownBotError(unknown_bot_message(bot, self._known))
 
 
 def job_id_of(bot: str, dedupe_key: str) -> str:
-    """The id of the one job under a dedupe key: whoever enqueues it, wherever, the ledger sees the same job again."""
+    """The job id for a dedupe key. The same key gives the same id in every process, so the ledger sees one job."""
     digest = hashlib.blake2b(f"{bot}\x00{dedupe_key}".encode(), digest_size=16)
     return f"dedupe-{digest.hexdigest()}"
 
 
 def not_before_ms(at: datetime | None, delay: timedelta | float | None, now_ms: int) -> int | None:
-    """When the job may be sent, in Unix milliseconds; None when at once.
+    """The earliest time to send, in Unix milliseconds; None means at once.
 
     Raises:
-        InvalidParamsError: both are given, `at` has no time zone, `delay` is negative, or it is too far ahead.
+        InvalidParamsError: both are given, `at` has no time zone, `delay` is negative, or the time is too far ahead.
     """
     if at is not None and delay is not None:
-        raise InvalidParamsError("at and delay are both given: keep one.")
+        raise InvalidParamsError("at and delay are both given: use one of them.")
     if at is not None:
         moment = _moment_ms("at", at)
     elif delay is not None:
@@ -141,15 +143,15 @@ def not_before_ms(at: datetime | None, delay: timedelta | float | None, now_ms: 
     else:
         return None
     if moment - now_ms > MAX_DELAY / timedelta(milliseconds=1):
-        raise InvalidParamsError(f"The job is more than {MAX_DELAY.days} days ahead: enqueue it later.")
+        raise InvalidParamsError(f"The job is scheduled more than {MAX_DELAY.days} days ahead: enqueue it later.")
     return moment if moment > now_ms else None
 
 
 def expires_ms(expires: datetime | timedelta | float | None, now_ms: int) -> int | None:
-    """When the job is no longer worth sending, in Unix milliseconds; None for never.
+    """The time at which the job expires, in Unix milliseconds; None means never.
 
     Raises:
-        InvalidParamsError: it has no time zone, or lies in the past.
+        InvalidParamsError: it has no time zone, or is in the past.
     """
     if expires is None:
         return None
@@ -172,15 +174,15 @@ def _span_ms(name: str, span: object) -> int:
         raise InvalidParamsError(f"{name} must be a timedelta or a number of seconds, not {type(span).__name__}.")
     seconds = span.total_seconds() if isinstance(span, timedelta) else span
     if not 0 <= seconds < 1e12:
-        raise InvalidParamsError(f"{name} must not be negative, nor beyond all calendars.")
+        raise InvalidParamsError(f"{name} must not be negative, and must be less than 1e12 seconds.")
     return round(seconds * 1000)
 
 
 def as_job(job: object) -> Job:
-    """``job`` itself, if it is one.
+    """Return ``job`` if it is a job.
 
     Raises:
-        InvalidParamsError: it is something else.
+        InvalidParamsError: it is not.
     """
     if not isinstance(job, Job):
         raise InvalidParamsError(f"This is a {type(job).__name__}, not a job: make one with client.job(method, …).")

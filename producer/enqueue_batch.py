@@ -1,17 +1,17 @@
 """The batches of ``enqueue_many``: filled, submitted, confirmed. No I/O, no waiting; both clients use it.
 
 Jobs are submitted in batches, since a hundred at once cost little more than one. A batch is submitted when it is full,
-or when the last one was submitted more than a moment ago, so an iterable that yields a job now and then has each
-submitted at once. If the iterable then pauses, a timer on the event loop submits what was added. Batches are confirmed
-in the order in which they were submitted. No more are under way than the publisher's window holds, so memory is bounded
+or when the last one was submitted at least :data:`SUBMIT_SECONDS` ago, so each job of a slow iterable is submitted at
+once. If the iterable then pauses, a timer on the event loop submits the jobs added so far. Batches are confirmed in the
+order in which they were submitted. The batches in flight never exceed the publisher's window, so memory is bounded
 whatever the length of the iterable.
 
-After a fault nothing more is submitted: what is under way is waited for, what was only added is lost, and the error
-says how much.
+After an error nothing more is submitted: batches in flight are waited for, jobs not yet submitted are dropped, and the
+exception says how many.
 
-State: one thread or task adds, submits and waits. The timer may run on another thread, so the next batch, what is under
-way and the timer's own state are touched under ``_lock``, which is never held while waiting. The timer submits a batch
-only when all before it are confirmed, so none overtakes another.
+State: one thread or task adds, submits and waits. The timer may run on another thread, so the next batch, the batches
+in flight and the timer's own state are accessed under ``_lock``, which is never held while waiting. The timer submits a
+batch only when all earlier ones are confirmed, so no batch overtakes another.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from floodgate.broker.messages.publication import Publication
 MAX_BATCH: Final = 100
 # A job added at least this long after the last batch was submitted is submitted at once.
 SUBMIT_SECONDS: Final = 0.02
-# Enough to enqueue again what failed in one window; beyond that a list of ids is of no use in an exception.
+# Enough to enqueue the failed jobs of one window again; a longer list is of no use in an exception.
 MAX_FAILED_IDS: Final = 1000
 
 
 class BatchFuture(Protocol):
-    """A future of either kind, a thread's or an event loop's."""
+    """A future, either ``concurrent.futures``' or asyncio's."""
 
     def done(self) -> bool: ...
 
@@ -47,19 +47,19 @@ class BatchFuture(Protocol):
 
 
 class BatchTimer(Protocol):
-    """What a batch needs to be submitted by the clock: the client's queue declarer."""
+    """Submits a batch after a delay. Implemented by the client's queue declarer."""
 
     def later(self, seconds: float, call: Callable[[], None]) -> None:
-        """Run a call on the event loop of the connections after a while. Any thread may ask."""
+        """Run a function on the connections' event loop after a delay. Safe to call from any thread."""
         ...
 
     def submit_at_once(self, publications: Sequence[Publication]) -> BatchFuture | None:
-        """Hand several over, on that loop; None if there is no room for them now."""
+        """Publish several messages. Call on that loop. Returns None if the publish window is full."""
         ...
 
 
 class EnqueueBatch:
-    """Belongs to one ``enqueue_many``; see the module for what its timer may touch."""
+    """The batches of one ``enqueue_many``. The module says what the timer may access."""
 
     def __init__(self, window: int, timer: BatchTimer) -> None:
         self.accepted = 0
@@ -90,17 +90,21 @@ class EnqueueBatch:
         return False
 
     def close(self) -> tuple[list[Job], list[Publication]]:
-        """Close the next batch, to be handed over."""
+        """Close the next batch and return it for submission; empty after an error."""
         with self._lock:
-            return self._take()
+            jobs, publications = self._take()
+        if self.fault:
+            self.refused(jobs, self.fault)
+            return [], []
+        return jobs, publications
 
     def submitted(self, jobs: list[Job], receipt: BatchFuture) -> None:
-        """The batch was handed over."""
+        """Record that a batch was submitted."""
         with self._lock:
             self._submitted.append((jobs, receipt))
 
     def refused(self, jobs: list[Job], fault: Exception) -> None:
-        """The batch was refused, or is not submitted because of an earlier fault."""
+        """Record that a batch was refused, or not submitted because of an earlier error."""
         for job in jobs:
             self._lost(job, fault)
 
@@ -110,7 +114,7 @@ class EnqueueBatch:
         return batch
 
     def _on_time(self) -> None:
-        """On the loop: submit a batch that has waited long enough, and look again later if there is another."""
+        """On the loop: submit a batch that has waited long enough, and check again later if jobs remain."""
         with self._lock:
             self._timed = bool(self._jobs) and self.fault is None and not self._submit_alone()
             again = self._timed
@@ -118,7 +122,7 @@ class EnqueueBatch:
             self._timer.later(SUBMIT_SECONDS, self._on_time)
 
     def _submit_alone(self) -> bool:
-        """Whether the batch was submitted. If not, the next look or the next ``add`` submits it."""
+        """Submit the batch from the timer. Returns False if it has to wait for the next check or the next ``add``."""
         if time.monotonic() - self._closed_at < SUBMIT_SECONDS or not all(
             _is_safe(each) for _, each in self._submitted
         ):
@@ -126,7 +130,7 @@ class EnqueueBatch:
         try:
             receipt = self._timer.submit_at_once(self._publications)
         except (RabbitMQError, ValueError):
-            return True  # the caller is told when it hands them over itself
+            return True  # the caller gets this error when it submits the batch itself
         if receipt is None:
             return False
         jobs, _ = self._take()
@@ -134,13 +138,14 @@ class EnqueueBatch:
         return True
 
     def awaited(self, *, all_of_them: bool) -> BatchFuture | None:
-        """What to wait for before going on: the oldest batch, if another would exceed the window or all are awaited."""
+        """The oldest batch's future, if the caller has to wait: another batch would exceed the window, or all are
+        awaited."""
         if not self._submitted or not (all_of_them or (len(self._submitted) + 1) * self._size > self._window):
             return None
         return self._submitted[0][1]
 
     def confirmed(self) -> Iterator[Job]:
-        """The jobs that are confirmed by now, in order, each once. Stops at the first batch that is still under way."""
+        """Yield the jobs confirmed so far, in order, each once. Stops at the first batch that is still in flight."""
         while self._submitted and self._submitted[0][1].done():
             with self._lock:
                 jobs, future = self._submitted.popleft()
@@ -152,7 +157,7 @@ class EnqueueBatch:
                     self._lost(job, fault)
 
     def error(self, fault: Exception) -> EnqueueManyError:
-        """What the caller is told, once nothing is under way."""
+        """The exception for the caller, once nothing is in flight."""
         reason = str(fault) if isinstance(fault, FloodgateError) else f"{type(fault).__name__}: {fault}."
         return EnqueueManyError(reason, accepted=self.accepted, failed=self.failed, job_ids=tuple(self.failed_ids))
 

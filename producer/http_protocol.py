@@ -1,12 +1,13 @@
-"""HTTP/1.1 as uvicorn speaks it, with three bounds that uvicorn lacks: a request head's time and size, and connections.
+"""uvicorn's HTTP/1.1 with three limits that uvicorn lacks: on the time and size of a request's header section, and on
+the number of connections.
 
-uvicorn waits for ever for the rest of a head, of any size, and its ``limit_concurrency`` counts silent connections,
-too: a stranger who opens enough of them has everybody else answered with 503.
+uvicorn waits indefinitely for the rest of a header section of any size, and its ``limit_concurrency`` counts silent
+connections, too: a stranger who opens enough of them makes everyone else get a 503.
 
-State: a connection is idle while no request is under way on it: it is new, it is between requests, its head is not
-complete, or it sends what nobody reads. A head is given :attr:`ConnectionBounds.head_seconds`. When there are
-:attr:`ConnectionBounds.most` connections, the one that has been idle longest makes room for the next; if all are at
-work, the next is refused. All of it belongs to the event loop.
+State: a connection is idle while no request is being served on it: it is new, it is between requests, its headers are
+incomplete, or its client does not read. Headers must be complete within :attr:`ConnectionBounds.head_seconds`. When
+there are :attr:`ConnectionBounds.most` connections, the one that has been idle longest is closed for the next; if all
+are busy, the next is refused. All of this belongs to the event loop.
 """
 
 from __future__ import annotations
@@ -18,28 +19,29 @@ from functools import partial
 from typing import Any, Final
 
 import httptools
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 logger = logging.getLogger("floodgate.http")
 
 HEAD_SECONDS: Final = 10.0
 MOST_HEAD_BYTES: Final = 64 * 1024
-# Of this process's file descriptors, for everything but callers: RabbitMQ, the state, the spool, calls to Telegram.
+# File descriptors reserved for everything but callers: RabbitMQ, the state store, the spool, calls to Telegram.
 RESERVED_DESCRIPTORS: Final = 1500
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _BUSY: Final = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class ConnectionBounds:
-    """What the connections of one server share."""
+    """The limits and the list of idle connections that one server's connections share."""
 
     def __init__(self, most: int, head_seconds: float) -> None:
         self.most = most
         self.head_seconds = head_seconds
-        self.idle: dict[BoundedProtocol, None] = {}  # the longest idle first
+        self.idle: dict[BoundedProtocol, None] = {}  # the one idle longest comes first
 
     def make_room(self) -> bool:
-        """End the connection that has been idle longest; whether there was one."""
+        """Close the connection that has been idle longest. Returns False if none is idle."""
         longest = next(iter(self.idle), None)
         if longest is not None:
             longest.give_up()
@@ -47,7 +49,7 @@ class ConnectionBounds:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection of a server with limits."""
 
     def __init__(self, bounds: ConnectionBounds, **given: Any) -> None:
         super().__init__(**given)
@@ -86,16 +88,16 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Goes on with HTTP/1.1, as a server may that does not know the other protocol. The parser would not."""
+        """Ignore a request to upgrade and go on with HTTP/1.1, as a server may. The parser would stop."""
         self.parser = httptools.HttpRequestParser(self)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if not self._at_work and not self.transport.is_closing():
-            self._bounds.idle[self] = None  # uvicorn's own time-out counts until the next request begins
+            self._bounds.idle[self] = None  # until the next request begins, uvicorn's own time-out applies
 
     def give_up(self) -> None:
-        """End the connection now: who holds one and asks for nothing may not read either."""
+        """Abort the connection instead of closing it: an idle client may not read either."""
         self._leave_idle()
         self.transport.abort()
 
@@ -121,13 +123,36 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 def bounded_http(most: int, head_seconds: float = HEAD_SECONDS) -> Any:
-    """What ``uvicorn.Config`` takes as ``http`` for a server of its own; at most ``most`` connections at once, fewer if
-    this process may not open as many files."""
+    """Return a value for the ``http`` argument of ``uvicorn.Config``. Use one per server.
+
+    Args:
+        most: the most connections open at once; fewer if this process may not open that many files.
+        head_seconds: how long a client may take to send a request's headers.
+    """
     return partial(BoundedProtocol, ConnectionBounds(_connections_possible(most), head_seconds))
 
 
+def server_config(app: Any, most: int, **options: Any) -> uvicorn.Config:
+    """Create the configuration of a :class:`uvicorn.Server` with these limits.
+
+    Args:
+        most: the most connections open at once; fewer if this process may not open that many files.
+        options: further options of :class:`uvicorn.Config`.
+    """
+    return uvicorn.Config(
+        app,
+        http=bounded_http(most),
+        ws="none",
+        access_log=False,  # it would contain tokens
+        proxy_headers=False,  # the client's address is not used
+        log_config=None,
+        server_header=False,
+        **options,
+    )
+
+
 def _connections_possible(wanted: int) -> int:
-    """Raises the process's soft limit on open files as far as it may and must."""
+    """Raise the soft limit on open files as far as needed and allowed; return how many connections then fit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + RESERVED_DESCRIPTORS
     allowed = _finite(hard, needed)
@@ -136,7 +161,7 @@ def _connections_possible(wanted: int) -> int:
     possible = min(wanted, max(allowed - RESERVED_DESCRIPTORS, allowed // 2))
     if possible < wanted:
         logger.warning(
-            "this process may open %d files, so it takes %d connections at once, not %d: raise `ulimit -n` to %d",
+            "this process may open %d files, so it accepts %d connections at once, not %d: raise `ulimit -n` to %d",
             *(allowed, possible, wanted, needed),
         )
     return possible

@@ -1,8 +1,8 @@
-"""What became of a job: asked of the ledger in the state store that the workers keep.
+"""Looks up what became of a job, in the ledger that the workers keep in the state store.
 
-A producer needs the store for this alone, and may do without: enqueueing asks it about jobs with a dedupe key only, to
-tell the caller of a hit, and goes on if it does not answer. It must be the workers' own: the same file on the same
-machine, or the same Redis.
+This is all that a producer needs the store for, and it can do without: enqueueing looks up only jobs with a dedupe key,
+to tell the caller of a duplicate, and goes on if the store does not answer. It must be the workers' own store: the same
+file on the same machine, or the same Redis.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from floodgate.producer.waiting import JobKey, Waiter, Waiting
 
 logger = logging.getLogger("floodgate.client")
 
-# A store that did not answer costs its time-out; who enqueues shall not pay it for each job.
+# Each lookup in a store that does not answer takes a full time-out; enqueueing must not pay that for every job.
 SILENCE_SECONDS: Final = 60.0
 
 
 class Ledger:
-    """Reads the ledger; opens the store at the first look. Any thread may use it; ``close`` may be called twice.
+    """Reads the ledger; opens the store at the first lookup. Any thread may use it; ``close`` may be called twice.
 
-    Parameters:
-        make_book: makes the book of who waits, of a store and a way to listen.
+    Args:
+        make_waiting: makes the record of waiting callers from a store and a function that opens a result feed.
     """
 
-    def __init__(self, settings: Settings, bot: str, make_book: Callable[..., Waiting] = Waiting) -> None:
+    def __init__(self, settings: Settings, bot: str, make_waiting: Callable[..., Waiting] = Waiting) -> None:
         self._settings = settings
-        self._make_book = make_book
+        self._make_waiting = make_waiting
         self._bot = bot
-        self._silent_until = 0.0  # monotonic; any thread, and whose value is kept does not matter
-        # At most one. A dict for its atomic setdefault: of two threads that come first at once, both get the same.
+        self._silent_until = 0.0  # monotonic; written by any thread, and the last value wins
+        # At most one. A dict for its atomic setdefault: if two threads open the store at once, both get the same one.
         self._stores: dict[str, Admission] = {}
         self._waiting: dict[int, Waiting] = {}  # by process id: a fork inherits no thread
 
     def look(self, job: Job | str) -> Record | None:
-        """What the ledger says of a job, or of an id of the client's own bot.
+        """Look up a job, or an id among the jobs of the client's own bot.
 
         Raises:
             StateUnavailableError: the store cannot answer.
@@ -55,29 +55,29 @@ class Ledger:
 
     @contextmanager
     def awaited(self, job: Job | str, future: Waiter) -> Iterator[None]:
-        """Lets the future have the record of a job that ends meanwhile. One that has ended before is to be looked up.
+        """Resolve the future with the job's record if the job ends in this block. Look up whether it ended before.
 
         Raises:
             ClosedError: the client was closed.
         """
-        key, waiting = self._key(job), self.book()
+        key, waiting = self._key(job), self.waiting()
         waiting.enter(key, future)
         try:
             yield
         finally:
             waiting.leave(key, future)
 
-    def book(self) -> Waiting:
-        """Who waits, in this process."""
+    def waiting(self) -> Waiting:
+        """The callers of this process that wait for results."""
         mine = self._waiting.get(os.getpid())
-        return mine or self._waiting.setdefault(os.getpid(), self._make_book(self._store(), self._listener))
+        return mine or self._waiting.setdefault(os.getpid(), self._make_waiting(self._store(), self._listener))
 
     def recognised(self, job: Job) -> Job:
-        """The job, and if it has a dedupe key, whether the ledger knows one under it (``job.known``, ``job.died``). A
-        store that is away is no error: then it is not told, and the store is left alone for a while.
+        """Return the job; if it has a dedupe key, with ``known`` and ``died`` set from the ledger. If the store does
+        not answer, the job is returned as it is, and the store is not asked again for :data:`SILENCE_SECONDS`.
 
         Raises:
-            DedupeKeyError: the one that the ledger knows sends something else.
+            DedupeKeyError: the ledger's job under this key sends something else.
         """
         if job.dedupe_key is None or time.monotonic() < self._silent_until or not self._is_there():
             return job
@@ -85,18 +85,19 @@ class Ledger:
             found = self.look(job)
         except StateError as error:
             self._silent_until = time.monotonic() + SILENCE_SECONDS
-            logger.info("whether a dedupe key hits cannot be told for now; jobs are accepted all the same: %s", error)
+            logger.info("cannot check dedupe keys for now; jobs are accepted without the check: %s", error)
             return job
         check_content(job, found)
         died = found.reason if found is not None and found.standing is Standing.DEAD else None
         return job.model_copy(update={"known": found is not None, "died": died})
 
     def begin_close(self) -> None:
-        """Let nobody wait any more. Does not block."""
+        """Accept no more waiting callers. Does not block."""
         if waiting := self._waiting.get(os.getpid()):
             waiting.begin_stop()
 
     def close(self) -> None:
+        """Stop listening for results and close the store. Safe to call twice."""
         while self._waiting:
             process, waiting = self._waiting.popitem()
             if process == os.getpid():
@@ -108,44 +109,44 @@ class Ledger:
         return (job.bot, job.id) if isinstance(job, Job) else (self._bot, job)
 
     def _store(self) -> Admission:
-        # A store holds nothing open before its first answer, so one too many is simply dropped.
+        # A store opens nothing before its first lookup, so a surplus one is simply dropped.
         return self._stores.get("") or self._stores.setdefault("", open_store(self._settings))
 
     def _listener(self, bots: Sequence[str]) -> ResultFeed:
         return open_result_feed(self._settings, bots)
 
     def _is_there(self) -> bool:
-        """A file is made by workers, and asking would make it."""
+        """Whether the store exists. Workers create the file; a lookup would create it, too."""
         path = state_file(self._settings)
         return path is None or path.exists()
 
 
 def check_content(job: Job, found: Record | None) -> None:
-    """Compare a job with what the ledger has under its dedupe key.
+    """Compare a job with the ledger's record for its dedupe key.
 
     Raises:
-        DedupeKeyError: it is something else.
+        DedupeKeyError: the key was used for something else.
     """
     if found is not None and found.content is not None and found.content != job.content:
         raise DedupeKeyError(
-            f"The dedupe key {job.dedupe_key!r} was used before for another method, chat or content, and is "
-            f"{found.standing}. Nothing was queued: use a key of its own for each message."
+            f"The dedupe key {job.dedupe_key!r} was already used for a job with another method, chat or content, which "
+            f"is {found.standing}. Nothing was queued: use a different key for each message."
         )
 
 
 def result_of(job: Job | str, record: Record | None) -> Any:
-    """Telegram's own result of a job that was sent; None if it is no longer kept (FLOODGATE_RESULT_SECONDS), for
-    Telegram's own are never null.
+    """Return Telegram's own result for a sent job. None means that it is no longer kept (FLOODGATE_RESULT_SECONDS):
+    Telegram never returns null.
 
     Raises:
-        DeadLetteredError: it will not be sent.
-        NotSettledError: it has not ended.
+        DeadLetteredError: the job will not be sent.
+        NotSettledError: the job has not finished.
     """
     job_id = job.id if isinstance(job, Job) else job
     if record is None:
         raise NotSettledError(
-            f"Job {job_id} has not come to its turn. It is safe; ask again, and see that a worker runs and shares "
-            "this FLOODGATE_STATE_URL."
+            f"Job {job_id} is still queued. It is safe; ask again, and check that a worker is running with the same "
+            "FLOODGATE_STATE_URL."
         )
     match record.standing:
         case Standing.SENT:
@@ -153,9 +154,9 @@ def result_of(job: Job | str, record: Record | None) -> Any:
         case Standing.DEAD:
             raise DeadLetteredError(job_id, record.reason or "unknown", record.error)
         case Standing.WAITING | Standing.SENDING:
-            raise NotSettledError(f"Job {job_id} is {record.standing} and has not ended. It is safe; ask again.")
+            raise NotSettledError(f"Job {job_id} is still {record.standing}. It is safe; ask again.")
 
 
 def seconds_of(timeout: timedelta | float) -> float:
-    """A caller's time-out in seconds."""
+    """Convert a time-out to seconds."""
     return timeout.total_seconds() if isinstance(timeout, timedelta) else timeout

@@ -1,4 +1,4 @@
-"""A socket to serve HTTP on, taken before anything else starts, so that a taken port is one sentence."""
+"""Opens the socket that serves HTTP, before anything else starts, so that a port in use is one clear error."""
 
 from __future__ import annotations
 
@@ -11,24 +11,28 @@ BACKLOG: Final = 2048
 
 
 def listen(host: str, port: int, setting: str) -> socket.socket:
-    """A listening socket; port 0 takes a free one. ``setting`` is what to change when that fails.
+    """Open a listening socket.
+
+    Args:
+        port: 0 picks a free port.
+        setting: the setting that the error message tells the user to change.
 
     Raises:
-        SettingsError: the address is taken or not ours.
+        SettingsError: the address is in use, or is not one of this machine's.
     """
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # The protocol is named, for asyncio turns off Nagle's delay only for what is TCP by name: 40 ms an answer.
+        # IPPROTO_TCP is explicit: asyncio sets TCP_NODELAY only then, and without it an answer takes 40 ms longer.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError as error:
-        raise SettingsError(f"Cannot listen on {host}:{port}: {error.strerror}. Choose another {setting}.") from None
+        raise SettingsError(f"Cannot listen on {host}:{port}: {error.strerror}. Change {setting}.") from None
     return listener
 
 
 def url_of(listener: socket.socket) -> str:
-    """Where it listens."""
+    """The URL at which a socket listens."""
     host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,11 +1,11 @@
 """Declares a bot's queues before a client publishes to them, over the client's connections.
 
-Nothing opens before the first job. The queues of a bot are declared once in a process, at the first job for that bot.
-Whoever comes while that is under way shares its outcome, good or bad, so that a server which cannot be reached costs
-all callers together one time-out, not each of them one after the other.
+Nothing opens before the first job. A process declares the queues of a bot once, at the first job for that bot. Callers
+that arrive meanwhile share the outcome, success or failure, so an unreachable server costs all callers together one
+time-out instead of one each in turn.
 
-A fork inherits the knowledge of what is declared, which is the server's state, but neither the connection, which is
-``Connections``' own care, nor an attempt that a thread of the parent has under way.
+A fork keeps the set of declared queues, since they exist on the server. It inherits neither the connection, which
+``Connections`` takes care of, nor an attempt under way on one of the parent's threads.
 """
 
 from __future__ import annotations
@@ -30,67 +30,69 @@ Attempt = Future[None]
 
 
 class QueueDeclarer:
-    """Opens at first use; any thread may use it. ``close`` may be called twice, and without use."""
+    """Declares queues at first use. Safe to use from any thread; ``close`` may be called twice, and without use."""
 
     def __init__(self, composer: Composer, connections: Connections, *, owned: bool) -> None:
         self._composer = composer
         self._connections = connections
         self._owned = owned
         self._closed = False
-        # Both are touched by single operations that are atomic of themselves, so no lock can be caught by a fork.
+        # Both are accessed by single atomic operations, so there is no lock that a fork could copy while it is held.
         self._declared: set[str] = set()  # bots
         self._attempts: dict[tuple[int, str], Attempt] = {}  # by process id and bot
 
     @property
     def publisher(self) -> Publisher:
+        """The publisher of the connections."""
         return self._connections.publisher
 
     def later(self, seconds: float, call: Callable[[], None]) -> None:
-        """Run a call on the event loop of the connections after a while; never, if they are closed. Any thread."""
+        """Run a function on the connections' event loop after a delay; never, if they are closed. Safe to call from any
+        thread."""
         with suppress(RabbitMQUnreachableError):
             io = self._connections.io
             io.call_soon(partial(_set_timer, io, seconds, call))
 
     def submit_at_once(self, publications: Sequence[Publication]) -> Future[PublishOutcomes] | None:
-        """Hand several over, on that loop; None if there is no room for them now.
+        """Publish several messages. Call on that loop. Returns None if the publish window is full.
 
         Raises:
-            RabbitMQUnreachableError: they are closed.
+            RabbitMQUnreachableError: the connections are closed.
         """
         return self._connections.publisher.submit_at_once(publications)
 
     def ready(self, bot: str) -> bool:
-        """Whether ``open`` returns at once."""
+        """Whether ``open`` returns immediately."""
         return bot in self._declared and not self._closed
 
     def open(self, bot: str) -> None:
-        """See to it that the bot's queues are there. Blocks at the first use, bounded by the time-outs set.
+        """Make sure that the bot's queues exist. Blocks at first use, within the configured time-outs.
 
         Raises:
-            RabbitMQError: RabbitMQ cannot be reached, is too old, or has queues of these names declared otherwise.
+            RabbitMQError: RabbitMQ cannot be reached, is too old, or has these queues with other arguments.
             ClosedError: the client was closed.
         """
         if not self.ready(bot):
             self._attempt(bot).result()
 
     async def aopen(self, bot: str) -> None:
-        """:meth:`open` on an event loop. A caller who is cancelled does not take the attempt from the others."""
+        """:meth:`open` on an event loop. Cancelling one caller does not cancel the attempt for the others."""
         if not self.ready(bot):
             await asyncio.shield(asyncio.wrap_future(self._attempt(bot)))
 
     def _attempt(self, bot: str) -> Attempt:
-        """The attempt to open that is under way in this process, begun if there is none."""
+        """Return this process's attempt for a bot, starting one if none is under way."""
         if self._closed:
-            raise ClosedError("The client is closed. Make another, or close it later.")
+            raise ClosedError("The client is closed: create another one, or close it later.")
         mine = Attempt()
-        mine.set_running_or_notify_cancel()  # others share it: none of them may cancel it
+        mine.set_running_or_notify_cancel()  # callers share it, so none of them may cancel it
         attempt = self._attempts.setdefault((os.getpid(), bot), mine)
         if attempt is mine:
             self._begin(bot, mine)
         return attempt
 
     def _begin(self, bot: str, attempt: Attempt) -> None:
-        """Declare the bot's queues on the loop of the connections; the outcome is the attempt's."""
+        """Declare the bot's queues on the connections' loop, and resolve the attempt with the outcome."""
         try:
             self.publisher.refuse_when_away(time.monotonic())
             declared = self._connections.io.begin(queue_admin.adeclare(self._connections, self._composer.topology(bot)))
@@ -111,11 +113,11 @@ class QueueDeclarer:
             attempt.set_exception(error)
 
     def forget(self, bot: str) -> None:
-        """The bot's queues turned out to be missing: declare them again at the next ``open``."""
+        """Declare the bot's queues again at the next ``open``, because they turned out to be missing."""
         self._declared.discard(bot)
 
     def close(self) -> None:
-        """Wait, bounded, for what is not confirmed, and stop what this client started."""
+        """Wait, within bounds, for unconfirmed jobs, and stop the connections if this client opened them."""
         if self._closed:
             return
         self._closed = True

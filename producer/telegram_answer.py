@@ -1,4 +1,4 @@
-"""What the Bot API would answer to a job that has ended, for whoever speaks the Bot API on its behalf."""
+"""The answer that the Bot API would give to a finished job, for code that speaks the Bot API in its place."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from floodgate.broker.admission.contract import CANCELLED, Record, Standing
 
-# Telegram's code for what the dead-letter reasons of ours mean to a caller.
+# The error code that tells a caller most about each of our own dead-letter reasons.
 _CODE_BY_REASON: Final[Mapping[str, int]] = {
     CANCELLED: 409,
     "expired": 410,
@@ -20,7 +20,7 @@ _OTHER_REASONS_CODE: Final = 400
 
 
 def answer_to(job_id: str, record: Record) -> tuple[int, dict[str, Any]]:
-    """Status and body: Telegram's result, Telegram's error, or ours where Telegram was not asked."""
+    """The HTTP status and body: Telegram's result or error, or an error of ours if the call was never made."""
     if (error := record.error) is not None:
         return error["error_code"], error_body(error["error_code"], error["description"], error.get("parameters"))
     if record.standing is Standing.SENT:

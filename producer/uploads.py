@@ -1,8 +1,8 @@
-"""Files that callers give: found in a call's parameters, and put into the spool before their job is accepted.
+"""Finds the files in a call's parameters, and writes them to the spool before their job is accepted.
 
-``detached`` is pure: it takes files out of a call and leaves ``attach://…`` in their places, as the Bot API has it.
-:class:`UploadStore` does the work on disks. A job's files are kept under names of their own, so that a second job of
-the same id touches none of the first's, neither when it is kept nor when it is refused.
+``detached`` is pure: it takes files out of a call and leaves ``attach://…`` in their place, the Bot API's own notation.
+:class:`UploadStore` does the I/O. Each job's files get unique names, so a second job with the same id never touches the
+first one's files, whether it is accepted or refused.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from floodgate.broker.uploads.spool import ByteSource, Spool
 logger = logging.getLogger("floodgate.uploads")
 
 FileContent = PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
-"""A file itself: where it is, what is in it, or it, open for reading bytes."""
+"""A file: its path, its content, or the file itself, open for reading in binary mode."""
 
-# Where the walk through a call's parameters turns round; `checked` says what is wrong with what lies deeper.
+# How deep files are searched for in a call's parameters; `checked` reports files nested deeper.
 _DEPTH: Final = 8
-# Telegram knows no way to quote these in a file's name.
+# Telegram has no way to quote these in a file name.
 _UNQUOTABLE: Final = re.compile(r'[\x00-\x1f"\\/]+')
 _LONGEST_NAME: Final = 200
 
@@ -43,7 +43,7 @@ class Attached(str):
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A file of a call. ``name`` is the form part that it leaves as; ``where`` it was given, for messages."""
+    """A file of a call. ``name`` is its part in the multipart form; ``where`` names its parameter in error messages."""
 
     name: str
     where: str
@@ -52,10 +52,10 @@ class Attachment:
 
     @contextmanager
     def opened(self) -> Iterator[ByteSource]:
-        """The file, to be read from where it stands. One that the caller had opened stays open.
+        """Open the file. A file that the caller passed open is read from its current position and stays open.
 
         Raises:
-            InvalidParamsError: it cannot be read; also from ``read``.
+            InvalidParamsError: the file cannot be read; ``read`` may raise it as well.
         """
         if isinstance(self.content, bytes | bytearray | memoryview):
             yield BytesIO(self.content)
@@ -66,12 +66,13 @@ class Attachment:
             yield _Reader(self.content, self.where)
 
     def check_size(self, size: int) -> None:
-        """
+        """Reject an empty file.
+
         Raises:
-            InvalidParamsError: it is empty.
+            InvalidParamsError: the size is 0.
         """
         if not size:
-            raise InvalidParamsError(f"{self.where} is empty: Telegram takes no empty file.")
+            raise InvalidParamsError(f"{self.where} is empty: Telegram does not accept empty files.")
 
     def _open(self, path: PathLike[str]) -> IO[bytes]:
         try:
@@ -81,18 +82,19 @@ class Attachment:
 
 
 def detached(params: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Attachment, ...]]:
-    """The parameters with references in place of files, and the files. A file where none belongs is left there."""
+    """Replace the files in a call's parameters with references, and return both. A file in a parameter that takes none
+    is left in place."""
     found: list[Attachment] = []
     return {name: _without_files(name, name, value, found, _DEPTH) for name, value in params.items()}, tuple(found)
 
 
 def quotable(filename: str) -> str:
-    """A name that Telegram can be told."""
+    """Make a file name that can be sent to Telegram."""
     return _UNQUOTABLE.sub("_", filename)[-_LONGEST_NAME:] or "file"
 
 
 def is_file(value: object) -> bool:
-    """Whether a parameter is a file rather than what JSON can carry."""
+    """Whether a parameter is a file rather than a JSON value."""
     return isinstance(value, bytes | bytearray | memoryview | PathLike) or hasattr(value, "read")
 
 
@@ -112,37 +114,39 @@ def _without_files(field: str, where: str, value: Any, found: list[Attachment], 
 
 def _filename(content: FileContent) -> str:
     name = content if isinstance(content, PathLike) else getattr(content, "name", "")
-    return Path(name).name if isinstance(name, str | PathLike) else ""  # of a pipe it is a number
+    return Path(name).name if isinstance(name, str | PathLike) else ""  # a pipe's name is a number
 
 
 class UploadStore:
-    """Puts files into the spool. Blocking; any thread may use it. Nothing is opened before the first use."""
+    """Writes files to the spool. Blocking; safe to use from any thread. Opens nothing before first use."""
 
     def __init__(self, spool_url: str) -> None:
         self._spool = Spool(spool_url)
-        self._prepared = False  # whichever thread comes first, to the same effect
+        self._prepared = False  # a race between threads is harmless
 
     @property
     def spool(self) -> Spool:
+        """The spool that the files are written to."""
         return self._spool
 
     def prepare(self) -> None:
-        """Make the spool, once: a folder that vanishes later is a disk that is not mounted.
+        """Create the spool, once: a folder that is missing later means that its disk is not mounted.
 
         Raises:
-            SettingsError: the spool's URL is of no use, or fsspec is not installed.
-            SpoolError: it cannot be made.
+            SettingsError: the spool's URL is invalid, or fsspec is not installed.
+            SpoolError: the spool cannot be created.
         """
         if not self._prepared:
             self._prepared = True
             self._spool.prepare()
 
     def keep(self, job: Job, attachments: Sequence[Attachment]) -> Job:
-        """The job with references to its files, which are safe now.
+        """Store a job's files and return the job with references to them.
 
         Raises:
-            InvalidParamsError: a file is not there, is empty, or does not give bytes. Nothing is kept.
-            SettingsError, SpoolError: the spool is of no use, missing, full or not to be written. Nothing is kept.
+            InvalidParamsError: a file is missing, empty, or not open in binary mode. Nothing is stored.
+            SettingsError: the spool's URL is invalid, or fsspec is not installed. Nothing is stored.
+            SpoolError: the spool is missing, full or not writable. Nothing is stored.
         """
         self.prepare()
         kept: list[SpooledFile] = []
@@ -156,11 +160,11 @@ class UploadStore:
         return job.model_copy(update={"files": tuple(kept)})
 
     def discard(self, job: Job, files: Sequence[SpooledFile]) -> None:
-        """Forget files of a job that was not accepted. What cannot be removed is swept one day."""
+        """Delete the files of a job that was not accepted. The sweeper deletes later what cannot be deleted now."""
         try:
             self._spool.discard(job.bot, job.id, files)
         except SpoolError as error:
-            logger.warning("the files of job %s stay until they are swept: %s", job.id, error)
+            logger.warning("could not delete the files of job %s; the sweeper will: %s", job.id, error)
 
     def _put(self, job: Job, number: int, attachment: Attachment) -> SpooledFile:
         with attachment.opened() as source:
@@ -170,7 +174,7 @@ class UploadStore:
 
 
 class _Reader:
-    """Tells what is wrong with the caller's file from what is wrong with the spool."""
+    """Reads the caller's file, and raises its faults as ``InvalidParamsError`` to tell them from the spool's."""
 
     def __init__(self, source: IO[bytes], where: str) -> None:
         self._source = source
@@ -182,5 +186,5 @@ class _Reader:
         except (OSError, ValueError) as error:  # ValueError: it is closed
             raise InvalidParamsError(f"{self._where} cannot be read ({error}).") from None
         if not isinstance(piece, bytes):
-            raise InvalidParamsError(f"{self._where} gives no bytes when it is read: open it with mode 'rb'.")
+            raise InvalidParamsError(f"{self._where} is open in text mode: open it with mode 'rb'.")
         return piece

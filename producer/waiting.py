@@ -1,18 +1,18 @@
-"""Thousands who wait for results, one listener for all of them: a client's callers, or a gateway's.
+"""One listener for thousands of callers that wait for results, in a client or in the gateway.
 
-Overview. A caller's future stands in ``_waiting`` under its job. A listener hears how jobs end
-(``floodgate.broker.admission. endings``), picks those that somebody waits for and hands them to each event loop in one
-batch, to threads one by one. It starts with the first who waits and ends a moment after the last has left, so that it
-costs nothing and holds nothing open where nobody waits. It runs on a thread of its own, or on one of the event loop's
-executor.
+Overview. A caller's future is registered in ``_waiting`` under its job. A listener reads the result feed
+(:mod:`floodgate.broker.admission.result_feed`), picks the jobs that callers wait for, and passes their records to each
+event loop in one batch, and to threads one by one. It starts with the first caller and ends shortly after the last has
+left, so it costs nothing and keeps nothing open while nobody waits. It runs on a thread of its own, or on a thread of
+the event loop's executor.
 
-Nothing is missed. Whoever waits is recorded here before the job is published, or looks the job up once after having
-entered. After each ``skip`` (when the listener starts, a bot is new, or the store was away) every awaited job is looked
-up. The same look is taken every :data:`AUDIT_SECONDS`, for a connection to the store may go silent without breaking,
-and between attempts to listen to a store that does not let itself be listened to.
+No result is missed. A caller either registers before its job is published, or looks the job up once after registering.
+After each ``skip`` (when the listener starts, a bot is new, or the store was unavailable) every awaited job is looked
+up. So it is every :data:`AUDIT_SECONDS`, because a connection to the store may go silent without breaking, and between
+attempts to listen to a store whose feed is unavailable.
 
-State: the book is under ``_lock``; an asyncio future is touched on its own loop only; the listener belongs to
-the thread that runs it. A fork inherits the book but no thread: make another for each process.
+State: the registrations are protected by ``_lock``; an asyncio future is only accessed on its own loop; the listener
+belongs to the thread that runs it. A fork inherits the registrations but no thread: create one object per process.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from floodgate.broker.process.outages import Backoff, OutageLog
 logger = logging.getLogger("floodgate.results")
 
 AUDIT_SECONDS: Final = 10.0
-# One wait at the store; also how soon the listener notices a new bot, that nobody waits any more, or that it must end.
+# The longest single wait for the feed. The listener notices a new bot, the last caller's leaving, or a stop after it.
 LISTEN_SECONDS: Final = 0.25
-# Callers that come one after the other find the listener there.
+# Lets callers that come one after the other share a listener.
 LINGER_SECONDS: Final = 2.0
 RETRY_SECONDS: Final = 0.5
 LONGEST_RETRY_SECONDS: Final = 5.0
@@ -54,18 +54,18 @@ def on_a_thread(listen: Callable[[], None]) -> None:
 
 
 def on_the_loops_executor(listen: Callable[[], None]) -> None:
-    """Run a listener on a thread of the running event loop's executor, for as long as somebody waits."""
+    """Run a listener on a thread of the running event loop's executor."""
     asyncio.get_running_loop().run_in_executor(None, listen)
 
 
 class Waiting:
-    """Records who waits for which job. Any thread may use it.
+    """Records which callers wait for which jobs. Safe to use from any thread.
 
-    Parameters:
-        listen: opens a listener to the endings of some bots.
-        bots: those that are sure to be asked for; others are taken in as they come.
-        start: begins to run the listener, which blocks.
-        linger_seconds: how long the listener stays when nobody waits.
+    Args:
+        listen: opens the result feed of some bots.
+        bots: the bots to listen for from the start; others are added when a caller waits for one of their jobs.
+        start: starts running the listener, which blocks.
+        linger_seconds: how long the listener keeps running while nobody waits.
     """
 
     def __init__(
@@ -87,23 +87,23 @@ class Waiting:
         self._empty_since = 0.0
         self._bots = set(bots)
         self._listens = False
-        self._idle = threading.Event()  # set while nothing listens
+        self._idle = threading.Event()  # set while no listener runs
         self._idle.set()
 
     @property
     def count(self) -> int:
-        """Callers waiting now."""
+        """The number of callers that wait now."""
         return self._count
 
     def awaits(self, key: JobKey) -> bool:
-        """Whether somebody waits for this job here."""
+        """Whether a caller waits for this job here."""
         return key in self._waiting
 
     def enter(self, key: JobKey, future: Waiter) -> None:
-        """Let the future have the job's record once it has ended. Every ``enter`` has its ``leave``.
+        """Register a future, to be resolved with the job's record when the job ends. Each call needs a :meth:`leave`.
 
         Raises:
-            ClosedError: it was stopped.
+            ClosedError: this object was stopped.
         """
         with self._lock:
             if self._stopped.is_set():
@@ -117,6 +117,7 @@ class Waiting:
                 self._idle.clear()
 
     def leave(self, key: JobKey, future: Waiter) -> None:
+        """Remove a future that :meth:`enter` registered. Safe to call twice."""
         with self._lock:
             others = self._waiting.get(key, [])
             if future not in others:
@@ -129,16 +130,16 @@ class Waiting:
                 self._empty_since = time.monotonic()
 
     def stop(self) -> None:
-        """End the listener, bounded by :data:`STOP_SECONDS`, and tell who still waits with a ``ClosedError``.
+        """End the listener within :data:`STOP_SECONDS`, and raise ``ClosedError`` in callers that still wait.
 
-        Safe to call twice, and unused.
+        Safe to call twice, and without use.
         """
         self.begin_stop()
         self._idle.wait(STOP_SECONDS)
         self._hand_over(dict.fromkeys(self._keys(), _closed()))
 
     def begin_stop(self) -> None:
-        """:meth:`stop` without waiting: let nobody in any more, and have the listener end."""
+        """:meth:`stop` without waiting: accept no more callers, and tell the listener to end."""
         self._stopped.set()
 
     def _run(self) -> None:
@@ -154,22 +155,22 @@ class Waiting:
                 self._stopped.wait(backoff.next_seconds())
 
     def _listen(self) -> None:
-        """Until nobody waits any more, or somebody waits for another bot's job."""
+        """Listen until nobody waits any more, or a caller waits for a job of another bot."""
         with self._lock:
             bots = sorted(self._bots)
         with closing(self._open(bots)) as feed:
             looked_at = self._begin(feed, bots[0])
             while self._wanted() and len(bots) == len(self._bots):
-                news = feed.wait(LISTEN_SECONDS)
-                self._hand_over({(one.bot, one.job_id): one.record for one in news})
+                results = feed.wait(LISTEN_SECONDS)
+                self._hand_over({(one.bot, one.job_id): one.record for one in results})
                 if time.monotonic() - looked_at > AUDIT_SECONDS:
                     looked_at = self._look_all_up()
 
     def _begin(self, feed: ResultFeed, bot: str) -> float:
-        self._store.lookup(bot, "")  # makes the store if it is not there yet
+        self._store.lookup(bot, "")  # creates the store if it does not exist yet
         try:
             feed.skip()
-        finally:  # the fallback, where lookups are answered and listening is not
+        finally:  # the fallback for a store that answers lookups but has no feed
             looked_at = self._look_all_up()
         return looked_at
 
@@ -181,7 +182,7 @@ class Waiting:
         with self._lock:
             if self._wanted():
                 return False
-            self._listens = False  # in the same moment: who enters after this starts another
+            self._listens = False  # under the same lock: a caller that enters after this starts another listener
             self._idle.set()
             return True
 
@@ -204,18 +205,18 @@ class Waiting:
             else:
                 by_loop.setdefault(future.get_loop(), []).append((future, outcome))
         for loop, pairs in by_loop.items():
-            with suppress(RuntimeError):  # the loop is closed, and who waited there is gone
+            with suppress(RuntimeError):  # the loop is closed, and its callers are gone
                 loop.call_soon_threadsafe(_deliver, pairs)
 
 
 def ended(record: Record | None) -> bool:
-    """Whether there is an end to tell of."""
+    """Whether a record is that of a finished job."""
     return record is not None and record.standing in (Standing.SENT, Standing.DEAD)
 
 
 def _deliver(pairs: list[tuple[Waiter, WaitResult]]) -> None:
     for future, outcome in pairs:
-        with suppress(InvalidStateError, asyncio.InvalidStateError):  # told already, or gone in this moment
+        with suppress(InvalidStateError, asyncio.InvalidStateError):  # already resolved, or cancelled just now
             if isinstance(outcome, ClosedError):
                 future.set_exception(outcome)
             else:
@@ -223,4 +224,4 @@ def _deliver(pairs: list[tuple[Waiter, WaitResult]]) -> None:
 
 
 def _closed() -> ClosedError:
-    return ClosedError("The client was closed while a result was waited for. The job is safe; ask with another client.")
+    return ClosedError("The client was closed while waiting for a result. The job is safe: ask with another client.")

@@ -1,9 +1,9 @@
-"""A RabbitMQ 4 for whoever has none: found or installed, started on ports of its own, stopped without a trace.
+"""Runs a private RabbitMQ 4 for trying and testing: finds or installs one, starts it on its own ports, and stops it
+without leaving anything behind.
 
-Reading order: `choice` decides which RabbitMQ will do, from plain facts; `facts` looks them up; `debootstrap`
-installs one into a cache folder; `server` is a RabbitMQ on disk and `compose` one in a container, two engines under
-one `node`, which is what everybody else uses: `scripts/rabbitmq` for a node that stays, the tests for nodes that come
-and go.
+Reading order: `choice` decides which RabbitMQ to use, from plain facts; `facts` looks them up; `debootstrap` installs
+one into a cache folder; `local` runs a RabbitMQ on disk (`server`) and `compose` one in a container, two engines behind
+one `node`. Everything else uses `node`: `scripts/rabbitmq` for a node that keeps running, the tests for temporary ones.
 
-Standard library only: `scripts/rabbitmq` runs before there is a virtual environment.
+Uses the standard library only, because `scripts/rabbitmq` runs before there is a virtual environment.
 """

@@ -1,8 +1,8 @@
-"""As much AMQP 0-9-1 as it takes to ask a port: are you RabbitMQ, ready, and which version?
+"""Just enough AMQP 0-9-1 to find out whether a port serves a ready RabbitMQ, and its version.
 
-The server speaks first after our protocol header: Connection.Start, with a table that names product and version.
-RabbitMQ opens its listeners last when it boots, so an answer means that the node is ready. We hang up before any
-log-in: no credentials.
+After our protocol header, the server sends Connection.Start, with a table that names the product and the version.
+RabbitMQ opens its listeners last when it boots, so an answer means that the node is ready. The connection is closed
+before logging in, so no credentials are needed.
 """
 
 import socket
@@ -11,19 +11,19 @@ from dataclasses import dataclass
 
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 CONNECTION_START = struct.pack(">HH", 10, 10)
-FRAME_LIMIT = 128 * 1024  # a Start frame has under 1 kB; what claims to be longer is no AMQP
+FRAME_LIMIT = 128 * 1024  # a Start frame is under 1 kB; a much longer one is not AMQP
 
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """What a server says of itself before anyone has logged in."""
+    """The product and version that a server announces before any login."""
 
     product: str
     version: str
 
 
 def greet(host: str, port: int, timeout_seconds: float = 2.0) -> Greeting | None:
-    """The server's greeting, or None if nothing that speaks AMQP answers within the time-out (applied per step)."""
+    """Read a server's greeting; None if no AMQP server answers within the time-out, which applies to each step."""
     try:
         with socket.create_connection((host, port), timeout_seconds) as connection:
             connection.sendall(PROTOCOL_HEADER)
@@ -33,15 +33,18 @@ def greet(host: str, port: int, timeout_seconds: float = 2.0) -> Greeting | None
 
 
 def parse_start(payload: bytes) -> Greeting:
-    """The product and version in a Connection.Start payload. Raises ValueError if it is something else."""
+    """Read the product and version from a Connection.Start payload.
+
+    Raises:
+        ValueError: it is not such a payload.
+    """
     if not payload.startswith(CONNECTION_START):
         raise ValueError("not a Connection.Start method")
     return Greeting(_long_string(payload, b"product"), _long_string(payload, b"version"))
 
 
 def _long_string(payload: bytes, field: bytes) -> str:
-    # The table's key is unambiguous with its length before it and its type ('S') after it; a whole table parser is
-    # not needed.
+    # With its length before it and its type ('S') after it, the key is unambiguous, so no table parser is needed.
     marker = bytes([len(field)]) + field + b"S"
     start = payload.find(marker)
     if start < 0:
@@ -63,6 +66,6 @@ def _read_exactly(connection: socket.socket, size: int) -> bytes:
     while len(data) < size:
         chunk = connection.recv(size - len(data))
         if not chunk:
-            raise ValueError("the server hung up")
+            raise ValueError("the server closed the connection")
         data += chunk
     return data

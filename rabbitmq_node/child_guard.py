@@ -1,8 +1,7 @@
-"""Ties what we started to our own life: when we end, in whatever way, a last command runs.
+"""Runs a last command when this process ends, in whatever way, so that nothing it started outlives it.
 
-The command is run by a shell that reads from a pipe of ours, which the kernel closes when we are gone. (The kernel's
-own "kill me when my parent dies" goes by the parent's *thread*, so a node started by a thread that ends would die
-with it.)
+A shell that reads from a pipe runs the command; the kernel closes the pipe when this process is gone. (The kernel's own
+parent-death signal depends on the parent *thread*: a node started by a thread that ends would be killed with it.)
 """
 
 import os
@@ -14,7 +13,7 @@ RELEASE_SECONDS = 10.0
 
 
 class ChildGuard:
-    """Used by one thread at a time; `release` may be called twice."""
+    """Runs a command at this process's end. Use from one thread at a time; `release` may be called twice."""
 
     def __init__(self, last_command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
         self._shell = subprocess.Popen(
@@ -27,6 +26,6 @@ class ChildGuard:
         )
 
     def release(self) -> None:
-        """Let go without the last command: what it names may be somebody else's soon."""
+        """End the guard without running the command, since what it names may soon belong to another process."""
         if self._shell.poll() is None:
             self._shell.communicate(b"released\n", timeout=RELEASE_SECONDS)

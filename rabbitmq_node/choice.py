@@ -1,8 +1,8 @@
-"""Which RabbitMQ will do: a decision from plain facts, with nothing looked up and nothing started.
+"""Decides which RabbitMQ to use, from plain facts, without looking anything up or starting anything.
 
-In this order: Docker Compose; a RabbitMQ 4 that is installed; a Debian tree in the cache folder, which root on Debian
-or Ubuntu can have made. A wanted version leaves out what does not have it. (A server that FLOODGATE_RABBITMQ_URL names
-comes before them all, but it is not ours: `__main__` uses it, and no node is chosen then.)
+In this order: Docker Compose; an installed RabbitMQ 4; a Debian tree in the cache folder, which can be created by root
+on Debian or Ubuntu. If a version is wanted, options with other versions are skipped. (A server that
+FLOODGATE_RABBITMQ_URL names takes precedence over all of these: `__main__` then uses it, and no node is chosen.)
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from pathlib import Path
 
 DEBIAN_SUITES = {"4.0": "trixie", "4.3": "sid"}
 VERSIONS = tuple(DEBIAN_SUITES)
-DEFAULT_VERSION = "4.0"  # Debian stable's: it does not move under us
+DEFAULT_VERSION = "4.0"  # Debian stable's, which does not change
 OLDEST = (4, 0)
 
 
@@ -24,7 +24,7 @@ class Installed:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the decision rests on."""
+    """The facts that the decision depends on."""
 
     compose: bool = False
     installed: Installed | None = None
@@ -48,7 +48,7 @@ class UseInstalled:
 
 @dataclass(frozen=True, slots=True)
 class UseTree:
-    """A private node of a Debian tree, made first if it is not there yet."""
+    """A private node of a Debian tree, which is created if it does not exist yet."""
 
     version: str
     suite: str
@@ -56,7 +56,7 @@ class UseTree:
 
 @dataclass(frozen=True, slots=True)
 class NoWay:
-    """Nothing to use; the sentence says why and what would help."""
+    """There is no RabbitMQ to use; the sentence says why and what to do."""
 
     sentence: str
 
@@ -65,7 +65,12 @@ Plan = UseCompose | UseInstalled | UseTree | NoWay
 
 
 def choose(facts: Facts, wanted: str | None = None) -> Plan:
-    """The RabbitMQ to use, given the facts and a wanted version ("4.0", "4.3") or None for any."""
+    """Choose the RabbitMQ to use.
+
+    Args:
+        facts: the facts of this machine.
+        wanted: the wanted version ("4.0", "4.3"), or None for any.
+    """
     if facts.compose:
         return UseCompose(wanted or DEFAULT_VERSION)
     if facts.installed and fits(facts.installed.version, wanted):
@@ -77,13 +82,13 @@ def choose(facts: Facts, wanted: str | None = None) -> Plan:
 
 
 def fits(version: str, wanted: str | None) -> bool:
-    """Whether a server of this version will do: new enough, and the wanted one if one is wanted."""
+    """Whether a server's version is new enough and, if a version is wanted, is the wanted one."""
     release = parse_version(version)
     return release >= OLDEST and (wanted is None or release == parse_version(wanted))
 
 
 def parse_version(version: str) -> tuple[int, int]:
-    """Major and minor of a version such as "4.0.5" or "4.1.0-rc.1"; (0, 0) for what is none."""
+    """The major and minor parts of a version such as "4.0.5" or "4.1.0-rc.1"; (0, 0) if it cannot be parsed."""
     major, _, rest = version.partition(".")
     minor = rest.partition(".")[0].partition("-")[0]
     return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
@@ -91,7 +96,7 @@ def parse_version(version: str) -> tuple[int, int]:
 
 def _ways_out(facts: Facts, wanted: str | None) -> str:
     needed = f"RabbitMQ {wanted}" if wanted else "RabbitMQ 4.0 or newer"
-    found = f" (found {facts.installed.version}, which does not do)" if facts.installed else ""
+    found = f" (found {facts.installed.version}, which is not suitable)" if facts.installed else ""
     root = (
         "run this as root, which installs one into a cache folder" if facts.debian else "use Debian or Ubuntu as root"
     )

@@ -1,4 +1,4 @@
-"""Runs one command of a server's own tools to its end, bounded in time, and says in its words why it failed."""
+"""Runs one command of a server's tools, within a time-out, and reports failures in the tool's own words."""
 
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,14 @@ from rabbitmq_node.errors import CommandError
 
 
 def run_command(command: Sequence[str], env: Mapping[str, str], timeout_seconds: float, *, called: str) -> str:
-    """What it prints. Raises CommandError under the name it is called by: it failed, took too long or is not there."""
+    """Run a command and return its output.
+
+    Args:
+        called: the command's name in error messages.
+
+    Raises:
+        CommandError: the command failed, took too long or does not exist.
+    """
     try:
         done = subprocess.run(
             command,
@@ -19,7 +26,7 @@ def run_command(command: Sequence[str], env: Mapping[str, str], timeout_seconds:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise CommandError(f"{called}: no end within {timeout_seconds:g} s") from None
+        raise CommandError(f"{called}: did not finish within {timeout_seconds:g} s") from None
     except OSError as error:
         raise CommandError(f"{called}: {error.strerror}") from error
     if done.returncode != 0:

@@ -1,4 +1,4 @@
-"""The engine that runs a node in a container of RabbitMQ's own image, through Docker Compose."""
+"""The engine that runs a node in a container of RabbitMQ's own image, with Docker Compose."""
 
 import os
 import shutil
@@ -12,10 +12,10 @@ from rabbitmq_node.engine import NodeSpec
 from rabbitmq_node.errors import CommandError
 
 FILE = Path(__file__).resolve().parent / "compose.yaml"
-PULL_SECONDS = 600.0  # the first start fetches the image
+PULL_SECONDS = 600.0  # the first start pulls the image
 SECONDS = 60.0
 INSIDE = "/etc/floodgate"
-# Ports as they are in the container; Docker publishes the AMQP one on the loopback.
+# Ports inside the container; Docker publishes the AMQP port on the loopback interface.
 OVERRIDES = {
     "listeners.tcp.1": "0.0.0.0:5672",
     "distribution.listener.interface": "127.0.0.1",
@@ -24,7 +24,7 @@ OVERRIDES = {
 
 
 class ComposeEngine:
-    """Runs one node as a compose project of its own. Used by one thread at a time."""
+    """Runs one node as a Compose project of its own. Use from one thread at a time."""
 
     def __init__(self, version: str) -> None:
         self._version = version
@@ -34,7 +34,7 @@ class ComposeEngine:
 
     @classmethod
     def adopt(cls, record: dict[str, object]) -> "ComposeEngine":
-        """Take over the node that another program started."""
+        """Take over a node that another program started."""
         engine = cls(str(record["version"]))
         engine._project = str(record["project"])
         engine._environment = _as_environment(record["environment"])
@@ -83,7 +83,7 @@ class ComposeEngine:
         return {"project": self._project, "version": self._version, "environment": self._environment}
 
     def _prepare(self, spec: NodeSpec) -> dict[str, str]:
-        """Write what the container mounts, and name what compose.yaml asks for."""
+        """Write the files that the container mounts, and return the variables that compose.yaml uses."""
         (spec.home / "rabbitmq.conf").write_text(write_conf(node_conf(spec, INSIDE, OVERRIDES)))
         (spec.home / "enabled_plugins").write_text(f"[{','.join(spec.plugins)}].\n")
         shutil.copyfile(FILE.with_name("advanced.config"), spec.home / "advanced.config")

@@ -1,4 +1,5 @@
-"""A node's own configuration: our rabbitmq.conf, what this node changes in it, and the environment to find it."""
+"""A node's configuration: the repository's rabbitmq.conf, the node's changes to it, and the environment that selects
+it."""
 
 import json
 import shutil
@@ -9,33 +10,38 @@ from rabbitmq_node.engine import NodeSpec, Ports
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "rabbitmq"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# RabbitMQ makes no account by itself when it is given definitions. This one is for nodes on the loopback only.
+# RabbitMQ does not create its default account if it loads definitions. This one is for nodes on the loopback only.
 GUEST = {
     "users": [{"name": "guest", "password": "guest", "tags": ["administrator"]}],
     "permissions": [{"user": "guest", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}],
 }
-NODE_NAME = "floodgate@localhost"  # a name that resolves on every machine, whatever it calls itself
+NODE_NAME = "floodgate@localhost"  # localhost resolves on every machine, whatever its host name
 
 
 def read_conf(text: str) -> dict[str, str]:
-    """The keys and values of a rabbitmq.conf."""
+    """Parse a rabbitmq.conf."""
     pairs = (line.split("#", 1)[0].partition("=") for line in text.splitlines())
     return {key.strip(): value.strip() for key, sign, value in pairs if sign}
 
 
 def write_conf(lines: Mapping[str, str]) -> str:
-    """The text of a rabbitmq.conf with these keys and values."""
+    """Format keys and values as a rabbitmq.conf."""
     return "".join(f"{key} = {value}\n" for key, value in lines.items())
 
 
 def node_conf(spec: NodeSpec, inside: str, extra: Mapping[str, str]) -> dict[str, str]:
-    """What a node runs with: ours, then what its engine needs, then what its owner asked for; the later wins."""
+    """Merge a node's configuration: the repository's, then the engine's, then the owner's. Later values win.
+
+    Args:
+        inside: the node's folder as the server sees it.
+        extra: the lines that the engine needs.
+    """
     return {
         **read_conf((CONFIGURATION / "rabbitmq.conf").read_text()),
         "listeners.tcp.1": f"127.0.0.1:{spec.ports.amqp}",
         "distribution.listener.interface": "127.0.0.1",
         "definitions.local.path": f"{inside}/definitions",
-        # A node for trying and testing may sit on a nearly full disk; it writes little.
+        # A node for trying and testing writes little, so it may run on a nearly full disk.
         "disk_free_limit.absolute": "50MB",
         **extra,
         **spec.conf,
@@ -43,7 +49,7 @@ def node_conf(spec: NodeSpec, inside: str, extra: Mapping[str, str]) -> dict[str
 
 
 def write_files(spec: NodeSpec, files: Path, inside: str, extra: Mapping[str, str]) -> None:
-    """Put a node's configuration into its folder."""
+    """Write a node's configuration to its folder."""
     for folder in ("log", "data", "conf.d"):
         (files / folder).mkdir(parents=True, exist_ok=True)
     write_definitions(files)
@@ -54,7 +60,7 @@ def write_files(spec: NodeSpec, files: Path, inside: str, extra: Mapping[str, st
 
 
 def write_definitions(files: Path) -> None:
-    """Put what a node begins with into a folder of its own: our definitions, and an account that may do everything."""
+    """Write the definitions that a node loads at its start: the repository's, and an account with all permissions."""
     folder = files / "definitions"
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(CONFIGURATION / "definitions.json", folder / "10-floodgate.json")
@@ -62,11 +68,11 @@ def write_definitions(files: Path) -> None:
 
 
 def environment(ports: Ports, inside: str) -> dict[str, str]:
-    """The environment of a node and of its rabbitmqctl: everything its own, nothing from /etc or from the caller."""
+    """The environment of a node and its rabbitmqctl, which takes nothing from /etc or from the caller."""
     return {
         "PATH": PATH,
         "LANG": "C.UTF-8",
-        "HOME": inside,  # where the Erlang cookie is: no node of ours shares one with another server
+        "HOME": inside,  # the folder of the Erlang cookie, which the node shares with no other server
         "ERL_EPMD_PORT": str(ports.mapper),
         "RABBITMQ_NODENAME": NODE_NAME,
         "RABBITMQ_DIST_PORT": str(ports.distribution),
@@ -78,9 +84,9 @@ def environment(ports: Ports, inside: str) -> dict[str, str]:
         "RABBITMQ_LOG": "-color",
         "RABBITMQ_MNESIA_BASE": f"{inside}/data",
         "RABBITMQ_LOG_BASE": f"{inside}/log",
-        # Two schedulers that sleep when idle: a node here shares the machine with workers and other nodes.
+        # Two schedulers that sleep when idle, because workers and other nodes run on the same machine.
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
         "RABBITMQ_CTL_ERL_ARGS": "+S 1:1 +sbwt none",
-        # The script then becomes the server instead of watching over it, and signals reach the server itself.
+        # The script then executes the server instead of supervising it, so that signals reach the server.
         "RUNNING_UNDER_SYSTEMD": "true",
     }

@@ -1,9 +1,9 @@
-"""Installs RabbitMQ 4 into a cache folder on a Debian or Ubuntu host; the host itself gets debootstrap at most.
+"""Installs RabbitMQ 4 into a cache folder on a Debian or Ubuntu host. The host itself gets at most debootstrap.
 
-A minimal Debian tree of a suite that has RabbitMQ 4 is made with debootstrap: 400 MB of disk and about half a minute,
-once. The tree is built beside its final place and renamed into it, so a tree that is there is whole; a lock file
-makes a second caller wait for the first one's work. A build that was cut off leaves a folder that the next one
-removes; nothing of the host's is bound into it by us, and removal refuses a folder in which something is mounted.
+debootstrap creates a minimal Debian tree of a suite that has RabbitMQ 4: 400 MB of disk and about half a minute, once.
+The tree is built under a temporary name and then renamed, so an existing tree is always complete. A lock file makes a
+second caller wait for the first one. An interrupted build leaves a folder that the next build removes, after unmounting
+what debootstrap mounted there; if that fails, it removes nothing.
 """
 
 import contextlib
@@ -25,13 +25,17 @@ LOG_TAIL_LINES = 15
 
 
 def cache_folder() -> Path:
-    """Where the trees are kept."""
+    """The folder of the trees."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base, "floodgate", "rabbitmq")
 
 
 def tree(version: str, suite: str) -> Path:
-    """The Debian tree with this RabbitMQ, made if it is not there yet. Raises InstallError."""
+    """Return the Debian tree with a version of RabbitMQ, creating it if necessary.
+
+    Raises:
+        InstallError: it cannot be created.
+    """
     root = cache_folder() / version
     if root.exists():
         return root
@@ -48,7 +52,7 @@ def _build(root: Path, version: str, suite: str) -> None:
     unfinished = root.with_name(f"{root.name}.unfinished")
     _remove(unfinished)
     _debootstrap(unfinished, suite)
-    unfinished.chmod(0o755)  # the server, which is not root, has to get in
+    unfinished.chmod(0o755)  # the server does not run as root, and must be able to enter
     (unfinished / "etc/hosts").write_text(HOSTS)
     shutil.rmtree(unfinished / "var/cache/apt/archives", ignore_errors=True)
     unfinished.rename(root)
@@ -65,7 +69,7 @@ def _need_debootstrap() -> None:
 
 
 def _debootstrap(root: Path, suite: str) -> None:
-    mirrors = [*_apt_mirrors(), None]  # None: the one that debootstrap itself goes to
+    mirrors = [*_apt_mirrors(), None]  # None: debootstrap's own default
     for mirror in mirrors:
         command = ["debootstrap", "--variant=minbase", "--include=rabbitmq-server", suite, str(root)]
         try:
@@ -80,14 +84,14 @@ def _debootstrap(root: Path, suite: str) -> None:
 
 
 def _apt_mirrors() -> list[str]:
-    """The Debian mirrors that this host's own packages come from: behind a firewall often the only ones in reach."""
+    """The Debian mirrors of this host's own packages. Behind a firewall, often only these can be reached."""
     listed = _output(["apt-get", "indextargets", "--format", "$(ORIGIN) $(REPO_URI)", "Created-By: Packages"])
     uris = (line.split(" ", 1)[1] for line in listed.splitlines() if line.startswith("Debian "))
     return list(dict.fromkeys(uri.rstrip("/") for uri in uris if "security" not in uri))
 
 
 def _environment() -> dict[str, str]:
-    """Ours, with the proxy that apt is told to use: debootstrap's downloads know nothing of apt's settings."""
+    """This process's environment with apt's proxy, because debootstrap's downloads ignore apt's settings."""
     environment = {**os.environ, "PATH": _path(), "LC_ALL": "C"}
     for name in ("http", "https"):
         answer = _output(["apt-config", "dump", f"Acquire::{name}::Proxy"])
@@ -106,7 +110,7 @@ def _remove(folder: Path) -> None:
         return
     mounted = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for point in sorted((m for m in mounted if Path(m).is_relative_to(folder)), reverse=True):
-        _run(["umount", point], dict(os.environ), APT_SECONDS)  # a cut-off debootstrap's /proc; raises if it is in use
+        _run(["umount", point], dict(os.environ), APT_SECONDS)  # an interrupted debootstrap's /proc; raises if in use
     shutil.rmtree(folder)
 
 
@@ -124,10 +128,10 @@ def _run(command: list[str], environment: dict[str, str], seconds: float) -> Non
             check=False,
         )
     except subprocess.TimeoutExpired as late:
-        raise InstallError(f"{command[0]} did not end within {seconds:.0f} s; is the network slow or away?") from late
+        raise InstallError(f"{command[0]} did not finish within {seconds:.0f} s: check the network.") from late
     if done.returncode != 0:
         tail = "\n".join(done.stdout.splitlines()[-LOG_TAIL_LINES:])
-        raise InstallError(f"{' '.join(command)} ended with {done.returncode}:\n{tail}")
+        raise InstallError(f"{' '.join(command)} failed with exit code {done.returncode}:\n{tail}")
 
 
 def _output(command: list[str]) -> str:
@@ -141,7 +145,7 @@ def _output(command: list[str]) -> str:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # let go by the kernel when we end, however we do
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel releases it when this process ends, in whatever way
         yield
 
 

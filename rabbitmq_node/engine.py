@@ -1,4 +1,4 @@
-"""What runs a node: processes of this machine (`local`) or a container (`compose`). `node` knows this contract only."""
+"""The interface of an engine, which runs a node: as local processes (`local`) or in a container (`compose`)."""
 
 import random
 import socket
@@ -15,7 +15,7 @@ PORT_ATTEMPTS = 100
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where a node listens, on the loopback only."""
+    """The ports of a node, on the loopback only."""
 
     amqp: int
     distribution: int
@@ -24,7 +24,7 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class NodeSpec:
-    """All that tells one node from another."""
+    """The properties that distinguish one node from another."""
 
     home: Path
     ports: Ports
@@ -34,38 +34,42 @@ class NodeSpec:
 
 
 class Engine(Protocol):
-    """Runs one node. Used by one thread at a time; `stop`, `kill` and `remove` may come twice, or unstarted."""
+    """Runs one node. Use from one thread at a time; `stop`, `kill` and `remove` may be called twice, or unstarted."""
 
     def launch(self, spec: NodeSpec) -> None:
-        """Set the node going; it answers some seconds later."""
+        """Start the node without waiting; it answers some seconds later."""
 
     def running(self) -> bool:
-        """Whether it is there, answering or not."""
+        """Whether the node runs, whether or not it answers."""
 
     def booted(self) -> bool:
-        """Whether it has said that its start is complete; it listens some 100 ms before that."""
+        """Whether the node has reported that its start is complete; it listens about 100 ms before that."""
 
     def stop(self) -> None:
-        """Shut down cleanly and return when it is gone; data stays."""
+        """Shut the node down cleanly, and return when it has ended. Its data is kept."""
 
     def kill(self) -> None:
-        """SIGKILL and return when it is gone; data stays."""
+        """Send SIGKILL, and return when the node has ended. Its data is kept."""
 
     def remove(self) -> None:
-        """Delete what the node, which runs no more, has outside its home."""
+        """Delete the files that a stopped node has outside of its home."""
 
     def ctl(self, args: Sequence[str], timeout_seconds: float) -> str:
-        """What `rabbitmqctl` prints. Raises CommandError."""
+        """Run `rabbitmqctl` and return its output.
+
+        Raises:
+            CommandError: the command failed.
+        """
 
     def log_tail(self, lines: int) -> str:
-        """The last lines of what the server said."""
+        """The last lines of the server's log."""
 
     def record(self) -> dict[str, object]:
-        """What `provision.adopt` needs to find the running node again, in JSON's types."""
+        """The JSON values from which `provision.adopt` finds the running node again."""
 
 
 def free_ports(amqp: int | None = None) -> Ports:
-    """Three ports nobody listens on now, the first as asked for. Another may take them before a node has them."""
+    """Pick three ports that are free now; the first is `amqp` if given. Another program may still take them first."""
     chosen = [amqp] if amqp else []
     while len(chosen) < 3:
         chosen.append(_free_port(taken=chosen))
@@ -73,7 +77,7 @@ def free_ports(amqp: int | None = None) -> Ports:
 
 
 def port_is_free(port: int) -> bool:
-    """Whether a server could listen on this port of the loopback."""
+    """Whether a server could listen on a port of the loopback interface."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -87,4 +91,4 @@ def _free_port(taken: Sequence[int]) -> int:
     for port in random.sample(PORTS, PORT_ATTEMPTS):
         if port not in taken and port_is_free(port):
             return port
-    raise OSError(f"no free port among {PORT_ATTEMPTS} tried between {PORTS.start} and {PORTS.stop}")
+    raise OSError(f"none of {PORT_ATTEMPTS} ports tried between {PORTS.start} and {PORTS.stop} is free")

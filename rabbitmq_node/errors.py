@@ -1,28 +1,28 @@
-"""What can go wrong on the way to a RabbitMQ.
+"""The errors of finding, installing and running a RabbitMQ.
 
 RabbitMQSetupError
-├── NoServerError         no way to a RabbitMQ 4 on this machine
-├── InstallError    debootstrap or apt did not do its work
-├── NodeError       the node did not come up, or went down meanwhile
-└── CommandError    a rabbitmqctl command said no
+├── NoServerError   this machine has no RabbitMQ 4, and none can be installed
+├── InstallError    debootstrap or apt failed
+├── NodeError       the node did not start, is not running, or cannot do what was asked
+└── CommandError    a rabbitmqctl or docker command failed
 """
 
 
 class RabbitMQSetupError(Exception):
-    """Base of all; its text is one sentence for the person at the keyboard."""
+    """Base class of these errors. The message is one sentence for the user."""
 
 
 class NoServerError(RabbitMQSetupError):
-    """This machine has no RabbitMQ 4 and no way to get one by itself; the text names the ways out."""
+    """This machine has no RabbitMQ 4, and none can be installed. The message says what to do."""
 
 
 class InstallError(RabbitMQSetupError):
-    """An installer ended badly; the text carries the end of its log."""
+    """An installer failed. The message contains the end of its log."""
 
 
 class NodeError(RabbitMQSetupError):
-    """The node is not there when it should be; the text carries the end of its log."""
+    """The node is not running when it should be. If it failed to start, the message contains the end of its log."""
 
 
 class CommandError(RabbitMQSetupError):
-    """`rabbitmqctl` refused; the text is its own."""
+    """A command of the server's tools failed. The message is the tool's own."""

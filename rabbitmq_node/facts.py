@@ -1,4 +1,4 @@
-"""Looks up the facts that `choice` decides on. Every look is bounded in time; none changes anything."""
+"""Looks up the facts that `choice` decides on. Every lookup has a time-out, and none changes anything."""
 
 import os
 import re
@@ -9,25 +9,25 @@ from pathlib import Path
 
 from rabbitmq_node.choice import Facts, Installed
 
-DOCKER_SECONDS = 5.0  # a client whose engine is away can wait for minutes
+DOCKER_SECONDS = 5.0  # without an engine, the docker client may hang for minutes
 VERSION_SECONDS = 20.0
 DEBIAN_SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 
 
 def gather() -> Facts:
-    """The facts of this machine."""
+    """Gather the facts of this machine."""
     return Facts(compose=compose_works(), installed=find_installed(), root=os.geteuid() == 0, debian=is_debian_like())
 
 
 def compose_works() -> bool:
-    """Whether there is a Docker engine that answers, not just its client, and the compose plugin."""
+    """Whether a Docker engine answers, and not just the client, and the Compose plugin is installed."""
     return _succeeds(["docker", "compose", "version"]) and _succeeds(["docker", "info"])
 
 
 def find_installed() -> Installed | None:
-    """The RabbitMQ of this machine, if it has one."""
+    """Find the RabbitMQ that is installed on this machine, if any."""
     found = shutil.which("rabbitmq-server", path=f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin")
-    # Debian's command on the PATH is a wrapper that insists on a system user; the scripts themselves stand elsewhere.
+    # Debian's command on the PATH is a wrapper that requires a system user; the scripts themselves are elsewhere.
     candidates = [DEBIAN_SCRIPTS, *([Path(found).resolve().parent] if found else [])]
     for scripts in candidates:
         version = _version_of(scripts)
@@ -37,7 +37,7 @@ def find_installed() -> Installed | None:
 
 
 def is_debian_like() -> bool:
-    """Whether apt and a Debian keyring are to be had here."""
+    """Whether this machine has apt, and so can install debootstrap and a Debian keyring."""
     return shutil.which("apt-get") is not None
 
 

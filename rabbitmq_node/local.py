@@ -1,4 +1,4 @@
-"""The engine that runs a node as processes of this machine."""
+"""The engine that runs a node as local processes."""
 
 import shutil
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from rabbitmq_node.errors import NodeError
 from rabbitmq_node.process import ProcessGroup, ProcessId
 from rabbitmq_node.server import Server, restore
 
-STOP_SECONDS = 30.0  # a clean stop takes 1 s; with much unwritten data more
+STOP_SECONDS = 30.0  # a clean stop takes 1 s, or more with much unwritten data
 BOOTED = b"Server startup complete"
 LOG_TAIL_BYTES = 64 * 1024
 
 
 class LocalEngine:
-    """Runs one node from a RabbitMQ on disk. Used by one thread at a time."""
+    """Runs one node from a RabbitMQ on disk. Use from one thread at a time."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -28,7 +28,12 @@ class LocalEngine:
 
     @classmethod
     def adopt(cls, record: dict[str, object], spec: NodeSpec) -> "LocalEngine":
-        """Take over the node that another program started. Raises KeyError or ValueError for a strange record."""
+        """Take over a node that another program started.
+
+        Raises:
+            KeyError: the record lacks a field.
+            ValueError: a field of the record has the wrong form.
+        """
         engine = cls(restore(str(record["server"]), Path(str(record["path"]))))
         engine._spec = spec
         engine._group = ProcessGroup(ProcessId(int(str(record["pid"])), int(str(record["started"]))))
@@ -84,7 +89,7 @@ class LocalEngine:
 
     def record(self) -> dict[str, object]:
         if self._group is None:
-            raise NodeError("this node does not run")
+            raise NodeError("this node is not running")
         return {**self._server.record(), **asdict(self._group.leader)}
 
     def _known_spec(self) -> NodeSpec:

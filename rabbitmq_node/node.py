@@ -1,17 +1,17 @@
-"""One RabbitMQ node of our own: on free ports, with its own data, apart from whatever else runs here.
+"""A private RabbitMQ node, on free ports and with its own data, separate from anything else on this machine.
 
     with Node("4.0", conf={"heartbeat": "5"}) as node:
         connect(node.url)
-        node.kill()                                    # as if the power failed; the data stays
-        node.start()                                   # the same node, the same port
+        node.kill()                                    # as in a power failure; the data is kept
+        node.start()                                   # the same node, on the same port
         node.ctl("list_queues", "name", "type")
 
 State: a *home* folder with the node's configuration, data, logs and `node.json`, by which another program finds the
-running node again. A node without a given home has a temporary one that goes with it.
+running node again. A node without a given home has a temporary one, which is deleted with the node.
 
-Invariants: `start` returns when the server answers AMQP, or raises with the end of its log; it never returns
-half-started. Nothing outlives `stop` and `kill`. A node that is not `detached` does not outlive its program either,
-whatever ends that.
+Invariants: `start` returns when the server answers AMQP, or raises an error with the end of its log; it never returns a
+half-started node. No process survives `stop` or `kill`. A node that is not `detached` ends with its program, however
+that ends.
 """
 
 import json
@@ -31,12 +31,13 @@ from rabbitmq_node.errors import CommandError, NodeError
 
 START_SECONDS = 60.0  # a fresh node takes 3 s on an idle machine with two cores
 CTL_SECONDS = 60.0
-LOG_TAIL_LINES = 80  # a server that cannot start names the cause up to fifty lines before its end
+LOG_TAIL_LINES = 80  # a server that cannot start logs the cause up to fifty lines before the end
 POLL_SECONDS = 0.05
 
 
 class Node:
-    """A RabbitMQ node. Used by one thread at a time; `start`, `stop` and `kill` may come in any order, repeatedly."""
+    """A RabbitMQ node. Use from one thread at a time; `start`, `stop` and `kill` may be called repeatedly, in any
+    order."""
 
     def __init__(
         self,
@@ -49,12 +50,16 @@ class Node:
         engine: Engine | None = None,
         detached: bool = False,
     ) -> None:
-        """Describe a node; nothing happens before `start`.
+        """Describe a node. Nothing happens before `start`.
 
-        version: "4.0" or "4.3"; None takes what is at hand. port: for AMQP; None picks a free one and keeps it over
-        restarts. conf: further lines of rabbitmq.conf, which win over ours. plugins: to enable. home: a folder that
-        outlives the node. engine: what runs it, if not what `provision` finds. detached: whether the node outlives
-        this program.
+        Args:
+            version: "4.0" or "4.3"; None means any that is available.
+            port: the AMQP port; None picks a free one and keeps it across restarts.
+            conf: lines of rabbitmq.conf, which override the repository's.
+            plugins: the plugins to enable.
+            home: a folder that is kept after the node ends; None means a temporary one.
+            engine: the engine that runs the node; None means the one that `provision` finds.
+            detached: whether the node keeps running after this program ends.
         """
         self._wanted_version = version
         self._wanted_port = port
@@ -69,7 +74,7 @@ class Node:
 
     @staticmethod
     def last_port_in(home: Path) -> int | None:
-        """The AMQP port that the last node with this home had, if it is free now."""
+        """The AMQP port of the last node with this home, if it is free now."""
         try:
             port = int(json.loads((home / "node.json").read_text())["ports"]["amqp"])
         except (OSError, ValueError, KeyError, TypeError):
@@ -78,42 +83,54 @@ class Node:
 
     @classmethod
     def running_in(cls, home: Path) -> "Node | None":
-        """The node that some program started with this home, if it runs."""
+        """Find the running node that a program started with this home, if any."""
         try:
             record = json.loads((home / "node.json").read_text())
             ports = Ports(**record["ports"])
             engine = provision.adopt(record["engine"], NodeSpec(home, ports, detached=True))
             version, runs = str(record["version"]), engine.running()
         except (OSError, ValueError, KeyError, TypeError):
-            return None  # no record, or one that another release of ours wrote: either way no node of ours
+            return None  # no record, or one that another version wrote: no node of ours either way
         except CommandError:
-            return None  # its container engine is away, and the node with it
+            return None  # its container engine does not run, so neither does the node
         node = cls(version, home=home, engine=engine, detached=True)
         node._ports, node._version = ports, version
         return node if runs else None
 
     @property
     def home(self) -> Path:
-        """The folder with what it has. Raises NodeError before the first start and after `remove`."""
+        """The node's folder.
+
+        Raises:
+            NodeError: the node was never started, or was removed.
+        """
         if self._home is None:
-            raise NodeError("this node has no folder: it was never started, or it was removed")
+            raise NodeError("this node has no folder: it was never started, or was removed")
         return self._home
 
     @property
     def port(self) -> int:
-        """The AMQP port. Raises NodeError before the first start."""
+        """The AMQP port.
+
+        Raises:
+            NodeError: the node was never started.
+        """
         if self._ports is None:
             raise NodeError("this node was never started")
         return self._ports.amqp
 
     @property
     def version(self) -> str:
-        """The server's own version, as in "4.0.5"; empty before the first start."""
+        """The server's version, such as "4.0.5"; empty before the first start."""
         return self._version
 
     @property
     def url(self) -> str:
-        """The AMQP URL of the default vhost. Raises NodeError before the first start."""
+        """The AMQP URL of the default vhost.
+
+        Raises:
+            NodeError: the node was never started.
+        """
         return self.url_of("/")
 
     def url_of(self, vhost: str) -> str:
@@ -121,11 +138,15 @@ class Node:
         return f"amqp://guest:guest@127.0.0.1:{self.port}/{quote(vhost, safe='')}"
 
     def running(self) -> bool:
-        """Whether the node is there; it may be starting yet."""
+        """Whether the node runs; it may still be starting."""
         return self._engine is not None and self._engine.running()
 
     def start(self) -> "Node":
-        """Start it, or do nothing if it runs. Returns when it answers. Raises a RabbitMQSetupError."""
+        """Start the node unless it runs already. Returns when it answers.
+
+        Raises:
+            RabbitMQSetupError: there is no RabbitMQ, or the node cannot be started.
+        """
         if self.running():
             return self
         spec = self._spec()
@@ -136,22 +157,22 @@ class Node:
         return self
 
     def stop(self) -> None:
-        """Shut down cleanly; data stays. Returns when nothing of the node runs any more."""
+        """Shut the node down cleanly, keeping its data. Returns when all its processes have ended."""
         if self._engine is not None:
             self._engine.stop()
 
     def kill(self) -> None:
-        """End it at once, with SIGKILL; data stays as a crash leaves it."""
+        """Kill the node with SIGKILL. Its data is kept in the state in which a crash leaves it."""
         if self._engine is not None:
             self._engine.kill()
 
     def restart(self) -> "Node":
-        """Stop and start on the same port with the same data."""
+        """Stop the node, and start it on the same port with the same data."""
         self.stop()
         return self.start()
 
     def remove(self) -> None:
-        """End it and delete all it had."""
+        """Kill the node and delete all its files."""
         self.kill()
         if self._engine is not None:
             self._engine.remove()
@@ -160,13 +181,18 @@ class Node:
         self._home = None if self._home_is_ours else self._home
 
     def ctl(self, *args: str, timeout_seconds: float = CTL_SECONDS) -> str:
-        """What `rabbitmqctl` with these arguments prints, undecorated. Raises CommandError with its own words."""
+        """Run `rabbitmqctl --silent` with these arguments and return its output.
+
+        Raises:
+            CommandError: the command failed; the message is rabbitmqctl's own.
+            NodeError: the node was never started.
+        """
         if self._engine is None:
             raise NodeError("this node was never started")
         return self._engine.ctl(args, timeout_seconds)
 
     def log_tail(self, lines: int = LOG_TAIL_LINES) -> str:
-        """The last lines of what the server said."""
+        """The last lines of the server's log."""
         return self._engine.log_tail(lines) if self._engine is not None else ""
 
     def __enter__(self) -> "Node":
@@ -183,7 +209,7 @@ class Node:
     def _spec(self) -> NodeSpec:
         self._ports = self._ports or free_ports(self._wanted_port)
         if not port_is_free(self.port):
-            raise NodeError(f"Port {self.port} is taken by another program; without --port, a free one is used.")
+            raise NodeError(f"Port {self.port} is in use by another program: omit --port to use a free one.")
         self._home = self._home or Path(tempfile.mkdtemp(prefix="floodgate-rabbitmq-"))
         self._home.mkdir(parents=True, exist_ok=True)
         return NodeSpec(self._home, self._ports, self._conf, self._plugins, self._detached)
@@ -196,7 +222,7 @@ class Node:
                 self._version = greeting.version
                 return
             time.sleep(POLL_SECONDS)
-        why = f"did not answer within {START_SECONDS:.0f} s" if engine.running() else "ended while it was starting"
+        why = f"did not answer within {START_SECONDS:.0f} s" if engine.running() else "exited while starting"
         self.kill()
         raise NodeError(f"RabbitMQ on port {self.port} {why}; the end of its log:\n{self.log_tail()}")
 

@@ -1,9 +1,9 @@
-"""A process group that is started once, can be found again by another program, and is surely gone when we say so.
+"""A process group that another program can find again, and whose end can be waited for reliably.
 
-A process is known by its id and its start time, so that an id used again is never taken for the node's. The node's
-processes share one process group: a signal to the group reaches them all.
+A process is identified by its id and its start time, so that a reused id is never mistaken for the node's. The node's
+processes share one process group, so a signal to the group reaches them all.
 
-A node that must not outlive its owner is tied to it by a `ChildGuard`.
+A `ChildGuard` ends a node that must not outlive its owner.
 """
 
 import contextlib
@@ -18,22 +18,27 @@ from pathlib import Path
 from rabbitmq_node.child_guard import ChildGuard
 
 POLL_SECONDS = 0.02
-DEATH_SECONDS = 10.0  # a SIGKILLed group is gone in milliseconds; one stuck in the kernel is reported, not waited for
+DEATH_SECONDS = 10.0  # a killed group ends in milliseconds; a process stuck in the kernel is not waited for longer
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessId:
-    """One process, for as long as the machine runs: `started` is its start time in clock ticks since boot."""
+    """The identity of a process until the next boot: `started` is its start time in clock ticks since boot."""
 
     pid: int
     started: int
 
     @classmethod
     def of(cls, pid: int) -> "ProcessId":
+        """Identify the process that now has this id.
+
+        Raises:
+            OSError: there is none.
+        """
         return cls(pid, _stat(pid)[1])
 
     def alive(self) -> bool:
-        """Whether it still runs; a zombie does not."""
+        """Whether the process still runs; a zombie does not."""
         try:
             state, started = _stat(self.pid)
         except OSError:
@@ -42,16 +47,16 @@ class ProcessId:
 
 
 class ProcessGroup:
-    """The processes of one node. Used by one thread at a time; stopping twice is harmless."""
+    """The processes of one node. Use from one thread at a time; safe to stop twice."""
 
     def __init__(self, leader: ProcessId, child: "subprocess.Popen[bytes] | None" = None) -> None:
         self.leader = leader
-        self._child = child  # only where we are the parent: it must be reaped
+        self._child = child  # set only if this process is the parent, which must reap it
         self._guard: ChildGuard | None = None
 
     @classmethod
     def start(cls, command: Sequence[str], env: Mapping[str, str], log: Path, *, guarded: bool) -> "ProcessGroup":
-        """Run a command in a session of its own, its output appended to the log file."""
+        """Run a command in a new session, appending its output to a log file."""
         with log.open("ab") as output:
             child = subprocess.Popen(
                 command,
@@ -74,14 +79,14 @@ class ProcessGroup:
         return self.leader.alive()
 
     def stop(self, grace_seconds: float) -> None:
-        """SIGTERM, and SIGKILL for what is left after the grace. Returns when nothing of the group runs."""
+        """Send SIGTERM, and after the grace period SIGKILL. Returns when no process of the group runs."""
         if self.alive():
             self._signal(signal.SIGTERM)
             self._wait_for_leader(grace_seconds)
         self.kill()
 
     def kill(self) -> None:
-        """SIGKILL at once. Returns when nothing of the group runs."""
+        """Send SIGKILL at once. Returns when no process of the group runs."""
         if self.alive() or self._child is not None:
             self._signal(signal.SIGKILL)
         self._wait_for_leader(DEATH_SECONDS)
@@ -106,12 +111,16 @@ class ProcessGroup:
         return False
 
     def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):  # it went by itself meanwhile, which is what we wanted
+        with contextlib.suppress(ProcessLookupError):  # the group has already ended
             os.killpg(self.leader.pid, number)
 
 
 def _stat(pid: int) -> tuple[str, int]:
-    """State letter and start time of a process. Raises OSError when there is none."""
+    """The state letter and start time of a process.
+
+    Raises:
+        OSError: there is no such process.
+    """
     fields = _stat_fields(Path("/proc", str(pid)))
     return fields[0], int(fields[19])
 
@@ -125,6 +134,6 @@ def _group_and_state(entry: Path) -> tuple[int, bool]:
 
 
 def _stat_fields(entry: Path) -> list[str]:
-    # The second field is the program's name in brackets and may contain anything; fields count from behind the last
-    # bracket.
+    # The second field is the program's name in parentheses and may contain any character, so fields are counted from
+    # the last parenthesis.
     return (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()

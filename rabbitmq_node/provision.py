@@ -1,4 +1,4 @@
-"""From a plan to an engine that runs nodes: the step between deciding and doing."""
+"""Creates the engine that runs nodes, according to the plan for this machine."""
 
 import functools
 import shutil
@@ -18,18 +18,28 @@ PROBE_SECONDS = 5.0
 
 
 def engine(version: str | None = None) -> Engine:
-    """An engine for one private node. Raises NoServerError or InstallError."""
+    """Create an engine for one private node.
+
+    Raises:
+        NoServerError: this machine has no RabbitMQ 4, and none can be installed.
+        InstallError: an installer failed.
+    """
     return engine_for(plan(version))
 
 
-@functools.cache  # asking Docker takes a while, and the answer holds for as long as a program of ours runs
+@functools.cache  # asking Docker takes a while, and the answer does not change while a program runs
 def plan(version: str | None) -> Plan:
-    """What to run private nodes with, whatever server FLOODGATE_RABBITMQ_URL may name."""
+    """The RabbitMQ to run private nodes with, regardless of FLOODGATE_RABBITMQ_URL."""
     return choose(gather(), version)
 
 
 def engine_for(chosen: Plan) -> Engine:
-    """The engine that a plan speaks of. Raises NoServerError or InstallError."""
+    """Create the engine of a plan.
+
+    Raises:
+        NoServerError: the plan has none.
+        InstallError: an installer failed.
+    """
     match chosen:
         case UseCompose(version):
             return ComposeEngine(version)
@@ -43,7 +53,13 @@ def engine_for(chosen: Plan) -> Engine:
 
 
 def adopt(record: dict[str, object], spec: NodeSpec) -> Engine:
-    """The engine of a node that another program started. Raises KeyError, TypeError or ValueError if strange."""
+    """Create the engine of a node that another program started.
+
+    Raises:
+        KeyError: the record lacks a field.
+        TypeError: a field of the record has the wrong type.
+        ValueError: a field of the record has the wrong form.
+    """
     if "project" in record:
         return ComposeEngine.adopt(record)
     return LocalEngine.adopt(record, spec)
@@ -51,7 +67,7 @@ def adopt(record: dict[str, object], spec: NodeSpec) -> Engine:
 
 @functools.cache
 def namespaces_work() -> bool:
-    """Whether the kernel lets us have mount and process namespaces and mount /proc there."""
+    """Whether the kernel allows this process to create mount and process namespaces and to mount /proc in them."""
     if shutil.which("unshare") is None:
         return False
     probe = [*NAMESPACES, "--mount-proc", "true"]
@@ -59,5 +75,5 @@ def namespaces_work() -> bool:
 
 
 def state_folder(base: str | None) -> Path:
-    """Where nodes that stay have their homes; base is XDG_STATE_HOME, if set."""
+    """The folder with the homes of detached nodes. `base` is the value of XDG_STATE_HOME, if set."""
     return Path(base or Path.home() / ".local" / "state", "floodgate", "rabbitmq")

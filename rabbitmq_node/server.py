@@ -1,13 +1,12 @@
-"""A RabbitMQ on disk: how its programs are run, and where a node of it keeps its files.
+"""A RabbitMQ on disk: how to run its programs, and where its nodes keep their files.
 
-Three shapes, one face. `HostServer` is an installed one. `ChrootServer` is a Debian tree in the cache folder, run by
-root; where the kernel lets us, each node gets mount and process namespaces of its own: its bind mounts and whatever
-it spawns vanish with it, so there is nothing to unmount and nothing to leave behind. Inside an unprivileged container
-there are no namespaces to be had; then `BareChrootServer` keeps the node's files in the tree itself and goes without
-/proc.
+Three implementations share one interface. `HostServer` is an installed RabbitMQ. `ChrootServer` is a Debian tree in the
+cache folder, run by root, if the kernel allows it to give each node its own mount and process namespaces: the node's
+bind mounts and child processes disappear with it, so there is nothing to unmount or clean up. An unprivileged container
+does not allow namespaces; there `BareChrootServer` keeps the node's files in the tree itself and works without /proc.
 
-Every node has a port mapper (epmd) of its own. Erlang would start one as a daemon that outlives everybody and that
-all nodes of a machine share; started beside the server, in its process group, it is private and dies with it.
+Every node has its own port mapper (epmd). Erlang would start a daemon that all nodes of the machine share and that
+outlives them. Started next to the server, in its process group, the port mapper is private and ends with it.
 """
 
 import os
@@ -16,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-# The port mapper beside the server; `erl` stands in the folder that has `epmd` too, which is not always on the PATH.
+# Runs the port mapper next to the server. `epmd` is in the same folder as `erl`, which is not always on the PATH.
 WITH_PORT_MAPPER = """
 PATH="$PATH:$(dirname "$(readlink -f "$(command -v erl)")")"
 epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 &
 exec "$0"
 """
 
-# Runs as process 1 of the node's own namespaces, as root, and hands SIGTERM on; only its child gives up root. It
-# stays because the kernel forgets "kill this when its parent dies" for a process that changes its user.
+# Runs as process 1 of the node's namespaces, as root, and forwards SIGTERM; only its child gives up root. It keeps
+# running because the kernel clears the parent-death signal of a process that changes its user.
 IN_NAMESPACES = """
 root=$1 files=$2 user=$3; shift 3
 mount -t proc proc "$root/proc" && mount --bind "$files" "$root/var/lib/rabbitmq" || exit 125
@@ -35,23 +34,23 @@ while kill -0 "$child" 2>/dev/null; do wait "$child"; code=$?; done
 exit "$code"
 """
 NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
-BIN = "/usr/lib/rabbitmq/bin"  # where Debian keeps RabbitMQ's own scripts, without its wrapper's check of the user
+BIN = "/usr/lib/rabbitmq/bin"  # RabbitMQ's own scripts on Debian, without the wrapper that checks the user
 
 
 class Server(Protocol):
-    """What a node needs to know of the RabbitMQ that it runs."""
+    """The interface of an installed RabbitMQ, which its nodes use."""
 
     def files(self, home: Path) -> Path:
-        """Where a node with this home keeps its data, logs and configuration, seen from outside."""
+        """The folder of a node's data, logs and configuration, as the host sees it."""
 
     def inside(self, files: Path) -> str:
-        """The same folder as the server sees it."""
+        """The same folder, as the server sees it."""
 
     def hand_over(self, files: Path) -> None:
-        """Give the folder and all in it to the user that the server runs as."""
+        """Give the folder and its contents to the user that the server runs as."""
 
     def conf(self) -> dict[str, str]:
-        """Lines of rabbitmq.conf that this way of running asks for."""
+        """The lines of rabbitmq.conf that this way of running the server needs."""
 
     def run_server(self, files: Path) -> list[str]:
         """The command that runs a node in the foreground."""
@@ -60,12 +59,12 @@ class Server(Protocol):
         """The command that runs `rabbitmqctl` with these arguments."""
 
     def record(self) -> dict[str, str]:
-        """What `restore` needs to make this object again."""
+        """The values from which `restore` creates this object again."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostServer:
-    """A RabbitMQ that is installed here; its nodes run as the user who starts them."""
+    """A RabbitMQ that is installed on the host. Its nodes run as the user who starts them."""
 
     scripts: Path
 
@@ -76,7 +75,7 @@ class HostServer:
         return str(files)
 
     def hand_over(self, files: Path) -> None:
-        """Nothing to do: the caller runs the server."""
+        """Do nothing: the server runs as the caller."""
 
     def conf(self) -> dict[str, str]:
         return {}
@@ -93,7 +92,7 @@ class HostServer:
 
 @dataclass(frozen=True, slots=True)
 class ChrootServer:
-    """A Debian tree with RabbitMQ in it; each command gets namespaces of its own with the node's folder bound in."""
+    """A Debian tree with RabbitMQ. Each command runs in its own namespaces, with the node's folder bind-mounted."""
 
     root: Path
 
@@ -125,12 +124,12 @@ class ChrootServer:
 
 @dataclass(frozen=True, slots=True)
 class BareChrootServer:
-    """The same tree where the kernel grants no namespaces, as in an unprivileged container."""
+    """The same tree where the kernel allows no namespaces, as in an unprivileged container."""
 
     root: Path
 
     def files(self, home: Path) -> Path:
-        # The tree is all that the server can see, so its folder is in there, named after the home it belongs to.
+        # The server sees nothing but the tree, so its folder is inside, named after the node's home.
         return self.root / "srv" / str(home).strip("/").replace("/", "-")
 
     def inside(self, files: Path) -> str:
@@ -140,7 +139,7 @@ class BareChrootServer:
         chown_tree(files, *tree_user(self.root))
 
     def conf(self) -> dict[str, str]:
-        # Without /proc the server can read neither how much memory there is nor how much it uses.
+        # Without /proc, the server can read neither the total memory nor its own usage.
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return {
             "vm_memory_calculation_strategy": "allocated",
@@ -162,7 +161,11 @@ class BareChrootServer:
 
 
 def restore(kind: str, path: Path) -> Server:
-    """The server that a node's record names. Raises KeyError for a kind there is not."""
+    """Create the server that a node's record names.
+
+    Raises:
+        KeyError: the kind is unknown.
+    """
     kinds: dict[str, Callable[[Path], Server]] = {
         "host": HostServer,
         "chroot": ChrootServer,
@@ -172,16 +175,20 @@ def restore(kind: str, path: Path) -> Server:
 
 
 def tree_user(root: Path) -> tuple[int, int]:
-    """User and group id of `rabbitmq` inside a Debian tree."""
+    """The user and group ids of `rabbitmq` in a Debian tree.
+
+    Raises:
+        ValueError: the tree has no such user.
+    """
     for line in (root / "etc/passwd").read_text().splitlines():
         name, _, user, group, *_ = line.split(":")
         if name == "rabbitmq":
             return int(user), int(group)
-    raise ValueError(f"{root} has no rabbitmq user; remove it and start again")
+    raise ValueError(f"{root} has no rabbitmq user: remove the folder and start again")
 
 
 def chown_tree(folder: Path, user: int, group: int) -> None:
-    """Give a folder and all below it to a user, following no links."""
+    """Give a folder and its contents to a user, without following symbolic links."""
     for parent, folders, names in os.walk(folder):
         for name in (".", *folders, *names):
             os.chown(Path(parent, name), user, group, follow_symlinks=False)

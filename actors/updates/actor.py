@@ -1,4 +1,4 @@
-"""The actor ``handle_update``. Importing this registers it with the process's broker, and does nothing else."""
+"""The actor ``handle_update``. Importing this module registers it with the process's broker, and does nothing else."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _handling: list[Handling] = []  # one at most; written before the worker's first
 
 
 def use(handling: Handling) -> None:
-    """Have this process's updates handled by it."""
+    """Set the object that handles this process's updates."""
     _handling[:] = [handling]
 
 
 @dramatiq.actor(broker=current_broker(), actor_name=UPDATE_ACTOR, queue_name=UPDATE_ACTOR)
 async def handle_update(update: dict[str, Any]) -> None:
-    """Have ``update`` (see :mod:`floodgate.broker.messages.update`) handled."""
+    """Run the handlers for ``update`` (see :mod:`floodgate.broker.messages.update`)."""
     message = CurrentMessage.get_current_message()
-    assert isinstance(message, DeliveredMessage), "handle_update is run by a worker"
+    assert isinstance(message, DeliveredMessage), "only a worker can run handle_update"
     (handling,) = _handling
     await current_broker().connections.io.join(handling.deliver(message))

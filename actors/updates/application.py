@@ -1,21 +1,22 @@
 """A python-telegram-bot Application as the handler of a worker's updates.
 
-It is initialised and started as ``run_polling`` would, but polls nothing: each update is given to ``process_update``,
-and what its handlers send goes through the request that its bot is given. Handlers, filters, groups, conversations,
-persistence, ``post_init`` and the rest are the user's own and stay as they are.
+The Application is initialised and started as ``run_polling`` would do it, but without polling: each update is passed to
+``process_update``, and its handlers send through the request object that replaces the bot's own. Handlers, filters,
+groups, conversations, persistence, ``post_init`` and everything else work as usual.
 
-Errors. The library hands what a handler raises to the Application's error handlers and goes on. Here an update that
-failed is tried again first. So one error handler of ours stands before the user's: it notes the error and, unless the
-attempt is the last, keeps it from the others. They are called once for an update, when no attempt is left; one that
-raises ``ApplicationHandlerStop`` has dealt with the error, and the update is not dead-lettered. Errors of what is no
-update, such as timers, go to them as ever.
+Errors. The library passes an exception to the Application's error handlers and goes on. Floodgate retries the update
+first. So its own error handler runs before the user's: it records the error and, unless this is the last attempt, stops
+the others from running. They are called once per update, when no attempt is left. If one raises
+``ApplicationHandlerStop``, the error counts as dealt with, and the update is not dead-lettered. Errors outside of
+updates, such as in timers, reach them as usual.
 
-Moving. Chats move between workers when one joins or leaves. What the Application holds in memory does not: chat and
-user data come from the persistence anew if it can refresh them, and so do the conversations of a partition that moved
-(:mod:`floodgate.actors.updates.conversations`). That needs a persistence which all workers share (docs/updates.md).
+Moving. Chats move between workers when a worker joins or leaves, but the Application's data in memory does not. Chat
+and user data are read from the persistence again if it can refresh them, and so are the conversations of a partition
+that moved (:mod:`floodgate.actors.updates.conversations`). This needs a persistence that all workers share
+(docs/updates.md).
 
-The request is put into a private field of the library's bot, which has no other way in once it is built. A test holds
-the library to it, and so does :func:`_give_request`.
+The request is set in a private attribute of the library's bot, since a bot that is already built offers no other way. A
+test checks that the library still has it, and so does :func:`_give_request`.
 """
 
 from __future__ import annotations
@@ -38,36 +39,43 @@ from floodgate.broker.errors import NotSentError, SettingsError
 
 logger = logging.getLogger("floodgate.updates")
 
-# The library asks Telegram who the bot is before it can handle a command.
+# The library must call getMe before it can handle commands.
 INTRODUCTION_SECONDS: Final = 60.0
 RETRY_SECONDS: Final = 1.0
 
-# These hold everything in memory from the start on, and write all of it.
+# These load everything into memory at the start, and write all of it.
 _OF_ONE_PROCESS: Final = (PicklePersistence, DictPersistence)
 
 AnyApplication = Application[Any, Any, Any, Any, Any, Any]
 
 
 class ApplicationHandler:
-    """``handler.Handler`` for an Application."""
+    """The :class:`~floodgate.actors.updates.handler.Handler` for an Application."""
 
     def __init__(self, name: str, application: AnyApplication, request: BaseRequest) -> None:
         self._name = name
         self._application = application
         self._flusher = PersistenceFlusher(application)
         self._conversations = Conversations(application)
-        self._told: set[str] = set()  # types of updates that no handler took, told once each
+        self._logged: set[str] = set()  # types of updates unknown to the library, each logged once
         _give_request(application.bot, request)
         if isinstance(application.bot, ExtBot) and application.bot.rate_limiter is not None:
             logger.warning(
-                "%s has a rate limiter of its own, which makes replies late: Floodgate keeps the limits.", name
+                "%s has its own rate limiter, which delays replies: remove it, since Floodgate keeps the limits.", name
             )
 
     @property
     def name(self) -> str:
+        """The target that the Application was loaded from."""
         return self._name
 
     async def open(self) -> None:
+        """Initialise and start the Application.
+
+        Raises:
+            SettingsError: Telegram refuses the token.
+            NotSentError: Telegram cannot be reached.
+        """
         application = self._application
         await self._introduce()
         self._conversations.open()
@@ -77,9 +85,10 @@ class ApplicationHandler:
             await application.post_init(application)
         await application.start()
         if application.persistence is None:
-            logger.info("%s has no persistence: what it keeps of chats ends with this process", self._name)
+            logger.info("%s has no persistence: its chat data is lost when this process ends", self._name)
 
     async def close(self) -> None:
+        """Stop and shut down the Application. Safe to call unopened."""
         application = self._application
         if application.running:
             await application.stop()
@@ -90,6 +99,12 @@ class ApplicationHandler:
             await application.post_shutdown(application)
 
     async def handle(self, run: HandlerRun) -> None:
+        """Run the Application's handlers, and write its persistence.
+
+        Raises:
+            UnreadableUpdateError: the library cannot parse the update.
+            Exception: any exception that the handlers raise and the error handlers do not deal with.
+        """
         update = self._read(run)
         await self._conversations.prepare(update)
         await self._application.process_update(update)
@@ -99,11 +114,12 @@ class ApplicationHandler:
         await self._flusher.flush()
 
     async def moved_here(self, bot: str, partition: int, partitions: int) -> None:
+        """Reload the conversations of a partition that another worker had until now."""
         application = self._application
         if application.persistence is None or isinstance(application.persistence, _OF_ONE_PROCESS):
             logger.warning(
-                "what %s kept in memory of the chats of updates.%s.%02d stayed with their worker: give the Application "
-                "a persistence that all workers share (docs/updates.md)",
+                "the data of %s for the chats of updates.%s.%02d stayed in another worker's memory: give the "
+                "Application a persistence that all workers share (docs/updates.md)",
                 self._name,
                 bot,
                 partition,
@@ -112,7 +128,7 @@ class ApplicationHandler:
         await self._conversations.renew(partition, partitions)
 
     async def _introduce(self) -> None:
-        """Wait for Telegram, for a while: without it the Application cannot start.
+        """Wait, within a bound, until Telegram can be reached: the Application cannot start without it.
 
         Raises:
             SettingsError: Telegram refuses the token.
@@ -123,17 +139,17 @@ class ApplicationHandler:
             try:
                 await self._application.bot.initialize()
                 return
-            except InvalidToken:  # its text holds the token
+            except InvalidToken:  # its text contains the token
                 raise SettingsError(
                     f"Telegram refuses the token of {self._name}: correct FLOODGATE_BOT_TOKEN."
                 ) from None
             except NetworkError as error:
                 if time.monotonic() > deadline:
                     raise NotSentError(
-                        f"Telegram cannot be reached ({error}), and {self._name} cannot start without. See that "
-                        "FLOODGATE_TELEGRAM_API_URL is right and the network up."
+                        f"Telegram cannot be reached ({error}), and {self._name} cannot start without it. Check "
+                        "FLOODGATE_TELEGRAM_API_URL and the network."
                     ) from None
-                logger.warning("%s waits for Telegram: %s", self._name, error)
+                logger.warning("%s is waiting for Telegram: %s", self._name, error)
             await asyncio.sleep(RETRY_SECONDS)
 
     def _read(self, run: HandlerRun) -> TelegramUpdate:
@@ -141,13 +157,13 @@ class ApplicationHandler:
             update = TelegramUpdate.de_json(run.update.body, self._application.bot)
         except (TelegramError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UnreadableUpdateError(f"{type(error).__name__}: {error}") from error
-        if unknown := update.api_kwargs.keys() - self._told:
-            self._told |= unknown
-            logger.warning("updates of type %s are unknown to python-telegram-bot, and passed over", ", ".join(unknown))
+        if unknown := update.api_kwargs.keys() - self._logged:
+            self._logged |= unknown
+            logger.warning("python-telegram-bot does not know updates of type %s: ignoring them", ", ".join(unknown))
         return update
 
     def _stand_first(self) -> None:
-        """Put our error handlers around the user's."""
+        """Register Floodgate's error handlers before and after the user's."""
         theirs = dict(self._application.error_handlers)
         self._application.error_handlers.clear()
         self._application.add_error_handler(self._first)
@@ -164,18 +180,16 @@ class ApplicationHandler:
             raise ApplicationHandlerStop
 
     async def _last(self, update: object, context: Any) -> None:
-        """None of the user's has stopped it."""
+        """Record an error that none of the user's error handlers has stopped."""
         run = current_run()
         if run is not None and not run.over:
             run.error = context.error
-        elif len(self._application.error_handlers) == 2:  # ours alone: nobody would hear of it
-            logger.error("%s failed outside of an update's handling", self._name, exc_info=context.error)
+        elif len(self._application.error_handlers) == 2:  # only Floodgate's own: nothing else would report it
+            logger.error("%s raised an exception outside of an update", self._name, exc_info=context.error)
 
 
 def _give_request(bot: Any, request: BaseRequest) -> None:
     held = getattr(bot, "_request", None)
     if not (isinstance(held, tuple) and len(held) == 2):
-        raise SettingsError(
-            "This python-telegram-bot does not let its requests be replaced: install telegram-floodgate[worker]."
-        )
+        raise SettingsError("This version of python-telegram-bot is not supported: install telegram-floodgate[worker].")
     bot._request = (request, request)

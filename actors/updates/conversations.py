@@ -1,10 +1,11 @@
-"""The conversations in an Application's memory: which are read, and when.
+"""Loads the conversations of an Application into memory.
 
-The library reads all of a persistence at the start. A persistence that several workers share reads on demand instead:
-before an update is handled, the conversations that it may belong to, if they are not in memory. Those of a partition
-that comes from another worker are forgotten, and so read anew. Nothing is loaded for chats that say nothing.
+The library reads the whole persistence at the start. A persistence that several workers share is read on demand
+instead: before an update is handled, the conversations that it may belong to are read if they are not in memory. When a
+partition moves here from another worker, its conversations are dropped from memory, and so read again. Nothing is
+loaded for inactive chats.
 
-Of any other persistence all are read at the start, and again when a partition moves, for there is no other way to ask.
+Any other persistence is read completely at the start, and again when a partition moves, because it offers no other way.
 """
 
 from __future__ import annotations
@@ -22,16 +23,18 @@ ConversationKey = tuple[int | str, ...]
 
 @runtime_checkable
 class ConversationReader(Protocol):
-    """What a persistence has that reads conversations on demand."""
+    """A persistence that reads conversations on demand."""
 
     conversations_on_demand: bool
-    """Whether ``get_conversations`` gives none, since each is read when an update asks for it."""
+    """Whether ``get_conversations`` returns none, because each is read when an update needs it."""
 
-    async def read_conversations(self, name: str, keys: Sequence[ConversationKey]) -> dict[ConversationKey, object]: ...
+    async def read_conversations(self, name: str, keys: Sequence[ConversationKey]) -> dict[ConversationKey, object]:
+        """Read the states of some conversations of the handler ``name``. Unknown keys are left out."""
+        ...
 
 
 class Conversations:
-    """Of one Application; belongs to its event loop."""
+    """The conversations of one Application. Belongs to its event loop."""
 
     def __init__(self, application: Application[Any, Any, Any, Any, Any, Any]) -> None:
         self._application = application
@@ -39,29 +42,29 @@ class Conversations:
         self._reader = persistence if isinstance(persistence, ConversationReader) else None
 
     def open(self) -> None:
-        """Before the Application is initialised."""
+        """Switch the persistence to reading on demand. Call before the Application is initialised."""
         if self._reader is not None:
             self._reader.conversations_on_demand = True
 
     async def prepare(self, update: Update) -> None:
-        """Have in memory what the conversation handlers will look for."""
+        """Load the conversations that the handlers may look up for an update."""
         if self._reader is None:
             return
         keys = keys_of(update)
-        for name, here in self._all():
-            if missing := [key for key in keys if key not in here]:
-                found = _going_on(await self._reader.read_conversations(name, missing))
-                here.update_no_track({key: state for key, state in found.items() if key not in here})
+        for name, loaded in self._all():
+            if missing := [key for key in keys if key not in loaded]:
+                found = _ongoing(await self._reader.read_conversations(name, missing))
+                loaded.update_no_track({key: state for key, state in found.items() if key not in loaded})
 
     async def renew(self, partition: int, partitions: int) -> None:
-        """The partition had another worker: its conversations in memory are out of date."""
+        """Drop or reload a partition's conversations. They are out of date because another worker had the partition."""
         persistence = self._application.persistence
-        for name, here in self._all():
-            for key in [key for key in here if _is_of(key, partition, partitions)]:
-                here.data.pop(key)
+        for name, loaded in self._all():
+            for key in [key for key in loaded if _is_of(key, partition, partitions)]:
+                loaded.data.pop(key)
             if self._reader is None and persistence is not None:
-                stored = _going_on(await persistence.get_conversations(name))
-                here.update_no_track(
+                stored = _ongoing(await persistence.get_conversations(name))
+                loaded.update_no_track(
                     {key: state for key, state in stored.items() if _is_of(key, partition, partitions)}
                 )
 
@@ -70,8 +73,8 @@ class Conversations:
 
 
 def keys_of(update: Update) -> list[ConversationKey]:
-    """All keys that a ``ConversationHandler`` may have for an update, whatever its ``per_chat``, ``per_user`` and
-    ``per_message``."""
+    """The keys that a ``ConversationHandler`` may use for an update, for all values of its ``per_chat``, ``per_user``
+    and ``per_message``."""
     chat = [update.effective_chat.id] if update.effective_chat else []
     user = [update.effective_user.id] if update.effective_user else []
     keys: list[ConversationKey] = [tuple(chat), tuple(user), (*chat, *user)]
@@ -81,11 +84,11 @@ def keys_of(update: Update) -> list[ConversationKey]:
     return [key for key in dict.fromkeys(keys) if key]
 
 
-def _going_on(stored: Mapping[ConversationKey, object]) -> dict[ConversationKey, object]:
-    """Without those that ended: the library keeps the end of a handler that did not block as a state."""
+def _ongoing(stored: Mapping[ConversationKey, object]) -> dict[ConversationKey, object]:
+    """Leave out conversations that have ended: with non-blocking handlers, the library stores the end as a state."""
     return {key: state for key, state in stored.items() if state != ConversationHandler.END}
 
 
 def _is_of(key: ConversationKey, partition: int, partitions: int) -> bool:
-    """Whether a conversation's key, which begins with its chat or user, is of a partition."""
+    """Whether a conversation belongs to a partition. Its key begins with its chat or user."""
     return partition_of(str(key[0]), partitions) == partition

@@ -1,4 +1,4 @@
-"""What handles updates, as the worker sees it."""
+"""The protocol between the worker and the code that handles updates."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from floodgate.actors.updates.run import HandlerRun
 
 
 class Handler(Protocol):
-    """The user's code. Belongs to the event loop, but for ``name``."""
+    """The user's code. Belongs to the event loop, except for ``name``."""
 
     @property
     def name(self) -> str:
-        """As in ``myapp.bot:application``."""
+        """The target that names the user's code, such as ``myapp.bot:application``."""
         ...
 
     async def open(self) -> None:
-        """Make ready.
+        """Prepare to handle updates.
 
         Raises:
-            FloodgateError: it cannot be; says why.
+            FloodgateError: the handler cannot be opened; says why.
         """
         ...
 
     async def close(self) -> None:
-        """Finish and release what was opened. Safe to call unopened."""
+        """Finish, and release all resources. Safe to call unopened."""
         ...
 
     async def handle(self, run: HandlerRun) -> None:
-        """Handle an update. Once this returns, what it changed is safe.
+        """Handle an update. When this returns, all changes have been saved.
 
         Raises:
-            UnreadableUpdateError: no attempt can read it.
-            Exception: whatever the user's code raised, and did not deal with.
+            UnreadableUpdateError: the update cannot be parsed, however often it is tried.
+            Exception: any exception that the user's code raises and does not deal with.
         """
         ...
 
     async def moved_here(self, bot: str, partition: int, partitions: int) -> None:
-        """Another worker had this partition until now: what is in memory of its chats may be out of date."""
+        """Refresh data in memory about a partition's chats: another worker had the partition until now."""
         ...
 
 
 class UnreadableUpdateError(Exception):
-    """The library cannot make an object of it, so that no handler can be asked."""
+    """The library cannot parse an update, so no handler can be called."""

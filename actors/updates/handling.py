@@ -1,22 +1,22 @@
-"""What happens to an update between its delivery and its ack.
+"""Takes an update from its delivery to its ack.
 
-    seen before? ──yes─▶ ack
+    handled before? ──yes─▶ ack
          │ no
          ▼
-    the handlers, on their event loop ──fine─▶ noted as handled ─▶ ack
-         │ they raise
-         ├─▶ a pause, and again, up to ``FLOODGATE_UPDATES__ATTEMPTS`` times
-         └─▶ dead letter with the traceback ─▶ noted ─▶ ack, and the chat goes on
+    the handlers, on their event loop ──success─▶ recorded as handled ─▶ ack
+         │ exception
+         ├─▶ pause and retry, up to ``FLOODGATE_UPDATES__ATTEMPTS`` attempts
+         └─▶ dead letter with the traceback ─▶ recorded ─▶ ack; the chat's next update runs
 
-Order. A chat's updates run one after the other (:mod:`floodgate.actors.updates.lanes`). An update that fails is tried
-again in its place: those of its chat wait behind it, other chats do not. One that takes too long is not tried again.
+Order. A chat's updates run one after the other (:mod:`floodgate.actors.updates.lanes`). A failed update is retried in
+its place: later updates of its chat wait, other chats do not. An update that takes too long is not retried.
 
-At least once. An update is noted as handled after its handler has ended and before its ack. A worker that dies in
-between, or while the handler runs, leaves it to another, which handles it again; so does one that is shut down before
-the handler has ended. Nothing else does.
+At least once. An update is recorded as handled after its handler has finished and before its ack. If the worker dies in
+between or while the handler runs, or is shut down before the handler has finished, another worker handles the update
+again. Nothing else causes a repetition.
 
-Loops. Handlers have a loop of their own, on a thread of their own, so that one which blocks costs no heartbeat. All
-else runs on the worker's loop, which awaits the handlers.
+Loops. Handlers run on an event loop and a thread of their own, so that a blocking handler does not stop the heartbeats.
+Everything else runs on the worker's loop, which awaits the handlers.
 """
 
 from __future__ import annotations
@@ -54,20 +54,20 @@ CLOSE_SECONDS: Final = 20.0
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 5.0
 STORE_RETRY_SECONDS: Final = 1.0
-# Before a handler is called the store is waited for, as long as RabbitMQ lets an update be held.
+# How long to wait for the store before a handler runs: within RabbitMQ's consumer timeout.
 STORE_HOLD_SECONDS: Final = 10 * 60.0
-# After it, not for long: the update is handled, whether that is noted or not.
+# How long to wait for it afterwards: not long, since the update has been handled, recorded or not.
 STORE_NOTE_SECONDS: Final = 5.0
-# The end of a traceback says most.
+# The end of a traceback matters most.
 MAX_TRACEBACK: Final = 8000
-_OURS: Final = f"{Path(__file__).parents[1]}/"  # frames that say nothing of the handler
+_OURS: Final = f"{Path(__file__).parents[1]}/"  # frames that say nothing about the handler
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an update was not handled. ``again``: whether another attempt may help."""
+    """Why an update could not be handled. ``again``: whether another attempt may help."""
 
     reason: str
     description: str
@@ -76,11 +76,12 @@ class Failure:
 
 
 class StoppedError(Exception):
-    """The worker stops, or cannot go on with this update: it goes back to its queue."""
+    """The worker stops, or cannot continue with this update, which goes back to its queue."""
 
 
 class Handling:
-    """One a process. ``start`` before its first update, ``stop`` after the last. Belongs to the worker's event loop."""
+    """Handles a process's updates: ``start`` before the first one, ``stop`` after the last. Belongs to the worker's
+    event loop."""
 
     def __init__(self, broker: FloodgateBroker, handler: Handler, ledger: AwaitedHandled) -> None:
         self._broker = broker
@@ -95,14 +96,14 @@ class Handling:
         """Open the handler.
 
         Raises:
-            FloodgateError: it cannot be opened.
+            FloodgateError: the handler cannot be opened.
         """
         self._loop.start()
         await self._loop.run(self._handler.open(), OPEN_SECONDS)
         self._watch.start()
 
     async def stop(self) -> None:
-        """Close the handler; bounded. Safe to call twice, and unstarted."""
+        """Close the handler, within a bound. Safe to call twice, and unstarted."""
         if self._loop.thread.is_alive():
             try:
                 await self._loop.run(self._handler.close(), CLOSE_SECONDS)
@@ -113,21 +114,21 @@ class Handling:
         await self._ledger.close()
 
     async def deliver(self, message: DeliveredMessage) -> None:
-        """Have the update handled, and decide whether to acknowledge its message."""
+        """Run the handlers for an update, and decide whether to acknowledge its message."""
         update = message.update
         assert update is not None
         try:
             await self._deliver(message, update)
         except StoppedError as stop:
-            logger.info("update %d of bot %s goes back to its queue: %s", update.update_id, update.bot, stop)
+            logger.info("returning update %d of bot %s to its queue: %s", update.update_id, update.bot, stop)
             message.give_back()
         except PublishError as error:
-            logger.warning("update %d of bot %s goes back to its queue: %s", update.update_id, update.bot, error)
+            logger.warning("returning update %d of bot %s to its queue: %s", update.update_id, update.bot, error)
             message.give_back()
 
     async def _deliver(self, message: DeliveredMessage, update: Update) -> None:
         if await self._meet(update, message.queue_name):
-            logger.info("update %d of bot %s came again and was handled before", update.update_id, update.bot)
+            logger.info("update %d of bot %s was delivered again: already handled", update.update_id, update.bot)
             message.done()
             return
         failure = await self._handle(message, update)
@@ -137,8 +138,8 @@ class Handling:
         message.done()
 
     async def _meet(self, update: Update, queue: str) -> bool:
-        """Whether the update was handled before. If its partition came from another worker, what is in memory of its
-        chats is renewed before any of its updates goes on."""
+        """Whether the update was handled before. If its partition moved here from another worker, the data in memory
+        about its chats is refreshed before any of its updates continues."""
         async with self._meeting[queue]:
             status = await self._ask(lambda: self._see(update, queue), STORE_HOLD_SECONDS)
             if status.moved_from is not None:
@@ -153,13 +154,14 @@ class Handling:
         return status
 
     async def _move(self, bot: str, queue: str, home: str) -> None:
-        logger.info("%s came to this worker from %s", queue, home)
+        logger.info("%s moved to this worker from %s", queue, home)
         partition = int(queue.rpartition(".")[2])
         moving = self._handler.moved_here(bot, partition, self._settings.update_partitions)
         await self._loop.run(moving, self._settings.updates.handler_seconds)
 
     async def _handle(self, message: DeliveredMessage, update: Update) -> tuple[Failure, int] | None:
-        """The handlers, until they succeed or are given up; the last failure and the number of attempts."""
+        """Run the handlers until they succeed or no attempt is left. Return the last failure and the number of
+        attempts, or None."""
         most = self._settings.updates.attempts
         for attempt in range(1, most + 1):
             run = HandlerRun(update, message.queue_name, message.message_timestamp, attempt, last=attempt == most)
@@ -169,10 +171,10 @@ class Handling:
             if run.last or not failure.again:
                 return failure, attempt
             pause = pause_after(attempt)
-            logger.warning("%s; attempt %d of %d, again in %.1f s", failure.description, attempt, most, pause)
+            logger.warning("%s; attempt %d of %d, retrying in %.1f s", failure.description, attempt, most, pause)
             if await self._broker.stopping.sleep(pause):
-                raise StoppedError("the worker stops")
-        raise AssertionError("there is one attempt at least")
+                raise StoppedError("the worker is stopping")
+        raise AssertionError("there is at least one attempt")
 
     async def _attempt(self, run: HandlerRun) -> Failure | None:
         about = f"update {run.update.update_id} of bot {run.update.bot}"
@@ -180,28 +182,29 @@ class Handling:
         try:
             expired = await self._loop.run(self._bounded(run, seconds), CONSUMER_TIMEOUT_SECONDS)
         except UnreadableUpdateError as error:
-            return Failure(dead_letters.REASON_UNREADABLE, f"{about} cannot be read: {error}", again=False)
+            return Failure(dead_letters.REASON_UNREADABLE, f"{about} cannot be parsed: {error}", again=False)
         except CancelledError as error:
             if self._broker.stopping.is_set():
-                raise StoppedError("the worker stopped before its handler had ended") from None
-            return Failure(dead_letters.REASON_HANDLER, f"{about}: the handler was cancelled by itself", _trace(error))
+                raise StoppedError("the worker stopped before the handler finished") from None
+            return Failure(dead_letters.REASON_HANDLER, f"{about}: the handler cancelled itself", _trace(error))
         except _LimitReachedError as error:
             return Failure(
                 dead_letters.REASON_TIME_LIMIT, _too_long(about, seconds), _trace(error.__cause__), again=False
             )
         except TimeoutError as error:
             raise StoppedError(_taken_away(about)) from error
-        except Exception as error:  # noqa: BLE001  # the user's code may raise anything, and what follows is decided here
+        except Exception as error:  # noqa: BLE001  # the user's code may raise anything; this decides what follows
             return Failure(dead_letters.REASON_HANDLER, f"{about}: the handler raised {_named(error)}", _trace(error))
         if expired:
             logger.warning(_too_long(about, seconds))
         return None
 
     async def _bounded(self, run: HandlerRun, seconds: float) -> bool:
-        """Whether the handlers went on after they had been cancelled.
+        """Run the handlers within the time limit. Returns whether they continued after they were cancelled.
 
         Raises:
-            _LimitReachedError: they took too long and ended for it. A ``TimeoutError`` of their own is another matter.
+            _LimitReachedError: they exceeded the limit and were cancelled.
+            _HandlersTimeoutError: they raised a ``TimeoutError`` of their own.
         """
         enter(run)
         limit = asyncio.timeout(seconds)
@@ -234,14 +237,14 @@ class Handling:
             await self._ask(lambda: self._ledger.mark(update.bot, update.update_id), STORE_NOTE_SECONDS)
         except StoppedError as stop:
             logger.warning(
-                "update %d of bot %s is handled, and would be again if it came again: %s",
+                "could not record update %d of bot %s as handled; if delivered again, it is handled again: %s",
                 update.update_id,
                 update.bot,
                 stop,
             )
 
     async def _ask(self, ask: Callable[[], Awaitable[T]], seconds: float) -> T:
-        """Ask the store, waiting for it if it is down.
+        """Ask the store, waiting up to ``seconds`` for it if it is down.
 
         Raises:
             StoppedError: it is down for longer, or the worker stops.
@@ -260,11 +263,11 @@ class _LimitReachedError(Exception):
 
 
 class _HandlersTimeoutError(Exception):
-    """A ``TimeoutError`` of the handlers' own, in its ``__cause__``."""
+    """The handlers raised a ``TimeoutError`` of their own, which is the ``__cause__``."""
 
 
 def pause_after(attempt: int) -> float:
-    """Seconds before the next attempt: doubling, and short, for the partition waits."""
+    """The pause before the next attempt, in seconds. It doubles, but stays short because the chat waits."""
     return min(FIRST_PAUSE_SECONDS * 2.0 ** (attempt - 1), LONGEST_PAUSE_SECONDS)
 
 
@@ -279,23 +282,24 @@ def _trace(error: BaseException | None) -> str:
         error = error.__cause__
     if error is None:
         return ""
-    told = traceback.TracebackException.from_exception(error)
-    told.stack = traceback.StackSummary.from_list([each for each in told.stack if not each.filename.startswith(_OURS)])
-    return "".join(told.format())[-MAX_TRACEBACK:]
+    trace = traceback.TracebackException.from_exception(error)
+    frames = [frame for frame in trace.stack if not frame.filename.startswith(_OURS)]
+    trace.stack = traceback.StackSummary.from_list(frames)
+    return "".join(trace.format())[-MAX_TRACEBACK:]
 
 
 def _too_long(about: str, seconds: float) -> str:
     return (
         f"{about}: the handlers took longer than FLOODGATE_UPDATES__HANDLER_SECONDS ({seconds:g} s) and were "
-        "cancelled. Let an actor or another process do long work and answer when it is done, or raise the setting: "
+        "cancelled. Move long work to an actor or another process, or raise the setting, but not too far: "
         f"{_taking_away()}"
     )
 
 
 def _taken_away(about: str) -> str:
-    return f"{about}: the event loop is blocked for good, and {_taking_away()} Another handles it."
+    return f"{about}: the event loop is blocked, and {_taking_away()} Another worker handles it."
 
 
 def _taking_away() -> str:
     minutes = CONSUMER_TIMEOUT_SECONDS // 60
-    return f"after {minutes} minutes RabbitMQ itself takes an update from its worker (its consumer timeout)."
+    return f"after {minutes} minutes RabbitMQ takes an unacknowledged update from its worker (the consumer timeout)."

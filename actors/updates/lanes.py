@@ -1,14 +1,15 @@
-"""Lanes: a chat's updates one after the other, those of different chats side by side.
+"""Lanes run each chat's updates one after the other, and those of different chats concurrently.
 
-A handler worker holds a window of updates of each partition (``FLOODGATE_UPDATES__WINDOW``). An update goes into the
-lane of what it is kept in order with, its chat as a rule, and waits there for those before it and for nothing else. A
-lane exists while it has updates, so there are never more than the windows hold.
+A handler worker holds a window of updates from each partition (``FLOODGATE_UPDATES__WINDOW``). Each update joins the
+lane of its partition key, which is usually its chat, and waits there for the updates before it and for nothing else. A
+lane exists while it has updates, so there are never more lanes than updates in the windows.
 
-RabbitMQ takes a message from a consumer that has held it for 30 minutes. So what has waited in its lane for
-:data:`WAIT_SECONDS` is returned before its turn, with all behind it, and comes back at once with its time anew.
+RabbitMQ takes a message from a consumer that has held it for 30 minutes. So an update that has waited in its lane for
+:data:`WAIT_SECONDS` is returned to its queue with all updates behind it. They are redelivered at once, and their time
+starts again.
 
-What has not begun when the worker stops, or when its connection was lost, does not begin: RabbitMQ has it, and returns
-a window's messages in their order.
+An update that has not started when the worker stops, or when its connection is lost, is not started: RabbitMQ still has
+it, and redelivers a window's messages in order.
 """
 
 from __future__ import annotations
@@ -24,18 +25,19 @@ from floodgate.broker.process.stopping import Stopping
 from floodgate.broker.worker.queue_consumer import DeliveredMessage
 from floodgate.broker.worker.runner import RunMessage
 
-# With the longest time for a handler (1,500 s) this is what RabbitMQ's consumer timeout leaves.
+# The rest of RabbitMQ's consumer timeout after the longest time for a handler (1,500 s).
 WAIT_SECONDS: Final = 300.0
 
 LaneKey = tuple[str, str]  # queue, partition key
-Lane = deque[tuple[float, DeliveredMessage]]  # with the moment of arrival, on the monotonic clock
+Lane = deque[tuple[float, DeliveredMessage]]  # with the time of arrival on the monotonic clock
 
 
 class Lanes:
-    """Belongs to the event loop.
+    """The lanes of one worker. Belongs to the event loop.
 
-    Parameters:
-        track: is given each lane's task, so that a stop waits for it.
+    Args:
+        stopping: set when the worker stops.
+        track: called with each lane's task, so that a stop waits for it.
     """
 
     def __init__(self, stopping: Stopping, track: Callable[[asyncio.Task[None]], None]) -> None:
@@ -44,7 +46,7 @@ class Lanes:
         self._lanes: dict[LaneKey, Lane] = {}
 
     def dispatch(self, message: DeliveredMessage, run: RunMessage) -> None:
-        """Have a message run when those before it in its lane have ended."""
+        """Run a message after those before it in its lane."""
         assert message.update is not None
         key = (message.queue_name, partition_key(message.update.body))
         if (lane := self._lanes.get(key)) is not None:
@@ -63,7 +65,7 @@ class Lanes:
                 elif message.delivery.live:
                     await run(message)
                     if not message.settled and not self._stopping.is_set():
-                        _return(lane)  # it went back, so those behind it go, too
+                        _return(lane)  # the message was requeued, so those behind it are, too
         finally:
             for _, message in lane:
                 message.delivery.put_down()
@@ -71,7 +73,7 @@ class Lanes:
 
 
 def _join(lane: Lane, message: DeliveredMessage) -> None:
-    """A new update goes to the end; one that comes back, to the place it had: Telegram's ids rise within a chat."""
+    """Add a new update at the end, and a redelivered one at its old place, which its id gives: ids rise in a chat."""
     place = len(lane)
     if message.delivery.redelivered:
         while place and _update_id(lane[place - 1][1]) > _update_id(message):
@@ -85,6 +87,6 @@ def _update_id(message: DeliveredMessage) -> int:
 
 
 def _return(lane: Lane) -> None:
-    """All back to their queue, in their order."""
+    """Requeue all updates of a lane, in order."""
     while lane:
         lane.popleft()[1].delivery.requeue()

@@ -1,4 +1,4 @@
-"""The event loop that handlers run on: a thread of its own, so that a handler which blocks it delays no send."""
+"""The event loop that handlers run on. It has its own thread, so that a blocking handler delays no sends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ STOP_SECONDS: Final = 5.0
 
 
 class HandlerLoop:
-    """Started once, stopped once; ``stop`` is safe to call twice and unstarted. Any thread may call."""
+    """An event loop on a thread of its own. Start it once; ``stop`` is safe to call twice, and unstarted. Safe to use
+    from any thread."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -22,14 +23,15 @@ class HandlerLoop:
         self.thread = threading.Thread(target=self._run, name="floodgate-handlers", daemon=True)
 
     def start(self) -> None:
+        """Start the thread, and wait until the loop runs."""
         self.thread.start()
         self._running.wait(START_SECONDS)
 
     async def run(self, coroutine: Coroutine[Any, Any, T], timeout_seconds: float) -> T:
-        """Have it run here, and await its result on another loop; what it raises is raised there.
+        """Run a coroutine on this loop, and await its result or exception from another one.
 
         Raises:
-            TimeoutError: it did not end in time, be it that something blocks the loop; it is cancelled.
+            TimeoutError: it did not finish in time, perhaps because the loop is blocked; it is cancelled.
             RuntimeError: the loop is not running.
         """
         if not self.loop.is_running():
@@ -43,7 +45,7 @@ class HandlerLoop:
         return running.result()
 
     def stop(self) -> None:
-        """Cancel what still runs and end the thread, unless something blocks it."""
+        """Cancel all tasks and end the thread, unless the loop is blocked."""
         if self.thread.is_alive():
             self.loop.call_soon_threadsafe(self.loop.stop)
             self.thread.join(STOP_SECONDS)

@@ -1,7 +1,7 @@
-"""An Application's persistence, written before the ack: what a handler changed is safe once its update is gone.
+"""Writes an Application's persistence before the ack, so that a handler's changes are saved before its update is gone.
 
-python-telegram-bot itself writes once a minute, and the updates of that minute would be lost to the data with the
-process. Writing costs what the persistence makes of it, so runs that end while a write is under way share the next one.
+python-telegram-bot itself writes once a minute, so a crash would lose the changes of up to a minute. A write may be
+expensive, so handler runs that end during a write share the next one.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from telegram.ext import Application
 
 
 class PersistenceFlusher:
-    """Belongs to the event loop. ``flush`` may be called by any number of tasks."""
+    """Writes one Application's persistence. Belongs to the event loop; any number of tasks may call ``flush``."""
 
     def __init__(self, application: Application[Any, Any, Any, Any, Any, Any]) -> None:
         self._application = application
-        self._next: asyncio.Task[None] | None = None  # begins when the one under way has ended
+        self._next: asyncio.Task[None] | None = None  # starts when the current write has finished
         self._writing: asyncio.Task[None] | None = None
 
     async def flush(self) -> None:
-        """Write what has changed; returns when all that was changed before this call is written."""
+        """Write the changes. Returns when all changes made before this call have been written."""
         if self._application.persistence is None:
             return
         if self._next is None:

@@ -1,4 +1,4 @@
-"""A run: one call of the handlers for one update. What the handlers do can ask for theirs with :func:`current_run`."""
+"""A run: one call of the handlers for one update. Code called by a handler gets its run from :func:`current_run`."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from floodgate.broker.messages.update import Update
 
 @dataclass(slots=True)
 class HandlerRun:
-    """Belongs to the event loop. Tasks that a handler starts see it too, also after it is over."""
+    """The context of one run. Belongs to the event loop. Tasks started by a handler share it, even after it is over."""
 
     update: Update
     queue: str
     arrived_ms: int
-    """Of the message, which a redelivery leaves as it was and a replay renews."""
+    """The message's timestamp, in Unix milliseconds. A redelivery keeps it, a replay sets a new one."""
     attempt: int = 1
     last: bool = True
-    """Whether the update is given up if this fails."""
+    """Whether the update is dead-lettered if this attempt fails."""
     error: Exception | None = None
     over: bool = False
     calls: Counter[str] = field(default_factory=Counter)
-    """How often the handlers have made each call so far."""
+    """How often the handlers have made each Bot API call so far."""
 
 
 _current: ContextVar[HandlerRun | None] = ContextVar("floodgate_run", default=None)
 
 
 def current_run() -> HandlerRun | None:
-    """The run that the calling task belongs to; None outside of handlers."""
+    """The run that the current task belongs to; None outside of handlers."""
     return _current.get()
 
 
 def enter(run: HandlerRun) -> None:
-    """Make it the calling task's, and that of the tasks it starts."""
+    """Set the run of the current task and of the tasks that it starts."""
     _current.set(run)

@@ -1,8 +1,8 @@
-"""A handler that blocks the event loop stops every chat of its worker. Here it is caught in the act, and named.
+"""Detects a handler that blocks the event loop, which stops every chat of its worker, and names it in the log.
 
-A thread asks the loop for a sign of life. When none comes for a while it looks at what the loop's thread is doing at
-that very moment: the innermost call that is the user's, and the outermost one, which is the handler. It says so once
-while the block lasts, and once more, with its length, when it is over.
+A thread schedules a callback on the loop at intervals. If it does not run in time, the thread inspects the stack of the
+loop's thread for the innermost and the outermost frame of the user's code; the outermost one is the handler. It logs
+this once while the loop is blocked, and logs the duration once it runs again.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _NOT_USERS: Final = (
     f"{Path(telegram.__file__).parent}/",
 )
 _STANDARD: Final = f"{sysconfig.get_path('stdlib')}/"
-# Within the standard library's folder, unless there is a virtual environment: what was installed is not of it.
+# Without a virtual environment, installed packages are in a subfolder of the standard library.
 _INSTALLED: Final = ("site-packages/", "dist-packages/")
 
 
 @dataclass(frozen=True, slots=True)
 class Culprit:
-    """Who blocks: the handler, and the line of the user's that is being executed."""
+    """The code that blocks the loop: the handler, and the line of the user's code that is running."""
 
     handler: str
     line: str
@@ -58,9 +58,11 @@ class LoopWatch:
         self._thread = threading.Thread(target=self._run, name="floodgate-loop-watch", daemon=True)
 
     def start(self) -> None:
+        """Start the watching thread."""
         self._thread.start()
 
     def stop(self) -> None:
+        """Stop the watching thread, within :data:`STOP_SECONDS`."""
         self._stopped.set()
         self._beat.set()
         if self._thread.is_alive():
@@ -78,19 +80,20 @@ class LoopWatch:
                 self._report(asked_at)
 
     def _report(self, since: float) -> None:
-        culprit = culprit_in(sys._current_frames().get(self._watched.ident or 0))
+        culprit = culprit_in(sys._current_frames().get(self._watched.ident or 0)) or "code outside of the handlers"
         logger.error(
-            "The event loop is blocked by %s: no chat of this worker is served meanwhile. Await instead of waiting "
+            "The event loop is blocked by %s, so no chat of this worker is served. Await instead of blocking "
             "(asyncio.sleep, an async client), or move the call to a thread: await asyncio.to_thread(…).",
-            culprit or "code that is not a handler's",
+            culprit,
         )
         self._beat.wait()
         if not self._stopped.is_set():
-            logger.warning("The event loop runs again after %.1f s, blocked by %s.", time.monotonic() - since, culprit)
+            blocked_seconds = time.monotonic() - since
+            logger.warning("The event loop runs again after %.1f s. It was blocked by %s.", blocked_seconds, culprit)
 
 
 def culprit_in(frame: FrameType | None) -> Culprit | None:
-    """Whose code a thread is in; None if it is in nobody's but libraries' and ours."""
+    """Find the user's code in a thread's stack; None if there are only frames of libraries and of Floodgate."""
     users = [each for each in _outwards(frame) if _is_users(each.f_code.co_filename)]
     if not users:
         return None

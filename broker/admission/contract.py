@@ -127,7 +127,7 @@ Decision = Go | Wait | AlreadySent | AlreadyDead | Unsettled | Unreachable | Exh
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """Telegram accepted the call. ``result`` is Telegram's own JSON value."""
+    """Telegram accepted the call. ``result`` is Telegram's JSON value."""
 
     result: Any
     late: timedelta = timedelta()
@@ -163,7 +163,7 @@ class Dead:
     kept: bool = True
     """Whether there is a dead letter. Without one the store counts and lists the job: see :class:`NotKept`."""
     description: str = ""
-    """A sentence for the dead letter and the log, at most 500 characters. The ledger does not keep it."""
+    """A sentence for the dead letter and the log, at most 500 characters. Not stored in the ledger."""
 
 
 @dataclass(frozen=True, slots=True)

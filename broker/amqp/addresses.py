@@ -1,14 +1,14 @@
-"""RabbitMQ addresses: from the URLs of the settings to what pika connects with.
+"""RabbitMQ addresses: parses the URLs of the settings and makes pika's connection parameters.
 
 ``amqp[s]://user:password@host:port/vhost?cafile=…``. User, password and vhost are percent-encoded, so they
-may hold any character. An absent path is the vhost ``/``. ``amqps`` verifies the server's certificate against
-the system's authorities, or against ``cafile``; there is no way to switch that off.
+may contain any character. Without a path the vhost is ``/``. ``amqps`` verifies the server's certificate against
+the system's certificate authorities, or against ``cafile``; verification cannot be disabled.
 """
 
 from __future__ import annotations
 
-# Resolving a name imports this, in a thread. A fork at that moment would leave the child with the lock of a half-done
-# import that nobody ends, and it could never resolve a name. So it is there before any thread is.
+# Resolving a host name imports this in a thread. A fork at that moment would leave the child with the import lock held
+# for ever, unable to resolve any name. So it is imported before any thread starts.
 import encodings.idna  # noqa: F401
 import ssl
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ _PORTS: Final = {"amqp": 5672, "amqps": 5671}
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """One node of the cluster. Its text names host, port and vhost, never the credentials."""
+    """One node of the cluster. ``str()`` shows host, port and vhost, never the credentials."""
 
     host: str
     port: int
@@ -42,7 +42,7 @@ class Address:
 
 
 def parse_address(url: str) -> Address:
-    """The address in an AMQP URL.
+    """Parse an AMQP URL.
 
     Raises:
         SettingsError: the URL is malformed; the message does not quote it.
@@ -59,7 +59,7 @@ def parse_address(url: str) -> Address:
         ) from None
     if unknown := set(options) - {"cafile"}:
         raise SettingsError(
-            f"FLOODGATE_RABBITMQ_URL has an unknown option {sorted(unknown)[0]!r}; there is only cafile."
+            f"FLOODGATE_RABBITMQ_URL has an unknown option {sorted(unknown)[0]!r}; the only option is cafile."
         )
     return Address(
         host=parts.hostname or "127.0.0.1",
@@ -73,10 +73,10 @@ def parse_address(url: str) -> Address:
 
 
 def parameters(address: Address, *, heartbeat_seconds: int, timeout_seconds: float, name: str) -> Any:
-    """pika's connection parameters. ``name`` is what RabbitMQ shows for the connection.
+    """Return pika's connection parameters. RabbitMQ shows ``name`` for the connection.
 
     Raises:
-        SettingsError: the file with certificate authorities cannot be read.
+        SettingsError: the file of certificate authorities cannot be read.
     """
     return pika.ConnectionParameters(
         host=address.host,
@@ -87,7 +87,7 @@ def parameters(address: Address, *, heartbeat_seconds: int, timeout_seconds: flo
         socket_timeout=timeout_seconds,
         stack_timeout=timeout_seconds,
         connection_attempts=1,
-        blocked_connection_timeout=None,  # broker/amqp/publisher.py has a time-out of its own that keeps the connection
+        blocked_connection_timeout=None,  # broker/amqp/publisher.py has its own time-out, which keeps the connection
         ssl_options=_tls(address) if address.tls else None,
         client_properties={
             "product": "Floodgate",
@@ -99,11 +99,13 @@ def parameters(address: Address, *, heartbeat_seconds: int, timeout_seconds: flo
 
 def _tls(address: Address) -> Any:
     if address.cafile is not None and not Path(address.cafile).is_file():
-        raise SettingsError(f"The cafile {address.cafile!r} of FLOODGATE_RABBITMQ_URL is no readable file.")
+        raise SettingsError(f"The cafile {address.cafile!r} of FLOODGATE_RABBITMQ_URL is not a readable file.")
     try:
         context = ssl.create_default_context(cafile=address.cafile)
     except ssl.SSLError:
-        raise SettingsError(f"The cafile {address.cafile!r} of FLOODGATE_RABBITMQ_URL holds no certificates.") from None
+        raise SettingsError(
+            f"The cafile {address.cafile!r} of FLOODGATE_RABBITMQ_URL contains no certificates."
+        ) from None
     return pika.SSLOptions(context, address.host)
 
 

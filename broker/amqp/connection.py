@@ -1,20 +1,20 @@
-"""One connection to the cluster, kept up.
+"""One connection to the cluster, which reconnects by itself.
 
-Overview: a connection is opened at first use and from then on kept open until it is closed, by trying the
-configured addresses in turn, with a pause between rounds that doubles up to :data:`LONGEST_PAUSE_SECONDS` and
-is jittered, so that a fleet does not knock in step. Its users are told ``up`` with each new connection and
-``down`` with each lost one; what a connection carried died with it.
+Overview: a connection is opened at first use and from then on kept open until it is closed. It tries the configured
+addresses in turn; the pause between rounds doubles up to :data:`LONGEST_PAUSE_SECONDS` and is jittered, so that many
+clients do not reconnect at the same moment. Its users are called ``up`` for each new connection and ``down`` for each
+lost one; messages and channels of a lost connection are lost with it.
 
-State: IDLE ─open()─▶ TRYING ─▶ UP ─lost─▶ TRYING …, and CLOSED from anywhere. All of it belongs to the event loop.
+State: IDLE ─open()─▶ TRYING ─▶ UP ─lost─▶ TRYING …, and CLOSED from any state. All of it belongs to the event loop.
 
-Failures: whoever waits for the connection (``when_open``) is told after one full round that failed, at once when
-RabbitMQ refuses us or is no RabbitMQ 4, and the connection goes on trying for those that do not wait. One attempt
-is bounded by ``connect_timeout_seconds``, name resolution and TLS included. An outage is logged when it
-begins, then every minute, and when it ends.
+Failures: callers that wait for the connection (``opened``) get an error after one full round has failed, or immediately
+if RabbitMQ refuses the login or is not RabbitMQ 4; the connection keeps trying for the users that do not wait. One
+attempt is bounded by ``connect_timeout_seconds``, with name resolution and TLS. An outage is logged when it starts,
+then every minute, and when it ends.
 
-Writing: frames that are bytes already (publications, acks) are collected during one turn of the loop and leave in one
-system call at its end, which halves what a confirmed publication costs. Frames of pika's own do not wait; a method that
-must come after ours, such as closing a channel, is preceded by :meth:`Connection.flush`.
+Writing: frames that are already bytes (publications, acks) are collected during one iteration of the loop and sent in
+one system call at its end, which halves the cost of a confirmed publication. pika's own frames are sent immediately; a
+method that must follow ours, such as closing a channel, is preceded by :meth:`Connection.flush`.
 """
 
 from __future__ import annotations
@@ -50,13 +50,15 @@ logger = logging.getLogger("floodgate.rabbitmq")
 FIRST_PAUSE_SECONDS: Final = 0.2
 LONGEST_PAUSE_SECONDS: Final = 15.0
 OLDEST_SERVER: Final = (4, 0)
-CLOSE_SECONDS: Final = 5.0  # bound on RabbitMQ's answer to our goodbye
-# Frames collected beyond this leave at once: larger pieces would be copied again and again when the socket takes them
+CLOSE_SECONDS: Final = 5.0  # bound on RabbitMQ's answer to closing
+# Beyond this, collected frames are sent at once: larger blocks would be copied repeatedly when the socket accepts them
 # in parts.
 WRITE_BYTES: Final = 64 * 1024
 
 
 class ConnectionState(Enum):
+    """The state of a connection: see the module."""
+
     IDLE = auto()
     TRYING = auto()
     UP = auto()
@@ -65,10 +67,10 @@ class ConnectionState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
-    """How a connection connects.
+    """Options of a connection.
 
-    ``name`` is what RabbitMQ shows of it. ``waited_for``: whoever opens it waits, and is told by an exception that the
-    first connection failed; so that is not logged besides.
+    ``name`` is shown by RabbitMQ. ``waited_for`` says that the caller waits for the first connection: if that fails the
+    caller gets an exception, so it is not logged as well.
     """
 
     addresses: tuple[Address, ...]
@@ -79,10 +81,10 @@ class ConnectionOptions:
 
 
 class _Services(_AsyncioIOServicesAdapter):  # type: ignore[misc]
-    """What pika asks of the loop, with names resolved on a thread that ends with its answer.
+    """pika's interface to the loop, with host names resolved on a thread that lives for one lookup.
 
-    The loop's executor takes nothing more once a program has begun to end, which is when its last messages are
-    published; and a program of one loop would keep a thread for it.
+    The loop's executor accepts no work while a program is exiting, which is when its last messages are published; and
+    it would keep an idle thread.
     """
 
     def getaddrinfo(self, host: str, port: int, on_done: Callable[..., None], **options: int) -> Any:
@@ -103,7 +105,7 @@ def _look_up(host: str, port: int, options: dict[str, int]) -> Future[Any]:
 
     try:
         threading.Thread(target=look_up, name="floodgate-names", daemon=True).start()
-    except RuntimeError:  # Python 3.12 starts no thread while a program ends
+    except RuntimeError:  # Python 3.12 starts no thread while a program exits
         look_up()
     return found
 
@@ -111,12 +113,11 @@ def _look_up(host: str, port: int, options: dict[str, int]) -> Future[Any]:
 class _Attempt(AsyncioConnection):  # type: ignore[misc]
     """pika's connection, with three additions.
 
-    A publisher's acks go straight to ``on_ack[channel number]``: pika's way to a callback costs as much as all the rest
-    of a confirm.
+    A publisher's acks go straight to ``on_ack[channel number]``: pika's dispatch doubles the cost of a confirm.
 
-    It can be closed during its handshake: pika 1.4 then reports a class in place of its instance. And another thread
-    may write to its socket (:meth:`Connection.write_at_once`): under ``write_lock``, while pika has nothing to send.
-    What the socket did not take of that, ``rest``, goes before all else.
+    It can be closed during its handshake, when pika 1.4 reports an exception class instead of an instance. And another
+    thread may write to its socket (:meth:`Connection.write_at_once`) under ``write_lock``, while pika has nothing to
+    send. The bytes that the socket did not accept, ``rest``, are sent before anything else.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -134,13 +135,13 @@ class _Attempt(AsyncioConnection):  # type: ignore[misc]
         if self.on_ack and isinstance(frame_value, Method) and type(frame_value.method) is Basic.Ack:
             heard = self.on_ack.get(frame_value.channel_number)
             if heard is not None:
-                self.frames_received += 1  # shows the heartbeat that the server lives
+                self.frames_received += 1  # tells the heartbeat check that the server is alive
                 heard(frame_value)
                 return
         super()._process_frame(frame_value)
 
     def send_rest(self) -> None:
-        """Leave ``rest`` to pika, unless the connection has been lost meanwhile. On the event loop."""
+        """Have pika send ``rest``, unless the connection has been lost. On the event loop."""
         if self._transport is not None:
             self._output_marshaled_frames([])
 
@@ -149,7 +150,7 @@ class _Attempt(AsyncioConnection):  # type: ignore[misc]
 
 
 class Connection:
-    """A connection that comes back. Every method: on the event loop only."""
+    """A connection that reconnects by itself. All methods must be called on the event loop."""
 
     def __init__(self, io: BorrowedLoop, options: ConnectionOptions) -> None:
         self.state = ConnectionState.IDLE
@@ -173,18 +174,18 @@ class Connection:
         self._outage = OutageLog()
 
     def follow(self, up: Callable[[], None], down: Callable[[RabbitMQError], None]) -> None:
-        """Be told of every new connection, and of every loss or failed round."""
+        """Register callbacks: ``up`` for every new connection, ``down`` for every loss or failed round."""
         self._on_up.append(up)
         self._on_down.append(down)
 
     def open(self) -> None:
-        """Connect, unless that is done or under way."""
+        """Start connecting, unless connected or connecting already."""
         if self.state is ConnectionState.IDLE:
             self.state = ConnectionState.TRYING
             self._try()
 
     async def opened(self) -> None:
-        """Wait for the connection: one round over the addresses at most.
+        """Wait for the connection, for at most one round over the addresses.
 
         Raises:
             RabbitMQUnreachableError, AccessRefusedError, UnsupportedServerError: there is no usable server.
@@ -192,14 +193,14 @@ class Connection:
         if self.state is ConnectionState.UP:
             return
         if self.state is ConnectionState.CLOSED:
-            raise _closed()
+            raise closed_here()
         waiter = self._io.loop.create_future()
         self._waiters.append(waiter)
         self.open()
         await waiter
 
     def write(self, frames: bytes) -> None:
-        """Send frames with the others of this turn of the loop. They are lost with the connection, as all is."""
+        """Send frames at the end of this iteration of the loop. They are lost if the connection is."""
         if not self._frames:
             self._io.loop.call_soon(self.flush)
         self._frames.append(frames)
@@ -208,10 +209,10 @@ class Connection:
             self.flush()
 
     def flush(self) -> None:
-        """Send what was collected.
+        """Send the collected frames.
 
-        pika would wait for the loop to say that the socket is writable, which it nearly always is. What the socket
-        does not take, and every error, is left to pika.
+        pika would wait until the loop reports the socket as writable, which it nearly always is. pika handles whatever
+        the socket does not accept, and every error.
         """
         if not self._frames or self.pika_connection is None:
             self._drop_frames()
@@ -226,9 +227,9 @@ class Connection:
                 self.pika_connection._output_marshaled_frames([frames])
 
     def write_at_once(self, frames: Callable[[], bytes]) -> bool:
-        """Send what ``frames`` gives, from any thread, if nothing else waits to be sent; whether that was so.
+        """Send the result of ``frames``, from any thread, if nothing else waits to be sent. Return whether it was sent.
 
-        A program that publishes one message at a time spares the loop one of its two turns.
+        This saves a program that publishes one message at a time one of two iterations of the loop.
         """
         connection = self.pika_connection
         if connection is None or self._frames or not connection.write_lock.acquire(blocking=False):
@@ -249,7 +250,7 @@ class Connection:
             connection.write_lock.release()
 
     def _idle_socket(self) -> socket.socket | None:
-        """The socket, if pika has nothing to send on it. TLS is left to pika. Under ``write_lock``."""
+        """Return the socket if pika has nothing to send on it; None for TLS. Called under ``write_lock``."""
         connection = self.pika_connection
         transport = connection._transport if connection is not None else None
         if transport is None or connection.rest or transport.get_write_buffer_size():
@@ -262,10 +263,10 @@ class Connection:
         self._frames_size = 0
 
     async def close(self) -> None:
-        """Say goodbye to RabbitMQ and stay closed. Bounded by :data:`CLOSE_SECONDS`; safe to call twice."""
+        """Close the connection for good. Takes at most :data:`CLOSE_SECONDS`; safe to call twice."""
         was, self.state = self.state, ConnectionState.CLOSED
         self._forget_timer()
-        self._fail_waiters(_closed())
+        self._fail_waiters(closed_here())
         if was is ConnectionState.UP:
             self.flush()
             self._closed_future = self._io.loop.create_future()
@@ -275,12 +276,12 @@ class Connection:
             self._attempt.close()
 
     def abandon(self) -> None:
-        """In a forked child: close our copy of the socket without a word; the connection is the parent's."""
+        """Close this process's copy of the socket in a forked child, silently: the connection is the parent's."""
         for connection in (self.pika_connection, self._attempt):
             transport = getattr(connection, "_transport", None)
             sock = getattr(transport, "_sock", None)
             if sock is not None:
-                sock.close()  # pika's own ways to close would shut the connection down for the parent, too
+                sock.close()  # pika's own close would shut the connection down for the parent, too
 
     def _try(self) -> None:
         address = self._options.addresses[self._next_address]
@@ -352,7 +353,7 @@ class Connection:
 
     def _closed(self, connection: Any, reason: Exception) -> None:
         if connection is not self.pika_connection:
-            return  # one that we turned down ourselves
+            return  # an unsupported server, closed by us
         self.pika_connection = None
         self._drop_frames()
         if self.state is ConnectionState.CLOSED:
@@ -369,7 +370,7 @@ class Connection:
         self._try_later()
 
     def _try_later(self) -> None:
-        # Anything between nothing and the whole pause: clients that lost one server together come back apart.
+        # Full jitter: clients that lost the same server reconnect at different moments.
         self._timer = self._io.call_later(random.uniform(0, self._backoff.next_seconds()), self._try_again)
 
     def _try_again(self) -> None:
@@ -396,14 +397,15 @@ class Connection:
             logger.info("RabbitMQ is back after %.1f s (%s)", away_seconds, self._options.name)
 
 
-def _closed() -> RabbitMQUnreachableError:
+def closed_here() -> RabbitMQUnreachableError:
+    """The error of a connection that this program has closed."""
     return RabbitMQUnreachableError("The connection to RabbitMQ was closed by this program.")
 
 
 def quiet_pika() -> None:
-    """pika logs each lost connection several times at ERROR, with stack traces; we log it once, in a sentence.
+    """Silence pika, which logs each lost connection several times with stack traces; Floodgate logs it in one sentence.
 
-    Whoever has given the ``pika`` logger a level wants to see it, and does.
+    A program that has set a level on the ``pika`` logger keeps it.
     """
     pika_logger = logging.getLogger("pika")
     if pika_logger.level == logging.NOTSET:
@@ -411,7 +413,7 @@ def quiet_pika() -> None:
 
 
 def server_of(properties: Any) -> tuple[str, str]:
-    """Product and version, from what a server says of itself."""
+    """Return product and version from the properties that a server sends."""
 
     def text(key: str) -> str:
         value = (properties or {}).get(key, "unknown")
@@ -421,13 +423,13 @@ def server_of(properties: Any) -> tuple[str, str]:
 
 
 def version_tuple(version: str) -> tuple[int, ...]:
-    """``(4, 0, 5)`` of "4.0.5" or "4.0.5-rc.1"; empty, which is older than all, if it cannot be parsed."""
+    """Parse "4.0.5" or "4.0.5-rc.1" as ``(4, 0, 5)``. Empty, older than any version, if it cannot be parsed."""
     match = re.match(r"\d+(\.\d+)*", version)
     return tuple(int(part) for part in match.group().split(".")) if match else ()
 
 
 def connect_error(address: Address, error: BaseException, timeout_seconds: float) -> RabbitMQError:
-    """What a failed attempt means, for people."""
+    """Return the error for a failed attempt, with its cause and remedy."""
     cause = root_cause(error)
     if isinstance(cause, pika.exceptions.ProbableAuthenticationError):
         return AccessRefusedError(
@@ -441,12 +443,12 @@ def connect_error(address: Address, error: BaseException, timeout_seconds: float
         )
     return RabbitMQUnreachableError(
         f"RabbitMQ at {address} cannot be reached: {reason_of(cause, timeout_seconds)}. "
-        "Start it (scripts/rabbitmq start gives you one), or correct FLOODGATE_RABBITMQ_URL."
+        "Start it (`scripts/rabbitmq start` starts a private one), or correct FLOODGATE_RABBITMQ_URL."
     )
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The innermost exception of pika's wrappings, which carry theirs in one of three places."""
+    """Return the innermost exception of pika's wrappers, which store their cause in one of three places."""
     while True:
         places = (*getattr(error, "exceptions", ()), getattr(error, "exception", None), *error.args)
         inner = [each for each in places if isinstance(each, BaseException)]
@@ -456,7 +458,7 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 def reason_of(error: BaseException, timeout_seconds: float = 0.0) -> str:
-    """Why, in a few words."""
+    """Describe a connection error in a few words."""
     if isinstance(error, pika.exceptions.ConnectionClosed):
         return str(error.reply_text)
     if isinstance(error, pika.exceptions.AMQPHeartbeatTimeout):
@@ -464,7 +466,7 @@ def reason_of(error: BaseException, timeout_seconds: float = 0.0) -> str:
     if isinstance(error, TimeoutError | pika.exceptions.ConnectionOpenAborted | AMQPConnectorException):
         return f"no answer within {timeout_seconds:g} s" if timeout_seconds else "no answer in time"
     if isinstance(error, pika.exceptions.IncompatibleProtocolError):
-        return "what answers there does not speak AMQP 0-9-1"
+        return "the server there does not speak AMQP 0-9-1"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

@@ -1,23 +1,23 @@
 """A process's connections to RabbitMQ: one for publishing, and as many for consuming as its queues need.
 
-Two kinds, because RabbitMQ stops reading from a connection that publishes while it has a memory or disk alarm, and acks
-must get through then. Each is opened by what first needs it: a producer has just the one. RabbitMQ grants a connection
-2,047 channels, and a consumed queue takes one: the 2,001st opens another connection.
+They are separate because during a memory or disk alarm RabbitMQ stops reading from connections that publish, and acks
+must still get through. Each is opened when first needed, so a producer has only one. RabbitMQ allows 2,047 channels per
+connection, and a consumed queue takes one: the 2,001st queue opens another connection.
 
-The loop. They live on one event loop: the caller's own, where ``loop`` is a :class:`BorrowedLoop`, or one on a
-background thread. A borrowed loop that its owner has closed (``asyncio.run`` has ended) takes its connections along;
-the next use, on another loop, starts anew.
+The loop. All connections live on one event loop: the caller's own, as a :class:`BorrowedLoop`, or one on a background
+thread. When the owner closes a borrowed loop (``asyncio.run`` has ended), its connections are lost; the next use, on
+another loop, opens new ones.
 
-Life: constructing opens nothing and starts nothing. The first use starts the loop; ``stop`` (from a thread) or
-``aclose`` (on the loop) ends it for good, in this order: take nothing new, wait for the confirms still out, hand the
-queues back, close channels and connections, end the background loop. A program that just ends has the same done for it,
-within :data:`EXIT_SECONDS`.
+Lifecycle: the constructor opens and starts nothing. The first use starts the loop; ``stop`` (from a thread) or
+``aclose`` (on the loop) ends it for good, in this order: accept nothing new, wait for outstanding confirms, hand the
+queues back, close channels and connections, stop the background loop. At exit, the same is done for a program that did
+not call them, within :data:`EXIT_SECONDS`.
 
-Fork: threads do not survive a fork and sockets must not be shared. A child starts with new locks, a new loop and new
-connections at its first use; it closes its copies of the parent's sockets without a word to RabbitMQ. What was under
-way stays the parent's.
+Fork: threads do not survive a fork, and sockets must not be shared. A child gets new locks, a new loop and new
+connections at its first use; it closes its copies of the parent's sockets without sending anything to RabbitMQ.
+Messages in flight stay with the parent.
 
-State: ``_live`` (the loop and what runs on it) is made once, under ``_lock``. What is in it belongs to its loop.
+State: ``_live`` (the loop and everything on it) is created once, under ``_lock``. Its contents belong to its loop.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ SessionWork = Callable[[Session], Awaitable[T]]
 
 @dataclass(slots=True)
 class OpenConnections:
-    """What runs: the loop, the publishing connection, and the subscriptions, each group on a connection of its own."""
+    """The running loop, the publishing connection, and the groups of subscriptions, each on its own connection."""
 
     io: BorrowedLoop
     publishing: Connection
@@ -69,16 +69,17 @@ class OpenConnections:
 
     @property
     def all(self) -> list[Connection]:
+        """Every connection, the publishing one first."""
         return [self.publishing, *(group.connection for group in self.consuming)]
 
 
 class Connections:
-    """See the module. Any thread may use it.
+    """A process's connections to RabbitMQ: see the module. Any thread may use them.
 
-    Parameters:
-        role_name: what RabbitMQ shows for the connections, as in ``floodgate publish worker 4711``.
-        on_callers_loop: live on the event loop that is running at the first use, instead of a background thread.
-        patience_seconds: how long a publication waits for a lost connection; None is the confirm time-out.
+    Args:
+        role_name: part of the connections' name in RabbitMQ, as in ``floodgate publish worker 4711``.
+        on_callers_loop: run on the event loop that is running at the first use, instead of a background thread.
+        patience_seconds: how long a message waits for a lost connection; None waits for the confirm time-out.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Connections:
         self._crashed: BaseException | None = None
         self._subscribed = 0  # under _lock
         self.publisher = Publisher(lambda: self._running().io, settings, patience_seconds)
-        _remember(self)  # before first use: a fork may fall into that, too
+        _remember(self)  # before first use, since a fork may happen during it
 
     @property
     def io(self) -> BorrowedLoop:
@@ -106,14 +107,14 @@ class Connections:
         return self._running().io
 
     def connect(self, *, keep_trying: bool = False) -> None:
-        """:meth:`aconnect` from a thread."""
+        """Do the same as :meth:`aconnect` from a thread."""
         self.io.run(self.aconnect(keep_trying=keep_trying), None if keep_trying else self._connect_seconds())
 
     async def aconnect(self, *, keep_trying: bool = False) -> None:
         """Wait for the publishing connection.
 
-        One round over the addresses at most, each bounded by ``connect_timeout_seconds``; with
-        ``keep_trying`` any number of rounds, as long as RabbitMQ is merely unreachable.
+        Makes at most one round over the addresses, each bounded by ``connect_timeout_seconds``; with
+        ``keep_trying`` any number of rounds, for as long as RabbitMQ is merely unreachable.
 
         Raises:
             RabbitMQUnreachableError, AccessRefusedError, UnsupportedServerError: there is no usable server.
@@ -147,15 +148,19 @@ class Connections:
         on_lost: Callable[[], None] | None = None,
         prefetch: int = PREFETCH,
     ) -> Subscription:
-        """Consume a queue, from now until it is closed, through any loss of connection.
+        """Consume a queue until the subscription is closed, across any loss of connection.
 
-        ``on_delivery`` is called on the event loop and must not wait, and so is ``on_lost``, when what was in hand
-        has gone back without having been settled or handed over here: RabbitMQ may be giving it to another by now.
-        ``topology`` tells what to declare when the queue turns out to be missing. ``prefetch`` bounds the messages in
-        hand.
+        Both callbacks run on the event loop and must not block.
+
+        Args:
+            on_delivery: called for each message.
+            on_lost: called when unsettled messages have returned to the queue without being handed back by this
+                process: RabbitMQ may already be delivering them to another consumer.
+            topology: returns the topology to declare when the queue is missing.
+            prefetch: maximum number of unsettled messages.
 
         Raises:
-            SettingsError: a process cannot consume so many queues.
+            SettingsError: a process cannot consume that many queues.
         """
         live = self._running()
         group = self._group_with_room(live)
@@ -175,7 +180,7 @@ class Connections:
             return live.consuming[number]
 
     def run(self, work: SessionWork[T], timeout_seconds: float) -> T:
-        """:meth:`arun` from a thread."""
+        """Do the same as :meth:`arun` from a thread."""
         bound = timeout_seconds + self._connect_seconds()
         try:
             return self.io.run(self.arun(work, timeout_seconds), bound)
@@ -183,11 +188,11 @@ class Connections:
             raise _no_answer() from None
 
     async def arun(self, work: SessionWork[T], timeout_seconds: float) -> T:
-        """Do a short piece of work over AMQP, and return its result once its channels are closed.
+        """Run a short task over AMQP, and return its result once its channels are closed.
 
         Raises:
-            RabbitMQUnreachableError: there is no server, or it did not answer in time.
-            RabbitMQError: what the work raised.
+            RabbitMQUnreachableError: no server can be reached, or it did not answer in time.
+            RabbitMQError: raised by the task itself.
         """
         return await self.io.join(self._run(work, timeout_seconds))
 
@@ -204,7 +209,7 @@ class Connections:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
-        """A session on the connection, closed at the end. On the event loop only.
+        """Open a session, which is closed at the end. On the event loop only.
 
         Raises:
             RabbitMQUnreachableError, AccessRefusedError, UnsupportedServerError: there is no usable server.
@@ -217,7 +222,7 @@ class Connections:
             await session.close()
 
     async def _open_connection(self) -> Connection:
-        """For short work: a consuming connection if one is up, since an alarm cannot block it."""
+        """Return an open connection for a short task: preferably a consuming one, since an alarm cannot block it."""
         live = self._running()
         up = next(
             (connection for connection in reversed(live.all) if connection.state is ConnectionState.UP), live.publishing
@@ -226,13 +231,13 @@ class Connections:
         return up
 
     def stop(self, timeout_seconds: float = STOP_SECONDS) -> None:
-        """Stop, in the order of the module's text, from a thread. Safe to call twice, and unstarted; bounded by the
-        time-out and a second."""
+        """Stop, from a thread, in the order given for the module. Takes at most one second more than the time-out;
+        safe to call twice, and before any use."""
         if (live := self._begin_stop()) is not None:
             self._stop(live, timeout_seconds)
 
     async def aclose(self, timeout_seconds: float = STOP_SECONDS) -> None:
-        """:meth:`stop` on an event loop."""
+        """Do the same as :meth:`stop` on an event loop."""
         if (live := self._begin_stop()) is None:
             return
         if not live.io.is_current:
@@ -243,7 +248,7 @@ class Connections:
                 await self._close(live, await self.publisher.aflush(timeout_seconds / 2))
 
     def _begin_stop(self) -> OpenConnections | None:
-        """What is to be stopped; None if that is nothing."""
+        """Accept nothing new. Return what must be stopped, or None."""
         with self._lock:
             already, self._stopped = self._stopped, True
             live = self._live
@@ -313,7 +318,7 @@ class Connections:
         )
 
     def _connect_seconds(self) -> float:
-        """Bound on one round over the addresses."""
+        """Return the bound on one round over the addresses."""
         return self._settings.connect_timeout_seconds * len(self._settings.rabbitmq_urls) + 1
 
     def _on_crash(self, error: BaseException) -> None:
@@ -321,7 +326,7 @@ class Connections:
         self.publisher.fail_all(RabbitMQError("The RabbitMQ event loop crashed (a bug in Floodgate); see the log."))
 
     def _forget(self) -> None:
-        """Leave what belongs to a loop that has ended, or to the parent of a fork, without a word to RabbitMQ."""
+        """Abandon the connections of a closed loop, or of a forked child's parent, without telling RabbitMQ."""
         live, self._live = self._live, None
         self._crashed, self._subscribed = None, 0
         self.publisher.reset()
@@ -332,32 +337,33 @@ class Connections:
             _abandoned.append(live)
 
     def _start_over(self) -> None:
-        """In a forked child."""
+        """Start with new locks and no connections, in a forked child."""
         self._lock = threading.Lock()
         self._forget()
 
 
 def check_queue_count(count: int) -> None:
-    """
+    """Check that one process may consume this many queues.
+
     Raises:
-        SettingsError: a process cannot consume so many queues.
+        SettingsError: there are more than :data:`MOST_QUEUES`.
     """
     if count > MOST_QUEUES:
         raise SettingsError(
-            f"This worker would consume {count} queues, and a process can consume {MOST_QUEUES}. Lower "
+            f"This worker would consume {count} queues, and a process can consume at most {MOST_QUEUES}. Lower "
             "FLOODGATE_PARTITIONS and FLOODGATE_UPDATE_PARTITIONS, or split the bots over several workers."
         )
 
 
 def _no_answer() -> RabbitMQUnreachableError:
-    return RabbitMQUnreachableError("RabbitMQ did not answer in time. See its log, and whether it has an alarm.")
+    return RabbitMQUnreachableError("RabbitMQ did not answer in time. Check its log and whether it has an alarm.")
 
 
-# All there are: to be stopped when the program ends, and to start over in a forked child.
+# Every instance, to be stopped at exit and reset in a forked child.
 _known: weakref.WeakSet[Connections] = weakref.WeakSet()
 _hooks = threading.Lock()
 _hooked = False
-# What must not be finalized: that could act on sockets shared with a fork's parent.
+# Kept so that they are never finalized, which could act on sockets shared with a fork's parent.
 _abandoned: list[OpenConnections] = []
 
 

@@ -1,30 +1,30 @@
-"""Consuming: one channel per queue, a window of unsettled messages per queue.
+"""Consuming: one channel per queue, with a window of unsettled messages.
 
-Overview. A subscription consumes one queue with the consumer priority that rendezvous hashing gives this worker for it
+Overview. A subscription consumes one queue with the consumer priority that rendezvous hashing gives this worker
 (:mod:`floodgate.broker.messages.partitions`), so that RabbitMQ makes the right worker the active consumer. Deliveries
-are handed to ``on_delivery`` on the event loop; their ``ack`` and ``requeue`` may be called from any thread. The window
-(AMQP's prefetch) is one message where jobs are sent in order; answers to queries, which have none, handlers of updates
-and threads take more.
+are passed to ``on_delivery`` on the event loop; their ``ack`` and ``requeue`` may be called from any thread. The window
+(AMQP's prefetch) is one message where jobs are sent in order, and larger for answers to queries, which are unordered,
+for handlers of updates and for worker threads.
 
-Channel incarnations. Delivery tags count from 1 on each channel, so an ack that is late for its channel would hit
-another message on the next one. A delivery keeps the channel it came on, and is settled there or nowhere: when that
-channel is gone, RabbitMQ has put the message back already.
+Channel incarnations. Delivery tags count from 1 on each channel, so a late ack sent on the next channel would
+acknowledge a different message. A delivery keeps its channel and can only be settled there: once that channel is
+closed, RabbitMQ has already requeued the message.
 
-Hand-over. A queue is handed over by closing its channel, after what is in hand is settled. Never by ``basic.cancel``:
-the next consumer would start at once, and message n+1 overtake n, which is still out. pika's ``Channel.close`` cancels
-its consumers first, so they are taken from it before.
+Hand-over. A queue is handed over by closing its channel after all unsettled messages are settled. Never by
+``basic.cancel``: the next consumer would start at once, and message n+1 would overtake the unsettled n. pika's
+``Channel.close`` cancels its consumers first, so they are removed from it beforehand.
 
-Acks. RabbitMQ's channel has at most 33 commands under way to a quorum queue and loses the rest when it closes
-(:mod:`floodgate.broker.amqp.async_queue_reader`), and it returns more than 32 messages of one consumer in no order. So
-no window is larger than :data:`MOST_PREFETCHED`.
+Acks. RabbitMQ's channel has at most 33 commands in flight to a quorum queue and loses the rest when it closes
+(:mod:`floodgate.broker.amqp.async_queue_reader`), and it requeues more than 32 messages of one consumer in no order.
+So no window is larger than :data:`MOST_PREFETCHED`.
 
-State of a subscription, all on the loop: ``_wanted`` (shall it consume?), ``_channel`` (the current incarnation),
-``_in_hand`` (the unsettled deliveries). When the channel dies by itself, the subscription opens another, after a pause
-that doubles:
+State of a subscription, all on the loop: ``_wanted`` (whether it should consume), ``_channel`` (the current
+incarnation), ``_in_hand`` (the unsettled deliveries). When the channel closes unexpectedly, the subscription opens
+another, after a pause that doubles:
 
     connection lost            when the connection is back
-    404, queue missing         its queue is declared again first
-    server-side cancel         the queue was deleted or its leader went: as 404
+    404, queue missing         after its queue has been declared again
+    server-side cancel         as for 404: the queue was deleted or lost its leader
     406 and others             logged, then reopened
 """
 
@@ -47,19 +47,18 @@ from floodgate.broker.process.outages import Backoff
 logger = logging.getLogger("floodgate.rabbitmq")
 
 PREFETCH: Final = 1
-ANSWERS_PREFETCH: Final = 16  # of a bot: with calls of half a second, 32 answers a second
-MOST_PREFETCHED: Final = 32  # RabbitMQ returns so many of one consumer in their order
+ANSWERS_PREFETCH: Final = 16  # per bot: 32 answers a second if a call takes half a second
+MOST_PREFETCHED: Final = 32  # RabbitMQ requeues up to this many of one consumer in order
 FIRST_PAUSE_SECONDS: Final = 0.2
 LONGEST_PAUSE_SECONDS: Final = 15.0
-# RabbitMQ grants 2047 channels a connection; some are left for declaring and the like.
+# RabbitMQ allows 2047 channels per connection; some remain for declaring and other short tasks.
 MOST_SUBSCRIPTIONS: Final = 2000
-# basic.ack, and basic.nack with requeue, as the bytes that pika would make of them in ten times the time.
+# Encodes basic.ack, and basic.nack with requeue, ten times faster than pika.
 _ACK: Final = struct.Struct(">BHIHHQBB")
 
 
 class Delivery:
-    """One message in hand. Settled once, by ``ack`` or ``requeue``, from any thread; more calls do
-    nothing."""
+    """One message in hand. Settled once, by ``ack`` or ``requeue``, from any thread; further calls do nothing."""
 
     __slots__ = (
         "_channel",
@@ -83,7 +82,7 @@ class Delivery:
         self.priority: int = properties.priority or 0
         self.redelivered: bool = method.redelivered
         self.delivery_count = int(self.headers.get("x-acquired-count") or self.headers.get("x-delivery-count") or 0)
-        """How often it was with a consumer before. RabbitMQ 4.3 has the first header, older ones the second only."""
+        """How often it was delivered before. RabbitMQ 4.3 sends the first header, older versions only the second."""
         self._subscription = subscription
         self._channel = channel
         self._tag: int = method.delivery_tag
@@ -91,27 +90,26 @@ class Delivery:
 
     @property
     def live(self) -> bool:
-        """Whether it can still be settled: its channel is open. A dead one is in its queue again, or with
-        someone else."""
+        """Whether it can still be settled, since its channel is open. If not, it is in its queue again, or given to
+        another consumer."""
         return not self._settled and self._subscription.is_current(self._channel)
 
     def ack(self) -> None:
-        """The message is dealt with; RabbitMQ forgets it."""
+        """Acknowledge the message: RabbitMQ deletes it."""
         self._settle(80, 0)
 
     def requeue(self) -> None:
-        """Back to its queue, to the place it had. RabbitMQ before 4.3 counts it towards the delivery
-        limit."""
+        """Return the message to its place in the queue. RabbitMQ before 4.3 counts this towards the delivery limit."""
         self._settle(120, 2)
 
     def put_down(self) -> None:
-        """Leave it unsettled while the queue is being handed over: it returns with the channel, in order."""
+        """Leave it unsettled while the queue is being handed over: the closing channel requeues it in order."""
         if not self._settled:
             self._settled = True
             self._subscription.settle(self, self._channel, b"")
 
     def _settle(self, method: int, bits: int) -> None:
-        """``method`` and ``bits`` are of AMQP's basic class: ack, or nack with requeue."""
+        """Settle with ``method`` and ``bits`` of AMQP's basic class: ack, or nack with requeue."""
         if not self._settled:
             self._settled = True
             channel = self._channel
@@ -120,7 +118,7 @@ class Delivery:
 
 
 class Subscription:
-    """One consumed queue. Methods may be called from any thread and do not wait."""
+    """One consumed queue. Its public methods may be called from any thread and do not block."""
 
     def __init__(
         self,
@@ -141,16 +139,16 @@ class Subscription:
         self._wanted = True
         self._channel: Any = None
         self._in_hand: set[Delivery] = set()
-        self._declined: list[Delivery] = []  # came after the end of the wish for more; return with the channel
+        self._declined: list[Delivery] = []  # arrived after `drain`; requeued when the channel closes
         self.backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         self._resume_timer: Any = None
 
     def drain(self) -> None:
-        """Take nothing more; hand the queue over as soon as nothing is in hand."""
+        """Accept no more messages, and hand the queue over as soon as all are settled."""
         self._soon(self._leave)
 
     def suspend(self, seconds: float) -> None:
-        """:meth:`drain`, and come back after a while."""
+        """Do the same as :meth:`drain`, and resume after so many seconds."""
 
         def leave_for_a_while() -> None:
             if self._wanted:
@@ -160,22 +158,22 @@ class Subscription:
         self._soon(leave_for_a_while)
 
     def resume(self) -> None:
-        """Take messages again, after :meth:`drain` or :meth:`suspend`."""
+        """Accept messages again, after :meth:`drain` or :meth:`suspend`."""
         self._soon(self._enter)
 
     def close(self) -> None:
-        """Hand the queue over at once; what is in hand goes back to it."""
+        """Hand the queue over at once; unsettled messages return to it."""
         self._soon(self._end)
 
     def settle(self, delivery: Delivery, channel: Any, frame: bytes) -> None:
-        """For :class:`Delivery`: send the frame that settles it."""
+        """Send the frame that settles a delivery. Called by :class:`Delivery`."""
         if self._group.io.is_current:
             self._settle(delivery, channel, frame)
         else:
             self._soon(lambda: self._settle(delivery, channel, frame))
 
     def is_current(self, channel: Any) -> bool:
-        """Whether this is the channel in use, as far as another thread can know."""
+        """Return whether this is the channel in use, as far as another thread can tell."""
         return channel is self._channel
 
     def _soon(self, call: Callable[[], None]) -> None:
@@ -184,12 +182,13 @@ class Subscription:
     # On the event loop, from here to the end.
 
     def open(self) -> None:
+        """Open a channel and consume, if that is wanted and the connection is up."""
         if self._wanted and self._channel is None and self._group.connection.state is ConnectionState.UP:
             self._channel = self._group.connection.pika_connection.channel(on_open_callback=self._on_channel_open)
             self._channel.add_on_close_callback(self._on_channel_closed)
 
     def lose(self) -> None:
-        """The connection is gone, and with it the channel and what was in hand."""
+        """Drop the channel and the unsettled messages: the connection is lost."""
         had, self._channel = self._channel, None
         self._drop_in_hand()
         if had is not None:
@@ -226,7 +225,7 @@ class Subscription:
 
     def _settle(self, delivery: Delivery, channel: Any, frame: bytes) -> None:
         if channel is not self._channel or not channel.is_open:
-            logger.debug("an answer for %s came after its channel was gone; the message is redelivered", self.queue)
+            logger.debug("a message of %s was settled after its channel closed; it will be redelivered", self.queue)
             return
         if frame:
             self._group.connection.write(frame)
@@ -263,7 +262,7 @@ class Subscription:
         channel, self._channel = self._channel, None
         self._drop_in_hand()
         if channel is not None and not (channel.is_closing or channel.is_closed):
-            self._group.connection.flush()  # acks go before the close, or they would be void
+            self._group.connection.flush()  # acks must be sent before the channel closes
             channel._consumers.clear()  # or pika would basic.cancel them: see "Hand-over"
             channel.close()
 
@@ -291,7 +290,7 @@ class Subscription:
 
 
 class Subscriptions:
-    """The subscriptions on one connection. Everything but the constructor: on the event loop."""
+    """The subscriptions on one connection. All methods but the constructor must be called on the event loop."""
 
     def __init__(self, io: BorrowedLoop, connection: Connection) -> None:
         self.io = io
@@ -301,22 +300,24 @@ class Subscriptions:
         connection.follow(self._on_up, self._on_down)
 
     def add(self, subscription: Subscription, redeclare: Callable[[], Awaitable[None]]) -> None:
-        """``redeclare`` makes a queue that is missing, and what belongs to it."""
+        """Start a subscription. ``redeclare`` declares its queue, and everything the queue needs, if it is missing."""
         self._members[subscription] = redeclare
         self.connection.open()
         subscription.open()
 
     def forget(self, subscription: Subscription) -> None:
+        """Remove a subscription that has ended."""
         self._members.pop(subscription, None)
 
     def close(self) -> None:
+        """Hand all queues over at once."""
         for task in self._redeclaring.values():
             task.cancel()
         for subscription in list(self._members):
             subscription._end()
 
     def restore(self, subscription: Subscription, *, missing: bool) -> None:
-        """Open again, after a pause; when its queue is missing, after declaring it."""
+        """Open a subscription again after a pause; if its queue is missing, declare it first."""
         reopen = self._redeclare_soon if missing else Subscription.open
         self.io.call_later(subscription.backoff.next_seconds(), lambda: reopen(subscription))
 
@@ -324,7 +325,7 @@ class Subscriptions:
         redeclare = self._members.get(subscription)
         if redeclare is None or subscription in self._redeclaring:
             return
-        logger.warning("queue %s is gone; declaring it again", subscription.queue)
+        logger.warning("queue %s is missing; declaring it again", subscription.queue)
         task = self.io.loop.create_task(self._redeclare(subscription, redeclare), name=f"declare {subscription.queue}")
         self._redeclaring[subscription] = task
         task.add_done_callback(lambda _: self._redeclaring.pop(subscription, None))

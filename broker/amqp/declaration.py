@@ -1,4 +1,4 @@
-"""Declares a topology, and compares it with what exists, on the channels of one session."""
+"""Declares a topology, and compares it with the server's, on the channels of one session."""
 
 from __future__ import annotations
 
@@ -8,27 +8,32 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from floodgate.broker.amqp.session import Channel, ChannelRefusedError, Session
+from floodgate.broker.amqp.session import Channel, ChannelRefusedError, MissingQueueError, Session
 from floodgate.broker.amqp.topology import Binding, Exchange, Queue, Role, Topology, arguments, exchange_arguments
 from floodgate.broker.errors import DeclareRefusedError, TopologyError
 
 logger = logging.getLogger("floodgate.rabbitmq")
 
-DECLARE_SECONDS: Final = 60.0  # bound on one declare of the usual size
-QUEUE_SECONDS: Final = 0.03  # and on each queue of a large one: RabbitMQ makes some 120 a second on one channel
-DECLARING_CHANNELS: Final = 8  # RabbitMQ makes queues of different channels side by side
+DECLARE_SECONDS: Final = 60.0  # bound on declaring a topology of the usual size
+QUEUE_SECONDS: Final = 0.03  # bound per queue of a large one: RabbitMQ creates some 120 a second on one channel
+DECLARING_CHANNELS: Final = 8  # RabbitMQ creates queues in parallel on different channels
 _FORBIDDEN: Final = 403
-_MAY_NOT: Final = "This RabbitMQ account may not make queues ({}): use the operator's, see docs/security.md."
+_MAY_NOT: Final = "This RabbitMQ account may not create queues ({}): use the operator's, see docs/security.md."
 _CONSUMED: Final = (Role.SEND, Role.UPDATES, Role.LEADER, Role.WORK)
 
 
 def bound_seconds(topology: Topology) -> float:
-    """How long declaring or verifying a topology may take."""
+    """Return how many seconds declaring or verifying a topology may take."""
     return max(DECLARE_SECONDS, QUEUE_SECONDS * len(topology.queues))
 
 
 async def declare(topology: Topology, session: Session) -> None:
-    """Targets of dead letters and delays first, on one channel; then the queues that are consumed, on several."""
+    """Declare a topology: targets of dead letters and delays first, on one channel, then consumed queues, on several.
+
+    Raises:
+        TopologyError: a queue or exchange exists with other arguments.
+        DeclareRefusedError: this account may not create queues.
+    """
     consumed = [queue for queue in topology.queues if queue.role in _CONSUMED]
     names = {queue.name for queue in consumed}
     channel = await session.channel()
@@ -79,7 +84,7 @@ async def _make(channel: Channel, thing: Exchange | Queue, session: Session) -> 
 
 
 class Progress:
-    """Logs how far declaring has come, once a second."""
+    """Logs the progress of declaring, once a second."""
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -87,6 +92,7 @@ class Progress:
         self._told_at = time.monotonic()
 
     def count(self) -> None:
+        """Count one declared queue."""
         self._done += 1
         if time.monotonic() - self._told_at >= 1:
             self._told_at = time.monotonic()
@@ -94,13 +100,19 @@ class Progress:
 
 
 async def declare_if_allowed(topology: Topology, session: Session) -> None:
+    """Declare a topology; an account that may not create queues uses the existing ones.
+
+    Raises:
+        TopologyError: a queue or exchange exists with other arguments.
+    """
     try:
         await declare(topology, session)
     except DeclareRefusedError as refused:
-        logger.info("going on with the queues that are there: %s", refused)
+        logger.info("continuing with the existing queues: %s", refused)
 
 
 async def verify(topology: Topology, session: Session) -> list[str]:
+    """Return one sentence for everything that is missing or declared differently. Creates nothing."""
     faults: list[str] = []
     channel = await session.channel()
     for thing in topology.things:
@@ -136,16 +148,16 @@ async def _bind(channel: Channel, binding: Binding) -> None:
 def _fault(thing: Exchange | Queue, server: tuple[int, ...], refusal: ChannelRefusedError) -> str:
     if refusal.code == _FORBIDDEN:
         return f"{_kind(thing)} {thing.name} cannot be compared. {_MAY_NOT.format(refusal.text)}"
-    if refusal.code == 404:
-        return f"{_kind(thing)} {thing.name} is missing. `floodgate topology apply` makes it."
+    if isinstance(refusal, MissingQueueError):
+        return f"{_kind(thing)} {thing.name} is missing. `floodgate topology apply` creates it."
     return _difference(thing, server, refusal)
 
 
 def _difference(thing: Exchange | Queue, server: tuple[int, ...], refusal: ChannelRefusedError) -> str:
     ours = arguments(thing, server) if isinstance(thing, Queue) else exchange_arguments(thing)
     return (
-        f"{_kind(thing)} {thing.name} exists and is declared otherwise. RabbitMQ says: {refusal.text}. "
-        f"We declare: {ours}. It may hold messages, so it is left alone: drain it and delete it by hand, "
+        f"{_kind(thing)} {thing.name} exists with other arguments. RabbitMQ says: {refusal.text}. "
+        f"Floodgate declares: {ours}. It may hold messages, so it is left alone: drain it and delete it by hand, "
         "or use another vhost."
     )
 

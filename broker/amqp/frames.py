@@ -1,8 +1,7 @@
-"""The bytes of a publication on the wire.
+"""Encodes publications as AMQP frames.
 
-The frames of a publication are put together here, in the caller's thread, not by pika in the I/O thread: that
-thread is shared by all callers, and then only has to join what is ready and write it. What a publication
-always is stands here too: persistent (``delivery_mode`` 2), ``mandatory``, JSON.
+The caller's thread builds the frames, not pika on the event loop: all callers share the loop, which then only has to
+join and write what is ready. Every publication is persistent (``delivery_mode`` 2), ``mandatory`` and JSON.
 """
 
 from __future__ import annotations
@@ -31,18 +30,17 @@ _PERSISTENT: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class FrameOptions:
-    """What the bytes depend on besides the message: the channel's number and the largest frame the server
-    takes."""
+    """The parameters of encoding: the channel's number, and the largest frame that the server accepts, in bytes."""
 
     channel: int
     frame_max: int
 
 
 def encode(publication: Publication, wire: FrameOptions) -> bytes:
-    """The frames that publish a message.
+    """Return the frames that publish a message.
 
     Raises:
-        ValueError: a name or the message id has more than 255 bytes.
+        ValueError: a name or the message id is longer than 255 bytes.
     """
     body, channel = publication.body, wire.channel
     header = _header(publication, len(body))
@@ -68,7 +66,7 @@ def _header(publication: Publication, size: int) -> bytes:
     return _CONTENT.pack(60, 0, size, _PLAIN | _HEADERS) + _JSON + b"".join(table) + identity
 
 
-@lru_cache(maxsize=1024)  # one per send queue; ladder keys are many and simply pass through
+@lru_cache(maxsize=1024)  # one per send queue; ladder keys are too many to stay in it
 def _publish_frame(channel: int, exchange: str, routing_key: str) -> bytes:
     payload = _PUBLISH + _short(exchange) + _short(routing_key) + _MANDATORY
     return _FRAME.pack(_METHOD, channel, len(payload)) + payload + _FRAME_END

@@ -1,34 +1,33 @@
-"""Publishing: pipelined, confirmed, in order, bounded.
+"""Publishing: pipelined, confirmed, ordered, bounded.
 
-Overview. Callers encode their publications, take room in the window (which is the back-pressure), and append them to
-the outbox. The event loop writes what is in the outbox, a whole batch at once, remembers each message under its
-delivery tag until RabbitMQ confirms it, and settles the caller's receipt. A message is confirmed when every queue it
-was routed to has it on disk on a majority of its nodes. Callers are coroutines of the loop (``apublish``), other
-threads (``publish``, ``submit``), or both at once: one window, one outbox, one order.
+Overview. Callers encode their publications, reserve space in the window (which provides back-pressure), and append them
+to the outbox. The event loop writes the whole outbox as one batch, keeps each message under its delivery tag until
+RabbitMQ confirms it, and settles the caller's receipt. A message is confirmed when every queue it was routed to has it
+on disk on a majority of its nodes. Callers are coroutines of the loop (``apublish``), other threads (``publish``,
+``submit_many``), or both at once: there is one window, one outbox and one order.
 
-Outcomes of a message, each stated once, here:
+Possible outcomes of a message:
 
     ack                                  accepted
     return, then ack                     UnroutableError: the queue is missing
     nack                                 RejectedError
-    channel closed, "no exchange x"      UnroutableError for those to x; the others are published again
-    no answer for confirm_timeout        ConfirmTimeoutError: it may or may not be there
+    channel closed, "no exchange x"      UnroutableError for messages to x; the others are published again
+    no answer for confirm_timeout        ConfirmTimeoutError: it may or may not be queued
     alarm for blocked_timeout            BlockedError if it never left this process, else ConfirmTimeoutError
     connection lost                      published again, under the same message id, when the connection is back
-    connection away, never written       NotConnectedError once patience is over, in publishers that have a bound on it
-    never a connection                   RabbitMQUnreachableError once every address has failed, or the refusal
+    connection lost, never written       NotConnectedError after patience_seconds, if the publisher has that bound
+    never connected                      RabbitMQUnreachableError once every address has failed, or the refusal
 
-Order. Messages leave in the order of ``submit``. After a reconnect the unconfirmed ones go out again in their
-old order, ahead of everything younger, so messages with one routing key reach their queue in order, some
-perhaps twice.
+Order. Messages leave in the order in which they were submitted. After a reconnect the unconfirmed ones are sent again
+in that order, ahead of all newer ones, so messages with one routing key reach their queue in order, some perhaps twice.
 
-State and who may touch it: the outbox, the unconfirmed messages with their tags, the channel, and what is in the window
-from acceptance until it is settled (``_held``, ``_held_bytes``) are under ``_room``; everything else belongs to the
-loop. Receipts are settled there, outside of ``_room``, and a callback on their future must not wait. A thread that
-publishes while nothing else waits writes to the socket itself, which spares it a turn of the loop.
+State and who may touch it: the outbox, the unconfirmed messages with their tags, the channel, and the size of the
+window's contents (``_held``, ``_held_bytes``) are guarded by ``_room``; everything else belongs to the loop. Receipts
+are settled on the loop, without holding ``_room``, and a callback on their future must not block. A thread that
+publishes while nothing else is waiting writes to the socket itself, which saves one iteration of the loop.
 
-Time-outs are looked at every :data:`SWEEP_SECONDS`, not by a timer for each message. While RabbitMQ has an
-alarm, the confirm time-out stands still and the blocked time-out runs.
+Time-outs are checked every :data:`SWEEP_SECONDS` instead of by a timer per message. During an alarm in RabbitMQ the
+confirm time-out is suspended and the blocked time-out runs.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ from typing import Any, Final, Protocol
 import pika.exceptions
 from pika.spec import Basic
 
-from floodgate.broker.amqp.connection import Connection, ConnectionState
+from floodgate.broker.amqp.connection import Connection, ConnectionState, closed_here
 from floodgate.broker.amqp.frames import FrameOptions, encode
 from floodgate.broker.errors import (
     BlockedError,
@@ -55,7 +54,6 @@ from floodgate.broker.errors import (
     NotConnectedError,
     PublishError,
     RabbitMQError,
-    RabbitMQUnreachableError,
     RejectedError,
     UnroutableError,
 )
@@ -68,16 +66,13 @@ __all__ = ["Publication", "Publisher"]
 logger = logging.getLogger("floodgate.rabbitmq")
 
 SWEEP_SECONDS: Final = 0.25
-# A lost connection to a server that runs is back sooner than this, and nobody needs to hear of it.
+# A lost connection to a running server is back sooner than this, so a shorter loss is not reported.
 AWAY_SECONDS: Final = 1.0
-# The window counts messages; this bounds their bytes, for the rare program that sends 1000 of half a
-# megabyte.
+# The window counts messages; this bounds their bytes, for the rare program that sends 1000 messages of half a megabyte.
 WINDOW_BYTES: Final = 32 * 1024 * 1024
-# A streaming caller hands over this many at once: large enough to spare wake-ups, small enough to keep both
-# threads busy.
+# Messages per batch of a streaming caller: large enough to save wake-ups, small enough to keep both threads busy.
 BATCH: Final = 100
-# What pika offers and RabbitMQ takes unless configured otherwise. Re-encoded in the rare case that it is not
-# so.
+# pika's offer, which RabbitMQ accepts unless configured otherwise; in that rare case messages are encoded again.
 USUAL_FRAME_OPTIONS: Final = FrameOptions(channel=1, frame_max=131_072)
 
 PublishOutcome = RabbitMQError | None
@@ -85,13 +80,15 @@ PublishOutcomes = tuple[PublishOutcome, ...]
 
 
 class Receipt(Protocol):
-    """Where outcomes go: the ``index``-th of what was submitted together."""
+    """Receives the outcomes of messages that were submitted together."""
 
-    def settle(self, index: int, error: PublishOutcome) -> None: ...
+    def settle(self, index: int, error: PublishOutcome) -> None:
+        """Record the outcome of the message at ``index``."""
+        ...
 
 
 class AwaitedReceipt:
-    """The receipt of one message that one thread waits for. A bare lock: it costs half of what a future does."""
+    """The receipt of one message that one thread waits for. A bare lock costs half as much as a future."""
 
     __slots__ = ("_error", "_settled")
 
@@ -105,14 +102,14 @@ class AwaitedReceipt:
         self._settled.release()
 
     def wait(self) -> None:
-        """Return once RabbitMQ has the message; raise the error if it was not accepted."""
+        """Return once RabbitMQ has confirmed the message. Raise the error if it was not accepted."""
         self._settled.acquire()
         if self._error is not None:
             raise self._error
 
 
 class BatchReceipt:
-    """The receipt of several: one future, of a thread's or of the loop's kind, with all their outcomes, in order."""
+    """The receipt of several messages: one future, threaded or asyncio, with all their outcomes in order."""
 
     __slots__ = ("_left", "_outcomes", "future")
 
@@ -127,12 +124,12 @@ class BatchReceipt:
         if error is not None:
             self._outcomes[index] = error
         self._left -= 1
-        if not self._left and not self.future.done():  # a coroutine that was cancelled does not wait any more
+        if not self._left and not self.future.done():  # it is done if the waiting coroutine was cancelled
             self.future.set_result(tuple(self._outcomes))
 
 
 class Entry:
-    """A message in the window. Made by the caller; from the outbox on it belongs to the loop."""
+    """A message in the window. Created by the caller; once in the outbox it belongs to the loop."""
 
     __slots__ = ("frames", "index", "publication", "receipt", "returned", "since", "size", "wire", "written")
 
@@ -142,14 +139,15 @@ class Entry:
         self.publication = publication
         self.wire = wire
         self.frames = encode(publication, wire)
-        self.size = len(self.frames)  # as counted in the window, whatever a later encoding has
+        self.size = len(self.frames)  # as counted in the window, even if it is encoded again with another size
         self.receipt = receipt
         self.index = index
         self.since = since
         self.returned = False
-        self.written = False  # ever, on any connection: then it may be there
+        self.written = False  # on any connection so far: if so, RabbitMQ may have it
 
     def encoded(self, wire: FrameOptions) -> bytes:
+        """Return the frames for these options, encoding the message again if they have changed."""
         if self.wire != wire:
             self.wire, self.frames = wire, encode(self.publication, wire)
         return self.frames
@@ -158,9 +156,9 @@ class Entry:
 class Publisher:
     """Publishes on one connection. Any thread and any event loop may use it.
 
-    Parameters:
-        io: gives the running loop of the connections, started at the first use.
-        patience_seconds: how long a message waits for a lost connection to come back; None is the confirm time-out.
+    Args:
+        io: returns the running loop of the connections, which it starts at first use.
+        patience_seconds: how long a message waits for a lost connection; None waits for the confirm time-out.
     """
 
     def __init__(
@@ -174,8 +172,7 @@ class Publisher:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything. For a new object, and in a forked child, where what was under way is the
-        parent's."""
+        """Initialise all state. Also called in a forked child, since messages in flight belong to the parent."""
         self._room = threading.Condition()
         self._held = 0
         self._held_bytes = 0
@@ -189,14 +186,14 @@ class Publisher:
         self._tag = 0
         self._oldest_tag = 1
         self._unconfirmed: dict[int, Entry] = {}  # by delivery tag, so in the order of publishing
-        self._away_since: float | None = None  # when a connection was lost that is not back
+        self._away_since: float | None = None  # when the connection was lost, until it is back
         self._blocked_since: float | None = None
         self._unblocked_at = 0.0
         self._sweeping = False
-        self._line: asyncio.Lock | None = None  # coroutines that wait for room, in the order of their coming
+        self._line: asyncio.Lock | None = None  # coroutines that wait for room, first come, first served
         self._in_line = 0
         self._room_ahead: asyncio.Future[None] | None = None  # of the first of them
-        self._emptied: asyncio.Future[None] | None = None  # of whoever waits for the last confirm
+        self._emptied: asyncio.Future[None] | None = None  # of the caller that waits for the last confirm
 
     async def apublish(self, publication: Publication) -> None:
         """Publish and wait for the confirm, on an event loop.
@@ -209,7 +206,7 @@ class Publisher:
             raise outcome
 
     async def apublish_many(self, publications: Sequence[Publication]) -> PublishOutcomes:
-        """Publish several and wait for the confirms; gives an outcome for each, in order.
+        """Publish several messages and wait for the confirms. Return an outcome for each, in order.
 
         Raises:
             ConfirmTimeoutError, BlockedError: the window stayed full; none of them was accepted.
@@ -217,9 +214,9 @@ class Publisher:
         return await (await self.asubmit_many(publications))
 
     async def asubmit_many(self, publications: Sequence[Publication]) -> asyncio.Future[PublishOutcomes]:
-        """Hand several over at once, waiting only while the window is full; raises as :meth:`apublish_many` does.
+        """Submit several messages, waiting only while the window is full. Raises as :meth:`apublish_many` does.
 
-        On another loop than that of the connections the window is waited for by the future instead.
+        Called on a loop other than that of the connections, it does not wait for the window: the future does.
         """
         io = self._io_of()
         if not io.is_current:
@@ -234,32 +231,35 @@ class Publisher:
         """Publish and wait for the confirm.
 
         Raises:
-            PublishError: it is not known to be safe; the leaf says why. RabbitMQUnreachableError,
-            AccessRefusedError, UnsupportedServerError: there never was a connection.
+            PublishError: the message is not known to be safe; the subclass says why.
+            RabbitMQUnreachableError, AccessRefusedError, UnsupportedServerError: no connection was ever made.
         """
         receipt = AwaitedReceipt()
         self._accept([Entry(publication, self._wire, receipt, 0, time.monotonic())])
         receipt.wait()
 
     def submit_many(self, publications: Sequence[Publication]) -> Future[PublishOutcomes]:
-        """Hand several over at once. The future gives an outcome for each, in order: None, or the error.
+        """Submit several messages. The future's result has an outcome for each, in order: None, or the error.
 
-        Waits while the window is full. Raises as :meth:`submit` does, and then none of them was accepted.
+        Waits while the window is full.
+
+        Raises:
+            PublishError, RabbitMQUnreachableError: none of the messages was accepted.
         """
         future: Future[PublishOutcomes] = _running()
         self._accept(self._entries(publications, BatchReceipt(len(publications), future)))
         return future
 
     def submit_at_once(self, publications: Sequence[Publication]) -> Future[PublishOutcomes] | None:
-        """:meth:`submit_many` on the loop of the connections, which must not wait: None if there is no room."""
+        """Do the same as :meth:`submit_many`, on the loop of the connections. Return None if the window is full."""
         future: Future[PublishOutcomes] = _running()
         entries = self._entries(publications, BatchReceipt(len(publications), future))
         return future if not self._in_line and self._accept_now(entries) else None
 
     def stream(self, publications: Iterable[Publication]) -> Iterator[tuple[Publication, PublishOutcome]]:
-        """Publish any number, in constant memory; yields each with its outcome, in order.
+        """Publish any number of messages in constant memory. Yield each with its outcome, in order.
 
-        When ``publications`` itself raises, what was handed over before is seen through and yielded first.
+        If ``publications`` itself raises, the outcomes of the messages before are yielded first.
         """
         source, size = iter(publications), max(1, min(BATCH, self._window // 4))
         under_way: deque[tuple[list[Publication], Future[PublishOutcomes]]] = deque()
@@ -289,10 +289,10 @@ class Publisher:
             return failed
 
     def refuse_when_away(self, since: float, message_ids: tuple[str, ...] = ()) -> None:
-        """Do nothing, unless the connection is away for longer than whoever came at ``since`` (monotonic) waits.
+        """Check that a message submitted at ``since`` (monotonic seconds) need not wait too long for the connection.
 
         Raises:
-            NotConnectedError: it is.
+            NotConnectedError: the connection is lost, and the message has waited for ``patience_seconds``.
         """
         if self._is_given_up(since):
             raise self._not_connected(message_ids)
@@ -307,25 +307,25 @@ class Publisher:
     def _not_connected(self, message_ids: tuple[str, ...]) -> NotConnectedError:
         fate = f"Job {message_ids[0]} was not accepted" if len(message_ids) == 1 else "Nothing was accepted"
         return NotConnectedError(
-            f"{self._connection.last_error} {fate}: enqueue again when RabbitMQ is back, or let callers wait for it "
-            "with FLOODGATE_PUBLISH_PATIENCE_SECONDS.",
+            f"{self._connection.last_error} {fate}: enqueue again when RabbitMQ is back, or set "
+            "FLOODGATE_PUBLISH_PATIENCE_SECONDS to make callers wait for it.",
             job_ids=message_ids,
         )
 
     def stop(self) -> None:
-        """Take nothing more. What was accepted goes on; see :meth:`flush`."""
+        """Accept no more messages. Those already accepted are still published; see :meth:`flush`."""
         with self._room:
             self._stopped = True
             self._room.notify_all()
 
     def flush(self, timeout_seconds: float) -> int:
-        """Wait until everything accepted is settled, for at most so long; how many messages are not."""
+        """Wait until every accepted message is settled, for at most the time-out. Return how many are not."""
         with self._room:
             self._room.wait_for(lambda: not self._held, timeout_seconds)
             return self._held
 
     async def aflush(self, timeout_seconds: float) -> int:
-        """:meth:`flush` on the loop of the connections."""
+        """Do the same as :meth:`flush` on the loop of the connections."""
         if self._held:
             self._emptied = self._io.loop.create_future()
             await asyncio.wait({self._emptied}, timeout=timeout_seconds)
@@ -338,7 +338,7 @@ class Publisher:
         return [Entry(each, wire, receipt, index, now) for index, each in enumerate(publications)]
 
     def _accept(self, entries: list[Entry]) -> None:
-        """Put entries into the outbox, from another thread, once there is room."""
+        """Append entries to the outbox, from another thread, once the window has room."""
         count, size = len(entries), _size(entries)
         io = self._io_of()
         if io.is_current:
@@ -351,7 +351,7 @@ class Publisher:
         io.call_soon(self._flush_outbox)
 
     def _write_at_once(self, count: int) -> bool:
-        """Send what was just put into the outbox, if the loop has nothing to do with it; whether that was so."""
+        """Send the entries just added, if the loop has nothing else to send. Return whether they were sent."""
         idle = self._sweeping and self._channel is not None and self._blocked_since is None
         return idle and len(self._outbox) == count and self._connection.write_at_once(self._take_all)
 
@@ -359,11 +359,11 @@ class Publisher:
         return b"".join(self._take(self._outbox.popleft()) for _ in range(len(self._outbox)))
 
     def _accept_now(self, entries: list[Entry]) -> bool:
-        """Put entries into the outbox, on the loop; False if there is no room for them."""
+        """Append entries to the outbox, on the loop. Return False if the window has no room for them."""
         count, size = len(entries), _size(entries)
         with self._room:
             if self._stopped:
-                raise _closed()
+                raise closed_here()
             self._refuse(entries)
             if self._held and not self._fits(count, size):
                 return False
@@ -372,7 +372,7 @@ class Publisher:
         return True
 
     async def _accept_in_turn(self, entries: list[Entry]) -> None:
-        """Wait for room on the loop, in the order of coming."""
+        """Wait for room in the window, on the loop, first come, first served."""
         self._line = self._line or asyncio.Lock()
         started = time.monotonic()
         self._in_line += 1
@@ -383,7 +383,7 @@ class Publisher:
                     if left <= 0:
                         raise self._window_full(self._blocked_since is not None, entries)
                     self._room_ahead = self._io.loop.create_future()
-                    # Looks up now and then, since an alarm changes how long to wait.
+                    # Wakes every second, since an alarm changes how long to wait.
                     await asyncio.wait({self._room_ahead}, timeout=min(left, 1.0))
         finally:
             self._in_line -= 1
@@ -404,9 +404,9 @@ class Publisher:
             left = started + self._patience_seconds() - time.monotonic()
             if left <= 0:
                 raise self._window_full(self._blocked_since is not None, entries)
-            self._room.wait(min(left, 1.0))  # looks up now and then, since an alarm changes how long to wait
+            self._room.wait(min(left, 1.0))  # wakes every second, since an alarm changes how long to wait
         if self._stopped:
-            raise _closed()
+            raise closed_here()
 
     def _refuse(self, entries: list[Entry]) -> None:
         if self._away_since is not None and entries:
@@ -420,29 +420,29 @@ class Publisher:
         if blocked:
             return BlockedError(
                 f"RabbitMQ has blocked publishers for {self._blocked_seconds:g} s (memory or disk alarm). "
-                "Not accepted: free memory or disk on the server, then enqueue again.",
+                "Nothing was accepted: free memory or disk space on the server, then enqueue again.",
                 job_ids=ids,
             )
         return ConfirmTimeoutError(
-            f"The publish window was full for {self._confirm_seconds:g} s: RabbitMQ does not confirm. Not accepted: "
-            "see RabbitMQ's log, then enqueue again.",
+            f"The publish window was full for {self._confirm_seconds:g} s: RabbitMQ does not confirm. Nothing was "
+            "accepted: see RabbitMQ's log, then enqueue again.",
             job_ids=ids,
         )
 
     # On the event loop, from here to the end.
 
     def attach(self, io: BorrowedLoop, connection: Connection) -> None:
-        """Use this connection. It is opened with the first message."""
+        """Publish on this connection, which is opened for the first message."""
         self._io, self._connection = io, connection
         connection.follow(self._on_up, self._on_down)
 
     def fail_all(self, error: RabbitMQError) -> None:
-        """Settle everything as failed."""
+        """Settle every message as failed."""
         for entry in self._withdraw(lambda _entry: True):
             self._settle(entry, error)
 
     def close_channel(self) -> None:
-        """Before the connection closes."""
+        """Close the channel. To be called before the connection closes."""
         if self._channel is not None and self._channel.is_open:
             self._connection.flush()
             self._channel.close()
@@ -507,7 +507,7 @@ class Publisher:
             self._io.call_later(SWEEP_SECONDS, self._open_channel)
 
     def _fail_refused(self, reason: Any) -> None:
-        """The server names the missing exchange, or the one that we may not write to."""
+        """Fail the messages to the exchange that the server names: missing, or not writable for this account."""
         match = re.search(r"exchange '([^']*)' in vhost", reason.reply_text)
         exchange = match.group(1) if match else None
         logger.warning("RabbitMQ closed the publishing channel: %s", reason.reply_text)
@@ -530,7 +530,7 @@ class Publisher:
         self._blocked_since = time.monotonic()
 
     def _on_unblocked(self, _connection: Any, _frame: Any) -> None:
-        logger.info("RabbitMQ takes publications again")
+        logger.info("RabbitMQ accepts publications again")
         self._end_alarm()
         self._flush_outbox()
 
@@ -539,8 +539,7 @@ class Publisher:
             self._blocked_since, self._unblocked_at = None, time.monotonic()
 
     def _on_return(self, _channel: Any, method: Any, properties: Any, _body: bytes) -> None:
-        """Precedes the ack of the same message. Ids may be in flight twice; twins are returned in their
-        order."""
+        """Mark a message as returned; its ack follows. If an id is in flight twice, the first is returned first."""
         with self._room:
             unconfirmed = list(self._unconfirmed.values())
         for entry in unconfirmed:
@@ -565,7 +564,7 @@ class Publisher:
             entry.receipt.settle(entry.index, _verdict(entry, rejected) if rejected or entry.returned else None)
 
     def _tags(self, tag: int, multiple: bool) -> Iterable[int]:
-        """The delivery tags a confirm is about; some may be settled already."""
+        """Return the delivery tags that a confirm covers; some may be settled already."""
         oldest = self._oldest_tag
         if multiple or tag == oldest:
             self._oldest_tag = tag + 1
@@ -579,7 +578,7 @@ class Publisher:
         with self._room:
             self._held -= count
             self._held_bytes -= size
-            # Waking a caller for each confirm would have it take room for one message at a time.
+            # If each confirm woke a caller, callers would send one message at a time.
             roomy = self._held * 2 <= self._window
             if roomy:
                 self._room.notify_all()
@@ -593,7 +592,7 @@ class Publisher:
         self._give_room(1, entry.size)
 
     def _withdraw(self, which: Callable[[Entry], bool]) -> list[Entry]:
-        """Take out of the window what is to fail."""
+        """Remove the entries that are to fail."""
         with self._room:
             written = {tag: entry for tag, entry in self._unconfirmed.items() if which(entry)}
             for tag in written:
@@ -631,7 +630,7 @@ class Publisher:
         if blocked and not entry.written:
             return BlockedError(
                 f"RabbitMQ has blocked publishers for {self._blocked_seconds:g} s (memory or disk alarm). "
-                f"Job {ids[0]} was not accepted: free memory or disk on the server, then enqueue it again.",
+                f"Job {ids[0]} was not accepted: free memory or disk space on the server, then enqueue it again.",
                 job_ids=ids,
             )
         why = (
@@ -640,7 +639,7 @@ class Publisher:
             else ""
         )
         seconds = self._blocked_seconds if blocked else self._confirm_seconds
-        fate = "may or may not be there" if entry.written else "was not accepted"
+        fate = "may or may not be queued" if entry.written else "was not accepted"
         return ConfirmTimeoutError(
             f"RabbitMQ did not confirm job {ids[0]} within {seconds:g} s{why}. "
             f"It {fate}: enqueue it again under the same id.",
@@ -652,22 +651,18 @@ def _size(entries: list[Entry]) -> int:
     return sum(entry.size for entry in entries)
 
 
-def _closed() -> RabbitMQUnreachableError:
-    return RabbitMQUnreachableError("The connection to RabbitMQ was closed by this program.")
-
-
 def _verdict(entry: Entry, rejected: bool) -> PublishError:
     publication = entry.publication
     ids = (publication.message_id,)
     if rejected:
         return RejectedError(
-            f"RabbitMQ rejected job {ids[0]} for {publication.routing_key!r}: the queue is full, lost its quorum or "
-            "was deleted just then. It was not accepted: see the server's log, then enqueue it again.",
+            f"RabbitMQ rejected job {ids[0]} for {publication.routing_key!r}: the queue is full, has lost its quorum "
+            "or has just been deleted. It was not accepted: see the server's log, then enqueue it again.",
             job_ids=ids,
         )
     return UnroutableError(
-        f"No queue {publication.routing_key!r} on the server for job {ids[0]}; it was not accepted. "
-        "`floodgate topology apply` makes what is missing; FLOODGATE_PARTITIONS must be the same everywhere.",
+        f"The server has no queue {publication.routing_key!r} for job {ids[0]}; it was not accepted. "
+        "`floodgate topology apply` creates missing queues; FLOODGATE_PARTITIONS must be the same everywhere.",
         job_ids=ids,
     )
 
@@ -680,5 +675,5 @@ def _outcomes(
 
 def _running() -> Future[Any]:
     future: Future[Any] = Future()
-    future.set_running_or_notify_cancel()  # what is on its way cannot be called back
+    future.set_running_or_notify_cancel()  # a submitted message cannot be cancelled
     return future

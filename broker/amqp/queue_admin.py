@@ -8,51 +8,51 @@ from functools import partial
 from floodgate.broker.amqp import declaration
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.amqp.declaration import DECLARE_SECONDS, bound_seconds, declare_if_allowed
-from floodgate.broker.amqp.session import ChannelRefusedError, Session
+from floodgate.broker.amqp.session import MissingQueueError, Session
 from floodgate.broker.amqp.topology import Topology
 
 
 def declare(connections: Connections, topology: Topology, *, must: bool = False) -> None:
-    """Make what is missing. Idempotent; touches nothing that exists.
+    """Create missing queues and exchanges. Idempotent; does not change existing ones.
 
-    With an account that may make nothing, what is missing stays so: a job for it is refused, and a consumer waits for
-    it. With ``must`` that is an error.
+    If the account may not create queues, they stay missing: jobs for them are refused, and consumers wait for them.
+    With ``must`` that is an error.
 
     Raises:
-        TopologyError: something exists with other arguments.
-        DeclareRefusedError: ``must``, and the account may not.
-        RabbitMQUnreachableError: there is no server to ask.
+        TopologyError: a queue or exchange exists with other arguments.
+        DeclareRefusedError: ``must`` is set and the account may not create queues.
+        RabbitMQUnreachableError: no server can be reached.
     """
     connections.run(partial(declaration.declare if must else declare_if_allowed, topology), bound_seconds(topology))
 
 
 async def adeclare(connections: Connections, topology: Topology) -> None:
-    """:func:`declare` on an event loop."""
+    """Do the same as :func:`declare` on an event loop."""
     await connections.arun(partial(declare_if_allowed, topology), bound_seconds(topology))
 
 
 def verify(connections: Connections, topology: Topology) -> list[str]:
-    """What is missing or declared otherwise, one sentence each; empty when all is well. Creates nothing."""
+    """Return one sentence for everything that is missing or has other arguments. Creates nothing."""
     return connections.run(partial(declaration.verify, topology), bound_seconds(topology))
 
 
 def depth(connections: Connections, queues: Iterable[str]) -> dict[str, int | None]:
-    """How many messages are ready in each queue; None where there is no such queue."""
+    """Return the number of ready messages in each queue; None for a queue that does not exist."""
     return connections.run(partial(_depth, list(queues)), DECLARE_SECONDS)
 
 
 async def adepth(connections: Connections, queues: Iterable[str]) -> dict[str, int | None]:
-    """:func:`depth` on an event loop."""
+    """Do the same as :func:`depth` on an event loop."""
     return await connections.arun(partial(_depth, list(queues)), DECLARE_SECONDS)
 
 
 def delete(connections: Connections, queues: Iterable[str]) -> None:
-    """Delete queues with all they hold. For what made them for a while (a demo, a benchmark)."""
+    """Delete queues with all their messages, for a demo or a benchmark that created them."""
     connections.run(partial(_delete, list(queues)), DECLARE_SECONDS)
 
 
 def purge(connections: Connections, queues: Iterable[str]) -> None:
-    """Empty queues of what is ready in them; those that are not there are left out."""
+    """Delete the ready messages of queues. Queues that do not exist are ignored."""
     connections.run(partial(_purge, list(queues)), DECLARE_SECONDS)
 
 
@@ -61,9 +61,7 @@ async def _purge(queues: list[str], session: Session) -> None:
     for name in queues:
         try:
             await channel.call("queue_purge", queue=name)
-        except ChannelRefusedError as refusal:
-            if refusal.code != 404:
-                raise
+        except MissingQueueError:
             channel = await session.channel()
 
 
@@ -80,9 +78,7 @@ async def _depth(queues: list[str], session: Session) -> dict[str, int | None]:
         try:
             ok = await channel.call("queue_declare", queue=name, passive=True)
             counts[name] = ok.method.message_count
-        except ChannelRefusedError as refusal:
-            if refusal.code != 404:
-                raise
+        except MissingQueueError:
             counts[name] = None
             channel = await session.channel()
     return counts

@@ -1,88 +1,85 @@
-"""Reading a queue: its messages are taken in order, and each is removed for good or stays where it is.
+"""Reads a queue in order; each message is removed for good or stays in its place.
 
 Overview. :func:`floodgate.broker.amqp.async_queue_reader.browse` reads once. A reader keeps its channel, so that
-between two looks its caller can do something about what it has seen, such as publish it elsewhere, and only then remove
-it. What was taken and not removed goes back when the reader is closed: to its place by ``close``; by a crash of the
-process or a lost connection without its order, if it was more than a few. Messages being read are hidden from others.
+between two reads its caller can process the messages, for example publish them elsewhere, and only then remove them.
+Messages that were taken and not removed return to the queue when the reader is closed: to their places after ``close``;
+after a crash of the process or a lost connection, in no particular order if there were more than a few. Messages being
+read are hidden from other readers.
 
-Failure handling. A removal has been carried out when ``remove`` returns. One that a lost connection swallowed leaves
-its message in the queue.
+Failure handling. When ``remove`` returns, the messages are gone. A removal lost with its connection leaves its message
+in the queue.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Final, Self, TypeVar
 
 from floodgate.broker.amqp.async_queue_reader import AsyncQueueReader, QueuedMessage
 from floodgate.broker.amqp.connections import Connections
-from floodgate.broker.amqp.session import ChannelRefusedError
+from floodgate.broker.amqp.session import MissingQueueError
 from floodgate.broker.errors import RabbitMQUnreachableError
 
-# RabbitMQ ends a channel that leaves a message unanswered for 30 minutes.
+# RabbitMQ closes a channel that leaves a message unacknowledged for 30 minutes.
 READER_SECONDS: Final = 25 * 60.0
 REQUEST_SECONDS: Final = 60.0
-_NOT_FOUND: Final = 404
 
 T = TypeVar("T")
 
 
 class QueueReader:
-    """See the module. Belongs to one thread; ``close`` is safe to call twice. After a fault it may take a while: what
-    was held is given back in order."""
+    """Reads a queue: see the module. Belongs to one thread; ``close`` is safe to call twice.
+
+    After an error ``close`` may take a while, since it returns the held messages in order.
+    """
 
     def __init__(self, connections: Connections, queue: str) -> None:
         self._connections = connections
         self._queue = queue
         self._ends_at = time.monotonic() + READER_SECONDS
-        self._channels = AsyncExitStack()  # the loop's, as the reader is
+        self._channels = AsyncExitStack()  # belongs to the loop, as does the reader
         self._reader: AsyncQueueReader | None = None
         self._closed = False
 
     def take(self, most: int) -> list[QueuedMessage]:
-        """The next messages, in order; none at the end of the queue, and of a queue that is not there.
+        """Return the next messages, in order; none at the end of the queue, or if the queue does not exist.
 
         Raises:
-            RabbitMQUnreachableError: the connection is lost, or reading took too long. Open another reader.
+            RabbitMQUnreachableError: the connection was lost, or reading took too long. Open another reader.
         """
 
         try:
             return self._ask(self._take(most))
-        except ChannelRefusedError as refusal:
-            if refusal.code != _NOT_FOUND:
-                raise
+        except MissingQueueError:
             return []
 
     def pages(self, size: int, most: int) -> Iterator[list[QueuedMessage]]:
-        """All messages up to ``most``, by the page."""
+        """Yield the messages in pages of ``size``, up to ``most`` messages in all."""
         while most > 0 and (page := self.take(min(size, most))):
             most -= len(page)
             yield page
 
     def remove(self, messages: Sequence[QueuedMessage]) -> None:
-        """Take messages away for good; returns when they are.
+        """Remove messages for good. Returns once RabbitMQ has removed them.
 
         Raises:
-            RabbitMQUnreachableError: the connection is lost; some may still be there.
+            RabbitMQUnreachableError: the connection was lost; some messages may still be in the queue.
         """
         self._ask(self._remove(messages))
 
     def close(self) -> None:
-        """Give back what was not removed; returns when it is back.
+        """Return the messages that were not removed to the queue. Returns once they are back.
 
         Raises:
-            RabbitMQUnreachableError: the connection is lost. What was not removed is back all the same.
+            RabbitMQUnreachableError: the connection was lost. The messages are back in the queue nevertheless.
         """
         if self._closed:
             return
         self._closed = True
-        try:
+        with suppress(MissingQueueError):
             self._ask(self._leave())
-        except ChannelRefusedError as refusal:
-            if refusal.code != _NOT_FOUND:
-                raise
 
     def __enter__(self) -> Self:
         return self
@@ -97,7 +94,7 @@ class QueueReader:
         try:
             return self._connections.io.run(coroutine, REQUEST_SECONDS)
         except TimeoutError:
-            raise RabbitMQUnreachableError("RabbitMQ did not answer in time. See its log.") from None
+            raise RabbitMQUnreachableError("RabbitMQ did not answer in time. Check its log.") from None
 
     # On the event loop.
 

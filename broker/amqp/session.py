@@ -1,4 +1,4 @@
-"""A short piece of work over AMQP, on channels of its own, written as a coroutine.
+"""Sessions: a short task over AMQP, on its own channels, written as a coroutine.
 
     async def count(session: Session) -> int:
         channel = await session.channel()
@@ -6,8 +6,8 @@
         return ok.method.message_count
 
 When the server refuses a call it closes the channel; the coroutine gets :class:`ChannelRefusedError` at that ``await``
-and may go on with a new channel. A lost connection ends it with ``RabbitMQUnreachableError``. However it ends, its
-channels are closed, which puts back the messages that it had taken.
+and may continue on a new channel. A lost connection raises ``RabbitMQUnreachableError``. In every case its channels
+are closed at the end, which returns the messages that it had taken.
 
 All of this runs on the event loop only.
 """
@@ -27,7 +27,7 @@ CLOSE_SECONDS: Final = 5.0
 
 
 class ChannelRefusedError(RabbitMQError):
-    """The server closed the channel in answer to a call."""
+    """The server refused a call and closed the channel."""
 
     def __init__(self, code: int, text: str) -> None:
         self.code = code
@@ -35,8 +35,12 @@ class ChannelRefusedError(RabbitMQError):
         super().__init__(f"RabbitMQ refused: {text} ({code}).")
 
 
+class MissingQueueError(ChannelRefusedError):
+    """The queue or exchange of a call does not exist."""
+
+
 class Channel:
-    """A channel whose calls are awaited, one at a time. Made by :meth:`Session.channel`."""
+    """A channel whose calls are awaited, one at a time. Created by :meth:`Session.channel`."""
 
     def __init__(self, connection: Any) -> None:
         self._loop = asyncio.get_running_loop()
@@ -51,8 +55,8 @@ class Channel:
         """Make a call of pika's channel and return the server's answer.
 
         Raises:
-            ChannelRefusedError: the server says no. The channel is closed.
-            RabbitMQUnreachableError: the connection is lost.
+            ChannelRefusedError: the server refused the call. The channel is closed.
+            RabbitMQUnreachableError: the connection was lost.
         """
         answer = self.expect()
         try:
@@ -62,7 +66,7 @@ class Channel:
         return await answer
 
     def expect(self) -> asyncio.Future[Any]:
-        """The next answer; :meth:`resolve` it, where pika has no ``callback`` for a call.
+        """Return a future for the next answer. Call :meth:`resolve` if pika has no ``callback`` for the call.
 
         Raises:
             RabbitMQError: the channel has ended.
@@ -79,15 +83,19 @@ class Channel:
     resolve = _resolve
 
     async def close(self) -> None:
-        """Close it; returns when the server has, and so has taken back what was held. Bounded; safe to call twice."""
-        if not (self.raw.is_closing or self.raw.is_closed):  # one that is still opening, too
+        """Close the channel. Returns once the server has closed it and taken back the messages held on it.
+
+        Takes at most :data:`CLOSE_SECONDS`; safe to call twice.
+        """
+        if not (self.raw.is_closing or self.raw.is_closed):  # also while it is opening
             self.raw.close()
         if not self._closed.done():
             await asyncio.wait({self._closed}, timeout=CLOSE_SECONDS)
 
     def _on_closed(self, _channel: Any, reason: Exception) -> None:
         if isinstance(reason, pika.exceptions.ChannelClosedByBroker):
-            self._ended = ChannelRefusedError(reason.reply_code, reason.reply_text)
+            refused = MissingQueueError if reason.reply_code == 404 else ChannelRefusedError
+            self._ended = refused(reason.reply_code, reason.reply_text)
         else:
             self._ended = _lost(reason)
         if not self._closed.done():
@@ -97,7 +105,7 @@ class Channel:
 
 
 class Session:
-    """What a piece of work has: one open connection."""
+    """A task's access to one open connection."""
 
     def __init__(self, connection: Any, server_version: tuple[int, ...]) -> None:
         self.server_version = server_version
@@ -119,7 +127,7 @@ class Session:
         return channel
 
     async def close(self) -> None:
-        """Close what is open. Bounded; safe to call twice."""
+        """Close the open channels. Takes at most :data:`CLOSE_SECONDS`; safe to call twice."""
         await asyncio.gather(*(channel.close() for channel in self._channels))
 
 

@@ -1,21 +1,22 @@
-"""What exists on the server, as values; and the functions that make, check and count it.
+"""The topology: Floodgate's queues, exchanges and bindings, as values.
 
     send.<bot>.<priority>.<NN>    jobs, one partition each          ─▶ dead.<bot>      past the delivery limit
     send.<bot>.answers            answers to queries, in no order   ─▶ dead.<bot>
     updates.<bot>.<NN>            updates, one partition each       ─▶ dead.<bot>
-    leader.<bot>                  the token that makes a receiver the active one
+    leader.<bot>                  the token that makes its holder the active receiver
     <name>                        any other Dramatiq actor's queue  ─▶ dead.<name>
-    floodgate.dead                exchange: a dead letter to its queue by name
-    dead.<bot>, dead.malformed    what waits for an operator, for a time (:mod:`floodgate.broker.worker.retention`)
-    floodgate.delay.27 … .00      the ladder (:mod:`floodgate.broker.amqp.delay_ladder`), then floodgate.delay.deliver
-    dead.unroutable               what left the ladder for a queue that is not there
+    floodgate.dead                exchange that routes dead letters by the name of their queue
+    dead.<bot>, dead.malformed    dead letters, kept for an operator (:mod:`floodgate.broker.worker.retention`)
+    floodgate.delay.27 … .00      the delay ladder (:mod:`floodgate.broker.amqp.delay_ladder`), then
+                                  floodgate.delay.deliver
+    dead.unroutable               messages that left the ladder for a queue that does not exist
 
-All queues are quorum queues. Arguments say what a queue *is*; numbers one may want to tune are better set by
-a policy. They come from one function, :func:`arguments`. What exists with other arguments is reported, never
-deleted: it may hold messages.
+All queues are quorum queues. Arguments define the nature of a queue; tunable numbers are better set by a policy. One
+function, :func:`arguments`, returns them. A queue with other arguments is reported, never deleted: it may hold
+messages.
 
-A target that is missing must not block the ladder: dead-lettering at least once holds a message for ever that
-it cannot route, and all behind it. So the last exchange has an alternate, which leads to ``dead.unroutable``.
+A missing target must not block the ladder: at-least-once dead-lettering keeps a message that it cannot route for ever,
+and all messages behind it. So the last exchange has an alternate exchange, which leads to ``dead.unroutable``.
 """
 
 from __future__ import annotations
@@ -41,11 +42,10 @@ from floodgate.broker.messages.queue_names import (
 from floodgate.broker.settings.model import Settings
 
 UNROUTABLE_EXCHANGE: Final = "floodgate.unroutable"
-# How often a message may come back without an answer (its worker died on it) before it is taken for poison.
+# How often a message may return unacknowledged (its worker died) before it counts as a poison message.
 DELIVERY_LIMIT: Final = 20
-# Looking at a dead letter and putting it back counts as a delivery, and it must survive any number of looks.
-# Without a limit (-1) it would go to the end of its queue each time: with one, it keeps its place. (Tried on
-# 4.0.5.)
+# Reading a dead letter and returning it counts as a delivery, and it must survive any number of reads. Without a limit
+# (-1) it would go to the end of its queue each time; with one, it keeps its place. (Tested on 4.0.5.)
 LOOKS: Final = 1_000_000_000
 
 
@@ -53,18 +53,20 @@ Arguments = dict[str, Any]
 
 
 class Role(Enum):
-    """What a queue is for, and so what it is."""
+    """The purpose of a queue, which determines its arguments."""
 
     SEND = auto()  # one partition of jobs, or a bot's answers: one consumer at a time
     UPDATES = auto()  # one partition of updates: likewise
-    LEADER = auto()  # one token that one receiver holds: never empty for long, never more than one waiting
-    WORK = auto()  # any other actor's messages: as many consumers as there are
+    LEADER = auto()  # one token that one receiver holds; at most one message
+    WORK = auto()  # any other actor's messages: any number of consumers
     LEVEL = auto()  # one level of the delay ladder
-    DEAD = auto()  # what waits for an operator
+    DEAD = auto()  # dead letters, for an operator
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
+    """A durable exchange, with its alternate exchange if it has one."""
+
     name: str
     kind: str
     alternate: str | None = None
@@ -72,16 +74,20 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
+    """A quorum queue."""
+
     name: str
     role: Role
     dead_letters: str | None = None
-    """The queue that takes what passed the delivery limit."""
+    """The queue for messages that exceeded the delivery limit."""
     level: int | None = None
-    """Of a LEVEL, its number."""
+    """The number of a LEVEL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
+    """A binding of a queue or of another exchange to an exchange."""
+
     exchange: str
     key: str
     queue: str | None = None
@@ -90,7 +96,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """What must exist. The order is that of declaring: targets before what points at them."""
+    """The exchanges, queues and bindings that must exist, in the order of declaring: targets come first."""
 
     exchanges: tuple[Exchange, ...]
     queues: tuple[Queue, ...]
@@ -98,17 +104,18 @@ class Topology:
 
     @property
     def things(self) -> tuple[Exchange | Queue, ...]:
+        """Every exchange and queue."""
         return (*self.exchanges, *self.queues)
 
 
 def pipeline(
     bots: Iterable[str], partitions: int, *, update_partitions: int = 0, work_queues: Iterable[str] = ()
 ) -> Topology:
-    """All that the bots' jobs and updates, and the other actors' messages, need.
+    """Return the topology for the bots' jobs and updates, and for the other actors' messages.
 
-    Parameters:
-        partitions: of jobs; 0 for a process that has nothing to do with them.
-        update_partitions: likewise of updates.
+    Args:
+        partitions: number of queues per bot and priority for jobs; 0 for a process that handles no jobs.
+        update_partitions: number of queues per bot for updates; 0 for a process that handles no updates.
 
     Raises:
         TopologyError: a queue's name cannot be used in a routing pattern.
@@ -121,12 +128,12 @@ def pipeline(
 
 
 def pipeline_of(settings: Settings, bots: Iterable[str]) -> Topology:
-    """:func:`pipeline` with the settings' numbers of partitions."""
+    """Return :func:`pipeline` with the numbers of partitions in the settings."""
     return pipeline(sorted(bots), settings.partitions, update_partitions=settings.update_partitions)
 
 
 def of_queues(names: Iterable[str]) -> Topology:
-    """What these queues need to be consumed, and no other's.
+    """Return the topology needed to consume these queues only.
 
     Raises:
         TopologyError: as :func:`pipeline`.
@@ -144,7 +151,7 @@ def _work(name: str) -> Queue:
 
 
 def _around(targets: list[Queue], leaders: Iterable[str] = ()) -> Topology:
-    """Queues that are consumed, and what they all have around them: exchanges, dead letters, the delay ladder."""
+    """Return consumed queues with what they share: exchanges, dead-letter queues, the delay ladder."""
     graves = {queue.dead_letters for queue in targets if queue.dead_letters} | {MALFORMED_QUEUE, UNROUTABLE_QUEUE}
     levels = range(delay_ladder.LEVELS)
     return Topology(
@@ -183,13 +190,13 @@ def _rungs(level: int) -> tuple[Binding, Binding]:
 def _plain(name: str) -> str:
     if any(mark in name for mark in "*#") or not 0 < len(name.encode()) <= 190:
         raise TopologyError(
-            f"The queue name {name[:40]!r} cannot be routed to: use 1 to 190 bytes without '*' and '#'."
+            f"The queue name {name[:40]!r} cannot be used in a routing pattern: use 1 to 190 bytes without '*' and '#'."
         )
     return name
 
 
 def arguments(queue: Queue, server: tuple[int, ...]) -> Arguments:
-    """The ``x-`` arguments of a queue on a server of this version. The only place that knows them."""
+    """Return the ``x-`` arguments of a queue on a server of this version. They are defined only here."""
     quorum: Arguments = {"x-queue-type": "quorum"}
     match queue.role:
         case Role.SEND | Role.UPDATES:
@@ -207,8 +214,6 @@ def arguments(queue: Queue, server: tuple[int, ...]) -> Arguments:
                 "x-overflow": "reject-publish",
             }
         case Role.DEAD:
-            # Looking at a dead letter and putting it back counts as a delivery. It must survive any number of
-            # looks.
             return quorum | {"x-delivery-limit": LOOKS}
 
 
@@ -224,5 +229,5 @@ def _safe_dead_letters(queue: Queue) -> Arguments:
 
 
 def exchange_arguments(exchange: Exchange) -> Arguments:
-    """The ``x-`` arguments of an exchange."""
+    """Return the ``x-`` arguments of an exchange."""
     return {"alternate-exchange": exchange.alternate} if exchange.alternate else {}

@@ -1,1 +1,1 @@
-"""What travels through RabbitMQ, as values: jobs, updates, dead letters, and the queues that they belong in."""
+"""The messages in RabbitMQ, as values: jobs, updates, dead letters, and the names of their queues."""

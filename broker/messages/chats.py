@@ -18,17 +18,17 @@ _SIGNIFICANT_BITS: Final = 52
 
 
 class ChatKind(StrEnum):
-    """What the key tells of the chat, and so which limits it is under."""
+    """The kind of chat that a chat key denotes, which determines its limits."""
 
     USER = "user"
     GROUP = "group"  # basic group, supergroup or channel: an id does not tell which, so the strictest limit counts
     NAME = "name"  # @name: a public group or channel until it is resolved to its id
-    INLINE = "inline"  # a message sent by way of an inline query: no chat limit of ours applies
+    INLINE = "inline"  # a message sent via an inline query: no chat limit applies
     NONE = "none"  # the method names no chat
 
 
 def chat_key(chat_id: object) -> str:
-    """The chat key of a ``chat_id`` parameter: an int, its decimal text, or ``@name``.
+    """Return the chat key of a ``chat_id`` parameter: an int, its decimal text, or ``@name``.
 
     Raises:
         InvalidParamsError: it is none of these, is 0, or has more than 52 significant bits.
@@ -44,12 +44,12 @@ def chat_key(chat_id: object) -> str:
         except ValueError:
             raise InvalidParamsError(f"chat_id {text[:40]!r} is neither a number nor '@name'.") from None
     if chat_id == 0 or abs(chat_id).bit_length() > _SIGNIFICANT_BITS:
-        raise InvalidParamsError(f"chat_id {chat_id} is no Telegram chat: ids are not 0 and have at most 52 bits.")
+        raise InvalidParamsError(f"chat_id {chat_id} is not a Telegram chat: ids are not 0 and have at most 52 bits.")
     return str(chat_id)
 
 
 def chat_kind(key: str | None) -> ChatKind:
-    """What a chat key denotes. Total over the keys that :func:`chat_key` makes."""
+    """Return the kind of chat that a chat key denotes. Defined for all keys that :func:`chat_key` returns."""
     if not key:
         return ChatKind.NONE
     if key.startswith("inline:"):

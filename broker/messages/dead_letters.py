@@ -1,9 +1,9 @@
 """Dead letters: jobs that will not be sent and updates that were not handled, kept in ``dead.<bot>`` with the reason
 until an operator acts or their time is over (:mod:`floodgate.broker.worker.retention`).
 
-A dead letter is the job's own message body under the job's own message id, with what is known of its end in the headers
-below; an update's likewise. RabbitMQ writes ``x-death`` itself when a message passed its delivery limit (it killed its
-worker too often). Bytes that are neither go to ``dead.malformed`` exactly as they came.
+A dead letter has the job's own message body and message id, and describes its end in the headers below; an update's
+likewise. RabbitMQ adds ``x-death`` itself when a message exceeds its delivery limit (it killed its worker too often).
+Bytes that are neither a job nor an update go to ``dead.malformed`` unchanged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from floodgate.broker.messages.queue_names import DEAD_EXCHANGE, MALFORMED_QUEUE
 from floodgate.broker.messages.update import Update, decode_update
 
 CHAT_UNREACHABLE: Final = "chat-unreachable"
-# Why a job or an update ends as a dead letter of its bot, or of none.
+# Reasons of dead letters.
 REASONS: Final = frozenset(
     {
         CHAT_UNREACHABLE,
@@ -54,7 +54,7 @@ TRACEBACK: Final = "x-floodgate-traceback"  # of the handler that failed, withou
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-# Telegram's descriptions are a line; an exception's text may be a page. A header is no place for a page.
+# Telegram's descriptions are one line; an exception's text may be a page, which is too long for a header.
 MAX_DESCRIPTION: Final = 500
 
 REASON_DELIVERY_LIMIT: Final = "delivery-limit"
@@ -65,16 +65,16 @@ REASON_EXHAUSTED: Final = "exhausted"
 REASON_NO_ACTOR: Final = "no-actor"
 REASON_FAILED: Final = "failed"
 REASON_UNKNOWN_BOT: Final = "unknown-bot"
-REASON_CHAT_UNREACHABLE: Final = CHAT_UNREACHABLE  # Telegram's word once, ours for the jobs after it
+REASON_CHAT_UNREACHABLE: Final = CHAT_UNREACHABLE  # found by Telegram for one job, by us for the jobs after it
 REASON_HANDLER: Final = "handler-failed"  # an update's handlers raised, at every attempt
 REASON_TIME_LIMIT: Final = "time-limit"  # … or took too long
 REASON_UNREADABLE: Final = "unreadable-update"  # … or were never asked: the library cannot read the update
-REASON_UNROUTABLE: Final = "unroutable"  # it came off the delay ladder and its queue was gone
+REASON_UNROUTABLE: Final = "unroutable"  # it left the delay ladder and its queue did not exist
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A dead letter as an operator sees it. ``job`` and ``update`` are None when the bytes are none."""
+    """A dead letter as an operator sees it. ``job`` and ``update`` are None if the body is not a job or an update."""
 
     queue: str
     message_id: str
@@ -89,14 +89,14 @@ class DeadLetter:
 
 
 def dead_job(job: Job, body: bytes, queue: str, reason: str, description: str = "") -> Publication:
-    """The dead letter of a job."""
+    """Return the dead letter of a job."""
     return _publication(dead_queue(job.bot), job.id, body, queue, reason, description, job.attempts)
 
 
 def dead_update(
     update: Update, body: bytes, queue: str, reason: str, description: str, *, attempts: int, traceback: str
 ) -> Publication:
-    """The dead letter of an update."""
+    """Return the dead letter of an update."""
     target = dead_queue(update.bot)
     more = _traceback_header(traceback)
     return _publication(target, update.message_id, body, queue, reason, description, attempts, more)
@@ -105,12 +105,12 @@ def dead_update(
 def dead_message(
     target: str, message_id: str, body: bytes, queue: str, reason: str, description: str, *, traceback: str = ""
 ) -> Publication:
-    """The dead letter of a plain actor's message."""
+    """Return the dead letter of a plain actor's message."""
     return _publication(target, message_id, body, queue, reason, description, 0, _traceback_header(traceback))
 
 
 def malformed(message_id: str, body: bytes, queue: str, description: str) -> Publication:
-    """Bytes that are no job, as they came."""
+    """Return the dead letter of bytes that cannot be read, unchanged."""
     return _publication(MALFORMED_QUEUE, message_id, body, queue, REASON_MALFORMED, description, 0)
 
 
@@ -128,7 +128,7 @@ def _publication(
         REASON: reason,
         DESCRIPTION: _header_text(description[:MAX_DESCRIPTION]),
         ATTEMPTS: attempts,
-        # To the microsecond, for this is the order of a chat's letters should RabbitMQ have shuffled them: see browse.
+        # In microseconds, since letters are sorted by it if RabbitMQ has shuffled them: see browse.
         DIED_US: time.time_ns() // 1000,
         QUEUE: queue,
         **(more or {}),
@@ -145,7 +145,7 @@ def _header_text(text: str) -> str:
 
 
 def read_dead_letter(queue: str, message_id: str | None, headers: Mapping[str, Any] | None, body: bytes) -> DeadLetter:
-    """What a message in a dead-letter queue tells. Total over any headers and any bytes."""
+    """Read a message of a dead-letter queue. Accepts any headers and any bytes."""
     headers = headers or {}
     return DeadLetter(
         queue=str(headers.get(QUEUE) or _first_death(headers, "queue") or queue),
@@ -162,7 +162,7 @@ def read_dead_letter(queue: str, message_id: str | None, headers: Mapping[str, A
 
 
 def in_order_of_death(letters: Iterable[DeadLetter]) -> list[DeadLetter]:
-    """Oldest first. Letters whose time is unknown come before all others, in the order given."""
+    """Sort letters, oldest first. Letters whose time is unknown come before all others, in the given order."""
     return sorted(letters, key=lambda letter: letter.died_at or EPOCH)
 
 
@@ -171,14 +171,14 @@ def _died_at(headers: Mapping[str, Any]) -> datetime | None:
     if isinstance(died_us, int):
         try:
             return EPOCH + timedelta(microseconds=died_us)
-        except OverflowError:  # no calendar goes that far
+        except OverflowError:  # beyond what datetime supports
             return None
     died = _first_death(headers, "time")
     return died.replace(tzinfo=died.tzinfo or UTC) if isinstance(died, datetime) else None
 
 
 def _broker_reason(queue: str, headers: Mapping[str, Any]) -> str:
-    """RabbitMQ's word for why it dead-lettered the message itself."""
+    """Return RabbitMQ's reason for dead-lettering the message itself."""
     if queue == UNROUTABLE_QUEUE:
         return REASON_UNROUTABLE
     word = _first_death(headers, "reason") or headers.get("x-first-death-reason")

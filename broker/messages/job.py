@@ -44,7 +44,7 @@ ChatKey = Annotated[str, StringConstraints(pattern=r"^(-?[1-9][0-9]{0,15}|@[a-z]
 
 def _known_method(name: str) -> str:
     if name not in CHARGES:
-        raise ValueError("no method of the Bot API that is known here")
+        raise ValueError("not a known method of the Bot API")
     return name
 
 
@@ -54,14 +54,14 @@ def _safe_params(params: dict[str, Any]) -> dict[str, Any]:
 
 
 class Priority(StrEnum):
-    """Who waits for the message."""
+    """The urgency of a job: ``interactive`` goes before ``bulk``."""
 
     INTERACTIVE = "interactive"  # a person, now
     BULK = "bulk"  # nobody in particular: a broadcast
 
 
 class OnUncertain(StrEnum):
-    """What to do with a job whose call may or may not have acted."""
+    """The action for a job whose call may or may not have taken effect."""
 
     RESEND = "resend"
     DEAD_LETTER = "dead-letter"
@@ -90,18 +90,18 @@ class Job(BaseModel):
     files: tuple[SpooledFile, ...] = ()
     """Uploads that wait in the spool (:mod:`floodgate.broker.uploads.spool`)."""
     attempts: Annotated[int, Field(ge=0)] = 0
-    """Calls made so far; rate waits are none."""
+    """Calls made so far. Waits for the rate limit do not count."""
     unsent: Annotated[int, Field(ge=0)] = 0
-    """How many of them surely never reached Telegram. They are bounded by the job's age, not by ``max_attempts``."""
+    """How many of them certainly never reached Telegram. Bounded by the job's age, not by ``max_attempts``."""
     known: Annotated[bool | None, Field(exclude=True)] = None
-    """Told by the client that enqueued a job with a `dedupe_key`: whether the ledger knew one under that key already;
-    None if it was not asked or did not answer. It does not travel."""
+    """Set by the client that enqueues a job with a `dedupe_key`: whether the ledger already has a job under that key;
+    None if the ledger was not asked or did not answer. Not sent to the queue."""
     died: Annotated[str | None, Field(exclude=True)] = None
-    """Told with it: why the job under that key became a dead letter, which it stays; None if it did not."""
+    """Set together with ``known``: why the job under that key became a dead letter; None if it did not."""
 
     @property
     def paid(self) -> bool:
-        """Whether it is charged as a paid broadcast: it asks for that, and its method has the parameter."""
+        """Whether it is charged as a paid broadcast: it requests one, and its method has the parameter."""
         return self.method in PAID_BROADCAST and self.params.get("allow_paid_broadcast") is True
 
     @property
@@ -111,7 +111,7 @@ class Job(BaseModel):
 
     @property
     def content(self) -> str | None:
-        """Tells what is sent under a dedupe key from anything else; None without one. Of files it knows the names."""
+        """A hash of method, chat and parameters if there is a dedupe key, else None. Ignores file contents."""
         if self.dedupe_key is None:
             return None
         params = {name: _as_in_a_form(name, value) for name, value in self.params.items() if name != "chat_id"}
@@ -119,10 +119,11 @@ class Job(BaseModel):
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def expired(self, now_ms: int) -> bool:
+        """Return whether the job has expired at ``now_ms``."""
         return self.expires_ms is not None and now_ms >= self.expires_ms
 
     def partition(self, partitions: int) -> int:
-        """Jobs of one chat share a partition; a job without a chat goes by its own id."""
+        """Return the job's partition: that of its chat, or of its id if it has no chat."""
         return partition_of(self.chat or self.id, partitions)
 
 
@@ -148,11 +149,11 @@ def new_job(
     now_ms: int | None = None,
     **options: Any,
 ) -> Job:
-    """A valid job from what a caller gives. An answer to a query gets an ``expires_ms`` if it is given none.
+    """Create a valid job. An answer to a query gets an ``expires_ms`` unless one is given.
 
     Raises:
         UnknownMethodError: the Bot API has no such method.
-        InvalidParamsError: a parameter is wrong in a way that is known without asking Telegram.
+        InvalidParamsError: a parameter is invalid, which was found without asking Telegram.
     """
     method = canonical_method(method)
     params = {name: value for name, value in params.items() if value is not None}
@@ -185,7 +186,7 @@ def _answer_by_ms(method: str, from_ms: int) -> int | None:
 
 
 def job_chat(params: dict[str, Any]) -> str | None:
-    """The chat key a call is charged to, from its parameters; None when it names no chat."""
+    """Return the chat key that a call with these parameters is charged to; None if they name no chat."""
     if (chat_id := params.get("chat_id")) is not None:
         return chat_key(chat_id)
     if inline := params.get("inline_message_id"):
@@ -196,7 +197,7 @@ def job_chat(params: dict[str, Any]) -> str | None:
 
 
 def encode_job(job: Job, queue_name: str) -> bytes:
-    """The message body that carries ``job`` on ``queue_name``. Queue name and id are plain ASCII without quotes.
+    """Return the message body of ``job`` on ``queue_name``. Queue name and id are plain ASCII without quotes.
 
     Raises:
         InvalidParamsError: the parameters cannot be written as JSON, or the body is too large for a queue.
@@ -205,7 +206,7 @@ def encode_job(job: Job, queue_name: str) -> bytes:
         fields = job.model_dump_json(exclude_defaults=True, exclude={"v"})
     except PydanticSerializationError:
         raise InvalidParamsError(
-            "params hold a value that JSON cannot carry; use text, numbers, lists and dicts."
+            "params contain a value that JSON cannot carry; use text, numbers, lists and dicts."
         ) from None
     body = (
         f'{{"queue_name":"{queue_name}","actor_name":"{SEND_ACTOR}","args":[],"kwargs":{{"job":{{"v":{VERSION},{fields[1:]}'
@@ -213,16 +214,16 @@ def encode_job(job: Job, queue_name: str) -> bytes:
     ).encode()
     if len(body) > MAX_JOB_BYTES:
         raise InvalidParamsError(
-            f"The job has {len(body)} bytes and a queue takes {MAX_JOB_BYTES}: send files by file_id or URL."
+            f"The job has {len(body)} bytes, and the limit is {MAX_JOB_BYTES}: send files by file_id or URL."
         )
     return body
 
 
 def decode_job(body: bytes) -> Job:
-    """The job in a message body.
+    """Decode the job in a message body.
 
     Raises:
-        MalformedJobError: the bytes are no Dramatiq message with a job of a version known here.
+        MalformedJobError: the bytes are not a Dramatiq message with a job of a known version.
     """
     try:
         return parse_job(json.loads(body)["kwargs"]["job"])
@@ -231,10 +232,10 @@ def decode_job(body: bytes) -> Job:
 
 
 def parse_job(fields: object) -> Job:
-    """The job in a decoded message's ``job`` argument.
+    """Parse the job in a decoded message's ``job`` argument.
 
     Raises:
-        MalformedJobError: the fields are no job of a version known here.
+        MalformedJobError: the fields are not a job of a known version.
     """
     try:
         return Job.model_validate(fields)
@@ -244,7 +245,7 @@ def parse_job(fields: object) -> Job:
 
 
 def _fault(item: Any) -> str:
-    """A field, and what is wrong with it where that is in words of ours."""
+    """Return a field's name, with the fault if Floodgate itself found it."""
     where = ".".join(map(str, item["loc"])) or "job"
     return f"{where}: {_said(item['msg'])}" if item["type"] == "value_error" else where
 
@@ -254,5 +255,5 @@ def _said(message: str) -> str:
 
 
 def unix_ms() -> int:
-    """Now, as Unix time in milliseconds."""
+    """Return the current Unix time in milliseconds."""
     return time.time_ns() // 1_000_000

@@ -37,10 +37,11 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def check_params(params: Mapping[str, Any]) -> None:
-    """
+    """Refuse parameters that name a file on the server's disk, and malformed parameter names.
+
     Raises:
-        ValueError: a parameter names a file on the server's disk, or has a name that could stand for two once it is a
-            part of a form. The message says what to give instead.
+        ValueError: a parameter names such a file, or its name is ambiguous in a form. The message says what to give
+            instead.
     """
     for name in params:
         if not _NAME.fullmatch(name):
@@ -53,7 +54,7 @@ def check_params(params: Mapping[str, Any]) -> None:
 
 
 def local_file_in(params: Mapping[str, Any]) -> str | None:
-    """Where the parameters name a file on the server's disk, as in ``media[0].thumbnail``; None if nowhere."""
+    """Return where the parameters name a file on the server's disk, as in ``media[0].thumbnail``, or None."""
     left: list[tuple[str, str, Any]] = [(name, name, value) for name, value in params.items()]
     while left:
         field, where, value = left.pop()

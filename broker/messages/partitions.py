@@ -1,8 +1,8 @@
-"""Which queue a job goes to, and which worker takes it out.
+"""Assigns chats to partitions, and partitions to workers.
 
-Both answers are functions of names alone, so that every producer and every worker reaches them without talking to
-another: a stable hash puts a chat on one partition, and rendezvous hashing gives each (worker, partition) pair the
-score that RabbitMQ compares when it picks the active consumer.
+Both are functions of names alone, so producers and workers need no coordination: a stable hash puts a chat on one
+partition, and rendezvous hashing gives each (worker, partition) pair the score that RabbitMQ compares when it picks the
+active consumer.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ def _hash64(text: str) -> int:
 
 
 def partition_of(chat_key: str, partitions: int) -> int:
-    """The partition, 0 ≤ p < ``partitions``, of a chat. Changing ``partitions`` moves chats: drain first."""
+    """Return the partition of a chat, 0 ≤ p < ``partitions``. Changing ``partitions`` moves chats: drain first."""
     return _hash64(chat_key) % partitions
 
 
 def rendezvous_score(worker_id: str, queue: str) -> int:
-    """The consumer ``x-priority`` (0 … 2³¹-1) of a worker on a queue. RabbitMQ serves the highest."""
+    """Return a worker's consumer ``x-priority`` (0 … 2³¹-1) for a queue. RabbitMQ serves the highest."""
     return _hash64(f"{worker_id}\x00{queue}") % (MAX_CONSUMER_PRIORITY + 1)

@@ -1,18 +1,18 @@
-"""The update: what Telegram tells a bot, as it travels through RabbitMQ.
+"""The update: what Telegram sends to a bot, as it travels through RabbitMQ.
 
-Like a job's, a message's body is a Dramatiq message, here for the actor ``handle_update``, and its one argument is the
-update exactly as Telegram gave it, with the bot it is for:
+As for a job, the body is a Dramatiq message, here for the actor ``handle_update``. Its one argument is the update
+exactly as Telegram sent it, with the bot it is for:
 
     {"queue_name": "updates.default.07", "actor_name": "handle_update", "args": [],
      "kwargs": {"update": {"v": 1, "bot": "default", "body": {"update_id": 100000001, "message": {…}}}},
      "options": {}, "message_id": "update-default-100000001", "message_timestamp": <unix ms of its arrival>}
 
-Nothing but the ``update_id`` is looked at on the way, so an update of a type that Telegram invents tomorrow gets
-through today. The message id is a function of bot and update: what Telegram gives twice has the same one twice.
+Only the ``update_id`` is validated on the way, so updates of future types pass as well. The message id is a function of
+bot and update, so an update that Telegram sends twice has the same message id twice.
 
-Order is kept within a partition, and :func:`partition_key` picks what shares one: a chat's updates, of whatever type;
-without a chat, a user's. In a private chat both have the same id, so an inline query of a user and their message to the
-bot are in order, too.
+Order is kept within a partition. :func:`partition_key` groups updates by chat, whatever their type, or by user if they
+have no chat. In a private chat both have the same id, so an inline query of a user and their message to the bot are in
+order, too.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from floodgate.broker.messages.queue_names import updates_queue
 
 UPDATE_ACTOR: Final = "handle_update"
 VERSION: Final = 1
-# Telegram's updates are a few kB. This is what a queue takes of one; RabbitMQ's own bound is 16 MiB.
+# Telegram's updates are a few kB. This is the largest update that is queued; RabbitMQ's own bound is 16 MiB.
 MAX_UPDATE_BYTES: Final = 8 * 1024 * 1024
 MAX_UPDATE_ID: Final = 2**63 - 1  # the ledger keeps it in 64 bits
 
-# Where updates name their chat, and where their user, the first that is there. `message`: of a pressed button.
+# Where updates name their chat or user; the first that exists counts. `message` is that of a pressed button.
 _CHATS: Final = (("chat",), ("message", "chat"), ("voter_chat",))
 _USERS: Final = (("from",), ("user",))
-# What a bot has become in a chat that it cannot write to.
+# A bot's status in a chat to which it cannot write.
 _OUT: Final = ("kicked", "left")
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One update. ``body`` is the object that Telegram gave, ``update_id`` included."""
+    """One update. ``body`` is the object that Telegram sent, including ``update_id``."""
 
     bot: str
     update_id: int
@@ -55,13 +55,13 @@ class Update:
 
     @property
     def chat(self) -> str | None:
-        """The chat key of the chat it comes from, or of its user; None when it names neither."""
+        """The chat key of the chat it comes from, or of its user; None if it names neither."""
         found = _first_id(self.body, _CHATS) or _first_id(self.body, _USERS)
         return str(found) if found else None
 
     @property
     def chat_heard_from(self) -> str | None:
-        """The chat that the bot can evidently reach; None also when the update says that it was blocked or put out."""
+        """The chat that the bot can evidently reach; None also if the bot was blocked or removed."""
         change = self.body.get("my_chat_member")
         member = change.get("new_chat_member") if isinstance(change, dict) else None
         out = isinstance(member, dict) and member.get("status") in _OUT
@@ -69,14 +69,14 @@ class Update:
 
 
 def message_id(bot: str, update_id: int) -> str:
-    """The id of the message that carries an update."""
+    """Return the id of the message that carries an update."""
     return f"update-{bot}-{update_id}"
 
 
 def partition_key(body: dict[str, Any]) -> str:
-    """What an update is kept in order with: its chat, else its user, else its poll, else nothing but itself.
+    """Return the key by which updates stay in order: the chat, else the user, else the poll, else the update itself.
 
-    Total over any JSON object: what is not where it should be is not there.
+    Accepts any JSON object: misplaced fields are ignored.
     """
     if found := _first_id(body, _CHATS) or _first_id(body, _USERS):
         return str(found)
@@ -95,7 +95,7 @@ def _first_id(body: dict[str, Any], paths: tuple[tuple[str, ...], ...]) -> int |
 
 
 def _contents(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What the update tells: one object, by the name of its type."""
+    """Return the objects in an update: normally one, under the name of its type."""
     return (value for name, value in body.items() if name != "update_id" and isinstance(value, dict))
 
 
@@ -108,10 +108,10 @@ def _id_at(content: dict[str, Any], path: tuple[str, ...]) -> int | None:
 
 
 def read_update(bot: str, body: object) -> Update:
-    """The update in what Telegram gave, decoded from JSON.
+    """Read an update that Telegram sent, already decoded from JSON.
 
     Raises:
-        MalformedUpdateError: it is no object with an ``update_id``.
+        MalformedUpdateError: it is not an object with an ``update_id``.
     """
     if not isinstance(body, dict):
         raise MalformedUpdateError("Not an update: no JSON object.")
@@ -122,20 +122,20 @@ def read_update(bot: str, body: object) -> Update:
 
 
 def publication(update: Update, partitions: int) -> Publication:
-    """The update on its way to its partition.
+    """Return the message that carries an update to its partition.
 
     Raises:
-        MalformedUpdateError: it is larger than a queue takes, or nested too deeply.
+        MalformedUpdateError: it is larger than :data:`MAX_UPDATE_BYTES`, or nested too deeply.
     """
     queue = updates_queue(update.bot, partition_of(partition_key(update.body), partitions))
     return Publication("", queue, encode_update(update, queue), update.message_id)
 
 
 def encode_update(update: Update, queue_name: str, arrived_ms: int | None = None) -> bytes:
-    """The message body that carries an update on ``queue_name``. ``arrived_ms`` is Unix time; None is now.
+    """Return the message body of an update on ``queue_name``. ``arrived_ms`` is Unix time; None is now.
 
     Raises:
-        MalformedUpdateError: it is larger than a queue takes, or nested too deeply.
+        MalformedUpdateError: it is larger than :data:`MAX_UPDATE_BYTES`, or nested too deeply.
     """
     message = {
         "queue_name": queue_name,
@@ -156,10 +156,10 @@ def encode_update(update: Update, queue_name: str, arrived_ms: int | None = None
 
 
 def decode_update(body: bytes) -> Update:
-    """The update in a message body.
+    """Decode the update in a message body.
 
     Raises:
-        MalformedUpdateError: the bytes are no Dramatiq message with an update of a version known here.
+        MalformedUpdateError: the bytes are not a Dramatiq message with an update of a known version.
     """
     try:
         return parse_update(json.loads(body)["kwargs"]["update"])
@@ -168,10 +168,10 @@ def decode_update(body: bytes) -> Update:
 
 
 def parse_update(fields: object) -> Update:
-    """The update in a decoded message's ``update`` argument.
+    """Parse the update in a decoded message's ``update`` argument.
 
     Raises:
-        MalformedUpdateError: the fields are no update of a version known here.
+        MalformedUpdateError: the fields are not an update of a known version.
     """
     if not isinstance(fields, dict) or fields.get("v") != VERSION:
         raise MalformedUpdateError("Not an update: no version known here.")

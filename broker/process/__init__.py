@@ -1,1 +1,1 @@
-"""A process of ours: its event loop, its stop signal, its logs, and how it reports outages."""
+"""The parts of every Floodgate process: event loop, stop signal, logs, and outage reports."""

@@ -1,14 +1,14 @@
 """The event loop on which a process speaks AMQP: the program's own, or one on a background thread.
 
 A worker, a receiver, a gateway and an ``AsyncClient`` have a loop and use it. A program without one (a script, Django)
-gets a :class:`BackgroundLoop`, so that heartbeats are served whatever its own threads do.
+gets a :class:`BackgroundLoop`, which serves heartbeats whatever the program's own threads do.
 
-State and who may touch it: ``_calls`` is a deque that any thread appends to and only the loop pops; ``_woken`` spares a
-wake-up when one is on its way (set by callers, cleared by the loop *before* it pops, so that no call is left behind).
-Everything that the calls themselves touch belongs to the loop.
+State and who may touch it: ``_calls`` is a deque that any thread appends to and only the loop pops; ``_woken`` saves a
+wake-up when one is already scheduled (callers set it, and the loop clears it *before* popping, so that no call is left
+behind). Everything that the calls themselves touch belongs to the loop.
 
-Failure: a call must not raise. If one does on a background loop, that is a bug of ours: the loop ends, logs it once,
-and ``on_crash`` tells whoever waits. On a borrowed loop it goes to that loop's own exception handler.
+Failure: a call must not raise. If one does on a background loop, that is a bug in Floodgate: the loop logs it once and
+stops, and ``on_crash`` informs the waiting callers. On a borrowed loop, that loop's exception handler gets the error.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ T = TypeVar("T")
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """The event loop of a process that we start: uvloop's where it is installed, else asyncio's own.
+    """Create the event loop of a process that Floodgate starts: uvloop's if it is installed, else asyncio's.
 
-    uvloop resolves names on threads of its own; one is enough.
+    uvloop resolves host names on its own threads; one is enough.
     """
     try:
         import uvloop
@@ -47,7 +47,7 @@ START_SECONDS: Final = 10.0
 
 
 class BorrowedLoop:
-    """The loop that is running when ``start`` is called. It outlives us: ``stop`` leaves it as it is."""
+    """The loop that is running when ``start`` is called. It belongs to the caller: ``stop`` leaves it running."""
 
     def __init__(self) -> None:
         self._calls: deque[Callable[[], None]] = deque()
@@ -57,22 +57,22 @@ class BorrowedLoop:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """asyncio's loop, once started."""
-        assert self._loop is not None, "start comes first"
+        """The asyncio loop. Available once started."""
+        assert self._loop is not None, "call start first"
         return self._loop
 
     @property
     def is_current(self) -> bool:
-        """Whether the caller runs on the loop, and so must not block."""
+        """Whether the caller runs on the loop and so must not block."""
         return threading.current_thread() is self._thread
 
     @property
     def is_over(self) -> bool:
-        """Whether the loop was closed by its owner."""
+        """Whether the owner has closed the loop."""
         return self._loop is not None and self._loop.is_closed()
 
     def start(self) -> None:
-        """Take the running loop.
+        """Adopt the running loop.
 
         Raises:
             RuntimeError: no loop is running in this thread.
@@ -80,7 +80,7 @@ class BorrowedLoop:
         self._loop, self._thread = asyncio.get_running_loop(), threading.current_thread()
 
     def call_soon(self, call: Callable[[], None]) -> None:
-        """Run a call on the loop. From any thread; calls of one thread run in order."""
+        """Run a call on the loop, from any thread. Calls from one thread run in order."""
         self._calls.append(call)
         if not self._woken:
             self._woken = True
@@ -91,20 +91,20 @@ class BorrowedLoop:
                     self.loop.call_soon_threadsafe(self._run_calls)
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
-        """Run a call after a while. Only from the loop; ``cancel`` the answer to forget it."""
+        """Run a call after so many seconds. Only from the loop; ``cancel`` the returned handle to drop the call."""
         return self.loop.call_later(seconds, call)
 
     def run(self, coroutine: Coroutine[Any, Any, T], timeout_seconds: float | None) -> T:
-        """Run a coroutine on the loop and wait for its result, from another thread. Past the bound it is cancelled;
-        None is no bound.
+        """Run a coroutine on the loop and wait for its result, from another thread. It is cancelled when the time-out
+        expires; None waits without limit.
 
         Raises:
             RuntimeError: called on the loop, which would wait for itself.
-            TimeoutError: the bound has passed.
+            TimeoutError: the time-out has expired.
         """
         if self.is_current:
             coroutine.close()
-            raise RuntimeError("A blocking call on the event loop would wait for itself: await its async twin.")
+            raise RuntimeError("A blocking call on the event loop would wait for itself: await its async counterpart.")
         future = self.begin(coroutine)
         try:
             return future.result(timeout_seconds)
@@ -121,14 +121,14 @@ class BorrowedLoop:
         return await asyncio.wrap_future(self.begin(coroutine))
 
     def begin(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run a coroutine on the loop, from any thread, without waiting."""
+        """Start a coroutine on the loop, from any thread, without waiting."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def stop(self, timeout_seconds: float) -> None:
         """End what ``start`` began. Safe to call twice and unstarted."""
 
     def abandon(self) -> None:
-        """In a forked child: close our copies of the loop's descriptors. The parent's loop does not notice."""
+        """Close this process's copies of the loop's descriptors in a forked child, without affecting the parent."""
 
     def _run_calls(self) -> None:
         self._woken = False
@@ -137,7 +137,7 @@ class BorrowedLoop:
 
 
 class BackgroundLoop(BorrowedLoop):
-    """A loop and its thread. ``start`` begins it; a stopped one is not started again."""
+    """A loop on its own thread. ``start`` starts it; a stopped loop cannot be restarted."""
 
     def __init__(self, on_crash: Callable[[BaseException], None]) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class BackgroundLoop(BorrowedLoop):
         for ours in (loop._selector, loop._ssock, loop._csock):
             # Not loop.close: it would unregister from the epoll set, which parent and child share.
             ours.close()
-        loop._closed = True  # or its finalizer would do what is avoided here
+        loop._closed = True  # or its finalizer would unregister them after all
 
     def _run(self) -> None:
         loop = self.loop
@@ -181,7 +181,7 @@ class BackgroundLoop(BorrowedLoop):
 
     def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        if error is None or "handle" not in context:  # a task or a future that nobody asked: worth a line, no end
+        if error is None or "handle" not in context:  # an exception nobody retrieved: log it, keep running
             loop.default_exception_handler(context)
             return
         logger.critical("the RabbitMQ event loop crashed (a bug in Floodgate)", exc_info=error)
@@ -190,7 +190,7 @@ class BackgroundLoop(BorrowedLoop):
 
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
-    """Let what still runs end, one step after its cancellation."""
+    """Cancel the tasks that still run, and wait for them."""
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()

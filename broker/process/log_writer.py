@@ -1,9 +1,9 @@
-"""Writing log lines without ever waiting for the terminal or the pipe that they go to.
+"""Writes log lines without ever waiting for the terminal or pipe that receives them.
 
-A program that is stopped with Ctrl-S, or whose reader has stalled, blocks whoever writes to its standard error; on an
+Writing to standard error blocks when the terminal is paused with Ctrl-S or the reader of the pipe has stalled; on an
 event loop that would cost the heartbeats of every connection. So lines are queued, and one thread writes them.
 
-Bound: :data:`MOST_QUEUED` lines. Past it, lines are dropped and counted, and the count is written when there is room.
+Bound: :data:`MOST_QUEUED` lines. Beyond it, lines are dropped and counted, and the count is logged when there is room.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Final
 
 THREAD_NAME: Final = "floodgate-log"
 MOST_QUEUED: Final = 10_000
-# A busy program's lines are written some at a time: to wake the thread for each costs more than to write it.
+# A busy program's lines are written in batches: waking the thread for each costs more than writing it.
 GATHER_SECONDS: Final = 0.01
-FLUSH_SECONDS: Final = 2.0  # at the program's end; a stream that takes nothing does not keep it from ending
+FLUSH_SECONDS: Final = 2.0  # at exit: a stalled stream must not keep the program from ending
 
 
 class LogWriter(logging.Handler):
-    """Hands records to another handler on a thread of its own, which starts with the first record."""
+    """Passes records to another handler on its own thread, which starts with the first record."""
 
     def __init__(self, target: logging.Handler) -> None:
         super().__init__()
         self._target = target
         self._records: queue.Queue[logging.LogRecord | None] = queue.Queue(MOST_QUEUED)
-        self._dropped = 0  # under the handler's lock, as the thread
+        self._dropped = 0  # under the handler's lock, as is _thread
         self._thread: threading.Thread | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -45,7 +45,7 @@ class LogWriter(logging.Handler):
             self._dropped += 1
 
     def flush(self) -> None:
-        """Wait until all is written, for :data:`FLUSH_SECONDS` at most."""
+        """Wait until every line is written, for at most :data:`FLUSH_SECONDS`."""
         if self._thread is None or not self._thread.is_alive():
             return
         with self._records.all_tasks_done:

@@ -1,8 +1,8 @@
-"""Logging of the processes we start, and the rule that no secret reaches a log line.
+"""Logging for Floodgate's own processes. No secret reaches a log line.
 
-Library code logs to ``floodgate.<area>`` by the standard library and configures nothing. Entry points call
-:func:`configure_logging` once. There, secrets are removed from the finished text of a line, after arguments, extra
-fields and tracebacks are in it: whatever route one took into the line, it does not leave.
+Library code logs to ``floodgate.<area>`` through the standard library and configures nothing. Entry points call
+:func:`configure_logging` once. Secrets are removed from the finished text of a line, which includes arguments, extra
+fields and tracebacks, so it does not matter how a secret got into it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from floodgate.broker.process.log_writer import LogWriter
 from floodgate.broker.settings.model import Settings
 
 REDACTED: Final = "[redacted]"
-# A token is the bot's id, a colon and 35 characters. The id is public; it stays, to tell bots apart. In a URL the colon
-# may be escaped. The digits are bounded so that long numbers cost linear time.
+# A token is the bot's id, a colon and 35 characters. The id is public and stays, to tell bots apart. In a URL the colon
+# may be escaped. The number of digits is bounded so that long numbers cost linear time.
 _TOKEN: Final = re.compile(r"(?<!\d)(\d{3,20}(?::|%3[Aa]))[A-Za-z0-9_-]{30,}")
 # The password in scheme://user:password@host. Greedy to the last @ before a slash, since passwords hold @ in practice.
 _URL_PASSWORD: Final = re.compile(r"(://[^\s:/@]{0,200}:)[^\s/]{1,500}@")
 
-# Loggers of the libraries beneath us, and the least severe level worth a line of ours.
+# Loggers of the libraries used, and the least severe level that is logged.
 _QUIET: Final = {
     "pika": logging.WARNING,
-    "pika.channel": logging.ERROR,  # what the server closed a channel for; our own code says it in a sentence
-    "pika.adapters": logging.CRITICAL,  # a traceback a failed connection; our own code says it in a sentence
+    "pika.channel": logging.ERROR,  # why the server closed a channel: Floodgate logs that in one sentence
+    "pika.adapters": logging.CRITICAL,  # a traceback per failed connection: Floodgate logs that in one sentence
     "httpx": logging.WARNING,  # logs URLs, tokens included, at INFO
     "httpcore": logging.WARNING,
     "telegram": logging.WARNING,  # logs the API URL, token included, at DEBUG
@@ -40,26 +40,26 @@ _QUIET: Final = {
 
 
 def redact(text: str) -> str:
-    """``text`` without bot tokens and without passwords in URLs."""
+    """Remove bot tokens, and passwords in URLs, from ``text``."""
     return _URL_PASSWORD.sub(rf"\g<1>{REDACTED}@", _TOKEN.sub(rf"\g<1>{REDACTED}", text))
 
 
 class RedactTokens(logging.Filter):
-    """For a logger that must be safe under any configuration: redacts the message as it is logged."""
+    """Redacts messages as they are logged, for a logger that must be safe under any logging configuration."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = redact(record.getMessage()), ()
         return True
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, RedactTokens)  # so that adding it to a logger twice is adding it once
+        return isinstance(other, RedactTokens)  # so that a logger keeps only one, however often it is added
 
     def __hash__(self) -> int:
         return hash(RedactTokens)
 
 
 class RedactingFormatter(logging.Formatter):
-    """Formats as ``inner`` does, and redacts the finished text: what looks like a secret, and the ``known`` ones."""
+    """Formats as ``inner`` does, then redacts text that looks like a secret, and the ``known`` secrets."""
 
     def __init__(self, inner: logging.Formatter, known: Iterable[SecretStr] = ()) -> None:
         super().__init__()
@@ -74,17 +74,17 @@ class RedactingFormatter(logging.Formatter):
 
 
 def _forms(secret: str) -> tuple[str, str]:
-    """A secret as it is, and as it stands in a URL."""
+    """Return a secret as it is, and as it appears in a URL."""
     return secret, quote(secret, safe="")
 
 
 def configure_logging(settings: Settings) -> None:
-    """Log to stderr as the settings say. For entry points only: it replaces the root logger's handlers.
+    """Log to stderr as configured in the settings. For entry points only: it replaces the root logger's handlers.
 
-    Lines are written by a thread of their own: a stderr that takes nothing holds up nobody.
+    A separate thread writes the lines, so a stalled stderr does not block the process.
     """
     stream = logging.StreamHandler(sys.stderr)
-    keys = [key for of_bot in settings.gateway.keys.values() for key in of_bot]  # of any form, unlike tokens
+    keys = [key for of_bot in settings.gateway.keys.values() for key in of_bot]  # unlike tokens, they match no pattern
     stream.setFormatter(RedactingFormatter(_formatter(settings.log_format == "json"), keys))
     root = logging.getLogger()
     root.handlers[:] = [LogWriter(stream)]
@@ -95,7 +95,7 @@ def configure_logging(settings: Settings) -> None:
 
 
 def _formatter(as_json: bool) -> logging.Formatter:
-    import structlog  # only processes have it: it comes with the extra `worker`
+    import structlog  # comes with the extra `worker`, which only processes need
 
     shared: list[structlog.types.Processor] = [
         structlog.stdlib.add_logger_name,
@@ -107,7 +107,7 @@ def _formatter(as_json: bool) -> logging.Formatter:
     if as_json:
         render = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
     else:
-        # Not rich's tracebacks: they show locals, and wrap lines, in the midst of a token too.
+        # Not rich's tracebacks: they show local variables, and wrap lines, even within a token.
         plain = structlog.dev.plain_traceback
         render = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     return structlog.stdlib.ProcessorFormatter(

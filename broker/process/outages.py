@@ -1,4 +1,4 @@
-"""Trying again what fails for a while: with a pause that grows, and with a log line now and then."""
+"""Retrying through an outage: growing pauses, and log lines at a limited rate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ EVERY_SECONDS: Final = 60.0
 
 
 class Backoff:
-    """Pauses that double up to a bound. Belongs to whoever tries."""
+    """Pauses that double up to a bound. Not thread-safe: each caller that retries has its own."""
 
     def __init__(self, first_seconds: float, longest_seconds: float) -> None:
         self._first_seconds = first_seconds
@@ -17,18 +17,20 @@ class Backoff:
         self._next_seconds = first_seconds
 
     def next_seconds(self) -> float:
-        """The pause before the next try; the one after that is twice as long."""
+        """Return the pause before the next attempt. The pause after that is twice as long."""
         pause, self._next_seconds = self._next_seconds, min(self._next_seconds * 2, self._longest_seconds)
         return pause
 
     def reset(self) -> None:
-        """Begin anew: it works."""
+        """Start again with the first pause, after a success."""
         self._next_seconds = self._first_seconds
 
 
 class OutageLog:
-    """Tells when an outage is worth a log line: when it begins, then every :data:`EVERY_SECONDS`, and when its text
-    changes. Any thread may use it; two that come in one moment may both be told to write."""
+    """Decides when to log an outage: when it begins, every :data:`EVERY_SECONDS`, and when its text changes.
+
+    Any thread may use it; two threads that ask at the same moment may both log.
+    """
 
     def __init__(self) -> None:
         self._since: float | None = None
@@ -36,16 +38,16 @@ class OutageLog:
 
     @property
     def lasted_seconds(self) -> float:
-        """For how long it has lasted; 0 when there is none."""
+        """Duration of the outage so far; 0 if there is none."""
         return 0.0 if self._since is None else time.monotonic() - self._since
 
     def begin(self) -> None:
-        """Count from now on, if no outage is counted."""
+        """Start an outage now, unless one has begun."""
         if self._since is None:
             self._since = time.monotonic()
 
     def is_due(self, text: str = "") -> bool:
-        """Whether to write a line now. One that is told apart by its text is due when the text changes."""
+        """Return whether to log now. Begins an outage if there is none; a changed ``text`` is always due."""
         self.begin()
         now = time.monotonic()
         if self._told is not None and self._told[1] == text and now - self._told[0] < EVERY_SECONDS:
@@ -54,7 +56,7 @@ class OutageLog:
         return True
 
     def end(self) -> float | None:
-        """Forget the outage. How many seconds it lasted, if a line about it was due; None if nobody heard of one."""
+        """End the outage. Return how many seconds it lasted, or None if it was never logged."""
         lasted, told = self.lasted_seconds, self._told
         self._since = self._told = None
         return lasted if told is not None else None

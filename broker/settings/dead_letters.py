@@ -1,4 +1,4 @@
-"""Settings of dead letters, ``FLOODGATE_DEAD_LETTERS__…``: a part of :class:`.model.Settings`."""
+"""Settings of dead letters: the ``FLOODGATE_DEAD_LETTERS__…`` part of :class:`.model.Settings`."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ Seconds = Annotated[float, Field(ge=0, le=LONGEST_SECONDS)]
 
 
 class DeadLetterSettings(BaseModel):
-    """How long dead letters are kept, how many, and which are not."""
+    """Which dead letters are kept, how many, and for how long."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seconds: Seconds = Field(
         30 * 86_400,
-        description="How long a dead letter is kept. Workers drop it then, count it and say so. `0` keeps it until it "
-        "is replayed or dropped.",
+        description="How long a dead letter is kept. Workers then drop it, count it and log that. `0` keeps it until "
+        "an operator replays or drops it.",
     )
     seconds_by_reason: dict[str, Seconds] = Field(
         default_factory=dict,
-        description='Other times for single reasons, as JSON: `{"content": 86400, "uncertain": 0}`.',
+        description='Different times for some reasons, as JSON: `{"content": 86400, "uncertain": 0}`.',
     )
     most: int = Field(
         100_000,
         ge=1,
-        description="Most dead letters kept of a bot. Workers drop the oldest beyond that, whatever their reason, "
-        "within about a minute.",
+        description="Maximum number of dead letters kept per bot. Workers drop the oldest beyond that, whatever their "
+        "reason, within about a minute.",
     )
     keep_unreachable_bulk: bool = Field(
         False,
@@ -43,28 +43,30 @@ class DeadLetterSettings(BaseModel):
     listed: int = Field(
         200_000,
         ge=1,
-        description="Most jobs without a dead letter that are listed of a bot, in the state store: the latest. A job "
-        "is listed as long as a `chat-unreachable` dead letter is kept.",
+        description="Maximum number of jobs without a dead letter that the state store lists per bot: the latest. A "
+        "job is listed for as long as a `chat-unreachable` dead letter is kept.",
     )
 
     @field_validator("seconds_by_reason")
     @classmethod
     def _known_reasons(cls, value: dict[str, float]) -> dict[str, float]:
         if strangers := value.keys() - REASONS:
-            raise ValueError(f"has no reason {min(strangers)!r}: the reasons are {', '.join(sorted(REASONS))}")
+            raise ValueError(
+                f"names an unknown reason {min(strangers)!r}: the reasons are {', '.join(sorted(REASONS))}"
+            )
         return value
 
     def kept_for(self, reason: str) -> timedelta | None:
-        """How long a dead letter with this reason is kept; None: until an operator acts."""
+        """Return how long a dead letter with this reason is kept; None means until an operator acts."""
         seconds = self.seconds_by_reason.get(reason, self.seconds)
         return timedelta(seconds=seconds) if seconds else None
 
     @property
     def shortest(self) -> timedelta | None:
-        """No dead letter is dropped sooner; None: none is dropped by its age."""
+        """The shortest time that a dead letter is kept; None if no dead letter is dropped because of its age."""
         finite = [seconds for seconds in (self.seconds, *self.seconds_by_reason.values()) if seconds]
         return timedelta(seconds=min(finite)) if finite else None
 
     def keeps(self, reason: str, priority: Priority) -> bool:
-        """Whether a job that ends for this reason becomes a dead letter."""
+        """Return whether a job that ends for this reason becomes a dead letter."""
         return self.keep_unreachable_bulk or reason != CHAT_UNREACHABLE or priority is not Priority.BULK

@@ -1,7 +1,7 @@
 """Settings: read once from ``FLOODGATE_*`` and ``.env``, validated, then passed in.
 
-``load_settings()`` is what entry points call. It turns pydantic's report into one :class:`SettingsError` that names the
-variables and the fix. Nothing here reads the environment at import.
+Entry points call ``load_settings()``. It turns pydantic's report into one :class:`SettingsError` that names the
+variables and the fix. Importing this module does not read the environment.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from floodgate.broker.settings.updates import UpdateSettings
 DEFAULT_BOT: Final = "default"
 _TOKEN: Final = re.compile(r"\d{3,20}:[A-Za-z0-9_-]{30,64}")
 _BOT_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-# RabbitMQ ends a channel that leaves a message unacked for longer (rabbitmq/rabbitmq.conf says the same number).
+# RabbitMQ closes a channel that leaves a message unacknowledged for longer (rabbitmq/rabbitmq.conf has the same value).
 CONSUMER_TIMEOUT_SECONDS: Final = 30 * 60
 
 
 def default_state_url() -> str:
-    """``sqlite:///`` of ``floodgate/state.db`` in the user's state directory (XDG), without creating it."""
+    """Return the SQLite URL of ``floodgate/state.db`` in the user's state directory (XDG), without creating it."""
     return f"sqlite:///{_state_home()}/floodgate/state.db"
 
 
 def default_spool_url() -> str:
-    """``floodgate/spool`` in the user's state directory, without creating it."""
+    """Return the path of ``floodgate/spool`` in the user's state directory, without creating it."""
     return f"{_state_home()}/floodgate/spool"
 
 
@@ -53,7 +53,7 @@ def _state_home() -> str:
 
 
 class ChatLimits(BaseModel):
-    """Limits of one chat that differ from its bot's."""
+    """Limits for one chat that differ from its bot's."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -62,7 +62,7 @@ class ChatLimits(BaseModel):
 
 
 class BotLimits(ChatLimits):
-    """Limits of one bot that differ from those of all."""
+    """Limits for one bot that differ from the general ones."""
 
     bot_per_second: float | None = Field(None, gt=0)
     paid_per_second: float | None = Field(None, gt=0)
@@ -73,22 +73,25 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    enabled: bool = Field(True, description="`false` sends unmetered: for measuring against a fake only.")
-    bot_per_second: float = Field(30, gt=0, description="Messages a bot may send in any second.")
-    paid_per_second: float = Field(
-        1000, gt=0, description="The same for messages with `allow_paid_broadcast`; costs Stars."
+    enabled: bool = Field(
+        True, description="`false` sends without limits; only for measurements against a fake Bot API."
     )
-    chat_per_second: float = Field(1, gt=0, description="Messages one chat may get in any second.")
+    bot_per_second: float = Field(30, gt=0, description="Messages a bot may send per second.")
+    paid_per_second: float = Field(
+        1000, gt=0, description="Messages with `allow_paid_broadcast`, which cost Stars, a bot may send per second."
+    )
+    chat_per_second: float = Field(1, gt=0, description="Messages one chat may get per second.")
     group_per_minute: float = Field(
         20, gt=0, description="Messages, edits and new topics one group or channel may get in any 60 seconds."
     )
     bots: dict[str, BotLimits] = Field(
         default_factory=dict,
-        description='Other limits for single bots, as JSON: `{"news": {"bot_per_second": 50}}`. The rest stays.',
+        description='Different limits for some bots, as JSON: `{"news": {"bot_per_second": 50}}`. Limits not named '
+        "keep their value.",
     )
     chats: dict[str, dict[str, ChatLimits]] = Field(
         default_factory=dict,
-        description='Other limits for single chats, as JSON: `{"news": {"-1001234567890": {"group_per_minute": 10}}}`.',
+        description='Other limits for some chats, as JSON: `{"news": {"-1001234567890": {"group_per_minute": 10}}}`.',
     )
 
     @field_validator("chats")
@@ -100,13 +103,13 @@ class Limits(BaseModel):
             raise ValueError(str(error).rstrip(".")) from None
 
     def for_bot(self, bot: str) -> Limits:
-        """The limits of one bot."""
+        """Return the limits of one bot."""
         special = self.bots.get(bot)
         return self.model_copy(update=special.model_dump(exclude_none=True)) if special else self
 
 
 class Settings(BaseSettings):
-    """All settings of all roles. Each is `FLOODGATE_` and its upper-cased name; `__` goes down a level."""
+    """All settings of all roles. The variable is `FLOODGATE_` and the name in upper case; `__` separates levels."""
 
     model_config = SettingsConfigDict(
         env_prefix="FLOODGATE_",
@@ -119,43 +122,44 @@ class Settings(BaseSettings):
 
     rabbitmq_url: SecretStr = Field(
         SecretStr("amqp://guest:guest@127.0.0.1:5672/"),
-        description="AMQP URL of RabbitMQ 4.0 or newer; several, comma separated, are cluster nodes tried in turn. "
+        description="AMQP URL of RabbitMQ 4.0 or newer. Several, separated by commas, are cluster nodes tried in turn. "
         "`amqps://` verifies the server's certificate.",
     )
     state_url: SecretStr = Field(
         default_factory=lambda: SecretStr(default_state_url()),
-        description="Where admission keeps its state: `sqlite:////absolute/path.db` for any number of processes on "
-        "one machine, `redis://…` for many machines. Defaults to a file in the user's state directory.",
+        description="URL of the state store: `sqlite:////absolute/path.db` for any number of processes on one machine, "
+        "`redis://…` for many machines. Defaults to a file in the user's state directory.",
     )
     bot_token: SecretStr | None = Field(
-        None, description=f"Token of one bot, named `{DEFAULT_BOT}`. For several use `FLOODGATE_BOTS`."
+        None, description=f"Token of one bot, named `{DEFAULT_BOT}`. For several bots use `FLOODGATE_BOTS`."
     )
     bots: Annotated[dict[str, SecretStr], NoDecode] = Field(
         default_factory=dict, description='JSON object of bot name to token: `{"news": "123:ABC…"}`.'
     )
     telegram_api_url: str = Field(
         "https://api.telegram.org",
-        description="Root of the Bot API; a local server or the fake instead of Telegram's.",
+        description="Root URL of the Bot API; change it to use a local Bot API server or the fake.",
     )
     telegram_proxy: SecretStr | None = Field(
         None,
-        description="URL of an HTTP proxy towards the Bot API, `http://user:password@host:3128`. Defaults to none; the "
-        "proxy variables of the environment are not read.",
+        description="URL of an HTTP proxy for calls to the Bot API, `http://user:password@host:3128`. Defaults to "
+        "none; the environment's proxy variables are ignored.",
     )
     partitions: int = Field(
-        32,  # keeps 30/s up where answers take 0.5 s, uneven hashing included: docs/performance.md
+        32,  # sustains 30/s where answers take 0.5 s, uneven hashing included: docs/performance.md
         ge=1,
         le=1024,
-        description="Queues per bot and priority, which is also how many sends are under way at once. Enough for Bot "
-        "API answers of half a second; for slower ones take 50 for each second. The same in every process; drain "
-        "before changing it.",
+        description="Number of queues per bot and priority, and so the number of concurrent sends. The default "
+        "suffices for Bot API answers within half a second; for slower ones use 50 per second of answer time. It must "
+        "be the same in every process; drain the queues before changing it.",
     )
     update_partitions: int = Field(
         32,
         ge=1,
         le=1024,
-        description="Queues per bot for updates. A worker handles FLOODGATE_UPDATES__WINDOW updates of each at once, "
-        "and no more workers than queues share a bot. The same in every process; drain before changing it.",
+        description="Number of queues for updates per bot. A worker handles FLOODGATE_UPDATES__WINDOW updates of each "
+        "at once, and at most as many workers as queues share a bot. It must be the same in every process; drain the "
+        "queues before changing it.",
     )
     limits: Limits = Field(default_factory=Limits, description="Telegram's limits.")
 
@@ -163,96 +167,101 @@ class Settings(BaseSettings):
         30,
         gt=0,
         le=600,
-        description="How long one Bot API call may take; with files, longer by their size at 100 kB/s. Beyond it the "
-        "outcome is unknown.",
+        description="Time-out of a Bot API call; a call with files gets extra time for their size at 100 kB/s. After "
+        "the time-out the outcome is unknown.",
     )
     lease_margin_seconds: float = Field(
         5,
         gt=0,
         le=600,
-        description="How long after the call's time-out another worker may take over its job.",
+        description="How long after a call's time-out another worker may take over its job.",
     )
     hold_seconds: float = Field(
         30,
         gt=0,
         le=300,
-        description="How long a job waits in a worker's hand for its bot's pause to end, before it "
-        "goes back to its queue.",
+        description="How long a worker holds a job while its bot is paused, before the job returns to its queue.",
     )
-    max_attempts: int = Field(8, ge=1, le=100, description="Calls made for one job before it is dead-lettered.")
+    max_attempts: int = Field(
+        8, ge=1, le=100, description="Maximum number of calls for one job before it is dead-lettered."
+    )
     max_age_seconds: float = Field(
         86_400,
         gt=0,
-        description="A job that fails and is older than this is dead-lettered instead of retried.",
+        description="Age after which a job that fails is dead-lettered instead of retried.",
     )
     ledger_seconds: float = Field(
         7 * 86_400,
         gt=0,
-        description="How long it is remembered that a job was sent or given up, so as not to send it twice.",
+        description="How long the ledger remembers that a job was sent or given up, so that it is not sent twice.",
     )
     result_seconds: float = Field(
         6 * 3600,
         gt=0,
-        description="How long a sent job's result, and Telegram's error for a dead one, can be asked for; at most "
-        "`FLOODGATE_LEDGER_SECONDS`. Results are most of what the state store holds.",
+        description="How long the result of a sent job, and Telegram's error for a dead one, is available; at most "
+        "`FLOODGATE_LEDGER_SECONDS`. Results take most of the space in the state store.",
     )
     unreachable_seconds: float = Field(
         86_400,
         ge=0,
-        description="How long a chat that blocked the bot, or is gone, is not tried again unless it is heard from; "
-        "`0` tries each time.",
+        description="How long a chat that blocked the bot, or no longer exists, is skipped unless an update comes from "
+        "it. `0` tries it every time.",
     )
     shutdown_seconds: float = Field(
         40,
         gt=0,
-        description="After SIGTERM, how long a worker finishes what is in flight. Must exceed the call's time-out.",
+        description="How long after SIGTERM a worker may finish calls in flight. Must exceed "
+        "`FLOODGATE_CALL_TIMEOUT_SECONDS`.",
     )
 
     heartbeat_seconds: int = Field(
-        30, ge=2, le=600, description="AMQP heartbeat. A dead peer is noticed after about twice this."
+        30, ge=2, le=600, description="AMQP heartbeat interval. A dead peer is detected after about twice this time."
     )
-    connect_timeout_seconds: float = Field(10, gt=0, le=120, description="Bound on one connection attempt to RabbitMQ.")
+    connect_timeout_seconds: float = Field(
+        10, gt=0, le=120, description="Time-out of one connection attempt to RabbitMQ."
+    )
     publish_patience_seconds: float = Field(
         0,
         ge=0,
         le=600,
         description="How long a client or the gateway waits for a lost connection to RabbitMQ before it refuses a job "
-        "with `NotConnectedError`. With 0 it refuses jobs at once from a second after the loss on. A job that was "
-        "written already waits for `FLOODGATE_CONFIRM_TIMEOUT_SECONDS` all the same: it may have been accepted.",
+        "with `NotConnectedError`. With 0 it refuses jobs immediately, starting one second after the loss. A job that "
+        "was already written still waits for `FLOODGATE_CONFIRM_TIMEOUT_SECONDS`, since it may have been accepted.",
     )
     confirm_timeout_seconds: float = Field(
-        30, gt=0, le=600, description="How long an enqueue waits for RabbitMQ's confirm before it raises."
+        30, gt=0, le=600, description="How long an enqueue waits for RabbitMQ's confirm before it raises an error."
     )
     blocked_timeout_seconds: float = Field(
         60,
         gt=0,
         le=3600,
-        description="How long a publisher bears a memory or disk alarm of RabbitMQ before it raises.",
+        description="How long a publisher waits during a memory or disk alarm of RabbitMQ before it raises an error.",
     )
     publish_window: int = Field(
         1000,
         ge=1,
         le=100_000,
-        description="Most jobs published and not yet confirmed, per process. Back-pressure beyond.",
+        description="Maximum number of published and unconfirmed jobs per process. Beyond it, enqueueing waits.",
     )
 
     spool_url: str = Field(
         default_factory=default_spool_url,
-        description="Where uploads wait for their worker: a folder, or an fsspec URL such as `s3://bucket/floodgate` "
-        "that gateways and workers all reach. Defaults to a folder in the user's state directory.",
+        description="Where uploads wait for their worker: a folder, or an fsspec URL such as `s3://bucket/floodgate`. "
+        "All clients, gateways and workers must be able to reach it. Defaults to a folder in the user's state "
+        "directory.",
     )
     spool_seconds: float = Field(
         7 * 86_400,
         gt=0,
-        description="How long an upload is kept whose job has not been sent, counted from when the job is due: a dead "
-        "letter can be replayed for so long.",
+        description="How long the upload of an unsent job is kept, counted from when the job is due. A dead letter "
+        "with files can be replayed for that long.",
     )
     dead_letters: DeadLetterSettings = Field(default_factory=DeadLetterSettings, description="Dead letters.")
     gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="The gateway.")
     updates: UpdateSettings = Field(default_factory=UpdateSettings, description="Receiving and handling updates.")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
-    log_format: Literal["console", "json"] = Field("console", description="`json`: one object a line.")
+    log_format: Literal["console", "json"] = Field("console", description="`json` writes one object per line.")
 
     @field_validator("bots", mode="before")
     @classmethod
@@ -262,7 +271,7 @@ class Settings(BaseSettings):
         try:
             return json.loads(value)
         except ValueError:
-            # The text may hold tokens, so the error must not quote it.
+            # The text may contain tokens, so the error must not quote it.
             raise ValueError('is not JSON; write {"name": "token"}') from None
 
     @field_validator("bots")
@@ -271,7 +280,7 @@ class Settings(BaseSettings):
         for name, token in value.items():
             if not _BOT_NAME.fullmatch(name):
                 raise ValueError(
-                    f"bot name {name!r}: use 1 to 32 of a-z, 0-9, '-' and '_', it becomes part of queue names"
+                    f"bot name {name!r}: use 1 to 32 of a-z, 0-9, '-' and '_', since it becomes part of queue names"
                 )
             _check_token(token, f"the token of bot {name!r}")
         return value
@@ -288,7 +297,7 @@ class Settings(BaseSettings):
     def _api_url_form(cls, value: str) -> str:
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("is no http(s) URL such as http://127.0.0.1:8081")
+            raise ValueError("is not an http(s) URL such as http://127.0.0.1:8081")
         return value.rstrip("/")
 
     @field_validator("telegram_proxy")
@@ -297,7 +306,7 @@ class Settings(BaseSettings):
         if value is not None:
             parts = urlsplit(value.get_secret_value())
             if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError("is no http(s) URL such as http://127.0.0.1:3128")
+                raise ValueError("is not an http(s) URL such as http://127.0.0.1:3128")
         return value
 
     @field_validator("rabbitmq_url")
@@ -305,7 +314,7 @@ class Settings(BaseSettings):
     def _rabbitmq_url_form(cls, value: SecretStr) -> SecretStr:
         for url in _split_urls(value):
             if urlsplit(url).scheme not in ("amqp", "amqps"):
-                raise ValueError("is no AMQP URL; write amqp://user:password@host:5672/vhost (amqps:// for TLS)")
+                raise ValueError("is not an AMQP URL; write amqp://user:password@host:5672/vhost (amqps:// for TLS)")
         return value
 
     @field_validator("state_url")
@@ -325,7 +334,8 @@ class Settings(BaseSettings):
         if self.updates.attempts * self.updates.handler_seconds >= CONSUMER_TIMEOUT_SECONDS:
             raise ValueError(
                 "FLOODGATE_UPDATES__ATTEMPTS times FLOODGATE_UPDATES__HANDLER_SECONDS must stay below RabbitMQ's "
-                f"consumer timeout of {CONSUMER_TIMEOUT_SECONDS} s, after which it takes an update from its worker"
+                f"consumer timeout of {CONSUMER_TIMEOUT_SECONDS} s, after which RabbitMQ takes the update from its "
+                "worker"
             )
         if self.shutdown_seconds <= self.call_timeout_seconds:
             raise ValueError("FLOODGATE_SHUTDOWN_SECONDS must exceed FLOODGATE_CALL_TIMEOUT_SECONDS")
@@ -333,37 +343,37 @@ class Settings(BaseSettings):
             raise ValueError(f"the bot {DEFAULT_BOT!r} is in FLOODGATE_BOTS and in FLOODGATE_BOT_TOKEN: keep one")
         if (doubled := _two_names_of_one_token(self.tokens)) is not None:
             raise ValueError(
-                f"the bots {doubled[0]!r} and {doubled[1]!r} have one token, and each would use up its limits: "
-                "keep one name"
+                f"the bots {doubled[0]!r} and {doubled[1]!r} have the same token, and each would use up its limits: "
+                "keep one of the two"
             )
         if strangers := self.gateway.keys.keys() - self.tokens.keys():
-            raise ValueError(f"FLOODGATE_GATEWAY__KEYS has keys for {min(strangers)!r}, which is no configured bot")
+            raise ValueError(f"FLOODGATE_GATEWAY__KEYS has keys for {min(strangers)!r}, which is not a configured bot")
         return self
 
     @property
     def lease_seconds(self) -> float:
-        """For how long a call under way belongs to the worker that made it."""
+        """How long a call in flight belongs to the worker that made it."""
         return self.call_timeout_seconds + self.lease_margin_seconds
 
     @property
     def rabbitmq_urls(self) -> tuple[str, ...]:
-        """The cluster's addresses in the order they are tried. They hold a password: do not log."""
+        """The cluster's addresses in the order in which they are tried. They contain a password: do not log them."""
         return _split_urls(self.rabbitmq_url)
 
     @property
     def tokens(self) -> dict[str, SecretStr]:
-        """Every configured bot's token by its name."""
+        """The tokens of all configured bots, by the bot's name."""
         single = {DEFAULT_BOT: self.bot_token} if self.bot_token is not None else {}
         return {**single, **self.bots}
 
     @property
     def default_bot(self) -> str:
-        """The bot of a job that names none: the only one that is configured, else the one named ``default``."""
+        """The bot of a job that does not name one: the only configured bot, else the one named ``default``."""
         names = list(self.tokens)
         return names[0] if len(names) == 1 else DEFAULT_BOT
 
     def token(self, bot: str) -> SecretStr:
-        """The token of a bot.
+        """Return the token of a bot.
 
         Raises:
             UnknownBotError: no bot of this name is configured.
@@ -374,10 +384,10 @@ class Settings(BaseSettings):
             raise UnknownBotError(unknown_bot_message(bot, self.tokens)) from None
 
     def require_bots(self) -> dict[str, SecretStr]:
-        """The configured bots; at least one.
+        """Return the tokens of the configured bots, at least one, by the bot's name.
 
         Raises:
-            SettingsError: none is configured.
+            SettingsError: no bot is configured.
         """
         if not self.tokens:
             raise SettingsError(
@@ -388,15 +398,16 @@ class Settings(BaseSettings):
 
 
 def unknown_bot_message(bot: str, known: dict[str, SecretStr]) -> str:
+    """Return the text of an ``UnknownBotError``: the unknown name, the configured ones, and the fix."""
     names = ", ".join(sorted(known)) or "none"
     return f"No bot named {bot[:40]!r} is configured (configured: {names}). Add it to FLOODGATE_BOTS."
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Settings from the environment and ``.env``; ``overrides`` win.
+    """Read the settings from the environment and ``.env``; ``overrides`` take precedence.
 
     Raises:
-        SettingsError: names each wrong variable and its fix, without quoting values.
+        SettingsError: a setting is wrong. The message names each wrong variable and its fix, and quotes no values.
     """
     try:
         return Settings(**overrides)

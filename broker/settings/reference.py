@@ -1,6 +1,6 @@
-"""The settings as documents: ``.env.example`` and ``docs/settings.md``, written from ``Settings`` itself.
+"""Generates ``.env.example`` and ``docs/settings.md`` from ``Settings``.
 
-``python -m floodgate.broker.settings.reference`` writes both; a test compares them with what this writes.
+``python -m floodgate.broker.settings.reference`` writes both; a test checks that they are up to date.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from pydantic.fields import FieldInfo
 
 from floodgate.broker.settings.model import Settings
 
-ROOT: Final = Path(__file__).resolve().parents[2]
+# In the repository, which is the working directory.
 ENV_EXAMPLE: Final = Path(".env.example")
 SETTINGS_PAGE: Final = Path("docs/settings.md")
 
 _ENV_HEAD: Final = """\
-# Floodgate's settings: copy to .env and change what you need. What is commented out shows the default.
-# Every process reads the same ones: workers, producers, command line.
+# Floodgate's settings: copy to .env and change what you need. The commented-out lines show the defaults.
+# Every process reads the same settings: workers, producers, the command line.
 """
 _PAGE_HEAD: Final = """\
 # Settings
 
-Read once at start, from the environment and from `.env` in the working directory; the environment wins. A wrong value
-is reported in one sentence that names the variable and the fix. Secrets are never logged.
+Settings are read once at start, from the environment and from `.env` in the working directory; the environment takes
+precedence. A wrong value is reported in one sentence that names the variable and the fix. Secrets are never logged.
 
 | name | default | meaning |
 |---|---|---|
@@ -37,7 +37,7 @@ is reported in one sentence that names the variable and the fix. Secrets are nev
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One environment variable. ``default`` is its text; None when there is none that is the same everywhere."""
+    """One environment variable. ``default`` is text; None if there is no default, or if it depends on the machine."""
 
     name: str
     default: str | None
@@ -45,7 +45,7 @@ class Variable:
 
 
 def variables(model: type[BaseModel] = Settings, prefix: str = "FLOODGATE_") -> Iterator[Variable]:
-    """Every variable, in the order of the settings."""
+    """Yield every variable, in the order of the settings."""
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from variables(field.annotation, f"{prefix}{name.upper()}__")
@@ -54,12 +54,12 @@ def variables(model: type[BaseModel] = Settings, prefix: str = "FLOODGATE_") -> 
 
 
 def env_example() -> str:
-    """The text of ``.env.example``."""
+    """Return the text of ``.env.example``."""
     return _ENV_HEAD + "".join(f"\n{_comment(item)}\n# {item.name}={item.default or ''}\n" for item in variables())
 
 
 def settings_page() -> str:
-    """The text of ``docs/settings.md``."""
+    """Return the text of ``docs/settings.md``."""
     return _PAGE_HEAD + "".join(
         f"| `{item.name}` | {_code(item.default)} | {item.meaning.replace('|', chr(92) + '|')} |\n"
         for item in variables()
@@ -82,7 +82,7 @@ def _meaning(field: FieldInfo) -> str:
 
 
 def _default(field: FieldInfo) -> str | None:
-    """A default that is made at run time differs from machine to machine; its description says what it is."""
+    """Return the default as text. One computed at run time depends on the machine: the description explains it."""
     return None if field.default_factory is not None else _text(field.default)
 
 
@@ -101,8 +101,9 @@ def _text(value: Any) -> str | None:
 
 
 def main() -> None:
-    (ROOT / ENV_EXAMPLE).write_text(env_example())
-    (ROOT / SETTINGS_PAGE).write_text(settings_page())
+    """Write both files."""
+    ENV_EXAMPLE.write_text(env_example())
+    SETTINGS_PAGE.write_text(settings_page())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Settings of updates; part of :class:`floodgate.broker.settings.model.Settings` as ``FLOODGATE_UPDATES__…``."""
+"""Settings of updates: the ``FLOODGATE_UPDATES__…`` part of :class:`floodgate.broker.settings.model.Settings`."""
 
 from __future__ import annotations
 
@@ -7,83 +7,87 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-LONGEST_POLL_SECONDS: Final = 50  # what Telegram grants
+LONGEST_POLL_SECONDS: Final = 50  # the most that Telegram allows
 
 
 class UpdateSettings(BaseModel):
-    """How updates are received, by polling or by webhook, and how they are handled."""
+    """Settings for receiving updates, by polling or by webhook, and for handling them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     allowed: list[str] = Field(
         default_factory=list,
-        description='Update types to ask Telegram for, as JSON: `["message", "chat_member"]`. Empty, the default, is '
-        "Telegram's own: all but `chat_member`, `message_reaction` and `message_reaction_count`.",
+        description='Update types to request from Telegram, as JSON: `["message", "chat_member"]`. If empty, the '
+        "default, Telegram sends all but `chat_member`, `message_reaction` and `message_reaction_count`.",
     )
     poll_seconds: int = Field(
         20,
         ge=1,
         le=LONGEST_POLL_SECONDS,
-        description="Polling: how long Telegram waits for an update before it answers. At most "
-        "`FLOODGATE_HEARTBEAT_SECONDS` and half a lease, whatever is set: see docs/adr/0007.",
+        description="Polling: how long Telegram waits for an update before it answers. Always limited to "
+        "`FLOODGATE_HEARTBEAT_SECONDS` and half a lease: see docs/adr/0007.",
     )
     lease_seconds: float = Field(
         5,
         ge=1,
         le=60,
-        description="A receiver that RabbitMQ has not confirmed as the active one for so long stops polling, and one "
-        "that takes over from a receiver that died waits for so long. The same in every receiver.",
+        description="A receiver stops polling when RabbitMQ has not confirmed it as the active one for this long, and "
+        "a receiver waits this long before it takes over from one that died. It must be the same in every receiver.",
     )
     webhook_url: str | None = Field(
         None,
-        description="Webhook: the public root under which Telegram reaches the receivers, "
+        description="Webhook: the public root URL at which Telegram reaches the receivers, "
         "`https://bots.example.org/tg`. The bot's name is appended.",
     )
     host: str = Field("127.0.0.1", description="Webhook: address the receiver listens on.")
-    port: int = Field(8443, ge=0, le=65535, description="Webhook: port the receiver listens on; 0 takes a free one.")
+    port: int = Field(8443, ge=0, le=65535, description="Webhook: port the receiver listens on; 0 picks a free one.")
     max_connections: int = Field(
-        40, ge=1, le=100, description="Webhook: how many updates Telegram posts at once, over all receivers."
+        40, ge=1, le=100, description="Webhook: how many updates Telegram posts at once, to all receivers together."
     )
     max_body_bytes: int = Field(
-        1024 * 1024, ge=1024, le=4 * 1024 * 1024, description="Webhook: largest update taken; Telegram's have a few kB."
+        1024 * 1024,
+        ge=1024,
+        le=4 * 1024 * 1024,
+        description="Webhook: largest update accepted; Telegram's have a few kB.",
     )
     attempts: int = Field(
         3,
         ge=1,
         le=20,
-        description="How often a handler that fails is called for one update before it is dead-lettered.",
+        description="How often a failing handler is called for one update before the update is dead-lettered.",
     )
     window: int = Field(
         32,
         ge=1,
         le=32,
-        description="How many updates of one partition a worker handles at once, of different chats; those of a chat "
-        "run in order. With 32 partitions, the default makes 1,024. RabbitMQ returns no more than 32 in their order.",
+        description="How many updates of one partition, from different chats, a worker handles at once; those of one "
+        "chat are handled in order. With 32 partitions, the default allows 1,024. RabbitMQ can return at most 32 in "
+        "order.",
     )
     handler_seconds: float = Field(
         300,
         gt=0,
         le=1500,
-        description="How long handlers may take for one update. Beyond it they are cancelled and the update is "
+        description="How long handlers may take for one update. After that they are cancelled and the update is "
         "dead-lettered.",
     )
     replies: Literal["result", "enqueued"] = Field(
         "result",
-        description="What a send in a handler waits for: `result`, Telegram's own, so that it returns the real "
-        "message; `enqueued`, until RabbitMQ has it, so that it returns a message with id 0.",
+        description="What a send in a handler waits for: with `result`, for Telegram's answer, and it returns the real "
+        "message; with `enqueued`, for RabbitMQ's confirm, and it returns a message with id 0.",
     )
     reply_seconds: float = Field(
         60,
         gt=0,
         le=1500,
         description="How long a send in a handler waits for Telegram's result before it raises `TimedOut`. The message "
-        "is sent all the same.",
+        "is still sent.",
     )
     blocked_seconds: float = Field(
         0.5,
         gt=0,
         le=60,
-        description="A handler that keeps the event loop to itself for so long is reported by name.",
+        description="A handler that blocks the event loop for this long is logged by name.",
     )
 
     @field_validator("webhook_url")
@@ -93,5 +97,5 @@ class UpdateSettings(BaseModel):
             return None
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("is no URL such as https://bots.example.org/tg")
+            raise ValueError("is not a URL such as https://bots.example.org/tg")
         return value.rstrip("/")

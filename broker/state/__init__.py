@@ -1,1 +1,1 @@
-"""State stores for admission, results, handled updates and sessions, in SQLite or Redis."""
+"""State stores in SQLite or Redis: admission, results, handled updates and sessions."""

@@ -1,15 +1,15 @@
-"""Calls of admission as values, and the two interfaces that make them: a blocking one and an awaitable one.
+"""Admission's calls as values, and two interfaces for making them: blocking and async.
 
-A store implements each call once, by its name. :class:`BlockingAdmission` (programs, the command line) makes one call
-at a time and waits for it. :class:`BatchedAdmission` (workers, the gateway) awaits its calls and batches those that are
-pending: into one SQLite transaction, or one round trip to Redis.
+A store defines once, by name, how each call is carried out. :class:`BlockingAdmission` (programs, the command line)
+makes one call at a time and waits. :class:`BatchedAdmission` (workers, the gateway) awaits calls, and carries out all
+that wait at the same time together: in one SQLite transaction, or one round trip to Redis.
 
 Order. Calls of one event loop are executed in the order in which they were made, within a batch and across batches; a
 batch begins when the previous one has ended. So a settlement precedes the ``admit`` that depends on it, and two jobs of
 one line keep their order.
 
-Bounds. A batch holds :data:`MOST_IN_A_BATCH` calls. The number of pending calls is bounded by the callers: prefetched
-messages and open requests.
+Bounds. A batch holds at most :data:`MOST_IN_A_BATCH` calls. The number of waiting calls is bounded by the number of
+callers: messages in hand, or requests being answered.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MOST_IN_A_BATCH: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class AdmissionCall:
-    """A call of a ``contract.Admission`` method: its name, the bot, and the other arguments."""
+    """A call of a ``contract.Admission`` method: its name, its bot, and its other arguments."""
 
     method: str
     bot: str
@@ -118,18 +118,15 @@ class BlockingAdmission(ABC):
 
 
 class Batches(Protocol):
-    """A store that executes calls in batches. Belongs to one event loop; only its constructor may run elsewhere."""
+    """A store that carries out many calls at once. Belongs to one event loop, except for its constructor."""
 
     def begin(self, calls: Sequence[AdmissionCall], done: Callable[[Sequence[Any]], None]) -> None:
-        """Start executing calls in order, without blocking. One batch at a time.
-
-        ``done`` is then called on the loop with a result or an exception for each call.
-        """
+        """Carry out calls in order, without blocking. Then call ``done`` on the loop with a result or an exception for
+        each. One batch at a time."""
         ...
 
     async def close(self) -> None:
-        """Release files, sockets and threads once the current batch has ended. Safe to call twice, and on an unused
-        store."""
+        """Release files, sockets and threads once the current batch has ended. Safe to call twice, and unused."""
         ...
 
 
@@ -153,13 +150,13 @@ class BatchedAdmission:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._waiting.append((call, future))
-        if not self._planned:  # calls made in the same iteration of the loop share a batch
+        if not self._planned:  # calls of one iteration of the loop form a batch
             self._planned = True
             loop.call_soon(self._begin)
         return await future
 
     def _begin(self) -> None:
-        """Start a batch of the pending calls. If one is running, its end starts the next."""
+        """Start a batch of the waiting calls, unless one is in progress, which will start the next."""
         self._planned = False
         if self._under_way or not self._waiting:
             return

@@ -1,7 +1,7 @@
-"""Warns before the state store is full, because a full store stops every bot.
+"""Warns before the state store is full, since a full store stops every bot.
 
-A worker checks periodically, on the state thread or another thread that may block. A shortage is logged once when it
-begins and once when it ends.
+A worker checks regularly, on the state thread or another that may block. A shortage is logged once when it begins and
+once when it ends.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import shutil
 from pathlib import Path
 from typing import Any, Final
 
-from floodgate.broker.errors import SettingsError
 from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.stores import by_url
 
 logger = logging.getLogger("floodgate.admission")
 
-# How often to check. A bot at 30 messages a second writes at most about 100 MB in a quarter of an hour.
+# How often to check. A bot at 30 messages a second writes at most 100 MB in a quarter of an hour.
 LOOK_SECONDS: Final = 60.0
-# Too little for a day of a busy bot; a tenth on a small file system.
+# Less than a busy bot needs for a day; or a tenth of a small file system.
 LOW_DISK_BYTES: Final = 1024**3
 LOW_DISK_PART: Final = 0.1
 FULL_MEMORY_PART: Final = 0.85
@@ -32,7 +32,7 @@ class CapacityWatch:
         self._told = False
 
     def look(self) -> None:
-        """Log when space runs low, and when there is enough again. Blocks until the store answers."""
+        """Log when a shortage begins and when it ends. Blocks until the store answers."""
         shortage = shortage_of(self._settings)
         if shortage is not None and not self._told:
             logger.warning("%s", shortage)
@@ -42,27 +42,18 @@ class CapacityWatch:
 
 
 def shortage_of(settings: Settings) -> str | None:
-    """A message that says what is running low and how to remedy it; None if there is enough space, or if this cannot be
-    determined.
+    """Return a sentence with the shortage and its remedy; None if there is enough space, or it cannot be determined."""
 
-    Raises:
-        SettingsError: the URL names Redis and its client library is not installed.
-    """
-    from floodgate.broker.state.stores import state_file
-
-    path = state_file(settings)
-    if path is not None:
-        return disk_shortage(path)
-    try:
+    def redis(url: str) -> str | None:
         from floodgate.broker.state.redis.server import memory_of, where
-    except ImportError:
-        raise SettingsError("FLOODGATE_STATE_URL names a Redis server: install telegram-floodgate[redis].") from None
-    url = settings.state_url.get_secret_value()
-    return memory_shortage(memory_of(url), where(url))
+
+        return memory_shortage(memory_of(url), where(url))
+
+    return by_url(settings, disk_shortage, redis)
 
 
 def disk_shortage(path: Path) -> str | None:
-    """A warning if the file system of the state file is nearly full; otherwise None."""
+    """Return a sentence if the file system of the state file has little space left, else None."""
     try:
         usage = shutil.disk_usage(path.parent)
     except OSError:
@@ -76,7 +67,7 @@ def disk_shortage(path: Path) -> str | None:
 
 
 def memory_shortage(info: dict[str, Any] | None, where: str) -> str | None:
-    """A warning if a Redis server is nearly out of memory, according to its ``INFO memory``; otherwise None."""
+    """Return a sentence if a Redis server, judged by its ``INFO memory``, has little memory left, else None."""
     if info is None:
         return None
     most = int(info.get("maxmemory") or info.get("total_system_memory") or 0)

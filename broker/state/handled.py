@@ -1,15 +1,14 @@
-"""Records which updates have been handled, so that an update that arrives twice is handled once.
+"""The ledger of handled updates, so that an update delivered twice is handled once.
 
-An update arrives twice if its receiver died between RabbitMQ's confirm and Telegram's (it is published again), or if
-its worker died between the end of its handler and the ack (it is delivered again). A worker checks the record before it
-calls the handler, and adds to it afterwards, before the ack. So an update is handled twice only if a worker dies in
-between: while the handler runs, or just after it.
+An update is delivered twice when its receiver died between RabbitMQ's confirm and Telegram's (it is published again),
+or when its worker died between the end of its handler and the ack (it is redelivered). A worker checks the ledger
+before it calls the handler and marks the update afterwards, before the ack. So an update is handled twice only if a
+worker dies in between: while the handler runs, or immediately after.
 
-Records are kept for at least :data:`KEEP_SECONDS`, twice as long as Telegram keeps an update. Each is a bit or a small
-row.
+Marks, a bit or a small row each, are kept for at least :data:`KEEP_SECONDS`, twice as long as Telegram keeps an update.
 
-Each partition's last worker is recorded too: when a partition moves to another worker, that worker learns that the data
-it holds in memory about those chats may be out of date.
+The ledger also records a partition's home, the worker that handled its last update: a worker to which a partition moves
+learns that its in-memory data about those chats may be out of date.
 """
 
 from __future__ import annotations
@@ -37,15 +36,15 @@ class HandledUpdates(Protocol):
     """
 
     def begin(self, bot: str, update_id: int, queue: str, worker_id: str) -> UpdateStatus:
-        """Look up an update, and record the worker as the current one of its queue."""
+        """Look up an update that this worker got from this queue. The worker becomes the queue's home."""
         ...
 
     def mark(self, bot: str, update_id: int) -> None:
-        """Record an update as done: handled or dead-lettered. Idempotent."""
+        """Mark an update as handled or dead-lettered. Idempotent."""
         ...
 
     def forget(self, bot: str, update_id: int) -> None:
-        """Forget an update, so that it is handled if it arrives again: for an operator's replay."""
+        """Remove the mark of an update that an operator replays, so that it is handled again."""
         ...
 
     def close(self) -> None:
@@ -54,7 +53,7 @@ class HandledUpdates(Protocol):
 
 
 class AwaitedHandled:
-    """:class:`HandledUpdates` for an event loop. Its calls run on the state thread."""
+    """:class:`HandledUpdates` for an event loop: its calls run on the state thread."""
 
     def __init__(self, ledger: HandledUpdates, thread: StateThread) -> None:
         self._ledger = ledger

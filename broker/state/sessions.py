@@ -1,7 +1,7 @@
-"""Session data: state that handlers keep for chats, users and conversations, shared by all workers.
+"""Session data: what handlers store about chats, users and conversations, shared by all workers.
 
-Each entry is a text, addressed by bot, kind (``chat_data``, …) and key. It is kept in the state store and is as durable
-as that: a file, or Redis as configured.
+A text is stored by bot, kind (``chat_data``, …) and key, in the state store, and is only as durable as that is: a file,
+or Redis as configured.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from typing import Protocol
 
 
 class Sessions(Protocol):
-    """A store of session data. Blocking and thread-safe.
+    """Session data of all bots. Any method raises ``StateUnavailableError`` when the store cannot answer.
+
+    Blocking; any thread may use it.
+    """
 
     Any method raises ``StateUnavailableError`` if the store is unavailable.
     """
@@ -21,15 +24,15 @@ class Sessions(Protocol):
         ...
 
     def read_all(self, bot: str, kind: str) -> dict[str, str]:
-        """All texts of a kind, by key."""
+        """Return all texts of a kind, by key."""
         ...
 
     def read_some(self, bot: str, kind: str, keys: Sequence[str]) -> dict[str, str]:
-        """The texts under these keys (a few hundred at most); missing keys are left out."""
+        """Return the existing texts of these keys, which must be at most a few hundred."""
         ...
 
     def write(self, bot: str, kind: str, key: str, text: str | None) -> None:
-        """Set or replace the text under a key; None removes it."""
+        """Store a text, replacing any earlier one; None removes it."""
         ...
 
     def close(self) -> None:

@@ -1,10 +1,10 @@
-"""Opens the state store that ``FLOODGATE_STATE_URL`` names."""
+"""Opens the state stores that ``FLOODGATE_STATE_URL`` names."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from floodgate.broker.admission.contract import Admission
@@ -12,7 +12,7 @@ from floodgate.broker.admission.policy import policy_of
 from floodgate.broker.admission.result_feed import ResultFeed
 from floodgate.broker.errors import SettingsError
 from floodgate.broker.settings.model import Settings
-from floodgate.broker.state.calls import BatchedAdmission
+from floodgate.broker.state.calls import BatchedAdmission, Batches
 from floodgate.broker.state.handled import HandledUpdates
 from floodgate.broker.state.sessions import Sessions
 from floodgate.broker.state.sqlite.admission import SqliteAdmission, SqliteBatches
@@ -22,107 +22,120 @@ from floodgate.broker.state.sqlite.sessions import SqliteSessions
 from floodgate.broker.state.thread import StateThread
 
 _NO_REDIS: Final = (
-    "FLOODGATE_STATE_URL names a Redis server, but its client is not installed. Install telegram-floodgate[redis]."
+    "FLOODGATE_STATE_URL names a Redis server, but its client is not installed: install telegram-floodgate[redis]."
 )
+
+T = TypeVar("T")
 
 
 def open_store(settings: Settings) -> Admission:
-    """A blocking admission store. It opens or connects on its first call.
+    """Return the admission of ``FLOODGATE_STATE_URL``. Nothing is opened or connected before its first call.
 
     Raises:
-        SettingsError: the URL has no file path, or the store's client library is not installed.
+        SettingsError: the URL does not name a file, or the store's client library is not installed.
     """
-    url = settings.state_url.get_secret_value()
     policy = policy_of(settings)
-    if urlsplit(url).scheme == "sqlite":
-        return SqliteAdmission(_sqlite_path(url), policy)
-    try:
+
+    def redis(url: str) -> Admission:
         from floodgate.broker.state.redis.admission import RedisAdmission
-    except ImportError:
-        raise SettingsError(_NO_REDIS) from None
-    return RedisAdmission(url, policy)
+
+        return RedisAdmission(url, policy)
+
+    return by_url(settings, lambda path: SqliteAdmission(path, policy), redis)
 
 
 def open_batched(settings: Settings, thread: StateThread) -> BatchedAdmission:
-    """An admission store for an event loop, which batches concurrent calls. Blocking work runs on ``thread``.
+    """Do the same as :func:`open_store` for an event loop: calls that wait at the same time are carried out together.
+    Blocking work runs on the thread.
 
     Raises:
         SettingsError: as :func:`open_store`.
     """
-    url = settings.state_url.get_secret_value()
     policy = policy_of(settings)
-    if urlsplit(url).scheme == "sqlite":
-        return BatchedAdmission(SqliteBatches(SqliteAdmission(_sqlite_path(url), policy), thread))
-    try:
+
+    def redis(url: str) -> Batches:
         from floodgate.broker.state.redis.admission import RedisBatches
-    except ImportError:
-        raise SettingsError(_NO_REDIS) from None
-    return BatchedAdmission(RedisBatches(url, policy))
+
+        return RedisBatches(url, policy)
+
+    return BatchedAdmission(by_url(settings, lambda path: SqliteBatches(SqliteAdmission(path, policy), thread), redis))
 
 
 def open_result_feed(settings: Settings, bots: Sequence[str]) -> ResultFeed:
-    """A feed of the results of these bots' jobs. It opens or connects in its ``skip``.
+    """Return a feed of these bots' ended jobs. Nothing is opened or connected before its ``skip``.
 
     Raises:
         SettingsError: as :func:`open_store`.
     """
-    url = settings.state_url.get_secret_value()
-    if urlsplit(url).scheme == "sqlite":
-        return SqliteResultFeed(_sqlite_path(url), bots)
-    try:
+
+    def redis(url: str) -> ResultFeed:
         from floodgate.broker.state.redis.result_feed import RedisResultFeed
-    except ImportError:
-        raise SettingsError(_NO_REDIS) from None
-    return RedisResultFeed(url, bots)
+
+        return RedisResultFeed(url, bots)
+
+    return by_url(settings, lambda path: SqliteResultFeed(path, bots), redis)
 
 
 def open_handled(settings: Settings) -> HandledUpdates:
-    """The ledger of handled updates. It opens or connects on its first call.
+    """Return the ledger of handled updates. Nothing is opened or connected before its first call.
 
     Raises:
         SettingsError: as :func:`open_store`.
     """
-    url = settings.state_url.get_secret_value()
-    if urlsplit(url).scheme == "sqlite":
-        return SqliteHandled(_sqlite_path(url))
-    try:
+
+    def redis(url: str) -> HandledUpdates:
         from floodgate.broker.state.redis.handled import RedisHandled
-    except ImportError:
-        raise SettingsError(_NO_REDIS) from None
-    return RedisHandled(url)
+
+        return RedisHandled(url)
+
+    return by_url(settings, SqliteHandled, redis)
 
 
 def open_sessions(settings: Settings) -> Sessions:
-    """The store of session data. It opens or connects on its first call.
+    """Return the session data. Nothing is opened or connected before its first call.
+
+    Raises:
+        SettingsError: as :func:`open_store`.
+    """
+
+    def redis(url: str) -> Sessions:
+        from floodgate.broker.state.redis.sessions import RedisSessions
+
+        return RedisSessions(url)
+
+    return by_url(settings, SqliteSessions, redis)
+
+
+def state_file(settings: Settings) -> Path | None:
+    """Return the file that ``FLOODGATE_STATE_URL`` names; None if it names a Redis server.
+
+    Raises:
+        SettingsError: as :func:`open_store`.
+    """
+    return by_url(settings, lambda path: path, lambda _url: None)
+
+
+def by_url(settings: Settings, sqlite: Callable[[Path], T], redis: Callable[[str], T]) -> T:
+    """Make what ``FLOODGATE_STATE_URL`` calls for, of the file or of the server's URL. ``redis`` imports what needs the
+    client library.
 
     Raises:
         SettingsError: as :func:`open_store`.
     """
     url = settings.state_url.get_secret_value()
     if urlsplit(url).scheme == "sqlite":
-        return SqliteSessions(_sqlite_path(url))
+        return sqlite(_sqlite_path(url))
     try:
-        from floodgate.broker.state.redis.sessions import RedisSessions
+        return redis(url)
     except ImportError:
         raise SettingsError(_NO_REDIS) from None
-    return RedisSessions(url)
-
-
-def state_file(settings: Settings) -> Path | None:
-    """The path of the state file, or None if the store is Redis.
-
-    Raises:
-        SettingsError: as :func:`open_store`.
-    """
-    url = settings.state_url.get_secret_value()
-    return _sqlite_path(url) if urlsplit(url).scheme == "sqlite" else None
 
 
 def _sqlite_path(url: str) -> Path:
-    """The path in ``sqlite:////absolute/path`` or ``sqlite:///relative/path``."""
+    """Return the path in ``sqlite:////absolute/path`` or ``sqlite:///relative/path``."""
     parts = urlsplit(url)
     if parts.netloc or not parts.path.strip("/"):
         raise SettingsError(
-            "FLOODGATE_STATE_URL names no file: write sqlite:////absolute/path/state.db (four slashes)."
+            "FLOODGATE_STATE_URL does not name a file: write sqlite:////absolute/path/state.db (four slashes)."
         )
     return Path(parts.path[1:]).expanduser()

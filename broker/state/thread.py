@@ -1,9 +1,9 @@
-"""Runs blocking calls of state stores on one thread, one at a time, for event loops.
+"""The state thread, which carries out an event loop's blocking store calls one after the other.
 
-A transaction may wait for a lock or for the disk, and the loop must not. Results return to the loop in batches: while
-more calls are queued, they share one wake-up.
+A transaction may have to wait for a lock or for the disk, and the loop must not. Results return to the loop together,
+with one wake-up per batch.
 
-State: only ``_jobs`` is shared. Any loop adds to it, and the thread takes from it.
+State: ``_jobs`` is the only shared state; any loop puts calls in, and the thread takes them out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 THREAD_NAME: Final = "floodgate-state"
 STOP_SECONDS: Final = 10.0
-# Results are handed over after at most this many calls, so that the first need not wait for the end of a long queue.
+# Results are delivered after at most this many calls, so that the first need not wait for the end of a long queue.
 MOST_HELD: Final = 64
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ Callback = Callable[[Any], None]
 
 
 class StateThread:
-    """A thread for blocking calls, started by the first one. ``stop`` is safe to call twice, and before any call."""
+    """A thread for blocking calls, started at the first. ``stop`` is safe to call twice, and unstarted."""
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, Callable[[], Any], Callback] | None] = (
@@ -36,22 +36,22 @@ class StateThread:
         self._thread: threading.Thread | None = None
 
     def submit(self, work: Callable[[], Any], done: Callback) -> None:
-        """Run ``work`` on the thread, then call ``done`` on the running loop with its result or its exception."""
+        """Run ``work``, then call ``done`` on the running loop with its result or exception."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
             self._thread.start()
         self._jobs.put((asyncio.get_running_loop(), work, done))
 
     async def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Run a blocking function on the thread and return its result."""
+        """Run a blocking function on the thread and await its result."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.submit(partial(function, *arguments), partial(_resolve, future))
         return await future
 
     async def stop(self) -> None:
-        """End the thread after all submitted calls; wait for at most :data:`STOP_SECONDS`.
+        """End the thread once all submitted work is done. Waits for at most :data:`STOP_SECONDS`.
 
-        This does not use the loop's executor, whose threads may hang on an unresponsive disk.
+        Does not use the loop's executor, whose threads may hang on a disk that does not answer.
         """
         if self._thread is None:
             return
@@ -87,7 +87,7 @@ def _outcome(work: Callable[[], Any]) -> Any:
 
 def _hand_over(loop: asyncio.AbstractEventLoop, held: list[tuple[Callback, Any]]) -> None:
     if held:
-        with suppress(RuntimeError):  # the loop is closed, and its waiting callers are gone
+        with suppress(RuntimeError):  # the loop has ended, and its callers with it
             loop.call_soon_threadsafe(_deliver, held)
 
 

@@ -1,1 +1,1 @@
-"""Uploaded files: the spool where they wait, and its sweeper."""
+"""Uploads: the spool that stores them, and its sweeper."""

@@ -1,17 +1,17 @@
-"""The spool: where uploads wait for their worker, since bytes never enter RabbitMQ.
+"""The spool stores uploads until their job is sent, since files never travel through RabbitMQ.
 
-    jobs/<bot>/<job id>/<n>-<random>[@<due>]   the n-th file of a job; removed when the job was sent or taken back
-    known/<bot>/<kind>-<sha256>                the file_id that Telegram gave this content, as this kind, by this bot
+    jobs/<bot>/<job id>/<n>-<random>[@<due>]   the n-th file of a job; removed when the job was sent or cancelled
+    known/<bot>/<kind>-<sha256>                the file_id that Telegram gave this content, of this kind, for this bot
 
-A spool is a folder, or any store that fsspec knows, so that gateways and workers on many machines share one. A job is
-published only once its files are here to the last byte; a gateway that dies in between leaves an orphan. Orphans, the
-files of dead letters (which may be replayed) and old file_ids are swept by age. A file of a job for later has the
-Unix second in its name, and its age begins then.
+A spool is a folder, or any store that fsspec supports, so that gateways and workers on many machines can share one. A
+job is published only after its files are completely stored; a gateway that dies in between leaves an orphan. Orphans,
+the files of dead letters (which may be replayed) and old file_ids are removed by age. The file of a scheduled job has
+the job's due time, as a Unix second, in its name, and its age counts from then.
 
-In a folder, what the spool makes is its user's alone (0700, 0600), whatever the umask; other stores have rules of their
-own.
+In a folder, everything the spool creates is accessible to its user only (0700, 0600), whatever the umask; other stores
+have their own rules.
 
-What fails becomes one ``SpoolError`` that says what is wrong and what to do.
+Every failure becomes one ``SpoolError`` that says what is wrong and what to do.
 """
 
 from __future__ import annotations
@@ -35,22 +35,23 @@ from floodgate.broker.messages.spooled_file import SpooledFile
 PIECE_BYTES: Final = 256 * 1024
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")  # of a bot or a job: never "." or ".."
 _FILE: Final = re.compile(r"[0-9]{1,3}-[0-9a-f]{8}(?:@([0-9]{1,12}))?")
-# Stores other than a folder raise these without a number.
+# Stores other than a folder raise these without an errno.
 _ERRNO: Final[dict[type[OSError], int]] = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES}
 
 
 class ByteSource(Protocol):
-    """What gives an upload's bytes; none at its end."""
+    """A source of an upload's bytes. ``read`` returns no bytes at its end."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 class Upload(io.BufferedIOBase):
-    """An upload being read. One thread reads at a time; another may ``close`` it meanwhile, and twice.
+    """An upload being read. One thread reads at a time; another may ``close`` it meanwhile, also twice.
 
-    Closing never waits for a read that hangs, for a buffered file would: it is left to that read's end.
+    Closing never waits for a read that hangs, as closing a buffered file would: the file is closed when that read ends.
 
-    Content that is not what the job names is cut off before its last piece, so that no server takes it for whole.
+    If the content is not what the job names, reading fails before the last piece, so that no server accepts the upload
+    as complete.
     """
 
     def __init__(self, source: IO[bytes], file: SpooledFile) -> None:
@@ -66,10 +67,10 @@ class Upload(io.BufferedIOBase):
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """The next piece; none at the end.
+        """Return the next piece; empty at the end.
 
         Raises:
-            UploadMissingError: the content has another size or hash than the job names.
+            UploadMissingError: the content's size or hash differs from what the job names.
         """
         piece = self._read(-1 if size is None else size)
         self._left -= len(piece)
@@ -80,7 +81,7 @@ class Upload(io.BufferedIOBase):
             or (not self._left and self._digest.hexdigest() != self._file.sha256)
         ):
             self.fault = UploadMissingError(
-                f"The upload {self._file.key} is not the file that its job names (size or hash differ): send it anew."
+                f"The upload {self._file.key} is not the file that its job names (size or hash differ): send it again."
             )
             raise self.fault
         return piece
@@ -102,7 +103,7 @@ class Upload(io.BufferedIOBase):
 
     @property
     def all_read(self) -> bool:
-        """Whether its last byte was read. Until then no request that holds it is whole."""
+        """Whether the last byte has been read. Until then, no request that contains the upload is complete."""
         return self._left == 0
 
     def close(self) -> None:
@@ -112,21 +113,21 @@ class Upload(io.BufferedIOBase):
 
 
 class Spool:
-    """Reads and writes. Blocking; any thread may use it. Nothing is opened before the first use.
+    """Reads and writes uploads. Blocking; any thread may use it. Nothing is opened before the first use.
 
     Raises:
-        SettingsError: the URL's kind of store is unknown, or its package is not installed. At the first use.
+        SettingsError: at the first use, if the URL's kind of store is unknown or its package is not installed.
     """
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._opened: tuple[Any, str] | None = None  # written by whichever thread is first, with equal values
+        self._opened: tuple[Any, str] | None = None  # written by the first thread; concurrent ones write equal values
 
     def prepare(self) -> None:
-        """Make the folder. Only at start: a folder that vanishes later is a disk that is not mounted.
+        """Create the folder. Only at start: a folder that is missing later means that a disk is not mounted.
 
         Raises:
-            SpoolError: it cannot be made.
+            SpoolError: it cannot be created.
         """
         with self._faults():
             fs, root = self._fs
@@ -145,13 +146,13 @@ class Spool:
         *,
         due_ms: int | None = None,
     ) -> SpooledFile:
-        """Keep an upload; when this returns it is on the disk, or the store has it. One that breaks off is removed.
+        """Store an upload. When this returns it is on the disk, or in the store. An incomplete one is removed.
 
         Args:
-            due_ms: when its job is to be sent, if that is not now.
+            due_ms: when its job is due, as Unix time in milliseconds; None is now.
 
         Raises:
-            SpoolError: the spool is missing, full or not to be written.
+            SpoolError: the spool is missing, full or read-only.
         """
         due = f"@{due_ms // 1000}" if due_ms is not None else ""
         key = f"{_folder(bot, job_id)}/{number}-{secrets.token_hex(4)}{due}"
@@ -168,16 +169,16 @@ class Spool:
                         target.write(piece)
                     _sync(target)
             except BaseException:
-                with suppress(OSError):  # what was wrong first is what counts
+                with suppress(OSError):  # the first error is the one to report
                     _discard(fs, f"{root}/{key}")
                 raise
         return SpooledFile(name=name, key=key, filename=filename, size=size, sha256=digest.hexdigest())
 
     def open(self, bot: str, job_id: str, file: SpooledFile) -> Upload:
-        """The upload of a job, to be read and closed. Its size and hash are checked as it is read.
+        """Open an upload of a job for reading. Its size and hash are checked as it is read.
 
         Raises:
-            UploadMissingError: it is not there, or its key does not belong to this job.
+            UploadMissingError: it is not in the spool, or its key does not belong to this job.
             SpoolError: the spool cannot be read.
         """
         _check_key(bot, job_id, file)
@@ -188,13 +189,13 @@ class Spool:
             except FileNotFoundError:
                 _check_mounted(fs, root)
                 raise UploadMissingError(
-                    f"The upload {file.key} is not in the spool {self._url}: send it anew. It is kept for "
+                    f"The upload {file.key} is not in the spool {self._url}: send it again. Uploads are kept for "
                     "FLOODGATE_SPOOL_SECONDS; clients, gateways and workers must share one FLOODGATE_SPOOL_URL."
                 ) from None
             return Upload(opened, file)
 
     def remove(self, bot: str, job_id: str) -> None:
-        """Forget a job's files; nothing, if it has none.
+        """Remove a job's files, if it has any.
 
         Raises:
             SpoolError: they cannot be removed.
@@ -205,7 +206,7 @@ class Spool:
                 fs.rm(folder, recursive=True)
 
     def discard(self, bot: str, job_id: str, files: Sequence[SpooledFile]) -> None:
-        """Forget these files of a job, and none beside them; nothing, if they are gone.
+        """Remove these files of a job and no others. Missing files are ignored.
 
         Raises:
             SpoolError: they cannot be removed, or a key does not belong to this job.
@@ -217,7 +218,7 @@ class Spool:
                 _discard(fs, f"{root}/{file.key}")
 
     def known(self, bot: str, kind: str, sha256: str) -> str | None:
-        """The file_id of a content that this bot has sent as this kind before.
+        """Return the file_id of content that this bot has sent before as this kind, or None.
 
         Raises:
             SpoolError: it cannot be read.
@@ -230,7 +231,7 @@ class Spool:
                 return None
 
     def know(self, bot: str, kind: str, sha256: str, file_id: str | None) -> None:
-        """Remember a file_id, or with None forget it.
+        """Store a file_id; None removes it.
 
         Raises:
             SpoolError: it cannot be written.
@@ -246,7 +247,7 @@ class Spool:
                 fs.rm_file(path)
 
     def sweep(self, older_than_seconds: float) -> int:
-        """Remove what is older, a job's files counted from when it is due; how many files that were.
+        """Remove older files; the age of a job's files counts from when it is due. Return how many were removed.
 
         Raises:
             SpoolError: the spool cannot be read or written.
@@ -264,7 +265,7 @@ class Spool:
     def _fs(self) -> tuple[Any, str]:
         if self._opened is None:
             self._opened = _open(self._url)
-        self._opened[0].invalidate_cache()  # others write here, too
+        self._opened[0].invalidate_cache()  # other processes write here, too
         return self._opened
 
     @contextmanager
@@ -275,7 +276,7 @@ class Spool:
             raise SpoolError(self._explain(error)) from error
         except FloodgateError:
             raise
-        except Exception as error:  # a store's library has errors of its own kind, botocore's for one
+        except Exception as error:  # a store's library has its own errors, for example botocore's
             raise SpoolError(self._failed(type(error).__name__)) from error
 
     def _explain(self, error: OSError) -> str:
@@ -283,15 +284,17 @@ class Spool:
             case errno.ENOSPC | errno.EDQUOT:
                 return f"The spool {self._url} is full. Free some space, then try again."
             case errno.ENOENT:
-                return f"The spool {self._url} is missing. Mount or make it: FLOODGATE_SPOOL_URL."
+                return f"The spool {self._url} is missing. Mount or create it, or correct FLOODGATE_SPOOL_URL."
             case errno.EACCES | errno.EROFS | errno.EPERM | errno.ENOTDIR:
-                return f"The spool {self._url} cannot be written ({error.strerror}). Correct it: FLOODGATE_SPOOL_URL."
+                return (
+                    f"The spool {self._url} cannot be written ({error.strerror}). Correct that, or FLOODGATE_SPOOL_URL."
+                )
             case _:
                 why = error.strerror or type(error).__name__
                 return self._failed(why)
 
     def _failed(self, why: str) -> str:
-        return f"The spool {self._url} failed ({why}). Look into it, then try again."
+        return f"The spool {self._url} failed ({why}). Find the cause, then try again."
 
 
 def _open(url: str) -> tuple[Any, str]:
@@ -309,7 +312,7 @@ def _open(url: str) -> tuple[Any, str]:
 
 
 def _check_mounted(fs: Any, root: str) -> None:
-    """In other stores than a disk a folder is but a part of its files' names, and there while one of them is."""
+    """Check that the folder exists. In other stores a folder exists only while it contains files."""
     if _is_folder(fs) and not fs.exists(root):
         raise FileNotFoundError(errno.ENOENT, "it is missing")
 
@@ -319,7 +322,7 @@ def _is_folder(fs: Any) -> bool:
 
 
 def _make_root(fs: Any, root: str) -> None:
-    """Make the spool's own folder. What is above it is as the umask has it."""
+    """Create the spool's own folder. Its parents get the umask's permissions."""
     if _is_folder(fs):
         Path(root).mkdir(0o700, parents=True, exist_ok=True)
     else:
@@ -327,7 +330,7 @@ def _make_root(fs: Any, root: str) -> None:
 
 
 def _make_folder(fs: Any, root: str, *names: str) -> None:
-    """Make the folder of these names, each in the one before, in the root."""
+    """Create nested folders of these names in the root."""
     if not _is_folder(fs):
         fs.makedirs("/".join((root, *names)), exist_ok=True)
         return
@@ -349,34 +352,36 @@ def _create(fs: Any, path: str) -> IO[bytes]:
 
 
 def _folder(bot: str, job_id: str) -> str:
-    """The folder of a job's files.
+    """Return the folder of a job's files.
 
     Raises:
         SpoolError: one of the names could lead out of the bot's folder.
     """
     if not (_NAME.fullmatch(bot) and _NAME.fullmatch(job_id)):
         raise SpoolError(
-            f"The spool has no folder for job {job_id!r} of bot {bot!r}: a name starts with a letter or digit."
+            f"The spool has no folder for job {job_id!r} of bot {bot!r}: names must start with a letter or a digit."
         )
     return f"jobs/{bot}/{job_id}"
 
 
 def _check_key(bot: str, job_id: str, file: SpooledFile) -> None:
-    """Refuse a key that :meth:`Spool.put` would not have made: whoever writes to a queue can write any key."""
+    """Refuse a key that :meth:`Spool.put` would not have made: anyone who may write to a queue can write any key."""
     folder, _, name = file.key.rpartition("/")
     if folder != _folder(bot, job_id) or not _FILE.fullmatch(name):
-        raise UploadMissingError(f"The upload {file.key!r} does not belong to job {job_id} of bot {bot}: send it anew.")
+        raise UploadMissingError(
+            f"The upload {file.key!r} does not belong to job {job_id} of bot {bot}: send it again."
+        )
 
 
 def _discard(fs: Any, path: str) -> None:
     if fs.exists(path):
         fs.rm_file(path)
-    with suppress(OSError):  # not empty, or no folder but a part of a name
+    with suppress(OSError):  # not empty, or only a part of names
         fs.rmdir(path.rpartition("/")[0])
 
 
 def _sync(target: Any) -> None:
-    """A job must not outlive its file over a loss of power. Stores without a descriptor sync as they close."""
+    """Sync a file to disk: after a power loss, no job may be left without its file. Other stores sync on close."""
     target.flush()
     try:
         descriptor = target.fileno()
@@ -386,13 +391,13 @@ def _sync(target: Any) -> None:
 
 
 def _due_at(path: str) -> float:
-    """When the job of a file is to be sent, in Unix seconds; 0 for one that is to be sent at once."""
+    """Return when a file's job is due, in Unix seconds; 0 for a job that is sent at once."""
     found = _FILE.fullmatch(path.rpartition("/")[2])
     return float(found[1]) if found and found[1] else 0.0
 
 
 def _written_at(about: dict[str, Any]) -> float:
-    """When a file was written, in Unix seconds; now, where its store does not tell, so that it stays."""
+    """Return when a file was written, in Unix seconds; now if its store does not tell, so that the file stays."""
     at = about.get("mtime") or about.get("LastModified") or about.get("created")
     if isinstance(at, datetime):
         return at.astimezone(UTC).timestamp()

@@ -1,6 +1,6 @@
-"""Sweeping the spool now and then: orphans, files of old dead letters, file_ids that nobody has used for long.
+"""Sweeps the spool regularly: orphans, files of old dead letters, and file_ids unused for a long time.
 
-Workers and gateways all sweep, since each may be the only one there is. Two at once do each other no harm.
+Every worker and gateway sweeps, since it may be the only one. Concurrent sweeps are harmless.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SWEEP_SECONDS: Final = 3600.0
 
 
 class Sweeper:
-    """Sweeps from a task of the event loop it is started on; the spool's work is done on threads."""
+    """Sweeps from a task of the event loop on which it is started; file operations run on threads."""
 
     def __init__(self, spool: Spool, keep_seconds: float) -> None:
         self._spool = spool
@@ -27,11 +27,12 @@ class Sweeper:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        """Start sweeping. Safe to call twice."""
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="floodgate-spool-sweep")
 
     async def stop(self) -> None:
-        """Safe to call twice, and unstarted."""
+        """Stop sweeping. Safe to call twice, and unstarted."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()

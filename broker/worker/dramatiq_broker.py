@@ -101,7 +101,7 @@ class FloodgateBroker(Broker):
         self._connections: Connections | None = None
         self._admission: BatchedAdmission | None = None
         self._on_callers_loop = False
-        self.subscriptions: dict[str, Subscription] = {}  # by queue; of thread workers or of the runner
+        self.subscriptions: dict[str, Subscription] = {}  # by queue; used by worker threads or by the runner
         self._only: tuple[str, frozenset[str]] | None = None  # family and bots; set before a worker starts
         self._ensured: set[str] = set()  # plain queues that this process has seen on the server
         self._due: dict[str, float] = {}  # by queue: when the last delayed message is due, in time.monotonic()
@@ -355,7 +355,7 @@ class FloodgateBroker(Broker):
     def join(
         self, queue_name: str, min_successes: int = 10, idle_time: int = 100, *, timeout: int | None = None
     ) -> None:
-        """Wait until a queue was found empty ``min_successes`` times in a row, ``idle_time`` ms apart. For tests.
+        """Wait until a queue is empty ``min_successes`` times in a row, checked every ``idle_time`` ms. For tests.
 
         Waits for messages that this process has delayed, but not for those that a worker is processing.
 
@@ -385,7 +385,7 @@ class FloodgateBroker(Broker):
             connections.stop()
 
     async def aclose(self) -> None:
-        """:meth:`close` on the event loop."""
+        """Do the same as :meth:`close` on the event loop."""
         self.stopping.set()
         with self._lock:
             connections, admission = self._connections, self._admission

@@ -161,7 +161,7 @@ class QueueConsumer(Consumer):
 
 
 def letter_of_failed(message: DeliveredMessage) -> Publication:
-    """The dead letter of a message that Dramatiq gave up on."""
+    """Return the dead letter of a message on which Dramatiq gave up."""
     reason, description, told = _failure(message)
     delivery = message.delivery
     return dead_letters.dead_message(
@@ -182,7 +182,7 @@ def letter_of_malformed(delivery: Delivery, why: str) -> Publication:
 
 
 def in_family(queue_name: str) -> bool:
-    """Whether a queue on the server holds jobs or updates."""
+    """Return whether a queue on the server holds jobs or updates."""
     return queue_name.startswith(tuple(FAMILIES.values()))
 
 
@@ -192,7 +192,7 @@ def prefetch_of(queue_name: str) -> int:
 
 
 def _failure(message: DeliveredMessage) -> tuple[str, str, str]:
-    """The reason of a plain actor's dead letter, its description and the traceback."""
+    """Return the reason, description and traceback of a plain actor's dead letter."""
     error = message._exception
     if error is None:
         return dead_letters.REASON_FAILED, "middleware rejected it", ""

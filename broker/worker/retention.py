@@ -58,7 +58,7 @@ _MAY_NOT: Final = (
 )
 
 CountDropped = Callable[[str, str, int], Awaitable[None]]
-"""Adds to the count of a bot's dropped letters with a reason."""
+"""Adds to a bot's count of letters dropped for a reason."""
 Dropped = Counter[tuple[str, str]]
 """Numbers of dropped letters, by bot and reason."""
 

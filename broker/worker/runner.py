@@ -230,7 +230,7 @@ class Runner:
             delivery.ack()
 
     def _actor(self, name: str) -> Callable[..., Awaitable[Any]]:
-        """The coroutine function of an actor.
+        """Return the coroutine function of an actor.
 
         Raises:
             ActorNotFound: no actor has this name, or it is not async.

@@ -1,4 +1,4 @@
-"""The process's one broker, and the guarantee that actors are never bound to another.
+"""The process's only broker. Actors are always bound to it.
 
 ``@dramatiq.actor`` binds to Dramatiq's global broker, which defaults to one for localhost if none has been set. So
 ``actors`` calls :func:`current_broker`, which creates ours without opening a connection, and binds to it explicitly.

@@ -1,4 +1,4 @@
-"""A shop that tells its customers about their orders.
+"""A shop that notifies its customers about their orders.
 
 FLOODGATE_RABBITMQ_URL=… python manage.py migrate
 gunicorn --workers 8 --chdir examples/django_shop shop.wsgi

@@ -1,7 +1,7 @@
-"""What each method of the Bot API does: how it is charged, and how it answers.
+"""The methods of the Bot API: their limits and their handlers.
 
-``METHODS`` is the one table. A handler is a function of the world and a call; it returns Telegram's ``result`` or
-raises ``ApiError``. Receiving updates waits and lives in ``methods.receiving``.
+``METHODS`` is the table of all methods. A handler is a function of the world and a call; it returns Telegram's
+``result`` or raises ``ApiError``. Methods of receiving may wait and are in ``methods.receiving``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What many methods take: formatted text, keyboards, replies, threads, message ids."""
+"""Parameters that many methods share: formatted text, keyboards, replies, threads, message ids."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BUTTON_ACTIONS: Final = frozenset(
 
 
 def message_text(call: Call) -> dict[str, Any]:
-    """`text` with its entities, as fields of a message."""
+    """Return `text` and its entities as fields of a message."""
     text, found = _formatted(call.text("text"), call.text("parse_mode"), call, "entities")
     if not text.strip():
         raise bad_request("message text is empty")
@@ -41,13 +41,13 @@ def message_text(call: Call) -> dict[str, Any]:
 
 
 def caption(params: Call) -> dict[str, Any]:
-    """`caption` with its entities, as fields of a message; none when it is empty."""
+    """Return `caption` and its entities as fields of a message; no fields if it is empty."""
     text, found = _formatted(params.text("caption"), params.text("parse_mode"), params, "caption_entities")
     return _caption_fields(text, found)
 
 
 def media_caption(media: dict[str, Any]) -> dict[str, Any]:
-    """The caption of an InputMedia object, as fields of a message."""
+    """Return the caption of an InputMedia object as fields of a message."""
     given = media.get("caption_entities") or []
     text, found = entities.parse(str(media.get("caption") or ""), str(media.get("parse_mode") or ""))
     return _caption_fields(text, found or given)
@@ -68,7 +68,7 @@ def _formatted(text: str, parse_mode: str, call: Call, field: str) -> tuple[str,
 
 
 def reply_markup(call: Call) -> dict[str, Any] | None:
-    """The keyboard sent along, checked as Telegram checks it."""
+    """Return the call's keyboard, validated as Telegram does."""
     markup = call.structure("reply_markup", "reply keyboard markup")
     if markup is None:
         return None
@@ -84,7 +84,7 @@ def reply_markup(call: Call) -> dict[str, Any] | None:
 
 
 def inline_keyboard(call: Call) -> dict[str, Any]:
-    """The inline keyboard as a field of a message: other keyboards do not show in it."""
+    """Return the inline keyboard as a field of a message; other keyboards do not appear in it."""
     markup = reply_markup(call)
     if not markup or not markup.get("inline_keyboard"):
         return {}
@@ -109,7 +109,7 @@ def _check_inline_button(button: Any) -> None:
 
 
 def thread(world: World, call: Call, chat_id: int) -> dict[str, Any]:
-    """The forum topic that the message goes to, as fields of a message."""
+    """Return the message's forum topic as fields of a message."""
     thread_id = call.integer("message_thread_id")
     if thread_id == 0:
         return {}
@@ -119,7 +119,7 @@ def thread(world: World, call: Call, chat_id: int) -> dict[str, Any]:
 
 
 def reply(world: World, call: Call, chat_id: int) -> dict[str, Any]:
-    """The message replied to, as a field of a message."""
+    """Return the message replied to as a field of a message."""
     parameters = call.structure("reply_parameters", "reply parameters") or {}
     if not isinstance(parameters, dict):
         raise bad_request("object expected as reply parameters")
@@ -139,12 +139,12 @@ def reply(world: World, call: Call, chat_id: int) -> dict[str, Any]:
 
 
 def chat_of(world: World, call: Call, name: str = "chat_id") -> int:
-    """The chat a call is for."""
+    """Return the id of a call's chat."""
     return world.chats.resolve(call.params.get(name))
 
 
 def existing(world: World, call: Call, called: str, chat_param: str = "chat_id") -> tuple[int, Message]:
-    """The chat and the message that a call names. ``called`` is Telegram's word for it: `message to edit`."""
+    """Return the chat and the message that a call names. ``called`` is the message's name in Telegram's error."""
     chat_id = chat_of(world, call, chat_param)
     message_id = call.integer("message_id")
     found = world.messages.find(call.bot_id, chat_id, message_id) if message_id > 0 else None
@@ -154,7 +154,7 @@ def existing(world: World, call: Call, called: str, chat_param: str = "chat_id")
 
 
 def message_ids(call: Call) -> list[int]:
-    """`message_ids`, 1 to 100 of them."""
+    """Return `message_ids`, of which there must be 1 to 100."""
     given = call.structure("message_ids", "message_ids")
     if not given:
         raise bad_request("message identifiers are not specified")

@@ -1,4 +1,4 @@
-"""What a message holds when it holds no file: each function turns a call into the message's fields."""
+"""Content of messages without files. Each function turns a call into fields of a message."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ _MOST_POLL_OPTIONS: Final = 12
 
 
 def text(world: World, call: Call) -> dict[str, Any]:
+    """Return a text message's fields."""
     return common.message_text(call)
 
 
 def location_fields(call: Call) -> dict[str, Any]:
-    """A Location object."""
+    """Return a Location object."""
     if not call.has("latitude") or not call.has("longitude"):
         raise bad_request("there is no location in the request")
     point: dict[str, Any] = {"latitude": call.number("latitude"), "longitude": call.number("longitude")}
@@ -33,16 +34,19 @@ def location_fields(call: Call) -> dict[str, Any]:
 
 
 def location(world: World, call: Call) -> dict[str, Any]:
+    """Return the fields of a message with a location."""
     return {"location": location_fields(call)}
 
 
 def venue(world: World, call: Call) -> dict[str, Any]:
+    """Return the fields of a message with a venue."""
     place = location_fields(call)
     found = {"location": place, "title": call.required("title"), "address": call.required("address")}
     return {"venue": found, "location": place}
 
 
 def contact(world: World, call: Call) -> dict[str, Any]:
+    """Return the fields of a message with a contact."""
     person = {"phone_number": call.required("phone_number"), "first_name": call.required("first_name")}
     for name in ("last_name", "vcard"):
         if call.text(name):
@@ -51,6 +55,7 @@ def contact(world: World, call: Call) -> dict[str, Any]:
 
 
 def poll(world: World, call: Call) -> dict[str, Any]:
+    """Return the fields of a message with a poll."""
     options = [_poll_option(n, option) for n, option in enumerate(call.array("options", "String as options"))]
     if len(options) < 1:
         raise bad_request("poll must have at least 1 option")
@@ -85,6 +90,7 @@ def _poll_option(number: int, option: Any) -> dict[str, Any]:
 
 
 def dice(world: World, call: Call) -> dict[str, Any]:
+    """Return the fields of a message with a dice."""
     emoji = call.text("emoji") or "🎲"
     if emoji not in _DICE:
         raise bad_request("wrong dice emoji specified")
@@ -92,6 +98,7 @@ def dice(world: World, call: Call) -> dict[str, Any]:
 
 
 def game(world: World, call: Call) -> dict[str, Any]:
+    """Return the fields of a message with a game."""
     name = call.required("game_short_name")
     picture = world.files.add(call.bot_id, "Photo", size=1024, name="game.jpg").as_json()
     photo = {**picture, "width": 320, "height": 180}
@@ -99,6 +106,7 @@ def game(world: World, call: Call) -> dict[str, Any]:
 
 
 def invoice(world: World, call: Call) -> dict[str, Any]:
+    """Return the fields of a message with an invoice."""
     prices = call.array("prices", "labeled prices")
     if not prices:
         raise bad_request("there must be at least one price")
@@ -117,6 +125,7 @@ def invoice(world: World, call: Call) -> dict[str, Any]:
 
 
 def checklist(world: World, call: Call) -> dict[str, Any]:
+    """Return the fields of a message with a checklist."""
     call.required("business_connection_id")
     given = call.structure("checklist", "checklist")
     if not isinstance(given, dict) or not given.get("title") or not isinstance(given.get("tasks"), list):

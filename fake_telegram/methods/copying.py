@@ -11,7 +11,7 @@ from floodgate.fake_telegram.methods import common
 from floodgate.fake_telegram.methods.table import Effect, Method
 from floodgate.fake_telegram.world import World
 
-# What says where and when a message is, not what it holds.
+# Fields that identify a message rather than describe its content.
 _ENVELOPE: Final = frozenset(
     {
         "message_id",
@@ -65,7 +65,7 @@ def _source(world: World, call: Call, called: str) -> Message:
 
 
 def _sources(world: World, call: Call, verb: str) -> list[Message]:
-    """Those of the messages that are there: Telegram skips the others."""
+    """Return those of the messages that exist; Telegram skips the others."""
     call.required("from_chat_id")
     from_chat_id = common.chat_of(world, call, "from_chat_id")
     ids = common.message_ids(call)

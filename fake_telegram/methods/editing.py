@@ -1,4 +1,4 @@
-"""Editing, stopping and deleting messages that are there.
+"""Edits, stops and deletes existing messages.
 
 An inline message belongs to no chat of the bot's: an edit of one answers ``true`` and is remembered nowhere.
 """
@@ -17,7 +17,7 @@ from floodgate.fake_telegram.methods.table import Effect, Method
 from floodgate.fake_telegram.world import World
 
 Change = Callable[[World, Call, Message], dict[str, Any]]
-"""What the edit puts into the message: its changed fields; a None takes a field away."""
+"""Fields that an edit changes; None removes a field."""
 
 NOT_MODIFIED: Final = (
     "message is not modified: specified new message content and reply markup are exactly the same"

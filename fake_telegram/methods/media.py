@@ -1,4 +1,4 @@
-"""What a message holds when it holds files: uploaded in a form, named by URL, or sent before and named by id."""
+"""Content of messages with files, which are uploaded in a form, given by URL, or given by the id of an earlier file."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from floodgate.fake_telegram.methods import common
 from floodgate.fake_telegram.world import World
 
 _ATTACH: Final = "attach://"
-_URL_FILE_BYTES: Final = 4096  # nothing is fetched: this is how big the file at a URL is said to be
+_URL_FILE_BYTES: Final = 4096  # URLs are not fetched: the assumed size of their files
 _MB: Final = 1024 * 1024
 MOST_IN_ALBUM: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
 class MediaKind:
-    """A kind of file. ``field`` is its name in calls and messages, ``fixed`` what the real server would measure."""
+    """A kind of file. ``field`` is its name in calls and messages; ``fixed`` replaces what Telegram would measure."""
 
     name: str
     field: str
@@ -27,11 +27,11 @@ class MediaKind:
     mime_type: str
     fixed: tuple[tuple[str, Any], ...] = ()
     taken: tuple[str, ...] = ()
-    """Numbers and texts of the call that show in the message."""
+    """Parameters of the call that are copied to the message."""
     captioned: bool = True
     longest_bytes: int = 50 * _MB
     named: bool = False
-    """Whether the message tells the file's name and type."""
+    """Whether the message includes the file's name and type."""
 
 
 _SIZED: Final = (("width", 640), ("height", 360), ("duration", 3))
@@ -80,7 +80,7 @@ _IN_EDITS: Final = {**_IN_ALBUMS, ANIMATION.field: ANIMATION}
 
 
 def single(kind: MediaKind, world: World, call: Call) -> dict[str, Any]:
-    """The one file that `sendPhoto` and its like send, as fields of a message."""
+    """Return the file of `sendPhoto` and similar methods as fields of a message."""
     upload = call.uploads.get(kind.field)
     stored = _stored(world, call, kind, call.text(kind.field), upload)
     taken = {name: call.params[name] for name in kind.taken if call.text(name)}
@@ -89,7 +89,7 @@ def single(kind: MediaKind, world: World, call: Call) -> dict[str, Any]:
 
 
 def album(world: World, call: Call) -> list[dict[str, Any]]:
-    """The items of `sendMediaGroup`, each as fields of a message."""
+    """Return the items of `sendMediaGroup`, each as fields of a message."""
     items = call.array("media", "InputMedia")
     if not items:
         raise bad_request("there are no messages to send")
@@ -102,12 +102,12 @@ def album(world: World, call: Call) -> list[dict[str, Any]]:
 
 
 def edited(world: World, call: Call) -> dict[str, Any]:
-    """The item of `editMessageMedia`, as fields of a message."""
+    """Return the item of `editMessageMedia` as fields of a message."""
     return input_media(world, call, call.structure("media", "input media"), _IN_EDITS)
 
 
 def paid(world: World, call: Call) -> dict[str, Any]:
-    """The items of `sendPaidMedia`, as fields of one message."""
+    """Return the items of `sendPaidMedia` as fields of one message."""
     stars = call.integer("star_count")
     if not 1 <= stars <= 25_000:
         raise bad_request("invalid amount of Telegram Stars specified")
@@ -124,7 +124,7 @@ def _paid_item(world: World, call: Call, item: Any) -> dict[str, Any]:
 
 
 def input_media(world: World, call: Call, item: Any, kinds: dict[str, MediaKind]) -> dict[str, Any]:
-    """An InputMedia object, as fields of a message."""
+    """Return an InputMedia object as fields of a message."""
     if not isinstance(item, dict):
         raise bad_request("can't parse InputMedia: expected an Object")
     kind = kinds.get(str(item.get("type")))

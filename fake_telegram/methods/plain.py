@@ -1,4 +1,4 @@
-"""Methods that the fake accepts, records, charges and answers with ``true``, and does no more about."""
+"""Methods that the fake only accepts, records, charges and answers with ``true``."""
 
 from __future__ import annotations
 

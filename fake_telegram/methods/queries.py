@@ -1,4 +1,4 @@
-"""Answers to what users ask by buttons and inline queries. No limit is on them."""
+"""Answers to button presses and inline queries, which have no limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads: the bot, chats, members, files, and what the bot has set about itself."""
+"""Reads of the bot, chats, members, files, and the bot's own settings."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _key(call: Call, what: str) -> str:
 
 
 def _setting(what: str, default: Any, *params: str) -> tuple[Method, Method]:
-    """``get…`` and ``set…`` of what a bot says about itself: what is set is what is got."""
+    """Return the ``get…`` and ``set…`` methods of a bot's own setting: a get returns the value last set."""
 
     def get(world: World, call: Call) -> Any:
         return world.bots.get(call.bot_id).settings.get(_key(call, what), default)

@@ -1,4 +1,4 @@
-"""getUpdates and webhooks: the methods that wait, or that change how the bot's updates leave."""
+"""getUpdates and the webhook methods, which may wait or change how the bot's updates are delivered."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _webhook_fields(webhook: Webhook) -> dict[str, Any]:
 
 
 def _webhook_of(call: Call) -> Webhook:
-    """The webhook that a call sets. Plain HTTP is accepted, as by a Bot API server that runs locally."""
+    """Return the webhook that a call sets. Plain HTTP is accepted, as by a local Bot API server."""
     url, secret = call.text("url"), call.text("secret_token")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -100,7 +100,7 @@ def _webhook_of(call: Call) -> Webhook:
 
 
 def _allow(inbox: Inbox, call: Call) -> None:
-    """Remember which updates are wanted from now on. Telegram ignores a list it cannot read."""
+    """Store which types of updates are requested. Telegram ignores an invalid list."""
     if not call.has("allowed_updates"):
         return
     try:

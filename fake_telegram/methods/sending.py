@@ -1,4 +1,4 @@
-"""The methods that make messages."""
+"""Methods that send messages."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def _send_album(world: World, call: Call) -> list[Message]:
 
 
 def break_album(world: World, call: Call) -> None:
-    """Send an album of which only the first item gets through.
+    """Send only the first item of an album.
 
     Raises:
-        ApiError: always; the album's first message is there all the same.
+        ApiError: Always, although the album's first message was sent.
     """
     chat_id = common.chat_of(world, call)
     world.new_message(call.bot_id, chat_id, media.album(world, call)[0])

@@ -16,7 +16,7 @@ MethodHandler = Callable[[World, Call], Any]
 
 
 class Effect(Enum):
-    """What a method does in a chat, and so which limits are on it.
+    """The kinds of methods, which determine the limits of a call.
 
     Telegram: sends, edits and forum-topic creation count together for a group; answers are not limited at all.
     """
@@ -29,7 +29,7 @@ class Effect(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """``counted_by`` names the array whose length is the cost; ``can_pay``: `allow_paid_broadcast` is known to it."""
+    """A method. ``counted_by`` names the array whose length is the cost; ``can_pay``: it has `allow_paid_broadcast`."""
 
     name: str
     handler: MethodHandler
@@ -39,11 +39,11 @@ class Method:
 
     @property
     def writes(self) -> bool:
-        """Whether it changes a chat, and so meets the chat's troubles."""
+        """Whether the method changes a chat, and so is affected by the chat's troubles."""
         return self.effect is not Effect.NONE
 
     def charge(self, call: Call) -> CallCost | None:
-        """What the call is charged to."""
+        """Return the cost of a call and the windows it is charged to; None if it has no limit."""
         if self.effect is Effect.NONE:
             return None
         in_chat = self.effect is not Effect.ACTION and not call.has("inline_message_id")
@@ -56,4 +56,4 @@ class Method:
         try:
             return max(1, len(call.array(self.counted_by, self.counted_by)))
         except ApiError:
-            return 1  # the handler refuses the call in the right words
+            return 1  # the handler will refuse the call with the right error

@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from functools import partial
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -16,31 +16,30 @@ from rich.text import Text
 from floodgate.broker.admission.contract import Admission, UnreachableChat
 from floodgate.broker.settings.model import load_settings
 from floodgate.broker.state.stores import open_store
+from floodgate.commands.options import EXIT_NO, AsJson, say
 from floodgate.letters import reading
 from floodgate.letters.criteria import chat_of, harmless
 from floodgate.letters.paging import ago, each_once
 
-app = typer.Typer(help="Chats that Telegram refuses.", no_args_is_help=True)
+app = typer.Typer(help="Manage unreachable chats.", no_args_is_help=True)
 
-EXIT_NO: Final = 1
-
-AnyBot = Annotated[str | None, typer.Option(help="One bot only. Defaults to all.")]
+AnyBot = Annotated[str | None, typer.Option(help="Only this bot. Defaults to all bots.")]
 
 
 @app.callback()
 def _group() -> None:
-    """Chats that Telegram refuses."""
+    """Manage unreachable chats."""
 
 
 @app.command()
 def unreachable(
     bot: AnyBot = None,
-    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Most chats of each bot.")] = 10_000,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Maximum number of chats per bot.")] = 10_000,
+    as_json: AsJson = False,
 ) -> None:
-    """List the chats that turned out unreachable, each once, the latest first, with what Telegram said.
+    """List the chats that Telegram reported as unreachable, latest first, with Telegram's error.
 
-    Jobs for them are dead-lettered without asking Telegram, until an update comes from the chat, it is cleared, or
+    Jobs for them fail without a call to Telegram until an update comes from the chat, the chat is cleared, or
     FLOODGATE_UNREACHABLE_SECONDS have passed.
 
     Example: floodgate chats unreachable --json
@@ -54,15 +53,17 @@ def unreachable(
     for name, chats in found.items():
         for chat in chats:
             table.add_row(name, chat.chat, f"{ago(chat.age)} ago", Text(harmless(chat.why.encode())))
-    console.print(table if table.row_count else "No chat is held for unreachable.")
+    console.print(table if table.row_count else "No chats are marked unreachable.")
 
 
 @app.command()
 def clear(
-    chat: Annotated[str, typer.Argument(help="Chat id or @name; `--` before an id that begins with a minus.")],
+    chat: Annotated[
+        str, typer.Argument(help="Chat id or @name. Write `--` before an id that begins with a minus sign.")
+    ],
     bot: AnyBot = None,
 ) -> None:
-    """Let jobs for a chat go to Telegram again. Exits with 1 if it was not held for unreachable.
+    """Mark a chat reachable, so that its jobs are sent again. Exits with 1 if it was not marked unreachable.
 
     Example: floodgate chats clear --bot default -- -1001234567890
     """
@@ -70,11 +71,10 @@ def clear(
     assert key is not None
     with _stores(bot) as (store, bots):
         held = [name for name in bots if store.heard_from(name, key)]
-    console = Console(highlight=False, soft_wrap=True)
     if not held:
-        console.print(f"Chat {key} was not held for unreachable.", markup=False)
+        say(f"Chat {key} was not marked unreachable.")
         raise typer.Exit(EXIT_NO)
-    console.print(f"Chat {key} is sent to again by {', '.join(held)}.", markup=False)
+    say(f"Chat {key} is reachable again for {', '.join(held)}.")
 
 
 @contextlib.contextmanager

@@ -12,37 +12,39 @@ from functools import partial
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
 
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.process.stopping import Stopping
 from floodgate.broker.settings.model import load_settings
 from floodgate.broker.state.stores import open_store
 from floodgate.broker.worker.retention import Retention
-from floodgate.commands.options import AsJson
+from floodgate.commands.options import EXIT_NO, AsJson, say
 from floodgate.letters import reading, view
 from floodgate.letters.criteria import Criteria, chat_of, moment
 from floodgate.letters.paging import each_once
 from floodgate.letters.replay import Fate, Replay
 
-app = typer.Typer(help="Jobs that will not be sent, with the reason.", no_args_is_help=True)
+app = typer.Typer(help="List, show, replay and drop dead letters: jobs that will not be sent.", no_args_is_help=True)
 
-EXIT_NO: Final = 1
 SHOWN_NOT_KEPT: Final = 1000
 
-Ids = Annotated[list[str] | None, typer.Argument(help="Ids of jobs. Defaults to all that the options mean.")]
-LetterBot = Annotated[str | None, typer.Option(help="One bot only. Defaults to all, and to malformed messages.")]
-Reason = Annotated[list[str] | None, typer.Option(help="Died for this reason; may be given several times.")]
-LetterChat = Annotated[str | None, typer.Option(help="Chat id or @name.")]
-Campaign = Annotated[str | None, typer.Option(help="The campaign that the jobs were given.")]
-Since = Annotated[str | None, typer.Option(help="Died since: `2h` ago (s, m, h, d, w), or 2026-11-20T10:00.")]
-Until = Annotated[str | None, typer.Option(help="Died before.")]
-TextIn = Annotated[str | None, typer.Option("--text", help="In the message's text or caption.")]
+Ids = Annotated[list[str] | None, typer.Argument(help="Ids of jobs. Defaults to all that match the options.")]
+LetterBot = Annotated[
+    str | None, typer.Option(help="Only this bot. Defaults to all bots, and includes malformed messages.")
+]
+Reason = Annotated[list[str] | None, typer.Option(help="Only letters with this reason; repeat it for several.")]
+LetterChat = Annotated[str | None, typer.Option(help="Only letters for this chat, by id or @name.")]
+Campaign = Annotated[str | None, typer.Option(help="Only jobs of this campaign.")]
+Since = Annotated[
+    str | None, typer.Option(help="Only letters written since: `2h` ago (s, m, h, d, w), or 2026-11-20T10:00.")
+]
+Until = Annotated[str | None, typer.Option(help="Only letters written before this time, in the same form.")]
+TextIn = Annotated[str | None, typer.Option("--text", help="Only letters whose text or caption contains this.")]
 
 
 @app.callback()
 def _group() -> None:
-    """Jobs that will not be sent, with the reason."""
+    """List, show, replay and drop dead letters: jobs that will not be sent."""
 
 
 @app.command("list")
@@ -54,11 +56,13 @@ def list_(
     since: Since = None,
     until: Until = None,
     text: TextIn = None,
-    limit: Annotated[int, typer.Option(min=0, max=100_000, help="Most letters shown. All are counted.")] = 1000,
-    counts: Annotated[bool, typer.Option("--counts", help="Only how many there are for each reason.")] = False,
+    limit: Annotated[
+        int, typer.Option(min=0, max=100_000, help="Maximum number of letters shown. All are counted.")
+    ] = 1000,
+    counts: Annotated[bool, typer.Option("--counts", help="Print only the number of letters per reason.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List dead letters, oldest first, with counts by reason. They stay where they are.
+    """List dead letters, oldest first, with counts by reason. Changes nothing.
 
     Example: floodgate dead-letters list --reason chat-unreachable --since 2h
     """
@@ -79,7 +83,7 @@ def show(
     bot: LetterBot = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show all there is to know of a dead letter. Exits with 1 if there is none of this id.
+    """Print everything about one dead letter. Exits with 1 if no letter has this id.
 
     Example: floodgate dead-letters show 3f2a9c0e8b7d4b7c9a55d0f7a4f0c1de
     """
@@ -87,7 +91,7 @@ def show(
     with _letters(bot) as (connections, depths), _looking(depths) as looked:
         found = reading.look(connections, depths, criteria, 100, looked)
     if not found.letters:
-        _say(f"No dead letter has the id {job!r}: `floodgate dead-letters list` shows those there are.")
+        say(f"No dead letter has the id {job!r}: `floodgate dead-letters list` lists the existing ones.")
         raise typer.Exit(EXIT_NO)
     if as_json:
         print(json.dumps([view.as_data(letter) for letter in found.letters]))
@@ -108,9 +112,9 @@ def replay(
     text: TextIn = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make dead letters jobs again, as new ones, in their order. Exits with 1 if some that were meant cannot be.
+    """Enqueue the jobs of dead letters again, in their order. Exits with 1 if some of them cannot be replayed.
 
-    It can be interrupted at any time and run again: no job is lost, and none is sent twice.
+    You can interrupt it at any time and run it again: no job is lost, and none is sent twice.
 
     Example: floodgate dead-letters replay --reason rights --chat -1001234567890
     """
@@ -141,10 +145,10 @@ def drop(
     since: Since = None,
     until: Until = None,
     text: TextIn = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete dead letters for good. Asks first; exits with 1 if the answer is no.
+    """Delete dead letters permanently. Asks for confirmation; exits with 1 if the answer is no.
 
     Example: floodgate dead-letters drop --reason malformed --yes
     """
@@ -154,13 +158,13 @@ def drop(
         _looking(depths) as looked,
         reading.held(connections, depths, criteria, looked) as (counts, remove),
     ):
-        if counts and not yes and not typer.confirm(f"Delete for good: {view.counted(counts)}?", err=True):
+        if counts and not yes and not typer.confirm(f"Delete permanently: {view.counted(counts)}?", err=True):
             raise typer.Exit(EXIT_NO)
         remove()
     if as_json:
         print(json.dumps(dict(counts.most_common())))
     else:
-        _say(f"Deleted: {view.counted(counts)}." if counts else "No dead letter is meant; nothing was deleted.")
+        say(f"Deleted: {view.counted(counts)}." if counts else "No dead letters match; nothing was deleted.")
     if ids and not counts:
         raise typer.Exit(EXIT_NO)
 
@@ -170,12 +174,12 @@ def not_kept(
     bot: LetterBot = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, help="Most jobs of each bot. Defaults to 1000 in a table, and to all elsewhere."),
+        typer.Option(min=1, help="Maximum number of jobs per bot. Defaults to 1000 in a table, and to all otherwise."),
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List jobs that ended without a dead letter, the latest first: bulk jobs for unreachable chats.
+    """List jobs that ended without a dead letter, latest first: bulk jobs for unreachable chats.
 
     They cannot be replayed. `floodgate status` counts them all; the latest FLOODGATE_DEAD_LETTERS__LISTED are listed.
 
@@ -197,9 +201,9 @@ def not_kept(
 
 @app.command()
 def sweep(as_json: AsJson = False) -> None:
-    """Drop dead letters whose time is over, and the oldest of too many.
+    """Drop expired dead letters, and the oldest ones beyond the limit.
 
-    Workers do this every few minutes. Run it where their RabbitMQ account may not read dead letters, and to apply new
+    Workers do this every few minutes. Run it if their RabbitMQ account may not read dead letters, or to apply new
     settings at once.
 
     Example: floodgate dead-letters sweep
@@ -219,7 +223,7 @@ def sweep(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(reasons))
         return
-    _say(f"Dropped: {view.counted(reasons)}." if reasons else "No dead letter is over its time, nor one too many.")
+    say(f"Dropped: {view.counted(reasons)}." if reasons else "No dead letters have expired or exceed the limit.")
 
 
 def _criteria(
@@ -247,7 +251,7 @@ def _criteria(
 
 @contextlib.contextmanager
 def _letters(bot: str | None) -> Iterator[tuple[Connections, dict[str, int]]]:
-    """A connection, and the queues that hold dead letters with how many."""
+    """Yield a connection, and the number of dead letters in each queue that holds some."""
     settings = load_settings()
     names = reading.queues(settings, bot)
     with Connections(settings, "cli") as connections:
@@ -262,11 +266,11 @@ def _looking(depths: dict[str, int], doing: str = "reading") -> Iterator[Callabl
 
 
 _TOLD: Final = {
-    Fate.REPLAYED: "put in again",
-    Fate.SENT_BEFORE: "had been sent after all: their letters are removed",
-    Fate.DUPLICATE: "were second letters of the same job: removed",
-    Fate.NO_JOB: "are no jobs and stay: they can only be dropped",
-    Fate.UNKNOWN_BOT: "are of a bot that is not configured here, and stay: add it to FLOODGATE_BOTS",
+    Fate.REPLAYED: "replayed",
+    Fate.SENT_BEFORE: "removed: the job had already been sent",
+    Fate.DUPLICATE: "removed: another letter of the job was replayed",
+    Fate.NO_JOB: "kept: not a job, so it can only be dropped",
+    Fate.UNKNOWN_BOT: "kept: the bot is not configured here; add it to FLOODGATE_BOTS",
 }
 
 
@@ -276,10 +280,6 @@ def _report(run: Replay, as_json: bool) -> None:
         return
     for fate, words in _TOLD.items():
         if run.fates[fate]:
-            _say(f"{run.fates[fate]} {words}.")
+            say(f"{run.fates[fate]} {words}.")
     if not run.fates:
-        _say("No dead letter is meant; nothing was replayed.")
-
-
-def _say(text: str) -> None:
-    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+        say("No dead letters match; nothing was replayed.")

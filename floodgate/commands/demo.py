@@ -10,15 +10,15 @@ from rich.console import Console
 
 def demo(
     chat: Annotated[
-        str | None, typer.Option(help="Send to this chat at Telegram itself, by FLOODGATE_BOT_TOKEN.")
+        str | None, typer.Option(help="Send to this chat on Telegram itself, with FLOODGATE_BOT_TOKEN.")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A third of the load, in a third of the time.")] = False,
-    updates: Annotated[bool, typer.Option("--updates", help="People talk to a bot, and each is answered.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Run a third of the load, in a third of the time.")] = False,
+    updates: Annotated[bool, typer.Option("--updates", help="Simulate people who talk to a bot.")] = False,
 ) -> None:
-    """Deliver a realistic load to a local Bot API under Telegram's limits and account for every job. About a minute.
+    """Send a realistic load to a local Bot API that enforces Telegram's limits, and account for every job.
 
-    Exits with 1 if anything does not add up. With --updates, people talk to a bot on receivers and workers that come
-    and go. With --chat and a real token, sends ten messages to Telegram itself.
+    Takes about a minute and exits with 1 if anything does not add up. With --updates, simulated people talk to a bot
+    while receivers and workers start and stop. With --chat and a real token, sends ten messages to Telegram itself.
 
     Example: floodgate demo
     """

@@ -10,19 +10,20 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import aiohttp
 import typer
 from pydantic import SecretStr
-from rich.console import Console
 
 from floodgate.broker.amqp import queue_admin, topology
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import FloodgateError
+from floodgate.broker.process.telegram_session import TelegramSession
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.broker.state.stores import open_store
 from floodgate.broker.uploads.spool import Spool
+from floodgate.commands.options import EXIT_NO, AsJson, say
 
 ANSWER_SECONDS: Final = 10.0
 # A job's times are compared with the clock of whichever machine handles it.
@@ -33,35 +34,34 @@ _JOB: Final = "doctor"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a look at one thing found; the text of a fault says what to do."""
+    """The result of one check. If it failed, the text says what to do."""
 
     subject: str
     sound: bool
     text: str
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Check the settings and everything that they name: RabbitMQ, the state store, the spool, the Bot API, the clock.
+def doctor(as_json: AsJson = False) -> None:
+    """Check the settings and the services they point to: RabbitMQ, state store, spool, Bot API, clock.
 
-    Prints a line each, with what to do about what is wrong, and exits with 1 if anything is. Changes nothing, but for a
-    file of one byte in the spool, which it removes.
+    Prints one line per check, with the remedy if it failed, and exits with 1 if any check failed. Changes nothing,
+    except that it writes and removes a file of one byte in the spool.
 
     Example: floodgate doctor
     """
     findings = []
-    console = Console(highlight=False, soft_wrap=True)
     for finding in examine():
         findings.append(finding)
         if not as_json:
-            console.print(f"{'ok  ' if finding.sound else 'FAIL'} {finding.subject}: {finding.text}", markup=False)
+            say(f"{'ok  ' if finding.sound else 'FAIL'} {finding.subject}: {finding.text}")
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings]))
     if not all(finding.sound for finding in findings):
-        raise typer.Exit(1)
+        raise typer.Exit(EXIT_NO)
 
 
 def examine() -> Iterator[Finding]:
-    """One finding after the other, each within its time-outs."""
+    """Yield the finding of each check. Each check is bounded by its time-outs."""
     try:
         settings = load_settings()
         bots = settings.require_bots()
@@ -100,10 +100,12 @@ def _queues(settings: Settings, connections: Connections) -> str:
     if faults:
         shown = " ".join(faults[:SHOWN_FAULTS])
         rest = (
-            f" And {len(faults) - SHOWN_FAULTS} more: floodgate topology verify." if len(faults) > SHOWN_FAULTS else ""
+            f" And {len(faults) - SHOWN_FAULTS} more: run floodgate topology verify."
+            if len(faults) > SHOWN_FAULTS
+            else ""
         )
-        raise FloodgateError(f"{shown}{rest} `floodgate topology apply` makes what is missing.")
-    return f"{len(wanted.queues)} queues as the settings call for"
+        raise FloodgateError(f"{shown}{rest} Run `floodgate topology apply` to create what is missing.")
+    return f"{len(wanted.queues)} queues match the settings"
 
 
 def _state(settings: Settings) -> str:
@@ -126,18 +128,17 @@ def _spool(settings: Settings) -> str:
 
 
 async def _bot_api(url: str, proxy: SecretStr | None, bot: str, token: SecretStr) -> tuple[Finding, str | None]:
-    """What came of getMe, and the server's date."""
+    """Call getMe; return the finding and the server's date."""
     subject = f"Bot API as {bot!r}"
     timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
-    through = proxy.get_secret_value() if proxy is not None else None
     try:
         async with (
-            aiohttp.ClientSession(timeout=timeout, proxy=through) as session,
-            session.get(f"{url}/bot{token.get_secret_value()}/getMe") as response,
+            TelegramSession(1, proxy, timeout=timeout) as session,
+            await session.request("GET", f"{url}/bot{token.get_secret_value()}/getMe") as response,
         ):
             answer, date = await response.json(content_type=None), response.headers.get("Date")
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        # Its text may hold the URL, and so the token.
+        # The error's text may contain the URL, and with it the token.
         why = f"no answer ({type(error).__name__}): check FLOODGATE_TELEGRAM_API_URL, the network and the proxy"
         return Finding(subject, False, why), None
     return _identity(subject, answer), date

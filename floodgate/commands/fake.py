@@ -13,7 +13,7 @@ def fake_telegram(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one and prints it.")] = 8081,
 ) -> None:
-    """Serve a local Bot API with Telegram's limits, for trying and testing without a token.
+    """Serve a local Bot API with Telegram's limits, for development and tests without a token.
 
     Example: floodgate fake-telegram --port 8081
     """

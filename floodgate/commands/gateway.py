@@ -10,10 +10,10 @@ from floodgate.broker.errors import SettingsError
 
 
 def gateway(
-    host: Annotated[str | None, typer.Option(help="Address to listen on. Defaults to the setting's.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Defaults to FLOODGATE_GATEWAY__HOST.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one and prints it.")] = None,
 ) -> None:
-    """Serve the Bot API over HTTP, flood-safe: point your Telegram library's base URL here. Until SIGTERM.
+    """Serve the Bot API over HTTP within Telegram's limits, until SIGTERM. Point your library's base URL here.
 
     Example: floodgate gateway --port 8080
     """

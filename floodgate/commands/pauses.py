@@ -7,12 +7,11 @@ from datetime import timedelta
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
 
 from floodgate.broker.errors import InvalidParamsError
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.broker.state.stores import open_store
-from floodgate.commands.options import Bot
+from floodgate.commands.options import Bot, say
 from floodgate.letters.criteria import chat_of, span
 
 LONGEST: Final = timedelta(weeks=4)
@@ -24,9 +23,9 @@ def pause(
     for_: Annotated[str, typer.Option("--for", help="How long: 90s, 15m, 2h, 7d, 4w.")],
     bot: Bot = None,
     chat: Chat = None,
-    why: Annotated[str, typer.Option(help="A word for `floodgate status`.")] = "operator",
+    why: Annotated[str, typer.Option(help="Reason to show in `floodgate status`.")] = "operator",
 ) -> None:
-    """Send nothing to a chat, or for a whole bot, for so long. Its jobs wait; a longer pause in force stays.
+    """Stop sending to a chat, or for a whole bot, for a time. Jobs wait. A longer pause already in force stays.
 
     Example: floodgate pause --for 15m --chat 42
     """
@@ -34,16 +33,16 @@ def pause(
     bot = _known(settings, bot)
     duration = span(for_)
     if not timedelta(0) < duration <= LONGEST:
-        raise InvalidParamsError(f"A pause of {for_} is none: write between 1s and 4w.")
+        raise InvalidParamsError(f"A pause cannot last {for_}: write between 1s and 4w.")
     with contextlib.closing(open_store(settings)) as store:
         store.pause(bot, key, duration, why)
-    _say(f"Paused for {for_}: {_whom(bot, key)}.")
+    say(f"Paused for {for_}: {_whom(bot, key)}.")
 
 
 def resume(bot: Bot = None, chat: Chat = None) -> None:
-    """End a pause now, whoever began it. If that was Telegram, it may answer 429 again, and the pause is back.
+    """End a pause now, even one that a 429 began. In that case Telegram may answer 429 again, which pauses it again.
 
-    Jobs that were sent to wait before come back when the pause would have ended; those behind them keep their order.
+    Jobs already parked keep their time; those behind them keep their order.
 
     Example: floodgate resume --chat 42
     """
@@ -51,7 +50,7 @@ def resume(bot: Bot = None, chat: Chat = None) -> None:
     bot = _known(settings, bot)
     with contextlib.closing(open_store(settings)) as store:
         store.resume(bot, key)
-    _say(f"Not paused any more: {_whom(bot, key)}. Jobs that wait already come when they were told to.")
+    say(f"Resumed: {_whom(bot, key)}. Jobs already parked keep their time.")
 
 
 def _known(settings: Settings, bot: str | None) -> str:
@@ -63,7 +62,3 @@ def _known(settings: Settings, bot: str | None) -> str:
 
 def _whom(bot: str, chat: str | None) -> str:
     return f"chat {chat} of bot {bot}" if chat else f"bot {bot}"
-
-
-def _say(text: str) -> None:
-    Console(highlight=False, soft_wrap=True).print(text, markup=False)

@@ -17,13 +17,15 @@ def send(
     chat: Annotated[str | None, typer.Option(help="Chat id, or @name of a public chat.")] = None,
     text: Annotated[str | None, typer.Option(help="Text of the message.")] = None,
     method: Annotated[str, typer.Option(help="Bot API method.")] = "sendMessage",
-    params: Annotated[str, typer.Option(help="Further parameters of the method, as a JSON object.")] = "{}",
+    params: Annotated[str, typer.Option(help="More parameters of the method, as a JSON object.")] = "{}",
     bot: Bot = None,
-    priority: Annotated[Priority, typer.Option(help="Who waits for it.")] = Priority.INTERACTIVE,
-    delay: Annotated[float, typer.Option(help="Seconds from now, at the earliest.", min=0)] = 0,
+    priority: Annotated[
+        Priority, typer.Option(help="Interactive jobs are sent before bulk ones.")
+    ] = Priority.INTERACTIVE,
+    delay: Annotated[float, typer.Option(help="Earliest time to send, in seconds from now.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the accepted job as JSON.")] = False,
 ) -> None:
-    """Enqueue one call. Returns when RabbitMQ has it on disk.
+    """Enqueue one call. Returns when RabbitMQ has written it to disk.
 
     Example: floodgate send --chat 42 --text "It works"
     """
@@ -45,8 +47,8 @@ def _parameters(chat: str | None, text: str | None, params: str) -> dict[str, An
     try:
         fields = json.loads(params)
     except ValueError as error:
-        raise InvalidParamsError(f'--params is not JSON ({error}): write {{"parse_mode": "HTML"}}.') from None
+        raise InvalidParamsError(f'--params is not JSON ({error}): write it as in {{"parse_mode": "HTML"}}.') from None
     if not isinstance(fields, dict):
-        raise InvalidParamsError('--params is not a JSON object: write {"parse_mode": "HTML"}.')
+        raise InvalidParamsError('--params is not a JSON object: write it as in {"parse_mode": "HTML"}.')
     given = {"chat_id": chat, "text": text}
     return fields | {name: value for name, value in given.items() if value is not None}

@@ -7,9 +7,8 @@ import dataclasses
 import json
 import math
 from collections import Counter
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -23,9 +22,10 @@ from floodgate.broker.messages.job import Priority
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.broker.state.stores import open_store
 from floodgate.broker.worker.retention import NO_BOT
+from floodgate.commands.options import AsJson
 from floodgate.letters.view import counted
 
-# What a pause's word means, where it is not the operator's own.
+# Explanations of the built-in reasons for a pause.
 _WHY: Final = {
     "429": "Telegram answered 429",
     "unauthorized": "Telegram refuses the token: renew it",
@@ -33,10 +33,8 @@ _WHY: Final = {
 }
 
 
-def status(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Show, per bot: the rate now against its limit, pauses and why, the longest lines, what waits and what died.
+def status(as_json: AsJson = False) -> None:
+    """Show for each bot its rate and limit, pauses, waiting jobs, the longest lines and dead letters.
 
     Example: floodgate status --json
     """
@@ -53,17 +51,19 @@ def status(
         full = _full_rate(settings, snapshot.bot)
         Console(highlight=False).print(_table(snapshot, full, queued[snapshot.bot]))
     if strays:
-        Console(highlight=False).print(f"dead letters of no bot, dropped: {counted(Counter(strays))}")
+        Console(highlight=False).print(f"dead letters without a bot, dropped: {counted(Counter(strays))}")
 
 
 def _full_rate(settings: Settings, bot: str) -> float:
-    """What the bot may send in a second when no 429 has taught it to go slower; infinite when unmetered."""
+    """Return how many messages a second the bot may send when no 429 has slowed it; infinite without limits."""
     return policy.per_second(policy.policy_of(settings).rates(bot).free)
 
 
 def _queued(settings: Settings, bot: str) -> dict[str, int]:
-    """Messages ready in RabbitMQ: jobs by priority, answers to queries, updates, dead letters. Jobs on the delay ladder
-    are in no bot's queue."""
+    """Count the messages ready in RabbitMQ: jobs by priority, answers to queries, updates, dead letters.
+
+    Jobs on the delay ladder are not counted, as they are in no bot's queue.
+    """
     names = {
         queue_names.send_queue(bot, priority, n): str(priority)
         for priority in Priority
@@ -84,7 +84,7 @@ def _table(snapshot: Snapshot, full: float, queued: dict[str, int]) -> Table:
     table = Table("", "", title=f"bot {snapshot.bot}", show_header=False, title_justify="left")
     table.add_row("sent in the last second", f"{snapshot.sent_last_second} of {_rate(snapshot.per_second_limit, full)}")
     table.add_row("sent in the last minute", str(snapshot.sent_last_minute))
-    table.add_row("under way", str(snapshot.sending))
+    table.add_row("in flight", str(snapshot.sending))
     for priority in Priority:
         waiting = snapshot.waiting.get(priority, 0)
         table.add_row(f"waiting, {priority}", f"{queued[priority]} in the queue, {waiting} in lines")
@@ -97,7 +97,7 @@ def _table(snapshot: Snapshot, full: float, queued: dict[str, int]) -> Table:
         table.add_row("dead jobs not kept", counted(Counter(snapshot.not_kept)))
     table.add_row("unreachable chats", str(snapshot.unreachable))
     if snapshot.outage is not None:
-        since = f"for {snapshot.outage.total_seconds():.0f} s; one call at a time is tried until one is answered"
+        since = f"for {snapshot.outage.total_seconds():.0f} s; calls are made one at a time until one is answered"
         table.add_row("Telegram does not answer", since)
     for pause in snapshot.pauses:
         whom = f"chat {pause.chat}" if pause.chat else "the bot"
@@ -109,15 +109,15 @@ def _table(snapshot: Snapshot, full: float, queued: dict[str, int]) -> Table:
 
 
 def _rate(now: float, full: float) -> str:
-    """Only free messages are counted; paid ones have a budget of their own."""
+    """Describe the rate of free messages; paid ones have a limit of their own."""
     if math.isinf(full):
         return "no limit"
-    return f"{now:.1f}" if now >= full else f"{now:.1f}: slower than {full:.1f} for a while, for Telegram answered 429"
+    return f"{now:.1f}" if now >= full else f"{now:.1f}: below {full:.1f} for a while, because Telegram answered 429"
 
 
 def _as_data(snapshot: Snapshot, full: float, queued: dict[str, int]) -> dict[str, Any]:
     fields = dataclasses.asdict(snapshot)
-    # JSON knows no infinity: null is "unmetered".
+    # JSON has no infinity: null means "no limit".
     fields["per_second_limit"] = None if math.isinf(full) else round(snapshot.per_second_limit, 3)
     fields["per_second_full"] = None if math.isinf(full) else round(full, 3)
     outage = fields.pop("outage")

@@ -13,17 +13,17 @@ from rich.table import Table
 from floodgate.broker.amqp import queue_admin, topology
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.settings.model import load_settings
-from floodgate.commands.options import AsJson
+from floodgate.commands.options import EXIT_NO, AsJson, say
 
 if TYPE_CHECKING:
     from floodgate.broker.settings.model import Settings
 
-app = typer.Typer(help="The exchanges and queues on RabbitMQ.", no_args_is_help=True)
+app = typer.Typer(help="Show, create and verify the exchanges and queues on RabbitMQ.", no_args_is_help=True)
 
 
 @app.command()
 def show(as_json: AsJson = False) -> None:
-    """Print what the settings call for. Asks no server.
+    """Print the exchanges and queues that the settings require. Does not connect to RabbitMQ.
 
     Example: floodgate topology show --json
     """
@@ -31,7 +31,7 @@ def show(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(_as_data(wanted)))
         return
-    table = Table("name", "is", "arguments")
+    table = Table("name", "type", "arguments")
     for exchange in wanted.exchanges:
         table.add_row(exchange.name, f"{exchange.kind} exchange", json.dumps(topology.exchange_arguments(exchange)))
     for queue in wanted.queues:
@@ -41,7 +41,7 @@ def show(as_json: AsJson = False) -> None:
 
 @app.command()
 def apply() -> None:
-    """Make what is missing. What exists is left as it is, and reported if it is declared otherwise.
+    """Create missing exchanges and queues. Leaves existing ones alone, and reports those declared differently.
 
     Example: floodgate topology apply
     """
@@ -49,12 +49,12 @@ def apply() -> None:
     wanted = _wanted(settings)
     with _connected(settings) as connections:
         queue_admin.declare(connections, wanted, must=True)
-    Console().print(f"{len(wanted.exchanges)} exchanges and {len(wanted.queues)} queues are there.")
+    Console().print(f"{len(wanted.exchanges)} exchanges and {len(wanted.queues)} queues exist.")
 
 
 @app.command()
 def verify(as_json: AsJson = False) -> None:
-    """Compare the server with the settings; changes nothing. Exits with 1 if they differ.
+    """Compare the server with the settings. Changes nothing; exits with 1 if they differ.
 
     Example: floodgate topology verify
     """
@@ -64,12 +64,10 @@ def verify(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps({"faults": faults}))
     else:
-        console = Console(highlight=False, soft_wrap=True)
-        for fault in faults:
-            console.print(fault, markup=False)
-        console.print("All as it should be." if not faults else f"{len(faults)} faults.")
+        for line in (*faults, "Everything matches the settings." if not faults else f"{len(faults)} faults."):
+            say(line)
     if faults:
-        raise typer.Exit(1)
+        raise typer.Exit(EXIT_NO)
 
 
 def _wanted(settings: Settings) -> topology.Topology:

@@ -13,17 +13,19 @@ if TYPE_CHECKING:
 
 
 def updates(
-    mode: Annotated[Literal["polling", "webhook"], typer.Option(help="How Telegram gives the updates.")] = "polling",
-    host: Annotated[str | None, typer.Option(help="Webhook: address to listen on. Defaults to the setting's.")] = None,
+    mode: Annotated[Literal["polling", "webhook"], typer.Option(help="How to receive the updates.")] = "polling",
+    host: Annotated[
+        str | None, typer.Option(help="Webhook: address to listen on. Defaults to FLOODGATE_UPDATES__HOST.")
+    ] = None,
     port: Annotated[int | None, typer.Option(help="Webhook: port to listen on; 0 takes a free one.")] = None,
     webhook_url: Annotated[
-        str | None, typer.Option(help="Webhook: where Telegram reaches us. Defaults to the setting's.")
+        str | None, typer.Option(help="Webhook: public root URL. Defaults to FLOODGATE_UPDATES__WEBHOOK_URL.")
     ] = None,
 ) -> None:
-    """Take the bots' updates in and put them into RabbitMQ, for handler workers. Until SIGTERM.
+    """Receive the bots' updates and put them into RabbitMQ for handler workers, until SIGTERM.
 
-    Start two: one is active, the other takes over within seconds. Polling deletes a webhook that is set, the webhook
-    mode sets it; no update is lost by changing.
+    Start two: one is active, the other takes over within seconds. Polling deletes a webhook, and webhook mode sets it;
+    changing the mode loses no updates.
 
     Example: floodgate updates --mode polling
     """
@@ -45,7 +47,7 @@ def updates(
 
 
 def _with(settings: Settings, given: dict[str, str | int | None]) -> Settings:
-    """The settings with what the command line says in their place, checked as they are."""
+    """Return the settings with the command line's values, validated in the same way."""
     from pydantic import ValidationError
 
     from floodgate.broker.settings.updates import UpdateSettings

@@ -10,13 +10,15 @@ import typer
 def worker(
     updates: Annotated[
         str | None,
-        typer.Option(metavar="MODULE:NAME", help="Handle updates by this Application or @on_update function instead."),
+        typer.Option(
+            metavar="MODULE:NAME", help="Handle updates with this Application or @on_update function instead."
+        ),
     ] = None,
 ) -> None:
-    """Take jobs out of RabbitMQ and send them, under the limits, until SIGTERM. With --updates, handle updates.
+    """Take jobs from RabbitMQ and send them within the limits, until SIGTERM. With --updates, handle updates instead.
 
-    Start as many as you like of each, on one machine with a SQLite state file or on many with Redis: they share the
-    partitions. A bot that answers needs one of each, and `floodgate updates`.
+    Start as many of each as you like, on one machine with a SQLite state file or on several with Redis: they share the
+    partitions. A bot that answers messages needs one of each, and `floodgate updates`.
 
     Example: FLOODGATE_BOT_TOKEN=123:ABC floodgate worker --updates myapp.bot:application
     """

@@ -1,1 +1,1 @@
-"""``floodgate demo``: a realistic load against the local Bot API, shown live, and accounted for job by job."""
+"""``floodgate demo``: sends a realistic load to the local Bot API, shows it live, and accounts for every job."""

@@ -1,4 +1,4 @@
-"""The demo's account: what became of each accepted job, from what the Bot API saw. Pure."""
+"""Accounts for the demo's jobs: compares the accepted jobs with the calls that the Bot API saw. Without I/O."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class EnqueuedJob:
-    """A job RabbitMQ has taken. ``text`` is unique in the demo, so an arrival can be told from its text."""
+    """An accepted job. ``text`` is unique in the demo and identifies the job's arrival."""
 
     job_id: str
     part: str
@@ -22,7 +22,7 @@ class EnqueuedJob:
 
 @dataclass(frozen=True, slots=True)
 class DemoArrival:
-    """A call the Bot API accepted, in the order of arrival."""
+    """A call that the Bot API accepted."""
 
     text: str
 
@@ -41,7 +41,7 @@ class PartAccount:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The whole table and its verdict."""
+    """The whole table, and the faults that were found."""
 
     parts: tuple[PartAccount, ...]
     too_many_requests: int
@@ -50,6 +50,7 @@ class Account:
 
     @property
     def adds_up(self) -> bool:
+        """Whether there are no faults."""
         faults = sum(part.missing + part.doubled for part in self.parts)
         return faults + self.too_many_requests + self.order_violations + self.wrong_outcomes == 0
 
@@ -57,7 +58,7 @@ class Account:
 def account_for(
     accepted: Iterable[EnqueuedJob], arrivals: Iterable[DemoArrival], dead: Mapping[str, str], too_many_requests: int
 ) -> Account:
-    """The account of a finished demo. ``dead`` maps the ids of dead-lettered jobs to their reasons."""
+    """Account for a finished demo. ``dead`` maps the ids of dead-lettered jobs to their reasons."""
     jobs = list(accepted)
     order = [arrival.text for arrival in arrivals]
     times_sent = Counter(order)
@@ -70,7 +71,7 @@ def account_for(
 
 
 def count_order_violations(accepted: Iterable[EnqueuedJob], sent_texts: Iterable[str]) -> int:
-    """How many jobs were first sent after a later one of their (chat, priority)."""
+    """Count the jobs that were first sent after a later job of the same chat and priority."""
     first_sent: dict[str, int] = {}
     for position, text in enumerate(sent_texts):
         first_sent.setdefault(text, position)

@@ -1,4 +1,4 @@
-"""The bot of ``floodgate demo --updates``: it says what it is told, after thinking about it for a moment."""
+"""The bot of ``floodgate demo --updates``, which repeats every message after a short delay."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ THINKING_SECONDS: Final = 0.1
 
 
 async def echo(update: Update, _context: ContextTypes.DEFAULT_TYPE) -> None:
+    """Answer a message with its own text."""
     assert update.message is not None and update.message.text is not None
     await asyncio.sleep(THINKING_SECONDS)
     await update.message.reply_text(update.message.text)
 
 
 def application() -> Application[Any, Any, Any, Any, Any, Any]:
-    """The bot, with the one token that the demo's environment has."""
+    """Build the bot with the only token in the demo's environment."""
     (token,) = load_settings().tokens.values()
     built = Application.builder().token(token.get_secret_value()).build()
     built.add_handler(MessageHandler(filters.TEXT, echo))

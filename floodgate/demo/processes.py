@@ -1,4 +1,4 @@
-"""Child processes of the demo: the fake Bot API and a worker, started by their own commands."""
+"""Child processes of the demo: the fake Bot API and a worker, started with their own commands."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ STAND_BACK: Final = ("nice", "-n", "10")
 
 
 class ChildFailedError(FloodgateError):
-    """A process of the demo ended before it was ready. The message holds the end of its log."""
+    """A process of the demo did not become ready. The message contains the end of its log."""
 
 
 @contextlib.contextmanager
 def child(
     arguments: list[str], env: Mapping[str, str], log: Path, ready_word: str, *, stands_back: bool = False
 ) -> Iterator[str]:
-    """Run ``floodgate`` with ``arguments``; yields the line it printed that holds ``ready_word``. Stopped by SIGTERM.
+    """Run ``floodgate`` with ``arguments``; yield the line it printed that contains ``ready_word``; stop it by SIGTERM.
 
-    One that ``stands_back`` leaves the processor to the others: on a small machine its start would make sends late.
+    A process that ``stands_back`` runs at low priority, so that its start does not delay sends on a small machine.
 
     Raises:
-        ChildFailedError: it ended, or said nothing within 30 s.
+        ChildFailedError: The process ended, or was not ready within 30 s.
     """
     with log.open("w+") as output:
         process = subprocess.Popen(

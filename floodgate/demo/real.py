@@ -1,4 +1,4 @@
-"""The demo against Telegram itself: ten messages to one chat, in order, under its limits, with a real token."""
+"""The demo on Telegram itself: ten messages to one chat, in order, within the limits, with a real token."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ POLL_SECONDS: Final = 0.5
 
 
 def run_real_demo(console: Console, chat: str) -> bool:
-    """Send to ``chat``; True when Telegram accepted every message.
+    """Send to ``chat``; return True if Telegram accepted every message.
 
     Raises:
-        FloodgateError: no token is set, RabbitMQ or the store cannot be reached, or the worker did not start.
+        FloodgateError: No token is set, RabbitMQ or the store cannot be reached, or the worker did not start.
     """
     settings = load_settings()
     settings.require_bots()

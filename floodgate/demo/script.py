@@ -1,4 +1,4 @@
-"""What the demo sends, and who to. Pure: a list of jobs to be, from a seed."""
+"""The demo's messages and their recipients, generated from a seed. Without I/O."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class DemoMessage:
 
 @dataclass(frozen=True, slots=True)
 class DemoSize:
-    """How much the demo sends. ``reply_seconds`` is the time over which people drop in."""
+    """The demo's load. ``reply_seconds`` is the time over which the replies are spread."""
 
     users: int
     group_messages: int
@@ -41,8 +41,8 @@ QUICK: Final = DemoSize(users=90, group_messages=12, replies=12, reply_seconds=4
 
 
 def broadcast(size: DemoSize) -> list[DemoMessage]:
-    """The same news to every user, the group's messages among them, one user who has blocked the bot, a group that
-    has become a supergroup."""
+    """Return the broadcast: news to every user, with messages to a group, to a user who has blocked the bot and to a
+    group that has become a supergroup among them."""
     news = [
         DemoMessage("broadcast to users", FIRST_USER + n, f"news for user {n}", Priority.BULK)
         for n in range(size.users)
@@ -53,12 +53,12 @@ def broadcast(size: DemoSize) -> list[DemoMessage]:
     ]
     moved = [DemoMessage("a migrated group", OLD_GROUP, f"for the moved group {n}", Priority.BULK) for n in range(3)]
     blocked = [DemoMessage("a user who blocked the bot", BLOCKED_USER, "to a blocker", Priority.BULK, expect_dead=True)]
-    # The group's first: they wait longest, and show that nobody else waits for them.
+    # The group's messages come first: they wait longest, and show that no other chat waits for them.
     return [*group, *news[: size.users // 2], *blocked, *moved, *news[size.users // 2 :]]
 
 
 def replies(size: DemoSize, seed: int = 1) -> list[tuple[float, DemoMessage]]:
-    """People dropping in: at so many seconds from the start, an answer that somebody waits for."""
+    """Return the interactive replies, each with its time in seconds from the start."""
     dice = random.Random(seed)
     moments = sorted(dice.uniform(0.5, size.reply_seconds) for _ in range(size.replies))
     return [

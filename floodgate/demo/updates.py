@@ -1,19 +1,17 @@
-"""``floodgate demo --updates``: people talk to a bot whose receivers and workers come and go, and each is answered.
+"""``floodgate demo --updates``: simulated people talk to a bot while its receivers and workers start and stop.
 
-Two receivers, three handler workers and a send worker, as their own commands. In the middle the active receiver and a
-handler worker end, and another worker joins. Each message must be answered once, in the order of its chat.
+Two receivers, three handler workers and a send worker are started with their own commands. Half-way through, the
+active receiver and a handler worker end, and another worker joins. Each message must be answered once, in its chat's
+order.
 """
 
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
-import uuid
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from rich.console import Console, RenderableType
@@ -22,10 +20,9 @@ from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from floodgate.broker.amqp.connections import Connections
-from floodgate.broker.settings.model import load_settings
 from floodgate.demo.processes import child
-from floodgate.demo.run import FAKE_TOKEN, REFRESH_SECONDS, environment, remove_queues, vouch
+from floodgate.demo.run import REFRESH_SECONDS
+from floodgate.demo.stage import FAKE_TOKEN, DemoStage, demo_stage
 from floodgate.fake_telegram.control import ControlClient
 
 AT_MOST_SECONDS: Final = 120.0
@@ -36,13 +33,14 @@ BOT_ID: Final = int(FAKE_TOKEN.partition(":")[0])
 
 @dataclass(frozen=True, slots=True)
 class UpdateDemoSize:
-    """How many people say how much."""
+    """The number of people, and of messages from each."""
 
     users: int
     messages: int
 
     @property
     def total(self) -> int:
+        """The number of messages."""
         return self.users * self.messages
 
 
@@ -52,7 +50,7 @@ QUICK: Final = UpdateDemoSize(users=60, messages=3)
 
 @dataclass(frozen=True, slots=True)
 class UpdateDemoOutcome:
-    """What the people got."""
+    """The answers that people got, and the faults that were found."""
 
     said: int
     answered: int
@@ -64,6 +62,7 @@ class UpdateDemoOutcome:
 
     @property
     def adds_up(self) -> bool:
+        """Whether every message was answered and there are no faults."""
         faults = (self.missing, self.twice, self.disordered, self.conflicts, self.too_many_requests)
         return self.answered == self.said and not any(faults)
 
@@ -71,7 +70,7 @@ class UpdateDemoOutcome:
 def outcome_of(
     answers: Iterable[tuple[int, str]], size: UpdateDemoSize, conflicts: int, too_many_requests: int
 ) -> UpdateDemoOutcome:
-    """Hold the answers, chat and text in order of arrival, against what was said. Pure."""
+    """Compare the answers, as pairs of chat and text in order of arrival, with the messages. Without I/O."""
     by_chat: defaultdict[int, list[str]] = defaultdict(list)
     for chat, text in answers:
         by_chat[chat].append(text)
@@ -90,63 +89,47 @@ def outcome_of(
 
 
 def run_updates_demo(console: Console, size: UpdateDemoSize = FULL) -> bool:
-    """Run it to the end; True when everybody was answered as they should be.
+    """Run the demo to the end; return True if everybody was answered once, in order.
 
     Raises:
         FloodgateError: RabbitMQ cannot be reached, or a process did not start.
     """
-    bot = f"demo-{uuid.uuid4().hex[:6]}"
-    with tempfile.TemporaryDirectory(prefix="floodgate-demo-") as folder, contextlib.ExitStack() as stack:
-        home = Path(folder)
-        said = stack.enter_context(child(["fake-telegram", "--port", "0"], {}, home / "fake.log", "http://"))
-        url = "http://" + said.rpartition("http://")[2]
-        env = environment(bot, url, home)
-        settings = load_settings(
-            bots={bot: FAKE_TOKEN}, bot_token=None, telegram_api_url=url, state_url=env["FLOODGATE_STATE_URL"]
-        )
-        vouch(settings, bot)
-        connections = stack.enter_context(Connections(settings, "demo"))
-        stack.callback(remove_queues, connections, bot, settings)
-        outcome = _play(console, stack, env, home, ControlClient(url), size)
+    with demo_stage() as stage:
+        outcome = _play(console, stage, size)
     console.print(_final(outcome))
     verdict = "Everybody was answered once, in order." if outcome.adds_up else "It does not add up."
     console.print(verdict, style="green" if outcome.adds_up else "red")
     return outcome.adds_up
 
 
-def _play(
-    console: Console,
-    stack: contextlib.ExitStack,
-    env: dict[str, str],
-    home: Path,
-    control: ControlClient,
-    size: UpdateDemoSize,
-) -> UpdateDemoOutcome:
+def _play(console: Console, stage: DemoStage, size: UpdateDemoSize) -> UpdateDemoOutcome:
+    control, staying = stage.control, stage.stack
+    leaving = staying.enter_context(contextlib.ExitStack())
+
     def start(*command: str, name: str, until: contextlib.ExitStack) -> None:
-        log, back = home / f"{name}.log", name != "sends"
-        until.enter_context(child(list(command), env, log, "ready", stands_back=back))
+        log, back = stage.home / f"{name}.log", name != "sends"
+        until.enter_context(child(list(command), stage.env, log, "ready", stands_back=back))
 
     def handler(name: str, until: contextlib.ExitStack) -> None:
         start("worker", "--updates", "floodgate.demo.echo:application", name=name, until=until)
 
     control.set_server(latency_ms=(40, 80))
     console.print("Starting two receivers, three handler workers and a send worker …")
-    leaving = stack.enter_context(contextlib.ExitStack())
-    start("worker", name="sends", until=stack)
+    start("worker", name="sends", until=staying)
     handler("handler-1", leaving)
-    handler("handler-2", stack)
-    handler("handler-3", stack)
+    handler("handler-2", staying)
+    handler("handler-3", staying)
     start("updates", name="receiver-1", until=leaving)
-    start("updates", name="receiver-2", until=stack)
+    start("updates", name="receiver-2", until=staying)
     half = size.messages // 2
     console.print(f"{size.users} people say {size.messages} things each.")
     _say(control, size.users, range(1, half + 1))
     with Live(console=console, transient=True) as screen:
         _watch(screen, control, size, size.users * half // 2)
-        screen.console.print("The active receiver and a handler worker end; another worker joins.")
+        screen.console.print("The active receiver and a handler worker stop; another worker starts.")
         _say(control, size.users, range(half + 1, size.messages + 1))
         leaving.close()
-        handler("handler-4", stack)
+        handler("handler-4", staying)
         _watch(screen, control, size, size.total)
     by_code = control.summary().by_code
     return outcome_of(_answers(control), size, by_code.get(CONFLICT, 0), by_code.get(TOO_MANY_REQUESTS, 0))
@@ -158,7 +141,7 @@ def _say(control: ControlClient, users: int, numbers: Iterable[int]) -> None:
 
 
 def _watch(screen: Live, control: ControlClient, size: UpdateDemoSize, enough: int) -> None:
-    """Show the figures until so many answers are there, or time is up."""
+    """Show the figures until ``enough`` answers have arrived or time is up."""
     started = time.monotonic()
     while time.monotonic() - started < AT_MOST_SECONDS:
         answered = sum(1 for _ in _answers(control))

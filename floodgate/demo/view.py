@@ -1,4 +1,4 @@
-"""What the demo shows: a live line while it runs, and a table that accounts for every job at the end."""
+"""The demo's output: a live panel while it runs, and at the end a table that accounts for every job."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ class Moment:
 
     @property
     def waiting(self) -> int:
+        """The number of jobs that have not ended."""
         return max(0, self.accepted - self.sent - self.dead)
 
 
 def live(moment: Moment) -> RenderableType:
-    """The panel shown while the demo runs."""
+    """Build the panel that is shown while the demo runs."""
     grid = Table.grid(padding=(0, 2))
     grid.add_row("rate", ProgressBar(total=moment.limit, completed=moment.rate, width=40), f"{moment.rate}/s")
     grid.add_row("limit", "", f"{moment.limit:g}/s")
@@ -43,7 +44,7 @@ def live(moment: Moment) -> RenderableType:
 
 
 def final(account: Account) -> Table:
-    """The table that accounts for every job."""
+    """Build the table that accounts for every job."""
     table = Table("", "accepted", "sent", "dead-lettered", "missing", "sent twice", title="What became of every job")
     for part in account.parts:
         figures = (part.accepted, part.sent, part.dead, part.missing, part.doubled)
@@ -52,7 +53,7 @@ def final(account: Account) -> Table:
 
 
 def verdict(account: Account) -> str:
-    """The last lines."""
+    """Return the last lines: the faults and the verdict."""
     lines = [
         f"answers 429: {account.too_many_requests}",
         f"order violations: {account.order_violations}",

@@ -1,1 +1,1 @@
-"""Dead letters as an operator works with them: found by criteria, shown, put back, dropped."""
+"""Find, show, replay and drop dead letters."""

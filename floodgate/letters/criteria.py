@@ -1,4 +1,4 @@
-"""Which dead letters an operator means, and how moments are written on the command line. Pure."""
+"""Criteria that select dead letters, and the times and durations of the command line. Without I/O."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w":
 
 @dataclass(frozen=True, slots=True)
 class Criteria:
-    """What a letter must be, all at once; what is empty or None says nothing. Times have a zone."""
+    """Conditions that a letter must all meet. Empty and None mean any. Times have a time zone."""
 
     ids: frozenset[str] = frozenset()
     bot: str | None = None
@@ -27,9 +27,10 @@ class Criteria:
     since: datetime | None = None
     until: datetime | None = None
     text: str | None = None
-    """In the message's text or caption, or in bytes that are no job; capitals do not matter."""
+    """A part of the message's text or caption, or of a body that is not a job. Case is ignored."""
 
     def match(self, letter: DeadLetter) -> bool:
+        """Return whether the letter meets all conditions."""
         return (
             (not self.ids or letter.message_id in self.ids)
             and (not self.reasons or letter.reason in self.reasons)
@@ -52,7 +53,7 @@ class Criteria:
 
 
 def _whose(letter: DeadLetter) -> tuple[str | None, str | None, str | None]:
-    """Its bot, chat and campaign."""
+    """Return the letter's bot, chat and campaign."""
     if letter.job is not None:
         return letter.job.bot, letter.job.chat, letter.job.campaign
     if letter.update is not None:
@@ -61,32 +62,32 @@ def _whose(letter: DeadLetter) -> tuple[str | None, str | None, str | None]:
 
 
 def words_of(letter: DeadLetter) -> str:
-    """What the letter would say to its reader; of an update, or bytes that are nothing, themselves, made harmless."""
+    """Return the text and caption of a letter's job; without a job, its escaped body."""
     if letter.job is None:
         return harmless(letter.body)
     return "\n".join(str(letter.job.params[name]) for name in ("text", "caption") if name in letter.job.params)
 
 
 def harmless(body: bytes) -> str:
-    """Any bytes as text that a terminal can be shown: what is not printable is escaped."""
+    """Return bytes as text that is safe to print on a terminal, with unprintable characters escaped."""
     text = body.decode("utf-8", "backslashreplace")
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def chat_of(text: str | None) -> str | None:
-    """The chat key of an option.
+    """Return the chat key for the value of an option.
 
     Raises:
-        InvalidParamsError: it is no chat.
+        InvalidParamsError: The value does not name a chat.
     """
     return text if text is None or text.startswith("inline:") else chat_key(text)
 
 
 def moment(text: str | None, now: datetime) -> datetime | None:
-    """A moment as an operator writes it: so long ago (`90s`, `15m`, `2h`, `7d`, `1w`), or ISO 8601, local without zone.
+    """Parse a time: an age (`90s`, `15m`, `2h`, `7d`, `1w`), or ISO 8601, which is local time if it has no zone.
 
     Raises:
-        InvalidParamsError: it is neither.
+        InvalidParamsError: The text is neither.
     """
     if text is None:
         return None
@@ -96,17 +97,17 @@ def moment(text: str | None, now: datetime) -> datetime | None:
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):
         raise InvalidParamsError(
-            f"{text[:40]!r} is no moment: write 2h for two hours ago, or 2026-11-20T10:00."
+            f"{text[:40]!r} is not a time: write 2h for two hours ago, or 2026-11-20T10:00."
         ) from None
 
 
 def span(text: str) -> timedelta:
-    """A duration as an operator writes it: `90s`, `15m`, `2h`, `7d`, `1w`.
+    """Parse a duration: `90s`, `15m`, `2h`, `7d`, `1w`.
 
     Raises:
-        InvalidParamsError: it is none.
+        InvalidParamsError: The text is not a duration.
     """
     found = _AGO.fullmatch(text)
     if found is None:
-        raise InvalidParamsError(f"{text[:40]!r} is no duration: write 90s, 15m, 2h, 7d or 1w.")
+        raise InvalidParamsError(f"{text[:40]!r} is not a duration: write 90s, 15m, 2h, 7d or 1w.")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})

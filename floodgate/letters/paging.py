@@ -1,4 +1,4 @@
-"""Lists of a state store read by the page, and ages as people write them."""
+"""Paged reading of a state store's lists, and ages in short form."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ PAGE: Final = 1000
 
 
 def each_once(read: Callable[[int, int], Sequence[T]], key: Callable[[T], str], limit: int) -> list[T]:
-    """The first ``limit`` of a list, the latest first, by ``read(limit, offset)``. What is new meanwhile moves the
-    others on: each is taken once."""
+    """Return the first ``limit`` items of a list, latest first, read page by page with ``read(limit, offset)``.
+
+    New items shift the others to later offsets while the pages are read; each item is returned once.
+    """
     found: dict[str, T] = {}
     for offset in range(0, limit, PAGE):
         page = read(min(PAGE, limit - offset), offset)
@@ -25,7 +27,7 @@ def each_once(read: Callable[[int, int], Sequence[T]], key: Callable[[T], str], 
 
 
 def ago(age: timedelta) -> str:
-    """As in ``3 h``."""
+    """Return an age in short form, as in ``3 h``."""
     seconds = age.total_seconds()
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * length:

@@ -1,4 +1,4 @@
-"""Reading dead letters: which queues hold them, and one pass over those that match."""
+"""Reads dead letters: the queues that hold them, and the letters that match."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from floodgate.broker.messages.dead_letters import DeadLetter, in_order_of_death
 from floodgate.broker.settings.model import Settings, unknown_bot_message
 from floodgate.letters.criteria import Criteria
 
-PAGE: Final = 100  # letters in hand at once, of a queue that may hold any number
+PAGE: Final = 100  # letters held at once, as a queue may hold any number
 
 Looked = Callable[[int], object]
-"""Hears how many more letters were looked at."""
+"""Called with the number of letters read since the last call."""
 
 
 def bots(settings: Settings, bot: str | None) -> list[str]:
-    """One bot, or all that are configured.
+    """Return the given bot, or all configured bots.
 
     Raises:
-        SettingsError: no bot is configured.
-        UnknownBotError: none of this name is.
+        SettingsError: No bot is configured.
+        UnknownBotError: No bot of this name is configured.
     """
     known = settings.require_bots()
     if bot is not None and bot not in known:
@@ -38,43 +38,45 @@ def bots(settings: Settings, bot: str | None) -> list[str]:
 
 
 def queues(settings: Settings, bot: str | None) -> list[str]:
-    """Where dead letters lie: of one bot, or of all and what belongs to none.
+    """Return the names of a bot's dead-letter queues; for None, those of all bots and of messages without a bot.
 
     Raises:
-        SettingsError: no bot is configured.
-        UnknownBotError: none of this name is.
+        SettingsError: No bot is configured.
+        UnknownBotError: No bot of this name is configured.
     """
     return queue_names.dead_queues(bots(settings, bot))
 
 
 def depths(connections: Connections, names: list[str]) -> dict[str, int]:
-    """How many letters each queue holds; those that hold some."""
+    """Return the number of letters in each queue that holds some."""
     return {name: count for name, count in queue_admin.depth(connections, names).items() if count}
 
 
 def read(queue: str, message: QueuedMessage) -> DeadLetter:
+    """Decode a message of a dead-letter queue."""
     return read_dead_letter(queue, message.message_id, message.headers, message.body)
 
 
 @dataclass(slots=True)
 class Found:
-    """What a look at the letters found: the first ``limit`` that match, and all counted by reason."""
+    """The first ``limit`` letters that match, and the number of all that match by reason."""
 
     limit: int
     letters: list[DeadLetter] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
     def add(self, letter: DeadLetter) -> None:
+        """Count a matching letter, and keep it if there are fewer than ``limit``."""
         self.counts[letter.reason] += 1
         if len(self.letters) < self.limit:
             self.letters.append(letter)
 
 
 def look(connections: Connections, depths: dict[str, int], criteria: Criteria, limit: int, looked: Looked) -> Found:
-    """All matching letters of the queues. They stay where they are.
+    """Find the matching letters of the queues, without removing them.
 
     Raises:
-        RabbitMQError: the connection was lost, or it took too long.
+        RabbitMQError: The connection was lost, or reading took too long.
     """
     found = Found(limit)
     for queue, depth in depths.items():
@@ -91,12 +93,12 @@ def look(connections: Connections, depths: dict[str, int], criteria: Criteria, l
 def held(
     connections: Connections, depths: dict[str, int], criteria: Criteria, looked: Looked
 ) -> Iterator[tuple[Counter[str], Callable[[], None]]]:
-    """The matching letters in hand: how many for each reason, and a call that removes just these for good.
+    """Hold the matching letters; yield their number by reason, and a function that deletes exactly these.
 
-    Whatever is not removed is back in its place at the end.
+    Letters that are not deleted return to their places when the context ends.
 
     Raises:
-        RabbitMQError: the connection was lost, or it took too long.
+        RabbitMQError: The connection was lost, or reading took too long.
     """
     with contextlib.ExitStack() as readers:
         counts: Counter[str] = Counter()
@@ -120,5 +122,5 @@ def held(
 
 
 def _without_body(message: QueuedMessage) -> QueuedMessage:
-    """Enough to remove it by, whatever it weighs."""
+    """Return as much of a message as is needed to remove it, without its body."""
     return QueuedMessage(message.message_id, {}, b"", message.tag)

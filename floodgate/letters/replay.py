@@ -1,25 +1,26 @@
-"""Replay: dead letters become jobs again, in their order, and a crash at any point can only repeat, never drop.
+"""Replays dead letters: enqueues their jobs again, in order. A crash can repeat a job, but never lose one.
 
-    take the letters in order ─▶ the ledger forgets that the job is dead ─▶ publish, confirmed ─▶ remove the letter
+    read the letters in order ─▶ the ledger forgets that the job is dead ─▶ publish, confirmed ─▶ remove the letter
 
-Nothing is removed before its successor is on disk. A crash after the publishing and before the removing leaves the
-letter, and the next run puts its job in a second time, under the same id: the ledger lets one of the two be sent. A
-letter whose job was sent meanwhile is removed and not replayed.
+A letter is removed only after its job is on disk. A crash between the two leaves the letter, and the next run enqueues
+its job a second time under the same id, of which the ledger lets only one be sent. If a letter's job was sent in the
+meantime, the letter is removed and not replayed.
 
-Updates that were not handled go back to their partition likewise: the ledger of updates forgets that they were dealt
-with, and they are handled as if they had just come. After a crash as above one may be handled twice.
+Updates that were not handled return to their partition in the same way: the ledger of updates forgets them, and they
+are handled as if they had just arrived. After a crash as above, an update may be handled twice.
 
-A letter is no proof that its job is dead in the ledger: RabbitMQ itself dead-letters what passes its delivery limit,
-and a worker may have died between the letter and its record. So a job of which the ledger says that it waits, or says
-nothing, is put in as well; twice in the queue is harmless, never is not.
+A letter does not prove that the ledger holds its job as dead: RabbitMQ itself dead-letters messages that exceed the
+delivery limit, and a worker may have died between writing the letter and recording it. A job that waits according to
+the ledger, or that the ledger does not know, is therefore enqueued as well: a second copy in the queue is harmless, a
+missing one is not.
 
-Order is that of death, by the time in the letters, not that of the queue: RabbitMQ gives what a killed process held
-back without its order (:mod:`floodgate.broker.amqp.async_queue_reader`). Letters of one chat and priority are written
-one after the other, mostly by one worker, so their times tell their order. Letters are sorted by the thousand, which
-bounds the memory.
+Letters are replayed in the order of their timestamps, not of the queue, because RabbitMQ returns the messages of a
+killed process out of order (:mod:`floodgate.broker.amqp.async_queue_reader`). Letters of one chat and priority are
+written one after the other, mostly by one worker, so their timestamps give their order. Letters are sorted in groups of
+bounded size, which bounds the memory.
 
-Jobs go to the queue where their chat is now, by the partitions of today's settings. A bounded number of letters is
-under way at once, so the cost of a crash is bounded too.
+Jobs go to their chat's current queue, according to the configured number of partitions. A bounded number of letters is
+in flight at once, so the cost of a crash is bounded too.
 """
 
 from __future__ import annotations
@@ -54,22 +55,23 @@ SORTED_BYTES: Final = 64 * 1024 * 1024
 
 
 class Fate(StrEnum):
-    """What became of a letter that was to be replayed. The words are in the command's JSON: never rename one."""
+    """The outcome of replaying a letter. The values appear in the command's JSON: never rename one."""
 
     REPLAYED = "replayed"
-    SENT_BEFORE = "sent-before"  # the ledger has its result: the letter is removed
-    DUPLICATE = "duplicate"  # another letter of the same job was replayed just before it: removed
-    NO_JOB = "no-job"  # bytes that are no job and no update: they stay, and can only be dropped
-    UNKNOWN_BOT = "unknown-bot"  # the bot is not configured here: it stays
+    SENT_BEFORE = "sent-before"  # the ledger has its result; the letter is removed
+    DUPLICATE = "duplicate"  # this run has replayed another letter of the same job; removed
+    NO_JOB = "no-job"  # neither a job nor an update; kept, can only be dropped
+    UNKNOWN_BOT = "unknown-bot"  # the bot is not configured here; kept
 
     @property
     def stays(self) -> bool:
+        """Whether the letter is kept."""
         return self in (Fate.NO_JOB, Fate.UNKNOWN_BOT)
 
 
 @dataclass(frozen=True, slots=True)
 class _Sorted:
-    """A letter in hand with its fate; ``publication`` if it is to be replayed."""
+    """A held letter with its fate, and its ``publication`` if it is replayed."""
 
     message: QueuedMessage
     fate: Fate
@@ -77,7 +79,7 @@ class _Sorted:
 
 
 class Replay:
-    """One run over any number of queues. Belongs to one thread."""
+    """A run of a replay over any number of queues. Use it from one thread."""
 
     def __init__(self, connections: Connections, admission: Admission, settings: Settings) -> None:
         self.fates: Counter[Fate] = Counter()
@@ -89,11 +91,17 @@ class Replay:
         self._cleared: set[tuple[str, str]] = set()  # bot and chat
 
     def run(self, queue: str, most: int, criteria: Criteria, seen: Callable[[int], object]) -> None:
-        """Replay the matching ones among the first ``most`` letters of a queue; ``seen`` hears how many were looked at.
+        """Replay the letters that match among the first ``most`` of a queue.
+
+        Args:
+            queue: The dead-letter queue.
+            most: Maximum number of letters to read.
+            criteria: The conditions that a letter must meet.
+            seen: Called with the number of letters read since the last call.
 
         Raises:
-            RabbitMQError: it ended in the middle. What was not replayed is in its place: run it again.
-            StateUnavailableError: likewise.
+            RabbitMQError: The run was interrupted. The remaining letters are in their places: run it again.
+            StateUnavailableError: As above.
         """
         queue_admin.declare(self._connections, topology.pipeline_of(self._settings, self._settings.tokens))
         with contextlib.closing(self._handled), QueueReader(self._connections, queue) as reader:
@@ -105,7 +113,7 @@ class Replay:
     def _meant(
         self, reader: QueueReader, queue: str, most: int, criteria: Criteria, seen: Callable[[int], object]
     ) -> Iterator[list[tuple[QueuedMessage, DeadLetter]]]:
-        """The matching letters, as many at once as are sorted together."""
+        """Yield the matching letters in groups that are sorted together."""
         hand: list[tuple[QueuedMessage, DeadLetter]] = []
         weight = 0
         for page in reader.pages(PAGE, most):
@@ -127,7 +135,7 @@ class Replay:
         done: list[_Sorted] = []
         for each in sorted_out:
             if each.publication is not None:
-                # What comes after one that failed stays, so that the next run keeps their order.
+                # The letters after a failed one stay, so that the next run keeps the order.
                 fault = fault or next(outcomes)
             if fault is None:
                 done.append(each)
@@ -164,20 +172,21 @@ class Replay:
         return _Sorted(message, Fate.REPLAYED, publication(update, self._settings.update_partitions))
 
     def _try_chat_again(self, job: Job, reason: str) -> None:
-        """Whoever replays jobs to an unreachable chat has cause to think that it is reachable: Telegram shall tell."""
+        """Mark an unreachable chat reachable: an operator who replays its jobs expects that, and Telegram will tell."""
         if reason == dead_letters.REASON_CHAT_UNREACHABLE and job.chat and (job.bot, job.chat) not in self._cleared:
             self._admission.heard_from(job.bot, job.chat)
             self._cleared.add((job.bot, job.chat))
 
 
 def renewed(job: Job, reason: str, now_ms: int) -> Job:
-    """The job as it begins again: as new, and without the bound that ended it."""
+    """Return a copy of the job as if it were new, without the ``expires`` that ended it."""
     expires_ms = None if reason == dead_letters.REASON_EXPIRED else job.expires_ms
     fresh = {"attempts": 0, "unsent": 0, "created_ms": now_ms, "not_before_ms": None, "expires_ms": expires_ms}
     return job.model_copy(update=fresh)
 
 
 def batched(letters: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Yield the letters in slices of ``size``."""
     for start in range(0, len(letters), size):
         yield letters[start : start + size]
 

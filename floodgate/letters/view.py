@@ -1,4 +1,4 @@
-"""Dead letters on a terminal and as JSON. Whatever bytes they hold, a terminal is shown harmless text."""
+"""Prints dead letters on a terminal and as JSON. Unprintable bytes are escaped."""
 
 from __future__ import annotations
 
@@ -29,23 +29,25 @@ SHOWN_BODY: Final = 4000
 
 
 def print_list(found: Found) -> None:
+    """Print a table of letters, and their number by reason."""
     console = Console(highlight=False)
     if found.letters:
-        table = Table("job", "reason", "died", "chat", "method", "attempts", "what Telegram or Floodgate said")
+        table = Table("job", "reason", "died", "chat", "method", "attempts", "description")
         for letter in found.letters:
             table.add_row(*(Text(cell) for cell in _cells(letter)))
         console.print(table)
     if (more := found.counts.total() - len(found.letters)) > 0:
-        console.print(f"{more} more are not shown: see --limit.")
+        console.print(f"{more} more are not shown: raise --limit.")
     console.print(counted(found.counts) or "No dead letters.")
 
 
 def counted(counts: Counter[str]) -> str:
-    """As in ``chat-unreachable: 12, content: 3``."""
+    """Format counts by reason, as in ``chat-unreachable: 12, content: 3``."""
     return ", ".join(f"{harmless(word.encode())}: {count}" for word, count in counts.most_common())
 
 
 def print_letter(letter: DeadLetter) -> None:
+    """Print everything about one letter."""
     console = Console(highlight=False, soft_wrap=True)
     table = Table("", "", show_header=False, box=None)
     for name, value in _facts(letter).items():
@@ -62,6 +64,7 @@ def print_letter(letter: DeadLetter) -> None:
 
 
 def as_data(letter: DeadLetter) -> dict[str, Any]:
+    """Return a letter as JSON data."""
     return {
         "id": letter.message_id,
         "reason": letter.reason,
@@ -72,13 +75,13 @@ def as_data(letter: DeadLetter) -> dict[str, Any]:
         "job": letter.job.model_dump(mode="json") if letter.job else None,
         "update": letter.update.body if letter.update else None,
         "traceback": letter.traceback or None,
-        # Bytes of any kind, shown safely: what is not UTF-8 is escaped.
+        # Arbitrary bytes: those that are not UTF-8 are escaped.
         "body": None if letter.job or letter.update else letter.body.decode("utf-8", "backslashreplace"),
     }
 
 
 def print_not_kept(found: NotKeptJobs, counts: Mapping[str, Mapping[str, int]]) -> None:
-    """The jobs, then how many there were in all."""
+    """Print the jobs without a dead letter, then their total number by reason."""
     console = Console(highlight=False)
     table = Table("bot", "chat", "job", "reason", "ended")
     for bot, jobs in found.items():
@@ -89,24 +92,26 @@ def print_not_kept(found: NotKeptJobs, counts: Mapping[str, Mapping[str, int]]) 
         console.print(table)
     for bot, reasons in counts.items():
         if reasons:
-            console.print(f"{bot}, since the state store was new: {counted(Counter(reasons))}")
+            console.print(f"{bot}, since the state store was created: {counted(Counter(reasons))}")
     if not any(counts.values()):
-        console.print("Every job that will not be sent is a dead letter.")
+        console.print("Every dead job has a dead letter.")
 
 
 def print_not_kept_csv(found: NotKeptJobs) -> None:
+    """Write the jobs without a dead letter to standard output as CSV."""
     lines = csv.DictWriter(sys.stdout, ["bot", "chat", "job", "reason", "ended_at"])
     lines.writeheader()
     lines.writerows(not_kept_as_data(bot, job) for bot, jobs in found.items() for job in jobs)
 
 
 def not_kept_as_data(bot: str, job: NotKept) -> dict[str, str | None]:
+    """Return a job without a dead letter as JSON data."""
     ended_at = (datetime.now(UTC) - job.age).isoformat(timespec="seconds")
     return {"bot": bot, "chat": job.chat, "job": job.job_id, "reason": job.reason, "ended_at": ended_at}
 
 
 def progress() -> Progress:
-    """On standard error, where a person looks and no program reads."""
+    """Return a progress bar on standard error, shown only on a terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -160,11 +165,11 @@ def _chat(letter: DeadLetter) -> str:
 
 
 def _kind(letter: DeadLetter) -> str:
-    """The type of an update, as in ``message``."""
+    """Return the type of an update, as in ``message``; empty if the letter is not an update's."""
     return next((name for name in letter.update.body if name != "update_id"), "") if letter.update else ""
 
 
 def _shown(text: str) -> str:
-    """A text of many lines, harmless and bounded."""
+    """Return a text of many lines, escaped and truncated to ``SHOWN_BODY`` characters."""
     lines = "\n".join(harmless(line.encode("utf-8", "backslashreplace")) for line in text.split("\n"))
     return lines if len(lines) <= SHOWN_BODY else f"{lines[:SHOWN_BODY]}… ({len(lines) - SHOWN_BODY} characters more)"

@@ -1,8 +1,8 @@
-"""Test doubles for programs that send: clients that check and record what a real one would enqueue.
+"""Test doubles for programs that send: clients that validate and record jobs instead of enqueueing them.
 
     from floodgate.testing import RecordingClient
 
-They make the same jobs and raise the same errors as :class:`~floodgate.producer.client.Client`, and need no RabbitMQ.
+They create the same jobs and raise the same errors as :class:`~floodgate.producer.client.Client`, and need no RabbitMQ.
 Pytest fixtures are in :mod:`floodgate.testing.fixtures`; docs/testing.md shows both.
 """
 
@@ -27,16 +27,16 @@ __all__ = ["AsyncRecordingClient", "Book", "RecordingClient"]
 
 
 class Book:
-    """What was enqueued, and what shall become of it. Belongs to one thread.
+    """The recorded jobs and their simulated outcomes. Use it from one thread.
 
     Attributes:
-        jobs: every job in the order of enqueueing; of those with one dedupe key the first. Its ``files`` tell name,
-            size and SHA-256 of what would be uploaded.
+        jobs: Every job in the order of enqueueing; of several with one dedupe key, the first. Its ``files`` have the
+            name, size and SHA-256 digest of each upload.
     """
 
     def __init__(self, bot: str = DEFAULT_BOT, partitions: int = 16) -> None:
         self.jobs: list[Job] = []
-        # From nothing but this: neither the environment nor a .env may decide how a test ends.
+        # Built without load_settings: neither the environment nor a .env may influence a test.
         self._composer = Composer(Settings.model_construct(partitions=partitions, bots={}, bot_token=None), bot)
         self._ids: dict[str, Record] = {}
         self._contents: dict[str, str | None] = {}
@@ -45,7 +45,7 @@ class Book:
         self._closed = False
 
     def calls(self, method: str | None = None) -> list[dict[str, Any]]:
-        """The parameters of all calls, or of those of one method."""
+        """Return the parameters of all calls, or of those of one method."""
         return [job.params for job in self.jobs if method is None or job.method == method]
 
     @property
@@ -55,19 +55,19 @@ class Book:
         return [text for text in said if text is not None]
 
     def will_return(self, method: str, result: Any) -> None:
-        """Let jobs of a method that are enqueued from now on end with this result of Telegram's."""
+        """Make later jobs of a method succeed with this result."""
         self._results[method] = Record(Standing.SENT, result=result)
 
     def will_fail(self, method: str, reason: str, error: dict[str, Any] | None = None) -> None:
-        """Let jobs of a method that are enqueued from now on end unsent, as for ``chat-unreachable``."""
+        """Make later jobs of a method fail with a dead letter's reason, such as ``chat-unreachable``."""
         self._results[method] = Record(Standing.DEAD, reason=reason, error=error)
 
     def will_wait(self, method: str) -> None:
-        """Let jobs of a method that are enqueued from now on wait for ever."""
+        """Make later jobs of a method wait for ever."""
         self._results[method] = Record(Standing.WAITING)
 
     def clear(self) -> None:
-        """Forget all jobs. What shall become of later ones stays."""
+        """Forget all jobs. The outcomes set for later jobs stay."""
         self.jobs.clear()
         self._ids.clear()
 
@@ -82,7 +82,7 @@ class Book:
     def _take(self, job: Job) -> Job:
         if self._closed:
             raise ClosedError("The client is closed. Make another, or close it later.")
-        self._composer.publication(as_job(job))  # what a real client finds wrong with it
+        self._composer.publication(as_job(job))  # raises the errors of a real client
         if job.dedupe_key is not None:
             if self._contents.setdefault(job.id, job.content) != job.content:
                 raise DedupeKeyError(f"The dedupe key {job.dedupe_key!r} was used before for something else.")
@@ -105,38 +105,51 @@ class Book:
     def _result(self, job: Job | str) -> Any:
         job_id, record = job.id if isinstance(job, Job) else job, self._look(job)
         if record is None or record.standing is Standing.WAITING:
-            raise NotSettledError(f"Job {job_id} has not ended. It is safe; ask again.")
+            raise NotSettledError(f"Job {job_id} has not ended. It is safe; ask again later.")
         if record.standing is Standing.DEAD:
             raise DeadLetteredError(job_id, record.reason or "unknown", record.error)
         return record.result
 
 
 class RecordingClient(Book, BotApi[Job]):
-    """Stands in for :class:`~floodgate.producer.client.Client`: the same methods and errors, and nothing is sent."""
+    """A replacement for :class:`~floodgate.producer.client.Client`: the same methods and errors, but sends nothing."""
 
     def job(self, method: str, /, **given: Any) -> Job:
+        """Create a job without recording it."""
         return self._job(method, given)
 
     def call(self, method: str, /, **given: Any) -> Job:
+        """Record a job for any method, after validating its parameters."""
         return self._call(method, given)
 
     def enqueue(self, job: Job) -> Job:
+        """Record a job."""
         return self._take(job)
 
     def enqueue_many(self, jobs: Iterable[Job]) -> int:
+        """Record jobs; return how many."""
         return sum(1 for _ in self.enqueue_each(jobs))
 
     def enqueue_each(self, jobs: Iterable[Job]) -> Iterator[Job]:
+        """Record jobs, yielding each."""
         for job in jobs:
             yield self._take(job)
 
     def status(self, job: Job | str) -> Record | None:
+        """Return a job's simulated standing; None if the job is unknown."""
         return self._look(job)
 
     def result(self, job: Job | str, *, timeout: Any = 30) -> Any:
+        """Return a job's simulated result, without waiting.
+
+        Raises:
+            NotSettledError: The job is unknown or was set to wait.
+            DeadLetteredError: The job was set to fail.
+        """
         return self._result(job)
 
     def close(self) -> None:
+        """Close the client; later jobs raise ``ClosedError``."""
         self._closed = True
 
     def __enter__(self) -> Self:
@@ -147,24 +160,29 @@ class RecordingClient(Book, BotApi[Job]):
 
 
 class AsyncRecordingClient(Book, BotApi[Coroutine[Any, Any, Job]]):
-    """Stands in for :class:`~floodgate.producer.async_client.AsyncClient`."""
+    """A replacement for :class:`~floodgate.producer.async_client.AsyncClient`."""
 
     def job(self, method: str, /, **given: Any) -> Job:
+        """Create a job without recording it."""
         return self._job(method, given)
 
     async def call(self, method: str, /, **given: Any) -> Job:
+        """Record a job for any method, after validating its parameters."""
         return self._call(method, given)
 
     async def enqueue(self, job: Job) -> Job:
+        """Record a job."""
         return self._take(job)
 
     async def enqueue_many(self, jobs: Iterable[Job] | AsyncIterable[Job]) -> int:
+        """Record jobs; return how many."""
         count = 0
         async for _ in self.enqueue_each(jobs):
             count += 1
         return count
 
     async def enqueue_each(self, jobs: Iterable[Job] | AsyncIterable[Job]) -> AsyncIterator[Job]:
+        """Record jobs, yielding each."""
         if isinstance(jobs, AsyncIterable):
             async for job in jobs:
                 yield self._take(job)
@@ -173,12 +191,20 @@ class AsyncRecordingClient(Book, BotApi[Coroutine[Any, Any, Job]]):
                 yield self._take(job)
 
     async def status(self, job: Job | str) -> Record | None:
+        """Return a job's simulated standing; None if the job is unknown."""
         return self._look(job)
 
     async def result(self, job: Job | str, *, timeout: Any = 30) -> Any:
+        """Return a job's simulated result, without waiting.
+
+        Raises:
+            NotSettledError: The job is unknown or was set to wait.
+            DeadLetteredError: The job was set to fail.
+        """
         return self._result(job)
 
     async def close(self) -> None:
+        """Close the client; later jobs raise ``ClosedError``."""
         self._closed = True
 
     async def __aenter__(self) -> Self:
@@ -189,7 +215,7 @@ class AsyncRecordingClient(Book, BotApi[Coroutine[Any, Any, Job]]):
 
 
 def _recorded(number: int, attachment: Attachment) -> SpooledFile:
-    """A file as a spool would tell of it. It is read, and not kept."""
+    """Describe a file as a spool would, by reading but not storing it."""
     digest, size = hashlib.sha256(), 0
     with attachment.opened() as source:
         while piece := source.read(PIECE_BYTES):

@@ -9,7 +9,7 @@ from floodgate.testing import AsyncRecordingClient, RecordingClient
 
 @pytest.fixture
 def floodgate_client(monkeypatch: pytest.MonkeyPatch) -> RecordingClient:
-    """A recording client, which ``floodgate.Client(…)`` gives too while the test lasts."""
+    """A recording client, which ``floodgate.Client(…)`` also returns during the test."""
     import floodgate
 
     client = RecordingClient()

@@ -1,4 +1,4 @@
-"""A handler worker, put together: the user's handler, the process's broker and store, and the way replies take."""
+"""Assembles a handler worker from the user's handler, the process's broker and store, and the path of replies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from floodgate.updates.target import Target
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What a handler worker does: for which bots, by what, which is named so."""
+    """The task of a handler worker: the bots, the target that handles their updates, and its ``module:name`` path."""
 
     path: str
     target: Target
@@ -30,10 +30,10 @@ class Assignment:
 
 
 def assign(path: str, target: Target, settings: Settings) -> Assignment:
-    """An Application handles its own bot's updates, a function those of all.
+    """Assign bots to a target: to an Application its own bot, to a function all bots.
 
     Raises:
-        SettingsError: the Application's bot is none of those configured.
+        SettingsError: The Application's bot is not configured.
     """
     if isinstance(target, OnUpdate):
         return Assignment(path, target, tuple(sorted(settings.tokens)))
@@ -41,14 +41,14 @@ def assign(path: str, target: Target, settings: Settings) -> Assignment:
     bots = tuple(name for name, its in settings.tokens.items() if its.get_secret_value() == token)
     if not bots:
         raise SettingsError(
-            f"{path} has the token of a bot that is not configured ({token.partition(':')[0]}:…): build it with the "
-            f"one in FLOODGATE_BOT_TOKEN or FLOODGATE_BOTS (configured: {', '.join(sorted(settings.tokens))})."
+            f"{path} has the token of a bot that is not configured ({token.partition(':')[0]}:…): build it with a "
+            f"token from FLOODGATE_BOT_TOKEN or FLOODGATE_BOTS (configured: {', '.join(sorted(settings.tokens))})."
         )
     return Assignment(path, target, bots[:1])
 
 
 def compose(assignment: Assignment, broker: FloodgateBroker) -> Handling:
-    """The handling of a process's updates, not started."""
+    """Build the handling of a process's updates, without starting it."""
     return Handling(
         broker, _handler(assignment, broker), AwaitedHandled(open_handled(broker.settings), broker.state_thread)
     )

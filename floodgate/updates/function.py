@@ -27,7 +27,7 @@ HandleUpdate = Callable[[Update, AsyncClient], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class OnUpdate:
-    """A function marked as one that handles updates. Called, it is the function."""
+    """A function marked with ``@on_update``. Calling it calls the function."""
 
     function: HandleUpdate
 
@@ -36,20 +36,20 @@ class OnUpdate:
 
 
 def on_update(function: HandleUpdate) -> OnUpdate:
-    """Mark an async function of an update and a client as what ``floodgate worker --updates`` runs.
+    """Mark an async function of an update and a client as a handler for ``floodgate worker --updates``.
 
-    The client is the process's own, for the update's bot. What the function enqueues with it is sent under the limits;
-    ``await client.result(job)`` gives Telegram's answer. It is called again for the same update if it raises, or if the
-    worker dies: a ``dedupe_key`` made from ``update.message_id`` makes a send happen once all the same.
+    The client belongs to the process and to the update's bot. Jobs that the function enqueues with it are sent within
+    the limits; ``await client.result(job)`` returns Telegram's result. The function is called again for the same update
+    if it raises or if the worker dies: a ``dedupe_key`` made from ``update.message_id`` prevents a second send.
 
     Raises:
-        SettingsError: the function is not async, or takes other arguments.
+        SettingsError: The function is not async, or takes other arguments.
     """
     name = getattr(function, "__qualname__", repr(function))
     if not inspect.iscoroutinefunction(function):
         raise SettingsError(
-            f"@on_update needs an async function and {name} is none: write `async def`, and "
-            "`await asyncio.to_thread(…)` around calls that block."
+            f"@on_update needs an async function and {name} is not async: write `async def`, and "
+            "`await asyncio.to_thread(…)` around blocking calls."
         )
     try:
         inspect.signature(function).bind(None, None)
@@ -59,7 +59,7 @@ def on_update(function: HandleUpdate) -> OnUpdate:
 
 
 class FunctionHandler:
-    """``floodgate.actors.updates.handler.Handler`` for a function."""
+    """A ``floodgate.actors.updates.handler.Handler`` that calls a function."""
 
     def __init__(self, name: str, function: OnUpdate, settings: Settings, connections: Connections) -> None:
         self._name = name
@@ -68,17 +68,20 @@ class FunctionHandler:
 
     @property
     def name(self) -> str:
+        """The path of the function, for the log."""
         return self._name
 
     async def open(self) -> None:
-        """Nothing: clients open at first use."""
+        """Do nothing: clients open at first use."""
 
     async def close(self) -> None:
+        """Close the clients."""
         for client in self._clients.values():
             await client.close()
 
     async def handle(self, run: HandlerRun) -> None:
+        """Call the function with the update and its bot's client."""
         await self._function(run.update, self._clients[run.update.bot])
 
     async def moved_here(self, bot: str, partition: int, partitions: int) -> None:
-        """What a function remembers is its own affair."""
+        """Do nothing: a function manages its own state."""

@@ -1,18 +1,18 @@
-"""A persistence that all handler workers share, so that a chat's data and conversations go where the chat goes.
+"""A persistence that all handler workers share, so that data and conversations follow their chat to another worker.
 
     Application.builder().token(…).persistence(SharedPersistence()).build()
 
-It is the state store's (``FLOODGATE_STATE_URL``). Chat and user data are read anew before each update that touches
-them, one row each, and written before the update is gone. A handler worker reads a conversation with the first update
-that may belong to it, and again when its partition has been with another worker. Nothing is loaded for chats that say
-nothing. Under ``run_polling`` all conversations are read at the start, as the library asks for them.
+The data is in the state store (``FLOODGATE_STATE_URL``). Chat and user data are read before each update that uses
+them, one row each, and written before the update is acknowledged. A handler worker reads a conversation with the first
+update that may belong to it, and again after another worker has had its partition. Nothing is loaded for inactive
+chats. Under ``run_polling`` all conversations are read at the start, because the library asks for them.
 
-Values are kept as JSON, which holds text, numbers, lists and dicts with text for keys; anything else is refused by name
-rather than brought back as something else.
+Values are stored as JSON: text, numbers, lists, and dicts with text keys. Other values are refused, because they would
+come back from JSON changed.
 
-Safe by order: chat data, and the user data and conversations of private chats, for their updates are handled one after
-the other. A user who writes in two chats at once, and the bot's own data, may be changed by two handlers side by side;
-the last one wins.
+Chat data, and the user data and conversations of private chats, need no locks, because their updates are handled one
+after the other. The data of a user who writes in two chats at once, and the bot's own data, may be changed by two
+handlers concurrently; the last write wins.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _BOT_DATA = "bot_data"
 
 
 class SharedPersistence(BasePersistence[Data, Data, Data]):
-    """For any number of workers. Belongs to the event loop of its Application.
+    """Persistence for any number of workers. Belongs to the event loop of its Application.
 
-    Parameters:
-        settings: None reads them from the environment at first use.
-        store_data: what is kept, as the library has it; never its callback data, which lives in one process.
+    Args:
+        settings: The settings; None reads them from the environment at first use.
+        store_data: The kinds of data to store. Callback data is never stored, as it exists in one process only.
     """
 
     def __init__(self, settings: Settings | None = None, *, store_data: PersistenceInput | None = None) -> None:
@@ -54,75 +54,86 @@ class SharedPersistence(BasePersistence[Data, Data, Data]):
         self.conversations_on_demand = False  # set by a handler worker: floodgate.actors.updates.conversations
 
     async def get_chat_data(self) -> dict[int, Data]:
-        """None at the start: a chat's is read when it says something."""
+        """Return no data at the start: a chat's data is read with its first update."""
         return {}
 
     async def get_user_data(self) -> dict[int, Data]:
-        """As for chats."""
+        """Return no data at the start, as for chats."""
         return {}
 
     async def get_bot_data(self) -> Data:
+        """Read the bot's data."""
         self._bot_data_text = await self._read(_BOT_DATA, "")
         return _loaded(self._bot_data_text)
 
     async def get_callback_data(self) -> None:
-        return None
+        """Return None: callback data is not stored."""
 
     async def get_conversations(self, name: str) -> dict[ConversationKey, object]:
+        """Read all conversations of a handler; none if they are read on demand."""
         if self.conversations_on_demand:
             return {}
         return _states(await asyncio.to_thread(self._store().read_all, self._name, _conversations(name)))
 
     async def read_conversations(self, name: str, keys: Sequence[ConversationKey]) -> dict[ConversationKey, object]:
-        """Those of these keys that there are."""
+        """Read the conversations with these keys, as far as they exist."""
         wanted = [json.dumps(key) for key in keys]
         return _states(await asyncio.to_thread(self._store().read_some, self._name, _conversations(name), wanted))
 
     async def update_conversation(self, name: str, key: ConversationKey, new_state: object | None) -> None:
+        """Write a conversation's state; None deletes it."""
         text = None if new_state is None else _text(f"the state of conversation {name!r}", new_state)
         await self._write(_conversations(name), json.dumps(key), text)
 
     async def update_chat_data(self, chat_id: int, data: Data) -> None:
+        """Write a chat's data."""
         await self._write("chat_data", str(chat_id), _text(f"chat_data of chat {chat_id}", data))
 
     async def update_user_data(self, user_id: int, data: Data) -> None:
+        """Write a user's data."""
         await self._write("user_data", str(user_id), _text(f"user_data of user {user_id}", data))
 
     async def update_bot_data(self, data: Data) -> None:
-        """The library asks for this with every update; only what was changed here is written."""
+        """Write the bot's data if this process changed it; the library calls this with every update."""
         text = _text(_BOT_DATA, data)
         if text != (self._bot_data_text or "{}"):
             self._bot_data_text = text
             await self._write(_BOT_DATA, "", text)
 
     async def update_callback_data(self, data: Any) -> None:
-        """It is not kept."""
+        """Do nothing: callback data is not stored."""
 
     async def drop_chat_data(self, chat_id: int) -> None:
+        """Delete a chat's data."""
         await self._write("chat_data", str(chat_id), None)
 
     async def drop_user_data(self, user_id: int) -> None:
+        """Delete a user's data."""
         await self._write("user_data", str(user_id), None)
 
     async def refresh_chat_data(self, chat_id: int, chat_data: Data) -> None:
+        """Replace a chat's data by the stored data, in place."""
         _replace(chat_data, await self._read("chat_data", str(chat_id)))
 
     async def refresh_user_data(self, user_id: int, user_data: Data) -> None:
+        """Replace a user's data by the stored data, in place."""
         _replace(user_data, await self._read("user_data", str(user_id)))
 
     async def refresh_bot_data(self, bot_data: Data) -> None:
+        """Replace the bot's data by the stored data, in place, if another process has changed it."""
         text = await self._read(_BOT_DATA, "")
         if text != self._bot_data_text:
             self._bot_data_text = text
             _replace(bot_data, text)
 
     async def flush(self) -> None:
+        """Close the store; everything has been written already."""
         if self._sessions is not None:
             await asyncio.to_thread(self._sessions.close)
 
     @property
     def _name(self) -> str:
-        """The bot's id: a token may be renewed."""
+        """The bot's id, which stays the same when the token is renewed."""
         return str(self.bot.token.partition(":")[0])
 
     def _store(self) -> Sessions:
@@ -150,11 +161,11 @@ def _text(what: str, data: object) -> str:
         text = json.dumps(data)
     except (TypeError, ValueError) as error:
         raise InvalidParamsError(
-            f"{what} cannot be kept as JSON: {error}. Keep text, numbers, lists and dicts."
+            f"{what} cannot be stored as JSON: {error}. Use only text, numbers, lists and dicts."
         ) from None
     if json.loads(text) != data:
         raise InvalidParamsError(
-            f"{what} would come back from JSON as something else: keep lists for tuples, text for the keys of dicts."
+            f"{what} would come back from JSON changed: use lists instead of tuples, and text as the keys of dicts."
         )
     return text
 

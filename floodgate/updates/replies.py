@@ -1,17 +1,17 @@
-"""What handlers send goes through the pipeline, with no change to their code: the request of an Application's bot.
+"""The request object of an Application's bot, which sends handlers' calls through the pipeline.
 
-    queued (sends, edits, actions)   a job, interactive ─▶ its result, as Telegram's own JSON
-    passed (reads, answers)          to Telegram at once, unmetered: a button's answer must not wait behind messages
-    refused (close, logOut)          as the gateway does
+    queued (sends, edits, actions)   become an interactive job, and return its result as Telegram's own JSON
+    passed (reads, answers)          go to Telegram at once, without limits: a button's answer must not wait for sends
+    refused (close, logOut)          are refused, as by the gateway
 
-The table is the gateway's (:mod:`floodgate.producer.gateway.routes`). The library sees what Telegram would have
-answered, so that a result becomes its objects and a refusal its errors. What ends otherwise is told as the library
-tells it: ``NetworkError`` when nothing was accepted, ``TimedOut`` when the message is safe and its result not there
+The table is the gateway's (:mod:`floodgate.producer.gateway.routes`). The library gets the answer that Telegram would
+have given, and turns a result into its objects and a refusal into its errors. Other outcomes are raised as the
+library's own errors: ``NetworkError`` if nothing was accepted, ``TimedOut`` if the message is safe but has no result
 yet.
 
-Once. Handlers are called again for an update when they fail, or when their worker dies. So a job's id is made from the
-update, the call and its how-manieth it is: the same call, made again for the same update, is the same job, and is sent
-once. What it sent the first time is what it returns the second time.
+Handlers are called again for an update when they fail or when their worker dies. To send each message only once, a
+job's id is derived from the update, the call, and the call's ordinal among equal calls: the same call, made again for
+the same update, is the same job. It is sent once, and the second call returns the first one's result.
 """
 
 from __future__ import annotations
@@ -53,32 +53,35 @@ from floodgate.updates.stand_ins import stand_in
 
 logger = logging.getLogger("floodgate.updates")
 
-# As many reads and answers at once as a worker has handlers, and some more.
+# Slightly more concurrent reads and answers than a worker has handlers by default.
 CONNECTIONS: Final = 256
 
 StatusAndBody = tuple[int, dict[str, Any]]
-FormFile = tuple[str, bytes | IO[bytes], str]  # name, content, type: as the library gives it
+FormFile = tuple[str, bytes | IO[bytes], str]  # name, content, type: as the library passes it
 
 
 @dataclass(frozen=True, slots=True)
 class BotApiRoots:
-    """The Bot API's roots as a bot has them, or as they are configured. Both hold the token: they are not logged."""
+    """Root URLs of the Bot API, a bot's own or the configured ones. They contain the token: do not log them."""
 
     calls: SecretStr
     files: SecretStr
 
     @classmethod
     def configured(cls, settings: Settings, bot: str) -> BotApiRoots:
+        """Return the roots that the settings give a bot."""
         root, token = settings.telegram_api_url, settings.token(bot).get_secret_value()
         return cls(SecretStr(f"{root}/bot{token}"), SecretStr(f"{root}/file/bot{token}"))
 
 
 class PipelineRequest(AiohttpRequest):
-    """python-telegram-bot's request for one bot, whose sends are jobs. Belongs to the event loop that initialises it.
+    """A python-telegram-bot request for one bot that turns sends into jobs. Belongs to the loop that initialises it.
 
-    Parameters:
-        client: enqueues and waits; it is closed with this.
-        theirs: the roots that the library's bot puts before what it asks for.
+    Args:
+        settings: The settings of the process.
+        bot: The bot's name.
+        client: Enqueues jobs and waits for their results; it is closed with this request.
+        theirs: The root URLs that the library's bot uses.
     """
 
     __slots__ = ("_bot", "_client", "_composer", "_ours", "_settings", "_theirs", "_upload_store")
@@ -94,6 +97,7 @@ class PipelineRequest(AiohttpRequest):
         self._ours = BotApiRoots.configured(settings, bot)
 
     async def shutdown(self) -> None:
+        """Close the client and the connections to the Bot API."""
         await self._client.close()
         await super().shutdown()
 
@@ -107,11 +111,13 @@ class PipelineRequest(AiohttpRequest):
         connect_timeout: Any = BaseRequest.DEFAULT_NONE,
         pool_timeout: Any = BaseRequest.DEFAULT_NONE,
     ) -> tuple[int, bytes]:
-        """As the base, and a call that is queued answers once its job has ended. Time-outs are for what passes.
+        """Make a call, as the base class does; a queued call returns once its job has ended.
+
+        The time-outs apply to calls that are passed through.
 
         Raises:
-            TimedOut: a job is safe, or may be, and has not ended in time; or a call that passed took too long.
-            NetworkError: RabbitMQ took nothing; or a call that passed broke.
+            TimedOut: A job is safe, or may be, but has not ended in time; or a passed call took too long.
+            NetworkError: RabbitMQ accepted nothing; or a passed call failed.
         """
         row = route_of(self._called(url))
         if row is not None and row.route is Route.QUEUED:
@@ -122,12 +128,12 @@ class PipelineRequest(AiohttpRequest):
         return await super().do_request(self._configured(url), method, request_data, *timeouts)
 
     def _called(self, url: str) -> str:
-        """The Bot API's method that a URL calls; empty if it calls none."""
+        """Return the Bot API method that a URL calls; empty if it calls none."""
         before, _, name = url.partition("?")[0].rpartition("/")
         return name if before == self._theirs.calls.get_secret_value() else ""
 
     def _configured(self, url: str) -> str:
-        """The same at the Bot API that is configured. The library escapes the token's colon in some URLs."""
+        """Return the URL at the configured Bot API. The library escapes the token's colon in some URLs."""
         for theirs, ours in ((self._theirs.files, self._ours.files), (self._theirs.calls, self._ours.calls)):
             root = theirs.get_secret_value()
             for form in (f"{root}/", f"{_escaped(root)}/"):
@@ -155,7 +161,7 @@ class PipelineRequest(AiohttpRequest):
         return await self._result(job)
 
     async def _known(self, job: Job) -> Record | None:
-        """How the same call of an earlier attempt has ended. A first attempt asks nobody."""
+        """Return how the same call of an earlier attempt ended, without a query on the first attempt."""
         run = current_run()
         if run is None or run.attempt == 1:
             return None
@@ -179,7 +185,7 @@ class PipelineRequest(AiohttpRequest):
         else:
             if result is not True:
                 return answer_to(job.id, Record(Standing.SENT, result=result))
-        # An edit that changed nothing is done, and has Telegram's error besides.
+        # An edit that changed nothing counts as sent, and the record also has Telegram's error.
         return answer_to(job.id, await self._record(job) or Record(Standing.SENT, result=True))
 
     async def _record(self, job: Job) -> Record | None:
@@ -199,8 +205,10 @@ class PipelineRequest(AiohttpRequest):
 
 
 def _job_id(bot: str, method: str, params: Mapping[str, Any], files: Mapping[str, FormFile]) -> str | None:
-    """The same for the same call in another attempt at the same update; None, a new one each time, for calls that no
-    update caused, and for uploads that can be read only once."""
+    """Derive a job id that the same call gets in every attempt at the same update.
+
+    None, which means a new id each time, for calls outside an update and for uploads that can be read only once.
+    """
     run = current_run()
     if run is None or not all(isinstance(content, bytes) for _, content, _ in files.values()):
         return None
@@ -211,7 +219,7 @@ def _job_id(bot: str, method: str, params: Mapping[str, Any], files: Mapping[str
 
 
 def _call_text(method: str, params: Mapping[str, Any], files: Mapping[str, FormFile]) -> str:
-    """A call as text. The library gives each upload a name by chance; its content takes the place of that."""
+    """Return a call as text, with uploads represented by their content, as the library names them at random."""
     text = json.dumps([method, params], sort_keys=True, default=str)
     for part, (filename, content, _) in files.items():
         assert isinstance(content, bytes)

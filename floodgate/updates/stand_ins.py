@@ -1,8 +1,8 @@
-"""What a send returns that does not wait for Telegram: something of the right type, with message id 0.
+"""Placeholder results for sends that do not wait for Telegram: objects of the right type, with message id 0.
 
-The Bot API itself gives the id 0 to a message that it will send later. Such a message can be looked at, and cannot be
-edited, replied to or deleted by its id. Where no stand-in would be true (an invite link, a poll's results), Telegram's
-own answer is waited for whatever the setting says.
+The Bot API itself gives the id 0 to a message that it will send later. Such a message can be read, but not edited,
+replied to or deleted by its id. If no placeholder could be correct (an invite link, a poll's results), the send waits
+for Telegram's own answer, whatever the setting says.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _IDS: Final = frozenset({"copyMessage"})
 _ID_LISTS: Final = frozenset({"forwardMessages", "copyMessages"})
 _MESSAGE_LISTS: Final = frozenset({"sendMediaGroup"})
 _NOTHING: Final = frozenset({"createForumTopic", "sendPoll", "sendChecklist"})
-# Actions that answer with a bare True.
+# Prefixes of actions that return only True.
 _TRUE_VERBS: Final = ("delete", "pin", "unpin", "set", "read", "send", "ban", "unban", "restrict", "promote", "leave")
 
 
 def stand_in(method: str, params: Mapping[str, Any]) -> Any:
-    """The result of a call that has not been made yet; None where there can be none."""
+    """Return a placeholder for the result of a call that has not been made; None if there can be none."""
     charge = CHARGES[method]
     if method in _NOTHING:
         return None
@@ -54,7 +54,7 @@ def _message(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _chat(chat_id: Any) -> dict[str, Any]:
-    """As much of a chat as its id tells."""
+    """Build a chat object from its id alone."""
     if isinstance(chat_id, str) and chat_id.startswith("@"):
         return {"id": 0, "type": "channel", "username": chat_id[1:]}
     number = int(chat_id) if str(chat_id).lstrip("-").isdigit() else 0

@@ -1,4 +1,4 @@
-"""From ``module:name`` to the object that is meant. What can be wrong with it is said in one sentence."""
+"""Resolves ``module:name`` to an object, and reports in one sentence why it cannot."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Target = Application[Any, Any, Any, Any, Any, Any] | OnUpdate
 
 
 def load_target(path: str) -> Target:
-    """The Application or ``@on_update`` function at ``module:name``. The working directory is looked into first.
+    """Load the Application or ``@on_update`` function at ``module:name``. The working directory is searched first.
 
-    A name may also be that of a function without arguments that returns one.
+    The name may also refer to a function without arguments that returns one.
 
     Raises:
-        SettingsError: there is none; says why.
+        SettingsError: It cannot be loaded; the message says why.
     """
     module_name, colon, name = path.partition(":")
     if not colon or not module_name or not name:
-        raise SettingsError(f"{path!r} names no Application: write module:name, as in myapp.bot:application.")
+        raise SettingsError(f"{path!r} does not name an Application: write module:name, as in myapp.bot:application.")
     found = _attribute(_module(module_name), name, path)
     if not isinstance(found, Application | OnUpdate) and _is_factory(found):
         found = _made_by(found, path)
@@ -50,7 +50,7 @@ def _module(name: str) -> Any:
         raise SettingsError(f"The module {name!r} needs {error.name!r}, which is not installed.{_where()}") from None
     except FloodgateError:
         raise
-    except Exception as error:  # a user's module may raise anything; it is told, and the worker ends
+    except Exception as error:  # a user's module may raise anything; the worker reports it and ends
         raise SettingsError(f"The module {name!r} cannot be imported: {_told(error)}.{_where()}") from error
 
 
@@ -94,7 +94,7 @@ def _told(error: Exception) -> str:
 
 
 def _where() -> str:
-    """The user's line at which it happened."""
+    """Return the file and line of the user's code at which the current error occurred."""
     error = sys.exc_info()[1]
     frames = traceback.extract_tb(error.__traceback__) if error is not None else []
     theirs = [frame for frame in frames if not frame.filename.startswith("<frozen") and frame.filename != __file__]

@@ -1,7 +1,7 @@
-"""Everything the gateway says to a Bot API call, in Telegram's own JSON, so that every library understands it.
+"""The gateway's answers to Bot API calls, in Telegram's own JSON, so that every library understands them.
 
-What Telegram said itself is given on unchanged. What the gateway says for itself uses codes on which no library that we
-know tries again by itself, unless trying again is right: a repeat without an idempotency key is a second message.
+Telegram's own answers are passed on unchanged. The gateway's own errors use status codes that no library known to us
+retries automatically, unless a retry is right: a retry without an idempotency key sends a second message.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class TelegramAnswer(Response):
 
 
 class RefusalError(Exception):
-    """The gateway says no, before anything was accepted."""
+    """The gateway refuses a request before anything was accepted."""
 
     def __init__(self, code: int, description: str, **parameters: Any) -> None:
         super().__init__(description)
@@ -37,6 +37,7 @@ class RefusalError(Exception):
         self.parameters = parameters
 
     def answer(self) -> TelegramAnswer:
+        """The HTTP response for this refusal."""
         headers = {"Retry-After": str(self.parameters["retry_after"])} if "retry_after" in self.parameters else None
         return refused(self.code, self.description, self.parameters, headers)
 
@@ -49,13 +50,13 @@ def refused(
 
 
 def ended(job_id: str, record: Record) -> TelegramAnswer:
-    """What became of a job: Telegram's result, Telegram's error, or ours."""
+    """The answer for a finished job: Telegram's result or error, or an error of ours."""
     code, body = answer_to(job_id, record)
     return TelegramAnswer(body, status_code=code, headers={JOB_HEADER: job_id})
 
 
 def accepted(job_id: str) -> TelegramAnswer:
-    """202 for callers that do not wait."""
+    """The answer 202, for callers that do not wait."""
     return TelegramAnswer(
         {"ok": True, "result": {"floodgate_job_id": job_id, "status_url": status_url(job_id)}},
         status_code=202,
@@ -64,15 +65,16 @@ def accepted(job_id: str) -> TelegramAnswer:
 
 
 def still_waiting(job_id: str, why: str) -> TelegramAnswer:
-    """The wait is over and the job is not. 408: on 429 and 5xx several libraries would send once more by themselves."""
+    """The answer 408, if the wait ends before the job does. On 429 and 5xx several libraries would send it again."""
     description = (
-        f"{why} Job {job_id} is safe and will be sent. Ask GET {status_url(job_id)}/result, or repeat the request "
-        "with the same X-Floodgate-Idempotency-Key if it had one; another repeat would be another message."
+        f"{why} Job {job_id} is safe and will be sent. Get its result from {status_url(job_id)}/result, or repeat the "
+        "request with the same X-Floodgate-Idempotency-Key if it had one; without one, a repeat sends another message."
     )
     return refused(408, description, {"floodgate_job_id": job_id}, {JOB_HEADER: job_id})
 
 
 def status_url(job_id: str) -> str:
+    """The path at which a job's status is served."""
     return f"/floodgate/v1/jobs/{job_id}"
 
 

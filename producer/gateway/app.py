@@ -1,9 +1,9 @@
-"""The gateway's routes.
+"""The gateway's ASGI application.
 
 /bot<token>/<method>          the Bot API
 /file/bot<token>/<path>       downloads
 /floodgate/v1/jobs…           the job API (:mod:`floodgate.producer.gateway.jobs`), described at /docs
-/health /ready                is it alive, can it accept
+/health /ready                whether the process runs, and whether it can accept jobs
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Gateway:
     """One gateway, as an ASGI application (``app``). Opens nothing before its lifespan begins.
 
     Raises:
-        SettingsError: no bot is configured, or the state URL is of no use.
+        SettingsError: no bot is configured, or the state URL is invalid.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -79,12 +79,12 @@ class Gateway:
         self.app: ASGIApp = AccessLog(BotApiPaths(self._bot_api, self._file, self.api))
 
     def begin_drain(self) -> None:
-        """Say at /ready that no more should come."""
+        """Make /ready answer 503, so that no new requests are sent here."""
         if self.state.open is not None:
             self.state.running.draining = True
 
     def end_drain(self) -> None:
-        """Answer all who still wait that their jobs are safe."""
+        """Answer all callers that still wait: their jobs are safe."""
         if self.state.open is not None:
             self.state.running.sending.drain()
 
@@ -97,7 +97,7 @@ class Gateway:
         connections = Connections(
             settings, "gateway", on_callers_loop=True, patience_seconds=settings.publish_patience_seconds
         )
-        ledger = open_store(settings)  # for the thread that listens
+        ledger = open_store(settings)  # for the listener's thread
         waiting = Waiting(ledger, partial(open_result_feed, settings), bots)
         client = AsyncClient(settings, bot=bots[0], connections=connections)
         parts = Parts(
@@ -136,7 +136,7 @@ class Gateway:
             case Route.PASSED:
                 return await self.state.running.proxy.call(request, bot, row.method)
             case Route.REFUSED:
-                raise RefusalError(403, f"Forbidden: {row.method} is not for a gateway: {row.why}")
+                raise RefusalError(403, f"Forbidden: the gateway does not accept {row.method}: {row.why}")
 
     async def _file(self, request: Request, token: str, path: str) -> Response:
         bot = self.state.callers.bot(token, request.headers.get("x-floodgate-bot"))
@@ -146,29 +146,31 @@ class Gateway:
         return JSONResponse({"status": "alive"})
 
     async def _ready(self, _request: Request) -> Response:
-        """Whether a job would be accepted now, and its result be heard of."""
+        """Check whether a job would be accepted now, and its result be known."""
         running = self.state.running
-        troubles = ["the gateway is about to end"] if running.draining else []
+        problems = ["the gateway is shutting down"] if running.draining else []
         bot = next(iter(self.state.settings.tokens))
         for check in (running.connections.aconnect, partial(running.parts.store.lookup, bot, "")):
             try:
                 async with asyncio.timeout(READY_SECONDS):
                     await check()
             except (RabbitMQError, StateError) as error:
-                troubles.append(str(error))
+                problems.append(str(error))
             except TimeoutError:
-                troubles.append(f"no answer within {READY_SECONDS:g} s")
-        status = "ready" if not troubles else "not ready"
-        fields = {"status": status, "troubles": troubles, "waiting": running.parts.waiting.count}
-        return JSONResponse(fields, status_code=503 if troubles else 200)
+                problems.append(f"no answer within {READY_SECONDS:g} s")
+        status = "ready" if not problems else "not ready"
+        fields = {"status": status, "troubles": problems, "waiting": running.parts.waiting.count}
+        return JSONResponse(fields, status_code=503 if problems else 200)
 
 
 class BotApiPaths:
-    """Serves the Bot API's own paths, and leaves all others to the framework, whose layers would take a quarter of a
-    call's CPU.
+    """Serves the Bot API's own paths directly, and leaves all others to FastAPI, whose layers would take a quarter of
+    the CPU time of a call.
 
-    Parameters:
-        call, file: what answers ``/bot<token>/<method>`` and ``/file/bot<token>/<path>``: a request, and the two parts.
+    Args:
+        call: the handler of ``/bot<token>/<method>``. Its arguments are the request, the token and the method.
+        file: the handler of ``/file/bot<token>/<path>``. Its arguments are the request, the token and the path.
+        others: the application that serves all other paths.
     """
 
     def __init__(self, call: PathHandler, file: PathHandler, others: ASGIApp) -> None:
@@ -189,12 +191,12 @@ class BotApiPaths:
 async def _answered(request: Request, handler: PathHandler, match: re.Match[str]) -> Response:
     try:
         return await handler(request, match[1], match[2])
-    except Exception as error:  # noqa: BLE001  # the last handler is for all that nobody thought of
+    except Exception as error:  # noqa: BLE001  # the last of the handlers takes any unexpected error
         return await next(respond for kind, respond in _HANDLERS if isinstance(error, kind))(request, error)
 
 
 class AccessLog:
-    """One line a request, without secrets: paths hold tokens, so uvicorn's own log stays off."""
+    """Logs one line per request, without secrets. Paths contain tokens, so uvicorn's own access log stays off."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -223,7 +225,7 @@ async def _refusal(_request: Request, error: Any) -> Response:
 
 
 async def _gone(_request: Request, _error: Any) -> Response:
-    return refused(400, "Bad Request: the request ended in the middle")
+    return refused(400, "Bad Request: the request ended before its body was complete")
 
 
 async def _invalid(_request: Request, error: Any) -> Response:
@@ -232,12 +234,12 @@ async def _invalid(_request: Request, error: Any) -> Response:
     return refused(422, f"Unprocessable Entity: {where}: {first['msg']}")
 
 
-async def _trouble(_request: Request, error: Any) -> Response:
+async def _unavailable(_request: Request, error: Any) -> Response:
     return refused(503, f"Service Unavailable: {error}")
 
 
 async def _framework(request: Request, error: Any) -> Response:
-    """What the framework says no to, in our form. To Telegram a wrong path is as unknown as a wrong method."""
+    """Answer a request that FastAPI refuses, in Telegram's form: a wrong path gets the answer that Telegram gives."""
     if request.url.path.startswith("/bot/"):
         return refused(*UNAUTHORIZED)
     if error.status_code == 405 and not request.url.path.startswith("/floodgate/"):
@@ -246,14 +248,14 @@ async def _framework(request: Request, error: Any) -> Response:
 
 
 async def _fault(_request: Request, error: Any) -> Response:
-    logger.error("a request could not be answered", exc_info=error)
+    logger.error("could not answer a request", exc_info=error)
     return refused(500, "Internal Server Error: see the gateway's log")
 
 
 _HANDLERS: Final[Sequence[tuple[type[Exception], Callable[[Request, Any], Awaitable[Response]]]]] = (
     (RefusalError, _refusal),
     (ClientDisconnect, _gone),
-    (FloodgateError, _trouble),
+    (FloodgateError, _unavailable),
     (RequestValidationError, _invalid),
     (HTTPException, _framework),
     (Exception, _fault),

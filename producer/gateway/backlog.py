@@ -1,12 +1,12 @@
-"""How many jobs wait, and the word to stop when it is too many.
+"""Counts the jobs that wait, and refuses more when there are too many.
 
-A bot sends some 30 messages a second. Producers that outrun it for hours would fill RabbitMQ's disk with messages that
-nobody wants any more by then, and would not know. So beyond a bound they are told, as Telegram would tell them: 429
-with the time after which there is room again.
+A bot sends about 30 messages a second. Producers that outrun it for hours would fill RabbitMQ's disk with messages that
+are obsolete by the time they are sent, and would not notice. So above a limit the gateway answers as Telegram would:
+with 429 and the time after which there is room again.
 
-What waits is in two places: ready in the bot's queues, and parked on the delay ladder, of which the ledger keeps count.
-Both are asked once a second at most; what this gateway accepted since is added. The bound holds to within what others
-accept in that second.
+Waiting jobs are in two places: ready in the bot's queues, and parked on the delay ladder, where the ledger counts them.
+Both are counted at most once a second, and the jobs that this gateway has accepted since are added. So the limit may be
+exceeded by the jobs that others accept within that second.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LineKey = tuple[str, Priority]
 
 @dataclass(slots=True)
 class Count:
-    """Jobs of one line: those counted at ``at`` (monotonic seconds), accepted here since, and on their way in."""
+    """Jobs of one bot and priority: counted at ``at`` (monotonic seconds), accepted here since, and being accepted."""
 
     counted: int = 0
     since: int = 0
@@ -49,21 +49,21 @@ class Count:
 
 
 class Backlog:
-    """Belongs to one event loop."""
+    """The number of waiting jobs, by bot and priority. Belongs to one event loop."""
 
     def __init__(self, settings: Settings, connections: Connections, store: BatchedAdmission) -> None:
         self._settings = settings
         self._connections = connections
         self._store = store
         self._counts: dict[LineKey, Count] = {}
-        self._tasks: set[asyncio.Task[None]] = set()  # kept from the garbage collector until they end
+        self._tasks: set[asyncio.Task[None]] = set()  # references that keep running tasks from being collected
 
     @contextmanager
     def taking(self, bot: str, priority: Priority) -> Iterator[None]:
-        """Count one more job, which the ``with`` block accepts or raises.
+        """Count one more job, which the ``with`` block enqueues; if it raises, the job is not counted.
 
         Raises:
-            RefusalError: there are too many; says when to come again.
+            RefusalError: too many jobs wait; says when to try again.
         """
         count = self._counts.setdefault((bot, priority), Count())
         if not count.under_way and time.monotonic() - count.at > FRESH_SECONDS:
@@ -86,7 +86,7 @@ class Backlog:
         try:
             counted = await self._ask(*line)
         except FloodgateError as error:
-            logger.warning("the backlog of bot %s cannot be counted: %s", line[0], error)
+            logger.warning("could not count the backlog of bot %s: %s", line[0], error)
         else:
             count.counted = counted
             count.since -= accepted_before

@@ -1,7 +1,7 @@
-"""Who may call: whoever shows a bot's token or one of its gateway keys, in the URL where Telegram has the token.
+"""Authenticates callers by a bot's token or one of its gateway keys, in the place of the token in Telegram's URLs.
 
-Secrets are looked up by digests under a key of this process's own, so the time taken tells nothing of how near a guess
-was, and is the same however many bots there are.
+Secrets are looked up by keyed digests, with a random key per process. So the time of a lookup does not reveal how close
+a guess was, and does not grow with the number of bots.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FILE: Final = re.compile(r"/file/bot[^/]+/.*", re.DOTALL)
 
 
 class Callers:
-    """Knows all secrets by their digests. Immutable."""
+    """Finds bots by the digests of their secrets. Immutable."""
 
     def __init__(self, settings: Settings) -> None:
         self._key = secrets.token_bytes(32)
@@ -39,10 +39,13 @@ class Callers:
         self._bots: Mapping[bytes, tuple[str, ...]] = {digest: tuple(names) for digest, names in bots.items()}
 
     def bot(self, secret: str, wanted: str | None) -> str:
-        """The bot that a caller with this secret calls as.
+        """Find the bot that a caller may act as.
+
+        Args:
+            wanted: the bot that the caller names, for keys of several bots; None means the first one.
 
         Raises:
-            RefusalError: it is nobody's secret, or not that of the bot it wants.
+            RefusalError: the secret is unknown, or does not belong to the wanted bot.
         """
         found = self._bots.get(self._digest(SecretStr(secret)), ())
         if not found:
@@ -50,7 +53,7 @@ class Callers:
         if wanted is None:
             return found[0]
         if wanted not in found:
-            raise RefusalError(403, f"Forbidden: this key is none of the bot {wanted[:40]!r}")
+            raise RefusalError(403, f"Forbidden: this key does not belong to the bot {wanted[:40]!r}")
         return wanted
 
     def _digest(self, secret: SecretStr) -> bytes:
@@ -58,10 +61,10 @@ class Callers:
 
 
 def public_path(path: str) -> str:
-    """A request's path as it may be logged: what is ours by name, and ``…`` for what a caller chose.
+    """Redact a request's path for the log: known names stay, and everything that a caller chose becomes ``…``.
 
-    A secret may stand anywhere in a path that is not quite right (``//bot<key>/…``, ``/bot/<key>/…``), so what may be
-    shown is listed, not what may not.
+    A secret may be anywhere in a malformed path (``//bot<key>/…``, ``/bot/<key>/…``), so this lists what may be shown,
+    not what must be hidden.
     """
     if path in _PLAIN_PATHS:
         return path

@@ -1,4 +1,4 @@
-"""Uploads on their way into the spool: kept before their job is accepted, dropped when it is not."""
+"""Writes uploads to the spool before their job is accepted, and deletes them if it is not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger("floodgate.gateway")
 
 
 class GatewayUploads:
-    """Belongs to the event loop; the spool's work is done on threads."""
+    """The gateway's uploads. Belongs to the event loop; the spool's I/O runs on threads."""
 
     def __init__(self, settings: Settings) -> None:
         self._upload_store = UploadStore(settings.spool_url)
@@ -27,7 +27,7 @@ class GatewayUploads:
         self._sweeper = Sweeper(self._spool, settings.spool_seconds)
 
     async def start(self) -> None:
-        """Make the spool, and sweep it now and then. A spool that cannot be had refuses uploads, and nothing else."""
+        """Create the spool and start sweeping it. If the spool is unavailable, only calls with uploads are refused."""
         try:
             await asyncio.to_thread(self._upload_store.prepare)
         except SpoolError as error:
@@ -35,13 +35,14 @@ class GatewayUploads:
         await self._sweeper.start()
 
     async def stop(self) -> None:
+        """Stop sweeping the spool."""
         await self._sweeper.stop()
 
     async def keep(self, job: Job, files: Mapping[str, UploadFile]) -> Job:
-        """The job with references to its files, which are safe now.
+        """Store a job's files and return the job with references to them.
 
         Raises:
-            RefusalError: the spool is missing, full or not to be written. Nothing is kept.
+            RefusalError: a file is empty, or the spool is missing, full or not writable. Nothing is stored.
         """
         if not files:
             return job
@@ -56,13 +57,13 @@ class GatewayUploads:
             raise RefusalError(507, f"Insufficient Storage: nothing was accepted. {error}") from None
 
     async def drop(self, job: Job) -> None:
-        """Forget the files of a job that was not accepted."""
+        """Delete the files of a job that was not accepted."""
         if job.files:
             await asyncio.to_thread(self._upload_store.discard, job, job.files)
 
     async def forget(self, job: Job) -> None:
-        """Forget all files under the id of a job that was taken back."""
+        """Delete all files under the id of a job that was cancelled."""
         try:
             await asyncio.to_thread(self._spool.remove, job.bot, job.id)
         except SpoolError as error:
-            logger.warning("the files of job %s stay until they are swept: %s", job.id, error)
+            logger.warning("could not delete the files of job %s; the sweeper will: %s", job.id, error)

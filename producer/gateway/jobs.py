@@ -1,7 +1,7 @@
-"""The job API: for callers that want jobs, not the Bot API. Described by OpenAPI at ``/docs``.
+"""The job API, for callers that want jobs instead of the Bot API. OpenAPI describes it at ``/docs``.
 
-A caller shows its token or gateway key as ``Authorization: Bearer …``. A job is found by its id among the jobs of the
-caller's bot.
+A caller sends its token or gateway key as ``Authorization: Bearer …``. A job is looked up by its id among the jobs of
+the caller's bot.
 """
 
 from __future__ import annotations
@@ -32,34 +32,42 @@ class NewJob(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    method: str = Field(description="A method of the Bot API that is queued.", examples=["sendMessage"], max_length=64)
+    method: str = Field(
+        description="A Bot API method that the gateway queues.", examples=["sendMessage"], max_length=64
+    )
     params: dict[str, Any] = Field(
         default_factory=dict,
         description="The method's parameters, as the Bot API documents them.",
         examples=[{"chat_id": 42, "text": "hi"}],
     )
-    priority: Priority = Field(Priority.INTERACTIVE, description="`bulk` goes when nobody waits.")
-    delay_seconds: float | None = Field(None, ge=0, le=33_000_000, description="Not before so long from now.")
-    expires_seconds: float | None = Field(None, gt=0, le=1e9, description="Not after so long from now.")
-    dedupe_key: str | None = Field(None, min_length=1, max_length=200, description="Jobs with one key are one job.")
-    campaign: str | None = Field(None, min_length=1, max_length=100, description="A word to find the job by.")
-    on_uncertain: OnUncertain = Field(OnUncertain.RESEND, description="When a call broke and may have acted.")
+    priority: Priority = Field(Priority.INTERACTIVE, description="`bulk` is sent when no interactive job waits.")
+    delay_seconds: float | None = Field(
+        None, ge=0, le=33_000_000, description="Earliest time to send, relative to now."
+    )
+    expires_seconds: float | None = Field(None, gt=0, le=1e9, description="Latest time to send, relative to now.")
+    dedupe_key: str | None = Field(
+        None, min_length=1, max_length=200, description="Jobs of one bot with the same key are one job."
+    )
+    campaign: str | None = Field(None, min_length=1, max_length=100, description="A label by which to find the job.")
+    on_uncertain: OnUncertain = Field(
+        OnUncertain.RESEND, description="What to do if the call was cut off and may have taken effect."
+    )
 
 
 class JobStatus(BaseModel):
-    """Where a job stands."""
+    """The status of a job."""
 
     job_id: str
     status: Literal["accepted", "waiting", "sending", "sent", "dead"] = Field(
-        description="`accepted`: no worker has come to it, or it is so long ago that it is forgotten."
+        description="`accepted`: no worker has picked it up yet, or it is no longer remembered."
     )
-    result: Any = Field(None, description="Telegram's, of a job that was sent.")
+    result: Any = Field(None, description="Telegram's result, if the job was sent.")
     reason: str | None = Field(None, description="Why a dead job was not sent.")
     error: dict[str, Any] | None = Field(
-        None, description="What Telegram said to a dead job, or to one that had nothing to do."
+        None, description="Telegram's error, if the job is dead or there was nothing to do."
     )
     due_seconds: float | None = Field(
-        None, description="In how long a waiting job is expected to go, by all that is known now."
+        None, description="Estimated time until a waiting job is sent, by what is known now."
     )
 
 
@@ -76,16 +84,16 @@ _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     code: {"model": ErrorResponse, "description": text}
     for code, text in {
         400: "The request is wrong.",
-        401: "No such token or key.",
-        403: "The key is none of this bot's, or the method is not for a gateway.",
-        408: "The result is not there yet; the job is safe.",
-        409: "The job was or cannot be cancelled, or its dedupe key was used for something else.",
-        410: "Its time was over before it could be sent.",
+        401: "Unknown token or key.",
+        403: "The key does not belong to this bot, or the gateway does not accept the method.",
+        408: "The result is not available yet; the job is safe.",
+        409: "The job was cancelled or cannot be cancelled, or its dedupe key was used for something else.",
+        410: "The job expired before it could be sent.",
         413: "The request is too large.",
-        422: "The request is not of this form.",
-        500: "It was given up after many attempts.",
-        429: "Too many jobs or callers wait; `parameters.retry_after` says for how long to wait.",
-        503: "RabbitMQ or the state store is away. Nothing was accepted.",
+        422: "The request does not have this form.",
+        500: "The job was given up after too many attempts.",
+        429: "Too many jobs or callers are waiting; `parameters.retry_after` is the number of seconds to wait.",
+        503: "RabbitMQ or the state store is unavailable. Nothing was accepted.",
     }.items()
 }
 
@@ -95,13 +103,14 @@ def _errors(*codes: int) -> dict[int | str, dict[str, Any]]:
 
 
 class BoundedRoute(APIRoute):
-    """Reads the body within bounds before FastAPI would read it without."""
+    """Reads the body within bounds, before FastAPI reads it without any."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return FastAPI's handler, preceded by a bounded read of the body."""
         handle = super().get_route_handler()
 
         async def read_first(request: Request) -> Response:
-            # Where Starlette keeps a body that was read, and looks for it: tests/acceptance/gateway would tell.
+            # Starlette's private cache of a body that was read; tests/acceptance/gateway fails if that changes.
             request._body = await whole(request, _gateway(request).settings.gateway)
             return await handle(request)
 
@@ -116,10 +125,10 @@ def caller(
     shown: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
     x_floodgate_bot: Annotated[str | None, Header(description="For keys of several bots.")] = None,
 ) -> str:
-    """The bot that the caller may act as.
+    """Authenticate the caller; return the bot that it may act as.
 
     Raises:
-        RefusalError: it showed no secret, or a wrong one.
+        RefusalError: the caller sent no secret, or a wrong one.
     """
     if shown is None:
         raise RefusalError(*UNAUTHORIZED)
@@ -132,23 +141,23 @@ router: Final = APIRouter(prefix="/floodgate/v1", tags=["jobs"], route_class=Bou
 
 @router.post("/jobs", status_code=202, responses=_errors(400, 401, 403, 408, 409, 413, 422, 429, 503))
 async def enqueue(request: Request, job: NewJob, bot: Caller) -> JobStatus:
-    """Enqueue a job. Returns when RabbitMQ has it on disk, or with what became of the job under its dedupe key."""
+    """Enqueue a job. Returns once RabbitMQ has it on disk, or with the status of an earlier job with its dedupe key."""
     row = route_of(job.method)
     if row is None or row.route is not Route.QUEUED:
-        raise RefusalError(400, f"Bad Request: {job.method!r} is no method that is queued")
+        raise RefusalError(400, f"Bad Request: {job.method!r} is not a method that the gateway queues")
     sending = _gateway(request).running.sending
     return _status(*await sending.accept(bot, row.method, request_body(job.params), _options_of(job)))
 
 
 @router.get("/jobs/{job_id}", responses=_errors(401, 403, 422, 503))
 async def status(request: Request, job_id: JobIdPath, bot: Caller) -> JobStatus:
-    """Where a job stands."""
+    """Get the status of a job."""
     store = _gateway(request).running.parts.store
     return _status(job_id, await store.lookup(bot, job_id))
 
 
 _OWN_ANSWER: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"description": "Telegram's own answer, `{ok: true, result: …}`. So is its error, under Telegram's code."}
+    200: {"description": "Telegram's own answer, `{ok: true, result: …}`. Its errors come with their own codes."}
 }
 
 
@@ -157,15 +166,15 @@ async def result(
     request: Request,
     job_id: JobIdPath,
     bot: Caller,
-    wait_seconds: Annotated[float, Query(ge=0, le=3600, description="For how long to wait for it.")] = 30,
+    wait_seconds: Annotated[float, Query(ge=0, le=3600, description="How long to wait for the result.")] = 30,
 ) -> Response:
-    """Telegram's own answer to a job, as the Bot API would give it; waits for it."""
+    """Wait for Telegram's own answer to a job, and return it as the Bot API would."""
     return await _gateway(request).running.sending.result(request, bot, job_id, wait_seconds)
 
 
 @router.delete("/jobs/{job_id}", responses=_errors(401, 403, 409, 422, 503))
 async def cancel(request: Request, job_id: JobIdPath, bot: Caller) -> JobStatus:
-    """Take a job back. Only one that waits can be."""
+    """Cancel a job. Only a waiting job can be cancelled."""
     gateway = _gateway(request)
     job = Job(id=job_id, bot=bot, method="sendMessage", params={}, created_ms=unix_ms())
     record = await gateway.running.parts.store.cancel(ask_for(job, gateway.settings))

@@ -1,4 +1,4 @@
-"""The table of methods in docs/gateway.md. Renew it with: python -m floodgate.producer.gateway.page"""
+"""Generates the table of methods in docs/gateway.md. Update it with: python -m floodgate.producer.gateway.page"""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Final
 
 from floodgate.producer.gateway.routes import TABLE, MethodRoute
 
-PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "gateway.md"
+PAGE: Final = Path("docs/gateway.md")  # in the repository, which is the working directory
 HEADING: Final = "## Each method\n"
 
 
 def table() -> str:
-    """One line for each treatment and reason."""
+    """Generate the table, with one row for each route and reason."""
     groups: dict[tuple[str, str], list[MethodRoute]] = {}
     for row in TABLE.values():
         groups.setdefault((row.route, row.why), []).append(row)
-    lines = [f"| {fate} | {why} | {_names(rows)} |\n" for (fate, why), rows in sorted(groups.items(), reverse=True)]
+    lines = [f"| {route} | {why} | {_names(rows)} |\n" for (route, why), rows in sorted(groups.items(), reverse=True)]
     return "| | why | methods |\n|---|---|---|\n" + "".join(lines)
 
 
@@ -25,7 +25,7 @@ def _names(rows: list[MethodRoute]) -> str:
 
 
 def page() -> str:
-    """The whole page, with the table as it should be."""
+    """Generate the whole page with an up-to-date table."""
     head, _, _ = PAGE.read_text().partition(HEADING)
     return f"{head}{HEADING}\n{table()}"
 

@@ -1,14 +1,14 @@
-"""What passes through: reads, answers and downloads, with the bot's real token put in.
+"""Passes reads, answers to queries and downloads through to Telegram, with the bot's real token.
 
-An answer's body is streamed, so a download of gigabytes costs a buffer; a request's holds parameters and is small.
-Telegram's status, headers that matter and bytes come back as they are. Only when Telegram cannot be reached does the
-gateway speak for itself.
+A response's body is streamed, so a download of gigabytes needs one buffer; a request's body holds parameters and is
+small. The caller gets Telegram's status, the headers that matter and the bytes unchanged. The gateway only answers for
+itself when Telegram cannot be reached.
 
-Methods that take files are the exception: the call is read, and written anew, so that what was looked into is what the
-Bot API gets. A local Bot API server would read files of its own disk for whoever names one.
+Calls of methods that take files are parsed and written anew, so that the Bot API gets exactly what was checked: a local
+Bot API server reads files of its own disk for anyone who names one.
 
-Updates are read on their way (:mod:`floodgate.producer.gateway.reachability`): a bot can write to those who write to
-it.
+Updates are read on their way (:mod:`floodgate.producer.gateway.reachability`), because a bot can write to those who
+write to it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from starlette.responses import Response, StreamingResponse
 from yarl import URL
 
 from floodgate.broker.messages.local_files import check_params
+from floodgate.broker.messages.methods import FREE_WITH_FILES
+from floodgate.broker.process.telegram_session import TelegramSession
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.calls import BatchedAdmission
 from floodgate.producer.gateway.answers import RefusalError
@@ -38,20 +40,12 @@ logger = logging.getLogger("floodgate.gateway")
 CONNECT_SECONDS: Final = 10.0
 MAX_CONNECTIONS: Final = 1000
 PIECE_BYTES: Final = 64 * 1024
-# Long polling is silent for as long as the caller asked, which is in the body; nobody asks for more.
+# Long polling is silent for as long as the caller asks in the body; nobody asks for more than this.
 LONG_POLL_SECONDS: Final = 120.0
 
-# Those that are passed through and take files: a test asks python-telegram-bot.
-TAKING_FILES: Final = frozenset(
-    {
-        *("addStickerToSet", "createNewStickerSet", "replaceStickerInSet", "setStickerSetThumbnail"),
-        *("uploadStickerFile", "setMyProfilePhoto"),
-    }
-)
-
-# Bytes come back as they are, so they must not come compressed for a caller who cannot read that.
+# Bytes come back as they are, so they must not be compressed: the caller may not support it.
 _PLAIN: Final = {"accept-encoding": "identity"}
-# Not the length: it is the body's own, whatever the caller said.
+# Without content-length, which is that of the body we send.
 _REQUEST_HEADERS: Final = ("content-type", "accept", "range", "if-none-match", "if-modified-since")
 _ANSWER_HEADERS: Final = (
     "content-type",
@@ -67,17 +61,18 @@ _ANSWER_HEADERS: Final = (
 
 
 class Proxy:
-    """Calls Telegram as the caller did. Belongs to the event loop; ``close`` may be called twice, and unused."""
+    """Repeats callers' requests to Telegram. Belongs to the event loop; ``close`` is safe to call twice, and unused."""
 
     def __init__(self, settings: Settings, store: BatchedAdmission) -> None:
         self._settings = settings
         self._store = store
-        self._session: aiohttp.ClientSession | None = None
+        # Bytes come back as they are: a download must not be unpacked.
+        self._session = TelegramSession(MAX_CONNECTIONS, settings.telegram_proxy, auto_decompress=False)
 
     async def call(self, request: Request, bot: str, method: str) -> Response:
         """Pass a method's call through."""
         path, silence = f"/bot{{}}/{method}", self._settings.gateway.read_seconds
-        if method in TAKING_FILES:
+        if method in FREE_WITH_FILES:
             answer = await self._ask("POST", self._url(bot, path, ""), silence, await self._read(request), {})
             return _response(answer)
         if method != "getUpdates":
@@ -91,9 +86,7 @@ class Proxy:
         return await self._pass(request, bot, f"/file/bot{{}}/{quote(path)}", self._settings.gateway.read_seconds)
 
     async def close(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self._session.close()
 
     async def _pass(
         self, request: Request, bot: str, path: str, silence_seconds: float, tap: ReachabilityTap | None = None
@@ -104,7 +97,7 @@ class Proxy:
         return _response(await self._ask(request.method, url, silence_seconds, body or None, headers), tap)
 
     async def _read(self, request: Request) -> aiohttp.FormData:
-        """A call that may hold files, as a form.
+        """Parse a call that may have files, and return it as a form.
 
         Raises:
             RefusalError: it cannot be read, or names a file on the Bot API server's disk.
@@ -131,25 +124,12 @@ class Proxy:
     ) -> aiohttp.ClientResponse:
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS, sock_read=silence_seconds)
         try:
-            return await self._open().request(
-                method, url, data=body, headers=_PLAIN | headers, timeout=timeout, allow_redirects=False
-            )
+            return await self._session.request(method, url, data=body, headers=_PLAIN | headers, timeout=timeout)
         except TimeoutError:
             raise RefusalError(504, "Gateway Timeout: Telegram does not answer") from None
         except aiohttp.ClientError as error:
             # The error's text may hold the URL, and so the token; its type does not.
             raise RefusalError(502, f"Bad Gateway: Telegram cannot be reached ({type(error).__name__})") from None
-
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            proxy = self._settings.telegram_proxy
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                proxy=proxy.get_secret_value() if proxy else None,
-            )
-        return self._session
 
 
 def _response(answer: aiohttp.ClientResponse, tap: ReachabilityTap | None = None) -> Response:

@@ -1,7 +1,8 @@
-"""Which chats can be reached, as answers to ``getUpdates`` show.
+"""Learns from the answers to ``getUpdates`` which chats can be reached.
 
-A chat that Telegram refused for good is not asked again for a day, unless it is heard from. A bot that polls through
-the gateway hears from its chats here. The answer goes to its caller as it comes; a copy is read afterwards.
+Floodgate sends nothing for a day to a chat that Telegram has called unreachable, unless an update from the chat
+arrives. If a bot polls through the gateway, its updates are seen here. The answer is passed to the caller as it
+arrives; a copy is read afterwards.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from floodgate.broker.state.calls import BatchedAdmission
 
 logger = logging.getLogger("floodgate.gateway")
 
-# A hundred updates are some 100 kB. An answer beyond this is passed on and not looked into.
+# A hundred updates are about 100 kB. A larger answer is passed on without being read.
 MAX_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -30,24 +31,25 @@ class ReachabilityTap:
         self._size = 0
 
     def feed(self, piece: bytes) -> None:
+        """Add a piece of the answer's body."""
         self._size += len(piece)
         if self._size <= MAX_BYTES:
             self._pieces.append(piece)
 
     async def end(self) -> None:
-        """Tell the store which chats can be reached. If it is away, the next update of the chat tells it."""
+        """Record in the store which chats can be reached. If it is unavailable, the chat's next update is recorded."""
         if self._size > MAX_BYTES:
             return
         try:
             for chat in chats_in(self._bot, b"".join(self._pieces)):
                 if await self._store.heard_from(self._bot, chat):
-                    logger.info("chat %s of bot %s can be reached again: it was heard from", chat, self._bot)
+                    logger.info("chat %s of bot %s can be reached again: it sent an update", chat, self._bot)
         except StateError as error:
             logger.info("cannot record which chats are reachable: %s", error)
 
 
 def chats_in(bot: str, answer: bytes) -> set[str]:
-    """The chats that can be reached, by an answer to ``getUpdates``; none, if it is no such answer."""
+    """The chats that an answer to ``getUpdates`` shows to be reachable; empty if the answer has another form."""
     try:
         fields = json.loads(answer)
     except (ValueError, RecursionError):

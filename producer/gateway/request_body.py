@@ -1,15 +1,13 @@
-"""From an HTTP request to a call's parameters, whatever the caller sends and however slowly.
+"""Reads a call's parameters from an HTTP request, whatever the caller sends and however slowly.
 
-The Bot API takes parameters in the query, as JSON, as a form and as multipart, and objects as JSON text in any of them.
-Nothing is read without a bound: not bytes, not parts, not silence, not a trickle.
+The Bot API accepts parameters in the query, as JSON, as a form and as multipart, and objects as JSON text in any of
+them. All reading is bounded: in bytes, in parts, in idle time and in minimum speed.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
@@ -17,21 +15,20 @@ from urllib.parse import parse_qsl
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from floodgate.broker.settings.gateway import GatewaySettings
 from floodgate.producer.gateway.answers import RefusalError
+from floodgate.producer.http_body import BodyTooLargeError, BodyTooSlowError, body_pieces
 
-# A job has at most half of this, and only uploads may be larger.
+# A job is at most half this size; only uploads may be larger.
 MAX_TEXT_BYTES: Final = 1024 * 1024
 MAX_FIELDS: Final = 200
 # An album of ten, each with a thumbnail and a cover.
 MAX_FILES: Final = 30
-# Who sends more slowly than this, once the first patience is used up, holds a connection for nothing.
-SLOWEST_BYTES_PER_SECOND: Final = 8 * 1024
-# On its way to Telegram a part's name stands between quotes as it is.
+# Part names are sent to Telegram in quotes, without escaping.
 _UNQUOTABLE: Final = re.compile(r'[\x00-\x1f"\\]')
-# These must be looked into: an album of n counts as n.
+# These must be decoded, because their items count: an album of n counts as n messages.
 _COUNTED: Final = ("media", "message_ids")
 
 
@@ -44,11 +41,11 @@ class RequestBody:
 
 
 async def read(request: Request, settings: GatewaySettings) -> RequestBody:
-    """The parameters and files of a call.
+    """Read a call's parameters and files.
 
     Raises:
-        RefusalError: too large, too slow, or not to be understood.
-        ClientDisconnect: the caller has gone in the middle.
+        RefusalError: the body is too large, arrives too slowly, or is malformed.
+        ClientDisconnect: the caller disconnected before the body was complete.
     """
     params: dict[str, Any] = dict(request.query_params) if request.scope["query_string"] else {}
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -63,51 +60,33 @@ async def read(request: Request, settings: GatewaySettings) -> RequestBody:
             params |= fields
         case _:
             if await whole(request, settings):
-                raise RefusalError(400, f"Bad Request: bodies of type {kind[:80]!r} are not understood")
+                raise RefusalError(400, f"Bad Request: content type {kind[:80]!r} is not supported")
     return RequestBody(_normal(params), files)
 
 
 def request_body(params: Mapping[str, Any]) -> RequestBody:
-    """A call's parameters that came as JSON values."""
+    """Make a request body from parameters given as JSON values."""
     return RequestBody(_normal(params), {})
 
 
 async def bounded(request: Request, settings: GatewaySettings, most: int) -> AsyncIterator[bytes]:
-    """The body in pieces.
+    """Yield the body in pieces.
 
     Raises:
-        RefusalError: it is larger than ``most`` bytes, or comes too slowly.
+        RefusalError: it is larger than ``most`` bytes, or arrives too slowly.
+        ClientDisconnect: the caller disconnected before the body was complete.
     """
-    _check_length(request, most)
-    started, size, more = time.monotonic(), 0, True
-    while more:
-        allowed = started + settings.body_seconds + size / SLOWEST_BYTES_PER_SECOND - time.monotonic()
-        try:
-            async with asyncio.timeout(min(settings.body_seconds, max(0.0, allowed))):
-                message = await request.receive()
-        except TimeoutError:
-            raise RefusalError(408, "Request Timeout: the request's body came too slowly") from None
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        piece, more = message.get("body", b""), message.get("more_body", False)
-        size += len(piece)
-        if size > most:
-            _too_large(most)
-        yield piece
-
-
-def _check_length(request: Request, most: int) -> None:
-    length = request.headers.get("content-length", "0")
-    if length.isdecimal() and int(length[:20]) > most:
-        _too_large(most)
-
-
-def _too_large(most: int) -> NoReturn:
-    raise RefusalError(413, f"Request Entity Too Large: at most {most} bytes are taken here")
+    try:
+        async for piece in body_pieces(request, most, settings.body_seconds):
+            yield piece
+    except BodyTooLargeError:
+        raise RefusalError(413, f"Request Entity Too Large: at most {most} bytes are accepted") from None
+    except BodyTooSlowError:
+        raise RefusalError(408, "Request Timeout: the request body arrived too slowly") from None
 
 
 async def whole(request: Request, settings: GatewaySettings) -> bytes:
-    """A body of text: JSON or a form.
+    """Read a whole text body: JSON or a form.
 
     Raises:
         RefusalError: as :func:`bounded`.
@@ -122,9 +101,9 @@ def _json_object(body: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(body, parse_constant=_no_number)
     except (ValueError, RecursionError):
-        raise RefusalError(400, "Bad Request: the body is not JSON") from None
+        raise RefusalError(400, "Bad Request: the body is not valid JSON") from None
     if not isinstance(fields, dict):
-        raise RefusalError(400, "Bad Request: the body is JSON but no object")
+        raise RefusalError(400, "Bad Request: the body is JSON but not an object")
     return fields
 
 
@@ -138,7 +117,7 @@ def _form(body: bytes) -> dict[str, str]:
             parse_qsl(body.decode(), keep_blank_values=True, strict_parsing=bool(body), max_num_fields=MAX_FIELDS)
         )
     except ValueError:
-        raise RefusalError(400, "Bad Request: the body is no form") from None
+        raise RefusalError(400, "Bad Request: the body is not a valid form") from None
 
 
 async def _multipart(request: Request, settings: GatewaySettings) -> tuple[dict[str, Any], dict[str, UploadFile]]:
@@ -152,19 +131,19 @@ async def _multipart(request: Request, settings: GatewaySettings) -> tuple[dict[
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError, UnicodeDecodeError, LookupError) as error:
-        said = error.message if isinstance(error, MultiPartException) else "it has no boundary"
-        raise RefusalError(400, f"Bad Request: the body is no multipart form: {said}") from None
+        reason = error.message if isinstance(error, MultiPartException) else "it has no boundary"
+        raise RefusalError(400, f"Bad Request: the body is not a valid multipart form: {reason}") from None
     except OSError as error:
-        raise RefusalError(507, f"Insufficient Storage: the upload cannot be kept ({error.strerror})") from error
+        raise RefusalError(507, f"Insufficient Storage: the upload cannot be stored ({error.strerror})") from error
     fields = {name: value for name, value in form.items() if isinstance(value, str)}
     files = {name: value for name, value in form.items() if isinstance(value, UploadFile)}
     if any(_UNQUOTABLE.search(name) for name in files):
-        raise RefusalError(400, "Bad Request: the name of a file's part holds a quote, a backslash or a line break")
+        raise RefusalError(400, "Bad Request: a file's part name contains a quote, a backslash or a control character")
     return fields, files
 
 
 def _normal(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters as a job holds them: what counts is looked into, the rest stays as it came."""
+    """Convert parameters to the form that a job carries: only those that affect counting are decoded."""
     given = {name: value for name, value in params.items() if value is not None}
     for name in _COUNTED:
         if isinstance(given.get(name), str) and given[name].lstrip()[:1] in ("[", "{"):

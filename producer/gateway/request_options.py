@@ -1,17 +1,17 @@
-"""How a call is to be made: ``X-Floodgate-…`` headers, or parameters ``floodgate_…`` where headers are hard to set.
+"""Reads the options of a call: ``X-Floodgate-…`` headers, or parameters ``floodgate_…`` where headers are hard to set.
 
     X-Floodgate-Wait-Seconds      floodgate_wait_seconds      how long to wait for the result; 0: not at all
-    X-Floodgate-Idempotency-Key   floodgate_idempotency_key   a repeat under it joins, and is not sent again
+    X-Floodgate-Idempotency-Key   floodgate_idempotency_key   a repeat with this key waits for the first job's result
     X-Floodgate-Dedupe-Key        floodgate_dedupe_key        the same, shared with all producers of the bot
     X-Floodgate-Priority          floodgate_priority          interactive · bulk
-    X-Floodgate-Bot               floodgate_bot               for keys of several bots
-    X-Floodgate-At                floodgate_at                not before: Unix seconds, or ISO 8601 with a time zone
-    X-Floodgate-Delay-Seconds     floodgate_delay_seconds     not before so long from now
-    X-Floodgate-Expires-Seconds   floodgate_expires_seconds   not after so long from now
-    X-Floodgate-Campaign          floodgate_campaign          a word to find the job by
+    X-Floodgate-Bot               floodgate_bot               the bot to use, for keys of several bots
+    X-Floodgate-At                floodgate_at                earliest time to send: Unix seconds, or ISO 8601 with zone
+    X-Floodgate-Delay-Seconds     floodgate_delay_seconds     earliest time to send, relative to now
+    X-Floodgate-Expires-Seconds   floodgate_expires_seconds   latest time to send, relative to now
+    X-Floodgate-Campaign          floodgate_campaign          a label by which to find the job
     X-Floodgate-On-Uncertain      floodgate_on_uncertain      resend · dead-letter
 
-A header wins over a parameter. The plain header ``Idempotency-Key`` is understood too.
+A header takes precedence over a parameter. The plain header ``Idempotency-Key`` is supported as well.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PARAMETER: Final = "floodgate_"
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """What a caller asks for besides the call. ``options`` are :class:`floodgate.producer.core.JobOptions`."""
+    """A caller's options for a call. ``options`` are :class:`floodgate.producer.core.JobOptions`."""
 
     wait_seconds: float
     bot: str | None
@@ -39,17 +39,17 @@ class RequestOptions:
 
     @property
     def keyed(self) -> bool:
-        """Whether there may be such a job already."""
+        """Whether the job has a key, so that an earlier job with the same id may exist."""
         return "dedupe_key" in self.options
 
 
 def request_options(
     headers: Mapping[str, str], params: Mapping[str, Any], settings: GatewaySettings
 ) -> tuple[RequestOptions, dict[str, Any]]:
-    """The terms, and the parameters that are the Bot API's own.
+    """Separate a call's options from the parameters of the Bot API.
 
     Raises:
-        RefusalError: an option is unknown, or has no such value.
+        RefusalError: an option is unknown, or its value is invalid.
     """
     said = {name.lower(): value for name, value in headers.items() if name.lower().startswith(HEADER)}
     asked = {name.removeprefix(PARAMETER): value for name, value in params.items() if name.startswith(PARAMETER)}
@@ -74,11 +74,11 @@ _OPTION_NAMES: Final = {"delay_seconds": "delay", "expires_seconds": "expires"}
 def _read(name: str, value: Any) -> Any:
     reader = _READERS.get(name)
     if reader is None:
-        raise RefusalError(400, f"Bad Request: there is no option {PARAMETER}{name[:40]}")
+        raise RefusalError(400, f"Bad Request: unknown option {PARAMETER}{name[:40]}")
     try:
         return reader(value)
     except (ValueError, TypeError, OverflowError, OSError):
-        raise RefusalError(400, f"Bad Request: {PARAMETER}{name} cannot be {str(value)[:60]!r}") from None
+        raise RefusalError(400, f"Bad Request: invalid value for {PARAMETER}{name}: {str(value)[:60]!r}") from None
 
 
 def _seconds(value: Any) -> float:

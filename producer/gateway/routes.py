@@ -1,7 +1,8 @@
-"""The route of each method of the Bot API at the gateway: queued, passed through or refused.
+"""The route of each Bot API method at the gateway: queued, passed through or refused.
 
-Whatever draws on a budget of Telegram's becomes a job. What is free passes through: a queue could only make it later.
-Two methods are refused. docs/gateway.md shows the table; a test holds it against the newest python-telegram-bot.
+A method that counts towards one of Telegram's limits is queued as a job. All others pass through, since a queue would
+only delay them. Two methods are refused. docs/gateway.md shows the table; a test compares it with the newest
+python-telegram-bot.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Route(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MethodRoute:
-    """A method's treatment and the reason."""
+    """A method's route and the reason for it."""
 
     method: str
     route: Route
@@ -37,14 +38,14 @@ _BY_CHARGE: Final[Mapping[Charge, tuple[Route, str]]] = MappingProxyType(
         Charge.MESSAGE: (Route.QUEUED, "a new message: counts for the bot, the chat and the group"),
         Charge.EDIT: (Route.QUEUED, "an edit: counts for the bot, the chat and the group"),
         Charge.ACTION: (Route.QUEUED, "acts in a chat: counts for the bot"),
-        Charge.ANSWER: (Route.PASSED, "no limit of ours: a queue would only delay it"),
-        Charge.FREE: (Route.PASSED, "no limit of ours: a queue would only delay it"),
+        Charge.ANSWER: (Route.PASSED, "has no limit here: a queue would only delay it"),
+        Charge.FREE: (Route.PASSED, "has no limit here: a queue would only delay it"),
     }
 )
 
 _OTHERS: Final[Mapping[str, tuple[Route, str]]] = MappingProxyType(
     {
-        "getUpdates": (Route.PASSED, "receiving: one caller at a time is between it and Telegram"),
+        "getUpdates": (Route.PASSED, "receiving: Telegram allows one caller at a time"),
         "setWebhook": (Route.PASSED, "receiving"),
         "deleteWebhook": (Route.PASSED, "receiving"),
         "getWebhookInfo": (Route.PASSED, "receiving"),
@@ -62,8 +63,8 @@ TABLE: Final[Mapping[str, MethodRoute]] = MappingProxyType(
 
 
 def route_of(name: str) -> MethodRoute | None:
-    """The row of a method, whose name is matched as Telegram does, without regard to case; None for no method.
+    """Look up a method's route by its name, ignoring case as Telegram does; None if the method is unknown.
 
-    One that this Floodgate does not know yet may well count for a limit, so it is not passed through unseen.
+    A method that is newer than this version of Floodgate may count towards a limit, so it is not passed through.
     """
     return TABLE.get(name.lower())

@@ -1,11 +1,11 @@
-"""A call, a job, a result: what happens to a method that is queued.
+"""Serves a call to a queued method: turns it into a job, and waits for the result.
 
-    read → options → job → (known already?) → room? → wait in the book → enqueue → result, or the time is over
+    read → options → job → (already known?) → room? → register → enqueue → result, or time-out
 
-The order makes it safe to hang up, to repeat and to be killed at any point. The caller stands in the book before the
-job is published, so no result is missed. A call with a key becomes the job of that key: if it has ended its result is
-the answer, if it is on its way the caller joins it, else it is published, perhaps a second time; under one id it is
-sent once.
+This order makes it safe to disconnect, to repeat a call and to kill the process at any point. The caller is registered
+before the job is published, so no result is missed. A call with a key becomes the job of that key. If that job has
+finished, its result is the answer; if it is under way, the caller waits for it, too; otherwise it is published, perhaps
+for the second time, and sent once because both have the same id.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from floodgate.producer.ledger import check_content
 from floodgate.producer.waiting import JobKey, Waiting
 from floodgate.producer.waiting import ended as has_ended
 
-# A bot serves some 30 callers a second, so that there is room again soon.
+# A bot serves about 30 callers a second, so there is room again soon.
 _FULL_RETRY_SECONDS: Final = 1
-# Most results are there before it is worth a task to notice that a caller hangs up.
+# Most results arrive sooner than this, so that no task is needed to notice that the caller disconnects.
 BEFORE_WATCHING_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What sending needs of the process."""
+    """The process's objects that sending uses."""
 
     settings: Settings
     composer: Composer
@@ -61,32 +61,38 @@ class Parts:
 
 
 class Sending:
-    """Carries calls out. Belongs to the event loop."""
+    """Serves calls to queued methods. Belongs to the event loop."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._draining: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._contents: dict[JobKey, str] = {}  # of keyed jobs whose callers wait here: no worker may know them yet
+        self._contents: dict[
+            JobKey, str
+        ] = {}  # of keyed jobs whose callers wait here; the ledger may not list them yet
 
     def drain(self) -> None:
-        """Let go of all who wait: the process is about to end, and their jobs are safe."""
+        """Answer all callers that wait, before the process exits: their jobs are safe."""
         if not self._draining.done():
             self._draining.set_result(None)
 
     async def call(self, request: Request, bot: str, method: str, params: dict[str, Any] | None = None) -> Response:
-        """Answer a Bot API call of a method that is queued.
+        """Answer a Bot API call to a queued method.
 
         Raises:
             RefusalError: nothing was accepted.
         """
-        reading = await read(request, self._parts.settings.gateway)
-        options, own = request_options(request.headers, reading.params, self._parts.settings.gateway)
-        return await self.send(request, bot, method, RequestBody(own, reading.files), options)
+        body = await read(request, self._parts.settings.gateway)
+        options, params = request_options(request.headers, body.params, self._parts.settings.gateway)
+        return await self.send(request, bot, method, RequestBody(params, body.files), options)
 
     async def send(
         self, request: Request, bot: str, method: str, reading: RequestBody, options: RequestOptions
     ) -> Response:
-        """Answer a call that has been read."""
+        """Answer a call whose body has been read.
+
+        Raises:
+            RefusalError: nothing was accepted.
+        """
         job = self._job(bot, method, reading, options)
         known = await self._known(job) if options.keyed else None
         if known is not None and has_ended(known):
@@ -100,7 +106,7 @@ class Sending:
             if known is None:
                 job = await self._accept(job, reading)
             elif (record := await self._look(job.bot, job.id)) is not None and has_ended(record):
-                return ended(job.id, record)  # it ended in the moment before its caller stood in the book
+                return ended(job.id, record)  # it finished before its caller was registered
             if not options.wait_seconds or _far_ahead(job, options.wait_seconds):
                 return accepted(job.id)
             return await self._outcome(request, job.id, future, options.wait_seconds)
@@ -110,7 +116,7 @@ class Sending:
     async def accept(
         self, bot: str, method: str, reading: RequestBody, options: RequestOptions
     ) -> tuple[str, Record | None]:
-        """Enqueue a job without waiting for what becomes of it. Its id, and what was known of it before.
+        """Enqueue a job without waiting for its result. Return its id, and its record if it was known before.
 
         Raises:
             RefusalError: nothing was accepted.
@@ -122,7 +128,7 @@ class Sending:
         return job.id, known
 
     async def result(self, request: Request, bot: str, job_id: str, wait_seconds: float) -> Response:
-        """Telegram's answer to a job that was accepted, once it is there.
+        """Wait for Telegram's answer to an accepted job.
 
         Raises:
             StateError: the state store cannot answer.
@@ -161,7 +167,7 @@ class Sending:
             raise RefusalError(400, f"Bad Request: {error}") from None
 
     async def _known(self, job: Job) -> Record | None:
-        """What is known of a job that may have been accepted before; None: it is to be published."""
+        """Look up a job that may have been accepted before; None means that it must be published."""
         content = self._contents.get((job.bot, job.id))
         known = Record(Standing.WAITING, content=content) if content else await self._look(job.bot, job.id)
         _check(job, known)
@@ -171,7 +177,7 @@ class Sending:
         try:
             return await self._parts.store.lookup(bot, job_id)
         except StateError:
-            return None  # then it is published again, and sent once
+            return None  # the job is then published again, and still sent once
 
     async def _accept(self, job: Job, reading: RequestBody) -> Job:
         with self._parts.backlog.taking(job.bot, job.priority):
@@ -207,12 +213,12 @@ class Sending:
                 gone.cancel()
         if future.done():
             return ended(job_id, future.result())
-        why = "The gateway is about to end." if self._draining.done() else f"No result within {seconds:g} s."
+        why = "The gateway is shutting down." if self._draining.done() else f"No result within {seconds:g} s."
         return still_waiting(job_id, why)
 
 
 async def _hung_up(request: Request) -> None:
-    """Returns when the caller has gone. Its body is read, so nothing else can come."""
+    """Return when the caller disconnects. Its body has been read, so no other message can arrive."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
@@ -222,7 +228,7 @@ def _far_ahead(job: Job, seconds: float) -> bool:
 
 
 def _check(job: Job, known: Record | None) -> None:
-    """Refuse a key that stands for something else already."""
+    """Refuse a key that was already used for something else."""
     try:
         check_content(job, known)
     except DedupeKeyError as error:
@@ -234,7 +240,7 @@ def _conflict(job: Job, error: DedupeKeyError) -> RefusalError:
 
 
 def _check_chat(params: dict[str, Any]) -> None:
-    """In Telegram's words what would otherwise be said in ours."""
+    """Refuse an invalid chat id in Telegram's words rather than Floodgate's."""
     if "chat_id" not in params:
         return
     if params["chat_id"] == "":

@@ -1,7 +1,8 @@
-"""The gateway's process: uvicorn around the application, with an end that loses nobody.
+"""The gateway's process: uvicorn around the application, with a shutdown that answers every caller.
 
-SIGTERM or SIGINT: /ready says 503 and no new connection is taken; who waits may still get the result, for
-``drain_seconds``; who waits then is told that the job is safe; exit code 0. A second signal ends it at once.
+On SIGTERM or SIGINT, /ready answers 503 and no new connections are accepted. Waiting callers may still get their
+results for ``drain_seconds``; those that wait longer are told that their job is safe. The exit code is 0. A second
+signal ends the process at once.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ import uvicorn
 from floodgate.broker.process.garbage import keep_modules_from_collections
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.gateway.app import Gateway
-from floodgate.producer.http_protocol import bounded_http
+from floodgate.producer.http_protocol import server_config
 from floodgate.producer.listening import listen, url_of
 
 logger = logging.getLogger("floodgate.gateway")
 
-# After the last answers, closing sockets and threads.
+# For closing sockets and threads after the last answers.
 CLOSING_SECONDS: Final = 5
-# Connections at once beyond the callers who wait: for those who are told 429, and for what is answered at once.
+# Connections in addition to waiting callers: for those that get a 429, and for requests that are answered at once.
 SPARE_CONNECTIONS: Final = 2000
 
 
 class GatewayServer(uvicorn.Server):
-    """Tells the gateway when it shall end."""
+    """uvicorn's server, which tells the gateway to drain when it is about to shut down."""
 
     def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
         super().__init__(config)
@@ -38,11 +39,12 @@ class GatewayServer(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until :meth:`handle_exit` is called."""
         self._loop = asyncio.get_running_loop()
         await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Not the base's: that would raise the signal once more at the end, and leave with its code."""
+        """Start the shutdown. uvicorn's own handler would raise the signal again at the end, and exit with its code."""
         self.force_exit = self.should_exit
         if self._loop is not None and not self.should_exit:
             self._loop.call_soon_threadsafe(self._drain)
@@ -50,27 +52,22 @@ class GatewayServer(uvicorn.Server):
 
     def _drain(self) -> None:
         assert self._loop is not None
-        logger.info("stopping: who waits may still get the result")
+        logger.info("stopping: waiting callers may still get their results")
         self._gateway.begin_drain()
         self._loop.call_later(self._gateway.state.settings.gateway.drain_seconds, self._gateway.end_drain)
 
 
 def run_gateway(settings: Settings, ready: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT. ``ready`` is called with the gateway's URL once it takes connections.
+    """Serve until SIGTERM or SIGINT. Calls ``ready`` with the gateway's URL once it accepts connections.
 
     Raises:
-        SettingsError: the address is taken or not ours, or no bot is configured.
+        SettingsError: no bot is configured, or the address is in use or is not one of this machine's.
     """
     gateway = Gateway(settings)
     listener = listen(settings.gateway.host, settings.gateway.port, "FLOODGATE_GATEWAY__PORT")
-    config = uvicorn.Config(
+    config = server_config(
         gateway.app,
-        http=bounded_http(settings.gateway.max_waiting + SPARE_CONNECTIONS),
-        ws="none",
-        access_log=False,  # it would hold tokens
-        proxy_headers=False,  # nothing here asks who called
-        log_config=None,
-        server_header=False,
+        settings.gateway.max_waiting + SPARE_CONNECTIONS,
         lifespan="on",
         timeout_graceful_shutdown=int(settings.gateway.drain_seconds) + CLOSING_SECONDS,
     )

@@ -1,4 +1,4 @@
-"""What the gateway's routes share: its settings, its callers, and its parts while it runs."""
+"""The state that the gateway's routes share: its settings, its callers and, while it runs, its parts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from floodgate.producer.gateway.sending import Parts, Sending
 
 @dataclass(slots=True)
 class Running:
-    """What a running gateway is made of. Set for as long as the app's lifespan lasts."""
+    """The parts of a running gateway. They exist during the application's lifespan."""
 
     parts: Parts
     sending: Sending
@@ -24,7 +24,7 @@ class Running:
 
 @dataclass(slots=True)
 class GatewayState:
-    """A gateway's own state, at ``app.state.gateway`` of its application."""
+    """One gateway's state, at ``app.state.gateway`` of its application."""
 
     settings: Settings
     callers: Callers
@@ -32,5 +32,6 @@ class GatewayState:
 
     @property
     def running(self) -> Running:
-        assert self.open is not None, "requests come within the lifespan only"
+        """The gateway's parts. Use only during the application's lifespan."""
+        assert self.open is not None, "requests arrive only during the application's lifespan"
         return self.open

@@ -1,12 +1,12 @@
-"""From what Telegram gave to what RabbitMQ has confirmed.
+"""Publishes the updates that Telegram delivers, and waits for RabbitMQ's confirms.
 
-Order. Updates that share a partition key are published one after the other: the next when the one before is confirmed.
-Those of different chats go together. So whatever fails, what is in the queues of a chat is a beginning of what Telegram
-gave, and what comes again after a failure goes on from there. (Publishing all at once would be in order, too, until one
-is refused and the one behind it is not.)
+Order. Updates with the same partition key are published one after the other, each after the previous one is confirmed.
+Those of different chats are published together. So after any failure a chat's queue holds a prefix of what Telegram
+delivered, and Telegram's next delivery continues from there. (Publishing all at once would keep the order, too, until
+RabbitMQ refuses one update and accepts the next.)
 
-What is no update cannot be kept in order, nor told from what comes twice. It goes to ``dead.malformed`` as it came,
-with the reason, and what is around it goes on.
+A malformed update cannot be kept in order, nor recognised when it is delivered again. It goes unchanged to
+``dead.malformed``, with the reason; the updates around it are published as usual.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from floodgate.broker.settings.model import Settings
 
 logger = logging.getLogger("floodgate.updates")
 
-SOURCE: Final = "getUpdates"  # where malformed ones came from, in place of a queue
+SOURCE: Final = "getUpdates"  # the source of malformed updates, in place of a queue's name
 
 
 @dataclass(frozen=True, slots=True)
 class Sorted:
-    """What Telegram gave, by what becomes of it."""
+    """A delivery of updates, sorted for publishing."""
 
     waves: Sequence[Sequence[Publication]]
-    """Each wave holds one update of a chat at most; a wave may go when the one before is safe."""
+    """Each wave holds at most one update per chat, and may be published once the previous wave is confirmed."""
     malformed: Sequence[Publication]
     last_id: int | None
     """The highest ``update_id``."""
 
 
 def sort_out(bot: str, given: Iterable[object], partitions: int) -> Sorted:
-    """What becomes of each thing that Telegram gave, in its order. Total over JSON values."""
+    """Sort a delivery of updates for publishing, keeping its order. Accepts any JSON values."""
     waves: defaultdict[int, list[Publication]] = defaultdict(list)
     seen: Counter[str] = Counter()
     malformed: list[Publication] = []
@@ -69,12 +69,12 @@ def _letter(bot: str, given: object, why: str) -> Publication:
         body = b'"nested too deeply to be kept"'
     if len(body) > MAX_UPDATE_BYTES:
         why, body = f"{why} Only its beginning is kept.", body[:MAX_UPDATE_BYTES]
-    logger.error("Telegram gave bot %s what is no update, moved to dead.malformed: %s", bot, why)
+    logger.error("moved a malformed update of bot %s to dead.malformed: %s", bot, why)
     return dead_letters.malformed("", body, SOURCE, why)
 
 
 class Intake:
-    """Puts updates into RabbitMQ. Belongs to the event loop."""
+    """Publishes updates to RabbitMQ. Belongs to the event loop."""
 
     def __init__(self, settings: Settings, connections: Connections) -> None:
         self._settings = settings
@@ -82,15 +82,15 @@ class Intake:
 
     @property
     def topology(self) -> topology.Topology:
-        """What must exist on the server."""
+        """The queues and exchanges that must exist on the server."""
         settings = self._settings
         return topology.pipeline(sorted(settings.tokens), 0, update_partitions=settings.update_partitions)
 
     async def take(self, bot: str, given: Iterable[object]) -> int | None:
-        """Have RabbitMQ keep what Telegram gave. Returns the highest ``update_id``, None if there was none.
+        """Publish a delivery of updates. Returns the highest ``update_id``, or None if there was none.
 
         Raises:
-            RabbitMQError: not all of it is safe. What is, is a beginning of every chat's.
+            RabbitMQError: not every update was confirmed. For each chat, those confirmed are a prefix of the delivery.
         """
         found = sort_out(bot, given, self._settings.update_partitions)
         for wave in found.waves:
@@ -99,24 +99,24 @@ class Intake:
         return found.last_id
 
     async def publish(self, publications: Sequence[Publication]) -> None:
-        """Have RabbitMQ confirm them all.
+        """Publish messages and wait until RabbitMQ has confirmed all of them.
 
         Raises:
-            RabbitMQError: one or more are not known to be safe; the reason of the first.
+            RabbitMQError: at least one was not confirmed; this is the error of the first one.
         """
         if not publications:
             return
         outcomes = await self._connections.publisher.apublish_many(publications)
         errors = [outcome for outcome in outcomes if outcome is not None]
         if any(isinstance(error, UnroutableError) for error in errors):
-            await self.declare()  # someone deleted a queue; the next attempt finds it
+            await self.declare()  # someone deleted a queue; it exists again for the next attempt
         if errors:
             raise errors[0]
 
     async def declare(self) -> None:
-        """Make the queues that are missing.
+        """Declare the queues and exchanges, creating those that are missing.
 
         Raises:
-            RabbitMQError: it cannot be done.
+            RabbitMQError: RabbitMQ cannot be reached, or refuses.
         """
         await queue_admin.adeclare(self._connections, self.topology)

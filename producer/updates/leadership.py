@@ -1,34 +1,33 @@
-"""Which of several receivers is the active one: whoever holds a bot's token, and RabbitMQ keeps confirming it.
+"""Elects the active one of several receivers: the one that holds a bot's token, for as long as RabbitMQ confirms it.
 
-Overview. ``leader.<bot>`` is a quorum queue with a single active consumer, and a message in it is the token. RabbitMQ
-gives it to one receiver; the others wait behind as consumers and get it when that one's channel or connection ends. So
-there is no service but RabbitMQ, and a hand-over takes as long as RabbitMQ takes to notice.
+Overview. ``leader.<bot>`` is a quorum queue with a single active consumer, and the token is a message in it. RabbitMQ
+delivers the token to one receiver, the leader. The others wait as consumers and get the token when the leader's channel
+or connection ends. So no service but RabbitMQ is needed, and a takeover takes as long as RabbitMQ takes to notice.
 
-What that alone does not give is that the old one knows in time. A receiver that is cut off from RabbitMQ would go on
-polling while RabbitMQ has made another the active one, and two pollers at once are what Telegram answers with 409. So
-there is a lease. The holder replaces its token again and again: it publishes a new one, has it confirmed, acks the old
-one, and must be given the new one. That takes a majority of RabbitMQ's nodes and the active consumer's place. What has
-not succeeded for three quarters of a lease ends the reign. And who is given a token by which another may still be
-reigning waits for a whole lease first.
+This alone does not stop the old leader in time. A receiver that is cut off from RabbitMQ would go on polling while
+RabbitMQ has made another one active, and Telegram answers two pollers at once with 409. So there is a lease. The leader
+replaces its token periodically: it publishes a new one, waits for the confirm, acks the old one, and must be delivered
+the new one. That requires a majority of RabbitMQ's nodes and the place of the active consumer. A leader that has not
+succeeded for three quarters of the lease steps down. A receiver that gets a token under which another one may still
+lead waits for a whole lease first.
 
-Tokens. Two words: ``held``, somebody may be reigning by it; ``free``, the last one has stopped and said so. A
-receiver that finds none waiting puts one in before it waits itself, so a queue that was deleted or emptied starts
-again: ``free`` when there is no consumer either, otherwise ``held``, which is always safe and costs its finder one
-lease. The queue keeps
-one waiting token at most and drops the oldest, so they do not pile up, and the holder's next replacement drops
-whatever came in besides.
+Tokens. There are two: ``held`` means that a receiver may still lead under it; ``free`` means that the last leader has
+stopped. A receiver that finds no token in the queue publishes one before it starts to wait, so a queue that was deleted
+or purged recovers: ``free`` if the queue has no consumer either, otherwise ``held``, which is always safe and costs the
+receiver that gets it one lease. The queue keeps at most one waiting token and drops the oldest, so tokens do not pile
+up, and the leader's next replacement drops any surplus one.
 
-State, all of it the event loop's: ``_hand`` (the token given and not settled), ``_until`` (up to when we may act, on
-the monotonic clock), ``_seeded`` (a token is there, as far as we know), ``_reign`` (the task that waits, takes over and
-keeps).
+State, which belongs to the event loop: ``_token`` (the delivered token, not yet acked), ``_until`` (the time on the
+monotonic clock until which this receiver may act), ``_seeded`` (whether the queue has a token, as far as we know),
+``_term`` (the task that waits for the token, takes over and renews the lease).
 
 Failures:
 
-    connection or channel lost      the reign ends at once, and the wait begins again
-    RabbitMQ silent or blocked      the reign ends with a quarter of the lease left
-    this process stands still       `valid` says no afterwards; it is asked before every poll
-    SIGKILL, power, network         the next one waits for a lease, then goes
-    SIGTERM                         the work is ended, then a `free` token lets the next one go at once
+    connection or channel lost      the term ends at once, and the receiver waits again
+    RabbitMQ silent or blocked      the term ends with a quarter of the lease left
+    process suspended               `valid` is false afterwards; it is checked before every poll
+    SIGKILL, power, network         the next receiver waits for a lease, then takes over
+    SIGTERM                         the work ends, then a `free` token lets the next receiver take over at once
 """
 
 from __future__ import annotations
@@ -53,25 +52,25 @@ logger = logging.getLogger("floodgate.updates")
 
 FREE: Final = b'"free"'
 HELD: Final = b'"held"'
-# All receivers go by the same name, so that RabbitMQ prefers none of them: a newcomer must not draw the token to it.
+# All receivers use the same name, so that RabbitMQ prefers none: a new receiver must not attract the token.
 CONSUMER: Final = "receiver"
-# Of the lease: how often it is renewed, and how much of it is used.
+# How often a lease is renewed, and the share of it after which the leader stops acting.
 RENEWALS: Final = 4
 USED_SHARE: Final = 0.75
-GOODBYE_SECONDS: Final = 2.0  # bound on letting the next one know
+RELEASE_SECONDS: Final = 2.0  # bound on publishing the `free` token at the end
 RETRY_SECONDS: Final = 0.5
 COUNT_SECONDS: Final = 10.0
-# Who waits for longer puts in a token again: a policy's time limit, or an operator, may have taken the last one.
+# After a longer wait the receiver checks the queue again: a policy's TTL or an operator may have removed the token.
 LOOK_AGAIN_SECONDS: Final = 60.0
 
 LeaderWork = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Leadership:
-    """One bot's token. Belongs to the event loop.
+    """Leadership for one bot. Belongs to the event loop.
 
-    Parameters:
-        lease_seconds: the same in all receivers.
+    Args:
+        lease_seconds: the length of the lease, which must be the same in all receivers.
     """
 
     def __init__(self, bot: str, intake: Intake, connections: Connections, lease_seconds: float) -> None:
@@ -80,57 +79,57 @@ class Leadership:
         self._intake = intake
         self._connections = connections
         self._lease_seconds = lease_seconds
-        self._hand: Delivery | None = None
-        self._given = asyncio.Event()
+        self._token: Delivery | None = None
+        self._token_delivered = asyncio.Event()
         self._until = 0.0
         self._seeded = False
-        self._reign: asyncio.Task[None] | None = None
+        self._term: asyncio.Task[None] | None = None
 
     def valid(self) -> bool:
-        """Whether we may act as the active one now."""
+        """Whether this receiver may act as the leader now."""
         return time.monotonic() < self._until
 
     async def run(self, work: LeaderWork) -> None:
-        """Have ``work`` run whenever we are the active one, until cancelled.
+        """Run ``work`` whenever this receiver is the leader, until cancelled.
 
-        ``work`` is cancelled when we are not any more, and when this is cancelled; then it has ended before another
-        receiver is let go. It tells the two apart by :meth:`valid`.
+        ``work`` is cancelled when the lease is lost, and when this method is cancelled; in the second case it ends
+        before another receiver may take over. It tells the two apart by :meth:`valid`.
         """
         await self._seed()
         subscription = self._subscribe()
         try:
             while True:
-                self._reign = asyncio.create_task(self._wait_and_reign(work), name=f"leader of {self._bot}")
-                await asyncio.wait({self._reign})
-                if not self._reign.cancelled():
-                    self._reign.result()  # a fault of ours, or nothing
+                self._term = asyncio.create_task(self._wait_and_lead(work), name=f"leader of {self._bot}")
+                await asyncio.wait({self._term})
+                if not self._term.cancelled():
+                    self._term.result()  # raises if the task crashed
         finally:
-            if self._reign is not None:
-                await _end(self._reign)
-            await self._say_goodbye(subscription)
+            if self._term is not None:
+                await _end(self._term)
+            await self._release(subscription)
 
     def _subscribe(self) -> Subscription:
         return self._connections.subscribe(
-            self._queue, CONSUMER, self._on_given, lambda: self._intake.topology, self._on_lost
+            self._queue, CONSUMER, self._on_token, lambda: self._intake.topology, self._on_lost
         )
 
-    def _on_given(self, delivery: Delivery) -> None:
-        self._hand = delivery
-        self._given.set()
+    def _on_token(self, delivery: Delivery) -> None:
+        self._token = delivery
+        self._token_delivered.set()
 
     def _on_lost(self) -> None:
         self._until = 0.0
-        self._seeded = False  # perhaps the queue was deleted
-        self._drop_hand()
-        if self._reign is not None:
-            self._reign.cancel()
+        self._seeded = False  # the queue may have been deleted
+        self._drop_token()
+        if self._term is not None:
+            self._term.cancel()
 
-    def _drop_hand(self) -> None:
-        self._hand = None
-        self._given.clear()
+    def _drop_token(self) -> None:
+        self._token = None
+        self._token_delivered.clear()
 
-    async def _wait_and_reign(self, work: LeaderWork) -> None:
-        await self._be_given()
+    async def _wait_and_lead(self, work: LeaderWork) -> None:
+        await self._await_token()
         if not await self._take_over():
             return
         logger.info("active: this receiver takes the updates of bot %s", self._bot)
@@ -141,30 +140,30 @@ class Leadership:
         finally:
             await _end(keeping)
             await _end(task)
-            logger.info("standing by: this receiver does not take the updates of bot %s any more", self._bot)
+            logger.info("standing by: this receiver no longer takes the updates of bot %s", self._bot)
         for each in (task, keeping):
             if not each.cancelled():
                 each.result()
 
-    async def _be_given(self) -> None:
-        while self._hand is None:
+    async def _await_token(self) -> None:
+        while self._token is None:
             await self._seed()
             try:
                 async with asyncio.timeout(LOOK_AGAIN_SECONDS):
-                    await self._given.wait()
+                    await self._token_delivered.wait()
             except TimeoutError:
                 self._seeded = False
 
     async def _take_over(self) -> bool:
-        """With a token in hand: wait for who may still be reigning by it, then make it ours."""
-        assert self._hand is not None
-        if self._hand.body != FREE:
+        """Take the lease over: wait until a previous leader's lease has certainly ended, then replace its token."""
+        assert self._token is not None
+        if self._token.body != FREE:
             logger.info("taking over the updates of bot %s in %g s", self._bot, self._lease_seconds)
             await asyncio.sleep(self._lease_seconds)
         return await self._renew(time.monotonic() + self._lease_seconds)
 
     async def _keep(self) -> None:
-        """Renew the lease. Returns when it cannot be."""
+        """Renew the lease until that fails."""
         pause = self._lease_seconds / RENEWALS
         while self.valid():
             await asyncio.sleep(pause)
@@ -172,61 +171,62 @@ class Leadership:
                 return
 
     async def _renew(self, deadline: float) -> bool:
-        """Replace the token in hand; whether that was done before ``deadline``, on the monotonic clock."""
+        """Replace the token. Returns False if that fails before ``deadline``, on the monotonic clock."""
         began = time.monotonic()
         try:
             async with asyncio.timeout(deadline - began):
-                if self._hand is not None:  # else the last attempt ended between the ack and the new token
+                if self._token is not None:  # else the last attempt ended between the ack and the new token
                     await self._put(HELD)
-                    old = self._hand
-                    self._drop_hand()
+                    old = self._token
+                    self._drop_token()
                     old.ack()
-                await self._given.wait()
+                await self._token_delivered.wait()
         except TimeoutError:
-            logger.warning("RabbitMQ has not confirmed in time that this receiver is the one of bot %s", self._bot)
+            logger.warning("RabbitMQ did not confirm in time that this receiver leads bot %s", self._bot)
             return False
         self._until = began + self._lease_seconds * USED_SHARE
         return True
 
     async def _put(self, word: bytes) -> None:
-        """A token into the queue, however often that has to be tried."""
+        """Publish a token, retrying until RabbitMQ confirms it."""
         while True:
             try:
-                return await self._intake.publish([self._token(word)])
+                return await self._intake.publish([self._publication(word)])
             except RabbitMQError as error:
-                logger.debug("a token for %s was not taken: %s", self._queue, error)
+                logger.debug("could not publish a token to %s: %s", self._queue, error)
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _seed(self) -> None:
-        """See to it that there is a token. The first time before we subscribe, or we would count ourselves."""
+        """Make sure that the queue has a token. Called first before subscribing, or it would count this consumer."""
         count = partial(_count, self._queue)
         while not self._seeded:
             try:
                 tokens, consumers = await self._connections.arun(count, COUNT_SECONDS)
                 if not tokens:
-                    await self._intake.publish([self._token(HELD if consumers else FREE)])
+                    await self._intake.publish([self._publication(HELD if consumers else FREE)])
                 self._seeded = True
             except RabbitMQError as error:
-                logger.debug("%s cannot be looked at: %s", self._queue, error)
+                logger.debug("could not inspect %s: %s", self._queue, error)
                 await asyncio.sleep(RETRY_SECONDS)
 
-    def _token(self, word: bytes) -> Publication:
+    def _publication(self, word: bytes) -> Publication:
         return Publication("", self._queue, word, f"leader-{self._bot}")
 
-    async def _say_goodbye(self, subscription: Subscription) -> None:
-        hand = self._hand
-        if hand is not None and self.valid():
+    async def _release(self, subscription: Subscription) -> None:
+        token = self._token
+        if token is not None and self.valid():
             subscription.drain()
             with suppress(TimeoutError, RabbitMQError):
-                async with asyncio.timeout(GOODBYE_SECONDS):
-                    await self._intake.publish([self._token(FREE)])
-                    hand.ack()
+                async with asyncio.timeout(RELEASE_SECONDS):
+                    await self._intake.publish([self._publication(FREE)])
+                    token.ack()
         self._until = 0.0
         subscription.close()
 
 
 async def _end(task: asyncio.Task[None]) -> None:
-    """Return when it has ended, whoever cancels us meanwhile. Tasks of ours end in bounded time."""
+    """Cancel a task and wait until it ends, even if the caller is cancelled meanwhile. These tasks end in bounded
+    time."""
     task.cancel()
     while not task.done():
         with suppress(asyncio.CancelledError):
@@ -234,7 +234,7 @@ async def _end(task: asyncio.Task[None]) -> None:
 
 
 async def _count(queue: str, session: Session) -> tuple[int, int]:
-    """Tokens that wait, and consumers."""
+    """Count the waiting tokens and the consumers."""
     channel = await session.channel()
     ok = await channel.call("queue_declare", queue=queue, passive=True)
     return ok.method.message_count, ok.method.consumer_count

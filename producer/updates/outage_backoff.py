@@ -1,4 +1,4 @@
-"""Retries with a pause that grows, and logs an outage when it begins, every minute, and when it ends."""
+"""Retries with a growing pause, and logs an outage when it begins, every minute, and when it ends."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ logger = logging.getLogger("floodgate.updates")
 
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 15.0
-# A hand-over may meet the long poll that the one before left open. Telegram ends it, and neither side need hear of it.
+# After a takeover, the previous leader's long poll may still be open. Telegram ends it, so this conflict is not logged.
 QUIET_CONFLICT_SECONDS: Final = 10.0
 
 
 class OutageBackoff:
-    """The outages of one bot's updates, and the pause before the next try. Belongs to the event loop."""
+    """Retries for one bot's updates, and logs the outages. Belongs to the event loop."""
 
     def __init__(self, bot: str) -> None:
         self._bot = bot
@@ -54,22 +54,22 @@ class OutageBackoff:
         """Record a success."""
         self._backoff.reset()
         if (lasted_seconds := self._outage.end()) is not None:
-            logger.info("bot %s: updates come in again after %.1f s", self._bot, lasted_seconds)
+            logger.info("bot %s: updates arrive again after %.1f s", self._bot, lasted_seconds)
 
 
 def sentence(bot: str, error: Exception) -> str:
-    """What is wrong and what to do."""
+    """Describe an error: what is wrong and what to do."""
     if isinstance(error, ReceivingRefusedError) and error.unknown_token:
         return (
             f"Bot {bot}: Telegram does not know its token ({error.code} {error.description}). Correct it in "
-            "FLOODGATE_BOT_TOKEN or FLOODGATE_BOTS and start this again."
+            "FLOODGATE_BOT_TOKEN or FLOODGATE_BOTS and restart the receiver."
         )
     if isinstance(error, ReceivingRefusedError) and error.other_poller:
         return (
-            f"Bot {bot}: another program polls with its token ({error.code} {error.description}). Stop that one; "
+            f"Bot {bot}: another program polls with its token ({error.code} {error.description}). Stop that program: "
             "Telegram serves one at a time."
         )
-    return f"Bot {bot}: {error} Trying again until it works."
+    return f"Bot {bot}: {error} Retrying until it works."
 
 
 def _is_quiet(error: Exception, seconds: float) -> bool:

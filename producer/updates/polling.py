@@ -1,11 +1,12 @@
-"""Long polling: getUpdates again and again, by one receiver at a time.
+"""Long polling: calls getUpdates in a loop, from one receiver at a time.
 
-The offset, which tells Telegram to forget what is before it, moves on only after RabbitMQ has confirmed the updates.
-So whatever dies, Telegram still has what RabbitMQ has not; it gives that again, under the same ids.
+The offset tells Telegram to drop the updates before it. It advances only after RabbitMQ has confirmed those updates. So
+whatever crashes, Telegram still has every update that RabbitMQ does not, and delivers it again under the same id.
 
-Ending. A poll that waits is cut off, by which Telegram sees that nobody listens; its own offset said already what is
-safe. Updates that are just being published are seen through first, within bounds, and confirmed to Telegram, so that a
-restart in good order repeats nothing. When we are not the active one any more, nothing is said to Telegram at all.
+Shutdown. A waiting poll is cut off, which tells Telegram that nobody listens any more; the poll's own offset has
+already acknowledged what is safe. Updates that are being published are finished first, within bounds, and acknowledged
+to Telegram, so that a clean restart repeats nothing. A receiver that is no longer the active one sends nothing to
+Telegram.
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ from floodgate.producer.updates.intake import Intake
 from floodgate.producer.updates.outage_backoff import OutageBackoff
 from floodgate.producer.updates.telegram import ReceivingApi, ReceivingError, ReceivingRefusedError
 
-# How long a poll that we cut off may take to be gone at Telegram's side, before the next receiver polls.
+# The time that Telegram may take to notice that a poll was cut off, before the next receiver polls.
 HANG_UP_SECONDS: Final = 0.3
-# Bound on seeing the last batch through, and on telling Telegram of it.
+# Bound on publishing the last batch and acknowledging it to Telegram.
 LAST_BATCH_SECONDS: Final = 5.0
 
 
 class Poller:
     """Polls for one bot. Belongs to the event loop.
 
-    Parameters:
-        valid: whether this receiver is the active one; asked before each poll.
+    Args:
+        poll_seconds: how long Telegram may hold a poll.
+        valid: returns whether this receiver is the active one; called before each poll.
     """
 
     def __init__(self, bot: str, api: ReceivingApi, intake: Intake, poll_seconds: int, valid: Callable[[], bool]):
@@ -44,8 +46,8 @@ class Poller:
         self._batch: asyncio.Task[int | None] | None = None
 
     async def run(self) -> None:
-        """Poll until cancelled, or until we are not the active one."""
-        self._offset = None  # whoever polled in between has moved on
+        """Poll until cancelled, or until this receiver is no longer the active one."""
+        self._offset = None  # another receiver may have advanced it in between
         try:
             await self._outage_backoff.retry(self._delete_webhook, self._valid)
             while self._valid():
@@ -60,7 +62,7 @@ class Poller:
         try:
             given = await self._api.get_updates(self._bot, self._offset, self._poll_seconds)
         except ReceivingRefusedError as error:
-            if error.webhook_is_set:  # by someone else, since we began
+            if error.webhook_is_set:  # by another program, since polling began
                 await self._delete_webhook()
             raise
         self._batch = asyncio.create_task(self._intake.take(self._bot, given), name=f"batch of {self._bot}")
@@ -70,7 +72,7 @@ class Poller:
             self._batch = None
             raise
         if given and self._offset is None:
-            await asyncio.sleep(self._poll_seconds)  # nothing in it has an id: Telegram would give it again at once
+            await asyncio.sleep(self._poll_seconds)  # no update had an id, so Telegram would return them again at once
 
     def _move_on(self, last_id: int | None) -> None:
         self._batch = None
@@ -78,7 +80,7 @@ class Poller:
             self._offset = last_id + 1
 
     async def _finish(self) -> None:
-        """See the module, "Ending"."""
+        """Shut down as the module's docstring describes."""
         batch, self._batch = self._batch, None
         if batch is None:
             if self._valid():

@@ -1,19 +1,19 @@
 """The receiver's process.
 
-Start order: settings → RabbitMQ reached and topology declared → one task a bot, which waits to be the active one → with
-webhooks, the HTTP server. A fault before that is one sentence and an exit code; afterwards only a signal ends it.
+Start order: settings → with webhooks, the HTTP server → RabbitMQ reached and topology declared → one task per bot,
+which waits to become the active receiver. An error before that is one sentence and an exit code; afterwards only a
+signal ends the process.
 
-Stop order, on SIGTERM or SIGINT: Telegram's posts are refused, which it repeats to another → what is being published is
-seen through → the tokens are handed on → connections. Bounded by :data:`STOP_SECONDS`; a second signal exits at once.
+Stop order, on SIGTERM or SIGINT: updates being published are finished → the tokens are released → Telegram's webhook
+requests are refused, so that Telegram repeats them to another receiver → connections. Bounded by :data:`STOP_SECONDS`;
+a second signal exits at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from enum import StrEnum
@@ -24,8 +24,9 @@ import uvicorn
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import SettingsError
 from floodgate.broker.process.event_loop import new_event_loop
+from floodgate.broker.process.forced_exit import exit_after, exit_now
 from floodgate.broker.settings.model import Settings
-from floodgate.producer.http_protocol import bounded_http
+from floodgate.producer.http_protocol import server_config
 from floodgate.producer.listening import listen, url_of
 from floodgate.producer.updates.intake import Intake
 from floodgate.producer.updates.leadership import Leadership, LeaderWork
@@ -35,17 +36,16 @@ from floodgate.producer.updates.webhook import Posts, Registration
 
 logger = logging.getLogger("floodgate.updates")
 
-EXIT_FORCED: Final = 70
-MOST_POSTS: Final = 2000  # connections at once, so that a stranger's cannot take all memory
+MOST_POSTS: Final = 2000  # connections at once, so that strangers cannot exhaust the memory
 KEEP_ALIVE_SECONDS: Final = 75
-LAST_POSTS_SECONDS: Final = 5  # after a stop, for posts under way
-# The last posts, the last batch, the goodbye and the connections have bounds
-# of their own; this is their sum, and some air.
+LAST_POSTS_SECONDS: Final = 5  # for webhook requests under way at a stop
+# The last webhook requests, the last batch, the release of the token and the connections each have a bound; this is
+# their sum plus a margin.
 STOP_SECONDS: Final = 25.0
 
 
 class Mode(StrEnum):
-    """How Telegram gives the updates."""
+    """How Telegram delivers updates."""
 
     POLLING = "polling"
     WEBHOOK = "webhook"
@@ -75,10 +75,10 @@ class Receiver:
             loop.call_soon_threadsafe(self._stop.set)
 
     async def run(self, ready: Callable[[str], None] = lambda _line: None) -> None:
-        """Receive until stopped. ``ready`` is given a line when it does.
+        """Receive until stopped. Calls ``ready`` with a line for the operator once the receiver has started.
 
         Raises:
-            FloodgateError: it could not start: settings or RabbitMQ.
+            FloodgateError: the receiver could not start: a setting is wrong, or RabbitMQ is unavailable.
         """
         self._loop = asyncio.get_running_loop()
         connections = Connections(self._settings, "updates", on_callers_loop=True)
@@ -95,7 +95,7 @@ class Receiver:
         logger.info("stopped")
 
     async def _lead_all(self, api: ReceivingApi, intake: Intake, connections: Connections) -> None:
-        """Until stopped, or until something fails that should not."""
+        """Run one task per bot until stopped, or until one crashes."""
         leads = [
             asyncio.create_task(self._lead(bot, api, intake, connections), name=f"receiver of {bot}")
             for bot in sorted(self._settings.tokens)
@@ -103,7 +103,7 @@ class Receiver:
         stopping = asyncio.create_task(self._stop.wait(), name="stop of the receiver")
         try:
             await asyncio.wait({*leads, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            logger.info("stopping: what is being published is seen through")
+            logger.info("stopping: finishing the updates that are being published")
         finally:
             for task in (*leads, stopping):
                 task.cancel()
@@ -125,7 +125,7 @@ class Receiver:
 
     @asynccontextmanager
     async def _posts_taken(self, intake: Intake) -> AsyncIterator[str]:
-        """With webhooks, the HTTP server; says where it listens."""
+        """Run the HTTP server if updates arrive by webhook; yields its address for the log line."""
         if self._mode is Mode.POLLING:
             yield ""
             return
@@ -141,27 +141,23 @@ class Receiver:
 
 
 def poll_seconds(settings: Settings) -> int:
-    """How long a poll may wait at Telegram.
+    """How long Telegram may hold a poll.
 
-    A receiver that freezes, or that the network swallows, leaves its poll open there. RabbitMQ takes a heartbeat at
-    least to notice, and the next receiver waits a lease: by then the poll must be over, or it would be a second one.
+    A receiver that freezes or loses the network leaves its poll open at Telegram. RabbitMQ takes at least a heartbeat
+    to notice, and the next receiver then waits for a lease. By then the poll must have ended, or there would be two.
     """
     updates = settings.updates
     return max(1, min(updates.poll_seconds, int(settings.heartbeat_seconds + updates.lease_seconds / 2)))
 
 
 class PostServer(uvicorn.Server):
-    """uvicorn, without its hands on the process's signals."""
+    """uvicorn's server, without its signal handlers."""
 
     def __init__(self, posts: Posts) -> None:
         super().__init__(
-            uvicorn.Config(
+            server_config(
                 posts,
-                http=bounded_http(MOST_POSTS),
-                ws="none",
-                access_log=False,
-                log_config=None,
-                server_header=False,
+                MOST_POSTS,
                 lifespan="off",
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=LAST_POSTS_SECONDS,
@@ -170,14 +166,15 @@ class PostServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
+        """Leave the process's signal handlers alone."""
         yield
 
 
 def run_receiver(settings: Settings, mode: Mode, ready: Callable[[str], None]) -> None:
-    """Receive until SIGTERM or SIGINT. For a process's main thread.
+    """Receive until SIGTERM or SIGINT. Call it from the process's main thread.
 
     Raises:
-        FloodgateError: it could not start: settings or RabbitMQ.
+        FloodgateError: the receiver could not start: a setting is wrong, or RabbitMQ is unavailable.
     """
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_receive(Receiver(settings, mode), ready))
@@ -189,10 +186,8 @@ async def _receive(receiver: Receiver, ready: Callable[[str], None]) -> None:
     def on_signal() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
-            signal.signal(number, lambda *_: os._exit(EXIT_FORCED))
-        watchdog = threading.Timer(STOP_SECONDS, os._exit, (EXIT_FORCED,))
-        watchdog.daemon = True
-        watchdog.start()
+            signal.signal(number, exit_now)
+        exit_after(STOP_SECONDS)
         receiver.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):

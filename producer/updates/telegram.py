@@ -1,6 +1,6 @@
-"""The calls of the Bot API that receiving needs, and what can come of them.
+"""The Bot API calls that a receiver makes, and their errors.
 
-No error here holds a URL, for it holds the token: aiohttp's own are read and left behind.
+No error here holds a URL, because URLs hold the token. aiohttp's own errors are read and dropped.
 """
 
 from __future__ import annotations
@@ -13,26 +13,27 @@ from typing import Any, Final
 import aiohttp
 
 from floodgate.broker.errors import FloodgateError
+from floodgate.broker.process.telegram_session import TelegramSession
 from floodgate.broker.settings.model import Settings
 
 CONNECT_SECONDS: Final = 10.0
-# Beyond the time that Telegram was asked to wait: its own and the network's.
+# In addition to the time that Telegram was asked to wait: for Telegram and the network.
 ANSWER_SECONDS: Final = 15.0
 MOST_UPDATES: Final = 100  # in one answer: Telegram's bound
-# A hundred updates of any size that queues take are not read at once; a hundred real ones have a few hundred kB.
+# A hundred real updates have a few hundred kB.
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 
 
 class ReceivingError(FloodgateError):
-    """A call did not bring what was asked for. The message is a sentence without the token."""
+    """A call failed. The message is a sentence without the token."""
 
 
 class NoAnswerError(ReceivingError):
-    """Telegram could not be reached, or what came was no answer of a Bot API."""
+    """Telegram could not be reached, or the answer was not a Bot API's."""
 
 
 class ReceivingRefusedError(ReceivingError):
-    """Telegram said no."""
+    """Telegram refused the call."""
 
     def __init__(self, method: str, code: int, description: str, retry_after: float | None) -> None:
         self.code = code
@@ -42,7 +43,7 @@ class ReceivingRefusedError(ReceivingError):
 
     @property
     def unknown_token(self) -> bool:
-        """Of these methods, 404 means the token, too: it is malformed."""
+        """Whether the token is wrong. For these methods 404 says so too: the token is malformed."""
         return self.code in (401, 404)
 
     @property
@@ -55,21 +56,22 @@ class ReceivingRefusedError(ReceivingError):
 
 
 class ReceivingApi:
-    """Calls for all bots over one session. Belongs to the event loop; ``close`` may be called twice, and unused."""
+    """Calls for all bots over one session. Belongs to the event loop; ``close`` is safe to call twice, and unused."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._session: aiohttp.ClientSession | None = None
+        # Without a limit: one poll a bot, and the settings name the bots.
+        self._session = TelegramSession(0, settings.telegram_proxy)
 
     async def get_updates(
         self, bot: str, offset: int | None, wait_seconds: int, *, limit: int = MOST_UPDATES
     ) -> list[Any]:
-        """What waits from ``offset`` on, which confirms all before it. Not looked at in any way.
+        """Return the updates from ``offset`` on, unread, and confirm all before it.
 
-        Cancelling it closes the connection, by which Telegram knows that nobody waits any more.
+        Cancelling it closes the connection, which tells Telegram that nobody is polling any more.
 
         Raises:
-            TelegramError: it brought nothing.
+            ReceivingError: the call failed.
         """
         asked: dict[str, Any] = {"timeout": wait_seconds, "limit": limit, **self._allowed()}
         if offset is not None:
@@ -80,27 +82,27 @@ class ReceivingApi:
         return result
 
     async def set_webhook(self, bot: str, url: str, secret: str, max_connections: int) -> None:
-        """Have updates posted to ``url``; those that wait are kept.
+        """Have updates posted to ``url``, pending ones included.
 
         Raises:
-            TelegramError: it is not so.
+            ReceivingError: the call failed.
         """
         asked = {"url": url, "secret_token": secret, "max_connections": max_connections, **self._allowed()}
         await self._call(bot, "setWebhook", asked, ANSWER_SECONDS)
 
     async def delete_webhook(self, bot: str) -> None:
-        """Have updates wait to be polled; those that wait are kept. Does nothing when there is no webhook.
+        """Have updates wait to be polled, pending ones included. Does nothing if there is no webhook.
 
         Raises:
-            TelegramError: it is not so.
+            ReceivingError: the call failed.
         """
         await self._call(bot, "deleteWebhook", {"drop_pending_updates": False}, ANSWER_SECONDS)
 
     async def webhook_info(self, bot: str) -> dict[str, Any]:
-        """What Telegram knows of the webhook.
+        """Return Telegram's information on the webhook.
 
         Raises:
-            TelegramError: it brought nothing.
+            ReceivingError: the call failed.
         """
         result = await self._call(bot, "getWebhookInfo", {}, ANSWER_SECONDS)
         if not isinstance(result, dict):
@@ -108,36 +110,24 @@ class ReceivingApi:
         return result
 
     async def close(self) -> None:
-        """Cut off what is under way."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        """Cut off calls under way."""
+        await self._session.close()
 
     def _allowed(self) -> dict[str, Sequence[str]]:
-        """Always said: left out, Telegram goes on with what was asked for last, perhaps by another program."""
+        """Sent with every call: if it is left out, Telegram keeps the last value, perhaps set by another program."""
         return {"allowed_updates": self._settings.updates.allowed}
 
     async def _call(self, bot: str, method: str, asked: dict[str, Any], seconds: float) -> Any:
         url = f"{self._settings.telegram_api_url}/bot{self._settings.token(bot).get_secret_value()}/{method}"
         timeout = aiohttp.ClientTimeout(total=seconds + CONNECT_SECONDS, connect=CONNECT_SECONDS)
         try:
-            async with self._open().post(url, json=asked, timeout=timeout, allow_redirects=False) as answer:
+            async with await self._session.request("POST", url, json=asked, timeout=timeout) as answer:
                 status, body = answer.status, await _whole(answer)
         except TimeoutError:
             raise NoAnswerError(f"Telegram does not answer {method} within {seconds:g} s.") from None
         except (aiohttp.ClientError, OSError) as error:
             raise NoAnswerError(f"Telegram cannot be reached for {method} ({_reason(error)}).") from None
         return _result(method, status, body)
-
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            proxy = self._settings.telegram_proxy
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),  # one poll a bot, and their number is set by the settings
-                cookie_jar=aiohttp.DummyCookieJar(),
-                proxy=proxy.get_secret_value() if proxy else None,
-            )
-        return self._session
 
 
 async def _whole(answer: aiohttp.ClientResponse) -> bytes:
@@ -170,6 +160,6 @@ def _result(method: str, status: int, body: bytes) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What the system said, or its type. Not its text: that may hold the URL."""
+    """The system's message, or else the error's type. Its own text may hold the URL."""
     number = error.errno if isinstance(error, OSError) else None
     return os.strerror(number) if number and number > 0 else type(error).__name__

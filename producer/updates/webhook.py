@@ -1,15 +1,15 @@
-"""Webhooks: Telegram posts each update, and is told 200 only when RabbitMQ has it. Anything else it posts again.
+"""Webhooks: Telegram posts each update, and gets 200 only once RabbitMQ has confirmed it. Telegram repeats the rest.
 
-Every receiver takes posts, active or not, so that a load balancer may send them anywhere: Telegram itself posts a
-chat's updates one at a time, and what it posts twice has the same id. Only the active one tells Telegram where to post.
+Every receiver accepts posts, active or not, so a load balancer may send them to any: Telegram posts a chat's updates
+one at a time, and an update that it posts twice has the same id. Only the active receiver registers the webhook.
 
-A post must carry the bot's secret. It is made of the bot's token, so that all receivers agree on it without a setting
-and nobody makes one without the token. Of a post without it, no body is read.
+A post must carry the bot's secret. It is derived from the bot's token, so all receivers agree on it without a setting
+and nobody can derive it without the token. The body of a post without the secret is not read.
 
     200  RabbitMQ has the update        404  no such bot
-    400  not an update                  405  not a post
+    400  not an update                  405  not a POST
     403  wrong secret, or none          413  larger than FLOODGATE_UPDATES__MAX_BODY_BYTES
-    408  the body does not come         503  RabbitMQ does not take it now
+    408  the body comes too slowly      503  RabbitMQ does not accept it now
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from floodgate.broker.errors import MalformedUpdateError, RabbitMQError
 from floodgate.broker.messages.update import publication, read_update
 from floodgate.broker.process.outages import OutageLog
 from floodgate.broker.settings.model import Settings
+from floodgate.producer.http_body import BodyTooLargeError, BodyTooSlowError, body_pieces
 from floodgate.producer.updates.intake import Intake
 from floodgate.producer.updates.outage_backoff import OutageBackoff
 from floodgate.producer.updates.telegram import ReceivingApi
@@ -40,12 +41,12 @@ logger = logging.getLogger("floodgate.updates")
 
 SECRET_HEADER: Final = "x-telegram-bot-api-secret-token"
 BODY_SECONDS: Final = 10.0
-# How often the active one looks whether Telegram still posts here, and whether its posts arrive.
+# How often the active receiver checks that the webhook is still registered and that posts arrive.
 CHECK_SECONDS: Final = 30.0
 
 
 class PostError(Exception):
-    """A post that is refused, with its status."""
+    """A refused post and its HTTP status."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -53,19 +54,19 @@ class PostError(Exception):
 
 
 def secret_of(token: SecretStr) -> str:
-    """What Telegram is to put into each post for the bot of this token."""
+    """The secret that each of Telegram's posts for the bot of this token must carry."""
     return hmac.new(token.get_secret_value().encode(), b"floodgate webhook", sha256).hexdigest()
 
 
 class Posts:
-    """Takes Telegram's posts, as an ASGI application. Belongs to the event loop."""
+    """ASGI application that accepts Telegram's posts. Belongs to the event loop."""
 
     def __init__(self, settings: Settings, intake: Intake) -> None:
         self._most_bytes = settings.updates.max_body_bytes
         self._partitions = settings.update_partitions
         self._intake = intake
         self._secrets = {bot: secret_of(token).encode() for bot, token in settings.tokens.items()}
-        self._refused: Counter[int] = Counter()  # by status, since it was last said
+        self._refused: Counter[int] = Counter()  # by status, since the last log line
         self._refusals: defaultdict[int, OutageLog] = defaultdict(OutageLog)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,7 +98,7 @@ class Posts:
         await self._intake.publish([message])
 
     def _bot(self, request: Request) -> str:
-        """Whose update it is, by the last part of the path, whatever proxies put before it."""
+        """The bot named by the last part of the path, whatever prefix a proxy adds."""
         if request.method != "POST":
             raise PostError(405, "Updates are posted.")
         bot = request.url.path.rpartition("/")[2]
@@ -109,32 +110,24 @@ class Posts:
         return bot
 
     async def _body(self, request: Request) -> bytes:
-        too_large = PostError(413, f"More than {self._most_bytes} bytes: FLOODGATE_UPDATES__MAX_BODY_BYTES.")
-        length = request.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > self._most_bytes:
-            raise too_large
-        body = bytearray()
         try:
-            async with asyncio.timeout(BODY_SECONDS):
-                async for piece in request.stream():
-                    body += piece
-                    if len(body) > self._most_bytes:
-                        raise too_large
-        except TimeoutError:
+            return b"".join([piece async for piece in body_pieces(request, self._most_bytes, BODY_SECONDS)])
+        except BodyTooLargeError:
+            raise PostError(413, f"More than {self._most_bytes} bytes: FLOODGATE_UPDATES__MAX_BODY_BYTES.") from None
+        except BodyTooSlowError:
             raise PostError(408, "The body did not come.") from None
         except ClientDisconnect:
             raise PostError(400, "The body ended in the middle.") from None
-        return bytes(body)
 
     def _say(self, error: PostError) -> None:
-        """One line a minute and kind: anybody may post anything here."""
+        """Log at most one line per minute and status: anybody may post anything here."""
         self._refused[error.status] += 1
         if self._refusals[error.status].is_due():
             logger.warning("%d posts refused with %d: %s", self._refused.pop(error.status), error.status, error)
 
 
 class Registration:
-    """Tells Telegram where to post one bot's updates, and looks whether that goes well. Belongs to the event loop.
+    """Registers one bot's webhook with Telegram and checks it from time to time. Belongs to the event loop.
 
     Parameters:
         valid: whether this receiver is the active one.
@@ -151,7 +144,7 @@ class Registration:
         self._error_seen: Any = None
 
     async def run(self) -> None:
-        """Until cancelled, or until we are not the active one. The webhook stays: posts go on to whoever is there."""
+        """Run until cancelled, or until this receiver is no longer the active one. The webhook stays registered."""
         await self._outage_backoff.retry(self._set, self._valid)
         while self._valid():
             await asyncio.sleep(CHECK_SECONDS)

@@ -90,9 +90,9 @@ def test_making_queues_with_another_account_says_whose_it_is(
 ) -> None:
     ran = new_stage(accounts.url(account)).floodgate("topology", "apply")
     assert ran.returncode == EXIT_RABBITMQ
-    assert "may not make queues" in ran.stderr
+    assert "may not create queues" in ran.stderr
     assert "operator" in ran.stderr
-    assert "declared otherwise" not in ran.stderr
+    assert "exists with other arguments" not in ran.stderr
 
 
 def test_a_worker_begins_once_the_queues_are_made(accounts: Accounts, new_stage: MakeStage) -> None:

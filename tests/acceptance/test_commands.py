@@ -78,7 +78,7 @@ def test_topology_is_shown_made_and_verified(stage: Stage, vhost: Vhost) -> None
     assert stage.floodgate("topology", "apply").returncode == 0
     assert stage.floodgate("topology", "apply").returncode == 0, "it may be done again"
     assert answer(stage, "topology", "verify") == {"faults": []}
-    assert "All as it should be" in stage.floodgate("topology", "verify").stdout
+    assert "Everything matches the settings" in stage.floodgate("topology", "verify").stdout
 
 
 def test_send_prints_the_accepted_job_and_the_worker_sends_it(stage: Stage) -> None:

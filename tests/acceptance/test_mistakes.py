@@ -97,9 +97,16 @@ def test_two_names_of_one_token_are_refused_at_start(offline: dict[str, str], tm
     twice = {"news": TOKEN, "alerts": TOKEN}
     env = offline | {"FLOODGATE_BOTS": json.dumps(twice)}
     for command in (["worker"], ["gateway"], ["updates"]):
-        fails(command, EXIT_USAGE, "'news' and 'alerts' have one token", "keep one name", env=env, home=tmp_path)
+        fails(
+            command,
+            EXIT_USAGE,
+            "'news' and 'alerts' have the same token",
+            "keep one of the two",
+            env=env,
+            home=tmp_path,
+        )
     alone = offline | {"FLOODGATE_BOTS": json.dumps({"news": TOKEN}), "FLOODGATE_BOT_TOKEN": TOKEN}
-    fails(["worker"], EXIT_USAGE, "'default' and 'news' have one token", env=alone, home=tmp_path)
+    fails(["worker"], EXIT_USAGE, "'default' and 'news' have the same token", env=alone, home=tmp_path)
 
 
 @each_on_a_server

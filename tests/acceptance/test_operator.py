@@ -94,8 +94,8 @@ def test_replayed_letters_are_sent_in_their_order_and_others_stay(stage: Stage, 
     assert ids(stage, "--bot", BOT) == [letters["hello"].id, letters["photo"].id]
     told = stage.floodgate("dead-letters", "replay")
     assert told.returncode == EXIT_NO, "bytes that are no job were meant, too, and stay"
-    assert "2 put in again" in told.stdout
-    assert "2 are no jobs and stay: they can only be dropped" in told.stdout
+    assert "2 replayed" in told.stdout
+    assert "2 kept: not a job, so it can only be dropped" in told.stdout
     assert stage.floodgate("dead-letters", "replay", "nobody").returncode == EXIT_NO
     assert stage.floodgate("dead-letters", "replay", "--reason", "nothing").returncode == 0
 
@@ -103,7 +103,7 @@ def test_replayed_letters_are_sent_in_their_order_and_others_stay(stage: Stage, 
 def test_dropping_asks_first_and_drops_only_what_is_meant(stage: Stage, letters: dict[str, Job]) -> None:
     asked = drop(stage, "", "--reason", "malformed")  # nobody answers
     assert asked.returncode == EXIT_NO
-    assert "Delete for good: malformed: 1?" in asked.stderr
+    assert "Delete permanently: malformed: 1?" in asked.stderr
     assert len(ids(stage)) == 6
     refused = drop(stage, "n\n", "--reason", "malformed")
     assert (refused.returncode, len(ids(stage))) == (EXIT_NO, 6)
@@ -131,12 +131,12 @@ def drop(stage: Stage, answered: str, *options: str) -> subprocess.CompletedProc
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["dead-letters", "list", "--since", "soon"], "no moment"),
+        (["dead-letters", "list", "--since", "soon"], "not a time"),
         (["dead-letters", "replay", "--bot", "nobody"], "configured: default"),
         (["dead-letters", "drop", "--chat", "a b"], "neither a number"),
         (["chats", "clear", "a b"], "neither a number"),
         (["chats", "unreachable", "--bot", "nobody"], "configured: default"),
-        (["pause", "--for", "ever"], "no duration"),
+        (["pause", "--for", "ever"], "not a duration"),
         (["pause", "--for", "0s"], "between 1s and 4w"),
         (["resume", "--bot", "nobody"], "configured: default"),
     ],
@@ -196,13 +196,13 @@ def test_a_broadcast_to_a_chat_that_blocked_the_bot_is_counted_and_listed(stage:
     exported = csv.DictReader(stage.floodgate("dead-letters", "not-kept", "--csv").stdout.splitlines())
     assert list(exported) == listed
     table = stage.floodgate("dead-letters", "not-kept").stdout
-    assert f"{BOT}, since the state store was new: chat-unreachable: 5" in table
+    assert f"{BOT}, since the state store was created: chat-unreachable: 5" in table
     with pytest.raises(DeadLetteredError, match="chat-unreachable"):
         client.result(jobs[0])
 
 
 def test_letters_whose_time_is_over_are_dropped_and_counted(stage: Stage, letters: dict[str, Job]) -> None:
-    assert stage.floodgate("dead-letters", "sweep").stdout == "No dead letter is over its time, nor one too many.\n"
+    assert stage.floodgate("dead-letters", "sweep").stdout == "No dead letters have expired or exceed the limit.\n"
     stage.extra["FLOODGATE_DEAD_LETTERS__SECONDS_BY_REASON"] = '{"content": 0.001, "malformed": 0.001}'
     assert answer(stage, "dead-letters", "sweep") == {"content": 2, "malformed": 1}
     assert ids(stage) == ["raw", letters["news"].id, letters["late"].id]
@@ -211,7 +211,7 @@ def test_letters_whose_time_is_over_are_dropped_and_counted(stage: Stage, letter
     assert stage.floodgate("dead-letters", "sweep").stdout == "Dropped: rights: 1.\n"
     shown = stage.floodgate("status").stdout
     assert "content: 2, rights: 1" in shown
-    assert "dead letters of no bot, dropped: malformed: 1" in shown
+    assert "dead letters without a bot, dropped: malformed: 1" in shown
 
 
 # A worker whose rounds are a tenth of a second and not a minute.

@@ -255,7 +255,7 @@ def test_a_full_state_store_stops_sending_and_costs_no_job(
     until(lambda: len(stage.sent()) >= CHATS)
     admin.config_set("maxmemory", 1)
     full_at = stage.control.stats().acted
-    until(lambda: "completed calls wait to be recorded: Redis at" in worker.log)
+    until(lambda: "completed calls are waiting to be recorded: Redis at" in worker.log)
     assert dead_letters(stage) == {}, "and asking takes a second, in which a bot sends 29"
     assert stage.control.stats().acted - full_at <= 2 * PARTITIONS, "a call for each job in hand, and the next one's"
     admin.config_set("maxmemory", 0)
@@ -309,7 +309,7 @@ def assert_status_tells(stage: Stage) -> None:
     [told] = json.loads(stage.floodgate("status", "--json").stdout)
     assert 0 <= told["outage_seconds"] <= LASTS.total_seconds() + 5
     [line] = [line for line in stage.floodgate("status").stdout.splitlines() if "Telegram does not answer" in line]
-    assert " s; one call at a time is tried until one is answered" in line
+    assert " s; calls are made one at a time until one is answered" in line
 
 
 def assert_each_chat_in_order(texts: Texts) -> None:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from floodgate.worker import EXIT_FORCED
+from floodgate.broker.process.forced_exit import EXIT_FORCED
 from tests.acceptance.server import rows
 from tests.acceptance.stage import Stage
 from tests.services import Vhost

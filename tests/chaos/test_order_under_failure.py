@@ -163,7 +163,7 @@ def test_the_bound_on_calls_is_stated_in_the_dead_letter(bench: Bench) -> None:
         client.send_message(chat_id=1, text="in vain")
     (letter,) = bench.await_dead()
     assert (letter.reason, letter.attempts) == ("exhausted", 2)
-    assert letter.description == "2 calls failed and 2 is the bound; the last call: HTTP 502 Bad Gateway"
+    assert letter.description == "2 calls failed and the limit is 2; last call: HTTP 502 Bad Gateway"
 
 
 def test_the_bound_on_age_is_stated_in_the_dead_letter(bench: Bench) -> None:
@@ -173,7 +173,7 @@ def test_the_bound_on_age_is_stated_in_the_dead_letter(bench: Bench) -> None:
         client.send_message(chat_id=1, text="in vain")
     (letter,) = bench.await_dead()
     assert letter.reason == "exhausted"
-    assert letter.description.startswith("it was older than 0.5 s after ")
+    assert letter.description.startswith("the job was older than 0.5 s after ")
 
 
 def test_a_job_whose_time_passes_in_the_line_is_dead_and_the_next_goes(bench: Bench) -> None:

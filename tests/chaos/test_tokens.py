@@ -80,7 +80,7 @@ def test_a_token_is_in_no_log_queue_store_or_dead_letter_whatever_fails(
         link.refuse()  # the first call meets nobody
         worker = start(talkative_worker, env, log)
         _put_in(env, "good", 20)
-        until(lambda: log.exists() and "is given up" in log.read_text(), 60)
+        until(lambda: log.exists() and "giving up on job" in log.read_text(), 60)
         link.accept()
         _put_in(env, "good", *FAULTS, *TROUBLES, 27)
         _put_in(env, "revoked", 41)

@@ -49,7 +49,7 @@ def test_a_key_that_is_used_for_something_else_says_so(
     admit(store, settings, first)
     if ends is not None:
         store.settle(ask_for(first, settings), ends)
-    with pytest.raises(DedupeKeyError, match=r"'order-7' was used before .* Nothing was queued"):
+    with pytest.raises(DedupeKeyError, match=r"'order-7' was already used .* Nothing was queued"):
         ledger.recognised(message(settings, **other))  # type: ignore[arg-type]
 
 

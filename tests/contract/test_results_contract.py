@@ -96,7 +96,7 @@ def test_thousands_wait_by_one_listener_and_few_looks(
 
     async def main() -> list[str]:
         async with AsyncClient(settings) as client:
-            with ended(client._ledger.book(), len(asks), end_all):
+            with ended(client._ledger.waiting(), len(asks), end_all):
                 return await asyncio.gather(*(client.result(ask.job_id, timeout=60) for ask in asks))
 
     assert asyncio.run(main()) == [ask.job_id for ask in asks]
@@ -122,7 +122,7 @@ def test_a_listener_hears_of_bots_that_are_asked_for_later(settings: Settings, s
         for count, ask in enumerate(asks, start=1):
             job = client.job("sendMessage", chat_id=1, text="hi", bot=ask.bot).model_copy(update={"id": ask.job_id})
             wait = threads.submit(client.result, job, timeout=20)
-            until(lambda: client._ledger.book().count == 1)
+            until(lambda: client._ledger.waiting().count == 1)
             store.settle(ask, Sent(count))
             assert wait.result(20) == count
 
@@ -148,7 +148,7 @@ def test_closing_a_client_tells_who_waits(settings: Settings, store: Admission) 
     async def main() -> None:
         client = AsyncClient(settings)
         told = pytest.raises(ClosedError, match="The job is safe")
-        with ended(client._ledger.book(), 1, lambda: asyncio.run(client.close())), told:
+        with ended(client._ledger.waiting(), 1, lambda: asyncio.run(client.close())), told:
             await client.result(ask_of(1).job_id, timeout=60)
 
     asyncio.run(main())
@@ -175,7 +175,7 @@ def test_a_task_that_is_cancelled_waits_no_more(settings: Settings, store: Admis
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):
                     await client.result(ask_of(1).job_id, timeout=60)
-            return client._ledger.book().count
+            return client._ledger.waiting().count
 
     assert asyncio.run(main()) == 0
 
@@ -200,7 +200,7 @@ def test_what_a_silent_listener_misses_is_found_by_looking(
     monkeypatch.setattr(ledger, "open_result_feed", lambda _settings, _bots: Silent())
     monkeypatch.setattr(waiting, "AUDIT_SECONDS", 0.1)
     ask = ask_of(1)
-    with Client(settings) as client, ended(client._ledger.book(), 1, lambda: store.settle(ask, Sent("found"))):
+    with Client(settings) as client, ended(client._ledger.waiting(), 1, lambda: store.settle(ask, Sent("found"))):
         assert client.result(ask.job_id, timeout=20) == "found"
 
 
@@ -222,21 +222,21 @@ def test_a_store_that_cannot_be_listened_to_is_looked_into_now_and_then(
 ) -> None:
     monkeypatch.setattr(ledger, "open_result_feed", lambda _settings, _bots: Deaf())
     ask = ask_of(1)
-    with Client(settings) as client, ended(client._ledger.book(), 1, lambda: store.settle(ask, Sent("late"))):
+    with Client(settings) as client, ended(client._ledger.waiting(), 1, lambda: store.settle(ask, Sent("late"))):
         assert client.result(ask.job_id, timeout=20) == "late"
 
 
 def test_a_fork_of_a_process_that_listens_listens_for_itself(settings: Settings, store: Admission) -> None:
     first, second = ask_of(1), ask_of(2)
     client = Client(settings)
-    with ended(client._ledger.book(), 1, lambda: store.settle(first, Sent(1))):
+    with ended(client._ledger.waiting(), 1, lambda: store.settle(first, Sent(1))):
         assert client.result(first.job_id, timeout=20) == 1
     assert listeners() == 1
     child = os.fork()
     if child == 0:
         told = 0
         try:
-            with ended(client._ledger.book(), 1, lambda: store.settle(second, Sent(2))):
+            with ended(client._ledger.waiting(), 1, lambda: store.settle(second, Sent(2))):
                 told = client.result(second.job_id, timeout=20)
         finally:
             os._exit(told)

@@ -7,6 +7,7 @@ import re
 from tests.docs.pages import ROOT, blocks
 
 README = ROOT / "README.md"
+PERFORMANCE = ROOT / "docs" / "performance.md"
 ORDER = ["Install", "Send", "See it work", "Guarantees", "Performance", "When not to use it"]
 
 
@@ -24,6 +25,13 @@ def test_ten_lines_send() -> None:
 def test_the_figures_of_the_readme_are_those_of_the_page() -> None:
     shown = README.read_text().partition("Without limits, ")[2].partition("\n\n")[0]
     figures = re.findall(r"\d[\d,.]*\d", shown)
-    page = (ROOT / "docs" / "performance.md").read_text()
+    page = PERFORMANCE.read_text()
     assert len(figures) == 4
     assert [figure for figure in figures if figure not in page] == []
+
+
+def test_the_figures_at_the_top_of_the_page_are_those_of_its_tables() -> None:
+    top, _, measured = PERFORMANCE.read_text().partition("\n## ")
+    figures = re.findall(r"\[(\d[\d,.]*) [^\]]*\]\(#", top)
+    assert len(figures) == 3
+    assert [figure for figure in figures if figure not in measured] == []

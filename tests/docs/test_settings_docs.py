@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from floodgate.broker.settings.model import Settings, load_settings
-from floodgate.broker.settings.reference import ENV_EXAMPLE, ROOT, SETTINGS_PAGE, env_example, settings_page, variables
+from floodgate.broker.settings.reference import ENV_EXAMPLE, SETTINGS_PAGE, env_example, settings_page, variables
 
 RENEW = "Renew it with: python -m floodgate.broker.settings.reference"
 
 
 @pytest.mark.parametrize(("path", "text"), [(ENV_EXAMPLE, env_example()), (SETTINGS_PAGE, settings_page())])
 def test_the_file_is_what_the_settings_say(path: Path, text: str) -> None:
-    assert (ROOT / path).read_text() == text, RENEW
+    assert path.read_text() == text, RENEW
 
 
 def test_every_setting_says_its_meaning() -> None:
@@ -32,5 +32,5 @@ def test_the_defaults_shown_are_the_defaults(tmp_path: Path, monkeypatch: pytest
     for name in [item.name for item in variables()]:
         monkeypatch.delenv(name, raising=False)
     shown = tmp_path / ".env"
-    shown.write_text(re.sub("(?m)^# (FLOODGATE_)", r"\1", (ROOT / ENV_EXAMPLE).read_text()))
+    shown.write_text(re.sub("(?m)^# (FLOODGATE_)", r"\1", ENV_EXAMPLE.read_text()))
     assert load_settings(_env_file=shown) == load_settings(_env_file=None)

@@ -236,8 +236,10 @@ def test_opening_connects_and_calls_no_method() -> None:
             await opened.open()
             assert not peers
             request = opened._request
-            assert request is not None and request._session is not None and request._session.connector is not None
-            ready = request._session.connector._conns
+            assert request is not None and request._session is not None
+            connector = request._session._open().connector
+            assert connector is not None
+            ready = connector._conns
             addresses = {handler.transport.get_extra_info("sockname") for (handler, _) in next(iter(ready.values()))}
             await opened.call("default", "sendMessage", {"chat_id": 7, "text": "x"}, SOON)
             return addresses

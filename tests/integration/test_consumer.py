@@ -272,7 +272,7 @@ def test_a_deleted_queue_is_declared_again(declared: Vhost, connect: Connect, ca
         until(lambda: queue_admin.verify(connections, PIPELINE) == [])
     fill(connections, 1)
     until(lambda: hand.seen == [1])
-    assert caplog.text.count(f"queue {SEND} is gone") == 1
+    assert caplog.text.count(f"queue {SEND} is missing") == 1
 
 
 def test_a_queue_that_never_was_is_declared(vhost: Vhost, connect: Connect) -> None:

@@ -199,7 +199,7 @@ def test_no_confirm_in_time_is_an_error_that_names_the_job(declared: Vhost, conn
         publisher = connect(proxy.url(declared.url), confirm_timeout_seconds=0.5).publisher
         publisher.publish(job(0))
         proxy.stall()
-        with pytest.raises(ConfirmTimeoutError, match=r"job-1 .* may or may not be there") as caught:
+        with pytest.raises(ConfirmTimeoutError, match=r"job-1 .* may or may not be queued") as caught:
             publisher.publish(job(1))
         assert caught.value.job_ids == ("job-1",)
         proxy.flow()
@@ -438,8 +438,8 @@ def test_on_the_event_loop_nobody_may_block(declared: Vhost, connect: Connect) -
     publishing, submitting, asking, connecting = faults.result(10)
     assert "await apublish" in publishing
     assert "await apublish" in submitting
-    assert "await its async twin" in asking
-    assert "await its async twin" in connecting
+    assert "await its async counterpart" in asking
+    assert "await its async counterpart" in connecting
     assert numbers(declared.url, SEND) == [0]
 
 
@@ -529,7 +529,7 @@ def test_a_coroutine_that_waits_for_room_in_vain_is_told_so(declared: Vhost, con
             under_way = await publisher.asubmit_many([job(n) for n in range(1, 5)])
             for entry in publisher._unconfirmed.values():
                 entry.since += 60  # those under way are not given up meanwhile
-            with pytest.raises(ConfirmTimeoutError, match=r"window was full for 1 s.*Not accepted"):
+            with pytest.raises(ConfirmTimeoutError, match=r"window was full for 1 s.*Nothing was accepted"):
                 await publisher.apublish(job(5))
             proxy.flow()
             assert await under_way == (None,) * 4

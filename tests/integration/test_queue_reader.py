@@ -119,7 +119,7 @@ def test_a_reader_can_be_closed_twice_and_says_so_when_used_after(connections: C
     reader = QueueReader(connections, QUEUE)
     reader.close()
     reader.close()
-    with pytest.raises(RabbitMQUnreachableError, match="begin another"):
+    with pytest.raises(RabbitMQUnreachableError, match="open another"):
         reader.take(1)
 
 

@@ -144,7 +144,7 @@ def test_a_refused_command_says_why(rabbitmq: Node) -> None:
 
 def test_a_node_that_cannot_start_shows_its_log(new_node: NewNode) -> None:
     node = new_node(conf={"heartbeat": "soon"})
-    with pytest.raises(NodeError, match=r"(?s)ended while it was starting.*heartbeat"):
+    with pytest.raises(NodeError, match=r"(?s)exited while starting.*heartbeat"):
         node.start()
     assert not node.running()
 

@@ -68,13 +68,13 @@ def test_a_started_node_stays_is_the_same_when_started_again_and_stops(run: Run)
 
     again = run("start")
     assert (again.returncode, again.stdout.strip()) == (0, url)
-    assert "up already" in again.stderr
+    assert "already running" in again.stderr
     assert run("url").stdout.strip() == url
     assert run("status").returncode == 0
     assert run("ctl", "list_vhosts").stdout.split() == ["/"]
     moved = run("start", "--port", str(port - 1))
     assert moved.returncode == 1
-    assert "stop it to move it" in moved.stderr
+    assert "stop it first" in moved.stderr
 
     assert run("stop").returncode == 0
     assert greet("127.0.0.1", port) is None
@@ -102,7 +102,7 @@ def test_a_named_server_is_used_and_never_stopped(run: Run, rabbitmq: Node) -> N
     assert run("start", url=rabbitmq.url).stdout.strip() == rabbitmq.url
     stopped = run("stop", url=rabbitmq.url)
     assert stopped.returncode == 0
-    assert "left as it is" in stopped.stderr
+    assert "left running" in stopped.stderr
     assert greet("127.0.0.1", rabbitmq.port) is not None
 
 
@@ -128,5 +128,5 @@ def test_a_port_that_is_taken_is_told_in_a_sentence(run: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         refused = run("start", "--port", str(other.getsockname()[1]))
     assert refused.returncode == 1
-    assert "taken by another program" in refused.stderr
+    assert "in use by another program" in refused.stderr
     assert "Traceback" not in refused.stderr

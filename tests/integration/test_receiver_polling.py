@@ -125,7 +125,7 @@ def test_a_bot_api_that_is_away_is_said_once_and_waited_for(vhost: Vhost, caplog
                 await stage.eventually(lambda: "cannot be reached" in caplog.text)
                 proxy.accept()
                 await stage.eventually(lambda: stage.waiting() == 1)
-                await stage.eventually(lambda: "come in again" in caplog.text)
+                await stage.eventually(lambda: "arrive again" in caplog.text)
         assert TOKENS[BOT] not in caplog.text
 
     run(vhost, use)

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from pydantic import SecretStr
 
+from floodgate.producer.updates import webhook
 from floodgate.producer.updates.process import MOST_POSTS, Mode
 from floodgate.producer.updates.webhook import secret_of
 from rabbitmq_node.engine import free_ports
@@ -126,6 +127,22 @@ def test_a_body_without_a_length_is_bounded_too(vhost: Vhost) -> None:
             headers = {SECRET: secret_of(SecretStr(TOKENS[BOT]))}
             async with session.post(url, data=endless(), headers=headers) as answer:
                 assert answer.status == 413
+
+    run(vhost, use)
+
+
+def test_a_body_that_does_not_come_is_refused(vhost: Vhost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook, "BODY_SECONDS", 0.1)
+
+    async def silent() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    async def use(stage: Stage) -> None:
+        async with posts_taken(stage) as url, aiohttp.ClientSession() as session:
+            headers = {SECRET: secret_of(SecretStr(TOKENS[BOT]))}
+            async with session.post(url, data=silent(), headers=headers) as answer:
+                assert (answer.status, await answer.text()) == (408, "The body did not come.")
 
     run(vhost, use)
 

@@ -77,7 +77,7 @@ def test_an_answer_expires_with_its_query(method: str, seconds: int) -> None:
 
 def test_what_the_caller_says_of_its_end_counts() -> None:
     assert seconds_to_live(answer(expires=timedelta(minutes=1))) == 60
-    with pytest.raises(InvalidParamsError, match="before the job may be sent"):
+    with pytest.raises(InvalidParamsError, match="earliest time to send"):
         answer(expires=5, delay=10)
 
 

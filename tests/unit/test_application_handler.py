@@ -147,7 +147,7 @@ def test_a_chat_that_moves_leaves_a_word_if_its_data_stays_behind(
         caplog.clear()
         with caplog.at_level(logging.WARNING, "floodgate.updates"):
             asyncio.run(move(handler_of(persistence=persistence)))
-        assert "of the chats of updates.default.03 stayed with their worker" in caplog.text
+        assert "for the chats of updates.default.03 stayed in another worker's memory" in caplog.text
 
 
 class Talk:

@@ -53,7 +53,7 @@ def test_the_delay_is_drawn_from_the_whole_range() -> None:
 def test_calls_that_may_have_left_are_bounded_by_attempts(outcome: Retry | Uncertain) -> None:
     assert _step(_job(attempts=2), outcome) == Retrying(timedelta(seconds=2))
     assert _step(_job(attempts=3), outcome) == dead(
-        FailureReason.EXHAUSTED, f"4 calls failed and 4 is the bound; the last call: {outcome.reason}"
+        FailureReason.EXHAUSTED, f"4 calls failed and the limit is 4; last call: {outcome.reason}"
     )
 
 
@@ -66,7 +66,7 @@ def test_calls_that_never_left_spend_no_attempt_and_are_not_charged() -> None:
 def test_every_failing_job_is_bounded_by_age() -> None:
     assert isinstance(_step(_job(), NOT_SENT, age_seconds=3599), Retrying)
     assert _step(_job(attempts=9, unsent=9), NOT_SENT, age_seconds=3600) == dead(
-        FailureReason.EXHAUSTED, "it was older than 3600 s after 10 calls; the last call: connection refused"
+        FailureReason.EXHAUSTED, "the job was older than 3600 s after 10 calls; last call: connection refused"
     )
 
 

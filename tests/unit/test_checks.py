@@ -12,9 +12,9 @@ import pytest
 import telegram
 
 from floodgate.broker.errors import InvalidParamsError
-from floodgate.broker.messages.methods import CHARGES
+from floodgate.broker.messages.methods import CHARGES, REQUIRED
 from floodgate.producer.checks import checked
-from floodgate.producer.parameters import REQUIRED, missing
+from floodgate.producer.parameters import missing
 
 PHOTO = {"type": "photo", "media": "AgACAgIAAxkB"}
 MARKUP = telegram.InlineKeyboardMarkup([[telegram.InlineKeyboardButton("Go", url="https://example.org")]])
@@ -49,25 +49,25 @@ WRONG = [
     ("sendMessage", {"chat_id": 1, "text": ""}, "text is empty"),
     ("sendMessage", {"chat_id": 1, "text": " \n\t"}, "text is empty"),
     ("sendMessage", {"chat_id": 1, "text": 5}, "text must be a str, not int"),
-    ("sendMessage", {"chat_id": 1, "text": "x" * 4097}, "4097 characters and Telegram takes 4096"),
-    ("sendMessage", {"chat_id": 1, "text": "hi", "parse_mode": "rst"}, "parse_mode 'rst' is not known"),
-    ("sendMessage", {"chat_id": 1, "text": "hi", "parse_mode": 3}, "parse_mode '3' is not known"),
+    ("sendMessage", {"chat_id": 1, "text": "x" * 4097}, "4097 characters and Telegram accepts 4096"),
+    ("sendMessage", {"chat_id": 1, "text": "hi", "parse_mode": "rst"}, "parse_mode 'rst' is unknown"),
+    ("sendMessage", {"chat_id": 1, "text": "hi", "parse_mode": 3}, "parse_mode '3' is unknown"),
     ("sendMessage", {"chat_id": 1, "text": "\ud83d"}, "surrogate"),
     ("sendMessage", {"chat_id": 1, "text": "hi", "entities": {"type": "bold"}}, "entities must be a list"),
     ("sendMessage", {"chat_id": 1, "text": "hi", "reply_markup": [["a"]]}, "reply_markup must be a dict"),
-    ("sendMessage", {"chat_id": 1, "text": "hi", "reply_markup": "{oops"}, "text but not JSON"),
+    ("sendMessage", {"chat_id": 1, "text": "hi", "reply_markup": "{oops"}, "a string but not valid JSON"),
     ("sendMessage", {"chat_id": 1, "text": "hi", "reply_markup": MARKUP}, r"pass its \.to_dict\(\)"),
     ("sendMessage", {"chat_id": 1, "text": "hi", "reply_markup": {"a": {1, 2}}}, r"reply_markup\.a is a set"),
-    ("sendMessage", {"chat_id": 1, "text": "hi", "reply_markup": {1: "a"}}, "keys are text"),
+    ("sendMessage", {"chat_id": 1, "text": "hi", "reply_markup": {1: "a"}}, "keys must be strings"),
     ("sendMessage", {"chat_id": 1, "text": "hi", "reply_markup": looped()}, "contains itself"),
-    ("sendPhoto", {"chat_id": 1, "photo": b"\x89PNG"}, "a method that enqueues at once"),
-    ("sendPhoto", {"chat_id": 1, "photo": io.BytesIO(b"")}, "a method that enqueues at once"),
-    ("sendPhoto", {"chat_id": 1, "photo": Path("cat.png")}, "job\\(\\) takes none"),
-    ("sendPhoto", {"chat_id": 1, "photo": "attach://cat"}, "put the file itself here"),
-    ("sendPhoto", {"chat_id": 1, "photo": "id", "caption": "x" * 1025}, "1025 characters and Telegram takes 1024"),
+    ("sendPhoto", {"chat_id": 1, "photo": b"\x89PNG"}, "only as file parameters"),
+    ("sendPhoto", {"chat_id": 1, "photo": io.BytesIO(b"")}, "only as file parameters"),
+    ("sendPhoto", {"chat_id": 1, "photo": Path("cat.png")}, "job\\(\\), which accepts none"),
+    ("sendPhoto", {"chat_id": 1, "photo": "attach://cat"}, "pass the file itself"),
+    ("sendPhoto", {"chat_id": 1, "photo": "id", "caption": "x" * 1025}, "1025 characters and Telegram accepts 1024"),
     ("sendPhoto", {"chat_id": 1, "photo": "id", "caption": 1}, "caption must be a str"),
     ("sendLocation", {"chat_id": 1, "latitude": float("nan"), "longitude": 0}, "JSON cannot carry"),
-    ("sendMediaGroup", {"chat_id": 1, "media": [PHOTO]}, "1 items and sendMediaGroup takes 2 to 10"),
+    ("sendMediaGroup", {"chat_id": 1, "media": [PHOTO]}, "1 items and sendMediaGroup accepts 2 to 10"),
     ("sendMediaGroup", {"chat_id": 1, "media": [PHOTO] * 11}, "11 items"),
     ("sendMediaGroup", {"chat_id": 1, "media": PHOTO}, "media must be a list"),
     ("sendMediaGroup", {"chat_id": 1, "media": [PHOTO, "id"]}, r"media\[1\] must be a dict"),
@@ -81,7 +81,7 @@ WRONG = [
     ("deleteMessage", {"chat_id": 1, "message_id": 0}, "message_id must be a positive number"),
     ("editMessageText", {"text": "x", "chat_id": 1}, "needs chat_id and message_id or inline_message_id"),
     ("sendGift", {"gift_id": "g"}, "needs chat_id or user_id"),
-    ("answerCallbackQuery", {"callback_query_id": "1", "text": "x" * 201}, "201 characters and Telegram takes 200"),
+    ("answerCallbackQuery", {"callback_query_id": "1", "text": "x" * 201}, "201 characters and Telegram accepts 200"),
 ]
 
 RIGHT = [

@@ -90,7 +90,7 @@ def test_a_client_has_a_bot_of_its_own() -> None:
     [
         ({"at": datetime(2030, 1, 1)}, "no time zone"),  # noqa: DTZ001 - the fault under test
         ({"at": 5}, "must be a datetime"),
-        ({"at": datetime.now(UTC), "delay": 5}, "keep one"),
+        ({"at": datetime.now(UTC), "delay": 5}, "use one of them"),
         ({"at": datetime.now(UTC) + timedelta(days=500)}, "388 days"),
         ({"delay": -1}, "negative"),
         ({"delay": float("nan")}, "negative"),
@@ -156,7 +156,7 @@ def test_a_job_ahead_of_its_time_goes_to_the_ladder_and_names_its_queue() -> Non
 
 def test_a_job_too_large_for_a_queue_is_refused() -> None:
     large = composer().job("sendMessage", {**HI, "note": "x" * 600_000})
-    with pytest.raises(InvalidParamsError, match="a queue takes"):
+    with pytest.raises(InvalidParamsError, match="the limit is"):
         composer().publication(large)
 
 

@@ -75,7 +75,7 @@ def test_a_file_where_none_belongs_is_refused(method: str, given: dict[str, Any]
 
 
 def test_a_job_that_is_made_ahead_takes_no_file(cat: Path) -> None:
-    with pytest.raises(InvalidParamsError, match="a method that enqueues at once"):
+    with pytest.raises(InvalidParamsError, match="only as file parameters"):
         RecordingClient().job("sendPhoto", chat_id=1, photo=cat)
 
 
@@ -134,8 +134,8 @@ def closed() -> io.BytesIO:
     [
         (Path("/no/such/cat.png"), "photo: /no/such/cat.png cannot be read (No such file or directory)."),
         (Path("/"), "photo: / cannot be read (Is a directory)."),
-        (b"", "photo is empty: Telegram takes no empty file."),
-        (io.StringIO("text"), "photo gives no bytes when it is read: open it with mode 'rb'."),
+        (b"", "photo is empty: Telegram does not accept empty files."),
+        (io.StringIO("text"), "photo is open in text mode: open it with mode 'rb'."),
         (closed(), "photo cannot be read (I/O operation on closed file.)."),
     ],
     ids=["missing", "folder", "empty", "text", "closed"],

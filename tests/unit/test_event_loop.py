@@ -109,7 +109,7 @@ def test_a_blocking_call_on_the_loop_is_refused(io: BackgroundLoop) -> None:
     async def block() -> None:
         io.run(asyncio.sleep(0), 5)
 
-    with pytest.raises(RuntimeError, match="await its async twin"):
+    with pytest.raises(RuntimeError, match="await its async counterpart"):
         io.run(block(), 5)
 
 

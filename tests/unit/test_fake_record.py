@@ -124,10 +124,10 @@ def test_a_blocked_user_can_still_be_read_about_but_a_chat_that_is_not_there_can
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: limits_from(FloodLimits(), {"bots": 3}), "No limit is called 'bots'"),
+        (lambda: limits_from(FloodLimits(), {"bots": 3}), "Unknown limit 'bots'"),
         (lambda: limits_from(FloodLimits(), {"bot": 3}), "A rate is"),
         (lambda: limits_from(FloodLimits(), {"bot": [0, 1]}), "at least 1"),
-        (lambda: chat_state_from({"trouble": "gone"}), "is none of: blocked"),
+        (lambda: chat_state_from({"trouble": "gone"}), "is unknown; use one of: blocked"),
         (lambda: chat_state_from({"trouble": "migrated"}), "migrate_to"),
         (lambda: fault_from({"kind": "error", "probability": 2}), "between 0 and 1"),
     ],

@@ -174,5 +174,7 @@ def test_a_reason_may_have_a_retention_of_its_own() -> None:
 
 
 def test_an_unknown_reason_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"has no reason 'contents': the reasons are chat-not-found, .*content"):
+    with pytest.raises(
+        ValueError, match=r"names an unknown reason 'contents': the reasons are chat-not-found, .*content"
+    ):
         DeadLetterSettings(seconds_by_reason={"contents": 10})

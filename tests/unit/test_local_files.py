@@ -12,9 +12,9 @@ import telegram
 from floodgate.broker.errors import InvalidParamsError, MalformedJobError
 from floodgate.broker.messages.job import decode_job, encode_job, new_job
 from floodgate.broker.messages.local_files import FILE_FIELDS, local_file_in
+from floodgate.broker.messages.methods import FREE_WITH_FILES
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.core import Composer
-from floodgate.producer.gateway.proxy import TAKING_FILES
 from floodgate.producer.gateway.routes import TABLE, Route
 
 SECRETS = "file:///proc/self/environ"
@@ -110,4 +110,4 @@ def test_the_methods_that_pass_through_and_take_files_are_known() -> None:
         for name in passed
         if (FILE_FIELDS | {"stickers", "content"}) & inspect.signature(methods[name.lower()]).parameters.keys()
     }
-    assert found - named_only == TAKING_FILES
+    assert found - named_only == FREE_WITH_FILES

@@ -26,9 +26,9 @@ def test_what_does_not_change_is_said_once_and_that_it_is_over_too(caplog: pytes
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2
     assert said[0] == (
-        "Bot news: Telegram cannot be reached for getUpdates (Connection refused). Trying again until it works."
+        "Bot news: Telegram cannot be reached for getUpdates (Connection refused). Retrying until it works."
     )
-    assert "come in again" in said[1]
+    assert "arrive again" in said[1]
 
 
 def test_another_trouble_is_said_at_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -39,7 +39,7 @@ def test_an_installed_3_is_left_out() -> None:
         (Facts(), "use Debian or Ubuntu as root"),
         (Facts(debian=True), "run this as root"),
         (Facts(root=True), "use Debian or Ubuntu as root"),
-        (Facts(installed=OLD, debian=True), "found 3.10.8, which does not do"),
+        (Facts(installed=OLD, debian=True), "found 3.10.8, which is not suitable"),
     ],
 )
 def test_without_a_way_one_sentence_names_the_ways_out(facts: Facts, told: str) -> None:

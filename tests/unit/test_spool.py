@@ -157,7 +157,7 @@ def test_a_spool_that_is_not_mounted_does_not_say_that_an_upload_is_missing(tmp_
     spool.prepare()
     file = spool.put("bot", "job-1", 0, "photo", "cat.png", io.BytesIO(CONTENT))
     (tmp_path / "spool").rename(tmp_path / "unmounted")
-    with pytest.raises(SpoolError, match="Mount or make it") as caught:
+    with pytest.raises(SpoolError, match="Mount or create it") as caught:
         spool.open("bot", "job-1", file)
     assert not isinstance(caught.value, UploadMissingError)
 

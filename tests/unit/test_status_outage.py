@@ -25,7 +25,7 @@ def printed(snapshot: Snapshot) -> str:
 
 def test_an_outage_is_shown_with_its_age() -> None:
     assert "Telegram does not answer" in printed(OUTAGE)
-    assert "for 90 s; one call at a time" in printed(OUTAGE)
+    assert "for 90 s; calls are made one at a time" in printed(OUTAGE)
     assert "does not answer" not in printed(CALM)
 
 

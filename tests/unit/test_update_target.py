@@ -84,7 +84,7 @@ WRONG = {
     ),
     "a marked function that is not async": (
         "from floodgate import on_update\n@on_update\ndef application(update, client): ...",
-        "@on_update needs an async function and application is none: write `async def`",
+        "@on_update needs an async function and application is not async: write `async def`",
     ),
 }
 

@@ -255,5 +255,7 @@ def test_a_spool_that_is_away_is_a_reason_to_try_again(tmp_path: Path) -> None:
     (tmp_path / "spool").rename(tmp_path / "unmounted")
     answer = asyncio.run(JobUploads(spool).send(job, dict(job.params), 30, Telegram().call))
     assert answer == Break(
-        f"not sent: The spool {tmp_path}/spool is missing. Mount or make it: FLOODGATE_SPOOL_URL.", True, ours=True
+        f"not sent: The spool {tmp_path}/spool is missing. Mount or create it, or correct FLOODGATE_SPOOL_URL.",
+        True,
+        ours=True,
     )

@@ -1,17 +1,17 @@
 """Admission on Redis or Valkey, for workers on many machines.
 
-Overview: the pending calls of one bot are one run of ``admission.lua`` on the server, called by its digest; the script
-is loaded again if the server has forgotten it. The script is ``decisions`` in Lua. The policy's constants are prepended
-to it and a bot's limits are passed with each run, so that both are defined in one place. A batch is one pipeline of
-such runs: one round trip, over the event loop's own connection.
+Overview: calls of one bot that wait at the same time are executed in one run of ``admission.lua`` on the server, by its
+digest; the script is sent again if the server does not have it. The script implements ``decisions`` in Lua. The
+policy's constants are prepended to it, and a bot's rules are passed to each run, so that both are defined in one place.
+A batch is one pipeline of such runs: one round trip, over a connection that belongs to the event loop.
 
 State: all of a bot's keys begin with ``floodgate:{<bot>}:``, so a cluster keeps them on one node. The client library's
 connection pool is thread-safe and fork-safe; it connects on the first call.
 
-Failure handling: a call whose connection broke is repeated once. It carries a nonce, so that a permit whose reply was
-lost is given again to the same job. Any other failure becomes a ``StateUnavailableError``, and nothing is sent until a
-later call succeeds. A server that evicts keys under memory pressure would forget which jobs were sent; a warning is
-logged for it.
+Failure handling: a call is repeated once if its connection broke. It carries a nonce, so that a permit whose answer was
+lost is granted again to the same caller. Any other failure becomes one ``StateUnavailableError``, and nothing is sent
+until a later call succeeds. A server that evicts keys under memory pressure would forget which jobs were sent, so that
+is logged as a warning.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import hashlib
 import json
 import logging
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -64,11 +63,11 @@ from floodgate.broker.admission.result_feed import dead_record, dead_text, json_
 from floodgate.broker.admission.windows import Pace, Window
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.state.calls import AdmissionCall, BlockingAdmission
-from floodgate.broker.state.redis.server import TIMEOUT_SECONDS, aconnect_to, connect_to, fault, where
+from floodgate.broker.state.redis.server import TIMEOUT_SECONDS, RedisConnection, aconnect_to, fault, where
 
 logger = logging.getLogger("floodgate.admission")
 
-# A run of the script holds up the server's other clients, for some 0.05 ms a call.
+# A run of the script blocks the server's other clients for some 0.05 ms per call.
 MOST_IN_A_RUN: Final = 32
 SHOWN: Final = 10  # longest lines and longest pauses in a snapshot
 
@@ -81,28 +80,28 @@ _CONSTANTS: Final = (
 
 
 class Script:
-    """``admission.lua``, and what a run of it is given."""
+    """``admission.lua``, with the encoding of its arguments and replies."""
 
     def __init__(self, policy: Policy, clock: Clock | None) -> None:
         self._policy = policy
-        self._clock = clock  # for tests; the server's own clock counts otherwise
+        self._clock = clock  # for tests; otherwise the server's own clock is used
         self._rules: dict[str, str] = {}  # by bot; written by whichever thread, always with the same value
         self.text = _constants() + files(__package__).joinpath("admission.lua").read_text()
         self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     def arguments(self, bot: str, given: Iterable[tuple[str, str]]) -> list[str]:
-        """Of EVALSHA, after the digest; ``given`` is of each call."""
+        """Return the arguments of EVALSHA after the digest. ``given`` are the encoded calls."""
         return ["1", f"floodgate:{{{bot}}}:", self._rules_of(bot), *chain.from_iterable(given)]
 
     def given(self, call: AdmissionCall) -> tuple[str, str]:
-        """A call as the script takes it: its operation and its arguments."""
+        """Encode a call for the script: its operation and its arguments."""
         given = _GIVEN[call.method](*call.arguments)
         if self._clock is not None:
             given = given | {"now": self._clock.read().ticks_us}
         return call.method, json_text({name: value for name, value in given.items() if value is not None})
 
     def results(self, calls: Sequence[AdmissionCall], reply: Any) -> list[Any]:
-        """Each call's result or error, read from the script's reply."""
+        """Decode the script's reply: a result or an exception for each call."""
         if isinstance(reply, Exception):
             return [reply] * len(calls)
         return [_attempt(self._result, call, its) for call, its in zip(calls, reply, strict=True)]
@@ -124,45 +123,31 @@ class RedisAdmission(BlockingAdmission):
     """``contract.Admission`` on a Redis or Valkey server, or a cluster of them. Thread-safe and fork-safe."""
 
     def __init__(self, url: str, policy: Policy, clock: Clock | None = None) -> None:
-        self._url = url
-        self._lock = threading.Lock()
-        self._client: Any = None  # made under _lock
+        self._server = RedisConnection(url)
         self._script = Script(policy, clock)
 
     def close(self) -> None:
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        self._server.close()
 
     def _do(self, call: AdmissionCall) -> Any:
         began = time.monotonic()
-        try:
-            reply = self._run(self._script.arguments(call.bot, [self._script.given(call)]))
-        except redis.exceptions.RedisError as error:
-            raise fault(error, where(self._url)) from error
+        arguments = self._script.arguments(call.bot, [self._script.given(call)])
+        reply = self._server.use(lambda client: self._run(client, arguments))
         (found,) = self._script.results([call], reply)
-        result = _finished(found, began, self._url)
+        result = _finished(found, began, self._server.url)
         if isinstance(result, Exception):
             raise result from found
         return result
 
-    def _run(self, arguments: Sequence[str]) -> Any:
-        client = self._client or self._connect()
+    def _run(self, client: Any, arguments: Sequence[str]) -> Any:
         try:
             return client.evalsha(self._script.digest, *arguments)
         except redis.exceptions.NoScriptError:
             return client.eval(self._script.text, *arguments)
 
-    def _connect(self) -> Any:
-        with self._lock:
-            if self._client is None:
-                self._client = connect_to(self._url)
-            return self._client
-
 
 class RedisBatches:
-    """``calls.Batches`` on a Redis or Valkey server, or a cluster. Each batch is one pipeline."""
+    """``calls.Batches`` on a Redis or Valkey server or cluster: one pipeline at a time."""
 
     def __init__(self, url: str, policy: Policy, clock: Clock | None = None) -> None:
         self._url = url
@@ -185,7 +170,7 @@ class RedisBatches:
         results: Sequence[Any]
         try:
             results = await self._results(calls)
-        except Exception as error:  # noqa: BLE001  # bugs included: the waiting callers must get an answer
+        except Exception as error:  # noqa: BLE001  # even a bug must reach the waiting callers, who would wait for ever
             results = [_fault_of(error, self._url)] * len(calls)
         done(results)
 
@@ -214,14 +199,14 @@ class RedisBatches:
     async def _pipeline(self, runs: Sequence[Sequence[str]]) -> list[Any]:
         pipeline = self._client.pipeline(transaction=False)
         for each in runs:
-            # Not ``evalsha``, which a cluster's pipeline refuses; it sends the command by its key all the same.
+            # Not ``evalsha``, which a cluster's pipeline refuses; this command is routed by its key as well.
             pipeline.execute_command("EVALSHA", self._script.digest, *each)
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
         return replies
 
 
 def _runs(asked: Iterable[tuple[int, str]]) -> Iterator[tuple[str, list[int]]]:
-    """Indexes of each bot's calls, in order, at most :data:`MOST_IN_A_RUN` per group."""
+    """Yield the positions of each bot's calls, in order, at most :data:`MOST_IN_A_RUN` at a time."""
     of_bot: dict[str, list[int]] = {}
     for place, bot in asked:
         of_bot.setdefault(bot, []).append(place)
@@ -231,21 +216,21 @@ def _runs(asked: Iterable[tuple[int, str]]) -> Iterator[tuple[str, list[int]]]:
 
 
 def _finished(result: Any, began: float, url: str) -> Any:
-    """A call's result as its caller gets it. An exception is returned for the caller to raise."""
+    """Return a call's result, or the exception that the caller is to raise."""
     if isinstance(result, Go):
         return replace(result, decided_at=began)
     return _fault_of(result, url) if isinstance(result, Exception) else result
 
 
 def _fault_of(error: Exception, url: str) -> Exception:
-    """Translate an error of the store; other exceptions, which are bugs, are returned unchanged."""
+    """Translate an error of the store; return any other exception, a bug, unchanged."""
     if isinstance(error, OSError):
         error = redis.exceptions.ConnectionError(str(error))
     return fault(error, where(url)) if isinstance(error, redis.exceptions.RedisError) else error
 
 
 def _attempt(make: Callable[..., Any], *arguments: Any) -> Any:
-    """A function's result, or the exception that it raised, so that a bug in one call does not affect the others."""
+    """Return a function's result or the exception that it raises, so that a bug affects only one call of a batch."""
     try:
         return make(*arguments)
     except Exception as error:  # noqa: BLE001  # passed to the caller that awaits it
@@ -253,12 +238,12 @@ def _attempt(make: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _constants() -> str:
-    """The policy's constants as the script's table K. They are the same for every bot and part of the digest."""
+    """Return the policy's constants as the script's table K. They are the same for all bots, and in its digest."""
     return f"local K = {{ {', '.join(f'{name} = {getattr(numbers, name)}' for name in _CONSTANTS.split())} }}\n"
 
 
 def _rules(policy: Policy, bot: str) -> dict[str, Any]:
-    """The parts of the policy that the script needs."""
+    """Return the policy's rules for one bot, as the script needs them."""
     rates: Rates = policy.rates(bot)
     rules: dict[str, Any] = {
         "user": rates.windows("1"),
@@ -396,7 +381,7 @@ def _micros(duration: timedelta) -> int:
     return duration // timedelta(microseconds=1)
 
 
-# The script's arguments for each call, and how its reply is read.
+# How each call is encoded for the script, and how its reply is decoded.
 _GIVEN: Final[dict[str, Callable[..., dict[str, Any]]]] = {
     "admit": _asked,
     "renew_unsettled": _asked,

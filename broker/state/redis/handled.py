@@ -1,31 +1,23 @@
-"""Handled updates as bits in Redis or Valkey: update ids are consecutive, so 65,536 of them fit a page of 8 kB.
+"""Handled updates as bits in Redis or Valkey: ids are consecutive, so 65,536 of them fit in a page of 8 kB.
 
 A page expires two days after its last mark. An update's bit is addressed by its id, never by its time.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
-
-import redis
+from typing import Any, Final
 
 from floodgate.broker.state.handled import KEEP_SECONDS, UpdateStatus
-from floodgate.broker.state.redis.server import connect_to, fault, where
+from floodgate.broker.state.redis.server import RedisConnection
 
 PAGE_BITS: Final = 16
-
-T = TypeVar("T")
 
 
 class RedisHandled:
     """``handled.HandledUpdates`` on a Redis or Valkey server, or a cluster. Thread-safe; connects on first use."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self._lock = threading.Lock()
-        self._client: Any = None  # made under _lock
+        self._server = RedisConnection(url)
 
     def begin(self, bot: str, update_id: int, queue: str, worker_id: str) -> UpdateStatus:
         page, bit = _place(bot, update_id)
@@ -37,36 +29,21 @@ class RedisHandled:
                 client.hset(homes, queue, worker_id)
             return UpdateStatus(bool(handled), home if home != worker_id else None)
 
-        return self._use(look)
+        return self._server.use(look)
 
     def mark(self, bot: str, update_id: int) -> None:
         page, bit = _place(bot, update_id)
-        self._use(lambda client: client.pipeline().setbit(page, bit, 1).expire(page, KEEP_SECONDS).execute())
+        self._server.use(lambda client: client.pipeline().setbit(page, bit, 1).expire(page, KEEP_SECONDS).execute())
 
     def forget(self, bot: str, update_id: int) -> None:
         page, bit = _place(bot, update_id)
-        # Clearing a bit on a missing page would create a page that never expires.
-        self._use(lambda client: client.exists(page) and client.setbit(page, bit, 0))
+        # Clearing a bit of a missing page would create a page that never expires.
+        self._server.use(lambda client: client.exists(page) and client.setbit(page, bit, 0))
 
     def close(self) -> None:
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
-
-    def _use(self, act: Callable[[Any], T]) -> T:
-        try:
-            return act(self._open())
-        except redis.exceptions.RedisError as error:
-            raise fault(error, where(self._url)) from error
-
-    def _open(self) -> Any:
-        with self._lock:
-            if self._client is None:
-                self._client = connect_to(self._url)
-            return self._client
+        self._server.close()
 
 
 def _place(bot: str, update_id: int) -> tuple[str, int]:
-    """The key of an update's page, and its bit there. All keys of a bot are on the same node of a cluster."""
+    """Return the key of an update's page, and its bit there. Keys of one bot share a node of a cluster."""
     return f"floodgate:{{{bot}}}:updates:{update_id >> PAGE_BITS}", update_id & ((1 << PAGE_BITS) - 1)

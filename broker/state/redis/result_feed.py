@@ -1,7 +1,7 @@
 """The result feed on Redis or Valkey: each job is published as it ends (``admission.lua``, ``finish``).
 
-A broken subscription may have missed messages, and Redis does not say which. So it is not restored here: the caller
-gets an error, calls ``skip``, and looks up the jobs it is waiting for.
+A broken subscription may have missed results, and Redis does not say which. So it is not reopened here: the caller gets
+an error, calls ``skip`` and looks up the jobs it waits for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from floodgate.broker.admission.result_feed import EndedJob, dead_record, sent_r
 from floodgate.broker.errors import StateUnavailableError
 
 TIMEOUT_SECONDS: Final = 5.0
-# Messages read at once; the rest stay in the socket.
+# Messages taken at once; the rest stays in the socket.
 PAGE: Final = 1000
 
 
@@ -41,7 +41,7 @@ class RedisResultFeed:
             )
             self._pubsub = self._client.pubsub()
             self._pubsub.subscribe(*self._bots)
-            for _ in self._bots:  # the server's confirmation for each, after which nothing is missed
+            for _ in self._bots:  # the server's confirmations, after which nothing is missed
                 self._pubsub.get_message(timeout=TIMEOUT_SECONDS)
         except redis.exceptions.RedisError as error:
             raise self._fault(error) from error
@@ -75,6 +75,5 @@ class RedisResultFeed:
     def _fault(self, error: Exception) -> StateUnavailableError:
         self.close()
         return StateUnavailableError(
-            f"The result feed on Redis is unavailable ({type(error).__name__}). Start Redis, or correct "
-            "FLOODGATE_STATE_URL."
+            f"The result feed from Redis failed ({type(error).__name__}). Start Redis, or correct FLOODGATE_STATE_URL."
         )

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any
 
-import redis
-
-from floodgate.broker.state.redis.server import connect_to, fault, where
+from floodgate.broker.state.redis.server import RedisConnection
 
 
 class RedisSessions:
-    """``sessions.Sessions`` on a Redis or Valkey server: one hash for each bot and kind."""
+    """``sessions.Sessions`` on Redis or Valkey: one hash per bot and kind."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self._lock = threading.Lock()
-        self._client: Any = None  # made under _lock
+        self._server = RedisConnection(url)
 
     def read(self, bot: str, kind: str, key: str) -> str | None:
         text: str | None = self._ask("hget", bot, kind, key)
@@ -38,15 +33,8 @@ class RedisSessions:
             self._ask("hset", bot, kind, key, text)
 
     def close(self) -> None:
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        self._server.close()
 
     def _ask(self, command: str, bot: str, kind: str, *arguments: object) -> Any:
-        try:
-            with self._lock:
-                client = self._client = self._client or connect_to(self._url)
-            return getattr(client, command)(f"floodgate:{{{bot}}}:session:{kind}", *arguments)
-        except redis.exceptions.RedisError as error:
-            raise fault(error, where(self._url)) from error
+        key = f"floodgate:{{{bot}}}:session:{kind}"
+        return self._server.use(lambda client: getattr(client, command)(key, *arguments))

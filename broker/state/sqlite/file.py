@@ -1,13 +1,12 @@
-"""The state file: one connection to it, given up when it is no good any more, and the sentences for what SQLite raises.
+"""The one place that opens the state file, drops its connection and explains SQLite's errors.
 
-Admission's tables are made by whoever is first; others keep small tables of their own beside them.
+The first to open the file creates admission's tables; others keep small tables of their own beside them.
 
 State: one connection per object, used under ``_lock`` by whichever thread calls; threads queue on the lock instead of
-polling SQLite's. The connection is opened at first use and given up after any fault, after a fork (it must not be
-shared), and when the file at the path is another one than that which is open (somebody deleted it).
+polling SQLite's. The connection is opened at first use. It is dropped after any error, after a fork (processes must not
+share one), and when the path leads to another file than the open one (the file was deleted or replaced).
 
-Failure handling: whatever SQLite raises becomes one ``StateUnavailableError`` that names the file, the cause and the
-remedy.
+Failure handling: every SQLite error becomes a ``StateUnavailableError`` that names the file, the cause and the remedy.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from typing import Final, TypeVar
 from floodgate.broker.errors import StateSchemaError, StateUnavailableError
 from floodgate.broker.state.sqlite.unit_of_work import SCHEMA, SCHEMA_VERSION
 
-# A call that waited this long for its turn gives up: some process holds the file and does not let go.
+# A call gives up after waiting this long for the lock: some process holds it and does not release it.
 LOCK_SECONDS: Final = 5.0
-# A transaction takes some 60 µs, so a look that often wastes little; SQLite's own handler sleeps up to 100 ms.
+# A transaction takes some 60 µs, so polling this often wastes little; SQLite's own handler sleeps up to 100 ms.
 _POLL_SECONDS: Final = 0.0002
 _POLL_MAX_SECONDS: Final = 0.002
 
-# SQLite's locks and shared memory work among the processes of one machine only.
+# SQLite's locks and shared memory only work between processes of one machine.
 _NETWORK_FILESYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "beegfs", "fuse.sshfs"}
 )
@@ -43,23 +42,27 @@ class StateFile:
     """Thread-safe and fork-safe; opens nothing until it is used.
 
     Parameters:
-        tables: statements that make what is not there yet, beside admission's tables.
+        tables: statements that create missing tables, beside admission's.
+        read_only: read a file that another process creates; never create or change it.
     """
 
-    def __init__(self, path: Path, tables: Sequence[str] = ()) -> None:
+    def __init__(self, path: Path, tables: Sequence[str] = (), *, read_only: bool = False) -> None:
         self._path = path
         self._tables = tables
+        self._read_only = read_only
         self._forget()
 
     def _forget(self) -> None:
-        """Start over without touching what a parent process may share with us."""
+        """Start over without touching the parent process's connection and lock."""
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None  # under _lock
         self._file: tuple[int, int] | None = None  # under _lock
 
     def use(self, act: Callable[[sqlite3.Connection], T], on_failure: Callable[[], None] = lambda: None) -> T:
-        """What ``act`` returns of the connection. It reads freely, and writes by :func:`write`.
+        """Call ``act`` with the connection and return its result. It may read freely; it writes with :func:`write`.
+
+        If it fails, ``on_failure`` is called while the connection is still locked.
 
         Raises:
             StateUnavailableError: the file cannot be read or written.
@@ -73,7 +76,8 @@ class StateFile:
         except sqlite3.Error as error:
             on_failure()
             self._drop()
-            raise StateUnavailableError(_explain(error, self._path)) from error
+            explain = _explain_read_only if self._read_only else _explain
+            raise StateUnavailableError(explain(error, self._path)) from error
         except BaseException:
             on_failure()
             self._drop()  # closing rolls back
@@ -82,8 +86,7 @@ class StateFile:
             self._lock.release()
 
     def transact(self, act: Callable[[sqlite3.Connection], T], on_failure: Callable[[], None] = lambda: None) -> T:
-        """What ``act`` returns, as the one writer. All that it did is kept, or nothing if it raises; then
-        ``on_failure`` is called, still in turn.
+        """:meth:`use` in one write transaction, which is rolled back if ``act`` raises.
 
         Raises:
             StateUnavailableError: as :meth:`use`.
@@ -104,13 +107,14 @@ class StateFile:
                 self._drop()
 
     def _open(self) -> sqlite3.Connection:
-        present = identity(self._path)
+        present = _identity(self._path)
         if self._connection is None or present is None or present != self._file:
             self._drop()
-            self._connection = _connect(self._path)
+            self._connection = _connect_read_only(self._path) if self._read_only else _connect(self._path)
             for statement in self._tables:
                 write(self._connection, statement)
-            self._file = identity(self._path)
+            # The identity from before, if there was a file: one replaced while we opened it is noticed at the next use.
+            self._file = present or _identity(self._path)
         return self._connection
 
     def _drop(self) -> None:
@@ -120,8 +124,8 @@ class StateFile:
                 connection.close()
 
 
-def identity(path: Path) -> tuple[int, int] | None:
-    """Which file is at a path; None if there is none that can be looked at."""
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of the file at a path; None if it is missing or inaccessible."""
     try:
         status = os.stat(path)  # noqa: PTH116 - a third of the time of Path.stat, on every call
     except OSError:
@@ -130,14 +134,14 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 
 def write(db: sqlite3.Connection, statement: str, values: tuple[object, ...] = ()) -> None:
-    """One statement as one transaction, in turn with admission's writers."""
+    """Execute one statement in its own transaction, waiting for other writers."""
     _begin(db, time.monotonic() + LOCK_SECONDS)
     db.execute(statement, values)
     db.execute("COMMIT")
 
 
 def _begin(connection: sqlite3.Connection, deadline: float) -> None:
-    """Become the one writer, by the deadline. Whoever waits looks again at random, so that none is starved."""
+    """Begin a write transaction by the deadline. Pauses between tries are random, so that no process starves."""
     bound = _POLL_SECONDS
     while True:
         try:
@@ -151,10 +155,10 @@ def _begin(connection: sqlite3.Connection, deadline: float) -> None:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    """Open the file, made readable by its owner only, and its schema.
+    """Open the file and install the schema. A new file is readable by its owner only.
 
-    A file that exists is opened by SQLite alone: closing any descriptor of it drops all the locks that this process has
-    on it (POSIX), and another process would then take itself for the last one and delete the log still written to.
+    Only SQLite opens a file that exists: on POSIX, closing any descriptor of it drops all of this process's locks on
+    it, and another process could then believe that it is the last one and delete the log in use.
     """
     _refuse_network_filesystem(path)
     try:
@@ -173,11 +177,16 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA cache_size = -8000")
         connection.execute("PRAGMA journal_size_limit = 67108864")
         _install_schema(connection, path)
-        connection.execute("PRAGMA busy_timeout = 0")  # from here on _begin waits, and better
+        connection.execute("PRAGMA busy_timeout = 0")  # from here on _begin waits
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _connect_read_only(path: Path) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(uri, uri=True, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)
 
 
 def _install_schema(connection: sqlite3.Connection, path: Path) -> None:
@@ -194,7 +203,7 @@ def _install_schema(connection: sqlite3.Connection, path: Path) -> None:
     elif version != SCHEMA_VERSION:
         raise StateSchemaError(
             f"The state file {path} has schema {version} and this Floodgate knows {SCHEMA_VERSION}. Stop all "
-            "workers and move the file away: no message is lost, they are in RabbitMQ."
+            "workers and move the file away. No message is lost: RabbitMQ has them."
         )
     connection.execute("COMMIT")
 
@@ -209,7 +218,7 @@ def _refuse_network_filesystem(path: Path) -> None:
 
 
 def filesystem_of(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
-    """The kind of file system that holds ``path``; empty when it cannot be told."""
+    """Type of the file system that holds ``path``; empty if unknown."""
     try:
         entries = [line.split(" ")[1:3] for line in mounts.read_text().splitlines()]
     except OSError:
@@ -247,3 +256,10 @@ def _explain(error: sqlite3.Error, path: Path) -> str:
             )
         case _:
             return f"The state file {path} failed: {error}. Check the disk; sends go on when it answers again."
+
+
+def _explain_read_only(error: sqlite3.Error, path: Path) -> str:
+    return (
+        f"The state file {path} cannot be read ({error}). A worker creates it; both must have the same "
+        "FLOODGATE_STATE_URL."
+    )

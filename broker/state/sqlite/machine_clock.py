@@ -22,4 +22,4 @@ def _boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
-        return "unknown"  # not Linux: a reboot is then noticed because the clock goes back
+        return "unknown"  # not Linux: a reboot then shows as the clock going back

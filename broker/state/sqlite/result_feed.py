@@ -1,8 +1,8 @@
-"""The result feed on a SQLite file: polls every few milliseconds, at almost no cost if nothing has changed.
+"""The result feed on the SQLite file: a poll every few milliseconds, which is cheap unless there are new results.
 
-``PRAGMA data_version`` tells within about two microseconds whether anything has been written. If so, the rows of
-``results`` after the last known one are read, which are numbered in the order in which jobs ended: one query, whatever
-the number of bots and jobs. If all rows have been swept, numbering restarts; the last known row is then missing.
+``PRAGMA data_version`` tells in some two microseconds whether anything has been written. If so, one query, whatever the
+number of bots and jobs, reads the rows of ``results`` after the last known one; rows are numbered in the order in which
+jobs ended. When all rows have been swept, numbering restarts; this shows by the last known row being gone.
 """
 
 from __future__ import annotations
@@ -10,21 +10,18 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from floodgate.broker.admission.contract import Record
 from floodgate.broker.admission.result_feed import EndedJob, dead_record, sent_record
 from floodgate.broker.admission.rows import State
-from floodgate.broker.errors import StateUnavailableError
-from floodgate.broker.state.sqlite.file import identity
+from floodgate.broker.state.sqlite.file import StateFile
 
-# Delays a result by half of this on average; a call to Telegram takes about 50 ms.
+# On average this delays a result by half its length; a call to Telegram takes some 50 ms.
 LOOK_SECONDS: Final = 0.003
-# Rows read per poll, which bounds its memory. The next poll reads the rest.
+# Rows read per poll, which bounds memory. The rest is read by the next.
 PAGE: Final = 1000
-_BUSY_SECONDS: Final = 5.0
 
 _LAST: Final = "SELECT number, since FROM results ORDER BY number DESC LIMIT 1"
 _IS_THERE: Final = "SELECT 1 FROM results WHERE number = ? AND since = ?"
@@ -37,57 +34,49 @@ _NONE: Final = (0, 0)
 
 
 class SqliteResultFeed:
-    """``result_feed.ResultFeed`` on a SQLite file. Opened by ``skip``; belongs to one thread."""
+    """``result_feed.ResultFeed`` on a SQLite file. Opened by ``skip``; belongs to one thread, but for ``close``."""
 
     def __init__(self, path: Path, bots: Sequence[str]) -> None:
-        self._path = path
+        self._file = StateFile(path, read_only=True)
         self._bots = frozenset(bots)
-        self._connection: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None
+        self._connection: sqlite3.Connection | None = None  # which the version and the last row are of
         self._version = -1
         self._look_at = 0.0  # monotonic
         self._last: tuple[int, int] = _NONE  # number and time of the last known row
 
     def skip(self) -> None:
-        try:
-            db = self._open()
-            self._version = _version(db)
-            self._last = db.execute(_LAST).fetchone() or _NONE
-        except sqlite3.Error as error:
-            raise self._fault(error) from error
+        self._file.use(self._skip)
 
     def wait(self, seconds: float) -> Sequence[EndedJob]:
         deadline = time.monotonic() + seconds
-        try:
-            while True:
-                # Under load as well: polling for every result would slow down the rest of the process.
-                time.sleep(max(0.0, self._look_at - time.monotonic()))
-                self._look_at = time.monotonic() + LOOK_SECONDS
-                if found := self._look():
-                    return found
-                if self._look_at >= deadline:
-                    return ()
-        except (sqlite3.Error, OSError) as error:
-            raise self._fault(error) from error
+        while True:
+            # Under load, too: polling for every single result would slow down the rest of this process.
+            time.sleep(max(0.0, self._look_at - time.monotonic()))
+            self._look_at = time.monotonic() + LOOK_SECONDS
+            if found := self._file.use(self._look):
+                return found
+            if self._look_at >= deadline:
+                return ()
 
     def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(sqlite3.Error):
-                connection.close()
+        self._file.close()
 
-    def _look(self) -> list[EndedJob]:
-        db = self._connection
-        if db is None or identity(self._path) != self._file:
-            raise sqlite3.OperationalError("the file has been replaced")
+    def _skip(self, db: sqlite3.Connection) -> None:
+        self._connection = db
+        self._version = _version(db)
+        self._last = db.execute(_LAST).fetchone() or _NONE
+
+    def _look(self, db: sqlite3.Connection) -> list[EndedJob]:
+        if db is not self._connection:
+            raise sqlite3.OperationalError("it was replaced, or the connection to it was lost")
         if (version := _version(db)) == self._version:
             return []
         rows = self._behind(db)
         if rows:
             self._last = rows[-1][:2]
         if len(rows) < PAGE:
-            self._version = version  # read before the rows: later writes show up in the next poll
-        # Results of jobs that have been reopened in the meantime no longer have a job.
+            self._version = version  # from before the query: the next poll sees what was written during it
+        # Rows of jobs that have been reopened no longer have a job.
         return [
             EndedJob(bot, job_id, _record(state, text)) for _, _, bot, job_id, state, text in rows if bot in self._bots
         ]
@@ -99,22 +88,6 @@ class SqliteResultFeed:
             return db.execute(_BEHIND, (last[0], PAGE)).fetchall()
         finally:
             db.execute("COMMIT")
-
-    def _open(self) -> sqlite3.Connection:
-        self.close()
-        self._file = identity(self._path)
-        uri = f"{self._path.absolute().as_uri()}?mode=ro"
-        self._connection = sqlite3.connect(
-            uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        return self._connection
-
-    def _fault(self, error: Exception) -> StateUnavailableError:
-        self.close()
-        return StateUnavailableError(
-            f"The state file {self._path} cannot be read ({error}). Start a worker, which creates it, with the same "
-            "FLOODGATE_STATE_URL."
-        )
 
 
 def _record(state: int, outcome: str | None) -> Record:

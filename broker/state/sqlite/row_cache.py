@@ -1,11 +1,11 @@
-"""Caches rows that this connection has read or written from one transaction to the next.
+"""A cache of the rows that this connection has read or written, kept between transactions.
 
-A job is used twice (admitted, settled), and so are its chat and bot, so most rows are read again shortly after they
-were written. Within a transaction, ``PRAGMA data_version`` tells whether another connection has committed in the
-meantime; if none has, the cached rows match the file. With one worker process that is always the case; with several it
-rarely is, and rows are then read as if there were no cache.
+A job is touched twice (admitted, settled) and its chat and bot each time, so most rows are read again moments after
+they were written. ``PRAGMA data_version`` tells, within a transaction, whether any other connection has committed
+since; until then, the cache matches the file. With one worker process it always does; with several it rarely does, and
+rows are then read as if there were no cache.
 
-Rows are mutable. A changed row must be saved in the same transaction; a failed transaction clears the cache.
+Rows are mutable. Code that changes a row saves it in the same transaction; a failed transaction empties the cache.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 
 from floodgate.broker.admission.rows import BotRow, ChatRow, JobRow
 
-# Rows of each kind; beyond this they are cleared. A row takes about half a kilobyte.
+# Of each kind; beyond this the cache is emptied. A row takes about half a kilobyte.
 MOST_ROWS: Final = 20_000
 
 RowKey = tuple[str, str]  # bot, and job id or chat
@@ -32,7 +32,7 @@ class RowCache:
         self._version = -1
 
     def renew(self, connection: sqlite3.Connection) -> None:
-        """Drop rows that others may have changed. Call this at the beginning of each transaction."""
+        """Discard rows that others may have changed. To be called at the beginning of a transaction."""
         (version,) = connection.execute("PRAGMA data_version").fetchone()
         if version != self._version or connection is not self._connection:
             self.clear()
@@ -43,7 +43,7 @@ class RowCache:
             self.chats.clear()
 
     def clear(self) -> None:
-        """Drop all rows."""
+        """Discard all rows."""
         self.bots.clear()
         self.chats.clear()
         self.jobs.clear()

@@ -16,7 +16,7 @@ _TABLES: Final = (
 
 
 class SqliteSessions:
-    """``sessions.Sessions`` in the state file."""
+    """``sessions.Sessions`` on a SQLite file."""
 
     def __init__(self, path: Path) -> None:
         self._file = StateFile(path, _TABLES)

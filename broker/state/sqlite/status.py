@@ -1,4 +1,4 @@
-"""Status queries on the SQLite store. They read counters and short index ranges, however many jobs wait."""
+"""Queries of operators and gateways. They read counters and short index ranges, however many jobs wait."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ _LONGEST: Final = "SELECT chat, {0} FROM chats WHERE bot = ? AND {0} > 1 ORDER B
 
 
 def waiting(work: SqliteUnitOfWork) -> dict[Priority, int]:
+    """Return how many jobs wait, by priority."""
     return {priority: work.total(number) for number, priority in enumerate(PRIORITIES)}
 
 
 def snapshot(work: SqliteUnitOfWork) -> Snapshot:
+    """Return what ``floodgate status`` shows of the bot."""
     db, bot, now = work.connection, work.name, work.now
     return Snapshot(
         bot=bot,
@@ -91,7 +93,7 @@ def working_rate(work: SqliteUnitOfWork) -> float:
 
 
 def last_minute(bot: BotRow, now: int) -> int:
-    """Estimated units of the last 60 seconds, assuming that those of the previous minute were spread evenly."""
+    """Return the units of the last minute, assuming that those of the previous calendar minute were spread evenly."""
     age = now - bot.minute
     if age >= 2 * MINUTE:
         return 0

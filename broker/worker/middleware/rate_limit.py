@@ -112,7 +112,7 @@ class RateLimit(AwaitedMiddleware):
         except Deferral:
             raise
         except (PublishError, StateUnavailableError) as error:
-            logger.warning("job %s goes back to its queue: %s", job.id, error)
+            logger.warning("job %s returns to its queue: %s", job.id, error)
             message.give_back()
             raise Deferral(str(error)) from error
         except Exception as error:
@@ -135,7 +135,7 @@ class RateLimit(AwaitedMiddleware):
         try:
             await broker.connections.publisher.apublish(letter)
         except PublishError as refused:
-            logger.warning("job %s goes back to its queue: %s", job.id, refused)
+            logger.warning("job %s returns to its queue: %s", job.id, refused)
         else:
             message.done()
 

@@ -1,4 +1,4 @@
-"""Messages to customers. One client for all: a process opens its connection at its first message, forked or not."""
+"""Messages to customers. All code shares one client; each process, forked or not, connects at its first message."""
 
 from floodgate import Client
 
@@ -6,5 +6,5 @@ client = Client()
 
 
 def order_placed(order_id: int, chat_id: int) -> None:
-    # Under one key, so that an order is announced once, however often this is called.
+    # With this key, an order is announced only once, however often the function is called.
     client.send_message(chat_id, f"Order {order_id} is placed", dedupe_key=f"order-{order_id}-placed")

@@ -1,4 +1,4 @@
-"""Django's settings. Floodgate has its own, in FLOODGATE_*."""
+"""Django's settings. Floodgate reads its own from FLOODGATE_* variables."""
 
 import os
 from pathlib import Path

@@ -16,7 +16,7 @@ from shop.models import Order
 @transaction.atomic
 def place(request: HttpRequest) -> JsonResponse:
     order = Order.objects.create(chat_id=int(request.POST["chat_id"]))
-    # Not before the order is in the database for good: a transaction that is rolled back sends nothing.
+    # Send only after the commit, so that a transaction that is rolled back sends nothing.
     transaction.on_commit(partial(order_placed, order.id, order.chat_id))
     if request.POST.get("change_my_mind"):
         transaction.set_rollback(True)

@@ -1,4 +1,4 @@
-"""What gunicorn, uWSGI and mod_wsgi run. With --preload too: the client is safe across fork."""
+"""The application for gunicorn, uWSGI and mod_wsgi. --preload works as well, since the client is fork-safe."""
 
 import os
 

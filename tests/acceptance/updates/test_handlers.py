@@ -193,7 +193,7 @@ def test_what_no_library_object_can_be_made_of_is_a_dead_letter_and_the_chat_goe
     assert office.answers(user, 1)[0] == "next"
     (letter,) = office.letters("--chat", str(user))
     assert (letter["reason"], letter["attempts"]) == ("unreadable-update", 1)
-    assert "cannot be read: " in str(letter["description"])
+    assert "cannot be parsed: " in str(letter["description"])
 
 
 def test_a_type_of_update_that_nobody_knows_is_passed_over_with_a_word(office: Office, user: int) -> None:

@@ -243,7 +243,7 @@ def test_an_end_is_bounded_though_nobody_answers(stage: Stage) -> None:
     [
         ((), {"FLOODGATE_BOTS": ""}, 2, "No bot token is set."),
         (("--mode", "webhook"), {}, 2, "Set FLOODGATE_UPDATES__WEBHOOK_URL"),
-        (("--mode", "webhook", "--webhook-url", "bots.example.org"), {}, 2, "--webhook-url is no URL such as"),
+        (("--mode", "webhook", "--webhook-url", "bots.example.org"), {}, 2, "--webhook-url is not a URL such as"),
         (("--mode", "both"), {}, 2, "'both' is not one of 'polling', 'webhook'"),
         ((), {"FLOODGATE_RABBITMQ_URL": "amqp://127.0.0.1:9/"}, 3, "RabbitMQ at 127.0.0.1:9 cannot be reached"),
         ((), {"FLOODGATE_UPDATES__POLL_SECONDS": "99"}, 2, "FLOODGATE_UPDATES__POLL_SECONDS"),
@@ -260,4 +260,4 @@ def test_a_taken_port_is_one_sentence(stage: Stage) -> None:
     port = stage.telegram_url.rpartition(":")[2]
     ended = stage.floodgate("updates", "--mode", "webhook", "--webhook-url", "http://127.0.0.1:1", "--port", port)
     assert ended.returncode == 2
-    assert f"Cannot listen on 127.0.0.1:{port}: Address already in use. Choose another" in ended.stderr
+    assert f"Cannot listen on 127.0.0.1:{port}: Address already in use. Change" in ended.stderr

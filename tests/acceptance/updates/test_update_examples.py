@@ -52,7 +52,7 @@ def test_the_echo_bot_echoes(play: Play) -> None:
     play.start("updates", ready="receiver ready")
     play.stage.control.inject_updates(BOT_ID, [{"user": 42, "text": "/start"}, {"user": 42, "text": "good morning"}])
     texts = until(lambda: found if len(found := play.sent(42)) == 2 else None, 30)
-    assert texts == ["Hello! Say something, and I say it, too.", "good morning"]
+    assert texts == ["Hello! Say something, and I will repeat it.", "good morning"]
 
 
 def test_the_conversation_bot_goes_on_where_it_was_though_its_worker_dies_between_two_steps(play: Play) -> None:

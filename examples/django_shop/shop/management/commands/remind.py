@@ -1,4 +1,4 @@
-"""Remind every customer: a broadcast in constant memory, which goes when nobody waits."""
+"""A broadcast to every customer, in constant memory, which is sent when no interactive message waits."""
 
 from typing import Any
 
@@ -16,4 +16,4 @@ class Command(BaseCommand):
         count = client.enqueue_many(
             client.job("sendMessage", chat_id=chat, text="Thank you for shopping", priority="bulk") for chat in chats
         )
-        self.stdout.write(f"{count} reminders are queued")
+        self.stdout.write(f"Queued {count} reminders")
