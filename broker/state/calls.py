@@ -4,9 +4,9 @@ A store defines once, by name, how each call is carried out. :class:`BlockingAdm
 makes one call at a time and waits. :class:`BatchedAdmission` (workers, the gateway) awaits calls, and carries out all
 that wait at the same time together: in one SQLite transaction, or one round trip to Redis.
 
-Order. Calls of one event loop are executed in the order in which they were made, within a batch and across batches; a
-batch begins when the previous one has ended. So a settlement precedes the ``admit`` that depends on it, and two jobs of
-one line keep their order.
+Order. Calls of one event loop are carried out in the order in which they were made, within a batch and from batch to
+batch; a batch begins when the one before has ended. So a settlement goes before the ask that depends on it, and two
+jobs of one line keep their order.
 
 Bounds. A batch holds at most :data:`MOST_IN_A_BATCH` calls. The number of waiting calls is bounded by the number of
 callers: messages in hand, or requests being answered.
@@ -47,15 +47,14 @@ class AdmissionCall:
 
 
 class BlockingAdmission(ABC):
-    """Base class for a ``contract.Admission`` that makes one call at a time. A store implements :meth:`_do` and
-    ``close``."""
+    """``contract.Admission``, one call at a time. A store adds :meth:`_do` and ``close``."""
 
     @abstractmethod
     def _do(self, call: AdmissionCall) -> Any:
-        """Execute a call.
+        """Carry out a call.
 
         Raises:
-            StateUnavailableError: the store is unavailable.
+            StateUnavailableError: the store cannot answer.
         """
 
     @abstractmethod
@@ -131,10 +130,8 @@ class Batches(Protocol):
 
 
 class BatchedAdmission:
-    """``contract.Admission`` with coroutine methods. Belongs to one event loop.
-
-    Any method raises ``StateUnavailableError`` if the store is unavailable.
-    """
+    """``contract.Admission`` with each method awaited. Belongs to one event loop. Any method raises
+    ``StateUnavailableError`` when the store cannot answer."""
 
     def __init__(self, store: Batches) -> None:
         self._store = store

@@ -23,17 +23,14 @@ KEEP_SECONDS: Final = 48 * 3600
 
 @dataclass(frozen=True, slots=True)
 class UpdateStatus:
-    """Whether an update has been handled. ``moved_from`` is the previous worker of its queue, if that was another."""
+    """Whether an update was handled before. ``moved_from`` is the worker that had its queue before, if another."""
 
     handled: bool
     moved_from: str | None = None
 
 
 class HandledUpdates(Protocol):
-    """The ledger of handled updates. Blocking.
-
-    Any method raises ``StateUnavailableError`` if the store is unavailable.
-    """
+    """The ledger of updates. Any method raises ``StateUnavailableError`` when the store cannot answer."""
 
     def begin(self, bot: str, update_id: int, queue: str, worker_id: str) -> UpdateStatus:
         """Look up an update that this worker got from this queue. The worker becomes the queue's home."""
@@ -48,7 +45,7 @@ class HandledUpdates(Protocol):
         ...
 
     def close(self) -> None:
-        """Release files and sockets. Safe to call twice, and on an unused store."""
+        """Release files and sockets. Safe to call twice, and unused."""
         ...
 
 
@@ -60,13 +57,11 @@ class AwaitedHandled:
         self._thread = thread
 
     async def begin(self, bot: str, update_id: int, queue: str, worker_id: str) -> UpdateStatus:
-        """As :meth:`HandledUpdates.begin`."""
         return await self._thread.call(self._ledger.begin, bot, update_id, queue, worker_id)
 
     async def mark(self, bot: str, update_id: int) -> None:
-        """As :meth:`HandledUpdates.mark`."""
         await self._thread.call(self._ledger.mark, bot, update_id)
 
     async def close(self) -> None:
-        """Release files and sockets. Safe to call twice, and on an unused ledger."""
+        """Safe to call twice, and unused."""
         await self._thread.call(self._ledger.close)

@@ -16,12 +16,7 @@ class Sessions(Protocol):
     Blocking; any thread may use it.
     """
 
-    Any method raises ``StateUnavailableError`` if the store is unavailable.
-    """
-
-    def read(self, bot: str, kind: str, key: str) -> str | None:
-        """The text under a key, or None."""
-        ...
+    def read(self, bot: str, kind: str, key: str) -> str | None: ...
 
     def read_all(self, bot: str, kind: str) -> dict[str, str]:
         """Return all texts of a kind, by key."""
@@ -36,5 +31,5 @@ class Sessions(Protocol):
         ...
 
     def close(self) -> None:
-        """Release files and sockets. Safe to call twice, and on an unused store."""
+        """Safe to call twice, and unused."""
         ...

@@ -6,7 +6,7 @@ policy's constants are prepended to it, and a bot's rules are passed to each run
 A batch is one pipeline of such runs: one round trip, over a connection that belongs to the event loop.
 
 State: all of a bot's keys begin with ``floodgate:{<bot>}:``, so a cluster keeps them on one node. The client library's
-connection pool is thread-safe and fork-safe; it connects on the first call.
+connection pool is thread-safe and fork-safe; nothing is connected before the first call.
 
 Failure handling: a call is repeated once if its connection broke. It carries a nonce, so that a permit whose answer was
 lost is granted again to the same caller. Any other failure becomes one ``StateUnavailableError``, and nothing is sent
@@ -189,7 +189,7 @@ class RedisBatches:
     async def _replies(self, runs: Sequence[Sequence[str]]) -> list[Any]:
         replies = await self._pipeline(runs)
         unknown = [index for index, each in enumerate(replies) if isinstance(each, redis.exceptions.NoScriptError)]
-        if unknown:  # perhaps only on one node of a cluster
+        if unknown:  # on one node of a cluster, perhaps
             await self._client.script_load(self._script.text)
             again = await self._pipeline([runs[index] for index in unknown])
             for index, reply in zip(unknown, again, strict=True):
@@ -233,7 +233,7 @@ def _attempt(make: Callable[..., Any], *arguments: Any) -> Any:
     """Return a function's result or the exception that it raises, so that a bug affects only one call of a batch."""
     try:
         return make(*arguments)
-    except Exception as error:  # noqa: BLE001  # passed to the caller that awaits it
+    except Exception as error:  # noqa: BLE001  # carried to whoever awaits the call
         return error
 
 

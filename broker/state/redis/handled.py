@@ -14,7 +14,7 @@ PAGE_BITS: Final = 16
 
 
 class RedisHandled:
-    """``handled.HandledUpdates`` on a Redis or Valkey server, or a cluster. Thread-safe; connects on first use."""
+    """``handled.HandledUpdates`` on a Redis or Valkey server, or a cluster. Thread-safe; connects at first use."""
 
     def __init__(self, url: str) -> None:
         self._server = RedisConnection(url)

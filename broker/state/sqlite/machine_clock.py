@@ -1,4 +1,4 @@
-"""The machine's monotonic clock."""
+"""The monotonic clock of one machine, which all its processes share."""
 
 from __future__ import annotations
 

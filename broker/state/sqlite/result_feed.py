@@ -42,7 +42,7 @@ class SqliteResultFeed:
         self._connection: sqlite3.Connection | None = None  # which the version and the last row are of
         self._version = -1
         self._look_at = 0.0  # monotonic
-        self._last: tuple[int, int] = _NONE  # number and time of the last known row
+        self._last: tuple[int, int] = _NONE  # of the last row known: its number and time
 
     def skip(self) -> None:
         self._file.use(self._skip)
@@ -82,7 +82,7 @@ class SqliteResultFeed:
         ]
 
     def _behind(self, db: sqlite3.Connection) -> list[tuple[Any, ...]]:
-        db.execute("BEGIN")  # one snapshot of the file for both queries
+        db.execute("BEGIN")  # one state of the file for both questions
         try:
             last = self._last if db.execute(_IS_THERE, self._last).fetchone() else _NONE
             return db.execute(_BEHIND, (last[0], PAGE)).fetchall()

@@ -22,7 +22,7 @@ RowKey = tuple[str, str]  # bot, and job id or chat
 
 
 class RowCache:
-    """The cached rows of one connection, for use within its transactions only."""
+    """Belongs to one connection; used within its transactions only."""
 
     def __init__(self) -> None:
         self.bots: dict[str, BotRow] = {}
