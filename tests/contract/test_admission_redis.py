@@ -65,7 +65,7 @@ def test_a_server_that_is_down_is_one_sentence_and_sends_go_on_when_it_is_back(
 
 def test_no_fault_shows_the_password(server: RedisServer) -> None:
     store = RedisAdmission(f"redis://user:s3cret@127.0.0.1:{server.port}/0", RULES)
-    with pytest.raises(StateUnavailableError, match="refuses our user or password") as caught:
+    with pytest.raises(StateUnavailableError, match="refuses the user or password") as caught:
         store.admit(ask_of(5))
     assert "s3cret" not in str(caught.value)
 
