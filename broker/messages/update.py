@@ -51,6 +51,7 @@ class Update:
 
     @property
     def message_id(self) -> str:
+        """The id of the message that carries this update."""
         return message_id(self.bot, self.update_id)
 
     @property

@@ -145,6 +145,7 @@ class BackgroundLoop(BorrowedLoop):
         self._crash: BaseException | None = None
 
     def start(self) -> None:
+        """Start the loop on its thread and wait until it runs."""
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(self._on_exception)
         started = threading.Event()
@@ -154,6 +155,7 @@ class BackgroundLoop(BorrowedLoop):
         started.wait(START_SECONDS)
 
     def stop(self, timeout_seconds: float) -> None:
+        """Stop the loop and wait up to ``timeout_seconds`` for its thread."""
         if self._thread is None or self.is_current or not self._thread.is_alive():
             return
         with suppress(RuntimeError):  # it has just ended

@@ -32,6 +32,7 @@ class LogWriter(logging.Handler):
         self._thread: threading.Thread | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Queue a record for the writing thread; drop and count it if the queue is full."""
         record.msg, record.args = record.getMessage(), ()  # now: arguments may change
         if self._thread is None or not self._thread.is_alive():  # none yet, or left behind by a fork
             self._thread = threading.Thread(target=self._write, name=THREAD_NAME, daemon=True)

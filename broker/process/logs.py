@@ -48,6 +48,7 @@ class RedactTokens(logging.Filter):
     """Redacts messages as they are logged, for a logger that must be safe under any logging configuration."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Redact the record's message; keep the record."""
         record.msg, record.args = redact(record.getMessage()), ()
         return True
 
@@ -69,6 +70,7 @@ class RedactingFormatter(logging.Formatter):
         self._known = re.compile("|".join(longest_first)) if texts else None
 
     def format(self, record: logging.LogRecord) -> str:
+        """Format the record, then redact the finished text."""
         line = self._inner.format(record)
         return redact(self._known.sub(REDACTED, line) if self._known else line)
 
