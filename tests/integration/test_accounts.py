@@ -71,7 +71,7 @@ ACTS: Final[dict[str, list[Callable[[Channel], object]]]] = {
     "publish anything to any queue: forge an update, a dead letter, a receiver's token": [
         publish("", queue) for queue in (UPDATES, DEAD, leader_queue(BOT))
     ],
-    "count what waits in a queue": [
+    "count the messages in a queue": [
         lambda channel, queue=queue: channel.queue_declare(queue, passive=True) for queue in (SEND, DEAD)
     ],
     "take jobs": [consume(SEND)],
@@ -81,7 +81,7 @@ ACTS: Final[dict[str, list[Callable[[Channel], object]]]] = {
     "read dead letters": [lambda channel: channel.basic_get(DEAD)],
     "empty a queue of jobs": [lambda channel: channel.queue_purge(SEND)],
     "empty a queue of dead letters": [lambda channel: channel.queue_purge(DEAD)],
-    "make a queue": [lambda channel: channel.queue_declare("send.other.bulk.00", durable=True)],
+    "create a queue": [lambda channel: channel.queue_declare("send.other.bulk.00", durable=True)],
     "delete a queue": [lambda channel: channel.queue_delete("send.other.bulk.00")],
     "touch a queue that is not Floodgate's": [
         lambda channel: channel.queue_purge("not-ours"),

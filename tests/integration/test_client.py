@@ -292,7 +292,7 @@ def test_a_client_can_be_closed_twice_and_unused_and_says_so_when_used_after(set
     for client in (unused, unused, used, used):
         client.close()
     for client in (unused, used):
-        with pytest.raises(ClosedError, match="Make another"):
+        with pytest.raises(ClosedError, match="create another"):
             client.send_message(42, "hi")
 
 

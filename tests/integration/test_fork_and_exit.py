@@ -27,7 +27,7 @@ def publish(name):
 # As a pre-forking server does: the parent has published, and goes on while its children publish.
 FORK = """
 publish("parent-before")
-parent_link = connections._live.publishing.connection
+parent_link = connections._live.publishing.pika_connection
 children = []
 for n in range(3):
     pid = os.fork()
@@ -41,7 +41,7 @@ for n in range(20):
     publish(f"parent-{n}")
 assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0, 0]
 publish("parent-after")
-assert connections._live.publishing.connection is parent_link, "a child ended its parent's connection"
+assert connections._live.publishing.pika_connection is parent_link, "a child ended its parent's connection"
 """
 
 MULTIPROCESSING = """
