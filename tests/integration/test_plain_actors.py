@@ -103,7 +103,7 @@ def test_a_queue_is_declared_once_in_a_process(broker: FloodgateBroker, monkeypa
     def note() -> None: ...
 
     note.send()
-    monkeypatch.setattr(topology, "declare", lambda *_: pytest.fail("declared again"))
+    monkeypatch.setattr(queue_admin, "declare", lambda *_: pytest.fail("declared again"))
     note.send()
 
 
