@@ -255,6 +255,9 @@ class AdmissionMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from((1, 30, 3600)))
     def the_clock_goes_back(self, seconds: int) -> None:
+        for played in self.jobs:
+            if played.go is not None and self.model.now - (played.go.grant or 0) >= LEASE_SECONDS * 10**6:
+                played.go, played.uncertain = None, True  # its lease is over, and may have been taken back already
         self.clock.advance(-seconds)
 
     # What must hold.
