@@ -134,7 +134,7 @@ def test_a_queue_that_is_declared_otherwise_is_told_with_both_sides_and_left_alo
     name = queue_names.send_queue(BOT, "bulk", 1)
     with pika.BlockingConnection(pika.URLParameters(vhost.url)) as connection:
         connection.channel().queue_declare(name, durable=True, arguments={"x-queue-type": "classic"})
-    fails(command, EXIT_RABBITMQ, name, "RabbitMQ says", "We declare", "quorum", env=stage.env, home=stage.home)
+    fails(command, EXIT_RABBITMQ, name, "RabbitMQ says", "Floodgate declares", "quorum", env=stage.env, home=stage.home)
     assert [name, "classic"] in json_rows(vhost, "name", "type")
 
 

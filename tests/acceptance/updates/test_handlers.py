@@ -200,7 +200,7 @@ def test_a_type_of_update_that_nobody_knows_is_passed_over_with_a_word(office: O
     office.post.arrives(telepathy={"chat": {"id": user}, "thought": "?"})
     office.post.says(user, "echo next")
     office.answers(user, 1)
-    assert "updates of type telepathy are unknown" in office.handler.log
+    assert "does not know updates of type telepathy" in office.handler.log
 
 
 def test_bytes_that_are_no_update_are_kept_as_they_came(office: Office, user: int) -> None:
