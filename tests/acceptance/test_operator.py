@@ -216,7 +216,7 @@ def test_letters_whose_time_is_over_are_dropped_and_counted(stage: Stage, letter
 
 # A worker whose rounds are a tenth of a second and not a minute.
 QUICK_WORKER = """
-from floodgate.broker import retention
+from floodgate.broker.worker import retention
 from floodgate.cli import main
 
 retention.ROUND_SECONDS, retention.LOOK_EVERY = 0.1, 2
