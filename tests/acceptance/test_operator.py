@@ -266,7 +266,7 @@ def test_a_pause_holds_until_it_is_ended_and_status_tells_why(stage: Stage) -> N
     assert (pauses["42"]["why"], pauses[None]["why"]) == ("complaint", "operator")
     assert bot["per_second_limit"] < bot["per_second_full"] <= 30
     table = stage.floodgate("status").stdout
-    assert all(words in table for words in ("complaint", "floodgate pause", "Telegram answered 429", "for a while, because"))
+    assert all(words in table for words in ("complaint", "floodgate pause", "Telegram answered 429", "for a while"))
     assert stage.floodgate("resume").returncode == 0
     assert stage.floodgate("resume", "--chat", "42").returncode == 0
     assert {pause["chat"] for pause in answer(stage, "status")[0]["pauses"]} == {"7", "8", "9"}
