@@ -33,6 +33,7 @@ from floodgate.broker.admission.contract import (
     UnreachableChat,
 )
 from floodgate.broker.messages.job import Priority
+from floodgate.broker.state.thread import resolve
 
 MOST_IN_A_BATCH: Final = 256
 
@@ -165,12 +166,7 @@ class BatchedAdmission:
     def _end(self, results: Sequence[Any]) -> None:
         futures, self._under_way = self._under_way, []
         for future, result in zip(futures, results, strict=True):
-            if future.done():
-                continue  # the caller was cancelled
-            if isinstance(result, Exception):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
+            resolve(future, result)
         self._begin()
 
     async def admit(self, ask: Ask) -> Decision:

@@ -45,7 +45,7 @@ class StateThread:
     async def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a blocking function on the thread and await its result."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self.submit(partial(function, *arguments), partial(_resolve, future))
+        self.submit(partial(function, *arguments), partial(resolve, future))
         return await future
 
     async def stop(self) -> None:
@@ -56,7 +56,7 @@ class StateThread:
         if self._thread is None:
             return
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.submit(lambda: None, partial(_resolve, ended))
+        self.submit(lambda: None, partial(resolve, ended))
         self._jobs.put(None)
         self._thread = None
         await asyncio.wait({ended}, timeout=STOP_SECONDS)
@@ -96,7 +96,8 @@ def _deliver(held: list[tuple[Callback, Any]]) -> None:
         done(outcome)
 
 
-def _resolve(future: asyncio.Future[Any], outcome: Any) -> None:
+def resolve(future: asyncio.Future[Any], outcome: Any) -> None:
+    """Give a caller its result, or raise the exception that it is."""
     if future.done():
         return  # the caller was cancelled
     if isinstance(outcome, Exception):

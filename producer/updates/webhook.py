@@ -129,7 +129,7 @@ class Posts:
 class Registration:
     """Registers one bot's webhook with Telegram and checks it from time to time. Belongs to the event loop.
 
-    Parameters:
+    Args:
         valid: whether this receiver is the active one.
     """
 

@@ -64,29 +64,25 @@ def test_two_logs_merge_to_the_newest_units() -> None:
     assert merged([1, 5], [3, 7], GROUP) == [3, 5, 7]
 
 
-def test_a_bot_may_burst_by_its_tolerance_and_is_then_spaced() -> None:
-    pace = Pace(None, interval_us=10, tolerance_us=20)
-    budget = Budget([])
-    sends = []
-    now = 1_000
-    for _ in range(6):
+def sends(pace: Pace, count: int, *, now: int) -> list[int]:
+    """When an idle bot's messages go out, each as soon as it may."""
+    budget, sent = Budget([]), []
+    for _ in range(count):
         now = max(now, bot_turn_at(budget, pace, 0, 1, now))
         bot_spend(budget, pace, 1, now)
-        sends.append(now)
-    assert sends == [1_000, 1_000, 1_000, 1_010, 1_020, 1_030]
+        sent.append(now)
+    return sent
+
+
+def test_a_bot_may_burst_by_its_tolerance_and_is_then_spaced() -> None:
+    pace = Pace(None, interval_us=10, tolerance_us=20)
+    assert sends(pace, 6, now=1_000) == [1_000, 1_000, 1_000, 1_010, 1_020, 1_030]
 
 
 def test_a_burst_leaves_no_gap_in_the_seconds_after_it() -> None:
     """What somebody waits for finds a turn soon, whenever it comes."""
     pace = Pace(Window(30, 1_020), interval_us=34, tolerance_us=136)
-    budget = Budget([])
-    sends = []
-    now = 10_000
-    for _ in range(90):
-        now = max(now, bot_turn_at(budget, pace, 0, 1, now))
-        bot_spend(budget, pace, 1, now)
-        sends.append(now)
-    gaps = [later - earlier for earlier, later in itertools.pairwise(sends)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(sends(pace, 90, now=10_000))]
     assert gaps[:4] == [0, 0, 0, 0], "an idle bot's first messages go at once"
     assert max(gaps[30:]) <= 68
 

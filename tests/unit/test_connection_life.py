@@ -25,6 +25,7 @@ from floodgate.broker.amqp.connection import (
 )
 from floodgate.broker.errors import AccessRefusedError, RabbitMQUnreachableError, UnsupportedServerError
 from floodgate.broker.process.outages import EVERY_SECONDS
+from tests.hand_timers import HandTimers
 
 CONNECT_SECONDS = 7.0
 REFUSED = ConnectionRefusedError(111, "Connection refused")
@@ -32,27 +33,8 @@ WRONG_PASSWORD = pika.exceptions.ProbableAuthenticationError("…")
 LOST = pika.exceptions.StreamLostError("gone")
 
 
-@dataclass(eq=False)
-class Timer:
-    seconds: float
-    call: Callable[[], None]
-    planned: list[Timer]
-
-    def cancel(self) -> None:
-        if self in self.planned:  # asyncio's does not mind either
-            self.planned.remove(self)
-
-
-@dataclass
-class Timers:
-    """Stands for the event loop: what was planned waits for its test. Futures and calls are those of a real one."""
-
-    loop: asyncio.AbstractEventLoop
-    planned: list[Timer] = field(default_factory=list)
-
-    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
-        self.planned.append(Timer(seconds, call, self.planned))
-        return self.planned[-1]
+class Timers(HandTimers):
+    """Stands for the event loop."""
 
     def call_soon(self, call: Callable[[], None]) -> None:
         self.loop.call_soon(call)
@@ -63,11 +45,6 @@ class Timers:
         self.planned.remove(timer)
         timer.call()
         return timer.seconds
-
-    def turn(self) -> None:
-        """Run what is ready, and what that makes ready."""
-        for _ in range(3):
-            self.loop.run_until_complete(asyncio.sleep(0))
 
 
 class Attempt:

@@ -20,6 +20,7 @@ from floodgate.broker.amqp.consumer import (
     Subscriptions,
 )
 from floodgate.broker.errors import RabbitMQUnreachableError
+from tests.hand_timers import HandTimers
 
 MISSING = pika.exceptions.ChannelClosedByBroker(404, "NOT_FOUND - no queue 'q'")
 HELD_TOO_LONG = pika.exceptions.ChannelClosedByBroker(406, "PRECONDITION_FAILED")
@@ -90,27 +91,17 @@ class Channel:
         self._on_close(self, reason)
 
 
-class Timer:
-    def __init__(self, seconds: float, call: Callable[[], None], planned: list[Timer]) -> None:
-        self.seconds, self.call, self._planned = seconds, call, planned
-
-    def cancel(self) -> None:
-        if self in self._planned:
-            self._planned.remove(self)
-
-
-class Stand:
+class Stand(HandTimers):
     """Stands for the event loop and the connection: calls run at once, timers when they are fired, frames are looked at
     when they leave."""
 
     is_current = True
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+        super().__init__(loop)
         self.state = ConnectionState.UP
         self.connection = self.pika_connection = self
         self.channels: list[Channel] = []
-        self.planned: list[Timer] = []
         self._frames: list[bytes] = []
 
     def follow(self, up: Callable[[], None], down: Callable[[Any], None]) -> None:
@@ -135,20 +126,11 @@ class Stand:
     def call_soon(self, call: Callable[[], None]) -> None:
         call()
 
-    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
-        self.planned.append(Timer(seconds, call, self.planned))
-        return self.planned[-1]
-
     def fire(self) -> float:
         timer = self.planned.pop(0)
         timer.call()
         self.turn()
         return timer.seconds
-
-    def turn(self) -> None:
-        """Run the tasks that are ready."""
-        for _ in range(3):
-            self.loop.run_until_complete(asyncio.sleep(0))
 
 
 class Scene:

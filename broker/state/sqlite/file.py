@@ -41,7 +41,7 @@ T = TypeVar("T")
 class StateFile:
     """Thread-safe and fork-safe; opens nothing until it is used.
 
-    Parameters:
+    Args:
         tables: statements that create missing tables, beside admission's.
         read_only: read a file that another process creates; never create or change it.
     """
