@@ -85,8 +85,8 @@ class FloodgateProcess:
         return self._log_path.read_text(errors="replace")
 
     def said(self, word: str) -> str:
-        """The first line that holds the word."""
-        return next(line for line in self.log.splitlines() if word in line)
+        """The first line that holds the word, once it is there: a process writes its lines a moment later."""
+        return until(lambda: next((line for line in self.log.splitlines() if word in line), ""))
 
     @property
     def running(self) -> bool:

@@ -51,7 +51,7 @@ async def broken(update: Update, context: Context, words: list[str]) -> None:
 
 
 async def block(update: Update, context: Context, words: list[str]) -> None:
-    time.sleep(1.2)  # noqa: ASYNC251  # the mistake that is to be reported
+    time.sleep(1.5)  # noqa: ASYNC251  # the mistake that is to be reported
 
 
 async def slow(update: Update, context: Context, words: list[str]) -> None:
