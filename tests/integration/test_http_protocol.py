@@ -126,8 +126,12 @@ def test_a_head_that_comes_drop_by_drop_has_no_more_time_than_any() -> None:
                 await asyncio.sleep(0.01)
 
         dripping = asyncio.create_task(drip())
-        assert await reader.read() == b""
-        dripping.cancel()
+        try:
+            assert await reader.read() == b""
+        except ConnectionResetError:
+            pass  # the server closed with a byte still unread, which TCP reports as a reset
+        finally:
+            dripping.cancel()
 
     run(use, head_seconds=0.2)
 
