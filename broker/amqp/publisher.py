@@ -38,9 +38,8 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from itertools import islice
 from typing import Any, Final, Protocol
 
 import pika.exceptions
@@ -70,8 +69,6 @@ SWEEP_SECONDS: Final = 0.25
 AWAY_SECONDS: Final = 1.0
 # The window counts messages; this bounds their bytes, for the rare program that sends 1000 messages of half a megabyte.
 WINDOW_BYTES: Final = 32 * 1024 * 1024
-# Messages per batch of a streaming caller: large enough to save wake-ups, small enough to keep both threads busy.
-BATCH: Final = 100
 # pika's offer, which RabbitMQ accepts unless configured otherwise; in that rare case messages are encoded again.
 USUAL_FRAME_OPTIONS: Final = FrameOptions(channel=1, frame_max=131_072)
 
@@ -255,38 +252,6 @@ class Publisher:
         future: Future[PublishOutcomes] = _running()
         entries = self._entries(publications, BatchReceipt(len(publications), future))
         return future if not self._in_line and self._accept_now(entries) else None
-
-    def stream(self, publications: Iterable[Publication]) -> Iterator[tuple[Publication, PublishOutcome]]:
-        """Publish any number of messages in constant memory. Yield each with its outcome, in order.
-
-        If ``publications`` itself raises, the outcomes of the messages before are yielded first.
-        """
-        source, size = iter(publications), max(1, min(BATCH, self._window // 4))
-        under_way: deque[tuple[list[Publication], Future[PublishOutcomes]]] = deque()
-        fault: BaseException | None = None
-        while fault is None:
-            batch: list[Publication] = []
-            try:
-                batch.extend(islice(source, size))
-            except Exception as error:  # noqa: BLE001  # the caller's own: raised again below, after the receipts
-                fault = error
-            if not batch:
-                break
-            under_way.append((batch, self._submit_or_fail(batch)))
-            while under_way and (under_way[0][1].done() or len(under_way) * size >= self._window):
-                yield from _outcomes(*under_way.popleft())
-        while under_way:
-            yield from _outcomes(*under_way.popleft())
-        if fault is not None:
-            raise fault
-
-    def _submit_or_fail(self, batch: list[Publication]) -> Future[PublishOutcomes]:
-        try:
-            return self.submit_many(batch)
-        except RabbitMQError as error:
-            failed: Future[PublishOutcomes] = Future()
-            failed.set_result((error,) * len(batch))
-            return failed
 
     def refuse_when_away(self, since: float, message_ids: tuple[str, ...] = ()) -> None:
         """Check that a message submitted at ``since`` (monotonic seconds) need not wait too long for the connection.
@@ -665,12 +630,6 @@ def _verdict(entry: Entry, rejected: bool) -> PublishError:
         "`floodgate topology apply` creates missing queues; FLOODGATE_PARTITIONS must be the same everywhere.",
         job_ids=ids,
     )
-
-
-def _outcomes(
-    batch: list[Publication], future: Future[PublishOutcomes]
-) -> Iterator[tuple[Publication, PublishOutcome]]:
-    return zip(batch, future.result(), strict=True)
 
 
 def _running() -> Future[Any]:

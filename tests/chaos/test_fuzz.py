@@ -28,6 +28,7 @@ from floodgate.fake_telegram.server import running_fake
 from floodgate.producer.client import Client
 from tests.chaos.fuzz import WildServer, body
 from tests.chaos.hooks import Hooks, run_worker, start
+from tests.publishing import publish_all
 from tests.services import Vhost
 from tests.waiting import until
 
@@ -135,8 +136,8 @@ def test_whatever_bytes_lie_in_a_send_queue_each_ends_sent_or_as_a_dead_letter(
         worker = start_worker(fake.url)
         with Connections(worker.settings, "fuzz") as connections:
             queue_admin.declare(connections, topology.pipeline([BOT], PARTITIONS))
-            put_in = connections.publisher.stream(
-                Publication("", QUEUE, each, f"m{n}") for n, each in enumerate(bodies)
+            put_in = publish_all(
+                connections.publisher, (Publication("", QUEUE, each, f"m{n}") for n, each in enumerate(bodies))
             )
             assert not [error for _, error in put_in if error]
             with contextlib.closing(open_store(worker.settings)) as store:

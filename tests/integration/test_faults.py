@@ -28,6 +28,7 @@ from floodgate.broker.messages import queue_names
 from floodgate.broker.messages.publication import Publication
 from rabbitmq_node.node import Node
 from tests.proxy import Proxy
+from tests.publishing import publish_all
 from tests.waiting import until
 
 Connect = Callable[..., Connections]
@@ -69,7 +70,7 @@ class Producer(threading.Thread):
         self._account = account
 
     def run(self) -> None:
-        for publication, error in self._publisher.stream(self._jobs()):
+        for publication, error in publish_all(self._publisher, self._jobs()):
             n = int(publication.body)
             if error is None:
                 self._account.accepted.add(n)

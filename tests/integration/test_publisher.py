@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 
 import pika
@@ -35,6 +35,7 @@ from floodgate.broker.process.event_loop import THREAD_NAME
 from rabbitmq_node.node import Node
 from tests.draining import drain, first_seen, numbers
 from tests.proxy import Proxy
+from tests.publishing import publish_all
 from tests.services import Vhost
 from tests.waiting import until
 
@@ -127,37 +128,11 @@ def test_a_full_queue_rejects(declared: Vhost, connect: Connect) -> None:
     assert len(numbers(declared.url, "small")) == 100 - len(rejected)
 
 
-def test_a_stream_yields_every_job_in_order(declared: Vhost, connect: Connect) -> None:
-    results = list(connect(declared.url, publish_window=200).publisher.stream(job(n) for n in range(5000)))
+def test_thousands_of_jobs_are_published_in_order(declared: Vhost, connect: Connect) -> None:
+    results = list(publish_all(connect(declared.url, publish_window=200).publisher, map(job, range(5000))))
     assert [publication.message_id for publication, _ in results] == [f"job-{n}" for n in range(5000)]
     assert not [outcome for _, outcome in results if outcome]
     assert numbers(declared.url, SEND) == list(range(5000))
-
-
-def test_a_stream_holds_no_more_than_its_window(declared: Vhost, connect: Connect) -> None:
-    drawn = yielded = most = 0
-
-    def source() -> Iterator[Publication]:
-        nonlocal drawn, most
-        for n in range(3000):
-            drawn += 1
-            most = max(most, drawn - yielded)
-            yield job(n)
-
-    for _ in connect(declared.url, publish_window=100).publisher.stream(source()):
-        yielded += 1
-    assert most <= 100 + 25  # the window, and the batch in the making
-
-
-def test_a_stream_whose_source_raises_tells_first_what_was_accepted(declared: Vhost, connect: Connect) -> None:
-    def source() -> Iterator[Publication]:
-        yield from (job(n) for n in range(250))
-        raise LookupError("the caller's own")
-
-    accepted = []
-    with pytest.raises(LookupError):
-        accepted.extend(p.message_id for p, e in connect(declared.url).publisher.stream(source()) if e is None)
-    assert len(numbers(declared.url, SEND)) == 250
 
 
 def test_a_lost_connection_loses_nothing_and_keeps_the_order(declared: Vhost, connect: Connect) -> None:
@@ -166,7 +141,7 @@ def test_a_lost_connection_loses_nothing_and_keeps_the_order(declared: Vhost, co
         for round_number in range(4):
             was_reset = proxy.reset_after(150_000)
             start = round_number * 2000
-            outcomes = list(publisher.stream(job(start + n) for n in range(2000)))
+            outcomes = list(publish_all(publisher, (job(start + n) for n in range(2000))))
             assert was_reset.wait(10)
             assert not [error for _, error in outcomes if error]
     found = numbers(declared.url, SEND)
@@ -403,7 +378,9 @@ def test_a_server_that_restarts_gets_the_rest(new_node: Callable[..., Node], con
     node.start()
     publisher = connect(node.url, publish_window=100).publisher
     outcomes: list[object] = []
-    streaming = threading.Thread(target=lambda: outcomes.extend(e for _, e in publisher.stream(map(job, range(5000)))))
+    streaming = threading.Thread(
+        target=lambda: outcomes.extend(e for _, e in publish_all(publisher, map(job, range(5000))))
+    )
     streaming.start()
     until(lambda: len(outcomes) > 200)
     node.kill()
