@@ -115,10 +115,10 @@ def read_update(bot: str, body: object) -> Update:
         MalformedUpdateError: it is not an object with an ``update_id``.
     """
     if not isinstance(body, dict):
-        raise MalformedUpdateError("Not an update: no JSON object.")
+        raise MalformedUpdateError("Not an update: the body is not a JSON object.")
     update_id = body.get("update_id")
     if isinstance(update_id, bool) or not isinstance(update_id, int) or not 0 <= update_id <= MAX_UPDATE_ID:
-        raise MalformedUpdateError("Not an update: it has no update_id.")
+        raise MalformedUpdateError("Not an update: update_id is missing or invalid.")
     return Update(bot, update_id, body)
 
 
@@ -152,7 +152,7 @@ def encode_update(update: Update, queue_name: str, arrived_ms: int | None = None
     except RecursionError:
         raise MalformedUpdateError("Not an update: it is nested too deeply.") from None
     if len(body) > MAX_UPDATE_BYTES:
-        raise MalformedUpdateError(f"Not an update: {len(body)} bytes, and a queue takes {MAX_UPDATE_BYTES}.")
+        raise MalformedUpdateError(f"Not an update: it has {len(body)} bytes, and a queue accepts {MAX_UPDATE_BYTES}.")
     return body
 
 
@@ -175,8 +175,8 @@ def parse_update(fields: object) -> Update:
         MalformedUpdateError: the fields are not an update of a known version.
     """
     if not isinstance(fields, dict) or fields.get("v") != VERSION:
-        raise MalformedUpdateError("Not an update: no version known here.")
+        raise MalformedUpdateError("Not an update: its version is unknown; another release of Floodgate queued it.")
     bot = fields.get("bot")
     if not isinstance(bot, str) or not bot:
-        raise MalformedUpdateError("Not an update: no bot.")
+        raise MalformedUpdateError("Not an update: it does not name its bot.")
     return read_update(bot, fields.get("body"))

@@ -78,7 +78,7 @@ class ReceivingApi:
             asked["offset"] = offset
         result = await self._call(bot, "getUpdates", asked, wait_seconds + ANSWER_SECONDS)
         if not isinstance(result, list):
-            raise NoAnswerError("Telegram's answer to getUpdates is no list of updates.")
+            raise NoAnswerError("Telegram's answer to getUpdates is not a list of updates.")
         return result
 
     async def set_webhook(self, bot: str, url: str, secret: str, max_connections: int) -> None:
@@ -106,7 +106,7 @@ class ReceivingApi:
         """
         result = await self._call(bot, "getWebhookInfo", {}, ANSWER_SECONDS)
         if not isinstance(result, dict):
-            raise NoAnswerError("Telegram's answer to getWebhookInfo is no object.")
+            raise NoAnswerError("Telegram's answer to getWebhookInfo is not an object.")
         return result
 
     async def close(self) -> None:

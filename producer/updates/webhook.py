@@ -93,7 +93,7 @@ class Posts:
             update = read_update(bot, json.loads(await self._body(request)))
             message = publication(update, self._partitions)
         except (MalformedUpdateError, ValueError, RecursionError) as error:
-            why = str(error) if isinstance(error, MalformedUpdateError) else "Not an update: no JSON."
+            why = str(error) if isinstance(error, MalformedUpdateError) else "Not an update: the body is not JSON."
             raise PostError(400, why) from None
         await self._intake.publish([message])
 

@@ -77,7 +77,7 @@ def test_an_update_travels_as_telegram_gave_it() -> None:
 
 def test_an_update_that_no_queue_takes_is_told_before_it_is_sent() -> None:
     huge = {"update_id": 1, "message": {"chat": CHAT, "text": "x" * MAX_UPDATE_BYTES}}
-    with pytest.raises(MalformedUpdateError, match="bytes, and a queue takes"):
+    with pytest.raises(MalformedUpdateError, match="bytes, and a queue accepts"):
         publication(Update("news", 1, huge), 16)
 
 
