@@ -21,6 +21,7 @@
     │       ├── RejectedError        RabbitMQ refused the job (nack)
     │       ├── BlockedError         a memory or disk alarm lasted longer than the time-out
     │       └── ConfirmTimeoutError  no answer: the job may or may not be queued
+    ├── CampaignError            a campaign's definition, template or audience is wrong, or it is in another state
     ├── EnqueueManyError         enqueue_many stopped part-way: which jobs are safe, which are not
     ├── ClosedError              a client was used after it was closed
     ├── CallError                a Bot API call failed on the network; the cause of the library's network errors
@@ -48,6 +49,10 @@ class FloodgateError(Exception):
 
 class SettingsError(FloodgateError):
     """A setting is missing or wrong; the message names the variable and the fix."""
+
+
+class CampaignError(FloodgateError):
+    """A campaign's definition, template or audience is wrong, or its state does not allow the operation."""
 
 
 class JobError(FloodgateError):

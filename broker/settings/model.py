@@ -43,6 +43,11 @@ def default_state_url() -> str:
     return f"sqlite:///{_state_home()}/floodgate/state.db"
 
 
+def default_campaigns_url() -> str:
+    """Return the SQLite URL of ``floodgate/campaigns.db`` in the user's state directory, without creating it."""
+    return f"sqlite:///{_state_home()}/floodgate/campaigns.db"
+
+
 def default_spool_url() -> str:
     """Return the path of ``floodgate/spool`` in the user's state directory, without creating it."""
     return f"{_state_home()}/floodgate/spool"
@@ -129,6 +134,11 @@ class Settings(BaseSettings):
         default_factory=lambda: SecretStr(default_state_url()),
         description="URL of the state store: `sqlite:////absolute/path.db` for any number of processes on one machine, "
         "`redis://…` for many machines. Defaults to a file in the user's state directory.",
+    )
+    campaigns_url: SecretStr = Field(
+        default_factory=lambda: SecretStr(default_campaigns_url()),
+        description="URL of the campaigns' database: `sqlite:////absolute/path.db` on one machine, "
+        "`postgresql+psycopg://…` for many. Defaults to a file in the user's state directory.",
     )
     bot_token: SecretStr | None = Field(
         None, description=f"Token of one bot, named `{DEFAULT_BOT}`. For several bots use `FLOODGATE_BOTS`."

@@ -1,0 +1,1 @@
+"""The versions of the campaigns' database, applied by Alembic when a store is opened."""

@@ -1,0 +1,532 @@
+"""Keeps campaigns and their recipients, in SQL.
+
+One row a recipient: who gets what, and what became of it. Counts by state are kept beside the rows and change in the same
+transaction, so that progress costs one query whatever the size of the audience. A campaign's audience is imported while
+the campaign is a draft, and frozen when it becomes ready.
+
+Bounds. An import writes :data:`BATCH` rows a transaction; refused rows are counted by reason, with one sample each and at
+most :data:`MOST_REASONS` reasons.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+from sqlalchemy import Connection, Insert, Row, bindparam, delete, insert, or_, select, text, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from floodgate.broker.errors import CampaignError
+from floodgate.producer.campaigns.audience import Candidate, RefusedRow
+from floodgate.producer.campaigns.audience import Row as AudienceRow
+from floodgate.producer.campaigns.database import Database
+from floodgate.producer.campaigns.definition import Definition, Schedule, is_zone, parse_definition
+from floodgate.producer.campaigns.states import FOLLOWING, CampaignState, RecipientState
+from floodgate.producer.campaigns.tables import campaigns, counts, recipients, refused_rows, unsubscribed, zones
+
+BATCH: Final = 10_000
+MOST_REASONS: Final = 100
+HELD_OUT_VARIANT: Final = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """A campaign as it is kept. Times are Unix time in milliseconds."""
+
+    id: int
+    name: str
+    bot: str
+    state: CampaignState
+    reason: str | None
+    definition: Definition
+    version: int
+    fingerprint: str | None
+    created_ms: int
+    started_ms: int | None
+    ended_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """A recipient of a campaign. ``fields`` are those of the audience, without the chat."""
+
+    number: int
+    chat: str
+    fields: Mapping[str, Any]
+    variant: int
+    state: RecipientState
+    attempt: int
+    message_id: int | None
+    error: str | None
+    released_ms: int | None
+    ended_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the job of a recipient's ``attempt`` ended."""
+
+    number: int
+    attempt: int
+    state: RecipientState
+    """WAITING: it was taken back before its call."""
+    message_id: int | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRows:
+    """The rows of an import that were not taken for one reason. ``line`` and ``sample`` are those of the first."""
+
+    why: str
+    number: int
+    line: int
+    sample: str
+
+
+class CampaignStore:
+    """The campaigns of a database. Thread-safe.
+
+    Any method raises ``StateUnavailableError`` if the database is unavailable. One that takes a campaign's name raises
+    ``CampaignError`` if there is no such campaign, or if its state does not allow the operation.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def close(self) -> None:
+        """Close the database. Safe to call twice."""
+        self._database.close()
+
+    def create(self, definition: Definition, bot: str) -> Campaign:
+        """Create a campaign as a draft.
+
+        Raises:
+            CampaignError: there is one of this name.
+        """
+        with self._database.writing() as db:
+            if _found(db, definition.name) is not None:
+                raise CampaignError(f"There is a campaign named {definition.name!r}: choose another name.")
+            values = {
+                "name": definition.name,
+                "bot": bot,
+                "state": CampaignState.DRAFT,
+                "definition": definition.model_dump_json(exclude_defaults=True),
+                "version": 1,
+                "created_ms": _now_ms(),
+            }
+            db.execute(insert(campaigns).values(values))
+            return _campaign(db, definition.name)
+
+    def get(self, name: str) -> Campaign:
+        """Return a campaign."""
+        with self._database.reading() as db:
+            return _campaign(db, name)
+
+    def all(self) -> Sequence[Campaign]:
+        """Return all campaigns, the latest first."""
+        with self._database.reading() as db:
+            return [_read(row) for row in db.execute(select(campaigns).order_by(campaigns.c.id.desc()))]
+
+    def import_audience(self, name: str, rows: Iterable[AudienceRow], *, excluded: Iterable[str] = ()) -> Campaign:
+        """Replace a draft's audience by the rows, without chats that come twice, have unsubscribed or are excluded;
+        then freeze it: the campaign becomes ready.
+
+        An import that ends early leaves a draft, and may be made again. ``excluded`` are chat keys.
+        """
+        campaign = self._emptied(name)
+        left_out, source, number = frozenset(excluded), iter(rows), 0
+        fingerprint, refused, known = hashlib.blake2b(digest_size=16), _Refusals(), _Zones(campaign.definition.schedule)
+        while batch := list(islice(source, BATCH)):
+            with self._database.writing() as db:
+                _still_draft(db, campaign.id)
+                taken = _new(db, campaign, batch, left_out, refused)
+                values = [_recipient_values(campaign, n, each, known) for n, each in enumerate(taken, number + 1)]
+                if values:
+                    db.execute(insert(recipients), values)
+                _count(db, campaign.id, Counter(each["state"] for each in values))
+            number += len(taken)
+            for each in taken:
+                fingerprint.update(f"{each.chat}\0{each.fields or ''}\n".encode(errors="surrogatepass"))
+        return self._frozen(campaign, [*refused.inserts(campaign.id), *known.inserts(campaign.id)], fingerprint, number)
+
+    def refused(self, name: str) -> Sequence[RefusedRows]:
+        """Return the rows that the import of the audience did not take, by reason, the most frequent first."""
+        with self._database.reading() as db:
+            campaign = _campaign(db, name)
+            columns = refused_rows.c
+            statement = select(columns.why, columns.number, columns.line, columns.sample).where(
+                columns.campaign == campaign.id
+            )
+            return [RefusedRows(*row) for row in db.execute(statement.order_by(columns.number.desc(), columns.why))]
+
+    def recipients(self, name: str) -> Iterator[Recipient]:
+        """Yield all recipients in the order of the audience, in constant memory. Each batch is of one state of the
+        database, all together are not."""
+        campaign, after = self.get(name), 0
+        while True:
+            with self._database.reading() as db:
+                statement = (
+                    select(recipients)
+                    .where(recipients.c.campaign == campaign.id, recipients.c.number > after)
+                    .order_by(recipients.c.number)
+                    .limit(BATCH)
+                )
+                rows = db.execute(statement).all()
+            if not rows:
+                return
+            yield from map(_recipient, rows)
+            after = rows[-1].number
+
+    def counts(self, name: str) -> Mapping[RecipientState, int]:
+        """Return the number of recipients by state; states without any are left out."""
+        with self._database.reading() as db:
+            campaign = _campaign(db, name)
+            found = db.execute(select(counts.c.state, counts.c.number).where(counts.c.campaign == campaign.id))
+            return {RecipientState(state): number for state, number in found if number}
+
+    def transition(self, name: str, to: CampaignState, reason: str | None = None) -> Campaign:
+        """Put a campaign into another state. Does nothing if it is in that state."""
+        with self._database.writing() as db:
+            campaign = _campaign(db, name, for_update=True)
+            if campaign.state is to:
+                return campaign
+            if to not in FOLLOWING[campaign.state]:
+                raise CampaignError(f"The campaign {name!r} is {campaign.state}, so it cannot become {to}.")
+            values: dict[str, Any] = {"state": to, "reason": reason}
+            if to is CampaignState.RUNNING and campaign.started_ms is None:
+                values["started_ms"] = _now_ms()
+            if to in (CampaignState.DONE, CampaignState.CANCELLED):
+                values["ended_ms"] = _now_ms()
+            db.execute(update(campaigns).where(campaigns.c.id == campaign.id).values(values))
+            return _campaign(db, name)
+
+    def lead(self, leader: str, seconds: float) -> Sequence[Campaign]:
+        """Take or renew the leases of all campaigns that need a leader: those that run, and those that have released
+        recipients. Return those that ``leader`` leads now.
+
+        A lease ends ``seconds`` after its last renewal, by the database's clock where there are several machines.
+        """
+        with self._database.writing() as db:
+            now = _clock_ms(db)
+            released = (
+                select(counts.c.campaign)
+                .where(counts.c.state == RecipientState.RELEASED, counts.c.number > 0)
+                .scalar_subquery()
+            )
+            free = or_(campaigns.c.leader == leader, campaigns.c.leader_until_ms < now)
+            needed = or_(campaigns.c.state == CampaignState.RUNNING, campaigns.c.id.in_(released))
+            found = db.execute(select(campaigns).where(free, needed).with_for_update()).all()
+            values = {"leader": leader, "leader_until_ms": now + int(seconds * 1000)}
+            db.execute(update(campaigns).where(campaigns.c.id.in_([row.id for row in found])).values(values))
+            return [_read(row) for row in found]
+
+    def resign(self, leader: str) -> None:
+        """Give up all leases, so that another process can take them at once."""
+        with self._database.writing() as db:
+            db.execute(update(campaigns).where(campaigns.c.leader == leader).values(leader=None, leader_until_ms=0))
+
+    def zones(self, campaign: Campaign) -> Mapping[int, str]:
+        """Return the time zones of the audience by their numbers."""
+        with self._database.reading() as db:
+            found = db.execute(select(zones.c.number, zones.c.name).where(zones.c.campaign == campaign.id))
+            return {number: name for number, name in found}
+
+    def release(self, campaign: Campaign, leader: str, most: int, open_zones: Iterable[int]) -> Sequence[Recipient]:
+        """Mark up to ``most`` waiting recipients as released, in the order of the audience within each zone, and return
+        them. Returns none if the campaign does not run any more, or if another process leads it."""
+        with self._database.writing() as db:
+            if not _leads(db, campaign, leader):
+                return []
+            rows: list[Row[Any]] = []
+            for zone in open_zones:
+                if len(rows) >= most:
+                    break
+                waiting = (
+                    recipients.c.campaign == campaign.id,
+                    recipients.c.state == RecipientState.WAITING,
+                    recipients.c.zone == zone,
+                )
+                statement = select(recipients).where(*waiting).order_by(recipients.c.number).limit(most - len(rows))
+                rows.extend(db.execute(statement).all())
+            values = {"state": RecipientState.RELEASED, "released_ms": _now_ms()}
+            _update_recipients(db, campaign, [{"at": row.number, **values} for row in rows])
+            _count(db, campaign.id, {RecipientState.WAITING: -len(rows), RecipientState.RELEASED: len(rows)})
+            return [_recipient(row) for row in rows]
+
+    def released(self, campaign: Campaign) -> Sequence[Recipient]:
+        """Return the recipients whose jobs have been released and have not ended, as far as is known."""
+        with self._database.reading() as db:
+            released = (recipients.c.campaign == campaign.id, recipients.c.state == RecipientState.RELEASED)
+            return [_recipient(row) for row in db.execute(select(recipients).where(*released))]
+
+    def settle(self, campaign: Campaign, endings: Sequence[Ending]) -> int:
+        """Record how released recipients ended. Idempotent: an ending counts only while its attempt is released. Return
+        how many counted."""
+        with self._database.writing() as db:
+            of_number = {ending.number: ending for ending in endings}
+            statement = select(recipients.c.number, recipients.c.attempt).where(
+                recipients.c.campaign == campaign.id,
+                recipients.c.state == RecipientState.RELEASED,
+                recipients.c.number.in_(list(of_number)),
+            )
+            found = [of_number[row.number] for row in db.execute(statement) if of_number[row.number].attempt == row.attempt]
+            _update_recipients(db, campaign, [_settled(ending) for ending in found])
+            changes = Counter(ending.state for ending in found)
+            changes[RecipientState.RELEASED] -= len(found)
+            _count(db, campaign.id, changes)
+            return len(found)
+
+    def unsubscribe(self, bot: str, chat: str) -> None:
+        """Leave a chat out of all later campaigns of a bot, and of what still waits in the current ones."""
+        with self._database.writing() as db:
+            _insert_new(db, unsubscribed, [{"bot": bot, "chat": chat, "since_ms": _now_ms()}])
+
+    def _emptied(self, name: str) -> Campaign:
+        """Delete what an earlier import left."""
+        while True:
+            with self._database.writing() as db:
+                campaign = _campaign(db, name, for_update=True)
+                if campaign.state is not CampaignState.DRAFT:
+                    raise CampaignError(f"The campaign {name!r} is {campaign.state}: its audience is frozen.")
+                db.execute(delete(counts).where(counts.c.campaign == campaign.id))
+                db.execute(delete(refused_rows).where(refused_rows.c.campaign == campaign.id))
+                db.execute(delete(zones).where(zones.c.campaign == campaign.id))
+                numbers = (
+                    select(recipients.c.number)
+                    .where(recipients.c.campaign == campaign.id)
+                    .order_by(recipients.c.number)
+                    .limit(BATCH)
+                )
+                found = db.execute(
+                    delete(recipients).where(recipients.c.campaign == campaign.id, recipients.c.number.in_(numbers))
+                )
+                if found.rowcount < BATCH:
+                    return campaign
+
+    def _frozen(self, campaign: Campaign, inserts: Sequence[Insert], fingerprint: Any, number: int) -> Campaign:
+        with self._database.writing() as db:
+            _still_draft(db, campaign.id)
+            for statement in inserts:
+                db.execute(statement)
+            state = CampaignState.READY if number else CampaignState.DRAFT
+            values = {"state": state, "fingerprint": fingerprint.hexdigest()}
+            db.execute(update(campaigns).where(campaigns.c.id == campaign.id).values(values))
+            return _campaign(db, campaign.name)
+
+
+class _Refusals:
+    """Counts refused rows by reason."""
+
+    def __init__(self) -> None:
+        self._numbers: Counter[str] = Counter()
+        self._first: dict[str, tuple[int, str]] = {}
+
+    def add(self, why: str, line: int, sample: str) -> None:
+        if why not in self._first and len(self._first) >= MOST_REASONS:
+            why = "another reason"
+        self._numbers[why] += 1
+        self._first.setdefault(why, (line, sample))
+
+    def inserts(self, campaign: int) -> Iterator[Insert]:
+        for why, number in self._numbers.items():
+            line, sample = self._first[why]
+            yield insert(refused_rows).values(campaign=campaign, why=why, number=number, line=line, sample=sample)
+
+
+class _Zones:
+    """Numbers the time zones of an audience. One that does not exist counts as the schedule's own."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+        self._numbers = {schedule.zone: 0}
+
+    def number(self, fields: str | None) -> int:
+        if not self._schedule.is_local or fields is None:
+            return 0
+        name = json.loads(fields).get(self._schedule.zone_field)
+        if name in self._numbers or not is_zone(name):
+            return self._numbers.get(name, 0)
+        return self._numbers.setdefault(name, len(self._numbers))
+
+    def inserts(self, campaign: int) -> Iterator[Insert]:
+        for name, number in self._numbers.items():
+            yield insert(zones).values(campaign=campaign, number=number, name=name)
+
+
+def _new(
+    db: Connection,
+    campaign: Campaign,
+    batch: Sequence[AudienceRow],
+    excluded: frozenset[str],
+    refused: _Refusals,
+) -> list[Candidate]:
+    """Return the valid rows of a batch whose chats are new to the audience and are not left out."""
+    candidates: dict[str, Candidate] = {}
+    for row in batch:
+        if isinstance(row, RefusedRow):
+            refused.add(row.why, row.line, row.sample)
+        elif row.chat in excluded:
+            refused.add("it is excluded", row.line, row.chat)
+        elif row.chat in candidates:
+            refused.add("the chat is in the audience already", row.line, row.chat)
+        else:
+            candidates[row.chat] = row
+    for why, statement in (
+        ("the chat is in the audience already", select(recipients.c.chat).where(recipients.c.campaign == campaign.id)),
+        ("the chat has unsubscribed", select(unsubscribed.c.chat).where(unsubscribed.c.bot == campaign.bot)),
+    ):
+        for chat in _those_in(db, statement, list(candidates)):
+            refused.add(why, candidates.pop(chat).line, chat)
+    return list(candidates.values())
+
+
+def _those_in(db: Connection, statement: Any, chats: Sequence[str]) -> Iterator[str]:
+    column = statement.selected_columns[0]
+    for start in range(0, len(chats), 1000):
+        yield from db.execute(statement.where(column.in_(chats[start : start + 1000]))).scalars()
+
+
+def _recipient_values(campaign: Campaign, number: int, candidate: Candidate, known: _Zones) -> dict[str, Any]:
+    variant = _variant(campaign.definition, candidate.chat)
+    return {
+        "campaign": campaign.id,
+        "number": number,
+        "chat": candidate.chat,
+        "fields": candidate.fields,
+        "variant": variant,
+        "zone": known.number(candidate.fields),
+        "state": RecipientState.HELD_OUT if variant == HELD_OUT_VARIANT else RecipientState.WAITING,
+    }
+
+
+def _variant(definition: Definition, chat: str) -> int:
+    """Choose a chat's variant by a hash, so that another import chooses the same."""
+    if not definition.variants and not definition.hold_out:
+        return 0
+    digest = hashlib.blake2b(f"{definition.name}\0{chat}".encode(), digest_size=8).digest()
+    place = int.from_bytes(digest) / 2**64
+    if place < definition.hold_out:
+        return HELD_OUT_VARIANT
+    place = (place - definition.hold_out) / (1 - definition.hold_out)
+    for number, variant in enumerate(definition.variants):
+        if place < variant.share:
+            return number
+        place -= variant.share
+    return max(0, len(definition.variants) - 1)
+
+
+def _count(db: Connection, campaign: int, changes: Mapping[RecipientState, int]) -> None:
+    """Add to the counts by state."""
+    for state, change in sorted(changes.items()):
+        if change:
+            statement = _dialect(db).insert(counts).values(campaign=campaign, state=state, number=change)
+            db.execute(
+                statement.on_conflict_do_update(
+                    index_elements=["campaign", "state"], set_={"number": counts.c.number + statement.excluded.number}
+                )
+            )
+
+
+def _update_recipients(db: Connection, campaign: Campaign, values: list[dict[str, Any]]) -> None:
+    """Update the recipients with the numbers ``at``."""
+    if values:
+        row = (recipients.c.campaign == campaign.id, recipients.c.number == bindparam("at"))
+        columns = {name: bindparam(name) for name in values[0] if name != "at"}
+        db.execute(update(recipients).where(*row).values(columns), values)
+
+
+def _settled(ending: Ending) -> dict[str, Any]:
+    taken_back = ending.state is RecipientState.WAITING
+    return {
+        "at": ending.number,
+        "state": ending.state,
+        "attempt": ending.attempt + taken_back,  # the id of the job that was taken back is spent
+        "message_id": ending.message_id,
+        "error": ending.error,
+        "ended_ms": None if taken_back else _now_ms(),
+    }
+
+
+def _leads(db: Connection, campaign: Campaign, leader: str) -> bool:
+    statement = select(campaigns.c.id).where(
+        campaigns.c.id == campaign.id,
+        campaigns.c.state == CampaignState.RUNNING,
+        campaigns.c.leader == leader,
+        campaigns.c.leader_until_ms >= _clock_ms(db),
+    )
+    return db.execute(statement.with_for_update()).one_or_none() is not None
+
+
+def _clock_ms(db: Connection) -> int:
+    """The clock by which leases end: one for all machines."""
+    if db.dialect.name == "postgresql":
+        return int(db.execute(text("SELECT extract(epoch FROM clock_timestamp()) * 1000")).scalar_one())
+    return _now_ms()
+
+
+def _insert_new(db: Connection, table: Any, values: list[dict[str, Any]]) -> None:
+    db.execute(_dialect(db).insert(table).on_conflict_do_nothing(), values)
+
+
+def _dialect(db: Connection) -> Any:
+    return postgresql if db.dialect.name == "postgresql" else sqlite
+
+
+def _found(db: Connection, name: str, *, for_update: bool = False) -> Row[Any] | None:
+    statement = select(campaigns).where(campaigns.c.name == name)
+    return db.execute(statement.with_for_update() if for_update else statement).one_or_none()
+
+
+def _campaign(db: Connection, name: str, *, for_update: bool = False) -> Campaign:
+    row = _found(db, name, for_update=for_update)
+    if row is None:
+        raise CampaignError(f"There is no campaign named {name!r}: `floodgate campaigns list` shows those there are.")
+    return _read(row)
+
+
+def _still_draft(db: Connection, campaign: int) -> None:
+    statement = select(campaigns.c.state).where(campaigns.c.id == campaign).with_for_update()
+    if (state := db.execute(statement).scalar_one_or_none()) != CampaignState.DRAFT:
+        raise CampaignError(f"The campaign became {state or 'deleted'} during the import, which has ended.")
+
+
+def _read(row: Row[Any]) -> Campaign:
+    return Campaign(
+        id=row.id,
+        name=row.name,
+        bot=row.bot,
+        state=CampaignState(row.state),
+        reason=row.reason,
+        definition=parse_definition(json.loads(row.definition), f"The campaign {row.name!r}"),
+        version=row.version,
+        fingerprint=row.fingerprint,
+        created_ms=row.created_ms,
+        started_ms=row.started_ms,
+        ended_ms=row.ended_ms,
+    )
+
+
+def _recipient(row: Row[Any]) -> Recipient:
+    return Recipient(
+        number=row.number,
+        chat=row.chat,
+        fields=json.loads(row.fields) if row.fields else {},
+        variant=row.variant,
+        state=RecipientState(row.state),
+        attempt=row.attempt,
+        message_id=row.message_id,
+        error=row.error,
+        released_ms=row.released_ms,
+        ended_ms=row.ended_ms,
+    )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
