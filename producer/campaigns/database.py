@@ -143,6 +143,6 @@ def _upgrade(connection: Connection) -> None:
         command.upgrade(config, "head")
     except CommandError:
         raise StateSchemaError(
-            f"The campaigns' database was written by a newer version of Floodgate: upgrade this one, or set {SETTING} to "
-            "another database."
+            "The campaigns' database was written by a newer version of Floodgate: upgrade this one, or set "
+            f"{SETTING} to another database."
         ) from None

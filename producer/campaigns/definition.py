@@ -140,7 +140,6 @@ class Schedule(Part):
             raise ValueError("finish_by is not after at")
         return self
 
-
     @property
     def is_local(self) -> bool:
         """Whether recipients in different time zones get the message at different times."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
-from sqlalchemy import Connection, Insert, Row, bindparam, delete, insert, or_, select, text, update
+from sqlalchemy import Connection, Insert, Row, and_, bindparam, delete, insert, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from floodgate.broker.errors import CampaignError
@@ -208,24 +208,35 @@ class CampaignStore:
             return _campaign(db, name)
 
     def lead(self, leader: str, seconds: float) -> Sequence[Campaign]:
-        """Take or renew the leases of all campaigns that need a leader: those that run, and those that have released
-        recipients. Return those that ``leader`` leads now.
+        """Take or renew the leases of all campaigns that need a leader: those that run, those that have released
+        recipients, and cancelled ones with waiting recipients. Return those that ``leader`` leads now.
 
         A lease ends ``seconds`` after its last renewal, by the database's clock where there are several machines.
         """
         with self._database.writing() as db:
             now = _clock_ms(db)
-            released = (
-                select(counts.c.campaign)
-                .where(counts.c.state == RecipientState.RELEASED, counts.c.number > 0)
-                .scalar_subquery()
+            released, waiting = (
+                select(counts.c.campaign).where(counts.c.state == state, counts.c.number > 0)
+                for state in (RecipientState.RELEASED, RecipientState.WAITING)
             )
             free = or_(campaigns.c.leader == leader, campaigns.c.leader_until_ms < now)
-            needed = or_(campaigns.c.state == CampaignState.RUNNING, campaigns.c.id.in_(released))
+            needed = or_(
+                campaigns.c.state == CampaignState.RUNNING,
+                campaigns.c.id.in_(released),
+                and_(campaigns.c.state == CampaignState.CANCELLED, campaigns.c.id.in_(waiting)),
+            )
             found = db.execute(select(campaigns).where(free, needed).with_for_update()).all()
             values = {"leader": leader, "leader_until_ms": now + int(seconds * 1000)}
             db.execute(update(campaigns).where(campaigns.c.id.in_([row.id for row in found])).values(values))
             return [_read(row) for row in found]
+
+    def fresh(self, known: Sequence[Campaign]) -> Sequence[Campaign]:
+        """Read campaigns again."""
+        if not known:
+            return known
+        with self._database.reading() as db:
+            statement = select(campaigns).where(campaigns.c.id.in_([campaign.id for campaign in known]))
+            return [_read(row) for row in db.execute(statement)]
 
     def resign(self, leader: str) -> None:
         """Give up all leases, so that another process can take them at once."""
@@ -276,12 +287,24 @@ class CampaignStore:
                 recipients.c.state == RecipientState.RELEASED,
                 recipients.c.number.in_(list(of_number)),
             )
-            found = [of_number[row.number] for row in db.execute(statement) if of_number[row.number].attempt == row.attempt]
+            found = [
+                of_number[row.number] for row in db.execute(statement) if of_number[row.number].attempt == row.attempt
+            ]
             _update_recipients(db, campaign, [_settled(ending) for ending in found])
             changes = Counter(ending.state for ending in found)
             changes[RecipientState.RELEASED] -= len(found)
             _count(db, campaign.id, changes)
             return len(found)
+
+    def cancel_waiting(self, campaign: Campaign) -> int:
+        """Mark up to :data:`BATCH` waiting recipients of a cancelled campaign as cancelled. Return how many."""
+        with self._database.writing() as db:
+            waiting = (recipients.c.campaign == campaign.id, recipients.c.state == RecipientState.WAITING)
+            numbers = list(db.execute(select(recipients.c.number).where(*waiting).limit(BATCH)).scalars())
+            values = {"state": RecipientState.CANCELLED, "ended_ms": _now_ms()}
+            _update_recipients(db, campaign, [{"at": number, **values} for number in numbers])
+            _count(db, campaign.id, {RecipientState.WAITING: -len(numbers), RecipientState.CANCELLED: len(numbers)})
+            return len(numbers)
 
     def unsubscribe(self, bot: str, chat: str) -> None:
         """Leave a chat out of all later campaigns of a bot, and of what still waits in the current ones."""

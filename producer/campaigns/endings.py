@@ -1,0 +1,71 @@
+"""What a job's record in the ledger means for its recipient, and the names of recipients' jobs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+from floodgate.broker.admission.contract import CANCELLED, Record, Standing
+from floodgate.broker.messages.dead_letters import CHAT_UNREACHABLE, REASON_UNCERTAIN
+from floodgate.producer.campaigns.states import CampaignState, RecipientState
+from floodgate.producer.campaigns.store import Campaign, Ending
+
+PREFIX: Final = "campaign-"
+MAX_ERROR: Final = 200
+
+_STATES: Final[Mapping[str, RecipientState]] = {
+    CHAT_UNREACHABLE: RecipientState.UNREACHABLE,
+    "chat-not-found": RecipientState.UNREACHABLE,
+    REASON_UNCERTAIN: RecipientState.UNCERTAIN,
+}
+
+
+def job_id(campaign: Campaign, number: int, attempt: int) -> str:
+    """Return the id of a recipient's job: the same for the same attempt in every process, so it is sent once."""
+    return f"{_prefix(campaign)}{number}-{attempt}"
+
+
+def read_job_id(campaign: Campaign, job: str) -> tuple[int, int] | None:
+    """Return the recipient's number and the attempt of a job; None if it is not of this campaign."""
+    prefix = _prefix(campaign)
+    if not job.startswith(prefix):
+        return None
+    number, _, attempt = job.removeprefix(prefix).partition("-")
+    return int(number), int(attempt)
+
+
+def ending_of(campaign: Campaign, job: str, record: Record) -> Ending | None:
+    """Return how a recipient ended, by its job's record; None if the job has not ended, or is not of this campaign."""
+    found = read_job_id(campaign, job)
+    if found is None:
+        return None
+    match record.standing:
+        case Standing.SENT:
+            return Ending(*found, RecipientState.SENT, _message_id(record.result), _why(None, record.error))
+        case Standing.DEAD if record.reason == CANCELLED:
+            back = RecipientState.CANCELLED if campaign.state is CampaignState.CANCELLED else RecipientState.WAITING
+            return Ending(*found, back)
+        case Standing.DEAD:
+            state = _STATES.get(record.reason or "", RecipientState.FAILED)
+            return Ending(*found, state, None, _why(record.reason, record.error))
+        case _:
+            return None
+
+
+def _prefix(campaign: Campaign) -> str:
+    """Two databases may have campaigns of one name."""
+    digest = hashlib.blake2b(f"{campaign.name}\0{campaign.created_ms}".encode(), digest_size=6)
+    return f"{PREFIX}{digest.hexdigest()}-"
+
+
+def _message_id(result: Any) -> int | None:
+    first = result[0] if isinstance(result, list) and result else result
+    found = first.get("message_id") if isinstance(first, dict) else None
+    return found if isinstance(found, int) else None
+
+
+def _why(reason: str | None, error: Mapping[str, Any] | None) -> str | None:
+    description = (error or {}).get("description")
+    text = ": ".join(str(part) for part in (reason, description) if part)
+    return text[:MAX_ERROR] or None

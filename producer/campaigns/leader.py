@@ -1,0 +1,322 @@
+"""Leads one campaign: releases its jobs just in time, follows their endings, and takes back what waits at a pause.
+
+No more jobs are in RabbitMQ than the limits grant in :data:`AHEAD_SECONDS`, so a pause, an edit or a stop concerns those
+few only: the ledger cancels the ones that have not begun, and their recipients wait again.
+
+Nothing is sent twice. A recipient is marked as released before its job is published, and the job's id follows from the
+recipient and the attempt. After a crash the next leader publishes again whatever is released and unknown to the ledger;
+a job that RabbitMQ has already is then there twice, and is sent once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol, TypeVar
+
+from floodgate.broker.admission.contract import Ask, Record
+from floodgate.broker.admission.policy import ask_for
+from floodgate.broker.errors import CampaignError, EnqueueManyError, JobError, RabbitMQError
+from floodgate.broker.messages.job import Job, new_job
+from floodgate.broker.settings.model import Settings
+from floodgate.producer.campaigns.definition import Definition, Missing
+from floodgate.producer.campaigns.endings import ending_of, job_id
+from floodgate.producer.campaigns.rules import Watch
+from floodgate.producer.campaigns.schedule import missed_by, open_zones
+from floodgate.producer.campaigns.states import CampaignState, RecipientState
+from floodgate.producer.campaigns.store import Campaign, CampaignStore, Ending, Recipient
+from floodgate.producer.campaigns.templates import ContentTemplate, MissingFieldError
+
+logger = logging.getLogger("floodgate.campaigns")
+
+AHEAD_SECONDS: Final = 2.5
+# Without limits, this many jobs are ahead.
+AHEAD_WITHOUT_LIMITS: Final = 2500
+# Recipients whose jobs are looked up at once.
+LOOK_UP: Final = 256
+
+T = TypeVar("T")
+
+
+BEGUN: Final = frozenset(RecipientState) - {
+    *(RecipientState.WAITING, RecipientState.HELD_OUT, RecipientState.SKIPPED, RecipientState.CANCELLED)
+}
+
+
+class Pace:
+    """Lets through a share of the bot's rate. A share of 1 lets everything through: the limits do the rest."""
+
+    def __init__(self, share: float, per_second: float) -> None:
+        self._per_second = per_second if share < 1 else None
+        self._room = 0.0
+        self._since = time.monotonic()
+
+    def room(self) -> int:
+        """How many may be released now, at most a second's worth."""
+        if self._per_second is None:
+            return sys.maxsize
+        now = time.monotonic()
+        self._room = min(self._room + (now - self._since) * self._per_second, max(1.0, self._per_second))
+        self._since = now
+        return int(self._room)
+
+    def take(self, number: int) -> None:
+        """Count released jobs."""
+        self._room -= number
+
+
+class Ledger(Protocol):
+    """What a leader asks the state store."""
+
+    async def lookup(self, bot: str, job_id: str) -> Record | None:
+        """Return the record of a job."""
+        ...
+
+    async def cancel(self, ask: Ask) -> Record:
+        """Cancel a job unless it has ended or may have been sent. Return its record afterwards."""
+        ...
+
+
+class Calls(Protocol):
+    """Runs blocking calls on another thread."""
+
+    async def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run a function and await its result."""
+        ...
+
+
+class Leader:
+    """Leads one campaign. Belongs to one event loop; :meth:`step` is called every fraction of a second."""
+
+    def __init__(
+        self,
+        campaign: Campaign,
+        name: str,
+        settings: Settings,
+        *,
+        store: CampaignStore,
+        calls: Calls,
+        ledger: Ledger,
+        publish: Callable[[Iterable[Job]], Awaitable[int]],
+    ) -> None:
+        self._campaign = campaign
+        self._name = name
+        self._settings = settings
+        self._store = store
+        self._calls = calls
+        self._ledger = ledger
+        self._publish = publish
+        self._ahead = _ahead(campaign.definition, campaign.bot, settings)
+        self._watch = Watch(campaign.definition.rules)
+        self._templates: tuple[ContentTemplate, ...] = ()
+        self._zones: Mapping[int, str] = {}
+        self._outstanding: dict[str, Recipient] = {}
+        self._unpublished: list[Recipient] = []
+        self._ended: list[Ending] = []
+        self._recovered = False
+        self._begun = 0  # recipients who are not waiting any more
+        self._pace = Pace(campaign.definition.schedule.share_of_rate, self._ahead / AHEAD_SECONDS)
+
+    @property
+    def outstanding(self) -> int:
+        """The number of jobs that are released and have not ended, as far as is known."""
+        return len(self._outstanding)
+
+    def hear(self, job: str, record: Record) -> None:
+        """Take note of a job's record. Jobs of other campaigns are ignored."""
+        if job in self._outstanding and (ending := ending_of(self._campaign, job, record)) is not None:
+            self._ended.append(ending)
+
+    async def step(self, campaign: Campaign, share: float = 1.0) -> None:
+        """Do what there is to do now. ``share`` is that of the bot's rate, beside its other campaigns.
+
+        Raises:
+            StateUnavailableError: a database or the state store is unavailable. The next step goes on from there.
+            RabbitMQError: RabbitMQ is unavailable.
+        """
+        self._campaign = campaign
+        if not self._recovered:
+            await self._recover()
+        await self._settle()
+        if campaign.state is CampaignState.RUNNING:
+            await self._advance(share)
+        else:
+            await self._take_back()
+            await self._settle()
+            if campaign.state is CampaignState.CANCELLED:
+                await self._calls.call(self._store.cancel_waiting, campaign)
+
+    async def look_up(self) -> None:
+        """Look up all outstanding jobs, because endings may have been missed."""
+        await self._look_up(list(self._outstanding))
+
+    async def _recover(self) -> None:
+        """Go on from where another leader, or this one before a crash, ended."""
+        definition = self._campaign.definition
+        self._templates = tuple(ContentTemplate(content) for content in definition.contents)
+        self._zones = await self._calls.call(self._store.zones, self._campaign)
+        released = await self._calls.call(self._store.released, self._campaign)
+        self._outstanding = self._by_job(released)
+        unknown = await self._look_up(list(self._outstanding))
+        self._unpublished = [self._outstanding[job] for job in unknown]
+        counts = await self._calls.call(self._store.counts, self._campaign.name)
+        self._begun = sum(counts.get(state, 0) for state in BEGUN)
+        self._recovered = True
+
+    def _by_job(self, recipients: Iterable[Recipient]) -> dict[str, Recipient]:
+        return {job_id(self._campaign, each.number, each.attempt): each for each in recipients}
+
+    async def _look_up(self, jobs: Sequence[str]) -> list[str]:
+        """Hear the records of jobs. Return those that the ledger does not know."""
+        unknown = []
+        for start in range(0, len(jobs), LOOK_UP):
+            some = jobs[start : start + LOOK_UP]
+            records = await asyncio.gather(*(self._ledger.lookup(self._campaign.bot, job) for job in some))
+            for job, record in zip(some, records, strict=True):
+                if record is None:
+                    unknown.append(job)
+                else:
+                    self.hear(job, record)
+        return unknown
+
+    async def _settle(self) -> None:
+        """Record what has ended, and stop the campaign if a rule says so."""
+        if not self._ended:
+            return
+        ended, self._ended = self._ended, []
+        try:
+            await self._calls.call(self._store.settle, self._campaign, ended)
+        except BaseException:
+            self._ended = ended + self._ended
+            raise
+        for ending in ended:
+            self._outstanding.pop(job_id(self._campaign, ending.number, ending.attempt), None)
+        if (why := self._watch.see(ended)) and self._campaign.state is CampaignState.RUNNING:
+            await self._stop(why)
+
+    async def _advance(self, share: float) -> None:
+        """Release recipients, unless the campaign is done or must stop."""
+        if (why := self._must_stop()) is not None:
+            await self._stop(why)
+            return
+        if self._unpublished:
+            await self._publish_jobs()
+        room = min(math.ceil(self._ahead * share) - len(self._outstanding), self._canary_room(), self._pace.room())
+        zones = self._open_zones()
+        if room > 0 and zones:
+            await self._release(room, zones)
+        if not self._outstanding:
+            await self._finish()
+
+    def _canary_room(self) -> int:
+        """How many may be released while the canary is under way: first so many, and none until they have ended."""
+        canary = self._campaign.definition.canary
+        if self._begun < canary:
+            return canary - self._begun
+        return 0 if self._begun == canary and self._outstanding else sys.maxsize
+
+    async def _release(self, room: int, zones: Sequence[int]) -> None:
+        released = await self._calls.call(self._store.release, self._campaign, self._name, room, zones)
+        self._outstanding |= self._by_job(released)
+        self._begun += len(released)
+        self._pace.take(len(released))
+        self._unpublished.extend(released)
+        await self._publish_jobs()
+
+    async def _publish_jobs(self) -> None:
+        """Publish what is released and not yet published. What RabbitMQ does not accept is published at the next step."""
+        recipients = self._unpublished
+        jobs = [job for recipient in recipients if (job := self._job(recipient)) is not None]
+        try:
+            await self._publish(jobs)
+        except (EnqueueManyError, RabbitMQError) as error:
+            logger.warning(
+                "campaign %s: RabbitMQ did not accept all jobs; trying again: %s", self._campaign.name, error
+            )
+            return
+        self._unpublished = self._unpublished[len(recipients) :]
+
+    def _job(self, recipient: Recipient) -> Job | None:
+        """Make a recipient's job; None if there is none to be made, and the recipient has ended."""
+        definition = self._campaign.definition
+        template = self._templates[recipient.variant]
+        try:
+            params = template.render(recipient.fields)
+            return new_job(
+                template.method,
+                {"chat_id": recipient.chat, **params},
+                bot=self._campaign.bot,
+                priority=definition.priority,
+                job_id=job_id(self._campaign, recipient.number, recipient.attempt),
+                campaign=definition.name,
+                on_uncertain=definition.on_uncertain,
+            )
+        except MissingFieldError as error:
+            skips = definition.contents[recipient.variant].missing is Missing.SKIP
+            self._end(recipient, RecipientState.SKIPPED if skips else RecipientState.FAILED, str(error))
+        except (CampaignError, JobError) as error:
+            self._end(recipient, RecipientState.FAILED, str(error))
+        return None
+
+    def _end(self, recipient: Recipient, state: RecipientState, error: str) -> None:
+        self._ended.append(Ending(recipient.number, recipient.attempt, state, error=error))
+
+    async def _take_back(self) -> None:
+        """Cancel the jobs whose calls have not begun; their recipients wait again, or are cancelled with the campaign."""
+        self._unpublished.clear()
+        jobs = list(self._outstanding)
+        for start in range(0, len(jobs), LOOK_UP):
+            some = jobs[start : start + LOOK_UP]
+            records = await asyncio.gather(*(self._ledger.cancel(self._ask(job)) for job in some))
+            for job, record in zip(some, records, strict=True):
+                self.hear(job, record)
+
+    def _ask(self, job: str) -> Ask:
+        recipient = self._outstanding[job]
+        template = self._templates[recipient.variant]
+        return ask_for(
+            new_job(template.method, {"chat_id": recipient.chat}, bot=self._campaign.bot, job_id=job), self._settings
+        )
+
+    def _open_zones(self) -> list[int]:
+        return open_zones(self._campaign.definition.schedule, self._zones, self._started(), datetime.now(UTC))
+
+    def _must_stop(self) -> str | None:
+        schedule, now = self._campaign.definition.schedule, datetime.now(UTC)
+        if schedule.finish_by is not None and now >= schedule.finish_by:
+            return f"it was to finish by {schedule.finish_by:%Y-%m-%d %H:%M %Z}"
+        late = missed_by(schedule, self._started(), now) if not self._begun and schedule.at else None
+        if late is not None:
+            return (
+                f"its start at {schedule.at:%Y-%m-%d %H:%M %Z} was missed by {late}; resume it to send it all the same"
+            )
+        return None
+
+    def _started(self) -> datetime:
+        return datetime.fromtimestamp((self._campaign.started_ms or 0) / 1000, UTC)
+
+    async def _stop(self, why: str) -> None:
+        logger.warning("campaign %s stops: %s", self._campaign.name, why)
+        self._campaign = await self._calls.call(self._store.transition, self._campaign.name, CampaignState.STOPPED, why)
+
+    async def _finish(self) -> None:
+        """End the campaign if nobody waits."""
+        counts = await self._calls.call(self._store.counts, self._campaign.name)
+        if not counts.get(RecipientState.WAITING) and not counts.get(RecipientState.RELEASED):
+            self._campaign = await self._calls.call(self._store.transition, self._campaign.name, CampaignState.DONE)
+            logger.info("campaign %s is done", self._campaign.name)
+
+
+def _ahead(definition: Definition, bot: str, settings: Settings) -> float:
+    """Return how many jobs may be ahead of what is sent."""
+    limits = settings.limits.for_bot(bot)
+    if not limits.enabled:
+        return AHEAD_WITHOUT_LIMITS
+    paid = all(content.params.get("allow_paid_broadcast") is True for content in definition.contents)
+    rate = limits.paid_per_second if paid else limits.bot_per_second
+    return rate * definition.schedule.share_of_rate * AHEAD_SECONDS

@@ -1,0 +1,212 @@
+"""The process that sends campaigns: ``floodgate campaigns run``. Any number may run; each campaign has one leader.
+
+Start order: settings → database → connections to RabbitMQ and the state store, at first use. Once a second the process
+renews its leases and takes those that are free; every :data:`STEP_SECONDS` it reads the campaigns' states and lets each
+leader take a step. A database, a state store or a RabbitMQ that is away is logged and waited for.
+
+Stop order, on SIGTERM or SIGINT: the step under way ends → the leases are given up → the result feed, the client and
+the stores close. Jobs that are released stay in RabbitMQ and are sent; the next leader takes note of their endings.
+Bounded by :data:`STOP_SECONDS`; a second signal exits at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import signal
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+
+from floodgate.broker.admission.result_feed import ResultFeed
+from floodgate.broker.errors import FloodgateError, StateError
+from floodgate.broker.process.event_loop import new_event_loop
+from floodgate.broker.process.forced_exit import exit_after, exit_now
+from floodgate.broker.process.outages import Backoff, OutageLog
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.calls import BatchedAdmission
+from floodgate.broker.state.stores import open_batched, open_result_feed
+from floodgate.broker.state.thread import StateThread
+from floodgate.producer.async_client import AsyncClient
+from floodgate.producer.campaigns.database import Database
+from floodgate.producer.campaigns.endings import PREFIX
+from floodgate.producer.campaigns.leader import Leader
+from floodgate.producer.campaigns.states import CampaignState
+from floodgate.producer.campaigns.store import Campaign, CampaignStore
+
+logger = logging.getLogger("floodgate.campaigns")
+
+STEP_SECONDS: Final = 0.2
+RENEW_SECONDS: Final = 1.0
+# A leader that is killed is replaced this much later.
+LEASE_SECONDS: Final = 5.0
+LISTEN_SECONDS: Final = 0.1
+LOOK_UP_SECONDS: Final = 10.0
+RETRY_SECONDS: Final = 0.5
+LONGEST_RETRY_SECONDS: Final = 5.0
+STOP_SECONDS: Final = 20.0
+
+
+class CampaignRunner:
+    """Runs campaigns in this process. Opens nothing before :meth:`run`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._name = f"{socket.gethostname()[:40]}-{secrets.token_hex(6)}"
+        self._store = CampaignStore(Database(settings))
+        self._leaders: dict[int, Leader] = {}
+        self._stop = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._missed = asyncio.Event()  # endings may have been missed
+
+    def stop(self) -> None:
+        """Ask :meth:`run` to end. Safe from any thread, twice, and before ``run``."""
+        if self._loop is None:
+            self._stop.set()
+            return
+        with suppress(RuntimeError):  # it has ended
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+    async def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Send campaigns until stopped. Calls ``ready`` once the database has been opened.
+
+        Raises:
+            FloodgateError: the database cannot be opened.
+        """
+        self._loop = asyncio.get_running_loop()
+        calls, state_thread, feed_thread = StateThread(), StateThread(), StateThread()
+        ledger = open_batched(self._settings, state_thread)
+        client = AsyncClient(self._settings)
+        listening: asyncio.Task[None] | None = None
+        try:
+            await calls.call(self._store.all)
+            ready()
+            listening = asyncio.create_task(self._listen(feed_thread), name="result feed")
+            await self._lead(calls, client, ledger)
+        finally:
+            logger.info("stopping: giving up the leases")
+            with suppress(StateError):
+                await calls.call(self._store.resign, self._name)
+            if listening is not None:
+                listening.cancel()
+                await asyncio.wait({listening})
+            await feed_thread.stop()
+            await client.close()
+            await ledger.close()
+            await state_thread.stop()
+            await calls.call(self._store.close)
+            await calls.stop()
+        logger.info("stopped")
+
+    async def _lead(self, calls: StateThread, client: AsyncClient, ledger: BatchedAdmission) -> None:
+        backoff, outage, renew_at = Backoff(RETRY_SECONDS, LONGEST_RETRY_SECONDS), OutageLog(), 0.0
+        led: Sequence[Campaign] = ()
+        while not self._stop.is_set():
+            pause = STEP_SECONDS
+            try:
+                if time.monotonic() >= renew_at:
+                    renew_at = time.monotonic() + RENEW_SECONDS
+                    led = await calls.call(self._store.lead, self._name, LEASE_SECONDS)
+                else:
+                    led = await calls.call(self._store.fresh, led)
+                await self._step(led, calls, client, ledger)
+                backoff.reset()
+                outage.end()
+            except FloodgateError as error:
+                if outage.is_due(str(error)):
+                    logger.warning("campaigns wait: %s", error)
+                pause = backoff.next_seconds()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), pause)
+
+    async def _step(
+        self, led: Sequence[Campaign], calls: StateThread, client: AsyncClient, ledger: BatchedAdmission
+    ) -> None:
+        """Let the leader of each campaign take a step."""
+        shares = _shares(led)
+        self._leaders = {
+            campaign.id: self._leaders.get(campaign.id)
+            or Leader(
+                campaign,
+                self._name,
+                self._settings,
+                store=self._store,
+                calls=calls,
+                ledger=ledger,
+                publish=client.enqueue_many,
+            )
+            for campaign in led
+        }
+        missed = self._missed.is_set()
+        self._missed.clear()
+        for campaign in led:
+            leader = self._leaders[campaign.id]
+            if missed:
+                await leader.look_up()
+            await leader.step(campaign, shares[campaign.id])
+
+    async def _listen(self, thread: StateThread) -> None:
+        """Pass the endings of jobs to the leaders."""
+        backoff, outage = Backoff(RETRY_SECONDS, LONGEST_RETRY_SECONDS), OutageLog()
+        while True:
+            bots = sorted({*self._settings.tokens, self._settings.default_bot})
+            feed = open_result_feed(self._settings, bots)
+            try:
+                await thread.call(feed.skip)
+                self._missed.set()
+                await self._follow(feed, thread)
+            except StateError as error:
+                if outage.is_due():
+                    logger.warning("the result feed is unavailable: %s", error)
+                await asyncio.sleep(backoff.next_seconds())
+            finally:
+                feed.close()
+
+    async def _follow(self, feed: ResultFeed, thread: StateThread) -> None:
+        looked_at = time.monotonic()
+        while True:
+            for ended in await thread.call(feed.wait, LISTEN_SECONDS):
+                if ended.job_id.startswith(PREFIX):
+                    for leader in self._leaders.values():
+                        leader.hear(ended.job_id, ended.record)
+            if time.monotonic() - looked_at > LOOK_UP_SECONDS:  # a connection may fall silent without breaking
+                looked_at = time.monotonic()
+                self._missed.set()
+
+
+def _shares(led: Sequence[Campaign]) -> Mapping[int, float]:
+    """Divide each bot's rate among its running campaigns by weight."""
+    running = [campaign for campaign in led if campaign.state is CampaignState.RUNNING]
+    total: dict[str, float] = defaultdict(float)
+    for campaign in running:
+        total[campaign.bot] += campaign.definition.weight
+    return {campaign.id: campaign.definition.weight / (total[campaign.bot] or 1.0) for campaign in led}
+
+
+def run_campaigns(settings: Settings, ready: Callable[[], None]) -> None:
+    """Send campaigns until SIGTERM or SIGINT. Call it from the process's main thread.
+
+    Raises:
+        FloodgateError: the process could not start: a setting is wrong, or the database is unavailable.
+    """
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_run(CampaignRunner(settings), ready))
+
+
+async def _run(campaigns: CampaignRunner, ready: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+            signal.signal(number, exit_now)
+        exit_after(STOP_SECONDS)
+        campaigns.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await campaigns.run(ready)
