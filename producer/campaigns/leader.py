@@ -1,7 +1,7 @@
 """Leads one campaign: releases its jobs just in time, follows their endings, and takes back what waits at a pause.
 
-No more jobs are in RabbitMQ than the limits grant in :data:`AHEAD_SECONDS`, so a pause, an edit or a stop concerns those
-few only: the ledger cancels the ones that have not begun, and their recipients wait again.
+No more jobs are in RabbitMQ than the limits grant in :data:`AHEAD_SECONDS`, so a pause, an edit or a stop concerns only
+those few: the ledger cancels the ones that have not begun, and their recipients wait again.
 
 Nothing is sent twice. A recipient is marked as released before its job is published, and the job's id follows from the
 recipient and the attempt. After a crash the next leader publishes again whatever is released and unknown to the ledger;
@@ -229,7 +229,7 @@ class Leader:
         await self._publish_jobs()
 
     async def _publish_jobs(self) -> None:
-        """Publish what is released and not yet published. What RabbitMQ does not accept is published at the next step."""
+        """Publish what is released and not yet published. What RabbitMQ does not accept is left for the next step."""
         recipients = self._unpublished
         jobs = [job for recipient in recipients if (job := self._job(recipient)) is not None]
         try:
@@ -267,7 +267,7 @@ class Leader:
         self._ended.append(Ending(recipient.number, recipient.attempt, state, error=error))
 
     async def _take_back(self) -> None:
-        """Cancel the jobs whose calls have not begun; their recipients wait again, or are cancelled with the campaign."""
+        """Cancel the jobs whose calls have not begun. Their recipients wait again, or are cancelled, too."""
         self._unpublished.clear()
         jobs = list(self._outstanding)
         for start in range(0, len(jobs), LOOK_UP):
@@ -292,9 +292,7 @@ class Leader:
             return f"it was to finish by {schedule.finish_by:%Y-%m-%d %H:%M %Z}"
         late = missed_by(schedule, self._started(), now) if not self._begun and schedule.at else None
         if late is not None:
-            return (
-                f"its start at {schedule.at:%Y-%m-%d %H:%M %Z} was missed by {late}; resume it to send it all the same"
-            )
+            return f"its start at {schedule.at:%Y-%m-%d %H:%M %Z} was missed by {late}; resume it to send it anyway"
         return None
 
     def _started(self) -> datetime:

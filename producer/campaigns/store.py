@@ -1,11 +1,11 @@
 """Keeps campaigns and their recipients, in SQL.
 
-One row a recipient: who gets what, and what became of it. Counts by state are kept beside the rows and change in the same
-transaction, so that progress costs one query whatever the size of the audience. A campaign's audience is imported while
-the campaign is a draft, and frozen when it becomes ready.
+Each recipient has one row: who gets what, and what became of it. Counts by state are kept beside the rows and change in
+the same transaction, so progress costs one query whatever the size of the audience. A campaign's audience is imported
+while the campaign is a draft, and frozen when it becomes ready.
 
-Bounds. An import writes :data:`BATCH` rows a transaction; refused rows are counted by reason, with one sample each and at
-most :data:`MOST_REASONS` reasons.
+Bounds. An import writes :data:`BATCH` rows a transaction. Refused rows are counted by reason, with one sample each, and
+at most :data:`MOST_REASONS` reasons.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ class CampaignStore:
         """Return the time zones of the audience by their numbers."""
         with self._database.reading() as db:
             found = db.execute(select(zones.c.number, zones.c.name).where(zones.c.campaign == campaign.id))
-            return {number: name for number, name in found}
+            return {row.number: row.name for row in found}
 
     def release(self, campaign: Campaign, leader: str, most: int, open_zones: Iterable[int]) -> Sequence[Recipient]:
         """Mark up to ``most`` waiting recipients as released, in the order of the audience within each zone, and return
@@ -461,7 +461,7 @@ def _update_recipients(db: Connection, campaign: Campaign, values: list[dict[str
     """Update the recipients with the numbers ``at``."""
     if values:
         row = (recipients.c.campaign == campaign.id, recipients.c.number == bindparam("at"))
-        columns = {name: bindparam(name) for name in values[0] if name != "at"}
+        columns: dict[str, Any] = {name: bindparam(name) for name in values[0] if name != "at"}
         db.execute(update(recipients).where(*row).values(columns), values)
 
 

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, UndefinedError, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup, escape
 
 from floodgate.broker.errors import CampaignError
@@ -159,7 +160,8 @@ def _refuse(name: str, tree: nodes.Template) -> None:
     for loop in tree.find_all(nodes.For):
         if any(loop is not inner for inner in loop.find_all(nodes.For)):
             raise CampaignError(
-                f"The template of {name} has a loop within a loop in line {loop.lineno}: prepare the text in the audience."
+                f"The template of {name} has a loop within a loop in line {loop.lineno}: prepare that text in the "
+                "audience."
             )
 
 
