@@ -16,6 +16,7 @@ from rich.console import Console
 
 from floodgate.broker.errors import FloodgateError, JobError, RabbitMQError, SettingsError, StateError
 from floodgate.commands import (
+    campaigns,
     chats,
     dead_letters,
     demo,
@@ -73,6 +74,7 @@ app.command("resume")(pauses.resume)
 app.add_typer(topology.app, name="topology")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(chats.app, name="chats")
+app.add_typer(campaigns.app, name="campaigns")
 
 
 def main() -> None:

@@ -24,8 +24,9 @@ from floodgate.broker.admission.policy import ask_for
 from floodgate.broker.errors import CampaignError, EnqueueManyError, JobError, RabbitMQError
 from floodgate.broker.messages.job import Job, new_job
 from floodgate.broker.settings.model import Settings
-from floodgate.producer.campaigns.definition import Definition, Missing
+from floodgate.producer.campaigns.definition import Missing
 from floodgate.producer.campaigns.endings import ending_of, job_id
+from floodgate.producer.campaigns.progress import granted_per_second
 from floodgate.producer.campaigns.rules import Watch
 from floodgate.producer.campaigns.schedule import missed_by, open_zones
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
@@ -111,7 +112,8 @@ class Leader:
         self._calls = calls
         self._ledger = ledger
         self._publish = publish
-        self._ahead = _ahead(campaign.definition, campaign.bot, settings)
+        rate = granted_per_second(campaign, settings)
+        self._ahead = AHEAD_WITHOUT_LIMITS if rate is None else rate * AHEAD_SECONDS
         self._watch = Watch(campaign.definition.rules)
         self._templates: tuple[ContentTemplate, ...] = ()
         self._zones: Mapping[int, str] = {}
@@ -308,13 +310,3 @@ class Leader:
         if not counts.get(RecipientState.WAITING) and not counts.get(RecipientState.RELEASED):
             self._campaign = await self._calls.call(self._store.transition, self._campaign.name, CampaignState.DONE)
             logger.info("campaign %s is done", self._campaign.name)
-
-
-def _ahead(definition: Definition, bot: str, settings: Settings) -> float:
-    """Return how many jobs may be ahead of what is sent."""
-    limits = settings.limits.for_bot(bot)
-    if not limits.enabled:
-        return AHEAD_WITHOUT_LIMITS
-    paid = all(content.params.get("allow_paid_broadcast") is True for content in definition.contents)
-    rate = limits.paid_per_second if paid else limits.bot_per_second
-    return rate * definition.schedule.share_of_rate * AHEAD_SECONDS

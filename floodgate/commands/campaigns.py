@@ -1,0 +1,308 @@
+"""``floodgate campaigns``."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from floodgate.broker.errors import CampaignError, SettingsError
+from floodgate.broker.settings.model import Settings, load_settings
+from floodgate.commands.options import EXIT_NO, AsJson, Bot, say
+
+if TYPE_CHECKING:
+    from floodgate.producer.campaigns.progress import Progress
+    from floodgate.producer.campaigns.states import CampaignState
+    from floodgate.producer.campaigns.store import CampaignStore
+
+app = typer.Typer(help="Send one message to very many chats, and account for each.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Name of the campaign.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+WATCH_SECONDS: Final = 0.5
+SHOWN_EVERY: Final = 1000  # rows
+
+T = TypeVar("T")
+
+
+@app.callback()
+def _group() -> None:
+    """Send one message to very many chats, and account for each."""
+
+
+@app.command()
+def run() -> None:
+    """Send the campaigns that are started, until SIGTERM. Any number of these processes may run.
+
+    Example: floodgate campaigns run
+    """
+    from floodgate.broker.process.logs import configure_logging
+
+    settings = load_settings()
+    settings.require_bots()
+    _store(settings).close()
+    configure_logging(settings)
+    from floodgate.producer.campaigns.process import run_campaigns
+
+    run_campaigns(settings, lambda: print("Ready to send campaigns", flush=True))
+
+
+@app.command()
+def create(
+    definition: Annotated[Path, typer.Argument(help="TOML file with the campaign's definition.")],
+    audience: Annotated[Path, typer.Option(help="CSV file with a header, or JSON Lines (.jsonl).")],
+    exclude: Annotated[list[Path], typer.Option(help="File of chats that are left out. May be repeated.")] = [],  # noqa: B006
+    bot: Bot = None,
+) -> None:
+    """Create a campaign, import its audience and freeze it. Sends nothing: see check, test and start.
+
+    Example: floodgate campaigns create spring.toml --audience customers.csv
+    """
+    settings = load_settings()
+    with closing(_store(settings)) as store:
+        from floodgate.producer.campaigns.audience import Candidate, read_file
+        from floodgate.producer.campaigns.definition import read_definition
+
+        wanted = read_definition(definition)
+        left_out = [
+            row.chat for path in exclude for row in read_file(path, wanted.chat_field) if isinstance(row, Candidate)
+        ]
+        campaign = store.create(wanted, bot or wanted.bot or settings.default_bot)
+        with _counting("importing") as count:
+            campaign = store.import_audience(
+                campaign.name, count(read_file(audience, wanted.chat_field)), excluded=left_out
+            )
+        _say_refused(store, campaign.name)
+        say(f"{campaign.name} is {campaign.state}: {sum(store.counts(campaign.name).values())} recipients.")
+
+
+@app.command()
+def check(name: Name, as_json: AsJson = False) -> None:
+    """Render the message of every recipient, and report what Telegram would refuse.
+
+    Example: floodgate campaigns check spring
+    """
+    with closing(_store(load_settings())) as store:
+        from floodgate.producer.campaigns.checks import check as check_all
+
+        definition = store.get(name).definition
+        with _counting("checking") as count:
+            report = check_all(definition, count(store.recipients(name)))
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "checked": report.checked,
+                    "skipped": report.skipped,
+                    "longest": report.longest,
+                    "findings": [asdict(finding) for finding in report.findings],
+                }
+            )
+        )
+    else:
+        say(f"{report.checked} messages rendered; the longest has {report.longest} characters.")
+        if report.skipped:
+            say(f"{report.skipped} recipients will be skipped, because they lack a field.")
+        for finding in report.findings:
+            say(f"{finding.recipients} recipients, first {finding.first}: {finding.why}")
+    if report.findings:
+        raise typer.Exit(EXIT_NO)
+
+
+@app.command()
+def start(name: Name, yes: Yes = False) -> None:
+    """Start a campaign. A `floodgate campaigns run` process sends it.
+
+    Example: floodgate campaigns start spring
+    """
+    from floodgate.producer.campaigns.states import CampaignState
+
+    with closing(_store(load_settings())) as store:
+        waiting = _progress(store, name).left
+        _confirm(f"Send {name} to {waiting} recipients?", yes)
+        _transition(store, name, CampaignState.RUNNING)
+
+
+@app.command()
+def pause(name: Name) -> None:
+    """Pause a campaign. What waits in RabbitMQ is taken back within a second.
+
+    Example: floodgate campaigns pause spring
+    """
+    from floodgate.producer.campaigns.states import CampaignState
+
+    with closing(_store(load_settings())) as store:
+        _transition(store, name, CampaignState.PAUSED)
+
+
+@app.command()
+def resume(name: Name) -> None:
+    """Resume a campaign that was paused, or that a rule stopped.
+
+    Example: floodgate campaigns resume spring
+    """
+    from floodgate.producer.campaigns.states import CampaignState
+
+    with closing(_store(load_settings())) as store:
+        _transition(store, name, CampaignState.RUNNING)
+
+
+@app.command()
+def cancel(name: Name, yes: Yes = False) -> None:
+    """End a campaign for good. Recipients who have not got their message will not get it.
+
+    Example: floodgate campaigns cancel spring
+    """
+    from floodgate.producer.campaigns.states import CampaignState
+
+    with closing(_store(load_settings())) as store:
+        _confirm(f"Cancel {name}? {_progress(store, name).left} recipients have not got it.", yes)
+        _transition(store, name, CampaignState.CANCELLED)
+
+
+@app.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """List all campaigns, the latest first.
+
+    Example: floodgate campaigns list
+    """
+    with closing(_store(load_settings())) as store:
+        found = [_progress(store, campaign.name) for campaign in store.all()]
+    if as_json:
+        print(json.dumps([progress.as_json() for progress in found]))
+        return
+    table = Table("campaign", "bot", "state", "recipients", "left")
+    for progress in found:
+        campaign = progress.campaign
+        table.add_row(campaign.name, campaign.bot, campaign.state, str(progress.total), str(progress.left))
+    Console(highlight=False).print(table)
+
+
+@app.command()
+def show(name: Name, as_json: AsJson = False) -> None:
+    """Show a campaign: its state, what became of its recipients, and when it is expected to be done.
+
+    Example: floodgate campaigns show spring --json
+    """
+    with closing(_store(load_settings())) as store:
+        progress = _progress(store, name)
+    if as_json:
+        print(json.dumps(progress.as_json()))
+        return
+    for line in _lines(progress):
+        say(line)
+
+
+@app.command()
+def watch(name: Name) -> None:
+    """Follow a campaign until it is done.
+
+    Example: floodgate campaigns watch spring
+    """
+    from floodgate.producer.campaigns.states import CampaignState
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[eta]}"))
+    with closing(_store(load_settings())) as store, Bars(*columns) as bars:
+        task = bars.add_task(name, total=None, eta="")
+        while True:
+            progress = _progress(store, name)
+            eta = f"about {progress.eta} left" if progress.eta else progress.campaign.reason or ""
+            description = f"{name} ({progress.campaign.state})"
+            bars.update(task, description=description, total=progress.total, completed=progress.ended, eta=eta)
+            if progress.campaign.state in (CampaignState.DONE, CampaignState.CANCELLED):
+                return
+            time.sleep(WATCH_SECONDS)
+
+
+@app.command()
+def export(
+    name: Name,
+    as_json: Annotated[bool, typer.Option("--jsonl", help="JSON Lines instead of CSV.")] = False,
+) -> None:
+    """Print a line for each recipient: its chat, state, message id, error and times (Unix milliseconds).
+
+    Example: floodgate campaigns export spring > spring.csv
+    """
+    columns = ("chat", "state", "variant", "message_id", "error", "released_ms", "ended_ms")
+    with closing(_store(load_settings())) as store:
+        writer = csv.DictWriter(sys.stdout, columns)
+        if not as_json:
+            writer.writeheader()
+        for recipient in store.recipients(name):
+            row = {column: getattr(recipient, column) for column in columns} | {"state": recipient.state.name.lower()}
+            if as_json:
+                print(json.dumps(row))
+            else:
+                writer.writerow(row)
+
+
+def _store(settings: Settings) -> CampaignStore:
+    try:
+        from floodgate.producer.campaigns.database import Database
+        from floodgate.producer.campaigns.store import CampaignStore
+    except ImportError as error:
+        raise SettingsError(
+            f"Campaigns need {error.name}, which is not installed: install telegram-floodgate[campaigns]."
+        ) from None
+    return CampaignStore(Database(settings))
+
+
+def _progress(store: CampaignStore, name: str) -> Progress:
+    from floodgate.producer.campaigns.progress import progress_of
+
+    return progress_of(store, name, load_settings())
+
+
+def _transition(store: CampaignStore, name: str, to: CampaignState) -> None:
+    say(f"{name} is {store.transition(name, to).state}.")
+
+
+def _confirm(question: str, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise CampaignError(f"{question} Nobody can answer here: add --yes.")
+    typer.confirm(question, abort=True)
+
+
+def _say_refused(store: CampaignStore, name: str) -> None:
+    for refused in store.refused(name):
+        say(f"{refused.number} rows left out, first in line {refused.line}: {refused.why} ({refused.sample})")
+
+
+def _lines(progress: Progress) -> Iterator[str]:
+    campaign = progress.campaign
+    yield f"{campaign.name}: {campaign.state}" + (f", because {campaign.reason}" if campaign.reason else "")
+    for state, number in progress.counts.items():
+        yield f"  {state.name.lower():12} {number}"
+    if progress.eta is not None:
+        yield f"  done in about {progress.eta}"
+
+
+@contextmanager
+def _counting(what: str) -> Iterator[Callable[[Iterable[T]], Iterator[T]]]:
+    """Show how many items an iterable has yielded."""
+    columns = (TextColumn("{task.description}"), MofNCompleteColumn())
+    with Bars(*columns, transient=True, console=Console(stderr=True)) as bars:
+        task = bars.add_task(what, total=None)
+
+        def count(rows: Iterable[T]) -> Iterator[T]:
+            for number, row in enumerate(rows, 1):
+                if number % SHOWN_EVERY == 0:
+                    bars.update(task, completed=number)
+                yield row
+
+        yield count

@@ -1,0 +1,128 @@
+"""Campaigns as an operator runs them: by the command, with real processes, through crashes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.conftest import MakeStage
+from tests.acceptance.stage import Stage
+from tests.processes import FloodgateProcess
+from tests.services import Vhost
+from tests.waiting import until
+
+DEFINITION = """
+name = "spring"
+
+[content]
+text = "Hello <b>{{ first_name }}</b>!"
+parse_mode = "HTML"
+
+[content.fallbacks]
+first_name = "there"
+"""
+RECIPIENTS = 150
+MANY = 2000  # more than are sent while the commands of a test start
+FIRST = 1000
+
+
+@pytest.fixture
+def operated(new_stage: MakeStage, vhost: Vhost, tmp_path: Path) -> Stage:
+    """A stage with a worker, and a definition and an audience beside it."""
+    stage = new_stage(vhost.url, extra={"FLOODGATE_CAMPAIGNS_URL": f"sqlite:///{tmp_path}/campaigns.db"})
+    (tmp_path / "spring.toml").write_text(DEFINITION)
+    write_audience(tmp_path, RECIPIENTS)
+    stage.worker()
+    return stage
+
+
+def write_audience(folder: Path, recipients: int) -> None:
+    rows = "".join(f"{FIRST + n},Name {n}\n" for n in range(recipients))
+    (folder / "audience.csv").write_text(f"chat_id,first_name\n{rows}nobody,x\n{FIRST},again\n")
+
+
+def leader(stage: Stage, name: str = "campaigns") -> FloodgateProcess:
+    process = FloodgateProcess("campaigns", "run", env=stage.env, home=stage.home, name=name)
+    return stage.keep(process).start("Ready to send campaigns")
+
+
+def campaigns(stage: Stage, *arguments: str, code: int = 0) -> str:
+    ended = stage.floodgate("campaigns", *arguments)
+    assert ended.returncode == code, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def shown(stage: Stage) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(campaigns(stage, "show", "spring", "--json"))
+    return found
+
+
+def exported(stage: Stage) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(campaigns(stage, "export", "spring"))))
+
+
+def create(stage: Stage) -> str:
+    return campaigns(stage, "create", "spring.toml", "--audience", "audience.csv")
+
+
+def sent_per_chat(stage: Stage) -> dict[int, int]:
+    chats = [call.chat_id for call in stage.control.arrivals() if call.acted]
+    return {chat: chats.count(chat) for chat in set(chats) if chat is not None}
+
+
+def test_each_recipient_gets_the_message_once_and_has_an_ending(operated: Stage) -> None:
+    operated.control.set_chat(FIRST + 3, trouble="blocked")
+    told = create(operated)
+    assert "spring is ready: 150 recipients" in told
+    assert "chat_id is neither a chat's id nor an @name" in told
+    assert "the chat is in the audience already" in told
+    assert "150 messages rendered" in campaigns(operated, "check", "spring")
+    leader(operated)
+    campaigns(operated, "start", "spring", "--yes")
+    until(lambda: shown(operated)["state"] == "done", 60)
+    rows = exported(operated)
+    assert len(rows) == RECIPIENTS
+    assert [row["chat"] for row in rows if row["state"] == "unreachable"] == [str(FIRST + 3)]
+    assert all(row["message_id"] for row in rows if row["state"] == "sent")
+    assert sum(row["state"] == "sent" for row in rows) == RECIPIENTS - 1
+    assert sent_per_chat(operated) == {FIRST + n: 1 for n in range(RECIPIENTS) if n != 3}
+    assert "Hello <b>Name 5</b>!" in operated.sent()
+
+
+def test_a_killed_leader_is_replaced_and_nobody_gets_the_message_twice(operated: Stage) -> None:
+    create(operated)
+    first = leader(operated, "first")
+    leader(operated, "second")
+    campaigns(operated, "start", "spring", "--yes")
+    until(lambda: len(operated.sent()) > 20)
+    first.kill()
+    until(lambda: shown(operated)["state"] == "done", 60)
+    assert shown(operated)["counts"]["sent"] == RECIPIENTS
+    assert sent_per_chat(operated) == {FIRST + n: 1 for n in range(RECIPIENTS)}
+
+
+def test_a_pause_takes_back_what_waits_a_resume_goes_on_and_a_cancel_ends_it(operated: Stage) -> None:
+    write_audience(operated.home, MANY)
+    create(operated)
+    leader(operated)
+    campaigns(operated, "start", "spring", "--yes")
+    until(lambda: len(operated.sent()) > 20)
+    campaigns(operated, "pause", "spring")
+    counts = until(lambda: (found := shown(operated)["counts"])["released"] == 0 and found)
+    paused_at = len(operated.sent())
+    assert counts["sent"] == paused_at
+    assert counts["waiting"] == MANY - paused_at > 0
+
+    campaigns(operated, "resume", "spring")
+    until(lambda: len(operated.sent()) > paused_at + 20)
+    campaigns(operated, "cancel", "spring", "--yes")
+    counts = until(lambda: (found := shown(operated)["counts"])["waiting"] == found["released"] == 0 and found)
+    assert counts["cancelled"] > 0
+    assert counts["sent"] == len(operated.sent()) == MANY - counts["cancelled"]
+    assert set(sent_per_chat(operated).values()) == {1}
+    assert "cannot become running" in operated.floodgate("campaigns", "resume", "spring").stderr
