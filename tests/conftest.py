@@ -6,6 +6,7 @@ new_node       makes nodes for this test alone, to kill and to fill: new_node(co
 redis_server   one Redis for the whole session; leave it up
 redis_url      its URL, emptied for this test
 new_redis      makes Redis servers for this test alone
+postgres       one PostgreSQL for the whole session: postgres.new_database() makes a database for this test alone
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pytest
 
 from rabbitmq_node.choice import VERSIONS
 from rabbitmq_node.node import Node
-from tests.services import RedisServer, Vhost, Vhosts
+from tests.services import PostgresServer, RedisServer, Vhost, Vhosts
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -104,3 +105,13 @@ def new_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
     yield make
     for server in servers:
         server.kill()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One PostgreSQL for the whole session; leave it up."""
+    server = PostgresServer()
+    try:
+        yield server.start()
+    finally:
+        server.remove()

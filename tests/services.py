@@ -6,6 +6,8 @@ import itertools
 import os
 import shutil
 import socket
+import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -137,3 +139,59 @@ class RedisServer:
             answer = connection.recv(64)
         if not answer.startswith(expected):
             raise ValueError(f"Redis answered {answer!r}")
+
+
+class PostgresServer:
+    """A PostgreSQL of our own. PostgreSQL refuses to run as root, so for root it runs as the user `postgres`."""
+
+    def __init__(self) -> None:
+        self.port = free_ports().amqp
+        self._folder = Path(tempfile.mkdtemp(prefix="floodgate-postgres-"))
+        self._group: ProcessGroup | None = None
+        self._databases = itertools.count()
+
+    def new_database(self) -> str:
+        """Create a database; return its URL."""
+        name = f"test_{next(self._databases)}"
+        self._run("createdb", "--host", "127.0.0.1", "--port", str(self.port), "--username", "floodgate", name)
+        return f"postgresql+psycopg://floodgate@127.0.0.1:{self.port}/{name}"
+
+    def start(self) -> PostgresServer:
+        """Return when it accepts connections. Raises RuntimeError with its log if it does not."""
+        log, data = self._folder / "postgres.log", self._folder / "data"
+        if os.getuid() == 0:
+            shutil.chown(self._folder, "postgres")
+        if not data.exists():
+            self._run("initdb", "--pgdata", str(data), "--username", "floodgate", "--auth", "trust", "--no-sync")
+        settings = ["listen_addresses=127.0.0.1", f"port={self.port}", f"unix_socket_directories={self._folder}"]
+        flags = [part for setting in settings for part in ("-c", setting)]
+        command = self._as_user("postgres", "-D", str(data), *flags)
+        self._group = ProcessGroup.start(command, dict(os.environ), log, guarded=True)
+        deadline = time.monotonic() + REDIS_START_SECONDS
+        while time.monotonic() < deadline:
+            if "ready to accept connections" in log.read_text():
+                return self
+            time.sleep(POLL_SECONDS)
+        self.stop()
+        raise RuntimeError(f"PostgreSQL did not come up:\n{log.read_text(errors='replace')}")
+
+    def stop(self) -> None:
+        if self._group is not None:
+            self._group.stop(REDIS_STOP_SECONDS)
+            self._group = None
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self._folder)
+
+    def _run(self, *command: str) -> None:
+        subprocess.run(self._as_user(*command), check=True, capture_output=True, cwd="/")
+
+    def _as_user(self, program: str, *arguments: str) -> list[str]:
+        path = shutil.which(program) or next(
+            (str(found) for found in sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"))), None
+        )
+        if path is None:
+            raise RuntimeError("These tests need PostgreSQL: install postgresql")
+        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
+        return [*as_user, path, *arguments]

@@ -23,13 +23,13 @@ from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.commands.options import EXIT_NO, AsJson, Bot, say
 
 if TYPE_CHECKING:
-    from floodgate.producer.campaigns.progress import Progress
+    from floodgate.producer.campaigns.progress import CampaignProgress
     from floodgate.producer.campaigns.states import CampaignState
     from floodgate.producer.campaigns.store import CampaignStore
 
 app = typer.Typer(help="Send one message to very many chats, and account for each.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="Name of the campaign.")]
+CampaignArgument = Annotated[str, typer.Argument(help="Name of the campaign.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 WATCH_SECONDS: Final = 0.5
@@ -90,7 +90,7 @@ def create(
 
 
 @app.command()
-def check(name: Name, as_json: AsJson = False) -> None:
+def check(name: CampaignArgument, as_json: AsJson = False) -> None:
     """Render the message of every recipient, and report what Telegram would refuse.
 
     Example: floodgate campaigns check spring
@@ -123,7 +123,7 @@ def check(name: Name, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def start(name: Name, yes: Yes = False) -> None:
+def start(name: CampaignArgument, yes: Yes = False) -> None:
     """Start a campaign. A `floodgate campaigns run` process sends it.
 
     Example: floodgate campaigns start spring
@@ -137,7 +137,7 @@ def start(name: Name, yes: Yes = False) -> None:
 
 
 @app.command()
-def pause(name: Name) -> None:
+def pause(name: CampaignArgument) -> None:
     """Pause a campaign. What waits in RabbitMQ is taken back within a second.
 
     Example: floodgate campaigns pause spring
@@ -149,7 +149,7 @@ def pause(name: Name) -> None:
 
 
 @app.command()
-def resume(name: Name) -> None:
+def resume(name: CampaignArgument) -> None:
     """Resume a campaign that was paused, or that a rule stopped.
 
     Example: floodgate campaigns resume spring
@@ -161,7 +161,7 @@ def resume(name: Name) -> None:
 
 
 @app.command()
-def cancel(name: Name, yes: Yes = False) -> None:
+def cancel(name: CampaignArgument, yes: Yes = False) -> None:
     """End a campaign for good. Recipients who have not got their message will not get it.
 
     Example: floodgate campaigns cancel spring
@@ -192,7 +192,7 @@ def list_(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def show(name: Name, as_json: AsJson = False) -> None:
+def show(name: CampaignArgument, as_json: AsJson = False) -> None:
     """Show a campaign: its state, what became of its recipients, and when it is expected to be done.
 
     Example: floodgate campaigns show spring --json
@@ -207,7 +207,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def watch(name: Name) -> None:
+def watch(name: CampaignArgument) -> None:
     """Follow a campaign until it is done.
 
     Example: floodgate campaigns watch spring
@@ -229,7 +229,7 @@ def watch(name: Name) -> None:
 
 @app.command()
 def export(
-    name: Name,
+    name: CampaignArgument,
     as_json: Annotated[bool, typer.Option("--jsonl", help="JSON Lines instead of CSV.")] = False,
 ) -> None:
     """Print a line for each recipient: its chat, state, message id, error and times (Unix milliseconds).
@@ -260,7 +260,7 @@ def _store(settings: Settings) -> CampaignStore:
     return CampaignStore(Database(settings))
 
 
-def _progress(store: CampaignStore, name: str) -> Progress:
+def _progress(store: CampaignStore, name: str) -> CampaignProgress:
     from floodgate.producer.campaigns.progress import progress_of
 
     return progress_of(store, name, load_settings())
@@ -283,7 +283,7 @@ def _say_refused(store: CampaignStore, name: str) -> None:
         say(f"{refused.number} rows left out, first in line {refused.line}: {refused.why} ({refused.sample})")
 
 
-def _lines(progress: Progress) -> Iterator[str]:
+def _lines(progress: CampaignProgress) -> Iterator[str]:
     campaign = progress.campaign
     yield f"{campaign.name}: {campaign.state}" + (f", because {campaign.reason}" if campaign.reason else "")
     for state, number in progress.counts.items():

@@ -40,10 +40,10 @@ class RefusedRow:
     sample: str
 
 
-Row = Candidate | RefusedRow
+AudienceRow = Candidate | RefusedRow
 
 
-def read_file(path: Path, chat_field: str = "chat_id") -> Iterator[Row]:
+def read_file(path: Path, chat_field: str = "chat_id") -> Iterator[AudienceRow]:
     """Read a CSV file with a header, or JSON Lines if its name ends in ``.jsonl`` or ``.ndjson``.
 
     Raises:
@@ -63,13 +63,13 @@ def read_file(path: Path, chat_field: str = "chat_id") -> Iterator[Row]:
         ) from None
 
 
-def read_rows(rows: Iterable[Mapping[str, Any]], chat_field: str = "chat_id") -> Iterator[Row]:
+def read_rows(rows: Iterable[Mapping[str, Any]], chat_field: str = "chat_id") -> Iterator[AudienceRow]:
     """Read mappings from any iterable. A row's line is its ordinal."""
     for number, fields in enumerate(rows, 1):
         yield read_row(number, fields, chat_field)
 
 
-def read_row(line: int, fields: object, chat_field: str) -> Row:
+def read_row(line: int, fields: object, chat_field: str) -> AudienceRow:
     """Validate a row."""
     if not isinstance(fields, Mapping):
         return RefusedRow(line, "it is not an object", _sample(fields))
@@ -90,7 +90,7 @@ def read_row(line: int, fields: object, chat_field: str) -> Row:
     return Candidate(line, key, text)
 
 
-def _json_lines(lines: Iterable[str], chat_field: str) -> Iterator[Row]:
+def _json_lines(lines: Iterable[str], chat_field: str) -> Iterator[AudienceRow]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -102,7 +102,7 @@ def _json_lines(lines: Iterable[str], chat_field: str) -> Iterator[Row]:
             yield read_row(number, fields, chat_field)
 
 
-def _csv_rows(lines: Iterable[str], path: Path, chat_field: str) -> Iterator[Row]:
+def _csv_rows(lines: Iterable[str], path: Path, chat_field: str) -> Iterator[AudienceRow]:
     source = iter(lines)
     header = next(source, "")
     if not header.strip():

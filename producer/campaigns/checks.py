@@ -26,7 +26,7 @@ MOST_ERRORS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckFinding:
     """One kind of error: how many recipients have it, and the first of them."""
 
     why: str
@@ -36,7 +36,7 @@ class Finding:
 
 
 @dataclass(slots=True)
-class Report:
+class CheckReport:
     """The result of a check."""
 
     checked: int = 0
@@ -45,10 +45,10 @@ class Report:
     longest: int = 0
     """Of all texts and captions, after parsing, in UTF-16 code units."""
     longest_chat: str | None = None
-    _errors: dict[str, Finding] = field(default_factory=dict)
+    _errors: dict[str, CheckFinding] = field(default_factory=dict)
 
     @property
-    def findings(self) -> tuple[Finding, ...]:
+    def findings(self) -> tuple[CheckFinding, ...]:
         """The errors, the most frequent first. A campaign with any must not start."""
         return tuple(sorted(self._errors.values(), key=lambda each: -each.recipients))
 
@@ -57,7 +57,9 @@ class Report:
         if why not in self._errors and len(self._errors) >= MOST_ERRORS:
             why = "other errors"
         before = self._errors.get(why)
-        self._errors[why] = Finding(why, 1 + (before.recipients if before else 0), before.first if before else chat)
+        self._errors[why] = CheckFinding(
+            why, 1 + (before.recipients if before else 0), before.first if before else chat
+        )
 
     def measure(self, length: int, chat: str) -> None:
         """Note the length of a text."""
@@ -65,14 +67,14 @@ class Report:
             self.longest, self.longest_chat = length, chat
 
 
-def check(definition: Definition, recipients: Iterable[Recipient]) -> Report:
+def check(definition: Definition, recipients: Iterable[Recipient]) -> CheckReport:
     """Render every recipient's message and check it.
 
     Raises:
         CampaignError: a template is wrong for all recipients.
     """
     templates = [(content, ContentTemplate(content)) for content in definition.contents]
-    report = Report()
+    report = CheckReport()
     for recipient in recipients:
         if recipient.state is RecipientState.HELD_OUT:
             continue
@@ -91,7 +93,7 @@ def check(definition: Definition, recipients: Iterable[Recipient]) -> Report:
     return report
 
 
-def _check_call(content: Content, chat: str, params: Mapping[str, Any], report: Report) -> None:
+def _check_call(content: Content, chat: str, params: Mapping[str, Any], report: CheckReport) -> None:
     checked(content.method, {"chat_id": chat, **params})
     for name, longest in (("text", MAX_TEXT), ("caption", MAX_CAPTION)):
         if isinstance(text := params.get(name), str):

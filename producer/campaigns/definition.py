@@ -24,19 +24,19 @@ from zoneinfo import available_timezones
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from floodgate.broker.errors import CampaignError
+from floodgate.broker.errors import CampaignError, JobError
 from floodgate.broker.messages.job import BotName, OnUncertain
 from floodgate.broker.messages.methods import canonical_method
 
 # As a job's campaign label, and in job ids.
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
+CampaignName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MAX_DEFINITION_BYTES: Final = 256 * 1024
 
 
-class ParseMode(StrEnum):
+class TemplateMode(StrEnum):
     """How Telegram reads a text, and so how templates escape what they insert."""
 
     NONE = "none"
@@ -61,13 +61,16 @@ class Content(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     method: str = "sendMessage"
-    parse_mode: ParseMode = ParseMode.NONE
+    parse_mode: TemplateMode = TemplateMode.NONE
     fallbacks: dict[str, str] = Field(default_factory=dict)
     missing: Missing = Missing.FAIL
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        canonical_method(self.method)
+        try:
+            canonical_method(self.method)
+        except JobError as error:
+            raise ValueError(str(error)) from None
         if "chat_id" in self.params:
             raise ValueError("chat_id comes from the audience: leave it out of the content")
         return self
@@ -81,7 +84,7 @@ class Content(BaseModel):
 class Variant(Part):
     """One of several contents, for a share of the audience."""
 
-    name: Name
+    name: CampaignName
     share: Share
     content: Content
 
@@ -93,7 +96,7 @@ class Rules(Part):
     refused_share: Share = 0.2
     unreachable_share: Share = 0.5
     window: int = Field(200, ge=20)
-    """The number of latest endings that the shares are of."""
+    """The number of latest outcomes that the shares are of."""
     most_429: int = Field(10, ge=0)
 
 
@@ -149,7 +152,7 @@ class Schedule(Part):
 class Definition(Part):
     """A campaign's definition."""
 
-    name: Name
+    name: CampaignName
     bot: BotName | None = None
     content: Content | None = None
     variants: tuple[Variant, ...] = ()

@@ -1,4 +1,4 @@
-"""Leads one campaign: releases its jobs just in time, follows their endings, and takes back what waits at a pause.
+"""Leads one campaign: releases its jobs just in time, follows their outcomes, and takes back what waits at a pause.
 
 No more jobs are in RabbitMQ than the limits grant in :data:`AHEAD_SECONDS`, so a pause, an edit or a stop concerns only
 those few: the ledger cancels the ones that have not begun, and their recipients wait again.
@@ -25,12 +25,12 @@ from floodgate.broker.errors import CampaignError, EnqueueManyError, JobError, R
 from floodgate.broker.messages.job import Job, new_job
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.campaigns.definition import Missing
-from floodgate.producer.campaigns.endings import ending_of, job_id
+from floodgate.producer.campaigns.outcomes import job_id, outcome_of
 from floodgate.producer.campaigns.progress import granted_per_second
 from floodgate.producer.campaigns.rules import Watch
 from floodgate.producer.campaigns.schedule import missed_by, open_zones
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
-from floodgate.producer.campaigns.store import Campaign, CampaignStore, Ending, Recipient
+from floodgate.producer.campaigns.store import Campaign, CampaignStore, Recipient, RecipientOutcome
 from floodgate.producer.campaigns.templates import ContentTemplate, MissingFieldError
 
 logger = logging.getLogger("floodgate.campaigns")
@@ -49,7 +49,7 @@ BEGUN: Final = frozenset(RecipientState) - {
 }
 
 
-class Pace:
+class ReleasePace:
     """Lets through a share of the bot's rate. A share of 1 lets everything through: the limits do the rest."""
 
     def __init__(self, share: float, per_second: float) -> None:
@@ -71,7 +71,7 @@ class Pace:
         self._room -= number
 
 
-class Ledger(Protocol):
+class JobLedger(Protocol):
     """What a leader asks the state store."""
 
     async def lookup(self, bot: str, job_id: str) -> Record | None:
@@ -83,7 +83,7 @@ class Ledger(Protocol):
         ...
 
 
-class Calls(Protocol):
+class BlockingCalls(Protocol):
     """Runs blocking calls on another thread."""
 
     async def call(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -101,8 +101,8 @@ class Leader:
         settings: Settings,
         *,
         store: CampaignStore,
-        calls: Calls,
-        ledger: Ledger,
+        calls: BlockingCalls,
+        ledger: JobLedger,
         publish: Callable[[Iterable[Job]], Awaitable[int]],
     ) -> None:
         self._campaign = campaign
@@ -119,10 +119,10 @@ class Leader:
         self._zones: Mapping[int, str] = {}
         self._outstanding: dict[str, Recipient] = {}
         self._unpublished: list[Recipient] = []
-        self._ended: list[Ending] = []
+        self._ended: list[RecipientOutcome] = []
         self._recovered = False
         self._begun = 0  # recipients who are not waiting any more
-        self._pace = Pace(campaign.definition.schedule.share_of_rate, self._ahead / AHEAD_SECONDS)
+        self._pace = ReleasePace(campaign.definition.schedule.share_of_rate, self._ahead / AHEAD_SECONDS)
 
     @property
     def outstanding(self) -> int:
@@ -131,8 +131,8 @@ class Leader:
 
     def hear(self, job: str, record: Record) -> None:
         """Take note of a job's record. Jobs of other campaigns are ignored."""
-        if job in self._outstanding and (ending := ending_of(self._campaign, job, record)) is not None:
-            self._ended.append(ending)
+        if job in self._outstanding and (outcome := outcome_of(self._campaign, job, record)) is not None:
+            self._ended.append(outcome)
 
     async def step(self, campaign: Campaign, share: float = 1.0) -> None:
         """Do what there is to do now. ``share`` is that of the bot's rate, beside its other campaigns.
@@ -154,7 +154,7 @@ class Leader:
                 await self._calls.call(self._store.cancel_waiting, campaign)
 
     async def look_up(self) -> None:
-        """Look up all outstanding jobs, because endings may have been missed."""
+        """Look up all outstanding jobs, because outcomes may have been missed."""
         await self._look_up(list(self._outstanding))
 
     async def _recover(self) -> None:
@@ -196,8 +196,8 @@ class Leader:
         except BaseException:
             self._ended = ended + self._ended
             raise
-        for ending in ended:
-            self._outstanding.pop(job_id(self._campaign, ending.number, ending.attempt), None)
+        for outcome in ended:
+            self._outstanding.pop(job_id(self._campaign, outcome.number, outcome.attempt), None)
         if (why := self._watch.see(ended)) and self._campaign.state is CampaignState.RUNNING:
             await self._stop(why)
 
@@ -266,7 +266,7 @@ class Leader:
         return None
 
     def _end(self, recipient: Recipient, state: RecipientState, error: str) -> None:
-        self._ended.append(Ending(recipient.number, recipient.attempt, state, error=error))
+        self._ended.append(RecipientOutcome(recipient.number, recipient.attempt, state, error=error))
 
     async def _take_back(self) -> None:
         """Cancel the jobs whose calls have not begun. Their recipients wait again, or are cancelled, too."""

@@ -10,7 +10,7 @@ import re
 from html.parser import HTMLParser
 from typing import Final
 
-from floodgate.producer.campaigns.definition import ParseMode
+from floodgate.producer.campaigns.definition import TemplateMode
 
 _TAGS: Final = frozenset(
     {
@@ -27,19 +27,19 @@ class UnbalancedError(ValueError):
     """The markup is not balanced; Telegram would refuse it."""
 
 
-def visible_length(text: str, mode: ParseMode) -> int:
+def visible_length(text: str, mode: TemplateMode) -> int:
     """Return the length of a text once its markup is parsed, in UTF-16 code units.
 
     Raises:
         UnbalancedError: an entity is not closed, closed without being open, or unknown.
     """
     match mode:
-        case ParseMode.HTML:
+        case TemplateMode.HTML:
             parser = _Html()
             parser.feed(text)
             parser.close()
             return _units(parser.visible())
-        case ParseMode.MARKDOWN_V2:
+        case TemplateMode.MARKDOWN_V2:
             return _units(_markdown_visible(text))
         case _:
             return _units(text)

@@ -5,7 +5,7 @@ renews its leases and takes those that are free; every :data:`STEP_SECONDS` it r
 leader take a step. A database, a state store or a RabbitMQ that is away is logged and waited for.
 
 Stop order, on SIGTERM or SIGINT: the step under way ends → the leases are given up → the result feed, the client and
-the stores close. Jobs that are released stay in RabbitMQ and are sent; the next leader takes note of their endings.
+the stores close. Jobs that are released stay in RabbitMQ and are sent; the next leader takes note of their outcomes.
 Bounded by :data:`STOP_SECONDS`; a second signal exits at once.
 """
 
@@ -33,8 +33,8 @@ from floodgate.broker.state.stores import open_batched, open_result_feed
 from floodgate.broker.state.thread import StateThread
 from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.campaigns.database import Database
-from floodgate.producer.campaigns.endings import PREFIX
 from floodgate.producer.campaigns.leader import Leader
+from floodgate.producer.campaigns.outcomes import PREFIX
 from floodgate.producer.campaigns.states import CampaignState
 from floodgate.producer.campaigns.store import Campaign, CampaignStore
 
@@ -61,7 +61,7 @@ class CampaignRunner:
         self._leaders: dict[int, Leader] = {}
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._missed = asyncio.Event()  # endings may have been missed
+        self._missed = asyncio.Event()  # outcomes may have been missed
 
     def stop(self) -> None:
         """Ask :meth:`run` to end. Safe from any thread, twice, and before ``run``."""
@@ -150,7 +150,7 @@ class CampaignRunner:
             await leader.step(campaign, shares[campaign.id])
 
     async def _listen(self, thread: StateThread) -> None:
-        """Pass the endings of jobs to the leaders."""
+        """Pass the outcomes of jobs to the leaders."""
         backoff, outage = Backoff(RETRY_SECONDS, LONGEST_RETRY_SECONDS), OutageLog()
         while True:
             bots = sorted({*self._settings.tokens, self._settings.default_bot})

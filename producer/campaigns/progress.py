@@ -12,7 +12,7 @@ from floodgate.producer.campaigns.store import Campaign, CampaignStore
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class CampaignProgress:
     """A campaign and the number of its recipients by state."""
 
     campaign: Campaign
@@ -52,7 +52,7 @@ class Progress:
         }
 
 
-def progress_of(store: CampaignStore, name: str, settings: Settings) -> Progress:
+def progress_of(store: CampaignStore, name: str, settings: Settings) -> CampaignProgress:
     """Read a campaign's progress.
 
     Raises:
@@ -60,7 +60,7 @@ def progress_of(store: CampaignStore, name: str, settings: Settings) -> Progress
         StateUnavailableError: the database is unavailable.
     """
     campaign, counts = store.get(name), store.counts(name)
-    return Progress(campaign, counts, _eta(store, campaign, counts, settings))
+    return CampaignProgress(campaign, counts, _eta(store, campaign, counts, settings))
 
 
 def _eta(

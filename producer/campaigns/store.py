@@ -23,8 +23,7 @@ from sqlalchemy import Connection, Insert, Row, and_, bindparam, delete, insert,
 from sqlalchemy.dialects import postgresql, sqlite
 
 from floodgate.broker.errors import CampaignError
-from floodgate.producer.campaigns.audience import Candidate, RefusedRow
-from floodgate.producer.campaigns.audience import Row as AudienceRow
+from floodgate.producer.campaigns.audience import AudienceRow, Candidate, RefusedRow
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import Definition, Schedule, is_zone, parse_definition
 from floodgate.producer.campaigns.states import FOLLOWING, CampaignState, RecipientState
@@ -69,7 +68,7 @@ class Recipient:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class RecipientOutcome:
     """How the job of a recipient's ``attempt`` ended."""
 
     number: int
@@ -277,11 +276,11 @@ class CampaignStore:
             released = (recipients.c.campaign == campaign.id, recipients.c.state == RecipientState.RELEASED)
             return [_recipient(row) for row in db.execute(select(recipients).where(*released))]
 
-    def settle(self, campaign: Campaign, endings: Sequence[Ending]) -> int:
-        """Record how released recipients ended. Idempotent: an ending counts only while its attempt is released. Return
-        how many counted."""
+    def settle(self, campaign: Campaign, outcomes: Sequence[RecipientOutcome]) -> int:
+        """Record how released recipients ended. An outcome counts only while its attempt is released, so it counts once.
+        Return how many counted."""
         with self._database.writing() as db:
-            of_number = {ending.number: ending for ending in endings}
+            of_number = {outcome.number: outcome for outcome in outcomes}
             statement = select(recipients.c.number, recipients.c.attempt).where(
                 recipients.c.campaign == campaign.id,
                 recipients.c.state == RecipientState.RELEASED,
@@ -290,8 +289,8 @@ class CampaignStore:
             found = [
                 of_number[row.number] for row in db.execute(statement) if of_number[row.number].attempt == row.attempt
             ]
-            _update_recipients(db, campaign, [_settled(ending) for ending in found])
-            changes = Counter(ending.state for ending in found)
+            _update_recipients(db, campaign, [_settled(outcome) for outcome in found])
+            changes = Counter(outcome.state for outcome in found)
             changes[RecipientState.RELEASED] -= len(found)
             _count(db, campaign.id, changes)
             return len(found)
@@ -465,14 +464,14 @@ def _update_recipients(db: Connection, campaign: Campaign, values: list[dict[str
         db.execute(update(recipients).where(*row).values(columns), values)
 
 
-def _settled(ending: Ending) -> dict[str, Any]:
-    taken_back = ending.state is RecipientState.WAITING
+def _settled(outcome: RecipientOutcome) -> dict[str, Any]:
+    taken_back = outcome.state is RecipientState.WAITING
     return {
-        "at": ending.number,
-        "state": ending.state,
-        "attempt": ending.attempt + taken_back,  # the id of the job that was taken back is spent
-        "message_id": ending.message_id,
-        "error": ending.error,
+        "at": outcome.number,
+        "state": outcome.state,
+        "attempt": outcome.attempt + taken_back,  # the id of the job that was taken back is spent
+        "message_id": outcome.message_id,
+        "error": outcome.error,
         "ended_ms": None if taken_back else _now_ms(),
     }
 

@@ -20,7 +20,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup, escape
 
 from floodgate.broker.errors import CampaignError
-from floodgate.producer.campaigns.definition import Content, ParseMode
+from floodgate.producer.campaigns.definition import Content, TemplateMode
 
 # In characters. Telegram's longest text has 4,096 after parsing, and the longest keyboard some 10 kB.
 MAX_RENDERED: Final = 64 * 1024
@@ -69,7 +69,7 @@ class ContentTemplate:
         self._fallbacks = content.fallbacks
         compile_ = _Compiler(content.parse_mode)
         self._params = {name: compile_(name, value) for name, value in content.params.items()}
-        if content.parse_mode is not ParseMode.NONE:
+        if content.parse_mode is not TemplateMode.NONE:
             self._params["parse_mode"] = _constant(str(content.parse_mode))
 
     def render(self, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def escape_markdown(text: str) -> str:
     return _MARKDOWN.sub(r"\\\1", text)
 
 
-def _environment(mode: ParseMode) -> ImmutableSandboxedEnvironment:
+def _environment(mode: TemplateMode) -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, finalize=_FINALIZE[mode])
     environment.globals.clear()
     environment.tests = {name: environment.tests[name] for name in ("defined", "undefined", "none", "in", "eq", "ne")}
@@ -108,18 +108,18 @@ def _plain(value: Any) -> Any:
     return value
 
 
-_FINALIZE: Final[Mapping[ParseMode, Callable[[Any], Any]]] = {
-    ParseMode.NONE: _plain,
-    ParseMode.HTML: _html,
-    ParseMode.MARKDOWN_V2: _markdown,
+_FINALIZE: Final[Mapping[TemplateMode, Callable[[Any], Any]]] = {
+    TemplateMode.NONE: _plain,
+    TemplateMode.HTML: _html,
+    TemplateMode.MARKDOWN_V2: _markdown,
 }
 
 
 class _Compiler:
     """Compiles the templates in a parameter. Those that Telegram does not parse are not escaped."""
 
-    def __init__(self, mode: ParseMode) -> None:
-        self._parsed, self._plain = _environment(mode), _environment(ParseMode.NONE)
+    def __init__(self, mode: TemplateMode) -> None:
+        self._parsed, self._plain = _environment(mode), _environment(TemplateMode.NONE)
 
     def __call__(self, name: str, value: Any) -> Render:
         match value:

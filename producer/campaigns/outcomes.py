@@ -9,7 +9,7 @@ from typing import Any, Final
 from floodgate.broker.admission.contract import CANCELLED, Record, Standing
 from floodgate.broker.messages.dead_letters import CHAT_UNREACHABLE, REASON_UNCERTAIN
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
-from floodgate.producer.campaigns.store import Campaign, Ending
+from floodgate.producer.campaigns.store import Campaign, RecipientOutcome
 
 PREFIX: Final = "campaign-"
 MAX_ERROR: Final = 200
@@ -35,20 +35,20 @@ def read_job_id(campaign: Campaign, job: str) -> tuple[int, int] | None:
     return int(number), int(attempt)
 
 
-def ending_of(campaign: Campaign, job: str, record: Record) -> Ending | None:
+def outcome_of(campaign: Campaign, job: str, record: Record) -> RecipientOutcome | None:
     """Return how a recipient ended, by its job's record; None if the job has not ended, or is not of this campaign."""
     found = read_job_id(campaign, job)
     if found is None:
         return None
     match record.standing:
         case Standing.SENT:
-            return Ending(*found, RecipientState.SENT, _message_id(record.result), _why(None, record.error))
+            return RecipientOutcome(*found, RecipientState.SENT, _message_id(record.result), _why(None, record.error))
         case Standing.DEAD if record.reason == CANCELLED:
             back = RecipientState.CANCELLED if campaign.state is CampaignState.CANCELLED else RecipientState.WAITING
-            return Ending(*found, back)
+            return RecipientOutcome(*found, back)
         case Standing.DEAD:
             state = _STATES.get(record.reason or "", RecipientState.FAILED)
-            return Ending(*found, state, None, _why(record.reason, record.error))
+            return RecipientOutcome(*found, state, None, _why(record.reason, record.error))
         case _:
             return None
 
