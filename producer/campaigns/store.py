@@ -277,7 +277,7 @@ class CampaignStore:
             return [_recipient(row) for row in db.execute(select(recipients).where(*released))]
 
     def settle(self, campaign: Campaign, outcomes: Sequence[RecipientOutcome]) -> int:
-        """Record how released recipients ended. An outcome counts only while its attempt is released, so it counts once.
+        """Record how released recipients ended. An outcome counts only while its attempt is released: once.
         Return how many counted."""
         with self._database.writing() as db:
             of_number = {outcome.number: outcome for outcome in outcomes}
