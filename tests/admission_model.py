@@ -228,10 +228,10 @@ class PlainModel:
             return
         if grant is not None and grant == job.since:
             self._learn(ask, job, settlement)
+        if job.state == "sending" and grant in (None, job.since):
+            self._count_later(ask, job, settlement)
         match settlement:
-            case Sent(result=result, late=late):
-                if job.state == "sending" and grant in (None, job.since):
-                    self._count_later(job, min(us(late), self.now - job.since))
+            case Sent(result=result):
                 self._end_call(job)
                 if policy.chat_cost(ask) and job.chat in self.bot.chats:
                     self.bot.chats[job.chat].refused = None
@@ -677,12 +677,15 @@ class PlainModel:
             chat.sending = None
             chat.rest_until = self.now + policy.rest_after(self.now - job.since)
 
-    def _count_later(self, job: Job, late: int) -> None:
-        logs = [self.bot.units[job.paid]]
-        if (chat := self.bot.chats.get(job.chat or "")) is not None:
-            logs.append(chat.units)
-        for log in logs:
-            log[:] = sorted((at + late if grant == grant_of(job) else at, grant) for at, grant in log)
+    def _count_later(self, ask: Ask, job: Job, settlement: Settlement) -> None:
+        taken = self.now - job.since
+        late = min(us(settlement.late), taken) if isinstance(settlement, Sent) else 0
+        chat = self.bot.chats.get(job.chat or "")
+        logs = [(chat.units, taken if ask.upload else late)] if chat is not None else []
+        if not ask.upload:
+            logs.append((self.bot.units[job.paid], min(late, policy.BOT_LATE_MOST_US)))
+        for units, later in logs:
+            units[:] = sorted((at + later if grant == grant_of(job) else at, grant) for at, grant in units)
 
     def _refund(self, job: Job) -> None:
         bot = self.bot

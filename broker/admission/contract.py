@@ -36,6 +36,8 @@ class Ask:
     itself has counted, and at least one."""
     content: str | None = None
     """The content of a job with a dedupe key (``Job.content``); the store keeps that of the first."""
+    upload: bool = False
+    """Whether the call uploads files. It arrives when they have, so it counts for its chat from the end of the call."""
 
 
 class Scope(StrEnum):
@@ -131,8 +133,9 @@ class Sent:
 
     result: Any
     late: timedelta = timedelta()
-    """An upper bound on the call's arrival delay beyond the usual. Its units are moved this much later in the budget,
-    so that calls admitted in the meantime do not arrive together with it."""
+    """An upper bound on the call's arrival delay beyond the usual; zero for an upload. Its units are moved this much
+    later in its chat's budget, and up to a bound in its bot's, so that calls admitted in the meantime do not arrive
+    together with it."""
     error: dict[str, Any] | None = None
     """Telegram's error, if it said that there was nothing to do; ``result`` is True then. As in :class:`Dead`."""
 

@@ -93,10 +93,10 @@ def settle(work: UnitOfWork, ask: Ask, settlement: Settlement, grant: int | None
     chat = _open_chat(work, job.chat, reclaim=False)
     if grant is not None and grant == job.since and _tells_of_telegram(ask, settlement):
         _note_answer(work, job, settlement)
+    if job.state is State.SENDING and grant in (None, job.since):
+        _count_later(work, job, chat, *policy.delays_us(ask, settlement, work.now - job.since))
     match settlement:
-        case Sent(late=late):
-            if job.state is State.SENDING and late and grant in (None, job.since):
-                _count_later(work, job, chat, min(micros(late), work.now - job.since))
+        case Sent():
             if chat is not None and policy.needs_chat(ask):
                 chat.refused_at = 0
             work.keep_outcome(job, sent_text(settlement))
@@ -718,15 +718,15 @@ def _put_back(work: UnitOfWork, job: JobRow, chat: ChatRow | None, delay_us: int
     work.save_job(job)
 
 
-def _count_later(work: UnitOfWork, job: JobRow, chat: ChatRow | None, late: int) -> None:
+def _count_later(work: UnitOfWork, job: JobRow, chat: ChatRow | None, chat_delay: int, bot_delay: int) -> None:
     """Move the units of a call that arrived late to its arrival. The caller saves the chat."""
-    if chat is not None:
+    if chat is not None and chat_delay:
         own = _windows(work, chat.chat)
-        chat.log = windows.moved(chat.log, own, job.units, job.since, late)
+        chat.log = windows.moved(chat.log, own, job.units, job.since, chat_delay)
     pace = work.policy.rates(work.bot.bot).pace(job.paid)
-    if pace is not None and pace.window is not None:
+    if bot_delay and pace is not None and pace.window is not None:
         budget = work.bot.budget(job.paid)
-        budget.log = windows.moved(budget.log, (pace.window,), job.bot_units, job.since, late)
+        budget.log = windows.moved(budget.log, (pace.window,), job.bot_units, job.since, bot_delay)
         work.save_bot()
 
 

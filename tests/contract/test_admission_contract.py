@@ -28,11 +28,13 @@ from floodgate.broker.admission.contract import (
 )
 from floodgate.broker.admission.policy import policy_of
 from floodgate.broker.messages.job import Priority
-from tests.admission_bench import HandClock, album, ask_of, settings_of
+from tests.admission_bench import HandClock, album, ask_of, settings_of, upload
 from tests.contract.conftest import Opener
 
 GROUP = -1001234567890
 LEASE_SECONDS = 35
+CHAT_WINDOW_SECONDS = 1 + policy.CHAT_MARGIN_US / policy.SECOND
+BOT_WINDOW_SECONDS = 1 + policy.BOT_MARGIN_US / policy.SECOND
 GRACE_SECONDS = policy.MISSING_GRACE_US / policy.SECOND
 RESULT = {"message_id": 7, "chat": {"id": 5}, "text": "ünïcode"}
 
@@ -204,8 +206,7 @@ def test_a_send_that_arrived_late_counts_from_when_it_arrived(admission: Admissi
     assert isinstance(go, Go)
     clock.advance(0.3)
     admission.settle(late, Sent(RESULT, late=timedelta(seconds=0.2)), go.grant)
-    chat_window = 1 + policy.CHAT_MARGIN_US / policy.SECOND
-    assert seconds(admission.admit(ask_of(5))) == pytest.approx(chat_window - 0.1)
+    assert seconds(admission.admit(ask_of(5))) == pytest.approx(CHAT_WINDOW_SECONDS - 0.1)
 
     asks = [ask_of(chat) for chat in range(100, 140)]
     times = [0.2 - 0.3, *(at for at, _ in run(admission, clock, asks))]
@@ -219,7 +220,79 @@ def test_a_send_cannot_have_arrived_after_its_answer(admission: Admission, clock
     assert isinstance(go, Go)
     clock.advance(0.1)
     admission.settle(ask, Sent(RESULT, late=timedelta(seconds=9)), go.grant)
-    assert seconds(admission.admit(ask_of(5))) == pytest.approx(1 + policy.CHAT_MARGIN_US / policy.SECOND)
+    assert seconds(admission.admit(ask_of(5))) == pytest.approx(CHAT_WINDOW_SECONDS)
+
+
+def test_a_call_counts_for_its_chat_from_as_late_as_it_may_have_arrived(admission: Admission, clock: HandClock) -> None:
+    ask = ask_of(5)
+    go = admission.admit(ask)
+    assert isinstance(go, Go)
+    clock.advance(2)
+    admission.settle(ask, Sent(RESULT, late=timedelta(seconds=1.9)), go.grant)
+    assert seconds(admission.admit(ask_of(5))) == pytest.approx(CHAT_WINDOW_SECONDS - 0.1)
+
+
+def test_a_long_delay_of_one_call_takes_up_little_of_its_bots_window(opener: Opener, clock: HandClock) -> None:
+    """It is the server that holds an answer for so long, as a rule."""
+    admission = opener(policy_of(settings_of(bot_per_second=1)))
+    admission.vouch_idle("default")
+    ask = ask_of(5)
+    go = admission.admit(ask)
+    assert isinstance(go, Go)
+    clock.advance(1.2)
+    admission.settle(ask, Sent(RESULT, late=timedelta(seconds=1.2)), go.grant)
+    assert seconds(admission.admit(ask_of(6))) == pytest.approx(0.5 + BOT_WINDOW_SECONDS - 1.2)
+
+
+@pytest.mark.parametrize(
+    "settlement",
+    [Sent(RESULT), Sent(True, late=timedelta(seconds=0.1)), Dead("content"), Retrying(timedelta())],
+    ids=lambda settlement: type(settlement).__name__,
+)
+def test_an_upload_counts_for_its_chat_from_its_end(
+    admission: Admission, clock: HandClock, settlement: Settlement
+) -> None:
+    file = upload(5)
+    go = admission.admit(file)
+    assert isinstance(go, Go)
+    clock.advance(2)
+    admission.settle(file, settlement, go.grant)
+    text = file if isinstance(settlement, Retrying) else ask_of(5)
+    assert seconds(admission.admit(text)) == pytest.approx(CHAT_WINDOW_SECONDS)
+
+
+@pytest.mark.parametrize("settlement", [Released(), Retrying(timedelta(), charged=False)])
+def test_an_upload_that_was_not_made_is_charged_to_nothing(
+    admission: Admission, clock: HandClock, settlement: Settlement
+) -> None:
+    file = upload(5)
+    go = admission.admit(file)
+    assert isinstance(go, Go)
+    clock.advance(0.9)
+    admission.settle(file, settlement, go.grant)
+    assert isinstance(admission.admit(file), Go)
+
+
+def test_the_uploads_of_a_group_leave_its_minute_in_the_order_in_which_they_ended(
+    admission: Admission, clock: HandClock
+) -> None:
+    start = clock.now_us
+    for _ in range(20):
+        file = upload(GROUP)
+        while isinstance(go := admission.admit(file), Wait):
+            clock.advance(go.delay)
+        clock.advance(1.5)
+        assert isinstance(go, Go)
+        admission.settle(file, Sent(RESULT), go.grant)
+    passed = (clock.now_us - start) / 1e6
+    assert seconds(admission.admit(ask_of(GROUP))) == pytest.approx(60.25 + 1.5 - passed)
+
+
+def test_an_upload_takes_up_its_bots_window_once(admission: Admission, clock: HandClock) -> None:
+    """Counted at its end as well, uploads of half a second would cost a bot a third of its rate."""
+    asks = [upload(chat) for chat in range(1, 151)]
+    times = [at for at, _ in run(admission, clock, asks, call_seconds=0.5)]
+    assert 90 / (times[140] - times[50]) >= 0.97 * 30
 
 
 def test_a_send_that_is_over_is_not_moved_again(admission: Admission, clock: HandClock) -> None:

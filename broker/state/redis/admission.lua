@@ -789,11 +789,23 @@ local function give_back(job, chat)
   end
 end
 
-local function count_later(job, chat, late)
-  if chat then chat.log = moved(chat.log, windows_of(chat.key), job.units, job.since, late) end
+-- How much later than at its permit the call counts for its chat, and for its bot.
+local function delays(job)
+  if args.charged == false then return 0, 0 end
+  local call = now - job.since
+  if args.upload then return call, 0 end
+  local late = math.min(args.late or 0, call)
+  return late, math.min(late, K.BOT_LATE_MOST_US)
+end
+
+local function count_later(job, chat)
+  local chat_delay, bot_delay = delays(job)
+  if chat and chat_delay > 0 then
+    chat.log = moved(chat.log, windows_of(chat.key), job.units, job.since, chat_delay)
+  end
   local pace, budget = pace_of(job.paid), budget_of(job.paid)
-  if pace then
-    budget.log = moved(budget.log, pace_windows(pace), job.bot_units, job.since, late)
+  if pace and bot_delay > 0 then
+    budget.log = moved(budget.log, pace_windows(pace), job.bot_units, job.since, bot_delay)
     bot.dirty = true
   end
 end
@@ -928,10 +940,8 @@ function operations.settle()
   if ended(job) then return { 'ok' } end
   local chat = open_chat(job.chat, true)
   if args.grant and args.grant == job.since and tells_of_telegram() then note_answer(job) end
+  if job.state == 'sending' and (not args.grant or args.grant == job.since) then count_later(job, chat) end
   if ends then
-    if args.late and args.late > 0 and job.state == 'sending' and (not args.grant or args.grant == job.since) then
-      count_later(job, chat, math.min(args.late, now - job.since))
-    end
     if args.how == 'sent' and chat and args.units > 0 then chat.refused_at = 0 end
     if args.not_kept then list_not_kept() end
     finish(job, chat, args.how, args.reason, args.outcome)
