@@ -357,8 +357,11 @@ class Admission(Protocol):
         """Record a 429: pause the chat, or the bot if ``policy.blames_bot``. Returns which of them was paused."""
         ...
 
-    def resume(self, bot: str, chat: str | None) -> None:
-        """End a pause now. Without a chat, also end an outage until calls fail again."""
+    def resume(self, bot: str, chat: str | None) -> bool:
+        """End a pause now. Without a chat, also end an outage until calls fail again. Returns whether there was one.
+
+        Jobs that the pause held up ask again within ``policy.PAUSE_POLL`` or, in a line, when their turn comes.
+        """
         ...
 
     def migrate(self, bot: str, old_chat: str, new_chat: str) -> None:

@@ -97,6 +97,10 @@ CHAT_IDLE_US: Final = 10 * MINUTE
 
 # Added to retry_after, which is in whole seconds and does not include the time the answer took to arrive.
 PAUSE_MARGIN_US: Final = 100 * MILLISECOND
+# An operator may end a pause, so a job it holds up asks again this often: within a minute, and with one wait in the
+# delay ladder (2⁸ units). A job behind others in a line asks as much later as its turn comes after theirs.
+PAUSE_POLL_US: Final = 32 * SECOND
+PAUSE_POLL: Final = timedelta(microseconds=PAUSE_POLL_US)
 # Telegram does not say whether a 429 concerns the chat or the bot. It is attributed to the bot if this many chats got
 # one within this time:
 MOMENT_US: Final = 2 * SECOND

@@ -34,6 +34,8 @@ from tests.contract.conftest import Opener
 GROUP = -1001234567890
 LEASE_SECONDS = 35
 CHAT_WINDOW_SECONDS = 1 + policy.CHAT_MARGIN_US / policy.SECOND
+PAUSE_POLL_SECONDS = policy.PAUSE_POLL_US / policy.SECOND
+LONG_PAUSE = timedelta(weeks=4)
 BOT_WINDOW_SECONDS = 1 + policy.BOT_MARGIN_US / policy.SECOND
 GRACE_SECONDS = policy.MISSING_GRACE_US / policy.SECOND
 RESULT = {"message_id": 7, "chat": {"id": 5}, "text": "ünïcode"}
@@ -650,14 +652,92 @@ def test_a_paused_bot_sends_nothing_and_resumes_evenly(admission: Admission, clo
 
 def test_a_pause_is_never_shortened_but_can_be_ended(admission: Admission) -> None:
     for chat in ("5", None):
-        admission.pause("default", chat, timedelta(seconds=60), "429")
+        admission.pause("default", chat, timedelta(seconds=20), "429")
         admission.pause("default", chat, timedelta(seconds=1), "429")
-    assert {pause.remaining for pause in admission.snapshot("default").pauses} == {timedelta(seconds=60)}
-    admission.resume("default", None)
+    assert {pause.remaining for pause in admission.snapshot("default").pauses} == {timedelta(seconds=20)}
+    assert admission.resume("default", None)
     ask = ask_of(5)
-    assert seconds(admission.admit(ask)) == 60
-    admission.resume("default", "5")
+    assert seconds(admission.admit(ask)) == 20
+    assert admission.resume("default", "5")
     assert isinstance(admission.admit(ask), Go)
+
+
+def test_only_what_is_paused_can_be_resumed(admission: Admission, clock: HandClock) -> None:
+    for chat in ("5", None):
+        assert not admission.resume("default", chat)
+        admission.pause("default", chat, timedelta(seconds=20), "test")
+        assert admission.resume("default", chat)
+        assert not admission.resume("default", chat)
+        admission.pause("default", chat, timedelta(seconds=20), "test")
+        clock.advance(20)
+        assert not admission.resume("default", chat)
+
+
+@pytest.mark.parametrize("paused", ["5", None], ids=["chat", "bot"])
+def test_a_job_that_meets_a_long_pause_asks_again_within_the_minute(
+    admission: Admission, clock: HandClock, paused: str | None
+) -> None:
+    admission.pause("default", paused, LONG_PAUSE, "operator")
+    first, second = ask_of(5), ask_of(5)
+    for _ in range(3):
+        assert seconds(admission.admit(first)) == PAUSE_POLL_SECONDS <= 60
+        assert seconds(admission.admit(second)) <= PAUSE_POLL_SECONDS + CHAT_WINDOW_SECONDS
+        clock.advance(PAUSE_POLL_SECONDS)
+
+
+def test_a_job_far_back_in_the_line_of_a_paused_chat_asks_as_rarely_as_its_turn_allows(admission: Admission) -> None:
+    """Else each of a line of thousands would ask twice a minute."""
+    admission.pause("default", str(GROUP), LONG_PAUSE, "operator")
+    waits = [seconds(admission.admit(ask_of(GROUP))) for _ in range(61)]
+    assert waits[0] == PAUSE_POLL_SECONDS
+    assert waits[20] - waits[0] == pytest.approx(60, abs=1)
+    assert waits[60] - waits[0] == pytest.approx(180, abs=1)
+
+
+@pytest.mark.parametrize("paused", ["5", None], ids=["chat", "bot"])
+def test_a_resume_reaches_the_jobs_of_a_chat_within_a_minute_and_in_their_order(
+    admission: Admission, clock: HandClock, paused: str | None
+) -> None:
+    admission.pause("default", paused, LONG_PAUSE, "operator")
+    asks = [ask_of(5) for _ in range(10)]
+    due = {ask.job_id: 0 for ask in asks}
+    resumed_at = clock.now_us + 500 * policy.SECOND
+    while (ask := min(asks, key=lambda one: due[one.job_id])) and due[ask.job_id] < resumed_at:
+        clock.now_us = max(clock.now_us, due[ask.job_id])
+        due[ask.job_id] = clock.now_us + micros(admission.admit(ask))
+    clock.now_us = resumed_at
+    assert admission.resume("default", paused)
+    sent_at = []
+    while asks:
+        ask = min(asks, key=lambda one: due[one.job_id])
+        clock.now_us = max(clock.now_us, due[ask.job_id])
+        decision = admission.admit(ask)
+        if isinstance(decision, Wait):
+            due[ask.job_id] = clock.now_us + micros(decision)
+            continue
+        assert ask is asks.pop(0), "in order"
+        assert isinstance(decision, Go)
+        admission.settle(ask, Sent(RESULT), decision.grant)
+        sent_at.append((clock.now_us - resumed_at) / policy.SECOND)
+    assert sent_at[0] <= PAUSE_POLL_SECONDS
+    assert sent_at[-1] <= PAUSE_POLL_SECONDS + 9 * 1.2
+
+
+def test_jobs_parked_for_a_bots_long_pause_hold_up_no_others_after_a_resume(
+    admission: Admission, clock: HandClock
+) -> None:
+    """A job that waits for its bot has its slot kept until it is due."""
+    admission.pause("default", None, LONG_PAUSE, "operator")
+    for chat in range(1, 11):
+        assert isinstance(admission.admit(ask_of(chat)), Wait)
+    clock.advance(20)
+    assert admission.resume("default", None)
+    other = ask_of(100)
+    waited = 0.0
+    while isinstance(decision := admission.admit(other), Wait):
+        waited += seconds(decision)
+        clock.advance(decision.delay)
+    assert waited <= PAUSE_POLL_SECONDS
 
 
 def test_a_429_pauses_its_chat_only(admission: Admission) -> None:

@@ -213,15 +213,14 @@ class AdmissionMachine(RuleBasedStateMachine):
         if renew:
             self._decided(played, self._agree([store.renew_unsettled(played.ask) for store in self.stores]))
 
-    @rule(chat=st.sampled_from(("1", "-3", None)), seconds=st.sampled_from((1, 5)))
+    @rule(chat=st.sampled_from(("1", "-3", None)), seconds=st.sampled_from((1, 5, 600)))
     def pause(self, chat: str | None, seconds: int) -> None:
         for store in self.stores:
             store.pause("default", chat, timedelta(seconds=seconds), "test")
 
     @rule(chat=st.sampled_from(("1", None)))
     def resume(self, chat: str | None) -> None:
-        for store in self.stores:
-            store.resume("default", chat)
+        assert len({store.resume("default", chat) for store in self.stores}) == 1
 
     @rule(chat=st.sampled_from(("1", "2", "-3", "5", None)), seconds=st.sampled_from((1, 90)))
     def too_many_requests(self, chat: str | None, seconds: int) -> None:
