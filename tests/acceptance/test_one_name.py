@@ -19,6 +19,7 @@ from tests.acceptance.stage import TOKEN, Stage
 from tests.processes import ROOT, FloodgateProcess
 from tests.waiting import until
 
+pytestmark = pytest.mark.checkout  # it builds wheel and sdist
 FOLDERS = ("broker", "actors", "producer", "tests", "rabbitmq", "rabbitmq_node", "fake_telegram", "benchmarks")
 BOT_ID = int(TOKEN.partition(":")[0])
 ENQUEUE = "from floodgate import Client; Client().send_message(42, 'from a program')"

@@ -61,6 +61,7 @@ def in_navigation(entries: list[dict[str, Any]]) -> list[str]:
     return [page for value in values for page in (in_navigation(value) if isinstance(value, list) else [value])]
 
 
+@pytest.mark.checkout
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     assert list(broken(page)) == []

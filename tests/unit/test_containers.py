@@ -164,6 +164,7 @@ def test_rabbitmq_reads_the_folder_in_which_definitions_and_accounts_are_put() -
     assert any(f":{folder}/10-floodgate.json:ro" in volume for volume in service["volumes"])
 
 
+@pytest.mark.checkout
 def test_the_image_is_built_from_what_the_build_context_lets_in() -> None:
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = set()

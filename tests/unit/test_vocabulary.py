@@ -12,6 +12,7 @@ from typing import Final
 
 import pytest
 
+pytestmark = pytest.mark.checkout
 ROOT: Final = Path(__file__).parents[2]
 PRODUCT: Final = ("broker", "actors", "producer", "floodgate", "fake_telegram", "rabbitmq_node")
 TREE: Final = (*PRODUCT, "benchmarks", "tests")
