@@ -57,7 +57,7 @@ def run() -> None:
     configure_logging(settings)
     from floodgate.producer.campaigns.process import run_campaigns
 
-    run_campaigns(settings, lambda: print("Ready to send campaigns", flush=True))
+    run_campaigns(settings, lambda: print("campaigns ready", flush=True))
 
 
 @app.command()
@@ -86,7 +86,7 @@ def create(
                 campaign.name, count(read_file(audience, wanted.chat_field)), excluded=left_out
             )
         _say_refused(store, campaign.name)
-        say(f"{campaign.name} is {campaign.state}: {sum(store.counts(campaign.name).values())} recipients.")
+        say(f"{campaign.name} is {campaign.state}. Recipients: {sum(store.counts(campaign.name).values())}")
 
 
 @app.command()
@@ -113,11 +113,11 @@ def check(name: CampaignArgument, as_json: AsJson = False) -> None:
             )
         )
     else:
-        say(f"{report.checked} messages rendered; the longest has {report.longest} characters.")
+        say(f"Messages rendered: {report.checked}. The longest has {report.longest} characters.")
         if report.skipped:
-            say(f"{report.skipped} recipients will be skipped, because they lack a field.")
+            say(f"Recipients skipped because they lack a field: {report.skipped}")
         for finding in report.findings:
-            say(f"{finding.recipients} recipients, first {finding.first}: {finding.why}")
+            say(f"Recipients with an error: {finding.recipients} (the first is {finding.first}). {finding.why}")
     if report.findings:
         raise typer.Exit(EXIT_NO)
 
@@ -280,7 +280,7 @@ def _confirm(question: str, yes: bool) -> None:
 
 def _say_refused(store: CampaignStore, name: str) -> None:
     for refused in store.refused(name):
-        say(f"{refused.number} rows left out, first in line {refused.line}: {refused.why} ({refused.sample})")
+        say(f"Rows left out: {refused.number} (the first in line {refused.line}) because {refused.why}")
 
 
 def _lines(progress: CampaignProgress) -> Iterator[str]:
@@ -296,7 +296,8 @@ def _lines(progress: CampaignProgress) -> Iterator[str]:
 def _counting(what: str) -> Iterator[Callable[[Iterable[T]], Iterator[T]]]:
     """Show how many items an iterable has yielded."""
     columns = (TextColumn("{task.description}"), MofNCompleteColumn())
-    with Bars(*columns, transient=True, console=Console(stderr=True)) as bars:
+    console = Console(stderr=True)
+    with Bars(*columns, transient=True, console=console, disable=not console.is_terminal) as bars:
         task = bars.add_task(what, total=None)
 
         def count(rows: Iterable[T]) -> Iterator[T]:

@@ -34,7 +34,7 @@ LetterBot = Annotated[
 ]
 Reason = Annotated[list[str] | None, typer.Option(help="Only letters with this reason; repeat it for several.")]
 LetterChat = Annotated[str | None, typer.Option(help="Only letters for this chat, by id or @name.")]
-Campaign = Annotated[str | None, typer.Option(help="Only jobs of this campaign.")]
+OfCampaign = Annotated[str | None, typer.Option(help="Only jobs of this campaign.")]
 Since = Annotated[
     str | None, typer.Option(help="Only letters written since: `2h` ago (s, m, h, d, w), or 2026-11-20T10:00.")
 ]
@@ -52,7 +52,7 @@ def list_(
     bot: LetterBot = None,
     reason: Reason = None,
     chat: LetterChat = None,
-    campaign: Campaign = None,
+    campaign: OfCampaign = None,
     since: Since = None,
     until: Until = None,
     text: TextIn = None,
@@ -106,7 +106,7 @@ def replay(
     bot: LetterBot = None,
     reason: Reason = None,
     chat: LetterChat = None,
-    campaign: Campaign = None,
+    campaign: OfCampaign = None,
     since: Since = None,
     until: Until = None,
     text: TextIn = None,
@@ -141,7 +141,7 @@ def drop(
     bot: LetterBot = None,
     reason: Reason = None,
     chat: LetterChat = None,
-    campaign: Campaign = None,
+    campaign: OfCampaign = None,
     since: Since = None,
     until: Until = None,
     text: TextIn = None,

@@ -39,6 +39,7 @@ class Stage:
             "FLOODGATE_TELEGRAM_API_URL": self.telegram_url,
             "FLOODGATE_STATE_URL": f"sqlite:///{self.home}/state.db",
             "FLOODGATE_SPOOL_URL": str(self.home / "spool"),
+            "FLOODGATE_CAMPAIGNS_URL": f"sqlite:///{self.home}/campaigns.db",
             "FLOODGATE_BOTS": json.dumps({BOT: TOKEN}),
             "FLOODGATE_PARTITIONS": str(self.partitions),
             "FLOODGATE_UPDATE_PARTITIONS": str(FEW_PARTITIONS),

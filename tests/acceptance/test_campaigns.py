@@ -34,7 +34,7 @@ FIRST = 1000
 @pytest.fixture
 def operated(new_stage: MakeStage, vhost: Vhost, tmp_path: Path) -> Stage:
     """A stage with a worker, and a definition and an audience beside it."""
-    stage = new_stage(vhost.url, extra={"FLOODGATE_CAMPAIGNS_URL": f"sqlite:///{tmp_path}/campaigns.db"})
+    stage = new_stage(vhost.url)
     (tmp_path / "spring.toml").write_text(DEFINITION)
     write_audience(tmp_path, RECIPIENTS)
     stage.worker()
@@ -48,7 +48,7 @@ def write_audience(folder: Path, recipients: int) -> None:
 
 def leader(stage: Stage, name: str = "campaigns") -> FloodgateProcess:
     process = FloodgateProcess("campaigns", "run", env=stage.env, home=stage.home, name=name)
-    return stage.keep(process).start("Ready to send campaigns")
+    return stage.keep(process).start("campaigns ready")
 
 
 def campaigns(stage: Stage, *arguments: str, code: int = 0) -> str:
@@ -78,10 +78,10 @@ def sent_per_chat(stage: Stage) -> dict[int, int]:
 def test_each_recipient_gets_the_message_once_and_has_an_ending(operated: Stage) -> None:
     operated.control.set_chat(FIRST + 3, trouble="blocked")
     told = create(operated)
-    assert "spring is ready: 150 recipients" in told
+    assert "spring is ready. Recipients: 150" in told
     assert "chat_id is neither a chat's id nor an @name" in told
     assert "the chat is in the audience already" in told
-    assert "150 messages rendered" in campaigns(operated, "check", "spring")
+    assert "Messages rendered: 150" in campaigns(operated, "check", "spring")
     leader(operated)
     campaigns(operated, "start", "spring", "--yes")
     until(lambda: shown(operated)["state"] == "done", 60)

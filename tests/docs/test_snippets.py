@@ -4,7 +4,7 @@ A page is read from top to bottom, in a folder of its own, with a private Rabbit
 in the environment.
 
 ```python            runs; the blocks of a page share one interpreter
-```python file=a.py   is written to that file, for what follows
+```python file=a.py   is written to that file, for what follows; so is any other language
 ```python fragment    is no whole program: it must compile
 ```console            each `$ command` runs and must end with 0; lines below it are what it prints, `...` for anything
 ```json               must parse
@@ -42,6 +42,7 @@ SERVICES = (
     "floodgate worker",
     "floodgate gateway",
     "floodgate updates",
+    "floodgate campaigns run",
     "floodgate fake-telegram",
     "dramatiq ",
     "python -m floodgate.fake_telegram",
@@ -92,7 +93,7 @@ class Reader:
                 self.interpret(block, text)
             case "python", ("fragment",):
                 compile(text, str(block), "exec")
-            case "python", (word,) if word.startswith("file="):
+            case _, (word,) if word.startswith("file="):
                 (self.home / word.removeprefix("file=")).write_text(text)
             case "console", ():
                 for command in commands(text):
