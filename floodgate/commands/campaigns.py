@@ -23,6 +23,7 @@ from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.commands.options import EXIT_NO, AsJson, Bot, say
 
 if TYPE_CHECKING:
+    from floodgate.producer.campaigns.checks import CheckReport
     from floodgate.producer.campaigns.progress import CampaignProgress
     from floodgate.producer.campaigns.states import CampaignState
     from floodgate.producer.campaigns.store import CampaignStore
@@ -96,11 +97,7 @@ def check(name: CampaignArgument, as_json: AsJson = False) -> None:
     Example: floodgate campaigns check spring
     """
     with closing(_store(load_settings())) as store:
-        from floodgate.producer.campaigns.checks import check as check_all
-
-        definition = store.get(name).definition
-        with _counting("checking") as count:
-            report = check_all(definition, count(store.recipients(name)))
+        report = _checked(store, name)
     if as_json:
         print(
             json.dumps(
@@ -124,13 +121,18 @@ def check(name: CampaignArgument, as_json: AsJson = False) -> None:
 
 @app.command()
 def start(name: CampaignArgument, yes: Yes = False) -> None:
-    """Start a campaign. A `floodgate campaigns run` process sends it.
+    """Check a campaign, then start it. A `floodgate campaigns run` process sends it.
 
     Example: floodgate campaigns start spring
     """
     from floodgate.producer.campaigns.states import CampaignState
 
     with closing(_store(load_settings())) as store:
+        if findings := _checked(store, name).findings:
+            raise CampaignError(
+                f"{name} does not start: {findings[0].why} Recipients with this error: {findings[0].recipients}. "
+                f"`floodgate campaigns check {name}` lists all errors."
+            )
         waiting = _progress(store, name).left
         _confirm(f"Send {name} to {waiting} recipients?", yes)
         _transition(store, name, CampaignState.RUNNING)
@@ -258,6 +260,14 @@ def _store(settings: Settings) -> CampaignStore:
             f"Campaigns need {error.name}, which is not installed: install telegram-floodgate[campaigns]."
         ) from None
     return CampaignStore(Database(settings))
+
+
+def _checked(store: CampaignStore, name: str) -> CheckReport:
+    from floodgate.producer.campaigns.checks import check as check_all
+
+    definition = store.get(name).definition
+    with _counting("checking") as count:
+        return check_all(definition, count(store.recipients(name)))
 
 
 def _progress(store: CampaignStore, name: str) -> CampaignProgress:

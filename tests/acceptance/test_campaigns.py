@@ -94,6 +94,15 @@ def test_each_recipient_gets_the_message_once_and_has_an_ending(operated: Stage)
     assert "Hello <b>Name 5</b>!" in operated.sent()
 
 
+def test_a_campaign_with_a_message_that_telegram_would_refuse_does_not_start(operated: Stage) -> None:
+    (operated.home / "spring.toml").write_text(DEFINITION.replace("</b>", ""))
+    create(operated)
+    assert "<b> is not closed" in campaigns(operated, "check", "spring", code=1)
+    ended = operated.floodgate("campaigns", "start", "spring", "--yes")
+    assert (ended.returncode, shown(operated)["state"]) == (1, "ready")
+    assert "spring does not start: The markup of text is wrong" in ended.stderr
+
+
 def test_a_killed_leader_is_replaced_and_nobody_gets_the_message_twice(operated: Stage) -> None:
     create(operated)
     first = leader(operated, "first")
