@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -23,10 +23,12 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsError as ParseError
 
 from floodgate.broker.errors import InvalidParamsError, SettingsError, UnknownBotError
 from floodgate.broker.messages.chats import chat_key
+from floodgate.broker.settings import environment
 from floodgate.broker.settings.dead_letters import DeadLetterSettings
 from floodgate.broker.settings.gateway import GatewaySettings
 from floodgate.broker.settings.updates import UpdateSettings
@@ -133,7 +135,7 @@ class Settings(BaseSettings):
     bot_token: SecretStr | None = Field(
         None, description=f"Token of one bot, named `{DEFAULT_BOT}`. For several bots use `FLOODGATE_BOTS`."
     )
-    bots: Annotated[dict[str, SecretStr], NoDecode] = Field(
+    bots: dict[str, SecretStr] = Field(
         default_factory=dict, description='JSON object of bot name to token: `{"news": "123:ABC…"}`.'
     )
     telegram_api_url: str = Field(
@@ -262,17 +264,6 @@ class Settings(BaseSettings):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
     log_format: Literal["console", "json"] = Field("console", description="`json` writes one object per line.")
-
-    @field_validator("bots", mode="before")
-    @classmethod
-    def _bots_from_json(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            return json.loads(value)
-        except ValueError:
-            # The text may contain tokens, so the error must not quote it.
-            raise ValueError('is not JSON; write {"name": "token"}') from None
 
     @field_validator("bots")
     @classmethod
@@ -406,20 +397,32 @@ def unknown_bot_message(bot: str, known: dict[str, SecretStr]) -> str:
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings from the environment and ``.env``; ``overrides`` take precedence.
 
+    A variable that is not a setting is logged as a warning, once in a process.
+
     Raises:
         SettingsError: a setting is wrong. The message names each wrong variable and its fix, and quotes no values.
     """
+    env_file = overrides.get("_env_file", Settings.model_config["env_file"])
     try:
-        return Settings(**overrides)
+        settings = Settings(**overrides)
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
+    except ParseError as error:
+        if not isinstance(error.__cause__, json.JSONDecodeError):
+            raise
+        raise SettingsError(f"Settings: {environment.not_json(error.__cause__, Settings, env_file)}.") from None
+    environment.warn_of_unknown(Settings, env_file)
+    return settings
 
 
 def _explain(error: ValidationError) -> str:
     faults = []
     for item in error.errors(include_input=False, include_url=False):
-        name = "FLOODGATE_" + "__".join(str(part).upper() for part in item["loc"]) if item["loc"] else ""
-        faults.append(f"{name} {item['msg'].removeprefix('Value error, ')}".strip())
+        name = environment.PREFIX + "__".join(str(part).upper() for part in item["loc"]) if item["loc"] else ""
+        if item["type"] == "extra_forbidden":
+            faults.append(f"{name} is not a setting{environment.nearest(name, Settings)}")
+        else:
+            faults.append(f"{name} {item['msg'].removeprefix('Value error, ')}".strip())
     return "Settings: " + "; ".join(faults) + "."
 
 
