@@ -27,7 +27,7 @@ EnvFile = Path | str | Sequence[Path | str] | None
 
 
 def fields(model: type[BaseModel], prefix: str = PREFIX) -> Iterator[tuple[str, FieldInfo]]:
-    """Yield every variable with its field, in the order of the settings. Members follow the group that they belong to."""
+    """Yield every variable with its field, in the order of the settings. Members follow their group."""
     for name, field in model.model_fields.items():
         yield prefix + name.upper(), field
         if (group := group_of(field)) is not None:

@@ -1,4 +1,4 @@
-"""A mistake in the environment or in ``.env`` is reported in one sentence; a misspelt name is not ignored in silence."""
+"""A mistake in the environment or in ``.env`` is reported in one sentence; no misspelt name is ignored in silence."""
 
 from __future__ import annotations
 
