@@ -192,7 +192,7 @@ class UploadMissingError(SpoolError):
 
 
 class NotSettledError(FloodgateError):
-    """The job did not end within the requested time. It is still safe."""
+    """The job did not end within the requested time, or no worker knows it. A job that was enqueued is still safe."""
 
 
 class DeadLetteredError(FloodgateError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 
 from floodgate.broker.amqp import declaration
@@ -10,6 +11,14 @@ from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.amqp.declaration import DECLARE_SECONDS, bound_seconds, declare_if_allowed
 from floodgate.broker.amqp.session import MissingQueueError, Session
 from floodgate.broker.amqp.topology import Topology
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLoad:
+    """The ready messages and the consumers of a queue."""
+
+    messages: int
+    consumers: int
 
 
 def declare(connections: Connections, topology: Topology, *, must: bool = False) -> None:
@@ -46,6 +55,11 @@ async def adepth(connections: Connections, queues: Iterable[str]) -> dict[str, i
     return await connections.arun(partial(_depth, list(queues)), DECLARE_SECONDS)
 
 
+async def aloads(connections: Connections, queues: Iterable[str]) -> dict[str, QueueLoad | None]:
+    """Return the load of each queue; None for a queue that does not exist."""
+    return await connections.arun(partial(_loads, list(queues)), DECLARE_SECONDS)
+
+
 def delete(connections: Connections, queues: Iterable[str]) -> None:
     """Delete queues with all their messages, for a demo or a benchmark that created them."""
     connections.run(partial(_delete, list(queues)), DECLARE_SECONDS)
@@ -72,13 +86,17 @@ async def _delete(queues: list[str], session: Session) -> None:
 
 
 async def _depth(queues: list[str], session: Session) -> dict[str, int | None]:
-    counts: dict[str, int | None] = {}
+    return {name: load and load.messages for name, load in (await _loads(queues, session)).items()}
+
+
+async def _loads(queues: list[str], session: Session) -> dict[str, QueueLoad | None]:
+    loads: dict[str, QueueLoad | None] = {}
     channel = await session.channel()
     for name in queues:
         try:
             ok = await channel.call("queue_declare", queue=name, passive=True)
-            counts[name] = ok.method.message_count
+            loads[name] = QueueLoad(ok.method.message_count, ok.method.consumer_count)
         except MissingQueueError:
-            counts[name] = None
+            loads[name] = None
             channel = await session.channel()
-    return counts
+    return loads
