@@ -86,7 +86,8 @@ async def _delete(queues: list[str], session: Session) -> None:
 
 
 async def _depth(queues: list[str], session: Session) -> dict[str, int | None]:
-    return {name: load and load.messages for name, load in (await _loads(queues, session)).items()}
+    loads = await _loads(queues, session)
+    return {name: None if load is None else load.messages for name, load in loads.items()}
 
 
 async def _loads(queues: list[str], session: Session) -> dict[str, QueueLoad | None]:
