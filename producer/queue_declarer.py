@@ -23,7 +23,7 @@ from functools import partial
 from floodgate.broker.amqp import queue_admin
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.amqp.publisher import Publisher, PublishOutcomes
-from floodgate.broker.errors import ClosedError, FloodgateError, RabbitMQError, RabbitMQUnreachableError
+from floodgate.broker.errors import ClosedError, FloodgateError, RabbitMQUnreachableError
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.messages.publication import Publication
 from floodgate.broker.messages.queue_names import send_queue
@@ -111,23 +111,23 @@ class QueueDeclarer:
 
     async def _prepare(self, bot: str) -> None:
         """Declare the bot's queues, and look for a worker at the same time, so that this delays no job."""
-        await asyncio.gather(
-            queue_admin.adeclare(self._connections, self._composer.topology(bot)), self._look_for_worker(bot)
+        _, served = await asyncio.gather(
+            queue_admin.adeclare(self._connections, self._composer.topology(bot)), self._is_served(bot)
         )
-
-    async def _look_for_worker(self, bot: str) -> None:
         if bot in self._looked_at:
             return
+        self._looked_at.add(bot)
+        if not served:
+            logger.warning(
+                "no worker takes the jobs of bot %r at present: they wait until one does. Check the bot's name, and "
+                "that a `floodgate worker` with its token is running.",
+                bot,
+            )
+
+    async def _is_served(self, bot: str) -> bool:
         queue = send_queue(bot, Priority.INTERACTIVE, 0)  # every worker of the bot consumes it
-        with suppress(RabbitMQError):  # which declaring the queues meets, too
-            load = (await queue_admin.aloads(self._connections, [queue]))[queue]
-            self._looked_at.add(bot)
-            if load is None or not load.consumers:
-                logger.warning(
-                    "no worker takes the jobs of bot %r at present: they wait until one does. Check the bot's name, "
-                    "and that a `floodgate worker` with its token is running.",
-                    bot,
-                )
+        load = (await queue_admin.aloads(self._connections, [queue]))[queue]
+        return load is not None and load.consumers > 0
 
     def _finish(self, bot: str, attempt: Attempt, declared: Future[None]) -> None:
         error = RabbitMQUnreachableError("The event loop ended.") if declared.cancelled() else declared.exception()

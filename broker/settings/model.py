@@ -38,6 +38,7 @@ _TOKEN: Final = re.compile(r"\d{3,20}:[A-Za-z0-9_-]{30,64}")
 _BOT_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 # RabbitMQ closes a channel that leaves a message unacknowledged for longer (rabbitmq/rabbitmq.conf has the same value).
 CONSUMER_TIMEOUT_SECONDS: Final = 30 * 60
+MOST_PARTITIONS: Final = 1024
 
 
 def default_state_url() -> str:
@@ -150,18 +151,18 @@ class Settings(BaseSettings):
     partitions: int = Field(
         32,  # sustains 30/s where answers take 0.5 s, uneven hashing included: docs/performance.md
         ge=1,
-        le=1024,
+        le=MOST_PARTITIONS,
         description="Number of queues per bot and priority, and so the number of concurrent sends. The default "
         "suffices for Bot API answers within half a second; for slower ones use 50 per second of answer time. It must "
-        "be the same in every process; drain the queues before changing it.",
+        "be the same in every process: see docs/operating.md for how to change it.",
     )
     update_partitions: int = Field(
         32,
         ge=1,
-        le=1024,
+        le=MOST_PARTITIONS,
         description="Number of queues for updates per bot. A worker handles FLOODGATE_UPDATES__WINDOW updates of each "
-        "at once, and at most as many workers as queues share a bot. It must be the same in every process; drain the "
-        "queues before changing it.",
+        "at once, and at most as many workers as queues share a bot. It must be the same in every process: see "
+        "docs/operating.md for how to change it.",
     )
     limits: Limits = Field(default_factory=Limits, description="Telegram's limits.")
 
@@ -264,6 +265,18 @@ class Settings(BaseSettings):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
     log_format: Literal["console", "json"] = Field("console", description="`json` writes one object per line.")
+
+    @field_validator("bots", mode="before")
+    @classmethod
+    def _bots_from_json(cls, value: Any) -> Any:
+        """Accept JSON text also from a program; the environment's is decoded before."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError:
+            # The text may contain tokens, so the error must not quote it.
+            raise ValueError('is not JSON; write {"name": "token"}') from None
 
     @field_validator("bots")
     @classmethod
