@@ -195,14 +195,6 @@ PAID_BROADCAST: Final = frozenset(
     if charge is Charge.MESSAGE and name.startswith("send") and name not in ("sendGift", "sendChecklist")
 ) | {"copyMessage"}
 
-# Methods without a charge that take files.
-FREE_WITH_FILES: Final = frozenset(
-    {
-        *("addStickerToSet", "createNewStickerSet", "replaceStickerInSet", "setStickerSetThumbnail"),
-        *("uploadStickerFile", "setMyProfilePhoto"),
-    }
-)
-
 # These make as many messages in one call as the named parameter has items.
 _COUNTED_BY: Final[Mapping[str, str]] = MappingProxyType(
     {"sendMediaGroup": "media", "forwardMessages": "message_ids", "copyMessages": "message_ids"}

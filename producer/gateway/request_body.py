@@ -58,9 +58,12 @@ async def read(request: Request, settings: GatewaySettings) -> RequestBody:
         case "multipart/form-data":
             fields, files = await _multipart(request, settings)
             params |= fields
+        case "":
+            body = await whole(request, settings)
+            params |= _json_object(body) if body.lstrip().startswith(b"{") else _form(body)
         case _:
             if await whole(request, settings):
-                raise RefusalError(400, f"Bad Request: content type {kind[:80]!r} is not supported")
+                raise RefusalError(400, f"Bad Request: content type {kind[:80]!r} is not supported: use JSON or a form")
     return RequestBody(_normal(params), files)
 
 
