@@ -1,8 +1,8 @@
 """The programs of others, and what their users say to them.
 
 A turn is what a user does and a text of a call that the program makes then: of its method or its parameters. A user
-says a text, presses a button (`press:DATA`) of the last message, or does what an update describes, in which "USER"
-is the user's id. None: the program makes the call by itself.
+says a text, presses a button (`press:DATA`) of the last message, or does what an update describes, in which "USER",
+"GROUP" and "LAST" are the ids of the user, the group and the last message. None: the program makes the call by itself.
 """
 
 from __future__ import annotations
@@ -87,7 +87,6 @@ AIOGRAM: Final[dict[str, tuple[Turn, ...]]] = {
 
 # Most of pyTelegramBotAPI's examples exist for TeleBot and for AsyncTeleBot.
 _BOTH: Final[dict[str, tuple[Turn, ...]]] = {
-    "callback_data_examples/advanced_calendar_example/main": (("/calendar", "sendMessage"),),
     "callback_data_examples/simple_products_example": (("/products", "xiaomi"), ("press:products:1", "samsung s20")),
     "chat_join_request": ((ASKS_TO_JOIN, "approveChatJoinRequest"),),
     "chat_member_example": ((JOINS, "Hello Ada!"), (NEW_MEMBER, "deleteMessage"), ("/set_tag", "Usage: /set_tag")),
@@ -110,8 +109,9 @@ _BOTH: Final[dict[str, tuple[Turn, ...]]] = {
 TELEBOT: Final[dict[str, tuple[Turn, ...]]] = {
     **_BOTH,
     **{f"asynchronous_telebot/{name}": turns for name, turns in _BOTH.items()},
+    "asynchronous_telebot/callback_data_examples/advanced_calendar_example/main": (("/calendar", "sendMessage"),),
     "anonymous_bot": (("/start", "Just use /find command!"), ("/find", "Finding...")),
-    "create_invite_link": (("/start", "made by pyTelegramBotAPI"), (NEW_MEMBER, "Join our group")),
+    "create_invite_link": (("/start", "made by pyTelegramBotAPI"),),  # the fake has no createChatInviteLink
     "deep_linking": (("/start abc", "Hello ABC"),),
     "detailed_example/detailed_example": (("/start", "let me scan you"), ("/help", "commands are available")),
     "echo_bot": ECHO,
@@ -134,7 +134,37 @@ TELEBOT: Final[dict[str, tuple[Turn, ...]]] = {
     "asynchronous_telebot/update_listener": (("/start", "Hello!"),),
 }
 
-DIALOGUES: Final = {"ptb": PTB, "aiogram": AIOGRAM, "telebot": TELEBOT}
+LINK: Final = in_group(text="www.example.org", entities=[{"type": "url", "offset": 0, "length": 15}])
+REPLY: Final = {"reply_to_message": {"message_id": "LAST", "date": 1, "chat": _GROUP, "from": _PERSON}}
+WARN: Final = in_group(text="/warn", **REPLY)
+
+# In the spirit of bots and services whose sources no package registry has; the files are in the folder `written`.
+WRITTEN: Final[dict[str, tuple[Turn, ...]]] = {
+    "feedback_aiogram.py": (
+        ("I like it", "copyMessage"),
+        (in_group(text="So do we", **REPLY), "copyMessage"),
+    ),
+    "feedback_telegraf.cjs": (
+        ("/start", "we read everything"),
+        ("I like it", "forwardMessage"),
+        (in_group(text="So do we", **REPLY), "copyMessage"),
+    ),
+    "moderation_grammy.cjs": (
+        (NEW_MEMBER, "Welcome, Ada!"),
+        (LINK, "Warning 1 of 2"),
+        (LINK, "deleteMessage"),
+        (LINK, "Muted for an hour."),
+    ),
+    "moderation_ptb.py": (
+        (ASKS_TO_JOIN, "approveChatJoinRequest"),
+        (in_group(text="/rules"), "pinChatMessage"),
+        (WARN, "First warning for Ada"),
+        (WARN, "banChatMember"),
+    ),
+    "newsletter_flask.py": ((None, "Ada subscribed"),),
+}
+
+DIALOGUES: Final = {"written": WRITTEN, "ptb": PTB, "aiogram": AIOGRAM, "telebot": TELEBOT}
 
 # Why an example is not run. A test finds those that are neither here nor above.
 _WEBHOOK: Final = "serves a webhook at an address of its author's"
@@ -165,8 +195,7 @@ NOT_RUN: Final = {
         "asynchronous_telebot/send_file_example": "sends files that its author had",
         "asynchronous_telebot/timer_bot_async": "needs the library aioschedule",
         "asynchronous_telebot/webhooks/": _WEBHOOK,
-        "callback_data_examples/advanced_calendar_example/filters": _FRAGMENT,
-        "callback_data_examples/advanced_calendar_example/keyboards": _FRAGMENT,
+        "callback_data_examples/advanced_calendar_example/": "imports itself by its path in its author's repository",
         "custom_filters/admin_filter_example": "answers administrators, and the fake has none",
         "detect_changes": "restarts itself with the author's command line",
         "download_file_example": "sends a file that its author had, to a chat of the author's",
