@@ -55,6 +55,7 @@ FORWARDED: Final = message(text="x", forward_origin={"type": "user", "date": 1, 
 ECHO: Final[tuple[Turn, ...]] = (("/start", "sendMessage"), ("hello 🙂", "hello 🙂"))
 
 PTB: Final[dict[str, tuple[Turn, ...]]] = {
+    "arbitrarycallbackdatabot": (("/start", "Please choose:"), ("/clear", "All clear!")),
     "chatmemberbot": (("hi", "Welcome"), ("/show_chats", "conversation with the user IDs")),
     "contexttypesbot": (("/start", "was clicked <i>0</i> times"), ("press:button", "was clicked <i>1</i> times")),
     "conversationbot": (("/start", "Are you a boy or a girl?"), ("Other", "send me a photo")),
@@ -70,6 +71,7 @@ PTB: Final[dict[str, tuple[Turn, ...]]] = {
     "persistentconversationbot": (("/start", "Doctor Botter"), ("Age", "Your age?")),
     "pollbot": (("/poll", "sendPoll"), ("/quiz", "sendPoll")),
     "rawapibot": (("hello 🙂", "hello 🙂"),),
+    "timerbot": (("/set 1", "Timer successfully set!"), (None, "Beep!")),
     "webappbot": (("/start", "web_app"),),
 }
 
@@ -126,6 +128,7 @@ TELEBOT: Final[dict[str, tuple[Turn, ...]]] = {
     "reply_keyboard_markup_example": (("/start", "You can use the keyboard"),),
     "stars_payment": (("/start", "Welcome to Stars Payment Bot!"), ("10 Stars", "sendInvoice")),
     "step_example": (("/start", "What's your name?"), ("Ada", "How old are you?"), ("7", "What is your gender")),
+    "timer_bot": (("/set 1", "Beep!"),),
     "asynchronous_telebot/download_file_example": (("PHOTO", "Done!"),),
     "asynchronous_telebot/echo_bot": ECHO,
     "asynchronous_telebot/exception_handler": (("/photo", "example of exception handlers"),),
@@ -171,10 +174,8 @@ _WEBHOOK: Final = "serves a webhook at an address of its author's"
 _FRAGMENT: Final = "is a part of a program"
 NOT_RUN: Final = {
     "ptb": {
-        "arbitrarycallbackdatabot": "needs the library's extra callback-data",
         "customwebhookbot/": _WEBHOOK,
         "passportbot": "needs a private key that is registered with Telegram",
-        "timerbot": "needs the library's extra job-queue",
     },
     "aiogram": {
         "context_addition_from_filter": _FRAGMENT,
@@ -204,7 +205,6 @@ NOT_RUN: Final = {
         "multibot/": _WEBHOOK,
         "serverless/": _WEBHOOK,
         "telebot_bot/": "answers in a group of its author's",
-        "timer_bot": "needs the library schedule",
         "webhook_examples/": _WEBHOOK,
     },
 }
