@@ -3,47 +3,27 @@ library cannot read."""
 
 from __future__ import annotations
 
-import itertools
-from typing import Any, Final
+from typing import Final
 
+from floodgate.fake_telegram.server import running_fake
 from floodgate.producer.gateway.routes import TABLE, Route, route_of
 from tests.acceptance.gateway.conftest import Gate
 from tests.acceptance.gateway.programs import run_client
 from tests.acceptance.stage import TOKEN
 
-_chats = itertools.count(3_000_000, 10_000)
+CHAT: Final = "3000000"
 REFUSALS: Final = {f"Forbidden: the gateway does not accept {row.method}: {row.why}" for row in TABLE.values()}
+KINDS: Final = {"Message", "MessageId", "bool", "str", "list", "ChatInviteLink", "ForumTopic", "Poll", "Story"}
 
 
-def outcomes(url: str, wait: str = "-") -> dict[str, Any]:
-    """Call every method and return the type of its result, or the sentence of its refusal."""
-    found: dict[str, Any] = run_client("every_method_of_aiogram.py", url, TOKEN, str(next(_chats)), wait)
-    return found
-
-
-def test_every_method_has_the_outcome_that_it_has_at_telegram(gate: Gate) -> None:
-    through = outcomes(gate.url)
-    gate.stage.control.reset()
-    gate.stage.control.limits(enabled=False)
-    direct = outcomes(gate.stage.telegram_url)
+def test_every_method_has_the_outcome_that_it_has_at_telegram_or_can_be_read_without_waiting(gate: Gate) -> None:
+    with running_fake() as telegram:
+        telegram.control.limits(enabled=False)
+        program = "every_method_of_aiogram.py"
+        through, direct, at_once = run_client(program, gate.url, telegram.url, TOKEN, CHAT)
     assert len(through) > 180
     refused = {method for method in through if (row := route_of(method)) is None or row.route is Route.REFUSED}
     assert {through.pop(method) for method in refused} <= {"Not Found", *REFUSALS}
     assert through == {method: outcome for method, outcome in direct.items() if method not in refused}
-
-
-def test_a_library_reads_the_result_of_every_queued_method_without_waiting(gate: Gate) -> None:
     queued = {row.method for row in TABLE.values() if row.route is Route.QUEUED}
-    kinds = {method: outcome for method, outcome in outcomes(gate.url, "0").items() if method in queued}
-    assert kinds.keys() == queued
-    assert set(kinds.values()) == {
-        "Message",
-        "MessageId",
-        "bool",
-        "str",
-        "list",
-        "ChatInviteLink",
-        "ForumTopic",
-        "Poll",
-        "Story",
-    }
+    assert {at_once[method] for method in queued} == KINDS

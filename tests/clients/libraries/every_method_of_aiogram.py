@@ -1,6 +1,7 @@
-"""Calls every method that aiogram has, one after another. Arguments: URL, token, first chat, seconds to wait or "-".
+"""Calls every method that aiogram has, one after another. Arguments: the gateway's URL, Telegram's URL, token, chat.
 
-Prints the outcome of each: the type of the result, or the sentence of the refusal.
+Prints the outcome of each, the type of the result or the sentence of the refusal, in three rounds: through the gateway,
+at Telegram directly, and through the gateway without waiting.
 """
 
 import asyncio
@@ -68,7 +69,8 @@ async def outcome(bot: Bot, kind: type[TelegramMethod[Any]], chat: int, options:
     return type(result).__name__
 
 
-async def main(url: str, token: str, chat: int, options: dict[str, Any]) -> dict[str, str]:
+async def outcomes(url: str, token: str, chat: int, **options: Any) -> dict[str, str]:
+    """Call every method, each in a chat of its own."""
     kinds = [kind for _, kind in sorted(vars(methods).items()) if inspect.isclass(kind)]
     calls = [kind for kind in kinds if issubclass(kind, TelegramMethod) and kind is not TelegramMethod]
     session = AiohttpSession(api=TelegramAPIServer.from_base(url))
@@ -78,6 +80,9 @@ async def main(url: str, token: str, chat: int, options: dict[str, Any]) -> dict
         }
 
 
-wait = sys.argv[4]
-asked = {} if wait == "-" else {"floodgate_wait_seconds": float(wait)}
-print(json.dumps(asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), asked))))
+async def main(gateway: str, telegram: str, token: str, chat: int) -> list[dict[str, str]]:
+    through, direct = await asyncio.gather(outcomes(gateway, token, chat), outcomes(telegram, token, chat))
+    return [through, direct, await outcomes(gateway, token, chat + 1000, floodgate_wait_seconds=0)]
+
+
+print(json.dumps(asyncio.run(main(*sys.argv[1:4], int(sys.argv[4])))))
