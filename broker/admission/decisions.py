@@ -755,4 +755,9 @@ def _refund(work: UnitOfWork, job: JobRow, chat: ChatRow | None) -> None:
     pace = work.policy.rates(work.bot.bot).pace(job.paid)
     if pace is not None:
         windows.bot_refund(work.bot.budget(job.paid), pace, job.bot_units, job.since)
-        work.save_bot()
+    bot = work.bot
+    if job.since >= bot.minute:
+        bot.this_minute = max(0, bot.this_minute - job.bot_units)
+    else:
+        bot.last_minute = max(0, bot.last_minute - job.bot_units)
+    work.save_bot()

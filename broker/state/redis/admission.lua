@@ -786,8 +786,10 @@ local function give_back(job, chat)
   if pace then
     budget.arrival = budget.arrival - job.bot_units * pace.interval
     budget.log = refund(budget.log, pace_windows(pace), job.bot_units, job.since)
-    bot.dirty = true
   end
+  local minute = job.since >= bot.minute and 'this_minute' or 'last_minute'
+  bot[minute] = math.max(0, bot[minute] - job.bot_units)
+  bot.dirty = true
 end
 
 -- How much later than at its permit the call counts for its chat, and for its bot.
