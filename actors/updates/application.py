@@ -35,7 +35,7 @@ from floodgate.actors.updates.conversations import Conversations
 from floodgate.actors.updates.handler import UnreadableUpdateError
 from floodgate.actors.updates.persistence_flusher import PersistenceFlusher
 from floodgate.actors.updates.run import HandlerRun, current_run
-from floodgate.broker.errors import NotSentError, SettingsError
+from floodgate.broker.errors import HandlersStoppedError, NotSentError, SettingsError
 
 logger = logging.getLogger("floodgate.updates")
 
@@ -75,6 +75,7 @@ class ApplicationHandler:
         Raises:
             SettingsError: Telegram refuses the token.
             NotSentError: Telegram cannot be reached.
+            HandlersStoppedError: ``post_init`` called ``stop_running()``.
         """
         application = self._application
         await self._introduce()
@@ -83,6 +84,8 @@ class ApplicationHandler:
         self._stand_first()
         if application.post_init is not None:
             await application.post_init(application)
+        if application._Application__stop_running_marker.is_set():  # type: ignore[attr-defined]
+            raise HandlersStoppedError(self._name, "it called stop_running() in post_init")
         await application.start()
         if application.persistence is None:
             logger.info("%s has no persistence: its chat data is lost when this process ends", self._name)

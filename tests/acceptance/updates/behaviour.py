@@ -50,6 +50,10 @@ async def broken(update: Update, context: Context, words: list[str]) -> None:
     raise BrokenError(f"never, not with {TOKEN}")
 
 
+async def leave(update: Update, context: Context, words: list[str]) -> None:
+    raise {"SystemExit": SystemExit, "KeyboardInterrupt": KeyboardInterrupt}[words[0]](7)
+
+
 async def block(update: Update, context: Context, words: list[str]) -> None:
     time.sleep(1.5)  # noqa: ASYNC251  # the mistake that is to be reported
 
@@ -96,6 +100,7 @@ ORDERS: dict[str, Any] = {
     "count": count,
     "flaky": flaky,
     "broken": broken,
+    "leave": leave,
     "block": block,
     "slow": slow,
     "upload": upload,

@@ -170,6 +170,26 @@ def test_what_a_worker_had_in_hand_when_it_ended_is_handled_by_the_next_and_said
     assert second.running
 
 
+STOPS = """
+async def answer(update, context):
+    if update.message.text == "stop":
+        context.application.stop_running()
+    await update.message.reply_text(update.message.text)
+"""
+
+
+def test_an_application_that_stops_running_ends_its_worker_in_order_and_says_why(workshop: Workshop) -> None:
+    workshop.stage.worker()
+    first = workshop.handler(HEAD + STOPS + TAIL)
+    for text in ("stop", "behind"):
+        workshop.post.says(USER, text)
+    assert first.wait() == 5
+    assert first.said("their_bot:application stopped this worker: it called stop_running() or stopped the event loop")
+    assert workshop.stage.floodgate("dead-letters", "list", "--json").stdout.strip() == "[]"
+    workshop.handler(HEAD + STOPS + TAIL)
+    assert until(lambda: found if len(found := workshop.sent()) == 2 else None, 30) == ["stop", "behind"]
+
+
 def test_what_a_handler_changed_is_in_the_persistence_before_its_update_is_gone(workshop: Workshop) -> None:
     """The library alone would write it a minute later."""
     workshop.stage.worker()

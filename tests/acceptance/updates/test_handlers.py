@@ -107,6 +107,18 @@ def test_a_handler_that_keeps_failing_is_a_dead_letter_with_its_traceback_and_th
     assert "BrokenError" in shown and '"text": "broken"' in shown
 
 
+@pytest.mark.parametrize("name", ["SystemExit", "KeyboardInterrupt"])
+def test_a_handler_that_exits_has_failed_and_the_chat_goes_on(office: Office, user: int, name: str) -> None:
+    office.post.says(user, f"leave {name}")
+    office.post.says(user, "echo next")
+    assert office.answers(user, 1)[0] == "next"
+    (letter,) = office.letters("--chat", str(user))
+    assert (letter["reason"], letter["attempts"]) == ("handler-failed", 3)
+    assert f"the handler raised {name}: 7" in str(letter["description"])
+    assert "in leave" in str(letter["traceback"])
+    assert office.handler.running
+
+
 def test_a_replayed_update_is_handled_again(office: Office, user: int) -> None:
     update_id = office.post.says(user, "broken")
     office.answers(user, 1)
