@@ -24,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 from telegram import Update as TelegramUpdate
@@ -32,6 +33,7 @@ from telegram.ext import Application, ApplicationHandlerStop, DictPersistence, E
 from telegram.request import BaseRequest
 
 from floodgate.actors.updates.conversations import Conversations
+from floodgate.actors.updates.handled_types import missing_types
 from floodgate.actors.updates.handler import UnreadableUpdateError
 from floodgate.actors.updates.persistence_flusher import PersistenceFlusher
 from floodgate.actors.updates.run import HandlerRun, current_run
@@ -50,11 +52,18 @@ AnyApplication = Application[Any, Any, Any, Any, Any, Any]
 
 
 class ApplicationHandler:
-    """The :class:`~floodgate.actors.updates.handler.Handler` for an Application."""
+    """The :class:`~floodgate.actors.updates.handler.Handler` for an Application.
 
-    def __init__(self, name: str, application: AnyApplication, request: BaseRequest) -> None:
+    Args:
+        allowed_updates: the types that the receiver asks Telegram for.
+    """
+
+    def __init__(
+        self, name: str, application: AnyApplication, request: BaseRequest, allowed_updates: Sequence[str] = ()
+    ) -> None:
         self._name = name
         self._application = application
+        self._allowed_updates = allowed_updates
         self._flusher = PersistenceFlusher(application)
         self._conversations = Conversations(application)
         self._logged: set[str] = set()  # types of updates unknown to the library, each logged once
@@ -87,6 +96,13 @@ class ApplicationHandler:
         if application._Application__stop_running_marker.is_set():  # type: ignore[attr-defined]
             raise HandlersStoppedError(self._name, "it called stop_running() in post_init")
         await application.start()
+        if missing := missing_types(application, self._allowed_updates):
+            logger.warning(
+                "%s handles %s, which the receiver does not ask Telegram for: set FLOODGATE_UPDATES__ALLOWED to "
+                '["all"], or add the types to it, for `floodgate updates` and for this worker.',
+                self._name,
+                ", ".join(missing),
+            )
         if application.persistence is None:
             logger.info("%s has no persistence: its chat data is lost when this process ends", self._name)
 

@@ -62,7 +62,8 @@ def _handler(assignment: Assignment, broker: FloodgateBroker) -> Handler:
         return FunctionHandler(assignment.path, target, broker.settings, broker.connections)
     (bot,) = assignment.bots
     client = AsyncClient(broker.settings, bot=bot, connections=broker.connections)
-    return ApplicationHandler(assignment.path, target, PipelineRequest(broker.settings, bot, client, _theirs(target)))
+    request = PipelineRequest(broker.settings, bot, client, _theirs(target))
+    return ApplicationHandler(assignment.path, target, request, broker.settings.updates.allowed_updates)
 
 
 def _theirs(application: AnyApplication) -> BotApiRoots:

@@ -18,6 +18,7 @@ from telegram.ext import (
     Application,
     ApplicationHandlerStop,
     CallbackQueryHandler,
+    ChatMemberHandler,
     ConversationHandler,
     DictPersistence,
     MessageHandler,
@@ -277,6 +278,22 @@ def test_the_librarys_own_key_is_among_them(per_chat: bool, per_user: bool, per_
     with warnings.catch_warnings(action="ignore"):
         theirs = ConversationHandler([entry], {}, [], per_chat=per_chat, per_user=per_user, per_message=per_message)
     assert theirs._get_key(update) in keys_of(update)
+
+
+@pytest.mark.parametrize(("allowed", "warned"), [([], True), (["message"], True), (["chat_member"], False)])
+def test_a_handler_whose_updates_the_receiver_does_not_ask_for_is_warned_about(
+    caplog: pytest.LogCaptureFixture, allowed: list[str], warned: bool
+) -> None:
+    application = Application.builder().token(TOKEN).build()
+
+    async def add_handlers(_application: Any) -> None:
+        application.add_handler(ChatMemberHandler(fail, ChatMemberHandler.CHAT_MEMBER))
+
+    application.post_init = add_handlers
+    with caplog.at_level(logging.WARNING, "floodgate.updates"):
+        handle(ApplicationHandler("theirs:application", application, CannedRequest(), allowed))
+    words = "theirs:application handles chat_member, which the receiver does not ask Telegram for"
+    assert (words in caplog.text) is warned
 
 
 def test_an_application_that_stops_in_its_post_init_is_not_started() -> None:
