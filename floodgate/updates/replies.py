@@ -1,6 +1,7 @@
 """The request object of an Application's bot, which sends handlers' calls through the pipeline.
 
-    queued (sends, edits, actions)   become an interactive job, and return its result as Telegram's own JSON
+    queued (sends, edits, actions)   become an interactive job, and return its result as Telegram's own JSON; so do
+                                     methods newer than Floodgate whose verb is send, edit, copy or forward
     passed (reads, answers)          go to Telegram at once, without limits: a button's answer must not wait for sends
     refused (close, logOut)          are refused, as by the gateway
 
@@ -43,6 +44,7 @@ from floodgate.broker.errors import (
     StateError,
 )
 from floodgate.broker.messages.job import Job, Priority
+from floodgate.broker.messages.methods import charge_of
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.core import Composer
@@ -119,9 +121,10 @@ class PipelineRequest(AiohttpRequest):
             TimedOut: A job is safe, or may be, but has not ended in time; or a passed call took too long.
             NetworkError: RabbitMQ accepted nothing; or a passed call failed.
         """
-        row = route_of(self._called(url))
-        if row is not None and row.route is Route.QUEUED:
-            return _written(await self._send(row.method, request_data))
+        called = self._called(url)
+        row = route_of(called)
+        if row.route is Route.QUEUED if row is not None else charge_of(called) is not None:
+            return _written(await self._send(called, request_data))
         if row is not None and row.route is Route.REFUSED:
             return _written((403, error_body(403, f"Forbidden: {row.method} is not for a handler: {row.why}")))
         timeouts = (read_timeout, write_timeout, connect_timeout, pool_timeout)

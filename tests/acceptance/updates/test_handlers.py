@@ -172,6 +172,17 @@ def test_a_slow_handler_holds_up_no_chat_of_another_partition(office: Office, us
         assert office.answers(other, 1) == ["counted 1"]
 
 
+def test_a_method_newer_than_this_version_is_queued_if_its_verb_sends_and_goes_directly_otherwise(
+    office: Office, user: int
+) -> None:
+    office.post.says(user, "newer send_rich_letter get_rich_letters")
+    assert office.answers(user, 1) == ["EndPointNotFound EndPointNotFound"]
+    (letter,) = office.letters("--chat", str(user))
+    assert letter["reason"] == "method" and str(letter["id"]).startswith("reply-")
+    called = [call.method for call in office.stage.control.arrivals() if "RichLetter" in call.method]
+    assert called == ["sendRichLetter", "getRichLetters"]
+
+
 def test_an_upload_goes_through_the_spool_and_its_message_comes_back(office: Office, user: int) -> None:
     office.post.says(user, "upload")
     assert office.answers(user, 1) == ["sent report.csv, 9 bytes"]
