@@ -32,6 +32,7 @@ from telegram.error import InvalidToken, NetworkError, TelegramError
 from telegram.ext import Application, ApplicationHandlerStop, DictPersistence, ExtBot, PicklePersistence
 from telegram.request import BaseRequest
 
+from floodgate.actors.updates.callback_data import SharedCallbackData
 from floodgate.actors.updates.conversations import Conversations
 from floodgate.actors.updates.handled_types import missing_types
 from floodgate.actors.updates.handler import UnreadableUpdateError
@@ -56,14 +57,21 @@ class ApplicationHandler:
 
     Args:
         allowed_updates: the types that the receiver asks Telegram for.
+        callback_data: the data of buttons, if the Application uses ``arbitrary_callback_data``.
     """
 
     def __init__(
-        self, name: str, application: AnyApplication, request: BaseRequest, allowed_updates: Sequence[str] = ()
+        self,
+        name: str,
+        application: AnyApplication,
+        request: BaseRequest,
+        allowed_updates: Sequence[str] = (),
+        callback_data: SharedCallbackData | None = None,
     ) -> None:
         self._name = name
         self._application = application
         self._allowed_updates = allowed_updates
+        self._callback_data = callback_data
         self._flusher = PersistenceFlusher(application)
         self._conversations = Conversations(application)
         self._logged: set[str] = set()  # types of updates unknown to the library, each logged once
@@ -125,11 +133,15 @@ class ApplicationHandler:
             Exception: any exception that the handlers raise and the error handlers do not deal with.
         """
         update = self._read(run)
+        if self._callback_data is not None:
+            await self._callback_data.insert(update, run.update.body)
         await self._conversations.prepare(update)
         await self._application.process_update(update)
         run.over = True
         if run.error is not None:
             raise run.error
+        if self._callback_data is not None:
+            await self._callback_data.finish(run)
         await self._flusher.flush()
 
     async def moved_here(self, bot: str, partition: int, partitions: int) -> None:

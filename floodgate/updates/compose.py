@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from floodgate.actors.updates.application import AnyApplication, ApplicationHandler
+from floodgate.actors.updates.callback_data import share_callback_data
 from floodgate.actors.updates.handler import Handler
 from floodgate.actors.updates.handling import Handling
 from floodgate.broker.errors import HandlersStoppedError, SettingsError
@@ -62,8 +63,11 @@ def _handler(assignment: Assignment, broker: FloodgateBroker) -> Handler:
         return FunctionHandler(assignment.path, target, broker.settings, broker.connections)
     (bot,) = assignment.bots
     client = AsyncClient(broker.settings, bot=bot, connections=broker.connections)
-    request = PipelineRequest(broker.settings, bot, client, _theirs(target))
-    return ApplicationHandler(assignment.path, target, request, broker.settings.updates.allowed_updates)
+    callback_data = share_callback_data(assignment.path, target)
+    before_call = callback_data.save if callback_data is not None else None
+    request = PipelineRequest(broker.settings, bot, client, _theirs(target), before_call)
+    allowed = broker.settings.updates.allowed_updates
+    return ApplicationHandler(assignment.path, target, request, allowed, callback_data)
 
 
 def _theirs(application: AnyApplication) -> BotApiRoots:

@@ -21,7 +21,7 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, Final
 from urllib.parse import quote
@@ -84,13 +84,22 @@ class PipelineRequest(AiohttpRequest):
         bot: The bot's name.
         client: Enqueues jobs and waits for their results; it is closed with this request.
         theirs: The root URLs that the library's bot uses.
+        before_call: Awaited before each call.
     """
 
-    __slots__ = ("_bot", "_client", "_composer", "_ours", "_settings", "_theirs", "_upload_store")
+    __slots__ = ("_before_call", "_bot", "_client", "_composer", "_ours", "_settings", "_theirs", "_upload_store")
 
-    def __init__(self, settings: Settings, bot: str, client: AsyncClient, theirs: BotApiRoots) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        bot: str,
+        client: AsyncClient,
+        theirs: BotApiRoots,
+        before_call: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         super().__init__(connections=CONNECTIONS, proxy=settings.telegram_proxy)
         self._settings = settings
+        self._before_call = before_call
         self._bot = bot
         self._client = client
         self._composer = Composer(settings, bot)
@@ -121,6 +130,7 @@ class PipelineRequest(AiohttpRequest):
             TimedOut: A job is safe, or may be, but has not ended in time; or a passed call took too long.
             NetworkError: RabbitMQ accepted nothing; or a passed call failed.
         """
+        await self._prepare()
         called = self._called(url)
         row = route_of(called)
         if row.route is Route.QUEUED if row is not None else charge_of(called) is not None:
@@ -129,6 +139,13 @@ class PipelineRequest(AiohttpRequest):
             return _written((403, error_body(403, f"Forbidden: {row.method} is not for a handler: {row.why}")))
         timeouts = (read_timeout, write_timeout, connect_timeout, pool_timeout)
         return await super().do_request(self._configured(url), method, request_data, *timeouts)
+
+    async def _prepare(self) -> None:
+        if self._before_call is not None:
+            try:
+                await self._before_call()
+            except StateError as error:
+                raise NetworkError(f"Nothing was sent. {error}") from error
 
     def _called(self, url: str) -> str:
         """Return the Bot API method that a URL calls; empty if it calls none."""
