@@ -77,7 +77,7 @@ class HandlerLoop:
         try:
             self.loop.run_forever()
         except (SystemExit, KeyboardInterrupt) as error:
-            reason = f"a background task raised {type(error).__name__}"
+            reason = f"{type(error).__name__} was raised outside of a handler"
         if not self._stopping.is_set():
             self._on_stopped(reason)
 

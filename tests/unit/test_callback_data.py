@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from telegram import InlineKeyboardButton, InlineKeyboardMarkup
+from telegram.error import NetworkError
 from telegram.ext import (
     Application,
     CallbackQueryHandler,
@@ -20,14 +22,15 @@ from telegram.ext import (
 )
 from telegram.request import BaseRequest, RequestData
 
-from floodgate import SharedPersistence
+from floodgate import AsyncClient, SharedPersistence
 from floodgate.actors.updates import callback_data
 from floodgate.actors.updates.application import ApplicationHandler
 from floodgate.actors.updates.callback_data import share_callback_data
 from floodgate.actors.updates.run import HandlerRun, enter
-from floodgate.broker.errors import InvalidParamsError, SettingsError
+from floodgate.broker.errors import InvalidParamsError, SettingsError, StateUnavailableError
 from floodgate.broker.messages.update import Update
 from floodgate.broker.settings.model import Settings
+from floodgate.updates.replies import BotApiRoots, PipelineRequest
 
 TOKEN = "100200300:" + "A" * 35
 ME = {"id": 100200300, "is_bot": True, "first_name": "Bot", "username": "a_bot"}
@@ -155,6 +158,21 @@ def test_a_keyboard_is_stored_before_the_call_that_sends_it(tmp_path: Path) -> N
             one.request.do_request = send_and_press  # type: ignore[method-assign]
             await one.hears()
             assert found == ["a", "a"]
+
+    asyncio.run(use())
+
+
+def test_a_call_whose_keyboards_cannot_be_stored_is_not_made() -> None:
+    async def fail() -> None:
+        raise StateUnavailableError("The state store is down.")
+
+    settings = Settings(_env_file=None, bot_token=TOKEN)
+    roots = BotApiRoots(SecretStr("http://127.0.0.1:1/bot"), SecretStr("http://127.0.0.1:1/file"))
+
+    async def use() -> None:
+        request = PipelineRequest(settings, "default", AsyncClient(settings), roots, fail)
+        with pytest.raises(NetworkError, match=r"Nothing was sent\. The state store is down\."):
+            await request.post("http://127.0.0.1:1/bot/sendMessage")
 
     asyncio.run(use())
 

@@ -23,8 +23,11 @@ def leave(kind: type[BaseException]) -> Callable[[], Any]:
     ("end", "why"),
     [
         (lambda: asyncio.get_running_loop().stop(), "it called stop_running() or stopped the event loop"),
-        (lambda: asyncio.get_running_loop().call_soon(leave(SystemExit)), "a background task raised SystemExit"),
-        (lambda: asyncio.get_running_loop().call_soon(leave(KeyboardInterrupt)), "a background task raised Keyboard"),
+        (lambda: asyncio.get_running_loop().call_soon(leave(SystemExit)), "SystemExit was raised outside of a handler"),
+        (
+            lambda: asyncio.get_running_loop().call_soon(leave(KeyboardInterrupt)),
+            "KeyboardInterrupt was raised outside of a",
+        ),
     ],
     ids=["stop", "SystemExit", "KeyboardInterrupt"],
 )
