@@ -26,7 +26,7 @@ def leave(kind: type[BaseException]) -> Callable[[], Any]:
         (lambda: asyncio.get_running_loop().call_soon(leave(SystemExit)), "SystemExit was raised outside of a handler"),
         (
             lambda: asyncio.get_running_loop().call_soon(leave(KeyboardInterrupt)),
-            "KeyboardInterrupt was raised outside of a",
+            "KeyboardInterrupt was raised outside",
         ),
     ],
     ids=["stop", "SystemExit", "KeyboardInterrupt"],
