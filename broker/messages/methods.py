@@ -227,10 +227,13 @@ def repeatable(method: str) -> bool:
 
 
 def charge_of(method: str) -> Charge | None:
-    """Return what a method draws on. If it is newer than the table, its verb decides; None if that does not count."""
+    """Return what a method draws on. If it is newer than the table, its verb decides.
+
+    None if that does not count, and for another spelling of a method in the table.
+    """
     if (charge := CHARGES.get(method)) is not None:
         return charge
-    verb = _COUNTED_VERB.fullmatch(method)
+    verb = None if method.lower() in _BY_LOWER else _COUNTED_VERB.fullmatch(method)
     return None if verb is None else Charge.EDIT if verb[1].lower() == "edit" else Charge.MESSAGE
 
 

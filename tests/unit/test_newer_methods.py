@@ -22,6 +22,7 @@ from floodgate.updates.stand_ins import stand_in
         ("editEphemeralMessageText", Charge.EDIT),
         ("getRichMessage", None),
         ("deleteEphemeralMessage", None),
+        ("sendmessage", None),
         ("send", None),
         ("sender/../getMe", None),
         ("", None),
