@@ -145,7 +145,7 @@ class Client(BotApi[Job]):
 
         Raises:
             DeadLetteredError: the job will not be sent; says why.
-            NotSettledError: the job did not finish in time. It is safe.
+            NotSettledError: the job did not finish in time, or no worker knows it. A job that was enqueued is safe.
             StateUnavailableError: the state store cannot answer.
             ClosedError: the client was closed in the meantime.
         """

@@ -140,14 +140,11 @@ def result_of(job: Job | str, record: Record | None) -> Any:
 
     Raises:
         DeadLetteredError: the job will not be sent.
-        NotSettledError: the job has not finished.
+        NotSettledError: the job has not finished, or is unknown.
     """
     job_id = job.id if isinstance(job, Job) else job
     if record is None:
-        raise NotSettledError(
-            f"Job {job_id} is still queued. It is safe; ask again, and check that a worker is running with the same "
-            "FLOODGATE_STATE_URL."
-        )
+        raise NotSettledError(_unknown(job))
     match record.standing:
         case Standing.SENT:
             return record.result
@@ -155,6 +152,18 @@ def result_of(job: Job | str, record: Record | None) -> Any:
             raise DeadLetteredError(job_id, record.reason or "unknown", record.error)
         case Standing.WAITING | Standing.SENDING:
             raise NotSettledError(f"Job {job_id} is still {record.standing}. It is safe; ask again.")
+
+
+def _unknown(job: Job | str) -> str:
+    if isinstance(job, Job):
+        return (
+            f"No worker has received job {job.id} yet. If it was enqueued, it is safe; ask again, and check that a "
+            "worker is running with the same FLOODGATE_STATE_URL."
+        )
+    return (
+        f"The ledger has no job {job[:64]!r} of the client's bot: no worker has received it yet, it ended longer ago "
+        "than FLOODGATE_LEDGER_SECONDS, or the id, the bot or FLOODGATE_STATE_URL is wrong."
+    )
 
 
 def seconds_of(timeout: timedelta | float) -> float:

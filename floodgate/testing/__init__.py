@@ -104,7 +104,9 @@ class Book:
 
     def _result(self, job: Job | str) -> Any:
         job_id, record = job.id if isinstance(job, Job) else job, self._look(job)
-        if record is None or record.standing is Standing.WAITING:
+        if record is None:
+            raise NotSettledError(f"This client has no job {job_id!r}: it was not enqueued.")
+        if record.standing is Standing.WAITING:
             raise NotSettledError(f"Job {job_id} has not ended. It is safe; ask again later.")
         if record.standing is Standing.DEAD:
             raise DeadLetteredError(job_id, record.reason or "unknown", record.error)

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
-from floodgate.broker.amqp import delay_ladder
+from floodgate.broker.amqp import delay_ladder, queue_admin, topology
+from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.publication import Publication
+from floodgate.cli import EXIT_RABBITMQ
 from tests.acceptance.stage import BOT, FEW_PARTITIONS, TOKEN, Stage
 from tests.processes import run_floodgate
 from tests.services import Vhost
@@ -88,8 +91,42 @@ def test_topology_is_shown_made_and_verified(stage: Stage, vhost: Vhost) -> None
     assert any(queue_names.send_queue(BOT, "bulk", 0) in fault and "missing" in fault for fault in missing)
     assert stage.floodgate("topology", "apply").returncode == 0
     assert stage.floodgate("topology", "apply").returncode == 0, "it may be done again"
-    assert answer(stage, "topology", "verify") == {"faults": []}
+    assert answer(stage, "topology", "verify") == {"faults": [], "unread": {}}
     assert "Everything matches the settings" in stage.floodgate("topology", "verify").stdout
+
+
+def test_another_number_of_partitions_is_refused_until_it_is_changed_on_purpose(stage: Stage) -> None:
+    more = {"FLOODGATE_PARTITIONS": str(stage.partitions + 2)}
+    assert stage.floodgate("topology", "apply").returncode == 0
+    differs = f"has {stage.partitions} partitions on this RabbitMQ and this process has {stage.partitions + 2}"
+    for command in (["worker"], ["topology", "apply"]):
+        refused = stage.floodgate(*command, **more)
+        assert refused.returncode == EXIT_RABBITMQ
+        assert differs in refused.stderr and "Traceback" not in refused.stderr, refused.stderr
+    assert stage.floodgate("topology", "apply", "--change-partitions", **more).returncode == 0
+    assert stage.floodgate("topology", "verify", **more).returncode == 0
+
+
+def test_a_receiver_with_another_number_of_update_partitions_is_refused(stage: Stage) -> None:
+    assert stage.floodgate("topology", "apply").returncode == 0
+    refused = stage.floodgate("updates", FLOODGATE_UPDATE_PARTITIONS="9")
+    assert (refused.returncode, "FLOODGATE_UPDATE_PARTITIONS" in refused.stderr) == (EXIT_RABBITMQ, True)
+
+
+def test_messages_that_nobody_reads_are_shown_and_beyond_the_settings_they_are_a_fault(stage: Stage) -> None:
+    job = stage.client().send_message(1, "hi", priority="bulk")
+    queue = queue_names.home_of(job, stage.partitions)
+    assert answer(stage, "status")[0]["unread"] == {queue: 1}
+    assert answer(stage, "topology", "verify", code=1)["unread"] == {queue: 1}  # the updates' queues are missing
+    with Connections(stage.settings, "test") as connections:
+        beyond = queue_names.send_queue(BOT, "bulk", stage.partitions)
+        queue_admin.declare(connections, topology.of_queues([beyond], stage.settings))
+        connections.publisher.publish(Publication("", beyond, b"{}", "id"))
+    told = " ".join(stage.floodgate("status").stdout.split())
+    assert f"{queue} (1), {beyond} (1)" in told
+    lines = stage.floodgate("topology", "verify").stdout.splitlines()
+    assert f"Queue {queue} has no consumer; messages in it: 1." in lines
+    assert f"Queue {beyond} has no consumer; messages in it: 1. Its number is beyond the settings'." in lines
 
 
 def test_send_prints_the_accepted_job_and_the_worker_sends_it(stage: Stage) -> None:

@@ -129,9 +129,20 @@ def test_a_listener_hears_of_bots_that_are_asked_for_later(settings: Settings, s
 
 def test_a_wait_ends_in_time_and_leaves_nothing_behind(settings: Settings, store: Admission, brief: None) -> None:
     with Client(settings) as client:
-        with pytest.raises(NotSettledError, match="It is safe"):
+        with pytest.raises(NotSettledError):
             client.result(ask_of(1).job_id, timeout=timedelta(milliseconds=50))
         until(lambda: listeners() == 0)
+
+
+def test_an_unknown_id_is_not_called_safe(settings: Settings, store: Admission) -> None:
+    with Client(settings) as client:
+        with pytest.raises(
+            NotSettledError, match=r"no job 'no-such-id' .* the id, the bot or FLOODGATE_STATE_URL"
+        ) as error:
+            client.result("no-such-id", timeout=0)
+        assert "safe" not in str(error.value)
+        with pytest.raises(NotSettledError, match="If it was enqueued, it is safe"):
+            client.result(client.job("sendMessage", chat_id=1, text="hi"), timeout=0)
 
 
 def test_a_listener_that_has_gone_comes_again(settings: Settings, store: Admission, brief: None) -> None:

@@ -108,6 +108,6 @@ def test_no_other_queue_is_taken_for_one_of_answers(name: str) -> None:
 
 
 def test_a_bots_answers_have_its_dead_letters_and_one_consumer() -> None:
-    [queue] = [each for each in topology.of_queues([QUEUE]).queues if each.name == QUEUE]
+    [queue] = [each for each in topology.of_queues([QUEUE], Settings(_env_file=None)).queues if each.name == QUEUE]
     assert queue == topology.Queue(QUEUE, topology.Role.SEND, dead_letters="dead.default")
     assert QUEUE not in {each.name for each in topology.pipeline(["default"], 0, update_partitions=1).queues}

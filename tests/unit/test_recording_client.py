@@ -76,6 +76,11 @@ def test_outcomes_can_be_arranged() -> None:
     assert client.result(client.send_message(1, "x")) == {"message_id": 7}
 
 
+def test_an_unknown_id_is_not_called_safe() -> None:
+    with pytest.raises(NotSettledError, match="no job 'no-such-id'"):
+        RecordingClient().result("no-such-id")
+
+
 def test_the_environment_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOODGATE_BOTS", "no JSON")
     assert RecordingClient().send_message(1, "x", bot="any").bot == "any"
