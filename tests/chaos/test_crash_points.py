@@ -91,7 +91,9 @@ def results(vhosts: Vhosts, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("case", WORKER_CASES, ids=str)
-def test_a_worker_that_dies_here_loses_nothing_and_keeps_order(case: Case, results: dict[Case, Future[Result]]) -> None:
+def test_a_worker_that_dies_at_any_point_loses_nothing_and_keeps_order(
+    case: Case, results: dict[Case, Future[Result]]
+) -> None:
     result = results[case].result()
     assert result.exit_code == -signal.SIGKILL, "the worker passed the point without dying at it"
     ended = set(result.acted) | {text for text, _ in result.dead}
@@ -101,7 +103,7 @@ def test_a_worker_that_dies_here_loses_nothing_and_keeps_order(case: Case, resul
 
 
 @pytest.mark.parametrize("case", WORKER_CASES, ids=str)
-def test_only_a_death_between_the_call_and_its_record_sends_twice(
+def test_only_a_crash_between_the_call_and_its_record_sends_twice(
     case: Case, results: dict[Case, Future[Result]]
 ) -> None:
     result = results[case].result()
@@ -114,7 +116,9 @@ def test_only_a_death_between_the_call_and_its_record_sends_twice(
 
 
 @pytest.mark.parametrize("case", WORKER_CASES, ids=str)
-def test_a_death_leaves_each_dead_letter_written_once_or_twice(case: Case, results: dict[Case, Future[Result]]) -> None:
+def test_after_a_crash_each_dead_letter_is_written_once_or_twice(
+    case: Case, results: dict[Case, Future[Result]]
+) -> None:
     dead = results[case].result().dead
     letters_of_b = [reason for text, reason in dead if text == "b"]
     assert set(letters_of_b) == {"chat-unreachable"}
@@ -126,7 +130,7 @@ def test_a_death_leaves_each_dead_letter_written_once_or_twice(case: Case, resul
 
 
 @pytest.mark.parametrize("case", PRODUCER_CASES, ids=str)
-def test_a_producer_that_dies_has_put_in_all_that_it_was_told_is_safe_and_nothing_twice(
+def test_a_producer_that_dies_has_enqueued_every_confirmed_job_exactly_once(
     case: Case, results: dict[Case, Future[Result]]
 ) -> None:
     result = results[case].result()
@@ -211,7 +215,7 @@ def _env(bot: str, token: str, rabbitmq_url: str, api_url: str, home: Path) -> d
 @pytest.mark.parametrize(
     ("point", "result"), [("after settle", "sent"), ("after call", "perhaps"), ("before admit", "no")]
 )
-def test_a_job_that_expires_while_nobody_works_ends_as_what_is_known_of_it(
+def test_a_job_that_expires_while_no_worker_runs_ends_with_its_known_outcome(
     point: str, result: str, vhost: Vhost, tmp_path: Path
 ) -> None:
     bot, token = "expiring", "777000:" + "E" * 35

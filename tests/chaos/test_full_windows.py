@@ -114,7 +114,7 @@ def room(vhost: Vhost, tmp_path: Path) -> Iterator[Room]:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("moment", ["all-at-work", "between-two"])
-def test_a_killed_workers_window_is_handled_by_another_with_each_chats_order_and_data_kept(
+def test_another_worker_handles_a_killed_workers_window_and_keeps_each_chats_order_and_data(
     room: Room, moment: str
 ) -> None:
     """The moments: a handler of each chat is at work; some ends every few milliseconds."""
@@ -148,7 +148,7 @@ def assert_no_update_lost(heard: list[int], repeatable: int) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_a_stopped_worker_finishes_what_has_begun_and_the_rest_of_its_window_is_handled_once_in_order(
+def test_a_stopped_worker_finishes_begun_updates_and_the_rest_of_its_window_is_handled_once_in_order(
     room: Room,
 ) -> None:
     room.hold.touch()

@@ -126,7 +126,7 @@ def start_worker(vhost: Vhost, tmp_path: Path) -> Iterator[StartWorker]:
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [1])
-def test_whatever_bytes_lie_in_a_send_queue_each_ends_sent_or_as_a_dead_letter(
+def test_any_bytes_in_a_send_queue_end_as_sent_or_as_a_dead_letter(
     seed: int, count: int, vhost: Vhost, start_worker: StartWorker
 ) -> None:
     draw = random.Random(seed)
@@ -153,7 +153,7 @@ def test_whatever_bytes_lie_in_a_send_queue_each_ends_sent_or_as_a_dead_letter(
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [1])
-def test_whatever_the_bot_api_answers_each_job_ends_sent_or_as_a_dead_letter(
+def test_with_any_bot_api_answer_each_job_ends_as_sent_or_as_a_dead_letter(
     seed: int, answers: int, vhost: Vhost, start_worker: StartWorker
 ) -> None:
     with WildServer(seed) as server:

@@ -128,7 +128,7 @@ def bench(vhost: Vhost, tmp_path: Path) -> Iterator[Bench]:
             worker.join()
 
 
-def test_a_retry_holds_its_own_line_and_nothing_else(bench: Bench) -> None:
+def test_a_retry_delays_only_its_own_line(bench: Bench) -> None:
     bench.control.set_server(faults=[{"kind": "cut_before", "methods": ["sendPhoto"], "times": 3}])
     bench.start()
     with bench.client() as client:
@@ -143,7 +143,7 @@ def test_a_retry_holds_its_own_line_and_nothing_else(bench: Bench) -> None:
     assert len(acted) == 4
 
 
-def test_a_permanent_failure_leaves_the_line_and_the_next_goes(bench: Bench) -> None:
+def test_after_a_permanent_failure_the_next_job_of_the_line_is_sent(bench: Bench) -> None:
     refusal = {"code": 400, "description": "Bad Request: can't parse entities", "times": 1}
     bench.control.set_chat(1, trouble="answer", **refusal)
     bench.start()
@@ -156,7 +156,7 @@ def test_a_permanent_failure_leaves_the_line_and_the_next_goes(bench: Bench) -> 
     assert (letter.message_id, letter.reason, letter.attempts) == (refused.id, "content", 1)
 
 
-def test_the_bound_on_calls_is_stated_in_the_dead_letter(bench: Bench) -> None:
+def test_the_dead_letter_states_the_limit_on_calls(bench: Bench) -> None:
     bench.control.set_server(faults=[{"kind": "error", "code": 502}])
     bench.start(FLOODGATE_MAX_ATTEMPTS="2")
     with bench.client() as client:
@@ -166,7 +166,7 @@ def test_the_bound_on_calls_is_stated_in_the_dead_letter(bench: Bench) -> None:
     assert letter.description == "2 calls failed and the limit is 2; last call: HTTP 502 Bad Gateway"
 
 
-def test_the_bound_on_age_is_stated_in_the_dead_letter(bench: Bench) -> None:
+def test_the_dead_letter_states_the_limit_on_age(bench: Bench) -> None:
     bench.control.set_server(faults=[{"kind": "error", "code": 502}])
     bench.start(FLOODGATE_MAX_AGE_SECONDS="0.5", FLOODGATE_MAX_ATTEMPTS="100")
     with bench.client() as client:
@@ -176,7 +176,7 @@ def test_the_bound_on_age_is_stated_in_the_dead_letter(bench: Bench) -> None:
     assert letter.description.startswith("the job was older than 0.5 s after ")
 
 
-def test_a_job_whose_time_passes_in_the_line_is_dead_and_the_next_goes(bench: Bench) -> None:
+def test_a_job_that_expires_in_its_line_is_dead_and_the_next_is_sent(bench: Bench) -> None:
     bench.start()
     bench.control.pause(int(TOKEN.partition(":")[0]), 3, 1)
     with bench.client() as client:
@@ -199,7 +199,7 @@ def test_the_jobs_of_a_migrated_chat_follow_it_in_order(bench: Bench) -> None:
         assert client.result(jobs[3])["chat"]["id"] == new, "and the caller is told"
 
 
-def test_an_album_of_which_a_part_is_out_is_never_sent_again_by_itself(bench: Bench) -> None:
+def test_a_partly_sent_album_is_never_resent_automatically(bench: Bench) -> None:
     bench.control.set_chat(1, trouble="partial_album", times=1)
     bench.start()
     album = [{"type": "photo", "media": f"https://example.org/{n}.jpg"} for n in range(3)]
@@ -212,7 +212,7 @@ def test_an_album_of_which_a_part_is_out_is_never_sent_again_by_itself(bench: Be
     assert [arrival.method for arrival in bench.control.arrivals()] == ["sendMediaGroup", "sendMessage"]
 
 
-def test_a_stopping_worker_tells_a_store_that_is_being_restarted_what_it_sent(
+def test_a_stopping_worker_records_what_it_sent_in_a_store_that_is_restarting(
     bench: Bench, new_redis: Callable[[], RedisServer]
 ) -> None:
     redis = new_redis().start()
@@ -232,7 +232,7 @@ def test_a_stopping_worker_tells_a_store_that_is_being_restarted_what_it_sent(
 
 
 @pytest.mark.timeout(180)
-def test_a_rolling_restart_under_load_loses_doubles_disorders_and_overruns_nothing(bench: Bench) -> None:
+def test_a_rolling_restart_under_load_loses_repeats_and_reorders_nothing_and_keeps_the_limits(bench: Bench) -> None:
     bench.control.set_server(latency_ms=(20, 60))
     bench.start(workers=3, FLOODGATE_PARTITIONS="4")
     chats = range(100, 140)

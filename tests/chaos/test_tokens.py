@@ -69,7 +69,7 @@ def state(
         yield f"sqlite:///{tmp_path}/state/state.db", tmp_path / "state"
 
 
-def test_a_token_is_in_no_log_queue_store_or_dead_letter_whatever_fails(
+def test_tokens_never_reach_logs_queues_stores_or_dead_letters(
     state: tuple[str, Path], vhost: Vhost, tmp_path: Path
 ) -> None:
     url, folder = state

@@ -109,7 +109,9 @@ def scene(new_node: Callable[..., Node], tmp_path: Path) -> Iterator[Scene]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("mode", ["polling", "webhook"])
 @pytest.mark.parametrize(("users", "each"), [(40, 8), pytest.param(500, 10, marks=pytest.mark.full_length)])
-def test_no_update_is_lost_and_each_repetition_has_its_kill(scene: Scene, mode: Mode, users: int, each: int) -> None:
+def test_no_update_is_lost_and_every_repetition_is_explained_by_a_kill(
+    scene: Scene, mode: Mode, users: int, each: int
+) -> None:
     blows = {each // 4: scene.kill_receiver, each // 2: scene.kill_handler, each * 3 // 4: scene.kill_rabbitmq}
     control, said = scene.stage.control, said_by(users, each, FIRST_USER)
     with Staff(scene.stage, CLERK, mode) as staff:

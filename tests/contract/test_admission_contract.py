@@ -91,7 +91,7 @@ def test_an_idle_bot_sends_its_first_messages_at_once(admission: Admission) -> N
     assert [type(admission.admit(ask_of(chat))) for chat in range(1, 6)] == [Go] * 5
 
 
-def test_a_broadcast_keeps_within_30_a_second_and_uses_97_percent_of_it(admission: Admission, clock: HandClock) -> None:
+def test_a_broadcast_stays_within_30_a_second_and_uses_97_percent_of_it(admission: Admission, clock: HandClock) -> None:
     times = [at for at, _ in run(admission, clock, [ask_of(chat) for chat in range(1, 151)])]
     assert most_in_window(times, 1.0) <= 30
     assert 90 / (times[140] - times[50]) >= 0.97 * 30
@@ -127,7 +127,7 @@ def test_a_job_for_a_busy_group_is_parked_once(admission: Admission, clock: Hand
     assert sum(waits.values()) <= 60
 
 
-def test_an_album_counts_as_its_pictures(admission: Admission, clock: HandClock) -> None:
+def test_an_album_counts_as_one_message_per_item(admission: Admission, clock: HandClock) -> None:
     sent(admission, album(GROUP, 10))
     clock.advance(11)
     sent(admission, album(GROUP, 10))
@@ -135,7 +135,7 @@ def test_an_album_counts_as_its_pictures(admission: Admission, clock: HandClock)
     assert seconds(admission.admit(ask_of(GROUP))) > 35
 
 
-def test_a_bulk_copy_beyond_a_whole_window_goes_and_leaves_a_debt(admission: Admission, clock: HandClock) -> None:
+def test_a_bulk_copy_larger_than_a_window_is_sent_and_leaves_a_debt(admission: Admission, clock: HandClock) -> None:
     copy = ask_of(5, method="copyMessages", message_ids=list(range(100)))
     sent(admission, copy)
     clock.advance(2.5)
@@ -153,7 +153,7 @@ def test_a_chat_action_is_charged_to_the_bot_only(admission: Admission) -> None:
     assert isinstance(admission.admit(ask_of(7)), Wait)
 
 
-def test_reads_and_answers_are_charged_to_nothing(admission: Admission) -> None:
+def test_reads_and_answers_are_not_charged(admission: Admission) -> None:
     for number in range(100):
         sent(admission, ask_of(None, method="answerCallbackQuery", callback_query_id=str(number)))
     sent(admission, ask_of(5))
@@ -166,7 +166,7 @@ def test_an_edit_counts_like_a_message(admission: Admission) -> None:
 
 
 @pytest.mark.parametrize("settlement", [Released(), Retrying(timedelta(), charged=False)], ids=["released", "retrying"])
-def test_what_was_not_sent_under_no_chat_limit_may_be_sent_again(admission: Admission, settlement: Settlement) -> None:
+def test_an_unsent_call_without_a_chat_limit_can_be_retried(admission: Admission, settlement: Settlement) -> None:
     ask = ask_of("inline:abc", method="editMessageText")
     first = admission.admit(ask)
     assert isinstance(first, Go)
@@ -174,19 +174,19 @@ def test_what_was_not_sent_under_no_chat_limit_may_be_sent_again(admission: Admi
     sent(admission, ask)
 
 
-def test_an_inline_message_is_under_no_chat_limit(admission: Admission) -> None:
+def test_an_inline_message_has_no_chat_limit(admission: Admission) -> None:
     for _ in range(5):
         sent(admission, ask_of("inline:abc", method="editMessageText"))
 
 
-def test_paid_messages_have_a_budget_of_their_own(admission: Admission, clock: HandClock) -> None:
+def test_paid_messages_have_their_own_budget(admission: Admission, clock: HandClock) -> None:
     asks = [ask_of(chat, allow_paid_broadcast=True) for chat in range(1, 501)]
     times = [at for at, _ in run(admission, clock, asks)]
     assert times[-1] < 0.6
     assert isinstance(admission.admit(ask_of(9999)), Go)
 
 
-def test_a_released_send_gives_its_budget_back(admission: Admission) -> None:
+def test_a_released_send_refunds_its_budget(admission: Admission) -> None:
     ask = ask_of(5)
     go = admission.admit(ask)
     assert isinstance(go, Go)
@@ -213,7 +213,7 @@ def test_a_send_that_arrived_late_counts_from_when_it_arrived(admission: Admissi
         assert thirtieth - first >= 1
 
 
-def test_a_send_cannot_have_arrived_after_its_answer(admission: Admission, clock: HandClock) -> None:
+def test_a_send_is_never_counted_as_arriving_after_its_answer(admission: Admission, clock: HandClock) -> None:
     ask = ask_of(5)
     go = admission.admit(ask)
     assert isinstance(go, Go)
@@ -222,7 +222,7 @@ def test_a_send_cannot_have_arrived_after_its_answer(admission: Admission, clock
     assert seconds(admission.admit(ask_of(5))) == pytest.approx(1 + policy.CHAT_MARGIN_US / policy.SECOND)
 
 
-def test_a_send_that_is_over_is_not_moved_again(admission: Admission, clock: HandClock) -> None:
+def test_a_settled_send_is_not_moved_again(admission: Admission, clock: HandClock) -> None:
     ask = ask_of(5)
     go = sent(admission, ask)
     clock.advance(0.5)
@@ -230,7 +230,7 @@ def test_a_send_that_is_over_is_not_moved_again(admission: Admission, clock: Han
     assert seconds(admission.admit(ask_of(5))) < 0.6
 
 
-def test_with_limits_off_only_order_and_the_ledger_hold(opener: Opener) -> None:
+def test_with_limits_off_only_order_and_the_ledger_apply(opener: Opener) -> None:
     admission = opener(policy_of(settings_of(enabled=False)))
     for chat in range(1, 100):
         sent(admission, ask_of(chat))
@@ -242,7 +242,7 @@ def test_with_limits_off_only_order_and_the_ledger_hold(opener: Opener) -> None:
     sent(admission, second)
 
 
-def test_a_bot_may_have_other_limits_and_so_may_a_chat(opener: Opener) -> None:
+def test_limits_can_be_set_per_bot_and_per_chat(opener: Opener) -> None:
     rules = policy_of(
         settings_of(
             bots={"slow": {"bot_per_second": 1}},
@@ -266,7 +266,7 @@ def test_a_new_store_starts_cautiously(opener: Opener, clock: HandClock) -> None
     assert times[0] >= 1.0, "a chat may have got a message just before the store was lost"
 
 
-def test_after_a_wipe_a_group_gets_no_second_minutes_worth(opener: Opener, clock: HandClock) -> None:
+def test_after_a_wipe_a_group_does_not_get_a_second_minutes_budget(opener: Opener, clock: HandClock) -> None:
     admission = opener(policy_of(settings_of()))
     times = [at for at, _ in run(admission, clock, [ask_of(GROUP) for _ in range(12)])]
     assert most_in_window(times, 10.0) <= 4
@@ -275,7 +275,7 @@ def test_after_a_wipe_a_group_gets_no_second_minutes_worth(opener: Opener, clock
 # Order.
 
 
-def test_jobs_of_a_line_go_in_the_order_in_which_they_first_came(admission: Admission, clock: HandClock) -> None:
+def test_jobs_of_a_line_are_sent_in_order_of_first_arrival(admission: Admission, clock: HandClock) -> None:
     asks = [ask_of(5, method="sendMessage" if n % 3 else "deleteMessage") for n in range(12)]
     assert [ask for _, ask in run(admission, clock, asks)] == asks
 
@@ -305,7 +305,7 @@ def test_a_dead_job_leaves_its_line(admission: Admission) -> None:
     assert decision.why == "rate"
 
 
-def test_never_more_than_one_call_is_under_way_in_a_chat(admission: Admission, clock: HandClock) -> None:
+def test_at_most_one_call_is_in_flight_per_chat(admission: Admission, clock: HandClock) -> None:
     bulk, interactive = ask_of(5), ask_of(5, "interactive")
     go = admission.admit(bulk)
     assert isinstance(go, Go)
@@ -319,7 +319,7 @@ def test_never_more_than_one_call_is_under_way_in_a_chat(admission: Admission, c
     assert isinstance(admission.admit(interactive), Go)
 
 
-def test_a_chat_whose_call_was_slow_rests_as_long_again(admission: Admission, clock: HandClock) -> None:
+def test_after_a_slow_call_a_chat_rests_for_as_long_again(admission: Admission, clock: HandClock) -> None:
     slow = ask_of(5)
     go = admission.admit(slow)
     assert isinstance(go, Go)
@@ -335,7 +335,7 @@ def test_interactive_goes_before_bulk_in_a_chat(admission: Admission, clock: Han
     assert order == [bulk[0], *interactive, *bulk[1:]]
 
 
-def test_interactive_does_not_stop_the_bulk_of_its_chat_for_good(admission: Admission, clock: HandClock) -> None:
+def test_interactive_does_not_block_bulk_in_its_chat_forever(admission: Admission, clock: HandClock) -> None:
     bulk = [ask_of(5) for _ in range(2)]
     interactive = [ask_of(5, "interactive") for _ in range(30)]
     order = [ask for _, ask in run(admission, clock, [*interactive[:1], *bulk, *interactive[1:]])]
@@ -343,7 +343,7 @@ def test_interactive_does_not_stop_the_bulk_of_its_chat_for_good(admission: Admi
     assert order.index(bulk[1]) <= 22
 
 
-def test_a_retry_that_waits_holds_up_its_own_line_only(admission: Admission, clock: HandClock) -> None:
+def test_a_waiting_retry_delays_only_its_own_line(admission: Admission, clock: HandClock) -> None:
     interactive, bulk = ask_of(5, "interactive"), ask_of(5)
     go = admission.admit(interactive)
     assert isinstance(go, Go)
@@ -352,14 +352,14 @@ def test_a_retry_that_waits_holds_up_its_own_line_only(admission: Admission, clo
     sent(admission, bulk)
 
 
-def test_a_busy_group_makes_no_other_chat_wait(admission: Admission, clock: HandClock) -> None:
+def test_a_busy_group_does_not_delay_other_chats(admission: Admission, clock: HandClock) -> None:
     for _ in range(100):
         admission.admit(ask_of(GROUP))
     times = [at for at, _ in run(admission, clock, [ask_of(chat) for chat in range(1, 91)])]
     assert times[-1] < 3.3
 
 
-def test_a_head_that_is_missing_is_stepped_over_after_a_grace_and_keeps_its_place(
+def test_a_missing_head_is_skipped_after_a_grace_period_and_keeps_its_place(
     admission: Admission, clock: HandClock
 ) -> None:
     sent(admission, ask_of(5))
@@ -378,7 +378,7 @@ def test_a_head_that_is_missing_is_stepped_over_after_a_grace_and_keeps_its_plac
     sent(admission, third)
 
 
-def test_a_head_that_comes_back_in_time_goes_first(admission: Admission, clock: HandClock) -> None:
+def test_a_head_that_returns_in_time_is_sent_first(admission: Admission, clock: HandClock) -> None:
     sent(admission, ask_of(5))
     first, second = ask_of(5), ask_of(5)
     for ask in (first, second):
@@ -406,7 +406,7 @@ def saturate(admission: Admission) -> list[Ask]:
     return waiting
 
 
-def test_those_who_wait_for_the_bot_get_slots_one_after_the_other(admission: Admission, clock: HandClock) -> None:
+def test_jobs_waiting_for_the_bots_budget_get_consecutive_slots(admission: Admission, clock: HandClock) -> None:
     sent_first = [ask_of(chat) for chat in range(100, 105)]
     for ask in sent_first:
         sent(admission, ask)
@@ -427,7 +427,7 @@ def test_interactive_goes_before_bulk_for_the_bots_budget(admission: Admission, 
     assert isinstance(admission.admit(person), Go)
 
 
-def test_bulk_that_has_waited_long_goes_like_interactive(opener: Opener, clock: HandClock) -> None:
+def test_bulk_that_has_waited_long_is_treated_as_interactive(opener: Opener, clock: HandClock) -> None:
     admission = opener(policy_of(settings_of(bot_per_second=1)))
     admission.vouch_idle("default")
     bulk = ask_of(5)
@@ -443,9 +443,7 @@ def test_bulk_that_has_waited_long_goes_like_interactive(opener: Opener, clock: 
     assert step == policy.AGING_US // policy.SECOND
 
 
-def test_a_worker_that_died_while_waiting_holds_its_slot_for_a_moment_only(
-    admission: Admission, clock: HandClock
-) -> None:
+def test_a_worker_that_died_while_waiting_holds_its_slot_only_briefly(admission: Admission, clock: HandClock) -> None:
     saturate(admission)
     clock.advance(0.034 * 3 + 0.12)
     asks = [ask_of(chat) for chat in range(200, 203)]
@@ -469,7 +467,7 @@ def test_a_job_that_was_sent_is_not_sent_again(admission: Admission, clock: Hand
     assert admission.admit(ask) == AlreadySent(RESULT)
 
 
-def test_a_job_that_was_given_up_is_not_sent(admission: Admission) -> None:
+def test_a_dead_job_is_not_sent(admission: Admission) -> None:
     ask = ask_of(5)
     admission.settle(ask, Dead("expired"))
     assert admission.admit(ask) == AlreadyDead("expired")
@@ -483,7 +481,7 @@ def test_a_second_settlement_is_ignored(admission: Admission) -> None:
     assert admission.admit(ask) == AlreadySent(RESULT)
 
 
-def test_a_redelivered_job_waits_while_its_first_worker_may_be_in_the_call(
+def test_a_redelivered_job_waits_while_its_first_worker_may_still_be_calling(
     admission: Admission, clock: HandClock
 ) -> None:
     ask = ask_of(5)
@@ -494,7 +492,7 @@ def test_a_redelivered_job_waits_while_its_first_worker_may_be_in_the_call(
     assert (wait.why, seconds(wait)) == ("lease", LEASE_SECONDS - 10)
 
 
-def test_a_send_nobody_settled_is_unknown_when_its_lease_is_over(admission: Admission, clock: HandClock) -> None:
+def test_an_unsettled_send_is_unknown_when_its_lease_expires(admission: Admission, clock: HandClock) -> None:
     ask, later = ask_of(5), ask_of(5)
     admission.admit(ask)
     clock.advance(LEASE_SECONDS)
@@ -503,7 +501,7 @@ def test_a_send_nobody_settled_is_unknown_when_its_lease_is_over(admission: Admi
     assert isinstance(admission.renew_unsettled(ask), Go)
 
 
-def test_an_unknown_job_that_nobody_asks_for_is_stepped_over_in_the_end(admission: Admission, clock: HandClock) -> None:
+def test_an_unknown_job_that_is_never_redelivered_is_eventually_skipped(admission: Admission, clock: HandClock) -> None:
     ask, later = ask_of(5), ask_of(5)
     admission.admit(ask)
     clock.advance(LEASE_SECONDS + 5)
@@ -515,7 +513,7 @@ def test_an_unknown_job_that_nobody_asks_for_is_stepped_over_in_the_end(admissio
     assert isinstance(admission.renew_unsettled(ask), Go)
 
 
-def test_a_late_release_does_not_undo_what_another_worker_has_begun(admission: Admission, clock: HandClock) -> None:
+def test_a_late_release_does_not_undo_another_workers_call(admission: Admission, clock: HandClock) -> None:
     ask = ask_of(5)
     first = admission.admit(ask)
     clock.advance(LEASE_SECONDS + 1)
@@ -528,7 +526,7 @@ def test_a_late_release_does_not_undo_what_another_worker_has_begun(admission: A
     assert admission.admit(ask) == AlreadySent(RESULT)
 
 
-def test_the_ledger_tells_where_a_job_stands(admission: Admission) -> None:
+def test_the_ledger_reports_a_jobs_standing(admission: Admission) -> None:
     ask, other = ask_of(5), ask_of(5)
     assert admission.lookup("default", ask.job_id) is None
     admission.admit(ask)
@@ -554,7 +552,7 @@ def test_bots_do_not_share_jobs_or_budgets(admission: Admission) -> None:
 # Pauses.
 
 
-def test_a_paused_chat_makes_no_other_chat_wait(admission: Admission, clock: HandClock) -> None:
+def test_a_paused_chat_does_not_delay_other_chats(admission: Admission, clock: HandClock) -> None:
     admission.pause("default", "5", timedelta(seconds=30), "429")
     wait = admission.admit(ask_of(5))
     assert isinstance(wait, Wait)
@@ -575,7 +573,7 @@ def test_a_paused_bot_sends_nothing_and_resumes_evenly(admission: Admission, clo
     assert most_in_window(times, 0.1) <= 4
 
 
-def test_a_pause_is_never_shortened_but_can_be_ended(admission: Admission) -> None:
+def test_a_pause_is_never_shortened_but_can_be_cleared(admission: Admission) -> None:
     for chat in ("5", None):
         admission.pause("default", chat, timedelta(seconds=60), "429")
         admission.pause("default", chat, timedelta(seconds=1), "429")
@@ -587,7 +585,7 @@ def test_a_pause_is_never_shortened_but_can_be_ended(admission: Admission) -> No
     assert isinstance(admission.admit(ask), Go)
 
 
-def test_a_429_pauses_its_chat_only(admission: Admission) -> None:
+def test_a_429_pauses_only_its_chat(admission: Admission) -> None:
     assert admission.too_many_requests("default", "5", timedelta(seconds=30)) is Scope.CHAT
     assert 30 < seconds(admission.admit(ask_of(5))) < 30.5
     sent(admission, ask_of(6))
@@ -604,19 +602,19 @@ def test_429s_in_several_chats_within_a_moment_pause_the_bot(admission: Admissio
     assert (wait.scope, wait.why) == (Scope.BOT, "pause")
 
 
-def test_429s_far_apart_pause_chats_only(admission: Admission, clock: HandClock) -> None:
+def test_429s_far_apart_pause_only_their_chats(admission: Admission, clock: HandClock) -> None:
     for chat in range(5, 15):
         assert admission.too_many_requests("default", str(chat), timedelta(seconds=5)) is Scope.CHAT
         clock.advance(3)
 
 
-def test_a_wait_longer_than_any_window_of_a_chat_counts_double(admission: Admission, clock: HandClock) -> None:
+def test_a_wait_longer_than_any_chat_window_counts_double(admission: Admission, clock: HandClock) -> None:
     assert admission.too_many_requests("default", "5", timedelta(seconds=300)) is Scope.CHAT
     clock.advance(20)
     assert admission.too_many_requests("default", "6", timedelta(seconds=300)) is Scope.BOT
 
 
-def test_a_429_of_the_bot_lowers_its_rate_which_recovers(admission: Admission, clock: HandClock) -> None:
+def test_a_429_for_the_bot_lowers_its_rate_temporarily(admission: Admission, clock: HandClock) -> None:
     full = admission.snapshot("default").per_second_limit
     for chat in ("5", "6", "7", "8", "9"):
         admission.too_many_requests("default", chat, timedelta(seconds=5))
@@ -667,7 +665,7 @@ def test_jobs_for_the_old_id_are_sent_to_the_new_one(admission: Admission) -> No
     assert go.chat == str(GROUP)
 
 
-def test_a_chat_that_migrates_twice_is_still_found(admission: Admission) -> None:
+def test_a_chat_that_migrates_twice_is_still_resolved(admission: Admission) -> None:
     admission.migrate("default", "-6", "-5")
     admission.migrate("default", "@name", "-5")
     admission.migrate("default", "-5", str(GROUP))
@@ -675,19 +673,19 @@ def test_a_chat_that_migrates_twice_is_still_found(admission: Admission) -> None
     assert seconds(admission.admit(ask_of("@name"))) > 0.9, "the name shares its budget"
 
 
-def test_a_name_is_sent_to_as_a_name(admission: Admission) -> None:
+def test_a_name_is_sent_to_telegram_as_a_name(admission: Admission) -> None:
     admission.migrate("default", "@name", str(GROUP))
     assert sent(admission, ask_of("@name")).chat == "@name"
     assert sent(admission, ask_of("@name", method="getChat")).chat == "@name"
 
 
-def test_jobs_for_a_name_and_for_its_id_are_one_line(admission: Admission, clock: HandClock) -> None:
+def test_jobs_for_a_name_and_for_its_id_share_one_line(admission: Admission, clock: HandClock) -> None:
     admission.migrate("default", "@name", str(GROUP))
     asks = [ask_of(chat) for chat in ("@name", GROUP, "@name", GROUP)]
     assert [ask for _, ask in run(admission, clock, asks)] == asks
 
 
-def test_a_name_that_passes_to_another_chat_leaves_the_old_one_alone(admission: Admission, clock: HandClock) -> None:
+def test_a_name_that_moves_to_another_chat_does_not_affect_the_old_one(admission: Admission, clock: HandClock) -> None:
     admission.migrate("default", "@name", "-5")
     sent(admission, ask_of(-5))
     admission.migrate("default", "@name", str(GROUP))
@@ -698,7 +696,7 @@ def test_a_name_that_passes_to_another_chat_leaves_the_old_one_alone(admission: 
     assert sent(admission, ask_of(-5, "interactive")).chat == "-5"
 
 
-def test_a_job_that_waits_keeps_its_place_when_its_name_passes_to_another_chat(
+def test_a_waiting_job_keeps_its_place_when_its_name_moves_to_another_chat(
     admission: Admission, clock: HandClock
 ) -> None:
     admission.migrate("default", "@name", "-5")
@@ -712,14 +710,14 @@ def test_a_job_that_waits_keeps_its_place_when_its_name_passes_to_another_chat(
     assert admission.snapshot("default").waiting[Priority.BULK] == 0
 
 
-def test_a_name_that_nobody_confirms_is_a_chat_of_its_own_again(admission: Admission, clock: HandClock) -> None:
+def test_an_unconfirmed_name_becomes_a_separate_chat_again(admission: Admission, clock: HandClock) -> None:
     admission.migrate("default", "@name", str(GROUP))
     clock.advance(policy.NAME_US / policy.SECOND)
     sent(admission, ask_of(GROUP))
     sent(admission, ask_of("@name"))
 
 
-def test_a_name_that_is_confirmed_now_and_then_keeps_its_chat(admission: Admission, clock: HandClock) -> None:
+def test_a_name_that_is_confirmed_from_time_to_time_keeps_its_chat(admission: Admission, clock: HandClock) -> None:
     for _ in range(4):
         admission.migrate("default", "@name", str(GROUP))
         clock.advance(0.7 * policy.NAME_US / policy.SECOND)
@@ -739,7 +737,7 @@ def test_a_name_keeps_its_chat_while_jobs_wait_there(admission: Admission, clock
     assert [ask for _, ask in run(admission, clock, [second, first])] == [first, second]
 
 
-def test_limits_given_for_a_name_hold_for_its_chat(opener: Opener, clock: HandClock) -> None:
+def test_limits_set_for_a_name_apply_to_its_chat(opener: Opener, clock: HandClock) -> None:
     admission = opener(policy_of(settings_of(chats={"default": {"@Name": {"group_per_minute": 2}}})))
     admission.vouch_idle("default")
     for chat in ("@name", GROUP, GROUP):
@@ -752,7 +750,7 @@ def test_limits_given_for_a_name_hold_for_its_chat(opener: Opener, clock: HandCl
     assert times[2] > times[0] + 55
 
 
-def test_limits_given_for_an_id_go_before_those_of_its_name(opener: Opener, clock: HandClock) -> None:
+def test_limits_set_for_an_id_override_those_of_its_name(opener: Opener, clock: HandClock) -> None:
     own = {"@name": {"group_per_minute": 1}, str(GROUP): {"group_per_minute": 3}}
     admission = opener(policy_of(settings_of(chats={"default": own})))
     admission.vouch_idle("default")
@@ -774,9 +772,7 @@ def test_a_resolved_name_shares_the_budget_of_its_id(admission: Admission, clock
 # The clock.
 
 
-def test_a_clock_that_goes_back_neither_stops_sending_nor_breaks_a_limit(
-    admission: Admission, clock: HandClock
-) -> None:
+def test_a_clock_set_back_neither_stops_sending_nor_breaks_a_limit(admission: Admission, clock: HandClock) -> None:
     first = run(admission, clock, [ask_of(chat) for chat in range(1, 41)])
     clock.advance(timedelta(hours=-1))
     burst = [type(admission.admit(ask_of(chat))) for chat in range(41, 60)]
@@ -786,7 +782,7 @@ def test_a_clock_that_goes_back_neither_stops_sending_nor_breaks_a_limit(
     assert isinstance(admission.admit(ask_of(1, "interactive")), Go)
 
 
-def test_a_pause_outlives_a_clock_that_goes_back(admission: Admission, clock: HandClock) -> None:
+def test_a_pause_survives_a_clock_set_back(admission: Admission, clock: HandClock) -> None:
     sent(admission, ask_of(5))
     admission.pause("default", None, timedelta(seconds=30), "429")
     clock.advance(timedelta(hours=-1))
@@ -799,7 +795,7 @@ def test_a_pause_outlives_a_clock_that_goes_back(admission: Admission, clock: Ha
 # Many at once, and what status shows.
 
 
-def test_two_handles_share_one_budget(opener: Opener, request: pytest.FixtureRequest) -> None:
+def test_two_handles_on_one_store_share_one_budget(opener: Opener, request: pytest.FixtureRequest) -> None:
     if "model" in request.node.name:
         return  # the model lives in one process
     one, two = opener(policy_of(settings_of())), opener(policy_of(settings_of()))
@@ -808,7 +804,7 @@ def test_two_handles_share_one_budget(opener: Opener, request: pytest.FixtureReq
     assert sum(isinstance(decision, Go) for decision in decisions) == 5
 
 
-def test_closing_twice_is_harmless_and_so_is_closing_unused(opener: Opener) -> None:
+def test_closing_twice_or_unused_does_nothing(opener: Opener) -> None:
     store = opener(policy_of(settings_of()))
     store.close()
     store.vouch_idle("default")
@@ -816,7 +812,7 @@ def test_closing_twice_is_harmless_and_so_is_closing_unused(opener: Opener) -> N
     store.close()
 
 
-def test_the_snapshot_counts_what_waits_and_shows_pauses_and_long_lines(admission: Admission) -> None:
+def test_the_snapshot_counts_waiting_jobs_and_shows_pauses_and_long_lines(admission: Admission) -> None:
     go = admission.admit(ask_of(5))
     assert isinstance(go, Go)
     for _ in range(3):
@@ -835,7 +831,7 @@ def test_the_snapshot_counts_what_waits_and_shows_pauses_and_long_lines(admissio
     assert 0.97 * 30 < seen.per_second_limit <= 30
 
 
-def test_evidence_is_weighed_by_the_policy() -> None:
+def test_the_policy_decides_whether_refusals_blame_the_bot() -> None:
     refusals = [policy.FloodWait(chat, 0, False) for chat in "abc"]
     assert policy.blames_bot(refusals)
     assert not policy.blames_bot(policy.recent(refusals, policy.MOMENT_US))

@@ -33,7 +33,7 @@ def admit(store: Admission, settings: Settings, job: Job) -> None:
     assert isinstance(store.admit(ask_for(arrived, settings)), Go)
 
 
-def test_the_same_message_again_is_known(settings: Settings, store: Admission, ledger: Ledger) -> None:
+def test_a_repeated_message_is_recognized(settings: Settings, store: Admission, ledger: Ledger) -> None:
     assert ledger.recognised(message(settings)).known is False
     admit(store, settings, message(settings))
     again = ledger.recognised(message(settings))
@@ -42,7 +42,7 @@ def test_the_same_message_again_is_known(settings: Settings, store: Admission, l
 
 @pytest.mark.parametrize("ends", [None, Sent(True), Dead("content")], ids=["under way", "sent", "dead"])
 @pytest.mark.parametrize("other", [{"text": "Order 8 is placed"}, {"chat": 43}], ids=["text", "chat"])
-def test_a_key_that_is_used_for_something_else_says_so(
+def test_a_dedupe_key_reused_for_different_content_is_reported(
     settings: Settings, store: Admission, ledger: Ledger, ends: Sent | Dead | None, other: dict[str, object]
 ) -> None:
     first = message(settings)
@@ -53,7 +53,7 @@ def test_a_key_that_is_used_for_something_else_says_so(
         ledger.recognised(message(settings, **other))  # type: ignore[arg-type]
 
 
-def test_a_key_whose_job_died_says_why(settings: Settings, store: Admission, ledger: Ledger) -> None:
+def test_a_dedupe_key_of_a_dead_job_gives_the_reason(settings: Settings, store: Admission, ledger: Ledger) -> None:
     first = message(settings)
     admit(store, settings, first)
     store.settle(ask_for(first, settings), Dead("chat-unreachable"))
@@ -61,7 +61,7 @@ def test_a_key_whose_job_died_says_why(settings: Settings, store: Admission, led
     assert (again.known, again.died) == (True, "chat-unreachable")
 
 
-def test_a_worker_is_told_what_was_sent_under_the_key(settings: Settings, store: Admission) -> None:
+def test_a_worker_learns_what_was_sent_under_the_dedupe_key(settings: Settings, store: Admission) -> None:
     sent, dead = message(settings), message(settings, chat=43, key="order-8")
     for job, ends in ((sent, Sent("done")), (dead, Dead("content"))):
         admit(store, settings, job)

@@ -81,7 +81,7 @@ def ended(book: Waiting, count: int, end: Callable[[], None]) -> Iterator[None]:
         done.result(20)
 
 
-def test_thousands_wait_by_one_listener_and_few_looks(
+def test_thousands_of_waiters_share_one_result_feed_and_few_lookups(
     settings: Settings, store: Admission, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counting = Counting(store)
@@ -105,7 +105,7 @@ def test_thousands_wait_by_one_listener_and_few_looks(
     assert counting.lookups <= 3 * len(asks) + 1
 
 
-def test_a_job_that_ended_before_needs_no_listener(settings: Settings, store: Admission) -> None:
+def test_a_job_that_has_already_ended_needs_no_result_feed(settings: Settings, store: Admission) -> None:
     sent, dead = ask_of(1), ask_of(2)
     store.settle(sent, Sent("done"))
     store.settle(dead, Dead("content"))
@@ -116,7 +116,7 @@ def test_a_job_that_ended_before_needs_no_listener(settings: Settings, store: Ad
         assert listeners() == 0
 
 
-def test_a_listener_hears_of_bots_that_are_asked_for_later(settings: Settings, store: Admission) -> None:
+def test_a_result_feed_includes_bots_that_are_asked_for_later(settings: Settings, store: Admission) -> None:
     asks = [ask_of(1, bot=bot) for bot in ("default", "news", "shop")]
     with Client(settings) as client, ThreadPoolExecutor() as threads:
         for count, ask in enumerate(asks, start=1):
@@ -127,14 +127,18 @@ def test_a_listener_hears_of_bots_that_are_asked_for_later(settings: Settings, s
             assert wait.result(20) == count
 
 
-def test_a_wait_ends_in_time_and_leaves_nothing_behind(settings: Settings, store: Admission, brief: None) -> None:
+def test_a_wait_ends_at_its_timeout_and_leaves_nothing_behind(
+    settings: Settings, store: Admission, brief: None
+) -> None:
     with Client(settings) as client:
         with pytest.raises(NotSettledError, match="It is safe"):
             client.result(ask_of(1).job_id, timeout=timedelta(milliseconds=50))
         until(lambda: listeners() == 0)
 
 
-def test_a_listener_that_has_gone_comes_again(settings: Settings, store: Admission, brief: None) -> None:
+def test_an_unused_result_feed_is_closed_and_reopened_when_needed(
+    settings: Settings, store: Admission, brief: None
+) -> None:
     with Client(settings) as client, ThreadPoolExecutor() as threads:
         for ask in (ask_of(1), ask_of(2)):
             wait = threads.submit(client.result, ask.job_id, timeout=20)
@@ -144,7 +148,7 @@ def test_a_listener_that_has_gone_comes_again(settings: Settings, store: Admissi
             until(lambda: listeners() == 0)
 
 
-def test_closing_a_client_tells_who_waits(settings: Settings, store: Admission) -> None:
+def test_closing_a_client_wakes_its_waiters_with_an_error(settings: Settings, store: Admission) -> None:
     async def main() -> None:
         client = AsyncClient(settings)
         told = pytest.raises(ClosedError, match="The job is safe")
@@ -155,7 +159,7 @@ def test_closing_a_client_tells_who_waits(settings: Settings, store: Admission) 
     assert listening() == 0
 
 
-def test_an_async_client_waits_though_its_loop_has_one_thread_to_lend(settings: Settings, store: Admission) -> None:
+def test_an_async_client_waits_even_when_its_loop_has_one_executor_thread(settings: Settings, store: Admission) -> None:
     ask = ask_of(1)
 
     async def main() -> object:
@@ -169,7 +173,7 @@ def test_an_async_client_waits_though_its_loop_has_one_thread_to_lend(settings: 
     assert asyncio.run(asyncio.wait_for(main(), 30)) == "done"
 
 
-def test_a_task_that_is_cancelled_waits_no_more(settings: Settings, store: Admission) -> None:
+def test_a_cancelled_task_stops_waiting(settings: Settings, store: Admission) -> None:
     async def main() -> int:
         async with AsyncClient(settings) as client:
             with pytest.raises(TimeoutError):
@@ -194,7 +198,7 @@ class Silent:
         pass
 
 
-def test_what_a_silent_listener_misses_is_found_by_looking(
+def test_endings_missed_by_a_silent_result_feed_are_found_by_lookup(
     settings: Settings, store: Admission, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger, "open_result_feed", lambda _settings, _bots: Silent())
@@ -217,7 +221,7 @@ class Deaf:
         pass
 
 
-def test_a_store_that_cannot_be_listened_to_is_looked_into_now_and_then(
+def test_a_store_without_a_result_feed_is_polled(
     settings: Settings, store: Admission, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger, "open_result_feed", lambda _settings, _bots: Deaf())
@@ -226,7 +230,7 @@ def test_a_store_that_cannot_be_listened_to_is_looked_into_now_and_then(
         assert client.result(ask.job_id, timeout=20) == "late"
 
 
-def test_a_fork_of_a_process_that_listens_listens_for_itself(settings: Settings, store: Admission) -> None:
+def test_a_forked_child_opens_its_own_result_feed(settings: Settings, store: Admission) -> None:
     first, second = ask_of(1), ask_of(2)
     client = Client(settings)
     with ended(client._ledger.waiting(), 1, lambda: store.settle(first, Sent(1))):

@@ -39,7 +39,7 @@ def steps(path: Path, look: Callable[[SqliteUnitOfWork], object], clock: HandClo
 
 
 @pytest.mark.parametrize("look", [snapshot, waiting])
-def test_a_look_costs_the_same_whatever_waits(
+def test_reading_the_status_costs_the_same_with_any_number_of_waiting_jobs(
     look: Callable[[SqliteUnitOfWork], object], tmp_path: Path, clock: HandClock
 ) -> None:
     path = tmp_path / "state.db"
