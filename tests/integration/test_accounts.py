@@ -92,20 +92,20 @@ ACTS: Final[dict[str, list[Callable[[Channel], object]]]] = {
 }
 
 
-def test_the_page_and_this_file_know_the_same_rows() -> None:
+def test_the_page_and_this_file_list_the_same_rows() -> None:
     assert [what for what, _ in rows()] == list(ACTS)
     assert set(permissions()) == set(ACCOUNTS)
 
 
 @pytest.mark.parametrize("account", ACCOUNTS)
 @pytest.mark.parametrize(("what", "answers"), rows(), ids=[what for what, _ in rows()])
-def test_an_account_can_do_what_the_page_says_and_nothing_else(
+def test_an_account_has_exactly_the_documented_permissions(
     accounts: Accounts, what: str, answers: dict[str, bool], account: str
 ) -> None:
     assert {accounts.may(account, act) for act in ACTS[what]} == {answers[account]}
 
 
-def test_compose_gives_the_accounts_what_the_page_says() -> None:
+def test_compose_grants_the_accounts_the_documented_permissions() -> None:
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     given = json.loads(compose["configs"]["accounts"]["content"].replace("$$", "$"))
     assert {

@@ -74,7 +74,7 @@ def rank(name: str = SEND) -> tuple[str, str]:
     return workers[1], workers[0]
 
 
-def test_one_message_is_in_hand_and_the_next_comes_with_the_ack(declared: Vhost, connect: Connect) -> None:
+def test_the_next_message_is_delivered_after_the_ack(declared: Vhost, connect: Connect) -> None:
     connections, hand = connect(declared.url), Hand()
     fill(connections, 1, 2)
     connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
@@ -88,7 +88,7 @@ def test_one_message_is_in_hand_and_the_next_comes_with_the_ack(declared: Vhost,
     assert hand.next().message_id == "job-2"
 
 
-def test_a_queue_without_order_gives_several_at_a_time_and_each_is_settled_by_itself(
+def test_an_unordered_queue_delivers_several_messages_which_are_settled_separately(
     declared: Vhost, connect: Connect
 ) -> None:
     connections, hand = connect(declared.url), Hand()
@@ -101,7 +101,7 @@ def test_a_queue_without_order_gives_several_at_a_time_and_each_is_settled_by_it
     assert first.live
 
 
-def test_a_drained_queue_takes_nothing_new_however_much_is_in_hand(declared: Vhost, connect: Connect) -> None:
+def test_a_draining_queue_takes_no_new_messages(declared: Vhost, connect: Connect) -> None:
     connections, hand = connect(declared.url), Hand()
     fill(connections, 1, 2, 3, 4, to="mail")
     subscription = connections.subscribe("mail", "worker", hand, PIPELINE, prefetch=2)
@@ -126,7 +126,7 @@ def test_the_server_sees_prefetch_one_and_the_rendezvous_priority(declared: Vhos
     )
 
 
-def test_a_requeued_message_comes_again_before_those_behind_it(declared: Vhost, connect: Connect) -> None:
+def test_a_requeued_message_is_redelivered_before_later_ones(declared: Vhost, connect: Connect) -> None:
     connections, hand = connect(declared.url), Hand()
     fill(connections, 1, 2)
     connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
@@ -135,7 +135,7 @@ def test_a_requeued_message_comes_again_before_those_behind_it(declared: Vhost, 
     assert (again.message_id, again.redelivered, again.delivery_count) == ("job-1", True, 1)
 
 
-def test_settling_twice_settles_once(declared: Vhost, connect: Connect) -> None:
+def test_a_message_settled_twice_is_settled_once(declared: Vhost, connect: Connect) -> None:
     connections, hand = connect(declared.url), Hand()
     fill(connections, 1, 2)
     connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
@@ -148,7 +148,7 @@ def test_settling_twice_settles_once(declared: Vhost, connect: Connect) -> None:
     assert hand.seen == [1, 2]
 
 
-def test_a_draining_worker_finishes_what_it_has_and_hands_over_in_order(declared: Vhost, connect: Connect) -> None:
+def test_a_draining_worker_finishes_its_messages_and_hands_over_in_order(declared: Vhost, connect: Connect) -> None:
     mine, his = connect(declared.url), connect(declared.url)
     first_worker, second_worker = Hand(), Hand(ack=True)
     fill(mine, *range(50))
@@ -163,7 +163,7 @@ def test_a_draining_worker_finishes_what_it_has_and_hands_over_in_order(declared
     assert (first_worker.seen, second_worker.seen) == ([0], list(range(1, 50)))
 
 
-def test_the_owner_takes_over_only_when_the_message_in_hand_is_settled(declared: Vhost, connect: Connect) -> None:
+def test_the_owner_takes_over_only_after_the_message_in_hand_is_settled(declared: Vhost, connect: Connect) -> None:
     owner, other = rank()
     connections, newcomer = connect(declared.url), connect(declared.url)
     yielding, owning = Hand(), Hand()
@@ -179,9 +179,7 @@ def test_the_owner_takes_over_only_when_the_message_in_hand_is_settled(declared:
 
 
 @pytest.mark.parametrize("_round", range(5))
-def test_no_message_overtakes_one_that_a_closing_channel_gives_back(
-    declared: Vhost, connect: Connect, _round: int
-) -> None:
+def test_no_message_overtakes_one_returned_by_a_closing_channel(declared: Vhost, connect: Connect, _round: int) -> None:
     """pika's own Channel.close cancels first, and then message 2 is seen before message 1 comes back."""
     owner, other = rank()
     mine, his = connect(declared.url), connect(declared.url)
@@ -196,7 +194,7 @@ def test_no_message_overtakes_one_that_a_closing_channel_gives_back(
     assert taking.seen == list(range(1, 20))
 
 
-def test_a_suspended_queue_is_left_and_taken_again(declared: Vhost, connect: Connect) -> None:
+def test_a_suspended_queue_is_released_and_consumed_again(declared: Vhost, connect: Connect) -> None:
     connections, hand = connect(declared.url), Hand()
     fill(connections, 1, 2)
     subscription = connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
@@ -217,7 +215,7 @@ def test_a_suspended_queue_can_be_resumed_at_once(declared: Vhost, connect: Conn
     assert hand.next().message_id == "job-1"
 
 
-def test_an_ack_that_is_late_for_its_connection_hits_no_other_message(declared: Vhost, connect: Connect) -> None:
+def test_an_ack_after_its_connection_was_lost_does_not_ack_another_message(declared: Vhost, connect: Connect) -> None:
     """H2: delivery tags start at 1 again after a reconnect."""
     with Proxy(declared.node.port) as proxy:
         connections, hand = connect(proxy.url(declared.url)), Hand()
@@ -275,7 +273,7 @@ def test_a_deleted_queue_is_declared_again(declared: Vhost, connect: Connect, ca
     assert caplog.text.count(f"queue {SEND} is missing") == 1
 
 
-def test_a_queue_that_never_was_is_declared(vhost: Vhost, connect: Connect) -> None:
+def test_a_queue_that_never_existed_is_declared(vhost: Vhost, connect: Connect) -> None:
     connections, hand = connect(vhost.url), Hand(ack=True)
     connections.subscribe("mail", "worker", hand, lambda: PIPELINE)
     until(lambda: queue_admin.depth(connections, ["mail"])["mail"] == 0)
@@ -284,7 +282,7 @@ def test_a_queue_that_never_was_is_declared(vhost: Vhost, connect: Connect) -> N
     until(lambda: hand.seen == [1])
 
 
-def test_a_policy_that_changes_does_not_stop_anything(declared: Vhost, connect: Connect) -> None:
+def test_a_changed_policy_does_not_interrupt_consuming(declared: Vhost, connect: Connect) -> None:
     connections, hand = connect(declared.url), Hand(ack=True)
     connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
     fill(connections, 1)
@@ -293,7 +291,7 @@ def test_a_policy_that_changes_does_not_stop_anything(declared: Vhost, connect: 
     until(lambda: hand.seen == [1, 2])
 
 
-def test_a_worker_has_two_connections_whatever_the_number_of_partitions(declared: Vhost, connect: Connect) -> None:
+def test_a_worker_has_two_connections_for_any_number_of_partitions(declared: Vhost, connect: Connect) -> None:
     for partitions in (16, 128):
         connections = connect(declared.url)
         wide = topology.pipeline(["wide"], partitions)
@@ -333,7 +331,7 @@ def test_acks_get_through_while_publishing_is_blocked(
     until(lambda: depth(connections) == 0)
 
 
-def test_stopping_gives_back_what_is_in_hand(declared: Vhost, connect: Connect) -> None:
+def test_stopping_returns_the_messages_in_hand(declared: Vhost, connect: Connect) -> None:
     mine, hand, successor = connect(declared.url), Hand(), Hand()
     fill(mine, 1)
     mine.subscribe(SEND, "worker", hand, lambda: PIPELINE)
@@ -343,7 +341,7 @@ def test_stopping_gives_back_what_is_in_hand(declared: Vhost, connect: Connect) 
     assert successor.next().message_id == "job-1"
 
 
-def test_a_worker_that_starts_before_its_server_keeps_trying_and_says_so_once(
+def test_a_worker_started_before_its_server_keeps_trying_and_logs_it_once(
     new_node: Callable[..., Node], connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
     node = new_node().start()
@@ -362,7 +360,7 @@ def test_a_worker_that_starts_before_its_server_keeps_trying_and_says_so_once(
     assert caplog.text.count("cannot be reached") == 1
 
 
-def test_a_take_over_after_sigkill_is_quick(declared: Vhost, connect: Connect) -> None:
+def test_taking_over_after_sigkill_is_quick(declared: Vhost, connect: Connect) -> None:
     """The dead one's socket is closed by its kernel, as by this reset."""
     owner, other = rank()
     with Proxy(declared.node.port) as proxy:
@@ -380,7 +378,7 @@ def test_a_take_over_after_sigkill_is_quick(declared: Vhost, connect: Connect) -
         assert time.monotonic() - started < 1
 
 
-def test_the_channel_of_a_message_held_too_long_is_opened_again(
+def test_the_channel_of_a_message_held_too_long_is_reopened(
     declared: Vhost, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A stand-in for the consumer time-out, which takes minutes: the server closes the channel with a 406 here, too."""
@@ -418,7 +416,7 @@ def test_stock_pika_would_have_let_a_message_overtake(declared: Vhost, connect: 
     connection.close()
 
 
-def test_queues_beyond_what_a_connection_takes_are_consumed_by_further_ones(
+def test_queues_beyond_the_channel_limit_are_consumed_on_further_connections(
     declared: Vhost, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("floodgate.broker.amqp.connections.MOST_SUBSCRIPTIONS", 2)

@@ -199,7 +199,7 @@ def test_faults_lose_nothing(node: Node, connect: Connect, fault: Callable[[Prox
     print(f"{fault.__name__}: {account.duplicates} duplicates")
 
 
-def test_an_outage_beyond_the_time_out_is_told_truly(node: Node, connect: Connect) -> None:
+def test_an_outage_beyond_the_timeout_is_reported_truthfully(node: Node, connect: Connect) -> None:
     """Every enqueue that returned is there; every one that raised said so, and those never written are not there."""
     account = Account()
     with Proxy(node.port) as proxy:

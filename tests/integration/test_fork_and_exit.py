@@ -118,7 +118,7 @@ def ids(vhost: Vhost) -> list[str]:
     return [properties.message_id for properties, _ in drain(vhost.url, "mail")]
 
 
-def test_forked_children_publish_on_connections_of_their_own(declared: Vhost) -> None:
+def test_forked_children_publish_on_their_own_connections(declared: Vhost) -> None:
     done = run(declared.url, FORK)
     assert (done.returncode, done.stderr) == (0, "")
     expected = ["parent-before", "parent-after", *(f"child-{n}" for n in range(3)), *(f"parent-{n}" for n in range(20))]
@@ -131,7 +131,7 @@ def test_a_pool_of_forked_processes_publishes(declared: Vhost) -> None:
     assert sorted(ids(declared)) == sorted(["parent-before", "parent-after", *(f"child-{n}" for n in range(10))])
 
 
-def test_a_fork_in_the_middle_of_other_threads_calls_deadlocks_nobody(declared: Vhost) -> None:
+def test_a_fork_during_other_threads_calls_causes_no_deadlock(declared: Vhost) -> None:
     done = run(declared.url, FORK_IN_MID_CALL)
     assert (done.returncode, done.stderr) == (0, "")
     assert {f"child-{n}" for n in range(20)} <= set(ids(declared))
@@ -143,7 +143,7 @@ def test_a_child_keeps_none_of_its_parents_sockets_open(declared: Vhost) -> None
 
 
 @pytest.mark.parametrize(("program", "code"), [(JUST_ENDS, 0), (RAISES, 7)])
-def test_a_program_that_has_published_ends_when_it_ends(declared: Vhost, program: str, code: int) -> None:
+def test_a_program_that_has_published_exits_normally(declared: Vhost, program: str, code: int) -> None:
     started = time.monotonic()
     done = run(declared.url, program)
     assert (done.returncode, done.stderr) == (code, "")
@@ -151,13 +151,13 @@ def test_a_program_that_has_published_ends_when_it_ends(declared: Vhost, program
     assert time.monotonic() - started < 5
 
 
-def test_a_program_that_ends_with_jobs_under_way_sees_them_through(declared: Vhost) -> None:
+def test_a_program_that_ends_with_jobs_in_flight_waits_for_their_confirms(declared: Vhost) -> None:
     done = run(declared.url, ENDS_WITH_JOBS_UNDER_WAY)
     assert (done.returncode, done.stderr) == (0, "")
     assert ids(declared) == [f"job-{n}" for n in range(500)]
 
 
-def test_a_program_that_cannot_see_its_jobs_through_ends_in_time_and_says_so(declared: Vhost) -> None:
+def test_a_program_whose_jobs_are_not_confirmed_ends_at_the_timeout_and_reports_it(declared: Vhost) -> None:
     with Proxy(declared.node.port) as proxy:
         command = [sys.executable, "-c", PRELUDE + ENDS_WHILE_NOBODY_ANSWERS, proxy.url(declared.url)]
         program = subprocess.Popen(

@@ -75,7 +75,7 @@ async def calling(state_url: str) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.mark.parametrize("accepted", ["gzip", "identity", "deflate"])
-def test_an_answer_is_readable_by_a_caller_whatever_it_accepts(tmp_path: Path, accepted: str) -> None:
+def test_an_answer_is_readable_with_any_accept_encoding(tmp_path: Path, accepted: str) -> None:
     headers = {"Accept-Encoding": accepted}
     answer = asyncio.run(passed(f"sqlite:///{tmp_path}/state.db", "/getMe", **headers))
     assert answer.json()["result"]["accepts"] == "identity"
@@ -99,12 +99,12 @@ def test_a_request_with_a_body_leaves_nothing_on_the_connection(tmp_path: Path, 
 @pytest.mark.parametrize(
     "name", ["photos/file_1.jpg", "a%20b", "what%3Fever", "%7B0%7D", "%7B1%7D", "100%25", "%C3%BC"]
 )
-def test_a_files_path_arrives_as_it_was_asked_for(tmp_path: Path, name: str) -> None:
+def test_a_file_path_arrives_unchanged(tmp_path: Path, name: str) -> None:
     answer = asyncio.run(passed(f"sqlite:///{tmp_path}/state.db", f"/file/{name}"))
     assert answer.json()["result"]["path"] == f"/file/bot{TOKEN}/{name}"
 
 
 @pytest.mark.parametrize("path", ["/file/../../bot1:x/getMe", "/file/a/..%2F../b"])
-def test_a_files_path_does_not_lead_out_of_the_bots_files(tmp_path: Path, path: str) -> None:
+def test_a_file_path_cannot_leave_the_bots_files(tmp_path: Path, path: str) -> None:
     with pytest.raises(RefusalError, match="Not Found"):
         asyncio.run(passed(f"sqlite:///{tmp_path}/state.db", path.replace("..", "%2E%2E")))

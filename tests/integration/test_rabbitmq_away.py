@@ -76,7 +76,7 @@ def test_a_job_is_refused_at_once_and_accepted_when_rabbitmq_is_back(settings: S
         assert not is_refused(client)
 
 
-def test_the_async_client_is_refused_at_once_too(settings: Settings, proxy: Proxy) -> None:
+def test_the_async_client_is_also_refused_at_once(settings: Settings, proxy: Proxy) -> None:
     async def refused(client: AsyncClient) -> bool:
         try:
             await client.send_message(1, "hi")
@@ -112,7 +112,7 @@ def test_a_patient_producer_waits_for_rabbitmq(settings: Settings, proxy: Proxy)
         assert waiting.result(30).method == "sendMessage"
 
 
-def test_what_was_written_is_not_refused_for_it_may_be_there(
+def test_a_written_job_is_not_refused_because_it_may_have_arrived(
     settings: Settings, proxy: Proxy, vhost: Vhost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publisher, "AWAY_SECONDS", 0.0)
@@ -130,7 +130,7 @@ def test_what_was_written_is_not_refused_for_it_may_be_there(
         assert written.result(30).method == "sendMessage"
 
 
-def test_connections_without_a_bound_on_patience_wait(
+def test_connections_without_a_patience_limit_wait(
     settings: Settings, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker and a receiver have such: what they publish follows from a message in hand, which they cannot put down

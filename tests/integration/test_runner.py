@@ -234,7 +234,7 @@ BOOT = len(("before_worker_boot", "after_worker_boot") * 2)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_signals_fire_as_under_dramatiqs_own_worker(make: Make, scenario: str) -> None:
+def test_signals_fire_as_in_dramatiqs_own_worker(make: Make, scenario: str) -> None:
     actor_name, on = SCENARIOS[scenario]
     ours, dramatiqs = under_ours(make, actor_name, on), under_dramatiq(actor_name, on)
     # Each kind by itself: a message may be processed before Dramatiq says that its worker has booted.
@@ -248,7 +248,7 @@ def test_signals_fire_as_under_dramatiqs_own_worker(make: Make, scenario: str) -
     assert of_workers[0] == of_workers[1]
 
 
-def test_the_signals_of_a_worker_fire_once_however_often_it_is_stopped(make: Make) -> None:
+def test_worker_signals_fire_once_even_if_stopped_twice(make: Make) -> None:
     events: list[Event] = []
 
     async def scene() -> None:
@@ -265,7 +265,7 @@ def test_the_signals_of_a_worker_fire_once_however_often_it_is_stopped(make: Mak
 
 
 @pytest.mark.parametrize(("actor_name", "level"), [("failing", logging.ERROR), ("expected", logging.INFO)])
-def test_an_exception_that_its_actor_may_raise_is_no_error_in_the_log(
+def test_an_exception_listed_in_throws_is_not_logged_as_an_error(
     make: Make, caplog: pytest.LogCaptureFixture, actor_name: str, level: int
 ) -> None:
     with caplog.at_level(logging.INFO, "floodgate.worker"):
@@ -317,7 +317,7 @@ def test_middleware_that_blocks_does_not_block_the_loop(make: Make) -> None:
     play(scene)
 
 
-def test_each_of_many_side_by_side_sees_its_own_message(make: Make) -> None:
+def test_concurrent_actors_each_see_their_own_message(make: Make) -> None:
     async def scene() -> None:
         broker, seen, all_here = make(), [], asyncio.Barrier(8)
 
@@ -428,7 +428,7 @@ class Counting(Middleware):
         self.totals["rejected"] += 1
 
 
-def test_a_middleware_that_counts_comes_to_the_right_figures(make: Make) -> None:
+def test_a_counting_middleware_gets_the_right_figures(make: Make) -> None:
     async def scene() -> None:
         counting = Counting()
         broker = make(counting)
@@ -464,7 +464,7 @@ class Gate(AwaitedMiddleware):
         self.life.append("shutdown")
 
 
-def test_an_awaited_middleware_holds_its_message_and_no_other_work(make: Make) -> None:
+def test_an_awaited_middleware_delays_only_its_own_message(make: Make) -> None:
     async def scene() -> None:
         gate, done = Gate(), 0
         broker = make(gate)
@@ -489,7 +489,7 @@ def test_an_awaited_middleware_holds_its_message_and_no_other_work(make: Make) -
 # Messages that cannot be run.
 
 
-def test_bytes_that_are_no_message_are_a_dead_letter_and_the_next_is_run(make: Make, vhost: Vhost) -> None:
+def test_bytes_that_are_not_a_message_become_a_dead_letter_and_the_next_message_runs(make: Make, vhost: Vhost) -> None:
     async def scene() -> None:
         broker, done = make(), asyncio.Event()
 
@@ -507,7 +507,9 @@ def test_bytes_that_are_no_message_are_a_dead_letter_and_the_next_is_run(make: M
     assert drain(vhost.url, QUEUE) == []
 
 
-def test_an_actor_that_is_not_async_is_a_dead_letter_that_says_where_to_run_it(make: Make, vhost: Vhost) -> None:
+def test_a_message_for_a_synchronous_actor_becomes_a_dead_letter_that_says_where_to_run_it(
+    make: Make, vhost: Vhost
+) -> None:
     async def scene() -> None:
         events: list[Event] = []
         broker = make(Recorder("only", events))
@@ -528,7 +530,7 @@ def test_an_actor_that_is_not_async_is_a_dead_letter_that_says_where_to_run_it(m
 # Stopping.
 
 
-def test_what_runs_is_given_its_time(make: Make, vhost: Vhost) -> None:
+def test_running_actors_get_time_to_finish(make: Make, vhost: Vhost) -> None:
     async def scene() -> None:
         broker, begun, go_on, ended = make(), asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -553,7 +555,7 @@ def test_what_runs_is_given_its_time(make: Make, vhost: Vhost) -> None:
     assert len(drain(vhost.url, QUEUE)) == 1  # the second was not begun
 
 
-def test_what_does_not_end_in_time_is_cancelled_and_returns_to_its_queue(make: Make, vhost: Vhost) -> None:
+def test_an_actor_that_does_not_finish_in_time_is_cancelled_and_its_message_requeued(make: Make, vhost: Vhost) -> None:
     cancelled: list[int] = []
 
     async def scene() -> None:
@@ -579,7 +581,7 @@ def test_what_does_not_end_in_time_is_cancelled_and_returns_to_its_queue(make: M
     assert [json.loads(body)["args"] for _, body in drain(vhost.url, QUEUE)] == [[n] for n in range(5)]
 
 
-def test_a_message_given_back_pauses_its_queue_only(make: Make) -> None:
+def test_a_returned_message_pauses_only_its_queue(make: Make) -> None:
     """A deferral without a word is returned after a second, and other queues go on meanwhile."""
 
     async def scene() -> None:

@@ -41,9 +41,9 @@ def proven(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
 
 
 @pytest.mark.parametrize("fact", FACTS)
-def test_on_s3(proven: dict[str, str | None], fact: str) -> None:
+def test_a_spool_on_s3_behaves_as_expected(proven: dict[str, str | None], fact: str) -> None:
     assert proven[fact] is None, proven[fact]
 
 
-def test_no_fact_is_left_out(proven: dict[str, str | None]) -> None:
+def test_every_expected_fact_is_checked_on_s3(proven: dict[str, str | None]) -> None:
     assert list(proven) == FACTS

@@ -136,7 +136,7 @@ class FailsOnce(Middleware):
 
 
 @BOTH
-def test_h1_a_retry_that_cannot_be_enqueued_does_not_lose_the_message(kit: Kit, vhost: Vhost, tmp_path: Path) -> None:
+def test_h1_a_failed_retry_enqueue_does_not_lose_the_message(kit: Kit, vhost: Vhost, tmp_path: Path) -> None:
     broker, fault = kit.broker(vhost.url, tmp_path), FailsOnce()
     broker.add_middleware(fault)
     tries = []
@@ -154,7 +154,7 @@ def test_h1_a_retry_that_cannot_be_enqueued_does_not_lose_the_message(kit: Kit, 
 
 
 @BOTH
-def test_h2_an_ack_from_before_a_reconnect_acks_no_other_message(
+def test_h2_an_ack_from_before_a_reconnect_does_not_ack_another_message(
     kit: Kit, vhost: Vhost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("dramatiq_queue_prefetch", "1")
@@ -215,7 +215,7 @@ def other_consumer(url: str) -> Iterator[tuple[queue.SimpleQueue[bytes], threadi
 
 
 @BOTH
-def test_h3_a_delayed_message_runs_once_through_a_cancel_by_the_server(kit: Kit, vhost: Vhost, tmp_path: Path) -> None:
+def test_h3_a_delayed_message_runs_once_despite_a_cancel_by_the_server(kit: Kit, vhost: Vhost, tmp_path: Path) -> None:
     runs: list[float] = []
     with Proxy(vhost.node.port) as proxy:
         broker = kit.broker(proxy.url(vhost.url), tmp_path)
@@ -255,7 +255,7 @@ def cancel_by_the_server(proxy: Proxy, port: int, channel: int, tag: str) -> Non
 
 
 @BOTH
-def test_h4_a_message_to_a_queue_that_is_gone_is_not_dropped_in_silence(kit: Kit, vhost: Vhost, tmp_path: Path) -> None:
+def test_h4_a_message_to_a_deleted_queue_is_not_dropped_silently(kit: Kit, vhost: Vhost, tmp_path: Path) -> None:
     broker = kit.broker(vhost.url, tmp_path)
 
     @dramatiq.actor(queue_name=QUEUE, broker=broker)
@@ -321,7 +321,7 @@ print(killed)
 
 
 @BOTH
-def test_h6_a_message_that_kills_its_worker_is_put_aside(kit: Kit, vhost: Vhost, tmp_path: Path) -> None:
+def test_h6_a_message_that_kills_its_worker_is_dead_lettered(kit: Kit, vhost: Vhost, tmp_path: Path) -> None:
     command = [sys.executable, "-c", POISON, kit.name, vhost.url, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, str(topology.DELIVERY_LIMIT + 1)), done.stderr
@@ -331,7 +331,7 @@ def test_h6_a_message_that_kills_its_worker_is_put_aside(kit: Kit, vhost: Vhost,
 
 
 @BOTH
-def test_h7_a_delayed_message_waits_in_no_workers_memory(kit: Kit, vhost: Vhost, tmp_path: Path) -> None:
+def test_h7_a_delayed_message_does_not_wait_in_a_workers_memory(kit: Kit, vhost: Vhost, tmp_path: Path) -> None:
     broker = kit.broker(vhost.url, tmp_path)
 
     @dramatiq.actor(queue_name=QUEUE, broker=broker)
@@ -397,7 +397,7 @@ def enqueue_on_stock(broker: Broker, done: threading.Event) -> Deferrals:
 
 
 @BOTH
-def test_h8_waiting_for_a_rate_spends_no_attempt(kit: Kit, vhost: Vhost, tmp_path: Path) -> None:
+def test_h8_waiting_for_a_rate_limit_uses_no_attempt(kit: Kit, vhost: Vhost, tmp_path: Path) -> None:
     """Four waits, where two repetitions are allowed."""
     done = threading.Event()
     broker = kit.broker(vhost.url, tmp_path)

@@ -74,7 +74,7 @@ def test_a_certificate_of_a_trusted_authority_is_accepted(tls_port: int, certifi
     connections.stop()
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(tls_port: int, connect: Connect) -> None:
+def test_an_untrusted_certificate_is_refused(tls_port: int, connect: Connect) -> None:
     with pytest.raises(RabbitMQUnreachableError, match=r"(?i)certificate verify failed"):
         connect(f"amqps://guest:guest@localhost:{tls_port}/").connect()
 
