@@ -369,7 +369,7 @@ def assert_within(sends: list[tuple[int, int]], cap: int, span_us: int) -> None:
         assert sum(inside) <= cap or len(inside) == 1, (first, sends)
 
 
-def test_both_stores_do_what_the_plain_model_does(redis_server: RedisServer) -> None:
+def test_both_stores_behave_like_the_model(redis_server: RedisServer) -> None:
     class Machine(AdmissionMachine):
         redis_url = redis_server.url
 

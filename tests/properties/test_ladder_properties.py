@@ -37,7 +37,7 @@ def arrivals(exchange: str, key: str, waited_ms: int = 0) -> list[tuple[str, int
 
 
 @given(st.integers(0, delay_ladder.MAX_STEPS), st.sampled_from(TARGETS))
-def test_every_delay_arrives_once_in_its_queue_after_exactly_its_steps(count: int, queue: str) -> None:
+def test_every_delayed_message_arrives_once_after_exactly_its_steps(count: int, queue: str) -> None:
     ends = arrivals(delay_ladder.entry_exchange(count), delay_ladder.routing_key(queue, count))
     assert ends == [(queue, count * 125)]
 
@@ -49,5 +49,5 @@ def test_a_delay_is_never_short_and_at_most_one_unit_long(delay: timedelta) -> N
 
 
 @given(st.timedeltas())
-def test_any_delay_at_all_has_its_steps(delay: timedelta) -> None:
+def test_every_delay_can_be_split_into_steps(delay: timedelta) -> None:
     assert 0 <= delay_ladder.steps(delay) <= delay_ladder.MAX_STEPS
