@@ -22,7 +22,7 @@ def test_pika_still_writes_marshaled_frames() -> None:
     assert list(inspect.signature(Connection._output_marshaled_frames).parameters) == ["self", "marshaled_frames"]
 
 
-def test_pika_still_keeps_a_channels_consumers_where_we_take_them_from() -> None:
+def test_pika_still_keeps_a_channels_consumers_where_we_read_them() -> None:
     """Else broker/amqp/consumer.py `_close_channel` must keep Channel.close from sending basic.cancel in another way.
 
     A cancel lets the next consumer start while our message is out. If pika no longer cancels in `close`, drop ours.
@@ -32,7 +32,7 @@ def test_pika_still_keeps_a_channels_consumers_where_we_take_them_from() -> None
     assert Channel(_NoConnection(), 1, lambda _channel: None)._consumers == {}
 
 
-def test_pikas_sockets_are_still_where_we_write_to_them_and_a_forked_child_closes_them() -> None:
+def test_pikas_sockets_are_still_where_we_write_to_and_close_them() -> None:
     """Else broker/amqp/connection.py `write` must leave all writing to pika, and `abandon` must find the socket
     elsewhere.
 
@@ -43,7 +43,7 @@ def test_pikas_sockets_are_still_where_we_write_to_them_and_a_forked_child_close
     assert "self._sock = sock" in inspect.getsource(io_services_utils._AsyncTransportBase.__init__)
 
 
-def test_asyncios_loop_still_has_the_descriptors_that_a_forked_child_closes() -> None:
+def test_asyncios_loop_still_has_the_file_descriptors_that_a_forked_child_closes() -> None:
     """Else `abandon` in broker/process/event_loop.py must find epoll and the wake-up sockets elsewhere, or leak."""
     loop = asyncio.new_event_loop()
     try:
@@ -55,7 +55,7 @@ def test_asyncios_loop_still_has_the_descriptors_that_a_forked_child_closes() ->
         loop.close()
 
 
-def test_pika_still_resolves_names_where_we_put_our_own_thread() -> None:
+def test_pika_still_resolves_names_where_we_insert_our_own_thread() -> None:
     """Else broker/amqp/connection.py `_Services` must keep the loop's executor out of it in another way."""
     parameters = inspect.signature(_AsyncioIOServicesAdapter.getaddrinfo).parameters
     assert list(parameters) == ["self", "host", "port", "on_done", "family", "socktype", "proto", "flags"]
@@ -72,7 +72,7 @@ def test_pika_still_reports_a_class_when_a_handshake_is_cut_short() -> None:
 @pytest.mark.parametrize(
     "name", ["ProbableAuthenticationError", "ProbableAccessDeniedError", "IncompatibleProtocolError"]
 )
-def test_pika_still_tells_why_it_was_turned_away(name: str) -> None:
+def test_pika_still_reports_why_it_was_refused(name: str) -> None:
     """Else broker/amqp/connection.py `connect_error` must tell bad credentials from missing vhosts in another way."""
     assert name in inspect.getsource(Connection._on_stream_terminated)
 

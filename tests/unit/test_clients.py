@@ -49,7 +49,7 @@ class Echo(BotApi[tuple[str, dict[str, Any]]]):
 
 
 @pytest.mark.parametrize("name", TYPED)
-def test_a_typed_method_calls_the_bot_api_method_of_its_name_with_parameters_that_it_has(name: str) -> None:
+def test_a_typed_method_calls_the_bot_api_method_of_its_name_with_existing_parameters(name: str) -> None:
     typed = inspect.signature(getattr(Echo, name)).parameters
     own = [p.name for p in typed.values() if p.name != "self" and p.kind != p.VAR_KEYWORD]
     method, given = getattr(Echo(), name)(**dict.fromkeys(own, "x"), priority="bulk")
@@ -80,7 +80,7 @@ print([name for name in {FORBIDDEN!r} if name in sys.modules], threading.active_
     assert (ran.stdout, ran.stderr) == ("[] 1\n", "")
 
 
-def test_every_error_is_at_hand_from_the_public_face() -> None:
+def test_every_error_can_be_imported_from_the_public_package() -> None:
     errors = {
         name
         for name, thing in vars(floodgate.broker.errors).items()

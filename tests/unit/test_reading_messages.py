@@ -54,22 +54,22 @@ def test_a_job_of_the_queues_bot_is_read() -> None:
     ],
     ids=lambda content: content[-60:].decode(),
 )
-def test_what_the_pipeline_could_not_deal_with_is_malformed(content: bytes) -> None:
+def test_bytes_the_pipeline_cannot_process_are_malformed(content: bytes) -> None:
     with pytest.raises(MalformedJobError):
         read(content)
 
 
 @pytest.mark.parametrize("chat_id", [5, -5, -1001234567890, 2**52 - 1, -(2**52) + 1, "@Durov_2", "17"])
-def test_every_chat_key_that_is_made_is_read(chat_id: int | str) -> None:
+def test_every_chat_key_we_make_can_be_read(chat_id: int | str) -> None:
     made = new_job("sendMessage", {"chat_id": chat_id, "text": "x"}, bot="news")
     assert read(encode_job(made, QUEUE)).job.chat == made.chat
 
 
-def test_a_whole_surrogate_pair_is_text_like_any_other() -> None:
+def test_a_complete_surrogate_pair_is_ordinary_text() -> None:
     assert read(body(job={"params": {"chat_id": 5, "text": "😀"}})).job.params["text"] == "😀"
 
 
-def test_a_dead_letter_can_be_written_whatever_its_description_holds() -> None:
+def test_a_dead_letter_can_be_written_with_any_description() -> None:
     letter = dead_letters.malformed("id", b"bytes", QUEUE, "\ud800" + "ü" * 1000)
     assert encode(letter, FrameOptions(channel=1, frame_max=131_072))
 

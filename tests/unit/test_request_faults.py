@@ -35,5 +35,5 @@ KEY = ConnectionKey("api.telegram.org", 443, True, True, None, None, None)
         ),
     ],
 )
-def test_a_fault_is_described_without_the_url(error: aiohttp.ClientError | OSError, wording: str) -> None:
+def test_a_request_error_is_described_without_the_url(error: aiohttp.ClientError | OSError, wording: str) -> None:
     assert _describe(error) == wording

@@ -27,7 +27,7 @@ QUEUE = "send.default.bulk.00"
 @pytest.mark.parametrize(
     "outcome", [Migrated("-1001000002002"), Paused(timedelta(seconds=3), "Too Many Requests")], ids=["migrated", "429"]
 )
-def test_a_call_that_the_bot_api_refused_stays_spent(outcome: Outcome, tmp_path: Path) -> None:
+def test_a_call_refused_by_the_bot_api_still_counts_against_the_budget(outcome: Outcome, tmp_path: Path) -> None:
     """It counts there, too. Given back, it would make room for one send more than a second holds."""
 
     async def settle() -> None:

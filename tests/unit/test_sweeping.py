@@ -29,7 +29,7 @@ class Noting:
         return 2
 
 
-def test_it_sweeps_at_once_and_again_after_a_fault_until_it_is_stopped(
+def test_it_sweeps_at_once_and_again_after_an_error_until_it_is_stopped(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sweeper, "SWEEP_SECONDS", 0.001)

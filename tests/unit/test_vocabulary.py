@@ -107,6 +107,6 @@ def test_no_identifier_is_a_retired_word(folder: str) -> None:
     assert found == set()
 
 
-def test_the_glossary_names_what_retired_words_became() -> None:
+def test_the_glossary_contains_the_replacements_of_retired_words() -> None:
     page = (ROOT / "docs" / "glossary.md").read_text()
     assert [new for new in RETIRED.values() if f"`{new}`" not in page] == []
