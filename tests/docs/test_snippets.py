@@ -221,7 +221,7 @@ def stage(vhost: Vhost, tmp_path: Path) -> Iterator[Stage]:
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
-def test_what_the_page_shows_runs(page: Path, stage: Stage) -> None:
+def test_every_example_on_the_page_runs(page: Path, stage: Stage) -> None:
     if "<!-- snippets: worker -->" in page.read_text():
         stage.worker()
     env = {name: value for name, value in stage.env.items() if name != "FLOODGATE_BOTS"}
