@@ -22,7 +22,7 @@ def arrivals(stage: Stage, method: str) -> list[Arrived]:
     return [call for call in stage.control.arrivals() if call.method == method]
 
 
-def test_an_answer_passes_a_paused_bot_and_its_full_queues(stage: Stage) -> None:
+def test_an_answer_is_sent_despite_a_paused_bot_and_full_queues(stage: Stage) -> None:
     client = stage.client()
     assert stage.floodgate("pause", "--for", "15m").returncode == 0
     client.enqueue_many(client.job("sendMessage", chat_id=chat, text="waits") for chat in CHATS)
@@ -46,7 +46,7 @@ def test_an_answer_does_not_wait_for_its_bots_budget(stage: Stage) -> None:
     assert len(arrivals(stage, "sendMessage")) < 150, "sends wait"
 
 
-def test_slow_answers_are_made_side_by_side(stage: Stage) -> None:
+def test_slow_answers_are_made_concurrently(stage: Stage) -> None:
     stage.control.set_server(latency_ms=(LATENCY_SECONDS * 1000,) * 2)
     client = stage.client()
     stage.worker()

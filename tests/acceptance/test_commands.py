@@ -48,13 +48,13 @@ def answer(stage: Stage, *arguments: str, code: int = 0) -> Any:
     return json.loads(ended.stdout)
 
 
-def test_the_command_lists_its_sub_commands(tmp_path: Path) -> None:
+def test_the_command_lists_its_subcommands(tmp_path: Path) -> None:
     listed = run_floodgate("--help", env={}, home=tmp_path).stdout
     assert all(command[0] in listed for command in COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_each_command_helps_with_an_example_and_needs_no_settings_for_it(command: list[str], tmp_path: Path) -> None:
+def test_each_commands_help_has_an_example_and_needs_no_settings(command: list[str], tmp_path: Path) -> None:
     ended = run_floodgate(*command, "--help", env={"FLOODGATE_PARTITIONS": "many"}, home=tmp_path)
     assert ended.returncode == 0
     shown = " ".join(ended.stdout.split())
@@ -62,12 +62,12 @@ def test_each_command_helps_with_an_example_and_needs_no_settings_for_it(command
     assert f"floodgate {' '.join(command)}" in shown
 
 
-def test_an_option_nobody_knows_is_a_usage_error(tmp_path: Path) -> None:
+def test_an_unknown_option_is_a_usage_error(tmp_path: Path) -> None:
     ended = run_floodgate("worker", "--fast", env={}, home=tmp_path)
     assert (ended.returncode, "--fast" in ended.stderr, "Traceback" in ended.stderr) == (2, True, False)
 
 
-def test_topology_is_shown_made_and_verified(stage: Stage, vhost: Vhost) -> None:
+def test_topology_is_shown_applied_and_verified(stage: Stage, vhost: Vhost) -> None:
     shown = answer(stage, "topology", "show")
     assert len(shown["queues"]) == QUEUES
     assert {queue["arguments"]["x-queue-type"] for queue in shown["queues"]} == {"quorum"}
@@ -91,7 +91,7 @@ def test_send_prints_the_accepted_job_and_the_worker_sends_it(stage: Stage) -> N
     until(lambda: [call.method for call in stage.control.arrivals()] == ["sendMessage", "sendDice"])
 
 
-def test_status_tells_what_waits_what_was_sent_and_what_died(stage: Stage) -> None:
+def test_status_shows_waiting_sent_and_dead_jobs(stage: Stage) -> None:
     assert answer(stage, "status")[0]["queued"] == NOTHING_QUEUED
     client = stage.client()
     client.enqueue_many(client.job("sendMessage", chat_id=n, text=str(n), priority="bulk") for n in range(1, 4))

@@ -21,7 +21,7 @@ LATER = timedelta(minutes=10)
 MOST_LATE_SECONDS = 0.3
 
 
-def test_a_job_for_two_seconds_ahead_is_sent_then_and_one_for_ten_minutes_waits_in_the_ladder(
+def test_a_job_due_in_two_seconds_is_sent_on_time_and_one_due_in_ten_minutes_waits_in_the_ladder(
     stage: Stage, vhost: Vhost
 ) -> None:
     worker = stage.worker()
@@ -40,7 +40,7 @@ def test_a_job_for_two_seconds_ahead_is_sent_then_and_one_for_ten_minutes_waits_
     assert worker.stop() == 0
 
 
-def test_jobs_for_later_survive_a_restart_of_rabbitmq(new_node: Callable[..., Node], new_stage: MakeStage) -> None:
+def test_scheduled_jobs_survive_a_restart_of_rabbitmq(new_node: Callable[..., Node], new_stage: MakeStage) -> None:
     node = new_node().start()
     stage = new_stage(node.url)
     client = stage.client()

@@ -66,7 +66,7 @@ def put(stage: Stage, vhost: Vhost) -> Any:
         yield lambda body: channel.basic_publish("", QUEUE, body, pika.BasicProperties(delivery_mode=2))
 
 
-def test_what_is_no_job_ends_in_dead_malformed_as_it_came_and_the_worker_goes_on(
+def test_bytes_that_are_not_a_job_go_unchanged_to_dead_malformed_and_the_worker_continues(
     stage: Stage, vhost: Vhost, put: Any
 ) -> None:
     for body in MALFORMED.values():
@@ -85,7 +85,7 @@ def test_what_is_no_job_ends_in_dead_malformed_as_it_came_and_the_worker_goes_on
     assert all(properties.headers[dead_letters.DESCRIPTION] for properties, _ in dead)
 
 
-def test_a_message_for_an_unknown_actor_ends_in_the_bots_dead_letters_with_that_reason(
+def test_a_message_for_an_unknown_actor_becomes_a_dead_letter_of_the_bot_with_that_reason(
     stage: Stage, vhost: Vhost, put: Any
 ) -> None:
     stranger = message(actor_name="resize_image", kwargs={"path": "cat.png"})
@@ -99,13 +99,13 @@ def test_a_message_for_an_unknown_actor_ends_in_the_bots_dead_letters_with_that_
     assert properties.headers[dead_letters.REASON] == dead_letters.REASON_NO_ACTOR
 
 
-def test_an_eta_that_stock_dramatiq_would_hold_in_memory_is_not_waited_for(stage: Stage, put: Any) -> None:
+def test_an_eta_that_dramatiq_would_hold_in_memory_is_not_waited_for(stage: Stage, put: Any) -> None:
     put(message(options={"eta": 4_102_444_800_000}))
     stage.worker()
     until(lambda: stage.sent() == ["hi"], 30)
 
 
-def test_dead_letters_are_listed_whatever_their_bytes_are(stage: Stage, put: Any) -> None:
+def test_dead_letters_with_any_bytes_are_listed(stage: Stage, put: Any) -> None:
     put(MALFORMED["no UTF-8"])
     put(MALFORMED["a job of version 2"])
     put(MALFORMED["deep nesting"])

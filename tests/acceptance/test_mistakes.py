@@ -56,14 +56,14 @@ def offline(tmp_path: Path) -> dict[str, str]:
 
 
 @each_with_a_bot
-def test_without_a_token_the_variable_to_set_is_named(
+def test_a_missing_token_is_reported_with_the_variable_to_set(
     command: list[str], offline: dict[str, str], tmp_path: Path
 ) -> None:
     fails(command, EXIT_USAGE, "FLOODGATE_BOT_TOKEN", env=offline | {"FLOODGATE_BOTS": ""}, home=tmp_path)
 
 
 @pytest.mark.parametrize("variable", ["FLOODGATE_BOT_TOKEN", "FLOODGATE_BOTS"])
-def test_a_malformed_token_is_told_by_its_variable_and_not_shown(
+def test_a_malformed_token_is_reported_by_its_variable_and_not_shown(
     variable: str, offline: dict[str, str], tmp_path: Path
 ) -> None:
     wrong = "100200300:" + "B" * 20
@@ -87,7 +87,7 @@ def test_a_malformed_token_is_told_by_its_variable_and_not_shown(
         ("FLOODGATE_SHUTDOWN_SECONDS", "1", "FLOODGATE_CALL_TIMEOUT_SECONDS"),
     ],
 )
-def test_a_wrong_setting_is_named_with_what_it_may_be(
+def test_an_invalid_setting_is_reported_with_its_allowed_values(
     variable: str, value: str, word: str, offline: dict[str, str], tmp_path: Path
 ) -> None:
     fails(["worker"], EXIT_USAGE, variable, word, env=offline | {variable: value}, home=tmp_path)
@@ -110,7 +110,7 @@ def test_two_names_of_one_token_are_refused_at_start(offline: dict[str, str], tm
 
 
 @each_on_a_server
-def test_a_rabbitmq_that_is_not_there_is_named_by_its_address(
+def test_an_unreachable_rabbitmq_is_reported_with_its_address(
     command: list[str], offline: dict[str, str], tmp_path: Path
 ) -> None:
     address = offline["FLOODGATE_RABBITMQ_URL"].rpartition("@")[2].rstrip("/")
@@ -128,7 +128,7 @@ def test_a_rabbitmq_3_is_refused_with_its_version(command: list[str], stage: Sta
 
 
 @pytest.mark.parametrize("command", ON_A_SERVER[:3], ids=" ".join)
-def test_a_queue_that_is_declared_otherwise_is_told_with_both_sides_and_left_alone(
+def test_a_queue_that_is_declared_differently_is_reported_and_left_alone(
     command: list[str], stage: Stage, vhost: Vhost
 ) -> None:
     name = queue_names.send_queue(BOT, "bulk", 1)
@@ -158,14 +158,14 @@ def json_rows(vhost: Vhost, *columns: str) -> list[list[str]]:
     ],
     ids=lambda value: " ".join(value)[:40],
 )
-def test_a_job_that_is_surely_wrong_is_refused_before_any_server_is_asked(
+def test_an_invalid_job_is_refused_before_any_server_is_contacted(
     arguments: list[str], words: tuple[str, ...], offline: dict[str, str], tmp_path: Path
 ) -> None:
     fails(["send", *arguments], EXIT_USAGE, *words, env=offline, home=tmp_path)
 
 
 @pytest.mark.parametrize("command", [["worker"], ["status"]], ids=" ".join)
-def test_a_state_file_that_cannot_be_written_is_named(command: list[str], stage: Stage) -> None:
+def test_an_unwritable_state_file_is_named(command: list[str], stage: Stage) -> None:
     """Root may write anywhere, so the folder is a file: nobody can make one below it."""
     blocked = stage.home / "not-a-folder"
     blocked.touch()
@@ -179,7 +179,7 @@ def test_a_state_file_on_a_read_only_file_system_is_named(stage: Stage) -> None:
     fails(["worker"], EXIT_STATE, "/proc/floodgate", env=env, home=stage.home)
 
 
-def test_a_state_file_that_is_no_database_is_named(stage: Stage) -> None:
+def test_a_state_file_that_is_not_a_database_is_named(stage: Stage) -> None:
     path = stage.home / "notes.txt"
     path.write_text("shopping list\n" * 1000)
     env = stage.env | {"FLOODGATE_STATE_URL": f"sqlite:///{path}"}
@@ -187,7 +187,7 @@ def test_a_state_file_that_is_no_database_is_named(stage: Stage) -> None:
     assert path.read_text().startswith("shopping list"), "it was left alone"
 
 
-def test_a_port_that_is_taken_is_told_by_the_fake(stage: Stage) -> None:
+def test_a_port_in_use_is_reported_by_the_fake(stage: Stage) -> None:
     port = stage.telegram_url.rpartition(":")[2]
     fails(["fake-telegram", "--port", port], EXIT_USAGE, port, env={}, home=stage.home)
 

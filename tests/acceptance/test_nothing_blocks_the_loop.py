@@ -95,7 +95,7 @@ def locked(state_file: Path) -> Iterator[None]:
         db.execute("ROLLBACK")
 
 
-def test_a_locked_state_file_costs_no_connection_and_sends_go_on_afterwards(stage: Stage, vhost: Vhost) -> None:
+def test_a_locked_state_file_loses_no_connection_and_sending_resumes_afterwards(stage: Stage, vhost: Vhost) -> None:
     worker = stage.worker()
     with locked(stage.home / "state.db"), kept_connections(vhost, worker.pid):
         texts = send_texts(stage, "locked")
@@ -103,7 +103,7 @@ def test_a_locked_state_file_costs_no_connection_and_sends_go_on_afterwards(stag
     assert "was lost" not in worker.log
 
 
-def test_a_worker_stops_while_its_state_file_is_locked_and_the_next_sends(stage: Stage) -> None:
+def test_a_worker_stops_while_its_state_file_is_locked_and_the_next_one_sends(stage: Stage) -> None:
     worker = stage.worker()
     with locked(stage.home / "state.db"):
         texts = send_texts(stage, "locked")
@@ -150,7 +150,7 @@ def waits_for_file(process: FloodgateProcess) -> bool:
 
 
 @pytest.mark.parametrize("obstacle", [never_opens, never_reads])
-def test_a_file_that_never_yields_costs_no_connection_and_holds_up_no_other_chat(
+def test_a_hanging_file_loses_no_connection_and_does_not_delay_other_chats(
     stage: Stage, vhost: Vhost, obstacle: Callable[[Stage], FloodgateProcess]
 ) -> None:
     worker = obstacle(stage)
@@ -188,7 +188,7 @@ def mute_worker(stage: Stage) -> Iterator[FloodgateProcess]:
         yield worker
 
 
-def test_a_stderr_that_nobody_reads_costs_no_connection_and_sends_go_on(
+def test_an_unread_stderr_loses_no_connection_and_sending_continues(
     stage: Stage, vhost: Vhost, mute_worker: FloodgateProcess
 ) -> None:
     stage.client().send_message(chat_id=5, text="so that it is known to work")
@@ -213,7 +213,7 @@ async def answer(update: Update, client: AsyncClient) -> None:
 """
 
 
-def test_a_handler_that_blocks_its_loop_costs_its_worker_no_connection(stage: Stage, vhost: Vhost) -> None:
+def test_a_handler_that_blocks_its_loop_loses_no_connection(stage: Stage, vhost: Vhost) -> None:
     stage.extra |= {"FLOODGATE_SHUTDOWN_SECONDS": "15"}
     (stage.home / "their_bot.py").write_text(BLOCKING_BOT)
     post = Post(stage.settings)

@@ -31,7 +31,7 @@ def worker(stage: Stage) -> FloodgateProcess:
     return stage.worker()
 
 
-def test_every_queue_is_a_durable_quorum_queue_and_none_is_for_delays_in_memory(
+def test_every_queue_is_a_durable_quorum_queue_and_no_delay_is_held_in_memory(
     worker: FloodgateProcess, vhost: Vhost
 ) -> None:
     queues = rows(vhost, "list_queues", "name", "type", "durable", "auto_delete", "exclusive")
@@ -63,9 +63,7 @@ def argument(listed: Any) -> tuple[str, Any]:
     return listed[0], listed[-1]
 
 
-def test_each_partition_is_consumed_with_one_message_in_hand_and_answers_with_more(
-    worker: FloodgateProcess, vhost: Vhost
-) -> None:
+def test_partitions_have_a_prefetch_of_one_and_answers_a_larger_one(worker: FloodgateProcess, vhost: Vhost) -> None:
     consumers = rows(vhost, "list_consumers", "queue_name", "prefetch_count", "ack_required", "active", "arguments")
     assert {row["queue_name"] for row in consumers} == SENDS
     assert len(consumers) == len(SENDS)
@@ -95,7 +93,7 @@ def channels(vhost: Vhost) -> list[dict[str, Any]]:
     return [row for row in listed if row["vhost"] == vhost.name]
 
 
-def test_channels_that_publish_confirm(stage: Stage, worker: FloodgateProcess, vhost: Vhost) -> None:
+def test_publishing_channels_use_confirms(stage: Stage, worker: FloodgateProcess, vhost: Vhost) -> None:
     """The worker publishes when it parks: four at once for one chat are three too many."""
     client = stage.client()
     client.enqueue_many(client.job("sendMessage", chat_id=7, text=str(n)) for n in range(4))
@@ -118,7 +116,7 @@ def use_every_way_out(stage: Stage) -> None:
     assert worker.stop() == 0
 
 
-def test_what_is_queued_parked_and_dead_is_persistent(stage: Stage, vhost: Vhost) -> None:
+def test_queued_parked_and_dead_messages_are_persistent(stage: Stage, vhost: Vhost) -> None:
     with Firehose(vhost) as firehose:
         use_every_way_out(stage)
         until(lambda: firehose.published_to(queue_names.DEAD_EXCHANGE))
@@ -131,7 +129,7 @@ def test_what_is_queued_parked_and_dead_is_persistent(stage: Stage, vhost: Vhost
     assert {message["properties"]["priority"] for message in parked} == {9}
 
 
-def test_what_is_queued_parked_and_dead_is_mandatory(new_stage: MakeStage, vhost: Vhost) -> None:
+def test_queued_parked_and_dead_messages_are_mandatory(new_stage: MakeStage, vhost: Vhost) -> None:
     with Tap(vhost.node.port) as tap:
         stage = new_stage(tap.url(vhost.url))
         use_every_way_out(stage)

@@ -101,7 +101,7 @@ def start(stage: Stage, python: Path, project: Path, *arguments: str, ready: str
     return stage.keep(process.start(ready))
 
 
-def test_wheel_and_sdist_install_the_same_one_package(wheels: dict[str, Path]) -> None:
+def test_wheel_and_sdist_install_the_same_single_package(wheels: dict[str, Path]) -> None:
     files = {
         kind: {each.filename: each.CRC for each in zipfile.ZipFile(wheel).infolist()} for kind, wheel in wheels.items()
     }

@@ -62,7 +62,7 @@ def letters(stage: Stage) -> dict[str, Job]:
     return made
 
 
-def test_letters_are_found_by_what_they_are(stage: Stage, letters: dict[str, Job]) -> None:
+def test_dead_letters_are_found_by_their_properties(stage: Stage, letters: dict[str, Job]) -> None:
     job = {name: each.id for name, each in letters.items()}
     assert ids(stage) == ["raw", *job.values(), "bytes"], "by time of death; of one it is unknown"
     assert ids(stage, "--reason", "content") == [job["hello"], job["photo"]]
@@ -76,7 +76,7 @@ def test_letters_are_found_by_what_they_are(stage: Stage, letters: dict[str, Job
     assert all(line.isprintable() for line in table.splitlines()), "bytes are shown safely"
 
 
-def test_a_letter_is_shown_with_all_there_is(stage: Stage, letters: dict[str, Job]) -> None:
+def test_a_dead_letter_is_shown_with_all_details(stage: Stage, letters: dict[str, Job]) -> None:
     shown = stage.floodgate("dead-letters", "show", letters["photo"].id).stdout
     assert all(word in shown for word in ("about photo", "A spring photo", "sendPhoto", "content"))
     [data] = answer(stage, "dead-letters", "show", "bytes")
@@ -86,7 +86,7 @@ def test_a_letter_is_shown_with_all_there_is(stage: Stage, letters: dict[str, Jo
     assert (missing.returncode, "No dead letter has the id 'nobody'" in missing.stdout) == (EXIT_NO, True)
 
 
-def test_replayed_letters_are_sent_in_their_order_and_others_stay(stage: Stage, letters: dict[str, Job]) -> None:
+def test_replayed_letters_are_sent_in_their_order_and_others_are_kept(stage: Stage, letters: dict[str, Job]) -> None:
     fates = answer(stage, "dead-letters", "replay", "--reason", "rights", "--reason", "expired")
     assert fates == {"replayed": 2, "sent-before": 0, "duplicate": 0, "no-job": 0, "unknown-bot": 0}
     stage.worker()
@@ -100,7 +100,7 @@ def test_replayed_letters_are_sent_in_their_order_and_others_stay(stage: Stage, 
     assert stage.floodgate("dead-letters", "replay", "--reason", "nothing").returncode == 0
 
 
-def test_dropping_asks_first_and_drops_only_what_is_meant(stage: Stage, letters: dict[str, Job]) -> None:
+def test_dropping_asks_for_confirmation_and_drops_only_matching_letters(stage: Stage, letters: dict[str, Job]) -> None:
     asked = drop(stage, "", "--reason", "malformed")  # nobody answers
     assert asked.returncode == EXIT_NO
     assert "Delete permanently: malformed: 1?" in asked.stderr
@@ -142,14 +142,14 @@ def drop(stage: Stage, answered: str, *options: str) -> subprocess.CompletedProc
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
-def test_a_mistake_is_one_sentence(stage: Stage, arguments: list[str], word: str) -> None:
+def test_a_usage_error_is_one_sentence(stage: Stage, arguments: list[str], word: str) -> None:
     ended = stage.floodgate(*arguments)
     assert (ended.returncode, ended.stdout) == (EXIT_USAGE, "")
     assert word in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-def test_a_chat_that_blocked_the_bot_is_asked_once_and_its_other_jobs_fail_fast_until_it_is_cleared(
+def test_a_chat_that_blocked_the_bot_is_tried_once_and_its_other_jobs_fail_fast_until_it_is_cleared(
     stage: Stage,
 ) -> None:
     stage.control.set_chat(GONE, trouble="blocked")
@@ -201,7 +201,7 @@ def test_a_broadcast_to_a_chat_that_blocked_the_bot_is_counted_and_listed(stage:
         client.result(jobs[0])
 
 
-def test_letters_whose_time_is_over_are_dropped_and_counted(stage: Stage, letters: dict[str, Job]) -> None:
+def test_expired_letters_are_dropped_and_counted(stage: Stage, letters: dict[str, Job]) -> None:
     assert stage.floodgate("dead-letters", "sweep").stdout == "No dead letters have expired or exceed the limit.\n"
     stage.extra["FLOODGATE_DEAD_LETTERS__SECONDS_BY_REASON"] = '{"content": 0.001, "malformed": 0.001}'
     assert answer(stage, "dead-letters", "sweep") == {"content": 2, "malformed": 1}
@@ -224,9 +224,7 @@ main()
 """
 
 
-def test_a_worker_drops_letters_whose_time_is_over_and_the_oldest_of_too_many(
-    stage: Stage, letters: dict[str, Job]
-) -> None:
+def test_a_worker_drops_expired_letters_and_the_oldest_beyond_the_limit(stage: Stage, letters: dict[str, Job]) -> None:
     (stage.home / "quick.py").write_text(QUICK_WORKER)
     stage.extra |= {
         "FLOODGATE_DEAD_LETTERS__SECONDS_BY_REASON": '{"content": 0.001}',
@@ -242,7 +240,7 @@ def test_a_worker_drops_letters_whose_time_is_over_and_the_oldest_of_too_many(
     assert (sum(dropped.values()), dropped["rights"]) == (3, 1)
 
 
-def test_a_chat_that_is_heard_from_is_sent_to_at_once(stage: Stage) -> None:
+def test_after_an_update_from_a_chat_its_jobs_are_sent_at_once(stage: Stage) -> None:
     stage.control.set_chat(GONE, trouble="blocked")
     stage.worker()
     client = stage.client()
@@ -254,7 +252,7 @@ def test_a_chat_that_is_heard_from_is_sent_to_at_once(stage: Stage) -> None:
     assert client.result(client.send_message(GONE, "welcome back"), timeout=20)["text"] == "welcome back"
 
 
-def test_a_pause_holds_until_it_is_ended_and_status_tells_why(stage: Stage) -> None:
+def test_a_pause_lasts_until_it_is_ended_and_status_shows_its_reason(stage: Stage) -> None:
     assert stage.floodgate("pause", "--for", "15m", "--chat", "42", "--why", "complaint").returncode == 0
     with contextlib.closing(open_store(stage.settings)) as store:
         for chat in ("7", "8", "9"):
@@ -272,7 +270,7 @@ def test_a_pause_holds_until_it_is_ended_and_status_tells_why(stage: Stage) -> N
     assert {pause["chat"] for pause in answer(stage, "status")[0]["pauses"]} == {"7", "8", "9"}
 
 
-def test_a_bot_without_limits_has_no_rate_in_json(stage: Stage) -> None:
+def test_a_bot_without_limits_has_a_null_rate_in_json(stage: Stage) -> None:
     stage.extra["FLOODGATE_LIMITS__ENABLED"] = "false"
     [bot] = answer(stage, "status")
     assert (bot["per_second_limit"], bot["per_second_full"]) == (None, None)

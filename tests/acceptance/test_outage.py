@@ -152,7 +152,7 @@ def run_worker_with_names(hooks: Hooks, no_names: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_an_outage_under_a_broadcast_costs_no_job_and_few_calls(
+def test_an_outage_during_a_broadcast_costs_no_job_and_few_calls(
     kind: Kind, api: BotApi, new_stage: MakeStage, vhost: Vhost, start_worker: Callable[..., Any], tmp_path: Path
 ) -> None:
     stage = new_stage(vhost.url, telegram_url=kind.url(api), partitions=PARTITIONS, extra=short_calls())
@@ -182,7 +182,7 @@ def test_an_outage_under_a_broadcast_costs_no_job_and_few_calls(
     assert (told.answers_429, told.bot_in_1s <= 30) == (0, True), "sends go on at the even rate"
 
 
-def test_one_chats_failures_are_no_outage(stage: Stage) -> None:
+def test_failures_in_one_chat_do_not_begin_an_outage(stage: Stage) -> None:
     """Nobody else is sent to meanwhile, so no answer in between speaks for Telegram."""
     stage.control.set_server(faults=[{"kind": "error", "code": 502, "chats": [1]}])
     stage.worker(FLOODGATE_MAX_ATTEMPTS="4")
@@ -195,7 +195,7 @@ def test_one_chats_failures_are_no_outage(stage: Stage) -> None:
     until(lambda: stage.sent() == ["another chat"], 1)
 
 
-def test_a_call_that_kills_its_worker_again_and_again_is_exhausted(new_stage: MakeStage, vhost: Vhost) -> None:
+def test_a_call_that_repeatedly_kills_its_worker_is_exhausted(new_stage: MakeStage, vhost: Vhost) -> None:
     """The Bot API never answers and each worker is killed while it waits. A fourth call would be answered."""
     stage = new_stage(vhost.url, extra=short_calls() | {"FLOODGATE_MAX_ATTEMPTS": "3"})
     stage.control.set_server(faults=[{"kind": "stall", "times": 3}])
@@ -244,7 +244,7 @@ def test_a_job_that_always_fails_before_its_call_is_exhausted(
     assert dead_letters(stage) == {"exhausted": 1}
 
 
-def test_a_full_state_store_stops_sending_and_costs_no_job(
+def test_a_full_state_store_stops_sending_and_loses_no_job(
     new_stage: MakeStage, vhost: Vhost, new_redis: Callable[..., RedisServer]
 ) -> None:
     server = new_redis("--maxmemory-policy", "noeviction").start()

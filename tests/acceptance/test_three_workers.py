@@ -39,7 +39,7 @@ def fake(tmp_path: Path) -> Iterator[FloodgateProcess]:
 
 
 @pytest.mark.timeout(240)
-def test_three_workers_share_one_budget_and_outlive_one_of_them(
+def test_three_workers_share_one_budget_and_survive_the_loss_of_one(
     new_stage: MakeStage, vhost: Vhost, fake: FloodgateProcess
 ) -> None:
     """No 429; order per chat and priority; nothing lost; all took part; the killed one's partitions go on."""

@@ -40,7 +40,7 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize("form", forms({}))
 @pytest.mark.parametrize(("method", "params"), CALLS, ids=[name for name, _ in CALLS])
-def test_a_file_of_the_servers_disk_is_refused_in_every_form(
+def test_a_file_on_the_servers_disk_is_refused_in_every_form(
     gate: Gate, method: str, params: dict[str, Any], form: str
 ) -> None:
     answer = httpx.post(f"{gate.url}/bot{TOKEN}/{method}", **forms(params)[form])
@@ -49,7 +49,7 @@ def test_a_file_of_the_servers_disk_is_refused_in_every_form(
     assert gate.stage.control.arrivals() == []
 
 
-def test_a_part_that_hides_another_is_refused(gate: Gate) -> None:
+def test_a_form_part_that_hides_another_is_refused(gate: Gate) -> None:
     hidden = 'x"; name="photo'
     url = f"{gate.url}/bot{TOKEN}/sendPhoto"
     answers = [
@@ -60,7 +60,7 @@ def test_a_part_that_hides_another_is_refused(gate: Gate) -> None:
     assert gate.stage.control.arrivals() == []
 
 
-def test_a_callers_own_file_passes_with_its_call(gate: Gate) -> None:
+def test_a_callers_own_file_is_passed_on_with_its_call(gate: Gate) -> None:
     answer = httpx.post(
         f"{gate.url}/bot{TOKEN}/setMyProfilePhoto",
         data={"photo": json.dumps({"type": "static", "photo": "attach://mine"})},

@@ -72,7 +72,7 @@ def test_the_echo_bot_greets_helps_and_echoes(example: Visitor) -> None:
 
 
 @pytest.mark.parametrize("example", ["conversationbot"], indirect=True)
-def test_the_conversation_bot_remembers_where_it_was_and_takes_a_photo(
+def test_the_conversation_bot_remembers_its_step_and_accepts_a_photo(
     example: Visitor, stage: Stage, tmp_path: Path
 ) -> None:
     photo = uploaded_photo(stage)

@@ -55,7 +55,7 @@ def test_the_echo_bot_echoes(play: Play) -> None:
     assert texts == ["Hello! Say something, and I will repeat it.", "good morning"]
 
 
-def test_the_conversation_bot_goes_on_where_it_was_though_its_worker_dies_between_two_steps(play: Play) -> None:
+def test_the_conversation_bot_continues_after_its_worker_dies_between_two_steps(play: Play) -> None:
     """And another that is there already knows what was said meanwhile at the one that dies."""
     play.start("worker", ready="worker ready")
     workers = [
