@@ -1,4 +1,4 @@
-"""Floodgate as docs/security.md has it run: no process holds more of RabbitMQ than its account allows."""
+"""Floodgate run as docs/security.md recommends: no process needs more of RabbitMQ than its account allows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def accounts(vhost: Vhost) -> Iterator[Accounts]:
 
 @pytest.fixture
 def stage(new_stage: MakeStage, accounts: Accounts) -> Stage:
-    """A producer's, with the queues made by an operator."""
+    """A stage with a producer's account and queues declared by an operator."""
     stage = new_stage(accounts.url("producer"))
     made = stage.floodgate("topology", "apply", FLOODGATE_RABBITMQ_URL=accounts.url("operator"))
     assert made.returncode == 0, made.stderr

@@ -1,4 +1,4 @@
-"""Answers to queries, which expire in seconds, on real processes: they wait behind nothing and for nobody."""
+"""Answers to queries expire within seconds: on real processes they wait for nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_an_answer_is_sent_despite_a_paused_bot_and_full_queues(stage: Stage) ->
     stage.worker()
     queues = [queue_names.send_queue(BOT, "interactive", n) for n in range(FEW_PARTITIONS)]
     with Connections(stage.settings, "test") as connections:
-        # Each partition has parked the job in hand, and hands its queue back until the pause ends.
+        # Each partition has parked its job in hand and hands its queue back until the pause ends.
         until(lambda: sum(depth or 0 for depth in queue_admin.depth(connections, queues).values()) == len(CHATS) - 2)
         client.call("answerCallbackQuery", callback_query_id="1")
         until(lambda: arrivals(stage, "answerCallbackQuery"), 2)

@@ -1,4 +1,4 @@
-"""Files that a client sends: by way of the spool, streamed by a worker, and the same content uploaded once."""
+"""Files sent by a client: stored in the spool, streamed by a worker, and identical content uploaded once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.waiting import until
 
 @pytest.fixture
 def settings(stage: Stage) -> Settings:
-    """Those of a program on the machine of a worker, which runs."""
+    """The settings of a program on the machine of a running worker."""
     stage.vouch_idle()
     stage.worker()
     return stage.settings
@@ -47,7 +47,7 @@ def test_a_path_bytes_and_an_open_file_are_sent_and_removed(stage: Stage, settin
 
 
 def test_a_call_with_a_large_file_gets_more_time(stage: Stage) -> None:
-    """As long as its size takes at 100 kB/s: three seconds here, on top of one."""
+    """The time its size takes at 100 kB/s: three seconds here, in addition to one."""
     stage.vouch_idle()
     stage.worker(FLOODGATE_CALL_TIMEOUT_SECONDS="1")
     stage.control.set_server(latency_ms=(2000, 2000))

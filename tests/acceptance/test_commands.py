@@ -1,4 +1,4 @@
-"""Each command says how to use it, prints JSON that parses, and works on a real server."""
+"""Each command explains its use, prints JSON that parses, and works on a real server."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NOTHING_QUEUED = {"interactive": 0, "bulk": 0, "answers": 0, "updates": 0, "dead
 
 
 def answer(stage: Stage, *arguments: str, code: int = 0) -> Any:
-    """What the command prints, read as JSON."""
+    """Parses the command's output as JSON."""
     ended = stage.floodgate(*arguments, "--json")
     assert ended.returncode == code, ended.stderr
     return json.loads(ended.stdout)

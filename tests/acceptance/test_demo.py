@@ -11,7 +11,7 @@ from tests.acceptance.server import rows
 from tests.processes import FloodgateProcess
 from tests.services import Vhost
 
-# 20 of the group's messages go in its first minute and 10 in the 10 s after; the rest is start and stop.
+# 20 of the group's messages are sent in its first minute and 10 in the next 10 s; the rest is start and stop.
 FULL_SECONDS = 100.0
 QUICK_SECONDS = 50.0
 

@@ -1,4 +1,4 @@
-"""`floodgate doctor`: a line for each thing that the settings name, and what to do about what is wrong with it."""
+"""`floodgate doctor`: one line for each subject of the settings, with a remedy for each problem."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNREACHABLE = "127.0.0.1:1"
 
 
 def examined(stage: Stage, env: Mapping[str, str], code: int) -> dict[str, str]:
-    """What is wrong, by subject."""
+    """The problems by subject."""
     ended = stage.floodgate("doctor", "--json", **env)
     assert ended.returncode == code, ended.stdout + ended.stderr
     assert TOKEN not in ended.stdout + ended.stderr

@@ -1,4 +1,4 @@
-"""Whatever is imported first, and by whom: actors are bound to Floodgate's broker, and importing does nothing else."""
+"""In any import order, actors are bound to Floodgate's broker, and importing has no other effect."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ print(json.dumps({
     "sockets": [str(s) for s in opened],
 }))
 """
-# Any socket would do to tell that a module connects when it is imported.
+# Any socket would show that a module connects on import.
 WATCH = """
 import socket
 opened = []
@@ -34,7 +34,7 @@ class Watched(socket.socket):
         super().__init__(*args, **options)
 socket.socket = Watched
 """
-# Another broker is the global one while all of ours is imported: what does not say to which it belongs becomes its.
+# The global broker is another one while our modules are imported: an actor that names no broker is bound to that one.
 STRAYS = """
 import importlib, json, pkgutil, dramatiq
 from dramatiq.brokers.stub import StubBroker
@@ -94,7 +94,7 @@ def test_every_actor_of_ours_names_its_broker(tmp_path: Path) -> None:
 
 
 def test_dramatiqs_own_command_works_on_the_configured_broker(stage: Stage) -> None:
-    """`dramatiq floodgate.actors` loads the module itself and asks for the global broker then."""
+    """`dramatiq floodgate.actors` loads the module itself and then asks for the global broker."""
     arguments = ("floodgate.actors", "--processes", "1", "--threads", "4")
     stage.client().send_message(chat_id=42, text="hi")
     process = FloodgateProcess(*arguments, env=stage.env, home=stage.home, name="dramatiq", module="dramatiq")
@@ -124,6 +124,6 @@ def test_settings_given_late_reach_the_broker_that_actors_are_bound_to(tmp_path:
 
 
 def test_importing_does_not_validate_the_environment(tmp_path: Path) -> None:
-    """Django imports everything; a wrong variable is told by what uses it, not by an import."""
+    """Django imports everything; a wrong variable is reported when it is used, not on import."""
     ended = run_python("-c", "import floodgate, actors, broker", env={"FLOODGATE_PARTITIONS": "many"}, home=tmp_path)
     assert ended.returncode == 0, ended.stderr

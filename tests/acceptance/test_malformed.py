@@ -1,4 +1,4 @@
-"""Bytes in a queue that are no job: they end in `dead.malformed` as they came, and the worker goes on."""
+"""Bytes in a queue that are not a job go unchanged to `dead.malformed`, and the worker continues."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUEUE = queue_names.send_queue(BOT, "interactive", 0)
 
 
 def message(**changes: Any) -> bytes:
-    """A Dramatiq message for `send` with a good job, but for the changes."""
+    """A Dramatiq message for `send` with a valid job, with the changes applied."""
     job = new_job("sendMessage", {"chat_id": 42, "text": "hi"})
     return json.dumps(json.loads(encode_job(job, QUEUE)) | changes).encode()
 
@@ -59,7 +59,7 @@ MALFORMED = {
 
 @pytest.fixture
 def put(stage: Stage, vhost: Vhost) -> Any:
-    """Publishes bytes to the partition with stock pika, which is how such bytes get there."""
+    """Publishes bytes to the partition with stock pika, as a foreign publisher would."""
     assert stage.floodgate("topology", "apply").returncode == 0
     with pika.BlockingConnection(pika.URLParameters(vhost.url)) as connection:
         channel = connection.channel()

@@ -1,4 +1,4 @@
-"""What people get wrong: each mistake is one sentence on standard error and an exit code, never a stack trace."""
+"""Common mistakes: each is one sentence on standard error and an exit code, never a stack trace."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.processes import run_floodgate
 from tests.proxy import Proxy
 from tests.services import Vhost, free_ports
 
-# What needs a server; of all commands, those that need a bot are one more.
+# Commands that need a server; of all commands, one more needs a bot.
 ON_A_SERVER = (
     ["worker"],
     ["send", "--chat", "42", "--text", "hi"],
@@ -30,7 +30,7 @@ each_with_a_bot = pytest.mark.parametrize("command", [*ON_A_SERVER, ["topology",
 
 
 def fails(command: list[str], code: int, *words: str, env: dict[str, str], home: Path) -> str:
-    """The command ends with the code and says one line on standard error that holds the words, and no secret."""
+    """Checks the exit code and for one line on standard error that contains the words and no secret."""
     ended = run_floodgate(*command, env=env, home=home)
     assert "Traceback" not in ended.stderr, ended.stderr
     assert ended.returncode == code, ended.stderr
@@ -45,7 +45,7 @@ def fails(command: list[str], code: int, *words: str, env: dict[str, str], home:
 
 @pytest.fixture
 def offline(tmp_path: Path) -> dict[str, str]:
-    """A bot, a state file, and nobody at the RabbitMQ URL."""
+    """A bot, a state file, and a RabbitMQ URL where nothing listens."""
     return {
         "FLOODGATE_RABBITMQ_URL": f"amqp://guest:secret@127.0.0.1:{free_ports().amqp}/",
         "FLOODGATE_BOTS": json.dumps({BOT: TOKEN}),
@@ -166,7 +166,7 @@ def test_an_invalid_job_is_refused_before_any_server_is_contacted(
 
 @pytest.mark.parametrize("command", [["worker"], ["status"]], ids=" ".join)
 def test_an_unwritable_state_file_is_named(command: list[str], stage: Stage) -> None:
-    """Root may write anywhere, so the folder is a file: nobody can make one below it."""
+    """Root may write anywhere, so the folder is a file: nothing can be created below it."""
     blocked = stage.home / "not-a-folder"
     blocked.touch()
     env = stage.env | {"FLOODGATE_STATE_URL": f"sqlite:///{blocked}/state.db"}
@@ -195,7 +195,7 @@ def test_a_port_in_use_is_reported_by_the_fake(stage: Stage) -> None:
 def test_more_queues_than_a_worker_can_consume_are_refused_before_any_is_declared(
     offline: dict[str, str], tmp_path: Path
 ) -> None:
-    """And before RabbitMQ is asked for: there is none."""
+    """The check comes before RabbitMQ is contacted: there is none."""
     bots = {f"bot{n}": f"{100200300 + n}:" + "A" * 35 for n in range(10)}
     many = {"FLOODGATE_BOTS": json.dumps(bots), "FLOODGATE_PARTITIONS": "1024"}
     fails(["worker"], EXIT_USAGE, "20490 queues", "FLOODGATE_PARTITIONS", "split", env=offline | many, home=tmp_path)

@@ -1,4 +1,4 @@
-"""What real processes make of a server: queues, consumers, channels and messages, as RabbitMQ shows them."""
+"""The effect of real processes on a server: queues, consumers, channels and messages, as RabbitMQ shows them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_every_queue_is_a_durable_quorum_queue_and_no_delay_is_held_in_memory(
     queues = rows(vhost, "list_queues", "name", "type", "durable", "auto_delete", "exclusive")
     names = {row["name"] for row in queues}
     levels = {delay_ladder.level_name(level) for level in range(delay_ladder.LEVELS)}
-    assert names == SENDS | levels | DEAD  # and none of updates: this worker sends
+    assert names == SENDS | levels | DEAD  # no update queues: this worker only sends
     assert {row["type"] for row in queues} == {"quorum"}
     assert all(row["durable"] and not row["auto_delete"] and not row["exclusive"] for row in queues)
     assert not any(name.endswith((".DQ", ".XQ")) for name in names)
@@ -94,7 +94,7 @@ def channels(vhost: Vhost) -> list[dict[str, Any]]:
 
 
 def test_publishing_channels_use_confirms(stage: Stage, worker: FloodgateProcess, vhost: Vhost) -> None:
-    """The worker publishes when it parks: four at once for one chat are three too many."""
+    """The worker publishes when it parks: with four jobs for one chat at once, three are too many."""
     client = stage.client()
     client.enqueue_many(client.job("sendMessage", chat_id=7, text=str(n)) for n in range(4))
     until(lambda: stage.sent() == ["0", "1", "2", "3"])
@@ -104,7 +104,7 @@ def test_publishing_channels_use_confirms(stage: Stage, worker: FloodgateProcess
 
 
 def use_every_way_out(stage: Stage) -> None:
-    """A job sent, two parked by the worker, one by the client, one dead."""
+    """One job sent, two parked by the worker, one by the client, one dead."""
     worker = stage.worker()
     stage.control.set_chat(9, trouble="blocked")
     client = stage.client()
@@ -141,7 +141,7 @@ def test_queued_parked_and_dead_messages_are_mandatory(new_stage: MakeStage, vho
 
 
 class Firehose:
-    """RabbitMQ's own trace of what is published to a vhost."""
+    """RabbitMQ's own trace of the messages published to a vhost."""
 
     def __init__(self, vhost: Vhost) -> None:
         self._vhost = vhost

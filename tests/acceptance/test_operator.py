@@ -1,4 +1,4 @@
-"""An operator at work: dead letters found, shown, replayed and dropped; unreachable chats; pauses."""
+"""Operator commands: finding, showing, replaying and dropping dead letters; unreachable chats; pauses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GONE = 666
 
 
 def answer(stage: Stage, *arguments: str, code: int = 0) -> Any:
-    """What the command prints, read as JSON."""
+    """Parses the command's output as JSON."""
     ended = stage.floodgate(*arguments, "--json")
     assert ended.returncode == code, ended.stderr
     return json.loads(ended.stdout)
@@ -41,7 +41,7 @@ def ids(stage: Stage, *options: str) -> list[str]:
 
 @pytest.fixture
 def letters(stage: Stage) -> dict[str, Job]:
-    """Four letters and bytes that are no job, in this order."""
+    """Four letters, then bytes that are not a job, in this order."""
     client = stage.client()
     made = {
         "news": client.job("sendMessage", chat_id=1, text="Spring news", campaign="spring", priority="bulk"),
@@ -101,7 +101,7 @@ def test_replayed_letters_are_sent_in_their_order_and_others_are_kept(stage: Sta
 
 
 def test_dropping_asks_for_confirmation_and_drops_only_matching_letters(stage: Stage, letters: dict[str, Job]) -> None:
-    asked = drop(stage, "", "--reason", "malformed")  # nobody answers
+    asked = drop(stage, "", "--reason", "malformed")  # without an answer to the question
     assert asked.returncode == EXIT_NO
     assert "Delete permanently: malformed: 1?" in asked.stderr
     assert len(ids(stage)) == 6
@@ -116,7 +116,7 @@ def test_dropping_asks_for_confirmation_and_drops_only_matching_letters(stage: S
 
 
 def drop(stage: Stage, answered: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """As a person who answers the question."""
+    """Runs the command like a person who answers the question."""
     return subprocess.run(
         [sys.executable, "-m", "floodgate", "dead-letters", "drop", *options],
         env=environment(stage.env),
@@ -214,7 +214,7 @@ def test_expired_letters_are_dropped_and_counted(stage: Stage, letters: dict[str
     assert "dead letters without a bot, dropped: malformed: 1" in shown
 
 
-# A worker whose rounds are a tenth of a second and not a minute.
+# A worker whose rounds take a tenth of a second instead of a minute.
 QUICK_WORKER = """
 from floodgate.broker.worker import retention
 from floodgate.cli import main

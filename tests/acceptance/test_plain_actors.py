@@ -1,4 +1,4 @@
-"""A user's own actors under Dramatiq's own command, beside the actors of ours."""
+"""A user's own actors under Dramatiq's own command, together with our actors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests start does not outlive them."""
+"""Processes started by tests do not outlive them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_process_ends_with_the_program_that_started_it_even_after_sigkill(tmp_
 
 
 def test_an_ended_process_is_released(tmp_path: Path) -> None:
-    """Its id may be somebody else's soon."""
+    """Its id may soon be reused."""
     with FloodgateProcess("fake-telegram", "--port", "0", env={}, home=tmp_path).start("http://") as process:
         assert process.stop() == 0
         process.kill()

@@ -1,4 +1,4 @@
-"""What a client is told of a job's end, by a worker that sent it or could not."""
+"""The results a client gets from a worker that sent a job or could not."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_result_of_a_job_that_will_not_be_sent_is_its_reason(stage: Stage) -
 
 def test_waiting_for_a_result_times_out_and_says_that_the_job_is_safe(stage: Stage) -> None:
     client = stage.client()
-    job = client.send_message(42, "hi")  # no worker runs
+    job = client.send_message(42, "hi")  # no worker is running
     began = time.monotonic()
     with pytest.raises(NotSettledError, match="It is safe"):
         client.result(job, timeout=0.3)

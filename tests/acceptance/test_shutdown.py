@@ -1,4 +1,4 @@
-"""SIGTERM: what is in flight is finished, the rest handed back in order, exit 0; in bounded time."""
+"""SIGTERM: calls in flight are finished, other jobs handed back in order, exit code 0, in bounded time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.services import Vhost
 from tests.waiting import until
 
 IDLE_SECONDS = 3.0
-# The loop of Dramatiq's threads, closing connections, the interpreter's own end: beyond the call in flight.
+# Dramatiq's thread loop, closing connections and the interpreter's end, in addition to the call in flight.
 ENDING_SECONDS = 4.0
 LATENCY_MS = 2000.0
 
@@ -77,7 +77,7 @@ def test_a_worker_waiting_for_a_paused_bot_hands_its_job_back_at_once(stage: Sta
 
 
 def ready(vhost: Vhost) -> int:
-    """Messages in all queues, the ladder's among them. May be five seconds old."""
+    """Counts messages in all queues including the ladder's. May be five seconds out of date."""
     return sum(int(row["messages_ready"]) for row in rows(vhost, "list_queues", "messages_ready"))
 
 

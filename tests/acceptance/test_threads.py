@@ -1,4 +1,4 @@
-"""A worker process has a handful of threads, whatever the number of its bots and partitions."""
+"""A worker process has a handful of threads for any number of bots and partitions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def bots(count: int) -> dict[str, str]:
 
 
 def threads(process: FloodgateProcess) -> list[str]:
-    """Names, as the kernel has them."""
+    """Thread names from the kernel."""
     return sorted((task / "comm").read_text().strip() for task in Path(f"/proc/{process.pid}/task").iterdir())
 
 

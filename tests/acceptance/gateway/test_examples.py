@@ -1,4 +1,4 @@
-"""Every example does what it says, as its users run it."""
+"""Every example does what it says when run the way its users run it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(*command: str, env: dict[str, str], home: Path) -> str:
 
 @contextlib.contextmanager
 def serving(*command: str, env: dict[str, str], home: Path, ready: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A program that says `ready` once it serves, ended by SIGINT."""
+    """A program that prints `ready` once it serves, ended by SIGINT."""
     log = home / "program.log"
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=env, cwd=home, stdout=output, stderr=subprocess.STDOUT)
@@ -135,7 +135,7 @@ def test_the_celery_task_sends_from_a_forked_worker(gate: Gate, tmp_path: Path) 
 
 def test_the_cron_scripts_exit_code_shows_success_or_failure(gate: Gate, tmp_path: Path) -> None:
     env, chat, script = env_of(gate, tmp_path), next(_chats), str(EXAMPLES / "cron_report.py")
-    for _ in range(2):  # the second run of a day sends no second report
+    for _ in range(2):  # the second run of a day does not send a second report
         assert run(clients_python(), script, str(chat), env=env, home=tmp_path) == "message 1\n"
     assert len(texts(gate, chat)) == 1
     env["FLOODGATE_RABBITMQ_URL"] = UNREACHABLE

@@ -1,4 +1,4 @@
-"""Bodies that are malformed, huge, slow or cut off: a clear answer, never a 500, and memory that stays where it was."""
+"""Malformed, huge, slow and aborted bodies: a clear answer, never a 500, and bounded memory."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_huge_upload_without_a_length_is_cut_off_and_uses_little_memory(gate: 
         for _ in range(80):
             yield b"x" * MEGABYTE
 
-    with contextlib.suppress(httpx.WriteError, httpx.RemoteProtocolError):  # the gateway may hang up on the rest
+    with contextlib.suppress(httpx.WriteError, httpx.RemoteProtocolError):  # the gateway may close early
         url = f"{gate.url}/bot{TOKEN}/sendDocument?chat_id=1"
         answer = httpx.post(url, content=pieces(), headers={"content-type": PARTS}, timeout=60)  # type: ignore[arg-type]
         assert answer.status_code == 413
@@ -110,7 +110,7 @@ def test_an_aborted_body_leaves_nothing_behind(gate: Gate) -> None:
 
 
 def test_two_thousand_callers_wait_in_bounded_memory_and_disconnected_ones_are_released(gate: Gate) -> None:
-    """All are in one chat that is paused, so nobody gets a result."""
+    """All callers use one paused chat, so none of them gets a result."""
     before = resident_bytes(gate)
     gate.stage.control.pause(int(TOKEN.partition(":")[0]), 600, chat_id=77)
     body = json.dumps({"chat_id": 77, "text": "wait", "floodgate_expires_seconds": 60}).encode()

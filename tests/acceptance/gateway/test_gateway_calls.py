@@ -1,4 +1,4 @@
-"""What a caller of the gateway can count on, call by call."""
+"""The gateway's behaviour towards its callers, call by call."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_repeats_with_one_idempotency_key_are_one_message(gate: Gate) -> None:
 
 
 def test_an_idempotency_key_in_use_is_refused_for_another_message(gate: Gate) -> None:
-    """No worker knows the first one yet: it is on the delay ladder."""
+    """No worker has seen the first one yet: it is on the delay ladder."""
     chat, key = next(_chats), {"Idempotency-Key": f"order-{time.time_ns()}"}
 
     def waiting() -> int:

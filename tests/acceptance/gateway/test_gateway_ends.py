@@ -1,4 +1,4 @@
-"""How a gateway ends, asked to or not, and what its callers see of it. Each test has a gateway of its own."""
+"""How a gateway ends, on request or not, and what its callers notice. Each test has its own gateway."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MakeGateway = Callable[..., GatewayProcess]
 
 @pytest.fixture
 def gateway(stage: Stage) -> Iterator[MakeGateway]:
-    stage.vouch_idle()  # a bot of which nothing is known begins slowly
+    stage.vouch_idle()  # a bot with an unknown history begins slowly
     with ExitStack() as stack:
 
         def make(**settings: str) -> GatewayProcess:
@@ -44,7 +44,7 @@ def send(url: str, chat: int, text: str, timeout: float = 30, **headers: str) ->
 
 
 def refuses(url: str) -> bool:
-    """Whether it takes no new connection."""
+    """Returns whether it refuses new connections."""
     try:
         httpx.get(f"{url}/health")
     except httpx.TransportError:
@@ -110,7 +110,7 @@ def test_callers_beyond_the_limit_are_told_when_to_retry(stage: Stage, gateway: 
         if answer.status_code != 202:
             break
     accepted = number
-    assert 10 <= accepted <= 20  # what is accepted while it counts may be counted twice
+    assert 10 <= accepted <= 20  # callers accepted while others are being counted may be counted twice
     assert answer.status_code == 429
     seconds = answer.json()["parameters"]["retry_after"]
     assert answer.json()["description"] == f"Too Many Requests: retry after {seconds}"

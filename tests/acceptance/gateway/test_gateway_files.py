@@ -1,4 +1,4 @@
-"""No caller has the Bot API server read a file of its own disk; a file that the caller gives arrives."""
+"""No caller can make the Bot API server read a file from its own disk; a caller's own file arrives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BOUNDARY = "multipart/form-data; boundary=b"
 
 
 def forms(params: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """One call in each form that the Bot API takes."""
+    """One call in each form that the Bot API accepts."""
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in params.items()}
     part = '--b\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n'
     parts = "".join(part.format(name, value) for name, value in texts.items()) + "--b--\r\n"

@@ -1,4 +1,4 @@
-"""Handler workers as processes: started wrongly, stopped, killed; plain functions, sends that do not wait, memory."""
+"""Handler workers as processes: failed starts, stops, kills; plain functions, sends that do not wait, persistence."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ USER = 77
 
 
 class Workshop:
-    """A stage whose handler workers are made of modules that a test writes."""
+    """A stage whose handler workers run modules written by a test."""
 
     def __init__(self, stage: Stage, stack: contextlib.ExitStack) -> None:
         self.stage = stage
@@ -159,7 +159,7 @@ def test_updates_of_an_ended_worker_are_handled_by_the_next_and_their_messages_s
     update_id = workshop.post.says(USER, "hello")
     until((workshop.stage.home / f"begun-{update_id}").exists)
     second = workshop.handler(module)
-    (workshop.stage.home / f"begun-{update_id + 1}").write_text("x")  # the next one shall not be slow
+    (workshop.stage.home / f"begun-{update_id + 1}").write_text("x")  # makes the next one fast
     workshop.post.says(USER, "next")
     if end == "kill":
         first.kill()

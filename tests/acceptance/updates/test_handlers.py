@@ -1,4 +1,4 @@
-"""What a handler worker makes of an Application: its handlers as they are, in order, once, and their results."""
+"""How a handler worker runs an unmodified Application: handlers in order and once, with their results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _users = itertools.count(5001)
 
 
 class Office:
-    """One send worker and one handler worker, for all tests here; each has users of its own."""
+    """One send worker and one handler worker for all tests here; each test has its own users."""
 
     def __init__(self, stage: Stage, post: Post, handler: FloodgateProcess) -> None:
         self.stage = stage
@@ -37,7 +37,7 @@ class Office:
         self.handler = handler
 
     def answers(self, chat: int, count: int, seconds: float = 20) -> list[str]:
-        """The first so many texts that reached a chat, once they are there."""
+        """Waits for this many texts to reach a chat and returns them."""
         return until(lambda: found if len(found := self.texts(chat)) >= count else None, seconds)
 
     def texts(self, chat: int) -> list[str]:
@@ -79,7 +79,7 @@ def test_a_reply_returns_the_real_message(office: Office, user: int) -> None:
 
 
 def test_two_updates_of_one_chat_never_run_concurrently(office: Office, user: int) -> None:
-    """Side by side, both would read the same number and one increment be lost."""
+    """Concurrently, both would read the same number and lose one increment."""
     for _ in range(20):
         office.post.says(user, "count")
     office.post.says(user, "count aloud")
@@ -225,6 +225,6 @@ def _in_time(office: Office, chat: int, deadline: float) -> bool:
 
 
 def test_the_log_contains_no_token(office: Office) -> None:
-    """Last on purpose: after all that went wrong before."""
+    """Last on purpose: after all the failures above."""
     assert "BrokenError: never, not with 100200300:[redacted]" in office.handler.log
     assert TOKEN not in office.handler.log

@@ -1,4 +1,4 @@
-"""`floodgate updates` as processes: two of them, one active, whatever ends it; never two, and nothing lost."""
+"""`floodgate updates` as processes: two of them, exactly one active however it ends, and nothing lost."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MakeStage = Callable[..., Stage]
 
 
 class Balancer(Proxy):
-    """Sends each connection to the first port that takes it."""
+    """Forwards each connection to the first port that accepts it."""
 
     def __init__(self, *ports: int) -> None:
         super().__init__(ports[0])
@@ -49,10 +49,10 @@ class Balancer(Proxy):
 
 
 class Receivers:
-    """Two receivers of one stage, and what they did.
+    """Two receivers of one stage and their effects.
 
     Parameters:
-        arguments: of the processes, in turns.
+        arguments: of the processes, used in turn.
     """
 
     def __init__(self, stage: Stage, *arguments: tuple[str, ...]) -> None:
@@ -95,13 +95,13 @@ class Receivers:
         return count_updates(self._connections, BOT, PARTITIONS)
 
     def until_all_are_in(self, seconds: float = 30.0) -> float:
-        """Seconds until as many are in the queues as were said; repeated ones may hide a missing one for now."""
+        """Seconds until the queues hold as many updates as were sent; repetitions may hide a missing one for now."""
         began = time.monotonic()
         until(lambda: self.waiting() >= len(self.said), seconds)
         return time.monotonic() - began
 
     def came(self) -> list[int]:
-        """Ids by their first coming, in each chat's order; and every chat's order is checked."""
+        """Ids by first arrival, in each chat's order; every chat's order is checked."""
         updates = take_updates(self._connections, BOT, PARTITIONS)
         first = {update.update_id: update for update in updates}
         for chat in {update.chat for update in updates}:
@@ -115,7 +115,7 @@ class Receivers:
 
 @contextmanager
 def receivers(stage: Stage, *arguments: tuple[str, ...]) -> Iterator[Receivers]:
-    """Two receivers at work; at the end nothing is missing, nothing out of order, and nobody got a 409."""
+    """Two running receivers; at the end nothing is missing or out of order, and neither got a 409."""
     with Receivers(stage, *arguments) as two:
         yield two
         two.until_all_are_in()
@@ -154,7 +154,7 @@ def test_a_suspended_receiver_does_not_poll_at_the_same_time_as_its_successor(st
         two.say()
         two.until_all_are_in()
         active.signal(signal.SIGSTOP)
-        until(lambda: ACTIVE in standing_by.log, 30)  # RabbitMQ misses heartbeats for a while first
+        until(lambda: ACTIVE in standing_by.log, 30)  # RabbitMQ first has to miss heartbeats for a while
         two.say()
         two.until_all_are_in()
         active.signal(signal.SIGCONT)
