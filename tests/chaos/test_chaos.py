@@ -1,6 +1,6 @@
 """The chaos run as a test: short by default, 10,000 jobs with --chaos. ``python -m tests.chaos`` has more options.
 
-The seed is fixed, so that the default run is the same every day; `--chaos` adds one that nobody has seen before, and
+The seed is fixed, so that the default run is the same every day; `--chaos` adds a random one and
 prints it.
 """
 

@@ -1,4 +1,4 @@
-"""What a failing job holds up (its own line) and what not, how it ends, and a restart of all workers under load."""
+"""What a failing job delays (only its own line) and how it ends, and a restart of all workers under load."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STOP_SECONDS = 30.0
 
 @dataclass
 class Bench:
-    """One partition a priority, so that all jobs of a priority are in one queue, and as many workers as wanted."""
+    """One partition per priority, so that all jobs of a priority are in one queue, and any number of workers."""
 
     url: str
     api_url: str
@@ -76,7 +76,7 @@ class Bench:
             self.restart(len(self.workers) - 1)
 
     def restart(self, number: int) -> None:
-        """Start a worker in this place, after SIGTERM to the one that is there."""
+        """Starts a worker in this place, after SIGTERM to its predecessor."""
         log = self.home / f"worker-{number}.log"
         ready_before = log.read_text().count("worker ready") if log.exists() else 0
         if (worker := self.workers[number]) is not None:
@@ -99,7 +99,7 @@ class Bench:
         return self.acted()
 
     def calls(self) -> list[tuple[float, str]]:
-        """When each call began, by the workers' own notebook, in order of time; and its text."""
+        """The time and text of each call, from the workers' own notebook, in order of time."""
         notes = (line.split(" ") for line in (self.home / "notebook").read_text().splitlines())
         return sorted((float(note[2]), note[1]) for note in notes if note[0] == "call")
 
@@ -223,7 +223,7 @@ def test_a_stopping_worker_records_what_it_sent_in_a_store_that_is_restarting(
         bench.await_acted("in flight")
         redis.kill()
         os.kill(bench.workers[0].pid, signal.SIGTERM)
-        time.sleep(2)  # the answer comes meanwhile, to a worker that stops and a store that is away
+        time.sleep(2)  # meanwhile the answer arrives, for a stopping worker and an unavailable store
         redis.start()
         bench.workers[0].join(STOP_SECONDS)
         client.send_message(chat_id=1, text="next")
@@ -249,7 +249,7 @@ def test_a_rolling_restart_under_load_loses_repeats_and_reorders_nothing_and_kee
     for chat in chats:
         own = [text for text in acted if text.startswith(f"{chat}/")]
         assert own == [f"{chat}/{n}" for n in range(8)]
-    # By the time of the call: on a machine too busy to carry a call within the margin, the fake may see two at once.
+    # By the time of the call: on a machine too busy to make a call within the margin, the fake may see two at once.
     calls = bench.calls()
     assert fullest(((0, at, 1) for at, _ in calls), 1.0) <= 30
     assert fullest(((text.partition("/")[0], at, 1) for at, text in calls), 1.0) == 1
