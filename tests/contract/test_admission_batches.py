@@ -1,4 +1,4 @@
-"""What both batched stores must do: calls of one moment go together and in order, and one that fails harms no other."""
+"""The contract of both batched stores: simultaneous calls share a batch in order and fail separately."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BOUND_SECONDS = 30.0
 
 
 class Counting:
-    """A store's batches, noted as they begin."""
+    """Records a store's batches as they begin."""
 
     def __init__(self, store: Any) -> None:
         self._store = store
@@ -52,7 +52,7 @@ class Counting:
 
 
 class Bench:
-    """A batched store and what was asked of it."""
+    """A batched store and the calls made to it."""
 
     def __init__(self, store: Any, thread: StateThread | None, transactions: Callable[[], int]) -> None:
         self.counting = Counting(store)
@@ -120,7 +120,7 @@ def test_calls_made_during_a_batch_form_the_next_batch(bench: Bench) -> None:
     async def ask_meanwhile(store: BatchedAdmission) -> None:
         first = asyncio.create_task(store.lookup("default", "a"))
         await asyncio.sleep(0)
-        await asyncio.sleep(0)  # now the first batch is under way
+        await asyncio.sleep(0)  # now the first batch is running
         others = [asyncio.create_task(store.lookup("default", str(n))) for n in range(5)]
         await asyncio.gather(first, *others)
 
@@ -156,7 +156,7 @@ def test_two_jobs_of_one_line_in_one_batch_keep_their_order(bench: Bench) -> Non
 
 
 def test_a_settlement_precedes_the_ask_that_depends_on_it(bench: Bench) -> None:
-    """In one batch, and from one batch to the next."""
+    """Within one batch, and from one batch to the next."""
     ask = ask_of(5)
 
     async def settle_and_ask(store: BatchedAdmission) -> None:
@@ -214,7 +214,7 @@ def test_a_bug_in_one_call_does_not_fail_the_others(bench: Bench) -> None:
         assert isinstance(first, Go)
         assert isinstance(bug, TypeError)
         assert isinstance(last, Go)
-        # Nothing was carried out twice, or kept from those who ask after.
+        # Nothing was carried out twice or withheld from later callers.
         assert (await store.snapshot("default")).sent_last_second == 2
         assert isinstance(await store.admit(ask_of(8)), Go)
 
@@ -222,7 +222,7 @@ def test_a_bug_in_one_call_does_not_fail_the_others(bench: Bench) -> None:
 
 
 def test_cancelling_one_caller_does_not_affect_the_others(bench: Bench) -> None:
-    """Before the batch, and while it is under way."""
+    """Before the batch, and while it is running."""
 
     async def cancel_some(store: BatchedAdmission) -> None:
         waiting = [asyncio.create_task(store.admit(ask_of(chat))) for chat in (1, 2, 3)]
@@ -242,7 +242,7 @@ def test_cancelling_one_caller_does_not_affect_the_others(bench: Bench) -> None:
 
 
 def test_a_retry_and_the_next_job_of_its_line_share_a_batch(bench: Bench) -> None:
-    """The job that failed keeps the head of its line, whatever was asked beside its settlement."""
+    """The failed job keeps the head of its line, regardless of other calls in its settlement's batch."""
     head, behind = ask_of(5), ask_of(5)
 
     async def fail_and_ask(store: BatchedAdmission) -> None:

@@ -1,4 +1,4 @@
-"""What every store must do. Time is moved by hand, so a test of a minute takes a moment."""
+"""The contract of every store. The clock is moved by hand, so a test of a minute is instant."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def micros(decision: Decision) -> int:
 
 
 def sent(admission: Admission, ask: Ask) -> Go:
-    """Admit, which must succeed, and settle."""
+    """Admits, which must succeed, and settles."""
     decision = admission.admit(ask)
     assert isinstance(decision, Go), decision
     admission.settle(ask, Sent(RESULT), decision.grant)
@@ -56,7 +56,7 @@ def sent(admission: Admission, ask: Ask) -> Go:
 
 
 def run(admission: Admission, clock: HandClock, asks: list[Ask], call_seconds: float = 0.1) -> list[tuple[float, Ask]]:
-    """Play workers: ask for each job when told to, send at once, settle after the call. Send times from now on."""
+    """Acts as the workers: asks for each job when told to, sends at once, settles after the call. Times start now."""
     start = clock.now_us
     agenda: list[tuple[int, int, Ask, Go | None]] = [(start, number, ask, None) for number, ask in enumerate(asks)]
     log: list[tuple[float, Ask]] = []
@@ -198,7 +198,7 @@ def test_a_released_send_refunds_its_budget(admission: Admission) -> None:
 
 
 def test_a_send_that_arrived_late_counts_from_when_it_arrived(admission: Admission, clock: HandClock) -> None:
-    """Else those admitted a second after it would fall into one second with it, as the Bot API sees it."""
+    """Otherwise those admitted a second later would share one second with it, as the Bot API sees it."""
     late = ask_of(5)
     go = admission.admit(late)
     assert isinstance(go, Go)
@@ -366,7 +366,7 @@ def test_a_missing_head_is_skipped_after_a_grace_period_and_keeps_its_place(
     lost, second, third = ask_of(5), ask_of(5), ask_of(5)
     for ask in (lost, second, third):
         admission.admit(ask)
-    clock.advance(600)  # an outage in which nobody asked is nobody's fault
+    clock.advance(600)  # an outage without asks is not the head's fault
     assert isinstance(admission.admit(second), Wait)
     clock.advance(GRACE_SECONDS - 5)
     assert isinstance(admission.admit(second), Wait)
@@ -395,7 +395,7 @@ def test_a_head_that_returns_in_time_is_sent_first(admission: Admission, clock: 
 
 
 def saturate(admission: Admission) -> list[Ask]:
-    """Use up the burst; returns three bulk jobs that wait for the budget."""
+    """Uses up the burst; returns three bulk jobs that wait for the budget."""
     for chat in range(100, 105):
         sent(admission, ask_of(chat))
     waiting = [ask_of(chat) for chat in range(105, 108)]
@@ -792,12 +792,12 @@ def test_a_pause_survives_a_clock_set_back(admission: Admission, clock: HandCloc
     assert isinstance(admission.admit(ask), Go)
 
 
-# Many at once, and what status shows.
+# Many jobs at once, and the status.
 
 
 def test_two_handles_on_one_store_share_one_budget(opener: Opener, request: pytest.FixtureRequest) -> None:
     if "model" in request.node.name:
-        return  # the model lives in one process
+        return  # the model is limited to one process
     one, two = opener(policy_of(settings_of())), opener(policy_of(settings_of()))
     one.vouch_idle("default")
     decisions = [(one, two)[chat % 2].admit(ask_of(chat)) for chat in range(1, 11)]

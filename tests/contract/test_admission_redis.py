@@ -1,4 +1,4 @@
-"""What only the Redis store must do: faults of the server, its memory, clusters."""
+"""The contract of the Redis store: server failures, memory, clusters."""
 
 from __future__ import annotations
 

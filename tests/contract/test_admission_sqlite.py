@@ -1,4 +1,4 @@
-"""What only the SQLite store must do: faults of the file, forks, many processes, forgetting."""
+"""The contract of the SQLite store: file failures, forks, many processes, deleting old rows."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ db.close()
 
 
 def test_a_short_lived_process_loses_no_writes_of_a_process_with_two_connections(path: Path) -> None:
-    """SQLite drops the log of a file that nobody else has locked, and with it what others go on to write there."""
+    """SQLite deletes the log of a file that no other process has locked, and with it the later writes of others."""
 
     def look_in() -> str:
         return subprocess.check_output([sys.executable, "-c", READS, str(path)], text=True).strip()

@@ -1,4 +1,4 @@
-"""Answers to queries, which expire in seconds, wait for no pause and no outage, and are no probes."""
+"""Answers to queries expire within seconds: they wait for no pause and no outage, and are not probes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def go(admission: Admission, ask: Ask) -> Go:
 
 
 def begin_outage(admission: Admission, clock: HandClock) -> None:
-    """Calls of three chats get no answer."""
+    """Makes calls in three chats that get no answer."""
     for chat in (1, 2, 3):
         ask = ask_of(chat)
         admission.settle(ask, NO_ANSWER, go(admission, ask).grant)

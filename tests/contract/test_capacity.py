@@ -1,4 +1,4 @@
-"""A store that gets full is told of in time, once while it lasts."""
+"""A nearly full store is logged in time and once per occurrence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told of a dedupe key that was used before, on both stores."""
+"""What both stores report about a dedupe key that was used before."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def message(settings: Settings, text: str = "Order 7 is placed", chat: int = 42,
 
 
 def admit(store: Admission, settings: Settings, job: Job) -> None:
-    """As a worker does, which has the job from its queue."""
+    """As a worker does with the job from its queue."""
     arrived = decode_job(encode_job(job, "send.default.interactive.00"))
     assert isinstance(store.admit(ask_for(arrived, settings)), Go)
 

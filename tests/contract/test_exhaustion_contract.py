@@ -1,4 +1,4 @@
-"""Jobs that never get settled end all the same: those that kill their workers, and those that never come to a call."""
+"""Jobs that are never settled nevertheless end: those that kill their workers, and those that never reach a call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.admission_bench import HandClock, ask_of
 
 
 def granted(admission: Admission, clock: HandClock, ask: Ask) -> Go:
-    """Ask as often as told to, until the job may go."""
+    """Asks whenever told to, until the job is admitted."""
     for _ in range(20):
         decision = admission.admit(ask)
         if isinstance(decision, Go):
@@ -34,7 +34,7 @@ def granted(admission: Admission, clock: HandClock, ask: Ask) -> Go:
 
 
 def lose_worker(admission: Admission, clock: HandClock, ask: Ask) -> Decision:
-    """The worker dies during the call; after the lease the job is to be sent again."""
+    """The worker dies during the call; after the lease the job is due again."""
     clock.advance(ask.lease)
     assert isinstance(admission.admit(ask), Unsettled)
     return admission.renew_unsettled(ask)

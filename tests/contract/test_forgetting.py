@@ -1,4 +1,4 @@
-"""Results are kept for hours, endings for days; and looking at a store costs little, whatever waits in it."""
+"""Results are kept for hours, standings for days, and reading a store costs little regardless of its size."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_redis_unlists_jobs_not_kept_after_their_retention(
     assert RULES.listed_us is not None
     assert 0 < client.pttl(key) <= RULES.listed_us // 1000  # type: ignore[operator]
     clock.advance(timedelta(microseconds=RULES.listed_us))
-    for left in (3, 2, 3):  # two old ones go for each that comes
+    for left in (3, 2, 3):  # two old rows are deleted for each new one
         store.settle(ask_of(6), NOT_KEPT)
         assert client.llen(key) == left
     client.close()

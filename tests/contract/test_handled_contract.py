@@ -1,4 +1,4 @@
-"""What every ledger of handled updates promises."""
+"""The contract of every ledger of handled updates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Opener = Callable[[], HandledUpdates]
 
 @pytest.fixture(params=["sqlite", "redis"])
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
-    """Opened twice, both look at the same state, as two workers do."""
+    """Opened twice, both share the same state, as two workers do."""
     with contextlib.ExitStack() as stack:
 
         def make() -> HandledUpdates:

@@ -1,4 +1,4 @@
-"""What every store must do for dead jobs without a dead letter: count them, list the latest, each once."""
+"""The contract of every store for dead jobs without a dead letter: count them, list the newest, each once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every store must do for operators: chats that are spared, jobs that are reopened, and when a job is due."""
+"""The contract of every store for operators: unreachable chats, reopened jobs, and when a job is due."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BLOCKED = "Forbidden: bot was blocked by the user"
 DAY = timedelta(days=1)
 
 
-# Chats that are unreachable.
+# Unreachable chats.
 
 
 def test_jobs_for_an_unreachable_chat_are_refused_and_use_no_budget(admission: Admission) -> None:
@@ -177,12 +177,12 @@ def test_many_chats_can_be_listed_while_the_ledger_deletes_old_rows(opener: Open
     for chat in range(1, 301):
         store.mark_unreachable("default", str(chat), BLOCKED)
     clock.advance(policy.CHAT_IDLE_US / policy.SECOND + 1)
-    for chat in range(1001, 1301):  # enough settlements for every row to be looked at
+    for chat in range(1001, 1301):  # enough settlements for every row to be examined
         store.settle(ask_of(chat), Sent(True))
     assert len(store.unreachable("default")) == 300
 
 
-# Jobs that an operator wants sent after all.
+# Jobs that an operator replays.
 
 
 def test_a_reopened_dead_job_counts_as_new(admission: Admission) -> None:

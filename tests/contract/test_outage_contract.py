@@ -1,4 +1,4 @@
-"""While Telegram does not answer a bot, one probe at a time is sent; then it goes on as if it had been paused."""
+"""While Telegram does not answer a bot, one probe at a time is sent; afterwards it resumes as if after a pause."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REFUSED = Retrying(timedelta(seconds=1), charged=False, unanswered=True)
 
 
 def granted(admission: Admission, clock: HandClock, ask: Ask) -> Go:
-    """Ask as often as told to, until the job may go."""
+    """Asks whenever told to, until the job is admitted."""
     for _ in range(100):
         decision = admission.admit(ask)
         if isinstance(decision, Go):
@@ -43,7 +43,7 @@ def call(admission: Admission, clock: HandClock, ask: Ask, settlement: Settlemen
 
 
 def outage(admission: Admission, clock: HandClock, settlement: Settlement = NO_ANSWER) -> None:
-    """Calls of three chats get no answer."""
+    """Makes calls in three chats that get no answer."""
     for chat in (1, 2, 3):
         call(admission, clock, ask_of(chat), settlement)
         clock.advance(0.1)

@@ -1,4 +1,4 @@
-"""What every store must tell of a job's end: Telegram's own error, a word to whoever listens, and cancelling."""
+"""What every store reports about a job's end: Telegram's own error, the result feed, and cancelling."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ Pair = tuple[Admission, Callable[[], ResultFeed]]
 
 @pytest.fixture(params=["sqlite", "redis"])
 def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
-    """A store on the real clock, and a maker of listeners to it."""
+    """A store on the real clock, and a function that makes result feeds of it."""
     policy = policy_of(settings_of())
     listeners: list[ResultFeed] = []
 

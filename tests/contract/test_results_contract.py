@@ -1,4 +1,4 @@
-"""Waiting for results, on both stores: many wait by one listener, nothing is missed, and nothing stays when they go."""
+"""Waiting for results on both stores: many waiters share one result feed, miss nothing and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from tests.waiting import until
 
 @pytest.fixture(autouse=True)
 def no_audit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The listener must hear: the look that it takes now and then would find what it missed."""
+    """Makes the feed the only source: the periodic lookup would find endings it missed."""
     monkeypatch.setattr(waiting, "AUDIT_SECONDS", 3600.0)
 
 
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The listener goes as soon as nobody waits."""
+    """The feed is closed as soon as there are no waiters."""
     monkeypatch.setattr(waiting, "LINGER_SECONDS", 0.0)
 
 
 def listeners() -> int:
-    """Threads of ours that listen; those of an event loop's executor are not ours."""
+    """Our threads with a result feed; those of an event loop's executor are not ours."""
     return sum(thread.name == "floodgate-results" for thread in threading.enumerate())
 
 
 def listening() -> int:
-    """Threads on which somebody listens, whosever they are."""
+    """All threads with a result feed, whoever owns them."""
     return sum(
         any(frame.f_code is Waiting._run.__code__ for frame, _ in traceback.walk_stack(top))
         for top in sys._current_frames().values()
@@ -53,7 +53,7 @@ def listening() -> int:
 
 
 class Counting:
-    """A store that counts what it is asked."""
+    """A store that counts its lookups."""
 
     def __init__(self, store: Admission) -> None:
         self._store = store
@@ -69,7 +69,7 @@ class Counting:
 
 @contextmanager
 def ended(book: Waiting, count: int, end: Callable[[], None]) -> Iterator[None]:
-    """Ends jobs, from a thread, once so many callers wait."""
+    """Ends jobs, from a thread, once this many callers wait."""
 
     def run() -> None:
         until(lambda: book.count == count)
@@ -101,7 +101,7 @@ def test_thousands_of_waiters_share_one_result_feed_and_few_lookups(
 
     assert asyncio.run(main()) == [ask.job_id for ask in asks]
     assert seen == [(1, 0)]
-    # Two by each caller and one by the listener when it began: none in the time that they wait, none at the end of it.
+    # Two by each caller and one by the feed when it was opened: none while they wait, none at the end.
     assert counting.lookups <= 3 * len(asks) + 1
 
 
@@ -185,7 +185,7 @@ def test_a_cancelled_task_stops_waiting(settings: Settings, store: Admission) ->
 
 
 class Silent:
-    """A listener whose connection has gone silent without breaking."""
+    """A result feed whose connection has become silent without breaking."""
 
     def skip(self) -> None:
         pass
@@ -209,7 +209,7 @@ def test_endings_missed_by_a_silent_result_feed_are_found_by_lookup(
 
 
 class Deaf:
-    """A listener to a store that does not let itself be listened to."""
+    """A result feed of a store that does not support one."""
 
     def skip(self) -> None:
         raise StateUnavailableError("no permission to listen")

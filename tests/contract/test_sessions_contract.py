@@ -1,4 +1,4 @@
-"""What every store of session data promises, and the persistence that is made of it."""
+"""The contract of every store of session data, and the persistence built on it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_an_unavailable_store_is_reported_in_one_sentence() -> None:
 
 @pytest.fixture
 def make(state_url: str) -> Maker:
-    """Each is another worker's."""
+    """Each belongs to another worker."""
 
     def persistence() -> SharedPersistence:
         made = SharedPersistence(Settings(_env_file=None, state_url=state_url))
@@ -111,7 +111,7 @@ def test_open_conversations_are_restored_unchanged_and_ended_ones_are_not(make: 
 
 
 def test_unchanged_bot_data_is_not_written_back(make: Maker) -> None:
-    """The library hands it over with every update, and what another worker wrote meanwhile would be gone."""
+    """The library passes it with every update, and another worker's writes since then would be lost."""
 
     async def both() -> dict[Any, Any]:
         one, other = make(), make()

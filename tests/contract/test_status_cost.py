@@ -1,4 +1,4 @@
-"""What operators and gateways ask costs the store the same, whatever the number of chats and of jobs that wait."""
+"""The queries of operators and gateways cost the store the same for any number of chats and waiting jobs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MANY = 400
 
 
 def steps(path: Path, look: Callable[[SqliteUnitOfWork], object], clock: HandClock) -> int:
-    """How many instructions of SQLite a look takes."""
+    """Counts SQLite's instructions for a query."""
     taken = 0
 
     def count() -> None:
