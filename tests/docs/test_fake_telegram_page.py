@@ -1,4 +1,4 @@
-"""The tables of ``docs/fake-telegram.md`` name what there is. (Its snippets run in ``test_snippets``.)"""
+"""The tables of ``docs/fake-telegram.md`` are complete. (Its snippets run in ``test_snippets``.)"""
 
 from __future__ import annotations
 

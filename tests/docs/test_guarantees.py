@@ -1,4 +1,4 @@
-"""Each promise names its proof: every test that README.md and docs/guarantees.md link to is there."""
+"""Each guarantee names its proof: every test that README.md and docs/guarantees.md link to exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Links between pages lead somewhere, and every page is in the site's navigation."""
+"""Links between pages are valid, and every page is in the site's navigation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ELSEWHERE = ("https://", "http://", "mailto:")
 
 
 def pages() -> list[Path]:
-    """Every page of the repository, also those that are not committed yet; of an archive, those that it is made for."""
+    """Every page of the repository, including uncommitted ones; in an archive, every page in it."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     found = listed.stdout.split() if listed.returncode == 0 else []
@@ -33,7 +33,7 @@ def prose(text: str) -> str:
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors of a page's headings as GitHub makes them: a heading that comes again has its ordinal behind it."""
+    """The anchors of a page's headings as GitHub makes them: a repeated heading has its ordinal appended."""
     outside = "".join(re.split(rf"^\s*{FENCE}.*$", text, flags=re.MULTILINE)[::2])
     seen: Counter[str] = Counter()
     found: set[str] = set()
@@ -45,7 +45,7 @@ def anchors(text: str) -> set[str]:
 
 
 def broken(page: Path) -> Iterator[str]:
-    """The links of a page that lead to no file, or to no heading of a page."""
+    """The links of a page without an existing file or heading."""
     for link in LINK.findall(prose(page.read_text())):
         if link.startswith(ELSEWHERE):
             continue
@@ -56,7 +56,7 @@ def broken(page: Path) -> Iterator[str]:
 
 
 def in_navigation(entries: list[dict[str, Any]]) -> list[str]:
-    """The pages that the site's navigation names, in its order."""
+    """The pages in the site's navigation, in order."""
     values = [value for entry in entries for value in entry.values()]
     return [page for value in values for page in (in_navigation(value) if isinstance(value, list) else [value])]
 

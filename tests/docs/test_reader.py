@@ -1,4 +1,4 @@
-"""The reader of pages notices what is wrong with a page."""
+"""The reader of pages detects errors on a page."""
 
 from __future__ import annotations
 

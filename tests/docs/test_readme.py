@@ -1,4 +1,4 @@
-"""The README answers a newcomer's questions in their order, with figures that the page of figures has."""
+"""The README answers a newcomer's questions in order, with the figures of the performance page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``.env.example`` and ``docs/settings.md`` say what ``Settings`` says."""
+"""``.env.example`` and ``docs/settings.md`` match ``Settings``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Dramatiq's tests/middleware say, in our words: its source archive leaves that folder out. On our broker."""
+"""The content of Dramatiq's tests/middleware, rewritten: its source archive omits that folder. On our broker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.dramatiq_suite.conftest import StubLike
 
 
 def _loop_until(stop: threading.Event) -> None:
-    """Run Python code, which an exception from another thread can interrupt."""
+    """Runs Python code that an exception from another thread can interrupt."""
     while not stop.is_set():
         stop.wait(0.01)
 
@@ -229,7 +229,7 @@ def test_an_actor_is_notified_only_of_exhausted_retries(
 
 
 def test_the_exception_of_an_async_actor_does_not_leak(stub_broker: StubLike, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL)  # a record that is captured holds its exception
+    caplog.set_level(logging.CRITICAL)  # a captured record keeps its exception alive
     raised: list[weakref.ref[BaseException]] = []
 
     class CustomError(Exception):
@@ -251,11 +251,11 @@ def test_the_exception_of_an_async_actor_does_not_leak(stub_broker: StubLike, ca
         gc.enable()
 
 
-# Somebody else's
+# Third-party middleware
 
 
 class Metrics(Middleware):
-    """Counts as Dramatiq's Prometheus does: what is in progress, done, failed, rejected and retried."""
+    """Counts as Dramatiq's Prometheus middleware does: in progress, done, failed, rejected and retried messages."""
 
     def __init__(self) -> None:
         self.delayed: set[str] = set()

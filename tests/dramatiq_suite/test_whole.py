@@ -1,4 +1,4 @@
-"""Dramatiq's modules that are not taken over, and why."""
+"""Dramatiq's test modules that are not used, and why."""
 
 from __future__ import annotations
 
