@@ -1,4 +1,4 @@
-"""What docs/security.md says of the accounts on RabbitMQ, row by row on a real one; and Floodgate working with them."""
+"""The RabbitMQ accounts of docs/security.md, row by row on a real server, and Floodgate working with them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BOT: Final = "default"
 
 
 def rows() -> list[tuple[str, dict[str, bool]]]:
-    """What each account can do, as the page's table says."""
+    """The permissions of each account, according to the page's table."""
     table = PAGE.read_text().partition("| | producer | worker | operator |\n")[2].partition("\n\n")[0]
     found = []
     for line in table.splitlines()[1:]:

@@ -1,4 +1,4 @@
-"""The aiohttp request against servers that behave and servers that do not, over real sockets."""
+"""The aiohttp request against well-behaved and misbehaving servers, over real sockets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Script = Callable[["Wire", bytes, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class Wire:
-    """A server that reads whole requests and does with each what its script says."""
+    """A server that reads whole requests and treats each as its script says."""
 
     script: Script
     requests: list[bytes] = field(default_factory=list)
@@ -101,7 +101,7 @@ async def talk_nonsense(_: Wire, __: bytes, writer: asyncio.StreamWriter) -> Non
 
 
 async def trickle(_: Wire, __: bytes, writer: asyncio.StreamWriter) -> None:
-    """Never silent for as long as the read time-out, and never done."""
+    """Never silent for as long as the read timeout, and never finished."""
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
     while not writer.is_closing():
         writer.write(b" ")
@@ -113,7 +113,7 @@ async def post(request: AiohttpRequest, url: str, **timeouts: Any) -> tuple[int,
 
 
 async def fault_of(url: str, request: AiohttpRequest | None = None, **timeouts: Any) -> NetworkError:
-    """What a POST to ``url`` raises, having checked that the token is nowhere in it."""
+    """Returns the exception of a POST to ``url``, having checked that it does not contain the token."""
     request = request or AiohttpRequest()
     async with request:
         with pytest.raises(NetworkError) as caught:
@@ -167,7 +167,7 @@ def test_a_connection_that_is_never_made_means_certainly_not_sent() -> None:
         with socket.socket() as deaf, contextlib.ExitStack() as queued:
             deaf.bind(("127.0.0.1", 0))
             deaf.listen(0)
-            for _ in range(4):  # fill the backlog, so that the kernel answers no further connection
+            for _ in range(4):  # fills the backlog, so that the kernel accepts no further connection
                 client = queued.enter_context(socket.socket())
                 client.setblocking(False)
                 client.connect_ex(deaf.getsockname())
@@ -270,7 +270,7 @@ def test_starting_and_stopping_twice_does_nothing() -> None:
         with pytest.raises(NetworkError) as caught:
             await post(request, "http://127.0.0.1:1/")
         assert isinstance(caught.value.__cause__, NotSentError)
-        async with wire(answer) as server, request:  # and it can be opened again
+        async with wire(answer) as server, request:  # it can also be opened again
             assert await post(request, server.url) == (200, OK)
 
     asyncio.run(scenario())
@@ -380,7 +380,7 @@ def test_the_librarys_errors_are_the_same_as_with_its_own_request() -> None:
     asyncio.run(scenario())
 
 
-# For 127.0.0.1, of no use outside this test.
+# For 127.0.0.1; not used outside this test.
 SELF_SIGNED = """\
 -----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgJxxE8fnjQICinViB

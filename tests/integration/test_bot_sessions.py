@@ -1,4 +1,4 @@
-"""Calls by bot name, over a real HTTP server: what callers get back is what Telegram said."""
+"""Calls by bot name, over a real HTTP server: callers get Telegram's own answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking at dead letters."""
+"""Browsing dead letters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_browsing_repeatedly_shows_messages_in_order_and_leaves_them_in_order(
 ) -> None:
     connections = connect(declared.url)
     bury(connections, 7)
-    for _ in range(30):  # more often than any delivery limit by default
+    for _ in range(30):  # more often than any default delivery limit
         seen = browse(connections, "dead.b", 5)
         assert [(glimpse.message_id, glimpse.headers["n"], glimpse.body) for glimpse in seen] == [
             (f"job-{n}", n, b"%d" % n) for n in range(5)

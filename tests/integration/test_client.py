@@ -1,4 +1,4 @@
-"""The clients on a real RabbitMQ: what lies on the server afterwards, and what the caller is told when it does not."""
+"""The clients on a real RabbitMQ: the resulting messages on the server, and the errors if there are none."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def server(vhost: Vhost) -> Iterator[Server]:
 
 
 class Server:
-    """What lies in the queues, seen with plain pika."""
+    """The contents of the queues, seen with plain pika."""
 
     def __init__(self, channel: Any) -> None:
         self.channel = channel
 
     def take_all(self, queue: str) -> list[tuple[Any, Any, bytes]]:
-        """A queue with a single active consumer answers no ``basic.get``, so it is consumed."""
+        """A queue with a single active consumer refuses ``basic.get``, so this consumes it."""
         count, taken = self.depth(queue), []
         for message in self.channel.consume(queue, auto_ack=True, inactivity_timeout=5) if count else ():
             taken.append(message)
@@ -93,7 +93,7 @@ def bulk(client: Client | AsyncClient, count: int) -> Iterator[Job]:
 
 
 def until(happened: Callable[[], bool], seconds: float = 10) -> None:
-    """Bounded; RabbitMQ has no event for "a queue holds a message" that would not take it."""
+    """Bounded; RabbitMQ has no event for "a queue holds a message" except delivering it."""
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -124,7 +124,7 @@ def test_each_bot_has_separate_queues_for_interactive_and_bulk_jobs(client: Clie
 
 @pytest.mark.parametrize("when", [{"delay": 0.5}, {"delay": timedelta(seconds=0.5)}, {"at": timedelta(seconds=0.5)}])
 def test_a_scheduled_job_reaches_its_queue_when_due(client: Client, server: Server, when: dict[str, Any]) -> None:
-    client.send_message(1, "warm up")  # so that declaring does not count
+    client.send_message(1, "warm up")  # so that declaring is not timed
     if "at" in when:
         when = {"at": datetime.now(UTC) + when["at"]}
     began = time.monotonic()
@@ -153,7 +153,7 @@ def test_a_job_of_a_slow_iterable_does_not_wait_for_a_full_batch(client: Client,
     go_on = threading.Event()
 
     def slowly() -> Iterator[Job]:
-        yield from sent[:2]  # the second at once after the first, and so not with it
+        yield from sent[:2]  # the second right after the first, so in a separate batch
         assert go_on.wait(10)
         yield sent[2]
 
@@ -233,11 +233,11 @@ def test_a_queue_deleted_in_between_is_reported_with_the_failed_ids_and_all_othe
     with pytest.raises(EnqueueManyError, match=f"'{missing}'") as caught:
         client.enqueue_many(deleting())
     error = caught.value
-    # What the queue had not confirmed when it went is rejected, and what came later has no queue: either may be first.
+    # Messages unconfirmed when the queue was deleted are rejected, and later ones have no queue: either may come first.
     assert isinstance(error.__cause__, UnroutableError | RejectedError)
     assert error.accepted + error.failed == len(taken) < 100_000
     assert 0 < error.failed == len(error.job_ids)
-    # RabbitMQ may answer such a deletion with an internal error; then what was unconfirmed is published twice.
+    # RabbitMQ may answer such a deletion with an internal error; then unconfirmed messages are published twice.
     lying = dict.fromkeys(job.id for job in server.jobs(queues(Priority.BULK)[1]))
     assert list(lying) == [job.id for job in taken if home(job) != missing and job.id not in error.job_ids]
 
@@ -439,8 +439,8 @@ def test_a_cancelled_caller_does_not_affect_the_others(settings: Settings, serve
 
 
 def test_one_async_client_serves_successive_asyncio_runs(settings: Settings, server: Server) -> None:
-    """As in a script, or under a framework that runs each request on a loop of its own. A loop that ends takes its
-    connection along; the next one opens another."""
+    """As in a script, or in a framework that runs each request on its own loop. The connection is closed with its
+    loop; the next loop opens another."""
     client = AsyncClient(settings)
 
     async def send(count: int) -> None:
@@ -485,7 +485,7 @@ def test_an_async_client_starts_no_thread(settings: Settings) -> None:
 
 
 def test_a_blocking_call_on_the_loop_of_its_own_connections_is_refused(settings: Settings) -> None:
-    """It would wait for itself. A ``Client`` has a loop of its own, so its calls block and come back."""
+    """It would wait for itself. A ``Client`` has its own loop, so its calls block and return."""
 
     async def main() -> None:
         async with AsyncClient(settings) as client:

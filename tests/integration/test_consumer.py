@@ -1,4 +1,4 @@
-"""Consuming on a real server: one in hand, in order, through hand-overs, losses and repairs."""
+"""Consuming on a real server: one in hand, in order, through handovers, losses and repairs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OTHER = queue_names.send_queue("b", "bulk", 1)
 
 
 class Hand:
-    """What a worker was handed, in order; the test settles it. Filled by the event loop."""
+    """A worker's deliveries in order; the test settles them. Filled by the event loop."""
 
     def __init__(self, *, ack: bool = False) -> None:
         self.deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
@@ -69,7 +69,7 @@ def depth(connections: Connections, name: str = SEND) -> int | None:
 
 
 def rank(name: str = SEND) -> tuple[str, str]:
-    """Two worker ids: the one the queue belongs to, and one that yields to it."""
+    """Two worker ids: the queue's owner, and one that yields to it."""
     workers = sorted(("worker-a", "worker-b"), key=lambda worker: rendezvous_score(worker, name))
     return workers[1], workers[0]
 
@@ -108,7 +108,7 @@ def test_a_draining_queue_takes_no_new_messages(declared: Vhost, connect: Connec
     first, second = hand.next(), hand.next()
     subscription.drain()
     first.ack()
-    until(lambda: depth(connections, "mail") == 1)  # RabbitMQ has given the third
+    until(lambda: depth(connections, "mail") == 1)  # RabbitMQ has delivered the third
     second.ack()
     until(lambda: depth(connections, "mail") == 2)
     assert hand.empty
@@ -180,7 +180,7 @@ def test_the_owner_takes_over_only_after_the_message_in_hand_is_settled(declared
 
 @pytest.mark.parametrize("_round", range(5))
 def test_no_message_overtakes_one_returned_by_a_closing_channel(declared: Vhost, connect: Connect, _round: int) -> None:
-    """pika's own Channel.close cancels first, and then message 2 is seen before message 1 comes back."""
+    """pika's own Channel.close cancels first; then message 2 is seen before message 1 returns."""
     owner, other = rank()
     mine, his = connect(declared.url), connect(declared.url)
     closing, taking = Hand(), Hand(ack=True)
@@ -216,7 +216,7 @@ def test_a_suspended_queue_can_be_resumed_at_once(declared: Vhost, connect: Conn
 
 
 def test_an_ack_after_its_connection_was_lost_does_not_ack_another_message(declared: Vhost, connect: Connect) -> None:
-    """H2: delivery tags start at 1 again after a reconnect."""
+    """H2: delivery tags restart at 1 after a reconnect."""
     with Proxy(declared.node.port) as proxy:
         connections, hand = connect(proxy.url(declared.url)), Hand()
         fill(connections, 1, 2)
@@ -255,7 +255,7 @@ def test_a_half_open_connection_is_noticed_by_its_heartbeat(declared: Vhost, con
         until(lambda: hand.seen == [1])
         before = proxy.connections
         proxy.half_open()
-        until(lambda: proxy.connections > before, seconds=20)  # it gave the old one up and tries anew
+        until(lambda: proxy.connections > before, seconds=20)  # it abandoned the old one and is trying again
         proxy.drop_half_open()
         fill(connections, 2)
         until(lambda: hand.seen == [1, 2])
@@ -309,7 +309,7 @@ def test_a_worker_has_two_connections_for_any_number_of_partitions(declared: Vho
         mine = [row["channels"] for row in rows if row["vhost"] == declared.name]
         connections.stop()
         assert sorted(mine)[-1] == partitions
-        assert len(mine) == 2 + 1  # and the fixture's, which declared
+        assert len(mine) == 2 + 1  # and the one of the fixture, which declared the queues
         until(lambda: len(_connections(declared)) == 1)
 
 
@@ -381,7 +381,7 @@ def test_taking_over_after_sigkill_is_quick(declared: Vhost, connect: Connect) -
 def test_the_channel_of_a_message_held_too_long_is_reopened(
     declared: Vhost, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A stand-in for the consumer time-out, which takes minutes: the server closes the channel with a 406 here, too."""
+    """Instead of the consumer timeout, which takes minutes: the server closes the channel with a 406 here, too."""
     connections, hand = connect(declared.url), Hand()
     fill(connections, 1, 2)
     subscription = connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
@@ -397,7 +397,7 @@ def test_the_channel_of_a_message_held_too_long_is_reopened(
 
 
 def test_stock_pika_would_have_let_a_message_overtake(declared: Vhost, connect: Connect) -> None:
-    """The hazard that closing without a cancel avoids, shown: else that care is no longer needed."""
+    """Shows the hazard that closing without a cancel avoids: if this fails, that care is no longer needed."""
     connections, taking = connect(declared.url), Hand()
     fill(connections, 1, 2)
     connection = pika.BlockingConnection(pika.URLParameters(declared.url))
@@ -444,7 +444,7 @@ def test_queues_beyond_the_channel_limit_are_consumed_on_further_connections(
 
 
 def consuming_connections(vhost: Vhost) -> list[str]:
-    """What they are called on RabbitMQ, as far as it tells them apart."""
+    """Their connection names on RabbitMQ, as far as they are distinct."""
     listed = json.loads(vhost.ctl("list_connections", "vhost", "client_properties", "--formatter=json"))
     told = [str(row["client_properties"]) for row in listed if row["vhost"] == vhost.name]
     return sorted(re.findall(r"floodgate (consume[-0-9]*) test", " ".join(told)))

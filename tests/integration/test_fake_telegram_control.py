@@ -1,4 +1,4 @@
-"""The control API by its client, and the fake as a thing that starts and stops."""
+"""The control API through its client, and starting and stopping the fake."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_an_invalid_request_is_reported_in_one_sentence(
 
 
 def test_it_can_be_stopped_unstarted_or_twice_and_started_again() -> None:
-    others = set(threading.enumerate())  # fakes of other tests' fixtures among them
+    others = set(threading.enumerate())  # including fakes of other tests' fixtures
     thread = FakeTelegramThread()
     thread.stop()
     thread.start()

@@ -1,4 +1,4 @@
-"""The fake over plain HTTP: the shapes of requests, refusals in Telegram's words, limits on a hand-moved clock."""
+"""The fake over plain HTTP: request formats, refusals in Telegram's words, limits on a clock moved by hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_LIMITS = FloodLimits(enabled=False)
 
 
 class Clock:
-    """A clock that moves when told."""
+    """A clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -38,7 +38,7 @@ class Caller:
         self.token = token
 
     async def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """The answer to a call with JSON parameters."""
+        """Makes a call with JSON parameters and returns the answer."""
         async with self.session.post(f"{self.fake.url}/bot{self.token}/{method}", json=params) as response:
             answer: dict[str, Any] = await response.json()
             assert answer.get("error_code", 200) == response.status

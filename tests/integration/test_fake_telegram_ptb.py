@@ -1,4 +1,4 @@
-"""python-telegram-bot, unmodified, speaks to the fake and takes its answers for Telegram's."""
+"""python-telegram-bot, unmodified, works with the fake as with Telegram."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the fake hands out updates: long polling and webhooks, as Telegram does."""
+"""How the fake delivers updates: long polling and webhooks, as Telegram does."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.waiting import until
 
 TOKEN = "123456:" + "A" * 35
 BOT_ID = 123456
-SOON = 10.0  # the bound on every wait of these tests; none is expected to come near it
+SOON = 10.0  # bounds every wait of these tests; none is expected to come near it
 
 
 class Hook:
-    """A webhook that records what it is sent and answers as it is told."""
+    """A webhook that records posts and answers as configured."""
 
     def __init__(self) -> None:
         self.received: list[dict[str, Any]] = []

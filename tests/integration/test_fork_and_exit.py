@@ -1,4 +1,4 @@
-"""What programs do to connections: fork with them, end without stopping them. Each in a process of its own."""
+"""What programs do to connections: fork with them, end without closing them. Each runs in its own process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def publish(name):
     connections.publisher.publish(Publication("", "mail", name.encode(), name))
 """
 
-# As a pre-forking server does: the parent has published, and goes on while its children publish.
+# As in a pre-forking server: the parent has published, and continues while its children publish.
 FORK = """
 publish("parent-before")
 parent_link = connections._live.publishing.pika_connection
@@ -52,7 +52,7 @@ with multiprocessing.get_context("fork").Pool(2) as pool:
 publish("parent-after")
 """
 
-# A fork while another thread is inside the publisher: its locks are held in the child by nobody.
+# A fork while another thread is inside the publisher: in the child, its locks are held by no thread.
 FORK_IN_MID_CALL = """
 stop = threading.Event()
 def keep_publishing():

@@ -1,4 +1,4 @@
-"""What passes through the gateway comes back as the other side gave it."""
+"""Calls that pass through the gateway return unchanged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOKEN = "100200300:" + "A" * 35
 
 
 async def echo(request: web.Request) -> web.StreamResponse:
-    """Tells what came, compressed as servers do it, in the first manner that the caller accepts."""
+    """Echoes the request, compressed as servers do it, with the first encoding that the caller accepts."""
     body = await request.text()
     asked = {
         "accepts": request.headers.get("Accept-Encoding"),
@@ -38,14 +38,14 @@ async def echo(request: web.Request) -> web.StreamResponse:
 
 
 async def passed(state_url: str, path: str, **headers: str) -> httpx.Response:
-    """What a caller gets by way of the gateway."""
+    """The answer a caller gets through the gateway."""
     async with calling(state_url) as client:
         return await client.get(path, headers=headers)
 
 
 @asynccontextmanager
 async def calling(state_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A caller of a gateway in front of a server that echoes."""
+    """A caller of a gateway in front of an echo server."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", echo)
     runner = web.AppRunner(app)
@@ -84,8 +84,8 @@ def test_an_answer_is_readable_with_any_accept_encoding(tmp_path: Path, accepted
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_request_with_a_body_leaves_nothing_on_the_connection(tmp_path: Path, method: str) -> None:
-    """pyTelegramBotAPI polls with a GET that has a body. A length without its bytes made the server take the next
-    request for them, token and all."""
+    """pyTelegramBotAPI polls with a GET that has a body. A length without its bytes made the server read the next
+    request in their place, including the token."""
 
     async def call() -> list[str]:
         async with calling(f"sqlite:///{tmp_path}/state.db") as client, asyncio.timeout(10):

@@ -1,4 +1,4 @@
-"""Silent, slow and too many connections on real sockets: they end, and everybody else is served meanwhile."""
+"""Silent, slow and too many connections on real sockets: they end, and all other callers are served meanwhile."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REQUEST = b"GET /now HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 class Server:
-    """uvicorn with bounds. ``/now`` answers at once, ``/held`` when ``release`` is set."""
+    """uvicorn with limits. ``/now`` answers at once, ``/held`` when ``release`` is set."""
 
     def __init__(self, listener: socket.socket, head_seconds: float) -> None:
         self.address = listener.getsockname()[:2]
@@ -54,7 +54,7 @@ class Server:
         return reader, writer
 
     async def ask(self, request: bytes = REQUEST) -> bytes:
-        """The first line of an answer on a connection of its own; none if it is closed."""
+        """The first line of an answer on its own connection; empty if that is closed."""
         reader, writer = await self.open(request)
         try:
             return await reader.readline()
@@ -85,7 +85,7 @@ def run(use: Callable[[Server], Awaitable[None]], head_seconds: float = LONG) ->
 
 @pytest.mark.parametrize("said", [b"", b"GET /now HTTP/1.1\r\nHost: x\r\nX-Slow: "])
 def test_a_well_behaved_caller_is_served_while_others_hold_every_connection(said: bytes) -> None:
-    """Six times as many as there may be, none of which completes a request."""
+    """Six times as many as allowed, none of which completes a request."""
 
     async def use(server: Server) -> None:
         holders = [await server.open(said) for _ in range(6 * MOST)]
@@ -129,7 +129,7 @@ def test_a_trickling_request_head_gets_no_extra_time() -> None:
         try:
             assert await reader.read() == b""
         except ConnectionResetError:
-            pass  # the server closed with a byte still unread, which TCP reports as a reset
+            pass  # the server closed with a byte unread, which TCP reports as a reset
         finally:
             dripping.cancel()
 
@@ -200,7 +200,7 @@ def test_a_large_body_does_not_count_toward_the_head() -> None:
 
 
 def test_a_protocol_upgrade_is_declined_and_the_connection_continues() -> None:
-    """As Java's client makes it with its first request."""
+    """As Java's client does with its first request."""
     offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"
 
     async def use(server: Server) -> None:

@@ -1,4 +1,4 @@
-"""The ladder on a real server: on time, through a restart, and past targets that are missing."""
+"""The ladder on a real server: on time, through a restart, and with missing targets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.waiting import until
 Connect = Callable[..., Connections]
 PIPELINE = topology.pipeline(["b"], 2, work_queues=["mail"])
 SEND = queue_names.send_queue("b", "bulk", 0)
-SLACK_SECONDS = 0.3  # of a busy machine; the ladder alone is a few milliseconds late
+SLACK_SECONDS = 0.3  # for a busy machine; the ladder alone is a few milliseconds late
 
 
 def park(connections: Connections, name: str, seconds: float, queue: str = SEND) -> None:
@@ -33,7 +33,7 @@ def park(connections: Connections, name: str, seconds: float, queue: str = SEND)
 
 
 class Arrivals:
-    """Acks what comes and notes when. Filled by the event loop."""
+    """Acks each message and records its time. Filled by the event loop."""
 
     def __init__(self) -> None:
         self.times: dict[str, float] = {}
@@ -77,7 +77,7 @@ def test_a_delay_survives_a_restart(new_node: Callable[..., Node], connect: Conn
     node.restart()
     connections.subscribe(SEND, "worker", arrivals, lambda: PIPELINE)
     until(lambda: "short" in arrivals.times, seconds=30)
-    # The time a server is away is not made up for when a level's rest is still to run: at most a level's length.
+    # Time in which a server is down does not count for a message within a level: at most a level's length.
     assert 12 <= arrivals.times["short"] - started <= 12 + 10
     assert "long" not in arrivals.times
     waiting = queue_admin.depth(connections, [queue.name for queue in PIPELINE.queues if queue.level is not None])

@@ -1,4 +1,4 @@
-"""Who is the active receiver, on a real RabbitMQ: never two, and soon one again."""
+"""The active receiver on a real RabbitMQ: never two, and always soon one again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SOON = 20.0
 
 
 class Candidate:
-    """A receiver that only says when it was the active one. Times are monotonic."""
+    """A receiver that only records when it was active. Times are monotonic."""
 
     def __init__(self, url: str, name: str) -> None:
         self.name = name
@@ -60,7 +60,7 @@ class Candidate:
 
     @asynccontextmanager
     async def standing(self) -> AsyncIterator[Candidate]:
-        """A candidate for the length of the block; it ends in good order."""
+        """A candidate for the length of the block; it ends cleanly."""
         await self.intake.declare()
         task = asyncio.create_task(self.leadership.run(self.work))
         try:

@@ -1,4 +1,4 @@
-"""From a trouble of the fake's to the outcome. Its texts and its misbehaviour owe nothing to our table."""
+"""From a fault of the fake to the outcome. Its texts and its misbehaviour are independent of our table."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def fake(started: FakeTelegramThread) -> FakeTelegramThread:
 
 
 def outcomes(fake: FakeTelegramThread, *calls: tuple[str, dict[str, Any]], seconds: float = 5) -> list[Outcome]:
-    """The outcomes of calls made one after the other over one connection pool."""
+    """The outcomes of successive calls over one connection pool."""
 
     async def scenario() -> list[Outcome]:
         settings = Settings(_env_file=None, bot_token="123456:" + "A" * 35, telegram_api_url=fake.url)

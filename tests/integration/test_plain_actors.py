@@ -1,4 +1,4 @@
-"""Users' own actors on our broker, by a stock `dramatiq.Worker`. Dramatiq's own tests are in tests/dramatiq_suite."""
+"""Users' own actors on our broker with a stock `dramatiq.Worker`. Dramatiq's own tests are in tests/dramatiq_suite."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_delayed_first_message_declares_its_queue(broker: FloodgateBroker) -> 
     @dramatiq.actor(queue_name="mail", broker=broker)
     def note() -> None: ...
 
-    broker.declare_queue("other", ensure=True)  # and with it the delay ladder, which takes messages for any queue
+    broker.declare_queue("other", ensure=True)  # also declares the delay ladder, which accepts messages for any queue
     note.send_with_options(delay=timedelta(milliseconds=200))
     until(lambda: ready(broker, "mail") == 1)
 
@@ -153,7 +153,7 @@ def test_the_messages_of_a_group_and_its_groups_run_side_by_side(broker: Floodga
 
     inner = [dramatiq.group([meet.message(n), meet.message(n + 1)], broker=broker) for n in (0, 2, 4)]
     before = dramatiq.broker.global_broker
-    dramatiq.set_broker(broker)  # a group in a group asks the global one for results
+    dramatiq.set_broker(broker)  # a group within a group asks the global one for results
     try:
         with working(broker, threads=6):
             group = dramatiq.group(inner, broker=broker).run()
@@ -234,7 +234,7 @@ def test_plain_actors_use_the_global_encoder(
     def take(value: object) -> None:
         got.append(value)
 
-    take.send([{1, 2}, "\\ud800"])  # the text looks like half of a surrogate pair and is not one
+    take.send([{1, 2}, "\\ud800"])  # the text looks like half of a surrogate pair but is not
     with working(broker):
         until(lambda: got)
     assert got == [[{1, 2}, "\\ud800"]]
@@ -270,12 +270,12 @@ def test_messages_the_encoder_cannot_read_go_to_dead_malformed(
     assert (letter.reason, letter.body, letter.queue) == (dead_letters.REASON_MALFORMED, b"{}", "mail")
 
 
-# What follows from a message
+# Messages that follow from a message
 
 
 @contextlib.contextmanager
 def full(vhost: Vhost, queue: str) -> Iterator[None]:
-    """RabbitMQ rejects what is published to the queue, once there is a message in it."""
+    """Makes RabbitMQ reject messages published to the queue once it contains one."""
     vhost.ctl("set_policy", "full", f"^{queue}$", '{"max-length":0}')
     try:
         yield
@@ -378,7 +378,7 @@ def test_the_dead_letter_of_a_message_for_a_missing_actor_says_so(broker: Floodg
 
 
 class Witness(Middleware):
-    """Somebody else's middleware: notes each signal."""
+    """Third-party middleware: records each signal."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []

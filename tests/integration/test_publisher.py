@@ -1,4 +1,4 @@
-"""Publishing on a real server: what a message is there, and what each thing that goes wrong becomes."""
+"""Publishing on a real server: the resulting messages, and the error for each kind of failure."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_missing_exchange_fails_only_its_own_messages(declared: Vhost, connect
 
 
 def submit(publisher: Publisher, publication: Publication) -> Future[None]:
-    """Hand one message over without waiting for it."""
+    """Submits one message without waiting for it."""
     settled: Future[None] = Future()
 
     def settle(outcomes: Future[PublishOutcomes]) -> None:
@@ -107,10 +107,10 @@ def test_messages_encoded_for_another_channel_are_encoded_again(declared: Vhost,
     connections = connect(declared.url)
     publisher = connections.publisher
     with pytest.raises(UnroutableError):
-        publisher.publish(Publication("nowhere", "key", b"", "lost"))  # which closes the publisher's channel
+        publisher.publish(Publication("nowhere", "key", b"", "lost"))  # this closes the publisher's channel
     with QueueReader(connections, "dead.b") as reader:
         encoded = submit(publisher, job(0))
-        assert reader.take(1) == []  # the number of that channel is this one's now
+        assert reader.take(1) == []  # the new channel has the number of that one
         assert encoded.result(10) is None
         assert publisher._wire.channel != USUAL_FRAME_OPTIONS.channel
     assert numbers(declared.url, SEND) == [0]
@@ -122,7 +122,7 @@ def test_a_full_queue_rejects_messages(declared: Vhost, connect: Connect) -> Non
     connection.channel().queue_declare("small", durable=True, arguments=arguments)
     connection.close()
     publisher = connect(declared.url).publisher
-    # The limit is a soft one: the server tells its channels a moment later that the queue is full.
+    # The limit is a soft one: the server informs its channels a moment later that the queue is full.
     outcomes = [publisher.submit_many([job(n, "small")]).result(10)[0] for n in range(100)]
     rejected = [type(outcome) for outcome in outcomes if outcome is not None]
     assert rejected
@@ -202,7 +202,7 @@ def test_the_window_also_limits_bytes(declared: Vhost, connect: Connect, monkeyp
     monkeypatch.setattr("floodgate.broker.amqp.publisher.WINDOW_BYTES", 10_000)
     with Proxy(declared.node.port) as proxy:
         publisher = connect(proxy.url(declared.url)).publisher
-        publisher.publish(job(0, size=20_000))  # alone, it is larger than the window and passes
+        publisher.publish(job(0, size=20_000))  # larger than the window, it passes only alone
         proxy.stall()
         under_way = publisher.submit_many([job(1, size=4_000), job(2, size=4_000)])
         third: Future[Future[None]] = Future()
@@ -216,7 +216,7 @@ def test_the_window_also_limits_bytes(declared: Vhost, connect: Connect, monkeyp
 
 
 def test_callers_waiting_for_room_continue_when_there_is_room(declared: Vhost, connect: Connect) -> None:
-    """And not when he looks again, which is once a second: this would take a minute."""
+    """And not at the next periodic check, once a second: this would take a minute."""
     publisher = connect(declared.url, publish_window=4).publisher
     started = time.monotonic()
     under_way = [submit(publisher, job(n)) for n in range(240)]
@@ -305,7 +305,7 @@ def test_a_memory_alarm_is_tolerated_until_the_timeout_and_then_raises(
     publisher = connect(declared.url, blocked_timeout_seconds=1.5, confirm_timeout_seconds=1).publisher
     publisher.publish(job(0))
     memory_alarm(True)
-    written = submit(publisher, job(1))  # this is what makes the server block us
+    written = submit(publisher, job(1))  # this makes the server block us
     until(lambda: publisher._blocked_since is not None)
     withheld = submit(publisher, job(2))
     with pytest.raises(ConfirmTimeoutError, match=r"within 1.5 s.*may or may not"):
@@ -319,7 +319,7 @@ def test_a_memory_alarm_is_tolerated_until_the_timeout_and_then_raises(
 
 
 def alarm(proxy: Proxy, *, on: bool) -> None:
-    """What the server says when it has an alarm: connection.blocked with a reason, or connection.unblocked."""
+    """The server's message about an alarm: connection.blocked with a reason, or connection.unblocked."""
     payload = struct.pack(">HHB", 10, 60, 6) + b"memory" if on else struct.pack(">HH", 10, 61)
     proxy.inject(proxy.last_port, struct.pack(">BHI", 1, 0, len(payload)) + payload + b"\xce")
 
@@ -371,7 +371,7 @@ def test_an_alarm_ends_with_its_connection(declared: Vhost, connect: Connect) ->
 def test_after_a_restart_the_server_gets_the_rest(new_node: Callable[..., Node], connect: Connect) -> None:
     node = new_node().start()
     queue_admin.declare(connect(node.url), topology.pipeline(["b"], 1))
-    # RabbitMQ writes down half a second late which log is a new queue's: killed before, it empties the queue.
+    # RabbitMQ writes down half a second late which log is a new queue's: if killed before, it empties the queue.
     node.stop()
     node.start()
     publisher = connect(node.url, publish_window=100).publisher
@@ -391,7 +391,7 @@ def test_after_a_restart_the_server_gets_the_rest(new_node: Callable[..., Node],
 
 
 def test_blocking_calls_on_the_event_loop_are_refused(declared: Vhost, connect: Connect) -> None:
-    """The loop would wait for itself, and everything in the process with it."""
+    """The loop would wait for itself, and everything else in the process with it."""
     connections = connect(declared.url)
     connections.publisher.publish(job(0))
     faults: Future[list[str]] = Future()
@@ -469,7 +469,7 @@ def test_coroutines_and_threads_share_one_window(declared: Vhost, connect: Conne
 
 
 def test_a_full_window_makes_coroutines_wait_in_order_of_arrival(declared: Vhost, connect: Connect) -> None:
-    """Also where one that just got room comes again at once: it stands behind those who waited with it."""
+    """Also if one that just got room returns at once: it is queued behind those who waited with it."""
     with Proxy(declared.node.port) as proxy:
         connections = connect(proxy.url(declared.url), publish_window=4)
         publisher = connections.publisher
@@ -503,7 +503,7 @@ def test_a_coroutine_that_waits_too_long_for_room_gets_an_error(declared: Vhost,
         async def overfill() -> None:
             under_way = await publisher.asubmit_many([job(n) for n in range(1, 5)])
             for entry in publisher._unconfirmed.values():
-                entry.since += 60  # those under way are not given up meanwhile
+                entry.since += 60  # those in flight are not given up meanwhile
             with pytest.raises(ConfirmTimeoutError, match=r"window was full for 1 s.*Nothing was accepted"):
                 await publisher.apublish(job(5))
             proxy.flow()
@@ -514,7 +514,7 @@ def test_a_coroutine_that_waits_too_long_for_room_gets_an_error(declared: Vhost,
 
 
 def test_a_cancelled_coroutine_does_not_affect_others(declared: Vhost, connect: Connect) -> None:
-    """Waiting for room, its message is not accepted; waiting for the confirm, its message is on the way."""
+    """While it waits for room, its message is not accepted; while it waits for the confirm, it is in flight."""
     with Proxy(declared.node.port) as proxy:
         connections = connect(proxy.url(declared.url), publish_window=4)
         publisher = connections.publisher

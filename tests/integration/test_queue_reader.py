@@ -1,4 +1,4 @@
-"""Reading queues: what is removed is gone, what is not is where it was."""
+"""Reading queues: removed messages are gone, the others keep their place."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_many_remaining_messages_keep_their_order(connections: Connections, decl
 
 @contextlib.contextmanager
 def stalled_disk(node: Node) -> Iterator[None]:
-    """Quorum queues' write-ahead log stands still: commands are taken, and none is carried out."""
+    """Quorum queues' write-ahead log is suspended: commands are accepted but not carried out."""
     node.ctl("eval", "sys:suspend(ra_log_wal).")
     try:
         yield
@@ -69,7 +69,7 @@ def stalled_disk(node: Node) -> Iterator[None]:
 def test_a_removal_from_a_slow_queue_is_not_lost_when_the_channel_closes(
     step: int, connections: Connections, declared: Vhost
 ) -> None:
-    """RabbitMQ drops what a queue has not taken of a closed channel's acks: all after 33."""
+    """RabbitMQ drops acks of a closed channel that a queue has not yet accepted: all after 33."""
     for n in range(10, 100):
         connections.publisher.publish(Publication(queue_names.DEAD_EXCHANGE, QUEUE, b"%d" % n, f"job-{n}"))
     reader = QueueReader(connections, QUEUE)

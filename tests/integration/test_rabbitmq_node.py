@@ -1,4 +1,4 @@
-"""Nodes of our own on a real RabbitMQ: they come up, go away, come back, and leave nothing behind."""
+"""Our own nodes with a real RabbitMQ: they start, stop, restart, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def get(url: str, queue: str) -> bytes | None:
 def registration_is_on_disk() -> None:
     """RabbitMQ itself (4.0.5 and 4.3.6 tried) forgets a quorum queue declared within the last second when it is killed.
 
-    Its list of members is written behind, by a timer of which no command tells: hence a wait by the clock. Messages
-    need none.
+    Its list of members is written later, by a timer that no command reports: hence a wait by the clock. Messages
+    need no such wait.
     """
     time.sleep(1.5)
 

@@ -21,7 +21,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def run(tmp_path: Path, rabbitmq_version: str | None) -> Iterator[Run]:
-    """Runs the script with a state folder of this test's own."""
+    """Runs the script with this test's own state folder."""
 
     def script(command: str, *args: str, url: str | None = None) -> subprocess.CompletedProcess[str]:
         environment = {k: v for k, v in os.environ.items() if k != "FLOODGATE_RABBITMQ_URL"}
@@ -38,7 +38,7 @@ def run(tmp_path: Path, rabbitmq_version: str | None) -> Iterator[Run]:
 
 @pytest.fixture
 def rabbitmq_3() -> Iterator[int]:
-    """The port of something that greets as RabbitMQ 3.10.8 does."""
+    """The port of a server that greets like RabbitMQ 3.10.8."""
     table = b"".join(
         bytes([len(name)]) + name + b"S" + struct.pack(">I", len(text)) + text
         for name, text in ((b"product", b"RabbitMQ"), (b"version", b"3.10.8"))
@@ -116,7 +116,7 @@ def test_a_configured_server_that_is_too_old_is_refused_with_its_version(run: Ru
 
 def test_an_unreachable_configured_server_is_reported_in_one_sentence(run: Run) -> None:
     with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # bound but not listening: nobody else can answer there
+        unused.bind(("127.0.0.1", 0))  # bound but not listening: no other server can answer there
         port = unused.getsockname()[1]
         refused = run("start", url=f"amqp://127.0.0.1:{port}/")
     assert refused.returncode == 1

@@ -1,4 +1,4 @@
-"""Polling on a real RabbitMQ and the fake: nothing is confirmed to Telegram that RabbitMQ has not."""
+"""Polling on a real RabbitMQ and the fake: only updates that RabbitMQ has are confirmed to Telegram."""
 
 from __future__ import annotations
 

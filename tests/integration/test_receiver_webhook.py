@@ -1,4 +1,4 @@
-"""Webhooks on a real RabbitMQ and the fake: 200 only for what RabbitMQ has, and everything else posted again."""
+"""Webhooks on a real RabbitMQ and the fake: 200 only for updates that RabbitMQ has; all others are posted again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UPDATE = {"update_id": 5, "message": {"message_id": 1, "chat": {"id": 7, "type":
 
 @asynccontextmanager
 async def posts_taken(stage: Stage, **changes: Any) -> AsyncIterator[str]:
-    """A receiver by webhook; gives the bot's URL."""
+    """Runs a receiver with a webhook; yields the bot's URL."""
     port = free_ports().amqp
     root = f"http://127.0.0.1:{port}/tg"
     updates = {"lease_seconds": 1, "poll_seconds": 2, "port": port, "webhook_url": root, "max_body_bytes": 64 * 1024}

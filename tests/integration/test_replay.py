@@ -31,7 +31,7 @@ EVERYTHING = 1000
 
 
 class Desk:
-    """An operator's: letters are buried here and replayed, and queues are looked into."""
+    """An operator's tools: letters are written and replayed here, and queues inspected."""
 
     def __init__(self, vhost: Vhost, home: Path, *, partitions: int = 2) -> None:
         self.vhost = vhost
@@ -57,7 +57,7 @@ class Desk:
         return new_job("sendMessage", {"chat_id": chat, "text": text}, bot=BOT, job_id=f"job-{text}", **options)  # type: ignore[arg-type]
 
     def bury(self, job: Job, reason: str = "content", *, told: bool = True) -> Job:
-        """Write the letter and, if ``told``, the ledger."""
+        """Writes the letter and, if ``told``, the ledger."""
         queue = queue_names.send_queue(job.bot, job.priority, job.partition(self.settings.partitions))
         letter = dead_letters.dead_job(job, encode_job(job, queue), queue, reason, "")
         self.connections.publisher.publish(letter)
@@ -226,12 +226,12 @@ main()
 @pytest.mark.parametrize(
     "point",
     [
-        "Publisher submit_many before 1",  # the ledger has forgotten, nothing is published
+        "Publisher submit_many before 1",  # the ledger has reopened the jobs, nothing is published
         "Publisher submit_many before 2",
         "QueueReader remove before 1",  # published and confirmed, the letters are still there
         "QueueReader remove after 1",
         "QueueReader remove before 2",
-        "Publisher _on_confirm before 1",  # published, no word yet
+        "Publisher _on_confirm before 1",  # published, not yet confirmed
         "Publisher _on_confirm after 2",
     ],
 )

@@ -1,4 +1,4 @@
-"""Dead letters whose time is over, and the oldest of too many, are counted and dropped; the rest stays in its place."""
+"""Expired dead letters, and the oldest beyond the limit, are counted and dropped; the rest keep their place."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DAY = timedelta(days=1)
 
 
 class Office:
-    """A bot's dead letters, and who sweeps them."""
+    """A bot's dead letters and their sweeps."""
 
     def __init__(self, url: str, **keeping: Any) -> None:
         self.url = url
@@ -102,7 +102,7 @@ def test_letters_with_unlimited_retention_are_all_kept(office: Callable[..., Off
 
 
 def test_a_sweep_ends_at_letters_too_recent_for_any_retention(office: Callable[..., Office]) -> None:
-    """So it does not read a queue of a hundred thousand every ten minutes. What lies behind goes when those do."""
+    """So it does not read a queue of a hundred thousand every ten minutes. Letters behind those are dropped later."""
     ours = office(seconds=86_400)
     for n in range(100):
         ours.bury(f"young-{n}")

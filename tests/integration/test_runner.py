@@ -1,4 +1,4 @@
-"""Async actors on a real RabbitMQ, run by the runner: Dramatiq's signals, its middleware, and what a stop does."""
+"""Async actors on a real RabbitMQ, run by the runner: Dramatiq's signals, its middleware, and stopping."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ Make = Callable[..., FloodgateBroker]
 
 @pytest.fixture
 def make(vhost: Vhost, tmp_path: Path) -> Make:
-    """Makes a broker with these middleware beside what actors need; ``only`` for these alone."""
+    """Makes a broker with this middleware in addition to what actors need; ``only``: with nothing else."""
 
     def made(*middleware: Middleware, only: bool = False) -> FloodgateBroker:
         settings = Settings(
@@ -83,7 +83,7 @@ async def running(broker: FloodgateBroker, *, prefetch: int = 1, stop_seconds: f
 
 
 async def off_the_loop(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
-    """Enqueueing blocks until RabbitMQ has it."""
+    """Enqueueing blocks until RabbitMQ has the message."""
     return await asyncio.to_thread(function, *arguments, **options)
 
 
@@ -109,11 +109,11 @@ HOOKS = (
     *("before_ack", "after_ack", "before_nack", "after_nack"),
     *("before_worker_boot", "after_worker_boot", "before_worker_shutdown", "after_worker_shutdown"),
 )
-Event = tuple[str, str, str]  # who, hook, exception if any
+Event = tuple[str, str, str]  # name, hook, exception if any
 
 
 class Recorder(Middleware):
-    """Notes every signal. ``on`` does something at one of them."""
+    """Records every signal. ``on`` runs at one of them."""
 
     def __init__(self, name: str, events: list[Event], on: dict[str, Callable[[Any], None]] | None = None) -> None:
         self._name = name
@@ -226,7 +226,7 @@ def under_ours(make: Make, actor_name: str, on: dict[str, Callable[[Any], None]]
     return events
 
 
-_LAST = {("first", "after_ack"), ("first", "after_nack")}  # afters go in reverse
+_LAST = {("first", "after_ack"), ("first", "after_nack")}  # after-hooks run in reverse order
 
 
 ROUND = len(("before_process_message", "before_nack", "before_nack", "after_nack", "after_nack"))
@@ -237,11 +237,11 @@ BOOT = len(("before_worker_boot", "after_worker_boot") * 2)
 def test_signals_fire_as_in_dramatiqs_own_worker(make: Make, scenario: str) -> None:
     actor_name, on = SCENARIOS[scenario]
     ours, dramatiqs = under_ours(make, actor_name, on), under_dramatiq(actor_name, on)
-    # Each kind by itself: a message may be processed before Dramatiq says that its worker has booted.
+    # Each kind by itself: a message may be processed before Dramatiq reports that its worker has booted.
     of_messages = [[event for event in events if "worker" not in event[1]] for events in (ours, dramatiqs)]
     of_workers = [[event for event in events if "worker" in event[1]] for events in (ours, dramatiqs)]
     if scenario == "a middleware error before":
-        # Dramatiq acknowledges such a message, which loses it; here it goes back, and comes again. One round is enough.
+        # Dramatiq acknowledges such a message, which loses it; here it is redelivered. One round is enough.
         of_messages = [events[:ROUND] for events in of_messages]
         of_workers = [events[:BOOT] for events in of_workers]
     assert of_messages[0] == of_messages[1]
@@ -278,7 +278,7 @@ def test_an_exception_listed_in_throws_is_not_logged_as_an_error(
 
 
 class Blocking(Middleware):
-    """Waits for the loop, as a middleware that asks a database does for its socket."""
+    """Blocks the loop, as a middleware does that queries a database."""
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -443,7 +443,7 @@ def test_a_counting_middleware_gets_the_right_figures(make: Make) -> None:
 
 
 class Gate(AwaitedMiddleware):
-    """Keeps each message until the test lets it go."""
+    """Holds each message until the test releases it."""
 
     def __init__(self) -> None:
         self.open = asyncio.Event()
@@ -582,7 +582,7 @@ def test_an_actor_that_does_not_finish_in_time_is_cancelled_and_its_message_requ
 
 
 def test_a_returned_message_pauses_only_its_queue(make: Make) -> None:
-    """A deferral without a word is returned after a second, and other queues go on meanwhile."""
+    """A deferral without a delay is returned after a second, and other queues continue meanwhile."""
 
     async def scene() -> None:
         arrivals: defaultdict[str, int] = defaultdict(int)

@@ -1,4 +1,4 @@
-"""The spool where machines are many: in a store that speaks S3, by way of s3fs."""
+"""The spool shared by several machines: in an S3 store, through s3fs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FACTS = [
 
 @pytest.fixture(scope="module")
 def proven(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
-    """What the program found. No account of this machine's own is used."""
+    """The program's findings. It uses no S3 account of this machine."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     env |= {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path_factory.mktemp("home"))}
     done = subprocess.run(

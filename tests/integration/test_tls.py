@@ -1,4 +1,4 @@
-"""``amqps://`` through a TLS terminator in front of the node: trusted, distrusted, and under another name."""
+"""``amqps://`` through a TLS terminator in front of the node: trusted, untrusted, and with a wrong name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Connect = Callable[..., Connections]
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Self-signed, for `localhost` only; the key lies beside it."""
+    """Self-signed, for `localhost` only; the key is in the same folder."""
     folder = tmp_path_factory.mktemp("tls")
     made = folder / "cert.pem"
     command = (

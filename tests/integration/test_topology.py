@@ -1,4 +1,4 @@
-"""What is on the server after declaring, and what happens when something else is there."""
+"""The server's state after declaring, and the effect of conflicting declarations."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_queue_declared_differently_is_reported_with_both_declarations_and_lef
         queue_admin.declare(connections, PIPELINE)
     said = str(caught.value)
     assert SEND in said
-    assert "inequivalent arg 'x-" in said  # the server's side
+    assert "inequivalent arg 'x-" in said  # the server's declaration
     assert "'x-single-active-consumer': True" in said  # ours
     assert "delete it by hand" in said
     assert queues(vhost)[SEND]["arguments"] == {"x-queue-type": "quorum"}
@@ -102,7 +102,7 @@ def test_a_poisonous_message_ends_in_its_bots_dead_letters(declared: Vhost, conn
     seen = 0
 
     def die_of_it(_delivery: Delivery) -> None:
-        """A channel that ends in an error counts as a death on every version; giving a message back does not on 4.3."""
+        """A channel that ends in an error counts as a death on every version; returning a message does not on 4.3."""
         nonlocal seen
         seen += 1
         subscription._channel.basic_ack(10**6)
