@@ -1,4 +1,4 @@
-"""Classification is total: any code, any text, any exception chain has an outcome, and repeats are never blind."""
+"""Classification is total: any code, text or exception chain has an outcome, and sends are never repeated blindly."""
 
 from __future__ import annotations
 

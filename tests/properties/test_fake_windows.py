@@ -1,4 +1,4 @@
-"""Whatever the load: no window of the fake's limits holds more than it may, and no call is refused without need."""
+"""Under any load, no window of the fake's limits is exceeded, and no call is refused needlessly."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from floodgate.fake_telegram.limits import CallCost, FloodControl, FloodLimits, Rate
 from floodgate.fake_telegram.summary import fullest
 
-# In fractions that floats hold exactly: a gap of 1e-234 s is lost in the sum, and would look like a window overfull.
+# In fractions that floats represent exactly: a gap of 1e-234 s is lost in the sum and would look like an excess.
 GAPS = st.lists(st.integers(0, 3 * 1024).map(lambda ticks: ticks / 1024), min_size=1, max_size=120)
 CHATS = st.lists(st.sampled_from([5, 6, 7, -8, -9]), min_size=1, max_size=120)
 

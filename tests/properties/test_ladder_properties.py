@@ -1,4 +1,4 @@
-"""Every delay reaches its queue, and only its, after exactly its steps: by walking the declared topology itself."""
+"""Every delayed message reaches only its own queue after exactly its steps: walks the declared topology itself."""
 
 from datetime import timedelta
 
@@ -23,7 +23,7 @@ def matches(pattern: list[str], words: list[str]) -> bool:
 
 
 def arrivals(exchange: str, key: str, waited_ms: int = 0) -> list[tuple[str, int]]:
-    """Where a message ends, and after how long."""
+    """The queue where a message ends, and the delay until then."""
     bound = [b for b in DECLARED.bindings if b.exchange == exchange and matches(b.key.split("."), key.split("."))]
     ends = []
     for binding in bound:

@@ -1,4 +1,4 @@
-"""Whatever JSON comes as an update: nothing is lost, a chat's order is kept, and no shape breaks anything."""
+"""For any JSON as an update, nothing is lost, each chat's order is kept, and no shape causes an error."""
 
 from __future__ import annotations
 
