@@ -1,4 +1,4 @@
-"""From a URL to an address, and what of it may be shown."""
+"""Parsing URLs into addresses, and showing them without secrets."""
 
 import pytest
 

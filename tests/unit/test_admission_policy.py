@@ -1,4 +1,4 @@
-"""Admission's policy: what is charged to what, how far below Telegram's limits we stay, when a 429 is the bot's."""
+"""Admission's policy: the budgets of each method, the margin below Telegram's limits, and when a 429 blames the bot."""
 
 from __future__ import annotations
 

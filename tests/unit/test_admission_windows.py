@@ -1,4 +1,4 @@
-"""The arithmetic of windows and pacing, against counting by hand."""
+"""The arithmetic of windows and pacing, compared with counting by hand."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_merging_two_logs_keeps_the_newest_units() -> None:
 
 
 def sends(pace: Pace, count: int, *, now: int) -> list[int]:
-    """When an idle bot's messages go out, each as soon as it may."""
+    """The times of an idle bot's messages, each sent as soon as possible."""
     budget, sent = Budget([]), []
     for _ in range(count):
         now = max(now, bot_turn_at(budget, pace, 0, 1, now))
@@ -80,7 +80,7 @@ def test_a_bot_may_burst_by_its_tolerance_and_is_then_spaced() -> None:
 
 
 def test_a_burst_leaves_no_gap_in_the_seconds_after_it() -> None:
-    """What somebody waits for finds a turn soon, whenever it comes."""
+    """A waiting job soon gets its turn, whenever it asks."""
     pace = Pace(Window(30, 1_020), interval_us=34, tolerance_us=136)
     gaps = [later - earlier for earlier, later in itertools.pairwise(sends(pace, 90, now=10_000))]
     assert gaps[:4] == [0, 0, 0, 0], "an idle bot's first messages go at once"

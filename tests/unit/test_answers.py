@@ -1,4 +1,4 @@
-"""Reading refusals out of bodies and out of python-telegram-bot's exceptions."""
+"""Reading refusals from bodies and from python-telegram-bot's exceptions."""
 
 from __future__ import annotations
 

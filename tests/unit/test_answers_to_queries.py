@@ -1,4 +1,4 @@
-"""Answers to queries have a queue of their own and are worth nothing after some seconds."""
+"""Answers to queries have their own queue and expire after some seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An Application as a handler: whose errors are whose, and what is said when a chat moves. Telegram is a canned one."""
+"""An Application as a handler: its errors, and warnings when a chat moves. Telegram is simulated by fixed answers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Callback = Callable[[Any, Any], Awaitable[None]]
 
 
 class CannedRequest(BaseRequest):
-    """Telegram that knows who the bot is, and nothing else."""
+    """A Telegram that only answers getMe."""
 
     async def initialize(self) -> None: ...
 
@@ -76,7 +76,7 @@ def run_of(attempt: int = 1, last: bool = True, **content: Any) -> HandlerRun:
 
 
 def handle(handler: ApplicationHandler, *runs: HandlerRun) -> list[Exception | None]:
-    """How each run ends."""
+    """The result of each run."""
 
     async def one(run: HandlerRun) -> Exception | None:
         enter(run)
@@ -151,7 +151,7 @@ def test_a_warning_is_logged_if_a_moved_chats_data_stays_behind(
 
 
 class Talk:
-    """A handler worker whose bot has a conversation that counts messages: each says the state that it found."""
+    """A handler worker whose bot has a conversation that counts messages: each records the state it found."""
 
     def __init__(self, persistence: Any) -> None:
         async def begin(_update: Any, _context: Any) -> int:
@@ -180,7 +180,7 @@ class Talk:
         await self.handler.close()
 
     async def hear(self, chat: int) -> int:
-        """The state that a chat's message found."""
+        """The state found by a chat's message."""
         someone = {"id": chat, "is_bot": False, "first_name": "Ada"}
         message = {"message_id": 1, "date": 1, "chat": {"id": chat, "type": "private"}, "from": someone, "text": "hi"}
         run = run_of(message=message)
@@ -227,7 +227,7 @@ def test_a_conversation_continued_by_another_worker_resumes_there_when_it_moves_
 
 
 class OwnPersistence(DictPersistence):
-    """One of somebody's own, which gives all conversations or none."""
+    """A user's own persistence, which returns all conversations or none."""
 
 
 def test_with_another_persistence_only_the_partitions_conversations_are_reloaded() -> None:

@@ -1,4 +1,4 @@
-"""Delays and bounds of retries, with the drawn number and the time in hand."""
+"""Delays and bounds of retries, with a fixed random number and clock."""
 
 from __future__ import annotations
 

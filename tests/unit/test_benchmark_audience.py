@@ -1,4 +1,4 @@
-"""The account of a benchmark's answers: matched, in order or not, each once or not."""
+"""The account of a benchmark's answers: matched, in order, each exactly once."""
 
 from __future__ import annotations
 

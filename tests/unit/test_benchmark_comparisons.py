@@ -1,4 +1,4 @@
-"""What benchmarks conclude from rounds: medians, ratios to the former worker, and whether that is enough."""
+"""Conclusions of benchmarks from rounds: medians, ratios to the former worker, and whether targets are met."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def slow_round(contender: str, plain: float, beside_slow: float, **changes: Any)
     ("plain", "beside_slow", "changes", "enough"),
     [
         (15.0, 15.0, {}, True),
-        (15.1, 15.1, {}, False),  # more than half as long again as grammY
-        (11.0, 13.0, {}, False),  # the slow chat made the others wait
+        (15.1, 15.1, {}, False),  # more than one and a half times grammY's time
+        (11.0, 13.0, {}, False),  # the slow chat delayed the others
         (11.0, 11.0, {"answered": 9}, False),
         (11.0, 11.0, {"disorder": 1}, False),
     ],

@@ -1,4 +1,4 @@
-"""The plot in the README shows the figures that were measured."""
+"""The plot in the README shows the measured figures."""
 
 from __future__ import annotations
 

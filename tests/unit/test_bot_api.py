@@ -17,7 +17,7 @@ METHODS = {
     for name, function in vars(BotApi).items()
     if inspect.isfunction(function) and name != "call" and not name.startswith("_")
 }
-# What a method requires by a stand-in in the table is optional in the signature, which cannot say "one of these".
+# A parameter required through a stand-in in the table is optional in the signature, which cannot say "one of these".
 STAND_INS = {"@message": {"chat_id", "message_id", "inline_message_id"}}
 
 

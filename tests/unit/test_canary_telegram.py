@@ -1,6 +1,6 @@
-"""Names and habits of python-telegram-bot and aiohttp that are not promised and that we lean on.
+"""Undocumented names and behaviour of python-telegram-bot and aiohttp that we rely on.
 
-When one of these fails after an upgrade, read the module named in the assertion before anything else.
+If one of these fails after an upgrade, read the module named in the assertion first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The account of a chaos run finds what it is there to find: each fault is put into evidence that was in order."""
+"""The account of a chaos run finds faults: each is inserted into evidence that was in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known wrong before Telegram is asked, and what must be let through."""
+"""Parameters that are refused before Telegram is asked, and those that must be accepted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from floodgate.producer.parameters import missing
 PHOTO = {"type": "photo", "media": "AgACAgIAAxkB"}
 MARKUP = telegram.InlineKeyboardMarkup([[telegram.InlineKeyboardButton("Go", url="https://example.org")]])
 
-# Where the Bot API's reference asks for more than python-telegram-bot's signature, which has a convenience of its own.
+# Where the Bot API's reference requires more than python-telegram-bot's signature, which adds a convenience.
 BEYOND_SIGNATURE = {
     "sendLocation": ("chat_id", "latitude", "longitude"),
     "sendVenue": ("chat_id", "latitude", "longitude", "title", "address"),

@@ -1,4 +1,4 @@
-"""Each row of the table of Bot API errors, by the texts Telegram sends."""
+"""Each row of the table of Bot API errors, with Telegram's texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a caller's words to a job, from a job to a publication; and that both clients say the same."""
+"""From a caller's arguments to a job, from a job to a publication; and both clients agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that callers give to a client's methods: where they are found, and what is said of those that are no good."""
+"""Files passed to a client's methods: where they are found, and the errors for unusable ones."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_prepared_job_cannot_contain_a_file(cat: Path) -> None:
 
 
 def file_parameters() -> set[str]:
-    """By python-telegram-bot's annotations."""
+    """According to python-telegram-bot's annotations."""
     methods = [inspect.getmembers(telegram.Bot, inspect.isfunction)]
     return {
         parameter.name

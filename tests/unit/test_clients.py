@@ -1,4 +1,4 @@
-"""What the two clients are to a program: the same methods, a cheap import, every error at hand."""
+"""The interface of the two clients: the same methods, a cheap import, every error importable."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def public(client: type) -> dict[str, inspect.Signature]:
 
 def test_both_clients_have_the_same_methods_with_the_same_parameters() -> None:
     sync, asynchronous = public(Client), public(AsyncClient)
-    many = {"enqueue_many", "enqueue_each"}  # the async ones take async iterables, too
+    many = {"enqueue_many", "enqueue_each"}  # the async ones also accept async iterables
     assert sync.keys() == asynchronous.keys()
     assert {name: sync[name] for name in sync.keys() - many} == {
         name: asynchronous[name] for name in asynchronous.keys() - many
@@ -42,7 +42,7 @@ TYPED = [name for name in vars(BotApi) if not name.startswith("_") and name != "
 
 
 class Echo(BotApi[tuple[str, dict[str, Any]]]):
-    """Gives back what a typed method calls."""
+    """Returns the call that a typed method makes."""
 
     def call(self, method: str, /, **given: Any) -> tuple[str, dict[str, Any]]:
         return method, given

@@ -1,4 +1,4 @@
-"""What a server says of itself, and what a failed attempt means."""
+"""Parsing a server's properties, and the meaning of a failed attempt."""
 
 import pika.exceptions
 import pytest

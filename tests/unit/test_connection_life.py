@@ -1,4 +1,4 @@
-"""A connection's ups and downs, with attempts that succeed and fail by hand and timers that are fired by hand."""
+"""The life of a connection, with attempts that succeed or fail by hand and timers that are fired by hand."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ LOST = pika.exceptions.StreamLostError("gone")
 
 
 class Timers(HandTimers):
-    """Stands for the event loop."""
+    """Replaces the event loop."""
 
     def call_soon(self, call: Callable[[], None]) -> None:
         self.loop.call_soon(call)
 
     def fire(self) -> float:
-        """The only timer there is; for how long it was set."""
+        """Fires the only timer; returns its delay."""
         [timer] = self.planned
         self.planned.remove(timer)
         timer.call()
@@ -48,7 +48,7 @@ class Timers(HandTimers):
 
 
 class Attempt:
-    """Stands for pika's connection."""
+    """Replaces pika's connection."""
 
     def __init__(self, parameters: Any, **callbacks: Any) -> None:
         self.host = parameters.host
@@ -84,13 +84,13 @@ class Scene:
         return self.attempts[-1]
 
     def wait(self) -> None:
-        """Someone waits for the connection."""
+        """Adds a waiter for the connection."""
         self.waiters.append(self.timers.loop.create_task(self.connection.opened()))
         self.timers.turn()
 
     @property
     def told(self) -> list[BaseException | None]:
-        """What those who waited have heard, None for "open"."""
+        """The results of the waiters, None for "open"."""
         self.timers.turn()
         return [waiter.exception() for waiter in self.waiters if waiter.done()]
 
@@ -145,7 +145,7 @@ def test_pauses_double_up_to_the_longest_and_reset_after_a_success(make: Make) -
 
 
 def test_a_pause_is_random_between_zero_and_its_maximum(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients that lost one server together come back apart."""
+    """Clients that lost one server at the same time reconnect at different times."""
     drawn: list[tuple[float, float]] = []
     monkeypatch.setattr("random.uniform", lambda low, high: drawn.append((low, high)) or 0.0123)  # type: ignore[func-returns-value]
     scene = make()
@@ -229,7 +229,7 @@ def test_a_connection_closed_while_pausing_or_connecting_stops_trying(make: Make
     closing = connecting.close()
     assert (connecting.attempt.closed, connecting.timers.planned, closing.done()) == (1, [], True)
     assert "closed by this program" in str(connecting.told[0])
-    connecting.attempt.opens()  # it was too far gone
+    connecting.attempt.opens()  # it could no longer be stopped
     assert connecting.attempt.closed == 2
     assert connecting.connection.pika_connection is None
 
@@ -273,7 +273,7 @@ def test_a_cancelled_waiter_does_not_affect_the_other_waiters(make: Make) -> Non
 
 
 class Transport:
-    """pika's, with a socket that takes a few bytes at a time."""
+    """pika's transport, with a socket that accepts a few bytes at a time."""
 
     def __init__(self, takes: int, buffered: int) -> None:
         self._sock = self
@@ -290,7 +290,7 @@ class Transport:
         return self._buffered
 
     def send_rest(self) -> None:
-        """Stands for the connection's."""
+        """Replaces the connection's transport."""
 
     def send(self, data: bytes) -> int:
         if not self._takes:
@@ -309,7 +309,7 @@ class Transport:
         (10, 0, b"frames", []),
         (4, 0, b"fram", [b"es"]),
         (0, 0, b"", [b"frames"]),
-        (10, 1, b"", [b"frames"]),  # or it would overtake what pika has yet to write
+        (10, 1, b"", [b"frames"]),  # otherwise it would overtake data that pika has yet to write
     ],
     ids=["the socket takes all", "a part", "nothing", "pika has unwritten bytes"],
 )
@@ -438,7 +438,7 @@ def test_unsent_data_is_written_before_pikas_own_frames() -> None:
             self.emitted.append(data)
 
     connection = Connection()
-    connection._transport = None  # the connection is lost: there is nobody to send it to
+    connection._transport = None  # the connection is lost: there is no peer to send to
     connection.send_rest()
     assert connection.emitted == []
     connection._transport = object()

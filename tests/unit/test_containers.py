@@ -1,4 +1,4 @@
-"""docker-compose.yml, the Dockerfile and what they name: read without an engine, and by the compose plugin if there."""
+"""docker-compose.yml, the Dockerfile and their references: read without an engine, and by the compose plugin if any."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rabbitmq_node.choice import OLDEST, parse_version
 from rabbitmq_node.conf import read_conf, write_definitions
 
 ROOT = Path(__file__).parents[2]
-# The private node's folder is made by rabbitmq_node/conf.py.
+# The private node's folder is created by rabbitmq_node/conf.py.
 DEFINITIONS = {
     ROOT / "docker-compose.yml": {"/etc/floodgate/definitions/10-floodgate.json": "definitions.json"},
     ROOT / "rabbitmq_node" / "compose.yaml": {"/etc/floodgate/definitions": "definitions"},

@@ -1,4 +1,4 @@
-"""Which dead letters are meant, and how bytes of any kind are shown."""
+"""Selecting dead letters, and showing bytes of any kind."""
 
 from __future__ import annotations
 

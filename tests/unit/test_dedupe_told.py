@@ -1,4 +1,4 @@
-"""What a client tells of a dedupe key, and that a state store which is away costs it next to nothing."""
+"""What a client reports about a dedupe key, and that an unavailable state store costs it next to nothing."""
 
 from __future__ import annotations
 

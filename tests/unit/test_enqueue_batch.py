@@ -41,7 +41,7 @@ class Hand:
         return Future()
 
     def fire(self) -> None:
-        """The timer that is on, once its time has come."""
+        """Fires the pending timer at its time."""
         ((seconds, call),) = self.timers
         assert 0 < seconds <= SUBMIT_SECONDS
         self.timers.clear()
@@ -136,7 +136,7 @@ def test_a_job_added_right_after_a_batch_is_published_by_the_timer(hand: Hand, c
     batch, jobs = EnqueueBatch(1000, hand), [a_job() for _ in range(3)]
     left(batch, jobs[:1]).set_result((None,))
     add(batch, jobs[1:])
-    hand.fire()  # too early: looks again
+    hand.fire()  # too early: it checks again later
     clock.now += 1.01 * SUBMIT_SECONDS
     hand.fire()
     assert hand.handed_over == [[job.id for job in jobs[1:]]]

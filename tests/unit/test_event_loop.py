@@ -1,4 +1,4 @@
-"""The event loop of the connections: no call is left behind, blocking on it is refused, its crash is told."""
+"""The event loop of the connections: no call is forgotten, blocking on it is refused, its crash is reported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from floodgate.broker.process.event_loop import THREAD_NAME, BackgroundLoop, Bor
 
 
 class Loop:
-    """Stands for asyncio's: wake-ups are counted."""
+    """Replaces asyncio's loop: counts wake-ups."""
 
     def __init__(self) -> None:
         self.wake_ups: list[Callable[[], None]] = []
@@ -28,7 +28,7 @@ class Loop:
 
 
 class LastLook(deque[Callable[[], None]]):
-    """Something happens just when the loop has found the calls all done."""
+    """A call is added just when the loop has found all calls done."""
 
     def __init__(self, happens: Callable[[], None]) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def never(error: BaseException) -> None:
 
 
 def elsewhere() -> tuple[BorrowedLoop, Loop]:
-    """A loop that runs on some other thread."""
+    """A loop that runs on another thread."""
     io, loop = BorrowedLoop(), Loop()
     io._loop = loop  # type: ignore[assignment]
     return io, loop
@@ -186,7 +186,7 @@ def test_a_running_loop_is_borrowed() -> None:
 
     async def use() -> tuple[bool, bool]:
         io.start()
-        io.stop(5)  # not ours to stop
+        io.stop(5)  # the loop is not ours to stop
         called = asyncio.get_running_loop().create_future()
         io.call_soon(lambda: called.set_result(None))
         await asyncio.wait_for(called, 5)

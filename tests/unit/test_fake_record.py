@@ -1,4 +1,4 @@
-"""What the fake remembers of a run, and what it makes of it; faults and their chances."""
+"""The fake's record of a run and its summary; faults and their probabilities."""
 
 from __future__ import annotations
 

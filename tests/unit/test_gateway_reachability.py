@@ -1,4 +1,4 @@
-"""What the gateway overhears of updates that pass through."""
+"""The chats that the gateway finds in updates passing through."""
 
 from __future__ import annotations
 

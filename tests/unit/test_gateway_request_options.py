@@ -1,4 +1,4 @@
-"""What callers say by headers and parameters, and who may call: as values."""
+"""Callers' options in headers and parameters, and authorization: as values."""
 
 from __future__ import annotations
 

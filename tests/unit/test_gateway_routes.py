@@ -1,4 +1,4 @@
-"""Every method of the Bot API has its treatment at the gateway, and the page that shows them says the same."""
+"""Every method of the Bot API has a route at the gateway, and the page with the table agrees."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from floodgate.broker.messages.methods import CHARGES
 from floodgate.producer.gateway.page import PAGE, page
 from floodgate.producer.gateway.routes import TABLE, Route, route_of
 
-# Conveniences of the library that are no methods of the Bot API.
+# Conveniences of the library that are not methods of the Bot API.
 _NOT_METHODS = {"toDict", "toJson", "doApiRequest", "initialize", "shutdown", "getBot", "setBot", "deJson", "deList"}
 
 

@@ -1,4 +1,4 @@
-"""Bodies are read within their bounds, whoever reads them."""
+"""Bodies are read within their limits by every reader."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def piece(body: bytes) -> Message:
 
 
 def read(messages: Sequence[Message], most_bytes: int = 10, headers: dict[str, str] | None = None) -> bytes:
-    """What comes of these messages; after the last of them, silence."""
+    """The result of reading these messages; after the last of them, silence."""
     coming: Iterator[Message] = iter(messages)
 
     async def receive() -> Message:

@@ -1,4 +1,4 @@
-"""Which dead jobs become dead letters, and which the state store counts and lists instead."""
+"""Dead jobs that become dead letters, and those that the state store counts and lists instead."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ERROR = {"error_code": 403, "description": BLOCKED}
 
 
 class Desk:
-    """A worker's broker without RabbitMQ, and the reasons of the dead letters that it wrote."""
+    """A worker's broker without RabbitMQ, and the reasons of the dead letters it wrote."""
 
     def __init__(self, state: Path, **options: Any) -> None:
         settings = Settings(_env_file=None, bot_token=TOKEN, state_url=f"sqlite:///{state}", dead_letters=options)
@@ -144,7 +144,7 @@ def test_a_job_refused_without_a_call_ends_the_same_way(priority: str, letters: 
 def test_a_job_that_the_store_cannot_list_becomes_a_dead_letter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Acknowledged without either, it would be gone."""
+    """Acknowledged without either, it would be lost."""
     (tmp_path / "no-folder").touch()
     monkeypatch.setattr(settle, "RECORD_AT_MOST_SECONDS", 0.0)
     monkeypatch.setattr(settle, "RECORD_RETRY_SECONDS", 0.01)

@@ -1,4 +1,4 @@
-"""The ladder's maths on single cases; tests/properties has the rest."""
+"""The ladder's arithmetic in single cases; tests/properties has the rest."""
 
 from datetime import timedelta
 

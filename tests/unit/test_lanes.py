@@ -1,4 +1,4 @@
-"""Lanes: a chat's updates one after the other, those of different chats side by side."""
+"""Lanes: a chat's updates run one after another, those of different chats concurrently."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from floodgate.broker.worker.queue_consumer import DeliveredMessage
 
 
 class Delivery:
-    """Stands for the broker's."""
+    """Replaces the broker's."""
 
     live = True
 
@@ -30,7 +30,7 @@ class Delivery:
 
 
 class Message:
-    """Stands for a delivered update."""
+    """Replaces a delivered update."""
 
     def __init__(self, number: int, chat: int, queue: str, redelivered: bool) -> None:
         self.number = number
@@ -119,7 +119,7 @@ def test_chats_do_not_wait_for_each_other() -> None:
 
 
 def test_the_same_chat_in_another_queue_has_another_lane() -> None:
-    """Two bots may talk with one person."""
+    """Two bots may talk to one user."""
 
     async def scene(hall: Hall) -> None:
         hall.come(1, chat=5)
@@ -160,7 +160,7 @@ def test_when_the_worker_stops_unbegun_updates_are_put_down_and_running_ones_con
 
 
 def test_updates_behind_a_cancelled_handler_are_put_down() -> None:
-    """Not what is cancelled itself: its delivery is open, and returns with its channel."""
+    """Not the cancelled one itself: its delivery is open, and returns with its channel."""
 
     async def scene(hall: Hall) -> None:
         messages = [hall.come(number, chat=5) for number in (1, 2, 3)]
@@ -175,7 +175,7 @@ def test_updates_behind_a_cancelled_handler_are_put_down() -> None:
 
 
 def test_updates_lost_with_their_connection_are_not_begun() -> None:
-    """RabbitMQ gives it out again, perhaps to another worker; two would handle it."""
+    """RabbitMQ redelivers it, perhaps to another worker; otherwise two would handle it."""
 
     async def scene(hall: Hall) -> None:
         messages = [hall.come(number, chat=5) for number in (1, 2, 3)]
@@ -211,7 +211,7 @@ def test_a_redelivered_update_is_placed_before_later_ones() -> None:
         hall.come(4, chat=5)
         hall.come(2, chat=5, redelivered=True)
         hall.come(3, chat=5, redelivered=True)
-        hall.come(1, chat=5)  # replayed: it is new, and goes to the end
+        hall.come(1, chat=5)  # replayed: it counts as new and goes to the end
         await turn()
         for number in (1, 2, 3, 4):
             await hall.let_go(number)

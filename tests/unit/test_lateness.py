@@ -1,4 +1,4 @@
-"""How late a call arrived, told from how long it took."""
+"""Estimating how late a call arrived from its duration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No parameter reaches a file on the Bot API server's own disk: not by a client, a gateway, or what is published."""
+"""No parameter reaches a file on the Bot API server's own disk, through a client, a gateway or a published job."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_deep_nesting_does_not_exhaust_the_stack() -> None:
 
 
 def test_the_methods_that_pass_through_and_take_files_are_known() -> None:
-    """By python-telegram-bot's parameters; a sticker that is only named takes none."""
+    """According to python-telegram-bot's parameters; a sticker given only by name takes none."""
     named_only = {"deleteStickerFromSet", "setStickerKeywords", "setStickerMaskPosition", "setWebhook"}
     named_only |= {"setStickerPositionInSet", "setStickerEmojiList"}
     methods = {name.replace("_", "").lower(): method for name, method in inspect.getmembers(telegram.Bot, callable)}

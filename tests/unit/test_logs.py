@@ -1,4 +1,4 @@
-"""No secret leaves in a log line, whatever route it took into it."""
+"""No secret leaves in a log line, however it got into it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_long_lines_cost_linear_time() -> None:
 
 
 def written(capsys: pytest.CaptureFixture[str]) -> str:
-    """What has come to standard error, once the log's thread has written it."""
+    """The output on standard error, once the log's thread has written it."""
     (writer,) = logging.getLogger().handlers
     writer.flush()
     return capsys.readouterr().err
@@ -129,7 +129,7 @@ def test_a_filtered_logger_is_safe_with_any_configuration(caplog: pytest.LogCapt
 
 
 class Terminal(logging.Handler):
-    """Takes nothing until it is told to."""
+    """Accepts nothing until it is told to."""
 
     def __init__(self) -> None:
         super().__init__()

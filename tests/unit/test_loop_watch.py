@@ -1,4 +1,4 @@
-"""Who blocks the event loop: told from a thread's frames, and while it lasts."""
+"""Finding the code that blocks the event loop from a thread's frames, while it blocks."""
 
 from __future__ import annotations
 

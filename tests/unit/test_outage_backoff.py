@@ -1,4 +1,4 @@
-"""What goes wrong is said once, in a sentence, and waited for."""
+"""Errors are logged once, in one sentence, and waited for."""
 
 from __future__ import annotations
 

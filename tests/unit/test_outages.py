@@ -1,4 +1,4 @@
-"""Pauses that grow, and log lines now and then."""
+"""Growing pauses, and occasional log lines."""
 
 from __future__ import annotations
 

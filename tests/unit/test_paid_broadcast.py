@@ -1,4 +1,4 @@
-"""Which methods may be charged as paid broadcasts."""
+"""The methods that may be charged as paid broadcasts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A poll that its receiver left behind is over before another receiver polls."""
+"""A poll abandoned by its receiver ends before another receiver polls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A permit is for now: one that its worker was too busy to use is handed back, and the job asks again."""
+"""Permits are short-lived: one that its worker was too busy to use is handed back, and the job asks again."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def broker_with(tmp_path: Path, **settings: Any) -> AsyncIterator[Floodgat
 
 @pytest.fixture
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Run a scene on an event loop, with a broker that is the process's while it lasts."""
+    """Runs a scene on an event loop, with a broker that is the process's meanwhile."""
 
     async def on_a_loop(scene: Scene, **settings: Any) -> None:
         async with broker_with(tmp_path, **settings) as broker:
@@ -66,7 +66,7 @@ async def admitted(broker: FloodgateBroker, **params: Any) -> DeliveredMessage:
 
 
 class Sessions:
-    """Takes every call."""
+    """Accepts every call."""
 
     def __init__(self) -> None:
         self.calls = 0

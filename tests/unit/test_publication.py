@@ -1,4 +1,4 @@
-"""Our frames are what pika's own encoder would write."""
+"""Our frames are identical to those of pika's own encoder."""
 
 import pytest
 from pika import frame, spec

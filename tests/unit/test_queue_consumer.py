@@ -1,4 +1,4 @@
-"""What becomes of a delivery when Dramatiq is through with it: the order of its steps, and what a failed one means."""
+"""Settling a delivery after Dramatiq has finished with it: the order of the steps, and the effect of a failed one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAIL = dramatiq.Message(queue_name="mail", actor_name="nobody", args=(), kwargs=
 
 
 class Desk:
-    """Stands for the publisher, the delivery, and whoever might stop the worker; notes what is asked of them."""
+    """Replaces the publisher, the delivery and the stopping worker; records all calls."""
 
     def __init__(self, body: bytes = MAIL) -> None:
         self.steps: list[str] = []

@@ -1,4 +1,4 @@
-"""Which RabbitMQ is used, from plain facts; what its greeting says; what a node of ours is configured with."""
+"""Choosing a RabbitMQ from plain facts, parsing its greeting, and the configuration of our nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is taken for a job of a queue, and what goes to `dead.malformed` instead of coming back for ever."""
+"""Messages accepted as jobs of a queue, and those that go to `dead.malformed` instead of returning forever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The test double that ships with the product does what the real clients do, but for sending."""
+"""The product's test double behaves like the real clients, except that it sends nothing."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ LOST = pika.exceptions.StreamLostError("gone")
 
 
 class Channel:
-    """Stands for pika's."""
+    """Replaces pika's channel."""
 
     is_open = is_closing = is_closed = False
 
@@ -36,7 +36,7 @@ class Channel:
         self.asked.append(callback)
 
     def opens(self) -> None:
-        if not self.is_closing:  # pika tells nobody then
+        if not self.is_closing:  # then pika calls no callback
             self.is_open = True
             self._on_open(self)
 
@@ -49,7 +49,7 @@ class Channel:
 
 
 class Server:
-    """Stands for pika's connection."""
+    """Replaces pika's connection."""
 
     def __init__(self) -> None:
         self.channels: list[Channel] = []
@@ -68,7 +68,7 @@ async def turn() -> None:
 
 
 async def begin(work: Work) -> tuple[Server, asyncio.Task[Any]]:
-    """Work as ``Connections`` does it, up to its first call; its first channel is open."""
+    """Runs work as ``Connections`` does, up to its first call; its first channel is open."""
     server = Server()
     session = Session(server, (4, 0))
 
@@ -95,7 +95,7 @@ async def ask(session: Session) -> str:
 
 
 def test_the_result_is_returned_after_the_server_has_closed_the_channels() -> None:
-    """Only then is back in its queue what was taken."""
+    """Only then are the messages it took back in their queue."""
 
     async def scene() -> None:
         server, task = await begin(ask)

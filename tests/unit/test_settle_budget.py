@@ -1,4 +1,4 @@
-"""What a call that failed has spent: given back only if it surely never reached the Bot API."""
+"""The budget of a failed call: refunded only if the call certainly never reached the Bot API."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ QUEUE = "send.default.bulk.00"
     "outcome", [Migrated("-1001000002002"), Paused(timedelta(seconds=3), "Too Many Requests")], ids=["migrated", "429"]
 )
 def test_a_call_refused_by_the_bot_api_still_counts_against_the_budget(outcome: Outcome, tmp_path: Path) -> None:
-    """It counts there, too. Given back, it would make room for one send more than a second holds."""
+    """It also counts there. A refund would allow one send more than a second holds."""
 
     async def settle() -> None:
         settings = Settings(_env_file=None, bot_token=TOKEN, state_url=f"sqlite:///{tmp_path}/state.db")

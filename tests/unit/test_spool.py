@@ -1,4 +1,4 @@
-"""Uploads in a folder and in a store that fsspec knows: kept whole, given back, removed; what fails says what to do."""
+"""Uploads in a folder and in an fsspec store: stored completely, returned, removed; errors say what to do."""
 
 from __future__ import annotations
 

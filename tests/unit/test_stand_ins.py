@@ -1,4 +1,4 @@
-"""What a send returns that does not wait: the library must be able to make its object of it, or there is none."""
+"""The result of a send that does not wait: the library must be able to make an object of it, or there is none."""
 
 from __future__ import annotations
 

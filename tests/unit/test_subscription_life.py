@@ -30,7 +30,7 @@ ACK, NACK = 80, 120  # basic.ack, basic.nack
 
 
 class Channel:
-    """Stands for pika's."""
+    """Replaces pika's channel."""
 
     def __init__(self, number: int, on_open: Callable[[Any], None]) -> None:
         self.channel_number = number
@@ -62,7 +62,7 @@ class Channel:
 
     @property
     def _answers(self) -> list[tuple[int, int]]:
-        """What was written, read as AMQP says."""
+        """The written data, parsed as AMQP."""
         answers = []
         for frame in self.written:
             kind, channel, size, basic, method, tag, bits, end = struct.unpack(">BHIHHQBB", frame)
@@ -92,8 +92,8 @@ class Channel:
 
 
 class Stand(HandTimers):
-    """Stands for the event loop and the connection: calls run at once, timers when they are fired, frames are looked at
-    when they leave."""
+    """Replaces the event loop and the connection: calls run at once, timers when they are fired, frames are examined
+    when they are flushed."""
 
     is_current = True
 
@@ -120,7 +120,7 @@ class Stand(HandTimers):
         frames, self._frames = self._frames, []
         for frame in frames:
             number = int.from_bytes(frame[1:3], "big")
-            if self.channels[number - 1].is_open:  # or RabbitMQ would not know what it is about
+            if self.channels[number - 1].is_open:  # otherwise RabbitMQ would not know the channel
                 self.channels[number - 1].written.append(frame)
 
     def call_soon(self, call: Callable[[], None]) -> None:
@@ -276,7 +276,7 @@ def test_a_drained_window_is_handed_over_once_its_last_message_is_settled(
 
 
 def test_messages_put_down_are_only_returned_by_closing_their_channel(loop: asyncio.AbstractEventLoop) -> None:
-    """So it returns with the others of its window, in order, and RabbitMQ counts it as they are counted."""
+    """So it returns with the others of its window, in order, and RabbitMQ counts them alike."""
     scene = Scene(loop, prefetch=2)
     for tag in (1, 2):
         scene.channel.delivers(tag)

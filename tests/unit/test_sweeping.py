@@ -1,4 +1,4 @@
-"""The sweeper: at work from its start until its stop, whatever the spool says meanwhile."""
+"""The sweeper runs from its start until its stop, whatever errors the spool raises meanwhile."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from floodgate.broker.uploads.sweeper import Sweeper
 
 
 class Noting:
-    """A spool that is away at first."""
+    """A spool that is unavailable at first."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

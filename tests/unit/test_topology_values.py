@@ -1,4 +1,4 @@
-"""The topology as values: names and arguments are an outside contract."""
+"""The topology as values: names and arguments are a public contract."""
 
 import pytest
 

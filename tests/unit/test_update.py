@@ -1,4 +1,4 @@
-"""Updates: what they are kept in order with, and how they travel."""
+"""Updates: the key of their order, and how they are passed on."""
 
 from __future__ import annotations
 

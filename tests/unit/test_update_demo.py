@@ -1,4 +1,4 @@
-"""The arithmetic of ``floodgate demo --updates``: it must not say that all is well when it is not."""
+"""The arithmetic of ``floodgate demo --updates``: it must not report success when there are errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``module:name``: what may stand there, and one sentence for whatever else does."""
+"""``module:name``: valid targets, and one sentence for each invalid one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The account of the tests on updates finds what it is there to find."""
+"""The account of the tests on updates finds faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a call's files go, and what is learnt of them: as values, and with a Bot API that is a function."""
+"""Where a call's files are sent, and which file ids are learnt: as values, and with a function as the Bot API."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_each_file_has_its_place(names: list[str], params: dict[str, Any], expec
 def test_a_file_that_cannot_be_sent_by_file_id_is_uploaded_each_time() -> None:
     photo = file("photo")
     assert [place.kind for place in places_of((photo,), {"photo": "attach://photo"}, reusable=False)] == [None]
-    # The parameter is an object that refers to another part of this name: an id must not take the object's place.
+    # The parameter is an object that refers to another part of this name: an id must not replace the object.
     assert [place.kind for place in places_of((photo,), {"photo": {"type": "static", "photo": "attach://photo"}})] == [
         None
     ]
@@ -80,7 +80,7 @@ def test_only_the_file_id_of_the_largest_photo_size_is_learnt() -> None:
 
 
 class Telegram:
-    """Takes uploads and ids, and can forget its ids."""
+    """Accepts uploads and ids, and can forget its ids."""
 
     def __init__(self) -> None:
         self.uploads = 0
@@ -99,7 +99,7 @@ class Telegram:
         )
 
     async def swallow(self, params: dict[str, Any]) -> Answer:
-        """Fail as a connection does whose body ends early."""
+        """Fails like a connection whose body ends early."""
         try:
             params["photo"].input_file_content.read()
         except SpoolError as error:
@@ -205,7 +205,7 @@ def test_a_server_that_fails_before_receiving_the_whole_request_has_not_acted(tm
 
 
 class HangingFile(io.RawIOBase):
-    """A file on a disk that does not answer."""
+    """A file on a disk that does not respond."""
 
     def __init__(self) -> None:
         self.entered, self.released = threading.Event(), threading.Event()
