@@ -81,7 +81,7 @@ def test_topology_is_shown_applied_and_verified(stage: Stage, vhost: Vhost) -> N
     assert "Everything matches the settings" in stage.floodgate("topology", "verify").stdout
 
 
-def test_send_prints_the_accepted_job_and_the_worker_sends_it(stage: Stage) -> None:
+def test_the_send_command_prints_the_accepted_job_and_a_worker_sends_it(stage: Stage) -> None:
     job = answer(stage, "send", "--chat", "42", "--text", "It works")
     assert (job["method"], job["chat"], job["params"]["text"]) == ("sendMessage", "42", "It works")
     ended = stage.floodgate("send", "--chat", "42", "--method", "sendDice", "--params", '{"emoji": "🎯"}')

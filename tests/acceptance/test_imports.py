@@ -112,7 +112,7 @@ def test_a_client_needs_neither_dramatiq_nor_a_telegram_library(tmp_path: Path) 
     assert (ended.returncode, ended.stdout.strip()) == (0, "[]"), ended.stderr
 
 
-def test_settings_given_late_reach_the_broker_that_actors_are_bound_to(tmp_path: Path) -> None:
+def test_settings_given_after_import_apply_to_the_actors_broker(tmp_path: Path) -> None:
     script = (
         "import floodgate.actors; from floodgate.broker.worker.setup import configure;"
         "from floodgate.broker.settings.model import Settings;"

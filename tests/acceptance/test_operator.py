@@ -179,7 +179,7 @@ def test_a_chat_that_blocked_the_bot_is_tried_once_and_its_other_jobs_fail_fast_
     assert worker.stop() == 0
 
 
-def test_a_broadcast_to_a_chat_that_blocked_the_bot_is_counted_and_listed(stage: Stage) -> None:
+def test_broadcast_jobs_for_a_chat_that_blocked_the_bot_are_counted_and_listed(stage: Stage) -> None:
     stage.control.set_chat(GONE, trouble="blocked")
     worker = stage.worker()
     client = stage.client()

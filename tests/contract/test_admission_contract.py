@@ -145,7 +145,7 @@ def test_a_bulk_copy_larger_than_a_window_is_sent_and_leaves_a_debt(admission: A
     assert isinstance(admission.admit(ask), Go)
 
 
-def test_a_chat_action_is_charged_to_the_bot_only(admission: Admission) -> None:
+def test_a_chat_action_is_charged_only_to_the_bot(admission: Admission) -> None:
     for _ in range(3):
         sent(admission, ask_of(5, method="sendChatAction", action="typing"))
     assert isinstance(admission.admit(ask_of(5)), Go)
@@ -197,7 +197,7 @@ def test_a_released_send_refunds_its_budget(admission: Admission) -> None:
     assert isinstance(admission.admit(ask_of(11)), Wait)
 
 
-def test_a_send_that_arrived_late_counts_from_when_it_arrived(admission: Admission, clock: HandClock) -> None:
+def test_a_late_send_counts_from_its_arrival(admission: Admission, clock: HandClock) -> None:
     """Otherwise those admitted a second later would share one second with it, as the Bot API sees it."""
     late = ask_of(5)
     go = admission.admit(late)
@@ -328,7 +328,7 @@ def test_after_a_slow_call_a_chat_rests_for_as_long_again(admission: Admission, 
     assert seconds(admission.admit(ask_of(5))) == pytest.approx(10)
 
 
-def test_interactive_goes_before_bulk_in_a_chat(admission: Admission, clock: HandClock) -> None:
+def test_interactive_precedes_bulk_in_a_chat(admission: Admission, clock: HandClock) -> None:
     bulk = [ask_of(5) for _ in range(3)]
     interactive = [ask_of(5, "interactive") for _ in range(3)]
     order = [ask for _, ask in run(admission, clock, [*bulk, *interactive])]
@@ -418,7 +418,7 @@ def test_jobs_waiting_for_the_bots_budget_get_consecutive_slots(admission: Admis
     assert all(0.030 < gap < 0.036 for gap in gaps), gaps
 
 
-def test_interactive_goes_before_bulk_for_the_bots_budget(admission: Admission, clock: HandClock) -> None:
+def test_interactive_precedes_bulk_for_the_bots_budget(admission: Admission, clock: HandClock) -> None:
     bulk = saturate(admission)
     person = ask_of(500, "interactive")
     assert seconds(admission.admit(person)) < 0.040
@@ -591,7 +591,7 @@ def test_a_429_pauses_only_its_chat(admission: Admission) -> None:
     sent(admission, ask_of(6))
 
 
-def test_429s_in_several_chats_within_a_moment_pause_the_bot(admission: Admission, clock: HandClock) -> None:
+def test_simultaneous_429s_in_several_chats_pause_the_bot(admission: Admission, clock: HandClock) -> None:
     scopes = []
     for chat in ("5", "6", "7"):
         scopes.append(admission.too_many_requests("default", chat, timedelta(seconds=5)))

@@ -78,7 +78,7 @@ def test_a_job_without_a_key_has_no_content_to_compare(settings: Settings, store
     assert found is not None and found.content is None
 
 
-def test_a_message_is_the_same_whether_it_came_as_json_or_in_a_form(settings: Settings) -> None:
+def test_a_message_sent_as_json_equals_one_sent_as_a_form(settings: Settings) -> None:
     def content(**params: object) -> str | None:
         return Composer(settings).unchecked("sendMessage", params, {"dedupe_key": "k"}).content
 

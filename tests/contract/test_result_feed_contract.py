@@ -79,7 +79,7 @@ def test_a_job_in_flight_cannot_be_cancelled(admission: Admission) -> None:
     assert admission.cancel(ask) == Record(Standing.SENT, result={"message_id": 1})
 
 
-def test_a_job_between_two_attempts_can_be_cancelled(admission: Admission) -> None:
+def test_a_job_waiting_for_a_retry_can_be_cancelled(admission: Admission) -> None:
     ask = ask_of(5)
     go = admission.admit(ask)
     assert isinstance(go, Go)

@@ -238,7 +238,7 @@ def test_a_redirect_is_returned_and_not_followed(status: str) -> None:
     asyncio.run(scenario())
 
 
-def test_a_proxy_carries_the_call_and_its_refusal_means_not_sent() -> None:
+def test_a_call_goes_through_a_proxy_whose_refusal_means_not_sent() -> None:
     async def refuse(_: Wire, __: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(http("407 Proxy Authentication Required", b""))
 

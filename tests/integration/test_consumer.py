@@ -114,7 +114,7 @@ def test_a_draining_queue_takes_no_new_messages(declared: Vhost, connect: Connec
     assert hand.empty
 
 
-def test_the_server_sees_prefetch_one_and_the_rendezvous_priority(declared: Vhost, connect: Connect) -> None:
+def test_the_server_shows_prefetch_one_and_the_rendezvous_priority(declared: Vhost, connect: Connect) -> None:
     connections, hand = connect(declared.url), Hand()
     fill(connections, 1)
     connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
@@ -396,7 +396,7 @@ def test_the_channel_of_a_message_held_too_long_is_reopened(
     assert hand.next().message_id == "job-2"
 
 
-def test_stock_pika_would_have_let_a_message_overtake(declared: Vhost, connect: Connect) -> None:
+def test_stock_pika_lets_a_message_overtake_another(declared: Vhost, connect: Connect) -> None:
     """Shows the hazard that closing without a cancel avoids: if this fails, that care is no longer needed."""
     connections, taking = connect(declared.url), Hand()
     fill(connections, 1, 2)

@@ -58,7 +58,7 @@ def unlimited(fake: FakeTelegramThread) -> None:
     fake.control.limits(enabled=False)
 
 
-def test_a_bot_knows_who_it_is(fake: FakeTelegramThread) -> None:
+def test_get_me_identifies_the_bot(fake: FakeTelegramThread) -> None:
     async def use(bot: Bot) -> None:
         me = await bot.get_me()
         assert (me.id, me.is_bot, me.username) == (BOT_ID, True, "fake123456_bot")
@@ -66,7 +66,7 @@ def test_a_bot_knows_who_it_is(fake: FakeTelegramThread) -> None:
     with_bot(fake, use)
 
 
-def test_a_message_comes_back_as_it_was_sent(fake: FakeTelegramThread) -> None:
+def test_a_sent_message_is_returned_unchanged(fake: FakeTelegramThread) -> None:
     async def use(bot: Bot) -> None:
         keyboard = InlineKeyboardMarkup([[InlineKeyboardButton("go", callback_data="go")]])
         sent = await bot.send_message(42, "<b>hi</b> é", parse_mode="HTML", reply_markup=keyboard)
@@ -141,7 +141,7 @@ def test_an_album_becomes_messages_of_one_media_group(fake: FakeTelegramThread) 
     assert fake.control.arrivals()[-1].cost == 3
 
 
-def test_edits_return_the_message_as_it_is_now(fake: FakeTelegramThread) -> None:
+def test_edits_return_the_edited_message(fake: FakeTelegramThread) -> None:
     unlimited(fake)
 
     async def use(bot: Bot) -> None:
@@ -221,7 +221,7 @@ def test_a_pressed_button_can_be_answered_and_an_unknown_query_cannot(fake: Fake
     with_bot(fake, use)
 
 
-def test_reads_are_full_objects(fake: FakeTelegramThread) -> None:
+def test_reads_return_complete_objects(fake: FakeTelegramThread) -> None:
     async def use(bot: Bot) -> None:
         assert (await bot.get_chat(GROUP)).type == "supergroup"
         assert (await bot.get_chat(42)).first_name == "User 42"

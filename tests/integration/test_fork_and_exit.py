@@ -125,7 +125,7 @@ def test_forked_children_publish_on_their_own_connections(declared: Vhost) -> No
     assert sorted(ids(declared)) == sorted(expected)
 
 
-def test_a_pool_of_forked_processes_publishes(declared: Vhost) -> None:
+def test_a_pool_of_forked_processes_can_publish(declared: Vhost) -> None:
     done = run(declared.url, MULTIPROCESSING)
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(ids(declared)) == sorted(["parent-before", "parent-after", *(f"child-{n}" for n in range(10))])
@@ -137,7 +137,7 @@ def test_a_fork_during_other_threads_calls_causes_no_deadlock(declared: Vhost) -
     assert {f"child-{n}" for n in range(20)} <= set(ids(declared))
 
 
-def test_a_child_keeps_none_of_its_parents_sockets_open(declared: Vhost) -> None:
+def test_a_child_closes_all_of_its_parents_sockets(declared: Vhost) -> None:
     done = run(declared.url, CHILD_OUTLIVES_PARENT)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -84,7 +84,7 @@ def test_a_delay_survives_a_restart(new_node: Callable[..., Node], connect: Conn
     assert sum(count or 0 for count in waiting.values()) == 1
 
 
-def test_a_missing_target_blocks_nobody_and_its_message_is_kept(declared: Vhost, connect: Connect) -> None:
+def test_a_missing_target_blocks_no_other_message_and_its_message_is_kept(declared: Vhost, connect: Connect) -> None:
     connections, arrivals = connect(declared.url), Arrivals()
     connections.subscribe(SEND, "worker", arrivals, lambda: PIPELINE)
     for n in range(5):

@@ -142,7 +142,7 @@ def test_a_worker_prefetches_one_message_per_thread(broker: FloodgateBroker) -> 
         until(lambda: len(met) == 8)
 
 
-def test_the_messages_of_a_group_and_its_groups_run_side_by_side(broker: FloodgateBroker) -> None:
+def test_the_messages_of_a_group_and_its_nested_groups_run_concurrently(broker: FloodgateBroker) -> None:
     broker.add_middleware(Results(backend=StubBackend()))
     together = threading.Barrier(6)
 

@@ -60,7 +60,7 @@ def test_a_message_is_persistent_and_carries_its_id_and_priority(declared: Vhost
     assert (properties.content_type, properties.headers, body) == ("application/json", headers, b"{}")
 
 
-def test_a_large_message_arrives_whole(declared: Vhost, connect: Connect) -> None:
+def test_a_large_message_arrives_complete(declared: Vhost, connect: Connect) -> None:
     body = bytes(range(256)) * 2048
     connect(declared.url).publisher.publish(Publication("", SEND, body, "large"))
     assert [received for _, received in drain(declared.url, SEND)] == [body]

@@ -338,7 +338,9 @@ def test_concurrent_actors_each_see_their_own_message(make: Make) -> None:
     play(scene)
 
 
-def test_retries_are_made_and_the_last_failure_is_a_dead_letter_with_its_traceback(make: Make, vhost: Vhost) -> None:
+def test_failures_are_retried_and_the_last_one_leaves_a_dead_letter_with_its_traceback(
+    make: Make, vhost: Vhost
+) -> None:
     attempts: list[int] = []
 
     async def scene() -> None:
@@ -387,7 +389,7 @@ def test_callbacks_follow_a_success_and_a_failure(make: Make) -> None:
     assert sorted(heard) == [("failed", "ZeroDivisionError"), ("succeeded", 3)]
 
 
-def test_results_are_stored_and_pipelines_go_on(make: Make) -> None:
+def test_results_are_stored_and_pipelines_continue(make: Make) -> None:
     async def scene() -> None:
         backend = StubBackend()
         broker = make(Results(backend=backend), Pipelines())

@@ -79,6 +79,6 @@ def test_an_untrusted_certificate_is_refused(tls_port: int, connect: Connect) ->
         connect(f"amqps://guest:guest@localhost:{tls_port}/").connect()
 
 
-def test_a_certificate_for_another_name_is_refused(tls_port: int, certificate: Path, connect: Connect) -> None:
+def test_a_certificate_with_a_wrong_name_is_refused(tls_port: int, certificate: Path, connect: Connect) -> None:
     with pytest.raises(RabbitMQUnreachableError, match=r"(?i)certificate"):
         connect(f"amqps://guest:guest@127.0.0.1:{tls_port}/?cafile={certificate}").connect()

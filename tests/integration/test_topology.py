@@ -96,7 +96,7 @@ def test_asking_an_unresponsive_server_ends_at_the_timeout(declared: Vhost, conn
             connections.io.run(asked, 10)
 
 
-def test_a_poisonous_message_ends_in_its_bots_dead_letters(declared: Vhost, connect: Connect) -> None:
+def test_a_poison_message_ends_in_its_bots_dead_letters(declared: Vhost, connect: Connect) -> None:
     connections = connect(declared.url)
     connections.publisher.publish(Publication("", SEND, b"{}", "poison"))
     seen = 0

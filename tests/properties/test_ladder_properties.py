@@ -43,7 +43,7 @@ def test_every_delayed_message_arrives_once_after_exactly_its_steps(count: int, 
 
 
 @given(st.timedeltas(timedelta(days=-1), delay_ladder.MAX_DELAY))
-def test_a_delay_is_never_short_and_at_most_one_unit_long(delay: timedelta) -> None:
+def test_a_delay_is_never_too_short_and_at_most_one_unit_too_long(delay: timedelta) -> None:
     took = delay_ladder.steps(delay) * delay_ladder.UNIT
     assert timedelta(0) <= took - max(delay, timedelta(0)) < delay_ladder.UNIT
 

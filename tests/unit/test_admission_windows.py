@@ -74,7 +74,7 @@ def sends(pace: Pace, count: int, *, now: int) -> list[int]:
     return sent
 
 
-def test_a_bot_may_burst_by_its_tolerance_and_is_then_spaced() -> None:
+def test_a_bot_may_burst_up_to_its_tolerance_and_is_then_paced() -> None:
     pace = Pace(None, interval_us=10, tolerance_us=20)
     assert sends(pace, 6, now=1_000) == [1_000, 1_000, 1_000, 1_010, 1_020, 1_030]
 
@@ -101,7 +101,7 @@ def test_jobs_ahead_take_their_slots_first() -> None:
     assert [bot_turn_at(budget, pace, ahead, 1, 80) for ahead in range(4)] == [100, 130, 160, 200]
 
 
-def test_a_refund_gives_a_slot_back() -> None:
+def test_a_refund_returns_a_slot() -> None:
     pace = Pace(Window(3, 100), interval_us=30, tolerance_us=0)
     budget = Budget([])
     bot_spend(budget, pace, 2, 50)

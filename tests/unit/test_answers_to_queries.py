@@ -70,7 +70,7 @@ def test_a_scheduled_answer_reaches_its_bots_queue_of_answers() -> None:
         ("ANSWERcallbackQUERY", 15),
     ],
 )
-def test_an_answer_expires_with_its_query(method: str, seconds: int) -> None:
+def test_an_answer_expires_together_with_its_query(method: str, seconds: int) -> None:
     assert seconds_to_live(answer(method)) == seconds
     assert seconds_to_live(answer(method, delay=60)) == seconds, "from when it may be sent"
 

@@ -103,7 +103,7 @@ def test_a_job_whose_first_attempt_may_have_arrived_has_no_fixed_position() -> N
     assert not faults(accepted=late)
 
 
-def test_two_calls_too_soon_are_a_fault_unless_the_network_brought_them_together() -> None:
+def test_two_calls_too_close_together_are_a_fault_unless_the_network_caused_it() -> None:
     together = [acted("a", 10.0), acted("b", 10.5)]
     assert faults(arrivals=together, notes={"a": call(9.99, *SENT), "b": call(10.49, *SENT)}) == [
         "chat: 2 where 1 is the limit"

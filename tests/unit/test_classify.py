@@ -127,7 +127,7 @@ def test_other_refusals_have_the_outcomes_in_the_table(refusal: Refusal, outcome
 @pytest.mark.parametrize(
     "description", ["Bad Request: failed to get HTTP URL content", "Bad Request: wrong type of the web page content"]
 )
-def test_a_url_that_telegram_cannot_fetch_is_tried_a_few_times(description: str) -> None:
+def test_a_url_that_telegram_cannot_fetch_is_retried_a_few_times(description: str) -> None:
     assert classify(Refusal(400, description), CallFacts("sendPhoto")) == Retry(description, False, at_most=3)
 
 

@@ -89,7 +89,7 @@ def test_an_invalid_time_is_refused_in_one_sentence(text: str) -> None:
         span(text)
 
 
-def test_a_chat_is_written_as_in_a_call() -> None:
+def test_a_chat_criterion_has_the_form_of_a_chat_id_in_a_call() -> None:
     assert (chat_of(" -5 "), chat_of("@News"), chat_of(None)) == ("-5", "@news", None)
     with pytest.raises(InvalidParamsError):
         chat_of("nobody")

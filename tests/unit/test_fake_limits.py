@@ -14,14 +14,14 @@ def passes(flood: FloodControl, chat: int, at: float, charge: CallCost = SEND) -
     return flood.judge(BOT, chat, charge, at).passes
 
 
-def test_a_chat_takes_one_message_in_any_second() -> None:
+def test_a_chat_accepts_one_message_in_any_second() -> None:
     flood = FloodControl(FloodLimits())
     assert passes(flood, USER, 0.0)
     verdict = flood.judge(BOT, USER, SEND, 0.999)
     assert (verdict.by, verdict.retry_after) == ("chat", 1)
 
 
-def test_a_chat_takes_the_next_message_when_the_second_is_over() -> None:
+def test_a_chat_accepts_the_next_message_after_a_second() -> None:
     flood = FloodControl(FloodLimits())
     assert passes(flood, USER, 0.0)
     assert passes(flood, USER, 1.0)
@@ -34,7 +34,7 @@ def test_a_chat_at_its_limit_does_not_affect_other_chats() -> None:
     assert passes(flood, USER + 1, 0.1)
 
 
-def test_a_bot_sends_thirty_in_any_second_and_not_one_more() -> None:
+def test_a_bot_sends_at_most_thirty_in_any_second() -> None:
     flood = FloodControl(FloodLimits())
     assert all(passes(flood, USER + n, n / 100) for n in range(30))
     verdict = flood.judge(BOT, 999, SEND, 0.9)
@@ -47,7 +47,7 @@ def test_the_window_slides_instead_of_restarting_each_second() -> None:
     assert not passes(flood, 999, 1.1)
 
 
-def test_a_group_takes_twenty_in_any_minute_and_says_when_there_is_room() -> None:
+def test_a_group_accepts_twenty_in_any_minute_and_states_when_there_is_room() -> None:
     flood = FloodControl(FloodLimits())
     assert all(passes(flood, GROUP, float(n)) for n in range(20))
     verdict = flood.judge(BOT, GROUP, SEND, 20.0)
@@ -78,7 +78,7 @@ def test_answers_and_reads_are_free_even_during_a_wait() -> None:
     assert flood.judge(BOT, USER, None, 1.0).passes
 
 
-def test_an_album_counts_as_its_items() -> None:
+def test_an_album_counts_as_many_messages_as_it_has_items() -> None:
     flood = FloodControl(FloodLimits(chat=None))
     assert passes(flood, GROUP, 0.0, CallCost(cost=10, chat=True))
     assert passes(flood, GROUP, 1.0, CallCost(cost=10, chat=True))

@@ -138,7 +138,7 @@ def test_invalid_control_values_are_reported_in_one_sentence(make: object, sente
         make()
 
 
-def test_limits_change_one_by_one() -> None:
+def test_limits_can_be_changed_individually() -> None:
     assert limits_from(FloodLimits(), {"bot": [10, 2], "chat": None}) == FloodLimits(bot=Rate(10, 2.0), chat=None)
 
 

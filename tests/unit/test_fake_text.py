@@ -68,7 +68,7 @@ def test_markdown_becomes_text_and_entities(text: str, mode: str, plain: str, ki
     assert (found_text, [e["type"] for e in found]) == (plain, kinds.split())
 
 
-def test_parameters_mean_the_same_from_a_form_and_from_json() -> None:
+def test_parameters_from_a_form_and_from_json_are_equivalent() -> None:
     form = Call(1, "x", decode_form(b"chat_id=-5&flag=True&ids=%5B1%2C2%5D&text=%C3%A9"))
     body = Call(1, "x", decode_json(b'{"chat_id": -5, "flag": true, "ids": [1, 2], "text": "\\u00e9"}'))
     for call in (form, body):

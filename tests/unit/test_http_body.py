@@ -57,7 +57,7 @@ def test_a_body_announced_as_too_large_is_not_read(length: str) -> None:
         read([], headers={"content-length": length})
 
 
-def test_silence_ends_the_wait() -> None:
+def test_a_silent_body_times_out() -> None:
     with pytest.raises(BodyTooSlowError):
         read([piece(b"hello")])
 

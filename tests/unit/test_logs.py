@@ -112,7 +112,7 @@ def test_libraries_that_log_urls_or_too_much_are_quiet_even_at_debug(capsys: pyt
     assert "ours" in logged
 
 
-def test_configuring_twice_logs_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_after_configuring_twice_lines_are_logged_once(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         configure_logging(Settings(_env_file=None))
     logging.getLogger("floodgate.test").info("once")

@@ -65,5 +65,5 @@ def test_a_conflict_during_a_handover_is_not_logged(caplog: pytest.LogCaptureFix
         ),
     ],
 )
-def test_a_refusal_is_a_sentence_that_says_what_to_do(error: ReceivingRefusedError, words: str) -> None:
+def test_a_refusal_is_logged_in_one_sentence_with_a_remedy(error: ReceivingRefusedError, words: str) -> None:
     assert re.search(words, sentence("news", error))

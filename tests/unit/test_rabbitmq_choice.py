@@ -16,7 +16,7 @@ SCRIPTS = Path("/opt/rabbitmq/sbin")
 NEW, OLD = Installed(SCRIPTS, "4.1.2"), Installed(SCRIPTS, "3.10.8")
 
 
-def test_compose_comes_before_an_installed_server() -> None:
+def test_compose_is_preferred_to_an_installed_server() -> None:
     assert choose(Facts(compose=True, installed=NEW, root=True, debian=True), "4.3") == UseCompose("4.3")
 
 

@@ -74,6 +74,6 @@ def test_a_dead_letter_can_be_written_with_any_description() -> None:
     assert encode(letter, FrameOptions(channel=1, frame_max=131_072))
 
 
-def test_an_inline_message_is_a_chat_of_its_own() -> None:
+def test_each_inline_message_is_a_separate_chat() -> None:
     made = new_job("editMessageText", {"inline_message_id": "BQAAAHQCAAB_-9", "text": "x"}, bot="news")
     assert read(encode_job(made, QUEUE)).job.chat == "inline:BQAAAHQCAAB_-9"

@@ -154,7 +154,7 @@ def test_a_deleted_folder_is_not_recreated(tmp_path: Path) -> None:
     assert not (tmp_path / "spool").exists()
 
 
-def test_a_spool_that_is_not_mounted_does_not_say_that_an_upload_is_missing(tmp_path: Path) -> None:
+def test_an_unmounted_spool_does_not_report_uploads_as_missing(tmp_path: Path) -> None:
     spool = Spool(str(tmp_path / "spool"))
     spool.prepare()
     file = spool.put("bot", "job-1", 0, "photo", "cat.png", io.BytesIO(CONTENT))

@@ -25,7 +25,7 @@ def test_a_partition_is_a_safe_single_active_consumer_quorum_queue() -> None:
     }
 
 
-def test_a_dead_letter_has_no_time_limit_and_outlives_any_number_of_looks() -> None:
+def test_a_dead_letter_has_no_time_limit_and_survives_any_number_of_reads() -> None:
     assert topology.arguments(Queue("dead.news", Role.DEAD), (4, 3, 6)) == {
         "x-queue-type": "quorum",
         "x-delivery-limit": 1_000_000_000,

@@ -47,7 +47,9 @@ def file(name: str, sha: str = "0") -> SpooledFile:
         (["a"], {"media": ["attach://a", 7]}, [("a", None, None)]),
     ],
 )
-def test_each_file_has_its_place(names: list[str], params: dict[str, Any], expected: list[tuple[Any, ...]]) -> None:
+def test_each_file_has_a_place_in_the_parameters(
+    names: list[str], params: dict[str, Any], expected: list[tuple[Any, ...]]
+) -> None:
     places = places_of(tuple(file(name) for name in names), params)
     assert [(place.parameter, place.kind, place.item) for place in places] == expected
 

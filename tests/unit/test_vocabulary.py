@@ -86,7 +86,7 @@ def identifiers(path: Path) -> set[str]:
         return {each.string for each in tokenize.generate_tokens(file.readline) if each.type == tokenize.NAME}
 
 
-def test_no_public_class_or_type_has_two_definitions() -> None:
+def test_no_public_class_or_type_is_defined_twice() -> None:
     places: defaultdict[str, list[str]] = defaultdict(list)
     for path in modules(*PRODUCT):
         for name in definitions(path):

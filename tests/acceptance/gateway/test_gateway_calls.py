@@ -72,7 +72,7 @@ def test_a_key_of_one_bot_is_refused_for_another(gate: Gate) -> None:
     assert answer.status_code == 403
 
 
-def test_tokens_and_keys_are_in_no_log(gate: Gate) -> None:
+def test_tokens_and_keys_never_appear_in_logs(gate: Gate) -> None:
     gate.call("sendMessage", KEY, chat_id=next(_chats), text="x")
     gate.call("getMe")
     gate.call("nonsense")

@@ -34,7 +34,7 @@ def fake(tmp_path: Path) -> Iterator[FloodgateProcess]:
     ("users", "each"),
     [(60, 5), pytest.param(500, 10, marks=[pytest.mark.full_length, pytest.mark.timeout(420)])],
 )
-def test_each_update_is_handled_once_and_in_order_over_all_workers(
+def test_each_update_is_handled_once_and_in_order_across_all_workers(
     new_stage: MakeStage, vhost: Vhost, fake: FloodgateProcess, tmp_path: Path, mode: Mode, users: int, each: int
 ) -> None:
     """Also: the data handlers keep about a chat is never lost to another handler, and answers respect the limits."""
