@@ -162,7 +162,7 @@ def test_an_unopened_result_feed_raises_and_can_be_opened_afterwards(pair: Pair)
     assert heard(feed, 1)[0].record.result == 1
 
 
-def test_a_result_feed_of_a_replaced_file_raises_because_it_may_have_missed_endings(tmp_path: Path) -> None:
+def test_a_result_feed_of_a_replaced_file_raises_because_it_may_have_missed_results(tmp_path: Path) -> None:
     path, policy = tmp_path / "state.db", policy_of(settings_of())
     store = SqliteAdmission(path, policy)
     store.settle(ask_of(1), Sent(1))

@@ -198,7 +198,7 @@ class Silent:
         pass
 
 
-def test_endings_missed_by_a_silent_result_feed_are_found_by_lookup(
+def test_results_missed_by_a_silent_result_feed_are_found_by_lookup(
     settings: Settings, store: Admission, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger, "open_result_feed", lambda _settings, _bots: Silent())
