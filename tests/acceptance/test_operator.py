@@ -274,7 +274,7 @@ def test_a_pause_lasts_until_it_is_ended_and_status_shows_its_reason(stage: Stag
 
 
 @pytest.mark.parametrize("whom", [[], ["--chat", "42"]], ids=["bot", "chat"])
-def test_a_job_that_meets_a_long_pause_is_parked_for_less_than_a_minute(stage: Stage, whom: list[str]) -> None:
+def test_a_job_for_a_long_paused_chat_is_parked_for_less_than_a_minute(stage: Stage, whom: list[str]) -> None:
     """So that a resume reaches it."""
     assert stage.floodgate("pause", "--for", "4w", *whom).returncode == 0
     stage.client().send_message(42, "after the pause")
@@ -284,7 +284,7 @@ def test_a_job_that_meets_a_long_pause_is_parked_for_less_than_a_minute(stage: S
         until(lambda: queue_admin.depth(connections, [level])[level])
 
 
-def test_a_bot_without_limits_has_no_rate_in_json(stage: Stage) -> None:
+def test_a_bot_without_limits_has_a_null_rate_in_json(stage: Stage) -> None:
     stage.extra["FLOODGATE_LIMITS__ENABLED"] = "false"
     [bot] = answer(stage, "status")
     assert (bot["per_second_limit"], bot["per_second_full"]) == (None, None)

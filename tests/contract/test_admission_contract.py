@@ -225,7 +225,7 @@ def test_a_send_is_never_counted_as_arriving_after_its_answer(admission: Admissi
     assert seconds(admission.admit(ask_of(5))) == pytest.approx(CHAT_WINDOW_SECONDS)
 
 
-def test_a_call_counts_for_its_chat_from_as_late_as_it_may_have_arrived(admission: Admission, clock: HandClock) -> None:
+def test_a_call_counts_for_its_chat_from_its_latest_possible_arrival(admission: Admission, clock: HandClock) -> None:
     ask = ask_of(5)
     go = admission.admit(ask)
     assert isinstance(go, Go)
@@ -234,7 +234,7 @@ def test_a_call_counts_for_its_chat_from_as_late_as_it_may_have_arrived(admissio
     assert seconds(admission.admit(ask_of(5))) == pytest.approx(CHAT_WINDOW_SECONDS - 0.1)
 
 
-def test_a_long_delay_of_one_call_takes_up_little_of_its_bots_window(opener: Opener, clock: HandClock) -> None:
+def test_a_long_delay_of_one_call_uses_little_of_its_bots_window(opener: Opener, clock: HandClock) -> None:
     """It is the server that holds an answer for so long, as a rule."""
     admission = opener(policy_of(settings_of(bot_per_second=1)))
     admission.vouch_idle("default")
@@ -264,7 +264,7 @@ def test_an_upload_counts_for_its_chat_from_its_end(
 
 
 @pytest.mark.parametrize("settlement", [Released(), Retrying(timedelta(), charged=False)])
-def test_an_upload_that_was_not_made_is_charged_to_nothing(
+def test_an_upload_that_was_not_made_is_not_charged(
     admission: Admission, clock: HandClock, settlement: Settlement
 ) -> None:
     file = upload(5)
@@ -275,7 +275,7 @@ def test_an_upload_that_was_not_made_is_charged_to_nothing(
     assert isinstance(admission.admit(file), Go)
 
 
-def test_the_uploads_of_a_group_leave_its_minute_in_the_order_in_which_they_ended(
+def test_uploads_of_a_group_leave_its_window_in_the_order_in_which_they_ended(
     admission: Admission, clock: HandClock
 ) -> None:
     start = clock.now_us
@@ -290,7 +290,7 @@ def test_the_uploads_of_a_group_leave_its_minute_in_the_order_in_which_they_ende
     assert seconds(admission.admit(ask_of(GROUP))) == pytest.approx(60.25 + 1.5 - passed)
 
 
-def test_an_upload_takes_up_its_bots_window_once(admission: Admission, clock: HandClock) -> None:
+def test_an_upload_is_charged_to_its_bots_window_once(admission: Admission, clock: HandClock) -> None:
     """Counted at its end as well, uploads of half a second would cost a bot a third of its rate."""
     asks = [upload(chat) for chat in range(1, 151)]
     times = [at for at, _ in run(admission, clock, asks, call_seconds=0.5)]
@@ -660,7 +660,7 @@ def test_a_pause_is_never_shortened_but_can_be_cleared(admission: Admission) -> 
     assert isinstance(admission.admit(ask), Go)
 
 
-def test_only_what_is_paused_can_be_resumed(admission: Admission, clock: HandClock) -> None:
+def test_only_a_paused_bot_or_chat_can_be_resumed(admission: Admission, clock: HandClock) -> None:
     for chat in ("5", None):
         assert not admission.resume("default", chat)
         admission.pause("default", chat, timedelta(seconds=20), "test")
@@ -672,7 +672,7 @@ def test_only_what_is_paused_can_be_resumed(admission: Admission, clock: HandClo
 
 
 @pytest.mark.parametrize("paused", ["5", None], ids=["chat", "bot"])
-def test_a_job_that_meets_a_long_pause_asks_again_within_the_minute(
+def test_a_job_in_a_long_pause_asks_again_within_a_minute(
     admission: Admission, clock: HandClock, paused: str | None
 ) -> None:
     admission.pause("default", paused, LONG_PAUSE, "operator")
@@ -683,7 +683,7 @@ def test_a_job_that_meets_a_long_pause_asks_again_within_the_minute(
         clock.advance(PAUSE_POLL_SECONDS)
 
 
-def test_a_job_far_back_in_the_line_of_a_paused_chat_asks_as_rarely_as_its_turn_allows(admission: Admission) -> None:
+def test_a_job_far_back_in_the_line_of_a_paused_chat_asks_rarely(admission: Admission) -> None:
     """Else each of a line of thousands would ask twice a minute."""
     admission.pause("default", str(GROUP), LONG_PAUSE, "operator")
     waits = [seconds(admission.admit(ask_of(GROUP))) for _ in range(61)]
@@ -693,7 +693,7 @@ def test_a_job_far_back_in_the_line_of_a_paused_chat_asks_as_rarely_as_its_turn_
 
 
 @pytest.mark.parametrize("paused", ["5", None], ids=["chat", "bot"])
-def test_a_resume_reaches_the_jobs_of_a_chat_within_a_minute_and_in_their_order(
+def test_a_resume_reaches_the_jobs_of_a_chat_within_a_minute_and_in_order(
     admission: Admission, clock: HandClock, paused: str | None
 ) -> None:
     admission.pause("default", paused, LONG_PAUSE, "operator")
@@ -721,7 +721,7 @@ def test_a_resume_reaches_the_jobs_of_a_chat_within_a_minute_and_in_their_order(
     assert sent_at[-1] <= PAUSE_POLL_SECONDS + 9 * 1.2
 
 
-def test_jobs_parked_for_a_bots_long_pause_hold_up_no_others_after_a_resume(
+def test_jobs_parked_for_a_bots_long_pause_do_not_delay_others_after_a_resume(
     admission: Admission, clock: HandClock
 ) -> None:
     """A job that waits for its bot has its slot kept until it is due."""
@@ -738,7 +738,7 @@ def test_jobs_parked_for_a_bots_long_pause_hold_up_no_others_after_a_resume(
     assert waited <= PAUSE_POLL_SECONDS
 
 
-def test_a_429_pauses_its_chat_only(admission: Admission) -> None:
+def test_a_429_pauses_only_its_chat(admission: Admission) -> None:
     assert admission.too_many_requests("default", "5", timedelta(seconds=30)) is Scope.CHAT
     assert 30 < seconds(admission.admit(ask_of(5))) < 30.5
     sent(admission, ask_of(6))

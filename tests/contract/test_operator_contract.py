@@ -225,7 +225,7 @@ def test_a_reopened_job_that_dies_again_is_dead_again(admission: Admission) -> N
 
 
 @pytest.mark.parametrize("paused", ["5", None], ids=["chat", "bot"])
-def test_a_waiting_job_is_told_when_it_is_due(admission: Admission, clock: HandClock, paused: str | None) -> None:
+def test_a_waiting_job_has_its_due_time(admission: Admission, clock: HandClock, paused: str | None) -> None:
     admission.pause("default", paused, timedelta(seconds=60), "test")
     ask = ask_of(5)
     assert isinstance(admission.admit(ask), Wait)

@@ -47,7 +47,7 @@ def test_normal_variation_of_answers_costs_a_bot_less_than_half_a_percent_of_its
     assert sum(late) / len(late) < 0.005
 
 
-def test_all_of_a_long_calls_excess_may_be_lateness() -> None:
+def test_the_whole_excess_of_a_long_call_may_be_lateness() -> None:
     assert used_to(0.05).lateness(10).total_seconds() == pytest.approx(9.95)
 
 
