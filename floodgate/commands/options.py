@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Final
 
 import typer
 from rich.console import Console
+
+from floodgate.broker.errors import InvalidParamsError
 
 EXIT_NO: Final = 1
 """Exit code: the answer is no. Nothing was found or done, or a check failed."""
@@ -16,6 +19,19 @@ Bot = Annotated[
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+
+
+def confirm(question: str) -> None:
+    """Ask before something that cannot be undone. Ends the command if the answer is no.
+
+    Raises:
+        InvalidParamsError: Nobody can answer.
+    """
+    if not sys.stdin.isatty():
+        raise InvalidParamsError(f"{question} Nobody can answer, because standard input is not a terminal: add --yes.")
+    if not typer.confirm(question, err=True):
+        raise typer.Exit(EXIT_NO)
 
 
 def say(text: str) -> None:

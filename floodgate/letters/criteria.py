@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -50,6 +51,22 @@ class Criteria:
         wanted = (self.bot, self.chat, self.campaign)
         found = _whose(letter)
         return all(want is None or want == have for want, have in zip(wanted, found, strict=True))
+
+
+def full_id(given: str, begun: Collection[str]) -> str | None:
+    """Return the id that is meant by ``given``, which is an id or the beginning of one; None if no id begins so.
+
+    Args:
+        begun: The ids that begin with ``given``.
+
+    Raises:
+        InvalidParamsError: Several ids begin so, and none of them is ``given`` itself.
+    """
+    if given in begun:
+        return given
+    if len(begun) > 1:
+        raise InvalidParamsError(f"Several ids begin with {given!r}: write more of the one you mean.")
+    return next(iter(begun), None)
 
 
 def _whose(letter: DeadLetter) -> tuple[str | None, str | None, str | None]:

@@ -22,7 +22,7 @@ ON_A_SERVER = (
     ["topology", "apply"],
     ["topology", "verify"],
     ["dead-letters", "list"],
-    ["dead-letters", "replay"],
+    ["dead-letters", "replay", "--yes"],
     ["status"],
 )
 each_on_a_server = pytest.mark.parametrize("command", ON_A_SERVER, ids=" ".join)
