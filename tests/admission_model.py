@@ -418,7 +418,9 @@ class PlainModel:
         bot_pause = self.bot.paused_until - self.now
         return Snapshot(
             bot=bot,
-            sent_last_second=sum(1 for at, _ in self.bot.units[False] if at > self.now - policy.SECOND),
+            sent_last_second=sum(
+                1 for at, _ in self.bot.units[False] if at > self.now - policy.SECOND and at >= self.bot.born
+            ),
             per_second_limit=policy.per_second(self.policy.rates(bot).free, self._permille()),
             sent_last_minute=sum(1 for at, _ in self.bot.units[False] if at > self.now - policy.MINUTE),
             sending=sum(

@@ -196,7 +196,7 @@ def not_kept(
     """
     settings = load_settings()
     bots = reading.bots(settings, bot)
-    with contextlib.closing(open_store(settings)) as store:
+    with contextlib.closing(open_store(settings, create=False)) as store:
         most = limit or (settings.dead_letters.listed if as_csv or as_json else SHOWN_NOT_KEPT)
         found = {name: each_once(partial(store.not_kept, name), lambda job: job.job_id, most) for name in bots}
         counts = {name: store.snapshot(name).not_kept for name in bots}

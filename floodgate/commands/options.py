@@ -18,6 +18,7 @@ Bot = Annotated[
     typer.Option(help="Name of a bot. Defaults to the only configured bot, or else to the one named default."),
 ]
 
+AnyBot = Annotated[str | None, typer.Option(help="Only this bot. Defaults to all bots.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 

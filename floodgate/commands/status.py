@@ -6,9 +6,11 @@ import contextlib
 import dataclasses
 import json
 import math
+import time
 from collections import Counter
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,8 +24,11 @@ from floodgate.broker.messages.job import Priority
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.broker.state.stores import open_store
 from floodgate.broker.worker.retention import NO_BOT
-from floodgate.commands.options import AsJson
+from floodgate.commands.options import AnyBot, AsJson
+from floodgate.letters import reading
 from floodgate.letters.view import counted
+
+WATCH_SECONDS: Final = 2.0
 
 # Explanations of the built-in reasons for a pause.
 _WHY: Final = {
@@ -33,19 +38,34 @@ _WHY: Final = {
 }
 
 
-def status(as_json: AsJson = False) -> None:
+def status(
+    bot: AnyBot = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every two seconds, until interrupted.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show for each bot its rate and limit, pauses, waiting jobs, the longest lines and dead letters.
 
-    Example: floodgate status --json
+    Example: floodgate status --bot default --watch
     """
     settings = load_settings()
-    bots = sorted(settings.require_bots())
-    with contextlib.closing(open_store(settings)) as store:
+    bots = reading.bots(settings, bot)
+    with Connections(settings, "cli") as connections:
+        _show(settings, connections, bots, as_json)
+        while watch:
+            time.sleep(WATCH_SECONDS)
+            if not as_json:
+                Console().clear()  # on a terminal
+            _show(settings, connections, bots, as_json)
+
+
+def _show(settings: Settings, connections: Connections, bots: list[str], as_json: bool) -> None:
+    with contextlib.closing(open_store(settings, create=False)) as store:
         snapshots = [store.snapshot(bot) for bot in bots]
         strays = store.snapshot(NO_BOT).dropped
-    queued = {bot: _queued(settings, bot) for bot in bots}
+    queued = {bot: _queued(settings, connections, bot) for bot in bots}
     if as_json:
-        print(json.dumps([_as_data(each, _full_rate(settings, each.bot), queued[each.bot]) for each in snapshots]))
+        data = [_as_data(each, _full_rate(settings, each.bot), queued[each.bot]) for each in snapshots]
+        print(json.dumps(data), flush=True)
         return
     for snapshot in snapshots:
         full = _full_rate(settings, snapshot.bot)
@@ -59,7 +79,7 @@ def _full_rate(settings: Settings, bot: str) -> float:
     return policy.per_second(policy.policy_of(settings).rates(bot).free)
 
 
-def _queued(settings: Settings, bot: str) -> dict[str, int]:
+def _queued(settings: Settings, connections: Connections, bot: str) -> dict[str, int]:
     """Count the messages ready in RabbitMQ: jobs by priority, answers to queries, updates, dead letters.
 
     Jobs on the delay ladder are not counted, as they are in no bot's queue.
@@ -72,8 +92,7 @@ def _queued(settings: Settings, bot: str) -> dict[str, int]:
     names[queue_names.answers_queue(bot)] = "answers"
     names |= {queue_names.updates_queue(bot, n): "updates" for n in range(settings.update_partitions)}
     names[queue_names.dead_queue(bot)] = "dead"
-    with Connections(settings, "cli") as connections:
-        depths = queue_admin.depth(connections, names)
+    depths = queue_admin.depth(connections, names)
     totals: Counter[str] = Counter(dict.fromkeys((*map(str, Priority), "answers", "updates", "dead"), 0))
     for name, depth in depths.items():
         totals[names[name]] += depth or 0

@@ -100,8 +100,11 @@ def chat_of(text: str | None) -> str | None:
     return text if text is None or text.startswith("inline:") else chat_key(text)
 
 
-def moment(text: str | None, now: datetime) -> datetime | None:
+def moment(text: str | None, now: datetime, *, ahead: bool = False) -> datetime | None:
     """Parse a time: an age (`90s`, `15m`, `2h`, `7d`, `1w`), or ISO 8601, which is local time if it has no zone.
+
+    Args:
+        ahead: whether `2h` means in two hours instead of two hours ago.
 
     Raises:
         InvalidParamsError: The text is neither.
@@ -109,13 +112,12 @@ def moment(text: str | None, now: datetime) -> datetime | None:
     if text is None:
         return None
     if _AGO.fullmatch(text):
-        return now - span(text)
+        return now + span(text) if ahead else now - span(text)
     try:
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):
-        raise InvalidParamsError(
-            f"{text[:40]!r} is not a time: write 2h for two hours ago, or 2026-11-20T10:00."
-        ) from None
+        meaning = "in two hours" if ahead else "two hours ago"
+        raise InvalidParamsError(f"{text[:40]!r} is not a time: write 2h for {meaning}, or 2026-11-20T10:00.") from None
 
 
 def span(text: str) -> timedelta:

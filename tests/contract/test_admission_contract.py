@@ -816,6 +816,14 @@ def test_closing_twice_is_harmless_and_so_is_closing_unused(opener: Opener) -> N
     store.close()
 
 
+def test_a_new_bot_has_sent_nothing_though_it_starts_cautiously(opener: Opener, clock: HandClock) -> None:
+    store = opener(policy_of(settings_of()))
+    assert store.snapshot("default").sent_last_second == 0
+    clock.advance(1.5)
+    assert isinstance(store.admit(ask_of(5)), Go)
+    assert store.snapshot("default").sent_last_second == 1
+
+
 def test_the_snapshot_counts_what_waits_and_shows_pauses_and_long_lines(admission: Admission) -> None:
     go = admission.admit(ask_of(5))
     assert isinstance(go, Go)

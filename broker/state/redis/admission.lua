@@ -1140,7 +1140,8 @@ end
 function operations.snapshot()
   local second, minute = 0, 0
   for _, at in ipairs(bot.free.log) do
-    if at > now - K.SECOND then second = second + 1 end
+    -- Units from before the bot's birth were not sent: they make a new bot start cautiously.
+    if at > math.max(now - K.SECOND, bot.born - 1) then second = second + 1 end
   end
   local age = now - bot.minute
   if age < K.MINUTE then
