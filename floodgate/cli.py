@@ -22,6 +22,7 @@ from floodgate.commands import (
     doctor,
     fake,
     gateway,
+    jobs,
     pauses,
     send,
     status,
@@ -71,6 +72,7 @@ app.command("status")(status.status)
 app.command("pause")(pauses.pause)
 app.command("resume")(pauses.resume)
 app.add_typer(topology.app, name="topology")
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(chats.app, name="chats")
 

@@ -62,7 +62,7 @@ def _show(settings: Settings, connections: Connections, bots: list[str], as_json
     with contextlib.closing(open_store(settings, create=False)) as store:
         snapshots = [store.snapshot(bot) for bot in bots]
         strays = store.snapshot(NO_BOT).dropped
-    queued = {bot: _queued(settings, connections, bot) for bot in bots}
+    queued = {bot: queued_jobs(settings, connections, bot) for bot in bots}
     if as_json:
         data = [_as_data(each, _full_rate(settings, each.bot), queued[each.bot]) for each in snapshots]
         print(json.dumps(data), flush=True)
@@ -79,7 +79,7 @@ def _full_rate(settings: Settings, bot: str) -> float:
     return policy.per_second(policy.policy_of(settings).rates(bot).free)
 
 
-def _queued(settings: Settings, connections: Connections, bot: str) -> dict[str, int]:
+def queued_jobs(settings: Settings, connections: Connections, bot: str) -> dict[str, int]:
     """Count the messages ready in RabbitMQ: jobs by priority, answers to queries, updates, dead letters.
 
     Jobs on the delay ladder are not counted, as they are in no bot's queue.

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from floodgate.broker.admission import policy
-from floodgate.broker.admission.contract import CANCELLED, Admission, AlreadyDead, Ask, Go, Retrying, Sent, Standing
-from floodgate.broker.admission.policy import policy_of
+from floodgate.broker.admission.contract import (
+    CANCELLED,
+    Admission,
+    AlreadyDead,
+    Ask,
+    Go,
+    Retrying,
+    Sent,
+    Standing,
+    Wait,
+)
+from floodgate.broker.admission.policy import ask_for, policy_of
+from floodgate.broker.errors import InvalidParamsError
+from floodgate.broker.messages.job import Job
+from floodgate.broker.settings.model import Settings
+from floodgate.producer.async_client import AsyncClient
+from floodgate.producer.client import Client
 from tests.admission_bench import HandClock, ask_of, settings_of
 from tests.contract.conftest import Opener
 
@@ -108,3 +124,34 @@ def test_the_latest_cancellations_are_kept(admission: Admission, clock: HandCloc
         admission.cancel_campaign("default", f"c{number}", NOON_MS + number)
     assert isinstance(admission.admit(of("c0", 1)), Go)
     assert admission.admit(of("c1", 1, chat=6)) == AlreadyDead(CANCELLED)
+
+
+def test_a_client_cancels_jobs_and_campaigns(settings: Settings, store: Admission) -> None:
+    with Client(settings) as client:
+        job = client.job("sendMessage", chat_id=5, text="hi")
+        assert [record.reason for record in client.cancel(job, "an-id")] == [CANCELLED, CANCELLED]
+        assert store.admit(ask_for(job, settings)) == AlreadyDead(CANCELLED)
+        wrong = client.job("sendMessage", chat_id=6, text="hi", campaign="spring")
+        other = client.job("sendMessage", chat_id=7, text="hi", campaign="spring", bot="other")
+        assert client.cancel(campaign="spring") == []
+        assert store.admit(ask_for(wrong, settings)) == AlreadyDead(CANCELLED)
+        assert isinstance(store.admit(ask_for(other, settings)), Wait), "a new bot starts cautiously"
+        client.cancel(campaign="spring", bot="other")
+        assert store.admit(ask_for(other, settings)) == AlreadyDead(CANCELLED)
+        for nothing in ({}, {"campaign": ""}):
+            with pytest.raises(InvalidParamsError, match="what to cancel"):
+                client.cancel(**nothing)  # type: ignore[arg-type]
+
+
+def test_an_async_client_cancels_jobs_and_campaigns(settings: Settings, store: Admission) -> None:
+    async def cancel() -> tuple[Job, Job]:
+        async with AsyncClient(settings) as client:
+            one = client.job("sendMessage", chat_id=5, text="hi")
+            [record] = await client.cancel(one)
+            assert record.reason == CANCELLED
+            many = client.job("sendMessage", chat_id=6, text="hi", campaign="spring")
+            assert await client.cancel(campaign="spring") == []
+            return one, many
+
+    for job in asyncio.run(cancel()):
+        assert store.admit(ask_for(job, settings)) == AlreadyDead(CANCELLED)
