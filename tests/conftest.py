@@ -29,8 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect tests by their marks; the closing line counts them.
 
-    `full_length`: takes minutes, runs with --chaos only. `checkout`: examines the product's source files, which are not in
-    the tree that `./scripts/test --wheel` makes.
+    `full_length`: takes minutes, runs with --chaos only. `checkout`: examines the product's source files, which the
+    tree that `./scripts/test --wheel` makes does not have.
     """
     marks = [] if config.getoption("--chaos") else ["full_length"]
     if not (config.rootpath / "broker").is_dir():
