@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Annotated
 
 import typer
 
 from floodgate.broker.admission.contract import Admission, UnreachableChat
-from floodgate.broker.settings.model import load_settings
+from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.broker.state.stores import open_store
-from floodgate.commands.options import EXIT_NO, AnyBot, AsJson, say
+from floodgate.commands.options import EXIT_NO, AnyBot, AsJson, open_to_read, say
 from floodgate.letters import reading
 from floodgate.letters.criteria import chat_of, harmless
 from floodgate.letters.paging import ago, each_once
@@ -40,7 +40,7 @@ def unreachable(
 
     Example: floodgate chats unreachable --json
     """
-    with _stores(bot, create=False) as (store, bots):
+    with _stores(bot, open_to_read) as (store, bots):
         found = {name: each_once(partial(store.unreachable, name), lambda held: held.chat, limit) for name in bots}
     if as_json:
         print(json.dumps([_as_data(name, chat) for name, chats in found.items() for chat in chats]))
@@ -78,10 +78,12 @@ def clear(
 
 
 @contextlib.contextmanager
-def _stores(bot: str | None, *, create: bool = True) -> Iterator[tuple[Admission, list[str]]]:
+def _stores(
+    bot: str | None, opened: Callable[[Settings], Admission] = open_store
+) -> Iterator[tuple[Admission, list[str]]]:
     settings = load_settings()
     bots = reading.bots(settings, bot)
-    with contextlib.closing(open_store(settings, create=create)) as store:
+    with contextlib.closing(opened(settings)) as store:
         yield store, bots
 
 

@@ -19,7 +19,7 @@ from floodgate.broker.process.stopping import Stopping
 from floodgate.broker.settings.model import load_settings
 from floodgate.broker.state.stores import open_store
 from floodgate.broker.worker.retention import Retention
-from floodgate.commands.options import EXIT_NO, AsJson, Yes, confirm, say
+from floodgate.commands.options import EXIT_NO, AsJson, Yes, confirm, open_to_read, say
 from floodgate.letters import reading, view
 from floodgate.letters.criteria import Criteria, chat_of, moment
 from floodgate.letters.paging import each_once
@@ -196,7 +196,7 @@ def not_kept(
     """
     settings = load_settings()
     bots = reading.bots(settings, bot)
-    with contextlib.closing(open_store(settings, create=False)) as store:
+    with contextlib.closing(open_to_read(settings)) as store:
         most = limit or (settings.dead_letters.listed if as_csv or as_json else SHOWN_NOT_KEPT)
         found = {name: each_once(partial(store.not_kept, name), lambda job: job.job_id, most) for name in bots}
         counts = {name: store.snapshot(name).not_kept for name in bots}

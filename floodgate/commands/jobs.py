@@ -17,7 +17,7 @@ from floodgate.broker.errors import InvalidParamsError
 from floodgate.broker.messages.job import Priority, new_job, unix_ms
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.broker.state.stores import open_result_feed, open_store
-from floodgate.commands.options import EXIT_NO, AnyBot, AsJson, Yes, confirm, say
+from floodgate.commands.options import EXIT_NO, AnyBot, AsJson, Yes, confirm, open_to_read, say
 from floodgate.commands.status import queued_jobs
 from floodgate.letters import reading
 from floodgate.letters.criteria import harmless
@@ -42,7 +42,7 @@ def show(
     """
     settings = load_settings()
     bots = reading.bots(settings, bot)
-    with contextlib.closing(open_store(settings, create=False)) as store:
+    with contextlib.closing(open_to_read(settings)) as store:
         found = _records(store, bots, job)
     if as_json:
         print(json.dumps([_as_data(name, job, record) for name, record in found.items()]))

@@ -22,9 +22,8 @@ from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.messages import queue_names
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.settings.model import Settings, load_settings
-from floodgate.broker.state.stores import open_store
 from floodgate.broker.worker.retention import NO_BOT
-from floodgate.commands.options import AnyBot, AsJson
+from floodgate.commands.options import AnyBot, AsJson, open_to_read
 from floodgate.letters import reading
 from floodgate.letters.view import counted
 
@@ -59,7 +58,7 @@ def status(
 
 
 def _show(settings: Settings, connections: Connections, bots: list[str], as_json: bool) -> None:
-    with contextlib.closing(open_store(settings, create=False)) as store:
+    with contextlib.closing(open_to_read(settings)) as store:
         snapshots = [store.snapshot(bot) for bot in bots]
         strays = store.snapshot(NO_BOT).dropped
     queued = {bot: queued_jobs(settings, connections, bot) for bot in bots}

@@ -157,6 +157,7 @@ def test_a_read_only_command_creates_nothing(stage: Stage, tmp_path: Path) -> No
         ended = stage.floodgate(*command, **nowhere)
         assert ended.returncode == 0, ended.stdout + ended.stderr
         assert not new.exists(), command
+    assert "state.db does not exist yet" in stage.floodgate("status", **nowhere).stderr
 
 
 def test_status_of_a_new_store_claims_no_sends(stage: Stage, tmp_path: Path) -> None:
