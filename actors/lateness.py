@@ -18,8 +18,6 @@ from typing import Final
 # Durations vary by this much although nothing is late; half of admission's margin covers it. With a smaller bound, a
 # Bot API that takes 80 to 120 ms would cost a bot one percent of its rate; with this one, a few tenths of a percent.
 NOISE_SECONDS: Final = 0.01
-# A larger excess means that the server holds the answer, as in slow mode, and not that the call was long on its way.
-MOST_SECONDS: Final = 0.5
 # The number of calls whose shortest duration is the first estimate: the others are slowed down by warming up.
 FIRST_CALLS: Final = 8
 STEP: Final = 0.02
@@ -44,4 +42,4 @@ class UsualDuration:
             step = max(LEAST_STEP_SECONDS, usual * STEP)
             self._usual_seconds = max(min(seconds, usual + step), usual - step)
             excess = seconds - usual
-        return timedelta(seconds=min(excess, MOST_SECONDS)) if excess > NOISE_SECONDS else timedelta()
+        return timedelta(seconds=excess) if excess > NOISE_SECONDS else timedelta()

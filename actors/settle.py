@@ -34,7 +34,7 @@ from floodgate.actors.outcomes import (
 )
 from floodgate.broker.admission import contract
 from floodgate.broker.admission.contract import Dead, Sent
-from floodgate.broker.admission.policy import needs_chat
+from floodgate.broker.admission.policy import PAUSE_POLL, needs_chat
 from floodgate.broker.amqp.delay_ladder import delayed
 from floodgate.broker.errors import InvalidParamsError, PublishError, StateUnavailableError
 from floodgate.broker.messages import dead_letters
@@ -96,7 +96,8 @@ class Settler:
                 await self._try_again(message, job, ask, outcome, unanswered)
             case Paused(retry_after, description):
                 await self._pause(ask, retry_after, description)
-                await self._later(message, job, ask, contract.Retrying(retry_after))
+                # The store holds the pause, which an operator may end: see ``PAUSE_POLL``.
+                await self._later(message, job, ask, contract.Retrying(min(retry_after, PAUSE_POLL)))
             case Migrated(new_chat):
                 await self._migrate(ask, new_chat)
                 # The refused call reached the Bot API and counts there, so its permit is not returned.

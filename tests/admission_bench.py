@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from datetime import timedelta
 from typing import Any
@@ -73,6 +74,10 @@ def ask_of(
         max_attempts=max_attempts,
     )
     return ask_for(job, settings)
+
+
+def upload(chat: int, priority: str = "bulk") -> Ask:
+    return dataclasses.replace(ask_of(chat, priority, method="sendDocument"), upload=True)
 
 
 def album(chat: int, size: int, priority: str = "bulk") -> Ask:

@@ -231,10 +231,10 @@ class PlainModel:
             return
         if grant is not None and grant == job.since:
             self._learn(ask, job, settlement)
+        if job.state == "sending" and grant in (None, job.since):
+            self._count_later(ask, job, settlement)
         match settlement:
-            case Sent(result=result, late=late):
-                if job.state == "sending" and grant in (None, job.since):
-                    self._count_later(job, min(us(late), self.now - job.since))
+            case Sent(result=result):
                 self._end_call(job)
                 if policy.chat_cost(ask) and job.chat in self.bot.chats:
                     self.bot.chats[job.chat].refused = None
@@ -281,7 +281,8 @@ class PlainModel:
         if job is None:
             return None
         standing = Standing("waiting" if job.state == "lost" else job.state)
-        waits = timedelta(microseconds=max(0, job.due - self.now))
+        paused_until = max(self.bot.paused_until, self._chat(job.chat).paused_until if job.chat is not None else 0)
+        waits = timedelta(microseconds=max(0, max(job.due, paused_until) - self.now))
         return Record(
             standing,
             result=job.result if standing is Standing.SENT else None,
@@ -351,16 +352,20 @@ class PlainModel:
         self.pause(bot, None, duration, "429")
         return Scope.BOT
 
-    def resume(self, bot: str, chat: str | None) -> None:
+    def resume(self, bot: str, chat: str | None) -> bool:
         self._open(bot)
         if chat is not None:
-            self._reclaim(self._chat(chat))
-            self._chat(chat).paused_until = 0
-        elif self.bot.paused_until > self.now or self.bot.outage is not None:
-            self.bot.paused_until, self.bot.outage, self.bot.unanswered = 0, None, []
-            for paid in (False, True):
-                if (pace := self.policy.rates(bot).pace(paid)) is not None:
-                    self.bot.arrival[paid] = self.now + pace.tolerance_us
+            known = self.bot.chats.get(self._real(chat) or "", Chat())
+            paused = known.paused_until > self.now
+            known.paused_until = 0
+            return paused
+        if self.bot.paused_until <= self.now and self.bot.outage is None:
+            return False
+        self.bot.paused_until, self.bot.outage, self.bot.unanswered = 0, None, []
+        for paid in (False, True):
+            if (pace := self.policy.rates(bot).pace(paid)) is not None:
+                self.bot.arrival[paid] = self.now + pace.tolerance_us
+        return True
 
     def migrate(self, bot: str, old_chat: str, new_chat: str) -> None:
         self._open(bot)
@@ -522,9 +527,10 @@ class PlainModel:
             why = "rate"
         else:
             return None
-        at = max(now, chat.paused_until, chat.rest_until, self.bot.paused_until)
+        held_until = max(chat.paused_until, self.bot.paused_until)
         if self.bot.outage is not None and self.bot.outage.probe is None:
-            at = max(at, self.bot.outage.probe_at)
+            held_until = max(held_until, self.bot.outage.probe_at)
+        at = max(now, chat.rest_until, min(held_until, now + policy.PAUSE_POLL_US))
         if head is not job:
             at = max(at, head.due)
         units = list(chat.units)
@@ -589,7 +595,7 @@ class PlainModel:
             job.first_asked_bot = now + (policy.AGING_US if job.priority is Priority.BULK else 0)
             job.bot_units = cost
         if bot.paused_until > now:
-            return self._wait(bot.paused_until - now, Scope.BOT, "pause")
+            return self._wait(min(bot.paused_until - now, policy.PAUSE_POLL_US), Scope.BOT, "pause")
         if bot.outage is not None and bot.outage.probe_at > now:
             left = bot.outage.probe_at - now
             poll = policy.PROBE_POLL_US if bot.outage.probe is not None else left
@@ -689,12 +695,15 @@ class PlainModel:
             chat.sending = None
             chat.rest_until = self.now + policy.rest_after(self.now - job.since)
 
-    def _count_later(self, job: Job, late: int) -> None:
-        logs = [self.bot.units[job.paid]]
-        if (chat := self.bot.chats.get(job.chat or "")) is not None:
-            logs.append(chat.units)
-        for log in logs:
-            log[:] = sorted((at + late if grant == grant_of(job) else at, grant) for at, grant in log)
+    def _count_later(self, ask: Ask, job: Job, settlement: Settlement) -> None:
+        taken = self.now - job.since
+        late = min(us(settlement.late), taken) if isinstance(settlement, Sent) else 0
+        chat = self.bot.chats.get(job.chat or "")
+        logs = [(chat.units, taken if ask.upload else late)] if chat is not None else []
+        if not ask.upload:
+            logs.append((self.bot.units[job.paid], min(late, policy.BOT_LATE_MOST_US)))
+        for units, later in logs:
+            units[:] = sorted((at + later if grant == grant_of(job) else at, grant) for at, grant in units)
 
     def _refund(self, job: Job) -> None:
         bot = self.bot

@@ -21,6 +21,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -52,11 +53,18 @@ class Pipe:
 class Proxy:
     """Forwards to a port of this machine."""
 
-    def __init__(self, target_port: int, *, rewrite: tuple[bytes, bytes] | None = None) -> None:
-        """``rewrite``: of the first bytes each server sends, replace one text by another of the same length."""
+    def __init__(
+        self, target_port: int, *, rewrite: tuple[bytes, bytes] | None = None, bytes_per_second: float | None = None
+    ) -> None:
+        """
+        Args:
+            rewrite: of the first bytes each server sends, replace one text by another of the same length.
+            bytes_per_second: how fast a client's bytes pass, on each connection. None: as fast as they come.
+        """
         self.connections = 0
         self._target_port = target_port
         self._rewrite = rewrite
+        self._bytes_per_second = bytes_per_second
         self._lock = threading.Lock()
         self._flowing = threading.Event()
         self._flowing.set()
@@ -176,6 +184,8 @@ class Proxy:
                 if first and self._rewrite is not None:
                     data, first = data.replace(*self._rewrite), False
                 self._flowing.wait()
+                if source is pipe.client and self._bytes_per_second is not None:
+                    time.sleep(len(data) / self._bytes_per_second)
                 if source is pipe.client and (kept := self._before_reset(len(data))) is not None:
                     sink.sendall(data[:kept])
                     self.reset()

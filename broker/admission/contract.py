@@ -36,6 +36,8 @@ class Ask:
     itself has counted, and at least one."""
     content: str | None = None
     """The content of a job with a dedupe key (``Job.content``); the store keeps that of the first."""
+    upload: bool = False
+    """Whether the call uploads files. It arrives when they have, so it counts for its chat from the end of the call."""
     campaign: str | None = None
     created_ms: int = 0
     """When the job was enqueued, in Unix milliseconds of its producer's clock."""
@@ -134,8 +136,9 @@ class Sent:
 
     result: Any
     late: timedelta = timedelta()
-    """An upper bound on the call's arrival delay beyond the usual. Its units are moved this much later in the budget,
-    so that calls admitted in the meantime do not arrive together with it."""
+    """An upper bound on the call's arrival delay beyond the usual; zero for an upload. Its units are moved this much
+    later in its chat's budget, and up to a bound in its bot's, so that calls admitted in the meantime do not arrive
+    together with it."""
     error: dict[str, Any] | None = None
     """Telegram's error, if it said that there was nothing to do; ``result`` is True then. As in :class:`Dead`."""
 
@@ -367,8 +370,11 @@ class Admission(Protocol):
         """Record a 429: pause the chat, or the bot if ``policy.blames_bot``. Returns which of them was paused."""
         ...
 
-    def resume(self, bot: str, chat: str | None) -> None:
-        """End a pause now. Without a chat, also end an outage until calls fail again."""
+    def resume(self, bot: str, chat: str | None) -> bool:
+        """End a pause now. Without a chat, also end an outage until calls fail again. Returns whether there was one.
+
+        Jobs that the pause held up ask again within ``policy.PAUSE_POLL`` or, in a line, when their turn comes.
+        """
         ...
 
     def migrate(self, bot: str, old_chat: str, new_chat: str) -> None:

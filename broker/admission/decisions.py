@@ -95,10 +95,10 @@ def settle(work: UnitOfWork, ask: Ask, settlement: Settlement, grant: int | None
     chat = _open_chat(work, job.chat, reclaim=False)
     if grant is not None and grant == job.since and _tells_of_telegram(ask, settlement):
         _note_answer(work, job, settlement)
+    if job.state is State.SENDING and grant in (None, job.since):
+        _count_later(work, job, chat, *policy.delays_us(ask, settlement, work.now - job.since))
     match settlement:
-        case Sent(late=late):
-            if job.state is State.SENDING and late and grant in (None, job.since):
-                _count_later(work, job, chat, min(micros(late), work.now - job.since))
+        case Sent():
             if chat is not None and policy.needs_chat(ask):
                 chat.refused_at = 0
             work.keep_outcome(job, sent_text(settlement))
@@ -197,19 +197,30 @@ def too_many_requests(work: UnitOfWork, chat_key: str | None, retry_after: timed
     return Scope.BOT if blamed else Scope.CHAT
 
 
-def resume(work: UnitOfWork, chat_key: str | None) -> None:
+def resume(work: UnitOfWork, chat_key: str | None) -> bool:
     """As ``Admission.resume``."""
-    if chat_key is not None:
-        chat = _open_chat(work, chat_key)
-        assert chat is not None
-        chat.paused_until = 0
-        work.save_chat(chat)
-    elif work.bot.paused_until > work.now or _outage_since(work):
-        work.bot.paused_until, work.bot.circuit = 0, None
-        for paid in (False, True):
-            if (pace := work.policy.rates(work.bot.bot).pace(paid)) is not None:
-                work.bot.budget(paid).arrival_us = work.now + pace.tolerance_us
-        work.save_bot()
+    return _resume_bot(work) if chat_key is None else _resume_chat(work, chat_key)
+
+
+def _resume_chat(work: UnitOfWork, key: str) -> bool:
+    chat = work.chat(_real_chat(work, key))
+    if chat is None or chat.paused_until <= work.now:
+        return False
+    chat.paused_until = 0
+    work.save_chat(chat)
+    return True
+
+
+def _resume_bot(work: UnitOfWork) -> bool:
+    bot = work.bot
+    if bot.paused_until <= work.now and not _outage_since(work):
+        return False
+    bot.paused_until, bot.circuit = 0, None
+    for paid in (False, True):
+        if (pace := work.policy.rates(bot.bot).pace(paid)) is not None:
+            bot.budget(paid).arrival_us = work.now + pace.tolerance_us
+    work.save_bot()
+    return True
 
 
 def migrate(work: UnitOfWork, old_key: str, new_key: str) -> None:
@@ -276,7 +287,13 @@ def _record(work: UnitOfWork, job: JobRow) -> Record:
         case State.SENDING:
             return Record(Standing.SENDING)
         case _:
-            return Record(Standing.WAITING, due=timedelta(microseconds=max(0, job.due - work.now)))
+            return Record(Standing.WAITING, due=timedelta(microseconds=max(0, _due(work, job) - work.now)))
+
+
+def _due(work: UnitOfWork, job: JobRow) -> int:
+    """When a waiting job is expected to be sent. During a pause it asks again earlier than that."""
+    chat = work.chat(_real_chat(work, job.chat)) if job.chat is not None else None
+    return max(job.due, work.bot.paused_until, chat.paused_until if chat is not None else 0)
 
 
 def micros(duration: timedelta) -> int:
@@ -415,7 +432,8 @@ def _chat_wait(work: UnitOfWork, job: JobRow, chat: ChatRow | None) -> Wait | No
     why = _hindrance(work, chat, job, head, rival_units, own)
     if why is None:
         return None
-    start = max(work.now, chat.paused_until, chat.rest_until, _bot_held_until(work))
+    held_until = max(chat.paused_until, _bot_held_until(work))
+    start = max(work.now, chat.rest_until, min(held_until, work.now + policy.PAUSE_POLL_US))
     if head is not job:
         start = max(start, head.due)
     ahead = job.units_before - head.units_before + (rival_units or 0)
@@ -543,7 +561,7 @@ def _bot_wait(work: UnitOfWork, ask: Ask, job: JobRow) -> Wait | None:
     rank = (job.rank or now + (policy.AGING_US if job.priority is Priority.BULK else 0)) if metered else 0
     if bot.paused_until > now:
         job.rank, job.bot_units = rank, cost
-        return _wait(bot.paused_until - now, Scope.BOT, "pause")
+        return _wait(min(bot.paused_until - now, policy.PAUSE_POLL_US), Scope.BOT, "pause")
     if bot.circuit is not None and (delay := circuits.wait_us(bot.circuit, now)):
         job.rank, job.bot_units = rank, cost
         return _wait(delay, Scope.BOT, "outage")
@@ -731,15 +749,15 @@ def _put_back(work: UnitOfWork, job: JobRow, chat: ChatRow | None, delay_us: int
     work.save_job(job)
 
 
-def _count_later(work: UnitOfWork, job: JobRow, chat: ChatRow | None, late: int) -> None:
+def _count_later(work: UnitOfWork, job: JobRow, chat: ChatRow | None, chat_delay: int, bot_delay: int) -> None:
     """Move the units of a call that arrived late to its arrival. The caller saves the chat."""
-    if chat is not None:
+    if chat is not None and chat_delay:
         own = _windows(work, chat.chat)
-        chat.log = windows.moved(chat.log, own, job.units, job.since, late)
+        chat.log = windows.moved(chat.log, own, job.units, job.since, chat_delay)
     pace = work.policy.rates(work.bot.bot).pace(job.paid)
-    if pace is not None and pace.window is not None:
+    if bot_delay and pace is not None and pace.window is not None:
         budget = work.bot.budget(job.paid)
-        budget.log = windows.moved(budget.log, (pace.window,), job.bot_units, job.since, late)
+        budget.log = windows.moved(budget.log, (pace.window,), job.bot_units, job.since, bot_delay)
         work.save_bot()
 
 
@@ -750,4 +768,9 @@ def _refund(work: UnitOfWork, job: JobRow, chat: ChatRow | None) -> None:
     pace = work.policy.rates(work.bot.bot).pace(job.paid)
     if pace is not None:
         windows.bot_refund(work.bot.budget(job.paid), pace, job.bot_units, job.since)
-        work.save_bot()
+    bot = work.bot
+    if job.since >= bot.minute:
+        bot.this_minute = max(0, bot.this_minute - job.bot_units)
+    else:
+        bot.last_minute = max(0, bot.last_minute - job.bot_units)
+    work.save_bot()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, NamedTuple
 
-from floodgate.broker.admission.contract import Ask
+from floodgate.broker.admission.contract import Ask, Released, Retrying, Sent, Settlement
 from floodgate.broker.admission.windows import Pace, Window
 from floodgate.broker.messages.chats import ChatKind, chat_kind
 from floodgate.broker.messages.dead_letters import CHAT_UNREACHABLE
@@ -64,6 +64,11 @@ UPLOAD_BYTES_PER_SECOND: Final = 100_000
 # RabbitMQ takes a message from its worker after the consumer timeout, which must also cover the work besides the call.
 SETTLING_SECONDS: Final = 60.0
 
+# A call that may have arrived late counts for its chat from as late as that, but for its bot at most this much later:
+# a longer delay is that of a single line or of an answer that the server holds (slow mode), and a unit that is counted
+# later takes up the bot's window for longer.
+BOT_LATE_MOST_US: Final = 500 * MILLISECOND
+
 # While a call is in flight in the chat: ask again after about half the age of the call.
 IN_FLIGHT_MIN_US: Final = 50 * MILLISECOND
 IN_FLIGHT_MAX_US: Final = 1 * SECOND
@@ -97,6 +102,10 @@ CHAT_IDLE_US: Final = 10 * MINUTE
 
 # Added to retry_after, which is in whole seconds and does not include the time the answer took to arrive.
 PAUSE_MARGIN_US: Final = 100 * MILLISECOND
+# An operator may end a pause, so a job it holds up asks again this often: within a minute, and with one wait in the
+# delay ladder (2⁸ units). A job behind others in a line asks as much later as its turn comes after theirs.
+PAUSE_POLL_US: Final = 32 * SECOND
+PAUSE_POLL: Final = timedelta(microseconds=PAUSE_POLL_US)
 # Telegram does not say whether a 429 concerns the chat or the bot. It is attributed to the bot if this many chats got
 # one within this time:
 MOMENT_US: Final = 2 * SECOND
@@ -263,6 +272,7 @@ def ask_for(job: Job, settings: Settings) -> Ask:
         lease=call_timeout(job, settings) + timedelta(seconds=settings.lease_margin_seconds),
         calls_left=max(1, settings.max_attempts - (job.attempts - job.unsent)),
         content=job.content,
+        upload=bool(job.files),
         campaign=job.campaign,
         created_ms=job.created_ms,
     )
@@ -298,6 +308,24 @@ def bot_cost(ask: Ask) -> int:
 def line_of(ask: Ask) -> str | None:
     """The chat whose line a job joins; None for reads and answers, which are not ordered."""
     return ask.chat if ask.charge.metered else None
+
+
+def delays_us(ask: Ask, settlement: Settlement, call_us: int) -> tuple[int, int]:
+    """How much later than at its permit a call counts for its chat, and for its bot, in microseconds.
+
+    An upload arrives near the end of its call, whose duration depends on its size. For its bot it counts at its permit
+    even so, because counting it twice would cost the bot a third of its rate in uploads of half a second.
+    """
+    match settlement:
+        case Released() | Retrying(charged=False):
+            return 0, 0
+        case _ if ask.upload:
+            return call_us, 0
+        case Sent(late=late) if late:
+            late_us = min(late // timedelta(microseconds=1), call_us)
+            return late_us, min(late_us, BOT_LATE_MOST_US)
+        case _:
+            return 0, 0
 
 
 def is_answer(ask: Ask) -> bool:

@@ -104,8 +104,8 @@ class BlockingAdmission(ABC):
     def too_many_requests(self, bot: str, chat: str | None, retry_after: timedelta) -> Scope:
         return cast("Scope", self._do(AdmissionCall("too_many_requests", bot, (chat, retry_after))))
 
-    def resume(self, bot: str, chat: str | None) -> None:
-        self._do(AdmissionCall("resume", bot, (chat,)))
+    def resume(self, bot: str, chat: str | None) -> bool:
+        return cast("bool", self._do(AdmissionCall("resume", bot, (chat,))))
 
     def migrate(self, bot: str, old_chat: str, new_chat: str) -> None:
         self._do(AdmissionCall("migrate", bot, (old_chat, new_chat)))
@@ -214,8 +214,8 @@ class BatchedAdmission:
     async def too_many_requests(self, bot: str, chat: str | None, retry_after: timedelta) -> Scope:
         return cast("Scope", await self._do(AdmissionCall("too_many_requests", bot, (chat, retry_after))))
 
-    async def resume(self, bot: str, chat: str | None) -> None:
-        await self._do(AdmissionCall("resume", bot, (chat,)))
+    async def resume(self, bot: str, chat: str | None) -> bool:
+        return cast("bool", await self._do(AdmissionCall("resume", bot, (chat,))))
 
     async def migrate(self, bot: str, old_chat: str, new_chat: str) -> None:
         await self._do(AdmissionCall("migrate", bot, (old_chat, new_chat)))

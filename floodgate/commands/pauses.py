@@ -11,7 +11,7 @@ import typer
 from floodgate.broker.errors import InvalidParamsError
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.broker.state.stores import open_store
-from floodgate.commands.options import Bot, say
+from floodgate.commands.options import EXIT_NO, Bot, say
 from floodgate.letters.criteria import chat_of, span
 
 LONGEST: Final = timedelta(weeks=4)
@@ -42,15 +42,19 @@ def pause(
 def resume(bot: Bot = None, chat: Chat = None) -> None:
     """End a pause now, even one that a 429 began. In that case Telegram may answer 429 again, which pauses it again.
 
-    Jobs already parked keep their time; those behind them keep their order.
+    Jobs that the pause held up are sent within a minute, in their order. Exits with 1 if there was no pause.
 
     Example: floodgate resume --chat 42
     """
     settings, key = load_settings(), chat_of(chat)
     bot = _known(settings, bot)
     with contextlib.closing(open_store(settings)) as store:
-        store.resume(bot, key)
-    say(f"Resumed: {_whom(bot, key)}. Jobs already parked keep their time.")
+        resumed = store.resume(bot, key)
+    whom = _whom(bot, key)
+    if not resumed:
+        say(f"{whom[0].upper()}{whom[1:]} is not paused. `floodgate status` shows the pauses in force.")
+        raise typer.Exit(EXIT_NO)
+    say(f"Resumed: {whom}. Its jobs are sent again within a minute.")
 
 
 def _known(settings: Settings, bot: str | None) -> str:

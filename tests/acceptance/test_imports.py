@@ -125,5 +125,7 @@ def test_settings_given_late_reach_the_broker_that_actors_are_bound_to(tmp_path:
 
 def test_a_plain_import_leaves_an_environment_that_is_wrong_for_later(tmp_path: Path) -> None:
     """Django imports everything; a wrong variable is told by what uses it, not by an import."""
-    ended = run_python("-c", "import floodgate, actors, broker", env={"FLOODGATE_PARTITIONS": "many"}, home=tmp_path)
+    ended = run_python(
+        "-c", "import floodgate.actors, floodgate.broker", env={"FLOODGATE_PARTITIONS": "many"}, home=tmp_path
+    )
     assert ended.returncode == 0, ended.stderr

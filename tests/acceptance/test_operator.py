@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.admission.policy import PAUSE_POLL
+from floodgate.broker.amqp import delay_ladder, queue_admin, topology
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import DeadLetteredError
 from floodgate.broker.messages import dead_letters, queue_names
@@ -314,9 +315,22 @@ def test_a_pause_holds_until_it_is_ended_and_status_tells_why(stage: Stage) -> N
     assert bot["per_second_limit"] < bot["per_second_full"] <= 30
     table = stage.floodgate("status").stdout
     assert all(words in table for words in ("complaint", "floodgate pause", "Telegram answered 429", "for a while"))
-    assert stage.floodgate("resume").returncode == 0
-    assert stage.floodgate("resume", "--chat", "42").returncode == 0
+    for whom in ([], ["--chat", "42"]):
+        assert stage.floodgate("resume", *whom).returncode == 0
+        again = stage.floodgate("resume", *whom)
+        assert (again.returncode, "is not paused" in again.stdout) == (EXIT_NO, True)
     assert {pause["chat"] for pause in answer(stage, "status")[0]["pauses"]} == {"7", "8", "9"}
+
+
+@pytest.mark.parametrize("whom", [[], ["--chat", "42"]], ids=["bot", "chat"])
+def test_a_job_that_meets_a_long_pause_is_parked_for_less_than_a_minute(stage: Stage, whom: list[str]) -> None:
+    """So that a resume reaches it."""
+    assert stage.floodgate("pause", "--for", "4w", *whom).returncode == 0
+    stage.client().send_message(42, "after the pause")
+    stage.worker()
+    level = delay_ladder.entry_exchange(delay_ladder.steps(PAUSE_POLL))
+    with Connections(stage.settings, "test") as connections:
+        until(lambda: queue_admin.depth(connections, [level])[level])
 
 
 def test_a_bot_without_limits_has_no_rate_in_json(stage: Stage) -> None:

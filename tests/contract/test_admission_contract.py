@@ -28,11 +28,15 @@ from floodgate.broker.admission.contract import (
 )
 from floodgate.broker.admission.policy import policy_of
 from floodgate.broker.messages.job import Priority
-from tests.admission_bench import HandClock, album, ask_of, settings_of
+from tests.admission_bench import HandClock, album, ask_of, settings_of, upload
 from tests.contract.conftest import Opener
 
 GROUP = -1001234567890
 LEASE_SECONDS = 35
+CHAT_WINDOW_SECONDS = 1 + policy.CHAT_MARGIN_US / policy.SECOND
+PAUSE_POLL_SECONDS = policy.PAUSE_POLL_US / policy.SECOND
+LONG_PAUSE = timedelta(weeks=4)
+BOT_WINDOW_SECONDS = 1 + policy.BOT_MARGIN_US / policy.SECOND
 GRACE_SECONDS = policy.MISSING_GRACE_US / policy.SECOND
 RESULT = {"message_id": 7, "chat": {"id": 5}, "text": "ünïcode"}
 
@@ -204,8 +208,7 @@ def test_a_send_that_arrived_late_counts_from_when_it_arrived(admission: Admissi
     assert isinstance(go, Go)
     clock.advance(0.3)
     admission.settle(late, Sent(RESULT, late=timedelta(seconds=0.2)), go.grant)
-    chat_window = 1 + policy.CHAT_MARGIN_US / policy.SECOND
-    assert seconds(admission.admit(ask_of(5))) == pytest.approx(chat_window - 0.1)
+    assert seconds(admission.admit(ask_of(5))) == pytest.approx(CHAT_WINDOW_SECONDS - 0.1)
 
     asks = [ask_of(chat) for chat in range(100, 140)]
     times = [0.2 - 0.3, *(at for at, _ in run(admission, clock, asks))]
@@ -219,7 +222,79 @@ def test_a_send_cannot_have_arrived_after_its_answer(admission: Admission, clock
     assert isinstance(go, Go)
     clock.advance(0.1)
     admission.settle(ask, Sent(RESULT, late=timedelta(seconds=9)), go.grant)
-    assert seconds(admission.admit(ask_of(5))) == pytest.approx(1 + policy.CHAT_MARGIN_US / policy.SECOND)
+    assert seconds(admission.admit(ask_of(5))) == pytest.approx(CHAT_WINDOW_SECONDS)
+
+
+def test_a_call_counts_for_its_chat_from_as_late_as_it_may_have_arrived(admission: Admission, clock: HandClock) -> None:
+    ask = ask_of(5)
+    go = admission.admit(ask)
+    assert isinstance(go, Go)
+    clock.advance(2)
+    admission.settle(ask, Sent(RESULT, late=timedelta(seconds=1.9)), go.grant)
+    assert seconds(admission.admit(ask_of(5))) == pytest.approx(CHAT_WINDOW_SECONDS - 0.1)
+
+
+def test_a_long_delay_of_one_call_takes_up_little_of_its_bots_window(opener: Opener, clock: HandClock) -> None:
+    """It is the server that holds an answer for so long, as a rule."""
+    admission = opener(policy_of(settings_of(bot_per_second=1)))
+    admission.vouch_idle("default")
+    ask = ask_of(5)
+    go = admission.admit(ask)
+    assert isinstance(go, Go)
+    clock.advance(1.2)
+    admission.settle(ask, Sent(RESULT, late=timedelta(seconds=1.2)), go.grant)
+    assert seconds(admission.admit(ask_of(6))) == pytest.approx(0.5 + BOT_WINDOW_SECONDS - 1.2)
+
+
+@pytest.mark.parametrize(
+    "settlement",
+    [Sent(RESULT), Sent(True, late=timedelta(seconds=0.1)), Dead("content"), Retrying(timedelta())],
+    ids=lambda settlement: type(settlement).__name__,
+)
+def test_an_upload_counts_for_its_chat_from_its_end(
+    admission: Admission, clock: HandClock, settlement: Settlement
+) -> None:
+    file = upload(5)
+    go = admission.admit(file)
+    assert isinstance(go, Go)
+    clock.advance(2)
+    admission.settle(file, settlement, go.grant)
+    text = file if isinstance(settlement, Retrying) else ask_of(5)
+    assert seconds(admission.admit(text)) == pytest.approx(CHAT_WINDOW_SECONDS)
+
+
+@pytest.mark.parametrize("settlement", [Released(), Retrying(timedelta(), charged=False)])
+def test_an_upload_that_was_not_made_is_charged_to_nothing(
+    admission: Admission, clock: HandClock, settlement: Settlement
+) -> None:
+    file = upload(5)
+    go = admission.admit(file)
+    assert isinstance(go, Go)
+    clock.advance(0.9)
+    admission.settle(file, settlement, go.grant)
+    assert isinstance(admission.admit(file), Go)
+
+
+def test_the_uploads_of_a_group_leave_its_minute_in_the_order_in_which_they_ended(
+    admission: Admission, clock: HandClock
+) -> None:
+    start = clock.now_us
+    for _ in range(20):
+        file = upload(GROUP)
+        while isinstance(go := admission.admit(file), Wait):
+            clock.advance(go.delay)
+        clock.advance(1.5)
+        assert isinstance(go, Go)
+        admission.settle(file, Sent(RESULT), go.grant)
+    passed = (clock.now_us - start) / 1e6
+    assert seconds(admission.admit(ask_of(GROUP))) == pytest.approx(60.25 + 1.5 - passed)
+
+
+def test_an_upload_takes_up_its_bots_window_once(admission: Admission, clock: HandClock) -> None:
+    """Counted at its end as well, uploads of half a second would cost a bot a third of its rate."""
+    asks = [upload(chat) for chat in range(1, 151)]
+    times = [at for at, _ in run(admission, clock, asks, call_seconds=0.5)]
+    assert 90 / (times[140] - times[50]) >= 0.97 * 30
 
 
 def test_a_send_that_is_over_is_not_moved_again(admission: Admission, clock: HandClock) -> None:
@@ -577,14 +652,92 @@ def test_a_paused_bot_sends_nothing_and_resumes_evenly(admission: Admission, clo
 
 def test_a_pause_is_never_shortened_but_can_be_ended(admission: Admission) -> None:
     for chat in ("5", None):
-        admission.pause("default", chat, timedelta(seconds=60), "429")
+        admission.pause("default", chat, timedelta(seconds=20), "429")
         admission.pause("default", chat, timedelta(seconds=1), "429")
-    assert {pause.remaining for pause in admission.snapshot("default").pauses} == {timedelta(seconds=60)}
-    admission.resume("default", None)
+    assert {pause.remaining for pause in admission.snapshot("default").pauses} == {timedelta(seconds=20)}
+    assert admission.resume("default", None)
     ask = ask_of(5)
-    assert seconds(admission.admit(ask)) == 60
-    admission.resume("default", "5")
+    assert seconds(admission.admit(ask)) == 20
+    assert admission.resume("default", "5")
     assert isinstance(admission.admit(ask), Go)
+
+
+def test_only_what_is_paused_can_be_resumed(admission: Admission, clock: HandClock) -> None:
+    for chat in ("5", None):
+        assert not admission.resume("default", chat)
+        admission.pause("default", chat, timedelta(seconds=20), "test")
+        assert admission.resume("default", chat)
+        assert not admission.resume("default", chat)
+        admission.pause("default", chat, timedelta(seconds=20), "test")
+        clock.advance(20)
+        assert not admission.resume("default", chat)
+
+
+@pytest.mark.parametrize("paused", ["5", None], ids=["chat", "bot"])
+def test_a_job_that_meets_a_long_pause_asks_again_within_the_minute(
+    admission: Admission, clock: HandClock, paused: str | None
+) -> None:
+    admission.pause("default", paused, LONG_PAUSE, "operator")
+    first, second = ask_of(5), ask_of(5)
+    for _ in range(3):
+        assert seconds(admission.admit(first)) == PAUSE_POLL_SECONDS <= 60
+        assert seconds(admission.admit(second)) <= PAUSE_POLL_SECONDS + CHAT_WINDOW_SECONDS
+        clock.advance(PAUSE_POLL_SECONDS)
+
+
+def test_a_job_far_back_in_the_line_of_a_paused_chat_asks_as_rarely_as_its_turn_allows(admission: Admission) -> None:
+    """Else each of a line of thousands would ask twice a minute."""
+    admission.pause("default", str(GROUP), LONG_PAUSE, "operator")
+    waits = [seconds(admission.admit(ask_of(GROUP))) for _ in range(61)]
+    assert waits[0] == PAUSE_POLL_SECONDS
+    assert waits[20] - waits[0] == pytest.approx(60, abs=1)
+    assert waits[60] - waits[0] == pytest.approx(180, abs=1)
+
+
+@pytest.mark.parametrize("paused", ["5", None], ids=["chat", "bot"])
+def test_a_resume_reaches_the_jobs_of_a_chat_within_a_minute_and_in_their_order(
+    admission: Admission, clock: HandClock, paused: str | None
+) -> None:
+    admission.pause("default", paused, LONG_PAUSE, "operator")
+    asks = [ask_of(5) for _ in range(10)]
+    due = {ask.job_id: 0 for ask in asks}
+    resumed_at = clock.now_us + 500 * policy.SECOND
+    while (ask := min(asks, key=lambda one: due[one.job_id])) and due[ask.job_id] < resumed_at:
+        clock.now_us = max(clock.now_us, due[ask.job_id])
+        due[ask.job_id] = clock.now_us + micros(admission.admit(ask))
+    clock.now_us = resumed_at
+    assert admission.resume("default", paused)
+    sent_at = []
+    while asks:
+        ask = min(asks, key=lambda one: due[one.job_id])
+        clock.now_us = max(clock.now_us, due[ask.job_id])
+        decision = admission.admit(ask)
+        if isinstance(decision, Wait):
+            due[ask.job_id] = clock.now_us + micros(decision)
+            continue
+        assert ask is asks.pop(0), "in order"
+        assert isinstance(decision, Go)
+        admission.settle(ask, Sent(RESULT), decision.grant)
+        sent_at.append((clock.now_us - resumed_at) / policy.SECOND)
+    assert sent_at[0] <= PAUSE_POLL_SECONDS
+    assert sent_at[-1] <= PAUSE_POLL_SECONDS + 9 * 1.2
+
+
+def test_jobs_parked_for_a_bots_long_pause_hold_up_no_others_after_a_resume(
+    admission: Admission, clock: HandClock
+) -> None:
+    """A job that waits for its bot has its slot kept until it is due."""
+    admission.pause("default", None, LONG_PAUSE, "operator")
+    for chat in range(1, 11):
+        assert isinstance(admission.admit(ask_of(chat)), Wait)
+    clock.advance(20)
+    assert admission.resume("default", None)
+    other = ask_of(100)
+    waited = 0.0
+    while isinstance(decision := admission.admit(other), Wait):
+        waited += seconds(decision)
+        clock.advance(decision.delay)
+    assert waited <= PAUSE_POLL_SECONDS
 
 
 def test_a_429_pauses_its_chat_only(admission: Admission) -> None:
@@ -734,8 +887,9 @@ def test_a_name_keeps_its_chat_while_jobs_wait_there(admission: Admission, clock
     assert isinstance(admission.admit(first), Wait)
     clock.advance(timedelta(hours=4))
     second = ask_of("@name")
+    assert isinstance(admission.admit(first), Wait), "as it asks about every half minute"
     assert isinstance(admission.admit(second), Wait)
-    clock.advance(timedelta(hours=1))
+    admission.resume("default", str(GROUP))
     assert [ask for _, ask in run(admission, clock, [second, first])] == [first, second]
 
 
@@ -822,6 +976,17 @@ def test_a_new_bot_has_sent_nothing_though_it_starts_cautiously(opener: Opener, 
     clock.advance(1.5)
     assert isinstance(store.admit(ask_of(5)), Go)
     assert store.snapshot("default").sent_last_second == 1
+
+
+@pytest.mark.parametrize("settlement", [Released(), Retrying(timedelta(), charged=False)], ids=["released", "retrying"])
+def test_a_call_that_was_not_made_is_not_counted_as_sent(admission: Admission, settlement: Settlement) -> None:
+    assert isinstance(admission.admit(ask_of(5)), Go)
+    ask = ask_of(6)
+    go = admission.admit(ask)
+    assert isinstance(go, Go)
+    admission.settle(ask, settlement, go.grant)
+    seen = admission.snapshot("default")
+    assert seen.sent_last_second == seen.sent_last_minute == 1
 
 
 def test_the_snapshot_counts_what_waits_and_shows_pauses_and_long_lines(admission: Admission) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from floodgate.broker.admission import policy
 from floodgate.broker.admission.contract import (
     Admission,
@@ -222,13 +224,13 @@ def test_a_reopened_job_that_dies_again_is_dead_again(admission: Admission) -> N
 # When a waiting job is due.
 
 
-def test_a_waiting_job_is_told_when_it_is_due(admission: Admission, clock: HandClock) -> None:
-    admission.pause("default", "5", timedelta(seconds=60), "test")
+@pytest.mark.parametrize("paused", ["5", None], ids=["chat", "bot"])
+def test_a_waiting_job_is_told_when_it_is_due(admission: Admission, clock: HandClock, paused: str | None) -> None:
+    admission.pause("default", paused, timedelta(seconds=60), "test")
     ask = ask_of(5)
-    wait = admission.admit(ask)
-    assert isinstance(wait, Wait)
+    assert isinstance(admission.admit(ask), Wait)
     clock.advance(20)
-    assert admission.lookup("default", ask.job_id) == Record(Standing.WAITING, due=wait.delay - timedelta(seconds=20))
+    assert admission.lookup("default", ask.job_id) == Record(Standing.WAITING, due=timedelta(seconds=40))
     clock.advance(100)
     assert admission.lookup("default", ask.job_id) == Record(Standing.WAITING, due=timedelta(0))
 

@@ -209,7 +209,7 @@ def test_the_job_behind_a_head_that_waits_in_an_outage_is_not_asked_for_at_once(
 
 def test_an_operator_can_end_an_outage(admission: Admission, clock: HandClock) -> None:
     outage(admission, clock)
-    admission.resume("default", None)
+    assert admission.resume("default", None)
     assert admission.snapshot("default").outage is None
     assert isinstance(admission.admit(ask_of(50)), Go)
 

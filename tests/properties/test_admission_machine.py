@@ -48,7 +48,7 @@ from floodgate.broker.admission.contract import (
 )
 from floodgate.broker.state.redis.admission import RedisAdmission
 from floodgate.broker.state.sqlite.admission import SqliteAdmission
-from tests.admission_bench import HandClock, album, ask_of, settings_of
+from tests.admission_bench import HandClock, album, ask_of, settings_of, upload
 from tests.admission_model import PlainModel
 from tests.services import RedisServer
 
@@ -83,6 +83,11 @@ class Wire:
         self.bot = [one for one in self.bot if one[0] != grant]
         if chat is not None:
             self.chats[chat] = [one for one in self.chats[chat] if one[0] != grant]
+
+    def delay(self, chat: str | None, grant: int, until: int) -> None:
+        """An upload arrives at the end of its call."""
+        if chat is not None:
+            self.chats[chat] = [(until if at == grant else at, cost) for at, cost in self.chats[chat]]
 
 
 class AdmissionMachine(RuleBasedStateMachine):
@@ -128,6 +133,10 @@ class AdmissionMachine(RuleBasedStateMachine):
     def new_album(self, chat: int, size: int) -> None:
         self._first_ask(album(chat, size))
 
+    @rule(chat=st.sampled_from((1, -3)))
+    def new_upload(self, chat: int) -> None:
+        self._first_ask(upload(chat))
+
     @rule(chat=st.sampled_from((1, 2)))
     def new_paid_job(self, chat: int) -> None:
         self._first_ask(ask_of(chat, allow_paid_broadcast=True))
@@ -167,6 +176,7 @@ class AdmissionMachine(RuleBasedStateMachine):
                 Sent({"message_id": 1}),
                 Sent(True),
                 Sent(True, late=timedelta(milliseconds=70)),
+                Sent(True, late=timedelta(seconds=3)),
                 Dead("chat not found"),
                 Dead("chat-unreachable", kept=False),
                 Dead("uncertain", unanswered=True),
@@ -189,6 +199,8 @@ class AdmissionMachine(RuleBasedStateMachine):
         if isinstance(settlement, Released) or (isinstance(settlement, Retrying) and not settlement.charged):
             assert played.go.grant is not None
             self.wire.drop(played.place, played.go.grant)
+        elif played.ask.upload:
+            self.wire.delay(played.place, played.go.grant, self.model.now)
         played.settled = isinstance(settlement, Sent | Dead)
         played.go = None
 
@@ -211,15 +223,14 @@ class AdmissionMachine(RuleBasedStateMachine):
         if renew:
             self._decided(played, self._agree([store.renew_unsettled(played.ask) for store in self.stores]))
 
-    @rule(chat=st.sampled_from(("1", "-3", None)), seconds=st.sampled_from((1, 5)))
+    @rule(chat=st.sampled_from(("1", "-3", None)), seconds=st.sampled_from((1, 5, 600)))
     def pause(self, chat: str | None, seconds: int) -> None:
         for store in self.stores:
             store.pause("default", chat, timedelta(seconds=seconds), "test")
 
     @rule(chat=st.sampled_from(("1", None)))
     def resume(self, chat: str | None) -> None:
-        for store in self.stores:
-            store.resume("default", chat)
+        assert len({store.resume("default", chat) for store in self.stores}) == 1
 
     @rule(chat=st.sampled_from(("1", "2", "-3", "5", None)), seconds=st.sampled_from((1, 90)))
     def too_many_requests(self, chat: str | None, seconds: int) -> None:

@@ -46,6 +46,11 @@ def upload_of(size: int) -> Job:
     return new_job("sendDocument", {"chat_id": 5}, files=(file,))
 
 
+def test_a_job_with_files_asks_for_an_upload() -> None:
+    text = new_job("sendMessage", {"chat_id": 5, "text": "hi"})
+    assert [ask_for(job, settings()).upload for job in (upload_of(1), text)] == [True, False]
+
+
 MEGABIT = 125_000  # bytes a second
 MEGABYTE = 1_048_576
 

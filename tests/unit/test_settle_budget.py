@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -13,8 +14,10 @@ import pytest
 from floodgate.actors.outcomes import Migrated, Outcome, Paused
 from floodgate.actors.settle import Settler
 from floodgate.broker.admission.contract import Go
-from floodgate.broker.admission.policy import ask_for
+from floodgate.broker.admission.policy import PAUSE_POLL, ask_for
+from floodgate.broker.amqp.delay_ladder import delayed
 from floodgate.broker.messages.job import encode_job, new_job
+from floodgate.broker.messages.publication import Publication
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.worker.dramatiq_broker import FloodgateBroker
 from floodgate.broker.worker.queue_consumer import DeliveredMessage
@@ -24,27 +27,43 @@ TOKEN = "100200300:" + "A" * 35
 QUEUE = "send.default.bulk.00"
 
 
+async def settle(outcome: Outcome, home: Path) -> tuple[Publication, int]:
+    """Settle a call that ended so. What is published, and the units that stay spent."""
+    settings = Settings(_env_file=None, bot_token=TOKEN, state_url=f"sqlite:///{home}/state.db")
+    broker, wire = FloodgateBroker(settings), Wire()
+    broker._connections = cast(Any, wire)
+    await broker.admission.vouch_idle("default")
+    job = new_job("sendMessage", {"chat_id": -2002, "text": "hi"}, priority="bulk")
+    message = DeliveredMessage(dramatiq.Message[Any].decode(encode_job(job, QUEUE)), cast(Any, None), job)
+    message.ask = ask_for(job, broker.settings)
+    permit = await broker.admission.admit(message.ask)
+    assert isinstance(permit, Go)
+    message.permit = permit
+    await Settler(broker).settle(message, job, outcome)
+    [published] = wire.published
+    assert published.message_id == job.id
+    assert message.settled
+    spent = (await broker.admission.snapshot("default")).sent_last_second
+    await broker.aclose()
+    return published, spent
+
+
 @pytest.mark.parametrize(
     "outcome", [Migrated("-1001000002002"), Paused(timedelta(seconds=3), "Too Many Requests")], ids=["migrated", "429"]
 )
 def test_a_call_that_the_bot_api_refused_stays_spent(outcome: Outcome, tmp_path: Path) -> None:
     """It counts there, too. Given back, it would make room for one send more than a second holds."""
+    _, spent = asyncio.run(settle(outcome, tmp_path))
+    assert spent == 1
 
-    async def settle() -> None:
-        settings = Settings(_env_file=None, bot_token=TOKEN, state_url=f"sqlite:///{tmp_path}/state.db")
-        broker, wire = FloodgateBroker(settings), Wire()
-        broker._connections = cast(Any, wire)
-        await broker.admission.vouch_idle("default")
-        job = new_job("sendMessage", {"chat_id": -2002, "text": "hi"}, priority="bulk")
-        message = DeliveredMessage(dramatiq.Message[Any].decode(encode_job(job, QUEUE)), cast(Any, None), job)
-        message.ask = ask_for(job, broker.settings)
-        permit = await broker.admission.admit(message.ask)
-        assert isinstance(permit, Go)
-        message.permit = permit
-        await Settler(broker).settle(message, job, outcome)
-        assert (await broker.admission.snapshot("default")).sent_last_second == 1
-        assert [each.message_id for each in wire.published] == [job.id]
-        assert message.settled
-        await broker.aclose()
 
-    asyncio.run(settle())
+@pytest.mark.parametrize(
+    ("asked", "parked"),
+    [(timedelta(seconds=3), timedelta(seconds=3)), (timedelta(days=1), PAUSE_POLL)],
+    ids=["seconds", "a day"],
+)
+def test_a_job_answered_with_429_is_parked_no_longer_than_a_resume_may_take(
+    asked: timedelta, parked: timedelta, tmp_path: Path
+) -> None:
+    published, _ = asyncio.run(settle(Paused(asked, "Too Many Requests"), tmp_path))
+    assert published == delayed(dataclasses.replace(published, routing_key=QUEUE), parked)

@@ -612,7 +612,8 @@ local function chat_wait(job, chat)
   local windows = windows_of(chat.key)
   local why = hindrance(chat, job, head, rival, windows)
   if not why then return nil end
-  local start = math.max(now, chat.paused_until, chat.rest_until, bot_held_until())
+  local held_until = math.max(chat.paused_until, bot_held_until())
+  local start = math.max(now, chat.rest_until, math.min(held_until, now + K.PAUSE_POLL_US))
   if head ~= job then start = math.max(start, head.due) end
   local ahead = job.units_before - head.units_before + (rival or 0)
   local turn = turn_at(chat.log, windows, start, ahead, job.units)
@@ -632,7 +633,7 @@ local function bot_wait(job)
   end
   if bot.paused_until > now then
     job.rank, job.bot_units = rank, cost
-    return { delay = bot.paused_until - now, scope = 'bot', why = 'pause' }
+    return { delay = math.min(bot.paused_until - now, K.PAUSE_POLL_US), scope = 'bot', why = 'pause' }
   end
   local delay = circuit_wait()
   if delay > 0 then
@@ -786,15 +787,29 @@ local function give_back(job, chat)
   if pace then
     budget.arrival = budget.arrival - job.bot_units * pace.interval
     budget.log = refund(budget.log, pace_windows(pace), job.bot_units, job.since)
-    bot.dirty = true
   end
+  local minute = job.since >= bot.minute and 'this_minute' or 'last_minute'
+  bot[minute] = math.max(0, bot[minute] - job.bot_units)
+  bot.dirty = true
 end
 
-local function count_later(job, chat, late)
-  if chat then chat.log = moved(chat.log, windows_of(chat.key), job.units, job.since, late) end
+-- How much later than at its permit the call counts for its chat, and for its bot.
+local function delays(job)
+  if args.charged == false then return 0, 0 end
+  local call = now - job.since
+  if args.upload then return call, 0 end
+  local late = math.min(args.late or 0, call)
+  return late, math.min(late, K.BOT_LATE_MOST_US)
+end
+
+local function count_later(job, chat)
+  local chat_delay, bot_delay = delays(job)
+  if chat and chat_delay > 0 then
+    chat.log = moved(chat.log, windows_of(chat.key), job.units, job.since, chat_delay)
+  end
   local pace, budget = pace_of(job.paid), budget_of(job.paid)
-  if pace then
-    budget.log = moved(budget.log, pace_windows(pace), job.bot_units, job.since, late)
+  if pace and bot_delay > 0 then
+    budget.log = moved(budget.log, pace_windows(pace), job.bot_units, job.since, bot_delay)
     bot.dirty = true
   end
 end
@@ -892,11 +907,17 @@ local function take_back(job)
   return job
 end
 
+-- When a waiting job is expected to be sent. During a pause it asks again earlier than that.
+local function due_of(job)
+  local chat = job.chat and get_chat(real_chat(job.chat))
+  return math.max(job.due, bot.paused_until, chat and chat.paused_until or 0)
+end
+
 local function record(job)
   if not job then return { 'none' } end
   local content = job.content or false
   if ended(job) then return { job.state, outcome_of(job) or job.reason or false, 0, content } end
-  return { job.state, false, math.max(0, job.due - now), content }
+  return { job.state, false, math.max(0, due_of(job) - now), content }
 end
 
 -- The operations.
@@ -946,10 +967,8 @@ function operations.settle()
   if ended(job) then return { 'ok' } end
   local chat = open_chat(job.chat, true)
   if args.grant and args.grant == job.since and tells_of_telegram() then note_answer(job) end
+  if job.state == 'sending' and (not args.grant or args.grant == job.since) then count_later(job, chat) end
   if ends then
-    if args.late and args.late > 0 and job.state == 'sending' and (not args.grant or args.grant == job.since) then
-      count_later(job, chat, math.min(args.late, now - job.since))
-    end
     if args.how == 'sent' and chat and args.units > 0 then chat.refused_at = 0 end
     if args.not_kept then list_not_kept(args.reason) end
     finish(job, chat, args.how, args.reason, args.outcome)
@@ -1063,17 +1082,19 @@ end
 
 function operations.resume()
   if args.chat then
-    local chat = open_chat(args.chat)
+    local chat = get_chat(real_chat(args.chat))
+    if not chat or chat.paused_until <= now then return { 0 } end
     chat.paused_until = 0
     put_chat(chat)
-  elseif bot.paused_until > now or outage_since() ~= 0 then
-    bot.paused_until, bot.circuit, bot.dirty = 0, nil, true
-    for _, paid in ipairs({ false, true }) do
-      local pace = pace_of(paid)
-      if pace then budget_of(paid).arrival = now + pace.tolerance end
-    end
+    return { 1 }
   end
-  return { 'ok' }
+  if bot.paused_until <= now and outage_since() == 0 then return { 0 } end
+  bot.paused_until, bot.circuit, bot.dirty = 0, nil, true
+  for _, paid in ipairs({ false, true }) do
+    local pace = pace_of(paid)
+    if pace then budget_of(paid).arrival = now + pace.tolerance end
+  end
+  return { 1 }
 end
 
 local function save_alias(key, real)

@@ -73,9 +73,9 @@ SHOWN: Final = 10  # longest lines and longest pauses in a snapshot
 _CONSTANTS: Final = (
     "SECOND MINUTE AGING_US INTERACTIVE_TURNS WAITER_GRACE_US LATE_US MISSING_GRACE_US MISSING_POLL_US CLAIM_US "
     "IN_FLIGHT_MIN_US IN_FLIGHT_MAX_US PLACE_US SLOW_CALL_US REST_MAX_US PAUSE_MARGIN_US MOMENT_US EVIDENCE_CHATS "
-    "LONG_WAIT_US LONG_WAIT_CHATS REFUSALS_KEPT SLOWER_PERMILLE SLOWEST_PERMILLE RECOVERY_US_PER_PERMILLE "
-    "CHAT_IDLE_US ASK_ANEW_US HANDED_BACK_MOST CANCELLED_KEPT_US CANCELLED_MOST NAME_US OUTAGE_CHATS "
-    "OUTAGE_MOMENT_US PROBE_FIRST_US PROBE_MOST_US PROBE_POLL_US"
+    "LONG_WAIT_US LONG_WAIT_CHATS REFUSALS_KEPT SLOWER_PERMILLE SLOWEST_PERMILLE RECOVERY_US_PER_PERMILLE CHAT_IDLE_US "
+    "ASK_ANEW_US HANDED_BACK_MOST CANCELLED_KEPT_US CANCELLED_MOST NAME_US OUTAGE_CHATS OUTAGE_MOMENT_US "
+    "PROBE_FIRST_US PROBE_MOST_US PROBE_POLL_US BOT_LATE_MOST_US PAUSE_POLL_US"
 )
 
 
@@ -282,6 +282,7 @@ def _asked(ask: Ask) -> dict[str, Any]:
         "bot_units": numbers.bot_cost(ask),
         "answers": numbers.is_answer(ask),
         "paid": ask.paid,
+        "upload": ask.upload or None,
         "lease": _micros(ask.lease),
         "calls_left": ask.calls_left,
         "content": ask.content,
@@ -424,7 +425,7 @@ _READ: Final[dict[str, Callable[[Any], Any]]] = {
     "count_dropped": _nothing,
     "pause": _nothing,
     "too_many_requests": lambda reply: Scope(reply[0]),
-    "resume": _nothing,
+    "resume": lambda reply: bool(reply[0]),
     "migrate": _nothing,
     "vouch_idle": _nothing,
     "waiting": _waiting,

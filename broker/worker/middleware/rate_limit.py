@@ -66,8 +66,6 @@ STORE_RETRY_SECONDS: Final = 1.0
 # Half of RabbitMQ's consumer timeout: a job held while the store is down must be returned before RabbitMQ closes the
 # channel.
 STORE_HOLD_SECONDS: Final = 15 * 60
-# A suspended queue is tried again this often, in case an operator has ended the pause.
-SUSPEND_AT_MOST_SECONDS: Final = 60.0
 FORBIDDEN: Final = 403
 
 
@@ -225,7 +223,7 @@ class RateLimit(AwaitedMiddleware):
     async def _hold(self, broker: HostBroker, message: DeliveredMessage, wait: Wait, held_seconds: float) -> None:
         seconds = wait.delay.total_seconds()
         if wait.scope is Scope.BOT and held_seconds + seconds > broker.settings.hold_seconds:
-            broker.suspend(message.queue_name, min(seconds, SUSPEND_AT_MOST_SECONDS))
+            broker.suspend(message.queue_name, seconds)
             await self._park(broker, message, wait.delay)
         await self._sleep(broker, message, seconds)
 
