@@ -2,7 +2,7 @@
 
 Exit codes: 0 done · 1 the answer is no (a check failed, a demo did not add up) · 2 settings, a job or the command line
 are wrong · 3 RabbitMQ refused, failed or could not be reached · 4 the state store failed or could not be reached ·
-130 interrupted.
+5 the handlers of updates stopped their worker · 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,15 @@ import typer
 from rich.console import Console
 
 from floodgate import __version__
-from floodgate.broker.errors import FloodgateError, JobError, RabbitMQError, SettingsError, StateError
+from floodgate.broker.errors import (
+    FloodgateError,
+    HandlersStoppedError,
+    JobError,
+    RabbitMQError,
+    SettingsError,
+    StateError,
+)
+from floodgate.broker.process.forced_exit import EXIT_HANDLERS_STOPPED
 from floodgate.commands import (
     chats,
     dead_letters,
@@ -97,5 +105,7 @@ def exit_code(error: FloodgateError) -> int:
             return EXIT_RABBITMQ
         case StateError():
             return EXIT_STATE
+        case HandlersStoppedError():
+            return EXIT_HANDLERS_STOPPED
         case _:
             return EXIT_NO
