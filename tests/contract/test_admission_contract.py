@@ -970,6 +970,14 @@ def test_closing_twice_is_harmless_and_so_is_closing_unused(opener: Opener) -> N
     store.close()
 
 
+def test_a_new_bot_has_sent_nothing_though_it_starts_cautiously(opener: Opener, clock: HandClock) -> None:
+    store = opener(policy_of(settings_of()))
+    assert store.snapshot("default").sent_last_second == 0
+    clock.advance(1.5)
+    assert isinstance(store.admit(ask_of(5)), Go)
+    assert store.snapshot("default").sent_last_second == 1
+
+
 @pytest.mark.parametrize("settlement", [Released(), Retrying(timedelta(), charged=False)], ids=["released", "retrying"])
 def test_a_call_that_was_not_made_is_not_counted_as_sent(admission: Admission, settlement: Settlement) -> None:
     assert isinstance(admission.admit(ask_of(5)), Go)

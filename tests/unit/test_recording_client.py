@@ -28,7 +28,7 @@ PAIRS = [(Client, RecordingClient), (AsyncClient, AsyncRecordingClient)]
 def test_it_has_every_public_method_of_the_real_one(real: type, double: type) -> None:
     missing = {name for name in dir(real) if not name.startswith("_")} - set(dir(double))
     assert missing == set()
-    for name in ("job", "call", "enqueue", "enqueue_many", "enqueue_each", "status", "result", "close"):
+    for name in ("job", "call", "enqueue", "enqueue_many", "enqueue_each", "status", "cancel", "result", "close"):
         assert [*inspect.signature(getattr(real, name)).parameters] == [
             *inspect.signature(getattr(double, name)).parameters
         ]
@@ -101,3 +101,17 @@ def test_the_fixture_stands_in_for_the_public_name(floodgate_client: RecordingCl
     with floodgate.Client() as client:
         client.send_message(1, "x")
     assert floodgate_client.texts == ["x"]
+
+
+def test_waiting_jobs_can_be_cancelled_and_sent_ones_not() -> None:
+    client = RecordingClient()
+    sent = client.send_message(1, "sent", campaign="spring")
+    client.will_wait("sendMessage")
+    one = client.send_message(1, "one")
+    many = client.send_message(1, "many", campaign="spring")
+    assert [record.reason for record in client.cancel(one, sent)] == ["cancelled", None]
+    assert client.cancel(campaign="spring") == []
+    with pytest.raises(DeadLetteredError, match="cancelled"):
+        client.result(many)
+    with pytest.raises(InvalidParamsError, match="what to cancel"):
+        client.cancel()
