@@ -32,6 +32,7 @@
     ├── SpoolError               uploads cannot be stored or read
     │   └── UploadMissingError       the spool is available but the upload is not in it
     ├── NotSettledError          the requested result is not available yet
+    ├── HandlersStoppedError     the user's handlers of updates ended their worker
     └── DeadLetteredError        the job whose result was requested will not be sent
 
 A message has one sentence that says what is wrong and one that says what to do. Data is in attributes of the exception.
@@ -192,7 +193,17 @@ class UploadMissingError(SpoolError):
 
 
 class NotSettledError(FloodgateError):
-    """The job did not end within the requested time. It is still safe."""
+    """The job did not end within the requested time, or no worker knows it. A job that was enqueued is still safe."""
+
+
+class HandlersStoppedError(FloodgateError):
+    """The handlers of updates stopped their event loop, as ``stop_running()`` does, so their worker ended."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(
+            f"{name} stopped this worker: {reason}. Updates that it has not handled stay in their queues: start the "
+            "worker again to handle them."
+        )
 
 
 class DeadLetteredError(FloodgateError):

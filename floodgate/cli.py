@@ -2,19 +2,27 @@
 
 Exit codes: 0 done · 1 the answer is no (a check failed, a demo did not add up) · 2 settings, a job or the command line
 are wrong · 3 RabbitMQ refused, failed or could not be reached · 4 the state store failed or could not be reached ·
-130 interrupted.
+5 the handlers of updates stopped their worker · 130 interrupted.
 """
 
 from __future__ import annotations
 
 import sys
-from importlib import metadata
 from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 
-from floodgate.broker.errors import FloodgateError, JobError, RabbitMQError, SettingsError, StateError
+from floodgate import __version__
+from floodgate.broker.errors import (
+    FloodgateError,
+    HandlersStoppedError,
+    JobError,
+    RabbitMQError,
+    SettingsError,
+    StateError,
+)
+from floodgate.broker.process.forced_exit import EXIT_HANDLERS_STOPPED
 from floodgate.commands import (
     chats,
     dead_letters,
@@ -22,6 +30,7 @@ from floodgate.commands import (
     doctor,
     fake,
     gateway,
+    jobs,
     pauses,
     send,
     status,
@@ -40,14 +49,14 @@ app = typer.Typer(
     name="floodgate",
     help="Send Telegram messages as fast as Telegram allows, never faster, in order per chat, losing none.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
 
 def _print_version(asked: bool) -> None:
     if asked:
-        print(metadata.version("telegram-floodgate"))
+        print(__version__)
         raise typer.Exit
 
 
@@ -71,6 +80,7 @@ app.command("status")(status.status)
 app.command("pause")(pauses.pause)
 app.command("resume")(pauses.resume)
 app.add_typer(topology.app, name="topology")
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(chats.app, name="chats")
 
@@ -95,5 +105,7 @@ def exit_code(error: FloodgateError) -> int:
             return EXIT_RABBITMQ
         case StateError():
             return EXIT_STATE
+        case HandlersStoppedError():
+            return EXIT_HANDLERS_STOPPED
         case _:
             return EXIT_NO

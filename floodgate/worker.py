@@ -25,8 +25,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from floodgate.broker.errors import HandlersStoppedError
 from floodgate.broker.process.event_loop import new_event_loop
-from floodgate.broker.process.forced_exit import exit_after, exit_now
+from floodgate.broker.process.forced_exit import EXIT_HANDLERS_STOPPED, exit_after, exit_now
 from floodgate.broker.process.garbage import keep_modules_from_collections
 from floodgate.broker.settings.model import Settings
 
@@ -64,6 +65,7 @@ class WorkerProcess:
         self._assignment = assignment
         self._handling: Handling | None = None
         self._stopped = threading.Event()
+        self._stopped_by: HandlersStoppedError | None = None
         self._wake: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._broker: FloodgateBroker | None = None
@@ -75,6 +77,7 @@ class WorkerProcess:
         """Work until stopped.
 
         Raises:
+            HandlersStoppedError: The handlers of updates stopped the worker.
             FloodgateError: The worker could not start because of its settings, the store or RabbitMQ.
         """
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
@@ -85,6 +88,8 @@ class WorkerProcess:
                 await self._wake.wait()
         finally:
             await self._shut_down()
+        if self._stopped_by is not None:
+            raise self._stopped_by
 
     def stop(self) -> None:
         """Ask ``run`` to end. Safe from any thread or signal handler, twice, and before ``run``."""
@@ -92,6 +97,10 @@ class WorkerProcess:
         if self._loop is not None and self._wake is not None:
             with suppress(RuntimeError):  # it has ended
                 self._loop.call_soon_threadsafe(self._wake.set)
+
+    def _stop_for(self, error: HandlersStoppedError) -> None:
+        self._stopped_by = error
+        self.stop()
 
     async def _start(self) -> None:
         from floodgate.broker.amqp.connections import check_queue_count
@@ -159,7 +168,7 @@ class WorkerProcess:
         from floodgate.updates.compose import compose
 
         broker.take_only(UPDATE_ACTOR, self._assignment.bots)
-        self._handling = compose(self._assignment, broker)
+        self._handling = compose(self._assignment, broker, self._stop_for)
         actor.use(self._handling)
 
     def _by(self) -> str:
@@ -190,7 +199,12 @@ class WorkerProcess:
 
 
 def run_worker(settings: Settings, assignment: Assignment | None = None) -> None:
-    """Run a worker until SIGTERM or SIGINT. Must be called in the process's main thread."""
+    """Run a worker until SIGTERM or SIGINT. Must be called in the process's main thread.
+
+    Raises:
+        HandlersStoppedError: The handlers of updates stopped the worker.
+        FloodgateError: The worker could not start.
+    """
     process = WorkerProcess(settings, assignment)
 
     def on_signal(_number: int, _frame: object) -> None:
@@ -205,5 +219,9 @@ def run_worker(settings: Settings, assignment: Assignment | None = None) -> None
 
 
 async def _run_and_leave(process: WorkerProcess) -> None:
-    await process.run()
+    try:
+        await process.run()
+    except HandlersStoppedError:
+        exit_after(LEAVING_SECONDS, code=EXIT_HANDLERS_STOPPED)
+        raise
     exit_after(LEAVING_SECONDS, code=0)

@@ -1,7 +1,7 @@
 """The core that both clients share: turns keyword arguments into a job, and a job into a publication. No I/O, no state.
 
 A keyword that names one of :class:`JobOptions` says how the job is sent; every other keyword is a parameter of the Bot
-API method. No Bot API parameter has the name of an option.
+API method, unless it looks like a misspelt option. No Bot API parameter has or resembles the name of an option.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, Final, Literal, TypedDict
 
 from floodgate.broker.amqp import topology
@@ -16,7 +18,7 @@ from floodgate.broker.amqp.delay_ladder import MAX_DELAY, delayed
 from floodgate.broker.errors import InvalidParamsError, UnknownBotError
 from floodgate.broker.messages import queue_names
 from floodgate.broker.messages.job import Job, OnUncertain, Priority, encode_job, new_job, unix_ms
-from floodgate.broker.messages.methods import canonical_method
+from floodgate.broker.messages.methods import REQUIRED, canonical_method
 from floodgate.broker.messages.publication import Publication
 from floodgate.broker.settings.model import Settings, unknown_bot_message
 from floodgate.producer.checks import checked
@@ -47,6 +49,9 @@ class JobOptions(TypedDict, total=False):
 
 
 OPTIONS: Final = frozenset(JobOptions.__annotations__)
+# How much a name must resemble an option, by difflib's ratio. Of the Bot API's parameters none exceeds 0.67.
+_RESEMBLANCE: Final = 0.75
+_REQUIRED: Final = frozenset[str]().union(*REQUIRED.values())
 
 
 class Composer:
@@ -65,7 +70,7 @@ class Composer:
             JobError: the method, the bot, a parameter or an option is wrong.
         """
         method = canonical_method(method)
-        params = checked(method, {name: value for name, value in given.items() if name not in OPTIONS})
+        params = checked(method, _parameters(given))
         return self.unchecked(method, params, given)
 
     def call(self, method: str, given: Mapping[str, Any]) -> tuple[Job, tuple[Attachment, ...]]:
@@ -74,7 +79,7 @@ class Composer:
         Raises:
             JobError: as in :meth:`job`.
         """
-        without, attachments = detached({name: value for name, value in given.items() if name not in OPTIONS})
+        without, attachments = detached(_parameters(given))
         method = canonical_method(method)
         return self.unchecked(method, checked(method, without), given), attachments
 
@@ -120,6 +125,27 @@ class Composer:
         """Reject an unknown bot, unless this process has no tokens at all: producers need none."""
         if self._known and bot not in self._known:
             raise UnknownBotError(unknown_bot_message(bot, self._known))
+
+
+def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that are parameters of the Bot API.
+
+    Raises:
+        InvalidParamsError: an argument looks like a misspelt option.
+    """
+    params = {name: value for name, value in given.items() if name not in OPTIONS}
+    for name in params:
+        if meant := option_meant(name):
+            raise InvalidParamsError(f"{name!r} is neither an option nor a Bot API parameter: did you mean {meant!r}?")
+    return params
+
+
+@lru_cache(maxsize=1024)
+def option_meant(name: str) -> str | None:
+    """Return the option that a parameter's name resembles, if any. Parameters that methods require are exempt."""
+    if name in _REQUIRED:
+        return None
+    return next(iter(get_close_matches(name.lower(), OPTIONS, n=1, cutoff=_RESEMBLANCE)), None)
 
 
 def job_id_of(bot: str, dedupe_key: str) -> str:

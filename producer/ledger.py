@@ -16,9 +16,16 @@ from datetime import timedelta
 from typing import Any, Final
 
 from floodgate.broker.admission.contract import Admission, Record, Standing
+from floodgate.broker.admission.policy import ask_for
 from floodgate.broker.admission.result_feed import ResultFeed
-from floodgate.broker.errors import DeadLetteredError, DedupeKeyError, NotSettledError, StateError
-from floodgate.broker.messages.job import Job
+from floodgate.broker.errors import (
+    DeadLetteredError,
+    DedupeKeyError,
+    InvalidParamsError,
+    NotSettledError,
+    StateError,
+)
+from floodgate.broker.messages.job import Job, new_job, unix_ms
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.stores import open_result_feed, open_store, state_file
 from floodgate.producer.waiting import JobKey, Waiter, Waiting
@@ -52,6 +59,26 @@ class Ledger:
             StateUnavailableError: the store cannot answer.
         """
         return self._store().lookup(*self._key(job))
+
+    def cancel(self, jobs: Sequence[Job | str], campaign: str | None, bot: str | None) -> list[Record]:
+        """Cancel jobs and return their records, or cancel a campaign and return none.
+
+        Raises:
+            InvalidParamsError: neither a job nor a campaign is given, or both are, or an id is not one.
+            StateUnavailableError: the store cannot answer.
+        """
+        if bool(jobs) == bool(campaign):
+            raise InvalidParamsError("Say what to cancel: either jobs, or a campaign.")
+        if campaign:
+            # A job of this same millisecond was enqueued before.
+            self._store().cancel_campaign(bot or self._bot, campaign, unix_ms() + 1)
+        return [self._store().cancel(ask_for(self._named(job, bot), self._settings)) for job in jobs]
+
+    def _named(self, job: Job | str, bot: str | None) -> Job:
+        """Return the job, or a stand-in with the same id: no more is needed to cancel it."""
+        if isinstance(job, Job):
+            return job
+        return new_job("getMe", {}, bot=bot or self._bot, job_id=job)
 
     @contextmanager
     def awaited(self, job: Job | str, future: Waiter) -> Iterator[None]:
@@ -140,14 +167,11 @@ def result_of(job: Job | str, record: Record | None) -> Any:
 
     Raises:
         DeadLetteredError: the job will not be sent.
-        NotSettledError: the job has not finished.
+        NotSettledError: the job has not finished, or is unknown.
     """
     job_id = job.id if isinstance(job, Job) else job
     if record is None:
-        raise NotSettledError(
-            f"Job {job_id} is still queued. It is safe; ask again, and check that a worker is running with the same "
-            "FLOODGATE_STATE_URL."
-        )
+        raise NotSettledError(_unknown(job))
     match record.standing:
         case Standing.SENT:
             return record.result
@@ -155,6 +179,18 @@ def result_of(job: Job | str, record: Record | None) -> Any:
             raise DeadLetteredError(job_id, record.reason or "unknown", record.error)
         case Standing.WAITING | Standing.SENDING:
             raise NotSettledError(f"Job {job_id} is still {record.standing}. It is safe; ask again.")
+
+
+def _unknown(job: Job | str) -> str:
+    if isinstance(job, Job):
+        return (
+            f"No worker has received job {job.id} yet. If it was enqueued, it is safe; ask again, and check that a "
+            "worker is running with the same FLOODGATE_STATE_URL."
+        )
+    return (
+        f"The ledger has no job {job[:64]!r} of the client's bot: no worker has received it yet, it ended longer ago "
+        "than FLOODGATE_LEDGER_SECONDS, or the id, the bot or FLOODGATE_STATE_URL is wrong."
+    )
 
 
 def seconds_of(timeout: timedelta | float) -> float:

@@ -2,7 +2,8 @@
 
 Nothing opens before the first job. A process declares the queues of a bot once, at the first job for that bot. Callers
 that arrive meanwhile share the outcome, success or failure, so an unreachable server costs all callers together one
-time-out instead of one each in turn.
+time-out instead of one each in turn. While it declares them, it looks once whether a worker consumes them, and warns if
+none does: the name of the bot may be wrong.
 
 A fork keeps the set of declared queues, since they exist on the server. It inherits neither the connection, which
 ``Connections`` takes care of, nor an attempt under way on one of the parent's threads.
@@ -11,6 +12,7 @@ A fork keeps the set of declared queues, since they exist on the server. It inhe
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -22,9 +24,13 @@ from floodgate.broker.amqp import queue_admin
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.amqp.publisher import Publisher, PublishOutcomes
 from floodgate.broker.errors import ClosedError, FloodgateError, RabbitMQUnreachableError
+from floodgate.broker.messages.job import Priority
 from floodgate.broker.messages.publication import Publication
+from floodgate.broker.messages.queue_names import send_queue
 from floodgate.broker.process.event_loop import BorrowedLoop
 from floodgate.producer.core import Composer
+
+logger = logging.getLogger("floodgate.client")
 
 Attempt = Future[None]
 
@@ -37,8 +43,9 @@ class QueueDeclarer:
         self._connections = connections
         self._owned = owned
         self._closed = False
-        # Both are accessed by single atomic operations, so there is no lock that a fork could copy while it is held.
+        # All are accessed by single atomic operations, so there is no lock that a fork could copy while it is held.
         self._declared: set[str] = set()  # bots
+        self._looked_at: set[str] = set()  # bots of which it was checked whether a worker serves them
         self._attempts: dict[tuple[int, str], Attempt] = {}  # by process id and bot
 
     @property
@@ -95,12 +102,32 @@ class QueueDeclarer:
         """Declare the bot's queues on the connections' loop, and resolve the attempt with the outcome."""
         try:
             self.publisher.refuse_when_away(time.monotonic())
-            declared = self._connections.io.begin(queue_admin.adeclare(self._connections, self._composer.topology(bot)))
+            declared = self._connections.io.begin(self._prepare(bot))
         except (FloodgateError, RuntimeError) as error:  # closed, crashed, or not on a loop
             self._end(bot)
             attempt.set_exception(error)
             return
         declared.add_done_callback(lambda done: self._finish(bot, attempt, done))
+
+    async def _prepare(self, bot: str) -> None:
+        """Declare the bot's queues, and look for a worker at the same time, so that this delays no job."""
+        _, served = await asyncio.gather(
+            queue_admin.adeclare(self._connections, self._composer.topology(bot)), self._is_served(bot)
+        )
+        if bot in self._looked_at:
+            return
+        self._looked_at.add(bot)
+        if not served:
+            logger.warning(
+                "no worker takes the jobs of bot %r at present: they wait until one does. Check the bot's name, and "
+                "that a `floodgate worker` with its token is running.",
+                bot,
+            )
+
+    async def _is_served(self, bot: str) -> bool:
+        queue = send_queue(bot, Priority.INTERACTIVE, 0)  # every worker of the bot consumes it
+        load = (await queue_admin.aloads(self._connections, [queue]))[queue]
+        return load is not None and load.consumers > 0
 
     def _finish(self, bot: str, attempt: Attempt, declared: Future[None]) -> None:
         error = RabbitMQUnreachableError("The event loop ended.") if declared.cancelled() else declared.exception()

@@ -108,6 +108,7 @@ class Bot:
     outage: Outage | None = None
     not_kept: list[tuple[str, str | None, str, int]] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    cancelled: dict[str | None, tuple[int, int]] = field(default_factory=dict)  # by campaign: before (ms), and when
 
 
 def us(duration: timedelta) -> int:
@@ -178,6 +179,8 @@ class PlainModel:
                 return self._wait(job.lease_end - now, Scope.CHAT, "lease")
             if job.grants >= ask.calls_left or job.handed_back >= policy.HANDED_BACK_MOST:
                 return Exhausted(job.grants, job.handed_back)
+        if any(ask.created_ms < bot.cancelled.get(one, (0, 0))[0] for one in (None, ask.campaign)):
+            return AlreadyDead(self.cancel(ask).reason or "")
         key = policy.line_of(ask) if job is None else job.chat
         chat = self._chat(key) if key is not None else None
         if chat is not None:
@@ -260,10 +263,17 @@ class PlainModel:
         self._open(ask.bot)
         job = self.bot.jobs.get(ask.job_id)
         if job is None or job.state == "waiting":
-            self.settle(ask, Dead(CANCELLED))
+            self.settle(ask, Dead(CANCELLED, kept=False))
         record = self.lookup(ask.bot, ask.job_id)
         assert record is not None
         return record
+
+    def cancel_campaign(self, bot: str, campaign: str | None, before_ms: int) -> None:
+        self._open(bot)
+        cancelled = self.bot.cancelled
+        cancelled[campaign] = max(before_ms, cancelled.get(campaign, (0, 0))[0]), self.now
+        latest = sorted(cancelled.items(), key=lambda one: -one[1][1])[: policy.CANCELLED_MOST]
+        self.bot.cancelled = {name: its for name, its in latest if its[1] >= self.now - policy.CANCELLED_KEPT_US}
 
     def lookup(self, bot: str, job_id: str) -> Record | None:
         self._open(bot)
@@ -423,7 +433,9 @@ class PlainModel:
         bot_pause = self.bot.paused_until - self.now
         return Snapshot(
             bot=bot,
-            sent_last_second=sum(1 for at, _ in self.bot.units[False] if at > self.now - policy.SECOND),
+            sent_last_second=sum(
+                1 for at, _ in self.bot.units[False] if at > self.now - policy.SECOND and at >= self.bot.born
+            ),
             per_second_limit=policy.per_second(self.policy.rates(bot).free, self._permille()),
             sent_last_minute=sum(1 for at, _ in self.bot.units[False] if at > self.now - policy.MINUTE),
             sending=sum(

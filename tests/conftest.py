@@ -24,15 +24,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("floodgate")
     group.addoption("--rabbitmq", choices=VERSIONS, help="the RabbitMQ to test with; without it, any from 4.0 on")
     group.addoption("--chaos", action="store_true", help="run the chaos and comparison tests at full length")
+    group.addoption("--clients", action="store_true", help="run all programs of others, not only a few")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselects tests by their marks; pytest's last line counts them.
 
-    `full_length`: takes minutes, runs only with --chaos. `checkout`: examines the product's source files, which are
-    missing in the tree made by `./scripts/test --wheel`.
+    `full_length`: takes minutes, runs with --chaos only. `clients`: runs with --clients only. `checkout`: examines the
+    product's source files, which the tree that `./scripts/test --wheel` makes does not have.
     """
     marks = [] if config.getoption("--chaos") else ["full_length"]
+    marks += [] if config.getoption("--clients") else ["clients"]
     if not (config.rootpath / "broker").is_dir():
         marks.append("checkout")
     left_out = [item for item in items if any(map(item.get_closest_marker, marks))]

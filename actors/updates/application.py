@@ -24,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 from telegram import Update as TelegramUpdate
@@ -31,11 +32,13 @@ from telegram.error import InvalidToken, NetworkError, TelegramError
 from telegram.ext import Application, ApplicationHandlerStop, DictPersistence, ExtBot, PicklePersistence
 from telegram.request import BaseRequest
 
+from floodgate.actors.updates.callback_data import SharedCallbackData
 from floodgate.actors.updates.conversations import Conversations
+from floodgate.actors.updates.handled_types import missing_types
 from floodgate.actors.updates.handler import UnreadableUpdateError
 from floodgate.actors.updates.persistence_flusher import PersistenceFlusher
 from floodgate.actors.updates.run import HandlerRun, current_run
-from floodgate.broker.errors import NotSentError, SettingsError
+from floodgate.broker.errors import HandlersStoppedError, NotSentError, SettingsError
 
 logger = logging.getLogger("floodgate.updates")
 
@@ -50,11 +53,25 @@ AnyApplication = Application[Any, Any, Any, Any, Any, Any]
 
 
 class ApplicationHandler:
-    """The :class:`~floodgate.actors.updates.handler.Handler` for an Application."""
+    """The :class:`~floodgate.actors.updates.handler.Handler` for an Application.
 
-    def __init__(self, name: str, application: AnyApplication, request: BaseRequest) -> None:
+    Args:
+        allowed_updates: the types that the receiver asks Telegram for.
+        callback_data: the data of buttons, if the Application uses ``arbitrary_callback_data``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        application: AnyApplication,
+        request: BaseRequest,
+        allowed_updates: Sequence[str] = (),
+        callback_data: SharedCallbackData | None = None,
+    ) -> None:
         self._name = name
         self._application = application
+        self._allowed_updates = allowed_updates
+        self._callback_data = callback_data
         self._flusher = PersistenceFlusher(application)
         self._conversations = Conversations(application)
         self._logged: set[str] = set()  # types of updates unknown to the library, each logged once
@@ -75,6 +92,7 @@ class ApplicationHandler:
         Raises:
             SettingsError: Telegram refuses the token.
             NotSentError: Telegram cannot be reached.
+            HandlersStoppedError: ``post_init`` called ``stop_running()``.
         """
         application = self._application
         await self._introduce()
@@ -83,7 +101,16 @@ class ApplicationHandler:
         self._stand_first()
         if application.post_init is not None:
             await application.post_init(application)
+        if application._Application__stop_running_marker.is_set():  # type: ignore[attr-defined]
+            raise HandlersStoppedError(self._name, "it called stop_running() in post_init")
         await application.start()
+        if missing := missing_types(application, self._allowed_updates):
+            logger.warning(
+                "%s handles %s, which the receiver does not ask Telegram for: set FLOODGATE_UPDATES__ALLOWED to "
+                '["all"], or add the types to it, for `floodgate updates` and for this worker.',
+                self._name,
+                ", ".join(missing),
+            )
         if application.persistence is None:
             logger.info("%s has no persistence: its chat data is lost when this process ends", self._name)
 
@@ -106,11 +133,15 @@ class ApplicationHandler:
             Exception: any exception that the handlers raise and the error handlers do not deal with.
         """
         update = self._read(run)
+        if self._callback_data is not None:
+            await self._callback_data.insert(update, run.update.body)
         await self._conversations.prepare(update)
         await self._application.process_update(update)
         run.over = True
         if run.error is not None:
             raise run.error
+        if self._callback_data is not None:
+            await self._callback_data.finish(run)
         await self._flusher.flush()
 
     async def moved_here(self, bot: str, partition: int, partitions: int) -> None:

@@ -16,7 +16,8 @@ between or while the handler runs, or is shut down before the handler has finish
 again. Nothing else causes a repetition.
 
 Loops. Handlers run on an event loop and a thread of their own, so that a blocking handler does not stop the heartbeats.
-Everything else runs on the worker's loop, which awaits the handlers.
+Everything else runs on the worker's loop, which awaits the handlers. A handler that stops its loop
+(``Application.stop_running()``) ends the worker as SIGTERM does.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from floodgate.actors.updates.handler import Handler, UnreadableUpdateError
 from floodgate.actors.updates.loop import HandlerLoop
 from floodgate.actors.updates.run import HandlerRun, enter
 from floodgate.actors.updates.watch import LoopWatch
-from floodgate.broker.errors import PublishError, StateUnavailableError
+from floodgate.broker.errors import HandlersStoppedError, PublishError, StateUnavailableError
 from floodgate.broker.messages import dead_letters
 from floodgate.broker.messages.update import Update
 from floodgate.broker.process.logs import redact
@@ -81,14 +82,25 @@ class StoppedError(Exception):
 
 class Handling:
     """Handles a process's updates: ``start`` before the first one, ``stop`` after the last. Belongs to the worker's
-    event loop."""
+    event loop.
 
-    def __init__(self, broker: FloodgateBroker, handler: Handler, ledger: AwaitedHandled) -> None:
+    Args:
+        on_stopped: called from another thread when the user's code has stopped its event loop: the worker must end.
+    """
+
+    def __init__(
+        self,
+        broker: FloodgateBroker,
+        handler: Handler,
+        ledger: AwaitedHandled,
+        on_stopped: Callable[[HandlersStoppedError], None],
+    ) -> None:
         self._broker = broker
         self._settings = broker.settings
         self._handler = handler
         self._ledger = ledger
-        self._loop = HandlerLoop()
+        self._on_stopped = on_stopped
+        self._loop = HandlerLoop(self._stopped)
         self._watch = LoopWatch(self._loop.loop, self._loop.thread, self._settings.updates.blocked_seconds)
         self._meeting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by queue
 
@@ -112,6 +124,12 @@ class Handling:
         await asyncio.to_thread(self._watch.stop)
         await asyncio.to_thread(self._loop.stop)
         await self._ledger.close()
+
+    def _stopped(self, reason: str) -> None:
+        self._broker.stopping.set()  # no further update is started
+        error = HandlersStoppedError(self._handler.name, reason)
+        logger.warning("%s", error)
+        self._on_stopped(error)
 
     async def deliver(self, message: DeliveredMessage) -> None:
         """Run the handlers for an update, and decide whether to acknowledge its message."""
@@ -204,7 +222,7 @@ class Handling:
 
         Raises:
             _LimitReachedError: they exceeded the limit and were cancelled.
-            _HandlersTimeoutError: they raised a ``TimeoutError`` of their own.
+            _HandlersError: they raised an exception that would mean something else outside of them.
         """
         enter(run)
         limit = asyncio.timeout(seconds)
@@ -214,7 +232,11 @@ class Handling:
         except TimeoutError as error:
             if limit.expired():
                 raise _LimitReachedError from error
-            raise _HandlersTimeoutError(str(error)) from error
+            raise _HandlersError from error
+        except (Exception, CancelledError):
+            raise
+        except BaseException as error:  # SystemExit, KeyboardInterrupt: they would stop the event loop
+            raise _HandlersError from error
         finally:
             run.over = True
         return limit.expired()
@@ -262,8 +284,8 @@ class _LimitReachedError(Exception):
     """The handlers were cancelled for taking too long."""
 
 
-class _HandlersTimeoutError(Exception):
-    """The handlers raised a ``TimeoutError`` of their own, which is the ``__cause__``."""
+class _HandlersError(Exception):
+    """The handlers raised a ``TimeoutError`` of their own, a ``SystemExit`` or the like, which is the ``__cause__``."""
 
 
 def pause_after(attempt: int) -> float:
@@ -272,13 +294,13 @@ def pause_after(attempt: int) -> float:
 
 
 def _named(error: Exception) -> str:
-    cause = error.__cause__ if isinstance(error, _HandlersTimeoutError) and error.__cause__ else error
+    cause = error.__cause__ if isinstance(error, _HandlersError) and error.__cause__ else error
     text = str(cause)
     return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
 
 
 def _trace(error: BaseException | None) -> str:
-    if isinstance(error, _HandlersTimeoutError):
+    if isinstance(error, _HandlersError):
         error = error.__cause__
     if error is None:
         return ""

@@ -1,10 +1,15 @@
-"""The event loop that handlers run on. It has its own thread, so that a blocking handler delays no sends."""
+"""The event loop that handlers run on. It has its own thread, so that a blocking handler delays no sends.
+
+Handlers, or tasks that they started, may stop the loop: ``Application.stop_running()`` does so, and so does a
+``SystemExit`` that nothing catches. The loop then runs on, so that the updates under way can finish, and reports the
+reason, so that the worker ends.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
@@ -15,10 +20,16 @@ STOP_SECONDS: Final = 5.0
 
 class HandlerLoop:
     """An event loop on a thread of its own. Start it once; ``stop`` is safe to call twice, and unstarted. Safe to use
-    from any thread."""
+    from any thread.
 
-    def __init__(self) -> None:
+    Args:
+        on_stopped: called on the thread, with the reason, when code on the loop has stopped it.
+    """
+
+    def __init__(self, on_stopped: Callable[[str], None]) -> None:
         self.loop = asyncio.new_event_loop()
+        self._on_stopped = on_stopped
+        self._stopping = threading.Event()
         self._running = threading.Event()
         self.thread = threading.Thread(target=self._run, name="floodgate-handlers", daemon=True)
 
@@ -34,7 +45,7 @@ class HandlerLoop:
             TimeoutError: it did not finish in time, perhaps because the loop is blocked; it is cancelled.
             RuntimeError: the loop is not running.
         """
-        if not self.loop.is_running():
+        if not self.thread.is_alive():
             coroutine.close()
             raise RuntimeError("The handlers' event loop is not running.")
         running = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self.loop))
@@ -47,6 +58,7 @@ class HandlerLoop:
     def stop(self) -> None:
         """Cancel all tasks and end the thread, unless the loop is blocked."""
         if self.thread.is_alive():
+            self._stopping.set()
             self.loop.call_soon_threadsafe(self.loop.stop)
             self.thread.join(STOP_SECONDS)
 
@@ -54,10 +66,20 @@ class HandlerLoop:
         asyncio.set_event_loop(self.loop)
         self.loop.call_soon(self._running.set)
         try:
-            self.loop.run_forever()
+            while not self._stopping.is_set():
+                self._run_until_stopped()
             self._cancel_all()
         finally:
             self.loop.close()
+
+    def _run_until_stopped(self) -> None:
+        reason = "it called stop_running() or stopped the event loop"
+        try:
+            self.loop.run_forever()
+        except (SystemExit, KeyboardInterrupt) as error:
+            reason = f"{type(error).__name__} was raised outside of a handler"
+        if not self._stopping.is_set():
+            self._on_stopped(reason)
 
     def _cancel_all(self) -> None:
         tasks = asyncio.all_tasks(self.loop)

@@ -23,7 +23,9 @@ class HandlerRun:
     error: Exception | None = None
     over: bool = False
     calls: Counter[str] = field(default_factory=Counter)
-    """How often the handlers have made each Bot API call so far."""
+    """How often the handlers have made each Bot API call, and each keyboard, so far."""
+    dropped_keyboards: list[str] = field(default_factory=list)
+    """Ids of the keyboards that the handlers have dropped (:mod:`floodgate.actors.updates.callback_data`)."""
 
 
 _current: ContextVar[HandlerRun | None] = ContextVar("floodgate_run", default=None)

@@ -14,6 +14,8 @@ import pika
 
 from benchmarks.stage.editions import CURRENT, Edition
 from benchmarks.stage.programs import Program
+from floodgate.broker.amqp import topology
+from floodgate.broker.amqp.topology import PartitionCount
 from floodgate.broker.messages import queue_names
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.producer.client import Client
@@ -88,7 +90,8 @@ def pipeline(
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(Client(loaded, bot=bot))
         ours = Pipeline(loaded, bot, home, client, edition, environment(given))
-        stack.callback(lambda: _delete(rabbitmq_url, ours.queue_names()))
+        counts = topology.pipeline_of(loaded, [bot]).counts
+        stack.callback(lambda: _delete(rabbitmq_url, ours.queue_names(), counts))
         stack.callback(ours.stop_workers)
         yield ours
 
@@ -102,10 +105,12 @@ def environment(given: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _delete(rabbitmq_url: str, queues: Iterable[str]) -> None:
+def _delete(rabbitmq_url: str, queues: Iterable[str], counts: Iterable[PartitionCount]) -> None:
     """Deleting a queue that is not there is no error."""
     connection = pika.BlockingConnection(pika.URLParameters(rabbitmq_url))
     channel = connection.channel()
     for queue in queues:
         channel.queue_delete(queue)
+    for exchange in (exchange for count in counts for exchange in count.exchanges):
+        channel.exchange_delete(exchange.name)
     connection.close()

@@ -15,7 +15,7 @@ from floodgate.broker.admission.windows import Pace, Window
 from floodgate.broker.messages.chats import ChatKind, chat_kind
 from floodgate.broker.messages.dead_letters import CHAT_UNREACHABLE
 from floodgate.broker.messages.job import Job, Priority
-from floodgate.broker.messages.methods import CHARGES, Charge
+from floodgate.broker.messages.methods import Charge, charge_of
 from floodgate.broker.settings.model import CONSUMER_TIMEOUT_SECONDS, ChatLimits, Limits, Settings
 
 MILLISECOND: Final = 1_000
@@ -82,6 +82,11 @@ REST_MAX_US: Final = 60 * SECOND
 # A job handed back this many times in a row before its call becomes a dead letter. A busy process hands a permit back
 # up to four times per delivery, and a restart does so once; RabbitMQ before 4.3 dead-letters it after 20 deliveries.
 HANDED_BACK_MOST: Final = 100
+
+# How long the cancellation of a campaign is kept: longer than a job can be scheduled ahead (388 days). And how many of
+# a bot are kept.
+CANCELLED_KEPT_US: Final = 400 * 24 * 60 * MINUTE
+CANCELLED_MOST: Final = 1000
 
 # An unreachable chat is tried again this long after its last refusal, for an interactive job only.
 ASK_ANEW_US: Final = 1 * MINUTE
@@ -255,19 +260,23 @@ def _chat_windows(limits: Limits, special: ChatLimits, chat: str) -> tuple[Windo
 
 def ask_for(job: Job, settings: Settings) -> Ask:
     """The facts about a job that admission needs."""
+    charge = charge_of(job.method)
+    assert charge is not None, "a job has a method with a charge"
     return Ask(
         job_id=job.id,
         bot=job.bot,
         chat=job.chat,
         kind=chat_kind(job.chat),
         priority=job.priority,
-        charge=CHARGES[job.method],
+        charge=charge,
         cost=job.cost,
         paid=job.paid,
         lease=call_timeout(job, settings) + timedelta(seconds=settings.lease_margin_seconds),
         calls_left=max(1, settings.max_attempts - (job.attempts - job.unsent)),
         content=job.content,
         upload=bool(job.files),
+        campaign=job.campaign,
+        created_ms=job.created_ms,
     )
 
 

@@ -5,12 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from floodgate.broker.amqp.session import Channel, ChannelRefusedError, MissingQueueError, Session
-from floodgate.broker.amqp.topology import Binding, Exchange, Queue, Role, Topology, arguments, exchange_arguments
+from floodgate.broker.amqp.topology import (
+    Binding,
+    Exchange,
+    PartitionCount,
+    Queue,
+    Role,
+    Topology,
+    arguments,
+    exchange_arguments,
+)
 from floodgate.broker.errors import DeclareRefusedError, TopologyError
+from floodgate.broker.settings.model import MOST_PARTITIONS
 
 logger = logging.getLogger("floodgate.rabbitmq")
 
@@ -31,12 +41,14 @@ async def declare(topology: Topology, session: Session) -> None:
     """Declare a topology: targets of dead letters and delays first, on one channel, then consumed queues, on several.
 
     Raises:
-        TopologyError: a queue or exchange exists with other arguments.
+        TopologyError: a queue or exchange exists with other arguments, or a bot has another number of partitions.
         DeclareRefusedError: this account may not create queues.
     """
     consumed = [queue for queue in topology.queues if queue.role in _CONSUMED]
     names = {queue.name for queue in consumed}
     channel = await session.channel()
+    for count in topology.counts:
+        await _record(channel, count, session)
     for exchange in topology.exchanges:
         await _make(channel, exchange, session)
     for queue in topology.queues:
@@ -74,6 +86,61 @@ async def _declare_next(
         progress.count()
 
 
+async def _record(channel: Channel, count: PartitionCount, session: Session) -> None:
+    try:
+        for exchange in count.exchanges:
+            await _make(channel, exchange, session)
+    except DeclareRefusedError:
+        raise
+    except TopologyError:
+        raise TopologyError(_disagreement(count, await recorded(count, session))) from None
+
+
+async def recorded(count: PartitionCount, session: Session) -> int | None:
+    """Return the recorded number of partitions: None if there is none, 0 if its process ended while it recorded it.
+
+    Any account may ask. One call confirms the expected number; to find another takes up to :data:`MOST_PARTITIONS`.
+    """
+    record, numbered = (exchange.name for exchange in count.exchanges)
+    if await _first_exchange([numbered], session) is not None:
+        return count.count
+    if await _first_exchange([record], session) is None:
+        return None
+    found = await _first_exchange((f"{record}.{n}" for n in range(1, MOST_PARTITIONS + 1)), session)
+    return 0 if found is None else int(found.rpartition(".")[2])
+
+
+async def _first_exchange(names: Iterable[str], session: Session) -> str | None:
+    channel = await session.channel()
+    for name in names:
+        try:
+            await channel.call("exchange_declare", exchange=name, passive=True)
+            return name
+        except MissingQueueError:
+            channel = await session.channel()
+    return None
+
+
+async def check_counts(topology: Topology, session: Session) -> None:
+    """Compare the numbers of partitions with the recorded ones, if there are any.
+
+    Raises:
+        TopologyError: a bot has another number of partitions.
+    """
+    for count in topology.counts:
+        if (number := await recorded(count, session)) not in (None, 0, count.count):
+            raise TopologyError(_disagreement(count, number))
+
+
+def _disagreement(count: PartitionCount, number: int | None) -> str:
+    kind = "update partitions" if count.family == "updates" else "partitions"
+    return (
+        f"Bot {count.bot!r} has {number or 'another number of'} {kind} on this RabbitMQ and this process has "
+        f"{count.count} ({count.setting}), so it would use queues that nobody else does: set "
+        f"{count.setting}={number or '…'}, or change the number in every process as docs/operating.md describes."
+    )
+
+
 async def _make(channel: Channel, thing: Exchange | Queue, session: Session) -> None:
     try:
         await _declare_one(channel, thing, session.server_version)
@@ -103,17 +170,26 @@ async def declare_if_allowed(topology: Topology, session: Session) -> None:
     """Declare a topology; an account that may not create queues uses the existing ones.
 
     Raises:
-        TopologyError: a queue or exchange exists with other arguments.
+        TopologyError: a queue or exchange exists with other arguments, or a bot has another number of partitions.
     """
     try:
         await declare(topology, session)
     except DeclareRefusedError as refused:
         logger.info("continuing with the existing queues: %s", refused)
+        await check_counts(topology, session)
 
 
 async def verify(topology: Topology, session: Session) -> list[str]:
     """Return one sentence for everything that is missing or declared differently. Creates nothing."""
     faults: list[str] = []
+    for count in topology.counts:
+        if (number := await recorded(count, session)) is None:
+            faults.append(
+                f"The number of {count.family} partitions of bot {count.bot!r} is not recorded. "
+                "`floodgate topology apply` records it."
+            )
+        elif number != count.count:
+            faults.append(_disagreement(count, number))
     channel = await session.channel()
     for thing in topology.things:
         try:

@@ -10,6 +10,8 @@
     floodgate.delay.27 … .00      the delay ladder (:mod:`floodgate.broker.amqp.delay_ladder`), then
                                   floodgate.delay.deliver
     dead.unroutable               messages that left the ladder for a queue that does not exist
+    floodgate.partitions.<family>.<bot>[.<count>]
+                                  exchanges that record the number of partitions (:class:`PartitionCount`)
 
 All queues are quorum queues. Arguments define the nature of a queue; tunable numbers are better set by a policy. One
 function, :func:`arguments`, returns them. A queue with other arguments is reported, never deleted: it may hold
@@ -28,6 +30,7 @@ from typing import Any, Final
 
 from floodgate.broker.amqp import delay_ladder
 from floodgate.broker.errors import TopologyError
+from floodgate.broker.messages.job import Priority
 from floodgate.broker.messages.queue_names import (
     DEAD_EXCHANGE,
     MALFORMED_QUEUE,
@@ -36,6 +39,7 @@ from floodgate.broker.messages.queue_names import (
     dead_queue_of,
     family_of,
     leader_queue,
+    send_queue,
     send_queues,
     updates_queue,
 )
@@ -95,12 +99,53 @@ class Binding:
 
 
 @dataclass(frozen=True, slots=True)
+class PartitionCount:
+    """The number of a bot's partitions of one family, recorded on the server because all processes must agree on it.
+
+    The record is two exchanges that route nothing. The first has a fixed name, and the second, which is its alternate
+    exchange, the number in its name. RabbitMQ refuses to declare the first with another number, so of two processes
+    that differ only one can make a record. An account that may not declare exchanges can still ask whether they exist.
+    """
+
+    family: str
+    bot: str
+    count: int
+
+    @property
+    def setting(self) -> str:
+        """The variable that sets the number."""
+        return "FLOODGATE_PARTITIONS" if self.family == "send" else "FLOODGATE_UPDATE_PARTITIONS"
+
+    @property
+    def exchanges(self) -> tuple[Exchange, Exchange]:
+        """The record, in the order of declaring."""
+        name = f"floodgate.partitions.{self.family}.{self.bot}"
+        numbered = f"{name}.{self.count}"
+        return Exchange(name, "fanout", alternate=numbered), Exchange(numbered, "fanout")
+
+    @property
+    def queues(self) -> list[str]:
+        """The names of the partitions; with those of jobs, the queue of answers."""
+        if self.family == "send":
+            return send_queues(self.bot, self.count)
+        return self.partitions(range(self.count))
+
+    def partitions(self, numbers: Iterable[int]) -> list[str]:
+        """The names of the partitions with these numbers."""
+        if self.family == "send":
+            return [send_queue(self.bot, priority, n) for n in numbers for priority in Priority]
+        return [updates_queue(self.bot, n) for n in numbers]
+
+
+@dataclass(frozen=True, slots=True)
 class Topology:
     """The exchanges, queues and bindings that must exist, in the order of declaring: targets come first."""
 
     exchanges: tuple[Exchange, ...]
     queues: tuple[Queue, ...]
     bindings: tuple[Binding, ...]
+    counts: tuple[PartitionCount, ...] = ()
+    """The numbers of partitions to compare with the recorded ones before anything is declared."""
 
     @property
     def things(self) -> tuple[Exchange | Queue, ...]:
@@ -124,7 +169,10 @@ def pipeline(
     names = [name for bot in bots for name in send_queues(bot, partitions)]
     names += [updates_queue(bot, n) for bot in bots for n in range(update_partitions)]
     leaders = [leader_queue(bot) for bot in bots if update_partitions]
-    return _around([*map(_target, names), *map(_work, sorted(work_queues))], leaders)
+    counts = _counts(
+        [("send", bot) for bot in bots] + [("updates", bot) for bot in bots], partitions, update_partitions
+    )
+    return _around([*map(_target, names), *map(_work, sorted(work_queues))], leaders, counts)
 
 
 def pipeline_of(settings: Settings, bots: Iterable[str]) -> Topology:
@@ -132,13 +180,21 @@ def pipeline_of(settings: Settings, bots: Iterable[str]) -> Topology:
     return pipeline(sorted(bots), settings.partitions, update_partitions=settings.update_partitions)
 
 
-def of_queues(names: Iterable[str]) -> Topology:
+def of_queues(names: Iterable[str], settings: Settings) -> Topology:
     """Return the topology needed to consume these queues only.
 
     Raises:
         TopologyError: as :func:`pipeline`.
     """
-    return _around([_target(name) if family_of(name) else _work(name) for name in sorted(names)])
+    names = sorted(names)
+    families = sorted({(family, name.split(".")[1]) for name in names if (family := family_of(name))})
+    counts = _counts(families, settings.partitions, settings.update_partitions)
+    return _around([_target(name) if family_of(name) else _work(name) for name in names], counts=counts)
+
+
+def _counts(families: Iterable[tuple[str, str]], partitions: int, update_partitions: int) -> tuple[PartitionCount, ...]:
+    counts = {"send": partitions, "updates": update_partitions}
+    return tuple(PartitionCount(family, bot, counts[family]) for family, bot in families if counts[family])
 
 
 def _target(name: str) -> Queue:
@@ -150,7 +206,7 @@ def _work(name: str) -> Queue:
     return Queue(_plain(name), Role.WORK, dead_letters=dead_queue(name))
 
 
-def _around(targets: list[Queue], leaders: Iterable[str] = ()) -> Topology:
+def _around(targets: list[Queue], leaders: Iterable[str] = (), counts: tuple[PartitionCount, ...] = ()) -> Topology:
     """Return consumed queues with what they share: exchanges, dead-letter queues, the delay ladder."""
     graves = {queue.dead_letters for queue in targets if queue.dead_letters} | {MALFORMED_QUEUE, UNROUTABLE_QUEUE}
     levels = range(delay_ladder.LEVELS)
@@ -176,6 +232,7 @@ def _around(targets: list[Queue], leaders: Iterable[str] = ()) -> Topology:
             ),
             *(binding for level in levels for binding in _rungs(level)),
         ),
+        counts=counts,
     )
 
 

@@ -26,7 +26,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from floodgate.broker.errors import InvalidParamsError, MalformedJobError
 from floodgate.broker.messages.chats import chat_key
 from floodgate.broker.messages.local_files import check_params
-from floodgate.broker.messages.methods import ANSWER_WITHIN, CHARGES, PAID_BROADCAST, canonical_method, cost
+from floodgate.broker.messages.methods import ANSWER_WITHIN, PAID_BROADCAST, canonical_method, charge_of, cost
 from floodgate.broker.messages.partitions import partition_of
 from floodgate.broker.messages.spooled_file import SpooledFile
 
@@ -43,7 +43,7 @@ ChatKey = Annotated[str, StringConstraints(pattern=r"^(-?[1-9][0-9]{0,15}|@[a-z]
 
 
 def _known_method(name: str) -> str:
-    if name not in CHARGES:
+    if charge_of(name) is None:
         raise ValueError("not a known method of the Bot API")
     return name
 
@@ -151,11 +151,13 @@ def new_job(
 ) -> Job:
     """Create a valid job. An answer to a query gets an ``expires_ms`` unless one is given.
 
+    The method may be newer than the table of methods.
+
     Raises:
         UnknownMethodError: the Bot API has no such method.
         InvalidParamsError: a parameter is invalid, which was found without asking Telegram.
     """
-    method = canonical_method(method)
+    method = canonical_method(method, or_newer=True)
     params = {name: value for name, value in params.items() if value is not None}
     created_ms = unix_ms() if now_ms is None else now_ms
     if options.get("expires_ms") is None:

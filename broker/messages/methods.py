@@ -188,20 +188,15 @@ NOT_JOBS: Final = frozenset({"getUpdates", "setWebhook", "deleteWebhook", "getWe
 
 _BY_LOWER: Final[Mapping[str, str]] = MappingProxyType({name.lower(): name for name in CHARGES})
 
+# Methods newer than the table with these verbs count as messages or edits.
+_COUNTED_VERB: Final = re.compile("(send|edit|copy|forward)[a-z]{1,60}", re.IGNORECASE | re.ASCII)
+
 # `allow_paid_broadcast` is a parameter of copyMessage and of send*, except for chat actions, drafts and these two.
 PAID_BROADCAST: Final = frozenset(
     name
     for name, charge in CHARGES.items()
     if charge is Charge.MESSAGE and name.startswith("send") and name not in ("sendGift", "sendChecklist")
 ) | {"copyMessage"}
-
-# Methods without a charge that take files.
-FREE_WITH_FILES: Final = frozenset(
-    {
-        *("addStickerToSet", "createNewStickerSet", "replaceStickerInSet", "setStickerSetThumbnail"),
-        *("uploadStickerFile", "setMyProfilePhoto"),
-    }
-)
 
 # These make as many messages in one call as the named parameter has items.
 _COUNTED_BY: Final[Mapping[str, str]] = MappingProxyType(
@@ -223,8 +218,22 @@ def repeatable(method: str) -> bool:
     return method in _REPEATABLE
 
 
-def canonical_method(name: str) -> str:
+def charge_of(method: str) -> Charge | None:
+    """Return what a method draws on. If it is newer than the table, its verb decides.
+
+    None if that does not count, and for another spelling of a method in the table.
+    """
+    if (charge := CHARGES.get(method)) is not None:
+        return charge
+    verb = None if method.lower() in _BY_LOWER else _COUNTED_VERB.fullmatch(method)
+    return None if verb is None else Charge.EDIT if verb[1].lower() == "edit" else Charge.MESSAGE
+
+
+def canonical_method(name: str, *, or_newer: bool = False) -> str:
     """The Bot API's spelling of a method's name, matched without regard to case, as Telegram does.
+
+    Args:
+        or_newer: also accept a method that is not in the table if its verb says what it draws on.
 
     Raises:
         UnknownMethodError: there is no such method, or it cannot be a job.
@@ -232,6 +241,8 @@ def canonical_method(name: str) -> str:
     found = _BY_LOWER.get(name.lower())
     if found is not None:
         return found
+    if or_newer and charge_of(name) is not None:
+        return name
     for method in NOT_JOBS:
         if name.lower() == method.lower():
             raise UnknownMethodError(f"{method} cannot be queued: call the Bot API directly for it.")

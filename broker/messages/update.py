@@ -18,7 +18,7 @@ order, too.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,6 +33,17 @@ VERSION: Final = 1
 # Telegram's updates are a few kB. This is the largest update that is queued; RabbitMQ's own bound is 16 MiB.
 MAX_UPDATE_BYTES: Final = 8 * 1024 * 1024
 MAX_UPDATE_ID: Final = 2**63 - 1  # the ledger keeps it in 64 bits
+
+# The types of updates, as of Bot API 10.0; a test compares them with python-telegram-bot.
+UPDATE_TYPES: Final = (
+    *("message", "edited_message", "channel_post", "edited_channel_post"),
+    *("business_connection", "business_message", "edited_business_message", "deleted_business_messages"),
+    *("guest_message", "message_reaction", "message_reaction_count", "inline_query", "chosen_inline_result"),
+    *("callback_query", "shipping_query", "pre_checkout_query", "purchased_paid_media", "poll", "poll_answer"),
+    *("my_chat_member", "chat_member", "chat_join_request", "chat_boost", "removed_chat_boost", "managed_bot"),
+)
+# Telegram leaves these out unless they are requested by name.
+ON_REQUEST: Final = frozenset({"chat_member", "message_reaction", "message_reaction_count"})
 
 # Where updates name their chat or user; the first that exists counts. `message` is that of a pressed button.
 _CHATS: Final = (("chat",), ("message", "chat"), ("voter_chat",))
@@ -67,6 +78,11 @@ class Update:
         member = change.get("new_chat_member") if isinstance(change, dict) else None
         out = isinstance(member, dict) and member.get("status") in _OUT
         return None if out else self.chat
+
+
+def types_left_out(allowed: Collection[str]) -> list[str]:
+    """Return the types that Telegram does not send for this ``allowed_updates``."""
+    return sorted(set(UPDATE_TYPES).difference(allowed) if allowed else ON_REQUEST)
 
 
 def message_id(bot: str, update_id: int) -> str:

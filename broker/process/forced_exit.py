@@ -6,6 +6,7 @@ import os
 import threading
 from typing import Final
 
+EXIT_HANDLERS_STOPPED: Final = 5
 EXIT_FORCED: Final = 70
 
 

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -23,10 +23,12 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsError as ParseError
 
 from floodgate.broker.errors import InvalidParamsError, SettingsError, UnknownBotError
 from floodgate.broker.messages.chats import chat_key
+from floodgate.broker.settings import environment
 from floodgate.broker.settings.dead_letters import DeadLetterSettings
 from floodgate.broker.settings.gateway import GatewaySettings
 from floodgate.broker.settings.updates import UpdateSettings
@@ -36,6 +38,7 @@ _TOKEN: Final = re.compile(r"\d{3,20}:[A-Za-z0-9_-]{30,64}")
 _BOT_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 # RabbitMQ closes a channel that leaves a message unacknowledged for longer (rabbitmq/rabbitmq.conf has the same value).
 CONSUMER_TIMEOUT_SECONDS: Final = 30 * 60
+MOST_PARTITIONS: Final = 1024
 
 
 def default_state_url() -> str:
@@ -133,7 +136,7 @@ class Settings(BaseSettings):
     bot_token: SecretStr | None = Field(
         None, description=f"Token of one bot, named `{DEFAULT_BOT}`. For several bots use `FLOODGATE_BOTS`."
     )
-    bots: Annotated[dict[str, SecretStr], NoDecode] = Field(
+    bots: dict[str, SecretStr] = Field(
         default_factory=dict, description='JSON object of bot name to token: `{"news": "123:ABC…"}`.'
     )
     telegram_api_url: str = Field(
@@ -148,18 +151,18 @@ class Settings(BaseSettings):
     partitions: int = Field(
         32,  # sustains 30/s where answers take 0.5 s, uneven hashing included: docs/performance.md
         ge=1,
-        le=1024,
+        le=MOST_PARTITIONS,
         description="Number of queues per bot and priority, and so the number of concurrent sends. The default "
         "suffices for Bot API answers within half a second; for slower ones use 50 per second of answer time. It must "
-        "be the same in every process; drain the queues before changing it.",
+        "be the same in every process: see docs/operating.md for how to change it.",
     )
     update_partitions: int = Field(
         32,
         ge=1,
-        le=1024,
+        le=MOST_PARTITIONS,
         description="Number of queues for updates per bot. A worker handles FLOODGATE_UPDATES__WINDOW updates of each "
-        "at once, and at most as many workers as queues share a bot. It must be the same in every process; drain the "
-        "queues before changing it.",
+        "at once, and at most as many workers as queues share a bot. It must be the same in every process: see "
+        "docs/operating.md for how to change it.",
     )
     limits: Limits = Field(default_factory=Limits, description="Telegram's limits.")
 
@@ -266,6 +269,7 @@ class Settings(BaseSettings):
     @field_validator("bots", mode="before")
     @classmethod
     def _bots_from_json(cls, value: Any) -> Any:
+        """Accept JSON text also from a program; the environment's is decoded before."""
         if not isinstance(value, str):
             return value
         try:
@@ -406,20 +410,32 @@ def unknown_bot_message(bot: str, known: dict[str, SecretStr]) -> str:
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings from the environment and ``.env``; ``overrides`` take precedence.
 
+    A variable that is not a setting is logged as a warning, once in a process.
+
     Raises:
         SettingsError: a setting is wrong. The message names each wrong variable and its fix, and quotes no values.
     """
+    env_file = overrides.get("_env_file", Settings.model_config["env_file"])
     try:
-        return Settings(**overrides)
+        settings = Settings(**overrides)
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
+    except ParseError as error:
+        if not isinstance(error.__cause__, json.JSONDecodeError):
+            raise
+        raise SettingsError(f"Settings: {environment.not_json(error.__cause__, Settings, env_file)}.") from None
+    environment.warn_of_unknown(Settings, env_file)
+    return settings
 
 
 def _explain(error: ValidationError) -> str:
     faults = []
     for item in error.errors(include_input=False, include_url=False):
-        name = "FLOODGATE_" + "__".join(str(part).upper() for part in item["loc"]) if item["loc"] else ""
-        faults.append(f"{name} {item['msg'].removeprefix('Value error, ')}".strip())
+        name = environment.PREFIX + "__".join(str(part).upper() for part in item["loc"]) if item["loc"] else ""
+        if item["type"] == "extra_forbidden":
+            faults.append(f"{name} is not a setting{environment.nearest(name, Settings)}")
+        else:
+            faults.append(f"{name} {item['msg'].removeprefix('Value error, ')}".strip())
     return "Settings: " + "; ".join(faults) + "."
 
 

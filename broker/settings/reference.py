@@ -11,9 +11,10 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any, Final, Literal, get_args, get_origin
 
-from pydantic import BaseModel, SecretStr
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from floodgate.broker.settings.environment import fields, group_of
 from floodgate.broker.settings.model import Settings
 
 # In the repository, which is the working directory.
@@ -28,7 +29,8 @@ _PAGE_HEAD: Final = """\
 # Settings
 
 Settings are read once at start, from the environment and from `.env` in the working directory; the environment takes
-precedence. A wrong value is reported in one sentence that names the variable and the fix. Secrets are never logged.
+precedence. A wrong value is reported in one sentence that names the variable and the fix. A variable that begins with
+`FLOODGATE_` but is not a setting is logged as a warning, with the nearest name. Secrets are never logged.
 
 | name | default | meaning |
 |---|---|---|
@@ -44,13 +46,11 @@ class Variable:
     meaning: str
 
 
-def variables(model: type[BaseModel] = Settings, prefix: str = "FLOODGATE_") -> Iterator[Variable]:
-    """Yield every variable, in the order of the settings."""
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from variables(field.annotation, f"{prefix}{name.upper()}__")
-        else:
-            yield Variable(prefix + name.upper(), _default(field), _meaning(field))
+def variables() -> Iterator[Variable]:
+    """Yield every variable of a single setting, in the order of the settings."""
+    for name, field in fields(Settings):
+        if group_of(field) is None:
+            yield Variable(name, _default(field), _meaning(field))
 
 
 def env_example() -> str:

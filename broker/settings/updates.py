@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from floodgate.broker.messages.update import UPDATE_TYPES
+
 LONGEST_POLL_SECONDS: Final = 50  # the most that Telegram allows
+ALL: Final = "all"  # stands for every type of update
 
 
 class UpdateSettings(BaseModel):
@@ -17,8 +21,8 @@ class UpdateSettings(BaseModel):
 
     allowed: list[str] = Field(
         default_factory=list,
-        description='Update types to request from Telegram, as JSON: `["message", "chat_member"]`. If empty, the '
-        "default, Telegram sends all but `chat_member`, `message_reaction` and `message_reaction_count`.",
+        description='Update types to request from Telegram, as JSON: `["message", "chat_member"]`, or `["all"]`. If '
+        "empty, the default, Telegram sends all but `chat_member`, `message_reaction` and `message_reaction_count`.",
     )
     poll_seconds: int = Field(
         20,
@@ -89,6 +93,22 @@ class UpdateSettings(BaseModel):
         le=60,
         description="A handler that blocks the event loop for this long is logged by name.",
     )
+
+    @property
+    def allowed_updates(self) -> list[str]:
+        """The update types to request from Telegram, under their own names; empty for Telegram's default."""
+        return list(UPDATE_TYPES) if ALL in self.allowed else self.allowed
+
+    @field_validator("allowed")
+    @classmethod
+    def _allowed_known(cls, value: list[str]) -> list[str]:
+        for place, each in enumerate(value, 1):
+            if each not in (ALL, *UPDATE_TYPES):
+                near = difflib.get_close_matches(each.lower(), UPDATE_TYPES, 1)
+                hint = f': did you mean "{near[0]}"?' if near else "."
+                every = ", ".join(f'"{known}"' for known in UPDATE_TYPES)
+                raise ValueError(f'item {place} is not an update type{hint} Use "all", or some of {every}')
+        return value
 
     @field_validator("webhook_url")
     @classmethod

@@ -45,7 +45,13 @@ from floodgate.broker.amqp import queue_admin, topology
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.amqp.consumer import Subscription
 from floodgate.broker.amqp.delay_ladder import UNIT, delayed, steps
-from floodgate.broker.errors import RabbitMQError, RabbitMQUnreachableError, SettingsError, UnroutableError
+from floodgate.broker.errors import (
+    RabbitMQError,
+    RabbitMQUnreachableError,
+    SettingsError,
+    TopologyError,
+    UnroutableError,
+)
 from floodgate.broker.messages import queue_names
 from floodgate.broker.messages.job import SEND_ACTOR, encode_job, parse_job
 from floodgate.broker.messages.publication import FRESH_PRIORITY, HIGH_PRIORITY, Publication
@@ -104,6 +110,7 @@ class FloodgateBroker(Broker):
         self.subscriptions: dict[str, Subscription] = {}  # by queue; used by worker threads or by the runner
         self._only: tuple[str, frozenset[str]] | None = None  # family and bots; set before a worker starts
         self._ensured: set[str] = set()  # plain queues that this process has seen on the server
+        self._agreed: set[str] = set()  # families of a bot, as in "send.news", whose number of partitions was compared
         self._due: dict[str, float] = {}  # by queue: when the last delayed message is due, in time.monotonic()
         self._lock = threading.Lock()  # guards the lazily created fields above
         for each in default_middleware() if middleware is None else middleware:
@@ -227,7 +234,7 @@ class FloodgateBroker(Broker):
         """The topology that these queues need on the server. A family's name stands for all its partitions."""
         names = set(queue_names)
         partitions = [each for name in names & FAMILIES.keys() for each in self._family(name)]
-        return topology.of_queues([*partitions, *(names - FAMILIES.keys())])
+        return topology.of_queues([*partitions, *(names - FAMILIES.keys())], self.settings)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """Publish a message and return once RabbitMQ has it on disk.
@@ -241,7 +248,7 @@ class FloodgateBroker(Broker):
 
         Raises:
             PublishError: RabbitMQ did not confirm the message.
-            TopologyError: the queue exists with a different declaration.
+            TopologyError: the queue exists with a different declaration, or the bot has another number of partitions.
             JobError: the message is for ``send`` or ``handle_update`` and its argument is not a valid job or update.
         """
         queue_name, body = self._address(message)
@@ -250,6 +257,7 @@ class FloodgateBroker(Broker):
             publication = delayed(publication, timedelta(milliseconds=delay))
         self.emit_before("enqueue", message, delay)
         if in_family(queue_name):
+            self._agree(queue_name)
             self.connections.publisher.publish(publication)
         else:
             self._publish_to_plain(queue_name, publication)
@@ -281,6 +289,13 @@ class FloodgateBroker(Broker):
         if queue_name not in self._ensured:
             self.declare_queue(queue_name, ensure=True)
 
+    def _agree(self, queue_name: str) -> None:
+        """Compare a bot's number of partitions with the recorded one, once per process."""
+        family = ".".join(queue_name.split(".")[:2])
+        if family not in self._agreed:
+            queue_admin.check_counts(self.connections, self.topology_of([queue_name]))
+            self._agreed.add(family)
+
     def _note_due(self, queue_name: str, delay: timedelta) -> None:
         if delay:
             due = time.monotonic() + (steps(delay) * UNIT).total_seconds()
@@ -297,14 +312,14 @@ class FloodgateBroker(Broker):
             timeout: how long the consumer waits for the next message, in milliseconds.
 
         Raises:
-            ConnectionClosed: the queue could not be declared; Dramatiq's worker tries again.
+            ConnectionClosed: the queue could not be declared, or the bot has another number of partitions; Dramatiq's
+                worker tries again.
         """
         in_hand = prefetch_of(queue_name) if in_family(queue_name) else prefetch
-        if not in_family(queue_name):
-            try:
-                self._ensure(queue_name)
-            except RabbitMQUnreachableError as error:
-                raise ConnectionClosed(error) from error  # type: ignore[no-untyped-call]  # Dramatiq's
+        try:
+            (self._agree if in_family(queue_name) else self._ensure)(queue_name)
+        except (RabbitMQUnreachableError, TopologyError) as error:
+            raise ConnectionClosed(error) from error  # type: ignore[no-untyped-call]  # Dramatiq's
 
         def subscribe(on_delivery: Any) -> Subscription:
             return self.connections.subscribe(

@@ -83,7 +83,7 @@ def _vouch(settings: Settings, bot: str) -> None:
 
 def _remove_queues(connections: Connections, bot: str, settings: Settings) -> None:
     """Delete all queues of a demo's bot."""
-    mine = topology.pipeline_of(settings, [bot]).queues
+    mine = topology.pipeline_of(settings, [bot])
     own = (topology.Role.SEND, topology.Role.UPDATES, topology.Role.LEADER)
-    names = [queue.name for queue in mine if queue.role in own] + [queue_names.dead_queue(bot)]
-    queue_admin.delete(connections, names)
+    names = [queue.name for queue in mine.queues if queue.role in own] + [queue_names.dead_queue(bot)]
+    queue_admin.delete(connections, names, mine.counts)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pydantic import SecretStr
 
 from floodgate.actors.updates.application import AnyApplication, ApplicationHandler
+from floodgate.actors.updates.callback_data import share_callback_data
 from floodgate.actors.updates.handler import Handler
 from floodgate.actors.updates.handling import Handling
-from floodgate.broker.errors import SettingsError
+from floodgate.broker.errors import HandlersStoppedError, SettingsError
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.handled import AwaitedHandled
 from floodgate.broker.state.stores import open_handled
@@ -47,11 +49,12 @@ def assign(path: str, target: Target, settings: Settings) -> Assignment:
     return Assignment(path, target, bots[:1])
 
 
-def compose(assignment: Assignment, broker: FloodgateBroker) -> Handling:
+def compose(
+    assignment: Assignment, broker: FloodgateBroker, on_stopped: Callable[[HandlersStoppedError], None]
+) -> Handling:
     """Build the handling of a process's updates, without starting it."""
-    return Handling(
-        broker, _handler(assignment, broker), AwaitedHandled(open_handled(broker.settings), broker.state_thread)
-    )
+    ledger = AwaitedHandled(open_handled(broker.settings), broker.state_thread)
+    return Handling(broker, _handler(assignment, broker), ledger, on_stopped)
 
 
 def _handler(assignment: Assignment, broker: FloodgateBroker) -> Handler:
@@ -60,7 +63,11 @@ def _handler(assignment: Assignment, broker: FloodgateBroker) -> Handler:
         return FunctionHandler(assignment.path, target, broker.settings, broker.connections)
     (bot,) = assignment.bots
     client = AsyncClient(broker.settings, bot=bot, connections=broker.connections)
-    return ApplicationHandler(assignment.path, target, PipelineRequest(broker.settings, bot, client, _theirs(target)))
+    callback_data = share_callback_data(assignment.path, target)
+    before_call = callback_data.save if callback_data is not None else None
+    request = PipelineRequest(broker.settings, bot, client, _theirs(target), before_call)
+    allowed = broker.settings.updates.allowed_updates
+    return ApplicationHandler(assignment.path, target, request, allowed, callback_data)
 
 
 def _theirs(application: AnyApplication) -> BotApiRoots:

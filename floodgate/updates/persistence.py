@@ -7,6 +7,9 @@ them, one row each, and written before the update is acknowledged. A handler wor
 update that may belong to it, and again after another worker has had its partition. Nothing is loaded for inactive
 chats. Under ``run_polling`` all conversations are read at the start, because the library asks for them.
 
+The data of buttons (``arbitrary_callback_data``) is written and read by handler workers
+(:mod:`floodgate.actors.updates.callback_data`), not under ``run_polling``.
+
 Values are stored as JSON: text, numbers, lists, and dicts with text keys. Other values are refused, because they would
 come back from JSON changed.
 
@@ -32,6 +35,7 @@ from floodgate.broker.state.stores import open_sessions
 
 Data = dict[Any, Any]
 _BOT_DATA = "bot_data"
+_KEYBOARDS = "callback_data"
 
 
 class SharedPersistence(BasePersistence[Data, Data, Data]):
@@ -39,7 +43,7 @@ class SharedPersistence(BasePersistence[Data, Data, Data]):
 
     Args:
         settings: The settings; None reads them from the environment at first use.
-        store_data: The kinds of data to store. Callback data is never stored, as it exists in one process only.
+        store_data: The kinds of data to store. Callback data is stored by handler workers, whatever this says.
     """
 
     def __init__(self, settings: Settings | None = None, *, store_data: PersistenceInput | None = None) -> None:
@@ -67,7 +71,17 @@ class SharedPersistence(BasePersistence[Data, Data, Data]):
         return _loaded(self._bot_data_text)
 
     async def get_callback_data(self) -> None:
-        """Return None: callback data is not stored."""
+        """Return None: a handler worker reads callback data with each update."""
+
+    async def read_keyboards(self, ids: Sequence[str] | None) -> dict[str, str]:
+        """Read the callback data of these keyboards, as far as it exists; None reads all."""
+        if ids is None:
+            return await asyncio.to_thread(self._store().read_all, self._name, _KEYBOARDS)
+        return await asyncio.to_thread(self._store().read_some, self._name, _KEYBOARDS, ids)
+
+    async def write_keyboard(self, keyboard_id: str, text: str | None) -> None:
+        """Write a keyboard's callback data; None deletes it."""
+        await self._write(_KEYBOARDS, keyboard_id, text)
 
     async def get_conversations(self, name: str) -> dict[ConversationKey, object]:
         """Read all conversations of a handler; none if they are read on demand."""
@@ -101,7 +115,7 @@ class SharedPersistence(BasePersistence[Data, Data, Data]):
             await self._write(_BOT_DATA, "", text)
 
     async def update_callback_data(self, data: Any) -> None:
-        """Do nothing: callback data is not stored."""
+        """Do nothing: a handler worker writes each keyboard before it is sent."""
 
     async def drop_chat_data(self, chat_id: int) -> None:
         """Delete a chat's data."""

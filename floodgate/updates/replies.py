@@ -1,6 +1,7 @@
 """The request object of an Application's bot, which sends handlers' calls through the pipeline.
 
-    queued (sends, edits, actions)   become an interactive job, and return its result as Telegram's own JSON
+    queued (sends, edits, actions)   become an interactive job, and return its result as Telegram's own JSON; so do
+                                     methods newer than Floodgate whose verb is send, edit, copy or forward
     passed (reads, answers)          go to Telegram at once, without limits: a button's answer must not wait for sends
     refused (close, logOut)          are refused, as by the gateway
 
@@ -20,7 +21,7 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, Final
 from urllib.parse import quote
@@ -43,6 +44,7 @@ from floodgate.broker.errors import (
     StateError,
 )
 from floodgate.broker.messages.job import Job, Priority
+from floodgate.broker.messages.methods import charge_of
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.core import Composer
@@ -82,13 +84,22 @@ class PipelineRequest(AiohttpRequest):
         bot: The bot's name.
         client: Enqueues jobs and waits for their results; it is closed with this request.
         theirs: The root URLs that the library's bot uses.
+        before_call: Awaited before each call.
     """
 
-    __slots__ = ("_bot", "_client", "_composer", "_ours", "_settings", "_theirs", "_upload_store")
+    __slots__ = ("_before_call", "_bot", "_client", "_composer", "_ours", "_settings", "_theirs", "_upload_store")
 
-    def __init__(self, settings: Settings, bot: str, client: AsyncClient, theirs: BotApiRoots) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        bot: str,
+        client: AsyncClient,
+        theirs: BotApiRoots,
+        before_call: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         super().__init__(connections=CONNECTIONS, proxy=settings.telegram_proxy)
         self._settings = settings
+        self._before_call = before_call
         self._bot = bot
         self._client = client
         self._composer = Composer(settings, bot)
@@ -119,13 +130,22 @@ class PipelineRequest(AiohttpRequest):
             TimedOut: A job is safe, or may be, but has not ended in time; or a passed call took too long.
             NetworkError: RabbitMQ accepted nothing; or a passed call failed.
         """
-        row = route_of(self._called(url))
-        if row is not None and row.route is Route.QUEUED:
-            return _written(await self._send(row.method, request_data))
+        await self._prepare()
+        called = self._called(url)
+        row = route_of(called)
+        if row.route is Route.QUEUED if row is not None else charge_of(called) is not None:
+            return _written(await self._send(called, request_data))
         if row is not None and row.route is Route.REFUSED:
             return _written((403, error_body(403, f"Forbidden: {row.method} is not for a handler: {row.why}")))
         timeouts = (read_timeout, write_timeout, connect_timeout, pool_timeout)
         return await super().do_request(self._configured(url), method, request_data, *timeouts)
+
+    async def _prepare(self) -> None:
+        if self._before_call is not None:
+            try:
+                await self._before_call()
+            except StateError as error:
+                raise NetworkError(f"Nothing was sent. {error}") from error
 
     def _called(self, url: str) -> str:
         """Return the Bot API method that a URL calls; empty if it calls none."""

@@ -23,8 +23,8 @@ _TRUE_VERBS: Final = ("delete", "pin", "unpin", "set", "read", "send", "ban", "u
 
 def stand_in(method: str, params: Mapping[str, Any]) -> Any:
     """Return a placeholder for the result of a call that has not been made; None if there can be none."""
-    charge = CHARGES[method]
-    if method in _NOTHING:
+    charge = CHARGES.get(method)
+    if charge is None or method in _NOTHING:
         return None
     if method in _MESSAGE_LISTS:
         return [_message(params) for _ in params.get("media") or ()]

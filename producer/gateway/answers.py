@@ -13,6 +13,8 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from floodgate.broker.admission.contract import Record
+from floodgate.broker.messages.job import Job
+from floodgate.producer.gateway.placeholders import placeholder
 from floodgate.producer.telegram_answer import answer_to, error_body
 
 JOB_HEADER: Final = "X-Floodgate-Job-Id"
@@ -55,12 +57,12 @@ def ended(job_id: str, record: Record) -> TelegramAnswer:
     return TelegramAnswer(body, status_code=code, headers={JOB_HEADER: job_id})
 
 
-def accepted(job_id: str) -> TelegramAnswer:
+def accepted(job: Job) -> TelegramAnswer:
     """The answer 202, for callers that do not wait."""
     return TelegramAnswer(
-        {"ok": True, "result": {"floodgate_job_id": job_id, "status_url": status_url(job_id)}},
+        {"ok": True, "result": placeholder(job), "floodgate_job_id": job.id, "status_url": status_url(job.id)},
         status_code=202,
-        headers={JOB_HEADER: job_id},
+        headers={JOB_HEADER: job.id},
     )
 
 

@@ -37,6 +37,8 @@ from floodgate.producer.gateway.backlog import Backlog
 from floodgate.producer.gateway.callers import Callers, public_path
 from floodgate.producer.gateway.files import GatewayUploads
 from floodgate.producer.gateway.proxy import Proxy
+from floodgate.producer.gateway.request_body import RequestBody, read
+from floodgate.producer.gateway.request_options import request_options
 from floodgate.producer.gateway.routes import Route, route_of
 from floodgate.producer.gateway.sending import Parts, Sending
 from floodgate.producer.gateway.state import GatewayState, Running
@@ -130,13 +132,17 @@ class Gateway:
         row = route_of(method)
         if row is None:
             raise RefusalError(*NOT_FOUND)
-        match row.route:
-            case Route.QUEUED:
-                return await self.state.running.sending.call(request, bot, row.method)
-            case Route.PASSED:
-                return await self.state.running.proxy.call(request, bot, row.method)
-            case Route.REFUSED:
-                raise RefusalError(403, f"Forbidden: the gateway does not accept {row.method}: {row.why}")
+        if row.route is Route.REFUSED:
+            raise RefusalError(403, f"Forbidden: the gateway does not accept {row.method}: {row.why}")
+        gateway = self.state.settings.gateway
+        body = await read(request, gateway)
+        options, params = request_options(request.headers, body.params, gateway)
+        body = RequestBody(params, body.files)
+        if options.bot is not None:
+            bot = self.state.callers.bot(token, options.bot)
+        if row.route is Route.PASSED:
+            return await self.state.running.proxy.call(bot, row.method, body)
+        return await self.state.running.sending.send(request, bot, row.method, body, options)
 
     async def _file(self, request: Request, token: str, path: str) -> Response:
         bot = self.state.callers.bot(token, request.headers.get("x-floodgate-bot"))
@@ -182,10 +188,16 @@ class BotApiPaths:
             for path, methods, handler in self._routes:
                 if match := path.fullmatch(scope["path"]):
                     request = Request(scope, receive, send)
-                    response = await _answered(request, handler, match) if scope["method"] in methods else _NO_METHOD
+                    allowed = scope["method"] in methods
+                    response = await _answered(request, handler, match) if allowed else _not_allowed(methods)
                     await response(scope, receive, send)
                     return
         await self._others(scope, receive, send)
+
+
+def _not_allowed(methods: Sequence[str]) -> Response:
+    allowed = ", ".join(methods)
+    return refused(405, f"Method Not Allowed: use one of {allowed}", headers={"Allow": allowed})
 
 
 async def _answered(request: Request, handler: PathHandler, match: re.Match[str]) -> Response:
@@ -260,4 +272,3 @@ _HANDLERS: Final[Sequence[tuple[type[Exception], Callable[[Request, Any], Awaita
     (HTTPException, _framework),
     (Exception, _fault),
 )
-_NO_METHOD: Final = refused(*NOT_FOUND)

@@ -20,7 +20,7 @@ from floodgate.broker.admission.policy import ask_for
 from floodgate.broker.messages.job import JOB_ID, Job, OnUncertain, Priority, unix_ms
 from floodgate.producer.gateway.answers import UNAUTHORIZED, RefusalError
 from floodgate.producer.gateway.request_body import request_body, whole
-from floodgate.producer.gateway.request_options import RequestOptions
+from floodgate.producer.gateway.request_options import RequestOptions, is_option
 from floodgate.producer.gateway.routes import Route, route_of
 from floodgate.producer.gateway.state import GatewayState
 
@@ -145,6 +145,9 @@ async def enqueue(request: Request, job: NewJob, bot: Caller) -> JobStatus:
     row = route_of(job.method)
     if row is None or row.route is not Route.QUEUED:
         raise RefusalError(400, f"Bad Request: {job.method!r} is not a method that the gateway queues")
+    for name in job.params:
+        if is_option(name):
+            raise RefusalError(400, f"Bad Request: {name[:60]} is an option of the job: put it beside 'params'")
     sending = _gateway(request).running.sending
     return _status(*await sending.accept(bot, row.method, request_body(job.params), _options_of(job)))
 

@@ -1,11 +1,10 @@
 """Passes reads, answers to queries and downloads through to Telegram, with the bot's real token.
 
-A response's body is streamed, so a download of gigabytes needs one buffer; a request's body holds parameters and is
-small. The caller gets Telegram's status, the headers that matter and the bytes unchanged. The gateway only answers for
-itself when Telegram cannot be reached.
+A response's body is streamed, so a download of gigabytes needs one buffer. The caller gets Telegram's status, the
+headers that matter and the bytes unchanged. The gateway only answers for itself when Telegram cannot be reached.
 
-Calls of methods that take files are parsed and written anew, so that the Bot API gets exactly what was checked: a local
-Bot API server reads files of its own disk for anyone who names one.
+Calls are parsed and written anew, so that the Bot API gets exactly what was checked, and none of the gateway's own
+options: a local Bot API server reads files of its own disk for anyone who names one.
 
 Updates are read on their way (:mod:`floodgate.producer.gateway.reachability`), because a bot can write to those who
 write to it.
@@ -26,13 +25,12 @@ from starlette.responses import Response, StreamingResponse
 from yarl import URL
 
 from floodgate.broker.messages.local_files import check_params
-from floodgate.broker.messages.methods import FREE_WITH_FILES
 from floodgate.broker.process.telegram_session import TelegramSession
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.calls import BatchedAdmission
 from floodgate.producer.gateway.answers import RefusalError
 from floodgate.producer.gateway.reachability import ReachabilityTap
-from floodgate.producer.gateway.request_body import read, whole
+from floodgate.producer.gateway.request_body import RequestBody
 from floodgate.producer.uploads import quotable
 
 logger = logging.getLogger("floodgate.gateway")
@@ -45,8 +43,8 @@ LONG_POLL_SECONDS: Final = 120.0
 
 # Bytes come back as they are, so they must not be compressed: the caller may not support it.
 _PLAIN: Final = {"accept-encoding": "identity"}
-# Without content-length, which is that of the body we send.
-_REQUEST_HEADERS: Final = ("content-type", "accept", "range", "if-none-match", "if-modified-since")
+# What a download may ask for.
+_REQUEST_HEADERS: Final = ("accept", "range", "if-none-match", "if-modified-since")
 _ANSWER_HEADERS: Final = (
     "content-type",
     "content-length",
@@ -69,55 +67,32 @@ class Proxy:
         # Bytes come back as they are: a download must not be unpacked.
         self._session = TelegramSession(MAX_CONNECTIONS, settings.telegram_proxy, auto_decompress=False)
 
-    async def call(self, request: Request, bot: str, method: str) -> Response:
-        """Pass a method's call through."""
-        path, silence = f"/bot{{}}/{method}", self._settings.gateway.read_seconds
-        if method in FREE_WITH_FILES:
-            answer = await self._ask("POST", self._url(bot, path, ""), silence, await self._read(request), {})
-            return _response(answer)
-        if method != "getUpdates":
-            return await self._pass(request, bot, path, silence)
-        return await self._pass(request, bot, path, silence + LONG_POLL_SECONDS, ReachabilityTap(self._store, bot))
+    async def call(self, bot: str, method: str, body: RequestBody) -> Response:
+        """Pass a method's call through.
+
+        Raises:
+            RefusalError: a parameter names a file on the Bot API server's disk, or Telegram cannot be reached.
+        """
+        silence, tap = self._settings.gateway.read_seconds, None
+        if method == "getUpdates":
+            silence, tap = silence + LONG_POLL_SECONDS, ReachabilityTap(self._store, bot)
+        url = self._url(bot, f"/bot{{}}/{method}")
+        return _response(await self._ask("POST", url, silence, _form(body), {}), tap)
 
     async def file(self, request: Request, bot: str, path: str) -> Response:
         """Pass a download through."""
         if ".." in path.split("/"):
             raise RefusalError(404, "Not Found")
-        return await self._pass(request, bot, f"/file/bot{{}}/{quote(path)}", self._settings.gateway.read_seconds)
+        headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
+        url = self._url(bot, f"/file/bot{{}}/{quote(path)}")
+        return _response(await self._ask(request.method, url, self._settings.gateway.read_seconds, None, headers))
 
     async def close(self) -> None:
         await self._session.close()
 
-    async def _pass(
-        self, request: Request, bot: str, path: str, silence_seconds: float, tap: ReachabilityTap | None = None
-    ) -> Response:
-        body = await whole(request, self._settings.gateway)
-        headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
-        url = self._url(bot, path, request.url.query)
-        return _response(await self._ask(request.method, url, silence_seconds, body or None, headers), tap)
-
-    async def _read(self, request: Request) -> aiohttp.FormData:
-        """Parse a call that may have files, and return it as a form.
-
-        Raises:
-            RefusalError: it cannot be read, or names a file on the Bot API server's disk.
-        """
-        reading = await read(request, self._settings.gateway)
-        try:
-            check_params(reading.params)
-        except ValueError as error:
-            raise RefusalError(400, f"Bad Request: {error}") from None
-        form = aiohttp.FormData(quote_fields=False, default_to_multipart=True)
-        for name, value in reading.params.items():
-            form.add_field(name, value if isinstance(value, str) else json.dumps(value))
-        for name, file in reading.files.items():
-            form.add_field(name, file.file, filename=quotable(file.filename or ""), content_type=file.content_type)
-        return form
-
-    def _url(self, bot: str, path: str, query: str) -> URL:
+    def _url(self, bot: str, path: str) -> URL:
         token = self._settings.token(bot).get_secret_value()
-        whole = self._settings.telegram_api_url + path.format(token) + (f"?{query}" if query else "")
-        return URL(whole, encoded=True)
+        return URL(self._settings.telegram_api_url + path.format(token), encoded=True)
 
     async def _ask(
         self, method: str, url: URL, silence_seconds: float, body: Any, headers: dict[str, str]
@@ -130,6 +105,29 @@ class Proxy:
         except aiohttp.ClientError as error:
             # The error's text may hold the URL, and so the token; its type does not.
             raise RefusalError(502, f"Bad Gateway: Telegram cannot be reached ({type(error).__name__})") from None
+
+
+def _form(body: RequestBody) -> aiohttp.FormData:
+    """Write a call's parameters and files anew."""
+    try:
+        check_params(body.params)
+    except ValueError as error:
+        raise RefusalError(400, f"Bad Request: {error}") from None
+    form = aiohttp.FormData(quote_fields=False)
+    for name, value in body.params.items():
+        form.add_field(name, _text(name, value))
+    for name, file in body.files.items():
+        form.add_field(name, file.file, filename=quotable(file.filename or ""), content_type=file.content_type)
+    return form
+
+
+def _text(name: str, value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise RefusalError(400, f"Bad Request: {name} must be encoded in UTF-8") from None
+    return text
 
 
 def _response(answer: aiohttp.ClientResponse, tap: ReachabilityTap | None = None) -> Response:

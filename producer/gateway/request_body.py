@@ -19,6 +19,7 @@ from starlette.requests import Request
 
 from floodgate.broker.settings.gateway import GatewaySettings
 from floodgate.producer.gateway.answers import RefusalError
+from floodgate.producer.gateway.request_options import is_option
 from floodgate.producer.http_body import BodyTooLargeError, BodyTooSlowError, body_pieces
 
 # A job is at most half this size; only uploads may be larger.
@@ -58,9 +59,12 @@ async def read(request: Request, settings: GatewaySettings) -> RequestBody:
         case "multipart/form-data":
             fields, files = await _multipart(request, settings)
             params |= fields
+        case "":
+            body = await whole(request, settings)
+            params |= _json_object(body) if body.lstrip().startswith(b"{") else _form(body)
         case _:
             if await whole(request, settings):
-                raise RefusalError(400, f"Bad Request: content type {kind[:80]!r} is not supported")
+                raise RefusalError(400, f"Bad Request: content type {kind[:80]!r} is not supported: use JSON or a form")
     return RequestBody(_normal(params), files)
 
 
@@ -139,6 +143,8 @@ async def _multipart(request: Request, settings: GatewaySettings) -> tuple[dict[
     files = {name: value for name, value in form.items() if isinstance(value, UploadFile)}
     if any(_UNQUOTABLE.search(name) for name in files):
         raise RefusalError(400, "Bad Request: a file's part name contains a quote, a backslash or a control character")
+    if option := next(filter(is_option, files), None):
+        raise RefusalError(400, f"Bad Request: {option[:60]} is an option of the gateway and cannot be a file")
     return fields, files
 
 

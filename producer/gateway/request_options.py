@@ -20,6 +20,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Any, Final
 
 from floodgate.broker.settings.gateway import GatewaySettings
@@ -51,15 +52,27 @@ def request_options(
     Raises:
         RefusalError: an option is unknown, or its value is invalid.
     """
-    said = {name.lower(): value for name, value in headers.items() if name.lower().startswith(HEADER)}
-    asked = {name.removeprefix(PARAMETER): value for name, value in params.items() if name.startswith(PARAMETER)}
-    asked |= {name.removeprefix(HEADER).replace("-", "_"): value for name, value in said.items()}
+    said = {name: value for name, value in headers.items() if name.lower().startswith(HEADER)}
+    asked = {_option(name): value for name, value in params.items() if is_option(name)}
+    asked |= {_option(name): value for name, value in said.items()}
     if (key := headers.get("idempotency-key")) is not None:
         asked.setdefault("idempotency_key", key)
+    if unknown := [name for name in asked if name not in _READERS]:
+        raise RefusalError(400, f"Bad Request: unknown option {PARAMETER}{unknown[0][:40]}: {_nearest(unknown[0])}")
     read = {name: _read(name, value) for name, value in asked.items() if value not in ("", None)}
     wait = read.pop("wait_seconds", settings.wait_seconds)
     options = RequestOptions(min(wait, settings.longest_wait_seconds), read.pop("bot", None), _options(read))
-    return options, {name: value for name, value in params.items() if not name.startswith(PARAMETER)}
+    return options, {name: value for name, value in params.items() if not is_option(name)}
+
+
+def is_option(name: str) -> bool:
+    """Whether a parameter is meant for the gateway: no parameter of the Bot API begins like this."""
+    return name.lower().startswith("floodgate")
+
+
+def _option(name: str) -> str:
+    """Return an option's name without the prefix of a header or a parameter."""
+    return name.lower().replace("-", "_").removeprefix("x_").removeprefix(PARAMETER)
 
 
 def _options(read: dict[str, Any]) -> dict[str, Any]:
@@ -71,12 +84,14 @@ def _options(read: dict[str, Any]) -> dict[str, Any]:
 _OPTION_NAMES: Final = {"delay_seconds": "delay", "expires_seconds": "expires"}
 
 
+def _nearest(name: str) -> str:
+    near = [known for known in _READERS if known.startswith(name)] or get_close_matches(name, _READERS, n=1)
+    return f"did you mean {PARAMETER}{near[0]}?" if near else f"the options are {', '.join(_READERS)}"
+
+
 def _read(name: str, value: Any) -> Any:
-    reader = _READERS.get(name)
-    if reader is None:
-        raise RefusalError(400, f"Bad Request: unknown option {PARAMETER}{name[:40]}")
     try:
-        return reader(value)
+        return _READERS[name](value)
     except (ValueError, TypeError, OverflowError, OSError):
         raise RefusalError(400, f"Bad Request: invalid value for {PARAMETER}{name}: {str(value)[:60]!r}") from None
 

@@ -1,6 +1,6 @@
 """Serves a call to a queued method: turns it into a job, and waits for the result.
 
-    read → options → job → (already known?) → room? → register → enqueue → result, or time-out
+    job → (already known?) → room? → register → enqueue → result, or time-out
 
 This order makes it safe to disconnect, to repeat a call and to kill the process at any point. The caller is registered
 before the job is published, so no result is missed. A call with a key becomes the job of that key. If that job has
@@ -35,8 +35,8 @@ from floodgate.producer.core import Composer
 from floodgate.producer.gateway.answers import RefusalError, accepted, ended, still_waiting
 from floodgate.producer.gateway.backlog import Backlog
 from floodgate.producer.gateway.files import GatewayUploads
-from floodgate.producer.gateway.request_body import RequestBody, read
-from floodgate.producer.gateway.request_options import RequestOptions, request_options
+from floodgate.producer.gateway.request_body import RequestBody
+from floodgate.producer.gateway.request_options import RequestOptions
 from floodgate.producer.ledger import check_content
 from floodgate.producer.waiting import JobKey, Waiting
 from floodgate.producer.waiting import ended as has_ended
@@ -75,20 +75,10 @@ class Sending:
         if not self._draining.done():
             self._draining.set_result(None)
 
-    async def call(self, request: Request, bot: str, method: str, params: dict[str, Any] | None = None) -> Response:
-        """Answer a Bot API call to a queued method.
-
-        Raises:
-            RefusalError: nothing was accepted.
-        """
-        body = await read(request, self._parts.settings.gateway)
-        options, params = request_options(request.headers, body.params, self._parts.settings.gateway)
-        return await self.send(request, bot, method, RequestBody(params, body.files), options)
-
     async def send(
         self, request: Request, bot: str, method: str, reading: RequestBody, options: RequestOptions
     ) -> Response:
-        """Answer a call whose body has been read.
+        """Answer a Bot API call to a queued method. Its body has been read.
 
         Raises:
             RefusalError: nothing was accepted.
@@ -108,7 +98,7 @@ class Sending:
             elif (record := await self._look(job.bot, job.id)) is not None and has_ended(record):
                 return ended(job.id, record)  # it finished before its caller was registered
             if not options.wait_seconds or _far_ahead(job, options.wait_seconds):
-                return accepted(job.id)
+                return accepted(job)
             return await self._outcome(request, job.id, future, options.wait_seconds)
         finally:
             self._leave(key, future)

@@ -23,6 +23,7 @@ import uvicorn
 
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import SettingsError
+from floodgate.broker.messages.update import types_left_out
 from floodgate.broker.process.event_loop import new_event_loop
 from floodgate.broker.process.forced_exit import exit_after, exit_now
 from floodgate.broker.settings.model import Settings
@@ -87,12 +88,20 @@ class Receiver:
         try:
             async with self._posts_taken(intake) as where:
                 await intake.declare()
+                self._name_types_left_out()
                 ready(f"receiver ready: {self._mode}{where}, bots {', '.join(sorted(self._settings.tokens))}")
                 await self._lead_all(api, intake, connections)
         finally:
             await api.close()
             await connections.aclose()
         logger.info("stopped")
+
+    def _name_types_left_out(self) -> None:
+        if left_out := types_left_out(self._settings.updates.allowed_updates):
+            logger.info(
+                "not asking Telegram for updates of these types: %s (FLOODGATE_UPDATES__ALLOWED decides)",
+                ", ".join(left_out),
+            )
 
     async def _lead_all(self, api: ReceivingApi, intake: Intake, connections: Connections) -> None:
         """Run one task per bot until stopped, or until one crashes."""

@@ -115,7 +115,7 @@ class ReceivingApi:
 
     def _allowed(self) -> dict[str, Sequence[str]]:
         """Sent with every call: if it is left out, Telegram keeps the last value, perhaps set by another program."""
-        return {"allowed_updates": self._settings.updates.allowed}
+        return {"allowed_updates": self._settings.updates.allowed_updates}
 
     async def _call(self, bot: str, method: str, asked: dict[str, Any], seconds: float) -> Any:
         url = f"{self._settings.telegram_api_url}/bot{self._settings.token(bot).get_secret_value()}/{method}"

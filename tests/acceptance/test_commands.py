@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from floodgate.broker.amqp import delay_ladder
+from floodgate.broker.amqp import delay_ladder, queue_admin, topology
+from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.publication import Publication
+from floodgate.cli import EXIT_RABBITMQ
 from tests.acceptance.stage import BOT, FEW_PARTITIONS, TOKEN, Stage
-from tests.processes import run_floodgate
+from tests.processes import FloodgateProcess, run_floodgate, run_python
 from tests.services import Vhost
 from tests.waiting import until
 
@@ -33,6 +38,9 @@ COMMANDS = (
     ["dead-letters", "sweep"],
     ["chats", "unreachable"],
     ["chats", "clear"],
+    ["jobs", "show"],
+    ["jobs", "tail"],
+    ["jobs", "cancel"],
     ["updates"],
     ["pause"],
     ["resume"],
@@ -77,11 +85,45 @@ def test_topology_is_shown_applied_and_verified(stage: Stage, vhost: Vhost) -> N
     assert any(queue_names.send_queue(BOT, "bulk", 0) in fault and "missing" in fault for fault in missing)
     assert stage.floodgate("topology", "apply").returncode == 0
     assert stage.floodgate("topology", "apply").returncode == 0, "it may be done again"
-    assert answer(stage, "topology", "verify") == {"faults": []}
+    assert answer(stage, "topology", "verify") == {"faults": [], "unread": {}}
     assert "Everything matches the settings" in stage.floodgate("topology", "verify").stdout
 
 
-def test_the_send_command_prints_the_accepted_job_and_a_worker_sends_it(stage: Stage) -> None:
+def test_another_number_of_partitions_is_refused_until_it_is_changed_on_purpose(stage: Stage) -> None:
+    more = {"FLOODGATE_PARTITIONS": str(stage.partitions + 2)}
+    assert stage.floodgate("topology", "apply").returncode == 0
+    differs = f"has {stage.partitions} partitions on this RabbitMQ and this process has {stage.partitions + 2}"
+    for command in (["worker"], ["topology", "apply"]):
+        refused = stage.floodgate(*command, **more)
+        assert refused.returncode == EXIT_RABBITMQ
+        assert differs in refused.stderr and "Traceback" not in refused.stderr, refused.stderr
+    assert stage.floodgate("topology", "apply", "--change-partitions", **more).returncode == 0
+    assert stage.floodgate("topology", "verify", **more).returncode == 0
+
+
+def test_a_receiver_with_another_number_of_update_partitions_is_refused(stage: Stage) -> None:
+    assert stage.floodgate("topology", "apply").returncode == 0
+    refused = stage.floodgate("updates", FLOODGATE_UPDATE_PARTITIONS="9")
+    assert (refused.returncode, "FLOODGATE_UPDATE_PARTITIONS" in refused.stderr) == (EXIT_RABBITMQ, True)
+
+
+def test_messages_that_nobody_reads_are_shown_and_beyond_the_settings_they_are_a_fault(stage: Stage) -> None:
+    job = stage.client().send_message(1, "hi", priority="bulk")
+    queue = queue_names.home_of(job, stage.partitions)
+    assert answer(stage, "status")[0]["unread"] == {queue: 1}
+    assert answer(stage, "topology", "verify", code=1)["unread"] == {queue: 1}  # the updates' queues are missing
+    with Connections(stage.settings, "test") as connections:
+        beyond = queue_names.send_queue(BOT, "bulk", stage.partitions)
+        queue_admin.declare(connections, topology.of_queues([beyond], stage.settings))
+        connections.publisher.publish(Publication("", beyond, b"{}", "id"))
+    told = " ".join(stage.floodgate("status").stdout.split())
+    assert f"{queue} (1), {beyond} (1)" in told
+    lines = stage.floodgate("topology", "verify").stdout.splitlines()
+    assert f"Queue {queue} has no consumer; messages in it: 1." in lines
+    assert f"Queue {beyond} has no consumer; messages in it: 1. Its number is beyond the settings'." in lines
+
+
+def test_send_prints_the_accepted_job_and_the_worker_sends_it(stage: Stage) -> None:
     job = answer(stage, "send", "--chat", "42", "--text", "It works")
     assert (job["method"], job["chat"], job["params"]["text"]) == ("sendMessage", "42", "It works")
     ended = stage.floodgate("send", "--chat", "42", "--method", "sendDice", "--params", '{"emoji": "🎯"}')
@@ -122,3 +164,89 @@ def test_dead_letters_are_listed_with_their_reasons(stage: Stage) -> None:
     assert letter["attempts"] == 1
     assert answer(stage, "dead-letters", "list", "--bot", BOT) == [letter], "it stays where it is"
     assert job.id in stage.floodgate("dead-letters", "list").stdout
+
+
+def test_help_has_a_short_option_and_shells_complete(tmp_path: Path) -> None:
+    for command in ([], ["status"], ["dead-letters", "list"]):
+        assert run_floodgate(*command, "-h", env={}, home=tmp_path).returncode == 0
+    completing = {"_FLOODGATE_COMPLETE": "complete_bash", "COMP_WORDS": "floodgate dead-letters re", "COMP_CWORD": "2"}
+    ended = run_python(
+        "-c",
+        "import sys; sys.argv = ['floodgate']; from floodgate.__main__ import main; main()",
+        env=completing,
+        home=tmp_path,
+    )
+    assert ended.stdout.split() == ["replay"]
+
+
+def test_a_read_only_command_creates_nothing(stage: Stage, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    nowhere = {"FLOODGATE_STATE_URL": f"sqlite:///{new}/state.db", "FLOODGATE_SPOOL_URL": f"{new}/spool"}
+    assert stage.floodgate("topology", "apply").returncode == 0
+    for command in (
+        ["status"],
+        ["doctor"],
+        ["topology", "verify"],
+        ["dead-letters", "list"],
+        ["dead-letters", "not-kept"],
+        ["chats", "unreachable"],
+    ):
+        ended = stage.floodgate(*command, **nowhere)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        assert not new.exists(), command
+    assert "state.db does not exist yet" in stage.floodgate("status", **nowhere).stderr
+
+
+def test_status_of_a_new_store_claims_no_sends(stage: Stage, tmp_path: Path) -> None:
+    stage.floodgate("topology", "apply")
+    for url in (f"sqlite:///{tmp_path}/missing.db", f"sqlite:///{tmp_path}/new.db"):
+        (tmp_path / "new.db").touch()
+        ended = stage.floodgate("status", "--json", FLOODGATE_STATE_URL=url)
+        assert json.loads(ended.stdout)[0]["sent_last_second"] == 0
+
+
+def test_status_shows_one_bot_and_goes_on_showing_it(stage: Stage) -> None:
+    stage.extra["FLOODGATE_BOTS"] = json.dumps({BOT: TOKEN, "other": "2" + TOKEN})
+    assert [bot["bot"] for bot in answer(stage, "status", "--bot", "other")] == ["other"]
+    assert "configured: default, other" in stage.floodgate("status", "--bot", "nobody").stderr
+    watching = stage.keep(
+        FloodgateProcess("status", "--bot", "other", "--watch", "--json", env=stage.env, home=stage.home)
+    )
+    watching.start('"bot": "other"')
+    until(lambda: len(watching.log.splitlines()) == 2)
+    watching.signal(signal.SIGINT)
+    assert watching.wait() == 130
+
+
+def test_send_takes_every_option_of_a_job(stage: Stage) -> None:
+    options = ["--dedupe-key", "k", "--campaign", "spring", "--priority", "bulk", "--at", "2h", "--expires", "3h"]
+    job = answer(stage, "send", "--chat", "42", "--text", "hi", *options)
+    now_ms = time.time() * 1000
+    assert (job["dedupe_key"], job["campaign"], job["priority"]) == ("k", "spring", "bulk")
+    assert job["not_before_ms"] == pytest.approx(now_ms + 7_200_000, abs=60_000)
+    assert job["expires_ms"] == pytest.approx(now_ms + 10_800_000, abs=60_000)
+    far = stage.floodgate("send", "--chat", "42", "--text", "hi", "--at", "2099-01-01T10:00")
+    assert (far.returncode, "388 days" in far.stderr) == (2, True)
+
+
+def test_send_waits_for_telegrams_answer(stage: Stage) -> None:
+    stage.control.set_chat(2, trouble="blocked")
+    stage.worker()
+    sent = answer(stage, "send", "--chat", "42", "--text", "hi", "--wait", "30")
+    assert sent["result"]["text"] == "hi"
+    told = stage.floodgate("send", "--chat", "42", "--text", "hi", "--wait", "30")
+    assert told.returncode == 0 and "message_id" in told.stdout
+    refused = stage.floodgate("send", "--chat", "2", "--text", "hi", "--wait", "30")
+    assert (refused.returncode, "chat-unreachable" in refused.stderr) == (1, True)
+
+
+def test_ids_in_tables_are_whole_however_narrow_the_terminal(stage: Stage) -> None:
+    stage.control.set_chat(42, trouble="blocked")
+    stage.worker()
+    client = stage.client()
+    job = client.send_message(chat_id=42, text="hi", dedupe_key="x")
+    bulk = client.send_message(chat_id=42, text="hi", priority="bulk")
+    until(lambda: answer(stage, "dead-letters", "list") and answer(stage, "dead-letters", "not-kept"))
+    assert job.id in stage.floodgate("dead-letters", "list", COLUMNS="40").stdout
+    assert bulk.id in stage.floodgate("dead-letters", "not-kept", COLUMNS="40").stdout
+    assert queue_names.send_queue(BOT, "bulk", 0) in stage.floodgate("topology", "show", COLUMNS="20").stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import os
 import subprocess
 import sys
 from datetime import timedelta
@@ -84,7 +85,7 @@ def test_a_dead_letter_is_shown_with_all_details(stage: Stage, letters: dict[str
     assert (data["reason"], data["job"], "no job" in data["body"]) == ("malformed", None, True)
     assert all(line.isprintable() for line in stage.floodgate("dead-letters", "show", "raw").stdout.splitlines())
     missing = stage.floodgate("dead-letters", "show", "nobody")
-    assert (missing.returncode, "No dead letter has the id 'nobody'" in missing.stdout) == (EXIT_NO, True)
+    assert (missing.returncode, "No dead letter matches the id 'nobody'" in missing.stderr) == (EXIT_NO, True)
 
 
 def test_replayed_letters_are_sent_in_their_order_and_others_are_kept(stage: Stage, letters: dict[str, Job]) -> None:
@@ -93,40 +94,86 @@ def test_replayed_letters_are_sent_in_their_order_and_others_are_kept(stage: Sta
     stage.worker()
     until(lambda: sorted(stage.sent()) == ["Spring news", "Too late"])
     assert ids(stage, "--bot", BOT) == [letters["hello"].id, letters["photo"].id]
-    told = stage.floodgate("dead-letters", "replay")
+    told = stage.floodgate("dead-letters", "replay", "--yes")
     assert told.returncode == EXIT_NO, "bytes that are no job were meant, too, and stay"
     assert "2 replayed" in told.stdout
     assert "2 kept: not a job, so it can only be dropped" in told.stdout
-    assert stage.floodgate("dead-letters", "replay", "nobody").returncode == EXIT_NO
     assert stage.floodgate("dead-letters", "replay", "--reason", "nothing").returncode == 0
 
 
-def test_dropping_asks_for_confirmation_and_drops_only_matching_letters(stage: Stage, letters: dict[str, Job]) -> None:
-    asked = drop(stage, "", "--reason", "malformed")  # without an answer to the question
-    assert asked.returncode == EXIT_NO
-    assert "Delete permanently: malformed: 1?" in asked.stderr
-    assert len(ids(stage)) == 6
-    refused = drop(stage, "n\n", "--reason", "malformed")
+def test_replaying_every_letter_asks_first(stage: Stage, letters: dict[str, Job]) -> None:
+    unasked = stage.floodgate("dead-letters", "replay")
+    assert unasked.returncode == EXIT_USAGE
+    counts = "content: 2, rights: 1, expired: 1, malformed: 1, unknown: 1"
+    assert f"Replay all dead letters of all bots ({counts})?" in unasked.stderr
+    assert "not a terminal: add --yes" in unasked.stderr
+    refused = at_a_terminal(stage, "n", "dead-letters", "replay")
     assert (refused.returncode, len(ids(stage))) == (EXIT_NO, 6)
-    agreed = drop(stage, "y\n", "--reason", "malformed")
+    agreed = at_a_terminal(stage, "y", "dead-letters", "replay")
+    assert "4 replayed." in agreed.stdout
+    assert ids(stage) == ["raw", "bytes"], "not jobs"
+
+
+@pytest.mark.parametrize("act", [("replay",), ("drop", "--yes")], ids=lambda act: act[0])
+def test_an_unknown_id_beside_a_known_one_is_named_and_the_known_one_acted_on(
+    stage: Stage, letters: dict[str, Job], act: tuple[str, ...]
+) -> None:
+    ended = stage.floodgate("dead-letters", *act, "nobody", letters["hello"].id, "--bot", BOT)
+    assert ended.returncode == EXIT_NO
+    assert "No dead letter matches the id 'nobody'" in ended.stderr
+    assert ids(stage, "--bot", BOT) == [letters[name].id for name in ("news", "photo", "late")]
+    assert stage.floodgate("dead-letters", *act, "nobody").returncode == EXIT_NO
+
+
+def test_the_beginning_of_an_id_names_a_letter_if_no_other_begins_so(stage: Stage, letters: dict[str, Job]) -> None:
+    hello = letters["hello"].id
+    others = [*(job.id for job in letters.values() if job.id != hello), "bytes", "raw"]
+    unique = next(hello[:n] for n in range(1, 33) if not any(each.startswith(hello[:n]) for each in others))
+    assert answer(stage, "dead-letters", "show", unique)[0]["id"] == hello
+    with Connections(stage.settings, "test") as connections:
+        for name in ("evil", "evil-1", "evil-2"):
+            connections.publisher.publish(dead_letters.malformed(name, EVIL, "send.default.bulk.00", "Not a job"))
+    ambiguous = stage.floodgate("dead-letters", "drop", "evil-", unique, "--yes")
+    assert (ambiguous.returncode, ambiguous.stdout) == (EXIT_USAGE, "")
+    assert "Several ids begin with 'evil-'" in ambiguous.stderr
+    assert answer(stage, "dead-letters", "drop", "evil", unique, "--yes") == {"malformed": 1, "content": 1}
+    assert hello not in ids(stage)
+    assert "evil-1" in ids(stage), "an id itself is not the beginning of others"
+
+
+def test_dropping_asks_first_and_drops_only_what_is_meant(stage: Stage, letters: dict[str, Job]) -> None:
+    unasked = stage.floodgate("dead-letters", "drop", "--reason", "malformed")
+    assert unasked.returncode == EXIT_USAGE
+    assert "Delete permanently: malformed: 1?" in unasked.stderr
+    assert "not a terminal: add --yes" in unasked.stderr
+    assert len(ids(stage)) == 6
+    refused = at_a_terminal(stage, "n", "dead-letters", "drop", "--reason", "malformed")
+    assert (refused.returncode, len(ids(stage))) == (EXIT_NO, 6)
+    agreed = at_a_terminal(stage, "y", "dead-letters", "drop", "--reason", "malformed")
     assert (agreed.returncode, agreed.stdout.strip()) == (0, "Deleted: malformed: 1.")
-    assert answer(stage, "dead-letters", "drop", "--yes", letters["hello"].id) == {"content": 1}
+    counts = answer(stage, "dead-letters", "list", "--counts", "--chat", "2")
+    assert answer(stage, "dead-letters", "drop", "--yes", "--chat", "2") == counts == {"content": 1}
     left = ids(stage, "--bot", BOT)
     assert left == [letters[name].id for name in ("news", "photo", "late")]
-    assert stage.floodgate("dead-letters", "drop", "--yes", "nobody").returncode == EXIT_NO
 
 
-def drop(stage: Stage, answered: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Runs the command like a person who answers the question."""
-    return subprocess.run(
-        [sys.executable, "-m", "floodgate", "dead-letters", "drop", *options],
-        env=environment(stage.env),
-        cwd=stage.home,
-        input=answered,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+def at_a_terminal(stage: Stage, answered: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a person who answers its question."""
+    person, terminal = os.openpty()
+    try:
+        os.write(person, f"{answered}\n".encode())  # the terminal keeps it until it is read
+        return subprocess.run(
+            [sys.executable, "-m", "floodgate", *arguments],
+            env=environment(stage.env),
+            cwd=stage.home,
+            stdin=terminal,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        os.close(person)
+        os.close(terminal)
 
 
 @pytest.mark.parametrize(

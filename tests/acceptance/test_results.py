@@ -45,7 +45,7 @@ def test_waiting_for_a_result_times_out_and_says_that_the_job_is_safe(stage: Sta
     client = stage.client()
     job = client.send_message(42, "hi")  # no worker is running
     began = time.monotonic()
-    with pytest.raises(NotSettledError, match="It is safe"):
+    with pytest.raises(NotSettledError, match="it is safe"):
         client.result(job, timeout=0.3)
     assert 0.3 <= time.monotonic() - began < 3
     assert client.status(job) is None

@@ -885,8 +885,9 @@ def test_a_name_keeps_its_chat_while_jobs_wait_there(admission: Admission, clock
     assert isinstance(admission.admit(first), Wait)
     clock.advance(timedelta(hours=4))
     second = ask_of("@name")
+    assert isinstance(admission.admit(first), Wait), "as it asks about every half minute"
     assert isinstance(admission.admit(second), Wait)
-    clock.advance(timedelta(hours=1))
+    admission.resume("default", str(GROUP))
     assert [ask for _, ask in run(admission, clock, [second, first])] == [first, second]
 
 
@@ -965,7 +966,26 @@ def test_closing_twice_or_unused_does_nothing(opener: Opener) -> None:
     store.close()
 
 
-def test_the_snapshot_counts_waiting_jobs_and_shows_pauses_and_long_lines(admission: Admission) -> None:
+def test_a_new_bot_has_sent_nothing_though_it_starts_cautiously(opener: Opener, clock: HandClock) -> None:
+    store = opener(policy_of(settings_of()))
+    assert store.snapshot("default").sent_last_second == 0
+    clock.advance(1.5)
+    assert isinstance(store.admit(ask_of(5)), Go)
+    assert store.snapshot("default").sent_last_second == 1
+
+
+@pytest.mark.parametrize("settlement", [Released(), Retrying(timedelta(), charged=False)], ids=["released", "retrying"])
+def test_a_call_that_was_not_made_is_not_counted_as_sent(admission: Admission, settlement: Settlement) -> None:
+    assert isinstance(admission.admit(ask_of(5)), Go)
+    ask = ask_of(6)
+    go = admission.admit(ask)
+    assert isinstance(go, Go)
+    admission.settle(ask, settlement, go.grant)
+    seen = admission.snapshot("default")
+    assert seen.sent_last_second == seen.sent_last_minute == 1
+
+
+def test_the_snapshot_counts_what_waits_and_shows_pauses_and_long_lines(admission: Admission) -> None:
     go = admission.admit(ask_of(5))
     assert isinstance(go, Go)
     for _ in range(3):

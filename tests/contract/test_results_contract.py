@@ -131,14 +131,23 @@ def test_a_wait_ends_at_its_timeout_and_leaves_nothing_behind(
     settings: Settings, store: Admission, brief: None
 ) -> None:
     with Client(settings) as client:
-        with pytest.raises(NotSettledError, match="It is safe"):
+        with pytest.raises(NotSettledError):
             client.result(ask_of(1).job_id, timeout=timedelta(milliseconds=50))
         until(lambda: listeners() == 0)
 
 
-def test_an_unused_result_feed_is_closed_and_reopened_when_needed(
-    settings: Settings, store: Admission, brief: None
-) -> None:
+def test_an_unknown_id_is_not_called_safe(settings: Settings, store: Admission) -> None:
+    with Client(settings) as client:
+        with pytest.raises(
+            NotSettledError, match=r"no job 'no-such-id' .* the id, the bot or FLOODGATE_STATE_URL"
+        ) as error:
+            client.result("no-such-id", timeout=0)
+        assert "safe" not in str(error.value)
+        with pytest.raises(NotSettledError, match="If it was enqueued, it is safe"):
+            client.result(client.job("sendMessage", chat_id=1, text="hi"), timeout=0)
+
+
+def test_a_listener_that_has_gone_comes_again(settings: Settings, store: Admission, brief: None) -> None:
     with Client(settings) as client, ThreadPoolExecutor() as threads:
         for ask in (ask_of(1), ask_of(2)):
             wait = threads.submit(client.result, ask.job_id, timeout=20)

@@ -4,9 +4,11 @@ A page is read from top to bottom, in its own folder, with a private RabbitMQ, f
 in the environment.
 
 ```python            runs; the blocks of a page share one interpreter
-```python file=a.py   is written to that file, for later blocks
-```python fragment    is not a complete program: it must compile
-```console            each `$ command` runs and must exit with 0; lines below it are its output, `...` for anything
+```python file=a.py   is written to that file, for what follows
+```python fragment    is no whole program: it must compile
+```python clients     is a program for another library: it runs in the clients' environment and must end with 0
+```javascript         the same, as a module for Node; without Node it is not read
+```console            each `$ command` runs and must end with 0; lines below it are what it prints, `...` for anything
 ```json               must parse
 
 `export NAME=value` applies to the rest of the page; with a `…` in it, the value is the reader's own and ours is kept.
@@ -25,6 +27,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +35,7 @@ import pytest
 
 from floodgate.fake_telegram.server import running_fake
 from rabbitmq_node.engine import free_ports
+from tests.acceptance.gateway.programs import clients_python, node_modules
 from tests.acceptance.stage import TOKEN, Stage
 from tests.docs.pages import ROOT, Block, Command, blocks, commands, pages
 from tests.processes import environment
@@ -59,7 +63,7 @@ ELSEWHERE = {
 COMMAND_SECONDS = 90.0
 BLOCK_SECONDS = 60.0
 READY_SECONDS = 30.0
-PAGE_PORT = "8081"  # the port that pages show; each run replaces it with a free one
+PAGE_PORTS = ("8080", "8081")  # the gateway's and another, as pages show them; each run puts free ones in their place
 
 # Reads blocks as JSON lines and answers each with a line. The output of the blocks goes to its standard error.
 INTERPRETER = """
@@ -80,18 +84,25 @@ class Reader:
     def __init__(self, env: dict[str, str], home: Path) -> None:
         self.env = environment({**env, "PATH": f"{home}/bin:{os.environ['PATH']}"})
         self.home = home
-        self.port = str(free_ports().amqp)
+        self.ports = {shown: str(free_ports().amqp) for shown in PAGE_PORTS}
+        self.env["FLOODGATE_GATEWAY__PORT"] = self.ports["8080"]
         self.services: list[tuple[str, subprocess.Popen[bytes]]] = []
         self.interpreter: subprocess.Popen[str] | None = None
         write_commands(home / "bin")
 
     def read(self, block: Block) -> None:
-        text = block.text.replace(PAGE_PORT, self.port)
+        text = block.text
+        for shown, port in self.ports.items():
+            text = text.replace(shown, port)
         match block.language, block.words:
             case "python", ():
                 self.interpret(block, text)
             case "python", ("fragment",):
                 compile(text, str(block), "exec")
+            case "python", ("clients",):
+                self.run_client(block, f"client-{block.line}.py", text)
+            case "javascript", ():
+                self.run_client(block, f"client-{block.line}.mjs", text)
             case "python", (word,) if word.startswith("file="):
                 (self.home / word.removeprefix("file=")).write_text(text)
             case "console", ():
@@ -99,7 +110,7 @@ class Reader:
                     self.run(command)
             case "json", ():
                 json.loads(text)
-            case "python" | "console" | "json", words:
+            case "python" | "javascript" | "console" | "json", words:
                 pytest.fail(f"{block}: what does {words} mean?")
 
     def interpret(self, block: Block, text: str) -> None:
@@ -118,6 +129,23 @@ class Reader:
         with killed_after(self.interpreter, BLOCK_SECONDS):
             answer = self.interpreter.stdout.readline()
         assert answer == "done\n", f"{block} failed:\n{(self.home / 'python.log').read_text()}"
+
+    def run_client(self, block: Block, name: str, text: str) -> None:
+        """Run a program that is written with another library."""
+        path = self.home / name
+        path.write_text(text)
+        if path.suffix == ".mjs":
+            if (modules := node_modules()) is None:
+                warnings.warn(f"{block} was not run: no Node here", stacklevel=1)
+                return
+            link = self.home / "node_modules"
+            if not link.exists():
+                link.symlink_to(modules)
+        python = [clients_python()] if path.suffix == ".py" else ["node"]
+        done = subprocess.run(
+            [*python, str(path)], env=self.env, cwd=self.home, capture_output=True, text=True, timeout=BLOCK_SECONDS
+        )
+        assert done.returncode == 0, f"{block} failed:\n{done.stdout}{done.stderr}"
 
     def run(self, command: Command) -> None:
         first_words = command.text.split("#")[0].strip()

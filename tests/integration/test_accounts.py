@@ -15,6 +15,7 @@ from floodgate.broker.amqp import queue_admin, topology
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.messages.queue_names import dead_queue, leader_queue, send_queue, updates_queue
 from floodgate.broker.settings.model import Settings
+from floodgate.producer.client import Client
 from tests.accounts import ACCOUNTS, PAGE, Accounts, Channel, permissions
 from tests.docs.pages import ROOT
 from tests.services import Vhosts
@@ -105,7 +106,22 @@ def test_an_account_has_exactly_the_documented_permissions(
     assert {accounts.may(account, act) for act in ACTS[what]} == {answers[account]}
 
 
-def test_compose_grants_the_accounts_the_documented_permissions() -> None:
+def test_a_producer_learns_whether_a_worker_serves_its_bot(
+    accounts: Accounts, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(_env_file=None, rabbitmq_url=accounts.url("producer"), partitions=1)
+    with Client(settings) as client:
+        client.send_message(42, "hi")
+    assert "no worker takes the jobs of bot 'default'" in caplog.text
+    caplog.clear()
+    with pika.BlockingConnection(pika.URLParameters(accounts.url("worker"))) as worker:
+        worker.channel().basic_consume(send_queue(BOT, "interactive", 0), lambda *_: None)
+        with Client(settings) as client:
+            client.send_message(42, "hi")
+    assert "no worker" not in caplog.text
+
+
+def test_compose_gives_the_accounts_what_the_page_says() -> None:
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     given = json.loads(compose["configs"]["accounts"]["content"].replace("$$", "$"))
     assert {

@@ -347,7 +347,9 @@ def test_a_program_that_enqueues_and_returns_ends_at_once_with_all_jobs_safe(vho
     """
     ran = run(program, vhost)
     ended = time.time()
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.returncode == 0
+    (said,) = ran.stderr.splitlines()
+    assert said.startswith("no worker takes the jobs of bot 'default' at present"), said
     assert ended - float(ran.stdout) < 5  # a stop that waits for something takes 10
     assert server.count() == 500
 
@@ -498,3 +500,44 @@ def test_a_blocking_call_on_the_loop_of_its_own_connections_is_refused(settings:
             blocking.send_message(1, "hi")
 
     asyncio.run(main())
+
+
+def unserved(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each for each in caplog.messages if each.startswith("no worker takes the jobs of bot")]
+
+
+def test_a_bot_that_no_worker_serves_is_warned_about_once_and_its_jobs_are_accepted(
+    client: Client, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    for text in ("one", "two"):
+        client.send_message(42, text, bot="newz")
+        client._declarer.forget("newz")  # as after its queues were deleted
+    assert server.count(bot="newz") == 2
+    (said,) = unserved(caplog)
+    assert "'newz'" in said and "floodgate worker" in said
+    client.send_message(42, "three")
+    assert len(unserved(caplog)) == 2  # once for each bot
+
+
+def test_a_bot_that_a_worker_serves_is_not_warned_about(
+    settings: Settings, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Client(settings) as first:
+        first.send_message(42, "hi")
+    caplog.clear()
+    for queue in queues(Priority.INTERACTIVE):
+        server.channel.basic_consume(queue, lambda *_: None)
+    with Client(settings) as second:
+        second.send_message(42, "hi")
+    assert unserved(caplog) == []
+
+
+def test_an_async_client_warns_of_a_bot_that_no_worker_serves(
+    settings: Settings, vhost: Vhost, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with AsyncClient(settings) as client:
+            await asyncio.gather(*(client.send_message(42, text) for text in ("one", "two")))
+
+    asyncio.run(main())
+    assert len(unserved(caplog)) == 1

@@ -294,9 +294,9 @@ def test_a_changed_policy_does_not_interrupt_consuming(declared: Vhost, connect:
 def test_a_worker_has_two_connections_for_any_number_of_partitions(declared: Vhost, connect: Connect) -> None:
     for partitions in (16, 128):
         connections = connect(declared.url)
-        wide = topology.pipeline(["wide"], partitions)
+        wide = topology.pipeline([f"wide-{partitions}"], partitions)
         queue_admin.declare(connections, wide)
-        names = [queue_names.send_queue("wide", "bulk", n) for n in range(partitions)]
+        names = [queue_names.send_queue(f"wide-{partitions}", "bulk", n) for n in range(partitions)]
         hand = Hand(ack=True)
         started = time.monotonic()
         for name in names:

@@ -19,6 +19,7 @@ from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.stores import open_store
 from floodgate.producer.gateway.answers import RefusalError
 from floodgate.producer.gateway.proxy import Proxy
+from floodgate.producer.gateway.request_body import read
 
 TOKEN = "100200300:" + "A" * 35
 
@@ -57,7 +58,7 @@ async def calling(state_url: str) -> AsyncIterator[httpx.AsyncClient]:
     proxy = Proxy(settings, store)
 
     async def call(request: Request) -> Response:
-        return await proxy.call(request, "default", "getMe")
+        return await proxy.call("default", "getMe", await read(request, settings.gateway))
 
     async def file(request: Request) -> Response:
         return await proxy.file(request, "default", request.path_params["path"])
@@ -93,7 +94,16 @@ def test_a_request_with_a_body_leaves_nothing_on_the_connection(tmp_path: Path, 
             second = await client.get("/getMe")
             return [answer.json()["result"]["body"] for answer in (first, second)]
 
-    assert asyncio.run(call()) == ['{"timeout":1}', ""]
+    assert asyncio.run(call()) == ["timeout=1", ""]
+
+
+def test_text_that_is_not_unicode_is_refused(tmp_path: Path) -> None:
+    async def call() -> None:
+        async with calling(f"sqlite:///{tmp_path}/state.db") as client:
+            await client.post("/getMe", content=b'{"text":"\\ud800"}')
+
+    with pytest.raises(RefusalError, match="text must be encoded in UTF-8"):
+        asyncio.run(call())
 
 
 @pytest.mark.parametrize(

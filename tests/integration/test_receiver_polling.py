@@ -10,9 +10,10 @@ import aiohttp
 import pytest
 
 from floodgate.broker.messages import queue_names
+from floodgate.broker.messages.update import UPDATE_TYPES
 from floodgate.producer.updates.process import Mode, Receiver
 from tests.proxy import Proxy
-from tests.receiving import BOT, OTHER, PARTITIONS, SOON, TOKENS, Stage, run
+from tests.receiving import BOT, BOT_ID, OTHER, PARTITIONS, SOON, TOKENS, Stage, run
 from tests.services import Vhost
 
 
@@ -29,6 +30,31 @@ def test_received_updates_are_queued_in_order_and_confirmed(vhost: Vhost) -> Non
         assert not stage.refusals()
 
     run(vhost, use)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "asked", "left_out"),
+    [
+        ([], [], "chat_member, message_reaction, message_reaction_count"),
+        (["all"], list(UPDATE_TYPES), ""),
+        ([each for each in UPDATE_TYPES if each != "poll"], [each for each in UPDATE_TYPES if each != "poll"], "poll"),
+    ],
+)
+def test_telegram_is_asked_for_the_allowed_types_and_the_log_names_the_others(
+    vhost: Vhost, caplog: pytest.LogCaptureFixture, allowed: list[str], asked: list[str], left_out: str
+) -> None:
+    async def use(stage: Stage) -> None:
+        async with stage.receiving(updates={"allowed": allowed, "lease_seconds": 1, "poll_seconds": 2}):
+            await stage.eventually(lambda: stage.calls("getUpdates"))
+            inbox = stage.fake.exchange.world.receiving.inbox(BOT_ID)
+            await stage.eventually(lambda: inbox.allowed == frozenset(asked))
+
+    with caplog.at_level(logging.INFO, "floodgate.updates"):
+        run(vhost, use)
+    said = [record.getMessage() for record in caplog.records if "not asking Telegram for" in record.getMessage()]
+    assert [line.partition("for updates of these types: ")[2].partition(" (")[0] for line in said] == (
+        [left_out] if left_out else []
+    )
 
 
 def test_the_offset_waits_for_rabbitmq(vhost: Vhost) -> None:

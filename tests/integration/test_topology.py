@@ -73,7 +73,7 @@ def test_verify_finds_nothing_wrong_in_a_correct_topology(declared: Vhost, conne
 def test_verify_names_everything_missing_or_different_and_creates_nothing(vhost: Vhost, connect: Connect) -> None:
     declare_by_hand(vhost.url, SEND, **{"x-queue-type": "quorum"})
     faults = queue_admin.verify(connect(vhost.url), PIPELINE)
-    assert len(faults) == len(PIPELINE.exchanges) + len(PIPELINE.queues)
+    assert len(faults) == len(PIPELINE.counts) + len(PIPELINE.exchanges) + len(PIPELINE.queues)
     assert [fault for fault in faults if SEND in fault and "exists with other arguments" in fault]
     assert "Queue mail is missing. `floodgate topology apply` creates it." in faults
     assert set(queues(vhost)) == {SEND}

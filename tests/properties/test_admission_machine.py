@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from hypothesis.stateful import (
 
 from floodgate.broker.admission import policy
 from floodgate.broker.admission.contract import (
+    CANCELLED,
     Admission,
     AlreadyDead,
     AlreadySent,
@@ -143,6 +144,15 @@ class AdmissionMachine(RuleBasedStateMachine):
     @rule(chat=st.sampled_from((5, 6, 7, 8, 9, 10)), priority=st.sampled_from(("bulk", "interactive")))
     def new_job_for_a_fresh_user(self, chat: int, priority: str) -> None:
         self._first_ask(ask_of(chat, priority))
+
+    @rule(chat=st.sampled_from(CHATS), priority=st.sampled_from(("bulk", "interactive")))
+    def new_job_of_a_campaign(self, chat: int | str, priority: str) -> None:
+        self._first_ask(replace(ask_of(chat, priority), campaign="spring", created_ms=self.clock.now_us // 1000))
+
+    @rule()
+    def cancel_the_campaign(self) -> None:
+        for store in self.stores:
+            store.cancel_campaign("default", "spring", self.clock.now_us // 1000 + 1)
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
@@ -337,6 +347,9 @@ class AdmissionMachine(RuleBasedStateMachine):
                 played.go, played.was_apart = decision, False
                 played.place = self.model.bots["default"].jobs[played.ask.job_id].chat or chat
                 self._send(played.ask, played.place, grant)
+            case AlreadyDead(reason=reason) if not played.settled:
+                assert (reason, played.ask.campaign) == (CANCELLED, "spring")
+                played.settled = True
             case AlreadySent() | AlreadyDead():
                 assert played.settled
             case Unsettled(age=age):

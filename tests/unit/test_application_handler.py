@@ -18,6 +18,7 @@ from telegram.ext import (
     Application,
     ApplicationHandlerStop,
     CallbackQueryHandler,
+    ChatMemberHandler,
     ConversationHandler,
     DictPersistence,
     MessageHandler,
@@ -31,6 +32,7 @@ from floodgate.actors.updates.application import ApplicationHandler
 from floodgate.actors.updates.conversations import keys_of
 from floodgate.actors.updates.handler import UnreadableUpdateError
 from floodgate.actors.updates.run import HandlerRun, current_run, enter
+from floodgate.broker.errors import HandlersStoppedError
 from floodgate.broker.messages.partitions import partition_of
 from floodgate.broker.messages.update import Update
 from floodgate.broker.settings.model import Settings
@@ -276,6 +278,38 @@ def test_the_conversation_keys_include_the_librarys_own(per_chat: bool, per_user
     with warnings.catch_warnings(action="ignore"):
         theirs = ConversationHandler([entry], {}, [], per_chat=per_chat, per_user=per_user, per_message=per_message)
     assert theirs._get_key(update) in keys_of(update)
+
+
+@pytest.mark.parametrize(("allowed", "warned"), [([], True), (["message"], True), (["chat_member"], False)])
+def test_a_handler_whose_updates_the_receiver_does_not_ask_for_is_warned_about(
+    caplog: pytest.LogCaptureFixture, allowed: list[str], warned: bool
+) -> None:
+    application = Application.builder().token(TOKEN).build()
+
+    async def add_handlers(_application: Any) -> None:
+        application.add_handler(ChatMemberHandler(fail, ChatMemberHandler.CHAT_MEMBER))
+
+    application.post_init = add_handlers
+    with caplog.at_level(logging.WARNING, "floodgate.updates"):
+        handle(ApplicationHandler("theirs:application", application, CannedRequest(), allowed))
+    words = "theirs:application handles chat_member, which the receiver does not ask Telegram for"
+    assert (words in caplog.text) is warned
+
+
+def test_an_application_that_stops_in_its_post_init_is_not_started() -> None:
+    async def stop(application: Any) -> None:
+        application.stop_running()
+
+    handler = handler_of()
+    handler._application.post_init = stop
+
+    async def use() -> None:
+        with pytest.raises(HandlersStoppedError, match="theirs:application stopped this worker: it called stop_run"):
+            await handler.open()
+        assert not handler._application.running
+        await handler.close()
+
+    asyncio.run(use())
 
 
 def test_an_unopened_handler_can_be_closed() -> None:

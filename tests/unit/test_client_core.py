@@ -17,8 +17,9 @@ from floodgate.broker.errors import (
     UnknownMethodError,
 )
 from floodgate.broker.messages.job import Job, Priority, decode_job, unix_ms
+from floodgate.broker.messages.methods import CHARGES, REQUIRED
 from floodgate.broker.settings.model import Settings
-from floodgate.producer.core import OPTIONS, Composer, as_job
+from floodgate.producer.core import OPTIONS, Composer, as_job, option_meant
 
 TOKEN = "123456789:" + "A" * 35
 NOW_MS = 1_700_000_000_000
@@ -53,7 +54,42 @@ def test_no_bot_api_parameter_has_the_name_of_an_option() -> None:
     assert OPTIONS & parameters == set()
 
 
-def test_a_method_name_is_recognized_in_any_case() -> None:
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("prioritty", "priority"),
+        ("Priority", "priority"),
+        ("dedup_key", "dedupe_key"),
+        ("dedupeKey", "dedupe_key"),
+        ("expire_at", "expires"),
+        ("delays", "delay"),
+        ("campain", "campaign"),
+        ("on_uncertian", "on_uncertain"),
+        ("bots", "bot"),
+    ],
+)
+def test_a_misspelt_option_is_an_error_that_names_the_right_one(given: str, meant: str) -> None:
+    for made in (composer().job, composer().call):
+        with pytest.raises(InvalidParamsError, match=f"{given!r} is neither .* did you mean {meant!r}"):
+            made("sendMessage", {**HI, given: "x"})
+
+
+def test_no_bot_api_parameter_is_taken_for_a_misspelt_option() -> None:
+    parameters = {name for each in REQUIRED.values() for name in each} | {
+        name
+        for method, function in vars(telegram.Bot).items()
+        if inspect.isfunction(function) and method.lower().replace("_", "") in map(str.lower, CHARGES)
+        for name in inspect.signature(function).parameters
+    }
+    assert len(parameters) > 200
+    assert {name: meant for name in parameters if (meant := option_meant(name))} == {}
+
+
+def test_a_new_parameter_of_the_bot_api_passes() -> None:
+    assert job(rich_text={"a": 1}).params == {**HI, "rich_text": {"a": 1}}
+
+
+def test_a_method_is_known_by_its_own_name_whatever_its_case() -> None:
     assert composer().job("SENDMESSAGE", HI).method == "sendMessage"
     with pytest.raises(UnknownMethodError, match="no method 'sendMesage'"):
         composer().job("sendMesage", HI)

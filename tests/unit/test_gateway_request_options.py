@@ -54,6 +54,12 @@ def test_an_invalid_time_is_refused(wait: object) -> None:
         request_options({}, {"floodgate_wait_seconds": wait}, GATEWAY)
 
 
+@pytest.mark.parametrize("given", [{"floodgate_": "x"}, {"floodgate_colour": ""}, {"Floodgate": "x"}])
+def test_an_option_that_does_not_exist_is_refused_with_those_that_do(given: dict[str, object]) -> None:
+    with pytest.raises(RefusalError, match=r"unknown option .* (the options are wait_seconds|did you mean)"):
+        request_options({}, given, GATEWAY)
+
+
 def settings(**gateway: object) -> Settings:
     return Settings(_env_file=None, bots=TOKENS, gateway=gateway)
 

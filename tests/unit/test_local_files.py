@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from typing import Any
 
 import pytest
-import telegram
 
 from floodgate.broker.errors import InvalidParamsError, MalformedJobError
 from floodgate.broker.messages.job import decode_job, encode_job, new_job
-from floodgate.broker.messages.local_files import FILE_FIELDS, local_file_in
-from floodgate.broker.messages.methods import FREE_WITH_FILES
+from floodgate.broker.messages.local_files import local_file_in
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.core import Composer
-from floodgate.producer.gateway.routes import TABLE, Route
 
 SECRETS = "file:///proc/self/environ"
 LOCAL = {
@@ -97,17 +93,3 @@ def test_deep_nesting_does_not_exhaust_the_stack() -> None:
         deep = [deep]
     assert local_file_in({"media": deep}) is not None
     assert local_file_in({"media": "[" * 100_000}) == "media", "the server may read it"
-
-
-def test_the_methods_that_pass_through_and_take_files_are_known() -> None:
-    """According to python-telegram-bot's parameters; a sticker given only by name takes none."""
-    named_only = {"deleteStickerFromSet", "setStickerKeywords", "setStickerMaskPosition", "setWebhook"}
-    named_only |= {"setStickerPositionInSet", "setStickerEmojiList"}
-    methods = {name.replace("_", "").lower(): method for name, method in inspect.getmembers(telegram.Bot, callable)}
-    passed = {row.method for row in TABLE.values() if row.route is Route.PASSED}
-    found = {
-        name
-        for name in passed
-        if (FILE_FIELDS | {"stickers", "content"}) & inspect.signature(methods[name.lower()]).parameters.keys()
-    }
-    assert found - named_only == FREE_WITH_FILES

@@ -19,7 +19,7 @@ BOUND_SECONDS = 0.1
 
 @pytest.fixture
 def loop() -> Iterator[HandlerLoop]:
-    made = HandlerLoop()
+    made = HandlerLoop(lambda _why: None)
     made.start()
     yield made
     made.stop()
@@ -71,7 +71,7 @@ def test_a_thread_that_runs_no_user_code_has_no_culprit() -> None:
 
 
 def test_an_unstarted_watch_and_loop_can_be_stopped() -> None:
-    loop = HandlerLoop()
+    loop = HandlerLoop(lambda _why: None)
     LoopWatch(loop.loop, loop.thread, BOUND_SECONDS).stop()
     loop.stop()
     loop.loop.close()

@@ -28,7 +28,7 @@ PAIRS = [(Client, RecordingClient), (AsyncClient, AsyncRecordingClient)]
 def test_it_has_every_public_method_of_a_real_client(real: type, double: type) -> None:
     missing = {name for name in dir(real) if not name.startswith("_")} - set(dir(double))
     assert missing == set()
-    for name in ("job", "call", "enqueue", "enqueue_many", "enqueue_each", "status", "result", "close"):
+    for name in ("job", "call", "enqueue", "enqueue_many", "enqueue_each", "status", "cancel", "result", "close"):
         assert [*inspect.signature(getattr(real, name)).parameters] == [
             *inspect.signature(getattr(double, name)).parameters
         ]
@@ -76,7 +76,12 @@ def test_outcomes_can_be_preset() -> None:
     assert client.result(client.send_message(1, "x")) == {"message_id": 7}
 
 
-def test_the_environment_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_id_is_not_called_safe() -> None:
+    with pytest.raises(NotSettledError, match="no job 'no-such-id'"):
+        RecordingClient().result("no-such-id")
+
+
+def test_the_environment_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOODGATE_BOTS", "no JSON")
     assert RecordingClient().send_message(1, "x", bot="any").bot == "any"
 
@@ -96,3 +101,17 @@ def test_the_fixture_replaces_the_public_name(floodgate_client: RecordingClient)
     with floodgate.Client() as client:
         client.send_message(1, "x")
     assert floodgate_client.texts == ["x"]
+
+
+def test_waiting_jobs_can_be_cancelled_and_sent_ones_not() -> None:
+    client = RecordingClient()
+    sent = client.send_message(1, "sent", campaign="spring")
+    client.will_wait("sendMessage")
+    one = client.send_message(1, "one")
+    many = client.send_message(1, "many", campaign="spring")
+    assert [record.reason for record in client.cancel(one, sent)] == ["cancelled", None]
+    assert client.cancel(campaign="spring") == []
+    with pytest.raises(DeadLetteredError, match="cancelled"):
+        client.result(many)
+    with pytest.raises(InvalidParamsError, match="what to cancel"):
+        client.cancel()

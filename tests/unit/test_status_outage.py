@@ -9,11 +9,11 @@ from rich.console import Console
 
 from floodgate.broker.admission.contract import Snapshot
 from floodgate.broker.messages.job import Priority
-from floodgate.commands.status import _as_data, _table
+from floodgate.commands.status import QueuedMessages, _as_data, _table
 
 CALM = Snapshot("default", 0, 29.4, 0, 0, dict.fromkeys(Priority, 0), (), (), 0, 0, {}, {})
 OUTAGE = dataclasses.replace(CALM, outage=timedelta(seconds=90))
-QUEUED = {"interactive": 0, "bulk": 0, "answers": 0, "updates": 0, "dead": 0}
+QUEUED = QueuedMessages({"interactive": 0, "bulk": 0, "answers": 0, "updates": 0, "dead": 0}, {})
 
 
 def printed(snapshot: Snapshot) -> str:

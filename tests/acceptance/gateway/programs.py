@@ -14,7 +14,7 @@ from tests.processes import ROOT, FloodgateProcess
 
 READY = "The gateway is ready at "
 PROGRAM_SECONDS = 100.0
-CLIENTS = Path(__file__).with_name("clients")
+CLIENTS = ROOT / "tests" / "clients" / "libraries"
 
 
 class GatewayProcess:

@@ -40,8 +40,10 @@ def texts(gate: Gate) -> list[object]:
         {"data": {"chat_id": "1", "text": "ünï"}},
         {"files": {"chat_id": (None, "1"), "text": (None, "ünï")}},
         {"params": {"chat_id": "1", "text": "ünï"}},
+        {"content": ' {"chat_id": 1, "text": "ünï"}'.encode()},
+        {"content": b"chat_id=1&text=%C3%BCn%C3%AF"},
     ],
-    ids=["json", "form", "multipart", "query"],
+    ids=["json", "form", "multipart", "query", "json without a type", "form without a type"],
 )
 def test_parameters_are_accepted_in_every_form_telegram_accepts(gate: Gate, body: dict[str, object]) -> None:
     answer = httpx.post(f"{gate.url}/bot{TOKEN}/SENDmessage", timeout=30, **body).json()  # type: ignore[arg-type]
@@ -103,7 +105,9 @@ def test_telegrams_refusal_is_returned_with_its_code_and_description(gate: Gate)
         ({"chat_id": "no chat", "text": "x"}, "chat not found"),
         ({"chat_id": 1, "media": "[1"}, "can't parse media JSON object"),
         ({"chat_id": 1, "text": "x", "floodgate_priority": "urgent"}, "invalid value for floodgate_priority: 'urgent'"),
-        ({"chat_id": 1, "text": "x", "floodgate_colour": "red"}, "unknown option floodgate_colour"),
+        ({"chat_id": 1, "text": "x", "floodgate_colour": "red"}, "unknown option floodgate_colour: the options are"),
+        ({"chat_id": 1, "text": "x", "floodgate_prioritty": "bulk"}, "did you mean floodgate_priority?"),
+        ({"chat_id": 1, "text": "x", "Floodgate-Wait": 1}, "did you mean floodgate_wait_seconds?"),
         ({"chat_id": 1, "text": "x", "floodgate_at": "tomorrow"}, "invalid value for floodgate_at: 'tomorrow'"),
         ({"chat_id": 1, "text": "x", "floodgate_delay_seconds": "1e11"}, "388 days"),
         ({"chat_id": 1, "text": "\ud800"}, "JSON cannot carry"),
@@ -119,7 +123,34 @@ def test_errors_are_reported_before_anything_is_queued(gate: Gate, given: dict[s
     assert gate.stage.control.arrivals() == []
 
 
-def test_after_the_wait_the_job_is_safe_and_can_be_looked_up(gate: Gate) -> None:
+@pytest.mark.parametrize("body", ["json", "data", "params"])
+def test_an_option_of_the_gateway_never_reaches_telegram(gate: Gate, body: str) -> None:
+    for method, given in (("sendMessage", {"chat_id": next(_chats), "text": "x"}), ("getChat", {"chat_id": 1})):
+        asked: dict[str, object] = {body: {**given, "floodgate_priority": "bulk"}}
+        answer = httpx.post(f"{gate.url}/bot{TOKEN}/{method}", timeout=30, **asked)  # type: ignore[arg-type]
+        assert answer.json()["ok"]
+    refused = gate.call("getChat", chat_id=1, floodgate_prioritty="bulk")
+    assert (refused.status_code, "floodgate_priority" in refused.json()["description"]) == (400, True)
+    arrived = gate.stage.control.arrivals()
+    assert [call.method for call in arrived] == ["sendMessage", "getChat"]
+    assert [name for call in arrived for name in call.params if "floodgate" in name] == []
+
+
+def test_an_option_among_the_parameters_of_a_new_job_is_refused(gate: Gate) -> None:
+    job = {"method": "sendMessage", "params": {"chat_id": 1, "text": "x", "floodgate_priority": "bulk"}}
+    answer = httpx.post(f"{gate.url}/floodgate/v1/jobs", json=job, headers=auth())
+    assert answer.status_code == 400
+    assert "floodgate_priority" in answer.json()["description"]
+
+
+@pytest.mark.parametrize("verb", ["PUT", "OPTIONS", "DELETE", "PATCH"])
+def test_another_http_method_is_refused_with_those_that_are_allowed(gate: Gate, verb: str) -> None:
+    for path, allowed in ((f"bot{TOKEN}/sendMessage", "GET, HEAD, POST"), (f"file/bot{TOKEN}/a", "GET, HEAD")):
+        answer = httpx.request(verb, f"{gate.url}/{path}")
+        assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
+
+
+def test_when_the_wait_is_over_the_job_is_safe_and_can_be_asked_for(gate: Gate) -> None:
     chat = next(_chats)
     gate.call("sendMessage", chat_id=chat, text="first")
     answer = gate.call("sendMessage", headers={"X-Floodgate-Wait-Seconds": "0.05"}, chat_id=chat, text="second")
@@ -136,7 +167,8 @@ def test_after_the_wait_the_job_is_safe_and_can_be_looked_up(gate: Gate) -> None
 def test_a_caller_that_does_not_wait_gets_202_and_the_job(gate: Gate) -> None:
     answer = gate.call("sendMessage", headers={"X-Floodgate-Wait-Seconds": "0"}, chat_id=next(_chats), text="later")
     assert answer.status_code == 202
-    assert answer.json()["result"]["floodgate_job_id"] == answer.headers["X-Floodgate-Job-Id"]
+    job_id = answer.headers["X-Floodgate-Job-Id"]
+    assert answer.json()["floodgate_job_id"] == answer.json()["result"]["floodgate_job_id"] == job_id
     until(lambda: "later" in texts(gate))
 
 
@@ -196,7 +228,7 @@ def test_a_caller_that_disconnects_loses_nothing(gate: Gate) -> None:
 def test_a_scheduled_call_is_accepted_at_once_and_can_be_cancelled(gate: Gate) -> None:
     answer = gate.call("sendMessage", headers={"X-Floodgate-Delay-Seconds": "300"}, chat_id=next(_chats), text="never")
     assert answer.status_code == 202
-    url = gate.url + answer.json()["result"]["status_url"]
+    url = gate.url + answer.json()["status_url"]
     assert httpx.get(url, headers=auth()).json()["status"] == "accepted"
     cancelled = httpx.delete(url, headers=auth()).json()
     assert (cancelled["status"], cancelled["reason"]) == ("dead", "cancelled")
@@ -243,7 +275,7 @@ def test_a_waiting_job_is_shown_with_its_expected_time(gate: Gate) -> None:
     with contextlib.closing(open_store(gate.stage.settings)) as store:
         store.pause(BOT, str(chat), timedelta(minutes=5), "test")
     answer = gate.call("sendMessage", headers={"X-Floodgate-Wait-Seconds": "0"}, chat_id=chat, text="never")
-    url = gate.url + answer.json()["result"]["status_url"]
+    url = gate.url + answer.json()["status_url"]
     job = until(lambda: waiting if (waiting := httpx.get(url, headers=auth()).json())["status"] == "waiting" else None)
     assert 240 < job["due_seconds"] <= 300
     assert httpx.delete(url, headers=auth()).json()["due_seconds"] is None

@@ -33,6 +33,7 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("sendPhoto", {"chat_id": 1, "photo": SECRETS}),
     ("sendMediaGroup", {"chat_id": 1, "media": [{"type": "photo", "media": SECRETS}] * 2}),
     ("uploadStickerFile", {"user_id": 1, "sticker_format": "static", "sticker": SECRETS}),
+    ("setWebhook", {"url": "https://example.org/hook", "certificate": SECRETS}),
     ("SetMyProfilePhoto", {"photo": {"type": "static", "photo": SECRETS}}),
     ("createNewStickerSet", {"user_id": 1, "name": "x", "title": "x", "stickers": [{"sticker": SECRETS}]}),
 ]
@@ -60,7 +61,15 @@ def test_a_form_part_that_hides_another_is_refused(gate: Gate) -> None:
     assert gate.stage.control.arrivals() == []
 
 
-def test_a_callers_own_file_is_passed_on_with_its_call(gate: Gate) -> None:
+@pytest.mark.parametrize("method", ["sendPhoto", "setMyProfilePhoto"])
+def test_a_file_in_the_place_of_an_option_is_refused(gate: Gate, method: str) -> None:
+    files = {"floodgate_priority": ("x", b"x")}
+    answer = httpx.post(f"{gate.url}/bot{TOKEN}/{method}", data={"chat_id": "1", "photo": "id"}, files=files)
+    assert (answer.status_code, "floodgate_priority" in answer.json()["description"]) == (400, True)
+    assert gate.stage.control.arrivals() == []
+
+
+def test_a_callers_own_file_passes_with_its_call(gate: Gate) -> None:
     answer = httpx.post(
         f"{gate.url}/bot{TOKEN}/setMyProfilePhoto",
         data={"photo": json.dumps({"type": "static", "photo": "attach://mine"})},

@@ -50,6 +50,22 @@ async def broken(update: Update, context: Context, words: list[str]) -> None:
     raise BrokenError(f"never, not with {TOKEN}")
 
 
+async def newer(update: Update, context: Context, words: list[str]) -> None:
+    """Calls methods that neither library knows."""
+    assert update.message is not None
+    errors = []
+    for word in words:
+        try:
+            await context.bot.do_api_request(word, {"chat_id": update.message.chat_id, "text": "hi"})
+        except TelegramError as error:
+            errors.append(type(error).__name__)
+    await update.message.reply_text(" ".join(errors))
+
+
+async def leave(update: Update, context: Context, words: list[str]) -> None:
+    raise {"SystemExit": SystemExit, "KeyboardInterrupt": KeyboardInterrupt}[words[0]](7)
+
+
 async def block(update: Update, context: Context, words: list[str]) -> None:
     time.sleep(1.5)  # noqa: ASYNC251  # the mistake that is to be reported
 
@@ -96,6 +112,8 @@ ORDERS: dict[str, Any] = {
     "count": count,
     "flaky": flaky,
     "broken": broken,
+    "leave": leave,
+    "newer": newer,
     "block": block,
     "slow": slow,
     "upload": upload,

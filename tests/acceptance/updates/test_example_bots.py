@@ -99,6 +99,38 @@ def test_the_keyboard_bot_answers_a_press_and_edits_its_message(example: Visitor
     assert (edited["text"], int(edited["message_id"])) == ("Selected option: 2", offered.message_id)
 
 
+def test_the_callback_data_bot_finds_the_data_of_a_button_at_another_worker(stage: Stage, tmp_path: Path) -> None:
+    """With its own persistence, a file, it is refused; with the shared one, a press may come to any worker."""
+    application = write_example("arbitrarycallbackdatabot", tmp_path)
+    refused = stage.floodgate("worker", "--updates", application)
+    assert refused.returncode == 2
+    assert "uses arbitrary_callback_data, which stays in the memory of one worker" in refused.stderr
+
+    source = tmp_path / "arbitrarycallbackdatabot.py"
+    theirs = 'PicklePersistence(filepath="arbitrarycallbackdatabot")'
+    text = source.read_text().replace(theirs, "SharedPersistence()")
+    source.write_text(f"from floodgate import SharedPersistence\n{text}")
+    with Staff(stage, application) as staff:
+        staff.hire()
+        visitor = Visitor(stage)
+        visitor.does({"user": USER, "text": "/start"})
+        offered = visitor.reads()
+        staff.handlers[0].kill()
+        staff.hire(receivers=0)
+        visitor.does({"user": USER, "callback": _data_of(offered, 1), "message_id": offered.message_id})
+        edited = visitor.reads("editMessageText")
+        assert edited.params["text"] == "So far you've selected [2]. Choose the next item:"
+        visitor.does({"user": USER, "callback": _data_of(offered, 1), "message_id": offered.message_id})
+        assert visitor.reads("editMessageText").params["text"].startswith("Sorry, I could not process this button")
+
+
+def _data_of(offered: Arrived, row: int) -> str:
+    keyboard = offered.params["reply_markup"]
+    keyboard = json.loads(keyboard) if isinstance(keyboard, str) else keyboard
+    data: str = keyboard["inline_keyboard"][row][0]["callback_data"]
+    return data
+
+
 def uploaded_photo(stage: Stage) -> list[dict[str, object]]:
     """A photo at Telegram, as described in a message."""
     picture = b"\xff\xd8\xff\xe0" + bytes(600) + b"\xff\xd9"

@@ -170,7 +170,42 @@ def test_updates_of_an_ended_worker_are_handled_by_the_next_and_their_messages_s
     assert second.running
 
 
-def test_a_handlers_changes_are_persisted_before_its_update_is_acknowledged(workshop: Workshop) -> None:
+STOPS = """
+async def answer(update, context):
+    if update.message.text == "stop":
+        context.application.stop_running()
+    await update.message.reply_text(update.message.text)
+"""
+
+
+def test_an_application_that_stops_running_ends_its_worker_in_order_and_says_why(workshop: Workshop) -> None:
+    workshop.stage.worker()
+    first = workshop.handler(HEAD + STOPS + TAIL)
+    for text in ("stop", "behind"):
+        workshop.post.says(USER, text)
+    assert first.wait() == 5
+    assert first.said("their_bot:application stopped this worker: it called stop_running() or stopped the event loop")
+    assert workshop.stage.floodgate("dead-letters", "list", "--json").stdout.strip() == "[]"
+    workshop.handler(HEAD + STOPS + TAIL)
+    assert until(lambda: found if len(found := workshop.sent()) == 2 else None, 30) == ["stop", "behind"]
+
+
+def test_a_worker_warns_about_the_updates_that_its_handlers_need_and_the_receiver_does_not_ask_for(
+    workshop: Workshop,
+) -> None:
+    module = """
+from telegram.ext import ChatMemberHandler, MessageReactionHandler
+async def answer(update, context): ...
+application = builder.build()
+application.add_handler(ChatMemberHandler(answer, ChatMemberHandler.CHAT_MEMBER))
+application.add_handler(MessageReactionHandler(answer))
+"""
+    worker = workshop.handler(HEAD + module, FLOODGATE_UPDATES__ALLOWED='["message", "chat_member"]')
+    line = worker.said("which the receiver does not ask Telegram for")
+    assert "their_bot:application handles message_reaction, message_reaction_count, which" in line
+
+
+def test_what_a_handler_changed_is_in_the_persistence_before_its_update_is_gone(workshop: Workshop) -> None:
     """The library alone would write it a minute later."""
     workshop.stage.worker()
     module = """

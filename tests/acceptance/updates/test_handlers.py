@@ -107,6 +107,18 @@ def test_a_handler_that_keeps_failing_leaves_a_dead_letter_with_its_traceback_an
     assert "BrokenError" in shown and '"text": "broken"' in shown
 
 
+@pytest.mark.parametrize("name", ["SystemExit", "KeyboardInterrupt"])
+def test_a_handler_that_exits_has_failed_and_the_chat_goes_on(office: Office, user: int, name: str) -> None:
+    office.post.says(user, f"leave {name}")
+    office.post.says(user, "echo next")
+    assert office.answers(user, 1)[0] == "next"
+    (letter,) = office.letters("--chat", str(user))
+    assert (letter["reason"], letter["attempts"]) == ("handler-failed", 3)
+    assert f"the handler raised {name}: 7" in str(letter["description"])
+    assert "in leave" in str(letter["traceback"])
+    assert office.handler.running
+
+
 def test_a_replayed_update_is_handled_again(office: Office, user: int) -> None:
     update_id = office.post.says(user, "broken")
     office.answers(user, 1)
@@ -160,7 +172,18 @@ def test_a_slow_handler_does_not_delay_chats_of_other_partitions(office: Office,
         assert office.answers(other, 1) == ["counted 1"]
 
 
-def test_an_upload_passes_through_the_spool_and_its_message_is_returned(office: Office, user: int) -> None:
+def test_a_method_newer_than_this_version_is_queued_if_its_verb_sends_and_goes_directly_otherwise(
+    office: Office, user: int
+) -> None:
+    office.post.says(user, "newer send_rich_letter get_rich_letters")
+    assert office.answers(user, 1) == ["EndPointNotFound EndPointNotFound"]
+    (letter,) = office.letters("--chat", str(user))
+    job = letter["job"]
+    assert isinstance(job, dict)
+    assert (job["method"], letter["reason"]) == ("sendRichLetter", "method")
+
+
+def test_an_upload_goes_through_the_spool_and_its_message_comes_back(office: Office, user: int) -> None:
     office.post.says(user, "upload")
     assert office.answers(user, 1) == ["sent report.csv, 9 bytes"]
 
