@@ -123,7 +123,7 @@ def test_messages_that_nobody_reads_are_shown_and_beyond_the_settings_they_are_a
     assert f"Queue {beyond} has no consumer; messages in it: 1. Its number is beyond the settings'." in lines
 
 
-def test_send_prints_the_accepted_job_and_the_worker_sends_it(stage: Stage) -> None:
+def test_the_send_command_prints_the_accepted_job_and_a_worker_sends_it(stage: Stage) -> None:
     job = answer(stage, "send", "--chat", "42", "--text", "It works")
     assert (job["method"], job["chat"], job["params"]["text"]) == ("sendMessage", "42", "It works")
     ended = stage.floodgate("send", "--chat", "42", "--method", "sendDice", "--params", '{"emoji": "🎯"}')

@@ -165,8 +165,8 @@ def test_an_invalid_job_is_refused_before_any_server_is_contacted(
 
 
 @pytest.mark.parametrize("command", [["worker"], ["pause", "--for", "1m"]], ids=" ".join)
-def test_a_state_file_that_cannot_be_written_is_named(command: list[str], stage: Stage) -> None:
-    """Root may write anywhere, so the folder is a file: nobody can make one below it."""
+def test_an_unwritable_state_file_is_named(command: list[str], stage: Stage) -> None:
+    """Root may write anywhere, so the folder is a file: nothing can be created below it."""
     blocked = stage.home / "not-a-folder"
     blocked.touch()
     env = stage.env | {"FLOODGATE_STATE_URL": f"sqlite:///{blocked}/state.db"}

@@ -141,7 +141,7 @@ def test_the_beginning_of_an_id_names_a_letter_if_no_other_begins_so(stage: Stag
     assert "evil-1" in ids(stage), "an id itself is not the beginning of others"
 
 
-def test_dropping_asks_first_and_drops_only_what_is_meant(stage: Stage, letters: dict[str, Job]) -> None:
+def test_dropping_asks_for_confirmation_and_drops_only_matching_letters(stage: Stage, letters: dict[str, Job]) -> None:
     unasked = stage.floodgate("dead-letters", "drop", "--reason", "malformed")
     assert unasked.returncode == EXIT_USAGE
     assert "Delete permanently: malformed: 1?" in unasked.stderr

@@ -985,7 +985,7 @@ def test_a_call_that_was_not_made_is_not_counted_as_sent(admission: Admission, s
     assert seen.sent_last_second == seen.sent_last_minute == 1
 
 
-def test_the_snapshot_counts_what_waits_and_shows_pauses_and_long_lines(admission: Admission) -> None:
+def test_the_snapshot_counts_waiting_jobs_and_shows_pauses_and_long_lines(admission: Admission) -> None:
     go = admission.admit(ask_of(5))
     assert isinstance(go, Go)
     for _ in range(3):

@@ -147,7 +147,9 @@ def test_an_unknown_id_is_not_called_safe(settings: Settings, store: Admission) 
             client.result(client.job("sendMessage", chat_id=1, text="hi"), timeout=0)
 
 
-def test_a_listener_that_has_gone_comes_again(settings: Settings, store: Admission, brief: None) -> None:
+def test_an_unused_result_feed_is_closed_and_reopened_when_needed(
+    settings: Settings, store: Admission, brief: None
+) -> None:
     with Client(settings) as client, ThreadPoolExecutor() as threads:
         for ask in (ask_of(1), ask_of(2)):
             wait = threads.submit(client.result, ask.job_id, timeout=20)

@@ -4,11 +4,11 @@ A page is read from top to bottom, in its own folder, with a private RabbitMQ, f
 in the environment.
 
 ```python            runs; the blocks of a page share one interpreter
-```python file=a.py   is written to that file, for what follows
-```python fragment    is no whole program: it must compile
+```python file=a.py   is written to that file, for later blocks
+```python fragment    is not a complete program: it must compile
 ```python clients     is a program for another library: it runs in the clients' environment and must end with 0
 ```javascript         the same, as a module for Node; without Node it is not read
-```console            each `$ command` runs and must end with 0; lines below it are what it prints, `...` for anything
+```console            each `$ command` runs and must exit with 0; lines below it are its output, `...` for anything
 ```json               must parse
 
 `export NAME=value` applies to the rest of the page; with a `…` in it, the value is the reader's own and ours is kept.

@@ -121,7 +121,7 @@ def test_a_producer_learns_whether_a_worker_serves_its_bot(
     assert "no worker" not in caplog.text
 
 
-def test_compose_gives_the_accounts_what_the_page_says() -> None:
+def test_compose_grants_the_accounts_the_documented_permissions() -> None:
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     given = json.loads(compose["configs"]["accounts"]["content"].replace("$$", "$"))
     assert {

@@ -107,7 +107,7 @@ def test_other_queues_are_not_mistaken_for_queues_of_answers(name: str) -> None:
     assert not queue_names.is_answers_queue(name)
 
 
-def test_a_bots_answers_have_its_dead_letters_and_one_consumer() -> None:
+def test_a_bots_answers_use_its_dead_letters_and_have_one_consumer() -> None:
     [queue] = [each for each in topology.of_queues([QUEUE], Settings(_env_file=None)).queues if each.name == QUEUE]
     assert queue == topology.Queue(QUEUE, topology.Role.SEND, dead_letters="dead.default")
     assert QUEUE not in {each.name for each in topology.pipeline(["default"], 0, update_partitions=1).queues}

@@ -89,7 +89,7 @@ def test_a_new_parameter_of_the_bot_api_passes() -> None:
     assert job(rich_text={"a": 1}).params == {**HI, "rich_text": {"a": 1}}
 
 
-def test_a_method_is_known_by_its_own_name_whatever_its_case() -> None:
+def test_a_method_name_is_recognized_in_any_case() -> None:
     assert composer().job("SENDMESSAGE", HI).method == "sendMessage"
     with pytest.raises(UnknownMethodError, match="no method 'sendMesage'"):
         composer().job("sendMesage", HI)

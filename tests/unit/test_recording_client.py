@@ -81,7 +81,7 @@ def test_an_unknown_id_is_not_called_safe() -> None:
         RecordingClient().result("no-such-id")
 
 
-def test_the_environment_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOODGATE_BOTS", "no JSON")
     assert RecordingClient().send_message(1, "x", bot="any").bot == "any"
 

@@ -150,7 +150,7 @@ def test_another_http_method_is_refused_with_those_that_are_allowed(gate: Gate, 
         assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
 
 
-def test_when_the_wait_is_over_the_job_is_safe_and_can_be_asked_for(gate: Gate) -> None:
+def test_after_the_wait_the_job_is_safe_and_can_be_looked_up(gate: Gate) -> None:
     chat = next(_chats)
     gate.call("sendMessage", chat_id=chat, text="first")
     answer = gate.call("sendMessage", headers={"X-Floodgate-Wait-Seconds": "0.05"}, chat_id=chat, text="second")

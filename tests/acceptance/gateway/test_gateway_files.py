@@ -69,7 +69,7 @@ def test_a_file_in_the_place_of_an_option_is_refused(gate: Gate, method: str) ->
     assert gate.stage.control.arrivals() == []
 
 
-def test_a_callers_own_file_passes_with_its_call(gate: Gate) -> None:
+def test_a_callers_own_file_is_passed_on_with_its_call(gate: Gate) -> None:
     answer = httpx.post(
         f"{gate.url}/bot{TOKEN}/setMyProfilePhoto",
         data={"photo": json.dumps({"type": "static", "photo": "attach://mine"})},

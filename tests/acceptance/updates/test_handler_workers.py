@@ -205,7 +205,7 @@ application.add_handler(MessageReactionHandler(answer))
     assert "their_bot:application handles message_reaction, message_reaction_count, which" in line
 
 
-def test_what_a_handler_changed_is_in_the_persistence_before_its_update_is_gone(workshop: Workshop) -> None:
+def test_a_handlers_changes_are_persisted_before_its_update_is_acknowledged(workshop: Workshop) -> None:
     """The library alone would write it a minute later."""
     workshop.stage.worker()
     module = """

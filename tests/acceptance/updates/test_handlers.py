@@ -183,7 +183,7 @@ def test_a_method_newer_than_this_version_is_queued_if_its_verb_sends_and_goes_d
     assert (job["method"], letter["reason"]) == ("sendRichLetter", "method")
 
 
-def test_an_upload_goes_through_the_spool_and_its_message_comes_back(office: Office, user: int) -> None:
+def test_an_upload_passes_through_the_spool_and_its_message_is_returned(office: Office, user: int) -> None:
     office.post.says(user, "upload")
     assert office.answers(user, 1) == ["sent report.csv, 9 bytes"]
 
