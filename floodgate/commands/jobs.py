@@ -18,6 +18,7 @@ from floodgate.broker.messages.job import Priority, new_job, unix_ms
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.broker.state.stores import open_result_feed, open_store
 from floodgate.commands.options import EXIT_NO, AnyBot, AsJson, Yes, confirm, open_to_read, say
+from floodgate.commands.status import queued_messages
 from floodgate.letters import reading
 from floodgate.letters.criteria import harmless
 
