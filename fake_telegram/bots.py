@@ -1,6 +1,6 @@
-"""The bots: valid tokens, names, and the settings that bots have made.
+"""The bots: valid tokens, names, and the settings made by bots.
 
-Any well-formed token is valid, and the bot's id is the number before the colon, unless the server was given a list of
+Any well-formed token is valid, and the bot's id is the number before the colon, unless the server has a list of
 tokens. Used by the event loop only.
 """
 

@@ -1,7 +1,7 @@
 """The chats that bots can reach: every id is a chat, and its range determines its type, as in Telegram.
 
 Users are above 0, basic groups between -1 and -999999999999, supergroups and channels from -1000000000001 down.
-``@name`` is the same chat as its id: a name that no chat was given refers to a supergroup with a stable id.
+``@name`` is the same chat as its id: a name that is not set for any chat refers to a supergroup with a stable id.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Chats:
         self._ids_by_name: dict[str, int] = {}
 
     def describe(self, chat_id: int, **fields: Any) -> None:
-        """Say how a chat looks: ``type``, ``title``, ``username``, ``first_name``, ``is_forum``."""
+        """Set a chat's properties: ``type``, ``title``, ``username``, ``first_name``, ``is_forum``."""
         self._described.setdefault(chat_id, {}).update(fields)
         if username := fields.get("username"):
             self._ids_by_name[str(username).lstrip("@").lower()] = chat_id

@@ -1,4 +1,4 @@
-"""A synchronous client of the control API, for tests, demos and benchmarks. Uses the standard library only.
+"""A synchronous client of the control API, for tests, demos and benchmarks. Uses only the standard library.
 
 Do not use it on the event loop that runs the server: access ``FakeTelegram.exchange`` directly there.
 """
@@ -107,7 +107,7 @@ class ControlClient:
         self._ask("chat/clear", {"chats": list(chats)})
 
     def describe_chat(self, chat: int | str, **fields: Any) -> None:
-        """Say how a chat looks: ``type=``, ``title=``, ``username=``, ``first_name=``."""
+        """Set a chat's properties: ``type=``, ``title=``, ``username=``, ``first_name=``."""
         self._ask("chat/describe", {"chats": [chat], **fields})
 
     def set_server(
@@ -152,7 +152,7 @@ class ControlClient:
     def inject_crowd(
         self, bot_id: int, *, users: int, per_user: int = 1, text: str = "{n}", first_user: int = 1_000
     ) -> list[int]:
-        """Simulate messages from many users, in turns. ``text`` may contain ``{user}`` and ``{n}``, the ordinal of the
+        """Simulate messages from many users in turn. ``text`` may contain ``{user}`` and ``{n}``, the ordinal of the
         message among the user's. Returns the update ids."""
         crowd = {"users": users, "per_user": per_user, "text": text, "first_user": first_user}
         ids: list[int] = self._ask("updates", {"bot_id": bot_id, "crowd": crowd})["update_ids"]

@@ -20,7 +20,7 @@ class ControlError(Exception):
 
 
 def limits_from(current: FloodLimits, changes: Mapping[str, Any]) -> FloodLimits:
-    """Return the limits with changes applied. A rate is ``[count, per_seconds]``, or null for none."""
+    """Return the limits with changes applied. A rate is ``[count, per_seconds]``, or null for no limit."""
     _check_names("limit", changes, {field.name for field in fields(FloodLimits)})
     try:
         changed: dict[str, Any] = {k: _rate(v) if k in _RATES else v for k, v in changes.items()}

@@ -1,6 +1,6 @@
 """Parses formatted text into plain text and entities, with Telegram's errors for invalid markup.
 
-Offsets and lengths of entities count UTF-16 units; the byte offsets in errors count UTF-8 bytes. HTML knows
+Offsets and lengths of entities count UTF-16 units; the byte offsets in errors count UTF-8 bytes. HTML has
 Telegram's tags, MarkdownV2 its markers and its reserved characters, legacy Markdown its four markers; nesting rules
 beyond balance are not checked.
 """

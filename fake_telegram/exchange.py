@@ -1,6 +1,6 @@
 """Processes a call: arrival → faults → limits → refusal or effect → answer.
 
-All of it happens at arrival, without waiting in between, so limits are charged and messages appear in the order of
+All of it happens at arrival without any waiting, so limits are charged and messages appear in the order of
 arrival. Waits come afterwards, in the HTTP layer, as the ``Reply`` says: latency and slow mode delay an answer, a cut
 drops the connection, a stall never answers.
 
@@ -149,7 +149,7 @@ class CallExchange:
         return Reply(reply.code, reply.body, reply.content_type, reply.retry_after, held)
 
     async def perform_waiting(self, call: Call, arrival: Arrival, webhooks: Webhooks) -> Reply:
-        """Carry out a method of receiving, which may wait and has no limit."""
+        """Carry out a receiving method, which may wait and has no limit."""
         fault = self.scenarios.strike(call, None)
         if fault is not None and fault.before_acting:
             return _struck(fault)
@@ -162,7 +162,7 @@ class CallExchange:
         return answer(result) if fault is None else _struck(fault)
 
     def take_webhook_reply(self, bot_id: int, body: dict[str, Any]) -> None:
-        """Make the call in a webhook's answer. Its result goes nowhere."""
+        """Make the call in a webhook's answer. Its result is discarded."""
         name = as_text(body.pop("method", "")).lower()
         source = CallSource("json", json.dumps(body).encode())
         arrival = self.arrive(bot_id, name, source, body.get("chat_id"))

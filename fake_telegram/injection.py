@@ -2,8 +2,8 @@
 
 A short description is ``{"user": 42, "text": "hi"}`` (a private message), with ``"chat": -100…`` a message in a group,
 ``{"user": 42, "callback": "data", "message_id": 7}`` a pressed button. ``{"raw": …}`` is delivered unchanged in place
-of an update, whatever it is. Anything else is an update without its id, ``{"message": {…}}``, whose missing fields (id,
-date, chat and sender) are filled in.
+of an update, even if it is malformed. Anything else is an update without its id, ``{"message": {…}}``, whose missing
+fields (id, date, chat and sender) are filled in.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SHORT: Final = frozenset({"user", "chat", "text", "callback", "message_id"})
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """Messages from many users: each of ``users`` (ids from ``first_user`` on) sends ``per_user`` messages, in turns.
+    """Messages from many users: each of ``users`` (ids from ``first_user`` on) sends ``per_user`` messages in turn.
 
     ``text`` may contain ``{user}`` and ``{n}``, the ordinal of the message among the user's, from 1.
     """
@@ -125,7 +125,7 @@ def _open_query(world: World, bot_id: int, kind: str, content: dict[str, Any]) -
 
 
 def _lane(content: dict[str, Any]) -> int:
-    """Return the key within which a webhook keeps order: the chat, else the user, else 0 for all others."""
+    """Return the key within which a webhook keeps order: the chat, or else the user, or else 0."""
     message = content.get("message")
     inside = message if isinstance(message, dict) else content
     for holder in (inside.get("chat"), content.get("from"), content.get("user")):

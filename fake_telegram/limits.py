@@ -157,7 +157,7 @@ class FloodControl:
         self._waits[scope] = _Wait(now + seconds, now)
 
     def judge(self, bot_id: int, chat_id: int | None, charge: CallCost | None, now: float) -> Verdict:
-        """Accept and charge a call, or say how long to wait. A call whose ``charge`` is None has no limit."""
+        """Accept and charge a call, or return how long to wait. A call whose ``charge`` is None has no limit."""
         if charge is None:
             return FREE
         self._sweep_now_and_then(now)

@@ -87,7 +87,7 @@ class FakeTelegram:
         return f"http://{host}:{self._port_bound(self._runner)}"
 
     async def start(self) -> None:
-        """Start to listen. Does nothing if the server is already listening.
+        """Start listening. Does nothing if the server is already listening.
 
         Raises:
             OSError: The address cannot be listened on.

@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     from floodgate.updates.function import on_update
     from floodgate.updates.persistence import SharedPersistence
 
+    __version__: str
+
 __all__ = [
     "AccessRefusedError",
     "AsyncClient",
@@ -118,6 +120,12 @@ _LAZY: Final = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("telegram-floodgate")
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted((*__all__, "__version__"))

@@ -8,12 +8,12 @@ are wrong · 3 RabbitMQ refused, failed or could not be reached · 4 the state s
 from __future__ import annotations
 
 import sys
-from importlib import metadata
 from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 
+from floodgate import __version__
 from floodgate.broker.errors import (
     FloodgateError,
     HandlersStoppedError,
@@ -31,6 +31,7 @@ from floodgate.commands import (
     doctor,
     fake,
     gateway,
+    jobs,
     pauses,
     send,
     status,
@@ -49,14 +50,14 @@ app = typer.Typer(
     name="floodgate",
     help="Send Telegram messages as fast as Telegram allows, never faster, in order per chat, losing none.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
 
 def _print_version(asked: bool) -> None:
     if asked:
-        print(metadata.version("telegram-floodgate"))
+        print(__version__)
         raise typer.Exit
 
 
@@ -80,6 +81,7 @@ app.command("status")(status.status)
 app.command("pause")(pauses.pause)
 app.command("resume")(pauses.resume)
 app.add_typer(topology.app, name="topology")
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(chats.app, name="chats")
 app.add_typer(campaigns.app, name="campaigns")

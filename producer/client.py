@@ -138,6 +138,19 @@ class Client(BotApi[Job]):
         """
         return self._ledger.look(job)
 
+    def cancel(self, *jobs: Job | str, campaign: str | None = None, bot: str | None = None) -> list[Record]:
+        """Cancel waiting jobs, given as jobs or ids, and return their records; or cancel a campaign, and return none.
+
+        A cancelled job ends with the reason ``cancelled``. A job that was sent, or whose call is under way, stays as it
+        is. Of a campaign, all jobs end that were enqueued before now, each when a worker comes to it; later jobs of the
+        same name are sent. The jobs are those of the client's own bot, unless ``bot`` names another.
+
+        Raises:
+            InvalidParamsError: neither a job nor a campaign is given, or both are, or an id is not one.
+            StateUnavailableError: the state store cannot answer.
+        """
+        return self._ledger.cancel(jobs, campaign, bot)
+
     def result(self, job: Job | str, *, timeout: timedelta | float = 30) -> Any:
         """Wait up to ``timeout`` for Telegram's own result, and return it as JSON values. A number is seconds.
 

@@ -16,9 +16,16 @@ from datetime import timedelta
 from typing import Any, Final
 
 from floodgate.broker.admission.contract import Admission, Record, Standing
+from floodgate.broker.admission.policy import ask_for
 from floodgate.broker.admission.result_feed import ResultFeed
-from floodgate.broker.errors import DeadLetteredError, DedupeKeyError, NotSettledError, StateError
-from floodgate.broker.messages.job import Job
+from floodgate.broker.errors import (
+    DeadLetteredError,
+    DedupeKeyError,
+    InvalidParamsError,
+    NotSettledError,
+    StateError,
+)
+from floodgate.broker.messages.job import Job, new_job, unix_ms
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.stores import open_result_feed, open_store, state_file
 from floodgate.producer.waiting import JobKey, Waiter, Waiting
@@ -52,6 +59,26 @@ class Ledger:
             StateUnavailableError: the store cannot answer.
         """
         return self._store().lookup(*self._key(job))
+
+    def cancel(self, jobs: Sequence[Job | str], campaign: str | None, bot: str | None) -> list[Record]:
+        """Cancel jobs and return their records, or cancel a campaign and return none.
+
+        Raises:
+            InvalidParamsError: neither a job nor a campaign is given, or both are, or an id is not one.
+            StateUnavailableError: the store cannot answer.
+        """
+        if bool(jobs) == bool(campaign):
+            raise InvalidParamsError("Say what to cancel: either jobs, or a campaign.")
+        if campaign:
+            # A job of this same millisecond was enqueued before.
+            self._store().cancel_campaign(bot or self._bot, campaign, unix_ms() + 1)
+        return [self._store().cancel(ask_for(self._named(job, bot), self._settings)) for job in jobs]
+
+    def _named(self, job: Job | str, bot: str | None) -> Job:
+        """Return the job, or a stand-in with the same id: no more is needed to cancel it."""
+        if isinstance(job, Job):
+            return job
+        return new_job("getMe", {}, bot=bot or self._bot, job_id=job)
 
     @contextmanager
     def awaited(self, job: Job | str, future: Waiter) -> Iterator[None]:

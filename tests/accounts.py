@@ -1,4 +1,4 @@
-"""The accounts on RabbitMQ that docs/security.md describes, with the rights that its commands give them."""
+"""The accounts on RabbitMQ that docs/security.md describes, with the permissions set by its commands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Channel = Any
 
 
 def permissions() -> dict[str, list[str]]:
-    """Configure, write and read of each account, as the page's commands set them."""
+    """Configure, write and read permissions of each account, as the page's commands set them."""
     given: dict[str, list[str]] = {}
     for block in blocks(PAGE):
         for command in commands(block.text):
@@ -34,12 +34,12 @@ def permissions() -> dict[str, list[str]]:
 
 
 class Accounts:
-    """The three accounts, in one vhost."""
+    """The three accounts in one vhost."""
 
     def __init__(self, vhost: Vhost) -> None:
         self.vhost = vhost
         made = [self._make(name, rights) for name, rights in permissions().items()]
-        vhost.node.ctl("eval", f"{', '.join(made)}, ok.")  # one rabbitmqctl takes half a second, whatever it does
+        vhost.node.ctl("eval", f"{', '.join(made)}, ok.")  # rabbitmqctl takes half a second for one or many
 
     def user(self, account: str) -> str:
         return f"{account}-{self.vhost.name}"
@@ -48,7 +48,7 @@ class Accounts:
         return self.vhost.url.replace("guest:guest@", f"{self.user(account)}:{PASSWORD}@")
 
     def may(self, account: str, act: Callable[[Channel], object]) -> bool:
-        """Whether RabbitMQ carries it out."""
+        """Returns whether RabbitMQ accepts it."""
         with pika.BlockingConnection(pika.URLParameters(self.url(account))) as connection:
             channel = connection.channel()
             channel.confirm_delivery()
@@ -71,5 +71,5 @@ class Accounts:
 
 
 def _text(value: str) -> str:
-    """As Erlang writes it."""
+    """Formats it as Erlang does."""
     return '<<"' + value.replace("\\", "\\\\") + '">>'

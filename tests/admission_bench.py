@@ -1,4 +1,4 @@
-"""What tests of admission share: a clock that is moved by hand, and jobs as admission sees them."""
+"""Shared by tests of admission: a clock moved by hand, and jobs as admission sees them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _numbers = itertools.count(1)
 
 
 class HandClock:
-    """Time moves when the test says so."""
+    """A clock that only the test moves."""
 
     def __init__(self, start_us: int = 1_800_000_000_000_000) -> None:
         self.now_us = start_us
@@ -29,7 +29,7 @@ class HandClock:
         return ClockReading(self.boot, self.now_us, self.now_us)
 
     def advance(self, by: timedelta | float) -> None:
-        """By a timedelta, or by seconds."""
+        """Moves the clock by a timedelta or by seconds."""
         duration = by if isinstance(by, timedelta) else timedelta(seconds=by)
         self.now_us += duration // timedelta(microseconds=1)
 
@@ -51,7 +51,7 @@ def ask_of(
     unsent: int = 0,
     **params: Any,
 ) -> Ask:
-    """An ask for a new job, or under the id of one that was asked for before."""
+    """An ask for a new job, or with the id of an earlier one."""
     if chat is not None:
         params["chat_id"] = chat if isinstance(chat, str) and chat.startswith("inline:") else chat_key(chat)
     inline = isinstance(chat, str) and chat.startswith("inline:")

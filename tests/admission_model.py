@@ -1,8 +1,8 @@
-"""Admission as plainly as it can be written: every grant is remembered for ever, lines are lists, counting is by
-looking.
+"""Admission written as simply as possible: every grant is remembered forever, lines are lists, counting is by
+searching.
 
-The stores are held to it. It shares the contract and the policy's numbers with them and none of their arithmetic.
-Waits for a place in a line are not modelled to the microsecond; whose turn it is, is.
+The stores are compared with it. It shares the contract and the policy's numbers with them but none of their
+arithmetic. It does not model waits for a place in a line to the microsecond, only whose turn it is.
 """
 
 from __future__ import annotations
@@ -63,20 +63,20 @@ class Job:
     bot_until: int = 0
     result: Any = None
     error: dict[str, Any] | None = None
-    grants: int = 0  # all but those that were settled as to be made again
+    grants: int = 0  # all except those settled as retrying
     handed_back: int = 0
 
 
 @dataclass
 class Chat:
-    units: list[tuple[int, str]] = field(default_factory=list)  # when, by which grant
+    units: list[tuple[int, str]] = field(default_factory=list)  # time and grant
     sending: str | None = None
     sending_since: int = 0
     lease_end: int = 0
     rest_until: int = 0
     paused_until: int = 0
     overtaken: int = 0
-    refused: tuple[int, str] | None = None  # when, and what Telegram said
+    refused: tuple[int, str] | None = None  # the time and Telegram's error
     missing_since: dict[Priority, int] = field(default_factory=lambda: defaultdict(int))
 
 
@@ -84,7 +84,7 @@ class Chat:
 class Outage:
     since: int
     probe_at: int
-    probe: int | None = None  # the grant of the one under way
+    probe: int | None = None  # the grant of the one in flight
     failed: int = 0
 
 
@@ -102,12 +102,13 @@ class Bot:
     jobs: dict[str, Job] = field(default_factory=dict)
     chats: dict[str, Chat] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
-    names: dict[str, int] = field(default_factory=dict)  # until when a name stands for its alias
+    names: dict[str, int] = field(default_factory=dict)  # until when a name has its alias
     orders: int = 0
     unanswered: list[tuple[str | None, int]] = field(default_factory=list)  # since the last answer
     outage: Outage | None = None
     not_kept: list[tuple[str, str | None, str, int]] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    cancelled: dict[str | None, tuple[int, int]] = field(default_factory=dict)  # by campaign: before (ms), and when
 
 
 def us(duration: timedelta) -> int:
@@ -119,7 +120,7 @@ def grant_of(job: Job) -> str:
 
 
 def unit_times(windows: tuple[Window, ...], cost: int, now: int) -> list[int]:
-    """When the units of a call count: now, and what no window holds at once, one window later, and so on."""
+    """The times at which a call's units count: now, and those that exceed a window, one window later, and so on."""
     return [now + max(unit // window.cap * window.span_us for window in windows) for unit in range(cost)]
 
 
@@ -178,6 +179,8 @@ class PlainModel:
                 return self._wait(job.lease_end - now, Scope.CHAT, "lease")
             if job.grants >= ask.calls_left or job.handed_back >= policy.HANDED_BACK_MOST:
                 return Exhausted(job.grants, job.handed_back)
+        if any(ask.created_ms < bot.cancelled.get(one, (0, 0))[0] for one in (None, ask.campaign)):
+            return AlreadyDead(self.cancel(ask).reason or "")
         key = policy.line_of(ask) if job is None else job.chat
         chat = self._chat(key) if key is not None else None
         if chat is not None:
@@ -202,7 +205,7 @@ class PlainModel:
         return wait
 
     def expect(self, ask: Ask, delay: timedelta) -> None:
-        """The job was told to ask again after ``delay``, whatever the model had said."""
+        """The job was told to ask again after ``delay``, regardless of the model's answer."""
         job = self.bots[ask.bot].jobs[ask.job_id]
         job.due = job.bot_until = self.now + us(delay)
 
@@ -260,10 +263,17 @@ class PlainModel:
         self._open(ask.bot)
         job = self.bot.jobs.get(ask.job_id)
         if job is None or job.state == "waiting":
-            self.settle(ask, Dead(CANCELLED))
+            self.settle(ask, Dead(CANCELLED, kept=False))
         record = self.lookup(ask.bot, ask.job_id)
         assert record is not None
         return record
+
+    def cancel_campaign(self, bot: str, campaign: str | None, before_ms: int) -> None:
+        self._open(bot)
+        cancelled = self.bot.cancelled
+        cancelled[campaign] = max(before_ms, cancelled.get(campaign, (0, 0))[0]), self.now
+        latest = sorted(cancelled.items(), key=lambda one: -one[1][1])[: policy.CANCELLED_MOST]
+        self.bot.cancelled = {name: its for name, its in latest if its[1] >= self.now - policy.CANCELLED_KEPT_US}
 
     def lookup(self, bot: str, job_id: str) -> Record | None:
         self._open(bot)
@@ -423,7 +433,9 @@ class PlainModel:
         bot_pause = self.bot.paused_until - self.now
         return Snapshot(
             bot=bot,
-            sent_last_second=sum(1 for at, _ in self.bot.units[False] if at > self.now - policy.SECOND),
+            sent_last_second=sum(
+                1 for at, _ in self.bot.units[False] if at > self.now - policy.SECOND and at >= self.bot.born
+            ),
             per_second_limit=policy.per_second(self.policy.rates(bot).free, self._permille()),
             sent_last_minute=sum(1 for at, _ in self.bot.units[False] if at > self.now - policy.MINUTE),
             sending=sum(
@@ -557,7 +569,7 @@ class PlainModel:
         return head
 
     def _rival(self, job: Job, chat: Chat) -> bool:
-        """Whether the chat's other line goes first."""
+        """Returns whether the chat's other line goes first."""
         bulk_asks = job.priority is Priority.BULK
         other = self._line(job.chat, Priority.INTERACTIVE if bulk_asks else Priority.BULK)
         if not other or bulk_asks is (chat.overtaken >= policy.INTERACTIVE_TURNS):
@@ -649,7 +661,7 @@ class PlainModel:
         return ask.chat if ask.chat is not None and ask.chat.startswith("@") else chat
 
     def _learn(self, ask: Ask, job: Job, settlement: Settlement) -> None:
-        """Whether Telegram answers."""
+        """Returns whether Telegram answers."""
         silent = isinstance(settlement, Released) or (isinstance(settlement, Retrying | Dead) and settlement.unanswered)
         if ask.charge is Charge.ANSWER and silent:
             return

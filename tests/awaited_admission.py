@@ -1,4 +1,4 @@
-"""A batched store for tests that block: each call is awaited on an event loop of its own thread."""
+"""A batched store for blocking tests: each call is awaited on an event loop in its own thread."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def on_redis(url: str, policy: Policy, clock: Clock | None = None) -> AwaitedAdm
 
 
 class AwaitedAdmission(BlockingAdmission):
-    """``contract.Admission`` by way of a :class:`BatchedAdmission`. Opens again after ``close``."""
+    """``contract.Admission`` on top of a :class:`BatchedAdmission`. Reopens after ``close``."""
 
     def __init__(self, batched: BatchedAdmission, thread: StateThread | None = None) -> None:
         self.batched = batched

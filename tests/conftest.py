@@ -1,12 +1,12 @@
-"""What every test folder shares: options, and the servers of `tests.services`, started when a test first asks.
+"""Shared by all test folders: options, and the servers of `tests.services`, started on first use.
 
-rabbitmq       one node for the whole session; leave it up and healthy
-vhost          a vhost of that node for this test alone: vhost.url, vhost.ctl("list_queues", …)
-new_node       makes nodes for this test alone, to kill and to fill: new_node(conf={"heartbeat": "5"}).start()
-redis_server   one Redis for the whole session; leave it up
+rabbitmq       one node for the whole session; leave it running and healthy
+vhost          a vhost of that node for this test only: vhost.url, vhost.ctl("list_queues", …)
+new_node       makes nodes for this test only, to kill and to fill: new_node(conf={"heartbeat": "5"}).start()
+redis_server   one Redis for the whole session; leave it running
 redis_url      its URL, emptied for this test
-new_redis      makes Redis servers for this test alone
-postgres       one PostgreSQL for the whole session: postgres.new_database() makes a database for this test alone
+new_redis      makes Redis servers for this test only
+postgres       one PostgreSQL for the whole session: postgres.new_database() makes a database for this test only
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect tests by their marks; the closing line counts them.
+    """Deselects tests by their marks; pytest's last line counts them.
 
     `full_length`: takes minutes, runs with --chaos only. `clients`: runs with --clients only. `checkout`: examines the
     product's source files, which the tree that `./scripts/test --wheel` makes does not have.
@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def rabbitmq_version(pytestconfig: pytest.Config) -> str | None:
-    """What --rabbitmq asks for."""
+    """The version requested by --rabbitmq."""
     return pytestconfig.getoption("--rabbitmq")
 
 
@@ -70,7 +70,7 @@ def vhost(vhosts: Vhosts) -> Iterator[Vhost]:
 
 @pytest.fixture
 def new_node(rabbitmq_version: str | None) -> Iterator[Callable[..., Node]]:
-    """`Node` with the version filled in; whatever it made is removed after the test."""
+    """`Node` with the version filled in; all nodes are removed after the test."""
     nodes: list[Node] = []
 
     def make(**options: Any) -> Node:
@@ -97,7 +97,7 @@ def redis_url(redis_server: RedisServer) -> str:
 
 @pytest.fixture
 def new_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., RedisServer]]:
-    """Servers not yet started, with flags for redis-server; whatever it made is stopped after the test."""
+    """Servers that are not yet started, with flags for redis-server; all are stopped after the test."""
     servers: list[RedisServer] = []
 
     def make(*flags: str) -> RedisServer:

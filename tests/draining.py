@@ -1,4 +1,4 @@
-"""Taking messages out of queues by stock pika, to see what is really there."""
+"""Takes messages out of queues with stock pika, to see their real contents."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 import pika
 
-FEW = 30  # of more acks at once some are lost when the channel is closed: see floodgate.broker.amqp.async_queue_reader
+FEW = 30  # of more acks at once, some are lost when the channel is closed: see floodgate.broker.amqp.async_queue_reader
 
 
 def drain(url: str, queue: str) -> list[tuple[Any, bytes]]:
-    """All messages of a queue in order, properties and body; they are gone then.
+    """Removes and returns all messages of a queue in order, properties and body.
 
-    By consuming: a queue with a single active consumer refuses ``basic.get``.
+    It consumes: a queue with a single active consumer refuses ``basic.get``.
     """
     connection = pika.BlockingConnection(pika.URLParameters(url))
     channel = connection.channel()
@@ -37,5 +37,5 @@ def numbers(url: str, queue: str) -> list[int]:
 
 
 def first_seen(found: list[int]) -> list[int]:
-    """Without repetitions: duplicates are allowed where a connection was lost, disorder is not."""
+    """Removes repetitions: after a lost connection, duplicates are allowed but disorder is not."""
     return list(dict.fromkeys(found))

@@ -14,12 +14,12 @@ class Timer:
     planned: list[Timer]
 
     def cancel(self) -> None:
-        if self in self.planned:  # asyncio's does not mind either
+        if self in self.planned:  # asyncio ignores it, too
             self.planned.remove(self)
 
 
 class HandTimers:
-    """What was planned waits for its test."""
+    """Planned calls wait for the test to fire them."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -30,6 +30,6 @@ class HandTimers:
         return self.planned[-1]
 
     def turn(self) -> None:
-        """Run what is ready, and what that makes ready."""
+        """Runs ready callbacks, and those they make ready."""
         for _ in range(3):
             self.loop.run_until_complete(asyncio.sleep(0))

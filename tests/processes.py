@@ -1,12 +1,12 @@
-"""`floodgate` processes as their users start them: by the command, with an environment, ended by signals.
+"""`floodgate` processes as users start them: by the command, with an environment, ended by signals.
 
     with FloodgateProcess("worker", env=…, home=tmp_path).start("worker ready") as worker:
         worker.kill()
     run_floodgate("status", "--json", env=…, home=tmp_path).stdout
 
-A process runs in a folder of its own and sees no `FLOODGATE_*` but those it is given, so that neither a `.env` nor the
-shell of whoever runs the tests decides how a test ends. What it says goes to a log file, which is all that is kept.
-It dies with the program that started it, also when that is killed.
+A process runs in its own folder and sees no `FLOODGATE_*` except those it is given, so that neither a `.env` nor the
+caller's shell affects a test. Its output goes to a log file, which is all that is kept.
+It ends with the program that started it, even if that is killed.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ COMMAND_SECONDS = 60.0
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment with the given variables for the only settings of Floodgate."""
-    # By ``get``: pytest changes a variable while threads of a test start processes.
+    """This process's environment with only the given variables as settings of Floodgate."""
+    # With ``get``: pytest changes a variable while threads of a test start processes.
     others = {name: os.environ.get(name) for name in list(os.environ) if not name.startswith("FLOODGATE_")}
     kept = {name: value for name, value in others.items() if value is not None}
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "TERM": "dumb", "COLUMNS": "200", **given}
 
 
 def run_floodgate(*arguments: str, env: Mapping[str, str], home: Path) -> subprocess.CompletedProcess[str]:
-    """One command from start to end. Raises TimeoutExpired when it does not end within a minute."""
+    """Runs one command to its end. Raises TimeoutExpired if that takes more than a minute."""
     return run_python("-m", "floodgate", *arguments, env=env, home=home)
 
 
 def run_python(*arguments: str, env: Mapping[str, str], home: Path) -> subprocess.CompletedProcess[str]:
-    """A fresh interpreter from start to end."""
+    """Runs a new interpreter to its end."""
     return subprocess.run(
         [sys.executable, *arguments],
         env=environment(env),
@@ -56,7 +56,7 @@ def run_python(*arguments: str, env: Mapping[str, str], home: Path) -> subproces
 
 
 class FloodgateProcess:
-    """One long-running command. `stop`, `kill` and leaving the `with` may come in any order, repeatedly."""
+    """One long-running command. `stop`, `kill` and leaving the `with` may be called in any order, repeatedly."""
 
     def __init__(
         self,
@@ -81,11 +81,11 @@ class FloodgateProcess:
 
     @property
     def log(self) -> str:
-        """All it has said so far, on both streams."""
+        """All its output so far, on both streams."""
         return self._log_path.read_text(errors="replace")
 
     def said(self, word: str) -> str:
-        """The first line that holds the word, once it is there: a process writes its lines a moment later."""
+        """Waits for the first line with the text: a process may write its lines a moment later."""
         return until(lambda: next((line for line in self.log.splitlines() if word in line), ""))
 
     @property
@@ -93,7 +93,7 @@ class FloodgateProcess:
         return self._process is not None and self._process.poll() is None
 
     def start(self, ready: str, seconds: float = READY_SECONDS) -> Self:
-        """Return once it has said `ready`; AssertionError with its log when it ends before, or is silent."""
+        """Waits until it has printed `ready`; AssertionError with its log if it ends before or does not."""
         with self._log_path.open("ab") as output:
             self._process = subprocess.Popen(
                 self._command,
@@ -113,7 +113,7 @@ class FloodgateProcess:
         self._process.send_signal(number)
 
     def wait(self, seconds: float = STOP_SECONDS) -> int:
-        """Its exit code. Raises TimeoutExpired when it does not end in time."""
+        """Returns its exit code. Raises TimeoutExpired if it does not end in time."""
         assert self._process is not None
         code = self._process.wait(seconds)
         if self._guard is not None:
@@ -121,13 +121,13 @@ class FloodgateProcess:
         return code
 
     def stop(self) -> int:
-        """Ask it to end; its exit code."""
+        """Asks it to end; returns its exit code."""
         if self.running:
             self.signal()
         return self.wait()
 
     def kill(self) -> None:
-        """End it at once, with SIGKILL, and whatever it has started: Dramatiq's own command forks its workers."""
+        """Ends it at once with SIGKILL, and all processes it has started: Dramatiq's own command forks its workers."""
         if self._process is not None:
             with suppress(ProcessLookupError):  # all of them have ended
                 os.killpg(self.pid, signal.SIGKILL)

@@ -1,17 +1,17 @@
-"""A TCP proxy in front of a server, to do to its connections what networks do.
+"""A TCP proxy in front of a server that reproduces network failures.
 
     with Proxy(node.port) as proxy:
         connect(proxy.url(node.url))
-        proxy.stall()                  # nothing passes any more, nobody is told
-        proxy.flow()                   # what was held passes
+        proxy.stall()                  # no more data passes, with no notice to either side
+        proxy.flow()                   # held data passes
         proxy.cut()                    # both sides see an orderly end
         proxy.reset()                  # both sides see a reset
-        proxy.reset_after(10_000)      # … once the client has sent so many more bytes: in the middle of a message
+        proxy.reset_after(10_000)      # … once the client has sent this many more bytes: in the middle of a message
         proxy.half_open()              # the server sees an end, the client sees nothing
-        proxy.inject(port, frames)     # the server says something it did not say
+        proxy.inject(port, frames)     # the client receives data that the server did not send
         proxy.refuse(); proxy.accept() # new connections
 
-Threads: one that accepts, two per connection that pump. What they share is under ``_lock``.
+Threads: one that accepts, two per connection that forward. Their shared state is guarded by ``_lock``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CHUNK = 64 * 1024
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-# A socket that another thread closes stays open while a system call waits on it: so wait in short pieces.
+# A socket closed by another thread stays open while a system call waits on it: so wait in short intervals.
 LOOK_SECONDS = 0.02
 
 
@@ -51,7 +51,7 @@ class Pipe:
 
 
 class Proxy:
-    """Forwards to a port of this machine."""
+    """Forwards to a local port."""
 
     def __init__(
         self, target_port: int, *, rewrite: tuple[bytes, bytes] | None = None, bytes_per_second: float | None = None
@@ -87,7 +87,7 @@ class Proxy:
         self.cut()
 
     def url(self, url: str) -> str:
-        """The same URL, by way of the proxy."""
+        """The same URL through the proxy."""
         parts = urlsplit(url)
         credentials, _, _ = parts.netloc.rpartition("@")
         return urlunsplit(parts._replace(netloc=f"{credentials}@127.0.0.1:{self.port}"))
@@ -121,18 +121,18 @@ class Proxy:
             pipe.close(pipe.server)
 
     def drop_half_open(self) -> None:
-        """Forget what :meth:`half_open` left, so that new connections flow."""
+        """Clears the effect of :meth:`half_open`, so that new connections flow."""
         self.cut()
         self.flow()
 
     @property
     def last_port(self) -> int:
-        """Where the server sees the newest connection come from."""
+        """The client address of the newest connection, as the server sees it."""
         with self._lock:
             return int(self._pipes[-1].server.getsockname()[1])
 
     def inject(self, port: int, data: bytes) -> None:
-        """Say something to the client whose connection the server sees coming from this port, between two messages."""
+        """Sends data between two messages to the client whose connection the server sees coming from this port."""
         with self._lock:
             [pipe] = [pipe for pipe in self._pipes if pipe.server.getsockname()[1] == port]
         pipe.client.sendall(data)
@@ -144,7 +144,7 @@ class Proxy:
         self._refusing = False
 
     def reach(self) -> socket.socket:
-        """A connection to the server, for a new one from a client. Raises OSError when there is none."""
+        """Opens a connection to the server for a client's new one. Raises OSError if it cannot."""
         return socket.create_connection(("127.0.0.1", self._target_port), 5)
 
     def _take_pipes(self) -> list[Pipe]:
@@ -196,7 +196,7 @@ class Proxy:
             pipe.close()
 
     def _before_reset(self, size: int) -> int | None:
-        """How much of this piece still passes, if the reset is due in it."""
+        """The length of this piece that still passes, if the reset is due within it."""
         with self._lock:
             if self._bytes_to_reset is None:
                 return None
@@ -208,7 +208,7 @@ class Proxy:
 
 
 def _receive(source: socket.socket) -> bytes:
-    """What comes next; empty at the end. OSError or ValueError when the socket was closed here."""
+    """The next data; empty at the end. OSError or ValueError if the socket was closed here."""
     while not select.select([source], [], [], LOOK_SECONDS)[0]:
         pass
     return source.recv(CHUNK)

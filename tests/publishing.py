@@ -1,4 +1,4 @@
-"""Publishing many messages through a publisher, with its window full."""
+"""Publishes many messages through a publisher with its window full."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BATCH = 25
 def publish_all(
     publisher: Publisher, publications: Iterable[Publication]
 ) -> Iterator[tuple[Publication, PublishOutcome]]:
-    """Publish the messages. Yield each with its outcome, in order. The window bounds those under way."""
+    """Publishes the messages. Yields each with its result, in order. The window bounds those in flight."""
     source = iter(publications)
     under_way: deque[tuple[list[Publication], Future[PublishOutcomes]]] = deque()
     while batch := list(islice(source, BATCH)):

@@ -1,4 +1,4 @@
-"""What the receiver's tests need: a fake Telegram, a RabbitMQ, receivers by the same settings."""
+"""Support for the receiver's tests: a fake Telegram, a RabbitMQ, receivers with the same settings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SOON = 20.0
 
 
 class Taken:
-    """What was taken out of queues, in order of each. Filled by the I/O thread."""
+    """Messages taken out of queues, in order within each. Filled by the I/O thread."""
 
     def __init__(self) -> None:
         self.deliveries: list[Delivery] = []
@@ -40,13 +40,13 @@ class Taken:
 
 
 def count_updates(connections: Connections, bot: str, partitions: int) -> int:
-    """How many lie in a bot's queues."""
+    """Counts the messages in a bot's queues."""
     queues = [queue_names.updates_queue(bot, n) for n in range(partitions)]
     return sum(depth or 0 for depth in queue_admin.depth(connections, queues).values())
 
 
 def take_updates(connections: Connections, bot: str, partitions: int) -> list[Update]:
-    """What lies in a bot's queues, in order of each, taken out of them."""
+    """Takes the messages out of a bot's queues, in order within each."""
     count, found = count_updates(connections, bot, partitions), Taken()
     queues = [queue_names.updates_queue(bot, n) for n in range(partitions)]
     made = topology.pipeline([bot], 1, update_partitions=partitions)
@@ -59,7 +59,7 @@ def take_updates(connections: Connections, bot: str, partitions: int) -> list[Up
 
 
 class Stage:
-    """A fake, a RabbitMQ, and receivers by the same settings."""
+    """A fake, a RabbitMQ, and receivers with the same settings."""
 
     def __init__(self, fake: FakeTelegram, vhost: Vhost) -> None:
         self.fake = fake
@@ -82,7 +82,7 @@ class Stage:
 
     @asynccontextmanager
     async def receiving(self, mode: Mode = Mode.POLLING, **changes: Any) -> AsyncIterator[Receiver]:
-        """A receiver for the length of the block, which it outlives only as long as a stop takes."""
+        """Runs a receiver for the length of the block, then stops it."""
         receiver, ready = Receiver(self.settings(**changes), mode), asyncio.Event()
         task = asyncio.create_task(receiver.run(lambda _line: ready.set()))
         try:
@@ -112,11 +112,11 @@ class Stage:
         return await asyncio.to_thread(until, probe, seconds)
 
     def kept(self, queue: str) -> list[bytes]:
-        """What lies in a queue of dead letters, in order."""
+        """The contents of a queue of dead letters, in order."""
         return [seen.body for seen in browse(self.connections, queue, 1000)]
 
     def updates(self, bot: str = BOT) -> list[Update]:
-        """Those that lie in the bot's queues, in order of each, taken out of them."""
+        """Takes the ids out of the bot's queues, in order within each."""
         return take_updates(self.connections, bot, PARTITIONS)
 
     def ids(self, bot: str = BOT) -> list[int]:

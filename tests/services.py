@@ -1,4 +1,4 @@
-"""The servers that tests run against: real ones, private, on free ports, gone with the test session however it ends."""
+"""The servers that tests run against: real, private, on free ports, and ended with the test session in any case."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ POLL_SECONDS = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Vhost:
-    """A part of the shared node that one test has to itself."""
+    """A part of the shared node for a single test."""
 
     name: str
     node: Node
@@ -35,13 +35,13 @@ class Vhost:
         return self.node.url_of(self.name)
 
     def ctl(self, command: str, *args: str) -> str:
-        """`rabbitmqctl` for this vhost, as in `vhost.ctl("list_queues", "name", "type", "--formatter=json")`."""
+        """Runs `rabbitmqctl` on this vhost, e.g. `vhost.ctl("list_queues", "name", "type", "--formatter=json")`."""
         return self.node.ctl("--vhost", self.name, command, *args)
 
 
 @dataclass(slots=True)
 class Vhosts:
-    """Fresh vhosts of one node, made and deleted by the batch. Used by the test thread only."""
+    """New vhosts of one node, created and deleted in batches. Used by the test thread only."""
 
     node: Node
     _fresh: list[str] = field(default_factory=list)
@@ -49,13 +49,13 @@ class Vhosts:
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def take(self) -> Vhost:
-        """One that no test has had."""
+        """Returns a vhost that no test has used."""
         if not self._fresh:
             self._renew()
         return Vhost(self._fresh.pop(0), self.node)
 
     def give_back(self, vhost: Vhost) -> None:
-        """Have it deleted with the next batch: its queues take memory from the tests that follow."""
+        """Deletes it with the next batch: its queues use memory during the tests that follow."""
         self._used.append(vhost.name)
 
     def _renew(self) -> None:
@@ -79,9 +79,9 @@ def _delete(names: list[str]) -> str:
 
 
 class RedisServer:
-    """A Redis or Valkey of our own that writes every change to disk, so that it can be killed and started again.
+    """Our own Redis or Valkey that writes every change to disk, so that it can be killed and restarted.
 
-    Used by one thread at a time; `start`, `stop` and `kill` may come in any order, repeatedly.
+    Used by one thread at a time; `start`, `stop` and `kill` may be called in any order, repeatedly.
     """
 
     def __init__(self, home: Path, *flags: str) -> None:
@@ -95,7 +95,7 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> RedisServer:
-        """Returns when it answers. Raises RuntimeError with what it printed if it does not."""
+        """Returns when it answers. Raises RuntimeError with its output if it does not."""
         if self._group is None:
             log = self.home / "redis.log"
             self._group = ProcessGroup.start(self._command(), dict(os.environ), log, guarded=True)
@@ -113,7 +113,7 @@ class RedisServer:
             self._group = None
 
     def flush(self) -> None:
-        """Forget everything."""
+        """Deletes all data."""
         self._ask(b"FLUSHALL\r\n", b"+OK")
 
     def _command(self) -> list[str]:

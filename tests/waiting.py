@@ -1,4 +1,4 @@
-"""Waiting for what must happen soon, with a bound, for what has no event to wait on."""
+"""Waits, up to a limit, for conditions that have no event to wait on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ POLL_SECONDS = 0.02
 
 
 def until(probe: Callable[[], T], seconds: float = 15.0) -> T:
-    """The first true answer of the probe; AssertionError when none comes in time."""
+    """Returns the first true answer of the probe; AssertionError if there is none in time."""
     deadline = time.monotonic() + seconds
     while not (answer := probe()):
         assert time.monotonic() < deadline, f"still {answer!r} after {seconds:g} s"

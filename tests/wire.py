@@ -1,4 +1,4 @@
-"""What a test of a worker has in place of RabbitMQ."""
+"""A replacement for RabbitMQ in a worker's test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from floodgate.broker.messages.publication import Publication
 
 @dataclass
 class Wire:
-    """Stands for RabbitMQ: what would go there is kept in a list."""
+    """Replaces RabbitMQ: keeps publications in a list."""
 
     published: list[Publication] = field(default_factory=list)
 

@@ -38,6 +38,9 @@ class Ask:
     """The content of a job with a dedupe key (``Job.content``); the store keeps that of the first."""
     upload: bool = False
     """Whether the call uploads files. It arrives when they have, so it counts for its chat from the end of the call."""
+    campaign: str | None = None
+    created_ms: int = 0
+    """When the job was enqueued, in Unix milliseconds of its producer's clock."""
 
 
 class Scope(StrEnum):
@@ -308,6 +311,16 @@ class Admission(Protocol):
         record afterwards.
 
         A job unknown to the store can be cancelled too: it is dropped when it arrives.
+        """
+        ...
+
+    def cancel_campaign(self, bot: str, campaign: str | None, before_ms: int) -> None:
+        """Cancel all jobs of a campaign (or, with None, of the bot) that were enqueued before a time, in Unix
+        milliseconds. Takes constant time, however many jobs there are: it writes one record.
+
+        ``admit`` ends each such job with the reason :data:`CANCELLED`, wherever it has been waiting, and counts and
+        lists it as :class:`NotKept`. A call under way is not interrupted. The record outlives every scheduled job; the
+        latest ``policy.CANCELLED_MOST`` of a bot are kept.
         """
         ...
 

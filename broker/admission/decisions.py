@@ -61,6 +61,8 @@ def admit(work: UnitOfWork, ask: Ask) -> Decision:
     job = work.job(ask.job_id)
     if job is not None and (known := _known(work, job) or _exhausted(job, ask)) is not None:
         return known
+    if ask.created_ms < work.cancelled_before(ask.campaign):
+        return AlreadyDead(CANCELLED, _take_back(work, ask, job).content)
     chat = _open_chat(work, policy.line_of(ask) if job is None else job.chat)
     if chat is not None and (refused := _refused(work, ask, chat)) is not None:
         work.save_chat(chat)  # opening it may have taken back a lost call
@@ -117,10 +119,12 @@ def settle(work: UnitOfWork, ask: Ask, settlement: Settlement, grant: int | None
 
 def cancel(work: UnitOfWork, ask: Ask) -> Record:
     """As ``Admission.cancel``."""
-    job = work.job(ask.job_id) or _stranger(work, ask)
-    if job.state in (State.WAITING, State.ABSENT):
-        _bury(work, job, _open_chat(work, job.chat, reclaim=False), Dead(CANCELLED))
-    return record(work, job)
+    return record(work, _take_back(work, ask, work.job(ask.job_id)))
+
+
+def cancel_campaign(work: UnitOfWork, campaign: str | None, before_ms: int) -> None:
+    """As ``Admission.cancel_campaign``."""
+    work.cancel_before(campaign, before_ms)
 
 
 def lookup(work: UnitOfWork, job_id: str) -> Record | None:
@@ -692,6 +696,15 @@ def _spend_bot(work: UnitOfWork, job: JobRow) -> None:
 def _stranger(work: UnitOfWork, ask: Ask) -> JobRow:
     """A row for a job that ends without having been admitted: it expired, or the store was lost during its call."""
     return JobRow(ask.job_id, policy.line_of(ask), ask.priority, State.ABSENT, paid=ask.paid, content=ask.content)
+
+
+def _take_back(work: UnitOfWork, ask: Ask, job: JobRow | None) -> JobRow:
+    """End a job as cancelled, unless it has ended or may have been sent."""
+    job = job or _stranger(work, ask)
+    if job.state in (State.WAITING, State.ABSENT):
+        work.list_not_kept(ask.job_id, ask.chat, CANCELLED)
+        _bury(work, job, _open_chat(work, job.chat, reclaim=False), Dead(CANCELLED, kept=False))
+    return job
 
 
 def _bury(work: UnitOfWork, job: JobRow, chat: ChatRow | None, dead: Dead) -> None:

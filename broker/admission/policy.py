@@ -83,6 +83,11 @@ REST_MAX_US: Final = 60 * SECOND
 # up to four times per delivery, and a restart does so once; RabbitMQ before 4.3 dead-letters it after 20 deliveries.
 HANDED_BACK_MOST: Final = 100
 
+# How long the cancellation of a campaign is kept: longer than a job can be scheduled ahead (388 days). And how many of
+# a bot are kept.
+CANCELLED_KEPT_US: Final = 400 * 24 * 60 * MINUTE
+CANCELLED_MOST: Final = 1000
+
 # An unreachable chat is tried again this long after its last refusal, for an interactive job only.
 ASK_ANEW_US: Final = 1 * MINUTE
 
@@ -270,6 +275,8 @@ def ask_for(job: Job, settings: Settings) -> Ask:
         calls_left=max(1, settings.max_attempts - (job.attempts - job.unsent)),
         content=job.content,
         upload=bool(job.files),
+        campaign=job.campaign,
+        created_ms=job.created_ms,
     )
 
 

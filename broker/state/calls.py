@@ -74,6 +74,9 @@ class BlockingAdmission(ABC):
     def cancel(self, ask: Ask) -> Record:
         return cast("Record", self._do(AdmissionCall("cancel", ask.bot, (ask,))))
 
+    def cancel_campaign(self, bot: str, campaign: str | None, before_ms: int) -> None:
+        self._do(AdmissionCall("cancel_campaign", bot, (campaign, before_ms)))
+
     def lookup(self, bot: str, job_id: str) -> Record | None:
         return cast("Record | None", self._do(AdmissionCall("lookup", bot, (job_id,))))
 
@@ -180,6 +183,9 @@ class BatchedAdmission:
 
     async def cancel(self, ask: Ask) -> Record:
         return cast("Record", await self._do(AdmissionCall("cancel", ask.bot, (ask,))))
+
+    async def cancel_campaign(self, bot: str, campaign: str | None, before_ms: int) -> None:
+        await self._do(AdmissionCall("cancel_campaign", bot, (campaign, before_ms)))
 
     async def lookup(self, bot: str, job_id: str) -> Record | None:
         return cast("Record | None", await self._do(AdmissionCall("lookup", bot, (job_id,))))

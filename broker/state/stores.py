@@ -16,6 +16,7 @@ from floodgate.broker.state.calls import BatchedAdmission, Batches
 from floodgate.broker.state.handled import HandledUpdates
 from floodgate.broker.state.sessions import Sessions
 from floodgate.broker.state.sqlite.admission import SqliteAdmission, SqliteBatches
+from floodgate.broker.state.sqlite.file import NO_FILE
 from floodgate.broker.state.sqlite.handled import SqliteHandled
 from floodgate.broker.state.sqlite.result_feed import SqliteResultFeed
 from floodgate.broker.state.sqlite.sessions import SqliteSessions
@@ -28,8 +29,11 @@ _NO_REDIS: Final = (
 T = TypeVar("T")
 
 
-def open_store(settings: Settings) -> Admission:
+def open_store(settings: Settings, *, create: bool = True) -> Admission:
     """Return the admission of ``FLOODGATE_STATE_URL``. Nothing is opened or connected before its first call.
+
+    Args:
+        create: whether the first call creates a missing file; if not, the store is empty until it is opened again.
 
     Raises:
         SettingsError: the URL does not name a file, or the store's client library is not installed.
@@ -41,7 +45,10 @@ def open_store(settings: Settings) -> Admission:
 
         return RedisAdmission(url, policy)
 
-    return by_url(settings, lambda path: SqliteAdmission(path, policy), redis)
+    def sqlite(path: Path) -> Admission:
+        return SqliteAdmission(path if create or path.exists() else NO_FILE, policy)
+
+    return by_url(settings, sqlite, redis)
 
 
 def open_batched(settings: Settings, thread: StateThread) -> BatchedAdmission:

@@ -123,6 +123,12 @@ class Spool:
         self._url = url
         self._opened: tuple[Any, str] | None = None  # written by the first thread; concurrent ones write equal values
 
+    @property
+    def missing_folder(self) -> Path | None:
+        """The spool's folder if it does not exist yet; None if it exists, or if the spool is in another store."""
+        fs, root = self._fs
+        return Path(root) if _is_folder(fs) and not fs.exists(root) else None
+
     def prepare(self) -> None:
         """Create the folder. Only at start: a folder that is missing later means that a disk is not mounted.
 

@@ -1,7 +1,7 @@
 """The methods of the Bot API: their limits and their handlers.
 
 ``METHODS`` is the table of all methods. A handler is a function of the world and a call; it returns Telegram's
-``result`` or raises ``ApiError``. Methods of receiving may wait and are in ``methods.receiving``.
+``result`` or raises ``ApiError``. Receiving methods may wait and are in ``methods.receiving``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Edits, stops and deletes existing messages.
 
-An inline message belongs to no chat of the bot's: an edit of one answers ``true`` and is remembered nowhere.
+An inline message belongs to no chat of the bot's: an edit of one returns ``true`` and is not stored.
 """
 
 from __future__ import annotations

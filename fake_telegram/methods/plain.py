@@ -1,4 +1,4 @@
-"""Methods that the fake only accepts, records, charges and answers with ``true``."""
+"""Methods that the fake only accepts, records and charges; they return ``true``."""
 
 from __future__ import annotations
 

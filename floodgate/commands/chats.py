@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from floodgate.broker.admission.contract import Admission, UnreachableChat
-from floodgate.broker.settings.model import load_settings
+from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.broker.state.stores import open_store
-from floodgate.commands.options import EXIT_NO, AsJson, say
+from floodgate.commands.options import EXIT_NO, AnyBot, AsJson, open_to_read, say
 from floodgate.letters import reading
 from floodgate.letters.criteria import chat_of, harmless
 from floodgate.letters.paging import ago, each_once
+from floodgate.letters.view import print_table
 
 app = typer.Typer(help="Manage unreachable chats.", no_args_is_help=True)
-
-AnyBot = Annotated[str | None, typer.Option(help="Only this bot. Defaults to all bots.")]
 
 
 @app.callback()
@@ -44,16 +40,20 @@ def unreachable(
 
     Example: floodgate chats unreachable --json
     """
-    with _stores(bot) as (store, bots):
+    with _stores(bot, open_to_read) as (store, bots):
         found = {name: each_once(partial(store.unreachable, name), lambda held: held.chat, limit) for name in bots}
     if as_json:
         print(json.dumps([_as_data(name, chat) for name, chats in found.items() for chat in chats]))
         return
-    console, table = Console(highlight=False), Table("bot", "chat", "refused", "what Telegram said")
-    for name, chats in found.items():
-        for chat in chats:
-            table.add_row(name, chat.chat, f"{ago(chat.age)} ago", Text(harmless(chat.why.encode())))
-    console.print(table if table.row_count else "No chats are marked unreachable.")
+    rows = [
+        (name, chat.chat, f"{ago(chat.age)} ago", harmless(chat.why.encode()))
+        for name, chats in found.items()
+        for chat in chats
+    ]
+    if rows:
+        print_table(("bot", "chat", "refused", "what Telegram said"), rows, whole=("chat",))
+    else:
+        say("No chats are marked unreachable.")
 
 
 @app.command()
@@ -78,10 +78,12 @@ def clear(
 
 
 @contextlib.contextmanager
-def _stores(bot: str | None) -> Iterator[tuple[Admission, list[str]]]:
+def _stores(
+    bot: str | None, opened: Callable[[Settings], Admission] = open_store
+) -> Iterator[tuple[Admission, list[str]]]:
     settings = load_settings()
     bots = reading.bots(settings, bot)
-    with contextlib.closing(open_store(settings)) as store:
+    with contextlib.closing(opened(settings)) as store:
         yield store, bots
 
 

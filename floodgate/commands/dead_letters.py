@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import Annotated, Final
+from functools import partial, wraps
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -18,7 +19,7 @@ from floodgate.broker.process.stopping import Stopping
 from floodgate.broker.settings.model import load_settings
 from floodgate.broker.state.stores import open_store
 from floodgate.broker.worker.retention import Retention
-from floodgate.commands.options import EXIT_NO, AsJson, say
+from floodgate.commands.options import EXIT_NO, AsJson, Yes, confirm, open_to_read, say
 from floodgate.letters import reading, view
 from floodgate.letters.criteria import Criteria, chat_of, moment
 from floodgate.letters.paging import each_once
@@ -28,18 +29,9 @@ app = typer.Typer(help="List, show, replay and drop dead letters: jobs that will
 
 SHOWN_NOT_KEPT: Final = 1000
 
-Ids = Annotated[list[str] | None, typer.Argument(help="Ids of jobs. Defaults to all that match the options.")]
 LetterBot = Annotated[
     str | None, typer.Option(help="Only this bot. Defaults to all bots, and includes malformed messages.")
 ]
-Reason = Annotated[list[str] | None, typer.Option(help="Only letters with this reason; repeat it for several.")]
-LetterChat = Annotated[str | None, typer.Option(help="Only letters for this chat, by id or @name.")]
-OfCampaign = Annotated[str | None, typer.Option(help="Only jobs of this campaign.")]
-Since = Annotated[
-    str | None, typer.Option(help="Only letters written since: `2h` ago (s, m, h, d, w), or 2026-11-20T10:00.")
-]
-Until = Annotated[str | None, typer.Option(help="Only letters written before this time, in the same form.")]
-TextIn = Annotated[str | None, typer.Option("--text", help="Only letters whose text or caption contains this.")]
 
 
 @app.callback()
@@ -47,15 +39,57 @@ def _group() -> None:
     """List, show, replay and drop dead letters: jobs that will not be sent."""
 
 
-@app.command("list")
-def list_(
+def _criteria(
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(help="Ids of jobs, or their unique beginnings. Defaults to all that match the options."),
+    ] = None,
     bot: LetterBot = None,
-    reason: Reason = None,
-    chat: LetterChat = None,
-    campaign: OfCampaign = None,
-    since: Since = None,
-    until: Until = None,
-    text: TextIn = None,
+    reason: Annotated[
+        list[str] | None, typer.Option(help="Only letters with this reason; repeat it for several.")
+    ] = None,
+    chat: Annotated[str | None, typer.Option(help="Only letters for this chat, by id or @name.")] = None,
+    campaign: Annotated[str | None, typer.Option(help="Only jobs of this campaign.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Only letters written since: `2h` ago (s, m, h, d, w), or 2026-11-20T10:00.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Only letters written before this time, in the same form.")] = None,
+    text: Annotated[
+        str | None, typer.Option("--text", help="Only letters whose text or caption contains this.")
+    ] = None,
+) -> Criteria:
+    now = datetime.now(UTC)
+    return Criteria(
+        ids=frozenset(ids or ()),
+        bot=bot,
+        reasons=frozenset(reason or ()),
+        chat=chat_of(chat),
+        campaign=campaign,
+        since=moment(since, now),
+        until=moment(until, now),
+        text=text,
+    )
+
+
+def _with_criteria(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace a command's parameter ``criteria`` with the options that make one: the parameters of ``_criteria``."""
+    chosen = inspect.signature(_criteria, eval_str=True).parameters
+    signature = inspect.signature(command, eval_str=True)
+    own = [each for name, each in signature.parameters.items() if name != "criteria"]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        criteria = _criteria(**{name: given.pop(name) for name in chosen})
+        command(criteria=criteria, **given)
+
+    vars(run)["__signature__"] = signature.replace(parameters=[*chosen.values(), *own])
+    return run
+
+
+@app.command("list")
+@_with_criteria
+def list_(
+    criteria: Criteria,
     limit: Annotated[
         int, typer.Option(min=0, max=100_000, help="Maximum number of letters shown. All are counted.")
     ] = 1000,
@@ -66,8 +100,7 @@ def list_(
 
     Example: floodgate dead-letters list --reason chat-unreachable --since 2h
     """
-    criteria = _criteria(None, bot, reason, chat, campaign, since, until, text)
-    with _letters(bot) as (connections, depths), _looking(depths) as looked:
+    with _letters(criteria) as (connections, depths, criteria), _looking(depths) as looked:
         found = reading.look(connections, depths, criteria, 0 if counts else limit, looked)
     if not as_json:
         view.print_list(found)
@@ -79,7 +112,7 @@ def list_(
 
 @app.command()
 def show(
-    job: Annotated[str, typer.Argument(help="Id of the job.")],
+    job: Annotated[str, typer.Argument(help="Id of the job, or its unique beginning.")],
     bot: LetterBot = None,
     as_json: AsJson = False,
 ) -> None:
@@ -87,13 +120,9 @@ def show(
 
     Example: floodgate dead-letters show 3f2a9c0e8b7d4b7c9a55d0f7a4f0c1de
     """
-    criteria = _criteria([job], bot)
-    with _letters(bot) as (connections, depths), _looking(depths) as looked:
+    with _letters(_criteria([job], bot)) as (connections, depths, criteria), _looking(depths) as looked:
         found = reading.look(connections, depths, criteria, 100, looked)
-    if not found.letters:
-        say(f"No dead letter has the id {job!r}: `floodgate dead-letters list` lists the existing ones.")
-        raise typer.Exit(EXIT_NO)
-    if as_json:
+    if as_json and found.letters:
         print(json.dumps([view.as_data(letter) for letter in found.letters]))
         return
     for letter in found.letters:
@@ -101,72 +130,52 @@ def show(
 
 
 @app.command()
-def replay(
-    ids: Ids = None,
-    bot: LetterBot = None,
-    reason: Reason = None,
-    chat: LetterChat = None,
-    campaign: OfCampaign = None,
-    since: Since = None,
-    until: Until = None,
-    text: TextIn = None,
-    as_json: AsJson = False,
-) -> None:
+@_with_criteria
+def replay(criteria: Criteria, yes: Yes = False, as_json: AsJson = False) -> None:
     """Enqueue the jobs of dead letters again, in their order. Exits with 1 if some of them cannot be replayed.
 
-    You can interrupt it at any time and run it again: no job is lost, and none is sent twice.
+    Asks for confirmation if no option and no id says which letters. You can interrupt it at any time and run it again:
+    no job is lost, and none is sent twice.
 
     Example: floodgate dead-letters replay --reason rights --chat -1001234567890
     """
     settings = load_settings()
-    criteria = _criteria(ids, bot, reason, chat, campaign, since, until, text)
     with (
-        _letters(bot) as (connections, depths),
+        _letters(criteria) as (connections, depths, meant),
         contextlib.closing(open_store(settings)) as admission,
-        _looking(depths, "replaying") as looked,
     ):
+        if criteria == Criteria() and depths and not yes:
+            with _looking(depths) as looked:
+                counts = reading.look(connections, depths, meant, 0, looked).counts
+            confirm(f"Replay all dead letters of all bots ({view.counted(counts)})?")
         run = Replay(connections, admission, settings)
         try:
-            for queue, depth in depths.items():
-                run.run(queue, depth, criteria, looked)
+            with _looking(depths, "replaying") as looked:
+                for queue, depth in depths.items():
+                    run.run(queue, depth, meant, looked)
         finally:
             _report(run, as_json)
-    if any(fate.stays for fate in run.fates) or (ids and not run.fates):
-        raise typer.Exit(EXIT_NO)
+        if any(fate.stays for fate in run.fates):
+            raise typer.Exit(EXIT_NO)
 
 
 @app.command()
-def drop(
-    ids: Ids = None,
-    bot: LetterBot = None,
-    reason: Reason = None,
-    chat: LetterChat = None,
-    campaign: OfCampaign = None,
-    since: Since = None,
-    until: Until = None,
-    text: TextIn = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
-    as_json: AsJson = False,
-) -> None:
+@_with_criteria
+def drop(criteria: Criteria, yes: Yes = False, as_json: AsJson = False) -> None:
     """Delete dead letters permanently. Asks for confirmation; exits with 1 if the answer is no.
 
     Example: floodgate dead-letters drop --reason malformed --yes
     """
-    criteria = _criteria(ids, bot, reason, chat, campaign, since, until, text)
-    with (
-        _letters(bot) as (connections, depths),
-        _looking(depths) as looked,
-        reading.held(connections, depths, criteria, looked) as (counts, remove),
-    ):
-        if counts and not yes and not typer.confirm(f"Delete permanently: {view.counted(counts)}?", err=True):
-            raise typer.Exit(EXIT_NO)
+    with _letters(criteria) as (connections, depths, meant), contextlib.ExitStack() as held:
+        with _looking(depths) as looked:
+            counts, remove = held.enter_context(reading.held(connections, depths, meant, looked))
+        if counts and not yes:
+            confirm(f"Delete permanently: {view.counted(counts)}?")
         remove()
-    if as_json:
-        print(json.dumps(dict(counts.most_common())))
-    else:
-        say(f"Deleted: {view.counted(counts)}." if counts else "No dead letters match; nothing was deleted.")
-    if ids and not counts:
-        raise typer.Exit(EXIT_NO)
+        if as_json:
+            print(json.dumps(dict(counts.most_common())))
+        else:
+            say(f"Deleted: {view.counted(counts)}." if counts else "No dead letters match; nothing was deleted.")
 
 
 @app.command("not-kept")
@@ -187,7 +196,7 @@ def not_kept(
     """
     settings = load_settings()
     bots = reading.bots(settings, bot)
-    with contextlib.closing(open_store(settings)) as store:
+    with contextlib.closing(open_to_read(settings)) as store:
         most = limit or (settings.dead_letters.listed if as_csv or as_json else SHOWN_NOT_KEPT)
         found = {name: each_once(partial(store.not_kept, name), lambda job: job.job_id, most) for name in bots}
         counts = {name: store.snapshot(name).not_kept for name in bots}
@@ -226,36 +235,23 @@ def sweep(as_json: AsJson = False) -> None:
     say(f"Dropped: {view.counted(reasons)}." if reasons else "No dead letters have expired or exceed the limit.")
 
 
-def _criteria(
-    ids: list[str] | None,
-    bot: str | None,
-    reasons: list[str] | None = None,
-    chat: str | None = None,
-    campaign: str | None = None,
-    since: str | None = None,
-    until: str | None = None,
-    text: str | None = None,
-) -> Criteria:
-    now = datetime.now(UTC)
-    return Criteria(
-        ids=frozenset(ids or ()),
-        bot=bot,
-        reasons=frozenset(reasons or ()),
-        chat=chat_of(chat),
-        campaign=campaign,
-        since=moment(since, now),
-        until=moment(until, now),
-        text=text,
-    )
-
-
 @contextlib.contextmanager
-def _letters(bot: str | None) -> Iterator[tuple[Connections, dict[str, int]]]:
-    """Yield a connection, and the number of dead letters in each queue that holds some."""
+def _letters(criteria: Criteria) -> Iterator[tuple[Connections, dict[str, int], Criteria]]:
+    """Yield a connection, the number of dead letters in each queue that holds some, and the criteria with full ids.
+
+    In the end, names the ids that no letter has, and ends the command with 1 if there are any.
+    """
     settings = load_settings()
-    names = reading.queues(settings, bot)
+    names = reading.queues(settings, criteria.bot)
     with Connections(settings, "cli") as connections:
-        yield connections, reading.depths(connections, names)
+        depths = reading.depths(connections, names)
+        with _looking(depths) as looked:
+            meant, unknown = reading.with_full_ids(connections, depths, criteria, looked)
+        yield connections, depths, meant
+    for given in unknown:
+        typer.echo(f"No dead letter matches the id {given!r}: `floodgate dead-letters list` lists them.", err=True)
+    if unknown:
+        raise typer.Exit(EXIT_NO)
 
 
 @contextlib.contextmanager

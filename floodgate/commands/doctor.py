@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import io
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
@@ -18,10 +20,10 @@ from pydantic import SecretStr
 
 from floodgate.broker.amqp import queue_admin, topology
 from floodgate.broker.amqp.connections import Connections
-from floodgate.broker.errors import FloodgateError
+from floodgate.broker.errors import FloodgateError, SpoolError, StateUnavailableError
 from floodgate.broker.process.telegram_session import TelegramSession
 from floodgate.broker.settings.model import Settings, load_settings
-from floodgate.broker.state.stores import open_store
+from floodgate.broker.state.stores import open_store, state_file
 from floodgate.broker.uploads.spool import Spool
 from floodgate.commands.options import EXIT_NO, AsJson, say
 
@@ -109,6 +111,9 @@ def _queues(settings: Settings, connections: Connections) -> str:
 
 
 def _state(settings: Settings) -> str:
+    path = state_file(settings)
+    if path is not None and not path.exists():
+        return _can_be_created(path, "state file", StateUnavailableError)
     with contextlib.closing(open_store(settings)) as store:
         started = time.monotonic()
         for bot in settings.tokens:
@@ -118,13 +123,24 @@ def _state(settings: Settings) -> str:
 
 def _spool(settings: Settings) -> str:
     spool = Spool(settings.spool_url)
-    spool.prepare()
+    if spool.missing_folder is not None:
+        return _can_be_created(spool.missing_folder, "spool", SpoolError)
     bot = next(iter(settings.tokens))
     kept = spool.put(bot, _JOB, 0, _JOB, _JOB, io.BytesIO(b"."))
     with spool.open(bot, _JOB, kept) as upload:
         upload.read()
     spool.remove(bot, _JOB)
     return "files can be written, read and removed"
+
+
+def _can_be_created(path: Path, what: str, fault: type[FloodgateError]) -> str:
+    """Check that a missing file or folder can be created, without creating it."""
+    folder = next(each for each in path.absolute().parents if each.exists())
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise fault(f"The {what} {path} cannot be created: {error.strerror}. Make {folder} writable.") from None
+    return f"{path} does not exist yet, and can be created"
 
 
 async def _bot_api(url: str, proxy: SecretStr | None, bot: str, token: SecretStr) -> tuple[Finding, str | None]:

@@ -6,8 +6,6 @@ from typing import Annotated
 
 import typer
 
-from floodgate.broker.errors import SettingsError
-
 
 def gateway(
     host: Annotated[str | None, typer.Option(help="Address to listen on. Defaults to FLOODGATE_GATEWAY__HOST.")] = None,
@@ -19,13 +17,7 @@ def gateway(
     """
     from floodgate.broker.process.logs import configure_logging
     from floodgate.broker.settings.model import load_settings
-
-    try:
-        from floodgate.producer.gateway.server import run_gateway
-    except ImportError as error:
-        raise SettingsError(
-            f"The gateway needs {error.name}, which is not installed: install telegram-floodgate[gateway]."
-        ) from None
+    from floodgate.producer.gateway.server import run_gateway
 
     settings = load_settings()
     settings.require_bots()

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Final
 
 import typer
 from rich.console import Console
+
+from floodgate.broker.admission.contract import Admission
+from floodgate.broker.errors import InvalidParamsError
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.stores import open_store, state_file
 
 EXIT_NO: Final = 1
 """Exit code: the answer is no. Nothing was found or done, or a check failed."""
@@ -15,7 +21,29 @@ Bot = Annotated[
     typer.Option(help="Name of a bot. Defaults to the only configured bot, or else to the one named default."),
 ]
 
+AnyBot = Annotated[str | None, typer.Option(help="Only this bot. Defaults to all bots.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+
+
+def open_to_read(settings: Settings) -> Admission:
+    """Return the state store for a command that only reads. Names a missing state file, and does not create it."""
+    path = state_file(settings)
+    if path is not None and not path.exists():
+        typer.echo(f"The state file {path} does not exist yet: the first worker creates it.", err=True)
+    return open_store(settings, create=False)
+
+
+def confirm(question: str) -> None:
+    """Ask before something that cannot be undone. Ends the command if the answer is no.
+
+    Raises:
+        InvalidParamsError: Nobody can answer.
+    """
+    if not sys.stdin.isatty():
+        raise InvalidParamsError(f"{question} Nobody can answer, because standard input is not a terminal: add --yes.")
+    if not typer.confirm(question, err=True):
+        raise typer.Exit(EXIT_NO)
 
 
 def say(text: str) -> None:

@@ -6,10 +6,12 @@ import contextlib
 import dataclasses
 import json
 import math
+import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,12 +23,14 @@ from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.messages import queue_names
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.settings.model import Settings, load_settings
-from floodgate.broker.state.stores import open_store
 from floodgate.broker.worker.retention import NO_BOT
-from floodgate.commands.options import AsJson
+from floodgate.commands.options import AnyBot, AsJson, open_to_read
+from floodgate.letters import reading
 from floodgate.letters.view import counted
 
 SHOWN_UNREAD: Final = 4
+WATCH_SECONDS: Final = 2.0
+
 # Explanations of the built-in reasons for a pause.
 _WHY: Final = {
     "429": "Telegram answered 429",
@@ -45,19 +49,34 @@ class QueuedMessages:
     """By queue, for queues without a consumer."""
 
 
-def status(as_json: AsJson = False) -> None:
+def status(
+    bot: AnyBot = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every two seconds, until interrupted.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show for each bot its rate and limit, pauses, waiting jobs, the longest lines and dead letters.
 
-    Example: floodgate status --json
+    Example: floodgate status --bot default --watch
     """
     settings = load_settings()
-    bots = sorted(settings.require_bots())
-    with contextlib.closing(open_store(settings)) as store:
+    bots = reading.bots(settings, bot)
+    with Connections(settings, "cli") as connections:
+        _show(settings, connections, bots, as_json)
+        while watch:
+            time.sleep(WATCH_SECONDS)
+            if not as_json:
+                Console().clear()  # on a terminal
+            _show(settings, connections, bots, as_json)
+
+
+def _show(settings: Settings, connections: Connections, bots: list[str], as_json: bool) -> None:
+    with contextlib.closing(open_to_read(settings)) as store:
         snapshots = [store.snapshot(bot) for bot in bots]
         strays = store.snapshot(NO_BOT).dropped
-    backlogs = {bot: _backlog(settings, bot) for bot in bots}
+    backlogs = {bot: queued_messages(settings, connections, bot) for bot in bots}
     if as_json:
-        print(json.dumps([_as_data(each, _full_rate(settings, each.bot), backlogs[each.bot]) for each in snapshots]))
+        data = [_as_data(each, _full_rate(settings, each.bot), backlogs[each.bot]) for each in snapshots]
+        print(json.dumps(data), flush=True)
         return
     for snapshot in snapshots:
         full = _full_rate(settings, snapshot.bot)
@@ -71,15 +90,14 @@ def _full_rate(settings: Settings, bot: str) -> float:
     return policy.per_second(policy.policy_of(settings).rates(bot).free)
 
 
-def _backlog(settings: Settings, bot: str) -> QueuedMessages:
+def queued_messages(settings: Settings, connections: Connections, bot: str) -> QueuedMessages:
     """Count the messages ready in RabbitMQ, also in partitions beyond the settings' number.
 
     Jobs on the delay ladder are not counted, as they are in no bot's queue.
     """
     dead = queue_names.dead_queue(bot)
-    with Connections(settings, "cli") as connections:
-        loads = queue_admin.partition_loads(connections, topology.pipeline_of(settings, [bot]).counts)
-        dead_letters = queue_admin.depth(connections, [dead])[dead] or 0
+    loads = queue_admin.partition_loads(connections, topology.pipeline_of(settings, [bot]).counts)
+    dead_letters = queue_admin.depth(connections, [dead])[dead] or 0
     queued = Counter[str](dict.fromkeys((*map(str, Priority), "answers", "updates", "dead"), 0))
     for name, load in loads.items():
         queued[name.split(".")[2] if queue_names.family_of(name) == "send" else "updates"] += load.messages

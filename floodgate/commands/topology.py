@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from floodgate.broker.amqp import queue_admin, topology
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.settings.model import load_settings
 from floodgate.commands.options import EXIT_NO, AsJson, say
+from floodgate.letters.view import print_table
 
 if TYPE_CHECKING:
     from floodgate.broker.settings.model import Settings
@@ -31,12 +31,14 @@ def show(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(_as_data(wanted)))
         return
-    table = Table("name", "type", "arguments")
-    for exchange in _exchanges(wanted):
-        table.add_row(exchange.name, f"{exchange.kind} exchange", json.dumps(topology.exchange_arguments(exchange)))
-    for queue in wanted.queues:
-        table.add_row(queue.name, f"{queue.role.name.lower()} queue", json.dumps(_arguments(queue)))
-    Console().print(table)
+    rows = [
+        *(
+            (each.name, f"{each.kind} exchange", json.dumps(topology.exchange_arguments(each)))
+            for each in _exchanges(wanted)
+        ),
+        *((each.name, f"{each.role.name.lower()} queue", json.dumps(_arguments(each))) for each in wanted.queues),
+    ]
+    print_table(("name", "type", "arguments"), rows, whole=("name",))
 
 
 @app.command()

@@ -31,13 +31,7 @@ def updates(
     """
     from floodgate.broker.process.logs import configure_logging
     from floodgate.broker.settings.model import load_settings
-
-    try:
-        from floodgate.producer.updates.process import Mode, run_receiver
-    except ImportError as error:
-        raise SettingsError(
-            f"Receiving updates needs {error.name}, which is not installed: install telegram-floodgate[gateway]."
-        ) from None
+    from floodgate.producer.updates.process import Mode, run_receiver
 
     settings = load_settings()
     settings.require_bots()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -52,6 +53,22 @@ class Criteria:
         return all(want is None or want == have for want, have in zip(wanted, found, strict=True))
 
 
+def full_id(given: str, begun: Collection[str]) -> str | None:
+    """Return the id that is meant by ``given``, which is an id or the beginning of one; None if no id begins so.
+
+    Args:
+        begun: The ids that begin with ``given``.
+
+    Raises:
+        InvalidParamsError: Several ids begin so, and none of them is ``given`` itself.
+    """
+    if given in begun:
+        return given
+    if len(begun) > 1:
+        raise InvalidParamsError(f"Several ids begin with {given!r}: write more of the one you mean.")
+    return next(iter(begun), None)
+
+
 def _whose(letter: DeadLetter) -> tuple[str | None, str | None, str | None]:
     """Return the letter's bot, chat and campaign."""
     if letter.job is not None:
@@ -83,8 +100,11 @@ def chat_of(text: str | None) -> str | None:
     return text if text is None or text.startswith("inline:") else chat_key(text)
 
 
-def moment(text: str | None, now: datetime) -> datetime | None:
+def moment(text: str | None, now: datetime, *, ahead: bool = False) -> datetime | None:
     """Parse a time: an age (`90s`, `15m`, `2h`, `7d`, `1w`), or ISO 8601, which is local time if it has no zone.
+
+    Args:
+        ahead: whether `2h` means in two hours instead of two hours ago.
 
     Raises:
         InvalidParamsError: The text is neither.
@@ -92,13 +112,12 @@ def moment(text: str | None, now: datetime) -> datetime | None:
     if text is None:
         return None
     if _AGO.fullmatch(text):
-        return now - span(text)
+        return now + span(text) if ahead else now - span(text)
     try:
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):
-        raise InvalidParamsError(
-            f"{text[:40]!r} is not a time: write 2h for two hours ago, or 2026-11-20T10:00."
-        ) from None
+        meaning = "in two hours" if ahead else "two hours ago"
+        raise InvalidParamsError(f"{text[:40]!r} is not a time: write 2h for {meaning}, or 2026-11-20T10:00.") from None
 
 
 def span(text: str) -> timedelta:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from floodgate.broker.amqp import queue_admin
@@ -16,7 +16,7 @@ from floodgate.broker.errors import UnknownBotError
 from floodgate.broker.messages import queue_names
 from floodgate.broker.messages.dead_letters import DeadLetter, in_order_of_death, read_dead_letter
 from floodgate.broker.settings.model import Settings, unknown_bot_message
-from floodgate.letters.criteria import Criteria
+from floodgate.letters.criteria import Criteria, full_id
 
 PAGE: Final = 100  # letters held at once, as a queue may hold any number
 
@@ -79,14 +79,41 @@ def look(connections: Connections, depths: dict[str, int], criteria: Criteria, l
         RabbitMQError: The connection was lost, or reading took too long.
     """
     found = Found(limit)
+    for letter in _matching(connections, depths, criteria, looked):
+        found.add(letter)
+    found.letters = in_order_of_death(found.letters)
+    return found
+
+
+def with_full_ids(
+    connections: Connections, depths: dict[str, int], criteria: Criteria, looked: Looked
+) -> tuple[Criteria, list[str]]:
+    """Complete the ids of the criteria. Return the criteria, and those ids that no matching letter has.
+
+    Raises:
+        InvalidParamsError: Several matching letters begin with one of the ids.
+        RabbitMQError: The connection was lost, or reading took too long.
+    """
+    begun: dict[str, set[str]] = {given: set() for given in criteria.ids}
+    for letter in _matching(connections, depths, replace(criteria, ids=frozenset()), looked) if begun else ():
+        for given, ids in begun.items():
+            # Two other ids are enough to know that the beginning is ambiguous.
+            if letter.message_id == given or (letter.message_id.startswith(given) and len(ids) < 2):
+                ids.add(letter.message_id)
+    full = {given: full_id(given, ids) for given, ids in begun.items()}
+    # An unknown id stays among them: without any, all letters would match.
+    meant = replace(criteria, ids=frozenset(known or given for given, known in full.items()))
+    return meant, [given for given, known in full.items() if known is None]
+
+
+def _matching(
+    connections: Connections, depths: dict[str, int], criteria: Criteria, looked: Looked
+) -> Iterator[DeadLetter]:
     for queue, depth in depths.items():
         with QueueReader(connections, queue) as reader:
             for page in reader.pages(PAGE, depth):
-                for letter in filter(criteria.match, (read(queue, message) for message in page)):
-                    found.add(letter)
+                yield from filter(criteria.match, (read(queue, message) for message in page))
                 looked(len(page))
-    found.letters = in_order_of_death(found.letters)
-    return found
 
 
 @contextlib.contextmanager

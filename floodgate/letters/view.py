@@ -6,7 +6,7 @@ import csv
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -28,14 +28,23 @@ SHOWN_TEXT: Final = 60
 SHOWN_BODY: Final = 4000
 
 
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Collection[str]) -> None:
+    """Print a table. Cells of the columns ``whole`` are never broken or cut, however narrow the terminal."""
+    table = Table(highlight=False)
+    for number, name in enumerate(columns):
+        longest = max((len(row[number]) for row in rows), default=0) if name in whole else None
+        table.add_column(name, overflow="fold", no_wrap=name in whole, min_width=longest)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console(highlight=False).print(table, crop=False)
+
+
 def print_list(found: Found) -> None:
     """Print a table of letters, and their number by reason."""
     console = Console(highlight=False)
     if found.letters:
-        table = Table("job", "reason", "died", "chat", "method", "attempts", "description")
-        for letter in found.letters:
-            table.add_row(*(Text(cell) for cell in _cells(letter)))
-        console.print(table)
+        columns = ("job", "reason", "died", "chat", "method", "attempts", "description")
+        print_table(columns, [_cells(letter) for letter in found.letters], whole=("job", "chat"))
     if (more := found.counts.total() - len(found.letters)) > 0:
         console.print(f"{more} more are not shown: raise --limit.")
     console.print(counted(found.counts) or "No dead letters.")
@@ -83,13 +92,13 @@ def as_data(letter: DeadLetter) -> dict[str, Any]:
 def print_not_kept(found: NotKeptJobs, counts: Mapping[str, Mapping[str, int]]) -> None:
     """Print the jobs without a dead letter, then their total number by reason."""
     console = Console(highlight=False)
-    table = Table("bot", "chat", "job", "reason", "ended")
-    for bot, jobs in found.items():
-        for job in jobs:
-            cells = (bot, harmless((job.chat or "").encode()), job.job_id, job.reason, f"{ago(job.age)} ago")
-            table.add_row(*map(Text, cells))
-    if table.row_count:
-        console.print(table)
+    rows = [
+        (bot, harmless((job.chat or "").encode()), job.job_id, job.reason, f"{ago(job.age)} ago")
+        for bot, jobs in found.items()
+        for job in jobs
+    ]
+    if rows:
+        print_table(("bot", "chat", "job", "reason", "ended"), rows, whole=("chat", "job"))
     for bot, reasons in counts.items():
         if reasons:
             console.print(f"{bot}, since the state store was created: {counted(Counter(reasons))}")

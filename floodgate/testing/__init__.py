@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, Self
 
-from floodgate.broker.admission.contract import Record, Standing
-from floodgate.broker.errors import ClosedError, DeadLetteredError, DedupeKeyError, NotSettledError
+from floodgate.broker.admission.contract import CANCELLED, Record, Standing
+from floodgate.broker.errors import ClosedError, DeadLetteredError, DedupeKeyError, InvalidParamsError, NotSettledError
 from floodgate.broker.messages.job import Job
 from floodgate.broker.messages.spooled_file import SpooledFile
 from floodgate.broker.settings.model import DEFAULT_BOT, Settings
@@ -102,6 +102,18 @@ class Book:
     def _look(self, job: Job | str) -> Record | None:
         return self._ids.get(job.id if isinstance(job, Job) else job)
 
+    def _cancel(self, jobs: Sequence[Job | str], campaign: str | None, bot: str | None) -> list[Record]:
+        if bool(jobs) == bool(campaign):
+            raise InvalidParamsError("Say what to cancel: either jobs, or a campaign.")
+        whose = (bot or self._composer.bot, campaign)
+        of_campaign = [job.id for job in self.jobs if campaign and (job.bot, job.campaign) == whose]
+        ids = [job.id if isinstance(job, Job) else job for job in jobs]
+        for job_id in (*ids, *of_campaign):
+            record = self._ids.get(job_id)
+            if record is None or record.standing is Standing.WAITING:
+                self._ids[job_id] = Record(Standing.DEAD, reason=CANCELLED)
+        return [self._ids[job_id] for job_id in ids]
+
     def _result(self, job: Job | str) -> Any:
         job_id, record = job.id if isinstance(job, Job) else job, self._look(job)
         if record is None:
@@ -140,6 +152,10 @@ class RecordingClient(Book, BotApi[Job]):
     def status(self, job: Job | str) -> Record | None:
         """Return a job's simulated standing; None if the job is unknown."""
         return self._look(job)
+
+    def cancel(self, *jobs: Job | str, campaign: str | None = None, bot: str | None = None) -> list[Record]:
+        """Cancel jobs that were set to wait."""
+        return self._cancel(jobs, campaign, bot)
 
     def result(self, job: Job | str, *, timeout: Any = 30) -> Any:
         """Return a job's simulated result, without waiting.
@@ -195,6 +211,10 @@ class AsyncRecordingClient(Book, BotApi[Coroutine[Any, Any, Job]]):
     async def status(self, job: Job | str) -> Record | None:
         """Return a job's simulated standing; None if the job is unknown."""
         return self._look(job)
+
+    async def cancel(self, *jobs: Job | str, campaign: str | None = None, bot: str | None = None) -> list[Record]:
+        """Cancel jobs that were set to wait."""
+        return self._cancel(jobs, campaign, bot)
 
     async def result(self, job: Job | str, *, timeout: Any = 30) -> Any:
         """Return a job's simulated result, without waiting.

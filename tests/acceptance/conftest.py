@@ -1,6 +1,6 @@
 """Fixtures of the tests on real processes.
 
-stage        RabbitMQ, a fake Telegram and a state file for one test alone, and the commands that run on them
+stage        RabbitMQ, a fake Telegram and a state file for one test, and the commands that run on them
 new_stage    the same on another RabbitMQ: new_stage(node.url, partitions=4)
 """
 

@@ -1,4 +1,4 @@
-"""What a Floodgate of one machine has, for one test alone."""
+"""A complete Floodgate on one machine for a single test."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.processes import FloodgateProcess, run_floodgate
 
 BOT = "default"
 TOKEN = "100200300:" + "A" * 35
-# Each is a queue to declare and a thread to start: few, where a test is not about many.
+# Each partition is a queue to declare and a thread to start: few, unless the test needs many.
 FEW_PARTITIONS = 2
 
 
 @dataclass
 class Stage:
-    """What a Floodgate of one machine has: a RabbitMQ, a Bot API, a state file. And a folder for logs."""
+    """A complete Floodgate on one machine: a RabbitMQ, a Bot API, a state file and a folder for logs."""
 
     rabbitmq_url: str
     telegram_url: str
@@ -48,7 +48,7 @@ class Stage:
 
     @property
     def settings(self) -> Settings:
-        """The same for the test's own process."""
+        """The same settings for the test's own process."""
         return Settings(
             _env_file=None,
             rabbitmq_url=self.rabbitmq_url,
@@ -64,29 +64,29 @@ class Stage:
         return ControlClient(self.telegram_url)
 
     def worker(self, **env: str) -> FloodgateProcess:
-        """A worker that is ready. It ends with the test, if not before."""
+        """Starts a worker and waits until it is ready. It ends with the test at the latest."""
         self._workers += 1
         process = FloodgateProcess("worker", env={**self.env, **env}, home=self.home, name=f"worker-{self._workers}")
         return self._open.enter_context(process).start("worker ready")
 
     def keep(self, process: FloodgateProcess) -> FloodgateProcess:
-        """Let a process end with the test, if not before."""
+        """Ends a process with the test at the latest."""
         return self._open.enter_context(process)
 
     def client(self) -> Client:
         return self._open.enter_context(Client(self.settings))
 
     def floodgate(self, *arguments: str, **env: str) -> CompletedProcess[str]:
-        """One command from start to end, with this stage's settings and others on top."""
+        """Runs one command to its end with this stage's settings, overridden by others."""
         return run_floodgate(*arguments, env={**self.env, **env}, home=self.home)
 
     def vouch_idle(self) -> None:
-        """The state file is new and so is the bot: it may start at full rate."""
+        """Declares the bot of a new state file idle, so that it may start at the full rate."""
         with contextlib.closing(open_store(self.settings)) as store:
             store.vouch_idle(BOT)
 
     def sent(self) -> list[str]:
-        """Texts that took effect, in order of arrival."""
+        """Texts of the calls that took effect, in order of arrival."""
         return [str(call.params.get("text")) for call in self.control.arrivals() if call.acted]
 
     def close(self) -> None:

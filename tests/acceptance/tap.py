@@ -1,4 +1,4 @@
-"""A listener on the wire between processes and RabbitMQ, to see of messages what the server does not keep."""
+"""A listener between processes and RabbitMQ, for message details that the server does not keep."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ CHUNK = 64 * 1024
 
 
 class Tap:
-    """Forwards to a port of this machine and keeps what clients said. One thread accepts, two a connection pump."""
+    """Forwards to a local port and keeps what clients sent. One thread accepts; each connection has two to forward."""
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._said: list[bytearray] = []  # one a connection; each is appended to by its own thread
+        self._said: list[bytearray] = []  # one per connection, each appended to by its own thread
         self._sockets: list[socket.socket] = []
 
     def __enter__(self) -> Tap:
@@ -34,7 +34,7 @@ class Tap:
             each.close()
 
     def url(self, url: str) -> str:
-        """The same URL, by way of the tap."""
+        """The same URL through the tap."""
         parts = urlsplit(url)
         credentials = parts.netloc.rpartition("@")[0]
         port = self._listener.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Floodgate as docs/security.md has it run: no process holds more of RabbitMQ than its account allows."""
+"""Floodgate run as docs/security.md recommends: no process needs more of RabbitMQ than its account allows."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def accounts(vhost: Vhost) -> Iterator[Accounts]:
 
 @pytest.fixture
 def stage(new_stage: MakeStage, accounts: Accounts) -> Stage:
-    """A producer's, with the queues made by an operator."""
+    """A stage with a producer's account and queues declared by an operator."""
     stage = new_stage(accounts.url("producer"))
     made = stage.floodgate("topology", "apply", FLOODGATE_RABBITMQ_URL=accounts.url("operator"))
     assert made.returncode == 0, made.stderr
     return stage
 
 
-def test_all_roles_work_with_the_account_that_is_theirs(stage: Stage, accounts: Accounts, tmp_path: Path) -> None:
+def test_every_role_works_with_its_own_account(stage: Stage, accounts: Accounts, tmp_path: Path) -> None:
     as_worker = {"FLOODGATE_RABBITMQ_URL": accounts.url("worker")}
     as_operator = {"FLOODGATE_RABBITMQ_URL": accounts.url("operator")}
     stage.worker(**as_worker)
@@ -73,7 +73,7 @@ def waiting_updates(vhost: Vhost) -> int:
     return sum(row["messages"] for row in rows if row["name"].startswith("updates."))
 
 
-def test_a_producer_is_told_of_queues_that_nobody_made(accounts: Accounts, new_stage: MakeStage) -> None:
+def test_a_producer_gets_an_error_for_undeclared_queues(accounts: Accounts, new_stage: MakeStage) -> None:
     stage = new_stage(accounts.url("producer"))
     with Client(stage.settings) as client:
         for _ in range(2):
@@ -85,7 +85,7 @@ def test_a_producer_is_told_of_queues_that_nobody_made(accounts: Accounts, new_s
 
 
 @pytest.mark.parametrize("account", ["producer", "worker"])
-def test_making_queues_with_another_account_says_whose_it_is(
+def test_declaring_queues_with_the_wrong_account_names_the_right_one(
     accounts: Accounts, new_stage: MakeStage, account: str
 ) -> None:
     ran = new_stage(accounts.url(account)).floodgate("topology", "apply")
@@ -95,7 +95,7 @@ def test_making_queues_with_another_account_says_whose_it_is(
     assert "exists with other arguments" not in ran.stderr
 
 
-def test_a_worker_begins_once_the_queues_are_made(accounts: Accounts, new_stage: MakeStage) -> None:
+def test_a_worker_begins_once_the_queues_are_declared(accounts: Accounts, new_stage: MakeStage) -> None:
     stage = new_stage(accounts.url("producer"))
     stage.worker(FLOODGATE_RABBITMQ_URL=accounts.url("worker"))
     made = stage.floodgate("topology", "apply", FLOODGATE_RABBITMQ_URL=accounts.url("operator"))

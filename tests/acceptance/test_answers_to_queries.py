@@ -1,4 +1,4 @@
-"""Answers to queries, which expire in seconds, on real processes: they wait behind nothing and for nobody."""
+"""Answers to queries expire within seconds: on real processes they wait for nothing."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def arrivals(stage: Stage, method: str) -> list[Arrived]:
     return [call for call in stage.control.arrivals() if call.method == method]
 
 
-def test_an_answer_passes_a_paused_bot_and_its_full_queues(stage: Stage) -> None:
+def test_an_answer_is_sent_despite_a_paused_bot_and_full_queues(stage: Stage) -> None:
     client = stage.client()
     assert stage.floodgate("pause", "--for", "15m").returncode == 0
     client.enqueue_many(client.job("sendMessage", chat_id=chat, text="waits") for chat in CHATS)
     stage.worker()
     queues = [queue_names.send_queue(BOT, "interactive", n) for n in range(FEW_PARTITIONS)]
     with Connections(stage.settings, "test") as connections:
-        # Each partition has parked the job in hand, and hands its queue back until the pause ends.
+        # Each partition has parked its job in hand and hands its queue back until the pause ends.
         until(lambda: sum(depth or 0 for depth in queue_admin.depth(connections, queues).values()) == len(CHATS) - 2)
         client.call("answerCallbackQuery", callback_query_id="1")
         until(lambda: arrivals(stage, "answerCallbackQuery"), 2)
@@ -46,7 +46,7 @@ def test_an_answer_does_not_wait_for_its_bots_budget(stage: Stage) -> None:
     assert len(arrivals(stage, "sendMessage")) < 150, "sends wait"
 
 
-def test_slow_answers_are_made_side_by_side(stage: Stage) -> None:
+def test_slow_answers_are_made_concurrently(stage: Stage) -> None:
     stage.control.set_server(latency_ms=(LATENCY_SECONDS * 1000,) * 2)
     client = stage.client()
     stage.worker()

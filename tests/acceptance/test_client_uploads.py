@@ -1,4 +1,4 @@
-"""Files that a client sends: by way of the spool, streamed by a worker, and the same content uploaded once."""
+"""Files sent by a client: stored in the spool, streamed by a worker, and identical content uploaded once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.waiting import until
 
 @pytest.fixture
 def settings(stage: Stage) -> Settings:
-    """Those of a program on the machine of a worker, which runs."""
+    """The settings of a program on the machine of a running worker."""
     stage.vouch_idle()
     stage.worker()
     return stage.settings
@@ -30,7 +30,7 @@ def spooled(settings: Settings) -> list[Path]:
     return [path for path in (Path(settings.spool_url) / "jobs").rglob("*") if path.is_file()]
 
 
-def test_a_path_bytes_and_an_open_file_arrive_and_leave_nothing_behind(stage: Stage, settings: Settings) -> None:
+def test_a_path_bytes_and_an_open_file_are_sent_and_removed(stage: Stage, settings: Settings) -> None:
     report = stage.home / "report.pdf"
     report.write_bytes(os.urandom(300_000))
     with Client(settings) as client, report.open("rb") as opened:
@@ -46,8 +46,8 @@ def test_a_path_bytes_and_an_open_file_arrive_and_leave_nothing_behind(stage: St
     until(lambda: spooled(settings) == [])
 
 
-def test_a_large_file_has_longer_than_a_call_without_one(stage: Stage) -> None:
-    """As long as its size takes at 100 kB/s: three seconds here, on top of one."""
+def test_a_call_with_a_large_file_gets_more_time(stage: Stage) -> None:
+    """The time its size takes at 100 kB/s: three seconds here, in addition to one."""
     stage.vouch_idle()
     stage.worker(FLOODGATE_CALL_TIMEOUT_SECONDS="1")
     stage.control.set_server(latency_ms=(2000, 2000))
@@ -59,7 +59,7 @@ def test_a_large_file_has_longer_than_a_call_without_one(stage: Stage) -> None:
             client.result(small, timeout=30)
 
 
-def test_an_album_of_files_goes_out_as_one(settings: Settings) -> None:
+def test_an_album_of_files_is_sent_as_one_album(settings: Settings) -> None:
     async def main() -> list[str]:
         async with AsyncClient(settings) as client:
             album = [
@@ -85,7 +85,7 @@ def test_one_content_for_many_chats_is_uploaded_once(stage: Stage, settings: Set
     assert sorted(uploads) == [False] * 7 + [True]
 
 
-def test_a_second_job_under_a_key_that_is_known_keeps_no_file(settings: Settings) -> None:
+def test_a_job_with_a_known_dedupe_key_keeps_no_file(settings: Settings) -> None:
     with Client(settings) as client:
         first = client.send_photo(1, os.urandom(1000), dedupe_key="once")
         client.result(first, timeout=30)
@@ -95,7 +95,7 @@ def test_a_second_job_under_a_key_that_is_known_keeps_no_file(settings: Settings
         assert spooled(settings) == []
 
 
-def test_a_file_whose_job_was_not_accepted_is_not_kept(stage: Stage) -> None:
+def test_the_file_of_a_refused_job_is_not_kept(stage: Stage) -> None:
     nowhere = dataclasses.replace(stage, rabbitmq_url="amqp://guest:guest@127.0.0.1:9/")
     settings = nowhere.settings
     with Client(settings) as client, pytest.raises(RabbitMQUnreachableError):

@@ -1,8 +1,10 @@
-"""Each command says how to use it, prints JSON that parses, and works on a real server."""
+"""Each command explains its use, prints JSON that parses, and works on a real server."""
 
 from __future__ import annotations
 
 import json
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from floodgate.broker.messages import queue_names
 from floodgate.broker.messages.publication import Publication
 from floodgate.cli import EXIT_RABBITMQ
 from tests.acceptance.stage import BOT, FEW_PARTITIONS, TOKEN, Stage
-from tests.processes import run_floodgate
+from tests.processes import FloodgateProcess, run_floodgate, run_python
 from tests.services import Vhost
 from tests.waiting import until
 
@@ -36,6 +38,9 @@ COMMANDS = (
     ["dead-letters", "sweep"],
     ["chats", "unreachable"],
     ["chats", "clear"],
+    ["jobs", "show"],
+    ["jobs", "tail"],
+    ["jobs", "cancel"],
     ["updates"],
     ["campaigns", "run"],
     ["campaigns", "create"],
@@ -56,19 +61,19 @@ NOTHING_QUEUED = {"interactive": 0, "bulk": 0, "answers": 0, "updates": 0, "dead
 
 
 def answer(stage: Stage, *arguments: str, code: int = 0) -> Any:
-    """What the command prints, read as JSON."""
+    """Parses the command's output as JSON."""
     ended = stage.floodgate(*arguments, "--json")
     assert ended.returncode == code, ended.stderr
     return json.loads(ended.stdout)
 
 
-def test_the_command_lists_its_sub_commands(tmp_path: Path) -> None:
+def test_the_command_lists_its_subcommands(tmp_path: Path) -> None:
     listed = run_floodgate("--help", env={}, home=tmp_path).stdout
     assert all(command[0] in listed for command in COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_each_command_helps_with_an_example_and_needs_no_settings_for_it(command: list[str], tmp_path: Path) -> None:
+def test_each_commands_help_has_an_example_and_needs_no_settings(command: list[str], tmp_path: Path) -> None:
     ended = run_floodgate(*command, "--help", env={"FLOODGATE_PARTITIONS": "many"}, home=tmp_path)
     assert ended.returncode == 0
     shown = " ".join(ended.stdout.split())
@@ -76,12 +81,12 @@ def test_each_command_helps_with_an_example_and_needs_no_settings_for_it(command
     assert f"floodgate {' '.join(command)}" in shown
 
 
-def test_an_option_nobody_knows_is_a_usage_error(tmp_path: Path) -> None:
+def test_an_unknown_option_is_a_usage_error(tmp_path: Path) -> None:
     ended = run_floodgate("worker", "--fast", env={}, home=tmp_path)
     assert (ended.returncode, "--fast" in ended.stderr, "Traceback" in ended.stderr) == (2, True, False)
 
 
-def test_topology_is_shown_made_and_verified(stage: Stage, vhost: Vhost) -> None:
+def test_topology_is_shown_applied_and_verified(stage: Stage, vhost: Vhost) -> None:
     shown = answer(stage, "topology", "show")
     assert len(shown["queues"]) == QUEUES
     assert {queue["arguments"]["x-queue-type"] for queue in shown["queues"]} == {"quorum"}
@@ -129,7 +134,7 @@ def test_messages_that_nobody_reads_are_shown_and_beyond_the_settings_they_are_a
     assert f"Queue {beyond} has no consumer; messages in it: 1. Its number is beyond the settings'." in lines
 
 
-def test_send_prints_the_accepted_job_and_the_worker_sends_it(stage: Stage) -> None:
+def test_the_send_command_prints_the_accepted_job_and_a_worker_sends_it(stage: Stage) -> None:
     job = answer(stage, "send", "--chat", "42", "--text", "It works")
     assert (job["method"], job["chat"], job["params"]["text"]) == ("sendMessage", "42", "It works")
     ended = stage.floodgate("send", "--chat", "42", "--method", "sendDice", "--params", '{"emoji": "🎯"}')
@@ -139,7 +144,7 @@ def test_send_prints_the_accepted_job_and_the_worker_sends_it(stage: Stage) -> N
     until(lambda: [call.method for call in stage.control.arrivals()] == ["sendMessage", "sendDice"])
 
 
-def test_status_tells_what_waits_what_was_sent_and_what_died(stage: Stage) -> None:
+def test_status_shows_waiting_sent_and_dead_jobs(stage: Stage) -> None:
     assert answer(stage, "status")[0]["queued"] == NOTHING_QUEUED
     client = stage.client()
     client.enqueue_many(client.job("sendMessage", chat_id=n, text=str(n), priority="bulk") for n in range(1, 4))
@@ -170,3 +175,89 @@ def test_dead_letters_are_listed_with_their_reasons(stage: Stage) -> None:
     assert letter["attempts"] == 1
     assert answer(stage, "dead-letters", "list", "--bot", BOT) == [letter], "it stays where it is"
     assert job.id in stage.floodgate("dead-letters", "list").stdout
+
+
+def test_help_has_a_short_option_and_shells_complete(tmp_path: Path) -> None:
+    for command in ([], ["status"], ["dead-letters", "list"]):
+        assert run_floodgate(*command, "-h", env={}, home=tmp_path).returncode == 0
+    completing = {"_FLOODGATE_COMPLETE": "complete_bash", "COMP_WORDS": "floodgate dead-letters re", "COMP_CWORD": "2"}
+    ended = run_python(
+        "-c",
+        "import sys; sys.argv = ['floodgate']; from floodgate.__main__ import main; main()",
+        env=completing,
+        home=tmp_path,
+    )
+    assert ended.stdout.split() == ["replay"]
+
+
+def test_a_read_only_command_creates_nothing(stage: Stage, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    nowhere = {"FLOODGATE_STATE_URL": f"sqlite:///{new}/state.db", "FLOODGATE_SPOOL_URL": f"{new}/spool"}
+    assert stage.floodgate("topology", "apply").returncode == 0
+    for command in (
+        ["status"],
+        ["doctor"],
+        ["topology", "verify"],
+        ["dead-letters", "list"],
+        ["dead-letters", "not-kept"],
+        ["chats", "unreachable"],
+    ):
+        ended = stage.floodgate(*command, **nowhere)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        assert not new.exists(), command
+    assert "state.db does not exist yet" in stage.floodgate("status", **nowhere).stderr
+
+
+def test_status_of_a_new_store_claims_no_sends(stage: Stage, tmp_path: Path) -> None:
+    stage.floodgate("topology", "apply")
+    for url in (f"sqlite:///{tmp_path}/missing.db", f"sqlite:///{tmp_path}/new.db"):
+        (tmp_path / "new.db").touch()
+        ended = stage.floodgate("status", "--json", FLOODGATE_STATE_URL=url)
+        assert json.loads(ended.stdout)[0]["sent_last_second"] == 0
+
+
+def test_status_shows_one_bot_and_goes_on_showing_it(stage: Stage) -> None:
+    stage.extra["FLOODGATE_BOTS"] = json.dumps({BOT: TOKEN, "other": "2" + TOKEN})
+    assert [bot["bot"] for bot in answer(stage, "status", "--bot", "other")] == ["other"]
+    assert "configured: default, other" in stage.floodgate("status", "--bot", "nobody").stderr
+    watching = stage.keep(
+        FloodgateProcess("status", "--bot", "other", "--watch", "--json", env=stage.env, home=stage.home)
+    )
+    watching.start('"bot": "other"')
+    until(lambda: len(watching.log.splitlines()) == 2)
+    watching.signal(signal.SIGINT)
+    assert watching.wait() == 130
+
+
+def test_send_takes_every_option_of_a_job(stage: Stage) -> None:
+    options = ["--dedupe-key", "k", "--campaign", "spring", "--priority", "bulk", "--at", "2h", "--expires", "3h"]
+    job = answer(stage, "send", "--chat", "42", "--text", "hi", *options)
+    now_ms = time.time() * 1000
+    assert (job["dedupe_key"], job["campaign"], job["priority"]) == ("k", "spring", "bulk")
+    assert job["not_before_ms"] == pytest.approx(now_ms + 7_200_000, abs=60_000)
+    assert job["expires_ms"] == pytest.approx(now_ms + 10_800_000, abs=60_000)
+    far = stage.floodgate("send", "--chat", "42", "--text", "hi", "--at", "2099-01-01T10:00")
+    assert (far.returncode, "388 days" in far.stderr) == (2, True)
+
+
+def test_send_waits_for_telegrams_answer(stage: Stage) -> None:
+    stage.control.set_chat(2, trouble="blocked")
+    stage.worker()
+    sent = answer(stage, "send", "--chat", "42", "--text", "hi", "--wait", "30")
+    assert sent["result"]["text"] == "hi"
+    told = stage.floodgate("send", "--chat", "42", "--text", "hi", "--wait", "30")
+    assert told.returncode == 0 and "message_id" in told.stdout
+    refused = stage.floodgate("send", "--chat", "2", "--text", "hi", "--wait", "30")
+    assert (refused.returncode, "chat-unreachable" in refused.stderr) == (1, True)
+
+
+def test_ids_in_tables_are_whole_however_narrow_the_terminal(stage: Stage) -> None:
+    stage.control.set_chat(42, trouble="blocked")
+    stage.worker()
+    client = stage.client()
+    job = client.send_message(chat_id=42, text="hi", dedupe_key="x")
+    bulk = client.send_message(chat_id=42, text="hi", priority="bulk")
+    until(lambda: answer(stage, "dead-letters", "list") and answer(stage, "dead-letters", "not-kept"))
+    assert job.id in stage.floodgate("dead-letters", "list", COLUMNS="40").stdout
+    assert bulk.id in stage.floodgate("dead-letters", "not-kept", COLUMNS="40").stdout
+    assert queue_names.send_queue(BOT, "bulk", 0) in stage.floodgate("topology", "show", COLUMNS="20").stdout

@@ -1,4 +1,4 @@
-"""A job for later waits in RabbitMQ, not in a worker, and RabbitMQ may restart meanwhile."""
+"""A scheduled job waits in RabbitMQ instead of in a worker, even through a restart of RabbitMQ."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ LATER = timedelta(minutes=10)
 MOST_LATE_SECONDS = 0.3
 
 
-def test_a_job_for_two_seconds_ahead_is_sent_then_and_one_for_ten_minutes_waits_in_the_ladder(
+def test_a_job_due_in_two_seconds_is_sent_on_time_and_one_due_in_ten_minutes_waits_in_the_ladder(
     stage: Stage, vhost: Vhost
 ) -> None:
     worker = stage.worker()
     client = stage.client()
-    client.send_message(chat_id=1, text="first")  # so that no connection is opened on the way of what is timed
+    client.send_message(chat_id=1, text="first")  # opens the connection, so that this is not timed
     until(lambda: stage.sent() == ["first"])
     client.send_message(chat_id=42, text="later", delay=LATER)
     asked = time.time()
@@ -40,7 +40,7 @@ def test_a_job_for_two_seconds_ahead_is_sent_then_and_one_for_ten_minutes_waits_
     assert worker.stop() == 0
 
 
-def test_jobs_for_later_survive_a_restart_of_rabbitmq(new_node: Callable[..., Node], new_stage: MakeStage) -> None:
+def test_scheduled_jobs_survive_a_restart_of_rabbitmq(new_node: Callable[..., Node], new_stage: MakeStage) -> None:
     node = new_node().start()
     stage = new_stage(node.url)
     client = stage.client()
@@ -58,8 +58,8 @@ def test_jobs_for_later_survive_a_restart_of_rabbitmq(new_node: Callable[..., No
 
 
 def waiting(vhost: Vhost) -> dict[str, int]:
-    """Messages in the ladder's queues, and in the hands of consumers. As channels and queues say themselves: what
-    `list_queues` shows may be five seconds old."""
+    """Counts messages in the ladder's queues and in the hands of consumers. It asks channels and queues directly:
+    `list_queues` may be five seconds out of date."""
     levels = [delay_ladder.level_name(level) for level in range(delay_ladder.LEVELS)]
     with pika.BlockingConnection(pika.URLParameters(vhost.url)) as connection:
         channel = connection.channel()

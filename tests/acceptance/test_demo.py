@@ -11,7 +11,7 @@ from tests.acceptance.server import rows
 from tests.processes import FloodgateProcess
 from tests.services import Vhost
 
-# 20 of the group's messages go in its first minute and 10 in the 10 s after; the rest is start and stop.
+# 20 of the group's messages are sent in its first minute and 10 in the next 10 s; the rest is start and stop.
 FULL_SECONDS = 100.0
 QUICK_SECONDS = 50.0
 
@@ -22,7 +22,7 @@ QUICK_SECONDS = 50.0
     [(["--quick"], QUICK_SECONDS), pytest.param([], FULL_SECONDS, marks=pytest.mark.full_length)],
     ids=["quick", "full"],
 )
-def test_the_demo_accounts_for_every_job_and_leaves_nothing_behind(
+def test_the_demo_accounts_for_every_job_and_cleans_up(
     vhost: Vhost, tmp_path: Path, arguments: list[str], at_most_seconds: float
 ) -> None:
     env = {"FLOODGATE_RABBITMQ_URL": vhost.url}
@@ -40,7 +40,7 @@ def test_the_demo_accounts_for_every_job_and_leaves_nothing_behind(
 @pytest.mark.parametrize(
     "arguments", [["--quick"], pytest.param([], marks=pytest.mark.full_length)], ids=["quick", "full"]
 )
-def test_the_demo_of_updates_answers_everybody_once_and_leaves_nothing_behind(
+def test_the_updates_demo_answers_everybody_once_and_cleans_up(
     vhost: Vhost, tmp_path: Path, arguments: list[str]
 ) -> None:
     env = {"FLOODGATE_RABBITMQ_URL": vhost.url}

@@ -1,4 +1,4 @@
-"""`floodgate doctor`: a line for each thing that the settings name, and what to do about what is wrong with it."""
+"""`floodgate doctor`: one line for each subject of the settings, with a remedy for each problem."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNREACHABLE = "127.0.0.1:1"
 
 
 def examined(stage: Stage, env: Mapping[str, str], code: int) -> dict[str, str]:
-    """What is wrong, by subject."""
+    """The problems by subject."""
     ended = stage.floodgate("doctor", "--json", **env)
     assert ended.returncode == code, ended.stdout + ended.stderr
     assert TOKEN not in ended.stdout + ended.stderr
@@ -23,7 +23,7 @@ def examined(stage: Stage, env: Mapping[str, str], code: int) -> dict[str, str]:
     return {each["subject"]: each["text"] for each in findings if not each["sound"]}
 
 
-def test_all_is_sound_once_the_queues_are_there(stage: Stage) -> None:
+def test_everything_is_ok_once_the_queues_exist(stage: Stage) -> None:
     assert "floodgate topology apply" in examined(stage, {}, 1).pop("queues")
     assert stage.floodgate("topology", "apply").returncode == 0
     ended = stage.floodgate("doctor")
@@ -41,11 +41,11 @@ def test_all_is_sound_once_the_queues_are_there(stage: Stage) -> None:
     ],
     ids=["RabbitMQ", "state store", "spool", "Bot API"],
 )
-def test_what_is_wrong_is_told_with_its_remedy(stage: Stage, env: dict[str, str], subject: str, remedy: str) -> None:
+def test_each_problem_is_reported_with_its_remedy(stage: Stage, env: dict[str, str], subject: str, remedy: str) -> None:
     assert remedy in examined(stage, env, 1)[subject]
 
 
-def test_wrong_settings_are_all_that_is_told(stage: Stage) -> None:
+def test_invalid_settings_are_the_only_line_reported(stage: Stage) -> None:
     ended = run_floodgate("doctor", env={"FLOODGATE_PARTITIONS": "many"}, home=stage.home)
     assert ended.returncode == 1
     assert ended.stdout.startswith("FAIL settings: ") and "FLOODGATE_PARTITIONS" in ended.stdout

@@ -1,4 +1,4 @@
-"""Whatever is imported first, and by whom: actors are bound to Floodgate's broker, and importing does nothing else."""
+"""In any import order, actors are bound to Floodgate's broker, and importing has no other effect."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ print(json.dumps({
     "sockets": [str(s) for s in opened],
 }))
 """
-# Any socket would do to tell that a module connects when it is imported.
+# Any socket would show that a module connects on import.
 WATCH = """
 import socket
 opened = []
@@ -34,7 +34,7 @@ class Watched(socket.socket):
         super().__init__(*args, **options)
 socket.socket = Watched
 """
-# Another broker is the global one while all of ours is imported: what does not say to which it belongs becomes its.
+# The global broker is another one while our modules are imported: an actor that names no broker is bound to that one.
 STRAYS = """
 import importlib, json, pkgutil, dramatiq
 from dramatiq.brokers.stub import StubBroker
@@ -73,7 +73,7 @@ FIRST = {
 
 
 @pytest.mark.parametrize("first", FIRST.values(), ids=FIRST)
-def test_actors_are_bound_to_the_configured_broker_whatever_is_imported_first(first: str, tmp_path: Path) -> None:
+def test_actors_are_bound_to_the_configured_broker_in_any_import_order(first: str, tmp_path: Path) -> None:
     ended = run_python("-c", WATCH + first + REPORT, env={"FLOODGATE_RABBITMQ_URL": URL}, home=tmp_path)
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
@@ -85,7 +85,7 @@ def test_actors_are_bound_to_the_configured_broker_whatever_is_imported_first(fi
     assert found["sockets"] == []
 
 
-def test_no_actor_of_ours_leaves_its_broker_to_be_guessed(tmp_path: Path) -> None:
+def test_every_actor_of_ours_names_its_broker(tmp_path: Path) -> None:
     ended = run_python("-c", STRAYS, env={}, home=tmp_path)
     assert ended.returncode == 0, ended.stderr
     ours, strays = json.loads(ended.stdout)
@@ -94,7 +94,7 @@ def test_no_actor_of_ours_leaves_its_broker_to_be_guessed(tmp_path: Path) -> Non
 
 
 def test_dramatiqs_own_command_works_on_the_configured_broker(stage: Stage) -> None:
-    """`dramatiq floodgate.actors` loads the module itself and asks for the global broker then."""
+    """`dramatiq floodgate.actors` loads the module itself and then asks for the global broker."""
     arguments = ("floodgate.actors", "--processes", "1", "--threads", "4")
     stage.client().send_message(chat_id=42, text="hi")
     process = FloodgateProcess(*arguments, env=stage.env, home=stage.home, name="dramatiq", module="dramatiq")
@@ -112,7 +112,7 @@ def test_a_client_needs_neither_dramatiq_nor_a_telegram_library(tmp_path: Path) 
     assert (ended.returncode, ended.stdout.strip()) == (0, "[]"), ended.stderr
 
 
-def test_settings_given_late_reach_the_broker_that_actors_are_bound_to(tmp_path: Path) -> None:
+def test_settings_given_after_import_apply_to_the_actors_broker(tmp_path: Path) -> None:
     script = (
         "import floodgate.actors; from floodgate.broker.worker.setup import configure;"
         "from floodgate.broker.settings.model import Settings;"
@@ -123,8 +123,8 @@ def test_settings_given_late_reach_the_broker_that_actors_are_bound_to(tmp_path:
     assert (ended.returncode, ended.stdout.strip()) == (0, "3"), ended.stderr
 
 
-def test_a_plain_import_leaves_an_environment_that_is_wrong_for_later(tmp_path: Path) -> None:
-    """Django imports everything; a wrong variable is told by what uses it, not by an import."""
+def test_importing_does_not_validate_the_environment(tmp_path: Path) -> None:
+    """Django imports everything; a wrong variable is reported when it is used, not on import."""
     ended = run_python(
         "-c", "import floodgate.actors, floodgate.broker", env={"FLOODGATE_PARTITIONS": "many"}, home=tmp_path
     )

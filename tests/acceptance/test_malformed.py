@@ -1,4 +1,4 @@
-"""Bytes in a queue that are no job: they end in `dead.malformed` as they came, and the worker goes on."""
+"""Bytes in a queue that are not a job go unchanged to `dead.malformed`, and the worker continues."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUEUE = queue_names.send_queue(BOT, "interactive", 0)
 
 
 def message(**changes: Any) -> bytes:
-    """A Dramatiq message for `send` with a good job, but for the changes."""
+    """A Dramatiq message for `send` with a valid job, with the changes applied."""
     job = new_job("sendMessage", {"chat_id": 42, "text": "hi"})
     return json.dumps(json.loads(encode_job(job, QUEUE)) | changes).encode()
 
@@ -59,14 +59,14 @@ MALFORMED = {
 
 @pytest.fixture
 def put(stage: Stage, vhost: Vhost) -> Any:
-    """Publishes bytes to the partition with stock pika, which is how such bytes get there."""
+    """Publishes bytes to the partition with stock pika, as a foreign publisher would."""
     assert stage.floodgate("topology", "apply").returncode == 0
     with pika.BlockingConnection(pika.URLParameters(vhost.url)) as connection:
         channel = connection.channel()
         yield lambda body: channel.basic_publish("", QUEUE, body, pika.BasicProperties(delivery_mode=2))
 
 
-def test_what_is_no_job_ends_in_dead_malformed_as_it_came_and_the_worker_goes_on(
+def test_bytes_that_are_not_a_job_go_unchanged_to_dead_malformed_and_the_worker_continues(
     stage: Stage, vhost: Vhost, put: Any
 ) -> None:
     for body in MALFORMED.values():
@@ -85,7 +85,7 @@ def test_what_is_no_job_ends_in_dead_malformed_as_it_came_and_the_worker_goes_on
     assert all(properties.headers[dead_letters.DESCRIPTION] for properties, _ in dead)
 
 
-def test_a_message_for_an_unknown_actor_ends_in_the_bots_dead_letters_with_that_reason(
+def test_a_message_for_an_unknown_actor_becomes_a_dead_letter_of_the_bot_with_that_reason(
     stage: Stage, vhost: Vhost, put: Any
 ) -> None:
     stranger = message(actor_name="resize_image", kwargs={"path": "cat.png"})
@@ -99,13 +99,13 @@ def test_a_message_for_an_unknown_actor_ends_in_the_bots_dead_letters_with_that_
     assert properties.headers[dead_letters.REASON] == dead_letters.REASON_NO_ACTOR
 
 
-def test_an_eta_that_stock_dramatiq_would_hold_in_memory_is_not_waited_for(stage: Stage, put: Any) -> None:
+def test_an_eta_that_dramatiq_would_hold_in_memory_is_not_waited_for(stage: Stage, put: Any) -> None:
     put(message(options={"eta": 4_102_444_800_000}))
     stage.worker()
     until(lambda: stage.sent() == ["hi"], 30)
 
 
-def test_dead_letters_are_listed_whatever_their_bytes_are(stage: Stage, put: Any) -> None:
+def test_dead_letters_with_any_bytes_are_listed(stage: Stage, put: Any) -> None:
     put(MALFORMED["no UTF-8"])
     put(MALFORMED["a job of version 2"])
     put(MALFORMED["deep nesting"])

@@ -1,4 +1,4 @@
-"""What people get wrong: each mistake is one sentence on standard error and an exit code, never a stack trace."""
+"""Common mistakes: each is one sentence on standard error and an exit code, never a stack trace."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.processes import run_floodgate
 from tests.proxy import Proxy
 from tests.services import Vhost, free_ports
 
-# What needs a server; of all commands, those that need a bot are one more.
+# Commands that need a server; of all commands, one more needs a bot.
 ON_A_SERVER = (
     ["worker"],
     ["send", "--chat", "42", "--text", "hi"],
     ["topology", "apply"],
     ["topology", "verify"],
     ["dead-letters", "list"],
-    ["dead-letters", "replay"],
+    ["dead-letters", "replay", "--yes"],
     ["status"],
 )
 each_on_a_server = pytest.mark.parametrize("command", ON_A_SERVER, ids=" ".join)
@@ -30,7 +30,7 @@ each_with_a_bot = pytest.mark.parametrize("command", [*ON_A_SERVER, ["topology",
 
 
 def fails(command: list[str], code: int, *words: str, env: dict[str, str], home: Path) -> str:
-    """The command ends with the code and says one line on standard error that holds the words, and no secret."""
+    """Checks the exit code and for one line on standard error that contains the words and no secret."""
     ended = run_floodgate(*command, env=env, home=home)
     assert "Traceback" not in ended.stderr, ended.stderr
     assert ended.returncode == code, ended.stderr
@@ -45,7 +45,7 @@ def fails(command: list[str], code: int, *words: str, env: dict[str, str], home:
 
 @pytest.fixture
 def offline(tmp_path: Path) -> dict[str, str]:
-    """A bot, a state file, and nobody at the RabbitMQ URL."""
+    """A bot, a state file, and a RabbitMQ URL where nothing listens."""
     return {
         "FLOODGATE_RABBITMQ_URL": f"amqp://guest:secret@127.0.0.1:{free_ports().amqp}/",
         "FLOODGATE_BOTS": json.dumps({BOT: TOKEN}),
@@ -56,14 +56,14 @@ def offline(tmp_path: Path) -> dict[str, str]:
 
 
 @each_with_a_bot
-def test_without_a_token_the_variable_to_set_is_named(
+def test_a_missing_token_is_reported_with_the_variable_to_set(
     command: list[str], offline: dict[str, str], tmp_path: Path
 ) -> None:
     fails(command, EXIT_USAGE, "FLOODGATE_BOT_TOKEN", env=offline | {"FLOODGATE_BOTS": ""}, home=tmp_path)
 
 
 @pytest.mark.parametrize("variable", ["FLOODGATE_BOT_TOKEN", "FLOODGATE_BOTS"])
-def test_a_malformed_token_is_told_by_its_variable_and_not_shown(
+def test_a_malformed_token_is_reported_by_its_variable_and_not_shown(
     variable: str, offline: dict[str, str], tmp_path: Path
 ) -> None:
     wrong = "100200300:" + "B" * 20
@@ -87,7 +87,7 @@ def test_a_malformed_token_is_told_by_its_variable_and_not_shown(
         ("FLOODGATE_SHUTDOWN_SECONDS", "1", "FLOODGATE_CALL_TIMEOUT_SECONDS"),
     ],
 )
-def test_a_wrong_setting_is_named_with_what_it_may_be(
+def test_an_invalid_setting_is_reported_with_its_allowed_values(
     variable: str, value: str, word: str, offline: dict[str, str], tmp_path: Path
 ) -> None:
     fails(["worker"], EXIT_USAGE, variable, word, env=offline | {variable: value}, home=tmp_path)
@@ -110,7 +110,7 @@ def test_two_names_of_one_token_are_refused_at_start(offline: dict[str, str], tm
 
 
 @each_on_a_server
-def test_a_rabbitmq_that_is_not_there_is_named_by_its_address(
+def test_an_unreachable_rabbitmq_is_reported_with_its_address(
     command: list[str], offline: dict[str, str], tmp_path: Path
 ) -> None:
     address = offline["FLOODGATE_RABBITMQ_URL"].rpartition("@")[2].rstrip("/")
@@ -128,7 +128,7 @@ def test_a_rabbitmq_3_is_refused_with_its_version(command: list[str], stage: Sta
 
 
 @pytest.mark.parametrize("command", ON_A_SERVER[:3], ids=" ".join)
-def test_a_queue_that_is_declared_otherwise_is_told_with_both_sides_and_left_alone(
+def test_a_queue_that_is_declared_differently_is_reported_and_left_alone(
     command: list[str], stage: Stage, vhost: Vhost
 ) -> None:
     name = queue_names.send_queue(BOT, "bulk", 1)
@@ -158,15 +158,15 @@ def json_rows(vhost: Vhost, *columns: str) -> list[list[str]]:
     ],
     ids=lambda value: " ".join(value)[:40],
 )
-def test_a_job_that_is_surely_wrong_is_refused_before_any_server_is_asked(
+def test_an_invalid_job_is_refused_before_any_server_is_contacted(
     arguments: list[str], words: tuple[str, ...], offline: dict[str, str], tmp_path: Path
 ) -> None:
     fails(["send", *arguments], EXIT_USAGE, *words, env=offline, home=tmp_path)
 
 
-@pytest.mark.parametrize("command", [["worker"], ["status"]], ids=" ".join)
-def test_a_state_file_that_cannot_be_written_is_named(command: list[str], stage: Stage) -> None:
-    """Root may write anywhere, so the folder is a file: nobody can make one below it."""
+@pytest.mark.parametrize("command", [["worker"], ["pause", "--for", "1m"]], ids=" ".join)
+def test_an_unwritable_state_file_is_named(command: list[str], stage: Stage) -> None:
+    """Root may write anywhere, so the folder is a file: nothing can be created below it."""
     blocked = stage.home / "not-a-folder"
     blocked.touch()
     env = stage.env | {"FLOODGATE_STATE_URL": f"sqlite:///{blocked}/state.db"}
@@ -179,7 +179,7 @@ def test_a_state_file_on_a_read_only_file_system_is_named(stage: Stage) -> None:
     fails(["worker"], EXIT_STATE, "/proc/floodgate", env=env, home=stage.home)
 
 
-def test_a_state_file_that_is_no_database_is_named(stage: Stage) -> None:
+def test_a_state_file_that_is_not_a_database_is_named(stage: Stage) -> None:
     path = stage.home / "notes.txt"
     path.write_text("shopping list\n" * 1000)
     env = stage.env | {"FLOODGATE_STATE_URL": f"sqlite:///{path}"}
@@ -187,7 +187,7 @@ def test_a_state_file_that_is_no_database_is_named(stage: Stage) -> None:
     assert path.read_text().startswith("shopping list"), "it was left alone"
 
 
-def test_a_port_that_is_taken_is_told_by_the_fake(stage: Stage) -> None:
+def test_a_port_in_use_is_reported_by_the_fake(stage: Stage) -> None:
     port = stage.telegram_url.rpartition(":")[2]
     fails(["fake-telegram", "--port", port], EXIT_USAGE, port, env={}, home=stage.home)
 
@@ -195,7 +195,7 @@ def test_a_port_that_is_taken_is_told_by_the_fake(stage: Stage) -> None:
 def test_more_queues_than_a_worker_can_consume_are_refused_before_any_is_declared(
     offline: dict[str, str], tmp_path: Path
 ) -> None:
-    """And before RabbitMQ is asked for: there is none."""
+    """The check comes before RabbitMQ is contacted: there is none."""
     bots = {f"bot{n}": f"{100200300 + n}:" + "A" * 35 for n in range(10)}
     many = {"FLOODGATE_BOTS": json.dumps(bots), "FLOODGATE_PARTITIONS": "1024"}
     fails(["worker"], EXIT_USAGE, "20490 queues", "FLOODGATE_PARTITIONS", "split", env=offline | many, home=tmp_path)

@@ -1,8 +1,8 @@
-"""Whatever blocks, the worker's loop does not: heartbeats go out, sends go on, and SIGTERM ends it.
+"""Nothing blocks the worker's loop: heartbeats are sent, sending continues, and SIGTERM ends it.
 
-RabbitMQ takes a peer for dead that has said nothing for twice the heartbeat, three times at the latest. So each test
-holds its obstacle for longer than that by RabbitMQ's own clock, which no test can move, and then asks whether the
-worker still has the connections that it had.
+RabbitMQ considers a peer dead after twice the heartbeat without traffic, or three times at the latest. So each test
+keeps its obstacle for longer than that by RabbitMQ's own clock, which a test cannot move, and then checks that the
+worker still has its original connections.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from tests.processes import FloodgateProcess
 from tests.services import Vhost
 from tests.waiting import until
 
-HEARTBEAT_SECONDS = 2  # the least that the setting allows
+HEARTBEAT_SECONDS = 2  # the minimum of the setting
 HELD_SECONDS = 4.0 * HEARTBEAT_SECONDS
 SHUTDOWN_SECONDS = 3.0
-# Beyond the time for calls under way: session hooks, closing connections, the last log lines, the interpreter's end.
+# In addition to calls in flight: session hooks, closing connections, the last log lines, the interpreter's end.
 ENDING_SECONDS = 6.0
 PARTITIONS = 8
 UPLOAD_CHAT = 1
@@ -54,7 +54,7 @@ def stage(stage: Stage) -> Stage:
 
 
 def connections(vhost: Vhost, pid: int) -> Connections:
-    """The process's connections to RabbitMQ, by their ports."""
+    """The process's connections to RabbitMQ, by port."""
     listed = rows(vhost, "list_connections", "name", "vhost", "client_properties")
     mine = [row for row in listed if row["vhost"] == vhost.name and f" {pid}" in str(row["client_properties"])]
     return {str(row["name"]) for row in mine}
@@ -62,7 +62,7 @@ def connections(vhost: Vhost, pid: int) -> Connections:
 
 @contextlib.contextmanager
 def kept_connections(vhost: Vhost, pid: int) -> Iterator[None]:
-    """Lasts at least :data:`HELD_SECONDS`, and the process has the same connections at its end as at its beginning."""
+    """Lasts at least :data:`HELD_SECONDS` and checks that the process keeps its connections throughout."""
     before, began = connections(vhost, pid), time.monotonic()
     assert before
     yield
@@ -71,7 +71,7 @@ def kept_connections(vhost: Vhost, pid: int) -> Iterator[None]:
 
 
 def stops_in_time(worker: FloodgateProcess) -> bool:
-    """Whether it ends on SIGTERM, by itself, with 0 and within its bound."""
+    """Returns whether it ends by itself on SIGTERM, with 0 and within its limit."""
     asked = time.monotonic()
     worker.signal(signal.SIGTERM)
     assert worker.wait(30) == 0
@@ -88,14 +88,14 @@ def send_texts(stage: Stage, word: str) -> list[str]:
 
 @contextlib.contextmanager
 def locked(state_file: Path) -> Iterator[None]:
-    """Another process, this one, has the write lock."""
+    """Another process, this one, holds the write lock."""
     with contextlib.closing(sqlite3.connect(state_file, isolation_level=None)) as db:
         db.execute("BEGIN IMMEDIATE")
         yield
         db.execute("ROLLBACK")
 
 
-def test_a_locked_state_file_costs_no_connection_and_sends_go_on_afterwards(stage: Stage, vhost: Vhost) -> None:
+def test_a_locked_state_file_loses_no_connection_and_sending_resumes_afterwards(stage: Stage, vhost: Vhost) -> None:
     worker = stage.worker()
     with locked(stage.home / "state.db"), kept_connections(vhost, worker.pid):
         texts = send_texts(stage, "locked")
@@ -103,7 +103,7 @@ def test_a_locked_state_file_costs_no_connection_and_sends_go_on_afterwards(stag
     assert "was lost" not in worker.log
 
 
-def test_a_worker_stops_while_its_state_file_is_locked_and_the_next_sends(stage: Stage) -> None:
+def test_a_worker_stops_while_its_state_file_is_locked_and_the_next_one_sends(stage: Stage) -> None:
     worker = stage.worker()
     with locked(stage.home / "state.db"):
         texts = send_texts(stage, "locked")
@@ -136,7 +136,7 @@ def never_opens(stage: Stage) -> FloodgateProcess:
 
 
 def never_reads(stage: Stage) -> FloodgateProcess:
-    """A worker with a job whose file opens, and whose disk then does not answer."""
+    """A worker with a job whose file opens but whose disk then does not respond."""
     stage.client().send_document(UPLOAD_CHAT, b"a document")
     os.mkfifo(stage.home / "never")
     (stage.home / "worker_of_a_stalled_disk.py").write_text(READS_NEVER_END)
@@ -144,13 +144,13 @@ def never_reads(stage: Stage) -> FloodgateProcess:
 
 
 def waits_for_file(process: FloodgateProcess) -> bool:
-    """Whether one of its threads waits for a FIFO's writer, by what the kernel says."""
+    """Returns whether one of its threads waits for a FIFO's writer, according to the kernel."""
     tasks = Path(f"/proc/{process.pid}/task").iterdir()
     return any("wait_for_partner" in (task / "wchan").read_text() for task in tasks)
 
 
 @pytest.mark.parametrize("obstacle", [never_opens, never_reads])
-def test_a_file_that_never_yields_costs_no_connection_and_holds_up_no_other_chat(
+def test_a_hanging_file_loses_no_connection_and_does_not_delay_other_chats(
     stage: Stage, vhost: Vhost, obstacle: Callable[[Stage], FloodgateProcess]
 ) -> None:
     worker = obstacle(stage)
@@ -164,13 +164,13 @@ def test_a_file_that_never_yields_costs_no_connection_and_holds_up_no_other_chat
 
 
 class MuteWorker(FloodgateProcess):
-    """A worker at DEBUG whose standard error is a pipe that is full and that nobody reads."""
+    """A worker at DEBUG whose standard error is a full pipe that is not read."""
 
     def begin(self) -> None:
         reader, writer = os.pipe()
         fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         os.write(writer, b"x" * fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ))
-        self._reader = reader  # open, or a write would fail instead of waiting
+        self._reader = reader  # kept open: otherwise a write would fail instead of waiting
         self._process = subprocess.Popen(self._command, env=self._env, cwd=self._home, stdout=writer, stderr=writer)
         self._guard = ChildGuard(["kill", "-s", "KILL", str(self.pid)])
         os.close(writer)
@@ -188,7 +188,7 @@ def mute_worker(stage: Stage) -> Iterator[FloodgateProcess]:
         yield worker
 
 
-def test_a_stderr_that_nobody_reads_costs_no_connection_and_sends_go_on(
+def test_an_unread_stderr_loses_no_connection_and_sending_continues(
     stage: Stage, vhost: Vhost, mute_worker: FloodgateProcess
 ) -> None:
     stage.client().send_message(chat_id=5, text="so that it is known to work")
@@ -213,7 +213,7 @@ async def answer(update: Update, client: AsyncClient) -> None:
 """
 
 
-def test_a_handler_that_blocks_its_loop_costs_its_worker_no_connection(stage: Stage, vhost: Vhost) -> None:
+def test_a_handler_that_blocks_its_loop_loses_no_connection(stage: Stage, vhost: Vhost) -> None:
     stage.extra |= {"FLOODGATE_SHUTDOWN_SECONDS": "15"}
     (stage.home / "their_bot.py").write_text(BLOCKING_BOT)
     post = Post(stage.settings)

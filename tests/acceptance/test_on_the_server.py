@@ -1,4 +1,4 @@
-"""What real processes make of a server: queues, consumers, channels and messages, as RabbitMQ shows them."""
+"""The effect of real processes on a server: queues, consumers, channels and messages, as RabbitMQ shows them."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def worker(stage: Stage) -> FloodgateProcess:
     return stage.worker()
 
 
-def test_every_queue_is_a_durable_quorum_queue_and_none_is_for_delays_in_memory(
+def test_every_queue_is_a_durable_quorum_queue_and_no_delay_is_held_in_memory(
     worker: FloodgateProcess, vhost: Vhost
 ) -> None:
     queues = rows(vhost, "list_queues", "name", "type", "durable", "auto_delete", "exclusive")
     names = {row["name"] for row in queues}
     levels = {delay_ladder.level_name(level) for level in range(delay_ladder.LEVELS)}
-    assert names == SENDS | levels | DEAD  # and none of updates: this worker sends
+    assert names == SENDS | levels | DEAD  # no update queues: this worker only sends
     assert {row["type"] for row in queues} == {"quorum"}
     assert all(row["durable"] and not row["auto_delete"] and not row["exclusive"] for row in queues)
     assert not any(name.endswith((".DQ", ".XQ")) for name in names)
@@ -63,9 +63,7 @@ def argument(listed: Any) -> tuple[str, Any]:
     return listed[0], listed[-1]
 
 
-def test_each_partition_is_consumed_with_one_message_in_hand_and_answers_with_more(
-    worker: FloodgateProcess, vhost: Vhost
-) -> None:
+def test_partitions_have_a_prefetch_of_one_and_answers_a_larger_one(worker: FloodgateProcess, vhost: Vhost) -> None:
     consumers = rows(vhost, "list_consumers", "queue_name", "prefetch_count", "ack_required", "active", "arguments")
     assert {row["queue_name"] for row in consumers} == SENDS
     assert len(consumers) == len(SENDS)
@@ -95,8 +93,8 @@ def channels(vhost: Vhost) -> list[dict[str, Any]]:
     return [row for row in listed if row["vhost"] == vhost.name]
 
 
-def test_channels_that_publish_confirm(stage: Stage, worker: FloodgateProcess, vhost: Vhost) -> None:
-    """The worker publishes when it parks: four at once for one chat are three too many."""
+def test_publishing_channels_use_confirms(stage: Stage, worker: FloodgateProcess, vhost: Vhost) -> None:
+    """The worker publishes when it parks: with four jobs for one chat at once, three are too many."""
     client = stage.client()
     client.enqueue_many(client.job("sendMessage", chat_id=7, text=str(n)) for n in range(4))
     until(lambda: stage.sent() == ["0", "1", "2", "3"])
@@ -106,7 +104,7 @@ def test_channels_that_publish_confirm(stage: Stage, worker: FloodgateProcess, v
 
 
 def use_every_way_out(stage: Stage) -> None:
-    """A job sent, two parked by the worker, one by the client, one dead."""
+    """One job sent, two parked by the worker, one by the client, one dead."""
     worker = stage.worker()
     stage.control.set_chat(9, trouble="blocked")
     client = stage.client()
@@ -118,7 +116,7 @@ def use_every_way_out(stage: Stage) -> None:
     assert worker.stop() == 0
 
 
-def test_what_is_queued_parked_and_dead_is_persistent(stage: Stage, vhost: Vhost) -> None:
+def test_queued_parked_and_dead_messages_are_persistent(stage: Stage, vhost: Vhost) -> None:
     with Firehose(vhost) as firehose:
         use_every_way_out(stage)
         until(lambda: firehose.published_to(queue_names.DEAD_EXCHANGE))
@@ -131,7 +129,7 @@ def test_what_is_queued_parked_and_dead_is_persistent(stage: Stage, vhost: Vhost
     assert {message["properties"]["priority"] for message in parked} == {9}
 
 
-def test_what_is_queued_parked_and_dead_is_mandatory(new_stage: MakeStage, vhost: Vhost) -> None:
+def test_queued_parked_and_dead_messages_are_mandatory(new_stage: MakeStage, vhost: Vhost) -> None:
     with Tap(vhost.node.port) as tap:
         stage = new_stage(tap.url(vhost.url))
         use_every_way_out(stage)
@@ -143,7 +141,7 @@ def test_what_is_queued_parked_and_dead_is_mandatory(new_stage: MakeStage, vhost
 
 
 class Firehose:
-    """RabbitMQ's own trace of what is published to a vhost."""
+    """RabbitMQ's own trace of the messages published to a vhost."""
 
     def __init__(self, vhost: Vhost) -> None:
         self._vhost = vhost

@@ -1,4 +1,4 @@
-"""Installed, Floodgate is one package: a project may have packages of its own with the names of our folders."""
+"""Installed, Floodgate is a single package: a project may have its own packages with the names of our folders."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def wheel_of(source: Path, target: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The wheel of this checkout, and that of its sdist."""
+    """The wheel of this checkout and the wheel of its sdist."""
     folder = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(folder), cwd=ROOT)
     with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
@@ -67,21 +67,21 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def python(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new environment with Floodgate, and with the libraries that it needs out of ours."""
+    """A new environment with Floodgate and, from our environment, the libraries it needs."""
     venv = tmp_path_factory.mktemp("venv")
     run(sys.executable, "-m", "venv", "--without-pip", str(venv), cwd=venv)
     interpreter = venv / "bin" / "python"
     site = Path(site_of(interpreter))
     with zipfile.ZipFile(wheels["wheel"]) as wheel:
         wheel.extractall(site)
-    # As a path it brings the libraries alone: links to checkouts in it are not followed.
+    # As a path it provides only the libraries: links to checkouts in it are not followed.
     (site / "libraries.pth").write_text(sysconfig.get_path("purelib"))
     return interpreter
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project with packages of its own under all those names."""
+    """A project with its own packages under all those names."""
     folder = tmp_path / "project"
     for name in FOLDERS:
         (folder / name).mkdir(parents=True)
@@ -101,7 +101,7 @@ def start(stage: Stage, python: Path, project: Path, *arguments: str, ready: str
     return stage.keep(process.start(ready))
 
 
-def test_wheel_and_sdist_install_the_same_one_package(wheels: dict[str, Path]) -> None:
+def test_wheel_and_sdist_install_the_same_single_package(wheels: dict[str, Path]) -> None:
     files = {
         kind: {each.filename: each.CRC for each in zipfile.ZipFile(wheel).infolist()} for kind, wheel in wheels.items()
     }

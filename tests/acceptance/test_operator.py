@@ -1,10 +1,11 @@
-"""An operator at work: dead letters found, shown, replayed and dropped; unreachable chats; pauses."""
+"""Operator commands: finding, showing, replaying and dropping dead letters; unreachable chats; pauses."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
 import json
+import os
 import subprocess
 import sys
 from datetime import timedelta
@@ -30,7 +31,7 @@ GONE = 666
 
 
 def answer(stage: Stage, *arguments: str, code: int = 0) -> Any:
-    """What the command prints, read as JSON."""
+    """Parses the command's output as JSON."""
     ended = stage.floodgate(*arguments, "--json")
     assert ended.returncode == code, ended.stderr
     return json.loads(ended.stdout)
@@ -42,7 +43,7 @@ def ids(stage: Stage, *options: str) -> list[str]:
 
 @pytest.fixture
 def letters(stage: Stage) -> dict[str, Job]:
-    """Four letters and bytes that are no job, in this order."""
+    """Four letters, then bytes that are not a job, in this order."""
     client = stage.client()
     made = {
         "news": client.job("sendMessage", chat_id=1, text="Spring news", campaign="spring", priority="bulk"),
@@ -63,7 +64,7 @@ def letters(stage: Stage) -> dict[str, Job]:
     return made
 
 
-def test_letters_are_found_by_what_they_are(stage: Stage, letters: dict[str, Job]) -> None:
+def test_dead_letters_are_found_by_their_properties(stage: Stage, letters: dict[str, Job]) -> None:
     job = {name: each.id for name, each in letters.items()}
     assert ids(stage) == ["raw", *job.values(), "bytes"], "by time of death; of one it is unknown"
     assert ids(stage, "--reason", "content") == [job["hello"], job["photo"]]
@@ -77,56 +78,102 @@ def test_letters_are_found_by_what_they_are(stage: Stage, letters: dict[str, Job
     assert all(line.isprintable() for line in table.splitlines()), "bytes are shown safely"
 
 
-def test_a_letter_is_shown_with_all_there_is(stage: Stage, letters: dict[str, Job]) -> None:
+def test_a_dead_letter_is_shown_with_all_details(stage: Stage, letters: dict[str, Job]) -> None:
     shown = stage.floodgate("dead-letters", "show", letters["photo"].id).stdout
     assert all(word in shown for word in ("about photo", "A spring photo", "sendPhoto", "content"))
     [data] = answer(stage, "dead-letters", "show", "bytes")
     assert (data["reason"], data["job"], "no job" in data["body"]) == ("malformed", None, True)
     assert all(line.isprintable() for line in stage.floodgate("dead-letters", "show", "raw").stdout.splitlines())
     missing = stage.floodgate("dead-letters", "show", "nobody")
-    assert (missing.returncode, "No dead letter has the id 'nobody'" in missing.stdout) == (EXIT_NO, True)
+    assert (missing.returncode, "No dead letter matches the id 'nobody'" in missing.stderr) == (EXIT_NO, True)
 
 
-def test_replayed_letters_are_sent_in_their_order_and_others_stay(stage: Stage, letters: dict[str, Job]) -> None:
+def test_replayed_letters_are_sent_in_their_order_and_others_are_kept(stage: Stage, letters: dict[str, Job]) -> None:
     fates = answer(stage, "dead-letters", "replay", "--reason", "rights", "--reason", "expired")
     assert fates == {"replayed": 2, "sent-before": 0, "duplicate": 0, "no-job": 0, "unknown-bot": 0}
     stage.worker()
     until(lambda: sorted(stage.sent()) == ["Spring news", "Too late"])
     assert ids(stage, "--bot", BOT) == [letters["hello"].id, letters["photo"].id]
-    told = stage.floodgate("dead-letters", "replay")
+    told = stage.floodgate("dead-letters", "replay", "--yes")
     assert told.returncode == EXIT_NO, "bytes that are no job were meant, too, and stay"
     assert "2 replayed" in told.stdout
     assert "2 kept: not a job, so it can only be dropped" in told.stdout
-    assert stage.floodgate("dead-letters", "replay", "nobody").returncode == EXIT_NO
     assert stage.floodgate("dead-letters", "replay", "--reason", "nothing").returncode == 0
 
 
-def test_dropping_asks_first_and_drops_only_what_is_meant(stage: Stage, letters: dict[str, Job]) -> None:
-    asked = drop(stage, "", "--reason", "malformed")  # nobody answers
-    assert asked.returncode == EXIT_NO
-    assert "Delete permanently: malformed: 1?" in asked.stderr
-    assert len(ids(stage)) == 6
-    refused = drop(stage, "n\n", "--reason", "malformed")
+def test_replaying_every_letter_asks_first(stage: Stage, letters: dict[str, Job]) -> None:
+    unasked = stage.floodgate("dead-letters", "replay")
+    assert unasked.returncode == EXIT_USAGE
+    counts = "content: 2, rights: 1, expired: 1, malformed: 1, unknown: 1"
+    assert f"Replay all dead letters of all bots ({counts})?" in unasked.stderr
+    assert "not a terminal: add --yes" in unasked.stderr
+    refused = at_a_terminal(stage, "n", "dead-letters", "replay")
     assert (refused.returncode, len(ids(stage))) == (EXIT_NO, 6)
-    agreed = drop(stage, "y\n", "--reason", "malformed")
+    agreed = at_a_terminal(stage, "y", "dead-letters", "replay")
+    assert "4 replayed." in agreed.stdout
+    assert ids(stage) == ["raw", "bytes"], "not jobs"
+
+
+@pytest.mark.parametrize("act", [("replay",), ("drop", "--yes")], ids=lambda act: act[0])
+def test_an_unknown_id_beside_a_known_one_is_named_and_the_known_one_acted_on(
+    stage: Stage, letters: dict[str, Job], act: tuple[str, ...]
+) -> None:
+    ended = stage.floodgate("dead-letters", *act, "nobody", letters["hello"].id, "--bot", BOT)
+    assert ended.returncode == EXIT_NO
+    assert "No dead letter matches the id 'nobody'" in ended.stderr
+    assert ids(stage, "--bot", BOT) == [letters[name].id for name in ("news", "photo", "late")]
+    assert stage.floodgate("dead-letters", *act, "nobody").returncode == EXIT_NO
+
+
+def test_the_beginning_of_an_id_names_a_letter_if_no_other_begins_so(stage: Stage, letters: dict[str, Job]) -> None:
+    hello = letters["hello"].id
+    others = [*(job.id for job in letters.values() if job.id != hello), "bytes", "raw"]
+    unique = next(hello[:n] for n in range(1, 33) if not any(each.startswith(hello[:n]) for each in others))
+    assert answer(stage, "dead-letters", "show", unique)[0]["id"] == hello
+    with Connections(stage.settings, "test") as connections:
+        for name in ("evil", "evil-1", "evil-2"):
+            connections.publisher.publish(dead_letters.malformed(name, EVIL, "send.default.bulk.00", "Not a job"))
+    ambiguous = stage.floodgate("dead-letters", "drop", "evil-", unique, "--yes")
+    assert (ambiguous.returncode, ambiguous.stdout) == (EXIT_USAGE, "")
+    assert "Several ids begin with 'evil-'" in ambiguous.stderr
+    assert answer(stage, "dead-letters", "drop", "evil", unique, "--yes") == {"malformed": 1, "content": 1}
+    assert hello not in ids(stage)
+    assert "evil-1" in ids(stage), "an id itself is not the beginning of others"
+
+
+def test_dropping_asks_for_confirmation_and_drops_only_matching_letters(stage: Stage, letters: dict[str, Job]) -> None:
+    unasked = stage.floodgate("dead-letters", "drop", "--reason", "malformed")
+    assert unasked.returncode == EXIT_USAGE
+    assert "Delete permanently: malformed: 1?" in unasked.stderr
+    assert "not a terminal: add --yes" in unasked.stderr
+    assert len(ids(stage)) == 6
+    refused = at_a_terminal(stage, "n", "dead-letters", "drop", "--reason", "malformed")
+    assert (refused.returncode, len(ids(stage))) == (EXIT_NO, 6)
+    agreed = at_a_terminal(stage, "y", "dead-letters", "drop", "--reason", "malformed")
     assert (agreed.returncode, agreed.stdout.strip()) == (0, "Deleted: malformed: 1.")
-    assert answer(stage, "dead-letters", "drop", "--yes", letters["hello"].id) == {"content": 1}
+    counts = answer(stage, "dead-letters", "list", "--counts", "--chat", "2")
+    assert answer(stage, "dead-letters", "drop", "--yes", "--chat", "2") == counts == {"content": 1}
     left = ids(stage, "--bot", BOT)
     assert left == [letters[name].id for name in ("news", "photo", "late")]
-    assert stage.floodgate("dead-letters", "drop", "--yes", "nobody").returncode == EXIT_NO
 
 
-def drop(stage: Stage, answered: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """As a person who answers the question."""
-    return subprocess.run(
-        [sys.executable, "-m", "floodgate", "dead-letters", "drop", *options],
-        env=environment(stage.env),
-        cwd=stage.home,
-        input=answered,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+def at_a_terminal(stage: Stage, answered: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a person who answers its question."""
+    person, terminal = os.openpty()
+    try:
+        os.write(person, f"{answered}\n".encode())  # the terminal keeps it until it is read
+        return subprocess.run(
+            [sys.executable, "-m", "floodgate", *arguments],
+            env=environment(stage.env),
+            cwd=stage.home,
+            stdin=terminal,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        os.close(person)
+        os.close(terminal)
 
 
 @pytest.mark.parametrize(
@@ -143,14 +190,14 @@ def drop(stage: Stage, answered: str, *options: str) -> subprocess.CompletedProc
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
-def test_a_mistake_is_one_sentence(stage: Stage, arguments: list[str], word: str) -> None:
+def test_a_usage_error_is_one_sentence(stage: Stage, arguments: list[str], word: str) -> None:
     ended = stage.floodgate(*arguments)
     assert (ended.returncode, ended.stdout) == (EXIT_USAGE, "")
     assert word in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-def test_a_chat_that_blocked_the_bot_is_asked_once_and_its_other_jobs_fail_fast_until_it_is_cleared(
+def test_a_chat_that_blocked_the_bot_is_tried_once_and_its_other_jobs_fail_fast_until_it_is_cleared(
     stage: Stage,
 ) -> None:
     stage.control.set_chat(GONE, trouble="blocked")
@@ -180,7 +227,7 @@ def test_a_chat_that_blocked_the_bot_is_asked_once_and_its_other_jobs_fail_fast_
     assert worker.stop() == 0
 
 
-def test_a_broadcast_to_a_chat_that_blocked_the_bot_is_counted_and_listed(stage: Stage) -> None:
+def test_broadcast_jobs_for_a_chat_that_blocked_the_bot_are_counted_and_listed(stage: Stage) -> None:
     stage.control.set_chat(GONE, trouble="blocked")
     worker = stage.worker()
     client = stage.client()
@@ -202,7 +249,7 @@ def test_a_broadcast_to_a_chat_that_blocked_the_bot_is_counted_and_listed(stage:
         client.result(jobs[0])
 
 
-def test_letters_whose_time_is_over_are_dropped_and_counted(stage: Stage, letters: dict[str, Job]) -> None:
+def test_expired_letters_are_dropped_and_counted(stage: Stage, letters: dict[str, Job]) -> None:
     assert stage.floodgate("dead-letters", "sweep").stdout == "No dead letters have expired or exceed the limit.\n"
     stage.extra["FLOODGATE_DEAD_LETTERS__SECONDS_BY_REASON"] = '{"content": 0.001, "malformed": 0.001}'
     assert answer(stage, "dead-letters", "sweep") == {"content": 2, "malformed": 1}
@@ -215,7 +262,7 @@ def test_letters_whose_time_is_over_are_dropped_and_counted(stage: Stage, letter
     assert "dead letters without a bot, dropped: malformed: 1" in shown
 
 
-# A worker whose rounds are a tenth of a second and not a minute.
+# A worker whose rounds take a tenth of a second instead of a minute.
 QUICK_WORKER = """
 from floodgate.broker.worker import retention
 from floodgate.cli import main
@@ -225,9 +272,7 @@ main()
 """
 
 
-def test_a_worker_drops_letters_whose_time_is_over_and_the_oldest_of_too_many(
-    stage: Stage, letters: dict[str, Job]
-) -> None:
+def test_a_worker_drops_expired_letters_and_the_oldest_beyond_the_limit(stage: Stage, letters: dict[str, Job]) -> None:
     (stage.home / "quick.py").write_text(QUICK_WORKER)
     stage.extra |= {
         "FLOODGATE_DEAD_LETTERS__SECONDS_BY_REASON": '{"content": 0.001}',
@@ -243,7 +288,7 @@ def test_a_worker_drops_letters_whose_time_is_over_and_the_oldest_of_too_many(
     assert (sum(dropped.values()), dropped["rights"]) == (3, 1)
 
 
-def test_a_chat_that_is_heard_from_is_sent_to_at_once(stage: Stage) -> None:
+def test_after_an_update_from_a_chat_its_jobs_are_sent_at_once(stage: Stage) -> None:
     stage.control.set_chat(GONE, trouble="blocked")
     stage.worker()
     client = stage.client()
@@ -255,7 +300,7 @@ def test_a_chat_that_is_heard_from_is_sent_to_at_once(stage: Stage) -> None:
     assert client.result(client.send_message(GONE, "welcome back"), timeout=20)["text"] == "welcome back"
 
 
-def test_a_pause_holds_until_it_is_ended_and_status_tells_why(stage: Stage) -> None:
+def test_a_pause_lasts_until_it_is_ended_and_status_shows_its_reason(stage: Stage) -> None:
     assert stage.floodgate("pause", "--for", "15m", "--chat", "42", "--why", "complaint").returncode == 0
     with contextlib.closing(open_store(stage.settings)) as store:
         for chat in ("7", "8", "9"):
@@ -276,7 +321,7 @@ def test_a_pause_holds_until_it_is_ended_and_status_tells_why(stage: Stage) -> N
 
 
 @pytest.mark.parametrize("whom", [[], ["--chat", "42"]], ids=["bot", "chat"])
-def test_a_job_that_meets_a_long_pause_is_parked_for_less_than_a_minute(stage: Stage, whom: list[str]) -> None:
+def test_a_job_for_a_long_paused_chat_is_parked_for_less_than_a_minute(stage: Stage, whom: list[str]) -> None:
     """So that a resume reaches it."""
     assert stage.floodgate("pause", "--for", "4w", *whom).returncode == 0
     stage.client().send_message(42, "after the pause")
@@ -286,7 +331,7 @@ def test_a_job_that_meets_a_long_pause_is_parked_for_less_than_a_minute(stage: S
         until(lambda: queue_admin.depth(connections, [level])[level])
 
 
-def test_a_bot_without_limits_has_no_rate_in_json(stage: Stage) -> None:
+def test_a_bot_without_limits_has_a_null_rate_in_json(stage: Stage) -> None:
     stage.extra["FLOODGATE_LIMITS__ENABLED"] = "false"
     [bot] = answer(stage, "status")
     assert (bot["per_second_limit"], bot["per_second_full"]) == (None, None)

@@ -1,4 +1,4 @@
-"""An outage of Telegram under a broadcast, calls that kill their worker, and jobs that never come to their call."""
+"""An outage of Telegram during a broadcast, calls that kill their worker, and jobs that never reach their call."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NAME: Final = "api.telegram.test"
 FIRST_CHAT: Final = 1_000
 LASTS: Final = timedelta(seconds=5)
 CALL_SECONDS: Final = 1.0
-# Of a call of this file: its time-out and a second's margin.
+# For a call of this file: its timeout plus a second.
 LEASE_SECONDS: Final = 2.0
 
 Texts = list[str]
@@ -42,11 +42,11 @@ Texts = list[str]
 
 @dataclass
 class BotApi:
-    """A fake Telegram that can be out of service in four ways, at an address that stays the same."""
+    """A fake Telegram at a fixed address that can be out of service in four ways."""
 
     home: Path
     port: int = field(default_factory=lambda: free_ports().amqp)
-    _before: Texts = field(default_factory=list)  # what acted before a restart, which forgets it
+    _before: Texts = field(default_factory=list)  # calls that took effect before a restart, which clears the record
     _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def __post_init__(self) -> None:
@@ -61,7 +61,7 @@ class BotApi:
         return self.home / "no-names"
 
     def acted(self) -> Texts:
-        """Texts in the order of arrival."""
+        """Texts in order of arrival."""
         return self._before + [str(call.params["text"]) for call in self.fake.control.arrivals() if call.acted]
 
     def fail(self) -> None:
@@ -81,7 +81,7 @@ class BotApi:
         self.proxy.stall()
 
     def speak(self) -> None:
-        """What was held is never delivered: its callers have given up."""
+        """Stalled calls are never delivered: their callers have given up."""
         self.proxy.cut()
         self.proxy.flow()
 
@@ -97,7 +97,7 @@ class BotApi:
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to be out of service. ``sent_before``: how much is sent before; a name is looked up at the start."""
+    """A kind of outage. ``sent_before``: how much is sent before; a name is only resolved at the start."""
 
     name: str
     begin: Callable[[BotApi], None]
@@ -123,7 +123,7 @@ def api(tmp_path: Path) -> Iterator[BotApi]:
 
 @pytest.fixture
 def start_worker(tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Starts what ``floodgate worker`` runs, with a notebook of its calls; it ends with the test."""
+    """Starts a ``floodgate worker`` that logs its calls in a notebook; it ends with the test."""
     workers: list[Any] = []
 
     def started(stage: Stage, target: Callable[..., None], *arguments: Any) -> Any:
@@ -139,7 +139,7 @@ def start_worker(tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
 
 def run_worker_with_names(hooks: Hooks, no_names: Path) -> None:
-    """A worker for which :data:`NAME` is this machine, and resolves only while there is no such file."""
+    """A worker for which :data:`NAME` is this machine and resolves only while the file does not exist."""
     look_up = socket.getaddrinfo
 
     def resolve(host: Any, *rest: Any, **options: Any) -> Any:
@@ -152,7 +152,7 @@ def run_worker_with_names(hooks: Hooks, no_names: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_an_outage_under_a_broadcast_costs_no_job_and_few_calls(
+def test_an_outage_during_a_broadcast_costs_no_job_and_few_calls(
     kind: Kind, api: BotApi, new_stage: MakeStage, vhost: Vhost, start_worker: Callable[..., Any], tmp_path: Path
 ) -> None:
     stage = new_stage(vhost.url, telegram_url=kind.url(api), partitions=PARTITIONS, extra=short_calls())
@@ -182,8 +182,8 @@ def test_an_outage_under_a_broadcast_costs_no_job_and_few_calls(
     assert (told.answers_429, told.bot_in_1s <= 30) == (0, True), "sends go on at the even rate"
 
 
-def test_one_chats_failures_are_no_outage(stage: Stage) -> None:
-    """Nobody else is sent to meanwhile, so no answer in between speaks for Telegram."""
+def test_failures_in_one_chat_do_not_begin_an_outage(stage: Stage) -> None:
+    """No other chat is sent to meanwhile, so no answer in between shows that Telegram is available."""
     stage.control.set_server(faults=[{"kind": "error", "code": 502, "chats": [1]}])
     stage.worker(FLOODGATE_MAX_ATTEMPTS="4")
     client = stage.client()
@@ -195,8 +195,8 @@ def test_one_chats_failures_are_no_outage(stage: Stage) -> None:
     until(lambda: stage.sent() == ["another chat"], 1)
 
 
-def test_a_call_that_kills_its_worker_again_and_again_is_exhausted(new_stage: MakeStage, vhost: Vhost) -> None:
-    """The Bot API never answers and each worker is killed while it waits. A fourth call would be answered."""
+def test_a_call_that_repeatedly_kills_its_worker_is_exhausted(new_stage: MakeStage, vhost: Vhost) -> None:
+    """The Bot API never answers, and each worker is killed while it waits. A fourth call would be answered."""
     stage = new_stage(vhost.url, extra=short_calls() | {"FLOODGATE_MAX_ATTEMPTS": "3"})
     stage.control.set_server(faults=[{"kind": "stall", "times": 3}])
     client = stage.client()
@@ -218,7 +218,7 @@ def test_a_call_that_kills_its_worker_again_and_again_is_exhausted(new_stage: Ma
 
 
 def run_worker_that_fails_before_the_call(hooks: Hooks) -> None:
-    """A worker with a bug: a job that says `broken` raises when its call is to be made."""
+    """A worker with a bug: a job with the text `broken` raises when its call is made."""
     from floodgate.actors.sessions import BotSessions
 
     call = BotSessions.call
@@ -244,7 +244,7 @@ def test_a_job_that_always_fails_before_its_call_is_exhausted(
     assert dead_letters(stage) == {"exhausted": 1}
 
 
-def test_a_full_state_store_stops_sending_and_costs_no_job(
+def test_a_full_state_store_stops_sending_and_loses_no_job(
     new_stage: MakeStage, vhost: Vhost, new_redis: Callable[..., RedisServer]
 ) -> None:
     server = new_redis("--maxmemory-policy", "noeviction").start()
@@ -275,7 +275,7 @@ def short_calls() -> dict[str, str]:
 
 
 def broadcast(stage: Stage) -> Texts:
-    """Enqueue: all chats' first parts, then the second ones, and so on."""
+    """Enqueues the first parts of all chats, then the second ones, and so on."""
     client = stage.client()
     parts = [(FIRST_CHAT + chat, f"{FIRST_CHAT + chat} {part}") for part in range(PARTS) for chat in range(CHATS)]
     client.enqueue_many(client.job("sendMessage", chat_id=chat, text=text, priority="bulk") for chat, text in parts)
@@ -283,15 +283,15 @@ def broadcast(stage: Stage) -> Texts:
 
 
 def calls(notebook: Path) -> list[str]:
-    """The calls that the worker began, by its own notebook: of refused ones nobody else knows."""
+    """Counts the calls that the worker began, from its own notebook: refused calls are recorded nowhere else."""
     return [line for line in notebook.read_text().splitlines() if line.startswith("call ")] if notebook.exists() else []
 
 
 def most_calls(lasted: timedelta) -> int:
-    """Two a partition, and the probes.
+    """Two calls per partition, and the probes.
 
-    An outage is noticed when calls of three chats have failed. Each partition has one call under way, and may begin
-    one more before the third failure is recorded. After that there are the probes that fall into so long.
+    An outage is noticed when calls in three chats have failed. Each partition has one call in flight and may begin
+    one more before the third failure is recorded. After that, only the probes due within this time are sent.
     """
     probes, at_us = 0, policy.probe_interval(0)
     while at_us <= lasted / timedelta(microseconds=1):
@@ -319,6 +319,6 @@ def assert_each_chat_in_order(texts: Texts) -> None:
 
 
 def dead_letters(stage: Stage) -> dict[str, int]:
-    """How many there are, by reason."""
+    """Counts dead letters by reason."""
     counts: dict[str, int] = json.loads(stage.floodgate("dead-letters", "list", "--counts", "--json").stdout)
     return counts

@@ -1,4 +1,4 @@
-"""A user's own actors under Dramatiq's own command, beside the actors of ours."""
+"""A user's own actors under Dramatiq's own command, together with our actors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def start(stage: Stage, *modules: str) -> FloodgateProcess:
     return process.start("ready for action")
 
 
-def test_own_actors_run_in_a_process_of_their_own_and_a_worker_sends(stage: Stage) -> None:
+def test_users_actors_run_in_a_separate_process_and_a_worker_sends(stage: Stage) -> None:
     stage.worker()
     with start(stage, "tasks") as process:
         ended = run_python("-c", ENQUEUE, env=stage.env, home=stage.home)
@@ -54,7 +54,7 @@ def test_own_actors_run_in_a_process_of_their_own_and_a_worker_sends(stage: Stag
         assert process.stop() == 0
 
 
-def test_one_process_runs_own_actors_and_sends(stage: Stage) -> None:
+def test_one_process_runs_the_users_actors_and_sends(stage: Stage) -> None:
     with start(stage, "tasks", "floodgate.actors") as process:
         ended = run_python("-c", ENQUEUE, env=stage.env, home=stage.home)
         assert ended.returncode == 0, ended.stderr

@@ -1,4 +1,4 @@
-"""What the tests start does not outlive them."""
+"""Processes started by tests do not outlive them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ input()
 """
 
 
-def test_a_process_dies_with_the_program_that_started_it_even_by_sigkill(tmp_path: Path) -> None:
+def test_a_process_ends_with_the_program_that_started_it_even_after_sigkill(tmp_path: Path) -> None:
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER, str(tmp_path)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -32,8 +32,8 @@ def test_a_process_dies_with_the_program_that_started_it_even_by_sigkill(tmp_pat
     until(lambda: not started.alive())
 
 
-def test_one_that_has_ended_is_let_go(tmp_path: Path) -> None:
-    """Its id may be somebody else's soon."""
+def test_an_ended_process_is_released(tmp_path: Path) -> None:
+    """Its id may soon be reused."""
     with FloodgateProcess("fake-telegram", "--port", "0", env={}, home=tmp_path).start("http://") as process:
         assert process.stop() == 0
         process.kill()

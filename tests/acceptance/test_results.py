@@ -1,4 +1,4 @@
-"""What a client is told of a job's end, by a worker that sent it or could not."""
+"""The results a client gets from a worker that sent a job or could not."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def test_the_result_of_a_job_that_will_not_be_sent_is_its_reason(stage: Stage) -
     assert caught.value.error == {"error_code": 403, "description": "Forbidden: bot was blocked by the user"}
 
 
-def test_asking_for_a_result_ends_in_time_and_says_that_the_job_is_safe(stage: Stage) -> None:
+def test_waiting_for_a_result_times_out_and_says_that_the_job_is_safe(stage: Stage) -> None:
     client = stage.client()
-    job = client.send_message(42, "hi")  # no worker runs
+    job = client.send_message(42, "hi")  # no worker is running
     began = time.monotonic()
     with pytest.raises(NotSettledError, match="it is safe"):
         client.result(job, timeout=0.3)
@@ -51,7 +51,7 @@ def test_asking_for_a_result_ends_in_time_and_says_that_the_job_is_safe(stage: S
     assert client.status(job) is None
 
 
-def test_the_async_client_is_told_the_same(stage: Stage) -> None:
+def test_the_async_client_gets_the_same_results(stage: Stage) -> None:
     stage.worker()
 
     async def main() -> list[str]:
@@ -63,7 +63,7 @@ def test_the_async_client_is_told_the_same(stage: Stage) -> None:
     assert asyncio.run(main()) == ["to 1", "to 2", "to 3"]
 
 
-def test_two_jobs_under_one_dedupe_key_are_sent_once(stage: Stage) -> None:
+def test_two_jobs_with_one_dedupe_key_are_sent_once(stage: Stage) -> None:
     stage.worker()
     client = stage.client()
     first = client.send_message(42, "your invoice", dedupe_key="invoice-7")
@@ -76,7 +76,7 @@ def test_two_jobs_under_one_dedupe_key_are_sent_once(stage: Stage) -> None:
     assert stage.sent() == ["your invoice", "something else"]
 
 
-def test_a_dedupe_key_that_hits_is_told_by_every_way_of_enqueueing(stage: Stage) -> None:
+def test_every_way_of_enqueueing_reports_a_known_dedupe_key(stage: Stage) -> None:
     worker = stage.worker()
     client = stage.client()
     client.result(client.send_message(42, "your invoice", dedupe_key="invoice-7"), timeout=20)
@@ -94,7 +94,7 @@ def test_a_dedupe_key_that_hits_is_told_by_every_way_of_enqueueing(stage: Stage)
     assert stage.sent() == ["your invoice", "something else"]
 
 
-def test_a_waiting_job_is_told_with_when_it_is_expected_to_go(stage: Stage) -> None:
+def test_a_waiting_job_is_shown_with_its_expected_time(stage: Stage) -> None:
     with contextlib.closing(open_store(stage.settings)) as store:
         store.pause(BOT, "42", timedelta(minutes=5), "test")
     stage.worker()

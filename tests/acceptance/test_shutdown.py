@@ -1,4 +1,4 @@
-"""SIGTERM: what is in flight is finished, the rest handed back in order, exit 0; in bounded time."""
+"""SIGTERM: calls in flight are finished, other jobs handed back in order, exit code 0, in bounded time."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.services import Vhost
 from tests.waiting import until
 
 IDLE_SECONDS = 3.0
-# The loop of Dramatiq's threads, closing connections, the interpreter's own end: beyond the call in flight.
+# Dramatiq's thread loop, closing connections and the interpreter's end, in addition to the call in flight.
 ENDING_SECONDS = 4.0
 LATENCY_MS = 2000.0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_an_idle_worker_ends_at_once_with_0(stage: Stage, number: signal.Signals) -> None:
+def test_an_idle_worker_exits_at_once_with_0(stage: Stage, number: signal.Signals) -> None:
     worker = stage.worker()
     asked = time.monotonic()
     worker.signal(number)
@@ -42,7 +42,7 @@ def test_a_call_in_flight_is_finished_and_recorded_before_the_worker_ends(stage:
     assert client.result(job, timeout=0)["text"] == "in flight", "Telegram's answer was waited for and kept"
 
 
-def test_what_a_stopped_worker_had_not_begun_is_sent_by_the_next_in_order_and_once(stage: Stage, vhost: Vhost) -> None:
+def test_jobs_a_stopped_worker_had_not_begun_are_sent_by_the_next_once_and_in_order(stage: Stage, vhost: Vhost) -> None:
     stage.control.set_server(latency_ms=(LATENCY_MS, LATENCY_MS))
     worker = stage.worker()
     client = stage.client()
@@ -63,7 +63,7 @@ def test_what_a_stopped_worker_had_not_begun_is_sent_by_the_next_in_order_and_on
         assert mine == sorted(mine)
 
 
-def test_a_worker_that_waits_for_a_paused_bot_hands_its_job_back_at_once(stage: Stage, vhost: Vhost) -> None:
+def test_a_worker_waiting_for_a_paused_bot_hands_its_job_back_at_once(stage: Stage, vhost: Vhost) -> None:
     stage.control.pause(100200300, 20)
     worker = stage.worker()
     client = stage.client()
@@ -77,11 +77,11 @@ def test_a_worker_that_waits_for_a_paused_bot_hands_its_job_back_at_once(stage: 
 
 
 def ready(vhost: Vhost) -> int:
-    """Messages in all queues, the ladder's among them. May be five seconds old."""
+    """Counts messages in all queues including the ladder's. May be five seconds out of date."""
     return sum(int(row["messages_ready"]) for row in rows(vhost, "list_queues", "messages_ready"))
 
 
-def test_a_second_signal_ends_a_worker_at_once_and_its_job_is_in_its_queue_again(stage: Stage, vhost: Vhost) -> None:
+def test_a_second_signal_ends_a_worker_at_once_and_its_job_is_requeued(stage: Stage, vhost: Vhost) -> None:
     stage.control.set_server(latency_ms=(20_000, 20_000))
     worker = stage.worker()
     stage.client().send_message(chat_id=42, text="in flight")
@@ -95,7 +95,7 @@ def test_a_second_signal_ends_a_worker_at_once_and_its_job_is_in_its_queue_again
     until(lambda: ready(vhost) == 1)
 
 
-def test_a_call_that_outlasts_the_bound_does_not_hold_up_the_end(stage: Stage) -> None:
+def test_a_call_that_exceeds_the_limit_does_not_delay_shutdown(stage: Stage) -> None:
     stage.control.set_server(latency_ms=(60_000, 60_000))
     worker = stage.worker(FLOODGATE_CALL_TIMEOUT_SECONDS="3", FLOODGATE_SHUTDOWN_SECONDS="4")
     stage.client().send_message(chat_id=42, text="in flight")

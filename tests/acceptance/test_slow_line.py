@@ -24,7 +24,7 @@ def store(request: pytest.FixtureRequest) -> dict[str, str]:
     return {} if request.param == "sqlite" else {"FLOODGATE_STATE_URL": request.getfixturevalue("redis_url")}
 
 
-def test_a_text_behind_a_file_on_a_slow_line_is_answered_with_no_429(
+def test_a_text_after_a_file_on_a_slow_connection_gets_no_429(
     new_stage: MakeStage, vhost: Vhost, store: dict[str, str]
 ) -> None:
     with running_fake() as fake, Proxy(int(fake.url.rpartition(":")[2]), bytes_per_second=BYTES_PER_SECOND) as line:

@@ -1,4 +1,4 @@
-"""A worker process has a handful of threads, whatever the number of its bots and partitions."""
+"""A worker process has a handful of threads for any number of bots and partitions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def bots(count: int) -> dict[str, str]:
 
 
 def threads(process: FloodgateProcess) -> list[str]:
-    """Names, as the kernel has them."""
+    """Thread names from the kernel."""
     return sorted((task / "comm").read_text().strip() for task in Path(f"/proc/{process.pid}/task").iterdir())
 
 
@@ -53,7 +53,7 @@ def stage(new_stage: MakeStage, vhost: Vhost, state: dict[str, str]) -> Stage:
 
 
 @pytest.mark.parametrize("count", [1, 10])
-def test_a_worker_has_few_threads_however_many_bots_it_sends_for(stage: Stage, count: int) -> None:
+def test_a_worker_has_few_threads_for_any_number_of_bots(stage: Stage, count: int) -> None:
     stage.extra["FLOODGATE_BOTS"] = json.dumps(bots(count))
     worker = FloodgateProcess("worker", env=stage.env, home=stage.home, name="worker")
     with worker.start("worker ready", DECLARE_SECONDS):
@@ -66,7 +66,7 @@ def test_a_worker_has_few_threads_however_many_bots_it_sends_for(stage: Stage, c
 
 
 @pytest.mark.parametrize("count", [1, 10])
-def test_a_handler_worker_has_few_threads_however_many_bots_it_answers_for(stage: Stage, count: int) -> None:
+def test_a_handler_worker_has_few_threads_for_any_number_of_bots(stage: Stage, count: int) -> None:
     stage.extra["FLOODGATE_BOTS"] = json.dumps(bots(count))
     (stage.home / "their_bot.py").write_text(HANDLER)
     handler = FloodgateProcess(

@@ -1,4 +1,4 @@
-"""Three workers on one state file, one killed in mid-run: one run of some 70 s, under Telegram's real limits."""
+"""Three workers on one state file, one of them killed: a single run of some 70 s under Telegram's real limits."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from tests.waiting import until
 
 PARTITIONS = 16
 USERS = 600
-GROUP_JOBS = 24  # more than one window of 60 s takes
+GROUP_JOBS = 24  # more than a window of 60 s allows
 REPLIES = 40
 WRITERS = 10
 GROUP = -1001000000001
 FIRST_USER = 5_000_001
 JOBS = USERS + GROUP_JOBS + REPLIES
 TAKEN_OVER_SECONDS = 5.0
-# The group's last goes 65 s from the start; what was in the killed worker's hand, 35 s after that died.
+# The group's last message is sent 65 s after the start; jobs held by the killed worker, 35 s after it died.
 WHOLE_RUN_SECONDS = 95.0
 
 
 @pytest.fixture
 def fake(tmp_path: Path) -> Iterator[FloodgateProcess]:
-    """In a process of its own: arrivals are judged to some milliseconds, and this one is busy enqueuing."""
+    """Runs in its own process: arrivals are judged to a few milliseconds, and this process is busy enqueueing."""
     with FloodgateProcess("fake-telegram", "--port", "0", env={}, home=tmp_path, name="fake") as process:
         yield process.start("http://")
 
 
 @pytest.mark.timeout(240)
-def test_three_workers_share_one_budget_and_outlive_one_of_them(
+def test_three_workers_share_one_budget_and_survive_the_loss_of_one(
     new_stage: MakeStage, vhost: Vhost, fake: FloodgateProcess
 ) -> None:
-    """No 429; order per chat and priority; nothing lost; all took part; the killed one's partitions go on."""
+    """No 429; order per chat and priority; nothing lost; all took part; the killed one's partitions continue."""
     url = fake.said("http://").split()[-1]
     stage = new_stage(vhost.url, telegram_url=url, partitions=PARTITIONS)
     stage.control.set_server(latency_ms=(40, 80))
@@ -68,8 +68,8 @@ def test_three_workers_share_one_budget_and_outlive_one_of_them(
 
 
 def assert_taken_over(stage: Stage, jobs: list[Job], *, queues: set[str], killed: float) -> None:
-    """Of each partition the killed worker had, the next job goes soon. Told from arrivals: to ask RabbitMQ takes a
-    program that would itself slow down what is measured here."""
+    """Checks that each of the killed worker's partitions soon continues. It looks at arrivals: asking RabbitMQ takes a
+    program that would itself slow down the measurement."""
     queue_of_text = {text(job): queue_of(job) for job in jobs if job.priority is Priority.BULK}
     first: dict[str, float] = {}
     for call in stage.control.arrivals():
@@ -81,14 +81,14 @@ def assert_taken_over(stage: Stage, jobs: list[Job], *, queues: set[str], killed
 
 
 def shared_out(vhost: Vhost, pids: set[int]) -> dict[str, int]:
-    """Each partition's worker, once all are served to these and each of these has some."""
+    """Maps partitions to workers, once these workers have all partitions and each has some."""
     active = active_consumers(vhost)
     complete = len(active) == len(queue_names.send_queues(BOT, PARTITIONS)) and set(active.values()) == pids
     return active if complete else {}
 
 
 def enqueue(stage: Stage) -> list[Job]:
-    """All jobs in the order they were accepted: the group's first, the replies spread over the broadcast."""
+    """All jobs in order of acceptance: the group's first, the replies spread over the broadcast."""
     client = stage.client()
     group = [client.job("sendMessage", chat_id=GROUP, text=f"group {n}", priority="bulk") for n in range(GROUP_JOBS)]
     news = [client.job("sendMessage", chat_id=FIRST_USER + n, text=f"news {n}", priority="bulk") for n in range(USERS)]
@@ -116,7 +116,7 @@ def assert_all_as_it_should(stage: Stage, jobs: list[Job], *, doubtful: set[str]
 
 
 def order_violations(jobs: list[Job], arrived: list[str]) -> list[str]:
-    """Texts that came before an earlier one of their chat and priority."""
+    """Texts that arrived before an earlier one of their chat and priority."""
     first = {said: position for position, said in reversed(list(enumerate(arrived)))}
     latest: dict[tuple[str | None, Priority], int] = {}
     wrong = []

@@ -1,6 +1,6 @@
-"""``python -m tests.chaos``: strike the pipeline at random, and account for every job.
+"""``python -m tests.chaos``: inject random faults into the pipeline and account for every job.
 
-Exit code 0 when nothing was lost, doubled without cause, out of order or over a limit; 1 when something was.
+Exit code 0 if no job was lost, repeated without cause, out of order or over a limit; otherwise 1.
 """
 
 from __future__ import annotations

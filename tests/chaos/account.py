@@ -1,16 +1,16 @@
-"""The account of a run: what became of every accepted job, from evidence that nobody under test can write. Pure.
+"""The account of a run: what happened to every accepted job, from evidence independent of the code under test. Pure.
 
-Evidence: the producers' ledgers (what was accepted), the fake's journal (what arrived and acted), the workers'
-notebooks (what they believed), the dead-letter queue, the state store's list of dead jobs that are not kept, and the
-queues' contents at the end.
+Evidence: the producers' ledgers (accepted jobs), the fake's journal (arrivals and their effect), the workers'
+notebooks (the outcomes they saw), the dead-letter queue, the state store's list of dead jobs not kept, and the
+contents of the queues at the end.
 
-Lost        accepted, and neither acted, nor dead, nor waiting in a queue.
-Duplicate   acted more than once. Explained when the earlier call was never settled as sent: its worker was killed or
-            its answer never came. A second call after the store knew of the first is a fault.
+Lost        accepted, but neither acted, nor dead, nor waiting in a queue.
+Duplicate   acted more than once. Explained if the earlier call was never settled as sent: its worker was killed or
+            its answer never arrived. A second call after the store recorded the first is a fault.
 Inversion   of two jobs of one (producer, chat, priority): the one that was safe before the other was handed over
-            acted for the first time after it. Scheduled and dead jobs keep no order.
-Limits      the fullest window of what acted, at arrival. A window that is too full only because the network (or a busy
-            machine) held calls up on their way is told apart: judged by the time of the call it is not.
+            acted for the first time after it. Scheduled and dead jobs have no order.
+Limits      the fullest window of calls that acted, by arrival. A window that exceeds its limit only because the
+            network (or a busy machine) delayed calls is distinguished: by the time of the calls, it does not exceed it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that the account is made from. Jobs are known by their text, notes by job id."""
+    """All evidence of the account. Jobs are identified by their text, notes by job id."""
 
     expected: int
     """How many jobs the producers had to put in."""
@@ -63,7 +63,7 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """The fullest window of one limit: at arrival, and by the time of the calls."""
+    """The fullest window of one limit: by arrival, and by the time of the calls."""
 
     limit: int
     at_arrival: int
@@ -93,7 +93,7 @@ class Report:
 
     @property
     def faults(self) -> list[str]:
-        """What must not be; empty when the run held every promise."""
+        """Violations; empty if the run kept every guarantee."""
         missing = self.expected - self.accepted
         found = [f"{missing} jobs were never accepted"] if missing else []
         found += [f"lost: {text}" for text in self.lost]
@@ -153,7 +153,7 @@ def _count(report: Report, evidence: Evidence, job: Accepted, sent: bool) -> Non
 
 
 def inversions(accepted: Iterable[Accepted], acted: Mapping[str, Sequence[Arrived]]) -> Iterable[tuple[str, str]]:
-    """Pairs (earlier, later) that arrived the other way round, one for each job that was overtaken."""
+    """Pairs (earlier, later) that arrived in the wrong order, one for each job that was overtaken."""
     lines: dict[tuple[int, str, str], list[Accepted]] = defaultdict(list)
     for job in accepted:
         if "d" not in job.flags and job.text in acted:
@@ -176,7 +176,7 @@ def _explain_death(evidence: Evidence, text: str, times: Sequence[Arrived]) -> s
 
 
 def _explain(evidence: Evidence, text: str, arrival: Arrived) -> str:
-    """Why the pipeline could not know that this call acted."""
+    """The reason why the pipeline could not know that this call acted."""
     notes = evidence.notes.get(text, ())
     calls = [index for index, note in enumerate(notes) if note.event == "call" and note.at <= arrival.at]
     if not calls:
@@ -203,7 +203,7 @@ def _fate_of_answer(code: int | None) -> str:
 
 
 def _refusal(evidence: Evidence, refused: Arrived) -> str:
-    """What a 429 was for. A call that was made in time and held up by the network is no fault of the pipeline."""
+    """The cause of a 429. A call made in time but delayed by the network is not a fault of the pipeline."""
     if refused.verdict not in evidence.limits:
         return refused.verdict
     limit, seconds = evidence.limits[refused.verdict]

@@ -1,4 +1,4 @@
-"""What happens to the pipeline, and when: a schedule drawn from a seed. Pure; the same seed gives the same schedule."""
+"""Faults and their times: a schedule drawn from a seed. Pure; the same seed gives the same schedule."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault. ``target`` is the number of a worker, producer or link; ``seconds`` how long it lasts."""
+    """One fault. ``target`` is the number of a worker, producer or link; ``seconds`` is its duration."""
 
     at: float
     kind: Kind
@@ -41,7 +41,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """What there is to strike. Links: one a worker to RabbitMQ, one for all producers, one to the Bot API."""
+    """The possible targets. Links: one per worker to RabbitMQ, one for all producers, one to the Bot API."""
 
     workers: int
     producers: int
@@ -53,7 +53,7 @@ class Cast:
         return self.workers + 2
 
 
-# How often each kind comes, relatively; and for how long it lasts, in seconds.
+# The relative frequency of each kind, and its duration in seconds.
 _WEIGHTS = {
     Kind.WORKER_KILLED: (5, (0.0, 1.0)),
     Kind.WORKERS_ROLLED: (1, (0.0, 0.0)),
@@ -74,14 +74,14 @@ _WEIGHTS = {
     Kind.CHAT_429: (2, (1.0, 4.0)),
     Kind.BOT_429: (1, (1.0, 3.0)),
 }
-# A killed RabbitMQ needs this long to be back; so much quiet follows, so that something is sent between two blows.
+# A killed RabbitMQ needs this long to return; then there is a pause, so that some jobs are sent between two faults.
 _REST = {Kind.RABBITMQ_KILLED: 4.0, Kind.WORKERS_ROLLED: 3.0}
 FIRST_AT = 3.0
 
 
 def schedule(seed: int, seconds: float, every: float, cast: Cast) -> Sequence[Fault]:
-    """Strokes about ``every`` so many seconds, for so long. Each kind that the cast allows comes once before any does
-    a second time, as far as the time reaches."""
+    """Schedules faults about ``every`` so many seconds. Each possible kind occurs once before any kind is repeated,
+    as far as the time allows."""
     draw = random.Random(seed)
     return tuple(_faults(draw, seconds, every, cast))
 

@@ -1,4 +1,4 @@
-"""Bytes that nobody would send on purpose: mutated jobs, and a Bot API that answers anything at all."""
+"""Malformed input: mutated jobs, and a Bot API that answers arbitrary bytes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WORST_VALUES: tuple[Any, ...] = (
 
 
 def job_fields(n: int, bot: str) -> dict[str, Any]:
-    """A job that is in order."""
+    """A valid job."""
     return {
         "v": 1,
         "id": f"fuzz-{n}",
@@ -48,7 +48,7 @@ def job_fields(n: int, bot: str) -> dict[str, Any]:
 
 
 def envelope(n: int, bot: str) -> dict[str, Any]:
-    """The message that carries it."""
+    """The message with the job."""
     return {
         "queue_name": "anything",
         "actor_name": "send",
@@ -61,7 +61,7 @@ def envelope(n: int, bot: str) -> dict[str, Any]:
 
 
 def body(draw: random.Random, n: int, bot: str) -> bytes:
-    """A message body: in order now and then, else changed in its bytes, its fields or its shape."""
+    """A message body: sometimes valid, otherwise changed in its bytes, its fields or its shape."""
     message = envelope(n, bot)
     match draw.randrange(10):
         case 0:
@@ -102,7 +102,7 @@ def _change_a_field(draw: random.Random, fields: dict[str, Any]) -> None:
 
 
 class WildServer:
-    """A server on a thread of its own that answers each request with something. ``answers`` counts them."""
+    """A server in its own thread that answers each request with random content. ``answers`` counts them."""
 
     def __init__(self, seed: int, chance_of_sense: float = 0.3) -> None:
         self.answers = 0
@@ -145,13 +145,13 @@ class WildServer:
                 if self._draw.random() < 0.8:
                     break
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            return  # the caller has gone, as callers of such a server do
+            return  # the caller has disconnected, as callers of such a server do
         finally:
             writer.close()
 
 
 def wild_answer(draw: random.Random, sense: float) -> bytes:
-    """The bytes of an HTTP answer, or of none."""
+    """The bytes of an HTTP answer, or no bytes."""
     if draw.random() < sense:
         return http(200, b'{"ok":true,"result":{"message_id":1,"chat":{"id":5}}}')
     makers: tuple[Callable[[random.Random], bytes], ...] = (
@@ -189,7 +189,7 @@ def _status(draw: random.Random) -> int:
 
 
 def _refusal(draw: random.Random) -> bytes:
-    # No `retry_after` of hours: a server that asks for them is obeyed, and the run would wait.
+    # No `retry_after` of hours: the worker would wait for as long as the server asks, and so would the run.
     parameters = {
         "retry_after": draw.choice((None, 0, 1, "1", -5, True, 0.5, [], {})),
         "migrate_to_chat_id": draw.choice((None, None, None, None, -1001234567890, "x", [], 0, -(2**70))),

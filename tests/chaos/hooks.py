@@ -1,14 +1,14 @@
-"""Faults and a notebook inside a process under test. The shipped code knows nothing of them and pays nothing.
+"""Faults and a notebook inside a process under test. The product's code does not know them and has no overhead.
 
-A process is forked from one that has the heavy libraries imported (``multiprocessing``'s forkserver), puts on what its
-:class:`Hooks` ask for by replacing methods of the real classes, and then runs what ``floodgate worker`` runs.
+A process is forked from one that has imported the heavy libraries (``multiprocessing``'s forkserver), replaces methods
+of the real classes as its :class:`Hooks` require, and then runs the same code as ``floodgate worker``.
 
-The notebook is one line an event, each written by a single ``write`` to a file opened for appending, so that a SIGKILL
-leaves every line that was written and no half of one::
+The notebook has one line per event, each written by a single ``write`` to a file opened for appending, so that a
+SIGKILL leaves only complete lines::
 
     call <text> <monotonic seconds>                   the Bot API call begins
-    answer <text> <monotonic seconds> <outcome>       what came of it
-    settled <job id> <monotonic seconds> <settlement> the store has it
+    answer <text> <monotonic seconds> <outcome>       its outcome
+    settled <job id> <monotonic seconds> <settlement> the store has recorded it
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 PRELOADED = ["aiohttp", "dramatiq", "pika", "pydantic_settings", "structlog", "telegram", "typer"]
-# ``admits`` and ``records`` are the transactions of the state store that carry out ``admit`` and ``settle``: after one,
-# it is committed, and nobody who waits for its answers has heard.
+# ``admits`` and ``records`` are the transactions of the state store for ``admit`` and ``settle``: after one, it is
+# committed, but its callers have not yet received the answer.
 POINTS = tuple(
     f"{when} {what}"
     for what in ("publish", "confirm", "admit", "admits", "call", "settle", "records", "ack")
@@ -41,7 +41,7 @@ processes.set_forkserver_preload(PRELOADED)
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What a process shall suffer. ``crash_at`` is one of :data:`POINTS`; the process kills itself at the n-th time."""
+    """The faults for a process. ``crash_at`` is one of :data:`POINTS`; the process kills itself at the n-th time."""
 
     notebook: Path | None = None
     clock: Path | None = None
@@ -58,12 +58,12 @@ class Hooks:
 
 
 def start_worker(env: Mapping[str, str], log: Path, hooks: Hooks | None = None) -> Any:
-    """A worker process, under way; nothing is waited for."""
+    """Starts a worker process without waiting for anything."""
     return start(run_worker, env, log, hooks or Hooks())
 
 
 def start(target: Callable[..., None], env: Mapping[str, str], log: Path, *arguments: Any) -> Any:
-    """A process that runs ``target(*arguments)`` with these ``FLOODGATE_*`` settings and no others."""
+    """Starts a process that runs ``target(*arguments)`` with these ``FLOODGATE_*`` settings and no others."""
     process = processes.Process(target=_enter, args=(target, dict(env), str(log), arguments), daemon=True)
     process.start()
     return process
@@ -80,12 +80,12 @@ def _enter(target: Callable[..., None], env: dict[str, str], log: str, arguments
     for name in [name for name in os.environ if name.startswith("FLOODGATE_")]:
         del os.environ[name]
     os.environ.update(env)
-    os.chdir(Path(log).parent)  # where no .env is
+    os.chdir(Path(log).parent)  # this folder has no .env
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
     sys.stdout = os.fdopen(1, "w", buffering=1, errors="backslashreplace")
-    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace")  # as Python's own
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace")  # as in Python itself
     target(*arguments)
 
 
@@ -93,7 +93,7 @@ def _enter(target: Callable[..., None], env: dict[str, str], log: str, arguments
 
 
 def step_clock(clock: Path, seconds: float) -> None:
-    """From now on the wall clock of the processes with this file is off by so much. Their monotonic clock is not."""
+    """From now on, the wall clock of processes with this file is off by this much, but not their monotonic clock."""
     clock.write_bytes(struct.pack("d", seconds))
 
 
@@ -114,13 +114,13 @@ def _shift_clock(clock: Path) -> None:
 
 
 def append_to(path: Path) -> Callable[[str], None]:
-    """Writes lines that a SIGKILL cannot take back or cut in two."""
+    """Writes lines that a SIGKILL can neither undo nor truncate."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     return lambda line: void(os.write(file, line.encode() + b"\n"))
 
 
 def void(_: Any) -> None:
-    """For a lambda that shall return nothing."""
+    """For a lambda that returns nothing."""
 
 
 def _keep_notes(path: Path) -> None:
@@ -174,7 +174,7 @@ def _arm(point: str, nth: int) -> None:
 
 
 def _released(arguments: tuple[Any, ...]) -> bool:
-    """A permit handed back unused, as a busy process does: no call was made."""
+    """Hands a permit back unused, as a busy process does: no call was made."""
     from floodgate.broker.admission.contract import Released
 
     return any(isinstance(each, Released) for each in arguments)
@@ -205,7 +205,7 @@ def _arm_method(when: str, owner: Any, name: str, reached: Callable[[], None]) -
 
 
 def _arm_publishing(when: str, reached: Callable[[], None]) -> None:
-    """A publication is taken from the outbox one by one, and leaves with the others that are there."""
+    """Publications are taken from the outbox one by one and published together with the others there."""
     from floodgate.broker.amqp.publisher import Publisher
 
     if when == "before":
@@ -258,7 +258,7 @@ def _arm_transactions(when: str, method: str, reached: Callable[[], None]) -> No
 
 
 def _place(what: str) -> tuple[Any, str]:
-    """Where in the code a point is."""
+    """The method that implements a point."""
     from floodgate.broker.amqp.consumer import Subscription
     from floodgate.broker.amqp.publisher import Publisher
     from floodgate.broker.state.calls import BatchedAdmission

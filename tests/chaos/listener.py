@@ -1,7 +1,7 @@
-"""The bot of `test_full_windows`: each chat's data lists the numbers that its handlers have heard.
+"""The bot of `test_full_windows`: each chat's data lists the numbers that its handlers have received.
 
-`LISTENER_HOME` is a folder that all workers share, with the journal of `tests.acceptance.updates.journal`. While there
-is a file `hold` in it, a handler that hears a number from `LISTENER_HELD_FROM` on does not end.
+`LISTENER_HOME` is a folder shared by all workers, with the journal of `tests.acceptance.updates.journal`. While it
+contains a file `hold`, a handler that receives a number from `LISTENER_HELD_FROM` on does not return.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from floodgate import SharedPersistence
 from tests.acceptance.stage import TOKEN
 
 LOOK_SECONDS = 0.01
-# Between reading a chat's data and writing it, so that two handlers of one chat side by side would lose a number.
+# Between reading and writing a chat's data, so that two concurrent handlers of one chat would lose a number.
 THINKING_SECONDS = 0.05
 
 home = Path(os.environ["LISTENER_HOME"])
@@ -27,7 +27,7 @@ journal = os.open(home / "journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
 
 def note(event: str, update_id: int, text: str) -> None:
-    """One line by one write, so that a SIGKILL leaves no half of one."""
+    """Writes one line with one call, so that a SIGKILL leaves only complete lines."""
     os.write(journal, f"{event} {os.getpid()} {update_id} {text} {time.monotonic()}\n".encode())
 
 

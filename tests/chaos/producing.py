@@ -1,11 +1,11 @@
-"""Producer processes, and the ledger each keeps of what RabbitMQ has taken from it.
+"""Producer processes, and the ledger in which each records the jobs that RabbitMQ has accepted.
 
 A ledger line is one event: ``try <position> <job> <chat> <priority> <flags>`` before jobs are handed over, and
-``ok <position> <job>`` when the client said that they are safe. Positions count the calls of a producer, and the jobs
-within one; a job that was refused is tried again under the same id and so has two positions.
+``ok <position> <job>`` when the client has confirmed them. Positions count the calls of a producer and the jobs
+within one; a refused job is tried again with the same id and so has two positions.
 
-The ledger survives a SIGKILL of its producer. A producer that is started again reads it and goes on after the last job
-that was safe; each job's id follows from its dedupe key, so what was there already is not there twice.
+The ledger survives a SIGKILL of its producer. A restarted producer reads it and continues after the last confirmed
+job; each job's id follows from its dedupe key, so jobs that were already accepted are not duplicated.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OLD_GROUP, NEW_GROUP = -5001, -1005005005001
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one producer puts in, and how. The same work gives the same jobs."""
+    """The jobs of one producer and how it enqueues them. The same work gives the same jobs."""
 
     producer: int
     jobs: int
@@ -39,7 +39,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One job to be. ``text`` is its name in all evidence."""
+    """One planned job. ``text`` identifies it in all evidence."""
 
     text: str
     chat: int
@@ -56,7 +56,7 @@ class Item:
 
 @dataclass(slots=True)
 class Accepted:
-    """One job of a producer, as its ledger tells. ``safe_at`` None: never acknowledged to the producer."""
+    """One job of a producer, from its ledger. ``safe_at`` None: never confirmed to the producer."""
 
     producer: int
     text: str
@@ -68,7 +68,7 @@ class Accepted:
 
 
 def items(work: Work) -> Iterator[Item]:
-    """The producer's jobs, in their order: mostly to people, some to groups, a few to those who cannot be reached."""
+    """The producer's jobs in order: mostly to users, some to groups, a few to unreachable chats."""
     draw = random.Random(f"{work.seed}/{work.producer}")
     for n in range(work.jobs):
         text = f"p{work.producer}-{n}"
@@ -97,7 +97,7 @@ def _to_a_person(draw: random.Random, text: str, chat: int) -> Item:
 
 
 def produce(work: Work, ledger: Path) -> None:
-    """Put all of it in, evenly over the time, however often RabbitMQ refuses."""
+    """Enqueues all jobs, spread evenly over the time, however often RabbitMQ refuses."""
     from floodgate.broker.settings.model import load_settings
     from floodgate.producer.client import Client
 
@@ -115,7 +115,7 @@ def produce(work: Work, ledger: Path) -> None:
 
 
 class Desk:
-    """Hands jobs over until they are safe."""
+    """Hands jobs over until they are confirmed."""
 
     def __init__(self, client: object, note: object, first_call: int) -> None:
         from floodgate.producer.client import Client
@@ -124,7 +124,7 @@ class Desk:
         self._client, self._note, self._call = client, note, first_call
 
     def put_in(self, batch: list[Item]) -> None:
-        """Returns when all are safe. What is not known to be safe goes first in the next call."""
+        """Returns when all are confirmed. Unconfirmed jobs are the first of the next call."""
         left = batch
         while left:
             left = self._try(left)

@@ -1,7 +1,7 @@
-"""One run: start the stage, let producers and strokes loose, make all well again, wait, and give account.
+"""One run: start the stage, run producers and faults, repair everything, wait, and make the account.
 
-The schedule is a function of the seed and so are the jobs; how they meet is not, so a failing seed is likely to fail
-again and not bound to.
+The schedule and the jobs are functions of the seed, but their timing is not, so a failing seed is likely to fail
+again but not certain to.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.chaos.telegram import read_journal
 from tests.draining import drain
 
 SETTLE_SECONDS = 180.0
-QUIET_SECONDS = 230.0  # longer than a line waits for a head that does not come
+QUIET_SECONDS = 230.0  # longer than a line waits for a missing head
 FAULT_OF = {
     Kind.SERVER_ERRORS: ({"kind": "error", "code": 502, "acts": True}, {"kind": "error", "code": 500}),
     Kind.CUTS_BEFORE: ({"kind": "cut_before"},),
@@ -37,7 +37,7 @@ FAULT_PROBABILITY = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run. ``every`` is the mean time between faults, in seconds."""
+    """The parameters of a run. ``every`` is the mean time between faults in seconds."""
 
     seed: int
     jobs: int = 10_000
@@ -71,7 +71,7 @@ class Result:
 
 
 def run(plan: Plan, say: Callable[[str], None] = lambda _: None, *, keep: bool = False) -> Result:
-    """Run a plan to its end. Raises AssertionError only when the stage itself does not work."""
+    """Runs a plan to its end. Raises AssertionError only if the stage itself does not work."""
     home = Path(tempfile.mkdtemp(prefix=f"floodgate-chaos-{plan.seed}-"))
     stage = Stage(
         home,
@@ -115,7 +115,7 @@ def _play(plan: Plan, stage: Stage, say: Callable[[str], None]) -> Counter[str]:
 
 
 class Striker:
-    """Carries faults out. Those that last are ended by timers, or by ``make_well``."""
+    """Carries faults out. Lasting faults are ended by timers or by ``make_well``."""
 
     def __init__(self, stage: Stage) -> None:
         self.count: Counter[str] = Counter()
@@ -172,7 +172,7 @@ class Striker:
                     self._later(seconds, stage.add_fault({**of_bot_api, "probability": FAULT_PROBABILITY}))
 
     def make_well(self) -> None:
-        """End all that lasts. The clock goes right again, too."""
+        """Ends all lasting faults and corrects the clock."""
         for timer, end in self._timers:
             timer.cancel()
             timer.join()
@@ -203,7 +203,7 @@ def _bot_id() -> int:
 
 
 def _settle(plan: Plan, stage: Stage, say: Callable[[str], None]) -> Report:
-    """Wait until every accepted job has ended, or nothing moves any more; then stop the workers and count."""
+    """Waits until every accepted job has ended or nothing changes any more; then stops the workers and counts."""
     began = moved = time.monotonic()
     before: tuple[int, int] = (0, 0)
     while time.monotonic() - began < SETTLE_SECONDS + plan.seconds and time.monotonic() - moved < QUIET_SECONDS:
@@ -245,14 +245,14 @@ def read_all(plan: Plan, stage: Stage) -> Evidence:
 
 
 def _dead(stage: Stage, accepted: Mapping[str, Accepted]) -> dict[str, str]:
-    """Reason by the text of each dead job: a dead letter, or listed in the state store."""
+    """Reason by text of each dead job: from its dead letter or from the state store's list."""
     reasons = stage.not_kept()
     listed = {text: reasons[job_id] for text in accepted if (job_id := job_id_of(BOT, text)) in reasons}
     return listed | stage.dead_letters()
 
 
 def _waiting(stage: Stage) -> frozenset[str]:
-    """The jobs that queues hold when the workers have ended. They are taken out: nothing comes after this."""
+    """The jobs left in queues after the workers have ended. They are removed: this is the last step."""
     texts: set[str] = set()
     for queue in stage.depths():
         texts.update(str(decode_job(body).params["text"]) for _, body in drain(stage.node.url, queue))
@@ -272,7 +272,7 @@ def _notes(notebook: Path, accepted: Mapping[str, Accepted]) -> dict[str, list[N
 
 
 def render(result: Result) -> str:
-    """The report, for people."""
+    """The report as text."""
     plan, report = result.plan, result.report
     lines = [
         f"seed {plan.seed}, state {'redis' if plan.redis else 'sqlite'}: {report.accepted} jobs accepted from "

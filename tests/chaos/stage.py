@@ -1,10 +1,10 @@
-"""The real parts that a run strikes: RabbitMQ, Redis or a state file, the fake Bot API, workers, producers, the links.
+"""The real parts of a chaos run: RabbitMQ, Redis or a state file, the fake Bot API, workers, producers, the links.
 
-    producers ─▶ proxy ─▶ RabbitMQ ◀─ a proxy a worker ◀─ workers ─▶ proxy ─▶ fake Bot API
-                                                          workers ─▶ state file (on a small disk of its own), or Redis
+    producers ─▶ proxy ─▶ RabbitMQ ◀─ one proxy per worker ◀─ workers ─▶ proxy ─▶ fake Bot API
+                                                          workers ─▶ state file (on its own small disk), or Redis
 
-Everything but RabbitMQ and Redis is a child of one forkserver: see :mod:`tests.chaos.hooks`. Used by one thread, save
-for the strokes that end later, which run on timers and touch their own target only.
+Everything but RabbitMQ and Redis is a child of one forkserver: see :mod:`tests.chaos.hooks`. Used by one thread,
+except for faults that end later: those run on timers and affect only their own target.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ LATENCY_MS = (2.0, 25.0)
 
 
 class Stage:
-    """Built by ``open``, taken down by ``close``, which may come at any time and twice."""
+    """Set up by ``open``, torn down by ``close``, which may be called at any time and twice."""
 
     def __init__(self, home: Path, *, redis: bool, workers: int, bot_per_second: int, version: str | None) -> None:
         self.home = home
@@ -69,7 +69,7 @@ class Stage:
         self._fake_port = 0
         self._stack = contextlib.ExitStack()
         self._faults: list[dict[str, Any]] = []
-        self._lock = threading.Lock()  # guards _faults and the fake's process: strokes end on timers
+        self._lock = threading.Lock()  # guards _faults and the fake's process: faults end on timers
 
     @property
     def cast(self) -> Cast:
@@ -104,7 +104,7 @@ class Stage:
     # Settings.
 
     def env(self, link: int) -> dict[str, str]:
-        """The settings of a process that reaches RabbitMQ by this link."""
+        """The settings of a process that reaches RabbitMQ through this link."""
         state = self.redis.url if self.redis is not None else f"sqlite:///{self.disk}/state.db"
         return {
             "FLOODGATE_RABBITMQ_URL": self.to_rabbitmq[link].url(self.node.url),
@@ -123,7 +123,7 @@ class Stage:
         }
 
     def settings(self) -> Any:
-        """Those of the test itself, which goes to RabbitMQ without a proxy."""
+        """The settings of the test itself, which reaches RabbitMQ without a proxy."""
         state = self.redis.url if self.redis is not None else f"sqlite:///{self.disk}/state.db"
         return load_settings(
             _env_file=None,
@@ -153,7 +153,7 @@ class Stage:
         self.kills += 1
 
     def revive(self) -> None:
-        """Start again whatever has ended without being asked to: workers, and producers that have work left."""
+        """Restarts processes that ended unexpectedly: workers, and producers with work left."""
         for number, worker in enumerate(self.workers):
             if worker is not None and worker.exitcode is not None:
                 self.start_worker(number)
@@ -162,7 +162,7 @@ class Stage:
                 self.start_producer(number, work)
 
     def roll(self) -> None:
-        """SIGTERM to each worker in turn, the next one once its successor is up."""
+        """Sends SIGTERM to each worker in turn, the next one once its successor is up."""
         for number, worker in enumerate(self.workers):
             if worker.exitcode is None:
                 os.kill(worker.pid, signal.SIGTERM)
@@ -196,10 +196,10 @@ class Stage:
     def control(self) -> ControlClient:
         return ControlClient(f"http://127.0.0.1:{self._fake_port}")
 
-    # Faults that last.
+    # Lasting faults.
 
     def add_fault(self, fault: dict[str, Any]) -> Callable[[], None]:
-        """The Bot API misbehaves until what this returns is called."""
+        """Makes the Bot API misbehave until the returned function is called."""
         with self._lock:
             self._faults.append(fault)
             self._tell_fake()
@@ -218,11 +218,11 @@ class Stage:
             self.start_fake()
 
     def _tell_fake(self) -> None:
-        with contextlib.suppress(OSError):  # it is down; start_fake tells it
+        with contextlib.suppress(OSError):  # it is down; start_fake configures it
             self.control.set_server(faults=self._faults, latency_ms=LATENCY_MS)
 
     def fill_disk(self) -> Callable[[], None]:
-        """No byte is left for the state file, until what this returns is called."""
+        """Leaves no space for the state file until the returned function is called."""
         ballast = self.disk / "ballast"
         with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while file.write(b"\0" * 4096):
@@ -233,17 +233,17 @@ class Stage:
         step_clock(self.clock, seconds)
 
     def _mount_small_disk(self) -> None:
-        """A file system that can be filled, where we may mount one; without it the disk is never full."""
+        """A file system that can be filled, where mounting is allowed; otherwise the disk is never full."""
         self.disk.mkdir()
         options = ["-t", "tmpfs", "-o", f"size={STATE_MEGABYTES}m", "none", str(self.disk)]
         self.small_disk = subprocess.run(["mount", *options], capture_output=True, check=False).returncode == 0
         if self.small_disk:
             self._stack.callback(subprocess.run, ["umount", "--lazy", str(self.disk)], check=False)
 
-    # What RabbitMQ holds.
+    # Contents of RabbitMQ.
 
     def dead_letters(self) -> dict[str, str]:
-        """Reason by the text of the job. Malformed bytes and unroutable messages under a name of their own."""
+        """Reason by text of the job. Malformed bytes and unroutable messages have names of their own."""
         found: dict[str, str] = {}
         with Connections(self.settings(), "chaos") as connections:
             for queue in (queue_names.dead_queue(BOT), queue_names.MALFORMED_QUEUE, queue_names.UNROUTABLE_QUEUE):
@@ -254,12 +254,12 @@ class Stage:
         return found
 
     def not_kept(self) -> dict[str, str]:
-        """Reason by the id of each dead job without a dead letter."""
+        """Reason by id of each dead job without a dead letter."""
         with contextlib.closing(self.store()) as store:
             return {job.job_id: job.reason for job in store.not_kept(BOT, 100_000)}
 
     def depths(self) -> dict[str, int]:
-        """Messages ready in each queue of the pipeline that holds any. In the ladder, too; dead letters are no part."""
+        """Ready messages in each non-empty queue of the pipeline. Includes the ladder but not dead letters."""
         queues = topology.pipeline([BOT], PARTITIONS).queues
         names = [queue.name for queue in queues if queue.role is not topology.Role.DEAD]
         with Connections(self.settings(), "chaos") as connections:

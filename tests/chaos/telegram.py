@@ -1,8 +1,8 @@
-"""The fake Bot API as a process that can be killed: what acted is in a journal on disk before anybody is answered.
+"""The fake Bot API as a process that can be killed: calls that acted are in a journal on disk before they are answered.
 
-A journal line is JSON. ``acted`` lines hold what arrived, ``closed`` lines what was answered (``code`` null: nothing).
-Times are the machine's monotonic clock, so that they compare with those of the workers' notebooks and over restarts of
-the fake. A restart empties the fake's own windows, which is why limits are judged from the journal.
+A journal line is JSON. ``acted`` lines contain arrivals, ``closed`` lines contain answers (``code`` null: no answer).
+Times are the machine's monotonic clock, so that they compare with those of the workers' notebooks and across restarts
+of the fake. A restart empties the fake's own windows, which is why limits are judged from the journal.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.chaos.hooks import append_to
 
 @dataclass(slots=True)
 class Arrived:
-    """One call at the Bot API."""
+    """One call of the Bot API."""
 
     run: int
     seq: int
@@ -77,7 +77,7 @@ class JournalledArrivals(Arrivals):
 
 
 def serve(port: int, journal: Path, limits: FloodLimits, seed: int) -> None:
-    """Serve until killed."""
+    """Serves until killed."""
     asyncio.run(_serve(port, journal, limits, seed))
 
 
@@ -89,7 +89,7 @@ async def _serve(port: int, journal: Path, limits: FloodLimits, seed: int) -> No
 
 
 def read_journal(journal: Path) -> list[Arrived]:
-    """What arrived, in order of arrival."""
+    """Arrivals in order."""
     found: dict[tuple[int, int], Arrived] = {}
     for entry in _entries(journal):
         key = (entry["run"], entry["seq"])

@@ -1,6 +1,6 @@
 """The chaos run as a test: short by default, 10,000 jobs with --chaos. ``python -m tests.chaos`` has more options.
 
-The seed is fixed, so that the default run is the same every day; `--chaos` adds one that nobody has seen before, and
+The seed is fixed, so that the default run is the same every day; `--chaos` adds a random one and
 prints it.
 """
 
@@ -25,12 +25,14 @@ def accounted(plan: Plan) -> None:
 
 
 @pytest.mark.timeout(400)
-def test_nothing_is_lost_doubled_without_cause_out_of_order_or_over_a_limit(rabbitmq_version: str | None) -> None:
+def test_no_job_is_lost_repeated_without_cause_out_of_order_or_over_a_limit(rabbitmq_version: str | None) -> None:
     accounted(dataclasses.replace(SHORT, version=rabbitmq_version))
 
 
 @pytest.mark.full_length
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("redis", [False, True], ids=["sqlite", "redis"])
-def test_ten_thousand_jobs_from_several_producers_are_accounted_for(redis: bool, rabbitmq_version: str | None) -> None:
+def test_ten_thousand_jobs_from_several_producers_are_all_accounted_for(
+    redis: bool, rabbitmq_version: str | None
+) -> None:
     accounted(Plan(seed=random.SystemRandom().randrange(10**6), redis=redis, version=rabbitmq_version))

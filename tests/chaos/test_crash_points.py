@@ -1,10 +1,10 @@
-"""A process kills itself at each point of the hot path; another one goes on. For each point, what is guaranteed.
+"""A process kills itself at each point of the hot path and another one continues, with the guarantees of each point.
 
-Four jobs are put in: `a1` and `a2` to one person (so that `a2` waits and is parked), `b` to somebody who blocked the
-bot (so that it is dead-lettered), `c` to somebody else. A worker dies at the point, a second one finishes. Publications
-of a worker are, in this order: the parked `a2`, the dead letter of `b`.
+Four jobs are enqueued: `a1` and `a2` to one user (so that `a2` waits and is parked), `b` to a user who blocked the
+bot (so that it is dead-lettered), `c` to another user. A worker dies at the point and a second one finishes. A
+worker's publications are, in this order: the parked `a2`, the dead letter of `b`.
 
-The runs share RabbitMQ and the fake, and have a bot and a state file each, so that some go on side by side.
+The runs share RabbitMQ and the fake but each has its own bot and state file, so that some run concurrently.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ EXPIRES_SECONDS = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Where who dies. ``asks``: the jobs would rather be dead-lettered than sent twice."""
+    """A process and its crash point. ``asks``: the jobs prefer a dead letter to being sent twice."""
 
     who: str
     point: str
@@ -57,7 +57,7 @@ class Case:
 
 @dataclass(slots=True)
 class Result:
-    """What became of it: the texts in the order in which they acted, and each dead letter's reason by text."""
+    """The result of a run: the texts in the order in which they acted, and each dead letter's reason by text."""
 
     exit_code: int
     accepted: list[str]
@@ -65,7 +65,7 @@ class Result:
     dead: list[tuple[str, str]] = field(default_factory=list)
 
 
-# The call was made or about to be, and the store does not know what came of it.
+# The call was made or about to be made, and the store does not know its outcome.
 IN_CALL = ("after admits", "after admit", "before call", "after call", "before settle", "before records")
 ACTED = ("after call", "before settle", "before records")
 WORKER_CASES = [
@@ -91,7 +91,9 @@ def results(vhosts: Vhosts, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("case", WORKER_CASES, ids=str)
-def test_a_worker_that_dies_here_loses_nothing_and_keeps_order(case: Case, results: dict[Case, Future[Result]]) -> None:
+def test_a_worker_that_dies_at_any_point_loses_nothing_and_keeps_order(
+    case: Case, results: dict[Case, Future[Result]]
+) -> None:
     result = results[case].result()
     assert result.exit_code == -signal.SIGKILL, "the worker passed the point without dying at it"
     ended = set(result.acted) | {text for text, _ in result.dead}
@@ -101,7 +103,7 @@ def test_a_worker_that_dies_here_loses_nothing_and_keeps_order(case: Case, resul
 
 
 @pytest.mark.parametrize("case", WORKER_CASES, ids=str)
-def test_only_a_death_between_the_call_and_its_record_sends_twice(
+def test_only_a_crash_between_the_call_and_its_record_sends_twice(
     case: Case, results: dict[Case, Future[Result]]
 ) -> None:
     result = results[case].result()
@@ -114,11 +116,13 @@ def test_only_a_death_between_the_call_and_its_record_sends_twice(
 
 
 @pytest.mark.parametrize("case", WORKER_CASES, ids=str)
-def test_a_death_leaves_each_dead_letter_written_once_or_twice(case: Case, results: dict[Case, Future[Result]]) -> None:
+def test_after_a_crash_each_dead_letter_is_written_once_or_twice(
+    case: Case, results: dict[Case, Future[Result]]
+) -> None:
     dead = results[case].result().dead
     letters_of_b = [reason for text, reason in dead if text == "b"]
     assert set(letters_of_b) == {"chat-unreachable"}
-    # Between a dead letter and its record in the store lies what can be repeated, never dropped.
+    # A crash between a dead letter and its record in the store may repeat the letter but never lose it.
     written_and_not_known = case.time == 2 and case.point != "before publish"
     assert len(letters_of_b) == 1 or (len(letters_of_b) == 2 and written_and_not_known)
     others = [(text, reason) for text, reason in dead if text != "b"]
@@ -126,7 +130,7 @@ def test_a_death_leaves_each_dead_letter_written_once_or_twice(case: Case, resul
 
 
 @pytest.mark.parametrize("case", PRODUCER_CASES, ids=str)
-def test_a_producer_that_dies_has_put_in_all_that_it_was_told_is_safe_and_nothing_twice(
+def test_a_producer_that_dies_has_enqueued_every_confirmed_job_exactly_once(
     case: Case, results: dict[Case, Future[Result]]
 ) -> None:
     result = results[case].result()
@@ -162,7 +166,7 @@ def _run(case: Case, number: int, vhost: Vhost, control: ControlClient, api_url:
 
 
 def _await_end(result: Result, settings: Settings, bot: str, token: str, control: ControlClient) -> Result:
-    """When all four have ended and the queues are empty."""
+    """Waits until all four jobs have ended and the queues are empty."""
     queues = [queue_names.send_queue(bot, "interactive", 0), queue_names.dead_queue(bot)]
     bot_id = int(token.partition(":")[0])
     with Connections(settings, "crash-point") as connections:
@@ -176,7 +180,7 @@ def _await_end(result: Result, settings: Settings, bot: str, token: str, control
             return ended == set(TEXTS) and not queue_admin.depth(connections, queues[:1])[queues[0]]
 
         until(look, END_SECONDS)
-        time.sleep(0.3)  # what should not come, such as a third copy, has a moment to come
+        time.sleep(0.3)  # gives an unexpected third copy time to arrive
         look()
     return result
 
@@ -211,7 +215,7 @@ def _env(bot: str, token: str, rabbitmq_url: str, api_url: str, home: Path) -> d
 @pytest.mark.parametrize(
     ("point", "result"), [("after settle", "sent"), ("after call", "perhaps"), ("before admit", "no")]
 )
-def test_a_job_that_expires_while_nobody_works_ends_as_what_is_known_of_it(
+def test_a_job_that_expires_while_no_worker_runs_ends_with_its_known_outcome(
     point: str, result: str, vhost: Vhost, tmp_path: Path
 ) -> None:
     bot, token = "expiring", "777000:" + "E" * 35
@@ -223,7 +227,7 @@ def test_a_job_that_expires_while_nobody_works_ends_as_what_is_known_of_it(
             client.send_message(chat_id=ANN, text="soon or never", expires=EXPIRES_SECONDS)
         first = start_worker(env, tmp_path / "worker.log", Hooks(crash_at=point))
         first.join(END_SECONDS)
-        time.sleep(EXPIRES_SECONDS)  # no event tells that the moment has passed
+        time.sleep(EXPIRES_SECONDS)  # there is no event for the passing of this time
         second = start_worker(env, tmp_path / "worker.log")
         try:
             with Client(settings, bot=bot) as client:
@@ -246,6 +250,6 @@ def _acted(control: ControlClient) -> list[str]:
 
 
 def _vouch_idle(bot: str, env: dict[str, Any]) -> None:
-    """So that the first job that asks may go."""
+    """Makes the first job that asks be admitted."""
     with contextlib.closing(open_store(load_settings(_env_file=None, state_url=env["FLOODGATE_STATE_URL"]))) as store:
         store.vouch_idle(bot)

@@ -1,7 +1,7 @@
-"""Handler workers that end with a full window of updates, by SIGKILL and by SIGTERM: another one goes on.
+"""Handler workers that end with a full window of updates, by SIGKILL and by SIGTERM: another one continues.
 
-One partition, so that RabbitMQ has one window to give back; more updates than a window holds, so that there is
-something behind it; several chats, so that lanes end in another order than that of the queue.
+One partition, so that RabbitMQ has one window to return; more updates than a window holds, so that some
+are behind it; several chats, so that lanes end in a different order from the queue.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from tests.services import Vhost
 from tests.waiting import until
 
 WINDOW = 32
-HELD_FROM = 3  # of each chat, so that much has been settled before the window stands still
+HELD_FROM = 3  # of each chat, so that much has been settled before the window is full
 CHATS = range(1_001, 1_009)
 EACH = 12  # 96 updates: three windows
 SHUTDOWN_SECONDS = 6.0
-# Beyond what has begun: the Application writes its persistence, connections close, the interpreter ends.
+# In addition to updates that have begun: the Application writes its persistence, connections close, Python ends.
 ENDING_SECONDS = 5.0
 SAID = {f"{chat}:{n}" for chat in CHATS for n in range(1, EACH + 1)}
 
 
 @dataclass
 class Room:
-    """Two handler workers and what they are told."""
+    """Two handler workers and their controls."""
 
     stage: Stage
     vhost: Vhost
@@ -49,7 +49,7 @@ class Room:
 
     @property
     def hold(self) -> Path:
-        """While this file exists, handlers do not end."""
+        """While this file exists, handlers do not return."""
         return self.home / "hold"
 
     def runs(self) -> list[Handling]:
@@ -62,7 +62,7 @@ class Room:
                 self.post.says(chat, f"{chat}:{n}")
 
     def await_full_window(self) -> None:
-        """One update of each chat is being handled, and the window behind them is full."""
+        """Waits until one update of each chat is being handled and the window behind them is full."""
         until(lambda: sum(run.ended is None for run in self.runs()) == len(CHATS), 30)
         until(lambda: self._in_hand() == WINDOW, 30)
 
@@ -77,7 +77,7 @@ class Room:
         return next(worker for worker in self.workers if worker.pid == pid)
 
     def heard(self, chat: int) -> list[int]:
-        """What the chat's data says."""
+        """The contents of the chat's data."""
         with contextlib.closing(open_sessions(self.stage.settings)) as sessions:
             text = sessions.read(TOKEN.partition(":")[0], "chat_data", str(chat))
         return list(json.loads(text)["heard"]) if text else []
@@ -114,10 +114,10 @@ def room(vhost: Vhost, tmp_path: Path) -> Iterator[Room]:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("moment", ["all-at-work", "between-two"])
-def test_a_killed_workers_window_is_handled_by_another_with_each_chats_order_and_data_kept(
+def test_another_worker_handles_a_killed_workers_window_and_keeps_each_chats_order_and_data(
     room: Room, moment: str
 ) -> None:
-    """The moments: a handler of each chat is at work; some ends every few milliseconds."""
+    """Moments of the kill: a handler of each chat is running; one ends every few milliseconds."""
     room.hold.touch()
     room.say_all()
     room.await_full_window()
@@ -141,14 +141,14 @@ def test_a_killed_workers_window_is_handled_by_another_with_each_chats_order_and
 
 
 def assert_no_update_lost(heard: list[int], repeatable: int) -> None:
-    """Each number is in the chat's data, in order, once; a killed run's may be there twice."""
+    """Checks that each number is in the chat's data, in order, once; twice is allowed for a killed run's."""
     again = [number for number, following in pairwise(heard) if number == following]
     assert again in ([], [repeatable])
     assert list(dict.fromkeys(heard)) == list(range(1, EACH + 1))
 
 
 @pytest.mark.timeout(180)
-def test_a_stopped_worker_finishes_what_has_begun_and_the_rest_of_its_window_is_handled_once_in_order(
+def test_a_stopped_worker_finishes_begun_updates_and_the_rest_of_its_window_is_handled_once_in_order(
     room: Room,
 ) -> None:
     room.hold.touch()

@@ -1,4 +1,4 @@
-"""Bodies and answers that nobody would send on purpose: no worker ends by them, and each is accounted for.
+"""Arbitrary bodies and answers: they end no worker, and each is accounted for.
 
 2,000 bodies and 500 answers by default, 20,000 of each with --chaos. The seed is in the test's name; the same seed
 gives the same bytes.
@@ -34,8 +34,8 @@ from tests.waiting import until
 
 BOT, TOKEN = "fuzz", "100200300:" + "F" * 35
 QUEUE = queue_names.send_queue(BOT, "interactive", 0)
-PARTITIONS = 24  # which is how many calls are under way at once
-SECONDS_FOR = 0.06  # one message, on a busy machine, with its share of retries
+PARTITIONS = 24  # the number of calls in flight at once
+SECONDS_FOR = 0.06  # for one message on a busy machine, with its share of retries
 
 StartWorker = Callable[[str], "Worker"]
 
@@ -51,7 +51,7 @@ def answers(pytestconfig: pytest.Config) -> int:
 
 
 class Worker:
-    """A worker process without limits, and the settings to speak to what it works with."""
+    """A worker process without limits, and the settings to reach its servers."""
 
     def __init__(self, vhost: Vhost, home: Path, api_url: str) -> None:
         self.log = home / "worker.log"
@@ -81,7 +81,7 @@ class Worker:
         assert self.process.exitcode is None, self.log.read_text()[-3000:]
 
     def await_account(self, connections: Connections, unaccounted: Callable[[], int], seconds: float) -> None:
-        """Until nothing is ready in any queue of the pipeline, and nothing is unaccounted for."""
+        """Waits until no message is ready in any queue of the pipeline and none is unaccounted for."""
         names = [
             queue.name for queue in topology.pipeline([BOT], PARTITIONS).queues if queue.role is not topology.Role.DEAD
         ]
@@ -91,14 +91,14 @@ class Worker:
             return not any(queue_admin.depth(connections, names).values()) and not unaccounted()
 
         until(done, seconds)
-        # A fault that nobody foresaw gives the message back, and so may end well by chance.
-        # Dramatiq itself tells of each message for an actor that there is not by one.
+        # An unforeseen exception returns the message to its queue, and so may end well by chance.
+        # Dramatiq itself logs an exception for each message with an unknown actor.
         said = self.log.read_text(errors="replace")
         assert said.count("Traceback") == said.count("no actor named")
 
 
 def impatient_worker() -> None:
-    """A worker that pauses a refused bot for a moment only, and takes neither 429s nor nonsense for the whole bot's."""
+    """A worker that pauses a refused bot only briefly, and blames neither 429s nor nonsense on the whole bot."""
     import floodgate.actors.settle
     import floodgate.broker.admission.policy
     import floodgate.broker.worker.runner
@@ -126,7 +126,7 @@ def start_worker(vhost: Vhost, tmp_path: Path) -> Iterator[StartWorker]:
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [1])
-def test_whatever_bytes_lie_in_a_send_queue_each_ends_sent_or_as_a_dead_letter(
+def test_any_bytes_in_a_send_queue_end_as_sent_or_as_a_dead_letter(
     seed: int, count: int, vhost: Vhost, start_worker: StartWorker
 ) -> None:
     draw = random.Random(seed)
@@ -143,7 +143,7 @@ def test_whatever_bytes_lie_in_a_send_queue_each_ends_sent_or_as_a_dead_letter(
             with contextlib.closing(open_store(worker.settings)) as store:
 
                 def unaccounted() -> int:
-                    """Bodies that are no dead letter, and of which the ledger does not say that they were sent."""
+                    """Bodies without a dead letter that the ledger does not record as sent."""
                     left = Counter(bodies) - Counter(_dead_bodies(connections))
                     return sum(not was_sent(store, each) for each in left)
 
@@ -153,7 +153,7 @@ def test_whatever_bytes_lie_in_a_send_queue_each_ends_sent_or_as_a_dead_letter(
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [1])
-def test_whatever_the_bot_api_answers_each_job_ends_sent_or_as_a_dead_letter(
+def test_with_any_bot_api_answer_each_job_ends_as_sent_or_as_a_dead_letter(
     seed: int, answers: int, vhost: Vhost, start_worker: StartWorker
 ) -> None:
     with WildServer(seed) as server:
@@ -176,7 +176,7 @@ def test_whatever_the_bot_api_answers_each_job_ends_sent_or_as_a_dead_letter(
 
 
 def was_sent(store: Admission, body: bytes) -> bool:
-    """Whether a worker took the body for a job and sent it. Independent of the worker's own reading of bodies."""
+    """Returns whether a worker took the body for a job and sent it. Independent of the worker's own parsing."""
     sent_id = job_id(body)
     return sent_id is not None and _sent(store, sent_id)
 

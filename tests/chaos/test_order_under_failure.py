@@ -1,4 +1,4 @@
-"""What a failing job holds up (its own line) and what not, how it ends, and a restart of all workers under load."""
+"""What a failing job delays (only its own line) and how it ends, and a restart of all workers under load."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STOP_SECONDS = 30.0
 
 @dataclass
 class Bench:
-    """One partition a priority, so that all jobs of a priority are in one queue, and as many workers as wanted."""
+    """One partition per priority, so that all jobs of a priority are in one queue, and any number of workers."""
 
     url: str
     api_url: str
@@ -76,7 +76,7 @@ class Bench:
             self.restart(len(self.workers) - 1)
 
     def restart(self, number: int) -> None:
-        """Start a worker in this place, after SIGTERM to the one that is there."""
+        """Starts a worker in this place, after SIGTERM to its predecessor."""
         log = self.home / f"worker-{number}.log"
         ready_before = log.read_text().count("worker ready") if log.exists() else 0
         if (worker := self.workers[number]) is not None:
@@ -99,7 +99,7 @@ class Bench:
         return self.acted()
 
     def calls(self) -> list[tuple[float, str]]:
-        """When each call began, by the workers' own notebook, in order of time; and its text."""
+        """The time and text of each call, from the workers' own notebook, in order of time."""
         notes = (line.split(" ") for line in (self.home / "notebook").read_text().splitlines())
         return sorted((float(note[2]), note[1]) for note in notes if note[0] == "call")
 
@@ -128,7 +128,7 @@ def bench(vhost: Vhost, tmp_path: Path) -> Iterator[Bench]:
             worker.join()
 
 
-def test_a_retry_holds_its_own_line_and_nothing_else(bench: Bench) -> None:
+def test_a_retry_delays_only_its_own_line(bench: Bench) -> None:
     bench.control.set_server(faults=[{"kind": "cut_before", "methods": ["sendPhoto"], "times": 3}])
     bench.start()
     with bench.client() as client:
@@ -143,7 +143,7 @@ def test_a_retry_holds_its_own_line_and_nothing_else(bench: Bench) -> None:
     assert len(acted) == 4
 
 
-def test_a_permanent_failure_leaves_the_line_and_the_next_goes(bench: Bench) -> None:
+def test_after_a_permanent_failure_the_next_job_of_the_line_is_sent(bench: Bench) -> None:
     refusal = {"code": 400, "description": "Bad Request: can't parse entities", "times": 1}
     bench.control.set_chat(1, trouble="answer", **refusal)
     bench.start()
@@ -156,7 +156,7 @@ def test_a_permanent_failure_leaves_the_line_and_the_next_goes(bench: Bench) -> 
     assert (letter.message_id, letter.reason, letter.attempts) == (refused.id, "content", 1)
 
 
-def test_the_bound_on_calls_is_stated_in_the_dead_letter(bench: Bench) -> None:
+def test_the_dead_letter_states_the_limit_on_calls(bench: Bench) -> None:
     bench.control.set_server(faults=[{"kind": "error", "code": 502}])
     bench.start(FLOODGATE_MAX_ATTEMPTS="2")
     with bench.client() as client:
@@ -166,7 +166,7 @@ def test_the_bound_on_calls_is_stated_in_the_dead_letter(bench: Bench) -> None:
     assert letter.description == "2 calls failed and the limit is 2; last call: HTTP 502 Bad Gateway"
 
 
-def test_the_bound_on_age_is_stated_in_the_dead_letter(bench: Bench) -> None:
+def test_the_dead_letter_states_the_limit_on_age(bench: Bench) -> None:
     bench.control.set_server(faults=[{"kind": "error", "code": 502}])
     bench.start(FLOODGATE_MAX_AGE_SECONDS="0.5", FLOODGATE_MAX_ATTEMPTS="100")
     with bench.client() as client:
@@ -176,7 +176,7 @@ def test_the_bound_on_age_is_stated_in_the_dead_letter(bench: Bench) -> None:
     assert letter.description.startswith("the job was older than 0.5 s after ")
 
 
-def test_a_job_whose_time_passes_in_the_line_is_dead_and_the_next_goes(bench: Bench) -> None:
+def test_a_job_that_expires_in_its_line_is_dead_and_the_next_is_sent(bench: Bench) -> None:
     bench.start()
     bench.control.pause(int(TOKEN.partition(":")[0]), 3, 1)
     with bench.client() as client:
@@ -199,7 +199,7 @@ def test_the_jobs_of_a_migrated_chat_follow_it_in_order(bench: Bench) -> None:
         assert client.result(jobs[3])["chat"]["id"] == new, "and the caller is told"
 
 
-def test_an_album_of_which_a_part_is_out_is_never_sent_again_by_itself(bench: Bench) -> None:
+def test_a_partly_sent_album_is_never_resent_automatically(bench: Bench) -> None:
     bench.control.set_chat(1, trouble="partial_album", times=1)
     bench.start()
     album = [{"type": "photo", "media": f"https://example.org/{n}.jpg"} for n in range(3)]
@@ -212,7 +212,7 @@ def test_an_album_of_which_a_part_is_out_is_never_sent_again_by_itself(bench: Be
     assert [arrival.method for arrival in bench.control.arrivals()] == ["sendMediaGroup", "sendMessage"]
 
 
-def test_a_stopping_worker_tells_a_store_that_is_being_restarted_what_it_sent(
+def test_a_stopping_worker_records_what_it_sent_in_a_store_that_is_restarting(
     bench: Bench, new_redis: Callable[[], RedisServer]
 ) -> None:
     redis = new_redis().start()
@@ -223,7 +223,7 @@ def test_a_stopping_worker_tells_a_store_that_is_being_restarted_what_it_sent(
         bench.await_acted("in flight")
         redis.kill()
         os.kill(bench.workers[0].pid, signal.SIGTERM)
-        time.sleep(2)  # the answer comes meanwhile, to a worker that stops and a store that is away
+        time.sleep(2)  # meanwhile the answer arrives, for a stopping worker and an unavailable store
         redis.start()
         bench.workers[0].join(STOP_SECONDS)
         client.send_message(chat_id=1, text="next")
@@ -232,7 +232,7 @@ def test_a_stopping_worker_tells_a_store_that_is_being_restarted_what_it_sent(
 
 
 @pytest.mark.timeout(180)
-def test_a_rolling_restart_under_load_loses_doubles_disorders_and_overruns_nothing(bench: Bench) -> None:
+def test_a_rolling_restart_under_load_loses_repeats_and_reorders_nothing_and_keeps_the_limits(bench: Bench) -> None:
     bench.control.set_server(latency_ms=(20, 60))
     bench.start(workers=3, FLOODGATE_PARTITIONS="4")
     chats = range(100, 140)
@@ -249,7 +249,7 @@ def test_a_rolling_restart_under_load_loses_doubles_disorders_and_overruns_nothi
     for chat in chats:
         own = [text for text in acted if text.startswith(f"{chat}/")]
         assert own == [f"{chat}/{n}" for n in range(8)]
-    # By the time of the call: on a machine too busy to carry a call within the margin, the fake may see two at once.
+    # By the time of the call: on a machine too busy to make a call within the margin, the fake may see two at once.
     calls = bench.calls()
     assert fullest(((0, at, 1) for at, _ in calls), 1.0) <= 30
     assert fullest(((text.partition("/")[0], at, 1) for at, text in calls), 1.0) == 1

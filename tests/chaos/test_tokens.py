@@ -1,4 +1,4 @@
-"""A run at DEBUG in which every kind of failure happens, and then a search for the tokens wherever a byte can lie."""
+"""A run at DEBUG in which every kind of failure happens, then a search for the tokens in all stored bytes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FAULTS = {
     26: {"kind": "retry_after_in_400", "seconds": 1},
 }
 TROUBLES = {31: "blocked", 32: "deactivated", 33: "not_found", 34: "topic_closed", 35: "no_rights"}
-# Each is said of at least one job before the worker is stopped: the failures did happen.
+# Each occurs for at least one job before the worker is stopped: the failures did happen.
 SIGNS = (
     "HTTP 502",
     "HTTP 500",
@@ -61,7 +61,7 @@ SIGNS = (
 def state(
     request: pytest.FixtureRequest, tmp_path: Path, new_redis: Callable[[], RedisServer]
 ) -> Iterator[tuple[str, Path]]:
-    """The URL of a store, and the folder in which it keeps all it knows."""
+    """The URL of a store, and the folder with all its data."""
     if request.param == "redis":
         server = new_redis().start()
         yield server.url, server.home
@@ -69,7 +69,7 @@ def state(
         yield f"sqlite:///{tmp_path}/state/state.db", tmp_path / "state"
 
 
-def test_a_token_is_in_no_log_queue_store_or_dead_letter_whatever_fails(
+def test_tokens_never_reach_logs_queues_stores_or_dead_letters(
     state: tuple[str, Path], vhost: Vhost, tmp_path: Path
 ) -> None:
     url, folder = state
@@ -77,7 +77,7 @@ def test_a_token_is_in_no_log_queue_store_or_dead_letter_whatever_fails(
     with running_fake(tokens=[f"111222333:{GOOD}"]) as fake, Proxy(int(fake.url.rpartition(":")[2])) as link:
         _set_the_scene(fake.control)
         env = _env(vhost.url, url, f"http://127.0.0.1:{link.port}")
-        link.refuse()  # the first call meets nobody
+        link.refuse()  # the first call cannot connect
         worker = start(talkative_worker, env, log)
         _put_in(env, "good", 20)
         until(lambda: log.exists() and "giving up on job" in log.read_text(), 60)
@@ -106,7 +106,7 @@ def test_a_token_is_in_no_log_queue_store_or_dead_letter_whatever_fails(
 
 
 def _missing(log: Path, store: Admission) -> list[str]:
-    store.resume("good", None)  # so many faults are an outage, of which one call at a time would find the end
+    store.resume("good", None)  # so many errors are an outage, whose end would be found by one call at a time
     said = log.read_text()
     return [sign for sign in SIGNS if sign not in said]
 
@@ -115,7 +115,7 @@ SHOWN = ("status --json", "dead-letters list --json", "topology show", "topology
 
 
 def talkative_worker() -> None:
-    """A worker whose libraries may say what they like, as when somebody looks for a fault of theirs."""
+    """A worker whose libraries may log everything, as when debugging them."""
     import floodgate.broker.process.logs
 
     floodgate.broker.process.logs._QUIET = dict.fromkeys(floodgate.broker.process.logs._QUIET, logging.DEBUG)  # type: ignore[misc]
@@ -136,7 +136,7 @@ def _put_in(env: dict[str, str], bot: str, *chats: int) -> None:
 
 
 def _put_in_strange_things(env: dict[str, str]) -> None:
-    """A job whose time is over when it is looked at, and bytes that are no job."""
+    """A job that has expired when it is taken, and bytes that are not a job."""
     settings = _settings(env)
     with (
         Connections(settings, "strange") as connections,
@@ -165,7 +165,7 @@ def _env(rabbitmq_url: str, state_url: str, api_url: str) -> dict[str, str]:
         "FLOODGATE_PARTITIONS": "1",
         "FLOODGATE_UPDATE_PARTITIONS": "1",
         "FLOODGATE_LOG_LEVEL": "DEBUG",
-        "FLOODGATE_MAX_ATTEMPTS": "1",  # so that what each broken call is described by ends in a dead letter
+        "FLOODGATE_MAX_ATTEMPTS": "1",  # makes every broken call's description end in a dead letter
         "FLOODGATE_CALL_TIMEOUT_SECONDS": "2",
         "FLOODGATE_LEASE_MARGIN_SECONDS": "1",
         "FLOODGATE_SHUTDOWN_SECONDS": "5",
@@ -173,8 +173,8 @@ def _env(rabbitmq_url: str, state_url: str, api_url: str) -> dict[str, str]:
 
 
 def _queues(vhost: Vhost) -> dict[str, bytes]:
-    """All that all queues hold, properties and headers included."""
-    names = vhost.ctl("list_queues", "name").splitlines()[1:]  # its counts are some seconds old, so all are looked into
+    """The content of all queues, including properties and headers."""
+    names = vhost.ctl("list_queues", "name").splitlines()[1:]  # its counts are some seconds old, so all queues are read
     return {
         f"queue: {queue}": b"".join(
             repr(properties.__dict__).encode() + body for properties, body in drain(vhost.url, queue)

@@ -1,7 +1,7 @@
 """Updates while receiver, handler worker and RabbitMQ are killed: none lost, in order, repetitions explained.
 
-A repetition is explained by a kill that it can be traced to: the first run was a killed worker's and did not come to
-its end, or it was under way when RabbitMQ went. Whatever ended before is in the ledger and is not handled again.
+A repetition is explained by a kill that caused it: the first run was a killed worker's and did not finish, or it was
+in progress when RabbitMQ was killed. Runs that ended before are in the ledger and are not repeated.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from tests.waiting import until
 
 BOT_ID = int(TOKEN.partition(":")[0])
 CLERK = "tests.acceptance.updates.clerk:application"
-# A run that ended so shortly before RabbitMQ went may have been acknowledged to nobody. Its mark may be missing, too.
+# A run that ended shortly before RabbitMQ was killed may be unacknowledged. Its mark may be missing, too.
 ENDING_SECONDS = 0.5
 FIRST_USER = 1_000
 
 
 @dataclass
 class Kills:
-    """What was killed, and when. Times are monotonic seconds."""
+    """What was killed and when. Times are monotonic seconds."""
 
     workers: set[int] = field(default_factory=set)
     rabbitmq: list[tuple[float, float]] = field(default_factory=list)
     """From the kill to the moment it was back."""
 
     def explain(self, run: Handling) -> bool:
-        """Whether a kill is why this run was not the last of its update."""
+        """Returns whether a kill explains why this run was not the last of its update."""
         if run.pid in self.workers and run.ended is None:
             return True
         return any(
@@ -49,7 +49,7 @@ class Kills:
 
 @dataclass
 class Scene:
-    """A node, a bot with its staff, and what they are struck with."""
+    """A node, a bot with its staff, and the faults for them."""
 
     node: Node
     stage: Stage
@@ -60,14 +60,14 @@ class Scene:
         return read_journal(self.clerk_home / "journal")
 
     def kill_receiver(self, staff: Staff) -> None:
-        """The active one; a new one stands by in its place."""
+        """Kills the active receiver; a new one stands by in its place."""
         victim = staff.active()
         victim.kill()
         staff.receivers.remove(victim)
         staff.hire(receivers=1, handlers=0)
 
     def kill_handler(self, staff: Staff) -> None:
-        """One that has an update in hand; a new one comes in its place."""
+        """Kills a handler worker with an update in hand; a new one takes its place."""
         pid = until(self._busy_pid)
         victim = next(one for one in staff.handlers if one.pid == pid)
         victim.kill()
@@ -76,7 +76,7 @@ class Scene:
         staff.hire(receivers=0, handlers=1)
 
     def kill_rabbitmq(self, staff: Staff) -> None:
-        """While an update is in hand; it is started again."""
+        """Kills RabbitMQ while an update is in hand and starts it again."""
         until(self._busy_pid)
         gone = time.monotonic()
         self.node.kill()
@@ -95,7 +95,7 @@ def scene(new_node: Callable[..., Node], tmp_path: Path) -> Iterator[Scene]:
     extra = {
         "FLOODGATE_UPDATE_PARTITIONS": "16",
         "FLOODGATE_HEARTBEAT_SECONDS": "3",
-        # The fake judges arrivals to the millisecond, and a machine that starts RabbitMQ is late by 100 of them.
+        # The fake judges arrivals to the millisecond, and a machine that starts RabbitMQ is late by 100 ms.
         "FLOODGATE_LIMITS__BOT_PER_SECOND": "27",
         "CLERK_HOME": str(clerk_home),
     }
@@ -109,7 +109,9 @@ def scene(new_node: Callable[..., Node], tmp_path: Path) -> Iterator[Scene]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("mode", ["polling", "webhook"])
 @pytest.mark.parametrize(("users", "each"), [(40, 8), pytest.param(500, 10, marks=pytest.mark.full_length)])
-def test_no_update_is_lost_and_each_repetition_has_its_kill(scene: Scene, mode: Mode, users: int, each: int) -> None:
+def test_no_update_is_lost_and_every_repetition_is_explained_by_a_kill(
+    scene: Scene, mode: Mode, users: int, each: int
+) -> None:
     blows = {each // 4: scene.kill_receiver, each // 2: scene.kill_handler, each * 3 // 4: scene.kill_rabbitmq}
     control, said = scene.stage.control, said_by(users, each, FIRST_USER)
     with Staff(scene.stage, CLERK, mode) as staff:
@@ -131,7 +133,7 @@ def test_no_update_is_lost_and_each_repetition_has_its_kill(scene: Scene, mode: 
 
 
 def unexplained(runs: list[Handling], kills: Kills) -> list[Handling]:
-    """Runs that another one of their update followed, for no reason known."""
+    """Runs that were repeated without a known reason."""
     by_text: defaultdict[str, list[Handling]] = defaultdict(list)
     for run in runs:
         by_text[run.text].append(run)
@@ -141,7 +143,7 @@ def unexplained(runs: list[Handling], kills: Kills) -> list[Handling]:
 
 
 def assert_answers_repeated_for_cause(scene: Scene) -> None:
-    """An answer came twice only where its update was handled twice, or RabbitMQ went while it was under way."""
+    """Checks that an answer was repeated only if its update was, or if RabbitMQ was killed while it was in flight."""
     twice = {text for text, times in Counter(answered(scene.stage)).items() if times > 1}
     now, wall = time.monotonic(), time.time()
     outages = [(gone - now + wall, back - now + wall) for gone, back in scene.kills.rabbitmq]

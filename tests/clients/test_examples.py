@@ -1,4 +1,4 @@
-"""Every example does what it says, as its users run it."""
+"""Every example does what it says when run the way its users run it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(*command: str, env: dict[str, str], home: Path) -> str:
 
 @contextlib.contextmanager
 def serving(*command: str, env: dict[str, str], home: Path, ready: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A program that says `ready` once it serves, ended by SIGINT."""
+    """A program that prints `ready` once it serves, ended by SIGINT."""
     log = home / "program.log"
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=env, cwd=home, stdout=output, stderr=subprocess.STDOUT)
@@ -68,7 +68,7 @@ def shop(gate: Gate, tmp_path: Path) -> dict[str, str]:
     return env
 
 
-def test_djangos_migrate_ends_at_once_with_no_thread_left_and_asks_no_rabbitmq(gate: Gate, tmp_path: Path) -> None:
+def test_djangos_migrate_ends_at_once_without_threads_or_rabbitmq(gate: Gate, tmp_path: Path) -> None:
     program = (
         "import sys, threading; sys.path.insert(0, sys.argv[1]); sys.argv[1:] = ['migrate', '--verbosity=0']\n"
         "import manage; from django.core.management import execute_from_command_line as execute\n"
@@ -111,7 +111,7 @@ def test_eight_prefork_workers_of_django_enqueue_at_once(gate: Gate, shop: dict[
     assert reminded == "Queued 32 reminders\n"
 
 
-def test_the_fastapi_service_enqueues_and_tells_the_outcome(gate: Gate, tmp_path: Path) -> None:
+def test_the_fastapi_service_enqueues_and_reports_the_result(gate: Gate, tmp_path: Path) -> None:
     port = free_ports().amqp
     command = [sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES), "--port", str(port), "fastapi_app:app"]
     with serving(*command, env=env_of(gate, tmp_path), home=tmp_path, ready="startup complete"):
@@ -133,9 +133,9 @@ def test_the_celery_task_sends_from_a_forked_worker(gate: Gate, tmp_path: Path) 
         until(lambda: texts(gate, chat) == ["from Celery"])
 
 
-def test_the_cron_script_says_by_its_exit_code_whether_it_went_well(gate: Gate, tmp_path: Path) -> None:
+def test_the_cron_scripts_exit_code_shows_success_or_failure(gate: Gate, tmp_path: Path) -> None:
     env, chat, script = env_of(gate, tmp_path), next(_chats), str(EXAMPLES / "cron_report.py")
-    for _ in range(2):  # the second run of a day sends no second report
+    for _ in range(2):  # the second run of a day does not send a second report
         assert run(clients_python(), script, str(chat), env=env, home=tmp_path) == "message 1\n"
     assert len(texts(gate, chat)) == 1
     env["FLOODGATE_RABBITMQ_URL"] = UNREACHABLE
@@ -145,7 +145,7 @@ def test_the_cron_script_says_by_its_exit_code_whether_it_went_well(gate: Gate, 
 
 
 @pytest.mark.parametrize("bot", ["ptb_bot.py", "aiogram_bot.py"])
-def test_a_bot_whose_only_change_is_its_base_url_answers(gate: Gate, bot: str, tmp_path: Path) -> None:
+def test_a_bot_with_only_its_base_url_changed_answers(gate: Gate, bot: str, tmp_path: Path) -> None:
     user = next(_chats)
     env = env_of(gate, tmp_path)
     process = subprocess.Popen(
@@ -161,7 +161,7 @@ def test_a_bot_whose_only_change_is_its_base_url_answers(gate: Gate, bot: str, t
         process.wait()
 
 
-def test_every_example_is_in_the_list() -> None:
+def test_every_example_is_listed() -> None:
     listed = (EXAMPLES / "README.md").read_text()
     names = [path.name for path in EXAMPLES.iterdir() if path.suffix == ".py" or path.is_dir()]
     assert [name for name in names if name not in listed and not name.startswith("__")] == []

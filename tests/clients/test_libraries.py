@@ -1,4 +1,4 @@
-"""Programs written with libraries that nobody here wrote: unmodified but for the base URL, they are flood-safe."""
+"""Programs written with third-party libraries: with only the base URL changed, they stay within the limits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.acceptance.gateway.conftest import Gate
 from tests.acceptance.gateway.programs import node_modules, run_client
 from tests.acceptance.stage import TOKEN
 
-CROWD = 200  # of the first library, and of all with --chaos; it takes seven seconds
+CROWD = 200  # for the first library, and for all of them with --chaos; it takes seven seconds
 SMALL_CROWD = 40
 BOT_ID = int(TOKEN.partition(":")[0])
 _chats = itertools.count(1_000_000, 10_000)

@@ -1,4 +1,4 @@
-"""Each test of the admission contract runs on the plain model and on both stores, blocking and in batches."""
+"""Each test of the admission contract runs on the model and on both stores, blocking and in batches."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def clock() -> HandClock:
 
 @pytest.fixture(params=["model", "sqlite", "redis", "sqlite in batches", "redis in batches"])
 def opener(request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock) -> Iterator[Opener]:
-    """Opens the store with a policy; opened twice, both look at the same state (but for the model)."""
+    """Opens the store with a policy; opened twice, both share the same state (except for the model)."""
     opened: list[Admission] = []
 
     def make(policy: Policy) -> Admission:
@@ -81,7 +81,7 @@ def store(settings: Settings) -> Iterator[Admission]:
 
 @pytest.fixture
 def cluster(new_redis: Callable[..., RedisServer]) -> RedisServer:
-    """One node that has all slots."""
+    """One node with all slots."""
     server = new_redis("--cluster-enabled", "yes", "--cluster-port", str(free_ports().amqp)).start()
     client = redis.Redis(port=server.port)
     client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)

@@ -1,4 +1,4 @@
-"""What both batched stores must do: calls of one moment go together and in order, and one that fails harms no other."""
+"""The contract of both batched stores: simultaneous calls share a batch in order and fail separately."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BOUND_SECONDS = 30.0
 
 
 class Counting:
-    """A store's batches, noted as they begin."""
+    """Records a store's batches as they begin."""
 
     def __init__(self, store: Any) -> None:
         self._store = store
@@ -52,7 +52,7 @@ class Counting:
 
 
 class Bench:
-    """A batched store and what was asked of it."""
+    """A batched store and the calls made to it."""
 
     def __init__(self, store: Any, thread: StateThread | None, transactions: Callable[[], int]) -> None:
         self.counting = Counting(store)
@@ -107,7 +107,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     made.admission.close()
 
 
-def test_calls_of_one_turn_of_the_loop_are_one_transaction(bench: Bench) -> None:
+def test_calls_made_in_one_loop_iteration_share_one_transaction(bench: Bench) -> None:
     async def ask_all(store: BatchedAdmission) -> None:
         decisions = await asyncio.gather(*(store.admit(ask_of(chat)) for chat in range(1, 11)))
         assert len(decisions) == 10
@@ -116,11 +116,11 @@ def test_calls_of_one_turn_of_the_loop_are_one_transaction(bench: Bench) -> None
     assert bench.counting.sizes[-1] == 10
 
 
-def test_what_is_asked_during_a_batch_goes_together_in_the_next(bench: Bench) -> None:
+def test_calls_made_during_a_batch_form_the_next_batch(bench: Bench) -> None:
     async def ask_meanwhile(store: BatchedAdmission) -> None:
         first = asyncio.create_task(store.lookup("default", "a"))
         await asyncio.sleep(0)
-        await asyncio.sleep(0)  # now the first batch is under way
+        await asyncio.sleep(0)  # now the first batch is running
         others = [asyncio.create_task(store.lookup("default", str(n))) for n in range(5)]
         await asyncio.gather(first, *others)
 
@@ -128,7 +128,7 @@ def test_what_is_asked_during_a_batch_goes_together_in_the_next(bench: Bench) ->
     assert bench.counting.sizes[-2:] == [1, 5]
 
 
-def test_results_go_to_those_who_asked(bench: Bench) -> None:
+def test_each_caller_gets_its_own_result(bench: Bench) -> None:
     asks = [ask_of(chat) for chat in (1, 2, 3)]
 
     async def mix(store: BatchedAdmission) -> None:
@@ -155,8 +155,8 @@ def test_two_jobs_of_one_line_in_one_batch_keep_their_order(bench: Bench) -> Non
     assert bench.counting.sizes[-1] == 2
 
 
-def test_a_settlement_goes_before_the_ask_that_depends_on_it(bench: Bench) -> None:
-    """In one batch, and from one batch to the next."""
+def test_a_settlement_precedes_the_ask_that_depends_on_it(bench: Bench) -> None:
+    """Within one batch, and from one batch to the next."""
     ask = ask_of(5)
 
     async def settle_and_ask(store: BatchedAdmission) -> None:
@@ -177,7 +177,7 @@ def test_a_settlement_goes_before_the_ask_that_depends_on_it(bench: Bench) -> No
     assert bench.counting.methods[-2:] == [["settle", "admit"], ["lookup"]]
 
 
-def test_calls_are_carried_out_in_the_order_in_which_they_were_made_over_many_batches(bench: Bench) -> None:
+def test_calls_run_in_order_across_batches(bench: Bench) -> None:
     done: list[int] = []
 
     async def one(store: BatchedAdmission, n: int) -> None:
@@ -191,7 +191,7 @@ def test_calls_are_carried_out_in_the_order_in_which_they_were_made_over_many_ba
     assert done == list(range(3 * calls.MOST_IN_A_BATCH))
 
 
-def test_a_batch_holds_no_more_than_its_bound(bench: Bench) -> None:
+def test_a_batch_never_exceeds_its_limit(bench: Bench) -> None:
     async def ask_all(store: BatchedAdmission) -> None:
         await asyncio.gather(*(store.lookup("default", str(n)) for n in range(2 * calls.MOST_IN_A_BATCH + 10)))
 
@@ -199,7 +199,7 @@ def test_a_batch_holds_no_more_than_its_bound(bench: Bench) -> None:
     assert bench.counting.sizes[-3:] == [calls.MOST_IN_A_BATCH, calls.MOST_IN_A_BATCH, 10]
 
 
-def test_a_call_that_meets_a_bug_fails_alone(bench: Bench) -> None:
+def test_a_bug_in_one_call_does_not_fail_the_others(bench: Bench) -> None:
     good, other = ask_of(5), ask_of(6)
 
     async def ask_all(store: BatchedAdmission) -> None:
@@ -214,15 +214,15 @@ def test_a_call_that_meets_a_bug_fails_alone(bench: Bench) -> None:
         assert isinstance(first, Go)
         assert isinstance(bug, TypeError)
         assert isinstance(last, Go)
-        # Nothing was carried out twice, or kept from those who ask after.
+        # Nothing was carried out twice or withheld from later callers.
         assert (await store.snapshot("default")).sent_last_second == 2
         assert isinstance(await store.admit(ask_of(8)), Go)
 
     bench.play(ask_all)
 
 
-def test_whoever_is_cancelled_harms_no_other(bench: Bench) -> None:
-    """Before the batch, and while it is under way."""
+def test_cancelling_one_caller_does_not_affect_the_others(bench: Bench) -> None:
+    """Before the batch, and while it is running."""
 
     async def cancel_some(store: BatchedAdmission) -> None:
         waiting = [asyncio.create_task(store.admit(ask_of(chat))) for chat in (1, 2, 3)]
@@ -241,8 +241,8 @@ def test_whoever_is_cancelled_harms_no_other(bench: Bench) -> None:
     bench.play(cancel_some)
 
 
-def test_a_retry_and_the_next_job_of_its_line_in_one_batch(bench: Bench) -> None:
-    """The job that failed keeps the head of its line, whatever was asked beside its settlement."""
+def test_a_retry_and_the_next_job_of_its_line_share_a_batch(bench: Bench) -> None:
+    """The failed job keeps the head of its line, regardless of other calls in its settlement's batch."""
     head, behind = ask_of(5), ask_of(5)
 
     async def fail_and_ask(store: BatchedAdmission) -> None:
@@ -257,7 +257,7 @@ def test_a_retry_and_the_next_job_of_its_line_in_one_batch(bench: Bench) -> None
     bench.play(fail_and_ask)
 
 
-def test_closing_waits_for_the_batch_under_way_and_may_come_twice(bench: Bench) -> None:
+def test_closing_waits_for_the_running_batch_and_can_be_repeated(bench: Bench) -> None:
     async def close(store: BatchedAdmission) -> None:
         asked = asyncio.create_task(store.admit(ask_of(5)))
         await asyncio.sleep(0)
@@ -269,7 +269,7 @@ def test_closing_waits_for_the_batch_under_way_and_may_come_twice(bench: Bench) 
     bench.play(close)
 
 
-def test_a_file_that_cannot_be_opened_fails_the_whole_batch_and_the_next_is_tried(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_opened_fails_only_the_current_batch(tmp_path: Path) -> None:
     blocked = tmp_path / "state.db"
     blocked.mkdir()
     bench = on_sqlite(tmp_path)
@@ -284,7 +284,7 @@ def test_a_file_that_cannot_be_opened_fails_the_whole_batch_and_the_next_is_trie
     bench.admission.close()
 
 
-def test_a_server_that_is_down_fails_the_whole_batch_and_the_next_is_tried(
+def test_an_unavailable_server_fails_only_the_current_batch(
     new_redis: Callable[..., RedisServer],
 ) -> None:
     server = new_redis().start()
@@ -304,7 +304,7 @@ def test_a_server_that_is_down_fails_the_whole_batch_and_the_next_is_tried(
     bench.admission.close()
 
 
-def test_a_server_that_forgot_the_script_is_given_it_again(redis_url: str) -> None:
+def test_the_script_is_loaded_again_when_the_server_has_lost_it(redis_url: str) -> None:
     bench = on_redis(redis_url)
     bench.play(lambda store: store.vouch_idle("default"))
     admin = redis.Redis.from_url(redis_url)
@@ -319,7 +319,7 @@ def test_a_server_that_forgot_the_script_is_given_it_again(redis_url: str) -> No
     bench.admission.close()
 
 
-def test_a_call_that_fails_in_the_server_fails_alone_and_changes_nothing(redis_url: str) -> None:
+def test_a_call_that_fails_on_the_server_fails_alone_and_changes_nothing(redis_url: str) -> None:
     bench = on_redis(redis_url)
     admin = redis.Redis.from_url(redis_url)
     admin.lpush("floodgate:{default}:chat:2", "this is no chat")
@@ -356,7 +356,7 @@ def test_batches_work_on_a_cluster(cluster: RedisServer) -> None:
     bench.admission.close()
 
 
-def test_the_loop_goes_on_while_a_transaction_waits_for_the_lock(tmp_path: Path) -> None:
+def test_the_loop_keeps_running_while_a_transaction_waits_for_the_lock(tmp_path: Path) -> None:
     bench = on_sqlite(tmp_path)
     bench.play(lambda store: store.vouch_idle("default"))
     begun, release = threading.Event(), threading.Event()

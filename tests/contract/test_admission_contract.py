@@ -1,4 +1,4 @@
-"""What every store must do. Time is moved by hand, so a test of a minute takes a moment."""
+"""The contract of every store. The clock is moved by hand, so a test of a minute is instant."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def micros(decision: Decision) -> int:
 
 
 def sent(admission: Admission, ask: Ask) -> Go:
-    """Admit, which must succeed, and settle."""
+    """Admits, which must succeed, and settles."""
     decision = admission.admit(ask)
     assert isinstance(decision, Go), decision
     admission.settle(ask, Sent(RESULT), decision.grant)
@@ -60,7 +60,7 @@ def sent(admission: Admission, ask: Ask) -> Go:
 
 
 def run(admission: Admission, clock: HandClock, asks: list[Ask], call_seconds: float = 0.1) -> list[tuple[float, Ask]]:
-    """Play workers: ask for each job when told to, send at once, settle after the call. Send times from now on."""
+    """Acts as the workers: asks for each job when told to, sends at once, settles after the call. Times start now."""
     start = clock.now_us
     agenda: list[tuple[int, int, Ask, Go | None]] = [(start, number, ask, None) for number, ask in enumerate(asks)]
     log: list[tuple[float, Ask]] = []
@@ -95,7 +95,7 @@ def test_an_idle_bot_sends_its_first_messages_at_once(admission: Admission) -> N
     assert [type(admission.admit(ask_of(chat))) for chat in range(1, 6)] == [Go] * 5
 
 
-def test_a_broadcast_keeps_within_30_a_second_and_uses_97_percent_of_it(admission: Admission, clock: HandClock) -> None:
+def test_a_broadcast_stays_within_30_a_second_and_uses_97_percent_of_it(admission: Admission, clock: HandClock) -> None:
     times = [at for at, _ in run(admission, clock, [ask_of(chat) for chat in range(1, 151)])]
     assert most_in_window(times, 1.0) <= 30
     assert 90 / (times[140] - times[50]) >= 0.97 * 30
@@ -131,7 +131,7 @@ def test_a_job_for_a_busy_group_is_parked_once(admission: Admission, clock: Hand
     assert sum(waits.values()) <= 60
 
 
-def test_an_album_counts_as_its_pictures(admission: Admission, clock: HandClock) -> None:
+def test_an_album_counts_as_one_message_per_item(admission: Admission, clock: HandClock) -> None:
     sent(admission, album(GROUP, 10))
     clock.advance(11)
     sent(admission, album(GROUP, 10))
@@ -139,7 +139,7 @@ def test_an_album_counts_as_its_pictures(admission: Admission, clock: HandClock)
     assert seconds(admission.admit(ask_of(GROUP))) > 35
 
 
-def test_a_bulk_copy_beyond_a_whole_window_goes_and_leaves_a_debt(admission: Admission, clock: HandClock) -> None:
+def test_a_bulk_copy_larger_than_a_window_is_sent_and_leaves_a_debt(admission: Admission, clock: HandClock) -> None:
     copy = ask_of(5, method="copyMessages", message_ids=list(range(100)))
     sent(admission, copy)
     clock.advance(2.5)
@@ -149,7 +149,7 @@ def test_a_bulk_copy_beyond_a_whole_window_goes_and_leaves_a_debt(admission: Adm
     assert isinstance(admission.admit(ask), Go)
 
 
-def test_a_chat_action_is_charged_to_the_bot_only(admission: Admission) -> None:
+def test_a_chat_action_is_charged_only_to_the_bot(admission: Admission) -> None:
     for _ in range(3):
         sent(admission, ask_of(5, method="sendChatAction", action="typing"))
     assert isinstance(admission.admit(ask_of(5)), Go)
@@ -157,7 +157,7 @@ def test_a_chat_action_is_charged_to_the_bot_only(admission: Admission) -> None:
     assert isinstance(admission.admit(ask_of(7)), Wait)
 
 
-def test_reads_and_answers_are_charged_to_nothing(admission: Admission) -> None:
+def test_reads_and_answers_are_not_charged(admission: Admission) -> None:
     for number in range(100):
         sent(admission, ask_of(None, method="answerCallbackQuery", callback_query_id=str(number)))
     sent(admission, ask_of(5))
@@ -170,7 +170,7 @@ def test_an_edit_counts_like_a_message(admission: Admission) -> None:
 
 
 @pytest.mark.parametrize("settlement", [Released(), Retrying(timedelta(), charged=False)], ids=["released", "retrying"])
-def test_what_was_not_sent_under_no_chat_limit_may_be_sent_again(admission: Admission, settlement: Settlement) -> None:
+def test_an_unsent_call_without_a_chat_limit_can_be_retried(admission: Admission, settlement: Settlement) -> None:
     ask = ask_of("inline:abc", method="editMessageText")
     first = admission.admit(ask)
     assert isinstance(first, Go)
@@ -178,19 +178,19 @@ def test_what_was_not_sent_under_no_chat_limit_may_be_sent_again(admission: Admi
     sent(admission, ask)
 
 
-def test_an_inline_message_is_under_no_chat_limit(admission: Admission) -> None:
+def test_an_inline_message_has_no_chat_limit(admission: Admission) -> None:
     for _ in range(5):
         sent(admission, ask_of("inline:abc", method="editMessageText"))
 
 
-def test_paid_messages_have_a_budget_of_their_own(admission: Admission, clock: HandClock) -> None:
+def test_paid_messages_have_their_own_budget(admission: Admission, clock: HandClock) -> None:
     asks = [ask_of(chat, allow_paid_broadcast=True) for chat in range(1, 501)]
     times = [at for at, _ in run(admission, clock, asks)]
     assert times[-1] < 0.6
     assert isinstance(admission.admit(ask_of(9999)), Go)
 
 
-def test_a_released_send_gives_its_budget_back(admission: Admission) -> None:
+def test_a_released_send_refunds_its_budget(admission: Admission) -> None:
     ask = ask_of(5)
     go = admission.admit(ask)
     assert isinstance(go, Go)
@@ -201,8 +201,8 @@ def test_a_released_send_gives_its_budget_back(admission: Admission) -> None:
     assert isinstance(admission.admit(ask_of(11)), Wait)
 
 
-def test_a_send_that_arrived_late_counts_from_when_it_arrived(admission: Admission, clock: HandClock) -> None:
-    """Else those admitted a second after it would fall into one second with it, as the Bot API sees it."""
+def test_a_late_send_counts_from_its_arrival(admission: Admission, clock: HandClock) -> None:
+    """Otherwise those admitted a second later would share one second with it, as the Bot API sees it."""
     late = ask_of(5)
     go = admission.admit(late)
     assert isinstance(go, Go)
@@ -216,7 +216,7 @@ def test_a_send_that_arrived_late_counts_from_when_it_arrived(admission: Admissi
         assert thirtieth - first >= 1
 
 
-def test_a_send_cannot_have_arrived_after_its_answer(admission: Admission, clock: HandClock) -> None:
+def test_a_send_is_never_counted_as_arriving_after_its_answer(admission: Admission, clock: HandClock) -> None:
     ask = ask_of(5)
     go = admission.admit(ask)
     assert isinstance(go, Go)
@@ -225,7 +225,7 @@ def test_a_send_cannot_have_arrived_after_its_answer(admission: Admission, clock
     assert seconds(admission.admit(ask_of(5))) == pytest.approx(CHAT_WINDOW_SECONDS)
 
 
-def test_a_call_counts_for_its_chat_from_as_late_as_it_may_have_arrived(admission: Admission, clock: HandClock) -> None:
+def test_a_call_counts_for_its_chat_from_its_latest_possible_arrival(admission: Admission, clock: HandClock) -> None:
     ask = ask_of(5)
     go = admission.admit(ask)
     assert isinstance(go, Go)
@@ -234,7 +234,7 @@ def test_a_call_counts_for_its_chat_from_as_late_as_it_may_have_arrived(admissio
     assert seconds(admission.admit(ask_of(5))) == pytest.approx(CHAT_WINDOW_SECONDS - 0.1)
 
 
-def test_a_long_delay_of_one_call_takes_up_little_of_its_bots_window(opener: Opener, clock: HandClock) -> None:
+def test_a_long_delay_of_one_call_uses_little_of_its_bots_window(opener: Opener, clock: HandClock) -> None:
     """It is the server that holds an answer for so long, as a rule."""
     admission = opener(policy_of(settings_of(bot_per_second=1)))
     admission.vouch_idle("default")
@@ -264,7 +264,7 @@ def test_an_upload_counts_for_its_chat_from_its_end(
 
 
 @pytest.mark.parametrize("settlement", [Released(), Retrying(timedelta(), charged=False)])
-def test_an_upload_that_was_not_made_is_charged_to_nothing(
+def test_an_upload_that_was_not_made_is_not_charged(
     admission: Admission, clock: HandClock, settlement: Settlement
 ) -> None:
     file = upload(5)
@@ -275,7 +275,7 @@ def test_an_upload_that_was_not_made_is_charged_to_nothing(
     assert isinstance(admission.admit(file), Go)
 
 
-def test_the_uploads_of_a_group_leave_its_minute_in_the_order_in_which_they_ended(
+def test_uploads_of_a_group_leave_its_window_in_the_order_in_which_they_ended(
     admission: Admission, clock: HandClock
 ) -> None:
     start = clock.now_us
@@ -290,14 +290,14 @@ def test_the_uploads_of_a_group_leave_its_minute_in_the_order_in_which_they_ende
     assert seconds(admission.admit(ask_of(GROUP))) == pytest.approx(60.25 + 1.5 - passed)
 
 
-def test_an_upload_takes_up_its_bots_window_once(admission: Admission, clock: HandClock) -> None:
+def test_an_upload_is_charged_to_its_bots_window_once(admission: Admission, clock: HandClock) -> None:
     """Counted at its end as well, uploads of half a second would cost a bot a third of its rate."""
     asks = [upload(chat) for chat in range(1, 151)]
     times = [at for at, _ in run(admission, clock, asks, call_seconds=0.5)]
     assert 90 / (times[140] - times[50]) >= 0.97 * 30
 
 
-def test_a_send_that_is_over_is_not_moved_again(admission: Admission, clock: HandClock) -> None:
+def test_a_settled_send_is_not_moved_again(admission: Admission, clock: HandClock) -> None:
     ask = ask_of(5)
     go = sent(admission, ask)
     clock.advance(0.5)
@@ -305,7 +305,7 @@ def test_a_send_that_is_over_is_not_moved_again(admission: Admission, clock: Han
     assert seconds(admission.admit(ask_of(5))) < 0.6
 
 
-def test_with_limits_off_only_order_and_the_ledger_hold(opener: Opener) -> None:
+def test_with_limits_off_only_order_and_the_ledger_apply(opener: Opener) -> None:
     admission = opener(policy_of(settings_of(enabled=False)))
     for chat in range(1, 100):
         sent(admission, ask_of(chat))
@@ -317,7 +317,7 @@ def test_with_limits_off_only_order_and_the_ledger_hold(opener: Opener) -> None:
     sent(admission, second)
 
 
-def test_a_bot_may_have_other_limits_and_so_may_a_chat(opener: Opener) -> None:
+def test_limits_can_be_set_per_bot_and_per_chat(opener: Opener) -> None:
     rules = policy_of(
         settings_of(
             bots={"slow": {"bot_per_second": 1}},
@@ -341,7 +341,7 @@ def test_a_new_store_starts_cautiously(opener: Opener, clock: HandClock) -> None
     assert times[0] >= 1.0, "a chat may have got a message just before the store was lost"
 
 
-def test_after_a_wipe_a_group_gets_no_second_minutes_worth(opener: Opener, clock: HandClock) -> None:
+def test_after_a_wipe_a_group_does_not_get_a_second_minutes_budget(opener: Opener, clock: HandClock) -> None:
     admission = opener(policy_of(settings_of()))
     times = [at for at, _ in run(admission, clock, [ask_of(GROUP) for _ in range(12)])]
     assert most_in_window(times, 10.0) <= 4
@@ -350,7 +350,7 @@ def test_after_a_wipe_a_group_gets_no_second_minutes_worth(opener: Opener, clock
 # Order.
 
 
-def test_jobs_of_a_line_go_in_the_order_in_which_they_first_came(admission: Admission, clock: HandClock) -> None:
+def test_jobs_of_a_line_are_sent_in_order_of_first_arrival(admission: Admission, clock: HandClock) -> None:
     asks = [ask_of(5, method="sendMessage" if n % 3 else "deleteMessage") for n in range(12)]
     assert [ask for _, ask in run(admission, clock, asks)] == asks
 
@@ -380,7 +380,7 @@ def test_a_dead_job_leaves_its_line(admission: Admission) -> None:
     assert decision.why == "rate"
 
 
-def test_never_more_than_one_call_is_under_way_in_a_chat(admission: Admission, clock: HandClock) -> None:
+def test_at_most_one_call_is_in_flight_per_chat(admission: Admission, clock: HandClock) -> None:
     bulk, interactive = ask_of(5), ask_of(5, "interactive")
     go = admission.admit(bulk)
     assert isinstance(go, Go)
@@ -394,7 +394,7 @@ def test_never_more_than_one_call_is_under_way_in_a_chat(admission: Admission, c
     assert isinstance(admission.admit(interactive), Go)
 
 
-def test_a_chat_whose_call_was_slow_rests_as_long_again(admission: Admission, clock: HandClock) -> None:
+def test_after_a_slow_call_a_chat_rests_for_as_long_again(admission: Admission, clock: HandClock) -> None:
     slow = ask_of(5)
     go = admission.admit(slow)
     assert isinstance(go, Go)
@@ -403,14 +403,14 @@ def test_a_chat_whose_call_was_slow_rests_as_long_again(admission: Admission, cl
     assert seconds(admission.admit(ask_of(5))) == pytest.approx(10)
 
 
-def test_interactive_goes_before_bulk_in_a_chat(admission: Admission, clock: HandClock) -> None:
+def test_interactive_precedes_bulk_in_a_chat(admission: Admission, clock: HandClock) -> None:
     bulk = [ask_of(5) for _ in range(3)]
     interactive = [ask_of(5, "interactive") for _ in range(3)]
     order = [ask for _, ask in run(admission, clock, [*bulk, *interactive])]
     assert order == [bulk[0], *interactive, *bulk[1:]]
 
 
-def test_interactive_does_not_stop_the_bulk_of_its_chat_for_good(admission: Admission, clock: HandClock) -> None:
+def test_interactive_does_not_block_bulk_in_its_chat_forever(admission: Admission, clock: HandClock) -> None:
     bulk = [ask_of(5) for _ in range(2)]
     interactive = [ask_of(5, "interactive") for _ in range(30)]
     order = [ask for _, ask in run(admission, clock, [*interactive[:1], *bulk, *interactive[1:]])]
@@ -418,7 +418,7 @@ def test_interactive_does_not_stop_the_bulk_of_its_chat_for_good(admission: Admi
     assert order.index(bulk[1]) <= 22
 
 
-def test_a_retry_that_waits_holds_up_its_own_line_only(admission: Admission, clock: HandClock) -> None:
+def test_a_waiting_retry_delays_only_its_own_line(admission: Admission, clock: HandClock) -> None:
     interactive, bulk = ask_of(5, "interactive"), ask_of(5)
     go = admission.admit(interactive)
     assert isinstance(go, Go)
@@ -427,21 +427,21 @@ def test_a_retry_that_waits_holds_up_its_own_line_only(admission: Admission, clo
     sent(admission, bulk)
 
 
-def test_a_busy_group_makes_no_other_chat_wait(admission: Admission, clock: HandClock) -> None:
+def test_a_busy_group_does_not_delay_other_chats(admission: Admission, clock: HandClock) -> None:
     for _ in range(100):
         admission.admit(ask_of(GROUP))
     times = [at for at, _ in run(admission, clock, [ask_of(chat) for chat in range(1, 91)])]
     assert times[-1] < 3.3
 
 
-def test_a_head_that_is_missing_is_stepped_over_after_a_grace_and_keeps_its_place(
+def test_a_missing_head_is_skipped_after_a_grace_period_and_keeps_its_place(
     admission: Admission, clock: HandClock
 ) -> None:
     sent(admission, ask_of(5))
     lost, second, third = ask_of(5), ask_of(5), ask_of(5)
     for ask in (lost, second, third):
         admission.admit(ask)
-    clock.advance(600)  # an outage in which nobody asked is nobody's fault
+    clock.advance(600)  # an outage without asks is not the head's fault
     assert isinstance(admission.admit(second), Wait)
     clock.advance(GRACE_SECONDS - 5)
     assert isinstance(admission.admit(second), Wait)
@@ -453,7 +453,7 @@ def test_a_head_that_is_missing_is_stepped_over_after_a_grace_and_keeps_its_plac
     sent(admission, third)
 
 
-def test_a_head_that_comes_back_in_time_goes_first(admission: Admission, clock: HandClock) -> None:
+def test_a_head_that_returns_in_time_is_sent_first(admission: Admission, clock: HandClock) -> None:
     sent(admission, ask_of(5))
     first, second = ask_of(5), ask_of(5)
     for ask in (first, second):
@@ -470,7 +470,7 @@ def test_a_head_that_comes_back_in_time_goes_first(admission: Admission, clock: 
 
 
 def saturate(admission: Admission) -> list[Ask]:
-    """Use up the burst; returns three bulk jobs that wait for the budget."""
+    """Uses up the burst; returns three bulk jobs that wait for the budget."""
     for chat in range(100, 105):
         sent(admission, ask_of(chat))
     waiting = [ask_of(chat) for chat in range(105, 108)]
@@ -481,7 +481,7 @@ def saturate(admission: Admission) -> list[Ask]:
     return waiting
 
 
-def test_those_who_wait_for_the_bot_get_slots_one_after_the_other(admission: Admission, clock: HandClock) -> None:
+def test_jobs_waiting_for_the_bots_budget_get_consecutive_slots(admission: Admission, clock: HandClock) -> None:
     sent_first = [ask_of(chat) for chat in range(100, 105)]
     for ask in sent_first:
         sent(admission, ask)
@@ -493,7 +493,7 @@ def test_those_who_wait_for_the_bot_get_slots_one_after_the_other(admission: Adm
     assert all(0.030 < gap < 0.036 for gap in gaps), gaps
 
 
-def test_interactive_goes_before_bulk_for_the_bots_budget(admission: Admission, clock: HandClock) -> None:
+def test_interactive_precedes_bulk_for_the_bots_budget(admission: Admission, clock: HandClock) -> None:
     bulk = saturate(admission)
     person = ask_of(500, "interactive")
     assert seconds(admission.admit(person)) < 0.040
@@ -502,7 +502,7 @@ def test_interactive_goes_before_bulk_for_the_bots_budget(admission: Admission, 
     assert isinstance(admission.admit(person), Go)
 
 
-def test_bulk_that_has_waited_long_goes_like_interactive(opener: Opener, clock: HandClock) -> None:
+def test_bulk_that_has_waited_long_is_treated_as_interactive(opener: Opener, clock: HandClock) -> None:
     admission = opener(policy_of(settings_of(bot_per_second=1)))
     admission.vouch_idle("default")
     bulk = ask_of(5)
@@ -518,9 +518,7 @@ def test_bulk_that_has_waited_long_goes_like_interactive(opener: Opener, clock: 
     assert step == policy.AGING_US // policy.SECOND
 
 
-def test_a_worker_that_died_while_waiting_holds_its_slot_for_a_moment_only(
-    admission: Admission, clock: HandClock
-) -> None:
+def test_a_worker_that_died_while_waiting_holds_its_slot_only_briefly(admission: Admission, clock: HandClock) -> None:
     saturate(admission)
     clock.advance(0.034 * 3 + 0.12)
     asks = [ask_of(chat) for chat in range(200, 203)]
@@ -544,7 +542,7 @@ def test_a_job_that_was_sent_is_not_sent_again(admission: Admission, clock: Hand
     assert admission.admit(ask) == AlreadySent(RESULT)
 
 
-def test_a_job_that_was_given_up_is_not_sent(admission: Admission) -> None:
+def test_a_dead_job_is_not_sent(admission: Admission) -> None:
     ask = ask_of(5)
     admission.settle(ask, Dead("expired"))
     assert admission.admit(ask) == AlreadyDead("expired")
@@ -558,7 +556,7 @@ def test_a_second_settlement_is_ignored(admission: Admission) -> None:
     assert admission.admit(ask) == AlreadySent(RESULT)
 
 
-def test_a_redelivered_job_waits_while_its_first_worker_may_be_in_the_call(
+def test_a_redelivered_job_waits_while_its_first_worker_may_still_be_calling(
     admission: Admission, clock: HandClock
 ) -> None:
     ask = ask_of(5)
@@ -569,7 +567,7 @@ def test_a_redelivered_job_waits_while_its_first_worker_may_be_in_the_call(
     assert (wait.why, seconds(wait)) == ("lease", LEASE_SECONDS - 10)
 
 
-def test_a_send_nobody_settled_is_unknown_when_its_lease_is_over(admission: Admission, clock: HandClock) -> None:
+def test_an_unsettled_send_is_unknown_when_its_lease_expires(admission: Admission, clock: HandClock) -> None:
     ask, later = ask_of(5), ask_of(5)
     admission.admit(ask)
     clock.advance(LEASE_SECONDS)
@@ -578,7 +576,7 @@ def test_a_send_nobody_settled_is_unknown_when_its_lease_is_over(admission: Admi
     assert isinstance(admission.renew_unsettled(ask), Go)
 
 
-def test_an_unknown_job_that_nobody_asks_for_is_stepped_over_in_the_end(admission: Admission, clock: HandClock) -> None:
+def test_an_unknown_job_that_is_never_redelivered_is_eventually_skipped(admission: Admission, clock: HandClock) -> None:
     ask, later = ask_of(5), ask_of(5)
     admission.admit(ask)
     clock.advance(LEASE_SECONDS + 5)
@@ -590,7 +588,7 @@ def test_an_unknown_job_that_nobody_asks_for_is_stepped_over_in_the_end(admissio
     assert isinstance(admission.renew_unsettled(ask), Go)
 
 
-def test_a_late_release_does_not_undo_what_another_worker_has_begun(admission: Admission, clock: HandClock) -> None:
+def test_a_late_release_does_not_undo_another_workers_call(admission: Admission, clock: HandClock) -> None:
     ask = ask_of(5)
     first = admission.admit(ask)
     clock.advance(LEASE_SECONDS + 1)
@@ -603,7 +601,7 @@ def test_a_late_release_does_not_undo_what_another_worker_has_begun(admission: A
     assert admission.admit(ask) == AlreadySent(RESULT)
 
 
-def test_the_ledger_tells_where_a_job_stands(admission: Admission) -> None:
+def test_the_ledger_reports_a_jobs_standing(admission: Admission) -> None:
     ask, other = ask_of(5), ask_of(5)
     assert admission.lookup("default", ask.job_id) is None
     admission.admit(ask)
@@ -629,7 +627,7 @@ def test_bots_do_not_share_jobs_or_budgets(admission: Admission) -> None:
 # Pauses.
 
 
-def test_a_paused_chat_makes_no_other_chat_wait(admission: Admission, clock: HandClock) -> None:
+def test_a_paused_chat_does_not_delay_other_chats(admission: Admission, clock: HandClock) -> None:
     admission.pause("default", "5", timedelta(seconds=30), "429")
     wait = admission.admit(ask_of(5))
     assert isinstance(wait, Wait)
@@ -650,7 +648,7 @@ def test_a_paused_bot_sends_nothing_and_resumes_evenly(admission: Admission, clo
     assert most_in_window(times, 0.1) <= 4
 
 
-def test_a_pause_is_never_shortened_but_can_be_ended(admission: Admission) -> None:
+def test_a_pause_is_never_shortened_but_can_be_cleared(admission: Admission) -> None:
     for chat in ("5", None):
         admission.pause("default", chat, timedelta(seconds=20), "429")
         admission.pause("default", chat, timedelta(seconds=1), "429")
@@ -662,7 +660,7 @@ def test_a_pause_is_never_shortened_but_can_be_ended(admission: Admission) -> No
     assert isinstance(admission.admit(ask), Go)
 
 
-def test_only_what_is_paused_can_be_resumed(admission: Admission, clock: HandClock) -> None:
+def test_only_a_paused_bot_or_chat_can_be_resumed(admission: Admission, clock: HandClock) -> None:
     for chat in ("5", None):
         assert not admission.resume("default", chat)
         admission.pause("default", chat, timedelta(seconds=20), "test")
@@ -674,7 +672,7 @@ def test_only_what_is_paused_can_be_resumed(admission: Admission, clock: HandClo
 
 
 @pytest.mark.parametrize("paused", ["5", None], ids=["chat", "bot"])
-def test_a_job_that_meets_a_long_pause_asks_again_within_the_minute(
+def test_a_job_in_a_long_pause_asks_again_within_a_minute(
     admission: Admission, clock: HandClock, paused: str | None
 ) -> None:
     admission.pause("default", paused, LONG_PAUSE, "operator")
@@ -685,7 +683,7 @@ def test_a_job_that_meets_a_long_pause_asks_again_within_the_minute(
         clock.advance(PAUSE_POLL_SECONDS)
 
 
-def test_a_job_far_back_in_the_line_of_a_paused_chat_asks_as_rarely_as_its_turn_allows(admission: Admission) -> None:
+def test_a_job_far_back_in_the_line_of_a_paused_chat_asks_rarely(admission: Admission) -> None:
     """Else each of a line of thousands would ask twice a minute."""
     admission.pause("default", str(GROUP), LONG_PAUSE, "operator")
     waits = [seconds(admission.admit(ask_of(GROUP))) for _ in range(61)]
@@ -695,7 +693,7 @@ def test_a_job_far_back_in_the_line_of_a_paused_chat_asks_as_rarely_as_its_turn_
 
 
 @pytest.mark.parametrize("paused", ["5", None], ids=["chat", "bot"])
-def test_a_resume_reaches_the_jobs_of_a_chat_within_a_minute_and_in_their_order(
+def test_a_resume_reaches_the_jobs_of_a_chat_within_a_minute_and_in_order(
     admission: Admission, clock: HandClock, paused: str | None
 ) -> None:
     admission.pause("default", paused, LONG_PAUSE, "operator")
@@ -723,7 +721,7 @@ def test_a_resume_reaches_the_jobs_of_a_chat_within_a_minute_and_in_their_order(
     assert sent_at[-1] <= PAUSE_POLL_SECONDS + 9 * 1.2
 
 
-def test_jobs_parked_for_a_bots_long_pause_hold_up_no_others_after_a_resume(
+def test_jobs_parked_for_a_bots_long_pause_do_not_delay_others_after_a_resume(
     admission: Admission, clock: HandClock
 ) -> None:
     """A job that waits for its bot has its slot kept until it is due."""
@@ -740,13 +738,13 @@ def test_jobs_parked_for_a_bots_long_pause_hold_up_no_others_after_a_resume(
     assert waited <= PAUSE_POLL_SECONDS
 
 
-def test_a_429_pauses_its_chat_only(admission: Admission) -> None:
+def test_a_429_pauses_only_its_chat(admission: Admission) -> None:
     assert admission.too_many_requests("default", "5", timedelta(seconds=30)) is Scope.CHAT
     assert 30 < seconds(admission.admit(ask_of(5))) < 30.5
     sent(admission, ask_of(6))
 
 
-def test_429s_in_several_chats_within_a_moment_pause_the_bot(admission: Admission, clock: HandClock) -> None:
+def test_simultaneous_429s_in_several_chats_pause_the_bot(admission: Admission, clock: HandClock) -> None:
     scopes = []
     for chat in ("5", "6", "7"):
         scopes.append(admission.too_many_requests("default", chat, timedelta(seconds=5)))
@@ -757,19 +755,19 @@ def test_429s_in_several_chats_within_a_moment_pause_the_bot(admission: Admissio
     assert (wait.scope, wait.why) == (Scope.BOT, "pause")
 
 
-def test_429s_far_apart_pause_chats_only(admission: Admission, clock: HandClock) -> None:
+def test_429s_far_apart_pause_only_their_chats(admission: Admission, clock: HandClock) -> None:
     for chat in range(5, 15):
         assert admission.too_many_requests("default", str(chat), timedelta(seconds=5)) is Scope.CHAT
         clock.advance(3)
 
 
-def test_a_wait_longer_than_any_window_of_a_chat_counts_double(admission: Admission, clock: HandClock) -> None:
+def test_a_wait_longer_than_any_chat_window_counts_double(admission: Admission, clock: HandClock) -> None:
     assert admission.too_many_requests("default", "5", timedelta(seconds=300)) is Scope.CHAT
     clock.advance(20)
     assert admission.too_many_requests("default", "6", timedelta(seconds=300)) is Scope.BOT
 
 
-def test_a_429_of_the_bot_lowers_its_rate_which_recovers(admission: Admission, clock: HandClock) -> None:
+def test_a_429_for_the_bot_lowers_its_rate_temporarily(admission: Admission, clock: HandClock) -> None:
     full = admission.snapshot("default").per_second_limit
     for chat in ("5", "6", "7", "8", "9"):
         admission.too_many_requests("default", chat, timedelta(seconds=5))
@@ -820,7 +818,7 @@ def test_jobs_for_the_old_id_are_sent_to_the_new_one(admission: Admission) -> No
     assert go.chat == str(GROUP)
 
 
-def test_a_chat_that_migrates_twice_is_still_found(admission: Admission) -> None:
+def test_a_chat_that_migrates_twice_is_still_resolved(admission: Admission) -> None:
     admission.migrate("default", "-6", "-5")
     admission.migrate("default", "@name", "-5")
     admission.migrate("default", "-5", str(GROUP))
@@ -828,19 +826,19 @@ def test_a_chat_that_migrates_twice_is_still_found(admission: Admission) -> None
     assert seconds(admission.admit(ask_of("@name"))) > 0.9, "the name shares its budget"
 
 
-def test_a_name_is_sent_to_as_a_name(admission: Admission) -> None:
+def test_a_name_is_sent_to_telegram_as_a_name(admission: Admission) -> None:
     admission.migrate("default", "@name", str(GROUP))
     assert sent(admission, ask_of("@name")).chat == "@name"
     assert sent(admission, ask_of("@name", method="getChat")).chat == "@name"
 
 
-def test_jobs_for_a_name_and_for_its_id_are_one_line(admission: Admission, clock: HandClock) -> None:
+def test_jobs_for_a_name_and_for_its_id_share_one_line(admission: Admission, clock: HandClock) -> None:
     admission.migrate("default", "@name", str(GROUP))
     asks = [ask_of(chat) for chat in ("@name", GROUP, "@name", GROUP)]
     assert [ask for _, ask in run(admission, clock, asks)] == asks
 
 
-def test_a_name_that_passes_to_another_chat_leaves_the_old_one_alone(admission: Admission, clock: HandClock) -> None:
+def test_a_name_that_moves_to_another_chat_does_not_affect_the_old_one(admission: Admission, clock: HandClock) -> None:
     admission.migrate("default", "@name", "-5")
     sent(admission, ask_of(-5))
     admission.migrate("default", "@name", str(GROUP))
@@ -851,7 +849,7 @@ def test_a_name_that_passes_to_another_chat_leaves_the_old_one_alone(admission: 
     assert sent(admission, ask_of(-5, "interactive")).chat == "-5"
 
 
-def test_a_job_that_waits_keeps_its_place_when_its_name_passes_to_another_chat(
+def test_a_waiting_job_keeps_its_place_when_its_name_moves_to_another_chat(
     admission: Admission, clock: HandClock
 ) -> None:
     admission.migrate("default", "@name", "-5")
@@ -865,14 +863,14 @@ def test_a_job_that_waits_keeps_its_place_when_its_name_passes_to_another_chat(
     assert admission.snapshot("default").waiting[Priority.BULK] == 0
 
 
-def test_a_name_that_nobody_confirms_is_a_chat_of_its_own_again(admission: Admission, clock: HandClock) -> None:
+def test_an_unconfirmed_name_becomes_a_separate_chat_again(admission: Admission, clock: HandClock) -> None:
     admission.migrate("default", "@name", str(GROUP))
     clock.advance(policy.NAME_US / policy.SECOND)
     sent(admission, ask_of(GROUP))
     sent(admission, ask_of("@name"))
 
 
-def test_a_name_that_is_confirmed_now_and_then_keeps_its_chat(admission: Admission, clock: HandClock) -> None:
+def test_a_name_that_is_confirmed_from_time_to_time_keeps_its_chat(admission: Admission, clock: HandClock) -> None:
     for _ in range(4):
         admission.migrate("default", "@name", str(GROUP))
         clock.advance(0.7 * policy.NAME_US / policy.SECOND)
@@ -893,7 +891,7 @@ def test_a_name_keeps_its_chat_while_jobs_wait_there(admission: Admission, clock
     assert [ask for _, ask in run(admission, clock, [second, first])] == [first, second]
 
 
-def test_limits_given_for_a_name_hold_for_its_chat(opener: Opener, clock: HandClock) -> None:
+def test_limits_set_for_a_name_apply_to_its_chat(opener: Opener, clock: HandClock) -> None:
     admission = opener(policy_of(settings_of(chats={"default": {"@Name": {"group_per_minute": 2}}})))
     admission.vouch_idle("default")
     for chat in ("@name", GROUP, GROUP):
@@ -906,7 +904,7 @@ def test_limits_given_for_a_name_hold_for_its_chat(opener: Opener, clock: HandCl
     assert times[2] > times[0] + 55
 
 
-def test_limits_given_for_an_id_go_before_those_of_its_name(opener: Opener, clock: HandClock) -> None:
+def test_limits_set_for_an_id_override_those_of_its_name(opener: Opener, clock: HandClock) -> None:
     own = {"@name": {"group_per_minute": 1}, str(GROUP): {"group_per_minute": 3}}
     admission = opener(policy_of(settings_of(chats={"default": own})))
     admission.vouch_idle("default")
@@ -928,9 +926,7 @@ def test_a_resolved_name_shares_the_budget_of_its_id(admission: Admission, clock
 # The clock.
 
 
-def test_a_clock_that_goes_back_neither_stops_sending_nor_breaks_a_limit(
-    admission: Admission, clock: HandClock
-) -> None:
+def test_a_clock_set_back_neither_stops_sending_nor_breaks_a_limit(admission: Admission, clock: HandClock) -> None:
     first = run(admission, clock, [ask_of(chat) for chat in range(1, 41)])
     clock.advance(timedelta(hours=-1))
     burst = [type(admission.admit(ask_of(chat))) for chat in range(41, 60)]
@@ -940,7 +936,7 @@ def test_a_clock_that_goes_back_neither_stops_sending_nor_breaks_a_limit(
     assert isinstance(admission.admit(ask_of(1, "interactive")), Go)
 
 
-def test_a_pause_outlives_a_clock_that_goes_back(admission: Admission, clock: HandClock) -> None:
+def test_a_pause_survives_a_clock_set_back(admission: Admission, clock: HandClock) -> None:
     sent(admission, ask_of(5))
     admission.pause("default", None, timedelta(seconds=30), "429")
     clock.advance(timedelta(hours=-1))
@@ -950,24 +946,32 @@ def test_a_pause_outlives_a_clock_that_goes_back(admission: Admission, clock: Ha
     assert isinstance(admission.admit(ask), Go)
 
 
-# Many at once, and what status shows.
+# Many jobs at once, and the status.
 
 
-def test_two_handles_share_one_budget(opener: Opener, request: pytest.FixtureRequest) -> None:
+def test_two_handles_on_one_store_share_one_budget(opener: Opener, request: pytest.FixtureRequest) -> None:
     if "model" in request.node.name:
-        return  # the model lives in one process
+        return  # the model is limited to one process
     one, two = opener(policy_of(settings_of())), opener(policy_of(settings_of()))
     one.vouch_idle("default")
     decisions = [(one, two)[chat % 2].admit(ask_of(chat)) for chat in range(1, 11)]
     assert sum(isinstance(decision, Go) for decision in decisions) == 5
 
 
-def test_closing_twice_is_harmless_and_so_is_closing_unused(opener: Opener) -> None:
+def test_closing_twice_or_unused_does_nothing(opener: Opener) -> None:
     store = opener(policy_of(settings_of()))
     store.close()
     store.vouch_idle("default")
     store.close()
     store.close()
+
+
+def test_a_new_bot_has_sent_nothing_though_it_starts_cautiously(opener: Opener, clock: HandClock) -> None:
+    store = opener(policy_of(settings_of()))
+    assert store.snapshot("default").sent_last_second == 0
+    clock.advance(1.5)
+    assert isinstance(store.admit(ask_of(5)), Go)
+    assert store.snapshot("default").sent_last_second == 1
 
 
 @pytest.mark.parametrize("settlement", [Released(), Retrying(timedelta(), charged=False)], ids=["released", "retrying"])
@@ -981,7 +985,7 @@ def test_a_call_that_was_not_made_is_not_counted_as_sent(admission: Admission, s
     assert seen.sent_last_second == seen.sent_last_minute == 1
 
 
-def test_the_snapshot_counts_what_waits_and_shows_pauses_and_long_lines(admission: Admission) -> None:
+def test_the_snapshot_counts_waiting_jobs_and_shows_pauses_and_long_lines(admission: Admission) -> None:
     go = admission.admit(ask_of(5))
     assert isinstance(go, Go)
     for _ in range(3):
@@ -1000,7 +1004,7 @@ def test_the_snapshot_counts_what_waits_and_shows_pauses_and_long_lines(admissio
     assert 0.97 * 30 < seen.per_second_limit <= 30
 
 
-def test_evidence_is_weighed_by_the_policy() -> None:
+def test_the_policy_decides_whether_refusals_blame_the_bot() -> None:
     refusals = [policy.FloodWait(chat, 0, False) for chat in "abc"]
     assert policy.blames_bot(refusals)
     assert not policy.blames_bot(policy.recent(refusals, policy.MOMENT_US))

@@ -1,4 +1,4 @@
-"""What only the Redis store must do: faults of the server, its memory, clusters."""
+"""The contract of the Redis store: server failures, memory, clusters."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def store(server: RedisServer) -> Iterator[RedisAdmission]:
     opened.close()
 
 
-def test_the_servers_own_clock_counts(store: RedisAdmission, admin: Any) -> None:
+def test_the_store_uses_the_servers_clock(store: RedisAdmission, admin: Any) -> None:
     go = store.admit(ask_of(5))
     assert isinstance(go, Go)
     assert go.grant is not None
@@ -49,7 +49,7 @@ def test_the_servers_own_clock_counts(store: RedisAdmission, admin: Any) -> None
     assert 0 <= seconds * 1_000_000 + micros - go.grant < 5_000_000
 
 
-def test_a_server_that_is_down_is_one_sentence_and_sends_go_on_when_it_is_back(
+def test_an_unavailable_server_is_reported_in_one_sentence_and_sending_resumes_when_it_is_back(
     store: RedisAdmission, server: RedisServer
 ) -> None:
     ask = ask_of(5)
@@ -63,21 +63,19 @@ def test_a_server_that_is_down_is_one_sentence_and_sends_go_on_when_it_is_back(
     assert store.admit(ask) == AlreadySent(True)
 
 
-def test_no_fault_shows_the_password(server: RedisServer) -> None:
+def test_no_error_shows_the_password(server: RedisServer) -> None:
     store = RedisAdmission(f"redis://user:s3cret@127.0.0.1:{server.port}/0", RULES)
     with pytest.raises(StateUnavailableError, match="refuses the user or password") as caught:
         store.admit(ask_of(5))
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_server_that_forgot_the_script_is_given_it_again(store: RedisAdmission, admin: Any) -> None:
+def test_the_script_is_loaded_again_when_the_server_has_lost_it(store: RedisAdmission, admin: Any) -> None:
     admin.script_flush()
     assert isinstance(store.admit(ask_of(5)), Go)
 
 
-def test_a_permission_whose_answer_was_lost_is_given_again(
-    store: RedisAdmission, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_permit_whose_reply_was_lost_is_granted_again(store: RedisAdmission, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secrets, "token_hex", lambda size: "the same call")
     ask = ask_of(5)
     first = store.admit(ask)
@@ -87,13 +85,13 @@ def test_a_permission_whose_answer_was_lost_is_given_again(
     assert isinstance(store.admit(ask), Wait)
 
 
-def test_a_read_only_replica_is_one_sentence(store: RedisAdmission, admin: Any) -> None:
+def test_a_read_only_replica_is_reported_in_one_sentence(store: RedisAdmission, admin: Any) -> None:
     admin.replicaof("127.0.0.1", "1")
     with pytest.raises(StateUnavailableError, match="read-only replica"):
         store.admit(ask_of(5))
 
 
-def test_a_server_without_memory_is_one_sentence_and_sends_go_on_when_it_has_some(
+def test_a_server_out_of_memory_is_reported_in_one_sentence_and_sending_resumes_when_it_recovers(
     store: RedisAdmission, admin: Any
 ) -> None:
     admin.config_set("maxmemory", "1")
@@ -103,7 +101,9 @@ def test_a_server_without_memory_is_one_sentence_and_sends_go_on_when_it_has_som
     assert isinstance(store.admit(ask_of(5)), Go)
 
 
-def test_a_server_that_evicts_is_warned_of(server: RedisServer, admin: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_that_evicts_keys_causes_a_warning(
+    server: RedisServer, admin: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     admin.config_set("maxmemory", "100mb")
     admin.config_set("maxmemory-policy", "allkeys-lru")
     store = RedisAdmission(server.url, RULES)
@@ -128,7 +128,7 @@ def test_a_wiped_server_starts_cautiously(store: RedisAdmission, admin: Any) -> 
     assert isinstance(store.admit(ask_of(6)), Wait)
 
 
-def test_all_keys_of_a_bot_share_its_slot_and_all_that_grows_expires(server: RedisServer, admin: Any) -> None:
+def test_all_keys_of_a_bot_share_one_slot_and_growing_keys_expire(server: RedisServer, admin: Any) -> None:
     clock = HandClock()
     store = RedisAdmission(server.url, RULES, clock)
     store.vouch_idle("default")
@@ -151,7 +151,7 @@ def test_all_keys_of_a_bot_share_its_slot_and_all_that_grows_expires(server: Red
     store.close()
 
 
-def test_those_who_gave_up_waiting_are_cleared_away(server: RedisServer, admin: Any) -> None:
+def test_abandoned_waiters_are_removed(server: RedisServer, admin: Any) -> None:
     clock = HandClock()
     store = RedisAdmission(server.url, RULES, clock)
     store.vouch_idle("default")

@@ -1,4 +1,4 @@
-"""What only the SQLite store must do: faults of the file, forks, many processes, forgetting."""
+"""The contract of the SQLite store: file failures, forks, many processes, deleting old rows."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_nothing_is_opened_before_the_first_call(path: Path) -> None:
     assert not path.parent.exists()
 
 
-def test_the_file_is_its_owners_alone(store: SqliteAdmission, path: Path) -> None:
+def test_only_the_owner_can_read_the_file(store: SqliteAdmission, path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
@@ -68,8 +68,8 @@ db.close()
 """
 
 
-def test_a_process_that_comes_and_goes_takes_no_write_from_one_with_two_connections(path: Path) -> None:
-    """SQLite drops the log of a file that nobody else has locked, and with it what others go on to write there."""
+def test_a_short_lived_process_loses_no_writes_of_a_process_with_two_connections(path: Path) -> None:
+    """SQLite deletes the log of a file that no other process has locked, and with it the later writes of others."""
 
     def look_in() -> str:
         return subprocess.check_output([sys.executable, "-c", READS, str(path)], text=True).strip()
@@ -84,7 +84,7 @@ def test_a_process_that_comes_and_goes_takes_no_write_from_one_with_two_connecti
     second.close()
 
 
-def test_what_was_sent_survives_a_restart(store: SqliteAdmission, path: Path, clock: HandClock) -> None:
+def test_sent_jobs_survive_a_restart(store: SqliteAdmission, path: Path, clock: HandClock) -> None:
     ask = ask_of(5)
     store.admit(ask)
     store.settle(ask, Sent({"message_id": 1}))
@@ -92,14 +92,14 @@ def test_what_was_sent_survives_a_restart(store: SqliteAdmission, path: Path, cl
     assert SqliteAdmission(path, RULES, clock).admit(ask) == AlreadySent({"message_id": 1})
 
 
-def test_a_path_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_created_is_reported_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     store = SqliteAdmission(tmp_path / "file" / "state.db", RULES)
     with pytest.raises(StateUnavailableError, match=r"state\.db cannot be opened: [A-Z][a-z ]+\. Make it"):
         store.admit(ask_of(5))
 
 
-def test_a_file_that_cannot_be_written_is_one_sentence(path: Path, store: SqliteAdmission) -> None:
+def test_an_unwritable_file_is_reported_in_one_sentence(path: Path, store: SqliteAdmission) -> None:
     assert store._file._connection is not None
     store._file._connection.execute("PRAGMA query_only = ON")
     with pytest.raises(StateUnavailableError, match=r"cannot be written\. Make it"):
@@ -107,7 +107,7 @@ def test_a_file_that_cannot_be_written_is_one_sentence(path: Path, store: Sqlite
     assert isinstance(store.admit(ask_of(5)), Go), "the next call opens the file anew"
 
 
-def test_a_full_disk_is_one_sentence_and_sends_go_on_when_there_is_room(store: SqliteAdmission) -> None:
+def test_a_full_disk_is_reported_in_one_sentence_and_sending_resumes_when_there_is_room(store: SqliteAdmission) -> None:
     assert store._file._connection is not None
     (pages,) = store._file._connection.execute("PRAGMA page_count").fetchone()
     store._file._connection.execute(f"PRAGMA max_page_count = {pages}")
@@ -117,7 +117,7 @@ def test_a_full_disk_is_one_sentence_and_sends_go_on_when_there_is_room(store: S
     assert isinstance(store.admit(ask_of(-5)), Wait | Go)
 
 
-def test_a_damaged_file_is_one_sentence(path: Path) -> None:
+def test_a_damaged_file_is_reported_in_one_sentence(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"no database at all, but long enough to be looked at" * 100)
     with pytest.raises(StateUnavailableError, match="damaged or no SQLite file"):
@@ -125,7 +125,7 @@ def test_a_damaged_file_is_one_sentence(path: Path) -> None:
 
 
 @pytest.mark.parametrize("statement", ["PRAGMA user_version = 99", "CREATE TABLE other (a)"])
-def test_a_file_of_another_kind_is_refused(path: Path, statement: str) -> None:
+def test_a_file_that_is_not_a_state_file_is_refused(path: Path, statement: str) -> None:
     path.parent.mkdir()
     with sqlite3.connect(path) as db:
         db.execute(statement)
@@ -133,7 +133,7 @@ def test_a_file_of_another_kind_is_refused(path: Path, statement: str) -> None:
         SqliteAdmission(path, RULES).admit(ask_of(5))
 
 
-def test_a_file_somebody_holds_locked_is_one_sentence_and_sends_go_on_when_it_is_free(
+def test_a_locked_file_is_reported_in_one_sentence_and_sending_resumes_when_it_is_unlocked(
     store: SqliteAdmission, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_module, "LOCK_SECONDS", 0.2)
@@ -152,7 +152,7 @@ def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
         SqliteAdmission(tmp_path / "state.db", RULES).admit(ask_of(5))
 
 
-def test_the_file_system_is_that_of_the_nearest_mount(tmp_path: Path) -> None:
+def test_the_file_system_is_determined_by_the_nearest_mount(tmp_path: Path) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text("/dev/a / ext4 rw 0 0\nserver:/x /mnt/with\\040space nfs4 rw 0 0\n/dev/b /mnt xfs rw 0 0\n")
     assert filesystem_of(Path("/mnt/with space/state.db"), mounts) == "nfs4"
@@ -161,7 +161,7 @@ def test_the_file_system_is_that_of_the_nearest_mount(tmp_path: Path) -> None:
     assert filesystem_of(Path("/x"), tmp_path / "none") == ""
 
 
-def test_a_deleted_file_is_noticed_and_the_new_one_starts_cautiously(store: SqliteAdmission, path: Path) -> None:
+def test_a_deleted_file_is_noticed_and_its_replacement_starts_cautiously(store: SqliteAdmission, path: Path) -> None:
     assert isinstance(store.admit(ask_of(5)), Go)
     for file in path.parent.iterdir():
         file.unlink()
@@ -169,7 +169,7 @@ def test_a_deleted_file_is_noticed_and_the_new_one_starts_cautiously(store: Sqli
     assert path.exists()
 
 
-def test_a_fork_opens_the_file_for_itself(store: SqliteAdmission) -> None:
+def test_a_forked_child_opens_its_own_connection_to_the_file(store: SqliteAdmission) -> None:
     assert isinstance(store.admit(ask_of(5)), Go)
     ask = ask_of(6)
     child = os.fork()
@@ -221,7 +221,9 @@ while time.monotonic() < end:
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])
-def test_processes_share_one_budget_and_use_it(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_processes_share_one_budget_and_use_all_of_it(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     url = f"sqlite:///{tmp_path}/state.db" if kind == "sqlite" else request.getfixturevalue("redis_url")
     environment = os.environ | {"FLOODGATE_STATE_URL": url, "PYTHONPATH": os.pathsep.join(sys.path)}
     workers = [
@@ -238,7 +240,7 @@ def test_processes_share_one_budget_and_use_it(kind: str, tmp_path: Path, reques
     assert len(grants) >= 60
 
 
-def test_the_ledger_forgets_what_is_old_and_the_file_stays_small(path: Path, clock: HandClock) -> None:
+def test_the_ledger_deletes_old_rows_and_the_file_stays_small(path: Path, clock: HandClock) -> None:
     rules = policy_of(
         Settings(_env_file=None, ledger_seconds=3600, limits={"enabled": False})  # type: ignore[call-arg, arg-type]
     )

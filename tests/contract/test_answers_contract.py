@@ -1,4 +1,4 @@
-"""Answers to queries, which expire in seconds, wait for no pause and no outage, and are no probes."""
+"""Answers to queries expire within seconds: they wait for no pause and no outage, and are not probes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def go(admission: Admission, ask: Ask) -> Go:
 
 
 def begin_outage(admission: Admission, clock: HandClock) -> None:
-    """Calls of three chats get no answer."""
+    """Makes calls in three chats that get no answer."""
     for chat in (1, 2, 3):
         ask = ask_of(chat)
         admission.settle(ask, NO_ANSWER, go(admission, ask).grant)
@@ -44,7 +44,7 @@ def begin_outage(admission: Admission, clock: HandClock) -> None:
 
 
 @pytest.mark.parametrize("method", ANSWER_WITHIN)
-def test_an_answer_goes_while_its_bot_is_paused(admission: Admission, method: str) -> None:
+def test_an_answer_is_sent_while_its_bot_is_paused(admission: Admission, method: str) -> None:
     admission.pause("default", None, timedelta(hours=1), "operator")
     assert isinstance(admission.admit(ask_of(5)), Wait)
     assert isinstance(admission.admit(ask_of(None, method="getMe")), Wait)
@@ -54,7 +54,7 @@ def test_an_answer_goes_while_its_bot_is_paused(admission: Admission, method: st
     assert isinstance(admission.admit(ask_of(6)), Wait), "an answer ends no pause"
 
 
-def test_an_answer_goes_in_an_outage_and_takes_no_probes_turn(admission: Admission, clock: HandClock) -> None:
+def test_an_answer_is_sent_during_an_outage_and_is_not_a_probe(admission: Admission, clock: HandClock) -> None:
     begin_outage(admission, clock)
     assert isinstance(admission.admit(ask_of(50)), Wait)
     first, second = answer(), answer()
@@ -68,7 +68,7 @@ def test_an_answer_goes_in_an_outage_and_takes_no_probes_turn(admission: Admissi
 
 
 @pytest.mark.parametrize("settlement", [NO_ANSWER, Dead("exhausted", unanswered=True), Released()])
-def test_an_answer_that_was_not_heard_changes_nothing_for_the_probes(
+def test_a_failed_answer_does_not_affect_the_probes(
     admission: Admission, clock: HandClock, settlement: Settlement
 ) -> None:
     begin_outage(admission, clock)
@@ -85,7 +85,7 @@ def test_an_answer_that_was_not_heard_changes_nothing_for_the_probes(
     assert decision.delay == timedelta(seconds=2)
 
 
-def test_answers_that_are_not_heard_are_no_outage(admission: Admission, clock: HandClock) -> None:
+def test_failed_answers_do_not_begin_an_outage(admission: Admission, clock: HandClock) -> None:
     for chat in (1, 2):
         ask = ask_of(chat)
         admission.settle(ask, NO_ANSWER, go(admission, ask).grant)
@@ -97,7 +97,7 @@ def test_answers_that_are_not_heard_are_no_outage(admission: Admission, clock: H
 
 
 @pytest.mark.parametrize("settlement", [Sent(True), Dead("late"), Retrying(timedelta(seconds=5))])
-def test_an_answer_that_telegram_answers_ends_an_outage(
+def test_an_answer_with_a_response_ends_an_outage(
     admission: Admission, clock: HandClock, settlement: Settlement
 ) -> None:
     begin_outage(admission, clock)
@@ -107,7 +107,7 @@ def test_an_answer_that_telegram_answers_ends_an_outage(
     assert admission.snapshot("default").outage is None
 
 
-def test_an_answer_that_failed_is_tried_again_in_a_pause_and_made_once(admission: Admission) -> None:
+def test_a_failed_answer_is_retried_during_a_pause_and_made_once(admission: Admission) -> None:
     admission.pause("default", None, timedelta(hours=1), "operator")
     ask = answer()
     admission.settle(ask, NO_ANSWER, go(admission, ask).grant)

@@ -1,4 +1,4 @@
-"""A store that gets full is told of in time, once while it lasts."""
+"""A nearly full store is logged in time and once per occurrence."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def settings(url: str) -> Settings:
     return Settings(_env_file=None, state_url=url)  # type: ignore[call-arg, arg-type]
 
 
-def test_a_disk_that_gets_full_is_told_of_once_and_so_is_its_end(
+def test_a_nearly_full_disk_is_logged_once_when_it_begins_and_once_when_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     free = 5 * GB
@@ -46,7 +46,9 @@ def test_a_disk_that_gets_full_is_told_of_once_and_so_is_its_end(
     assert "has 512 MB left" in caplog.text
 
 
-def test_a_small_disk_is_not_short_before_a_tenth_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_disk_is_short_only_below_a_tenth_of_free_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "state.db"
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(2 * GB, 0, GB // 2))
     assert capacity.disk_shortage(path) is None
@@ -54,7 +56,7 @@ def test_a_small_disk_is_not_short_before_a_tenth_is_left(tmp_path: Path, monkey
     assert capacity.disk_shortage(path) is not None
 
 
-def test_a_redis_that_gets_full_is_told_of(new_redis: Callable[[], RedisServer]) -> None:
+def test_a_nearly_full_redis_is_logged(new_redis: Callable[[], RedisServer]) -> None:
     server = new_redis().start()
     client = redis.Redis.from_url(server.url, decode_responses=True)
     assert shortage_of(settings(server.url)) is None

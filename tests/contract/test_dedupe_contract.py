@@ -1,4 +1,4 @@
-"""What is told of a dedupe key that was used before, on both stores."""
+"""What both stores report about a dedupe key that was used before."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def message(settings: Settings, text: str = "Order 7 is placed", chat: int = 42,
 
 
 def admit(store: Admission, settings: Settings, job: Job) -> None:
-    """As a worker does, which has the job from its queue."""
+    """As a worker does with the job from its queue."""
     arrived = decode_job(encode_job(job, "send.default.interactive.00"))
     assert isinstance(store.admit(ask_for(arrived, settings)), Go)
 
 
-def test_the_same_message_again_is_known(settings: Settings, store: Admission, ledger: Ledger) -> None:
+def test_a_repeated_message_is_recognized(settings: Settings, store: Admission, ledger: Ledger) -> None:
     assert ledger.recognised(message(settings)).known is False
     admit(store, settings, message(settings))
     again = ledger.recognised(message(settings))
@@ -42,7 +42,7 @@ def test_the_same_message_again_is_known(settings: Settings, store: Admission, l
 
 @pytest.mark.parametrize("ends", [None, Sent(True), Dead("content")], ids=["under way", "sent", "dead"])
 @pytest.mark.parametrize("other", [{"text": "Order 8 is placed"}, {"chat": 43}], ids=["text", "chat"])
-def test_a_key_that_is_used_for_something_else_says_so(
+def test_a_dedupe_key_reused_for_different_content_is_reported(
     settings: Settings, store: Admission, ledger: Ledger, ends: Sent | Dead | None, other: dict[str, object]
 ) -> None:
     first = message(settings)
@@ -53,7 +53,7 @@ def test_a_key_that_is_used_for_something_else_says_so(
         ledger.recognised(message(settings, **other))  # type: ignore[arg-type]
 
 
-def test_a_key_whose_job_died_says_why(settings: Settings, store: Admission, ledger: Ledger) -> None:
+def test_a_dedupe_key_of_a_dead_job_gives_the_reason(settings: Settings, store: Admission, ledger: Ledger) -> None:
     first = message(settings)
     admit(store, settings, first)
     store.settle(ask_for(first, settings), Dead("chat-unreachable"))
@@ -61,7 +61,7 @@ def test_a_key_whose_job_died_says_why(settings: Settings, store: Admission, led
     assert (again.known, again.died) == (True, "chat-unreachable")
 
 
-def test_a_worker_is_told_what_was_sent_under_the_key(settings: Settings, store: Admission) -> None:
+def test_a_worker_learns_what_was_sent_under_the_dedupe_key(settings: Settings, store: Admission) -> None:
     sent, dead = message(settings), message(settings, chat=43, key="order-8")
     for job, ends in ((sent, Sent("done")), (dead, Dead("content"))):
         admit(store, settings, job)
@@ -78,7 +78,7 @@ def test_a_job_without_a_key_has_no_content_to_compare(settings: Settings, store
     assert found is not None and found.content is None
 
 
-def test_a_message_is_the_same_whether_it_came_as_json_or_in_a_form(settings: Settings) -> None:
+def test_a_message_sent_as_json_equals_one_sent_as_a_form(settings: Settings) -> None:
     def content(**params: object) -> str | None:
         return Composer(settings).unchecked("sendMessage", params, {"dedupe_key": "k"}).content
 

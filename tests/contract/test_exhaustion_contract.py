@@ -1,4 +1,4 @@
-"""Jobs that never get settled end all the same: those that kill their workers, and those that never come to a call."""
+"""Jobs that are never settled nevertheless end: those that kill their workers, and those that never reach a call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.admission_bench import HandClock, ask_of
 
 
 def granted(admission: Admission, clock: HandClock, ask: Ask) -> Go:
-    """Ask as often as told to, until the job may go."""
+    """Asks whenever told to, until the job is admitted."""
     for _ in range(20):
         decision = admission.admit(ask)
         if isinstance(decision, Go):
@@ -34,13 +34,13 @@ def granted(admission: Admission, clock: HandClock, ask: Ask) -> Go:
 
 
 def lose_worker(admission: Admission, clock: HandClock, ask: Ask) -> Decision:
-    """The worker dies during the call; after the lease the job is to be sent again."""
+    """The worker dies during the call; after the lease the job is due again."""
     clock.advance(ask.lease)
     assert isinstance(admission.admit(ask), Unsettled)
     return admission.renew_unsettled(ask)
 
 
-def test_a_job_that_kills_its_workers_is_exhausted_at_the_bound_on_calls(
+def test_a_job_that_kills_its_workers_is_exhausted_at_the_limit_on_calls(
     admission: Admission, clock: HandClock
 ) -> None:
     ask = ask_of(5, max_attempts=3)
@@ -51,7 +51,7 @@ def test_a_job_that_kills_its_workers_is_exhausted_at_the_bound_on_calls(
     assert admission.admit(ask) == Exhausted(lost=3, handed_back=0), "also when its worker dies before the dead letter"
 
 
-def test_an_exhausted_job_ends_and_the_next_of_its_line_goes(admission: Admission, clock: HandClock) -> None:
+def test_after_an_exhausted_job_the_next_of_its_line_is_sent(admission: Admission, clock: HandClock) -> None:
     ask, later = ask_of(5, max_attempts=1), ask_of(5)
     admission.admit(ask)
     assert isinstance(admission.admit(later), Wait)
@@ -61,7 +61,7 @@ def test_an_exhausted_job_ends_and_the_next_of_its_line_goes(admission: Admissio
     assert isinstance(admission.admit(later), Go)
 
 
-def test_calls_that_failed_and_calls_that_were_lost_have_one_bound(admission: Admission, clock: HandClock) -> None:
+def test_failed_calls_and_lost_calls_share_one_limit(admission: Admission, clock: HandClock) -> None:
     first = ask_of(5, max_attempts=3)
     go = admission.admit(first)
     assert isinstance(go, Go)
@@ -72,14 +72,14 @@ def test_calls_that_failed_and_calls_that_were_lost_have_one_bound(admission: Ad
     assert lose_worker(admission, clock, again) == Exhausted(lost=2, handed_back=0)
 
 
-def test_calls_that_surely_never_left_do_not_count(admission: Admission, clock: HandClock) -> None:
+def test_calls_that_were_certainly_not_sent_do_not_count(admission: Admission, clock: HandClock) -> None:
     ask = ask_of(5, max_attempts=2, attempts=40, unsent=40)
     granted(admission, clock, ask)
     assert isinstance(lose_worker(admission, clock, ask), Go)
     assert isinstance(lose_worker(admission, clock, ask), Exhausted)
 
 
-def test_a_call_that_is_settled_is_not_a_lost_one(admission: Admission, clock: HandClock) -> None:
+def test_a_settled_call_does_not_count_as_lost(admission: Admission, clock: HandClock) -> None:
     ask = ask_of(5, max_attempts=2)
     for settlement in (Retrying(timedelta()), Retrying(timedelta(), charged=False), Released()) * 3:
         go = granted(admission, clock, ask)
@@ -88,7 +88,7 @@ def test_a_call_that_is_settled_is_not_a_lost_one(admission: Admission, clock: H
     assert isinstance(lose_worker(admission, clock, ask), Go)
 
 
-def test_a_lost_worker_that_settles_late_gives_its_call_back(admission: Admission, clock: HandClock) -> None:
+def test_a_late_settlement_by_a_lost_worker_uncounts_its_call(admission: Admission, clock: HandClock) -> None:
     ask = ask_of(5, max_attempts=1)
     go = granted(admission, clock, ask)
     clock.advance(ask.lease)
@@ -97,7 +97,9 @@ def test_a_lost_worker_that_settles_late_gives_its_call_back(admission: Admissio
     granted(admission, clock, ask)
 
 
-def test_a_job_that_is_always_handed_back_before_its_call_is_exhausted(admission: Admission, clock: HandClock) -> None:
+def test_a_job_that_is_handed_back_a_hundred_times_before_its_call_is_exhausted(
+    admission: Admission, clock: HandClock
+) -> None:
     ask = ask_of(5)
     for _ in range(policy.HANDED_BACK_MOST):
         admission.settle(ask, Released(), granted(admission, clock, ask).grant)
@@ -107,7 +109,7 @@ def test_a_job_that_is_always_handed_back_before_its_call_is_exhausted(admission
     assert decision.why == "it was handed back 100 times in a row before its call"
 
 
-def test_a_call_in_between_starts_the_count_of_hand_backs_anew(admission: Admission, clock: HandClock) -> None:
+def test_a_call_resets_the_count_of_hand_backs(admission: Admission, clock: HandClock) -> None:
     ask = ask_of(5)
     for number in range(policy.HANDED_BACK_MOST + 10):
         settlement = Retrying(timedelta()) if number == 50 else Released()
@@ -115,7 +117,7 @@ def test_a_call_in_between_starts_the_count_of_hand_backs_anew(admission: Admiss
     granted(admission, clock, ask)
 
 
-def test_a_reopened_job_starts_its_counts_anew(admission: Admission, clock: HandClock) -> None:
+def test_reopening_a_job_resets_its_counts(admission: Admission, clock: HandClock) -> None:
     ask = ask_of(5, max_attempts=1)
     granted(admission, clock, ask)
     assert isinstance(lose_worker(admission, clock, ask), Exhausted)
@@ -125,5 +127,5 @@ def test_a_reopened_job_starts_its_counts_anew(admission: Admission, clock: Hand
     admission.settle(ask, Sent(True), go.grant)
 
 
-def test_the_bound_is_told_in_words() -> None:
+def test_the_reason_explains_the_limit_in_words() -> None:
     assert Exhausted(8, 0).why == "8 workers ended during a call for it; Telegram may have sent it"

@@ -1,4 +1,4 @@
-"""Results are kept for hours, endings for days; and looking at a store costs little, whatever waits in it."""
+"""Results are kept for hours, standings for days, and reading a store costs little regardless of its size."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def look(path: Path, query: str) -> Any:
         return db.execute(query).fetchone()[0]
 
 
-def test_after_hours_only_the_ending_is_left(store: SqliteAdmission, path: Path, clock: HandClock) -> None:
+def test_after_hours_only_the_standing_is_kept(store: SqliteAdmission, path: Path, clock: HandClock) -> None:
     sent, dead = ask_of(1), ask_of(2)
     store.settle(sent, Sent(RESULT))
     store.settle(dead, Dead("chat-unreachable", ERROR))
@@ -75,7 +75,7 @@ def test_after_hours_only_the_ending_is_left(store: SqliteAdmission, path: Path,
     assert look(path, "SELECT count(*) FROM results") == 2 * SWEEP_EVERY
 
 
-def test_a_result_whose_number_is_used_again_is_not_taken_for_another(
+def test_a_reused_result_number_does_not_return_another_jobs_result(
     store: SqliteAdmission, path: Path, clock: HandClock
 ) -> None:
     ask = ask_of(1)
@@ -89,7 +89,7 @@ def test_a_result_whose_number_is_used_again_is_not_taken_for_another(
     assert store.lookup("default", ask.job_id) == Record(Standing.SENT)
 
 
-def test_forgetting_keeps_up_with_a_bot_that_sends(store: SqliteAdmission, path: Path, clock: HandClock) -> None:
+def test_deletion_keeps_up_with_a_sending_bot(store: SqliteAdmission, path: Path, clock: HandClock) -> None:
     for _ in range(30):
         send(store, 200)
         clock.advance(300)
@@ -97,7 +97,7 @@ def test_forgetting_keeps_up_with_a_bot_that_sends(store: SqliteAdmission, path:
     assert look(path, "SELECT count(*) FROM jobs") <= 200 * 25 + SWEEP_EVERY
 
 
-def test_a_bot_that_stopped_sending_is_forgotten_by_those_that_go_on(
+def test_the_rows_of_an_inactive_bot_are_deleted_while_other_bots_send(
     store: SqliteAdmission, path: Path, clock: HandClock
 ) -> None:
     store.settle(ask_of(1, bot="old"), Sent(True))
@@ -106,18 +106,18 @@ def test_a_bot_that_stopped_sending_is_forgotten_by_those_that_go_on(
     assert look(path, "SELECT count(*) FROM jobs WHERE bot = 'old'") == 0
 
 
-def test_texts_are_kept_in_utf_8(store: SqliteAdmission, path: Path) -> None:
+def test_texts_are_stored_as_utf_8(store: SqliteAdmission, path: Path) -> None:
     store.settle(ask_of(1), Sent(RESULT))
     assert "Привет" in look(path, "SELECT outcome FROM results")
 
 
-def test_half_a_surrogate_pair_is_kept_all_the_same(store: SqliteAdmission) -> None:
+def test_a_lone_surrogate_is_stored(store: SqliteAdmission) -> None:
     ask = ask_of(1)
     store.settle(ask, Sent({"text": "\ud83d"}))
     assert store.lookup("default", ask.job_id) == Record(Standing.SENT, result={"text": "\ud83d"})
 
 
-def test_counts_follow_jobs_that_are_dropped_reopened_and_forgotten(store: SqliteAdmission, clock: HandClock) -> None:
+def test_counts_follow_dropped_reopened_and_deleted_jobs(store: SqliteAdmission, clock: HandClock) -> None:
     waiting, dead, reopened = ask_of(5), ask_of(6), ask_of(7)
     store.admit(ask_of(5))
     store.admit(waiting)
@@ -132,7 +132,7 @@ def test_counts_follow_jobs_that_are_dropped_reopened_and_forgotten(store: Sqlit
     assert (seen.waiting[Priority.BULK], seen.dead) == (0, 0)
 
 
-def test_a_look_waits_for_no_writer(store: SqliteAdmission, path: Path) -> None:
+def test_reads_do_not_wait_for_a_writer(store: SqliteAdmission, path: Path) -> None:
     ask = ask_of(1)
     store.admit(ask)
     other = sqlite3.connect(path, isolation_level=None)
@@ -144,9 +144,7 @@ def test_a_look_waits_for_no_writer(store: SqliteAdmission, path: Path) -> None:
     other.close()
 
 
-def test_jobs_that_are_not_kept_are_unlisted_after_their_time(
-    store: SqliteAdmission, path: Path, clock: HandClock
-) -> None:
+def test_jobs_not_kept_are_unlisted_after_their_retention(store: SqliteAdmission, path: Path, clock: HandClock) -> None:
     for chat in range(3 * SWEEP_EVERY):
         store.settle(ask_of(chat + 1), NOT_KEPT)
     assert RULES.listed_us is not None
@@ -158,7 +156,7 @@ def test_jobs_that_are_not_kept_are_unlisted_after_their_time(
     assert [job.job_id for job in store.not_kept("default")] == [late.job_id]
 
 
-def test_redis_unlists_jobs_that_are_not_kept_after_their_time(
+def test_redis_unlists_jobs_not_kept_after_their_retention(
     new_redis: Callable[[], RedisServer], clock: HandClock
 ) -> None:
     server = new_redis().start()
@@ -170,14 +168,14 @@ def test_redis_unlists_jobs_that_are_not_kept_after_their_time(
     assert RULES.listed_us is not None
     assert 0 < client.pttl(key) <= RULES.listed_us // 1000  # type: ignore[operator]
     clock.advance(timedelta(microseconds=RULES.listed_us))
-    for left in (3, 2, 3):  # two old ones go for each that comes
+    for left in (3, 2, 3):  # two old rows are deleted for each new one
         store.settle(ask_of(6), NOT_KEPT)
         assert client.llen(key) == left
     client.close()
     store.close()
 
 
-def test_redis_keeps_results_for_hours_and_outcomes_for_days(new_redis: Callable[[], RedisServer]) -> None:
+def test_redis_keeps_results_for_hours_and_standings_for_days(new_redis: Callable[[], RedisServer]) -> None:
     server = new_redis().start()
     store = RedisAdmission(server.url, RULES)
     sent, dead = ask_of(1), ask_of(2)

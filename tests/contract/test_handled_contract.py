@@ -1,4 +1,4 @@
-"""What every ledger of handled updates promises."""
+"""The contract of every ledger of handled updates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Opener = Callable[[], HandledUpdates]
 
 @pytest.fixture(params=["sqlite", "redis"])
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
-    """Opened twice, both look at the same state, as two workers do."""
+    """Opened twice, both share the same state, as two workers do."""
     with contextlib.ExitStack() as stack:
 
         def make() -> HandledUpdates:
@@ -41,7 +41,7 @@ def handled(ledger: HandledUpdates, update_id: int, bot: str = "default") -> boo
     return ledger.begin(bot, update_id, QUEUE, "w1").handled
 
 
-def test_what_one_worker_has_handled_another_knows(opener: Opener) -> None:
+def test_an_update_handled_by_one_worker_is_known_to_another(opener: Opener) -> None:
     one, other = opener(), opener()
     assert not handled(one, 7)
     assert not handled(other, 7)
@@ -52,14 +52,14 @@ def test_what_one_worker_has_handled_another_knows(opener: Opener) -> None:
 
 
 @pytest.mark.parametrize("update_id", [0, 65_535, 65_536, 2**31, 2**53, 2**63 - 1])
-def test_any_update_id_is_told_from_its_neighbours(opener: Opener, update_id: int) -> None:
+def test_adjacent_update_ids_are_distinguished(opener: Opener, update_id: int) -> None:
     ledger = opener()
     ledger.mark("default", update_id)
     assert handled(ledger, update_id)
     assert not any(handled(ledger, near) for near in (update_id - 1, update_id + 1) if 0 <= near < 2**63)
 
 
-def test_bots_do_not_mix(opener: Opener) -> None:
+def test_bots_have_separate_handled_updates(opener: Opener) -> None:
     ledger = opener()
     ledger.mark("news", 7)
     assert not handled(ledger, 7)
@@ -74,7 +74,7 @@ def test_a_replayed_update_is_handled_again(opener: Opener) -> None:
     assert not handled(ledger, 7)
 
 
-def test_a_worker_learns_that_a_partition_came_from_another(opener: Opener) -> None:
+def test_a_worker_learns_that_another_worker_had_the_partition(opener: Opener) -> None:
     ledger = opener()
     assert ledger.begin("default", 1, QUEUE, "w1") == UpdateStatus(False)
     assert ledger.begin("default", 2, QUEUE, "w1") == UpdateStatus(False)
@@ -83,7 +83,7 @@ def test_a_worker_learns_that_a_partition_came_from_another(opener: Opener) -> N
     assert ledger.begin("default", 5, "updates.default.01", "w2") == UpdateStatus(False)
 
 
-def test_a_ledger_may_be_closed_twice_and_used_again(opener: Opener) -> None:
+def test_a_ledger_can_be_closed_twice_and_used_again(opener: Opener) -> None:
     ledger = opener()
     ledger.close()
     ledger.mark("default", 7)
@@ -92,7 +92,7 @@ def test_a_ledger_may_be_closed_twice_and_used_again(opener: Opener) -> None:
     assert handled(ledger, 7)
 
 
-def test_the_file_is_shared_with_admission_whoever_comes_first(tmp_path: Path) -> None:
+def test_the_file_is_shared_with_admission_in_either_order_of_opening(tmp_path: Path) -> None:
     for name, first in (("a.db", True), ("b.db", False)):
         ledger = SqliteHandled(tmp_path / name)
         store = SqliteAdmission(tmp_path / name, policy_of(settings_of()))
@@ -106,7 +106,7 @@ def test_the_file_is_shared_with_admission_whoever_comes_first(tmp_path: Path) -
         store.close()
 
 
-def test_old_rows_go_and_fresh_ones_stay(tmp_path: Path) -> None:
+def test_old_rows_are_deleted_and_recent_ones_kept(tmp_path: Path) -> None:
     now = [1_000_000.0]
     ledger = SqliteHandled(tmp_path / "state.db", now=lambda: now[0])
     for update_id in range(SWEEP_EVERY * 3):
@@ -121,7 +121,7 @@ def test_old_rows_go_and_fresh_ones_stay(tmp_path: Path) -> None:
         assert db.execute("SELECT count(*) FROM updates").fetchone()[0] == SWEEP_EVERY
 
 
-def test_a_page_of_bits_ends_two_days_after_its_last_mark(redis_url: str) -> None:
+def test_a_page_of_bits_expires_two_days_after_its_last_mark(redis_url: str) -> None:
     import redis
 
     ledger = RedisHandled(redis_url)
@@ -132,7 +132,7 @@ def test_a_page_of_bits_ends_two_days_after_its_last_mark(redis_url: str) -> Non
     ledger.close()
 
 
-def test_a_store_that_is_away_is_one_sentence(tmp_path: Path) -> None:
+def test_an_unavailable_store_is_reported_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "state.db").mkdir()
     with pytest.raises(StateUnavailableError, match=r"state\.db"):
         SqliteHandled(tmp_path / "state.db").mark("default", 1)

@@ -1,4 +1,4 @@
-"""What every store must do for dead jobs without a dead letter: count them, list the latest, each once."""
+"""The contract of every store for dead jobs without a dead letter: count them, list the newest, each once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def listed(store: Admission, bot: str = "default") -> list[str]:
     return [job.job_id for job in store.not_kept(bot)]
 
 
-def test_a_dead_job_that_is_not_kept_is_counted_and_listed(admission: Admission, clock: HandClock) -> None:
+def test_a_dead_job_without_a_dead_letter_is_counted_and_listed(admission: Admission, clock: HandClock) -> None:
     admitted, never_admitted, kept = ask_of(5), ask_of("@news"), ask_of(7)
     go = admission.admit(admitted)
     assert isinstance(go, Go)
@@ -49,7 +49,7 @@ def test_a_dead_job_that_is_not_kept_is_counted_and_listed(admission: Admission,
     assert admission.admit(admitted) == AlreadyDead(REASON)
 
 
-def test_a_job_is_counted_once_however_often_its_end_is_told(admission: Admission) -> None:
+def test_a_job_is_counted_once_even_if_settled_twice(admission: Admission) -> None:
     ask, sent_before = ask_of(5), ask_of(6)
     admission.settle(sent_before, Dead("content"))
     end(admission, ask, ask, sent_before)
@@ -63,7 +63,7 @@ def test_a_job_without_a_chat_is_listed_without_one(admission: Admission) -> Non
     assert [(job.job_id, job.chat) for job in admission.not_kept("default")] == [(ask.job_id, None)]
 
 
-def test_the_list_is_read_by_the_page_the_latest_first(opener: Opener) -> None:
+def test_the_list_is_read_in_pages_newest_first(opener: Opener) -> None:
     store = opener(rules())
     asks = [ask_of(chat) for chat in range(1, 8)]
     end(store, *asks)
@@ -72,7 +72,7 @@ def test_the_list_is_read_by_the_page_the_latest_first(opener: Opener) -> None:
     assert not store.not_kept("default", 3, 9)
 
 
-def test_the_list_holds_the_latest_jobs_and_the_count_goes_on(opener: Opener) -> None:
+def test_the_list_holds_the_newest_jobs_and_the_count_continues(opener: Opener) -> None:
     store = opener(rules(most=3))
     asks = [ask_of(chat) for chat in range(1, 8)]
     end(store, *asks)
@@ -80,7 +80,7 @@ def test_the_list_holds_the_latest_jobs_and_the_count_goes_on(opener: Opener) ->
     assert store.snapshot("default").not_kept == {REASON: 7}
 
 
-def test_a_job_is_listed_as_long_as_its_dead_letter_would_have_been_kept(opener: Opener, clock: HandClock) -> None:
+def test_a_job_is_listed_for_the_retention_of_its_dead_letter(opener: Opener, clock: HandClock) -> None:
     store = opener(rules())
     old, new = ask_of(5), ask_of(6)
     end(store, old)
@@ -93,7 +93,7 @@ def test_a_job_is_listed_as_long_as_its_dead_letter_would_have_been_kept(opener:
 
 
 @pytest.mark.parametrize("kept", [None, DAY])
-def test_a_retention_without_end_lists_for_ever(opener: Opener, clock: HandClock, kept: timedelta | None) -> None:
+def test_an_unlimited_retention_lists_jobs_forever(opener: Opener, clock: HandClock, kept: timedelta | None) -> None:
     store = opener(rules(kept=kept))
     ask = ask_of(5)
     end(store, ask)
@@ -101,7 +101,7 @@ def test_a_retention_without_end_lists_for_ever(opener: Opener, clock: HandClock
     assert listed(store) == ([ask.job_id] if kept is None else [])
 
 
-def test_bots_have_lists_of_their_own(admission: Admission) -> None:
+def test_each_bot_has_its_own_list(admission: Admission) -> None:
     ours, theirs = ask_of(5), ask_of(5, bot="other")
     end(admission, ours, theirs)
     assert (listed(admission), listed(admission, "other")) == ([ours.job_id], [theirs.job_id])

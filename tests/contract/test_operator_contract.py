@@ -1,4 +1,4 @@
-"""What every store must do for operators: chats that are spared, jobs that are reopened, and when a job is due."""
+"""The contract of every store for operators: unreachable chats, reopened jobs, and when a job is due."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ BLOCKED = "Forbidden: bot was blocked by the user"
 DAY = timedelta(days=1)
 
 
-# Chats that are unreachable.
+# Unreachable chats.
 
 
-def test_jobs_for_an_unreachable_chat_are_turned_away_and_cost_no_budget(admission: Admission) -> None:
+def test_jobs_for_an_unreachable_chat_are_refused_and_use_no_budget(admission: Admission) -> None:
     admission.mark_unreachable("default", "5", BLOCKED)
     for _ in range(50):
         assert admission.admit(ask_of(5)) == Unreachable(BLOCKED)
@@ -42,7 +42,7 @@ def test_jobs_for_an_unreachable_chat_are_turned_away_and_cost_no_budget(admissi
     assert [type(admission.admit(ask_of(chat))) for chat in range(6, 11)] == [Go] * 5
 
 
-def test_a_job_that_was_turned_away_can_be_buried(admission: Admission) -> None:
+def test_a_refused_job_can_be_settled_as_dead(admission: Admission) -> None:
     admission.mark_unreachable("default", "5", BLOCKED)
     ask = ask_of(5)
     admission.admit(ask)
@@ -50,7 +50,7 @@ def test_a_job_that_was_turned_away_can_be_buried(admission: Admission) -> None:
     assert admission.admit(ask) == AlreadyDead("chat-unreachable")
 
 
-def test_a_job_in_line_is_turned_away_too_and_leaves_it(admission: Admission) -> None:
+def test_a_job_already_in_line_is_also_refused_and_leaves_the_line(admission: Admission) -> None:
     head, behind = ask_of(5), ask_of(5)
     go = admission.admit(head)
     assert isinstance(go, Go)
@@ -62,7 +62,7 @@ def test_a_job_in_line_is_turned_away_too_and_leaves_it(admission: Admission) ->
     assert admission.snapshot("default").longest_lines == ()
 
 
-def test_a_lost_call_in_an_unreachable_chat_is_found_by_whoever_is_turned_away(
+def test_a_lost_call_in_an_unreachable_chat_is_detected_when_another_job_is_refused(
     admission: Admission, clock: HandClock
 ) -> None:
     lost = ask_of(5)
@@ -78,7 +78,7 @@ def test_a_lost_call_in_an_unreachable_chat_is_found_by_whoever_is_turned_away(
     assert admission.snapshot("default").waiting[Priority.BULK] == 0
 
 
-def test_only_what_somebody_would_see_in_the_chat_is_turned_away(admission: Admission) -> None:
+def test_only_methods_that_are_visible_in_the_chat_are_refused(admission: Admission) -> None:
     admission.mark_unreachable("default", "5", BLOCKED)
     assert isinstance(admission.admit(ask_of(5, method="editMessageText")), Unreachable)
     for method in ("getChat", "deleteMessage", "banChatMember"):
@@ -89,7 +89,7 @@ def test_only_what_somebody_would_see_in_the_chat_is_turned_away(admission: Admi
     assert isinstance(admission.admit(ask_of(5)), Unreachable), "those say nothing of who reads the chat"
 
 
-def test_a_chat_that_is_heard_from_is_sent_to_again(admission: Admission) -> None:
+def test_an_update_from_an_unreachable_chat_resumes_sending(admission: Admission) -> None:
     admission.mark_unreachable("default", "5", BLOCKED)
     assert admission.heard_from("default", "5")
     assert not admission.heard_from("default", "5")
@@ -98,7 +98,7 @@ def test_a_chat_that_is_heard_from_is_sent_to_again(admission: Admission) -> Non
     assert not admission.unreachable("default")
 
 
-def test_a_person_who_waits_is_tried_again_after_a_minute_and_what_arrives_ends_it(
+def test_an_interactive_job_retries_an_unreachable_chat_after_a_minute_and_success_clears_it(
     admission: Admission, clock: HandClock
 ) -> None:
     admission.mark_unreachable("default", "5", BLOCKED)
@@ -114,7 +114,7 @@ def test_a_person_who_waits_is_tried_again_after_a_minute_and_what_arrives_ends_
     assert isinstance(admission.admit(ask_of(5)), Wait), "there is a rate again, and no refusal"
 
 
-def test_a_second_refusal_starts_the_minute_anew(admission: Admission, clock: HandClock) -> None:
+def test_a_second_refusal_restarts_the_minute(admission: Admission, clock: HandClock) -> None:
     admission.mark_unreachable("default", "5", BLOCKED)
     clock.advance(61)
     reply = ask_of(5, "interactive")
@@ -125,7 +125,7 @@ def test_a_second_refusal_starts_the_minute_anew(admission: Admission, clock: Ha
     assert isinstance(admission.admit(ask_of(5, "interactive")), Unreachable)
 
 
-def test_a_call_that_has_to_be_made_again_says_nothing_of_the_chat(admission: Admission, clock: HandClock) -> None:
+def test_a_retried_call_does_not_clear_an_unreachable_chat(admission: Admission, clock: HandClock) -> None:
     admission.mark_unreachable("default", "5", BLOCKED)
     clock.advance(61)
     reply = ask_of(5, "interactive")
@@ -135,7 +135,7 @@ def test_a_call_that_has_to_be_made_again_says_nothing_of_the_chat(admission: Ad
     assert isinstance(admission.admit(ask_of(5)), Unreachable)
 
 
-def test_a_refusal_is_forgotten_after_its_time(admission: Admission, clock: HandClock) -> None:
+def test_an_unreachable_chat_is_forgotten_after_the_configured_time(admission: Admission, clock: HandClock) -> None:
     admission.mark_unreachable("default", "5", BLOCKED)
     clock.advance(DAY - timedelta(seconds=1))
     assert isinstance(admission.admit(ask_of(5)), Unreachable)
@@ -145,14 +145,14 @@ def test_a_refusal_is_forgotten_after_its_time(admission: Admission, clock: Hand
     assert isinstance(admission.admit(ask_of(5)), Go)
 
 
-def test_with_a_time_of_zero_telegram_is_asked_each_time(opener: Opener) -> None:
+def test_with_a_time_of_zero_every_job_is_sent_to_telegram(opener: Opener) -> None:
     store = opener(policy_of(Settings(_env_file=None, unreachable_seconds=0)))
     store.vouch_idle("default")
     store.mark_unreachable("default", "5", BLOCKED)
     assert isinstance(store.admit(ask_of(5)), Go)
 
 
-def test_each_unreachable_chat_is_listed_once_the_latest_first(admission: Admission, clock: HandClock) -> None:
+def test_each_unreachable_chat_is_listed_once_newest_first(admission: Admission, clock: HandClock) -> None:
     for chat in ("5", "6", "-7", "5"):
         admission.mark_unreachable("default", chat, f"no {chat}")
         clock.advance(10)
@@ -167,27 +167,27 @@ def test_each_unreachable_chat_is_listed_once_the_latest_first(admission: Admiss
     assert admission.snapshot("default").unreachable == 3
 
 
-def test_a_chat_is_known_by_the_id_it_has_now(admission: Admission) -> None:
+def test_an_unreachable_chat_is_listed_under_its_current_id(admission: Admission) -> None:
     admission.migrate("default", "@news", "-1001234567890")
     admission.mark_unreachable("default", "@news", BLOCKED)
     assert isinstance(admission.admit(ask_of(-1001234567890)), Unreachable)
     assert admission.heard_from("default", "@news")
 
 
-def test_many_chats_can_be_listed_while_the_ledger_forgets(opener: Opener, clock: HandClock) -> None:
+def test_many_chats_can_be_listed_while_the_ledger_deletes_old_rows(opener: Opener, clock: HandClock) -> None:
     store = opener(policy_of(settings_of()))
     for chat in range(1, 301):
         store.mark_unreachable("default", str(chat), BLOCKED)
     clock.advance(policy.CHAT_IDLE_US / policy.SECOND + 1)
-    for chat in range(1001, 1301):  # enough settlements for every row to be looked at
+    for chat in range(1001, 1301):  # enough settlements for every row to be examined
         store.settle(ask_of(chat), Sent(True))
     assert len(store.unreachable("default")) == 300
 
 
-# Jobs that an operator wants sent after all.
+# Jobs that an operator replays.
 
 
-def test_a_dead_job_that_was_reopened_is_a_new_one(admission: Admission) -> None:
+def test_a_reopened_dead_job_counts_as_new(admission: Admission) -> None:
     ask, later = ask_of(5), ask_of(5)
     admission.settle(ask, Dead("content"))
     assert admission.reopen("default", ask.job_id) == Record(Standing.DEAD, reason="content")
@@ -197,7 +197,7 @@ def test_a_dead_job_that_was_reopened_is_a_new_one(admission: Admission) -> None
     assert isinstance(admission.admit(later), Wait)
 
 
-def test_what_is_not_dead_is_not_reopened(admission: Admission) -> None:
+def test_only_dead_jobs_are_reopened(admission: Admission) -> None:
     sent, waiting = ask_of(5), ask_of(5)
     go = admission.admit(sent)
     assert isinstance(go, Go)
@@ -225,7 +225,7 @@ def test_a_reopened_job_that_dies_again_is_dead_again(admission: Admission) -> N
 
 
 @pytest.mark.parametrize("paused", ["5", None], ids=["chat", "bot"])
-def test_a_waiting_job_is_told_when_it_is_due(admission: Admission, clock: HandClock, paused: str | None) -> None:
+def test_a_waiting_job_has_its_due_time(admission: Admission, clock: HandClock, paused: str | None) -> None:
     admission.pause("default", paused, timedelta(seconds=60), "test")
     ask = ask_of(5)
     assert isinstance(admission.admit(ask), Wait)
@@ -235,7 +235,7 @@ def test_a_waiting_job_is_told_when_it_is_due(admission: Admission, clock: HandC
     assert admission.lookup("default", ask.job_id) == Record(Standing.WAITING, due=timedelta(0))
 
 
-def test_a_job_far_back_in_a_line_is_due_when_its_turn_comes(admission: Admission) -> None:
+def test_a_job_far_back_in_its_line_is_due_when_its_turn_comes(admission: Admission) -> None:
     asks = [ask_of(-1001234567890) for _ in range(41)]
     for ask in asks:
         admission.admit(ask)

@@ -1,4 +1,4 @@
-"""While Telegram does not answer a bot, one probe at a time is sent; then it goes on as if it had been paused."""
+"""While Telegram does not answer a bot, one probe at a time is sent; afterwards it resumes as if after a pause."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REFUSED = Retrying(timedelta(seconds=1), charged=False, unanswered=True)
 
 
 def granted(admission: Admission, clock: HandClock, ask: Ask) -> Go:
-    """Ask as often as told to, until the job may go."""
+    """Asks whenever told to, until the job is admitted."""
     for _ in range(100):
         decision = admission.admit(ask)
         if isinstance(decision, Go):
@@ -43,7 +43,7 @@ def call(admission: Admission, clock: HandClock, ask: Ask, settlement: Settlemen
 
 
 def outage(admission: Admission, clock: HandClock, settlement: Settlement = NO_ANSWER) -> None:
-    """Calls of three chats get no answer."""
+    """Makes calls in three chats that get no answer."""
     for chat in (1, 2, 3):
         call(admission, clock, ask_of(chat), settlement)
         clock.advance(0.1)
@@ -57,7 +57,7 @@ def outage_wait(admission: Admission, ask: Ask) -> timedelta:
 
 
 @pytest.mark.parametrize("settlement", [NO_ANSWER, REFUSED, Dead("uncertain", unanswered=True)])
-def test_calls_of_several_chats_without_an_answer_make_the_bot_wait(
+def test_unanswered_calls_in_several_chats_make_the_bot_wait(
     admission: Admission, clock: HandClock, settlement: Settlement
 ) -> None:
     outage(admission, clock, settlement)
@@ -65,7 +65,7 @@ def test_calls_of_several_chats_without_an_answer_make_the_bot_wait(
     assert admission.snapshot("default").outage == timedelta(seconds=0.1)
 
 
-def test_failures_of_one_chat_alone_stop_nobody(admission: Admission, clock: HandClock) -> None:
+def test_failures_in_a_single_chat_do_not_begin_an_outage(admission: Admission, clock: HandClock) -> None:
     ask = ask_of(5)
     for _ in range(20):
         call(admission, clock, ask, NO_ANSWER)
@@ -74,7 +74,9 @@ def test_failures_of_one_chat_alone_stop_nobody(admission: Admission, clock: Han
 
 
 @pytest.mark.parametrize("answer", [Sent(True), Dead("content"), Retrying(timedelta(seconds=5))])
-def test_an_answer_in_between_is_no_outage(admission: Admission, clock: HandClock, answer: Settlement) -> None:
+def test_an_answer_between_failures_prevents_an_outage(
+    admission: Admission, clock: HandClock, answer: Settlement
+) -> None:
     for chat in range(1, 21, 2):
         call(admission, clock, ask_of(chat), NO_ANSWER)
         call(admission, clock, ask_of(chat + 1000), NO_ANSWER)
@@ -82,7 +84,7 @@ def test_an_answer_in_between_is_no_outage(admission: Admission, clock: HandCloc
     assert admission.snapshot("default").outage is None
 
 
-def test_failures_far_apart_are_no_outage(admission: Admission, clock: HandClock) -> None:
+def test_failures_far_apart_do_not_begin_an_outage(admission: Admission, clock: HandClock) -> None:
     for chat in range(1, 10):
         call(admission, clock, ask_of(chat), NO_ANSWER)
         clock.advance(31)
@@ -150,7 +152,7 @@ def test_an_answer_to_a_call_from_before_the_outage_does_not_end_it(admission: A
     assert admission.snapshot("default").outage is not None
 
 
-def test_failures_of_calls_from_before_the_outage_do_not_put_the_probe_off(
+def test_failures_of_calls_from_before_the_outage_do_not_postpone_the_probe(
     admission: Admission, clock: HandClock
 ) -> None:
     early = [ask_of(chat) for chat in range(50, 54)]
@@ -161,14 +163,14 @@ def test_failures_of_calls_from_before_the_outage_do_not_put_the_probe_off(
     assert outage_wait(admission, ask_of(99)) == timedelta(seconds=0.9)
 
 
-def test_a_probe_that_was_not_made_leaves_its_turn_to_the_next(admission: Admission, clock: HandClock) -> None:
+def test_a_released_probe_passes_its_turn_to_the_next_job(admission: Admission, clock: HandClock) -> None:
     outage(admission, clock)
     clock.advance(1)
     assert call(admission, clock, ask_of(50), Released()).probe
     assert admission.admit(ask_of(51)) == Go("51", clock.now_us, probe=True)
 
 
-def test_a_probe_whose_worker_died_has_failed_when_its_lease_ends(admission: Admission, clock: HandClock) -> None:
+def test_a_probe_of_a_dead_worker_fails_when_its_lease_expires(admission: Admission, clock: HandClock) -> None:
     outage(admission, clock)
     clock.advance(1)
     lost, next_one = ask_of(50, lease_seconds=35), ask_of(51)
@@ -180,7 +182,7 @@ def test_a_probe_whose_worker_died_has_failed_when_its_lease_ends(admission: Adm
     assert outage_wait(admission, ask_of(52)) == timedelta(seconds=4)
 
 
-def test_a_line_keeps_its_order_over_an_outage(admission: Admission, clock: HandClock) -> None:
+def test_a_line_keeps_its_order_through_an_outage(admission: Admission, clock: HandClock) -> None:
     first, second = ask_of(1), ask_of(1)
     call(admission, clock, first, NO_ANSWER)
     call(admission, clock, ask_of(2), NO_ANSWER)
@@ -193,7 +195,7 @@ def test_a_line_keeps_its_order_over_an_outage(admission: Admission, clock: Hand
     call(admission, clock, second, Sent(True))
 
 
-def test_the_job_behind_a_head_that_waits_in_an_outage_is_not_asked_for_at_once(
+def test_the_job_behind_a_head_waiting_in_an_outage_is_not_asked_for_at_once(
     admission: Admission, clock: HandClock
 ) -> None:
     outage(admission, clock)
@@ -214,7 +216,7 @@ def test_an_operator_can_end_an_outage(admission: Admission, clock: HandClock) -
     assert isinstance(admission.admit(ask_of(50)), Go)
 
 
-def test_an_outage_of_one_bot_stops_no_other(admission: Admission, clock: HandClock) -> None:
+def test_an_outage_of_one_bot_does_not_stop_other_bots(admission: Admission, clock: HandClock) -> None:
     admission.vouch_idle("other")
     outage(admission, clock)
     assert isinstance(admission.admit(ask_of(50, bot="other")), Go)

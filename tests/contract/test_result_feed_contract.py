@@ -1,4 +1,4 @@
-"""What every store must tell of a job's end: Telegram's own error, a word to whoever listens, and cancelling."""
+"""What every store reports about a job's end: Telegram's own error, the result feed, and cancelling."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ERROR = {"error_code": 403, "description": "Forbidden: bot was blocked by the us
 BLOCKED = Dead("chat-unreachable", ERROR)
 
 
-def test_a_dead_job_keeps_what_telegram_said(admission: Admission) -> None:
+def test_a_dead_job_keeps_telegrams_error(admission: Admission) -> None:
     ask = ask_of(5)
     admission.admit(ask)
     admission.settle(ask, BLOCKED)
@@ -43,7 +43,7 @@ def test_a_dead_job_keeps_what_telegram_said(admission: Admission) -> None:
     assert admission.admit(ask) == AlreadyDead("chat-unreachable")
 
 
-def test_a_job_that_had_nothing_to_do_is_done_and_keeps_what_telegram_said(admission: Admission) -> None:
+def test_a_job_with_nothing_to_do_is_sent_and_keeps_telegrams_error(admission: Admission) -> None:
     ask = ask_of(5)
     said = {"error_code": 400, "description": "Bad Request: message\nis not modified"}
     admission.admit(ask)
@@ -52,7 +52,7 @@ def test_a_job_that_had_nothing_to_do_is_done_and_keeps_what_telegram_said(admis
     assert admission.admit(ask) == AlreadySent(True)
 
 
-def test_a_waiting_job_can_be_cancelled_and_the_next_in_line_goes(admission: Admission) -> None:
+def test_after_a_waiting_job_is_cancelled_the_next_in_line_is_sent(admission: Admission) -> None:
     first, second = ask_of(5), ask_of(5)
     admission.pause("default", "5", timedelta(seconds=1), "test")
     assert isinstance(admission.admit(first), Wait)
@@ -63,14 +63,14 @@ def test_a_waiting_job_can_be_cancelled_and_the_next_in_line_goes(admission: Adm
     assert admission.admit(first) == AlreadyDead(CANCELLED)
 
 
-def test_a_job_can_be_cancelled_before_any_worker_saw_it(admission: Admission) -> None:
+def test_a_job_can_be_cancelled_before_any_worker_takes_it(admission: Admission) -> None:
     ask = ask_of(5)
     assert admission.cancel(ask).reason == CANCELLED
     assert admission.admit(ask) == AlreadyDead(CANCELLED)
     assert isinstance(admission.admit(ask_of(5)), Go)
 
 
-def test_a_job_in_the_middle_of_its_call_is_not_cancelled(admission: Admission) -> None:
+def test_a_job_in_flight_cannot_be_cancelled(admission: Admission) -> None:
     ask = ask_of(5)
     go = admission.admit(ask)
     assert isinstance(go, Go)
@@ -79,7 +79,7 @@ def test_a_job_in_the_middle_of_its_call_is_not_cancelled(admission: Admission) 
     assert admission.cancel(ask) == Record(Standing.SENT, result={"message_id": 1})
 
 
-def test_a_job_between_two_attempts_can_be_cancelled(admission: Admission) -> None:
+def test_a_job_waiting_for_a_retry_can_be_cancelled(admission: Admission) -> None:
     ask = ask_of(5)
     go = admission.admit(ask)
     assert isinstance(go, Go)
@@ -92,7 +92,7 @@ Pair = tuple[Admission, Callable[[], ResultFeed]]
 
 @pytest.fixture(params=["sqlite", "redis"])
 def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
-    """A store on the real clock, and a maker of listeners to it."""
+    """A store on the real clock, and a function that makes result feeds of it."""
     policy = policy_of(settings_of())
     listeners: list[ResultFeed] = []
 
@@ -125,7 +125,7 @@ def heard(feed: ResultFeed, count: int) -> list[EndedJob]:
     return found
 
 
-def test_a_listener_hears_each_ending_once_and_in_order(pair: Pair) -> None:
+def test_a_result_feed_reports_each_ending_once_and_in_order(pair: Pair) -> None:
     store, listener = pair
     store.settle(ask_of(1), Sent("before"))
     feed = listener()
@@ -152,7 +152,7 @@ def test_retries_and_waits_do_not_end_a_job(pair: Pair) -> None:
     assert not feed.wait(0.05)
 
 
-def test_a_listener_that_was_not_opened_says_so_and_can_be_opened_then(pair: Pair) -> None:
+def test_an_unopened_result_feed_raises_and_can_be_opened_afterwards(pair: Pair) -> None:
     store, listener = pair
     feed = listener()
     with pytest.raises(StateUnavailableError):
@@ -162,7 +162,7 @@ def test_a_listener_that_was_not_opened_says_so_and_can_be_opened_then(pair: Pai
     assert heard(feed, 1)[0].record.result == 1
 
 
-def test_a_listener_of_a_replaced_file_says_that_it_may_have_missed_something(tmp_path: Path) -> None:
+def test_a_result_feed_of_a_replaced_file_raises_because_it_may_have_missed_results(tmp_path: Path) -> None:
     path, policy = tmp_path / "state.db", policy_of(settings_of())
     store = SqliteAdmission(path, policy)
     store.settle(ask_of(1), Sent(1))
@@ -180,7 +180,7 @@ def test_a_listener_of_a_replaced_file_says_that_it_may_have_missed_something(tm
     store.close()
 
 
-def test_a_look_takes_as_many_queries_for_fifty_bots_as_for_one(tmp_path: Path) -> None:
+def test_reading_the_feed_takes_as_many_queries_for_fifty_bots_as_for_one(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     store = SqliteAdmission(path, policy_of(settings_of()))
 
@@ -201,7 +201,7 @@ def test_a_look_takes_as_many_queries_for_fifty_bots_as_for_one(tmp_path: Path) 
     store.close()
 
 
-def test_a_listener_goes_on_when_all_results_were_forgotten_and_their_numbers_begin_anew(tmp_path: Path) -> None:
+def test_a_result_feed_continues_after_all_results_are_deleted_and_numbering_restarts(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     store = SqliteAdmission(path, policy_of(settings_of()))
     feed = SqliteResultFeed(path, ["default"])

@@ -1,4 +1,4 @@
-"""Waiting for results, on both stores: many wait by one listener, nothing is missed, and nothing stays when they go."""
+"""Waiting for results on both stores: many waiters share one result feed, miss nothing and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from tests.waiting import until
 
 @pytest.fixture(autouse=True)
 def no_audit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The listener must hear: the look that it takes now and then would find what it missed."""
+    """Makes the feed the only source: the periodic lookup would find endings it missed."""
     monkeypatch.setattr(waiting, "AUDIT_SECONDS", 3600.0)
 
 
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The listener goes as soon as nobody waits."""
+    """The feed is closed as soon as there are no waiters."""
     monkeypatch.setattr(waiting, "LINGER_SECONDS", 0.0)
 
 
 def listeners() -> int:
-    """Threads of ours that listen; those of an event loop's executor are not ours."""
+    """Our threads with a result feed; those of an event loop's executor are not ours."""
     return sum(thread.name == "floodgate-results" for thread in threading.enumerate())
 
 
 def listening() -> int:
-    """Threads on which somebody listens, whosever they are."""
+    """All threads with a result feed, whoever owns them."""
     return sum(
         any(frame.f_code is Waiting._run.__code__ for frame, _ in traceback.walk_stack(top))
         for top in sys._current_frames().values()
@@ -53,7 +53,7 @@ def listening() -> int:
 
 
 class Counting:
-    """A store that counts what it is asked."""
+    """A store that counts its lookups."""
 
     def __init__(self, store: Admission) -> None:
         self._store = store
@@ -69,7 +69,7 @@ class Counting:
 
 @contextmanager
 def ended(book: Waiting, count: int, end: Callable[[], None]) -> Iterator[None]:
-    """Ends jobs, from a thread, once so many callers wait."""
+    """Ends jobs, from a thread, once this many callers wait."""
 
     def run() -> None:
         until(lambda: book.count == count)
@@ -81,7 +81,7 @@ def ended(book: Waiting, count: int, end: Callable[[], None]) -> Iterator[None]:
         done.result(20)
 
 
-def test_thousands_wait_by_one_listener_and_few_looks(
+def test_thousands_of_waiters_share_one_result_feed_and_few_lookups(
     settings: Settings, store: Admission, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counting = Counting(store)
@@ -101,11 +101,11 @@ def test_thousands_wait_by_one_listener_and_few_looks(
 
     assert asyncio.run(main()) == [ask.job_id for ask in asks]
     assert seen == [(1, 0)]
-    # Two by each caller and one by the listener when it began: none in the time that they wait, none at the end of it.
+    # Two by each caller and one by the feed when it was opened: none while they wait, none at the end.
     assert counting.lookups <= 3 * len(asks) + 1
 
 
-def test_a_job_that_ended_before_needs_no_listener(settings: Settings, store: Admission) -> None:
+def test_a_job_that_has_already_ended_needs_no_result_feed(settings: Settings, store: Admission) -> None:
     sent, dead = ask_of(1), ask_of(2)
     store.settle(sent, Sent("done"))
     store.settle(dead, Dead("content"))
@@ -116,7 +116,7 @@ def test_a_job_that_ended_before_needs_no_listener(settings: Settings, store: Ad
         assert listeners() == 0
 
 
-def test_a_listener_hears_of_bots_that_are_asked_for_later(settings: Settings, store: Admission) -> None:
+def test_a_result_feed_includes_bots_that_are_asked_for_later(settings: Settings, store: Admission) -> None:
     asks = [ask_of(1, bot=bot) for bot in ("default", "news", "shop")]
     with Client(settings) as client, ThreadPoolExecutor() as threads:
         for count, ask in enumerate(asks, start=1):
@@ -127,7 +127,9 @@ def test_a_listener_hears_of_bots_that_are_asked_for_later(settings: Settings, s
             assert wait.result(20) == count
 
 
-def test_a_wait_ends_in_time_and_leaves_nothing_behind(settings: Settings, store: Admission, brief: None) -> None:
+def test_a_wait_ends_at_its_timeout_and_leaves_nothing_behind(
+    settings: Settings, store: Admission, brief: None
+) -> None:
     with Client(settings) as client:
         with pytest.raises(NotSettledError):
             client.result(ask_of(1).job_id, timeout=timedelta(milliseconds=50))
@@ -145,7 +147,9 @@ def test_an_unknown_id_is_not_called_safe(settings: Settings, store: Admission) 
             client.result(client.job("sendMessage", chat_id=1, text="hi"), timeout=0)
 
 
-def test_a_listener_that_has_gone_comes_again(settings: Settings, store: Admission, brief: None) -> None:
+def test_an_unused_result_feed_is_closed_and_reopened_when_needed(
+    settings: Settings, store: Admission, brief: None
+) -> None:
     with Client(settings) as client, ThreadPoolExecutor() as threads:
         for ask in (ask_of(1), ask_of(2)):
             wait = threads.submit(client.result, ask.job_id, timeout=20)
@@ -155,7 +159,7 @@ def test_a_listener_that_has_gone_comes_again(settings: Settings, store: Admissi
             until(lambda: listeners() == 0)
 
 
-def test_closing_a_client_tells_who_waits(settings: Settings, store: Admission) -> None:
+def test_closing_a_client_wakes_its_waiters_with_an_error(settings: Settings, store: Admission) -> None:
     async def main() -> None:
         client = AsyncClient(settings)
         told = pytest.raises(ClosedError, match="The job is safe")
@@ -166,7 +170,7 @@ def test_closing_a_client_tells_who_waits(settings: Settings, store: Admission) 
     assert listening() == 0
 
 
-def test_an_async_client_waits_though_its_loop_has_one_thread_to_lend(settings: Settings, store: Admission) -> None:
+def test_an_async_client_waits_even_when_its_loop_has_one_executor_thread(settings: Settings, store: Admission) -> None:
     ask = ask_of(1)
 
     async def main() -> object:
@@ -180,7 +184,7 @@ def test_an_async_client_waits_though_its_loop_has_one_thread_to_lend(settings: 
     assert asyncio.run(asyncio.wait_for(main(), 30)) == "done"
 
 
-def test_a_task_that_is_cancelled_waits_no_more(settings: Settings, store: Admission) -> None:
+def test_a_cancelled_task_stops_waiting(settings: Settings, store: Admission) -> None:
     async def main() -> int:
         async with AsyncClient(settings) as client:
             with pytest.raises(TimeoutError):
@@ -192,7 +196,7 @@ def test_a_task_that_is_cancelled_waits_no_more(settings: Settings, store: Admis
 
 
 class Silent:
-    """A listener whose connection has gone silent without breaking."""
+    """A result feed whose connection has become silent without breaking."""
 
     def skip(self) -> None:
         pass
@@ -205,7 +209,7 @@ class Silent:
         pass
 
 
-def test_what_a_silent_listener_misses_is_found_by_looking(
+def test_results_missed_by_a_silent_result_feed_are_found_by_lookup(
     settings: Settings, store: Admission, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger, "open_result_feed", lambda _settings, _bots: Silent())
@@ -216,7 +220,7 @@ def test_what_a_silent_listener_misses_is_found_by_looking(
 
 
 class Deaf:
-    """A listener to a store that does not let itself be listened to."""
+    """A result feed of a store that does not support one."""
 
     def skip(self) -> None:
         raise StateUnavailableError("no permission to listen")
@@ -228,7 +232,7 @@ class Deaf:
         pass
 
 
-def test_a_store_that_cannot_be_listened_to_is_looked_into_now_and_then(
+def test_a_store_without_a_result_feed_is_polled(
     settings: Settings, store: Admission, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger, "open_result_feed", lambda _settings, _bots: Deaf())
@@ -237,7 +241,7 @@ def test_a_store_that_cannot_be_listened_to_is_looked_into_now_and_then(
         assert client.result(ask.job_id, timeout=20) == "late"
 
 
-def test_a_fork_of_a_process_that_listens_listens_for_itself(settings: Settings, store: Admission) -> None:
+def test_a_forked_child_opens_its_own_result_feed(settings: Settings, store: Admission) -> None:
     first, second = ask_of(1), ask_of(2)
     client = Client(settings)
     with ended(client._ledger.waiting(), 1, lambda: store.settle(first, Sent(1))):

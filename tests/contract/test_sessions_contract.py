@@ -1,4 +1,4 @@
-"""What every store of session data promises, and the persistence that is made of it."""
+"""The contract of every store of session data, and the persistence built on it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def sessions(state_url: str, tmp_path: Path) -> Iterator[Sessions]:
     store.close()
 
 
-def test_texts_are_kept_by_bot_kind_and_key(sessions: Sessions) -> None:
+def test_session_texts_are_stored_by_bot_kind_and_key(sessions: Sessions) -> None:
     sessions.write("1", "chat_data", "5", "five")
     sessions.write("1", "chat_data", "5", "fünf")
     sessions.write("1", "user_data", "5", "user")
@@ -54,14 +54,14 @@ def test_texts_are_kept_by_bot_kind_and_key(sessions: Sessions) -> None:
     assert sessions.read_all("1", "user_data") == {"5": "user"}
 
 
-def test_a_store_that_is_away_is_one_sentence() -> None:
+def test_an_unavailable_store_is_reported_in_one_sentence() -> None:
     with pytest.raises(StateUnavailableError, match="does not answer"):
         RedisSessions("redis://127.0.0.1:1/0").read("1", "chat_data", "5")
 
 
 @pytest.fixture
 def make(state_url: str) -> Maker:
-    """Each is another worker's."""
+    """Each belongs to another worker."""
 
     def persistence() -> SharedPersistence:
         made = SharedPersistence(Settings(_env_file=None, state_url=state_url))
@@ -71,7 +71,7 @@ def make(state_url: str) -> Maker:
     return persistence
 
 
-def test_what_one_worker_keeps_another_has_at_the_chats_next_update(make: Maker) -> None:
+def test_data_written_by_one_worker_is_read_by_another_at_the_chats_next_update(make: Maker) -> None:
     async def both() -> tuple[dict[Any, Any], dict[Any, Any], dict[Any, Any], dict[Any, Any]]:
         one, other = make(), make()
         await one.update_chat_data(5, {"n": [1, {"a": None}]})
@@ -94,7 +94,7 @@ def test_what_one_worker_keeps_another_has_at_the_chats_next_update(make: Maker)
     assert asyncio.run(both()) == ({"n": [1, {"a": None}]}, {"name": "Ada"}, {"total": 3}, {})
 
 
-def test_conversations_come_back_as_they_were_and_ended_ones_do_not(make: Maker) -> None:
+def test_open_conversations_are_restored_unchanged_and_ended_ones_are_not(make: Maker) -> None:
     async def both() -> dict[Any, Any]:
         one, other = make(), make()
         await one.update_conversation("order", (5, 6), 1)
@@ -110,8 +110,8 @@ def test_conversations_come_back_as_they_were_and_ended_ones_do_not(make: Maker)
     assert asyncio.run(both()) == {(5, 6): 1, (5, 7): "asking"}
 
 
-def test_a_worker_that_has_not_changed_the_bots_data_does_not_write_it_back(make: Maker) -> None:
-    """The library hands it over with every update, and what another worker wrote meanwhile would be gone."""
+def test_unchanged_bot_data_is_not_written_back(make: Maker) -> None:
+    """The library passes it with every update, and another worker's writes since then would be lost."""
 
     async def both() -> dict[Any, Any]:
         one, other = make(), make()
@@ -128,6 +128,6 @@ def test_a_worker_that_has_not_changed_the_bots_data_does_not_write_it_back(make
 
 
 @pytest.mark.parametrize("data", [{"when": object()}, {5: "number"}, {"pair": (1, 2)}], ids=["object", "key", "tuple"])
-def test_what_json_would_change_is_refused_by_name(make: Maker, data: dict[Any, Any]) -> None:
+def test_data_that_json_would_change_is_refused_by_name(make: Maker, data: dict[Any, Any]) -> None:
     with pytest.raises(InvalidParamsError, match="chat_data of chat 5"):
         asyncio.run(make().update_chat_data(5, data))

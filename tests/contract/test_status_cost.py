@@ -1,4 +1,4 @@
-"""What operators and gateways ask costs the store the same, whatever the number of chats and of jobs that wait."""
+"""The queries of operators and gateways cost the store the same for any number of chats and waiting jobs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MANY = 400
 
 
 def steps(path: Path, look: Callable[[SqliteUnitOfWork], object], clock: HandClock) -> int:
-    """How many instructions of SQLite a look takes."""
+    """Counts SQLite's instructions for a query."""
     taken = 0
 
     def count() -> None:
@@ -39,7 +39,7 @@ def steps(path: Path, look: Callable[[SqliteUnitOfWork], object], clock: HandClo
 
 
 @pytest.mark.parametrize("look", [snapshot, waiting])
-def test_a_look_costs_the_same_whatever_waits(
+def test_reading_the_status_costs_the_same_with_any_number_of_waiting_jobs(
     look: Callable[[SqliteUnitOfWork], object], tmp_path: Path, clock: HandClock
 ) -> None:
     path = tmp_path / "state.db"

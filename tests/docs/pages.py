@@ -1,4 +1,4 @@
-"""The code blocks of a page, and the commands of a console block. Pure: running them is ``test_snippets``'."""
+"""The code blocks of a page, and the commands of a console block. Pure: ``test_snippets`` runs them."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command, and what it shall print; empty when the page does not say."""
+    """A command and its expected output; empty if the page shows none."""
 
     text: str
     expected: str
 
 
 def pages() -> list[Path]:
-    """All pages that have blocks."""
+    """All pages with blocks."""
     found = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     return [page for page in found if FENCE in page.read_text()]
 
@@ -66,7 +66,7 @@ def _blocks(name: str, text: str) -> Iterator[Block]:
 
 
 def commands(text: str) -> list[Command]:
-    """The commands of a console block: a line after ``$ ``, on over lines that end in a backslash, then its output."""
+    """The commands of a console block: a line after ``$ ``, continued after a backslash, followed by its output."""
     found: list[tuple[list[str], list[str]]] = []
     for line in text.splitlines():
         if line.startswith(PROMPT):

@@ -1,4 +1,4 @@
-"""Each promise names its proof: every test that README.md and docs/guarantees.md link to is there."""
+"""Each guarantee names its proof: every test that README.md and docs/guarantees.md link to exists."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def proofs(page: Path) -> list[tuple[str, Path]]:
 
 
 @pytest.mark.parametrize("page", [PAGE, README, SECURITY], ids=lambda page: page.name)
-def test_every_proof_that_is_named_exists(page: Path) -> None:
+def test_every_linked_test_exists(page: Path) -> None:
     gone = [name for name, file in proofs(page) if not file.is_file() or f"def {name}(" not in file.read_text()]
     assert not gone
 
 
-def test_every_promise_has_a_proof_and_says_what_weakens_it() -> None:
+def test_every_guarantee_links_to_tests_and_states_its_limits() -> None:
     promises = re.split(r"^## (?=\d)", PAGE.read_text(), flags=re.MULTILINE)[1:]
     assert len(promises) == 8
     for promise in promises:
@@ -33,7 +33,7 @@ def test_every_promise_has_a_proof_and_says_what_weakens_it() -> None:
         assert "What weakens it" in promise, promise[:60]
 
 
-def test_the_readme_names_a_proof_for_every_promise() -> None:
+def test_the_readme_links_to_a_test_for_every_guarantee() -> None:
     table = README.read_text().partition("## Guarantees")[2].partition("\n\n[Guarantees]")[0]
     rows = [row for row in table.splitlines() if row.startswith("| ")]
     assert len(rows) == 9, "a heading and a row for each promise"

@@ -1,4 +1,4 @@
-"""Links between pages lead somewhere, and every page is in the site's navigation."""
+"""Links between pages are valid, and every page is in the site's navigation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ELSEWHERE = ("https://", "http://", "mailto:")
 
 
 def pages() -> list[Path]:
-    """Every page of the repository, also those that are not committed yet; of an archive, those that it is made for."""
+    """Every page of the repository, including uncommitted ones; in an archive, every page in it."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     found = listed.stdout.split() if listed.returncode == 0 else []
@@ -33,7 +33,7 @@ def prose(text: str) -> str:
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors of a page's headings as GitHub makes them: a heading that comes again has its ordinal behind it."""
+    """The anchors of a page's headings as GitHub makes them: a repeated heading has its ordinal appended."""
     outside = "".join(re.split(rf"^\s*{FENCE}.*$", text, flags=re.MULTILINE)[::2])
     seen: Counter[str] = Counter()
     found: set[str] = set()
@@ -45,7 +45,7 @@ def anchors(text: str) -> set[str]:
 
 
 def broken(page: Path) -> Iterator[str]:
-    """The links of a page that lead to no file, or to no heading of a page."""
+    """The links of a page without an existing file or heading."""
     for link in LINK.findall(prose(page.read_text())):
         if link.startswith(ELSEWHERE):
             continue
@@ -56,14 +56,14 @@ def broken(page: Path) -> Iterator[str]:
 
 
 def in_navigation(entries: list[dict[str, Any]]) -> list[str]:
-    """The pages that the site's navigation names, in its order."""
+    """The pages in the site's navigation, in order."""
     values = [value for entry in entries for value in entry.values()]
     return [page for value in values for page in (in_navigation(value) if isinstance(value, list) else [value])]
 
 
 @pytest.mark.checkout
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+def test_every_link_has_an_existing_file_and_heading(page: Path) -> None:
     assert list(broken(page)) == []
 
 
@@ -77,7 +77,7 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
         ("```\n[a](gone.md)\n```\n![plot](gone.svg)", ["gone.svg"]),
     ],
 )
-def test_a_link_that_leads_nowhere_is_found(tmp_path: Path, text: str, found: list[str]) -> None:
+def test_a_broken_link_is_found(tmp_path: Path, text: str, found: list[str]) -> None:
     (tmp_path / "there.md").write_text("## `One` & two\n")
     page = tmp_path / "page.md"
     page.write_text(text)
@@ -90,7 +90,7 @@ def test_every_page_is_in_the_sites_navigation() -> None:
     assert set(in_navigation(site["nav"])) == expected
 
 
-def test_the_site_is_built_with_no_link_that_leads_nowhere() -> None:
+def test_the_site_is_built_without_broken_links() -> None:
     built = subprocess.run([ROOT / "scripts" / "docs"], capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
     assert '<script src="http' not in (ROOT / "site" / "index.html").read_text(), "the site loads what is not its own"

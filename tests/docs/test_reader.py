@@ -1,4 +1,4 @@
-"""The reader of pages notices what is wrong with a page."""
+"""The reader of pages detects errors on a page."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def block(language: str, text: str, *words: str) -> Block:
     return Block("page.md", 7, language, words, text)
 
 
-def test_blocks_know_their_language_their_words_and_their_first_line() -> None:
+def test_blocks_have_their_language_arguments_and_first_line() -> None:
     python, console = _blocks("page.md", PAGE)
     assert python == Block("page.md", 3, "python", ("file=a.py",), "x = 1")
     assert (console.line, console.language) == (7, "console")
@@ -45,12 +45,12 @@ def test_blocks_know_their_language_their_words_and_their_first_line() -> None:
     ]
 
 
-def test_a_fence_that_is_not_closed_is_told() -> None:
+def test_an_unclosed_fence_is_reported() -> None:
     with pytest.raises(ValueError, match=r"page\.md:1: this fence is not closed"):
         list(_blocks("page.md", "```python\nx = 1\n"))
 
 
-def test_blocks_of_a_page_share_one_interpreter_and_its_files(reader: Reader) -> None:
+def test_blocks_of_a_page_share_one_interpreter_and_one_folder(reader: Reader) -> None:
     reader.read(block("python", "x = 6 * 7"))
     reader.read(block("python", "y = 1", "file=a.py"))
     reader.read(block("python", "import a\nassert (x, a.y) == (42, 1)"))
@@ -68,7 +68,7 @@ def test_blocks_of_a_page_share_one_interpreter_and_its_files(reader: Reader) ->
         (block("console", "$ floodgate worker"), "ended:\n.*No bot token is set"),
     ],
 )
-def test_what_does_not_work_is_told(reader: Reader, wrong: Block, told: str) -> None:
+def test_a_failing_block_is_reported(reader: Reader, wrong: Block, told: str) -> None:
     with pytest.raises(AssertionError, match=f"(?s){told}"):
         reader.read(wrong)
 

@@ -1,19 +1,19 @@
-"""What README.md and docs/ show, runs: whoever writes a page just writes it.
+"""All examples in README.md and docs/ run: authors of pages need do nothing for it.
 
-A page is read from top to bottom, in a folder of its own, with a private RabbitMQ, fake Telegram, state file and token
+A page is read from top to bottom, in its own folder, with a private RabbitMQ, fake Telegram, state file and token
 in the environment.
 
 ```python            runs; the blocks of a page share one interpreter
-```python file=a.py   is written to that file, for what follows; so is any other language
-```python fragment    is no whole program: it must compile
+```python file=a.py   is written to that file, for later blocks; so is any other language
+```python fragment    is not a complete program: it must compile
 ```python clients     is a program for another library: it runs in the clients' environment and must end with 0
 ```javascript         the same, as a module for Node; without Node it is not read
-```console            each `$ command` runs and must end with 0; lines below it are what it prints, `...` for anything
+```console            each `$ command` runs and must exit with 0; lines below it are its output, `...` for anything
 ```json               must parse
 
-`export NAME=value` holds for the rest of the page; with a `…` in it, the value is the reader's own and ours stays. A
-command that serves (``SERVICES``) goes on in the background until the page ends, must be up before the next line, and
-must end with 0. ``<!-- snippets: worker -->`` in a page starts a worker first.
+`export NAME=value` applies to the rest of the page; with a `…` in it, the value is the reader's own and ours is kept.
+A command that serves (``SERVICES``) runs in the background until the page ends, must be up before the next line, and
+must exit with 0. ``<!-- snippets: worker -->`` in a page starts a worker first.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ SERVICES = (
     "dramatiq ",
     "python -m floodgate.fake_telegram",
 )
-# What a test of its own runs, or only a reader can. The file must be there at least.
+# Commands run by a test of their own or only by a reader. The file must at least exist.
 ELSEWHERE = {
     "./scripts/demo": "sets the machine up; its own test runs the demo",
     "./scripts/test": "is what runs this",
@@ -66,7 +66,7 @@ BLOCK_SECONDS = 60.0
 READY_SECONDS = 30.0
 PAGE_PORTS = ("8080", "8081")  # the gateway's and another, as pages show them; each run puts free ones in their place
 
-# Reads blocks as JSON lines and answers each with a line. What the blocks print goes to its standard error.
+# Reads blocks as JSON lines and answers each with a line. The output of the blocks goes to its standard error.
 INTERPRETER = """
 import json, os, sys
 answers = os.fdopen(os.dup(1), "w", buffering=1)
@@ -196,7 +196,7 @@ class Reader:
         check_output(command, ran.stdout)
 
     def close_book(self) -> None:
-        """The page is read: what serves ends well."""
+        """Ends the page: its services must exit with 0."""
         for text, process in self.services:
             assert process.poll() is None, f"$ {text}\nended with {process.returncode} before the page did"
             process.send_signal(signal.SIGTERM)
@@ -213,7 +213,7 @@ class Reader:
 
 @contextlib.contextmanager
 def killed_after(process: subprocess.Popen[str], seconds: float) -> Iterator[None]:
-    """A bound for a read that has none of its own: the end of the process ends it."""
+    """Bounds a read that has no timeout of its own: it ends the process, which ends the read."""
     timer = threading.Timer(seconds, process.kill)
     timer.start()
     try:
@@ -250,7 +250,7 @@ def stage(vhost: Vhost, tmp_path: Path) -> Iterator[Stage]:
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
-def test_what_the_page_shows_runs(page: Path, stage: Stage) -> None:
+def test_every_example_on_the_page_runs(page: Path, stage: Stage) -> None:
     if "<!-- snippets: worker -->" in page.read_text():
         stage.worker()
     env = {name: value for name, value in stage.env.items() if name != "FLOODGATE_BOTS"}

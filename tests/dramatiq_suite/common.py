@@ -1,4 +1,4 @@
-"""What Dramatiq's test modules import from their own ``common``."""
+"""The names that Dramatiq's test modules import from their own ``common``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ skip_in_ci = skip_on_windows = skip_on_pypy = skip_with_gevent = skip_unless_rab
 
 @contextmanager
 def worker(*args: Any, **options: Any) -> Iterator[dramatiq.Worker]:
-    """A worker for as long as the block runs."""
+    """Runs a worker for the length of the block."""
     made = dramatiq.Worker(*args, **options)
     made.start()
     try:

@@ -1,4 +1,4 @@
-"""Fixtures under the names that Dramatiq's tests know, on Floodgate's broker and a real RabbitMQ.
+"""Fixtures with the names used by Dramatiq's tests, on Floodgate's broker and a real RabbitMQ.
 
 rabbitmq_broker, stub_broker            a FloodgateBroker with its default middleware, and Dramatiq's global one
 rabbitmq_worker, stub_worker            a stock dramatiq.Worker on it
@@ -37,7 +37,7 @@ IDLE_MILLISECONDS, STOCK_IDLE_MILLISECONDS = 20, 100
 
 
 class PromptJoin(FloodgateBroker):
-    """Looks more often whether a queue is empty."""
+    """Checks more often whether a queue is empty."""
 
     def join(
         self,
@@ -52,10 +52,10 @@ class PromptJoin(FloodgateBroker):
 
 
 class Account(Middleware):
-    """Counts what is enqueued and not yet settled, by queue, and keeps what a worker gave up on."""
+    """Counts enqueued and unsettled messages by queue, and keeps the failed ones."""
 
     def __init__(self) -> None:
-        self.unsettled: Counter[str] = Counter()  # under `changed`, as are the rest
+        self.unsettled: Counter[str] = Counter()  # guarded by `changed`, like the others
         self.dead: list[MessageProxy] = []
         self.causes: list[
             tuple[type[BaseException], tuple[Any, ...]]
@@ -84,7 +84,7 @@ class Account(Middleware):
 
 
 class StubLike(FloodgateBroker):
-    """Has what tests use of the stub broker: ``join`` knows what is in hand and raises what a dead letter died of."""
+    """Adds what tests use of the stub broker: ``join`` waits for messages in hand and raises their exceptions."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -107,7 +107,7 @@ class StubLike(FloodgateBroker):
 
 @pytest.fixture(scope="session")
 def shared_vhost(vhosts: Vhosts) -> Iterator[Vhost]:
-    """One for all these tests: declaring the delay ladder anew takes longer than most of them."""
+    """One for all these tests: declaring the delay ladder again takes longer than most of them."""
     taken = vhosts.take()
     yield taken
     vhosts.give_back(taken)
@@ -145,7 +145,7 @@ def _in_use(broker: FloodgateBroker) -> Iterator[FloodgateBroker]:
 
 
 def _leave_nothing(broker: FloodgateBroker) -> None:
-    """Queues are deleted, since a purge would leave what is in hand."""
+    """Deletes queues, since a purge would leave messages in hand."""
     queues = [name for queue in broker.queues for name in (queue, queue_names.dead_queue_of(queue))]
     queue_admin.delete(broker.connections, queues)
     queue_admin.purge(broker.connections, map(delay_ladder.level_name, range(delay_ladder.LEVELS)))

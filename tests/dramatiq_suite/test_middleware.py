@@ -1,4 +1,4 @@
-"""What Dramatiq's tests/middleware say, in our words: its source archive leaves that folder out. On our broker."""
+"""The content of Dramatiq's tests/middleware, rewritten: its source archive omits that folder. On our broker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.dramatiq_suite.conftest import StubLike
 
 
 def _loop_until(stop: threading.Event) -> None:
-    """Run Python code, which an exception from another thread can interrupt."""
+    """Runs Python code that an exception from another thread can interrupt."""
     while not stop.is_set():
         stop.wait(0.01)
 
@@ -65,7 +65,7 @@ def test_an_async_actor_that_runs_too_long_is_cancelled(stub_broker: StubLike, s
 
 
 @pytest.mark.parametrize("notify", [True, False])
-def test_an_actor_hears_of_the_shutdown_if_it_asks_for_it(stub_broker: StubLike, notify: bool) -> None:
+def test_an_actor_is_notified_of_a_shutdown_on_request(stub_broker: StubLike, notify: bool) -> None:
     begun, stop = threading.Event(), threading.Event()
     ended = []
 
@@ -88,7 +88,7 @@ def test_an_actor_hears_of_the_shutdown_if_it_asks_for_it(stub_broker: StubLike,
     assert ended == ["shutdown" if notify else "done"]
 
 
-def test_what_a_shutdown_interrupted_is_retried(stub_broker: StubLike) -> None:
+def test_a_message_interrupted_by_a_shutdown_is_retried(stub_broker: StubLike) -> None:
     begun, stop = threading.Semaphore(0), threading.Event()
     runs = []
 
@@ -111,7 +111,7 @@ def test_what_a_shutdown_interrupted_is_retried(stub_broker: StubLike) -> None:
 # Retries
 
 
-def test_a_failed_message_is_retried_as_often_as_it_may(stub_broker: StubLike, stub_worker: dramatiq.Worker) -> None:
+def test_a_failed_message_is_retried_up_to_its_limit(stub_broker: StubLike, stub_worker: dramatiq.Worker) -> None:
     runs = []
 
     @dramatiq.actor(max_retries=3, min_backoff=1, max_backoff=1)
@@ -126,7 +126,7 @@ def test_a_failed_message_is_retried_as_often_as_it_may(stub_broker: StubLike, s
 
 
 @pytest.mark.parametrize("most", [0, 2])
-def test_a_message_may_say_how_often_it_is_retried(
+def test_a_message_can_set_its_number_of_retries(
     stub_broker: StubLike, stub_worker: dramatiq.Worker, most: int
 ) -> None:
     runs = []
@@ -141,7 +141,7 @@ def test_a_message_may_say_how_often_it_is_retried(
     assert len(runs) == most + 1
 
 
-def test_a_retry_may_say_its_delay_and_is_not_logged_as_an_error(
+def test_a_retry_can_set_its_delay_and_is_not_logged_as_an_error(
     stub_broker: StubLike, stub_worker: dramatiq.Worker, caplog: pytest.LogCaptureFixture
 ) -> None:
     runs: list[float] = []
@@ -187,7 +187,7 @@ def test_an_expected_exception_is_not_retried(
     assert runs == [True]
 
 
-def test_a_retried_message_knows_when_it_was_put_back(stub_broker: StubLike, stub_worker: dramatiq.Worker) -> None:
+def test_a_retried_message_has_the_time_of_its_requeue(stub_broker: StubLike, stub_worker: dramatiq.Worker) -> None:
     times = []
 
     @dramatiq.actor(max_retries=2, min_backoff=10, max_backoff=10)
@@ -204,7 +204,7 @@ def test_a_retried_message_knows_when_it_was_put_back(stub_broker: StubLike, stu
 
 
 @pytest.mark.parametrize(("succeeds_at", "told"), [(1, 0), (2, 0), (9, 1)])
-def test_an_actor_is_told_of_exhausted_retries_and_of_nothing_else(
+def test_an_actor_is_notified_only_of_exhausted_retries(
     stub_broker: StubLike, stub_worker: dramatiq.Worker, succeeds_at: int, told: int
 ) -> None:
     runs, heard = [], []
@@ -229,7 +229,7 @@ def test_an_actor_is_told_of_exhausted_retries_and_of_nothing_else(
 
 
 def test_the_exception_of_an_async_actor_does_not_leak(stub_broker: StubLike, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL)  # a record that is captured holds its exception
+    caplog.set_level(logging.CRITICAL)  # a captured record keeps its exception alive
     raised: list[weakref.ref[BaseException]] = []
 
     class CustomError(Exception):
@@ -251,11 +251,11 @@ def test_the_exception_of_an_async_actor_does_not_leak(stub_broker: StubLike, ca
         gc.enable()
 
 
-# Somebody else's
+# Third-party middleware
 
 
 class Metrics(Middleware):
-    """Counts as Dramatiq's Prometheus does: what is in progress, done, failed, rejected and retried."""
+    """Counts as Dramatiq's Prometheus middleware does: in progress, done, failed, rejected and retried messages."""
 
     def __init__(self) -> None:
         self.delayed: set[str] = set()
@@ -306,7 +306,7 @@ class Metrics(Middleware):
             self.counts[what] += 1
 
 
-def test_metrics_count_what_becomes_of_each_message(stub_broker: StubLike, stub_worker: dramatiq.Worker) -> None:
+def test_metrics_count_the_outcome_of_each_message(stub_broker: StubLike, stub_worker: dramatiq.Worker) -> None:
     metrics = Metrics()
     stub_broker.add_middleware(metrics, before=dramatiq.middleware.AgeLimit)
 

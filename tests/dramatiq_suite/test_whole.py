@@ -1,4 +1,4 @@
-"""Dramatiq's modules that are not taken over, and why."""
+"""Dramatiq's test modules that are not used, and why."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOT_TAKEN = {
 }
 
 
-def test_every_module_of_dramatiqs_is_taken_or_has_its_reason() -> None:
+def test_every_module_of_dramatiqs_suite_is_used_or_excluded_with_a_reason() -> None:
     taken = {path.stem for path in Path(__file__).parent.glob("test_*.py")} - {"test_whole", "test_middleware"}
     assert taken.isdisjoint(NOT_TAKEN)
     assert module_names() == taken | NOT_TAKEN.keys()

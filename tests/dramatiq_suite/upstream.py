@@ -1,7 +1,7 @@
-"""Dramatiq's own test modules, as scripts/setup fetched them, for the modules beside this one to take over.
+"""Dramatiq's own test modules, fetched by scripts/setup, for the modules in this folder to include.
 
-The archive holds the modules and neither their ``conftest.py`` nor their ``common.py``: those two are ours, and make
-``rabbitmq_broker`` and ``stub_broker`` alike a Floodgate broker on a real RabbitMQ.
+The archive contains the modules but neither their ``conftest.py`` nor their ``common.py``: those two are ours, and
+make both ``rabbitmq_broker`` and ``stub_broker`` a Floodgate broker on a real RabbitMQ.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ PACKAGE = "dramatiq_tests"
 
 
 def module_names() -> set[str]:
-    """What was fetched."""
+    """The fetched files."""
     return {path.stem for path in FOLDER.glob("test_*.py")}
 
 
 def taken_from(name: str, *, does_not_apply: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The contents of a module, without the tests that do not apply, each of which has its reason."""
+    """The contents of a module, without the tests that do not apply, each with its reason."""
     contents = dict(vars(_load(name)))
     for test in does_not_apply or {}:
-        del contents[test]  # KeyError: there is no such test, and its reason can go
+        del contents[test]  # a KeyError means there is no such test, and its reason can be removed
     return {key: value for key, value in contents.items() if not key.startswith("__")}
 
 

@@ -1,6 +1,6 @@
-"""Run by the tests in the environment that has them: our spool, by s3fs, on moto's S3 over HTTP.
+"""Run by the tests in the environment with its dependencies: our spool with s3fs on moto's S3 over HTTP.
 
-Prints one JSON object: for each fact None, or what went wrong.
+Prints one JSON object: for each fact None or the error.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def raises(kind: type[Exception], act: Callable[[], object]) -> str:
 
 
 def elsewhere(code: str, file: SpooledFile) -> None:
-    """What another process does with the same spool."""
+    """The effect of another process on the same spool."""
     program = f"""
 from floodgate.broker.uploads.spool import Spool, SpooledFile
 spool, file = Spool({URL!r}), SpooledFile.model_validate_json({file.model_dump_json()!r})
@@ -94,7 +94,7 @@ def what_is_old_is_swept_whoever_put_it(spool: Spool) -> None:
     file = put(spool, SMALL)
     elsewhere("import io; spool.put('bot', 'job-2', 0, 'x', 'x', io.BytesIO(b'theirs'))", file)
     assert spool.sweep(3600) == 0
-    time.sleep(1.1)  # S3 tells the time in whole seconds
+    time.sleep(1.1)  # S3 reports time in whole seconds
     assert spool.sweep(0.05) == 2
     raises(UploadMissingError, lambda: spool.open("bot", "job-1", file))
 

@@ -1,4 +1,4 @@
-"""What docs/security.md says of the accounts on RabbitMQ, row by row on a real one; and Floodgate working with them."""
+"""The RabbitMQ accounts of docs/security.md, row by row on a real server, and Floodgate working with them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BOT: Final = "default"
 
 
 def rows() -> list[tuple[str, dict[str, bool]]]:
-    """What each account can do, as the page's table says."""
+    """The permissions of each account, according to the page's table."""
     table = PAGE.read_text().partition("| | producer | worker | operator |\n")[2].partition("\n\n")[0]
     found = []
     for line in table.splitlines()[1:]:
@@ -93,14 +93,14 @@ ACTS: Final[dict[str, list[Callable[[Channel], object]]]] = {
 }
 
 
-def test_the_page_and_this_file_know_the_same_rows() -> None:
+def test_the_page_and_this_file_list_the_same_rows() -> None:
     assert [what for what, _ in rows()] == list(ACTS)
     assert set(permissions()) == set(ACCOUNTS)
 
 
 @pytest.mark.parametrize("account", ACCOUNTS)
 @pytest.mark.parametrize(("what", "answers"), rows(), ids=[what for what, _ in rows()])
-def test_an_account_can_do_what_the_page_says_and_nothing_else(
+def test_an_account_has_exactly_the_documented_permissions(
     accounts: Accounts, what: str, answers: dict[str, bool], account: str
 ) -> None:
     assert {accounts.may(account, act) for act in ACTS[what]} == {answers[account]}
@@ -121,7 +121,7 @@ def test_a_producer_learns_whether_a_worker_serves_its_bot(
     assert "no worker" not in caplog.text
 
 
-def test_compose_gives_the_accounts_what_the_page_says() -> None:
+def test_compose_grants_the_accounts_the_documented_permissions() -> None:
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     given = json.loads(compose["configs"]["accounts"]["content"].replace("$$", "$"))
     assert {

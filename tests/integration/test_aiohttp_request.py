@@ -1,4 +1,4 @@
-"""The aiohttp request against servers that behave and servers that do not, over real sockets."""
+"""The aiohttp request against well-behaved and misbehaving servers, over real sockets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Script = Callable[["Wire", bytes, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class Wire:
-    """A server that reads whole requests and does with each what its script says."""
+    """A server that reads whole requests and treats each as its script says."""
 
     script: Script
     requests: list[bytes] = field(default_factory=list)
@@ -101,7 +101,7 @@ async def talk_nonsense(_: Wire, __: bytes, writer: asyncio.StreamWriter) -> Non
 
 
 async def trickle(_: Wire, __: bytes, writer: asyncio.StreamWriter) -> None:
-    """Never silent for as long as the read time-out, and never done."""
+    """Never silent for as long as the read timeout, and never finished."""
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
     while not writer.is_closing():
         writer.write(b" ")
@@ -113,7 +113,7 @@ async def post(request: AiohttpRequest, url: str, **timeouts: Any) -> tuple[int,
 
 
 async def fault_of(url: str, request: AiohttpRequest | None = None, **timeouts: Any) -> NetworkError:
-    """What a POST to ``url`` raises, having checked that the token is nowhere in it."""
+    """Returns the exception of a POST to ``url``, having checked that it does not contain the token."""
     request = request or AiohttpRequest()
     async with request:
         with pytest.raises(NetworkError) as caught:
@@ -125,7 +125,7 @@ async def fault_of(url: str, request: AiohttpRequest | None = None, **timeouts: 
 
 
 @pytest.mark.parametrize("script", [hang_up, reset, stop_in_the_body, talk_nonsense])
-def test_a_call_that_is_lost_under_way_may_have_acted_and_is_made_once(script: Script) -> None:
+def test_a_call_lost_in_flight_may_have_acted_and_is_made_once(script: Script) -> None:
     async def scenario() -> None:
         async with wire(script) as server:
             fault = await fault_of(server.url)
@@ -136,7 +136,7 @@ def test_a_call_that_is_lost_under_way_may_have_acted_and_is_made_once(script: S
 
 
 @pytest.mark.parametrize("script", [stall, trickle])
-def test_a_silent_or_trickling_server_is_cut_off_in_time(script: Script) -> None:
+def test_a_silent_or_trickling_server_is_disconnected_at_the_timeout(script: Script) -> None:
     async def scenario() -> None:
         async with wire(script) as server, asyncio.timeout(5):
             fault = await fault_of(server.url, read_timeout=0.2, write_timeout=0, connect_timeout=0.1, pool_timeout=0)
@@ -146,7 +146,7 @@ def test_a_silent_or_trickling_server_is_cut_off_in_time(script: Script) -> None
     asyncio.run(scenario())
 
 
-def test_a_refused_connection_was_surely_not_sent() -> None:
+def test_a_refused_connection_means_certainly_not_sent() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/bot{TOKEN}/sendMessage"
@@ -158,16 +158,16 @@ def test_a_refused_connection_was_surely_not_sent() -> None:
 @pytest.mark.parametrize(
     "url", ["http://no-such-host.invalid/bot%s/getMe", "http:///bot%s/getMe", "ftp://127.0.0.1/bot%s/getMe"]
 )
-def test_an_address_that_leads_nowhere_was_surely_not_sent(url: str) -> None:
+def test_an_unresolvable_address_means_certainly_not_sent(url: str) -> None:
     assert isinstance(asyncio.run(fault_of(url % TOKEN)).__cause__, NotSentError)
 
 
-def test_a_connection_that_is_never_made_was_surely_not_sent() -> None:
+def test_a_connection_that_is_never_made_means_certainly_not_sent() -> None:
     async def scenario() -> None:
         with socket.socket() as deaf, contextlib.ExitStack() as queued:
             deaf.bind(("127.0.0.1", 0))
             deaf.listen(0)
-            for _ in range(4):  # fill the backlog, so that the kernel answers no further connection
+            for _ in range(4):  # fills the backlog, so that the kernel accepts no further connection
                 client = queued.enter_context(socket.socket())
                 client.setblocking(False)
                 client.connect_ex(deaf.getsockname())
@@ -179,7 +179,7 @@ def test_a_connection_that_is_never_made_was_surely_not_sent() -> None:
     asyncio.run(scenario())
 
 
-def test_a_call_that_waits_in_vain_for_the_pool_was_surely_not_sent() -> None:
+def test_a_timeout_waiting_for_the_pool_means_certainly_not_sent() -> None:
     async def scenario() -> None:
         async with wire(stall) as server, AiohttpRequest(connections=1) as request:
             first = asyncio.create_task(post(request, server.url))
@@ -194,7 +194,7 @@ def test_a_call_that_waits_in_vain_for_the_pool_was_surely_not_sent() -> None:
     asyncio.run(scenario())
 
 
-def test_a_certificate_nobody_vouches_for_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+def test_an_untrusted_certificate_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
     (tmp_path / "pair.pem").write_text(SELF_SIGNED)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(tmp_path / "pair.pem")
@@ -209,7 +209,7 @@ def test_a_certificate_nobody_vouches_for_is_refused_before_anything_is_sent(tmp
     asyncio.run(scenario())
 
 
-def test_a_kept_connection_is_used_again_and_its_loss_resends_nothing() -> None:
+def test_a_kept_alive_connection_is_reused_and_losing_it_resends_nothing() -> None:
     async def script(server: Wire, body: bytes, writer: asyncio.StreamWriter) -> None:
         await (answer if len(server.requests) == 1 else hang_up)(server, body, writer)
 
@@ -226,7 +226,7 @@ def test_a_kept_connection_is_used_again_and_its_loss_resends_nothing() -> None:
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary Redirect"])
-def test_a_redirect_is_an_answer_and_is_not_followed(status: str) -> None:
+def test_a_redirect_is_returned_and_not_followed(status: str) -> None:
     async def script(server: Wire, _: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(http(status, b"", f"Location: {server.url}"))
 
@@ -238,7 +238,7 @@ def test_a_redirect_is_an_answer_and_is_not_followed(status: str) -> None:
     asyncio.run(scenario())
 
 
-def test_a_proxy_carries_the_call_and_its_refusal_means_not_sent() -> None:
+def test_a_call_goes_through_a_proxy_whose_refusal_means_not_sent() -> None:
     async def refuse(_: Wire, __: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(http("407 Proxy Authentication Required", b""))
 
@@ -258,7 +258,7 @@ def test_a_proxy_carries_the_call_and_its_refusal_means_not_sent() -> None:
     asyncio.run(scenario())
 
 
-def test_starting_and_stopping_twice_does_nothing_more() -> None:
+def test_starting_and_stopping_twice_does_nothing() -> None:
     async def scenario() -> None:
         request = AiohttpRequest(read_timeout=7)
         assert request.read_timeout == 7
@@ -270,13 +270,13 @@ def test_starting_and_stopping_twice_does_nothing_more() -> None:
         with pytest.raises(NetworkError) as caught:
             await post(request, "http://127.0.0.1:1/")
         assert isinstance(caught.value.__cause__, NotSentError)
-        async with wire(answer) as server, request:  # and it can be opened again
+        async with wire(answer) as server, request:  # it can also be opened again
             assert await post(request, server.url) == (200, OK)
 
     asyncio.run(scenario())
 
 
-def test_stopping_cuts_off_what_is_under_way() -> None:
+def test_stopping_aborts_calls_in_flight() -> None:
     async def scenario() -> None:
         async with wire(stall) as server, asyncio.timeout(5):
             request = AiohttpRequest()
@@ -328,7 +328,7 @@ def test_parameters_arrive_as_json_with_nested_values_and_any_text() -> None:
     assert params == {"chat_id": 7, "text": "Grüße 🎉 \ud800", "reply_markup": {"inline_keyboard": [[]]}}
 
 
-def test_files_arrive_as_multipart_under_their_names() -> None:
+def test_files_arrive_as_multipart_with_their_names() -> None:
     files: dict[str, tuple[str, bytes]] = {}
     fields: dict[str, str] = {}
 
@@ -357,7 +357,7 @@ def test_files_arrive_as_multipart_under_their_names() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*retry_after:telegram.warnings.PTBDeprecationWarning")
-def test_the_librarys_own_errors_come_out_as_with_its_own_request() -> None:
+def test_the_librarys_errors_are_the_same_as_with_its_own_request() -> None:
     answers = {
         "1": web.json_response(
             {"ok": False, "error_code": 400, "description": "Bad Request: chat not found"}, status=400
@@ -380,7 +380,7 @@ def test_the_librarys_own_errors_come_out_as_with_its_own_request() -> None:
     asyncio.run(scenario())
 
 
-# For 127.0.0.1, of no use outside this test.
+# For 127.0.0.1; not used outside this test.
 SELF_SIGNED = """\
 -----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgJxxE8fnjQICinViB

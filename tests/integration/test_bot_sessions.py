@@ -1,4 +1,4 @@
-"""Calls by bot name, over a real HTTP server: what callers get back is what Telegram said."""
+"""Calls by bot name, over a real HTTP server: callers get Telegram's own answers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_result_is_telegrams_own_json(result: object) -> None:
     assert ask(answering(lambda: ok(result)), chat_id=7, text="x") == Accepted(result)
 
 
-def test_parameters_arrive_as_the_job_has_them() -> None:
+def test_parameters_arrive_as_given_in_the_job() -> None:
     seen: list[object] = []
 
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -90,7 +90,7 @@ def test_parameters_arrive_as_the_job_has_them() -> None:
     assert repr(params) == before
 
 
-def test_each_bot_calls_under_its_own_token() -> None:
+def test_each_bot_calls_with_its_own_token() -> None:
     seen: list[str] = []
 
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -108,7 +108,7 @@ def test_each_bot_calls_under_its_own_token() -> None:
     assert seen == [TOKEN, OTHER_TOKEN, TOKEN]
 
 
-def test_nothing_is_called_before_the_first_job() -> None:
+def test_no_call_is_made_before_the_first_job() -> None:
     seen: list[str] = []
 
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -124,7 +124,7 @@ async def _one_call(handler: Handler) -> None:
         await opened.call("default", "sendMessage", {}, SOON)
 
 
-def test_a_refusal_arrives_with_code_wording_and_parameters() -> None:
+def test_a_refusal_has_its_code_description_and_parameters() -> None:
     flood = answering(lambda: refusal(429, "Too Many Requests: retry after 7", retry_after=7))
     assert ask(flood) == Refusal(429, "Too Many Requests: retry after 7", retry_after=timedelta(seconds=7))
     moved = answering(lambda: refusal(400, "Bad Request: upgraded", migrate_to_chat_id=-1001234567890))
@@ -138,7 +138,7 @@ def test_a_refusal_arrives_with_code_wording_and_parameters() -> None:
 @pytest.mark.parametrize(
     "body", ["", "<html>welcome</html>", "[]", "{}", '{"ok":true}', '{"ok":true,"resu', "[" * 5000]
 )
-def test_a_2xx_answer_without_a_result_may_mean_that_it_acted(body: str) -> None:
+def test_a_2xx_answer_without_a_result_may_have_acted(body: str) -> None:
     assert ask(answering(lambda: web.Response(text=body))) == Break(
         "unreadable answer with a status of 2xx", surely_not_sent=False
     )
@@ -151,7 +151,7 @@ def _not_found_but_for(get_me: Callable[[], web.StreamResponse]) -> Handler:
     return handler
 
 
-def test_a_404_is_the_methods_fault_if_the_bot_is_known_and_else_the_bots() -> None:
+def test_a_404_blames_the_method_if_the_bot_is_known_and_otherwise_the_bot() -> None:
     assert ask(_not_found_but_for(lambda: ok({"id": 1}))) == Refusal(404, "Not Found")
     unknown = ask(_not_found_but_for(lambda: refusal(401, "Unauthorized")))
     assert unknown == Refusal(401, "Not Found (getMe too: Unauthorized)")
@@ -159,7 +159,7 @@ def test_a_404_is_the_methods_fault_if_the_bot_is_known_and_else_the_bots() -> N
     assert unclear == Break("Not Found, and getMe could not tell why", surely_not_sent=True)
 
 
-def test_a_call_ends_within_its_time() -> None:
+def test_a_call_ends_within_its_timeout() -> None:
     async def stall(_: web.Request) -> web.StreamResponse:
         await asyncio.Event().wait()
         raise AssertionError
@@ -173,7 +173,7 @@ def test_a_call_ends_within_its_time() -> None:
     asyncio.run(scenario())
 
 
-def test_closing_twice_is_closing_once_and_later_calls_are_surely_not_sent() -> None:
+def test_sessions_can_be_closed_twice_and_later_calls_are_certainly_not_sent() -> None:
     async def scenario() -> None:
         async with sessions(answering(lambda: ok(True))) as opened:
             await opened.call("default", "sendMessage", {}, SOON)
@@ -208,7 +208,7 @@ def test_a_cancelled_call_leaves_the_sessions_usable() -> None:
     asyncio.run(scenario())
 
 
-def test_the_token_is_in_no_log_at_debug_and_in_no_repr(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_token_is_neither_in_debug_logs_nor_in_a_repr(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
 
     async def scenario() -> None:
@@ -223,7 +223,7 @@ def test_the_token_is_in_no_log_at_debug_and_in_no_repr(caplog: pytest.LogCaptur
     assert TOKEN not in caplog.text
 
 
-def test_opening_connects_and_calls_no_method() -> None:
+def test_opening_connects_without_calling_a_method() -> None:
     peers: list[object] = []
 
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -249,7 +249,7 @@ def test_opening_connects_and_calls_no_method() -> None:
     assert ready >= set(peers)
 
 
-def test_opening_does_without_a_bot_api_that_is_not_there() -> None:
+def test_opening_succeeds_without_a_reachable_bot_api() -> None:
     async def scenario() -> None:
         nobody = BotSessions(Settings(_env_file=None, bot_token=TOKEN, telegram_api_url="http://127.0.0.1:1"))
         async with asyncio.timeout(5):

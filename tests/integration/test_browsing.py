@@ -1,4 +1,4 @@
-"""Looking at dead letters."""
+"""Browsing dead letters."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ def bury(connections: Connections, count: int) -> None:
         connections.publisher.publish(letter)
 
 
-def test_a_look_shows_messages_in_order_and_leaves_them_so_however_often(declared: Vhost, connect: Connect) -> None:
+def test_browsing_repeatedly_shows_messages_in_order_and_leaves_them_in_order(
+    declared: Vhost, connect: Connect
+) -> None:
     connections = connect(declared.url)
     bury(connections, 7)
-    for _ in range(30):  # more often than any delivery limit by default
+    for _ in range(30):  # more often than any default delivery limit
         seen = browse(connections, "dead.b", 5)
         assert [(glimpse.message_id, glimpse.headers["n"], glimpse.body) for glimpse in seen] == [
             (f"job-{n}", n, b"%d" % n) for n in range(5)
@@ -32,7 +34,7 @@ def test_a_look_shows_messages_in_order_and_leaves_them_so_however_often(declare
     assert numbers(declared.url, "dead.b") == list(range(7))
 
 
-def test_a_look_at_many_leaves_them_in_order(declared: Vhost, connect: Connect) -> None:
+def test_browsing_many_messages_leaves_them_in_order(declared: Vhost, connect: Connect) -> None:
     connections = connect(declared.url)
     bury(connections, 300)
     for _ in range(2):
@@ -44,5 +46,5 @@ def test_an_empty_queue_shows_nothing(declared: Vhost, connect: Connect) -> None
     assert browse(connect(declared.url), "dead.malformed", 10) == []
 
 
-def test_a_queue_that_is_not_there_shows_nothing(declared: Vhost, connect: Connect) -> None:
+def test_a_missing_queue_shows_nothing(declared: Vhost, connect: Connect) -> None:
     assert browse(connect(declared.url), "dead.nobody", 10) == []

@@ -1,4 +1,4 @@
-"""The clients on a real RabbitMQ: what lies on the server afterwards, and what the caller is told when it does not."""
+"""The clients on a real RabbitMQ: the resulting messages on the server, and the errors if there are none."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def server(vhost: Vhost) -> Iterator[Server]:
 
 
 class Server:
-    """What lies in the queues, seen with plain pika."""
+    """The contents of the queues, seen with plain pika."""
 
     def __init__(self, channel: Any) -> None:
         self.channel = channel
 
     def take_all(self, queue: str) -> list[tuple[Any, Any, bytes]]:
-        """A queue with a single active consumer answers no ``basic.get``, so it is consumed."""
+        """A queue with a single active consumer refuses ``basic.get``, so this consumes it."""
         count, taken = self.depth(queue), []
         for message in self.channel.consume(queue, auto_ack=True, inactivity_timeout=5) if count else ():
             taken.append(message)
@@ -93,14 +93,14 @@ def bulk(client: Client | AsyncClient, count: int) -> Iterator[Job]:
 
 
 def until(happened: Callable[[], bool], seconds: float = 10) -> None:
-    """Bounded; RabbitMQ has no event for "a queue holds a message" that would not take it."""
+    """Bounded; RabbitMQ has no event for "a queue holds a message" except delivering it."""
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)
 
 
-def test_a_job_lies_persistent_in_its_chats_queue_when_the_call_returns(client: Client, server: Server) -> None:
+def test_a_job_is_persistent_in_its_chats_queue_when_the_call_returns(client: Client, server: Server) -> None:
     job = client.send_message(42, "hi", parse_mode="HTML")
     ((method, properties, body),) = server.take_all(home(job))
     assert decode_job(body) == job
@@ -110,12 +110,12 @@ def test_a_job_lies_persistent_in_its_chats_queue_when_the_call_returns(client: 
     assert method.redelivered is False
 
 
-def test_jobs_of_one_chat_lie_in_the_order_of_the_calls(client: Client, server: Server) -> None:
+def test_jobs_of_one_chat_are_queued_in_the_order_of_the_calls(client: Client, server: Server) -> None:
     sent = [client.send_message(42, f"{n}") for n in range(20)]
     assert server.jobs(home(sent[0])) == sent
 
 
-def test_interactive_and_bulk_jobs_and_bots_have_queues_of_their_own(client: Client, server: Server) -> None:
+def test_each_bot_has_separate_queues_for_interactive_and_bulk_jobs(client: Client, server: Server) -> None:
     client.send_message(42, "now")
     client.call("sendMessage", chat_id=42, text="some time", priority="bulk")
     client.send_message(42, "from another", bot="news")
@@ -123,10 +123,8 @@ def test_interactive_and_bulk_jobs_and_bots_have_queues_of_their_own(client: Cli
 
 
 @pytest.mark.parametrize("when", [{"delay": 0.5}, {"delay": timedelta(seconds=0.5)}, {"at": timedelta(seconds=0.5)}])
-def test_a_job_ahead_of_its_time_comes_to_its_queue_when_due(
-    client: Client, server: Server, when: dict[str, Any]
-) -> None:
-    client.send_message(1, "warm up")  # so that declaring does not count
+def test_a_scheduled_job_reaches_its_queue_when_due(client: Client, server: Server, when: dict[str, Any]) -> None:
+    client.send_message(1, "warm up")  # so that declaring is not timed
     if "at" in when:
         when = {"at": datetime.now(UTC) + when["at"]}
     began = time.monotonic()
@@ -137,25 +135,25 @@ def test_a_job_ahead_of_its_time_comes_to_its_queue_when_due(
     assert server.jobs(home(job)) == [job]
 
 
-def test_many_jobs_are_all_there_in_order(client: Client, server: Server) -> None:
+def test_many_jobs_are_all_queued_in_order(client: Client, server: Server) -> None:
     sent = list(bulk(client, 3000))
     assert client.enqueue_many(iter(sent)) == 3000
     lying = {queue: server.jobs(queue) for queue in queues(Priority.BULK)}
     assert lying == {queue: [job for job in sent if home(job) == queue] for queue in lying}
 
 
-def test_each_job_is_given_back_once_it_is_safe(client: Client, server: Server) -> None:
+def test_enqueue_each_yields_each_job_once_it_is_safe(client: Client, server: Server) -> None:
     sent = list(bulk(client, 250))
     assert list(client.enqueue_each(sent)) == sent
     assert server.count(Priority.BULK) == 250
 
 
-def test_a_slow_iterable_does_not_keep_a_job_waiting_for_company(client: Client, server: Server) -> None:
+def test_a_job_of_a_slow_iterable_does_not_wait_for_a_full_batch(client: Client, server: Server) -> None:
     client.send_message(1, "warm up")
     go_on = threading.Event()
 
     def slowly() -> Iterator[Job]:
-        yield from sent[:2]  # the second at once after the first, and so not with it
+        yield from sent[:2]  # the second right after the first, so in a separate batch
         assert go_on.wait(10)
         yield sent[2]
 
@@ -171,7 +169,7 @@ def test_a_slow_iterable_does_not_keep_a_job_waiting_for_company(client: Client,
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["its own loop", "a loop that it shares"])
-def test_a_slow_async_iterable_does_not_keep_a_job_waiting_either(
+def test_a_job_of_a_slow_async_iterable_does_not_wait_for_a_full_batch(
     settings: Settings, server: Server, shared: bool
 ) -> None:
     async def main() -> list[Job]:
@@ -201,9 +199,7 @@ def test_a_slow_async_iterable_does_not_keep_a_job_waiting_either(
     assert server.jobs(home(sent[0])) == sent
 
 
-def test_an_iterable_that_raises_leaves_what_it_gave_before_safe_and_says_how_many(
-    client: Client, server: Server
-) -> None:
+def test_when_an_iterable_raises_its_earlier_jobs_are_safe_and_counted(client: Client, server: Server) -> None:
     def faulty() -> Iterator[Job]:
         yield from bulk(client, 137)
         client.job("sendMessage", chat_id=1, text="")
@@ -215,13 +211,13 @@ def test_an_iterable_that_raises_leaves_what_it_gave_before_safe_and_says_how_ma
     assert server.count(Priority.BULK) == 137
 
 
-def test_what_is_no_job_ends_enqueue_many_with_a_sentence(client: Client, server: Server) -> None:
+def test_a_value_that_is_not_a_job_ends_enqueue_many_with_a_clear_error(client: Client, server: Server) -> None:
     with pytest.raises(EnqueueManyError, match=r"This is a dict, not a job: make one with client\.job"):
         client.enqueue_many([*bulk(client, 3), {"chat_id": 1}])
     assert server.count(Priority.BULK) == 3
 
 
-def test_a_queue_that_goes_missing_in_the_middle_is_told_with_the_ids_and_all_others_are_safe(
+def test_a_queue_deleted_in_between_is_reported_with_the_failed_ids_and_all_other_jobs_are_safe(
     client: Client, server: Server
 ) -> None:
     missing = queues(Priority.BULK)[0]
@@ -237,42 +233,42 @@ def test_a_queue_that_goes_missing_in_the_middle_is_told_with_the_ids_and_all_ot
     with pytest.raises(EnqueueManyError, match=f"'{missing}'") as caught:
         client.enqueue_many(deleting())
     error = caught.value
-    # What the queue had not confirmed when it went is rejected, and what came later has no queue: either may be first.
+    # Messages unconfirmed when the queue was deleted are rejected, and later ones have no queue: either may come first.
     assert isinstance(error.__cause__, UnroutableError | RejectedError)
     assert error.accepted + error.failed == len(taken) < 100_000
     assert 0 < error.failed == len(error.job_ids)
-    # RabbitMQ may answer such a deletion with an internal error; then what was unconfirmed is published twice.
+    # RabbitMQ may answer such a deletion with an internal error; then unconfirmed messages are published twice.
     lying = dict.fromkeys(job.id for job in server.jobs(queues(Priority.BULK)[1]))
     assert list(lying) == [job.id for job in taken if home(job) != missing and job.id not in error.job_ids]
 
 
-def test_a_queue_deleted_under_a_long_lived_client_is_made_again(client: Client, server: Server) -> None:
+def test_a_queue_deleted_under_a_long_lived_client_is_declared_again(client: Client, server: Server) -> None:
     job = client.send_message(42, "one")
     server.channel.queue_delete(home(job))
     again = client.send_message(42, "two")
     assert server.jobs(home(job)) == [again]
 
 
-def test_a_job_enqueued_again_has_the_same_id_on_the_server(client: Client, server: Server) -> None:
+def test_a_job_enqueued_twice_has_the_same_id_on_the_server(client: Client, server: Server) -> None:
     job = client.send_message(42, "hi")
     client.enqueue(job)
     assert [each.id for each in server.jobs(home(job))] == [job.id, job.id]
 
 
-def test_what_is_wrong_is_told_before_a_connection_is_opened() -> None:
+def test_errors_are_raised_before_a_connection_is_opened() -> None:
     settings = Settings(_env_file=None, rabbitmq_url="amqp://127.0.0.1:1/")
     with Client(settings) as client, pytest.raises(InvalidParamsError, match="text is empty"):
         client.send_message(42, "")
 
 
-def test_an_unreachable_server_is_one_sentence_without_the_password() -> None:
+def test_an_unreachable_server_is_reported_in_one_sentence_without_the_password() -> None:
     settings = Settings(_env_file=None, rabbitmq_url="amqp://me:hunter2@127.0.0.1:1/")
     with Client(settings) as client, pytest.raises(RabbitMQUnreachableError, match=r"127\.0\.0\.1:1") as caught:
         client.send_message(42, "hi")
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_server_that_does_not_answer_costs_all_callers_together_one_time_out() -> None:
+def test_with_an_unresponsive_server_concurrent_callers_wait_for_one_timeout() -> None:
     async def main(settings: Settings) -> list[object]:
         async with AsyncClient(settings) as client:
             calls = (client.send_message(n + 1, "hi") for n in range(100))
@@ -286,7 +282,7 @@ def test_a_server_that_does_not_answer_costs_all_callers_together_one_time_out()
     assert time.monotonic() - began < 5
 
 
-def test_a_client_can_be_closed_twice_and_unused_and_says_so_when_used_after(settings: Settings) -> None:
+def test_a_client_can_be_closed_twice_or_unused_and_raises_when_used_afterwards(settings: Settings) -> None:
     unused, used = Client(settings), Client(settings)
     used.send_message(42, "hi")
     for client in (unused, unused, used, used):
@@ -341,9 +337,7 @@ def test_eight_forked_children_enqueue_at_once_with_the_client_of_their_parent(c
     assert server.count() == 82
 
 
-def test_a_program_that_enqueues_and_returns_from_main_ends_at_once_with_all_of_it_safe(
-    vhost: Vhost, server: Server
-) -> None:
+def test_a_program_that_enqueues_and_returns_ends_at_once_with_all_jobs_safe(vhost: Vhost, server: Server) -> None:
     program = """
         import time
         from floodgate import Client
@@ -360,7 +354,7 @@ def test_a_program_that_enqueues_and_returns_from_main_ends_at_once_with_all_of_
     assert server.count() == 500
 
 
-def test_a_program_that_cannot_enqueue_ends_with_the_exception(vhost: Vhost) -> None:
+def test_a_program_that_cannot_enqueue_ends_with_an_exception(vhost: Vhost) -> None:
     program = """
         from floodgate import Client
         Client().send_message(42, "hi")
@@ -381,7 +375,7 @@ def run(program: str, vhost: Vhost, *, url: str | None = None) -> subprocess.Com
     )
 
 
-def test_the_async_client_does_the_same(settings: Settings, server: Server) -> None:
+def test_the_async_client_enqueues_like_the_client(settings: Settings, server: Server) -> None:
     async def main() -> Job:
         async with AsyncClient(settings) as client:
             await asyncio.gather(*(client.send_message(n + 1, "hi") for n in range(300)))
@@ -393,7 +387,9 @@ def test_the_async_client_does_the_same(settings: Settings, server: Server) -> N
     until(lambda: server.depth(home(job)) == 1)
 
 
-def test_the_async_client_takes_async_iterables_and_tells_where_one_broke(settings: Settings, server: Server) -> None:
+def test_the_async_client_accepts_async_iterables_and_reports_where_one_raised(
+    settings: Settings, server: Server
+) -> None:
     async def faulty(client: AsyncClient) -> AsyncIterator[Job]:
         for job in bulk(client, 30):
             yield job
@@ -409,7 +405,7 @@ def test_the_async_client_takes_async_iterables_and_tells_where_one_broke(settin
     assert server.count(Priority.BULK) == 30
 
 
-def test_the_event_loop_goes_on_while_the_async_client_waits_for_room(new_node: Callable[..., Node]) -> None:
+def test_the_event_loop_keeps_running_while_the_async_client_waits_for_room(new_node: Callable[..., Node]) -> None:
     node = new_node().start()
     narrow = Settings(_env_file=None, rabbitmq_url=node.url, partitions=1, publish_window=4)
 
@@ -430,7 +426,7 @@ def test_the_event_loop_goes_on_while_the_async_client_waits_for_room(new_node: 
     asyncio.run(main())
 
 
-def test_a_cancelled_caller_does_no_harm_to_the_others(settings: Settings, server: Server) -> None:
+def test_a_cancelled_caller_does_not_affect_the_others(settings: Settings, server: Server) -> None:
     async def main() -> None:
         async with AsyncClient(settings) as client:
             await client.send_message(1, "warm up")
@@ -444,9 +440,9 @@ def test_a_cancelled_caller_does_no_harm_to_the_others(settings: Settings, serve
     assert 50 <= server.count() <= 51
 
 
-def test_one_async_client_serves_one_asyncio_run_after_another(settings: Settings, server: Server) -> None:
-    """As in a script, or under a framework that runs each request on a loop of its own. A loop that ends takes its
-    connection along; the next one opens another."""
+def test_one_async_client_serves_successive_asyncio_runs(settings: Settings, server: Server) -> None:
+    """As in a script, or in a framework that runs each request on its own loop. The connection is closed with its
+    loop; the next loop opens another."""
     client = AsyncClient(settings)
 
     async def send(count: int) -> None:
@@ -478,7 +474,7 @@ def test_an_async_client_whose_loop_has_ended_can_be_closed_on_another(settings:
     assert server.count() == 1
 
 
-def test_an_async_client_has_no_thread(settings: Settings) -> None:
+def test_an_async_client_starts_no_thread(settings: Settings) -> None:
     before = set(threading.enumerate())
 
     async def main() -> None:
@@ -491,7 +487,7 @@ def test_an_async_client_has_no_thread(settings: Settings) -> None:
 
 
 def test_a_blocking_call_on_the_loop_of_its_own_connections_is_refused(settings: Settings) -> None:
-    """It would wait for itself. A ``Client`` has a loop of its own, so its calls block and come back."""
+    """It would wait for itself. A ``Client`` has its own loop, so its calls block and return."""
 
     async def main() -> None:
         async with AsyncClient(settings) as client:

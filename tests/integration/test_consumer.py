@@ -1,4 +1,4 @@
-"""Consuming on a real server: one in hand, in order, through hand-overs, losses and repairs."""
+"""Consuming on a real server: one in hand, in order, through handovers, losses and repairs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OTHER = queue_names.send_queue("b", "bulk", 1)
 
 
 class Hand:
-    """What a worker was handed, in order; the test settles it. Filled by the event loop."""
+    """A worker's deliveries in order; the test settles them. Filled by the event loop."""
 
     def __init__(self, *, ack: bool = False) -> None:
         self.deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
@@ -69,12 +69,12 @@ def depth(connections: Connections, name: str = SEND) -> int | None:
 
 
 def rank(name: str = SEND) -> tuple[str, str]:
-    """Two worker ids: the one the queue belongs to, and one that yields to it."""
+    """Two worker ids: the queue's owner, and one that yields to it."""
     workers = sorted(("worker-a", "worker-b"), key=lambda worker: rendezvous_score(worker, name))
     return workers[1], workers[0]
 
 
-def test_one_message_is_in_hand_and_the_next_comes_with_the_ack(declared: Vhost, connect: Connect) -> None:
+def test_the_next_message_is_delivered_after_the_ack(declared: Vhost, connect: Connect) -> None:
     connections, hand = connect(declared.url), Hand()
     fill(connections, 1, 2)
     connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
@@ -88,7 +88,7 @@ def test_one_message_is_in_hand_and_the_next_comes_with_the_ack(declared: Vhost,
     assert hand.next().message_id == "job-2"
 
 
-def test_a_queue_without_order_gives_several_at_a_time_and_each_is_settled_by_itself(
+def test_an_unordered_queue_delivers_several_messages_which_are_settled_separately(
     declared: Vhost, connect: Connect
 ) -> None:
     connections, hand = connect(declared.url), Hand()
@@ -101,20 +101,20 @@ def test_a_queue_without_order_gives_several_at_a_time_and_each_is_settled_by_it
     assert first.live
 
 
-def test_a_drained_queue_takes_nothing_new_however_much_is_in_hand(declared: Vhost, connect: Connect) -> None:
+def test_a_draining_queue_takes_no_new_messages(declared: Vhost, connect: Connect) -> None:
     connections, hand = connect(declared.url), Hand()
     fill(connections, 1, 2, 3, 4, to="mail")
     subscription = connections.subscribe("mail", "worker", hand, PIPELINE, prefetch=2)
     first, second = hand.next(), hand.next()
     subscription.drain()
     first.ack()
-    until(lambda: depth(connections, "mail") == 1)  # RabbitMQ has given the third
+    until(lambda: depth(connections, "mail") == 1)  # RabbitMQ has delivered the third
     second.ack()
     until(lambda: depth(connections, "mail") == 2)
     assert hand.empty
 
 
-def test_the_server_sees_prefetch_one_and_the_rendezvous_priority(declared: Vhost, connect: Connect) -> None:
+def test_the_server_shows_prefetch_one_and_the_rendezvous_priority(declared: Vhost, connect: Connect) -> None:
     connections, hand = connect(declared.url), Hand()
     fill(connections, 1)
     connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
@@ -126,7 +126,7 @@ def test_the_server_sees_prefetch_one_and_the_rendezvous_priority(declared: Vhos
     )
 
 
-def test_a_requeued_message_comes_again_before_those_behind_it(declared: Vhost, connect: Connect) -> None:
+def test_a_requeued_message_is_redelivered_before_later_ones(declared: Vhost, connect: Connect) -> None:
     connections, hand = connect(declared.url), Hand()
     fill(connections, 1, 2)
     connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
@@ -135,7 +135,7 @@ def test_a_requeued_message_comes_again_before_those_behind_it(declared: Vhost, 
     assert (again.message_id, again.redelivered, again.delivery_count) == ("job-1", True, 1)
 
 
-def test_settling_twice_settles_once(declared: Vhost, connect: Connect) -> None:
+def test_a_message_settled_twice_is_settled_once(declared: Vhost, connect: Connect) -> None:
     connections, hand = connect(declared.url), Hand()
     fill(connections, 1, 2)
     connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
@@ -148,7 +148,7 @@ def test_settling_twice_settles_once(declared: Vhost, connect: Connect) -> None:
     assert hand.seen == [1, 2]
 
 
-def test_a_draining_worker_finishes_what_it_has_and_hands_over_in_order(declared: Vhost, connect: Connect) -> None:
+def test_a_draining_worker_finishes_its_messages_and_hands_over_in_order(declared: Vhost, connect: Connect) -> None:
     mine, his = connect(declared.url), connect(declared.url)
     first_worker, second_worker = Hand(), Hand(ack=True)
     fill(mine, *range(50))
@@ -163,7 +163,7 @@ def test_a_draining_worker_finishes_what_it_has_and_hands_over_in_order(declared
     assert (first_worker.seen, second_worker.seen) == ([0], list(range(1, 50)))
 
 
-def test_the_owner_takes_over_only_when_the_message_in_hand_is_settled(declared: Vhost, connect: Connect) -> None:
+def test_the_owner_takes_over_only_after_the_message_in_hand_is_settled(declared: Vhost, connect: Connect) -> None:
     owner, other = rank()
     connections, newcomer = connect(declared.url), connect(declared.url)
     yielding, owning = Hand(), Hand()
@@ -179,10 +179,8 @@ def test_the_owner_takes_over_only_when_the_message_in_hand_is_settled(declared:
 
 
 @pytest.mark.parametrize("_round", range(5))
-def test_no_message_overtakes_one_that_a_closing_channel_gives_back(
-    declared: Vhost, connect: Connect, _round: int
-) -> None:
-    """pika's own Channel.close cancels first, and then message 2 is seen before message 1 comes back."""
+def test_no_message_overtakes_one_returned_by_a_closing_channel(declared: Vhost, connect: Connect, _round: int) -> None:
+    """pika's own Channel.close cancels first; then message 2 is seen before message 1 returns."""
     owner, other = rank()
     mine, his = connect(declared.url), connect(declared.url)
     closing, taking = Hand(), Hand(ack=True)
@@ -196,7 +194,7 @@ def test_no_message_overtakes_one_that_a_closing_channel_gives_back(
     assert taking.seen == list(range(1, 20))
 
 
-def test_a_suspended_queue_is_left_and_taken_again(declared: Vhost, connect: Connect) -> None:
+def test_a_suspended_queue_is_released_and_consumed_again(declared: Vhost, connect: Connect) -> None:
     connections, hand = connect(declared.url), Hand()
     fill(connections, 1, 2)
     subscription = connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
@@ -217,8 +215,8 @@ def test_a_suspended_queue_can_be_resumed_at_once(declared: Vhost, connect: Conn
     assert hand.next().message_id == "job-1"
 
 
-def test_an_ack_that_is_late_for_its_connection_hits_no_other_message(declared: Vhost, connect: Connect) -> None:
-    """H2: delivery tags start at 1 again after a reconnect."""
+def test_an_ack_after_its_connection_was_lost_does_not_ack_another_message(declared: Vhost, connect: Connect) -> None:
+    """H2: delivery tags restart at 1 after a reconnect."""
     with Proxy(declared.node.port) as proxy:
         connections, hand = connect(proxy.url(declared.url)), Hand()
         fill(connections, 1, 2)
@@ -257,7 +255,7 @@ def test_a_half_open_connection_is_noticed_by_its_heartbeat(declared: Vhost, con
         until(lambda: hand.seen == [1])
         before = proxy.connections
         proxy.half_open()
-        until(lambda: proxy.connections > before, seconds=20)  # it gave the old one up and tries anew
+        until(lambda: proxy.connections > before, seconds=20)  # it abandoned the old one and is trying again
         proxy.drop_half_open()
         fill(connections, 2)
         until(lambda: hand.seen == [1, 2])
@@ -275,7 +273,7 @@ def test_a_deleted_queue_is_declared_again(declared: Vhost, connect: Connect, ca
     assert caplog.text.count(f"queue {SEND} is missing") == 1
 
 
-def test_a_queue_that_never_was_is_declared(vhost: Vhost, connect: Connect) -> None:
+def test_a_queue_that_never_existed_is_declared(vhost: Vhost, connect: Connect) -> None:
     connections, hand = connect(vhost.url), Hand(ack=True)
     connections.subscribe("mail", "worker", hand, lambda: PIPELINE)
     until(lambda: queue_admin.depth(connections, ["mail"])["mail"] == 0)
@@ -284,7 +282,7 @@ def test_a_queue_that_never_was_is_declared(vhost: Vhost, connect: Connect) -> N
     until(lambda: hand.seen == [1])
 
 
-def test_a_policy_that_changes_does_not_stop_anything(declared: Vhost, connect: Connect) -> None:
+def test_a_changed_policy_does_not_interrupt_consuming(declared: Vhost, connect: Connect) -> None:
     connections, hand = connect(declared.url), Hand(ack=True)
     connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
     fill(connections, 1)
@@ -293,7 +291,7 @@ def test_a_policy_that_changes_does_not_stop_anything(declared: Vhost, connect: 
     until(lambda: hand.seen == [1, 2])
 
 
-def test_a_worker_has_two_connections_whatever_the_number_of_partitions(declared: Vhost, connect: Connect) -> None:
+def test_a_worker_has_two_connections_for_any_number_of_partitions(declared: Vhost, connect: Connect) -> None:
     for partitions in (16, 128):
         connections = connect(declared.url)
         wide = topology.pipeline([f"wide-{partitions}"], partitions)
@@ -311,7 +309,7 @@ def test_a_worker_has_two_connections_whatever_the_number_of_partitions(declared
         mine = [row["channels"] for row in rows if row["vhost"] == declared.name]
         connections.stop()
         assert sorted(mine)[-1] == partitions
-        assert len(mine) == 2 + 1  # and the fixture's, which declared
+        assert len(mine) == 2 + 1  # and the one of the fixture, which declared the queues
         until(lambda: len(_connections(declared)) == 1)
 
 
@@ -333,7 +331,7 @@ def test_acks_get_through_while_publishing_is_blocked(
     until(lambda: depth(connections) == 0)
 
 
-def test_stopping_gives_back_what_is_in_hand(declared: Vhost, connect: Connect) -> None:
+def test_stopping_returns_the_messages_in_hand(declared: Vhost, connect: Connect) -> None:
     mine, hand, successor = connect(declared.url), Hand(), Hand()
     fill(mine, 1)
     mine.subscribe(SEND, "worker", hand, lambda: PIPELINE)
@@ -343,7 +341,7 @@ def test_stopping_gives_back_what_is_in_hand(declared: Vhost, connect: Connect) 
     assert successor.next().message_id == "job-1"
 
 
-def test_a_worker_that_starts_before_its_server_keeps_trying_and_says_so_once(
+def test_a_worker_started_before_its_server_keeps_trying_and_logs_it_once(
     new_node: Callable[..., Node], connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
     node = new_node().start()
@@ -362,7 +360,7 @@ def test_a_worker_that_starts_before_its_server_keeps_trying_and_says_so_once(
     assert caplog.text.count("cannot be reached") == 1
 
 
-def test_a_take_over_after_sigkill_is_quick(declared: Vhost, connect: Connect) -> None:
+def test_taking_over_after_sigkill_is_quick(declared: Vhost, connect: Connect) -> None:
     """The dead one's socket is closed by its kernel, as by this reset."""
     owner, other = rank()
     with Proxy(declared.node.port) as proxy:
@@ -380,10 +378,10 @@ def test_a_take_over_after_sigkill_is_quick(declared: Vhost, connect: Connect) -
         assert time.monotonic() - started < 1
 
 
-def test_the_channel_of_a_message_held_too_long_is_opened_again(
+def test_the_channel_of_a_message_held_too_long_is_reopened(
     declared: Vhost, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A stand-in for the consumer time-out, which takes minutes: the server closes the channel with a 406 here, too."""
+    """Instead of the consumer timeout, which takes minutes: the server closes the channel with a 406 here, too."""
     connections, hand = connect(declared.url), Hand()
     fill(connections, 1, 2)
     subscription = connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
@@ -398,8 +396,8 @@ def test_the_channel_of_a_message_held_too_long_is_opened_again(
     assert hand.next().message_id == "job-2"
 
 
-def test_stock_pika_would_have_let_a_message_overtake(declared: Vhost, connect: Connect) -> None:
-    """The hazard that closing without a cancel avoids, shown: else that care is no longer needed."""
+def test_stock_pika_lets_a_message_overtake_another(declared: Vhost, connect: Connect) -> None:
+    """Shows the hazard that closing without a cancel avoids: if this fails, that care is no longer needed."""
     connections, taking = connect(declared.url), Hand()
     fill(connections, 1, 2)
     connection = pika.BlockingConnection(pika.URLParameters(declared.url))
@@ -418,7 +416,7 @@ def test_stock_pika_would_have_let_a_message_overtake(declared: Vhost, connect: 
     connection.close()
 
 
-def test_queues_beyond_what_a_connection_takes_are_consumed_by_further_ones(
+def test_queues_beyond_the_channel_limit_are_consumed_on_further_connections(
     declared: Vhost, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("floodgate.broker.amqp.connections.MOST_SUBSCRIPTIONS", 2)
@@ -446,7 +444,7 @@ def test_queues_beyond_what_a_connection_takes_are_consumed_by_further_ones(
 
 
 def consuming_connections(vhost: Vhost) -> list[str]:
-    """What they are called on RabbitMQ, as far as it tells them apart."""
+    """Their connection names on RabbitMQ, as far as they are distinct."""
     listed = json.loads(vhost.ctl("list_connections", "vhost", "client_properties", "--formatter=json"))
     told = [str(row["client_properties"]) for row in listed if row["vhost"] == vhost.name]
     return sorted(re.findall(r"floodgate (consume[-0-9]*) test", " ".join(told)))

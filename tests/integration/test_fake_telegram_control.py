@@ -1,4 +1,4 @@
-"""The control API by its client, and the fake as a thing that starts and stops."""
+"""The control API through its client, and starting and stopping the fake."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def send_in_vain(url: str, chat_id: int) -> None:
         send(url, chat_id)
 
 
-def test_the_record_tells_what_arrived_in_order(fake: FakeTelegramThread) -> None:
+def test_the_record_lists_arrivals_in_order(fake: FakeTelegramThread) -> None:
     for chat in (5, 6, 5):
         send(fake.url, chat, f"to {chat}")
     arrivals = fake.control.arrivals()
@@ -79,7 +79,7 @@ def test_a_summary_adds_up(fake: FakeTelegramThread) -> None:
     assert (live.arrived, live.acted, live.unanswered) == (3, 3, 0)
 
 
-def test_limits_are_changed_while_it_runs(fake: FakeTelegramThread) -> None:
+def test_limits_can_be_changed_at_run_time(fake: FakeTelegramThread) -> None:
     in_force = fake.control.limits(chat=None, bot=(2, 60))
     assert (in_force["chat"], in_force["bot"], in_force["group"]) == (None, [2, 60.0], [20, 60.0])
     assert [send(fake.url, 5) for _ in range(3)] == [200, 200, 429]
@@ -91,12 +91,12 @@ def test_a_pause_of_the_bot_refuses_all_chats(fake: FakeTelegramThread) -> None:
     assert fake.control.arrivals()[-1].verdict == "wait"
 
 
-def test_a_pause_of_a_chat_leaves_the_others_alone(fake: FakeTelegramThread) -> None:
+def test_a_pause_of_a_chat_does_not_affect_other_chats(fake: FakeTelegramThread) -> None:
     fake.control.pause(BOT_ID, 30, chat_id=5)
     assert [send(fake.url, 5), send(fake.url, 6)] == [429, 200]
 
 
-def test_troubles_are_set_and_cleared(fake: FakeTelegramThread) -> None:
+def test_chat_faults_are_set_and_cleared(fake: FakeTelegramThread) -> None:
     fake.control.limits(enabled=False)
     fake.control.set_chat(5, 6, trouble="blocked")
     assert [send(fake.url, 5), send(fake.url, 6), send(fake.url, 7)] == [403, 403, 200]
@@ -118,7 +118,7 @@ def test_a_reset_forgets_everything(fake: FakeTelegramThread) -> None:
     assert [a.message_id for a in fake.control.arrivals()] == [1, 1]
 
 
-def test_a_call_that_a_reset_overtakes_is_in_no_record(fake: FakeTelegramThread) -> None:
+def test_a_call_overtaken_by_a_reset_is_not_recorded(fake: FakeTelegramThread) -> None:
     fake.control.set_chat(5, trouble="slow_mode", seconds=0.5)
     held = threading.Thread(target=send, args=(fake.url, 5))
     held.start()
@@ -129,7 +129,7 @@ def test_a_call_that_a_reset_overtakes_is_in_no_record(fake: FakeTelegramThread)
     assert (live.arrived, live.unanswered, live.by_code) == (0, 0, {})
 
 
-def test_a_crowd_is_thousands_of_users_in_turns(fake: FakeTelegramThread) -> None:
+def test_a_crowd_is_thousands_of_users_taking_turns(fake: FakeTelegramThread) -> None:
     ids = fake.control.inject_crowd(BOT_ID, users=2000, per_user=2, text="{user} says {n}")
     assert len(ids) == 4000
     assert ids == sorted(ids)
@@ -155,15 +155,15 @@ def test_a_crowd_is_thousands_of_users_in_turns(fake: FakeTelegramThread) -> Non
         ("nothing", {}, "No control path"),
     ],
 )
-def test_a_mistake_is_told_in_one_sentence(
+def test_an_invalid_request_is_reported_in_one_sentence(
     fake: FakeTelegramThread, path: str, values: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(ControlRefusedError, match=sentence):
         fake.control._ask(path, values)
 
 
-def test_it_can_be_stopped_unstarted_and_twice_and_started_again() -> None:
-    others = set(threading.enumerate())  # fakes of other tests' fixtures among them
+def test_it_can_be_stopped_unstarted_or_twice_and_started_again() -> None:
+    others = set(threading.enumerate())  # including fakes of other tests' fixtures
     thread = FakeTelegramThread()
     thread.stop()
     thread.start()
@@ -194,7 +194,7 @@ def test_its_url_is_unknown_before_it_starts() -> None:
         _ = FakeTelegramThread().url
 
 
-def test_a_port_that_is_taken_is_an_error_of_the_start(fake: FakeTelegramThread) -> None:
+def test_starting_on_a_port_in_use_raises(fake: FakeTelegramThread) -> None:
     port = int(fake.url.rsplit(":", 1)[1])
     with pytest.raises(OSError, match="in use"):
         FakeTelegramThread(port=port).start()
@@ -217,7 +217,7 @@ def test_stopping_ends_stalls_and_long_polls() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_process_says_where_it_is_and_ends_with_zero(number: signal.Signals) -> None:
+def test_the_process_prints_its_url_and_exits_with_0(number: signal.Signals) -> None:
     process = start_process("--port", "0", "--no-limits")
     try:
         assert process.stdout is not None
@@ -233,7 +233,7 @@ def test_the_process_says_where_it_is_and_ends_with_zero(number: signal.Signals)
         process.communicate()
 
 
-def test_the_process_tells_a_taken_port_in_one_sentence(fake: FakeTelegramThread) -> None:
+def test_the_process_reports_a_port_in_use_in_one_sentence(fake: FakeTelegramThread) -> None:
     process = start_process("--port", fake.url.rsplit(":", 1)[1])
     output, errors = process.communicate(timeout=20)
     assert (process.returncode, output) == (1, "")

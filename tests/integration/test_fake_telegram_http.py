@@ -1,4 +1,4 @@
-"""The fake over plain HTTP: the shapes of requests, refusals in Telegram's words, limits on a hand-moved clock."""
+"""The fake over plain HTTP: request formats, refusals in Telegram's words, limits on a clock moved by hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_LIMITS = FloodLimits(enabled=False)
 
 
 class Clock:
-    """A clock that moves when told."""
+    """A clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -38,7 +38,7 @@ class Caller:
         self.token = token
 
     async def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """The answer to a call with JSON parameters."""
+        """Makes a call with JSON parameters and returns the answer."""
         async with self.session.post(f"{self.fake.url}/bot{self.token}/{method}", json=params) as response:
             answer: dict[str, Any] = await response.json()
             assert answer.get("error_code", 200) == response.status
@@ -64,7 +64,7 @@ def with_fake(use: Callable[[Caller], Awaitable[None]], **settings: Any) -> None
     asyncio.run(main())
 
 
-def test_parameters_may_come_in_any_of_telegrams_ways() -> None:
+def test_parameters_are_accepted_in_all_of_telegrams_forms() -> None:
     async def use(bot: Caller) -> None:
         url = f"{bot.fake.url}/bot{TOKEN}/SENDmessage"
         form = aiohttp.FormData({"chat_id": "5", "text": "é"})
@@ -111,7 +111,7 @@ def test_a_file_may_be_attached_by_name() -> None:
         (f"/file/bot{TOKEN}/photos/none.jpg", 404),
     ],
 )
-def test_what_is_not_there_is_404(path: str, code: int) -> None:
+def test_an_unknown_path_is_404(path: str, code: int) -> None:
     async def use(bot: Caller) -> None:
         async with bot.session.get(bot.fake.url + path) as response:
             assert (response.status, await response.json()) == (
@@ -122,7 +122,7 @@ def test_what_is_not_there_is_404(path: str, code: int) -> None:
     with_fake(use)
 
 
-def test_a_token_that_is_not_on_the_list_is_401() -> None:
+def test_an_unlisted_token_is_401() -> None:
     async def use(bot: Caller) -> None:
         assert (await bot.call("getMe"))["ok"]
         stranger = Caller(bot.fake, bot.session, "99:" + "B" * 35)
@@ -180,7 +180,7 @@ def test_a_token_that_is_not_on_the_list_is_401() -> None:
         ("sendChatAction", {"chat_id": 5, "action": "dancing"}, "wrong parameter action in request"),
     ],
 )
-def test_a_wrong_call_is_refused_in_telegrams_words(method: str, params: dict[str, Any], refusal: str) -> None:
+def test_an_invalid_call_is_refused_in_telegrams_words(method: str, params: dict[str, Any], refusal: str) -> None:
     async def use(bot: Caller) -> None:
         assert await bot.refusal(method, **params) == f"400 Bad Request: {refusal}"
 
@@ -207,7 +207,7 @@ def test_a_body_over_fifty_megabytes_is_413_before_it_is_read() -> None:
     with_fake(use)
 
 
-def test_a_429_says_how_long_in_three_places() -> None:
+def test_a_429_states_the_wait_in_three_places() -> None:
     async def use(bot: Caller) -> None:
         await bot.call("sendMessage", chat_id=5, text="one")
         url = f"{bot.fake.url}/bot{TOKEN}/sendMessage"
@@ -242,7 +242,7 @@ def test_limits_follow_the_clock_and_count_albums_edits_and_topics() -> None:
     with_fake(use, limits=FloodLimits(chat=None), clock=clock)
 
 
-def test_paid_broadcast_is_known_to_sends_and_not_to_forwards() -> None:
+def test_paid_broadcast_applies_to_sends_and_not_to_forwards() -> None:
     async def use(bot: Caller) -> None:
         for chat in range(1, 101):
             sent = await bot.call("sendMessage", chat_id=chat, text="x", allow_paid_broadcast=True)
@@ -256,7 +256,7 @@ def test_paid_broadcast_is_known_to_sends_and_not_to_forwards() -> None:
     with_fake(use, limits=FloodLimits(), clock=Clock())
 
 
-def test_slow_mode_acts_at_once_and_answers_late() -> None:
+def test_a_call_in_slow_mode_acts_at_once_and_is_answered_late() -> None:
     async def use(bot: Caller) -> None:
         bot.fake.exchange.scenarios.set_chat(5, ChatState(ChatTrouble.SLOW_MODE, seconds=30))
         held = asyncio.create_task(bot.call("sendMessage", chat_id=5, text="x"))
@@ -268,7 +268,7 @@ def test_slow_mode_acts_at_once_and_answers_late() -> None:
     with_fake(use)
 
 
-def test_a_broken_album_leaves_its_first_message() -> None:
+def test_a_partial_album_leaves_its_first_message() -> None:
     async def use(bot: Caller) -> None:
         bot.fake.exchange.scenarios.set_chat(5, ChatState(ChatTrouble.PARTIAL_ALBUM, times=1))
         photos = [{"type": "photo", "media": "http://e.org/p"}] * 3
@@ -280,7 +280,7 @@ def test_a_broken_album_leaves_its_first_message() -> None:
     with_fake(use)
 
 
-def test_5xx_come_as_a_proxys_html() -> None:
+def test_5xx_errors_have_a_proxys_html_body() -> None:
     async def use(bot: Caller) -> None:
         async with bot.session.post(
             f"{bot.fake.url}/control/server", json={"faults": [{"kind": "error", "code": 504, "acts": True}]}
@@ -294,7 +294,7 @@ def test_5xx_come_as_a_proxys_html() -> None:
 
 
 @pytest.mark.parametrize("body", [b"{", b"[1]", b"\xff\xfe", b"[" * 100_000])
-def test_a_body_that_cannot_be_read_is_refused_and_recorded(body: bytes) -> None:
+def test_an_unreadable_body_is_refused_and_recorded(body: bytes) -> None:
     async def use(bot: Caller) -> None:
         headers = {"Content-Type": "application/json"}
         url = f"{bot.fake.url}/bot{TOKEN}/sendMessage"

@@ -1,4 +1,4 @@
-"""python-telegram-bot, unmodified, speaks to the fake and takes its answers for Telegram's."""
+"""python-telegram-bot, unmodified, works with the fake as with Telegram."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def unlimited(fake: FakeTelegramThread) -> None:
     fake.control.limits(enabled=False)
 
 
-def test_a_bot_knows_who_it_is(fake: FakeTelegramThread) -> None:
+def test_get_me_identifies_the_bot(fake: FakeTelegramThread) -> None:
     async def use(bot: Bot) -> None:
         me = await bot.get_me()
         assert (me.id, me.is_bot, me.username) == (BOT_ID, True, "fake123456_bot")
@@ -66,7 +66,7 @@ def test_a_bot_knows_who_it_is(fake: FakeTelegramThread) -> None:
     with_bot(fake, use)
 
 
-def test_a_message_comes_back_as_it_was_sent(fake: FakeTelegramThread) -> None:
+def test_a_sent_message_is_returned_unchanged(fake: FakeTelegramThread) -> None:
     async def use(bot: Bot) -> None:
         keyboard = InlineKeyboardMarkup([[InlineKeyboardButton("go", callback_data="go")]])
         sent = await bot.send_message(42, "<b>hi</b> é", parse_mode="HTML", reply_markup=keyboard)
@@ -76,7 +76,7 @@ def test_a_message_comes_back_as_it_was_sent(fake: FakeTelegramThread) -> None:
     with_bot(fake, use)
 
 
-def test_every_kind_of_message_is_taken(fake: FakeTelegramThread) -> None:
+def test_every_kind_of_message_is_accepted(fake: FakeTelegramThread) -> None:
     unlimited(fake)
 
     async def use(bot: Bot) -> None:
@@ -114,7 +114,7 @@ def test_an_upload_can_be_downloaded_and_sent_again_by_its_id(fake: FakeTelegram
     with_bot(fake, use)
 
 
-def test_a_file_id_is_good_for_its_own_bot_only(fake: FakeTelegramThread) -> None:
+def test_a_file_id_is_valid_only_for_its_own_bot(fake: FakeTelegramThread) -> None:
     ids: list[str] = []
 
     async def upload(bot: Bot) -> None:
@@ -128,7 +128,7 @@ def test_a_file_id_is_good_for_its_own_bot_only(fake: FakeTelegramThread) -> Non
     with_bot(fake, steal, "777:" + "B" * 35)
 
 
-def test_an_album_becomes_messages_of_one_group(fake: FakeTelegramThread) -> None:
+def test_an_album_becomes_messages_of_one_media_group(fake: FakeTelegramThread) -> None:
     async def use(bot: Bot) -> None:
         album = await bot.send_media_group(
             GROUP, [InputMediaPhoto(JPEG, caption="one"), InputMediaVideo(JPEG), InputMediaPhoto(JPEG)]
@@ -141,7 +141,7 @@ def test_an_album_becomes_messages_of_one_group(fake: FakeTelegramThread) -> Non
     assert fake.control.arrivals()[-1].cost == 3
 
 
-def test_edits_return_the_message_as_it_is_now(fake: FakeTelegramThread) -> None:
+def test_edits_return_the_edited_message(fake: FakeTelegramThread) -> None:
     unlimited(fake)
 
     async def use(bot: Bot) -> None:
@@ -204,7 +204,7 @@ def test_polls_topics_and_pins_work(fake: FakeTelegramThread) -> None:
     with_bot(fake, use)
 
 
-def test_a_pressed_button_can_be_answered_and_one_that_never_was_cannot(fake: FakeTelegramThread) -> None:
+def test_a_pressed_button_can_be_answered_and_an_unknown_query_cannot(fake: FakeTelegramThread) -> None:
     async def use(bot: Bot) -> None:
         keyboard = InlineKeyboardMarkup([[InlineKeyboardButton("go", callback_data="go")]])
         sent = await bot.send_message(42, "press", reply_markup=keyboard)
@@ -221,7 +221,7 @@ def test_a_pressed_button_can_be_answered_and_one_that_never_was_cannot(fake: Fa
     with_bot(fake, use)
 
 
-def test_reads_are_full_objects(fake: FakeTelegramThread) -> None:
+def test_reads_return_complete_objects(fake: FakeTelegramThread) -> None:
     async def use(bot: Bot) -> None:
         assert (await bot.get_chat(GROUP)).type == "supergroup"
         assert (await bot.get_chat(42)).first_name == "User 42"
@@ -235,7 +235,7 @@ def test_reads_are_full_objects(fake: FakeTelegramThread) -> None:
     with_bot(fake, use)
 
 
-def test_too_fast_is_retry_after(fake: FakeTelegramThread) -> None:
+def test_sending_too_fast_raises_retry_after(fake: FakeTelegramThread) -> None:
     async def use(bot: Bot) -> None:
         await bot.send_message(42, "one")
         with pytest.raises(RetryAfter):
@@ -258,7 +258,7 @@ def test_too_fast_is_retry_after(fake: FakeTelegramThread) -> None:
         ("answer", {"code": 400, "description": "Bad Request: PEER_ID_INVALID"}, BadRequest, "[Pp]eer_id_invalid"),
     ],
 )
-def test_a_chat_in_trouble_is_the_librarys_own_error(
+def test_a_chat_fault_raises_the_librarys_own_error(
     fake: FakeTelegramThread, trouble: str, details: dict[str, object], error: type[TelegramError], words: str
 ) -> None:
     fake.control.set_chat(GROUP, trouble=trouble, **details)
@@ -270,7 +270,7 @@ def test_a_chat_in_trouble_is_the_librarys_own_error(
     with_bot(fake, use)
 
 
-def test_the_chat_that_a_group_became_takes_messages(fake: FakeTelegramThread) -> None:
+def test_a_migrated_group_accepts_messages_under_its_new_id(fake: FakeTelegramThread) -> None:
     fake.control.set_chat(-55, trouble="migrated", migrate_to=GROUP)
 
     async def use(bot: Bot) -> None:
@@ -291,7 +291,7 @@ def test_the_chat_that_a_group_became_takes_messages(fake: FakeTelegramThread) -
         ({"kind": "retry_after_in_400", "seconds": 7}, BadRequest),
     ],
 )
-def test_a_fault_of_the_server_is_the_librarys_own_error(
+def test_a_server_fault_raises_the_librarys_own_error(
     fake: FakeTelegramThread, fault: dict[str, object], error: type[TelegramError]
 ) -> None:
     fake.control.set_server(faults=[{**fault, "times": 1, "methods": ["sendMessage"]}])
@@ -306,7 +306,7 @@ def test_a_fault_of_the_server_is_the_librarys_own_error(
     assert struck.acted is (fault["kind"] == "cut_after")
 
 
-def test_a_stall_acts_and_never_answers(fake: FakeTelegramThread) -> None:
+def test_a_stalled_call_acts_and_is_never_answered(fake: FakeTelegramThread) -> None:
     fake.control.set_server(faults=[{"kind": "stall", "times": 1, "methods": ["sendMessage"]}])
 
     async def use(bot: Bot) -> None:
@@ -317,7 +317,7 @@ def test_a_stall_acts_and_never_answers(fake: FakeTelegramThread) -> None:
     assert [(a.acted, a.code) for a in fake.control.arrivals()][-1] == (True, None)
 
 
-def test_a_second_poller_ends_the_first_with_a_conflict(fake: FakeTelegramThread) -> None:
+def test_a_second_poller_ends_the_first_one_with_a_conflict(fake: FakeTelegramThread) -> None:
     async def use(bot: Bot) -> None:
         async with Bot(TOKEN, base_url=f"{fake.url}/bot") as other:
             first = asyncio.create_task(bot.get_updates(timeout=20))

@@ -1,4 +1,4 @@
-"""How the fake hands out updates: long polling and webhooks, as Telegram does."""
+"""How the fake delivers updates: long polling and webhooks, as Telegram does."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.waiting import until
 
 TOKEN = "123456:" + "A" * 35
 BOT_ID = 123456
-SOON = 10.0  # the bound on every wait of these tests; none is expected to come near it
+SOON = 10.0  # bounds every wait of these tests; none is expected to come near it
 
 
 class Hook:
-    """A webhook that records what it is sent and answers as it is told."""
+    """A webhook that records posts and answers as configured."""
 
     def __init__(self) -> None:
         self.received: list[dict[str, Any]] = []
@@ -100,7 +100,7 @@ def run(use: Callable[[World], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-def test_a_long_poll_ends_when_something_comes() -> None:
+def test_a_long_poll_ends_when_an_update_arrives() -> None:
     async def use(world: World) -> None:
         poll = asyncio.create_task(world.call("getUpdates", timeout=50))
         async with asyncio.timeout(SOON):
@@ -112,7 +112,7 @@ def test_a_long_poll_ends_when_something_comes() -> None:
     run(use)
 
 
-def test_updates_come_again_until_a_higher_offset_confirms_them() -> None:
+def test_updates_are_repeated_until_a_higher_offset_confirms_them() -> None:
     async def use(world: World) -> None:
         first, second = world.say((7, "one"), (8, "two"))
         assert [u["update_id"] for u in await world.call("getUpdates")] == [first, second]
@@ -123,7 +123,7 @@ def test_updates_come_again_until_a_higher_offset_confirms_them() -> None:
     run(use)
 
 
-def test_a_second_poller_ends_the_first_and_a_webhook_ends_both() -> None:
+def test_a_second_poller_ends_the_first_one_and_a_webhook_ends_both() -> None:
     async def use(world: World) -> None:
         first = asyncio.create_task(world.call("getUpdates", timeout=50))
         async with asyncio.timeout(SOON):
@@ -137,7 +137,7 @@ def test_a_second_poller_ends_the_first_and_a_webhook_ends_both() -> None:
     run(use)
 
 
-def test_a_poller_that_hung_up_does_not_stand_in_the_way() -> None:
+def test_a_disconnected_poller_does_not_block_the_next() -> None:
     async def use(world: World) -> None:
         url = f"{world.fake.url}/bot{TOKEN}/getUpdates?timeout=50"
         with pytest.raises(TimeoutError):
@@ -160,7 +160,7 @@ def test_a_webhook_gets_updates_with_its_secret() -> None:
     run(use)
 
 
-def test_a_failing_webhook_gets_an_update_again_until_it_says_yes() -> None:
+def test_a_failing_webhook_gets_an_update_again_until_it_accepts_it() -> None:
     async def use(world: World) -> None:
         world.hook.statuses = [500, 404, 302]
         await world.call("setWebhook", url=world.hook_url)
@@ -173,7 +173,7 @@ def test_a_failing_webhook_gets_an_update_again_until_it_says_yes() -> None:
     run(use)
 
 
-def test_a_chat_that_fails_makes_no_other_chat_wait() -> None:
+def test_a_failing_chat_does_not_delay_other_chats() -> None:
     async def use(world: World) -> None:
         world.hook.gate.clear()
         await world.call("setWebhook", url=world.hook_url, max_connections=10)
@@ -186,7 +186,7 @@ def test_a_chat_that_fails_makes_no_other_chat_wait() -> None:
     run(use)
 
 
-def test_no_more_posts_are_open_at_once_than_were_asked_for() -> None:
+def test_open_posts_never_exceed_max_connections() -> None:
     async def use(world: World) -> None:
         world.hook.gate.clear()
         await world.call("setWebhook", url=world.hook_url, max_connections=3)
@@ -199,7 +199,7 @@ def test_no_more_posts_are_open_at_once_than_were_asked_for() -> None:
     run(use)
 
 
-def test_thousands_of_users_keep_their_order_each() -> None:
+def test_each_of_thousands_of_users_keeps_its_order() -> None:
     async def use(world: World) -> None:
         await world.call("setWebhook", url=world.hook_url, max_connections=100)
         crowd = Crowd(users=500, per_user=4, text="{user}:{n}")
@@ -269,7 +269,7 @@ def test_a_bad_webhook_is_refused(params: dict[str, str], refusal: str) -> None:
     run(use)
 
 
-def test_only_updates_that_were_asked_for_come() -> None:
+def test_only_allowed_updates_are_delivered() -> None:
     async def use(world: World) -> None:
         await world.call("getUpdates", allowed_updates=json.dumps(["callback_query"]))
         assert world.say((7, "hello")) == []
@@ -279,7 +279,7 @@ def test_only_updates_that_were_asked_for_come() -> None:
     run(use)
 
 
-def test_an_update_is_kept_for_a_day_and_not_longer() -> None:
+def test_an_update_is_kept_for_one_day() -> None:
     now = [0.0]
     inbox = Inbox(lambda: now[0])
 
@@ -298,7 +298,7 @@ def test_an_update_is_kept_for_a_day_and_not_longer() -> None:
     asyncio.run(use())
 
 
-def test_what_is_no_update_is_given_as_it_is() -> None:
+def test_malformed_updates_are_delivered_unchanged() -> None:
     async def use(world: World) -> None:
         inject(world.fake.exchange.world, BOT_ID, [{"raw": "nonsense"}, {"raw": {"update_id": "x"}}])
         assert await world.call("getUpdates") == ["nonsense", {"update_id": "x"}]

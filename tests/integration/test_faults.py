@@ -1,11 +1,11 @@
-"""5,000 jobs while the network or the server fails: none lost, order kept, duplicates bounded, every answer true.
+"""5,000 jobs while the network or the server fails: none lost, order kept, duplicates bounded, every result true.
 
-A producer streams jobs of 20 chats to four partitions, through a proxy; a worker, through the same proxy, notes each
-job and then acks it. The fault strikes three times on the way. What is counted:
+A producer streams jobs of 20 chats to four partitions through a proxy; a worker, through the same proxy, records
+each job and then acks it. The fault occurs three times meanwhile. The counts:
 
 lost         accepted (or even "may be there") jobs that the worker never saw: none
-disorder     first sight of a chat's jobs out of order: none
-duplicates   what was in flight when a connection was lost: the producer's window and one message per partition
+disorder     first deliveries of a chat's jobs out of order: none
+duplicates   messages in flight when a connection was lost: the producer's window and one message per partition
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ Connect = Callable[..., Connections]
 JOBS, CHATS, PARTITIONS, WINDOW = 5000, 20, 4, 200
 STRIKES = (800, 2200, 3600)
 PIPELINE = topology.pipeline(["b"], PARTITIONS)
-PACE_SECONDS = 0.0003  # between jobs, so that a fault falls among them
+PACE_SECONDS = 0.0003  # between jobs, so that a fault occurs among them
 
 
 @dataclass
 class Account:
-    """What the producer was told and what the worker saw. Each list belongs to one thread until it has ended."""
+    """The producer's results and the worker's deliveries. Each list belongs to one thread until that has ended."""
 
     accepted: set[int] = field(default_factory=set)
     uncertain: set[int] = field(default_factory=set)
@@ -52,7 +52,7 @@ class Account:
         return sum(count - 1 for count in Counter(self.seen).values())
 
     def disorder(self) -> list[tuple[int, int]]:
-        """Neighbours of one chat whose first sight is the wrong way round, jobs that raised left out."""
+        """Pairs of one chat whose first deliveries are in the wrong order, without the jobs that raised."""
         chats: dict[int, list[int]] = defaultdict(list)
         for n in dict.fromkeys(self.seen):
             if n in self.accepted:
@@ -61,7 +61,7 @@ class Account:
 
 
 class Producer(threading.Thread):
-    """Streams all jobs; ``reached`` tells how far it is."""
+    """Streams all jobs; ``reached`` is its progress."""
 
     def __init__(self, connections: Connections, account: Account) -> None:
         super().__init__(name="producer", daemon=True)
@@ -90,7 +90,7 @@ class Producer(threading.Thread):
 
 
 class Worker:
-    """Notes each job, then acks it, on a thread of its own as Dramatiq's are."""
+    """Records each job, then acks it, on its own thread like Dramatiq's."""
 
     def __init__(self, connections: Connections, account: Account) -> None:
         self._deliveries: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
@@ -159,7 +159,7 @@ def node(rabbitmq_version: str | None) -> Iterator[Node]:
         yield node
 
 
-# How many connections a fault costs; each may repeat what was in flight on it.
+# The number of connections a fault costs; each may repeat the messages in flight on it.
 FAULTS = {cut: 1, reset: 1, reset_in_mid_publish: 1, stall: 0, half_open: 1, stop_app: 1, sigkill: 1, memory_alarm: 0}
 
 
@@ -167,7 +167,7 @@ FAULTS = {cut: 1, reset: 1, reset_in_mid_publish: 1, stall: 0, half_open: 1, sto
 @pytest.mark.parametrize(
     "fault",
     [
-        # Three times a heartbeat's patience make this one the longest of all.
+        # Three times the heartbeat's timeout make this one the longest of all.
         pytest.param(fault, marks=pytest.mark.full_length) if fault is half_open else fault
         for fault in FAULTS
     ],
@@ -192,15 +192,15 @@ def test_faults_lose_nothing(node: Node, connect: Connect, fault: Callable[[Prox
         until(lambda: account.accepted <= set(account.seen), seconds=30)
         connections.stop()
     assert len(account.accepted) + len(account.uncertain) + len(account.refused) == JOBS
-    assert account.accepted == set(range(JOBS))  # each of these faults is over before any time-out
+    assert account.accepted == set(range(JOBS))  # each of these faults ends before any timeout
     assert account.disorder() == []
     assert account.duplicates <= FAULTS[fault] * len(STRIKES) * (WINDOW + PARTITIONS)
     assert queue_admin.depth(connect(node.url), [queue_names.send_queue("b", "bulk", 0)]) == {"send.b.bulk.00": 0}
     print(f"{fault.__name__}: {account.duplicates} duplicates")
 
 
-def test_an_outage_beyond_the_time_out_is_told_truly(node: Node, connect: Connect) -> None:
-    """Every enqueue that returned is there; every one that raised said so, and those never written are not there."""
+def test_an_outage_beyond_the_timeout_is_reported_truthfully(node: Node, connect: Connect) -> None:
+    """Jobs whose enqueue returned are there; those that raised are reported, and those never written are not there."""
     account = Account()
     with Proxy(node.port) as proxy:
         connections = connect(proxy.url(node.url), publish_window=WINDOW, confirm_timeout_seconds=1)

@@ -1,4 +1,4 @@
-"""What programs do to connections: fork with them, end without stopping them. Each in a process of its own."""
+"""What programs do to connections: fork with them, end without closing them. Each runs in its own process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def publish(name):
     connections.publisher.publish(Publication("", "mail", name.encode(), name))
 """
 
-# As a pre-forking server does: the parent has published, and goes on while its children publish.
+# As in a pre-forking server: the parent has published, and continues while its children publish.
 FORK = """
 publish("parent-before")
 parent_link = connections._live.publishing.pika_connection
@@ -52,7 +52,7 @@ with multiprocessing.get_context("fork").Pool(2) as pool:
 publish("parent-after")
 """
 
-# A fork while another thread is inside the publisher: its locks are held in the child by nobody.
+# A fork while another thread is inside the publisher: in the child, its locks are held by no thread.
 FORK_IN_MID_CALL = """
 stop = threading.Event()
 def keep_publishing():
@@ -118,32 +118,32 @@ def ids(vhost: Vhost) -> list[str]:
     return [properties.message_id for properties, _ in drain(vhost.url, "mail")]
 
 
-def test_forked_children_publish_on_connections_of_their_own(declared: Vhost) -> None:
+def test_forked_children_publish_on_their_own_connections(declared: Vhost) -> None:
     done = run(declared.url, FORK)
     assert (done.returncode, done.stderr) == (0, "")
     expected = ["parent-before", "parent-after", *(f"child-{n}" for n in range(3)), *(f"parent-{n}" for n in range(20))]
     assert sorted(ids(declared)) == sorted(expected)
 
 
-def test_a_pool_of_forked_processes_publishes(declared: Vhost) -> None:
+def test_a_pool_of_forked_processes_can_publish(declared: Vhost) -> None:
     done = run(declared.url, MULTIPROCESSING)
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(ids(declared)) == sorted(["parent-before", "parent-after", *(f"child-{n}" for n in range(10))])
 
 
-def test_a_fork_in_the_middle_of_other_threads_calls_deadlocks_nobody(declared: Vhost) -> None:
+def test_a_fork_during_other_threads_calls_causes_no_deadlock(declared: Vhost) -> None:
     done = run(declared.url, FORK_IN_MID_CALL)
     assert (done.returncode, done.stderr) == (0, "")
     assert {f"child-{n}" for n in range(20)} <= set(ids(declared))
 
 
-def test_a_child_keeps_none_of_its_parents_sockets_open(declared: Vhost) -> None:
+def test_a_child_closes_all_of_its_parents_sockets(declared: Vhost) -> None:
     done = run(declared.url, CHILD_OUTLIVES_PARENT)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(("program", "code"), [(JUST_ENDS, 0), (RAISES, 7)])
-def test_a_program_that_has_published_ends_when_it_ends(declared: Vhost, program: str, code: int) -> None:
+def test_a_program_that_has_published_exits_normally(declared: Vhost, program: str, code: int) -> None:
     started = time.monotonic()
     done = run(declared.url, program)
     assert (done.returncode, done.stderr) == (code, "")
@@ -151,13 +151,13 @@ def test_a_program_that_has_published_ends_when_it_ends(declared: Vhost, program
     assert time.monotonic() - started < 5
 
 
-def test_a_program_that_ends_with_jobs_under_way_sees_them_through(declared: Vhost) -> None:
+def test_a_program_that_ends_with_jobs_in_flight_waits_for_their_confirms(declared: Vhost) -> None:
     done = run(declared.url, ENDS_WITH_JOBS_UNDER_WAY)
     assert (done.returncode, done.stderr) == (0, "")
     assert ids(declared) == [f"job-{n}" for n in range(500)]
 
 
-def test_a_program_that_cannot_see_its_jobs_through_ends_in_time_and_says_so(declared: Vhost) -> None:
+def test_a_program_whose_jobs_are_not_confirmed_ends_at_the_timeout_and_reports_it(declared: Vhost) -> None:
     with Proxy(declared.node.port) as proxy:
         command = [sys.executable, "-c", PRELUDE + ENDS_WHILE_NOBODY_ANSWERS, proxy.url(declared.url)]
         program = subprocess.Popen(

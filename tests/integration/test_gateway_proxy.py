@@ -1,4 +1,4 @@
-"""What passes through the gateway comes back as the other side gave it."""
+"""Calls that pass through the gateway return unchanged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOKEN = "100200300:" + "A" * 35
 
 
 async def echo(request: web.Request) -> web.StreamResponse:
-    """Tells what came, compressed as servers do it, in the first manner that the caller accepts."""
+    """Echoes the request, compressed as servers do it, with the first encoding that the caller accepts."""
     body = await request.text()
     asked = {
         "accepts": request.headers.get("Accept-Encoding"),
@@ -39,14 +39,14 @@ async def echo(request: web.Request) -> web.StreamResponse:
 
 
 async def passed(state_url: str, path: str, **headers: str) -> httpx.Response:
-    """What a caller gets by way of the gateway."""
+    """The answer a caller gets through the gateway."""
     async with calling(state_url) as client:
         return await client.get(path, headers=headers)
 
 
 @asynccontextmanager
 async def calling(state_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A caller of a gateway in front of a server that echoes."""
+    """A caller of a gateway in front of an echo server."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", echo)
     runner = web.AppRunner(app)
@@ -76,7 +76,7 @@ async def calling(state_url: str) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.mark.parametrize("accepted", ["gzip", "identity", "deflate"])
-def test_an_answer_is_readable_by_a_caller_whatever_it_accepts(tmp_path: Path, accepted: str) -> None:
+def test_an_answer_is_readable_with_any_accept_encoding(tmp_path: Path, accepted: str) -> None:
     headers = {"Accept-Encoding": accepted}
     answer = asyncio.run(passed(f"sqlite:///{tmp_path}/state.db", "/getMe", **headers))
     assert answer.json()["result"]["accepts"] == "identity"
@@ -85,8 +85,8 @@ def test_an_answer_is_readable_by_a_caller_whatever_it_accepts(tmp_path: Path, a
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_request_with_a_body_leaves_nothing_on_the_connection(tmp_path: Path, method: str) -> None:
-    """pyTelegramBotAPI polls with a GET that has a body. A length without its bytes made the server take the next
-    request for them, token and all."""
+    """pyTelegramBotAPI polls with a GET that has a body. A length without its bytes made the server read the next
+    request in their place, including the token."""
 
     async def call() -> list[str]:
         async with calling(f"sqlite:///{tmp_path}/state.db") as client, asyncio.timeout(10):
@@ -109,12 +109,12 @@ def test_text_that_is_not_unicode_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["photos/file_1.jpg", "a%20b", "what%3Fever", "%7B0%7D", "%7B1%7D", "100%25", "%C3%BC"]
 )
-def test_a_files_path_arrives_as_it_was_asked_for(tmp_path: Path, name: str) -> None:
+def test_a_file_path_arrives_unchanged(tmp_path: Path, name: str) -> None:
     answer = asyncio.run(passed(f"sqlite:///{tmp_path}/state.db", f"/file/{name}"))
     assert answer.json()["result"]["path"] == f"/file/bot{TOKEN}/{name}"
 
 
 @pytest.mark.parametrize("path", ["/file/../../bot1:x/getMe", "/file/a/..%2F../b"])
-def test_a_files_path_does_not_lead_out_of_the_bots_files(tmp_path: Path, path: str) -> None:
+def test_a_file_path_cannot_leave_the_bots_files(tmp_path: Path, path: str) -> None:
     with pytest.raises(RefusalError, match="Not Found"):
         asyncio.run(passed(f"sqlite:///{tmp_path}/state.db", path.replace("..", "%2E%2E")))

@@ -1,4 +1,4 @@
-"""A job that never comes to its call, on a real RabbitMQ and a real store."""
+"""A job that never reaches its call, on a real RabbitMQ and a real store."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BOT, QUEUE = "default", "send.default.interactive.00"
 
 
 @pytest.mark.parametrize("state", ["sqlite", "redis"])
-def test_the_hundredth_hand_back_is_a_dead_letter(
+def test_the_hundredth_hand_back_makes_a_dead_letter(
     state: str, vhost: Vhost, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     settings = Settings(
@@ -67,10 +67,10 @@ def test_the_hundredth_hand_back_is_a_dead_letter(
 
 
 @pytest.mark.parametrize(("times", "ends"), [(topology.DELIVERY_LIMIT - 1, False), (topology.DELIVERY_LIMIT, True)])
-def test_a_job_that_admission_fails_on_returns_and_in_the_end_is_a_dead_letter(
+def test_a_job_that_fails_in_admission_is_requeued_and_finally_becomes_a_dead_letter(
     times: int, ends: bool, vhost: Vhost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """RabbitMQ 4.3 does not count returns towards its delivery limit, so we do."""
+    """RabbitMQ 4.3 does not count returns toward its delivery limit, so we do."""
     settings = Settings(
         _env_file=None,
         bot_token="100200300:" + "A" * 35,

@@ -1,4 +1,4 @@
-"""Silent, slow and too many connections on real sockets: they end, and everybody else is served meanwhile."""
+"""Silent, slow and too many connections on real sockets: they end, and all other callers are served meanwhile."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REQUEST = b"GET /now HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 class Server:
-    """uvicorn with bounds. ``/now`` answers at once, ``/held`` when ``release`` is set."""
+    """uvicorn with limits. ``/now`` answers at once, ``/held`` when ``release`` is set."""
 
     def __init__(self, listener: socket.socket, head_seconds: float) -> None:
         self.address = listener.getsockname()[:2]
@@ -54,7 +54,7 @@ class Server:
         return reader, writer
 
     async def ask(self, request: bytes = REQUEST) -> bytes:
-        """The first line of an answer on a connection of its own; none if it is closed."""
+        """The first line of an answer on its own connection; empty if that is closed."""
         reader, writer = await self.open(request)
         try:
             return await reader.readline()
@@ -84,8 +84,8 @@ def run(use: Callable[[Server], Awaitable[None]], head_seconds: float = LONG) ->
 
 
 @pytest.mark.parametrize("said", [b"", b"GET /now HTTP/1.1\r\nHost: x\r\nX-Slow: "])
-def test_an_honest_caller_is_served_while_others_hold_every_connection(said: bytes) -> None:
-    """Six times as many as there may be, none of which completes a request."""
+def test_a_well_behaved_caller_is_served_while_others_hold_every_connection(said: bytes) -> None:
+    """Six times as many as allowed, none of which completes a request."""
 
     async def use(server: Server) -> None:
         holders = [await server.open(said) for _ in range(6 * MOST)]
@@ -98,7 +98,7 @@ def test_an_honest_caller_is_served_while_others_hold_every_connection(said: byt
 
 
 @pytest.mark.parametrize("said", [b"", b"GET /now HTTP/1.1\r\n"])
-def test_a_head_that_does_not_come_ends_its_connection(said: bytes) -> None:
+def test_a_missing_request_head_ends_its_connection(said: bytes) -> None:
     async def use(server: Server) -> None:
         reader, _ = await server.open(said)
         assert await reader.read() == b""
@@ -106,7 +106,7 @@ def test_a_head_that_does_not_come_ends_its_connection(said: bytes) -> None:
     run(use, head_seconds=0.2)
 
 
-def test_a_second_head_that_does_not_come_ends_its_connection() -> None:
+def test_a_missing_second_request_head_ends_its_connection() -> None:
     async def use(server: Server) -> None:
         reader, writer = await server.open(REQUEST)
         await reader.readuntil(b"here")
@@ -116,7 +116,7 @@ def test_a_second_head_that_does_not_come_ends_its_connection() -> None:
     run(use, head_seconds=0.2)
 
 
-def test_a_head_that_comes_drop_by_drop_has_no_more_time_than_any() -> None:
+def test_a_trickling_request_head_gets_no_extra_time() -> None:
     async def use(server: Server) -> None:
         reader, writer = await server.open(b"GET /now HTTP/1.1\r\nX-Slow: ")
 
@@ -129,14 +129,14 @@ def test_a_head_that_comes_drop_by_drop_has_no_more_time_than_any() -> None:
         try:
             assert await reader.read() == b""
         except ConnectionResetError:
-            pass  # the server closed with a byte still unread, which TCP reports as a reset
+            pass  # the server closed with a byte unread, which TCP reports as a reset
         finally:
             dripping.cancel()
 
     run(use, head_seconds=0.2)
 
 
-def test_a_body_that_nobody_reads_any_more_does_not_hold_its_connection() -> None:
+def test_a_body_that_is_no_longer_read_does_not_hold_its_connection() -> None:
     async def use(server: Server) -> None:
         reader, writer = await server.open(b"POST /now HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
         assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
@@ -149,7 +149,7 @@ def test_a_body_that_nobody_reads_any_more_does_not_hold_its_connection() -> Non
     run(use, head_seconds=0.2)
 
 
-def test_a_request_under_way_is_not_cut_off_by_time_or_by_others() -> None:
+def test_a_request_being_served_is_not_ended_by_time_or_by_others() -> None:
     async def use(server: Server) -> None:
         reader, _ = await server.open(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n")
         await server.have_held(1)
@@ -161,7 +161,7 @@ def test_a_request_under_way_is_not_cut_off_by_time_or_by_others() -> None:
     run(use, head_seconds=0.2)
 
 
-def test_a_connection_serves_request_after_request() -> None:
+def test_a_connection_serves_successive_requests() -> None:
     async def use(server: Server) -> None:
         reader, writer = await server.open()
         for _ in range(10):
@@ -172,7 +172,7 @@ def test_a_connection_serves_request_after_request() -> None:
     run(use, head_seconds=1)
 
 
-def test_a_head_larger_than_the_bound_is_refused() -> None:
+def test_a_request_head_larger_than_the_limit_is_refused() -> None:
     async def use(server: Server) -> None:
         reader, writer = await server.open(b"GET /now HTTP/1.1\r\n")
         for number in range(100):
@@ -184,7 +184,7 @@ def test_a_head_larger_than_the_bound_is_refused() -> None:
     run(use)
 
 
-def test_a_large_body_does_not_count_as_head() -> None:
+def test_a_large_body_does_not_count_toward_the_head() -> None:
     async def use(server: Server) -> None:
         body = b"x" * (MOST_HEAD_BYTES * 3)
         reader, writer = await server.open(b"POST /now HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
@@ -199,8 +199,8 @@ def test_a_large_body_does_not_count_as_head() -> None:
     run(use)
 
 
-def test_an_offer_of_another_protocol_is_declined_and_the_connection_goes_on() -> None:
-    """As Java's client makes it with its first request."""
+def test_a_protocol_upgrade_is_declined_and_the_connection_continues() -> None:
+    """As Java's client does with its first request."""
     offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"
 
     async def use(server: Server) -> None:
@@ -217,7 +217,7 @@ def test_an_offer_of_another_protocol_is_declined_and_the_connection_goes_on() -
     run(use)
 
 
-def test_when_all_connections_are_at_work_the_next_is_told_so() -> None:
+def test_when_all_connections_are_busy_the_next_gets_503() -> None:
     async def use(server: Server) -> None:
         at_work = [await server.open(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(MOST)]
         await server.have_held(MOST)
@@ -230,7 +230,7 @@ def test_when_all_connections_are_at_work_the_next_is_told_so() -> None:
     run(use)
 
 
-def test_a_process_that_may_open_few_files_takes_fewer_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_low_limit_on_open_files_lowers_the_number_of_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     raised: list[tuple[int, int]] = []
     monkeypatch.setattr("resource.getrlimit", lambda _kind: (256, 1024))
     monkeypatch.setattr("resource.setrlimit", lambda _kind, limits: raised.append(limits))

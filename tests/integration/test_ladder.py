@@ -1,4 +1,4 @@
-"""The ladder on a real server: on time, through a restart, and past targets that are missing."""
+"""The ladder on a real server: on time, through a restart, and with missing targets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.waiting import until
 Connect = Callable[..., Connections]
 PIPELINE = topology.pipeline(["b"], 2, work_queues=["mail"])
 SEND = queue_names.send_queue("b", "bulk", 0)
-SLACK_SECONDS = 0.3  # of a busy machine; the ladder alone is a few milliseconds late
+SLACK_SECONDS = 0.3  # for a busy machine; the ladder alone is a few milliseconds late
 
 
 def park(connections: Connections, name: str, seconds: float, queue: str = SEND) -> None:
@@ -33,7 +33,7 @@ def park(connections: Connections, name: str, seconds: float, queue: str = SEND)
 
 
 class Arrivals:
-    """Acks what comes and notes when. Filled by the event loop."""
+    """Acks each message and records its time. Filled by the event loop."""
 
     def __init__(self) -> None:
         self.times: dict[str, float] = {}
@@ -43,7 +43,7 @@ class Arrivals:
         delivery.ack()
 
 
-def test_delays_of_all_lengths_at_once_are_kept_and_none_waits_for_another(declared: Vhost, connect: Connect) -> None:
+def test_delays_of_all_lengths_are_kept_without_waiting_for_each_other(declared: Vhost, connect: Connect) -> None:
     connections, arrivals = connect(declared.url), Arrivals()
     connections.subscribe(SEND, "worker", arrivals, lambda: PIPELINE)
     delays = [random.Random(7).uniform(0, 4) for _ in range(200)]
@@ -57,7 +57,7 @@ def test_delays_of_all_lengths_at_once_are_kept_and_none_waits_for_another(decla
         assert seconds - 0.02 <= took <= seconds + UNIT.total_seconds() + SLACK_SECONDS
 
 
-def test_a_message_from_the_ladder_goes_ahead_of_the_backlog(declared: Vhost, connect: Connect) -> None:
+def test_a_message_from_the_ladder_precedes_the_backlog(declared: Vhost, connect: Connect) -> None:
     connections = connect(declared.url)
     for n in range(20):
         connections.publisher.publish(Publication("", SEND, b"{}", f"backlog-{n}"))
@@ -67,7 +67,7 @@ def test_a_message_from_the_ladder_goes_ahead_of_the_backlog(declared: Vhost, co
     assert order.index("parked") <= 2  # 4.0 serves high before normal, 2:1
 
 
-def test_a_delay_goes_on_through_a_restart(new_node: Callable[..., Node], connect: Connect) -> None:
+def test_a_delay_survives_a_restart(new_node: Callable[..., Node], connect: Connect) -> None:
     node = new_node().start()
     connections, arrivals = connect(node.url), Arrivals()
     queue_admin.declare(connections, PIPELINE)
@@ -77,14 +77,14 @@ def test_a_delay_goes_on_through_a_restart(new_node: Callable[..., Node], connec
     node.restart()
     connections.subscribe(SEND, "worker", arrivals, lambda: PIPELINE)
     until(lambda: "short" in arrivals.times, seconds=30)
-    # The time a server is away is not made up for when a level's rest is still to run: at most a level's length.
+    # Time in which a server is down does not count for a message within a level: at most a level's length.
     assert 12 <= arrivals.times["short"] - started <= 12 + 10
     assert "long" not in arrivals.times
     waiting = queue_admin.depth(connections, [queue.name for queue in PIPELINE.queues if queue.level is not None])
     assert sum(count or 0 for count in waiting.values()) == 1
 
 
-def test_a_missing_target_blocks_nobody_and_its_message_is_kept(declared: Vhost, connect: Connect) -> None:
+def test_a_missing_target_blocks_no_other_message_and_its_message_is_kept(declared: Vhost, connect: Connect) -> None:
     connections, arrivals = connect(declared.url), Arrivals()
     connections.subscribe(SEND, "worker", arrivals, lambda: PIPELINE)
     for n in range(5):
@@ -95,7 +95,7 @@ def test_a_missing_target_blocks_nobody_and_its_message_is_kept(declared: Vhost,
     assert {p.message_id for p, _ in drain(declared.url, "dead.unroutable")} == {f"lost-{n}" for n in range(5)}
 
 
-def test_some_hundred_jobs_for_a_full_partition_hold_up_nobody_else(declared: Vhost, connect: Connect) -> None:
+def test_hundreds_of_jobs_for_a_full_partition_do_not_delay_others(declared: Vhost, connect: Connect) -> None:
     full = queue_names.send_queue("b", "bulk", 1)
     declared.ctl("set_policy", "full", f"^{full}$", '{"max-length": 1}')
     connections, arrivals = connect(declared.url), Arrivals()
@@ -108,7 +108,7 @@ def test_some_hundred_jobs_for_a_full_partition_hold_up_nobody_else(declared: Vh
 
 
 @pytest.mark.parametrize("queue", ["mail", SEND])
-def test_no_delay_at_all_goes_straight_through(declared: Vhost, connect: Connect, queue: str) -> None:
+def test_a_delay_of_zero_is_delivered_immediately(declared: Vhost, connect: Connect, queue: str) -> None:
     connections = connect(declared.url)
     came = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Who is the active receiver, on a real RabbitMQ: never two, and soon one again."""
+"""The active receiver on a real RabbitMQ: never two, and always soon one again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SOON = 20.0
 
 
 class Candidate:
-    """A receiver that only says when it was the active one. Times are monotonic."""
+    """A receiver that only records when it was active. Times are monotonic."""
 
     def __init__(self, url: str, name: str) -> None:
         self.name = name
@@ -60,7 +60,7 @@ class Candidate:
 
     @asynccontextmanager
     async def standing(self) -> AsyncIterator[Candidate]:
-        """A candidate for the length of the block; it ends in good order."""
+        """A candidate for the length of the block; it ends cleanly."""
         await self.intake.declare()
         task = asyncio.create_task(self.leadership.run(self.work))
         try:
@@ -90,7 +90,7 @@ def run(use: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(use())
 
 
-def test_the_first_is_active_at_once_and_the_second_when_the_first_has_said_goodbye(vhost: Vhost) -> None:
+def test_the_first_is_active_at_once_and_the_second_after_the_first_resigns(vhost: Vhost) -> None:
     async def use() -> None:
         first, second = Candidate(vhost.url, "first"), Candidate(vhost.url, "second")
         async with second_after(first, second):
@@ -115,7 +115,7 @@ def test_the_first_is_active_at_once_and_the_second_when_the_first_has_said_good
     run(use)
 
 
-def test_who_comes_back_after_a_goodbye_need_not_wait(vhost: Vhost) -> None:
+def test_a_receiver_that_returns_after_resigning_need_not_wait(vhost: Vhost) -> None:
     async def use() -> None:
         for _ in range(3):
             async with Candidate(vhost.url, "again").standing() as candidate:
@@ -125,7 +125,7 @@ def test_who_comes_back_after_a_goodbye_need_not_wait(vhost: Vhost) -> None:
 
 
 @pytest.mark.parametrize("loss", ["cut", "reset", "stall", "half_open"])
-def test_a_leader_that_is_cut_off_has_stopped_before_another_begins(vhost: Vhost, loss: str) -> None:
+def test_a_disconnected_leader_stops_before_another_begins(vhost: Vhost, loss: str) -> None:
     async def use() -> None:
         with Proxy(vhost.node.port) as proxy:
             first, second = Candidate(proxy.url(vhost.url), "first"), Candidate(vhost.url, "second")
@@ -144,7 +144,7 @@ def test_a_leader_that_is_cut_off_has_stopped_before_another_begins(vhost: Vhost
     run(use)
 
 
-def test_a_leader_that_only_stutters_goes_on(vhost: Vhost) -> None:
+def test_a_leader_with_a_short_interruption_continues(vhost: Vhost) -> None:
     async def use() -> None:
         with Proxy(vhost.node.port) as proxy:
             async with Candidate(proxy.url(vhost.url), "first").standing() as first:
@@ -159,7 +159,7 @@ def test_a_leader_that_only_stutters_goes_on(vhost: Vhost) -> None:
     run(use)
 
 
-def test_a_deleted_queue_ends_the_reign_and_starts_another(vhost: Vhost) -> None:
+def test_a_deleted_queue_ends_the_leadership_and_begins_a_new_one(vhost: Vhost) -> None:
     async def use() -> None:
         first, second = Candidate(vhost.url, "first"), Candidate(vhost.url, "second")
         async with first.standing():
@@ -177,7 +177,7 @@ def test_a_deleted_queue_ends_the_reign_and_starts_another(vhost: Vhost) -> None
     run(use)
 
 
-def test_a_token_that_vanished_is_replaced(vhost: Vhost, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_token_is_replaced(vhost: Vhost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leadership, "LOOK_AGAIN_SECONDS", 0.3)
 
     async def use() -> None:
@@ -189,7 +189,7 @@ def test_a_token_that_vanished_is_replaced(vhost: Vhost, monkeypatch: pytest.Mon
     run(use)
 
 
-def test_nobody_reigns_while_rabbitmq_takes_nothing_and_the_same_one_goes_on_after(
+def test_there_is_no_leader_while_rabbitmq_accepts_nothing_and_the_same_one_continues_afterwards(
     new_node: Callable[..., Node],
 ) -> None:
     async def use() -> None:
@@ -211,7 +211,7 @@ def test_nobody_reigns_while_rabbitmq_takes_nothing_and_the_same_one_goes_on_aft
     run(use)
 
 
-def test_tokens_do_not_pile_up_and_none_is_ever_missing(vhost: Vhost) -> None:
+def test_there_is_always_exactly_one_token(vhost: Vhost) -> None:
     async def use() -> None:
         async with Candidate(vhost.url, "leader").standing() as leader:
             await soon(leader.active)

@@ -1,4 +1,4 @@
-"""From a trouble of the fake's to the outcome. Its texts and its misbehaviour owe nothing to our table."""
+"""From a fault of the fake to the outcome. Its texts and its misbehaviour are independent of our table."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def fake(started: FakeTelegramThread) -> FakeTelegramThread:
 
 
 def outcomes(fake: FakeTelegramThread, *calls: tuple[str, dict[str, Any]], seconds: float = 5) -> list[Outcome]:
-    """The outcomes of calls made one after the other over one connection pool."""
+    """The outcomes of successive calls over one connection pool."""
 
     async def scenario() -> list[Outcome]:
         settings = Settings(_env_file=None, bot_token="123456:" + "A" * 35, telegram_api_url=fake.url)
@@ -78,7 +78,7 @@ def outcome(fake: FakeTelegramThread, chat: int | str = USER, seconds: float = 5
         ("no_rights", GROUP, FailureReason.RIGHTS),
     ],
 )
-def test_a_chats_trouble_fails_with_its_reason(
+def test_a_chat_fault_is_dead_with_its_reason(
     fake: FakeTelegramThread, trouble: str, chat: int, reason: FailureReason
 ) -> None:
     fake.control.set_chat(chat, trouble=trouble)
@@ -87,19 +87,19 @@ def test_a_chats_trouble_fails_with_its_reason(
     assert ended.reason is reason
 
 
-def test_a_sent_message_gives_telegrams_own_result(fake: FakeTelegramThread) -> None:
+def test_a_sent_message_has_telegrams_own_result(fake: FakeTelegramThread) -> None:
     ended = outcome(fake)
     assert isinstance(ended, Sent)
     assert ended.result["chat"]["id"] == USER
     assert ended.result["text"] == "x"
 
 
-def test_a_migrated_group_gives_its_new_id(fake: FakeTelegramThread) -> None:
+def test_a_migrated_group_reports_its_new_id(fake: FakeTelegramThread) -> None:
     fake.control.set_chat(GROUP, trouble="migrated", migrate_to=-1001234567890)
     assert outcome(fake, GROUP) == Migrated("-1001234567890")
 
 
-def test_sends_that_come_too_soon_are_paused_for_as_long_as_asked(fake: FakeTelegramThread) -> None:
+def test_sends_that_come_too_soon_are_paused_for_the_requested_time(fake: FakeTelegramThread) -> None:
     send = ("sendMessage", {"chat_id": USER, "text": "x"})
     ended = outcomes(fake, *[send] * 8)
     paused = [end for end in ended if isinstance(end, Paused)]
@@ -112,13 +112,13 @@ def test_sends_that_come_too_soon_are_paused_for_as_long_as_asked(fake: FakeTele
     assert wrapped.retry_after == timedelta(seconds=9)
 
 
-def test_half_an_album_is_unknown(fake: FakeTelegramThread) -> None:
+def test_a_partly_sent_album_is_uncertain(fake: FakeTelegramThread) -> None:
     fake.control.set_chat(USER, trouble="partial_album")
     (ended,) = outcomes(fake, ("sendMediaGroup", {"chat_id": USER, "media": ALBUM}))
     assert isinstance(ended, Uncertain)
 
 
-def test_an_edit_that_changes_nothing_is_done(fake: FakeTelegramThread) -> None:
+def test_an_edit_that_changes_nothing_has_nothing_to_do(fake: FakeTelegramThread) -> None:
     fake.control.limits(enabled=False)
     sent = outcome(fake)
     assert isinstance(sent, Sent)
@@ -127,7 +127,7 @@ def test_an_edit_that_changes_nothing_is_done(fake: FakeTelegramThread) -> None:
     assert isinstance(ended, NothingToDo)
 
 
-def test_a_refused_token_is_the_bots_failure(fake: FakeTelegramThread) -> None:
+def test_a_refused_token_is_a_bot_refusal(fake: FakeTelegramThread) -> None:
     fake.control.set_server(faults=[{"kind": "unauthorized"}])
     assert isinstance(outcome(fake), BotRefused)
 
@@ -142,7 +142,7 @@ def test_a_refused_token_is_the_bots_failure(fake: FakeTelegramThread) -> None:
         ({"kind": "stall"}, 1),
     ],
 )
-def test_what_may_have_been_sent_is_unknown_and_was_asked_for_once(
+def test_a_call_that_may_have_been_sent_is_uncertain_and_made_once(
     fake: FakeTelegramThread, fault: dict[str, Any], acted: int
 ) -> None:
     fake.control.set_server(faults=[fault])
@@ -152,7 +152,7 @@ def test_what_may_have_been_sent_is_unknown_and_was_asked_for_once(
     assert sum(call.acted for call in arrived) == acted
 
 
-def test_an_edit_that_may_have_been_made_is_made_again(fake: FakeTelegramThread) -> None:
+def test_an_edit_that_may_have_been_made_is_retried(fake: FakeTelegramThread) -> None:
     fake.control.limits(enabled=False)
     fake.control.set_server(faults=[{"kind": "cut_after", "methods": ["editMessageText"]}])
     sent = outcome(fake)

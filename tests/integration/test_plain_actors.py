@@ -1,4 +1,4 @@
-"""Users' own actors on our broker, by a stock `dramatiq.Worker`. Dramatiq's own tests are in tests/dramatiq_suite."""
+"""Users' own actors on our broker with a stock `dramatiq.Worker`. Dramatiq's own tests are in tests/dramatiq_suite."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def letters(vhost: Vhost, queue: str) -> list[dead_letters.DeadLetter]:
 # Queues
 
 
-def test_the_first_message_makes_its_queue(broker: FloodgateBroker) -> None:
+def test_the_first_message_declares_its_queue(broker: FloodgateBroker) -> None:
     @dramatiq.actor(queue_name="mail", broker=broker)
     def note() -> None: ...
 
@@ -89,11 +89,11 @@ def test_the_first_message_makes_its_queue(broker: FloodgateBroker) -> None:
     assert ready(broker, "mail") == 1
 
 
-def test_the_first_message_makes_its_queue_though_it_is_delayed(broker: FloodgateBroker) -> None:
+def test_a_delayed_first_message_declares_its_queue(broker: FloodgateBroker) -> None:
     @dramatiq.actor(queue_name="mail", broker=broker)
     def note() -> None: ...
 
-    broker.declare_queue("other", ensure=True)  # and with it the delay ladder, which takes messages for any queue
+    broker.declare_queue("other", ensure=True)  # also declares the delay ladder, which accepts messages for any queue
     note.send_with_options(delay=timedelta(milliseconds=200))
     until(lambda: ready(broker, "mail") == 1)
 
@@ -107,7 +107,7 @@ def test_a_queue_is_declared_once_in_a_process(broker: FloodgateBroker, monkeypa
     note.send()
 
 
-def test_a_queue_that_was_deleted_is_made_again_by_the_next_message(broker: FloodgateBroker) -> None:
+def test_a_deleted_queue_is_declared_again_by_the_next_message(broker: FloodgateBroker) -> None:
     @dramatiq.actor(queue_name="mail", broker=broker)
     def note() -> None: ...
 
@@ -117,7 +117,7 @@ def test_a_queue_that_was_deleted_is_made_again_by_the_next_message(broker: Floo
     assert ready(broker, "mail") == 1
 
 
-def test_a_job_whose_queue_is_missing_is_refused_as_before(broker: FloodgateBroker) -> None:
+def test_a_job_whose_queue_is_missing_is_refused(broker: FloodgateBroker) -> None:
     job = new_job("sendMessage", {"chat_id": 1, "text": "x"}, bot="b")
     message = dramatiq.Message[object](SEND_ACTOR, SEND_ACTOR, (), {"job": job.model_dump(mode="json")}, {})
     with pytest.raises(PublishError):
@@ -127,7 +127,7 @@ def test_a_job_whose_queue_is_missing_is_refused_as_before(broker: FloodgateBrok
 # Work
 
 
-def test_a_worker_has_a_message_in_hand_for_each_of_its_threads(broker: FloodgateBroker) -> None:
+def test_a_worker_prefetches_one_message_per_thread(broker: FloodgateBroker) -> None:
     together = threading.Barrier(8)
     met = []
 
@@ -142,7 +142,7 @@ def test_a_worker_has_a_message_in_hand_for_each_of_its_threads(broker: Floodgat
         until(lambda: len(met) == 8)
 
 
-def test_the_messages_of_a_group_and_its_groups_run_side_by_side(broker: FloodgateBroker) -> None:
+def test_the_messages_of_a_group_and_its_nested_groups_run_concurrently(broker: FloodgateBroker) -> None:
     broker.add_middleware(Results(backend=StubBackend()))
     together = threading.Barrier(6)
 
@@ -153,7 +153,7 @@ def test_the_messages_of_a_group_and_its_groups_run_side_by_side(broker: Floodga
 
     inner = [dramatiq.group([meet.message(n), meet.message(n + 1)], broker=broker) for n in (0, 2, 4)]
     before = dramatiq.broker.global_broker
-    dramatiq.set_broker(broker)  # a group in a group asks the global one for results
+    dramatiq.set_broker(broker)  # a group within a group asks the global one for results
     try:
         with working(broker, threads=6):
             group = dramatiq.group(inner, broker=broker).run()
@@ -162,7 +162,7 @@ def test_the_messages_of_a_group_and_its_groups_run_side_by_side(broker: Floodga
         dramatiq.broker.global_broker = before
 
 
-def test_a_worker_leaves_to_others_what_its_threads_cannot_begin(broker: FloodgateBroker) -> None:
+def test_a_worker_leaves_messages_its_threads_cannot_begin_to_other_workers(broker: FloodgateBroker) -> None:
     begun, go_on = threading.Semaphore(0), threading.Event()
 
     @dramatiq.actor(queue_name="mail", broker=broker)
@@ -180,7 +180,7 @@ def test_a_worker_leaves_to_others_what_its_threads_cannot_begin(broker: Floodga
     assert left == 4
 
 
-def test_a_prefetch_that_was_asked_for_is_kept(broker: FloodgateBroker) -> None:
+def test_a_requested_prefetch_is_respected(broker: FloodgateBroker) -> None:
     worker = dramatiq.Worker(broker, worker_threads=4)
     worker.queue_prefetch = 1
     broker.emit_before("worker_boot", worker)
@@ -188,7 +188,7 @@ def test_a_prefetch_that_was_asked_for_is_kept(broker: FloodgateBroker) -> None:
     assert worker.queue_prefetch == 1
 
 
-def test_a_message_of_high_priority_goes_before_those_that_came_earlier(broker: FloodgateBroker) -> None:
+def test_a_high_priority_message_runs_before_earlier_ones(broker: FloodgateBroker) -> None:
     order = []
 
     @dramatiq.actor(queue_name="mail", broker=broker)
@@ -204,7 +204,7 @@ def test_a_message_of_high_priority_goes_before_those_that_came_earlier(broker: 
     assert order.index(10) < order.index(4)
 
 
-def test_the_wire_knows_two_priorities(broker: FloodgateBroker, vhost: Vhost) -> None:
+def test_messages_have_one_of_two_broker_priorities(broker: FloodgateBroker, vhost: Vhost) -> None:
     @dramatiq.actor(queue_name="mail", broker=broker)
     def note(priority: int | None) -> None: ...
 
@@ -224,7 +224,7 @@ def encoder() -> Iterator[Callable[[dramatiq.Encoder], None]]:
     dramatiq.set_encoder(before)
 
 
-def test_plain_actors_speak_through_the_global_encoder(
+def test_plain_actors_use_the_global_encoder(
     broker: FloodgateBroker, encoder: Callable[[dramatiq.Encoder], None]
 ) -> None:
     encoder(PickleEncoder())
@@ -234,13 +234,13 @@ def test_plain_actors_speak_through_the_global_encoder(
     def take(value: object) -> None:
         got.append(value)
 
-    take.send([{1, 2}, "\\ud800"])  # the text looks like half of a surrogate pair and is not one
+    take.send([{1, 2}, "\\ud800"])  # the text looks like half of a surrogate pair but is not
     with working(broker):
         until(lambda: got)
     assert got == [[{1, 2}, "\\ud800"]]
 
 
-def test_jobs_are_json_whatever_the_global_encoder(
+def test_jobs_are_json_with_any_global_encoder(
     broker: FloodgateBroker, vhost: Vhost, encoder: Callable[[dramatiq.Encoder], None]
 ) -> None:
     encoder(PickleEncoder())
@@ -255,7 +255,7 @@ def test_jobs_are_json_whatever_the_global_encoder(
     assert message.kwargs["job"]["id"] == job.id
 
 
-def test_what_the_encoder_cannot_read_goes_to_dead_malformed(
+def test_messages_the_encoder_cannot_read_go_to_dead_malformed(
     broker: FloodgateBroker, vhost: Vhost, encoder: Callable[[dramatiq.Encoder], None]
 ) -> None:
     class Choosy(JSONEncoder):
@@ -270,12 +270,12 @@ def test_what_the_encoder_cannot_read_goes_to_dead_malformed(
     assert (letter.reason, letter.body, letter.queue) == (dead_letters.REASON_MALFORMED, b"{}", "mail")
 
 
-# What follows from a message
+# Messages that follow from a message
 
 
 @contextlib.contextmanager
 def full(vhost: Vhost, queue: str) -> Iterator[None]:
-    """RabbitMQ rejects what is published to the queue, once there is a message in it."""
+    """Makes RabbitMQ reject messages published to the queue once it contains one."""
     vhost.ctl("set_policy", "full", f"^{queue}$", '{"max-length":0}')
     try:
         yield
@@ -292,7 +292,7 @@ def is_full(broker: FloodgateBroker, queue: str) -> bool:
 
 
 @pytest.mark.parametrize("follow", ["pipeline", "on_success"])
-def test_a_message_whose_successor_was_not_taken_is_not_acknowledged(
+def test_a_message_is_not_acknowledged_if_publishing_its_successor_fails(
     broker: FloodgateBroker, vhost: Vhost, follow: str
 ) -> None:
     runs, followed = [], threading.Event()
@@ -318,7 +318,7 @@ def test_a_message_whose_successor_was_not_taken_is_not_acknowledged(
         assert followed.wait(10)
 
 
-def test_a_callback_that_was_not_taken_brings_a_failed_message_back(broker: FloodgateBroker, vhost: Vhost) -> None:
+def test_a_failed_message_is_requeued_if_publishing_its_callback_fails(broker: FloodgateBroker, vhost: Vhost) -> None:
     runs, told = [], threading.Event()
 
     @dramatiq.actor(queue_name="mail", broker=broker, max_retries=0, on_failure="tell")
@@ -349,7 +349,7 @@ def test_a_callback_that_was_not_taken_brings_a_failed_message_back(broker: Floo
         ({"max_age": 1}, dead_letters.REASON_FAILED, "SkipMessage: Message age limit exceeded"),
     ],
 )
-def test_the_dead_letter_of_a_plain_message_says_what_failed(
+def test_the_dead_letter_of_a_plain_message_describes_the_failure(
     broker: FloodgateBroker, vhost: Vhost, options: dict[str, Any], reason: str, description: str
 ) -> None:
     @dramatiq.actor(queue_name="mail", broker=broker, **options)
@@ -363,7 +363,7 @@ def test_the_dead_letter_of_a_plain_message_says_what_failed(
     assert ("in fails" in letter.traceback) == (description == "LookupError: gone")
 
 
-def test_the_dead_letter_of_a_message_without_an_actor_says_so(broker: FloodgateBroker, vhost: Vhost) -> None:
+def test_the_dead_letter_of_a_message_for_a_missing_actor_says_so(broker: FloodgateBroker, vhost: Vhost) -> None:
     broker.declare_queue("mail")
     broker.enqueue(dramatiq.Message("mail", "nobody", (), {}, {}))
     with working(broker):
@@ -378,7 +378,7 @@ def test_the_dead_letter_of_a_message_without_an_actor_says_so(broker: Floodgate
 
 
 class Witness(Middleware):
-    """Somebody else's middleware: notes each signal."""
+    """Third-party middleware: records each signal."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -444,7 +444,7 @@ class Witness(Middleware):
         ("skip", ["after_skip_message", "before_ack", "after_ack"]),
     ],
 )
-def test_the_middleware_of_others_has_every_signal_of_a_message_and_its_worker(
+def test_third_party_middleware_gets_every_signal_of_a_message_and_its_worker(
     broker: FloodgateBroker, word: str, of_the_message: list[str]
 ) -> None:
     witness = Witness()
@@ -472,7 +472,7 @@ def test_the_middleware_of_others_has_every_signal_of_a_message_and_its_worker(
     assert witness.seen[0] == "before_worker_boot"
 
 
-def test_what_is_for_plain_actors_lets_jobs_and_updates_be(make_broker: MakeBroker) -> None:
+def test_middleware_for_plain_actors_ignores_jobs_and_updates(make_broker: MakeBroker) -> None:
     class Refuses(Middleware):
         def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
             pytest.fail("asked")
@@ -493,13 +493,13 @@ def test_what_is_for_plain_actors_lets_jobs_and_updates_be(make_broker: MakeBrok
     assert witness.seen == ["before_process_message", "after_process_message None None", "after_skip_message"] * 2
 
 
-def test_the_default_middleware_holds_dramatiqs_own() -> None:
+def test_the_default_middleware_includes_dramatiqs_own() -> None:
     kinds = [type(each) for each in default_middleware()]
     missing = [kind for kind in dramatiq.middleware.default_middleware if not any(issubclass(k, kind) for k in kinds)]
     assert missing == []
 
 
-def test_async_actors_know_their_message(broker: FloodgateBroker) -> None:
+def test_async_actors_can_access_their_message(broker: FloodgateBroker) -> None:
     known = []
 
     @dramatiq.actor(queue_name="mail", broker=broker)
@@ -516,7 +516,7 @@ def test_async_actors_know_their_message(broker: FloodgateBroker) -> None:
 # For tests
 
 
-def test_flush_drops_what_is_ready_and_the_dead_letters(broker: FloodgateBroker) -> None:
+def test_flush_drops_ready_messages_and_dead_letters(broker: FloodgateBroker) -> None:
     @dramatiq.actor(queue_name="mail", broker=broker, max_retries=0)
     def fails() -> None:
         raise LookupError
@@ -543,7 +543,7 @@ def test_jobs_are_not_flushed(broker: FloodgateBroker) -> None:
     assert broker.get_queue_message_counts(SEND_ACTOR) == (1, 0, 0)
 
 
-def test_join_waits_for_what_this_process_has_delayed(broker: FloodgateBroker) -> None:
+def test_join_waits_for_messages_delayed_by_this_process(broker: FloodgateBroker) -> None:
     @dramatiq.actor(queue_name="mail", broker=broker)
     def note() -> None: ...
 
@@ -555,7 +555,7 @@ def test_join_waits_for_what_this_process_has_delayed(broker: FloodgateBroker) -
     assert time.monotonic() - started >= 0.5
 
 
-def test_join_gives_up_at_its_timeout(broker: FloodgateBroker) -> None:
+def test_join_raises_at_its_timeout(broker: FloodgateBroker) -> None:
     @dramatiq.actor(queue_name="mail", broker=broker)
     def note() -> None: ...
 

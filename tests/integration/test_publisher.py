@@ -1,4 +1,4 @@
-"""Publishing on a real server: what a message is there, and what each thing that goes wrong becomes."""
+"""Publishing on a real server: the resulting messages, and the error for each kind of failure."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def test_a_message_is_persistent_and_carries_its_id_and_priority(declared: Vhost
     assert (properties.content_type, properties.headers, body) == ("application/json", headers, b"{}")
 
 
-def test_a_large_message_arrives_whole(declared: Vhost, connect: Connect) -> None:
+def test_a_large_message_arrives_complete(declared: Vhost, connect: Connect) -> None:
     body = bytes(range(256)) * 2048
     connect(declared.url).publisher.publish(Publication("", SEND, body, "large"))
     assert [received for _, received in drain(declared.url, SEND)] == [body]
 
 
-def test_a_missing_queue_fails_its_own_messages_only(declared: Vhost, connect: Connect) -> None:
+def test_a_missing_queue_fails_only_its_own_messages(declared: Vhost, connect: Connect) -> None:
     publisher = connect(declared.url).publisher
     outcomes = publisher.submit_many([job(0), job(1, "nowhere"), job(2), job(3, "nowhere")]).result(10)
     assert [type(outcome) for outcome in outcomes] == [type(None), UnroutableError, type(None), UnroutableError]
@@ -75,13 +75,15 @@ def test_a_missing_queue_fails_its_own_messages_only(declared: Vhost, connect: C
     assert numbers(declared.url, SEND) == [0, 2]
 
 
-def test_the_same_id_in_flight_to_a_queue_that_is_there_and_one_that_is_not(declared: Vhost, connect: Connect) -> None:
+def test_one_id_in_flight_to_an_existing_and_a_missing_queue_has_both_outcomes(
+    declared: Vhost, connect: Connect
+) -> None:
     here, nowhere = Publication("", SEND, b"0", "twin"), Publication("", "nowhere", b"1", "twin")
     outcomes = connect(declared.url).publisher.submit_many([here, nowhere, here]).result(10)
     assert [type(outcome) for outcome in outcomes] == [type(None), UnroutableError, type(None)]
 
 
-def test_a_missing_exchange_fails_its_own_messages_only(declared: Vhost, connect: Connect) -> None:
+def test_a_missing_exchange_fails_only_its_own_messages(declared: Vhost, connect: Connect) -> None:
     publisher = connect(declared.url).publisher
     publications = [job(0), Publication("nowhere", "key", b"", "lost"), job(1)]
     outcomes = publisher.submit_many(publications).result(10)
@@ -90,7 +92,7 @@ def test_a_missing_exchange_fails_its_own_messages_only(declared: Vhost, connect
 
 
 def submit(publisher: Publisher, publication: Publication) -> Future[None]:
-    """Hand one message over without waiting for it."""
+    """Submits one message without waiting for it."""
     settled: Future[None] = Future()
 
     def settle(outcomes: Future[PublishOutcomes]) -> None:
@@ -101,26 +103,26 @@ def submit(publisher: Publisher, publication: Publication) -> Future[None]:
     return settled
 
 
-def test_what_was_encoded_for_another_channel_is_encoded_anew(declared: Vhost, connect: Connect) -> None:
+def test_messages_encoded_for_another_channel_are_encoded_again(declared: Vhost, connect: Connect) -> None:
     connections = connect(declared.url)
     publisher = connections.publisher
     with pytest.raises(UnroutableError):
-        publisher.publish(Publication("nowhere", "key", b"", "lost"))  # which closes the publisher's channel
+        publisher.publish(Publication("nowhere", "key", b"", "lost"))  # this closes the publisher's channel
     with QueueReader(connections, "dead.b") as reader:
         encoded = submit(publisher, job(0))
-        assert reader.take(1) == []  # the number of that channel is this one's now
+        assert reader.take(1) == []  # the new channel has the number of that one
         assert encoded.result(10) is None
         assert publisher._wire.channel != USUAL_FRAME_OPTIONS.channel
     assert numbers(declared.url, SEND) == [0]
 
 
-def test_a_full_queue_rejects(declared: Vhost, connect: Connect) -> None:
+def test_a_full_queue_rejects_messages(declared: Vhost, connect: Connect) -> None:
     connection = pika.BlockingConnection(pika.URLParameters(declared.url))
     arguments = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "reject-publish"}
     connection.channel().queue_declare("small", durable=True, arguments=arguments)
     connection.close()
     publisher = connect(declared.url).publisher
-    # The limit is a soft one: the server tells its channels a moment later that the queue is full.
+    # The limit is a soft one: the server informs its channels a moment later that the queue is full.
     outcomes = [publisher.submit_many([job(n, "small")]).result(10)[0] for n in range(100)]
     rejected = [type(outcome) for outcome in outcomes if outcome is not None]
     assert rejected
@@ -150,9 +152,7 @@ def test_a_lost_connection_loses_nothing_and_keeps_the_order(declared: Vhost, co
     assert len(found) - 8000 <= 4 * 500
 
 
-def test_what_was_under_way_when_the_connection_was_lost_goes_ahead_of_what_came_since(
-    declared: Vhost, connect: Connect
-) -> None:
+def test_messages_in_flight_when_the_connection_was_lost_precede_later_ones(declared: Vhost, connect: Connect) -> None:
     with Proxy(declared.node.port) as proxy:
         publisher = connect(proxy.url(declared.url)).publisher
         publisher.publish(job(0))
@@ -169,7 +169,7 @@ def test_what_was_under_way_when_the_connection_was_lost_goes_ahead_of_what_came
     assert first_seen(numbers(declared.url, SEND)) == list(range(10))
 
 
-def test_no_confirm_in_time_is_an_error_that_names_the_job(declared: Vhost, connect: Connect) -> None:
+def test_a_confirm_timeout_is_an_error_that_names_the_job(declared: Vhost, connect: Connect) -> None:
     with Proxy(declared.node.port) as proxy:
         publisher = connect(proxy.url(declared.url), confirm_timeout_seconds=0.5).publisher
         publisher.publish(job(0))
@@ -198,11 +198,11 @@ def test_a_full_window_makes_callers_wait_and_then_raises(declared: Vhost, conne
         assert [future.result(5) for future in under_way] == [None] * 4
 
 
-def test_the_window_is_one_of_bytes_too(declared: Vhost, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_window_also_limits_bytes(declared: Vhost, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("floodgate.broker.amqp.publisher.WINDOW_BYTES", 10_000)
     with Proxy(declared.node.port) as proxy:
         publisher = connect(proxy.url(declared.url)).publisher
-        publisher.publish(job(0, size=20_000))  # alone, it is larger than the window and passes
+        publisher.publish(job(0, size=20_000))  # larger than the window, it passes only alone
         proxy.stall()
         under_way = publisher.submit_many([job(1, size=4_000), job(2, size=4_000)])
         third: Future[Future[None]] = Future()
@@ -215,8 +215,8 @@ def test_the_window_is_one_of_bytes_too(declared: Vhost, connect: Connect, monke
     assert numbers(declared.url, SEND) == [0, 1, 2, 3]
 
 
-def test_whoever_waits_for_room_goes_on_when_there_is_some(declared: Vhost, connect: Connect) -> None:
-    """And not when he looks again, which is once a second: this would take a minute."""
+def test_callers_waiting_for_room_continue_when_there_is_room(declared: Vhost, connect: Connect) -> None:
+    """And not at the next periodic check, once a second: this would take a minute."""
     publisher = connect(declared.url, publish_window=4).publisher
     started = time.monotonic()
     under_way = [submit(publisher, job(n)) for n in range(240)]
@@ -224,21 +224,21 @@ def test_whoever_waits_for_room_goes_on_when_there_is_some(declared: Vhost, conn
     assert time.monotonic() - started < 15
 
 
-def test_an_unreachable_server_is_one_sentence_at_once(connect: Connect) -> None:
+def test_an_unreachable_server_is_reported_at_once_in_one_sentence(connect: Connect) -> None:
     started = time.monotonic()
     with pytest.raises(RabbitMQUnreachableError, match=r"127.0.0.1:1 cannot be reached: Connection refused"):
         connect("amqp://guest:geheim@127.0.0.1:1/").publisher.publish(job(0))
     assert time.monotonic() - started < 2
 
 
-def test_a_server_that_never_answers_is_given_up_in_time(connect: Connect) -> None:
+def test_connecting_to_an_unresponsive_server_times_out(connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"amqp://127.0.0.1:{silent.getsockname()[1]}/"
         with pytest.raises(RabbitMQUnreachableError, match="no answer within"):
             connect(url, connect_timeout_seconds=0.5).connect()
 
 
-def test_what_speaks_no_amqp_is_said_so(connect: Connect) -> None:
+def test_a_server_that_does_not_speak_amqp_is_reported_as_such(connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer() -> None:
@@ -252,18 +252,18 @@ def test_what_speaks_no_amqp_is_said_so(connect: Connect) -> None:
             connect(f"amqp://127.0.0.1:{server.getsockname()[1]}/", connect_timeout_seconds=2).connect()
 
 
-def test_a_wrong_password_is_a_refusal_without_the_password(rabbitmq: Node, connect: Connect) -> None:
+def test_a_wrong_password_is_refused_without_showing_it(rabbitmq: Node, connect: Connect) -> None:
     with pytest.raises(AccessRefusedError, match="refused user 'guest'") as caught:
         connect(f"amqp://guest:geheim@127.0.0.1:{rabbitmq.port}/").connect(keep_trying=True)
     assert "geheim" not in str(caught.value)
 
 
-def test_a_missing_vhost_is_a_refusal_that_names_it(rabbitmq: Node, connect: Connect) -> None:
+def test_a_missing_vhost_is_refused_by_name(rabbitmq: Node, connect: Connect) -> None:
     with pytest.raises(AccessRefusedError, match="no vhost 'no/such'"):
         connect(rabbitmq.url_of("no/such")).connect()
 
 
-def test_special_characters_in_user_password_and_vhost(rabbitmq: Node, connect: Connect) -> None:
+def test_user_password_and_vhost_may_contain_special_characters(rabbitmq: Node, connect: Connect) -> None:
     user, password, vhost = "us@er:1", "p/ä#%?&=", "a/b c"
     rabbitmq.ctl("add_vhost", vhost)
     rabbitmq.ctl("add_user", user, password)
@@ -282,13 +282,13 @@ def test_an_old_server_is_refused_with_its_version(rabbitmq: Node, connect: Conn
         assert caught.value.version == old
 
 
-def test_a_dead_cluster_node_is_passed_over(declared: Vhost, connect: Connect) -> None:
+def test_a_dead_cluster_node_is_skipped(declared: Vhost, connect: Connect) -> None:
     connections = connect(f"amqp://guest:guest@127.0.0.1:1/,{declared.url}")
     connections.publisher.publish(job(0))
     assert numbers(declared.url, SEND) == [0]
 
 
-def test_the_server_knows_who_is_connected(declared: Vhost, connect: Connect) -> None:
+def test_the_server_shows_the_connections_name(declared: Vhost, connect: Connect) -> None:
     connect(declared.url).publisher.publish(job(0))
     rows = json.loads(declared.node.ctl("list_connections", "vhost", "client_properties", "--formatter=json"))
     names = {
@@ -299,13 +299,13 @@ def test_the_server_knows_who_is_connected(declared: Vhost, connect: Connect) ->
     assert any(name and name.startswith("floodgate publish test ") for name in names)
 
 
-def test_a_memory_alarm_is_borne_for_the_time_out_and_then_raised(
+def test_a_memory_alarm_is_tolerated_until_the_timeout_and_then_raises(
     declared: Vhost, memory_alarm: MemoryAlarm, connect: Connect
 ) -> None:
     publisher = connect(declared.url, blocked_timeout_seconds=1.5, confirm_timeout_seconds=1).publisher
     publisher.publish(job(0))
     memory_alarm(True)
-    written = submit(publisher, job(1))  # this is what makes the server block us
+    written = submit(publisher, job(1))  # this makes the server block us
     until(lambda: publisher._blocked_since is not None)
     withheld = submit(publisher, job(2))
     with pytest.raises(ConfirmTimeoutError, match=r"within 1.5 s.*may or may not"):
@@ -319,12 +319,12 @@ def test_a_memory_alarm_is_borne_for_the_time_out_and_then_raised(
 
 
 def alarm(proxy: Proxy, *, on: bool) -> None:
-    """What the server says when it has an alarm: connection.blocked with a reason, or connection.unblocked."""
+    """The server's message about an alarm: connection.blocked with a reason, or connection.unblocked."""
     payload = struct.pack(">HHB", 10, 60, 6) + b"memory" if on else struct.pack(">HH", 10, 61)
     proxy.inject(proxy.last_port, struct.pack(">BHI", 1, 0, len(payload)) + payload + b"\xce")
 
 
-def test_while_an_alarm_lasts_the_confirm_time_out_stands_still(declared: Vhost, connect: Connect) -> None:
+def test_the_confirm_timeout_is_suspended_during_an_alarm(declared: Vhost, connect: Connect) -> None:
     with Proxy(declared.node.port) as proxy:
         publisher = connect(proxy.url(declared.url), confirm_timeout_seconds=1.5).publisher
         publisher.publish(job(0))
@@ -342,9 +342,7 @@ def test_while_an_alarm_lasts_the_confirm_time_out_stands_still(declared: Vhost,
     assert numbers(declared.url, SEND) == [0, 1]
 
 
-def test_the_blocked_time_out_runs_from_the_alarm_and_not_from_the_publishing(
-    declared: Vhost, connect: Connect
-) -> None:
+def test_the_blocked_timeout_starts_at_the_alarm_and_not_at_publishing(declared: Vhost, connect: Connect) -> None:
     with Proxy(declared.node.port) as proxy:
         publisher = connect(proxy.url(declared.url), blocked_timeout_seconds=1.5).publisher
         publisher.publish(job(0))
@@ -370,10 +368,10 @@ def test_an_alarm_ends_with_its_connection(declared: Vhost, connect: Connect) ->
         assert withheld.result(10) is None
 
 
-def test_a_server_that_restarts_gets_the_rest(new_node: Callable[..., Node], connect: Connect) -> None:
+def test_after_a_restart_the_server_gets_the_rest(new_node: Callable[..., Node], connect: Connect) -> None:
     node = new_node().start()
     queue_admin.declare(connect(node.url), topology.pipeline(["b"], 1))
-    # RabbitMQ writes down half a second late which log is a new queue's: killed before, it empties the queue.
+    # RabbitMQ writes down half a second late which log is a new queue's: if killed before, it empties the queue.
     node.stop()
     node.start()
     publisher = connect(node.url, publish_window=100).publisher
@@ -392,8 +390,8 @@ def test_a_server_that_restarts_gets_the_rest(new_node: Callable[..., Node], con
     assert len(found) - 5000 <= 100
 
 
-def test_on_the_event_loop_nobody_may_block(declared: Vhost, connect: Connect) -> None:
-    """The loop would wait for itself, and everything in the process with it."""
+def test_blocking_calls_on_the_event_loop_are_refused(declared: Vhost, connect: Connect) -> None:
+    """The loop would wait for itself, and everything else in the process with it."""
     connections = connect(declared.url)
     connections.publisher.publish(job(0))
     faults: Future[list[str]] = Future()
@@ -420,7 +418,7 @@ def test_on_the_event_loop_nobody_may_block(declared: Vhost, connect: Connect) -
     assert numbers(declared.url, SEND) == [0]
 
 
-def test_a_coroutine_gets_the_outcome_of_each_of_its_messages(declared: Vhost, connect: Connect) -> None:
+def test_a_coroutine_gets_the_result_of_each_of_its_messages(declared: Vhost, connect: Connect) -> None:
     connections = connect(declared.url)
 
     async def publish() -> tuple[RabbitMQError | None, ...]:
@@ -435,7 +433,7 @@ def test_a_coroutine_gets_the_outcome_of_each_of_its_messages(declared: Vhost, c
     assert numbers(declared.url, SEND) == [1, 2, 4]
 
 
-def test_a_coroutine_of_another_loop_publishes_too(declared: Vhost, connect: Connect) -> None:
+def test_a_coroutine_of_another_loop_can_publish(declared: Vhost, connect: Connect) -> None:
     publisher = connect(declared.url).publisher
 
     async def publish() -> tuple[RabbitMQError | None, ...]:
@@ -470,8 +468,8 @@ def test_coroutines_and_threads_share_one_window(declared: Vhost, connect: Conne
     assert [n for n in found if n >= 200] == list(range(200, 400))
 
 
-def test_a_full_window_makes_coroutines_wait_in_the_order_of_their_coming(declared: Vhost, connect: Connect) -> None:
-    """Also where one that just got room comes again at once: it stands behind those who waited with it."""
+def test_a_full_window_makes_coroutines_wait_in_order_of_arrival(declared: Vhost, connect: Connect) -> None:
+    """Also if one that just got room returns at once: it is queued behind those who waited with it."""
     with Proxy(declared.node.port) as proxy:
         connections = connect(proxy.url(declared.url), publish_window=4)
         publisher = connections.publisher
@@ -495,7 +493,7 @@ def test_a_full_window_makes_coroutines_wait_in_the_order_of_their_coming(declar
     assert numbers(declared.url, SEND) == list(range(9))
 
 
-def test_a_coroutine_that_waits_for_room_in_vain_is_told_so(declared: Vhost, connect: Connect) -> None:
+def test_a_coroutine_that_waits_too_long_for_room_gets_an_error(declared: Vhost, connect: Connect) -> None:
     with Proxy(declared.node.port) as proxy:
         connections = connect(proxy.url(declared.url), publish_window=4, confirm_timeout_seconds=1)
         publisher = connections.publisher
@@ -505,7 +503,7 @@ def test_a_coroutine_that_waits_for_room_in_vain_is_told_so(declared: Vhost, con
         async def overfill() -> None:
             under_way = await publisher.asubmit_many([job(n) for n in range(1, 5)])
             for entry in publisher._unconfirmed.values():
-                entry.since += 60  # those under way are not given up meanwhile
+                entry.since += 60  # those in flight are not given up meanwhile
             with pytest.raises(ConfirmTimeoutError, match=r"window was full for 1 s.*Nothing was accepted"):
                 await publisher.apublish(job(5))
             proxy.flow()
@@ -515,8 +513,8 @@ def test_a_coroutine_that_waits_for_room_in_vain_is_told_so(declared: Vhost, con
     assert numbers(declared.url, SEND) == [0, 1, 2, 3, 4]
 
 
-def test_a_coroutine_that_is_cancelled_harms_nobody(declared: Vhost, connect: Connect) -> None:
-    """Waiting for room, its message is not accepted; waiting for the confirm, its message is on the way."""
+def test_a_cancelled_coroutine_does_not_affect_others(declared: Vhost, connect: Connect) -> None:
+    """While it waits for room, its message is not accepted; while it waits for the confirm, it is in flight."""
     with Proxy(declared.node.port) as proxy:
         connections = connect(proxy.url(declared.url), publish_window=4)
         publisher = connections.publisher
@@ -538,7 +536,7 @@ def test_a_coroutine_that_is_cancelled_harms_nobody(declared: Vhost, connect: Co
     assert numbers(declared.url, SEND) == [0, 1, 2, 3, 4, 7]
 
 
-def test_nothing_is_taken_after_stop_and_stop_may_come_twice_and_early(declared: Vhost, connect: Connect) -> None:
+def test_nothing_is_accepted_after_stop_which_may_be_called_twice_or_early(declared: Vhost, connect: Connect) -> None:
     before = len(loop_threads())
     connections = connect(declared.url)
     under_way = [submit(connections.publisher, job(n)) for n in range(500)]

@@ -1,4 +1,4 @@
-"""Reading queues: what is removed is gone, what is not is where it was."""
+"""Reading queues: removed messages are gone, the others keep their place."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def connections(declared: Vhost, connect: Connect) -> Connections:
     return made
 
 
-def test_messages_are_taken_in_order_and_the_end_is_told(connections: Connections) -> None:
+def test_messages_are_taken_in_order_until_the_end_of_the_queue(connections: Connections) -> None:
     with QueueReader(connections, QUEUE) as reader:
         assert [one.body for one in reader.take(4)] == [b"0", b"1", b"2", b"3"]
         assert [len(page) for page in reader.pages(4, most=100)] == [4, 2]
         assert reader.take(1) == []
 
 
-def test_what_is_removed_is_gone_and_the_rest_is_in_its_place(connections: Connections, declared: Vhost) -> None:
+def test_removed_messages_are_gone_and_the_rest_keep_their_order(connections: Connections, declared: Vhost) -> None:
     with QueueReader(connections, QUEUE) as reader:
         taken = reader.take(8)
         reader.remove([taken[1], taken[6]])
@@ -45,7 +45,7 @@ def test_what_is_removed_is_gone_and_the_rest_is_in_its_place(connections: Conne
     assert numbers(declared.url, QUEUE) == [0, 2, 3, 4, 5, 7, 8, 9]
 
 
-def test_many_that_stay_are_in_their_place_too(connections: Connections, declared: Vhost) -> None:
+def test_many_remaining_messages_keep_their_order(connections: Connections, declared: Vhost) -> None:
     for n in range(10, 300):
         connections.publisher.publish(Publication(queue_names.DEAD_EXCHANGE, QUEUE, b"%d" % n, f"job-{n}"))
     with QueueReader(connections, QUEUE) as reader:
@@ -57,7 +57,7 @@ def test_many_that_stay_are_in_their_place_too(connections: Connections, declare
 
 @contextlib.contextmanager
 def stalled_disk(node: Node) -> Iterator[None]:
-    """Quorum queues' write-ahead log stands still: commands are taken, and none is carried out."""
+    """Quorum queues' write-ahead log is suspended: commands are accepted but not carried out."""
     node.ctl("eval", "sys:suspend(ra_log_wal).")
     try:
         yield
@@ -66,10 +66,10 @@ def stalled_disk(node: Node) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("step", [1, 2], ids=["all", "every other one"])
-def test_a_removal_is_not_lost_with_the_channel_though_the_queue_is_slow(
+def test_a_removal_from_a_slow_queue_is_not_lost_when_the_channel_closes(
     step: int, connections: Connections, declared: Vhost
 ) -> None:
-    """RabbitMQ drops what a queue has not taken of a closed channel's acks: all after 33."""
+    """RabbitMQ drops acks of a closed channel that a queue has not yet accepted: all after 33."""
     for n in range(10, 100):
         connections.publisher.publish(Publication(queue_names.DEAD_EXCHANGE, QUEUE, b"%d" % n, f"job-{n}"))
     reader = QueueReader(connections, QUEUE)
@@ -88,7 +88,7 @@ def test_a_removal_is_not_lost_with_the_channel_though_the_queue_is_slow(
     assert sorted(numbers(declared.url, QUEUE)) == sorted({*range(100)} - {*range(0, 90, step)})
 
 
-def test_what_was_read_to_know_of_a_removal_is_taken_next(connections: Connections, declared: Vhost) -> None:
+def test_messages_read_to_confirm_a_removal_are_taken_next(connections: Connections, declared: Vhost) -> None:
     with QueueReader(connections, QUEUE) as reader:
         reader.remove(reader.take(2))
         reader.remove(reader.take(1))
@@ -97,25 +97,25 @@ def test_what_was_read_to_know_of_a_removal_is_taken_next(connections: Connectio
     assert numbers(declared.url, QUEUE) == list(range(3, 10))
 
 
-def test_what_one_holds_another_does_not_see(connections: Connections) -> None:
+def test_messages_held_by_one_reader_are_hidden_from_others(connections: Connections) -> None:
     with QueueReader(connections, QUEUE) as first, QueueReader(connections, QUEUE) as second:
         first.take(6)
         assert [one.message_id for one in second.take(100)] == ["job-6", "job-7", "job-8", "job-9"]
 
 
-def test_a_fault_of_the_visitor_gives_all_back(connections: Connections, declared: Vhost) -> None:
+def test_an_exception_in_the_caller_returns_all_messages(connections: Connections, declared: Vhost) -> None:
     with pytest.raises(ZeroDivisionError), QueueReader(connections, QUEUE) as reader:
         reader.take(5)
         raise ZeroDivisionError
     assert numbers(declared.url, QUEUE) == list(range(10))
 
 
-def test_a_queue_that_is_not_there_holds_nothing(connections: Connections) -> None:
+def test_reading_a_missing_queue_gives_nothing(connections: Connections) -> None:
     with QueueReader(connections, "dead.nobody") as reader:
         assert reader.take(10) == []
 
 
-def test_a_reader_can_be_closed_twice_and_says_so_when_used_after(connections: Connections) -> None:
+def test_a_reader_can_be_closed_twice_and_raises_when_used_afterwards(connections: Connections) -> None:
     reader = QueueReader(connections, QUEUE)
     reader.close()
     reader.close()
@@ -123,7 +123,7 @@ def test_a_reader_can_be_closed_twice_and_says_so_when_used_after(connections: C
         reader.take(1)
 
 
-def test_a_lost_connection_is_told_and_leaves_what_was_not_removed(
+def test_a_lost_connection_raises_and_leaves_the_messages_that_were_not_removed(
     connections: Connections, declared: Vhost, connect: Connect
 ) -> None:
     with Proxy(declared.node.port) as proxy:

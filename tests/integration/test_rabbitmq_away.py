@@ -1,4 +1,4 @@
-"""RabbitMQ goes away after the first contact: a job is refused at once, or waits as long as its producer wants."""
+"""RabbitMQ becomes unavailable after the first contact: a job is refused at once, or waits as long as configured."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.proxy import Proxy
 from tests.services import Vhost
 from tests.waiting import until
 
-# Without the refusal each of so many would wait for the confirm time-out, and the test for its own.
+# Without the refusal each of them would wait for the confirm timeout, and the test for its own.
 MANY = 20
 SENTENCE = "was not accepted.*FLOODGATE_PUBLISH_PATIENCE_SECONDS"
 
@@ -40,12 +40,12 @@ def go_away(proxy: Proxy) -> None:
 
 
 def knows(client: Client | AsyncClient) -> bool:
-    """Whether the loss was noticed. What is written before that may be there."""
+    """Returns whether the loss was noticed. Jobs written before that may have arrived."""
     return client._declarer.publisher._away_since is not None
 
 
 def is_refused(client: Client) -> bool:
-    """Whether the next job is."""
+    """Returns whether the next job is refused."""
     try:
         client.send_message(1, "hi")
     except NotConnectedError:
@@ -76,7 +76,7 @@ def test_a_job_is_refused_at_once_and_accepted_when_rabbitmq_is_back(settings: S
         assert not is_refused(client)
 
 
-def test_the_async_client_is_refused_at_once_too(settings: Settings, proxy: Proxy) -> None:
+def test_the_async_client_is_also_refused_at_once(settings: Settings, proxy: Proxy) -> None:
     async def refused(client: AsyncClient) -> bool:
         try:
             await client.send_message(1, "hi")
@@ -106,13 +106,13 @@ def test_a_patient_producer_waits_for_rabbitmq(settings: Settings, proxy: Proxy)
         until(lambda: knows(client))
         waiting = threads.submit(client.send_message, 1, "patient")
         connection = client._declarer.publisher._connection
-        until(lambda: connection._backoff._next_seconds > 4 * 0.2)  # so many attempts have failed
+        until(lambda: connection._backoff._next_seconds > 4 * 0.2)  # enough attempts have failed
         assert not waiting.done()
         proxy.accept()
         assert waiting.result(30).method == "sendMessage"
 
 
-def test_what_was_written_is_not_refused_for_it_may_be_there(
+def test_a_written_job_is_not_refused_because_it_may_have_arrived(
     settings: Settings, proxy: Proxy, vhost: Vhost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publisher, "AWAY_SECONDS", 0.0)
@@ -130,11 +130,11 @@ def test_what_was_written_is_not_refused_for_it_may_be_there(
         assert written.result(30).method == "sendMessage"
 
 
-def test_connections_without_a_bound_on_patience_wait(
+def test_connections_without_a_patience_limit_wait(
     settings: Settings, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker and a receiver have such: what they publish follows from a message in hand, which they cannot put down
-    for it."""
+    """Workers and receivers have such connections: what they publish follows from a message in hand, which they
+    cannot return because of it."""
     monkeypatch.setattr(publisher, "AWAY_SECONDS", 0.0)
     with Client(settings) as client:
         publication = client._composer.publication(client.send_message(1, "hi"))
@@ -145,7 +145,7 @@ def test_connections_without_a_bound_on_patience_wait(
         until(lambda: connections.publisher._away_since is not None)
         waiting = connections.publisher.submit_many([publication])
         connection = connections.publisher._connection
-        until(lambda: connection._backoff._next_seconds > 4 * 0.2)  # so many attempts have failed
+        until(lambda: connection._backoff._next_seconds > 4 * 0.2)  # enough attempts have failed
         assert not waiting.done()
         proxy.accept()
         assert waiting.result(30) == (None,)

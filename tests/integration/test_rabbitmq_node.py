@@ -1,4 +1,4 @@
-"""Nodes of our own on a real RabbitMQ: they come up, go away, come back, and leave nothing behind."""
+"""Our own nodes with a real RabbitMQ: they start, stop, restart, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def get(url: str, queue: str) -> bytes | None:
 def registration_is_on_disk() -> None:
     """RabbitMQ itself (4.0.5 and 4.3.6 tried) forgets a quorum queue declared within the last second when it is killed.
 
-    Its list of members is written behind, by a timer of which no command tells: hence a wait by the clock. Messages
-    need none.
+    Its list of members is written later, by a timer that no command reports: hence a wait by the clock. Messages
+    need no such wait.
     """
     time.sleep(1.5)
 
 
-def test_a_started_node_answers_and_is_new_enough(rabbitmq: Node) -> None:
+def test_a_started_node_responds_and_is_new_enough(rabbitmq: Node) -> None:
     greeting = greet("127.0.0.1", rabbitmq.port)
     assert greeting is not None
     assert greeting.product == "RabbitMQ"
@@ -61,12 +61,12 @@ def test_a_started_node_answers_and_is_new_enough(rabbitmq: Node) -> None:
     assert rabbitmq.version.startswith("4.")
 
 
-def test_starting_twice_is_the_same_node(rabbitmq: Node) -> None:
+def test_starting_twice_gives_the_same_node(rabbitmq: Node) -> None:
     url = rabbitmq.url
     assert rabbitmq.start().url == url
 
 
-def test_a_vhost_is_empty_and_ones_own(vhost: Vhost) -> None:
+def test_a_vhost_is_empty_and_private(vhost: Vhost) -> None:
     put(vhost.url, "mine", b"x")
     queues = json.loads(vhost.ctl("list_queues", "name", "type", "--formatter=json"))
     assert queues == [{"name": "mine", "type": "quorum"}]
@@ -86,7 +86,7 @@ def test_confirmed_messages_survive_sigkill_and_a_restart(new_node: NewNode) -> 
     assert get(node.url, "kept") == b"through both"
 
 
-def test_nodes_live_side_by_side_with_their_own_conf_and_stopping_is_harmless_twice_and_unstarted(
+def test_nodes_run_side_by_side_with_separate_configurations_and_can_be_stopped_twice_or_unstarted(
     rabbitmq: Node, new_node: NewNode
 ) -> None:
     other = new_node(conf={"heartbeat": "7"})
@@ -102,12 +102,12 @@ def test_nodes_live_side_by_side_with_their_own_conf_and_stopping_is_harmless_tw
     assert rabbitmq.running()
 
 
-def test_a_node_hands_on_what_a_crash_left_between_two_levels_of_the_ladder_within_seconds(rabbitmq: Node) -> None:
+def test_messages_left_between_two_ladder_levels_by_a_crash_move_on_within_seconds(rabbitmq: Node) -> None:
     setting = "application:get_env(rabbit, dead_letter_worker_publisher_confirm_timeout)."
     assert rabbitmq.ctl("eval", setting) == "{ok,5000}"
 
 
-def test_a_level_of_the_ladder_hands_on_many_messages_before_the_first_is_confirmed(rabbitmq: Node) -> None:
+def test_a_ladder_level_forwards_many_messages_before_the_first_is_confirmed(rabbitmq: Node) -> None:
     setting = "application:get_env(rabbit, dead_letter_worker_consumer_prefetch)."
     assert rabbitmq.ctl("eval", setting) == "{ok,1000}"
 
@@ -124,7 +124,9 @@ def test_our_policies_are_in_force(rabbitmq: Node) -> None:
     assert [(policy["name"], policy["pattern"]) for policy in policies] == [("floodgate-send", r"^send\.")]
 
 
-def test_a_tree_works_without_namespaces_too(new_node: NewNode, rabbitmq_version: str | None) -> None:
+def test_a_node_from_a_debian_tree_also_works_without_namespaces(
+    new_node: NewNode, rabbitmq_version: str | None
+) -> None:
     plan = provision.plan(rabbitmq_version)
     if not isinstance(plan, UseTree):
         pytest.skip("nodes come from elsewhere on this machine; there is no tree to run")
@@ -137,7 +139,7 @@ def test_a_tree_works_without_namespaces_too(new_node: NewNode, rabbitmq_version
     assert not files.exists()
 
 
-def test_a_refused_command_says_why(rabbitmq: Node) -> None:
+def test_a_failed_command_gives_its_reason(rabbitmq: Node) -> None:
     with pytest.raises(CommandError, match="nowhere"):
         rabbitmq.ctl("delete_vhost", "nowhere")
 
@@ -149,7 +151,7 @@ def test_a_node_that_cannot_start_shows_its_log(new_node: NewNode) -> None:
     assert not node.running()
 
 
-def test_a_node_dies_with_its_program_even_by_sigkill() -> None:
+def test_a_node_ends_with_its_program_even_after_sigkill() -> None:
     program = "from rabbitmq_node.node import Node; print(Node().start().port, flush=True); input()"
     root = Path(__file__).parents[2]
     owner = subprocess.Popen(
@@ -181,7 +183,7 @@ def gone_within(seconds: float, port: int) -> bool:
     return False
 
 
-def test_redis_keeps_what_it_said_yes_to(new_redis: Callable[[], RedisServer]) -> None:
+def test_redis_keeps_acknowledged_writes(new_redis: Callable[[], RedisServer]) -> None:
     server = new_redis().start()
     server._ask(b"SET kept 1\r\n", b"+OK")
     server.kill()
@@ -189,7 +191,7 @@ def test_redis_keeps_what_it_said_yes_to(new_redis: Callable[[], RedisServer]) -
     server._ask(b"GET kept\r\n", b"$1\r\n1")
 
 
-def test_a_container_whose_engine_is_away_is_no_running_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_container_without_its_engine_is_not_a_running_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = {"project": "floodgate-rabbitmq-1", "version": "4.0", "environment": {}}
     record = {"version": "4.0.5", "ports": {"amqp": 1, "distribution": 2, "mapper": 3}, "engine": engine}
     (tmp_path / "node.json").write_text(json.dumps(record))
@@ -197,7 +199,7 @@ def test_a_container_whose_engine_is_away_is_no_running_node(tmp_path: Path, mon
     assert Node.running_in(tmp_path) is None
 
 
-def test_a_process_id_used_again_is_not_taken_for_ours() -> None:
+def test_a_reused_process_id_is_not_mistaken_for_the_node() -> None:
     me = ProcessId.of(os.getpid())
     assert me.alive()
     assert not ProcessId(me.pid, me.started - 1).alive()

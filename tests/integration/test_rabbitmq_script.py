@@ -21,7 +21,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def run(tmp_path: Path, rabbitmq_version: str | None) -> Iterator[Run]:
-    """Runs the script with a state folder of this test's own."""
+    """Runs the script with this test's own state folder."""
 
     def script(command: str, *args: str, url: str | None = None) -> subprocess.CompletedProcess[str]:
         environment = {k: v for k, v in os.environ.items() if k != "FLOODGATE_RABBITMQ_URL"}
@@ -38,7 +38,7 @@ def run(tmp_path: Path, rabbitmq_version: str | None) -> Iterator[Run]:
 
 @pytest.fixture
 def rabbitmq_3() -> Iterator[int]:
-    """The port of something that greets as RabbitMQ 3.10.8 does."""
+    """The port of a server that greets like RabbitMQ 3.10.8."""
     table = b"".join(
         bytes([len(name)]) + name + b"S" + struct.pack(">I", len(text)) + text
         for name, text in ((b"product", b"RabbitMQ"), (b"version", b"3.10.8"))
@@ -59,7 +59,7 @@ def rabbitmq_3() -> Iterator[int]:
         thread.join(10)
 
 
-def test_a_started_node_stays_is_the_same_when_started_again_and_stops(run: Run) -> None:
+def test_a_started_node_keeps_running_is_reused_and_can_be_stopped(run: Run) -> None:
     first = run("start")
     assert first.returncode == 0, first.stderr
     url = first.stdout.strip()
@@ -85,7 +85,7 @@ def test_a_started_node_stays_is_the_same_when_started_again_and_stops(run: Run)
         assert "scripts/rabbitmq start" in gone.stderr
 
 
-def test_two_who_start_at_once_get_one_node(run: Run) -> None:
+def test_two_simultaneous_starts_get_one_node(run: Run) -> None:
     answers: list[str] = []
     threads = [
         threading.Thread(target=lambda: answers.append(run("start").stdout), name=f"starter-{n}") for n in range(2)
@@ -98,7 +98,7 @@ def test_two_who_start_at_once_get_one_node(run: Run) -> None:
     assert answers[0] == answers[1] != ""
 
 
-def test_a_named_server_is_used_and_never_stopped(run: Run, rabbitmq: Node) -> None:
+def test_a_configured_server_is_used_and_never_stopped(run: Run, rabbitmq: Node) -> None:
     assert run("start", url=rabbitmq.url).stdout.strip() == rabbitmq.url
     stopped = run("stop", url=rabbitmq.url)
     assert stopped.returncode == 0
@@ -106,7 +106,7 @@ def test_a_named_server_is_used_and_never_stopped(run: Run, rabbitmq: Node) -> N
     assert greet("127.0.0.1", rabbitmq.port) is not None
 
 
-def test_a_named_server_that_is_too_old_is_refused_with_its_version(run: Run, rabbitmq_3: int) -> None:
+def test_a_configured_server_that_is_too_old_is_refused_with_its_version(run: Run, rabbitmq_3: int) -> None:
     refused = run("start", url=f"amqp://guest:secret@127.0.0.1:{rabbitmq_3}/")
     assert refused.returncode == 1
     assert "is RabbitMQ 3.10.8; Floodgate needs 4." in refused.stderr
@@ -114,9 +114,9 @@ def test_a_named_server_that_is_too_old_is_refused_with_its_version(run: Run, ra
     assert refused.stdout == ""
 
 
-def test_a_named_server_that_is_away_is_told_in_a_sentence(run: Run) -> None:
+def test_an_unreachable_configured_server_is_reported_in_one_sentence(run: Run) -> None:
     with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # bound but not listening: nobody else can answer there
+        unused.bind(("127.0.0.1", 0))  # bound but not listening: no other server can answer there
         port = unused.getsockname()[1]
         refused = run("start", url=f"amqp://127.0.0.1:{port}/")
     assert refused.returncode == 1
@@ -124,7 +124,7 @@ def test_a_named_server_that_is_away_is_told_in_a_sentence(run: Run) -> None:
     assert "Traceback" not in refused.stderr
 
 
-def test_a_port_that_is_taken_is_told_in_a_sentence(run: Run) -> None:
+def test_a_port_in_use_is_reported_in_one_sentence(run: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         refused = run("start", "--port", str(other.getsockname()[1]))
     assert refused.returncode == 1

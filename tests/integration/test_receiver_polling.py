@@ -1,4 +1,4 @@
-"""Polling on a real RabbitMQ and the fake: nothing is confirmed to Telegram that RabbitMQ has not."""
+"""Polling on a real RabbitMQ and the fake: only updates that RabbitMQ has are confirmed to Telegram."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.receiving import BOT, BOT_ID, OTHER, PARTITIONS, SOON, TOKENS, Stage,
 from tests.services import Vhost
 
 
-def test_what_telegram_gave_is_in_the_queues_in_order_and_confirmed(vhost: Vhost) -> None:
+def test_received_updates_are_queued_in_order_and_confirmed(vhost: Vhost) -> None:
     async def use(stage: Stage) -> None:
         async with stage.receiving():
             said = [stage.say(str(n), user=user)[0] for n in range(60) for user in (7, 8, 9)]
@@ -73,7 +73,7 @@ def test_the_offset_waits_for_rabbitmq(vhost: Vhost) -> None:
     run(vhost, use)
 
 
-def test_a_stop_in_good_order_repeats_nothing(vhost: Vhost) -> None:
+def test_a_clean_stop_repeats_nothing(vhost: Vhost) -> None:
     async def use(stage: Stage) -> None:
         said: list[int] = []
         for n in range(3):
@@ -88,7 +88,7 @@ def test_a_stop_in_good_order_repeats_nothing(vhost: Vhost) -> None:
     run(vhost, use)
 
 
-def test_several_bots_are_received_at_once_and_one_that_fails_holds_up_no_other(
+def test_several_bots_are_polled_at_once_and_a_failing_one_does_not_delay_the_others(
     vhost: Vhost, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def use(stage: Stage) -> None:
@@ -102,7 +102,7 @@ def test_several_bots_are_received_at_once_and_one_that_fails_holds_up_no_other(
     run(vhost, use, tokens=[TOKENS[BOT]])
 
 
-def test_what_is_no_update_is_kept_apart_and_what_is_of_an_unknown_type_passes(vhost: Vhost) -> None:
+def test_malformed_updates_are_set_aside_and_unknown_types_are_queued(vhost: Vhost) -> None:
     async def use(stage: Stage) -> None:
         async with stage.receiving():
             stage.give(
@@ -127,7 +127,7 @@ def test_what_is_no_update_is_kept_apart_and_what_is_of_an_unknown_type_passes(v
     run(vhost, use)
 
 
-def test_ten_megabytes_in_one_update_are_put_aside_and_the_rest_goes_on(vhost: Vhost) -> None:
+def test_an_update_of_ten_megabytes_is_set_aside_and_the_rest_continues(vhost: Vhost) -> None:
     async def use(stage: Stage) -> None:
         async with stage.receiving():
             stage.say("x" * 10_000_000)
@@ -140,7 +140,7 @@ def test_ten_megabytes_in_one_update_are_put_aside_and_the_rest_goes_on(vhost: V
     run(vhost, use)
 
 
-def test_a_bot_api_that_is_away_is_said_once_and_waited_for(vhost: Vhost, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unavailable_bot_api_is_logged_once_and_waited_for(vhost: Vhost, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
     async def use(stage: Stage) -> None:
@@ -157,7 +157,7 @@ def test_a_bot_api_that_is_away_is_said_once_and_waited_for(vhost: Vhost, caplog
     run(vhost, use)
 
 
-def test_a_webhook_that_is_set_is_deleted_before_polling_and_again_if_someone_sets_it(vhost: Vhost) -> None:
+def test_a_webhook_is_deleted_before_polling_and_again_if_it_is_set_during_polling(vhost: Vhost) -> None:
     async def use(stage: Stage) -> None:
         async def set_webhook() -> None:
             url = f"{stage.fake.url}/bot{TOKENS[BOT]}/setWebhook"
@@ -176,7 +176,7 @@ def test_a_webhook_that_is_set_is_deleted_before_polling_and_again_if_someone_se
     run(vhost, use)
 
 
-def test_a_deleted_queue_is_made_again_and_loses_nothing_that_was_not_in_it(vhost: Vhost) -> None:
+def test_a_deleted_queue_is_recreated_and_later_updates_are_not_lost(vhost: Vhost) -> None:
     async def use(stage: Stage) -> None:
         async with stage.receiving():
             await stage.eventually(lambda: stage.calls("getUpdates"))

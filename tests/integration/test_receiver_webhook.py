@@ -1,4 +1,4 @@
-"""Webhooks on a real RabbitMQ and the fake: 200 only for what RabbitMQ has, and everything else posted again."""
+"""Webhooks on a real RabbitMQ and the fake: 200 only for updates that RabbitMQ has; all others are posted again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UPDATE = {"update_id": 5, "message": {"message_id": 1, "chat": {"id": 7, "type":
 
 @asynccontextmanager
 async def posts_taken(stage: Stage, **changes: Any) -> AsyncIterator[str]:
-    """A receiver by webhook; gives the bot's URL."""
+    """Runs a receiver with a webhook; yields the bot's URL."""
     port = free_ports().amqp
     root = f"http://127.0.0.1:{port}/tg"
     updates = {"lease_seconds": 1, "poll_seconds": 2, "port": port, "webhook_url": root, "max_body_bytes": 64 * 1024}
@@ -45,7 +45,7 @@ async def post(url: str, body: Any, secret: str | None = None, *, method: str = 
         return answer.status, await answer.text()
 
 
-def test_telegrams_posts_are_in_the_queues_in_order_and_confirmed(vhost: Vhost) -> None:
+def test_posted_updates_are_queued_in_order_and_confirmed(vhost: Vhost) -> None:
     async def use(stage: Stage) -> None:
         async with posts_taken(stage, bots=TOKENS):
             said = [stage.say(str(n), user=user)[0] for n in range(20) for user in (7, 8, 9)]
@@ -64,7 +64,7 @@ def test_telegrams_posts_are_in_the_queues_in_order_and_confirmed(vhost: Vhost) 
     run(vhost, use)
 
 
-def test_an_update_is_answered_only_when_rabbitmq_has_it(vhost: Vhost) -> None:
+def test_a_post_is_answered_only_after_rabbitmq_has_the_update(vhost: Vhost) -> None:
     async def use(stage: Stage) -> None:
         with Proxy(vhost.node.port) as proxy:
             async with posts_taken(stage, rabbitmq_url=proxy.url(vhost.url)) as url:
@@ -80,7 +80,7 @@ def test_an_update_is_answered_only_when_rabbitmq_has_it(vhost: Vhost) -> None:
     run(vhost, use)
 
 
-def test_what_rabbitmq_does_not_take_is_to_be_posted_again(vhost: Vhost) -> None:
+def test_an_update_that_rabbitmq_does_not_confirm_is_refused_with_503(vhost: Vhost) -> None:
     async def use(stage: Stage) -> None:
         with Proxy(vhost.node.port) as proxy:
             async with posts_taken(stage, rabbitmq_url=proxy.url(vhost.url), confirm_timeout_seconds=0.5) as url:
@@ -106,7 +106,9 @@ def test_what_rabbitmq_does_not_take_is_to_be_posted_again(vhost: Vhost) -> None
         (b"x" * 10_000_000, 413, "More than 65536 bytes"),
     ],
 )
-def test_a_post_that_is_no_update_is_refused_with_its_reason(vhost: Vhost, body: Any, status: int, words: str) -> None:
+def test_a_post_that_is_not_an_update_is_refused_with_its_reason(
+    vhost: Vhost, body: Any, status: int, words: str
+) -> None:
     async def use(stage: Stage) -> None:
         async with posts_taken(stage) as url:
             answered, text = await post(url, body)
@@ -117,7 +119,7 @@ def test_a_post_that_is_no_update_is_refused_with_its_reason(vhost: Vhost, body:
     run(vhost, use)
 
 
-def test_a_body_without_a_length_is_bounded_too(vhost: Vhost) -> None:
+def test_a_body_without_a_length_is_also_bounded(vhost: Vhost) -> None:
     async def endless() -> AsyncIterator[bytes]:
         while True:
             yield b"x" * 8192
@@ -131,7 +133,7 @@ def test_a_body_without_a_length_is_bounded_too(vhost: Vhost) -> None:
     run(vhost, use)
 
 
-def test_a_body_that_does_not_come_is_refused(vhost: Vhost, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_does_not_arrive_is_refused(vhost: Vhost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhook, "BODY_SECONDS", 0.1)
 
     async def silent() -> AsyncIterator[bytes]:
@@ -161,7 +163,7 @@ def test_a_post_without_the_bots_own_secret_is_refused(
     run(vhost, use)
 
 
-def test_strangers_are_told_that_there_is_nothing(vhost: Vhost) -> None:
+def test_unknown_paths_and_methods_are_refused(vhost: Vhost) -> None:
     async def use(stage: Stage) -> None:
         async with posts_taken(stage) as url:
             assert (await post(url + "x", UPDATE))[0] == 404
@@ -173,7 +175,7 @@ def test_strangers_are_told_that_there_is_nothing(vhost: Vhost) -> None:
     run(vhost, use)
 
 
-def test_a_post_is_taken_while_strangers_hold_more_connections_than_there_may_be(vhost: Vhost) -> None:
+def test_a_post_is_accepted_while_strangers_exceed_the_connection_limit(vhost: Vhost) -> None:
     async def use(stage: Stage) -> None:
         async with posts_taken(stage) as url:
             host, _, port = url.removeprefix("http://").partition("/")[0].partition(":")
@@ -187,7 +189,7 @@ def test_a_post_is_taken_while_strangers_hold_more_connections_than_there_may_be
     run(vhost, use)
 
 
-def test_changing_between_polling_and_webhook_loses_nothing_and_repeats_only_by_id(vhost: Vhost) -> None:
+def test_switching_between_polling_and_webhook_loses_nothing_and_repeats_only_the_same_ids(vhost: Vhost) -> None:
     async def use(stage: Stage) -> None:
         said: list[int] = []
         for turn in range(2):
@@ -207,7 +209,7 @@ def test_changing_between_polling_and_webhook_loses_nothing_and_repeats_only_by_
     run(vhost, use)
 
 
-def test_both_modes_at_once_stand_by_for_each_other(vhost: Vhost) -> None:
+def test_receivers_of_both_modes_stand_by_for_each_other(vhost: Vhost) -> None:
     async def use(stage: Stage) -> None:
         async with stage.receiving(Mode.POLLING):
             await stage.eventually(lambda: stage.calls("getUpdates"))
@@ -221,7 +223,9 @@ def test_both_modes_at_once_stand_by_for_each_other(vhost: Vhost) -> None:
     run(vhost, use)
 
 
-def test_a_webhook_that_telegram_refuses_is_a_sentence(vhost: Vhost, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_webhook_refused_by_telegram_is_reported_in_one_sentence(
+    vhost: Vhost, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.WARNING)
 
     async def use(stage: Stage) -> None:

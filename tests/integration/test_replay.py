@@ -31,7 +31,7 @@ EVERYTHING = 1000
 
 
 class Desk:
-    """An operator's: letters are buried here and replayed, and queues are looked into."""
+    """An operator's tools: letters are written and replayed here, and queues inspected."""
 
     def __init__(self, vhost: Vhost, home: Path, *, partitions: int = 2) -> None:
         self.vhost = vhost
@@ -57,7 +57,7 @@ class Desk:
         return new_job("sendMessage", {"chat_id": chat, "text": text}, bot=BOT, job_id=f"job-{text}", **options)  # type: ignore[arg-type]
 
     def bury(self, job: Job, reason: str = "content", *, told: bool = True) -> Job:
-        """Write the letter and, if ``told``, the ledger."""
+        """Writes the letter and, if ``told``, the ledger."""
         queue = queue_names.send_queue(job.bot, job.priority, job.partition(self.settings.partitions))
         letter = dead_letters.dead_job(job, encode_job(job, queue), queue, reason, "")
         self.connections.publisher.publish(letter)
@@ -92,7 +92,7 @@ def desk(vhost: Vhost, tmp_path: Path) -> Iterator[Desk]:
     made.close()
 
 
-def test_letters_become_jobs_again_in_their_order_as_new_ones(desk: Desk) -> None:
+def test_dead_letters_become_new_jobs_in_their_order(desk: Desk) -> None:
     buried = [desk.bury(desk.job(f"{n}").model_copy(update={"attempts": 8, "unsent": 2})) for n in range(250)]
     before = unix_ms()
     run = desk.replay()
@@ -104,7 +104,7 @@ def test_letters_become_jobs_again_in_their_order_as_new_ones(desk: Desk) -> Non
     assert isinstance(desk.ledger.admit(ask_for(found[0], desk.settings)), Go)
 
 
-def test_only_what_is_meant_is_replayed_and_the_rest_stays_in_its_place(desk: Desk) -> None:
+def test_only_matching_letters_are_replayed_and_the_rest_keep_their_order(desk: Desk) -> None:
     for n in range(6):
         desk.bury(desk.job(f"{n}"), "rights" if n % 2 else "content")
     desk.replay(Criteria(reasons=frozenset({"rights"})))
@@ -112,7 +112,7 @@ def test_only_what_is_meant_is_replayed_and_the_rest_stays_in_its_place(desk: De
     assert desk.letters() == ["job-0", "job-2", "job-4"]
 
 
-def test_a_job_goes_to_the_queue_where_its_chat_is_now(desk: Desk, vhost: Vhost, tmp_path: Path) -> None:
+def test_a_replayed_job_goes_to_the_current_queue_of_its_chat(desk: Desk, vhost: Vhost, tmp_path: Path) -> None:
     jobs = [desk.bury(desk.job(f"{chat}", chat)) for chat in range(1, 20)]
     five = desk.settings.model_copy(update={"partitions": 5})
     queue_admin.forget_other_counts(desk.connections, topology.pipeline_of(five, [BOT]).counts)
@@ -122,7 +122,7 @@ def test_a_job_goes_to_the_queue_where_its_chat_is_now(desk: Desk, vhost: Vhost,
         assert [job.id for job in found] == here
 
 
-def test_an_answer_goes_back_to_the_queue_of_answers(desk: Desk, vhost: Vhost) -> None:
+def test_a_replayed_answer_goes_to_the_queue_of_answers(desk: Desk, vhost: Vhost) -> None:
     params = {"callback_query_id": "1"}
     job = desk.bury(new_job("answerCallbackQuery", params, bot=BOT, job_id="job-answer"), "expired")
     assert desk.replay().fates == {Fate.REPLAYED: 1}
@@ -130,14 +130,14 @@ def test_an_answer_goes_back_to_the_queue_of_answers(desk: Desk, vhost: Vhost) -
     assert (decode_job(body).id, decode_job(body).expires_ms) == (job.id, None)
 
 
-def test_a_job_that_was_sent_after_all_is_not_replayed(desk: Desk) -> None:
+def test_a_dead_letter_of_a_sent_job_is_not_replayed(desk: Desk) -> None:
     job = desk.bury(desk.job("sent"), told=False)
     desk.ledger.settle(ask_for(job, desk.settings), Sent(True))
     assert desk.replay().fates == {Fate.SENT_BEFORE: 1}
     assert (desk.texts(), desk.letters()) == ([], [])
 
 
-def test_a_job_that_rabbitmq_gave_up_is_replayed_though_the_ledger_has_it_waiting_or_under_way(desk: Desk) -> None:
+def test_a_job_dead_lettered_by_rabbitmq_is_replayed_even_if_waiting_or_sending_in_the_ledger(desk: Desk) -> None:
     jobs = [desk.bury(desk.job(text), told=False) for text in ("under-way", "waiting", "never-seen")]
     desk.ledger.admit(ask_for(jobs[0], desk.settings))
     desk.ledger.admit(ask_for(jobs[1], desk.settings))
@@ -154,7 +154,7 @@ def test_two_letters_of_one_job_make_one_job(desk: Desk) -> None:
     assert (desk.texts(), desk.letters()) == (["one"], [])
 
 
-def test_an_expired_job_is_replayed_without_its_bound_and_others_keep_theirs(desk: Desk) -> None:
+def test_an_expired_job_is_replayed_without_its_expiry_and_others_keep_theirs(desk: Desk) -> None:
     past = unix_ms() - 1000
     desk.bury(desk.job("expired", expires_ms=past), dead_letters.REASON_EXPIRED)
     desk.bury(desk.job("refused", expires_ms=past), "content")
@@ -163,7 +163,7 @@ def test_an_expired_job_is_replayed_without_its_bound_and_others_keep_theirs(des
     assert found == [None, past]
 
 
-def test_replaying_jobs_for_an_unreachable_chat_has_telegram_asked_again(desk: Desk) -> None:
+def test_replaying_jobs_for_an_unreachable_chat_tries_the_chat_again(desk: Desk) -> None:
     job = desk.bury(desk.job("hello-again"), dead_letters.REASON_CHAT_UNREACHABLE)
     desk.ledger.mark_unreachable(BOT, "5", "Forbidden: bot was blocked by the user")
     assert isinstance(desk.ledger.admit(ask_for(desk.job("other"), desk.settings)), Unreachable)
@@ -171,7 +171,7 @@ def test_replaying_jobs_for_an_unreachable_chat_has_telegram_asked_again(desk: D
     assert isinstance(desk.ledger.admit(ask_for(job, desk.settings)), Go)
 
 
-def test_what_is_no_job_or_of_an_unknown_bot_stays(desk: Desk) -> None:
+def test_malformed_letters_and_those_of_an_unknown_bot_are_not_replayed(desk: Desk) -> None:
     desk.connections.publisher.publish(Publication(queue_names.DEAD_EXCHANGE, DEAD, b"\xff\x00 no job", "bytes"))
     stranger = new_job("sendMessage", {"chat_id": 5, "text": "hi"}, bot="gone", job_id="stranger")
     letter = Publication(queue_names.DEAD_EXCHANGE, DEAD, encode_job(stranger, "send.gone.bulk.00"), "stranger")
@@ -181,7 +181,7 @@ def test_what_is_no_job_or_of_an_unknown_bot_stays(desk: Desk) -> None:
     assert desk.letters() == ["bytes", "stranger"]
 
 
-def test_what_fell_off_the_ladder_can_be_replayed(desk: Desk) -> None:
+def test_an_unroutable_message_from_the_ladder_can_be_replayed(desk: Desk) -> None:
     job = desk.job("late")
     body = encode_job(job, "send.b.bulk.99")
     desk.connections.publisher.publish(Publication("", queue_names.UNROUTABLE_QUEUE, body, job.id))
@@ -189,7 +189,7 @@ def test_what_fell_off_the_ladder_can_be_replayed(desk: Desk) -> None:
     assert desk.texts() == ["late"]
 
 
-def test_what_a_job_that_dies_anew_leaves_is_not_replayed_in_the_same_run(desk: Desk) -> None:
+def test_a_job_that_dies_again_is_not_replayed_in_the_same_run(desk: Desk) -> None:
     desk.bury(desk.job("one"))
     run = Replay(desk.connections, desk.ledger, desk.settings)
     run.run(DEAD, 1, Criteria(), lambda _: desk.bury(desk.job("one")))
@@ -228,16 +228,16 @@ main()
 @pytest.mark.parametrize(
     "point",
     [
-        "Publisher submit_many before 1",  # the ledger has forgotten, nothing is published
+        "Publisher submit_many before 1",  # the ledger has reopened the jobs, nothing is published
         "Publisher submit_many before 2",
         "QueueReader remove before 1",  # published and confirmed, the letters are still there
         "QueueReader remove after 1",
         "QueueReader remove before 2",
-        "Publisher _on_confirm before 1",  # published, no word yet
+        "Publisher _on_confirm before 1",  # published, not yet confirmed
         "Publisher _on_confirm after 2",
     ],
 )
-def test_a_run_that_is_killed_and_run_again_loses_no_job_and_sends_none_twice(
+def test_a_replay_that_is_killed_and_repeated_neither_loses_nor_repeats_a_job(
     point: str, desk: Desk, tmp_path: Path
 ) -> None:
     for n in range(230):

@@ -1,4 +1,4 @@
-"""Dead letters whose time is over, and the oldest of too many, are counted and dropped; the rest stays in its place."""
+"""Expired dead letters, and the oldest beyond the limit, are counted and dropped; the rest keep their place."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DAY = timedelta(days=1)
 
 
 class Office:
-    """A bot's dead letters, and who sweeps them."""
+    """A bot's dead letters and their sweeps."""
 
     def __init__(self, url: str, **keeping: Any) -> None:
         self.url = url
@@ -81,7 +81,7 @@ def office(declared: Vhost) -> Iterator[Callable[..., Office]]:
         each.connections.stop(2)
 
 
-def test_each_reason_has_its_time_and_what_stays_is_in_its_place(office: Callable[..., Office]) -> None:
+def test_each_reason_has_its_retention_and_kept_letters_keep_their_order(office: Callable[..., Office]) -> None:
     ours = office(seconds=10 * 86_400, seconds_by_reason={"content": 86_400, "uncertain": 0})
     for n in range(40):
         ours.bury(f"content-{n}", "content", DAY)
@@ -94,15 +94,15 @@ def test_each_reason_has_its_time_and_what_stays_is_in_its_place(office: Callabl
     assert ours.left() == [*kept, "young"]
 
 
-def test_letters_without_a_time_limit_all_stay(office: Callable[..., Office]) -> None:
+def test_letters_with_unlimited_retention_are_all_kept(office: Callable[..., Office]) -> None:
     ours = office(seconds=0)
     ours.bury("old", age=4000 * DAY)
     assert ours.sweep() == {}
     assert ours.left() == ["old"]
 
 
-def test_a_look_ends_at_letters_too_young_for_any_reason(office: Callable[..., Office]) -> None:
-    """So it does not read a queue of a hundred thousand every ten minutes. What lies behind goes when those do."""
+def test_a_sweep_ends_at_letters_too_recent_for_any_retention(office: Callable[..., Office]) -> None:
+    """So it does not read a queue of a hundred thousand every ten minutes. Letters behind those are dropped later."""
     ours = office(seconds=86_400)
     for n in range(100):
         ours.bury(f"young-{n}")
@@ -111,7 +111,9 @@ def test_a_look_ends_at_letters_too_young_for_any_reason(office: Callable[..., O
     assert len(ours.left()) == 101
 
 
-def test_a_look_passes_over_a_bounded_number(office: Callable[..., Office], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_skips_a_bounded_number_of_kept_letters(
+    office: Callable[..., Office], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(retention, "LOOKED", 32)
     ours = office(seconds=86_400, seconds_by_reason={"uncertain": 0})
     for n in range(32):
@@ -121,7 +123,7 @@ def test_a_look_passes_over_a_bounded_number(office: Callable[..., Office], monk
     assert ours.left()[-1] == "behind"
 
 
-def test_the_oldest_beyond_the_bound_are_dropped_whatever_their_reason(
+def test_the_oldest_letters_beyond_the_limit_are_dropped_for_any_reason(
     office: Callable[..., Office], caplog: pytest.LogCaptureFixture
 ) -> None:
     ours = office(most=70)
@@ -133,7 +135,7 @@ def test_the_oldest_beyond_the_bound_are_dropped_whatever_their_reason(
     assert ours.left() == [str(n) for n in range(30, 100)]
 
 
-def test_letters_that_somebody_else_holds_are_not_taken_for_too_few_and_none_too_many_is_dropped(
+def test_letters_held_by_another_reader_count_and_no_excess_letter_is_dropped(
     office: Callable[..., Office],
 ) -> None:
     ours = office(most=50)
@@ -145,7 +147,7 @@ def test_letters_that_somebody_else_holds_are_not_taken_for_too_few_and_none_too
     assert len(ours.left()) == 90
 
 
-def test_two_that_sweep_at_once_drop_no_more_than_one(office: Callable[..., Office]) -> None:
+def test_two_simultaneous_sweeps_drop_no_more_than_one(office: Callable[..., Office]) -> None:
     ours = office(most=100)
     for n in range(300):
         ours.bury(f"{n}")
@@ -160,7 +162,7 @@ def test_two_that_sweep_at_once_drop_no_more_than_one(office: Callable[..., Offi
     assert len(ours.left()) == 100
 
 
-def test_nothing_is_dropped_that_cannot_be_counted(office: Callable[..., Office]) -> None:
+def test_letters_that_cannot_be_counted_are_not_dropped(office: Callable[..., Office]) -> None:
     ours = office(seconds=86_400)
     for n in range(40):
         ours.bury(f"{n}", age=2 * DAY)
@@ -174,7 +176,7 @@ def test_nothing_is_dropped_that_cannot_be_counted(office: Callable[..., Office]
     assert ours.left() == [f"{n}" for n in range(40)]
 
 
-def test_letters_of_no_bot_are_swept_and_counted_apart(office: Callable[..., Office]) -> None:
+def test_letters_of_unconfigured_bots_are_swept_and_counted_separately(office: Callable[..., Office]) -> None:
     ours = office(seconds=86_400)
     ours.bury("stranger", bot="gone", queue=queue_names.UNROUTABLE_QUEUE, age=2 * DAY)
     ours.bury("ours", queue=queue_names.UNROUTABLE_QUEUE, age=2 * DAY)
@@ -186,7 +188,7 @@ def test_letters_of_no_bot_are_swept_and_counted_apart(office: Callable[..., Off
     assert ours.left(queue_names.MALFORMED_QUEUE) == ["raw"], "nobody knows its age"
 
 
-def test_a_process_that_stops_gives_back_what_it_held(office: Callable[..., Office]) -> None:
+def test_a_stopping_process_returns_the_letters_it_held(office: Callable[..., Office]) -> None:
     ours = office(seconds=86_400, seconds_by_reason={"uncertain": 0})
     for n in range(60):
         ours.bury(f"{n}", "uncertain", 2 * DAY)
@@ -195,7 +197,7 @@ def test_a_process_that_stops_gives_back_what_it_held(office: Callable[..., Offi
     assert ours.left() == [f"{n}" for n in range(60)]
 
 
-def test_an_account_that_may_not_read_dead_letters_is_told_once_a_round_what_to_do(
+def test_an_account_without_access_to_dead_letters_gets_a_remedy_logged_once_a_round(
     vhost: Vhost, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.WARNING, "floodgate.dead_letters")
@@ -218,7 +220,7 @@ def test_an_account_that_may_not_read_dead_letters_is_told_once_a_round_what_to_
         accounts.remove()
 
 
-def test_what_is_dropped_is_in_the_stores_count(office: Callable[..., Office], tmp_path: Any) -> None:
+def test_dropped_letters_are_counted_in_the_store(office: Callable[..., Office], tmp_path: Any) -> None:
     ours = office(seconds=86_400)
     ours.bury("old", "rights", 2 * DAY)
     with contextlib.closing(SqliteAdmission(tmp_path / "state.db", policy_of(ours.settings))) as store:

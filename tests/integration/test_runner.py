@@ -1,4 +1,4 @@
-"""Async actors on a real RabbitMQ, run by the runner: Dramatiq's signals, its middleware, and what a stop does."""
+"""Async actors on a real RabbitMQ, run by the runner: Dramatiq's signals, its middleware, and stopping."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ Make = Callable[..., FloodgateBroker]
 
 @pytest.fixture
 def make(vhost: Vhost, tmp_path: Path) -> Make:
-    """Makes a broker with these middleware beside what actors need; ``only`` for these alone."""
+    """Makes a broker with this middleware in addition to what actors need; ``only``: with nothing else."""
 
     def made(*middleware: Middleware, only: bool = False) -> FloodgateBroker:
         settings = Settings(
@@ -83,7 +83,7 @@ async def running(broker: FloodgateBroker, *, prefetch: int = 1, stop_seconds: f
 
 
 async def off_the_loop(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
-    """Enqueueing blocks until RabbitMQ has it."""
+    """Enqueueing blocks until RabbitMQ has the message."""
     return await asyncio.to_thread(function, *arguments, **options)
 
 
@@ -109,11 +109,11 @@ HOOKS = (
     *("before_ack", "after_ack", "before_nack", "after_nack"),
     *("before_worker_boot", "after_worker_boot", "before_worker_shutdown", "after_worker_shutdown"),
 )
-Event = tuple[str, str, str]  # who, hook, exception if any
+Event = tuple[str, str, str]  # name, hook, exception if any
 
 
 class Recorder(Middleware):
-    """Notes every signal. ``on`` does something at one of them."""
+    """Records every signal. ``on`` runs at one of them."""
 
     def __init__(self, name: str, events: list[Event], on: dict[str, Callable[[Any], None]] | None = None) -> None:
         self._name = name
@@ -226,7 +226,7 @@ def under_ours(make: Make, actor_name: str, on: dict[str, Callable[[Any], None]]
     return events
 
 
-_LAST = {("first", "after_ack"), ("first", "after_nack")}  # afters go in reverse
+_LAST = {("first", "after_ack"), ("first", "after_nack")}  # after-hooks run in reverse order
 
 
 ROUND = len(("before_process_message", "before_nack", "before_nack", "after_nack", "after_nack"))
@@ -234,21 +234,21 @@ BOOT = len(("before_worker_boot", "after_worker_boot") * 2)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_signals_fire_as_under_dramatiqs_own_worker(make: Make, scenario: str) -> None:
+def test_signals_fire_as_in_dramatiqs_own_worker(make: Make, scenario: str) -> None:
     actor_name, on = SCENARIOS[scenario]
     ours, dramatiqs = under_ours(make, actor_name, on), under_dramatiq(actor_name, on)
-    # Each kind by itself: a message may be processed before Dramatiq says that its worker has booted.
+    # Each kind by itself: a message may be processed before Dramatiq reports that its worker has booted.
     of_messages = [[event for event in events if "worker" not in event[1]] for events in (ours, dramatiqs)]
     of_workers = [[event for event in events if "worker" in event[1]] for events in (ours, dramatiqs)]
     if scenario == "a middleware error before":
-        # Dramatiq acknowledges such a message, which loses it; here it goes back, and comes again. One round is enough.
+        # Dramatiq acknowledges such a message, which loses it; here it is redelivered. One round is enough.
         of_messages = [events[:ROUND] for events in of_messages]
         of_workers = [events[:BOOT] for events in of_workers]
     assert of_messages[0] == of_messages[1]
     assert of_workers[0] == of_workers[1]
 
 
-def test_the_signals_of_a_worker_fire_once_however_often_it_is_stopped(make: Make) -> None:
+def test_worker_signals_fire_once_even_if_stopped_twice(make: Make) -> None:
     events: list[Event] = []
 
     async def scene() -> None:
@@ -265,7 +265,7 @@ def test_the_signals_of_a_worker_fire_once_however_often_it_is_stopped(make: Mak
 
 
 @pytest.mark.parametrize(("actor_name", "level"), [("failing", logging.ERROR), ("expected", logging.INFO)])
-def test_an_exception_that_its_actor_may_raise_is_no_error_in_the_log(
+def test_an_exception_listed_in_throws_is_not_logged_as_an_error(
     make: Make, caplog: pytest.LogCaptureFixture, actor_name: str, level: int
 ) -> None:
     with caplog.at_level(logging.INFO, "floodgate.worker"):
@@ -278,7 +278,7 @@ def test_an_exception_that_its_actor_may_raise_is_no_error_in_the_log(
 
 
 class Blocking(Middleware):
-    """Waits for the loop, as a middleware that asks a database does for its socket."""
+    """Blocks the loop, as a middleware does that queries a database."""
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -317,7 +317,7 @@ def test_middleware_that_blocks_does_not_block_the_loop(make: Make) -> None:
     play(scene)
 
 
-def test_each_of_many_side_by_side_sees_its_own_message(make: Make) -> None:
+def test_concurrent_actors_each_see_their_own_message(make: Make) -> None:
     async def scene() -> None:
         broker, seen, all_here = make(), [], asyncio.Barrier(8)
 
@@ -338,7 +338,9 @@ def test_each_of_many_side_by_side_sees_its_own_message(make: Make) -> None:
     play(scene)
 
 
-def test_retries_are_made_and_the_last_failure_is_a_dead_letter_with_its_traceback(make: Make, vhost: Vhost) -> None:
+def test_failures_are_retried_and_the_last_one_leaves_a_dead_letter_with_its_traceback(
+    make: Make, vhost: Vhost
+) -> None:
     attempts: list[int] = []
 
     async def scene() -> None:
@@ -387,7 +389,7 @@ def test_callbacks_follow_a_success_and_a_failure(make: Make) -> None:
     assert sorted(heard) == [("failed", "ZeroDivisionError"), ("succeeded", 3)]
 
 
-def test_results_are_stored_and_pipelines_go_on(make: Make) -> None:
+def test_results_are_stored_and_pipelines_continue(make: Make) -> None:
     async def scene() -> None:
         backend = StubBackend()
         broker = make(Results(backend=backend), Pipelines())
@@ -428,7 +430,7 @@ class Counting(Middleware):
         self.totals["rejected"] += 1
 
 
-def test_a_middleware_that_counts_comes_to_the_right_figures(make: Make) -> None:
+def test_a_counting_middleware_gets_the_right_figures(make: Make) -> None:
     async def scene() -> None:
         counting = Counting()
         broker = make(counting)
@@ -443,7 +445,7 @@ def test_a_middleware_that_counts_comes_to_the_right_figures(make: Make) -> None
 
 
 class Gate(AwaitedMiddleware):
-    """Keeps each message until the test lets it go."""
+    """Holds each message until the test releases it."""
 
     def __init__(self) -> None:
         self.open = asyncio.Event()
@@ -464,7 +466,7 @@ class Gate(AwaitedMiddleware):
         self.life.append("shutdown")
 
 
-def test_an_awaited_middleware_holds_its_message_and_no_other_work(make: Make) -> None:
+def test_an_awaited_middleware_delays_only_its_own_message(make: Make) -> None:
     async def scene() -> None:
         gate, done = Gate(), 0
         broker = make(gate)
@@ -489,7 +491,7 @@ def test_an_awaited_middleware_holds_its_message_and_no_other_work(make: Make) -
 # Messages that cannot be run.
 
 
-def test_bytes_that_are_no_message_are_a_dead_letter_and_the_next_is_run(make: Make, vhost: Vhost) -> None:
+def test_bytes_that_are_not_a_message_become_a_dead_letter_and_the_next_message_runs(make: Make, vhost: Vhost) -> None:
     async def scene() -> None:
         broker, done = make(), asyncio.Event()
 
@@ -507,7 +509,9 @@ def test_bytes_that_are_no_message_are_a_dead_letter_and_the_next_is_run(make: M
     assert drain(vhost.url, QUEUE) == []
 
 
-def test_an_actor_that_is_not_async_is_a_dead_letter_that_says_where_to_run_it(make: Make, vhost: Vhost) -> None:
+def test_a_message_for_a_synchronous_actor_becomes_a_dead_letter_that_says_where_to_run_it(
+    make: Make, vhost: Vhost
+) -> None:
     async def scene() -> None:
         events: list[Event] = []
         broker = make(Recorder("only", events))
@@ -528,7 +532,7 @@ def test_an_actor_that_is_not_async_is_a_dead_letter_that_says_where_to_run_it(m
 # Stopping.
 
 
-def test_what_runs_is_given_its_time(make: Make, vhost: Vhost) -> None:
+def test_running_actors_get_time_to_finish(make: Make, vhost: Vhost) -> None:
     async def scene() -> None:
         broker, begun, go_on, ended = make(), asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -553,7 +557,7 @@ def test_what_runs_is_given_its_time(make: Make, vhost: Vhost) -> None:
     assert len(drain(vhost.url, QUEUE)) == 1  # the second was not begun
 
 
-def test_what_does_not_end_in_time_is_cancelled_and_returns_to_its_queue(make: Make, vhost: Vhost) -> None:
+def test_an_actor_that_does_not_finish_in_time_is_cancelled_and_its_message_requeued(make: Make, vhost: Vhost) -> None:
     cancelled: list[int] = []
 
     async def scene() -> None:
@@ -579,8 +583,8 @@ def test_what_does_not_end_in_time_is_cancelled_and_returns_to_its_queue(make: M
     assert [json.loads(body)["args"] for _, body in drain(vhost.url, QUEUE)] == [[n] for n in range(5)]
 
 
-def test_a_message_given_back_pauses_its_queue_only(make: Make) -> None:
-    """A deferral without a word is returned after a second, and other queues go on meanwhile."""
+def test_a_returned_message_pauses_only_its_queue(make: Make) -> None:
+    """A deferral without a delay is returned after a second, and other queues continue meanwhile."""
 
     async def scene() -> None:
         arrivals: defaultdict[str, int] = defaultdict(int)

@@ -1,4 +1,4 @@
-"""The spool where machines are many: in a store that speaks S3, by way of s3fs."""
+"""The spool shared by several machines: in an S3 store, through s3fs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FACTS = [
 
 @pytest.fixture(scope="module")
 def proven(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
-    """What the program found. No account of this machine's own is used."""
+    """The program's findings. It uses no S3 account of this machine."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     env |= {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path_factory.mktemp("home"))}
     done = subprocess.run(
@@ -41,9 +41,9 @@ def proven(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
 
 
 @pytest.mark.parametrize("fact", FACTS)
-def test_on_s3(proven: dict[str, str | None], fact: str) -> None:
+def test_a_spool_on_s3_behaves_as_expected(proven: dict[str, str | None], fact: str) -> None:
     assert proven[fact] is None, proven[fact]
 
 
-def test_no_fact_is_left_out(proven: dict[str, str | None]) -> None:
+def test_every_expected_fact_is_checked_on_s3(proven: dict[str, str | None]) -> None:
     assert list(proven) == FACTS

@@ -1,7 +1,7 @@
 """The holes of stock Dramatiq 2.2 on RabbitMQ, H1 to H8, each closed.
 
-Every scenario runs on both brokers. On Dramatiq's own it must fail, strictly: the day it passes there, a hole
-was mended upstream and this file has to say so. The default run plays ours; `./scripts/test --chaos` plays both.
+Every scenario runs on both brokers. On Dramatiq's own it must fail, strictly: when it passes there, a hole has been
+fixed upstream and this file must say so. The default run uses ours; `./scripts/test --chaos` uses both.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Ours:
     """Floodgate's broker."""
 
     name = "ours"
-    waits_in = QUEUE  # the consumer whose loss could hurt a delayed message
+    waits_in = QUEUE  # the consumer whose loss could affect a delayed message
     delay_ms = 4_000
 
     def broker(self, url: str, state: Path, heartbeat_seconds: int = 30) -> Broker:
@@ -66,11 +66,11 @@ class Ours:
 
 
 class Stock:
-    """Dramatiq's own, as its documentation has it."""
+    """Dramatiq's own broker, used as in its documentation."""
 
     name = "stock"
     waits_in = f"{QUEUE}.DQ"
-    delay_ms = 10_000  # it takes its time to lose and find its consumer
+    delay_ms = 10_000  # it takes some time to lose and find its consumer
 
     def broker(self, url: str, state: Path, heartbeat_seconds: int = 30) -> Broker:
         return RabbitmqBroker(url=f"{url}?heartbeat={heartbeat_seconds}")
@@ -85,7 +85,7 @@ BOTH = pytest.mark.parametrize(
             Stock(),
             marks=[
                 pytest.mark.xfail(strict=True, raises=(AssertionError, queue.Empty), reason="the hole"),
-                pytest.mark.full_length,  # stock Dramatiq's answers to faults are waits, two minutes of them
+                pytest.mark.full_length,  # stock Dramatiq waits after faults, for two minutes in all
             ],
         ),
     ],
@@ -115,8 +115,8 @@ def queues(vhost: Vhost) -> set[str]:
 
 @pytest.fixture(autouse=True)
 def as_shipped(kit: Kit, vhost: Vhost) -> None:
-    """RabbitMQ makes classic queues of those that do not say what they are, as stock Dramatiq's. (Our configuration of
-    it does not.)"""
+    """RabbitMQ creates classic queues unless told otherwise, as for stock Dramatiq. (Not with our
+    configuration.)"""
     if isinstance(kit, Stock):
         vhost.node.ctl("update_vhost_metadata", vhost.name, "--default-queue-type", "classic")
 
@@ -136,7 +136,7 @@ class FailsOnce(Middleware):
 
 
 @BOTH
-def test_h1_a_retry_that_cannot_be_enqueued_does_not_lose_the_message(kit: Kit, vhost: Vhost, tmp_path: Path) -> None:
+def test_h1_a_failed_retry_enqueue_does_not_lose_the_message(kit: Kit, vhost: Vhost, tmp_path: Path) -> None:
     broker, fault = kit.broker(vhost.url, tmp_path), FailsOnce()
     broker.add_middleware(fault)
     tries = []
@@ -154,7 +154,7 @@ def test_h1_a_retry_that_cannot_be_enqueued_does_not_lose_the_message(kit: Kit, 
 
 
 @BOTH
-def test_h2_an_ack_from_before_a_reconnect_acks_no_other_message(
+def test_h2_an_ack_from_before_a_reconnect_does_not_ack_another_message(
     kit: Kit, vhost: Vhost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("dramatiq_queue_prefetch", "1")
@@ -175,9 +175,9 @@ def test_h2_an_ack_from_before_a_reconnect_acks_no_other_message(
             assert started["a"].wait(10)
             other, let_go = stack.enter_context(other_consumer(vhost.url))
             proxy.reset()
-            assert b'"a"' in other.get(timeout=10)  # RabbitMQ gave message a to somebody else
+            assert b'"a"' in other.get(timeout=10)  # RabbitMQ has redelivered message a to another worker
             work.send("b")
-            assert started["b"].wait(10)  # with delivery tag 1, as a had on the connection before
+            assert started["b"].wait(10)  # with delivery tag 1, which a had on the previous connection
             go_on["a"].set()
             threading.Event().wait(1)
             proxy.refuse()
@@ -188,7 +188,7 @@ def test_h2_an_ack_from_before_a_reconnect_acks_no_other_message(
 
 @contextlib.contextmanager
 def other_consumer(url: str) -> Iterator[tuple[queue.SimpleQueue[bytes], threading.Event]]:
-    """Another worker: what it takes, and a word on which it acknowledges that and is ready for the next."""
+    """Another worker: its deliveries, and an event on which it acknowledges one and is ready for the next."""
     taken: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     connection = pika.BlockingConnection(pika.URLParameters(url))
     channel = connection.channel()
@@ -215,7 +215,7 @@ def other_consumer(url: str) -> Iterator[tuple[queue.SimpleQueue[bytes], threadi
 
 
 @BOTH
-def test_h3_a_delayed_message_runs_once_through_a_cancel_by_the_server(kit: Kit, vhost: Vhost, tmp_path: Path) -> None:
+def test_h3_a_delayed_message_runs_once_despite_a_cancel_by_the_server(kit: Kit, vhost: Vhost, tmp_path: Path) -> None:
     runs: list[float] = []
     with Proxy(vhost.node.port) as proxy:
         broker = kit.broker(proxy.url(vhost.url), tmp_path)
@@ -228,7 +228,7 @@ def test_h3_a_delayed_message_runs_once_through_a_cancel_by_the_server(kit: Kit,
             sent = time.monotonic()
             note.send_with_options(delay=kit.delay_ms)
             until(lambda: consumer_of(vhost, kit.waits_in))
-            threading.Event().wait(0.5)  # stock has the message in memory by now
+            threading.Event().wait(0.5)  # by now, stock Dramatiq has the message in memory
             cancel_by_the_server(proxy, *consumer_of(vhost, kit.waits_in))
             until(lambda: runs, seconds=25)
             threading.Event().wait(3)
@@ -237,7 +237,7 @@ def test_h3_a_delayed_message_runs_once_through_a_cancel_by_the_server(kit: Kit,
 
 
 def consumer_of(vhost: Vhost, name: str) -> tuple[int, int, str] | tuple[()]:
-    """The server's side of a queue's consumer: its client's port, its channel, its tag."""
+    """The server's view of a queue's consumer: its client's port, its channel, its tag."""
     consumers = json.loads(vhost.ctl("list_consumers", "queue_name", "channel_pid", "consumer_tag", "--formatter=json"))
     channels = json.loads(vhost.node.ctl("list_channels", "pid", "name", "number", "--formatter=json"))
     for consumer in consumers:
@@ -249,13 +249,13 @@ def consumer_of(vhost: Vhost, name: str) -> tuple[int, int, str] | tuple[()]:
 
 
 def cancel_by_the_server(proxy: Proxy, port: int, channel: int, tag: str) -> None:
-    """What a server sends when a queue's leader moves: basic.cancel, no answer wanted."""
+    """The server's message when a queue's leader moves: basic.cancel without a reply."""
     payload = struct.pack(">HHB", 60, 30, len(tag)) + tag.encode() + b"\x01"
     proxy.inject(port, struct.pack(">BHI", 1, channel, len(payload)) + payload + b"\xce")
 
 
 @BOTH
-def test_h4_a_message_to_a_queue_that_is_gone_is_not_dropped_in_silence(kit: Kit, vhost: Vhost, tmp_path: Path) -> None:
+def test_h4_a_message_to_a_deleted_queue_is_not_dropped_silently(kit: Kit, vhost: Vhost, tmp_path: Path) -> None:
     broker = kit.broker(vhost.url, tmp_path)
 
     @dramatiq.actor(queue_name=QUEUE, broker=broker)
@@ -321,7 +321,7 @@ print(killed)
 
 
 @BOTH
-def test_h6_a_message_that_kills_its_worker_is_put_aside(kit: Kit, vhost: Vhost, tmp_path: Path) -> None:
+def test_h6_a_message_that_kills_its_worker_is_dead_lettered(kit: Kit, vhost: Vhost, tmp_path: Path) -> None:
     command = [sys.executable, "-c", POISON, kit.name, vhost.url, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, str(topology.DELIVERY_LIMIT + 1)), done.stderr
@@ -331,7 +331,7 @@ def test_h6_a_message_that_kills_its_worker_is_put_aside(kit: Kit, vhost: Vhost,
 
 
 @BOTH
-def test_h7_a_delayed_message_waits_in_no_workers_memory(kit: Kit, vhost: Vhost, tmp_path: Path) -> None:
+def test_h7_a_delayed_message_does_not_wait_in_a_workers_memory(kit: Kit, vhost: Vhost, tmp_path: Path) -> None:
     broker = kit.broker(vhost.url, tmp_path)
 
     @dramatiq.actor(queue_name=QUEUE, broker=broker)
@@ -345,11 +345,11 @@ def test_h7_a_delayed_message_waits_in_no_workers_memory(kit: Kit, vhost: Vhost,
         assert unacknowledged(vhost) == 0
 
 
-WAITS = 4  # each longer, so that the next pause has begun when the job is back from the one before
+WAITS = 4  # each longer, so that the next pause has begun when the job returns from the previous one
 
 
 class Deferrals(Middleware):
-    """Counts how often a message was told to wait for its rate, and has it wait again, for the first three times."""
+    """Counts how often a message waited for its rate, and makes it wait again the first three times."""
 
     def __init__(self, pause: Callable[[int], None]) -> None:
         self.count = 0
@@ -365,7 +365,7 @@ class Deferrals(Middleware):
 
 
 def enqueue_on_ours(broker: Any, done: threading.Event) -> Deferrals:
-    """A job for a chat that is paused; the store knows, and admission tells it to wait."""
+    """A job for a paused chat; the store knows this, and admission makes it wait."""
 
     def pause(n: int) -> None:
         store = open_store(broker.settings)
@@ -383,7 +383,7 @@ def enqueue_on_ours(broker: Any, done: threading.Event) -> Deferrals:
 
 
 def enqueue_on_stock(broker: Broker, done: threading.Event) -> Deferrals:
-    """As Dramatiq's documentation has it: the actor asks a rate limiter, which raises."""
+    """As in Dramatiq's documentation: the actor asks a rate limiter, which raises."""
     waits = iter(range(WAITS))
 
     @dramatiq.actor(queue_name=QUEUE, broker=broker, max_retries=2, min_backoff=100, max_backoff=200)
@@ -397,8 +397,8 @@ def enqueue_on_stock(broker: Broker, done: threading.Event) -> Deferrals:
 
 
 @BOTH
-def test_h8_waiting_for_a_rate_spends_no_attempt(kit: Kit, vhost: Vhost, tmp_path: Path) -> None:
-    """Four waits, where two repetitions are allowed."""
+def test_h8_waiting_for_a_rate_limit_uses_no_attempt(kit: Kit, vhost: Vhost, tmp_path: Path) -> None:
+    """Four waits, where two retries are allowed."""
     done = threading.Event()
     broker = kit.broker(vhost.url, tmp_path)
     deferrals = enqueue_on_ours(broker, done) if isinstance(kit, Ours) else enqueue_on_stock(broker, done)

@@ -1,4 +1,4 @@
-"""``amqps://`` through a TLS terminator in front of the node: trusted, distrusted, and under another name."""
+"""``amqps://`` through a TLS terminator in front of the node: trusted, untrusted, and with a wrong name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Connect = Callable[..., Connections]
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Self-signed, for `localhost` only; the key lies beside it."""
+    """Self-signed, for `localhost` only; the key is in the same folder."""
     folder = tmp_path_factory.mktemp("tls")
     made = folder / "cert.pem"
     command = (
@@ -74,11 +74,11 @@ def test_a_certificate_of_a_trusted_authority_is_accepted(tls_port: int, certifi
     connections.stop()
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(tls_port: int, connect: Connect) -> None:
+def test_an_untrusted_certificate_is_refused(tls_port: int, connect: Connect) -> None:
     with pytest.raises(RabbitMQUnreachableError, match=r"(?i)certificate verify failed"):
         connect(f"amqps://guest:guest@localhost:{tls_port}/").connect()
 
 
-def test_a_certificate_for_another_name_is_refused(tls_port: int, certificate: Path, connect: Connect) -> None:
+def test_a_certificate_with_a_wrong_name_is_refused(tls_port: int, certificate: Path, connect: Connect) -> None:
     with pytest.raises(RabbitMQUnreachableError, match=r"(?i)certificate"):
         connect(f"amqps://guest:guest@127.0.0.1:{tls_port}/?cafile={certificate}").connect()

@@ -1,4 +1,4 @@
-"""What is on the server after declaring, and what happens when something else is there."""
+"""The server's state after declaring, and the effect of conflicting declarations."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def declare_by_hand(url: str, queue: str, **arguments: object) -> None:
     connection.close()
 
 
-def test_every_queue_on_the_server_is_a_durable_quorum_queue_as_we_say(declared: Vhost) -> None:
+def test_every_queue_on_the_server_is_a_durable_quorum_queue_as_declared(declared: Vhost) -> None:
     found = queues(declared)
     assert set(found) == {queue.name for queue in PIPELINE.queues}
     for queue in PIPELINE.queues:
@@ -51,24 +51,26 @@ def test_declaring_again_changes_nothing(declared: Vhost, connect: Connect) -> N
     assert queues(declared) == before
 
 
-def test_a_queue_declared_otherwise_is_reported_with_both_sides_and_left_alone(vhost: Vhost, connect: Connect) -> None:
+def test_a_queue_declared_differently_is_reported_with_both_declarations_and_left_alone(
+    vhost: Vhost, connect: Connect
+) -> None:
     declare_by_hand(vhost.url, SEND, **{"x-queue-type": "quorum"})
     connections = connect(vhost.url)
     with pytest.raises(TopologyError) as caught:
         queue_admin.declare(connections, PIPELINE)
     said = str(caught.value)
     assert SEND in said
-    assert "inequivalent arg 'x-" in said  # the server's side
+    assert "inequivalent arg 'x-" in said  # the server's declaration
     assert "'x-single-active-consumer': True" in said  # ours
     assert "delete it by hand" in said
     assert queues(vhost)[SEND]["arguments"] == {"x-queue-type": "quorum"}
 
 
-def test_verify_finds_nothing_where_all_is_well(declared: Vhost, connect: Connect) -> None:
+def test_verify_finds_nothing_wrong_in_a_correct_topology(declared: Vhost, connect: Connect) -> None:
     assert queue_admin.verify(connect(declared.url), PIPELINE) == []
 
 
-def test_verify_names_all_that_is_missing_or_otherwise_and_creates_nothing(vhost: Vhost, connect: Connect) -> None:
+def test_verify_names_everything_missing_or_different_and_creates_nothing(vhost: Vhost, connect: Connect) -> None:
     declare_by_hand(vhost.url, SEND, **{"x-queue-type": "quorum"})
     faults = queue_admin.verify(connect(vhost.url), PIPELINE)
     assert len(faults) == len(PIPELINE.counts) + len(PIPELINE.exchanges) + len(PIPELINE.queues)
@@ -77,14 +79,14 @@ def test_verify_names_all_that_is_missing_or_otherwise_and_creates_nothing(vhost
     assert set(queues(vhost)) == {SEND}
 
 
-def test_depth_counts_messages_and_knows_what_is_missing(declared: Vhost, connect: Connect) -> None:
+def test_depth_counts_messages_and_reports_missing_queues(declared: Vhost, connect: Connect) -> None:
     connections = connect(declared.url)
     for n in range(3):
         connections.publisher.publish(Publication("", SEND, b"{}", f"id-{n}"))
     assert queue_admin.depth(connections, [SEND, "nowhere", "mail"]) == {SEND: 3, "nowhere": None, "mail": 0}
 
 
-def test_a_server_that_does_not_answer_is_asked_for_so_long_and_no_longer(declared: Vhost, connect: Connect) -> None:
+def test_asking_an_unresponsive_server_ends_at_the_timeout(declared: Vhost, connect: Connect) -> None:
     with Proxy(declared.node.port) as proxy:
         connections = connect(proxy.url(declared.url))
         connections.connect()
@@ -94,13 +96,13 @@ def test_a_server_that_does_not_answer_is_asked_for_so_long_and_no_longer(declar
             connections.io.run(asked, 10)
 
 
-def test_a_poisonous_message_ends_in_its_bots_dead_letters(declared: Vhost, connect: Connect) -> None:
+def test_a_poison_message_ends_in_its_bots_dead_letters(declared: Vhost, connect: Connect) -> None:
     connections = connect(declared.url)
     connections.publisher.publish(Publication("", SEND, b"{}", "poison"))
     seen = 0
 
     def die_of_it(_delivery: Delivery) -> None:
-        """A channel that ends in an error counts as a death on every version; giving a message back does not on 4.3."""
+        """A channel that ends in an error counts as a death on every version; returning a message does not on 4.3."""
         nonlocal seen
         seen += 1
         subscription._channel.basic_ack(10**6)

@@ -1,8 +1,8 @@
-"""Both stores against the plain model, over any history of calls: one machine drives all three with one clock.
+"""Both stores compared with the model over any history of calls: one machine drives all three with one clock.
 
-After each step they must agree on the decision: whether the job goes, for what it waits and why. The stores must
-agree with each other to the microsecond. Independently of the model, the sends are written down and held to the
-promises: no window is ever exceeded, one call at a time in a chat, no job is sent twice, lines are kept.
+After each step they must agree on the decision: whether the job is admitted, or what it waits for and why. The stores
+must agree with each other to the microsecond. Independently of the model, the sends are recorded and checked against
+the guarantees: no window is ever exceeded, one call at a time in a chat, no job is sent twice, lines keep their order.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from hypothesis.stateful import (
 
 from floodgate.broker.admission import policy
 from floodgate.broker.admission.contract import (
+    CANCELLED,
     Admission,
     AlreadyDead,
     AlreadySent,
@@ -51,7 +52,7 @@ from tests.admission_bench import HandClock, album, ask_of, settings_of, upload
 from tests.admission_model import PlainModel
 from tests.services import RedisServer
 
-# Small limits, so that short histories reach them; their shape is that of the real ones.
+# Small limits, so that short histories reach them; they have the same shape as the real ones.
 LIMITS = {"bot_per_second": 4, "paid_per_second": 200, "chat_per_second": 1, "group_per_minute": 3}
 CHATS = (1, 2, -3, -4, "@name")
 BOT_WINDOW = timedelta(seconds=1, microseconds=policy.BOT_MARGIN_US)
@@ -64,16 +65,16 @@ class Played:
     """One job's part of the history."""
 
     ask: Ask
-    go: Go | None = None  # while a call is under way
-    place: str | None = None  # the chat whose line and budget it is under then
+    go: Go | None = None  # while a call is in flight
+    place: str | None = None  # the chat whose line and budget it uses meanwhile
     settled: bool = False
     uncertain: bool = False
-    was_apart: bool = False  # its call began in a chat that turned out to be another one, with a call of its own
+    was_apart: bool = False  # its call began in a chat that turned out to be another one, with its own call
 
 
 @dataclass
 class Wire:
-    """What Telegram would have seen: admitted sends that were not taken back, by chat and in all."""
+    """Telegram's view: admitted sends that were not released, by chat and in all."""
 
     bot: list[tuple[int, int]] = field(default_factory=list)
     chats: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
@@ -103,7 +104,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.stores: tuple[Admission, ...] = (self.model, self.sqlite, self.redis)
         self.jobs: list[Played] = []
         self.wire = Wire()
-        self.back = 0  # how far the clock has gone back in all: store time is at least that far ahead
+        self.back = 0  # how far the clock has been set back in all: store time is at least that far ahead
 
     @initialize(vouched=st.booleans())
     def found(self, vouched: bool) -> None:
@@ -116,7 +117,7 @@ class AdmissionMachine(RuleBasedStateMachine):
             store.close()
         shutil.rmtree(self.directory)
 
-    # What workers and callers do.
+    # Actions of workers and callers.
 
     @rule(
         chat=st.sampled_from(CHATS),
@@ -143,6 +144,15 @@ class AdmissionMachine(RuleBasedStateMachine):
     @rule(chat=st.sampled_from((5, 6, 7, 8, 9, 10)), priority=st.sampled_from(("bulk", "interactive")))
     def new_job_for_a_fresh_user(self, chat: int, priority: str) -> None:
         self._first_ask(ask_of(chat, priority))
+
+    @rule(chat=st.sampled_from(CHATS), priority=st.sampled_from(("bulk", "interactive")))
+    def new_job_of_a_campaign(self, chat: int | str, priority: str) -> None:
+        self._first_ask(replace(ask_of(chat, priority), campaign="spring", created_ms=self.clock.now_us // 1000))
+
+    @rule()
+    def cancel_the_campaign(self) -> None:
+        for store in self.stores:
+            store.cancel_campaign("default", "spring", self.clock.now_us // 1000 + 1)
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
@@ -253,7 +263,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         old, new = pair[0], self.model._real(pair[1])
         assert new is not None
         moved = self.wire.chats.pop(old, [])
-        # Two chats that turn out to be one may have got more together than one may.
+        # Two chats that turn out to be one may together exceed the limit of one.
         self.wire.chats[new] = [] if moved and self.wire.chats[new] else moved or self.wire.chats[new]
         occupied = any(one.go is not None and one.place == new for one in self.jobs)
         for played in self.jobs:
@@ -268,10 +278,10 @@ class AdmissionMachine(RuleBasedStateMachine):
     def the_clock_goes_back(self, seconds: int) -> None:
         for played in self.jobs:
             if played.go is not None and self.model.now - (played.go.grant or 0) >= LEASE_SECONDS * 10**6:
-                played.go, played.uncertain = None, True  # its lease is over, and may have been taken back already
+                played.go, played.uncertain = None, True  # its lease has expired and may have been taken over already
         self.clock.advance(-seconds)
 
-    # What must hold.
+    # Invariants.
 
     @invariant()
     def no_window_is_exceeded(self) -> None:
@@ -301,11 +311,11 @@ class AdmissionMachine(RuleBasedStateMachine):
                 (pause.chat, pause.remaining) for pause in plain.pauses
             }
             assert [line.length for line in seen.longest_lines] == [line.length for line in plain.longest_lines]
-            if len(plain.longest_lines) < 10:  # beyond, ties may be cut off differently
+            if len(plain.longest_lines) < 10:  # beyond that, ties may be cut off differently
                 assert set(seen.longest_lines) == set(plain.longest_lines)
 
     def _first_ask(self, ask: Ask) -> None:
-        self.clock.advance(timedelta(microseconds=1))  # no two jobs come at once
+        self.clock.advance(timedelta(microseconds=1))  # no two jobs arrive at once
         self.jobs.append(Played(ask))
         self._admit(self.jobs[-1])
 
@@ -321,7 +331,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         return one
 
     def _tell(self, ask: Ask, decision: Decision) -> None:
-        """The model expects the job back when the stores said, whose estimate of a place in a line is their own."""
+        """The model expects the job back when the stores said so, because it does not estimate places in a line."""
         if isinstance(decision, Wait) and decision.why != "lease":
             self.model.expect(ask, decision.delay)
 
@@ -337,6 +347,9 @@ class AdmissionMachine(RuleBasedStateMachine):
                 played.go, played.was_apart = decision, False
                 played.place = self.model.bots["default"].jobs[played.ask.job_id].chat or chat
                 self._send(played.ask, played.place, grant)
+            case AlreadyDead(reason=reason) if not played.settled:
+                assert (reason, played.ask.campaign) == (CANCELLED, "spring")
+                played.settled = True
             case AlreadySent() | AlreadyDead():
                 assert played.settled
             case Unsettled(age=age):
@@ -356,7 +369,7 @@ class AdmissionMachine(RuleBasedStateMachine):
     def _send(self, ask: Ask, chat: str | None, grant: int) -> None:
         for other in self.jobs:
             if other.ask is not ask and other.go is not None and grant - (other.go.grant or 0) >= LEASE_SECONDS * 10**6:
-                other.go, other.uncertain = None, True  # its lease is over: it has no call under way
+                other.go, other.uncertain = None, True  # its lease has expired: it has no call in flight
         if not ask.paid:
             self.wire.bot.append((grant, policy.bot_cost(ask)))
         if chat is not None:
@@ -364,7 +377,7 @@ class AdmissionMachine(RuleBasedStateMachine):
 
 
 def outline(decision: Decision) -> object:
-    """What the model must say too. Waits in a line, or behind a whole window, are the stores' own estimate."""
+    """The part of a decision the model must match. Waits in a line or behind a full window are the stores' estimate."""
     if not isinstance(decision, Wait):
         return decision
     exact = decision.why in ("rate", "lease", "outage") and (
@@ -374,13 +387,13 @@ def outline(decision: Decision) -> object:
 
 
 def assert_within(sends: list[tuple[int, int]], cap: int, span_us: int) -> None:
-    """In any span no more than ``cap``; a call that alone exceeds it must be alone."""
+    """At most ``cap`` in any span; a call that alone exceeds it must be alone."""
     for first, _ in sends:
         inside = [cost for at, cost in sends if first <= at < first + span_us and cost]
         assert sum(inside) <= cap or len(inside) == 1, (first, sends)
 
 
-def test_both_stores_do_what_the_plain_model_does(redis_server: RedisServer) -> None:
+def test_both_stores_behave_like_the_model(redis_server: RedisServer) -> None:
     class Machine(AdmissionMachine):
         redis_url = redis_server.url
 
@@ -394,7 +407,7 @@ def test_both_stores_do_what_the_plain_model_does(redis_server: RedisServer) -> 
         settings=settings(
             max_examples=50,
             stateful_step_count=40,
-            # A failure is told as it was found: to shrink one takes minutes, and the model says what went wrong.
+            # A failure is reported as found: shrinking takes minutes, and the model explains the failure.
             phases=[Phase.explicit, Phase.reuse, Phase.generate],
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

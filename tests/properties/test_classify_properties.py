@@ -1,4 +1,4 @@
-"""Classification is total: any code, any text, any exception chain has an outcome, and repeats are never blind."""
+"""Classification is total: any code, text or exception chain has an outcome, and sends are never repeated blindly."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_any_exception_chain_has_an_outcome(chain: list[BaseException], call: Ca
     st.sampled_from(sorted(name for name, charge in CHARGES.items() if charge is Charge.MESSAGE)),
     st.builds(Break, st.text(max_size=9), st.just(False)) | st.builds(Refusal, st.integers(500, 599), TEXTS),
 )
-def test_a_message_that_may_be_out_is_never_repeated_without_asking(method: str, answer: Break | Refusal) -> None:
+def test_a_message_that_may_have_been_sent_is_not_retried_unconditionally(method: str, answer: Break | Refusal) -> None:
     assert not isinstance(classify(answer, CallFacts(method)), Retry)
 
 

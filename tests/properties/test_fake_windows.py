@@ -1,4 +1,4 @@
-"""Whatever the load: no window of the fake's limits holds more than it may, and no call is refused without need."""
+"""Under any load, no window of the fake's limits is exceeded, and no call is refused needlessly."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from floodgate.fake_telegram.limits import CallCost, FloodControl, FloodLimits, Rate
 from floodgate.fake_telegram.summary import fullest
 
-# In fractions that floats hold exactly: a gap of 1e-234 s is lost in the sum, and would look like a window overfull.
+# In fractions that floats represent exactly: a gap of 1e-234 s is lost in the sum and would look like an excess.
 GAPS = st.lists(st.integers(0, 3 * 1024).map(lambda ticks: ticks / 1024), min_size=1, max_size=120)
 CHATS = st.lists(st.sampled_from([5, 6, 7, -8, -9]), min_size=1, max_size=120)
 
 
 @given(GAPS, CHATS)
-def test_no_window_is_ever_overfull(gaps: list[float], chats: list[int]) -> None:
+def test_no_window_ever_exceeds_its_limit(gaps: list[float], chats: list[int]) -> None:
     limits = FloodLimits(bot=Rate(3, 1.0), group=Rate(4, 10.0), growth_seconds=0)
     flood = FloodControl(limits)
     now, passed = 0.0, []
@@ -28,7 +28,7 @@ def test_no_window_is_ever_overfull(gaps: list[float], chats: list[int]) -> None
 
 
 @given(GAPS, CHATS)
-def test_who_waits_as_told_is_let_through(gaps: list[float], chats: list[int]) -> None:
+def test_a_caller_that_waits_as_told_is_admitted(gaps: list[float], chats: list[int]) -> None:
     flood = FloodControl(FloodLimits(bot=Rate(3, 1.0), group=Rate(4, 10.0)))
     now = 0.0
     for gap, chat in zip(gaps, chats, strict=False):
@@ -40,7 +40,7 @@ def test_who_waits_as_told_is_let_through(gaps: list[float], chats: list[int]) -
 
 
 @given(st.integers(1, 200), st.integers(1, 30))
-def test_a_big_call_costs_as_many_windows_as_it_fills(cost: int, count: int) -> None:
+def test_a_large_call_blocks_as_many_windows_as_it_fills(cost: int, count: int) -> None:
     flood = FloodControl(FloodLimits(bot=Rate(count, 1.0), growth_seconds=0))
     assert flood.judge(1, None, CallCost(cost=cost), 0.0).passes
     windows = -(-cost // count)

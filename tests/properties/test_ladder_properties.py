@@ -1,4 +1,4 @@
-"""Every delay reaches its queue, and only its, after exactly its steps: by walking the declared topology itself."""
+"""Every delayed message reaches only its own queue after exactly its steps: walks the declared topology itself."""
 
 from datetime import timedelta
 
@@ -23,7 +23,7 @@ def matches(pattern: list[str], words: list[str]) -> bool:
 
 
 def arrivals(exchange: str, key: str, waited_ms: int = 0) -> list[tuple[str, int]]:
-    """Where a message ends, and after how long."""
+    """The queue where a message ends, and the delay until then."""
     bound = [b for b in DECLARED.bindings if b.exchange == exchange and matches(b.key.split("."), key.split("."))]
     ends = []
     for binding in bound:
@@ -37,17 +37,17 @@ def arrivals(exchange: str, key: str, waited_ms: int = 0) -> list[tuple[str, int
 
 
 @given(st.integers(0, delay_ladder.MAX_STEPS), st.sampled_from(TARGETS))
-def test_every_delay_arrives_once_in_its_queue_after_exactly_its_steps(count: int, queue: str) -> None:
+def test_every_delayed_message_arrives_once_after_exactly_its_steps(count: int, queue: str) -> None:
     ends = arrivals(delay_ladder.entry_exchange(count), delay_ladder.routing_key(queue, count))
     assert ends == [(queue, count * 125)]
 
 
 @given(st.timedeltas(timedelta(days=-1), delay_ladder.MAX_DELAY))
-def test_a_delay_is_never_short_and_at_most_one_unit_long(delay: timedelta) -> None:
+def test_a_delay_is_never_too_short_and_at_most_one_unit_too_long(delay: timedelta) -> None:
     took = delay_ladder.steps(delay) * delay_ladder.UNIT
     assert timedelta(0) <= took - max(delay, timedelta(0)) < delay_ladder.UNIT
 
 
 @given(st.timedeltas())
-def test_any_delay_at_all_has_its_steps(delay: timedelta) -> None:
+def test_every_delay_can_be_split_into_steps(delay: timedelta) -> None:
     assert 0 <= delay_ladder.steps(delay) <= delay_ladder.MAX_STEPS

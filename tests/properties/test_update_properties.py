@@ -1,4 +1,4 @@
-"""Whatever JSON comes as an update: nothing is lost, a chat's order is kept, and no shape breaks anything."""
+"""For any JSON as an update, nothing is lost, each chat's order is kept, and no shape causes an error."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def test_every_object_has_a_partition(body: dict[str, Any]) -> None:
 
 
 @given(OBJECTS, st.integers(0, 2**63 - 1))
-def test_every_update_comes_out_as_it_went_in(body: dict[str, Any], update_id: int) -> None:
+def test_every_update_is_decoded_as_it_was_encoded(body: dict[str, Any], update_id: int) -> None:
     update = read_update("b", {**body, "update_id": update_id})
     assert decode_update(publication(update, 16).body) == update
 
 
 @given(BATCHES)
-def test_of_a_batch_nothing_is_lost_and_every_chat_is_in_order(batch: list[Any]) -> None:
+def test_a_batch_loses_nothing_and_keeps_every_chats_order(batch: list[Any]) -> None:
     found = sort_out("b", batch, 16)
     expected: defaultdict[str, list[int]] = defaultdict(list)
     ids = []

@@ -1,4 +1,4 @@
-"""From a URL to an address, and what of it may be shown."""
+"""Parsing URLs into addresses, and showing them without secrets."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def test_an_ipv6_address_is_an_address() -> None:
     assert (address.host, address.port, str(address)) == ("::1", 5671, "[::1]:5671")
 
 
-def test_neither_its_text_nor_its_repr_has_the_password() -> None:
+def test_neither_str_nor_repr_shows_the_password() -> None:
     address = parse_address("amqp://user:geheim@host/v")
     assert "geheim" not in f"{address} {address!r}"
     assert str(address) == "host:5672 vhost 'v'"

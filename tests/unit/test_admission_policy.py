@@ -1,4 +1,4 @@
-"""Admission's policy: what is charged to what, how far below Telegram's limits we stay, when a 429 is the bot's."""
+"""Admission's policy: the budgets of each method, the margin below Telegram's limits, and when a 429 blames the bot."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def settings(**options: Any) -> Settings:
         ("getChat", {}, 0, 0),
     ],
 )
-def test_what_a_method_is_charged_to(method: str, params: dict[str, Any], chat_units: int, bot_units: int) -> None:
+def test_each_method_is_charged_to_the_documented_budgets(
+    method: str, params: dict[str, Any], chat_units: int, bot_units: int
+) -> None:
     ask = ask_for(new_job(method, {"chat_id": 5, **params}), settings())
     assert (policy.chat_cost(ask), policy.bot_cost(ask)) == (chat_units, bot_units)
 
@@ -55,7 +57,7 @@ MEGABIT = 125_000  # bytes a second
 MEGABYTE = 1_048_576
 
 
-def test_a_call_has_time_for_its_files_at_a_megabit_a_second_and_its_lease_outlasts_it() -> None:
+def test_a_call_gets_time_for_its_files_at_a_megabit_a_second_and_its_lease_is_longer() -> None:
     fifty = upload_of(50 * MEGABYTE)
     allowed = call_timeout(fifty, settings())
     assert allowed.total_seconds() > 1.05 * 50 * MEGABYTE / MEGABIT + 30
@@ -63,7 +65,7 @@ def test_a_call_has_time_for_its_files_at_a_megabit_a_second_and_its_lease_outla
     assert call_timeout(new_job("sendMessage", {"chat_id": 5, "text": "hi"}), settings()) == timedelta(seconds=30)
 
 
-def test_no_size_outlasts_the_consumer_timeout_and_two_gigabytes_have_half_an_hour() -> None:
+def test_no_upload_outlasts_the_consumer_timeout_and_two_gigabytes_get_half_an_hour() -> None:
     huge = [call_timeout(upload_of(size), settings()) for size in (2048 * MEGABYTE, 10**15)]
     assert huge[0] == huge[1] > timedelta(minutes=28)
     assert huge[0].total_seconds() + 30 + 5 + 60 <= CONSUMER_TIMEOUT_SECONDS
@@ -71,16 +73,16 @@ def test_no_size_outlasts_the_consumer_timeout_and_two_gigabytes_have_half_an_ho
     assert call_timeout(upload_of(10**15), patient) == timedelta(seconds=840)
 
 
-def test_every_method_of_the_bot_api_has_a_charge_the_policy_knows() -> None:
+def test_every_method_of_the_bot_api_has_a_known_charge() -> None:
     assert set(CHARGES.values()) == set(Charge)
 
 
-def test_reads_stand_in_no_line() -> None:
+def test_reads_do_not_wait_in_a_line() -> None:
     assert policy.line_of(ask_of(5, method="getChat")) is None
     assert policy.line_of(ask_of(5)) == "5"
 
 
-def test_an_ask_carries_its_lease() -> None:
+def test_an_ask_includes_its_lease() -> None:
     ask = ask_for(new_job("sendMessage", {"chat_id": 5, "text": "hi"}), settings(call_timeout_seconds=10))
     assert ask.lease.total_seconds() == 15
 
@@ -104,11 +106,11 @@ def test_spacing_alone_bounds_the_paid_rate() -> None:
     ("chat", "caps"),
     [("5", [1]), ("-5", [1, 20]), ("-1001234567890", [1, 20]), ("@name", [1, 20]), ("inline:x", []), (None, [])],
 )
-def test_which_windows_a_chat_is_under(chat: str | None, caps: list[int]) -> None:
+def test_each_chat_has_the_windows_of_its_kind(chat: str | None, caps: list[int]) -> None:
     assert [window.cap for window in rates_of(Limits()).windows(chat)] == caps
 
 
-def test_a_rate_below_one_is_one_in_a_longer_window() -> None:
+def test_a_rate_below_one_is_one_per_longer_window() -> None:
     assert policy.window_for(0.5, 1, 0) == Window(1, 2_000_000)
     assert policy.window_for(2.5, 1, 0) == Window(2, 1_000_000)
 
@@ -122,40 +124,40 @@ def test_limits_can_be_set_for_single_bots_and_chats(monkeypatch: pytest.MonkeyP
     assert [window.cap for window in rules.windows("default", "-5")] == [1, 20]
 
 
-def test_a_chats_own_limits_are_found_by_its_name_as_telegram_matches_it() -> None:
+def test_a_chats_own_limits_are_found_by_name_case_insensitively() -> None:
     rules = policy_of(settings_of(chats={"default": {"@News": {"group_per_minute": 10}}}))
     assert [window.cap for window in rules.windows("default", "@news")] == [1, 10]
 
 
-def test_limits_for_what_is_no_chat_are_refused() -> None:
+def test_limits_for_an_invalid_chat_are_refused() -> None:
     with pytest.raises(SettingsError, match=r"FLOODGATE_LIMITS__CHATS .*neither a number nor"):
         load_settings(_env_file=None, limits={"chats": {"default": {"no chat": {"chat_per_second": 1}}}})
 
 
-def test_limits_off_leaves_nothing_metered() -> None:
+def test_with_limits_off_nothing_is_metered() -> None:
     rates = policy_of(settings_of(enabled=False)).default
     assert (rates.free, rates.paid, rates.windows("-5")) == (None, None, ())
 
 
-def test_three_chats_in_a_moment_blame_the_bot() -> None:
+def test_refusals_in_three_chats_at_once_blame_the_bot() -> None:
     refusals = [FloodWait("a", 0, False), FloodWait("b", 500_000, False), FloodWait("c", 900_000, False)]
     assert policy.blames_bot(policy.recent(refusals, 900_000))
     assert not policy.blames_bot(policy.recent(refusals, 2_100_000))
 
 
-def test_one_chat_alone_never_blames_the_bot() -> None:
+def test_refusals_in_one_chat_never_blame_the_bot() -> None:
     refusals = [FloodWait("a", at, True) for at in range(20)]
     assert not policy.blames_bot(policy.recent(refusals, 20))
 
 
-def test_a_lesson_fades() -> None:
+def test_a_learned_rate_reduction_fades() -> None:
     lowered = policy.slower(1000)
     assert lowered == 930
     assert policy.learned_permille(lowered, 0, 10 * policy.SECOND) == 940
     assert policy.learned_permille(lowered, 0, 100 * policy.SECOND) == 1000
 
 
-def test_only_a_slow_call_makes_its_chat_rest() -> None:
+def test_only_a_slow_call_causes_a_rest_for_its_chat() -> None:
     assert policy.rest_after(policy.SECOND) == 0
     assert policy.rest_after(10 * policy.SECOND) == 10 * policy.SECOND
     assert policy.rest_after(600 * policy.SECOND) == policy.REST_MAX_US

@@ -1,4 +1,4 @@
-"""Reading refusals out of bodies and out of python-telegram-bot's exceptions."""
+"""Reading refusals from bodies and from python-telegram-bot's exceptions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_migrated_chat_is_read_as_a_chat_key() -> None:
 @pytest.mark.parametrize(
     "body", [b"<html>502 Bad Gateway</html>", b"", b"null", b"[]", b"{}", b'{"ok":true}', b"\xff\xfe", b"[" * 100_000]
 )
-def test_a_body_that_is_not_the_bot_apis_says_so(body: bytes) -> None:
+def test_a_body_that_is_not_from_the_bot_api_is_described_as_such(body: bytes) -> None:
     assert read_refusal(502, body) == Refusal(502, "HTTP 502 Bad Gateway", from_bot_api=False)
 
 
@@ -58,7 +58,7 @@ def test_a_field_of_the_wrong_type_counts_as_absent(fields: dict[str, object]) -
     assert read_refusal(400, _body(**fields)) == Refusal(400, "Bad Request: no")
 
 
-def test_an_endless_description_is_cut() -> None:
+def test_an_endless_description_is_truncated() -> None:
     assert len(read_refusal(400, _body(description="x" * 10_000)).description) == MAX_DESCRIPTION
 
 
@@ -74,7 +74,7 @@ def test_an_endless_description_is_cut() -> None:
         (None, None),
     ],
 )
-def test_a_wait_is_read_from_either_type_and_at_most_a_day(value: object, wait: timedelta | None) -> None:
+def test_a_wait_of_either_type_is_read_and_capped_at_a_day(value: object, wait: timedelta | None) -> None:
     assert seconds_to_wait(value) == wait
 
 
@@ -108,7 +108,7 @@ def test_each_exception_of_the_library_is_read_by_its_own_type(error: BaseExcept
     assert answer_to_error(error) == answer
 
 
-def test_flood_control_is_read_from_the_librarys_error_in_either_form_of_its_wait(
+def test_flood_control_is_read_from_the_librarys_error_with_either_form_of_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.warns(match="retry_after"):
@@ -131,7 +131,9 @@ def test_flood_control_is_read_from_the_librarys_error_in_either_form_of_its_wai
         (TimeoutError(), False),
     ],
 )
-def test_the_cause_tells_whether_a_network_error_was_sent(cause: BaseException, surely_not_sent: bool) -> None:
+def test_the_cause_shows_whether_a_call_was_sent_before_a_network_error(
+    cause: BaseException, surely_not_sent: bool
+) -> None:
     error = ptb.NetworkError("x")
     error.__cause__ = cause
     answer = answer_to_error(error)
@@ -139,13 +141,13 @@ def test_the_cause_tells_whether_a_network_error_was_sent(cause: BaseException, 
     assert answer.surely_not_sent is surely_not_sent
 
 
-def test_what_an_error_happened_to_be_raised_in_does_not_count() -> None:
+def test_the_context_of_an_error_is_ignored() -> None:
     error = ptb.TimedOut()
     error.__context__ = NotSentError("another call")
     assert answer_to_error(error) == Break("TimedOut", surely_not_sent=False)
 
 
-def test_a_chain_that_is_a_ring_ends() -> None:
+def test_a_circular_exception_chain_ends() -> None:
     first, second = ptb.NetworkError("a"), ptb.NetworkError("b")
     first.__cause__, second.__cause__ = second, first
     assert answer_to_error(first) == Break("NetworkError", surely_not_sent=False)

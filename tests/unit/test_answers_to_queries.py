@@ -1,4 +1,4 @@
-"""Answers to queries have a queue of their own and are worth nothing after some seconds."""
+"""Answers to queries have their own queue and expire after some seconds."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def seconds_to_live(job: Job) -> float:
     return (job.expires_ms - (job.not_before_ms or job.created_ms)) / 1000
 
 
-def test_each_answer_is_of_a_query_that_expires() -> None:
+def test_every_answer_method_answers_a_query_that_expires() -> None:
     assert set(ANSWER_WITHIN) == {method for method, charge in CHARGES.items() if charge is Charge.ANSWER}
     assert not any(CHARGES[method].metered for method in ANSWER_WITHIN)
 
 
 @pytest.mark.parametrize("method", ANSWER_WITHIN)
 @pytest.mark.parametrize("priority", Priority)
-def test_an_answer_goes_to_its_bots_answers_whatever_its_priority(method: str, priority: Priority) -> None:
+def test_an_answer_goes_to_its_bots_queue_of_answers_with_any_priority(method: str, priority: Priority) -> None:
     publication = composer().publication(answer(method, priority=priority))
     assert (publication.exchange, publication.routing_key) == ("", QUEUE)
     assert json.loads(publication.body)["queue_name"] == QUEUE
@@ -53,7 +53,7 @@ def test_other_jobs_go_to_their_partition(method: str) -> None:
     assert composer().publication(job).routing_key == queue_names.send_queue("default", "interactive", job.partition(4))
 
 
-def test_an_answer_for_later_comes_to_its_bots_answers() -> None:
+def test_a_scheduled_answer_reaches_its_bots_queue_of_answers() -> None:
     publication = composer().publication(answer(delay=60))
     assert publication.routing_key == delay_ladder.routing_key(QUEUE, 480)
 
@@ -70,29 +70,29 @@ def test_an_answer_for_later_comes_to_its_bots_answers() -> None:
         ("ANSWERcallbackQUERY", 15),
     ],
 )
-def test_an_answer_expires_with_its_query(method: str, seconds: int) -> None:
+def test_an_answer_expires_together_with_its_query(method: str, seconds: int) -> None:
     assert seconds_to_live(answer(method)) == seconds
     assert seconds_to_live(answer(method, delay=60)) == seconds, "from when it may be sent"
 
 
-def test_what_the_caller_says_of_its_end_counts() -> None:
+def test_an_explicit_expiry_takes_precedence() -> None:
     assert seconds_to_live(answer(expires=timedelta(minutes=1))) == 60
     with pytest.raises(InvalidParamsError, match="earliest time to send"):
         answer(expires=5, delay=10)
 
 
-def test_no_other_job_expires_by_itself() -> None:
+def test_other_jobs_have_no_default_expiry() -> None:
     assert composer().job("sendMessage", {"chat_id": 1, "text": "hi"}).expires_ms is None
 
 
-def test_the_time_of_an_answer_begins_when_it_is_made() -> None:
+def test_the_expiry_of_an_answer_counts_from_its_creation() -> None:
     before = unix_ms()
     made = answer()
     assert made.expires_ms is not None
     assert before + 15_000 <= made.expires_ms <= unix_ms() + 15_000
 
 
-def test_answers_are_taken_side_by_side_and_sends_one_by_one() -> None:
+def test_answers_are_consumed_concurrently_and_sends_one_by_one() -> None:
     assert (prefetch_of(QUEUE), prefetch_of(queue_names.send_queue("answers", "bulk", 0))) == (
         ANSWERS_PREFETCH,
         PREFETCH,
@@ -103,11 +103,11 @@ def test_answers_are_taken_side_by_side_and_sends_one_by_one() -> None:
 @pytest.mark.parametrize(
     "name", ["send.answers", "answers", "send.a.b.answers", "send.a.answers.00", "updates.a.answers"]
 )
-def test_no_other_queue_is_taken_for_one_of_answers(name: str) -> None:
+def test_other_queues_are_not_mistaken_for_queues_of_answers(name: str) -> None:
     assert not queue_names.is_answers_queue(name)
 
 
-def test_a_bots_answers_have_its_dead_letters_and_one_consumer() -> None:
+def test_a_bots_answers_use_its_dead_letters_and_have_one_consumer() -> None:
     [queue] = [each for each in topology.of_queues([QUEUE], Settings(_env_file=None)).queues if each.name == QUEUE]
     assert queue == topology.Queue(QUEUE, topology.Role.SEND, dead_letters="dead.default")
     assert QUEUE not in {each.name for each in topology.pipeline(["default"], 0, update_partitions=1).queues}

@@ -1,4 +1,4 @@
-"""An Application as a handler: whose errors are whose, and what is said when a chat moves. Telegram is a canned one."""
+"""An Application as a handler: its errors, and warnings when a chat moves. Telegram is simulated by fixed answers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Callback = Callable[[Any, Any], Awaitable[None]]
 
 
 class CannedRequest(BaseRequest):
-    """Telegram that knows who the bot is, and nothing else."""
+    """A Telegram that only answers getMe."""
 
     async def initialize(self) -> None: ...
 
@@ -78,7 +78,7 @@ def run_of(attempt: int = 1, last: bool = True, **content: Any) -> HandlerRun:
 
 
 def handle(handler: ApplicationHandler, *runs: HandlerRun) -> list[Exception | None]:
-    """How each run ends."""
+    """The result of each run."""
 
     async def one(run: HandlerRun) -> Exception | None:
         enter(run)
@@ -102,7 +102,7 @@ async def fail(_update: Any, _context: Any) -> None:
     raise KeyError("theirs")
 
 
-def test_the_users_error_handlers_hear_of_an_update_once_when_it_is_given_up() -> None:
+def test_error_handlers_are_called_once_when_an_update_has_finally_failed() -> None:
     heard: list[BaseException] = []
 
     async def listen(_update: Any, context: Any) -> None:
@@ -113,14 +113,14 @@ def test_the_users_error_handlers_hear_of_an_update_once_when_it_is_given_up() -
     assert heard == [second]
 
 
-def test_an_error_handler_that_stops_the_error_has_dealt_with_it() -> None:
+def test_an_error_handler_that_stops_propagation_has_handled_the_error() -> None:
     async def deal(_update: Any, _context: Any) -> None:
         raise ApplicationHandlerStop
 
     assert handle(handler_of(fail, errors=[deal]), run_of()) == [None]
 
 
-def test_a_failed_attempt_calls_no_handler_of_later_groups_but_the_last_one_does() -> None:
+def test_only_the_last_failed_attempt_calls_handlers_of_later_groups() -> None:
     calls: list[int] = []
 
     async def later(_update: Any, _context: Any) -> None:
@@ -132,12 +132,12 @@ def test_a_failed_attempt_calls_no_handler_of_later_groups_but_the_last_one_does
     assert calls == [2]
 
 
-def test_an_update_that_no_object_can_be_made_of_is_unreadable() -> None:
+def test_an_update_that_cannot_be_parsed_into_an_object_is_unreadable() -> None:
     (error,) = handle(handler_of(), run_of(message={"message_id": "x"}))
     assert isinstance(error, UnreadableUpdateError)
 
 
-def test_a_chat_that_moves_leaves_a_word_if_its_data_stays_behind(
+def test_a_warning_is_logged_if_a_moved_chats_data_stays_behind(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def move(handler: ApplicationHandler) -> None:
@@ -153,7 +153,7 @@ def test_a_chat_that_moves_leaves_a_word_if_its_data_stays_behind(
 
 
 class Talk:
-    """A handler worker whose bot has a conversation that counts messages: each says the state that it found."""
+    """A handler worker whose bot has a conversation that counts messages: each records the state it found."""
 
     def __init__(self, persistence: Any) -> None:
         async def begin(_update: Any, _context: Any) -> int:
@@ -182,7 +182,7 @@ class Talk:
         await self.handler.close()
 
     async def hear(self, chat: int) -> int:
-        """The state that a chat's message found."""
+        """The state found by a chat's message."""
         someone = {"id": chat, "is_bot": False, "first_name": "Ada"}
         message = {"message_id": 1, "date": 1, "chat": {"id": chat, "type": "private"}, "from": someone, "text": "hi"}
         run = run_of(message=message)
@@ -199,7 +199,7 @@ def shared(tmp_path: Path) -> SharedPersistence:
     return SharedPersistence(Settings(_env_file=None, state_url=f"sqlite:///{tmp_path}/state.db"))
 
 
-def test_a_worker_reads_the_conversations_of_chats_that_say_something_and_no_others(tmp_path: Path) -> None:
+def test_a_worker_loads_only_the_conversations_of_active_chats(tmp_path: Path) -> None:
     async def both() -> None:
         async with Talk(shared(tmp_path)) as one, Talk(shared(tmp_path)) as other:
             for chat in range(1, 9):
@@ -215,7 +215,7 @@ def test_a_worker_reads_the_conversations_of_chats_that_say_something_and_no_oth
     asyncio.run(both())
 
 
-def test_a_conversation_that_went_on_at_another_worker_goes_on_from_there_when_it_moves_back(tmp_path: Path) -> None:
+def test_a_conversation_continued_by_another_worker_resumes_there_when_it_moves_back(tmp_path: Path) -> None:
     async def both() -> None:
         async with Talk(shared(tmp_path)) as one, Talk(shared(tmp_path)) as other:
             found = [await worker.hear(5) for worker in (one, one, other, other)]
@@ -229,10 +229,10 @@ def test_a_conversation_that_went_on_at_another_worker_goes_on_from_there_when_i
 
 
 class OwnPersistence(DictPersistence):
-    """One of somebody's own, which gives all conversations or none."""
+    """A user's own persistence, which returns all conversations or none."""
 
 
-def test_of_another_persistence_the_conversations_of_the_partition_are_read_anew_and_the_others_stay() -> None:
+def test_with_another_persistence_only_the_partitions_conversations_are_reloaded() -> None:
     async def both() -> None:
         stored = OwnPersistence()
         async with Talk(stored) as one:
@@ -263,7 +263,7 @@ def test_of_another_persistence_the_conversations_of_the_partition_are_read_anew
         ),
     ],
 )
-def test_an_update_may_belong_to_conversations_of_its_chat_its_user_and_its_message(
+def test_an_update_may_belong_to_conversations_of_its_chat_user_and_message(
     content: dict[str, Any], keys: list[Any]
 ) -> None:
     update = TelegramUpdate.de_json({"update_id": 9, **content}, None)
@@ -271,7 +271,7 @@ def test_an_update_may_belong_to_conversations_of_its_chat_its_user_and_its_mess
 
 
 @pytest.mark.parametrize(("per_chat", "per_user", "per_message"), list(itertools.product((True, False), repeat=3))[:-1])
-def test_the_librarys_own_key_is_among_them(per_chat: bool, per_user: bool, per_message: bool) -> None:
+def test_the_conversation_keys_include_the_librarys_own(per_chat: bool, per_user: bool, per_message: bool) -> None:
     content = {"callback_query": {"id": "1", "from": USER, "chat_instance": "1", "message": MESSAGE}}
     update = TelegramUpdate.de_json({"update_id": 9, **content}, None)
     entry = CallbackQueryHandler(fail)

@@ -1,4 +1,4 @@
-"""The account of a benchmark's answers: matched, in order or not, each once or not."""
+"""The account of a benchmark's answers: matched, in order, each exactly once."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def answer(text: str, at: float, **changes: Any) -> Arrived:
 SAID = [Said(5, "a", 1000.0), Said(6, "b", 1000.0), Said(5, "c", 1001.0)]
 
 
-def test_answers_are_matched_and_waited_for_from_what_was_said() -> None:
+def test_answers_are_matched_to_messages_and_timed_from_them() -> None:
     heard = account(SAID, [answer("a", 0.5), answer("b", 1.0), answer("c", 1.25)])
     assert (heard.said, heard.answered, heard.doubled, heard.disorder) == (3, 3, 0, 0)
     assert (heard.p50_seconds, heard.p99_seconds) == (0.5, 1.0)
 
 
-def test_an_answer_that_overtook_its_chats_earlier_one_is_counted_and_one_of_another_chat_is_not() -> None:
+def test_only_an_answer_that_overtook_one_of_its_own_chat_is_counted() -> None:
     assert account(SAID, [answer("b", 0.5), answer("c", 1.0), answer("a", 1.25)]).disorder == 1
 
 
-def test_what_is_missing_or_doubled_is_counted() -> None:
+def test_missing_and_repeated_answers_are_counted() -> None:
     heard: Heard = account(SAID, [answer("a", 0.5), answer("a", 0.75)])
     assert (heard.answered, heard.doubled) == (1, 1)

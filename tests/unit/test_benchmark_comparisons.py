@@ -1,4 +1,4 @@
-"""What benchmarks conclude from rounds: medians, ratios to the former worker, and whether that is enough."""
+"""Conclusions of benchmarks from rounds: medians, ratios to the former worker, and whether targets are met."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_each_store_is_compared_with_the_former_worker_on_the_same_store() -> No
     assert (redis.rate, redis.met) == (2.0, False)
 
 
-def test_a_worker_that_is_fast_enough_but_takes_too_much_cpu_does_not_do() -> None:
+def test_a_worker_that_is_fast_enough_but_takes_too_much_cpu_misses_its_target() -> None:
     scores = [score("floodgate, SQLite", 4000, cpu_ms=0.5), score("former, SQLite", 800, cpu_ms=1.0)]
     assert not next(iter(throughput.ratios(scores))).met
 
@@ -73,13 +73,13 @@ def slow_round(contender: str, plain: float, beside_slow: float, **changes: Any)
     ("plain", "beside_slow", "changes", "enough"),
     [
         (15.0, 15.0, {}, True),
-        (15.1, 15.1, {}, False),  # more than half as long again as grammY
-        (11.0, 13.0, {}, False),  # the slow chat made the others wait
+        (15.1, 15.1, {}, False),  # more than one and a half times grammY's time
+        (11.0, 13.0, {}, False),  # the slow chat delayed the others
         (11.0, 11.0, {"answered": 9}, False),
         (11.0, 11.0, {"disorder": 1}, False),
     ],
 )
-def test_slow_handlers_are_judged_beside_grammy_and_beside_a_slow_chat(
+def test_slow_handlers_are_compared_with_grammy_and_with_a_slow_chat(
     plain: float, beside_slow: float, changes: dict[str, Any], enough: bool
 ) -> None:
     ours = handlers.Score.of([slow_round("floodgate, @on_update, 1 worker", plain, beside_slow, **changes)])
@@ -108,19 +108,19 @@ def calls(contender: str, p50_ms: float, per_second: float, worker: float) -> ga
 
 
 @pytest.mark.parametrize(("p50_ms", "per_second", "enough"), [(9.0, 700, True), (9.1, 700, False), (9.0, 699, False)])
-def test_a_gateway_is_judged_by_what_it_adds_and_by_its_workers_rate(
+def test_a_gateway_is_judged_by_its_added_latency_and_by_its_workers_rate(
     p50_ms: float, per_second: float, enough: bool
 ) -> None:
     assert gateway.met([calls("straight", 1.0, 9000, 0), calls("floodgate", p50_ms, per_second, 1000)]) is enough
 
 
-def test_the_rounds_of_a_scenario_make_one_result_that_missed_what_any_of_them_missed() -> None:
+def test_the_result_of_a_scenario_misses_every_target_that_any_round_missed() -> None:
     rounds = [Result("busy", "floodgate", {"use": use}, missed, 1.0) for use, missed in ((0.9, ("x",)), (0.97, ()))]
     found = Result.median([*rounds, Result("busy", "floodgate", {"use": 0.98, "429": 1.0}, (), 1.0)])
     assert (found.figures, found.missed, found.seconds) == ({"use": 0.97, "429": 1.0}, ("x",), 3.0)
 
 
-def test_an_edition_imports_its_own_tree_and_the_benchmarks_bots() -> None:
+def test_a_benchmarked_edition_imports_its_own_tree_and_the_benchmarks_bots() -> None:
     assert CURRENT.root == ROOT
     assert FORMER.root != ROOT
     assert (APPS / "answering.py").exists()

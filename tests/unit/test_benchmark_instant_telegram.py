@@ -55,7 +55,7 @@ async def post(port: int, method: str, **how: Any) -> Any:
     ],
     ids=["json", "form", "form of parts", "json text"],
 )
-def test_a_message_is_answered_with_its_chat_however_the_body_is_written(body: dict[str, Any]) -> None:
+def test_a_message_is_answered_with_its_chat_for_every_body_format(body: dict[str, Any]) -> None:
     async def send() -> Any:
         async with served() as port:
             return await post(port, "sendMessage", **body)
@@ -65,7 +65,7 @@ def test_a_message_is_answered_with_its_chat_however_the_body_is_written(body: d
     assert answer["result"]["chat"]["id"] == -100
 
 
-def test_requests_in_pieces_and_several_at_once_are_each_answered_in_order() -> None:
+def test_split_and_pipelined_requests_are_answered_in_order() -> None:
     stream = b"".join(request("/bot1:A/sendMessage", b'{"chat_id": %d}' % chat) for chat in (1, 2, 3))
 
     async def send() -> list[Any]:
@@ -83,7 +83,7 @@ def test_requests_in_pieces_and_several_at_once_are_each_answered_in_order() -> 
     assert [answer["result"]["chat"]["id"] for answer in asyncio.run(send())] == [1, 2, 3, 1, 2, 3]
 
 
-def test_the_counts_tell_sends_and_chats_apart() -> None:
+def test_the_counts_distinguish_sends_and_chats() -> None:
     async def send() -> LiveCounters:
         async with served() as port:
             for chat in (1, 2, 2):

@@ -17,7 +17,7 @@ METHODS = {
     for name, function in vars(BotApi).items()
     if inspect.isfunction(function) and name != "call" and not name.startswith("_")
 }
-# What a method requires by a stand-in in the table is optional in the signature, which cannot say "one of these".
+# A parameter required through a stand-in in the table is optional in the signature, which cannot say "one of these".
 STAND_INS = {"@message": {"chat_id", "message_id", "inline_message_id"}}
 
 
@@ -32,14 +32,14 @@ def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_typed_method_calls_the_method_of_its_name_with_all_that_it_was_given(name: str) -> None:
+def test_a_typed_method_calls_the_method_of_its_name_with_all_its_arguments(name: str) -> None:
     given: dict[str, Any] = dict.fromkeys(parameters(METHODS[name])) | {"campaign": "spring"}
     given = {each: object() for each in given}
     assert getattr(Recorder(), name)(**given) == (canonical_method(name.replace("_", "")), given)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_typed_method_requires_what_the_table_says(name: str) -> None:
+def test_a_typed_method_requires_the_parameters_the_table_requires(name: str) -> None:
     required = set(REQUIRED[canonical_method(name.replace("_", ""))])
     optional = set().union(*(STAND_INS[each] for each in required & STAND_INS.keys()))
     found = parameters(METHODS[name])
@@ -48,6 +48,6 @@ def test_a_typed_method_requires_what_the_table_says(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_typed_method_has_no_parameter_that_the_bot_api_lacks(name: str) -> None:
+def test_a_typed_method_has_only_parameters_of_the_bot_api(name: str) -> None:
     known = inspect.signature(getattr(telegram.Bot, name)).parameters.keys()
     assert parameters(METHODS[name]).keys() <= known

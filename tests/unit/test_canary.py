@@ -1,4 +1,4 @@
-"""Private names of our dependencies that we lean on. A failure here says what to do before the upgrade is taken."""
+"""Private names of our dependencies that we rely on. A failure here says what to do before upgrading."""
 
 import asyncio
 import inspect
@@ -15,15 +15,15 @@ from pika.connection import Connection
 
 
 def test_pika_still_writes_marshaled_frames() -> None:
-    """Else broker/amqp/connection.py `write` must find another way to write bytes that are frames already.
+    """Otherwise broker/amqp/connection.py `write` must find another way to write bytes that are frames already.
 
-    Without one: Channel.basic_publish for each message, at about half the rate.
+    Alternatively: Channel.basic_publish for each message, at about half the rate.
     """
     assert list(inspect.signature(Connection._output_marshaled_frames).parameters) == ["self", "marshaled_frames"]
 
 
-def test_pika_still_keeps_a_channels_consumers_where_we_take_them_from() -> None:
-    """Else broker/amqp/consumer.py `_close_channel` must keep Channel.close from sending basic.cancel in another way.
+def test_pika_still_keeps_a_channels_consumers_where_we_read_them() -> None:
+    """Otherwise broker/amqp/consumer.py `_close_channel` must prevent basic.cancel from Channel.close in another way.
 
     A cancel lets the next consumer start while our message is out. If pika no longer cancels in `close`, drop ours.
     """
@@ -32,19 +32,19 @@ def test_pika_still_keeps_a_channels_consumers_where_we_take_them_from() -> None
     assert Channel(_NoConnection(), 1, lambda _channel: None)._consumers == {}
 
 
-def test_pikas_sockets_are_still_where_we_write_to_them_and_a_forked_child_closes_them() -> None:
-    """Else broker/amqp/connection.py `write` must leave all writing to pika, and `abandon` must find the socket
+def test_pikas_sockets_are_still_where_we_write_to_and_close_them() -> None:
+    """Otherwise broker/amqp/connection.py `write` must leave all writing to pika, and `abandon` must find the socket
     elsewhere.
 
-    It may not use what pika offers for closing, which shuts the connection down for the parent, too.
+    It cannot use pika's own closing, which shuts the connection down for the parent, too.
     """
     assert "self._transport" in inspect.getsource(BaseConnection._adapter_emit_data)
     assert hasattr(io_services_utils._AsyncTransportBase, "get_write_buffer_size")
     assert "self._sock = sock" in inspect.getsource(io_services_utils._AsyncTransportBase.__init__)
 
 
-def test_asyncios_loop_still_has_the_descriptors_that_a_forked_child_closes() -> None:
-    """Else `abandon` in broker/process/event_loop.py must find epoll and the wake-up sockets elsewhere, or leak."""
+def test_asyncios_loop_still_has_the_file_descriptors_that_a_forked_child_closes() -> None:
+    """Otherwise `abandon` in broker/process/event_loop.py must find epoll and its wake-up sockets elsewhere."""
     loop = asyncio.new_event_loop()
     try:
         assert hasattr(loop._selector, "close")  # type: ignore[attr-defined]
@@ -55,8 +55,8 @@ def test_asyncios_loop_still_has_the_descriptors_that_a_forked_child_closes() ->
         loop.close()
 
 
-def test_pika_still_resolves_names_where_we_put_our_own_thread() -> None:
-    """Else broker/amqp/connection.py `_Services` must keep the loop's executor out of it in another way."""
+def test_pika_still_resolves_names_where_we_insert_our_own_thread() -> None:
+    """Otherwise broker/amqp/connection.py `_Services` must avoid the loop's executor in another way."""
     parameters = inspect.signature(_AsyncioIOServicesAdapter.getaddrinfo).parameters
     assert list(parameters) == ["self", "host", "port", "on_done", "family", "socktype", "proto", "flags"]
     assert "on_done" in inspect.signature(_AsyncioIOServicesAdapter._schedule_and_wrap_in_io_ref).parameters
@@ -64,7 +64,7 @@ def test_pika_still_resolves_names_where_we_put_our_own_thread() -> None:
 
 
 def test_pika_still_reports_a_class_when_a_handshake_is_cut_short() -> None:
-    """Else broker/amqp/connection.py `_Attempt` has nothing left to mend, and AsyncioConnection can be used itself."""
+    """Otherwise broker/amqp/connection.py `_Attempt` is unnecessary, and AsyncioConnection can be used directly."""
     assert "error = AMQPConnectionWorkflowAborted\n" in inspect.getsource(AMQPConnectionWorkflow._on_connector_done)
     assert "_on_connection_workflow_done" in vars(BaseConnection)
 
@@ -72,8 +72,8 @@ def test_pika_still_reports_a_class_when_a_handshake_is_cut_short() -> None:
 @pytest.mark.parametrize(
     "name", ["ProbableAuthenticationError", "ProbableAccessDeniedError", "IncompatibleProtocolError"]
 )
-def test_pika_still_tells_why_it_was_turned_away(name: str) -> None:
-    """Else broker/amqp/connection.py `connect_error` must tell bad credentials from missing vhosts in another way."""
+def test_pika_still_reports_why_it_was_refused(name: str) -> None:
+    """Otherwise broker/amqp/connection.py `connect_error` must tell bad credentials from missing vhosts otherwise."""
     assert name in inspect.getsource(Connection._on_stream_terminated)
 
 

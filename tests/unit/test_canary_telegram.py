@@ -1,6 +1,6 @@
-"""Names and habits of python-telegram-bot and aiohttp that are not promised and that we lean on.
+"""Undocumented names and behaviour of python-telegram-bot and aiohttp that we rely on.
 
-When one of these fails after an upgrade, read the module named in the assertion before anything else.
+If one of these fails after an upgrade, read the module named in the assertion first.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ def test_a_bot_makes_every_call_through_do_post() -> None:
     assert "_do_post(" in inspect.getsource(telegram.Bot._post), HINT
 
 
-def test_a_bot_logs_its_url_through_a_class_attribute_that_we_replace() -> None:
+def test_a_bot_logs_its_url_with_a_class_attribute_that_we_replace() -> None:
     assert "self._LOGGER.debug" in inspect.getsource(telegram.Bot.__init__), HINT
     assert telegram.Bot._LOGGER.name == "telegram.Bot", HINT
 
 
-def test_a_request_hands_our_errors_through_and_parses_by_the_method_that_we_override() -> None:
+def test_a_request_passes_our_errors_on_and_parses_with_the_method_that_we_override() -> None:
     wrapper = inspect.getsource(BaseRequest._request_wrapper)
     assert "except TelegramError:\n            raise" in wrapper, HINT
     assert "self.parse_json_payload(" in inspect.getsource(BaseRequest.post), HINT
     assert RequestData().contains_files is False
 
 
-def test_aiohttp_sends_no_post_again_by_itself() -> None:
+def test_aiohttp_does_not_resend_a_post_by_itself() -> None:
     assert "POST" not in aiohttp.client.IDEMPOTENT_METHODS, "aiohttp changed: see actors/request.py"
 
 
-def test_an_application_lets_its_requests_be_replaced_and_its_conversations_be_read_anew() -> None:
+def test_an_applications_requests_can_be_replaced_and_its_conversations_reloaded() -> None:
     hint = "python-telegram-bot changed: see actors/updates/application.py"
     application = Application.builder().token("1:" + "A" * 35).build()
     assert len(application.bot._request) == 2, hint

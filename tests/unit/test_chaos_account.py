@@ -1,4 +1,4 @@
-"""The account of a chaos run finds what it is there to find: each fault is put into evidence that was in order."""
+"""The account of a chaos run finds faults: each is inserted into evidence that was in order."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ def faults(**changes: Any) -> list[str]:
     return account_for(dataclasses.replace(IN_ORDER, **changes)).faults
 
 
-def test_evidence_in_order_has_no_fault() -> None:
+def test_consistent_evidence_has_no_faults() -> None:
     report = account_for(IN_ORDER)
     assert not report.faults
     assert (report.accepted, report.sent, report.resolved) == (2, 2, 2)
 
 
-def test_a_job_that_is_nowhere_is_lost() -> None:
+def test_an_unaccounted_job_is_lost() -> None:
     assert faults(arrivals=[acted("a", 10.0)]) == ["lost: b"]
 
 
-def test_a_job_that_is_dead_or_waits_is_not_lost() -> None:
+def test_a_dead_or_waiting_job_is_not_lost() -> None:
     assert not faults(arrivals=[acted("a", 10.0)], dead={"b": "content"})
     assert not faults(arrivals=[acted("a", 10.0)], waiting=frozenset({"b"}))
 
@@ -64,16 +64,16 @@ def test_a_producer_that_never_finished_is_a_fault() -> None:
     assert faults(expected=3) == ["1 jobs were never accepted"]
 
 
-def test_a_second_call_after_the_store_knew_of_the_first_is_a_fault() -> None:
+def test_a_second_call_after_the_store_recorded_the_first_is_a_fault() -> None:
     again = [*IN_ORDER.arrivals, acted("b", 14.0)]
     assert faults(arrivals=again) == ["b acted 2 times: UNEXPLAINED"]
 
 
-def test_a_second_call_that_nobody_noted_is_a_fault() -> None:
+def test_an_unrecorded_second_call_is_a_fault() -> None:
     assert faults(arrivals=[*IN_ORDER.arrivals, acted("b", 14.0)], notes={}) == ["b acted 2 times: UNEXPLAINED"]
 
 
-def test_a_second_call_is_explained_when_the_first_could_not_be_known_to_have_acted() -> None:
+def test_a_second_call_is_explained_if_the_first_could_not_be_known_to_have_acted() -> None:
     def why(first: list[Note], code: int | None) -> str:
         arrivals = [acted("a", 10.0), acted("b", 12.0, code=code), acted("b", 14.0)]
         notes = {**IN_ORDER.notes, "b": [*first, *call(13.99, *SENT)]}
@@ -87,7 +87,7 @@ def test_a_second_call_is_explained_when_the_first_could_not_be_known_to_have_ac
     assert why(call(11.99, "answer:Sent"), 200) == "the worker was killed before it could record Sent"
 
 
-def test_a_job_that_acted_and_is_dead_must_have_a_call_that_nobody_could_know_of() -> None:
+def test_a_dead_job_that_acted_must_have_a_call_with_an_unknown_outcome() -> None:
     assert faults(dead={"b": "expired"}) == ["b acted and is dead: UNEXPLAINED"]
     unknown = {**IN_ORDER.notes, "b": call(11.99, "answer:Unknown", "settled:Dead")}
     assert not faults(dead={"b": "uncertain"}, notes=unknown)
@@ -97,13 +97,13 @@ def test_a_job_that_overtakes_an_earlier_one_is_a_fault() -> None:
     assert faults(arrivals=[acted("b", 10.0), acted("a", 12.0)]) == ["b overtook a"]
 
 
-def test_a_job_whose_first_try_may_have_been_there_has_no_certain_place() -> None:
+def test_a_job_whose_first_attempt_may_have_arrived_has_no_fixed_position() -> None:
     late = {"a": accepted("a", 1, safe_at=(3, 0)), "b": accepted("b", 2)}
     assert not faults(accepted=late, arrivals=[acted("b", 10.0), acted("a", 12.0)])
     assert not faults(accepted=late)
 
 
-def test_two_calls_too_soon_are_a_fault_unless_the_network_brought_them_together() -> None:
+def test_two_calls_too_close_together_are_a_fault_unless_the_network_caused_it() -> None:
     together = [acted("a", 10.0), acted("b", 10.5)]
     assert faults(arrivals=together, notes={"a": call(9.99, *SENT), "b": call(10.49, *SENT)}) == [
         "chat: 2 where 1 is the limit"
@@ -125,7 +125,7 @@ def test_a_429_is_a_fault_unless_the_call_was_made_in_time() -> None:
     assert not report(9.2).faults
 
 
-def test_a_schedule_follows_from_its_seed_and_tries_every_kind_before_any_twice() -> None:
+def test_a_schedule_follows_from_its_seed_and_uses_every_kind_before_repeating_one() -> None:
     cast = Cast(workers=3, producers=2, redis=False, disk=True)
     faults = schedule(7, 120, 2.0, cast)
     assert faults == schedule(7, 120, 2.0, cast)

@@ -1,4 +1,4 @@
-"""What is known wrong before Telegram is asked, and what must be let through."""
+"""Parameters that are refused before Telegram is asked, and those that must be accepted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from floodgate.producer.parameters import missing
 PHOTO = {"type": "photo", "media": "AgACAgIAAxkB"}
 MARKUP = telegram.InlineKeyboardMarkup([[telegram.InlineKeyboardButton("Go", url="https://example.org")]])
 
-# Where the Bot API's reference asks for more than python-telegram-bot's signature, which has a convenience of its own.
+# Where the Bot API's reference requires more than python-telegram-bot's signature, which adds a convenience.
 BEYOND_SIGNATURE = {
     "sendLocation": ("chat_id", "latitude", "longitude"),
     "sendVenue": ("chat_id", "latitude", "longitude", "title", "address"),
@@ -105,24 +105,26 @@ RIGHT = [
 
 
 @pytest.mark.parametrize(("method", "params", "sentence"), WRONG)
-def test_what_is_surely_wrong_is_refused_in_a_sentence(method: str, params: dict[str, Any], sentence: str) -> None:
+def test_certainly_invalid_parameters_are_refused_in_one_sentence(
+    method: str, params: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(InvalidParamsError, match=sentence):
         checked(method, params)
 
 
 @pytest.mark.parametrize(("method", "params"), RIGHT)
-def test_what_telegram_may_accept_passes_unchanged(method: str, params: dict[str, Any]) -> None:
+def test_parameters_telegram_may_accept_pass_unchanged(method: str, params: dict[str, Any]) -> None:
     assert checked(method, params) == params
 
 
-def test_json_text_of_objects_is_decoded_so_that_an_album_can_be_counted() -> None:
+def test_objects_given_as_json_text_are_decoded() -> None:
     params = checked(
         "sendMediaGroup", {"chat_id": 1, "media": '[{"type":"photo","media":"a"},{"type":"photo","media":"b"}]'}
     )
     assert [item["media"] for item in params["media"]] == ["a", "b"]
 
 
-def test_parameters_that_are_none_are_left_out() -> None:
+def test_parameters_with_the_value_none_are_omitted() -> None:
     assert checked("sendMessage", {"chat_id": 1, "text": "hi", "entities": None}) == {"chat_id": 1, "text": "hi"}
 
 
@@ -132,7 +134,7 @@ def test_the_required_parameters_are_those_of_the_bot_api() -> None:
     }
 
 
-def test_a_message_is_named_by_chat_and_id_or_by_its_inline_id() -> None:
+def test_a_message_is_identified_by_chat_and_id_or_by_its_inline_id() -> None:
     assert missing("editMessageReplyMarkup", {"chat_id": 1, "message_id": 2}) is None
     assert missing("editMessageReplyMarkup", {"inline_message_id": "i"}) is None
     assert missing("editMessageReplyMarkup", {"message_id": 2}) is not None

@@ -1,4 +1,4 @@
-"""Each row of the table of Bot API errors, by the texts Telegram sends."""
+"""Each row of the table of Bot API errors, with Telegram's texts."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ PERMANENT = [
 
 
 @pytest.mark.parametrize(("status", "description", "reason"), PERMANENT)
-def test_a_permanent_refusal_fails_with_its_reason_and_telegrams_words(
+def test_a_permanent_refusal_is_dead_with_its_reason_and_telegrams_words(
     status: int, description: str, reason: FailureReason
 ) -> None:
     assert classify(Refusal(status, description), SEND) == dead(reason, description, status)
@@ -120,18 +120,18 @@ def test_a_permanent_refusal_fails_with_its_reason_and_telegrams_words(
         ),
     ],
 )
-def test_other_refusals_end_as_the_table_says(refusal: Refusal, outcome: Outcome) -> None:
+def test_other_refusals_have_the_outcomes_in_the_table(refusal: Refusal, outcome: Outcome) -> None:
     assert classify(refusal, SEND) == outcome
 
 
 @pytest.mark.parametrize(
     "description", ["Bad Request: failed to get HTTP URL content", "Bad Request: wrong type of the web page content"]
 )
-def test_a_url_that_telegram_cannot_fetch_is_tried_a_few_times(description: str) -> None:
+def test_a_url_that_telegram_cannot_fetch_is_retried_a_few_times(description: str) -> None:
     assert classify(Refusal(400, description), CallFacts("sendPhoto")) == Retry(description, False, at_most=3)
 
 
-def test_a_partial_album_is_unknown_even_when_its_text_asks_for_a_wait() -> None:
+def test_a_partial_album_is_uncertain_even_if_its_text_asks_for_a_wait() -> None:
     text = 'Bad Request: failed to send message #3 with the error message "Too Many Requests: retry after 9"'
     assert classify(Refusal(400, text), CallFacts("sendMediaGroup")) == Uncertain(
         text, timedelta(seconds=9), partly=True
@@ -142,31 +142,31 @@ def test_a_partial_album_is_unknown_even_when_its_text_asks_for_a_wait() -> None
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 520])
-def test_a_server_error_may_have_sent_a_message_and_may_be_repeated_for_an_edit(status: int) -> None:
+def test_a_server_error_is_uncertain_for_a_send_and_retried_for_an_edit(status: int) -> None:
     refusal = Refusal(status, f"HTTP {status}", from_bot_api=False)
     assert classify(refusal, SEND) == Uncertain(f"HTTP {status}")
     assert classify(refusal, EDIT) == Retry(f"HTTP {status}", surely_not_sent=False)
 
 
-def test_a_call_that_never_left_is_retried_and_not_charged() -> None:
+def test_a_call_that_was_never_sent_is_retried_and_not_charged() -> None:
     answer = Break("not sent: ClientConnectorError", surely_not_sent=True)
     assert classify(answer, SEND) == Retry("not sent: ClientConnectorError", surely_not_sent=True)
 
 
-def test_a_call_that_was_cut_off_may_have_sent_a_message_and_may_be_repeated_for_a_deletion() -> None:
+def test_a_broken_call_is_uncertain_for_a_send_and_retried_for_a_deletion() -> None:
     answer = Break("cut off", surely_not_sent=False)
     assert classify(answer, SEND) == Uncertain("cut off")
     assert classify(answer, CallFacts("deleteMessage")) == Retry("cut off", surely_not_sent=False)
     assert classify(answer, CallFacts("sendGift")) == Uncertain("cut off")
 
 
-def test_a_repeated_deletion_that_finds_nothing_was_done_by_the_call_before() -> None:
+def test_a_repeated_deletion_that_finds_nothing_was_made_by_the_previous_call() -> None:
     gone = Refusal(400, "Bad Request: message to delete not found")
     assert classify(gone, CallFacts("deleteMessage", repeated=True)) == NothingToDo(gone.description)
     assert isinstance(classify(gone, CallFacts("deleteMessage")), Dead)
 
 
-def test_a_repeated_edit_that_changes_nothing_was_done_by_the_call_before_and_is_no_error_to_its_caller() -> None:
+def test_a_repeated_edit_that_changes_nothing_was_made_by_the_previous_call_and_succeeds() -> None:
     same = Refusal(400, "Bad Request: message is not modified")
     assert classify(same, CallFacts("editMessageText", repeated=True)) == NothingToDo(same.description)
     assert classify(same, CallFacts("editMessageText")) == NothingToDo(same.description, 400)
@@ -176,7 +176,7 @@ def test_an_accepted_call_is_sent_with_telegrams_result() -> None:
     assert classify(Accepted({"message_id": 5}), SEND) == Sent({"message_id": 5})
 
 
-def test_a_job_whose_calls_never_left_is_not_repeated() -> None:
+def test_a_job_whose_calls_were_never_sent_is_not_a_repetition() -> None:
     job = new_job("deleteMessage", {"chat_id": 1, "message_id": 2})
     assert call_of(job.model_copy(update={"attempts": 2, "unsent": 2})) == CallFacts("deleteMessage", repeated=False)
     assert call_of(job.model_copy(update={"attempts": 2, "unsent": 1})) == CallFacts("deleteMessage", repeated=True)

@@ -1,4 +1,4 @@
-"""From a caller's words to a job, from a job to a publication; and that both clients say the same."""
+"""From a caller's arguments to a job, from a job to a publication; and both clients agree."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def job(**given: Any) -> Job:
     return composer().job("sendMessage", {**HI, **given})
 
 
-def test_options_and_parameters_are_told_apart() -> None:
+def test_options_and_parameters_are_distinguished() -> None:
     made = job(priority="bulk", campaign="spring", on_uncertain="dead-letter", protect_content=True)
     assert made.params == {**HI, "protect_content": True}
     assert (made.priority, made.campaign, made.on_uncertain) == (Priority.BULK, "spring", "dead-letter")
@@ -89,35 +89,35 @@ def test_a_new_parameter_of_the_bot_api_passes() -> None:
     assert job(rich_text={"a": 1}).params == {**HI, "rich_text": {"a": 1}}
 
 
-def test_a_method_is_known_by_its_own_name_whatever_its_case() -> None:
+def test_a_method_name_is_recognized_in_any_case() -> None:
     assert composer().job("SENDMESSAGE", HI).method == "sendMessage"
     with pytest.raises(UnknownMethodError, match="no method 'sendMesage'"):
         composer().job("sendMesage", HI)
 
 
-def test_a_producer_without_tokens_may_name_any_well_formed_bot() -> None:
+def test_a_producer_without_tokens_may_use_any_well_formed_bot_name() -> None:
     assert job(bot="news").bot == "news"
     with pytest.raises(InvalidParamsError, match="bot"):
         job(bot="News!")
 
 
-def test_a_producer_with_tokens_is_held_to_them() -> None:
+def test_a_producer_with_tokens_can_use_only_their_bots() -> None:
     with pytest.raises(UnknownBotError, match="configured: default"):
         composer(bot_token=TOKEN).job("sendMessage", {**HI, "bot": "news"})
 
 
 @pytest.mark.parametrize(("names", "sends"), [(["news"], "news"), (["news", "default"], "default"), ([], "default")])
-def test_the_only_bot_that_is_configured_is_the_default(names: list[str], sends: str) -> None:
+def test_the_only_configured_bot_is_the_default(names: list[str], sends: str) -> None:
     tokens = {name: f"{number}:{'A' * 35}" for number, name in enumerate(names, 100200300)}
     assert composer(bots=tokens).job("sendMessage", HI).bot == sends
 
 
-def test_a_job_that_was_made_elsewhere_is_held_to_the_bots_too() -> None:
+def test_a_job_made_elsewhere_must_also_be_for_a_configured_bot() -> None:
     with pytest.raises(UnknownBotError):
         composer(bot_token=TOKEN).publication(job(bot="news"))
 
 
-def test_a_client_has_a_bot_of_its_own() -> None:
+def test_a_client_has_its_own_default_bot() -> None:
     assert Composer(settings(), "news").job("sendMessage", HI).bot == "news"
 
 
@@ -145,7 +145,7 @@ def test_a_client_has_a_bot_of_its_own() -> None:
         ({"chat_id": "nobody"}, "neither a number nor '@name'"),
     ],
 )
-def test_a_wrong_option_is_refused_in_a_sentence(given: dict[str, Any], sentence: str) -> None:
+def test_an_invalid_option_is_refused_in_one_sentence(given: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InvalidParamsError, match=sentence):
         job(**given)
 
@@ -160,12 +160,12 @@ def test_times_become_unix_milliseconds() -> None:
     assert job(expires=noon).expires_ms == noon.timestamp() * 1000
 
 
-def test_a_moment_past_is_now() -> None:
+def test_a_time_in_the_past_means_now() -> None:
     assert job(at=datetime(2001, 1, 1, tzinfo=UTC)).not_before_ms is None
     assert job(delay=0).not_before_ms is None
 
 
-def test_jobs_under_one_dedupe_key_are_one_job_to_the_ledger() -> None:
+def test_jobs_with_one_dedupe_key_are_one_job_in_the_ledger() -> None:
     first, second = job(dedupe_key="invoice-7"), job(dedupe_key="invoice-7")
     assert first.id == second.id
     assert len({first.id, job(dedupe_key="invoice-8").id, job(dedupe_key="invoice-7", bot="news").id, job().id}) == 4
@@ -180,7 +180,7 @@ def test_a_job_goes_to_its_chats_partition_with_its_own_id() -> None:
     assert decode_job(publication.body) == made
 
 
-def test_a_job_ahead_of_its_time_goes_to_the_ladder_and_names_its_queue() -> None:
+def test_a_scheduled_job_goes_to_the_ladder_and_names_its_queue() -> None:
     made = job(delay=60)
     publication = composer(partitions=16).publication(made)
     home = f"send.default.interactive.{made.partition(16):02}"
@@ -197,6 +197,6 @@ def test_a_job_too_large_for_a_queue_is_refused() -> None:
 
 
 @pytest.mark.parametrize("thing", [None, {"method": "sendMessage"}, ("sendMessage", HI)])
-def test_what_is_no_job_is_refused_with_the_way_to_make_one(thing: object) -> None:
+def test_a_value_that_is_not_a_job_is_refused_with_instructions(thing: object) -> None:
     with pytest.raises(InvalidParamsError, match=r"make one with client\.job"):
         as_job(thing)

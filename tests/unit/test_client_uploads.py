@@ -1,4 +1,4 @@
-"""Files that callers give to a client's methods: where they are found, and what is said of those that are no good."""
+"""Files passed to a client's methods: where they are found, and the errors for unusable ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def call(method: str, **given: Any) -> tuple[Job, tuple[Attachment, ...]]:
     return Composer(Settings(_env_file=None)).call(method, given)  # type: ignore[call-arg]
 
 
-def test_a_file_leaves_a_reference_in_its_place_and_the_rest_is_as_it_was(cat: Path) -> None:
+def test_a_file_is_replaced_by_a_reference_and_the_rest_is_unchanged(cat: Path) -> None:
     job, (photo,) = call("sendPhoto", chat_id=7, photo=cat, caption="a cat", priority="bulk")
     assert job.params == {"chat_id": 7, "photo": "attach://photo", "caption": "a cat"}
     assert (photo.name, photo.filename) == ("photo", "the cat.png")
@@ -69,18 +69,18 @@ def test_files_in_an_album_are_found_with_their_thumbnails(cat: Path) -> None:
         ("sendPhoto", {"chat_id": 1, "photo": "attach://photo"}),
     ],
 )
-def test_a_file_where_none_belongs_is_refused(method: str, given: dict[str, Any]) -> None:
+def test_a_file_in_a_parameter_that_takes_none_is_refused(method: str, given: dict[str, Any]) -> None:
     with pytest.raises(JobError):
         call(method, **given)
 
 
-def test_a_job_that_is_made_ahead_takes_no_file(cat: Path) -> None:
+def test_a_prepared_job_cannot_contain_a_file(cat: Path) -> None:
     with pytest.raises(InvalidParamsError, match="only as file parameters"):
         RecordingClient().job("sendPhoto", chat_id=1, photo=cat)
 
 
 def file_parameters() -> set[str]:
-    """By python-telegram-bot's annotations."""
+    """According to python-telegram-bot's annotations."""
     methods = [inspect.getmembers(telegram.Bot, inspect.isfunction)]
     return {
         parameter.name
@@ -111,7 +111,7 @@ Open = Callable[[Path], Any]
     ],
     ids=["path", "bytes", "bytearray", "memoryview", "open", "in-memory", "unbuffered"],
 )
-def test_every_kind_of_file_is_stowed_whole(tmp_path: Path, cat: Path, given: Open) -> None:
+def test_every_kind_of_file_is_stored_completely(tmp_path: Path, cat: Path, given: Open) -> None:
     content = given(cat)
     job, files = call("sendDocument", chat_id=1, document=content)
     kept = UploadStore(str(tmp_path / "spool")).keep(job, files)
@@ -140,7 +140,7 @@ def closed() -> io.BytesIO:
     ],
     ids=["missing", "folder", "empty", "text", "closed"],
 )
-def test_a_file_that_is_no_good_is_told_before_anything_is_queued(tmp_path: Path, content: Any, sentence: str) -> None:
+def test_an_unusable_file_is_refused_before_anything_is_queued(tmp_path: Path, content: Any, sentence: str) -> None:
     job, files = call("sendPhoto", chat_id=1, photo=content)
     with pytest.raises(InvalidParamsError) as caught:
         UploadStore(str(tmp_path / "spool")).keep(job, files)
@@ -148,7 +148,7 @@ def test_a_file_that_is_no_good_is_told_before_anything_is_queued(tmp_path: Path
     assert [path for path in (tmp_path / "spool").rglob("*") if path.is_file()] == []
 
 
-def test_an_album_with_one_bad_file_leaves_none_behind(tmp_path: Path, cat: Path) -> None:
+def test_an_album_with_one_unusable_file_leaves_no_files_behind(tmp_path: Path, cat: Path) -> None:
     album = [{"type": "photo", "media": cat}, {"type": "photo", "media": tmp_path / "none"}]
     job, files = call("sendMediaGroup", chat_id=1, media=album)
     with pytest.raises(InvalidParamsError, match=r"media\[1\].media"):
@@ -156,7 +156,7 @@ def test_an_album_with_one_bad_file_leaves_none_behind(tmp_path: Path, cat: Path
     assert [path for path in (tmp_path / "spool").rglob("*") if path.is_file()] == []
 
 
-def test_a_spool_that_vanishes_is_not_made_anew(tmp_path: Path, cat: Path) -> None:
+def test_a_spool_folder_that_disappears_is_not_recreated(tmp_path: Path, cat: Path) -> None:
     upload_store = UploadStore(str(tmp_path / "spool"))
     upload_store.keep(*call("sendPhoto", chat_id=1, photo=cat))
     (tmp_path / "spool").rename(tmp_path / "unmounted")
@@ -164,7 +164,7 @@ def test_a_spool_that_vanishes_is_not_made_anew(tmp_path: Path, cat: Path) -> No
         upload_store.keep(*call("sendPhoto", chat_id=1, photo=cat))
 
 
-def test_a_recording_client_tells_what_would_be_uploaded(cat: Path) -> None:
+def test_a_recording_client_shows_what_would_be_uploaded(cat: Path) -> None:
     client = RecordingClient()
     (file,) = client.send_photo(1, cat, caption="a cat").files
     assert (file.filename, file.size, file.sha256) == ("the cat.png", len(CAT), hashlib.sha256(CAT).hexdigest())

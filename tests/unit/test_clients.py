@@ -1,4 +1,4 @@
-"""What the two clients are to a program: the same methods, a cheap import, every error at hand."""
+"""The interface of the two clients: the same methods, a cheap import, every error importable."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def public(client: type) -> dict[str, inspect.Signature]:
 
 def test_both_clients_have_the_same_methods_with_the_same_parameters() -> None:
     sync, asynchronous = public(Client), public(AsyncClient)
-    many = {"enqueue_many", "enqueue_each"}  # the async ones take async iterables, too
+    many = {"enqueue_many", "enqueue_each"}  # the async ones also accept async iterables
     assert sync.keys() == asynchronous.keys()
     assert {name: sync[name] for name in sync.keys() - many} == {
         name: asynchronous[name] for name in asynchronous.keys() - many
@@ -42,14 +42,14 @@ TYPED = [name for name in vars(BotApi) if not name.startswith("_") and name != "
 
 
 class Echo(BotApi[tuple[str, dict[str, Any]]]):
-    """Gives back what a typed method calls."""
+    """Returns the call that a typed method makes."""
 
     def call(self, method: str, /, **given: Any) -> tuple[str, dict[str, Any]]:
         return method, given
 
 
 @pytest.mark.parametrize("name", TYPED)
-def test_a_typed_method_calls_the_bot_api_method_of_its_name_with_parameters_that_it_has(name: str) -> None:
+def test_a_typed_method_calls_the_bot_api_method_of_its_name_with_existing_parameters(name: str) -> None:
     typed = inspect.signature(getattr(Echo, name)).parameters
     own = [p.name for p in typed.values() if p.name != "self" and p.kind != p.VAR_KEYWORD]
     method, given = getattr(Echo(), name)(**dict.fromkeys(own, "x"), priority="bulk")
@@ -80,7 +80,7 @@ print([name for name in {FORBIDDEN!r} if name in sys.modules], threading.active_
     assert (ran.stdout, ran.stderr) == ("[] 1\n", "")
 
 
-def test_every_error_is_at_hand_from_the_public_face() -> None:
+def test_every_error_can_be_imported_from_the_public_package() -> None:
     errors = {
         name
         for name, thing in vars(floodgate.broker.errors).items()

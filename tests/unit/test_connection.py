@@ -1,4 +1,4 @@
-"""What a server says of itself, and what a failed attempt means."""
+"""Parsing a server's properties, and the meaning of a failed attempt."""
 
 import pika.exceptions
 import pytest
@@ -18,12 +18,12 @@ def test_versions_compare_as_numbers(text: str, parts: tuple[int, ...]) -> None:
     assert version_tuple(text) == parts
 
 
-def test_a_server_that_says_nothing_of_itself_is_unknown() -> None:
+def test_a_server_without_properties_is_unknown() -> None:
     assert server_of(None) == ("unknown", "unknown")
     assert server_of({"product": b"LavinMQ", "version": "2.0"}) == ("LavinMQ", "2.0")
 
 
-def test_the_cause_is_found_in_pikas_wrappings() -> None:
+def test_the_cause_is_found_in_pikas_wrapper_exceptions() -> None:
     refused = ConnectionRefusedError(111, "Connection refused")
     wrapped = pika.exceptions.AMQPConnectionError(pika.exceptions.AMQPConnectionError(refused))
     assert root_cause(wrapped) is refused

@@ -1,4 +1,4 @@
-"""A connection's ups and downs, with attempts that succeed and fail by hand and timers that are fired by hand."""
+"""The life of a connection, with attempts that succeed or fail by hand and timers that are fired by hand."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ LOST = pika.exceptions.StreamLostError("gone")
 
 
 class Timers(HandTimers):
-    """Stands for the event loop."""
+    """Replaces the event loop."""
 
     def call_soon(self, call: Callable[[], None]) -> None:
         self.loop.call_soon(call)
 
     def fire(self) -> float:
-        """The only timer there is; for how long it was set."""
+        """Fires the only timer; returns its delay."""
         [timer] = self.planned
         self.planned.remove(timer)
         timer.call()
@@ -48,7 +48,7 @@ class Timers(HandTimers):
 
 
 class Attempt:
-    """Stands for pika's connection."""
+    """Replaces pika's connection."""
 
     def __init__(self, parameters: Any, **callbacks: Any) -> None:
         self.host = parameters.host
@@ -84,13 +84,13 @@ class Scene:
         return self.attempts[-1]
 
     def wait(self) -> None:
-        """Someone waits for the connection."""
+        """Adds a waiter for the connection."""
         self.waiters.append(self.timers.loop.create_task(self.connection.opened()))
         self.timers.turn()
 
     @property
     def told(self) -> list[BaseException | None]:
-        """What those who waited have heard, None for "open"."""
+        """The results of the waiters, None for "open"."""
         self.timers.turn()
         return [waiter.exception() for waiter in self.waiters if waiter.done()]
 
@@ -130,7 +130,7 @@ def make(monkeypatch: pytest.MonkeyPatch, loop: asyncio.AbstractEventLoop) -> Ma
     return scene
 
 
-def test_pauses_double_up_to_the_longest_and_begin_anew_after_a_success(make: Make) -> None:
+def test_pauses_double_up_to_the_longest_and_reset_after_a_success(make: Make) -> None:
     scene = make()
     scene.connection.open()
     pauses = []
@@ -144,8 +144,8 @@ def test_pauses_double_up_to_the_longest_and_begin_anew_after_a_success(make: Ma
     assert scene.timers.fire() == FIRST_PAUSE_SECONDS
 
 
-def test_a_pause_is_anything_between_nothing_and_the_whole(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients that lost one server together come back apart."""
+def test_a_pause_is_random_between_zero_and_its_maximum(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients that lost one server at the same time reconnect at different times."""
     drawn: list[tuple[float, float]] = []
     monkeypatch.setattr("random.uniform", lambda low, high: drawn.append((low, high)) or 0.0123)  # type: ignore[func-returns-value]
     scene = make()
@@ -154,7 +154,7 @@ def test_a_pause_is_anything_between_nothing_and_the_whole(make: Make, monkeypat
     assert (scene.timers.fire(), drawn) == (0.0123, [(0, FIRST_PAUSE_SECONDS)])
 
 
-def test_addresses_are_tried_in_turn_and_a_waiter_is_told_after_the_round(make: Make) -> None:
+def test_addresses_are_tried_in_turn_and_a_waiter_gets_an_error_after_the_round(make: Make) -> None:
     scene = make("one", "two")
     scene.wait()
     scene.attempt.fails()
@@ -165,7 +165,7 @@ def test_addresses_are_tried_in_turn_and_a_waiter_is_told_after_the_round(make: 
     assert [attempt.host for attempt in scene.attempts] == ["one", "two", "one"]
 
 
-def test_a_refusal_is_told_at_once_though_other_addresses_are_left(make: Make) -> None:
+def test_a_refusal_is_reported_at_once_even_if_other_addresses_are_left(make: Make) -> None:
     scene = make("one", "two")
     scene.wait()
     scene.attempt.fails(WRONG_PASSWORD)
@@ -173,7 +173,7 @@ def test_a_refusal_is_told_at_once_though_other_addresses_are_left(make: Make) -
 
 
 @pytest.mark.parametrize(("product", "version"), [("RabbitMQ", "3.13.7"), ("LavinMQ", "4.1.0")])
-def test_a_server_that_is_no_rabbitmq_4_is_turned_down(make: Make, product: str, version: str) -> None:
+def test_a_server_other_than_rabbitmq_4_is_refused(make: Make, product: str, version: str) -> None:
     scene = make()
     scene.wait()
     scene.attempt.opens(product, version)
@@ -182,14 +182,14 @@ def test_a_server_that_is_no_rabbitmq_4_is_turned_down(make: Make, product: str,
     assert scene.connection.pika_connection is None
 
 
-def test_an_attempt_that_takes_too_long_is_given_up(make: Make) -> None:
+def test_an_attempt_that_takes_too_long_is_abandoned(make: Make) -> None:
     scene = make()
     scene.connection.open()
     assert scene.timers.fire() == CONNECT_SECONDS
     assert scene.attempt.closed == 1
 
 
-def test_whoever_follows_hears_of_each_connection_and_each_loss(make: Make) -> None:
+def test_followers_are_notified_of_each_connection_and_each_loss(make: Make) -> None:
     scene, heard = make(), []
     scene.connection.follow(lambda: heard.append("up"), lambda error: heard.append(type(error).__name__))
     scene.connection.open()
@@ -200,7 +200,7 @@ def test_whoever_follows_hears_of_each_connection_and_each_loss(make: Make) -> N
     assert heard == ["up", "RabbitMQUnreachableError", "up"]
 
 
-def test_an_outage_is_logged_when_it_begins_then_rarely_and_when_it_ends(
+def test_an_outage_is_logged_when_it_begins_sometimes_during_it_and_when_it_ends(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = [1000.0]
@@ -217,7 +217,7 @@ def test_an_outage_is_logged_when_it_begins_then_rarely_and_when_it_ends(
     assert "back after 100.0 s" in caplog.text
 
 
-def test_a_link_closed_while_it_pauses_or_connects_tries_no_more(make: Make) -> None:
+def test_a_connection_closed_while_pausing_or_connecting_stops_trying(make: Make) -> None:
     pausing = make()
     pausing.connection.open()
     pausing.attempt.fails()
@@ -229,12 +229,12 @@ def test_a_link_closed_while_it_pauses_or_connects_tries_no_more(make: Make) -> 
     closing = connecting.close()
     assert (connecting.attempt.closed, connecting.timers.planned, closing.done()) == (1, [], True)
     assert "closed by this program" in str(connecting.told[0])
-    connecting.attempt.opens()  # it was too far gone
+    connecting.attempt.opens()  # it could no longer be stopped
     assert connecting.attempt.closed == 2
     assert connecting.connection.pika_connection is None
 
 
-def test_closing_says_goodbye_and_is_done_when_the_server_has_answered(make: Make) -> None:
+def test_closing_ends_when_the_server_has_confirmed_it(make: Make) -> None:
     scene = make()
     scene.connection.open()
     scene.attempt.opens()
@@ -245,7 +245,7 @@ def test_closing_says_goodbye_and_is_done_when_the_server_has_answered(make: Mak
     assert (closing.done(), scene.timers.planned) == (True, [])
 
 
-def test_a_closed_link_is_not_waited_for(make: Make) -> None:
+def test_a_closed_connection_is_not_waited_for(make: Make) -> None:
     scene = make()
     scene.close()
     scene.close()
@@ -254,7 +254,7 @@ def test_a_closed_link_is_not_waited_for(make: Make) -> None:
     assert scene.attempts == []
 
 
-def test_an_open_link_is_not_waited_for_either(make: Make) -> None:
+def test_an_open_connection_is_not_waited_for(make: Make) -> None:
     scene = make()
     scene.wait()
     scene.attempt.opens()
@@ -262,7 +262,7 @@ def test_an_open_link_is_not_waited_for_either(make: Make) -> None:
     assert (scene.told, len(scene.attempts)) == ([None, None], 1)
 
 
-def test_one_who_stops_waiting_takes_the_connection_from_nobody(make: Make) -> None:
+def test_a_cancelled_waiter_does_not_affect_the_other_waiters(make: Make) -> None:
     scene = make()
     scene.wait()
     scene.wait()
@@ -273,7 +273,7 @@ def test_one_who_stops_waiting_takes_the_connection_from_nobody(make: Make) -> N
 
 
 class Transport:
-    """pika's, with a socket that takes a few bytes at a time."""
+    """pika's transport, with a socket that accepts a few bytes at a time."""
 
     def __init__(self, takes: int, buffered: int) -> None:
         self._sock = self
@@ -290,7 +290,7 @@ class Transport:
         return self._buffered
 
     def send_rest(self) -> None:
-        """Stands for the connection's."""
+        """Replaces the connection's transport."""
 
     def send(self, data: bytes) -> int:
         if not self._takes:
@@ -309,11 +309,11 @@ class Transport:
         (10, 0, b"frames", []),
         (4, 0, b"fram", [b"es"]),
         (0, 0, b"", [b"frames"]),
-        (10, 1, b"", [b"frames"]),  # or it would overtake what pika has yet to write
+        (10, 1, b"", [b"frames"]),  # otherwise it would overtake data that pika has yet to write
     ],
     ids=["the socket takes all", "a part", "nothing", "pika has unwritten bytes"],
 )
-def test_what_the_socket_does_not_take_is_left_to_pika(
+def test_data_the_socket_does_not_accept_is_left_to_pika(
     make: Make, takes: int, buffered: int, sent: bytes, left: list[bytes]
 ) -> None:
     scene, transport = make(), Transport(takes, buffered)
@@ -324,7 +324,7 @@ def test_what_the_socket_does_not_take_is_left_to_pika(
     assert (transport.sent, transport.left_to_pika) == (sent, left)
 
 
-def test_what_is_written_in_one_turn_leaves_in_one_piece_at_its_end(make: Make) -> None:
+def test_writes_of_one_loop_iteration_are_sent_together_at_its_end(make: Make) -> None:
     scene, transport = make(), Transport(100, 0)
     scene.connection.pika_connection = transport
     scene.connection.write(b"one ")
@@ -338,7 +338,7 @@ def test_what_is_written_in_one_turn_leaves_in_one_piece_at_its_end(make: Make) 
     assert len(transport.pieces) == 2
 
 
-def test_more_than_the_bound_leaves_at_once(make: Make) -> None:
+def test_data_beyond_the_limit_is_sent_at_once(make: Make) -> None:
     scene, transport = make(), Transport(10 * WRITE_BYTES, 0)
     scene.connection.pika_connection = transport
     scene.connection.write(b"x" * (WRITE_BYTES - 1))
@@ -347,7 +347,7 @@ def test_more_than_the_bound_leaves_at_once(make: Make) -> None:
     assert len(transport.sent) == WRITE_BYTES
 
 
-def test_what_was_written_to_a_lost_connection_is_not_sent_on_the_next(make: Make) -> None:
+def test_data_written_to_a_lost_connection_is_not_sent_on_the_next(make: Make) -> None:
     scene = make()
     scene.connection.open()
     scene.attempt.opens()
@@ -359,7 +359,7 @@ def test_what_was_written_to_a_lost_connection_is_not_sent_on_the_next(make: Mak
     assert transport.pieces == []
 
 
-def test_what_is_encrypted_is_written_by_pika_alone(make: Make) -> None:
+def test_encrypted_data_is_written_only_by_pika(make: Make) -> None:
     mine, servers = socket.socketpair()
     encrypted = ssl.create_default_context().wrap_socket(mine, server_hostname="one", do_handshake_on_connect=False)
     with servers, encrypted:
@@ -374,7 +374,7 @@ def test_what_is_encrypted_is_written_by_pika_alone(make: Make) -> None:
             servers.recv(1)
 
 
-def test_a_forked_child_closes_its_copy_of_the_socket_without_a_word(make: Make) -> None:
+def test_a_forked_child_closes_its_copy_of_the_socket_silently(make: Make) -> None:
     mine, parents = socket.socketpair()
     with parents:
         scene, transport = make(), Transport(10, 0)
@@ -385,7 +385,7 @@ def test_a_forked_child_closes_its_copy_of_the_socket_without_a_word(make: Make)
 
 
 @pytest.mark.parametrize(("takes", "sent", "rest"), [(10, b"frames", b""), (4, b"fram", b"es"), (0, b"", b"frames")])
-def test_a_thread_writes_at_once_and_what_is_left_goes_before_all_else(
+def test_a_thread_writes_at_once_and_the_remainder_is_sent_before_anything_else(
     make: Make, takes: int, sent: bytes, rest: bytes
 ) -> None:
     scene, transport = make(), Transport(takes, 0)
@@ -408,7 +408,7 @@ def test_a_thread_does_not_write_while_pika_or_the_loop_has_something_to_send(ma
     assert b"frames" not in busy.sent + idle.sent
 
 
-def test_a_thread_does_not_write_while_another_does(make: Make) -> None:
+def test_a_thread_does_not_write_while_another_is_writing(make: Make) -> None:
     scene, transport = make(), Transport(10, 0)
     scene.connection.pika_connection = transport
     locked, done = threading.Event(), threading.Event()
@@ -427,7 +427,7 @@ def test_a_thread_does_not_write_while_another_does(make: Make) -> None:
     assert scene.connection.write_at_once(lambda: b"frames")
 
 
-def test_a_rest_leaves_pika_before_its_own_frames() -> None:
+def test_unsent_data_is_written_before_pikas_own_frames() -> None:
     class Connection(_Attempt):
         def __init__(self) -> None:
             self.write_lock, self.rest = threading.RLock(), b"rest"
@@ -438,7 +438,7 @@ def test_a_rest_leaves_pika_before_its_own_frames() -> None:
             self.emitted.append(data)
 
     connection = Connection()
-    connection._transport = None  # the connection is lost: there is nobody to send it to
+    connection._transport = None  # the connection is lost: there is no peer to send to
     connection.send_rest()
     assert connection.emitted == []
     connection._transport = object()

@@ -1,4 +1,4 @@
-"""docker-compose.yml, the Dockerfile and what they name: read without an engine, and by the compose plugin if there."""
+"""docker-compose.yml, the Dockerfile and their references: read without an engine, and by the compose plugin if any."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rabbitmq_node.choice import OLDEST, parse_version
 from rabbitmq_node.conf import read_conf, write_definitions
 
 ROOT = Path(__file__).parents[2]
-# The private node's folder is made by rabbitmq_node/conf.py.
+# The private node's folder is created by rabbitmq_node/conf.py.
 DEFINITIONS = {
     ROOT / "docker-compose.yml": {"/etc/floodgate/definitions/10-floodgate.json": "definitions.json"},
     ROOT / "rabbitmq_node" / "compose.yaml": {"/etc/floodgate/definitions": "definitions"},
@@ -45,7 +45,7 @@ def compose_plugin() -> bool:
     return docker is not None and subprocess.run([docker, "compose", "version"], capture_output=True).returncode == 0
 
 
-def test_the_services_are_the_ones_promised() -> None:
+def test_the_services_are_the_documented_ones() -> None:
     assert set(services()) == {"rabbitmq", "valkey", "operator", "worker", "gateway", "updates", "fake-telegram"}
     profiles = {name: services()[name]["profiles"] for name in ("gateway", "updates", "fake-telegram")}
     assert profiles == {"gateway": ["gateway"], "updates": ["updates"], "fake-telegram": ["demo"]}
@@ -58,7 +58,7 @@ def test_every_service_can_be_scaled() -> None:
 
 
 @pytest.mark.parametrize("name", ["worker", "gateway", "updates"])
-def test_whoever_needs_servers_waits_until_they_are_healthy(name: str) -> None:
+def test_services_wait_until_their_servers_are_healthy(name: str) -> None:
     waits = services()[name]["depends_on"]
     assert {name: wait["condition"] for name, wait in waits.items()} == {
         "rabbitmq": "service_healthy",
@@ -68,14 +68,14 @@ def test_whoever_needs_servers_waits_until_they_are_healthy(name: str) -> None:
     assert all("healthcheck" in services()[name] for name in waits if name != "operator")
 
 
-def test_the_queues_are_made_before_anybody_uses_them_by_the_one_who_may() -> None:
+def test_the_operator_declares_the_queues_before_they_are_used() -> None:
     operator = services()["operator"]
     assert operator["command"] == ["topology", "apply"]
     assert operator["restart"] == "on-failure", "it ends, and is not started again"
     assert CliRunner().invoke(app, [*operator["command"], "--help"]).exit_code == 0
 
 
-def test_each_service_has_an_account_of_its_own_on_rabbitmq_and_none_is_guest() -> None:
+def test_each_service_has_its_own_rabbitmq_account_and_none_is_guest() -> None:
     urls = {name: service.get("environment", {}).get("FLOODGATE_RABBITMQ_URL") for name, service in services().items()}
     users = {name: url.removeprefix("amqp://").partition(":")[0] for name, url in urls.items() if url}
     assert users == {
@@ -89,17 +89,17 @@ def test_each_service_has_an_account_of_its_own_on_rabbitmq_and_none_is_guest() 
     assert "guest" not in (ROOT / "docker-compose.yml").read_text()
 
 
-def test_a_worker_gets_the_time_to_finish() -> None:
+def test_a_worker_gets_time_to_finish() -> None:
     grace = int(services()["worker"]["stop_grace_period"].removesuffix("s"))
     assert grace > Settings.model_fields["shutdown_seconds"].default
 
 
-def test_callers_of_the_gateway_get_the_time_to_hear_their_results() -> None:
+def test_gateway_callers_get_time_to_receive_their_results() -> None:
     grace = int(services()["gateway"]["stop_grace_period"].removesuffix("s"))
     assert grace > GatewaySettings.model_fields["drain_seconds"].default + CLOSING_SECONDS
 
 
-def test_the_gateway_listens_where_its_health_is_asked_and_shares_the_workers_state() -> None:
+def test_the_gateway_listens_at_its_health_check_address_and_shares_the_workers_state() -> None:
     gateway, worker = services()["gateway"], services()["worker"]
     assert f":{gateway['environment']['FLOODGATE_GATEWAY__PORT']}/ready" in gateway["healthcheck"]["test"][-1]
     assert gateway["volumes"] == worker["volumes"]
@@ -140,14 +140,14 @@ def test_rabbitmq_is_4_and_reads_our_files(path: Path) -> None:
     }
 
 
-def test_what_is_mounted_exists() -> None:
+def test_every_mounted_path_exists() -> None:
     volumes = [volume for service in services().values() for volume in service.get("volumes", ())]
     files = [ROOT / volume.partition(":")[0] for volume in volumes if volume.startswith("./")]
     assert len(files) == 4
     assert all(file.is_file() for file in files)
 
 
-def test_definitions_hold_no_account_and_those_of_a_private_node_the_well_known_one(tmp_path: Path) -> None:
+def test_only_the_definitions_of_a_private_node_contain_an_account(tmp_path: Path) -> None:
     write_definitions(tmp_path)
     ours, accounts = (json.loads(path.read_text()) for path in sorted((tmp_path / "definitions").iterdir()))
     assert ours == json.loads((ROOT / "rabbitmq" / "definitions.json").read_text())
@@ -156,7 +156,7 @@ def test_definitions_hold_no_account_and_those_of_a_private_node_the_well_known_
     assert [user["name"] for user in accounts["users"]] == ["guest"]
 
 
-def test_rabbitmq_reads_the_folder_in_which_definitions_and_accounts_are_put() -> None:
+def test_rabbitmq_reads_the_folder_of_definitions_and_accounts() -> None:
     folder = read_conf((ROOT / "rabbitmq" / "rabbitmq.conf").read_text())["definitions.local.path"]
     service = services()["rabbitmq"]
     (accounts,) = service["configs"]
@@ -165,7 +165,7 @@ def test_rabbitmq_reads_the_folder_in_which_definitions_and_accounts_are_put() -
 
 
 @pytest.mark.checkout
-def test_the_image_is_built_from_what_the_build_context_lets_in() -> None:
+def test_the_image_uses_only_files_in_the_build_context() -> None:
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = set()
     for line in (ROOT / "Dockerfile").read_text().splitlines():
@@ -175,7 +175,7 @@ def test_the_image_is_built_from_what_the_build_context_lets_in() -> None:
     assert all((ROOT / name).exists() for name in copied)
 
 
-def test_the_image_runs_as_nobody_special_and_its_packages_are_hashed() -> None:
+def test_the_image_runs_as_an_unprivileged_user_and_its_packages_are_hashed() -> None:
     stages = (ROOT / "Dockerfile").read_text().split("\nFROM ")
     assert re.search(r"^USER floodgate$", stages[-1], re.MULTILINE)
     fetches = re.findall(r"pip (?:install|wheel) (.+)", stages[-2])
@@ -183,7 +183,7 @@ def test_the_image_runs_as_nobody_special_and_its_packages_are_hashed() -> None:
     assert all(re.search(r"--require-hashes|--no-index|--no-deps", options) for options in fetches)
 
 
-def test_every_pin_is_hashed_and_no_index_is_named() -> None:
+def test_every_pin_is_hashed_and_names_no_index() -> None:
     text = (ROOT / "constraints.txt").read_text()
     pins = re.split(r"\n(?=[a-z])", text)[1:]
     assert len(pins) > 30
@@ -191,7 +191,7 @@ def test_every_pin_is_hashed_and_no_index_is_named() -> None:
     assert not re.search(r"https?:|--(extra-)?index|--find-links|file:", text)
 
 
-def test_whatever_the_project_asks_for_is_pinned() -> None:
+def test_every_dependency_of_the_project_is_pinned() -> None:
     described = tomllib.loads((ROOT / "pyproject.toml").read_text())
     project = described["project"]
     groups = [

@@ -1,4 +1,4 @@
-"""Which dead letters are meant, and how bytes of any kind are shown."""
+"""Selecting dead letters, and showing bytes of any kind."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ def letter(*, died_at: datetime | None = NOW, body: bytes = b"", **fields: Any) 
     ],
     ids=str,
 )
-def test_a_letter_must_be_all_that_is_asked_for(criteria: Criteria, fits: bool) -> None:
+def test_a_letter_must_match_all_criteria(criteria: Criteria, fits: bool) -> None:
     assert criteria.match(letter()) is fits
 
 
-def test_a_caption_is_text_too() -> None:
+def test_a_caption_counts_as_text() -> None:
     assert Criteria(text="cat").match(letter(params={"caption": "A cat", "text": None}))
 
 
-def test_bytes_that_are_no_job_are_of_no_bot_chat_or_campaign_but_have_a_reason_and_a_text() -> None:
+def test_bytes_that_are_not_a_job_have_a_reason_and_text_but_no_bot_chat_or_campaign() -> None:
     malformed = letter(body=b"{shopping list", reason="malformed")
     assert Criteria(reasons=frozenset({"malformed"}), text="shopping").match(malformed)
     for criteria in (Criteria(bot="news"), Criteria(chat="-5"), Criteria(campaign="spring")):
         assert not criteria.match(malformed)
 
 
-def test_a_letter_without_a_time_is_in_no_span_of_time() -> None:
+def test_a_letter_without_a_time_matches_no_time_span() -> None:
     assert Criteria().match(letter(died_at=None))
     assert not Criteria(since=NOW).match(letter(died_at=None))
 
@@ -76,32 +76,32 @@ def test_a_letter_without_a_time_is_in_no_span_of_time() -> None:
         ("2026-11-19", datetime(2026, 11, 19).astimezone()),
     ],
 )
-def test_a_moment_is_so_long_ago_or_a_date(text: str, expected: datetime) -> None:
+def test_a_time_is_an_age_or_a_date(text: str, expected: datetime) -> None:
     assert moment(text, NOW) == expected
     assert moment(None, NOW) is None
 
 
 @pytest.mark.parametrize("text", ["", "soon", "2 hours", "h", "-2h", "2026-13-01", "9999999h"])
-def test_what_is_no_moment_is_refused_in_a_sentence(text: str) -> None:
+def test_an_invalid_time_is_refused_in_one_sentence(text: str) -> None:
     with pytest.raises(InvalidParamsError, match="is not a time: write"):
         moment(text, NOW)
     with pytest.raises(InvalidParamsError, match="is not a duration: write"):
         span(text)
 
 
-def test_a_chat_is_written_as_in_a_call() -> None:
+def test_a_chat_criterion_has_the_form_of_a_chat_id_in_a_call() -> None:
     assert (chat_of(" -5 "), chat_of("@News"), chat_of(None)) == ("-5", "@news", None)
     with pytest.raises(InvalidParamsError):
         chat_of("nobody")
 
 
-def test_bytes_of_any_kind_are_harmless_to_a_terminal() -> None:
+def test_arbitrary_bytes_are_shown_safely_in_a_terminal() -> None:
     shown = harmless(b"\x1b]0;owned\x07 \xff\xfe \x00 h\xc3\xb6 \xe2\x80\xae")
     assert shown.isprintable()
     assert "hö" in shown
 
 
-def test_a_replayed_job_is_as_new_and_keeps_what_its_caller_asked_for() -> None:
+def test_a_replayed_job_starts_afresh_and_keeps_its_callers_options() -> None:
     job = Job.model_validate(
         new_job("sendMessage", {"chat_id": 5, "text": "x"}, campaign="spring", priority="bulk").model_dump()
         | {"attempts": 8, "unsent": 3, "created_ms": 5, "not_before_ms": 7, "expires_ms": 99}
@@ -118,7 +118,7 @@ def test_a_replayed_job_is_as_new_and_keeps_what_its_caller_asked_for() -> None:
     assert renewed(job, dead_letters.REASON_EXPIRED, 1000).expires_ms is None
 
 
-def test_what_rabbitmq_dead_lettered_itself_has_its_reason_and_time() -> None:
+def test_a_message_dead_lettered_by_rabbitmq_has_its_reason_and_time() -> None:
     body = encode_job(new_job("sendMessage", {"chat_id": 5, "text": "x"}), "send.news.bulk.01")
     death = {"reason": "delivery_limit", "queue": "send.news.bulk.01", "time": datetime(2026, 11, 20, 12)}  # noqa: DTZ001
     read = read_dead_letter("dead.news", "one", {"x-death": [death]}, body)
@@ -128,5 +128,5 @@ def test_what_rabbitmq_dead_lettered_itself_has_its_reason_and_time() -> None:
 
 
 @pytest.mark.parametrize("died", [10**30, -(10**30), "soon", True, None])
-def test_any_header_at_all_can_be_read(died: object) -> None:
+def test_any_header_can_be_read(died: object) -> None:
     assert read_dead_letter("dead.news", None, {dead_letters.DIED_US: died}, b"\xff").job is None

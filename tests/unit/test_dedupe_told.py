@@ -1,4 +1,4 @@
-"""What a client tells of a dedupe key, and that a state store which is away costs it next to nothing."""
+"""What a client reports about a dedupe key, and that an unavailable state store costs it next to nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def job(**options: Any) -> Job:
     return new_job("sendMessage", {"chat_id": 5, "text": "hi"}, job_id="one", **options)
 
 
-def test_a_key_that_the_ledger_knows_is_told_and_one_that_it_does_not_know_too(tmp_path: Path) -> None:
+def test_enqueueing_reports_whether_the_ledger_knows_the_dedupe_key(tmp_path: Path) -> None:
     mine = settings(f"sqlite:///{tmp_path}/state.db")
     store = open_store(mine)
     store.lookup("default", "")
@@ -40,13 +40,13 @@ def test_a_key_that_the_ledger_knows_is_told_and_one_that_it_does_not_know_too(t
     store.close()
 
 
-def test_a_producer_makes_no_state_file(tmp_path: Path) -> None:
+def test_a_producer_does_not_create_a_state_file(tmp_path: Path) -> None:
     ledger = Ledger(settings(f"sqlite:///{tmp_path}/state.db"), "default")
     assert ledger.recognised(job(dedupe_key="k")).known is None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_store_that_is_away_is_asked_once_and_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unavailable_store_is_asked_once_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     ledger = Ledger(settings(f"redis://127.0.0.1:{free_ports().amqp}/0"), "default")
     with caplog.at_level(logging.INFO, "floodgate.client"):
         began = time.monotonic()
@@ -55,14 +55,14 @@ def test_a_store_that_is_away_is_asked_once_and_said(caplog: pytest.LogCaptureFi
     assert caplog.text.count("cannot check dedupe keys for now") == 1
 
 
-def test_what_the_client_tells_does_not_travel() -> None:
+def test_whether_a_key_is_known_is_not_published() -> None:
     told = job(dedupe_key="k").model_copy(update={"known": True})
     body = encode_job(told, "send.default.interactive.00")
     assert b"known" not in body
     assert decode_job(body) == job(dedupe_key="k").model_copy(update={"created_ms": told.created_ms})
 
 
-def test_the_recording_client_tells_it_too() -> None:
+def test_the_recording_client_also_reports_whether_the_key_is_known() -> None:
     client = RecordingClient()
     told = [client.send_message(5, "hi", dedupe_key="k").known for _ in range(2)]
     assert (told, client.send_message(5, "hi").known) == ([False, True], None)

@@ -11,7 +11,7 @@ def arrivals(*numbers: int) -> list[DemoArrival]:
     return [DemoArrival(f"text {n}") for n in numbers]
 
 
-def test_all_sent_once_in_order_adds_up() -> None:
+def test_jobs_sent_once_in_order_add_up() -> None:
     account = account_for([job(1), job(2)], arrivals(1, 2), {}, 0)
     assert account.adds_up
     assert (account.parts[0].accepted, account.parts[0].sent) == (2, 2)

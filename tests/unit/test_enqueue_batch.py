@@ -41,7 +41,7 @@ class Hand:
         return Future()
 
     def fire(self) -> None:
-        """The timer that is on, once its time has come."""
+        """Fires the pending timer at its time."""
         ((seconds, call),) = self.timers
         assert 0 < seconds <= SUBMIT_SECONDS
         self.timers.clear()
@@ -83,7 +83,7 @@ def left(batch: EnqueueBatch, jobs: list[Job]) -> Future[PublishOutcomes]:
     return future
 
 
-def test_batches_land_in_the_order_in_which_they_left() -> None:
+def test_batches_arrive_in_the_order_in_which_they_were_published() -> None:
     batch, jobs = a_batch(), [a_job() for _ in range(3)]
     first, second = left(batch, jobs[:1]), left(batch, jobs[1:])
     second.set_result((None, None))
@@ -94,7 +94,7 @@ def test_batches_land_in_the_order_in_which_they_left() -> None:
     assert (batch.accepted, batch.awaited(all_of_them=True)) == (3, None)
 
 
-def test_a_batch_leaves_when_it_is_full_and_a_lone_job_at_once() -> None:
+def test_a_full_batch_and_a_single_job_are_published_at_once() -> None:
     batch, each = a_batch(), a_job()
     publication = addressed(each)
     assert batch.add(each, publication)
@@ -102,7 +102,7 @@ def test_a_batch_leaves_when_it_is_full_and_a_lone_job_at_once() -> None:
     assert [batch.add(each, publication) for _ in range(MAX_BATCH)].index(True) == MAX_BATCH - 1
 
 
-def test_no_more_are_under_way_than_the_window_holds() -> None:
+def test_the_jobs_in_flight_never_exceed_the_window() -> None:
     batch = a_batch(8)
     oldest = left(batch, [a_job(), a_job()])
     for _ in range(2):
@@ -112,7 +112,7 @@ def test_no_more_are_under_way_than_the_window_holds() -> None:
     assert batch.awaited(all_of_them=False) is oldest
 
 
-def test_what_failed_is_counted_and_named_and_the_rest_is_accepted() -> None:
+def test_failed_jobs_are_counted_and_named_and_the_rest_are_accepted() -> None:
     batch, jobs = a_batch(), [a_job() for _ in range(4)]
     left(batch, jobs[:3]).set_result((None, NO, None))
     assert list(batch.confirmed()) == [jobs[0], jobs[2]]
@@ -125,25 +125,25 @@ def test_what_failed_is_counted_and_named_and_the_rest_is_accepted() -> None:
     assert "RabbitMQ said no." in str(error)
 
 
-def test_the_list_of_failed_ids_is_bounded_and_their_count_is_not() -> None:
+def test_the_list_of_failed_ids_is_bounded_but_their_count_is_not() -> None:
     batch = a_batch()
     add(batch, [a_job()] * (MAX_FAILED_IDS + 5))
     batch.refused(batch.close()[0], NO)
     assert (len(batch.failed_ids), batch.failed) == (MAX_FAILED_IDS, MAX_FAILED_IDS + 5)
 
 
-def test_a_job_that_boards_right_after_a_batch_leaves_by_the_timer(hand: Hand, clock: Clock) -> None:
+def test_a_job_added_right_after_a_batch_is_published_by_the_timer(hand: Hand, clock: Clock) -> None:
     batch, jobs = EnqueueBatch(1000, hand), [a_job() for _ in range(3)]
     left(batch, jobs[:1]).set_result((None,))
     add(batch, jobs[1:])
-    hand.fire()  # too early: looks again
+    hand.fire()  # too early: it checks again later
     clock.now += 1.01 * SUBMIT_SECONDS
     hand.fire()
     assert hand.handed_over == [[job.id for job in jobs[1:]]]
     assert (hand.timers, batch.close()) == ([], ([], []))
 
 
-def test_the_timer_lets_no_batch_overtake_another_and_none_leave_after_a_fault(hand: Hand, clock: Clock) -> None:
+def test_the_timer_keeps_batches_in_order_and_publishes_none_after_an_error(hand: Hand, clock: Clock) -> None:
     batch, jobs = EnqueueBatch(1000, hand), [a_job() for _ in range(2)]
     first = left(batch, jobs[:1])
     add(batch, jobs[1:])
@@ -160,7 +160,7 @@ def test_the_timer_lets_no_batch_overtake_another_and_none_leave_after_a_fault(h
     assert batch.failed == 2, "the one that was refused, and the one that was added before it was"
 
 
-def test_the_timer_waits_for_room_and_ends_when_nothing_has_boarded(hand: Hand, clock: Clock) -> None:
+def test_the_timer_waits_for_room_and_stops_when_nothing_was_added(hand: Hand, clock: Clock) -> None:
     batch, jobs = EnqueueBatch(1000, hand), [a_job() for _ in range(2)]
     left(batch, jobs[:1]).set_result((None,))
     add(batch, jobs[1:])

@@ -1,4 +1,4 @@
-"""The event loop of the connections: no call is left behind, blocking on it is refused, its crash is told."""
+"""The event loop of the connections: no call is forgotten, blocking on it is refused, its crash is reported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from floodgate.broker.process.event_loop import THREAD_NAME, BackgroundLoop, Bor
 
 
 class Loop:
-    """Stands for asyncio's: wake-ups are counted."""
+    """Replaces asyncio's loop: counts wake-ups."""
 
     def __init__(self) -> None:
         self.wake_ups: list[Callable[[], None]] = []
@@ -28,7 +28,7 @@ class Loop:
 
 
 class LastLook(deque[Callable[[], None]]):
-    """Something happens just when the loop has found the calls all done."""
+    """A call is added just when the loop has found all calls done."""
 
     def __init__(self, happens: Callable[[], None]) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def never(error: BaseException) -> None:
 
 
 def elsewhere() -> tuple[BorrowedLoop, Loop]:
-    """A loop that runs on some other thread."""
+    """A loop that runs on another thread."""
     io, loop = BorrowedLoop(), Loop()
     io._loop = loop  # type: ignore[assignment]
     return io, loop
@@ -61,7 +61,7 @@ def io() -> Iterator[BackgroundLoop]:
     assert not io._thread.is_alive()  # type: ignore[union-attr]
 
 
-def test_a_call_that_comes_while_the_loop_finishes_wakes_it_again() -> None:
+def test_a_call_made_while_the_loop_finishes_wakes_it_again() -> None:
     io, loop = elsewhere()
     done: list[str] = []
     io._calls = LastLook(lambda: io.call_soon(lambda: done.append("late")))
@@ -71,7 +71,7 @@ def test_a_call_that_comes_while_the_loop_finishes_wakes_it_again() -> None:
     assert done == ["first", "late"]
 
 
-def test_many_calls_are_one_wake_up() -> None:
+def test_many_calls_cause_one_wake_up() -> None:
     io, loop = elsewhere()
     for _ in range(5):
         io.call_soon(lambda: None)
@@ -86,7 +86,7 @@ def test_calls_of_one_thread_run_in_order(io: BackgroundLoop) -> None:
     assert seen == list(range(100))
 
 
-def test_a_call_that_raises_ends_the_thread_and_is_told() -> None:
+def test_a_call_that_raises_ends_the_thread_and_is_reported() -> None:
     told: Future[Any] = Future()
     io = BackgroundLoop(told.set_result)
     io.start()
@@ -96,7 +96,7 @@ def test_a_call_that_raises_ends_the_thread_and_is_told() -> None:
     assert THREAD_NAME not in {thread.name for thread in threading.enumerate() if thread is io._thread}
 
 
-def test_a_task_that_nobody_asks_costs_a_line_and_not_the_loop(io: BackgroundLoop) -> None:
+def test_an_unawaited_failed_task_is_logged_and_does_not_end_the_loop(io: BackgroundLoop) -> None:
     async def start_one() -> None:
         task = asyncio.ensure_future(asyncio.get_running_loop().run_in_executor(None, int, "x"))
         await asyncio.wait({task})
@@ -113,7 +113,7 @@ def test_a_blocking_call_on_the_loop_is_refused(io: BackgroundLoop) -> None:
         io.run(block(), 5)
 
 
-def test_past_its_bound_a_coroutine_is_cancelled(io: BackgroundLoop) -> None:
+def test_a_coroutine_is_cancelled_at_its_timeout(io: BackgroundLoop) -> None:
     cancelled = threading.Event()
 
     async def wait_forever() -> None:
@@ -127,7 +127,7 @@ def test_past_its_bound_a_coroutine_is_cancelled(io: BackgroundLoop) -> None:
     assert cancelled.wait(5)
 
 
-def test_a_time_out_of_the_coroutines_own_is_passed_on(io: BackgroundLoop) -> None:
+def test_a_coroutines_own_timeout_error_is_passed_on(io: BackgroundLoop) -> None:
     async def give_up() -> None:
         raise TimeoutError("mine")
 
@@ -135,7 +135,7 @@ def test_a_time_out_of_the_coroutines_own_is_passed_on(io: BackgroundLoop) -> No
         io.run(give_up(), 5)
 
 
-def test_another_loop_may_await_what_belongs_to_this_one(io: BackgroundLoop) -> None:
+def test_another_loop_can_await_work_on_this_one(io: BackgroundLoop) -> None:
     async def thread() -> str:
         return threading.current_thread().name
 
@@ -149,7 +149,7 @@ def test_another_loop_may_await_what_belongs_to_this_one(io: BackgroundLoop) -> 
     assert asyncio.run(here()) == threading.current_thread().name
 
 
-def test_what_still_runs_is_cancelled_when_the_loop_stops() -> None:
+def test_running_tasks_are_cancelled_when_the_loop_stops() -> None:
     io, cancelled = BackgroundLoop(never), threading.Event()
     io.start()
 
@@ -179,14 +179,14 @@ def test_stopping_twice_or_unstarted_or_on_the_loop_itself_does_nothing(io: Back
     io.stop(5)
 
 
-def test_a_loop_is_borrowed_from_whoever_runs_one() -> None:
+def test_a_running_loop_is_borrowed() -> None:
     io = BorrowedLoop()
     with pytest.raises(RuntimeError):
         io.start()
 
     async def use() -> tuple[bool, bool]:
         io.start()
-        io.stop(5)  # not ours to stop
+        io.stop(5)  # the loop is not ours to stop
         called = asyncio.get_running_loop().create_future()
         io.call_soon(lambda: called.set_result(None))
         await asyncio.wait_for(called, 5)
@@ -196,7 +196,7 @@ def test_a_loop_is_borrowed_from_whoever_runs_one() -> None:
     assert io.is_over
 
 
-def test_a_call_on_a_loop_that_its_owner_closed_is_dropped() -> None:
+def test_a_call_on_a_loop_closed_by_its_owner_is_dropped() -> None:
     io = BorrowedLoop()
 
     async def use() -> None:

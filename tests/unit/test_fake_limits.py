@@ -14,52 +14,52 @@ def passes(flood: FloodControl, chat: int, at: float, charge: CallCost = SEND) -
     return flood.judge(BOT, chat, charge, at).passes
 
 
-def test_a_chat_takes_one_message_in_any_second() -> None:
+def test_a_chat_accepts_one_message_in_any_second() -> None:
     flood = FloodControl(FloodLimits())
     assert passes(flood, USER, 0.0)
     verdict = flood.judge(BOT, USER, SEND, 0.999)
     assert (verdict.by, verdict.retry_after) == ("chat", 1)
 
 
-def test_a_chat_takes_the_next_message_when_the_second_is_over() -> None:
+def test_a_chat_accepts_the_next_message_after_a_second() -> None:
     flood = FloodControl(FloodLimits())
     assert passes(flood, USER, 0.0)
     assert passes(flood, USER, 1.0)
 
 
-def test_a_chat_that_is_full_leaves_the_others_alone() -> None:
+def test_a_chat_at_its_limit_does_not_affect_other_chats() -> None:
     flood = FloodControl(FloodLimits())
     assert passes(flood, USER, 0.0)
     assert not passes(flood, USER, 0.1)
     assert passes(flood, USER + 1, 0.1)
 
 
-def test_a_bot_sends_thirty_in_any_second_and_not_one_more() -> None:
+def test_a_bot_sends_at_most_thirty_in_any_second() -> None:
     flood = FloodControl(FloodLimits())
     assert all(passes(flood, USER + n, n / 100) for n in range(30))
     verdict = flood.judge(BOT, 999, SEND, 0.9)
     assert (verdict.by, verdict.retry_after) == ("bot", 1)
 
 
-def test_the_window_slides_and_does_not_start_anew_each_second() -> None:
+def test_the_window_slides_instead_of_restarting_each_second() -> None:
     flood = FloodControl(FloodLimits())
     assert all(passes(flood, USER + n, 0.9) for n in range(30))
     assert not passes(flood, 999, 1.1)
 
 
-def test_a_group_takes_twenty_in_any_minute_and_says_when_there_is_room() -> None:
+def test_a_group_accepts_twenty_in_any_minute_and_states_when_there_is_room() -> None:
     flood = FloodControl(FloodLimits())
     assert all(passes(flood, GROUP, float(n)) for n in range(20))
     verdict = flood.judge(BOT, GROUP, SEND, 20.0)
     assert (verdict.by, verdict.retry_after) == ("group", 40)
 
 
-def test_a_user_is_under_no_group_limit() -> None:
+def test_a_user_has_no_group_limit() -> None:
     flood = FloodControl(FloodLimits())
     assert all(passes(flood, USER, float(n)) for n in range(40))
 
 
-def test_paid_broadcast_has_a_budget_of_its_own() -> None:
+def test_paid_broadcast_has_its_own_budget() -> None:
     flood = FloodControl(FloodLimits())
     paid = CallCost(chat=True, paid=True)
     assert all(passes(flood, n, 0.0, paid) for n in range(1, 1001))
@@ -72,20 +72,20 @@ def test_an_action_is_charged_to_the_bot_and_not_to_the_chat() -> None:
     assert flood.judge(BOT, GROUP, CallCost(), 0.0).by == "bot"
 
 
-def test_answers_and_reads_are_free_even_in_a_wait() -> None:
+def test_answers_and_reads_are_free_even_during_a_wait() -> None:
     flood = FloodControl(FloodLimits())
     flood.impose((BOT, None), 100, 0.0)
     assert flood.judge(BOT, USER, None, 1.0).passes
 
 
-def test_an_album_counts_as_its_items() -> None:
+def test_an_album_counts_as_many_messages_as_it_has_items() -> None:
     flood = FloodControl(FloodLimits(chat=None))
     assert passes(flood, GROUP, 0.0, CallCost(cost=10, chat=True))
     assert passes(flood, GROUP, 1.0, CallCost(cost=10, chat=True))
     assert not passes(flood, GROUP, 2.0)
 
 
-def test_a_call_bigger_than_its_window_passes_an_empty_one_and_blocks_the_windows_it_fills() -> None:
+def test_a_call_larger_than_its_window_passes_an_empty_window_and_blocks_the_windows_it_fills() -> None:
     window, rate = SlidingWindow(), Rate(1, 1.0)
     assert window.wait_seconds(rate, 5, 0.0) == 0.0
     window.charge(rate, 5, 0.0)
@@ -93,62 +93,62 @@ def test_a_call_bigger_than_its_window_passes_an_empty_one_and_blocks_the_window
     assert window.wait_seconds(rate, 1, 5.0) == 0.0
 
 
-def test_a_refused_call_is_charged_to_nothing() -> None:
+def test_a_refused_call_is_not_charged() -> None:
     flood = FloodControl(FloodLimits(group=Rate(1, 60.0)))
     assert passes(flood, GROUP, 0.0)
     assert not passes(flood, GROUP, 0.5)
     assert all(passes(flood, USER + n, 0.5) for n in range(29))
 
 
-def test_calls_that_were_on_their_way_do_not_make_a_wait_longer() -> None:
+def test_calls_already_in_flight_do_not_lengthen_a_wait() -> None:
     flood = FloodControl(FloodLimits())
     flood.impose((BOT, USER), 10, 0.0)
     assert flood.judge(BOT, USER, SEND, 0.4).retry_after == 10
     assert passes(flood, USER, 10.0)
 
 
-def test_a_caller_who_goes_on_in_a_wait_waits_longer() -> None:
+def test_calls_during_a_wait_lengthen_it() -> None:
     flood = FloodControl(FloodLimits())
     flood.impose((BOT, USER), 10, 0.0)
     assert flood.judge(BOT, USER, SEND, 5.0).retry_after == 6
     assert not passes(flood, USER, 10.0)
 
 
-def test_a_wait_never_reaches_further_than_the_bound() -> None:
+def test_a_wait_never_exceeds_its_limit() -> None:
     flood = FloodControl(FloodLimits(longest_wait_seconds=20))
     flood.impose((BOT, USER), 10, 0.0)
     waits = [flood.judge(BOT, USER, SEND, n * 0.5).retry_after for n in range(1, 400)]
     assert max(waits) == 20
 
 
-def test_growth_can_be_switched_off() -> None:
+def test_lengthening_can_be_switched_off() -> None:
     flood = FloodControl(FloodLimits(growth_seconds=0))
     flood.impose((BOT, USER), 10, 0.0)
     assert flood.judge(BOT, USER, SEND, 5.0).retry_after == 5
     assert passes(flood, USER, 10.0)
 
 
-def test_a_wait_of_the_bot_holds_all_its_chats_and_no_other_bot() -> None:
+def test_a_wait_for_the_bot_applies_to_all_its_chats_and_no_other_bot() -> None:
     flood = FloodControl(FloodLimits())
     flood.impose((BOT, None), 5, 0.0)
     assert not passes(flood, 7, 1.0)
     assert flood.judge(BOT + 1, 7, SEND, 1.0).passes
 
 
-def test_without_limits_an_imposed_wait_still_counts() -> None:
+def test_without_limits_an_imposed_wait_still_applies() -> None:
     flood = FloodControl(FloodLimits(enabled=False))
     assert all(passes(flood, USER, 0.0) for _ in range(100))
     flood.impose((BOT, USER), 3, 0.0)
     assert not passes(flood, USER, 1.0)
 
 
-def test_one_limit_can_be_lifted_alone() -> None:
+def test_a_single_limit_can_be_lifted() -> None:
     flood = FloodControl(FloodLimits(chat=None))
     assert all(passes(flood, USER, 0.0) for _ in range(30))
     assert not passes(flood, USER, 0.0)
 
 
-def test_what_is_over_takes_no_memory() -> None:
+def test_expired_windows_take_no_memory() -> None:
     flood = FloodControl(FloodLimits(enabled=True, bot=None))
     for chat in range(1, 20_001):
         assert passes(flood, chat, chat * 0.01)

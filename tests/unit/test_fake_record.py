@@ -1,4 +1,4 @@
-"""What the fake remembers of a run, and what it makes of it; faults and their chances."""
+"""The fake's record of a run and its summary; faults and their probabilities."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ SENT = Arrival(
 CALL = Call(1, "sendmessage")
 
 
-def test_a_window_holds_what_is_less_than_its_length_apart() -> None:
+def test_a_window_holds_arrivals_less_than_its_length_apart() -> None:
     assert fullest([("a", 0.0, 1), ("a", 0.5, 1), ("a", 1.0, 1)], 1.0) == 2
 
 
-def test_a_summary_counts_what_acted_by_cost_and_by_chat() -> None:
+def test_a_summary_counts_effective_calls_by_cost_and_by_chat() -> None:
     records = [
         SENT,
         replace(SENT, seq=2, at=0.9, chat_id=6, cost=3),
@@ -50,12 +50,12 @@ def test_a_summary_counts_what_acted_by_cost_and_by_chat() -> None:
     assert (total.by_code, total.refused_by) == ({200: 4, 429: 1}, {"chat": 1})
 
 
-def test_a_summary_names_what_was_sent_twice() -> None:
+def test_a_summary_names_messages_sent_twice() -> None:
     total = summarise([SENT, replace(SENT, seq=2, at=5.0), replace(SENT, seq=3, at=9.0, chat_id=6)])
     assert [(d.chat_id, d.text, d.times) for d in total.duplicates] == [(5, "hi", 2)]
 
 
-def test_the_record_is_bounded_and_pages_by_number() -> None:
+def test_the_record_is_bounded_and_paged_by_number() -> None:
     arrivals = Arrivals(capacity=100)
     for n in range(250):
         arrivals.close(arrivals.open(1, "getMe", None, CallSource("form", b""), float(n), 0.0), 200)
@@ -75,13 +75,13 @@ def test_calls_in_flight_are_counted_per_chat() -> None:
     assert (first.in_flight, second.in_flight, third.in_flight) == (1, 2, 2)
 
 
-def test_a_fault_strikes_as_often_as_it_was_told() -> None:
+def test_a_fault_occurs_the_configured_number_of_times() -> None:
     scenarios = Scenarios(faults=[Fault(FaultKind.CUT_BEFORE, times=2)])
     struck = [scenarios.strike(CALL, 5) is not None for _ in range(4)]
     assert struck == [True, True, False, False]
 
 
-def test_a_fault_strikes_only_the_methods_and_chats_it_names() -> None:
+def test_a_fault_affects_only_the_methods_and_chats_it_names() -> None:
     fault = Fault(FaultKind.STALL, methods=frozenset({"sendmessage"}), chats=frozenset({5}))
     scenarios = Scenarios(faults=[fault])
     assert scenarios.strike(CALL, 5) is fault
@@ -89,7 +89,7 @@ def test_a_fault_strikes_only_the_methods_and_chats_it_names() -> None:
     assert scenarios.strike(Call(1, "getme"), 5) is None
 
 
-def test_the_same_seed_gives_the_same_chances() -> None:
+def test_the_same_seed_gives_the_same_random_faults() -> None:
     def chances(seed: int) -> list[bool]:
         scenarios = Scenarios(seed, faults=[Fault(FaultKind.ERROR, probability=0.5)])
         return [scenarios.strike(CALL, 5) is not None for _ in range(50)]
@@ -104,7 +104,7 @@ def test_latency_stays_in_its_range() -> None:
     assert all(0.08 <= scenarios.latency_seconds() <= 0.12 for _ in range(100))
 
 
-def test_a_trouble_ends_after_its_number_of_calls() -> None:
+def test_a_chat_fault_ends_after_its_number_of_calls() -> None:
     scenarios = Scenarios()
     scenarios.set_chat(5, ChatState(ChatTrouble.BLOCKED, times=1))
     with pytest.raises(ApiError, match="403"):
@@ -112,7 +112,7 @@ def test_a_trouble_ends_after_its_number_of_calls() -> None:
     scenarios.refuse(5, writes=True)
 
 
-def test_a_blocked_user_can_still_be_read_about_but_a_chat_that_is_not_there_cannot() -> None:
+def test_a_blocked_user_can_still_be_queried_but_a_missing_chat_cannot() -> None:
     scenarios = Scenarios()
     scenarios.set_chat(5, ChatState(ChatTrouble.BLOCKED))
     scenarios.refuse(5, writes=False)
@@ -132,17 +132,17 @@ def test_a_blocked_user_can_still_be_read_about_but_a_chat_that_is_not_there_can
         (lambda: fault_from({"kind": "error", "probability": 2}), "between 0 and 1"),
     ],
 )
-def test_a_mistake_in_control_values_is_told_in_a_sentence(make: object, sentence: str) -> None:
+def test_invalid_control_values_are_reported_in_one_sentence(make: object, sentence: str) -> None:
     assert callable(make)
     with pytest.raises(ControlError, match=sentence):
         make()
 
 
-def test_limits_change_one_by_one() -> None:
+def test_limits_can_be_changed_individually() -> None:
     assert limits_from(FloodLimits(), {"bot": [10, 2], "chat": None}) == FloodLimits(bot=Rate(10, 2.0), chat=None)
 
 
-def test_updates_wait_a_day_and_no_longer() -> None:
+def test_updates_are_kept_for_one_day() -> None:
     now = 0.0
     inbox = Inbox(lambda: now)
     inbox.add("message", {}, 1)
@@ -152,7 +152,7 @@ def test_updates_wait_a_day_and_no_longer() -> None:
     assert [u.update_id for u in asyncio.run(poll(inbox))] == [FIRST_UPDATE_ID + 1]
 
 
-def test_an_offset_confirms_what_is_before_it() -> None:
+def test_an_offset_confirms_earlier_updates() -> None:
     inbox = Inbox(lambda: 0.0)
     for _ in range(5):
         inbox.add("message", {}, 1)
@@ -169,7 +169,7 @@ def test_a_negative_offset_counts_from_the_end() -> None:
     assert [u.update_id - FIRST_UPDATE_ID for u in given] == [4]
 
 
-def test_updates_nobody_asked_for_do_not_come() -> None:
+def test_updates_not_in_allowed_updates_are_not_delivered() -> None:
     inbox = Inbox(lambda: 0.0)
     assert inbox.add("message_reaction", {}, 1) is None
     inbox.allowed = frozenset({"message_reaction"})
@@ -177,7 +177,7 @@ def test_updates_nobody_asked_for_do_not_come() -> None:
     assert inbox.add("message", {}, 1) is None
 
 
-def test_a_failed_webhook_is_tried_at_once_then_ever_later_up_to_a_minute() -> None:
+def test_a_failed_webhook_is_retried_at_once_and_then_at_pauses_up_to_a_minute() -> None:
     assert [PostBackoff().after(n) for n in range(1, 9)] == [0, 2, 4, 8, 16, 32, 60, 60]
 
 

@@ -16,7 +16,7 @@ def refusal(text: str, mode: str) -> str:
     return caught.value.description
 
 
-def test_html_becomes_text_and_entities_in_utf16_units() -> None:
+def test_html_becomes_text_with_entities_in_utf16_units() -> None:
     text, found = parse('😀 <b>bold &amp; <i>it</i></b> <a href="https://t.me/?a=1&amp;b">x</a>', "HTML")
     assert text == "😀 bold & it x"
     assert found == [
@@ -39,7 +39,7 @@ def test_html_becomes_text_and_entities_in_utf16_units() -> None:
         ("snake_case", "Markdown", "can't find end of the entity starting at byte offset 5"),
     ],
 )
-def test_markup_out_of_balance_is_refused_in_telegrams_words(text: str, mode: str, reason: str) -> None:
+def test_unbalanced_markup_is_refused_in_telegrams_words(text: str, mode: str, reason: str) -> None:
     assert refusal(text, mode) == f"Bad Request: can't parse entities: {reason}"
 
 
@@ -68,7 +68,7 @@ def test_markdown_becomes_text_and_entities(text: str, mode: str, plain: str, ki
     assert (found_text, [e["type"] for e in found]) == (plain, kinds.split())
 
 
-def test_parameters_mean_the_same_from_a_form_and_from_json() -> None:
+def test_parameters_from_a_form_and_from_json_are_equivalent() -> None:
     form = Call(1, "x", decode_form(b"chat_id=-5&flag=True&ids=%5B1%2C2%5D&text=%C3%A9"))
     body = Call(1, "x", decode_json(b'{"chat_id": -5, "flag": true, "ids": [1, 2], "text": "\\u00e9"}'))
     for call in (form, body):
@@ -76,22 +76,22 @@ def test_parameters_mean_the_same_from_a_form_and_from_json() -> None:
         assert call.array("ids", "ids") == [1, 2]
 
 
-def test_a_number_that_is_none_counts_as_zero() -> None:
+def test_an_invalid_number_counts_as_zero() -> None:
     assert Call(1, "x", {"n": "many"}).integer("n") == 0
 
 
-def test_bad_json_in_a_parameter_is_named() -> None:
+def test_a_parameter_with_invalid_json_is_named() -> None:
     with pytest.raises(ApiError, match="400") as caught:
         Call(1, "x", {"reply_markup": "{"}).structure("reply_markup", "reply keyboard markup")
     assert caught.value.description == "Bad Request: can't parse reply keyboard markup JSON object"
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b"[" * 100_000])
-def test_a_body_that_is_no_json_object_is_a_bad_request(body: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_a_bad_request(body: bytes) -> None:
     with pytest.raises(ApiError) as caught:
         decode_json(body)
     assert caught.value.code == 400
 
 
-def test_a_long_body_is_not_kept_for_the_record() -> None:
+def test_a_long_body_is_not_recorded() -> None:
     assert kept(CallSource("form", b"x" * 100_000)).params() == {"too_long_to_keep_bytes": 100_000}

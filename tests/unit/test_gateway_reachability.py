@@ -1,4 +1,4 @@
-"""What the gateway overhears of updates that pass through."""
+"""The chats that the gateway finds in updates passing through."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def change(status: str) -> dict[str, Any]:
         ({"poll": {"id": "3"}}, None),
     ],
 )
-def test_a_chat_is_heard_from_by_what_comes_from_it_but_not_by_the_word_that_the_bot_is_out(
+def test_an_update_shows_its_chat_as_reachable_unless_it_reports_the_bots_removal(
     body: dict[str, Any], chat: str | None
 ) -> None:
     assert Update("default", 1, body).chat_heard_from == chat
 
 
-def test_the_chats_of_an_answer_are_each_found_once() -> None:
+def test_each_chat_in_an_answer_is_found_once() -> None:
     updates = [{"update_id": n, "message": {"chat": {"id": n % 2 + 1}}} for n in range(4)]
     assert chats_in("default", json.dumps({"ok": True, "result": updates}).encode()) == {"1", "2"}
 
@@ -42,5 +42,5 @@ def test_the_chats_of_an_answer_are_each_found_once() -> None:
     "answer",
     [b"", b"<html>", b"[]", b"{}", b'{"result": true}', b'{"result": [1, {}, {"update_id": "x"}]}', b"[" * 100_000],
 )
-def test_what_is_no_such_answer_tells_of_no_chat(answer: bytes) -> None:
+def test_other_answers_contain_no_chats(answer: bytes) -> None:
     assert chats_in("default", answer) == set()

@@ -1,4 +1,4 @@
-"""What callers say by headers and parameters, and who may call: as values."""
+"""Callers' options in headers and parameters, and authorization: as values."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ TOKENS = {name: f"{number}:" + "A" * 35 for number, name in enumerate(("one", "t
 GATEWAY = GatewaySettings(wait_seconds=60, longest_wait_seconds=100)
 
 
-def test_without_a_word_the_settings_count() -> None:
+def test_without_options_the_settings_apply() -> None:
     options, params = request_options({"content-type": "x"}, {"chat_id": 1}, GATEWAY)
     assert (options.wait_seconds, options.bot, dict(options.options), params) == (60, None, {}, {"chat_id": 1})
     assert not options.keyed
 
 
-def test_headers_and_parameters_say_the_same_and_a_header_wins() -> None:
+def test_options_can_be_headers_or_parameters_and_a_header_wins() -> None:
     headers = {"X-Floodgate-Wait-Seconds": "5", "x-floodgate-on-uncertain": "dead-letter"}
     given = {"floodgate_wait_seconds": 7, "floodgate_priority": "bulk", "floodgate_delay_seconds": "2", "text": "x"}
     options, params = request_options(headers, given, GATEWAY)
@@ -33,23 +33,23 @@ def test_headers_and_parameters_say_the_same_and_a_header_wins() -> None:
     assert params == {"text": "x"}
 
 
-def test_nobody_waits_longer_than_the_longest_wait() -> None:
+def test_a_wait_is_capped_at_the_longest_wait() -> None:
     assert request_options({"x-floodgate-wait-seconds": "9999"}, {}, GATEWAY)[0].wait_seconds == 100
 
 
-def test_an_idempotency_key_is_apart_from_dedupe_keys_which_win() -> None:
+def test_idempotency_keys_are_separate_from_dedupe_keys_which_take_precedence() -> None:
     assert request_options({"idempotency-key": "a"}, {}, GATEWAY)[0].options == {"dedupe_key": "idempotency:a"}
     both = {"idempotency-key": "a", "x-floodgate-dedupe-key": "b"}
     assert request_options(both, {}, GATEWAY)[0].options == {"dedupe_key": "b"}
 
 
 @pytest.mark.parametrize("at", ["1767225600", 1767225600, "2026-01-01T00:00:00+00:00", "2026-01-01T00:00:00Z"])
-def test_moments_are_unix_seconds_or_iso_8601(at: object) -> None:
+def test_times_are_unix_seconds_or_iso_8601(at: object) -> None:
     assert request_options({}, {"floodgate_at": at}, GATEWAY)[0].options == {"at": datetime(2026, 1, 1, tzinfo=UTC)}
 
 
 @pytest.mark.parametrize("wait", ["-1", "nan", "inf", "soon", [1], {}, "1e999"])
-def test_what_is_no_time_is_refused(wait: object) -> None:
+def test_an_invalid_time_is_refused(wait: object) -> None:
     with pytest.raises(RefusalError, match="invalid value for floodgate_wait_seconds"):
         request_options({}, {"floodgate_wait_seconds": wait}, GATEWAY)
 
@@ -64,7 +64,7 @@ def settings(**gateway: object) -> Settings:
     return Settings(_env_file=None, bots=TOKENS, gateway=gateway)
 
 
-def test_a_key_of_two_bots_chooses_and_a_token_is_its_bots_alone() -> None:
+def test_a_key_of_two_bots_selects_one_and_a_token_is_only_for_its_own_bot() -> None:
     callers = Callers(settings(keys={"one": ["k" * 20], "two": ["k" * 20, "l" * 20]}))
     assert [callers.bot("k" * 20, wanted) for wanted in (None, "one", "two")] == ["one", "one", "two"]
     assert callers.bot(TOKENS["two"], None) == "two"
@@ -74,7 +74,7 @@ def test_a_key_of_two_bots_chooses_and_a_token_is_its_bots_alone() -> None:
         assert refusal.value.code == code
 
 
-def test_tokens_can_be_kept_out() -> None:
+def test_tokens_can_be_disallowed() -> None:
     callers = Callers(settings(keys={"one": ["k" * 20]}, accept_tokens=False))
     assert callers.bot("k" * 20, None) == "one"
     with pytest.raises(RefusalError):
@@ -82,7 +82,7 @@ def test_tokens_can_be_kept_out() -> None:
 
 
 @pytest.mark.parametrize("keys", [{"one": ["short"]}, {"one": ["k" * 20 + "/x"]}, {"three": ["k" * 20]}])
-def test_keys_that_cannot_serve_are_refused_at_start_without_being_shown(keys: dict[str, list[str]]) -> None:
+def test_invalid_keys_are_refused_at_start_without_being_shown(keys: dict[str, list[str]]) -> None:
     with pytest.raises(SettingsError) as error:
         load_settings(
             _env_file=None, bots=TOKENS, gateway={"keys": {n: [SecretStr(k) for k in v] for n, v in keys.items()}}

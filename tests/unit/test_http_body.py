@@ -1,4 +1,4 @@
-"""Bodies are read within their bounds, whoever reads them."""
+"""Bodies are read within their limits by every reader."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def piece(body: bytes) -> Message:
 
 
 def read(messages: Sequence[Message], most_bytes: int = 10, headers: dict[str, str] | None = None) -> bytes:
-    """What comes of these messages; after the last of them, silence."""
+    """The result of reading these messages; after the last of them, silence."""
     coming: Iterator[Message] = iter(messages)
 
     async def receive() -> Message:
@@ -42,11 +42,11 @@ def read(messages: Sequence[Message], most_bytes: int = 10, headers: dict[str, s
     return asyncio.run(whole())
 
 
-def test_a_body_within_the_bounds_is_read_whole() -> None:
+def test_a_body_within_the_limits_is_read_completely() -> None:
     assert read([piece(b"hello"), piece(b"world"), LAST]) == b"helloworld"
 
 
-def test_a_body_that_grows_beyond_the_bound_is_refused() -> None:
+def test_a_body_that_grows_beyond_the_limit_is_refused() -> None:
     with pytest.raises(BodyTooLargeError):
         read([piece(b"hello"), piece(b"worlds"), LAST])
 
@@ -57,18 +57,18 @@ def test_a_body_announced_as_too_large_is_not_read(length: str) -> None:
         read([], headers={"content-length": length})
 
 
-def test_silence_ends_the_wait() -> None:
+def test_a_silent_body_times_out() -> None:
     with pytest.raises(BodyTooSlowError):
         read([piece(b"hello")])
 
 
-def test_a_trickle_is_refused_though_it_is_never_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trickling_body_is_refused_although_it_is_never_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count()
     monkeypatch.setattr(http_body, "time", SimpleNamespace(monotonic=lambda: next(clock) / 100))
     with pytest.raises(BodyTooSlowError):
         read([*[piece(b"x")] * 100, LAST], most_bytes=1000)
 
 
-def test_a_client_that_leaves_in_the_middle_is_told_apart() -> None:
+def test_a_client_that_disconnects_in_the_middle_is_distinguished() -> None:
     with pytest.raises(ClientDisconnect):
         read([piece(b"hello"), {"type": "http.disconnect"}])

@@ -1,4 +1,4 @@
-"""Which dead jobs become dead letters, and which the state store counts and lists instead."""
+"""Dead jobs that become dead letters, and those that the state store counts and lists instead."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ERROR = {"error_code": 403, "description": BLOCKED}
 
 
 class Desk:
-    """A worker's broker without RabbitMQ, and the reasons of the dead letters that it wrote."""
+    """A worker's broker without RabbitMQ, and the reasons of the dead letters it wrote."""
 
     def __init__(self, state: Path, **options: Any) -> None:
         settings = Settings(_env_file=None, bot_token=TOKEN, state_url=f"sqlite:///{state}", dead_letters=options)
@@ -89,7 +89,7 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "state.db"
 
 
-def test_a_bulk_job_for_an_unreachable_chat_is_listed_and_no_dead_letter(state: Path) -> None:
+def test_a_bulk_job_for_an_unreachable_chat_is_listed_without_a_dead_letter(state: Path) -> None:
     desk, job = Desk(state), job_of()
 
     async def act() -> None:
@@ -112,7 +112,7 @@ def test_a_bulk_job_for_an_unreachable_chat_is_listed_and_no_dead_letter(state: 
         ("bulk", FailureReason.CHAT_UNREACHABLE, {"keep_unreachable_bulk": True}),
     ],
 )
-def test_other_dead_jobs_are_dead_letters(
+def test_other_dead_jobs_become_dead_letters(
     priority: str, reason: FailureReason, options: dict[str, Any], state: Path
 ) -> None:
     desk, job = Desk(state, **options), job_of(priority)
@@ -126,7 +126,7 @@ def test_other_dead_jobs_are_dead_letters(
 
 
 @pytest.mark.parametrize(("priority", "letters"), [("bulk", 0), ("interactive", 1)])
-def test_a_job_that_is_turned_away_without_a_call_ends_alike(priority: str, letters: int, state: Path) -> None:
+def test_a_job_refused_without_a_call_ends_the_same_way(priority: str, letters: int, state: Path) -> None:
     desk, job = Desk(state), job_of(priority)
 
     async def act() -> None:
@@ -141,8 +141,10 @@ def test_a_job_that_is_turned_away_without_a_call_ends_alike(priority: str, lett
     at_desk(desk, act)
 
 
-def test_a_job_that_the_store_cannot_list_is_a_dead_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Acknowledged without either, it would be gone."""
+def test_a_job_that_the_store_cannot_list_becomes_a_dead_letter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Acknowledged without either, it would be lost."""
     (tmp_path / "no-folder").touch()
     monkeypatch.setattr(settle, "RECORD_AT_MOST_SECONDS", 0.0)
     monkeypatch.setattr(settle, "RECORD_RETRY_SECONDS", 0.01)
@@ -164,7 +166,7 @@ def test_the_settings_know_each_reason() -> None:
     assert (ours | set(FailureReason)) - of_plain_actors == REASONS
 
 
-def test_a_reason_may_have_a_retention_of_its_own() -> None:
+def test_a_reason_may_have_its_own_retention() -> None:
     given = DeadLetterSettings(seconds=100, seconds_by_reason={"content": 10, "uncertain": 0})
     kept = [given.kept_for(reason) for reason in ("content", "rights", "uncertain")]
     assert [one and one.total_seconds() for one in kept] == [10, 100, None]

@@ -1,4 +1,4 @@
-"""The ladder's maths on single cases; tests/properties has the rest."""
+"""The ladder's arithmetic in single cases; tests/properties has the rest."""
 
 from datetime import timedelta
 
@@ -29,7 +29,7 @@ def test_the_longest_delay_is_more_than_a_year() -> None:
     assert timedelta(days=366) < delay_ladder.MAX_DELAY
 
 
-def test_the_key_is_the_bits_then_the_queue() -> None:
+def test_the_routing_key_is_the_bits_followed_by_the_queue() -> None:
     key = delay_ladder.routing_key("send.default.bulk.07", 0b1011)
     assert key.split(".")[: delay_ladder.LEVELS] == list("1011".zfill(28))
     assert key.endswith(".1.0.1.1.send.default.bulk.07")
@@ -42,7 +42,7 @@ def test_a_message_enters_at_its_highest_set_bit() -> None:
     assert delay_ladder.entry_exchange(0) == delay_ladder.DELIVER_EXCHANGE
 
 
-def test_a_delayed_publication_differs_in_its_way_and_its_priority_only() -> None:
+def test_a_delayed_publication_differs_only_in_route_and_priority() -> None:
     fresh = Publication("", "mail", b"{}", "id", headers={"a": 1})
     late = delay_ladder.delayed(fresh, timedelta(seconds=1))
     assert (late.body, late.message_id, late.headers) == (fresh.body, fresh.message_id, fresh.headers)

@@ -1,4 +1,4 @@
-"""Lanes: a chat's updates one after the other, those of different chats side by side."""
+"""Lanes: a chat's updates run one after another, those of different chats concurrently."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from floodgate.broker.worker.queue_consumer import DeliveredMessage
 
 
 class Delivery:
-    """Stands for the broker's."""
+    """Replaces the broker's."""
 
     live = True
 
@@ -30,7 +30,7 @@ class Delivery:
 
 
 class Message:
-    """Stands for a delivered update."""
+    """Replaces a delivered update."""
 
     def __init__(self, number: int, chat: int, queue: str, redelivered: bool) -> None:
         self.number = number
@@ -89,7 +89,7 @@ def play(scene: Callable[[Hall], Awaitable[None]]) -> None:
     asyncio.run(cast(Coroutine[Any, Any, None], bounded()))
 
 
-def test_updates_of_one_chat_run_one_after_the_other() -> None:
+def test_updates_of_one_chat_run_one_after_another() -> None:
     async def scene(hall: Hall) -> None:
         for number in (1, 2, 3):
             hall.come(number, chat=5)
@@ -104,7 +104,7 @@ def test_updates_of_one_chat_run_one_after_the_other() -> None:
     play(scene)
 
 
-def test_a_chat_waits_for_no_other_chat() -> None:
+def test_chats_do_not_wait_for_each_other() -> None:
     async def scene(hall: Hall) -> None:
         for number in (1, 2, 3):
             hall.come(number, chat=number)
@@ -118,8 +118,8 @@ def test_a_chat_waits_for_no_other_chat() -> None:
     play(scene)
 
 
-def test_the_same_chat_of_another_queue_is_another_lane() -> None:
-    """Two bots may talk with one person."""
+def test_the_same_chat_in_another_queue_has_another_lane() -> None:
+    """Two bots may talk to one user."""
 
     async def scene(hall: Hall) -> None:
         hall.come(1, chat=5)
@@ -130,7 +130,7 @@ def test_the_same_chat_of_another_queue_is_another_lane() -> None:
     play(scene)
 
 
-def test_a_lane_is_gone_when_it_is_empty_and_opens_again() -> None:
+def test_an_empty_lane_is_removed_and_can_be_opened_again() -> None:
     async def scene(hall: Hall) -> None:
         hall.come(1, chat=5)
         await turn()
@@ -143,7 +143,7 @@ def test_a_lane_is_gone_when_it_is_empty_and_opens_again() -> None:
     play(scene)
 
 
-def test_what_has_not_begun_when_the_worker_stops_is_put_down_and_what_runs_goes_on() -> None:
+def test_when_the_worker_stops_unbegun_updates_are_put_down_and_running_ones_continue() -> None:
     async def scene(hall: Hall) -> None:
         messages = [hall.come(number, chat=5) for number in (1, 2, 3)]
         await turn()
@@ -159,8 +159,8 @@ def test_what_has_not_begun_when_the_worker_stops_is_put_down_and_what_runs_goes
     play(scene)
 
 
-def test_what_waits_behind_a_handler_that_is_cancelled_is_put_down() -> None:
-    """Not what is cancelled itself: its delivery is open, and returns with its channel."""
+def test_updates_behind_a_cancelled_handler_are_put_down() -> None:
+    """Not the cancelled one itself: its delivery is open, and returns with its channel."""
 
     async def scene(hall: Hall) -> None:
         messages = [hall.come(number, chat=5) for number in (1, 2, 3)]
@@ -174,8 +174,8 @@ def test_what_waits_behind_a_handler_that_is_cancelled_is_put_down() -> None:
     play(scene)
 
 
-def test_what_was_lost_with_its_connection_is_not_begun() -> None:
-    """RabbitMQ gives it out again, perhaps to another worker; two would handle it."""
+def test_updates_lost_with_their_connection_are_not_begun() -> None:
+    """RabbitMQ redelivers it, perhaps to another worker; otherwise two would handle it."""
 
     async def scene(hall: Hall) -> None:
         messages = [hall.come(number, chat=5) for number in (1, 2, 3)]
@@ -192,7 +192,7 @@ def test_what_was_lost_with_its_connection_is_not_begun() -> None:
     play(scene)
 
 
-def test_behind_an_update_that_goes_back_those_of_its_chat_go_back_too() -> None:
+def test_later_updates_of_a_chat_are_requeued_with_an_earlier_one() -> None:
     async def scene(hall: Hall) -> None:
         first, second, third = (hall.come(number, chat=5) for number in (1, 2, 3))
         other = hall.come(4, chat=6)
@@ -205,13 +205,13 @@ def test_behind_an_update_that_goes_back_those_of_its_chat_go_back_too() -> None
     play(scene)
 
 
-def test_an_update_that_comes_back_takes_its_place_before_younger_ones() -> None:
+def test_a_redelivered_update_is_placed_before_later_ones() -> None:
     async def scene(hall: Hall) -> None:
         hall.come(1, chat=5)
         hall.come(4, chat=5)
         hall.come(2, chat=5, redelivered=True)
         hall.come(3, chat=5, redelivered=True)
-        hall.come(1, chat=5)  # replayed: it is new, and goes to the end
+        hall.come(1, chat=5)  # replayed: it counts as new and goes to the end
         await turn()
         for number in (1, 2, 3, 4):
             await hall.let_go(number)

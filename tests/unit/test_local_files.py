@@ -1,4 +1,4 @@
-"""No parameter reaches a file on the Bot API server's own disk: not by a client, a gateway, or what is published."""
+"""No parameter reaches a file on the Bot API server's own disk, through a client, a gateway or a published job."""
 
 from __future__ import annotations
 
@@ -56,24 +56,24 @@ HARMLESS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize(("params", "where"), LOCAL.values(), ids=LOCAL)
-def test_a_file_of_the_servers_disk_is_refused_by_name(params: dict[str, Any], where: str) -> None:
+def test_a_file_on_the_servers_disk_is_refused_by_name(params: dict[str, Any], where: str) -> None:
     assert local_file_in(params) == where
     with pytest.raises(InvalidParamsError, match=r"disk are not passed on\.$"):
         new_job("sendDocument", {"chat_id": 1, **params})
 
 
-def test_a_client_refuses_it_at_the_call() -> None:
+def test_a_client_refuses_a_local_file_when_called() -> None:
     with pytest.raises(InvalidParamsError, match=r"^params: photo must be a file_id"):
         Composer(Settings(_env_file=None)).call("sendPhoto", {"chat_id": 1, "photo": SECRETS})
 
 
 @pytest.mark.parametrize("params", HARMLESS, ids=str)
-def test_everything_else_passes(params: dict[str, Any]) -> None:
+def test_other_parameters_are_accepted(params: dict[str, Any]) -> None:
     assert new_job("sendDocument", {"chat_id": 1, **params}).params == {"chat_id": 1, **params}
 
 
 @pytest.mark.parametrize(("params", "where"), LOCAL.values(), ids=LOCAL)
-def test_a_worker_takes_no_such_job_from_whoever_published_it(params: dict[str, Any], where: str) -> None:
+def test_a_worker_refuses_a_job_with_a_local_file_from_any_publisher(params: dict[str, Any], where: str) -> None:
     job = new_job("sendDocument", {"chat_id": 1})
     body = encode_job(job.model_copy(update={"params": {"chat_id": 1, **params}}), "send.default.bulk.00")
     with pytest.raises(MalformedJobError) as error:
@@ -82,12 +82,12 @@ def test_a_worker_takes_no_such_job_from_whoever_published_it(params: dict[str, 
 
 
 @pytest.mark.parametrize("name", ['a"; name="photo', "a\r\nb", "", "a b", "ü"])
-def test_a_name_that_could_make_another_part_of_a_form_is_refused(name: str) -> None:
+def test_a_name_that_could_inject_another_form_part_is_refused(name: str) -> None:
     with pytest.raises(InvalidParamsError, match="is not a parameter's name"):
         new_job("sendDocument", {"chat_id": 1, name: SECRETS})
 
 
-def test_nesting_costs_no_stack() -> None:
+def test_deep_nesting_does_not_exhaust_the_stack() -> None:
     deep: Any = SECRETS
     for _ in range(100_000):
         deep = [deep]

@@ -1,4 +1,4 @@
-"""No secret leaves in a log line, whatever route it took into it."""
+"""No secret leaves in a log line, however it got into it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TOKEN = "123456789:AA" + "Bc-_9" * 7 + "z"
         ("job 0f3c2a, chat -1001234567890", "job 0f3c2a, chat -1001234567890"),
     ],
 )
-def test_tokens_and_passwords_are_redacted_and_nothing_else(text: str, redacted: str) -> None:
+def test_only_tokens_and_passwords_are_redacted(text: str, redacted: str) -> None:
     assert redact(text) == redacted
 
 
@@ -42,7 +42,7 @@ def test_long_lines_cost_linear_time() -> None:
 
 
 def written(capsys: pytest.CaptureFixture[str]) -> str:
-    """What has come to standard error, once the log's thread has written it."""
+    """The output on standard error, once the log's thread has written it."""
     (writer,) = logging.getLogger().handlers
     writer.flush()
     return capsys.readouterr().err
@@ -72,7 +72,7 @@ def test_a_gateway_key_of_any_form_is_redacted(log_format: str, capsys: pytest.C
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
-def test_every_route_into_a_line_is_redacted(log_format: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_part_of_a_log_line_is_redacted(log_format: str, capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(Settings(_env_file=None, log_format=log_format))
     logger = logging.getLogger("floodgate.test")
     url = f"https://api.telegram.org/bot{TOKEN}/sendMessage"
@@ -103,7 +103,7 @@ def test_json_lines_are_one_object_each_with_level_logger_and_time(capsys: pytes
     assert line["timestamp"].endswith("Z")
 
 
-def test_libraries_that_log_urls_or_much_are_quiet_even_at_debug(capsys: pytest.CaptureFixture[str]) -> None:
+def test_libraries_that_log_urls_or_too_much_are_quiet_even_at_debug(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(Settings(_env_file=None, log_level="DEBUG"))
     for name in ("httpx", "telegram.Bot", "pika.channel", "aiohttp.access"):
         logging.getLogger(name).info("noise")
@@ -112,14 +112,14 @@ def test_libraries_that_log_urls_or_much_are_quiet_even_at_debug(capsys: pytest.
     assert "ours" in logged
 
 
-def test_configuring_twice_logs_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_after_configuring_twice_lines_are_logged_once(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         configure_logging(Settings(_env_file=None))
     logging.getLogger("floodgate.test").info("once")
     assert written(capsys).count("once") == 1
 
 
-def test_a_filtered_logger_is_safe_under_any_configuration(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_filtered_logger_is_safe_with_any_configuration(caplog: pytest.LogCaptureFixture) -> None:
     logger = logging.getLogger("floodgate.test-filtered")
     logger.addFilter(RedactTokens())
     logger.addFilter(RedactTokens())
@@ -129,7 +129,7 @@ def test_a_filtered_logger_is_safe_under_any_configuration(caplog: pytest.LogCap
 
 
 class Terminal(logging.Handler):
-    """Takes nothing until it is told to."""
+    """Accepts nothing until it is told to."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class Terminal(logging.Handler):
         self.lines.append(record.getMessage())
 
 
-def test_a_terminal_that_takes_nothing_holds_up_nobody_and_costs_only_lines_beyond_the_bound() -> None:
+def test_a_blocked_terminal_delays_nothing_and_only_lines_beyond_the_limit_are_dropped() -> None:
     terminal = Terminal()
     writer = LogWriter(terminal)
     logger = logging.getLogger("floodgate.test-blocked")
@@ -159,7 +159,7 @@ def test_a_terminal_that_takes_nothing_holds_up_nobody_and_costs_only_lines_beyo
     assert terminal.lines[-1] == "the last"
 
 
-def test_a_line_tells_what_its_arguments_were_when_it_was_logged() -> None:
+def test_a_log_line_shows_its_arguments_as_they_were_when_logged() -> None:
     terminal, values = Terminal(), [1]
     writer = LogWriter(terminal)
     writer.handle(logging.LogRecord("x", logging.INFO, __file__, 1, "%s", (values,), None))

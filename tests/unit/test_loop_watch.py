@@ -1,4 +1,4 @@
-"""Who blocks the event loop: told from a thread's frames, and while it lasts."""
+"""Finding the code that blocks the event loop from a thread's frames, while it blocks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def watch(loop: HandlerLoop) -> Iterator[LoopWatch]:
     made.stop()
 
 
-def test_a_handler_that_blocks_is_named_while_it_blocks_and_when_it_is_over(
+def test_a_blocking_handler_is_named_while_it_blocks_and_afterwards(
     loop: HandlerLoop, watch: LoopWatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     release = threading.Event()
@@ -54,7 +54,7 @@ def test_a_handler_that_blocks_is_named_while_it_blocks_and_when_it_is_over(
     assert "innocent_looking_handler" in over[0]
 
 
-def test_a_busy_loop_that_answers_is_left_alone(
+def test_a_busy_but_responsive_loop_is_not_reported(
     loop: HandlerLoop, watch: LoopWatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def awaiting() -> None:
@@ -66,7 +66,7 @@ def test_a_busy_loop_that_answers_is_left_alone(
     assert caplog.messages == []
 
 
-def test_a_thread_that_runs_none_of_the_users_code_has_no_culprit() -> None:
+def test_a_thread_that_runs_no_user_code_has_no_culprit() -> None:
     assert culprit_in(None) is None
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong is said once, in a sentence, and waited for."""
+"""Errors are logged once, in one sentence, and waited for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONFLICT = ReceivingRefusedError(
 )
 
 
-def test_what_does_not_change_is_said_once_and_that_it_is_over_too(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unchanged_outage_is_logged_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "floodgate.updates")
     outage = OutageBackoff("news")
     for _ in range(20):
@@ -31,14 +31,14 @@ def test_what_does_not_change_is_said_once_and_that_it_is_over_too(caplog: pytes
     assert "arrive again" in said[1]
 
 
-def test_another_trouble_is_said_at_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_different_error_is_logged_at_once(caplog: pytest.LogCaptureFixture) -> None:
     outage = OutageBackoff("news")
     outage.failed(NoAnswerError("Telegram cannot be reached for getUpdates (Connection refused)."))
     outage.failed(RabbitMQUnreachableError("RabbitMQ is away."))
     assert len(caplog.records) == 2
 
 
-def test_pauses_double_up_to_a_bound_and_telegram_may_name_its_own() -> None:
+def test_pauses_double_up_to_a_limit_unless_telegram_names_one() -> None:
     outage = OutageBackoff("news")
     pauses = [outage.failed(NoAnswerError("away.")) for _ in range(12)]
     assert pauses[0] <= 0.5
@@ -46,7 +46,7 @@ def test_pauses_double_up_to_a_bound_and_telegram_may_name_its_own() -> None:
     assert outage.failed(ReceivingRefusedError("getUpdates", 429, "Too Many Requests: retry after 7", 7.0)) == 7.0
 
 
-def test_a_conflict_in_a_hand_over_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_conflict_during_a_handover_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     outage = OutageBackoff("news")
     outage.failed(CONFLICT)
     outage.recovered()
@@ -65,5 +65,5 @@ def test_a_conflict_in_a_hand_over_is_no_news(caplog: pytest.LogCaptureFixture) 
         ),
     ],
 )
-def test_a_refusal_is_a_sentence_that_says_what_to_do(error: ReceivingRefusedError, words: str) -> None:
+def test_a_refusal_is_logged_in_one_sentence_with_a_remedy(error: ReceivingRefusedError, words: str) -> None:
     assert re.search(words, sentence("news", error))

@@ -1,4 +1,4 @@
-"""Pauses that grow, and log lines now and then."""
+"""Growing pauses, and occasional log lines."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_pauses_double_up_to_the_bound_and_begin_anew() -> None:
+def test_pauses_double_up_to_the_limit_and_reset() -> None:
     backoff = Backoff(0.5, 3.0)
     assert [backoff.next_seconds() for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
     backoff.reset()
     assert backoff.next_seconds() == 0.5
 
 
-def test_an_outage_is_told_at_first_then_every_minute_then_how_long_it_lasted(clock: list[float]) -> None:
+def test_an_outage_is_logged_when_it_begins_every_minute_and_when_it_ends(clock: list[float]) -> None:
     outage, due = OutageLog(), []
     for _ in range(7):
         due.append(outage.is_due())
@@ -33,12 +33,12 @@ def test_an_outage_is_told_at_first_then_every_minute_then_how_long_it_lasted(cl
     assert outage.is_due()
 
 
-def test_another_text_is_due_at_once(clock: list[float]) -> None:
+def test_a_different_text_is_logged_at_once(clock: list[float]) -> None:
     outage = OutageLog()
     assert [outage.is_due(text) for text in ("away", "away", "refused")] == [True, False, True]
 
 
-def test_an_outage_that_nobody_heard_of_ends_without_a_word(clock: list[float]) -> None:
+def test_an_unlogged_outage_ends_silently(clock: list[float]) -> None:
     outage = OutageLog()
     outage.begin()
     clock[0] += 5

@@ -1,4 +1,4 @@
-"""Which methods may be charged as paid broadcasts."""
+"""The methods that may be charged as paid broadcasts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from floodgate.broker.messages.job import new_job
 from floodgate.broker.messages.methods import PAID_BROADCAST, canonical_method
 
 
-def test_paid_broadcasts_are_those_that_telegrams_library_knows() -> None:
+def test_paid_broadcasts_are_those_of_python_telegram_bot() -> None:
     known = {
         canonical_method(name.replace("_", ""))
         for name, function in inspect.getmembers(telegram.Bot, inspect.isfunction)

@@ -1,4 +1,4 @@
-"""A poll that its receiver left behind is over before another receiver polls."""
+"""A poll abandoned by its receiver ends before another receiver polls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from floodgate.producer.updates.process import poll_seconds
     ("heartbeat", "lease", "set_to", "is_really"),
     [(30, 5, 20, 20), (30, 5, 50, 32), (2, 2, 20, 3), (2, 1, 1, 1)],
 )
-def test_no_poll_outlasts_what_rabbitmq_takes_to_notice(
+def test_no_poll_outlasts_rabbitmqs_heartbeat_detection(
     heartbeat: int, lease: int, set_to: int, is_really: int
 ) -> None:
     settings = Settings(

@@ -1,4 +1,4 @@
-"""A permit is for now: one that its worker was too busy to use is handed back, and the job asks again."""
+"""Permits are short-lived: one that its worker was too busy to use is handed back, and the job asks again."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def broker_with(tmp_path: Path, **settings: Any) -> AsyncIterator[Floodgat
 
 @pytest.fixture
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Run a scene on an event loop, with a broker that is the process's while it lasts."""
+    """Runs a scene on an event loop, with a broker that is the process's meanwhile."""
 
     async def on_a_loop(scene: Scene, **settings: Any) -> None:
         async with broker_with(tmp_path, **settings) as broker:
@@ -66,7 +66,7 @@ async def admitted(broker: FloodgateBroker, **params: Any) -> DeliveredMessage:
 
 
 class Sessions:
-    """Takes every call."""
+    """Accepts every call."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -86,7 +86,7 @@ async def answer(sessions: Sessions, message: DeliveredMessage) -> Answer:
 Play = Callable[..., None]
 
 
-def test_a_permit_is_good_for_a_moment(play: Play) -> None:
+def test_a_permit_is_valid_for_a_short_time(play: Play) -> None:
     async def scene(broker: FloodgateBroker) -> None:
         before = time.monotonic()
         assert before < (await admitted(broker)).good_until < time.monotonic() + 0.05
@@ -94,21 +94,21 @@ def test_a_permit_is_good_for_a_moment(play: Play) -> None:
     play(scene)
 
 
-def test_a_permit_is_good_for_ever_where_no_window_is_kept(play: Play) -> None:
+def test_a_permit_without_limits_is_valid_forever(play: Play) -> None:
     async def scene(broker: FloodgateBroker) -> None:
         assert (await admitted(broker)).good_until == float("inf")
 
     play(scene, limits={"enabled": False})
 
 
-def test_a_paid_broadcast_is_kept_by_spacing_and_may_be_late(play: Play) -> None:
+def test_a_permit_for_a_paid_broadcast_is_valid_forever(play: Play) -> None:
     async def scene(broker: FloodgateBroker) -> None:
         assert (await admitted(broker, allow_paid_broadcast=True)).good_until == float("inf")
 
     play(scene)
 
 
-def test_what_is_handed_back_was_never_spent(play: Play) -> None:
+def test_renewing_a_permit_refunds_the_first_one(play: Play) -> None:
     async def scene(broker: FloodgateBroker) -> None:
         message = await admitted(broker)
         first = message.permit
@@ -123,7 +123,7 @@ def test_what_is_handed_back_was_never_spent(play: Play) -> None:
     play(scene)
 
 
-def test_a_call_in_time_is_made_with_its_first_permit(play: Play) -> None:
+def test_a_call_made_in_time_uses_its_first_permit(play: Play) -> None:
     async def scene(broker: FloodgateBroker) -> None:
         sessions, message = Sessions(), await admitted(broker)
         message.good_until = float("inf")
@@ -134,7 +134,7 @@ def test_a_call_in_time_is_made_with_its_first_permit(play: Play) -> None:
     play(scene)
 
 
-def test_a_late_call_is_made_once_and_with_another_permit(play: Play) -> None:
+def test_a_late_call_is_made_once_with_a_new_permit(play: Play) -> None:
     async def scene(broker: FloodgateBroker) -> None:
         sessions, message = Sessions(), await admitted(broker)
         message.good_until = LONG_AGO
@@ -146,9 +146,7 @@ def test_a_late_call_is_made_once_and_with_another_permit(play: Play) -> None:
     play(scene)
 
 
-def test_a_process_that_is_late_for_every_permit_sends_all_the_same(
-    play: Play, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_is_late_for_every_permit_still_sends(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(broker: FloodgateBroker) -> None:
         sessions, message = Sessions(), await admitted(broker)
         message.good_until = LONG_AGO

@@ -1,4 +1,4 @@
-"""Our frames are what pika's own encoder would write."""
+"""Our frames are identical to those of pika's own encoder."""
 
 import pytest
 from pika import frame, spec
@@ -29,7 +29,7 @@ def pikas(publication: Publication, wire: FrameOptions) -> bytes:
 
 
 @pytest.mark.parametrize("size", [0, 1, 4087, 4088, 4089, 20_000])
-def test_bodies_of_any_size_are_cut_into_frames(size: int) -> None:
+def test_bodies_of_any_size_are_split_into_frames(size: int) -> None:
     publication = Publication("", "send.default.bulk.07", b"x" * size, "an-id", 9)
     assert encode(publication, WIRE) == pikas(publication, WIRE)
 

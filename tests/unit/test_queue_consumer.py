@@ -1,4 +1,4 @@
-"""What becomes of a delivery when Dramatiq is through with it: the order of its steps, and what a failed one means."""
+"""Settling a delivery after Dramatiq has finished with it: the order of the steps, and the effect of a failed one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAIL = dramatiq.Message(queue_name="mail", actor_name="nobody", args=(), kwargs=
 
 
 class Desk:
-    """Stands for the publisher, the delivery, and whoever might stop the worker; notes what is asked of them."""
+    """Replaces the publisher, the delivery and the stopping worker; records all calls."""
 
     def __init__(self, body: bytes = MAIL) -> None:
         self.steps: list[str] = []
@@ -52,7 +52,7 @@ PAUSE = f"pause {GIVE_BACK_PAUSE_SECONDS:g}"
 REJECTED = RejectedError("RabbitMQ said no.")
 
 
-def test_a_message_given_up_is_a_dead_letter_first_and_acknowledged_then() -> None:
+def test_a_failed_message_is_dead_lettered_before_it_is_acknowledged() -> None:
     desk = Desk()
     consumer = desk.consumer()
     message = next(consumer)
@@ -62,7 +62,7 @@ def test_a_message_given_up_is_a_dead_letter_first_and_acknowledged_then() -> No
     assert (desk.letters[0].routing_key, desk.letters[0].body) == ("dead.mail", MAIL)
 
 
-def test_bytes_that_are_no_job_are_a_dead_letter_first_and_acknowledged_then() -> None:
+def test_bytes_that_are_not_a_job_are_dead_lettered_before_they_are_acknowledged() -> None:
     desk = Desk(b"\xff no job")
     assert next(desk.consumer()) is None
     assert desk.steps == ["publish", "ack"]
@@ -70,7 +70,7 @@ def test_bytes_that_are_no_job_are_a_dead_letter_first_and_acknowledged_then() -
 
 
 @pytest.mark.parametrize("body", [MAIL, b"\xff no job"], ids=["a message", "no job"])
-def test_what_could_not_be_buried_goes_back_after_a_pause_and_is_not_acknowledged(body: bytes) -> None:
+def test_a_message_that_cannot_be_dead_lettered_is_requeued_after_a_pause_and_not_acknowledged(body: bytes) -> None:
     desk = Desk(body)
     desk.fault = REJECTED
     consumer = desk.consumer()
@@ -79,7 +79,7 @@ def test_what_could_not_be_buried_goes_back_after_a_pause_and_is_not_acknowledge
     assert desk.steps == ["publish", PAUSE, "requeue"]
 
 
-def test_a_message_nobody_called_done_goes_back_after_a_pause() -> None:
+def test_an_unfinished_message_is_requeued_after_a_pause() -> None:
     desk = Desk()
     consumer = desk.consumer()
     message = next(consumer)
@@ -89,19 +89,19 @@ def test_a_message_nobody_called_done_goes_back_after_a_pause() -> None:
     assert desk.steps == [PAUSE, "requeue"]
 
 
-def test_a_message_bears_the_name_of_the_queue_it_came_from() -> None:
+def test_a_message_has_the_name_of_the_queue_it_came_from() -> None:
     moved: Any = SimpleNamespace(body=MAIL, message_id="m1")
     assert read_message(moved, "post").queue_name == "post"
 
 
 @pytest.mark.parametrize("wrong", [{"kwargs": []}, {"options": []}, {"actor_name": 1}, {"message_id": 1}], ids=str)
-def test_fields_of_the_wrong_type_are_no_message(wrong: dict[str, object]) -> None:
+def test_fields_of_the_wrong_type_make_a_message_malformed(wrong: dict[str, object]) -> None:
     desk = Desk(json.dumps({**json.loads(MAIL), **wrong}).encode())
     assert next(desk.consumer()) is None
     assert desk.letters[0].routing_key == "dead.malformed"
 
 
-def test_the_pause_ends_when_the_worker_is_to_stop() -> None:
+def test_the_pause_ends_when_the_worker_is_stopping() -> None:
     desk, stopping = Desk(), Stopping()
     stopping.set()
     publisher: Any = desk
@@ -112,6 +112,6 @@ def test_the_pause_ends_when_the_worker_is_to_stop() -> None:
     assert desk.steps == ["requeue"]
 
 
-def test_a_letters_description_is_a_line_and_not_a_page() -> None:
+def test_the_description_of_a_dead_letter_is_truncated() -> None:
     letter = dead_message("dead.mail", "m1", b"", "mail", "failed", "x" * 10_000)
     assert read_dead_letter("dead.mail", "m1", letter.headers, b"").description == "x" * MAX_DESCRIPTION

@@ -1,4 +1,4 @@
-"""What is taken for a job of a queue, and what goes to `dead.malformed` instead of coming back for ever."""
+"""Messages accepted as jobs of a queue, and those that go to `dead.malformed` instead of returning forever."""
 
 from __future__ import annotations
 
@@ -54,26 +54,26 @@ def test_a_job_of_the_queues_bot_is_read() -> None:
     ],
     ids=lambda content: content[-60:].decode(),
 )
-def test_what_the_pipeline_could_not_deal_with_is_malformed(content: bytes) -> None:
+def test_bytes_the_pipeline_cannot_process_are_malformed(content: bytes) -> None:
     with pytest.raises(MalformedJobError):
         read(content)
 
 
 @pytest.mark.parametrize("chat_id", [5, -5, -1001234567890, 2**52 - 1, -(2**52) + 1, "@Durov_2", "17"])
-def test_every_chat_key_that_is_made_is_read(chat_id: int | str) -> None:
+def test_every_chat_key_we_make_can_be_read(chat_id: int | str) -> None:
     made = new_job("sendMessage", {"chat_id": chat_id, "text": "x"}, bot="news")
     assert read(encode_job(made, QUEUE)).job.chat == made.chat
 
 
-def test_a_whole_surrogate_pair_is_text_like_any_other() -> None:
+def test_a_complete_surrogate_pair_is_ordinary_text() -> None:
     assert read(body(job={"params": {"chat_id": 5, "text": "😀"}})).job.params["text"] == "😀"
 
 
-def test_a_dead_letter_can_be_written_whatever_its_description_holds() -> None:
+def test_a_dead_letter_can_be_written_with_any_description() -> None:
     letter = dead_letters.malformed("id", b"bytes", QUEUE, "\ud800" + "ü" * 1000)
     assert encode(letter, FrameOptions(channel=1, frame_max=131_072))
 
 
-def test_an_inline_message_is_a_chat_of_its_own() -> None:
+def test_each_inline_message_is_a_separate_chat() -> None:
     made = new_job("editMessageText", {"inline_message_id": "BQAAAHQCAAB_-9", "text": "x"}, bot="news")
     assert read(encode_job(made, QUEUE)).job.chat == "inline:BQAAAHQCAAB_-9"

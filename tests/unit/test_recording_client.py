@@ -1,4 +1,4 @@
-"""The test double that ships with the product does what the real clients do, but for sending."""
+"""The product's test double behaves like the real clients, except that it sends nothing."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ PAIRS = [(Client, RecordingClient), (AsyncClient, AsyncRecordingClient)]
 
 
 @pytest.mark.parametrize(("real", "double"), PAIRS)
-def test_it_has_every_public_method_of_the_real_one(real: type, double: type) -> None:
+def test_it_has_every_public_method_of_a_real_client(real: type, double: type) -> None:
     missing = {name for name in dir(real) if not name.startswith("_")} - set(dir(double))
     assert missing == set()
-    for name in ("job", "call", "enqueue", "enqueue_many", "enqueue_each", "status", "result", "close"):
+    for name in ("job", "call", "enqueue", "enqueue_many", "enqueue_each", "status", "cancel", "result", "close"):
         assert [*inspect.signature(getattr(real, name)).parameters] == [
             *inspect.signature(getattr(double, name)).parameters
         ]
 
 
-def test_it_records_what_would_be_enqueued_in_order() -> None:
+def test_it_records_jobs_in_the_order_of_the_calls() -> None:
     with RecordingClient(bot="news") as client:
         client.send_message(1, "one")
         client.enqueue_many(client.job("sendMessage", chat_id=2, text=str(n), priority="bulk") for n in range(3))
@@ -44,7 +44,7 @@ def test_it_records_what_would_be_enqueued_in_order() -> None:
         client.send_message(1, "too late")
 
 
-def test_it_refuses_what_a_real_one_refuses() -> None:
+def test_it_refuses_the_same_calls_as_a_real_client() -> None:
     client = RecordingClient()
     with pytest.raises(InvalidParamsError):
         client.send_message(1, "x" * 5000)
@@ -53,7 +53,7 @@ def test_it_refuses_what_a_real_one_refuses() -> None:
     assert client.jobs == []
 
 
-def test_jobs_with_one_dedupe_key_are_one() -> None:
+def test_jobs_with_one_dedupe_key_are_recorded_as_one() -> None:
     client = RecordingClient()
     first = client.send_message(1, "x", dedupe_key="k")
     second = client.send_message(1, "x", dedupe_key="k")
@@ -64,7 +64,7 @@ def test_jobs_with_one_dedupe_key_are_one() -> None:
         client.send_message(1, "y", dedupe_key="k")
 
 
-def test_outcomes_can_be_arranged() -> None:
+def test_outcomes_can_be_preset() -> None:
     client = RecordingClient()
     client.will_fail("sendMessage", "chat-unreachable")
     with pytest.raises(DeadLetteredError, match="chat-unreachable"):
@@ -81,12 +81,12 @@ def test_an_unknown_id_is_not_called_safe() -> None:
         RecordingClient().result("no-such-id")
 
 
-def test_the_environment_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOODGATE_BOTS", "no JSON")
     assert RecordingClient().send_message(1, "x", bot="any").bot == "any"
 
 
-def test_the_async_one_is_awaited() -> None:
+def test_the_async_recording_client_is_awaited() -> None:
     async def play() -> AsyncRecordingClient:
         async with AsyncRecordingClient() as client:
             job = await client.send_message(1, "x")
@@ -97,7 +97,21 @@ def test_the_async_one_is_awaited() -> None:
     assert asyncio.run(play()).texts == ["x", "y"]
 
 
-def test_the_fixture_stands_in_for_the_public_name(floodgate_client: RecordingClient) -> None:
+def test_the_fixture_replaces_the_public_name(floodgate_client: RecordingClient) -> None:
     with floodgate.Client() as client:
         client.send_message(1, "x")
     assert floodgate_client.texts == ["x"]
+
+
+def test_waiting_jobs_can_be_cancelled_and_sent_ones_not() -> None:
+    client = RecordingClient()
+    sent = client.send_message(1, "sent", campaign="spring")
+    client.will_wait("sendMessage")
+    one = client.send_message(1, "one")
+    many = client.send_message(1, "many", campaign="spring")
+    assert [record.reason for record in client.cancel(one, sent)] == ["cancelled", None]
+    assert client.cancel(campaign="spring") == []
+    with pytest.raises(DeadLetteredError, match="cancelled"):
+        client.result(many)
+    with pytest.raises(InvalidParamsError, match="what to cancel"):
+        client.cancel()

@@ -1,4 +1,4 @@
-"""What a broken call is described by never holds its URL: that holds the token, and descriptions go to dead letters."""
+"""A broken call's description never contains its URL: that has the token, and descriptions go to dead letters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY = ConnectionKey("api.telegram.org", 443, True, True, None, None, None)
 @pytest.mark.parametrize(
     ("error", "wording"),
     [
-        # aiohttp's own words, put where the operating system's should be
+        # aiohttp's own words in place of the operating system's.
         (
             aiohttp.ClientOSError(errno.ECONNRESET, f"Can not write request body for {URL}"),
             "ClientOSError (Connection reset by peer)",
@@ -35,5 +35,5 @@ KEY = ConnectionKey("api.telegram.org", 443, True, True, None, None, None)
         ),
     ],
 )
-def test_a_fault_is_described_without_the_url(error: aiohttp.ClientError | OSError, wording: str) -> None:
+def test_a_request_error_is_described_without_the_url(error: aiohttp.ClientError | OSError, wording: str) -> None:
     assert _describe(error) == wording

@@ -19,7 +19,7 @@ LOST = pika.exceptions.StreamLostError("gone")
 
 
 class Channel:
-    """Stands for pika's."""
+    """Replaces pika's channel."""
 
     is_open = is_closing = is_closed = False
 
@@ -36,7 +36,7 @@ class Channel:
         self.asked.append(callback)
 
     def opens(self) -> None:
-        if not self.is_closing:  # pika tells nobody then
+        if not self.is_closing:  # then pika calls no callback
             self.is_open = True
             self._on_open(self)
 
@@ -49,7 +49,7 @@ class Channel:
 
 
 class Server:
-    """Stands for pika's connection."""
+    """Replaces pika's connection."""
 
     def __init__(self) -> None:
         self.channels: list[Channel] = []
@@ -68,7 +68,7 @@ async def turn() -> None:
 
 
 async def begin(work: Work) -> tuple[Server, asyncio.Task[Any]]:
-    """Work as ``Connections`` does it, up to its first call; its first channel is open."""
+    """Runs work as ``Connections`` does, up to its first call; its first channel is open."""
     server = Server()
     session = Session(server, (4, 0))
 
@@ -94,8 +94,8 @@ async def ask(session: Session) -> str:
     return str(await channel.call("ask"))
 
 
-def test_the_result_is_told_once_the_server_has_closed_the_channels() -> None:
-    """Only then is back in its queue what was taken."""
+def test_the_result_is_returned_after_the_server_has_closed_the_channels() -> None:
+    """Only then are the messages it took back in their queue."""
 
     async def scene() -> None:
         server, task = await begin(ask)
@@ -108,7 +108,7 @@ def test_the_result_is_told_once_the_server_has_closed_the_channels() -> None:
     play(scene)
 
 
-def test_a_connection_lost_while_the_channels_close_does_not_leave_the_caller_waiting() -> None:
+def test_losing_the_connection_while_channels_close_does_not_leave_the_caller_waiting() -> None:
     async def open_only(session: Session) -> str:
         await session.channel()
         return "done"
@@ -121,7 +121,7 @@ def test_a_connection_lost_while_the_channels_close_does_not_leave_the_caller_wa
     play(scene)
 
 
-def test_an_answer_that_is_late_is_not_taken_for_that_of_the_next_call() -> None:
+def test_a_late_reply_is_not_taken_for_the_reply_to_the_next_call() -> None:
     async def ask_twice(session: Session) -> str:
         try:
             return await ask(session)
@@ -145,7 +145,7 @@ def test_an_answer_that_is_late_is_not_taken_for_that_of_the_next_call() -> None
     play(scene)
 
 
-def test_work_that_is_cancelled_leaves_no_channel() -> None:
+def test_cancelled_work_leaves_no_channel() -> None:
     async def scene() -> None:
         server, task = await begin(ask)
         task.cancel()
@@ -159,7 +159,7 @@ def test_work_that_is_cancelled_leaves_no_channel() -> None:
     play(scene)
 
 
-def test_work_that_is_cancelled_while_its_channel_opens_leaves_none() -> None:
+def test_work_cancelled_while_its_channel_opens_leaves_no_channel() -> None:
     async def scene() -> None:
         server = Server()
         session = Session(server, (4, 0))
@@ -177,7 +177,7 @@ def test_work_that_is_cancelled_while_its_channel_opens_leaves_none() -> None:
     play(scene)
 
 
-def test_a_fault_of_the_work_is_the_callers_and_leaves_no_channel() -> None:
+def test_an_exception_in_the_work_reaches_the_caller_and_leaves_no_channel() -> None:
     async def fail(session: Session) -> None:
         await session.channel()
         raise ZeroDivisionError
@@ -192,7 +192,7 @@ def test_a_fault_of_the_work_is_the_callers_and_leaves_no_channel() -> None:
     play(scene)
 
 
-def test_a_lost_connection_is_told_in_the_middle_of_a_call() -> None:
+def test_a_lost_connection_ends_a_pending_call() -> None:
     async def scene() -> None:
         server, task = await begin(ask)
         server.channels[0].ends(LOST)
@@ -202,7 +202,7 @@ def test_a_lost_connection_is_told_in_the_middle_of_a_call() -> None:
     play(scene)
 
 
-def test_a_call_on_a_channel_that_has_ended_says_why_it_ended() -> None:
+def test_a_call_on_a_closed_channel_says_why_it_closed() -> None:
     async def ask_on(session: Session) -> None:
         channel = await session.channel()
         with pytest.raises(ChannelRefusedError):
@@ -218,7 +218,7 @@ def test_a_call_on_a_channel_that_has_ended_says_why_it_ended() -> None:
     play(scene)
 
 
-def test_a_server_that_answers_no_goodbye_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_does_not_wait_forever_for_an_unresponsive_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "CLOSE_SECONDS", 0.01)
 
     async def scene() -> None:

@@ -1,4 +1,4 @@
-"""What a call that failed has spent: given back only if it surely never reached the Bot API."""
+"""The budget of a failed call: refunded only if the call certainly never reached the Bot API."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ async def settle(outcome: Outcome, home: Path) -> tuple[Publication, int]:
 @pytest.mark.parametrize(
     "outcome", [Migrated("-1001000002002"), Paused(timedelta(seconds=3), "Too Many Requests")], ids=["migrated", "429"]
 )
-def test_a_call_that_the_bot_api_refused_stays_spent(outcome: Outcome, tmp_path: Path) -> None:
-    """It counts there, too. Given back, it would make room for one send more than a second holds."""
+def test_a_call_refused_by_the_bot_api_still_counts_against_the_budget(outcome: Outcome, tmp_path: Path) -> None:
+    """It also counts there. A refund would allow one send more than a second holds."""
     _, spent = asyncio.run(settle(outcome, tmp_path))
     assert spent == 1
 
@@ -62,7 +62,7 @@ def test_a_call_that_the_bot_api_refused_stays_spent(outcome: Outcome, tmp_path:
     [(timedelta(seconds=3), timedelta(seconds=3)), (timedelta(days=1), PAUSE_POLL)],
     ids=["seconds", "a day"],
 )
-def test_a_job_answered_with_429_is_parked_no_longer_than_a_resume_may_take(
+def test_a_job_answered_with_429_is_parked_no_longer_than_a_minute(
     asked: timedelta, parked: timedelta, tmp_path: Path
 ) -> None:
     published, _ = asyncio.run(settle(Paused(asked, "Too Many Requests"), tmp_path))

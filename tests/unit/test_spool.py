@@ -1,4 +1,4 @@
-"""Uploads in a folder and in a store that fsspec knows: kept whole, given back, removed; what fails says what to do."""
+"""Uploads in a folder and in an fsspec store: stored completely, returned, removed; errors say what to do."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def put(spool: Spool, content: bytes = CONTENT, job: str = "job-1", number: int 
     return spool.put("bot", job, number, "photo", "cat.png", io.BytesIO(content))
 
 
-def test_what_is_kept_is_given_back_whole_and_is_gone_once_removed(spool: Spool) -> None:
+def test_a_stored_file_is_returned_complete_and_is_gone_after_removal(spool: Spool) -> None:
     file = spool.put("bot", "job-1", 0, "photo", "cat.png", io.BytesIO(CONTENT))
     assert (file.size, file.sha256) == (len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
     with spool.open("bot", "job-1", file) as source:
@@ -56,7 +56,7 @@ def test_what_is_kept_is_given_back_whole_and_is_gone_once_removed(spool: Spool)
         spool.open("bot", "job-1", file)
 
 
-def test_two_that_put_files_for_one_job_touch_only_their_own(spool: Spool) -> None:
+def test_two_callers_storing_files_for_one_job_affect_only_their_own(spool: Spool) -> None:
     first = spool.put("bot", "job-1", 0, "photo", "cat.png", io.BytesIO(CONTENT))
     second = spool.put("bot", "job-1", 0, "photo", "cat.png", io.BytesIO(b"other"))
     spool.discard("bot", "job-1", [second])
@@ -74,7 +74,7 @@ class BreaksOff(io.BytesIO):
         return super().read(10)
 
 
-def test_of_an_upload_that_breaks_off_nothing_stays(tmp_path: Path) -> None:
+def test_an_interrupted_upload_leaves_nothing_behind(tmp_path: Path) -> None:
     spool = Spool(str(tmp_path))
     with pytest.raises(SpoolError):
         spool.put("bot", "job-1", 0, "photo", "cat.png", BreaksOff(CONTENT))
@@ -92,7 +92,7 @@ def test_file_ids_are_remembered_per_bot_and_kind_until_forgotten(spool: Spool) 
     assert spool.known("bot", "photo", "ab") is None
 
 
-def test_what_is_old_is_swept_and_the_rest_stays(tmp_path: Path) -> None:
+def test_old_files_are_swept_and_the_rest_are_kept(tmp_path: Path) -> None:
     spool = Spool(str(tmp_path))
     old, young = (
         spool.put("b", "old", 0, "x", "x", io.BytesIO(b"1")),
@@ -106,7 +106,7 @@ def test_what_is_old_is_swept_and_the_rest_stays(tmp_path: Path) -> None:
         spool.open("b", "old", old)
 
 
-def test_the_file_of_a_job_for_later_ages_from_when_it_is_due(spool: Spool) -> None:
+def test_the_file_of_a_scheduled_job_ages_from_its_due_time(spool: Spool) -> None:
     in_a_minute = int((time.time() + 60) * 1000)
     later = spool.put("b", "later", 0, "x", "x", io.BytesIO(b"1"), due_ms=in_a_minute)
     past = spool.put("b", "past", 0, "x", "x", io.BytesIO(b"2"), due_ms=1_000)
@@ -120,7 +120,7 @@ def test_the_file_of_a_job_for_later_ages_from_when_it_is_due(spool: Spool) -> N
     spool.discard("b", "later", [later])
 
 
-def test_a_folders_files_are_its_users_alone_whatever_the_umask(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_files_with_any_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         spool = Spool(str(tmp_path / "spool"))
@@ -135,7 +135,9 @@ def test_a_folders_files_are_its_users_alone_whatever_the_umask(tmp_path: Path) 
     assert {oct(path.stat().st_mode & 0o777) for path in made if path.is_file()} == {"0o600"}
 
 
-def test_what_an_earlier_version_left_open_is_closed_and_the_operators_folder_is_left_alone(tmp_path: Path) -> None:
+def test_permissions_left_open_by_an_earlier_version_are_closed_but_not_those_of_the_operators_folder(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "jobs" / "bot").mkdir(parents=True)
     tmp_path.chmod(0o755)
     (tmp_path / "jobs").chmod(0o755)
@@ -143,7 +145,7 @@ def test_what_an_earlier_version_left_open_is_closed_and_the_operators_folder_is
     assert [oct(path.stat().st_mode & 0o777) for path in (tmp_path, tmp_path / "jobs")] == ["0o755", "0o700"]
 
 
-def test_a_folder_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
+def test_a_deleted_folder_is_not_recreated(tmp_path: Path) -> None:
     spool = Spool(str(tmp_path / "spool"))
     spool.prepare()
     (tmp_path / "spool").rmdir()
@@ -152,7 +154,7 @@ def test_a_folder_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
     assert not (tmp_path / "spool").exists()
 
 
-def test_a_spool_that_is_not_mounted_does_not_say_that_an_upload_is_missing(tmp_path: Path) -> None:
+def test_an_unmounted_spool_does_not_report_uploads_as_missing(tmp_path: Path) -> None:
     spool = Spool(str(tmp_path / "spool"))
     spool.prepare()
     file = spool.put("bot", "job-1", 0, "photo", "cat.png", io.BytesIO(CONTENT))
@@ -162,7 +164,7 @@ def test_a_spool_that_is_not_mounted_does_not_say_that_an_upload_is_missing(tmp_
     assert not isinstance(caught.value, UploadMissingError)
 
 
-def test_a_full_disk_says_so(small_disk: Path) -> None:
+def test_a_full_disk_is_reported_as_such(small_disk: Path) -> None:
     spool = Spool(str(small_disk))
     with pytest.raises(SpoolError, match="is full"):
         put(spool)
@@ -170,13 +172,13 @@ def test_a_full_disk_says_so(small_disk: Path) -> None:
     put(spool, b"small enough")
 
 
-def test_a_store_that_is_not_installed_is_named() -> None:
+def test_a_missing_store_package_is_named() -> None:
     with pytest.raises(SettingsError, match="FLOODGATE_SPOOL_URL"):
         Spool("nonsense://bucket").prepare()
 
 
 @pytest.mark.parametrize("name", ["..", ".", "-x", "_x", "a/b", "", "../bot/job-1"])
-def test_no_name_of_a_job_or_bot_leads_out_of_its_folder(spool: Spool, name: str) -> None:
+def test_job_and_bot_names_cannot_leave_their_folder(spool: Spool, name: str) -> None:
     kept = spool.put("bot", "job-1", 0, "photo", "cat.png", io.BytesIO(CONTENT))
     for refused in (
         lambda: spool.remove("bot", name),
@@ -202,7 +204,7 @@ def test_no_name_of_a_job_or_bot_leads_out_of_its_folder(spool: Spool, name: str
         "known/bot/photo-x",
     ],
 )
-def test_only_a_key_that_was_made_for_the_job_is_read_or_removed(spool: Spool, tmp_path: Path, key: str) -> None:
+def test_only_a_key_made_for_the_job_is_read_or_removed(spool: Spool, tmp_path: Path, key: str) -> None:
     (tmp_path / "secret").write_bytes(b"token")
     foreign = SpooledFile(name="photo", key=key, size=5, sha256="0" * 64)
     with pytest.raises(UploadMissingError, match="does not belong to job job-1 of bot bot"):
@@ -213,7 +215,7 @@ def test_only_a_key_that_was_made_for_the_job_is_read_or_removed(spool: Spool, t
 
 
 @pytest.mark.parametrize("changed", [{"size": len(CONTENT) - 1}, {"size": len(CONTENT) + 1}, {"sha256": "0" * 64}])
-def test_content_that_is_not_what_the_job_names_is_cut_off_before_its_end(
+def test_content_that_does_not_match_the_job_is_cut_off_before_its_end(
     spool: Spool, changed: dict[str, object]
 ) -> None:
     file = spool.put("bot", "job-1", 0, "photo", "cat.png", io.BytesIO(CONTENT)).model_copy(update=changed)

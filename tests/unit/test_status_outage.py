@@ -1,4 +1,4 @@
-"""What ``floodgate status`` says of an outage of Telegram."""
+"""An outage of Telegram in ``floodgate status``."""
 
 from __future__ import annotations
 

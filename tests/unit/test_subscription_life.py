@@ -30,7 +30,7 @@ ACK, NACK = 80, 120  # basic.ack, basic.nack
 
 
 class Channel:
-    """Stands for pika's."""
+    """Replaces pika's channel."""
 
     def __init__(self, number: int, on_open: Callable[[Any], None]) -> None:
         self.channel_number = number
@@ -62,7 +62,7 @@ class Channel:
 
     @property
     def _answers(self) -> list[tuple[int, int]]:
-        """What was written, read as AMQP says."""
+        """The written data, parsed as AMQP."""
         answers = []
         for frame in self.written:
             kind, channel, size, basic, method, tag, bits, end = struct.unpack(">BHIHHQBB", frame)
@@ -92,8 +92,8 @@ class Channel:
 
 
 class Stand(HandTimers):
-    """Stands for the event loop and the connection: calls run at once, timers when they are fired, frames are looked at
-    when they leave."""
+    """Replaces the event loop and the connection: calls run at once, timers when they are fired, frames are examined
+    when they are flushed."""
 
     is_current = True
 
@@ -120,7 +120,7 @@ class Stand(HandTimers):
         frames, self._frames = self._frames, []
         for frame in frames:
             number = int.from_bytes(frame[1:3], "big")
-            if self.channels[number - 1].is_open:  # or RabbitMQ would not know what it is about
+            if self.channels[number - 1].is_open:  # otherwise RabbitMQ would not know the channel
                 self.channels[number - 1].written.append(frame)
 
     def call_soon(self, call: Callable[[], None]) -> None:
@@ -170,7 +170,7 @@ def scene(loop: asyncio.AbstractEventLoop) -> Scene:
     return Scene(loop)
 
 
-def test_pauses_double_up_to_the_longest_and_begin_anew_once_it_consumes(scene: Scene) -> None:
+def test_pauses_double_up_to_the_longest_and_reset_once_it_consumes(scene: Scene) -> None:
     pauses = []
     for _ in range(9):
         scene.channel.is_refused()
@@ -183,7 +183,7 @@ def test_pauses_double_up_to_the_longest_and_begin_anew_once_it_consumes(scene: 
     assert scene.stand.fire() == FIRST_PAUSE_SECONDS
 
 
-def test_an_answer_for_a_channel_that_is_gone_is_sent_on_none(scene: Scene) -> None:
+def test_a_settlement_for_a_closed_channel_is_not_sent(scene: Scene) -> None:
     scene.channel.delivers(1)
     scene.channel.is_refused()
     scene.stand.fire()
@@ -199,14 +199,14 @@ def test_an_answer_for_a_channel_that_is_gone_is_sent_on_none(scene: Scene) -> N
     assert [channel.acked for channel in scene.stand.channels] == [[], [1]]
 
 
-def test_a_message_that_a_left_channel_still_brings_is_not_taken(scene: Scene) -> None:
+def test_a_message_from_an_abandoned_channel_is_ignored(scene: Scene) -> None:
     left = scene.channel
     scene.stand.down(RabbitMQUnreachableError("lost"))
     left.delivers(1)
     assert scene.seen == []
 
 
-def test_a_missing_queue_is_declared_and_until_that_is_done_not_again(scene: Scene) -> None:
+def test_a_missing_queue_is_declared_only_once_at_a_time(scene: Scene) -> None:
     scene.channel.is_refused(MISSING)
     scene.stand.fire()
     scene.group.restore(scene.subscription, missing=True)
@@ -217,7 +217,7 @@ def test_a_missing_queue_is_declared_and_until_that_is_done_not_again(scene: Sce
     assert len(scene.stand.channels) == 2
 
 
-def test_a_queue_that_could_not_be_declared_is_tried_again(scene: Scene) -> None:
+def test_declaring_a_queue_is_retried_after_a_failure(scene: Scene) -> None:
     scene.channel.is_refused(MISSING)
     scene.stand.fire()
     scene.declared[0].set_exception(RabbitMQUnreachableError("away"))
@@ -226,19 +226,19 @@ def test_a_queue_that_could_not_be_declared_is_tried_again(scene: Scene) -> None
     assert len(scene.declared) == 2
 
 
-def test_a_suspended_queue_that_is_then_drained_does_not_come_back(scene: Scene) -> None:
+def test_a_suspended_queue_that_is_drained_is_not_consumed_again(scene: Scene) -> None:
     scene.subscription.suspend(5)
     scene.subscription.drain()
     assert (scene.stand.planned, len(scene.stand.channels)) == ([], 1)
 
 
-def test_a_drained_queue_is_not_suspended_for_that_would_bring_it_back(scene: Scene) -> None:
+def test_a_drained_queue_cannot_be_suspended(scene: Scene) -> None:
     scene.subscription.drain()
     scene.subscription.suspend(5)
     assert scene.stand.planned == []
 
 
-def test_a_closed_subscription_is_not_opened_with_the_next_connection(scene: Scene) -> None:
+def test_a_closed_subscription_is_not_reopened_on_the_next_connection(scene: Scene) -> None:
     scene.subscription.close()
     scene.stand.down(RabbitMQUnreachableError("lost"))
     scene.stand.up()
@@ -246,13 +246,13 @@ def test_a_closed_subscription_is_not_opened_with_the_next_connection(scene: Sce
     assert not scene.group._members
 
 
-def test_every_new_connection_has_the_queue_consumed_again(scene: Scene) -> None:
+def test_the_queue_is_consumed_again_on_every_new_connection(scene: Scene) -> None:
     scene.stand.down(RabbitMQUnreachableError("lost"))
     scene.stand.up()
     assert len(scene.stand.channels) == 2
 
 
-def test_a_drained_queue_is_handed_over_with_the_answer_for_what_is_in_hand(scene: Scene) -> None:
+def test_a_drained_queue_is_handed_over_once_its_message_is_settled(scene: Scene) -> None:
     scene.channel.delivers(1)
     scene.subscription.drain()
     assert scene.channel.is_open
@@ -260,7 +260,7 @@ def test_a_drained_queue_is_handed_over_with_the_answer_for_what_is_in_hand(scen
     assert (scene.channel.acked, scene.channel.is_open) == ([1], False)
 
 
-def test_a_drained_window_is_handed_over_with_the_answer_for_the_last_in_hand(
+def test_a_drained_window_is_handed_over_once_its_last_message_is_settled(
     loop: asyncio.AbstractEventLoop,
 ) -> None:
     scene = Scene(loop, prefetch=3)
@@ -275,8 +275,8 @@ def test_a_drained_window_is_handed_over_with_the_answer_for_the_last_in_hand(
     assert (scene.channel.acked, scene.channel.requeued, scene.channel.is_open) == ([1, 2], [3], False)
 
 
-def test_what_is_put_down_is_answered_by_the_end_of_its_channel_alone(loop: asyncio.AbstractEventLoop) -> None:
-    """So it returns with the others of its window, in order, and RabbitMQ counts it as they are counted."""
+def test_messages_put_down_are_only_returned_by_closing_their_channel(loop: asyncio.AbstractEventLoop) -> None:
+    """So it returns with the others of its window, in order, and RabbitMQ counts them alike."""
     scene = Scene(loop, prefetch=2)
     for tag in (1, 2):
         scene.channel.delivers(tag)
@@ -297,7 +297,7 @@ def test_a_message_is_settled_once(scene: Scene) -> None:
     assert (scene.channel.acked, scene.channel.requeued, scene.seen[0].live) == ([], [1], False)
 
 
-def test_what_comes_while_a_queue_is_drained_is_not_begun_and_goes_back_with_the_channel(
+def test_messages_delivered_while_draining_are_not_begun_and_return_with_the_channel(
     loop: asyncio.AbstractEventLoop,
 ) -> None:
     scene = Scene(loop, prefetch=2)
@@ -309,7 +309,7 @@ def test_what_comes_while_a_queue_is_drained_is_not_begun_and_goes_back_with_the
     assert (scene.channel.acked, scene.channel.is_open) == ([1], False)
 
 
-def test_what_came_while_a_queue_was_drained_is_taken_when_it_is_resumed_before_the_end(
+def test_messages_delivered_while_draining_are_handled_if_the_queue_is_resumed(
     loop: asyncio.AbstractEventLoop,
 ) -> None:
     scene = Scene(loop, prefetch=2)
@@ -321,7 +321,7 @@ def test_what_came_while_a_queue_was_drained_is_taken_when_it_is_resumed_before_
     assert len(scene.stand.channels) == 1
 
 
-def test_whoever_holds_messages_hears_when_they_are_lost_and_not_when_they_are_handed_over(scene: Scene) -> None:
+def test_the_holder_of_messages_is_notified_of_their_loss_but_not_of_a_handover(scene: Scene) -> None:
     scene.channel.is_refused()
     scene.stand.fire()
     scene.channel.opens()
@@ -333,7 +333,7 @@ def test_whoever_holds_messages_hears_when_they_are_lost_and_not_when_they_are_h
     assert scene.lost == 2
 
 
-def test_a_group_that_closes_declares_nothing_any_more(scene: Scene) -> None:
+def test_a_closed_group_declares_no_queues(scene: Scene) -> None:
     scene.channel.is_refused(MISSING)
     scene.stand.fire()
     scene.group.close()

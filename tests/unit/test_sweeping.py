@@ -1,4 +1,4 @@
-"""The sweeper: at work from its start until its stop, whatever the spool says meanwhile."""
+"""The sweeper runs from its start until its stop, whatever errors the spool raises meanwhile."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from floodgate.broker.uploads.sweeper import Sweeper
 
 
 class Noting:
-    """A spool that is away at first."""
+    """A spool that is unavailable at first."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -29,7 +29,7 @@ class Noting:
         return 2
 
 
-def test_it_sweeps_at_once_and_again_after_a_fault_until_it_is_stopped(
+def test_it_sweeps_at_once_and_again_after_an_error_until_it_is_stopped(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sweeper, "SWEEP_SECONDS", 0.001)

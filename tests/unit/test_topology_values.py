@@ -1,4 +1,4 @@
-"""The topology as values: names and arguments are an outside contract."""
+"""The topology as values: names and arguments are a public contract."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from floodgate.broker.errors import TopologyError
 from floodgate.broker.messages import queue_names
 
 
-def test_partitions_have_two_digits_and_three_from_a_hundred_up() -> None:
+def test_partition_numbers_have_two_digits_and_from_a_hundred_three() -> None:
     assert queue_names.send_queue("default", "bulk", 7) == "send.default.bulk.07"
     assert queue_names.send_queue("default", "bulk", 100) == "send.default.bulk.100"
 
@@ -25,14 +25,14 @@ def test_a_partition_is_a_safe_single_active_consumer_quorum_queue() -> None:
     }
 
 
-def test_a_dead_letter_has_no_time_limit_and_outlives_any_number_of_looks() -> None:
+def test_a_dead_letter_has_no_time_limit_and_survives_any_number_of_reads() -> None:
     assert topology.arguments(Queue("dead.news", Role.DEAD), (4, 3, 6)) == {
         "x-queue-type": "quorum",
         "x-delivery-limit": 1_000_000_000,
     }
 
 
-def test_a_level_waits_its_time_and_passes_on_safely() -> None:
+def test_a_ladder_level_waits_its_time_and_forwards_safely() -> None:
     level = Queue("floodgate.delay.03", Role.LEVEL, level=3)
     assert topology.arguments(level, (4, 0, 5)) == {
         "x-queue-type": "quorum",
@@ -56,7 +56,7 @@ def test_every_bot_and_priority_has_its_partitions_and_every_bot_its_dead_letter
     }
 
 
-def test_every_queue_that_dead_letters_has_its_dead_letter_queue_bound() -> None:
+def test_every_queue_with_dead_lettering_has_its_dead_letter_queue_bound() -> None:
     whole = topology.pipeline(["a"], 1, work_queues=["mail"])
     bound = {binding.key for binding in whole.bindings if binding.exchange == queue_names.DEAD_EXCHANGE}
     assert {queue.dead_letters for queue in whole.queues if queue.dead_letters} <= bound
@@ -72,7 +72,7 @@ def test_every_queue_that_dead_letters_has_its_dead_letter_queue_bound() -> None
         ("send.it", "dead.send.it"),
     ],
 )
-def test_the_dead_letters_of_a_queue_have_a_name_of_their_own(queue: str, dead: str) -> None:
+def test_each_queue_has_its_own_dead_letter_queue(queue: str, dead: str) -> None:
     assert queue_names.dead_queue_of(queue) == dead
 
 

@@ -1,4 +1,4 @@
-"""Updates: what they are kept in order with, and how they travel."""
+"""Updates: the key of their order, and how they are passed on."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ USER, CHAT, OTHER = {"id": 42}, {"id": -1001}, {"id": 7}
         ("of_tomorrow", {"colour": "blue"}, "update:5"),
     ],
 )
-def test_an_update_goes_with_its_chat_else_its_user(kind: str, content: dict[str, Any], key: str) -> None:
+def test_an_update_belongs_to_its_chat_or_else_to_its_user(kind: str, content: dict[str, Any], key: str) -> None:
     assert partition_key({"update_id": 5, kind: content}) == key
 
 
-def test_a_user_in_private_is_one_line_whatever_they_do() -> None:
+def test_all_updates_of_a_user_in_private_share_one_line() -> None:
     typed = {"update_id": 1, "message": {"chat": USER, "from": USER}}
     searched = {"update_id": 2, "inline_query": {"id": "1", "from": USER}}
     assert partition_key(typed) == partition_key(searched)
@@ -60,12 +60,12 @@ def test_a_user_in_private_is_one_line_whatever_they_do() -> None:
 @pytest.mark.parametrize(
     "given", [None, 1, "text", [], {}, {"update_id": "1"}, {"update_id": True}, {"update_id": -1}, {"update_id": 2**63}]
 )
-def test_what_has_no_usable_id_is_no_update(given: object) -> None:
+def test_an_object_without_a_usable_id_is_not_an_update(given: object) -> None:
     with pytest.raises(MalformedUpdateError, match="Not an update"):
         read_update("news", given)
 
 
-def test_an_update_travels_as_telegram_gave_it() -> None:
+def test_an_update_is_passed_on_as_telegram_gave_it() -> None:
     body = {"update_id": 9, "of_tomorrow": {"chat": CHAT, "text": "ключ 🔑", "big": 2**60, "list": [1, None, 2.5]}}
     sent = publication(Update("news", 9, body), 16)
     assert decode_update(sent.body) == Update("news", 9, body)
@@ -75,7 +75,7 @@ def test_an_update_travels_as_telegram_gave_it() -> None:
     assert sent.routing_key.startswith("updates.news.")
 
 
-def test_an_update_that_no_queue_takes_is_told_before_it_is_sent() -> None:
+def test_an_update_too_large_for_a_queue_is_refused_before_publishing() -> None:
     huge = {"update_id": 1, "message": {"chat": CHAT, "text": "x" * MAX_UPDATE_BYTES}}
     with pytest.raises(MalformedUpdateError, match="bytes, and a queue accepts"):
         publication(Update("news", 1, huge), 16)
@@ -84,6 +84,6 @@ def test_an_update_that_no_queue_takes_is_told_before_it_is_sent() -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b"[]", b'{"kwargs": {"update": {"v": 2, "bot": "b", "body": {"update_id": 1}}}}', b"\xff"]
 )
-def test_bytes_that_are_no_update_are_malformed_as_those_that_are_no_job(body: bytes) -> None:
+def test_bytes_that_are_not_an_update_are_malformed_like_those_that_are_not_a_job(body: bytes) -> None:
     with pytest.raises(MalformedJobError, match="Not an update"):
         decode_update(body)

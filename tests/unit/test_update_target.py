@@ -1,4 +1,4 @@
-"""``module:name``: what may stand there, and one sentence for whatever else does."""
+"""``module:name``: valid targets, and one sentence for each invalid one."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
 
 
 @pytest.mark.parametrize("name", ["application", "shop.application", "build"])
-def test_an_application_may_stand_there_or_within_or_what_returns_one(write: Write, name: str) -> None:
+def test_the_target_can_be_an_application_an_attribute_or_a_factory(write: Write, name: str) -> None:
     write(APPLICATION + "application = build()\nclass shop:\n    application = application\n")
     assert isinstance(load_target(f"their_bot:{name}"), Application)
 
 
-def test_a_marked_function_may_stand_there(write: Write) -> None:
+def test_the_target_can_be_a_decorated_function(write: Write) -> None:
     write("from floodgate import on_update\n@on_update\nasync def answer(update, client): ...\n")
     assert isinstance(load_target("their_bot:answer"), OnUpdate)
 
 
 @pytest.mark.parametrize("path", ["", "their_bot", "their_bot:", ":application"])
-def test_without_module_and_name_it_says_how_it_is_written(path: str) -> None:
+def test_a_target_without_module_and_name_is_refused_with_the_expected_form(path: str) -> None:
     with pytest.raises(SettingsError, match=r"write module:name, as in myapp\.bot:application"):
         load_target(path)
 
@@ -90,14 +90,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("text", "said"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_one_sentence(write: Write, tmp_path: Path, text: str | None, said: str) -> None:
+def test_a_wrong_target_is_reported_in_one_sentence(write: Write, tmp_path: Path, text: str | None, said: str) -> None:
     if text is not None:
         write(text)
     with pytest.raises(SettingsError, match=re.escape(said.format(here=tmp_path))):
         load_target("their_bot:application")
 
 
-def test_a_marked_function_takes_an_update_and_a_client() -> None:
+def test_a_decorated_function_takes_an_update_and_a_client() -> None:
     with pytest.raises(SettingsError, match=r"calls .*answer\(update, client\): let it take these two arguments"):
 
         @on_update  # type: ignore[arg-type]
@@ -108,7 +108,7 @@ def settings(**bots: str) -> Settings:
     return Settings(_env_file=None, bots=bots)
 
 
-def test_an_application_handles_its_own_bots_updates_and_a_function_everyones(write: Write) -> None:
+def test_an_application_handles_its_own_bots_updates_and_a_function_those_of_every_bot(write: Write) -> None:
     write(APPLICATION + "application = build()\n")
     both = settings(news="400500600:" + "B" * 35, shop=TOKEN)
     assert assign("their_bot:application", load_target("their_bot:application"), both).bots == ("shop",)
@@ -119,7 +119,7 @@ def test_an_application_handles_its_own_bots_updates_and_a_function_everyones(wr
     assert assign("x:y", answer, both).bots == ("news", "shop")
 
 
-def test_an_application_of_a_bot_that_is_not_configured_is_refused_without_its_token(write: Write) -> None:
+def test_an_application_of_an_unconfigured_bot_is_refused_without_showing_its_token(write: Write) -> None:
     write(APPLICATION + "application = build()\n")
     with pytest.raises(SettingsError, match=r"not configured \(100200300:…\).*configured: news") as caught:
         assign("a:b", load_target("their_bot:application"), settings(news="400500600:" + "B" * 35))

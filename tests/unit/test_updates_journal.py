@@ -1,4 +1,4 @@
-"""The account of the tests on updates finds what it is there to find."""
+"""The account of the tests on updates finds faults."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ def test_runs_are_read_in_the_order_in_which_they_began(tmp_path: Path) -> None:
     assert read_journal(tmp_path / "none") == []
 
 
-def test_what_was_begun_and_not_ended_is_not_completed() -> None:
+def test_a_run_that_began_and_did_not_end_is_not_completed() -> None:
     assert completed([run("5:1", 1, 2), run("5:2", 3, None)]) == {"5:1"}
 
 
-def test_what_began_twice_is_repeated() -> None:
+def test_an_update_that_began_twice_is_a_repetition() -> None:
     assert repeated([run("5:1", 1, None), run("5:2", 2, 3), run("5:1", 4, 5, pid=2)]) == {"5:1"}
 
 
-def test_an_update_that_overtook_is_told_and_a_repetition_is_none() -> None:
+def test_an_update_that_overtook_another_is_reported_and_a_repetition_is_not() -> None:
     assert disorder(["5:1", "6:1", "5:2", "5:1", "6:2"]) == []
     assert disorder(["5:2", "6:1", "5:1"]) == ["5:1"]
 
 
-def test_two_runs_of_one_chat_at_once_overlap_and_of_two_chats_do_not() -> None:
+def test_only_simultaneous_runs_of_one_chat_overlap() -> None:
     first, second, other, unended = run("5:1", 1, 2), run("5:2", 1.9, 3), run("6:1", 1.5, 3), run("5:1", 1, None)
     assert overlaps([first, other, run("5:2", 2, 4)]) == []
     assert overlaps([first, second]) == [(first, second)]

@@ -1,4 +1,4 @@
-"""Where a call's files go, and what is learnt of them: as values, and with a Bot API that is a function."""
+"""Where a call's files are sent, and which file ids are learnt: as values, and with a function as the Bot API."""
 
 from __future__ import annotations
 
@@ -47,21 +47,23 @@ def file(name: str, sha: str = "0") -> SpooledFile:
         (["a"], {"media": ["attach://a", 7]}, [("a", None, None)]),
     ],
 )
-def test_each_file_has_its_place(names: list[str], params: dict[str, Any], expected: list[tuple[Any, ...]]) -> None:
+def test_each_file_has_a_place_in_the_parameters(
+    names: list[str], params: dict[str, Any], expected: list[tuple[Any, ...]]
+) -> None:
     places = places_of(tuple(file(name) for name in names), params)
     assert [(place.parameter, place.kind, place.item) for place in places] == expected
 
 
-def test_what_telegram_takes_no_file_id_for_is_uploaded_each_time() -> None:
+def test_a_file_that_cannot_be_sent_by_file_id_is_uploaded_each_time() -> None:
     photo = file("photo")
     assert [place.kind for place in places_of((photo,), {"photo": "attach://photo"}, reusable=False)] == [None]
-    # The parameter is an object that refers to another part of this name: an id must not take the object's place.
+    # The parameter is an object that refers to another part of this name: an id must not replace the object.
     assert [place.kind for place in places_of((photo,), {"photo": {"type": "static", "photo": "attach://photo"}})] == [
         None
     ]
 
 
-def test_a_known_file_is_replaced_by_its_id_where_it_stands() -> None:
+def test_a_known_file_is_replaced_by_its_id_in_place() -> None:
     params = {"media": [{"type": "photo", "media": "attach://a"}, {"type": "photo", "media": "attach://b"}]}
     second = places_of((file("a"), file("b")), params)[1]
     assert substituted(params, {second: "ID"})["media"][1] == {"type": "photo", "media": "ID"}
@@ -70,7 +72,7 @@ def test_a_known_file_is_replaced_by_its_id_where_it_stands() -> None:
     assert substituted({"chat_id": 1}, {own: "ID"}) == {"chat_id": 1, "photo": "ID"}
 
 
-def test_the_id_of_the_largest_size_is_learnt_and_other_kinds_teach_nothing() -> None:
+def test_only_the_file_id_of_the_largest_photo_size_is_learnt() -> None:
     [photo] = places_of((file("photo"),), {})
     [document] = places_of((file("document"),), {})
     assert file_id_in(MESSAGE, photo) == "large"
@@ -80,7 +82,7 @@ def test_the_id_of_the_largest_size_is_learnt_and_other_kinds_teach_nothing() ->
 
 
 class Telegram:
-    """Takes uploads and ids, and can forget its ids."""
+    """Accepts uploads and ids, and can forget its ids."""
 
     def __init__(self) -> None:
         self.uploads = 0
@@ -99,7 +101,7 @@ class Telegram:
         )
 
     async def swallow(self, params: dict[str, Any]) -> Answer:
-        """Fail as a connection does whose body ends early."""
+        """Fails like a connection whose body ends early."""
         try:
             params["photo"].input_file_content.read()
         except SpoolError as error:
@@ -113,7 +115,7 @@ def job_with_photo(spool: Spool, number: int) -> Job:
     return job.model_copy(update={"files": (kept,)})
 
 
-def test_many_jobs_with_one_content_upload_it_once_and_again_when_its_id_is_no_good(tmp_path: Path) -> None:
+def test_many_jobs_with_one_content_upload_it_once_and_again_if_its_id_is_rejected(tmp_path: Path) -> None:
     spool, telegram = Spool(str(tmp_path)), Telegram()
     uploads = JobUploads(spool)
 
@@ -132,7 +134,7 @@ def test_many_jobs_with_one_content_upload_it_once_and_again_when_its_id_is_no_g
     asyncio.run(play())
 
 
-def test_an_upload_that_is_gone_ends_the_job_with_a_sentence(tmp_path: Path) -> None:
+def test_a_missing_upload_ends_the_job_with_a_clear_error(tmp_path: Path) -> None:
     spool = Spool(str(tmp_path))
     job = job_with_photo(spool, 1)
     spool.remove(job.bot, job.id)
@@ -146,7 +148,7 @@ def test_an_upload_that_is_gone_ends_the_job_with_a_sentence(tmp_path: Path) -> 
     ("changed", "why"),
     [({"key": "../../../proc/self/environ"}, "does not belong to job"), ({"sha256": "0" * 64}, "is not the file")],
 )
-def test_a_file_that_was_not_made_for_the_job_ends_it_and_leaves_for_nowhere(
+def test_a_file_that_does_not_belong_to_the_job_ends_it_and_is_not_sent(
     tmp_path: Path, changed: dict[str, str], why: str
 ) -> None:
     spool, telegram = Spool(str(tmp_path)), Telegram()
@@ -158,7 +160,7 @@ def test_a_file_that_was_not_made_for_the_job_ends_it_and_leaves_for_nowhere(
     assert (answer.status, why in answer.description) == (410, True)
 
 
-def test_a_call_whose_files_were_not_all_read_was_surely_not_sent(tmp_path: Path) -> None:
+def test_a_call_whose_files_were_not_all_read_was_certainly_not_sent(tmp_path: Path) -> None:
     spool = Spool(str(tmp_path))
     job = job_with_photo(spool, 1)
 
@@ -173,7 +175,7 @@ def test_a_call_whose_files_were_not_all_read_was_surely_not_sent(tmp_path: Path
     assert answer(5) == Break("cut off", surely_not_sent=False)
 
 
-def test_a_file_that_hangs_before_the_call_was_surely_not_sent_and_says_nothing_of_telegram(tmp_path: Path) -> None:
+def test_a_file_that_hangs_before_the_call_was_certainly_not_sent_and_does_not_blame_telegram(tmp_path: Path) -> None:
     spool, released = Spool(str(tmp_path)), threading.Event()
     job = job_with_photo(spool, 1)
     spool.open = lambda *_: released.wait(30)  # type: ignore[method-assign, assignment, return-value]
@@ -188,7 +190,7 @@ def test_a_file_that_hangs_before_the_call_was_surely_not_sent_and_says_nothing_
     assert asyncio.run(send()) == Break(reason, surely_not_sent=True, ours=True)
 
 
-def test_a_server_that_fails_before_it_has_the_whole_request_has_not_acted(tmp_path: Path) -> None:
+def test_a_server_that_fails_before_receiving_the_whole_request_has_not_acted(tmp_path: Path) -> None:
     spool = Spool(str(tmp_path))
     job = job_with_photo(spool, 1)
     refusal = Refusal(502, "HTTP 502 Bad Gateway", from_bot_api=False)
@@ -205,7 +207,7 @@ def test_a_server_that_fails_before_it_has_the_whole_request_has_not_acted(tmp_p
 
 
 class HangingFile(io.RawIOBase):
-    """A file on a disk that does not answer."""
+    """A file on a disk that does not respond."""
 
     def __init__(self) -> None:
         self.entered, self.released = threading.Event(), threading.Event()
@@ -219,7 +221,7 @@ class HangingFile(io.RawIOBase):
         return 0
 
 
-def test_a_read_that_hangs_holds_up_neither_the_loop_nor_the_bot(tmp_path: Path) -> None:
+def test_a_hanging_read_blocks_neither_the_loop_nor_the_bot(tmp_path: Path) -> None:
     spool, disk = Spool(str(tmp_path)), HangingFile()
     job = job_with_photo(spool, 1)
     source = io.BufferedReader(disk)
@@ -248,7 +250,7 @@ def test_a_read_that_hangs_holds_up_neither_the_loop_nor_the_bot(tmp_path: Path)
     assert source.closed, "it is closed by the read's own end"
 
 
-def test_a_spool_that_is_away_is_a_reason_to_try_again(tmp_path: Path) -> None:
+def test_an_unavailable_spool_causes_a_retry(tmp_path: Path) -> None:
     spool = Spool(str(tmp_path / "spool"))
     spool.prepare()
     job = job_with_photo(spool, 1)

@@ -1,4 +1,4 @@
-"""One word means one thing: no public class name is defined twice, and retired words do not come back."""
+"""One word has one meaning: no public class name is defined twice, and retired words do not return."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.checkout
 ROOT: Final = Path(__file__).parents[2]
 PRODUCT: Final = ("broker", "actors", "producer", "floodgate", "fake_telegram", "rabbitmq_node")
 TREE: Final = (*PRODUCT, "benchmarks", "tests")
-# Identifiers that had a second meaning or none in the field, and what stands in their place: see docs/glossary.md.
+# Identifiers that had a second meaning, or none in this field, and their replacements: see docs/glossary.md.
 RETIRED: Final = {
     "Books": "UnitOfWork",
     "Ear": "ReachabilityTap",
@@ -40,7 +40,7 @@ RETIRED: Final = {
     "Troubles": "OutageBackoff",
     "Visit": "QueueReader",
 }
-# Words that no identifier has as a part. "In flight" is the field's own term.
+# Words that may not be part of an identifier. "In flight" is the standard term.
 RETIRED_WORDS: Final = {
     "books",
     "endings",
@@ -60,7 +60,7 @@ _PART: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
 def modules(*folders: str) -> Iterator[Path]:
-    """The Python files of folders; the links in ``floodgate/`` lead to folders that are named themselves."""
+    """The Python files of folders; the links in ``floodgate/`` lead to folders that are listed themselves."""
     for folder in folders:
         for path in sorted((ROOT / folder).rglob("*.py")):
             if not any(parent.is_symlink() for parent in path.parents):
@@ -86,7 +86,7 @@ def identifiers(path: Path) -> set[str]:
         return {each.string for each in tokenize.generate_tokens(file.readline) if each.type == tokenize.NAME}
 
 
-def test_no_public_class_or_type_has_two_definitions() -> None:
+def test_no_public_class_or_type_is_defined_twice() -> None:
     places: defaultdict[str, list[str]] = defaultdict(list)
     for path in modules(*PRODUCT):
         for name in definitions(path):
@@ -107,6 +107,6 @@ def test_no_identifier_is_a_retired_word(folder: str) -> None:
     assert found == set()
 
 
-def test_the_glossary_names_what_retired_words_became() -> None:
+def test_the_glossary_contains_the_replacements_of_retired_words() -> None:
     page = (ROOT / "docs" / "glossary.md").read_text()
     assert [new for new in RETIRED.values() if f"`{new}`" not in page] == []

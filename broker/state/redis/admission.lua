@@ -28,6 +28,7 @@ local args -- of the current call
 local prefix = KEYS[1]
 local INTERACTIVE, BULK = 'interactive', 'bulk'
 local VERSION = 2
+local CANCELLED = 'cancelled'
 
 -- Sliding windows. A log holds the times of units, oldest first; a window is {cap, span}.
 
@@ -755,10 +756,10 @@ local function is_over(listed)
   return rules.listed_for ~= nil and listed[4] <= now - rules.listed_for
 end
 
-local function list_not_kept()
+local function list_not_kept(reason)
   local list = prefix .. 'listed'
-  redis.call('HINCRBY', prefix .. 'not_kept', args.reason, 1)
-  redis.call('LPUSH', list, cmsgpack.pack({ args.job, args.chat or false, args.reason, now }))
+  redis.call('HINCRBY', prefix .. 'not_kept', reason, 1)
+  redis.call('LPUSH', list, cmsgpack.pack({ args.job, args.chat or false, reason, now }))
   redis.call('LTRIM', list, 0, rules.listed - 1)
   if not rules.listed_for then
     redis.call('PERSIST', list)
@@ -890,6 +891,22 @@ local function drop_chat(chat)
   chats[chat.key] = false
 end
 
+-- The time before which jobs of this campaign were cancelled; all of the bot's are under the name ''.
+local function cancelled_before()
+  local all, its = unpack(redis.call('ZMSCORE', prefix .. 'cancelled', '', args.campaign or ''))
+  return math.max(tonumber(all or 0), tonumber(its or 0))
+end
+
+-- Ends a job as cancelled, unless it has ended or may have been sent.
+local function take_back(job)
+  job = job or stranger()
+  if job.state == 'waiting' or job.state == 'absent' then
+    list_not_kept(CANCELLED)
+    finish(job, open_chat(job.chat, true), 'dead', CANCELLED)
+  end
+  return job
+end
+
 -- When a waiting job is expected to be sent. During a pause it asks again earlier than that.
 local function due_of(job)
   local chat = job.chat and get_chat(real_chat(job.chat))
@@ -911,6 +928,7 @@ function operations.admit()
   local job = get_job(args.job)
   local answer = job and (known(job) or exhausted(job))
   if answer then return answer end
+  if args.created < cancelled_before() then return { 'dead', CANCELLED, take_back(job).content or false } end
   local chat = open_chat(job and job.chat or args.line)
   local no = refused(chat)
   if no then
@@ -952,7 +970,7 @@ function operations.settle()
   if job.state == 'sending' and (not args.grant or args.grant == job.since) then count_later(job, chat) end
   if ends then
     if args.how == 'sent' and chat and args.units > 0 then chat.refused_at = 0 end
-    if args.not_kept then list_not_kept() end
+    if args.not_kept then list_not_kept(args.reason) end
     finish(job, chat, args.how, args.reason, args.outcome)
   elseif not args.grant or args.grant == job.since then
     job.handed_back = args.how == 'released' and job.handed_back + 1 or 0
@@ -962,11 +980,16 @@ function operations.settle()
 end
 
 function operations.cancel()
-  local job = get_job(args.job) or stranger()
-  if job.state == 'waiting' or job.state == 'absent' then
-    finish(job, open_chat(job.chat, true), 'dead', args.reason)
-  end
-  return record(job)
+  return record(take_back(get_job(args.job)))
+end
+
+function operations.cancel_campaign()
+  local key, campaign = prefix .. 'cancelled', args.campaign or ''
+  redis.call('ZADD', key, 'GT', args.before, campaign)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', args.before - K.CANCELLED_KEPT_US / 1000)
+  redis.call('ZREMRANGEBYRANK', key, 0, -K.CANCELLED_MOST - 1)
+  redis.call('PEXPIRE', key, ttl(K.CANCELLED_KEPT_US))
+  return { 'ok' }
 end
 
 function operations.lookup()
@@ -1161,7 +1184,8 @@ end
 function operations.snapshot()
   local second, minute = 0, 0
   for _, at in ipairs(bot.free.log) do
-    if at > now - K.SECOND then second = second + 1 end
+    -- Units from before the bot's birth were not sent: they make a new bot start cautiously.
+    if at > math.max(now - K.SECOND, bot.born - 1) then second = second + 1 end
   end
   local age = now - bot.minute
   if age < K.MINUTE then

@@ -34,7 +34,6 @@ import redis
 from floodgate.broker.admission import policy as numbers
 from floodgate.broker.admission.clock import Clock
 from floodgate.broker.admission.contract import (
-    CANCELLED,
     AlreadyDead,
     AlreadySent,
     Ask,
@@ -75,8 +74,8 @@ _CONSTANTS: Final = (
     "SECOND MINUTE AGING_US INTERACTIVE_TURNS WAITER_GRACE_US LATE_US MISSING_GRACE_US MISSING_POLL_US CLAIM_US "
     "IN_FLIGHT_MIN_US IN_FLIGHT_MAX_US PLACE_US SLOW_CALL_US REST_MAX_US PAUSE_MARGIN_US MOMENT_US EVIDENCE_CHATS "
     "LONG_WAIT_US LONG_WAIT_CHATS REFUSALS_KEPT SLOWER_PERMILLE SLOWEST_PERMILLE RECOVERY_US_PER_PERMILLE CHAT_IDLE_US "
-    "ASK_ANEW_US HANDED_BACK_MOST NAME_US OUTAGE_CHATS OUTAGE_MOMENT_US PROBE_FIRST_US PROBE_MOST_US PROBE_POLL_US "
-    "BOT_LATE_MOST_US PAUSE_POLL_US"
+    "ASK_ANEW_US HANDED_BACK_MOST CANCELLED_KEPT_US CANCELLED_MOST NAME_US OUTAGE_CHATS OUTAGE_MOMENT_US "
+    "PROBE_FIRST_US PROBE_MOST_US PROBE_POLL_US BOT_LATE_MOST_US PAUSE_POLL_US"
 )
 
 
@@ -287,6 +286,8 @@ def _asked(ask: Ask) -> dict[str, Any]:
         "lease": _micros(ask.lease),
         "calls_left": ask.calls_left,
         "content": ask.content,
+        "campaign": ask.campaign,
+        "created": ask.created_ms,
         "nonce": secrets.token_hex(8),
     }
 
@@ -388,7 +389,8 @@ _GIVEN: Final[dict[str, Callable[..., dict[str, Any]]]] = {
     "admit": _asked,
     "renew_unsettled": _asked,
     "settle": _settling,
-    "cancel": lambda ask: _asked(ask) | {"reason": CANCELLED},
+    "cancel": _asked,
+    "cancel_campaign": lambda campaign, before_ms: {"campaign": campaign, "before": before_ms},
     "lookup": lambda job_id: {"job": job_id},
     "reopen": lambda job_id: {"job": job_id},
     "mark_unreachable": lambda chat, why: {"chat": chat, "why": why[: numbers.WHY_LENGTH]},
@@ -409,6 +411,7 @@ _READ: Final[dict[str, Callable[[Any], Any]]] = {
     "renew_unsettled": _decision,
     "settle": _nothing,
     "cancel": lambda reply: _record(*reply),
+    "cancel_campaign": _nothing,
     "lookup": lambda reply: _record(*reply),
     "reopen": lambda reply: _record(*reply),
     "mark_unreachable": _nothing,

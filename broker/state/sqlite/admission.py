@@ -46,6 +46,7 @@ _ACTS: Final[dict[str, Callable[..., Any]]] = {
     "renew_unsettled": decisions.renew_unsettled,
     "settle": decisions.settle,
     "cancel": decisions.cancel,
+    "cancel_campaign": decisions.cancel_campaign,
     "lookup": decisions.lookup,
     "reopen": decisions.reopen,
     "mark_unreachable": decisions.mark_unreachable,

@@ -30,6 +30,9 @@ LOCK_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.0002
 _POLL_MAX_SECONDS: Final = 0.002
 
+NO_FILE: Final = Path(":memory:")
+"""An empty store that remembers nothing from one use to the next."""
+
 # SQLite's locks and shared memory only work between processes of one machine.
 _NETWORK_FILESYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "beegfs", "fuse.sshfs"}
@@ -160,16 +163,8 @@ def _connect(path: Path) -> sqlite3.Connection:
     Only SQLite opens a file that exists: on POSIX, closing any descriptor of it drops all of this process's locks on
     it, and another process could then believe that it is the last one and delete the log in use.
     """
-    _refuse_network_filesystem(path)
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    except OSError as error:
-        raise StateUnavailableError(
-            f"The state file {path} cannot be opened: {error.strerror}. Make it and its directory writable, or set "
-            "FLOODGATE_STATE_URL to another place."
-        ) from error
+    if path != NO_FILE:
+        _create(path)
     connection = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -182,6 +177,19 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _create(path: Path) -> None:
+    _refuse_network_filesystem(path)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as error:
+        raise StateUnavailableError(
+            f"The state file {path} cannot be opened: {error.strerror}. Make it and its directory writable, or set "
+            "FLOODGATE_STATE_URL to another place."
+        ) from error
 
 
 def _connect_read_only(path: Path) -> sqlite3.Connection:

@@ -26,7 +26,8 @@ def snapshot(work: SqliteUnitOfWork) -> Snapshot:
     db, bot, now = work.connection, work.name, work.now
     return Snapshot(
         bot=bot,
-        sent_last_second=sum(1 for at in work.bot.free.log if at > now - SECOND),
+        # Units from before the bot's birth were not sent: they make a new bot start cautiously.
+        sent_last_second=sum(1 for at in work.bot.free.log if at > max(now - SECOND, work.bot.born - 1)),
         per_second_limit=working_rate(work),
         sent_last_minute=last_minute(work.bot, now),
         sending=_count(

@@ -15,13 +15,13 @@ from typing import Any, Final
 
 from floodgate.broker.admission.circuit import Circuit, Silence
 from floodgate.broker.admission.clock import Anchor, Clock, store_time
-from floodgate.broker.admission.policy import FloodWait, Policy
+from floodgate.broker.admission.policy import CANCELLED_KEPT_US, CANCELLED_MOST, FloodWait, Policy
 from floodgate.broker.admission.rows import Alias, BotRow, ChatRow, JobRow, LineRow, State
 from floodgate.broker.admission.windows import Budget, Log, cautious_budget
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.state.sqlite.row_cache import RowCache
 
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 SCHEMA: Final = """
 CREATE TABLE bots (
     bot TEXT PRIMARY KEY, boot TEXT, offset_us INTEGER, born INTEGER, granted INTEGER,
@@ -68,6 +68,10 @@ CREATE TABLE not_kept (
 ) WITHOUT ROWID;
 CREATE TABLE without_letter (
     bot TEXT, dropped INTEGER, reason TEXT, jobs INTEGER, PRIMARY KEY (bot, dropped, reason)
+) WITHOUT ROWID;
+-- Campaigns whose jobs from before a time are cancelled; all of the bot's under the name ''.
+CREATE TABLE cancelled (
+    bot TEXT, campaign TEXT, before_ms INTEGER, since INTEGER, PRIMARY KEY (bot, campaign)
 ) WITHOUT ROWID;
 CREATE TABLE bot_waiters (
     bot TEXT, paid INTEGER, rank INTEGER, job_id TEXT, units INTEGER, until INTEGER,
@@ -116,6 +120,15 @@ _LIST_NOT_KEPT: Final = "INSERT INTO not_kept VALUES (?, ?, ?, ?, ?, ?)"
 _UNLIST: Final = "DELETE FROM not_kept WHERE bot = ? AND number <= ?"
 _COUNT_WITHOUT_LETTER: Final = (
     "INSERT INTO without_letter VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs"
+)
+_CANCELLED_BEFORE: Final = "SELECT max(before_ms) FROM cancelled WHERE bot = ? AND campaign IN ('', ?)"
+_CANCEL: Final = (
+    "INSERT INTO cancelled VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE "
+    "SET before_ms = max(before_ms, excluded.before_ms), since = excluded.since"
+)
+_FORGET_CANCELLED: Final = (
+    "DELETE FROM cancelled WHERE bot = ?1 AND (since < ?2 OR campaign NOT IN "
+    "(SELECT campaign FROM cancelled WHERE bot = ?1 ORDER BY since DESC LIMIT ?3))"
 )
 _SELECT_COUNT: Final = "SELECT jobs FROM counts WHERE bot = ? AND kind = ?"
 _SELECT_ALIAS: Final = "SELECT real, until FROM aliases WHERE bot = ? AND chat = ?"
@@ -272,6 +285,14 @@ class SqliteUnitOfWork:
         self.connection.execute(_LIST_NOT_KEPT, (self.name, last + 1, job_id, chat, reason, self.now))
         self.connection.execute(_UNLIST, (self.name, last + 1 - self.policy.listed))
         self.connection.execute(_COUNT_WITHOUT_LETTER, (self.name, False, reason, 1))
+
+    def cancelled_before(self, campaign: str | None) -> int:
+        (before_ms,) = self.connection.execute(_CANCELLED_BEFORE, (self.name, campaign or "")).fetchone()
+        return before_ms or 0
+
+    def cancel_before(self, campaign: str | None, before_ms: int) -> None:
+        self.connection.execute(_CANCEL, (self.name, campaign or "", before_ms, self.now))
+        self.connection.execute(_FORGET_CANCELLED, (self.name, self.now - CANCELLED_KEPT_US, CANCELLED_MOST))
 
     def count_dropped(self, reason: str, letters: int) -> None:
         self.connection.execute(_COUNT_WITHOUT_LETTER, (self.name, True, reason, letters))

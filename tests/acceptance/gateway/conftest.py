@@ -1,6 +1,6 @@
-"""One gateway with a worker, for all tests of this folder: they cost seconds to start, and are meant to be shared.
+"""One gateway with a worker, shared by all tests of this folder because it takes seconds to start.
 
-gate         where it is and what is behind it; the fake Telegram is as new for each test
+gate         its address and the servers behind it; the fake Telegram is reset for each test
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KEY = "100200300:a-gateway-key-for-tests"
 
 @dataclass
 class Gate:
-    """A gateway and what is behind it."""
+    """A gateway and the servers behind it."""
 
     stage: Stage
     process: GatewayProcess
@@ -36,7 +36,7 @@ class Gate:
     def call(
         self, method: str, secret: str = TOKEN, headers: dict[str, str] | None = None, **given: object
     ) -> httpx.Response:
-        """A call as JSON."""
+        """Makes a call with JSON parameters."""
         return httpx.post(f"{self.url}/bot{secret}/{method}", json=given, headers=headers, timeout=60)
 
 
@@ -49,7 +49,7 @@ def shared_gate(vhosts: Vhosts, tmp_path_factory: pytest.TempPathFactory) -> Ite
             "FLOODGATE_GATEWAY__PORT": "0",
             "FLOODGATE_GATEWAY__KEYS": json.dumps({BOT: [KEY]}),
             "FLOODGATE_GATEWAY__BODY_SECONDS": "2",
-            # The fake judges arrivals to the millisecond, and a machine that runs tests is late by a tenth of a second.
+            # The fake judges arrivals to the millisecond, and a machine that runs tests can be 100 ms late.
             "FLOODGATE_LIMITS__BOT_PER_SECOND": "27",
         }
         stage = Stage(vhost.url, fake.url, home, partitions=8, extra=extra)

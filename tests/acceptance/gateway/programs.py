@@ -1,4 +1,4 @@
-"""The gateway as a process, and programs written with other people's libraries."""
+"""The gateway as a process, and programs written with third-party libraries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLIENTS = ROOT / "tests" / "clients" / "libraries"
 
 
 class GatewayProcess:
-    """`floodgate gateway`. Started again it has the same port, so that its callers find it."""
+    """`floodgate gateway`. A restart keeps the port, so that its callers find it."""
 
     def __init__(self, env: Mapping[str, str], home: Path) -> None:
         self._env, self._home = dict(env), home
@@ -30,7 +30,7 @@ class GatewayProcess:
         self._starts += 1
         name = f"gateway-{self._starts}"
         self._process = FloodgateProcess("gateway", env=self._env, home=self._home, name=name)
-        # uvicorn's word; from here on requests are answered.
+        # uvicorn's wording; from here on requests are answered.
         self._process.start("Application startup complete")
         self.url = next(line.removeprefix(READY) for line in self.log.splitlines() if line.startswith(READY))
         self._env["FLOODGATE_GATEWAY__PORT"] = self.url.rpartition(":")[2]
@@ -53,20 +53,20 @@ class GatewayProcess:
 
 
 def clients_python() -> str:
-    """The interpreter that has other people's libraries: their pins are not ours (scripts/setup --tests makes it)."""
+    """The interpreter with the third-party libraries: their pins differ from ours (scripts/setup --tests makes it)."""
     path = Path(os.environ.get("FLOODGATE_CLIENTS_VENV", ROOT / ".venv-clients")) / "bin" / "python"
     assert path.exists(), f"{path} is missing: scripts/setup --tests makes it"
     return str(path)
 
 
 def node_modules() -> Path | None:
-    """Where grammY and Telegraf are; None without Node."""
+    """The folder of grammY and Telegraf; None without Node."""
     path = Path(os.environ.get("FLOODGATE_CLIENTS_NODE", ROOT / ".cache" / "clients")) / "node_modules"
     return path if shutil.which("node") and path.exists() else None
 
 
 def run_client(program: str, *arguments: str, python: str | None = None) -> Any:
-    """What a client program printed, which is JSON."""
+    """Parses the output of a client program, which is JSON."""
     path = CLIENTS / program
     command = ["node", str(path)] if path.suffix == ".cjs" else [python or clients_python(), str(path)]
     env = {**os.environ, "PYTHONPATH": "", "NODE_PATH": str(node_modules() or "")}
@@ -78,5 +78,5 @@ def run_client(program: str, *arguments: str, python: str | None = None) -> Any:
 
 
 def run_command(command: list[str], home: Path) -> subprocess.CompletedProcess[str]:
-    """A program of the clients' environment, from start to end."""
+    """Runs a program of the clients' environment to its end."""
     return subprocess.run(command, capture_output=True, text=True, timeout=PROGRAM_SECONDS, cwd=home, check=False)

@@ -1,4 +1,4 @@
-"""Bodies that are malformed, huge, slow or cut off: a clear answer, never a 500, and memory that stays where it was."""
+"""Malformed, huge, slow and aborted bodies: a clear answer, never a 500, and bounded memory."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def post(gate: Gate, body: bytes, kind: str, method: str = "sendMessage") -> htt
         (b"a=" + b"x" * (2 * MEGABYTE), FORM, 413),
     ],
 )
-def test_a_body_that_cannot_be_used_gets_a_clear_answer(gate: Gate, body: bytes, kind: str, code: int) -> None:
+def test_an_unusable_body_gets_a_clear_answer(gate: Gate, body: bytes, kind: str, code: int) -> None:
     answer = post(gate, body, kind)
     assert answer.status_code == code
     assert answer.json()["error_code"] == code
@@ -69,7 +69,7 @@ def test_a_body_that_cannot_be_used_gets_a_clear_answer(gate: Gate, body: bytes,
 @given(
     body=st.binary(max_size=300), kind=st.sampled_from([JSON, FORM, PARTS, "multipart/form-data; boundary=", "", "x/y"])
 )
-def test_no_bytes_make_the_gateway_fail(gate: Gate, body: bytes, kind: str) -> None:
+def test_the_gateway_survives_arbitrary_bytes(gate: Gate, body: bytes, kind: str) -> None:
     assert post(gate, b"--b\r\n" + body if kind == PARTS else body, kind).status_code < 500
 
 
@@ -78,7 +78,7 @@ def test_a_huge_upload_is_refused_before_it_is_read(gate: Gate) -> None:
         assert b" 413 " in connection.recv(200)
 
 
-def test_a_huge_upload_without_a_length_is_cut_off_and_takes_no_memory(gate: Gate) -> None:
+def test_a_huge_upload_without_a_length_is_cut_off_and_uses_little_memory(gate: Gate) -> None:
     before = resident_bytes(gate)
 
     def pieces() -> object:
@@ -86,7 +86,7 @@ def test_a_huge_upload_without_a_length_is_cut_off_and_takes_no_memory(gate: Gat
         for _ in range(80):
             yield b"x" * MEGABYTE
 
-    with contextlib.suppress(httpx.WriteError, httpx.RemoteProtocolError):  # the gateway may hang up on the rest
+    with contextlib.suppress(httpx.WriteError, httpx.RemoteProtocolError):  # the gateway may close early
         url = f"{gate.url}/bot{TOKEN}/sendDocument?chat_id=1"
         answer = httpx.post(url, content=pieces(), headers={"content-type": PARTS}, timeout=60)  # type: ignore[arg-type]
         assert answer.status_code == 413
@@ -94,13 +94,13 @@ def test_a_huge_upload_without_a_length_is_cut_off_and_takes_no_memory(gate: Gat
     assert not [path for path in (gate.stage.home / "spool" / "jobs").rglob("*") if path.is_file()]
 
 
-def test_a_body_that_stops_coming_is_given_up(gate: Gate) -> None:
+def test_a_stalled_body_is_abandoned(gate: Gate) -> None:
     with raw(gate, "Content-Length: 100\r\nContent-Type: application/json") as connection:
         connection.sendall(b'{"chat')
         assert b" 408 " in connection.recv(200)
 
 
-def test_a_body_that_is_cut_off_leaves_nothing(gate: Gate) -> None:
+def test_an_aborted_body_leaves_nothing_behind(gate: Gate) -> None:
     for kind in (JSON, FORM, PARTS):
         with raw(gate, f"Content-Length: 5000\r\nContent-Type: {kind}") as connection:
             connection.sendall(b'--b\r\nContent-Disposition: form-data; name="text"\r\n\r\nhalf')
@@ -109,8 +109,8 @@ def test_a_body_that_is_cut_off_leaves_nothing(gate: Gate) -> None:
     assert "Traceback" not in gate.process.log
 
 
-def test_two_thousand_callers_wait_in_bounded_memory_and_those_who_hang_up_are_let_go(gate: Gate) -> None:
-    """All are in one chat that is paused, so nobody gets a result."""
+def test_two_thousand_callers_wait_in_bounded_memory_and_disconnected_ones_are_released(gate: Gate) -> None:
+    """All callers use one paused chat, so none of them gets a result."""
     before = resident_bytes(gate)
     gate.stage.control.pause(int(TOKEN.partition(":")[0]), 600, chat_id=77)
     body = json.dumps({"chat_id": 77, "text": "wait", "floodgate_expires_seconds": 60}).encode()
@@ -125,9 +125,7 @@ def test_two_thousand_callers_wait_in_bounded_memory_and_those_who_hang_up_are_l
     assert per_caller < 60_000
 
 
-def test_callers_are_served_while_strangers_hold_more_connections_than_there_may_be(
-    stage: Stage, tmp_path: Path
-) -> None:
+def test_callers_are_served_while_strangers_exceed_the_connection_limit(stage: Stage, tmp_path: Path) -> None:
     env = stage.env | {"FLOODGATE_GATEWAY__PORT": "0", "FLOODGATE_GATEWAY__MAX_WAITING": "1"}
     with GatewayProcess(env, tmp_path) as process, contextlib.ExitStack() as stack:
         place = process.url.removeprefix("http://").split(":")

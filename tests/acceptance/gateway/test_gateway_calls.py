@@ -1,4 +1,4 @@
-"""What a caller of the gateway can count on, call by call."""
+"""The gateway's behaviour towards its callers, call by call."""
 
 from __future__ import annotations
 
@@ -45,36 +45,36 @@ def texts(gate: Gate) -> list[object]:
     ],
     ids=["json", "form", "multipart", "query", "json without a type", "form without a type"],
 )
-def test_parameters_come_as_telegram_takes_them(gate: Gate, body: dict[str, object]) -> None:
+def test_parameters_are_accepted_in_every_form_telegram_accepts(gate: Gate, body: dict[str, object]) -> None:
     answer = httpx.post(f"{gate.url}/bot{TOKEN}/SENDmessage", timeout=30, **body).json()  # type: ignore[arg-type]
     assert answer["ok"]
     assert answer["result"]["text"] == "ünï"
 
 
-def test_a_get_sends_too(gate: Gate) -> None:
+def test_a_get_request_also_sends(gate: Gate) -> None:
     assert (
         httpx.get(f"{gate.url}/bot{TOKEN}/sendMessage?chat_id=1&text=hi", timeout=30).json()["result"]["text"] == "hi"
     )
 
 
-def test_a_gateway_key_stands_in_for_the_token(gate: Gate) -> None:
+def test_a_gateway_key_replaces_the_token(gate: Gate) -> None:
     assert gate.call("sendMessage", KEY, chat_id=next(_chats), text="by key").json()["ok"]
     assert gate.call("getMe", KEY).json()["result"]["is_bot"]
 
 
 @pytest.mark.parametrize("secret", ["1:x", TOKEN + "A", TOKEN[:-1], "x" * 5000, "%00"])
-def test_nobody_else_gets_in(gate: Gate, secret: str) -> None:
+def test_callers_without_a_valid_secret_are_refused(gate: Gate, secret: str) -> None:
     answer = gate.call("sendMessage", secret, chat_id=1, text="no")
     assert answer.status_code == 401
     assert answer.json() == {"ok": False, "error_code": 401, "description": "Unauthorized"}
 
 
-def test_a_key_of_one_bot_is_none_of_another(gate: Gate) -> None:
+def test_a_key_of_one_bot_is_refused_for_another(gate: Gate) -> None:
     answer = gate.call("sendMessage", KEY, {"X-Floodgate-Bot": "other"}, chat_id=1, text="no")
     assert answer.status_code == 403
 
 
-def test_tokens_and_keys_are_in_no_log(gate: Gate) -> None:
+def test_tokens_and_keys_never_appear_in_logs(gate: Gate) -> None:
     gate.call("sendMessage", KEY, chat_id=next(_chats), text="x")
     gate.call("getMe")
     gate.call("nonsense")
@@ -85,12 +85,12 @@ def test_tokens_and_keys_are_in_no_log(gate: Gate) -> None:
     assert KEY.partition(":")[2] not in gate.process.log
 
 
-def test_an_unknown_method_is_not_found_as_at_telegram(gate: Gate) -> None:
+def test_an_unknown_method_is_not_found_as_with_telegram(gate: Gate) -> None:
     assert gate.call("sendNonsense").json() == {"ok": False, "error_code": 404, "description": "Not Found"}
     assert gate.call("logOut").status_code == 403
 
 
-def test_telegrams_refusal_comes_back_with_its_code_and_words(gate: Gate) -> None:
+def test_telegrams_refusal_is_returned_with_its_code_and_description(gate: Gate) -> None:
     chat = next(_chats)
     gate.stage.control.set_chat(chat, trouble="answer", code=403, description="Forbidden: user is deactivated")
     answer = gate.call("sendMessage", chat_id=chat, text="x")
@@ -114,7 +114,7 @@ def test_telegrams_refusal_comes_back_with_its_code_and_words(gate: Gate) -> Non
         ({"chat_id": 1, "text": "x" * 600_000}, "the limit is"),
     ],
 )
-def test_what_is_wrong_is_told_before_anything_is_queued(gate: Gate, given: dict[str, object], said: str) -> None:
+def test_errors_are_reported_before_anything_is_queued(gate: Gate, given: dict[str, object], said: str) -> None:
     answer = httpx.post(
         f"{gate.url}/bot{TOKEN}/sendMessage", content=json.dumps(given), headers={"content-type": "application/json"}
     )
@@ -150,7 +150,7 @@ def test_another_http_method_is_refused_with_those_that_are_allowed(gate: Gate, 
         assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
 
 
-def test_when_the_wait_is_over_the_job_is_safe_and_can_be_asked_for(gate: Gate) -> None:
+def test_after_the_wait_the_job_is_safe_and_can_be_looked_up(gate: Gate) -> None:
     chat = next(_chats)
     gate.call("sendMessage", chat_id=chat, text="first")
     answer = gate.call("sendMessage", headers={"X-Floodgate-Wait-Seconds": "0.05"}, chat_id=chat, text="second")
@@ -172,7 +172,7 @@ def test_a_caller_that_does_not_wait_gets_202_and_the_job(gate: Gate) -> None:
     until(lambda: "later" in texts(gate))
 
 
-def test_repeats_under_one_idempotency_key_are_one_message(gate: Gate) -> None:
+def test_repeats_with_one_idempotency_key_are_one_message(gate: Gate) -> None:
     chat, headers = next(_chats), {"Idempotency-Key": f"order-{time.time_ns()}"}
 
     def repeat(_: int) -> httpx.Response:
@@ -185,8 +185,8 @@ def test_repeats_under_one_idempotency_key_are_one_message(gate: Gate) -> None:
     assert texts(gate) == ["once"]
 
 
-def test_a_key_whose_first_caller_waits_is_refused_for_another_message(gate: Gate) -> None:
-    """No worker knows the first one yet: it is on the delay ladder."""
+def test_an_idempotency_key_in_use_is_refused_for_another_message(gate: Gate) -> None:
+    """No worker has seen the first one yet: it is on the delay ladder."""
     chat, key = next(_chats), {"Idempotency-Key": f"order-{time.time_ns()}"}
 
     def waiting() -> int:
@@ -202,7 +202,7 @@ def test_a_key_whose_first_caller_waits_is_refused_for_another_message(gate: Gat
     assert texts(gate) == ["the order"]
 
 
-def test_a_job_enqueued_under_the_key_of_a_dead_one_is_told_so(gate: Gate) -> None:
+def test_a_job_with_the_key_of_a_dead_one_gets_the_reason(gate: Gate) -> None:
     chat = next(_chats)
     gate.stage.control.set_chat(chat, trouble="answer", code=403, description="Forbidden: user is deactivated")
     job = {"method": "sendMessage", "params": {"chat_id": chat, "text": "x"}, "dedupe_key": f"dies-{time.time_ns()}"}
@@ -213,7 +213,7 @@ def test_a_job_enqueued_under_the_key_of_a_dead_one_is_told_so(gate: Gate) -> No
     assert (again["job_id"], again["status"], again["reason"]) == (first["job_id"], "dead", "chat-unreachable")
 
 
-def test_a_caller_that_hangs_up_loses_nothing(gate: Gate) -> None:
+def test_a_caller_that_disconnects_loses_nothing(gate: Gate) -> None:
     chat, headers = next(_chats), {"Idempotency-Key": f"hangs-up-{time.time_ns()}"}
     gate.call("sendMessage", chat_id=chat, text="first")
     with pytest.raises(httpx.ReadTimeout):
@@ -225,7 +225,7 @@ def test_a_caller_that_hangs_up_loses_nothing(gate: Gate) -> None:
     assert texts(gate) == ["first", "second"]
 
 
-def test_a_scheduled_call_is_accepted_at_once_and_can_be_taken_back(gate: Gate) -> None:
+def test_a_scheduled_call_is_accepted_at_once_and_can_be_cancelled(gate: Gate) -> None:
     answer = gate.call("sendMessage", headers={"X-Floodgate-Delay-Seconds": "300"}, chat_id=next(_chats), text="never")
     assert answer.status_code == 202
     url = gate.url + answer.json()["status_url"]
@@ -241,7 +241,7 @@ def test_a_scheduled_call_is_accepted_at_once_and_can_be_taken_back(gate: Gate) 
 
 
 @pytest.mark.parametrize("job_id", ["%2e%2e", "%2e", "-x", "_x", "%2e%2e%2fother%2fjob-1"])
-def test_no_job_id_leads_to_the_uploads_of_others(gate: Gate, spool: Path, job_id: str) -> None:
+def test_job_ids_do_not_give_access_to_the_uploads_of_others(gate: Gate, spool: Path, job_id: str) -> None:
     uploads = Spool(str(spool))
     kept = uploads.put("other", "job-1", 0, "photo", "cat.png", io.BytesIO(b"cat"))
     answer = httpx.request("DELETE", f"{gate.url}/floodgate/v1/jobs/{job_id}", headers=auth())
@@ -250,7 +250,7 @@ def test_no_job_id_leads_to_the_uploads_of_others(gate: Gate, spool: Path, job_i
     uploads.remove("other", "job-1")
 
 
-def test_jobs_can_be_enqueued_and_asked_for(gate: Gate) -> None:
+def test_jobs_can_be_enqueued_and_looked_up(gate: Gate) -> None:
     job = {"method": "sendMessage", "params": {"chat_id": next(_chats), "text": "a job"}, "priority": "bulk"}
     answer = httpx.post(f"{gate.url}/floodgate/v1/jobs", json=job, headers=auth())
     assert answer.status_code == 202
@@ -260,7 +260,7 @@ def test_jobs_can_be_enqueued_and_asked_for(gate: Gate) -> None:
     assert httpx.post(f"{gate.url}/floodgate/v1/jobs", json=job).status_code == 401
 
 
-def test_an_edit_that_changes_nothing_gets_telegrams_error_and_is_no_dead_letter(gate: Gate) -> None:
+def test_an_edit_that_changes_nothing_gets_telegrams_error_and_no_dead_letter(gate: Gate) -> None:
     chat = next(_chats)
     sent = gate.call("sendMessage", chat_id=chat, text="the same").json()["result"]
     edit = gate.call("editMessageText", chat_id=chat, message_id=sent["message_id"], text="the same")
@@ -270,7 +270,7 @@ def test_an_edit_that_changes_nothing_gets_telegrams_error_and_is_no_dead_letter
     assert httpx.get(f"{gate.url}/floodgate/v1/jobs/{job_id}", headers=auth()).json()["status"] == "sent"
 
 
-def test_a_waiting_job_is_told_with_when_it_is_expected_to_go(gate: Gate) -> None:
+def test_a_waiting_job_is_shown_with_its_expected_time(gate: Gate) -> None:
     chat = next(_chats)
     with contextlib.closing(open_store(gate.stage.settings)) as store:
         store.pause(BOT, str(chat), timedelta(minutes=5), "test")
@@ -281,7 +281,7 @@ def test_a_waiting_job_is_told_with_when_it_is_expected_to_go(gate: Gate) -> Non
     assert httpx.delete(url, headers=auth()).json()["due_seconds"] is None
 
 
-def test_a_chat_whose_update_passes_through_can_be_written_to_again(gate: Gate) -> None:
+def test_an_update_that_passes_through_makes_its_chat_reachable(gate: Gate) -> None:
     chat = next(_chats)
     message = {"message_id": 1, "date": 1, "chat": {"id": chat, "type": "private"}, "text": "I am back"}
     gate.stage.control.set_chat(chat, trouble="blocked")
@@ -294,7 +294,7 @@ def test_a_chat_whose_update_passes_through_can_be_written_to_again(gate: Gate) 
     until(lambda: gate.call("sendMessage", chat_id=chat, text="welcome").json()["ok"])
 
 
-def test_reads_and_their_errors_pass_through_as_telegram_gives_them(gate: Gate) -> None:
+def test_reads_and_their_errors_pass_through_unchanged(gate: Gate) -> None:
     chat = next(_chats)
     assert gate.call("getChat", chat_id=chat).json()["result"]["id"] == chat
     gate.stage.control.set_chat(chat, trouble="not_found")
@@ -305,7 +305,7 @@ def test_reads_and_their_errors_pass_through_as_telegram_gives_them(gate: Gate) 
     }
 
 
-def test_one_upload_for_many_chats_goes_up_once_and_leaves_nothing_behind(gate: Gate, spool: Path) -> None:
+def test_one_file_for_many_chats_is_uploaded_once_and_removed(gate: Gate, spool: Path) -> None:
     content = time.time_ns().to_bytes(16) * 4096
 
     def send(chat: int) -> httpx.Response:
@@ -324,7 +324,7 @@ def test_one_upload_for_many_chats_goes_up_once_and_leaves_nothing_behind(gate: 
     until(lambda: [path for path in (spool / "jobs").rglob("*") if path.is_file()] == [])
 
 
-def test_a_spool_that_is_gone_refuses_uploads_and_nothing_else(gate: Gate, spool: Path) -> None:
+def test_an_unavailable_spool_refuses_only_uploads(gate: Gate, spool: Path) -> None:
     away = spool.rename(spool.with_name("away"))
     try:
         answer = httpx.post(
@@ -341,7 +341,7 @@ def test_a_spool_that_is_gone_refuses_uploads_and_nothing_else(gate: Gate, spool
         away.rename(spool)
 
 
-def test_health_and_readiness_and_the_description_are_there(gate: Gate) -> None:
+def test_health_readiness_and_the_api_description_are_served(gate: Gate) -> None:
     assert httpx.get(f"{gate.url}/health").json() == {"status": "alive"}
     assert httpx.get(f"{gate.url}/ready").json()["status"] == "ready"
     assert httpx.get(f"{gate.url}/docs").status_code == 200

@@ -1,4 +1,4 @@
-"""How a gateway ends, asked to or not, and what its callers see of it. Each test has a gateway of its own."""
+"""How a gateway ends, on request or not, and what its callers notice. Each test has its own gateway."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MakeGateway = Callable[..., GatewayProcess]
 
 @pytest.fixture
 def gateway(stage: Stage) -> Iterator[MakeGateway]:
-    stage.vouch_idle()  # a bot of which nothing is known begins slowly
+    stage.vouch_idle()  # a bot with an unknown history begins slowly
     with ExitStack() as stack:
 
         def make(**settings: str) -> GatewayProcess:
@@ -44,7 +44,7 @@ def send(url: str, chat: int, text: str, timeout: float = 30, **headers: str) ->
 
 
 def refuses(url: str) -> bool:
-    """Whether it takes no new connection."""
+    """Returns whether it refuses new connections."""
     try:
         httpx.get(f"{url}/health")
     except httpx.TransportError:
@@ -52,7 +52,7 @@ def refuses(url: str) -> bool:
     return False
 
 
-def test_a_gateway_killed_in_the_middle_of_a_burst_leaves_one_message_each(stage: Stage, gateway: MakeGateway) -> None:
+def test_a_gateway_killed_during_a_burst_leaves_one_message_per_call(stage: Stage, gateway: MakeGateway) -> None:
     stage.worker()
     process = gateway()
 
@@ -77,7 +77,9 @@ def test_a_gateway_killed_in_the_middle_of_a_burst_leaves_one_message_each(stage
     assert Counter(stage.sent()) == Counter({f"text {number}": 1 for number in range(BURST)})
 
 
-def test_asked_to_end_it_serves_who_waits_tells_the_rest_and_leaves_with_0(stage: Stage, gateway: MakeGateway) -> None:
+def test_on_sigterm_it_serves_waiting_callers_informs_the_rest_and_exits_with_0(
+    stage: Stage, gateway: MakeGateway
+) -> None:
     worker = stage.worker()
     process = gateway(drain_seconds="2")
     send(process.url, 1, "first")
@@ -101,14 +103,14 @@ def test_asked_to_end_it_serves_who_waits_tells_the_rest_and_leaves_with_0(stage
     assert "Traceback" not in process.log
 
 
-def test_beyond_the_bound_callers_are_told_when_to_come_again(stage: Stage, gateway: MakeGateway) -> None:
+def test_callers_beyond_the_limit_are_told_when_to_retry(stage: Stage, gateway: MakeGateway) -> None:
     process = gateway(max_queued="20")
     for number in range(21):
         answer = send(process.url, number + 1, "x", X_Floodgate_Wait_Seconds="0")
         if answer.status_code != 202:
             break
     accepted = number
-    assert 10 <= accepted <= 20  # what is accepted while it counts may be counted twice
+    assert 10 <= accepted <= 20  # callers accepted while others are being counted may be counted twice
     assert answer.status_code == 429
     seconds = answer.json()["parameters"]["retry_after"]
     assert answer.json()["description"] == f"Too Many Requests: retry after {seconds}"
@@ -122,7 +124,7 @@ def test_beyond_the_bound_callers_are_told_when_to_come_again(stage: Stage, gate
     until(lambda: send(process.url, 99, "room again", timeout=60).status_code == 200)
 
 
-def test_without_rabbitmq_nothing_is_accepted_and_that_is_said(stage: Stage, gateway: MakeGateway) -> None:
+def test_without_rabbitmq_calls_are_refused_with_a_clear_error(stage: Stage, gateway: MakeGateway) -> None:
     stage.extra["FLOODGATE_RABBITMQ_URL"] = "amqp://guest:guest@127.0.0.1:1/"
     process = gateway()
     answer = send(process.url, 1, "x")

@@ -1,4 +1,4 @@
-"""No caller has the Bot API server read a file of its own disk; a file that the caller gives arrives."""
+"""No caller can make the Bot API server read a file from its own disk; a caller's own file arrives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BOUNDARY = "multipart/form-data; boundary=b"
 
 
 def forms(params: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """One call in each form that the Bot API takes."""
+    """One call in each form that the Bot API accepts."""
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in params.items()}
     part = '--b\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n'
     parts = "".join(part.format(name, value) for name, value in texts.items()) + "--b--\r\n"
@@ -41,7 +41,7 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize("form", forms({}))
 @pytest.mark.parametrize(("method", "params"), CALLS, ids=[name for name, _ in CALLS])
-def test_a_file_of_the_servers_disk_is_refused_in_every_form(
+def test_a_file_on_the_servers_disk_is_refused_in_every_form(
     gate: Gate, method: str, params: dict[str, Any], form: str
 ) -> None:
     answer = httpx.post(f"{gate.url}/bot{TOKEN}/{method}", **forms(params)[form])
@@ -50,7 +50,7 @@ def test_a_file_of_the_servers_disk_is_refused_in_every_form(
     assert gate.stage.control.arrivals() == []
 
 
-def test_a_part_that_hides_another_is_refused(gate: Gate) -> None:
+def test_a_form_part_that_hides_another_is_refused(gate: Gate) -> None:
     hidden = 'x"; name="photo'
     url = f"{gate.url}/bot{TOKEN}/sendPhoto"
     answers = [
@@ -69,7 +69,7 @@ def test_a_file_in_the_place_of_an_option_is_refused(gate: Gate, method: str) ->
     assert gate.stage.control.arrivals() == []
 
 
-def test_a_callers_own_file_passes_with_its_call(gate: Gate) -> None:
+def test_a_callers_own_file_is_passed_on_with_its_call(gate: Gate) -> None:
     answer = httpx.post(
         f"{gate.url}/bot{TOKEN}/setMyProfilePhoto",
         data={"photo": json.dumps({"type": "static", "photo": "attach://mine"})},

@@ -1,4 +1,4 @@
-"""A bot that behaves as it is told, loaded by handler workers as anybody is. A message's first word is the order."""
+"""A bot controlled by its messages, loaded by handler workers in the usual way. A message's first word is a command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ tries: dict[int, int] = {}
 
 
 class BrokenError(Exception):
-    """What this bot fails with."""
+    """The error this bot fails with."""
 
 
 async def echo(update: Update, context: Context, words: list[str]) -> None:
@@ -27,7 +27,7 @@ async def echo(update: Update, context: Context, words: list[str]) -> None:
 
 
 async def count(update: Update, context: Context, words: list[str]) -> None:
-    """Read, read, write, write: what two updates of one chat would do if they ran side by side."""
+    """Reads twice and writes twice, as two concurrent updates of one chat would do."""
     assert update.message is not None and context.chat_data is not None
     seen = context.chat_data.get("seen", 0)
     await asyncio.sleep(0.02)
@@ -37,7 +37,7 @@ async def count(update: Update, context: Context, words: list[str]) -> None:
 
 
 async def flaky(update: Update, context: Context, words: list[str]) -> None:
-    """Says something, and fails the first two times."""
+    """Sends a message, and fails the first two times."""
     assert update.message is not None
     tries[update.update_id] = tries.get(update.update_id, 0) + 1
     await update.message.reply_text("working on it")
@@ -129,7 +129,7 @@ async def obey(update: Update, context: Context) -> None:
 
 
 async def apologise(update: object, context: Context) -> None:
-    """An error handler, which is to be called once for an update that is given up."""
+    """An error handler, called once for an update that has finally failed."""
     if isinstance(update, Update) and update.message is not None:
         await update.message.reply_text(f"sorry: {type(context.error).__name__}")
 

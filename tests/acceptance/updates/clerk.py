@@ -1,8 +1,8 @@
-"""The bot of these tests, loaded by handler workers as anybody's is: it counts what each chat says, and answers.
+"""The bot of these tests, loaded by handler workers in the usual way: it counts each chat's messages and answers.
 
-`CLERK_HOME` is a folder that all workers share. The journal there is written a line at a time by a single `write`, so a
-SIGKILL leaves every line that was written and no half of one. A chat's count is read, a moment passes, it is written:
-two handlers of one chat at the same time would lose one of their messages.
+`CLERK_HOME` is a folder shared by all workers. Its journal is written line by line, each with a single `write`, so a
+SIGKILL leaves only complete lines. A chat's count is read and, after a short pause, written:
+two concurrent handlers of one chat would lose one of its messages.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ THINKING_SECONDS = 0.02
 
 
 class Desk:
-    """The folder, as this process sees it. Event loop only."""
+    """The folder, as seen by this process. Event loop only."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
@@ -32,13 +32,13 @@ class Desk:
         os.write(self._journal, line.encode())
 
     async def count(self, chat: int) -> int:
-        """One more message of the chat; how many there are now."""
+        """Counts one more message of the chat; returns the count."""
         session = self._home / f"chat-{chat}"
         seen = int(session.read_text()) if session.exists() else 0
         await asyncio.sleep(THINKING_SECONDS)
         written = self._home / f"writing-{os.getpid()}-{chat}"
         written.write_text(str(seen + 1))
-        written.replace(session)  # whole or not at all: these workers are killed at any moment
+        written.replace(session)  # atomic: these workers are killed at any moment
         return seen + 1
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.acceptance.stage import TOKEN
 from tests.processes import ROOT
 
-# What the source says, and what it says instead. Each stands in a bot exactly once.
+# Replacements in the source. Each occurs in a bot exactly once.
 START_UP = (
     ('.token("TOKEN")', f'.token("{TOKEN}")'),
     ("    application.run_polling(allowed_updates=Update.ALL_TYPES)\n", "    return application\n"),
@@ -17,7 +17,7 @@ START_UP = (
 
 
 def write_example(name: str, home: Path) -> str:
-    """Put an example into a folder. Returns what a worker is told to load."""
+    """Puts an example into a folder. Returns the target that a worker loads."""
     source = _folder() / f"{name}.py"
     assert source.exists(), f"{source} is missing: scripts/setup --tests fetches it"
     text = source.read_text()

@@ -1,6 +1,6 @@
-"""What handlers wrote down, and what is true of it. Pure, but for reading the file.
+"""The handlers' journal and checks on it. Pure, except for reading the file.
 
-What a user says is `<chat>:<n>`, n from 1, so that a line tells its place among the chat's.
+A user's texts are `<chat>:<n>`, n from 1, so that a line shows its position in the chat.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Handling:
-    """One run of the handler. Times are monotonic seconds; `ended` is None for one that did not come to its end."""
+    """One run of the handler. Times are monotonic seconds; `ended` is None if the run did not finish."""
 
     pid: int
     update_id: int
@@ -32,7 +32,7 @@ class Handling:
 
 
 def read_journal(path: Path) -> list[Handling]:
-    """All runs, in the order in which they began."""
+    """All runs in the order in which they began."""
     begun: dict[tuple[int, int], list[Handling]] = defaultdict(list)
     order: list[tuple[tuple[int, int], int]] = []
     for line in path.read_text().splitlines() if path.exists() else ():
@@ -48,18 +48,18 @@ def read_journal(path: Path) -> list[Handling]:
 
 
 def completed(runs: Iterable[Handling]) -> set[str]:
-    """What was handled to the end at least once."""
+    """Texts that were handled to the end at least once."""
     return {run.text for run in runs if run.ended is not None}
 
 
 def repeated(runs: Iterable[Handling]) -> set[str]:
-    """What more than one run began with."""
+    """Texts with more than one run."""
     times = Counter(run.text for run in runs)
     return {text for text, count in times.items() if count > 1}
 
 
 def disorder(texts: Sequence[str]) -> list[str]:
-    """What came first after a later one of its chat; each text counts where it first stands."""
+    """Texts first seen after a later one of their chat; each text counts at its first position."""
     latest: dict[str, int] = {}
     wrong = []
     for text in dict.fromkeys(texts):
@@ -71,7 +71,7 @@ def disorder(texts: Sequence[str]) -> list[str]:
 
 
 def overlaps(runs: Iterable[Handling]) -> list[tuple[Handling, Handling]]:
-    """Runs of one chat of which the second began before the first was at its end."""
+    """Pairs of runs of one chat in which the second began before the first ended."""
     chats: defaultdict[int, list[Handling]] = defaultdict(list)
     for run in runs:
         chats[run.chat].append(run)

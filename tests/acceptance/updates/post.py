@@ -1,4 +1,4 @@
-"""Updates put into RabbitMQ as a receiver does, without one."""
+"""Puts updates into RabbitMQ as a receiver would, without a receiver."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.acceptance.stage import BOT
 
 
 class Post:
-    """A connection of one's own; update ids count up from 1."""
+    """Has its own connection; update ids count up from 1."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -25,7 +25,7 @@ class Post:
         self._ids = itertools.count(1)
 
     def says(self, user: int, text: str, *, chat: int | None = None) -> int:
-        """A message arrives; its update's id."""
+        """Delivers a message; returns its update's id."""
         return self.arrives(message=message(user, text, chat))
 
     def presses(self, user: int, message_id: int) -> int:

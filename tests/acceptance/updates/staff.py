@@ -1,4 +1,4 @@
-"""Who works on a bot's updates: receivers, handler workers, a send worker; and a balancer in front of webhooks."""
+"""Processes that handle a bot's updates: receivers, handler workers, a send worker; and a webhook load balancer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STANDING_BY = "standing by: this receiver"
 
 
 class Balancer(Proxy):
-    """Forwards each connection to the next of its ports that takes it."""
+    """Forwards each connection to the next of its ports that accepts it."""
 
     def __init__(self) -> None:
         super().__init__(0)
@@ -35,7 +35,7 @@ class Balancer(Proxy):
 
 @dataclass
 class Staff:
-    """All of them; whoever is hired here ends with the ``with`` block at the latest."""
+    """All processes of a bot; they end with the ``with`` block at the latest."""
 
     stage: Stage
     application: str
@@ -47,7 +47,7 @@ class Staff:
     _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def hire(self, *, receivers: int = 1, handlers: int = 1) -> None:
-        """So many more, ready. There is a send worker from the first call on."""
+        """Starts more handler workers and waits until they are ready. The first call also starts a send worker."""
         if not self._hired:
             self.stage.worker()
         for _ in range(handlers):
@@ -56,7 +56,7 @@ class Staff:
             self.receivers.append(self._receiver())
 
     def active(self) -> FloodgateProcess:
-        """The receiver that is the active one, as soon as there is one."""
+        """Returns the active receiver as soon as there is one."""
         return until(lambda: next((one for one in self.receivers if _is_active(one)), None), 30)
 
     def _receiver(self) -> FloodgateProcess:

@@ -1,4 +1,4 @@
-"""python-telegram-bot's own examples, unmodified but for the lines that start them, spoken to as their users would."""
+"""python-telegram-bot's own examples, unmodified except for the lines that start them, used as their users would."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ANSWER_SECONDS = 15.0
 
 
 class Visitor:
-    """A user who says something and waits for the answer."""
+    """A user who sends something and waits for the answer."""
 
     def __init__(self, stage: Stage, user: int = USER) -> None:
         self._control = stage.control
@@ -33,7 +33,7 @@ class Visitor:
         return self.reads().params["text"]
 
     def sends(self, **content: object) -> str:
-        """A message of another kind than text."""
+        """Sends a message other than text."""
         sender = {"id": self._user, "is_bot": False, "first_name": "Ada"}
         chat = {"id": self._user, "type": "private", "first_name": "Ada"}
         self.does({"message": {"from": sender, "chat": chat, **content}})
@@ -43,7 +43,7 @@ class Visitor:
         self._control.inject_updates(BOT_ID, [update])
 
     def reads(self, method: str = "sendMessage") -> Arrived:
-        """The bot's next call of a method."""
+        """Waits for the bot's next call of a method."""
         call = until(
             lambda: next((c for c in self._control.arrivals(self._read) if self._is_it(c, method)), None),
             ANSWER_SECONDS,
@@ -57,7 +57,7 @@ class Visitor:
 
 @pytest.fixture
 def example(request: pytest.FixtureRequest, stage: Stage, tmp_path: Path) -> Iterator[Visitor]:
-    """The example that the test is parametrised with, running; somebody comes to see it."""
+    """Runs the example that the test is parametrised with, and a user of it."""
     with Staff(stage, write_example(request.param, tmp_path)) as staff:
         staff.hire()
         yield Visitor(stage)
@@ -72,7 +72,7 @@ def test_the_echo_bot_greets_helps_and_echoes(example: Visitor) -> None:
 
 
 @pytest.mark.parametrize("example", ["conversationbot"], indirect=True)
-def test_the_conversation_bot_remembers_where_it_was_and_takes_a_photo(
+def test_the_conversation_bot_remembers_its_step_and_accepts_a_photo(
     example: Visitor, stage: Stage, tmp_path: Path
 ) -> None:
     photo = uploaded_photo(stage)
@@ -132,7 +132,7 @@ def _data_of(offered: Arrived, row: int) -> str:
 
 
 def uploaded_photo(stage: Stage) -> list[dict[str, object]]:
-    """A photo that Telegram has: as a message would describe it."""
+    """A photo at Telegram, as described in a message."""
     picture = b"\xff\xd8\xff\xe0" + bytes(600) + b"\xff\xd9"
     answer = httpx.post(
         f"{stage.telegram_url}/bot{TOKEN}/sendPhoto", data={"chat_id": "1"}, files={"photo": ("me.jpg", picture)}

@@ -1,4 +1,4 @@
-"""Handler workers as processes: started wrongly, stopped, killed; plain functions, sends that do not wait, memory."""
+"""Handler workers as processes: failed starts, stops, kills; plain functions, sends that do not wait, persistence."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ USER = 77
 
 
 class Workshop:
-    """A stage whose handler workers are made of modules that a test writes."""
+    """A stage whose handler workers run modules written by a test."""
 
     def __init__(self, stage: Stage, stack: contextlib.ExitStack) -> None:
         self.stage = stage
@@ -61,7 +61,7 @@ def workshop(stage: Stage) -> Iterator[Workshop]:
         yield Workshop(stage, stack)
 
 
-def test_a_module_path_that_is_wrong_is_one_sentence_and_exit_code_2(stage: Stage) -> None:
+def test_a_wrong_module_path_gives_one_sentence_and_exit_code_2(stage: Stage) -> None:
     ended = stage.floodgate("worker", "--updates", "nowhere:application")
     assert ended.returncode == 2
     assert ended.stderr.strip().endswith(
@@ -70,7 +70,7 @@ def test_a_module_path_that_is_wrong_is_one_sentence_and_exit_code_2(stage: Stag
     assert "Traceback" not in ended.stderr
 
 
-def test_a_token_that_telegram_refuses_is_one_sentence_without_the_token(stage: Stage) -> None:
+def test_a_refused_token_gives_one_sentence_without_the_token(stage: Stage) -> None:
     stage.control.set_server(faults=[{"kind": "unauthorized", "methods": ["getMe"]}])
     (stage.home / "their_bot.py").write_text(HEAD + "application = builder.build()")
     ended = stage.floodgate("worker", "--updates", "their_bot:application")
@@ -118,7 +118,7 @@ async def answer(update, context):
     until(lambda: workshop.sent() == ["later"])
 
 
-def test_a_result_that_does_not_come_in_time_raises_and_the_message_is_sent_all_the_same(workshop: Workshop) -> None:
+def test_a_result_timeout_raises_but_the_message_is_still_sent(workshop: Workshop) -> None:
     module = """
 async def answer(update, context):
     try:
@@ -149,7 +149,7 @@ async def answer(update, context):
 
 
 @pytest.mark.parametrize("end", ["kill", "stop"])
-def test_what_a_worker_had_in_hand_when_it_ended_is_handled_by_the_next_and_said_once(
+def test_updates_of_an_ended_worker_are_handled_by_the_next_and_their_messages_sent_once(
     workshop: Workshop, end: str
 ) -> None:
     workshop.stage.worker()
@@ -159,7 +159,7 @@ def test_what_a_worker_had_in_hand_when_it_ended_is_handled_by_the_next_and_said
     update_id = workshop.post.says(USER, "hello")
     until((workshop.stage.home / f"begun-{update_id}").exists)
     second = workshop.handler(module)
-    (workshop.stage.home / f"begun-{update_id + 1}").write_text("x")  # the next one shall not be slow
+    (workshop.stage.home / f"begun-{update_id + 1}").write_text("x")  # makes the next one fast
     workshop.post.says(USER, "next")
     if end == "kill":
         first.kill()
@@ -205,7 +205,7 @@ application.add_handler(MessageReactionHandler(answer))
     assert "their_bot:application handles message_reaction, message_reaction_count, which" in line
 
 
-def test_what_a_handler_changed_is_in_the_persistence_before_its_update_is_gone(workshop: Workshop) -> None:
+def test_a_handlers_changes_are_persisted_before_its_update_is_acknowledged(workshop: Workshop) -> None:
     """The library alone would write it a minute later."""
     workshop.stage.worker()
     module = """

@@ -1,4 +1,4 @@
-"""What a handler worker makes of an Application: its handlers as they are, in order, once, and their results."""
+"""How a handler worker runs an unmodified Application: handlers in order and once, with their results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _users = itertools.count(5001)
 
 
 class Office:
-    """One send worker and one handler worker, for all tests here; each has users of its own."""
+    """One send worker and one handler worker for all tests here; each test has its own users."""
 
     def __init__(self, stage: Stage, post: Post, handler: FloodgateProcess) -> None:
         self.stage = stage
@@ -37,7 +37,7 @@ class Office:
         self.handler = handler
 
     def answers(self, chat: int, count: int, seconds: float = 20) -> list[str]:
-        """The first so many texts that reached a chat, once they are there."""
+        """Waits for this many texts to reach a chat and returns them."""
         return until(lambda: found if len(found := self.texts(chat)) >= count else None, seconds)
 
     def texts(self, chat: int) -> list[str]:
@@ -78,21 +78,21 @@ def test_a_reply_returns_the_real_message(office: Office, user: int) -> None:
     assert told == f"that was message {sent.message_id} in {user}"
 
 
-def test_two_updates_of_one_chat_never_run_side_by_side(office: Office, user: int) -> None:
-    """Side by side, both would read the same number and one increment be lost."""
+def test_two_updates_of_one_chat_never_run_concurrently(office: Office, user: int) -> None:
+    """Concurrently, both would read the same number and lose one increment."""
     for _ in range(20):
         office.post.says(user, "count")
     office.post.says(user, "count aloud")
     assert office.answers(user, 1) == ["counted 21"]
 
 
-def test_a_handler_that_fails_is_called_again_in_its_place_and_says_nothing_twice(office: Office, user: int) -> None:
+def test_a_failed_handler_is_retried_in_order_and_sends_nothing_twice(office: Office, user: int) -> None:
     office.post.says(user, "flaky")
     office.post.says(user, "echo behind")
     assert office.answers(user, 3)[:3] == ["working on it", "done at last", "behind"]
 
 
-def test_a_handler_that_keeps_failing_is_a_dead_letter_with_its_traceback_and_the_chat_goes_on(
+def test_a_handler_that_keeps_failing_leaves_a_dead_letter_with_its_traceback_and_the_chat_continues(
     office: Office, user: int
 ) -> None:
     update_id = office.post.says(user, "broken")
@@ -129,7 +129,7 @@ def test_a_replayed_update_is_handled_again(office: Office, user: int) -> None:
     assert len(until(lambda: office.letters("--chat", str(user)))) == 1
 
 
-def test_an_update_that_comes_twice_is_handled_once(office: Office, user: int) -> None:
+def test_an_update_received_twice_is_handled_once(office: Office, user: int) -> None:
     body = {"update_id": 1_000_000 + user, "message": message(user, "count aloud")}
     office.post.publish(body)
     office.post.publish(body)
@@ -147,7 +147,7 @@ def test_a_handler_that_blocks_the_event_loop_is_reported_by_name(office: Office
     assert "blocked by tests.acceptance.updates.behaviour.obey" in office.handler.said("runs again after 1.")
 
 
-def test_a_handler_that_takes_too_long_is_cancelled_and_the_letter_explains_the_limit(
+def test_a_handler_that_takes_too_long_is_cancelled_and_the_dead_letter_explains_the_limit(
     office: Office, user: int
 ) -> None:
     office.post.says(user, "slow")
@@ -160,7 +160,7 @@ def test_a_handler_that_takes_too_long_is_cancelled_and_the_letter_explains_the_
     assert "in slow" in str(letter["traceback"])
 
 
-def test_a_slow_handler_holds_up_no_chat_of_another_partition(office: Office, user: int) -> None:
+def test_a_slow_handler_does_not_delay_chats_of_other_partitions(office: Office, user: int) -> None:
     started = time.monotonic()
     office.post.says(user, "slow")
     others = [next(_users) for _ in range(12)]
@@ -183,19 +183,19 @@ def test_a_method_newer_than_this_version_is_queued_if_its_verb_sends_and_goes_d
     assert (job["method"], letter["reason"]) == ("sendRichLetter", "method")
 
 
-def test_an_upload_goes_through_the_spool_and_its_message_comes_back(office: Office, user: int) -> None:
+def test_an_upload_passes_through_the_spool_and_its_message_is_returned(office: Office, user: int) -> None:
     office.post.says(user, "upload")
     assert office.answers(user, 1) == ["sent report.csv, 9 bytes"]
 
 
-def test_telegrams_errors_are_the_librarys_errors(office: Office, user: int) -> None:
+def test_telegrams_errors_are_raised_as_the_librarys_errors(office: Office, user: int) -> None:
     gone = next(_users)
     office.stage.control.set_chat(gone, trouble="blocked")
     office.post.says(user, f"refused {gone}")
     assert office.answers(user, 1) == ["Forbidden: Forbidden: bot was blocked by the user"]
 
 
-def test_an_edit_that_changes_nothing_raises_as_at_telegram(office: Office, user: int) -> None:
+def test_an_edit_that_changes_nothing_raises_as_with_telegram(office: Office, user: int) -> None:
     office.post.says(user, "edit")
     assert "message is not modified" in office.answers(user, 2)[1].lower()
 
@@ -210,7 +210,9 @@ def test_a_pressed_button_is_answered_while_the_bots_messages_wait(office: Offic
         assert office.stage.floodgate("resume").returncode == 0
 
 
-def test_what_no_library_object_can_be_made_of_is_a_dead_letter_and_the_chat_goes_on(office: Office, user: int) -> None:
+def test_an_update_the_library_cannot_parse_becomes_a_dead_letter_and_the_chat_continues(
+    office: Office, user: int
+) -> None:
     office.post.arrives(message={"message_id": "x", "date": "yesterday", "chat": {"id": user}})
     office.post.says(user, "echo next")
     assert office.answers(user, 1)[0] == "next"
@@ -219,14 +221,14 @@ def test_what_no_library_object_can_be_made_of_is_a_dead_letter_and_the_chat_goe
     assert "cannot be parsed: " in str(letter["description"])
 
 
-def test_a_type_of_update_that_nobody_knows_is_passed_over_with_a_word(office: Office, user: int) -> None:
+def test_an_unknown_type_of_update_is_logged_and_skipped(office: Office, user: int) -> None:
     office.post.arrives(telepathy={"chat": {"id": user}, "thought": "?"})
     office.post.says(user, "echo next")
     office.answers(user, 1)
     assert "does not know updates of type telepathy" in office.handler.log
 
 
-def test_bytes_that_are_no_update_are_kept_as_they_came(office: Office, user: int) -> None:
+def test_bytes_that_are_not_an_update_are_kept_unchanged(office: Office, user: int) -> None:
     queue = updates_queue(BOT, 0)
     office.post.put(Publication("", queue, b"nonsense", "bad-1"))
     frame = {"queue_name": queue, "actor_name": "handle_update", "args": [], "options": {}, "message_timestamp": 1}
@@ -245,7 +247,7 @@ def _in_time(office: Office, chat: int, deadline: float) -> bool:
     return bool(office.texts(chat))
 
 
-def test_the_log_holds_no_token(office: Office) -> None:
-    """Last on purpose: after all that went wrong before."""
+def test_the_log_contains_no_token(office: Office) -> None:
+    """Last on purpose: after all the failures above."""
     assert "BrokenError: never, not with 100200300:[redacted]" in office.handler.log
     assert TOKEN not in office.handler.log

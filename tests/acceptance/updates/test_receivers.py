@@ -1,4 +1,4 @@
-"""`floodgate updates` as processes: two of them, one active, whatever ends it; never two, and nothing lost."""
+"""`floodgate updates` as processes: two of them, exactly one active however it ends, and nothing lost."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MakeStage = Callable[..., Stage]
 
 
 class Balancer(Proxy):
-    """Sends each connection to the first port that takes it."""
+    """Forwards each connection to the first port that accepts it."""
 
     def __init__(self, *ports: int) -> None:
         super().__init__(ports[0])
@@ -49,10 +49,10 @@ class Balancer(Proxy):
 
 
 class Receivers:
-    """Two receivers of one stage, and what they did.
+    """Two receivers of one stage and their effects.
 
     Parameters:
-        arguments: of the processes, in turns.
+        arguments: of the processes, used in turn.
     """
 
     def __init__(self, stage: Stage, *arguments: tuple[str, ...]) -> None:
@@ -95,13 +95,13 @@ class Receivers:
         return count_updates(self._connections, BOT, PARTITIONS)
 
     def until_all_are_in(self, seconds: float = 30.0) -> float:
-        """Seconds until as many are in the queues as were said; repeated ones may hide a missing one for now."""
+        """Seconds until the queues hold as many updates as were sent; repetitions may hide a missing one for now."""
         began = time.monotonic()
         until(lambda: self.waiting() >= len(self.said), seconds)
         return time.monotonic() - began
 
     def came(self) -> list[int]:
-        """Ids by their first coming, in each chat's order; and every chat's order is checked."""
+        """Ids by first arrival, in each chat's order; every chat's order is checked."""
         updates = take_updates(self._connections, BOT, PARTITIONS)
         first = {update.update_id: update for update in updates}
         for chat in {update.chat for update in updates}:
@@ -115,7 +115,7 @@ class Receivers:
 
 @contextmanager
 def receivers(stage: Stage, *arguments: tuple[str, ...]) -> Iterator[Receivers]:
-    """Two receivers at work; at the end nothing is missing, nothing out of order, and nobody got a 409."""
+    """Two running receivers; at the end nothing is missing or out of order, and neither got a 409."""
     with Receivers(stage, *arguments) as two:
         yield two
         two.until_all_are_in()
@@ -148,13 +148,13 @@ def test_sigkill_hands_over_within_seconds_without_a_conflict(stage: Stage) -> N
         assert ACTIVE in standing_by.log
 
 
-def test_a_receiver_that_stood_still_does_not_poll_beside_its_successor(stage: Stage) -> None:
+def test_a_suspended_receiver_does_not_poll_at_the_same_time_as_its_successor(stage: Stage) -> None:
     with receivers(stage) as two:
         active, standing_by = two.processes
         two.say()
         two.until_all_are_in()
         active.signal(signal.SIGSTOP)
-        until(lambda: ACTIVE in standing_by.log, 30)  # RabbitMQ misses heartbeats for a while first
+        until(lambda: ACTIVE in standing_by.log, 30)  # RabbitMQ first has to miss heartbeats for a while
         two.say()
         two.until_all_are_in()
         active.signal(signal.SIGCONT)
@@ -188,7 +188,7 @@ def test_two_minutes_of_random_faults_lose_nothing_and_cause_no_conflict(stage: 
         two.say()
 
 
-def test_rabbitmq_killed_under_way_loses_nothing(new_stage: MakeStage, new_node: Callable[..., Node]) -> None:
+def test_killing_rabbitmq_during_operation_loses_nothing(new_stage: MakeStage, new_node: Callable[..., Node]) -> None:
     node = new_node().start()
     with receivers(new_stage(node.url)) as two:
         two.say()
@@ -200,7 +200,7 @@ def test_rabbitmq_killed_under_way_loses_nothing(new_stage: MakeStage, new_node:
         two.until_all_are_in(60)
 
 
-def test_posts_go_on_to_the_other_receiver_when_one_is_killed(stage: Stage) -> None:
+def test_when_a_receiver_is_killed_the_other_takes_the_posts(stage: Stage) -> None:
     ports = free_ports().amqp, free_ports().amqp
     with Balancer(*ports) as balancer:
         root = f"http://127.0.0.1:{balancer.port}/tg"
@@ -213,7 +213,7 @@ def test_posts_go_on_to_the_other_receiver_when_one_is_killed(stage: Stage) -> N
             until(lambda: two.waiting() >= len(two.said), 60)
 
 
-def test_the_webhook_command_sets_the_webhook_and_takes_what_is_posted(stage: Stage) -> None:
+def test_the_webhook_command_sets_the_webhook_and_accepts_posts(stage: Stage) -> None:
     port = free_ports().amqp
     arguments = ("updates", "--mode", "webhook", "--webhook-url", f"http://127.0.0.1:{port}/tg", "--port", str(port))
     with FloodgateProcess(*arguments, env={**stage.env, **SETTINGS}, home=stage.home, name="webhook") as process:
@@ -226,7 +226,7 @@ def test_the_webhook_command_sets_the_webhook_and_takes_what_is_posted(stage: St
         assert process.stop() == 0
 
 
-def test_an_end_is_bounded_though_nobody_answers(stage: Stage) -> None:
+def test_stopping_is_bounded_even_if_nothing_responds(stage: Stage) -> None:
     env = {**stage.env, **SETTINGS, "FLOODGATE_TELEGRAM_API_URL": "http://127.0.0.1:9"}
     with FloodgateProcess("updates", env=env, home=stage.home, name="lonely") as process:
         process.start("receiver ready")
@@ -249,14 +249,14 @@ def test_an_end_is_bounded_though_nobody_answers(stage: Stage) -> None:
         ((), {"FLOODGATE_UPDATES__POLL_SECONDS": "99"}, 2, "FLOODGATE_UPDATES__POLL_SECONDS"),
     ],
 )
-def test_a_wrong_start_is_one_sentence_and_an_exit_code(
+def test_a_failed_start_gives_one_sentence_and_an_exit_code(
     stage: Stage, arguments: tuple[str, ...], env: dict[str, str], code: int, words: str
 ) -> None:
     ended = stage.floodgate("updates", *arguments, **env)
     assert (ended.returncode, words in ended.stderr, "Traceback" in ended.stderr) == (code, True, False), ended.stderr
 
 
-def test_a_taken_port_is_one_sentence(stage: Stage) -> None:
+def test_a_port_in_use_gives_one_sentence(stage: Stage) -> None:
     port = stage.telegram_url.rpartition(":")[2]
     ended = stage.floodgate("updates", "--mode", "webhook", "--webhook-url", "http://127.0.0.1:1", "--port", port)
     assert ended.returncode == 2

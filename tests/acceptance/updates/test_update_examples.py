@@ -1,4 +1,4 @@
-"""The examples of bots that handle updates, run as their first lines say; and one whose worker dies in mid-sentence."""
+"""The examples of bots that handle updates, run as their first lines say, including one whose worker dies midway."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def test_the_echo_bot_echoes(play: Play) -> None:
     assert texts == ["Hello! Say something, and I will repeat it.", "good morning"]
 
 
-def test_the_conversation_bot_goes_on_where_it_was_though_its_worker_dies_between_two_steps(play: Play) -> None:
-    """And another that is there already knows what was said meanwhile at the one that dies."""
+def test_the_conversation_bot_continues_after_its_worker_dies_between_two_steps(play: Play) -> None:
+    """The other worker also knows the messages that the dead one handled meanwhile."""
     play.start("worker", ready="worker ready")
     workers = [
         play.start("worker", "--updates", "conversation_bot:application", ready="worker ready") for _ in range(2)
     ]
     post = Post(play.stage.settings.model_copy(update={"update_partitions": 2}))
-    chats = range(60, 66)  # both workers have some, whatever the hashes
+    chats = range(60, 66)  # both workers have some of these chats, for any hashes
 
     def say(text: str, answers: int) -> None:
         for chat in chats:

@@ -1,4 +1,4 @@
-"""Three handler workers and two receivers, by polling and by webhook: each update handled once, in order per chat."""
+"""Three handler workers and two receivers, polling and webhook: each update is handled once, in order per chat."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PARTITIONS = 16
 
 @pytest.fixture
 def fake(tmp_path: Path) -> Iterator[FloodgateProcess]:
-    """In a process of its own: arrivals are judged to some milliseconds."""
+    """Runs in its own process: arrivals are judged to a few milliseconds."""
     with FloodgateProcess("fake-telegram", "--port", "0", env={}, home=tmp_path, name="fake") as process:
         yield process.start("http://")
 
@@ -34,15 +34,15 @@ def fake(tmp_path: Path) -> Iterator[FloodgateProcess]:
     ("users", "each"),
     [(60, 5), pytest.param(500, 10, marks=[pytest.mark.full_length, pytest.mark.timeout(420)])],
 )
-def test_each_update_is_handled_once_and_in_order_over_all_workers(
+def test_each_update_is_handled_once_and_in_order_across_all_workers(
     new_stage: MakeStage, vhost: Vhost, fake: FloodgateProcess, tmp_path: Path, mode: Mode, users: int, each: int
 ) -> None:
-    """Also: what handlers keep about a chat is never lost to another handler, and answers hold the limits."""
+    """Also: the data handlers keep about a chat is never lost to another handler, and answers respect the limits."""
     clerk_home = tmp_path / "clerk"
     clerk_home.mkdir()
     extra = {
         "FLOODGATE_UPDATE_PARTITIONS": str(PARTITIONS),
-        # The fake judges arrivals to the millisecond, and this machine runs eight processes: some are late by 100.
+        # The fake judges arrivals to the millisecond, and this machine runs eight processes: some are late by 100 ms.
         "FLOODGATE_LIMITS__BOT_PER_SECOND": "27",
         "CLERK_HOME": str(clerk_home),
     }

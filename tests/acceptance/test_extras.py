@@ -1,0 +1,89 @@
+"""Each extra's command runs with what the extra installs, and any other command names the extra that it needs."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from floodgate.cli import EXIT_USAGE
+from tests.acceptance.stage import Stage
+from tests.processes import ROOT, FloodgateProcess, run_floodgate
+
+pytestmark = pytest.mark.checkout  # it reads pyproject.toml
+# What is imported, where its name is not the distribution's.
+MODULES = {"python-telegram-bot": "telegram", "python-multipart": "python_multipart"}
+Blocked = Callable[[str], dict[str, str]]
+
+
+def installed_by(extra: str, extras: dict[str, list[str]]) -> set[str]:
+    """The modules that an extra installs beside the base."""
+    found: set[str] = set()
+    for requirement in extras.get(extra, ()):
+        name, _, own = requirement.partition(">=")[0].partition("[")
+        if name == "telegram-floodgate":
+            found |= set().union(*(installed_by(each, extras) for each in own.rstrip("]").split(",")))
+        else:
+            found.add(MODULES.get(name, name))
+    return found
+
+
+@pytest.fixture
+def only(tmp_path: Path) -> Blocked:
+    """The environment of an interpreter that has an extra's modules and no other's."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+    def environment(extra: str) -> dict[str, str]:
+        missing = sorted(installed_by("all", extras) - installed_by(extra, extras))
+        lines = f"import sys\nfor name in {missing}:\n    sys.modules[name] = None\n"
+        (tmp_path / "blocked").mkdir(exist_ok=True)
+        (tmp_path / "blocked" / "sitecustomize.py").write_text(lines)
+        return {"PYTHONPATH": f"{tmp_path}/blocked:{ROOT}"}
+
+    return environment
+
+
+@pytest.mark.parametrize(
+    ("extra", "command", "ready"),
+    [
+        ("worker", ("worker",), "worker ready"),
+        ("gateway", ("gateway", "--port", "0"), "gateway is ready"),
+        ("gateway", ("updates",), "ready"),
+        ("fake", ("fake-telegram", "--port", "0"), "ready"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else None,
+)
+def test_an_extra_has_what_its_command_needs(
+    stage: Stage, only: Blocked, extra: str, command: tuple[str, ...], ready: str
+) -> None:
+    stage.keep(FloodgateProcess(*command, env={**stage.env, **only(extra)}, home=stage.home)).start(ready)
+
+
+@pytest.mark.parametrize("command", [["status"], ["dead-letters", "list"], ["doctor"], ["send", "--chat", "1"]])
+def test_the_cli_extra_has_what_operators_need(stage: Stage, only: Blocked, command: list[str]) -> None:
+    ended = run_floodgate(*command, env={**stage.env, **only("cli")}, home=stage.home)
+    assert "install telegram-floodgate" not in ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("extra", "command", "missing"),
+    [
+        ("", "status", "telegram-floodgate[cli]"),
+        ("", "worker", "telegram-floodgate[worker]"),
+        ("uploads", "gateway", "telegram-floodgate[gateway]"),
+        ("redis", "fake-telegram", "telegram-floodgate[fake]"),
+        ("fake", "worker", "telegram-floodgate[worker]"),
+        ("worker", "gateway", "telegram-floodgate[gateway]"),
+        ("worker", "updates", "telegram-floodgate[gateway]"),
+    ],
+)
+def test_a_command_names_the_extra_that_it_needs(
+    stage: Stage, only: Blocked, extra: str, command: str, missing: str
+) -> None:
+    ended = run_floodgate(command, env={**stage.env, **only(extra)}, home=stage.home)
+    assert (ended.returncode, ended.stdout) == (EXIT_USAGE, "")
+    assert missing in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
