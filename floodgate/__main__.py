@@ -11,6 +11,7 @@ _EXTRAS: Final = {
     "gateway": "gateway",
     "updates": "gateway",
     "fake-telegram": "fake",
+    "campaigns": "campaigns",
     "demo": "all",
 }
 EXIT_USAGE: Final = 2

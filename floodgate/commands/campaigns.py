@@ -18,9 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from floodgate.broker.errors import CampaignError, SettingsError
+from floodgate.broker.errors import CampaignError
 from floodgate.broker.settings.model import Settings, load_settings
-from floodgate.commands.options import EXIT_NO, AsJson, Bot, say
+from floodgate.commands.options import EXIT_NO, AsJson, Bot, Yes, confirm, say
 
 if TYPE_CHECKING:
     from floodgate.producer.campaigns.checks import CheckReport
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Send one message to very many chats, and account for each.", no_args_is_help=True)
 
 CampaignArgument = Annotated[str, typer.Argument(help="Name of the campaign.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 WATCH_SECONDS: Final = 0.5
 SHOWN_EVERY: Final = 1000  # rows
@@ -134,7 +133,8 @@ def start(name: CampaignArgument, yes: Yes = False) -> None:
                 f"`floodgate campaigns check {name}` lists all errors."
             )
         waiting = _progress(store, name).left
-        _confirm(f"Send {name} to {waiting} recipients?", yes)
+        if not yes:
+            confirm(f"Send {name} to {waiting} recipients?")
         _transition(store, name, CampaignState.RUNNING)
 
 
@@ -171,7 +171,8 @@ def cancel(name: CampaignArgument, yes: Yes = False) -> None:
     from floodgate.producer.campaigns.states import CampaignState
 
     with closing(_store(load_settings())) as store:
-        _confirm(f"Cancel {name}? {_progress(store, name).left} recipients have not got it.", yes)
+        if not yes:
+            confirm(f"{_progress(store, name).left} recipients have not got {name}. Cancel it?")
         _transition(store, name, CampaignState.CANCELLED)
 
 
@@ -252,13 +253,9 @@ def export(
 
 
 def _store(settings: Settings) -> CampaignStore:
-    try:
-        from floodgate.producer.campaigns.database import Database
-        from floodgate.producer.campaigns.store import CampaignStore
-    except ImportError as error:
-        raise SettingsError(
-            f"Campaigns need {error.name}, which is not installed: install telegram-floodgate[campaigns]."
-        ) from None
+    from floodgate.producer.campaigns.database import Database
+    from floodgate.producer.campaigns.store import CampaignStore
+
     return CampaignStore(Database(settings))
 
 
@@ -278,14 +275,6 @@ def _progress(store: CampaignStore, name: str) -> CampaignProgress:
 
 def _transition(store: CampaignStore, name: str, to: CampaignState) -> None:
     say(f"{name} is {store.transition(name, to).state}.")
-
-
-def _confirm(question: str, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise CampaignError(f"{question} Nobody can answer here: add --yes.")
-    typer.confirm(question, abort=True)
 
 
 def _say_refused(store: CampaignStore, name: str) -> None:
