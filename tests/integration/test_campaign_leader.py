@@ -1,0 +1,211 @@
+"""How a leader releases, recovers and takes back, on a real RabbitMQ and real stores, without workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from floodgate.broker.admission.contract import AlreadyDead, Dead, Go, Sent, Standing
+from floodgate.broker.admission.policy import ask_for
+from floodgate.broker.messages.job import Job, decode_job
+from floodgate.broker.messages.queue_names import send_queue
+from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.calls import BatchedAdmission
+from floodgate.broker.state.stores import open_batched
+from floodgate.broker.state.thread import StateThread
+from floodgate.producer.async_client import AsyncClient
+from floodgate.producer.campaigns.audience import read_rows
+from floodgate.producer.campaigns.database import Database
+from floodgate.producer.campaigns.definition import parse_definition
+from floodgate.producer.campaigns.leader import Leader
+from floodgate.producer.campaigns.states import CampaignState, RecipientState
+from floodgate.producer.campaigns.store import Campaign, CampaignStore
+from tests.draining import drain
+from tests.services import Vhost
+
+BOT = "default"
+RECIPIENTS = 30
+
+
+@dataclass
+class Operation:
+    """A campaign that runs, and what a leader of it needs."""
+
+    settings: Settings
+    store: CampaignStore
+    calls: StateThread
+    ledger: BatchedAdmission
+    client: AsyncClient
+
+    @property
+    def campaign(self) -> Campaign:
+        return self.store.get("spring")
+
+    def leader(self) -> Leader:
+        self.store.lead("me", 100.0)
+        return Leader(
+            self.campaign,
+            "me",
+            self.settings,
+            store=self.store,
+            calls=self.calls,
+            ledger=self.ledger,
+            publish=self.client.enqueue_many,
+        )
+
+    async def jobs(self) -> list[Job]:
+        """Take all jobs out of the queue."""
+        queue = send_queue(BOT, "bulk", 0)
+        drained = await asyncio.to_thread(drain, self.settings.rabbitmq_url.get_secret_value(), queue)
+        return [decode_job(body) for _, body in drained]
+
+    async def send(self, jobs: list[Job]) -> None:
+        """Do what a worker does, but for the call."""
+        for number, job in enumerate(jobs, 1):
+            ask = ask_for(job, self.settings)
+            go = await self.ledger.admit(ask)
+            assert isinstance(go, Go)
+            await self.ledger.settle(ask, Sent({"message_id": number}), go.grant)
+
+    async def refuse(self, job: Job) -> None:
+        """Do what a worker does if Telegram refuses the message."""
+        ask = ask_for(job, self.settings)
+        go = await self.ledger.admit(ask)
+        assert isinstance(go, Go)
+        await self.ledger.settle(ask, Dead("content", {"description": "Bad Request"}), go.grant)
+
+    def states(self) -> dict[RecipientState, int]:
+        return dict(self.store.counts("spring"))
+
+
+def operate(vhost: Vhost, folder: Path, use: Callable[[Operation], Awaitable[None]]) -> None:
+    settings = Settings(
+        _env_file=None,
+        rabbitmq_url=vhost.url,
+        state_url=f"sqlite:///{folder}/state.db",
+        campaigns_url=f"sqlite:///{folder}/campaigns.db",
+        partitions=1,
+        bots={BOT: "100200300:" + "A" * 35},
+        limits={"enabled": False},
+    )
+
+    async def main() -> None:
+        calls, thread = StateThread(), StateThread()
+        store, ledger, client = CampaignStore(Database(settings)), open_batched(settings, thread), AsyncClient(settings)
+        store.create(parse_definition({"name": "spring", "content": {"text": "Hello"}}, "the test"), BOT)
+        store.import_audience("spring", read_rows({"chat_id": n} for n in range(1, RECIPIENTS + 1)))
+        store.transition("spring", CampaignState.RUNNING)
+        try:
+            await use(Operation(settings, store, calls, ledger, client))
+        finally:
+            await client.close()
+            await ledger.close()
+            await calls.stop()
+            await thread.stop()
+            store.close()
+
+    asyncio.run(main())
+
+
+def test_a_leader_that_died_after_releasing_is_followed_by_one_that_publishes(vhost: Vhost, tmp_path: Path) -> None:
+    async def use(operation: Operation) -> None:
+        operation.store.lead("me", 100.0)
+        operation.store.release(operation.campaign, "me", 10, [0])
+        await operation.leader().step(operation.campaign)
+        jobs = await operation.jobs()
+        assert sorted(job.params["chat_id"] for job in jobs) == sorted(str(n) for n in range(1, RECIPIENTS + 1))
+        assert operation.states() == {RecipientState.RELEASED: RECIPIENTS}
+
+    operate(vhost, tmp_path, use)
+
+
+def test_a_leader_that_died_after_publishing_is_followed_by_one_that_repeats_the_same_jobs(
+    vhost: Vhost, tmp_path: Path
+) -> None:
+    async def use(operation: Operation) -> None:
+        await operation.leader().step(operation.campaign)
+        first = await operation.jobs()
+        await operation.send(first[:10])
+        await operation.leader().step(operation.campaign)
+        again = await operation.jobs()
+        assert {job.id for job in again} == {job.id for job in first[10:]}, "those that the ledger does not know"
+        assert operation.states() == {RecipientState.SENT: 10, RecipientState.RELEASED: 20}
+
+    operate(vhost, tmp_path, use)
+
+
+def test_outcomes_are_recorded_and_the_campaign_ends(vhost: Vhost, tmp_path: Path) -> None:
+    async def use(operation: Operation) -> None:
+        leader = operation.leader()
+        await leader.step(operation.campaign)
+        jobs = await operation.jobs()
+        await operation.send(jobs)
+        await leader.look_up()
+        await leader.step(operation.campaign)
+        assert operation.states() == {RecipientState.SENT: RECIPIENTS}
+        assert operation.campaign.state is CampaignState.DONE
+        assert {recipient.message_id for recipient in operation.store.recipients("spring")} == set(
+            range(1, RECIPIENTS + 1)
+        )
+
+    operate(vhost, tmp_path, use)
+
+
+def test_a_pause_cancels_what_waits_and_the_recipients_get_other_jobs_later(vhost: Vhost, tmp_path: Path) -> None:
+    async def use(operation: Operation) -> None:
+        leader = operation.leader()
+        await leader.step(operation.campaign)
+        jobs = await operation.jobs()
+        await operation.send(jobs[:5])
+        await leader.step(operation.store.transition("spring", CampaignState.PAUSED))
+        assert operation.states() == {RecipientState.SENT: 5, RecipientState.WAITING: 25}
+        assert isinstance(await operation.ledger.admit(ask_for(jobs[5], operation.settings)), AlreadyDead)
+
+        await leader.step(operation.store.transition("spring", CampaignState.RUNNING))
+        later = await operation.jobs()
+        assert {job.params["chat_id"] for job in later} == {job.params["chat_id"] for job in jobs[5:]}
+        assert not {job.id for job in later} & {job.id for job in jobs}
+
+    operate(vhost, tmp_path, use)
+
+
+def test_a_job_whose_call_has_begun_is_not_taken_back(vhost: Vhost, tmp_path: Path) -> None:
+    async def use(operation: Operation) -> None:
+        leader = operation.leader()
+        await leader.step(operation.campaign)
+        first, *_ = await operation.jobs()
+        ask = ask_for(first, operation.settings)
+        go = await operation.ledger.admit(ask)
+        assert isinstance(go, Go)
+        paused = operation.store.transition("spring", CampaignState.PAUSED)
+        await leader.step(paused)
+        assert operation.states() == {RecipientState.RELEASED: 1, RecipientState.WAITING: RECIPIENTS - 1}
+        await operation.ledger.settle(ask, Sent({"message_id": 7}), go.grant)
+        record = await operation.ledger.lookup(BOT, first.id)
+        assert record is not None
+        assert record.standing is Standing.SENT
+        leader.hear(first.id, record)
+        await leader.step(paused)
+        assert operation.states() == {RecipientState.SENT: 1, RecipientState.WAITING: RECIPIENTS - 1}
+
+    operate(vhost, tmp_path, use)
+
+
+def test_a_rule_stops_the_campaign_and_takes_back_the_rest(vhost: Vhost, tmp_path: Path) -> None:
+    async def use(operation: Operation) -> None:
+        leader = operation.leader()
+        await leader.step(operation.campaign)
+        jobs = await operation.jobs()
+        for job in jobs[:25]:
+            await operation.refuse(job)
+        await leader.look_up()
+        await leader.step(operation.campaign)
+        stopped = operation.campaign
+        assert stopped.state is CampaignState.STOPPED
+        assert "refused for the same reason: content: Bad Request" in str(stopped.reason)
+        await leader.step(stopped)
+        assert operation.states() == {RecipientState.FAILED: 25, RecipientState.WAITING: 5}
+
+    operate(vhost, tmp_path, use)
