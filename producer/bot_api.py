@@ -99,6 +99,7 @@ class BotApi(Generic[R]):
         has_spoiler: bool | None = None,
         **more: Unpack[CaptionOptions],
     ) -> R:
+        """Send a photo: a file, a URL, or the file_id of one that Telegram has."""
         return self.call("sendPhoto", **_arguments(locals()))
 
     def send_audio(
@@ -111,6 +112,7 @@ class BotApi(Generic[R]):
         title: str | None = None,
         **more: Unpack[CaptionOptions],
     ) -> R:
+        """Send a file as music, with the player's controls."""
         return self.call("sendAudio", **_arguments(locals()))
 
     def send_document(
@@ -121,6 +123,7 @@ class BotApi(Generic[R]):
         disable_content_type_detection: bool | None = None,
         **more: Unpack[CaptionOptions],
     ) -> R:
+        """Send a file of any kind."""
         return self.call("sendDocument", **_arguments(locals()))
 
     def send_video(
@@ -137,6 +140,7 @@ class BotApi(Generic[R]):
         supports_streaming: bool | None = None,
         **more: Unpack[CaptionOptions],
     ) -> R:
+        """Send a video."""
         return self.call("sendVideo", **_arguments(locals()))
 
     def send_animation(
@@ -147,16 +151,19 @@ class BotApi(Generic[R]):
         has_spoiler: bool | None = None,
         **more: Unpack[CaptionOptions],
     ) -> R:
+        """Send a GIF, or a video without sound."""
         return self.call("sendAnimation", **_arguments(locals()))
 
     def send_voice(
         self, chat_id: ChatId, voice: SendableFile, *, duration: int | None = None, **more: Unpack[CaptionOptions]
     ) -> R:
+        """Send a voice message."""
         return self.call("sendVoice", **_arguments(locals()))
 
     def send_sticker(
         self, chat_id: ChatId, sticker: SendableFile, *, emoji: str | None = None, **more: Unpack[MessageOptions]
     ) -> R:
+        """Send a sticker."""
         return self.call("sendSticker", **_arguments(locals()))
 
     def send_media_group(self, chat_id: ChatId, media: Sequence[Object], **more: Unpack[MessageOptions]) -> R:
@@ -164,6 +171,7 @@ class BotApi(Generic[R]):
         return self.call("sendMediaGroup", **_arguments(locals()))
 
     def send_location(self, chat_id: ChatId, latitude: float, longitude: float, **more: Unpack[MessageOptions]) -> R:
+        """Send a point on the map, in degrees."""
         return self.call("sendLocation", **_arguments(locals()))
 
     def send_contact(
@@ -176,6 +184,7 @@ class BotApi(Generic[R]):
         vcard: str | None = None,
         **more: Unpack[MessageOptions],
     ) -> R:
+        """Send a contact."""
         return self.call("sendContact", **_arguments(locals()))
 
     def send_poll(
@@ -189,9 +198,11 @@ class BotApi(Generic[R]):
         allows_multiple_answers: bool | None = None,
         **more: Unpack[MessageOptions],
     ) -> R:
+        """Send a poll with 2 to 12 options."""
         return self.call("sendPoll", **_arguments(locals()))
 
     def send_dice(self, chat_id: ChatId, *, emoji: str | None = None, **more: Unpack[MessageOptions]) -> R:
+        """Send a dice, or another emoji with a random value."""
         return self.call("sendDice", **_arguments(locals()))
 
     def send_chat_action(
@@ -209,6 +220,7 @@ class BotApi(Generic[R]):
     def forward_message(
         self, chat_id: ChatId, from_chat_id: ChatId, message_id: int, **more: Unpack[PlaceOptions]
     ) -> R:
+        """Forward a message."""
         return self.call("forwardMessage", **_arguments(locals()))
 
     def forward_messages(
@@ -218,6 +230,7 @@ class BotApi(Generic[R]):
         return self.call("forwardMessages", **_arguments(locals()))
 
     def copy_message(self, chat_id: ChatId, from_chat_id: ChatId, message_id: int, **more: Unpack[CaptionOptions]) -> R:
+        """Send a copy of a message, without a link to it."""
         return self.call("copyMessage", **_arguments(locals()))
 
     def copy_messages(
@@ -263,6 +276,7 @@ class BotApi(Generic[R]):
         business_connection_id: str | None = None,
         **more: Unpack[JobOptions],
     ) -> R:
+        """Change a caption."""
         return self.call("editMessageCaption", **_arguments(locals()))
 
     def edit_message_media(
@@ -276,6 +290,7 @@ class BotApi(Generic[R]):
         business_connection_id: str | None = None,
         **more: Unpack[JobOptions],
     ) -> R:
+        """Replace a message's photo, video or file."""
         return self.call("editMessageMedia", **_arguments(locals()))
 
     def edit_message_reply_markup(
@@ -292,6 +307,7 @@ class BotApi(Generic[R]):
         return self.call("editMessageReplyMarkup", **_arguments(locals()))
 
     def delete_message(self, chat_id: ChatId, message_id: int, **more: Unpack[JobOptions]) -> R:
+        """Delete a message. A bot can delete messages of the last 48 hours."""
         return self.call("deleteMessage", **_arguments(locals()))
 
     def delete_messages(self, chat_id: ChatId, message_ids: Sequence[int], **more: Unpack[JobOptions]) -> R:
@@ -306,6 +322,7 @@ class BotApi(Generic[R]):
         disable_notification: bool | None = None,
         **more: Unpack[JobOptions],
     ) -> R:
+        """Pin a message to the top of the chat."""
         return self.call("pinChatMessage", **_arguments(locals()))
 
     def set_message_reaction(
@@ -317,6 +334,7 @@ class BotApi(Generic[R]):
         is_big: bool | None = None,
         **more: Unpack[JobOptions],
     ) -> R:
+        """Set the bot's reaction to a message."""
         return self.call("setMessageReaction", **_arguments(locals()))
 
     def answer_callback_query(

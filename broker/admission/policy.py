@@ -276,7 +276,7 @@ def ask_for(job: Job, settings: Settings) -> Ask:
         content=job.content,
         upload=bool(job.files),
         campaign=job.campaign,
-        created_ms=job.created_ms,
+        created_ms=max(0, job.created_ms),
     )
 
 

@@ -70,10 +70,10 @@ def status(
 
 
 def _show(settings: Settings, connections: Connections, bots: list[str], as_json: bool) -> None:
+    backlogs = {bot: queued_messages(settings, connections, bot) for bot in bots}
     with contextlib.closing(open_to_read(settings)) as store:
         snapshots = [store.snapshot(bot) for bot in bots]
         strays = store.snapshot(NO_BOT).dropped
-    backlogs = {bot: queued_messages(settings, connections, bot) for bot in bots}
     if as_json:
         data = [_as_data(each, _full_rate(settings, each.bot), backlogs[each.bot]) for each in snapshots]
         print(json.dumps(data), flush=True)

@@ -155,3 +155,11 @@ def test_an_async_client_cancels_jobs_and_campaigns(settings: Settings, store: A
 
     for job in asyncio.run(cancel()):
         assert store.admit(ask_for(job, settings)) == AlreadyDead(CANCELLED)
+
+
+def test_a_job_from_before_1970_is_sent_if_nothing_was_cancelled(admission: Admission) -> None:
+    """Producers of others write what they like into the queue."""
+    job = Job(
+        id="odd", bot="default", method="sendMessage", params={"chat_id": 5, "text": "x"}, chat="5", created_ms=-1
+    )
+    assert isinstance(admission.admit(ask_for(job, settings_of())), Go)
