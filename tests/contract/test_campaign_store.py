@@ -240,7 +240,7 @@ def test_a_paused_campaign_has_a_leader_until_all_released_recipients_have_ended
     assert list(store.lead("me", LEASE_SECONDS)) == []
 
 
-def test_an_ending_counts_once(store: CampaignStore) -> None:
+def test_an_outcome_counts_once(store: CampaignStore) -> None:
     campaign, _ = released(store, 2)
     sent = RecipientOutcome(1, 0, RecipientState.SENT, 7)
     assert store.settle(campaign, [sent]) == 1
