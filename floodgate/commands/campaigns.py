@@ -231,6 +231,23 @@ def watch(name: CampaignArgument) -> None:
 
 
 @app.command()
+def unsubscribe(
+    chat: Annotated[str, typer.Argument(help="Id of the chat, or its @name.")],
+    bot: Bot = None,
+) -> None:
+    """Leave a chat out of the audiences of all later campaigns.
+
+    Example: floodgate campaigns unsubscribe 42
+    """
+    from floodgate.broker.messages.chats import chat_key
+
+    settings, key = load_settings(), chat_key(chat)
+    with closing(_store(settings)) as store:
+        store.unsubscribe(bot or settings.default_bot, key)
+    say(f"Chat {key} will get no later campaign of bot {bot or settings.default_bot}.")
+
+
+@app.command()
 def export(
     name: CampaignArgument,
     as_json: Annotated[bool, typer.Option("--jsonl", help="JSON Lines instead of CSV.")] = False,

@@ -97,7 +97,6 @@ class Rules(Part):
     unreachable_share: Share = 0.5
     window: int = Field(200, ge=20)
     """The number of latest outcomes that the shares are of."""
-    most_429: int = Field(10, ge=0)
 
 
 def is_zone(name: object) -> bool:
@@ -163,8 +162,6 @@ class Definition(Part):
     priority: Literal["bulk", "interactive"] = "bulk"
     on_uncertain: OnUncertain = OnUncertain.DEAD_LETTER
     chat_field: str = "chat_id"
-    rest_between_campaigns: timedelta = timedelta(0)
-    """A chat that got a message of another campaign within this time is skipped."""
     weight: Annotated[float, Field(gt=0, le=100)] = 1.0
     """The campaign's share of its bot's rate, relative to that of the bot's other running campaigns."""
     schedule: Schedule = Schedule()

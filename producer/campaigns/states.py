@@ -48,7 +48,3 @@ class RecipientState(IntEnum):
     SKIPPED = 6  # a field was missing, or the recipient has unsubscribed
     CANCELLED = 7
     HELD_OUT = 8  # gets nothing, for comparison
-
-
-ENDED: Final = frozenset(RecipientState) - {RecipientState.WAITING, RecipientState.RELEASED}
-"""The states in which nothing more happens to a recipient by itself."""

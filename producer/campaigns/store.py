@@ -306,7 +306,7 @@ class CampaignStore:
             return len(numbers)
 
     def unsubscribe(self, bot: str, chat: str) -> None:
-        """Leave a chat out of all later campaigns of a bot, and of what still waits in the current ones."""
+        """Leave a chat out of the audiences of all later campaigns of a bot."""
         with self._database.writing() as db:
             _insert_new(db, unsubscribed, [{"bot": bot, "chat": chat, "since_ms": _now_ms()}])
 

@@ -52,6 +52,7 @@ COMMANDS = (
     ["campaigns", "list"],
     ["campaigns", "show"],
     ["campaigns", "watch"],
+    ["campaigns", "unsubscribe"],
     ["campaigns", "export"],
     ["pause"],
     ["resume"],
