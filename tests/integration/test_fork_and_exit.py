@@ -72,6 +72,15 @@ stop.set()
 for thread in threads: thread.join()
 """
 
+# A child that is forked while another thread imports a module waits for ever when it needs that module.
+IMPORTS = """
+def told(event, arguments):
+    if event == "import" and threading.current_thread() is not threading.main_thread():
+        print(arguments[0])
+sys.addaudithook(told)
+publish("first")
+"""
+
 CHILD_OUTLIVES_PARENT = """
 publish("parent")
 pid = os.fork()
@@ -135,6 +144,11 @@ def test_a_fork_during_other_threads_calls_causes_no_deadlock(declared: Vhost) -
     done = run(declared.url, FORK_IN_MID_CALL)
     assert (done.returncode, done.stderr) == (0, "")
     assert {f"child-{n}" for n in range(20)} <= set(ids(declared))
+
+
+def test_the_event_loop_imports_nothing_that_a_fork_could_find_locked(declared: Vhost) -> None:
+    done = run(declared.url, IMPORTS)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_a_child_closes_all_of_its_parents_sockets(declared: Vhost) -> None:
