@@ -7,8 +7,8 @@ the system's certificate authorities, or against ``cafile``; verification cannot
 
 from __future__ import annotations
 
-# Resolving a host name and reading a version import these in a thread. A fork at that moment would leave the child with the
-# import lock held for ever, unable to connect. So they are imported before any thread starts.
+# Resolving a host name and reading a version import these in a thread. A fork at that moment would leave the child with
+# the import lock held for ever, unable to connect. So they are imported before any thread starts.
 import email.parser  # noqa: F401
 import encodings.idna  # noqa: F401
 import ssl
