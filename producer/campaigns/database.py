@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from alembic import command
 from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
@@ -138,9 +139,11 @@ def _upgrade(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _VERSIONS_LOCK})
     config = Config()
     config.set_main_option("script_location", "floodgate.producer.campaigns:migrations")
-    config.attributes["connection"] = connection
+    scripts = ScriptDirectory.from_config(config)
     try:
-        command.upgrade(config, "head")
+        with EnvironmentContext(config, scripts, fn=lambda since, _: scripts._upgrade_revs("head", since)) as context:
+            context.configure(connection=connection, version_table="campaign_version")
+            context.run_migrations()
     except CommandError:
         raise StateSchemaError(
             "The campaigns' database was written by a newer version of Floodgate: upgrade this one, or set "

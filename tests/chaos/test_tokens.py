@@ -174,7 +174,7 @@ def _env(rabbitmq_url: str, state_url: str, api_url: str) -> dict[str, str]:
 
 def _queues(vhost: Vhost) -> dict[str, bytes]:
     """The content of all queues, including properties and headers."""
-    names = vhost.ctl("list_queues", "name").splitlines()[1:]  # its counts are some seconds old, so all queues are read
+    names = vhost.ctl("list_queues", "name").splitlines()  # its counts are some seconds old, so all queues are read
     return {
         f"queue: {queue}": b"".join(
             repr(properties.__dict__).encode() + body for properties, body in drain(vhost.url, queue)
