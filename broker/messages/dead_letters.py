@@ -64,6 +64,7 @@ REASON_UNCERTAIN: Final = "uncertain"
 REASON_EXHAUSTED: Final = "exhausted"
 REASON_NO_ACTOR: Final = "no-actor"
 REASON_FAILED: Final = "failed"
+REASON_UNKNOWN_BOT: Final = "unknown-bot"
 REASON_CHAT_UNREACHABLE: Final = CHAT_UNREACHABLE  # found by Telegram for one job, by us for the jobs after it
 REASON_HANDLER: Final = "handler-failed"  # an update's handlers raised, at every attempt
 REASON_TIME_LIMIT: Final = "time-limit"  # … or took too long
