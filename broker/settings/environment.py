@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
@@ -13,7 +14,7 @@ from typing import Any, Final, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource
+from pydantic_settings import BaseSettings, DotEnvSettingsSource
 
 logger = logging.getLogger("floodgate.settings")
 
@@ -42,9 +43,11 @@ def group_of(field: FieldInfo) -> type[BaseModel] | None:
 
 def given(settings: type[BaseSettings], env_file: EnvFile) -> dict[str, str]:
     """Return the ``FLOODGATE_*`` variables that are not empty, by name in upper case."""
-    sources = DotEnvSettingsSource(settings, env_file=env_file), EnvSettingsSource(settings)
-    both = {name.upper(): value for source in sources for name, value in source.env_vars.items()}
-    return {name: value for name, value in both.items() if name.startswith(PREFIX) and value}
+    # By ``get``: another thread may delete a variable meanwhile.
+    environment = {name: os.environ.get(name) for name in list(os.environ)}
+    both = {**DotEnvSettingsSource(settings, env_file=env_file).env_vars, **environment}
+    upper = {name.upper(): value for name, value in both.items()}
+    return {name: value for name, value in upper.items() if name.startswith(PREFIX) and value}
 
 
 def nearest(name: str, settings: type[BaseModel]) -> str:

@@ -81,10 +81,12 @@ def results(vhosts: Vhosts, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     vhost = vhosts.take()
     with running_fake() as fake, ThreadPoolExecutor(AT_ONCE, thread_name_prefix="crash-point") as pool:
         fake.control.set_chat(BLOCKED, trouble="blocked")
-        yield {
-            case: pool.submit(_run, case, number, vhost, fake.control, fake.url, tmp_path_factory.mktemp("crash"))
+        # Settings are read here, because pytest changes a variable of the environment while the runs go on.
+        runs = [
+            Run(case, number, vhost.url, fake.control, fake.url, tmp_path_factory.mktemp("crash"))
             for number, case in enumerate([*WORKER_CASES, *PRODUCER_CASES])
-        }
+        ]
+        yield {run.case: pool.submit(run.play) for run in runs}
         pool.shutdown(cancel_futures=True)
     vhosts.give_back(vhost)
 
@@ -139,30 +141,52 @@ def test_a_producer_that_dies_has_enqueued_every_confirmed_job_exactly_once(
     assert [text for text, _ in result.dead] == ["b"]
 
 
-def _run(case: Case, number: int, vhost: Vhost, control: ControlClient, api_url: str, home: Path) -> Result:
-    bot, token = f"crash{number}", f"{100_000 + number}:" + "K" * 35
-    env = _env(bot, token, vhost.url, api_url, home)
-    settings = load_settings(_env_file=None, bots={bot: token}, rabbitmq_url=vhost.url, partitions=1)
-    hooks = Hooks(crash_at=case.point, crash_time=case.time)
-    _vouch_idle(bot, env)
-    if case.who == "worker":
-        put_in(bot, case.asks, settings)
-        first = start_worker(env, home / "worker.log", hooks)
-    else:
-        first = start(_produce, env, home / "producer.log", bot, hooks)
-    first.join(END_SECONDS)
-    if first.exitcode is None:
-        first.kill()
-        first.join()
-        raise AssertionError(f"nobody died:\n{(home / f'{case.who}.log').read_text()}")
-    if case.who == "producer":
-        put_in(bot, case.asks, settings)  # the next incarnation does not know what the first one did
-    second = start_worker(env, home / "worker.log")
-    try:
-        return _await_end(Result(first.exitcode, list(TEXTS)), settings, bot, token, control)
-    finally:
-        second.kill()
-        second.join()
+class Run:
+    """One case: what dies, what goes on afterwards, and how it ends."""
+
+    def __init__(
+        self, case: Case, number: int, rabbitmq_url: str, control: ControlClient, api_url: str, home: Path
+    ) -> None:
+        self.case = case
+        self._bot, self._token = f"crash{number}", f"{100_000 + number}:" + "K" * 35
+        self._control = control
+        self._home = home
+        self._env = _env(self._bot, self._token, rabbitmq_url, api_url, home)
+        self._settings = load_settings(
+            _env_file=None, bots={self._bot: self._token}, rabbitmq_url=rabbitmq_url, partitions=1
+        )
+        self._with_store = load_settings(_env_file=None, state_url=self._env["FLOODGATE_STATE_URL"])
+
+    def play(self) -> Result:
+        """Kill it at the point, start another worker, and wait until all four jobs have ended."""
+        _vouch_idle(self._bot, self._with_store)
+        exit_code = self._die()
+        if self.case.who == "producer":
+            self._put_in()  # the next incarnation does not know what the first one did
+        second = start_worker(self._env, self._home / "worker.log")
+        try:
+            result = Result(exit_code, list(TEXTS))
+            return _await_end(result, self._settings, self._bot, self._token, self._control)
+        finally:
+            second.kill()
+            second.join()
+
+    def _die(self) -> int:
+        hooks = Hooks(crash_at=self.case.point, crash_time=self.case.time)
+        if self.case.who == "worker":
+            self._put_in()
+            first = start_worker(self._env, self._home / "worker.log", hooks)
+        else:
+            first = start(_produce, self._env, self._home / "producer.log", self._bot, hooks)
+        first.join(END_SECONDS)
+        if first.exitcode is None:
+            first.kill()
+            first.join()
+            raise AssertionError(f"nobody died:\n{(self._home / f'{self.case.who}.log').read_text()}")
+        return first.exitcode
+
+    def _put_in(self) -> None:
+        put_in(self._bot, self.case.asks, self._settings)
 
 
 def _await_end(result: Result, settings: Settings, bot: str, token: str, control: ControlClient) -> Result:
@@ -222,7 +246,7 @@ def test_a_job_that_expires_while_no_worker_runs_ends_with_its_known_outcome(
     with running_fake() as fake:
         env = _env(bot, token, vhost.url, fake.url, tmp_path)
         settings = load_settings(_env_file=None, bots={bot: token}, rabbitmq_url=vhost.url, partitions=1)
-        _vouch_idle(bot, env)
+        _vouch_idle(bot, load_settings(_env_file=None, state_url=env["FLOODGATE_STATE_URL"]))
         with Client(settings, bot=bot) as client:
             client.send_message(chat_id=ANN, text="soon or never", expires=EXPIRES_SECONDS)
         first = start_worker(env, tmp_path / "worker.log", Hooks(crash_at=point))
@@ -249,7 +273,7 @@ def _acted(control: ControlClient) -> list[str]:
     return [str(arrival.params["text"]) for arrival in control.arrivals() if arrival.acted]
 
 
-def _vouch_idle(bot: str, env: dict[str, Any]) -> None:
+def _vouch_idle(bot: str, settings: Settings) -> None:
     """Makes the first job that asks be admitted."""
-    with contextlib.closing(open_store(load_settings(_env_file=None, state_url=env["FLOODGATE_STATE_URL"]))) as store:
+    with contextlib.closing(open_store(settings)) as store:
         store.vouch_idle(bot)
