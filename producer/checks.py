@@ -20,6 +20,7 @@ from floodgate.broker.errors import InvalidParamsError
 from floodgate.producer.parameters import missing
 from floodgate.producer.uploads import Attached, is_file
 
+MAX_TEXT: Final = 4096
 MAX_CAPTION: Final = 1024
 MAX_BULK_IDS: Final = 100
 # Far deeper than any Bot API object; a structure that contains itself ends here.
@@ -32,9 +33,9 @@ _BLANKS: Final = " \t\r\n"
 # Minimum and maximum length of `text`, by method.
 _TEXT: Final[Mapping[str, tuple[int, int]]] = MappingProxyType(
     {
-        "sendMessage": (1, 4096),
-        "editMessageText": (1, 4096),
-        "sendMessageDraft": (0, 4096),
+        "sendMessage": (1, MAX_TEXT),
+        "editMessageText": (1, MAX_TEXT),
+        "sendMessageDraft": (0, MAX_TEXT),
         "answerCallbackQuery": (0, 200),
     }
 )

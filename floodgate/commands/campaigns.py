@@ -126,13 +126,14 @@ def start(name: CampaignArgument, yes: Yes = False) -> None:
     """
     from floodgate.producer.campaigns.states import CampaignState
 
-    with closing(_store(load_settings())) as store:
+    settings = load_settings()
+    with closing(_store(settings)) as store:
         if findings := _checked(store, name).findings:
             raise CampaignError(
                 f"{name} does not start: {findings[0].why} Recipients with this error: {findings[0].recipients}. "
                 f"`floodgate campaigns check {name}` lists all errors."
             )
-        waiting = _progress(store, name).left
+        waiting = _progress(store, name, settings).left
         if not yes:
             confirm(f"Send {name} to {waiting} recipients?")
         _transition(store, name, CampaignState.RUNNING)
@@ -170,9 +171,10 @@ def cancel(name: CampaignArgument, yes: Yes = False) -> None:
     """
     from floodgate.producer.campaigns.states import CampaignState
 
-    with closing(_store(load_settings())) as store:
+    settings = load_settings()
+    with closing(_store(settings)) as store:
         if not yes:
-            confirm(f"{_progress(store, name).left} recipients have not got {name}. Cancel it?")
+            confirm(f"{_progress(store, name, settings).left} recipients have not got {name}. Cancel it?")
         _transition(store, name, CampaignState.CANCELLED)
 
 
@@ -182,8 +184,9 @@ def list_(as_json: AsJson = False) -> None:
 
     Example: floodgate campaigns list
     """
-    with closing(_store(load_settings())) as store:
-        found = [_progress(store, campaign.name) for campaign in store.all()]
+    settings = load_settings()
+    with closing(_store(settings)) as store:
+        found = [_progress(store, campaign.name, settings) for campaign in store.all()]
     if as_json:
         print(json.dumps([progress.as_json() for progress in found]))
         return
@@ -200,8 +203,9 @@ def show(name: CampaignArgument, as_json: AsJson = False) -> None:
 
     Example: floodgate campaigns show spring --json
     """
-    with closing(_store(load_settings())) as store:
-        progress = _progress(store, name)
+    settings = load_settings()
+    with closing(_store(settings)) as store:
+        progress = _progress(store, name, settings)
     if as_json:
         print(json.dumps(progress.as_json()))
         return
@@ -218,10 +222,11 @@ def watch(name: CampaignArgument) -> None:
     from floodgate.producer.campaigns.states import CampaignState
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[eta]}"))
-    with closing(_store(load_settings())) as store, Bars(*columns) as bars:
+    settings = load_settings()
+    with closing(_store(settings)) as store, Bars(*columns) as bars:
         task = bars.add_task(name, total=None, eta="")
         while True:
-            progress = _progress(store, name)
+            progress = _progress(store, name, settings)
             eta = f"about {progress.eta} left" if progress.eta else progress.campaign.reason or ""
             description = f"{name} ({progress.campaign.state})"
             bars.update(task, description=description, total=progress.total, completed=progress.ended, eta=eta)
@@ -257,7 +262,8 @@ def export(
     Example: floodgate campaigns export spring > spring.csv
     """
     columns = ("chat", "state", "variant", "message_id", "error", "released_ms", "ended_ms")
-    with closing(_store(load_settings())) as store:
+    settings = load_settings()
+    with closing(_store(settings)) as store:
         writer = csv.DictWriter(sys.stdout, columns)
         if not as_json:
             writer.writeheader()
@@ -284,10 +290,10 @@ def _checked(store: CampaignStore, name: str) -> CheckReport:
         return check_all(definition, count(store.recipients(name)))
 
 
-def _progress(store: CampaignStore, name: str) -> CampaignProgress:
+def _progress(store: CampaignStore, name: str, settings: Settings) -> CampaignProgress:
     from floodgate.producer.campaigns.progress import progress_of
 
-    return progress_of(store, name, load_settings())
+    return progress_of(store, name, settings)
 
 
 def _transition(store: CampaignStore, name: str, to: CampaignState) -> None:

@@ -15,10 +15,8 @@ from floodgate.producer.campaigns.markup import UnbalancedError, visible_length
 from floodgate.producer.campaigns.states import RecipientState
 from floodgate.producer.campaigns.store import Recipient
 from floodgate.producer.campaigns.templates import ContentTemplate, MissingFieldError
-from floodgate.producer.checks import checked
+from floodgate.producer.checks import MAX_CAPTION, MAX_TEXT, checked
 
-MAX_TEXT: Final = 4096
-MAX_CAPTION: Final = 1024
 MAX_CALLBACK_BYTES: Final = 64
 MAX_BUTTONS: Final = 100
 # Different errors that a report lists; the rest is counted together.

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import signal
 import socket
 import time
 from collections import defaultdict
@@ -25,7 +24,7 @@ from typing import Final
 from floodgate.broker.admission.result_feed import ResultFeed
 from floodgate.broker.errors import FloodgateError, StateError
 from floodgate.broker.process.event_loop import new_event_loop
-from floodgate.broker.process.forced_exit import exit_after, exit_now
+from floodgate.broker.process.forced_exit import stop_on_signals
 from floodgate.broker.process.outages import Backoff, OutageLog
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.calls import BatchedAdmission
@@ -198,15 +197,5 @@ def run_campaigns(settings: Settings, ready: Callable[[], None]) -> None:
 
 
 async def _run(campaigns: CampaignRunner, ready: Callable[[], None]) -> None:
-    loop = asyncio.get_running_loop()
-
-    def on_signal() -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-            signal.signal(number, exit_now)
-        exit_after(STOP_SECONDS)
-        campaigns.stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+    stop_on_signals(campaigns.stop, STOP_SECONDS)
     await campaigns.run(ready)

@@ -28,7 +28,7 @@ class CampaignProgress:
     @property
     def left(self) -> int:
         """Recipients who have not ended."""
-        return self.counts.get(RecipientState.WAITING, 0) + self.counts.get(RecipientState.RELEASED, 0)
+        return _left(self.counts)
 
     @property
     def ended(self) -> int:
@@ -76,8 +76,11 @@ def _eta(
         if other.state is CampaignState.RUNNING and other.bot == campaign.bot and other.id != campaign.id
     )
     share = campaign.definition.weight / (campaign.definition.weight + others)
-    left = counts.get(RecipientState.WAITING, 0) + counts.get(RecipientState.RELEASED, 0)
-    return timedelta(seconds=left / (rate * share))
+    return timedelta(seconds=_left(counts) / (rate * share))
+
+
+def _left(counts: Mapping[RecipientState, int]) -> int:
+    return counts.get(RecipientState.WAITING, 0) + counts.get(RecipientState.RELEASED, 0)
 
 
 def granted_per_second(campaign: Campaign, settings: Settings) -> float | None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from enum import StrEnum
@@ -25,7 +24,7 @@ from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import SettingsError
 from floodgate.broker.messages.update import types_left_out
 from floodgate.broker.process.event_loop import new_event_loop
-from floodgate.broker.process.forced_exit import exit_after, exit_now
+from floodgate.broker.process.forced_exit import stop_on_signals
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.http_protocol import server_config
 from floodgate.producer.listening import listen, url_of
@@ -190,15 +189,5 @@ def run_receiver(settings: Settings, mode: Mode, ready: Callable[[str], None]) -
 
 
 async def _receive(receiver: Receiver, ready: Callable[[str], None]) -> None:
-    loop = asyncio.get_running_loop()
-
-    def on_signal() -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-            signal.signal(number, exit_now)
-        exit_after(STOP_SECONDS)
-        receiver.stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+    stop_on_signals(receiver.stop, STOP_SECONDS)
     await receiver.run(ready)
