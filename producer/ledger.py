@@ -25,7 +25,7 @@ from floodgate.broker.errors import (
     NotSettledError,
     StateError,
 )
-from floodgate.broker.messages.job import Job, new_job, unix_ms
+from floodgate.broker.messages.job import Job, stand_in, unix_ms
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.stores import open_result_feed, open_store, state_file
 from floodgate.producer.waiting import JobKey, Waiter, Waiting
@@ -72,13 +72,8 @@ class Ledger:
         if campaign:
             # A job of this same millisecond was enqueued before.
             self._store().cancel_campaign(bot or self._bot, campaign, unix_ms() + 1)
-        return [self._store().cancel(ask_for(self._named(job, bot), self._settings)) for job in jobs]
-
-    def _named(self, job: Job | str, bot: str | None) -> Job:
-        """Return the job, or a stand-in with the same id: no more is needed to cancel it."""
-        if isinstance(job, Job):
-            return job
-        return new_job("getMe", {}, bot=bot or self._bot, job_id=job)
+        named = (job if isinstance(job, Job) else stand_in(bot or self._bot, job) for job in jobs)
+        return [self._store().cancel(ask_for(job, self._settings)) for job in named]
 
     @contextmanager
     def awaited(self, job: Job | str, future: Waiter) -> Iterator[None]:

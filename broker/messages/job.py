@@ -182,6 +182,15 @@ def new_job(
         raise InvalidParamsError(f"{error}.") from None
 
 
+def stand_in(bot: str, job_id: str, chat: str | None = None) -> Job:
+    """Return a job with this id in place of one whose content is not known, which is enough to cancel it.
+
+    Raises:
+        InvalidParamsError: it is not an id.
+    """
+    return new_job("getMe", {"chat_id": chat}, bot=bot, job_id=job_id)
+
+
 def _answer_by_ms(method: str, from_ms: int) -> int | None:
     within = ANSWER_WITHIN.get(method)
     return None if within is None else from_ms + within // timedelta(milliseconds=1)

@@ -14,7 +14,7 @@ from floodgate.broker.admission.contract import CANCELLED, Admission, Record, St
 from floodgate.broker.admission.policy import ask_for
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import InvalidParamsError
-from floodgate.broker.messages.job import Priority, new_job, unix_ms
+from floodgate.broker.messages.job import Priority, stand_in, unix_ms
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.broker.state.stores import open_result_feed, open_store
 from floodgate.commands.options import EXIT_NO, AnyBot, AsJson, Yes, confirm, open_to_read, say
@@ -129,7 +129,7 @@ def _cancel_ids(
     records = {}
     for job, found in known.items():
         name = next(iter(found), bots[0])
-        records[job] = store.cancel(ask_for(new_job("getMe", {}, bot=name, job_id=job), settings))
+        records[job] = store.cancel(ask_for(stand_in(name, job), settings))
         if not as_json:
             say(_told(job, records[job], seen=bool(found)))
     if as_json:

@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol, TypeVar
 from floodgate.broker.admission.contract import Ask, Record
 from floodgate.broker.admission.policy import ask_for
 from floodgate.broker.errors import CampaignError, EnqueueManyError, JobError, RabbitMQError
-from floodgate.broker.messages.job import Job, new_job
+from floodgate.broker.messages.job import Job, new_job, stand_in
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.campaigns.definition import Missing
 from floodgate.producer.campaigns.outcomes import job_id, outcome_of
@@ -279,11 +279,7 @@ class Leader:
                 self.hear(job, record)
 
     def _ask(self, job: str) -> Ask:
-        recipient = self._outstanding[job]
-        template = self._templates[recipient.variant]
-        return ask_for(
-            new_job(template.method, {"chat_id": recipient.chat}, bot=self._campaign.bot, job_id=job), self._settings
-        )
+        return ask_for(stand_in(self._campaign.bot, job, self._outstanding[job].chat), self._settings)
 
     def _open_zones(self) -> list[int]:
         return open_zones(self._campaign.definition.schedule, self._zones, self._started(), datetime.now(UTC))

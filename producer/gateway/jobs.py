@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from floodgate.broker.admission.contract import CANCELLED, Record
 from floodgate.broker.admission.policy import ask_for
-from floodgate.broker.messages.job import JOB_ID, Job, OnUncertain, Priority, unix_ms
+from floodgate.broker.messages.job import JOB_ID, OnUncertain, Priority, stand_in
 from floodgate.producer.gateway.answers import UNAUTHORIZED, RefusalError
 from floodgate.producer.gateway.request_body import request_body, whole
 from floodgate.producer.gateway.request_options import RequestOptions, is_option
@@ -179,7 +179,7 @@ async def result(
 async def cancel(request: Request, job_id: JobIdPath, bot: Caller) -> JobStatus:
     """Cancel a job. Only a waiting job can be cancelled."""
     gateway = _gateway(request)
-    job = Job(id=job_id, bot=bot, method="sendMessage", params={}, created_ms=unix_ms())
+    job = stand_in(bot, job_id)
     record = await gateway.running.parts.store.cancel(ask_for(job, gateway.settings))
     if record.reason != CANCELLED:
         raise RefusalError(409, f"Conflict: job {job_id} is {record.standing}", floodgate_job_id=job_id)
