@@ -29,7 +29,7 @@ from floodgate.producer.campaigns.outcomes import job_id, outcome_of
 from floodgate.producer.campaigns.progress import granted_per_second
 from floodgate.producer.campaigns.rules import Watch
 from floodgate.producer.campaigns.schedule import missed_by, open_zones
-from floodgate.producer.campaigns.states import CampaignState, RecipientState
+from floodgate.producer.campaigns.states import BEGUN, CampaignState, RecipientState
 from floodgate.producer.campaigns.store import Campaign, CampaignStore, Recipient, RecipientOutcome
 from floodgate.producer.campaigns.templates import ContentTemplate, MissingFieldError
 
@@ -42,11 +42,6 @@ AHEAD_WITHOUT_LIMITS: Final = 2500
 LOOK_UP: Final = 256
 
 T = TypeVar("T")
-
-
-BEGUN: Final = frozenset(RecipientState) - {
-    *(RecipientState.WAITING, RecipientState.HELD_OUT, RecipientState.SKIPPED, RecipientState.CANCELLED)
-}
 
 
 class ReleasePace:

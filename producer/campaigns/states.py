@@ -48,3 +48,9 @@ class RecipientState(IntEnum):
     SKIPPED = 6  # a field was missing, or the recipient has unsubscribed
     CANCELLED = 7
     HELD_OUT = 8  # gets nothing, for comparison
+
+
+BEGUN: Final = frozenset(RecipientState) - {
+    *(RecipientState.WAITING, RecipientState.HELD_OUT, RecipientState.SKIPPED, RecipientState.CANCELLED)
+}
+"""The states of recipients for whom a job has been released and not been taken back."""

@@ -26,7 +26,7 @@ from floodgate.broker.errors import CampaignError
 from floodgate.producer.campaigns.audience import AudienceRow, Candidate, RefusedRow
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import Definition, Schedule, is_zone, parse_definition
-from floodgate.producer.campaigns.states import FOLLOWING, CampaignState, RecipientState
+from floodgate.producer.campaigns.states import BEGUN, FOLLOWING, CampaignState, RecipientState
 from floodgate.producer.campaigns.tables import campaigns, counts, recipients, refused_rows, unsubscribed, zones
 
 BATCH: Final = 10_000
@@ -191,7 +191,8 @@ class CampaignStore:
             return {RecipientState(state): number for state, number in found if number}
 
     def transition(self, name: str, to: CampaignState, reason: str | None = None) -> Campaign:
-        """Put a campaign into another state. Does nothing if it is in that state."""
+        """Put a campaign into another state. Does nothing if it is in that state. One that runs again before any
+        recipient's job was released starts anew."""
         with self._database.writing() as db:
             campaign = _campaign(db, name, for_update=True)
             if campaign.state is to:
@@ -199,7 +200,7 @@ class CampaignStore:
             if to not in FOLLOWING[campaign.state]:
                 raise CampaignError(f"The campaign {name!r} is {campaign.state}, so it cannot become {to}.")
             values: dict[str, Any] = {"state": to, "reason": reason}
-            if to is CampaignState.RUNNING and campaign.started_ms is None:
+            if to is CampaignState.RUNNING and not _has_begun(db, campaign.id):
                 values["started_ms"] = _now_ms()
             if to in (CampaignState.DONE, CampaignState.CANCELLED):
                 values["ended_ms"] = _now_ms()
@@ -474,6 +475,11 @@ def _settled(outcome: RecipientOutcome) -> dict[str, Any]:
         "error": outcome.error,
         "ended_ms": None if taken_back else _now_ms(),
     }
+
+
+def _has_begun(db: Connection, campaign: int) -> bool:
+    begun = (counts.c.campaign == campaign, counts.c.state.in_(BEGUN), counts.c.number > 0)
+    return db.execute(select(counts.c.state).where(*begun).limit(1)).first() is not None
 
 
 def _leads(db: Connection, campaign: Campaign, leader: str) -> bool:

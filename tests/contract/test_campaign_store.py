@@ -186,6 +186,21 @@ def test_a_stop_says_why_until_the_campaign_is_resumed(store: CampaignStore) -> 
     assert (resumed.state, resumed.reason) == (CampaignState.RUNNING, None)
 
 
+def test_a_campaign_that_nobody_has_got_yet_starts_anew_when_it_is_resumed(
+    store: CampaignStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So one that was stopped because it missed its start is sent, as the reason says."""
+    campaign = running(store)
+    monkeypatch.setattr(store_module, "_now_ms", lambda: 2**42)
+    store.transition("spring", CampaignState.STOPPED, "its start was missed")
+    assert store.transition("spring", CampaignState.RUNNING).started_ms == 2**42
+    store.lead("me", LEASE_SECONDS)
+    assert store.release(campaign, "me", 1, [0])
+    monkeypatch.setattr(store_module, "_now_ms", lambda: 2**43)
+    store.transition("spring", CampaignState.PAUSED)
+    assert store.transition("spring", CampaignState.RUNNING).started_ms == 2**42
+
+
 def test_recipients_are_released_in_the_order_of_the_audience(store: CampaignStore) -> None:
     campaign, first = released(store, 3)
     assert [each.number for each in first] == [1, 2, 3]
