@@ -18,6 +18,7 @@ import pytest
 from floodgate.actors.answers import Accepted, Answer
 from floodgate.actors.send import PERMITS, Sender
 from floodgate.broker.admission.contract import Standing
+from floodgate.broker.errors import StateUnavailableError
 from floodgate.broker.messages.job import encode_job, new_job
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.worker.dramatiq_broker import FloodgateBroker
@@ -119,6 +120,26 @@ def test_renewing_a_permit_refunds_the_first_one(play: Play) -> None:
         record = await broker.admission.lookup("default", message.message_id)
         assert record is not None
         assert record.standing is Standing.SENDING
+
+    play(scene)
+
+
+def test_a_permit_is_handed_back_once_the_store_is_available_again(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("floodgate.broker.worker.middleware.rate_limit.STORE_RETRY_SECONDS", 0.001)
+
+    async def scene(broker: FloodgateBroker) -> None:
+        message = await admitted(broker)
+        first, settle, failures = message.permit, broker.admission.settle, iter(["full", "full"])
+
+        async def settle_later(*arguments: Any) -> None:
+            if failure := next(failures, None):
+                raise StateUnavailableError(failure)
+            await settle(*arguments)
+
+        monkeypatch.setattr(broker.admission, "settle", settle_later)
+        await broker.rate_limit.renew(broker, message)
+        assert message.permit not in (None, first)
+        assert (await broker.admission.snapshot("default")).sent_last_second == 1
 
     play(scene)
 

@@ -173,8 +173,19 @@ class RateLimit(AwaitedMiddleware):
     async def _renew(self, broker: HostBroker, message: DeliveredMessage, job: Job) -> None:
         permit, message.permit = message.permit, None
         assert message.ask is not None and permit is not None
-        await broker.admission.settle(message.ask, Released(), permit.grant)
+        started = time.monotonic()
+        while not await self._hand_back(broker, message.ask, permit):
+            await self._hold_for_store(broker, message, time.monotonic() - started)
         await self._admit(broker, message, job)
+
+    async def _hand_back(self, broker: HostBroker, ask: Ask, permit: Go) -> bool:
+        """Return whether the store took the permit back. Otherwise the job's lease must run out."""
+        try:
+            await broker.admission.settle(ask, Released(), permit.grant)
+        except StateUnavailableError as error:
+            self._complain(error)
+            return False
+        return True
 
     async def _decide(self, broker: HostBroker, job: Job, ask: Ask, fresh: bool) -> Decision | Expired | None:
         """Admission's decision, or None if the store is unavailable. ``fresh`` first forgets an uncertain send."""
@@ -183,12 +194,15 @@ class RateLimit(AwaitedMiddleware):
                 return Expired()
             decision = await broker.admission.renew_unsettled(ask) if fresh else await broker.admission.admit(ask)
         except StateUnavailableError as error:
-            if self._outage.is_due():
-                logger.error("sending is on hold: %s", error)
+            self._complain(error)
             return None
         if self._outage.end() is not None:
             logger.info("the state store is available again; sending resumes")
         return decision
+
+    def _complain(self, error: StateUnavailableError) -> None:
+        if self._outage.is_due():
+            logger.error("sending is on hold: %s", error)
 
     async def _question(
         self, broker: HostBroker, message: DeliveredMessage, ask: Ask, job: Job, age: timedelta
