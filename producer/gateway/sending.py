@@ -65,15 +65,17 @@ class Sending:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._draining: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._draining = False
+        self._callers: set[asyncio.Future[Record]] = set()
         self._contents: dict[
             JobKey, str
         ] = {}  # of keyed jobs whose callers wait here; the ledger may not list them yet
 
     def drain(self) -> None:
         """Answer all callers that wait, before the process exits: their jobs are safe."""
-        if not self._draining.done():
-            self._draining.set_result(None)
+        self._draining = True
+        for future in self._callers:
+            future.cancel()
 
     async def send(
         self, request: Request, bot: str, method: str, reading: RequestBody, options: RequestOptions
@@ -142,9 +144,11 @@ class Sending:
     def _enter(self, key: JobKey) -> asyncio.Future[Record]:
         future: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
         self._parts.waiting.enter(key, future)
+        self._callers.add(future)
         return future
 
     def _leave(self, key: JobKey, future: asyncio.Future[Record]) -> None:
+        self._callers.discard(future)
         self._parts.waiting.leave(key, future)
         if not self._parts.waiting.awaits(key):
             self._contents.pop(key, None)
@@ -191,19 +195,17 @@ class Sending:
             raise RefusalError(503, f"Service Unavailable: nothing was accepted. {error}") from None
 
     async def _outcome(self, request: Request, job_id: str, future: asyncio.Future[Record], seconds: float) -> Response:
-        over: list[asyncio.Future[Any]] = [future, self._draining]
         patience = min(seconds, BEFORE_WATCHING_SECONDS)
-        await asyncio.wait(over, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-        if not future.done() and not self._draining.done():
+        await asyncio.wait((future,), timeout=0 if self._draining else patience)
+        if not future.done() and not self._draining:
             gone = asyncio.ensure_future(_hung_up(request))
             try:
-                over.append(gone)
-                await asyncio.wait(over, timeout=seconds - patience, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((future, gone), timeout=seconds - patience, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 gone.cancel()
-        if future.done():
+        if future.done() and not future.cancelled():
             return ended(job_id, future.result())
-        why = "The gateway is shutting down." if self._draining.done() else f"No result within {seconds:g} s."
+        why = "The gateway is shutting down." if self._draining else f"No result within {seconds:g} s."
         return still_waiting(job_id, why)
 
 
