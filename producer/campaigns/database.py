@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,7 @@ _VERSIONS_LOCK: Final = 7_013_460_117
 
 
 class Database:
-    """Connections to the database. Thread-safe. Nothing is opened before the first use.
+    """Connections to the database. Thread-safe. Nothing is opened before the first use; a forked process opens its own.
 
     Raises:
         SettingsError: the URL is wrong, or its driver is not installed.
@@ -35,6 +36,7 @@ class Database:
     def __init__(self, settings: Settings) -> None:
         self._url = settings.campaigns_url.get_secret_value()
         self._engine: Engine | None = None
+        self._process = 0  # the one that opened the engine
 
     @property
     def is_sqlite(self) -> bool:
@@ -73,6 +75,9 @@ class Database:
             raise unavailable(error, self._url) from None
 
     def _opened(self) -> Engine:
+        if self._engine is not None and self._process != os.getpid():
+            self._engine.dispose(close=False)  # its connections are the parent's
+            self._engine = None
         if self._engine is None:
             engine = self._made()
             try:
@@ -81,7 +86,7 @@ class Database:
             except BaseException:
                 engine.dispose()
                 raise
-            self._engine = engine
+            self._process, self._engine = os.getpid(), engine
         return self._engine
 
     def _made(self) -> Engine:
