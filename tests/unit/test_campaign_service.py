@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,17 +13,24 @@ import pytest
 
 from floodgate.broker.errors import CampaignError, ClosedError, InvalidParamsError
 from floodgate.broker.settings.model import Settings
+from floodgate.producer.async_client import AsyncClient
+from floodgate.producer.campaigns.async_service import MOST_THREADS
 from floodgate.producer.campaigns.definition import parse_definition
 from floodgate.producer.campaigns.service import Campaigns
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
+from floodgate.producer.client import Client
 
 FIELDS = {"name": "spring", "content": {"text": "Hello {{ name }}!", "fallbacks": {"name": "you"}}}
 AUDIENCE = [{"chat_id": number, "name": f"Name {number}"} for number in range(1, 6)]
 
 
 @pytest.fixture
-def campaigns(tmp_path: Path) -> Iterator[Campaigns]:
-    settings = Settings(_env_file=None, campaigns_url=f"sqlite:///{tmp_path}/campaigns.db")
+def settings(tmp_path: Path) -> Settings:
+    return Settings(_env_file=None, campaigns_url=f"sqlite:///{tmp_path}/campaigns.db")
+
+
+@pytest.fixture
+def campaigns(settings: Settings) -> Iterator[Campaigns]:
     campaigns = Campaigns(settings, "news")
     yield campaigns
     campaigns.close()
@@ -116,3 +125,66 @@ def test_a_forked_process_opens_its_own_connections(campaigns: Campaigns) -> Non
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
     assert campaigns.pause("spring").state is CampaignState.PAUSED
+
+
+def test_a_client_has_the_campaigns_of_its_bot_and_opens_nothing_before_the_first_operation(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with Client(settings, bot="shop") as client:
+        campaigns = client.campaigns
+        assert list(tmp_path.iterdir()) == []
+        assert campaigns.create(FIELDS, AUDIENCE).bot == "shop"
+        assert client.campaigns is campaigns
+    client.close()
+    assert client.campaigns.progress("spring").total == 5  # as its other methods, they open again
+    client.close()
+
+
+def test_the_campaigns_of_an_event_loop_run_on_few_threads_which_end_with_the_client(settings: Settings) -> None:
+    def threads() -> list[str]:
+        return [each.name for each in threading.enumerate() if each.name.startswith("floodgate-campaigns")]
+
+    async def main() -> None:
+        async with AsyncClient(settings) as client:
+            campaigns = client.campaigns
+            assert threads() == []
+            await campaigns.create(FIELDS, AUDIENCE)
+            assert (await campaigns.check("spring")).checked == 5
+            assert (await campaigns.start("spring")).state is CampaignState.RUNNING
+            found = await asyncio.gather(*(campaigns.progress("spring") for _ in range(50)))
+            assert {progress.total for progress in found} == {5}
+            assert 0 < len(threads()) <= MOST_THREADS
+            assert [recipient.chat async for recipient in campaigns.recipients("spring")] == list("12345")
+            assert (await campaigns.pause("spring")).state is CampaignState.PAUSED
+            assert (await campaigns.resume("spring")).state is CampaignState.RUNNING
+            assert (await campaigns.cancel("spring")).state is CampaignState.CANCELLED
+            await campaigns.unsubscribe(1)
+            assert await campaigns.refused("spring") == []
+            assert len(await campaigns.list()) == 1
+        assert threads() == []
+        await client.close()
+
+    asyncio.run(main())
+
+
+def test_an_import_under_way_ends_when_the_client_of_an_event_loop_closes(settings: Settings) -> None:
+    reading, closing = threading.Event(), threading.Event()
+
+    def audience() -> Iterator[dict[str, int]]:
+        yield {"chat_id": 1}
+        reading.set()
+        closing.wait()
+        yield {"chat_id": 2}
+
+    async def main() -> None:
+        campaigns = AsyncClient(settings).campaigns
+        creating = asyncio.create_task(campaigns.create(FIELDS, audience()))
+        await asyncio.to_thread(reading.wait)
+        ended = asyncio.create_task(campaigns.close())
+        await asyncio.sleep(0)  # it marks the campaigns as closed, then waits for the thread
+        closing.set()
+        await ended
+        with pytest.raises(ClosedError):
+            await creating
+
+    asyncio.run(main())
