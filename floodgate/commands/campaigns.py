@@ -225,11 +225,10 @@ def export(
         if not as_json:
             writer.writeheader()
         for recipient in campaigns.recipients(name):
-            row = {column: getattr(recipient, column) for column in columns} | {"state": recipient.state.name.lower()}
             if as_json:
-                print(json.dumps(row))
+                print(json.dumps(recipient.as_json()))
             else:
-                writer.writerow(row)
+                writer.writerow(recipient.as_json())
 
 
 def _campaigns(settings: Settings) -> Campaigns:

@@ -23,6 +23,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from zoneinfo import available_timezones
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic_core import PydanticSerializationError
 
 from floodgate.broker.errors import CampaignError, JobError
 from floodgate.broker.messages.job import BotName, OnUncertain
@@ -73,6 +74,10 @@ class Content(BaseModel):
             raise ValueError(str(error)) from None
         if "chat_id" in self.params:
             raise ValueError("chat_id comes from the audience: leave it out of the content")
+        try:
+            self.model_dump_json()
+        except PydanticSerializationError:
+            raise ValueError("a parameter cannot be written as JSON in UTF-8") from None
         return self
 
     @property

@@ -46,13 +46,14 @@ class Campaigns:
     def create(
         self,
         definition: Definition | Mapping[str, Any] | Path,
-        audience: Audience,
+        audience: Audience | None = None,
         *,
         exclude: Iterable[Path | int | str] = (),
         bot: str | None = None,
         on_rows: OnRows | None = None,
     ) -> Campaign:
-        """Create a campaign, import its audience and freeze it. Sends nothing. Constant memory, but for ``exclude``.
+        """Create a campaign, import its audience and freeze it; without an audience, create a draft. Sends nothing.
+        Constant memory, but for ``exclude``.
 
         Args:
             definition: a TOML file, or its fields.
@@ -65,10 +66,30 @@ class Campaigns:
             InvalidParamsError: an excluded chat is neither an id nor an @name.
         """
         wanted = _definition(definition)
-        rows = _begun(_rows(audience, wanted.chat_field))
+        rows = None if audience is None else _begun(_rows(audience, wanted.chat_field))
         excluded = list(_excluded(exclude, wanted.chat_field))
         campaign = self._store.create(wanted, bot or wanted.bot or self._bot)
+        if rows is None:
+            return campaign
         return self._store.import_audience(campaign.name, self._counted(rows, on_rows), excluded=excluded)
+
+    def import_audience(
+        self,
+        name: str,
+        audience: Audience,
+        *,
+        exclude: Iterable[Path | int | str] = (),
+        on_rows: OnRows | None = None,
+    ) -> Campaign:
+        """Import the audience of a draft and freeze it. An import that fails leaves a draft, and may be made again.
+
+        Raises:
+            CampaignError: the audience is wrong.
+            InvalidParamsError: an excluded chat is neither an id nor an @name.
+        """
+        chat_field = self._store.get(name).definition.chat_field
+        rows = self._counted(_begun(_rows(audience, chat_field)), on_rows)
+        return self._store.import_audience(name, rows, excluded=list(_excluded(exclude, chat_field)))
 
     def check(self, name: str, *, on_rows: OnRows | None = None) -> CheckReport:
         """Render the message of every recipient, and report what Telegram would refuse."""
@@ -106,9 +127,10 @@ class Campaigns:
         """Return a campaign's state, what became of its recipients, and when it is expected to be done."""
         return progress_of(self._store, name, self._settings)
 
-    def list(self, bot: str | None = None) -> Sequence[CampaignProgress]:
-        """Return the progress of all campaigns, or of a bot's, the latest first."""
-        return [self.progress(each.name) for each in self._store.all() if bot in (None, each.bot)]
+    def list(self, bot: str | None = None, *, most: int | None = None) -> Sequence[CampaignProgress]:
+        """Return the progress of the ``most`` latest campaigns, or of a bot's, the latest first; None means all."""
+        found = [each.name for each in self._store.all() if bot in (None, each.bot)]
+        return [self.progress(name) for name in found[:most]]
 
     def recipients(self, name: str) -> Iterator[Recipient]:
         """Yield all recipients in the order of the audience, in constant memory."""

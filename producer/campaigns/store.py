@@ -66,6 +66,18 @@ class Recipient:
     released_ms: int | None
     ended_ms: int | None
 
+    def as_json(self) -> dict[str, object]:
+        """Return what became of the recipient, as JSON values."""
+        return {
+            "chat": self.chat,
+            "state": self.state.name.lower(),
+            "variant": self.variant,
+            "message_id": self.message_id,
+            "error": self.error,
+            "released_ms": self.released_ms,
+            "ended_ms": self.ended_ms,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class RecipientOutcome:
