@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ class Database:
 
     def __init__(self, settings: Settings) -> None:
         self._url = settings.campaigns_url.get_secret_value()
+        self._lock = threading.Lock()  # protects _engine
         self._engine: Engine | None = None
 
     @property
@@ -60,9 +62,10 @@ class Database:
 
     def close(self) -> None:
         """Close all connections. Safe to call twice."""
-        if self._engine is not None:
-            self._engine.dispose()
-            self._engine = None
+        with self._lock:
+            if self._engine is not None:
+                self._engine.dispose()
+                self._engine = None
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[Connection]:
@@ -73,16 +76,20 @@ class Database:
             raise unavailable(error, self._url) from None
 
     def _opened(self) -> Engine:
-        if self._engine is None:
-            engine = self._made()
-            try:
-                with engine.connect().execution_options(begin="BEGIN IMMEDIATE") as connection, connection.begin():
-                    _upgrade(connection)
-            except BaseException:
-                engine.dispose()
-                raise
-            self._engine = engine
-        return self._engine
+        with self._lock:
+            if self._engine is None:
+                self._engine = self._upgraded()
+            return self._engine
+
+    def _upgraded(self) -> Engine:
+        engine = self._made()
+        try:
+            with engine.connect().execution_options(begin="BEGIN IMMEDIATE") as connection, connection.begin():
+                _upgrade(connection)
+        except BaseException:
+            engine.dispose()
+            raise
+        return engine
 
     def _made(self) -> Engine:
         try:
