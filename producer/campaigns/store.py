@@ -296,8 +296,7 @@ class CampaignStore:
                 )
                 statement = select(recipients).where(*waiting).order_by(recipients.c.number).limit(most - len(rows))
                 rows.extend(db.execute(statement).all())
-            values = {"state": RecipientState.RELEASED, "released_ms": _now_ms()}
-            _update_recipients(db, campaign, [{"at": row.number, **values} for row in rows])
+            _mark(db, campaign, [row.number for row in rows], state=RecipientState.RELEASED, released_ms=_now_ms())
             _count(db, campaign.id, {RecipientState.WAITING: -len(rows), RecipientState.RELEASED: len(rows)})
             return [_recipient(row) for row in rows]
 
@@ -331,8 +330,7 @@ class CampaignStore:
         with self._database.writing() as db:
             waiting = (recipients.c.campaign == campaign.id, recipients.c.state == RecipientState.WAITING)
             numbers = list(db.execute(select(recipients.c.number).where(*waiting).limit(BATCH)).scalars())
-            values = {"state": RecipientState.CANCELLED, "ended_ms": _now_ms()}
-            _update_recipients(db, campaign, [{"at": number, **values} for number in numbers])
+            _mark(db, campaign, numbers, state=RecipientState.CANCELLED, ended_ms=_now_ms())
             _count(db, campaign.id, {RecipientState.WAITING: -len(numbers), RecipientState.CANCELLED: len(numbers)})
             return len(numbers)
 
@@ -485,6 +483,12 @@ def _count(db: Connection, campaign: int, changes: Mapping[RecipientState, int])
                     index_elements=["campaign", "state"], set_={"number": counts.c.number + statement.excluded.number}
                 )
             )
+
+
+def _mark(db: Connection, campaign: Campaign, numbers: Sequence[int], **values: Any) -> None:
+    """Give recipients the same values."""
+    rows = (recipients.c.campaign == campaign.id, recipients.c.number.in_(numbers))
+    db.execute(update(recipients).where(*rows).values(values))
 
 
 def _update_recipients(db: Connection, campaign: Campaign, values: list[dict[str, Any]]) -> None:
