@@ -95,7 +95,11 @@ def check(name: CampaignArgument, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def start(name: CampaignArgument, yes: Yes = False) -> None:
+def start(
+    name: CampaignArgument,
+    report_to: Annotated[str | None, typer.Option(help="Chat in which one message shows the progress.")] = None,
+    yes: Yes = False,
+) -> None:
     """Check a campaign, then start it. A `floodgate campaigns run` process sends it.
 
     Example: floodgate campaigns start spring
@@ -104,7 +108,7 @@ def start(name: CampaignArgument, yes: Yes = False) -> None:
         if not yes:
             confirm(f"Send {name} to {campaigns.progress(name).left} recipients?")
         with _counting("checking") as count:
-            _say_state(campaigns.start(name, on_rows=count))
+            _say_state(campaigns.start(name, report_to=report_to, on_rows=count))
 
 
 @app.command()

@@ -67,9 +67,9 @@ class AsyncCampaigns:
         """Render the message of every recipient, and report what Telegram would refuse."""
         return await self._long(self._campaigns.check, name, on_rows=on_rows)
 
-    async def start(self, name: str, *, on_rows: OnRows | None = None) -> Campaign:
+    async def start(self, name: str, *, report_to: int | str | None = None, on_rows: OnRows | None = None) -> Campaign:
         """Check a campaign and start it."""
-        return await self._long(self._campaigns.start, name, on_rows=on_rows)
+        return await self._long(self._campaigns.start, name, report_to=report_to, on_rows=on_rows)
 
     async def pause(self, name: str) -> Campaign:
         """Pause a campaign. What waits in RabbitMQ is taken back within a second."""

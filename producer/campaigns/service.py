@@ -15,6 +15,7 @@ from floodgate.producer.campaigns.checks import CheckReport, check
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import Definition, parse_definition, read_definition
 from floodgate.producer.campaigns.progress import CampaignProgress, progress_of
+from floodgate.producer.campaigns.reports import ReportStore
 from floodgate.producer.campaigns.states import CampaignState
 from floodgate.producer.campaigns.store import Campaign, CampaignStore, Recipient, RefusedRows
 
@@ -40,7 +41,9 @@ class Campaigns:
     def __init__(self, settings: Settings, bot: str | None = None) -> None:
         self._settings = settings
         self._bot = bot or settings.default_bot
-        self._store = CampaignStore(Database(settings))
+        database = Database(settings)
+        self._store = CampaignStore(database)
+        self._reports = ReportStore(database)
         self._closed = False
 
     def create(
@@ -96,17 +99,24 @@ class Campaigns:
         definition = self._store.get(name).definition
         return check(definition, self._counted(self._store.recipients(name), on_rows))
 
-    def start(self, name: str, *, on_rows: OnRows | None = None) -> Campaign:
+    def start(self, name: str, *, report_to: int | str | None = None, on_rows: OnRows | None = None) -> Campaign:
         """Check a campaign and start it.
+
+        Args:
+            report_to: the chat in which one message shows the progress, instead of the definition's.
 
         Raises:
             CampaignError: the check found errors; names the most frequent.
+            InvalidParamsError: ``report_to`` is neither an id nor an @name.
         """
+        chat = None if report_to is None else chat_key(report_to)
         if findings := self.check(name, on_rows=on_rows).findings:
             raise CampaignError(
                 f"{name} does not start: {findings[0].why} Recipients with this error: {findings[0].recipients}. "
                 f"`floodgate campaigns check {name}` lists all errors."
             )
+        if chat is not None:
+            self._reports.direct(self._store.get(name), chat)
         return self._store.transition(name, CampaignState.RUNNING)
 
     def pause(self, name: str) -> Campaign:

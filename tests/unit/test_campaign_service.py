@@ -102,6 +102,15 @@ def test_a_campaign_that_telegram_would_refuse_does_not_start(campaigns: Campaig
     assert campaigns.progress("spring").campaign.state is CampaignState.READY
 
 
+def test_the_chat_of_the_report_is_checked(campaigns: Campaigns) -> None:
+    with pytest.raises(CampaignError, match="The definition: report_to: "):
+        campaigns.create(FIELDS | {"report_to": "nobody"}, AUDIENCE)
+    assert campaigns.create(FIELDS | {"report_to": -1001}, AUDIENCE).definition.report_to == "-1001"
+    with pytest.raises(InvalidParamsError):
+        campaigns.start("spring", report_to="nobody")
+    assert campaigns.start("spring", report_to="@Operators").state is CampaignState.RUNNING
+
+
 def test_campaigns_are_listed_by_bot_the_latest_first(campaigns: Campaigns) -> None:
     for number, bot in enumerate(["news", "shop", "news"]):
         campaigns.create(FIELDS | {"name": f"n{number}", "bot": bot}, AUDIENCE)
