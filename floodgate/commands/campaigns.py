@@ -178,6 +178,40 @@ def cancel(name: CampaignArgument, yes: Yes = False) -> None:
         _transition(store, name, CampaignState.CANCELLED)
 
 
+@app.command()
+def retry(
+    name: CampaignArgument,
+    state: Annotated[
+        list[str],
+        typer.Option(help="Recipients in this state: failed, unreachable or uncertain. May be repeated."),
+    ] = [],  # noqa: B006
+    reason: Annotated[
+        str | None,
+        typer.Option(help="Recipients whose error contains this text, or matches this regular expression."),
+    ] = None,
+    yes: Yes = False,
+) -> None:
+    """Try recipients again who failed or were unreachable; those who are uncertain only with --state uncertain.
+
+    Asks for confirmation. A campaign that is done runs again. Exits with 1 if there are no such recipients.
+
+    Example: floodgate campaigns retry spring --reason "not enough rights"
+    """
+    from floodgate.producer.campaigns.retries import retry as retry_recipients
+    from floodgate.producer.campaigns.retries import retry_choice
+
+    choice = retry_choice(state, reason)
+    with closing(_store(load_settings())) as store:
+        number = sum(1 for _ in choice.of(store, name))
+        if not number:
+            say(f"{name} has no such recipients.")
+            raise typer.Exit(EXIT_NO)
+        if not yes:
+            confirm(f"Try {number} recipients of {name} again?")
+        retried = retry_recipients(store, name, choice)
+        say(f"{name} is {store.get(name).state}. Recipients who wait again: {retried}")
+
+
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List all campaigns, the latest first.

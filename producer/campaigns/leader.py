@@ -193,6 +193,7 @@ class Leader:
             raise
         for outcome in ended:
             self._outstanding.pop(job_id(self._campaign, outcome.number, outcome.attempt), None)
+            self._begun -= outcome.state is RecipientState.WAITING
         if (why := self._watch.see(ended)) and self._campaign.state is CampaignState.RUNNING:
             await self._stop(why)
 
@@ -298,6 +299,6 @@ class Leader:
     async def _finish(self) -> None:
         """End the campaign if nobody waits."""
         counts = await self._calls.call(self._store.counts, self._campaign.name)
-        if not counts.get(RecipientState.WAITING) and not counts.get(RecipientState.RELEASED):
-            self._campaign = await self._calls.call(self._store.transition, self._campaign.name, CampaignState.DONE)
+        left = counts.get(RecipientState.WAITING) or counts.get(RecipientState.RELEASED)
+        if not left and await self._calls.call(self._store.finish, self._campaign):
             logger.info("campaign %s is done", self._campaign.name)

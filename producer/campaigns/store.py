@@ -165,15 +165,16 @@ class CampaignStore:
             )
             return [RefusedRows(*row) for row in db.execute(statement.order_by(columns.number.desc(), columns.why))]
 
-    def recipients(self, name: str) -> Iterator[Recipient]:
-        """Yield all recipients in the order of the audience, in constant memory. Each batch is of one state of the
-        database, all together are not."""
+    def recipients(self, name: str, states: Sequence[RecipientState] = ()) -> Iterator[Recipient]:
+        """Yield all recipients, or those in some states, in the order of the audience and in constant memory. Each
+        batch is of one state of the database, all together are not."""
         campaign, after = self.get(name), 0
+        chosen = (recipients.c.campaign == campaign.id, *([recipients.c.state.in_(states)] if states else []))
         while True:
             with self._database.reading() as db:
                 statement = (
                     select(recipients)
-                    .where(recipients.c.campaign == campaign.id, recipients.c.number > after)
+                    .where(*chosen, recipients.c.number > after)
                     .order_by(recipients.c.number)
                     .limit(BATCH)
                 )
@@ -295,6 +296,42 @@ class CampaignStore:
             changes[RecipientState.RELEASED] -= len(found)
             _count(db, campaign.id, changes)
             return len(found)
+
+    def wait_again(self, name: str, ended: Sequence[Recipient]) -> int:
+        """Let up to :data:`BATCH` recipients who have ended wait again, for another attempt. A campaign that is done
+        runs again. One who is not any more as given stays as it is. Return how many wait again."""
+        with self._database.writing() as db:
+            campaign = _campaign(db, name, for_update=True)
+            if campaign.state is CampaignState.CANCELLED:
+                raise CampaignError(f"The campaign {name!r} is cancelled: nobody is tried again.")
+            columns = (recipients.c.number, recipients.c.attempt, recipients.c.state)
+            chosen = recipients.c.number.in_([each.number for each in ended])
+            statement = select(*columns).where(recipients.c.campaign == campaign.id, chosen)
+            now = {tuple(row) for row in db.execute(statement)}
+            found = [each for each in ended if (each.number, each.attempt, each.state) in now]
+            values = {"state": RecipientState.WAITING, "error": None, "ended_ms": None}
+            _update_recipients(
+                db, campaign, [{"at": each.number, "attempt": each.attempt + 1, **values} for each in found]
+            )
+            changes = Counter({state: -number for state, number in Counter(each.state for each in found).items()})
+            changes[RecipientState.WAITING] += len(found)
+            _count(db, campaign.id, changes)
+            if found and campaign.state is CampaignState.DONE:
+                running = {"state": CampaignState.RUNNING, "ended_ms": None}
+                db.execute(update(campaigns).where(campaigns.c.id == campaign.id).values(running))
+            return len(found)
+
+    def finish(self, campaign: Campaign) -> bool:
+        """End a campaign that runs, unless somebody waits or is released. Return whether it has ended."""
+        with self._database.writing() as db:
+            now = _campaign(db, campaign.name, for_update=True)
+            left = (counts.c.state.in_([RecipientState.WAITING, RecipientState.RELEASED]), counts.c.number > 0)
+            found = db.execute(select(counts.c.state).where(counts.c.campaign == campaign.id, *left)).first()
+            if now.state is not CampaignState.RUNNING or found is not None:
+                return False
+            values = {"state": CampaignState.DONE, "reason": None, "ended_ms": _now_ms()}
+            db.execute(update(campaigns).where(campaigns.c.id == campaign.id).values(values))
+            return True
 
     def cancel_waiting(self, campaign: Campaign) -> int:
         """Mark up to :data:`BATCH` waiting recipients of a cancelled campaign as cancelled. Return how many."""

@@ -49,6 +49,7 @@ COMMANDS = (
     ["campaigns", "pause"],
     ["campaigns", "resume"],
     ["campaigns", "cancel"],
+    ["campaigns", "retry"],
     ["campaigns", "list"],
     ["campaigns", "show"],
     ["campaigns", "watch"],

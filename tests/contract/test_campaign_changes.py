@@ -1,0 +1,147 @@
+"""Changes to a campaign that has begun, on SQLite and on PostgreSQL: retries, edits and corrections."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from floodgate.broker.errors import CampaignError
+from floodgate.broker.settings.model import Settings
+from floodgate.producer.campaigns import retries
+from floodgate.producer.campaigns.audience import read_rows
+from floodgate.producer.campaigns.database import Database
+from floodgate.producer.campaigns.definition import Definition, parse_definition
+from floodgate.producer.campaigns.retries import RetryChoice, retry, retry_choice
+from floodgate.producer.campaigns.states import CampaignState, RecipientState
+from floodgate.producer.campaigns.store import Campaign, CampaignStore, Recipient, RecipientOutcome
+
+LEASE_SECONDS = 100.0
+BOT = "news"
+ENDED = (
+    RecipientOutcome(1, 0, RecipientState.SENT, 71),
+    RecipientOutcome(2, 0, RecipientState.FAILED, error="content: Bad Request: can't parse entities (here"),
+    RecipientOutcome(3, 0, RecipientState.FAILED, error="rights: Bad Request: not enough rights"),
+    RecipientOutcome(4, 0, RecipientState.UNREACHABLE, error="chat-unreachable: Forbidden: bot was blocked"),
+    RecipientOutcome(5, 0, RecipientState.UNCERTAIN, error="uncertain"),
+)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CampaignStore]:
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/campaigns.db"
+    else:
+        url = request.getfixturevalue("postgres").new_database()
+    store = CampaignStore(Database(Settings(_env_file=None, campaigns_url=url)))
+    yield store
+    store.close()
+
+
+def definition(**fields: object) -> Definition:
+    return parse_definition({"name": "spring", "content": {"text": "Hello"}, **fields}, "the test")
+
+
+def running(store: CampaignStore, size: int = len(ENDED), **fields: object) -> Campaign:
+    """A campaign that runs, led by "me"."""
+    store.create(definition(**fields), BOT)
+    store.import_audience("spring", read_rows({"chat_id": n, "n": n} for n in range(1, size + 1)))
+    campaign = store.transition("spring", CampaignState.RUNNING)
+    store.lead("me", LEASE_SECONDS)
+    return campaign
+
+
+def ended(store: CampaignStore, **fields: object) -> Campaign:
+    """A campaign that is done, with one recipient in each state."""
+    campaign = running(store, **fields)
+    store.release(campaign, "me", len(ENDED), [0])
+    assert store.settle(campaign, ENDED) == len(ENDED)
+    assert store.finish(campaign)
+    return store.get("spring")
+
+
+def states(store: CampaignStore, name: str = "spring") -> list[RecipientState]:
+    """The states of all recipients, whose numbers must be those that are counted."""
+    found = [recipient.state for recipient in store.recipients(name)]
+    assert store.counts(name) == Counter(found)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("choice", "numbers"),
+    [
+        (retry_choice(["failed", "uncertain"]), [2, 3, 5]),
+        (retry_choice(reason="^(rights|chat-unreachable):"), [3, 4]),
+        (retry_choice(["unreachable"], "rights"), []),
+    ],
+)
+def test_a_retry_takes_the_chosen_recipients_and_a_campaign_that_is_done_runs_again(
+    store: CampaignStore, choice: RetryChoice, numbers: list[int]
+) -> None:
+    before = ended(store)
+    assert retry(store, "spring", choice) == len(numbers)
+    assert states(store) == [RecipientState.WAITING if each.number in numbers else each.state for each in ENDED]
+    after = store.get("spring")
+    assert (after.state, after.ended_ms) == (
+        (CampaignState.RUNNING, None) if numbers else (CampaignState.DONE, before.ended_ms)
+    )
+
+
+def test_a_recipient_that_is_tried_again_gets_another_attempt_and_loses_the_error(store: CampaignStore) -> None:
+    campaign = ended(store)
+    retry(store, "spring", retry_choice(["failed"]))
+    again = store.release(campaign, "me", 10, [0])
+    assert [(each.number, each.attempt, each.error, each.ended_ms) for each in again] == [
+        (2, 1, None, None),
+        (3, 1, None, None),
+    ]
+    assert store.settle(campaign, ENDED) == 0, "the jobs of the first attempt are over"
+    assert store.settle(campaign, [RecipientOutcome(2, 1, RecipientState.SENT, 72)]) == 1
+
+
+def test_a_recipient_that_changed_since_it_was_chosen_stays_as_it_is(store: CampaignStore) -> None:
+    ended(store)
+    chosen = list(retry_choice(["failed"]).of(store, "spring"))
+    assert store.wait_again("spring", chosen[:1]) == 1
+    assert store.wait_again("spring", chosen) == 1
+    assert [each.attempt for each in store.recipients("spring")] == [0, 1, 1, 0, 0]
+
+
+def test_a_retry_in_batches_takes_each_recipient_once(store: CampaignStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended(store)
+    monkeypatch.setattr(retries, "BATCH", 1)
+    assert retry(store, "spring", retry_choice(["failed", "unreachable"])) == 3
+    assert states(store).count(RecipientState.WAITING) == 3
+
+
+def test_a_campaign_that_was_stopped_stays_so_when_recipients_are_tried_again(store: CampaignStore) -> None:
+    ended(store)
+    store.transition("spring", CampaignState.RUNNING)
+    store.transition("spring", CampaignState.STOPPED, "why")
+    retry(store, "spring", retry_choice(["failed"]))
+    assert (store.get("spring").state, store.get("spring").reason) == (CampaignState.STOPPED, "why")
+
+
+def test_nobody_is_tried_again_in_a_cancelled_campaign(store: CampaignStore) -> None:
+    ended(store)
+    store.transition("spring", CampaignState.RUNNING)
+    store.transition("spring", CampaignState.CANCELLED)
+    with pytest.raises(CampaignError, match="cancelled: nobody is tried again"):
+        retry(store, "spring", retry_choice(["failed"]))
+
+
+def test_a_campaign_does_not_end_while_somebody_waits_or_is_released(store: CampaignStore) -> None:
+    campaign = running(store, 1)
+    assert not store.finish(campaign)
+    [one] = store.release(campaign, "me", 1, [0])
+    assert not store.finish(campaign)
+    store.settle(campaign, [outcome(one)])
+    assert store.finish(campaign)
+    assert not store.finish(campaign), "it has ended"
+    assert store.get("spring").state is CampaignState.DONE
+
+
+def outcome(recipient: Recipient) -> RecipientOutcome:
+    return RecipientOutcome(recipient.number, recipient.attempt, RecipientState.SENT, 70 + recipient.number)
