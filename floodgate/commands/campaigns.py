@@ -118,6 +118,38 @@ def check(name: CampaignArgument, as_json: AsJson = False) -> None:
         raise typer.Exit(EXIT_NO)
 
 
+@app.command("test")
+def test_(
+    name: CampaignArgument,
+    to: Annotated[str, typer.Option(help="Chat that gets the message: its id, or its @name.")],
+    recipient: Annotated[
+        str | None, typer.Option("--as", help="Chat of the recipient whose message it is. Defaults to the first.")
+    ] = None,
+    wait: Annotated[float, typer.Option(help="Wait up to this many seconds for Telegram's answer.", min=0)] = 30,
+) -> None:
+    """Send one recipient's message to another chat, to look at it. Exits with 1 if it was not sent.
+
+    Example: floodgate campaigns test spring --to 42 --as 1001
+    """
+    from floodgate.broker.errors import DeadLetteredError
+    from floodgate.producer import Client
+    from floodgate.producer.campaigns.samples import sample_job
+
+    settings = load_settings()
+    with closing(_store(settings)) as store, Client(settings) as client:
+        job = client.enqueue(sample_job(store, name, to, recipient))
+        say(f"Accepted: job {job.id}, {job.method} to {job.chat}.")
+        try:
+            result = client.result(job, timeout=wait)
+        except DeadLetteredError as error:
+            description = (error.error or {}).get("description")
+            say(f"Not sent: {': '.join(filter(None, (error.reason, description)))}")
+            raise typer.Exit(EXIT_NO) from None
+        say(
+            f"Sent: message {result['message_id']}." if isinstance(result, dict) and "message_id" in result else "Sent."
+        )
+
+
 @app.command()
 def start(name: CampaignArgument, yes: Yes = False) -> None:
     """Check a campaign, then start it. A `floodgate campaigns run` process sends it.

@@ -184,6 +184,15 @@ class CampaignStore:
             yield from map(_recipient, rows)
             after = rows[-1].number
 
+    def find_recipient(self, name: str, chat: str | None) -> Recipient | None:
+        """Return the recipient with a chat's key; with None, the first one who is not held out."""
+        with self._database.reading() as db:
+            campaign = _campaign(db, name)
+            chosen = recipients.c.variant != HELD_OUT_VARIANT if chat is None else recipients.c.chat == chat
+            statement = select(recipients).where(recipients.c.campaign == campaign.id, chosen)
+            row = db.execute(statement.order_by(recipients.c.number).limit(1)).first()
+            return None if row is None else _recipient(row)
+
     def counts(self, name: str) -> Mapping[RecipientState, int]:
         """Return the number of recipients by state; states without any are left out."""
         with self._database.reading() as db:

@@ -45,6 +45,7 @@ COMMANDS = (
     ["campaigns", "run"],
     ["campaigns", "create"],
     ["campaigns", "check"],
+    ["campaigns", "test"],
     ["campaigns", "start"],
     ["campaigns", "pause"],
     ["campaigns", "resume"],

@@ -1,4 +1,4 @@
-"""Changes to a campaign that has begun, on SQLite and on PostgreSQL: retries, edits and corrections."""
+"""Changes to a campaign that has begun, on SQLite and on PostgreSQL: retries, samples, edits and corrections."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from floodgate.producer.campaigns.audience import read_rows
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import Definition, parse_definition
 from floodgate.producer.campaigns.retries import RetryChoice, retry, retry_choice
+from floodgate.producer.campaigns.samples import sample_job
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
 from floodgate.producer.campaigns.store import Campaign, CampaignStore, Recipient, RecipientOutcome
 
@@ -145,3 +146,30 @@ def test_a_campaign_does_not_end_while_somebody_waits_or_is_released(store: Camp
 
 def outcome(recipient: Recipient) -> RecipientOutcome:
     return RecipientOutcome(recipient.number, recipient.attempt, RecipientState.SENT, 70 + recipient.number)
+
+
+def test_a_sample_is_what_a_recipient_gets_sent_to_another_chat(store: CampaignStore) -> None:
+    variants = [
+        {"name": "a", "share": 0.5, "content": {"text": "A {{ n }}"}},
+        {"name": "b", "share": 0.5, "content": {"text": "B {{ n }}"}},
+    ]
+    running(store, 20, content=None, variants=variants, hold_out=0.4)
+    audience = list(store.recipients("spring"))
+    for one in audience:
+        if one.state is RecipientState.HELD_OUT:
+            with pytest.raises(CampaignError, match="is held out of spring"):
+                sample_job(store, "spring", "42", one.chat)
+        else:
+            job = sample_job(store, "spring", "42", one.chat)
+            assert job.params == {"chat_id": "42", "text": f"{'AB'[one.variant]} {one.number}"}
+            assert (job.bot, job.campaign) == (BOT, None)
+    assert {recipient.state for recipient in audience} == {RecipientState.WAITING, RecipientState.HELD_OUT}
+    first = next(one for one in audience if one.state is RecipientState.WAITING)
+    assert sample_job(store, "spring", "@colleague").params["text"].endswith(f" {first.number}")
+    with pytest.raises(CampaignError, match="77 is not in the audience of spring"):
+        sample_job(store, "spring", "42", "77")
+
+
+def test_a_sample_of_a_draft_has_the_fallbacks(store: CampaignStore) -> None:
+    store.create(definition(content={"text": "Hi {{ name }}", "fallbacks": {"name": "there"}}), BOT)
+    assert sample_job(store, "spring", "42").params["text"] == "Hi there"
