@@ -211,6 +211,27 @@ def cancel(name: CampaignArgument, yes: Yes = False) -> None:
 
 
 @app.command()
+def edit(
+    name: CampaignArgument,
+    definition: Annotated[Path, typer.Argument(help="TOML file with the campaign's changed definition.")],
+) -> None:
+    """Change the message, the rules, the schedule or the weight for the recipients who have not got their message.
+
+    Their messages are checked first. What waits in RabbitMQ is taken back within a second, and sent as changed.
+
+    Example: floodgate campaigns edit spring spring.toml
+    """
+    from floodgate.producer.campaigns.definition import read_definition
+    from floodgate.producer.campaigns.edits import edit as edit_campaign
+
+    settings, changed = load_settings(), read_definition(definition)
+    with closing(_store(settings)) as store, _counting("checking") as count:
+        campaign = edit_campaign(store, name, changed, count)
+        left = _progress(store, name, settings).left
+    say(f"{name} has version {campaign.version}. Recipients who get it: {left}")
+
+
+@app.command()
 def retry(
     name: CampaignArgument,
     state: Annotated[
@@ -323,11 +344,12 @@ def export(
     name: CampaignArgument,
     as_json: Annotated[bool, typer.Option("--jsonl", help="JSON Lines instead of CSV.")] = False,
 ) -> None:
-    """Print a line for each recipient: its chat, state, message id, error and times (Unix milliseconds).
+    """Print a line for each recipient: its chat, state, variant, the version of its message, message id, error and
+    times (Unix milliseconds).
 
     Example: floodgate campaigns export spring > spring.csv
     """
-    columns = ("chat", "state", "variant", "message_id", "error", "released_ms", "ended_ms")
+    columns = ("chat", "state", "variant", "version", "message_id", "error", "released_ms", "ended_ms")
     settings = load_settings()
     with closing(_store(settings)) as store:
         writer = csv.DictWriter(sys.stdout, columns)

@@ -15,7 +15,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final
 
@@ -65,6 +65,8 @@ class Recipient:
     error: str | None
     released_ms: int | None
     ended_ms: int | None
+    version: int | None = None
+    """Of the definition by which the latest job was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +263,7 @@ class CampaignStore:
 
     def release(self, campaign: Campaign, leader: str, most: int, open_zones: Iterable[int]) -> Sequence[Recipient]:
         """Mark up to ``most`` waiting recipients as released, in the order of the audience within each zone, and return
-        them. Returns none if the campaign does not run any more, or if another process leads it."""
+        them. Returns none if the campaign does not run any more or was edited, or if another process leads it."""
         with self._database.writing() as db:
             if not _leads(db, campaign, leader):
                 return []
@@ -276,10 +278,10 @@ class CampaignStore:
                 )
                 statement = select(recipients).where(*waiting).order_by(recipients.c.number).limit(most - len(rows))
                 rows.extend(db.execute(statement).all())
-            values = {"state": RecipientState.RELEASED, "released_ms": _now_ms()}
+            values = {"state": RecipientState.RELEASED, "released_ms": _now_ms(), "version": campaign.version}
             _update_recipients(db, campaign, [{"at": row.number, **values} for row in rows])
             _count(db, campaign.id, {RecipientState.WAITING: -len(rows), RecipientState.RELEASED: len(rows)})
-            return [_recipient(row) for row in rows]
+            return [replace(_recipient(row), version=campaign.version) for row in rows]
 
     def released(self, campaign: Campaign) -> Sequence[Recipient]:
         """Return the recipients whose jobs have been released and have not ended, as far as is known."""
@@ -341,6 +343,24 @@ class CampaignStore:
             values = {"state": CampaignState.DONE, "reason": None, "ended_ms": _now_ms()}
             db.execute(update(campaigns).where(campaigns.c.id == campaign.id).values(values))
             return True
+
+    def replace_definition(self, campaign: Campaign, definition: Definition) -> Campaign:
+        """Give a campaign another definition and its next version, for the recipients who wait.
+
+        Raises:
+            CampaignError: its audience is not frozen, it was cancelled, or it is not any more of this version.
+        """
+        with self._database.writing() as db:
+            now = _campaign(db, campaign.name, for_update=True)
+            if now.state in (CampaignState.DRAFT, CampaignState.CANCELLED):
+                raise CampaignError(f"The campaign {now.name!r} is {now.state}, so it cannot be edited.")
+            if now.version != campaign.version:
+                raise CampaignError(f"The campaign {now.name!r} was edited in the meantime: edit it again.")
+            if definition.schedule.is_local and definition.schedule != now.definition.schedule:
+                _number_zones(db, now, definition.schedule)
+            values = {"definition": definition.model_dump_json(exclude_defaults=True), "version": now.version + 1}
+            db.execute(update(campaigns).where(campaigns.c.id == now.id).values(values))
+            return _campaign(db, now.name)
 
     def cancel_waiting(self, campaign: Campaign) -> int:
         """Mark up to :data:`BATCH` waiting recipients of a cancelled campaign as cancelled. Return how many."""
@@ -427,6 +447,22 @@ class _Zones:
     def inserts(self, campaign: int) -> Iterator[Insert]:
         for name, number in self._numbers.items():
             yield insert(zones).values(campaign=campaign, number=number, name=name)
+
+
+def _number_zones(db: Connection, campaign: Campaign, schedule: Schedule) -> None:
+    """Number the time zones of an audience by another schedule."""
+    known, after = _Zones(schedule), 0
+    columns = (recipients.c.number, recipients.c.zone, recipients.c.fields)
+    statement = select(*columns).where(recipients.c.campaign == campaign.id).order_by(recipients.c.number).limit(BATCH)
+    while rows := db.execute(statement.where(recipients.c.number > after)).all():
+        numbers = ((row, known.number(row.fields)) for row in rows)
+        _update_recipients(
+            db, campaign, [{"at": row.number, "zone": zone} for row, zone in numbers if zone != row.zone]
+        )
+        after = rows[-1].number
+    db.execute(delete(zones).where(zones.c.campaign == campaign.id))
+    for one in known.inserts(campaign.id):
+        db.execute(one)
 
 
 def _new(
@@ -532,6 +568,7 @@ def _leads(db: Connection, campaign: Campaign, leader: str) -> bool:
     statement = select(campaigns.c.id).where(
         campaigns.c.id == campaign.id,
         campaigns.c.state == CampaignState.RUNNING,
+        campaigns.c.version == campaign.version,
         campaigns.c.leader == leader,
         campaigns.c.leader_until_ms >= _clock_ms(db),
     )
@@ -599,6 +636,7 @@ def _recipient(row: Row[Any]) -> Recipient:
         error=row.error,
         released_ms=row.released_ms,
         ended_ms=row.ended_ms,
+        version=row.version,
     )
 
 

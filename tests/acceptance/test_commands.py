@@ -50,6 +50,7 @@ COMMANDS = (
     ["campaigns", "pause"],
     ["campaigns", "resume"],
     ["campaigns", "cancel"],
+    ["campaigns", "edit"],
     ["campaigns", "retry"],
     ["campaigns", "list"],
     ["campaigns", "show"],

@@ -11,9 +11,11 @@ import pytest
 from floodgate.broker.errors import CampaignError
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.campaigns import retries
+from floodgate.producer.campaigns import store as store_module
 from floodgate.producer.campaigns.audience import read_rows
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import Definition, parse_definition
+from floodgate.producer.campaigns.edits import edit
 from floodgate.producer.campaigns.retries import RetryChoice, retry, retry_choice
 from floodgate.producer.campaigns.samples import sample_job
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
@@ -173,3 +175,78 @@ def test_a_sample_is_what_a_recipient_gets_sent_to_another_chat(store: CampaignS
 def test_a_sample_of_a_draft_has_the_fallbacks(store: CampaignStore) -> None:
     store.create(definition(content={"text": "Hi {{ name }}", "fallbacks": {"name": "there"}}), BOT)
     assert sample_job(store, "spring", "42").params["text"] == "Hi there"
+
+
+def test_an_edit_is_another_version_of_which_each_recipient_tells(store: CampaignStore) -> None:
+    first = running(store, 4)
+    assert [each.version for each in store.release(first, "me", 2, [0])] == [1, 1]
+    second = edit(store, "spring", definition(content={"text": "Hello again"}, weight=2))
+    assert (second.version, second.state, second.fingerprint) == (2, CampaignState.RUNNING, first.fingerprint)
+    assert (second.definition.contents[0].params, second.definition.weight) == ({"text": "Hello again"}, 2)
+    assert list(store.release(first, "me", 1, [0])) == [], "nobody gets the former message any more"
+    assert [(each.number, each.version) for each in store.release(second, "me", 1, [0])] == [(3, 2)]
+    assert [each.version for each in store.recipients("spring")] == [1, 1, 2, None]
+
+
+@pytest.mark.parametrize(
+    ("fields", "fixed"),
+    [
+        ({"name": "summer"}, "name"),
+        ({"bot": "other"}, "bot"),
+        ({"hold_out": 0.1, "canary": 5, "chat_field": "id"}, "canary, chat_field, hold_out"),
+        ({"content": None, "variants": [{"name": "a", "share": 1, "content": {"text": "x"}}]}, "the names or shares"),
+    ],
+)
+def test_an_edit_of_what_is_fixed_is_refused(store: CampaignStore, fields: dict[str, object], fixed: str) -> None:
+    before = running(store)
+    with pytest.raises(CampaignError, match=f"The edit of spring changes {fixed}.*: only content, the contents of"):
+        edit(store, "spring", definition(**fields))
+    assert store.get("spring") == before
+
+
+def test_an_edit_is_checked_with_those_who_wait_or_may_be_taken_back(store: CampaignStore) -> None:
+    campaign = running(store, 3)
+    store.release(campaign, "me", 2, [0])
+    store.settle(campaign, [RecipientOutcome(1, 0, RecipientState.SENT, 71)])
+    wrong = definition(content={"text": "{% if n > 1 %}{{ first_name }}{% else %}x{% endif %}"})
+    with pytest.raises(CampaignError, match=r"'first_name' is missing.*Recipients with this error: 2 \(the first is 2"):
+        edit(store, "spring", wrong)
+    assert store.get("spring") == campaign
+    store.settle(campaign, [RecipientOutcome(2, 0, RecipientState.SENT, 72)])
+    store.release(campaign, "me", 1, [0])
+    store.settle(campaign, [RecipientOutcome(3, 0, RecipientState.SENT, 73)])
+    assert edit(store, "spring", wrong).version == 2, "those who were sent are not concerned"
+
+
+def test_of_two_edits_at_once_the_second_is_refused(store: CampaignStore) -> None:
+    campaign = running(store)
+    store.replace_definition(campaign, definition(weight=2))
+    with pytest.raises(CampaignError, match="was edited in the meantime"):
+        store.replace_definition(campaign, definition(weight=3))
+    assert store.get("spring").definition.weight == 2
+
+
+def test_a_draft_and_a_cancelled_campaign_are_not_edited(store: CampaignStore) -> None:
+    store.create(definition(), BOT)
+    with pytest.raises(CampaignError, match="is draft, so it cannot be edited"):
+        edit(store, "spring", definition(weight=2))
+    store.transition("spring", CampaignState.CANCELLED)
+    with pytest.raises(CampaignError, match="is cancelled, so it cannot be edited"):
+        edit(store, "spring", definition(weight=2))
+
+
+def test_quiet_hours_that_come_with_an_edit_are_those_of_each_recipients_time_zone(
+    store: CampaignStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "BATCH", 2)
+    store.create(definition(), BOT)
+    zones = ["Asia/Tokyo", None, "Europe/Rome", "Asia/Tokyo", "Nowhere"]
+    store.import_audience("spring", read_rows({"chat_id": n, "tz": zone} for n, zone in enumerate(zones, 1)))
+    quiet = {"quiet": {"since": "22:00", "until": "08:00"}, "zone_field": "tz", "zone": "Europe/Rome"}
+    campaign = edit(store, "spring", definition(schedule=quiet))
+    numbers = {name: number for number, name in store.zones(campaign).items()}
+    assert numbers.keys() == {"Asia/Tokyo", "Europe/Rome"}
+    store.transition("spring", CampaignState.RUNNING)
+    store.lead("me", LEASE_SECONDS)
+    assert [each.number for each in store.release(campaign, "me", 9, [numbers["Asia/Tokyo"]])] == [1, 4]
+    assert [each.number for each in store.release(campaign, "me", 9, [numbers["Europe/Rome"]])] == [2, 3, 5]
