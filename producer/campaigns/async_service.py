@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
+from floodgate.broker.messages.job import Job
 from floodgate.producer.campaigns.checks import CheckReport
 from floodgate.producer.campaigns.definition import Definition
 from floodgate.producer.campaigns.progress import CampaignProgress
@@ -29,8 +30,8 @@ class AsyncCampaigns:
     """:class:`~floodgate.producer.campaigns.service.Campaigns` for an event loop: the same methods, as coroutines.
 
     They run on up to :data:`MOST_THREADS` threads, started when needed, and raise what the methods there raise. Half of
-    the threads are for what reads a whole audience (``create``, ``import_audience``, ``check``, ``start``), so that a
-    ``pause`` need not wait for it. An operation whose task is cancelled goes on. Belongs to one process: a process
+    the threads are for what reads a whole audience, such as ``create``, ``check`` and ``start``, so that a ``pause``
+    need not wait for it. An operation whose task is cancelled goes on. Belongs to one process: a process
     forked after the first operation needs its own.
     """
 
@@ -70,6 +71,25 @@ class AsyncCampaigns:
     async def start(self, name: str, *, report_to: int | str | None = None, on_rows: OnRows | None = None) -> Campaign:
         """Check a campaign and start it."""
         return await self._long(self._campaigns.start, name, report_to=report_to, on_rows=on_rows)
+
+    async def sample(self, name: str, to: int | str, *, recipient: int | str | None = None) -> Job:
+        """Make a job that sends to the chat ``to`` what a recipient gets, the first by default."""
+        return await self._call(self._campaigns.sample, name, to, recipient=recipient)
+
+    async def edit(
+        self, name: str, definition: Definition | Mapping[str, Any] | Path, *, on_rows: OnRows | None = None
+    ) -> Campaign:
+        """Change the content, the rules, the schedule or the weight for the recipients who have not got their
+        message."""
+        return await self._long(self._campaigns.edit, name, definition, on_rows=on_rows)
+
+    async def retryable(self, name: str, *, states: Iterable[str] = (), reason: str | None = None) -> int:
+        """Return how many recipients :meth:`retry` would let wait again."""
+        return await self._long(self._campaigns.retryable, name, states=states, reason=reason)
+
+    async def retry(self, name: str, *, states: Iterable[str] = (), reason: str | None = None) -> int:
+        """Let recipients wait again who failed or were unreachable. Return how many."""
+        return await self._long(self._campaigns.retry, name, states=states, reason=reason)
 
     async def pause(self, name: str) -> Campaign:
         """Pause a campaign. What waits in RabbitMQ is taken back within a second."""

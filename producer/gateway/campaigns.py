@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -19,14 +20,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path as FilePath
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from floodgate.broker.errors import CampaignError, InvalidParamsError, SettingsError, StateError
+from floodgate.broker.errors import CampaignError, InvalidParamsError, JobError, SettingsError, StateError
 from floodgate.producer.campaigns.definition import Definition
 from floodgate.producer.campaigns.states import CampaignState
 from floodgate.producer.gateway.answers import RefusalError
@@ -113,6 +114,38 @@ class CampaignCheck(BaseModel):
     skipped: int = Field(description="Recipients who lack a field, and are to be skipped.")
     longest: int = Field(description="Characters of the longest text.")
     findings: list[CampaignFinding] = Field(description="The errors. A campaign with any does not start.")
+
+
+class NewSample(BaseModel):
+    """A recipient's message for another chat."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    to: int | str = Field(description="The chat that gets the message: its id, or its @name.")
+    recipient: int | str | None = Field(None, description="The chat whose message it is; by default, the first.")
+
+
+class SampleJob(BaseModel):
+    """A job that was enqueued."""
+
+    job_id: str
+
+
+class NewRetry(BaseModel):
+    """The recipients to try again."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    states: list[Literal["failed", "unreachable", "uncertain"]] = Field(
+        default_factory=list, max_length=3, description="By default, `failed` and `unreachable`."
+    )
+    reason: str | None = Field(None, max_length=200, description="A text that their error contains.")
+
+
+class RetryResult(BaseModel):
+    """The result of a retry."""
+
+    retried: int = Field(description="The number of recipients who wait again.")
 
 
 class CampaignRefusal(BaseModel):
@@ -266,6 +299,30 @@ async def resume_campaign(own: Own) -> CampaignStatus:
     """Resume a campaign that was paused, or that a rule stopped."""
     await own.campaigns.resume(own.name)
     return await own.status()
+
+
+@router.post("/campaigns/{name}/test", status_code=202, responses=_errors(400, *_LOOK_UP, 409))
+async def test_campaign(request: Request, own: Own, sample: NewSample) -> SampleJob:
+    """Send what a recipient gets to another chat. `/floodgate/v1/jobs/{job_id}/result` is Telegram's answer."""
+    try:
+        job = await own.campaigns.sample(own.name, sample.to, recipient=sample.recipient)
+    except JobError as error:
+        raise RefusalError(400, f"Bad Request: {error}") from None
+    return SampleJob(job_id=(await gateway_of(request).running.parts.client.enqueue(job)).id)
+
+
+@router.put("/campaigns/{name}/definition", responses=_errors(*_LOOK_UP, 409))
+async def edit_campaign(own: Own, definition: Definition) -> CampaignStatus:
+    """Change the content, the rules, the schedule or the weight for the recipients who have not got their message."""
+    await own.campaigns.edit(own.name, definition)
+    return await own.status()
+
+
+@router.post("/campaigns/{name}/retry", responses=_errors(*_LOOK_UP, 409))
+async def retry_campaign(own: Own, retry: NewRetry) -> RetryResult:
+    """Let recipients wait again who failed or were unreachable. A campaign that is done runs again."""
+    reason = None if retry.reason is None else re.escape(retry.reason)  # no caller's pattern may take for ever
+    return RetryResult(retried=await own.campaigns.retry(own.name, states=retry.states, reason=reason))
 
 
 @router.get("/campaigns/{name}/refused", responses=_errors(*_LOOK_UP))

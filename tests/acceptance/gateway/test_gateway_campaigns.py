@@ -88,6 +88,19 @@ def test_a_campaign_is_paused_resumed_and_cancelled(caller: CampaignCaller) -> N
     assert "cannot become running" in caller.refused("POST", "campaigns/steered/start", 409)
 
 
+def test_a_campaign_is_tested_edited_and_retried(gate: Gate, caller: CampaignCaller) -> None:
+    caller.create("corrected", people(7_700_000))
+    job = caller("POST", "campaigns/corrected/test", 202, json={"to": 7_790_000, "recipient": 7_700_002})["job_id"]
+    assert caller("GET", f"jobs/{job}/result")["result"]["text"] == "Hello N7700002!"
+    caller.refused("POST", "campaigns/corrected/test", 400, json={"to": "nobody"})
+    changed = {"name": "corrected", "content": {"text": "Goodbye {{ first_name }}!"}}
+    assert caller("PUT", "campaigns/corrected/definition", json=changed)["version"] == 2
+    changed["chat_field"] = "id"
+    assert "chat_field" in caller.refused("PUT", "campaigns/corrected/definition", 409, json=changed)
+    assert caller("POST", "campaigns/corrected/retry", json={"reason": "(a+)+$"}) == {"retried": 0}
+    assert "give a state or a reason" in caller.refused("POST", "campaigns/corrected/retry", 409, json={})
+
+
 @pytest.mark.parametrize(
     ("kind", "audience"),
     [("text/csv; charset=utf-8", "chat_id,first_name\n1,Ann\n2,Bea\n"), (NDJSON, '{"chat_id": 1}\n{"chat_id": 2}\n')],
