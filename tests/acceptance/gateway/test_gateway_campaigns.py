@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 from tests.acceptance.gateway.conftest import Gate
 from tests.acceptance.gateway.programs import GatewayProcess
 from tests.acceptance.stage import BOT, TOKEN, Stage
-from tests.processes import FloodgateProcess
+from tests.processes import ROOT, FloodgateProcess, run_python
 from tests.waiting import until
 
 OTHER_KEY = "100200300:a-key-of-the-other-bot"
@@ -53,18 +55,27 @@ def caller(gate: Gate) -> Iterator[CampaignCaller]:
     caller.http.close()
 
 
+@pytest.fixture(scope="module")
+def leader(shared_gate: Gate) -> Iterator[None]:
+    """A process that sends campaigns."""
+    stage = shared_gate.stage
+    with FloodgateProcess("campaigns", "run", env=stage.env, home=stage.home, name="campaigns") as process:
+        process.start("campaigns ready")
+        yield
+
+
 def people(first: int, number: int = 5) -> list[dict[str, Any]]:
     return [{"chat_id": chat, "first_name": f"N{chat}"} for chat in range(first, first + number)]
 
 
-def test_a_campaign_is_created_checked_started_followed_and_accounted_for(gate: Gate, caller: CampaignCaller) -> None:
+@pytest.mark.usefixtures("leader")
+def test_a_campaign_is_created_checked_started_followed_and_accounted_for(caller: CampaignCaller) -> None:
     created = caller.create("spring", [*people(7_100_000), {"chat_id": "nobody"}])
     assert (created["state"], created["recipients"], created["bot"]) == ("ready", 5, BOT)
     assert caller("GET", "campaigns/spring/refused")[0]["number"] == 1
     assert caller("POST", "campaigns/spring/check")["findings"] == []
     assert caller("POST", "campaigns/spring/start")["state"] == "running"
-    process = FloodgateProcess("campaigns", "run", env=gate.stage.env, home=gate.stage.home, name="campaigns")
-    with process.start("campaigns ready"), caller.http.stream("GET", "campaigns/spring/events") as events:
+    with caller.http.stream("GET", "campaigns/spring/events") as events:
         assert events.headers["content-type"].startswith("text/event-stream")
         *told, last, end = "\n".join(events.iter_lines()).strip().split("\n\n")
     assert all(each.startswith("event: progress\ndata: ") for each in [*told, last])
@@ -77,13 +88,26 @@ def test_a_campaign_is_created_checked_started_followed_and_accounted_for(gate: 
     assert all(row["message_id"] for row in rows)
 
 
+@pytest.mark.usefixtures("leader")
+def test_the_example_sends_to_each_customer_and_says_who_did_not_get_it(gate: Gate, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as shop, shop:
+        shop.execute("CREATE TABLE customers (chat_id INTEGER, first_name TEXT)")
+        shop.executemany("INSERT INTO customers VALUES (?, ?)", [(7_800_001, "Ann"), (7_800_002, None)])
+    gate.stage.control.set_chat(7_800_002, trouble="blocked")
+    ended = run_python(str(ROOT / "examples" / "campaign.py"), "shop.db", "example", env=gate.stage.env, home=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert "7800002: unreachable" in ended.stdout
+    assert ended.stdout.endswith("example is done: 1 got it\n")
+    assert "Hello Ann! Our spring sale begins." in gate.stage.sent()
+
+
 def test_a_campaign_is_paused_resumed_and_cancelled(caller: CampaignCaller) -> None:
-    caller.create("steered", people(7_200_000))
+    caller.create("steered", people(7_200_000), schedule={"at": "2099-01-01T00:00:00Z"})
     assert "is ready, not paused" in caller.refused("POST", "campaigns/steered/resume", 409)
     for verb, state in (("start", "running"), ("pause", "paused"), ("resume", "running")):
         assert caller("POST", f"campaigns/steered/{verb}")["state"] == state
     assert caller("DELETE", "campaigns/steered")["state"] == "cancelled"
-    assert caller("GET", "campaigns/steered")["counts"]["waiting"] == 5
+    assert caller("GET", "campaigns/steered")["counts"]["sent"] == 0
     assert "steered" in [each["name"] for each in caller("GET", "campaigns")]
     assert "cannot become running" in caller.refused("POST", "campaigns/steered/start", 409)
 
