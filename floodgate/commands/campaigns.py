@@ -125,7 +125,11 @@ def test_(
 
 
 @app.command()
-def start(name: CampaignArgument, yes: Yes = False) -> None:
+def start(
+    name: CampaignArgument,
+    report_to: Annotated[str | None, typer.Option(help="Chat in which one message shows the progress.")] = None,
+    yes: Yes = False,
+) -> None:
     """Check a campaign, then start it. A `floodgate campaigns run` process sends it.
 
     Example: floodgate campaigns start spring
@@ -134,7 +138,7 @@ def start(name: CampaignArgument, yes: Yes = False) -> None:
         if not yes:
             confirm(f"Send {name} to {campaigns.progress(name).left} recipients?")
         with _counting("checking") as count:
-            _say_state(campaigns.start(name, on_rows=count))
+            _say_state(campaigns.start(name, report_to=report_to, on_rows=count))
 
 
 @app.command()
@@ -302,11 +306,10 @@ def export(
         if not as_json:
             writer.writeheader()
         for recipient in campaigns.recipients(name):
-            row = {column: getattr(recipient, column) for column in columns} | {"state": recipient.state.name.lower()}
             if as_json:
-                print(json.dumps(row))
+                print(json.dumps(recipient.as_json()))
             else:
-                writer.writerow(row)
+                writer.writerow(recipient.as_json())
 
 
 def _campaigns(settings: Settings) -> Campaigns:

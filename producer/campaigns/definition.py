@@ -22,14 +22,35 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from zoneinfo import available_timezones
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticSerializationError
 
 from floodgate.broker.errors import CampaignError, JobError
+from floodgate.broker.messages.chats import chat_key
 from floodgate.broker.messages.job import BotName, OnUncertain
 from floodgate.broker.messages.methods import canonical_method
 
 # As a job's campaign label, and in job ids.
 CampaignName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
+
+
+def _report_chat(chat: object) -> str:
+    try:
+        return chat_key(chat)
+    except JobError as error:
+        raise ValueError(str(error)) from None
+
+
+ReportChat = Annotated[str, BeforeValidator(_report_chat)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -73,6 +94,10 @@ class Content(BaseModel):
             raise ValueError(str(error)) from None
         if "chat_id" in self.params:
             raise ValueError("chat_id comes from the audience: leave it out of the content")
+        try:
+            self.model_dump_json()
+        except PydanticSerializationError:
+            raise ValueError("a parameter cannot be written as JSON in UTF-8") from None
         return self
 
     @property
@@ -164,6 +189,8 @@ class Definition(Part):
     chat_field: str = "chat_id"
     weight: Annotated[float, Field(gt=0, le=100)] = 1.0
     """The campaign's share of its bot's rate, relative to that of the bot's other running campaigns."""
+    report_to: ReportChat | None = None
+    """A chat in which one message shows the progress."""
     schedule: Schedule = Schedule()
     rules: Rules = Rules()
 

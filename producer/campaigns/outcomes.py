@@ -26,6 +26,11 @@ def job_id(campaign: Campaign, number: int, attempt: int) -> str:
     return f"{_prefix(campaign)}{number}-{attempt}"
 
 
+def report_job_id(campaign: Campaign, key: str) -> str:
+    """Return the id of a job that reports a campaign's progress: the same for the same key in every process."""
+    return f"{_prefix(campaign)}report-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
+
+
 def read_job_id(campaign: Campaign, job: str) -> tuple[int, int] | None:
     """Return the recipient's number and the attempt of a job; None if it is not of this campaign."""
     prefix = _prefix(campaign)
@@ -42,7 +47,7 @@ def outcome_of(campaign: Campaign, job: str, record: Record) -> RecipientOutcome
         return None
     match record.standing:
         case Standing.SENT:
-            return RecipientOutcome(*found, RecipientState.SENT, _message_id(record.result), _why(None, record.error))
+            return RecipientOutcome(*found, RecipientState.SENT, message_id(record.result), _why(None, record.error))
         case Standing.DEAD if record.reason == CANCELLED:
             back = RecipientState.CANCELLED if campaign.state is CampaignState.CANCELLED else RecipientState.WAITING
             return RecipientOutcome(*found, back)
@@ -59,7 +64,8 @@ def _prefix(campaign: Campaign) -> str:
     return f"{PREFIX}{digest.hexdigest()}-"
 
 
-def _message_id(result: Any) -> int | None:
+def message_id(result: Any) -> int | None:
+    """Return the id of the message, or of the first one, in Telegram's result."""
     first = result[0] if isinstance(result, list) and result else result
     found = first.get("message_id") if isinstance(first, dict) else None
     return found if isinstance(found, int) else None

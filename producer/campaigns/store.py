@@ -42,7 +42,16 @@ from floodgate.producer.campaigns.audience import AudienceRow, Candidate, Refuse
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import Definition, Schedule, is_zone, parse_definition
 from floodgate.producer.campaigns.states import BEGUN, FOLLOWING, CampaignState, RecipientState
-from floodgate.producer.campaigns.tables import campaigns, counts, recipients, refused_rows, unsubscribed, zones
+from floodgate.producer.campaigns.tables import (
+    REPORT_FAILED,
+    campaigns,
+    counts,
+    recipients,
+    refused_rows,
+    reports,
+    unsubscribed,
+    zones,
+)
 
 BATCH: Final = 10_000
 MOST_REASONS: Final = 100
@@ -85,6 +94,19 @@ class Recipient:
     ended_ms: int | None
     version: int | None = None
     """Of the definition by which the latest job was made."""
+
+    def as_json(self) -> dict[str, object]:
+        """Return what became of the recipient, as JSON values."""
+        return {
+            "chat": self.chat,
+            "state": self.state.name.lower(),
+            "variant": self.variant,
+            "version": self.version,
+            "message_id": self.message_id,
+            "error": self.error,
+            "released_ms": self.released_ms,
+            "ended_ms": self.ended_ms,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -615,9 +637,13 @@ def _needs_leader() -> ColumnElement[bool]:
         select(counts.c.campaign).where(counts.c.state == state, counts.c.number > 0)
         for state in (RecipientState.RELEASED, RecipientState.WAITING)
     )
+    unreported = select(reports.c.campaign).where(
+        reports.c.campaign == campaigns.c.id, reports.c.state.not_in([campaigns.c.state, REPORT_FAILED])
+    )
     return or_(
         campaigns.c.state == CampaignState.RUNNING,
         campaigns.c.id.in_(released),
+        and_(campaigns.c.started_ms.is_not(None), unreported.exists()),
         and_(campaigns.c.state == CampaignState.CANCELLED, campaigns.c.id.in_(waiting)),
     )
 

@@ -83,3 +83,13 @@ unsubscribed: Final = Table(
     Column("chat", String(40), primary_key=True),
     Column("since_ms", BigInteger, nullable=False),
 )
+
+reports: Final = Table(
+    "campaign_reports",
+    METADATA,
+    Column("campaign", Integer, primary_key=True, autoincrement=False),
+    Column("chat", String(40), nullable=False),
+    Column("message", BigInteger),
+    Column("state", String(10), nullable=False),  # the campaign's state that was last reported
+)
+REPORT_FAILED: Final = "failed"

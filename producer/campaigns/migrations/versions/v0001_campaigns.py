@@ -71,3 +71,10 @@ def upgrade() -> None:
         sa.Column("chat", sa.String(40), primary_key=True),
         sa.Column("since_ms", sa.BigInteger, nullable=False),
     )
+    op.create_table(
+        "campaign_reports",
+        sa.Column("campaign", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("chat", sa.String(40), nullable=False),
+        sa.Column("message", sa.BigInteger),
+        sa.Column("state", sa.String(10), nullable=False),
+    )
