@@ -231,6 +231,43 @@ def edit(
     say(f"{name} has version {campaign.version}. Recipients who get it: {left}")
 
 
+@app.command("edit-sent")
+def edit_sent(
+    name: CampaignArgument,
+    content: Annotated[Path, typer.Argument(help="TOML file with the changed content, or definition.")],
+    yes: Yes = False,
+) -> None:
+    """Edit the messages that a campaign has sent, by a campaign of its own. Asks for confirmation.
+
+    What the file leaves out, such as buttons, stays as it is.
+
+    Example: floodgate campaigns edit-sent spring spring.toml
+    """
+    from floodgate.producer.campaigns import corrections
+    from floodgate.producer.campaigns.definition import read_fields
+
+    changed = read_fields(content)
+    with closing(_store(load_settings())) as store, _counting("checking") as count:
+        _confirm_correction(store, name, "Edit", yes)
+        correction = corrections.edit_sent(store, name, changed, str(content), count)
+        _start_correction(store, correction.name)
+
+
+@app.command("delete-sent")
+def delete_sent(name: CampaignArgument, yes: Yes = False) -> None:
+    """Delete the messages that a campaign has sent, by a campaign of its own. Asks for confirmation.
+
+    Telegram does not delete a message from a private chat that is older than 48 hours.
+
+    Example: floodgate campaigns delete-sent spring
+    """
+    from floodgate.producer.campaigns import corrections
+
+    with closing(_store(load_settings())) as store:
+        _confirm_correction(store, name, "Delete", yes)
+        _start_correction(store, corrections.delete_sent(store, name).name)
+
+
 @app.command()
 def retry(
     name: CampaignArgument,
@@ -386,6 +423,23 @@ def _progress(store: CampaignStore, name: str, settings: Settings) -> CampaignPr
 
 def _transition(store: CampaignStore, name: str, to: CampaignState) -> None:
     say(f"{name} is {store.transition(name, to).state}.")
+
+
+def _confirm_correction(store: CampaignStore, name: str, verb: str, yes: bool) -> None:
+    from floodgate.producer.campaigns.states import RecipientState
+
+    if not yes:
+        confirm(f"{verb} the messages of {store.counts(name).get(RecipientState.SENT, 0)} recipients of {name}?")
+
+
+def _start_correction(store: CampaignStore, name: str) -> None:
+    from floodgate.producer.campaigns.states import CampaignState
+
+    for refused in store.refused(name):
+        say(f"Messages left out: {refused.number} (the first to {refused.sample}) because {refused.why}")
+    say(
+        f"{name} is {store.transition(name, CampaignState.RUNNING).state}. Messages: {sum(store.counts(name).values())}"
+    )
 
 
 def _say_refused(store: CampaignStore, name: str) -> None:

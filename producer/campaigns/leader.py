@@ -257,7 +257,7 @@ class Leader:
             params = template.render(recipient.fields)
             return new_job(
                 template.method,
-                {"chat_id": recipient.chat, **params},
+                {**recipient.address(definition.contents[recipient.variant]), **params},
                 bot=self._campaign.bot,
                 priority=definition.priority,
                 job_id=job_id(self._campaign, recipient.number, recipient.attempt),
