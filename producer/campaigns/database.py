@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,16 +19,19 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from floodgate.broker.errors import SettingsError, StateSchemaError, StateUnavailableError
 from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.sqlite.file import create_file, enter_wal_mode
 
 SETTING: Final = "FLOODGATE_CAMPAIGNS_URL"
 # How long a statement waits for a lock, and a connection to be made.
 LOCK_SECONDS: Final = 10
 # Only one process at a time may apply versions; PostgreSQL's lock for that.
 _VERSIONS_LOCK: Final = 7_013_460_117
+# And only one thread: Alembic keeps the migration under way in a global.
+_ALEMBIC_LOCK: Final = threading.Lock()
 
 
 class Database:
-    """Connections to the database. Thread-safe. Nothing is opened before the first use.
+    """Connections to the database. Thread-safe. Nothing is opened before the first use; a forked process opens its own.
 
     Raises:
         SettingsError: the URL is wrong, or its driver is not installed.
@@ -34,7 +39,9 @@ class Database:
 
     def __init__(self, settings: Settings) -> None:
         self._url = settings.campaigns_url.get_secret_value()
+        self._lock = threading.Lock()  # protects _engine
         self._engine: Engine | None = None
+        self._process = os.getpid()  # the one that opened the engine
 
     @property
     def is_sqlite(self) -> bool:
@@ -60,9 +67,10 @@ class Database:
 
     def close(self) -> None:
         """Close all connections. Safe to call twice."""
-        if self._engine is not None:
-            self._engine.dispose()
-            self._engine = None
+        with self._lock:
+            if self._engine is not None:
+                self._engine.dispose()
+                self._engine = None
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[Connection]:
@@ -73,16 +81,29 @@ class Database:
             raise unavailable(error, self._url) from None
 
     def _opened(self) -> Engine:
-        if self._engine is None:
-            engine = self._made()
-            try:
-                with engine.connect().execution_options(begin="BEGIN IMMEDIATE") as connection, connection.begin():
-                    _upgrade(connection)
-            except BaseException:
-                engine.dispose()
-                raise
-            self._engine = engine
-        return self._engine
+        if self._process != os.getpid():
+            self._forget()
+        with self._lock:
+            if self._engine is None:
+                self._engine = self._upgraded()
+            return self._engine
+
+    def _forget(self) -> None:
+        """After a fork: the connections are the parent's, and the lock may be held by one of its threads."""
+        if self._engine is not None:
+            self._engine.dispose(close=False)
+        self._lock, self._engine, self._process = threading.Lock(), None, os.getpid()
+
+    def _upgraded(self) -> Engine:
+        engine = self._made()
+        try:
+            begin = {"begin": "BEGIN IMMEDIATE"}
+            with engine.connect().execution_options(**begin) as connection, connection.begin(), _ALEMBIC_LOCK:
+                _upgrade(connection)
+        except BaseException:
+            engine.dispose()
+            raise
+        return engine
 
     def _made(self) -> Engine:
         try:
@@ -115,8 +136,7 @@ def _sqlite(url: str) -> Engine:
         raise SettingsError(f"{SETTING} does not name a file: write sqlite:////absolute/path/campaigns.db.")
     path = Path(parts.path[1:]).expanduser()
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.touch(0o600)
+        create_file(path)
     except OSError as error:
         raise StateUnavailableError(f"Cannot write {path}: {error.strerror}. Check {SETTING}.") from None
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": LOCK_SECONDS})
@@ -124,7 +144,7 @@ def _sqlite(url: str) -> Engine:
     @event.listens_for(engine, "connect")
     def connect(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # transactions are begun below
-        connection.execute("PRAGMA journal_mode = WAL")
+        enter_wal_mode(connection)
         connection.execute("PRAGMA synchronous = FULL")
 
     @event.listens_for(engine, "begin")

@@ -15,7 +15,7 @@ from floodgate.producer.campaigns.templates import ContentTemplate
 _NOBODY: Final = Recipient(0, "", {}, 0, RecipientState.WAITING, 0, None, None, None, None)
 
 
-def sample_job(store: CampaignStore, name: str, to: str, recipient: str | None = None) -> Job:
+def sample_job(store: CampaignStore, name: str, to: int | str, recipient: int | str | None = None) -> Job:
     """Make a job that sends to the chat ``to`` what the recipient with the chat ``recipient`` gets; by default, the
     first. It counts for nobody: the recipient gets the message all the same.
 
@@ -32,7 +32,7 @@ def sample_job(store: CampaignStore, name: str, to: str, recipient: str | None =
     return new_job(template.method, params, bot=campaign.bot, priority=Priority.INTERACTIVE)
 
 
-def _recipient(store: CampaignStore, name: str, chat: str | None) -> Recipient:
+def _recipient(store: CampaignStore, name: str, chat: int | str | None) -> Recipient:
     found = store.find_recipient(name, None if chat is None else chat_key(chat))
     if found is None and chat is not None:
         raise CampaignError(f"{chat} is not in the audience of {name}: `floodgate campaigns export {name}` lists it.")
