@@ -77,8 +77,8 @@ class JobLedger(Protocol):
         """Return the record of a job."""
         ...
 
-    async def cancel(self, ask: Ask) -> Record:
-        """Cancel a job unless it has ended or may have been sent. Return its record afterwards."""
+    async def cancel(self, ask: Ask, listed: bool = True) -> Record:
+        """Cancel a job unless it has ended or may have been sent, and list it or not. Return its record afterwards."""
         ...
 
 
@@ -298,7 +298,7 @@ class Leader:
         self._unpublished = [each for each in self._unpublished if each.number not in taken]
         for start in range(0, len(jobs), LOOK_UP):
             some = jobs[start : start + LOOK_UP]
-            records = await asyncio.gather(*(self._ledger.cancel(self._ask(job)) for job in some))
+            records = await asyncio.gather(*(self._ledger.cancel(self._ask(job), listed=False) for job in some))
             for job, record in zip(some, records, strict=True):
                 self.hear(job, record)
 
