@@ -158,7 +158,12 @@ def test_what_was_sent_is_edited_and_deleted_by_campaigns_of_their_own(operated:
     leader(operated)
     campaigns(operated, "start", "spring", "--yes")
     until(lambda: len(operated.sent()) == FEW and shown(operated)["state"] == "done", 60)
-    message = {int(row["chat"]): int(row["message_id"]) for row in exported(operated)}
+    lines = [json.loads(line) for line in campaigns(operated, "export", "spring", "--jsonl").splitlines()]
+    assert [(line["state"], line["variant"], line["version"], line["error"]) for line in lines] == [
+        ("sent", 0, 1, None)
+    ] * FEW
+    assert all(line["released_ms"] <= line["ended_ms"] for line in lines)
+    message = {int(line["chat"]): line["message_id"] for line in lines}
 
     assert "spring.edit-1 is running. Messages: 5" in campaigns(
         operated, "edit-sent", "spring", "changed.toml", "--yes"
