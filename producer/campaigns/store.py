@@ -277,12 +277,7 @@ class CampaignStore:
                 return campaign
             if to not in FOLLOWING[campaign.state]:
                 raise CampaignError(f"The campaign {name!r} is {campaign.state}, so it cannot become {to}.")
-            values: dict[str, Any] = {"state": to, "reason": reason}
-            if to is CampaignState.RUNNING and not _has_begun(db, campaign.id):
-                values["started_ms"] = _now_ms()
-            if to in (CampaignState.DONE, CampaignState.CANCELLED):
-                values["ended_ms"] = _now_ms()
-            db.execute(update(campaigns).where(campaigns.c.id == campaign.id).values(values))
+            _put(db, campaign, to, reason)
             return _campaign(db, name)
 
     def lead(self, leader: str, seconds: float) -> Sequence[Campaign]:
@@ -398,16 +393,13 @@ class CampaignStore:
             statement = select(*columns).where(recipients.c.campaign == campaign.id, chosen)
             now = {tuple(row) for row in db.execute(statement)}
             found = [each for each in ended if (each.number, each.attempt, each.state) in now]
-            values = {"state": RecipientState.WAITING, "error": None, "ended_ms": None}
-            _update_recipients(
-                db, campaign, [{"at": each.number, "attempt": each.attempt + 1, **values} for each in found]
-            )
-            changes = Counter({state: -number for state, number in Counter(each.state for each in found).items()})
-            changes[RecipientState.WAITING] += len(found)
+            again = {"state": RecipientState.WAITING, "attempt": recipients.c.attempt + 1}
+            _mark(db, campaign, [each.number for each in found], **again, error=None, ended_ms=None)
+            changes = Counter({RecipientState.WAITING: len(found)})
+            changes.subtract(each.state for each in found)
             _count(db, campaign.id, changes)
             if found and campaign.state is CampaignState.DONE:
-                running = {"state": CampaignState.RUNNING, "ended_ms": None}
-                db.execute(update(campaigns).where(campaigns.c.id == campaign.id).values(running))
+                _put(db, campaign, CampaignState.RUNNING)
             return len(found)
 
     def finish(self, campaign: Campaign) -> bool:
@@ -418,8 +410,7 @@ class CampaignStore:
             found = db.execute(select(counts.c.state).where(counts.c.campaign == campaign.id, *left)).first()
             if now.state is not CampaignState.RUNNING or found is not None:
                 return False
-            values = {"state": CampaignState.DONE, "reason": None, "ended_ms": _now_ms()}
-            db.execute(update(campaigns).where(campaigns.c.id == campaign.id).values(values))
+            _put(db, now, CampaignState.DONE)
             return True
 
     def replace_definition(self, campaign: Campaign, definition: Definition) -> Campaign:
@@ -671,6 +662,16 @@ def _settled(outcome: RecipientOutcome, message_id: int | None) -> dict[str, Any
         "error": outcome.error,
         "ended_ms": None if taken_back else _now_ms(),
     }
+
+
+def _put(db: Connection, campaign: Campaign, to: CampaignState, reason: str | None = None) -> None:
+    """Put a campaign into another state."""
+    values: dict[str, Any] = {"state": to, "reason": reason, "ended_ms": None}
+    if to is CampaignState.RUNNING and not _has_begun(db, campaign.id):
+        values["started_ms"] = _now_ms()
+    if to in (CampaignState.DONE, CampaignState.CANCELLED):
+        values["ended_ms"] = _now_ms()
+    db.execute(update(campaigns).where(campaigns.c.id == campaign.id).values(values))
 
 
 def _has_begun(db: Connection, campaign: int) -> bool:

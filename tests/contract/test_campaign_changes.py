@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,6 +114,18 @@ def test_a_recipient_that_changed_since_it_was_chosen_stays_as_it_is(store: Camp
     assert [each.attempt for each in store.recipients("spring")] == [0, 1, 1, 0, 0]
 
 
+def test_a_campaign_in_which_all_are_tried_again_starts_anew(
+    store: CampaignStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it does not stop because its start was missed."""
+    campaign = running(store, 1)
+    store.settle(campaign, [replace(outcome(each), state=RecipientState.FAILED) for each in released(store, campaign)])
+    assert store.finish(campaign)
+    monkeypatch.setattr(store_module, "_now_ms", lambda: 2**42)
+    retry(store, "spring", retry_choice(["failed"]))
+    assert store.get("spring").started_ms == 2**42
+
+
 def test_a_retry_in_batches_takes_each_recipient_once(store: CampaignStore, monkeypatch: pytest.MonkeyPatch) -> None:
     ended(store)
     monkeypatch.setattr(retries, "BATCH", 1)
@@ -146,6 +158,10 @@ def test_a_campaign_does_not_end_while_somebody_waits_or_is_released(store: Camp
     assert store.finish(campaign)
     assert not store.finish(campaign), "it has ended"
     assert store.get("spring").state is CampaignState.DONE
+
+
+def released(store: CampaignStore, campaign: Campaign) -> Sequence[Recipient]:
+    return store.release(campaign, "me", 10, [0])
 
 
 def outcome(recipient: Recipient) -> RecipientOutcome:
