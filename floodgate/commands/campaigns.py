@@ -190,6 +190,38 @@ def edit(
 
 
 @app.command()
+def edit_sent(
+    name: CampaignArgument,
+    content: Annotated[Path, typer.Argument(help="TOML file with the changed content, or definition.")],
+    yes: Yes = False,
+) -> None:
+    """Edit the messages that a campaign has sent, by a campaign of its own. Asks for confirmation.
+
+    What the file leaves out, such as buttons, stays as it is.
+
+    Example: floodgate campaigns edit-sent spring spring.toml
+    """
+    with _opened() as campaigns:
+        _confirm_correction(campaigns, name, "Edit", yes)
+        with _counting("checking") as count:
+            correction = campaigns.edit_sent(name, content, on_rows=count)
+        _say_correction(campaigns, correction)
+
+
+@app.command()
+def delete_sent(name: CampaignArgument, yes: Yes = False) -> None:
+    """Delete the messages that a campaign has sent, by a campaign of its own. Asks for confirmation.
+
+    Telegram does not delete a message from a private chat that is older than 48 hours.
+
+    Example: floodgate campaigns delete-sent spring
+    """
+    with _opened() as campaigns:
+        _confirm_correction(campaigns, name, "Delete", yes)
+        _say_correction(campaigns, campaigns.delete_sent(name))
+
+
+@app.command()
 def retry(
     name: CampaignArgument,
     state: Annotated[
@@ -324,6 +356,20 @@ def _opened() -> closing[Campaigns]:
 
 def _say_state(campaign: Campaign) -> None:
     say(f"{campaign.name} is {campaign.state}.")
+
+
+def _confirm_correction(campaigns: Campaigns, name: str, verb: str, yes: bool) -> None:
+    from floodgate.producer.campaigns.states import RecipientState
+
+    if not yes:
+        sent = campaigns.progress(name).counts.get(RecipientState.SENT, 0)
+        confirm(f"{verb} the messages of {sent} recipients of {name}?")
+
+
+def _say_correction(campaigns: Campaigns, correction: Campaign) -> None:
+    for refused in campaigns.refused(correction.name):
+        say(f"Messages left out: {refused.number} (the first to {refused.sample}) because {refused.why}")
+    say(f"{correction.name} is {correction.state}. Messages: {campaigns.progress(correction.name).total}")
 
 
 def _lines(progress: CampaignProgress) -> Iterator[str]:

@@ -40,7 +40,8 @@ from floodgate.broker.messages.job import BotName, OnUncertain
 from floodgate.broker.messages.methods import canonical_method
 
 # As a job's campaign label, and in job ids.
-CampaignName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
+MAX_NAME: Final = 40
+CampaignName = Annotated[str, StringConstraints(pattern=rf"^[a-z0-9][a-z0-9._-]{{0,{MAX_NAME - 1}}}$")]
 
 
 def _report_chat(chat: object) -> str:
@@ -54,6 +55,7 @@ ReportChat = Annotated[str, BeforeValidator(_report_chat)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+DELETES: Final = "deleteMessage"
 MAX_DEFINITION_BYTES: Final = 256 * 1024
 
 
@@ -104,6 +106,11 @@ class Content(BaseModel):
     def params(self) -> dict[str, Any]:
         """The parameters of the call, still templates."""
         return dict(self.__pydantic_extra__ or {})
+
+    @property
+    def is_correction(self) -> bool:
+        """Whether it edits or deletes a message instead of sending one."""
+        return self.method == DELETES or self.method.startswith("editMessage")
 
 
 class Variant(Part):
@@ -216,17 +223,25 @@ def read_definition(path: Path) -> Definition:
     Raises:
         CampaignError: the file cannot be read, is not TOML, or a field is wrong.
     """
+    return parse_definition(read_fields(path), str(path))
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """Read the fields of a definition, or of a content, from a TOML file.
+
+    Raises:
+        CampaignError: the file cannot be read, or is not TOML.
+    """
     try:
         if path.stat().st_size > MAX_DEFINITION_BYTES:
             raise CampaignError(f"{path} is larger than {MAX_DEFINITION_BYTES} bytes: is it a campaign's definition?")
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CampaignError(f"Cannot read {path}: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise CampaignError(f"{path} is not UTF-8 text.") from None
     except tomllib.TOMLDecodeError as error:
         raise CampaignError(f"{path} is not valid TOML: {error}.") from None
-    return parse_definition(fields, str(path))
 
 
 def parse_definition(fields: object, source: str) -> Definition:

@@ -20,6 +20,9 @@ _STATES: Final[Mapping[str, RecipientState]] = {
     REASON_UNCERTAIN: RecipientState.UNCERTAIN,
 }
 
+# Telegram's answer if somebody else has deleted a message.
+_GONE: Final = "message to delete not found"
+
 
 def job_id(campaign: Campaign, number: int, attempt: int) -> str:
     """Return the id of a recipient's job: the same for the same attempt in every process, so it is sent once."""
@@ -52,10 +55,16 @@ def outcome_of(campaign: Campaign, job: str, record: Record) -> RecipientOutcome
             back = RecipientState.CANCELLED if campaign.state is CampaignState.CANCELLED else RecipientState.WAITING
             return RecipientOutcome(*found, back)
         case Standing.DEAD:
-            state = _STATES.get(record.reason or "", RecipientState.FAILED)
-            return RecipientOutcome(*found, state, None, _why(record.reason, record.error))
+            why = _why(record.reason, record.error)
+            return RecipientOutcome(*found, _state(campaign, record.reason, why), None, why)
         case _:
             return None
+
+
+def _state(campaign: Campaign, reason: str | None, why: str | None) -> RecipientState:
+    if campaign.deletes and _GONE in (why or ""):
+        return RecipientState.SENT
+    return _STATES.get(reason or "", RecipientState.FAILED)
 
 
 def _prefix(campaign: Campaign) -> str:

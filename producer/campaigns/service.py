@@ -13,8 +13,9 @@ from floodgate.broker.messages.job import Job
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.campaigns.audience import AudienceRow, Candidate, read_file, read_rows
 from floodgate.producer.campaigns.checks import CheckReport, check
+from floodgate.producer.campaigns.corrections import delete_sent, edit_sent
 from floodgate.producer.campaigns.database import Database
-from floodgate.producer.campaigns.definition import Definition, parse_definition, read_definition
+from floodgate.producer.campaigns.definition import Definition, parse_definition, read_definition, read_fields
 from floodgate.producer.campaigns.edits import edit
 from floodgate.producer.campaigns.progress import CampaignProgress, progress_of
 from floodgate.producer.campaigns.reports import ReportStore
@@ -172,6 +173,23 @@ class Campaigns:
     def cancel(self, name: str) -> Campaign:
         """End a campaign for good. Recipients who have not got their message will not get it."""
         return self._store.transition(name, CampaignState.CANCELLED)
+
+    def edit_sent(self, name: str, content: Mapping[str, Any] | Path, *, on_rows: OnRows | None = None) -> Campaign:
+        """Edit the messages that a campaign has sent. Returns the campaign that does it, which runs; ``refused`` says
+        which messages it leaves out.
+
+        Args:
+            content: the fields of a content that change, of a definition with the same variants, or a TOML file.
+        """
+        changed = read_fields(content) if isinstance(content, Path) else content
+        source = str(content) if isinstance(content, Path) else "The content"
+        edits = edit_sent(self._store, name, changed, source, lambda rows: self._counted(rows, on_rows))
+        return self._store.transition(edits.name, CampaignState.RUNNING)
+
+    def delete_sent(self, name: str) -> Campaign:
+        """Delete the messages that a campaign has sent. Returns the campaign that does it, which runs; ``refused`` says
+        which messages it leaves out."""
+        return self._store.transition(delete_sent(self._store, name).name, CampaignState.RUNNING)
 
     def progress(self, name: str) -> CampaignProgress:
         """Return a campaign's state, what became of its recipients, and when it is expected to be done."""

@@ -25,6 +25,7 @@ campaigns: Final = Table(
     Column("created_ms", BigInteger, nullable=False),
     Column("started_ms", BigInteger),
     Column("ended_ms", BigInteger),
+    Column("corrects", Integer),  # the campaign whose messages this one edits or deletes
     Column("leader", String(64)),
     Column("leader_until_ms", BigInteger, nullable=False, server_default="0"),
 )

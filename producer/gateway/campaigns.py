@@ -22,7 +22,7 @@ from pathlib import Path as FilePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Body, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -311,18 +311,34 @@ async def test_campaign(request: Request, own: Own, sample: NewSample) -> Sample
     return SampleJob(job_id=(await gateway_of(request).running.parts.client.enqueue(job)).id)
 
 
-@router.put("/campaigns/{name}/definition", responses=_errors(*_LOOK_UP, 409))
+@router.put("/campaigns/{name}/definition", responses=_errors(400, *_LOOK_UP, 409))
 async def edit_campaign(own: Own, definition: Definition) -> CampaignStatus:
     """Change the content, the rules, the schedule or the weight for the recipients who have not got their message."""
     await own.campaigns.edit(own.name, definition)
     return await own.status()
 
 
-@router.post("/campaigns/{name}/retry", responses=_errors(*_LOOK_UP, 409))
+@router.post("/campaigns/{name}/retry", responses=_errors(400, *_LOOK_UP, 409))
 async def retry_campaign(own: Own, retry: NewRetry) -> RetryResult:
     """Let recipients wait again who failed or were unreachable. A campaign that is done runs again."""
     reason = None if retry.reason is None else re.escape(retry.reason)  # no caller's pattern may take for ever
     return RetryResult(retried=await own.campaigns.retry(own.name, states=retry.states, reason=reason))
+
+
+@router.post("/campaigns/{name}/edit-sent", status_code=201, responses=_errors(400, *_LOOK_UP, 409))
+async def edit_sent(
+    own: Own, content: Annotated[dict[str, Any], Body(description="The fields of the content that change.")]
+) -> CampaignStatus:
+    """Edit the messages that a campaign has sent. Returns the campaign that does it, which runs."""
+    edits = await own.campaigns.edit_sent(own.name, content)
+    return _status(await own.campaigns.progress(edits.name))
+
+
+@router.post("/campaigns/{name}/delete-sent", status_code=201, responses=_errors(*_LOOK_UP, 409))
+async def delete_sent(own: Own) -> CampaignStatus:
+    """Delete the messages that a campaign has sent. Returns the campaign that does it, which runs."""
+    deletion = await own.campaigns.delete_sent(own.name)
+    return _status(await own.campaigns.progress(deletion.name))
 
 
 @router.get("/campaigns/{name}/refused", responses=_errors(*_LOOK_UP))

@@ -87,6 +87,11 @@ def test_a_campaign_is_created_checked_started_followed_and_accounted_for(caller
     assert [(row["chat"], row["state"]) for row in rows] == [(str(7_100_000 + n), "sent") for n in range(5)]
     assert all(row["message_id"] for row in rows)
 
+    edits = caller("POST", "campaigns/spring/edit-sent", 201, json={"text": "Goodbye {{ first_name }}!"})
+    assert (edits["name"], edits["recipients"], edits["bot"]) == ("spring.edit-1", 5, BOT)
+    assert "nothing of a message would change" in caller.refused("POST", "campaigns/spring/edit-sent", 409, json={})
+    assert caller("POST", "campaigns/spring/delete-sent", 201)["name"] == "spring.delete-1"
+
 
 @pytest.mark.usefixtures("leader")
 def test_the_example_sends_to_each_customer_and_says_who_did_not_get_it(gate: Gate, tmp_path: Path) -> None:

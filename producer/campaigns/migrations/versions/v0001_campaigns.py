@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("created_ms", sa.BigInteger, nullable=False),
         sa.Column("started_ms", sa.BigInteger),
         sa.Column("ended_ms", sa.BigInteger),
+        sa.Column("corrects", sa.Integer),
         sa.Column("leader", sa.String(64)),
         sa.Column("leader_until_ms", sa.BigInteger, nullable=False, server_default="0"),
     )
