@@ -387,7 +387,7 @@ async def events(request: Request, own: Own) -> StreamingResponse:
         raise RefusalError(
             429, f"Too Many Requests: {MOST_STREAMS} streams are open", retry_after=_STREAM_RETRY_SECONDS
         )
-    return EventStream(running, _events(running, own))
+    return EventStream(running, progress_events(running, own))
 
 
 class EventStream(StreamingResponse):
@@ -406,7 +406,8 @@ class EventStream(StreamingResponse):
             self._running.streams -= 1
 
 
-async def _events(running: Running, own: OwnCampaign) -> AsyncIterator[str]:
+async def progress_events(running: Running, own: OwnCampaign) -> AsyncIterator[str]:
+    """Yield server-sent events until the campaign has ended or the gateway stops. A silent stream has heartbeats."""
     progress, said, said_at = own.progress, "", 0.0
     while not running.draining:
         text = _status(progress).model_dump_json()
