@@ -240,7 +240,7 @@ def unsubscribe(
     chat: Annotated[str, typer.Argument(help="Id of the chat, or its @name.")],
     bot: Bot = None,
 ) -> None:
-    """Leave a chat out of the audiences of all later campaigns.
+    """Leave a chat out of all campaigns of a bot.
 
     Example: floodgate campaigns unsubscribe 42
     """
@@ -249,7 +249,7 @@ def unsubscribe(
     settings, key = load_settings(), chat_key(chat)
     with closing(_store(settings)) as store:
         store.unsubscribe(bot or settings.default_bot, key)
-    say(f"Chat {key} will get no later campaign of bot {bot or settings.default_bot}.")
+    say(f"Chat {key} will get no more campaigns of bot {bot or settings.default_bot}.")
 
 
 @app.command()

@@ -1,0 +1,36 @@
+"""Unsubscribes the chat in which an unsubscribe button was pressed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from floodgate.producer.campaigns.recipient_codes import RecipientCode
+from floodgate.producer.campaigns.store import CampaignStore
+
+logger = logging.getLogger("floodgate.campaigns")
+
+
+def unsubscribe_by_button(store: CampaignStore, bot: str, code: RecipientCode, chats: Sequence[str]) -> str | None:
+    """Leave a chat out of all campaigns of a bot. ``chats`` are the keys of the chat of the pressed button: its id,
+    and its @name if it has one. Return the text to show; None if the code is not that chat's.
+
+    Raises:
+        StateUnavailableError: the database is unavailable.
+    """
+    found = store.recipient(code.campaign, code.number)
+    if found is None or found[0].bot != bot:
+        logger.warning(
+            "bot %s: an unsubscribe button names recipient %d of campaign %d, which is not in the campaigns' database: "
+            "do all processes have the same FLOODGATE_CAMPAIGNS_URL?",
+            bot,
+            code.number,
+            code.campaign,
+        )
+        return None
+    campaign, recipient = found
+    if recipient.chat not in chats:
+        logger.info("an unsubscribe button of campaign %s was forged, and is ignored", campaign.name)
+        return None
+    store.unsubscribe(bot, chats[0], recipient.chat)
+    return campaign.definition.contents[recipient.variant].unsubscribe_answer

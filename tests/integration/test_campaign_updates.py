@@ -1,0 +1,166 @@
+"""How a handler worker treats updates that answer a campaign, on a real RabbitMQ and a real database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from floodgate.actors.updates.run import HandlerRun
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.errors import StateUnavailableError
+from floodgate.broker.messages.job import decode_job
+from floodgate.broker.messages.queue_names import answers_queue
+from floodgate.broker.messages.update import Update
+from floodgate.broker.settings.model import Settings
+from floodgate.producer.async_client import AsyncClient
+from floodgate.producer.campaigns.audience import read_rows
+from floodgate.producer.campaigns.database import Database
+from floodgate.producer.campaigns.definition import parse_definition
+from floodgate.producer.campaigns.recipient_codes import RecipientCode
+from floodgate.producer.campaigns.states import RecipientState
+from floodgate.producer.campaigns.store import CampaignStore
+from floodgate.updates.campaign_updates import CampaignUpdates
+from floodgate.updates.function import FunctionHandler, on_update
+from tests.draining import drain
+from tests.services import Vhost
+
+BOT = "default"
+CHAT, OTHER = 42, 43
+
+
+class Bot:
+    """A user's handler behind the campaigns', and what reaches it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.seen: list[int] = []
+        connections = Connections(settings, "test")
+
+        @on_update
+        async def note(update: Update, _client: AsyncClient) -> None:
+            self.seen.append(update.update_id)
+
+        self.handler = CampaignUpdates(FunctionHandler("test", note, settings, connections), settings, connections)
+        self._connections = connections
+
+    async def gets(self, update_id: int, **content: Any) -> None:
+        update = Update(BOT, update_id, {"update_id": update_id, **content})
+        await self.handler.handle(HandlerRun(update, "updates.default.00", arrived_ms=1_000 * update_id))
+
+    async def pressed(self, update_id: int, data: str, chat: int = CHAT) -> None:
+        message = {"message_id": 7, "date": 0, "chat": {"id": chat, "type": "private"}}
+        await self.gets(update_id, callback_query={"id": f"query-{update_id}", "data": data, "message": message})
+
+    def answers(self) -> list[dict[str, Any]]:
+        bodies = drain(self.settings.rabbitmq_url.get_secret_value(), answers_queue(BOT))
+        return [decode_job(body).params for _, body in bodies]
+
+    async def close(self) -> None:
+        await self.handler.close()
+        await self.handler.close()
+        await asyncio.to_thread(self._connections.stop)
+
+
+def on_a_bot(vhost: Vhost, use: Callable[[Bot], Awaitable[None]], **settings: Any) -> None:
+    async def main() -> None:
+        bots = {BOT: "100200300:" + "A" * 35}
+        bot = Bot(Settings(_env_file=None, rabbitmq_url=vhost.url, partitions=1, bots=bots, **settings))
+        try:
+            await use(bot)
+        finally:
+            await bot.close()
+
+    asyncio.run(main())
+
+
+@pytest.fixture
+def urls(tmp_path: Path) -> dict[str, str]:
+    return {"state_url": f"sqlite:///{tmp_path}/state.db", "campaigns_url": f"sqlite:///{tmp_path}/campaigns.db"}
+
+
+@pytest.fixture
+def store(urls: dict[str, str]) -> CampaignStore:
+    return CampaignStore(Database(Settings(_env_file=None, **urls)))
+
+
+def spring(store: CampaignStore) -> RecipientCode:
+    """Create a campaign. Return the code of CHAT, its first recipient."""
+    campaign = store.create(parse_definition({"name": "spring", "content": {"text": "Hello"}}, "the test"), BOT)
+    store.import_audience("spring", read_rows([{"chat_id": CHAT}, {"chat_id": OTHER}]))
+    return RecipientCode(campaign.id, 1)
+
+
+def left_out(store: CampaignStore) -> set[str]:
+    """The chats that a later campaign leaves out."""
+    store.create(parse_definition({"name": "summer", "content": {"text": "Hello"}}, "the test"), BOT)
+    store.import_audience("summer", read_rows([{"chat_id": CHAT}, {"chat_id": OTHER}]))
+    return {str(CHAT), str(OTHER)} - {recipient.chat for recipient in store.recipients("summer")}
+
+
+def test_a_press_is_recorded_and_answered_and_the_handler_does_not_see_it(
+    vhost: Vhost, urls: dict[str, str], store: CampaignStore
+) -> None:
+    code = spring(store)
+
+    async def use(bot: Bot) -> None:
+        await bot.pressed(1, code.unsubscribe_data)
+        await bot.pressed(1, code.unsubscribe_data)
+        await bot.pressed(2, "buy")
+        await bot.pressed(3, "fg:u:buy")
+        await bot.gets(4, message={"text": "hello"})
+        await bot.gets(5, callback_query="nonsense")
+        assert bot.seen == [2, 3, 4, 5]
+        answers = await asyncio.to_thread(bot.answers)
+        assert {each["callback_query_id"]: each["text"] for each in answers} == {
+            "query-1": "You will get no more of these messages."
+        }
+
+    on_a_bot(vhost, use, **urls)
+    assert left_out(store) == {str(CHAT)}
+    assert store.counts("spring") == {RecipientState.WAITING: 2}
+
+
+def test_a_press_that_was_forged_for_another_chat_unsubscribes_nobody(
+    vhost: Vhost, urls: dict[str, str], store: CampaignStore
+) -> None:
+    code = spring(store)
+
+    async def use(bot: Bot) -> None:
+        await bot.pressed(1, code.unsubscribe_data, chat=OTHER)
+        await bot.gets(2, callback_query={"id": "query-2", "data": code.unsubscribe_data, "inline_message_id": "x"})
+        assert bot.seen == []
+        answers = await asyncio.to_thread(bot.answers)
+        assert answers == [{"callback_query_id": "query-1"}, {"callback_query_id": "query-2"}]
+
+    on_a_bot(vhost, use, **urls)
+    assert left_out(store) == set()
+
+
+def test_a_press_fails_as_a_handler_does_while_the_database_is_away_and_other_updates_do_not(vhost: Vhost) -> None:
+    async def use(bot: Bot) -> None:
+        with pytest.raises(StateUnavailableError, match=r"campaigns' database at 127.0.0.1 is unavailable"):
+            await bot.pressed(1, RecipientCode(1, 1).unsubscribe_data)
+        await bot.gets(2, message={"text": "hello"})
+        assert bot.seen == [2]
+
+    on_a_bot(vhost, use, campaigns_url="postgresql+psycopg://me:secret@127.0.0.1:1/x")
+
+
+def test_a_press_does_not_wait_for_a_database_that_hangs(
+    vhost: Vhost, urls: dict[str, str], store: CampaignStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = spring(store)
+    monkeypatch.setattr("floodgate.updates.campaign_updates.DATABASE_SECONDS", 0.1)
+
+    async def use(bot: Bot) -> None:
+        with store._database.writing():  # SQLite has one writer at a time
+            with pytest.raises(StateUnavailableError, match=r"did not answer within 0.1 s"):
+                await bot.pressed(1, code.unsubscribe_data)
+            await bot.gets(2, message={"text": "hello"})
+        assert bot.seen == [2]
+
+    on_a_bot(vhost, use, **urls)
