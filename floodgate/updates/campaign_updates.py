@@ -1,15 +1,20 @@
 """Handles the updates that answer a campaign, before the user's handler.
 
 A press of an unsubscribe button is recorded in the campaigns' database and answered; the user's handler does not see
-it. For all other updates this costs one comparison. A database that is unavailable, or takes longer than
-:data:`DATABASE_SECONDS`, is a failed attempt like any other: the update is tried again, then dead-lettered, and can be
-replayed. Other chats do not wait, because the database is used on a thread of its own.
+it. A database that is unavailable, or takes longer than :data:`DATABASE_SECONDS`, is a failed attempt like any other:
+the update is tried again, then dead-lettered, and can be replayed. Other chats do not wait, because the database has a
+thread of its own.
+
+Other responses, such as presses and replies, are recorded in the background if ``FLOODGATE_CAMPAIGNS_RESPONSE_HOURS``
+says so, and reach the user's handler as well. Without it, other updates cost one comparison, and the database is not
+opened.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,23 +22,27 @@ from floodgate.actors.updates.handler import Handler
 from floodgate.actors.updates.run import HandlerRun
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import SettingsError, StateUnavailableError
-from floodgate.broker.messages.update import Update
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.thread import StateThread
 from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.campaigns.recipient_codes import RecipientCode, read_unsubscribe_data
+from floodgate.producer.campaigns.responses import chats_of, read_response
 
 if TYPE_CHECKING:
-    from floodgate.producer.campaigns.store import CampaignStore
+    from floodgate.producer.campaigns.response_recorder import ResponseRecorder
+    from floodgate.producer.campaigns.unsubscribing import Unsubscriptions
 
 DATABASE_SECONDS: Final = 20.0
 # Presses that wait for the database. More are refused at once, and tried again.
 MOST_WAITING: Final = 1000
+_NOT_INSTALLED: Final = (
+    "This worker cannot record responses to campaigns: install telegram-floodgate[campaigns] where it runs."
+)
 
 
 class CampaignUpdates:
-    """A :class:`~floodgate.actors.updates.handler.Handler` in front of the user's. Opens nothing before the first press
-    of an unsubscribe button."""
+    """A :class:`~floodgate.actors.updates.handler.Handler` in front of the user's. Unless responses are recorded, it
+    opens nothing before the first press of an unsubscribe button."""
 
     def __init__(self, handler: Handler, settings: Settings, connections: Connections) -> None:
         self._handler = handler
@@ -41,6 +50,7 @@ class CampaignUpdates:
         self._client = AsyncClient(settings, connections=connections)
         self._thread = StateThread()
         self._waiting: set[asyncio.Future[str | None]] = set()
+        self._recorder: ResponseRecorder | None = None
 
     @property
     def name(self) -> str:
@@ -48,15 +58,26 @@ class CampaignUpdates:
         return self._handler.name
 
     async def open(self) -> None:
-        """Open the user's handler."""
+        """Open the user's handler.
+
+        Raises:
+            SettingsError: responses are to be recorded, but the extra ``campaigns`` is not installed.
+            FloodgateError: the user's handler cannot be opened.
+        """
+        if self._settings.campaigns_response_hours:
+            self._recorder = _recorder(self._settings)
         await self._handler.open()
+        if self._recorder is not None:
+            self._recorder.start()
 
     async def close(self) -> None:
         """Close the user's handler, then the database."""
         await self._handler.close()
         await self._client.close()
-        if "_store" in vars(self):
-            self._thread.submit(lambda: self._store.close(), lambda _: None)
+        if self._recorder is not None:
+            self._thread.submit(self._recorder.stop, lambda _: None)
+        if "_unsubscriptions" in vars(self):
+            self._thread.submit(self._unsubscriptions.close, lambda _: None)
         await self._thread.stop()
 
     async def handle(self, run: HandlerRun) -> None:
@@ -69,16 +90,21 @@ class CampaignUpdates:
         """
         query = run.update.body.get("callback_query")
         if isinstance(query, dict) and (code := read_unsubscribe_data(query.get("data"))) is not None:
-            await self._unsubscribe(run.update, query, code)
-        else:
-            await self._handler.handle(run)
+            await self._unsubscribe(run, query, code)
+            return
+        if self._recorder is not None:
+            response = read_response(run.update.bot, run.update.body, run.arrived_ms)
+            if response is not None:
+                self._recorder.note(response)
+        await self._handler.handle(run)
 
     async def moved_here(self, bot: str, partition: int, partitions: int) -> None:
         """Tell the user's handler."""
         await self._handler.moved_here(bot, partition, partitions)
 
-    async def _unsubscribe(self, update: Update, query: Mapping[str, Any], code: RecipientCode) -> None:
-        text = await self._recorded(update.bot, code, chats_of(query.get("message")))
+    async def _unsubscribe(self, run: HandlerRun, query: Mapping[str, Any], code: RecipientCode) -> None:
+        update = run.update
+        text = await self._recorded(update.bot, code, chats_of(query.get("message")), run.arrived_ms)
         shown = {"text": text} if text else {}
         await self._client.call(
             "answerCallbackQuery",
@@ -88,10 +114,10 @@ class CampaignUpdates:
             **shown,
         )
 
-    async def _recorded(self, bot: str, code: RecipientCode, chats: tuple[str, ...]) -> str | None:
+    async def _recorded(self, bot: str, code: RecipientCode, chats: tuple[str, ...], at_ms: int) -> str | None:
         if len(self._waiting) >= MOST_WAITING:
             raise StateUnavailableError(f"{MOST_WAITING} updates are waiting for the campaigns' database: try again.")
-        call = asyncio.ensure_future(self._thread.call(self._record, bot, code, chats))
+        call = asyncio.ensure_future(self._thread.call(self._record, bot, code, chats, at_ms))
         self._waiting.add(call)
         call.add_done_callback(self._waiting.discard)
         done, _ = await asyncio.wait({call}, timeout=DATABASE_SECONDS)
@@ -102,30 +128,25 @@ class CampaignUpdates:
             )
         return call.result()
 
-    def _record(self, bot: str, code: RecipientCode, chats: tuple[str, ...]) -> str | None:
+    def _record(self, bot: str, code: RecipientCode, chats: tuple[str, ...], at_ms: int) -> str | None:
         """Record a press. Runs on the thread, which also keeps the imports off the event loop."""
-        store = self._store
-        from floodgate.producer.campaigns.unsubscribing import unsubscribe_by_button
-
-        return unsubscribe_by_button(store, bot, code, chats)
+        return self._unsubscriptions.by_button(bot, code, chats, at_ms)
 
     @cached_property
-    def _store(self) -> CampaignStore:
+    def _unsubscriptions(self) -> Unsubscriptions:
         try:
             from floodgate.producer.campaigns.database import Database
-            from floodgate.producer.campaigns.store import CampaignStore
+            from floodgate.producer.campaigns.unsubscribing import Unsubscriptions
         except ImportError:
-            raise SettingsError(
-                "An unsubscribe button of a campaign was pressed, which this worker cannot record: install "
-                "telegram-floodgate[campaigns] where it runs."
-            ) from None
-        return CampaignStore(Database(self._settings))
+            raise SettingsError(_NOT_INSTALLED) from None
+        return Unsubscriptions(Database(self._settings))
 
 
-def chats_of(message: object) -> tuple[str, ...]:
-    """Return the keys under which a campaign may know the chat of a message: its id, and its @name if it has one."""
-    chat = message.get("chat") if isinstance(message, dict) else None
-    if not isinstance(chat, dict) or not isinstance(chat.get("id"), int):
-        return ()
-    name = chat.get("username")
-    return (str(chat["id"]), f"@{name.lower()}") if isinstance(name, str) else (str(chat["id"]),)
+def _recorder(settings: Settings) -> ResponseRecorder:
+    try:
+        from floodgate.producer.campaigns.database import Database
+        from floodgate.producer.campaigns.response_recorder import ResponseRecorder
+        from floodgate.producer.campaigns.response_store import ResponseStore
+    except ImportError:
+        raise SettingsError(_NOT_INSTALLED) from None
+    return ResponseRecorder(ResponseStore(Database(settings)), timedelta(hours=settings.campaigns_response_hours))

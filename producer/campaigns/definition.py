@@ -73,6 +73,8 @@ class Content(BaseModel):
     unsubscribe_answer: Annotated[str, StringConstraints(min_length=1, max_length=200)] = (
         "You will get no more of these messages."
     )
+    bot_username: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{3,31}$")] | None = None
+    """Gives templates the variable ``deep_link``, a link that starts the bot and names the recipient."""
 
     @model_validator(mode="after")
     def _known(self) -> Self:

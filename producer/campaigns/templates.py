@@ -68,6 +68,7 @@ class ContentTemplate:
     def __init__(self, content: Content) -> None:
         self.method = content.method
         self._fallbacks = content.fallbacks
+        self._bot_username = content.bot_username
         compile_ = _Compiler(content.parse_mode)
         self._params = {name: compile_(name, value) for name, value in content.params.items()}
         if content.parse_mode is not TemplateMode.NONE:
@@ -82,6 +83,8 @@ class ContentTemplate:
             CampaignError: a template cannot be rendered with this recipient's fields.
         """
         known = self._fallbacks | {name: value for name, value in fields.items() if value not in (None, "")}
+        if self._bot_username is not None:
+            known["deep_link"] = f"https://t.me/{self._bot_username}?start={code.start_payload}"
         params = {name: render(known) for name, render in self._params.items()}
         if self._unsubscribe is not None:
             button = {"text": self._unsubscribe(known), "callback_data": code.unsubscribe_data}

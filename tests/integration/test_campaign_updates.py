@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from floodgate.actors.updates.run import HandlerRun
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import StateUnavailableError
-from floodgate.broker.messages.job import decode_job
+from floodgate.broker.messages.job import decode_job, unix_ms
 from floodgate.broker.messages.queue_names import answers_queue
 from floodgate.broker.messages.update import Update
 from floodgate.broker.settings.model import Settings
@@ -21,8 +23,12 @@ from floodgate.producer.campaigns.audience import read_rows
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import parse_definition
 from floodgate.producer.campaigns.recipient_codes import RecipientCode
-from floodgate.producer.campaigns.states import RecipientState
-from floodgate.producer.campaigns.store import CampaignStore
+from floodgate.producer.campaigns.response_recorder import ResponseRecorder
+from floodgate.producer.campaigns.response_store import ResponseStore
+from floodgate.producer.campaigns.responses import Response, ResponseKind
+from floodgate.producer.campaigns.states import CampaignState, RecipientState
+from floodgate.producer.campaigns.store import CampaignStore, RecipientOutcome
+from floodgate.producer.campaigns.tables import responses
 from floodgate.updates.campaign_updates import CampaignUpdates
 from floodgate.updates.function import FunctionHandler, on_update
 from tests.draining import drain
@@ -49,7 +55,7 @@ class Bot:
 
     async def gets(self, update_id: int, **content: Any) -> None:
         update = Update(BOT, update_id, {"update_id": update_id, **content})
-        await self.handler.handle(HandlerRun(update, "updates.default.00", arrived_ms=1_000 * update_id))
+        await self.handler.handle(HandlerRun(update, "updates.default.00", arrived_ms=update_id))
 
     async def pressed(self, update_id: int, data: str, chat: int = CHAT) -> None:
         message = {"message_id": 7, "date": 0, "chat": {"id": chat, "type": "private"}}
@@ -164,3 +170,41 @@ def test_a_press_does_not_wait_for_a_database_that_hangs(
         assert bot.seen == [2]
 
     on_a_bot(vhost, use, **urls)
+
+
+def test_responses_are_recorded_in_the_background_and_reach_the_handler(
+    vhost: Vhost, urls: dict[str, str], store: CampaignStore
+) -> None:
+    code = spring(store)
+    campaign = store.transition("spring", CampaignState.RUNNING)
+    store.lead("me", 100.0)
+    store.release(campaign, "me", 2, [0])
+    store.settle(campaign, [RecipientOutcome(number, 0, RecipientState.SENT, 7) for number in (1, 2)])
+    now_ms = unix_ms()
+
+    async def use(bot: Bot) -> None:
+        await bot.handler.open()
+        await bot.pressed(now_ms, "buy")
+        await bot.gets(now_ms + 1, message={"text": "/start", "chat": {"id": OTHER}})
+        await bot.gets(now_ms + 2, message={"text": "hello", "chat": {"id": OTHER}})
+        assert bot.seen == [now_ms, now_ms + 1, now_ms + 2]
+
+    on_a_bot(vhost, use, campaigns_response_hours=1, **urls)
+    with store._database.reading() as db:
+        found = {(row.recipient, ResponseKind(row.kind)) for row in db.execute(select(responses))}
+    assert found == {(code.number, ResponseKind.PRESS), (2, ResponseKind.START)}
+
+
+def test_responses_that_cannot_be_recorded_are_dropped_and_counted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("floodgate.producer.campaigns.response_recorder.MOST_NOTED", 3)
+    away = Settings(_env_file=None, campaigns_url="postgresql+psycopg://me:secret@127.0.0.1:1/x")
+    recorder = ResponseRecorder(ResponseStore(Database(away)), timedelta(hours=1))
+    for number in range(5):
+        recorder.note(Response(BOT, ResponseKind.START, (str(number),), 0))
+    recorder.record()
+    assert "responses to campaigns wait to be recorded: The campaigns' database at 127.0.0.1" in caplog.text
+    assert "2 responses to campaigns were dropped: 3 wait already" in caplog.text
+    recorder.stop()
+    recorder.stop()

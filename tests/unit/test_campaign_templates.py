@@ -146,3 +146,12 @@ def test_the_unsubscribe_button_is_a_row_below_the_others() -> None:
         "text": "Hi",
         "reply_markup": {"inline_keyboard": [[{"text": "Stop", "callback_data": "fg:u:0:0"}]]},
     }
+
+
+def test_a_deep_link_starts_the_bot_and_names_the_recipient() -> None:
+    content = {"text": "<a href='{{ deep_link }}'>Go</a>", "parse_mode": "HTML", "bot_username": "spring_bot"}
+    template = ContentTemplate(Content.model_validate(content))
+    link = "https://t.me/spring_bot?start=fg_5_10"
+    assert template.render({}, RecipientCode(5, 36))["text"] == f"<a href='{link}'>Go</a>"
+    with pytest.raises(MissingFieldError, match="deep_link"):
+        rendered("{{ deep_link }}")
