@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +28,7 @@ _VERSIONS_LOCK: Final = 7_013_460_117
 
 
 class Database:
-    """Connections to the database. Thread-safe. Nothing is opened before the first use.
+    """Connections to the database. Thread-safe. Nothing is opened before the first use; a forked process opens its own.
 
     Raises:
         SettingsError: the URL is wrong, or its driver is not installed.
@@ -34,7 +36,9 @@ class Database:
 
     def __init__(self, settings: Settings) -> None:
         self._url = settings.campaigns_url.get_secret_value()
+        self._lock = threading.Lock()  # protects _engine
         self._engine: Engine | None = None
+        self._process = os.getpid()  # the one that opened the engine
 
     @property
     def is_sqlite(self) -> bool:
@@ -60,9 +64,10 @@ class Database:
 
     def close(self) -> None:
         """Close all connections. Safe to call twice."""
-        if self._engine is not None:
-            self._engine.dispose()
-            self._engine = None
+        with self._lock:
+            if self._engine is not None:
+                self._engine.dispose()
+                self._engine = None
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[Connection]:
@@ -73,16 +78,28 @@ class Database:
             raise unavailable(error, self._url) from None
 
     def _opened(self) -> Engine:
-        if self._engine is None:
-            engine = self._made()
-            try:
-                with engine.connect().execution_options(begin="BEGIN IMMEDIATE") as connection, connection.begin():
-                    _upgrade(connection)
-            except BaseException:
-                engine.dispose()
-                raise
-            self._engine = engine
-        return self._engine
+        if self._process != os.getpid():
+            self._forget()
+        with self._lock:
+            if self._engine is None:
+                self._engine = self._upgraded()
+            return self._engine
+
+    def _forget(self) -> None:
+        """After a fork: the connections are the parent's, and the lock may be held by one of its threads."""
+        if self._engine is not None:
+            self._engine.dispose(close=False)
+        self._lock, self._engine, self._process = threading.Lock(), None, os.getpid()
+
+    def _upgraded(self) -> Engine:
+        engine = self._made()
+        try:
+            with engine.connect().execution_options(begin="BEGIN IMMEDIATE") as connection, connection.begin():
+                _upgrade(connection)
+        except BaseException:
+            engine.dispose()
+            raise
+        return engine
 
     def _made(self) -> Engine:
         try:
