@@ -25,6 +25,8 @@ SETTING: Final = "FLOODGATE_CAMPAIGNS_URL"
 LOCK_SECONDS: Final = 10
 # Only one process at a time may apply versions; PostgreSQL's lock for that.
 _VERSIONS_LOCK: Final = 7_013_460_117
+# And only one thread: Alembic keeps the migration under way in a global.
+_ALEMBIC_LOCK: Final = threading.Lock()
 
 
 class Database:
@@ -94,7 +96,8 @@ class Database:
     def _upgraded(self) -> Engine:
         engine = self._made()
         try:
-            with engine.connect().execution_options(begin="BEGIN IMMEDIATE") as connection, connection.begin():
+            begin = {"begin": "BEGIN IMMEDIATE"}
+            with engine.connect().execution_options(**begin) as connection, connection.begin(), _ALEMBIC_LOCK:
                 _upgrade(connection)
         except BaseException:
             engine.dispose()

@@ -359,6 +359,15 @@ def test_threads_that_use_a_database_at_once_open_it_once(settings: Settings, mo
     assert len(opened) == 1
 
 
+def test_threads_can_open_different_databases_at_once(tmp_path: Path) -> None:
+    urls = [f"sqlite:///{tmp_path}/{number}.db" for number in range(8)]
+    stores = [CampaignStore(Database(Settings(_env_file=None, campaigns_url=url))) for url in urls]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda store: list(store.all()), stores)) == [[]] * 8
+    for store in stores:
+        store.close()
+
+
 def test_a_database_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     away = Settings(_env_file=None, campaigns_url="postgresql+psycopg://me:secret@127.0.0.1:1/x")
     with pytest.raises(StateUnavailableError, match=r"The campaigns' database at 127.0.0.1 is unavailable") as raised:

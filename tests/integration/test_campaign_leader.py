@@ -258,7 +258,7 @@ def test_a_leader_asks_for_recipients_again_only_after_outcomes_or_a_while(
 @contextlib.asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[CampaignRunner]:
     """A process's campaigns, whose leases are not renewed in time."""
-    runner = CampaignRunner(settings)
+    runner = CampaignRunner(settings, AsyncClient(settings))
     task = asyncio.create_task(runner.run())
     try:
         yield runner
