@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, String, column, or_, outerjoin, select, values
+from sqlalchemy import Connection, Row, Select, String, column, func, join, or_, outerjoin, select, values
 from sqlalchemy.dialects import postgresql, sqlite
 
 from floodgate.producer.campaigns.database import Database
@@ -64,6 +64,26 @@ class ResponseStore:
             with self._database.writing() as db:
                 _insert(db, rows)
         return undecided
+
+    def tally(
+        self, campaign: int
+    ) -> tuple[Mapping[tuple[int, RecipientState], int], Mapping[tuple[int, ResponseKind], int]]:
+        """Count a campaign's recipients by variant and state, and by variant and response those who got the message or
+        were held out."""
+        c, number = recipients.c, func.count()
+        states = select(c.variant, c.state, number).where(c.campaign == campaign).group_by(c.variant, c.state)
+        its = (responses.c.campaign == c.campaign) & (responses.c.recipient == c.number)
+        kinds = (
+            select(c.variant, responses.c.kind, number)
+            .select_from(join(responses, recipients, its))
+            .where(responses.c.campaign == campaign, c.state.in_((RecipientState.SENT, RecipientState.HELD_OUT)))
+            .group_by(c.variant, responses.c.kind)
+        )
+        with self._database.reading() as db:
+            return (
+                {(variant, RecipientState(state)): found for variant, state, found in db.execute(states)},
+                {(variant, ResponseKind(kind)): found for variant, kind, found in db.execute(kinds)},
+            )
 
 
 def _open_campaigns(db: Connection, bot: str, found: Sequence[Response], window: timedelta) -> Mapping[int, int]:

@@ -15,6 +15,8 @@ from floodgate.producer.campaigns.checks import CheckReport, check
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import Definition, parse_definition, read_definition
 from floodgate.producer.campaigns.progress import CampaignProgress, progress_of
+from floodgate.producer.campaigns.response_store import ResponseStore
+from floodgate.producer.campaigns.results import CampaignResults, results_of
 from floodgate.producer.campaigns.states import CampaignState
 from floodgate.producer.campaigns.store import Campaign, CampaignStore, Recipient, RefusedRows
 
@@ -40,7 +42,8 @@ class Campaigns:
     def __init__(self, settings: Settings, bot: str | None = None) -> None:
         self._settings = settings
         self._bot = bot or settings.default_bot
-        self._store = CampaignStore(Database(settings))
+        database = Database(settings)
+        self._store, self._responses = CampaignStore(database), ResponseStore(database)
         self._closed = False
 
     def create(
@@ -117,6 +120,10 @@ class Campaigns:
     def refused(self, name: str) -> Sequence[RefusedRows]:
         """Return the rows of the audience that were not taken, by reason, the most frequent first."""
         return self._store.refused(name)
+
+    def results(self, name: str) -> CampaignResults:
+        """Return how the variants did, by the responses of their recipients."""
+        return results_of(self._responses, self._store.get(name))
 
     def unsubscribe(self, chat: int | str, *, bot: str | None = None) -> None:
         """Leave a chat out of all campaigns of a bot: of later audiences, and where it still waits.

@@ -52,6 +52,7 @@ COMMANDS = (
     ["campaigns", "list"],
     ["campaigns", "show"],
     ["campaigns", "watch"],
+    ["campaigns", "results"],
     ["campaigns", "unsubscribe"],
     ["campaigns", "export"],
     ["pause"],

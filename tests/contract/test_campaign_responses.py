@@ -20,6 +20,7 @@ from floodgate.producer.campaigns.definition import parse_definition
 from floodgate.producer.campaigns.recipient_codes import RecipientCode
 from floodgate.producer.campaigns.response_store import ResponseStore, recipients_of
 from floodgate.producer.campaigns.responses import Response, ResponseKind
+from floodgate.producer.campaigns.results import ResponseShare, results_of
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
 from floodgate.producer.campaigns.store import Campaign, CampaignStore, RecipientOutcome
 from floodgate.producer.campaigns.tables import responses
@@ -197,6 +198,31 @@ def test_a_response_waits_until_it_is_recorded_how_the_recipient_ended(
     store.settle(sent, [RecipientOutcome(6, 0, RecipientState.SENT, 106)])
     assert list(ResponseStore(database).record([early], WINDOW)) == []
     assert set(recorded(database)) == {(6, ResponseKind.PRESS)}
+
+
+def test_results_count_each_variant_and_those_held_out(
+    store: CampaignStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_variant", lambda _definition, chat: int(chat) % 3 - 1)  # hold-out, a, b
+    variants = [{"name": name, "share": 0.5, "content": {"text": name}} for name in ("a", "b")]
+    campaign = running(store, *range(1, 10), content=None, variants=variants, hold_out=0.1)
+    store.release(campaign, "me", 100, [0])
+    outcomes = [RecipientOutcome(n, 0, RecipientState.SENT, 100 + n) for n in (1, 2, 4, 5, 7)]
+    store.settle(campaign, [*outcomes, RecipientOutcome(8, 0, RecipientState.UNREACHABLE)])
+    press, start, block = ResponseKind.PRESS, ResponseKind.START, ResponseKind.BLOCK
+    responses = ResponseStore(database)
+    for number, kind in [(1, press), (1, start), (4, press), (2, press), (3, start), (6, start), (8, block)]:
+        responses.add(RecipientCode(campaign.id, number), kind, 1)
+        responses.add(RecipientCode(campaign.id + 1, number), kind, 1)
+    a, b, held_out = results_of(responses, campaign).variants
+    assert [(each.name, each.recipients, each.sent) for each in (a, b, held_out)] == [
+        ("a", 3, 3),
+        ("b", 3, 2),
+        ("hold-out", 3, 0),
+    ]
+    assert (a.responses[press], a.responses[start]) == (ResponseShare(2, 3), ResponseShare(1, 3))
+    assert (b.responses[press], b.responses[block]) == (ResponseShare(1, 2), ResponseShare(0, 2)), "of those who got it"
+    assert held_out.responses == {start: ResponseShare(2, 3), block: ResponseShare(0, 3)}
 
 
 def test_a_response_costs_the_same_whatever_the_size_of_the_campaigns(tmp_path: Path) -> None:
