@@ -11,6 +11,7 @@ from typing import Any, Final
 from floodgate.producer.campaigns.recipient_codes import RecipientCode, read_start_payload
 
 _START: Final = re.compile(r"/start(?:@\w+)?(?:\s+(\S+))?\s*")
+_NAME: Final = re.compile(r"[A-Za-z0-9_]{1,32}")
 # A bot's status in a chat that has blocked or removed it.
 _OUT: Final = ("kicked", "left")
 
@@ -59,7 +60,7 @@ def chats_of(content: object) -> tuple[str, ...]:
     """Return the keys under which a campaign may know the chat of a message or of another content of an update: its id,
     and its @name if it has one."""
     match content:
-        case {"chat": {"id": int(chat), "username": str(name)}}:
+        case {"chat": {"id": int(chat), "username": str(name)}} if _NAME.fullmatch(name):
             return str(chat), f"@{name.lower()}"
         case {"chat": {"id": int(chat)}}:
             return (str(chat),)

@@ -32,6 +32,7 @@ from floodgate.producer.campaigns.tables import responses
 from floodgate.updates.campaign_updates import CampaignUpdates
 from floodgate.updates.function import FunctionHandler, on_update
 from tests.draining import drain
+from tests.processes import run_python
 from tests.services import Vhost
 
 BOT = "default"
@@ -208,3 +209,11 @@ def test_responses_that_cannot_be_recorded_are_dropped_and_counted(
     assert "2 responses to campaigns were dropped: 3 wait already" in caplog.text
     recorder.stop()
     recorder.stop()
+
+
+def test_a_handler_worker_loads_no_database_before_there_is_a_response(tmp_path: Path) -> None:
+    """So it needs neither the extra nor the memory unless the bot's campaigns are answered."""
+    ended = run_python(
+        "-c", "import floodgate.updates.compose, sys; print('sqlalchemy' in sys.modules)", env={}, home=tmp_path
+    )
+    assert ended.stdout == "False\n"

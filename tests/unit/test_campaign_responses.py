@@ -59,6 +59,13 @@ def test_other_updates_are_none(body: dict[str, Any]) -> None:
     assert read_response("news", {"update_id": 1, **body}, 5) is None
 
 
+@pytest.mark.parametrize("name", ["\ud800", "a\0b", "", "x" * 40])
+def test_a_name_that_a_database_may_refuse_is_left_out(name: str) -> None:
+    found = read_response("news", {"message": {"text": "/start", "chat": {"id": 42, "username": name}}}, 5)
+    assert found is not None
+    assert found.chats == ("42",)
+
+
 def test_a_response_from_no_chat_belongs_to_nobody() -> None:
     found = read_response("news", {"message": {"text": "/start", "chat": "nonsense"}}, 5)
     assert found is not None
