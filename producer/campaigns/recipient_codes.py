@@ -38,6 +38,7 @@ class RecipientCode:
 
 
 NOBODY: Final = RecipientCode(0, 0)
+"""In messages that are sent to try them out."""
 
 
 def read_unsubscribe_data(data: object) -> RecipientCode | None:

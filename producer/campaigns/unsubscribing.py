@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Final
 
 from floodgate.producer.campaigns.database import Database
-from floodgate.producer.campaigns.recipient_codes import RecipientCode
+from floodgate.producer.campaigns.recipient_codes import NOBODY, RecipientCode
 from floodgate.producer.campaigns.response_store import ResponseStore
 from floodgate.producer.campaigns.responses import ResponseKind
 from floodgate.producer.campaigns.store import CampaignStore
 
 logger = logging.getLogger("floodgate.campaigns")
+
+OF_A_TEST: Final = "This is a test message: nobody is unsubscribed."
 
 
 class Unsubscriptions:
@@ -33,6 +36,8 @@ class Unsubscriptions:
         Raises:
             StateUnavailableError: the database is unavailable. The press may be recorded again.
         """
+        if code == NOBODY:
+            return OF_A_TEST
         found = self._store.recipient(code.campaign, code.number)
         if found is None or found[0].bot != bot:
             logger.warning(

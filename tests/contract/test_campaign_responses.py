@@ -16,14 +16,15 @@ from floodgate.broker.settings.model import Settings
 from floodgate.producer.campaigns import store as store_module
 from floodgate.producer.campaigns.audience import read_rows
 from floodgate.producer.campaigns.database import Database
-from floodgate.producer.campaigns.definition import parse_definition
-from floodgate.producer.campaigns.recipient_codes import RecipientCode
+from floodgate.producer.campaigns.definition import Content, parse_definition
+from floodgate.producer.campaigns.recipient_codes import RecipientCode, read_unsubscribe_data
 from floodgate.producer.campaigns.response_store import ResponseStore, recipients_of
 from floodgate.producer.campaigns.responses import Response, ResponseKind
 from floodgate.producer.campaigns.results import ResponseShare, results_of
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
 from floodgate.producer.campaigns.store import Campaign, CampaignStore, RecipientOutcome
 from floodgate.producer.campaigns.tables import responses
+from floodgate.producer.campaigns.templates import ContentTemplate
 from floodgate.producer.campaigns.unsubscribing import Unsubscriptions
 
 BOT = "news"
@@ -109,6 +110,15 @@ def test_a_forged_code_unsubscribes_nobody(
     assert Unsubscriptions(database).by_button(bot, RecipientCode(campaign.id, number), chats, 1) is None
     assert recorded(database) == {}
     assert len(store.release(campaign, "me", 100, [0])) == 2
+
+
+def test_the_button_of_a_test_message_says_that_it_is_one(store: CampaignStore, database: Database) -> None:
+    running(store, 1)
+    sent = ContentTemplate(Content(unsubscribe="Stop")).render({})
+    code = read_unsubscribe_data(sent["reply_markup"]["inline_keyboard"][0][0]["callback_data"])
+    assert code is not None
+    assert "test message" in str(Unsubscriptions(database).by_button(BOT, code, ["1"], 1))
+    assert recorded(database) == {}
 
 
 def test_a_button_of_an_unknown_campaign_names_the_setting(
