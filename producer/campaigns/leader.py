@@ -27,6 +27,7 @@ from floodgate.broker.settings.model import Settings
 from floodgate.producer.campaigns.definition import Missing
 from floodgate.producer.campaigns.outcomes import job_id, outcome_of
 from floodgate.producer.campaigns.progress import granted_per_second
+from floodgate.producer.campaigns.recipient_codes import RecipientCode
 from floodgate.producer.campaigns.rules import Watch
 from floodgate.producer.campaigns.schedule import missed_by, open_zones
 from floodgate.producer.campaigns.states import BEGUN, CampaignState, RecipientState
@@ -265,7 +266,7 @@ class Leader:
         definition = self._campaign.definition
         template = self._templates[recipient.variant]
         try:
-            params = template.render(recipient.fields)
+            params = template.render(recipient.fields, RecipientCode(self._campaign.id, recipient.number))
             return new_job(
                 template.method,
                 {**recipient.address(definition.contents[recipient.variant]), **params},

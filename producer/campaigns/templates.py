@@ -21,6 +21,7 @@ from markupsafe import Markup, escape
 
 from floodgate.broker.errors import CampaignError
 from floodgate.producer.campaigns.definition import Content, TemplateMode
+from floodgate.producer.campaigns.recipient_codes import NOBODY, RecipientCode
 
 # In characters. Telegram's longest text has 4,096 after parsing, and the longest keyboard some 10 kB.
 MAX_RENDERED: Final = 64 * 1024
@@ -67,25 +68,38 @@ class ContentTemplate:
     def __init__(self, content: Content) -> None:
         self.method = content.method
         self._fallbacks = content.fallbacks
+        self._bot_username = content.bot_username
         compile_ = _Compiler(content.parse_mode)
         self._params = {name: compile_(name, value) for name, value in content.params.items()}
         if content.parse_mode is not TemplateMode.NONE:
             self._params["parse_mode"] = _constant(str(content.parse_mode))
+        self._unsubscribe = None if content.unsubscribe is None else compile_("unsubscribe", content.unsubscribe)
 
-    def render(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the call's parameters for a recipient, without the chat.
+    def render(self, fields: Mapping[str, Any], code: RecipientCode = NOBODY) -> dict[str, Any]:
+        """Return the call's parameters for a recipient, without the chat. ``code`` names the recipient.
 
         Raises:
             MissingFieldError: the recipient lacks a field.
             CampaignError: a template cannot be rendered with this recipient's fields.
         """
         known = self._fallbacks | {name: value for name, value in fields.items() if value not in (None, "")}
-        return {name: render(known) for name, render in self._params.items()}
+        if self._bot_username is not None:
+            known["deep_link"] = f"https://t.me/{self._bot_username}?start={code.start_payload}"
+        params = {name: render(known) for name, render in self._params.items()}
+        if self._unsubscribe is not None:
+            button = {"text": self._unsubscribe(known), "callback_data": code.unsubscribe_data}
+            params["reply_markup"] = _with_row(params.get("reply_markup", {"inline_keyboard": []}), button)
+        return params
 
 
 def escape_markdown(text: str) -> str:
     """Escape text for MarkdownV2, where each of these characters may be escaped anywhere."""
     return _MARKDOWN.sub(r"\\\1", text)
+
+
+def _with_row(markup: Mapping[str, Any], button: Mapping[str, str]) -> dict[str, Any]:
+    """Return a keyboard with another row, without changing the one that all recipients share."""
+    return {**markup, "inline_keyboard": [*markup["inline_keyboard"], [button]]}
 
 
 def _environment(mode: TemplateMode) -> ImmutableSandboxedEnvironment:

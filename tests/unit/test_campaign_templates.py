@@ -9,6 +9,7 @@ import pytest
 from floodgate.broker.errors import CampaignError
 from floodgate.producer.campaigns.definition import Content, TemplateMode
 from floodgate.producer.campaigns.markup import UnbalancedError, visible_length
+from floodgate.producer.campaigns.recipient_codes import RecipientCode
 from floodgate.producer.campaigns.templates import MAX_RENDERED, ContentTemplate, MissingFieldError
 
 
@@ -128,3 +129,29 @@ def test_the_visible_length_is_what_telegram_counts(text: str, mode: TemplateMod
 def test_unbalanced_markup_is_found(text: str, mode: TemplateMode) -> None:
     with pytest.raises(UnbalancedError):
         visible_length(text, mode)
+
+
+def test_the_unsubscribe_button_is_a_row_below_the_others() -> None:
+    above = [{"text": "Buy", "callback_data": "buy"}]
+    content = Content.model_validate(
+        {"text": "Hi", "unsubscribe": "Stop, {{ name }}", "reply_markup": {"inline_keyboard": [above]}}
+    )
+    template = ContentTemplate(content)
+    for number, name in enumerate(["Ann", "Bea"], 1):
+        assert template.render({"name": name}, RecipientCode(5, number))["reply_markup"] == {
+            "inline_keyboard": [above, [{"text": f"Stop, {name}", "callback_data": f"fg:u:5:{number}"}]]
+        }
+    alone = ContentTemplate(Content.model_validate({"text": "Hi", "unsubscribe": "Stop"})).render({})
+    assert alone == {
+        "text": "Hi",
+        "reply_markup": {"inline_keyboard": [[{"text": "Stop", "callback_data": "fg:u:0:0"}]]},
+    }
+
+
+def test_a_deep_link_starts_the_bot_and_names_the_recipient() -> None:
+    content = {"text": "<a href='{{ deep_link }}'>Go</a>", "parse_mode": "HTML", "bot_username": "spring_bot"}
+    template = ContentTemplate(Content.model_validate(content))
+    link = "https://t.me/spring_bot?start=fg_5_10"
+    assert template.render({}, RecipientCode(5, 36))["text"] == f"<a href='{link}'>Go</a>"
+    with pytest.raises(MissingFieldError, match="deep_link"):
+        rendered("{{ deep_link }}")
