@@ -57,6 +57,10 @@ if TYPE_CHECKING:
     from floodgate.broker.messages.update import Update
     from floodgate.broker.settings.model import Settings, load_settings
     from floodgate.producer.async_client import AsyncClient
+    from floodgate.producer.campaigns.async_service import AsyncCampaigns
+    from floodgate.producer.campaigns.progress import CampaignProgress
+    from floodgate.producer.campaigns.service import Campaigns
+    from floodgate.producer.campaigns.states import CampaignState, RecipientState
     from floodgate.producer.client import Client
     from floodgate.updates.function import on_update
     from floodgate.updates.persistence import SharedPersistence
@@ -65,10 +69,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessRefusedError",
+    "AsyncCampaigns",
     "AsyncClient",
     "BlockedError",
     "CallError",
     "CampaignError",
+    "CampaignProgress",
+    "CampaignState",
+    "Campaigns",
     "Client",
     "ClosedError",
     "ConfirmTimeoutError",
@@ -90,6 +98,7 @@ __all__ = [
     "PublishError",
     "RabbitMQError",
     "RabbitMQUnreachableError",
+    "RecipientState",
     "RejectedError",
     "Settings",
     "SettingsError",
@@ -110,9 +119,14 @@ __all__ = [
 ]
 
 _LAZY: Final = {
+    "AsyncCampaigns": "floodgate.producer.campaigns.async_service",
     "AsyncClient": "floodgate.producer.async_client",
+    "CampaignProgress": "floodgate.producer.campaigns.progress",
+    "CampaignState": "floodgate.producer.campaigns.states",
+    "Campaigns": "floodgate.producer.campaigns.service",
     "Client": "floodgate.producer.client",
     "Job": "floodgate.broker.messages.job",
+    "RecipientState": "floodgate.producer.campaigns.states",
     "Settings": "floodgate.broker.settings.model",
     "SharedPersistence": "floodgate.updates.persistence",
     "Update": "floodgate.broker.messages.update",

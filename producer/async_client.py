@@ -1,8 +1,8 @@
 """The client for programs on an event loop: FastAPI, aiohttp, async workers.
 
-It runs on the program's loop and starts no thread of its own. Blocking work on files and on the state store runs in the
-loop's executor, and so does the listener for results while a caller waits for one. A program that blocks its loop for
-longer than the heartbeat loses the connection; the next job opens a new one.
+It runs on the program's loop and starts no thread of its own, except for campaigns. Blocking work on files and on the
+state store runs in the loop's executor, and so does the listener for results while a caller waits for one. A program
+that blocks its loop for longer than the heartbeat loses the connection; the next job opens a new one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from floodgate.broker.admission.contract import Record
 from floodgate.broker.amqp.connections import Connections
@@ -22,12 +22,16 @@ from floodgate.broker.errors import ConfirmTimeoutError, FloodgateError, RabbitM
 from floodgate.broker.messages.job import Job
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.producer.bot_api import BotApi
+from floodgate.producer.campaigns import campaigns_of
 from floodgate.producer.core import Composer, as_job
 from floodgate.producer.enqueue_batch import EnqueueBatch
 from floodgate.producer.ledger import Ledger, result_of, seconds_of
 from floodgate.producer.queue_declarer import QueueDeclarer
 from floodgate.producer.uploads import Attachment, UploadStore
 from floodgate.producer.waiting import Waiting, ended, on_the_loops_executor
+
+if TYPE_CHECKING:
+    from floodgate.producer.campaigns.async_service import AsyncCampaigns
 
 
 class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
@@ -48,6 +52,8 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         self, settings: Settings | None = None, *, bot: str | None = None, connections: Connections | None = None
     ) -> None:
         settings = settings or load_settings()
+        self._settings = settings
+        self._campaigns: AsyncCampaigns | None = None
         self._window = settings.publish_window
         self._composer = Composer(settings, bot)
         self._ledger = Ledger(
@@ -186,8 +192,26 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
             record = await self._awaited(job, seconds_of(timeout))
         return result_of(job, record)
 
+    @property
+    def campaigns(self) -> AsyncCampaigns:
+        """The campaigns: one message to very many chats. Nothing is opened before the first operation; they run on up
+        to four threads, which :meth:`close` ends.
+
+        Raises:
+            SettingsError: the extra ``campaigns`` is not installed.
+        """
+        if self._campaigns is None:
+            campaigns = campaigns_of(self._settings, self._composer.bot)
+            from floodgate.producer.campaigns.async_service import AsyncCampaigns
+
+            self._campaigns = AsyncCampaigns(campaigns)
+        return self._campaigns
+
     async def close(self) -> None:
         """Release the connection. Safe to call twice, and on a client that was never used."""
+        if self._campaigns is not None:
+            await self._campaigns.close()
+            self._campaigns = None
         await self._declarer.aclose()
         self._ledger.begin_close()  # frees the executor's thread, which the next line may be waiting for
         await asyncio.to_thread(self._ledger.close)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from floodgate.broker.admission.contract import Record
 from floodgate.broker.amqp.connections import Connections
@@ -15,12 +15,16 @@ from floodgate.broker.messages.job import Job
 from floodgate.broker.messages.publication import Publication
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.producer.bot_api import BotApi
+from floodgate.producer.campaigns import campaigns_of
 from floodgate.producer.core import Composer, as_job
 from floodgate.producer.enqueue_batch import EnqueueBatch
 from floodgate.producer.ledger import Ledger, result_of, seconds_of
 from floodgate.producer.queue_declarer import QueueDeclarer
 from floodgate.producer.uploads import Attachment, UploadStore
 from floodgate.producer.waiting import ended
+
+if TYPE_CHECKING:
+    from floodgate.producer.campaigns.service import Campaigns
 
 
 class Client(BotApi[Job]):
@@ -42,6 +46,8 @@ class Client(BotApi[Job]):
         self, settings: Settings | None = None, *, bot: str | None = None, connections: Connections | None = None
     ) -> None:
         settings = settings or load_settings()
+        self._settings = settings
+        self._campaigns: Campaigns | None = None
         self._window = settings.publish_window
         self._composer = Composer(settings, bot)
         self._ledger = Ledger(settings, self._composer.bot)
@@ -167,8 +173,22 @@ class Client(BotApi[Job]):
             record = self._awaited(job, seconds_of(timeout))
         return result_of(job, record)
 
+    @property
+    def campaigns(self) -> Campaigns:
+        """The campaigns: one message to very many chats. Nothing is opened before the first operation.
+
+        Raises:
+            SettingsError: the extra ``campaigns`` is not installed.
+        """
+        if self._campaigns is None:
+            self._campaigns = campaigns_of(self._settings, self._composer.bot)
+        return self._campaigns
+
     def close(self) -> None:
         """Release the connection. Safe to call twice, and on a client that was never used."""
+        if self._campaigns is not None:
+            self._campaigns.close()
+            self._campaigns = None
         self._declarer.close()
         self._ledger.close()
 

@@ -6,11 +6,10 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
@@ -18,24 +17,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from floodgate.broker.errors import CampaignError
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.commands.options import EXIT_NO, AsJson, Bot, Yes, confirm, say
 
 if TYPE_CHECKING:
-    from floodgate.producer.campaigns.checks import CheckReport
     from floodgate.producer.campaigns.progress import CampaignProgress
-    from floodgate.producer.campaigns.states import CampaignState
-    from floodgate.producer.campaigns.store import CampaignStore
+    from floodgate.producer.campaigns.service import Campaigns
+    from floodgate.producer.campaigns.store import Campaign
 
 app = typer.Typer(help="Send one message to very many chats, and account for each.", no_args_is_help=True)
 
 CampaignArgument = Annotated[str, typer.Argument(help="Name of the campaign.")]
 
 WATCH_SECONDS: Final = 0.5
-SHOWN_EVERY: Final = 1000  # rows
-
-T = TypeVar("T")
 
 
 @app.callback()
@@ -53,11 +47,12 @@ def run() -> None:
 
     settings = load_settings()
     settings.require_bots()
-    _store(settings).close()
+    _campaigns(settings).close()
     configure_logging(settings)
+    from floodgate.producer.async_client import AsyncClient
     from floodgate.producer.campaigns.process import run_campaigns
 
-    run_campaigns(settings, lambda: print("campaigns ready", flush=True))
+    run_campaigns(settings, AsyncClient(settings), lambda: print("campaigns ready", flush=True))
 
 
 @app.command()
@@ -71,22 +66,12 @@ def create(
 
     Example: floodgate campaigns create spring.toml --audience customers.csv
     """
-    settings = load_settings()
-    with closing(_store(settings)) as store:
-        from floodgate.producer.campaigns.audience import Candidate, read_file
-        from floodgate.producer.campaigns.definition import read_definition
-
-        wanted = read_definition(definition)
-        left_out = [
-            row.chat for path in exclude for row in read_file(path, wanted.chat_field) if isinstance(row, Candidate)
-        ]
-        campaign = store.create(wanted, bot or wanted.bot or settings.default_bot)
-        with _counting("importing") as count:
-            campaign = store.import_audience(
-                campaign.name, count(read_file(audience, wanted.chat_field)), excluded=left_out
-            )
-        _say_refused(store, campaign.name)
-        say(f"{campaign.name} is {campaign.state}. Recipients: {sum(store.counts(campaign.name).values())}")
+    with _opened() as campaigns, _counting("importing") as count:
+        campaign = campaigns.create(definition, audience, exclude=exclude, bot=bot, on_rows=count)
+        for refused in campaigns.refused(campaign.name):
+            say(f"Rows left out: {refused.number} (the first in line {refused.line}) because {refused.why}")
+        recipients = sum(campaigns.progress(campaign.name).counts.values())
+        say(f"{campaign.name} is {campaign.state}. Recipients: {recipients}")
 
 
 @app.command()
@@ -95,19 +80,10 @@ def check(name: CampaignArgument, as_json: AsJson = False) -> None:
 
     Example: floodgate campaigns check spring
     """
-    with closing(_store(load_settings())) as store:
-        report = _checked(store, name)
+    with _opened() as campaigns, _counting("checking") as count:
+        report = campaigns.check(name, on_rows=count)
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "checked": report.checked,
-                    "skipped": report.skipped,
-                    "longest": report.longest,
-                    "findings": [asdict(finding) for finding in report.findings],
-                }
-            )
-        )
+        print(json.dumps(report.as_json()))
     else:
         say(f"Messages rendered: {report.checked}. The longest has {report.longest} characters.")
         if report.skipped:
@@ -124,19 +100,11 @@ def start(name: CampaignArgument, yes: Yes = False) -> None:
 
     Example: floodgate campaigns start spring
     """
-    from floodgate.producer.campaigns.states import CampaignState
-
-    settings = load_settings()
-    with closing(_store(settings)) as store:
-        if findings := _checked(store, name).findings:
-            raise CampaignError(
-                f"{name} does not start: {findings[0].why} Recipients with this error: {findings[0].recipients}. "
-                f"`floodgate campaigns check {name}` lists all errors."
-            )
-        waiting = _progress(store, name, settings).left
+    with _opened() as campaigns:
         if not yes:
-            confirm(f"Send {name} to {waiting} recipients?")
-        _transition(store, name, CampaignState.RUNNING)
+            confirm(f"Send {name} to {campaigns.progress(name).left} recipients?")
+        with _counting("checking") as count:
+            _say_state(campaigns.start(name, on_rows=count))
 
 
 @app.command()
@@ -145,10 +113,8 @@ def pause(name: CampaignArgument) -> None:
 
     Example: floodgate campaigns pause spring
     """
-    from floodgate.producer.campaigns.states import CampaignState
-
-    with closing(_store(load_settings())) as store:
-        _transition(store, name, CampaignState.PAUSED)
+    with _opened() as campaigns:
+        _say_state(campaigns.pause(name))
 
 
 @app.command()
@@ -157,10 +123,8 @@ def resume(name: CampaignArgument) -> None:
 
     Example: floodgate campaigns resume spring
     """
-    from floodgate.producer.campaigns.states import CampaignState
-
-    with closing(_store(load_settings())) as store:
-        _transition(store, name, CampaignState.RUNNING)
+    with _opened() as campaigns:
+        _say_state(campaigns.resume(name))
 
 
 @app.command()
@@ -169,13 +133,10 @@ def cancel(name: CampaignArgument, yes: Yes = False) -> None:
 
     Example: floodgate campaigns cancel spring
     """
-    from floodgate.producer.campaigns.states import CampaignState
-
-    settings = load_settings()
-    with closing(_store(settings)) as store:
+    with _opened() as campaigns:
         if not yes:
-            confirm(f"{_progress(store, name, settings).left} recipients have not got {name}. Cancel it?")
-        _transition(store, name, CampaignState.CANCELLED)
+            confirm(f"{campaigns.progress(name).left} recipients have not got {name}. Cancel it?")
+        _say_state(campaigns.cancel(name))
 
 
 @app.command("list")
@@ -184,9 +145,8 @@ def list_(as_json: AsJson = False) -> None:
 
     Example: floodgate campaigns list
     """
-    settings = load_settings()
-    with closing(_store(settings)) as store:
-        found = [_progress(store, campaign.name, settings) for campaign in store.all()]
+    with _opened() as campaigns:
+        found = campaigns.list()
     if as_json:
         print(json.dumps([progress.as_json() for progress in found]))
         return
@@ -203,9 +163,8 @@ def show(name: CampaignArgument, as_json: AsJson = False) -> None:
 
     Example: floodgate campaigns show spring --json
     """
-    settings = load_settings()
-    with closing(_store(settings)) as store:
-        progress = _progress(store, name, settings)
+    with _opened() as campaigns:
+        progress = campaigns.progress(name)
     if as_json:
         print(json.dumps(progress.as_json()))
         return
@@ -222,11 +181,10 @@ def watch(name: CampaignArgument) -> None:
     from floodgate.producer.campaigns.states import CampaignState
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[eta]}"))
-    settings = load_settings()
-    with closing(_store(settings)) as store, Bars(*columns) as bars:
+    with _opened() as campaigns, Bars(*columns) as bars:
         task = bars.add_task(name, total=None, eta="")
         while True:
-            progress = _progress(store, name, settings)
+            progress = campaigns.progress(name)
             eta = f"about {progress.eta} left" if progress.eta else progress.campaign.reason or ""
             description = f"{name} ({progress.campaign.state})"
             bars.update(task, description=description, total=progress.total, completed=progress.ended, eta=eta)
@@ -247,8 +205,8 @@ def unsubscribe(
     from floodgate.broker.messages.chats import chat_key
 
     settings, key = load_settings(), chat_key(chat)
-    with closing(_store(settings)) as store:
-        store.unsubscribe(bot or settings.default_bot, key)
+    with closing(_campaigns(settings)) as campaigns:
+        campaigns.unsubscribe(chat, bot=bot)
     say(f"Chat {key} will get no later campaign of bot {bot or settings.default_bot}.")
 
 
@@ -262,12 +220,11 @@ def export(
     Example: floodgate campaigns export spring > spring.csv
     """
     columns = ("chat", "state", "variant", "message_id", "error", "released_ms", "ended_ms")
-    settings = load_settings()
-    with closing(_store(settings)) as store:
+    with _opened() as campaigns:
         writer = csv.DictWriter(sys.stdout, columns)
         if not as_json:
             writer.writeheader()
-        for recipient in store.recipients(name):
+        for recipient in campaigns.recipients(name):
             row = {column: getattr(recipient, column) for column in columns} | {"state": recipient.state.name.lower()}
             if as_json:
                 print(json.dumps(row))
@@ -275,34 +232,18 @@ def export(
                 writer.writerow(row)
 
 
-def _store(settings: Settings) -> CampaignStore:
-    from floodgate.producer.campaigns.database import Database
-    from floodgate.producer.campaigns.store import CampaignStore
+def _campaigns(settings: Settings) -> Campaigns:
+    from floodgate.producer.campaigns.service import Campaigns
 
-    return CampaignStore(Database(settings))
-
-
-def _checked(store: CampaignStore, name: str) -> CheckReport:
-    from floodgate.producer.campaigns.checks import check as check_all
-
-    definition = store.get(name).definition
-    with _counting("checking") as count:
-        return check_all(definition, count(store.recipients(name)))
+    return Campaigns(settings)
 
 
-def _progress(store: CampaignStore, name: str, settings: Settings) -> CampaignProgress:
-    from floodgate.producer.campaigns.progress import progress_of
-
-    return progress_of(store, name, settings)
+def _opened() -> closing[Campaigns]:
+    return closing(_campaigns(load_settings()))
 
 
-def _transition(store: CampaignStore, name: str, to: CampaignState) -> None:
-    say(f"{name} is {store.transition(name, to).state}.")
-
-
-def _say_refused(store: CampaignStore, name: str) -> None:
-    for refused in store.refused(name):
-        say(f"Rows left out: {refused.number} (the first in line {refused.line}) because {refused.why}")
+def _say_state(campaign: Campaign) -> None:
+    say(f"{campaign.name} is {campaign.state}.")
 
 
 def _lines(progress: CampaignProgress) -> Iterator[str]:
@@ -315,17 +256,10 @@ def _lines(progress: CampaignProgress) -> Iterator[str]:
 
 
 @contextmanager
-def _counting(what: str) -> Iterator[Callable[[Iterable[T]], Iterator[T]]]:
-    """Show how many items an iterable has yielded."""
+def _counting(what: str) -> Iterator[Callable[[int], None]]:
+    """Show the number of rows that have been read."""
     columns = (TextColumn("{task.description}"), MofNCompleteColumn())
     console = Console(stderr=True)
     with Bars(*columns, transient=True, console=console, disable=not console.is_terminal) as bars:
         task = bars.add_task(what, total=None)
-
-        def count(rows: Iterable[T]) -> Iterator[T]:
-            for number, row in enumerate(rows, 1):
-                if number % SHOWN_EVERY == 0:
-                    bars.update(task, completed=number)
-                yield row
-
-        yield count
+        yield lambda number: bars.update(task, completed=number)

@@ -6,7 +6,7 @@ In constant memory: errors are counted by what is wrong, with the first recipien
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from floodgate.broker.errors import CampaignError, InvalidParamsError
@@ -49,6 +49,15 @@ class CheckReport:
     def findings(self) -> tuple[CheckFinding, ...]:
         """The errors, the most frequent first. A campaign with any must not start."""
         return tuple(sorted(self._errors.values(), key=lambda each: -each.recipients))
+
+    def as_json(self) -> dict[str, object]:
+        """Return the report as JSON values."""
+        return {
+            "checked": self.checked,
+            "skipped": self.skipped,
+            "longest": self.longest,
+            "findings": [asdict(finding) for finding in self.findings],
+        }
 
     def add(self, why: str, chat: str) -> None:
         """Count an error of one recipient."""

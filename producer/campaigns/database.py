@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ _ALEMBIC_LOCK: Final = threading.Lock()
 
 
 class Database:
-    """Connections to the database. Thread-safe. Nothing is opened before the first use.
+    """Connections to the database. Thread-safe. Nothing is opened before the first use; a forked process opens its own.
 
     Raises:
         SettingsError: the URL is wrong, or its driver is not installed.
@@ -39,6 +40,7 @@ class Database:
         self._url = settings.campaigns_url.get_secret_value()
         self._lock = threading.Lock()  # protects _engine
         self._engine: Engine | None = None
+        self._process = os.getpid()  # the one that opened the engine
 
     @property
     def is_sqlite(self) -> bool:
@@ -78,10 +80,18 @@ class Database:
             raise unavailable(error, self._url) from None
 
     def _opened(self) -> Engine:
+        if self._process != os.getpid():
+            self._forget()
         with self._lock:
             if self._engine is None:
                 self._engine = self._upgraded()
             return self._engine
+
+    def _forget(self) -> None:
+        """After a fork: the connections are the parent's, and the lock may be held by one of its threads."""
+        if self._engine is not None:
+            self._engine.dispose(close=False)
+        self._lock, self._engine, self._process = threading.Lock(), None, os.getpid()
 
     def _upgraded(self) -> Engine:
         engine = self._made()

@@ -18,12 +18,13 @@ import secrets
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 from floodgate.broker.admission.result_feed import ResultFeed
 from floodgate.broker.errors import FloodgateError, StateError
+from floodgate.broker.messages.job import Job
 from floodgate.broker.process.event_loop import new_event_loop
 from floodgate.broker.process.forced_exit import stop_on_signals
 from floodgate.broker.process.outages import Backoff, OutageLog
@@ -31,7 +32,6 @@ from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.calls import BatchedAdmission
 from floodgate.broker.state.stores import open_batched, open_result_feed
 from floodgate.broker.state.thread import StateThread
-from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.leader import Leader
 from floodgate.producer.campaigns.outcomes import PREFIX
@@ -51,11 +51,24 @@ LONGEST_RETRY_SECONDS: Final = 5.0
 STOP_SECONDS: Final = 20.0
 
 
-class CampaignRunner:
-    """Runs campaigns in this process. Opens nothing before :meth:`run`."""
+class JobClient(Protocol):
+    """What a process needs of :class:`~floodgate.producer.async_client.AsyncClient`, which offers campaigns itself."""
 
-    def __init__(self, settings: Settings) -> None:
+    async def enqueue_many(self, jobs: Iterable[Job]) -> int:
+        """Enqueue jobs, and return their number."""
+        ...
+
+    async def close(self) -> None:
+        """Release the connection."""
+        ...
+
+
+class CampaignRunner:
+    """Runs campaigns in this process. Opens nothing before :meth:`run`, and closes the client at its end."""
+
+    def __init__(self, settings: Settings, client: JobClient) -> None:
         self._settings = settings
+        self._client = client
         self._name = f"{socket.gethostname()[:40]}-{secrets.token_hex(6)}"
         self._store = CampaignStore(Database(settings))
         self._leaders: dict[int, Leader] = {}
@@ -80,13 +93,12 @@ class CampaignRunner:
         self._loop = asyncio.get_running_loop()
         calls, state_thread, feed_thread = StateThread(), StateThread(), StateThread()
         ledger = open_batched(self._settings, state_thread)
-        client = AsyncClient(self._settings)
         listening: asyncio.Task[None] | None = None
         try:
             await calls.call(self._store.all)
             ready()
             listening = asyncio.create_task(self._listen(feed_thread), name="result feed")
-            await self._lead(calls, client, ledger)
+            await self._lead(calls, ledger)
         finally:
             logger.info("stopping: giving up the leases")
             with suppress(StateError):
@@ -95,14 +107,14 @@ class CampaignRunner:
                 listening.cancel()
                 await asyncio.wait({listening})
             await feed_thread.stop()
-            await client.close()
+            await self._client.close()
             await ledger.close()
             await state_thread.stop()
             await calls.call(self._store.close)
             await calls.stop()
         logger.info("stopped")
 
-    async def _lead(self, calls: StateThread, client: AsyncClient, ledger: BatchedAdmission) -> None:
+    async def _lead(self, calls: StateThread, ledger: BatchedAdmission) -> None:
         backoff, outage, renew_at = Backoff(RETRY_SECONDS, LONGEST_RETRY_SECONDS), OutageLog(), 0.0
         while not self._stop.is_set():
             step_at = time.monotonic() + STEP_SECONDS
@@ -113,7 +125,7 @@ class CampaignRunner:
                 if is_free or (led and time.monotonic() >= renew_at):
                     led = await calls.call(self._store.lead, self._name, LEASE_SECONDS)
                     renew_at = time.monotonic() + RENEW_SECONDS
-                await self._step(led, calls, client, ledger)
+                await self._step(led, calls, ledger)
                 backoff.reset()
                 outage.end()
             except FloodgateError as error:
@@ -123,9 +135,7 @@ class CampaignRunner:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), max(0.0, step_at - time.monotonic()))
 
-    async def _step(
-        self, led: Sequence[Campaign], calls: StateThread, client: AsyncClient, ledger: BatchedAdmission
-    ) -> None:
+    async def _step(self, led: Sequence[Campaign], calls: StateThread, ledger: BatchedAdmission) -> None:
         """Let the leader of each campaign take a step."""
         shares = _shares(led)
         self._leaders = {
@@ -137,7 +147,7 @@ class CampaignRunner:
                 store=self._store,
                 calls=calls,
                 ledger=ledger,
-                publish=client.enqueue_many,
+                publish=self._client.enqueue_many,
             )
             for campaign in led
         }
@@ -187,14 +197,14 @@ def _shares(led: Sequence[Campaign]) -> Mapping[int, float]:
     return {campaign.id: campaign.definition.weight / (total[campaign.bot] or 1.0) for campaign in led}
 
 
-def run_campaigns(settings: Settings, ready: Callable[[], None]) -> None:
+def run_campaigns(settings: Settings, client: JobClient, ready: Callable[[], None]) -> None:
     """Send campaigns until SIGTERM or SIGINT. Call it from the process's main thread.
 
     Raises:
         FloodgateError: the process could not start: a setting is wrong, or the database is unavailable.
     """
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_run(CampaignRunner(settings), ready))
+        runner.run(_run(CampaignRunner(settings, client), ready))
 
 
 async def _run(campaigns: CampaignRunner, ready: Callable[[], None]) -> None:

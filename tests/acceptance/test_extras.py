@@ -10,7 +10,7 @@ import pytest
 
 from floodgate.cli import EXIT_USAGE
 from tests.acceptance.stage import Stage
-from tests.processes import ROOT, FloodgateProcess, run_floodgate
+from tests.processes import ROOT, FloodgateProcess, run_floodgate, run_python
 
 pytestmark = pytest.mark.checkout  # it reads pyproject.toml
 # What is imported, where its name is not the distribution's.
@@ -87,3 +87,11 @@ def test_a_command_names_the_extra_that_it_needs(
     assert (ended.returncode, ended.stdout) == (EXIT_USAGE, "")
     assert missing in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("client", ["Client", "AsyncClient"])
+def test_the_campaigns_of_a_client_name_the_extra_that_they_need(stage: Stage, only: Blocked, client: str) -> None:
+    program = f"from floodgate import {client}\n{client}().campaigns"
+    ended = run_python("-c", program, env={**stage.env, **only("cli")}, home=stage.home)
+    assert "SettingsError: Campaigns need" in ended.stderr
+    assert "install telegram-floodgate[campaigns]." in ended.stderr.splitlines()[-1]

@@ -1,0 +1,167 @@
+"""The operations on campaigns, as programs, the command line and the gateway use them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from floodgate.broker.errors import CampaignError, ClosedError
+from floodgate.broker.messages.chats import chat_key
+from floodgate.broker.settings.model import Settings
+from floodgate.producer.campaigns.audience import AudienceRow, Candidate, read_file, read_rows
+from floodgate.producer.campaigns.checks import CheckReport, check
+from floodgate.producer.campaigns.database import Database
+from floodgate.producer.campaigns.definition import Definition, parse_definition, read_definition
+from floodgate.producer.campaigns.progress import CampaignProgress, progress_of
+from floodgate.producer.campaigns.states import CampaignState
+from floodgate.producer.campaigns.store import Campaign, CampaignStore, Recipient, RefusedRows
+
+# Rows between two calls of an ``on_rows``.
+ON_ROWS_EVERY: Final = 1000
+
+OnRows = Callable[[int], None]
+Audience = Path | Iterable[Mapping[str, Any]]
+T = TypeVar("T")
+
+
+class Campaigns:
+    """Creates, steers and accounts for campaigns. A process of ``floodgate campaigns run`` sends them.
+
+    Safe to use from any thread, and from processes forked after it was created. Nothing is opened before the first
+    operation. Every operation raises ``StateUnavailableError`` if the database is unavailable, and ``CampaignError`` if
+    there is no such campaign or its state does not allow the operation.
+
+    Args:
+        bot: the bot of campaigns whose definition names none; None means the settings' default bot.
+    """
+
+    def __init__(self, settings: Settings, bot: str | None = None) -> None:
+        self._settings = settings
+        self._bot = bot or settings.default_bot
+        self._store = CampaignStore(Database(settings))
+        self._closed = False
+
+    def create(
+        self,
+        definition: Definition | Mapping[str, Any] | Path,
+        audience: Audience,
+        *,
+        exclude: Iterable[Path | int | str] = (),
+        bot: str | None = None,
+        on_rows: OnRows | None = None,
+    ) -> Campaign:
+        """Create a campaign, import its audience and freeze it. Sends nothing. Constant memory, but for ``exclude``.
+
+        Args:
+            definition: a TOML file, or its fields.
+            audience: a CSV or JSON Lines file, or a mapping of fields for each recipient.
+            exclude: chats that are left out, or files that contain them.
+            on_rows: called with the number of rows read, every thousand rows.
+
+        Raises:
+            CampaignError: the definition or the audience is wrong, or there is a campaign of this name.
+            InvalidParamsError: an excluded chat is neither an id nor an @name.
+        """
+        wanted = _definition(definition)
+        rows = _begun(_rows(audience, wanted.chat_field))
+        excluded = list(_excluded(exclude, wanted.chat_field))
+        campaign = self._store.create(wanted, bot or wanted.bot or self._bot)
+        return self._store.import_audience(campaign.name, self._counted(rows, on_rows), excluded=excluded)
+
+    def check(self, name: str, *, on_rows: OnRows | None = None) -> CheckReport:
+        """Render the message of every recipient, and report what Telegram would refuse."""
+        definition = self._store.get(name).definition
+        return check(definition, self._counted(self._store.recipients(name), on_rows))
+
+    def start(self, name: str, *, on_rows: OnRows | None = None) -> Campaign:
+        """Check a campaign and start it.
+
+        Raises:
+            CampaignError: the check found errors; names the most frequent.
+        """
+        if findings := self.check(name, on_rows=on_rows).findings:
+            raise CampaignError(
+                f"{name} does not start: {findings[0].why} Recipients with this error: {findings[0].recipients}. "
+                f"`floodgate campaigns check {name}` lists all errors."
+            )
+        return self._store.transition(name, CampaignState.RUNNING)
+
+    def pause(self, name: str) -> Campaign:
+        """Pause a campaign. What waits in RabbitMQ is taken back within a second."""
+        return self._store.transition(name, CampaignState.PAUSED)
+
+    def resume(self, name: str) -> Campaign:
+        """Resume a campaign that was paused, or that a rule stopped."""
+        if (state := self._store.get(name).state) in (CampaignState.READY, CampaignState.DONE):
+            raise CampaignError(f"The campaign {name!r} is {state}, not paused or stopped, so it cannot be resumed.")
+        return self._store.transition(name, CampaignState.RUNNING)
+
+    def cancel(self, name: str) -> Campaign:
+        """End a campaign for good. Recipients who have not got their message will not get it."""
+        return self._store.transition(name, CampaignState.CANCELLED)
+
+    def progress(self, name: str) -> CampaignProgress:
+        """Return a campaign's state, what became of its recipients, and when it is expected to be done."""
+        return progress_of(self._store, name, self._settings)
+
+    def list(self, bot: str | None = None) -> Sequence[CampaignProgress]:
+        """Return the progress of all campaigns, or of a bot's, the latest first."""
+        return [self.progress(each.name) for each in self._store.all() if bot in (None, each.bot)]
+
+    def recipients(self, name: str) -> Iterator[Recipient]:
+        """Yield all recipients in the order of the audience, in constant memory."""
+        return self._store.recipients(name)
+
+    def refused(self, name: str) -> Sequence[RefusedRows]:
+        """Return the rows of the audience that were not taken, by reason, the most frequent first."""
+        return self._store.refused(name)
+
+    def unsubscribe(self, chat: int | str, *, bot: str | None = None) -> None:
+        """Leave a chat out of the audiences of all later campaigns of a bot.
+
+        Raises:
+            InvalidParamsError: the chat is neither an id nor an @name.
+        """
+        self._store.unsubscribe(bot or self._bot, chat_key(chat))
+
+    def close(self) -> None:
+        """Close the database, and end imports and checks that are under way. Safe to call twice."""
+        self._closed = True
+        self._store.close()
+
+    def _counted(self, rows: Iterable[T], on_rows: OnRows | None) -> Iterator[T]:
+        for number, row in enumerate(rows, 1):
+            if self._closed:
+                raise ClosedError("The campaigns were closed in the meantime.")
+            if on_rows is not None and number % ON_ROWS_EVERY == 0:
+                on_rows(number)
+            yield row
+
+
+def _definition(given: Definition | Mapping[str, Any] | Path) -> Definition:
+    match given:
+        case Definition():
+            return given
+        case Path():
+            return read_definition(given)
+        case _:
+            return parse_definition(given, "The definition")
+
+
+def _rows(audience: Audience, chat_field: str) -> Iterator[AudienceRow]:
+    return read_file(audience, chat_field) if isinstance(audience, Path) else read_rows(audience, chat_field)
+
+
+def _begun(rows: Iterator[AudienceRow]) -> Iterator[AudienceRow]:
+    """Read the first row now, so that a file that cannot be read leaves no draft behind."""
+    return chain(list(islice(rows, 1)), rows)
+
+
+def _excluded(exclude: Iterable[Path | int | str], chat_field: str) -> Iterator[str]:
+    for each in exclude:
+        if isinstance(each, Path):
+            yield from (row.chat for row in read_file(each, chat_field) if isinstance(row, Candidate))
+        else:
+            yield chat_key(each)
