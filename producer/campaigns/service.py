@@ -9,12 +9,16 @@ from typing import Any, Final, TypeVar
 
 from floodgate.broker.errors import CampaignError, ClosedError
 from floodgate.broker.messages.chats import chat_key
+from floodgate.broker.messages.job import Job
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.campaigns.audience import AudienceRow, Candidate, read_file, read_rows
 from floodgate.producer.campaigns.checks import CheckReport, check
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import Definition, parse_definition, read_definition
+from floodgate.producer.campaigns.edits import edit
 from floodgate.producer.campaigns.progress import CampaignProgress, progress_of
+from floodgate.producer.campaigns.retries import retry, retry_choice
+from floodgate.producer.campaigns.samples import sample_job
 from floodgate.producer.campaigns.states import CampaignState
 from floodgate.producer.campaigns.store import Campaign, CampaignStore, Recipient, RefusedRows
 
@@ -87,6 +91,42 @@ class Campaigns:
                 f"`floodgate campaigns check {name}` lists all errors."
             )
         return self._store.transition(name, CampaignState.RUNNING)
+
+    def sample(self, name: str, to: int | str, *, recipient: int | str | None = None) -> Job:
+        """Make a job that sends to the chat ``to`` what a recipient gets, the first by default. Enqueue it to look at
+        the message; the recipient gets it all the same.
+
+        Raises:
+            JobError: a chat is neither an id nor an @name, or Telegram would refuse the call.
+        """
+        return sample_job(self._store, name, to, recipient)
+
+    def edit(
+        self, name: str, definition: Definition | Mapping[str, Any] | Path, *, on_rows: OnRows | None = None
+    ) -> Campaign:
+        """Change the content, the rules, the schedule or the weight for the recipients who have not got their message.
+        Their messages are checked first; what waits in RabbitMQ is taken back within a second, and sent as changed.
+
+        Raises:
+            CampaignError: the check found errors, or the definition changes what cannot change.
+        """
+        return edit(self._store, name, _definition(definition), lambda rows: self._counted(rows, on_rows))
+
+    def retryable(self, name: str, *, states: Iterable[str] = (), reason: str | None = None) -> int:
+        """Return how many recipients :meth:`retry` would let wait again."""
+        return sum(1 for _ in retry_choice(states, reason).of(self._store, name))
+
+    def retry(self, name: str, *, states: Iterable[str] = (), reason: str | None = None) -> int:
+        """Let recipients wait again who failed or were unreachable. Return how many.
+
+        Args:
+            states: ``failed``, ``unreachable`` or ``uncertain``; by default, the first two.
+            reason: a text or a regular expression that the recipient's error contains.
+
+        Raises:
+            CampaignError: neither states nor a reason are given, or such recipients cannot be tried again.
+        """
+        return retry(self._store, name, retry_choice(states, reason))
 
     def pause(self, name: str) -> Campaign:
         """Pause a campaign. What waits in RabbitMQ is taken back within a second."""

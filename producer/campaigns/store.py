@@ -83,6 +83,8 @@ class Recipient:
     error: str | None
     released_ms: int | None
     ended_ms: int | None
+    version: int | None = None
+    """Of the definition by which the latest job was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,15 +186,16 @@ class CampaignStore:
             )
             return [RefusedRows(*row) for row in db.execute(statement.order_by(columns.number.desc(), columns.why))]
 
-    def recipients(self, name: str) -> Iterator[Recipient]:
-        """Yield all recipients in the order of the audience, in constant memory. Each batch is of one state of the
-        database, all together are not."""
+    def recipients(self, name: str, states: Sequence[RecipientState] = ()) -> Iterator[Recipient]:
+        """Yield all recipients, or those in some states, in the order of the audience and in constant memory. Each
+        batch is of one state of the database, all together are not."""
         campaign, after = self.get(name), 0
+        chosen = (recipients.c.campaign == campaign.id, *([recipients.c.state.in_(states)] if states else []))
         while True:
             with self._database.reading() as db:
                 statement = (
                     select(recipients)
-                    .where(recipients.c.campaign == campaign.id, recipients.c.number > after)
+                    .where(*chosen, recipients.c.number > after)
                     .order_by(recipients.c.number)
                     .limit(BATCH)
                 )
@@ -201,6 +204,15 @@ class CampaignStore:
                 return
             yield from map(_recipient, rows)
             after = rows[-1].number
+
+    def find_recipient(self, name: str, chat: str | None) -> Recipient | None:
+        """Return the recipient with a chat's key; with None, the first one who is not held out."""
+        with self._database.reading() as db:
+            campaign = _campaign(db, name)
+            chosen = recipients.c.variant != HELD_OUT_VARIANT if chat is None else recipients.c.chat == chat
+            statement = select(recipients).where(recipients.c.campaign == campaign.id, chosen)
+            row = db.execute(statement.order_by(recipients.c.number).limit(1)).first()
+            return None if row is None else _recipient(row)
 
     def counts(self, name: str) -> Mapping[RecipientState, int]:
         """Return the number of recipients by state; states without any are left out."""
@@ -281,7 +293,7 @@ class CampaignStore:
 
     def release(self, campaign: Campaign, leader: str, most: int, open_zones: Iterable[int]) -> Sequence[Recipient]:
         """Mark up to ``most`` waiting recipients as released, in the order of the audience within each zone, and return
-        them. Returns none if the campaign does not run any more, or if another process leads it."""
+        them. Returns none if the campaign does not run any more or was edited, or if another process leads it."""
         with self._database.writing() as db:
             if not _leads(db, campaign, leader):
                 return []
@@ -296,9 +308,10 @@ class CampaignStore:
                 )
                 statement = select(recipients).where(*waiting).order_by(recipients.c.number).limit(most - len(rows))
                 rows.extend(db.execute(statement).all())
-            _mark(db, campaign, [row.number for row in rows], state=RecipientState.RELEASED, released_ms=_now_ms())
+            values = {"state": RecipientState.RELEASED, "released_ms": _now_ms(), "version": campaign.version}
+            _mark(db, campaign, [row.number for row in rows], **values)
             _count(db, campaign.id, {RecipientState.WAITING: -len(rows), RecipientState.RELEASED: len(rows)})
-            return [_recipient(row) for row in rows]
+            return [replace(_recipient(row), version=campaign.version) for row in rows]
 
     def released(self, campaign: Campaign) -> Sequence[Recipient]:
         """Return the recipients whose jobs have been released and have not ended, as far as is known."""
@@ -324,6 +337,60 @@ class CampaignStore:
             changes[RecipientState.RELEASED] -= len(found)
             _count(db, campaign.id, changes)
             return len(found)
+
+    def wait_again(self, name: str, ended: Sequence[Recipient]) -> int:
+        """Let up to :data:`BATCH` recipients who have ended wait again, for another attempt. A campaign that is done
+        runs again. One who is not any more as given stays as it is. Return how many wait again."""
+        with self._database.writing() as db:
+            campaign = _campaign(db, name, for_update=True)
+            if campaign.state is CampaignState.CANCELLED:
+                raise CampaignError(f"The campaign {name!r} is cancelled: nobody is tried again.")
+            columns = (recipients.c.number, recipients.c.attempt, recipients.c.state)
+            chosen = recipients.c.number.in_([each.number for each in ended])
+            statement = select(*columns).where(recipients.c.campaign == campaign.id, chosen)
+            now = {tuple(row) for row in db.execute(statement)}
+            found = [each for each in ended if (each.number, each.attempt, each.state) in now]
+            values = {"state": RecipientState.WAITING, "error": None, "ended_ms": None}
+            _update_recipients(
+                db, campaign, [{"at": each.number, "attempt": each.attempt + 1, **values} for each in found]
+            )
+            changes = Counter({state: -number for state, number in Counter(each.state for each in found).items()})
+            changes[RecipientState.WAITING] += len(found)
+            _count(db, campaign.id, changes)
+            if found and campaign.state is CampaignState.DONE:
+                running = {"state": CampaignState.RUNNING, "ended_ms": None}
+                db.execute(update(campaigns).where(campaigns.c.id == campaign.id).values(running))
+            return len(found)
+
+    def finish(self, campaign: Campaign) -> bool:
+        """End a campaign that runs, unless somebody waits or is released. Return whether it has ended."""
+        with self._database.writing() as db:
+            now = _campaign(db, campaign.name, for_update=True)
+            left = (counts.c.state.in_([RecipientState.WAITING, RecipientState.RELEASED]), counts.c.number > 0)
+            found = db.execute(select(counts.c.state).where(counts.c.campaign == campaign.id, *left)).first()
+            if now.state is not CampaignState.RUNNING or found is not None:
+                return False
+            values = {"state": CampaignState.DONE, "reason": None, "ended_ms": _now_ms()}
+            db.execute(update(campaigns).where(campaigns.c.id == campaign.id).values(values))
+            return True
+
+    def replace_definition(self, campaign: Campaign, definition: Definition) -> Campaign:
+        """Give a campaign another definition and its next version, for the recipients who wait.
+
+        Raises:
+            CampaignError: its audience is not frozen, it was cancelled, or it is not any more of this version.
+        """
+        with self._database.writing() as db:
+            now = _campaign(db, campaign.name, for_update=True)
+            if now.state in (CampaignState.DRAFT, CampaignState.CANCELLED):
+                raise CampaignError(f"The campaign {now.name!r} is {now.state}, so it cannot be edited.")
+            if now.version != campaign.version:
+                raise CampaignError(f"The campaign {now.name!r} was edited in the meantime: edit it again.")
+            if definition.schedule.is_local and definition.schedule != now.definition.schedule:
+                _number_zones(db, now, definition.schedule)
+            values = {"definition": definition.model_dump_json(exclude_defaults=True), "version": now.version + 1}
+            db.execute(update(campaigns).where(campaigns.c.id == now.id).values(values))
+            return _campaign(db, now.name)
 
     def cancel_waiting(self, campaign: Campaign) -> int:
         """Mark up to :data:`BATCH` waiting recipients of a cancelled campaign as cancelled. Return how many."""
@@ -409,6 +476,22 @@ class _Zones:
     def inserts(self, campaign: int) -> Iterator[Insert]:
         for name, number in self._numbers.items():
             yield insert(zones).values(campaign=campaign, number=number, name=name)
+
+
+def _number_zones(db: Connection, campaign: Campaign, schedule: Schedule) -> None:
+    """Number the time zones of an audience by another schedule."""
+    known, after = _Zones(schedule), 0
+    columns = (recipients.c.number, recipients.c.zone, recipients.c.fields)
+    statement = select(*columns).where(recipients.c.campaign == campaign.id).order_by(recipients.c.number).limit(BATCH)
+    while rows := db.execute(statement.where(recipients.c.number > after)).all():
+        numbers = ((row, known.number(row.fields)) for row in rows)
+        _update_recipients(
+            db, campaign, [{"at": row.number, "zone": zone} for row, zone in numbers if zone != row.zone]
+        )
+        after = rows[-1].number
+    db.execute(delete(zones).where(zones.c.campaign == campaign.id))
+    for one in known.inserts(campaign.id):
+        db.execute(one)
 
 
 def _new(
@@ -520,6 +603,7 @@ def _leads(db: Connection, campaign: Campaign, leader: str) -> bool:
     statement = select(campaigns.c.id).where(
         campaigns.c.id == campaign.id,
         campaigns.c.state == CampaignState.RUNNING,
+        campaigns.c.version == campaign.version,
         campaigns.c.leader == leader,
         campaigns.c.leader_until_ms >= _clock_ms(db),
     )
@@ -599,6 +683,7 @@ def _recipient(row: Row[Any]) -> Recipient:
         error=row.error,
         released_ms=row.released_ms,
         ended_ms=row.ended_ms,
+        version=row.version,
     )
 
 

@@ -40,6 +40,7 @@ recipients: Final = Table(
     Column("zone", SmallInteger, nullable=False),  # a row of campaign_zones
     Column("state", SmallInteger, nullable=False),
     Column("attempt", SmallInteger, nullable=False, server_default="0"),  # counts jobs; the job's id contains it
+    Column("version", SmallInteger),  # of the campaign when the latest job was released
     Column("message_id", BigInteger),
     Column("error", Text),
     Column("released_ms", BigInteger),

@@ -137,3 +137,13 @@ def test_a_pause_takes_back_what_waits_a_resume_goes_on_and_a_cancel_ends_it(ope
     assert counts["sent"] == len(operated.sent()) == MANY - counts["cancelled"]
     assert set(sent_per_chat(operated).values()) == {1}
     assert "cannot become running" in operated.floodgate("campaigns", "resume", "spring").stderr
+
+
+def test_a_recipients_message_is_sent_to_another_chat_and_counts_for_nobody(operated: Stage) -> None:
+    create(operated)
+    assert "Sent: message" in campaigns(operated, "test", "spring", "--to", "7", "--as", str(FIRST + 5))
+    assert operated.sent() == ["Hello <b>Name 5</b>!"]
+    operated.control.set_chat(8, trouble="blocked")
+    refused = campaigns(operated, "test", "spring", "--to", "8", code=1)
+    assert "Not sent: chat-unreachable: Forbidden: bot was blocked by the user" in refused
+    assert shown(operated)["counts"]["waiting"] == RECIPIENTS

@@ -16,6 +16,7 @@ from sqlalchemy import update
 
 from floodgate.broker.settings.model import Settings
 from floodgate.fake_telegram.control import ControlClient
+from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.campaigns.audience import read_rows
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import parse_definition
@@ -72,7 +73,7 @@ class CampaignUnderTest:
     def led(self) -> Iterator[None]:
         """Lead the campaign on another thread, whoever led it before."""
         self.free()
-        runner = CampaignRunner(self.settings)
+        runner = CampaignRunner(self.settings, AsyncClient(self.settings))
         thread = threading.Thread(target=lambda: asyncio.run(runner.run()), name="leader")
         thread.start()
         try:

@@ -23,6 +23,7 @@ from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.campaigns.audience import read_rows
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import parse_definition
+from floodgate.producer.campaigns.edits import edit
 from floodgate.producer.campaigns.leader import Leader
 from floodgate.producer.campaigns.process import CampaignRunner
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
@@ -232,6 +233,31 @@ def test_an_outcome_that_is_heard_twice_counts_once_in_the_rules(vhost: Vhost, t
         assert operation.campaign.state is CampaignState.RUNNING
         assert operation.states() == {RecipientState.FAILED: 15, RecipientState.RELEASED: 15}
 
+
+def test_an_edit_takes_back_what_has_not_begun_and_sends_it_as_changed(vhost: Vhost, tmp_path: Path) -> None:
+    async def use(operation: Operation) -> None:
+        leader = operation.leader()
+        await leader.step(operation.campaign)
+        jobs = await operation.jobs()
+        await operation.send(jobs[:5])
+        begun = ask_for(jobs[5], operation.settings)
+        go = await operation.ledger.admit(begun)
+        assert isinstance(go, Go)
+        changed = parse_definition({"name": "spring", "content": {"text": "Goodbye"}}, "the test")
+        await asyncio.to_thread(edit, operation.store, "spring", changed)
+
+        await leader.step(operation.campaign)
+        again = await operation.jobs()
+        assert {job.params["chat_id"] for job in again} == {job.params["chat_id"] for job in jobs[6:]}
+        assert {job.params["text"] for job in again} == {"Goodbye"}
+        await operation.ledger.settle(begun, Sent({"message_id": 6}), go.grant)
+        await operation.send(again)
+        await leader.look_up()
+        await leader.step(operation.campaign)
+        assert operation.states() == {RecipientState.SENT: RECIPIENTS}
+        versions = [each.version for each in operation.store.recipients("spring")]
+        assert (versions.count(1), versions.count(2)) == (6, RECIPIENTS - 6)
+
     operate(vhost, tmp_path, use)
 
 
@@ -258,7 +284,7 @@ def test_a_leader_asks_for_recipients_again_only_after_outcomes_or_a_while(
 @contextlib.asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[CampaignRunner]:
     """A process's campaigns, whose leases are not renewed in time."""
-    runner = CampaignRunner(settings)
+    runner = CampaignRunner(settings, AsyncClient(settings))
     task = asyncio.create_task(runner.run())
     try:
         yield runner
@@ -311,5 +337,18 @@ def test_a_process_that_lost_a_lease_recovers_what_another_one_did_since(vhost: 
             async with asyncio.timeout(30):
                 while not jobs <= seen:
                     seen |= {job.id.split("-", 2)[2] for job in await operation.jobs()}
+
+
+def test_a_leader_that_died_before_an_edit_is_followed_by_one_that_sends_it_as_changed(
+    vhost: Vhost, tmp_path: Path
+) -> None:
+    async def use(operation: Operation) -> None:
+        operation.store.lead("me", 100.0)
+        operation.store.release(operation.campaign, "me", 10, [0])
+        changed = parse_definition({"name": "spring", "content": {"text": "Goodbye"}}, "the test")
+        await asyncio.to_thread(edit, operation.store, "spring", changed)
+        await operation.leader().step(operation.campaign)
+        assert {job.params["text"] for job in await operation.jobs()} == {"Goodbye"}
+        assert [each.attempt for each in operation.store.recipients("spring")] == [1] * 10 + [0] * 20
 
     operate(vhost, tmp_path, use)

@@ -36,6 +36,7 @@ def upgrade() -> None:
         sa.Column("zone", sa.SmallInteger, nullable=False),
         sa.Column("state", sa.SmallInteger, nullable=False),
         sa.Column("attempt", sa.SmallInteger, nullable=False, server_default="0"),
+        sa.Column("version", sa.SmallInteger),
         sa.Column("message_id", sa.BigInteger),
         sa.Column("error", sa.Text),
         sa.Column("released_ms", sa.BigInteger),
