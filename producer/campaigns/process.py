@@ -3,7 +3,8 @@
 Start order: settings → database → connections to RabbitMQ and the state store, at first use. Every
 :data:`STEP_SECONDS` the process reads the campaigns' states with one query, takes the leases that are free, and lets
 each leader take a step; once a second it renews its leases. So a start, a pause or a resume acts within a step, and a
-process without campaigns writes nothing. A database, a state store or a RabbitMQ that is away is logged and waited for.
+process without campaigns writes nothing. A database, a state store or a RabbitMQ that is away is logged and waited for;
+a campaign that cannot go on does not hold up the others.
 
 Stop order, on SIGTERM or SIGINT: the step under way ends → the leases are given up → the result feed, the client and
 the stores close. Jobs that are released stay in RabbitMQ and are sent; the next leader takes note of their outcomes.
@@ -154,10 +155,7 @@ class CampaignRunner:
         missed = self._missed.is_set()
         self._missed.clear()
         for campaign in led:
-            leader = self._leaders[campaign.id]
-            if missed:
-                await leader.look_up()
-            await leader.step(campaign, shares[campaign.id])
+            await self._leaders[campaign.id].try_step(campaign, shares[campaign.id], missed=missed)
 
     async def _listen(self, thread: StateThread) -> None:
         """Pass the outcomes of jobs to the leaders."""
