@@ -101,10 +101,10 @@ class CampaignRunner:
             listening = asyncio.create_task(self._listen(feed_thread), name="result feed")
             await self._lead(calls, ledger)
         finally:
-            logger.info("stopping: giving up the leases")
-            with suppress(StateError):
-                await calls.call(self._store.resign, self._name)
             if listening is not None:
+                logger.info("stopping: giving up the leases")
+                with suppress(StateError):
+                    await calls.call(self._store.resign, self._name)
                 listening.cancel()
                 await asyncio.wait({listening})
             await feed_thread.stop()

@@ -13,6 +13,7 @@ from sqlalchemy import Engine, event
 
 from floodgate.broker.errors import StateUnavailableError
 from floodgate.broker.settings.model import Settings
+from floodgate.cli import EXIT_STATE, main
 from floodgate.producer.campaigns.audience import read_rows
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import parse_definition
@@ -146,3 +147,44 @@ def test_an_import_that_fills_the_disk_leaves_a_draft_and_can_be_made_again(tmp_
             assert store.import_audience("spring", read_rows([{"chat_id": 1}])).state is CampaignState.READY
         finally:
             event.remove(Engine, "checkout", disk.limit)
+
+
+COMMANDS = (
+    "run",
+    "create spring.toml --audience audience.csv",
+    "check spring",
+    "start spring --yes",
+    "pause spring",
+    "resume spring",
+    "cancel spring --yes",
+    "list",
+    "show spring",
+    "watch spring",
+    "export spring",
+    "unsubscribe 42",
+)
+
+
+@pytest.mark.parametrize("trouble", ["not reachable", "not a database", "not a folder"])
+def test_each_command_says_in_one_sentence_that_its_database_is_unavailable(
+    trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "spring.toml").write_text('name = "spring"\n[content]\ntext = "Hello"\n')
+    (tmp_path / "audience.csv").write_text("chat_id\n1\n")
+    url = {
+        "not reachable": "postgresql+psycopg://me:secret@127.0.0.1:1/campaigns",
+        "not a database": f"sqlite:///{tmp_path}/audience.csv",
+        "not a folder": f"sqlite:///{tmp_path}/audience.csv/campaigns.db",
+    }[trouble]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FLOODGATE_CAMPAIGNS_URL", url)
+    monkeypatch.setenv("FLOODGATE_BOT_TOKEN", "100200300:" + "A" * 35)
+    for command in COMMANDS:
+        monkeypatch.setattr("sys.argv", ["floodgate", "campaigns", *command.split()])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = capsys.readouterr().err
+        assert ended.value.code == EXIT_STATE, (command, told)
+        assert told.count("\n") == 1, (command, told)
+        assert told.endswith("Check FLOODGATE_CAMPAIGNS_URL.\n"), (command, told)
+        assert "secret" not in told
