@@ -125,7 +125,11 @@ def test_(
 
 
 @app.command()
-def start(name: CampaignArgument, yes: Yes = False) -> None:
+def start(
+    name: CampaignArgument,
+    report_to: Annotated[str | None, typer.Option(help="Chat in which one message shows the progress.")] = None,
+    yes: Yes = False,
+) -> None:
     """Check a campaign, then start it. A `floodgate campaigns run` process sends it.
 
     Example: floodgate campaigns start spring
@@ -134,7 +138,7 @@ def start(name: CampaignArgument, yes: Yes = False) -> None:
         if not yes:
             confirm(f"Send {name} to {campaigns.progress(name).left} recipients?")
         with _counting("checking") as count:
-            _say_state(campaigns.start(name, on_rows=count))
+            _say_state(campaigns.start(name, report_to=report_to, on_rows=count))
 
 
 @app.command()
@@ -183,6 +187,38 @@ def edit(
     with _opened() as campaigns, _counting("checking") as count:
         campaign = campaigns.edit(name, definition, on_rows=count)
         say(f"{name} has version {campaign.version}. Recipients who get it: {campaigns.progress(name).left}")
+
+
+@app.command()
+def edit_sent(
+    name: CampaignArgument,
+    content: Annotated[Path, typer.Argument(help="TOML file with the changed content, or definition.")],
+    yes: Yes = False,
+) -> None:
+    """Edit the messages that a campaign has sent, by a campaign of its own. Asks for confirmation.
+
+    What the file leaves out, such as buttons, stays as it is.
+
+    Example: floodgate campaigns edit-sent spring spring.toml
+    """
+    with _opened() as campaigns:
+        _confirm_correction(campaigns, name, "Edit", yes)
+        with _counting("checking") as count:
+            correction = campaigns.edit_sent(name, content, on_rows=count)
+        _say_correction(campaigns, correction)
+
+
+@app.command()
+def delete_sent(name: CampaignArgument, yes: Yes = False) -> None:
+    """Delete the messages that a campaign has sent, by a campaign of its own. Asks for confirmation.
+
+    Telegram does not delete a message from a private chat that is older than 48 hours.
+
+    Example: floodgate campaigns delete-sent spring
+    """
+    with _opened() as campaigns:
+        _confirm_correction(campaigns, name, "Delete", yes)
+        _say_correction(campaigns, campaigns.delete_sent(name))
 
 
 @app.command()
@@ -302,11 +338,10 @@ def export(
         if not as_json:
             writer.writeheader()
         for recipient in campaigns.recipients(name):
-            row = {column: getattr(recipient, column) for column in columns} | {"state": recipient.state.name.lower()}
             if as_json:
-                print(json.dumps(row))
+                print(json.dumps(recipient.as_json()))
             else:
-                writer.writerow(row)
+                writer.writerow(recipient.as_json())
 
 
 def _campaigns(settings: Settings) -> Campaigns:
@@ -321,6 +356,20 @@ def _opened() -> closing[Campaigns]:
 
 def _say_state(campaign: Campaign) -> None:
     say(f"{campaign.name} is {campaign.state}.")
+
+
+def _confirm_correction(campaigns: Campaigns, name: str, verb: str, yes: bool) -> None:
+    from floodgate.producer.campaigns.states import RecipientState
+
+    if not yes:
+        sent = campaigns.progress(name).counts.get(RecipientState.SENT, 0)
+        confirm(f"{verb} the messages of {sent} recipients of {name}?")
+
+
+def _say_correction(campaigns: Campaigns, correction: Campaign) -> None:
+    for refused in campaigns.refused(correction.name):
+        say(f"Messages left out: {refused.number} (the first to {refused.sample}) because {refused.why}")
+    say(f"{correction.name} is {correction.state}. Messages: {campaigns.progress(correction.name).total}")
 
 
 def _lines(progress: CampaignProgress) -> Iterator[str]:

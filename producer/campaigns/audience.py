@@ -85,7 +85,11 @@ def read_row(line: int, fields: object, chat_field: str) -> AudienceRow:
         text = json.dumps(others, ensure_ascii=False, separators=(",", ":")) if others else None
     except (TypeError, ValueError, RecursionError):
         return RefusedRow(line, "a field is neither text, a number, a list nor an object", _sample(fields))
-    if text is not None and len(text) * 4 > MAX_ROW_BYTES and len(text.encode(errors="replace")) > MAX_ROW_BYTES:
+    try:
+        size = len(text.encode()) if text else 0
+    except UnicodeEncodeError:
+        return RefusedRow(line, "a text is not valid Unicode", _sample(fields))
+    if size > MAX_ROW_BYTES:
         return RefusedRow(line, f"it has more than {MAX_ROW_BYTES} bytes", _sample(fields))
     return Candidate(line, key, text)
 
@@ -133,4 +137,4 @@ def _csv_rows(lines: Iterable[str], path: Path, chat_field: str) -> Iterator[Aud
 
 
 def _sample(value: object) -> str:
-    return str(value)[:80]
+    return str(value)[:80].encode(errors="replace").decode().replace("\0", "?")  # databases keep no NUL

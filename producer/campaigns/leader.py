@@ -85,8 +85,8 @@ class JobLedger(Protocol):
         """Return the record of a job."""
         ...
 
-    async def cancel(self, ask: Ask) -> Record:
-        """Cancel a job unless it has ended or may have been sent. Return its record afterwards."""
+    async def cancel(self, ask: Ask, listed: bool = True) -> Record:
+        """Cancel a job unless it has ended or may have been sent, and list it or not. Return its record afterwards."""
         ...
 
 
@@ -209,7 +209,7 @@ class Leader:
         self._watch = Watch(definition.rules)
         self._templates = tuple(ContentTemplate(content) for content in definition.contents)
         self._zones = await self._calls.call(self._store.zones, campaign)
-        self._version = campaign.version
+        self._version, self._look_at = campaign.version, 0.0
 
     async def _recover(self) -> None:
         """Go on from where another leader, or this one before a crash, ended."""
@@ -302,7 +302,7 @@ class Leader:
             params = template.render(recipient.fields)
             return new_job(
                 template.method,
-                {"chat_id": recipient.chat, **params},
+                {**recipient.address(definition.contents[recipient.variant]), **params},
                 bot=self._campaign.bot,
                 priority=definition.priority,
                 job_id=job_id(self._campaign, recipient.number, recipient.attempt),
@@ -332,7 +332,7 @@ class Leader:
         self._unpublished = [each for each in self._unpublished if each.number not in taken]
         for start in range(0, len(jobs), LOOK_UP):
             some = jobs[start : start + LOOK_UP]
-            records = await asyncio.gather(*(self._ledger.cancel(self._ask(job)) for job in some))
+            records = await asyncio.gather(*(self._ledger.cancel(self._ask(job), listed=False) for job in some))
             for job, record in zip(some, records, strict=True):
                 self.hear(job, record)
 

@@ -24,6 +24,8 @@ def sample_job(store: CampaignStore, name: str, to: int | str, recipient: int | 
         JobError: a chat is neither an id nor an @name, or Telegram would refuse the call.
     """
     campaign = store.get(name)
+    if campaign.corrects is not None:
+        raise CampaignError(f"{name} corrects messages, so it has none that could be sent to another chat.")
     one = _recipient(store, name, recipient)
     template = ContentTemplate(campaign.definition.contents[one.variant])
     params = {"chat_id": chat_key(to), **template.render(one.fields)}

@@ -13,10 +13,12 @@ from floodgate.broker.messages.job import Job
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.campaigns.audience import AudienceRow, Candidate, read_file, read_rows
 from floodgate.producer.campaigns.checks import CheckReport, check
+from floodgate.producer.campaigns.corrections import delete_sent, edit_sent
 from floodgate.producer.campaigns.database import Database
-from floodgate.producer.campaigns.definition import Definition, parse_definition, read_definition
+from floodgate.producer.campaigns.definition import Definition, parse_definition, read_definition, read_fields
 from floodgate.producer.campaigns.edits import edit
 from floodgate.producer.campaigns.progress import CampaignProgress, progress_of
+from floodgate.producer.campaigns.reports import ReportStore
 from floodgate.producer.campaigns.retries import retry, retry_choice
 from floodgate.producer.campaigns.samples import sample_job
 from floodgate.producer.campaigns.states import CampaignState
@@ -44,19 +46,22 @@ class Campaigns:
     def __init__(self, settings: Settings, bot: str | None = None) -> None:
         self._settings = settings
         self._bot = bot or settings.default_bot
-        self._store = CampaignStore(Database(settings))
+        database = Database(settings)
+        self._store = CampaignStore(database)
+        self._reports = ReportStore(database)
         self._closed = False
 
     def create(
         self,
         definition: Definition | Mapping[str, Any] | Path,
-        audience: Audience,
+        audience: Audience | None = None,
         *,
         exclude: Iterable[Path | int | str] = (),
         bot: str | None = None,
         on_rows: OnRows | None = None,
     ) -> Campaign:
-        """Create a campaign, import its audience and freeze it. Sends nothing. Constant memory, but for ``exclude``.
+        """Create a campaign, import its audience and freeze it; without an audience, create a draft. Sends nothing.
+        Constant memory, but for ``exclude``.
 
         Args:
             definition: a TOML file, or its fields.
@@ -69,27 +74,54 @@ class Campaigns:
             InvalidParamsError: an excluded chat is neither an id nor an @name.
         """
         wanted = _definition(definition)
-        rows = _begun(_rows(audience, wanted.chat_field))
+        rows = None if audience is None else _begun(_rows(audience, wanted.chat_field))
         excluded = list(_excluded(exclude, wanted.chat_field))
         campaign = self._store.create(wanted, bot or wanted.bot or self._bot)
+        if rows is None:
+            return campaign
         return self._store.import_audience(campaign.name, self._counted(rows, on_rows), excluded=excluded)
+
+    def import_audience(
+        self,
+        name: str,
+        audience: Audience,
+        *,
+        exclude: Iterable[Path | int | str] = (),
+        on_rows: OnRows | None = None,
+    ) -> Campaign:
+        """Import the audience of a draft and freeze it. An import that fails leaves a draft, and may be made again.
+
+        Raises:
+            CampaignError: the audience is wrong.
+            InvalidParamsError: an excluded chat is neither an id nor an @name.
+        """
+        chat_field = self._store.get(name).definition.chat_field
+        rows = self._counted(_begun(_rows(audience, chat_field)), on_rows)
+        return self._store.import_audience(name, rows, excluded=list(_excluded(exclude, chat_field)))
 
     def check(self, name: str, *, on_rows: OnRows | None = None) -> CheckReport:
         """Render the message of every recipient, and report what Telegram would refuse."""
         definition = self._store.get(name).definition
         return check(definition, self._counted(self._store.recipients(name), on_rows))
 
-    def start(self, name: str, *, on_rows: OnRows | None = None) -> Campaign:
+    def start(self, name: str, *, report_to: int | str | None = None, on_rows: OnRows | None = None) -> Campaign:
         """Check a campaign and start it.
+
+        Args:
+            report_to: the chat in which one message shows the progress, instead of the definition's.
 
         Raises:
             CampaignError: the check found errors; names the most frequent.
+            InvalidParamsError: ``report_to`` is neither an id nor an @name.
         """
+        chat = None if report_to is None else chat_key(report_to)
         if findings := self.check(name, on_rows=on_rows).findings:
             raise CampaignError(
                 f"{name} does not start: {findings[0].why} Recipients with this error: {findings[0].recipients}. "
                 f"`floodgate campaigns check {name}` lists all errors."
             )
+        if chat is not None:
+            self._reports.direct(self._store.get(name), chat)
         return self._store.transition(name, CampaignState.RUNNING)
 
     def sample(self, name: str, to: int | str, *, recipient: int | str | None = None) -> Job:
@@ -142,13 +174,31 @@ class Campaigns:
         """End a campaign for good. Recipients who have not got their message will not get it."""
         return self._store.transition(name, CampaignState.CANCELLED)
 
+    def edit_sent(self, name: str, content: Mapping[str, Any] | Path, *, on_rows: OnRows | None = None) -> Campaign:
+        """Edit the messages that a campaign has sent. Returns the campaign that does it, which runs; ``refused`` says
+        which messages it leaves out.
+
+        Args:
+            content: the fields of a content that change, of a definition with the same variants, or a TOML file.
+        """
+        changed = read_fields(content) if isinstance(content, Path) else content
+        source = str(content) if isinstance(content, Path) else "The content"
+        edits = edit_sent(self._store, name, changed, source, lambda rows: self._counted(rows, on_rows))
+        return self._store.transition(edits.name, CampaignState.RUNNING)
+
+    def delete_sent(self, name: str) -> Campaign:
+        """Delete the messages that a campaign has sent. Returns the campaign that does it, which runs; ``refused`` says
+        which messages it leaves out."""
+        return self._store.transition(delete_sent(self._store, name).name, CampaignState.RUNNING)
+
     def progress(self, name: str) -> CampaignProgress:
         """Return a campaign's state, what became of its recipients, and when it is expected to be done."""
         return progress_of(self._store, name, self._settings)
 
-    def list(self, bot: str | None = None) -> Sequence[CampaignProgress]:
-        """Return the progress of all campaigns, or of a bot's, the latest first."""
-        return [self.progress(each.name) for each in self._store.all() if bot in (None, each.bot)]
+    def list(self, bot: str | None = None, *, most: int | None = None) -> Sequence[CampaignProgress]:
+        """Return the progress of the ``most`` latest campaigns, or of a bot's, the latest first; None means all."""
+        found = [each.name for each in self._store.all() if bot in (None, each.bot)]
+        return [self.progress(name) for name in found[:most]]
 
     def recipients(self, name: str) -> Iterator[Recipient]:
         """Yield all recipients in the order of the audience, in constant memory."""

@@ -16,7 +16,8 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from datetime import timedelta
+from itertools import count, islice
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -41,9 +42,27 @@ from sqlalchemy.dialects import postgresql, sqlite
 from floodgate.broker.errors import CampaignError
 from floodgate.producer.campaigns.audience import AudienceRow, Candidate, RefusedRow
 from floodgate.producer.campaigns.database import Database
-from floodgate.producer.campaigns.definition import Definition, Schedule, is_zone, parse_definition
+from floodgate.producer.campaigns.definition import (
+    DELETES,
+    MAX_NAME,
+    Content,
+    Definition,
+    Schedule,
+    is_zone,
+    parse_definition,
+)
+from floodgate.producer.campaigns.sent_messages import DELETABLE, TOO_OLD, copy_recipients, too_old_to_delete
 from floodgate.producer.campaigns.states import BEGUN, FOLLOWING, CampaignState, RecipientState
-from floodgate.producer.campaigns.tables import campaigns, counts, recipients, refused_rows, unsubscribed, zones
+from floodgate.producer.campaigns.tables import (
+    REPORT_FAILED,
+    campaigns,
+    counts,
+    recipients,
+    refused_rows,
+    reports,
+    unsubscribed,
+    zones,
+)
 
 BATCH: Final = 10_000
 MOST_REASONS: Final = 100
@@ -68,6 +87,13 @@ class Campaign:
     created_ms: int
     started_ms: int | None
     ended_ms: int | None
+    corrects: int | None = None
+    """The id of the campaign whose messages this one edits or deletes."""
+
+    @property
+    def deletes(self) -> bool:
+        """Whether it deletes the messages of another."""
+        return self.corrects is not None and self.definition.contents[0].method == DELETES
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +112,23 @@ class Recipient:
     ended_ms: int | None
     version: int | None = None
     """Of the definition by which the latest job was made."""
+
+    def as_json(self) -> dict[str, object]:
+        """Return what became of the recipient, as JSON values."""
+        return {
+            "chat": self.chat,
+            "state": self.state.name.lower(),
+            "variant": self.variant,
+            "version": self.version,
+            "message_id": self.message_id,
+            "error": self.error,
+            "released_ms": self.released_ms,
+            "ended_ms": self.ended_ms,
+        }
+
+    def address(self, content: Content) -> dict[str, Any]:
+        """Return the parameters that name the chat, and the message if there is one to be corrected."""
+        return {"chat_id": self.chat} | ({"message_id": self.message_id} if content.is_correction else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +177,42 @@ class CampaignStore:
         with self._database.writing() as db:
             if _found(db, definition.name) is not None:
                 raise CampaignError(f"There is a campaign named {definition.name!r}: choose another name.")
-            values = {
-                "name": definition.name,
-                "bot": bot,
-                "state": CampaignState.DRAFT,
-                "definition": definition.model_dump_json(exclude_defaults=True),
-                "version": 1,
-                "created_ms": _now_ms(),
-            }
-            db.execute(insert(campaigns).values(values))
+            db.execute(insert(campaigns).values(_first_version(definition, bot)))
             return _campaign(db, definition.name)
+
+    def create_correction(self, corrected: Campaign, definition: Definition, kind: str) -> Campaign:
+        """Create a campaign that corrects what another has sent. Its name is derived from the other's, and it is ready.
+
+        Raises:
+            CampaignError: the other is a correction itself, or none of its messages can be corrected.
+        """
+        if corrected.corrects is not None:
+            raise CampaignError(
+                f"{corrected.name} is a correction itself: correct the campaign that sent the messages."
+            )
+        with self._database.writing() as db:
+            definition = definition.model_copy(update={"name": _correction_name(db, corrected.name, kind)})
+            values = {"corrects": corrected.id, "fingerprint": corrected.fingerprint, "state": CampaignState.READY}
+            db.execute(insert(campaigns).values(_first_version(definition, corrected.bot) | values))
+            correction = _campaign(db, definition.name)
+            others = db.execute(select(campaigns).where(campaigns.c.corrects == corrected.id)).all()
+            deletions = [each.id for each in map(_read, others) if each.deletes and each.id != correction.id]
+            deletable_ms = _deletable_ms() if correction.deletes else None
+            number, left_out = copy_recipients(db, corrected.id, correction.id, deletions, deletable_ms)
+            if not number:
+                reasons = "; ".join(f"{each.number}: {each.why}" for each in left_out) or "nobody has got one"
+                raise CampaignError(f"No message of {corrected.name} can be corrected ({reasons}).")
+            _count(db, correction.id, {RecipientState.WAITING: number})
+            known = _Zones(definition.schedule)
+            refused = (
+                insert(refused_rows).values(
+                    campaign=correction.id, why=each.why, number=each.number, line=each.first, sample=each.chat
+                )
+                for each in left_out
+            )
+            for statement in (*known.inserts(correction.id), *refused):
+                db.execute(statement)
+            return correction
 
     def get(self, name: str) -> Campaign:
         """Return a campaign."""
@@ -234,12 +303,7 @@ class CampaignStore:
                 return campaign
             if to not in FOLLOWING[campaign.state]:
                 raise CampaignError(f"The campaign {name!r} is {campaign.state}, so it cannot become {to}.")
-            values: dict[str, Any] = {"state": to, "reason": reason}
-            if to is CampaignState.RUNNING and not _has_begun(db, campaign.id):
-                values["started_ms"] = _now_ms()
-            if to in (CampaignState.DONE, CampaignState.CANCELLED):
-                values["ended_ms"] = _now_ms()
-            db.execute(update(campaigns).where(campaigns.c.id == campaign.id).values(values))
+            _put(db, campaign, to, reason)
             return _campaign(db, name)
 
     def lead(self, leader: str, seconds: float) -> Sequence[Campaign]:
@@ -312,6 +376,8 @@ class CampaignStore:
                 )
                 statement = select(recipients).where(*waiting).order_by(recipients.c.number).limit(most - len(rows))
                 rows.extend(db.execute(statement).all())
+            if campaign.deletes:
+                rows = _young_enough(db, campaign, rows)
             values = {"state": RecipientState.RELEASED, "released_ms": _now_ms(), "version": campaign.version}
             _mark(db, campaign, [row.number for row in rows], **values)
             _count(db, campaign.id, {RecipientState.WAITING: -len(rows), RecipientState.RELEASED: len(rows)})
@@ -328,15 +394,14 @@ class CampaignStore:
         Return how many counted."""
         with self._database.writing() as db:
             of_number = {outcome.number: outcome for outcome in outcomes}
-            statement = select(recipients.c.number, recipients.c.attempt).where(
+            statement = select(recipients.c.number, recipients.c.attempt, recipients.c.message_id).where(
                 recipients.c.campaign == campaign.id,
                 recipients.c.state == RecipientState.RELEASED,
                 recipients.c.number.in_(list(of_number)),
             )
-            found = [
-                of_number[row.number] for row in db.execute(statement) if of_number[row.number].attempt == row.attempt
-            ]
-            _update_recipients(db, campaign, [_settled(outcome) for outcome in found])
+            rows = [row for row in db.execute(statement) if of_number[row.number].attempt == row.attempt]
+            found = [of_number[row.number] for row in rows]
+            _update_recipients(db, campaign, [_settled(of_number[row.number], row.message_id) for row in rows])
             changes = Counter(outcome.state for outcome in found)
             changes[RecipientState.RELEASED] -= len(found)
             _count(db, campaign.id, changes)
@@ -354,16 +419,13 @@ class CampaignStore:
             statement = select(*columns).where(recipients.c.campaign == campaign.id, chosen)
             now = {tuple(row) for row in db.execute(statement)}
             found = [each for each in ended if (each.number, each.attempt, each.state) in now]
-            values = {"state": RecipientState.WAITING, "error": None, "ended_ms": None}
-            _update_recipients(
-                db, campaign, [{"at": each.number, "attempt": each.attempt + 1, **values} for each in found]
-            )
-            changes = Counter({state: -number for state, number in Counter(each.state for each in found).items()})
-            changes[RecipientState.WAITING] += len(found)
+            again = {"state": RecipientState.WAITING, "attempt": recipients.c.attempt + 1}
+            _mark(db, campaign, [each.number for each in found], **again, error=None, ended_ms=None)
+            changes = Counter({RecipientState.WAITING: len(found)})
+            changes.subtract(each.state for each in found)
             _count(db, campaign.id, changes)
             if found and campaign.state is CampaignState.DONE:
-                running = {"state": CampaignState.RUNNING, "ended_ms": None}
-                db.execute(update(campaigns).where(campaigns.c.id == campaign.id).values(running))
+                _put(db, campaign, CampaignState.RUNNING)
             return len(found)
 
     def finish(self, campaign: Campaign) -> bool:
@@ -374,8 +436,7 @@ class CampaignStore:
             found = db.execute(select(counts.c.state).where(counts.c.campaign == campaign.id, *left)).first()
             if now.state is not CampaignState.RUNNING or found is not None:
                 return False
-            values = {"state": CampaignState.DONE, "reason": None, "ended_ms": _now_ms()}
-            db.execute(update(campaigns).where(campaigns.c.id == campaign.id).values(values))
+            _put(db, now, CampaignState.DONE)
             return True
 
     def replace_definition(self, campaign: Campaign, definition: Definition) -> Campaign:
@@ -482,6 +543,36 @@ class _Zones:
             yield insert(zones).values(campaign=campaign, number=number, name=name)
 
 
+def _first_version(definition: Definition, bot: str) -> dict[str, Any]:
+    return {
+        "name": definition.name,
+        "bot": bot,
+        "state": CampaignState.DRAFT,
+        "definition": definition.model_dump_json(exclude_defaults=True),
+        "version": 1,
+        "created_ms": _now_ms(),
+    }
+
+
+def _correction_name(db: Connection, name: str, kind: str) -> str:
+    """Return the first name such as ``spring.edit-1`` that is free."""
+    candidates = (f"{name[: MAX_NAME - len(ending)]}{ending}" for ending in (f".{kind}-{n}" for n in count(1)))
+    return next(each for each in candidates if _found(db, each) is None)
+
+
+def _deletable_ms() -> int:
+    return _now_ms() - DELETABLE // timedelta(milliseconds=1)
+
+
+def _young_enough(db: Connection, campaign: Campaign, rows: Sequence[Row[Any]]) -> list[Row[Any]]:
+    """Mark waiting recipients whose message has become too old to be deleted as skipped. Return the others."""
+    assert campaign.corrects is not None
+    old = too_old_to_delete(db, campaign.corrects, [row.number for row in rows], _deletable_ms())
+    _mark(db, campaign, list(old), state=RecipientState.SKIPPED, error=TOO_OLD, ended_ms=_now_ms())
+    _count(db, campaign.id, {RecipientState.WAITING: -len(old), RecipientState.SKIPPED: len(old)})
+    return [row for row in rows if row.number not in old]
+
+
 def _number_zones(db: Connection, campaign: Campaign, schedule: Schedule) -> None:
     """Number the time zones of an audience by another schedule."""
     known, after = _Zones(schedule), 0
@@ -586,16 +677,27 @@ def _update_recipients(db: Connection, campaign: Campaign, values: list[dict[str
         db.execute(update(recipients).where(*row).values(columns), values)
 
 
-def _settled(outcome: RecipientOutcome) -> dict[str, Any]:
+def _settled(outcome: RecipientOutcome, message_id: int | None) -> dict[str, Any]:
+    """``message_id`` is that of the message that was to be corrected, if any."""
     taken_back = outcome.state is RecipientState.WAITING
     return {
         "at": outcome.number,
         "state": outcome.state,
         "attempt": outcome.attempt + taken_back,  # the id of the job that was taken back is spent
-        "message_id": outcome.message_id,
+        "message_id": outcome.message_id or message_id,
         "error": outcome.error,
         "ended_ms": None if taken_back else _now_ms(),
     }
+
+
+def _put(db: Connection, campaign: Campaign, to: CampaignState, reason: str | None = None) -> None:
+    """Put a campaign into another state."""
+    values: dict[str, Any] = {"state": to, "reason": reason, "ended_ms": None}
+    if to is CampaignState.RUNNING and not _has_begun(db, campaign.id):
+        values["started_ms"] = _now_ms()
+    if to in (CampaignState.DONE, CampaignState.CANCELLED):
+        values["ended_ms"] = _now_ms()
+    db.execute(update(campaigns).where(campaigns.c.id == campaign.id).values(values))
 
 
 def _has_begun(db: Connection, campaign: int) -> bool:
@@ -619,9 +721,13 @@ def _needs_leader() -> ColumnElement[bool]:
         select(counts.c.campaign).where(counts.c.state == state, counts.c.number > 0)
         for state in (RecipientState.RELEASED, RecipientState.WAITING)
     )
+    unreported = select(reports.c.campaign).where(
+        reports.c.campaign == campaigns.c.id, reports.c.state.not_in([campaigns.c.state, REPORT_FAILED])
+    )
     return or_(
         campaigns.c.state == CampaignState.RUNNING,
         campaigns.c.id.in_(released),
+        and_(campaigns.c.started_ms.is_not(None), unreported.exists()),
         and_(campaigns.c.state == CampaignState.CANCELLED, campaigns.c.id.in_(waiting)),
     )
 
@@ -672,6 +778,7 @@ def _read(row: Row[Any]) -> Campaign:
         created_ms=row.created_ms,
         started_ms=row.started_ms,
         ended_ms=row.ended_ms,
+        corrects=row.corrects,
     )
 
 

@@ -25,6 +25,7 @@ campaigns: Final = Table(
     Column("created_ms", BigInteger, nullable=False),
     Column("started_ms", BigInteger),
     Column("ended_ms", BigInteger),
+    Column("corrects", Integer),  # the campaign whose messages this one edits or deletes
     Column("leader", String(64)),
     Column("leader_until_ms", BigInteger, nullable=False, server_default="0"),
 )
@@ -83,3 +84,13 @@ unsubscribed: Final = Table(
     Column("chat", String(40), primary_key=True),
     Column("since_ms", BigInteger, nullable=False),
 )
+
+reports: Final = Table(
+    "campaign_reports",
+    METADATA,
+    Column("campaign", Integer, primary_key=True, autoincrement=False),
+    Column("chat", String(40), nullable=False),
+    Column("message", BigInteger),
+    Column("state", String(10), nullable=False),  # the campaign's state that was last reported
+)
+REPORT_FAILED: Final = "failed"

@@ -51,6 +51,8 @@ COMMANDS = (
     ["campaigns", "resume"],
     ["campaigns", "cancel"],
     ["campaigns", "edit"],
+    ["campaigns", "edit-sent"],
+    ["campaigns", "delete-sent"],
     ["campaigns", "retry"],
     ["campaigns", "list"],
     ["campaigns", "show"],

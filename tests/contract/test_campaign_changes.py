@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from floodgate.broker.settings.model import Settings
 from floodgate.producer.campaigns import retries
 from floodgate.producer.campaigns import store as store_module
 from floodgate.producer.campaigns.audience import read_rows
+from floodgate.producer.campaigns.corrections import delete_sent, edit_sent
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import Definition, parse_definition
 from floodgate.producer.campaigns.edits import edit
@@ -112,6 +114,18 @@ def test_a_recipient_that_changed_since_it_was_chosen_stays_as_it_is(store: Camp
     assert [each.attempt for each in store.recipients("spring")] == [0, 1, 1, 0, 0]
 
 
+def test_a_campaign_in_which_all_are_tried_again_starts_anew(
+    store: CampaignStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it does not stop because its start was missed."""
+    campaign = running(store, 1)
+    store.settle(campaign, [replace(outcome(each), state=RecipientState.FAILED) for each in released(store, campaign)])
+    assert store.finish(campaign)
+    monkeypatch.setattr(store_module, "_now_ms", lambda: 2**42)
+    retry(store, "spring", retry_choice(["failed"]))
+    assert store.get("spring").started_ms == 2**42
+
+
 def test_a_retry_in_batches_takes_each_recipient_once(store: CampaignStore, monkeypatch: pytest.MonkeyPatch) -> None:
     ended(store)
     monkeypatch.setattr(retries, "BATCH", 1)
@@ -144,6 +158,10 @@ def test_a_campaign_does_not_end_while_somebody_waits_or_is_released(store: Camp
     assert store.finish(campaign)
     assert not store.finish(campaign), "it has ended"
     assert store.get("spring").state is CampaignState.DONE
+
+
+def released(store: CampaignStore, campaign: Campaign) -> Sequence[Recipient]:
+    return store.release(campaign, "me", 10, [0])
 
 
 def outcome(recipient: Recipient) -> RecipientOutcome:
@@ -188,20 +206,21 @@ def test_an_edit_is_another_version_of_which_each_recipient_tells(store: Campaig
     assert [each.version for each in store.recipients("spring")] == [1, 1, 2, None]
 
 
-@pytest.mark.parametrize(
-    ("fields", "fixed"),
-    [
-        ({"name": "summer"}, "name"),
-        ({"bot": "other"}, "bot"),
-        ({"hold_out": 0.1, "canary": 5, "chat_field": "id"}, "canary, chat_field, hold_out"),
-        ({"content": None, "variants": [{"name": "a", "share": 1, "content": {"text": "x"}}]}, "the names or shares"),
-    ],
-)
-def test_an_edit_of_what_is_fixed_is_refused(store: CampaignStore, fields: dict[str, object], fixed: str) -> None:
+FIXED: dict[str, dict[str, object]] = {
+    "name": {"name": "summer"},
+    "bot": {"bot": "other"},
+    "canary, chat_field, hold_out": {"hold_out": 0.1, "canary": 5, "chat_field": "id"},
+    "the names or shares": {"content": None, "variants": [{"name": "a", "share": 1, "content": {"text": "x"}}]},
+}
+
+
+def test_an_edit_of_what_is_fixed_is_refused(store: CampaignStore) -> None:
     before = running(store)
-    with pytest.raises(CampaignError, match=f"The edit of spring changes {fixed}.*: only content, the contents of"):
-        edit(store, "spring", definition(**fields))
+    for what, fields in FIXED.items():
+        with pytest.raises(CampaignError, match=f"The edit of spring changes {what}.*: only content, the contents of"):
+            edit(store, "spring", definition(**fields))
     assert store.get("spring") == before
+    assert edit(store, "spring", definition(bot=BOT, weight=2)).version == 2, "the bot may be named"
 
 
 def test_an_edit_is_checked_with_those_who_wait_or_may_be_taken_back(store: CampaignStore) -> None:
@@ -250,3 +269,140 @@ def test_quiet_hours_that_come_with_an_edit_are_those_of_each_recipients_time_zo
     store.lead("me", LEASE_SECONDS)
     assert [each.number for each in store.release(campaign, "me", 9, [numbers["Asia/Tokyo"]])] == [1, 4]
     assert [each.number for each in store.release(campaign, "me", 9, [numbers["Europe/Rome"]])] == [2, 3, 5]
+
+
+HOUR_MS = 3_600_000
+
+
+def sent(store: CampaignStore, chats: list[str], **fields: object) -> Campaign:
+    """A campaign that is done, whose messages have the ids 71, 72 and so on, but for the last, whose id is unknown."""
+    store.create(definition(**fields), BOT)
+    store.import_audience("spring", read_rows({"chat_id": chat, "n": n} for n, chat in enumerate(chats, 1)))
+    campaign = store.transition("spring", CampaignState.RUNNING)
+    store.lead("me", LEASE_SECONDS)
+    outcomes = [outcome(each) for each in store.release(campaign, "me", len(chats), [0])]
+    store.settle(campaign, [*outcomes[:-1], replace(outcomes[-1], message_id=None)])
+    assert store.finish(campaign)
+    return store.get("spring")
+
+
+def started(store: CampaignStore, correction: Campaign) -> Campaign:
+    campaign = store.transition(correction.name, CampaignState.RUNNING)
+    store.lead("me", LEASE_SECONDS)
+    return campaign
+
+
+def test_an_edit_of_what_was_sent_is_a_campaign_for_those_who_got_it(store: CampaignStore) -> None:
+    campaign = ended(store)
+    store.unsubscribe(BOT, "1")
+    edits = edit_sent(store, "spring", {"text": "Sorry, {{ n }}"}, "the test")
+    assert (edits.name, edits.bot, edits.state, edits.corrects) == (
+        "spring.edit-1",
+        BOT,
+        CampaignState.READY,
+        campaign.id,
+    )
+    assert states(store, edits.name) == [RecipientState.WAITING]
+    [one] = store.release(started(store, edits), "me", 10, [0])
+    content = edits.definition.contents[0]
+    assert (one.number, one.fields, content.params) == (1, {"n": 1}, {"text": "Sorry, {{ n }}"})
+    assert one.address(content) == {"chat_id": "1", "message_id": 71}
+    assert edit_sent(store, "spring", {"text": "Sorry"}, "the test").name == "spring.edit-2"
+
+
+def test_a_correction_keeps_the_message_id_however_it_ends(store: CampaignStore) -> None:
+    sent(store, ["1", "2", "3", "4"])
+    edits = started(store, edit_sent(store, "spring", {"text": "Sorry"}, "the test"))
+    store.release(edits, "me", 10, [0])
+    store.settle(edits, [RecipientOutcome(1, 0, RecipientState.SENT), RecipientOutcome(2, 0, RecipientState.FAILED)])
+    store.settle(edits, [RecipientOutcome(3, 0, RecipientState.WAITING)])
+    retry(store, edits.name, retry_choice(["failed"]))
+    again = store.release(edits, "me", 10, [0])
+    assert [(each.number, each.attempt, each.message_id) for each in again] == [(2, 1, 72), (3, 1, 73)]
+    assert [each.message_id for each in store.recipients(edits.name)] == [71, 72, 73]
+    assert {refused.why: refused.number for refused in store.refused(edits.name)} == {
+        "the message's id is not known": 1
+    }
+
+
+def test_a_content_for_all_or_the_same_variants_edit_what_variants_sent(store: CampaignStore) -> None:
+    variants = [{"name": name, "share": 0.5, "content": {"text": name, "parse_mode": "HTML"}} for name in "ab"]
+    sent(store, [str(n) for n in range(1, 9)], content=None, variants=variants)
+    shared = edit_sent(store, "spring", {"text": "c"}, "the test").definition
+    assert [each.content.params for each in shared.variants] == [{"text": "c"}] * 2
+    other = edit_sent(
+        store, "spring", {"name": "x", "variants": [*variants[:1], {**variants[1], "content": {"text": "d"}}]}, "t"
+    )
+    assert [each.content.params for each in other.definition.variants] == [{"text": "a"}, {"text": "d"}]
+    chosen = [each.variant for each in store.recipients("spring")][:-1]
+    assert [each.variant for each in store.recipients(other.name)] == chosen
+    with pytest.raises(CampaignError, match="the test has not the variants of spring"):
+        edit_sent(store, "spring", {"variants": [{**variants[0], "share": 1}]}, "the test")
+
+
+def test_an_edit_that_telegram_would_refuse_creates_nothing(store: CampaignStore) -> None:
+    sent(store, ["1", "2"])
+    with pytest.raises(CampaignError, match="Nothing of spring is edited: The markup of text is wrong"):
+        edit_sent(store, "spring", {"text": "<b>", "parse_mode": "HTML"}, "the test")
+    with pytest.raises(CampaignError, match="the test: content: chat_id comes from the audience"):
+        edit_sent(store, "spring", {"content": {"text": 1, "chat_id": 2}}, "the test")
+    assert [each.name for each in store.all()] == ["spring"]
+
+
+def test_messages_older_than_48_hours_are_not_deleted_from_private_chats(
+    store: CampaignStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = store_module._now_ms()
+    sent(store, ["1", "-100200", "@news", "2", "3"])
+    monkeypatch.setattr(store_module, "_now_ms", lambda: now + 47 * HOUR_MS)
+    young = started(store, delete_sent(store, "spring"))
+    assert states(store, young.name) == [RecipientState.WAITING] * 4
+    monkeypatch.setattr(store_module, "_now_ms", lambda: now + 49 * HOUR_MS)
+    store.lead("me", LEASE_SECONDS)
+    assert [each.chat for each in store.release(young, "me", 10, [0])] == ["-100200", "@news"]
+    assert [state.name for state in states(store, young.name)] == ["SKIPPED", "RELEASED", "RELEASED", "SKIPPED"]
+    old = delete_sent(store, "spring")
+    assert (old.name, [each.chat for each in store.recipients(old.name)]) == ("spring.delete-2", ["-100200", "@news"])
+    assert {refused.why: (refused.number, refused.sample) for refused in store.refused(old.name)} == {
+        "the message is older than 48 hours, so Telegram does not delete it": (2, "1"),
+        "the message's id is not known": (1, "3"),
+    }
+    edits = edit_sent(store, "spring", {"text": "Sorry"}, "the test")
+    assert len(states(store, edits.name)) == 4, "edits of a bot's own messages have no such limit"
+
+
+def test_a_message_that_was_deleted_is_not_corrected_again(store: CampaignStore) -> None:
+    sent(store, ["1", "2", "3"])
+    deletes = started(store, delete_sent(store, "spring"))
+    store.release(deletes, "me", 1, [0])
+    store.settle(deletes, [RecipientOutcome(1, 0, RecipientState.SENT)])
+    edits = edit_sent(store, "spring", {"text": "Sorry"}, "the test")
+    assert [each.number for each in store.recipients(edits.name)] == [2]
+    assert "the message was deleted by an earlier correction" in {each.why for each in store.refused(edits.name)}
+
+
+def test_what_cannot_be_corrected_at_all_leaves_no_campaign(store: CampaignStore) -> None:
+    running(store, 1)
+    with pytest.raises(CampaignError, match=r"No message of spring can be corrected \(nobody has got one\)"):
+        delete_sent(store, "spring")
+    store.create(definition(name="album", content={"method": "sendMediaGroup", "media": []}), BOT)
+    with pytest.raises(CampaignError, match="album sent albums"):
+        delete_sent(store, "album")
+    assert [each.name for each in store.all()] == ["album", "spring"]
+
+
+def test_a_correction_is_neither_corrected_nor_sent_to_another_chat(store: CampaignStore) -> None:
+    sent(store, ["1", "2"])
+    edits = edit_sent(store, "spring", {"text": "Sorry"}, "the test")
+    with pytest.raises(CampaignError, match="is a correction itself"):
+        delete_sent(store, edits.name)
+    with pytest.raises(CampaignError, match="corrects messages, so it has none"):
+        sample_job(store, edits.name, "42")
+    long = "s" * 40
+    store.create(definition(name=long), BOT)
+    audience = read_rows([{"chat_id": 1}])
+    store.import_audience(long, audience)
+    campaign = store.transition(long, CampaignState.RUNNING)
+    store.lead("me", LEASE_SECONDS)
+    store.settle(campaign, [outcome(each) for each in store.release(campaign, "me", 1, [0])])
+    assert delete_sent(store, long).name == "s" * 31 + ".delete-1"

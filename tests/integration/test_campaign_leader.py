@@ -175,6 +175,7 @@ def test_a_pause_cancels_what_waits_and_the_recipients_get_other_jobs_later(vhos
         await leader.step(operation.store.transition("spring", CampaignState.PAUSED))
         assert operation.states() == {RecipientState.SENT: 5, RecipientState.WAITING: 25}
         assert isinstance(await operation.ledger.admit(ask_for(jobs[5], operation.settings)), AlreadyDead)
+        assert await operation.ledger.not_kept(BOT) == (), "nobody needs to know of a job that gets a successor"
 
         await leader.step(operation.store.transition("spring", CampaignState.RUNNING))
         later = await operation.jobs()

@@ -24,7 +24,7 @@ from tests.waiting import until
 Connect = Callable[..., Connections]
 PIPELINE = topology.pipeline(["b"], 2, work_queues=["mail"])
 SEND = queue_names.send_queue("b", "bulk", 0)
-# For a busy machine. The ladder alone is milliseconds late; a message that waits for those before it would be seconds late.
+# For a busy machine. The ladder is milliseconds late; a message that waits for those before it would be seconds late.
 SLACK_SECONDS = 1.5
 
 
