@@ -179,6 +179,7 @@ def test_each_command_says_in_one_sentence_that_its_database_is_unavailable(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FLOODGATE_CAMPAIGNS_URL", url)
     monkeypatch.setenv("FLOODGATE_BOT_TOKEN", "100200300:" + "A" * 35)
+    monkeypatch.setattr("floodgate.broker.process.logs.configure_logging", lambda _settings: None)  # of this process
     for command in COMMANDS:
         monkeypatch.setattr("sys.argv", ["floodgate", "campaigns", *command.split()])
         with pytest.raises(SystemExit) as ended:
