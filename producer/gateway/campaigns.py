@@ -348,11 +348,17 @@ async def refused_rows(own: Own) -> list[CampaignRefusal]:
     return [CampaignRefusal.model_validate(each, from_attributes=True) for each in found]
 
 
+@router.get("/campaigns/{name}/results", responses=_errors(*_LOOK_UP))
+async def campaign_results(own: Own) -> dict[str, Any]:
+    """Get how the variants did, by the responses of their recipients, as `floodgate campaigns results --json` does."""
+    return (await own.campaigns.results(own.name)).as_json()
+
+
 @router.put("/unsubscribed/{chat}", status_code=204, responses=_errors(400, 401, 403, 408, 413, 422, 501, 503))
 async def unsubscribe(
     opened: Open, chat: Annotated[str, Path(max_length=40, description="A chat's id, or its @name.")]
 ) -> None:
-    """Leave a chat out of the audiences of all later campaigns of the bot."""
+    """Leave a chat out of all campaigns of the bot."""
     try:
         await opened.campaigns.unsubscribe(chat, bot=opened.bot)
     except InvalidParamsError as error:

@@ -89,6 +89,7 @@ def test_a_campaign_is_created_checked_started_followed_and_accounted_for(caller
         rows = [json.loads(line) for line in answer.iter_lines()]
     assert [(row["chat"], row["state"]) for row in rows] == [(str(7_100_000 + n), "sent") for n in range(5)]
     assert all(row["message_id"] for row in rows)
+    assert caller("GET", "campaigns/spring/results")["variants"][0]["sent"] == 5
 
     edits = caller("POST", "campaigns/spring/edit-sent", 201, json={"text": "Goodbye {{ first_name }}!"})
     assert (edits["name"], edits["recipients"], edits["bot"]) == ("spring.edit-1", 5, BOT)
