@@ -350,6 +350,10 @@ class Admission(Protocol):
         """Chats marked unreachable, each once, latest first: at most ``limit``, after the first ``offset``."""
         ...
 
+    def unreachable_among(self, bot: str, chats: Sequence[str]) -> Sequence[str]:
+        """Those of up to 1,000 chats that are marked unreachable, by the keys that are given."""
+        ...
+
     def not_kept(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[NotKept]:
         """Jobs that ended without a dead letter, latest first: at most ``limit``, after the first ``offset``.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -10,6 +12,7 @@ from typing import Any, Final, TypeVar
 from floodgate.broker.errors import CampaignError, ClosedError
 from floodgate.broker.messages.chats import chat_key
 from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.stores import open_store
 from floodgate.producer.campaigns.audience import AudienceRow, Candidate, read_file, read_rows
 from floodgate.producer.campaigns.checks import CheckReport, check
 from floodgate.producer.campaigns.database import Database
@@ -54,6 +57,8 @@ class Campaigns:
     ) -> Campaign:
         """Create a campaign, import its audience and freeze it. Sends nothing. Constant memory, but for ``exclude``.
 
+        Chats that come twice, have unsubscribed or are known to be unreachable are left out: see :meth:`refused`.
+
         Args:
             definition: a TOML file, or its fields.
             audience: a CSV or JSON Lines file, or a mapping of fields for each recipient.
@@ -68,7 +73,13 @@ class Campaigns:
         rows = _begun(_rows(audience, wanted.chat_field))
         excluded = list(_excluded(exclude, wanted.chat_field))
         campaign = self._store.create(wanted, bot or wanted.bot or self._bot)
-        return self._store.import_audience(campaign.name, self._counted(rows, on_rows), excluded=excluded)
+        with closing(open_store(self._settings, create=False)) as state:
+            return self._store.import_audience(
+                campaign.name,
+                self._counted(rows, on_rows),
+                excluded=excluded,
+                unreachable=partial(state.unreachable_among, campaign.bot),
+            )
 
     def check(self, name: str, *, on_rows: OnRows | None = None) -> CheckReport:
         """Render the message of every recipient, and report what Telegram would refuse."""

@@ -4,8 +4,7 @@ Each recipient has one row: who gets what, and what became of it. Counts by stat
 the same transaction, so progress costs one query whatever the size of the audience. A campaign's audience is imported
 while the campaign is a draft, and frozen when it becomes ready.
 
-Bounds. An import writes :data:`BATCH` rows a transaction. Refused rows are counted by reason, with one sample each, and
-at most :data:`MOST_REASONS` reasons.
+Bounds. An import writes :data:`BATCH` rows a transaction.
 """
 
 from __future__ import annotations
@@ -23,14 +22,22 @@ from sqlalchemy import Connection, Insert, Row, and_, bindparam, delete, insert,
 from sqlalchemy.dialects import postgresql, sqlite
 
 from floodgate.broker.errors import CampaignError
-from floodgate.producer.campaigns.audience import AudienceRow, Candidate, RefusedRow
+from floodgate.producer.campaigns.audience import AudienceRow, Candidate
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import Definition, Schedule, is_zone, parse_definition
+from floodgate.producer.campaigns.exclusions import (
+    EXCLUDED,
+    UNREACHABLE,
+    Among,
+    Refusals,
+    leave_out,
+    leave_out_known,
+    valid,
+)
 from floodgate.producer.campaigns.states import BEGUN, FOLLOWING, CampaignState, RecipientState
 from floodgate.producer.campaigns.tables import campaigns, counts, recipients, refused_rows, unsubscribed, zones
 
 BATCH: Final = 10_000
-MOST_REASONS: Final = 100
 HELD_OUT_VARIANT: Final = -1
 
 
@@ -133,19 +140,26 @@ class CampaignStore:
         with self._database.reading() as db:
             return [_read(row) for row in db.execute(select(campaigns).order_by(campaigns.c.id.desc()))]
 
-    def import_audience(self, name: str, rows: Iterable[AudienceRow], *, excluded: Iterable[str] = ()) -> Campaign:
-        """Replace a draft's audience by the rows, without chats that come twice, have unsubscribed or are excluded;
-        then freeze it: the campaign becomes ready.
+    def import_audience(
+        self, name: str, rows: Iterable[AudienceRow], *, excluded: Iterable[str] = (), unreachable: Among | None = None
+    ) -> Campaign:
+        """Replace a draft's audience by the rows, without chats that come twice, have unsubscribed or are excluded or
+        unreachable; then freeze it: the campaign becomes ready.
 
         An import that ends early leaves a draft, and may be made again. ``excluded`` are chat keys.
         """
         campaign = self._emptied(name)
         left_out, source, number = frozenset(excluded), iter(rows), 0
-        fingerprint, refused, known = hashlib.blake2b(digest_size=16), _Refusals(), _Zones(campaign.definition.schedule)
+        fingerprint, refused, known = hashlib.blake2b(digest_size=16), Refusals(), _Zones(campaign.definition.schedule)
         while batch := list(islice(source, BATCH)):
+            candidates = valid(batch, refused)
+            leave_out(candidates, refused, EXCLUDED, left_out.intersection)
+            if unreachable is not None:
+                leave_out(candidates, refused, UNREACHABLE, unreachable)
             with self._database.writing() as db:
                 _still_draft(db, campaign.id)
-                taken = _new(db, campaign, batch, left_out, refused)
+                leave_out_known(db, campaign.id, campaign.bot, candidates, refused)
+                taken = list(candidates.values())
                 values = [_recipient_values(campaign, n, each, known) for n, each in enumerate(taken, number + 1)]
                 if values:
                     db.execute(insert(recipients), values)
@@ -344,25 +358,6 @@ class CampaignStore:
             return _campaign(db, campaign.name)
 
 
-class _Refusals:
-    """Counts refused rows by reason."""
-
-    def __init__(self) -> None:
-        self._numbers: Counter[str] = Counter()
-        self._first: dict[str, tuple[int, str]] = {}
-
-    def add(self, why: str, line: int, sample: str) -> None:
-        if why not in self._first and len(self._first) >= MOST_REASONS:
-            why = "another reason"
-        self._numbers[why] += 1
-        self._first.setdefault(why, (line, sample))
-
-    def inserts(self, campaign: int) -> Iterator[Insert]:
-        for why, number in self._numbers.items():
-            line, sample = self._first[why]
-            yield insert(refused_rows).values(campaign=campaign, why=why, number=number, line=line, sample=sample)
-
-
 class _Zones:
     """Numbers the time zones of an audience. One that does not exist counts as the schedule's own."""
 
@@ -381,39 +376,6 @@ class _Zones:
     def inserts(self, campaign: int) -> Iterator[Insert]:
         for name, number in self._numbers.items():
             yield insert(zones).values(campaign=campaign, number=number, name=name)
-
-
-def _new(
-    db: Connection,
-    campaign: Campaign,
-    batch: Sequence[AudienceRow],
-    excluded: frozenset[str],
-    refused: _Refusals,
-) -> list[Candidate]:
-    """Return the valid rows of a batch whose chats are new to the audience and are not left out."""
-    candidates: dict[str, Candidate] = {}
-    for row in batch:
-        if isinstance(row, RefusedRow):
-            refused.add(row.why, row.line, row.sample)
-        elif row.chat in excluded:
-            refused.add("it is excluded", row.line, row.chat)
-        elif row.chat in candidates:
-            refused.add("the chat is in the audience already", row.line, row.chat)
-        else:
-            candidates[row.chat] = row
-    for why, statement in (
-        ("the chat is in the audience already", select(recipients.c.chat).where(recipients.c.campaign == campaign.id)),
-        ("the chat has unsubscribed", select(unsubscribed.c.chat).where(unsubscribed.c.bot == campaign.bot)),
-    ):
-        for chat in _those_in(db, statement, list(candidates)):
-            refused.add(why, candidates.pop(chat).line, chat)
-    return list(candidates.values())
-
-
-def _those_in(db: Connection, statement: Any, chats: Sequence[str]) -> Iterator[str]:
-    column = statement.selected_columns[0]
-    for start in range(0, len(chats), 1000):
-        yield from db.execute(statement.where(column.in_(chats[start : start + 1000]))).scalars()
 
 
 def _recipient_values(campaign: Campaign, number: int, candidate: Candidate, known: _Zones) -> dict[str, Any]:

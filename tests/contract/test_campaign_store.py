@@ -99,18 +99,19 @@ def test_an_audience_is_kept_in_order_each_chat_once(store: CampaignStore, monke
         RefusedRow(10, "it is not JSON", "{"),
         RefusedRow(11, "it is not JSON", "["),
     ]
-    campaign = store.import_audience("spring", audience, excluded=["6"])
+    campaign = store.import_audience("spring", audience, excluded=["6"], unreachable={"5", "8"}.intersection)
     assert campaign.state is CampaignState.READY
     assert [(each.number, each.chat, each.fields) for each in store.recipients("spring")] == [
-        (number, str(chat), {"n": chat}) for number, chat in enumerate([1, 2, 3, 5, 7], 1)
+        (number, str(chat), {"n": chat}) for number, chat in enumerate([1, 2, 3, 7], 1)
     ]
     assert {refused.why: (refused.number, refused.line) for refused in store.refused("spring")} == {
         "the chat is in the audience already": (2, 3),
         "the chat has unsubscribed": (1, 6),
         "it is excluded": (1, 8),
+        "the chat is known to be unreachable": (1, 7),
         "it is not JSON": (2, 10),
     }
-    assert counted(store) == {RecipientState.WAITING: 5}
+    assert counted(store) == {RecipientState.WAITING: 4}
 
 
 def test_the_same_audience_has_the_same_fingerprint(store: CampaignStore) -> None:
