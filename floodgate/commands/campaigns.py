@@ -60,6 +60,9 @@ def create(
     definition: Annotated[Path, typer.Argument(help="TOML file with the campaign's definition.")],
     audience: Annotated[Path, typer.Option(help="CSV file with a header, or JSON Lines (.jsonl).")],
     exclude: Annotated[list[Path], typer.Option(help="File of chats that are left out. May be repeated.")] = [],  # noqa: B006
+    exclude_campaign: Annotated[
+        list[str], typer.Option(help="Earlier campaign whose recipients are left out if they got it. May be repeated.")
+    ] = [],  # noqa: B006
     bot: Bot = None,
 ) -> None:
     """Create a campaign, import its audience and freeze it. Sends nothing: see check, test and start.
@@ -67,7 +70,9 @@ def create(
     Example: floodgate campaigns create spring.toml --audience customers.csv
     """
     with _opened() as campaigns, _counting("importing") as count:
-        campaign = campaigns.create(definition, audience, exclude=exclude, bot=bot, on_rows=count)
+        campaign = campaigns.create(
+            definition, audience, exclude=exclude, exclude_campaigns=exclude_campaign, bot=bot, on_rows=count
+        )
         for refused in campaigns.refused(campaign.name):
             say(f"Rows left out: {refused.number} (the first in line {refused.line}) because {refused.why}")
         recipients = sum(campaigns.progress(campaign.name).counts.values())

@@ -43,12 +43,21 @@ class AsyncCampaigns:
         audience: Audience,
         *,
         exclude: Iterable[Path | int | str] = (),
+        exclude_campaigns: Sequence[str] = (),
         bot: str | None = None,
         on_rows: OnRows | None = None,
     ) -> Campaign:
         """Create a campaign, import its audience and freeze it. The audience is read, and ``on_rows`` called, on a
         thread."""
-        return await self._call(self._campaigns.create, definition, audience, exclude=exclude, bot=bot, on_rows=on_rows)
+        return await self._call(
+            self._campaigns.create,
+            definition,
+            audience,
+            exclude=exclude,
+            exclude_campaigns=exclude_campaigns,
+            bot=bot,
+            on_rows=on_rows,
+        )
 
     async def check(self, name: str, *, on_rows: OnRows | None = None) -> CheckReport:
         """Render the message of every recipient, and report what Telegram would refuse."""

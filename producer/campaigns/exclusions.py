@@ -9,10 +9,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, Insert, insert, select
+from sqlalchemy import ColumnElement, Connection, Insert, delete, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
 
+from floodgate.broker.errors import CampaignError
 from floodgate.producer.campaigns.audience import AudienceRow, Candidate, RefusedRow
-from floodgate.producer.campaigns.tables import recipients, refused_rows, unsubscribed
+from floodgate.producer.campaigns.states import RecipientState
+from floodgate.producer.campaigns.tables import campaigns, excluded, recipients, refused_rows, unsubscribed
 
 MOST_REASONS: Final = 100
 # Chats that are looked up at once.
@@ -20,6 +23,7 @@ LOOKED_UP: Final = 1000
 
 TWICE: Final = "the chat is in the audience already"
 EXCLUDED: Final = "it is excluded"
+SENT_BEFORE: Final = "an excluded campaign was sent to the chat"
 UNSUBSCRIBED: Final = "the chat has unsubscribed"
 UNREACHABLE: Final = "the chat is known to be unreachable"
 
@@ -69,15 +73,57 @@ def leave_out(candidates: dict[str, Candidate], refused: Refusals, why: str, amo
             refused.add(why, candidates.pop(chat).line, chat)
 
 
-def leave_out_known(
-    db: Connection, campaign: int, bot: str, candidates: dict[str, Candidate], refused: Refusals
-) -> None:
-    """Take out the candidates that are in the audience already or have unsubscribed."""
-    leave_out(candidates, refused, TWICE, _those(db, recipients.c.chat, recipients.c.campaign == campaign))
-    leave_out(candidates, refused, UNSUBSCRIBED, _those(db, unsubscribed.c.chat, unsubscribed.c.bot == bot))
+class Exclusions:
+    """The chats that are left out of one campaign's audience, as far as the database knows them.
+
+    Excluded chats are kept in a table of their own while the audience is imported: a file of a million takes no memory.
+    """
+
+    def __init__(self, campaign: int, bot: str, earlier: Sequence[int]) -> None:
+        self._campaign = campaign
+        self._bot = bot
+        self._earlier = earlier
+
+    def add(self, db: Connection, chats: Iterable[str]) -> None:
+        """Exclude chats."""
+        values = [{"campaign": self._campaign, "chat": chat} for chat in chats]
+        dialect = postgresql if db.dialect.name == "postgresql" else sqlite
+        db.execute(dialect.insert(excluded).on_conflict_do_nothing(), values)
+
+    def clear(self, db: Connection, most: int) -> bool:
+        """Delete up to ``most`` excluded chats. Return whether that were all."""
+        chats = select(excluded.c.chat).where(excluded.c.campaign == self._campaign).limit(most)
+        found = db.execute(delete(excluded).where(excluded.c.campaign == self._campaign, excluded.c.chat.in_(chats)))
+        return found.rowcount < most
+
+    def leave_out(self, db: Connection, candidates: dict[str, Candidate], refused: Refusals) -> None:
+        """Take out the candidates that are in the audience already, are excluded or have unsubscribed, and those to
+        whom one of the earlier campaigns was sent, or may have been."""
+        sent = (RecipientState.SENT, RecipientState.UNCERTAIN)
+        for why, column, where in (
+            (TWICE, recipients.c.chat, [recipients.c.campaign == self._campaign]),
+            (EXCLUDED, excluded.c.chat, [excluded.c.campaign == self._campaign]),
+            (UNSUBSCRIBED, unsubscribed.c.chat, [unsubscribed.c.bot == self._bot]),
+            (SENT_BEFORE, recipients.c.chat, [recipients.c.campaign.in_(self._earlier), recipients.c.state.in_(sent)]),
+        ):
+            leave_out(candidates, refused, why, _those(db, column, where))
 
 
-def _those(db: Connection, column: ColumnElement[str], *where: ColumnElement[bool]) -> Among:
+def find_campaigns(db: Connection, bot: str, names: Sequence[str]) -> Sequence[int]:
+    """Return the ids of a bot's campaigns.
+
+    Raises:
+        CampaignError: the bot has no campaign of one of the names.
+    """
+    found = {
+        row.name: row.id for row in db.execute(select(campaigns.c.name, campaigns.c.id).where(campaigns.c.bot == bot))
+    }
+    if unknown := [name for name in names if name not in found]:
+        raise CampaignError(f"Bot {bot} has no campaign named {unknown[0]!r}: `floodgate campaigns list` shows them.")
+    return [found[name] for name in names]
+
+
+def _those(db: Connection, column: ColumnElement[str], where: Sequence[ColumnElement[bool]]) -> Among:
     def among(chats: Sequence[str]) -> Sequence[str]:
         return db.execute(select(column).distinct().where(*where, column.in_(chats))).scalars().all()
 

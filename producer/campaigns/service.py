@@ -52,10 +52,12 @@ class Campaigns:
         audience: Audience,
         *,
         exclude: Iterable[Path | int | str] = (),
+        exclude_campaigns: Sequence[str] = (),
         bot: str | None = None,
         on_rows: OnRows | None = None,
     ) -> Campaign:
-        """Create a campaign, import its audience and freeze it. Sends nothing. Constant memory, but for ``exclude``.
+        """Create a campaign, import its audience and freeze it. Sends nothing. Constant memory. Replaces a draft of the
+        same name, which a call that failed has left.
 
         Chats that come twice, have unsubscribed or are known to be unreachable are left out: see :meth:`refused`.
 
@@ -63,6 +65,7 @@ class Campaigns:
             definition: a TOML file, or its fields.
             audience: a CSV or JSON Lines file, or a mapping of fields for each recipient.
             exclude: chats that are left out, or files that contain them.
+            exclude_campaigns: the bot's campaigns whose recipients are left out if they got the message, or may have.
             on_rows: called with the number of rows read, every thousand rows.
 
         Raises:
@@ -71,13 +74,14 @@ class Campaigns:
         """
         wanted = _definition(definition)
         rows = _begun(_rows(audience, wanted.chat_field))
-        excluded = list(_excluded(exclude, wanted.chat_field))
+        excluded = _begun(_excluded(exclude, wanted.chat_field))
         campaign = self._store.create(wanted, bot or wanted.bot or self._bot)
         with closing(open_store(self._settings, create=False)) as state:
             return self._store.import_audience(
                 campaign.name,
                 self._counted(rows, on_rows),
                 excluded=excluded,
+                earlier=exclude_campaigns,
                 unreachable=partial(state.unreachable_among, campaign.bot),
             )
 
@@ -165,7 +169,7 @@ def _rows(audience: Audience, chat_field: str) -> Iterator[AudienceRow]:
     return read_file(audience, chat_field) if isinstance(audience, Path) else read_rows(audience, chat_field)
 
 
-def _begun(rows: Iterator[AudienceRow]) -> Iterator[AudienceRow]:
+def _begun(rows: Iterator[T]) -> Iterator[T]:
     """Read the first row now, so that a file that cannot be read leaves no draft behind."""
     return chain(list(islice(rows, 1)), rows)
 

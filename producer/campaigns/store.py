@@ -26,12 +26,12 @@ from floodgate.producer.campaigns.audience import AudienceRow, Candidate
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import Definition, Schedule, is_zone, parse_definition
 from floodgate.producer.campaigns.exclusions import (
-    EXCLUDED,
     UNREACHABLE,
     Among,
+    Exclusions,
     Refusals,
+    find_campaigns,
     leave_out,
-    leave_out_known,
     valid,
 )
 from floodgate.producer.campaigns.states import BEGUN, FOLLOWING, CampaignState, RecipientState
@@ -111,13 +111,14 @@ class CampaignStore:
         self._database.close()
 
     def create(self, definition: Definition, bot: str) -> Campaign:
-        """Create a campaign as a draft.
+        """Create a campaign as a draft. Replaces a draft of its name, which an import that ended early has left.
 
         Raises:
-            CampaignError: there is one of this name.
+            CampaignError: there is one of this name that is not a draft.
         """
         with self._database.writing() as db:
-            if _found(db, definition.name) is not None:
+            found = _found(db, definition.name, for_update=True)
+            if found is not None and found.state != CampaignState.DRAFT:
                 raise CampaignError(f"There is a campaign named {definition.name!r}: choose another name.")
             values = {
                 "name": definition.name,
@@ -127,7 +128,9 @@ class CampaignStore:
                 "version": 1,
                 "created_ms": _now_ms(),
             }
-            db.execute(insert(campaigns).values(values))
+            db.execute(
+                insert(campaigns) if found is None else update(campaigns).where(campaigns.c.id == found.id), values
+            )
             return _campaign(db, definition.name)
 
     def get(self, name: str) -> Campaign:
@@ -141,24 +144,30 @@ class CampaignStore:
             return [_read(row) for row in db.execute(select(campaigns).order_by(campaigns.c.id.desc()))]
 
     def import_audience(
-        self, name: str, rows: Iterable[AudienceRow], *, excluded: Iterable[str] = (), unreachable: Among | None = None
+        self,
+        name: str,
+        rows: Iterable[AudienceRow],
+        *,
+        excluded: Iterable[str] = (),
+        earlier: Sequence[str] = (),
+        unreachable: Among | None = None,
     ) -> Campaign:
-        """Replace a draft's audience by the rows, without chats that come twice, have unsubscribed or are excluded or
-        unreachable; then freeze it: the campaign becomes ready.
+        """Replace a draft's audience by the rows, without chats that come twice, have unsubscribed, are unreachable or
+        excluded, or got one of the bot's earlier campaigns; then freeze it: the campaign becomes ready.
 
         An import that ends early leaves a draft, and may be made again. ``excluded`` are chat keys.
         """
         campaign = self._emptied(name)
-        left_out, source, number = frozenset(excluded), iter(rows), 0
+        exclusions = self._exclusions(campaign, excluded, earlier)
+        source, number = iter(rows), 0
         fingerprint, refused, known = hashlib.blake2b(digest_size=16), Refusals(), _Zones(campaign.definition.schedule)
         while batch := list(islice(source, BATCH)):
             candidates = valid(batch, refused)
-            leave_out(candidates, refused, EXCLUDED, left_out.intersection)
             if unreachable is not None:
                 leave_out(candidates, refused, UNREACHABLE, unreachable)
             with self._database.writing() as db:
-                _still_draft(db, campaign.id)
-                leave_out_known(db, campaign.id, campaign.bot, candidates, refused)
+                _still_draft(db, campaign)
+                exclusions.leave_out(db, candidates, refused)
                 taken = list(candidates.values())
                 values = [_recipient_values(campaign, n, each, known) for n, each in enumerate(taken, number + 1)]
                 if values:
@@ -167,6 +176,7 @@ class CampaignStore:
             number += len(taken)
             for each in taken:
                 fingerprint.update(f"{each.chat}\0{each.fields or ''}\n".encode(errors="surrogatepass"))
+        self._forget(campaign, exclusions)
         return self._frozen(campaign, [*refused.inserts(campaign.id), *known.inserts(campaign.id)], fingerprint, number)
 
     def refused(self, name: str) -> Sequence[RefusedRows]:
@@ -347,9 +357,26 @@ class CampaignStore:
                 if found.rowcount < BATCH:
                     return campaign
 
+    def _exclusions(self, campaign: Campaign, excluded: Iterable[str], earlier: Sequence[str]) -> Exclusions:
+        with self._database.reading() as db:
+            exclusions = Exclusions(campaign.id, campaign.bot, find_campaigns(db, campaign.bot, earlier))
+        self._forget(campaign, exclusions)  # an earlier import may have left some
+        source = iter(excluded)
+        while batch := list(islice(source, BATCH)):
+            with self._database.writing() as db:
+                exclusions.add(db, batch)
+        return exclusions
+
+    def _forget(self, campaign: Campaign, exclusions: Exclusions) -> None:
+        while True:
+            with self._database.writing() as db:
+                _still_draft(db, campaign)
+                if exclusions.clear(db, BATCH):
+                    return
+
     def _frozen(self, campaign: Campaign, inserts: Sequence[Insert], fingerprint: Any, number: int) -> Campaign:
         with self._database.writing() as db:
-            _still_draft(db, campaign.id)
+            _still_draft(db, campaign)
             for statement in inserts:
                 db.execute(statement)
             state = CampaignState.READY if number else CampaignState.DRAFT
@@ -481,10 +508,12 @@ def _campaign(db: Connection, name: str, *, for_update: bool = False) -> Campaig
     return _read(row)
 
 
-def _still_draft(db: Connection, campaign: int) -> None:
-    statement = select(campaigns.c.state).where(campaigns.c.id == campaign).with_for_update()
-    if (state := db.execute(statement).scalar_one_or_none()) != CampaignState.DRAFT:
-        raise CampaignError(f"The campaign became {state or 'deleted'} during the import, which has ended.")
+def _still_draft(db: Connection, campaign: Campaign) -> None:
+    statement = select(campaigns.c.state, campaigns.c.created_ms).where(campaigns.c.id == campaign.id)
+    now = db.execute(statement.with_for_update()).one()
+    if (now.state, now.created_ms) != (CampaignState.DRAFT, campaign.created_ms):
+        state = "another draft" if now.state == CampaignState.DRAFT else now.state
+        raise CampaignError(f"The campaign became {state} during the import, which has ended.")
 
 
 def _read(row: Row[Any]) -> Campaign:

@@ -75,6 +75,14 @@ refused_rows: Final = Table(
     Column("sample", Text, nullable=False),
 )
 
+excluded: Final = Table(  # while an audience is imported
+    "campaign_excluded",
+    METADATA,
+    Column("campaign", Integer, primary_key=True),
+    Column("chat", String(40), primary_key=True),
+    sqlite_with_rowid=False,
+)
+
 unsubscribed: Final = Table(
     "campaign_unsubscribed",
     METADATA,

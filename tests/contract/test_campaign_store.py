@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from floodgate.broker.errors import CampaignError, SettingsError, StateUnavailableError
 from floodgate.broker.settings.model import Settings
@@ -17,6 +18,7 @@ from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import Definition, parse_definition
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
 from floodgate.producer.campaigns.store import Campaign, CampaignStore, Recipient, RecipientOutcome
+from floodgate.producer.campaigns.tables import excluded
 
 LEASE_SECONDS = 100.0
 BOT = "news"
@@ -79,7 +81,7 @@ def test_a_campaign_is_read_as_it_was_created(store: CampaignStore) -> None:
 
 
 def test_a_name_is_used_once(store: CampaignStore) -> None:
-    store.create(definition(), BOT)
+    ready(store)
     with pytest.raises(CampaignError, match="choose another name"):
         store.create(definition(), BOT)
 
@@ -138,6 +140,74 @@ def test_an_import_that_ends_early_leaves_a_draft_and_can_be_made_again(
     assert store.get("spring").state is CampaignState.DRAFT
     assert store.import_audience("spring", rows(range(1, 4))).state is CampaignState.READY
     assert counted(store) == {RecipientState.WAITING: 3}
+
+
+def test_a_draft_that_an_import_has_left_is_replaced_and_that_import_ends(
+    store: CampaignStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "BATCH", 2)
+
+    def replaced() -> Iterator[AudienceRow]:
+        yield from rows(range(1, 4))
+        monkeypatch.setattr(store_module, "_now_ms", lambda: 2**42)
+        store.create(definition(canary=5), "other")
+        store.import_audience("spring", rows([7, 8]), excluded=["8"])
+        yield from rows(range(4, 8))
+
+    store.create(definition(), BOT)
+    with pytest.raises(CampaignError, match="became ready during the import"):
+        store.import_audience("spring", replaced(), excluded=["7"])
+    campaign = store.get("spring")
+    assert (campaign.bot, campaign.definition.canary) == ("other", 5)
+    assert [recipient.chat for recipient in store.recipients("spring")] == ["7"]
+
+
+def test_an_import_does_not_go_on_in_a_draft_that_was_created_again(
+    store: CampaignStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "BATCH", 2)
+
+    def replaced() -> Iterator[AudienceRow]:
+        yield from rows(range(1, 4))
+        monkeypatch.setattr(store_module, "_now_ms", lambda: 2**42)
+        store.create(definition(), BOT)
+        yield from rows(range(4, 8))
+
+    store.create(definition(), BOT)
+    with pytest.raises(CampaignError, match="became another draft during the import"):
+        store.import_audience("spring", replaced())
+
+
+def test_those_who_got_an_earlier_campaign_or_may_have_are_left_out(store: CampaignStore) -> None:
+    campaign, _ = released(store, 5)
+    endings = (RecipientState.SENT, RecipientState.UNCERTAIN, RecipientState.FAILED, RecipientState.UNREACHABLE)
+    store.settle(campaign, [RecipientOutcome(number, 0, state) for number, state in enumerate(endings, 1)])
+    store.create(definition(name="summer"), BOT)
+    store.import_audience("summer", rows(range(1, 8)), earlier=["spring"])
+    assert [recipient.chat for recipient in store.recipients("summer")] == ["3", "4", "5", "6", "7"]
+    assert [(each.why, each.number) for each in store.refused("summer")] == [
+        ("an excluded campaign was sent to the chat", 2)
+    ]
+
+
+def test_a_campaign_of_another_bot_cannot_be_excluded(store: CampaignStore) -> None:
+    ready(store)
+    store.create(definition(name="summer"), "other")
+    with pytest.raises(CampaignError, match="Bot other has no campaign named 'spring'"):
+        store.import_audience("summer", rows([1]), earlier=["spring"])
+
+
+def test_excluded_chats_are_kept_only_during_the_import(
+    store: CampaignStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "BATCH", 3)
+    store.create(definition(), BOT)
+    store.import_audience("spring", rows(range(1, 12)), excluded=(str(n % 10) for n in range(3, 30)))
+    assert [recipient.chat for recipient in store.recipients("spring")] == ["10", "11"]
+    database = Database(settings)
+    with database.reading() as db:
+        assert db.execute(select(excluded)).all() == []
+    database.close()
 
 
 def test_a_frozen_audience_is_not_replaced(store: CampaignStore) -> None:

@@ -65,6 +65,12 @@ def upgrade() -> None:
         sa.Column("sample", sa.Text, nullable=False),
     )
     op.create_table(
+        "campaign_excluded",
+        sa.Column("campaign", sa.Integer, primary_key=True),
+        sa.Column("chat", sa.String(40), primary_key=True),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "campaign_unsubscribed",
         sa.Column("bot", sa.String(32), primary_key=True),
         sa.Column("chat", sa.String(40), primary_key=True),
