@@ -8,20 +8,24 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from floodgate.broker.errors import InvalidParamsError
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.commands.options import EXIT_NO, AsJson, Bot, Yes, confirm, say
 
 if TYPE_CHECKING:
     from floodgate.producer.campaigns.progress import CampaignProgress
+    from floodgate.producer.campaigns.queries import AudienceQuery
     from floodgate.producer.campaigns.service import Campaigns
     from floodgate.producer.campaigns.store import Campaign
 
@@ -58,7 +62,16 @@ def run() -> None:
 @app.command()
 def create(
     definition: Annotated[Path, typer.Argument(help="TOML file with the campaign's definition.")],
-    audience: Annotated[Path, typer.Option(help="CSV file with a header, or JSON Lines (.jsonl).")],
+    audience: Annotated[
+        Path | None, typer.Option(help="CSV file with a header, or JSON Lines (.jsonl). Or give --query.")
+    ] = None,
+    query: Annotated[str | None, typer.Option(help="SQL query whose rows are the audience.")] = None,
+    query_file: Annotated[Path | None, typer.Option(help="File with the query.")] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(help="Database of the query: sqlite:////absolute/path.db or postgresql://user@host/name."),
+    ] = None,
+    query_seconds: Annotated[int, typer.Option(min=1, help="How long to wait for the query's next rows.")] = 300,
     exclude: Annotated[list[Path], typer.Option(help="File of chats that are left out. May be repeated.")] = [],  # noqa: B006
     exclude_campaign: Annotated[
         list[str], typer.Option(help="Earlier campaign whose recipients are left out if they got it. May be repeated.")
@@ -69,9 +82,12 @@ def create(
 
     Example: floodgate campaigns create spring.toml --audience customers.csv
     """
+    given = audience or _query(query, query_file, database, query_seconds)
+    if audience and (query or query_file):
+        raise InvalidParamsError("--audience and a query are both given: use one of them.")
     with _opened() as campaigns, _counting("importing") as count:
         campaign = campaigns.create(
-            definition, audience, exclude=exclude, exclude_campaigns=exclude_campaign, bot=bot, on_rows=count
+            definition, given, exclude=exclude, exclude_campaigns=exclude_campaign, bot=bot, on_rows=count
         )
         for refused in campaigns.refused(campaign.name):
             say(f"Rows left out: {refused.number} (the first in line {refused.line}) because {refused.why}")
@@ -235,6 +251,17 @@ def export(
                 print(json.dumps(row))
             else:
                 writer.writerow(row)
+
+
+def _query(query: str | None, file: Path | None, database: str | None, seconds: int) -> AudienceQuery:
+    from floodgate.producer.campaigns.queries import AudienceQuery, read_statement
+
+    if (query is None) == (file is None):
+        raise InvalidParamsError("Give the audience: --audience, or --database and either --query or --query-file.")
+    if database is None:
+        raise InvalidParamsError("--database is missing: write the URL of the database that the query is for.")
+    statement = query if file is None else read_statement(file)
+    return AudienceQuery(SecretStr(database), statement or "", timedelta(seconds=seconds))
 
 
 def _campaigns(settings: Settings) -> Campaigns:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -85,9 +86,27 @@ def read_row(line: int, fields: object, chat_field: str) -> AudienceRow:
         text = json.dumps(others, ensure_ascii=False, separators=(",", ":")) if others else None
     except (TypeError, ValueError, RecursionError):
         return RefusedRow(line, "a field is neither text, a number, a list nor an object", _sample(fields))
-    if text is not None and len(text) * 4 > MAX_ROW_BYTES and len(text.encode(errors="replace")) > MAX_ROW_BYTES:
+    if text is not None and not text.isascii() and not _is_unicode(text):
+        return RefusedRow(line, "a field is not valid Unicode text", _sample(fields))
+    if text is not None and len(text) * 4 > MAX_ROW_BYTES and len(text.encode()) > MAX_ROW_BYTES:
         return RefusedRow(line, f"it has more than {MAX_ROW_BYTES} bytes", _sample(fields))
     return Candidate(line, key, text)
+
+
+def read_columns(names: Sequence[str], source: str, chat_field: str) -> Sequence[str]:
+    """Return the names of an audience's columns.
+
+    Raises:
+        CampaignError: there is no column for the chat, or two columns have the same name.
+    """
+    if chat_field not in names:
+        raise CampaignError(
+            f"{source} has no column {chat_field!r}: its columns are {', '.join(map(repr, names[:20]))}. "
+            "Rename one, or set chat_field in the definition."
+        )
+    if twice := [name for name, number in Counter(names).items() if number > 1]:
+        raise CampaignError(f"{source} has two columns named {twice[0]!r}: rename one.")
+    return names
 
 
 def _json_lines(lines: Iterable[str], chat_field: str) -> Iterator[AudienceRow]:
@@ -109,11 +128,7 @@ def _csv_rows(lines: Iterable[str], path: Path, chat_field: str) -> Iterator[Aud
         raise CampaignError(f"{path} is empty: its first line must name the columns, {chat_field} among them.")
     delimiter = max(_DELIMITERS, key=header.count)
     names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter))]
-    if chat_field not in names:
-        raise CampaignError(
-            f"{path} has no column {chat_field!r}: its columns are {', '.join(map(repr, names[:20]))}. "
-            "Rename one, or set chat_field in the definition."
-        )
+    read_columns(names, str(path), chat_field)
     reader = csv.reader(source, delimiter=delimiter, strict=True)
     line = 1
     while True:
@@ -132,5 +147,15 @@ def _csv_rows(lines: Iterable[str], path: Path, chat_field: str) -> Iterator[Aud
             yield read_row(line, dict(zip(names, values, strict=True)), chat_field)
 
 
+def _is_unicode(text: str) -> bool:
+    """Return whether a text can be encoded: JSON's escapes and a broken encoding can yield halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _sample(value: object) -> str:
-    return str(value)[:80]
+    """Return the beginning of a row as a database can keep it."""
+    return str(value)[:80].encode(errors="replace").decode().replace("\0", "?")

@@ -18,6 +18,7 @@ from floodgate.producer.campaigns.checks import CheckReport, check
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import Definition, parse_definition, read_definition
 from floodgate.producer.campaigns.progress import CampaignProgress, progress_of
+from floodgate.producer.campaigns.queries import AudienceQuery, read_query
 from floodgate.producer.campaigns.states import CampaignState
 from floodgate.producer.campaigns.store import Campaign, CampaignStore, Recipient, RefusedRows
 
@@ -25,7 +26,7 @@ from floodgate.producer.campaigns.store import Campaign, CampaignStore, Recipien
 ON_ROWS_EVERY: Final = 1000
 
 OnRows = Callable[[int], None]
-Audience = Path | Iterable[Mapping[str, Any]]
+Audience = Path | AudienceQuery | Iterable[Mapping[str, Any]]
 T = TypeVar("T")
 
 
@@ -63,7 +64,7 @@ class Campaigns:
 
         Args:
             definition: a TOML file, or its fields.
-            audience: a CSV or JSON Lines file, or a mapping of fields for each recipient.
+            audience: a CSV or JSON Lines file, a SQL query, or a mapping of fields for each recipient.
             exclude: chats that are left out, or files that contain them.
             exclude_campaigns: the bot's campaigns whose recipients are left out if they got the message, or may have.
             on_rows: called with the number of rows read, every thousand rows.
@@ -166,7 +167,13 @@ def _definition(given: Definition | Mapping[str, Any] | Path) -> Definition:
 
 
 def _rows(audience: Audience, chat_field: str) -> Iterator[AudienceRow]:
-    return read_file(audience, chat_field) if isinstance(audience, Path) else read_rows(audience, chat_field)
+    match audience:
+        case Path():
+            return read_file(audience, chat_field)
+        case AudienceQuery():
+            return read_query(audience, chat_field)
+        case _:
+            return read_rows(audience, chat_field)
 
 
 def _begun(rows: Iterator[T]) -> Iterator[T]:

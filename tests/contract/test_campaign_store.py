@@ -180,8 +180,8 @@ def test_an_import_does_not_go_on_in_a_draft_that_was_created_again(
 
 def test_those_who_got_an_earlier_campaign_or_may_have_are_left_out(store: CampaignStore) -> None:
     campaign, _ = released(store, 5)
-    endings = (RecipientState.SENT, RecipientState.UNCERTAIN, RecipientState.FAILED, RecipientState.UNREACHABLE)
-    store.settle(campaign, [RecipientOutcome(number, 0, state) for number, state in enumerate(endings, 1)])
+    states = (RecipientState.SENT, RecipientState.UNCERTAIN, RecipientState.FAILED, RecipientState.UNREACHABLE)
+    store.settle(campaign, [RecipientOutcome(number, 0, state) for number, state in enumerate(states, 1)])
     store.create(definition(name="summer"), BOT)
     store.import_audience("summer", rows(range(1, 8)), earlier=["spring"])
     assert [recipient.chat for recipient in store.recipients("summer")] == ["3", "4", "5", "6", "7"]

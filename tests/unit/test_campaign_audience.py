@@ -82,6 +82,14 @@ def test_a_row_is_bounded_and_holds_json_only() -> None:
     ]
 
 
+def test_a_row_with_text_that_cannot_be_encoded_is_refused(tmp_path: Path) -> None:
+    [row] = read(tmp_path, '{"chat_id": 1, "n": "\\ud83d \\u0000"}\n', "a.jsonl")
+    assert row == RefusedRow(1, "a field is not valid Unicode text", "{'chat_id': 1, 'n': '\\ud83d \\x00'}")
+    [row] = read(tmp_path, '{"chat_id": "\\ud83d", "n": 1}\n', "a.jsonl")
+    assert isinstance(row, RefusedRow)
+    row.sample.encode()
+
+
 def test_reading_takes_no_more_memory_for_more_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("chat_id\n" + "".join(f"{n}\n" for n in range(1, 5001)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from floodgate.broker.errors import CampaignError, ClosedError, InvalidParamsError
 from floodgate.broker.settings.model import Settings
@@ -18,6 +20,7 @@ from floodgate.broker.state.stores import open_store
 from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.campaigns.async_service import MOST_THREADS
 from floodgate.producer.campaigns.definition import parse_definition
+from floodgate.producer.campaigns.queries import AudienceQuery
 from floodgate.producer.campaigns.service import Campaigns
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
 from floodgate.producer.client import Client
@@ -61,6 +64,16 @@ def test_chats_that_the_bot_cannot_reach_are_left_out_and_counted(
     assert [(each.why, each.number, each.line) for each in campaigns.refused("spring")] == [
         ("the chat is known to be unreachable", 1, 2)
     ]
+
+
+def test_an_audience_may_be_a_query(campaigns: Campaigns, tmp_path: Path) -> None:
+    file = sqlite3.connect(tmp_path / "users.db")
+    file.executescript("CREATE TABLE users (chat_id, name); INSERT INTO users VALUES (1, 'Ann'), ('x', 'Bob')")
+    file.close()
+    database = SecretStr(f"sqlite:///{tmp_path}/users.db")
+    campaigns.create(FIELDS, AudienceQuery(database, "SELECT * FROM users"))
+    assert [recipient.chat for recipient in campaigns.recipients("spring")] == ["1"]
+    assert [each.line for each in campaigns.refused("spring")] == [2]
 
 
 def test_an_audience_is_imported_before_the_first_worker_has_created_the_state_file(
