@@ -213,6 +213,10 @@ class Record:
     """The content of a job with a dedupe key: see ``Job.content``."""
 
 
+FLOOD_WAIT: Final = "429"
+"""Why a chat or a bot is paused after Telegram's answer 429."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pause:
     """A pause in force: nothing is sent to the chat (or, if None, for the bot) until it ends."""

@@ -95,6 +95,8 @@ class Rules(Part):
     equal_refusals_in_a_row: int = Field(20, ge=1)
     refused_share: Share = 0.2
     unreachable_share: Share = 0.5
+    too_many_requests: int = Field(5, ge=0, le=10_000)
+    """More answers 429 than this while the latest ``window`` outcomes came in stop it."""
     window: int = Field(200, ge=20)
     """The number of latest outcomes that the shares are of."""
 
