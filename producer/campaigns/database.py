@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,8 @@ SETTING: Final = "FLOODGATE_CAMPAIGNS_URL"
 LOCK_SECONDS: Final = 10
 # Only one process at a time may apply versions; PostgreSQL's lock for that.
 _VERSIONS_LOCK: Final = 7_013_460_117
+# And only one thread: Alembic keeps the migration under way in a global.
+_ALEMBIC_LOCK: Final = threading.Lock()
 
 
 class Database:
@@ -35,8 +38,9 @@ class Database:
 
     def __init__(self, settings: Settings) -> None:
         self._url = settings.campaigns_url.get_secret_value()
+        self._lock = threading.Lock()  # protects _engine
         self._engine: Engine | None = None
-        self._process = 0  # the one that opened the engine
+        self._process = os.getpid()  # the one that opened the engine
 
     @property
     def is_sqlite(self) -> bool:
@@ -62,9 +66,10 @@ class Database:
 
     def close(self) -> None:
         """Close all connections. Safe to call twice."""
-        if self._engine is not None:
-            self._engine.dispose()
-            self._engine = None
+        with self._lock:
+            if self._engine is not None:
+                self._engine.dispose()
+                self._engine = None
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[Connection]:
@@ -75,19 +80,29 @@ class Database:
             raise unavailable(error, self._url) from None
 
     def _opened(self) -> Engine:
-        if self._engine is not None and self._process != os.getpid():
-            self._engine.dispose(close=False)  # its connections are the parent's
-            self._engine = None
-        if self._engine is None:
-            engine = self._made()
-            try:
-                with engine.connect().execution_options(begin="BEGIN IMMEDIATE") as connection, connection.begin():
-                    _upgrade(connection)
-            except BaseException:
-                engine.dispose()
-                raise
-            self._process, self._engine = os.getpid(), engine
-        return self._engine
+        if self._process != os.getpid():
+            self._forget()
+        with self._lock:
+            if self._engine is None:
+                self._engine = self._upgraded()
+            return self._engine
+
+    def _forget(self) -> None:
+        """After a fork: the connections are the parent's, and the lock may be held by one of its threads."""
+        if self._engine is not None:
+            self._engine.dispose(close=False)
+        self._lock, self._engine, self._process = threading.Lock(), None, os.getpid()
+
+    def _upgraded(self) -> Engine:
+        engine = self._made()
+        try:
+            begin = {"begin": "BEGIN IMMEDIATE"}
+            with engine.connect().execution_options(**begin) as connection, connection.begin(), _ALEMBIC_LOCK:
+                _upgrade(connection)
+        except BaseException:
+            engine.dispose()
+            raise
+        return engine
 
     def _made(self) -> Engine:
         try:

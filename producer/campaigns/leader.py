@@ -38,6 +38,10 @@ logger = logging.getLogger("floodgate.campaigns")
 AHEAD_SECONDS: Final = 2.5
 # Without limits, this many jobs are ahead.
 AHEAD_WITHOUT_LIMITS: Final = 2500
+# At most this many are released in a step, so that a step is short: a pause acts after it.
+MOST_IN_A_STEP: Final = 500
+# If nobody is left to be released, or the campaign is not done, the leader looks again after this long.
+REST_SECONDS: Final = 1.0
 # Recipients whose jobs are looked up at once.
 LOOK_UP: Final = 256
 # A pause after an answer 429 lasts a second at least.
@@ -122,8 +126,9 @@ class Leader:
         self._zones: Mapping[int, str] = {}
         self._outstanding: dict[str, Recipient] = {}
         self._unpublished: list[Recipient] = []
-        self._ended: list[RecipientOutcome] = []
+        self._ended: dict[str, RecipientOutcome] = {}  # by job, not yet recorded
         self._recovered = False
+        self._look_at = 0.0  # monotonic
         self._begun = 0  # recipients who are not waiting any more
         self._pace = ReleasePace(campaign.definition.schedule.share_of_rate, self._ahead / AHEAD_SECONDS)
 
@@ -135,7 +140,7 @@ class Leader:
     def hear(self, job: str, record: Record) -> None:
         """Take note of a job's record. Jobs of other campaigns are ignored."""
         if job in self._outstanding and (outcome := outcome_of(self._campaign, job, record)) is not None:
-            self._ended.append(outcome)
+            self._ended.setdefault(job, outcome)
 
     async def step(self, campaign: Campaign, share: float = 1.0) -> None:
         """Do what there is to do now. ``share`` is that of the bot's rate, beside its other campaigns.
@@ -151,6 +156,7 @@ class Leader:
         if campaign.state is CampaignState.RUNNING:
             await self._advance(share)
         else:
+            self._look_at = 0.0
             await self._take_back()
             await self._settle()
             if campaign.state is CampaignState.CANCELLED:
@@ -193,14 +199,13 @@ class Leader:
         """Record what has ended, and stop the campaign if a rule says so."""
         if not self._ended:
             return
-        ended, self._ended = self._ended, []
-        try:
-            await self._calls.call(self._store.settle, self._campaign, ended)
-        except BaseException:
-            self._ended = ended + self._ended
-            raise
-        for outcome in ended:
-            self._outstanding.pop(job_id(self._campaign, outcome.number, outcome.attempt), None)
+        outcomes = dict(self._ended)  # more may be heard meanwhile
+        ended = list(outcomes.values())
+        await self._calls.call(self._store.settle, self._campaign, ended)
+        for job in outcomes:
+            del self._ended[job]
+            self._outstanding.pop(job, None)
+        self._look_at = 0.0
         if (why := self._watch.see(ended)) and self._campaign.state is CampaignState.RUNNING:
             await self._stop(why)
 
@@ -211,7 +216,10 @@ class Leader:
             return
         if self._unpublished:
             await self._publish_jobs()
-        room = min(math.ceil(self._ahead * share) - len(self._outstanding), self._canary_room(), self._pace.room())
+        if time.monotonic() < self._look_at:
+            return
+        ahead = math.ceil(self._ahead * share) - len(self._outstanding)
+        room = min(ahead, self._canary_room(), self._pace.room(), MOST_IN_A_STEP)
         zones = self._open_zones()
         if room > 0 and zones:
             await self._release(room, zones)
@@ -237,6 +245,8 @@ class Leader:
 
     async def _release(self, room: int, zones: Sequence[int]) -> None:
         released = await self._calls.call(self._store.release, self._campaign, self._name, room, zones)
+        if len(released) < room:
+            self._look_at = time.monotonic() + REST_SECONDS
         self._outstanding |= self._by_job(released)
         self._begun += len(released)
         self._pace.take(len(released))
@@ -279,7 +289,8 @@ class Leader:
         return None
 
     def _end(self, recipient: Recipient, state: RecipientState, error: str) -> None:
-        self._ended.append(RecipientOutcome(recipient.number, recipient.attempt, state, error=error))
+        job = job_id(self._campaign, recipient.number, recipient.attempt)
+        self._ended[job] = RecipientOutcome(recipient.number, recipient.attempt, state, error=error)
 
     async def _take_back(self) -> None:
         """Cancel the jobs whose calls have not begun. Their recipients wait again, or are cancelled, too."""
@@ -320,3 +331,5 @@ class Leader:
         if not counts.get(RecipientState.WAITING) and not counts.get(RecipientState.RELEASED):
             self._campaign = await self._calls.call(self._store.transition, self._campaign.name, CampaignState.DONE)
             logger.info("campaign %s is done", self._campaign.name)
+        else:
+            self._look_at = time.monotonic() + REST_SECONDS

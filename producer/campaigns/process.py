@@ -1,8 +1,9 @@
 """The process that sends campaigns: ``floodgate campaigns run``. Any number may run; each campaign has one leader.
 
-Start order: settings → database → connections to RabbitMQ and the state store, at first use. Once a second the process
-renews its leases and takes those that are free; every :data:`STEP_SECONDS` it reads the campaigns' states and lets each
-leader take a step. A database, a state store or a RabbitMQ that is away is logged and waited for.
+Start order: settings → database → connections to RabbitMQ and the state store, at first use. Every
+:data:`STEP_SECONDS` the process reads the campaigns' states with one query, takes the leases that are free, and lets
+each leader take a step; once a second it renews its leases. So a start, a pause or a resume acts within a step, and a
+process without campaigns writes nothing. A database, a state store or a RabbitMQ that is away is logged and waited for.
 
 Stop order, on SIGTERM or SIGINT: the step under way ends → the leases are given up → the result feed, the client and
 the stores close. Jobs that are released stay in RabbitMQ and are sent; the next leader takes note of their outcomes.
@@ -115,24 +116,24 @@ class CampaignRunner:
 
     async def _lead(self, calls: StateThread, ledger: BatchedAdmission) -> None:
         backoff, outage, renew_at = Backoff(RETRY_SECONDS, LONGEST_RETRY_SECONDS), OutageLog(), 0.0
-        led: Sequence[Campaign] = ()
         while not self._stop.is_set():
-            pause = STEP_SECONDS
+            step_at = time.monotonic() + STEP_SECONDS
             try:
-                if time.monotonic() >= renew_at:
-                    renew_at = time.monotonic() + RENEW_SECONDS
+                led, is_free = await calls.call(self._store.look, self._name)
+                # The leader of a campaign whose lease was lost is replaced: another process may have led it since.
+                self._leaders = {each.id: self._leaders[each.id] for each in led if each.id in self._leaders}
+                if is_free or (led and time.monotonic() >= renew_at):
                     led = await calls.call(self._store.lead, self._name, LEASE_SECONDS)
-                else:
-                    led = await calls.call(self._store.fresh, led)
+                    renew_at = time.monotonic() + RENEW_SECONDS
                 await self._step(led, calls, ledger)
                 backoff.reset()
                 outage.end()
             except FloodgateError as error:
                 if outage.is_due(str(error)):
                     logger.warning("campaigns wait: %s", error)
-                pause = backoff.next_seconds()
+                step_at = time.monotonic() + backoff.next_seconds()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), pause)
+                await asyncio.wait_for(self._stop.wait(), max(0.0, step_at - time.monotonic()))
 
     async def _step(self, led: Sequence[Campaign], calls: StateThread, ledger: BatchedAdmission) -> None:
         """Let the leader of each campaign take a step."""

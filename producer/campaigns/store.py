@@ -14,11 +14,26 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final
 
-from sqlalchemy import Connection, Insert, Row, and_, bindparam, delete, insert, or_, select, text, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Insert,
+    Row,
+    and_,
+    bindparam,
+    delete,
+    insert,
+    literal,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from floodgate.broker.errors import CampaignError
@@ -39,6 +54,9 @@ from floodgate.producer.campaigns.tables import campaigns, counts, recipients, r
 
 BATCH: Final = 10_000
 HELD_OUT_VARIANT: Final = -1
+
+# What changes of a campaign without a new version.
+_CHANGING: Final = tuple(campaigns.c[name] for name in ("id", "version", "state", "reason", "started_ms", "ended_ms"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +123,7 @@ class CampaignStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._led: Mapping[tuple[int, int], Campaign] = {}  # by id and version; replaced, never changed
 
     def close(self) -> None:
         """Close the database. Safe to call twice."""
@@ -238,29 +257,40 @@ class CampaignStore:
         A lease ends ``seconds`` after its last renewal, by the database's clock where there are several machines.
         """
         with self._database.writing() as db:
-            now = _clock_ms(db)
-            released, waiting = (
-                select(counts.c.campaign).where(counts.c.state == state, counts.c.number > 0)
-                for state in (RecipientState.RELEASED, RecipientState.WAITING)
-            )
-            free = or_(campaigns.c.leader == leader, campaigns.c.leader_until_ms < now)
-            needed = or_(
-                campaigns.c.state == CampaignState.RUNNING,
-                campaigns.c.id.in_(released),
-                and_(campaigns.c.state == CampaignState.CANCELLED, campaigns.c.id.in_(waiting)),
-            )
-            found = db.execute(select(campaigns).where(free, needed).with_for_update()).all()
-            values = {"leader": leader, "leader_until_ms": now + int(seconds * 1000)}
+            free = or_(campaigns.c.leader == leader, campaigns.c.leader_until_ms < _clock_ms(db))
+            found = db.execute(select(*_CHANGING).where(free, _needs_leader()).with_for_update()).all()
+            values = {"leader": leader, "leader_until_ms": _clock_ms(db) + int(seconds * 1000)}
             db.execute(update(campaigns).where(campaigns.c.id.in_([row.id for row in found])).values(values))
-            return [_read(row) for row in found]
+            return self._campaigns(db, found)
 
-    def fresh(self, known: Sequence[Campaign]) -> Sequence[Campaign]:
-        """Read campaigns again."""
-        if not known:
-            return known
+    def look(self, leader: str) -> tuple[Sequence[Campaign], bool]:
+        """Read the campaigns that ``leader`` leads, and whether there are any that need a leader and have none."""
         with self._database.reading() as db:
-            statement = select(campaigns).where(campaigns.c.id.in_([campaign.id for campaign in known]))
-            return [_read(row) for row in db.execute(statement)]
+            now = _clock_ms(db)
+            leads = and_(campaigns.c.leader == leader, campaigns.c.leader_until_ms >= now)
+            free = campaigns.c.leader_until_ms < now
+            statement = select(*_CHANGING, free.label("free")).where(or_(leads, free), _needs_leader())
+            found: list[Row[Any]] = list(db.execute(statement))
+            led = self._campaigns(db, [row for row in found if not row.free])
+            return led, len(led) < len(found)
+
+    def _campaigns(self, db: Connection, rows: Sequence[Row[Any]]) -> Sequence[Campaign]:
+        """Make campaigns of their changing columns. The rest is read once for each version."""
+        unread = [row.id for row in rows if (row.id, row.version) not in self._led]
+        if unread:
+            read = map(_read, db.execute(select(campaigns).where(campaigns.c.id.in_(unread))))
+            self._led = {**self._led, **{(campaign.id, campaign.version): campaign for campaign in read}}
+        self._led = {(row.id, row.version): self._led[row.id, row.version] for row in rows}
+        return [
+            replace(
+                self._led[row.id, row.version],
+                state=CampaignState(row.state),
+                reason=row.reason,
+                started_ms=row.started_ms,
+                ended_ms=row.ended_ms,
+            )
+            for row in rows
+        ]
 
     def resign(self, leader: str) -> None:
         """Give up all leases, so that another process can take them at once."""
@@ -290,8 +320,7 @@ class CampaignStore:
                 )
                 statement = select(recipients).where(*waiting).order_by(recipients.c.number).limit(most - len(rows))
                 rows.extend(db.execute(statement).all())
-            values = {"state": RecipientState.RELEASED, "released_ms": _now_ms()}
-            _update_recipients(db, campaign, [{"at": row.number, **values} for row in rows])
+            _mark(db, campaign, [row.number for row in rows], state=RecipientState.RELEASED, released_ms=_now_ms())
             _count(db, campaign.id, {RecipientState.WAITING: -len(rows), RecipientState.RELEASED: len(rows)})
             return [_recipient(row) for row in rows]
 
@@ -325,8 +354,7 @@ class CampaignStore:
         with self._database.writing() as db:
             waiting = (recipients.c.campaign == campaign.id, recipients.c.state == RecipientState.WAITING)
             numbers = list(db.execute(select(recipients.c.number).where(*waiting).limit(BATCH)).scalars())
-            values = {"state": RecipientState.CANCELLED, "ended_ms": _now_ms()}
-            _update_recipients(db, campaign, [{"at": number, **values} for number in numbers])
+            _mark(db, campaign, numbers, state=RecipientState.CANCELLED, ended_ms=_now_ms())
             _count(db, campaign.id, {RecipientState.WAITING: -len(numbers), RecipientState.CANCELLED: len(numbers)})
             return len(numbers)
 
@@ -446,6 +474,12 @@ def _count(db: Connection, campaign: int, changes: Mapping[RecipientState, int])
             )
 
 
+def _mark(db: Connection, campaign: Campaign, numbers: Sequence[int], **values: Any) -> None:
+    """Give recipients the same values."""
+    rows = (recipients.c.campaign == campaign.id, recipients.c.number.in_(numbers))
+    db.execute(update(recipients).where(*rows).values(values))
+
+
 def _update_recipients(db: Connection, campaign: Campaign, values: list[dict[str, Any]]) -> None:
     """Update the recipients with the numbers ``at``."""
     if values:
@@ -481,11 +515,23 @@ def _leads(db: Connection, campaign: Campaign, leader: str) -> bool:
     return db.execute(statement.with_for_update()).one_or_none() is not None
 
 
-def _clock_ms(db: Connection) -> int:
+def _needs_leader() -> ColumnElement[bool]:
+    released, waiting = (
+        select(counts.c.campaign).where(counts.c.state == state, counts.c.number > 0)
+        for state in (RecipientState.RELEASED, RecipientState.WAITING)
+    )
+    return or_(
+        campaigns.c.state == CampaignState.RUNNING,
+        campaigns.c.id.in_(released),
+        and_(campaigns.c.state == CampaignState.CANCELLED, campaigns.c.id.in_(waiting)),
+    )
+
+
+def _clock_ms(db: Connection) -> ColumnElement[int]:
     """The clock by which leases end: one for all machines."""
     if db.dialect.name == "postgresql":
-        return int(db.execute(text("SELECT extract(epoch FROM clock_timestamp()) * 1000")).scalar_one())
-    return _now_ms()
+        return literal_column("(extract(epoch FROM clock_timestamp()) * 1000)::bigint", BigInteger)
+    return literal(_now_ms(), BigInteger)
 
 
 def _insert_new(db: Connection, table: Any, values: list[dict[str, Any]]) -> None:

@@ -26,13 +26,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PRELOADED = ["aiohttp", "dramatiq", "pika", "pydantic_settings", "structlog", "telegram", "typer"]
+PRELOADED = ["aiohttp", "dramatiq", "pika", "pydantic_settings", "sqlalchemy", "structlog", "telegram", "typer"]
 # ``admits`` and ``records`` are the transactions of the state store for ``admit`` and ``settle``: after one, it is
 # committed, but its callers have not yet received the answer.
 POINTS = tuple(
     f"{when} {what}"
     for what in ("publish", "confirm", "admit", "admits", "call", "settle", "records", "ack")
     for when in ("before", "after")
+)
+# ``record`` writes how recipients ended; ``count`` changes the counts, within the transaction of a release or a record.
+LEADER_POINTS = tuple(
+    f"{when} {what}" for what in ("release", "publish", "confirm", "record", "count") for when in ("before", "after")
 )
 
 processes = multiprocessing.get_context("forkserver")
@@ -74,6 +78,18 @@ def run_worker(hooks: Hooks) -> None:
     from floodgate.commands.worker import worker
 
     worker()
+
+
+def start_leader(env: Mapping[str, str], log: Path, hooks: Hooks | None = None) -> Any:
+    """Starts a process that leads campaigns, without waiting for anything."""
+    return start(run_leader, env, log, hooks or Hooks())
+
+
+def run_leader(hooks: Hooks) -> None:
+    hooks.put_on()
+    from floodgate.commands.campaigns import run
+
+    run()
 
 
 def _enter(target: Callable[..., None], env: dict[str, str], log: str, arguments: tuple[Any, ...]) -> None:
@@ -257,6 +273,9 @@ def _arm_transactions(when: str, method: str, reached: Callable[[], None]) -> No
     RedisBatches._results = crashing_there  # type: ignore[method-assign]
 
 
+_STORED = {"release": "release", "record": "settle"}
+
+
 def _place(what: str) -> tuple[Any, str]:
     """The method that implements a point."""
     from floodgate.broker.amqp.consumer import Subscription
@@ -274,5 +293,9 @@ def _place(what: str) -> tuple[Any, str]:
             return BotSessions, "call"
         case "admit" | "settle":
             return BatchedAdmission, what
+        case "release" | "record" | "count":
+            from floodgate.producer.campaigns import store
+
+            return (store, "_count") if what == "count" else (store.CampaignStore, _STORED[what])
         case _:
             raise ValueError(f"no such point: {what}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Engine, event, select, update
 
 from floodgate.broker.errors import CampaignError, SettingsError, StateUnavailableError
 from floodgate.broker.settings.model import Settings
@@ -18,7 +19,7 @@ from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import Definition, parse_definition
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
 from floodgate.producer.campaigns.store import Campaign, CampaignStore, Recipient, RecipientOutcome
-from floodgate.producer.campaigns.tables import excluded
+from floodgate.producer.campaigns.tables import campaigns, excluded
 
 LEASE_SECONDS = 100.0
 BOT = "news"
@@ -313,6 +314,52 @@ def test_a_campaign_has_one_leader_until_the_lease_ends_or_is_given_up(store: Ca
     assert [each.id for each in store.lead("me", LEASE_SECONDS)] == [campaign.id]
 
 
+def test_a_look_tells_what_is_led_and_whether_a_campaign_has_no_leader(store: CampaignStore) -> None:
+    ready(store)
+    assert store.look("me") == ([], False)
+    started = store.transition("spring", CampaignState.RUNNING)
+    assert store.look("me") == ([], True)
+    store.lead("me", LEASE_SECONDS)
+    assert store.look("me") == ([started], False)
+    assert store.look("you") == ([], False)
+    paused = store.transition("spring", CampaignState.PAUSED)
+    assert store.look("me") == ([], False), "nobody is released, so it needs no leader"
+    started = store.transition("spring", CampaignState.RUNNING)
+    store.lead("me", -1.0)
+    assert store.look("me") == ([], True), "the lease has ended"
+    store.lead("me", LEASE_SECONDS)
+    store.release(started, "me", 1, [0])
+    paused = store.transition("spring", CampaignState.PAUSED)
+    assert store.look("me") == ([paused], False)
+
+
+def test_a_look_is_one_query_and_reads_a_definition_once_for_each_version(
+    store: CampaignStore, settings: Settings
+) -> None:
+    running(store)
+    database, statements = Database(settings), list[str]()
+    mine = CampaignStore(database)
+    mine.lead("me", LEASE_SECONDS)
+
+    def listener(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        if statement != "BEGIN":
+            statements.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", listener)
+    try:
+        [before], _ = mine.look("me")
+        assert len(statements) == 1
+        assert "definition" not in statements[0]
+        with database.writing() as db:
+            text = definition(canary=3).model_dump_json(exclude_defaults=True)
+            db.execute(update(campaigns).values(version=2, definition=text))
+        [after], _ = mine.look("me")
+    finally:
+        event.remove(Engine, "before_cursor_execute", listener)
+        mine.close()
+    assert (before.definition.canary, after.definition.canary, after.version) == (0, 3, 2)
+
+
 def test_a_campaign_that_needs_no_leader_has_none(store: CampaignStore) -> None:
     ready(store)
     assert list(store.lead("me", LEASE_SECONDS)) == []
@@ -368,6 +415,24 @@ def test_processes_that_open_a_new_database_at_once_create_it_together(settings:
     stores = [CampaignStore(Database(settings)) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda store: list(store.all()), stores)) == [[], [], [], []]
+    for store in stores:
+        store.close()
+
+
+def test_threads_that_use_a_database_at_once_open_it_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = list[object]()
+    upgraded = Database._upgraded
+    monkeypatch.setattr(Database, "_upgraded", lambda self: opened.append(self) or upgraded(self))
+    with closing(CampaignStore(Database(settings))) as store, ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: list(store.all()), range(4))) == [[], [], [], []]
+    assert len(opened) == 1
+
+
+def test_threads_can_open_different_databases_at_once(tmp_path: Path) -> None:
+    urls = [f"sqlite:///{tmp_path}/{number}.db" for number in range(8)]
+    stores = [CampaignStore(Database(Settings(_env_file=None, campaigns_url=url))) for url in urls]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda store: list(store.all()), stores)) == [[]] * 8
     for store in stores:
         store.close()
 

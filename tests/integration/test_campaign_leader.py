@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
+from sqlalchemy import update
 
 from floodgate.broker.admission.contract import AlreadyDead, Dead, Go, Sent, Standing
 from floodgate.broker.admission.policy import ask_for
@@ -20,10 +24,13 @@ from floodgate.producer.campaigns.audience import read_rows
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import parse_definition
 from floodgate.producer.campaigns.leader import Leader
+from floodgate.producer.campaigns.process import CampaignRunner
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
-from floodgate.producer.campaigns.store import Campaign, CampaignStore
+from floodgate.producer.campaigns.store import Campaign, CampaignStore, RecipientOutcome
+from floodgate.producer.campaigns.tables import campaigns
 from tests.draining import drain
 from tests.services import Vhost
+from tests.waiting import until
 
 BOT = "default"
 RECIPIENTS = 30
@@ -34,6 +41,7 @@ class Operation:
     """A campaign that runs, and what a leader of it needs."""
 
     settings: Settings
+    database: Database
     store: CampaignStore
     calls: StateThread
     ledger: BatchedAdmission
@@ -93,12 +101,13 @@ def operate(vhost: Vhost, folder: Path, use: Callable[[Operation], Awaitable[Non
 
     async def main() -> None:
         calls, thread = StateThread(), StateThread()
-        store, ledger, client = CampaignStore(Database(settings)), open_batched(settings, thread), AsyncClient(settings)
+        database = Database(settings)
+        store, ledger, client = CampaignStore(database), open_batched(settings, thread), AsyncClient(settings)
         store.create(parse_definition({"name": "spring", "content": {"text": "Hello"}}, "the test"), BOT)
         store.import_audience("spring", read_rows({"chat_id": n} for n in range(1, RECIPIENTS + 1)))
         store.transition("spring", CampaignState.RUNNING)
         try:
-            await use(Operation(settings, store, calls, ledger, client))
+            await use(Operation(settings, database, store, calls, ledger, client))
         finally:
             await client.close()
             await ledger.close()
@@ -207,5 +216,100 @@ def test_a_rule_stops_the_campaign_and_takes_back_the_rest(vhost: Vhost, tmp_pat
         assert "refused for the same reason: content: Bad Request" in str(stopped.reason)
         await leader.step(stopped)
         assert operation.states() == {RecipientState.FAILED: 25, RecipientState.WAITING: 5}
+
+    operate(vhost, tmp_path, use)
+
+
+def test_an_outcome_that_is_heard_twice_counts_once_in_the_rules(vhost: Vhost, tmp_path: Path) -> None:
+    async def use(operation: Operation) -> None:
+        leader = operation.leader()
+        await leader.step(operation.campaign)
+        for job in (await operation.jobs())[:15]:
+            await operation.refuse(job)
+        await leader.look_up()
+        await leader.look_up()
+        await leader.step(operation.campaign)
+        assert operation.campaign.state is CampaignState.RUNNING
+        assert operation.states() == {RecipientState.FAILED: 15, RecipientState.RELEASED: 15}
+
+    operate(vhost, tmp_path, use)
+
+
+def test_a_leader_asks_for_recipients_again_only_after_outcomes_or_a_while(
+    vhost: Vhost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("floodgate.producer.campaigns.leader.REST_SECONDS", 3600.0)
+
+    async def use(operation: Operation) -> None:
+        leader, asked = operation.leader(), list[int]()
+        release = operation.store.release
+        operation.store.release = lambda *given: asked.append(given[2]) or release(*given)  # type: ignore[method-assign]
+        await leader.step(operation.campaign)
+        await leader.step(operation.campaign)
+        assert len(asked) == 1, "all have been released"
+        await operation.send((await operation.jobs())[:5])
+        await leader.look_up()
+        await leader.step(operation.campaign)
+        assert len(asked) == 2
+
+    operate(vhost, tmp_path, use)
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[CampaignRunner]:
+    """A process's campaigns, whose leases are not renewed in time."""
+    runner = CampaignRunner(settings, AsyncClient(settings))
+    task = asyncio.create_task(runner.run())
+    try:
+        yield runner
+    finally:
+        runner.stop()
+        await task
+
+
+async def reached(operation: Operation, **wanted: int) -> None:
+    """Wait until the recipients are in these states."""
+    states = {RecipientState[state.upper()]: number for state, number in wanted.items()}
+    await asyncio.to_thread(until, lambda: operation.states() == states, 30)
+
+
+@pytest.fixture
+def no_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("floodgate.producer.campaigns.process.RENEW_SECONDS", 3600.0)
+    monkeypatch.setattr("floodgate.producer.campaigns.process.LEASE_SECONDS", 7200.0)
+
+
+@pytest.mark.usefixtures("no_renewal")
+def test_a_start_a_pause_and_a_resume_do_not_wait_for_a_renewal_of_leases(vhost: Vhost, tmp_path: Path) -> None:
+    async def use(operation: Operation) -> None:
+        operation.store.transition("spring", CampaignState.PAUSED)
+        async with running(operation.settings):
+            for _ in range(2):
+                operation.store.transition("spring", CampaignState.RUNNING)
+                await reached(operation, released=RECIPIENTS)
+                operation.store.transition("spring", CampaignState.PAUSED)
+                await reached(operation, waiting=RECIPIENTS)
+
+    operate(vhost, tmp_path, use)
+
+
+@pytest.mark.usefixtures("no_renewal")
+def test_a_process_that_lost_a_lease_recovers_what_another_one_did_since(vhost: Vhost, tmp_path: Path) -> None:
+    async def use(operation: Operation) -> None:
+        await operation.client.enqueue(operation.client.job("sendMessage", chat_id=1, text="-", job_id="a-b-c"))
+        async with running(operation.settings):
+            await reached(operation, released=RECIPIENTS)
+            with operation.database.writing() as db:
+                db.execute(update(campaigns).values(leader="another", leader_until_ms=2**42))
+            released = operation.store.released(operation.campaign)
+            back = [RecipientOutcome(each.number, each.attempt, RecipientState.WAITING) for each in released]
+            operation.store.settle(operation.campaign, back)
+            operation.store.release(operation.campaign, "another", RECIPIENTS, [0])
+            operation.store.resign("another")
+            jobs = {f"{number}-1" for number in range(1, RECIPIENTS + 1)}
+            seen = set[str]()
+            async with asyncio.timeout(30):
+                while not jobs <= seen:
+                    seen |= {job.id.split("-", 2)[2] for job in await operation.jobs()}
 
     operate(vhost, tmp_path, use)
