@@ -166,6 +166,8 @@ class Definition(Part):
     chat_field: str = "chat_id"
     weight: Annotated[float, Field(gt=0, le=100)] = 1.0
     """The campaign's share of its bot's rate, relative to that of the bot's other running campaigns."""
+    rest: Annotated[timedelta, Field(gt=timedelta(0), le=timedelta(days=31))] | None = None
+    """A chat that got a message of any of the bot's campaigns gets this one no sooner than this much later."""
     schedule: Schedule = Schedule()
     rules: Rules = Rules()
 

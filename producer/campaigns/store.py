@@ -49,11 +49,15 @@ from floodgate.producer.campaigns.exclusions import (
     leave_out,
     valid,
 )
+from floodgate.producer.campaigns.rest import lock_bot, put_off_resting
 from floodgate.producer.campaigns.states import BEGUN, FOLLOWING, CampaignState, RecipientState
 from floodgate.producer.campaigns.tables import campaigns, counts, recipients, refused_rows, unsubscribed, zones
 
 BATCH: Final = 10_000
 HELD_OUT_VARIANT: Final = -1
+# A release looks at this many recipients at once, and so often, if chats rest.
+PUT_OFF: Final = 500
+ROUNDS: Final = 20
 
 # What changes of a campaign without a new version.
 _CHANGING: Final = tuple(campaigns.c[name] for name in ("id", "version", "state", "reason", "started_ms", "ended_ms"))
@@ -305,22 +309,18 @@ class CampaignStore:
 
     def release(self, campaign: Campaign, leader: str, most: int, open_zones: Iterable[int]) -> Sequence[Recipient]:
         """Mark up to ``most`` waiting recipients as released, in the order of the audience within each zone, and return
-        them. Returns none if the campaign does not run any more, or if another process leads it."""
+        them. Those whose chats rest are put off, and overtaken. Returns none if the campaign does not run any more, or
+        if another process leads it."""
         with self._database.writing() as db:
             if not _leads(db, campaign, leader):
                 return []
+            if campaign.definition.rest:
+                lock_bot(db, campaign.bot)
             rows: list[Row[Any]] = []
             for zone in open_zones:
                 if len(rows) >= most:
                     break
-                waiting = (
-                    recipients.c.campaign == campaign.id,
-                    recipients.c.state == RecipientState.WAITING,
-                    recipients.c.zone == zone,
-                )
-                statement = select(recipients).where(*waiting).order_by(recipients.c.number).limit(most - len(rows))
-                rows.extend(db.execute(statement).all())
-            _mark(db, campaign, [row.number for row in rows], state=RecipientState.RELEASED, released_ms=_now_ms())
+                rows.extend(_release_zone(db, campaign, zone, most - len(rows)))
             _count(db, campaign.id, {RecipientState.WAITING: -len(rows), RecipientState.RELEASED: len(rows)})
             return [_recipient(row) for row in rows]
 
@@ -478,6 +478,27 @@ def _mark(db: Connection, campaign: Campaign, numbers: Sequence[int], **values: 
     """Give recipients the same values."""
     rows = (recipients.c.campaign == campaign.id, recipients.c.number.in_(numbers))
     db.execute(update(recipients).where(*rows).values(values))
+
+
+def _release_zone(db: Connection, campaign: Campaign, zone: int, most: int) -> list[Row[Any]]:
+    """Release up to ``most`` waiting recipients of a time zone."""
+    rest, now_ms, released = campaign.definition.rest, _now_ms(), list[Row[Any]]()
+    waiting = (
+        recipients.c.campaign == campaign.id,
+        recipients.c.state == RecipientState.WAITING,
+        recipients.c.zone == zone,
+        recipients.c.due_ms <= now_ms,
+    )
+    statement = select(recipients).where(*waiting).order_by(recipients.c.due_ms, recipients.c.number)
+    for _ in range(ROUNDS if rest else 1):
+        wanted = most - len(released)
+        found = db.execute(statement.limit(max(wanted, PUT_OFF) if rest and wanted else wanted)).all()
+        chosen = (put_off_resting(db, campaign.bot, rest, found, now_ms) if rest else found)[:wanted]
+        _mark(db, campaign, [row.number for row in chosen], state=RecipientState.RELEASED, released_ms=now_ms)
+        released.extend(chosen)
+        if not found or len(released) == most:
+            break
+    return released
 
 
 def _update_recipients(db: Connection, campaign: Campaign, values: list[dict[str, Any]]) -> None:

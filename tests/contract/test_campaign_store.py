@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, select, update
+from sqlalchemy import Connection, Engine, event, select, update
 
 from floodgate.broker.errors import CampaignError, SettingsError, StateUnavailableError
 from floodgate.broker.settings.model import Settings
@@ -17,6 +19,7 @@ from floodgate.producer.campaigns import store as store_module
 from floodgate.producer.campaigns.audience import AudienceRow, Candidate, RefusedRow, read_rows
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import Definition, parse_definition
+from floodgate.producer.campaigns.rest import put_off_resting
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
 from floodgate.producer.campaigns.store import Campaign, CampaignStore, Recipient, RecipientOutcome
 from floodgate.producer.campaigns.tables import campaigns, excluded
@@ -302,6 +305,103 @@ def test_recipients_in_closed_time_zones_are_not_released(store: CampaignStore) 
     store.lead("me", LEASE_SECONDS)
     assert [each.number for each in store.release(campaign, "me", 10, [1])] == [1, 4]
     assert [each.number for each in store.release(campaign, "me", 10, [0])] == [2, 3]
+
+
+HOUR_MS = 3_600_000
+
+
+class Clock:
+    """The time as the store sees it, moved by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_ms = 2**41
+        monkeypatch.setattr(store_module, "_now_ms", lambda: self.now_ms)
+
+    def advance(self, hours: float) -> None:
+        self.now_ms += int(hours * HOUR_MS)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def running_too(store: CampaignStore, name: str, bot: str = BOT, size: int = 6, **fields: object) -> Campaign:
+    store.create(definition(name=name, **fields), bot)
+    store.import_audience(name, rows(range(1, size + 1)))
+    campaign = store.transition(name, CampaignState.RUNNING)
+    store.lead("me", 10**9)
+    return campaign
+
+
+def numbers(store: CampaignStore, campaign: Campaign, most: int = 100) -> list[int]:
+    return [each.number for each in store.release(campaign, "me", most, [0])]
+
+
+def test_a_chat_that_got_another_campaign_is_overtaken_and_gets_the_next_after_its_rest(
+    store: CampaignStore, clock: Clock
+) -> None:
+    spring, other = running_too(store, "spring"), running_too(store, "other", bot="another")
+    summer = running_too(store, "summer", rest="24:00:00")
+    assert numbers(store, spring, 4) == [1, 2, 3, 4]
+    assert numbers(store, other) == [1, 2, 3, 4, 5, 6], "another bot's"
+    states = (RecipientState.SENT, RecipientState.UNCERTAIN, RecipientState.FAILED, RecipientState.SENT)
+    for number, state in enumerate(states, 1):
+        store.settle(spring, [RecipientOutcome(number, 0, state)])
+        clock.advance(1)
+    assert numbers(store, summer, 2) == [3, 5]
+    assert numbers(store, summer) == [6]
+    assert numbers(store, summer) == []
+    clock.advance(20)
+    assert numbers(store, summer) == [1]
+    clock.advance(0.9)
+    assert numbers(store, summer) == []
+    clock.advance(5)
+    assert numbers(store, summer) == [2, 4]
+    assert numbers(store, spring) == [5, 6], "it has no rest"
+
+
+def test_a_chat_with_a_job_of_another_campaign_rests_only_if_that_is_sent(store: CampaignStore, clock: Clock) -> None:
+    spring, summer = (running_too(store, name, size=3, rest="24:00:00") for name in ("spring", "summer"))
+    assert numbers(store, spring, 2) == [1, 2]
+    assert numbers(store, summer) == [3]
+    assert numbers(store, spring) == [], "the other campaign has it"
+    store.settle(spring, [RecipientOutcome(1, 0, RecipientState.SENT), RecipientOutcome(2, 0, RecipientState.WAITING)])
+    clock.advance(0.01)
+    assert numbers(store, summer) == [2]
+    clock.advance(24)
+    assert numbers(store, summer) == [1]
+
+
+def test_of_two_campaigns_that_are_led_at_once_one_gets_each_chat(store: CampaignStore) -> None:
+    both = [running_too(store, name, size=100, rest="24:00:00") for name in ("spring", "summer")]
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.map(lambda campaign: [n for _ in range(20) for n in numbers(store, campaign, 5)], both)
+        chats = [number for one in found for number in one]
+    assert sorted(chats) == list(range(1, 101))
+
+
+def test_chats_that_rest_are_put_off_once_and_not_looked_at_again(
+    store: CampaignStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "PUT_OFF", 10)
+    looked_at: list[int] = []
+
+    def counted(db: Connection, bot: str, rest: timedelta, found: Sequence[Any], now_ms: int) -> Sequence[Any]:
+        looked_at.append(len(found))
+        return put_off_resting(db, bot, rest, found, now_ms)
+
+    monkeypatch.setattr(store_module, "put_off_resting", counted)
+    spring = running_too(store, "spring", size=300)
+    summer = running_too(store, "summer", size=305, rest="1:00:00")
+    numbers(store, spring, 300)
+    store.settle(spring, [RecipientOutcome(number, 0, RecipientState.SENT) for number in range(1, 301)])
+    assert numbers(store, summer, 2) == []
+    assert looked_at == [10] * store_module.ROUNDS
+    assert numbers(store, summer, 2) == [301, 302]
+    looked_at.clear()
+    assert numbers(store, summer, 2) == [303, 304]
+    assert looked_at == [3], "those who are left"
 
 
 def test_a_campaign_has_one_leader_until_the_lease_ends_or_is_given_up(store: CampaignStore) -> None:

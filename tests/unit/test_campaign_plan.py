@@ -37,6 +37,8 @@ def schedule(**fields: Any) -> Schedule:
         ({"name": "a", "content": {"method": "sendNothing"}}, "no method 'sendNothing'"),
         ({"name": "a", "content": {"text": "x", "chat_id": 1}}, "chat_id comes from the audience"),
         ({"name": "a", "content": {"text": "x"}, "canary": -1}, "canary"),
+        ({"name": "a", "content": {"text": "x"}, "rest": "0:00:00"}, "rest"),
+        ({"name": "a", "content": {"text": "x"}, "rest": "P32D"}, "rest"),
         ({"name": "a", "content": {"text": "x"}, "colour": 1}, "colour"),
         ({"name": "a", "variants": [{"name": "a", "share": 0.4, "content": {"text": "x"}}]}, "add up to 0.4, not to 1"),
         ({"name": "a", "content": {"text": "x"}, "schedule": {"zone": "Mars"}}, "'Mars' is not a time zone"),

@@ -36,6 +36,7 @@ def upgrade() -> None:
         sa.Column("zone", sa.SmallInteger, nullable=False),
         sa.Column("state", sa.SmallInteger, nullable=False),
         sa.Column("attempt", sa.SmallInteger, nullable=False, server_default="0"),
+        sa.Column("due_ms", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("message_id", sa.BigInteger),
         sa.Column("error", sa.Text),
         sa.Column("released_ms", sa.BigInteger),
@@ -43,7 +44,16 @@ def upgrade() -> None:
         sa.UniqueConstraint("campaign", "chat", name="campaign_recipients_chat"),
         sqlite_with_rowid=False,
     )
-    op.create_index("campaign_recipients_state", "campaign_recipients", ["campaign", "state", "zone", "number"])
+    op.create_index(
+        "campaign_recipients_state", "campaign_recipients", ["campaign", "state", "zone", "due_ms", "number"]
+    )
+    op.create_index(
+        "campaign_recipients_contacted",
+        "campaign_recipients",
+        ["chat", "ended_ms"],
+        sqlite_where=sa.text("state IN (1, 2, 5)"),
+        postgresql_where=sa.text("state IN (1, 2, 5)"),
+    )
     op.create_table(
         "campaign_zones",
         sa.Column("campaign", sa.Integer, primary_key=True),
