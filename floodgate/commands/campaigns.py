@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from pydantic import SecretStr
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from floodgate.broker.errors import InvalidParamsError
+from floodgate.broker.errors import CampaignError, InvalidParamsError
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.commands.options import EXIT_NO, AsJson, Bot, Yes, confirm, say
 
 if TYPE_CHECKING:
+    from floodgate.producer.campaigns.audience import AudienceFile
     from floodgate.producer.campaigns.progress import CampaignProgress
     from floodgate.producer.campaigns.queries import AudienceQuery
     from floodgate.producer.campaigns.service import Campaigns
@@ -82,15 +83,21 @@ def create(
 
     Example: floodgate campaigns create spring.toml --audience customers.csv
     """
-    given = audience or _query(query, query_file, database, query_seconds)
+    from floodgate.producer.campaigns.audience import AudienceFile
+    from floodgate.producer.campaigns.states import CampaignState
+
     if audience and (query or query_file):
         raise InvalidParamsError("--audience and a query are both given: use one of them.")
-    with _opened() as campaigns, _counting("importing") as count:
+    file = AudienceFile(audience) if audience else None
+    given = file or _query(query, query_file, database, query_seconds)
+    with _opened() as campaigns, _counting("importing", file) as count:
         campaign = campaigns.create(
             definition, given, exclude=exclude, exclude_campaigns=exclude_campaign, bot=bot, on_rows=count
         )
         for refused in campaigns.refused(campaign.name):
             say(f"Rows left out: {refused.number} (the first in line {refused.line}) because {refused.why}")
+        if campaign.state is CampaignState.DRAFT:
+            raise CampaignError(f"{campaign.name} has no recipients: no row was taken. Create it again.")
         recipients = sum(campaigns.progress(campaign.name).counts.values())
         say(f"{campaign.name} is {campaign.state}. Recipients: {recipients}")
 
@@ -288,10 +295,12 @@ def _lines(progress: CampaignProgress) -> Iterator[str]:
 
 
 @contextmanager
-def _counting(what: str) -> Iterator[Callable[[int], None]]:
-    """Show the number of rows that have been read."""
-    columns = (TextColumn("{task.description}"), MofNCompleteColumn())
+def _counting(what: str, file: AudienceFile | None = None) -> Iterator[Callable[[int], None]]:
+    """Show the number of rows that have been read, and how much of the file that is."""
+    total = file.size if file else None
+    part = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn()) if total else ()
+    columns = (TextColumn("{task.description}"), *part, TextColumn("{task.fields[rows]}"))
     console = Console(stderr=True)
     with Bars(*columns, transient=True, console=console, disable=not console.is_terminal) as bars:
-        task = bars.add_task(what, total=None)
-        yield lambda number: bars.update(task, completed=number)
+        task = bars.add_task(what, total=total, rows="")
+        yield lambda rows: bars.update(task, completed=file.position if file else rows, rows=f"{rows} rows")

@@ -66,8 +66,11 @@ class AudienceFile:
 
     @property
     def position(self) -> int:
-        """The number of bytes that have been read."""
-        return 0 if self._file is None else self._file.tell()
+        """The number of bytes that have been read; 0 if that is unknown."""
+        try:
+            return 0 if self._file is None else self._file.tell()
+        except OSError:  # it is a pipe
+            return 0
 
     def rows(self, chat_field: str = "chat_id") -> Iterator[AudienceRow]:
         """Read the rows.

@@ -14,10 +14,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from floodgate.broker.errors import CampaignError
 from floodgate.producer.campaigns.audience import AudienceRow, Candidate, RefusedRow
+from floodgate.producer.campaigns.chat_lookup import select_by_chat
 from floodgate.producer.campaigns.states import RecipientState
 from floodgate.producer.campaigns.tables import campaigns, excluded, recipients, refused_rows, unsubscribed
 
 MOST_REASONS: Final = 100
+# An import ends if more rows than these, and most of its rows, are malformed.
+MOST_MALFORMED: Final = 100_000
 # Chats that are looked up at once.
 LOOKED_UP: Final = 1000
 
@@ -35,6 +38,8 @@ class Refusals:
     """Counts refused rows by reason."""
 
     def __init__(self) -> None:
+        self._rows = 0
+        self._malformed = 0
         self._numbers: Counter[str] = Counter()
         self._first: dict[str, tuple[int, str]] = {}
 
@@ -45,6 +50,22 @@ class Refusals:
         self._numbers[why] += 1
         self._first.setdefault(why, (line, sample))
 
+    def count(self, batch: Sequence[AudienceRow]) -> None:
+        """Count the rows of a batch.
+
+        Raises:
+            CampaignError: more than :data:`MOST_MALFORMED` rows, and most of all rows, are malformed.
+        """
+        self._rows += len(batch)
+        self._malformed += sum(isinstance(row, RefusedRow) for row in batch)
+        if self._malformed > MOST_MALFORMED and self._malformed * 2 > self._rows:
+            [(why, number)] = self._numbers.most_common(1)
+            line, sample = self._first[why]
+            raise CampaignError(
+                f"The import has ended: {self._malformed} of the first {self._rows} rows are malformed, {number} "
+                f"because {why}, the first in line {line} ({sample}). Is it the right audience?"
+            )
+
     def inserts(self, campaign: int) -> Iterator[Insert]:
         """Yield the statements that record the counts."""
         for why, number in self._numbers.items():
@@ -53,7 +74,11 @@ class Refusals:
 
 
 def valid(batch: Sequence[AudienceRow], refused: Refusals) -> dict[str, Candidate]:
-    """Return the valid rows of a batch by their chats, the first of each chat."""
+    """Return the valid rows of a batch by their chats, the first of each chat.
+
+    Raises:
+        CampaignError: too many rows are malformed.
+    """
     candidates: dict[str, Candidate] = {}
     for row in batch:
         if isinstance(row, RefusedRow):
@@ -62,6 +87,7 @@ def valid(batch: Sequence[AudienceRow], refused: Refusals) -> dict[str, Candidat
             refused.add(TWICE, row.line, row.chat)
         else:
             candidates[row.chat] = row
+    refused.count(batch)
     return candidates
 
 
@@ -69,8 +95,11 @@ def leave_out(candidates: dict[str, Candidate], refused: Refusals, why: str, amo
     """Take out the candidates that ``among`` returns."""
     chats = list(candidates)
     for start in range(0, len(chats), LOOKED_UP):
-        for chat in among(chats[start : start + LOOKED_UP]):
-            refused.add(why, candidates.pop(chat).line, chat)
+        asked = chats[start : start + LOOKED_UP]
+        found = frozenset(among(asked))
+        for chat in asked:
+            if chat in found:
+                refused.add(why, candidates.pop(chat).line, chat)
 
 
 class Exclusions:
@@ -124,7 +153,7 @@ def find_campaigns(db: Connection, bot: str, names: Sequence[str]) -> Sequence[i
 
 
 def _those(db: Connection, column: ColumnElement[str], where: Sequence[ColumnElement[bool]]) -> Among:
-    def among(chats: Sequence[str]) -> Sequence[str]:
-        return db.execute(select(column).distinct().where(*where, column.in_(chats))).scalars().all()
+    def among(chats: Sequence[str]) -> Iterable[str]:
+        return (row.chat for row in select_by_chat(db, select(column).where(*where), chats))
 
     return among

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, bindparam, or_, select, text, update
 
+from floodgate.producer.campaigns.chat_lookup import select_by_chat
 from floodgate.producer.campaigns.tables import CONTACTED, campaigns, recipients
 
 LOOK_AGAIN_SECONDS: Final = 5
@@ -44,13 +45,11 @@ def put_off_resting(
 def _resting(db: Connection, bot: str, rest_ms: int, chats: Sequence[str], now_ms: int) -> dict[str, int]:
     """Return until when chats rest, for those that do."""
     lately = or_(recipients.c.ended_ms.is_(None), recipients.c.ended_ms > now_ms - rest_ms)
-    # The sum keeps planners from looking each chat up in each campaign of the bot instead of once.
+    # The sum keeps SQLite from looking each chat up in each campaign of the bot instead of once.
     of_bot = (recipients.c.campaign + 0).in_(select(campaigns.c.id).where(campaigns.c.bot == bot))
-    statement = select(recipients.c.chat, recipients.c.ended_ms).where(
-        recipients.c.chat.in_(chats), CONTACTED, lately, of_bot
-    )
+    statement = select(recipients.c.chat, recipients.c.ended_ms).where(CONTACTED, lately, of_bot)
     until: dict[str, int] = {}
-    for chat, ended_ms in db.execute(statement):
-        due_ms = now_ms + LOOK_AGAIN_SECONDS * 1000 if ended_ms is None else ended_ms + rest_ms
-        until[chat] = max(due_ms, until.get(chat, 0))
+    for row in select_by_chat(db, statement, chats):
+        due_ms = now_ms + LOOK_AGAIN_SECONDS * 1000 if row.ended_ms is None else row.ended_ms + rest_ms
+        until[row.chat] = max(due_ms, until.get(row.chat, 0))
     return until

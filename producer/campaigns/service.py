@@ -13,7 +13,7 @@ from floodgate.broker.errors import CampaignError, ClosedError
 from floodgate.broker.messages.chats import chat_key
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.stores import open_store
-from floodgate.producer.campaigns.audience import AudienceRow, Candidate, read_file, read_rows
+from floodgate.producer.campaigns.audience import AudienceFile, AudienceRow, Candidate, read_file, read_rows
 from floodgate.producer.campaigns.checks import CheckReport, check
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import Definition, parse_definition, read_definition
@@ -26,7 +26,7 @@ from floodgate.producer.campaigns.store import Campaign, CampaignStore, Recipien
 ON_ROWS_EVERY: Final = 1000
 
 OnRows = Callable[[int], None]
-Audience = Path | AudienceQuery | Iterable[Mapping[str, Any]]
+Audience = Path | AudienceFile | AudienceQuery | Iterable[Mapping[str, Any]]
 T = TypeVar("T")
 
 
@@ -170,6 +170,8 @@ def _rows(audience: Audience, chat_field: str) -> Iterator[AudienceRow]:
     match audience:
         case Path():
             return read_file(audience, chat_field)
+        case AudienceFile():
+            return audience.rows(chat_field)
         case AudienceQuery():
             return read_query(audience, chat_field)
         case _:

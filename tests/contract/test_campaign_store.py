@@ -11,18 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, event, select, update
 
 from floodgate.broker.errors import CampaignError, SettingsError, StateUnavailableError
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.campaigns import store as store_module
 from floodgate.producer.campaigns.audience import AudienceRow, Candidate, RefusedRow, read_rows
+from floodgate.producer.campaigns.chat_lookup import select_by_chat
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import Definition, parse_definition
 from floodgate.producer.campaigns.rest import put_off_resting
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
 from floodgate.producer.campaigns.store import Campaign, CampaignStore, Recipient, RecipientOutcome
-from floodgate.producer.campaigns.tables import campaigns, excluded
+from floodgate.producer.campaigns.tables import METADATA, campaigns, excluded, recipients
 
 LEASE_SECONDS = 100.0
 BOT = "news"
@@ -166,6 +169,21 @@ def test_a_draft_that_an_import_has_left_is_replaced_and_that_import_ends(
     assert [recipient.chat for recipient in store.recipients("spring")] == ["7"]
 
 
+def test_an_import_of_ten_million_malformed_rows_ends_early(store: CampaignStore) -> None:
+    read = 0
+
+    def malformed() -> Iterator[AudienceRow]:
+        nonlocal read
+        for read in range(1, 10_000_001):
+            yield Candidate(read, str(read), None) if read % 3 == 0 else RefusedRow(read, "it is not JSON", "{")
+
+    store.create(definition(), BOT)
+    with pytest.raises(CampaignError, match=r"are malformed, \d+ because it is not JSON, the first in line 1 \(\{\)"):
+        store.import_audience("spring", malformed())
+    assert read <= 160_000
+    assert store.get("spring").state is CampaignState.DRAFT
+
+
 def test_an_import_does_not_go_on_in_a_draft_that_was_created_again(
     store: CampaignStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,9 +207,33 @@ def test_those_who_got_an_earlier_campaign_or_may_have_are_left_out(store: Campa
     store.create(definition(name="summer"), BOT)
     store.import_audience("summer", rows(range(1, 8)), earlier=["spring"])
     assert [recipient.chat for recipient in store.recipients("summer")] == ["3", "4", "5", "6", "7"]
-    assert [(each.why, each.number) for each in store.refused("summer")] == [
-        ("an excluded campaign was sent to the chat", 2)
+    assert [(each.why, each.number, each.line) for each in store.refused("summer")] == [
+        ("an excluded campaign was sent to the chat", 2, 1)
     ]
+
+
+def test_a_chat_is_found_by_an_index_while_a_table_is_filled(store: CampaignStore, settings: Settings) -> None:
+    """PostgreSQL knows nothing of such a table, and would read the audience so far for each batch of it."""
+    campaign = ready(store, 5000)
+    database, asked = Database(settings), list[tuple[str, Any]]()
+
+    def listener(_connection: object, _cursor: object, statement: str, parameters: Any, *_rest: object) -> None:
+        asked.append((statement, parameters))
+
+    with database.reading() as db:
+        event.listen(db.engine, "before_cursor_execute", listener)
+        statement = select(recipients.c.chat).where(recipients.c.campaign == campaign.id)
+        found = select_by_chat(db, statement, [str(n) for n in range(4500, 5500)])
+        event.remove(db.engine, "before_cursor_execute", listener)
+        assert sorted(row.chat for row in found) == [str(n) for n in range(4500, 5001)]
+        text, parameters = asked[-1]
+        explain = "EXPLAIN " if db.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN "
+        plan = str(db.exec_driver_sql(explain + text, parameters).all())
+    assert (
+        "campaign_recipients_chat" in plan or "sqlite_autoindex_campaign_recipients_2 (campaign=? AND chat=?)" in plan
+    )
+    assert "Seq Scan" not in plan
+    database.close()
 
 
 def test_a_campaign_of_another_bot_cannot_be_excluded(store: CampaignStore) -> None:
@@ -509,6 +551,14 @@ def test_those_who_wait_in_a_cancelled_campaign_are_cancelled(store: CampaignSto
     assert store.cancel_waiting(campaign) == 8
     assert store.cancel_waiting(campaign) == 0
     assert counted(store) == {RecipientState.RELEASED: 2, RecipientState.CANCELLED: 8}
+
+
+def test_the_tables_are_those_that_the_migrations_make(settings: Settings) -> None:
+    database = Database(settings)
+    with database.reading() as db:
+        context = MigrationContext.configure(db, opts={"version_table": "campaign_version"})
+        assert compare_metadata(context, METADATA) == []
+    database.close()
 
 
 def test_processes_that_open_a_new_database_at_once_create_it_together(settings: Settings) -> None:
