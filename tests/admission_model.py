@@ -259,11 +259,11 @@ class PlainModel:
                 job.state, job.since, job.due = "waiting", 0, self.now + delay
                 job.present, job.first_asked_bot = True, 0
 
-    def cancel(self, ask: Ask) -> Record:
+    def cancel(self, ask: Ask, listed: bool = True) -> Record:
         self._open(ask.bot)
         job = self.bot.jobs.get(ask.job_id)
         if job is None or job.state == "waiting":
-            self.settle(ask, Dead(CANCELLED, kept=False))
+            self.settle(ask, Dead(CANCELLED, kept=not listed))
         record = self.lookup(ask.bot, ask.job_id)
         assert record is not None
         return record

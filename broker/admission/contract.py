@@ -310,11 +310,12 @@ class Admission(Protocol):
         """
         ...
 
-    def cancel(self, ask: Ask) -> Record:
+    def cancel(self, ask: Ask, listed: bool = True) -> Record:
         """End a job as dead with the reason :data:`CANCELLED`, unless it has ended or may have been sent. Returns its
         record afterwards.
 
-        A job unknown to the store can be cancelled too: it is dropped when it arrives.
+        A job unknown to the store can be cancelled too: it is dropped when it arrives. A cancelled job is counted and
+        listed as :class:`NotKept` unless ``listed`` is false, because the caller accounts for it.
         """
         ...
 

@@ -63,7 +63,7 @@ def admit(work: UnitOfWork, ask: Ask) -> Decision:
     if job is not None and (known := _known(work, job) or _exhausted(job, ask)) is not None:
         return known
     if ask.created_ms < work.cancelled_before(ask.campaign):
-        return AlreadyDead(CANCELLED, _take_back(work, ask, job).content)
+        return AlreadyDead(CANCELLED, _take_back(work, ask, job, listed=True).content)
     chat = _open_chat(work, policy.line_of(ask) if job is None else job.chat)
     if chat is not None and (refused := _refused(work, ask, chat)) is not None:
         work.save_chat(chat)  # opening it may have taken back a lost call
@@ -118,9 +118,9 @@ def settle(work: UnitOfWork, ask: Ask, settlement: Settlement, grant: int | None
                 _put_back(work, job, chat, 0, charged=False)
 
 
-def cancel(work: UnitOfWork, ask: Ask) -> Record:
+def cancel(work: UnitOfWork, ask: Ask, listed: bool) -> Record:
     """As ``Admission.cancel``."""
-    return record(work, _take_back(work, ask, work.job(ask.job_id)))
+    return record(work, _take_back(work, ask, work.job(ask.job_id), listed))
 
 
 def cancel_campaign(work: UnitOfWork, campaign: str | None, before_ms: int) -> None:
@@ -699,11 +699,12 @@ def _stranger(work: UnitOfWork, ask: Ask) -> JobRow:
     return JobRow(ask.job_id, policy.line_of(ask), ask.priority, State.ABSENT, paid=ask.paid, content=ask.content)
 
 
-def _take_back(work: UnitOfWork, ask: Ask, job: JobRow | None) -> JobRow:
+def _take_back(work: UnitOfWork, ask: Ask, job: JobRow | None, listed: bool) -> JobRow:
     """End a job as cancelled, unless it has ended or may have been sent."""
     job = job or _stranger(work, ask)
     if job.state in (State.WAITING, State.ABSENT):
-        work.list_not_kept(ask.job_id, ask.chat, CANCELLED)
+        if listed:
+            work.list_not_kept(ask.job_id, ask.chat, CANCELLED)
         _bury(work, job, _open_chat(work, job.chat, reclaim=False), Dead(CANCELLED, kept=False))
     return job
 

@@ -71,8 +71,8 @@ class BlockingAdmission(ABC):
     def settle(self, ask: Ask, settlement: Settlement, grant: int | None = None) -> None:
         self._do(AdmissionCall("settle", ask.bot, (ask, settlement, grant)))
 
-    def cancel(self, ask: Ask) -> Record:
-        return cast("Record", self._do(AdmissionCall("cancel", ask.bot, (ask,))))
+    def cancel(self, ask: Ask, listed: bool = True) -> Record:
+        return cast("Record", self._do(AdmissionCall("cancel", ask.bot, (ask, listed))))
 
     def cancel_campaign(self, bot: str, campaign: str | None, before_ms: int) -> None:
         self._do(AdmissionCall("cancel_campaign", bot, (campaign, before_ms)))
@@ -184,8 +184,8 @@ class BatchedAdmission:
     async def settle(self, ask: Ask, settlement: Settlement, grant: int | None = None) -> None:
         await self._do(AdmissionCall("settle", ask.bot, (ask, settlement, grant)))
 
-    async def cancel(self, ask: Ask) -> Record:
-        return cast("Record", await self._do(AdmissionCall("cancel", ask.bot, (ask,))))
+    async def cancel(self, ask: Ask, listed: bool = True) -> Record:
+        return cast("Record", await self._do(AdmissionCall("cancel", ask.bot, (ask, listed))))
 
     async def cancel_campaign(self, bot: str, campaign: str | None, before_ms: int) -> None:
         await self._do(AdmissionCall("cancel_campaign", bot, (campaign, before_ms)))

@@ -122,8 +122,42 @@ def check(name: CampaignArgument, as_json: AsJson = False) -> None:
         raise typer.Exit(EXIT_NO)
 
 
+@app.command("test")
+def test_(
+    name: CampaignArgument,
+    to: Annotated[str, typer.Option(help="Chat that gets the message: its id, or its @name.")],
+    recipient: Annotated[
+        str | None, typer.Option("--as", help="Chat of the recipient whose message it is. Defaults to the first.")
+    ] = None,
+    wait: Annotated[float, typer.Option(help="Wait up to this many seconds for Telegram's answer.", min=0)] = 30,
+) -> None:
+    """Send one recipient's message to another chat, to look at it. Exits with 1 if it was not sent.
+
+    Example: floodgate campaigns test spring --to 42 --as 1001
+    """
+    from floodgate.broker.errors import DeadLetteredError
+    from floodgate.producer import Client
+
+    with Client(load_settings()) as client:
+        job = client.enqueue(client.campaigns.sample(name, to, recipient=recipient))
+        say(f"Accepted: job {job.id}, {job.method} to {job.chat}.")
+        try:
+            result = client.result(job, timeout=wait)
+        except DeadLetteredError as error:
+            description = (error.error or {}).get("description")
+            say(f"Not sent: {': '.join(filter(None, (error.reason, description)))}")
+            raise typer.Exit(EXIT_NO) from None
+        say(
+            f"Sent: message {result['message_id']}." if isinstance(result, dict) and "message_id" in result else "Sent."
+        )
+
+
 @app.command()
-def start(name: CampaignArgument, yes: Yes = False) -> None:
+def start(
+    name: CampaignArgument,
+    report_to: Annotated[str | None, typer.Option(help="Chat in which one message shows the progress.")] = None,
+    yes: Yes = False,
+) -> None:
     """Check a campaign, then start it. A `floodgate campaigns run` process sends it.
 
     Example: floodgate campaigns start spring
@@ -132,7 +166,7 @@ def start(name: CampaignArgument, yes: Yes = False) -> None:
         if not yes:
             confirm(f"Send {name} to {campaigns.progress(name).left} recipients?")
         with _counting("checking") as count:
-            _say_state(campaigns.start(name, on_rows=count))
+            _say_state(campaigns.start(name, report_to=report_to, on_rows=count))
 
 
 @app.command()
@@ -165,6 +199,84 @@ def cancel(name: CampaignArgument, yes: Yes = False) -> None:
         if not yes:
             confirm(f"{campaigns.progress(name).left} recipients have not got {name}. Cancel it?")
         _say_state(campaigns.cancel(name))
+
+
+@app.command()
+def edit(
+    name: CampaignArgument,
+    definition: Annotated[Path, typer.Argument(help="TOML file with the campaign's changed definition.")],
+) -> None:
+    """Change the message, the rules, the schedule or the weight for the recipients who have not got their message.
+
+    Their messages are checked first. What waits in RabbitMQ is taken back within a second, and sent as changed.
+
+    Example: floodgate campaigns edit spring spring.toml
+    """
+    with _opened() as campaigns, _counting("checking") as count:
+        campaign = campaigns.edit(name, definition, on_rows=count)
+        say(f"{name} has version {campaign.version}. Recipients who get it: {campaigns.progress(name).left}")
+
+
+@app.command()
+def edit_sent(
+    name: CampaignArgument,
+    content: Annotated[Path, typer.Argument(help="TOML file with the changed content, or definition.")],
+    yes: Yes = False,
+) -> None:
+    """Edit the messages that a campaign has sent, by a campaign of its own. Asks for confirmation.
+
+    What the file leaves out, such as buttons, stays as it is.
+
+    Example: floodgate campaigns edit-sent spring spring.toml
+    """
+    with _opened() as campaigns:
+        _confirm_correction(campaigns, name, "Edit", yes)
+        with _counting("checking") as count:
+            correction = campaigns.edit_sent(name, content, on_rows=count)
+        _say_correction(campaigns, correction)
+
+
+@app.command()
+def delete_sent(name: CampaignArgument, yes: Yes = False) -> None:
+    """Delete the messages that a campaign has sent, by a campaign of its own. Asks for confirmation.
+
+    Telegram does not delete a message from a private chat that is older than 48 hours.
+
+    Example: floodgate campaigns delete-sent spring
+    """
+    with _opened() as campaigns:
+        _confirm_correction(campaigns, name, "Delete", yes)
+        _say_correction(campaigns, campaigns.delete_sent(name))
+
+
+@app.command()
+def retry(
+    name: CampaignArgument,
+    state: Annotated[
+        list[str],
+        typer.Option(help="Recipients in this state: failed, unreachable or uncertain. May be repeated."),
+    ] = [],  # noqa: B006
+    reason: Annotated[
+        str | None,
+        typer.Option(help="Recipients whose error contains this text, or matches this regular expression."),
+    ] = None,
+    yes: Yes = False,
+) -> None:
+    """Try recipients again who failed or were unreachable; those who are uncertain only with --state uncertain.
+
+    Asks for confirmation. A campaign that is done runs again. Exits with 1 if there are no such recipients.
+
+    Example: floodgate campaigns retry spring --reason "not enough rights"
+    """
+    with _opened() as campaigns:
+        number = campaigns.retryable(name, states=state, reason=reason)
+        if not number:
+            say(f"{name} has no such recipients.")
+            raise typer.Exit(EXIT_NO)
+        if not yes:
+            confirm(f"Try {number} recipients of {name} again?")
+        retried = campaigns.retry(name, states=state, reason=reason)
+        say(f"{name} is {campaigns.progress(name).campaign.state}. Recipients who wait again: {retried}")
 
 
 @app.command("list")
@@ -243,21 +355,21 @@ def export(
     name: CampaignArgument,
     as_json: Annotated[bool, typer.Option("--jsonl", help="JSON Lines instead of CSV.")] = False,
 ) -> None:
-    """Print a line for each recipient: its chat, state, message id, error and times (Unix milliseconds).
+    """Print a line for each recipient: its chat, state, variant, the version of its message, message id, error and
+    times (Unix milliseconds).
 
     Example: floodgate campaigns export spring > spring.csv
     """
-    columns = ("chat", "state", "variant", "message_id", "error", "released_ms", "ended_ms")
+    columns = ("chat", "state", "variant", "version", "message_id", "error", "released_ms", "ended_ms")
     with _opened() as campaigns:
         writer = csv.DictWriter(sys.stdout, columns)
         if not as_json:
             writer.writeheader()
         for recipient in campaigns.recipients(name):
-            row = {column: getattr(recipient, column) for column in columns} | {"state": recipient.state.name.lower()}
             if as_json:
-                print(json.dumps(row))
+                print(json.dumps(recipient.as_json()))
             else:
-                writer.writerow(row)
+                writer.writerow(recipient.as_json())
 
 
 def _query(query: str | None, file: Path | None, database: str | None, seconds: int) -> AudienceQuery:
@@ -283,6 +395,20 @@ def _opened() -> closing[Campaigns]:
 
 def _say_state(campaign: Campaign) -> None:
     say(f"{campaign.name} is {campaign.state}.")
+
+
+def _confirm_correction(campaigns: Campaigns, name: str, verb: str, yes: bool) -> None:
+    from floodgate.producer.campaigns.states import RecipientState
+
+    if not yes:
+        sent = campaigns.progress(name).counts.get(RecipientState.SENT, 0)
+        confirm(f"{verb} the messages of {sent} recipients of {name}?")
+
+
+def _say_correction(campaigns: Campaigns, correction: Campaign) -> None:
+    for refused in campaigns.refused(correction.name):
+        say(f"Messages left out: {refused.number} (the first to {refused.sample}) because {refused.why}")
+    say(f"{correction.name} is {correction.state}. Messages: {campaigns.progress(correction.name).total}")
 
 
 def _lines(progress: CampaignProgress) -> Iterator[str]:

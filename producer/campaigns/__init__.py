@@ -3,8 +3,9 @@
 A campaign has content (a template), a frozen audience, a schedule, rules and a state. The files, in the order in which
 a campaign meets them: ``definition`` (from TOML), ``audience`` (from CSV, JSON Lines or an iterable), ``templates``
 (renders the content for one recipient), ``checks`` (renders it for all, before the start), ``store`` (keeps everything
-in SQL), ``schedule`` and ``rules`` (when to send, when to stop), ``leader`` (sends one campaign), ``process`` (runs the
-leaders). ``service`` has the operations that programs, the command line and the gateway use.
+in SQL), ``samples`` (one message, to look at), ``schedule`` and ``rules`` (when to send, when to stop), ``leader``
+(sends one campaign), ``process`` (runs the leaders), ``edits`` (changes what is left), ``retries``, ``corrections``
+(edits and deletes what was sent). ``service`` has the operations that programs, the command line and the gateway use.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
+from floodgate.broker.messages.job import Job
 from floodgate.producer.campaigns.checks import CheckReport
 from floodgate.producer.campaigns.definition import Definition
 from floodgate.producer.campaigns.progress import CampaignProgress
@@ -28,28 +29,30 @@ T = TypeVar("T")
 class AsyncCampaigns:
     """:class:`~floodgate.producer.campaigns.service.Campaigns` for an event loop: the same methods, as coroutines.
 
-    They run on up to :data:`MOST_THREADS` threads, started when needed, and raise what the methods there raise. An
-    operation whose task is cancelled goes on. Belongs to one process: a process forked after the first operation needs
-    its own.
+    They run on up to :data:`MOST_THREADS` threads, started when needed, and raise what the methods there raise. Half of
+    the threads are for what reads a whole audience, such as ``create``, ``check`` and ``start``, so that a ``pause``
+    need not wait for it. An operation whose task is cancelled goes on. Belongs to one process: a process
+    forked after the first operation needs its own.
     """
 
     def __init__(self, campaigns: Campaigns) -> None:
         self._campaigns = campaigns
-        self._executor = ThreadPoolExecutor(MOST_THREADS, "floodgate-campaigns")
+        self._imports = ThreadPoolExecutor(MOST_THREADS // 2, "floodgate-campaigns-imports")
+        self._others = ThreadPoolExecutor(MOST_THREADS // 2, "floodgate-campaigns")
 
     async def create(
         self,
         definition: Definition | Mapping[str, Any] | Path,
-        audience: Audience,
+        audience: Audience | None = None,
         *,
         exclude: Iterable[Path | int | str] = (),
         exclude_campaigns: Sequence[str] = (),
         bot: str | None = None,
         on_rows: OnRows | None = None,
     ) -> Campaign:
-        """Create a campaign, import its audience and freeze it. The audience is read, and ``on_rows`` called, on a
-        thread."""
-        return await self._call(
+        """Create a campaign, import its audience and freeze it; without an audience, create a draft. The audience is
+        read, and ``on_rows`` called, on a thread."""
+        return await self._long(
             self._campaigns.create,
             definition,
             audience,
@@ -59,13 +62,51 @@ class AsyncCampaigns:
             on_rows=on_rows,
         )
 
+    async def import_audience(
+        self,
+        name: str,
+        audience: Audience,
+        *,
+        exclude: Iterable[Path | int | str] = (),
+        exclude_campaigns: Sequence[str] = (),
+        on_rows: OnRows | None = None,
+    ) -> Campaign:
+        """Import the audience of a draft and freeze it. It is read, and ``on_rows`` called, on a thread."""
+        return await self._long(
+            self._campaigns.import_audience,
+            name,
+            audience,
+            exclude=exclude,
+            exclude_campaigns=exclude_campaigns,
+            on_rows=on_rows,
+        )
+
     async def check(self, name: str, *, on_rows: OnRows | None = None) -> CheckReport:
         """Render the message of every recipient, and report what Telegram would refuse."""
-        return await self._call(self._campaigns.check, name, on_rows=on_rows)
+        return await self._long(self._campaigns.check, name, on_rows=on_rows)
 
-    async def start(self, name: str, *, on_rows: OnRows | None = None) -> Campaign:
+    async def start(self, name: str, *, report_to: int | str | None = None, on_rows: OnRows | None = None) -> Campaign:
         """Check a campaign and start it."""
-        return await self._call(self._campaigns.start, name, on_rows=on_rows)
+        return await self._long(self._campaigns.start, name, report_to=report_to, on_rows=on_rows)
+
+    async def sample(self, name: str, to: int | str, *, recipient: int | str | None = None) -> Job:
+        """Make a job that sends to the chat ``to`` what a recipient gets, the first by default."""
+        return await self._call(self._campaigns.sample, name, to, recipient=recipient)
+
+    async def edit(
+        self, name: str, definition: Definition | Mapping[str, Any] | Path, *, on_rows: OnRows | None = None
+    ) -> Campaign:
+        """Change the content, the rules, the schedule or the weight for the recipients who have not got their
+        message."""
+        return await self._long(self._campaigns.edit, name, definition, on_rows=on_rows)
+
+    async def retryable(self, name: str, *, states: Iterable[str] = (), reason: str | None = None) -> int:
+        """Return how many recipients :meth:`retry` would let wait again."""
+        return await self._long(self._campaigns.retryable, name, states=states, reason=reason)
+
+    async def retry(self, name: str, *, states: Iterable[str] = (), reason: str | None = None) -> int:
+        """Let recipients wait again who failed or were unreachable. Return how many."""
+        return await self._long(self._campaigns.retry, name, states=states, reason=reason)
 
     async def pause(self, name: str) -> Campaign:
         """Pause a campaign. What waits in RabbitMQ is taken back within a second."""
@@ -79,13 +120,23 @@ class AsyncCampaigns:
         """End a campaign for good. Recipients who have not got their message will not get it."""
         return await self._call(self._campaigns.cancel, name)
 
+    async def edit_sent(
+        self, name: str, content: Mapping[str, Any] | Path, *, on_rows: OnRows | None = None
+    ) -> Campaign:
+        """Edit the messages that a campaign has sent. Returns the campaign that does it."""
+        return await self._call(self._campaigns.edit_sent, name, content, on_rows=on_rows)
+
+    async def delete_sent(self, name: str) -> Campaign:
+        """Delete the messages that a campaign has sent. Returns the campaign that does it."""
+        return await self._call(self._campaigns.delete_sent, name)
+
     async def progress(self, name: str) -> CampaignProgress:
         """Return a campaign's state, what became of its recipients, and when it is expected to be done."""
         return await self._call(self._campaigns.progress, name)
 
-    async def list(self, bot: str | None = None) -> Sequence[CampaignProgress]:
-        """Return the progress of all campaigns, or of a bot's, the latest first."""
-        return await self._call(self._campaigns.list, bot)
+    async def list(self, bot: str | None = None, *, most: int | None = None) -> Sequence[CampaignProgress]:
+        """Return the progress of the ``most`` latest campaigns, or of a bot's, the latest first; None means all."""
+        return await self._call(self._campaigns.list, bot, most=most)
 
     async def recipients(self, name: str) -> AsyncIterator[Recipient]:
         """Yield all recipients in the order of the audience, in constant memory."""
@@ -106,9 +157,17 @@ class AsyncCampaigns:
         """End imports and checks that are under way, wait for the threads, and close the database. Safe to call
         twice."""
         self._campaigns.close()
-        await asyncio.to_thread(self._executor.shutdown, cancel_futures=True)
+        for executor in (self._imports, self._others):
+            await asyncio.to_thread(executor.shutdown, cancel_futures=True)
         self._campaigns.close()  # an operation that was under way may have opened it again
 
+    async def _long(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Run what reads a whole audience."""
+        return await _run(self._imports, partial(function, *arguments, **named))
+
     async def _call(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, partial(function, *arguments, **named))
+        return await _run(self._others, partial(function, *arguments, **named))
+
+
+async def _run(executor: ThreadPoolExecutor, operation: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(executor, operation)

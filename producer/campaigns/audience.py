@@ -122,9 +122,11 @@ def read_row(line: int, fields: object, chat_field: str) -> AudienceRow:
         text = json.dumps(others, ensure_ascii=False, separators=(",", ":")) if others else None
     except (TypeError, ValueError, RecursionError):
         return RefusedRow(line, "a field is neither text, a number, a list nor an object", _sample(fields))
-    if text is not None and not text.isascii() and not _is_unicode(text):
-        return RefusedRow(line, "a field is not valid Unicode text", _sample(fields))
-    if text is not None and len(text) * 4 > MAX_ROW_BYTES and len(text.encode()) > MAX_ROW_BYTES:
+    try:
+        size = len(text.encode()) if text else 0
+    except UnicodeEncodeError:
+        return RefusedRow(line, "a text is not valid Unicode", _sample(fields))
+    if size > MAX_ROW_BYTES:
         return RefusedRow(line, f"it has more than {MAX_ROW_BYTES} bytes", _sample(fields))
     return Candidate(line, key, text)
 

@@ -89,7 +89,7 @@ def check(definition: Definition, recipients: Iterable[Recipient]) -> CheckRepor
         content, template = templates[recipient.variant]
         try:
             params = template.render(recipient.fields)
-            _check_call(content, recipient.chat, params, report)
+            _check_call(content, recipient, params, report)
         except MissingFieldError as error:
             if content.missing is Missing.SKIP:
                 report.skipped += 1
@@ -100,12 +100,12 @@ def check(definition: Definition, recipients: Iterable[Recipient]) -> CheckRepor
     return report
 
 
-def _check_call(content: Content, chat: str, params: Mapping[str, Any], report: CheckReport) -> None:
-    checked(content.method, {"chat_id": chat, **params})
+def _check_call(content: Content, recipient: Recipient, params: Mapping[str, Any], report: CheckReport) -> None:
+    checked(content.method, {**recipient.address(content), **params})
     for name, longest in (("text", MAX_TEXT), ("caption", MAX_CAPTION)):
         if isinstance(text := params.get(name), str):
             length = _length(content, name, text)
-            report.measure(length, chat)
+            report.measure(length, recipient.chat)
             if length > longest:
                 raise CampaignError(f"{name} is longer than {longest} characters.")
             if name == "text" and not text.strip():

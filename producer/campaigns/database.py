@@ -19,6 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from floodgate.broker.errors import SettingsError, StateSchemaError, StateUnavailableError
 from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.sqlite.file import create_file, enter_wal_mode
 
 SETTING: Final = "FLOODGATE_CAMPAIGNS_URL"
 # How long a statement waits for a lock, and a connection to be made.
@@ -135,8 +136,7 @@ def _sqlite(url: str) -> Engine:
         raise SettingsError(f"{SETTING} does not name a file: write sqlite:////absolute/path/campaigns.db.")
     path = Path(parts.path[1:]).expanduser()
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.touch(0o600)
+        create_file(path)
     except OSError as error:
         raise StateUnavailableError(f"Cannot write {path}: {error.strerror}. Check {SETTING}.") from None
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": LOCK_SECONDS})
@@ -144,7 +144,7 @@ def _sqlite(url: str) -> Engine:
     @event.listens_for(engine, "connect")
     def connect(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # transactions are begun below
-        connection.execute("PRAGMA journal_mode = WAL")
+        enter_wal_mode(connection)
         connection.execute("PRAGMA synchronous = FULL")
 
     @event.listens_for(engine, "begin")

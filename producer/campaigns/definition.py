@@ -22,17 +22,40 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from zoneinfo import available_timezones
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticSerializationError
 
 from floodgate.broker.errors import CampaignError, JobError
+from floodgate.broker.messages.chats import chat_key
 from floodgate.broker.messages.job import BotName, OnUncertain
 from floodgate.broker.messages.methods import canonical_method
 
 # As a job's campaign label, and in job ids.
-CampaignName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
+MAX_NAME: Final = 40
+CampaignName = Annotated[str, StringConstraints(pattern=rf"^[a-z0-9][a-z0-9._-]{{0,{MAX_NAME - 1}}}$")]
+
+
+def _report_chat(chat: object) -> str:
+    try:
+        return chat_key(chat)
+    except JobError as error:
+        raise ValueError(str(error)) from None
+
+
+ReportChat = Annotated[str, BeforeValidator(_report_chat)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+DELETES: Final = "deleteMessage"
 MAX_DEFINITION_BYTES: Final = 256 * 1024
 
 
@@ -73,12 +96,21 @@ class Content(BaseModel):
             raise ValueError(str(error)) from None
         if "chat_id" in self.params:
             raise ValueError("chat_id comes from the audience: leave it out of the content")
+        try:
+            self.model_dump_json()
+        except PydanticSerializationError:
+            raise ValueError("a parameter cannot be written as JSON in UTF-8") from None
         return self
 
     @property
     def params(self) -> dict[str, Any]:
         """The parameters of the call, still templates."""
         return dict(self.__pydantic_extra__ or {})
+
+    @property
+    def is_correction(self) -> bool:
+        """Whether it edits or deletes a message instead of sending one."""
+        return self.method == DELETES or self.method.startswith("editMessage")
 
 
 class Variant(Part):
@@ -166,6 +198,8 @@ class Definition(Part):
     chat_field: str = "chat_id"
     weight: Annotated[float, Field(gt=0, le=100)] = 1.0
     """The campaign's share of its bot's rate, relative to that of the bot's other running campaigns."""
+    report_to: ReportChat | None = None
+    """A chat in which one message shows the progress."""
     rest: Annotated[timedelta, Field(gt=timedelta(0), le=timedelta(days=31))] | None = None
     """A chat that got a message of any of the bot's campaigns gets this one no sooner than this much later."""
     schedule: Schedule = Schedule()
@@ -193,17 +227,25 @@ def read_definition(path: Path) -> Definition:
     Raises:
         CampaignError: the file cannot be read, is not TOML, or a field is wrong.
     """
+    return parse_definition(read_fields(path), str(path))
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """Read the fields of a definition, or of a content, from a TOML file.
+
+    Raises:
+        CampaignError: the file cannot be read, or is not TOML.
+    """
     try:
         if path.stat().st_size > MAX_DEFINITION_BYTES:
             raise CampaignError(f"{path} is larger than {MAX_DEFINITION_BYTES} bytes: is it a campaign's definition?")
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CampaignError(f"Cannot read {path}: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise CampaignError(f"{path} is not UTF-8 text.") from None
     except tomllib.TOMLDecodeError as error:
         raise CampaignError(f"{path} is not valid TOML: {error}.") from None
-    return parse_definition(fields, str(path))
 
 
 def parse_definition(fields: object, source: str) -> Definition:

@@ -83,8 +83,8 @@ class JobLedger(Protocol):
         """Return what a bot's jobs wait for."""
         ...
 
-    async def cancel(self, ask: Ask) -> Record:
-        """Cancel a job unless it has ended or may have been sent. Return its record afterwards."""
+    async def cancel(self, ask: Ask, listed: bool = True) -> Record:
+        """Cancel a job unless it has ended or may have been sent, and list it or not. Return its record afterwards."""
         ...
 
 
@@ -117,11 +117,12 @@ class Leader:
         self._calls = calls
         self._ledger = ledger
         self._publish = publish
-        rate = granted_per_second(campaign, settings)
-        self._ahead = AHEAD_WITHOUT_LIMITS if rate is None else rate * AHEAD_SECONDS
+        self._version = 0  # of the definition that is followed
+        self._ahead = 0.0
         self._watch = Watch(campaign.definition.rules)
         self._flood_waits = FloodWaits()
         self._look_for_flood_waits_at = 0.0
+        self._pace = ReleasePace(1.0, 0.0)
         self._templates: tuple[ContentTemplate, ...] = ()
         self._zones: Mapping[int, str] = {}
         self._outstanding: dict[str, Recipient] = {}
@@ -130,7 +131,6 @@ class Leader:
         self._recovered = False
         self._look_at = 0.0  # monotonic
         self._begun = 0  # recipients who are not waiting any more
-        self._pace = ReleasePace(campaign.definition.schedule.share_of_rate, self._ahead / AHEAD_SECONDS)
 
     @property
     def outstanding(self) -> int:
@@ -150,27 +150,38 @@ class Leader:
             RabbitMQError: RabbitMQ is unavailable.
         """
         self._campaign = campaign
+        if campaign.version != self._version:
+            await self._follow_definition()
         if not self._recovered:
             await self._recover()
         await self._settle()
+        if outdated := self._outdated():
+            await self._take_back(outdated)
+            await self._settle()
         if campaign.state is CampaignState.RUNNING:
             await self._advance(share)
-        else:
-            self._look_at = 0.0
-            await self._take_back()
-            await self._settle()
-            if campaign.state is CampaignState.CANCELLED:
-                await self._calls.call(self._store.cancel_waiting, campaign)
+            return
+        self._look_at = 0.0
+        if campaign.state is CampaignState.CANCELLED:
+            await self._calls.call(self._store.cancel_waiting, campaign)
 
     async def look_up(self) -> None:
         """Look up all outstanding jobs, because outcomes may have been missed."""
         await self._look_up(list(self._outstanding))
 
+    async def _follow_definition(self) -> None:
+        """Follow the campaign's definition from now on. The rules count anew."""
+        campaign, definition = self._campaign, self._campaign.definition
+        rate = granted_per_second(campaign, self._settings)
+        self._ahead = AHEAD_WITHOUT_LIMITS if rate is None else rate * AHEAD_SECONDS
+        self._pace = ReleasePace(definition.schedule.share_of_rate, self._ahead / AHEAD_SECONDS)
+        self._watch = Watch(definition.rules)
+        self._templates = tuple(ContentTemplate(content) for content in definition.contents)
+        self._zones = await self._calls.call(self._store.zones, campaign)
+        self._version, self._look_at = campaign.version, 0.0
+
     async def _recover(self) -> None:
         """Go on from where another leader, or this one before a crash, ended."""
-        definition = self._campaign.definition
-        self._templates = tuple(ContentTemplate(content) for content in definition.contents)
-        self._zones = await self._calls.call(self._store.zones, self._campaign)
         released = await self._calls.call(self._store.released, self._campaign)
         self._outstanding = self._by_job(released)
         unknown = await self._look_up(list(self._outstanding))
@@ -205,6 +216,7 @@ class Leader:
         for job in outcomes:
             del self._ended[job]
             self._outstanding.pop(job, None)
+        self._begun -= sum(outcome.state is RecipientState.WAITING for outcome in ended)
         self._look_at = 0.0
         if (why := self._watch.see(ended)) and self._campaign.state is CampaignState.RUNNING:
             await self._stop(why)
@@ -274,7 +286,7 @@ class Leader:
             params = template.render(recipient.fields)
             return new_job(
                 template.method,
-                {"chat_id": recipient.chat, **params},
+                {**recipient.address(definition.contents[recipient.variant]), **params},
                 bot=self._campaign.bot,
                 priority=definition.priority,
                 job_id=job_id(self._campaign, recipient.number, recipient.attempt),
@@ -292,13 +304,19 @@ class Leader:
         job = job_id(self._campaign, recipient.number, recipient.attempt)
         self._ended[job] = RecipientOutcome(recipient.number, recipient.attempt, state, error=error)
 
-    async def _take_back(self) -> None:
-        """Cancel the jobs whose calls have not begun. Their recipients wait again, or are cancelled, too."""
-        self._unpublished.clear()
-        jobs = list(self._outstanding)
+    def _outdated(self) -> list[str]:
+        """The jobs that must not be sent any more: all if the campaign does not run, else those of earlier versions."""
+        if self._campaign.state is not CampaignState.RUNNING:
+            return list(self._outstanding)
+        return [job for job, each in self._outstanding.items() if each.version != self._campaign.version]
+
+    async def _take_back(self, jobs: Sequence[str]) -> None:
+        """Cancel those jobs whose calls have not begun. Their recipients wait again, or are cancelled, too."""
+        taken = {self._outstanding[job].number for job in jobs}
+        self._unpublished = [each for each in self._unpublished if each.number not in taken]
         for start in range(0, len(jobs), LOOK_UP):
             some = jobs[start : start + LOOK_UP]
-            records = await asyncio.gather(*(self._ledger.cancel(self._ask(job)) for job in some))
+            records = await asyncio.gather(*(self._ledger.cancel(self._ask(job), listed=False) for job in some))
             for job, record in zip(some, records, strict=True):
                 self.hear(job, record)
 
@@ -328,8 +346,8 @@ class Leader:
     async def _finish(self) -> None:
         """End the campaign if nobody waits."""
         counts = await self._calls.call(self._store.counts, self._campaign.name)
-        if not counts.get(RecipientState.WAITING) and not counts.get(RecipientState.RELEASED):
-            self._campaign = await self._calls.call(self._store.transition, self._campaign.name, CampaignState.DONE)
+        left = counts.get(RecipientState.WAITING) or counts.get(RecipientState.RELEASED)
+        if not left and await self._calls.call(self._store.finish, self._campaign):
             logger.info("campaign %s is done", self._campaign.name)
         else:
             self._look_at = time.monotonic() + REST_SECONDS

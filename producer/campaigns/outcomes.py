@@ -20,10 +20,18 @@ _STATES: Final[Mapping[str, RecipientState]] = {
     REASON_UNCERTAIN: RecipientState.UNCERTAIN,
 }
 
+# Telegram's answer if somebody else has deleted a message.
+_GONE: Final = "message to delete not found"
+
 
 def job_id(campaign: Campaign, number: int, attempt: int) -> str:
     """Return the id of a recipient's job: the same for the same attempt in every process, so it is sent once."""
     return f"{_prefix(campaign)}{number}-{attempt}"
+
+
+def report_job_id(campaign: Campaign, key: str) -> str:
+    """Return the id of a job that reports a campaign's progress: the same for the same key in every process."""
+    return f"{_prefix(campaign)}report-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
 
 
 def read_job_id(campaign: Campaign, job: str) -> tuple[int, int] | None:
@@ -42,15 +50,21 @@ def outcome_of(campaign: Campaign, job: str, record: Record) -> RecipientOutcome
         return None
     match record.standing:
         case Standing.SENT:
-            return RecipientOutcome(*found, RecipientState.SENT, _message_id(record.result), _why(None, record.error))
+            return RecipientOutcome(*found, RecipientState.SENT, message_id(record.result), _why(None, record.error))
         case Standing.DEAD if record.reason == CANCELLED:
             back = RecipientState.CANCELLED if campaign.state is CampaignState.CANCELLED else RecipientState.WAITING
             return RecipientOutcome(*found, back)
         case Standing.DEAD:
-            state = _STATES.get(record.reason or "", RecipientState.FAILED)
-            return RecipientOutcome(*found, state, None, _why(record.reason, record.error))
+            why = _why(record.reason, record.error)
+            return RecipientOutcome(*found, _state(campaign, record.reason, why), None, why)
         case _:
             return None
+
+
+def _state(campaign: Campaign, reason: str | None, why: str | None) -> RecipientState:
+    if campaign.deletes and _GONE in (why or ""):
+        return RecipientState.SENT
+    return _STATES.get(reason or "", RecipientState.FAILED)
 
 
 def _prefix(campaign: Campaign) -> str:
@@ -59,7 +73,8 @@ def _prefix(campaign: Campaign) -> str:
     return f"{PREFIX}{digest.hexdigest()}-"
 
 
-def _message_id(result: Any) -> int | None:
+def message_id(result: Any) -> int | None:
+    """Return the id of the message, or of the first one, in Telegram's result."""
     first = result[0] if isinstance(result, list) and result else result
     found = first.get("message_id") if isinstance(first, dict) else None
     return found if isinstance(found, int) else None

@@ -35,6 +35,7 @@ from floodgate.broker.state.thread import StateThread
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.leader import Leader
 from floodgate.producer.campaigns.outcomes import PREFIX
+from floodgate.producer.campaigns.reports import ProgressReport, ReportStore
 from floodgate.producer.campaigns.states import CampaignState
 from floodgate.producer.campaigns.store import Campaign, CampaignStore
 
@@ -70,8 +71,11 @@ class CampaignRunner:
         self._settings = settings
         self._client = client
         self._name = f"{socket.gethostname()[:40]}-{secrets.token_hex(6)}"
-        self._store = CampaignStore(Database(settings))
+        database = Database(settings)
+        self._store = CampaignStore(database)
+        self._reports = ReportStore(database)
         self._leaders: dict[int, Leader] = {}
+        self._progress: dict[int, ProgressReport] = {}
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._missed = asyncio.Event()  # outcomes may have been missed
@@ -151,6 +155,18 @@ class CampaignRunner:
             )
             for campaign in led
         }
+        self._progress = {
+            campaign.id: self._progress.get(campaign.id)
+            or ProgressReport(
+                self._settings,
+                store=self._store,
+                reports=self._reports,
+                calls=calls,
+                ledger=ledger,
+                publish=self._client.enqueue_many,
+            )
+            for campaign in led
+        }
         missed = self._missed.is_set()
         self._missed.clear()
         for campaign in led:
@@ -158,6 +174,7 @@ class CampaignRunner:
             if missed:
                 await leader.look_up()
             await leader.step(campaign, shares[campaign.id])
+            await self._progress[campaign.id].step(campaign)
 
     async def _listen(self, thread: StateThread) -> None:
         """Pass the outcomes of jobs to the leaders."""

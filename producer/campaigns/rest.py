@@ -46,7 +46,9 @@ def _resting(db: Connection, bot: str, rest_ms: int, chats: Sequence[str], now_m
     """Return until when chats rest, for those that do."""
     lately = or_(recipients.c.ended_ms.is_(None), recipients.c.ended_ms > now_ms - rest_ms)
     # The sum keeps SQLite from looking each chat up in each campaign of the bot instead of once.
-    of_bot = (recipients.c.campaign + 0).in_(select(campaigns.c.id).where(campaigns.c.bot == bot))
+    of_bot = (recipients.c.campaign + 0).in_(
+        select(campaigns.c.id).where(campaigns.c.bot == bot, campaigns.c.corrects.is_(None))
+    )
     statement = select(recipients.c.chat, recipients.c.ended_ms).where(CONTACTED, lately, of_bot)
     until: dict[str, int] = {}
     for row in select_by_chat(db, statement, chats):

@@ -11,14 +11,20 @@ from typing import Any, Final, TypeVar
 
 from floodgate.broker.errors import CampaignError, ClosedError
 from floodgate.broker.messages.chats import chat_key
+from floodgate.broker.messages.job import Job
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.stores import open_store
 from floodgate.producer.campaigns.audience import AudienceFile, AudienceRow, Candidate, read_file, read_rows
 from floodgate.producer.campaigns.checks import CheckReport, check
+from floodgate.producer.campaigns.corrections import delete_sent, edit_sent
 from floodgate.producer.campaigns.database import Database
-from floodgate.producer.campaigns.definition import Definition, parse_definition, read_definition
+from floodgate.producer.campaigns.definition import Definition, parse_definition, read_definition, read_fields
+from floodgate.producer.campaigns.edits import edit
 from floodgate.producer.campaigns.progress import CampaignProgress, progress_of
 from floodgate.producer.campaigns.queries import AudienceQuery, read_query
+from floodgate.producer.campaigns.reports import ReportStore
+from floodgate.producer.campaigns.retries import retry, retry_choice
+from floodgate.producer.campaigns.samples import sample_job
 from floodgate.producer.campaigns.states import CampaignState
 from floodgate.producer.campaigns.store import Campaign, CampaignStore, Recipient, RefusedRows
 
@@ -44,21 +50,23 @@ class Campaigns:
     def __init__(self, settings: Settings, bot: str | None = None) -> None:
         self._settings = settings
         self._bot = bot or settings.default_bot
-        self._store = CampaignStore(Database(settings))
+        database = Database(settings)
+        self._store = CampaignStore(database)
+        self._reports = ReportStore(database)
         self._closed = False
 
     def create(
         self,
         definition: Definition | Mapping[str, Any] | Path,
-        audience: Audience,
+        audience: Audience | None = None,
         *,
         exclude: Iterable[Path | int | str] = (),
         exclude_campaigns: Sequence[str] = (),
         bot: str | None = None,
         on_rows: OnRows | None = None,
     ) -> Campaign:
-        """Create a campaign, import its audience and freeze it. Sends nothing. Constant memory. Replaces a draft of the
-        same name, which a call that failed has left.
+        """Create a campaign, import its audience and freeze it; without an audience, create a draft. Sends nothing.
+        Constant memory. Replaces a draft of the same name and bot, which a call that failed has left.
 
         Chats that come twice, have unsubscribed or are known to be unreachable are left out: see :meth:`refused`.
 
@@ -74,35 +82,91 @@ class Campaigns:
             InvalidParamsError: an excluded chat is neither an id nor an @name.
         """
         wanted = _definition(definition)
-        rows = _begun(_rows(audience, wanted.chat_field))
+        rows = None if audience is None else _begun(_rows(audience, wanted.chat_field))
         excluded = _begun(_excluded(exclude, wanted.chat_field))
         campaign = self._store.create(wanted, bot or wanted.bot or self._bot)
-        with closing(open_store(self._settings, create=False)) as state:
-            return self._store.import_audience(
-                campaign.name,
-                self._counted(rows, on_rows),
-                excluded=excluded,
-                earlier=exclude_campaigns,
-                unreachable=partial(state.unreachable_among, campaign.bot),
-            )
+        return campaign if rows is None else self._import(campaign, rows, excluded, exclude_campaigns, on_rows)
+
+    def import_audience(
+        self,
+        name: str,
+        audience: Audience,
+        *,
+        exclude: Iterable[Path | int | str] = (),
+        exclude_campaigns: Sequence[str] = (),
+        on_rows: OnRows | None = None,
+    ) -> Campaign:
+        """Import the audience of a draft and freeze it. An import that fails leaves a draft, and may be made again.
+
+        Raises:
+            CampaignError: the audience is wrong.
+            InvalidParamsError: an excluded chat is neither an id nor an @name.
+        """
+        campaign = self._store.get(name)
+        rows = _begun(_rows(audience, campaign.definition.chat_field))
+        excluded = _begun(_excluded(exclude, campaign.definition.chat_field))
+        return self._import(campaign, rows, excluded, exclude_campaigns, on_rows)
 
     def check(self, name: str, *, on_rows: OnRows | None = None) -> CheckReport:
         """Render the message of every recipient, and report what Telegram would refuse."""
         definition = self._store.get(name).definition
         return check(definition, self._counted(self._store.recipients(name), on_rows))
 
-    def start(self, name: str, *, on_rows: OnRows | None = None) -> Campaign:
+    def start(self, name: str, *, report_to: int | str | None = None, on_rows: OnRows | None = None) -> Campaign:
         """Check a campaign and start it.
+
+        Args:
+            report_to: the chat in which one message shows the progress, instead of the definition's.
 
         Raises:
             CampaignError: the check found errors; names the most frequent.
+            InvalidParamsError: ``report_to`` is neither an id nor an @name.
         """
+        chat = None if report_to is None else chat_key(report_to)
         if findings := self.check(name, on_rows=on_rows).findings:
             raise CampaignError(
                 f"{name} does not start: {findings[0].why} Recipients with this error: {findings[0].recipients}. "
                 f"`floodgate campaigns check {name}` lists all errors."
             )
+        if chat is not None:
+            self._reports.direct(self._store.get(name), chat)
         return self._store.transition(name, CampaignState.RUNNING)
+
+    def sample(self, name: str, to: int | str, *, recipient: int | str | None = None) -> Job:
+        """Make a job that sends to the chat ``to`` what a recipient gets, the first by default. Enqueue it to look at
+        the message; the recipient gets it all the same.
+
+        Raises:
+            JobError: a chat is neither an id nor an @name, or Telegram would refuse the call.
+        """
+        return sample_job(self._store, name, to, recipient)
+
+    def edit(
+        self, name: str, definition: Definition | Mapping[str, Any] | Path, *, on_rows: OnRows | None = None
+    ) -> Campaign:
+        """Change the content, the rules, the schedule or the weight for the recipients who have not got their message.
+        Their messages are checked first; what waits in RabbitMQ is taken back within a second, and sent as changed.
+
+        Raises:
+            CampaignError: the check found errors, or the definition changes what cannot change.
+        """
+        return edit(self._store, name, _definition(definition), lambda rows: self._counted(rows, on_rows))
+
+    def retryable(self, name: str, *, states: Iterable[str] = (), reason: str | None = None) -> int:
+        """Return how many recipients :meth:`retry` would let wait again."""
+        return sum(1 for _ in retry_choice(states, reason).of(self._store, name))
+
+    def retry(self, name: str, *, states: Iterable[str] = (), reason: str | None = None) -> int:
+        """Let recipients wait again who failed or were unreachable. Return how many.
+
+        Args:
+            states: ``failed``, ``unreachable`` or ``uncertain``; by default, the first two.
+            reason: a text or a regular expression that the recipient's error contains.
+
+        Raises:
+            CampaignError: neither states nor a reason are given, or such recipients cannot be tried again.
+        """
+        return retry(self._store, name, retry_choice(states, reason))
 
     def pause(self, name: str) -> Campaign:
         """Pause a campaign. What waits in RabbitMQ is taken back within a second."""
@@ -118,13 +182,31 @@ class Campaigns:
         """End a campaign for good. Recipients who have not got their message will not get it."""
         return self._store.transition(name, CampaignState.CANCELLED)
 
+    def edit_sent(self, name: str, content: Mapping[str, Any] | Path, *, on_rows: OnRows | None = None) -> Campaign:
+        """Edit the messages that a campaign has sent. Returns the campaign that does it, which runs; ``refused`` says
+        which messages it leaves out.
+
+        Args:
+            content: the fields of a content that change, of a definition with the same variants, or a TOML file.
+        """
+        changed = read_fields(content) if isinstance(content, Path) else content
+        source = str(content) if isinstance(content, Path) else "The content"
+        edits = edit_sent(self._store, name, changed, source, lambda rows: self._counted(rows, on_rows))
+        return self._store.transition(edits.name, CampaignState.RUNNING)
+
+    def delete_sent(self, name: str) -> Campaign:
+        """Delete the messages that a campaign has sent. Returns the campaign that does it, which runs; ``refused`` says
+        which messages it leaves out."""
+        return self._store.transition(delete_sent(self._store, name).name, CampaignState.RUNNING)
+
     def progress(self, name: str) -> CampaignProgress:
         """Return a campaign's state, what became of its recipients, and when it is expected to be done."""
         return progress_of(self._store, name, self._settings)
 
-    def list(self, bot: str | None = None) -> Sequence[CampaignProgress]:
-        """Return the progress of all campaigns, or of a bot's, the latest first."""
-        return [self.progress(each.name) for each in self._store.all() if bot in (None, each.bot)]
+    def list(self, bot: str | None = None, *, most: int | None = None) -> Sequence[CampaignProgress]:
+        """Return the progress of the ``most`` latest campaigns, or of a bot's, the latest first; None means all."""
+        found = [each.name for each in self._store.all() if bot in (None, each.bot)]
+        return [self.progress(name) for name in found[:most]]
 
     def recipients(self, name: str) -> Iterator[Recipient]:
         """Yield all recipients in the order of the audience, in constant memory."""
@@ -146,6 +228,23 @@ class Campaigns:
         """Close the database, and end imports and checks that are under way. Safe to call twice."""
         self._closed = True
         self._store.close()
+
+    def _import(
+        self,
+        campaign: Campaign,
+        rows: Iterator[AudienceRow],
+        excluded: Iterator[str],
+        earlier: Sequence[str],
+        on_rows: OnRows | None,
+    ) -> Campaign:
+        with closing(open_store(self._settings, create=False)) as state:
+            return self._store.import_audience(
+                campaign.name,
+                self._counted(rows, on_rows),
+                excluded=excluded,
+                earlier=earlier,
+                unreachable=partial(state.unreachable_among, campaign.bot),
+            )
 
     def _counted(self, rows: Iterable[T], on_rows: OnRows | None) -> Iterator[T]:
         for number, row in enumerate(rows, 1):

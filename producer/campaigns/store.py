@@ -15,7 +15,8 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from datetime import timedelta
+from itertools import count, islice
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -39,7 +40,15 @@ from sqlalchemy.dialects import postgresql, sqlite
 from floodgate.broker.errors import CampaignError
 from floodgate.producer.campaigns.audience import AudienceRow, Candidate
 from floodgate.producer.campaigns.database import Database
-from floodgate.producer.campaigns.definition import Definition, Schedule, is_zone, parse_definition
+from floodgate.producer.campaigns.definition import (
+    DELETES,
+    MAX_NAME,
+    Content,
+    Definition,
+    Schedule,
+    is_zone,
+    parse_definition,
+)
 from floodgate.producer.campaigns.exclusions import (
     UNREACHABLE,
     Among,
@@ -50,8 +59,18 @@ from floodgate.producer.campaigns.exclusions import (
     valid,
 )
 from floodgate.producer.campaigns.rest import lock_bot, put_off_resting
+from floodgate.producer.campaigns.sent_messages import DELETABLE, TOO_OLD, copy_recipients, too_old_to_delete
 from floodgate.producer.campaigns.states import BEGUN, FOLLOWING, CampaignState, RecipientState
-from floodgate.producer.campaigns.tables import campaigns, counts, recipients, refused_rows, unsubscribed, zones
+from floodgate.producer.campaigns.tables import (
+    REPORT_FAILED,
+    campaigns,
+    counts,
+    recipients,
+    refused_rows,
+    reports,
+    unsubscribed,
+    zones,
+)
 
 BATCH: Final = 10_000
 HELD_OUT_VARIANT: Final = -1
@@ -78,6 +97,13 @@ class Campaign:
     created_ms: int
     started_ms: int | None
     ended_ms: int | None
+    corrects: int | None = None
+    """The id of the campaign whose messages this one edits or deletes."""
+
+    @property
+    def deletes(self) -> bool:
+        """Whether it deletes the messages of another."""
+        return self.corrects is not None and self.definition.contents[0].method == DELETES
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +120,25 @@ class Recipient:
     error: str | None
     released_ms: int | None
     ended_ms: int | None
+    version: int | None = None
+    """Of the definition by which the latest job was made."""
+
+    def as_json(self) -> dict[str, object]:
+        """Return what became of the recipient, as JSON values."""
+        return {
+            "chat": self.chat,
+            "state": self.state.name.lower(),
+            "variant": self.variant,
+            "version": self.version,
+            "message_id": self.message_id,
+            "error": self.error,
+            "released_ms": self.released_ms,
+            "ended_ms": self.ended_ms,
+        }
+
+    def address(self, content: Content) -> dict[str, Any]:
+        """Return the parameters that name the chat, and the message if there is one to be corrected."""
+        return {"chat_id": self.chat} | ({"message_id": self.message_id} if content.is_correction else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,27 +179,54 @@ class CampaignStore:
         self._database.close()
 
     def create(self, definition: Definition, bot: str) -> Campaign:
-        """Create a campaign as a draft. Replaces a draft of its name, which an import that ended early has left.
+        """Create a campaign as a draft. Replaces the bot's draft of its name, such as a failed import leaves.
 
         Raises:
-            CampaignError: there is one of this name that is not a draft.
+            CampaignError: there is another of this name.
         """
         with self._database.writing() as db:
             found = _found(db, definition.name, for_update=True)
-            if found is not None and found.state != CampaignState.DRAFT:
+            if found is not None and (found.state, found.bot) != (CampaignState.DRAFT, bot):
                 raise CampaignError(f"There is a campaign named {definition.name!r}: choose another name.")
-            values = {
-                "name": definition.name,
-                "bot": bot,
-                "state": CampaignState.DRAFT,
-                "definition": definition.model_dump_json(exclude_defaults=True),
-                "version": 1,
-                "created_ms": _now_ms(),
-            }
+            values = _first_version(definition, bot)
             db.execute(
                 insert(campaigns) if found is None else update(campaigns).where(campaigns.c.id == found.id), values
             )
             return _campaign(db, definition.name)
+
+    def create_correction(self, corrected: Campaign, definition: Definition, kind: str) -> Campaign:
+        """Create a campaign that corrects what another has sent. Its name is derived from the other's, and it is ready.
+
+        Raises:
+            CampaignError: the other is a correction itself, or none of its messages can be corrected.
+        """
+        if corrected.corrects is not None:
+            raise CampaignError(
+                f"{corrected.name} is a correction itself: correct the campaign that sent the messages."
+            )
+        with self._database.writing() as db:
+            definition = definition.model_copy(update={"name": _correction_name(db, corrected.name, kind)})
+            values = {"corrects": corrected.id, "fingerprint": corrected.fingerprint, "state": CampaignState.READY}
+            db.execute(insert(campaigns).values(_first_version(definition, corrected.bot) | values))
+            correction = _campaign(db, definition.name)
+            others = db.execute(select(campaigns).where(campaigns.c.corrects == corrected.id)).all()
+            deletions = [each.id for each in map(_read, others) if each.deletes and each.id != correction.id]
+            deletable_ms = _deletable_ms() if correction.deletes else None
+            number, left_out = copy_recipients(db, corrected.id, correction.id, deletions, deletable_ms)
+            if not number:
+                reasons = "; ".join(f"{each.number}: {each.why}" for each in left_out) or "nobody has got one"
+                raise CampaignError(f"No message of {corrected.name} can be corrected ({reasons}).")
+            _count(db, correction.id, {RecipientState.WAITING: number})
+            known = _Zones(definition.schedule)
+            refused = (
+                insert(refused_rows).values(
+                    campaign=correction.id, why=each.why, number=each.number, line=each.first, sample=each.chat
+                )
+                for each in left_out
+            )
+            for statement in (*known.inserts(correction.id), *refused):
+                db.execute(statement)
+            return correction
 
     def get(self, name: str) -> Campaign:
         """Return a campaign."""
@@ -212,15 +284,16 @@ class CampaignStore:
             )
             return [RefusedRows(*row) for row in db.execute(statement.order_by(columns.number.desc(), columns.why))]
 
-    def recipients(self, name: str) -> Iterator[Recipient]:
-        """Yield all recipients in the order of the audience, in constant memory. Each batch is of one state of the
-        database, all together are not."""
+    def recipients(self, name: str, states: Sequence[RecipientState] = ()) -> Iterator[Recipient]:
+        """Yield all recipients, or those in some states, in the order of the audience and in constant memory. Each
+        batch is of one state of the database, all together are not."""
         campaign, after = self.get(name), 0
+        chosen = (recipients.c.campaign == campaign.id, *([recipients.c.state.in_(states)] if states else []))
         while True:
             with self._database.reading() as db:
                 statement = (
                     select(recipients)
-                    .where(recipients.c.campaign == campaign.id, recipients.c.number > after)
+                    .where(*chosen, recipients.c.number > after)
                     .order_by(recipients.c.number)
                     .limit(BATCH)
                 )
@@ -229,6 +302,15 @@ class CampaignStore:
                 return
             yield from map(_recipient, rows)
             after = rows[-1].number
+
+    def find_recipient(self, name: str, chat: str | None) -> Recipient | None:
+        """Return the recipient with a chat's key; with None, the first one who is not held out."""
+        with self._database.reading() as db:
+            campaign = _campaign(db, name)
+            chosen = recipients.c.variant != HELD_OUT_VARIANT if chat is None else recipients.c.chat == chat
+            statement = select(recipients).where(recipients.c.campaign == campaign.id, chosen)
+            row = db.execute(statement.order_by(recipients.c.number).limit(1)).first()
+            return None if row is None else _recipient(row)
 
     def counts(self, name: str) -> Mapping[RecipientState, int]:
         """Return the number of recipients by state; states without any are left out."""
@@ -246,12 +328,7 @@ class CampaignStore:
                 return campaign
             if to not in FOLLOWING[campaign.state]:
                 raise CampaignError(f"The campaign {name!r} is {campaign.state}, so it cannot become {to}.")
-            values: dict[str, Any] = {"state": to, "reason": reason}
-            if to is CampaignState.RUNNING and not _has_begun(db, campaign.id):
-                values["started_ms"] = _now_ms()
-            if to in (CampaignState.DONE, CampaignState.CANCELLED):
-                values["ended_ms"] = _now_ms()
-            db.execute(update(campaigns).where(campaigns.c.id == campaign.id).values(values))
+            _put(db, campaign, to, reason)
             return _campaign(db, name)
 
     def lead(self, leader: str, seconds: float) -> Sequence[Campaign]:
@@ -309,12 +386,12 @@ class CampaignStore:
 
     def release(self, campaign: Campaign, leader: str, most: int, open_zones: Iterable[int]) -> Sequence[Recipient]:
         """Mark up to ``most`` waiting recipients as released, in the order of the audience within each zone, and return
-        them. Those whose chats rest are put off, and overtaken. Returns none if the campaign does not run any more, or
-        if another process leads it."""
+        them. Those whose chats rest are put off, and overtaken. Returns none if the campaign does not run any more or
+        was edited, or if another process leads it."""
         with self._database.writing() as db:
             if not _leads(db, campaign, leader):
                 return []
-            if campaign.definition.rest:
+            if _rest(campaign):
                 lock_bot(db, campaign.bot)
             rows: list[Row[Any]] = []
             for zone in open_zones:
@@ -322,7 +399,7 @@ class CampaignStore:
                     break
                 rows.extend(_release_zone(db, campaign, zone, most - len(rows)))
             _count(db, campaign.id, {RecipientState.WAITING: -len(rows), RecipientState.RELEASED: len(rows)})
-            return [_recipient(row) for row in rows]
+            return [replace(_recipient(row), version=campaign.version) for row in rows]
 
     def released(self, campaign: Campaign) -> Sequence[Recipient]:
         """Return the recipients whose jobs have been released and have not ended, as far as is known."""
@@ -335,19 +412,68 @@ class CampaignStore:
         Return how many counted."""
         with self._database.writing() as db:
             of_number = {outcome.number: outcome for outcome in outcomes}
-            statement = select(recipients.c.number, recipients.c.attempt).where(
+            statement = select(recipients.c.number, recipients.c.attempt, recipients.c.message_id).where(
                 recipients.c.campaign == campaign.id,
                 recipients.c.state == RecipientState.RELEASED,
                 recipients.c.number.in_(list(of_number)),
             )
-            found = [
-                of_number[row.number] for row in db.execute(statement) if of_number[row.number].attempt == row.attempt
-            ]
-            _update_recipients(db, campaign, [_settled(outcome) for outcome in found])
+            rows = [row for row in db.execute(statement) if of_number[row.number].attempt == row.attempt]
+            found = [of_number[row.number] for row in rows]
+            _update_recipients(db, campaign, [_settled(of_number[row.number], row.message_id) for row in rows])
             changes = Counter(outcome.state for outcome in found)
             changes[RecipientState.RELEASED] -= len(found)
             _count(db, campaign.id, changes)
             return len(found)
+
+    def wait_again(self, name: str, ended: Sequence[Recipient]) -> int:
+        """Let up to :data:`BATCH` recipients who have ended wait again, for another attempt. A campaign that is done
+        runs again. One who is not any more as given stays as it is. Return how many wait again."""
+        with self._database.writing() as db:
+            campaign = _campaign(db, name, for_update=True)
+            if campaign.state is CampaignState.CANCELLED:
+                raise CampaignError(f"The campaign {name!r} is cancelled: nobody is tried again.")
+            columns = (recipients.c.number, recipients.c.attempt, recipients.c.state)
+            chosen = recipients.c.number.in_([each.number for each in ended])
+            statement = select(*columns).where(recipients.c.campaign == campaign.id, chosen)
+            now = {tuple(row) for row in db.execute(statement)}
+            found = [each for each in ended if (each.number, each.attempt, each.state) in now]
+            again = {"state": RecipientState.WAITING, "attempt": recipients.c.attempt + 1}
+            _mark(db, campaign, [each.number for each in found], **again, error=None, ended_ms=None)
+            changes = Counter({RecipientState.WAITING: len(found)})
+            changes.subtract(each.state for each in found)
+            _count(db, campaign.id, changes)
+            if found and campaign.state is CampaignState.DONE:
+                _put(db, campaign, CampaignState.RUNNING)
+            return len(found)
+
+    def finish(self, campaign: Campaign) -> bool:
+        """End a campaign that runs, unless somebody waits or is released. Return whether it has ended."""
+        with self._database.writing() as db:
+            now = _campaign(db, campaign.name, for_update=True)
+            left = (counts.c.state.in_([RecipientState.WAITING, RecipientState.RELEASED]), counts.c.number > 0)
+            found = db.execute(select(counts.c.state).where(counts.c.campaign == campaign.id, *left)).first()
+            if now.state is not CampaignState.RUNNING or found is not None:
+                return False
+            _put(db, now, CampaignState.DONE)
+            return True
+
+    def replace_definition(self, campaign: Campaign, definition: Definition) -> Campaign:
+        """Give a campaign another definition and its next version, for the recipients who wait.
+
+        Raises:
+            CampaignError: its audience is not frozen, it was cancelled, or it is not any more of this version.
+        """
+        with self._database.writing() as db:
+            now = _campaign(db, campaign.name, for_update=True)
+            if now.state in (CampaignState.DRAFT, CampaignState.CANCELLED):
+                raise CampaignError(f"The campaign {now.name!r} is {now.state}, so it cannot be edited.")
+            if now.version != campaign.version:
+                raise CampaignError(f"The campaign {now.name!r} was edited in the meantime: edit it again.")
+            if definition.schedule.is_local and definition.schedule != now.definition.schedule:
+                _number_zones(db, now, definition.schedule)
+            values = {"definition": definition.model_dump_json(exclude_defaults=True), "version": now.version + 1}
+            db.execute(update(campaigns).where(campaigns.c.id == now.id).values(values))
+            return _campaign(db, now.name)
 
     def cancel_waiting(self, campaign: Campaign) -> int:
         """Mark up to :data:`BATCH` waiting recipients of a cancelled campaign as cancelled. Return how many."""
@@ -433,6 +559,52 @@ class _Zones:
             yield insert(zones).values(campaign=campaign, number=number, name=name)
 
 
+def _first_version(definition: Definition, bot: str) -> dict[str, Any]:
+    return {
+        "name": definition.name,
+        "bot": bot,
+        "state": CampaignState.DRAFT,
+        "definition": definition.model_dump_json(exclude_defaults=True),
+        "version": 1,
+        "created_ms": _now_ms(),
+    }
+
+
+def _correction_name(db: Connection, name: str, kind: str) -> str:
+    """Return the first name such as ``spring.edit-1`` that is free."""
+    candidates = (f"{name[: MAX_NAME - len(ending)]}{ending}" for ending in (f".{kind}-{n}" for n in count(1)))
+    return next(each for each in candidates if _found(db, each) is None)
+
+
+def _deletable_ms() -> int:
+    return _now_ms() - DELETABLE // timedelta(milliseconds=1)
+
+
+def _young_enough(db: Connection, campaign: Campaign, rows: Sequence[Row[Any]]) -> list[Row[Any]]:
+    """Mark waiting recipients whose message has become too old to be deleted as skipped. Return the others."""
+    assert campaign.corrects is not None
+    old = too_old_to_delete(db, campaign.corrects, [row.number for row in rows], _deletable_ms())
+    _mark(db, campaign, list(old), state=RecipientState.SKIPPED, error=TOO_OLD, ended_ms=_now_ms())
+    _count(db, campaign.id, {RecipientState.WAITING: -len(old), RecipientState.SKIPPED: len(old)})
+    return [row for row in rows if row.number not in old]
+
+
+def _number_zones(db: Connection, campaign: Campaign, schedule: Schedule) -> None:
+    """Number the time zones of an audience by another schedule."""
+    known, after = _Zones(schedule), 0
+    columns = (recipients.c.number, recipients.c.zone, recipients.c.fields)
+    statement = select(*columns).where(recipients.c.campaign == campaign.id).order_by(recipients.c.number).limit(BATCH)
+    while rows := db.execute(statement.where(recipients.c.number > after)).all():
+        numbers = ((row, known.number(row.fields)) for row in rows)
+        _update_recipients(
+            db, campaign, [{"at": row.number, "zone": zone} for row, zone in numbers if zone != row.zone]
+        )
+        after = rows[-1].number
+    db.execute(delete(zones).where(zones.c.campaign == campaign.id))
+    for one in known.inserts(campaign.id):
+        db.execute(one)
+
+
 def _recipient_values(campaign: Campaign, number: int, candidate: Candidate, known: _Zones) -> dict[str, Any]:
     variant = _variant(campaign.definition, candidate.chat)
     return {
@@ -480,9 +652,14 @@ def _mark(db: Connection, campaign: Campaign, numbers: Sequence[int], **values: 
     db.execute(update(recipients).where(*rows).values(values))
 
 
+def _rest(campaign: Campaign) -> timedelta | None:
+    """Return how long chats rest before they get a campaign. A correction is no further message."""
+    return campaign.definition.rest if campaign.corrects is None else None
+
+
 def _release_zone(db: Connection, campaign: Campaign, zone: int, most: int) -> list[Row[Any]]:
     """Release up to ``most`` waiting recipients of a time zone."""
-    rest, now_ms, released = campaign.definition.rest, _now_ms(), list[Row[Any]]()
+    rest, now_ms, released = _rest(campaign), _now_ms(), list[Row[Any]]()
     waiting = (
         recipients.c.campaign == campaign.id,
         recipients.c.state == RecipientState.WAITING,
@@ -494,7 +671,10 @@ def _release_zone(db: Connection, campaign: Campaign, zone: int, most: int) -> l
         wanted = most - len(released)
         found = db.execute(statement.limit(max(wanted, PUT_OFF) if rest and wanted else wanted)).all()
         chosen = (put_off_resting(db, campaign.bot, rest, found, now_ms) if rest else found)[:wanted]
-        _mark(db, campaign, [row.number for row in chosen], state=RecipientState.RELEASED, released_ms=now_ms)
+        if campaign.deletes:
+            chosen = _young_enough(db, campaign, chosen)
+        values = {"state": RecipientState.RELEASED, "released_ms": now_ms, "version": campaign.version}
+        _mark(db, campaign, [row.number for row in chosen], **values)
         released.extend(chosen)
         if not found or len(released) == most:
             break
@@ -509,16 +689,27 @@ def _update_recipients(db: Connection, campaign: Campaign, values: list[dict[str
         db.execute(update(recipients).where(*row).values(columns), values)
 
 
-def _settled(outcome: RecipientOutcome) -> dict[str, Any]:
+def _settled(outcome: RecipientOutcome, message_id: int | None) -> dict[str, Any]:
+    """``message_id`` is that of the message that was to be corrected, if any."""
     taken_back = outcome.state is RecipientState.WAITING
     return {
         "at": outcome.number,
         "state": outcome.state,
         "attempt": outcome.attempt + taken_back,  # the id of the job that was taken back is spent
-        "message_id": outcome.message_id,
+        "message_id": outcome.message_id or message_id,
         "error": outcome.error,
         "ended_ms": None if taken_back else _now_ms(),
     }
+
+
+def _put(db: Connection, campaign: Campaign, to: CampaignState, reason: str | None = None) -> None:
+    """Put a campaign into another state."""
+    values: dict[str, Any] = {"state": to, "reason": reason, "ended_ms": None}
+    if to is CampaignState.RUNNING and not _has_begun(db, campaign.id):
+        values["started_ms"] = _now_ms()
+    if to in (CampaignState.DONE, CampaignState.CANCELLED):
+        values["ended_ms"] = _now_ms()
+    db.execute(update(campaigns).where(campaigns.c.id == campaign.id).values(values))
 
 
 def _has_begun(db: Connection, campaign: int) -> bool:
@@ -530,6 +721,7 @@ def _leads(db: Connection, campaign: Campaign, leader: str) -> bool:
     statement = select(campaigns.c.id).where(
         campaigns.c.id == campaign.id,
         campaigns.c.state == CampaignState.RUNNING,
+        campaigns.c.version == campaign.version,
         campaigns.c.leader == leader,
         campaigns.c.leader_until_ms >= _clock_ms(db),
     )
@@ -541,9 +733,13 @@ def _needs_leader() -> ColumnElement[bool]:
         select(counts.c.campaign).where(counts.c.state == state, counts.c.number > 0)
         for state in (RecipientState.RELEASED, RecipientState.WAITING)
     )
+    unreported = select(reports.c.campaign).where(
+        reports.c.campaign == campaigns.c.id, reports.c.state.not_in([campaigns.c.state, REPORT_FAILED])
+    )
     return or_(
         campaigns.c.state == CampaignState.RUNNING,
         campaigns.c.id.in_(released),
+        and_(campaigns.c.started_ms.is_not(None), unreported.exists()),
         and_(campaigns.c.state == CampaignState.CANCELLED, campaigns.c.id.in_(waiting)),
     )
 
@@ -596,6 +792,7 @@ def _read(row: Row[Any]) -> Campaign:
         created_ms=row.created_ms,
         started_ms=row.started_ms,
         ended_ms=row.ended_ms,
+        corrects=row.corrects,
     )
 
 
@@ -611,6 +808,7 @@ def _recipient(row: Row[Any]) -> Recipient:
         error=row.error,
         released_ms=row.released_ms,
         ended_ms=row.ended_ms,
+        version=row.version,
     )
 
 

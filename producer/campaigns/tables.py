@@ -40,6 +40,7 @@ campaigns: Final = Table(
     Column("created_ms", BigInteger, nullable=False),
     Column("started_ms", BigInteger),
     Column("ended_ms", BigInteger),
+    Column("corrects", Integer),  # the campaign whose messages this one edits or deletes
     Column("leader", String(64)),
     Column("leader_until_ms", BigInteger, nullable=False, server_default="0"),
 )
@@ -55,6 +56,7 @@ recipients: Final = Table(
     Column("zone", SmallInteger, nullable=False),  # a row of campaign_zones
     Column("state", SmallInteger, nullable=False),
     Column("attempt", SmallInteger, nullable=False, server_default="0"),  # counts jobs; the job's id contains it
+    Column("version", SmallInteger),  # of the campaign when the latest job was released
     Column("due_ms", BigInteger, nullable=False, server_default="0"),  # waits until then, because its chat rests
     Column("message_id", BigInteger),
     Column("error", Text),
@@ -108,3 +110,13 @@ unsubscribed: Final = Table(
     Column("chat", String(40), primary_key=True),
     Column("since_ms", BigInteger, nullable=False),
 )
+
+reports: Final = Table(
+    "campaign_reports",
+    METADATA,
+    Column("campaign", Integer, primary_key=True, autoincrement=False),
+    Column("chat", String(40), nullable=False),
+    Column("message", BigInteger),
+    Column("state", String(10), nullable=False),  # the campaign's state that was last reported
+)
+REPORT_FAILED: Final = "failed"

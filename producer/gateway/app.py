@@ -3,6 +3,7 @@
 /bot<token>/<method>          the Bot API
 /file/bot<token>/<path>       downloads
 /floodgate/v1/jobs…           the job API (:mod:`floodgate.producer.gateway.jobs`), described at /docs
+/floodgate/v1/campaigns…      the campaign API (:mod:`floodgate.producer.gateway.campaigns`), likewise
 /health /ready                whether the process runs, and whether it can accept jobs
 """
 
@@ -25,13 +26,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from floodgate.broker.amqp.connections import Connections
-from floodgate.broker.errors import FloodgateError, RabbitMQError, StateError
+from floodgate.broker.errors import CampaignError, FloodgateError, RabbitMQError, StateError
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.stores import open_batched, open_result_feed, open_store
 from floodgate.broker.state.thread import StateThread
 from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.core import Composer
-from floodgate.producer.gateway import jobs
+from floodgate.producer.gateway import campaigns, jobs
 from floodgate.producer.gateway.answers import UNAUTHORIZED, RefusalError, refused
 from floodgate.producer.gateway.backlog import Backlog
 from floodgate.producer.gateway.callers import Callers, public_path
@@ -75,7 +76,8 @@ class Gateway:
         self.api.add_route("/health", self._health, methods=["GET"], include_in_schema=False)
         self.api.add_route("/ready", self._ready, methods=["GET"], include_in_schema=False)
         self.api.state.gateway = self.state
-        self.api.include_router(jobs.router)
+        for router in (jobs.router, campaigns.router, campaigns.uploads):
+            self.api.include_router(router)
         for kind, handler in _HANDLERS:
             self.api.add_exception_handler(kind, handler)
         self.app: ASGIApp = AccessLog(BotApiPaths(self._bot_api, self._file, self.api))
@@ -165,7 +167,8 @@ class Gateway:
             except TimeoutError:
                 problems.append(f"no answer within {READY_SECONDS:g} s")
         status = "ready" if not problems else "not ready"
-        fields = {"status": status, "troubles": problems, "waiting": running.parts.waiting.count}
+        waiting = running.parts.waiting.count
+        fields = {"status": status, "troubles": problems, "waiting": waiting, "streams": running.streams}
         return JSONResponse(fields, status_code=503 if problems else 200)
 
 
@@ -246,6 +249,10 @@ async def _invalid(_request: Request, error: Any) -> Response:
     return refused(422, f"Unprocessable Entity: {where}: {first['msg']}")
 
 
+async def _conflict(_request: Request, error: Any) -> Response:
+    return refused(409, f"Conflict: {error}")
+
+
 async def _unavailable(_request: Request, error: Any) -> Response:
     return refused(503, f"Service Unavailable: {error}")
 
@@ -267,6 +274,7 @@ async def _fault(_request: Request, error: Any) -> Response:
 _HANDLERS: Final[Sequence[tuple[type[Exception], Callable[[Request, Any], Awaitable[Response]]]]] = (
     (RefusalError, _refusal),
     (ClientDisconnect, _gone),
+    (CampaignError, _conflict),
     (FloodgateError, _unavailable),
     (RequestValidationError, _invalid),
     (HTTPException, _framework),

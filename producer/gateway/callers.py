@@ -18,8 +18,8 @@ from floodgate.broker.settings.model import Settings
 from floodgate.producer.gateway.answers import UNAUTHORIZED, RefusalError
 from floodgate.producer.gateway.routes import route_of
 
-_PLAIN_PATHS: Final = frozenset({"/health", "/ready", "/docs", "/openapi.json", "/floodgate/v1/jobs"})
-_JOBS: Final = "/floodgate/v1/jobs/"
+_APIS: Final = ("/floodgate/v1/jobs", "/floodgate/v1/campaigns", "/floodgate/v1/unsubscribed")
+_PLAIN_PATHS: Final = frozenset({"/health", "/ready", "/docs", "/openapi.json", *_APIS})
 _CALL: Final = re.compile(r"/bot[^/]+/([^/]*)", re.DOTALL)
 _FILE: Final = re.compile(r"/file/bot[^/]+/.*", re.DOTALL)
 
@@ -68,8 +68,9 @@ def public_path(path: str) -> str:
     """
     if path in _PLAIN_PATHS:
         return path
-    if path.startswith(_JOBS):
-        return f"{_JOBS}…"
+    for api in _APIS:
+        if path.startswith(f"{api}/"):
+            return f"{api}/…"
     if _FILE.fullmatch(path):
         return "/file/bot***/…"
     if call := _CALL.fullmatch(path):

@@ -1,28 +1,25 @@
 """The job API, for callers that want jobs instead of the Bot API. OpenAPI describes it at ``/docs``.
 
-A caller sends its token or gateway key as ``Authorization: Bearer …``. A job is looked up by its id among the jobs of
-the caller's bot.
+A job is looked up by its id among the jobs of the caller's bot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Security
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
-from fastapi.routing import APIRoute
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
 from floodgate.broker.admission.contract import CANCELLED, Record
 from floodgate.broker.admission.policy import ask_for
 from floodgate.broker.messages.job import JOB_ID, OnUncertain, Priority, stand_in
-from floodgate.producer.gateway.answers import UNAUTHORIZED, RefusalError
-from floodgate.producer.gateway.request_body import request_body, whole
+from floodgate.producer.gateway.answers import RefusalError
+from floodgate.producer.gateway.api import BoundedRoute, Caller, error_responses, gateway_of
+from floodgate.producer.gateway.request_body import request_body
 from floodgate.producer.gateway.request_options import RequestOptions, is_option
 from floodgate.producer.gateway.routes import Route, route_of
-from floodgate.producer.gateway.state import GatewayState
 
 JobIdPath = Annotated[str, Path(pattern=JOB_ID, description="The id that enqueueing returned.")]
 
@@ -71,18 +68,9 @@ class JobStatus(BaseModel):
     )
 
 
-class ErrorResponse(BaseModel):
-    """An error in the Bot API's form."""
-
-    ok: Literal[False] = False
-    error_code: int
-    description: str
-    parameters: dict[str, Any] | None = None
-
-
-_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
-    code: {"model": ErrorResponse, "description": text}
-    for code, text in {
+_errors: Final = partial(
+    error_responses,
+    {
         400: "The request is wrong.",
         401: "Unknown token or key.",
         403: "The key does not belong to this bot, or the gateway does not accept the method.",
@@ -94,48 +82,8 @@ _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
         500: "The job was given up after too many attempts.",
         429: "Too many jobs or callers are waiting; `parameters.retry_after` is the number of seconds to wait.",
         503: "RabbitMQ or the state store is unavailable. Nothing was accepted.",
-    }.items()
-}
-
-
-def _errors(*codes: int) -> dict[int | str, dict[str, Any]]:
-    return {code: _ERRORS[code] for code in codes}
-
-
-class BoundedRoute(APIRoute):
-    """Reads the body within bounds, before FastAPI reads it without any."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return FastAPI's handler, preceded by a bounded read of the body."""
-        handle = super().get_route_handler()
-
-        async def read_first(request: Request) -> Response:
-            # Starlette's private cache of a body that was read; tests/acceptance/gateway fails if that changes.
-            request._body = await whole(request, _gateway(request).settings.gateway)
-            return await handle(request)
-
-        return read_first
-
-
-_bearer: Final = HTTPBearer(auto_error=False, description="The bot's token, or a gateway key.")
-
-
-def caller(
-    request: Request,
-    shown: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-    x_floodgate_bot: Annotated[str | None, Header(description="For keys of several bots.")] = None,
-) -> str:
-    """Authenticate the caller; return the bot that it may act as.
-
-    Raises:
-        RefusalError: the caller sent no secret, or a wrong one.
-    """
-    if shown is None:
-        raise RefusalError(*UNAUTHORIZED)
-    return _gateway(request).callers.bot(shown.credentials, x_floodgate_bot)
-
-
-Caller = Annotated[str, Depends(caller)]
+    },
+)
 router: Final = APIRouter(prefix="/floodgate/v1", tags=["jobs"], route_class=BoundedRoute)
 
 
@@ -148,14 +96,14 @@ async def enqueue(request: Request, job: NewJob, bot: Caller) -> JobStatus:
     for name in job.params:
         if is_option(name):
             raise RefusalError(400, f"Bad Request: {name[:60]} is an option of the job: put it beside 'params'")
-    sending = _gateway(request).running.sending
+    sending = gateway_of(request).running.sending
     return _status(*await sending.accept(bot, row.method, request_body(job.params), _options_of(job)))
 
 
 @router.get("/jobs/{job_id}", responses=_errors(401, 403, 422, 503))
 async def status(request: Request, job_id: JobIdPath, bot: Caller) -> JobStatus:
     """Get the status of a job."""
-    store = _gateway(request).running.parts.store
+    store = gateway_of(request).running.parts.store
     return _status(job_id, await store.lookup(bot, job_id))
 
 
@@ -172,24 +120,19 @@ async def result(
     wait_seconds: Annotated[float, Query(ge=0, le=3600, description="How long to wait for the result.")] = 30,
 ) -> Response:
     """Wait for Telegram's own answer to a job, and return it as the Bot API would."""
-    return await _gateway(request).running.sending.result(request, bot, job_id, wait_seconds)
+    return await gateway_of(request).running.sending.result(request, bot, job_id, wait_seconds)
 
 
 @router.delete("/jobs/{job_id}", responses=_errors(401, 403, 409, 422, 503))
 async def cancel(request: Request, job_id: JobIdPath, bot: Caller) -> JobStatus:
     """Cancel a job. Only a waiting job can be cancelled."""
-    gateway = _gateway(request)
+    gateway = gateway_of(request)
     job = stand_in(bot, job_id)
     record = await gateway.running.parts.store.cancel(ask_for(job, gateway.settings))
     if record.reason != CANCELLED:
         raise RefusalError(409, f"Conflict: job {job_id} is {record.standing}", floodgate_job_id=job_id)
     await gateway.running.parts.uploads.forget(job)
     return _status(job_id, record)
-
-
-def _gateway(request: Request) -> GatewayState:
-    gateway: GatewayState = request.app.state.gateway
-    return gateway
 
 
 def _options_of(job: NewJob) -> RequestOptions:

@@ -20,6 +20,8 @@ class Running:
     proxy: Proxy
     connections: Connections
     draining: bool = False
+    streams: int = 0
+    """Streams of a campaign's events that are open."""
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from floodgate.fake_telegram.control import Arrived
 from tests.acceptance.conftest import MakeStage
 from tests.acceptance.stage import Stage
 from tests.processes import FloodgateProcess
@@ -27,6 +28,7 @@ parse_mode = "HTML"
 first_name = "there"
 """
 RECIPIENTS = 150
+FEW = 5
 MANY = 2000  # more than are sent while the commands of a test start
 FIRST = 1000
 
@@ -57,8 +59,8 @@ def campaigns(stage: Stage, *arguments: str, code: int = 0) -> str:
     return ended.stdout
 
 
-def shown(stage: Stage) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(campaigns(stage, "show", "spring", "--json"))
+def shown(stage: Stage, name: str = "spring") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(campaigns(stage, "show", name, "--json"))
     return found
 
 
@@ -137,3 +139,43 @@ def test_a_pause_takes_back_what_waits_a_resume_goes_on_and_a_cancel_ends_it(ope
     assert counts["sent"] == len(operated.sent()) == MANY - counts["cancelled"]
     assert set(sent_per_chat(operated).values()) == {1}
     assert "cannot become running" in operated.floodgate("campaigns", "resume", "spring").stderr
+
+
+def test_a_recipients_message_is_sent_to_another_chat_and_counts_for_nobody(operated: Stage) -> None:
+    create(operated)
+    assert "Sent: message" in campaigns(operated, "test", "spring", "--to", "7", "--as", str(FIRST + 5))
+    assert operated.sent() == ["Hello <b>Name 5</b>!"]
+    operated.control.set_chat(8, trouble="blocked")
+    refused = campaigns(operated, "test", "spring", "--to", "8", code=1)
+    assert "Not sent: chat-unreachable: Forbidden: bot was blocked by the user" in refused
+    assert shown(operated)["counts"]["waiting"] == RECIPIENTS
+
+
+def test_what_was_sent_is_edited_and_deleted_by_campaigns_of_their_own(operated: Stage) -> None:
+    write_audience(operated.home, FEW)
+    (operated.home / "changed.toml").write_text('text = "Sorry, {{ first_name }}"')
+    create(operated)
+    leader(operated)
+    campaigns(operated, "start", "spring", "--yes")
+    until(lambda: len(operated.sent()) == FEW and shown(operated)["state"] == "done", 60)
+    lines = [json.loads(line) for line in campaigns(operated, "export", "spring", "--jsonl").splitlines()]
+    assert [(line["state"], line["variant"], line["version"], line["error"]) for line in lines] == [
+        ("sent", 0, 1, None)
+    ] * FEW
+    assert all(line["released_ms"] <= line["ended_ms"] for line in lines)
+    message = {int(line["chat"]): line["message_id"] for line in lines}
+
+    assert "spring.edit-1 is running. Messages: 5" in campaigns(
+        operated, "edit-sent", "spring", "changed.toml", "--yes"
+    )
+    edits = until(lambda: len(found := acted(operated, "editMessageText")) == FEW and found, 60)
+    assert {call.chat_id: call.params["text"] for call in edits} == {FIRST + n: f"Sorry, Name {n}" for n in range(FEW)}
+    assert {call.chat_id: int(call.params["message_id"]) for call in edits} == message
+
+    assert "spring.delete-1 is running. Messages: 5" in campaigns(operated, "delete-sent", "spring", "--yes")
+    until(lambda: shown(operated, "spring.delete-1")["counts"]["sent"] == FEW, 60)
+    assert len(acted(operated, "deleteMessage")) == FEW
+
+
+def acted(stage: Stage, method: str) -> list[Arrived]:
+    return [call for call in stage.control.arrivals() if call.acted and call.method == method]

@@ -6,10 +6,12 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from floodgate.cli import EXIT_USAGE
-from tests.acceptance.stage import Stage
+from tests.acceptance.gateway.programs import GatewayProcess
+from tests.acceptance.stage import TOKEN, Stage
 from tests.processes import ROOT, FloodgateProcess, run_floodgate, run_python
 
 pytestmark = pytest.mark.checkout  # it reads pyproject.toml
@@ -95,3 +97,13 @@ def test_the_campaigns_of_a_client_name_the_extra_that_they_need(stage: Stage, o
     ended = run_python("-c", program, env={**stage.env, **only("cli")}, home=stage.home)
     assert "SettingsError: Campaigns need" in ended.stderr
     assert "install telegram-floodgate[campaigns]." in ended.stderr.splitlines()[-1]
+
+
+def test_a_gateway_without_the_extra_of_campaigns_answers_501_and_names_it(
+    stage: Stage, only: Blocked, tmp_path: Path
+) -> None:
+    with GatewayProcess({**stage.env, "FLOODGATE_GATEWAY__PORT": "0", **only("gateway")}, tmp_path) as process:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        answer = httpx.get(f"{process.url}/floodgate/v1/campaigns", headers=headers)
+        assert answer.status_code == 501
+        assert "install telegram-floodgate[campaigns]" in answer.json()["description"]

@@ -53,7 +53,7 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def endings(
+def outcomes(
     vhosts: Vhosts, postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Mapping[Case, Future[tuple[int, Ending]]]]:
     vhost, home = vhosts.take(), tmp_path_factory.mktemp("campaigns")
@@ -98,9 +98,9 @@ def play(case: Case, campaign: CampaignUnderTest, control: ControlClient) -> tup
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_leader_that_dies_at_any_point_leaves_each_recipient_one_row_and_one_message(
-    case: Case, endings: Mapping[Case, Future[tuple[int, Ending]]]
+    case: Case, outcomes: Mapping[Case, Future[tuple[int, Ending]]]
 ) -> None:
-    exit_code, ending = endings[case].result()
+    exit_code, ending = outcomes[case].result()
     assert exit_code == -signal.SIGKILL, "the leader passed the point without dying at it"
     assert not any(bounds(ending).values()), bounds(ending)
     assert Counter(ending.rows.values()) == {RecipientState.SENT: RECIPIENTS}

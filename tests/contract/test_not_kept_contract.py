@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from floodgate.broker.admission.contract import Admission, AlreadyDead, Ask, Dead, Go, NotKept
+from floodgate.broker.admission.contract import CANCELLED, Admission, AlreadyDead, Ask, Dead, Go, NotKept, Standing
 from floodgate.broker.admission.policy import Policy, policy_of
 from tests.admission_bench import HandClock, ask_of, settings_of
 from tests.contract.conftest import Opener
@@ -55,6 +55,19 @@ def test_a_job_is_counted_once_even_if_settled_twice(admission: Admission) -> No
     end(admission, ask, ask, sent_before)
     assert listed(admission) == [ask.job_id]
     assert admission.snapshot("default").not_kept == {REASON: 1}
+
+
+def test_a_cancelled_job_is_neither_counted_nor_listed_if_its_caller_accounts_for_it(admission: Admission) -> None:
+    waiting, unknown, listed_one = ask_of(5), ask_of(5), ask_of(5)
+    admission.admit(ask_of(5))
+    admission.admit(waiting)
+    for ask in (waiting, unknown):
+        record = admission.cancel(ask, listed=False)
+        assert (record.standing, record.reason) == (Standing.DEAD, CANCELLED)
+        assert admission.admit(ask) == AlreadyDead(CANCELLED)
+    admission.cancel(listed_one)
+    assert listed(admission) == [listed_one.job_id]
+    assert admission.snapshot("default").not_kept == {CANCELLED: 1}
 
 
 def test_a_job_without_a_chat_is_listed_without_one(admission: Admission) -> None:

@@ -25,6 +25,7 @@ from floodgate.producer.campaigns import leader as leader_module
 from floodgate.producer.campaigns.audience import read_rows
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import parse_definition
+from floodgate.producer.campaigns.edits import edit
 from floodgate.producer.campaigns.leader import Leader
 from floodgate.producer.campaigns.process import CampaignRunner
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
@@ -173,6 +174,7 @@ def test_a_pause_cancels_what_waits_and_the_recipients_get_other_jobs_later(vhos
         await leader.step(operation.store.transition("spring", CampaignState.PAUSED))
         assert operation.states() == {RecipientState.SENT: 5, RecipientState.WAITING: 25}
         assert isinstance(await operation.ledger.admit(ask_for(jobs[5], operation.settings)), AlreadyDead)
+        assert await operation.ledger.not_kept(BOT) == (), "nobody needs to know of a job that gets a successor"
 
         await leader.step(operation.store.transition("spring", CampaignState.RUNNING))
         later = await operation.jobs()
@@ -259,6 +261,31 @@ def test_an_outcome_that_is_heard_twice_counts_once_in_the_rules(vhost: Vhost, t
         assert operation.campaign.state is CampaignState.RUNNING
         assert operation.states() == {RecipientState.FAILED: 15, RecipientState.RELEASED: 15}
 
+
+def test_an_edit_takes_back_what_has_not_begun_and_sends_it_as_changed(vhost: Vhost, tmp_path: Path) -> None:
+    async def use(operation: Operation) -> None:
+        leader = operation.leader()
+        await leader.step(operation.campaign)
+        jobs = await operation.jobs()
+        await operation.send(jobs[:5])
+        begun = ask_for(jobs[5], operation.settings)
+        go = await operation.ledger.admit(begun)
+        assert isinstance(go, Go)
+        changed = parse_definition({"name": "spring", "content": {"text": "Goodbye"}}, "the test")
+        await asyncio.to_thread(edit, operation.store, "spring", changed)
+
+        await leader.step(operation.campaign)
+        again = await operation.jobs()
+        assert {job.params["chat_id"] for job in again} == {job.params["chat_id"] for job in jobs[6:]}
+        assert {job.params["text"] for job in again} == {"Goodbye"}
+        await operation.ledger.settle(begun, Sent({"message_id": 6}), go.grant)
+        await operation.send(again)
+        await leader.look_up()
+        await leader.step(operation.campaign)
+        assert operation.states() == {RecipientState.SENT: RECIPIENTS}
+        versions = [each.version for each in operation.store.recipients("spring")]
+        assert (versions.count(1), versions.count(2)) == (6, RECIPIENTS - 6)
+
     operate(vhost, tmp_path, use)
 
 
@@ -338,5 +365,18 @@ def test_a_process_that_lost_a_lease_recovers_what_another_one_did_since(vhost: 
             async with asyncio.timeout(30):
                 while not jobs <= seen:
                     seen |= {job.id.split("-", 2)[2] for job in await operation.jobs()}
+
+
+def test_a_leader_that_died_before_an_edit_is_followed_by_one_that_sends_it_as_changed(
+    vhost: Vhost, tmp_path: Path
+) -> None:
+    async def use(operation: Operation) -> None:
+        operation.store.lead("me", 100.0)
+        operation.store.release(operation.campaign, "me", 10, [0])
+        changed = parse_definition({"name": "spring", "content": {"text": "Goodbye"}}, "the test")
+        await asyncio.to_thread(edit, operation.store, "spring", changed)
+        await operation.leader().step(operation.campaign)
+        assert {job.params["text"] for job in await operation.jobs()} == {"Goodbye"}
+        assert [each.attempt for each in operation.store.recipients("spring")] == [1] * 10 + [0] * 20
 
     operate(vhost, tmp_path, use)

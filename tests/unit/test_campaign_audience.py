@@ -154,7 +154,7 @@ def test_a_row_is_bounded_and_holds_json_only() -> None:
 
 def test_a_row_with_text_that_cannot_be_encoded_is_refused(tmp_path: Path) -> None:
     [row] = read(tmp_path, '{"chat_id": 1, "n": "\\ud83d \\u0000"}\n', "a.jsonl")
-    assert row == RefusedRow(1, "a field is not valid Unicode text", "{'chat_id': 1, 'n': '\\ud83d \\x00'}")
+    assert row == RefusedRow(1, "a text is not valid Unicode", "{'chat_id': 1, 'n': '\\ud83d \\x00'}")
     [row] = read(tmp_path, '{"chat_id": "\\ud83d", "n": 1}\n', "a.jsonl")
     assert isinstance(row, RefusedRow)
     row.sample.encode()

@@ -104,6 +104,16 @@ def test_an_audience_that_cannot_be_read_leaves_no_campaign_behind(campaigns: Ca
     campaigns.create(FIELDS, AUDIENCE)
 
 
+def test_a_campaign_without_an_audience_is_a_draft_that_gets_one_later(campaigns: Campaigns, tmp_path: Path) -> None:
+    assert campaigns.create(FIELDS).state is CampaignState.DRAFT
+    with pytest.raises(CampaignError, match="Cannot read"):
+        campaigns.import_audience("spring", tmp_path / "none.csv")
+    assert campaigns.import_audience("spring", AUDIENCE, exclude=[1]).state is CampaignState.READY
+    assert campaigns.progress("spring").total == 4
+    with pytest.raises(CampaignError, match="its audience is frozen"):
+        campaigns.import_audience("spring", AUDIENCE)
+
+
 def test_a_campaign_is_started_paused_resumed_and_cancelled(campaigns: Campaigns) -> None:
     campaigns.create(FIELDS, AUDIENCE)
     with pytest.raises(CampaignError, match="is ready, not paused or stopped"):
@@ -129,11 +139,32 @@ def test_a_campaign_that_telegram_would_refuse_does_not_start(campaigns: Campaig
     assert campaigns.progress("spring").campaign.state is CampaignState.READY
 
 
+def test_the_chat_of_the_report_is_checked(campaigns: Campaigns) -> None:
+    with pytest.raises(CampaignError, match="The definition: report_to: "):
+        campaigns.create(FIELDS | {"report_to": "nobody"}, AUDIENCE)
+    assert campaigns.create(FIELDS | {"report_to": -1001}, AUDIENCE).definition.report_to == "-1001"
+    with pytest.raises(InvalidParamsError):
+        campaigns.start("spring", report_to="nobody")
+    assert campaigns.start("spring", report_to="@Operators").state is CampaignState.RUNNING
+
+
 def test_campaigns_are_listed_by_bot_the_latest_first(campaigns: Campaigns) -> None:
     for number, bot in enumerate(["news", "shop", "news"]):
         campaigns.create(FIELDS | {"name": f"n{number}", "bot": bot}, AUDIENCE)
     assert [progress.campaign.name for progress in campaigns.list()] == ["n2", "n1", "n0"]
     assert [progress.campaign.name for progress in campaigns.list("news")] == ["n2", "n0"]
+
+
+def test_text_that_no_database_can_keep_is_refused_in_an_audience_and_in_a_definition(campaigns: Campaigns) -> None:
+    with pytest.raises(CampaignError, match="cannot be written as JSON in UTF-8"):
+        campaigns.create({"name": "spring", "content": {"text": "half a \ud83d"}}, AUDIENCE)
+    rows = [{"chat_id": 1, "name": "half a \ud83d"}, {"chat_id": "\ud83d\0"}, {"chat_id": 2, "name": "nul \0"}]
+    campaigns.create(FIELDS, rows)
+    assert [recipient.chat for recipient in campaigns.recipients("spring")] == ["2"]
+    assert {each.why: each.line for each in campaigns.refused("spring")} == {
+        "a text is not valid Unicode": 1,
+        "chat_id is neither a chat's id nor an @name": 2,
+    }
 
 
 def test_a_long_import_tells_how_many_rows_it_has_read_and_ends_when_closed(campaigns: Campaigns) -> None:
@@ -150,14 +181,21 @@ def test_a_long_import_tells_how_many_rows_it_has_read_and_ends_when_closed(camp
     assert told == [1000, 2000]
 
 
-def test_a_forked_process_opens_its_own_connections(campaigns: Campaigns) -> None:
+def test_a_forked_process_opens_its_own_connections(campaigns: Campaigns, tmp_path: Path) -> None:
+    file = tmp_path.resolve() / "campaigns.db"
     campaigns.create(FIELDS, AUDIENCE)
+
+    def connections() -> int:
+        return sum(each.resolve() == file for each in Path("/proc/self/fd").iterdir())
+
+    inherited = connections()
+    assert inherited > 0
     child = os.fork()
     if child == 0:
         status = 1
         try:
             campaigns.start("spring")
-            status = 0
+            status = 0 if connections() > inherited else 2
         finally:
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0

@@ -110,6 +110,8 @@ KEY = "100200300:a-gateway-key-for-tests"
         (f"/file/bot/{KEY}/photos/b.png", "/…"),
         (f"/floodgate/v1/jobs/{KEY}/result", "/floodgate/v1/jobs/…"),
         ("/floodgate/v1/jobs", "/floodgate/v1/jobs"),
+        (f"/floodgate/v1/campaigns/{KEY}/events", "/floodgate/v1/campaigns/…"),
+        (f"/floodgate/v1/unsubscribed/{KEY}", "/floodgate/v1/unsubscribed/…"),
         ("/health", "/health"),
         ("/bot1:secret/sendMessage\nforged line", "/bot***/…"),
     ],

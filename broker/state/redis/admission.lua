@@ -898,10 +898,10 @@ local function cancelled_before()
 end
 
 -- Ends a job as cancelled, unless it has ended or may have been sent.
-local function take_back(job)
+local function take_back(job, listed)
   job = job or stranger()
   if job.state == 'waiting' or job.state == 'absent' then
-    list_not_kept(CANCELLED)
+    if listed then list_not_kept(CANCELLED) end
     finish(job, open_chat(job.chat, true), 'dead', CANCELLED)
   end
   return job
@@ -928,7 +928,7 @@ function operations.admit()
   local job = get_job(args.job)
   local answer = job and (known(job) or exhausted(job))
   if answer then return answer end
-  if args.created < cancelled_before() then return { 'dead', CANCELLED, take_back(job).content or false } end
+  if args.created < cancelled_before() then return { 'dead', CANCELLED, take_back(job, true).content or false } end
   local chat = open_chat(job and job.chat or args.line)
   local no = refused(chat)
   if no then
@@ -980,7 +980,7 @@ function operations.settle()
 end
 
 function operations.cancel()
-  return record(take_back(get_job(args.job)))
+  return record(take_back(get_job(args.job), args.listed))
 end
 
 function operations.cancel_campaign()

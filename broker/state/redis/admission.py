@@ -389,7 +389,7 @@ _GIVEN: Final[dict[str, Callable[..., dict[str, Any]]]] = {
     "admit": _asked,
     "renew_unsettled": _asked,
     "settle": _settling,
-    "cancel": _asked,
+    "cancel": lambda ask, listed: _asked(ask) | {"listed": listed or None},
     "cancel_campaign": lambda campaign, before_ms: {"campaign": campaign, "before": before_ms},
     "lookup": lambda job_id: {"job": job_id},
     "reopen": lambda job_id: {"job": job_id},

@@ -167,7 +167,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         _create(path)
     connection = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
+        enter_wal_mode(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA cache_size = -8000")
         connection.execute("PRAGMA journal_size_limit = 67108864")
@@ -179,12 +179,33 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def enter_wal_mode(connection: sqlite3.Connection) -> None:
+    """Switch a file to write-ahead logging; wait up to :data:`LOCK_SECONDS` for others who do the same to a new file.
+
+    SQLite reports the file as locked at once, whatever the connection's timeout, as two who wait would deadlock.
+    """
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(random.uniform(_POLL_SECONDS, _POLL_MAX_SECONDS))
+
+
+def create_file(path: Path) -> None:
+    """Create the file and its directory, for the owner only; leave a file that exists alone."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+
 def _create(path: Path) -> None:
     _refuse_network_filesystem(path)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        create_file(path)
     except OSError as error:
         raise StateUnavailableError(
             f"The state file {path} cannot be opened: {error.strerror}. Make it and its directory writable, or set "

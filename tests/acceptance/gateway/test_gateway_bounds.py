@@ -138,7 +138,7 @@ def test_callers_are_served_while_strangers_exceed_the_connection_limit(stage: S
         assert time.monotonic() - started < HEAD_SECONDS, "not only once the strangers were gone"
 
 
-def test_schemathesis_finds_nothing_wrong_with_the_job_api(gate: Gate) -> None:
+def test_schemathesis_finds_nothing_wrong_with_the_apis_of_jobs_and_campaigns(gate: Gate) -> None:
     program = str(Path(clients_python()).with_name("schemathesis"))
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
     options = [

@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("created_ms", sa.BigInteger, nullable=False),
         sa.Column("started_ms", sa.BigInteger),
         sa.Column("ended_ms", sa.BigInteger),
+        sa.Column("corrects", sa.Integer),
         sa.Column("leader", sa.String(64)),
         sa.Column("leader_until_ms", sa.BigInteger, nullable=False, server_default="0"),
     )
@@ -36,6 +37,7 @@ def upgrade() -> None:
         sa.Column("zone", sa.SmallInteger, nullable=False),
         sa.Column("state", sa.SmallInteger, nullable=False),
         sa.Column("attempt", sa.SmallInteger, nullable=False, server_default="0"),
+        sa.Column("version", sa.SmallInteger),
         sa.Column("due_ms", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("message_id", sa.BigInteger),
         sa.Column("error", sa.Text),
@@ -85,4 +87,11 @@ def upgrade() -> None:
         sa.Column("bot", sa.String(32), primary_key=True),
         sa.Column("chat", sa.String(40), primary_key=True),
         sa.Column("since_ms", sa.BigInteger, nullable=False),
+    )
+    op.create_table(
+        "campaign_reports",
+        sa.Column("campaign", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("chat", sa.String(40), nullable=False),
+        sa.Column("message", sa.BigInteger),
+        sa.Column("state", sa.String(10), nullable=False),
     )
