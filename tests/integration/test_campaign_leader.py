@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ from floodgate.broker.state.calls import BatchedAdmission
 from floodgate.broker.state.stores import open_batched
 from floodgate.broker.state.thread import StateThread
 from floodgate.producer.async_client import AsyncClient
+from floodgate.producer.campaigns import leader as leader_module
 from floodgate.producer.campaigns.audience import read_rows
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import parse_definition
@@ -221,6 +223,31 @@ def test_a_rule_stops_the_campaign_and_takes_back_the_rest(vhost: Vhost, tmp_pat
         assert "refused for the same reason: content: Bad Request" in str(stopped.reason)
         await leader.step(stopped)
         assert operation.states() == {RecipientState.FAILED: 25, RecipientState.WAITING: 5}
+
+    operate(vhost, tmp_path, use)
+
+
+def test_answers_429_stop_the_campaign_which_goes_on_when_it_is_resumed(
+    vhost: Vhost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leader_module, "FLOOD_WAIT_SECONDS", 0.0)
+
+    async def use(operation: Operation) -> None:
+        leader = operation.leader()
+        await leader.step(operation.campaign)
+        jobs = await operation.jobs()
+        for job in jobs[:6]:
+            await operation.ledger.too_many_requests(BOT, job.chat, timedelta(seconds=60))
+        await leader.step(operation.campaign)
+        stopped = operation.campaign
+        assert stopped.state is CampaignState.STOPPED
+        assert "more than 5 of its calls with 429" in str(stopped.reason)
+        await leader.step(stopped)
+        resumed = operation.store.transition("spring", CampaignState.RUNNING)
+        await leader.step(resumed)
+        await leader.step(resumed)
+        assert operation.campaign.state is CampaignState.RUNNING
+        assert len(await operation.jobs()) == RECIPIENTS
 
     operate(vhost, tmp_path, use)
 
