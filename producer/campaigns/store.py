@@ -34,6 +34,7 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -241,6 +242,9 @@ class CampaignStore:
                 if values:
                     db.execute(insert(recipients), values)
                 _count(db, campaign.id, Counter(each["state"] for each in values))
+                if not number and db.dialect.name == "postgresql":
+                    # Without statistics on this campaign, it looks for each chat among all the campaign's rows.
+                    db.execute(text("ANALYZE campaign_recipients"))
             number += len(taken)
             for each in taken:
                 fingerprint.update(f"{each.chat}\0{each.fields or ''}\n".encode(errors="surrogatepass"))
