@@ -318,7 +318,8 @@ class Leader:
         definition = self._campaign.definition
         template = self._templates[recipient.variant]
         try:
-            params = template.render(recipient.fields, RecipientCode(self._campaign.id, recipient.number))
+            sent_by = self._campaign.corrects or self._campaign.id
+            params = template.render(recipient.fields, RecipientCode(sent_by, recipient.number))
             return new_job(
                 template.method,
                 {**recipient.address(definition.contents[recipient.variant]), **params},

@@ -336,7 +336,7 @@ async def refused_rows(own: Own) -> list[CampaignRefusal]:
 async def unsubscribe(
     opened: Open, chat: Annotated[str, Path(max_length=40, description="A chat's id, or its @name.")]
 ) -> None:
-    """Leave a chat out of the audiences of all later campaigns of the bot."""
+    """Leave a chat out of all campaigns of the bot."""
     try:
         await opened.campaigns.unsubscribe(chat, bot=opened.bot)
     except InvalidParamsError as error:

@@ -26,11 +26,13 @@ from floodgate.broker.state.thread import StateThread
 from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.campaigns import leader as leader_module
 from floodgate.producer.campaigns.audience import read_rows
+from floodgate.producer.campaigns.corrections import edit_sent
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import parse_definition
 from floodgate.producer.campaigns.edits import edit
 from floodgate.producer.campaigns.leader import Leader
 from floodgate.producer.campaigns.process import CampaignRunner
+from floodgate.producer.campaigns.recipient_codes import RecipientCode
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
 from floodgate.producer.campaigns.store import Campaign, CampaignStore, RecipientOutcome
 from floodgate.producer.campaigns.tables import campaigns
@@ -57,10 +59,10 @@ class Operation:
     def campaign(self) -> Campaign:
         return self.store.get("spring")
 
-    def leader(self) -> Leader:
+    def leader(self, name: str = "spring") -> Leader:
         self.store.lead("me", 100.0)
         return Leader(
-            self.campaign,
+            self.store.get(name),
             "me",
             self.settings,
             store=self.store,
@@ -147,6 +149,26 @@ def test_a_leader_that_died_after_publishing_is_followed_by_one_that_repeats_the
         again = await operation.jobs()
         assert {job.id for job in again} == {job.id for job in first[10:]}, "those that the ledger does not know"
         assert operation.states() == {RecipientState.SENT: 10, RecipientState.RELEASED: 20}
+
+    operate(vhost, tmp_path, use)
+
+
+def test_the_codes_in_an_edited_message_name_the_campaign_that_sent_it(vhost: Vhost, tmp_path: Path) -> None:
+    async def use(operation: Operation) -> None:
+        leader = operation.leader()
+        await leader.step(operation.campaign)
+        await operation.send(await operation.jobs())
+        await leader.look_up()
+        await leader.step(operation.campaign)
+        sent_by = operation.campaign.id
+        content = {"text": "{{ deep_link }}", "unsubscribe": "Stop", "bot_username": "spring_bot"}
+        edits = edit_sent(operation.store, "spring", content, "the test")
+        running = operation.store.transition(edits.name, CampaignState.RUNNING)
+        await operation.leader(edits.name).step(running)
+        code = RecipientCode(sent_by, 1)
+        [first] = [job.params for job in await operation.jobs() if job.params["chat_id"] == "1"]
+        assert first["reply_markup"]["inline_keyboard"][-1][0]["callback_data"] == code.unsubscribe_data
+        assert first["text"].endswith(code.start_payload)
 
     operate(vhost, tmp_path, use)
 

@@ -235,6 +235,7 @@ def test_the_campaigns_of_an_event_loop_run_on_few_threads_which_end_with_the_cl
             assert (await campaigns.cancel("spring")).state is CampaignState.CANCELLED
             await campaigns.unsubscribe(1)
             assert await campaigns.refused("spring") == []
+            assert [variant.name for variant in (await campaigns.results("spring")).variants] == ["spring"]
             assert len(await campaigns.list()) == 1
         assert threads() == []
         await client.close()
