@@ -125,11 +125,11 @@ class AsyncCampaigns:
         self, name: str, content: Mapping[str, Any] | Path, *, on_rows: OnRows | None = None
     ) -> Campaign:
         """Edit the messages that a campaign has sent. Returns the campaign that does it."""
-        return await self._call(self._campaigns.edit_sent, name, content, on_rows=on_rows)
+        return await self._long(self._campaigns.edit_sent, name, content, on_rows=on_rows)
 
     async def delete_sent(self, name: str) -> Campaign:
         """Delete the messages that a campaign has sent. Returns the campaign that does it."""
-        return await self._call(self._campaigns.delete_sent, name)
+        return await self._long(self._campaigns.delete_sent, name)
 
     async def progress(self, name: str) -> CampaignProgress:
         """Return a campaign's state, what became of its recipients, and when it is expected to be done."""
