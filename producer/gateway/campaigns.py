@@ -131,6 +131,17 @@ class SampleJob(BaseModel):
     job_id: str
 
 
+class NewEdit(BaseModel):
+    """What changes in messages that were sent."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    content: dict[str, Any] = Field(
+        description="The fields of a content that change, or a definition with the same variants.",
+        examples=[{"text": "The sale begins on Monday."}],
+    )
+
+
 class NewRetry(BaseModel):
     """The recipients to try again."""
 
@@ -316,6 +327,20 @@ async def edit_campaign(own: Own, definition: Definition) -> CampaignStatus:
     """Change the content, the rules, the schedule or the weight for the recipients who have not got their message."""
     await own.campaigns.edit(own.name, definition)
     return await own.status()
+
+
+@router.post("/campaigns/{name}/edit-sent", status_code=201, responses=_errors(*_LOOK_UP, 409))
+async def edit_sent_messages(own: Own, edit: NewEdit) -> CampaignStatus:
+    """Edit the messages that a campaign has sent, by a campaign of its own, which is returned and runs."""
+    correction = await own.campaigns.edit_sent(own.name, edit.content)
+    return _status(await own.campaigns.progress(correction.name))
+
+
+@router.post("/campaigns/{name}/delete-sent", status_code=201, responses=_errors(*_LOOK_UP, 409))
+async def delete_sent_messages(own: Own) -> CampaignStatus:
+    """Delete the messages that a campaign has sent, by a campaign of its own, which is returned and runs."""
+    correction = await own.campaigns.delete_sent(own.name)
+    return _status(await own.campaigns.progress(correction.name))
 
 
 @router.post("/campaigns/{name}/retry", responses=_errors(*_LOOK_UP, 409))

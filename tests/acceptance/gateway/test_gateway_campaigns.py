@@ -86,6 +86,10 @@ def test_a_campaign_is_created_checked_started_followed_and_accounted_for(caller
         rows = [json.loads(line) for line in answer.iter_lines()]
     assert [(row["chat"], row["state"]) for row in rows] == [(str(7_100_000 + n), "sent") for n in range(5)]
     assert all(row["message_id"] for row in rows)
+    edits = caller("POST", "campaigns/spring/edit-sent", 201, json={"content": {"text": "Sorry, {{ first_name }}"}})
+    assert (edits["name"], edits["state"], edits["recipients"]) == ("spring.edit-1", "running", 5)
+    assert caller("POST", "campaigns/spring/delete-sent", 201)["name"] == "spring.delete-1"
+    until(lambda: caller("GET", "campaigns/spring.delete-1")["state"] == "done", 60)
 
 
 @pytest.mark.usefixtures("leader")
@@ -121,6 +125,7 @@ def test_a_campaign_is_tested_edited_and_retried(gate: Gate, caller: CampaignCal
     assert caller("PUT", "campaigns/corrected/definition", json=changed)["version"] == 2
     changed["chat_field"] = "id"
     assert "chat_field" in caller.refused("PUT", "campaigns/corrected/definition", 409, json=changed)
+    assert "nobody has got one" in caller.refused("POST", "campaigns/corrected/delete-sent", 409)
     assert caller("POST", "campaigns/corrected/retry", json={"reason": "(a+)+$"}) == {"retried": 0}
     assert "give a state or a reason" in caller.refused("POST", "campaigns/corrected/retry", 409, json={})
 
