@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import tempfile
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator, Sequence
-from typing import Any, Self
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import SecretStr
 
 from floodgate.broker.admission.contract import CANCELLED, Record, Standing
 from floodgate.broker.errors import ClosedError, DeadLetteredError, DedupeKeyError, InvalidParamsError, NotSettledError
@@ -20,8 +24,13 @@ from floodgate.broker.messages.spooled_file import SpooledFile
 from floodgate.broker.settings.model import DEFAULT_BOT, Settings
 from floodgate.broker.uploads.spool import PIECE_BYTES
 from floodgate.producer.bot_api import BotApi
+from floodgate.producer.campaigns import campaigns_of
 from floodgate.producer.core import Composer, as_job
 from floodgate.producer.uploads import Attachment
+
+if TYPE_CHECKING:
+    from floodgate.producer.campaigns.async_service import AsyncCampaigns
+    from floodgate.producer.campaigns.service import Campaigns
 
 __all__ = ["AsyncRecordingClient", "Book", "RecordingClient"]
 
@@ -37,12 +46,14 @@ class Book:
     def __init__(self, bot: str = DEFAULT_BOT, partitions: int = 16) -> None:
         self.jobs: list[Job] = []
         # Built without load_settings: neither the environment nor a .env may influence a test.
-        self._composer = Composer(Settings.model_construct(partitions=partitions, bots={}, bot_token=None), bot)
+        self._settings = Settings.model_construct(partitions=partitions, bots={}, bot_token=None)
+        self._composer = Composer(self._settings, bot)
         self._ids: dict[str, Record] = {}
         self._contents: dict[str, str | None] = {}
         self._results: dict[str, Record] = {}
         self._message_ids = itertools.count(1)
         self._closed = False
+        self._folder: tempfile.TemporaryDirectory[str] | None = None  # of the campaigns' database
 
     def calls(self, method: str | None = None) -> list[dict[str, Any]]:
         """Return the parameters of all calls, or of those of one method."""
@@ -70,6 +81,11 @@ class Book:
         """Forget all jobs. The outcomes set for later jobs stay."""
         self.jobs.clear()
         self._ids.clear()
+
+    def _new_campaigns(self) -> Campaigns:
+        self._folder = tempfile.TemporaryDirectory(prefix="floodgate-testing-")
+        url = SecretStr(f"sqlite:///{self._folder.name}/campaigns.db")
+        return campaigns_of(self._settings.model_copy(update={"campaigns_url": url}), self._composer.bot)
 
     def _job(self, method: str, given: dict[str, Any]) -> Job:
         return self._composer.job(method, given)
@@ -128,6 +144,11 @@ class Book:
 class RecordingClient(Book, BotApi[Job]):
     """A replacement for :class:`~floodgate.producer.client.Client`: the same methods and errors, but sends nothing."""
 
+    @cached_property
+    def campaigns(self) -> Campaigns:
+        """Real campaigns in a temporary database; nothing sends them."""
+        return self._new_campaigns()
+
     def job(self, method: str, /, **given: Any) -> Job:
         """Create a job without recording it."""
         return self._job(method, given)
@@ -169,6 +190,9 @@ class RecordingClient(Book, BotApi[Job]):
     def close(self) -> None:
         """Close the client; later jobs raise ``ClosedError``."""
         self._closed = True
+        if self._folder is not None:
+            self.campaigns.close()
+            self._folder.cleanup()
 
     def __enter__(self) -> Self:
         return self
@@ -179,6 +203,14 @@ class RecordingClient(Book, BotApi[Job]):
 
 class AsyncRecordingClient(Book, BotApi[Coroutine[Any, Any, Job]]):
     """A replacement for :class:`~floodgate.producer.async_client.AsyncClient`."""
+
+    @cached_property
+    def campaigns(self) -> AsyncCampaigns:
+        """Real campaigns in a temporary database; nothing sends them."""
+        campaigns = self._new_campaigns()
+        from floodgate.producer.campaigns.async_service import AsyncCampaigns
+
+        return AsyncCampaigns(campaigns)
 
     def job(self, method: str, /, **given: Any) -> Job:
         """Create a job without recording it."""
@@ -228,6 +260,9 @@ class AsyncRecordingClient(Book, BotApi[Coroutine[Any, Any, Job]]):
     async def close(self) -> None:
         """Close the client; later jobs raise ``ClosedError``."""
         self._closed = True
+        if self._folder is not None:
+            await self.campaigns.close()
+            self._folder.cleanup()
 
     async def __aenter__(self) -> Self:
         return self

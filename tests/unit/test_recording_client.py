@@ -115,3 +115,21 @@ def test_waiting_jobs_can_be_cancelled_and_sent_ones_not() -> None:
         client.result(many)
     with pytest.raises(InvalidParamsError, match="what to cancel"):
         client.cancel()
+
+
+def test_campaigns_are_created_and_checked_but_not_sent() -> None:
+    definition = {"name": "spring", "content": {"text": "Hello {{ name }}"}}
+    with RecordingClient() as client:
+        assert client.campaigns.create(definition, [{"chat_id": 42, "name": "Ann"}]).state == "ready"
+        assert client.campaigns.start("spring").state == "running"
+        assert client.jobs == []
+        client.close()
+
+
+def test_campaigns_of_an_async_client_are_created_and_checked_but_not_sent() -> None:
+    async def use() -> None:
+        async with AsyncRecordingClient() as client:
+            await client.campaigns.create({"name": "spring", "content": {"text": "Hello"}}, [{"chat_id": 42}])
+            assert (await client.campaigns.check("spring")).checked == 1
+
+    asyncio.run(use())
