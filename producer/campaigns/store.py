@@ -34,6 +34,7 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -66,6 +67,7 @@ from floodgate.producer.campaigns.tables import (
 BATCH: Final = 10_000
 MOST_REASONS: Final = 100
 HELD_OUT_VARIANT: Final = -1
+HAS_UNSUBSCRIBED: Final = "the chat has unsubscribed"
 
 # What changes of a campaign without a new version.
 _CHANGING: Final = tuple(campaigns.c[name] for name in ("id", "version", "state", "reason", "started_ms", "ended_ms"))
@@ -240,6 +242,9 @@ class CampaignStore:
                 if values:
                     db.execute(insert(recipients), values)
                 _count(db, campaign.id, Counter(each["state"] for each in values))
+                if not number and db.dialect.name == "postgresql":
+                    # Without statistics on this campaign, it looks for each chat among all the campaign's rows.
+                    db.execute(text("ANALYZE campaign_recipients"))
             number += len(taken)
             for each in taken:
                 fingerprint.update(f"{each.chat}\0{each.fields or ''}\n".encode(errors="surrogatepass"))
@@ -357,7 +362,8 @@ class CampaignStore:
 
     def release(self, campaign: Campaign, leader: str, most: int, open_zones: Iterable[int]) -> Sequence[Recipient]:
         """Mark up to ``most`` waiting recipients as released, in the order of the audience within each zone, and return
-        them. Returns none if the campaign does not run any more or was edited, or if another process leads it."""
+        them. Those who have unsubscribed are skipped instead. Returns none if the campaign does not run any more or was
+        edited, or if another process leads it."""
         with self._database.writing() as db:
             if not _leads(db, campaign, leader):
                 return []
@@ -372,12 +378,22 @@ class CampaignStore:
                 )
                 statement = select(recipients).where(*waiting).order_by(recipients.c.number).limit(most - len(rows))
                 rows.extend(db.execute(statement).all())
-            if campaign.deletes:
+            if campaign.corrects is None:
+                rows = _without_unsubscribed(db, campaign, rows)
+            elif campaign.deletes:
                 rows = _young_enough(db, campaign, rows)
             values = {"state": RecipientState.RELEASED, "released_ms": _now_ms(), "version": campaign.version}
             _mark(db, campaign, [row.number for row in rows], **values)
             _count(db, campaign.id, {RecipientState.WAITING: -len(rows), RecipientState.RELEASED: len(rows)})
             return [replace(_recipient(row), version=campaign.version) for row in rows]
+
+    def recipient(self, campaign: int, number: int) -> tuple[Campaign, Recipient] | None:
+        """Return a recipient and its campaign, by their numbers; None if there are none."""
+        with self._database.reading() as db:
+            row = (recipients.c.campaign == campaign, recipients.c.number == number)
+            found = db.execute(select(recipients).where(*row)).one_or_none()
+            its = db.execute(select(campaigns).where(campaigns.c.id == campaign)).one_or_none()
+            return (_read(its), _recipient(found)) if found is not None and its is not None else None
 
     def released(self, campaign: Campaign) -> Sequence[Recipient]:
         """Return the recipients whose jobs have been released and have not ended, as far as is known."""
@@ -462,10 +478,10 @@ class CampaignStore:
             _count(db, campaign.id, {RecipientState.WAITING: -len(numbers), RecipientState.CANCELLED: len(numbers)})
             return len(numbers)
 
-    def unsubscribe(self, bot: str, chat: str) -> None:
-        """Leave a chat out of the audiences of all later campaigns of a bot."""
+    def unsubscribe(self, bot: str, *chats: str) -> None:
+        """Leave chats out of the audiences of all later campaigns of a bot, and skip them where they still wait."""
         with self._database.writing() as db:
-            _insert_new(db, unsubscribed, [{"bot": bot, "chat": chat, "since_ms": _now_ms()}])
+            _insert_new(db, unsubscribed, [{"bot": bot, "chat": chat, "since_ms": _now_ms()} for chat in chats])
 
     def _emptied(self, name: str) -> Campaign:
         """Delete what an earlier import left."""
@@ -605,11 +621,26 @@ def _new(
             candidates[row.chat] = row
     for why, statement in (
         ("the chat is in the audience already", select(recipients.c.chat).where(recipients.c.campaign == campaign.id)),
-        ("the chat has unsubscribed", select(unsubscribed.c.chat).where(unsubscribed.c.bot == campaign.bot)),
+        (HAS_UNSUBSCRIBED, _unsubscribed_from(campaign)),
     ):
         for chat in _those_in(db, statement, list(candidates)):
             refused.add(why, candidates.pop(chat).line, chat)
     return list(candidates.values())
+
+
+def _unsubscribed_from(campaign: Campaign) -> Any:
+    return select(unsubscribed.c.chat).where(unsubscribed.c.bot == campaign.bot)
+
+
+def _without_unsubscribed(db: Connection, campaign: Campaign, rows: Sequence[Row[Any]]) -> list[Row[Any]]:
+    """Mark waiting recipients who have unsubscribed as skipped. Return the others."""
+    gone = set(_those_in(db, _unsubscribed_from(campaign), [row.chat for row in rows]))
+    if not gone:
+        return list(rows)
+    skipped = [row.number for row in rows if row.chat in gone]
+    _mark(db, campaign, skipped, state=RecipientState.SKIPPED, error=HAS_UNSUBSCRIBED, ended_ms=_now_ms())
+    _count(db, campaign.id, {RecipientState.WAITING: -len(skipped), RecipientState.SKIPPED: len(skipped)})
+    return [row for row in rows if row.chat not in gone]
 
 
 def _those_in(db: Connection, statement: Any, chats: Sequence[str]) -> Iterator[str]:

@@ -77,6 +77,16 @@ refused_rows: Final = Table(
     Column("sample", Text, nullable=False),
 )
 
+responses: Final = Table(
+    "campaign_responses",
+    METADATA,
+    Column("campaign", Integer, primary_key=True),
+    Column("recipient", Integer, primary_key=True, autoincrement=False),  # its number
+    Column("kind", SmallInteger, primary_key=True, autoincrement=False),
+    Column("at_ms", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 unsubscribed: Final = Table(
     "campaign_unsubscribed",
     METADATA,
