@@ -2,7 +2,8 @@
 
 Everything runs on one event loop, in the main thread. In addition a worker has a thread for a SQLite store, two for
 files and third-party middleware, one for name resolution and one that writes the log; a handler worker has one for the
-user's handlers and one that watches it. The number does not grow with bots or partitions.
+user's handlers, one that watches it, and two for responses to campaigns if there are any. The number does not grow with
+bots or partitions.
 
 Start order: settings → broker bound → state store open → RabbitMQ reached and topology declared → actors imported →
 queues consumed. An error before that is reported in one sentence with an exit code. A worker either sends jobs or

@@ -166,11 +166,14 @@ class PostgresServer:
         settings = ["listen_addresses=127.0.0.1", f"port={self.port}", f"unix_socket_directories={self._folder}"]
         flags = [part for setting in settings for part in ("-c", setting)]
         command = self._as_user("postgres", "-D", str(data), *flags)
+        said = log.stat().st_size if log.exists() else 0
         self._group = ProcessGroup.start(command, dict(os.environ), log, guarded=True)
         deadline = time.monotonic() + REDIS_START_SECONDS
         while time.monotonic() < deadline:
-            if "ready to accept connections" in log.read_text():
+            if "ready to accept connections" in log.read_text(errors="replace")[said:]:
                 return self
+            if not self._group.alive():  # processes of a server that was killed are about to end
+                self._group = ProcessGroup.start(command, dict(os.environ), log, guarded=True)
             time.sleep(POLL_SECONDS)
         self.stop()
         raise RuntimeError(f"PostgreSQL did not come up:\n{log.read_text(errors='replace')}")
@@ -178,6 +181,12 @@ class PostgresServer:
     def stop(self) -> None:
         if self._group is not None:
             self._group.stop(REDIS_STOP_SECONDS)
+            self._group = None
+
+    def kill(self) -> None:
+        """Send SIGKILL. The data is kept."""
+        if self._group is not None:
+            self._group.kill()
             self._group = None
 
     def remove(self) -> None:

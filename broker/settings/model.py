@@ -143,6 +143,13 @@ class Settings(BaseSettings):
         description="URL of the campaigns' database: `sqlite:////absolute/path.db` on one machine, "
         "`postgresql+psycopg://…` for many. Defaults to a file in the user's state directory.",
     )
+    campaigns_response_hours: float = Field(
+        0,
+        ge=0,
+        le=90 * 24,
+        description="For how long handler workers record how the recipients of a campaign respond, counted from each "
+        "recipient's message. With 0, the default, they record only who unsubscribes.",
+    )
     bot_token: SecretStr | None = Field(
         None, description=f"Token of one bot, named `{DEFAULT_BOT}`. For several bots use `FLOODGATE_BOTS`."
     )

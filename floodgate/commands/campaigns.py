@@ -334,11 +334,33 @@ def watch(name: CampaignArgument) -> None:
 
 
 @app.command()
+def results(name: CampaignArgument, as_json: AsJson = False) -> None:
+    """Show how recipients responded, by variant, and which variant is better.
+
+    Example: floodgate campaigns results spring --json
+    """
+    with _opened() as campaigns:
+        found = campaigns.results(name)
+    if as_json:
+        print(json.dumps(found.as_json()))
+        return
+    for variant in found.variants:
+        say(f"{variant.name}: {variant.recipients} recipients, {variant.sent} sent")
+        for kind, its in variant.responses.items():
+            low, high = its.interval
+            say(f"  {kind.name.lower():12} {its.number:8} {its.share:6.1%} ({low:.1%} to {high:.1%})")
+    for sentence in found.sentences():
+        say(sentence)
+    if not found.has_responses:
+        say("No responses have been recorded. Set FLOODGATE_CAMPAIGNS_RESPONSE_HOURS for the handler workers.")
+
+
+@app.command()
 def unsubscribe(
     chat: Annotated[str, typer.Argument(help="Id of the chat, or its @name.")],
     bot: Bot = None,
 ) -> None:
-    """Leave a chat out of the audiences of all later campaigns.
+    """Leave a chat out of all campaigns of a bot.
 
     Example: floodgate campaigns unsubscribe 42
     """
@@ -347,7 +369,7 @@ def unsubscribe(
     settings, key = load_settings(), chat_key(chat)
     with closing(_campaigns(settings)) as campaigns:
         campaigns.unsubscribe(chat, bot=bot)
-    say(f"Chat {key} will get no later campaign of bot {bot or settings.default_bot}.")
+    say(f"Chat {key} will get no more campaigns of bot {bot or settings.default_bot}.")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Child processes of the demo: the fake Bot API and a worker, started with their own commands."""
+"""Child processes of the demo, such as the fake Bot API and a worker, started with their own commands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,16 @@ class ChildFailedError(FloodgateError):
 def child(
     arguments: list[str], env: Mapping[str, str], log: Path, ready_word: str, *, stands_back: bool = False
 ) -> Iterator[str]:
-    """Run ``floodgate`` with ``arguments``; yield the line it printed that contains ``ready_word``; stop it by SIGTERM.
+    """Run ``floodgate`` as :func:`child_process` does; yield the line it printed that contains ``ready_word``."""
+    with child_process(arguments, env, log, ready_word, stands_back=stands_back) as (_process, line):
+        yield line
+
+
+@contextlib.contextmanager
+def child_process(
+    arguments: list[str], env: Mapping[str, str], log: Path, ready_word: str, *, stands_back: bool = False
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Run ``floodgate`` with ``arguments``; yield its process and its line with ``ready_word``; stop it by SIGTERM.
 
     A process that ``stands_back`` runs at low priority, so that its start does not delay sends on a small machine.
 
@@ -40,7 +49,7 @@ def child(
             stderr=subprocess.STDOUT,
         )
         try:
-            yield _ready_line(process, log, ready_word)
+            yield process, _ready_line(process, log, ready_word)
         finally:
             _stop(process)
 

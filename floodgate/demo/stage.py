@@ -52,7 +52,11 @@ def demo_stage() -> Iterator[DemoStage]:
         url = "http://" + said.rpartition("http://")[2]
         env = _environment(bot, url, home)
         settings = load_settings(
-            bots={bot: FAKE_TOKEN}, bot_token=None, telegram_api_url=url, state_url=env["FLOODGATE_STATE_URL"]
+            bots={bot: FAKE_TOKEN},
+            bot_token=None,
+            telegram_api_url=url,
+            state_url=env["FLOODGATE_STATE_URL"],
+            campaigns_url=env["FLOODGATE_CAMPAIGNS_URL"],
         )
         _vouch(settings, bot)
         connections = stack.enter_context(Connections(settings, "demo"))
@@ -67,6 +71,7 @@ def _environment(bot: str, url: str, home: Path) -> dict[str, str]:
         "FLOODGATE_BOT_TOKEN": "",
         "FLOODGATE_TELEGRAM_API_URL": url,
         "FLOODGATE_STATE_URL": f"sqlite:///{home}/state.db",
+        "FLOODGATE_CAMPAIGNS_URL": f"sqlite:///{home}/campaigns.db",
         "FLOODGATE_DEAD_LETTERS__KEEP_UNREACHABLE_BULK": "true",  # the account is made from dead letters
     }
 

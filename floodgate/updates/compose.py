@@ -17,6 +17,7 @@ from floodgate.broker.state.handled import AwaitedHandled
 from floodgate.broker.state.stores import open_handled
 from floodgate.broker.worker.dramatiq_broker import FloodgateBroker
 from floodgate.producer.async_client import AsyncClient
+from floodgate.updates.campaign_updates import CampaignUpdates
 from floodgate.updates.function import FunctionHandler, OnUpdate
 from floodgate.updates.replies import BotApiRoots, PipelineRequest
 from floodgate.updates.target import Target
@@ -54,7 +55,8 @@ def compose(
 ) -> Handling:
     """Build the handling of a process's updates, without starting it."""
     ledger = AwaitedHandled(open_handled(broker.settings), broker.state_thread)
-    return Handling(broker, _handler(assignment, broker), ledger, on_stopped)
+    handler = CampaignUpdates(_handler(assignment, broker), broker.settings, broker.connections)
+    return Handling(broker, handler, ledger, on_stopped)
 
 
 def _handler(assignment: Assignment, broker: FloodgateBroker) -> Handler:

@@ -14,6 +14,7 @@ from floodgate.broker.messages.job import Job
 from floodgate.producer.campaigns.checks import CheckReport
 from floodgate.producer.campaigns.definition import Definition
 from floodgate.producer.campaigns.progress import CampaignProgress
+from floodgate.producer.campaigns.results import CampaignResults
 from floodgate.producer.campaigns.service import Audience, Campaigns, OnRows
 from floodgate.producer.campaigns.store import Campaign, Recipient, RefusedRows
 
@@ -149,8 +150,12 @@ class AsyncCampaigns:
         """Return the rows of the audience that were not taken, by reason, the most frequent first."""
         return await self._call(self._campaigns.refused, name)
 
+    async def results(self, name: str) -> CampaignResults:
+        """Return how the variants did, by the responses of their recipients."""
+        return await self._call(self._campaigns.results, name)
+
     async def unsubscribe(self, chat: int | str, *, bot: str | None = None) -> None:
-        """Leave a chat out of the audiences of all later campaigns of a bot."""
+        """Leave a chat out of all campaigns of a bot."""
         await self._call(self._campaigns.unsubscribe, chat, bot=bot)
 
     async def close(self) -> None:

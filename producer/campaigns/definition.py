@@ -57,6 +57,10 @@ Share = Annotated[float, Field(gt=0, le=1)]
 WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DELETES: Final = "deleteMessage"
 MAX_DEFINITION_BYTES: Final = 256 * 1024
+# Methods whose messages carry no buttons.
+_WITHOUT_BUTTONS: Final = frozenset(
+    {"copyMessages", "forwardMessage", "forwardMessages", "sendChatAction", "sendMediaGroup"}
+)
 
 
 class TemplateMode(StrEnum):
@@ -87,11 +91,18 @@ class Content(BaseModel):
     parse_mode: TemplateMode = TemplateMode.NONE
     fallbacks: dict[str, str] = Field(default_factory=dict)
     missing: Missing = Missing.FAIL
+    unsubscribe: str | None = None
+    """The text of a button, a template: whoever presses it gets no campaign of the bot any more."""
+    unsubscribe_answer: Annotated[str, StringConstraints(min_length=1, max_length=200)] = (
+        "You will get no more of these messages."
+    )
+    bot_username: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{3,31}$")] | None = None
+    """Gives templates the variable ``deep_link``, a link that starts the bot and names the recipient."""
 
     @model_validator(mode="after")
     def _known(self) -> Self:
         try:
-            canonical_method(self.method)
+            method = canonical_method(self.method)
         except JobError as error:
             raise ValueError(str(error)) from None
         if "chat_id" in self.params:
@@ -100,7 +111,16 @@ class Content(BaseModel):
             self.model_dump_json()
         except PydanticSerializationError:
             raise ValueError("a parameter cannot be written as JSON in UTF-8") from None
+        if self.unsubscribe is not None:
+            self._check_has_buttons(method)
         return self
+
+    def _check_has_buttons(self, method: str) -> None:
+        if method in _WITHOUT_BUTTONS:
+            raise ValueError(f"a message of {method} has no buttons: leave out unsubscribe")
+        markup = self.params.get("reply_markup", {"inline_keyboard": []})
+        if not isinstance(markup, dict) or not isinstance(markup.get("inline_keyboard"), list):
+            raise ValueError("unsubscribe needs a reply_markup with an inline_keyboard, or none")
 
     @property
     def params(self) -> dict[str, Any]:

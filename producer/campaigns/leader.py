@@ -21,12 +21,14 @@ from typing import Any, Final, Protocol, TypeVar
 
 from floodgate.broker.admission.contract import Ask, Record, Snapshot
 from floodgate.broker.admission.policy import ask_for
-from floodgate.broker.errors import CampaignError, EnqueueManyError, JobError, RabbitMQError
+from floodgate.broker.errors import CampaignError, EnqueueManyError, FloodgateError, JobError
 from floodgate.broker.messages.job import Job, new_job, stand_in
+from floodgate.broker.process.outages import Backoff, OutageLog
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.campaigns.definition import Missing
 from floodgate.producer.campaigns.outcomes import job_id, outcome_of
 from floodgate.producer.campaigns.progress import granted_per_second
+from floodgate.producer.campaigns.recipient_codes import RecipientCode
 from floodgate.producer.campaigns.rules import FloodWaits, Watch
 from floodgate.producer.campaigns.schedule import missed_by, open_zones
 from floodgate.producer.campaigns.states import BEGUN, CampaignState, RecipientState
@@ -40,6 +42,13 @@ AHEAD_SECONDS: Final = 2.5
 AHEAD_WITHOUT_LIMITS: Final = 2500
 # At most this many are released in a step, so that a step is short: a pause acts after it.
 MOST_IN_A_STEP: Final = 500
+# If something that a campaign needs is unavailable, its next step is so much later; twice as much each time.
+RETRY_SECONDS: Final = 0.5
+LONGEST_RETRY_SECONDS: Final = 5.0
+# If nobody's job ends for this long, jobs that the ledger does not know are published again, because RabbitMQ may have
+# lost them: twice as long each time, so that jobs which only wait have a copy more an hour at most.
+STALL_SECONDS: Final = 60.0
+LONGEST_STALL_SECONDS: Final = 3600.0
 # If nobody is left to be released, or the campaign is not done, the leader looks again after this long.
 REST_SECONDS: Final = 1.0
 # Recipients whose jobs are looked up at once.
@@ -129,6 +138,11 @@ class Leader:
         self._unpublished: list[Recipient] = []
         self._ended: dict[str, RecipientOutcome] = {}  # by job, not yet recorded
         self._recovered = False
+        self._missed = False
+        self._outage, self._backoff = OutageLog(), Backoff(RETRY_SECONDS, LONGEST_RETRY_SECONDS)
+        self._retry_at = 0.0  # monotonic
+        self._stall = Backoff(STALL_SECONDS, LONGEST_STALL_SECONDS)
+        self._repeat_at = time.monotonic() + self._stall.next_seconds()
         self._look_at = 0.0  # monotonic
         self._begun = 0  # recipients who are not waiting any more
 
@@ -142,12 +156,32 @@ class Leader:
         if job in self._outstanding and (outcome := outcome_of(self._campaign, job, record)) is not None:
             self._ended.setdefault(job, outcome)
 
+    async def try_step(self, campaign: Campaign, share: float, *, missed: bool) -> None:
+        """Take a step, or log what is unavailable and wait for it; other campaigns go on. A change of the campaign's
+        state is not kept waiting. ``missed``: outcomes may have been missed."""
+        self._missed |= missed
+        if time.monotonic() < self._retry_at and campaign.state is self._campaign.state:
+            return
+        try:
+            if self._missed:
+                await self.look_up()
+                self._missed = False
+            await self.step(campaign, share)
+        except FloodgateError as error:
+            why = error.__cause__ if isinstance(error, EnqueueManyError) else error
+            if self._outage.is_due(str(why)):
+                logger.warning("campaign %s waits: %s", campaign.name, why)
+            self._retry_at = time.monotonic() + self._backoff.next_seconds()
+            return
+        self._outage.end()
+        self._backoff.reset()
+
     async def step(self, campaign: Campaign, share: float = 1.0) -> None:
         """Do what there is to do now. ``share`` is that of the bot's rate, beside its other campaigns.
 
         Raises:
             StateUnavailableError: a database or the state store is unavailable. The next step goes on from there.
-            RabbitMQError: RabbitMQ is unavailable.
+            RabbitMQError, EnqueueManyError: RabbitMQ is unavailable. The next step publishes again.
         """
         self._campaign = campaign
         if campaign.version != self._version:
@@ -166,8 +200,14 @@ class Leader:
             await self._calls.call(self._store.cancel_waiting, campaign)
 
     async def look_up(self) -> None:
-        """Look up all outstanding jobs, because outcomes may have been missed."""
-        await self._look_up(list(self._outstanding))
+        """Look up all outstanding jobs, because outcomes may have been missed, or jobs lost."""
+        unknown = await self._look_up(list(self._outstanding))
+        if unknown and time.monotonic() >= self._repeat_at:
+            logger.warning(
+                "campaign %s publishes jobs again that nobody has begun: %d", self._campaign.name, len(unknown)
+            )
+            self._unpublished = [self._outstanding[job] for job in unknown]
+            self._repeat_at = time.monotonic() + self._stall.next_seconds()
 
     async def _follow_definition(self) -> None:
         """Follow the campaign's definition from now on. The rules count anew."""
@@ -217,6 +257,8 @@ class Leader:
             del self._ended[job]
             self._outstanding.pop(job, None)
         self._begun -= sum(outcome.state is RecipientState.WAITING for outcome in ended)
+        self._stall.reset()
+        self._repeat_at = time.monotonic() + self._stall.next_seconds()
         self._look_at = 0.0
         if (why := self._watch.see(ended)) and self._campaign.state is CampaignState.RUNNING:
             await self._stop(why)
@@ -266,16 +308,9 @@ class Leader:
         await self._publish_jobs()
 
     async def _publish_jobs(self) -> None:
-        """Publish what is released and not yet published. What RabbitMQ does not accept is left for the next step."""
+        """Publish what is released and not yet published."""
         recipients = self._unpublished
-        jobs = [job for recipient in recipients if (job := self._job(recipient)) is not None]
-        try:
-            await self._publish(jobs)
-        except (EnqueueManyError, RabbitMQError) as error:
-            logger.warning(
-                "campaign %s: RabbitMQ did not accept all jobs; trying again: %s", self._campaign.name, error
-            )
-            return
+        await self._publish([job for recipient in recipients if (job := self._job(recipient)) is not None])
         self._unpublished = self._unpublished[len(recipients) :]
 
     def _job(self, recipient: Recipient) -> Job | None:
@@ -283,7 +318,7 @@ class Leader:
         definition = self._campaign.definition
         template = self._templates[recipient.variant]
         try:
-            params = template.render(recipient.fields)
+            params = template.render(recipient.fields, RecipientCode(self._campaign.id, recipient.number))
             return new_job(
                 template.method,
                 {**recipient.address(definition.contents[recipient.variant]), **params},

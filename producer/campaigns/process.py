@@ -3,7 +3,8 @@
 Start order: settings → database → connections to RabbitMQ and the state store, at first use. Every
 :data:`STEP_SECONDS` the process reads the campaigns' states with one query, takes the leases that are free, and lets
 each leader take a step; once a second it renews its leases. So a start, a pause or a resume acts within a step, and a
-process without campaigns writes nothing. A database, a state store or a RabbitMQ that is away is logged and waited for.
+process without campaigns writes nothing. A database, a state store or a RabbitMQ that is away is logged and waited for;
+a campaign that cannot go on does not hold up the others.
 
 Stop order, on SIGTERM or SIGINT: the step under way ends → the leases are given up → the result feed, the client and
 the stores close. Jobs that are released stay in RabbitMQ and are sent; the next leader takes note of their outcomes.
@@ -79,6 +80,7 @@ class CampaignRunner:
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._missed = asyncio.Event()  # outcomes may have been missed
+        self._reports_outage = OutageLog()
 
     def stop(self) -> None:
         """Ask :meth:`run` to end. Safe from any thread, twice, and before ``run``."""
@@ -104,10 +106,10 @@ class CampaignRunner:
             listening = asyncio.create_task(self._listen(feed_thread), name="result feed")
             await self._lead(calls, ledger)
         finally:
-            logger.info("stopping: giving up the leases")
-            with suppress(StateError):
-                await calls.call(self._store.resign, self._name)
             if listening is not None:
+                logger.info("stopping: giving up the leases")
+                with suppress(StateError):
+                    await calls.call(self._store.resign, self._name)
                 listening.cancel()
                 await asyncio.wait({listening})
             await feed_thread.stop()
@@ -170,11 +172,18 @@ class CampaignRunner:
         missed = self._missed.is_set()
         self._missed.clear()
         for campaign in led:
-            leader = self._leaders[campaign.id]
-            if missed:
-                await leader.look_up()
-            await leader.step(campaign, shares[campaign.id])
+            await self._leaders[campaign.id].try_step(campaign, shares[campaign.id], missed=missed)
+            await self._report(campaign)
+
+    async def _report(self, campaign: Campaign) -> None:
+        """Report a campaign's progress. A report that must wait holds up no campaign."""
+        try:
             await self._progress[campaign.id].step(campaign)
+        except FloodgateError as error:
+            if self._reports_outage.is_due(str(error)):
+                logger.warning("the report of campaign %s waits: %s", campaign.name, error)
+        else:
+            self._reports_outage.end()
 
     async def _listen(self, thread: StateThread) -> None:
         """Pass the outcomes of jobs to the leaders."""

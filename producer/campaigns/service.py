@@ -23,6 +23,8 @@ from floodgate.producer.campaigns.edits import edit
 from floodgate.producer.campaigns.progress import CampaignProgress, progress_of
 from floodgate.producer.campaigns.queries import AudienceQuery, read_query
 from floodgate.producer.campaigns.reports import ReportStore
+from floodgate.producer.campaigns.response_store import ResponseStore
+from floodgate.producer.campaigns.results import CampaignResults, results_of
 from floodgate.producer.campaigns.retries import retry, retry_choice
 from floodgate.producer.campaigns.samples import sample_job
 from floodgate.producer.campaigns.states import CampaignState
@@ -53,6 +55,7 @@ class Campaigns:
         database = Database(settings)
         self._store = CampaignStore(database)
         self._reports = ReportStore(database)
+        self._responses = ResponseStore(database)
         self._closed = False
 
     def create(
@@ -216,8 +219,12 @@ class Campaigns:
         """Return the rows of the audience that were not taken, by reason, the most frequent first."""
         return self._store.refused(name)
 
+    def results(self, name: str) -> CampaignResults:
+        """Return how the variants did, by the responses of their recipients."""
+        return results_of(self._responses, self._store.get(name))
+
     def unsubscribe(self, chat: int | str, *, bot: str | None = None) -> None:
-        """Leave a chat out of the audiences of all later campaigns of a bot.
+        """Leave a chat out of all campaigns of a bot: of later audiences, and where it still waits.
 
         Raises:
             InvalidParamsError: the chat is neither an id nor an @name.

@@ -33,12 +33,14 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
 from floodgate.broker.errors import CampaignError
 from floodgate.producer.campaigns.audience import AudienceRow, Candidate
+from floodgate.producer.campaigns.chat_lookup import select_by_chat
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import (
     DELETES,
@@ -51,6 +53,7 @@ from floodgate.producer.campaigns.definition import (
 )
 from floodgate.producer.campaigns.exclusions import (
     UNREACHABLE,
+    UNSUBSCRIBED,
     Among,
     Exclusions,
     Refusals,
@@ -268,6 +271,9 @@ class CampaignStore:
                 if values:
                     db.execute(insert(recipients), values)
                 _count(db, campaign.id, Counter(each["state"] for each in values))
+                if not number and db.dialect.name == "postgresql":
+                    # Without statistics on this campaign, it looks for each chat among all the campaign's rows.
+                    db.execute(text("ANALYZE campaign_recipients"))
             number += len(taken)
             for each in taken:
                 fingerprint.update(f"{each.chat}\0{each.fields or ''}\n".encode(errors="surrogatepass"))
@@ -386,8 +392,8 @@ class CampaignStore:
 
     def release(self, campaign: Campaign, leader: str, most: int, open_zones: Iterable[int]) -> Sequence[Recipient]:
         """Mark up to ``most`` waiting recipients as released, in the order of the audience within each zone, and return
-        them. Those whose chats rest are put off, and overtaken. Returns none if the campaign does not run any more or
-        was edited, or if another process leads it."""
+        them. Those who have unsubscribed are skipped instead, and those whose chats rest are put off, and overtaken.
+        Returns none if the campaign does not run any more or was edited, or if another process leads it."""
         with self._database.writing() as db:
             if not _leads(db, campaign, leader):
                 return []
@@ -400,6 +406,14 @@ class CampaignStore:
                 rows.extend(_release_zone(db, campaign, zone, most - len(rows)))
             _count(db, campaign.id, {RecipientState.WAITING: -len(rows), RecipientState.RELEASED: len(rows)})
             return [replace(_recipient(row), version=campaign.version) for row in rows]
+
+    def recipient(self, campaign: int, number: int) -> tuple[Campaign, Recipient] | None:
+        """Return a recipient and its campaign, by their numbers; None if there are none."""
+        with self._database.reading() as db:
+            row = (recipients.c.campaign == campaign, recipients.c.number == number)
+            found = db.execute(select(recipients).where(*row)).one_or_none()
+            its = db.execute(select(campaigns).where(campaigns.c.id == campaign)).one_or_none()
+            return (_read(its), _recipient(found)) if found is not None and its is not None else None
 
     def released(self, campaign: Campaign) -> Sequence[Recipient]:
         """Return the recipients whose jobs have been released and have not ended, as far as is known."""
@@ -484,10 +498,10 @@ class CampaignStore:
             _count(db, campaign.id, {RecipientState.WAITING: -len(numbers), RecipientState.CANCELLED: len(numbers)})
             return len(numbers)
 
-    def unsubscribe(self, bot: str, chat: str) -> None:
-        """Leave a chat out of the audiences of all later campaigns of a bot."""
+    def unsubscribe(self, bot: str, *chats: str) -> None:
+        """Leave chats out of the audiences of all later campaigns of a bot, and skip them where they still wait."""
         with self._database.writing() as db:
-            _insert_new(db, unsubscribed, [{"bot": bot, "chat": chat, "since_ms": _now_ms()}])
+            _insert_new(db, unsubscribed, [{"bot": bot, "chat": chat, "since_ms": _now_ms()} for chat in chats])
 
     def _emptied(self, name: str) -> Campaign:
         """Delete what an earlier import left."""
@@ -605,6 +619,18 @@ def _number_zones(db: Connection, campaign: Campaign, schedule: Schedule) -> Non
         db.execute(one)
 
 
+def _without_unsubscribed(db: Connection, campaign: Campaign, rows: Sequence[Row[Any]]) -> list[Row[Any]]:
+    """Mark waiting recipients who have unsubscribed as skipped. Return the others."""
+    of_bot = select(unsubscribed.c.chat).where(unsubscribed.c.bot == campaign.bot)
+    gone = {row.chat for row in select_by_chat(db, of_bot, [row.chat for row in rows])}
+    if not gone:
+        return list(rows)
+    skipped = [row.number for row in rows if row.chat in gone]
+    _mark(db, campaign, skipped, state=RecipientState.SKIPPED, error=UNSUBSCRIBED, ended_ms=_now_ms())
+    _count(db, campaign.id, {RecipientState.WAITING: -len(skipped), RecipientState.SKIPPED: len(skipped)})
+    return [row for row in rows if row.chat not in gone]
+
+
 def _recipient_values(campaign: Campaign, number: int, candidate: Candidate, known: _Zones) -> dict[str, Any]:
     variant = _variant(campaign.definition, candidate.chat)
     return {
@@ -671,7 +697,9 @@ def _release_zone(db: Connection, campaign: Campaign, zone: int, most: int) -> l
         wanted = most - len(released)
         found = db.execute(statement.limit(max(wanted, PUT_OFF) if rest and wanted else wanted)).all()
         chosen = (put_off_resting(db, campaign.bot, rest, found, now_ms) if rest else found)[:wanted]
-        if campaign.deletes:
+        if campaign.corrects is None:
+            chosen = _without_unsubscribed(db, campaign, chosen)
+        elif campaign.deletes:
             chosen = _young_enough(db, campaign, chosen)
         values = {"state": RecipientState.RELEASED, "released_ms": now_ms, "version": campaign.version}
         _mark(db, campaign, [row.number for row in chosen], **values)

@@ -103,6 +103,16 @@ excluded: Final = Table(  # while an audience is imported
     sqlite_with_rowid=False,
 )
 
+responses: Final = Table(
+    "campaign_responses",
+    METADATA,
+    Column("campaign", Integer, primary_key=True),
+    Column("recipient", Integer, primary_key=True, autoincrement=False),  # its number
+    Column("kind", SmallInteger, primary_key=True, autoincrement=False),
+    Column("at_ms", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 unsubscribed: Final = Table(
     "campaign_unsubscribed",
     METADATA,

@@ -57,6 +57,7 @@ COMMANDS = (
     ["campaigns", "list"],
     ["campaigns", "show"],
     ["campaigns", "watch"],
+    ["campaigns", "results"],
     ["campaigns", "unsubscribe"],
     ["campaigns", "export"],
     ["pause"],

@@ -50,3 +50,20 @@ def test_the_updates_demo_answers_everybody_once_and_cleans_up(
         assert demo.wait(FULL_SECONDS) == 0, demo.log
     assert "Everybody was answered once, in order." in demo.log
     assert not [row["name"] for row in rows(vhost, "list_queues", "name") if ".demo-" in row["name"]]
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize(
+    "arguments", [["--quick"], pytest.param([], marks=pytest.mark.full_length)], ids=["quick", "full"]
+)
+def test_the_campaign_demo_accounts_for_each_recipient_and_cleans_up(
+    vhost: Vhost, tmp_path: Path, arguments: list[str]
+) -> None:
+    env = {"FLOODGATE_RABBITMQ_URL": vhost.url}
+    with FloodgateProcess("demo", "--campaign", *arguments, env=env, home=tmp_path, name="demo").start(
+        "Starting"
+    ) as demo:
+        assert demo.wait(FULL_SECONDS) == 0, demo.log
+    assert "The leader was killed after" in demo.log
+    assert "Each recipient is accounted for." in demo.log
+    assert not [row["name"] for row in rows(vhost, "list_queues", "name") if ".demo-" in row["name"]]

@@ -16,6 +16,7 @@ from sqlalchemy import update
 
 from floodgate.broker.settings.model import Settings
 from floodgate.fake_telegram.control import ControlClient
+from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.campaigns.audience import read_rows
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import parse_definition
@@ -63,12 +64,16 @@ class CampaignUnderTest:
     def leader(self, hooks: Hooks | None = None) -> ProcessUnderTest:
         return ProcessUnderTest(start_leader(self._env, self.home / f"{self.name}.log", hooks))
 
-    @contextmanager
-    def led(self) -> Iterator[None]:
-        """Lead the campaign on another thread, as soon as the lease of a leader that died has ended: now."""
+    def free(self) -> None:
+        """End the lease of a leader that died, as time would."""
         with self._database.writing() as db:
             db.execute(update(campaigns).values(leader_until_ms=0))
-        runner = CampaignRunner(self.settings)
+
+    @contextmanager
+    def led(self) -> Iterator[None]:
+        """Lead the campaign on another thread, whoever led it before."""
+        self.free()
+        runner = CampaignRunner(self.settings, AsyncClient(self.settings))
         thread = threading.Thread(target=lambda: asyncio.run(runner.run()), name="leader")
         thread.start()
         try:

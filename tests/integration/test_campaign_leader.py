@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from sqlalchemy import update
@@ -91,16 +94,16 @@ class Operation:
         return dict(self.store.counts("spring"))
 
 
-def operate(vhost: Vhost, folder: Path, use: Callable[[Operation], Awaitable[None]]) -> None:
-    settings = Settings(
-        _env_file=None,
-        rabbitmq_url=vhost.url,
-        state_url=f"sqlite:///{folder}/state.db",
-        campaigns_url=f"sqlite:///{folder}/campaigns.db",
-        partitions=1,
-        bots={BOT: "100200300:" + "A" * 35},
-        limits={"enabled": False},
-    )
+def operate(vhost: Vhost, folder: Path, use: Callable[[Operation], Awaitable[None]], **given: Any) -> None:
+    standard: dict[str, Any] = {
+        "rabbitmq_url": vhost.url,
+        "state_url": f"sqlite:///{folder}/state.db",
+        "campaigns_url": f"sqlite:///{folder}/campaigns.db",
+        "partitions": 1,
+        "bots": {BOT: "100200300:" + "A" * 35},
+        "limits": {"enabled": False},
+    }
+    settings = Settings(_env_file=None, **(standard | given))
 
     async def main() -> None:
         calls, thread = StateThread(), StateThread()
@@ -310,7 +313,7 @@ def test_a_leader_asks_for_recipients_again_only_after_outcomes_or_a_while(
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[CampaignRunner]:
+async def led(settings: Settings) -> AsyncIterator[CampaignRunner]:
     """A process's campaigns, whose leases are not renewed in time."""
     runner = CampaignRunner(settings, AsyncClient(settings))
     task = asyncio.create_task(runner.run())
@@ -337,7 +340,7 @@ def no_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_start_a_pause_and_a_resume_do_not_wait_for_a_renewal_of_leases(vhost: Vhost, tmp_path: Path) -> None:
     async def use(operation: Operation) -> None:
         operation.store.transition("spring", CampaignState.PAUSED)
-        async with running(operation.settings):
+        async with led(operation.settings):
             for _ in range(2):
                 operation.store.transition("spring", CampaignState.RUNNING)
                 await reached(operation, released=RECIPIENTS)
@@ -351,7 +354,7 @@ def test_a_start_a_pause_and_a_resume_do_not_wait_for_a_renewal_of_leases(vhost:
 def test_a_process_that_lost_a_lease_recovers_what_another_one_did_since(vhost: Vhost, tmp_path: Path) -> None:
     async def use(operation: Operation) -> None:
         await operation.client.enqueue(operation.client.job("sendMessage", chat_id=1, text="-", job_id="a-b-c"))
-        async with running(operation.settings):
+        async with led(operation.settings):
             await reached(operation, released=RECIPIENTS)
             with operation.database.writing() as db:
                 db.execute(update(campaigns).values(leader="another", leader_until_ms=2**42))
@@ -378,5 +381,28 @@ def test_a_leader_that_died_before_an_edit_is_followed_by_one_that_sends_it_as_c
         await operation.leader().step(operation.campaign)
         assert {job.params["text"] for job in await operation.jobs()} == {"Goodbye"}
         assert [each.attempt for each in operation.store.recipients("spring")] == [1] * 10 + [0] * 20
+
+    operate(vhost, tmp_path, use)
+
+
+def test_jobs_that_rabbitmq_lost_are_published_again_when_nothing_ends(
+    vhost: Vhost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def use(operation: Operation) -> None:
+        leader = operation.leader()
+        await leader.step(operation.campaign)
+        lost = await operation.jobs()
+        await operation.send(lost[:10])
+        await leader.look_up()
+        await leader.step(operation.campaign)
+        await leader.look_up()
+        await leader.step(operation.campaign)
+        assert await operation.jobs() == [], "they may still wait"
+
+        later = SimpleNamespace(monotonic=lambda: time.monotonic() + 120)
+        monkeypatch.setattr("floodgate.producer.campaigns.leader.time", later)
+        await leader.look_up()
+        await leader.step(operation.campaign)
+        assert {job.id for job in await operation.jobs()} == {job.id for job in lost[10:]}
 
     operate(vhost, tmp_path, use)

@@ -36,6 +36,12 @@ def schedule(**fields: Any) -> Schedule:
         ({"name": "a"}, r"give either \[content\] or \[\[variants\]\]"),
         ({"name": "a", "content": {"method": "sendNothing"}}, "no method 'sendNothing'"),
         ({"name": "a", "content": {"text": "x", "chat_id": 1}}, "chat_id comes from the audience"),
+        (
+            {"name": "a", "content": {"method": "sendMediaGroup", "unsubscribe": "Stop"}},
+            "sendMediaGroup has no buttons",
+        ),
+        ({"name": "a", "content": {"text": "x", "unsubscribe": "Stop", "reply_markup": "{}"}}, "an inline_keyboard"),
+        ({"name": "a", "content": {"text": "x", "unsubscribe_answer": "x" * 201}}, "unsubscribe_answer"),
         ({"name": "a", "content": {"text": "x"}, "canary": -1}, "canary"),
         ({"name": "a", "content": {"text": "x"}, "rest": "0:00:00"}, "rest"),
         ({"name": "a", "content": {"text": "x"}, "rest": "P32D"}, "rest"),
@@ -185,3 +191,15 @@ def test_recipients_without_a_field_may_be_skipped() -> None:
     definition = parse_definition({"name": "a", "content": {"text": "{{ name }}", "missing": "skip"}}, "x")
     found = check(definition, [recipient(1, name="Ann"), recipient(2)])
     assert (found.checked, found.skipped, found.findings) == (2, 1, ())
+
+
+def test_the_check_counts_the_unsubscribe_button() -> None:
+    buttons = [[{"text": str(n), "callback_data": "x"}] for n in range(100)]
+    content = {"text": "Hi", "unsubscribe": "{{ stop }}", "reply_markup": {"inline_keyboard": buttons}}
+    full = check(parse_definition({"name": "a", "content": content}, "x"), [recipient(1, stop="Stop")])
+    assert [finding.why for finding in full.findings] == ["The keyboard has more than 100 buttons."]
+    del content["reply_markup"]
+    empty = check(
+        parse_definition({"name": "a", "content": content}, "x"), [recipient(1, stop="Stop"), recipient(2, stop=" ")]
+    )
+    assert [(finding.first, finding.why) for finding in empty.findings] == [("2", "A button has no text.")]

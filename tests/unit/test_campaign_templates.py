@@ -9,6 +9,7 @@ import pytest
 from floodgate.broker.errors import CampaignError
 from floodgate.producer.campaigns.definition import Content, TemplateMode
 from floodgate.producer.campaigns.markup import UnbalancedError, visible_length
+from floodgate.producer.campaigns.recipient_codes import RecipientCode
 from floodgate.producer.campaigns.templates import MAX_RENDERED, ContentTemplate, MissingFieldError
 
 
@@ -75,6 +76,13 @@ def test_a_missing_field_without_a_fallback_is_named() -> None:
         ("{{ 9 ** 999999999 }}", "raises to a power"),
         ("{{ '%1000000000d' % 1 }}", "uses %"),
         ("{{ name|attr('x') }}", "No filter named 'attr'"),
+        ("{% set a = name %}" + "{% set a = a ~ a %}" * 40, "sets a variable from one that it sets"),
+        ("{% set a = [name, name] %}{% set b = [a, a] %}", "sets a variable from one that it sets"),
+        (
+            "{% set a %}{{ name }}{% endset %}{% set b %}{{ a }}{{ a }}{% endset %}",
+            "sets a variable from one that it sets",
+        ),
+        ("{{ " + "(" * 2000 + "1" + ")" * 2000 + " }}", "is nested too deeply"),
     ],
 )
 def test_what_a_template_may_not_do_is_refused_before_the_start(text: str, why: str) -> None:
@@ -86,6 +94,39 @@ def test_what_a_template_may_not_do_is_refused_before_the_start(text: str, why: 
 def test_private_attributes_are_not_read(text: str) -> None:
     with pytest.raises(CampaignError):
         rendered(text, {"name": "Ann"})
+
+
+@pytest.mark.parametrize("text", ["{{ name.upper }}", "{{ name['upper'] }}", "{{ name.format }}", "{{ tags.append }}"])
+def test_methods_are_not_read(text: str) -> None:
+    with pytest.raises(CampaignError, match="reads what templates may not read"):
+        rendered(text, {"name": "Ann", "tags": ["x"]})
+
+
+def test_a_member_of_an_object_may_have_the_name_of_a_method() -> None:
+    assert (
+        rendered("{{ order.items|length }} for {{ order.copy }}", {"order": {"items": [1, 2], "copy": 7}}) == "2 for 7"
+    )
+    with pytest.raises(CampaignError, match="missing"):
+        rendered("{{ order.items }}", {"order": {"other": 1}})
+
+
+def test_a_variable_may_be_set_from_fields_and_from_its_own_field() -> None:
+    text = "{% set name = name|trim %}{% set all = first ~ ' ' ~ last %}{{ name }}: {{ all }}"
+    assert rendered(text, {"name": " Ann ", "first": "A", "last": "B"}) == "Ann: A B"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ text|replace('x', text)|replace('x', text)|length }}",
+        "{{ lines|join(text)|length }}",
+        "{{ name|truncate(9)|replace('', text)|length }}",
+    ],
+)
+def test_no_filter_makes_a_text_that_is_longer_than_a_rendered_one(text: str) -> None:
+    fields = {"text": "x" * 40_000, "lines": ["x"] * 40_000, "name": "Ann"}
+    with pytest.raises(CampaignError, match=f"more than {MAX_RENDERED} characters"):
+        rendered(text, fields)
 
 
 def test_a_rendered_text_is_bounded() -> None:
@@ -128,3 +169,29 @@ def test_the_visible_length_is_what_telegram_counts(text: str, mode: TemplateMod
 def test_unbalanced_markup_is_found(text: str, mode: TemplateMode) -> None:
     with pytest.raises(UnbalancedError):
         visible_length(text, mode)
+
+
+def test_the_unsubscribe_button_is_a_row_below_the_others() -> None:
+    above = [{"text": "Buy", "callback_data": "buy"}]
+    content = Content.model_validate(
+        {"text": "Hi", "unsubscribe": "Stop, {{ name }}", "reply_markup": {"inline_keyboard": [above]}}
+    )
+    template = ContentTemplate(content)
+    for number, name in enumerate(["Ann", "Bea"], 1):
+        assert template.render({"name": name}, RecipientCode(5, number))["reply_markup"] == {
+            "inline_keyboard": [above, [{"text": f"Stop, {name}", "callback_data": f"fg:u:5:{number}"}]]
+        }
+    alone = ContentTemplate(Content.model_validate({"text": "Hi", "unsubscribe": "Stop"})).render({})
+    assert alone == {
+        "text": "Hi",
+        "reply_markup": {"inline_keyboard": [[{"text": "Stop", "callback_data": "fg:u:0:0"}]]},
+    }
+
+
+def test_a_deep_link_starts_the_bot_and_names_the_recipient() -> None:
+    content = {"text": "<a href='{{ deep_link }}'>Go</a>", "parse_mode": "HTML", "bot_username": "spring_bot"}
+    template = ContentTemplate(Content.model_validate(content))
+    link = "https://t.me/spring_bot?start=fg_5_10"
+    assert template.render({}, RecipientCode(5, 36))["text"] == f"<a href='{link}'>Go</a>"
+    with pytest.raises(MissingFieldError, match="deep_link"):
+        rendered("{{ deep_link }}")

@@ -105,7 +105,7 @@ def test_json_lines_are_one_object_each_with_level_logger_and_time(capsys: pytes
 
 def test_libraries_that_log_urls_or_too_much_are_quiet_even_at_debug(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(Settings(_env_file=None, log_level="DEBUG"))
-    for name in ("httpx", "telegram.Bot", "pika.channel", "aiohttp.access"):
+    for name in ("httpx", "telegram.Bot", "pika.channel", "aiohttp.access", "alembic.runtime.migration"):
         logging.getLogger(name).info("noise")
     logging.getLogger("floodgate.test").debug("ours")
     assert "noise" not in (logged := written(capsys))

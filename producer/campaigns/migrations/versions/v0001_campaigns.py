@@ -83,6 +83,14 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "campaign_responses",
+        sa.Column("campaign", sa.Integer, primary_key=True),
+        sa.Column("recipient", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("kind", sa.SmallInteger, primary_key=True, autoincrement=False),
+        sa.Column("at_ms", sa.BigInteger, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "campaign_unsubscribed",
         sa.Column("bot", sa.String(32), primary_key=True),
         sa.Column("chat", sa.String(40), primary_key=True),
