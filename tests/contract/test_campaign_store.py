@@ -187,12 +187,12 @@ def test_an_import_of_ten_million_malformed_rows_ends_early(store: CampaignStore
     def malformed() -> Iterator[AudienceRow]:
         nonlocal read
         for read in range(1, 10_000_001):
-            yield Candidate(read, str(read), None) if read % 3 == 0 else RefusedRow(read, "it is not JSON", "{")
+            yield Candidate(read, str(read), None) if read % 100 == 0 else RefusedRow(read, "it is not JSON", "{")
 
     store.create(definition(), BOT)
     with pytest.raises(CampaignError, match=r"are malformed, \d+ because it is not JSON, the first in line 1 \(\{\)"):
         store.import_audience("spring", malformed())
-    assert read <= 160_000
+    assert read <= 120_000
     assert store.get("spring").state is CampaignState.DRAFT
 
 
@@ -425,6 +425,22 @@ def test_a_chat_with_a_job_of_another_campaign_rests_only_if_that_is_sent(store:
     assert numbers(store, summer) == [2]
     clock.advance(24)
     assert numbers(store, summer) == [1]
+
+
+def test_a_correction_neither_rests_nor_makes_a_chat_rest(store: CampaignStore, clock: Clock) -> None:
+    spring = running_too(store, "spring", size=1, rest="24:00:00")
+    assert numbers(store, spring) == [1]
+    store.settle(spring, [RecipientOutcome(1, 0, RecipientState.SENT, 7)])
+    clock.advance(23)
+    edits = store.create_correction(
+        store.get("spring"), definition(content={"method": "editMessageText", "text": "x"}), "edit"
+    )
+    edits = store.transition(edits.name, CampaignState.RUNNING)
+    store.lead("me", 10**9)
+    assert numbers(store, edits) == [1]
+    store.settle(edits, [RecipientOutcome(1, 0, RecipientState.SENT, 7)])
+    clock.advance(1)
+    assert numbers(store, running_too(store, "summer", size=1, rest="24:00:00")) == [1]
 
 
 def test_of_two_campaigns_that_are_led_at_once_one_gets_each_chat(store: CampaignStore) -> None:
