@@ -3,7 +3,7 @@
 A response belongs to the recipients of its chat in the bot's open campaigns: those that run or ended within the window,
 and at most :data:`MOST_OPEN`. A press and a reply count if the campaign sent that message. A start and a block count if
 the chat got its message within the window before; so that they can be compared, they also count for a chat that was
-held out, from the start of the campaign.
+held out, from the start of the campaign. Responses to a message that was edited count for the campaign that sent it.
 
 Recipients are found by the unique index on campaign and chat, so responses need no other index on recipients.
 """
@@ -91,7 +91,7 @@ def _open_campaigns(db: Connection, bot: str, found: Sequence[Response], window:
     since_ms = min(response.at_ms for response in found) - _ms(window)
     statement = (
         select(campaigns.c.id, campaigns.c.started_ms)
-        .where(campaigns.c.bot == bot, campaigns.c.started_ms.is_not(None))
+        .where(campaigns.c.bot == bot, campaigns.c.started_ms.is_not(None), campaigns.c.corrects.is_(None))
         .where(or_(campaigns.c.state.in_(_BEGUN), campaigns.c.ended_ms >= since_ms))
         .order_by(campaigns.c.id.desc())
         .limit(MOST_OPEN)

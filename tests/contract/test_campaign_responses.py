@@ -15,6 +15,7 @@ from sqlalchemy.dialects import sqlite
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.campaigns import store as store_module
 from floodgate.producer.campaigns.audience import read_rows
+from floodgate.producer.campaigns.corrections import edit_sent
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import Content, parse_definition
 from floodgate.producer.campaigns.recipient_codes import RecipientCode, read_unsubscribe_data
@@ -208,6 +209,20 @@ def test_a_response_waits_until_it_is_recorded_how_the_recipient_ended(
     store.settle(sent, [RecipientOutcome(6, 0, RecipientState.SENT, 106)])
     assert list(ResponseStore(database).record([early], WINDOW)) == []
     assert set(recorded(database)) == {(6, ResponseKind.PRESS)}
+
+
+def test_a_response_to_an_edited_message_counts_for_the_campaign_that_sent_it(
+    store: CampaignStore, database: Database, sent: Campaign
+) -> None:
+    correction = edit_sent(store, "spring", {"text": "Sorry"}, "the test")
+    correction = store.transition(correction.name, CampaignState.RUNNING)
+    store.lead("me", 100.0)
+    store.release(correction, "me", 100, [0])
+    store.settle(correction, [RecipientOutcome(number, 0, RecipientState.SENT, 100 + number) for number in (1, 2, 3)])
+    found = [response(ResponseKind.PRESS, 1, message_id=101), response(ResponseKind.START, 2)]
+    ResponseStore(database).record(found, WINDOW)
+    with database.reading() as db:
+        assert set(db.execute(select(responses.c.campaign)).scalars()) == {sent.id}
 
 
 def test_results_count_each_variant_and_those_held_out(
