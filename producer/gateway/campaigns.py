@@ -82,6 +82,9 @@ class NewCampaign(BaseModel):
         examples=[[{"chat_id": 42, "first_name": "Ann"}]],
     )
     exclude: list[int | str] = Field(default_factory=list, description="Chats that are left out.")
+    exclude_campaigns: list[str] = Field(
+        default_factory=list, description="Campaigns of the bot whose recipients are left out if they got the message."
+    )
 
 
 class CampaignStatus(BaseModel):
@@ -227,7 +230,9 @@ async def create_campaign(opened: Open, new: NewCampaign) -> CampaignStatus:
     if named not in (None, bot):
         raise RefusalError(403, f"Forbidden: the definition names the bot {named!r}, but you act as {bot!r}")
     try:
-        await campaigns.create(new.definition, new.audience, exclude=new.exclude, bot=bot)
+        await campaigns.create(
+            new.definition, new.audience, exclude=new.exclude, exclude_campaigns=new.exclude_campaigns, bot=bot
+        )
     except InvalidParamsError as error:
         raise RefusalError(400, f"Bad Request: exclude: {error}") from None
     return _status(await campaigns.progress(new.definition.name))

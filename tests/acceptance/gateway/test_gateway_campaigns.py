@@ -91,6 +91,9 @@ def test_a_campaign_is_created_checked_started_followed_and_accounted_for(caller
     assert all(row["message_id"] for row in rows)
     assert caller("GET", "campaigns/spring/results")["variants"][0]["sent"] == 5
 
+    definition = {"name": "later", "content": {"text": "Hello"}}
+    new = {"definition": definition, "audience": people(7_100_000, 6), "exclude_campaigns": ["spring"]}
+    assert caller("POST", "campaigns", 201, json=new)["recipients"] == 1
     edits = caller("POST", "campaigns/spring/edit-sent", 201, json={"text": "Goodbye {{ first_name }}!"})
     assert (edits["name"], edits["recipients"], edits["bot"]) == ("spring.edit-1", 5, BOT)
     assert "nothing of a message would change" in caller.refused("POST", "campaigns/spring/edit-sent", 409, json={})
