@@ -300,7 +300,7 @@ class Leader:
         definition = self._campaign.definition
         template = self._templates[recipient.variant]
         try:
-            params = template.render(recipient.fields, RecipientCode(self._campaign.id, recipient.number))
+            params = template.render(recipient.fields, RecipientCode(self._campaign.sender, recipient.number))
             return new_job(
                 template.method,
                 {**recipient.address(definition.contents[recipient.variant]), **params},

@@ -87,11 +87,11 @@ class ResponseStore:
 
 
 def _open_campaigns(db: Connection, bot: str, found: Sequence[Response], window: timedelta) -> Mapping[int, int]:
-    """Return the start of each open campaign of a bot, by its id."""
+    """Return the start of each open campaign of a bot, by its id. Corrections send no messages, so they are left out."""
     since_ms = min(response.at_ms for response in found) - _ms(window)
     statement = (
         select(campaigns.c.id, campaigns.c.started_ms)
-        .where(campaigns.c.bot == bot, campaigns.c.started_ms.is_not(None))
+        .where(campaigns.c.bot == bot, campaigns.c.started_ms.is_not(None), campaigns.c.corrects.is_(None))
         .where(or_(campaigns.c.state.in_(_BEGUN), campaigns.c.ended_ms >= since_ms))
         .order_by(campaigns.c.id.desc())
         .limit(MOST_OPEN)

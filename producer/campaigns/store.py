@@ -92,6 +92,11 @@ class Campaign:
     """The id of the campaign whose messages this one edits or deletes."""
 
     @property
+    def sender(self) -> int:
+        """The id of the campaign that sent the messages, whose recipients have the same numbers."""
+        return self.corrects or self.id
+
+    @property
     def deletes(self) -> bool:
         """Whether it deletes the messages of another."""
         return self.corrects is not None and self.definition.contents[0].method == DELETES
