@@ -316,6 +316,10 @@ class PlainModel:
         latest = sorted(held, key=lambda one: -one[1])[offset : offset + limit]
         return [UnreachableChat(key, why, timedelta(microseconds=self.now - at)) for key, at, why in latest]
 
+    def unreachable_among(self, bot: str, chats: Sequence[str]) -> Sequence[str]:
+        held = {chat.chat for chat in self.unreachable(bot)}
+        return [chat for chat in chats if self._real(chat) in held]
+
     def not_kept(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[NotKept]:
         self._open(bot)
         latest = self.bot.not_kept[::-1][: self.policy.listed]

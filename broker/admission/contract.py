@@ -213,6 +213,10 @@ class Record:
     """The content of a job with a dedupe key: see ``Job.content``."""
 
 
+FLOOD_WAIT: Final = "429"
+"""Why a chat or a bot is paused after Telegram's answer 429."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pause:
     """A pause in force: nothing is sent to the chat (or, if None, for the bot) until it ends."""
@@ -349,6 +353,10 @@ class Admission(Protocol):
 
     def unreachable(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[UnreachableChat]:
         """Chats marked unreachable, each once, latest first: at most ``limit``, after the first ``offset``."""
+        ...
+
+    def unreachable_among(self, bot: str, chats: Sequence[str]) -> Sequence[str]:
+        """Those of up to 1,000 chats that are marked unreachable, by the keys that are given."""
         ...
 
     def not_kept(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[NotKept]:

@@ -32,6 +32,7 @@ from floodgate.broker.admission import circuit as circuits
 from floodgate.broker.admission import policy, windows
 from floodgate.broker.admission.contract import (
     CANCELLED,
+    FLOOD_WAIT,
     AlreadyDead,
     AlreadySent,
     Ask,
@@ -183,7 +184,7 @@ def too_many_requests(work: UnitOfWork, chat_key: str | None, retry_after: timed
     duration = timedelta(microseconds=wait + policy.PAUSE_MARGIN_US)
     if chat_key is not None:
         chat_key = _real_chat(work, chat_key)
-        pause(work, chat_key, duration, "429")
+        pause(work, chat_key, duration, FLOOD_WAIT)
     bot = work.bot
     refusal = policy.FloodWait(chat_key or "", work.now, wait > policy.LONG_WAIT_US)
     bot.refusals = policy.recent([*bot.refusals, refusal], work.now)
@@ -192,7 +193,7 @@ def too_many_requests(work: UnitOfWork, chat_key: str | None, retry_after: timed
         if bot.paused_until <= work.now:  # calls already in flight when the pause began are no new evidence
             bot.permille = policy.slower(policy.learned_permille(bot.permille, bot.slowed_at, work.now))
             bot.slowed_at = work.now
-        pause(work, None, duration, "429")
+        pause(work, None, duration, FLOOD_WAIT)
     work.save_bot()
     return Scope.BOT if blamed else Scope.CHAT
 

@@ -92,6 +92,9 @@ class BlockingAdmission(ABC):
     def unreachable(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[UnreachableChat]:
         return cast("Sequence[UnreachableChat]", self._do(AdmissionCall("unreachable", bot, (limit, offset))))
 
+    def unreachable_among(self, bot: str, chats: Sequence[str]) -> Sequence[str]:
+        return cast("Sequence[str]", self._do(AdmissionCall("unreachable_among", bot, (chats,))))
+
     def not_kept(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[NotKept]:
         return cast("Sequence[NotKept]", self._do(AdmissionCall("not_kept", bot, (limit, offset))))
 
@@ -201,6 +204,9 @@ class BatchedAdmission:
 
     async def unreachable(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[UnreachableChat]:
         return cast("Sequence[UnreachableChat]", await self._do(AdmissionCall("unreachable", bot, (limit, offset))))
+
+    async def unreachable_among(self, bot: str, chats: Sequence[str]) -> Sequence[str]:
+        return cast("Sequence[str]", await self._do(AdmissionCall("unreachable_among", bot, (chats,))))
 
     async def not_kept(self, bot: str, limit: int = 1000, offset: int = 0) -> Sequence[NotKept]:
         return cast("Sequence[NotKept]", await self._do(AdmissionCall("not_kept", bot, (limit, offset))))

@@ -8,20 +8,25 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+from pydantic import SecretStr
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from floodgate.broker.errors import CampaignError, InvalidParamsError
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.commands.options import EXIT_NO, AsJson, Bot, Yes, confirm, say
 
 if TYPE_CHECKING:
+    from floodgate.producer.campaigns.audience import AudienceFile
     from floodgate.producer.campaigns.progress import CampaignProgress
+    from floodgate.producer.campaigns.queries import AudienceQuery
     from floodgate.producer.campaigns.service import Campaigns
     from floodgate.producer.campaigns.store import Campaign
 
@@ -58,18 +63,41 @@ def run() -> None:
 @app.command()
 def create(
     definition: Annotated[Path, typer.Argument(help="TOML file with the campaign's definition.")],
-    audience: Annotated[Path, typer.Option(help="CSV file with a header, or JSON Lines (.jsonl).")],
+    audience: Annotated[
+        Path | None, typer.Option(help="CSV file with a header, or JSON Lines (.jsonl). Or give --query.")
+    ] = None,
+    query: Annotated[str | None, typer.Option(help="SQL query whose rows are the audience.")] = None,
+    query_file: Annotated[Path | None, typer.Option(help="File with the query.")] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(help="Database of the query: sqlite:////absolute/path.db or postgresql://user@host/name."),
+    ] = None,
+    query_seconds: Annotated[int, typer.Option(min=1, help="How long to wait for the query's next rows.")] = 300,
     exclude: Annotated[list[Path], typer.Option(help="File of chats that are left out. May be repeated.")] = [],  # noqa: B006
+    exclude_campaign: Annotated[
+        list[str], typer.Option(help="Earlier campaign whose recipients are left out if they got it. May be repeated.")
+    ] = [],  # noqa: B006
     bot: Bot = None,
 ) -> None:
     """Create a campaign, import its audience and freeze it. Sends nothing: see check, test and start.
 
     Example: floodgate campaigns create spring.toml --audience customers.csv
     """
-    with _opened() as campaigns, _counting("importing") as count:
-        campaign = campaigns.create(definition, audience, exclude=exclude, bot=bot, on_rows=count)
+    from floodgate.producer.campaigns.audience import AudienceFile
+    from floodgate.producer.campaigns.states import CampaignState
+
+    if audience and (query or query_file):
+        raise InvalidParamsError("--audience and a query are both given: use one of them.")
+    file = AudienceFile(audience) if audience else None
+    given = file or _query(query, query_file, database, query_seconds)
+    with _opened() as campaigns, _counting("importing", file) as count:
+        campaign = campaigns.create(
+            definition, given, exclude=exclude, exclude_campaigns=exclude_campaign, bot=bot, on_rows=count
+        )
         for refused in campaigns.refused(campaign.name):
             say(f"Rows left out: {refused.number} (the first in line {refused.line}) because {refused.why}")
+        if campaign.state is CampaignState.DRAFT:
+            raise CampaignError(f"{campaign.name} has no recipients: no row was taken. Create it again.")
         recipients = sum(campaigns.progress(campaign.name).counts.values())
         say(f"{campaign.name} is {campaign.state}. Recipients: {recipients}")
 
@@ -366,6 +394,17 @@ def export(
                 writer.writerow(recipient.as_json())
 
 
+def _query(query: str | None, file: Path | None, database: str | None, seconds: int) -> AudienceQuery:
+    from floodgate.producer.campaigns.queries import AudienceQuery, read_statement
+
+    if (query is None) == (file is None):
+        raise InvalidParamsError("Give the audience: --audience, or --database and either --query or --query-file.")
+    if database is None:
+        raise InvalidParamsError("--database is missing: write the URL of the database that the query is for.")
+    statement = query if file is None else read_statement(file)
+    return AudienceQuery(SecretStr(database), statement or "", timedelta(seconds=seconds))
+
+
 def _campaigns(settings: Settings) -> Campaigns:
     from floodgate.producer.campaigns.service import Campaigns
 
@@ -404,10 +443,12 @@ def _lines(progress: CampaignProgress) -> Iterator[str]:
 
 
 @contextmanager
-def _counting(what: str) -> Iterator[Callable[[int], None]]:
-    """Show the number of rows that have been read."""
-    columns = (TextColumn("{task.description}"), MofNCompleteColumn())
+def _counting(what: str, file: AudienceFile | None = None) -> Iterator[Callable[[int], None]]:
+    """Show the number of rows that have been read, and how much of the file that is."""
+    total = file.size if file else None
+    part = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn()) if total else ()
+    columns = (TextColumn("{task.description}"), *part, TextColumn("{task.fields[rows]}"))
     console = Console(stderr=True)
     with Bars(*columns, transient=True, console=console, disable=not console.is_terminal) as bars:
-        task = bars.add_task(what, total=None)
-        yield lambda number: bars.update(task, completed=number)
+        task = bars.add_task(what, total=total, rows="")
+        yield lambda rows: bars.update(task, completed=file.position if file else rows, rows=f"{rows} rows")

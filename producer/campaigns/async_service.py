@@ -47,12 +47,21 @@ class AsyncCampaigns:
         audience: Audience | None = None,
         *,
         exclude: Iterable[Path | int | str] = (),
+        exclude_campaigns: Sequence[str] = (),
         bot: str | None = None,
         on_rows: OnRows | None = None,
     ) -> Campaign:
         """Create a campaign, import its audience and freeze it; without an audience, create a draft. The audience is
         read, and ``on_rows`` called, on a thread."""
-        return await self._long(self._campaigns.create, definition, audience, exclude=exclude, bot=bot, on_rows=on_rows)
+        return await self._long(
+            self._campaigns.create,
+            definition,
+            audience,
+            exclude=exclude,
+            exclude_campaigns=exclude_campaigns,
+            bot=bot,
+            on_rows=on_rows,
+        )
 
     async def import_audience(
         self,
@@ -60,10 +69,18 @@ class AsyncCampaigns:
         audience: Audience,
         *,
         exclude: Iterable[Path | int | str] = (),
+        exclude_campaigns: Sequence[str] = (),
         on_rows: OnRows | None = None,
     ) -> Campaign:
         """Import the audience of a draft and freeze it. It is read, and ``on_rows`` called, on a thread."""
-        return await self._long(self._campaigns.import_audience, name, audience, exclude=exclude, on_rows=on_rows)
+        return await self._long(
+            self._campaigns.import_audience,
+            name,
+            audience,
+            exclude=exclude,
+            exclude_campaigns=exclude_campaigns,
+            on_rows=on_rows,
+        )
 
     async def check(self, name: str, *, on_rows: OnRows | None = None) -> CheckReport:
         """Render the message of every recipient, and report what Telegram would refuse."""
@@ -108,11 +125,11 @@ class AsyncCampaigns:
         self, name: str, content: Mapping[str, Any] | Path, *, on_rows: OnRows | None = None
     ) -> Campaign:
         """Edit the messages that a campaign has sent. Returns the campaign that does it."""
-        return await self._call(self._campaigns.edit_sent, name, content, on_rows=on_rows)
+        return await self._long(self._campaigns.edit_sent, name, content, on_rows=on_rows)
 
     async def delete_sent(self, name: str) -> Campaign:
         """Delete the messages that a campaign has sent. Returns the campaign that does it."""
-        return await self._call(self._campaigns.delete_sent, name)
+        return await self._long(self._campaigns.delete_sent, name)
 
     async def progress(self, name: str) -> CampaignProgress:
         """Return a campaign's state, what became of its recipients, and when it is expected to be done."""

@@ -147,6 +147,8 @@ class Rules(Part):
     equal_refusals_in_a_row: int = Field(20, ge=1)
     refused_share: Share = 0.2
     unreachable_share: Share = 0.5
+    too_many_requests: int = Field(5, ge=0, le=10_000)
+    """More answers 429 than this while the latest ``window`` outcomes came in stop it."""
     window: int = Field(200, ge=20)
     """The number of latest outcomes that the shares are of."""
 
@@ -218,6 +220,8 @@ class Definition(Part):
     """The campaign's share of its bot's rate, relative to that of the bot's other running campaigns."""
     report_to: ReportChat | None = None
     """A chat in which one message shows the progress."""
+    rest: Annotated[timedelta, Field(gt=timedelta(0), le=timedelta(days=31))] | None = None
+    """A chat that got a message of any of the bot's campaigns gets this one no sooner than this much later."""
     schedule: Schedule = Schedule()
     rules: Rules = Rules()
 

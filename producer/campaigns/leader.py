@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeVar
 
-from floodgate.broker.admission.contract import Ask, Record
+from floodgate.broker.admission.contract import Ask, Record, Snapshot
 from floodgate.broker.admission.policy import ask_for
 from floodgate.broker.errors import CampaignError, EnqueueManyError, FloodgateError, JobError
 from floodgate.broker.messages.job import Job, new_job, stand_in
@@ -29,7 +29,7 @@ from floodgate.producer.campaigns.definition import Missing
 from floodgate.producer.campaigns.outcomes import job_id, outcome_of
 from floodgate.producer.campaigns.progress import granted_per_second
 from floodgate.producer.campaigns.recipient_codes import RecipientCode
-from floodgate.producer.campaigns.rules import Watch
+from floodgate.producer.campaigns.rules import FloodWaits, Watch
 from floodgate.producer.campaigns.schedule import missed_by, open_zones
 from floodgate.producer.campaigns.states import BEGUN, CampaignState, RecipientState
 from floodgate.producer.campaigns.store import Campaign, CampaignStore, Recipient, RecipientOutcome
@@ -53,6 +53,8 @@ LONGEST_STALL_SECONDS: Final = 3600.0
 REST_SECONDS: Final = 1.0
 # Recipients whose jobs are looked up at once.
 LOOK_UP: Final = 256
+# A pause after an answer 429 lasts a second at least.
+FLOOD_WAIT_SECONDS: Final = 0.8
 
 T = TypeVar("T")
 
@@ -84,6 +86,10 @@ class JobLedger(Protocol):
 
     async def lookup(self, bot: str, job_id: str) -> Record | None:
         """Return the record of a job."""
+        ...
+
+    async def snapshot(self, bot: str) -> Snapshot:
+        """Return what a bot's jobs wait for."""
         ...
 
     async def cancel(self, ask: Ask, listed: bool = True) -> Record:
@@ -123,6 +129,8 @@ class Leader:
         self._version = 0  # of the definition that is followed
         self._ahead = 0.0
         self._watch = Watch(campaign.definition.rules)
+        self._flood_waits = FloodWaits()
+        self._look_for_flood_waits_at = 0.0
         self._pace = ReleasePace(1.0, 0.0)
         self._templates: tuple[ContentTemplate, ...] = ()
         self._zones: Mapping[int, str] = {}
@@ -257,7 +265,7 @@ class Leader:
 
     async def _advance(self, share: float) -> None:
         """Release recipients, unless the campaign is done or must stop."""
-        if (why := self._must_stop()) is not None:
+        if (why := self._must_stop() or await self._see_flood_waits()) is not None:
             await self._stop(why)
             return
         if self._unpublished:
@@ -271,6 +279,16 @@ class Leader:
             await self._release(room, zones)
         if not self._outstanding:
             await self._finish()
+
+    async def _see_flood_waits(self) -> str | None:
+        """Look for answers 429. Return why the campaign must stop, or None."""
+        now = time.monotonic()
+        if now < self._look_for_flood_waits_at or not self._outstanding:
+            return None
+        self._look_for_flood_waits_at = now + FLOOD_WAIT_SECONDS
+        snapshot = await self._ledger.snapshot(self._campaign.bot)
+        chats = {recipient.chat for recipient in self._outstanding.values()} if snapshot.pauses else set()
+        return self._watch.see_flood_waits(self._flood_waits.new(snapshot.pauses, chats, now))
 
     def _canary_room(self) -> int:
         """How many may be released while the canary is under way: first so many, and none until they have ended."""
@@ -300,7 +318,8 @@ class Leader:
         definition = self._campaign.definition
         template = self._templates[recipient.variant]
         try:
-            params = template.render(recipient.fields, RecipientCode(self._campaign.sender, recipient.number))
+            sent_by = self._campaign.corrects or self._campaign.id
+            params = template.render(recipient.fields, RecipientCode(sent_by, recipient.number))
             return new_job(
                 template.method,
                 {**recipient.address(definition.contents[recipient.variant]), **params},
@@ -357,6 +376,7 @@ class Leader:
 
     async def _stop(self, why: str) -> None:
         logger.warning("campaign %s stops: %s", self._campaign.name, why)
+        self._watch = Watch(self._campaign.definition.rules)  # once resumed, only what happens from then on counts
         self._campaign = await self._calls.call(self._store.transition, self._campaign.name, CampaignState.STOPPED, why)
 
     async def _finish(self) -> None:

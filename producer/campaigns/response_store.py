@@ -3,7 +3,7 @@
 A response belongs to the recipients of its chat in the bot's open campaigns: those that run or ended within the window,
 and at most :data:`MOST_OPEN`. A press and a reply count if the campaign sent that message. A start and a block count if
 the chat got its message within the window before; so that they can be compared, they also count for a chat that was
-held out, from the start of the campaign.
+held out, from the start of the campaign. Responses to a message that was edited count for the campaign that sent it.
 
 Recipients are found by the unique index on campaign and chat, so responses need no other index on recipients.
 """

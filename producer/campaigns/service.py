@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -11,13 +13,15 @@ from floodgate.broker.errors import CampaignError, ClosedError
 from floodgate.broker.messages.chats import chat_key
 from floodgate.broker.messages.job import Job
 from floodgate.broker.settings.model import Settings
-from floodgate.producer.campaigns.audience import AudienceRow, Candidate, read_file, read_rows
+from floodgate.broker.state.stores import open_store
+from floodgate.producer.campaigns.audience import AudienceFile, AudienceRow, Candidate, read_file, read_rows
 from floodgate.producer.campaigns.checks import CheckReport, check
 from floodgate.producer.campaigns.corrections import delete_sent, edit_sent
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import Definition, parse_definition, read_definition, read_fields
 from floodgate.producer.campaigns.edits import edit
 from floodgate.producer.campaigns.progress import CampaignProgress, progress_of
+from floodgate.producer.campaigns.queries import AudienceQuery, read_query
 from floodgate.producer.campaigns.reports import ReportStore
 from floodgate.producer.campaigns.response_store import ResponseStore
 from floodgate.producer.campaigns.results import CampaignResults, results_of
@@ -30,7 +34,7 @@ from floodgate.producer.campaigns.store import Campaign, CampaignStore, Recipien
 ON_ROWS_EVERY: Final = 1000
 
 OnRows = Callable[[int], None]
-Audience = Path | Iterable[Mapping[str, Any]]
+Audience = Path | AudienceFile | AudienceQuery | Iterable[Mapping[str, Any]]
 T = TypeVar("T")
 
 
@@ -60,16 +64,20 @@ class Campaigns:
         audience: Audience | None = None,
         *,
         exclude: Iterable[Path | int | str] = (),
+        exclude_campaigns: Sequence[str] = (),
         bot: str | None = None,
         on_rows: OnRows | None = None,
     ) -> Campaign:
         """Create a campaign, import its audience and freeze it; without an audience, create a draft. Sends nothing.
-        Constant memory, but for ``exclude``.
+        Constant memory. Replaces a draft of the same name and bot, which a call that failed has left.
+
+        Chats that come twice, have unsubscribed or are known to be unreachable are left out: see :meth:`refused`.
 
         Args:
             definition: a TOML file, or its fields.
-            audience: a CSV or JSON Lines file, or a mapping of fields for each recipient.
+            audience: a CSV or JSON Lines file, a SQL query, or a mapping of fields for each recipient.
             exclude: chats that are left out, or files that contain them.
+            exclude_campaigns: the bot's campaigns whose recipients are left out if they got the message, or may have.
             on_rows: called with the number of rows read, every thousand rows.
 
         Raises:
@@ -78,11 +86,9 @@ class Campaigns:
         """
         wanted = _definition(definition)
         rows = None if audience is None else _begun(_rows(audience, wanted.chat_field))
-        excluded = list(_excluded(exclude, wanted.chat_field))
+        excluded = _begun(_excluded(exclude, wanted.chat_field))
         campaign = self._store.create(wanted, bot or wanted.bot or self._bot)
-        if rows is None:
-            return campaign
-        return self._store.import_audience(campaign.name, self._counted(rows, on_rows), excluded=excluded)
+        return campaign if rows is None else self._import(campaign, rows, excluded, exclude_campaigns, on_rows)
 
     def import_audience(
         self,
@@ -90,6 +96,7 @@ class Campaigns:
         audience: Audience,
         *,
         exclude: Iterable[Path | int | str] = (),
+        exclude_campaigns: Sequence[str] = (),
         on_rows: OnRows | None = None,
     ) -> Campaign:
         """Import the audience of a draft and freeze it. An import that fails leaves a draft, and may be made again.
@@ -98,9 +105,10 @@ class Campaigns:
             CampaignError: the audience is wrong.
             InvalidParamsError: an excluded chat is neither an id nor an @name.
         """
-        chat_field = self._store.get(name).definition.chat_field
-        rows = self._counted(_begun(_rows(audience, chat_field)), on_rows)
-        return self._store.import_audience(name, rows, excluded=list(_excluded(exclude, chat_field)))
+        campaign = self._store.get(name)
+        rows = _begun(_rows(audience, campaign.definition.chat_field))
+        excluded = _begun(_excluded(exclude, campaign.definition.chat_field))
+        return self._import(campaign, rows, excluded, exclude_campaigns, on_rows)
 
     def check(self, name: str, *, on_rows: OnRows | None = None) -> CheckReport:
         """Render the message of every recipient, and report what Telegram would refuse."""
@@ -228,6 +236,23 @@ class Campaigns:
         self._closed = True
         self._store.close()
 
+    def _import(
+        self,
+        campaign: Campaign,
+        rows: Iterator[AudienceRow],
+        excluded: Iterator[str],
+        earlier: Sequence[str],
+        on_rows: OnRows | None,
+    ) -> Campaign:
+        with closing(open_store(self._settings, create=False)) as state:
+            return self._store.import_audience(
+                campaign.name,
+                self._counted(rows, on_rows),
+                excluded=excluded,
+                earlier=earlier,
+                unreachable=partial(state.unreachable_among, campaign.bot),
+            )
+
     def _counted(self, rows: Iterable[T], on_rows: OnRows | None) -> Iterator[T]:
         for number, row in enumerate(rows, 1):
             if self._closed:
@@ -248,10 +273,18 @@ def _definition(given: Definition | Mapping[str, Any] | Path) -> Definition:
 
 
 def _rows(audience: Audience, chat_field: str) -> Iterator[AudienceRow]:
-    return read_file(audience, chat_field) if isinstance(audience, Path) else read_rows(audience, chat_field)
+    match audience:
+        case Path():
+            return read_file(audience, chat_field)
+        case AudienceFile():
+            return audience.rows(chat_field)
+        case AudienceQuery():
+            return read_query(audience, chat_field)
+        case _:
+            return read_rows(audience, chat_field)
 
 
-def _begun(rows: Iterator[AudienceRow]) -> Iterator[AudienceRow]:
+def _begun(rows: Iterator[T]) -> Iterator[T]:
     """Read the first row now, so that a file that cannot be read leaves no draft behind."""
     return chain(list(islice(rows, 1)), rows)
 

@@ -4,8 +4,7 @@ Each recipient has one row: who gets what, and what became of it. Counts by stat
 the same transaction, so progress costs one query whatever the size of the audience. A campaign's audience is imported
 while the campaign is a draft, and frozen when it becomes ready.
 
-Bounds. An import writes :data:`BATCH` rows a transaction. Refused rows are counted by reason, with one sample each, and
-at most :data:`MOST_REASONS` reasons.
+Bounds. An import writes :data:`BATCH` rows a transaction.
 """
 
 from __future__ import annotations
@@ -40,7 +39,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from floodgate.broker.errors import CampaignError
-from floodgate.producer.campaigns.audience import AudienceRow, Candidate, RefusedRow
+from floodgate.producer.campaigns.audience import AudienceRow, Candidate
+from floodgate.producer.campaigns.chat_lookup import select_by_chat
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import (
     DELETES,
@@ -51,6 +51,17 @@ from floodgate.producer.campaigns.definition import (
     is_zone,
     parse_definition,
 )
+from floodgate.producer.campaigns.exclusions import (
+    UNREACHABLE,
+    UNSUBSCRIBED,
+    Among,
+    Exclusions,
+    Refusals,
+    find_campaigns,
+    leave_out,
+    valid,
+)
+from floodgate.producer.campaigns.rest import lock_bot, put_off_resting
 from floodgate.producer.campaigns.sent_messages import DELETABLE, TOO_OLD, copy_recipients, too_old_to_delete
 from floodgate.producer.campaigns.states import BEGUN, FOLLOWING, CampaignState, RecipientState
 from floodgate.producer.campaigns.tables import (
@@ -65,9 +76,10 @@ from floodgate.producer.campaigns.tables import (
 )
 
 BATCH: Final = 10_000
-MOST_REASONS: Final = 100
 HELD_OUT_VARIANT: Final = -1
-HAS_UNSUBSCRIBED: Final = "the chat has unsubscribed"
+# A release looks at this many recipients at once, if chats rest, and so often.
+PUT_OFF: Final = 500
+ROUNDS: Final = 20
 
 # What changes of a campaign without a new version.
 _CHANGING: Final = tuple(campaigns.c[name] for name in ("id", "version", "state", "reason", "started_ms", "ended_ms"))
@@ -90,11 +102,6 @@ class Campaign:
     ended_ms: int | None
     corrects: int | None = None
     """The id of the campaign whose messages this one edits or deletes."""
-
-    @property
-    def sender(self) -> int:
-        """The id of the campaign that sent the messages, whose recipients have the same numbers."""
-        return self.corrects or self.id
 
     @property
     def deletes(self) -> bool:
@@ -175,15 +182,19 @@ class CampaignStore:
         self._database.close()
 
     def create(self, definition: Definition, bot: str) -> Campaign:
-        """Create a campaign as a draft.
+        """Create a campaign as a draft. Replaces the bot's draft of its name, such as a failed import leaves.
 
         Raises:
-            CampaignError: there is one of this name.
+            CampaignError: there is another of this name.
         """
         with self._database.writing() as db:
-            if _found(db, definition.name) is not None:
+            found = _found(db, definition.name, for_update=True)
+            if found is not None and (found.state, found.bot) != (CampaignState.DRAFT, bot):
                 raise CampaignError(f"There is a campaign named {definition.name!r}: choose another name.")
-            db.execute(insert(campaigns).values(_first_version(definition, bot)))
+            values = _first_version(definition, bot)
+            db.execute(
+                insert(campaigns) if found is None else update(campaigns).where(campaigns.c.id == found.id), values
+            )
             return _campaign(db, definition.name)
 
     def create_correction(self, corrected: Campaign, definition: Definition, kind: str) -> Campaign:
@@ -230,19 +241,32 @@ class CampaignStore:
         with self._database.reading() as db:
             return [_read(row) for row in db.execute(select(campaigns).order_by(campaigns.c.id.desc()))]
 
-    def import_audience(self, name: str, rows: Iterable[AudienceRow], *, excluded: Iterable[str] = ()) -> Campaign:
-        """Replace a draft's audience by the rows, without chats that come twice, have unsubscribed or are excluded;
-        then freeze it: the campaign becomes ready.
+    def import_audience(
+        self,
+        name: str,
+        rows: Iterable[AudienceRow],
+        *,
+        excluded: Iterable[str] = (),
+        earlier: Sequence[str] = (),
+        unreachable: Among | None = None,
+    ) -> Campaign:
+        """Replace a draft's audience by the rows, without chats that come twice, have unsubscribed, are unreachable or
+        excluded, or got one of the bot's earlier campaigns; then freeze it: the campaign becomes ready.
 
         An import that ends early leaves a draft, and may be made again. ``excluded`` are chat keys.
         """
         campaign = self._emptied(name)
-        left_out, source, number = frozenset(excluded), iter(rows), 0
-        fingerprint, refused, known = hashlib.blake2b(digest_size=16), _Refusals(), _Zones(campaign.definition.schedule)
+        exclusions = self._exclusions(campaign, excluded, earlier)
+        source, number = iter(rows), 0
+        fingerprint, refused, known = hashlib.blake2b(digest_size=16), Refusals(), _Zones(campaign.definition.schedule)
         while batch := list(islice(source, BATCH)):
+            candidates = valid(batch, refused)
+            if unreachable is not None:
+                leave_out(candidates, refused, UNREACHABLE, unreachable)
             with self._database.writing() as db:
-                _still_draft(db, campaign.id)
-                taken = _new(db, campaign, batch, left_out, refused)
+                _still_draft(db, campaign)
+                exclusions.leave_out(db, candidates, refused)
+                taken = list(candidates.values())
                 values = [_recipient_values(campaign, n, each, known) for n, each in enumerate(taken, number + 1)]
                 if values:
                     db.execute(insert(recipients), values)
@@ -253,6 +277,7 @@ class CampaignStore:
             number += len(taken)
             for each in taken:
                 fingerprint.update(f"{each.chat}\0{each.fields or ''}\n".encode(errors="surrogatepass"))
+        self._forget(campaign, exclusions)
         return self._frozen(campaign, [*refused.inserts(campaign.id), *known.inserts(campaign.id)], fingerprint, number)
 
     def refused(self, name: str) -> Sequence[RefusedRows]:
@@ -367,28 +392,18 @@ class CampaignStore:
 
     def release(self, campaign: Campaign, leader: str, most: int, open_zones: Iterable[int]) -> Sequence[Recipient]:
         """Mark up to ``most`` waiting recipients as released, in the order of the audience within each zone, and return
-        them. Those who have unsubscribed are skipped instead. Returns none if the campaign does not run any more or was
-        edited, or if another process leads it."""
+        them. Those whose chats rest are put off, and overtaken; those who unsubscribed are skipped. Returns none if
+        the campaign does not run any more or was edited, or if another process leads it."""
         with self._database.writing() as db:
             if not _leads(db, campaign, leader):
                 return []
+            if _rest(campaign):
+                lock_bot(db, campaign.bot)
             rows: list[Row[Any]] = []
             for zone in open_zones:
                 if len(rows) >= most:
                     break
-                waiting = (
-                    recipients.c.campaign == campaign.id,
-                    recipients.c.state == RecipientState.WAITING,
-                    recipients.c.zone == zone,
-                )
-                statement = select(recipients).where(*waiting).order_by(recipients.c.number).limit(most - len(rows))
-                rows.extend(db.execute(statement).all())
-            if campaign.corrects is None:
-                rows = _without_unsubscribed(db, campaign, rows)
-            elif campaign.deletes:
-                rows = _young_enough(db, campaign, rows)
-            values = {"state": RecipientState.RELEASED, "released_ms": _now_ms(), "version": campaign.version}
-            _mark(db, campaign, [row.number for row in rows], **values)
+                rows.extend(_release_zone(db, campaign, zone, most - len(rows)))
             _count(db, campaign.id, {RecipientState.WAITING: -len(rows), RecipientState.RELEASED: len(rows)})
             return [replace(_recipient(row), version=campaign.version) for row in rows]
 
@@ -510,34 +525,32 @@ class CampaignStore:
                 if found.rowcount < BATCH:
                     return campaign
 
+    def _exclusions(self, campaign: Campaign, excluded: Iterable[str], earlier: Sequence[str]) -> Exclusions:
+        with self._database.reading() as db:
+            exclusions = Exclusions(campaign.id, campaign.bot, find_campaigns(db, campaign.bot, earlier))
+        self._forget(campaign, exclusions)  # an earlier import may have left some
+        source = iter(excluded)
+        while batch := list(islice(source, BATCH)):
+            with self._database.writing() as db:
+                exclusions.add(db, batch)
+        return exclusions
+
+    def _forget(self, campaign: Campaign, exclusions: Exclusions) -> None:
+        while True:
+            with self._database.writing() as db:
+                _still_draft(db, campaign)
+                if exclusions.clear(db, BATCH):
+                    return
+
     def _frozen(self, campaign: Campaign, inserts: Sequence[Insert], fingerprint: Any, number: int) -> Campaign:
         with self._database.writing() as db:
-            _still_draft(db, campaign.id)
+            _still_draft(db, campaign)
             for statement in inserts:
                 db.execute(statement)
             state = CampaignState.READY if number else CampaignState.DRAFT
             values = {"state": state, "fingerprint": fingerprint.hexdigest()}
             db.execute(update(campaigns).where(campaigns.c.id == campaign.id).values(values))
             return _campaign(db, campaign.name)
-
-
-class _Refusals:
-    """Counts refused rows by reason."""
-
-    def __init__(self) -> None:
-        self._numbers: Counter[str] = Counter()
-        self._first: dict[str, tuple[int, str]] = {}
-
-    def add(self, why: str, line: int, sample: str) -> None:
-        if why not in self._first and len(self._first) >= MOST_REASONS:
-            why = "another reason"
-        self._numbers[why] += 1
-        self._first.setdefault(why, (line, sample))
-
-    def inserts(self, campaign: int) -> Iterator[Insert]:
-        for why, number in self._numbers.items():
-            line, sample = self._first[why]
-            yield insert(refused_rows).values(campaign=campaign, why=why, number=number, line=line, sample=sample)
 
 
 class _Zones:
@@ -606,52 +619,14 @@ def _number_zones(db: Connection, campaign: Campaign, schedule: Schedule) -> Non
         db.execute(one)
 
 
-def _new(
-    db: Connection,
-    campaign: Campaign,
-    batch: Sequence[AudienceRow],
-    excluded: frozenset[str],
-    refused: _Refusals,
-) -> list[Candidate]:
-    """Return the valid rows of a batch whose chats are new to the audience and are not left out."""
-    candidates: dict[str, Candidate] = {}
-    for row in batch:
-        if isinstance(row, RefusedRow):
-            refused.add(row.why, row.line, row.sample)
-        elif row.chat in excluded:
-            refused.add("it is excluded", row.line, row.chat)
-        elif row.chat in candidates:
-            refused.add("the chat is in the audience already", row.line, row.chat)
-        else:
-            candidates[row.chat] = row
-    for why, statement in (
-        ("the chat is in the audience already", select(recipients.c.chat).where(recipients.c.campaign == campaign.id)),
-        (HAS_UNSUBSCRIBED, _unsubscribed_from(campaign)),
-    ):
-        for chat in _those_in(db, statement, list(candidates)):
-            refused.add(why, candidates.pop(chat).line, chat)
-    return list(candidates.values())
-
-
-def _unsubscribed_from(campaign: Campaign) -> Any:
-    return select(unsubscribed.c.chat).where(unsubscribed.c.bot == campaign.bot)
-
-
-def _without_unsubscribed(db: Connection, campaign: Campaign, rows: Sequence[Row[Any]]) -> list[Row[Any]]:
+def _without_unsubscribed(db: Connection, campaign: Campaign, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
     """Mark waiting recipients who have unsubscribed as skipped. Return the others."""
-    gone = set(_those_in(db, _unsubscribed_from(campaign), [row.chat for row in rows]))
-    if not gone:
-        return list(rows)
+    statement = select(unsubscribed.c.chat).where(unsubscribed.c.bot == campaign.bot)
+    gone = {row.chat for row in select_by_chat(db, statement, [row.chat for row in rows])}
     skipped = [row.number for row in rows if row.chat in gone]
-    _mark(db, campaign, skipped, state=RecipientState.SKIPPED, error=HAS_UNSUBSCRIBED, ended_ms=_now_ms())
+    _mark(db, campaign, skipped, state=RecipientState.SKIPPED, error=UNSUBSCRIBED, ended_ms=_now_ms())
     _count(db, campaign.id, {RecipientState.WAITING: -len(skipped), RecipientState.SKIPPED: len(skipped)})
     return [row for row in rows if row.chat not in gone]
-
-
-def _those_in(db: Connection, statement: Any, chats: Sequence[str]) -> Iterator[str]:
-    column = statement.selected_columns[0]
-    for start in range(0, len(chats), 1000):
-        yield from db.execute(statement.where(column.in_(chats[start : start + 1000]))).scalars()
 
 
 def _recipient_values(campaign: Campaign, number: int, candidate: Candidate, known: _Zones) -> dict[str, Any]:
@@ -699,6 +674,38 @@ def _mark(db: Connection, campaign: Campaign, numbers: Sequence[int], **values: 
     """Give recipients the same values."""
     rows = (recipients.c.campaign == campaign.id, recipients.c.number.in_(numbers))
     db.execute(update(recipients).where(*rows).values(values))
+
+
+def _rest(campaign: Campaign) -> timedelta | None:
+    """Return how long chats rest before they get a campaign. A correction is no further message."""
+    return campaign.definition.rest if campaign.corrects is None else None
+
+
+def _release_zone(db: Connection, campaign: Campaign, zone: int, most: int) -> list[Row[Any]]:
+    """Release up to ``most`` waiting recipients of a time zone."""
+    rest, now_ms, released = _rest(campaign), _now_ms(), list[Row[Any]]()
+    waiting = (
+        recipients.c.campaign == campaign.id,
+        recipients.c.state == RecipientState.WAITING,
+        recipients.c.zone == zone,
+        recipients.c.due_ms <= now_ms,
+    )
+    statement = select(recipients).where(*waiting).order_by(recipients.c.due_ms, recipients.c.number)
+    for _ in range(ROUNDS):
+        wanted = most - len(released)
+        limit = max(wanted, PUT_OFF) if rest else wanted
+        found = db.execute(statement.limit(limit)).all()
+        chosen = (put_off_resting(db, campaign.bot, rest, found, now_ms) if rest else found)[:wanted]
+        if campaign.corrects is None:
+            chosen = _without_unsubscribed(db, campaign, chosen)
+        elif campaign.deletes:
+            chosen = _young_enough(db, campaign, chosen)
+        values = {"state": RecipientState.RELEASED, "released_ms": now_ms, "version": campaign.version}
+        _mark(db, campaign, [row.number for row in chosen], **values)
+        released.extend(chosen)
+        if len(found) < limit or len(released) == most:
+            break
+    return released
 
 
 def _update_recipients(db: Connection, campaign: Campaign, values: list[dict[str, Any]]) -> None:
@@ -791,10 +798,12 @@ def _campaign(db: Connection, name: str, *, for_update: bool = False) -> Campaig
     return _read(row)
 
 
-def _still_draft(db: Connection, campaign: int) -> None:
-    statement = select(campaigns.c.state).where(campaigns.c.id == campaign).with_for_update()
-    if (state := db.execute(statement).scalar_one_or_none()) != CampaignState.DRAFT:
-        raise CampaignError(f"The campaign became {state or 'deleted'} during the import, which has ended.")
+def _still_draft(db: Connection, campaign: Campaign) -> None:
+    statement = select(campaigns.c.state, campaigns.c.created_ms).where(campaigns.c.id == campaign.id)
+    now = db.execute(statement.with_for_update()).one()
+    if (now.state, now.created_ms) != (CampaignState.DRAFT, campaign.created_ms):
+        state = "another draft" if now.state == CampaignState.DRAFT else now.state
+        raise CampaignError(f"The campaign became {state} during the import, which has ended.")
 
 
 def _read(row: Row[Any]) -> Campaign:

@@ -7,9 +7,24 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, SmallInteger, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
 
 METADATA: Final = MetaData()
+
+# Released, sent or uncertain. Literal, because a partial index is used only for a condition that is exactly its own.
+CONTACTED: Final = text("state IN (1, 2, 5)")
 
 campaigns: Final = Table(
     "campaigns",
@@ -42,12 +57,15 @@ recipients: Final = Table(
     Column("state", SmallInteger, nullable=False),
     Column("attempt", SmallInteger, nullable=False, server_default="0"),  # counts jobs; the job's id contains it
     Column("version", SmallInteger),  # of the campaign when the latest job was released
+    Column("due_ms", BigInteger, nullable=False, server_default="0"),  # waits until then, because its chat rests
     Column("message_id", BigInteger),
     Column("error", Text),
     Column("released_ms", BigInteger),
     Column("ended_ms", BigInteger),
     UniqueConstraint("campaign", "chat", name="campaign_recipients_chat"),
-    Index("campaign_recipients_state", "campaign", "state", "zone", "number"),
+    Index("campaign_recipients_state", "campaign", "state", "zone", "due_ms", "number"),
+    # Those who got a message or may get one now. Waiting recipients are not in it, so it costs an import nothing.
+    Index("campaign_recipients_contacted", "chat", "ended_ms", sqlite_where=CONTACTED, postgresql_where=CONTACTED),
     sqlite_with_rowid=False,
 )
 
@@ -84,6 +102,14 @@ responses: Final = Table(
     Column("recipient", Integer, primary_key=True, autoincrement=False),  # its number
     Column("kind", SmallInteger, primary_key=True, autoincrement=False),
     Column("at_ms", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+excluded: Final = Table(  # while an audience is imported
+    "campaign_excluded",
+    METADATA,
+    Column("campaign", Integer, primary_key=True),
+    Column("chat", String(40), primary_key=True),
     sqlite_with_rowid=False,
 )
 

@@ -22,7 +22,7 @@ from pathlib import Path as FilePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Body, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -129,17 +129,6 @@ class SampleJob(BaseModel):
     """A job that was enqueued."""
 
     job_id: str
-
-
-class NewEdit(BaseModel):
-    """What changes in messages that were sent."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    content: dict[str, Any] = Field(
-        description="The fields of a content that change, or a definition with the same variants.",
-        examples=[{"text": "The sale begins on Monday."}],
-    )
 
 
 class NewRetry(BaseModel):
@@ -322,32 +311,34 @@ async def test_campaign(request: Request, own: Own, sample: NewSample) -> Sample
     return SampleJob(job_id=(await gateway_of(request).running.parts.client.enqueue(job)).id)
 
 
-@router.put("/campaigns/{name}/definition", responses=_errors(*_LOOK_UP, 409))
+@router.put("/campaigns/{name}/definition", responses=_errors(400, *_LOOK_UP, 409))
 async def edit_campaign(own: Own, definition: Definition) -> CampaignStatus:
     """Change the content, the rules, the schedule or the weight for the recipients who have not got their message."""
     await own.campaigns.edit(own.name, definition)
     return await own.status()
 
 
-@router.post("/campaigns/{name}/edit-sent", status_code=201, responses=_errors(*_LOOK_UP, 409))
-async def edit_sent_messages(own: Own, edit: NewEdit) -> CampaignStatus:
-    """Edit the messages that a campaign has sent, by a campaign of its own, which is returned and runs."""
-    correction = await own.campaigns.edit_sent(own.name, edit.content)
-    return _status(await own.campaigns.progress(correction.name))
-
-
-@router.post("/campaigns/{name}/delete-sent", status_code=201, responses=_errors(*_LOOK_UP, 409))
-async def delete_sent_messages(own: Own) -> CampaignStatus:
-    """Delete the messages that a campaign has sent, by a campaign of its own, which is returned and runs."""
-    correction = await own.campaigns.delete_sent(own.name)
-    return _status(await own.campaigns.progress(correction.name))
-
-
-@router.post("/campaigns/{name}/retry", responses=_errors(*_LOOK_UP, 409))
+@router.post("/campaigns/{name}/retry", responses=_errors(400, *_LOOK_UP, 409))
 async def retry_campaign(own: Own, retry: NewRetry) -> RetryResult:
     """Let recipients wait again who failed or were unreachable. A campaign that is done runs again."""
     reason = None if retry.reason is None else re.escape(retry.reason)  # no caller's pattern may take for ever
     return RetryResult(retried=await own.campaigns.retry(own.name, states=retry.states, reason=reason))
+
+
+@router.post("/campaigns/{name}/edit-sent", status_code=201, responses=_errors(400, *_LOOK_UP, 409))
+async def edit_sent(
+    own: Own, content: Annotated[dict[str, Any], Body(description="The fields of the content that change.")]
+) -> CampaignStatus:
+    """Edit the messages that a campaign has sent. Returns the campaign that does it, which runs."""
+    edits = await own.campaigns.edit_sent(own.name, content)
+    return _status(await own.campaigns.progress(edits.name))
+
+
+@router.post("/campaigns/{name}/delete-sent", status_code=201, responses=_errors(*_LOOK_UP, 409))
+async def delete_sent(own: Own) -> CampaignStatus:
+    """Delete the messages that a campaign has sent. Returns the campaign that does it, which runs."""
+    deletion = await own.campaigns.delete_sent(own.name)
+    return _status(await own.campaigns.progress(deletion.name))
 
 
 @router.get("/campaigns/{name}/refused", responses=_errors(*_LOOK_UP))
@@ -357,11 +348,17 @@ async def refused_rows(own: Own) -> list[CampaignRefusal]:
     return [CampaignRefusal.model_validate(each, from_attributes=True) for each in found]
 
 
+@router.get("/campaigns/{name}/results", responses=_errors(*_LOOK_UP))
+async def campaign_results(own: Own) -> dict[str, Any]:
+    """Get how the variants did, by the responses of their recipients, as `floodgate campaigns results --json` does."""
+    return (await own.campaigns.results(own.name)).as_json()
+
+
 @router.put("/unsubscribed/{chat}", status_code=204, responses=_errors(400, 401, 403, 408, 413, 422, 501, 503))
 async def unsubscribe(
     opened: Open, chat: Annotated[str, Path(max_length=40, description="A chat's id, or its @name.")]
 ) -> None:
-    """Leave a chat out of the audiences of all later campaigns of the bot."""
+    """Leave a chat out of all campaigns of the bot."""
     try:
         await opened.campaigns.unsubscribe(chat, bot=opened.bot)
     except InvalidParamsError as error:
@@ -396,7 +393,7 @@ async def events(request: Request, own: Own) -> StreamingResponse:
         raise RefusalError(
             429, f"Too Many Requests: {MOST_STREAMS} streams are open", retry_after=_STREAM_RETRY_SECONDS
         )
-    return EventStream(running, _events(running, own))
+    return EventStream(running, progress_events(running, own))
 
 
 class EventStream(StreamingResponse):
@@ -415,7 +412,8 @@ class EventStream(StreamingResponse):
             self._running.streams -= 1
 
 
-async def _events(running: Running, own: OwnCampaign) -> AsyncIterator[str]:
+async def progress_events(running: Running, own: OwnCampaign) -> AsyncIterator[str]:
+    """Yield server-sent events until the campaign has ended or the gateway stops. A silent stream has heartbeats."""
     progress, said, said_at = own.progress, "", 0.0
     while not running.draining:
         text = _status(progress).model_dump_json()

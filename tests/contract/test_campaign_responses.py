@@ -223,6 +223,20 @@ def test_a_response_waits_until_it_is_recorded_how_the_recipient_ended(
     assert set(recorded(database)) == {(6, ResponseKind.PRESS)}
 
 
+def test_a_response_to_an_edited_message_counts_for_the_campaign_that_sent_it(
+    store: CampaignStore, database: Database, sent: Campaign
+) -> None:
+    correction = edit_sent(store, "spring", {"text": "Sorry"}, "the test")
+    correction = store.transition(correction.name, CampaignState.RUNNING)
+    store.lead("me", 100.0)
+    store.release(correction, "me", 100, [0])
+    store.settle(correction, [RecipientOutcome(number, 0, RecipientState.SENT, 100 + number) for number in (1, 2, 3)])
+    found = [response(ResponseKind.PRESS, 1, message_id=101), response(ResponseKind.START, 2)]
+    ResponseStore(database).record(found, WINDOW)
+    with database.reading() as db:
+        assert set(db.execute(select(responses.c.campaign)).scalars()) == {sent.id}
+
+
 def test_results_count_each_variant_and_those_held_out(
     store: CampaignStore, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, text, update
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, Engine, event, select, text, update
 
 from floodgate.broker.errors import CampaignError, SettingsError, StateUnavailableError
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.campaigns import store as store_module
 from floodgate.producer.campaigns.audience import AudienceRow, Candidate, RefusedRow, read_rows
+from floodgate.producer.campaigns.chat_lookup import select_by_chat
 from floodgate.producer.campaigns.database import Database
 from floodgate.producer.campaigns.definition import Definition, parse_definition
+from floodgate.producer.campaigns.rest import put_off_resting
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
 from floodgate.producer.campaigns.store import Campaign, CampaignStore, Recipient, RecipientOutcome
-from floodgate.producer.campaigns.tables import campaigns
+from floodgate.producer.campaigns.tables import METADATA, campaigns, excluded, recipients
 
 LEASE_SECONDS = 100.0
 BOT = "news"
@@ -82,7 +88,7 @@ def test_a_campaign_is_read_as_it_was_created(store: CampaignStore) -> None:
 
 
 def test_a_name_is_used_once(store: CampaignStore) -> None:
-    store.create(definition(), BOT)
+    ready(store)
     with pytest.raises(CampaignError, match="choose another name"):
         store.create(definition(), BOT)
 
@@ -102,18 +108,19 @@ def test_an_audience_is_kept_in_order_each_chat_once(store: CampaignStore, monke
         RefusedRow(10, "it is not JSON", "{"),
         RefusedRow(11, "it is not JSON", "["),
     ]
-    campaign = store.import_audience("spring", audience, excluded=["6"])
+    campaign = store.import_audience("spring", audience, excluded=["6"], unreachable={"5", "8"}.intersection)
     assert campaign.state is CampaignState.READY
     assert [(each.number, each.chat, each.fields) for each in store.recipients("spring")] == [
-        (number, str(chat), {"n": chat}) for number, chat in enumerate([1, 2, 3, 5, 7], 1)
+        (number, str(chat), {"n": chat}) for number, chat in enumerate([1, 2, 3, 7], 1)
     ]
     assert {refused.why: (refused.number, refused.line) for refused in store.refused("spring")} == {
         "the chat is in the audience already": (2, 3),
         "the chat has unsubscribed": (1, 6),
         "it is excluded": (1, 8),
+        "the chat is known to be unreachable": (1, 7),
         "it is not JSON": (2, 10),
     }
-    assert counted(store) == {RecipientState.WAITING: 5}
+    assert counted(store) == {RecipientState.WAITING: 4}
 
 
 def test_an_import_tells_postgresql_how_large_it_is(settings: Settings) -> None:
@@ -150,6 +157,115 @@ def test_an_import_that_ends_early_leaves_a_draft_and_can_be_made_again(
     assert store.get("spring").state is CampaignState.DRAFT
     assert store.import_audience("spring", rows(range(1, 4))).state is CampaignState.READY
     assert counted(store) == {RecipientState.WAITING: 3}
+
+
+def test_a_draft_that_an_import_has_left_is_replaced_and_that_import_ends(
+    store: CampaignStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "BATCH", 2)
+
+    def replaced() -> Iterator[AudienceRow]:
+        yield from rows(range(1, 4))
+        monkeypatch.setattr(store_module, "_now_ms", lambda: 2**42)
+        with pytest.raises(CampaignError, match="choose another name"):
+            store.create(definition(), "other")
+        store.create(definition(canary=5), BOT)
+        store.import_audience("spring", rows([7, 8]), excluded=["8"])
+        yield from rows(range(4, 8))
+
+    store.create(definition(), BOT)
+    with pytest.raises(CampaignError, match="became ready during the import"):
+        store.import_audience("spring", replaced(), excluded=["7"])
+    campaign = store.get("spring")
+    assert campaign.definition.canary == 5
+    assert [recipient.chat for recipient in store.recipients("spring")] == ["7"]
+
+
+def test_an_import_of_ten_million_malformed_rows_ends_early(store: CampaignStore) -> None:
+    read = 0
+
+    def malformed() -> Iterator[AudienceRow]:
+        nonlocal read
+        for read in range(1, 10_000_001):
+            yield Candidate(read, str(read), None) if read % 100 == 0 else RefusedRow(read, "it is not JSON", "{")
+
+    store.create(definition(), BOT)
+    with pytest.raises(CampaignError, match=r"are malformed, \d+ because it is not JSON, the first in line 1 \(\{\)"):
+        store.import_audience("spring", malformed())
+    assert read <= 120_000
+    assert store.get("spring").state is CampaignState.DRAFT
+
+
+def test_an_import_does_not_go_on_in_a_draft_that_was_created_again(
+    store: CampaignStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "BATCH", 2)
+
+    def replaced() -> Iterator[AudienceRow]:
+        yield from rows(range(1, 4))
+        monkeypatch.setattr(store_module, "_now_ms", lambda: 2**42)
+        store.create(definition(), BOT)
+        yield from rows(range(4, 8))
+
+    store.create(definition(), BOT)
+    with pytest.raises(CampaignError, match="became another draft during the import"):
+        store.import_audience("spring", replaced())
+
+
+def test_those_who_got_an_earlier_campaign_or_may_have_are_left_out(store: CampaignStore) -> None:
+    campaign, _ = released(store, 5)
+    states = (RecipientState.SENT, RecipientState.UNCERTAIN, RecipientState.FAILED, RecipientState.UNREACHABLE)
+    store.settle(campaign, [RecipientOutcome(number, 0, state) for number, state in enumerate(states, 1)])
+    store.create(definition(name="summer"), BOT)
+    store.import_audience("summer", rows(range(1, 8)), earlier=["spring"])
+    assert [recipient.chat for recipient in store.recipients("summer")] == ["3", "4", "5", "6", "7"]
+    assert [(each.why, each.number, each.line) for each in store.refused("summer")] == [
+        ("an excluded campaign was sent to the chat", 2, 1)
+    ]
+
+
+def test_a_chat_is_found_by_an_index_while_a_table_is_filled(store: CampaignStore, settings: Settings) -> None:
+    """PostgreSQL knows nothing of such a table, and would read the audience so far for each batch of it."""
+    campaign = ready(store, 5000)
+    database, asked = Database(settings), list[tuple[str, Any]]()
+
+    def listener(_connection: object, _cursor: object, statement: str, parameters: Any, *_rest: object) -> None:
+        asked.append((statement, parameters))
+
+    with database.reading() as db:
+        event.listen(db.engine, "before_cursor_execute", listener)
+        statement = select(recipients.c.chat).where(recipients.c.campaign == campaign.id)
+        found = select_by_chat(db, statement, [str(n) for n in range(4500, 5500)])
+        event.remove(db.engine, "before_cursor_execute", listener)
+        assert sorted(row.chat for row in found) == [str(n) for n in range(4500, 5001)]
+        text, parameters = asked[-1]
+        explain = "EXPLAIN " if db.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN "
+        plan = str(db.exec_driver_sql(explain + text, parameters).all())
+    assert (
+        "campaign_recipients_chat" in plan or "sqlite_autoindex_campaign_recipients_2 (campaign=? AND chat=?)" in plan
+    )
+    assert "Seq Scan" not in plan
+    database.close()
+
+
+def test_a_campaign_of_another_bot_cannot_be_excluded(store: CampaignStore) -> None:
+    ready(store)
+    store.create(definition(name="summer"), "other")
+    with pytest.raises(CampaignError, match="Bot other has no campaign named 'spring'"):
+        store.import_audience("summer", rows([1]), earlier=["spring"])
+
+
+def test_excluded_chats_are_kept_only_during_the_import(
+    store: CampaignStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "BATCH", 3)
+    store.create(definition(), BOT)
+    store.import_audience("spring", rows(range(1, 12)), excluded=(str(n % 10) for n in range(3, 30)))
+    assert [recipient.chat for recipient in store.recipients("spring")] == ["10", "11"]
+    database = Database(settings)
+    with database.reading() as db:
+        assert db.execute(select(excluded)).all() == []
+    database.close()
 
 
 def test_a_frozen_audience_is_not_replaced(store: CampaignStore) -> None:
@@ -243,6 +359,119 @@ def test_recipients_in_closed_time_zones_are_not_released(store: CampaignStore) 
     store.lead("me", LEASE_SECONDS)
     assert [each.number for each in store.release(campaign, "me", 10, [1])] == [1, 4]
     assert [each.number for each in store.release(campaign, "me", 10, [0])] == [2, 3]
+
+
+HOUR_MS = 3_600_000
+
+
+class Clock:
+    """The time as the store sees it, moved by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_ms = 2**41
+        monkeypatch.setattr(store_module, "_now_ms", lambda: self.now_ms)
+
+    def advance(self, hours: float) -> None:
+        self.now_ms += int(hours * HOUR_MS)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def running_too(store: CampaignStore, name: str, bot: str = BOT, size: int = 6, **fields: object) -> Campaign:
+    store.create(definition(name=name, **fields), bot)
+    store.import_audience(name, rows(range(1, size + 1)))
+    campaign = store.transition(name, CampaignState.RUNNING)
+    store.lead("me", 10**9)
+    return campaign
+
+
+def numbers(store: CampaignStore, campaign: Campaign, most: int = 100) -> list[int]:
+    return [each.number for each in store.release(campaign, "me", most, [0])]
+
+
+def test_a_chat_that_got_another_campaign_is_overtaken_and_gets_the_next_after_its_rest(
+    store: CampaignStore, clock: Clock
+) -> None:
+    spring, other = running_too(store, "spring"), running_too(store, "other", bot="another")
+    summer = running_too(store, "summer", rest="24:00:00")
+    assert numbers(store, spring, 4) == [1, 2, 3, 4]
+    assert numbers(store, other) == [1, 2, 3, 4, 5, 6], "another bot's"
+    states = (RecipientState.SENT, RecipientState.UNCERTAIN, RecipientState.FAILED, RecipientState.SENT)
+    for number, state in enumerate(states, 1):
+        store.settle(spring, [RecipientOutcome(number, 0, state)])
+        clock.advance(1)
+    assert numbers(store, summer, 2) == [3, 5]
+    assert numbers(store, summer) == [6]
+    assert numbers(store, summer) == []
+    clock.advance(20)
+    assert numbers(store, summer) == [1]
+    clock.advance(0.9)
+    assert numbers(store, summer) == []
+    clock.advance(5)
+    assert numbers(store, summer) == [2, 4]
+    assert numbers(store, spring) == [5, 6], "it has no rest"
+
+
+def test_a_chat_with_a_job_of_another_campaign_rests_only_if_that_is_sent(store: CampaignStore, clock: Clock) -> None:
+    spring, summer = (running_too(store, name, size=3, rest="24:00:00") for name in ("spring", "summer"))
+    assert numbers(store, spring, 2) == [1, 2]
+    assert numbers(store, summer) == [3]
+    assert numbers(store, spring) == [], "the other campaign has it"
+    store.settle(spring, [RecipientOutcome(1, 0, RecipientState.SENT), RecipientOutcome(2, 0, RecipientState.WAITING)])
+    clock.advance(0.01)
+    assert numbers(store, summer) == [2]
+    clock.advance(24)
+    assert numbers(store, summer) == [1]
+
+
+def test_a_correction_neither_rests_nor_makes_a_chat_rest(store: CampaignStore, clock: Clock) -> None:
+    spring = running_too(store, "spring", size=1, rest="24:00:00")
+    assert numbers(store, spring) == [1]
+    store.settle(spring, [RecipientOutcome(1, 0, RecipientState.SENT, 7)])
+    clock.advance(23)
+    edits = store.create_correction(
+        store.get("spring"), definition(content={"method": "editMessageText", "text": "x"}), "edit"
+    )
+    edits = store.transition(edits.name, CampaignState.RUNNING)
+    store.lead("me", 10**9)
+    assert numbers(store, edits) == [1]
+    store.settle(edits, [RecipientOutcome(1, 0, RecipientState.SENT, 7)])
+    clock.advance(1)
+    assert numbers(store, running_too(store, "summer", size=1, rest="24:00:00")) == [1]
+
+
+def test_of_two_campaigns_that_are_led_at_once_one_gets_each_chat(store: CampaignStore) -> None:
+    both = [running_too(store, name, size=100, rest="24:00:00") for name in ("spring", "summer")]
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.map(lambda campaign: [n for _ in range(20) for n in numbers(store, campaign, 5)], both)
+        chats = [number for one in found for number in one]
+    assert sorted(chats) == list(range(1, 101))
+
+
+def test_chats_that_rest_are_put_off_once_and_not_looked_at_again(
+    store: CampaignStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "PUT_OFF", 10)
+    looked_at: list[int] = []
+
+    def counted(db: Connection, bot: str, rest: timedelta, found: Sequence[Any], now_ms: int) -> Sequence[Any]:
+        looked_at.append(len(found))
+        return put_off_resting(db, bot, rest, found, now_ms)
+
+    monkeypatch.setattr(store_module, "put_off_resting", counted)
+    spring = running_too(store, "spring", size=300)
+    summer = running_too(store, "summer", size=305, rest="1:00:00")
+    numbers(store, spring, 300)
+    store.settle(spring, [RecipientOutcome(number, 0, RecipientState.SENT) for number in range(1, 301)])
+    assert numbers(store, summer, 2) == []
+    assert looked_at == [10] * store_module.ROUNDS
+    assert numbers(store, summer, 2) == [301, 302]
+    looked_at.clear()
+    assert numbers(store, summer, 2) == [303, 304]
+    assert looked_at == [3], "those who are left"
 
 
 def test_a_campaign_has_one_leader_until_the_lease_ends_or_is_given_up(store: CampaignStore) -> None:
@@ -350,6 +579,14 @@ def test_those_who_wait_in_a_cancelled_campaign_are_cancelled(store: CampaignSto
     assert store.cancel_waiting(campaign) == 8
     assert store.cancel_waiting(campaign) == 0
     assert counted(store) == {RecipientState.RELEASED: 2, RecipientState.CANCELLED: 8}
+
+
+def test_the_tables_are_those_that_the_migrations_make(settings: Settings) -> None:
+    database = Database(settings)
+    with database.reading() as db:
+        context = MigrationContext.configure(db, opts={"version_table": "campaign_version"})
+        assert compare_metadata(context, METADATA) == []
+    database.close()
 
 
 def test_processes_that_open_a_new_database_at_once_create_it_together(settings: Settings) -> None:

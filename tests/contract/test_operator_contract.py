@@ -135,6 +135,19 @@ def test_a_retried_call_does_not_clear_an_unreachable_chat(admission: Admission,
     assert isinstance(admission.admit(ask_of(5)), Unreachable)
 
 
+def test_a_batch_of_chats_is_asked_which_are_unreachable(admission: Admission, clock: HandClock) -> None:
+    admission.migrate("default", "-100", "-1001")
+    for chat in ("5", "7", "-100"):
+        admission.mark_unreachable("default", chat, BLOCKED)
+    admission.mark_unreachable("other", "6", BLOCKED)
+    admission.heard_from("default", "7")
+    asked = ["4", "5", "6", "7", "-100", "-1001", "@name"]
+    assert list(admission.unreachable_among("default", asked)) == ["5", "-100", "-1001"]
+    assert list(admission.unreachable_among("default", [])) == []
+    clock.advance(DAY)
+    assert list(admission.unreachable_among("default", asked)) == []
+
+
 def test_an_unreachable_chat_is_forgotten_after_the_configured_time(admission: Admission, clock: HandClock) -> None:
     admission.mark_unreachable("default", "5", BLOCKED)
     clock.advance(DAY - timedelta(seconds=1))

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ from floodgate.broker.state.calls import BatchedAdmission
 from floodgate.broker.state.stores import open_batched
 from floodgate.broker.state.thread import StateThread
 from floodgate.producer.async_client import AsyncClient
+from floodgate.producer.campaigns import leader as leader_module
 from floodgate.producer.campaigns.audience import read_rows
 from floodgate.producer.campaigns.corrections import edit_sent
 from floodgate.producer.campaigns.database import Database
@@ -151,6 +153,26 @@ def test_a_leader_that_died_after_publishing_is_followed_by_one_that_repeats_the
     operate(vhost, tmp_path, use)
 
 
+def test_the_codes_in_an_edited_message_name_the_campaign_that_sent_it(vhost: Vhost, tmp_path: Path) -> None:
+    async def use(operation: Operation) -> None:
+        leader = operation.leader()
+        await leader.step(operation.campaign)
+        await operation.send(await operation.jobs())
+        await leader.look_up()
+        await leader.step(operation.campaign)
+        sent_by = operation.campaign.id
+        content = {"text": "{{ deep_link }}", "unsubscribe": "Stop", "bot_username": "spring_bot"}
+        edits = edit_sent(operation.store, "spring", content, "the test")
+        running = operation.store.transition(edits.name, CampaignState.RUNNING)
+        await operation.leader(edits.name).step(running)
+        code = RecipientCode(sent_by, 1)
+        [first] = [job.params for job in await operation.jobs() if job.params["chat_id"] == "1"]
+        assert first["reply_markup"]["inline_keyboard"][-1][0]["callback_data"] == code.unsubscribe_data
+        assert first["text"].endswith(code.start_payload)
+
+    operate(vhost, tmp_path, use)
+
+
 def test_outcomes_are_recorded_and_the_campaign_ends(vhost: Vhost, tmp_path: Path) -> None:
     async def use(operation: Operation) -> None:
         leader = operation.leader()
@@ -223,6 +245,31 @@ def test_a_rule_stops_the_campaign_and_takes_back_the_rest(vhost: Vhost, tmp_pat
         assert "refused for the same reason: content: Bad Request" in str(stopped.reason)
         await leader.step(stopped)
         assert operation.states() == {RecipientState.FAILED: 25, RecipientState.WAITING: 5}
+
+    operate(vhost, tmp_path, use)
+
+
+def test_answers_429_stop_the_campaign_which_goes_on_when_it_is_resumed(
+    vhost: Vhost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leader_module, "FLOOD_WAIT_SECONDS", 0.0)
+
+    async def use(operation: Operation) -> None:
+        leader = operation.leader()
+        await leader.step(operation.campaign)
+        jobs = await operation.jobs()
+        for job in jobs[:6]:
+            await operation.ledger.too_many_requests(BOT, job.chat, timedelta(seconds=60))
+        await leader.step(operation.campaign)
+        stopped = operation.campaign
+        assert stopped.state is CampaignState.STOPPED
+        assert "more than 5 of its calls with 429" in str(stopped.reason)
+        await leader.step(stopped)
+        resumed = operation.store.transition("spring", CampaignState.RUNNING)
+        await leader.step(resumed)
+        await leader.step(resumed)
+        assert operation.campaign.state is CampaignState.RUNNING
+        assert len(await operation.jobs()) == RECIPIENTS
 
     operate(vhost, tmp_path, use)
 

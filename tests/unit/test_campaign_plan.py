@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from floodgate.broker.admission.contract import Pause
 from floodgate.broker.errors import CampaignError
 from floodgate.producer.campaigns.checks import check
 from floodgate.producer.campaigns.definition import Rules, Schedule, parse_definition, read_definition
-from floodgate.producer.campaigns.rules import Watch
+from floodgate.producer.campaigns.rules import FloodWaits, Watch
 from floodgate.producer.campaigns.schedule import missed_by, open_zones
 from floodgate.producer.campaigns.states import FOLLOWING, CampaignState, RecipientState
 from floodgate.producer.campaigns.store import Recipient, RecipientOutcome
@@ -42,6 +43,8 @@ def schedule(**fields: Any) -> Schedule:
         ({"name": "a", "content": {"text": "x", "unsubscribe": "Stop", "reply_markup": "{}"}}, "an inline_keyboard"),
         ({"name": "a", "content": {"text": "x", "unsubscribe_answer": "x" * 201}}, "unsubscribe_answer"),
         ({"name": "a", "content": {"text": "x"}, "canary": -1}, "canary"),
+        ({"name": "a", "content": {"text": "x"}, "rest": "0:00:00"}, "rest"),
+        ({"name": "a", "content": {"text": "x"}, "rest": "P32D"}, "rest"),
         ({"name": "a", "content": {"text": "x"}, "colour": 1}, "colour"),
         ({"name": "a", "variants": [{"name": "a", "share": 0.4, "content": {"text": "x"}}]}, "add up to 0.4, not to 1"),
         ({"name": "a", "content": {"text": "x"}, "schedule": {"zone": "Mars"}}, "'Mars' is not a time zone"),
@@ -130,6 +133,25 @@ def test_a_share_of_refusals_stops_the_campaign_once_the_window_is_full(state: R
     others = [RecipientOutcome(n, 0, state, error=str(n)) for n in range(5)]
     assert watch.see([*others, *(RecipientOutcome(n, 0, RecipientState.SENT) for n in range(14))]) is None
     assert why in str(watch.see([RecipientOutcome(99, 0, RecipientState.SENT)]))
+
+
+def test_more_answers_429_than_allowed_within_the_window_stop_the_campaign() -> None:
+    watch = Watch(Rules(window=20, too_many_requests=2))
+    assert watch.see_flood_waits(2) is None
+    assert watch.see([RecipientOutcome(n, 0, RecipientState.SENT) for n in range(21)]) is None
+    assert watch.see_flood_waits(2) is None, "the first two were before the window"
+    assert "more than 2 of its calls with 429" in str(watch.see_flood_waits(1))
+
+
+def test_an_answer_429_is_counted_once_and_only_if_it_concerns_the_campaign() -> None:
+    def pause(chat: str | None, seconds: float, why: str = "429") -> Pause:
+        return Pause(chat, timedelta(seconds=seconds), why)
+
+    seen, chats = FloodWaits(), {"1", "2"}
+    assert seen.new([pause("1", 5), pause("3", 5), pause("2", 5, "operator"), pause(None, 3)], chats, 100.0) == 2
+    assert seen.new([pause("1", 4), pause(None, 2)], chats, 101.0) == 0, "the same pauses, a second later"
+    assert seen.new([pause("1", 9), pause("2", 9)], chats, 102.0) == 2, "a longer one, and another"
+    assert seen.new([pause("1", 1)], chats, 200.0) == 1, "the earlier ones are over"
 
 
 def test_every_state_may_be_left_unless_it_is_final() -> None:

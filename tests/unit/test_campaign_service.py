@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from floodgate.broker.errors import CampaignError, ClosedError, InvalidParamsError
 from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.stores import open_store
 from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.campaigns.async_service import MOST_THREADS
 from floodgate.producer.campaigns.definition import parse_definition
+from floodgate.producer.campaigns.queries import AudienceQuery
 from floodgate.producer.campaigns.service import Campaigns
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
 from floodgate.producer.client import Client
@@ -26,7 +31,9 @@ AUDIENCE = [{"chat_id": number, "name": f"Name {number}"} for number in range(1,
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(_env_file=None, campaigns_url=f"sqlite:///{tmp_path}/campaigns.db")
+    return Settings(
+        _env_file=None, campaigns_url=f"sqlite:///{tmp_path}/campaigns.db", state_url=f"sqlite:///{tmp_path}/state.db"
+    )
 
 
 @pytest.fixture
@@ -44,6 +51,36 @@ def test_a_definition_may_be_a_mapping_a_definition_or_a_file(campaigns: Campaig
     given: Any = {"mapping": FIELDS, "definition": parse_definition(FIELDS, "the test"), "file": file}[form]
     campaign = campaigns.create(given, AUDIENCE)
     assert (campaign.name, campaign.bot, campaign.state) == ("spring", "news", CampaignState.READY)
+
+
+def test_chats_that_the_bot_cannot_reach_are_left_out_and_counted(
+    campaigns: Campaigns, settings: Settings, tmp_path: Path
+) -> None:
+    with closing(open_store(settings)) as state:
+        state.mark_unreachable("news", "2", "Forbidden: bot was blocked by the user")
+        state.mark_unreachable("other", "3", "Forbidden: bot was blocked by the user")
+    campaigns.create(FIELDS, AUDIENCE)
+    assert [recipient.chat for recipient in campaigns.recipients("spring")] == ["1", "3", "4", "5"]
+    assert [(each.why, each.number, each.line) for each in campaigns.refused("spring")] == [
+        ("the chat is known to be unreachable", 1, 2)
+    ]
+
+
+def test_an_audience_may_be_a_query(campaigns: Campaigns, tmp_path: Path) -> None:
+    file = sqlite3.connect(tmp_path / "users.db")
+    file.executescript("CREATE TABLE users (chat_id, name); INSERT INTO users VALUES (1, 'Ann'), ('x', 'Bob')")
+    file.close()
+    database = SecretStr(f"sqlite:///{tmp_path}/users.db")
+    campaigns.create(FIELDS, AudienceQuery(database, "SELECT * FROM users"))
+    assert [recipient.chat for recipient in campaigns.recipients("spring")] == ["1"]
+    assert [each.line for each in campaigns.refused("spring")] == [2]
+
+
+def test_an_audience_is_imported_before_the_first_worker_has_created_the_state_file(
+    campaigns: Campaigns, tmp_path: Path
+) -> None:
+    assert campaigns.create(FIELDS, AUDIENCE).state is CampaignState.READY
+    assert not (tmp_path / "state.db").exists()
 
 
 def test_the_audience_may_be_a_file_and_what_is_left_out_files_and_chats(campaigns: Campaigns, tmp_path: Path) -> None:
@@ -198,6 +235,7 @@ def test_the_campaigns_of_an_event_loop_run_on_few_threads_which_end_with_the_cl
             assert (await campaigns.cancel("spring")).state is CampaignState.CANCELLED
             await campaigns.unsubscribe(1)
             assert await campaigns.refused("spring") == []
+            assert [variant.name for variant in (await campaigns.results("spring")).variants] == ["spring"]
             assert len(await campaigns.list()) == 1
         assert threads() == []
         await client.close()

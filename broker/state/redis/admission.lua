@@ -1033,6 +1033,15 @@ function operations.unreachable()
   return found
 end
 
+function operations.unreachable_among()
+  local found = {}
+  for _, key in ipairs(args.chats) do
+    local at = redis.call('ZSCORE', prefix .. 'refused', real_chat(key))
+    if at and now - tonumber(at) < rules.unreachable then found[#found + 1] = key end
+  end
+  return found
+end
+
 function operations.not_kept()
   local found = {}
   for _, packed in ipairs(redis.call('LRANGE', prefix .. 'listed', args.first, args.last)) do

@@ -396,6 +396,7 @@ _GIVEN: Final[dict[str, Callable[..., dict[str, Any]]]] = {
     "mark_unreachable": lambda chat, why: {"chat": chat, "why": why[: numbers.WHY_LENGTH]},
     "heard_from": lambda chat: {"chat": chat},
     "unreachable": lambda limit, offset: {"first": offset, "last": offset + limit - 1},
+    "unreachable_among": lambda chats: {"chats": chats},
     "not_kept": lambda limit, offset: {"first": offset, "last": offset + limit - 1},
     "count_dropped": lambda reason, letters: {"reason": reason, "letters": letters},
     "pause": lambda chat, duration, why: {"chat": chat, "duration": _micros(duration), "why": why},
@@ -419,6 +420,7 @@ _READ: Final[dict[str, Callable[[Any], Any]]] = {
     "unreachable": lambda reply: tuple(
         UnreachableChat(chat, why, timedelta(microseconds=age)) for chat, why, age in reply
     ),
+    "unreachable_among": tuple,
     "not_kept": lambda reply: tuple(
         NotKept(job_id, chat, reason, timedelta(microseconds=age)) for job_id, chat, reason, age in reply
     ),

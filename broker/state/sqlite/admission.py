@@ -33,7 +33,7 @@ from floodgate.broker.state.calls import AdmissionCall, BlockingAdmission
 from floodgate.broker.state.sqlite.file import StateFile
 from floodgate.broker.state.sqlite.machine_clock import MachineClock
 from floodgate.broker.state.sqlite.row_cache import RowCache
-from floodgate.broker.state.sqlite.status import not_kept, snapshot, unreachable, waiting
+from floodgate.broker.state.sqlite.status import not_kept, snapshot, unreachable, unreachable_among, waiting
 from floodgate.broker.state.sqlite.sweep import Sweep
 from floodgate.broker.state.sqlite.unit_of_work import SqliteUnitOfWork
 from floodgate.broker.state.thread import StateThread
@@ -52,6 +52,7 @@ _ACTS: Final[dict[str, Callable[..., Any]]] = {
     "mark_unreachable": decisions.mark_unreachable,
     "heard_from": decisions.heard_from,
     "unreachable": unreachable,
+    "unreachable_among": unreachable_among,
     "not_kept": not_kept,
     "count_dropped": decisions.count_dropped,
     "pause": decisions.pause,
@@ -63,7 +64,7 @@ _ACTS: Final[dict[str, Callable[..., Any]]] = {
     "snapshot": snapshot,
 }
 # Read-only calls, which need not wait for the writer.
-_READS: Final = frozenset({"lookup", "unreachable", "not_kept", "waiting", "snapshot"})
+_READS: Final = frozenset({"lookup", "unreachable", "unreachable_among", "not_kept", "waiting", "snapshot"})
 
 
 class SqliteAdmission(BlockingAdmission):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -14,6 +16,12 @@ from floodgate.broker.state.sqlite.unit_of_work import DEAD, PRIORITIES, SqliteU
 
 SHOWN: Final = 10  # longest lines and longest pauses
 _LONGEST: Final = "SELECT chat, {0} FROM chats WHERE bot = ? AND {0} > 1 ORDER BY {0} DESC LIMIT ?"
+_AMONG: Final = (
+    "SELECT asked.value FROM json_each(?) AS asked "
+    "LEFT JOIN aliases ON aliases.bot = ? AND aliases.chat = asked.value AND (until = 0 OR until > ?) "
+    "JOIN chats ON chats.bot = ? AND chats.chat = coalesce(aliases.real, asked.value) "
+    "WHERE refused_at > 0 AND refused_at > ?"
+)
 
 
 def waiting(work: SqliteUnitOfWork) -> dict[Priority, int]:
@@ -82,6 +90,11 @@ def unreachable(work: SqliteUnitOfWork, limit: int, offset: int) -> tuple[Unreac
         (work.name, _refused_since(work), limit, offset),
     )
     return tuple(UnreachableChat(chat, why, timedelta(microseconds=work.now - at)) for chat, why, at in found)
+
+
+def unreachable_among(work: SqliteUnitOfWork, chats: Sequence[str]) -> tuple[str, ...]:
+    found = work.connection.execute(_AMONG, (json.dumps(chats), work.name, work.now, work.name, _refused_since(work)))
+    return tuple(chat for (chat,) in found)
 
 
 def _refused_since(work: SqliteUnitOfWork) -> int:

@@ -38,6 +38,7 @@ def upgrade() -> None:
         sa.Column("state", sa.SmallInteger, nullable=False),
         sa.Column("attempt", sa.SmallInteger, nullable=False, server_default="0"),
         sa.Column("version", sa.SmallInteger),
+        sa.Column("due_ms", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("message_id", sa.BigInteger),
         sa.Column("error", sa.Text),
         sa.Column("released_ms", sa.BigInteger),
@@ -45,7 +46,16 @@ def upgrade() -> None:
         sa.UniqueConstraint("campaign", "chat", name="campaign_recipients_chat"),
         sqlite_with_rowid=False,
     )
-    op.create_index("campaign_recipients_state", "campaign_recipients", ["campaign", "state", "zone", "number"])
+    op.create_index(
+        "campaign_recipients_state", "campaign_recipients", ["campaign", "state", "zone", "due_ms", "number"]
+    )
+    op.create_index(
+        "campaign_recipients_contacted",
+        "campaign_recipients",
+        ["chat", "ended_ms"],
+        sqlite_where=sa.text("state IN (1, 2, 5)"),
+        postgresql_where=sa.text("state IN (1, 2, 5)"),
+    )
     op.create_table(
         "campaign_zones",
         sa.Column("campaign", sa.Integer, primary_key=True),
@@ -72,6 +82,12 @@ def upgrade() -> None:
         sa.Column("recipient", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("kind", sa.SmallInteger, primary_key=True, autoincrement=False),
         sa.Column("at_ms", sa.BigInteger, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "campaign_excluded",
+        sa.Column("campaign", sa.Integer, primary_key=True),
+        sa.Column("chat", sa.String(40), primary_key=True),
         sqlite_with_rowid=False,
     )
     op.create_table(
