@@ -87,7 +87,7 @@ class ResponseStore:
 
 
 def _open_campaigns(db: Connection, bot: str, found: Sequence[Response], window: timedelta) -> Mapping[int, int]:
-    """Return the start of each open campaign of a bot, by its id."""
+    """Return the start of each open campaign of a bot, by its id. Corrections are none: they send nothing."""
     since_ms = min(response.at_ms for response in found) - _ms(window)
     statement = (
         select(campaigns.c.id, campaigns.c.started_ms)

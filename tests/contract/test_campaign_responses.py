@@ -188,6 +188,18 @@ def test_a_deep_link_counts_only_for_its_recipient(database: Database, sent: Cam
     assert set(recorded(database)) == {(1, ResponseKind.START)}
 
 
+def test_a_response_to_a_corrected_message_counts_for_the_campaign_that_sent_it(
+    store: CampaignStore, database: Database, sent: Campaign
+) -> None:
+    edits = store.transition(edit_sent(store, "spring", {"text": "Sorry"}, "the test").name, CampaignState.RUNNING)
+    store.lead("me", 100.0)
+    for each in store.release(edits, "me", 100, [0]):
+        store.settle(edits, [RecipientOutcome(each.number, 0, RecipientState.SENT, each.message_id)])
+    ResponseStore(database).record([response(ResponseKind.PRESS, 1, message_id=101)], WINDOW)
+    with database.reading() as db:
+        assert list(db.execute(select(responses.c.campaign)).scalars()) == [sent.id]
+
+
 @pytest.mark.parametrize("at_ms", [SENT_AT_MS - 1, SENT_AT_MS + HOUR_MS + 1])
 def test_a_response_before_the_message_or_after_the_window_does_not_count(
     store: CampaignStore, database: Database, sent: Campaign, at_ms: int

@@ -428,3 +428,24 @@ def test_jobs_that_rabbitmq_lost_are_published_again_when_nothing_ends(
         assert {job.id for job in await operation.jobs()} == {job.id for job in lost[10:]}
 
     operate(vhost, tmp_path, use)
+
+
+def test_an_edit_of_what_was_sent_names_the_message_and_the_campaign_that_sent_it(vhost: Vhost, tmp_path: Path) -> None:
+    async def use(operation: Operation) -> None:
+        leader = operation.leader()
+        await leader.step(operation.campaign)
+        await operation.send(await operation.jobs())
+        await leader.look_up()
+        await leader.step(operation.campaign)
+        changed = {"text": "Sorry", "unsubscribe": "Stop"}
+        name = (await asyncio.to_thread(edit_sent, operation.store, "spring", changed, "the test")).name
+        edits = operation.store.transition(name, CampaignState.RUNNING)
+        await operation.leader(name).step(edits)
+        job = next(job for job in await operation.jobs() if job.params["chat_id"] == "7")
+        assert (job.method, job.params["text"], job.campaign) == ("editMessageText", "Sorry", "spring.edit-1")
+        spring = {each.chat: each for each in operation.store.recipients("spring")}["7"]
+        assert job.params["message_id"] == spring.message_id
+        [[button]] = job.params["reply_markup"]["inline_keyboard"]
+        assert button["callback_data"] == RecipientCode(operation.campaign.id, spring.number).unsubscribe_data
+
+    operate(vhost, tmp_path, use)
