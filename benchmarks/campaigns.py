@@ -37,13 +37,14 @@ from benchmarks.stage.programs import Program
 from floodgate.broker.settings.model import load_settings
 from floodgate.broker.state.stores import open_store
 from floodgate.fake_telegram.control import Arrived, ControlClient
-from floodgate.producer.campaigns.audience import read_file
-from floodgate.producer.campaigns.checks import check
-from floodgate.producer.campaigns.database import Database
+from floodgate.producer.campaigns.audience.rows import read_file
 from floodgate.producer.campaigns.definition import Definition, parse_definition
-from floodgate.producer.campaigns.progress import progress_of
+from floodgate.producer.campaigns.operations.checks import check
+from floodgate.producer.campaigns.sending.progress import progress_of
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
-from floodgate.producer.campaigns.store import CampaignStore, RecipientOutcome
+from floodgate.producer.campaigns.storage.database import Database
+from floodgate.producer.campaigns.storage.records import RecipientOutcome
+from floodgate.producer.campaigns.storage.store import CampaignStore
 
 FIRST_CHAT: Final = 1_000_000
 REPLY_CHAT: Final = 1_000  # and those after it

@@ -57,9 +57,9 @@ if TYPE_CHECKING:
     from floodgate.broker.messages.update import Update
     from floodgate.broker.settings.model import Settings, load_settings
     from floodgate.producer.async_client import AsyncClient
-    from floodgate.producer.campaigns.async_service import AsyncCampaigns
-    from floodgate.producer.campaigns.progress import CampaignProgress
-    from floodgate.producer.campaigns.service import Campaigns
+    from floodgate.producer.campaigns.operations.async_service import AsyncCampaigns
+    from floodgate.producer.campaigns.operations.service import Campaigns
+    from floodgate.producer.campaigns.sending.progress import CampaignProgress
     from floodgate.producer.campaigns.states import CampaignState, RecipientState
     from floodgate.producer.client import Client
     from floodgate.updates.function import on_update
@@ -119,11 +119,11 @@ __all__ = [
 ]
 
 _LAZY: Final = {
-    "AsyncCampaigns": "floodgate.producer.campaigns.async_service",
+    "AsyncCampaigns": "floodgate.producer.campaigns.operations.async_service",
     "AsyncClient": "floodgate.producer.async_client",
-    "CampaignProgress": "floodgate.producer.campaigns.progress",
+    "CampaignProgress": "floodgate.producer.campaigns.sending.progress",
     "CampaignState": "floodgate.producer.campaigns.states",
-    "Campaigns": "floodgate.producer.campaigns.service",
+    "Campaigns": "floodgate.producer.campaigns.operations.service",
     "Client": "floodgate.producer.client",
     "Job": "floodgate.broker.messages.job",
     "RecipientState": "floodgate.producer.campaigns.states",

@@ -31,7 +31,7 @@ from floodgate.producer.uploads import Attachment, UploadStore
 from floodgate.producer.waiting import Waiting, ended, on_the_loops_executor
 
 if TYPE_CHECKING:
-    from floodgate.producer.campaigns.async_service import AsyncCampaigns
+    from floodgate.producer.campaigns.operations.async_service import AsyncCampaigns
 
 
 class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
@@ -202,7 +202,7 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         """
         if self._campaigns is None:
             campaigns = campaigns_of(self._settings, self._composer.bot)
-            from floodgate.producer.campaigns.async_service import AsyncCampaigns
+            from floodgate.producer.campaigns.operations.async_service import AsyncCampaigns
 
             self._campaigns = AsyncCampaigns(campaigns)
         return self._campaigns

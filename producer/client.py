@@ -24,7 +24,7 @@ from floodgate.producer.uploads import Attachment, UploadStore
 from floodgate.producer.waiting import ended
 
 if TYPE_CHECKING:
-    from floodgate.producer.campaigns.service import Campaigns
+    from floodgate.producer.campaigns.operations.service import Campaigns
 
 
 class Client(BotApi[Job]):

@@ -24,11 +24,11 @@ from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.commands.options import EXIT_NO, AsJson, Bot, Yes, confirm, say
 
 if TYPE_CHECKING:
-    from floodgate.producer.campaigns.audience import AudienceFile
-    from floodgate.producer.campaigns.progress import CampaignProgress
-    from floodgate.producer.campaigns.queries import AudienceQuery
-    from floodgate.producer.campaigns.service import Campaigns
-    from floodgate.producer.campaigns.store import Campaign
+    from floodgate.producer.campaigns.audience.queries import AudienceQuery
+    from floodgate.producer.campaigns.audience.rows import AudienceFile
+    from floodgate.producer.campaigns.operations.service import Campaigns
+    from floodgate.producer.campaigns.sending.progress import CampaignProgress
+    from floodgate.producer.campaigns.storage.records import Campaign
 
 app = typer.Typer(help="Send one message to very many chats, and account for each.", no_args_is_help=True)
 
@@ -55,7 +55,7 @@ def run() -> None:
     _campaigns(settings).close()
     configure_logging(settings)
     from floodgate.producer.async_client import AsyncClient
-    from floodgate.producer.campaigns.process import run_campaigns
+    from floodgate.producer.campaigns.sending.process import run_campaigns
 
     run_campaigns(settings, AsyncClient(settings), lambda: print("campaigns ready", flush=True))
 
@@ -83,7 +83,7 @@ def create(
 
     Example: floodgate campaigns create spring.toml --audience customers.csv
     """
-    from floodgate.producer.campaigns.audience import AudienceFile
+    from floodgate.producer.campaigns.audience.rows import AudienceFile
     from floodgate.producer.campaigns.states import CampaignState
 
     if audience and (query or query_file):
@@ -395,7 +395,7 @@ def export(
 
 
 def _query(query: str | None, file: Path | None, database: str | None, seconds: int) -> AudienceQuery:
-    from floodgate.producer.campaigns.queries import AudienceQuery, read_statement
+    from floodgate.producer.campaigns.audience.queries import AudienceQuery, read_statement
 
     if (query is None) == (file is None):
         raise InvalidParamsError("Give the audience: --audience, or --database and either --query or --query-file.")
@@ -406,7 +406,7 @@ def _query(query: str | None, file: Path | None, database: str | None, seconds: 
 
 
 def _campaigns(settings: Settings) -> Campaigns:
-    from floodgate.producer.campaigns.service import Campaigns
+    from floodgate.producer.campaigns.operations.service import Campaigns
 
     return Campaigns(settings)
 

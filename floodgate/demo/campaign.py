@@ -25,10 +25,10 @@ from floodgate.demo.processes import child, child_process
 from floodgate.demo.run import REFRESH_SECONDS
 from floodgate.demo.stage import DemoStage, demo_stage
 from floodgate.fake_telegram.control import ControlClient
-from floodgate.producer.campaigns.progress import CampaignProgress
-from floodgate.producer.campaigns.service import Campaigns
+from floodgate.producer.campaigns.operations.service import Campaigns
+from floodgate.producer.campaigns.sending.progress import CampaignProgress
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
-from floodgate.producer.campaigns.store import Recipient
+from floodgate.producer.campaigns.storage.records import Recipient
 
 AT_MOST_SECONDS: Final = 120.0
 SILENCE_SECONDS: Final = 2.0

@@ -29,8 +29,8 @@ from floodgate.producer.core import Composer, as_job
 from floodgate.producer.uploads import Attachment
 
 if TYPE_CHECKING:
-    from floodgate.producer.campaigns.async_service import AsyncCampaigns
-    from floodgate.producer.campaigns.service import Campaigns
+    from floodgate.producer.campaigns.operations.async_service import AsyncCampaigns
+    from floodgate.producer.campaigns.operations.service import Campaigns
 
 __all__ = ["AsyncRecordingClient", "Book", "RecordingClient"]
 
@@ -208,7 +208,7 @@ class AsyncRecordingClient(Book, BotApi[Coroutine[Any, Any, Job]]):
     def campaigns(self) -> AsyncCampaigns:
         """Real campaigns in a temporary database; nothing sends them."""
         campaigns = self._new_campaigns()
-        from floodgate.producer.campaigns.async_service import AsyncCampaigns
+        from floodgate.producer.campaigns.operations.async_service import AsyncCampaigns
 
         return AsyncCampaigns(campaigns)
 

@@ -25,12 +25,12 @@ from floodgate.broker.errors import SettingsError, StateUnavailableError
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.thread import StateThread
 from floodgate.producer.async_client import AsyncClient
-from floodgate.producer.campaigns.recipient_codes import RecipientCode, read_unsubscribe_data
-from floodgate.producer.campaigns.responses import chats_of, read_response
+from floodgate.producer.campaigns.content.recipient_codes import RecipientCode, read_unsubscribe_data
+from floodgate.producer.campaigns.responses.responses import chats_of, read_response
 
 if TYPE_CHECKING:
-    from floodgate.producer.campaigns.response_recorder import ResponseRecorder
-    from floodgate.producer.campaigns.unsubscribing import Unsubscriptions
+    from floodgate.producer.campaigns.responses.recorder import ResponseRecorder
+    from floodgate.producer.campaigns.responses.unsubscribing import Unsubscriptions
 
 DATABASE_SECONDS: Final = 20.0
 # Presses that wait for the database. More are refused at once, and tried again.
@@ -135,8 +135,8 @@ class CampaignUpdates:
     @cached_property
     def _unsubscriptions(self) -> Unsubscriptions:
         try:
-            from floodgate.producer.campaigns.database import Database
-            from floodgate.producer.campaigns.unsubscribing import Unsubscriptions
+            from floodgate.producer.campaigns.responses.unsubscribing import Unsubscriptions
+            from floodgate.producer.campaigns.storage.database import Database
         except ImportError:
             raise SettingsError(_NOT_INSTALLED) from None
         return Unsubscriptions(Database(self._settings))
@@ -144,9 +144,9 @@ class CampaignUpdates:
 
 def _recorder(settings: Settings) -> ResponseRecorder:
     try:
-        from floodgate.producer.campaigns.database import Database
-        from floodgate.producer.campaigns.response_recorder import ResponseRecorder
-        from floodgate.producer.campaigns.response_store import ResponseStore
+        from floodgate.producer.campaigns.responses.recorder import ResponseRecorder
+        from floodgate.producer.campaigns.responses.store import ResponseStore
+        from floodgate.producer.campaigns.storage.database import Database
     except ImportError:
         raise SettingsError(_NOT_INSTALLED) from None
     return ResponseRecorder(ResponseStore(Database(settings)), timedelta(hours=settings.campaigns_response_hours))

@@ -1,11 +1,14 @@
 """Campaigns: one message to very many chats, with a record of what became of each.
 
-A campaign has content (a template), a frozen audience, a schedule, rules and a state. The files, in the order in which
-a campaign meets them: ``definition`` (from TOML), ``audience`` (from CSV, JSON Lines or an iterable), ``templates``
-(renders the content for one recipient), ``checks`` (renders it for all, before the start), ``store`` (keeps everything
-in SQL), ``samples`` (one message, to look at), ``schedule`` and ``rules`` (when to send, when to stop), ``leader``
-(sends one campaign), ``process`` (runs the leaders), ``edits`` (changes what is left), ``retries``, ``corrections``
-(edits and deletes what was sent). ``service`` has the operations that programs, the command line and the gateway use.
+A campaign has content (a template), a frozen audience, a schedule, rules and a state. ``definition`` describes it, and
+``states`` its life. The packages, each of which uses only those before it:
+
+content     renders the message for one recipient
+audience    reads the rows of an audience
+storage     keeps everything in SQL
+sending     the process, and the leader of each campaign
+responses   what recipients do afterwards
+operations  all that one can do with a campaign, for programs, the command line and the gateway
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from floodgate.broker.errors import SettingsError
 from floodgate.broker.settings.model import Settings
 
 if TYPE_CHECKING:
-    from floodgate.producer.campaigns.service import Campaigns
+    from floodgate.producer.campaigns.operations.service import Campaigns
 
 
 def campaigns_of(settings: Settings, bot: str) -> Campaigns:
@@ -26,7 +29,7 @@ def campaigns_of(settings: Settings, bot: str) -> Campaigns:
         SettingsError: the extra ``campaigns`` is not installed.
     """
     try:
-        from floodgate.producer.campaigns.service import Campaigns
+        from floodgate.producer.campaigns.operations.service import Campaigns
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"Campaigns need {error.name}, which is not installed: install telegram-floodgate[campaigns]."

@@ -9,7 +9,7 @@
     [content.fallbacks]
     first_name = "there"
 
-Every text in ``[content]`` is a template, at any depth. See :mod:`floodgate.producer.campaigns.templates`.
+Every text in ``[content]`` is a template, at any depth. See :mod:`floodgate.producer.campaigns.content.templates`.
 """
 
 from __future__ import annotations

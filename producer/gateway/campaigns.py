@@ -36,8 +36,8 @@ from floodgate.producer.gateway.request_body import bounded
 from floodgate.producer.gateway.state import Running
 
 if TYPE_CHECKING:  # their modules need an extra of their own
-    from floodgate.producer.campaigns.async_service import AsyncCampaigns
-    from floodgate.producer.campaigns.progress import CampaignProgress
+    from floodgate.producer.campaigns.operations.async_service import AsyncCampaigns
+    from floodgate.producer.campaigns.sending.progress import CampaignProgress
 
 MOST_LISTED: Final = 1000
 MOST_STREAMS: Final = 100

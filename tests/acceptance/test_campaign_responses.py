@@ -9,8 +9,8 @@ from typing import Any
 
 from floodgate.broker.settings.model import Settings
 from floodgate.fake_telegram.control import Arrived
-from floodgate.producer.campaigns.responses import ResponseKind
-from floodgate.producer.campaigns.service import Campaigns
+from floodgate.producer.campaigns.operations.service import Campaigns
+from floodgate.producer.campaigns.responses.responses import ResponseKind
 from floodgate.producer.campaigns.states import CampaignState
 from tests.acceptance.conftest import MakeStage
 from tests.acceptance.stage import BOT, TOKEN, Stage

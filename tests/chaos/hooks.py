@@ -294,7 +294,7 @@ def _place(what: str) -> tuple[Any, str]:
         case "admit" | "settle":
             return BatchedAdmission, what
         case "release" | "record" | "count":
-            from floodgate.producer.campaigns import store
+            from floodgate.producer.campaigns.storage import store
 
             return (store, "_count") if what == "count" else (store.CampaignStore, _STORED[what])
         case _:

@@ -17,13 +17,13 @@ from sqlalchemy import update
 from floodgate.broker.settings.model import Settings
 from floodgate.fake_telegram.control import ControlClient
 from floodgate.producer.async_client import AsyncClient
-from floodgate.producer.campaigns.audience import read_rows
-from floodgate.producer.campaigns.database import Database
+from floodgate.producer.campaigns.audience.rows import read_rows
 from floodgate.producer.campaigns.definition import parse_definition
-from floodgate.producer.campaigns.process import CampaignRunner
+from floodgate.producer.campaigns.sending.process import CampaignRunner
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
-from floodgate.producer.campaigns.store import CampaignStore
-from floodgate.producer.campaigns.tables import campaigns
+from floodgate.producer.campaigns.storage.database import Database
+from floodgate.producer.campaigns.storage.store import CampaignStore
+from floodgate.producer.campaigns.storage.tables import campaigns
 from tests.chaos.hooks import Hooks, start_leader, start_worker
 
 DEATH_SECONDS = 60.0

@@ -11,17 +11,18 @@ import pytest
 
 from floodgate.broker.errors import CampaignError
 from floodgate.broker.settings.model import Settings
-from floodgate.producer.campaigns import retries
-from floodgate.producer.campaigns import store as store_module
-from floodgate.producer.campaigns.audience import read_rows
-from floodgate.producer.campaigns.corrections import delete_sent, edit_sent
-from floodgate.producer.campaigns.database import Database
+from floodgate.producer.campaigns.audience.rows import read_rows
 from floodgate.producer.campaigns.definition import Definition, parse_definition
-from floodgate.producer.campaigns.edits import edit
-from floodgate.producer.campaigns.retries import RetryChoice, retry, retry_choice
-from floodgate.producer.campaigns.samples import sample_job
+from floodgate.producer.campaigns.operations import retries
+from floodgate.producer.campaigns.operations.corrections import delete_sent, edit_sent
+from floodgate.producer.campaigns.operations.edits import edit
+from floodgate.producer.campaigns.operations.retries import RetryChoice, retry, retry_choice
+from floodgate.producer.campaigns.operations.samples import sample_job
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
-from floodgate.producer.campaigns.store import Campaign, CampaignStore, Recipient, RecipientOutcome
+from floodgate.producer.campaigns.storage import clock, zone_numbers
+from floodgate.producer.campaigns.storage.database import Database
+from floodgate.producer.campaigns.storage.records import Campaign, Recipient, RecipientOutcome
+from floodgate.producer.campaigns.storage.store import CampaignStore
 
 LEASE_SECONDS = 100.0
 BOT = "news"
@@ -121,7 +122,7 @@ def test_a_campaign_in_which_all_are_tried_again_starts_anew(
     campaign = running(store, 1)
     store.settle(campaign, [replace(outcome(each), state=RecipientState.FAILED) for each in released(store, campaign)])
     assert store.finish(campaign)
-    monkeypatch.setattr(store_module, "_now_ms", lambda: 2**42)
+    monkeypatch.setattr(clock, "now_ms", lambda: 2**42)
     retry(store, "spring", retry_choice(["failed"]))
     assert store.get("spring").started_ms == 2**42
 
@@ -257,7 +258,7 @@ def test_a_draft_and_a_cancelled_campaign_are_not_edited(store: CampaignStore) -
 def test_quiet_hours_that_come_with_an_edit_are_those_of_each_recipients_time_zone(
     store: CampaignStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "BATCH", 2)
+    monkeypatch.setattr(zone_numbers, "BATCH", 2)
     store.create(definition(), BOT)
     zones = ["Asia/Tokyo", None, "Europe/Rome", "Asia/Tokyo", "Nowhere"]
     store.import_audience("spring", read_rows({"chat_id": n, "tz": zone} for n, zone in enumerate(zones, 1)))
@@ -352,12 +353,12 @@ def test_an_edit_that_telegram_would_refuse_creates_nothing(store: CampaignStore
 def test_messages_older_than_48_hours_are_not_deleted_from_private_chats(
     store: CampaignStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = store_module._now_ms()
+    now = clock.now_ms()
     sent(store, ["1", "-100200", "@news", "2", "3"])
-    monkeypatch.setattr(store_module, "_now_ms", lambda: now + 47 * HOUR_MS)
+    monkeypatch.setattr(clock, "now_ms", lambda: now + 47 * HOUR_MS)
     young = started(store, delete_sent(store, "spring"))
     assert states(store, young.name) == [RecipientState.WAITING] * 4
-    monkeypatch.setattr(store_module, "_now_ms", lambda: now + 49 * HOUR_MS)
+    monkeypatch.setattr(clock, "now_ms", lambda: now + 49 * HOUR_MS)
     store.lead("me", LEASE_SECONDS)
     assert [each.chat for each in store.release(young, "me", 10, [0])] == ["-100200", "@news"]
     assert [state.name for state in states(store, young.name)] == ["SKIPPED", "RELEASED", "RELEASED", "SKIPPED"]

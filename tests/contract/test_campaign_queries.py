@@ -12,9 +12,9 @@ import pytest
 from pydantic import SecretStr
 
 from floodgate.broker.errors import CampaignError
-from floodgate.producer.campaigns import queries
-from floodgate.producer.campaigns.audience import AudienceRow, Candidate, RefusedRow
-from floodgate.producer.campaigns.queries import AudienceQuery, read_query, read_statement
+from floodgate.producer.campaigns.audience import queries
+from floodgate.producer.campaigns.audience.queries import AudienceQuery, read_query, read_statement
+from floodgate.producer.campaigns.audience.rows import AudienceRow, Candidate, RefusedRow
 
 ROWS = "CREATE TABLE users (chat_id bigint, name text); INSERT INTO users VALUES (1, 'Ann'), (NULL, 'Bob'), (-7, NULL);"
 ENDLESS = "WITH RECURSIVE n(chat_id) AS (SELECT 1 UNION ALL SELECT chat_id + 1 FROM n) "

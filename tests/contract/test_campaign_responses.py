@@ -13,20 +13,21 @@ from sqlalchemy import select
 from sqlalchemy.dialects import sqlite
 
 from floodgate.broker.settings.model import Settings
-from floodgate.producer.campaigns import store as store_module
-from floodgate.producer.campaigns.audience import read_rows
-from floodgate.producer.campaigns.corrections import edit_sent
-from floodgate.producer.campaigns.database import Database
+from floodgate.producer.campaigns.audience.rows import read_rows
+from floodgate.producer.campaigns.content.recipient_codes import RecipientCode, read_unsubscribe_data
+from floodgate.producer.campaigns.content.templates import ContentTemplate
 from floodgate.producer.campaigns.definition import Content, parse_definition
-from floodgate.producer.campaigns.recipient_codes import RecipientCode, read_unsubscribe_data
-from floodgate.producer.campaigns.response_store import ResponseStore, recipients_of
-from floodgate.producer.campaigns.responses import Response, ResponseKind
-from floodgate.producer.campaigns.results import ResponseShare, results_of
+from floodgate.producer.campaigns.operations.corrections import edit_sent
+from floodgate.producer.campaigns.responses.responses import Response, ResponseKind
+from floodgate.producer.campaigns.responses.results import ResponseShare, results_of
+from floodgate.producer.campaigns.responses.store import ResponseStore, recipients_of
+from floodgate.producer.campaigns.responses.unsubscribing import Unsubscriptions
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
-from floodgate.producer.campaigns.store import Campaign, CampaignStore, RecipientOutcome
-from floodgate.producer.campaigns.tables import responses
-from floodgate.producer.campaigns.templates import ContentTemplate
-from floodgate.producer.campaigns.unsubscribing import Unsubscriptions
+from floodgate.producer.campaigns.storage import clock, recipient_rows
+from floodgate.producer.campaigns.storage.database import Database
+from floodgate.producer.campaigns.storage.records import Campaign, RecipientOutcome
+from floodgate.producer.campaigns.storage.store import CampaignStore
+from floodgate.producer.campaigns.storage.tables import responses
 
 BOT = "news"
 
@@ -139,8 +140,8 @@ HOUR_MS = 3_600_000
 def sent(store: CampaignStore, monkeypatch: pytest.MonkeyPatch) -> Campaign:
     """A campaign of which chats 1 to 3 got messages 101 to 103 at SENT_AT_MS; chat 4 is held out, 5 is unreachable, and
     nothing is known yet of 6."""
-    monkeypatch.setattr(store_module, "_now_ms", lambda: SENT_AT_MS)
-    monkeypatch.setattr(store_module, "_variant", lambda _definition, chat: -1 if chat == "4" else 0)
+    monkeypatch.setattr(clock, "now_ms", lambda: SENT_AT_MS)
+    monkeypatch.setattr(recipient_rows, "_variant", lambda _definition, chat: -1 if chat == "4" else 0)
     campaign = running(store, 1, 2, 3, 4, 5, 6, hold_out=0.1)
     store.release(campaign, "me", 100, [0])
     outcomes = [RecipientOutcome(number, 0, RecipientState.SENT, 100 + number) for number in (1, 2, 3)]
@@ -240,7 +241,7 @@ def test_a_response_to_an_edited_message_counts_for_the_campaign_that_sent_it(
 def test_results_count_each_variant_and_those_held_out(
     store: CampaignStore, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "_variant", lambda _definition, chat: int(chat) % 3 - 1)  # hold-out, a, b
+    monkeypatch.setattr(recipient_rows, "_variant", lambda _definition, chat: int(chat) % 3 - 1)  # hold-out, a, b
     variants = [{"name": name, "share": 0.5, "content": {"text": name}} for name in ("a", "b")]
     campaign = running(store, *range(1, 10), content=None, variants=variants, hold_out=0.1)
     store.release(campaign, "me", 100, [0])

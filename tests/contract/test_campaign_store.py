@@ -17,15 +17,18 @@ from sqlalchemy import Connection, Engine, event, select, text, update
 
 from floodgate.broker.errors import CampaignError, SettingsError, StateUnavailableError
 from floodgate.broker.settings.model import Settings
-from floodgate.producer.campaigns import store as store_module
-from floodgate.producer.campaigns.audience import AudienceRow, Candidate, RefusedRow, read_rows
-from floodgate.producer.campaigns.chat_lookup import select_by_chat
-from floodgate.producer.campaigns.database import Database
+from floodgate.producer.campaigns.audience.rows import AudienceRow, Candidate, RefusedRow, read_rows
 from floodgate.producer.campaigns.definition import Definition, parse_definition
-from floodgate.producer.campaigns.rest import put_off_resting
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
-from floodgate.producer.campaigns.store import Campaign, CampaignStore, Recipient, RecipientOutcome
-from floodgate.producer.campaigns.tables import METADATA, campaigns, excluded, recipients
+from floodgate.producer.campaigns.storage import clock as database_clock
+from floodgate.producer.campaigns.storage import releases
+from floodgate.producer.campaigns.storage import store as store_module
+from floodgate.producer.campaigns.storage.chat_lookup import select_by_chat
+from floodgate.producer.campaigns.storage.database import Database
+from floodgate.producer.campaigns.storage.records import Campaign, Recipient, RecipientOutcome
+from floodgate.producer.campaigns.storage.rest import put_off_resting
+from floodgate.producer.campaigns.storage.store import CampaignStore
+from floodgate.producer.campaigns.storage.tables import METADATA, campaigns, excluded, recipients
 
 LEASE_SECONDS = 100.0
 BOT = "news"
@@ -166,7 +169,7 @@ def test_a_draft_that_an_import_has_left_is_replaced_and_that_import_ends(
 
     def replaced() -> Iterator[AudienceRow]:
         yield from rows(range(1, 4))
-        monkeypatch.setattr(store_module, "_now_ms", lambda: 2**42)
+        monkeypatch.setattr(database_clock, "now_ms", lambda: 2**42)
         with pytest.raises(CampaignError, match="choose another name"):
             store.create(definition(), "other")
         store.create(definition(canary=5), BOT)
@@ -203,7 +206,7 @@ def test_an_import_does_not_go_on_in_a_draft_that_was_created_again(
 
     def replaced() -> Iterator[AudienceRow]:
         yield from rows(range(1, 4))
-        monkeypatch.setattr(store_module, "_now_ms", lambda: 2**42)
+        monkeypatch.setattr(database_clock, "now_ms", lambda: 2**42)
         store.create(definition(), BOT)
         yield from rows(range(4, 8))
 
@@ -320,12 +323,12 @@ def test_a_campaign_that_nobody_has_got_yet_starts_anew_when_it_is_resumed(
 ) -> None:
     """So one that was stopped because it missed its start is sent, as the reason says."""
     campaign = running(store)
-    monkeypatch.setattr(store_module, "_now_ms", lambda: 2**42)
+    monkeypatch.setattr(database_clock, "now_ms", lambda: 2**42)
     store.transition("spring", CampaignState.STOPPED, "its start was missed")
     assert store.transition("spring", CampaignState.RUNNING).started_ms == 2**42
     store.lead("me", LEASE_SECONDS)
     assert store.release(campaign, "me", 1, [0])
-    monkeypatch.setattr(store_module, "_now_ms", lambda: 2**43)
+    monkeypatch.setattr(database_clock, "now_ms", lambda: 2**43)
     store.transition("spring", CampaignState.PAUSED)
     assert store.transition("spring", CampaignState.RUNNING).started_ms == 2**42
 
@@ -369,7 +372,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_ms = 2**41
-        monkeypatch.setattr(store_module, "_now_ms", lambda: self.now_ms)
+        monkeypatch.setattr(database_clock, "now_ms", lambda: self.now_ms)
 
     def advance(self, hours: float) -> None:
         self.now_ms += int(hours * HOUR_MS)
@@ -454,20 +457,20 @@ def test_of_two_campaigns_that_are_led_at_once_one_gets_each_chat(store: Campaig
 def test_chats_that_rest_are_put_off_once_and_not_looked_at_again(
     store: CampaignStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "PUT_OFF", 10)
+    monkeypatch.setattr(releases, "PUT_OFF", 10)
     looked_at: list[int] = []
 
     def counted(db: Connection, bot: str, rest: timedelta, found: Sequence[Any], now_ms: int) -> Sequence[Any]:
         looked_at.append(len(found))
         return put_off_resting(db, bot, rest, found, now_ms)
 
-    monkeypatch.setattr(store_module, "put_off_resting", counted)
+    monkeypatch.setattr(releases, "put_off_resting", counted)
     spring = running_too(store, "spring", size=300)
     summer = running_too(store, "summer", size=305, rest="1:00:00")
     numbers(store, spring, 300)
     store.settle(spring, [RecipientOutcome(number, 0, RecipientState.SENT) for number in range(1, 301)])
     assert numbers(store, summer, 2) == []
-    assert looked_at == [10] * store_module.ROUNDS
+    assert looked_at == [10] * releases.ROUNDS
     assert numbers(store, summer, 2) == [301, 302]
     looked_at.clear()
     assert numbers(store, summer, 2) == [303, 304]

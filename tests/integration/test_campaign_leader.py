@@ -24,18 +24,19 @@ from floodgate.broker.state.calls import BatchedAdmission
 from floodgate.broker.state.stores import open_batched
 from floodgate.broker.state.thread import StateThread
 from floodgate.producer.async_client import AsyncClient
-from floodgate.producer.campaigns import leader as leader_module
-from floodgate.producer.campaigns.audience import read_rows
-from floodgate.producer.campaigns.corrections import edit_sent
-from floodgate.producer.campaigns.database import Database
+from floodgate.producer.campaigns.audience.rows import read_rows
+from floodgate.producer.campaigns.content.recipient_codes import RecipientCode
 from floodgate.producer.campaigns.definition import parse_definition
-from floodgate.producer.campaigns.edits import edit
-from floodgate.producer.campaigns.leader import Leader
-from floodgate.producer.campaigns.process import CampaignRunner
-from floodgate.producer.campaigns.recipient_codes import RecipientCode
+from floodgate.producer.campaigns.operations.corrections import edit_sent
+from floodgate.producer.campaigns.operations.edits import edit
+from floodgate.producer.campaigns.sending import leader as leader_module
+from floodgate.producer.campaigns.sending.leader import Leader
+from floodgate.producer.campaigns.sending.process import CampaignRunner
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
-from floodgate.producer.campaigns.store import Campaign, CampaignStore, RecipientOutcome
-from floodgate.producer.campaigns.tables import campaigns
+from floodgate.producer.campaigns.storage.database import Database
+from floodgate.producer.campaigns.storage.records import Campaign, RecipientOutcome
+from floodgate.producer.campaigns.storage.store import CampaignStore
+from floodgate.producer.campaigns.storage.tables import campaigns
 from tests.draining import drain
 from tests.services import Vhost
 from tests.waiting import until
@@ -317,7 +318,7 @@ def test_an_edit_takes_back_what_has_not_begun_and_sends_it_as_changed(vhost: Vh
 def test_a_leader_asks_for_recipients_again_only_after_outcomes_or_a_while(
     vhost: Vhost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("floodgate.producer.campaigns.leader.REST_SECONDS", 3600.0)
+    monkeypatch.setattr("floodgate.producer.campaigns.sending.leader.REST_SECONDS", 3600.0)
 
     async def use(operation: Operation) -> None:
         leader, asked = operation.leader(), list[int]()
@@ -354,8 +355,8 @@ async def reached(operation: Operation, **wanted: int) -> None:
 
 @pytest.fixture
 def no_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("floodgate.producer.campaigns.process.RENEW_SECONDS", 3600.0)
-    monkeypatch.setattr("floodgate.producer.campaigns.process.LEASE_SECONDS", 7200.0)
+    monkeypatch.setattr("floodgate.producer.campaigns.sending.process.RENEW_SECONDS", 3600.0)
+    monkeypatch.setattr("floodgate.producer.campaigns.sending.process.LEASE_SECONDS", 7200.0)
 
 
 @pytest.mark.usefixtures("no_renewal")
@@ -422,7 +423,7 @@ def test_jobs_that_rabbitmq_lost_are_published_again_when_nothing_ends(
         assert await operation.jobs() == [], "they may still wait"
 
         later = SimpleNamespace(monotonic=lambda: time.monotonic() + 120)
-        monkeypatch.setattr("floodgate.producer.campaigns.leader.time", later)
+        monkeypatch.setattr("floodgate.producer.campaigns.sending.leader.time", later)
         await leader.look_up()
         await leader.step(operation.campaign)
         assert {job.id for job in await operation.jobs()} == {job.id for job in lost[10:]}

@@ -14,11 +14,11 @@ from sqlalchemy import Engine, event
 from floodgate.broker.errors import StateUnavailableError
 from floodgate.broker.settings.model import Settings
 from floodgate.cli import EXIT_STATE, main
-from floodgate.producer.campaigns.audience import read_rows
-from floodgate.producer.campaigns.database import Database
+from floodgate.producer.campaigns.audience.rows import read_rows
 from floodgate.producer.campaigns.definition import parse_definition
 from floodgate.producer.campaigns.states import CampaignState
-from floodgate.producer.campaigns.store import CampaignStore
+from floodgate.producer.campaigns.storage.database import Database
+from floodgate.producer.campaigns.storage.store import CampaignStore
 from tests.integration.test_campaign_leader import RECIPIENTS, Operation, led, operate, reached
 from tests.proxy import Proxy
 from tests.services import PostgresServer, Vhost
@@ -27,9 +27,9 @@ from tests.waiting import until
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("floodgate.producer.campaigns.database.LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("floodgate.producer.campaigns.storage.database.LOCK_SECONDS", 0.2)
     for module in ("leader", "process"):
-        monkeypatch.setattr(f"floodgate.producer.campaigns.{module}.LONGEST_RETRY_SECONDS", 0.5)
+        monkeypatch.setattr(f"floodgate.producer.campaigns.sending.{module}.LONGEST_RETRY_SECONDS", 0.5)
 
 
 async def said(caplog: pytest.LogCaptureFixture, *parts: str) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from floodgate.broker.messages.job import Job
-from floodgate.producer.campaigns import reports
-from floodgate.producer.campaigns.reports import ProgressReport, ReportStore
+from floodgate.producer.campaigns.sending import reports
+from floodgate.producer.campaigns.sending.reports import ProgressReport, ReportStore
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
-from floodgate.producer.campaigns.store import Campaign, RecipientOutcome
+from floodgate.producer.campaigns.storage.records import Campaign, RecipientOutcome
 from tests.integration.test_campaign_leader import RECIPIENTS, Operation, operate
 from tests.services import Vhost
 

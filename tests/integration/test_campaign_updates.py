@@ -19,16 +19,17 @@ from floodgate.broker.messages.queue_names import answers_queue
 from floodgate.broker.messages.update import Update
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.async_client import AsyncClient
-from floodgate.producer.campaigns.audience import read_rows
-from floodgate.producer.campaigns.database import Database
+from floodgate.producer.campaigns.audience.rows import read_rows
+from floodgate.producer.campaigns.content.recipient_codes import RecipientCode
 from floodgate.producer.campaigns.definition import parse_definition
-from floodgate.producer.campaigns.recipient_codes import RecipientCode
-from floodgate.producer.campaigns.response_recorder import ResponseRecorder
-from floodgate.producer.campaigns.response_store import ResponseStore
-from floodgate.producer.campaigns.responses import Response, ResponseKind
+from floodgate.producer.campaigns.responses.recorder import ResponseRecorder
+from floodgate.producer.campaigns.responses.responses import Response, ResponseKind
+from floodgate.producer.campaigns.responses.store import ResponseStore
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
-from floodgate.producer.campaigns.store import CampaignStore, RecipientOutcome
-from floodgate.producer.campaigns.tables import responses
+from floodgate.producer.campaigns.storage.database import Database
+from floodgate.producer.campaigns.storage.records import RecipientOutcome
+from floodgate.producer.campaigns.storage.store import CampaignStore
+from floodgate.producer.campaigns.storage.tables import responses
 from floodgate.updates.campaign_updates import CampaignUpdates
 from floodgate.updates.function import FunctionHandler, on_update
 from tests.draining import drain
@@ -199,7 +200,7 @@ def test_responses_are_recorded_in_the_background_and_reach_the_handler(
 def test_responses_that_cannot_be_recorded_are_dropped_and_counted(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("floodgate.producer.campaigns.response_recorder.MOST_NOTED", 3)
+    monkeypatch.setattr("floodgate.producer.campaigns.responses.recorder.MOST_NOTED", 3)
     away = Settings(_env_file=None, campaigns_url="postgresql+psycopg://me:secret@127.0.0.1:1/x")
     recorder = ResponseRecorder(ResponseStore(Database(away)), timedelta(hours=1))
     for number in range(5):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from floodgate.broker.errors import CampaignError
-from floodgate.producer.campaigns.audience import AudienceFile, Candidate, RefusedRow, read_file, read_rows
+from floodgate.producer.campaigns.audience.rows import AudienceFile, Candidate, RefusedRow, read_file, read_rows
 
 
 def read(tmp_path: Path, content: str | bytes, name: str = "a.csv") -> list[Candidate | RefusedRow]:

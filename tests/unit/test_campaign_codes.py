@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from floodgate.producer.campaigns.recipient_codes import RecipientCode, read_start_payload, read_unsubscribe_data
+from floodgate.producer.campaigns.content.recipient_codes import (
+    RecipientCode,
+    read_start_payload,
+    read_unsubscribe_data,
+)
 
 LARGEST = 2**31 - 1  # of the database's integers
 

@@ -8,11 +8,11 @@ import pytest
 
 from floodgate.broker.admission.contract import Record, Standing
 from floodgate.broker.errors import CampaignError
-from floodgate.producer.campaigns.corrections import edited_content
 from floodgate.producer.campaigns.definition import Content, parse_definition
-from floodgate.producer.campaigns.outcomes import job_id, outcome_of
+from floodgate.producer.campaigns.operations.corrections import edited_content
+from floodgate.producer.campaigns.sending.outcomes import job_id, outcome_of
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
-from floodgate.producer.campaigns.store import Campaign
+from floodgate.producer.campaigns.storage.records import Campaign
 
 BUTTONS = {"inline_keyboard": [[{"text": "Go", "url": "https://example.org"}]]}
 TEXT = {"text": "Hi {{ name }}", "parse_mode": "HTML", "fallbacks": {"name": "you"}, "disable_notification": True}

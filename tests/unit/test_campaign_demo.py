@@ -8,7 +8,7 @@ import pytest
 
 from floodgate.demo.campaign import CampaignDemoOutcome, CampaignDemoSize, outcome_of
 from floodgate.producer.campaigns.states import RecipientState
-from floodgate.producer.campaigns.store import Recipient
+from floodgate.producer.campaigns.storage.records import Recipient
 
 SIZE = CampaignDemoSize(4)
 ROWS = [

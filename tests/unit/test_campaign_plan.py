@@ -10,12 +10,12 @@ import pytest
 
 from floodgate.broker.admission.contract import Pause
 from floodgate.broker.errors import CampaignError
-from floodgate.producer.campaigns.checks import check
 from floodgate.producer.campaigns.definition import Rules, Schedule, parse_definition, read_definition
-from floodgate.producer.campaigns.rules import FloodWaits, Watch
-from floodgate.producer.campaigns.schedule import missed_by, open_zones
+from floodgate.producer.campaigns.operations.checks import check
+from floodgate.producer.campaigns.sending.rules import FloodWaits, Watch
+from floodgate.producer.campaigns.sending.schedule import missed_by, open_zones
 from floodgate.producer.campaigns.states import FOLLOWING, CampaignState, RecipientState
-from floodgate.producer.campaigns.store import Recipient, RecipientOutcome
+from floodgate.producer.campaigns.storage.records import Recipient, RecipientOutcome
 
 ZONES = {0: "UTC", 1: "Asia/Tokyo", 2: "America/New_York"}
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from floodgate.producer.campaigns.recipient_codes import RecipientCode
-from floodgate.producer.campaigns.responses import Response, ResponseKind, read_response
+from floodgate.producer.campaigns.content.recipient_codes import RecipientCode
+from floodgate.producer.campaigns.responses.responses import Response, ResponseKind, read_response
 
 CHAT = {"id": 42, "type": "private", "username": "Ann"}
 KEYS = ("42", "@ann")

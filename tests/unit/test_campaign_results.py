@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from floodgate.producer.campaigns.definition import parse_definition
-from floodgate.producer.campaigns.responses import ResponseKind
-from floodgate.producer.campaigns.results import CampaignResults, ResponseShare, VariantResults, p_value
+from floodgate.producer.campaigns.responses.responses import ResponseKind
+from floodgate.producer.campaigns.responses.results import CampaignResults, ResponseShare, VariantResults, p_value
 from floodgate.producer.campaigns.states import CampaignState
-from floodgate.producer.campaigns.store import Campaign
+from floodgate.producer.campaigns.storage.records import Campaign
 
 PRESS, BLOCK = ResponseKind.PRESS, ResponseKind.BLOCK
 DEFINITION = parse_definition({"name": "spring", "content": {"text": "Hello"}}, "the test")

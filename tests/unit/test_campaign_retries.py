@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from floodgate.broker.errors import CampaignError
-from floodgate.producer.campaigns.retries import retry_choice
+from floodgate.producer.campaigns.operations.retries import retry_choice
 from floodgate.producer.campaigns.states import RecipientState
 
 

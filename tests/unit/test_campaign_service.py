@@ -18,10 +18,10 @@ from floodgate.broker.errors import CampaignError, ClosedError, InvalidParamsErr
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.stores import open_store
 from floodgate.producer.async_client import AsyncClient
-from floodgate.producer.campaigns.async_service import MOST_THREADS
+from floodgate.producer.campaigns.audience.queries import AudienceQuery
 from floodgate.producer.campaigns.definition import parse_definition
-from floodgate.producer.campaigns.queries import AudienceQuery
-from floodgate.producer.campaigns.service import Campaigns
+from floodgate.producer.campaigns.operations.async_service import MOST_THREADS
+from floodgate.producer.campaigns.operations.service import Campaigns
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
 from floodgate.producer.client import Client
 

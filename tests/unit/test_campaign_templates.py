@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from floodgate.broker.errors import CampaignError
+from floodgate.producer.campaigns.content.markup import UnbalancedError, visible_length
+from floodgate.producer.campaigns.content.recipient_codes import RecipientCode
+from floodgate.producer.campaigns.content.templates import MAX_RENDERED, ContentTemplate, MissingFieldError
 from floodgate.producer.campaigns.definition import Content, TemplateMode
-from floodgate.producer.campaigns.markup import UnbalancedError, visible_length
-from floodgate.producer.campaigns.recipient_codes import RecipientCode
-from floodgate.producer.campaigns.templates import MAX_RENDERED, ContentTemplate, MissingFieldError
 
 
 def rendered(text: str, fields: dict[str, Any] | None = None, **content: Any) -> str:

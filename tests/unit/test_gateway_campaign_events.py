@@ -10,8 +10,8 @@ from typing import cast
 import pytest
 
 from floodgate.broker.settings.model import Settings
-from floodgate.producer.campaigns.async_service import AsyncCampaigns
-from floodgate.producer.campaigns.service import Campaigns
+from floodgate.producer.campaigns.operations.async_service import AsyncCampaigns
+from floodgate.producer.campaigns.operations.service import Campaigns
 from floodgate.producer.gateway import campaigns as gateway
 from floodgate.producer.gateway.state import Running
 

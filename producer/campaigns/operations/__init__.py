@@ -1,0 +1,1 @@
+"""The operations on campaigns, as programs, the command line and the gateway use them."""

@@ -1,0 +1,1 @@
+"""Records how recipients respond, and compares variants by it."""

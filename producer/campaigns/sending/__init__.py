@@ -1,0 +1,1 @@
+"""Sends campaigns: the process, the leader of each campaign, its schedule, rules, outcomes and progress."""
