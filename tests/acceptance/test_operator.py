@@ -127,7 +127,7 @@ def test_an_unknown_id_beside_a_known_one_is_named_and_the_known_one_acted_on(
 
 def test_the_beginning_of_an_id_names_a_letter_if_no_other_begins_so(stage: Stage, letters: dict[str, Job]) -> None:
     hello = letters["hello"].id
-    others = [*(job.id for job in letters.values() if job.id != hello), "bytes", "raw"]
+    others = [*(job.id for job in letters.values() if job.id != hello), "bytes", "raw", "evil"]
     unique = next(hello[:n] for n in range(1, 33) if not any(each.startswith(hello[:n]) for each in others))
     assert answer(stage, "dead-letters", "show", unique)[0]["id"] == hello
     with Connections(stage.settings, "test") as connections:

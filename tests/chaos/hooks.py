@@ -296,6 +296,6 @@ def _place(what: str) -> tuple[Any, str]:
         case "release" | "record" | "count":
             from floodgate.producer.campaigns.storage import store
 
-            return (store, "_count") if what == "count" else (store.CampaignStore, _STORED[what])
+            return (store, "count_states") if what == "count" else (store.CampaignStore, _STORED[what])
         case _:
             raise ValueError(f"no such point: {what}")

@@ -27,6 +27,7 @@ from floodgate.producer.campaigns.storage.tables import campaigns
 from tests.chaos.hooks import Hooks, start_leader, start_worker
 
 DEATH_SECONDS = 60.0
+MOST_FLOOD_WAITS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,9 @@ class CampaignUnderTest:
 
     def start(self, recipients: int, **fields: Any) -> None:
         """Create the campaign and start it. Nobody leads it yet."""
-        definition = parse_definition({"name": self.name, "content": {"text": "Hello"}, **fields}, "the test")
+        rules = {"too_many_requests": MOST_FLOOD_WAITS}  # the tests' bot has no limits of its own
+        content = {"text": "Hello"}
+        definition = parse_definition({"name": self.name, "content": content, "rules": rules, **fields}, "the test")
         self.store.create(definition, self.settings.default_bot)
         chats = range(self._first, self._first + recipients)
         self.store.import_audience(self.name, read_rows({"chat_id": chat} for chat in chats))
