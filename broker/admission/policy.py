@@ -246,8 +246,8 @@ def pace_for(per_second: float) -> Pace:
     window = window_for(per_second, 1, BOT_MARGIN_US)
     interval = window.span_us // window.cap
     if per_second <= LOGGED_PER_SECOND:
-        # Slightly closer than even: the log enforces the window, and spacing must not add a delay of its own.
-        return Pace(window, interval * 99 // 100, BURST_SLOTS * interval)
+        # Closer than even, so that the next slots make up for one that was taken late: the log enforces the window.
+        return Pace(window, interval * 97 // 100, BURST_SLOTS * interval)
     # With spacing of (span + tolerance) / (cap - 1), no span holds more than cap.
     tolerance = max(BURST_SLOTS * interval, BURST_US)
     return Pace(None, (window.span_us + tolerance) // (window.cap - 1), tolerance)
