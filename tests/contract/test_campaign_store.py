@@ -359,6 +359,7 @@ def test_recipients_in_closed_time_zones_are_not_released(store: CampaignStore) 
     store.import_audience("spring", read_rows(audience))
     campaign = store.transition("spring", CampaignState.RUNNING)
     assert store.zones(campaign) == {0: "Europe/Berlin", 1: "Asia/Tokyo"}
+    assert store.waiting_by_zone(campaign) == {0: 2, 1: 2}
     store.lead("me", LEASE_SECONDS)
     assert [each.number for each in store.release(campaign, "me", 10, [1])] == [1, 4]
     assert [each.number for each in store.release(campaign, "me", 10, [0])] == [2, 3]

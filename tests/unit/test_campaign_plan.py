@@ -13,7 +13,7 @@ from floodgate.broker.errors import CampaignError
 from floodgate.producer.campaigns.definition import Rules, Schedule, parse_definition, read_definition
 from floodgate.producer.campaigns.operations.checks import check
 from floodgate.producer.campaigns.sending.rules import FloodWaits, Watch
-from floodgate.producer.campaigns.sending.schedule import missed_by, open_zones
+from floodgate.producer.campaigns.sending.schedule import STEP, expected_end, missed_by, open_zones
 from floodgate.producer.campaigns.states import FOLLOWING, CampaignState, RecipientState
 from floodgate.producer.campaigns.storage.records import Recipient, RecipientOutcome
 
@@ -105,6 +105,31 @@ def test_weekdays_are_those_of_the_recipient() -> None:
     plan = schedule(weekdays=["mon"])
     sunday_evening = moment("2026-07-05T20:00")
     assert open_zones(plan, ZONES, sunday_evening, sunday_evening) == [1], "it is Monday in Tokyo"
+
+
+@pytest.mark.parametrize(
+    ("plan", "waiting", "hours"),
+    [
+        ({}, {0: 36_000}, 1),
+        ({"at": "2026-07-01T14:00:00Z"}, {0: 36_000}, 3),
+        ({"quiet": {"since": "12:30", "until": "22:00"}}, {0: 36_000}, 10.5),
+        ({"quiet": {"since": "20:00", "until": "23:00"}}, {0: 18_000, 1: 36_000}, 3),  # in Tokyo until 14:00 UTC
+        ({"local_time": "11:00"}, {0: 36_000}, 24),
+        ({"weekdays": ["thu"]}, {0: 36_000}, 13),
+    ],
+)
+def test_the_expected_end_considers_the_hours_at_which_nothing_is_sent(
+    plan: dict[str, Any], waiting: dict[int, int], hours: float
+) -> None:
+    noon = moment("2026-07-01T12:00")  # a Wednesday
+    end = expected_end(schedule(**plan), {0: "UTC", 1: "Asia/Tokyo"}, waiting, noon, noon, per_second=10)
+    assert end is not None
+    assert abs(end - timedelta(hours=hours)) <= STEP
+
+
+def test_an_end_beyond_all_open_hours_is_not_foreseen() -> None:
+    noon = moment("2026-07-01T12:00")
+    assert expected_end(schedule(weekdays=["thu"]), {0: "UTC"}, {0: 10**7}, noon, noon, per_second=10) is None
 
 
 def test_a_start_that_was_missed_is_noticed() -> None:

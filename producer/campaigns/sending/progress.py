@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from floodgate.broker.settings.model import Settings
+from floodgate.producer.campaigns.sending.schedule import expected_end
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
 from floodgate.producer.campaigns.storage.records import Campaign
 from floodgate.producer.campaigns.storage.store import CampaignStore
@@ -19,7 +20,7 @@ class CampaignProgress:
     campaign: Campaign
     counts: Mapping[RecipientState, int]
     eta: timedelta | None
-    """Time until it is done at the rate that the limits grant; None if it does not run, or that is unknown."""
+    """Time until it is done at the rate that the limits grant; None if it does not run, or cannot be foreseen."""
 
     @property
     def total(self) -> int:
@@ -67,7 +68,7 @@ def progress_of(store: CampaignStore, name: str, settings: Settings) -> Campaign
 def _eta(
     store: CampaignStore, campaign: Campaign, counts: Mapping[RecipientState, int], settings: Settings
 ) -> timedelta | None:
-    """Estimate by the limits and the other campaigns of the bot. Hours at which nothing is sent are not considered."""
+    """Estimate by the limits, the other campaigns of the bot and the schedule. Rests of chats are not considered."""
     rate = granted_per_second(campaign, settings)
     if campaign.state is not CampaignState.RUNNING or rate is None:
         return None
@@ -76,8 +77,15 @@ def _eta(
         for other in store.all()
         if other.state is CampaignState.RUNNING and other.bot == campaign.bot and other.id != campaign.id
     )
-    share = campaign.definition.weight / (campaign.definition.weight + others)
-    return timedelta(seconds=_left(counts) / (rate * share))
+    per_second = rate * campaign.definition.weight / (campaign.definition.weight + others)
+    released = timedelta(seconds=counts.get(RecipientState.RELEASED, 0) / per_second)
+    zones, waiting = store.zones(campaign), {0: counts.get(RecipientState.WAITING, 0)}
+    schedule = campaign.definition.schedule
+    if schedule.is_local:
+        waiting = dict(store.waiting_by_zone(campaign))
+    started, now = datetime.fromtimestamp((campaign.started_ms or 0) / 1000, UTC), datetime.now(UTC)
+    end = expected_end(schedule, zones, waiting, started, now, per_second)
+    return None if end is None else end + released
 
 
 def _left(counts: Mapping[RecipientState, int]) -> int:

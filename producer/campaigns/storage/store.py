@@ -24,6 +24,7 @@ from sqlalchemy import (
     Row,
     and_,
     delete,
+    func,
     insert,
     literal,
     literal_column,
@@ -316,6 +317,13 @@ class CampaignStore:
         with self._database.reading() as db:
             found = db.execute(select(zones.c.number, zones.c.name).where(zones.c.campaign == campaign.id))
             return {row.number: row.name for row in found}
+
+    def waiting_by_zone(self, campaign: Campaign) -> Mapping[int, int]:
+        """Count the recipients who wait by the number of their time zone. Reads the index of all who wait."""
+        with self._database.reading() as db:
+            waiting = (recipients.c.campaign == campaign.id, recipients.c.state == RecipientState.WAITING)
+            statement = select(recipients.c.zone, func.count()).where(*waiting).group_by(recipients.c.zone)
+            return {row[0]: row[1] for row in db.execute(statement)}
 
     def release(self, campaign: Campaign, leader: str, most: int, open_zones: Iterable[int]) -> Sequence[Recipient]:
         """Mark up to ``most`` waiting recipients as released, in the order of the audience within each zone, and return
