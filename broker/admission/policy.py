@@ -247,7 +247,7 @@ def pace_for(per_second: float) -> Pace:
     interval = window.span_us // window.cap
     if per_second <= LOGGED_PER_SECOND:
         # Closer than even, so that the next slots make up for one that was taken late: the log enforces the window.
-        return Pace(window, interval * 98 // 100, BURST_SLOTS * interval)
+        return Pace(window, interval * 97 // 100, BURST_SLOTS * interval)
     # With spacing of (span + tolerance) / (cap - 1), no span holds more than cap.
     tolerance = max(BURST_SLOTS * interval, BURST_US)
     return Pace(None, (window.span_us + tolerance) // (window.cap - 1), tolerance)

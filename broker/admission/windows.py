@@ -49,7 +49,7 @@ class Pace:
         """This pace at a share of its rate, in thousandths."""
         if permille >= 1000:
             return self
-        return Pace(self.window, self.interval_us * 1000 // permille, self.tolerance_us)
+        return Pace(self.window, int(self.sustained_interval_us) * 1000 // permille, self.tolerance_us)
 
 
 @dataclass(slots=True)

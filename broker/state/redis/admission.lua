@@ -115,7 +115,8 @@ end
 
 local function slowed_interval(pace, permille)
   if permille >= 1000 then return pace.interval end
-  return math.floor(pace.interval * 1000 / permille)
+  local even = pace.window and math.floor(pace.window[2] / pace.window[1]) or 0
+  return math.floor(math.max(pace.interval, even) * 1000 / permille)
 end
 
 local function pace_windows(pace)
