@@ -256,16 +256,27 @@ def read_fields(path: Path) -> dict[str, Any]:
     Raises:
         CampaignError: the file cannot be read, or is not TOML.
     """
+    text = read_text(path, MAX_DEFINITION_BYTES, "a campaign's definition")
     try:
-        if path.stat().st_size > MAX_DEFINITION_BYTES:
-            raise CampaignError(f"{path} is larger than {MAX_DEFINITION_BYTES} bytes: is it a campaign's definition?")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise CampaignError(f"{path} is not valid TOML: {error}.") from None
+
+
+def read_text(path: Path, most_bytes: int, what: str) -> str:
+    """Read a small text file.
+
+    Raises:
+        CampaignError: the file cannot be read, is not UTF-8, or is larger than ``most_bytes``: it cannot be ``what``.
+    """
+    try:
+        if path.stat().st_size > most_bytes:
+            raise CampaignError(f"{path} is larger than {most_bytes} bytes: is it {what}?")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise CampaignError(f"Cannot read {path}: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise CampaignError(f"{path} is not UTF-8 text.") from None
-    except tomllib.TOMLDecodeError as error:
-        raise CampaignError(f"{path} is not valid TOML: {error}.") from None
 
 
 def parse_definition(fields: object, source: str) -> Definition:

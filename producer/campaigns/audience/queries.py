@@ -27,6 +27,7 @@ from sqlalchemy.pool import NullPool
 
 from floodgate.broker.errors import CampaignError
 from floodgate.producer.campaigns.audience.rows import AudienceRow, read_columns, read_row
+from floodgate.producer.campaigns.definition import read_text
 
 # Rows that are held in memory.
 ROWS: Final = 500
@@ -71,14 +72,7 @@ def read_statement(path: Path) -> str:
     Raises:
         CampaignError: the file cannot be read, or is larger than :data:`MAX_QUERY_BYTES`.
     """
-    try:
-        if path.stat().st_size > MAX_QUERY_BYTES:
-            raise CampaignError(f"{path} is larger than {MAX_QUERY_BYTES} bytes: is it a query?")
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise CampaignError(f"Cannot read {path}: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise CampaignError(f"{path} is not UTF-8 text.") from None
+    return read_text(path, MAX_QUERY_BYTES, "a query")
 
 
 def _url(text: str) -> URL:

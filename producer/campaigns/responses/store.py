@@ -16,12 +16,12 @@ from datetime import timedelta
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, String, column, func, join, or_, outerjoin, select, values
-from sqlalchemy.dialects import postgresql, sqlite
 
 from floodgate.producer.campaigns.content.recipient_codes import RecipientCode
 from floodgate.producer.campaigns.responses.responses import Response, ResponseKind
 from floodgate.producer.campaigns.states import CampaignState, RecipientState
 from floodgate.producer.campaigns.storage.database import Database
+from floodgate.producer.campaigns.storage.recipient_rows import insert_new
 from floodgate.producer.campaigns.storage.tables import campaigns, recipients, responses
 
 # The latest ones of a bot. Bounds what a response costs.
@@ -47,7 +47,7 @@ class ResponseStore:
     def add(self, code: RecipientCode, kind: ResponseKind, at_ms: int) -> None:
         """Record a recipient's response."""
         with self._database.writing() as db:
-            _insert(db, [_values(code.campaign, code.number, kind, at_ms)])
+            insert_new(db, responses, [_values(code.campaign, code.number, kind, at_ms)])
 
     def record(self, found: Sequence[Response], window: timedelta) -> Sequence[Response]:
         """Record those that are responses to open campaigns. Return those that cannot be judged yet, because how the
@@ -62,7 +62,7 @@ class ResponseStore:
                 _judge(db, _open_campaigns(db, bot, its, window), its, window, rows, undecided)
         if rows:
             with self._database.writing() as db:
-                _insert(db, rows)
+                insert_new(db, responses, rows)
         return undecided
 
     def tally(
@@ -155,11 +155,6 @@ def _is_response(response: Response, row: Row[Any]) -> bool:
 
 def _values(campaign: int, number: int, kind: ResponseKind, at_ms: int) -> dict[str, int]:
     return {"campaign": campaign, "recipient": number, "kind": kind, "at_ms": at_ms}
-
-
-def _insert(db: Connection, rows: list[dict[str, int]]) -> None:
-    dialect: Any = postgresql if db.dialect.name == "postgresql" else sqlite
-    db.execute(dialect.insert(responses).on_conflict_do_nothing(), rows)
 
 
 def _ms(span: timedelta) -> int:

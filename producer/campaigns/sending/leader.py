@@ -361,19 +361,16 @@ class Leader:
         return ask_for(stand_in(self._campaign.bot, job, self._outstanding[job].chat), self._settings)
 
     def _open_zones(self) -> list[int]:
-        return open_zones(self._campaign.definition.schedule, self._zones, self._started(), datetime.now(UTC))
+        return open_zones(self._campaign.definition.schedule, self._zones, self._campaign.started, datetime.now(UTC))
 
     def _must_stop(self) -> str | None:
         schedule, now = self._campaign.definition.schedule, datetime.now(UTC)
         if schedule.finish_by is not None and now >= schedule.finish_by:
             return f"it was to finish by {schedule.finish_by:%Y-%m-%d %H:%M %Z}"
-        late = missed_by(schedule, self._started(), now) if not self._begun and schedule.at else None
+        late = missed_by(schedule, self._campaign.started, now) if not self._begun and schedule.at else None
         if late is not None:
             return f"its start at {schedule.at:%Y-%m-%d %H:%M %Z} was missed by {late}; resume it to send it anyway"
         return None
-
-    def _started(self) -> datetime:
-        return datetime.fromtimestamp((self._campaign.started_ms or 0) / 1000, UTC)
 
     async def _stop(self, why: str) -> None:
         logger.warning("campaign %s stops: %s", self._campaign.name, why)

@@ -72,19 +72,14 @@ def _eta(
     rate = granted_per_second(campaign, settings)
     if campaign.state is not CampaignState.RUNNING or rate is None:
         return None
-    others = sum(
-        other.definition.weight
-        for other in store.all()
-        if other.state is CampaignState.RUNNING and other.bot == campaign.bot and other.id != campaign.id
-    )
+    others = sum(other.definition.weight for other in store.running(campaign.bot) if other.id != campaign.id)
     per_second = rate * campaign.definition.weight / (campaign.definition.weight + others)
     released = timedelta(seconds=counts.get(RecipientState.RELEASED, 0) / per_second)
     zones, waiting = store.zones(campaign), {0: counts.get(RecipientState.WAITING, 0)}
     schedule = campaign.definition.schedule
     if schedule.is_local:
         waiting = dict(store.waiting_by_zone(campaign))
-    started, now = datetime.fromtimestamp((campaign.started_ms or 0) / 1000, UTC), datetime.now(UTC)
-    end = expected_end(schedule, zones, waiting, started, now, per_second)
+    end = expected_end(schedule, zones, waiting, campaign.started, datetime.now(UTC), per_second)
     return None if end is None else end + released
 
 

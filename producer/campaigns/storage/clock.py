@@ -1,10 +1,7 @@
-"""The time at which something changed, as the database keeps it."""
+"""The time at which something changed, as the database keeps it. A module of its own, so that tests can move it."""
 
 from __future__ import annotations
 
-import time
+from floodgate.broker.messages.job import unix_ms as now_ms
 
-
-def now_ms() -> int:
-    """Return Unix time in milliseconds."""
-    return time.time_ns() // 1_000_000
+__all__ = ["now_ms"]

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, Insert, delete, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from floodgate.broker.errors import CampaignError
 from floodgate.producer.campaigns.audience.rows import AudienceRow, Candidate, RefusedRow
 from floodgate.producer.campaigns.states import RecipientState
 from floodgate.producer.campaigns.storage.chat_lookup import select_by_chat
+from floodgate.producer.campaigns.storage.recipient_rows import insert_new
 from floodgate.producer.campaigns.storage.tables import campaigns, excluded, recipients, refused_rows, unsubscribed
 
 MOST_REASONS: Final = 100
@@ -116,8 +116,7 @@ class Exclusions:
     def add(self, db: Connection, chats: Iterable[str]) -> None:
         """Exclude chats."""
         values = [{"campaign": self._campaign, "chat": chat} for chat in chats]
-        dialect = postgresql if db.dialect.name == "postgresql" else sqlite
-        db.execute(dialect.insert(excluded).on_conflict_do_nothing(), values)
+        insert_new(db, excluded, values)
 
     def clear(self, db: Connection, most: int) -> bool:
         """Delete up to ``most`` excluded chats. Return whether that were all."""

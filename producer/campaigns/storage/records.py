@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Row
@@ -30,6 +31,11 @@ class Campaign:
     ended_ms: int | None
     corrects: int | None = None
     """The id of the campaign whose messages this one edits or deletes."""
+
+    @property
+    def started(self) -> datetime:
+        """When it was started; 1970 if it was not."""
+        return datetime.fromtimestamp((self.started_ms or 0) / 1000, UTC)
 
     @property
     def deletes(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import timedelta
 from typing import Any, Final
 
@@ -51,24 +51,28 @@ def release_zone(db: Connection, campaign: Campaign, zone: int, most: int) -> li
 
 
 def _without_unsubscribed(db: Connection, campaign: Campaign, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
-    """Mark waiting recipients who have unsubscribed as skipped. Return the others."""
+    """Skip those who have unsubscribed. Return the others."""
     statement = select(unsubscribed.c.chat).where(unsubscribed.c.bot == campaign.bot)
     gone = {row.chat for row in select_by_chat(db, statement, [row.chat for row in rows])}
-    if not gone:
-        return rows
-    skipped = [row.number for row in rows if row.chat in gone]
-    mark(db, campaign, skipped, state=RecipientState.SKIPPED, error=UNSUBSCRIBED, ended_ms=clock.now_ms())
-    count_states(db, campaign.id, {RecipientState.WAITING: -len(skipped), RecipientState.SKIPPED: len(skipped)})
-    return [row for row in rows if row.chat not in gone]
+    return _without(db, campaign, rows, {row.number for row in rows if row.chat in gone}, UNSUBSCRIBED)
 
 
-def _young_enough(db: Connection, campaign: Campaign, rows: Sequence[Row[Any]]) -> list[Row[Any]]:
-    """Mark waiting recipients whose message has become too old to be deleted as skipped. Return the others."""
+def _young_enough(db: Connection, campaign: Campaign, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
+    """Skip those whose message has become too old to be deleted. Return the others."""
     assert campaign.corrects is not None
     old = too_old_to_delete(db, campaign.corrects, [row.number for row in rows], deletable_ms())
-    mark(db, campaign, list(old), state=RecipientState.SKIPPED, error=TOO_OLD, ended_ms=clock.now_ms())
-    count_states(db, campaign.id, {RecipientState.WAITING: -len(old), RecipientState.SKIPPED: len(old)})
-    return [row for row in rows if row.number not in old]
+    return _without(db, campaign, rows, old, TOO_OLD)
+
+
+def _without(
+    db: Connection, campaign: Campaign, rows: Sequence[Row[Any]], skipped: Set[int], why: str
+) -> Sequence[Row[Any]]:
+    """Mark waiting recipients, given by their numbers, as skipped. Return the others."""
+    if not skipped:
+        return rows
+    mark(db, campaign, list(skipped), state=RecipientState.SKIPPED, error=why, ended_ms=clock.now_ms())
+    count_states(db, campaign.id, {RecipientState.WAITING: -len(skipped), RecipientState.SKIPPED: len(skipped)})
+    return [row for row in rows if row.number not in skipped]
 
 
 def deletable_ms() -> int:

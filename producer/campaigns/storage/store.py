@@ -165,6 +165,12 @@ class CampaignStore:
         with self._database.reading() as db:
             return [read_campaign(row) for row in db.execute(select(campaigns).order_by(campaigns.c.id.desc()))]
 
+    def running(self, bot: str) -> Sequence[Campaign]:
+        """Return the campaigns of a bot that run."""
+        with self._database.reading() as db:
+            running = (campaigns.c.bot == bot, campaigns.c.state == CampaignState.RUNNING)
+            return [read_campaign(row) for row in db.execute(select(campaigns).where(*running))]
+
     def import_audience(
         self,
         name: str,
