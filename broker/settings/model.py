@@ -31,6 +31,7 @@ from floodgate.broker.messages.chats import chat_key
 from floodgate.broker.settings import environment
 from floodgate.broker.settings.dead_letters import DeadLetterSettings
 from floodgate.broker.settings.gateway import GatewaySettings
+from floodgate.broker.settings.listen_address import ListenAddress
 from floodgate.broker.settings.updates import UpdateSettings
 
 DEFAULT_BOT: Final = "default"
@@ -280,6 +281,12 @@ class Settings(BaseSettings):
     gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="The gateway.")
     updates: UpdateSettings = Field(default_factory=UpdateSettings, description="Receiving and handling updates.")
 
+    metrics_address: str | None = Field(
+        None,
+        description="Where this process serves its metrics for Prometheus, under `/metrics`: `host:port`, or a port "
+        "alone for the loopback; port 0 takes a free one and logs it. Each process on a machine needs a port of its "
+        "own. Defaults to none: see docs/monitoring.md.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
     log_format: Literal["console", "json"] = Field("console", description="`json` writes one object per line.")
 
@@ -328,6 +335,13 @@ class Settings(BaseSettings):
             parts = urlsplit(value.get_secret_value())
             if parts.scheme not in ("http", "https") or not parts.hostname:
                 raise ValueError("is not an http(s) URL such as http://127.0.0.1:3128")
+        return value
+
+    @field_validator("metrics_address")
+    @classmethod
+    def _metrics_address_form(cls, value: str | None) -> str | None:
+        if value is not None:
+            ListenAddress.parse(value)
         return value
 
     @field_validator("rabbitmq_url")
