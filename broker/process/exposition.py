@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import re
+import socket
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,10 +29,9 @@ from prometheus_client.metrics_core import (
 from prometheus_client.metrics_core import (
     Metric as MetricFamily,
 )
-from prometheus_client.utils import floatToGoString
 
 from floodgate.broker.errors import SettingsError
-from floodgate.broker.process.metrics import Distribution, Kind, Metric, Metrics
+from floodgate.broker.process.metrics import Distribution, Metric, MetricKind, Metrics
 from floodgate.broker.settings.listen_address import ListenAddress
 
 logger = logging.getLogger("floodgate.metrics")
@@ -56,12 +57,12 @@ class Collector:
 
 def _family(metric: Metric, metrics: Metrics) -> MetricFamily:
     names = tuple(metric.labels)
-    if metric.kind is Kind.HISTOGRAM:
+    if metric.kind is MetricKind.HISTOGRAM:
         histogram = HistogramMetricFamily(metric.name, metric.help, labels=names)
         for labels, found in metrics.distributions(metric).items():
             histogram.add_metric(labels, _cumulated(metric, found), found.sum)
         return histogram
-    form = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
+    form = CounterMetricFamily if metric.kind is MetricKind.COUNTER else GaugeMetricFamily
     family = form(metric.name, metric.help, labels=names)
     for labels, value in metrics.values(metric).items():
         family.add_metric(labels, value)
@@ -71,9 +72,9 @@ def _family(metric: Metric, metrics: Metrics) -> MetricFamily:
 def _cumulated(metric: Metric, found: Distribution) -> list[tuple[str, float]]:
     """Return the buckets as Prometheus counts them: each with everything below its bound."""
     buckets, total = [], 0
-    for bound, count in zip((*metric.buckets, float("inf")), found.counts, strict=True):
+    for bound, count in zip((*metric.buckets, math.inf), found.counts, strict=True):
         total += count
-        buckets.append((floatToGoString(bound), float(total)))
+        buckets.append(("+Inf" if bound == math.inf else str(bound), float(total)))
     return buckets
 
 
@@ -96,30 +97,39 @@ class MetricsServer:
         self._address = address
         self._make = make
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="floodgate-metrics")  # starts at the first scrape
+        self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
 
-    async def start(self) -> str:
-        """Listen, and return the URL of the metrics.
+    def bind(self) -> None:
+        """Take the port.
 
         Raises:
             SettingsError: the address is in use, or is not one of this machine's.
         """
+        host, port = self._address.host, self._address.port
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            self._server = await asyncio.start_server(
-                self._serve, self._address.host, self._address.port, limit=MOST_HEAD_BYTES
-            )
+            self._socket = socket.create_server((host, port), family=family, backlog=MOST_CONNECTIONS)
         except OSError as error:
-            raise SettingsError(
-                f"Cannot serve metrics on {self._address.host}:{self._address.port}: {_why(error)}. Change {SETTING}."
-            ) from None
-        return ListenAddress(self._address.host, self._server.sockets[0].getsockname()[1]).url("/metrics")
+            why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+            raise SettingsError(f"Cannot serve metrics on {host}:{port}: {why}. Change {SETTING}.") from None
+
+    async def start(self) -> str:
+        """Serve, and return the URL of the metrics. Raises as :meth:`bind` does."""
+        if self._socket is None:
+            self.bind()
+        assert self._socket is not None
+        self._server = await asyncio.start_server(self._serve, sock=self._socket, limit=MOST_HEAD_BYTES)
+        return ListenAddress(self._address.host, self._socket.getsockname()[1]).url("/metrics")
 
     async def stop(self) -> None:
         """Stop listening, and cut off the scrapes under way."""
         server, self._server = self._server, None
         if server is not None:
             server.close()
+        if self._socket is not None:
+            self._socket.close()
         for task in self._open:
             task.cancel()
         if self._open:
@@ -156,8 +166,3 @@ def _response(status: str, body: bytes, content_type: str = "text/plain; charset
         f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
     return head.encode() + body
-
-
-def _why(error: OSError) -> str:
-    """Describe the failure in a few words; asyncio's own text repeats the address."""
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else (error.strerror or "unknown host")

@@ -17,10 +17,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import product
-from types import MappingProxyType
 from typing import Final
 
-from floodgate.broker.messages.dead_letters import REASONS
+from floodgate.broker.messages.dead_letters import REASON_NO_ACTOR, REASONS
 
 MOST_SERIES: Final = 10_000
 """The most series of one metric in one process."""
@@ -33,7 +32,7 @@ LATENCIES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 WAITS: Final = (0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 
 
-class Kind(StrEnum):
+class MetricKind(StrEnum):
     """The types of metrics, as Prometheus names them."""
 
     COUNTER = "counter"
@@ -41,7 +40,7 @@ class Kind(StrEnum):
     HISTOGRAM = "histogram"
 
 
-class Role(StrEnum):
+class ProcessRole(StrEnum):
     """The processes that are measured. ``EXPORTER`` is ``floodgate metrics``."""
 
     WORKER = "worker"
@@ -53,12 +52,18 @@ class Role(StrEnum):
 
 
 BOT: Final = "bot"
-PER_BOT: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({BOT: ()})
-PROCESSES: Final = (Role.WORKER, Role.HANDLERS, Role.UPDATES, Role.GATEWAY, Role.CAMPAIGNS)
+PROCESSES: Final = (
+    ProcessRole.WORKER,
+    ProcessRole.HANDLERS,
+    ProcessRole.UPDATES,
+    ProcessRole.GATEWAY,
+    ProcessRole.CAMPAIGNS,
+)
 CONNECTED: Final = PROCESSES  # to RabbitMQ
 PRIORITIES: Final = ("interactive", "bulk")
 CAUSES: Final = ("rate", "line", "pause", "in-flight", "outage", "store")
 SCOPES: Final = ("bot", "chat")
+_REASONS: Final = tuple(sorted({*REASONS, REASON_NO_ACTOR}))
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # compared by identity, which is quick
@@ -66,31 +71,31 @@ class Metric:
     """A row of the table."""
 
     name: str
-    kind: Kind
+    kind: MetricKind
     help: str
-    roles: tuple[Role, ...]
+    roles: tuple[ProcessRole, ...]
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The values that each label can have. Those of ``bot`` are the configured bots; empty means few, but not fixed."""
     unit: str = ""
     buckets: tuple[float, ...] = ()
 
 
-def _counter(name: str, help: str, *roles: Role, unit: str = "", **labels: tuple[str, ...]) -> Metric:
-    return Metric(f"floodgate_{name}_total", Kind.COUNTER, help, roles, labels, unit)
+def _counter(name: str, help: str, *roles: ProcessRole, unit: str = "", **labels: tuple[str, ...]) -> Metric:
+    return Metric(f"floodgate_{name}_total", MetricKind.COUNTER, help, roles, labels, unit)
 
 
-def _gauge(name: str, help: str, *roles: Role, unit: str = "", **labels: tuple[str, ...]) -> Metric:
-    return Metric(f"floodgate_{name}", Kind.GAUGE, help, roles, labels, unit)
+def _gauge(name: str, help: str, *roles: ProcessRole, unit: str = "", **labels: tuple[str, ...]) -> Metric:
+    return Metric(f"floodgate_{name}", MetricKind.GAUGE, help, roles, labels, unit)
 
 
 def _histogram(
     name: str,
     help: str,
-    *roles: Role,
+    *roles: ProcessRole,
     buckets: tuple[float, ...] = LATENCIES,
     **labels: tuple[str, ...],
 ) -> Metric:
-    return Metric(f"floodgate_{name}_seconds", Kind.HISTOGRAM, help, roles, labels, "seconds", buckets)
+    return Metric(f"floodgate_{name}_seconds", MetricKind.HISTOGRAM, help, roles, labels, "seconds", buckets)
 
 
 # Counted by processes.
@@ -98,21 +103,21 @@ def _histogram(
 SENDS: Final = _counter(
     "sends",
     "Calls to the Bot API that have ended, by outcome.",
-    Role.WORKER,
+    ProcessRole.WORKER,
     bot=(),
     outcome=("sent", "nothing-to-do", "retry", "uncertain", "paused", "migrated", "dead", "bot-refused"),
 )
-CALL: Final = _histogram("call", "Time from a call to the Bot API to its answer.", Role.WORKER, bot=())
+CALL: Final = _histogram("call", "Time from a call to the Bot API to its answer.", ProcessRole.WORKER, bot=())
 PERMITS: Final = _counter(
-    "permits", "Permits that admission has given: calls that may be made now.", Role.WORKER, bot=()
+    "permits", "Permits that admission has given: calls that may be made now.", ProcessRole.WORKER, bot=()
 )
 ADMISSION: Final = _histogram(
-    "admission", "Time that the state store takes to decide whether a job may be sent.", Role.WORKER
+    "admission", "Time that the state store takes to decide whether a job may be sent.", ProcessRole.WORKER
 )
 WAIT: Final = _histogram(
     "wait",
     "Waits that admission has imposed on a job, by cause; `store` is an unavailable state store.",
-    Role.WORKER,
+    ProcessRole.WORKER,
     buckets=WAITS,
     bot=(),
     cause=CAUSES,
@@ -120,27 +125,32 @@ WAIT: Final = _histogram(
 DELAYED: Final = _counter(
     "delayed",
     "Jobs put on the delay ladder, by cause: those of waits, or `retry` after a call.",
-    Role.WORKER,
+    ProcessRole.WORKER,
     bot=(),
     cause=(*CAUSES[:-1], "retry"),
 )
 TOO_MANY_REQUESTS: Final = _counter(
     "too_many_requests",
     "Answers 429 of Telegram, by what was paused: the chat, or the whole bot.",
-    Role.WORKER,
+    ProcessRole.WORKER,
     bot=(),
     scope=SCOPES,
 )
 RETRY_AFTER: Final = _histogram(
-    "retry_after", "Pauses that Telegram has asked for with 429.", Role.WORKER, buckets=WAITS, bot=(), scope=SCOPES
+    "retry_after",
+    "Pauses that Telegram has asked for with 429.",
+    ProcessRole.WORKER,
+    buckets=WAITS,
+    bot=(),
+    scope=SCOPES,
 )
 DEAD: Final = _counter(
     "dead",
     "Jobs and updates that were given up, by reason, with or without a dead letter.",
-    Role.WORKER,
-    Role.HANDLERS,
+    ProcessRole.WORKER,
+    ProcessRole.HANDLERS,
     bot=(),
-    reason=tuple(sorted(REASONS)),
+    reason=_REASONS,
 )
 LOOP_LAG: Final = _histogram("event_loop_lag", "Delay of a timer on the process's event loop.", *PROCESSES)
 PUBLISHED: Final = _counter(
@@ -154,82 +164,87 @@ RECONNECTS: Final = _counter(
     "rabbitmq_reconnects", "Connections to RabbitMQ that were opened again after a loss.", *CONNECTED
 )
 UPDATES_RECEIVED: Final = _counter(
-    "updates_received", "Updates that Telegram delivered and RabbitMQ confirmed.", Role.UPDATES, bot=()
+    "updates_received", "Updates that Telegram delivered and RabbitMQ confirmed.", ProcessRole.UPDATES, bot=()
 )
 RECEIVER_ACTIVE: Final = _gauge(
-    "receiver_active", "1 while this process receives the bot's updates; 0 on standby.", Role.UPDATES, bot=()
+    "receiver_active", "1 while this process receives the bot's updates; 0 on standby.", ProcessRole.UPDATES, bot=()
 )
 UPDATES_HANDLED: Final = _counter(
     "updates_handled",
     "Updates that have ended, by outcome; `again` had been handled before.",
-    Role.HANDLERS,
+    ProcessRole.HANDLERS,
     bot=(),
     outcome=("handled", "again", "dead", "returned"),
 )
 UPDATE_LAG: Final = _histogram(
     "update_lag",
     "Time from an update's arrival at the receiver to the start of its handlers.",
-    Role.HANDLERS,
+    ProcessRole.HANDLERS,
     buckets=(*LATENCIES, 60.0, 300.0, 1800.0),
     bot=(),
 )
-HANDLER: Final = _histogram("handler", "Time that the handlers of an update take, with retries.", Role.HANDLERS, bot=())
+HANDLER: Final = _histogram(
+    "handler", "Time that the handlers of an update take, with retries.", ProcessRole.HANDLERS, bot=()
+)
 REQUESTS: Final = _counter(
     "gateway_requests",
     "HTTP requests that the gateway has answered, by kind and by class of the status.",
-    Role.GATEWAY,
+    ProcessRole.GATEWAY,
     kind=("call", "file", "api", "other"),
     status=("2xx", "3xx", "4xx", "429", "5xx"),
 )
 REQUEST: Final = _histogram(
     "gateway_request",
     "Time that the gateway takes to answer, which includes waiting for Telegram's answer.",
-    Role.GATEWAY,
+    ProcessRole.GATEWAY,
     kind=("call", "file", "api", "other"),
 )
-CALLERS: Final = _gauge("gateway_callers", "Callers that wait for the result of a job.", Role.GATEWAY)
-RELEASED: Final = _counter("campaign_released", "Jobs that campaigns have released.", Role.CAMPAIGNS, bot=())
+CALLERS: Final = _gauge("gateway_callers", "Callers that wait for the result of a job.", ProcessRole.GATEWAY)
+RELEASED: Final = _counter("campaign_released", "Jobs that campaigns have released.", ProcessRole.CAMPAIGNS, bot=())
 ENDED: Final = _counter(
     "campaign_ended",
     "Recipients of campaigns whose jobs have ended, by outcome.",
-    Role.CAMPAIGNS,
+    ProcessRole.CAMPAIGNS,
     bot=(),
     outcome=("waiting", "sent", "failed", "unreachable", "uncertain", "cancelled"),
 )
-LED: Final = _gauge("campaigns_led", "Campaigns that this process leads.", Role.CAMPAIGNS)
+LED: Final = _gauge("campaigns_led", "Campaigns that this process leads.", ProcessRole.CAMPAIGNS)
 
 # Read by `floodgate metrics` from the state store, RabbitMQ and the campaigns' database.
 
 PART_UP: Final = _gauge(
-    "up", "1 if a part can be read; 0 if not.", Role.EXPORTER, part=("rabbitmq", "store", "campaigns")
+    "up", "1 if a part can be read; 0 if not.", ProcessRole.EXPORTER, part=("rabbitmq", "store", "campaigns")
 )
 SENT_LAST_SECOND: Final = _gauge(
-    "sent_last_second", "Units admitted in the last second, without paid ones.", Role.EXPORTER, bot=()
+    "sent_last_second", "Units admitted in the last second, without paid ones.", ProcessRole.EXPORTER, bot=()
 )
 LIMIT: Final = _gauge(
     "limit_per_second",
     "Units a second that the bot may send now; lower than configured for a while after a 429. +Inf without limits.",
-    Role.EXPORTER,
+    ProcessRole.EXPORTER,
     bot=(),
 )
 LIMIT_USED: Final = _gauge(
-    "limit_used_ratio", "Units admitted in the last minute, as a share of what the limit allows.", Role.EXPORTER, bot=()
+    "limit_used_ratio",
+    "Units admitted in the last minute, as a share of what the limit allows.",
+    ProcessRole.EXPORTER,
+    bot=(),
 )
-IN_FLIGHT: Final = _gauge("calls_in_flight", "Calls under way.", Role.EXPORTER, bot=())
+IN_FLIGHT: Final = _gauge("calls_in_flight", "Calls under way.", ProcessRole.EXPORTER, bot=())
 JOBS_IN_LINE: Final = _gauge(
     "jobs_in_line",
     "Jobs that wait in the lines of their chats, on the delay ladder or in a worker.",
-    Role.EXPORTER,
+    ProcessRole.EXPORTER,
     bot=(),
     priority=PRIORITIES,
 )
 LONGEST_LINE: Final = _gauge(
-    "longest_line_jobs", "Jobs in the longest line of a chat.", Role.EXPORTER, bot=(), priority=PRIORITIES
+    "longest_line_jobs", "Jobs in the longest line of a chat.", ProcessRole.EXPORTER, bot=(), priority=PRIORITIES
 )
 OLDEST_JOB: Final = _gauge(
     "oldest_job_seconds",
     "Age of the oldest job that waits in a line; 0 if none does.",
-    Role.EXPORTER,
+    ProcessRole.EXPORTER,
     unit="seconds",
     bot=(),
     priority=PRIORITIES,
@@ -237,36 +252,36 @@ OLDEST_JOB: Final = _gauge(
 QUEUED: Final = _gauge(
     "queue_messages",
     "Messages ready in the bot's queues, by kind.",
-    Role.EXPORTER,
+    ProcessRole.EXPORTER,
     bot=(),
     kind=(*PRIORITIES, "answers", "updates"),
 )
 UNREAD: Final = _gauge(
     "unread_partitions",
     "Queues that hold messages and have no consumer.",
-    Role.EXPORTER,
+    ProcessRole.EXPORTER,
     bot=(),
     family=("send", "updates"),
 )
-DEAD_LETTERS: Final = _gauge("dead_letters", "Dead letters that are kept.", Role.EXPORTER, bot=())
+DEAD_LETTERS: Final = _gauge("dead_letters", "Dead letters that are kept.", ProcessRole.EXPORTER, bot=())
 DROPPED: Final = _counter(
     "dead_letters_dropped",
     "Dead letters dropped because they expired or were too many.",
-    Role.EXPORTER,
+    ProcessRole.EXPORTER,
     bot=(),
-    reason=tuple(sorted(REASONS)),
+    reason=_REASONS,
 )
 NOT_KEPT: Final = _counter(
     "dead_jobs_not_kept",
     "Jobs that ended without a dead letter.",
-    Role.EXPORTER,
+    ProcessRole.EXPORTER,
     bot=(),
-    reason=(*sorted(REASONS), "cancelled"),
+    reason=(*_REASONS, "cancelled"),
 )
 PAUSES: Final = _gauge(
     "pauses",
     "Pauses in force, by what is paused and why.",
-    Role.EXPORTER,
+    ProcessRole.EXPORTER,
     bot=(),
     scope=SCOPES,
     cause=("429", "unauthorized", "operator", OTHER),
@@ -274,28 +289,28 @@ PAUSES: Final = _gauge(
 OUTAGE: Final = _gauge(
     "telegram_outage_seconds",
     "For how long Telegram has not been answering this bot; 0 while it answers.",
-    Role.EXPORTER,
+    ProcessRole.EXPORTER,
     unit="seconds",
     bot=(),
 )
-UNREACHABLE: Final = _gauge("unreachable_chats", "Chats that Telegram refuses.", Role.EXPORTER, bot=())
-LADDER: Final = _gauge("delay_ladder_messages", "Messages on the delay ladder, of all bots.", Role.EXPORTER)
+UNREACHABLE: Final = _gauge("unreachable_chats", "Chats that Telegram refuses.", ProcessRole.EXPORTER, bot=())
+LADDER: Final = _gauge("delay_ladder_messages", "Messages on the delay ladder, of all bots.", ProcessRole.EXPORTER)
 STORE_USED: Final = _gauge(
     "store_used_ratio",
     "Used share of the space that the state store has: of its file system, or of Redis's memory.",
-    Role.EXPORTER,
+    ProcessRole.EXPORTER,
 )
 CAMPAIGNS: Final = _gauge(
     "campaigns",
     "Campaigns, by state.",
-    Role.EXPORTER,
+    ProcessRole.EXPORTER,
     bot=(),
     state=("draft", "ready", "running", "paused", "stopped", "done", "cancelled"),
 )
 RECIPIENTS: Final = _gauge(
     "campaign_recipients",
     "Recipients of a campaign that runs or is paused or stopped, by state; of the latest 50 campaigns.",
-    Role.EXPORTER,
+    ProcessRole.EXPORTER,
     bot=(),
     campaign=(),
     state=("waiting", "released", "sent", "failed", "unreachable", "uncertain", "skipped", "cancelled", "held_out"),
@@ -303,14 +318,14 @@ RECIPIENTS: Final = _gauge(
 LIVE: Final = _gauge(
     "processes",
     "Processes that have reported within ten seconds, by role.",
-    Role.EXPORTER,
+    ProcessRole.EXPORTER,
     role=tuple(role.value for role in PROCESSES),
 )
-SCRAPE: Final = _gauge("scrape_seconds", "Time that reading all of this took.", Role.EXPORTER, unit="seconds")
+SCRAPE: Final = _gauge("scrape_seconds", "Time that reading all of this took.", ProcessRole.EXPORTER, unit="seconds")
 
 # Of every process.
 
-INFO: Final = _gauge("process_info", "1; the labels describe the process.", *Role, role=(), version=())
+INFO: Final = _gauge("process_info", "1; the labels describe the process.", *ProcessRole, role=(), version=())
 
 TABLE: Final[tuple[Metric, ...]] = (
     *(SENDS, CALL, PERMITS, ADMISSION, WAIT, DELAYED, TOO_MANY_REQUESTS, RETRY_AFTER, DEAD),
@@ -348,13 +363,13 @@ class Metrics:
         bots: the bots for which they do.
     """
 
-    def __init__(self, role: Role | None = None, bots: Sequence[str] = ()) -> None:
+    def __init__(self, role: ProcessRole | None = None, bots: Sequence[str] = ()) -> None:
         self.role = role
         self._values: dict[Metric, dict[LabelValues, float]] = {metric: {} for metric in TABLE}
         self._distributions: dict[Metric, dict[LabelValues, Distribution]] = {metric: {} for metric in TABLE}
         self._readers: dict[Metric, Callable[[], float]] = {}
         for metric in TABLE:
-            if role in metric.roles and metric.kind is Kind.COUNTER and role is not Role.EXPORTER:
+            if role in metric.roles and metric.kind is MetricKind.COUNTER and role is not ProcessRole.EXPORTER:
                 self._values[metric] = dict.fromkeys(_all_values(metric, bots[:BOTS_AT_ZERO]), 0.0)
 
     def count(self, metric: Metric, *labels: str, by: float = 1.0) -> None:

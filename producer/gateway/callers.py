@@ -60,6 +60,15 @@ class Callers:
         return hashlib.blake2b(secret.get_secret_value().encode(errors="surrogateescape"), key=self._key).digest()
 
 
+def kind_of(path: str) -> str:
+    """Return the kind of a request for metrics: one of few words, whatever the path."""
+    if _CALL.fullmatch(path):
+        return "call"
+    if _FILE.fullmatch(path):
+        return "file"
+    return "api" if any(path == api or path.startswith(f"{api}/") for api in _APIS) else "other"
+
+
 def public_path(path: str) -> str:
     """Redact a request's path for the log: known names stay, and everything that a caller chose becomes ``…``.
 
