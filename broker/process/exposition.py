@@ -99,7 +99,7 @@ class MetricsServer:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="floodgate-metrics")  # starts at the first scrape
         self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
-        self._open: set[asyncio.Task[None]] = set()
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     def bind(self) -> None:
         """Take the port.
@@ -130,10 +130,10 @@ class MetricsServer:
             server.close()
         if self._socket is not None:
             self._socket.close()
-        for task in self._open:
-            task.cancel()
+        for writer in self._open.values():
+            writer.transport.abort()
         if self._open:
-            await asyncio.wait(self._open, timeout=STOP_SECONDS)
+            await asyncio.wait(set(self._open), timeout=STOP_SECONDS)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -141,14 +141,14 @@ class MetricsServer:
         if task is None or len(self._open) >= MOST_CONNECTIONS:
             writer.close()
             return
-        self._open.add(task)
+        self._open[task] = writer
         try:
             with suppress(TimeoutError, ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
                 async with asyncio.timeout(SCRAPE_SECONDS):
                     writer.write(await self._answer(await reader.readuntil(b"\r\n\r\n")))
                     await writer.drain()
         finally:
-            self._open.discard(task)
+            del self._open[task]
             writer.close()
 
     async def _answer(self, head: bytes) -> bytes:
