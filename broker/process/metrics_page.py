@@ -11,7 +11,8 @@ from floodgate.broker.process.metrics import TABLE, Metric, ProcessRole
 PAGE: Final = Path("docs/monitoring.md")  # in the repository, which is the working directory
 HEADING: Final = "## All metrics\n"
 _HEAD: Final = """\
-Generated from the table in `broker/process/metrics.py`. A histogram `x` has the series `x_bucket`, `x_sum` and `x_count`.
+Generated from the table in `broker/process/metrics.py`. A histogram `x` has the series `x_bucket`, `x_sum` and
+`x_count`.
 
 """
 _COLUMNS: Final = "| name | type | labels | meaning |\n|---|---|---|---|\n"

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from http.client import HTTPConnection
+from http.client import HTTPConnection, RemoteDisconnected
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,6 +18,7 @@ from floodgate.broker.process.measurement import Measurement
 from floodgate.broker.process.metrics import LOOP_LAG, ProcessRole
 from floodgate.broker.settings.listen_address import ListenAddress
 from floodgate.broker.settings.model import Settings, load_settings
+from tests.waiting import until
 
 FREE = ListenAddress.parse("0")
 TOKEN = "100200300:" + "A" * 35
@@ -96,16 +97,15 @@ def test_beyond_its_bound_a_connection_is_closed_unanswered(monkeypatch: pytest.
     monkeypatch.setattr(exposition, "MOST_CONNECTIONS", 1)
 
     async def crowd() -> None:
-        server = MetricsServer(FREE, bytes)
-        parts = urlsplit(await server.start())
-        _, first = await asyncio.open_connection(parts.hostname, parts.port)
-        while not server._open:
-            await asyncio.sleep(0)
-        reader, second = await asyncio.open_connection(parts.hostname, parts.port)
-        async with asyncio.timeout(10):
-            assert await reader.read() == b""
-        first.close()
-        second.close()
+        rendering, done = threading.Event(), threading.Event()
+        server = MetricsServer(FREE, lambda: b"first" if rendering.set() is None and done.wait(10) else b"")
+        url = await server.start()
+        first = asyncio.create_task(asyncio.to_thread(asked, url))
+        await asyncio.to_thread(rendering.wait, 10)
+        with pytest.raises(RemoteDisconnected):
+            await asyncio.to_thread(asked, url)
+        done.set()
+        assert await first == (200, b"first")
         await server.stop()
 
     asyncio.run(crowd())
@@ -152,8 +152,7 @@ def test_a_measurement_observes_the_loop_and_can_be_stopped_unstarted_and_twice(
         measurement = Measurement(Settings(_env_file=None, bot_token=TOKEN), ProcessRole.WORKER)
         await measurement.stop()
         await measurement.start()
-        while not measurement.metrics.distributions(LOOP_LAG):
-            await asyncio.sleep(0)
+        await asyncio.to_thread(until, lambda: measurement.metrics.distributions(LOOP_LAG))
         await measurement.stop()
         await measurement.stop()
         return measurement
