@@ -11,6 +11,7 @@ import telegram
 from floodgate.broker.messages.job import new_job
 from floodgate.broker.messages.method_table import METHODS, STANDS_FOR, Charge
 from floodgate.broker.messages.methods import can_pay, cost, repeatable
+from floodgate.fake_telegram.methods import METHODS as JUDGED
 
 # Conveniences of the library that are not methods of the Bot API.
 NOT_METHODS = {"toDict", "toJson", "doApiRequest", "initialize", "shutdown", "getBot", "setBot", "deJson", "deList"}
@@ -33,6 +34,10 @@ def signature(method: str) -> dict[str, inspect.Parameter]:
     return {name: each for name, each in found.items() if name != "self" and each.kind is not each.VAR_KEYWORD}
 
 
+# The fake does not limit these at all. Telegram does not say whether it does.
+LENIENT = dict.fromkeys(
+    ("refundStarPayment", "setChatMenuButton", "setPassportDataErrors", "setUserEmojiStatus"), "none"
+)
 IN_LIBRARY = sorted(library_methods() & METHODS.keys())
 
 
@@ -89,3 +94,14 @@ def test_only_calls_whose_repetition_has_no_effect_are_repeatable() -> None:
     assert {"editMessageText", "deleteMessage", "sendChatAction", "sendRichMessageDraft", "getChat"} <= repeated
     assert not any(repeatable(name) for name, method in METHODS.items() if method.charge is Charge.MESSAGE)
     assert not repeated & {"transferGift", "createChatInviteLink", "refundStarPayment"}
+
+
+def test_the_fake_charges_each_of_its_methods_to_the_same_budgets() -> None:
+    """It may import nothing of ours, so that it judges on its own: this keeps its table and ours together."""
+    none = (Charge.ANSWER, Charge.FREE, Charge.UNQUEUED)
+    ours = {name: "none" if method.charge in none else str(method.charge) for name, method in METHODS.items()}
+    theirs = {method.name: method.effect.value for method in JUDGED.values()}
+    assert {name: effect for name, effect in theirs.items() if effect != ours[name]} == LENIENT
+    for method in JUDGED.values():
+        assert method.can_pay == can_pay(method.name)
+        assert method.counted_by == METHODS[method.name].counted_by
