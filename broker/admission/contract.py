@@ -280,8 +280,8 @@ class Snapshot:
     outage: timedelta | None = None
     """How long Telegram has not been answering; None while it answers."""
     oldest: Mapping[Priority, timedelta] = field(default_factory=dict)
-    """How long ago the oldest job that waits in a line joined it, by priority; nothing for a priority without one. Reads
-    and answers to queries join no line."""
+    """How long ago the oldest job that waits in a line joined it, by priority; nothing for a priority without one.
+    Reads and answers to queries join no line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,9 +335,9 @@ class JobPlace:
 class ChatExplanation:
     """Why a chat waits, and for how long.
 
-    Expected times assume that no job joins, that no pause is extended, that the call in flight ends now, that interactive
-    jobs go first but for a turn of bulk after every ``policy.INTERACTIVE_TURNS``, and that of the bot's other chats only
-    those jobs compete that wait for the bot in a worker now.
+    Expected times assume that no job joins, that no pause is extended, that the call in flight ends now, that
+    interactive jobs go first but for a turn of bulk after every ``policy.INTERACTIVE_TURNS``, and that of the bot's
+    other chats only those jobs compete that wait for the bot in a worker now.
     """
 
     bot: str

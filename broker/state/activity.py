@@ -19,13 +19,11 @@ Time is the store's clock: Unix time of the machine (SQLite) or of the server (R
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, StrEnum
 from typing import Final, Protocol
-
-from floodgate.broker.messages.partitions import rendezvous_score
 
 LIVE_SECONDS: Final = 10
 """A process that has not reported for this long is gone."""
@@ -118,7 +116,8 @@ class ProcessReport:
     version: str
     uptime: timedelta
     partitions: tuple[str, ...] = ()
-    """The queues that it consumes; as returned by :meth:`Activity.processes`, those of which it is the active consumer."""
+    """The queues that it consumes. As returned by :meth:`Activity.processes`, those of which it is the active
+    consumer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +136,7 @@ class Activity(Protocol):
     Any method raises ``StateUnavailableError`` if the store is unavailable.
     """
 
-    def report(
-        self, process: ProcessReport, increments: Mapping[str, Counts], sampled: Collection[str] = ()
-    ) -> None:
+    def report(self, process: ProcessReport, increments: Mapping[str, Counts], sampled: Collection[str] = ()) -> None:
         """Record that a process lives, and add what it has counted by bot since its last report.
 
         Args:
