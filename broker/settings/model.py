@@ -32,6 +32,7 @@ from floodgate.broker.settings import environment
 from floodgate.broker.settings.dead_letters import DeadLetterSettings
 from floodgate.broker.settings.gateway import GatewaySettings
 from floodgate.broker.settings.updates import UpdateSettings
+from floodgate.broker.settings.web import WebSettings
 
 DEFAULT_BOT: Final = "default"
 _TOKEN: Final = re.compile(r"\d{3,20}:[A-Za-z0-9_-]{30,64}")
@@ -279,6 +280,7 @@ class Settings(BaseSettings):
     dead_letters: DeadLetterSettings = Field(default_factory=DeadLetterSettings, description="Dead letters.")
     gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="The gateway.")
     updates: UpdateSettings = Field(default_factory=UpdateSettings, description="Receiving and handling updates.")
+    web: WebSettings = Field(default_factory=WebSettings, description="The web pages.")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
     log_format: Literal["console", "json"] = Field("console", description="`json` writes one object per line.")

@@ -1,0 +1,56 @@
+"""The process of the web pages: uvicorn around the application.
+
+On SIGTERM or SIGINT, streams of events end, no new connections are accepted, and requests being answered may finish
+within :data:`DRAIN_SECONDS`. A second signal ends the process at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from types import FrameType
+from typing import Final
+
+import uvicorn
+from starlette.middleware import Middleware
+
+from floodgate.broker.settings.model import Settings
+from floodgate.producer.http_protocol import server_config
+from floodgate.producer.listening import listen, url_of
+from floodgate.web.app import Pages
+from floodgate.web.viewer import EverybodyMiddleware
+
+logger = logging.getLogger("floodgate.web")
+
+DRAIN_SECONDS: Final = 5
+MOST_CONNECTIONS: Final = 500
+
+
+class WebServer(uvicorn.Server):
+    """uvicorn's server, which ends the streams of events when it is about to shut down."""
+
+    def __init__(self, config: uvicorn.Config, pages: Pages) -> None:
+        super().__init__(config)
+        self._pages = pages
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Start the shutdown. uvicorn's own handler would raise the signal again at the end, and exit with its code."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self._pages.stopping.set()
+
+
+def run_web(settings: Settings, ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT. Calls ``ready`` with the URL once connections are accepted.
+
+    Raises:
+        SettingsError: no bot is configured, or the address is in use or is not one of this machine's.
+    """
+    pages = Pages(settings, [Middleware(EverybodyMiddleware)])
+    listener = listen(settings.web.host, settings.web.port, "FLOODGATE_WEB__ADDRESS")
+    config = server_config(pages.app, MOST_CONNECTIONS, lifespan="on", timeout_graceful_shutdown=DRAIN_SECONDS)
+    ready(url_of(listener))
+    try:
+        WebServer(config, pages).run([listener])
+    finally:
+        listener.close()
