@@ -14,13 +14,12 @@ from types import FrameType
 from typing import Final
 
 import uvicorn
-from starlette.middleware import Middleware
 
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.http_protocol import server_config
 from floodgate.producer.listening import listen, url_of
+from floodgate.web.access.guard import Access
 from floodgate.web.app import Pages
-from floodgate.web.viewer import EverybodyMiddleware
 
 logger = logging.getLogger("floodgate.web")
 
@@ -53,11 +52,15 @@ def run_web(settings: Settings, ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT. Calls ``ready`` with the URL once connections are accepted.
 
     Raises:
-        SettingsError: no bot is configured, or the address is in use or is not one of this machine's.
+        SettingsError: no bot is configured, the address is in use or is not one of this machine's, or it can be reached
+            from other machines and nobody is asked to log in.
     """
-    pages = Pages(settings, [Middleware(EverybodyMiddleware)])
+    access = Access(settings.web)
+    pages = Pages(settings, routes=access.routes)
     listener = listen(settings.web.host, settings.web.port, "FLOODGATE_WEB__ADDRESS")
-    config = server_config(pages.app, MOST_CONNECTIONS, lifespan="on", timeout_graceful_shutdown=DRAIN_SECONDS)
+    config = server_config(
+        access.guard(pages.app), MOST_CONNECTIONS, lifespan="on", timeout_graceful_shutdown=DRAIN_SECONDS
+    )
     ready(url_of(listener))
     try:
         WebServer(config, pages).run([listener])
