@@ -1,6 +1,7 @@
 """The pages in this process, with a real RabbitMQ and real stores, behind a viewer that a test chooses.
 
 desk    an operator's desk: its pages over HTTP, and what they act on
+again   stops the pages of a desk and starts others with the same stores: again(desk)
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import contextlib
 import html
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -68,6 +69,7 @@ class Desk:
     """An operator's desk: its pages over HTTP, and what they act on."""
 
     def __init__(self, rabbitmq_url: str, home: Path) -> None:
+        self.home = home
         self.viewer = StandIn()
         self.settings = Settings(
             _env_file=None,
@@ -165,3 +167,16 @@ def desk(vhost: Vhost, tmp_path: Path) -> Iterator[Desk]:
         stack.callback(made.stop)
         made.start().declare()
         yield made
+
+
+@pytest.fixture
+def again() -> Iterator[Callable[[Desk], Desk]]:
+    with contextlib.ExitStack() as stack:
+
+        def make(desk: Desk) -> Desk:
+            desk.stop()
+            made = Desk(desk.settings.rabbitmq_url.get_secret_value(), desk.home)
+            stack.callback(made.stop)
+            return made.start()
+
+        yield make
