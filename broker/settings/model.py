@@ -36,6 +36,7 @@ from floodgate.broker.settings.dead_letters import DeadLetterSettings
 from floodgate.broker.settings.gateway import GatewaySettings
 from floodgate.broker.settings.listen_address import ListenAddress
 from floodgate.broker.settings.updates import UpdateSettings
+from floodgate.broker.settings.web import WebSettings
 
 DEFAULT_BOT: Final = "default"
 TEST_SUFFIX: Final = "/test"
@@ -293,6 +294,7 @@ class Settings(BaseSettings):
     dead_letters: DeadLetterSettings = Field(default_factory=DeadLetterSettings, description="Dead letters.")
     gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="The gateway.")
     updates: UpdateSettings = Field(default_factory=UpdateSettings, description="Receiving and handling updates.")
+    web: WebSettings = Field(default_factory=WebSettings, description="The web pages.")
 
     metrics_address: str | None = Field(
         None,
