@@ -16,10 +16,13 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from floodgate.broker.process.stopping import Stopping
 from floodgate.broker.settings.model import Settings
-from floodgate.web.pages import overview
+from floodgate.web.actions import confirm
+from floodgate.web.live import LiveParts
+from floodgate.web.pages import audit, bots, campaigns, chat, jobs, letters, overview, unreachable, updates
+from floodgate.web.picture import LivePicture
 from floodgate.web.rendering import page
+from floodgate.web.services import Services
 
 logger = logging.getLogger("floodgate.web")
 
@@ -40,18 +43,29 @@ class Pages:
     ) -> None:
         settings.require_bots()
         self.settings = settings
-        self.stopping = Stopping()
+        self._live: LiveParts | None = None
         self.app = Starlette(
-            routes=[*routes, *_ROUTES, Mount("/static", StaticFiles(directory=STATIC, check_dir=False), "static")],
+            routes=[*routes, *_ROUTES, Mount("/static", StaticFiles(directory=STATIC, check_dir=False), name="static")],
             middleware=middleware,
             exception_handlers={HTTPException: _refused, Exception: _failed},
             lifespan=self._lifespan,
         )
 
+    def begin_stop(self) -> None:
+        """End the streams of events. Call it on the event loop; safe to call twice, and unstarted."""
+        if self._live is not None:
+            self._live.stop()
+
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        app.state.pages = self
-        yield
+        services = Services(self.settings)
+        app.state.services, app.state.picture = services, LivePicture(services)
+        self._live = services.live
+        try:
+            yield
+        finally:
+            services.live.stop()
+            await services.close()
 
 
 async def _health(_request: Request) -> Response:
@@ -71,5 +85,24 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 _ROUTES: Final = [
     Route("/health", _health),
-    Route("/", overview.show, name="overview"),
+    Route("/", overview.show),
+    Route("/live/overview", overview.live),
+    Route("/bots", bots.show_list),
+    Route("/bots/{bot}", bots.show),
+    Route("/live/bots/{bot}", bots.live),
+    Route("/chats", bots.find_chat),
+    Route("/chats/{bot}/{chat}", chat.show, name="chat"),
+    Route("/jobs", jobs.show),
+    Route("/dead-letters", letters.show_list),
+    Route("/dead-letters/{letter:path}", letters.show),
+    Route("/unreachable", unreachable.show),
+    Route("/campaigns", campaigns.show_list),
+    Route("/campaigns/{name}", campaigns.show),
+    Route("/live/campaigns/{name}", campaigns.live),
+    Route("/data/campaigns/{name}", campaigns.plot),
+    Route("/updates", updates.show),
+    Route("/audit", audit.show_list),
+    Route("/audit/{entry}", audit.show),
+    Route("/actions/{action}", confirm.confirm, methods=["GET"]),
+    Route("/actions/{action}", confirm.act, methods=["POST"]),
 ]

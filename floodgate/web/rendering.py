@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -48,7 +49,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"ago": ago, "duration": duration, "number": number, "safe_text": safe_text, "time": time_of}
-    made.globals |= {"Action": Action, "sections": SECTIONS}
+    made.globals |= {"Action": Action, "infinity": math.inf, "sections": SECTIONS}
     return made
 
 
@@ -57,7 +58,15 @@ def _context(request: Request) -> dict[str, Any]:
         "viewer": viewer_of(request),
         "csrf_token": getattr(request.state, "csrf_token", ""),
         "path": request.url.path,
+        "here": f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path,
+        "on_page": partial(_on_page, request),
     }
+
+
+def _on_page(request: Request, number: int) -> str:
+    """Return the URL of the same page with another page of its list."""
+    changed = request.url.include_query_params(page=number)
+    return f"{changed.path}?{changed.query}"
 
 
 def duration(span: timedelta | float | None) -> str:

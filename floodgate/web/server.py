@@ -6,7 +6,9 @@ within :data:`DRAIN_SECONDS`. A second signal ends the process at once.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from types import FrameType
 from typing import Final
@@ -31,12 +33,19 @@ class WebServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, pages: Pages) -> None:
         super().__init__(config)
         self._pages = pages
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until :meth:`handle_exit` is called."""
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Start the shutdown. uvicorn's own handler would raise the signal again at the end, and exit with its code."""
         self.force_exit = self.should_exit
         self.should_exit = True
-        self._pages.stopping.set()
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._pages.begin_stop)
 
 
 def run_web(settings: Settings, ready: Callable[[str], None]) -> None:
