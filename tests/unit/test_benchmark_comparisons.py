@@ -129,9 +129,6 @@ def test_a_benchmarked_edition_imports_its_own_tree_and_the_benchmarks_bots() ->
 def test_what_observing_costs_is_compared_turn_by_turn() -> None:
     """The second turn is slower for all: what counts is the ratio within a turn."""
 
-    def drained(contender: str, per_second: float, cpu: float) -> Drained:
-        return Drained(contender, per_second, cpu, 0.0, 2.0, 0, 1.0)
-
     fast = [drained("nothing", 1000, 0.4), drained("metrics", 980, 0.41)]
     slow = [drained("nothing", 100, 0.8), drained("metrics", 98, 0.82)]
     [cost] = observability.costs([*fast, *slow])
