@@ -1,6 +1,7 @@
 """The gateway's ASGI application.
 
 /bot<token>/<method>          the Bot API
+/bot<token>/test/<method>     the Bot API of Telegram's test environment
 /file/bot<token>/<path>       downloads
 /floodgate/v1/jobs…           the job API (:mod:`floodgate.producer.gateway.jobs`), described at /docs
 /floodgate/v1/campaigns…      the campaign API (:mod:`floodgate.producer.gateway.campaigns`), likewise
@@ -26,10 +27,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from floodgate.broker.amqp.connections import Connections
-from floodgate.broker.errors import CampaignError, FloodgateError, RabbitMQError, StateError
+from floodgate.broker.errors import CampaignError, FloodgateError, RabbitMQError, StateError, UnknownMethodError
 from floodgate.broker.process.measurement import Measurement
 from floodgate.broker.process.metrics import CALLERS, REQUEST, REQUESTS, Metrics, ProcessRole
-from floodgate.broker.settings.model import Settings
+from floodgate.broker.settings.model import TEST_SUFFIX, Settings
 from floodgate.broker.state.stores import open_batched, open_result_feed, open_store
 from floodgate.broker.state.thread import StateThread
 from floodgate.producer.async_client import AsyncClient
@@ -52,8 +53,8 @@ access = logging.getLogger("floodgate.access")
 
 READY_SECONDS: Final = 5.0
 NOT_FOUND: Final = (404, "Not Found")
-_CALL: Final = re.compile(r"/bot([^/]+)/([^/]+)")
-_FILE: Final = re.compile(r"/file/bot([^/]+)/(.*)", re.DOTALL)
+_CALL: Final = re.compile(rf"/bot([^/]+(?:{TEST_SUFFIX})?)/([^/]+)")
+_FILE: Final = re.compile(rf"/file/bot([^/]+(?:{TEST_SUFFIX}(?=/))?)/(.*)", re.DOTALL)
 
 PathHandler = Callable[[Request, str, str], Awaitable[Response]]
 
@@ -142,9 +143,10 @@ class Gateway:
 
     async def _bot_api(self, request: Request, token: str, method: str) -> Response:
         bot = self.state.callers.bot(token, request.headers.get("x-floodgate-bot"))
-        row = route_of(method)
-        if row is None:
-            raise RefusalError(*NOT_FOUND)
+        try:
+            row = route_of(self.state.settings.method(method))
+        except UnknownMethodError:
+            raise RefusalError(*NOT_FOUND) from None
         if row.route is Route.REFUSED:
             raise RefusalError(403, f"Forbidden: the gateway does not accept {row.method}: {row.why}")
         gateway = self.state.settings.gateway
