@@ -32,6 +32,7 @@ from floodgate.commands import (
     fake,
     gateway,
     jobs,
+    metrics,
     pauses,
     send,
     status,
@@ -80,6 +81,7 @@ app.command("fake-telegram")(fake.fake_telegram)
 app.command("web")(web.web)
 app.command("doctor")(doctor.doctor)
 app.command("status")(status.status)
+app.command("metrics")(metrics.metrics)
 app.command("pause")(pauses.pause)
 app.command("resume")(pauses.resume)
 app.add_typer(topology.app, name="topology")

@@ -25,6 +25,7 @@ COMMANDS = (
     ["worker"],
     ["send"],
     ["doctor"],
+    ["metrics"],
     ["fake-telegram"],
     ["status"],
     ["topology", "show"],
