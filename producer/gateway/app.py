@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -43,7 +43,11 @@ from floodgate.producer.gateway.request_options import request_options
 from floodgate.producer.gateway.routes import Route, route_of
 from floodgate.producer.gateway.sending import Parts, Sending
 from floodgate.producer.gateway.state import GatewayState, Running
+from floodgate.producer.gateway.traces import RequestTraces
 from floodgate.producer.waiting import Waiting
+
+if TYPE_CHECKING:
+    from floodgate.broker.process.spans import Tracing
 
 logger = logging.getLogger("floodgate.gateway")
 access = logging.getLogger("floodgate.access")
@@ -59,11 +63,14 @@ PathHandler = Callable[[Request, str, str], Awaitable[Response]]
 class Gateway:
     """One gateway, as an ASGI application (``app``). Opens nothing before its lifespan begins.
 
+    Args:
+        tracing: makes the spans of requests; None only passes the callers' traces on.
+
     Raises:
         SettingsError: no bot is configured, or the state URL is invalid.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tracing: Tracing | None = None) -> None:
         settings.require_bots()
         self.state = GatewayState(settings, Callers(settings))
         self.api = FastAPI(
@@ -80,7 +87,8 @@ class Gateway:
             self.api.include_router(router)
         for kind, handler in _HANDLERS:
             self.api.add_exception_handler(kind, handler)
-        self.app: ASGIApp = AccessLog(BotApiPaths(self._bot_api, self._file, self.api))
+        paths = BotApiPaths(self._bot_api, self._file, self.api)
+        self.app: ASGIApp = AccessLog(RequestTraces(paths, tracing))
 
     def begin_drain(self) -> None:
         """Make /ready answer 503, so that no new requests are sent here."""

@@ -16,7 +16,12 @@ from tests.processes import ROOT, FloodgateProcess, run_floodgate, run_python
 
 pytestmark = pytest.mark.checkout  # it reads pyproject.toml
 # What is imported, where its name is not the distribution's.
-MODULES = {"python-telegram-bot": "telegram", "python-multipart": "python_multipart"}
+MODULES = {
+    "python-telegram-bot": "telegram",
+    "python-multipart": "python_multipart",
+    "opentelemetry-sdk": "opentelemetry",
+    "opentelemetry-exporter-otlp-proto-http": "opentelemetry",
+}
 Blocked = Callable[[str], dict[str, str]]
 
 

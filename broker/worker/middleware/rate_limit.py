@@ -54,6 +54,7 @@ from floodgate.broker.errors import PublishError, StateUnavailableError
 from floodgate.broker.messages import dead_letters
 from floodgate.broker.messages.job import Job, OnUncertain, unix_ms
 from floodgate.broker.messages.publication import Publication
+from floodgate.broker.process.job_trace import JobTrace
 from floodgate.broker.process.outages import OutageLog
 from floodgate.broker.worker.middleware.awaited import AwaitedMiddleware, HostBroker
 from floodgate.broker.worker.queue_consumer import DeliveredMessage
@@ -129,7 +130,8 @@ class RateLimit(AwaitedMiddleware):
         if message.delivery.delivery_count < DELIVERY_LIMIT:
             return
         why = f"admission failed {message.delivery.delivery_count + 1} times: {type(error).__name__}"
-        letter = dead_letters.dead_job(job, message.delivery.body, message.queue_name, dead_letters.REASON_FAILED, why)
+        delivery, queue = message.delivery, message.queue_name
+        letter = dead_letters.dead_job(job, delivery.body, queue, dead_letters.REASON_FAILED, why, delivery.trace)
         try:
             await broker.connections.publisher.apublish(letter)
         except PublishError as refused:
@@ -144,6 +146,7 @@ class RateLimit(AwaitedMiddleware):
         while True:
             decision = await self._decide(broker, job, ask, fresh)
             fresh = False
+            _trace(message.trace, decision)
             match decision:
                 case Expired():
                     await self._bury(
@@ -224,12 +227,14 @@ class RateLimit(AwaitedMiddleware):
             )
         elif job.dedupe_key is not None:
             logger.info("job %s (dedupe key %r) has already ended and is not sent again", job.id, job.dedupe_key)
+        message.trace.outcome("already-ended")
         message.done()
         raise Deferral("already ended")
 
     async def _park(self, broker: HostBroker, message: DeliveredMessage, delay: timedelta) -> NoReturn:
         """Publish the job to the delay ladder, and acknowledge it once that is confirmed."""
-        home = Publication("", message.queue_name, message.delivery.body, message.message_id)
+        delivery = message.delivery
+        home = Publication("", message.queue_name, delivery.body, message.message_id, headers=delivery.trace)
         await broker.connections.publisher.apublish(delayed(home, delay))
         message.done()
         raise Deferral("parked")
@@ -264,13 +269,22 @@ class RateLimit(AwaitedMiddleware):
         """Write the dead letter (if kept), then the ledger, then acknowledge: a crash in between repeats a step and
         loses nothing."""
         assert message.job is not None
+        message.trace.outcome("dead", (reason, description))
         kept = broker.settings.dead_letters.keeps(reason, ask.priority)
         if kept:
-            letter = dead_letters.dead_job(message.job, message.delivery.body, message.queue_name, reason, description)
+            delivery, queue = message.delivery, message.queue_name
+            letter = dead_letters.dead_job(message.job, delivery.body, queue, reason, description, delivery.trace)
             await broker.connections.publisher.apublish(letter)
         await broker.admission.settle(ask, Dead(reason, error, kept=kept))
         message.done()
         raise Deferral(reason)
+
+
+def _trace(trace: JobTrace, decision: Decision | Expired | None) -> None:
+    if decision is None:
+        trace.wait("store", STORE_RETRY_SECONDS, Scope.BOT)
+    elif isinstance(decision, Wait):
+        trace.wait(decision.why, decision.delay.total_seconds(), decision.scope)
 
 
 def _begun(record: Record | None) -> bool:

@@ -21,7 +21,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from floodgate.broker.admission.result_feed import ResultFeed
 from floodgate.broker.errors import FloodgateError, StateError
@@ -29,6 +29,7 @@ from floodgate.broker.messages.job import Job
 from floodgate.broker.process.event_loop import new_event_loop
 from floodgate.broker.process.forced_exit import stop_on_signals
 from floodgate.broker.process.outages import Backoff, OutageLog
+from floodgate.broker.process.tracing import start_tracing
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.calls import BatchedAdmission
 from floodgate.broker.state.stores import open_batched, open_result_feed
@@ -40,6 +41,9 @@ from floodgate.producer.campaigns.states import CampaignState
 from floodgate.producer.campaigns.storage.database import Database
 from floodgate.producer.campaigns.storage.records import Campaign
 from floodgate.producer.campaigns.storage.store import CampaignStore
+
+if TYPE_CHECKING:
+    from floodgate.broker.process.spans import Tracing
 
 logger = logging.getLogger("floodgate.campaigns")
 
@@ -69,9 +73,10 @@ class JobClient(Protocol):
 class CampaignRunner:
     """Runs campaigns in this process. Opens nothing before :meth:`run`, and closes the client at its end."""
 
-    def __init__(self, settings: Settings, client: JobClient) -> None:
+    def __init__(self, settings: Settings, client: JobClient, tracing: Tracing | None = None) -> None:
         self._settings = settings
         self._client = client
+        self._publish = client.enqueue_many if tracing is None else tracing.publishing(client.enqueue_many)
         self._name = f"{socket.gethostname()[:40]}-{secrets.token_hex(6)}"
         database = Database(settings)
         self._store = CampaignStore(database)
@@ -154,7 +159,7 @@ class CampaignRunner:
                 store=self._store,
                 calls=calls,
                 ledger=ledger,
-                publish=self._client.enqueue_many,
+                publish=self._publish,
             )
             for campaign in led
         }
@@ -166,7 +171,7 @@ class CampaignRunner:
                 reports=self._reports,
                 calls=calls,
                 ledger=ledger,
-                publish=self._client.enqueue_many,
+                publish=self._publish,
             )
             for campaign in led
         }
@@ -230,8 +235,13 @@ def run_campaigns(settings: Settings, client: JobClient, ready: Callable[[], Non
     Raises:
         FloodgateError: the process could not start: a setting is wrong, or the database is unavailable.
     """
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_run(CampaignRunner(settings, client), ready))
+    tracing = start_tracing("campaigns")
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(_run(CampaignRunner(settings, client, tracing), ready))
+    finally:
+        if tracing is not None:
+            tracing.close()
 
 
 async def _run(campaigns: CampaignRunner, ready: Callable[[], None]) -> None:
