@@ -57,6 +57,9 @@ NOT_FOUND: Final = (404, "Not Found")
 _CALL: Final = re.compile(r"/bot([^/]+)/([^/]+)")
 _FILE: Final = re.compile(r"/file/bot([^/]+)/(.*)", re.DOTALL)
 
+# FastAPI's own spans hold the path as it came, which may hold a token. RequestTraces makes the gateway's.
+_NO_TELEMETRY: Final[Any] = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+
 PathHandler = Callable[[Request, str, str], Awaitable[Response]]
 
 
@@ -79,6 +82,7 @@ class Gateway:
             version="1",
             lifespan=self._lifespan,
             redoc_url=None,
+            telemetry=_NO_TELEMETRY,
         )
         self.api.add_route("/health", self._health, methods=["GET"], include_in_schema=False)
         self.api.add_route("/ready", self._ready, methods=["GET"], include_in_schema=False)

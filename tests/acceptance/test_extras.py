@@ -19,8 +19,8 @@ pytestmark = pytest.mark.checkout  # it reads pyproject.toml
 MODULES = {
     "python-telegram-bot": "telegram",
     "python-multipart": "python_multipart",
-    "opentelemetry-sdk": "opentelemetry",
-    "opentelemetry-exporter-otlp-proto-http": "opentelemetry",
+    "opentelemetry-sdk": "opentelemetry.sdk",
+    "opentelemetry-exporter-otlp-proto-http": "opentelemetry.exporter",
 }
 Blocked = Callable[[str], dict[str, str]]
 
