@@ -43,6 +43,11 @@ def carried(headers: Mapping[str, Any] | None) -> Mapping[str, str] | None:
     return _headers(traceparent, headers.get(TRACESTATE))
 
 
+def is_sampled(headers: Mapping[str, str]) -> bool:
+    """Return whether the caller's span is recorded, given its valid headers."""
+    return bool(int(headers[TRACEPARENT][-2:], 16) & 1)
+
+
 def _headers(traceparent: str, tracestate: object) -> Mapping[str, str]:
     if isinstance(tracestate, str) and len(tracestate) <= MAX_TRACESTATE and _PRINTABLE.fullmatch(tracestate):
         return {TRACEPARENT: traceparent, TRACESTATE: tracestate}

@@ -36,7 +36,7 @@ from opentelemetry.trace.span import TraceState
 from opentelemetry.util.types import Attributes
 
 from floodgate.broker.messages.job import Job, unix_ms
-from floodgate.broker.messages.trace_context import carried
+from floodgate.broker.messages.trace_context import carried, is_sampled
 from floodgate.broker.process.job_trace import NOT_TRACED, JobTrace
 from floodgate.broker.process.logs import redact
 
@@ -77,17 +77,17 @@ class Tracing:
             trace.set_tracer_provider(provider)
         return cls(provider)
 
-    def job(self, job: Job, queue: str, headers: Mapping[str, Any], size: int) -> JobTrace:
-        """Begin the trace of a delivery of a job. ``size`` is that of the message's body, in bytes."""
-        origin = _remote(headers)
-        links = (Link(trace.get_current_span(origin).get_span_context()),) if origin is not None else ()
-        if links and not links[0].context.trace_flags.sampled:
+    def job(self, job: Job, queue: str, headers: Mapping[str, Any]) -> JobTrace:
+        """Begin the trace of a delivery of a job."""
+        origin = carried(headers)
+        if origin is not None and not is_sampled(origin):
             return NOT_TRACED
+        links = () if origin is None else (Link(trace.get_current_span(_remote(origin)).get_span_context()),)
         family = _PARTITION.sub("", queue)
         span = self._tracer.start_span(f"process {family}", Context(), SpanKind.CONSUMER, links=links)
         if not span.is_recording():
             return NOT_TRACED
-        span.set_attributes(_delivery(job, queue, family, size))
+        span.set_attributes(_delivery(job, queue))
         return JobSpan(span)
 
     @contextmanager
@@ -97,7 +97,7 @@ class Tracing:
         attributes = {"http.request.method": method, "url.path": path}
         with self._tracer.start_as_current_span(
             f"{method} {path}",
-            _remote(headers) or Context(),
+            _remote(carried(headers)),
             SpanKind.SERVER,
             attributes,
             record_exception=False,  # its text may quote what the caller sent
@@ -221,10 +221,9 @@ def _exporter(environment: Mapping[str, str]) -> Any:
     raise ValueError(f"the exporter {name} is not installed; the extra `tracing` has OTLP over http/protobuf.")
 
 
-def _remote(headers: Mapping[str, Any] | None) -> Context | None:
-    """Return a context whose current span is the one that headers name."""
-    found = carried(headers)
-    return None if found is None else _PROPAGATOR.extract(found, Context())
+def _remote(origin: Mapping[str, str] | None) -> Context:
+    """Return a context whose current span is the caller's, if there is one."""
+    return _PROPAGATOR.extract(origin or {}, Context())
 
 
 def _answer(span: Span, status: int) -> None:
@@ -234,17 +233,14 @@ def _answer(span: Span, status: int) -> None:
         span.set_status(Status(StatusCode.ERROR))
 
 
-def _delivery(job: Job, queue: str, family: str, size: int) -> dict[str, str | int | float]:
+def _delivery(job: Job, queue: str) -> dict[str, str | int | float]:
     """Return a delivery's attributes: those of OpenTelemetry's conventions for messaging, and Floodgate's own."""
     return {
         "messaging.system": "rabbitmq",
         "messaging.operation.name": "process",
         "messaging.operation.type": "process",
         "messaging.destination.name": queue,
-        "messaging.destination.template": family,
-        "messaging.rabbitmq.destination.routing_key": queue,
         "messaging.message.id": job.id,
-        "messaging.message.body.size": size,
         "floodgate.bot": job.bot,
         "floodgate.method": job.method,
         "floodgate.priority": job.priority.value,

@@ -20,8 +20,7 @@ class JobTraces(RunsOnLoop):
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         if isinstance(message, DeliveredMessage) and message.job is not None:
-            delivery = message.delivery
-            message.trace = self._tracing.job(message.job, message.queue_name, delivery.headers, len(delivery.body))
+            message.trace = self._tracing.job(message.job, message.queue_name, message.delivery.headers)
 
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
