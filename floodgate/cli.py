@@ -37,6 +37,7 @@ from floodgate.commands import (
     status,
     topology,
     updates,
+    web,
     worker,
 )
 from floodgate.commands.options import EXIT_NO
@@ -76,6 +77,7 @@ app.command("send")(send.send)
 app.command("gateway")(gateway.gateway)
 app.command("updates")(updates.updates)
 app.command("fake-telegram")(fake.fake_telegram)
+app.command("web")(web.web)
 app.command("doctor")(doctor.doctor)
 app.command("status")(status.status)
 app.command("pause")(pauses.pause)
