@@ -31,6 +31,7 @@ from floodgate.actors.outcomes import (
     Retry,
     Uncertain,
     error_of,
+    failure_in,
     name_of,
 )
 from floodgate.broker.admission import contract
@@ -77,6 +78,7 @@ class Settler:
             unanswered: whether Telegram did not answer, which the bot's circuit breaker counts.
         """
         assert message.ask is not None
+        message.trace.outcome(name_of(outcome), failure_in(outcome))
         self._metrics.count(SENDS, job.bot, name_of(outcome))
         try:
             await self._settle(message, job, message.ask, outcome, unanswered)
@@ -129,9 +131,10 @@ class Settler:
             await self._later(message, counted(job, outcome), ask, step)
 
     async def _later(self, message: DeliveredMessage, job: Job, ask: Ask, settlement: contract.Retrying) -> None:
+        message.trace.wait("retry", settlement.delay.total_seconds(), "job")
         await self._record(message, ask, settlement)
         body = encode_job(job, message.queue_name)
-        home = Publication("", message.queue_name, body, job.id)
+        home = Publication("", message.queue_name, body, job.id, headers=message.delivery.trace)
         await self._broker.connections.publisher.apublish(delayed(home, settlement.delay))
         self._metrics.count(DELAYED, job.bot, "retry")
         message.done()
@@ -141,6 +144,7 @@ class Settler:
     ) -> None:
         reason, description = dead.reason, dead.description
         logger.warning("giving up on job %s: %s: %s", job.id, reason, description)
+        message.trace.outcome(name_of(dead), failure_in(dead))
         kept = self._broker.settings.dead_letters.keeps(reason, ask.priority)
         if kept:
             await self._write_letter(message, job, dead)
@@ -154,7 +158,7 @@ class Settler:
     async def _write_letter(self, message: DeliveredMessage, job: Job, dead: Dead) -> None:
         counted = job.model_copy(update={"attempts": job.attempts + 1})
         body, queue = message.delivery.body, message.queue_name
-        letter = dead_letters.dead_job(counted, body, queue, dead.reason, dead.description)
+        letter = dead_letters.dead_job(counted, body, queue, dead.reason, dead.description, message.delivery.trace)
         await self._broker.connections.publisher.apublish(letter)
 
     async def _remember(self, ask: Ask, reason: str, description: str) -> None:

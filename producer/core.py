@@ -21,6 +21,7 @@ from floodgate.broker.messages.job import Job, OnUncertain, Priority, encode_job
 from floodgate.broker.messages.method_table import METHODS
 from floodgate.broker.messages.methods import canonical_method
 from floodgate.broker.messages.publication import Publication
+from floodgate.broker.messages.trace_context import active_trace
 from floodgate.broker.settings.model import Settings, unknown_bot_message
 from floodgate.producer.checks import checked
 from floodgate.producer.uploads import Attachment, detached
@@ -105,7 +106,7 @@ class Composer:
         """
         self._check_bot(job.bot)
         queue = queue_names.home_of(job, self._settings.partitions)
-        publication = Publication("", queue, encode_job(job, queue), job.id)
+        publication = Publication("", queue, encode_job(job, queue), job.id, headers=active_trace())
         wait_ms = job.not_before_ms - unix_ms() if job.not_before_ms is not None else 0
         return delayed(publication, timedelta(milliseconds=wait_ms)) if wait_ms > 0 else publication
 
