@@ -57,6 +57,7 @@ def _context(request: Request) -> dict[str, Any]:
     return {
         "viewer": viewer_of(request),
         "csrf_token": getattr(request.state, "csrf_token", ""),
+        "can_log_out": getattr(request.state, "can_log_out", False),
         "path": request.url.path,
         "here": f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path,
         "on_page": partial(_on_page, request),

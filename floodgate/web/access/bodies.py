@@ -10,8 +10,8 @@ from starlette.datastructures import FormData, Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
-MOST_BYTES: Final = 64 * 1024
-MOST_FIELDS: Final = 200
+MOST_BYTES: Final = 128 * 1024
+MOST_FIELDS: Final = 2000
 READ_SECONDS: Final = 10.0
 FORM: Final = "application/x-www-form-urlencoded"
 
