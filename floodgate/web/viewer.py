@@ -7,7 +7,6 @@ from typing import Protocol
 
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class Action(StrEnum):
@@ -57,25 +56,3 @@ def viewer_of(connection: HTTPConnection) -> Viewer:
     if viewer is None:
         raise HTTPException(403, "You are not logged in.")
     return viewer
-
-
-class LocalOperator:
-    """The viewer while the pages have no access control: whoever reaches this machine's own address."""
-
-    name = "local"
-    sees_texts = True
-
-    def may(self, action: Action) -> bool:
-        return True
-
-
-class EverybodyMiddleware:
-    """Lets everybody in as :class:`LocalOperator`. For tests, and for an address of this machine only."""
-
-    def __init__(self, app: ASGIApp, viewer: Viewer | None = None) -> None:
-        self._app = app
-        self._viewer = viewer or LocalOperator()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope.setdefault("state", {})["viewer"] = self._viewer
-        await self._app(scope, receive, send)
