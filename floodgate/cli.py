@@ -35,6 +35,7 @@ from floodgate.commands import (
     pauses,
     send,
     status,
+    top,
     topology,
     updates,
     worker,
@@ -78,6 +79,7 @@ app.command("updates")(updates.updates)
 app.command("fake-telegram")(fake.fake_telegram)
 app.command("doctor")(doctor.doctor)
 app.command("status")(status.status)
+app.command("top")(top.top)
 app.command("pause")(pauses.pause)
 app.command("resume")(pauses.resume)
 app.add_typer(topology.app, name="topology")

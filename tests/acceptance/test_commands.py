@@ -27,6 +27,7 @@ COMMANDS = (
     ["doctor"],
     ["fake-telegram"],
     ["status"],
+    ["top"],
     ["topology", "show"],
     ["topology", "apply"],
     ["topology", "verify"],
