@@ -14,6 +14,7 @@ _EXTRAS: Final = {
     "campaigns": "campaigns",
     "web": "web",
     "demo": "all",
+    "top": "top",
 }
 EXIT_USAGE: Final = 2
 

@@ -36,6 +36,7 @@ from floodgate.commands import (
     pauses,
     send,
     status,
+    top,
     topology,
     updates,
     web,
@@ -82,6 +83,7 @@ app.command("web")(web.web)
 app.command("doctor")(doctor.doctor)
 app.command("status")(status.status)
 app.command("metrics")(metrics.metrics)
+app.command("top")(top.top)
 app.command("pause")(pauses.pause)
 app.command("resume")(pauses.resume)
 app.add_typer(topology.app, name="topology")

@@ -28,6 +28,7 @@ COMMANDS = (
     ["metrics"],
     ["fake-telegram"],
     ["status"],
+    ["top"],
     ["topology", "show"],
     ["topology", "apply"],
     ["topology", "verify"],
