@@ -13,6 +13,7 @@ _EXTRAS: Final = {
     "fake-telegram": "fake",
     "campaigns": "campaigns",
     "demo": "all",
+    "up": "all",
 }
 EXIT_USAGE: Final = 2
 

@@ -7,6 +7,7 @@ are wrong · 3 RabbitMQ refused, failed or could not be reached · 4 the state s
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Annotated, Final
 
@@ -36,6 +37,7 @@ from floodgate.commands import (
     send,
     status,
     topology,
+    up,
     updates,
     worker,
 )
@@ -72,6 +74,7 @@ def options(
 
 app.command("demo")(demo.demo)
 app.command("worker")(worker.worker)
+app.command("up")(up.up)
 app.command("send")(send.send)
 app.command("gateway")(gateway.gateway)
 app.command("updates")(updates.updates)
@@ -92,6 +95,8 @@ def main() -> None:
     try:
         app()
     except FloodgateError as error:
+        for handler in logging.getLogger().handlers:
+            handler.flush()  # so that the error is the last line: `floodgate up` reports it
         Console(stderr=True, highlight=False, soft_wrap=True).print(str(error), style="red", markup=False)
         sys.exit(exit_code(error))
     except KeyboardInterrupt:
