@@ -26,7 +26,7 @@ class PartOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PartKind:
     """One part. Its bound on stopping must not be less than its own process's."""
 
     name: str
@@ -55,7 +55,7 @@ def _campaigns_wanted(options: PartOptions) -> bool:
 
 # In the order in which they are started.
 PARTS: Final = (
-    Part(
+    PartKind(
         "worker",
         StopStage.WORKERS,
         command=lambda _options: ["worker"],
@@ -63,7 +63,7 @@ PARTS: Final = (
         stop_seconds=lambda settings: settings.shutdown_seconds + 13,
         number=lambda options: options.workers,
     ),
-    Part(
+    PartKind(
         "handlers",
         StopStage.HANDLERS,
         command=lambda options: ["worker", "--updates", options.handlers or ""],
@@ -71,11 +71,11 @@ PARTS: Final = (
         stop_seconds=lambda settings: settings.shutdown_seconds + 38,
         number=lambda options: options.handler_workers,
     ),
-    Part("updates", StopStage.PRODUCERS, _receiver_command, _updates_wanted, lambda _settings: 25),
-    Part(
+    PartKind("updates", StopStage.PRODUCERS, _receiver_command, _updates_wanted, lambda _settings: 25),
+    PartKind(
         "campaigns", StopStage.PRODUCERS, lambda _options: ["campaigns", "run"], _campaigns_wanted, lambda _settings: 20
     ),
-    Part(
+    PartKind(
         "gateway",
         StopStage.PRODUCERS,
         command=lambda _options: ["gateway"],
@@ -98,7 +98,7 @@ def check_names(names: Iterable[str]) -> frozenset[str]:
     return given
 
 
-def choose_parts(options: PartOptions) -> list[Part]:
+def choose_parts(options: PartOptions) -> list[PartKind]:
     """Return the parts to run, in the order in which they are started.
 
     Raises:
