@@ -31,6 +31,7 @@ from floodgate.actors.outcomes import (
     Retry,
     Uncertain,
     error_of,
+    name_of,
 )
 from floodgate.broker.admission import contract
 from floodgate.broker.admission.contract import Dead, Sent
@@ -41,6 +42,7 @@ from floodgate.broker.messages import dead_letters
 from floodgate.broker.messages.chats import ChatKind, chat_key, chat_kind
 from floodgate.broker.messages.job import Job, encode_job, unix_ms
 from floodgate.broker.messages.publication import Publication
+from floodgate.broker.process.metrics import DEAD, DELAYED, RETRY_AFTER, SENDS, TOO_MANY_REQUESTS
 from floodgate.broker.process.outages import OutageLog
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ class Settler:
 
     def __init__(self, broker: HostBroker) -> None:
         self._broker = broker
+        self._metrics = broker.metrics
         self._outage = OutageLog()  # of the state store
 
     async def settle(self, message: DeliveredMessage, job: Job, outcome: Outcome, *, unanswered: bool = False) -> None:
@@ -74,6 +77,7 @@ class Settler:
             unanswered: whether Telegram did not answer, which the bot's circuit breaker counts.
         """
         assert message.ask is not None
+        self._metrics.count(SENDS, job.bot, name_of(outcome))
         try:
             await self._settle(message, job, message.ask, outcome, unanswered)
         except PublishError as error:
@@ -129,6 +133,7 @@ class Settler:
         body = encode_job(job, message.queue_name)
         home = Publication("", message.queue_name, body, job.id)
         await self._broker.connections.publisher.apublish(delayed(home, settlement.delay))
+        self._metrics.count(DELAYED, job.bot, "retry")
         message.done()
 
     async def _bury(
@@ -143,6 +148,7 @@ class Settler:
         settlement = dataclasses.replace(dead, unanswered=unanswered, kept=kept)
         if not await self._record(message, ask, settlement) and not kept:
             await self._write_letter(message, job, dead)
+        self._metrics.count(DEAD, job.bot, reason)
         message.done()
 
     async def _write_letter(self, message: DeliveredMessage, job: Job, dead: Dead) -> None:
@@ -160,7 +166,13 @@ class Settler:
 
     async def _pause(self, ask: Ask, retry_after: timedelta, description: str) -> None:
         logger.warning("429 for bot %s, chat %s: %s", ask.bot, ask.chat, description)
-        await self._tell_store(lambda store: store.too_many_requests(ask.bot, ask.chat, retry_after))
+
+        async def say(store: BatchedAdmission) -> None:
+            scope = await store.too_many_requests(ask.bot, ask.chat, retry_after)
+            self._metrics.count(TOO_MANY_REQUESTS, ask.bot, scope)
+            self._metrics.observe(RETRY_AFTER, retry_after.total_seconds(), ask.bot, scope)
+
+        await self._tell_store(say)
 
     async def _pause_bot(self, ask: Ask, description: str) -> None:
         logger.error("Telegram refuses bot %s (%s): check its token. Its jobs wait.", ask.bot, description)

@@ -12,6 +12,7 @@ _EXTRAS: Final = {
     "updates": "gateway",
     "fake-telegram": "fake",
     "campaigns": "campaigns",
+    "web": "web",
     "demo": "all",
     "up": "all",
 }

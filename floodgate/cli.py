@@ -39,6 +39,7 @@ from floodgate.commands import (
     topology,
     up,
     updates,
+    web,
     worker,
 )
 from floodgate.commands.options import EXIT_NO
@@ -79,6 +80,7 @@ app.command("send")(send.send)
 app.command("gateway")(gateway.gateway)
 app.command("updates")(updates.updates)
 app.command("fake-telegram")(fake.fake_telegram)
+app.command("web")(web.web)
 app.command("doctor")(doctor.doctor)
 app.command("status")(status.status)
 app.command("pause")(pauses.pause)

@@ -30,6 +30,8 @@ from floodgate.broker.errors import HandlersStoppedError
 from floodgate.broker.process.event_loop import new_event_loop
 from floodgate.broker.process.forced_exit import EXIT_HANDLERS_STOPPED, exit_after, exit_now
 from floodgate.broker.process.garbage import keep_modules_from_collections
+from floodgate.broker.process.measurement import Measurement
+from floodgate.broker.process.metrics import ProcessRole
 from floodgate.broker.settings.model import Settings
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ class WorkerProcess:
         self._settings = settings
         self._assignment = assignment
         self._handling: Handling | None = None
+        self._measurement = Measurement(settings, ProcessRole.WORKER if assignment is None else ProcessRole.HANDLERS)
         self._stopped = threading.Event()
         self._stopped_by: HandlersStoppedError | None = None
         self._wake: asyncio.Event | None = None
@@ -109,7 +112,9 @@ class WorkerProcess:
         from floodgate.broker.worker.setup import configure
 
         self._settings.require_bots()
+        await self._measurement.start()
         self._broker = broker = configure(self._settings)
+        broker.metrics = self._measurement.metrics
         broker.run_on_callers_loop()
         for bot in self._settings.tokens:
             # A store opens at its first call. Look up a job that does not exist, to fail now if the store is unusable.
@@ -181,6 +186,7 @@ class WorkerProcess:
     async def _shut_down(self) -> None:
         broker, runner = self._broker, self._runner
         if broker is None:
+            await self._measurement.stop()
             return
         closing = CLOSING_SECONDS if self._handling is None else CLOSING_SECONDS + HANDLER_CLOSING_SECONDS
         watchdog = exit_after(self._settings.shutdown_seconds + closing)
@@ -194,6 +200,7 @@ class WorkerProcess:
         await broker.aclose()
         if self._watching is not None:
             self._watching.cancel()
+        await self._measurement.stop()
         watchdog.cancel()
         if runner is not None:
             logger.info("stopped")

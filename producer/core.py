@@ -18,7 +18,8 @@ from floodgate.broker.amqp.delay_ladder import MAX_DELAY, delayed
 from floodgate.broker.errors import InvalidParamsError, UnknownBotError
 from floodgate.broker.messages import queue_names
 from floodgate.broker.messages.job import Job, OnUncertain, Priority, encode_job, new_job, unix_ms
-from floodgate.broker.messages.methods import REQUIRED, canonical_method
+from floodgate.broker.messages.method_table import METHODS
+from floodgate.broker.messages.methods import canonical_method
 from floodgate.broker.messages.publication import Publication
 from floodgate.broker.settings.model import Settings, unknown_bot_message
 from floodgate.producer.checks import checked
@@ -51,7 +52,7 @@ class JobOptions(TypedDict, total=False):
 OPTIONS: Final = frozenset(JobOptions.__annotations__)
 # How much a name must resemble an option, by difflib's ratio. Of the Bot API's parameters none exceeds 0.67.
 _RESEMBLANCE: Final = 0.75
-_REQUIRED: Final = frozenset[str]().union(*REQUIRED.values())
+_PARAMETERS: Final = frozenset[str]().union(*(method.parameters for method in METHODS.values()))
 
 
 class Composer:
@@ -90,6 +91,9 @@ class Composer:
             JobError: the method, the bot, the chat id or an option is wrong.
         """
         now_ms = unix_ms()
+        known = self._settings.method(method)
+        if known.name.lower() in self._settings.methods:
+            fields["charge"] = known.charge
         return new_job(method, dict(params), now_ms=now_ms, **self._options(options, now_ms), **fields)
 
     def publication(self, job: Job) -> Publication:
@@ -142,8 +146,8 @@ def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=1024)
 def option_meant(name: str) -> str | None:
-    """Return the option that a parameter's name resembles, if any. Parameters that methods require are exempt."""
-    if name in _REQUIRED:
+    """Return the option that a parameter's name resembles, if any. Parameters in the table of methods are exempt."""
+    if name in _PARAMETERS:
         return None
     return next(iter(get_close_matches(name.lower(), OPTIONS, n=1, cutoff=_RESEMBLANCE)), None)
 

@@ -42,7 +42,7 @@ from floodgate.broker.admission.contract import (
 )
 from floodgate.broker.admission.windows import Pace, Window
 from floodgate.broker.messages.job import Priority
-from floodgate.broker.messages.methods import Charge
+from floodgate.broker.messages.method_table import Charge
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from floodgate.broker.messages.chats import ChatKind
 from floodgate.broker.messages.job import Priority
-from floodgate.broker.messages.methods import Charge
+from floodgate.broker.messages.method_table import Charge
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from floodgate.broker.admission.windows import Pace, Window
 from floodgate.broker.messages.chats import ChatKind, chat_kind
 from floodgate.broker.messages.dead_letters import CHAT_UNREACHABLE
 from floodgate.broker.messages.job import Job, Priority
-from floodgate.broker.messages.methods import Charge, charge_of
+from floodgate.broker.messages.method_table import Charge
 from floodgate.broker.settings.model import CONSUMER_TIMEOUT_SECONDS, ChatLimits, Limits, Settings
 
 MILLISECOND: Final = 1_000
@@ -260,15 +260,13 @@ def _chat_windows(limits: Limits, special: ChatLimits, chat: str) -> tuple[Windo
 
 def ask_for(job: Job, settings: Settings) -> Ask:
     """The facts about a job that admission needs."""
-    charge = charge_of(job.method)
-    assert charge is not None, "a job has a method with a charge"
     return Ask(
         job_id=job.id,
         bot=job.bot,
         chat=job.chat,
         kind=chat_kind(job.chat),
         priority=job.priority,
-        charge=charge,
+        charge=settings.charge_of(job),
         cost=job.cost,
         paid=job.paid,
         lease=call_timeout(job, settings) + timedelta(seconds=settings.lease_margin_seconds),

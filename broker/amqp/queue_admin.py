@@ -73,6 +73,13 @@ def partition_loads(connections: Connections, counts: Iterable[PartitionCount]) 
     return connections.run(partial(_partition_loads, counts), _bound_seconds(counts))
 
 
+def loads(connections: Connections, queues: Iterable[str]) -> dict[str, QueueLoad]:
+    """Return the loads of those queues that exist."""
+    queues = list(queues)
+    found = connections.run(partial(_loads, queues), max(DECLARE_SECONDS, QUEUE_SECONDS * len(queues)))
+    return {name: load for name, load in found.items() if load is not None}
+
+
 def unread(loads: Mapping[str, QueueLoad]) -> dict[str, int]:
     """Return the number of messages in each queue that has some, and no consumer."""
     return {name: load.messages for name, load in loads.items() if load.messages and not load.consumers}

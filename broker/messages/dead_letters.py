@@ -161,6 +161,11 @@ def read_dead_letter(queue: str, message_id: str | None, headers: Mapping[str, A
     )
 
 
+def reason_of(letter: Publication) -> str:
+    """Return the reason of a dead letter that is to be published."""
+    return str((letter.headers or {})[REASON])
+
+
 def in_order_of_death(letters: Iterable[DeadLetter]) -> list[DeadLetter]:
     """Sort letters, oldest first. Letters whose time is unknown come before all others, in the given order."""
     return sorted(letters, key=lambda letter: letter.died_at or EPOCH)

@@ -122,6 +122,18 @@ def state_file(settings: Settings) -> Path | None:
     return by_url(settings, lambda path: path, lambda _url: None)
 
 
+def missing_state_file(settings: Settings) -> str | None:
+    """Return a sentence about a state file that does not exist yet; None if it does, or on Redis.
+
+    Raises:
+        SettingsError: as :func:`open_store`.
+    """
+    path = state_file(settings)
+    if path is None or path.exists():
+        return None
+    return f"The state file {path} does not exist yet: the first worker creates it."
+
+
 def by_url(settings: Settings, sqlite: Callable[[Path], T], redis: Callable[[str], T]) -> T:
     """Make what ``FLOODGATE_STATE_URL`` calls for, of the file or of the server's URL. ``redis`` imports what needs the
     client library.

@@ -49,7 +49,10 @@ from dramatiq.middleware import (
 
 from floodgate.broker.amqp.consumer import Delivery
 from floodgate.broker.errors import MalformedJobError, PublishError, RabbitMQError
+from floodgate.broker.messages.dead_letters import reason_of
 from floodgate.broker.messages.publication import Publication
+from floodgate.broker.messages.queue_names import owner_of
+from floodgate.broker.process.metrics import DEAD
 from floodgate.broker.worker.dramatiq_broker import FOR_PLAIN_ACTORS, FloodgateBroker
 from floodgate.broker.worker.middleware.awaited import AwaitedMiddleware
 from floodgate.broker.worker.middleware.prefetch import PrefetchPerThread
@@ -227,6 +230,7 @@ class Runner:
             logger.warning("could not write a dead letter; its message goes back to %s: %s", delivery.queue, error)
             await self._give_back(delivery)
         else:
+            self.broker.metrics.count(DEAD, owner_of(delivery.queue), reason_of(letter))
             delivery.ack()
 
     def _actor(self, name: str) -> Callable[..., Awaitable[Any]]:

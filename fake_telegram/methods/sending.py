@@ -97,6 +97,7 @@ def _sender(name: str, holds: ContentBuilder) -> Method:
 
 METHODS: Final = (
     _sender("sendMessage", content.text),
+    _sender("sendRichMessage", content.rich),
     _sender("sendLocation", content.location),
     _sender("sendVenue", content.venue),
     _sender("sendContact", content.contact),
@@ -104,7 +105,7 @@ METHODS: Final = (
     _sender("sendDice", content.dice),
     _sender("sendGame", content.game),
     _sender("sendInvoice", content.invoice),
-    _sender("sendChecklist", content.checklist),
+    Method("sendChecklist", partial(_send, content.checklist), Effect.MESSAGE),
     _sender("sendPaidMedia", media.paid),
     *(
         _sender(f"send{kind.name}", partial(media.single, kind))

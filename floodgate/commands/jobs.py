@@ -18,9 +18,9 @@ from floodgate.broker.messages.job import Priority, stand_in, unix_ms
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.broker.state.stores import open_result_feed, open_store
 from floodgate.commands.options import EXIT_NO, AnyBot, AsJson, Yes, confirm, open_to_read, say
-from floodgate.commands.status import queued_messages
 from floodgate.letters import reading
 from floodgate.letters.criteria import harmless
+from floodgate.overview.queues import QueueCounts
 
 app = typer.Typer(help="Show, follow and cancel jobs.", no_args_is_help=True)
 
@@ -147,8 +147,8 @@ def _told(job: str, record: Record, *, seen: bool) -> str:
 def _waiting(settings: Settings, store: Admission, bots: list[str]) -> int:
     """Count the jobs in queues and lines. Those that are scheduled are in neither."""
     with Connections(settings, "cli") as connections:
-        queued = [queued_messages(settings, connections, name).queued for name in bots]
-    in_queues = sum(counts[kind] for counts in queued for kind in (*map(str, Priority), "answers"))
+        counted = QueueCounts(settings, connections, bots).read().values()
+    in_queues = sum(each.queued[kind] for each in counted for kind in (*map(str, Priority), "answers"))
     return in_queues + sum(sum(store.waiting(name).values()) for name in bots)
 
 

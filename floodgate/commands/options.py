@@ -11,7 +11,7 @@ from rich.console import Console
 from floodgate.broker.admission.contract import Admission
 from floodgate.broker.errors import InvalidParamsError
 from floodgate.broker.settings.model import Settings
-from floodgate.broker.state.stores import open_store, state_file
+from floodgate.broker.state.stores import missing_state_file, open_store
 
 EXIT_NO: Final = 1
 """Exit code: the answer is no. Nothing was found or done, or a check failed."""
@@ -28,9 +28,8 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmat
 
 def open_to_read(settings: Settings) -> Admission:
     """Return the state store for a command that only reads. Names a missing state file, and does not create it."""
-    path = state_file(settings)
-    if path is not None and not path.exists():
-        typer.echo(f"The state file {path} does not exist yet: the first worker creates it.", err=True)
+    if (missing := missing_state_file(settings)) is not None:
+        typer.echo(missing, err=True)
     return open_store(settings, create=False)
 
 

@@ -1,7 +1,6 @@
 """The request object of an Application's bot, which sends handlers' calls through the pipeline.
 
-    queued (sends, edits, actions)   become an interactive job, and return its result as Telegram's own JSON; so do
-                                     methods newer than Floodgate whose verb is send, edit, copy or forward
+    queued (sends, edits, actions)   become an interactive job, and return its result as Telegram's own JSON
     passed (reads, answers)          go to Telegram at once, without limits: a button's answer must not wait for sends
     refused (close, logOut)          are refused, as by the gateway
 
@@ -44,7 +43,6 @@ from floodgate.broker.errors import (
     StateError,
 )
 from floodgate.broker.messages.job import Job, Priority
-from floodgate.broker.messages.methods import charge_of
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.core import Composer
@@ -132,8 +130,8 @@ class PipelineRequest(AiohttpRequest):
         """
         await self._prepare()
         called = self._called(url)
-        row = route_of(called)
-        if row.route is Route.QUEUED if row is not None else charge_of(called) is not None:
+        row = route_of(self._settings.method(called)) if called else None
+        if row is not None and row.route is Route.QUEUED:
             return _written(await self._send(called, request_data))
         if row is not None and row.route is Route.REFUSED:
             return _written((403, error_body(403, f"Forbidden: {row.method} is not for a handler: {row.why}")))

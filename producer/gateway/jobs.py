@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from floodgate.broker.admission.contract import CANCELLED, Record
 from floodgate.broker.admission.policy import ask_for
+from floodgate.broker.errors import UnknownMethodError
 from floodgate.broker.messages.job import JOB_ID, OnUncertain, Priority, stand_in
 from floodgate.producer.gateway.answers import RefusalError
 from floodgate.producer.gateway.api import BoundedRoute, Caller, error_responses, gateway_of
@@ -90,8 +91,11 @@ router: Final = APIRouter(prefix="/floodgate/v1", tags=["jobs"], route_class=Bou
 @router.post("/jobs", status_code=202, responses=_errors(400, 401, 403, 408, 409, 413, 422, 429, 503))
 async def enqueue(request: Request, job: NewJob, bot: Caller) -> JobStatus:
     """Enqueue a job. Returns once RabbitMQ has it on disk, or with the status of an earlier job with its dedupe key."""
-    row = route_of(job.method)
-    if row is None or row.route is not Route.QUEUED:
+    try:
+        row = route_of(gateway_of(request).settings.method(job.method))
+    except UnknownMethodError as error:
+        raise RefusalError(400, f"Bad Request: {error}") from None
+    if row.route is not Route.QUEUED:
         raise RefusalError(400, f"Bad Request: {job.method!r} is not a method that the gateway queues")
     for name in job.params:
         if is_option(name):

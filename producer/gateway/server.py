@@ -61,9 +61,10 @@ def run_gateway(settings: Settings, ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT. Calls ``ready`` with the gateway's URL once it accepts connections.
 
     Raises:
-        SettingsError: no bot is configured, or the address is in use or is not one of this machine's.
+        SettingsError: no bot is configured, or an address is in use or is not one of this machine's.
     """
     gateway = Gateway(settings)
+    gateway.measurement.bind()
     listener = listen(settings.gateway.host, settings.gateway.port, "FLOODGATE_GATEWAY__PORT")
     config = server_config(
         gateway.app,

@@ -9,17 +9,22 @@ from rich.console import Console
 
 from floodgate.broker.admission.contract import Snapshot
 from floodgate.broker.messages.job import Priority
-from floodgate.commands.status import QueuedMessages, _as_data, _table
+from floodgate.commands.status import _as_data, _table
+from floodgate.overview.picture import BotOverview, QueuedMessages
 
 CALM = Snapshot("default", 0, 29.4, 0, 0, dict.fromkeys(Priority, 0), (), (), 0, 0, {}, {})
 OUTAGE = dataclasses.replace(CALM, outage=timedelta(seconds=90))
-QUEUED = QueuedMessages({"interactive": 0, "bulk": 0, "answers": 0, "updates": 0, "dead": 0}, {})
+QUEUED = QueuedMessages({"interactive": 0, "bulk": 0, "answers": 0, "updates": 0, "dead": 0}, {}, 0)
+
+
+def bot(snapshot: Snapshot) -> BotOverview:
+    return BotOverview("default", 29.4, snapshot, QUEUED, None)
 
 
 def printed(snapshot: Snapshot) -> str:
     console = Console(width=120)
     with console.capture() as capture:
-        console.print(_table(snapshot, 29.4, QUEUED))
+        console.print(_table(bot(snapshot)))
     return capture.get()
 
 
@@ -30,5 +35,5 @@ def test_an_outage_is_shown_with_its_age() -> None:
 
 
 def test_json_has_the_age_of_an_outage_in_seconds() -> None:
-    assert _as_data(OUTAGE, 29.4, QUEUED)["outage_seconds"] == 90
-    assert _as_data(CALM, 29.4, QUEUED)["outage_seconds"] is None
+    assert _as_data(bot(OUTAGE))["outage_seconds"] == 90
+    assert _as_data(bot(CALM))["outage_seconds"] is None

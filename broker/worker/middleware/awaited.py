@@ -14,6 +14,7 @@ from dramatiq.middleware import Middleware
 from dramatiq.worker import Worker
 
 from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.process.metrics import Metrics
 from floodgate.broker.process.stopping import Stopping
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.calls import BatchedAdmission
@@ -24,6 +25,7 @@ class HostBroker(Protocol):
     """The parts of ``FloodgateBroker`` that middleware hooks use."""
 
     stopping: Stopping
+    metrics: Metrics
 
     @property
     def settings(self) -> Settings:

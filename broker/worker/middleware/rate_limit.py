@@ -54,6 +54,7 @@ from floodgate.broker.errors import PublishError, StateUnavailableError
 from floodgate.broker.messages import dead_letters
 from floodgate.broker.messages.job import Job, OnUncertain, unix_ms
 from floodgate.broker.messages.publication import Publication
+from floodgate.broker.process.metrics import ADMISSION, DEAD, DELAYED, PERMITS, WAIT, Metrics
 from floodgate.broker.process.outages import OutageLog
 from floodgate.broker.worker.middleware.awaited import AwaitedMiddleware, HostBroker
 from floodgate.broker.worker.queue_consumer import DeliveredMessage
@@ -135,6 +136,7 @@ class RateLimit(AwaitedMiddleware):
         except PublishError as refused:
             logger.warning("job %s returns to its queue: %s", job.id, refused)
         else:
+            broker.metrics.count(DEAD, job.bot, dead_letters.REASON_FAILED)
             message.done()
 
     async def _admit(self, broker: HostBroker, message: DeliveredMessage, job: Job) -> None:
@@ -163,10 +165,10 @@ class RateLimit(AwaitedMiddleware):
                 case Unsettled(age=age):
                     await self._question(broker, message, ask, job, age)
                     message.uncertain = fresh = True
-                case Wait(scope=Scope.CHAT, delay=delay) if delay > SHORT_WAIT:
-                    await self._park(broker, message, delay)
+                case Wait(scope=Scope.CHAT) if decision.delay > SHORT_WAIT:
+                    await self._park(broker, message, ask, decision)
                 case Wait():
-                    await self._hold(broker, message, decision, time.monotonic() - started)
+                    await self._hold(broker, message, ask, decision, time.monotonic() - started)
                 case None:
                     await self._hold_for_store(broker, message, time.monotonic() - started)
 
@@ -192,10 +194,13 @@ class RateLimit(AwaitedMiddleware):
         try:
             if job.expired(unix_ms()) and not _begun(await broker.admission.lookup(ask.bot, ask.job_id)):
                 return Expired()
+            asked = time.monotonic()
             decision = await broker.admission.renew_unsettled(ask) if fresh else await broker.admission.admit(ask)
         except StateUnavailableError as error:
+            broker.metrics.observe(WAIT, STORE_RETRY_SECONDS, ask.bot, "store")
             self._complain(error)
             return None
+        _measure(broker.metrics, ask.bot, decision, time.monotonic() - asked)
         if self._outage.end() is not None:
             logger.info("the state store is available again; sending resumes")
         return decision
@@ -227,18 +232,21 @@ class RateLimit(AwaitedMiddleware):
         message.done()
         raise Deferral("already ended")
 
-    async def _park(self, broker: HostBroker, message: DeliveredMessage, delay: timedelta) -> NoReturn:
+    async def _park(self, broker: HostBroker, message: DeliveredMessage, ask: Ask, wait: Wait) -> NoReturn:
         """Publish the job to the delay ladder, and acknowledge it once that is confirmed."""
         home = Publication("", message.queue_name, message.delivery.body, message.message_id)
-        await broker.connections.publisher.apublish(delayed(home, delay))
+        await broker.connections.publisher.apublish(delayed(home, wait.delay))
+        broker.metrics.count(DELAYED, ask.bot, wait.why)
         message.done()
         raise Deferral("parked")
 
-    async def _hold(self, broker: HostBroker, message: DeliveredMessage, wait: Wait, held_seconds: float) -> None:
+    async def _hold(
+        self, broker: HostBroker, message: DeliveredMessage, ask: Ask, wait: Wait, held_seconds: float
+    ) -> None:
         seconds = wait.delay.total_seconds()
         if wait.scope is Scope.BOT and held_seconds + seconds > broker.settings.hold_seconds:
             broker.suspend(message.queue_name, seconds)
-            await self._park(broker, message, wait.delay)
+            await self._park(broker, message, ask, wait)
         await self._sleep(broker, message, seconds)
 
     async def _hold_for_store(self, broker: HostBroker, message: DeliveredMessage, held_seconds: float) -> None:
@@ -269,8 +277,17 @@ class RateLimit(AwaitedMiddleware):
             letter = dead_letters.dead_job(message.job, message.delivery.body, message.queue_name, reason, description)
             await broker.connections.publisher.apublish(letter)
         await broker.admission.settle(ask, Dead(reason, error, kept=kept))
+        broker.metrics.count(DEAD, ask.bot, reason)
         message.done()
         raise Deferral(reason)
+
+
+def _measure(metrics: Metrics, bot: str, decision: Decision, seconds: float) -> None:
+    metrics.observe(ADMISSION, seconds)
+    if isinstance(decision, Go):
+        metrics.count(PERMITS, bot)
+    elif isinstance(decision, Wait):
+        metrics.observe(WAIT, decision.delay.total_seconds(), bot, decision.why)
 
 
 def _begun(record: Record | None) -> bool:
