@@ -24,11 +24,11 @@ def up(
     ] = [],  # noqa: B006
     without: Annotated[list[str], typer.Option(metavar="PART", help="Leave out this part. May be repeated.")] = [],  # noqa: B006
 ) -> None:
-    """Run everything on this machine, until Ctrl-C or SIGTERM: workers, gateway, updates and campaigns.
+    """Run everything on this machine, until Ctrl-C or SIGTERM: workers, gateway, updates, campaigns and pages.
 
-    The parts are `worker`, `gateway`, `updates` and `handlers` (with --updates; with a webhook's URL in the settings,
-    `updates` alone), and `campaigns` (once there is a database). A part that ends is started again. A second Ctrl-C
-    ends all at once. For trying Floodgate and for small installations.
+    The parts are `worker`, `gateway`, `web`, `updates` and `handlers` (with --updates; with a webhook's URL in the
+    settings, `updates` alone), and `campaigns` (once there is a database). A part that ends is started again. A second
+    Ctrl-C ends all at once. For trying Floodgate and for small installations.
 
     Example: floodgate up --workers 2 --updates myapp.bot:application
     """

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from floodgate.broker.errors import InvalidParamsError
+from floodgate.broker.settings.listen_address import ListenAddress
 from floodgate.broker.settings.model import Settings
 from floodgate.supervision.child_process import floodgate_command
 from floodgate.supervision.supervisor import PartProcess, StopStage
@@ -82,6 +83,7 @@ PARTS: Final = (
         wanted=lambda _options: True,
         stop_seconds=lambda settings: settings.gateway.drain_seconds + 5,
     ),
+    PartKind("web", StopStage.PRODUCERS, lambda _options: ["web"], lambda _options: True, lambda _settings: 10),
 )
 NAMES: Final = tuple(part.name for part in PARTS)
 
@@ -121,14 +123,27 @@ def part_processes(options: PartOptions) -> list[PartProcess]:
     Raises:
         InvalidParamsError: As :func:`choose_parts`.
     """
+    named = [
+        (kind, kind.name if kind.number(options) == 1 else f"{kind.name}-{number}")
+        for kind in choose_parts(options)
+        for number in range(1, kind.number(options) + 1)
+    ]
     return [
         PartProcess(
-            name=part.name if part.number(options) == 1 else f"{part.name}-{number}",
-            command=floodgate_command(*part.command(options)),
-            stage=part.stage,
-            stop_seconds=part.stop_seconds(options.settings),
-            env={},
+            name,
+            floodgate_command(*kind.command(options)),
+            kind.stage,
+            kind.stop_seconds(options.settings),
+            _metrics_address(options.settings, place),
         )
-        for part in choose_parts(options)
-        for number in range(1, part.number(options) + 1)
+        for place, (kind, name) in enumerate(named)
     ]
+
+
+def _metrics_address(settings: Settings, place: int) -> dict[str, str]:
+    """Return the variable that gives a process its port for metrics, as each needs its own: the next ones in turn."""
+    if settings.metrics_address is None:
+        return {}
+    first = ListenAddress.parse(settings.metrics_address)
+    host = f"[{first.host}]" if ":" in first.host else first.host
+    return {"FLOODGATE_METRICS_ADDRESS": f"{host}:{first.port + place if first.port else 0}"}

@@ -5,7 +5,7 @@ A part that ends by itself is started again after a pause, which doubles from :d
 if that cannot help: if its settings are wrong, or if it reports an error before it has ever run that long. Then all
 parts stop, and :meth:`Supervisor.run` raises the part's own error.
 
-Stop order: producers (gateway, updates, web, campaigns), so that nothing new is accepted → handler workers, whose
+Stop order: producers (gateway, web, updates, campaigns), so that nothing new is accepted → handler workers, whose
 replies are jobs → workers. Each stage begins when the one before has ended. A part that exceeds its bound is killed.
 
 Each part has two threads, which end with it: one starts its process and waits for its end, one passes its output on.

@@ -26,7 +26,7 @@ async def handle(update, client):
 
 
 def up(stage: Stage, *arguments: str, ready: str = "The gateway is ready at") -> FloodgateProcess:
-    stage.extra["FLOODGATE_GATEWAY__PORT"] = "0"
+    stage.extra |= {"FLOODGATE_GATEWAY__PORT": "0", "FLOODGATE_WEB__ADDRESS": "127.0.0.1:0"}
     (stage.home / "mybot.py").write_text(BOT_MODULE)
     process = FloodgateProcess("up", *arguments, env=stage.env, home=stage.home, name="up")
     return stage.keep(process).start(ready)
@@ -45,12 +45,13 @@ def said(process: FloodgateProcess, words: str) -> list[str]:
 
 def test_everything_runs_comes_back_after_a_crash_and_stops_in_order(stage: Stage) -> None:
     process = up(stage, "--workers", "2", "--updates", "mybot:handle", "--with", "campaigns")
-    names = ["worker-1", "worker-2", "handlers", "updates", "campaigns", "gateway"]
+    names = ["worker-1", "worker-2", "handlers", "updates", "campaigns", "gateway", "web"]
     parts = [ProcessId.of(started(process, name)) for name in names]
     ready = {"worker-1", "worker-2", "handlers"}
     until(lambda: set(said(process, "worker ready")) == ready)
     process.said("campaigns ready")
     process.said("receiver ready: polling")
+    process.said("The pages are ready at")
 
     os.kill(parts[0].pid, signal.SIGKILL)
     parts.append(ProcessId.of(started(process, "worker-1", 2)))
@@ -75,7 +76,9 @@ def test_everything_runs_comes_back_after_a_crash_and_stops_in_order(stage: Stag
 
 
 def test_a_part_with_a_wrong_setting_ends_up_with_its_sentence_and_exit_code(stage: Stage) -> None:
-    process = up(stage, "--workers", "0", "--without", "gateway", "--updates", "mybot:nothing", ready="up ")
+    process = up(
+        stage, "--workers", "0", "--without", "gateway", "--without", "web", "--updates", "mybot:nothing", ready="up "
+    )
     assert process.wait() == EXIT_USAGE, process.log
     assert not Path(f"/proc/{started(process, 'updates')}").exists()
     last = process.log.splitlines()[-1]
@@ -85,7 +88,7 @@ def test_a_part_with_a_wrong_setting_ends_up_with_its_sentence_and_exit_code(sta
 
 def test_a_second_ctrl_c_kills_the_calls_under_way(stage: Stage) -> None:
     stage.control.set_server(latency_ms=(20_000, 20_000))
-    process = up(stage, "--without", "gateway", ready="worker ready")
+    process = up(stage, "--without", "gateway", "--without", "web", ready="worker ready")
     stage.client().send_message(chat_id=42, text="under way")
     until(lambda: stage.control.stats().unanswered == 1)
     worker = ProcessId.of(started(process, "worker"))

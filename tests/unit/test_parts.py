@@ -14,6 +14,7 @@ from floodgate.producer.campaigns.sending import process as campaigns
 from floodgate.producer.gateway import server as gateway
 from floodgate.producer.updates import process as updates
 from floodgate.supervision.parts import PARTS, PartOptions, check_names, part_processes
+from floodgate.web.server import DRAIN_SECONDS
 from floodgate.worker import CLOSING_SECONDS, HANDLER_CLOSING_SECONDS, LEAVING_SECONDS
 
 HANDLER = "myapp.bot:application"
@@ -31,15 +32,15 @@ def chosen(*, settings: dict[str, Any] | None = None, **options: Any) -> dict[st
     return {process.name: list(process.command[3:]) for process in processes}
 
 
-def test_without_options_a_worker_and_the_gateway_run() -> None:
-    assert chosen() == {"worker": ["worker"], "gateway": ["gateway"]}
+def test_without_options_a_worker_the_gateway_and_the_web_pages_run() -> None:
+    assert chosen() == {"worker": ["worker"], "gateway": ["gateway"], "web": ["web"]}
 
 
 def test_several_processes_of_a_part_are_numbered() -> None:
     assert list(chosen(workers=2, handlers=HANDLER, handler_workers=3)) == [
         *("worker-1", "worker-2"),
         *("handlers-1", "handlers-2", "handlers-3"),
-        *("updates", "gateway"),
+        *("updates", "gateway", "web"),
     ]
 
 
@@ -49,6 +50,7 @@ def test_a_handler_brings_a_receiver_that_polls() -> None:
         "handlers": ["worker", "--updates", HANDLER],
         "updates": ["updates", "--mode", "polling"],
         "gateway": ["gateway"],
+        "web": ["web"],
     }
 
 
@@ -67,14 +69,17 @@ def test_campaigns_run_once_there_is_a_database(tmp_path: Path) -> None:
 
 
 def test_parts_can_be_added_and_left_out() -> None:
-    assert list(chosen(added=frozenset({"campaigns"}), left_out=frozenset({"worker"}))) == ["campaigns", "gateway"]
+    assert list(chosen(added=frozenset({"campaigns"}), left_out=frozenset({"worker", "web"}))) == [
+        "campaigns",
+        "gateway",
+    ]
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"added": frozenset({"handlers"})}, "needs --updates MODULE:NAME"),
-        ({"workers": 0, "left_out": frozenset({"gateway"})}, "No part is left to run"),
+        ({"workers": 0, "left_out": frozenset({"gateway", "web"})}, "No part is left to run"),
     ],
     ids=["no-handler", "nothing"],
 )
@@ -98,4 +103,20 @@ def test_no_part_is_given_less_time_to_stop_than_it_takes_itself() -> None:
         "campaigns": campaigns.STOP_SECONDS,
         "gateway": settings.gateway.drain_seconds + gateway.CLOSING_SECONDS,
     }
-    assert {part.name: part.stop_seconds(settings) for part in PARTS} == own
+    bounds = {part.name: part.stop_seconds(settings) for part in PARTS}
+    assert bounds == own | {"web": bounds["web"]}
+    assert bounds["web"] > DRAIN_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("given", "ports"),
+    [
+        ("9465", ["127.0.0.1:9465", "127.0.0.1:9466"]),
+        ("[::1]:9465", ["[::1]:9465", "[::1]:9466"]),
+        ("0", ["127.0.0.1:0"] * 2),
+    ],
+)
+def test_each_process_has_a_port_of_its_own_for_metrics(given: str, ports: list[str]) -> None:
+    settings = Settings(_env_file=None, metrics_address=given)
+    processes = part_processes(PartOptions(settings, left_out=frozenset({"web"})))
+    assert [process.env["FLOODGATE_METRICS_ADDRESS"] for process in processes] == ports
