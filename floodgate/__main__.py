@@ -15,6 +15,7 @@ _EXTRAS: Final = {
     "web": "web",
     "demo": "all",
     "top": "top",
+    "up": "all",
 }
 EXIT_USAGE: Final = 2
 

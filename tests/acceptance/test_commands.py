@@ -23,6 +23,7 @@ from tests.waiting import until
 COMMANDS = (
     ["demo"],
     ["worker"],
+    ["up"],
     ["send"],
     ["doctor"],
     ["metrics"],
