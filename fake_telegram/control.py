@@ -62,6 +62,8 @@ class Totals:
     paid_in_1s: int
     chat_in_1s: int
     group_in_60s: int
+    typing_in_5s: int
+    typing_in_30s: int
     in_flight_in_a_chat: int
     chats: int
     duplicated: int
@@ -132,7 +134,8 @@ class ControlClient:
         self._ask("server", values)
 
     def limits(self, **changes: Any) -> dict[str, Any]:
-        """Change limits: ``enabled=``, and ``bot=``, ``paid=``, ``chat=``, ``group=`` as (count, seconds) or None.
+        """Change limits: ``enabled=``, and ``bot=``, ``paid=``, ``chat=``, ``group=``, ``typing=``, ``long_typing=`` as
+        (count, seconds) or None.
 
         Returns:
             All limits in force.

@@ -115,7 +115,7 @@ class ControlApi:
             raise ControlError("A pause needs bot_id and seconds, and chat_id to pause one chat only.")
         chat = values.get("chat_id")
         chat_id = None if chat is None else self._exchange.world.chats.resolve(chat)
-        self._exchange.flood.impose((bot_id, chat_id), seconds, self._exchange.now())
+        self._exchange.flood.impose(bot_id, chat_id, seconds, self._exchange.now())
         return {}
 
     async def _inject(self, values: Mapping[str, Any]) -> ControlAnswer:

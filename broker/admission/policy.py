@@ -16,6 +16,7 @@ from floodgate.broker.messages.chats import ChatKind, chat_kind
 from floodgate.broker.messages.dead_letters import CHAT_UNREACHABLE
 from floodgate.broker.messages.job import Job, Priority
 from floodgate.broker.messages.method_table import Charge
+from floodgate.broker.messages.methods import TYPING_WORTH
 from floodgate.broker.settings.model import CONSUMER_TIMEOUT_SECONDS, ChatLimits, Limits, Settings
 
 MILLISECOND: Final = 1_000
@@ -291,8 +292,11 @@ def ask_for(job: Job, settings: Settings) -> Ask:
 def call_timeout(job: Job, settings: Settings) -> timedelta:
     """The timeout of a job's call. It grows with the size of its files, but stays below RabbitMQ's consumer timeout.
 
-    That leaves about 28 minutes (1.2 MB/s) for a file of 2 GB, which only a local Bot API server accepts.
+    Typing and drafts get no longer than they are worth, since their partition waits for them. For an upload there are
+    about 28 minutes (1.2 MB/s for a file of 2 GB, which only a local Bot API server accepts).
     """
+    if settings.charge_of(job) is Charge.TYPING:
+        return min(timedelta(seconds=settings.call_timeout_seconds), TYPING_WORTH)
     upload = sum(file.size for file in job.files) / UPLOAD_BYTES_PER_SECOND
     most = CONSUMER_TIMEOUT_SECONDS - settings.hold_seconds - settings.lease_margin_seconds - SETTLING_SECONDS
     seconds = settings.call_timeout_seconds
