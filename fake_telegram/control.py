@@ -76,6 +76,16 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
+class Screen:
+    """What a chat shows of a bot."""
+
+    messages: list[dict[str, Any]]
+    """The latest messages, oldest first, as edited."""
+    draft: dict[str, Any] | None
+    """The draft: ``draft_id``, and its text or rich message. None if there is none, or its 30 seconds are over."""
+
+
+@dataclass(frozen=True, slots=True)
 class LiveCounters:
     """Counters of a running server, cheap enough to read several times a second."""
 
@@ -171,6 +181,10 @@ class ControlClient:
             if limit is not None and len(found) >= limit:
                 break
         return found[:limit]
+
+    def shown(self, bot_id: int, chat_id: int | str) -> Screen:
+        """Return what a chat shows of a bot: its latest hundred messages, and its draft."""
+        return Screen(**self._ask("shown", {"bot_id": bot_id, "chat_id": chat_id}))
 
     def summary(self) -> Totals:
         """Return the figures of all calls since the start or the last reset."""

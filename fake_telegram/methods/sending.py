@@ -81,9 +81,11 @@ def _send_chat_action(world: World, call: Call) -> bool:
 def _send_draft(holds: ContentBuilder, world: World, call: Call) -> bool:
     if common.chat_of(world, call) < 0:
         raise bad_request("the draft must be sent to a private chat")
-    if call.integer("draft_id") == 0:
+    draft_id = call.integer("draft_id")
+    if draft_id == 0:
         raise bad_request("draft identifier must be non-zero")
-    holds(world, call)
+    draft = {"draft_id": draft_id, **holds(world, call)}
+    world.drafts.show(call.bot_id, common.chat_of(world, call), draft, world.wall())
     return True
 
 
