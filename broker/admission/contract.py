@@ -39,6 +39,8 @@ class Ask:
     upload: bool = False
     """Whether the call uploads files. It arrives when they have, so it counts for its chat from the end of the call."""
     campaign: str | None = None
+    worth: timedelta | None = None
+    """For how much longer the job is worth sending. One that would have to wait for longer is shed. None: always."""
     created_ms: int = 0
     """When the job was enqueued, in Unix milliseconds of its producer's clock."""
 
@@ -185,6 +187,10 @@ Settlement = Sent | Retrying | Dead | Released
 
 CANCELLED: Final = "cancelled"
 """The reason of a job that its caller cancelled."""
+
+
+SHED: Final = "shed"
+"""The reason of a job that ended because it would have been sent too late to be worth it. It is counted, not listed."""
 
 
 class Standing(StrEnum):
@@ -373,7 +379,12 @@ class Admission(Protocol):
     """
 
     def admit(self, ask: Ask) -> Decision:
-        """Decide whether a job may be sent now. Idempotent by job id. On the first call the job joins its line."""
+        """Decide whether a job may be sent now. Idempotent by job id. On the first call the job joins its line.
+
+        A job whose wait is not worth it (``Ask.worth``) ends as dead with the reason :data:`SHED`. So does typing or a
+        draft that would have to wait at all: it joins no line and leaves no record before it ends, so nothing waits
+        for it, and its permit has no ``grant``.
+        """
         ...
 
     def renew_unsettled(self, ask: Ask) -> Decision:
@@ -460,8 +471,11 @@ class Admission(Protocol):
         it."""
         ...
 
-    def too_many_requests(self, bot: str, chat: str | None, retry_after: timedelta) -> Scope:
-        """Record a 429: pause the chat, or the bot if ``policy.blames_bot``. Returns which of them was paused."""
+    def too_many_requests(self, bot: str, chat: str | None, retry_after: timedelta, typing: bool = False) -> Scope:
+        """Record a 429: pause the chat, or the bot if ``policy.blames_bot``. Returns which of them was paused.
+
+        A 429 for ``typing`` or a draft pauses only these in the chat.
+        """
         ...
 
     def resume(self, bot: str, chat: str | None) -> bool:
