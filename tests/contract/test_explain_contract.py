@@ -199,7 +199,7 @@ def test_a_job_that_is_about_to_ask_its_bot_waits_for_those_that_asked_before_it
     ask = ask_of(99)
     go = admission.admit(ask)
     assert isinstance(go, Go)
-    turns = [admission.admit(ask_of(chat)) for chat in range(1, 80)]
+    turns = [admission.admit(ask_of(chat, "interactive")) for chat in range(1, 80)]
     admission.settle(ask, Retrying(timedelta()), go.grant)
     line = admission.explain("default", "99").lines[0]
     assert isinstance(turns[-1], Wait)
