@@ -36,6 +36,7 @@ from floodgate.broker.settings.dead_letters import DeadLetterSettings
 from floodgate.broker.settings.gateway import GatewaySettings
 from floodgate.broker.settings.listen_address import ListenAddress
 from floodgate.broker.settings.updates import UpdateSettings
+from floodgate.broker.settings.web import WebSettings
 
 DEFAULT_BOT: Final = "default"
 TEST_SUFFIX: Final = "/test"
@@ -193,7 +194,7 @@ class Settings(BaseSettings):
     methods: dict[str, Charge] = Field(
         default_factory=dict,
         description="Classes of Bot API methods that are newer than Floodgate, or corrections, as JSON: "
-        '`{"sendHologram": "message"}`. A class is `message`, `edit`, `action`, `answer` or `free`: see '
+        '`{"sendHologram": "message"}`. A class is `message`, `edit`, `action`, `typing`, `answer` or `free`: see '
         "docs/clients.md.",
     )
 
@@ -293,6 +294,7 @@ class Settings(BaseSettings):
     dead_letters: DeadLetterSettings = Field(default_factory=DeadLetterSettings, description="Dead letters.")
     gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="The gateway.")
     updates: UpdateSettings = Field(default_factory=UpdateSettings, description="Receiving and handling updates.")
+    web: WebSettings = Field(default_factory=WebSettings, description="The web pages.")
 
     metrics_address: str | None = Field(
         None,
