@@ -276,7 +276,7 @@ NOT_KEPT: Final = _counter(
     "Jobs that ended without a dead letter.",
     ProcessRole.EXPORTER,
     bot=(),
-    reason=(*_REASONS, "cancelled"),
+    reason=(*_REASONS, "cancelled", "shed"),
 )
 PAUSES: Final = _gauge(
     "pauses",

@@ -6,7 +6,7 @@
            │                and suspends its queue, so that the backlog does not pass through the ladder
            ├▶ Wait (chat)   a short wait is slept through; for a longer one the job goes to the delay ladder and is
            │                acknowledged once that is confirmed, so that the chats behind it can proceed
-           ├▶ AlreadySent, AlreadyDead   acknowledged
+           ├▶ AlreadySent, AlreadyDead   acknowledged; so is a job that admission has shed
            ├▶ Exhausted     dead-lettered: its calls killed their workers, or it kept being handed back before one
            ├▶ Unreachable   dead-lettered, or listed, with Telegram's error for the chat; spends no budget
            └▶ Unsettled     the job's ``on_uncertain`` decides
@@ -23,7 +23,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final, NoReturn
 
@@ -198,6 +198,8 @@ class RateLimit(AwaitedMiddleware):
             if job.expired(unix_ms()) and not _begun(await broker.admission.lookup(ask.bot, ask.job_id)):
                 return Expired()
             asked = time.monotonic()
+            if job.worth_until_ms is not None:
+                ask = replace(ask, worth=job.worth(unix_ms()))
             decision = await broker.admission.renew_unsettled(ask) if fresh else await broker.admission.admit(ask)
         except StateUnavailableError as error:
             broker.metrics.observe(WAIT, STORE_RETRY_SECONDS, ask.bot, "store")
