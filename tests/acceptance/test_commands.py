@@ -24,6 +24,7 @@ COMMANDS = (
     ["demo"],
     ["worker"],
     ["send"],
+    ["web"],
     ["doctor"],
     ["fake-telegram"],
     ["status"],
