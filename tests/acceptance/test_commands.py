@@ -23,10 +23,13 @@ from tests.waiting import until
 COMMANDS = (
     ["demo"],
     ["worker"],
+    ["up"],
     ["send"],
     ["doctor"],
+    ["metrics"],
     ["fake-telegram"],
     ["status"],
+    ["top"],
     ["topology", "show"],
     ["topology", "apply"],
     ["topology", "verify"],

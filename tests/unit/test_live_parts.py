@@ -86,19 +86,23 @@ def test_streams_end_when_the_process_stops() -> None:
 
 
 def test_a_part_that_cannot_be_rendered_says_so_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    failures = [True]
-
-    async def render() -> str:
-        if failures and failures.pop():
-            raise LookupError("no such thing")
-        return "<p>again</p>"
-
     async def scenario() -> list[str]:
+        source = Source()
+
+        async def render() -> str:
+            html = await source.render()
+            if source.renders == 1:
+                raise LookupError("no such thing")
+            return html
+
         async with aclosing(LivePart("overview", render, 0.0).watch(asyncio.Event())) as stream:
-            return [await first(stream), await first(stream)]
+            source.step.set()
+            failed = await first(stream)
+            source.step.set()
+            return [failed, await first(stream)]
 
     failed, again = asyncio.run(scenario())
-    assert ("cannot be shown" in failed, again) == (True, event("<p>again</p>"))
+    assert ("cannot be shown" in failed, again) == (True, event("<p>2</p>"))
     assert "no such thing" in caplog.text
 
 

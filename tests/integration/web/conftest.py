@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -68,21 +69,22 @@ class LetIn:
 class Desk:
     """An operator's desk: its pages over HTTP, and what they act on."""
 
-    def __init__(self, rabbitmq_url: str, home: Path) -> None:
+    def __init__(self, rabbitmq_url: str, home: Path, **settings: Any) -> None:
         self.home = home
         self.viewer = StandIn()
         self.settings = Settings(
             _env_file=None,
-            rabbitmq_url=rabbitmq_url,
-            state_url=f"sqlite:///{home}/state.db",
-            campaigns_url=f"sqlite:///{home}/campaigns.db",
-            bots={BOT: TOKEN},
-            partitions=PARTITIONS,
-            update_partitions=PARTITIONS,
-            connect_timeout_seconds=2,
+            **{
+                "rabbitmq_url": rabbitmq_url,
+                "state_url": f"sqlite:///{home}/state.db",
+                "campaigns_url": f"sqlite:///{home}/campaigns.db",
+                "bots": {BOT: TOKEN},
+                "partitions": PARTITIONS,
+                "update_partitions": PARTITIONS,
+                **settings,
+            },
         )
         self.store = open_store(self.settings)
-        self.store.vouch_idle(BOT)
         self.connections = Connections(self.settings, "test")
         self.campaigns = Campaigns(self.settings, BOT)
         self.pages = Pages(self.settings, [Middleware(LetIn, viewer=self.viewer)])
@@ -178,6 +180,7 @@ def desk(office: Vhost, tmp_path: Path) -> Iterator[Desk]:
     with contextlib.ExitStack() as stack:
         made = Desk(office.url, tmp_path)
         stack.callback(made.stop)
+        made.store.vouch_idle(BOT)
         made.start().empty()
         yield made
 
