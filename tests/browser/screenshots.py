@@ -74,7 +74,8 @@ def take_all(site: Scene, browser: Browser, dark: bool) -> None:
     """Take every picture in one colour scheme."""
     shade = "dark" if dark else "light"
     wide = _visitor(site, browser, dark, WIDE, HIGH)
-    (letter,) = [path for path in [_first_letter(wide)] if path]
+    letter = until(lambda: _first_letter(wide), 60)
+    assert letter is not None
     for name, path in {
         "overview": "/",
         "bot": f"/bots/{BUSY}",
@@ -102,8 +103,8 @@ def _visitor(site: Scene, browser: Browser, dark: bool, width: int, height: int)
 
 
 def _first_letter(visitor: Visitor) -> str | None:
-    page = visitor.go("/dead-letters")
-    return page.locator("a[href^='/dead-letters/']").first.get_attribute("href")
+    links = visitor.go("/dead-letters").locator("a[href^='/dead-letters/']")
+    return links.first.get_attribute("href") if links.count() else None
 
 
 def _take(visitor: Visitor, path: str, name: str) -> None:
