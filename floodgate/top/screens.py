@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, Final, cast
+from typing import ClassVar, Final
 
-from rich.text import Text
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.screen import Screen
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import DataTable
 
 from floodgate.broker.errors import InvalidParamsError
 from floodgate.broker.messages.job import Priority
@@ -24,64 +20,13 @@ from floodgate.top.lines import (
     chat_cells,
     chat_lines,
     chats,
-    health_line,
     letter_cells,
     letters_lines,
 )
-from floodgate.top.operations import Operations
-from floodgate.top.widgets import ChatInput, Column, Rows
-
-if TYPE_CHECKING:
-    from floodgate.top.app import TopApp
+from floodgate.top.live import LiveScreen
+from floodgate.top.widgets import ChatInput, Column
 
 _PRIORITIES: Final = [Column(priority, max(8, len(priority)), True) for priority in Priority]
-
-
-class LiveScreen(Screen[None]):
-    """A screen with a title, the health of what Floodgate depends on, a table, lines of text, and its keys."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "app.back", "back")]
-    COLUMNS: ClassVar[list[Column]] = []
-    OPENS: ClassVar[bool] = False
-
-    def __init__(self, title: str) -> None:
-        super().__init__()
-        self._title = title
-        self.rows = Rows(self.COLUMNS, opens=self.OPENS)
-        self.lines = Static(id="lines")
-        self.health = Static(id="health")
-
-    @property
-    def top(self) -> TopApp:
-        """The app."""
-        return cast("TopApp", self.app)
-
-    def compose(self) -> ComposeResult:
-        yield Static(Text(self._title, style="bold"), id="title")
-        yield self.health
-        if self.COLUMNS:
-            yield self.rows
-        yield self.lines
-        yield Footer(show_command_palette=False, compact=True)
-
-    def on_screen_resume(self) -> None:
-        """Show the latest picture, which was not shown while another screen was in front."""
-        if self.top.overview is not None:
-            self.show(self.top.overview)
-
-    def show(self, overview: Overview) -> None:
-        """Show a picture."""
-        self.health.update(health_line(overview))
-        self.draw(overview)
-
-    def draw(self, overview: Overview) -> None:
-        """Draw the table and the lines."""
-        raise NotImplementedError
-
-    def operate(self, operation: Callable[[Operations, str], str], then: Callable[[], object] = lambda: None) -> None:
-        """Have something done to what is under the cursor, if anything is; then call ``then``."""
-        if (chosen := self.rows.chosen) is not None:
-            self.top.operate(lambda operations: operation(operations, chosen), then)
 
 
 class BotsScreen(LiveScreen):
