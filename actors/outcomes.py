@@ -17,10 +17,12 @@ with ``assert_never``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from floodgate.broker.admission.contract import Dead, Sent
 
@@ -93,6 +95,38 @@ class BotRefused:
 
 
 Outcome = Sent | NothingToDo | Retry | Uncertain | Paused | Migrated | Dead | BotRefused
+
+
+_NAMES: Final[Mapping[type[Outcome], str]] = MappingProxyType(
+    {
+        Sent: "sent",
+        NothingToDo: "nothing-to-do",
+        Retry: "retry",
+        Uncertain: "uncertain",
+        Paused: "paused",
+        Migrated: "migrated",
+        Dead: "dead",
+        BotRefused: "bot-refused",
+    }
+)
+
+
+def name_of(outcome: Outcome) -> str:
+    """Return an outcome's name in metrics and traces."""
+    return _NAMES[type(outcome)]
+
+
+def failure_in(outcome: Outcome) -> tuple[str, str] | None:
+    """Return a keyword and a description of what went wrong; None if nothing did."""
+    match outcome:
+        case Dead(reason=reason, description=description):
+            return reason, description
+        case Retry(reason=description) | Uncertain(reason=description) | Paused(description=description):
+            return name_of(outcome), description
+        case BotRefused(description=description):
+            return name_of(outcome), description
+        case _:
+            return None
 
 
 def dead(reason: FailureReason, description: str, code: int | None = None) -> Dead:

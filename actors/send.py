@@ -26,6 +26,7 @@ from floodgate.actors.uploads import JobUploads
 from floodgate.broker.admission.contract import Go, Sent
 from floodgate.broker.admission.policy import call_timeout
 from floodgate.broker.messages.job import SEND_ACTOR, Job
+from floodgate.broker.process.metrics import CALL
 from floodgate.broker.uploads.spool import Spool
 from floodgate.broker.uploads.sweeper import Sweeper
 from floodgate.broker.worker.middleware.awaited import AwaitedMiddleware, HostBroker
@@ -76,6 +77,7 @@ class Sender(AwaitedMiddleware):
             return
         call = call_of(job)
         answer = await self._answer(message, job)
+        message.trace.event("answer")
         outcome = classify(answer, dataclasses.replace(call, repeated=call.repeated or message.uncertain))
         await self._settler.settle(message, job, outcome, unanswered=is_silence(answer))
         if job.files and isinstance(outcome, Sent | NothingToDo):
@@ -94,13 +96,17 @@ class Sender(AwaitedMiddleware):
 
     async def _call(self, message: DeliveredMessage, job: Job) -> Answer:
         assert self._sessions is not None and message.permit is not None
-        timeout = call_timeout(job, current_broker().settings)
+        broker = current_broker()
+        timeout = call_timeout(job, broker.settings)
         started = time.monotonic()
         params = params_to_send(job, message.permit)
+        message.trace.event("call")
         if job.files:
-            return await self._call_with_files(job, params, timeout)
-        answer = await self._sessions.call(job.bot, job.method, params, timeout)
-        message.late = self._usual.lateness(time.monotonic() - started)
+            answer = await self._call_with_files(job, params, timeout)
+        else:
+            answer = await self._sessions.call(job.bot, job.method, params, timeout)
+            message.late = self._usual.lateness(time.monotonic() - started)
+        broker.metrics.observe(CALL, time.monotonic() - started, job.bot)
         return answer
 
     async def _call_with_files(self, job: Job, params: dict[str, Any], timeout: timedelta) -> Answer:

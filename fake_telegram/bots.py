@@ -15,7 +15,7 @@ from typing import Any, Final
 from floodgate.fake_telegram.errors import not_found, unauthorized
 
 QUERIES: Final = 100_000  # callback and inline queries of a bot that can still be answered
-_TOKEN: Final = re.compile(r"([1-9]\d{0,15}):[A-Za-z0-9_-]{30,}")
+_TOKEN: Final = re.compile(r"([1-9]\d{0,15}):[A-Za-z0-9_-]{30,}(?:/test)?")
 
 
 @dataclass(slots=True)

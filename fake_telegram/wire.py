@@ -1,6 +1,7 @@
 """The HTTP server: reads requests and writes replies.
 
-It serves the paths ``/bot<token>/<method>``, ``/file/bot<token>/<path>`` and ``/control/…``. For speed, it uses
+It serves the paths ``/bot<token>/<method>``, ``/file/bot<token>/<path>`` and ``/control/…``. A token may end in
+``/test``, as in Telegram's test environment. For speed, it uses
 aiohttp's low-level server without routes or middlewares, because benchmarks measure against it. If a caller
 disconnects, its pending wait is cancelled, but never a call that has taken effect.
 """
@@ -61,12 +62,12 @@ class Wire:
         """Answer a request."""
         path = request.path
         if path.startswith("/bot"):
-            token, _, name = path[4:].partition("/")
+            token, name = _token_and_rest(path.removeprefix("/bot"))
             return await self._call(request, token, name.lower())
         if path.startswith("/control/"):
             return await self._control.handle(request, path.removeprefix("/control/"))
         if path.startswith("/file/bot"):
-            token, _, name = path.removeprefix("/file/bot").partition("/")
+            token, name = _token_and_rest(path.removeprefix("/file/bot"))
             return self._file(token, unquote(name))
         return _response(refuse(not_found()))
 
@@ -160,6 +161,13 @@ async def read_call(request: web.BaseRequest, bot_id: int, name: str) -> Call:
         params = {**_query(query), **params}
         source = CallSource("json", json.dumps(params).encode())
     return Call(bot_id, name, params, source=kept(source))
+
+
+def _token_and_rest(path: str) -> tuple[str, str]:
+    """Split a path after ``bot``. A token of the test environment ends in ``/test``."""
+    token, _, rest = path.partition("/")
+    environment, slash, name = rest.partition("/")
+    return (f"{token}/{environment}", name) if slash and environment == "test" else (token, rest)
 
 
 def _query(query: str) -> dict[str, Any]:

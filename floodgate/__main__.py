@@ -12,8 +12,10 @@ _EXTRAS: Final = {
     "updates": "gateway",
     "fake-telegram": "fake",
     "campaigns": "campaigns",
+    "web": "web",
     "demo": "all",
     "top": "top",
+    "up": "all",
 }
 EXIT_USAGE: Final = 2
 

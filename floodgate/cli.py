@@ -7,6 +7,7 @@ are wrong · 3 RabbitMQ refused, failed or could not be reached · 4 the state s
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Annotated, Final
 
@@ -32,12 +33,15 @@ from floodgate.commands import (
     fake,
     gateway,
     jobs,
+    metrics,
     pauses,
     send,
     status,
     top,
     topology,
+    up,
     updates,
+    web,
     worker,
 )
 from floodgate.commands.options import EXIT_NO
@@ -73,12 +77,15 @@ def options(
 
 app.command("demo")(demo.demo)
 app.command("worker")(worker.worker)
+app.command("up")(up.up)
 app.command("send")(send.send)
 app.command("gateway")(gateway.gateway)
 app.command("updates")(updates.updates)
 app.command("fake-telegram")(fake.fake_telegram)
+app.command("web")(web.web)
 app.command("doctor")(doctor.doctor)
 app.command("status")(status.status)
+app.command("metrics")(metrics.metrics)
 app.command("top")(top.top)
 app.command("pause")(pauses.pause)
 app.command("resume")(pauses.resume)
@@ -94,6 +101,8 @@ def main() -> None:
     try:
         app()
     except FloodgateError as error:
+        for handler in logging.getLogger().handlers:
+            handler.flush()  # so that the error is the last line: `floodgate up` reports it
         Console(stderr=True, highlight=False, soft_wrap=True).print(str(error), style="red", markup=False)
         sys.exit(exit_code(error))
     except KeyboardInterrupt:

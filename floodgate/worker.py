@@ -30,10 +30,13 @@ from floodgate.broker.errors import HandlersStoppedError
 from floodgate.broker.process.event_loop import new_event_loop
 from floodgate.broker.process.forced_exit import EXIT_HANDLERS_STOPPED, exit_after, exit_now
 from floodgate.broker.process.garbage import keep_modules_from_collections
+from floodgate.broker.process.measurement import Measurement
+from floodgate.broker.process.metrics import ProcessRole
 from floodgate.broker.settings.model import Settings
 
 if TYPE_CHECKING:
     from floodgate.actors.updates.handling import Handling
+    from floodgate.broker.process.spans import Tracing
     from floodgate.broker.worker.dramatiq_broker import FloodgateBroker
     from floodgate.broker.worker.runner import Runner
     from floodgate.updates.compose import Assignment
@@ -65,6 +68,7 @@ class WorkerProcess:
         self._settings = settings
         self._assignment = assignment
         self._handling: Handling | None = None
+        self._measurement = Measurement(settings, ProcessRole.WORKER if assignment is None else ProcessRole.HANDLERS)
         self._stopped = threading.Event()
         self._stopped_by: HandlersStoppedError | None = None
         self._wake: asyncio.Event | None = None
@@ -73,6 +77,7 @@ class WorkerProcess:
         self._runner: Runner | None = None
         self._watching: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
+        self._tracing: Tracing | None = None
 
     async def run(self) -> None:
         """Work until stopped.
@@ -109,8 +114,11 @@ class WorkerProcess:
         from floodgate.broker.worker.setup import configure
 
         self._settings.require_bots()
+        await self._measurement.start()
         self._broker = broker = configure(self._settings)
+        broker.metrics = self._measurement.metrics
         broker.run_on_callers_loop()
+        self._trace(broker)
         for bot in self._settings.tokens:
             # A store opens at its first call. Look up a job that does not exist, to fail now if the store is unusable.
             await broker.admission.lookup(bot, "")
@@ -128,6 +136,17 @@ class WorkerProcess:
         keep_modules_from_collections()
         await self._runner.start()
         logger.info("worker ready: %d queues, bots %s%s", len(queues), ", ".join(self._bots()), self._by())
+
+    def _trace(self, broker: FloodgateBroker) -> None:
+        """Trace jobs, if the environment asks for it."""
+        from floodgate.broker.process.tracing import start_tracing
+
+        self._tracing = start_tracing("worker" if self._assignment is None else "handlers")
+        if self._tracing is not None:
+            from floodgate.broker.worker.middleware.job_traces import JobTraces
+            from floodgate.broker.worker.middleware.rate_limit import RateLimit
+
+            broker.add_middleware(JobTraces(self._tracing), before=RateLimit)
 
     async def _watch_capacity(self, broker: FloodgateBroker) -> None:
         """Warn before the state store is full."""
@@ -181,6 +200,7 @@ class WorkerProcess:
     async def _shut_down(self) -> None:
         broker, runner = self._broker, self._runner
         if broker is None:
+            await self._measurement.stop()
             return
         closing = CLOSING_SECONDS if self._handling is None else CLOSING_SECONDS + HANDLER_CLOSING_SECONDS
         watchdog = exit_after(self._settings.shutdown_seconds + closing)
@@ -194,6 +214,9 @@ class WorkerProcess:
         await broker.aclose()
         if self._watching is not None:
             self._watching.cancel()
+        await self._measurement.stop()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
         watchdog.cancel()
         if runner is not None:
             logger.info("stopped")

@@ -1,11 +1,11 @@
 """Validates a call's parameters without asking Telegram.
 
 ``checked`` is a pure function over two tables: the parameters a method requires
-(:mod:`floodgate.broker.messages.methods`) and, below, the form a parameter must have wherever it occurs. When in doubt
-it lets a call through: Telegram has the last word, and a job that Telegram refuses becomes a dead letter with
-Telegram's reason. So lengths are counted in code points, which is never more than Telegram counts, and without the
-white space that Telegram strips. With a ``parse_mode`` they are not checked at all, since only the text that remains
-after parsing counts.
+(:mod:`floodgate.broker.messages.method_table`) and, below, the form a parameter must have wherever it occurs. When in
+doubt, and for a method that is newer than the table, it lets a call through: Telegram has the last word, and a job that
+Telegram refuses becomes a dead letter with Telegram's reason. So lengths are counted in code points, which is never
+more than Telegram counts, and without the white space that Telegram strips. With a ``parse_mode`` they are not checked
+at all, since only the text that remains after parsing counts.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from floodgate.broker.errors import InvalidParamsError
+from floodgate.broker.messages.method_table import METHODS
 from floodgate.producer.parameters import missing
 from floodgate.producer.uploads import Attached, is_file
 
@@ -56,13 +57,16 @@ def checked(method: str, params: Params) -> dict[str, Any]:
     Raises:
         InvalidParamsError: names the parameter and says what to give instead.
     """
-    given = {name: _decoded(name, value) for name, value in params.items() if value is not None}
+    given = {name: value for name, value in params.items() if value is not None}
+    if method not in METHODS:  # newer: only what JSON cannot carry is certainly wrong
+        _check_all_carried(given)
+        return given
+    given = {name: _decoded(name, value) for name, value in given.items()}
     if lacking := missing(method, given):
         raise InvalidParamsError(f"{method} needs {lacking}.")
-    for name, value in given.items():
-        _check_carried(name, value, MAX_DEPTH)
-        if check := _CHECKS.get(name):
-            check(method, given)
+    _check_all_carried(given)
+    for name in given.keys() & _CHECKS.keys():
+        _CHECKS[name](method, given)
     return given
 
 
@@ -74,6 +78,11 @@ def _decoded(name: str, value: Any) -> Any:
         return json.loads(value)
     except ValueError:
         raise InvalidParamsError(f"{name} is a string but not valid JSON: pass the list or dict itself.") from None
+
+
+def _check_all_carried(params: Params) -> None:
+    for name, value in params.items():
+        _check_carried(name, value, MAX_DEPTH)
 
 
 def _check_carried(name: str, value: Any, depth: int) -> None:

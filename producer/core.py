@@ -18,8 +18,10 @@ from floodgate.broker.amqp.delay_ladder import MAX_DELAY, delayed
 from floodgate.broker.errors import InvalidParamsError, UnknownBotError
 from floodgate.broker.messages import queue_names
 from floodgate.broker.messages.job import Job, OnUncertain, Priority, encode_job, new_job, unix_ms
-from floodgate.broker.messages.methods import REQUIRED, canonical_method
+from floodgate.broker.messages.method_table import METHODS
+from floodgate.broker.messages.methods import canonical_method
 from floodgate.broker.messages.publication import Publication
+from floodgate.broker.messages.trace_context import active_trace
 from floodgate.broker.settings.model import Settings, unknown_bot_message
 from floodgate.producer.checks import checked
 from floodgate.producer.uploads import Attachment, detached
@@ -39,6 +41,9 @@ class JobOptions(TypedDict, total=False):
     expires: datetime | timedelta | float | None
     """Latest time to send, absolute or relative to now (a number is seconds). After it, the job is dead-lettered as
     `expired`."""
+    worth_until: datetime | timedelta | float | None
+    """Until when the job is worth sending, absolute or relative to now (a number is seconds). A job that would be sent
+    later ends as `shed`, at once and without a dead letter."""
     dedupe_key: str | None
     """Jobs of one bot with the same key are one job: a second one is not sent."""
     campaign: str | None
@@ -51,7 +56,7 @@ class JobOptions(TypedDict, total=False):
 OPTIONS: Final = frozenset(JobOptions.__annotations__)
 # How much a name must resemble an option, by difflib's ratio. Of the Bot API's parameters none exceeds 0.67.
 _RESEMBLANCE: Final = 0.75
-_REQUIRED: Final = frozenset[str]().union(*REQUIRED.values())
+_PARAMETERS: Final = frozenset[str]().union(*(method.parameters for method in METHODS.values()))
 
 
 class Composer:
@@ -90,6 +95,9 @@ class Composer:
             JobError: the method, the bot, the chat id or an option is wrong.
         """
         now_ms = unix_ms()
+        known = self._settings.method(method)
+        if known.name.lower() in self._settings.methods:
+            fields["charge"] = known.charge
         return new_job(method, dict(params), now_ms=now_ms, **self._options(options, now_ms), **fields)
 
     def publication(self, job: Job) -> Publication:
@@ -101,7 +109,7 @@ class Composer:
         """
         self._check_bot(job.bot)
         queue = queue_names.home_of(job, self._settings.partitions)
-        publication = Publication("", queue, encode_job(job, queue), job.id)
+        publication = Publication("", queue, encode_job(job, queue), job.id, headers=active_trace())
         wait_ms = job.not_before_ms - unix_ms() if job.not_before_ms is not None else 0
         return delayed(publication, timedelta(milliseconds=wait_ms)) if wait_ms > 0 else publication
 
@@ -116,10 +124,11 @@ class Composer:
         if (key := options.get("dedupe_key")) is not None:
             options["job_id"] = job_id_of(bot, key)
         not_before = not_before_ms(options.pop("at", None), options.pop("delay", None), now_ms)
-        expires = expires_ms(options.pop("expires", None), now_ms)
-        if expires is not None and expires <= (not_before or now_ms):
-            raise InvalidParamsError("expires is before the job's earliest time to send: it would never be sent.")
-        return {**options, "not_before_ms": not_before, "expires_ms": expires}
+        ends = {name: end_ms(name, options.pop(name, None), now_ms) for name in ("expires", "worth_until")}
+        for name, end in ends.items():
+            if end is not None and end <= (not_before or now_ms):
+                raise InvalidParamsError(f"{name} is before the job's earliest time to send: it would never be sent.")
+        return {**options, "not_before_ms": not_before, **{f"{name}_ms": end for name, end in ends.items()}}
 
     def _check_bot(self, bot: str) -> None:
         """Reject an unknown bot, unless this process has no tokens at all: producers need none."""
@@ -142,8 +151,8 @@ def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=1024)
 def option_meant(name: str) -> str | None:
-    """Return the option that a parameter's name resembles, if any. Parameters that methods require are exempt."""
-    if name in _REQUIRED:
+    """Return the option that a parameter's name resembles, if any. Parameters in the table of methods are exempt."""
+    if name in _PARAMETERS:
         return None
     return next(iter(get_close_matches(name.lower(), OPTIONS, n=1, cutoff=_RESEMBLANCE)), None)
 
@@ -173,17 +182,17 @@ def not_before_ms(at: datetime | None, delay: timedelta | float | None, now_ms: 
     return moment if moment > now_ms else None
 
 
-def expires_ms(expires: datetime | timedelta | float | None, now_ms: int) -> int | None:
-    """The time at which the job expires, in Unix milliseconds; None means never.
+def end_ms(name: str, end: datetime | timedelta | float | None, now_ms: int) -> int | None:
+    """The time after which the job is not sent, in Unix milliseconds; None means never.
 
     Raises:
         InvalidParamsError: it has no time zone, or is in the past.
     """
-    if expires is None:
+    if end is None:
         return None
-    moment = _moment_ms("expires", expires) if isinstance(expires, datetime) else now_ms + _span_ms("expires", expires)
+    moment = _moment_ms(name, end) if isinstance(end, datetime) else now_ms + _span_ms(name, end)
     if moment <= now_ms:
-        raise InvalidParamsError("expires is not in the future: the job would never be sent.")
+        raise InvalidParamsError(f"{name} is not in the future: the job would never be sent.")
     return moment
 
 

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from rabbitmq_node.child_guard import ChildGuard
+from floodgate.broker.process.child_guard import ChildGuard
 from rabbitmq_node.command import run_command
 from rabbitmq_node.conf import node_conf, write_conf, write_definitions
 from rabbitmq_node.engine import NodeSpec

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rabbitmq_node.child_guard import ChildGuard
+from floodgate.broker.process.child_guard import ChildGuard
 
 POLL_SECONDS = 0.02
 DEATH_SECONDS = 10.0  # a killed group ends in milliseconds; a process stuck in the kernel is not waited for longer

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rabbitmq_node.child_guard import ChildGuard
+from floodgate.broker.process.child_guard import ChildGuard
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]

@@ -39,8 +39,10 @@ from floodgate.actors.updates.run import HandlerRun, enter
 from floodgate.actors.updates.watch import LoopWatch
 from floodgate.broker.errors import HandlersStoppedError, PublishError, StateUnavailableError
 from floodgate.broker.messages import dead_letters
+from floodgate.broker.messages.job import unix_ms
 from floodgate.broker.messages.update import Update
 from floodgate.broker.process.logs import redact
+from floodgate.broker.process.metrics import DEAD, HANDLER, UPDATE_LAG, UPDATES_HANDLED
 from floodgate.broker.settings.model import CONSUMER_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
@@ -97,6 +99,7 @@ class Handling:
     ) -> None:
         self._broker = broker
         self._settings = broker.settings
+        self._metrics = broker.metrics
         self._handler = handler
         self._ledger = ledger
         self._on_stopped = on_stopped
@@ -139,20 +142,29 @@ class Handling:
             await self._deliver(message, update)
         except StoppedError as stop:
             logger.info("returning update %d of bot %s to its queue: %s", update.update_id, update.bot, stop)
-            message.give_back()
+            self._return(message, update)
         except PublishError as error:
             logger.warning("returning update %d of bot %s to its queue: %s", update.update_id, update.bot, error)
-            message.give_back()
+            self._return(message, update)
+
+    def _return(self, message: DeliveredMessage, update: Update) -> None:
+        self._metrics.count(UPDATES_HANDLED, update.bot, "returned")
+        message.give_back()
 
     async def _deliver(self, message: DeliveredMessage, update: Update) -> None:
         if await self._meet(update, message.queue_name):
             logger.info("update %d of bot %s was delivered again: already handled", update.update_id, update.bot)
+            self._metrics.count(UPDATES_HANDLED, update.bot, "again")
             message.done()
             return
+        lag_ms, started = unix_ms() - message.message_timestamp, time.monotonic()
+        self._metrics.observe(UPDATE_LAG, max(0, lag_ms) / 1000, update.bot)
         failure = await self._handle(message, update)
+        self._metrics.observe(HANDLER, time.monotonic() - started, update.bot)
         if failure is not None:
             await self._bury(message, update, *failure)
         await self._note(update)
+        self._metrics.count(UPDATES_HANDLED, update.bot, "handled" if failure is None else "dead")
         message.done()
 
     async def _meet(self, update: Update, queue: str) -> bool:
@@ -253,6 +265,7 @@ class Handling:
             traceback=redact(failure.traceback),
         )
         await self._broker.connections.publisher.apublish(letter)
+        self._metrics.count(DEAD, update.bot, failure.reason)
 
     async def _note(self, update: Update) -> None:
         try:

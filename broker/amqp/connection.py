@@ -157,6 +157,7 @@ class Connection:
         self.pika_connection: Any = None  # set while UP
         self.server_version: tuple[int, ...] = ()
         self.ever_up = False
+        self.reconnections = 0
         self.last_error: RabbitMQError | None = None
         self._io = io
         self._options = options
@@ -316,6 +317,7 @@ class Connection:
             return
         self._attempt, self.pika_connection = None, connection
         self.server_version = version_tuple(version)
+        self.reconnections += self.ever_up
         self.state, self.ever_up = ConnectionState.UP, True
         self._backoff.reset()
         self._failed_in_round = 0

@@ -44,6 +44,7 @@ from floodgate.broker.amqp.session import Session
 from floodgate.broker.amqp.topology import Topology
 from floodgate.broker.errors import RabbitMQError, RabbitMQUnreachableError, SettingsError
 from floodgate.broker.process.event_loop import BackgroundLoop, BorrowedLoop
+from floodgate.broker.process.metrics import RECONNECTS, Metrics
 from floodgate.broker.process.outages import OutageLog
 from floodgate.broker.settings.model import Settings
 
@@ -80,6 +81,7 @@ class Connections:
         role_name: part of the connections' name in RabbitMQ, as in ``floodgate publish worker 4711``.
         on_callers_loop: run on the event loop that is running at the first use, instead of a background thread.
         patience_seconds: how long a message waits for a lost connection; None waits for the confirm time-out.
+        metrics: where confirms and reconnections are counted; None counts them for nobody.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Connections:
         *,
         on_callers_loop: bool = False,
         patience_seconds: float | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._settings = settings
         self._role_name = role_name
@@ -98,7 +101,9 @@ class Connections:
         self._stopped = False
         self._crashed: BaseException | None = None
         self._subscribed = 0  # under _lock
-        self.publisher = Publisher(lambda: self._running().io, settings, patience_seconds)
+        metrics = metrics or Metrics()
+        metrics.follow(RECONNECTS, self._reconnections)
+        self.publisher = Publisher(lambda: self._running().io, settings, metrics, patience_seconds)
         _remember(self)  # before first use, since a fork may happen during it
 
     @property
@@ -167,6 +172,10 @@ class Connections:
         subscription = Subscription(group, queue, worker_id, on_delivery, on_lost, prefetch)
         live.io.call_soon(lambda: group.add(subscription, lambda: self._declare(topology())))
         return subscription
+
+    def _reconnections(self) -> float:
+        live = self._live
+        return sum(connection.reconnections for connection in live.all) if live else 0.0
 
     def _group_with_room(self, live: OpenConnections) -> Subscriptions:
         with self._lock:

@@ -23,10 +23,11 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from floodgate.broker.errors import InvalidParamsError, MalformedJobError
+from floodgate.broker.errors import InvalidParamsError, MalformedJobError, UnknownMethodError
 from floodgate.broker.messages.chats import chat_key
 from floodgate.broker.messages.local_files import check_params
-from floodgate.broker.messages.methods import ANSWER_WITHIN, PAID_BROADCAST, canonical_method, charge_of, cost
+from floodgate.broker.messages.method_table import Charge
+from floodgate.broker.messages.methods import TYPING_WORTH, answer_within, can_pay, canonical_method, cost, find_method
 from floodgate.broker.messages.partitions import partition_of
 from floodgate.broker.messages.spooled_file import SpooledFile
 
@@ -34,6 +35,7 @@ SEND_ACTOR: Final = "send"
 VERSION: Final = 1
 # RabbitMQ carries more, but a job holds text and references, never files. Telegram's longest text is 4096 characters.
 MAX_JOB_BYTES: Final = 512 * 1024
+_MILLISECOND: Final = timedelta(milliseconds=1)
 
 JOB_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$"  # also the name of a folder in the spool: never "." or ".."
 JobId = Annotated[str, StringConstraints(pattern=JOB_ID)]
@@ -42,10 +44,11 @@ BotName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$"
 ChatKey = Annotated[str, StringConstraints(pattern=r"^(-?[1-9][0-9]{0,15}|@[a-z][a-z0-9_]{2,31}|inline:.{1,500})$")]
 
 
-def _known_method(name: str) -> str:
-    if charge_of(name) is None:
-        raise ValueError("not a known method of the Bot API")
-    return name
+def _method(name: str) -> str:
+    try:
+        return canonical_method(name)
+    except UnknownMethodError:
+        raise ValueError("not a method of the Bot API that can be a job") from None
 
 
 def _safe_params(params: dict[str, Any]) -> dict[str, Any]:
@@ -76,7 +79,9 @@ class Job(BaseModel):
     v: Literal[1] = VERSION
     id: JobId
     bot: BotName = "default"
-    method: Annotated[str, AfterValidator(_known_method)]
+    method: Annotated[str, AfterValidator(_method)]
+    charge: Charge | None = None
+    """The class that ``FLOODGATE_METHODS`` gives the method where the job was made; None: see :attr:`charged_as`."""
     params: Annotated[dict[str, Any], AfterValidator(_safe_params)]
     priority: Priority = Priority.INTERACTIVE
     chat: ChatKey | None = None
@@ -84,6 +89,8 @@ class Job(BaseModel):
     created_ms: int
     not_before_ms: int | None = None
     expires_ms: int | None = None
+    worth_until_ms: int | None = None
+    """After this time it is shed: it ends without a dead letter."""
     dedupe_key: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
     campaign: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = None
     on_uncertain: OnUncertain = OnUncertain.RESEND
@@ -102,12 +109,17 @@ class Job(BaseModel):
     @property
     def paid(self) -> bool:
         """Whether it is charged as a paid broadcast: it requests one, and its method has the parameter."""
-        return self.method in PAID_BROADCAST and self.params.get("allow_paid_broadcast") is True
+        return can_pay(self.method) and self.params.get("allow_paid_broadcast") is True
 
     @property
     def answers_query(self) -> bool:
         """Whether it answers a query that expires in seconds. It has a queue of its own and waits for nothing."""
-        return self.method in ANSWER_WITHIN
+        return self.charged_as is Charge.ANSWER
+
+    @property
+    def charged_as(self) -> Charge:
+        """Which budgets it draws on, unless the worker's own ``FLOODGATE_METHODS`` says otherwise."""
+        return self.charge or find_method(self.method).charge
 
     @property
     def content(self) -> str | None:
@@ -121,6 +133,10 @@ class Job(BaseModel):
     def expired(self, now_ms: int) -> bool:
         """Return whether the job has expired at ``now_ms``."""
         return self.expires_ms is not None and now_ms >= self.expires_ms
+
+    def worth(self, now_ms: int) -> timedelta | None:
+        """Return for how much longer the job is worth sending, which may be negative; None means always."""
+        return None if self.worth_until_ms is None else (self.worth_until_ms - now_ms) * _MILLISECOND
 
     def partition(self, partitions: int) -> int:
         """Return the job's partition: that of its chat, or of its id if it has no chat."""
@@ -149,19 +165,24 @@ def new_job(
     now_ms: int | None = None,
     **options: Any,
 ) -> Job:
-    """Create a valid job. An answer to a query gets an ``expires_ms`` unless one is given.
+    """Create a valid job. An answer to a query gets an ``expires_ms``, and typing or a draft a ``worth_until_ms``,
+    unless one is given.
 
     The method may be newer than the table of methods.
 
     Raises:
-        UnknownMethodError: the Bot API has no such method.
+        UnknownMethodError: no method can have this name, or it cannot be a job.
         InvalidParamsError: a parameter is invalid, which was found without asking Telegram.
     """
-    method = canonical_method(method, or_newer=True)
+    method = canonical_method(method)
     params = {name: value for name, value in params.items() if value is not None}
     created_ms = unix_ms() if now_ms is None else now_ms
-    if options.get("expires_ms") is None:
-        options["expires_ms"] = _answer_by_ms(method, options.get("not_before_ms") or created_ms)
+    charge = options.get("charge") or find_method(method).charge
+    from_ms = options.get("not_before_ms") or created_ms
+    if charge is Charge.ANSWER and options.get("expires_ms") is None:
+        options["expires_ms"] = from_ms + answer_within(method) // _MILLISECOND
+    if charge is Charge.TYPING and options.get("worth_until_ms") is None:
+        options["worth_until_ms"] = from_ms + TYPING_WORTH // _MILLISECOND
     try:
         return Job(
             id=job_id or secrets.token_hex(16),
@@ -189,11 +210,6 @@ def stand_in(bot: str, job_id: str, chat: str | None = None) -> Job:
         InvalidParamsError: it is not an id.
     """
     return new_job("getMe", {"chat_id": chat}, bot=bot, job_id=job_id)
-
-
-def _answer_by_ms(method: str, from_ms: int) -> int | None:
-    within = ANSWER_WITHIN.get(method)
-    return None if within is None else from_ms + within // timedelta(milliseconds=1)
 
 
 def job_chat(params: dict[str, Any]) -> str | None:

@@ -70,7 +70,12 @@ def dead_queues(bots: Iterable[str]) -> list[str]:
 def dead_queue_of(queue: str) -> str:
     """Return the dead-letter queue of a queue: ``dead.news`` for ``send.news.bulk.03`` and ``updates.news.03``,
     ``dead.mail`` for ``mail``."""
-    return dead_queue(queue.split(".")[1] if family_of(queue) else queue)
+    return dead_queue(owner_of(queue))
+
+
+def owner_of(queue: str) -> str:
+    """Return the bot of a queue of jobs or updates, and the name of any other queue."""
+    return queue.split(".")[1] if family_of(queue) else queue
 
 
 def family_of(queue: str) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 from urllib.parse import quote
 
@@ -29,6 +29,7 @@ _URL_PASSWORD: Final = re.compile(r"(://[^\s:/@]{0,200}:)[^\s/]{1,500}@")
 # Loggers of the libraries used, and the least severe level that is logged.
 _QUIET: Final = {
     "alembic": logging.WARNING,
+    "opentelemetry": logging.ERROR,  # a warning for each retry of an export
     "pika": logging.WARNING,
     "pika.channel": logging.ERROR,  # why the server closed a channel: Floodgate logs that in one sentence
     "pika.adapters": logging.CRITICAL,  # a traceback per failed connection: Floodgate logs that in one sentence
@@ -81,14 +82,17 @@ def _forms(secret: str) -> tuple[str, str]:
     return secret, quote(secret, safe="")
 
 
-def configure_logging(settings: Settings) -> None:
+def configure_logging(
+    settings: Settings, arrange: Callable[[logging.Formatter], logging.Formatter] = lambda formatter: formatter
+) -> None:
     """Log to stderr as configured in the settings. For entry points only: it replaces the root logger's handlers.
 
-    A separate thread writes the lines, so a stalled stderr does not block the process.
+    A separate thread writes the lines, so a stalled stderr does not block the process. ``arrange`` may wrap the
+    formatter that makes a line of a record; secrets are removed from what it returns.
     """
     stream = logging.StreamHandler(sys.stderr)
     keys = [key for of_bot in settings.gateway.keys.values() for key in of_bot]  # unlike tokens, they match no pattern
-    stream.setFormatter(RedactingFormatter(_formatter(settings.log_format == "json"), keys))
+    stream.setFormatter(RedactingFormatter(arrange(_formatter(settings.log_format == "json")), keys))
     root = logging.getLogger()
     root.handlers[:] = [LogWriter(stream)]
     root.setLevel(settings.log_level)

@@ -26,15 +26,22 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as ParseError
 
-from floodgate.broker.errors import InvalidParamsError, SettingsError, UnknownBotError
+from floodgate.broker.errors import InvalidParamsError, SettingsError, UnknownBotError, UnknownMethodError
 from floodgate.broker.messages.chats import chat_key
+from floodgate.broker.messages.job import Job
+from floodgate.broker.messages.method_table import BotApiMethod, Charge
+from floodgate.broker.messages.methods import canonical_method, classed_method
 from floodgate.broker.settings import environment
 from floodgate.broker.settings.dead_letters import DeadLetterSettings
 from floodgate.broker.settings.gateway import GatewaySettings
+from floodgate.broker.settings.listen_address import ListenAddress
 from floodgate.broker.settings.updates import UpdateSettings
+from floodgate.broker.settings.web import WebSettings
 
 DEFAULT_BOT: Final = "default"
-_TOKEN: Final = re.compile(r"\d{3,20}:[A-Za-z0-9_-]{30,64}")
+TEST_SUFFIX: Final = "/test"
+"""The end of a token of Telegram's test environment, as in the paths of its calls: ``/bot<token>/test/<method>``."""
+_TOKEN: Final = re.compile(rf"\d{{3,20}}:[A-Za-z0-9_-]{{30,64}}({TEST_SUFFIX})?")
 _BOT_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 # RabbitMQ closes a channel that leaves a message unacknowledged for longer (rabbitmq/rabbitmq.conf has the same value).
 CONSUMER_TIMEOUT_SECONDS: Final = 30 * 60
@@ -151,7 +158,9 @@ class Settings(BaseSettings):
         "recipient's message. With 0, the default, they record only who unsubscribes.",
     )
     bot_token: SecretStr | None = Field(
-        None, description=f"Token of one bot, named `{DEFAULT_BOT}`. For several bots use `FLOODGATE_BOTS`."
+        None,
+        description=f"Token of one bot, named `{DEFAULT_BOT}`. For several bots use `FLOODGATE_BOTS`. A token of "
+        f"Telegram's test environment ends in `{TEST_SUFFIX}`.",
     )
     bots: dict[str, SecretStr] = Field(
         default_factory=dict, description='JSON object of bot name to token: `{"news": "123:ABC…"}`.'
@@ -182,6 +191,12 @@ class Settings(BaseSettings):
         "docs/operating.md for how to change it.",
     )
     limits: Limits = Field(default_factory=Limits, description="Telegram's limits.")
+    methods: dict[str, Charge] = Field(
+        default_factory=dict,
+        description="Classes of Bot API methods that are newer than Floodgate, or corrections, as JSON: "
+        '`{"sendHologram": "message"}`. A class is `message`, `edit`, `action`, `typing`, `answer` or `free`: see '
+        "docs/clients.md.",
+    )
 
     call_timeout_seconds: float = Field(
         30,
@@ -279,7 +294,14 @@ class Settings(BaseSettings):
     dead_letters: DeadLetterSettings = Field(default_factory=DeadLetterSettings, description="Dead letters.")
     gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="The gateway.")
     updates: UpdateSettings = Field(default_factory=UpdateSettings, description="Receiving and handling updates.")
+    web: WebSettings = Field(default_factory=WebSettings, description="The web pages.")
 
+    metrics_address: str | None = Field(
+        None,
+        description="Where this process serves its metrics for Prometheus, under `/metrics`: `host:port`, or a port "
+        "alone for the loopback; port 0 takes a free one and logs it. Each process on a machine needs a port of its "
+        "own. Defaults to none: see docs/monitoring.md.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
     log_format: Literal["console", "json"] = Field("console", description="`json` writes one object per line.")
 
@@ -306,6 +328,17 @@ class Settings(BaseSettings):
             _check_token(token, f"the token of bot {name!r}")
         return value
 
+    @field_validator("methods")
+    @classmethod
+    def _method_names(cls, value: dict[str, Charge]) -> dict[str, Charge]:
+        try:
+            charges = {canonical_method(name).lower(): charge for name, charge in value.items()}
+        except UnknownMethodError as error:
+            raise ValueError(str(error).rstrip(".")) from None
+        if Charge.UNQUEUED in charges.values():
+            raise ValueError("the class 'unqueued' cannot be given: use 'free' for a method that is passed through")
+        return charges
+
     @field_validator("bot_token")
     @classmethod
     def _bot_token_form(cls, value: SecretStr | None) -> SecretStr | None:
@@ -328,6 +361,13 @@ class Settings(BaseSettings):
             parts = urlsplit(value.get_secret_value())
             if parts.scheme not in ("http", "https") or not parts.hostname:
                 raise ValueError("is not an http(s) URL such as http://127.0.0.1:3128")
+        return value
+
+    @field_validator("metrics_address")
+    @classmethod
+    def _metrics_address_form(cls, value: str | None) -> str | None:
+        if value is not None:
+            ListenAddress.parse(value)
         return value
 
     @field_validator("rabbitmq_url")
@@ -392,6 +432,21 @@ class Settings(BaseSettings):
         """The bot of a job that does not name one: the only configured bot, else the one named ``default``."""
         names = list(self.tokens)
         return names[0] if len(names) == 1 else DEFAULT_BOT
+
+    def method(self, name: str) -> BotApiMethod:
+        """Return a method of the Bot API, classed as ``FLOODGATE_METHODS`` says. Log a warning, once in a process, if
+        only its verb classes it.
+
+        Raises:
+            UnknownMethodError: no method can have this name.
+        """
+        return classed_method(name, self.methods)
+
+    def charge_of(self, job: Job) -> Charge:
+        """Return what a job draws on, as this process's ``FLOODGATE_METHODS`` says, or its producer's, or the table."""
+        if job.charge is not None and job.method.lower() not in self.methods:
+            return job.charge
+        return self.method(job.method).charge
 
     def token(self, bot: str) -> SecretStr:
         """Return the token of a bot.

@@ -55,7 +55,9 @@ from floodgate.broker.errors import (
 from floodgate.broker.messages import queue_names
 from floodgate.broker.messages.job import SEND_ACTOR, encode_job, parse_job
 from floodgate.broker.messages.publication import FRESH_PRIORITY, HIGH_PRIORITY, Publication
+from floodgate.broker.messages.trace_context import active_trace
 from floodgate.broker.messages.update import UPDATE_ACTOR, parse_update, publication
+from floodgate.broker.process.metrics import Metrics
 from floodgate.broker.process.stopping import Stopping
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.broker.state.calls import BatchedAdmission
@@ -101,6 +103,7 @@ class FloodgateBroker(Broker):
         super().__init__(middleware=[])
         self.queues: set[str] = set()
         self.stopping = Stopping()
+        self.metrics = Metrics()  # a process that serves them replaces this before the first use
         self.state_thread = StateThread()
         self.worker_id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._settings = settings
@@ -174,7 +177,9 @@ class FloodgateBroker(Broker):
         settings = self.settings
         with self._lock:
             if self._connections is None:
-                self._connections = Connections(settings, "worker", on_callers_loop=self._on_callers_loop)
+                self._connections = Connections(
+                    settings, "worker", on_callers_loop=self._on_callers_loop, metrics=self.metrics
+                )
             return self._connections
 
     def run_on_callers_loop(self) -> None:
@@ -252,7 +257,7 @@ class FloodgateBroker(Broker):
             JobError: the message is for ``send`` or ``handle_update`` and its argument is not a valid job or update.
         """
         queue_name, body = self._address(message)
-        publication = Publication("", queue_name, body, message.message_id, _priority(message))
+        publication = Publication("", queue_name, body, message.message_id, _priority(message), active_trace())
         if delay:
             publication = delayed(publication, timedelta(milliseconds=delay))
         self.emit_before("enqueue", message, delay)

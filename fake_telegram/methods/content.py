@@ -20,6 +20,24 @@ def text(world: World, call: Call) -> dict[str, Any]:
     return common.message_text(call)
 
 
+def draft(world: World, call: Call) -> dict[str, Any]:
+    """Return a draft's fields. Unlike a message, it may be empty."""
+    return common.message_text(call) if call.text("text") else {}
+
+
+def rich(world: World, call: Call) -> dict[str, Any]:
+    """Return the fields of a rich message. HTML and Markdown are not parsed: they become one paragraph."""
+    given = call.structure("rich_message", "rich message")
+    if not isinstance(given, dict):
+        raise bad_request("can't parse rich message JSON object")
+    content = [name for name in ("html", "markdown", "blocks") if given.get(name)]
+    if len(content) != 1:
+        raise bad_request("exactly one of the fields html, markdown and blocks must be non-empty")
+    (name,) = content
+    blocks = given[name] if name == "blocks" else [{"type": "paragraph", "text": str(given[name])}]
+    return {"rich_message": {"blocks": blocks}}
+
+
 def location_fields(call: Call) -> dict[str, Any]:
     """Return a Location object."""
     if not call.has("latitude") or not call.has("longitude"):

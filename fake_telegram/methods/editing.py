@@ -45,10 +45,10 @@ def _edit(change: Change, world: World, call: Call) -> Message | bool:
 
 
 def _text(world: World, call: Call, message: Message) -> dict[str, Any]:
-    fields = common.message_text(call)
-    if message and "text" not in message:
+    fields = content.rich(world, call) if call.has("rich_message") else common.message_text(call)
+    if message and not message.keys() & {"text", "rich_message"}:
         raise bad_request("there is no text in the message to edit")
-    return {"entities": None, **fields}
+    return {**dict.fromkeys(("text", "entities", "rich_message")), **fields}
 
 
 def _caption(world: World, call: Call, message: Message) -> dict[str, Any]:

@@ -14,14 +14,15 @@ promoteChatMember setChatAdministratorCustomTitle banChatSenderChat unbanChatSen
 approveChatJoinRequest declineChatJoinRequest setChatPhoto deleteChatPhoto setChatTitle setChatDescription
 setChatStickerSet deleteChatStickerSet leaveChat closeForumTopic reopenForumTopic deleteForumTopic
 unpinAllForumTopicMessages closeGeneralForumTopic reopenGeneralForumTopic hideGeneralForumTopic
-unhideGeneralForumTopic unpinAllGeneralForumTopicMessages sendMessageDraft verifyChat
+unhideGeneralForumTopic unpinAllGeneralForumTopicMessages verifyChat
 removeChatVerification setChatMemberTag deleteMessageReaction deleteAllMessageReactions approveSuggestedPost
-declineSuggestedPost readBusinessMessage"""
+declineSuggestedPost readBusinessMessage deleteEphemeralMessage"""
 
-_EDITS: Final = ("editForumTopic", "editGeneralForumTopic")
+_EDITS: Final = """editForumTopic editGeneralForumTopic editEphemeralMessageText editEphemeralMessageCaption
+editEphemeralMessageMedia editEphemeralMessageReplyMarkup"""
 
 _OF_THE_BOT: Final = """logOut close setMyDefaultAdministratorRights setMyProfilePhoto removeMyProfilePhoto
-setUserEmojiStatus refundStarPayment setPassportDataErrors"""
+setUserEmojiStatus refundStarPayment setPassportDataErrors answerChatJoinRequestQuery sendChatJoinRequestWebApp"""
 
 
 def _in_a_chat(world: World, call: Call) -> bool:
@@ -35,7 +36,7 @@ def _of_the_bot(world: World, call: Call) -> bool:
 
 METHODS: Final = (
     *(Method(name, _in_a_chat, Effect.ACTION) for name in _IN_A_CHAT.split()),
-    *(Method(name, _in_a_chat, Effect.EDIT) for name in _EDITS),
+    *(Method(name, _in_a_chat, Effect.EDIT) for name in _EDITS.split()),
     Method("sendGift", _of_the_bot, Effect.MESSAGE),
     *(Method(name, _of_the_bot) for name in _OF_THE_BOT.split()),
 )

@@ -57,7 +57,11 @@ def run() -> None:
     from floodgate.producer.async_client import AsyncClient
     from floodgate.producer.campaigns.sending.process import run_campaigns
 
-    run_campaigns(settings, AsyncClient(settings), lambda: print("campaigns ready", flush=True))
+    run_campaigns(
+        settings,
+        lambda connections: AsyncClient(settings, connections=connections),
+        lambda: print("campaigns ready", flush=True),
+    )
 
 
 @app.command()

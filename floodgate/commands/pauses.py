@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import timedelta
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
-from floodgate.broker.errors import InvalidParamsError
 from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.broker.state.stores import open_store
 from floodgate.commands.options import EXIT_NO, Bot, say
-from floodgate.letters.criteria import chat_of, span
-
-LONGEST: Final = timedelta(weeks=4)
+from floodgate.letters.criteria import chat_of, pause_span
 
 Chat = Annotated[str | None, typer.Option(help="Chat id or @name. Defaults to the whole bot.")]
 
@@ -31,9 +27,7 @@ def pause(
     """
     settings, key = load_settings(), chat_of(chat)
     bot = _known(settings, bot)
-    duration = span(for_)
-    if not timedelta(0) < duration <= LONGEST:
-        raise InvalidParamsError(f"A pause cannot last {for_}: write between 1s and 4w.")
+    duration = pause_span(for_)
     with contextlib.closing(open_store(settings)) as store:
         store.pause(bot, key, duration, why)
     say(f"Paused for {for_}: {_whom(bot, key)}.")

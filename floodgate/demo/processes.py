@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from floodgate.broker.errors import FloodgateError
+from floodgate.supervision.child_process import ChildProcess, floodgate_command
 
 READY_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 60.0
@@ -33,7 +32,7 @@ def child(
 @contextlib.contextmanager
 def child_process(
     arguments: list[str], env: Mapping[str, str], log: Path, ready_word: str, *, stands_back: bool = False
-) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+) -> Iterator[tuple[ChildProcess, str]]:
     """Run ``floodgate`` with ``arguments``; yield its process and its line with ``ready_word``; stop it by SIGTERM.
 
     A process that ``stands_back`` runs at low priority, so that its start does not delay sends on a small machine.
@@ -41,20 +40,16 @@ def child_process(
     Raises:
         ChildFailedError: The process ended, or was not ready within 30 s.
     """
-    with log.open("w+") as output:
-        process = subprocess.Popen(
-            [*(STAND_BACK if stands_back else ()), sys.executable, "-m", "floodgate", *arguments],
-            env={**os.environ, **env, "PYTHONUNBUFFERED": "1"},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            yield process, _ready_line(process, log, ready_word)
-        finally:
-            _stop(process)
+    command = [*(STAND_BACK if stands_back else ()), *floodgate_command(*arguments)]
+    with log.open("wb") as output:
+        process = ChildProcess(command, env, output=output, stop_seconds=STOP_SECONDS)
+    try:
+        yield process, _ready_line(process, log, ready_word)
+    finally:
+        process.stop()
 
 
-def _ready_line(process: subprocess.Popen[bytes], log: Path, ready_word: str) -> str:
+def _ready_line(process: ChildProcess, log: Path, ready_word: str) -> str:
     for _ in range(int(READY_SECONDS / 0.1)):
         with log.open() as lines:
             for line in lines:
@@ -64,12 +59,3 @@ def _ready_line(process: subprocess.Popen[bytes], log: Path, ready_word: str) ->
             process.wait(0.1)
             break
     raise ChildFailedError(f"A process of the demo did not start. The end of its log:\n{log.read_text()[-2000:]}")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

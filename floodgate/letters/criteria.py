@@ -13,6 +13,7 @@ from floodgate.broker.messages.chats import chat_key
 from floodgate.broker.messages.dead_letters import DeadLetter
 
 _AGO: Final = re.compile(r"(\d{1,6})([smhdw])")
+LONGEST_PAUSE: Final = timedelta(weeks=4)
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -130,3 +131,15 @@ def span(text: str) -> timedelta:
     if found is None:
         raise InvalidParamsError(f"{text[:40]!r} is not a duration: write 90s, 15m, 2h, 7d or 1w.")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def pause_span(text: str) -> timedelta:
+    """Parse how long a pause lasts.
+
+    Raises:
+        InvalidParamsError: The text is not a duration, or the pause would last longer than :data:`LONGEST_PAUSE`.
+    """
+    duration = span(text)
+    if not timedelta(0) < duration <= LONGEST_PAUSE:
+        raise InvalidParamsError(f"A pause cannot last {text}: write between 1s and 4w.")
+    return duration

@@ -12,7 +12,7 @@ from floodgate.actors.updates.callback_data import share_callback_data
 from floodgate.actors.updates.handler import Handler
 from floodgate.actors.updates.handling import Handling
 from floodgate.broker.errors import HandlersStoppedError, SettingsError
-from floodgate.broker.settings.model import Settings
+from floodgate.broker.settings.model import TEST_SUFFIX, Settings
 from floodgate.broker.state.handled import AwaitedHandled
 from floodgate.broker.state.stores import open_handled
 from floodgate.broker.worker.dramatiq_broker import FloodgateBroker
@@ -41,7 +41,8 @@ def assign(path: str, target: Target, settings: Settings) -> Assignment:
     if isinstance(target, OnUpdate):
         return Assignment(path, target, tuple(sorted(settings.tokens)))
     token = target.bot.token
-    bots = tuple(name for name, its in settings.tokens.items() if its.get_secret_value() == token)
+    tokens = {name: its.get_secret_value().removesuffix(TEST_SUFFIX) for name, its in settings.tokens.items()}
+    bots = tuple(name for name, its in tokens.items() if its == token.removesuffix(TEST_SUFFIX))
     if not bots:
         raise SettingsError(
             f"{path} has the token of a bot that is not configured ({token.partition(':')[0]}:…): build it with a "

@@ -1,7 +1,6 @@
 """The request object of an Application's bot, which sends handlers' calls through the pipeline.
 
-    queued (sends, edits, actions)   become an interactive job, and return its result as Telegram's own JSON; so do
-                                     methods newer than Floodgate whose verb is send, edit, copy or forward
+    queued (sends, edits, actions)   become an interactive job, and return its result as Telegram's own JSON
     passed (reads, answers)          go to Telegram at once, without limits: a button's answer must not wait for sends
     refused (close, logOut)          are refused, as by the gateway
 
@@ -44,12 +43,11 @@ from floodgate.broker.errors import (
     StateError,
 )
 from floodgate.broker.messages.job import Job, Priority
-from floodgate.broker.messages.methods import charge_of
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.core import Composer
 from floodgate.producer.gateway.routes import Route, route_of
-from floodgate.producer.telegram_answer import answer_to, error_body
+from floodgate.producer.telegram_answer import answer_to, as_answered, error_body
 from floodgate.producer.uploads import Attachment, UploadStore, quotable
 from floodgate.updates.stand_ins import stand_in
 
@@ -132,8 +130,8 @@ class PipelineRequest(AiohttpRequest):
         """
         await self._prepare()
         called = self._called(url)
-        row = route_of(called)
-        if row.route is Route.QUEUED if row is not None else charge_of(called) is not None:
+        row = route_of(self._settings.method(called)) if called else None
+        if row is not None and row.route is Route.QUEUED:
             return _written(await self._send(called, request_data))
         if row is not None and row.route is Route.REFUSED:
             return _written((403, error_body(403, f"Forbidden: {row.method} is not for a handler: {row.why}")))
@@ -170,7 +168,7 @@ class PipelineRequest(AiohttpRequest):
             )
             known = await self._known(job)
             if known is not None:
-                return answer_to(job.id, known)
+                return self._answer(job, known)
             await self._client.enqueue(await self._keep(job, files))
         except JobError as error:
             return 400, error_body(400, f"Bad Request: {error}")
@@ -204,9 +202,12 @@ class PipelineRequest(AiohttpRequest):
             ) from error
         else:
             if result is not True:
-                return answer_to(job.id, Record(Standing.SENT, result=result))
+                return self._answer(job, Record(Standing.SENT, result=result))
         # An edit that changed nothing counts as sent, and the record also has Telegram's error.
-        return answer_to(job.id, await self._record(job) or Record(Standing.SENT, result=True))
+        return self._answer(job, await self._record(job) or Record(Standing.SENT, result=True))
+
+    def _answer(self, job: Job, record: Record) -> StatusAndBody:
+        return answer_to(job.id, as_answered(record, self._settings.charge_of(job)))
 
     async def _record(self, job: Job) -> Record | None:
         try:

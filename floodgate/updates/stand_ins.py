@@ -11,36 +11,35 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from floodgate.broker.messages.job import unix_ms
-from floodgate.broker.messages.methods import CHARGES, Charge
+from floodgate.broker.messages.method_table import METHODS, Charge
 
-_IDS: Final = frozenset({"copyMessage"})
-_ID_LISTS: Final = frozenset({"forwardMessages", "copyMessages"})
-_MESSAGE_LISTS: Final = frozenset({"sendMediaGroup"})
-_NOTHING: Final = frozenset({"createForumTopic", "sendPoll", "sendChecklist"})
+_NOTHING: Final = frozenset(
+    {"sendPoll", "sendChecklist"}
+)  # the library reads a poll and a checklist out of the message
 # Prefixes of actions that return only True.
 _TRUE_VERBS: Final = ("delete", "pin", "unpin", "set", "read", "send", "ban", "unban", "restrict", "promote", "leave")
 
 
 def stand_in(method: str, params: Mapping[str, Any]) -> Any:
     """Return a placeholder for the result of a call that has not been made; None if there can be none."""
-    charge = CHARGES.get(method)
-    if charge is None or method in _NOTHING:
+    known = METHODS.get(method)
+    if known is None or method in _NOTHING:
         return None
-    if method in _MESSAGE_LISTS:
-        return [_message(params) for _ in params.get("media") or ()]
-    if method in _ID_LISTS:
-        return [{"message_id": 0} for _ in params.get("message_ids") or ()]
-    if method in _IDS:
-        return {"message_id": 0}
-    if method == "sendGift":
-        return True
-    if charge is Charge.MESSAGE:
-        return _message({name: params[name] for name in ("chat_id", "text") if name in params})
-    if method.startswith("editMessage"):
-        return True if "inline_message_id" in params else _message(params)
-    if charge is Charge.ACTION and method.startswith(_TRUE_VERBS):
-        return True
-    return None
+    match known.returns:
+        case "list[Message]":
+            return [_message(params) for _ in params.get(known.counted_by) or ()]
+        case "list[MessageId]":
+            return [{"message_id": 0} for _ in params.get(known.counted_by) or ()]
+        case "MessageId":
+            return {"message_id": 0}
+        case "Message" if known.charge is Charge.MESSAGE:
+            return _message({name: params[name] for name in ("chat_id", "text") if name in params})
+        case "Message" | "Message | True":
+            return True if "inline_message_id" in params else _message(params)
+        case "True" if known.charge is not Charge.ACTION or method.startswith(_TRUE_VERBS):
+            return True
+        case _:
+            return None
 
 
 def _message(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The gateway's ASGI application.
 
 /bot<token>/<method>          the Bot API
+/bot<token>/test/<method>     the Bot API of Telegram's test environment
 /file/bot<token>/<path>       downloads
 /floodgate/v1/jobs…           the job API (:mod:`floodgate.producer.gateway.jobs`), described at /docs
 /floodgate/v1/campaigns…      the campaign API (:mod:`floodgate.producer.gateway.campaigns`), likewise
@@ -16,7 +17,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -26,8 +27,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from floodgate.broker.amqp.connections import Connections
-from floodgate.broker.errors import CampaignError, FloodgateError, RabbitMQError, StateError
-from floodgate.broker.settings.model import Settings
+from floodgate.broker.errors import CampaignError, FloodgateError, RabbitMQError, StateError, UnknownMethodError
+from floodgate.broker.process.measurement import Measurement
+from floodgate.broker.process.metrics import CALLERS, REQUEST, REQUESTS, Metrics, ProcessRole
+from floodgate.broker.settings.model import TEST_SUFFIX, Settings
 from floodgate.broker.state.stores import open_batched, open_result_feed, open_store
 from floodgate.broker.state.thread import StateThread
 from floodgate.producer.async_client import AsyncClient
@@ -35,7 +38,7 @@ from floodgate.producer.core import Composer
 from floodgate.producer.gateway import campaigns, jobs
 from floodgate.producer.gateway.answers import UNAUTHORIZED, RefusalError, refused
 from floodgate.producer.gateway.backlog import Backlog
-from floodgate.producer.gateway.callers import Callers, public_path
+from floodgate.producer.gateway.callers import Callers, kind_of, public_path
 from floodgate.producer.gateway.files import GatewayUploads
 from floodgate.producer.gateway.proxy import Proxy
 from floodgate.producer.gateway.request_body import RequestBody, read
@@ -43,15 +46,22 @@ from floodgate.producer.gateway.request_options import request_options
 from floodgate.producer.gateway.routes import Route, route_of
 from floodgate.producer.gateway.sending import Parts, Sending
 from floodgate.producer.gateway.state import GatewayState, Running
+from floodgate.producer.gateway.traces import RequestTraces
 from floodgate.producer.waiting import Waiting
+
+if TYPE_CHECKING:
+    from floodgate.broker.process.spans import Tracing
 
 logger = logging.getLogger("floodgate.gateway")
 access = logging.getLogger("floodgate.access")
 
 READY_SECONDS: Final = 5.0
 NOT_FOUND: Final = (404, "Not Found")
-_CALL: Final = re.compile(r"/bot([^/]+)/([^/]+)")
-_FILE: Final = re.compile(r"/file/bot([^/]+)/(.*)", re.DOTALL)
+_CALL: Final = re.compile(rf"/bot([^/]+(?:{TEST_SUFFIX})?)/([^/]+)")
+_FILE: Final = re.compile(rf"/file/bot([^/]+(?:{TEST_SUFFIX}(?=/))?)/(.*)", re.DOTALL)
+
+# FastAPI's own spans hold the path as it came, which may hold a token. RequestTraces makes the gateway's.
+_NO_TELEMETRY: Final[Any] = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 
 PathHandler = Callable[[Request, str, str], Awaitable[Response]]
 
@@ -59,12 +69,16 @@ PathHandler = Callable[[Request, str, str], Awaitable[Response]]
 class Gateway:
     """One gateway, as an ASGI application (``app``). Opens nothing before its lifespan begins.
 
+    Args:
+        tracing: makes the spans of requests; None only passes the callers' traces on.
+
     Raises:
         SettingsError: no bot is configured, or the state URL is invalid.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tracing: Tracing | None = None) -> None:
         settings.require_bots()
+        self.measurement = Measurement(settings, ProcessRole.GATEWAY)
         self.state = GatewayState(settings, Callers(settings))
         self.api = FastAPI(
             title="Floodgate",
@@ -72,6 +86,7 @@ class Gateway:
             version="1",
             lifespan=self._lifespan,
             redoc_url=None,
+            telemetry=_NO_TELEMETRY,
         )
         self.api.add_route("/health", self._health, methods=["GET"], include_in_schema=False)
         self.api.add_route("/ready", self._ready, methods=["GET"], include_in_schema=False)
@@ -80,7 +95,8 @@ class Gateway:
             self.api.include_router(router)
         for kind, handler in _HANDLERS:
             self.api.add_exception_handler(kind, handler)
-        self.app: ASGIApp = AccessLog(BotApiPaths(self._bot_api, self._file, self.api))
+        paths = BotApiPaths(self._bot_api, self._file, self.api)
+        self.app: ASGIApp = AccessLog(RequestTraces(paths, tracing), self.measurement.metrics)
 
     def begin_drain(self) -> None:
         """Make /ready answer 503, so that no new requests are sent here."""
@@ -98,11 +114,17 @@ class Gateway:
         bots = list(settings.tokens)
         state_thread = StateThread()
         store = open_batched(settings, state_thread)
+        metrics = self.measurement.metrics
         connections = Connections(
-            settings, "gateway", on_callers_loop=True, patience_seconds=settings.publish_patience_seconds
+            settings,
+            "gateway",
+            on_callers_loop=True,
+            patience_seconds=settings.publish_patience_seconds,
+            metrics=metrics,
         )
         ledger = open_store(settings)  # for the listener's thread
         waiting = Waiting(ledger, partial(open_result_feed, settings), bots)
+        metrics.follow(CALLERS, lambda: waiting.count)
         client = AsyncClient(settings, bot=bots[0], connections=connections)
         parts = Parts(
             settings,
@@ -115,6 +137,7 @@ class Gateway:
         )
         self.state.open = Running(parts, Sending(parts), Proxy(settings, store), connections)
         await parts.uploads.start()
+        await self.measurement.start()
         try:
             yield
         finally:
@@ -127,13 +150,15 @@ class Gateway:
             ledger.close()
             await store.close()
             await state_thread.stop()
+            await self.measurement.stop()
             self.state.open = None
 
     async def _bot_api(self, request: Request, token: str, method: str) -> Response:
         bot = self.state.callers.bot(token, request.headers.get("x-floodgate-bot"))
-        row = route_of(method)
-        if row is None:
-            raise RefusalError(*NOT_FOUND)
+        try:
+            row = route_of(self.state.settings.method(method))
+        except UnknownMethodError:
+            raise RefusalError(*NOT_FOUND) from None
         if row.route is Route.REFUSED:
             raise RefusalError(403, f"Forbidden: the gateway does not accept {row.method}: {row.why}")
         gateway = self.state.settings.gateway
@@ -211,10 +236,12 @@ async def _answered(request: Request, handler: PathHandler, match: re.Match[str]
 
 
 class AccessLog:
-    """Logs one line per request, without secrets. Paths contain tokens, so uvicorn's own access log stays off."""
+    """Logs one line per request, without secrets, and counts it. Paths contain tokens, so uvicorn's own access log
+    stays off."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -231,8 +258,16 @@ class AccessLog:
         try:
             await self._app(scope, receive, watch)
         finally:
-            milliseconds = (time.monotonic() - started) * 1000
-            access.info("%s %s %d %.0f ms", scope["method"], public_path(scope["path"]), status, milliseconds)
+            seconds = time.monotonic() - started
+            access.info("%s %s %d %.0f ms", scope["method"], public_path(scope["path"]), status, seconds * 1000)
+            kind = kind_of(scope["path"])
+            self._metrics.count(REQUESTS, kind, _status_class(status))
+            self._metrics.observe(REQUEST, seconds, kind)
+
+
+def _status_class(status: int) -> str:
+    """Return the class of a status for metrics. A request without an answer counts as one that failed."""
+    return "429" if status == 429 else f"{status // 100 or 5}xx"
 
 
 async def _refusal(_request: Request, error: Any) -> Response:

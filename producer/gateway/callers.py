@@ -14,13 +14,14 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from floodgate.broker.settings.model import Settings
+from floodgate.broker.errors import UnknownMethodError
+from floodgate.broker.messages.methods import find_method
+from floodgate.broker.settings.model import TEST_SUFFIX, Settings
 from floodgate.producer.gateway.answers import UNAUTHORIZED, RefusalError
-from floodgate.producer.gateway.routes import route_of
 
 _APIS: Final = ("/floodgate/v1/jobs", "/floodgate/v1/campaigns", "/floodgate/v1/unsubscribed")
 _PLAIN_PATHS: Final = frozenset({"/health", "/ready", "/docs", "/openapi.json", *_APIS})
-_CALL: Final = re.compile(r"/bot[^/]+/([^/]*)", re.DOTALL)
+_CALL: Final = re.compile(rf"/bot[^/]+(?:{TEST_SUFFIX}(?=/))?/([^/]*)", re.DOTALL)
 _FILE: Final = re.compile(r"/file/bot[^/]+/.*", re.DOTALL)
 
 
@@ -30,9 +31,11 @@ class Callers:
     def __init__(self, settings: Settings) -> None:
         self._key = secrets.token_bytes(32)
         gateway = settings.gateway
+        testing = {bot for bot, token in settings.tokens.items() if token.get_secret_value().endswith(TEST_SUFFIX)}
         tokens = settings.tokens if gateway.accept_tokens else {}
         pairs = [(bot, token) for bot, token in tokens.items()]
         pairs += [(bot, key) for bot, keys in gateway.keys.items() for key in keys]
+        pairs += [(bot, SecretStr(f"{key.get_secret_value()}{TEST_SUFFIX}")) for bot, key in pairs if bot in testing]
         bots: dict[bytes, list[str]] = {}
         for bot, secret in pairs:
             bots.setdefault(self._digest(secret), []).append(bot)
@@ -60,6 +63,15 @@ class Callers:
         return hashlib.blake2b(secret.get_secret_value().encode(errors="surrogateescape"), key=self._key).digest()
 
 
+def kind_of(path: str) -> str:
+    """Return the kind of a request for metrics: one of few words, whatever the path."""
+    if _CALL.fullmatch(path):
+        return "call"
+    if _FILE.fullmatch(path):
+        return "file"
+    return "api" if any(path == api or path.startswith(f"{api}/") for api in _APIS) else "other"
+
+
 def public_path(path: str) -> str:
     """Redact a request's path for the log: known names stay, and everything that a caller chose becomes ``…``.
 
@@ -74,6 +86,13 @@ def public_path(path: str) -> str:
     if _FILE.fullmatch(path):
         return "/file/bot***/…"
     if call := _CALL.fullmatch(path):
-        row = route_of(call[1])
-        return f"/bot***/{row.method if row else '…'}"
+        return f"/bot***/{_shown(call[1])}"
     return "/…"
+
+
+def _shown(name: str) -> str:
+    try:
+        method = find_method(name)
+    except UnknownMethodError:
+        return "…"
+    return method.name if method.known else "…"

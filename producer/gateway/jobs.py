@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from floodgate.broker.admission.contract import CANCELLED, Record
 from floodgate.broker.admission.policy import ask_for
+from floodgate.broker.errors import UnknownMethodError
 from floodgate.broker.messages.job import JOB_ID, OnUncertain, Priority, stand_in
 from floodgate.producer.gateway.answers import RefusalError
 from floodgate.producer.gateway.api import BoundedRoute, Caller, error_responses, gateway_of
@@ -42,6 +43,9 @@ class NewJob(BaseModel):
         None, ge=0, le=33_000_000, description="Earliest time to send, relative to now."
     )
     expires_seconds: float | None = Field(None, gt=0, le=1e9, description="Latest time to send, relative to now.")
+    worth_seconds: float | None = Field(
+        None, gt=0, le=1e9, description="Until when it is worth sending, relative to now. A later job ends as `shed`."
+    )
     dedupe_key: str | None = Field(
         None, min_length=1, max_length=200, description="Jobs of one bot with the same key are one job."
     )
@@ -90,8 +94,11 @@ router: Final = APIRouter(prefix="/floodgate/v1", tags=["jobs"], route_class=Bou
 @router.post("/jobs", status_code=202, responses=_errors(400, 401, 403, 408, 409, 413, 422, 429, 503))
 async def enqueue(request: Request, job: NewJob, bot: Caller) -> JobStatus:
     """Enqueue a job. Returns once RabbitMQ has it on disk, or with the status of an earlier job with its dedupe key."""
-    row = route_of(job.method)
-    if row is None or row.route is not Route.QUEUED:
+    try:
+        row = route_of(gateway_of(request).settings.method(job.method))
+    except UnknownMethodError as error:
+        raise RefusalError(400, f"Bad Request: {error}") from None
+    if row.route is not Route.QUEUED:
         raise RefusalError(400, f"Bad Request: {job.method!r} is not a method that the gateway queues")
     for name in job.params:
         if is_option(name):
@@ -140,6 +147,7 @@ def _options_of(job: NewJob) -> RequestOptions:
         "priority": job.priority,
         "delay": job.delay_seconds,
         "expires": job.expires_seconds,
+        "worth_until": job.worth_seconds,
         "dedupe_key": job.dedupe_key,
         "campaign": job.campaign,
         "on_uncertain": job.on_uncertain,

@@ -8,7 +8,7 @@ from typing import Final
 from floodgate.producer.gateway.routes import TABLE, MethodRoute
 
 PAGE: Final = Path("docs/gateway.md")  # in the repository, which is the working directory
-HEADING: Final = "## Each method\n"
+HEAD: Final = "| | why | methods |\n|---|---|---|\n"
 
 
 def table() -> str:
@@ -17,7 +17,7 @@ def table() -> str:
     for row in TABLE.values():
         groups.setdefault((row.route, row.why), []).append(row)
     lines = [f"| {route} | {why} | {_names(rows)} |\n" for (route, why), rows in sorted(groups.items(), reverse=True)]
-    return "| | why | methods |\n|---|---|---|\n" + "".join(lines)
+    return HEAD + "".join(lines)
 
 
 def _names(rows: list[MethodRoute]) -> str:
@@ -26,8 +26,8 @@ def _names(rows: list[MethodRoute]) -> str:
 
 def page() -> str:
     """Generate the whole page with an up-to-date table."""
-    head, _, _ = PAGE.read_text().partition(HEADING)
-    return f"{head}{HEADING}\n{table()}"
+    before, _, _ = PAGE.read_text().partition(HEAD)
+    return f"{before}{table()}"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from floodgate.broker.messages.chats import ChatKind, chat_kind
 from floodgate.broker.messages.job import Job
-from floodgate.broker.messages.methods import CHARGES, Charge
+from floodgate.broker.messages.methods import find_method
 
 # One of the colours that Telegram allows for a topic's icon.
 _ICON_COLOR: Final = 0x6FB9F0
@@ -24,10 +24,8 @@ _ICON_COLOR: Final = 0x6FB9F0
 
 def placeholder(job: Job) -> Any:
     """Return a result that a library can parse as the result of the job's method."""
-    make: Callable[[Job], Any] = _MAKERS.get(
-        job.method, _message if CHARGES[job.method] in (Charge.MESSAGE, Charge.EDIT) else _true
-    )
-    return make(job)
+    corrected = {job.method.lower(): job.charge} if job.charge is not None else {}
+    return _MAKERS.get(find_method(job.method, corrected).returns, _true)(job)
 
 
 def _true(_job: Job) -> bool:
@@ -87,17 +85,18 @@ def _poll(job: Job) -> dict[str, Any]:
     return {**counted, **flags, "is_closed": True, "is_anonymous": True, "floodgate_job_id": job.id}
 
 
+# By the type of the result in the table of methods. One of another type is most likely true.
 _MAKERS: Final[Mapping[str, Callable[[Job], Any]]] = MappingProxyType(
-    dict.fromkeys(("sendGift", "editForumTopic", "editGeneralForumTopic"), _true)
-    | dict.fromkeys(("forwardMessages", "copyMessages"), _as_many(_message_id))
-    | dict.fromkeys(("createChatInviteLink", "createChatSubscriptionInviteLink"), _invite_link)
-    | dict.fromkeys(("editChatInviteLink", "editChatSubscriptionInviteLink", "revokeChatInviteLink"), _invite_link)
-    | dict.fromkeys(("postStory", "editStory", "repostStory"), _story)
-    | {
-        "sendMediaGroup": _as_many(_message),
-        "copyMessage": _message_id,
-        "createForumTopic": _topic,
-        "stopPoll": _poll,
-        "exportChatInviteLink": _link,
+    {
+        "Message": _message,
+        "Message | True": _message,
+        "list[Message]": _as_many(_message),
+        "MessageId": _message_id,
+        "list[MessageId]": _as_many(_message_id),
+        "ForumTopic": _topic,
+        "Poll": _poll,
+        "ChatInviteLink": _invite_link,
+        "Story": _story,
+        "str": _link,
     }
 )

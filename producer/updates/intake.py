@@ -24,6 +24,7 @@ from floodgate.broker.errors import MalformedUpdateError, UnroutableError
 from floodgate.broker.messages import dead_letters
 from floodgate.broker.messages.publication import Publication
 from floodgate.broker.messages.update import MAX_UPDATE_BYTES, partition_key, publication, read_update
+from floodgate.broker.process.metrics import UPDATES_RECEIVED, Metrics
 from floodgate.broker.settings.model import Settings
 
 logger = logging.getLogger("floodgate.updates")
@@ -76,7 +77,8 @@ def _letter(bot: str, given: object, why: str) -> Publication:
 class Intake:
     """Publishes updates to RabbitMQ. Belongs to the event loop."""
 
-    def __init__(self, settings: Settings, connections: Connections) -> None:
+    def __init__(self, settings: Settings, connections: Connections, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._settings = settings
         self._connections = connections
 
@@ -94,9 +96,14 @@ class Intake:
         """
         found = sort_out(bot, given, self._settings.update_partitions)
         for wave in found.waves:
-            await self.publish(wave)
+            await self.accept(bot, wave)
         await self.publish(found.malformed)
         return found.last_id
+
+    async def accept(self, bot: str, updates: Sequence[Publication]) -> None:
+        """Publish and count a bot's updates. Raises as :meth:`publish` does."""
+        await self.publish(updates)
+        self._metrics.count(UPDATES_RECEIVED, bot, by=len(updates))
 
     async def publish(self, publications: Sequence[Publication]) -> None:
         """Publish messages and wait until RabbitMQ has confirmed all of them.

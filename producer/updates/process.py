@@ -25,6 +25,8 @@ from floodgate.broker.errors import SettingsError
 from floodgate.broker.messages.update import types_left_out
 from floodgate.broker.process.event_loop import new_event_loop
 from floodgate.broker.process.forced_exit import stop_on_signals
+from floodgate.broker.process.measurement import Measurement
+from floodgate.broker.process.metrics import RECEIVER_ACTIVE, ProcessRole
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.http_protocol import server_config
 from floodgate.producer.listening import listen, url_of
@@ -62,6 +64,7 @@ class Receiver:
             )
         self._settings = settings
         self._mode = mode
+        self._measurement = Measurement(settings, ProcessRole.UPDATES)
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -81,10 +84,12 @@ class Receiver:
             FloodgateError: the receiver could not start: a setting is wrong, or RabbitMQ is unavailable.
         """
         self._loop = asyncio.get_running_loop()
-        connections = Connections(self._settings, "updates", on_callers_loop=True)
+        metrics = self._measurement.metrics
+        connections = Connections(self._settings, "updates", on_callers_loop=True, metrics=metrics)
         api = ReceivingApi(self._settings)
-        intake = Intake(self._settings, connections)
+        intake = Intake(self._settings, connections, metrics)
         try:
+            await self._measurement.start()
             async with self._posts_taken(intake) as where:
                 await intake.declare()
                 self._name_types_left_out()
@@ -93,6 +98,7 @@ class Receiver:
         finally:
             await api.close()
             await connections.aclose()
+            await self._measurement.stop()
         logger.info("stopped")
 
     def _name_types_left_out(self) -> None:
@@ -122,7 +128,18 @@ class Receiver:
 
     async def _lead(self, bot: str, api: ReceivingApi, intake: Intake, connections: Connections) -> None:
         leadership = Leadership(bot, intake, connections, self._settings.updates.lease_seconds)
-        await leadership.run(self._work(bot, api, intake, leadership.valid))
+        work = self._work(bot, api, intake, leadership.valid)
+        metrics = self._measurement.metrics
+        metrics.set(RECEIVER_ACTIVE, 0.0, bot)
+
+        async def counted() -> None:
+            metrics.set(RECEIVER_ACTIVE, 1.0, bot)
+            try:
+                await work()
+            finally:
+                metrics.set(RECEIVER_ACTIVE, 0.0, bot)
+
+        await leadership.run(counted)
 
     def _work(self, bot: str, api: ReceivingApi, intake: Intake, valid: Callable[[], bool]) -> LeaderWork:
         match self._mode:

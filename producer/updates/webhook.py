@@ -95,7 +95,7 @@ class Posts:
         except (MalformedUpdateError, ValueError, RecursionError) as error:
             why = str(error) if isinstance(error, MalformedUpdateError) else "Not an update: the body is not JSON."
             raise PostError(400, why) from None
-        await self._intake.publish([message])
+        await self._intake.accept(bot, [message])
 
     def _bot(self, request: Request) -> str:
         """The bot named by the last part of the path, whatever prefix a proxy adds."""

@@ -23,8 +23,10 @@ from tests.waiting import until
 COMMANDS = (
     ["demo"],
     ["worker"],
+    ["up"],
     ["send"],
     ["doctor"],
+    ["metrics"],
     ["fake-telegram"],
     ["status"],
     ["top"],

@@ -24,6 +24,7 @@ ON_A_SERVER = (
     ["dead-letters", "list"],
     ["dead-letters", "replay", "--yes"],
     ["status"],
+    ["up"],
 )
 each_on_a_server = pytest.mark.parametrize("command", ON_A_SERVER, ids=" ".join)
 each_with_a_bot = pytest.mark.parametrize("command", [*ON_A_SERVER, ["topology", "show"]], ids=" ".join)

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from floodgate.broker.messages.partitions import partition_of
-from rabbitmq_node.child_guard import ChildGuard
+from floodgate.broker.process.child_guard import ChildGuard
 from tests.acceptance.server import rows
 from tests.acceptance.stage import Stage
 from tests.acceptance.updates.post import Post

@@ -18,7 +18,7 @@ from floodgate.broker.admission.contract import (
     Settlement,
     Wait,
 )
-from floodgate.broker.messages.methods import ANSWER_WITHIN
+from floodgate.broker.messages.method_table import METHODS, Charge
 from tests.admission_bench import HandClock, ask_of
 
 NO_ANSWER = Retrying(timedelta(seconds=1), unanswered=True)
@@ -43,7 +43,7 @@ def begin_outage(admission: Admission, clock: HandClock) -> None:
     assert admission.snapshot("default").outage is not None
 
 
-@pytest.mark.parametrize("method", ANSWER_WITHIN)
+@pytest.mark.parametrize("method", [name for name, each in METHODS.items() if each.charge is Charge.ANSWER])
 def test_an_answer_is_sent_while_its_bot_is_paused(admission: Admission, method: str) -> None:
     admission.pause("default", None, timedelta(hours=1), "operator")
     assert isinstance(admission.admit(ask_of(5)), Wait)

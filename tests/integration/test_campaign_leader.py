@@ -19,6 +19,7 @@ from floodgate.broker.admission.contract import AlreadyDead, Dead, Go, Sent, Sta
 from floodgate.broker.admission.policy import ask_for
 from floodgate.broker.messages.job import Job, decode_job
 from floodgate.broker.messages.queue_names import send_queue
+from floodgate.broker.process.metrics import Metrics
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.calls import BatchedAdmission
 from floodgate.broker.state.stores import open_batched
@@ -70,6 +71,7 @@ class Operation:
             calls=self.calls,
             ledger=self.ledger,
             publish=self.client.enqueue_many,
+            metrics=Metrics(),
         )
 
     async def jobs(self) -> list[Job]:

@@ -14,6 +14,7 @@ import pytest
 from floodgate.broker.amqp import queue_admin
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.messages import queue_names
+from floodgate.broker.process.metrics import Metrics
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.updates import leadership
 from floodgate.producer.updates.intake import Intake
@@ -38,7 +39,7 @@ class Candidate:
             _env_file=None, rabbitmq_url=url, bots={BOT: TOKEN}, partitions=1, update_partitions=1, heartbeat_seconds=2
         )
         self.connections = Connections(self.settings, name, on_callers_loop=True)
-        self.intake = Intake(self.settings, self.connections)
+        self.intake = Intake(self.settings, self.connections, Metrics())
         self.leadership = Leadership(BOT, self.intake, self.connections, LEASE_SECONDS)
         self.reigns: list[list[float]] = []  # from, to
         self.active = asyncio.Event()

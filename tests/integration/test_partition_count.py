@@ -17,6 +17,7 @@ from floodgate.broker.errors import TopologyError
 from floodgate.broker.messages.job import new_job
 from floodgate.broker.messages.publication import Publication
 from floodgate.broker.messages.queue_names import send_queue, updates_queue
+from floodgate.broker.process.metrics import Metrics
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.worker.dramatiq_broker import FloodgateBroker
 from floodgate.producer.client import Client
@@ -110,7 +111,7 @@ def test_verify_names_the_recorded_number(four: Vhost, connect: Connect) -> None
 
 
 def test_a_receiver_with_another_number_of_update_partitions_refuses(four: Vhost, connect: Connect) -> None:
-    intake = Intake(settings(four.url), connect(four.url))
+    intake = Intake(settings(four.url), connect(four.url), Metrics())
     with pytest.raises(TopologyError, match="set FLOODGATE_UPDATE_PARTITIONS=4"):
         connect(four.url).io.run(intake.declare(), 10)
 

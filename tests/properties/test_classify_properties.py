@@ -17,7 +17,7 @@ from floodgate.actors.outcomes import Dead, Outcome, Paused, Retry, Uncertain
 from floodgate.broker.admission.contract import Retrying
 from floodgate.broker.errors import CutOffError, NotSentError
 from floodgate.broker.messages.job import new_job
-from floodgate.broker.messages.methods import CHARGES, Charge
+from floodgate.broker.messages.method_table import METHODS, Charge
 from floodgate.broker.settings.model import Settings
 
 KNOWN_TEXTS = st.sampled_from(
@@ -47,7 +47,7 @@ ERRORS = st.fixed_dictionaries(
     optional={"error_code": st.integers() | JSON, "description": TEXTS, "parameters": PARAMETERS},
 )
 BODIES = ERRORS.map(lambda fields: json.dumps(fields).encode()) | st.binary(max_size=200)
-CALLS = st.builds(CallFacts, st.sampled_from(sorted(CHARGES)) | st.text(max_size=12), st.booleans())
+CALLS = st.builds(CallFacts, st.sampled_from(sorted(METHODS)) | st.text(max_size=12), st.booleans())
 EXCEPTIONS = st.sampled_from(
     [
         ptb.TelegramError("x"),
@@ -89,7 +89,7 @@ def test_any_exception_chain_has_an_outcome(chain: list[BaseException], call: Ca
 
 
 @given(
-    st.sampled_from(sorted(name for name, charge in CHARGES.items() if charge is Charge.MESSAGE)),
+    st.sampled_from(sorted(name for name, each in METHODS.items() if each.charge is Charge.MESSAGE)),
     st.builds(Break, st.text(max_size=9), st.just(False)) | st.builds(Refusal, st.integers(500, 599), TEXTS),
 )
 def test_a_message_that_may_have_been_sent_is_not_retried_unconditionally(method: str, answer: Break | Refusal) -> None:

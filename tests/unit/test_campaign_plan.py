@@ -34,7 +34,7 @@ def schedule(**fields: Any) -> Schedule:
         ({"content": {"text": "x"}}, "name"),
         ({"name": "Spring!", "content": {"text": "x"}}, "name"),
         ({"name": "a"}, r"give either \[content\] or \[\[variants\]\]"),
-        ({"name": "a", "content": {"method": "sendNothing"}}, "no method 'sendNothing'"),
+        ({"name": "a", "content": {"method": "getUpdates"}}, "getUpdates cannot be queued"),
         ({"name": "a", "content": {"text": "x", "chat_id": 1}}, "chat_id comes from the audience"),
         (
             {"name": "a", "content": {"method": "sendMediaGroup", "unsubscribe": "Stop"}},

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import io
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +10,11 @@ import pytest
 import telegram
 
 from floodgate.broker.errors import InvalidParamsError
-from floodgate.broker.messages.methods import CHARGES, REQUIRED
 from floodgate.producer.checks import checked
 from floodgate.producer.parameters import missing
 
 PHOTO = {"type": "photo", "media": "AgACAgIAAxkB"}
 MARKUP = telegram.InlineKeyboardMarkup([[telegram.InlineKeyboardButton("Go", url="https://example.org")]])
-
-# Where the Bot API's reference requires more than python-telegram-bot's signature, which adds a convenience.
-BEYOND_SIGNATURE = {
-    "sendLocation": ("chat_id", "latitude", "longitude"),
-    "sendVenue": ("chat_id", "latitude", "longitude", "title", "address"),
-    "sendContact": ("chat_id", "phone_number", "first_name"),
-    "sendGift": ("@recipient", "gift_id"),
-    "editMessageText": ("@message", "text"),
-    "editMessageCaption": ("@message",),
-    "editMessageMedia": ("@message", "media"),
-    "editMessageLiveLocation": ("@message", "latitude", "longitude"),
-    "editMessageReplyMarkup": ("@message",),
-    "stopMessageLiveLocation": ("@message",),
-    "setGameScore": ("@message", "user_id", "score"),
-    "getGameHighScores": ("@message", "user_id"),
-}
 
 
 def looped() -> dict[str, Any]:
@@ -128,23 +109,19 @@ def test_parameters_with_the_value_none_are_omitted() -> None:
     assert checked("sendMessage", {"chat_id": 1, "text": "hi", "entities": None}) == {"chat_id": 1, "text": "hi"}
 
 
-def test_the_required_parameters_are_those_of_the_bot_api() -> None:
-    assert {method: REQUIRED.get(method, ()) for method in CHARGES} == {
-        method: BEYOND_SIGNATURE.get(method, required_by_signature(method)) for method in CHARGES
-    }
-
-
 def test_a_message_is_identified_by_chat_and_id_or_by_its_inline_id() -> None:
     assert missing("editMessageReplyMarkup", {"chat_id": 1, "message_id": 2}) is None
     assert missing("editMessageReplyMarkup", {"inline_message_id": "i"}) is None
     assert missing("editMessageReplyMarkup", {"message_id": 2}) is not None
 
 
-def required_by_signature(method: str) -> tuple[str, ...]:
-    snake = re.sub("[A-Z]", lambda letter: "_" + letter[0].lower(), method)
-    parameters = inspect.signature(getattr(telegram.Bot, snake)).parameters.values()
-    return tuple(
-        parameter.name
-        for parameter in parameters
-        if parameter.default is parameter.empty and parameter.name != "self" and parameter.kind != parameter.VAR_KEYWORD
-    )
+def test_an_edit_needs_a_text_or_a_rich_message() -> None:
+    where = {"chat_id": 1, "message_id": 2}
+    assert missing("editMessageText", where) == "text or rich_message"
+    assert missing("editMessageText", {**where, "rich_message": {}}) is None
+
+
+def test_a_method_newer_than_the_table_is_only_refused_for_what_json_cannot_carry() -> None:
+    assert checked("sendHologram", {"text": {"a": 1}, "media": "x"}) == {"text": {"a": 1}, "media": "x"}
+    with pytest.raises(InvalidParamsError, match="photo is a file"):
+        checked("sendHologram", {"photo": io.BytesIO(b"x")})

@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
-import re
+import pytest
 
-from telegram import Bot
-
-from floodgate.broker.messages.methods import CHARGES
+from floodgate.broker.messages.method_table import METHODS, Charge
+from floodgate.broker.settings.model import Settings
 from floodgate.producer.gateway.page import PAGE, page
 from floodgate.producer.gateway.routes import TABLE, Route, route_of
-
-# Conveniences of the library that are not methods of the Bot API.
-_NOT_METHODS = {"toDict", "toJson", "doApiRequest", "initialize", "shutdown", "getBot", "setBot", "deJson", "deList"}
-
-
-def library_methods() -> set[str]:
-    names = {name for name in dir(Bot) if callable(getattr(Bot, name)) and re.fullmatch(r"[a-z]+([A-Z][a-z]*)+", name)}
-    return (names | {"close"}) - _NOT_METHODS
-
-
-def test_every_method_of_the_newest_library_has_a_route() -> None:
-    methods = library_methods()
-    assert len(methods) > 150
-    assert sorted(method for method in methods if route_of(method) is None) == []
 
 
 def test_only_methods_that_count_toward_a_limit_are_queued() -> None:
     queued = {row.method for row in TABLE.values() if row.route is Route.QUEUED}
-    assert queued == {method for method, charge in CHARGES.items() if charge.metered}
+    assert queued == {
+        name for name, method in METHODS.items() if method.charge.metered or method.charge is Charge.TYPING
+    }
 
 
-def test_names_are_matched_case_insensitively() -> None:
-    row = route_of("SENDMESSAGE")
-    assert row is not None
-    assert row.method == "sendMessage"
-    assert route_of("sendNonsense") is None
+def test_receiving_passes_through_and_logging_out_is_refused() -> None:
+    assert TABLE["getWebhookInfo"].route is Route.PASSED
+    assert {name for name, row in TABLE.items() if row.route is Route.REFUSED} == {"logOut", "close"}
+
+
+@pytest.mark.parametrize(
+    ("name", "route"),
+    [
+        ("SENDMESSAGE", Route.QUEUED),
+        ("sendHologram", Route.QUEUED),
+        ("editHologram", Route.QUEUED),
+        ("getHologram", Route.PASSED),
+        ("answerHologram", Route.PASSED),
+        ("setHologram", Route.PASSED),
+        ("deleteHologram", Route.PASSED),
+        ("deleteShadow", Route.QUEUED),
+    ],
+)
+def test_a_method_is_routed_by_its_class(name: str, route: Route) -> None:
+    settings = Settings(_env_file=None, methods={"deleteShadow": "action"})
+    assert route_of(settings.method(name)).route is route
 
 
 def test_the_page_shows_the_table() -> None:

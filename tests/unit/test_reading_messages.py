@@ -42,7 +42,7 @@ def test_a_job_of_the_queues_bot_is_read() -> None:
         body(kwargs={}),
         body(kwargs={"job": {}, "more": 1}),
         body(job={"method": "no_such_method"}),
-        body(job={"method": "sendmessage"}),
+        body(job={"method": "getUpdates"}),
         body(job={"chat": "@"}),
         body(job={"chat": "x" * 5000}),
         body(job={"chat": "0"}),

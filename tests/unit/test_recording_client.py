@@ -49,7 +49,7 @@ def test_it_refuses_the_same_calls_as_a_real_client() -> None:
     with pytest.raises(InvalidParamsError):
         client.send_message(1, "x" * 5000)
     with pytest.raises(UnknownMethodError):
-        client.call("sendNonsense")
+        client.call("getUpdates")
     assert client.jobs == []
 
 

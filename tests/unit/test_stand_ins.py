@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from telegram import Message, MessageId
 
-from floodgate.broker.messages.methods import CHARGES, Charge
+from floodgate.broker.messages.method_table import METHODS, Charge
 from floodgate.updates.stand_ins import stand_in
 
-SENDS = [name for name, charge in CHARGES.items() if charge is Charge.MESSAGE]
+SENDS = [name for name, method in METHODS.items() if method.charge is Charge.MESSAGE]
 OTHERS = {"copyMessage", "copyMessages", "forwardMessages", "sendMediaGroup", "sendGift"}
 WAITED_FOR = {"createForumTopic", "sendPoll", "sendChecklist"}
 

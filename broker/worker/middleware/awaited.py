@@ -14,6 +14,7 @@ from dramatiq.middleware import Middleware
 from dramatiq.worker import Worker
 
 from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.process.metrics import Metrics
 from floodgate.broker.process.stopping import Stopping
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.calls import BatchedAdmission
@@ -24,6 +25,7 @@ class HostBroker(Protocol):
     """The parts of ``FloodgateBroker`` that middleware hooks use."""
 
     stopping: Stopping
+    metrics: Metrics
 
     @property
     def settings(self) -> Settings:
@@ -47,6 +49,10 @@ class HostBroker(Protocol):
     def suspend(self, queue_name: str, seconds: float) -> None:
         """Take no more messages from a queue for some seconds."""
         ...
+
+
+class RunsOnLoop(Middleware):
+    """Base class of middleware whose plain hooks neither block nor compute: our runner calls them on the event loop."""
 
 
 class AwaitedMiddleware(Middleware):

@@ -6,7 +6,7 @@
            │                and suspends its queue, so that the backlog does not pass through the ladder
            ├▶ Wait (chat)   a short wait is slept through; for a longer one the job goes to the delay ladder and is
            │                acknowledged once that is confirmed, so that the chats behind it can proceed
-           ├▶ AlreadySent, AlreadyDead   acknowledged
+           ├▶ AlreadySent, AlreadyDead   acknowledged; so is a job that admission has shed
            ├▶ Exhausted     dead-lettered: its calls killed their workers, or it kept being handed back before one
            ├▶ Unreachable   dead-lettered, or listed, with Telegram's error for the chat; spends no budget
            └▶ Unsettled     the job's ``on_uncertain`` decides
@@ -23,7 +23,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final, NoReturn
 
@@ -54,6 +54,8 @@ from floodgate.broker.errors import PublishError, StateUnavailableError
 from floodgate.broker.messages import dead_letters
 from floodgate.broker.messages.job import Job, OnUncertain, unix_ms
 from floodgate.broker.messages.publication import Publication
+from floodgate.broker.process.job_trace import JobTrace
+from floodgate.broker.process.metrics import ADMISSION, DEAD, DELAYED, PERMITS, WAIT, Metrics
 from floodgate.broker.process.outages import OutageLog
 from floodgate.broker.worker.middleware.awaited import AwaitedMiddleware, HostBroker
 from floodgate.broker.worker.queue_consumer import DeliveredMessage
@@ -129,12 +131,14 @@ class RateLimit(AwaitedMiddleware):
         if message.delivery.delivery_count < DELIVERY_LIMIT:
             return
         why = f"admission failed {message.delivery.delivery_count + 1} times: {type(error).__name__}"
-        letter = dead_letters.dead_job(job, message.delivery.body, message.queue_name, dead_letters.REASON_FAILED, why)
+        delivery, queue = message.delivery, message.queue_name
+        letter = dead_letters.dead_job(job, delivery.body, queue, dead_letters.REASON_FAILED, why, delivery.trace)
         try:
             await broker.connections.publisher.apublish(letter)
         except PublishError as refused:
             logger.warning("job %s returns to its queue: %s", job.id, refused)
         else:
+            broker.metrics.count(DEAD, job.bot, dead_letters.REASON_FAILED)
             message.done()
 
     async def _admit(self, broker: HostBroker, message: DeliveredMessage, job: Job) -> None:
@@ -144,6 +148,7 @@ class RateLimit(AwaitedMiddleware):
         while True:
             decision = await self._decide(broker, job, ask, fresh)
             fresh = False
+            _trace(message.trace, decision)
             match decision:
                 case Expired():
                     await self._bury(
@@ -163,10 +168,10 @@ class RateLimit(AwaitedMiddleware):
                 case Unsettled(age=age):
                     await self._question(broker, message, ask, job, age)
                     message.uncertain = fresh = True
-                case Wait(scope=Scope.CHAT, delay=delay) if delay > SHORT_WAIT:
-                    await self._park(broker, message, delay)
+                case Wait(scope=Scope.CHAT) if decision.delay > SHORT_WAIT:
+                    await self._park(broker, message, ask, decision)
                 case Wait():
-                    await self._hold(broker, message, decision, time.monotonic() - started)
+                    await self._hold(broker, message, ask, decision, time.monotonic() - started)
                 case None:
                     await self._hold_for_store(broker, message, time.monotonic() - started)
 
@@ -192,10 +197,15 @@ class RateLimit(AwaitedMiddleware):
         try:
             if job.expired(unix_ms()) and not _begun(await broker.admission.lookup(ask.bot, ask.job_id)):
                 return Expired()
+            asked = time.monotonic()
+            if job.worth_until_ms is not None:
+                ask = replace(ask, worth=job.worth(unix_ms()))
             decision = await broker.admission.renew_unsettled(ask) if fresh else await broker.admission.admit(ask)
         except StateUnavailableError as error:
+            broker.metrics.observe(WAIT, STORE_RETRY_SECONDS, ask.bot, "store")
             self._complain(error)
             return None
+        _measure(broker.metrics, ask.bot, decision, time.monotonic() - asked)
         if self._outage.end() is not None:
             logger.info("the state store is available again; sending resumes")
         return decision
@@ -224,21 +234,26 @@ class RateLimit(AwaitedMiddleware):
             )
         elif job.dedupe_key is not None:
             logger.info("job %s (dedupe key %r) has already ended and is not sent again", job.id, job.dedupe_key)
+        message.trace.outcome("already-ended")
         message.done()
         raise Deferral("already ended")
 
-    async def _park(self, broker: HostBroker, message: DeliveredMessage, delay: timedelta) -> NoReturn:
+    async def _park(self, broker: HostBroker, message: DeliveredMessage, ask: Ask, wait: Wait) -> NoReturn:
         """Publish the job to the delay ladder, and acknowledge it once that is confirmed."""
-        home = Publication("", message.queue_name, message.delivery.body, message.message_id)
-        await broker.connections.publisher.apublish(delayed(home, delay))
+        delivery = message.delivery
+        home = Publication("", message.queue_name, delivery.body, message.message_id, headers=delivery.trace)
+        await broker.connections.publisher.apublish(delayed(home, wait.delay))
+        broker.metrics.count(DELAYED, ask.bot, wait.why)
         message.done()
         raise Deferral("parked")
 
-    async def _hold(self, broker: HostBroker, message: DeliveredMessage, wait: Wait, held_seconds: float) -> None:
+    async def _hold(
+        self, broker: HostBroker, message: DeliveredMessage, ask: Ask, wait: Wait, held_seconds: float
+    ) -> None:
         seconds = wait.delay.total_seconds()
         if wait.scope is Scope.BOT and held_seconds + seconds > broker.settings.hold_seconds:
             broker.suspend(message.queue_name, seconds)
-            await self._park(broker, message, wait.delay)
+            await self._park(broker, message, ask, wait)
         await self._sleep(broker, message, seconds)
 
     async def _hold_for_store(self, broker: HostBroker, message: DeliveredMessage, held_seconds: float) -> None:
@@ -264,13 +279,31 @@ class RateLimit(AwaitedMiddleware):
         """Write the dead letter (if kept), then the ledger, then acknowledge: a crash in between repeats a step and
         loses nothing."""
         assert message.job is not None
+        message.trace.outcome("dead", (reason, description))
         kept = broker.settings.dead_letters.keeps(reason, ask.priority)
         if kept:
-            letter = dead_letters.dead_job(message.job, message.delivery.body, message.queue_name, reason, description)
+            delivery, queue = message.delivery, message.queue_name
+            letter = dead_letters.dead_job(message.job, delivery.body, queue, reason, description, delivery.trace)
             await broker.connections.publisher.apublish(letter)
         await broker.admission.settle(ask, Dead(reason, error, kept=kept))
+        broker.metrics.count(DEAD, ask.bot, reason)
         message.done()
         raise Deferral(reason)
+
+
+def _trace(trace: JobTrace, decision: Decision | Expired | None) -> None:
+    if decision is None:
+        trace.wait("store", STORE_RETRY_SECONDS, Scope.BOT)
+    elif isinstance(decision, Wait):
+        trace.wait(decision.why, decision.delay.total_seconds(), decision.scope)
+
+
+def _measure(metrics: Metrics, bot: str, decision: Decision, seconds: float) -> None:
+    metrics.observe(ADMISSION, seconds)
+    if isinstance(decision, Go):
+        metrics.count(PERMITS, bot)
+    elif isinstance(decision, Wait):
+        metrics.observe(WAIT, decision.delay.total_seconds(), bot, decision.why)
 
 
 def _begun(record: Record | None) -> bool:

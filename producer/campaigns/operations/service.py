@@ -24,6 +24,7 @@ from floodgate.producer.campaigns.operations.retries import retry, retry_choice
 from floodgate.producer.campaigns.operations.samples import sample_job
 from floodgate.producer.campaigns.responses.results import CampaignResults, results_of
 from floodgate.producer.campaigns.responses.store import ResponseStore
+from floodgate.producer.campaigns.sending.pace import CampaignPace, pace_of
 from floodgate.producer.campaigns.sending.progress import CampaignProgress, progress_of
 from floodgate.producer.campaigns.sending.reports import ReportStore
 from floodgate.producer.campaigns.states import CampaignState
@@ -207,10 +208,23 @@ class Campaigns:
         """Return a campaign's state, what became of its recipients, and when it is expected to be done."""
         return progress_of(self._store, name, self._settings)
 
-    def list(self, bot: str | None = None, *, most: int | None = None) -> Sequence[CampaignProgress]:
-        """Return the progress of the ``most`` latest campaigns, or of a bot's, the latest first; None means all."""
-        found = [each.name for each in self._store.all() if bot in (None, each.bot)]
+    def list(self, bot: str | None = None, *, most: int | None = None, skip: int = 0) -> Sequence[CampaignProgress]:
+        """Return the progress of the ``most`` latest campaigns, or of a bot's, the latest first; None means all. The
+        first ``skip`` are left out."""
+        found = [each.name for each in self._store.all() if bot in (None, each.bot)][skip:]
         return [self.progress(name) for name in found[:most]]
+
+    def pace(self, name: str) -> CampaignPace:
+        """Return how many recipients ended when. Reads the whole audience."""
+        return pace_of(self._store, name)
+
+    def find_recipient(self, name: str, chat: int | str) -> Recipient | None:
+        """Return a recipient; None if the campaign does not have it.
+
+        Raises:
+            InvalidParamsError: the chat is neither an id nor an @name.
+        """
+        return self._store.find_recipient(name, chat_key(chat))
 
     def recipients(self, name: str) -> Iterator[Recipient]:
         """Yield all recipients in the order of the audience, in constant memory."""

@@ -23,6 +23,7 @@ from floodgate.broker.admission.contract import Ask, Record, Snapshot
 from floodgate.broker.admission.policy import ask_for
 from floodgate.broker.errors import CampaignError, EnqueueManyError, FloodgateError, JobError
 from floodgate.broker.messages.job import Job, new_job, stand_in
+from floodgate.broker.process.metrics import ENDED, RELEASED, Metrics
 from floodgate.broker.process.outages import Backoff, OutageLog
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.campaigns.content.recipient_codes import RecipientCode
@@ -119,7 +120,9 @@ class Leader:
         calls: BlockingCalls,
         ledger: JobLedger,
         publish: Callable[[Iterable[Job]], Awaitable[int]],
+        metrics: Metrics,
     ) -> None:
+        self._metrics = metrics
         self._campaign = campaign
         self._name = name
         self._settings = settings
@@ -254,6 +257,8 @@ class Leader:
         outcomes = dict(self._ended)  # more may be heard meanwhile
         ended = list(outcomes.values())
         await self._calls.call(self._store.settle, self._campaign, ended)
+        for outcome in ended:
+            self._metrics.count(ENDED, self._campaign.bot, outcome.state.name.lower())
         for job in outcomes:
             del self._ended[job]
             self._outstanding.pop(job, None)
@@ -311,7 +316,8 @@ class Leader:
     async def _publish_jobs(self) -> None:
         """Publish what is released and not yet published."""
         recipients = self._unpublished
-        await self._publish([job for recipient in recipients if (job := self._job(recipient)) is not None])
+        jobs = await self._publish([job for recipient in recipients if (job := self._job(recipient)) is not None])
+        self._metrics.count(RELEASED, self._campaign.bot, by=jobs)
         self._unpublished = self._unpublished[len(recipients) :]
 
     def _job(self, recipient: Recipient) -> Job | None:

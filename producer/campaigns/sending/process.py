@@ -21,14 +21,18 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from floodgate.broker.admission.result_feed import ResultFeed
+from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import FloodgateError, StateError
 from floodgate.broker.messages.job import Job
 from floodgate.broker.process.event_loop import new_event_loop
 from floodgate.broker.process.forced_exit import stop_on_signals
+from floodgate.broker.process.measurement import Measurement
+from floodgate.broker.process.metrics import LED, ProcessRole
 from floodgate.broker.process.outages import Backoff, OutageLog
+from floodgate.broker.process.tracing import start_tracing
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.calls import BatchedAdmission
 from floodgate.broker.state.stores import open_batched, open_result_feed
@@ -40,6 +44,9 @@ from floodgate.producer.campaigns.states import CampaignState
 from floodgate.producer.campaigns.storage.database import Database
 from floodgate.producer.campaigns.storage.records import Campaign
 from floodgate.producer.campaigns.storage.store import CampaignStore
+
+if TYPE_CHECKING:
+    from floodgate.broker.process.spans import Tracing
 
 logger = logging.getLogger("floodgate.campaigns")
 
@@ -69,9 +76,17 @@ class JobClient(Protocol):
 class CampaignRunner:
     """Runs campaigns in this process. Opens nothing before :meth:`run`, and closes the client at its end."""
 
-    def __init__(self, settings: Settings, client: JobClient) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: JobClient,
+        measurement: Measurement | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._settings = settings
+        self._measurement = measurement or Measurement(settings, ProcessRole.CAMPAIGNS)
         self._client = client
+        self._publish = client.enqueue_many if tracing is None else tracing.publishing(client.enqueue_many)
         self._name = f"{socket.gethostname()[:40]}-{secrets.token_hex(6)}"
         database = Database(settings)
         self._store = CampaignStore(database)
@@ -98,6 +113,7 @@ class CampaignRunner:
             FloodgateError: the database cannot be opened.
         """
         self._loop = asyncio.get_running_loop()
+        await self._measurement.start()
         calls, state_thread, feed_thread = StateThread(), StateThread(), StateThread()
         ledger = open_batched(self._settings, state_thread)
         listening: asyncio.Task[None] | None = None
@@ -119,6 +135,7 @@ class CampaignRunner:
             await state_thread.stop()
             await calls.call(self._store.close)
             await calls.stop()
+            await self._measurement.stop()
         logger.info("stopped")
 
     async def _lead(self, calls: StateThread, ledger: BatchedAdmission) -> None:
@@ -154,10 +171,12 @@ class CampaignRunner:
                 store=self._store,
                 calls=calls,
                 ledger=ledger,
-                publish=self._client.enqueue_many,
+                publish=self._publish,
+                metrics=self._measurement.metrics,
             )
             for campaign in led
         }
+        self._measurement.metrics.set(LED, len(led))
         self._progress = {
             campaign.id: self._progress.get(campaign.id)
             or ProgressReport(
@@ -166,7 +185,7 @@ class CampaignRunner:
                 reports=self._reports,
                 calls=calls,
                 ledger=ledger,
-                publish=self._client.enqueue_many,
+                publish=self._publish,
             )
             for campaign in led
         }
@@ -224,16 +243,45 @@ def _shares(led: Sequence[Campaign]) -> Mapping[int, float]:
     return {campaign.id: campaign.definition.weight / (total[campaign.bot] or 1.0) for campaign in led}
 
 
-def run_campaigns(settings: Settings, client: JobClient, ready: Callable[[], None]) -> None:
+def run_campaigns(
+    settings: Settings,
+    make_client: Callable[[Connections], JobClient],
+    ready: Callable[[], None],
+) -> None:
     """Send campaigns until SIGTERM or SIGINT. Call it from the process's main thread.
+
+    Args:
+        make_client: makes the client, given the connections to use.
 
     Raises:
         FloodgateError: the process could not start: a setting is wrong, or the database is unavailable.
     """
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_run(CampaignRunner(settings, client), ready))
+    tracing = start_tracing("campaigns")
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(_run(settings, make_client, ready, tracing))
+    finally:
+        if tracing is not None:
+            tracing.close()
 
 
-async def _run(campaigns: CampaignRunner, ready: Callable[[], None]) -> None:
+async def _run(
+    settings: Settings,
+    make_client: Callable[[Connections], JobClient],
+    ready: Callable[[], None],
+    tracing: Tracing | None,
+) -> None:
+    measurement = Measurement(settings, ProcessRole.CAMPAIGNS)
+    connections = Connections(
+        settings,
+        "campaigns",
+        on_callers_loop=True,
+        patience_seconds=settings.publish_patience_seconds,
+        metrics=measurement.metrics,
+    )
+    campaigns = CampaignRunner(settings, make_client(connections), measurement, tracing)
     stop_on_signals(campaigns.stop, STOP_SECONDS)
-    await campaigns.run(ready)
+    try:
+        await campaigns.run(ready)
+    finally:
+        await connections.aclose()

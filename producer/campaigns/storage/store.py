@@ -252,6 +252,21 @@ class CampaignStore:
             row = db.execute(statement.order_by(recipients.c.number).limit(1)).first()
             return None if row is None else read_recipient(row)
 
+    def ended_over_time(self, campaign: Campaign, step_ms: int) -> Mapping[int, Mapping[RecipientState, int]]:
+        """Return the number of recipients that ended in each step of time, by state. A step is named by its beginning
+        in Unix milliseconds. Reads the whole audience."""
+        step = (recipients.c.ended_ms // step_ms) * step_ms
+        statement = (
+            select(step.label("step"), recipients.c.state, func.count())
+            .where(recipients.c.campaign == campaign.id, recipients.c.ended_ms.is_not(None))
+            .group_by("step", recipients.c.state)
+        )
+        found: dict[int, dict[RecipientState, int]] = {}
+        with self._database.reading() as db:
+            for began_ms, state, number in db.execute(statement):
+                found.setdefault(began_ms, {})[RecipientState(state)] = number
+        return found
+
     def counts(self, name: str) -> Mapping[RecipientState, int]:
         """Return the number of recipients by state; states without any are left out."""
         with self._database.reading() as db:

@@ -1,0 +1,68 @@
+"""The process of the web pages: uvicorn around the application.
+
+On SIGTERM or SIGINT, streams of events end, no new connections are accepted, and requests being answered may finish
+within :data:`DRAIN_SECONDS`. A second signal ends the process at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import Final
+
+import uvicorn
+
+from floodgate.broker.settings.model import Settings
+from floodgate.producer.http_protocol import server_config
+from floodgate.producer.listening import listen, url_of
+from floodgate.web.access.guard import Access
+from floodgate.web.app import Pages
+
+logger = logging.getLogger("floodgate.web")
+
+DRAIN_SECONDS: Final = 5
+MOST_CONNECTIONS: Final = 500
+
+
+class WebServer(uvicorn.Server):
+    """uvicorn's server, which ends the streams of events when it is about to shut down."""
+
+    def __init__(self, config: uvicorn.Config, pages: Pages) -> None:
+        super().__init__(config)
+        self._pages = pages
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until :meth:`handle_exit` is called."""
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Start the shutdown. uvicorn's own handler would raise the signal again at the end, and exit with its code."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._pages.begin_stop)
+
+
+def run_web(settings: Settings, ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT. Calls ``ready`` with the URL once connections are accepted.
+
+    Raises:
+        SettingsError: no bot is configured, the address is in use or is not one of this machine's, or it can be reached
+            from other machines and nobody is asked to log in.
+    """
+    access = Access(settings.web)
+    pages = Pages(settings, routes=access.routes)
+    listener = listen(settings.web.host, settings.web.port, "FLOODGATE_WEB__ADDRESS")
+    config = server_config(
+        access.guard(pages.app), MOST_CONNECTIONS, lifespan="on", timeout_graceful_shutdown=DRAIN_SECONDS
+    )
+    ready(url_of(listener))
+    try:
+        WebServer(config, pages).run([listener])
+    finally:
+        listener.close()

@@ -1,0 +1,99 @@
+"""What a process that is scraped says of itself."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Mapping
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from floodgate.broker.process.metrics import TABLE, ProcessRole
+from tests.acceptance.gateway.programs import GatewayProcess
+from tests.acceptance.stage import BOT, Stage
+from tests.processes import FloodgateProcess
+from tests.waiting import until
+
+Series = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
+ANYWHERE = {"FLOODGATE_METRICS_ADDRESS": "127.0.0.1:0"}
+
+
+def url_of(process: FloodgateProcess) -> str:
+    return process.said("metrics at http").rpartition("metrics at ")[2].split()[0]
+
+
+def scraped(process: FloodgateProcess) -> Series:
+    """All samples by name and labels, from the address in the process's log."""
+    with urllib.request.urlopen(url_of(process), timeout=20) as response:
+        text = response.read().decode()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(series: Series, name: str, **labels: str) -> float:
+    return series.get((name, frozenset(labels.items())), -1.0)
+
+
+def check_names(series: Series, role: ProcessRole) -> None:
+    """Every series is one of the table's, and of this role."""
+    allowed = {metric.name for metric in TABLE if role in metric.roles}
+    bases = {name for name, _ in series if not name.startswith("process_")}
+    bases = {name.rsplit("_", 1)[0] if name.endswith(("_bucket", "_sum", "_count")) else name for name in bases}
+    assert bases <= allowed
+
+
+def test_a_worker_tells_prometheus_what_became_of_its_jobs(stage: Stage) -> None:
+    stage.control.set_chat(2, trouble="blocked")
+    worker = stage.worker(**ANYWHERE)
+    client = stage.client()
+    for _ in range(3):
+        client.send_message(chat_id=42, text="hi")
+    client.send_message(chat_id=2, text="hi")
+
+    def done() -> Series | None:
+        series = scraped(worker)
+        ended = value(series, "floodgate_sends_total", bot=BOT, outcome="sent") == 3
+        dead = value(series, "floodgate_dead_total", bot=BOT, reason="chat-unreachable") == 1
+        return series if ended and dead else None
+
+    series = until(done)
+    check_names(series, ProcessRole.WORKER)
+    assert value(series, "floodgate_permits_total", bot=BOT) == 4
+    assert value(series, "floodgate_call_seconds_count", bot=BOT) == 4
+    assert value(series, "floodgate_too_many_requests_total", bot=BOT, scope="chat") == 0
+    assert value(series, "floodgate_admission_seconds_count") >= 4
+    waits = [number for (name, _), number in series.items() if name == "floodgate_wait_seconds_count"]
+    assert sum(waits) >= 1, "the second message to a chat waits for the first"
+    assert value(series, "floodgate_published_total", outcome="confirmed") >= 1  # the dead letter
+    assert value(series, "floodgate_event_loop_lag_seconds_count") > 0
+    assert value(series, "process_resident_memory_bytes") > 0
+    address = url_of(worker).removeprefix("http://").removesuffix("/metrics")
+    ended = stage.floodgate("gateway", "--port", "0", FLOODGATE_METRICS_ADDRESS=address)
+    told = f"Cannot serve metrics on {address}: Address already in use. Change FLOODGATE_METRICS_ADDRESS.\n"
+    assert (ended.returncode, ended.stderr) == (2, told)
+    worker.signal()
+    assert worker.wait() == 0
+
+
+def test_receiver_gateway_and_campaigns_serve_theirs(stage: Stage) -> None:
+    gateway = GatewayProcess({**stage.env, **ANYWHERE}, stage.home).start()
+    stage.keep(gateway.running)
+    receiver = FloodgateProcess("updates", env={**stage.env, **ANYWHERE}, home=stage.home, name="updates")
+    campaigns = FloodgateProcess("campaigns", "run", env={**stage.env, **ANYWHERE}, home=stage.home, name="campaigns")
+    stage.keep(receiver).start("receiver ready")
+    stage.keep(campaigns).start("campaigns ready")
+    urllib.request.urlopen(f"{gateway.url}/health").close()
+    answered = scraped(gateway.running)
+    check_names(answered, ProcessRole.GATEWAY)
+    assert value(answered, "floodgate_gateway_requests_total", kind="other", status="2xx") == 1
+    assert value(answered, "floodgate_gateway_callers") == 0
+    until(lambda: value(scraped(receiver), "floodgate_receiver_active", bot=BOT) == 1)
+    check_names(scraped(receiver), ProcessRole.UPDATES)
+    led = scraped(campaigns)
+    check_names(led, ProcessRole.CAMPAIGNS)
+    assert value(led, "floodgate_campaign_released_total", bot=BOT) == 0
+    for process in (gateway.running, receiver, campaigns):
+        process.signal()
+        assert process.wait() == 0
