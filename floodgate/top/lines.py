@@ -97,13 +97,13 @@ def _state(bot: BotOverview) -> str:
     return "slowed" if snapshot.per_second_limit < bot.full_rate else "ok"
 
 
-def bot_lines(bot: BotOverview, sent: Sequence[int]) -> Text:
-    """Say what is known of a bot, most urgent first. ``sent`` are the messages of the last seconds."""
-    return _lines(_about(bot, sent))
+def bot_lines(bot: BotOverview) -> Text:
+    """Say what is known of a bot, most urgent first."""
+    return _lines(_about(bot))
 
 
-def _about(bot: BotOverview, sent: Sequence[int]) -> Iterator[tuple[str, str]]:
-    snapshot, messages = bot.snapshot, bot.messages
+def _about(bot: BotOverview) -> Iterator[tuple[str, str]]:
+    snapshot, messages, minute = bot.snapshot, bot.messages, bot.last_minute
     if snapshot is not None:
         yield from _urgent(snapshot, snapshot.pauses[:SHOWN])
         if not math.isinf(bot.full_rate) and snapshot.per_second_limit < bot.full_rate:
@@ -113,15 +113,19 @@ def _about(bot: BotOverview, sent: Sequence[int]) -> Iterator[tuple[str, str]]:
         more = f" and {len(queues) - SHOWN_QUEUES} more" if len(queues) > SHOWN_QUEUES else ""
         yield "no consumer", f"{count(sum(messages.unread.values()))} in {', '.join(queues[:SHOWN_QUEUES])}{more}"
     if snapshot is not None:
-        top = max([*sent, 1]) if math.isinf(bot.full_rate) else bot.full_rate
-        sums = f"{count(snapshot.sent_last_minute)} in a minute, {snapshot.sending} in flight"
-        yield "sent", f"{sparkline(sent, top)} {sums}"
+        yield "sent", f"{count(snapshot.sent_last_minute)} in the last minute, {snapshot.sending} calls in flight"
+        if minute.sent:
+            top = max([*minute.sent, 1]) if math.isinf(bot.full_rate) else bot.full_rate
+            yield "last minute", sparkline(minute.sent, top)
+        if minute.waits:
+            yield "waits", f"{', '.join(f'{cause}: {count(number)}' for cause, number in minute.waits)} in a minute"
         if longest := snapshot.longest_lines[:SHOWN]:
             yield "longest lines", ", ".join(f"{line.chat}: {count(line.length)}" for line in longest)
     yield from map(_running, (each for each in bot.campaigns or () if each.state == "running"))
     if messages is not None:
         yield "answers", f"{count(messages.queued['answers'])} wait"
-        yield "receivers", f"{messages.receivers} processes receive updates"
+        lag = "" if minute.update_lag is None else f", handled after {minute.update_lag.total_seconds():.1f} s"
+        yield "updates", f"{count(messages.queued['updates'])} wait{lag}; processes that receive: {messages.receivers}"
     if snapshot is not None:
         yield from _ended(snapshot)
 

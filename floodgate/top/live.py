@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections import defaultdict, deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, ClassVar, Final, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 from rich.text import Text
 from textual.app import App, ComposeResult
@@ -25,9 +24,6 @@ from floodgate.top.operations import Operations
 from floodgate.top.widgets import Column, Question, Rows
 
 T = TypeVar("T")
-
-SECONDS_SHOWN: Final = 30
-"""How many seconds of sending the sparkline shows."""
 
 
 class LiveScreen(Screen[None]):
@@ -91,7 +87,6 @@ class LiveApp(App[None]):
     def __init__(self, settings: Settings, bots: list[str]) -> None:
         super().__init__()
         self.overview: Overview | None = None
-        self.sent: defaultdict[str, deque[int]] = defaultdict(lambda: deque(maxlen=SECONDS_SHOWN))
         self._picture = LivePicture(
             settings, bots, lambda overview: self._soon(lambda: self._show(overview)), self._crash
         )
@@ -150,9 +145,6 @@ class LiveApp(App[None]):
 
     def _show(self, overview: Overview) -> None:
         self.overview = overview
-        for bot in overview.bots:
-            if bot.snapshot is not None:
-                self.sent[bot.name].append(bot.snapshot.sent_last_second)
         if isinstance(self.screen, LiveScreen):
             self.screen.show(overview)
 

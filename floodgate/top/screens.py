@@ -55,7 +55,7 @@ class BotsScreen(LiveScreen):
     def on_data_table_row_highlighted(self) -> None:
         """Describe the bot under the cursor."""
         if (bot := self.top.bot(self.rows.chosen)) is not None:
-            self.lines.update(bot_lines(bot, self.top.sent[bot.name]))
+            self.lines.update(bot_lines(bot))
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         """Open a bot."""
@@ -103,7 +103,7 @@ class BotScreen(LiveScreen):
         """Draw the chats and what is known of the bot."""
         if (bot := self.top.bot(self._bot)) is not None:
             self.rows.show({chat: chat_cells(chat, waits) for chat, waits in chats(bot).items()})
-            self.lines.update(bot_lines(bot, self.top.sent[bot.name]))
+            self.lines.update(bot_lines(bot))
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         """Open a chat."""

@@ -30,7 +30,7 @@ def cells(bot: BotOverview) -> list[str]:
 
 
 def told(bot: BotOverview) -> str:
-    return lines.bot_lines(bot, [1, 2]).plain
+    return lines.bot_lines(bot).plain
 
 
 @pytest.mark.parametrize(
