@@ -13,7 +13,18 @@ from floodgate.top.screens import BotsScreen
 class TopApp(LiveApp):
     """`floodgate top` for some bots."""
 
-    CSS_PATH = "top.tcss"
+    CSS = """
+    Screen { layout: vertical; }
+    #title, #health { height: 1; padding: 0 1; }
+    #health, #lines { text-wrap: nowrap; text-overflow: ellipsis; }
+    #lines { height: 1fr; padding: 0 1; margin-top: 1; }
+    Rows { height: auto; max-height: 60%; margin-top: 1; scrollbar-size: 1 1; }
+    Question, ChatInput { align: center middle; }
+    Question > Vertical, ChatInput > Vertical {
+        width: 64; height: auto; padding: 1 2; border: round $accent; background: $surface;
+    }
+    Question Static, ChatInput Static { margin-bottom: 1; }
+    """
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "quit", "quit"),

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from floodgate.broker.admission.contract import Pause, Snapshot
 from floodgate.broker.messages.job import Priority
+from floodgate.broker.state.activity import ProcessReport
 from floodgate.letters.criteria import harmless
 from floodgate.letters.paging import ago
 from floodgate.letters.view import counted
@@ -213,6 +214,28 @@ def campaign_lines(bot: BotOverview, campaign: CampaignOverview | None) -> Text:
     if not bot.campaigns:
         return Text("No campaigns." if bot.campaigns is not None else "No database of campaigns.")
     return Text("" if campaign is None or campaign.reason is None else _plain(campaign.reason))
+
+
+def process_cells(process: ProcessReport) -> Cells:
+    """Return a process's role, machine, version and uptime, and the partitions of which it is the active consumer."""
+    partitions = ", ".join(process.partitions)
+    where = f"{process.host} {process.pid}"
+    cells = (process.role, where, process.version, ago(process.uptime), str(len(process.partitions)), partitions)
+    return tuple(Text(_plain(cell), overflow="ellipsis") for cell in cells)
+
+
+def process_summary(overview: Overview) -> Text:
+    """Count the processes by role."""
+    roles = Counter(process.role for process in overview.processes)
+    return _lines(iter([("processes", counted(roles))] if roles else []))
+
+
+def process_lines(overview: Overview, chosen: str | None) -> Text:
+    """Name all partitions of a process; without processes, say why there may be none."""
+    if not overview.processes:
+        return Text("No process has reported to the state store in the last seconds.")
+    held = next((each.partitions for each in overview.processes if each.id == chosen), ())
+    return Text(_plain(", ".join(held)) or "It holds no partition.")
 
 
 def letter_cells(reason: str, number: int) -> Cells:

@@ -18,7 +18,7 @@ from textual.widgets import Footer, Static
 from floodgate.broker.errors import FloodgateError
 from floodgate.broker.settings.model import Settings
 from floodgate.overview.picture import BotOverview, Overview
-from floodgate.top.background import LivePicture, Operator
+from floodgate.top.background import OperatorThread, PictureThread
 from floodgate.top.lines import health_line
 from floodgate.top.operations import Operations
 from floodgate.top.widgets import Column, Question, Rows
@@ -87,14 +87,16 @@ class LiveApp(App[None]):
     def __init__(self, settings: Settings, bots: list[str]) -> None:
         super().__init__()
         self.overview: Overview | None = None
-        self._picture = LivePicture(
-            settings, bots, lambda overview: self._soon(lambda: self._show(overview)), self._crash
-        )
-        self._operator = Operator(settings, self._soon, self._fail)
+        self._picture = PictureThread(settings, bots, self._read, self._crash)
+        self._operator = OperatorThread(settings, self._soon, self._fail)
 
     def on_mount(self) -> None:
-        """Start the threads."""
+        """Begin to follow the picture."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit)
+        self.start_threads()
+
+    def start_threads(self) -> None:
+        """Start the threads."""
         self._picture.start()
         self._operator.start()
 
@@ -141,9 +143,10 @@ class LiveApp(App[None]):
         self.post_message(OnLoop(call))
 
     def _read(self, overview: Overview) -> None:
-        self._soon(lambda: self._show(overview))
+        self._soon(lambda: self.show(overview))
 
-    def _show(self, overview: Overview) -> None:
+    def show(self, overview: Overview) -> None:
+        """Show a picture."""
         self.overview = overview
         if isinstance(self.screen, LiveScreen):
             self.screen.show(overview)

@@ -22,6 +22,9 @@ from floodgate.top.lines import (
     chats,
     letter_cells,
     letters_lines,
+    process_cells,
+    process_lines,
+    process_summary,
 )
 from floodgate.top.live import LiveScreen
 from floodgate.top.widgets import ChatInput, Column
@@ -42,7 +45,8 @@ class BotsScreen(LiveScreen):
         Binding("p", "pause", "pause"),
         Binding("r", "resume", "resume"),
         Binding("c", "campaigns", "campaigns"),
-        Binding("d", "letters", "dead letters"),
+        Binding("d", "letters", "letters"),
+        Binding("w", "processes", "processes"),
         Binding("X", "cancel", "cancel jobs"),
         Binding("q", "app.quit", "quit"),
     ]
@@ -54,8 +58,8 @@ class BotsScreen(LiveScreen):
 
     def on_data_table_row_highlighted(self) -> None:
         """Describe the bot under the cursor."""
-        if (bot := self.top.bot(self.rows.chosen)) is not None:
-            self.lines.update(bot_lines(bot))
+        if self.top.overview is not None and (bot := self.top.bot(self.rows.chosen)) is not None:
+            self.lines.update(bot_lines(bot).append_text(process_summary(self.top.overview)))
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         """Open a bot."""
@@ -77,6 +81,10 @@ class BotsScreen(LiveScreen):
         """Show the bot's campaigns."""
         if (bot := self.rows.chosen) is not None:
             self.app.push_screen(CampaignsScreen(bot))
+
+    def action_processes(self) -> None:
+        """Show all processes."""
+        self.app.push_screen(ProcessesScreen("processes"))
 
     def action_letters(self) -> None:
         """Show the bot's dead letters."""
@@ -206,6 +214,25 @@ class CampaignsScreen(LiveScreen):
     def action_cancel(self) -> None:
         """Cancel the campaign."""
         self.operate(lambda operations, name: operations.cancel_campaign(name, self.top.ask))
+
+
+class ProcessesScreen(LiveScreen):
+    """All processes that report to the state store."""
+
+    COLUMNS: ClassVar[list[Column]] = [
+        *(Column("process", 9), Column("machine and pid", 20), Column("version", 8), Column("up", 7)),
+        *(Column("holds", 5), Column("partitions", 18)),
+    ]
+
+    def draw(self, overview: Overview) -> None:
+        """Draw the processes."""
+        self.rows.show({each.id: process_cells(each) for each in overview.processes})
+        self.on_data_table_row_highlighted()
+
+    def on_data_table_row_highlighted(self) -> None:
+        """Name the partitions of the process under the cursor."""
+        if self.top.overview is not None:
+            self.lines.update(process_lines(self.top.overview, self.rows.chosen))
 
 
 class LettersScreen(LiveScreen):
