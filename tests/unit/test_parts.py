@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from floodgate.broker.settings.model import Settings
 from floodgate.producer.campaigns.sending import process as campaigns
 from floodgate.producer.gateway import server as gateway
 from floodgate.producer.updates import process as updates
-from floodgate.supervision.parts import PARTS, PartOptions, check_names, part_processes
+from floodgate.supervision.parts import NAMES, PARTS, PartOptions, check_names, part_processes
 from floodgate.web.server import DRAIN_SECONDS
 from floodgate.worker import CLOSING_SECONDS, HANDLER_CLOSING_SECONDS, LEAVING_SECONDS
 
@@ -91,6 +92,11 @@ def test_a_choice_that_cannot_run_is_refused(options: dict[str, Any], words: str
 def test_an_unknown_part_is_refused_with_the_names_of_all() -> None:
     with pytest.raises(InvalidParamsError, match=r"'gatway' is not a part\. The parts are worker, .*gateway"):
         check_names(["gatway"])
+
+
+def test_the_documentation_lists_every_part_in_its_order() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
+    assert tuple(re.findall(r"^\| `(\w+)` \| `floodgate ", page, re.MULTILINE)) == NAMES
 
 
 def test_no_part_is_given_less_time_to_stop_than_it_takes_itself() -> None:
