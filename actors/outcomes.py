@@ -116,6 +116,19 @@ def name_of(outcome: Outcome) -> str:
     return _NAMES[type(outcome)]
 
 
+def failure_in(outcome: Outcome) -> tuple[str, str] | None:
+    """Return a keyword and a description of what went wrong; None if nothing did."""
+    match outcome:
+        case Dead(reason=reason, description=description):
+            return reason, description
+        case Retry(reason=description) | Uncertain(reason=description) | Paused(description=description):
+            return name_of(outcome), description
+        case BotRefused(description=description):
+            return name_of(outcome), description
+        case _:
+            return None
+
+
 def dead(reason: FailureReason, description: str, code: int | None = None) -> Dead:
     """Make a permanent failure. ``description`` is Telegram's own wording and ``code`` its error code; the code is None
     if Floodgate gives up."""

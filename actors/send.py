@@ -77,6 +77,7 @@ class Sender(AwaitedMiddleware):
             return
         call = call_of(job)
         answer = await self._answer(message, job)
+        message.trace.event("answer")
         outcome = classify(answer, dataclasses.replace(call, repeated=call.repeated or message.uncertain))
         await self._settler.settle(message, job, outcome, unanswered=is_silence(answer))
         if job.files and isinstance(outcome, Sent | NothingToDo):
@@ -99,6 +100,7 @@ class Sender(AwaitedMiddleware):
         timeout = call_timeout(job, broker.settings)
         started = time.monotonic()
         params = params_to_send(job, message.permit)
+        message.trace.event("call")
         if job.files:
             answer = await self._call_with_files(job, params, timeout)
         else:

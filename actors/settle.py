@@ -3,6 +3,7 @@
     sent       ledger, then ack
     dead       dead letter confirmed, ledger (and the chat, if it is unreachable), then ack
     not kept   like dead, but without a dead letter: only the ledger lists the job
+    shed       like not kept, and only counted: a failed call of typing, or a retry that would be late
     later      ledger (the job stays at the head of its line), published to the ladder and confirmed, then ack
 
 The call has been made when settling begins. So if the state store is down, settling waits for it within a bound, and
@@ -31,11 +32,12 @@ from floodgate.actors.outcomes import (
     Retry,
     Uncertain,
     error_of,
+    failure_in,
     name_of,
 )
 from floodgate.broker.admission import contract
-from floodgate.broker.admission.contract import Dead, Sent
-from floodgate.broker.admission.policy import PAUSE_POLL, needs_chat
+from floodgate.broker.admission.contract import SHED, Dead, Sent
+from floodgate.broker.admission.policy import PAUSE_POLL, is_typing, needs_chat
 from floodgate.broker.amqp.delay_ladder import delayed
 from floodgate.broker.errors import InvalidParamsError, PublishError, StateUnavailableError
 from floodgate.broker.messages import dead_letters
@@ -77,6 +79,7 @@ class Settler:
             unanswered: whether Telegram did not answer, which the bot's circuit breaker counts.
         """
         assert message.ask is not None
+        message.trace.outcome(name_of(outcome), failure_in(outcome))
         self._metrics.count(SENDS, job.bot, name_of(outcome))
         try:
             await self._settle(message, job, message.ask, outcome, unanswered)
@@ -85,6 +88,9 @@ class Settler:
             message.give_back()
 
     async def _settle(self, message: DeliveredMessage, job: Job, ask: Ask, outcome: Outcome, unanswered: bool) -> None:
+        if is_typing(ask) and not isinstance(outcome, Sent | NothingToDo | Dead):
+            await self._end_typing(message, job, ask, outcome)
+            return
         match outcome:
             case Sent(result):
                 await self._record(message, ask, dataclasses.replace(outcome, late=message.late))
@@ -128,10 +134,41 @@ class Settler:
             step = dataclasses.replace(step, unanswered=unanswered)
             await self._later(message, counted(job, outcome), ask, step)
 
+    async def _end_typing(
+        self,
+        message: DeliveredMessage,
+        job: Job,
+        ask: Ask,
+        outcome: Retry | Uncertain | Paused | Migrated | BotRefused,
+    ) -> None:
+        """Shed typing whose call failed: another call would be late. What the answer says of the chat is kept."""
+        match outcome:
+            case Paused(retry_after):
+                await self._tell_store(
+                    lambda store: store.too_many_requests(ask.bot, ask.chat, retry_after, typing=True)
+                )
+            case Migrated(new_chat):
+                await self._migrate(ask, new_chat)
+            case BotRefused(description):
+                await self._pause_bot(ask, description)
+            case Retry() | Uncertain():
+                pass
+        await self._shed(message, job, ask)
+
+    async def _shed(self, message: DeliveredMessage, job: Job, ask: Ask, *, unanswered: bool = False) -> None:
+        logger.debug("job %s is shed: it would be late", job.id)
+        await self._record(message, ask, Dead(SHED, unanswered=unanswered, kept=False))
+        message.done()
+
     async def _later(self, message: DeliveredMessage, job: Job, ask: Ask, settlement: contract.Retrying) -> None:
+        worth = job.worth(unix_ms())
+        if worth is not None and settlement.delay >= worth:
+            await self._shed(message, job, ask, unanswered=settlement.unanswered)
+            return
+        message.trace.wait("retry", settlement.delay.total_seconds(), "job")
         await self._record(message, ask, settlement)
         body = encode_job(job, message.queue_name)
-        home = Publication("", message.queue_name, body, job.id)
+        home = Publication("", message.queue_name, body, job.id, headers=message.delivery.trace)
         await self._broker.connections.publisher.apublish(delayed(home, settlement.delay))
         self._metrics.count(DELAYED, job.bot, "retry")
         message.done()
@@ -141,6 +178,7 @@ class Settler:
     ) -> None:
         reason, description = dead.reason, dead.description
         logger.warning("giving up on job %s: %s: %s", job.id, reason, description)
+        message.trace.outcome(name_of(dead), failure_in(dead))
         kept = self._broker.settings.dead_letters.keeps(reason, ask.priority)
         if kept:
             await self._write_letter(message, job, dead)
@@ -154,7 +192,7 @@ class Settler:
     async def _write_letter(self, message: DeliveredMessage, job: Job, dead: Dead) -> None:
         counted = job.model_copy(update={"attempts": job.attempts + 1})
         body, queue = message.delivery.body, message.queue_name
-        letter = dead_letters.dead_job(counted, body, queue, dead.reason, dead.description)
+        letter = dead_letters.dead_job(counted, body, queue, dead.reason, dead.description, message.delivery.trace)
         await self._broker.connections.publisher.apublish(letter)
 
     async def _remember(self, ask: Ask, reason: str, description: str) -> None:

@@ -31,6 +31,7 @@ class Arrival:
     cost: int = 1
     charged_chat: bool = False
     paid: bool = False
+    typing: bool = False
     in_flight: int = 1
     """Calls of this bot for this chat that were unanswered at arrival, this one included."""
     verdict: str = ""
@@ -152,5 +153,5 @@ class Arrivals:
         for record in reversed(self._records):
             if record.at <= start:
                 break
-            count += record.acted and record.verdict in ("ok", "off")
+            count += record.acted and record.verdict in ("ok", "off") and not record.typing
         return count

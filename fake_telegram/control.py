@@ -62,6 +62,8 @@ class Totals:
     paid_in_1s: int
     chat_in_1s: int
     group_in_60s: int
+    typing_in_5s: int
+    typing_in_30s: int
     in_flight_in_a_chat: int
     chats: int
     duplicated: int
@@ -71,6 +73,16 @@ class Totals:
     def answers_429(self) -> int:
         """The number of calls refused with 429."""
         return self.by_code.get(429, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """What a chat shows of a bot."""
+
+    messages: list[dict[str, Any]]
+    """The latest messages, oldest first, as edited."""
+    draft: dict[str, Any] | None
+    """The draft: ``draft_id``, and its text or rich message. None if there is none, or its 30 seconds are over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +144,8 @@ class ControlClient:
         self._ask("server", values)
 
     def limits(self, **changes: Any) -> dict[str, Any]:
-        """Change limits: ``enabled=``, and ``bot=``, ``paid=``, ``chat=``, ``group=`` as (count, seconds) or None.
+        """Change limits: ``enabled=``, and ``bot=``, ``paid=``, ``chat=``, ``group=``, ``typing=``, ``long_typing=`` as
+        (count, seconds) or None.
 
         Returns:
             All limits in force.
@@ -168,6 +181,10 @@ class ControlClient:
             if limit is not None and len(found) >= limit:
                 break
         return found[:limit]
+
+    def shown(self, bot_id: int, chat_id: int | str) -> Screen:
+        """Return what a chat shows of a bot: its latest hundred messages, and its draft."""
+        return Screen(**self._ask("shown", {"bot_id": bot_id, "chat_id": chat_id}))
 
     def summary(self) -> Totals:
         """Return the figures of all calls since the start or the last reset."""

@@ -30,6 +30,7 @@ from floodgate.fake_telegram.injection import Crowd, inject
 from floodgate.fake_telegram.summary import summarise
 
 LARGEST_PAGE: Final = 10_000
+MOST_SHOWN: Final = 100
 
 ControlAnswer = dict[str, Any]
 ControlHandler = Callable[[Mapping[str, Any]], Awaitable[ControlAnswer]]
@@ -51,6 +52,7 @@ class ControlApi:
             "updates": self._inject,
             "reset": self._start_over,
             "arrivals": self._arrivals,
+            "shown": self._shown,
             "summary": self._summary,
             "stats": self._stats,
         }
@@ -115,7 +117,7 @@ class ControlApi:
             raise ControlError("A pause needs bot_id and seconds, and chat_id to pause one chat only.")
         chat = values.get("chat_id")
         chat_id = None if chat is None else self._exchange.world.chats.resolve(chat)
-        self._exchange.flood.impose((bot_id, chat_id), seconds, self._exchange.now())
+        self._exchange.flood.impose(bot_id, chat_id, seconds, self._exchange.now())
         return {}
 
     async def _inject(self, values: Mapping[str, Any]) -> ControlAnswer:
@@ -136,6 +138,12 @@ class ControlApi:
         limit = min(max(as_integer(values.get("limit", 1000)), 1), LARGEST_PAGE)
         page = self._exchange.arrivals.page(as_integer(values.get("after", 0)), limit)
         return {"arrivals": [arrival.as_json() for arrival in page]}
+
+    async def _shown(self, values: Mapping[str, Any]) -> ControlAnswer:
+        world, bot_id = self._exchange.world, as_integer(values.get("bot_id"))
+        chat_id = world.chats.resolve(values.get("chat_id"))
+        draft = world.drafts.find(bot_id, chat_id, world.wall())
+        return {"messages": world.messages.latest(bot_id, chat_id, MOST_SHOWN), "draft": draft}
 
     async def _summary(self, values: Mapping[str, Any]) -> ControlAnswer:
         records = self._exchange.arrivals.snapshot()

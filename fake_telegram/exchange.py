@@ -127,6 +127,7 @@ class CallExchange:
     def _judge(self, charge: CallCost | None, arrival: Arrival) -> None:
         if charge is not None:
             arrival.cost, arrival.charged_chat, arrival.paid = charge.cost, charge.chat, charge.paid
+            arrival.typing = charge.typing
         verdict = self.flood.judge(arrival.bot_id, arrival.chat_id, charge, arrival.at)
         arrival.verdict = verdict.by
         if not verdict.passes:

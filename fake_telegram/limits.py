@@ -1,11 +1,12 @@
 """Telegram's flood limits in their strictest interpretation: sliding windows, checked at arrival.
 
 A call is subject to three windows: the bot's (30 in any second; 1000 if it is paid), the chat's (1 in any second) and,
-for groups and channels, the group's (20 in any 60 seconds). A call passes if it fits into all of them, and is then
+for groups and channels, the group's (20 in any 60 seconds). Typing and drafts are subject to two windows of their own
+in the chat (20 in any 5 seconds, 40 in any 30) and to no other. A call passes if it fits into all of them, and is then
 charged to all of them. A call that does not fit is charged to none; the answer says how many seconds to wait, and for
-that time its scope (the bot or the chat) is in a *wait*. A call during a wait is refused even if the window has room,
-and makes the wait longer, unless it comes so soon that it was already on its way. A wait never ends more than
-``longest_wait_seconds`` ahead.
+that time its scope (the bot, the chat, or the chat's typing) is in a *wait*. A call during a wait is refused even if
+the window has room, and makes the wait longer, unless it comes so soon that it was already on its way. A wait never
+ends more than ``longest_wait_seconds`` ahead.
 
 Invariant: no window of a rate's length, wherever it starts, holds more than the rate's count, except for a single call
 that costs more than that by itself. Such a call passes when its window is empty and then blocks it for as many
@@ -48,6 +49,8 @@ class FloodLimits:
     paid: Rate | None = Rate(1000, 1.0)
     chat: Rate | None = Rate(1, 1.0)
     group: Rate | None = Rate(20, 60.0)
+    typing: Rate | None = Rate(20, 5.0)
+    long_typing: Rate | None = Rate(40, 30.0)
     growth_seconds: float = 1.0
     """Time that a call during a wait adds to it."""
     grace_seconds: float = 0.5
@@ -57,16 +60,19 @@ class FloodLimits:
 
 @dataclass(frozen=True, slots=True)
 class CallCost:
-    """The cost of a call and the windows it is charged to. ``chat`` means the chat's and, in a group, the group's."""
+    """The cost of a call and the windows it is charged to. ``chat`` means the chat's and, in a group, the group's;
+    ``typing`` means those of the chat's typing, and no others."""
 
     cost: int = 1
     chat: bool = False
     paid: bool = False
+    typing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The decision about a call. ``by`` names the limit that refused it: `bot`, `paid`, `chat`, `group`, `wait`."""
+    """The decision about a call. ``by`` names the limit that refused it: `bot`, `paid`, `chat`, `group`, `typing`,
+    `long_typing`, `wait`."""
 
     by: str
     retry_after: int = 0
@@ -81,8 +87,8 @@ PASSES: Final = Verdict("ok")
 FREE: Final = Verdict("free")
 OFF: Final = Verdict("off")
 
-LimitScope = tuple[int, int | None]
-"""A bot, or a bot's chat."""
+LimitScope = tuple[int, int | None, bool]
+"""A bot, or a bot's chat; and whether only the typing there is meant."""
 
 
 class SlidingWindow:
@@ -152,26 +158,26 @@ class FloodControl:
         """Change the limits. Calls accepted before still count."""
         self._limits = limits
 
-    def impose(self, scope: LimitScope, seconds: float, now: float) -> None:
+    def impose(self, bot_id: int, chat_id: int | None, seconds: float, now: float) -> None:
         """Impose a wait on a bot or a chat, as if it had called too often."""
-        self._waits[scope] = _Wait(now + seconds, now)
+        self._waits[bot_id, chat_id, False] = _Wait(now + seconds, now)
 
     def judge(self, bot_id: int, chat_id: int | None, charge: CallCost | None, now: float) -> Verdict:
         """Accept and charge a call, or return how long to wait. A call whose ``charge`` is None has no limit."""
         if charge is None:
             return FREE
         self._sweep_now_and_then(now)
-        chat_id = chat_id if charge.chat else None
-        refused = self._refused_by_wait((bot_id, None), now) or self._refused_by_wait((bot_id, chat_id), now)
-        if refused:
-            return refused
+        chat_id = chat_id if charge.chat or charge.typing else None
+        for scope in ((bot_id, None, False), (bot_id, chat_id, charge.typing)):
+            if refused := self._refused_by_wait(scope, now):
+                return refused
         if not self._limits.enabled:
             return OFF
         return self._judge_by_windows(bot_id, chat_id, charge, now)
 
     def _judge_by_windows(self, bot_id: int, chat_id: int | None, charge: CallCost, now: float) -> Verdict:
         over = self._rates_over(bot_id, chat_id, charge)
-        longest, by, scope = 0.0, "", (bot_id, chat_id)
+        longest, by, scope = 0.0, "", (bot_id, chat_id, False)
         for name, rate, key in over:
             wait = self._window(name, key).wait_seconds(rate, charge.cost, now)
             if wait > longest:
@@ -184,15 +190,18 @@ class FloodControl:
 
     def _rates_over(self, bot_id: int, chat_id: int | None, charge: CallCost) -> list[tuple[str, Rate, LimitScope]]:
         limits = self._limits
+        if charge.typing:
+            rates = (("typing", limits.typing), ("long_typing", limits.long_typing))
+            return [(name, rate, (bot_id, chat_id, True)) for name, rate in rates if rate and chat_id is not None]
         over: list[tuple[str, Rate, LimitScope]] = []
         budget, rate = ("paid", limits.paid) if charge.paid else ("bot", limits.bot)
         if rate:
-            over.append((budget, rate, (bot_id, None)))
+            over.append((budget, rate, (bot_id, None, False)))
         if charge.chat and chat_id is not None:
             if limits.chat:
-                over.append(("chat", limits.chat, (bot_id, chat_id)))
+                over.append(("chat", limits.chat, (bot_id, chat_id, False)))
             if limits.group and chat_id < 0:
-                over.append(("group", limits.group, (bot_id, chat_id)))
+                over.append(("group", limits.group, (bot_id, chat_id, False)))
         return over
 
     def _window(self, name: str, scope: LimitScope) -> SlidingWindow:

@@ -39,6 +39,11 @@ class Messages:
         """Return a message; None if it does not exist or was forgotten."""
         return self._kept.get((bot_id, chat_id, message_id))
 
+    def latest(self, bot_id: int, chat_id: int, most: int) -> list[Message]:
+        """Return the latest messages of a chat, oldest first, those that were not forgotten. Reads all messages."""
+        found = [message for (bot, chat, _), message in self._kept.items() if (bot, chat) == (bot_id, chat_id)]
+        return sorted(found, key=lambda message: int(message["message_id"]))[-most:]
+
     def replace(self, bot_id: int, chat_id: int, message: Message) -> None:
         """Replace a message by its edited version."""
         self._kept[(bot_id, chat_id, message["message_id"])] = message

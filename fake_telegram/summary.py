@@ -41,6 +41,8 @@ class Summary:
     paid_in_1s: int
     chat_in_1s: int
     group_in_60s: int
+    typing_in_5s: int
+    typing_in_30s: int
     in_flight_in_a_chat: int
     chats: int
     duplicated: int
@@ -50,7 +52,8 @@ class Summary:
 
 def summarise(records: Sequence[Arrival]) -> Summary:
     """Summarise records, which must be in order of arrival."""
-    metered = [r for r in records if r.acted and r.verdict in _METERED]
+    acted = [r for r in records if r.acted and r.verdict in _METERED]
+    metered, typing = [r for r in acted if not r.typing], [r for r in acted if r.typing]
     in_chats = [r for r in metered if r.charged_chat]
     repeated = _duplicates(metered)
     return Summary(
@@ -62,6 +65,8 @@ def summarise(records: Sequence[Arrival]) -> Summary:
         paid_in_1s=fullest(((r.bot_id, r.at, r.cost) for r in metered if r.paid), 1.0),
         chat_in_1s=fullest((((r.bot_id, r.chat_id), r.at, r.cost) for r in in_chats), 1.0),
         group_in_60s=fullest((((r.bot_id, r.chat_id), r.at, r.cost) for r in in_chats if (r.chat_id or 0) < 0), 60.0),
+        typing_in_5s=fullest((((r.bot_id, r.chat_id), r.at, 1) for r in typing), 5.0),
+        typing_in_30s=fullest((((r.bot_id, r.chat_id), r.at, 1) for r in typing), 30.0),
         in_flight_in_a_chat=max((r.in_flight for r in records if r.chat_id is not None), default=0),
         chats=len({(r.bot_id, r.chat_id) for r in in_chats}),
         duplicated=len(repeated),

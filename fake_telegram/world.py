@@ -11,6 +11,7 @@ from typing import Any
 
 from floodgate.fake_telegram.bots import Bots
 from floodgate.fake_telegram.chats import Chats
+from floodgate.fake_telegram.drafts import Drafts
 from floodgate.fake_telegram.files import Files
 from floodgate.fake_telegram.messages import Message, Messages
 from floodgate.fake_telegram.updates import Receiving
@@ -27,6 +28,7 @@ class World:
     bots: Bots = field(init=False)
     chats: Chats = field(default_factory=Chats)
     messages: Messages = field(default_factory=Messages)
+    drafts: Drafts = field(default_factory=Drafts)
     files: Files = field(default_factory=Files)
     topics: set[tuple[int, int]] = field(default_factory=set)
     """Forum topics: chat and thread id."""
@@ -36,7 +38,7 @@ class World:
         self.bots = Bots(self.tokens)
 
     def new_message(self, bot_id: int, chat_id: int, fields: dict[str, Any]) -> Message:
-        """Add a bot's message to a chat. ``fields`` holds its content and further fields."""
+        """Add a bot's message to a chat, which ends its draft there. ``fields`` holds its content and other fields."""
         chat = self.chats.as_json(chat_id)
         sender = {"sender_chat": chat} if chat["type"] == "channel" else {"from": self.bots.get(bot_id).user}
         message: Message = {
@@ -47,6 +49,7 @@ class World:
             **fields,
         }
         self.messages.keep(bot_id, chat_id, message)
+        self.drafts.end(bot_id, chat_id)
         return message
 
     def next_media_group_id(self) -> str:

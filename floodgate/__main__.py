@@ -14,6 +14,7 @@ _EXTRAS: Final = {
     "campaigns": "campaigns",
     "web": "web",
     "demo": "all",
+    "top": "top",
     "up": "all",
 }
 EXIT_USAGE: Final = 2

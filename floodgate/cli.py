@@ -33,9 +33,11 @@ from floodgate.commands import (
     fake,
     gateway,
     jobs,
+    metrics,
     pauses,
     send,
     status,
+    top,
     topology,
     up,
     updates,
@@ -83,6 +85,8 @@ app.command("fake-telegram")(fake.fake_telegram)
 app.command("web")(web.web)
 app.command("doctor")(doctor.doctor)
 app.command("status")(status.status)
+app.command("metrics")(metrics.metrics)
+app.command("top")(top.top)
 app.command("pause")(pauses.pause)
 app.command("resume")(pauses.resume)
 app.add_typer(topology.app, name="topology")

@@ -36,6 +36,7 @@ from floodgate.broker.settings.model import Settings
 
 if TYPE_CHECKING:
     from floodgate.actors.updates.handling import Handling
+    from floodgate.broker.process.spans import Tracing
     from floodgate.broker.worker.dramatiq_broker import FloodgateBroker
     from floodgate.broker.worker.runner import Runner
     from floodgate.updates.compose import Assignment
@@ -76,6 +77,7 @@ class WorkerProcess:
         self._runner: Runner | None = None
         self._watching: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
+        self._tracing: Tracing | None = None
 
     async def run(self) -> None:
         """Work until stopped.
@@ -116,6 +118,7 @@ class WorkerProcess:
         self._broker = broker = configure(self._settings)
         broker.metrics = self._measurement.metrics
         broker.run_on_callers_loop()
+        self._trace(broker)
         for bot in self._settings.tokens:
             # A store opens at its first call. Look up a job that does not exist, to fail now if the store is unusable.
             await broker.admission.lookup(bot, "")
@@ -133,6 +136,17 @@ class WorkerProcess:
         keep_modules_from_collections()
         await self._runner.start()
         logger.info("worker ready: %d queues, bots %s%s", len(queues), ", ".join(self._bots()), self._by())
+
+    def _trace(self, broker: FloodgateBroker) -> None:
+        """Trace jobs, if the environment asks for it."""
+        from floodgate.broker.process.tracing import start_tracing
+
+        self._tracing = start_tracing("worker" if self._assignment is None else "handlers")
+        if self._tracing is not None:
+            from floodgate.broker.worker.middleware.job_traces import JobTraces
+            from floodgate.broker.worker.middleware.rate_limit import RateLimit
+
+            broker.add_middleware(JobTraces(self._tracing), before=RateLimit)
 
     async def _watch_capacity(self, broker: FloodgateBroker) -> None:
         """Warn before the state store is full."""
@@ -201,6 +215,8 @@ class WorkerProcess:
         if self._watching is not None:
             self._watching.cancel()
         await self._measurement.stop()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
         watchdog.cancel()
         if runner is not None:
             logger.info("stopped")

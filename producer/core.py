@@ -21,6 +21,7 @@ from floodgate.broker.messages.job import Job, OnUncertain, Priority, encode_job
 from floodgate.broker.messages.method_table import METHODS
 from floodgate.broker.messages.methods import canonical_method
 from floodgate.broker.messages.publication import Publication
+from floodgate.broker.messages.trace_context import active_trace
 from floodgate.broker.settings.model import Settings, unknown_bot_message
 from floodgate.producer.checks import checked
 from floodgate.producer.uploads import Attachment, detached
@@ -40,6 +41,9 @@ class JobOptions(TypedDict, total=False):
     expires: datetime | timedelta | float | None
     """Latest time to send, absolute or relative to now (a number is seconds). After it, the job is dead-lettered as
     `expired`."""
+    worth_until: datetime | timedelta | float | None
+    """Until when the job is worth sending, absolute or relative to now (a number is seconds). A job that would be sent
+    later ends as `shed`, at once and without a dead letter."""
     dedupe_key: str | None
     """Jobs of one bot with the same key are one job: a second one is not sent."""
     campaign: str | None
@@ -105,7 +109,7 @@ class Composer:
         """
         self._check_bot(job.bot)
         queue = queue_names.home_of(job, self._settings.partitions)
-        publication = Publication("", queue, encode_job(job, queue), job.id)
+        publication = Publication("", queue, encode_job(job, queue), job.id, headers=active_trace())
         wait_ms = job.not_before_ms - unix_ms() if job.not_before_ms is not None else 0
         return delayed(publication, timedelta(milliseconds=wait_ms)) if wait_ms > 0 else publication
 
@@ -120,10 +124,11 @@ class Composer:
         if (key := options.get("dedupe_key")) is not None:
             options["job_id"] = job_id_of(bot, key)
         not_before = not_before_ms(options.pop("at", None), options.pop("delay", None), now_ms)
-        expires = expires_ms(options.pop("expires", None), now_ms)
-        if expires is not None and expires <= (not_before or now_ms):
-            raise InvalidParamsError("expires is before the job's earliest time to send: it would never be sent.")
-        return {**options, "not_before_ms": not_before, "expires_ms": expires}
+        ends = {name: end_ms(name, options.pop(name, None), now_ms) for name in ("expires", "worth_until")}
+        for name, end in ends.items():
+            if end is not None and end <= (not_before or now_ms):
+                raise InvalidParamsError(f"{name} is before the job's earliest time to send: it would never be sent.")
+        return {**options, "not_before_ms": not_before, **{f"{name}_ms": end for name, end in ends.items()}}
 
     def _check_bot(self, bot: str) -> None:
         """Reject an unknown bot, unless this process has no tokens at all: producers need none."""
@@ -177,17 +182,17 @@ def not_before_ms(at: datetime | None, delay: timedelta | float | None, now_ms: 
     return moment if moment > now_ms else None
 
 
-def expires_ms(expires: datetime | timedelta | float | None, now_ms: int) -> int | None:
-    """The time at which the job expires, in Unix milliseconds; None means never.
+def end_ms(name: str, end: datetime | timedelta | float | None, now_ms: int) -> int | None:
+    """The time after which the job is not sent, in Unix milliseconds; None means never.
 
     Raises:
         InvalidParamsError: it has no time zone, or is in the past.
     """
-    if expires is None:
+    if end is None:
         return None
-    moment = _moment_ms("expires", expires) if isinstance(expires, datetime) else now_ms + _span_ms("expires", expires)
+    moment = _moment_ms(name, end) if isinstance(end, datetime) else now_ms + _span_ms(name, end)
     if moment <= now_ms:
-        raise InvalidParamsError("expires is not in the future: the job would never be sent.")
+        raise InvalidParamsError(f"{name} is not in the future: the job would never be sent.")
     return moment
 
 

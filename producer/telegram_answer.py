@@ -5,18 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from floodgate.broker.admission.contract import CANCELLED, Record, Standing
+from floodgate.broker.admission.contract import CANCELLED, SHED, Record, Standing
+from floodgate.broker.messages.method_table import Charge
 
 # The error code that tells a caller most about each of our own dead-letter reasons.
 _CODE_BY_REASON: Final[Mapping[str, int]] = {
     CANCELLED: 409,
     "expired": 410,
+    SHED: 410,
     "uncertain": 409,
     "exhausted": 500,
     "delivery-limit": 500,
     "unknown-bot": 401,
 }
 _OTHER_REASONS_CODE: Final = 400
+
+
+def as_answered(record: Record, charge: Charge) -> Record:
+    """The record that a caller of the Bot API sees. Typing that was shed is done: no library expects an error there."""
+    if charge is Charge.TYPING and record.reason == SHED:
+        return Record(Standing.SENT, result=True)
+    return record
 
 
 def answer_to(job_id: str, record: Record) -> tuple[int, dict[str, Any]]:

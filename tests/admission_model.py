@@ -17,6 +17,7 @@ from floodgate.broker.admission import policy
 from floodgate.broker.admission.clock import Clock
 from floodgate.broker.admission.contract import (
     CANCELLED,
+    SHED,
     AlreadyDead,
     AlreadySent,
     Ask,
@@ -81,6 +82,12 @@ class Chat:
 
 
 @dataclass
+class Typing:
+    sent: list[int] = field(default_factory=list)
+    paused_until: int = 0
+
+
+@dataclass
 class Outage:
     since: int
     probe_at: int
@@ -107,6 +114,8 @@ class Bot:
     unanswered: list[tuple[str | None, int]] = field(default_factory=list)  # since the last answer
     outage: Outage | None = None
     not_kept: list[tuple[str, str | None, str, int]] = field(default_factory=list)
+    typing: dict[str, Typing] = field(default_factory=lambda: defaultdict(Typing))
+    shed: int = 0
     dropped: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     cancelled: dict[str | None, tuple[int, int]] = field(default_factory=dict)  # by campaign: before (ms), and when
 
@@ -181,6 +190,8 @@ class PlainModel:
                 return Exhausted(job.grants, job.handed_back)
         if any(ask.created_ms < bot.cancelled.get(one, (0, 0))[0] for one in (None, ask.campaign)):
             return AlreadyDead(self.cancel(ask).reason or "")
+        if ask.charge is Charge.TYPING:
+            return self._admit_typing(ask)
         key = policy.line_of(ask) if job is None else job.chat
         chat = self._chat(key) if key is not None else None
         if chat is not None:
@@ -196,6 +207,8 @@ class PlainModel:
         job.chat = self._real(key)
         job.present = True
         wait = self._chat_wait(job, chat) or self._bot_wait(ask, job)
+        if ask.worth is not None and ask.worth <= (wait.delay if wait is not None else timedelta()):
+            return self._shed(ask)
         if wait is None:
             return self._go(ask, job, chat)
         job.due = now + us(wait.delay)
@@ -244,7 +257,9 @@ class PlainModel:
                 self._end_call(job)
                 job.state, job.result, job.first_asked_bot = "dead", reason, 0
                 job.error = settlement.error
-                if not settlement.kept:
+                if not settlement.kept and reason == SHED:
+                    self.bot.shed += 1
+                elif not settlement.kept:
                     self.bot.not_kept.append((job.id, ask.chat, reason, self.now))
             case Retrying() | Released():
                 if grant not in (None, job.since):
@@ -341,8 +356,13 @@ class PlainModel:
             self._reclaim(self._chat(chat))
             self._chat(chat).paused_until = max(self._chat(chat).paused_until, until)
 
-    def too_many_requests(self, bot: str, chat: str | None, retry_after: timedelta) -> Scope:
+    def too_many_requests(self, bot: str, chat: str | None, retry_after: timedelta, typing: bool = False) -> Scope:
         duration = retry_after + timedelta(microseconds=policy.PAUSE_MARGIN_US)
+        if typing:
+            self._open(bot)
+            its = self.bot.typing[self._real(chat) or ""]
+            its.paused_until = max(its.paused_until, self.now + us(duration))
+            return Scope.CHAT
         if chat is not None:
             self.pause(bot, chat, duration, "429")
         self._open(bot)
@@ -452,7 +472,8 @@ class PlainModel:
             longest_lines=tuple(Line(chat, priority, length) for (chat, priority), length in longest[:10]),
             dead=sum(job.state == "dead" for job in self.bot.jobs.values()),
             unreachable=len(self.unreachable(bot)),
-            not_kept=Counter(reason for _, _, reason, _ in self.bot.not_kept),
+            not_kept=Counter(reason for _, _, reason, _ in self.bot.not_kept)
+            | ({SHED: self.bot.shed} if self.bot.shed else {}),
             dropped=dict(self.bot.dropped),
             outage=timedelta(microseconds=self.now - self.bot.outage.since) if self.bot.outage else None,
         )
@@ -463,6 +484,30 @@ class PlainModel:
 
     def _wait(self, delay: int, scope: Scope, why: str) -> Wait:
         return Wait(timedelta(microseconds=delay), scope, why)
+
+    def _shed(self, ask: Ask) -> AlreadyDead:
+        self.settle(ask, Dead(SHED, kept=False))
+        return AlreadyDead(SHED)
+
+    def _admit_typing(self, ask: Ask) -> Decision:
+        """Typing goes at once, within its own windows and behind nothing, or not at all."""
+        key = self._real(ask.chat)
+        its = self.bot.typing[key] if key is not None else Typing()
+        windows = self.policy.rates(self.name).typing
+        chat = self.bot.chats.get(key or "", Chat())
+        ahead = [Priority.INTERACTIVE, *([Priority.BULK] if ask.priority is Priority.BULK else [])]
+        full = any(sum(at > self.now - span for at in its.sent) >= cap for cap, span in windows)
+        hindered = (
+            max(self.bot.paused_until, chat.paused_until, its.paused_until) > self.now
+            or self.bot.outage is not None
+            or (chat.sending is not None and chat.lease_end > self.now)
+            or any(self._line(key, priority) for priority in ahead if key is not None)
+            or (ask.worth is not None and ask.worth <= timedelta())
+        )
+        if hindered or full:
+            return self._shed(ask)
+        its.sent.append(self.now)
+        return Go(self._address(ask, key))
 
     def _real(self, key: str | None) -> str | None:
         real = self.bot.aliases.get(key) if key is not None else None

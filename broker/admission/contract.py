@@ -39,6 +39,8 @@ class Ask:
     upload: bool = False
     """Whether the call uploads files. It arrives when they have, so it counts for its chat from the end of the call."""
     campaign: str | None = None
+    worth: timedelta | None = None
+    """For how much longer the job is worth sending. One that would have to wait for longer is shed. None: always."""
     created_ms: int = 0
     """When the job was enqueued, in Unix milliseconds of its producer's clock."""
 
@@ -187,6 +189,10 @@ CANCELLED: Final = "cancelled"
 """The reason of a job that its caller cancelled."""
 
 
+SHED: Final = "shed"
+"""The reason of a job that ended because it would have been sent too late to be worth it. It is counted, not listed."""
+
+
 class Standing(StrEnum):
     """Where a job stands in the ledger."""
 
@@ -279,6 +285,91 @@ class Snapshot:
     Letters that an operator dropped do not count."""
     outage: timedelta | None = None
     """How long Telegram has not been answering; None while it answers."""
+    oldest: Mapping[Priority, timedelta] = field(default_factory=dict)
+    """How long ago the oldest job that waits in a line joined it, by priority; nothing for a priority without one.
+    Reads and answers to queries join no line."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallInFlight:
+    """A call under way in a chat. Nothing else is sent there until it ends, or its ``lease_left`` is over."""
+
+    job_id: str
+    age: timedelta
+    lease_left: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class ChatLine:
+    """The jobs of one priority that wait in a chat."""
+
+    priority: Priority
+    length: int
+    units: int
+    """Units of its jobs. Counts those of jobs that have left the middle of the line (they were cancelled)."""
+    head: str
+    """The id of its first job."""
+    age: timedelta
+    """How long ago the head joined the line."""
+    due: timedelta
+    """Until the head asks again, as far as is known; zero while its worker has it."""
+    missing: timedelta | None
+    """How long the head has not asked although it was due; None if it is not known to be missing. It is stepped over
+    after ``policy.MISSING_GRACE_US``."""
+    first: timedelta | None
+    """Expected time until the head is sent; None if that cannot be foreseen: Telegram does not answer, or the chat is
+    unreachable."""
+    last: timedelta | None
+    """The same of the last job."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobPlace:
+    """Where one job stands. Of a job that does not wait in a line of this chat, only ``standing`` is known."""
+
+    job_id: str
+    standing: Standing | None
+    """None: the store does not know the job."""
+    priority: Priority | None = None
+    units_ahead: int | None = None
+    """Units of the jobs before it in its line, counted as ``ChatLine.units`` is."""
+    expected: timedelta | None = None
+    """Expected time until it is sent, as for :class:`ChatLine`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatExplanation:
+    """Why a chat waits, and for how long.
+
+    Expected times assume that no job joins, that no pause is extended, that the call in flight ends now, that
+    interactive jobs go first but for a turn of bulk after every ``policy.INTERACTIVE_TURNS``, and that of the bot's
+    other chats only those jobs compete that wait for the bot in a worker now.
+    """
+
+    bot: str
+    chat: str
+    """The chat that was asked about, or the one that it stands for: after a migration, or for an ``@name``."""
+    known: bool
+    """Whether the store knows the chat. It forgets an idle chat after ten minutes."""
+    why: str | None
+    """The keyword of the first cause, as in :class:`Wait`, or `unreachable`; None if a job could be sent now."""
+    scope: Scope | None
+    """Whether that cause concerns the whole bot or the chat; None if there is none."""
+    pause: Pause | None
+    """The chat's own pause."""
+    bot_pause: Pause | None
+    outage: timedelta | None
+    """How long Telegram has not been answering the bot."""
+    unreachable: UnreachableChat | None
+    call: CallInFlight | None
+    chat_free: timedelta
+    """Until the chat's limits, its rest after a slow call and its pause admit a unit."""
+    bot_free: timedelta
+    """Until the bot's rate and its pause admit a unit."""
+    lines: tuple[ChatLine, ...]
+    """Its lines that are not empty, interactive first."""
+    job: JobPlace | None = None
+    """The job that was asked about."""
 
 
 class Admission(Protocol):
@@ -288,7 +379,12 @@ class Admission(Protocol):
     """
 
     def admit(self, ask: Ask) -> Decision:
-        """Decide whether a job may be sent now. Idempotent by job id. On the first call the job joins its line."""
+        """Decide whether a job may be sent now. Idempotent by job id. On the first call the job joins its line.
+
+        A job whose wait is not worth it (``Ask.worth``) ends as dead with the reason :data:`SHED`. So does typing or a
+        draft that would have to wait at all: it joins no line and leaves no record before it ends, so nothing waits
+        for it, and its permit has no ``grant``.
+        """
         ...
 
     def renew_unsettled(self, ask: Ask) -> Decision:
@@ -375,8 +471,11 @@ class Admission(Protocol):
         it."""
         ...
 
-    def too_many_requests(self, bot: str, chat: str | None, retry_after: timedelta) -> Scope:
-        """Record a 429: pause the chat, or the bot if ``policy.blames_bot``. Returns which of them was paused."""
+    def too_many_requests(self, bot: str, chat: str | None, retry_after: timedelta, typing: bool = False) -> Scope:
+        """Record a 429: pause the chat, or the bot if ``policy.blames_bot``. Returns which of them was paused.
+
+        A 429 for ``typing`` or a draft pauses only these in the chat.
+        """
         ...
 
     def resume(self, bot: str, chat: str | None) -> bool:
@@ -408,6 +507,13 @@ class Admission(Protocol):
 
     def snapshot(self, bot: str) -> Snapshot:
         """The state of a bot that ``floodgate status`` shows."""
+        ...
+
+    def explain(self, bot: str, chat: str, job_id: str | None = None) -> ChatExplanation:
+        """Why a chat's jobs wait, and where one of them stands. Changes nothing.
+
+        Takes the same time however many jobs wait in the chat.
+        """
         ...
 
     def close(self) -> None:

@@ -3,7 +3,8 @@
 Overview: ``admit`` rejects a job whose chat is unreachable. Any other job joins its line, and then three conditions are
 checked: it must be the job's turn in its chat, the chat must have budget, and the bot must have budget. The first
 condition that fails determines the wait, which lasts until the condition is expected to hold, as far as is known now.
-So a job at the end of a long line is parked only once.
+So a job at the end of a long line is parked only once. A job that is not worth its wait is shed instead, and typing
+and drafts never wait: they are sent at once or shed.
 
 State (``rows``): a job is WAITING in its line, SENDING under a lease, or ended. A line is its waiting jobs in the order
 of their places; the units that joined before a job give its distance from the head without counting. A chat records its
@@ -33,6 +34,7 @@ from floodgate.broker.admission import policy, windows
 from floodgate.broker.admission.contract import (
     CANCELLED,
     FLOOD_WAIT,
+    SHED,
     AlreadyDead,
     AlreadySent,
     Ask,
@@ -52,7 +54,7 @@ from floodgate.broker.admission.contract import (
     Wait,
 )
 from floodgate.broker.admission.result_feed import dead_record, dead_text, sent_record, sent_text
-from floodgate.broker.admission.rows import Alias, ChatRow, JobRow, LineRow, State, UnitOfWork
+from floodgate.broker.admission.rows import Alias, ChatRow, JobRow, LineRow, State, TypingRow, UnitOfWork
 from floodgate.broker.messages.chats import ChatKind, chat_kind
 from floodgate.broker.messages.job import Priority
 
@@ -64,12 +66,16 @@ def admit(work: UnitOfWork, ask: Ask) -> Decision:
         return known
     if ask.created_ms < work.cancelled_before(ask.campaign):
         return AlreadyDead(CANCELLED, _take_back(work, ask, job, listed=True).content)
+    if policy.is_typing(ask):
+        return _admit_typing(work, ask)
     chat = _open_chat(work, policy.line_of(ask) if job is None else job.chat)
     if chat is not None and (refused := _refused(work, ask, chat)) is not None:
         work.save_chat(chat)  # opening it may have taken back a lost call
         return refused
     job = _join(work, ask, job, chat)
     wait = _chat_wait(work, job, chat) or _bot_wait(work, ask, job)
+    if not policy.outlives(ask, micros(wait.delay) if wait is not None else 0):
+        return _shed(work, ask, job, chat)
     return _go(work, ask, job, chat) if wait is None else _park(work, job, chat, wait)
 
 
@@ -106,7 +112,7 @@ def settle(work: UnitOfWork, ask: Ask, settlement: Settlement, grant: int | None
             _end(work, job, chat, State.SENT)
         case Dead():
             if not settlement.kept:
-                work.list_not_kept(ask.job_id, ask.chat, settlement.reason)
+                _account_for(work, ask, settlement.reason)
             _bury(work, job, chat, settlement)
         case Retrying(delay=delay, charged=charged):
             if job.number and grant in (None, job.since):
@@ -178,10 +184,13 @@ def pause(work: UnitOfWork, chat_key: str | None, duration: timedelta, why: str)
     work.save_chat(chat)
 
 
-def too_many_requests(work: UnitOfWork, chat_key: str | None, retry_after: timedelta) -> Scope:
+def too_many_requests(work: UnitOfWork, chat_key: str | None, retry_after: timedelta, typing: bool) -> Scope:
     """As ``Admission.too_many_requests``."""
     wait = micros(retry_after)
     duration = timedelta(microseconds=wait + policy.PAUSE_MARGIN_US)
+    if typing:
+        _pause_typing(work, chat_key, work.now + wait + policy.PAUSE_MARGIN_US)
+        return Scope.CHAT
     if chat_key is not None:
         chat_key = _real_chat(work, chat_key)
         pause(work, chat_key, duration, FLOOD_WAIT)
@@ -548,6 +557,46 @@ def _move_line(work: UnitOfWork, old: ChatRow, new: ChatRow, priority: Priority)
         new.bulk = line
 
 
+# Typing and drafts: sent at once, or shed.
+
+
+def _admit_typing(work: UnitOfWork, ask: Ask) -> Go | AlreadyDead:
+    """Permit typing that need not wait, and shed any other. It has no row before it ends: nothing waits for it."""
+    key = None if ask.chat is None else _real_chat(work, ask.chat)
+    typing = None if key is None else work.typing(key)
+    own = work.policy.rates(work.bot.bot).typing
+    chat = None if key is None else work.chat(key)
+    if not policy.outlives(ask, 0) or _holds_up_typing(work, ask, chat) or (typing and _spent(work, typing, own)):
+        return _shed(work, ask, _stranger(work, ask), None)
+    if typing is not None and own:
+        typing.log = windows.spend(typing.log, own, 1, work.now)
+        work.save_typing(typing)
+    return Go(_address(work, ask, None))
+
+
+def _holds_up_typing(work: UnitOfWork, ask: Ask, chat: ChatRow | None) -> bool:
+    """Whether the call would go during a pause or an outage, or behind a message to the same chat."""
+    bot = work.bot
+    if bot.paused_until > work.now or _outage_since(work):
+        return True
+    if chat is None:
+        return False
+    calling = chat.sending is not None and chat.lease_end > work.now
+    behind_bulk = ask.priority is Priority.BULK and chat.bulk.length > 0
+    return chat.paused_until > work.now or calling or chat.interactive.length > 0 or behind_bulk
+
+
+def _spent(work: UnitOfWork, typing: TypingRow, own: tuple[windows.Window, ...]) -> bool:
+    return max(typing.paused_until, windows.free_at(typing.log, own, 1)) > work.now
+
+
+def _pause_typing(work: UnitOfWork, chat_key: str | None, until: int) -> None:
+    if chat_key is not None:
+        typing = work.typing(_real_chat(work, chat_key))
+        typing.paused_until = max(typing.paused_until, until)
+        work.save_typing(typing)
+
+
 # The bot: its pause and its budget.
 
 
@@ -704,9 +753,23 @@ def _take_back(work: UnitOfWork, ask: Ask, job: JobRow | None, listed: bool) -> 
     job = job or _stranger(work, ask)
     if job.state in (State.WAITING, State.ABSENT):
         if listed:
-            work.list_not_kept(ask.job_id, ask.chat, CANCELLED)
+            _account_for(work, ask, CANCELLED)
         _bury(work, job, _open_chat(work, job.chat, reclaim=False), Dead(CANCELLED, kept=False))
     return job
+
+
+def _shed(work: UnitOfWork, ask: Ask, job: JobRow, chat: ChatRow | None) -> AlreadyDead:
+    """End a job that would be sent too late to be worth it."""
+    _account_for(work, ask, SHED)
+    _bury(work, job, chat, Dead(SHED, kept=False))
+    return AlreadyDead(SHED, job.content)
+
+
+def _account_for(work: UnitOfWork, ask: Ask, reason: str) -> None:
+    """Count a job that ends without a dead letter, and list it. Jobs that were shed are too many for the list."""
+    work.count_not_kept(reason)
+    if reason != SHED:
+        work.list_not_kept(ask.job_id, ask.chat, reason)
 
 
 def _bury(work: UnitOfWork, job: JobRow, chat: ChatRow | None, dead: Dead) -> None:

@@ -16,11 +16,13 @@ from floodgate.broker.messages.chats import ChatKind, chat_kind
 from floodgate.broker.messages.dead_letters import CHAT_UNREACHABLE
 from floodgate.broker.messages.job import Job, Priority
 from floodgate.broker.messages.method_table import Charge
+from floodgate.broker.messages.methods import TYPING_WORTH
 from floodgate.broker.settings.model import CONSUMER_TIMEOUT_SECONDS, ChatLimits, Limits, Settings
 
 MILLISECOND: Final = 1_000
 SECOND: Final = 1_000_000
 MINUTE: Final = 60 * SECOND
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 # A strict server counts calls when they arrive. Two calls admitted a second apart arrive closer together if the first
 # takes longer to get there; the margin is how much longer it may take. 20 ms cost a bot 2 % of its rate. For chats and
@@ -28,6 +30,12 @@ MINUTE: Final = 60 * SECOND
 BOT_MARGIN_US: Final = 20 * MILLISECOND
 CHAT_MARGIN_US: Final = 50 * MILLISECOND
 GROUP_MARGIN_US: Final = 250 * MILLISECOND
+
+# Typing and drafts of one chat, by Telegram's page on AI bots (core.telegram.org/bots/ai): 20 calls in 5 s and 40 in
+# 30 s, with cool-downs of up to 3 s even below that, which come as a 429. The margin is a group's.
+TYPING_LIMITS: Final = ((20, 5), (40, 30))
+# A chat's typing is forgotten after this long, which exceeds both spans.
+TYPING_IDLE_US: Final = 1 * MINUTE
 
 # A permit must be used within this time. A worker that was too busy hands it back, because the call would arrive
 # together with those admitted since. This is half of the margin; the other half is for the network.
@@ -147,6 +155,8 @@ class Rates:
     paid: Pace | None
     chat: Window | None
     group: Window | None
+    typing: tuple[Window, ...] = ()
+    """The windows of a chat's typing and drafts."""
 
     def pace(self, paid: bool) -> Pace | None:
         """The pace of paid or of free messages."""
@@ -232,6 +242,7 @@ def rates_of(limits: Limits) -> Rates:
         paid=pace_for(limits.paid_per_second),
         chat=window_for(limits.chat_per_second, 1, CHAT_MARGIN_US),
         group=window_for(limits.group_per_minute, 60, GROUP_MARGIN_US),
+        typing=tuple(Window(calls, seconds * SECOND + GROUP_MARGIN_US) for calls, seconds in TYPING_LIMITS),
     )
 
 
@@ -281,8 +292,11 @@ def ask_for(job: Job, settings: Settings) -> Ask:
 def call_timeout(job: Job, settings: Settings) -> timedelta:
     """The timeout of a job's call. It grows with the size of its files, but stays below RabbitMQ's consumer timeout.
 
-    That leaves about 28 minutes (1.2 MB/s) for a file of 2 GB, which only a local Bot API server accepts.
+    Typing and drafts get no longer than they are worth, since their partition waits for them. For an upload there are
+    about 28 minutes (1.2 MB/s for a file of 2 GB, which only a local Bot API server accepts).
     """
+    if settings.charge_of(job) is Charge.TYPING:
+        return min(timedelta(seconds=settings.call_timeout_seconds), TYPING_WORTH)
     upload = sum(file.size for file in job.files) / UPLOAD_BYTES_PER_SECOND
     most = CONSUMER_TIMEOUT_SECONDS - settings.hold_seconds - settings.lease_margin_seconds - SETTLING_SECONDS
     seconds = settings.call_timeout_seconds
@@ -331,6 +345,16 @@ def delays_us(ask: Ask, settlement: Settlement, call_us: int) -> tuple[int, int]
 def is_answer(ask: Ask) -> bool:
     """Whether the job answers a query. Queries expire in seconds, so answers are sent during a pause or an outage."""
     return ask.charge is Charge.ANSWER
+
+
+def is_typing(ask: Ask) -> bool:
+    """Whether the job is typing or a draft, which never waits: it is sent at once or shed."""
+    return ask.charge is Charge.TYPING
+
+
+def outlives(ask: Ask, wait_us: int) -> bool:
+    """Whether the job is still worth sending after a wait. It must then be less than its end away."""
+    return ask.worth is None or wait_us * _MICROSECOND < ask.worth
 
 
 def needs_chat(ask: Ask) -> bool:

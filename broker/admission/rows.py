@@ -104,6 +104,15 @@ class ChatRow:
         return self.interactive if priority is Priority.INTERACTIVE else self.bulk
 
 
+@dataclass(slots=True)
+class TypingRow:
+    """The typing and drafts of a chat: when they were sent, and until when there must be no more."""
+
+    chat: str
+    log: Log
+    paused_until: int = 0
+
+
 class Alias(NamedTuple):
     """The chat that a chat key stands for: permanently after a migration (``until`` is 0), for a time if it is a
     name."""
@@ -171,8 +180,20 @@ class UnitOfWork(Protocol):
         """The outcome of an ended job, as long as it is kept."""
         ...
 
+    def count_not_kept(self, reason: str) -> None:
+        """Count a job that ends now without a dead letter."""
+        ...
+
     def list_not_kept(self, job_id: str, chat: str | None, reason: str) -> None:
-        """Count and list a job that ends now without a dead letter."""
+        """List a job that ends now without a dead letter."""
+        ...
+
+    def typing(self, chat: str) -> TypingRow:
+        """The row of a chat's typing; a new one if there is none."""
+        ...
+
+    def save_typing(self, row: TypingRow) -> None:
+        """Save the row of a chat's typing. It is kept for as long as it matters."""
         ...
 
     def cancelled_before(self, campaign: str | None) -> int:

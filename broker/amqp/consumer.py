@@ -33,7 +33,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import pika.exceptions
@@ -41,6 +41,7 @@ import pika.exceptions
 from floodgate.broker.amqp.connection import Connection, ConnectionState
 from floodgate.broker.errors import RabbitMQError
 from floodgate.broker.messages.partitions import rendezvous_score
+from floodgate.broker.messages.trace_context import carried
 from floodgate.broker.process.event_loop import BorrowedLoop
 from floodgate.broker.process.outages import Backoff
 
@@ -93,6 +94,11 @@ class Delivery:
         """Whether it can still be settled, since its channel is open. If not, it is in its queue again, or given to
         another consumer."""
         return not self._settled and self._subscription.is_current(self._channel)
+
+    @property
+    def trace(self) -> Mapping[str, str] | None:
+        """The trace that it belongs to, for the messages that follow from it."""
+        return carried(self.headers)
 
     def ack(self) -> None:
         """Acknowledge the message: RabbitMQ deletes it."""

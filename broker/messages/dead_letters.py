@@ -88,9 +88,16 @@ class DeadLetter:
     traceback: str = ""
 
 
-def dead_job(job: Job, body: bytes, queue: str, reason: str, description: str = "") -> Publication:
-    """Return the dead letter of a job."""
-    return _publication(dead_queue(job.bot), job.id, body, queue, reason, description, job.attempts)
+def dead_job(
+    job: Job,
+    body: bytes,
+    queue: str,
+    reason: str,
+    description: str = "",
+    trace: Mapping[str, str] | None = None,
+) -> Publication:
+    """Return the dead letter of a job. It stays in the job's trace."""
+    return _publication(dead_queue(job.bot), job.id, body, queue, reason, description, job.attempts, trace)
 
 
 def dead_update(
@@ -103,10 +110,19 @@ def dead_update(
 
 
 def dead_message(
-    target: str, message_id: str, body: bytes, queue: str, reason: str, description: str, *, traceback: str = ""
+    target: str,
+    message_id: str,
+    body: bytes,
+    queue: str,
+    reason: str,
+    description: str,
+    *,
+    traceback: str = "",
+    trace: Mapping[str, str] | None = None,
 ) -> Publication:
-    """Return the dead letter of a plain actor's message."""
-    return _publication(target, message_id, body, queue, reason, description, 0, _traceback_header(traceback))
+    """Return the dead letter of a plain actor's message. It stays in the message's trace."""
+    more = _traceback_header(traceback) | dict(trace or {})
+    return _publication(target, message_id, body, queue, reason, description, 0, more)
 
 
 def malformed(message_id: str, body: bytes, queue: str, description: str) -> Publication:

@@ -27,7 +27,7 @@ from floodgate.broker.errors import InvalidParamsError, MalformedJobError, Unkno
 from floodgate.broker.messages.chats import chat_key
 from floodgate.broker.messages.local_files import check_params
 from floodgate.broker.messages.method_table import Charge
-from floodgate.broker.messages.methods import answer_within, can_pay, canonical_method, cost, find_method
+from floodgate.broker.messages.methods import TYPING_WORTH, answer_within, can_pay, canonical_method, cost, find_method
 from floodgate.broker.messages.partitions import partition_of
 from floodgate.broker.messages.spooled_file import SpooledFile
 
@@ -35,6 +35,7 @@ SEND_ACTOR: Final = "send"
 VERSION: Final = 1
 # RabbitMQ carries more, but a job holds text and references, never files. Telegram's longest text is 4096 characters.
 MAX_JOB_BYTES: Final = 512 * 1024
+_MILLISECOND: Final = timedelta(milliseconds=1)
 
 JOB_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$"  # also the name of a folder in the spool: never "." or ".."
 JobId = Annotated[str, StringConstraints(pattern=JOB_ID)]
@@ -88,6 +89,8 @@ class Job(BaseModel):
     created_ms: int
     not_before_ms: int | None = None
     expires_ms: int | None = None
+    worth_until_ms: int | None = None
+    """After this time it is shed: it ends without a dead letter."""
     dedupe_key: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
     campaign: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = None
     on_uncertain: OnUncertain = OnUncertain.RESEND
@@ -131,6 +134,10 @@ class Job(BaseModel):
         """Return whether the job has expired at ``now_ms``."""
         return self.expires_ms is not None and now_ms >= self.expires_ms
 
+    def worth(self, now_ms: int) -> timedelta | None:
+        """Return for how much longer the job is worth sending, which may be negative; None means always."""
+        return None if self.worth_until_ms is None else (self.worth_until_ms - now_ms) * _MILLISECOND
+
     def partition(self, partitions: int) -> int:
         """Return the job's partition: that of its chat, or of its id if it has no chat."""
         return partition_of(self.chat or self.id, partitions)
@@ -158,7 +165,8 @@ def new_job(
     now_ms: int | None = None,
     **options: Any,
 ) -> Job:
-    """Create a valid job. An answer to a query gets an ``expires_ms`` unless one is given.
+    """Create a valid job. An answer to a query gets an ``expires_ms``, and typing or a draft a ``worth_until_ms``,
+    unless one is given.
 
     The method may be newer than the table of methods.
 
@@ -169,9 +177,12 @@ def new_job(
     method = canonical_method(method)
     params = {name: value for name, value in params.items() if value is not None}
     created_ms = unix_ms() if now_ms is None else now_ms
-    if options.get("expires_ms") is None:
-        charge = options.get("charge") or find_method(method).charge
-        options["expires_ms"] = _answer_by_ms(method, charge, options.get("not_before_ms") or created_ms)
+    charge = options.get("charge") or find_method(method).charge
+    from_ms = options.get("not_before_ms") or created_ms
+    if charge is Charge.ANSWER and options.get("expires_ms") is None:
+        options["expires_ms"] = from_ms + answer_within(method) // _MILLISECOND
+    if charge is Charge.TYPING and options.get("worth_until_ms") is None:
+        options["worth_until_ms"] = from_ms + TYPING_WORTH // _MILLISECOND
     try:
         return Job(
             id=job_id or secrets.token_hex(16),
@@ -199,10 +210,6 @@ def stand_in(bot: str, job_id: str, chat: str | None = None) -> Job:
         InvalidParamsError: it is not an id.
     """
     return new_job("getMe", {"chat_id": chat}, bot=bot, job_id=job_id)
-
-
-def _answer_by_ms(method: str, charge: Charge, from_ms: int) -> int | None:
-    return from_ms + answer_within(method) // timedelta(milliseconds=1) if charge is Charge.ANSWER else None
 
 
 def job_chat(params: dict[str, Any]) -> str | None:

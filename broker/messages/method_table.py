@@ -10,7 +10,8 @@ newest aiogram and python-telegram-bot. A line of the table reads
 
 Sources: the Bot API's reference, version 10.3, by aiogram 3.31; for the charges, Telegram's FAQ and the Bot API
 server's maintainer: sends, edits and forum-topic creation count towards a group's 20 a minute, chat actions and answers
-do not, an album or a bulk copy of n counts as n.
+do not, an album or a bulk copy of n counts as n; Telegram's page on AI bots: typing and drafts have limits of their
+own.
 """
 
 from __future__ import annotations
@@ -28,14 +29,15 @@ class Charge(StrEnum):
     MESSAGE = "message"  # a new message: bot, chat and group budgets
     EDIT = "edit"  # changes what a chat sees: bot, chat and group budgets
     ACTION = "action"  # acts in a chat without a message: the bot's budget only
+    TYPING = "typing"  # typing and drafts: a budget of their own in the chat; shed when late, never delays anything
     ANSWER = "answer"  # answers a query that expires in seconds: no budget of ours, and it waits for nothing
     FREE = "free"  # reads and the bot's own settings: no budget of ours
     UNQUEUED = "unqueued"  # receives updates or logs out: a queue would only delay or repeat it, so it is never a job
 
     @property
     def metered(self) -> bool:
-        """Whether a call draws on a budget at all."""
-        return self not in (Charge.ANSWER, Charge.FREE, Charge.UNQUEUED)
+        """Whether a call draws on the budgets of messages and actions, and waits for them in its chat's line."""
+        return self in (Charge.MESSAGE, Charge.EDIT, Charge.ACTION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +203,6 @@ refundStarPayment: user_id telegram_payment_charge_id
 removeBusinessAccountProfilePhoto: business_connection_id | is_public
 removeUserVerification: user_id
 restrictChatMember: chat_id user_id; permissions | use_independent_chat_permissions until_date
-sendChatAction: chat_id; action | business_connection_id message_thread_id
-sendMessageDraft: chat_id draft_id | message_thread_id text parse_mode entities can_stop keep_on_stop
-sendRichMessageDraft: chat_id draft_id; rich_message | message_thread_id can_stop keep_on_stop
 setBusinessAccountBio: business_connection_id | bio
 setBusinessAccountGiftSettings: business_connection_id; show_gift_button accepted_gift_types
 setBusinessAccountName: business_connection_id; first_name | last_name
@@ -227,6 +226,11 @@ unpinChatMessage: chat_id | business_connection_id message_id
 upgradeGift: business_connection_id owned_gift_id | keep_original_details star_count
 verifyChat: chat_id | custom_description
 verifyUser: user_id | custom_description
+""",
+    (Charge.TYPING, "True"): """
+sendChatAction: chat_id; action | business_connection_id message_thread_id
+sendMessageDraft: chat_id draft_id | message_thread_id text parse_mode entities can_stop keep_on_stop
+sendRichMessageDraft: chat_id draft_id; rich_message | message_thread_id can_stop keep_on_stop
 """,
     (Charge.ACTION, "ChatInviteLink"): """
 createChatInviteLink: chat_id | +link

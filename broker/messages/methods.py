@@ -38,7 +38,12 @@ _VERBS: Final = (
     ("", Charge.FREE, ""),
 )
 # What a queued method returns whose class comes from the setting.
-_RETURNS: Final = {Charge.MESSAGE: "Message", Charge.EDIT: "Message | True", Charge.ACTION: "True"}
+_RETURNS: Final = {
+    Charge.MESSAGE: "Message",
+    Charge.EDIT: "Message | True",
+    Charge.ACTION: "True",
+    Charge.TYPING: "True",
+}
 
 # How long after its query an answer is worth sending. Telegram's documentation says 10 s of pre-checkout and of join
 # request queries; a shipping query is part of the same checkout, and an inline query shows its results while the user
@@ -54,6 +59,9 @@ _ANSWER_SOON: Final = frozenset(
     }
 )
 _ANSWER_SOON_WITHIN: Final = timedelta(seconds=10)
+
+# A chat shows an action for 5 s, and a newer draft or the message itself makes a late draft worthless.
+TYPING_WORTH: Final = timedelta(seconds=5)
 
 # Repeating these calls has no further effect. Each call of the others creates, moves or charges something anew.
 _REPEATABLE_VERBS: Final = re.compile(

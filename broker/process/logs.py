@@ -29,6 +29,7 @@ _URL_PASSWORD: Final = re.compile(r"(://[^\s:/@]{0,200}:)[^\s/]{1,500}@")
 # Loggers of the libraries used, and the least severe level that is logged.
 _QUIET: Final = {
     "alembic": logging.WARNING,
+    "opentelemetry": logging.ERROR,  # a warning for each retry of an export
     "pika": logging.WARNING,
     "pika.channel": logging.ERROR,  # why the server closed a channel: Floodgate logs that in one sentence
     "pika.adapters": logging.CRITICAL,  # a traceback per failed connection: Floodgate logs that in one sentence

@@ -276,7 +276,7 @@ NOT_KEPT: Final = _counter(
     "Jobs that ended without a dead letter.",
     ProcessRole.EXPORTER,
     bot=(),
-    reason=(*_REASONS, "cancelled"),
+    reason=(*_REASONS, "cancelled", "shed"),
 )
 PAUSES: Final = _gauge(
     "pauses",
@@ -294,7 +294,12 @@ OUTAGE: Final = _gauge(
     bot=(),
 )
 UNREACHABLE: Final = _gauge("unreachable_chats", "Chats that Telegram refuses.", ProcessRole.EXPORTER, bot=())
-LADDER: Final = _gauge("delay_ladder_messages", "Messages on the delay ladder, of all bots.", ProcessRole.EXPORTER)
+RECEIVERS: Final = _gauge(
+    "receivers",
+    "Processes that receive the bot's updates or stand by; 0 also for a bot that uses none.",
+    ProcessRole.EXPORTER,
+    bot=(),
+)
 STORE_USED: Final = _gauge(
     "store_used_ratio",
     "Used share of the space that the state store has: of its file system, or of Redis's memory.",
@@ -302,18 +307,18 @@ STORE_USED: Final = _gauge(
 )
 CAMPAIGNS: Final = _gauge(
     "campaigns",
-    "Campaigns, by state.",
+    "The latest 20 campaigns, by state.",
     ProcessRole.EXPORTER,
     bot=(),
     state=("draft", "ready", "running", "paused", "stopped", "done", "cancelled"),
 )
 RECIPIENTS: Final = _gauge(
     "campaign_recipients",
-    "Recipients of a campaign that runs or is paused or stopped, by state; of the latest 50 campaigns.",
+    "Recipients of a campaign that runs, is paused or was stopped, among the latest 20; `left` have not ended yet.",
     ProcessRole.EXPORTER,
     bot=(),
     campaign=(),
-    state=("waiting", "released", "sent", "failed", "unreachable", "uncertain", "skipped", "cancelled", "held_out"),
+    state=("left", "sent", "refused", "other"),
 )
 LIVE: Final = _gauge(
     "processes",
@@ -333,7 +338,7 @@ TABLE: Final[tuple[Metric, ...]] = (
     *(UPDATES_RECEIVED, RECEIVER_ACTIVE, UPDATES_HANDLED, UPDATE_LAG, HANDLER),
     *(REQUESTS, REQUEST, CALLERS, RELEASED, ENDED, LED),
     *(PART_UP, SENT_LAST_SECOND, LIMIT, LIMIT_USED, IN_FLIGHT, JOBS_IN_LINE, LONGEST_LINE, OLDEST_JOB),
-    *(QUEUED, UNREAD, DEAD_LETTERS, DROPPED, NOT_KEPT, PAUSES, OUTAGE, UNREACHABLE, LADDER, STORE_USED),
+    *(QUEUED, UNREAD, DEAD_LETTERS, DROPPED, NOT_KEPT, PAUSES, OUTAGE, UNREACHABLE, RECEIVERS, STORE_USED),
     *(CAMPAIGNS, RECIPIENTS, LIVE, SCRAPE, INFO),
 )
 

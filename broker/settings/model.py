@@ -194,7 +194,7 @@ class Settings(BaseSettings):
     methods: dict[str, Charge] = Field(
         default_factory=dict,
         description="Classes of Bot API methods that are newer than Floodgate, or corrections, as JSON: "
-        '`{"sendHologram": "message"}`. A class is `message`, `edit`, `action`, `answer` or `free`: see '
+        '`{"sendHologram": "message"}`. A class is `message`, `edit`, `action`, `typing`, `answer` or `free`: see '
         "docs/clients.md.",
     )
 

@@ -104,8 +104,8 @@ class BlockingAdmission(ABC):
     def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:
         self._do(AdmissionCall("pause", bot, (chat, duration, why)))
 
-    def too_many_requests(self, bot: str, chat: str | None, retry_after: timedelta) -> Scope:
-        return cast("Scope", self._do(AdmissionCall("too_many_requests", bot, (chat, retry_after))))
+    def too_many_requests(self, bot: str, chat: str | None, retry_after: timedelta, typing: bool = False) -> Scope:
+        return cast("Scope", self._do(AdmissionCall("too_many_requests", bot, (chat, retry_after, typing))))
 
     def resume(self, bot: str, chat: str | None) -> bool:
         return cast("bool", self._do(AdmissionCall("resume", bot, (chat,))))
@@ -217,8 +217,10 @@ class BatchedAdmission:
     async def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:
         await self._do(AdmissionCall("pause", bot, (chat, duration, why)))
 
-    async def too_many_requests(self, bot: str, chat: str | None, retry_after: timedelta) -> Scope:
-        return cast("Scope", await self._do(AdmissionCall("too_many_requests", bot, (chat, retry_after))))
+    async def too_many_requests(
+        self, bot: str, chat: str | None, retry_after: timedelta, typing: bool = False
+    ) -> Scope:
+        return cast("Scope", await self._do(AdmissionCall("too_many_requests", bot, (chat, retry_after, typing))))
 
     async def resume(self, bot: str, chat: str | None) -> bool:
         return cast("bool", await self._do(AdmissionCall("resume", bot, (chat,))))

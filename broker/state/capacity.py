@@ -52,6 +52,31 @@ def shortage_of(settings: Settings) -> str | None:
     return by_url(settings, disk_shortage, redis)
 
 
+def used_share(settings: Settings) -> float | None:
+    """Return the used share of the store's space: of its file system, or of Redis's memory; None if it cannot be
+    determined."""
+
+    def disk(path: Path) -> float | None:
+        try:
+            usage = shutil.disk_usage(path.parent)
+        except OSError:
+            return None
+        return 1 - usage.free / usage.total
+
+    def redis(url: str) -> float | None:
+        from floodgate.broker.state.redis.server import memory_of
+
+        info = memory_of(url) or {}
+        most = _memory_bound(info)
+        return int(info.get("used_memory") or 0) / most if most else None
+
+    return by_url(settings, disk, redis)
+
+
+def _memory_bound(info: dict[str, Any]) -> int:
+    return int(info.get("maxmemory") or info.get("total_system_memory") or 0)
+
+
 def disk_shortage(path: Path) -> str | None:
     """Return a sentence if the file system of the state file has little space left, else None."""
     try:
@@ -70,7 +95,7 @@ def memory_shortage(info: dict[str, Any] | None, where: str) -> str | None:
     """Return a sentence if a Redis server, judged by its ``INFO memory``, has little memory left, else None."""
     if info is None:
         return None
-    most = int(info.get("maxmemory") or info.get("total_system_memory") or 0)
+    most = _memory_bound(info)
     used = int(info.get("used_memory") or 0)
     if not most or used < most * FULL_MEMORY_PART:
         return None

@@ -12,9 +12,11 @@ from floodgate.broker.admission.policy import policy_of
 from floodgate.broker.admission.result_feed import ResultFeed
 from floodgate.broker.errors import SettingsError
 from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.activity import Activity
 from floodgate.broker.state.calls import BatchedAdmission, Batches
 from floodgate.broker.state.handled import HandledUpdates
 from floodgate.broker.state.sessions import Sessions
+from floodgate.broker.state.sqlite.activity import SqliteActivity
 from floodgate.broker.state.sqlite.admission import SqliteAdmission, SqliteBatches
 from floodgate.broker.state.sqlite.file import NO_FILE
 from floodgate.broker.state.sqlite.handled import SqliteHandled
@@ -81,6 +83,28 @@ def open_result_feed(settings: Settings, bots: Sequence[str]) -> ResultFeed:
         return RedisResultFeed(url, bots)
 
     return by_url(settings, lambda path: SqliteResultFeed(path, bots), redis)
+
+
+def open_activity(settings: Settings, *, create: bool = True) -> Activity:
+    """Return the reports of processes and the history. Nothing is opened or connected before its first call.
+
+    Args:
+        create: as for :func:`open_store`.
+
+    Raises:
+        SettingsError: as :func:`open_store`.
+    """
+    policy = policy_of(settings)
+
+    def redis(url: str) -> Activity:
+        from floodgate.broker.state.redis.activity import RedisActivity
+
+        return RedisActivity(url, policy)
+
+    def sqlite(path: Path) -> Activity:
+        return SqliteActivity(path if create or path.exists() else NO_FILE, policy)
+
+    return by_url(settings, sqlite, redis)
 
 
 def open_handled(settings: Settings) -> HandledUpdates:

@@ -55,6 +55,7 @@ from floodgate.broker.errors import (
 from floodgate.broker.messages import queue_names
 from floodgate.broker.messages.job import SEND_ACTOR, encode_job, parse_job
 from floodgate.broker.messages.publication import FRESH_PRIORITY, HIGH_PRIORITY, Publication
+from floodgate.broker.messages.trace_context import active_trace
 from floodgate.broker.messages.update import UPDATE_ACTOR, parse_update, publication
 from floodgate.broker.process.metrics import Metrics
 from floodgate.broker.process.stopping import Stopping
@@ -256,7 +257,7 @@ class FloodgateBroker(Broker):
             JobError: the message is for ``send`` or ``handle_update`` and its argument is not a valid job or update.
         """
         queue_name, body = self._address(message)
-        publication = Publication("", queue_name, body, message.message_id, _priority(message))
+        publication = Publication("", queue_name, body, message.message_id, _priority(message), active_trace())
         if delay:
             publication = delayed(publication, timedelta(milliseconds=delay))
         self.emit_before("enqueue", message, delay)

@@ -36,6 +36,7 @@ from floodgate.broker.messages import dead_letters, queue_names
 from floodgate.broker.messages.job import SEND_ACTOR, Job, parse_job
 from floodgate.broker.messages.publication import Publication
 from floodgate.broker.messages.update import UPDATE_ACTOR, Update, parse_update
+from floodgate.broker.process.job_trace import NOT_TRACED, JobTrace
 from floodgate.broker.process.logs import redact
 from floodgate.broker.process.stopping import Stopping
 
@@ -79,6 +80,7 @@ class DeliveredMessage(MessageProxy):
         self.late = timedelta()  # its call's arrival delay, beyond the usual
         self.uncertain = False  # Telegram may have carried out an earlier call for this job
         self.disposition = Disposition.OPEN
+        self.trace: JobTrace = NOT_TRACED
 
     def done(self) -> None:
         """Mark the message for its ack: its effect is durable elsewhere."""
@@ -172,6 +174,7 @@ def letter_of_failed(message: DeliveredMessage) -> Publication:
         reason,
         redact(description),
         traceback=redact(told)[-MAX_TRACEBACK:],
+        trace=delivery.trace,
     )
 
 

@@ -10,7 +10,8 @@ Signals fire as Dramatiq documents them: ``before_worker_boot`` and ``after_work
 signals never fire, because there are no threads. How a middleware's hook is called depends on its kind:
 
     AwaitedMiddleware          awaited
-    CurrentMessage, AgeLimit   called on the loop: they neither block nor compute
+    CurrentMessage, AgeLimit,  called on the loop: they neither block nor compute
+      RunsOnLoop
     AsyncIO, TimeLimit,        not called: they manage threads
       ShutdownNotifications,
       PrefetchPerThread
@@ -54,7 +55,7 @@ from floodgate.broker.messages.publication import Publication
 from floodgate.broker.messages.queue_names import owner_of
 from floodgate.broker.process.metrics import DEAD
 from floodgate.broker.worker.dramatiq_broker import FOR_PLAIN_ACTORS, FloodgateBroker
-from floodgate.broker.worker.middleware.awaited import AwaitedMiddleware
+from floodgate.broker.worker.middleware.awaited import AwaitedMiddleware, RunsOnLoop
 from floodgate.broker.worker.middleware.prefetch import PrefetchPerThread
 from floodgate.broker.worker.queue_consumer import (
     GIVE_BACK_PAUSE_SECONDS,
@@ -68,7 +69,7 @@ from floodgate.broker.worker.queue_consumer import (
 logger = logging.getLogger("floodgate.worker")
 
 CANCEL_SECONDS: Final = 2.0  # time for cancelled coroutines to end
-_ON_LOOP: Final = (CurrentMessage, AgeLimit)
+_ON_LOOP: Final = (CurrentMessage, AgeLimit, RunsOnLoop)
 _FOR_THREADS: Final = (AsyncIO, TimeLimit, ShutdownNotifications, PrefetchPerThread)
 
 RunMessage = Callable[[DeliveredMessage], Awaitable[None]]

@@ -20,6 +20,11 @@ def text(world: World, call: Call) -> dict[str, Any]:
     return common.message_text(call)
 
 
+def draft(world: World, call: Call) -> dict[str, Any]:
+    """Return a draft's fields. Unlike a message, it may be empty."""
+    return common.message_text(call) if call.text("text") else {}
+
+
 def rich(world: World, call: Call) -> dict[str, Any]:
     """Return the fields of a rich message. HTML and Markdown are not parsed: they become one paragraph."""
     given = call.structure("rich_message", "rich message")

@@ -78,6 +78,17 @@ def _send_chat_action(world: World, call: Call) -> bool:
     return True
 
 
+def _send_draft(holds: ContentBuilder, world: World, call: Call) -> bool:
+    if common.chat_of(world, call) < 0:
+        raise bad_request("the draft must be sent to a private chat")
+    draft_id = call.integer("draft_id")
+    if draft_id == 0:
+        raise bad_request("draft identifier must be non-zero")
+    draft = {"draft_id": draft_id, **holds(world, call)}
+    world.drafts.show(call.bot_id, common.chat_of(world, call), draft, world.wall())
+    return True
+
+
 def _create_forum_topic(world: World, call: Call) -> dict[str, Any]:
     chat_id = common.chat_of(world, call)
     if chat_id > 0:
@@ -122,6 +133,8 @@ METHODS: Final = (
         )
     ),
     Method("sendMediaGroup", _send_album, Effect.MESSAGE, counted_by="media", can_pay=True),
-    Method("sendChatAction", _send_chat_action, Effect.ACTION),
+    Method("sendChatAction", _send_chat_action, Effect.TYPING),
+    Method("sendMessageDraft", partial(_send_draft, content.draft), Effect.TYPING),
+    Method("sendRichMessageDraft", partial(_send_draft, content.rich), Effect.TYPING),
     Method("createForumTopic", _create_forum_topic, Effect.MESSAGE),
 )

@@ -18,12 +18,14 @@ MethodHandler = Callable[[World, Call], Any]
 class Effect(Enum):
     """The kinds of methods, which determine the limits of a call.
 
-    Telegram: sends, edits and forum-topic creation count together for a group; answers are not limited at all.
+    Telegram: sends, edits and forum-topic creation count together for a group; typing and drafts have limits of their
+    own; answers are not limited at all.
     """
 
     MESSAGE = "message"  # bot, chat, group
     EDIT = "edit"  # bot, chat, group; of an inline message: bot
     ACTION = "action"  # bot
+    TYPING = "typing"  # the chat's typing
     NONE = "none"
 
 
@@ -46,6 +48,8 @@ class Method:
         """Return the cost of a call and the windows it is charged to; None if it has no limit."""
         if self.effect is Effect.NONE:
             return None
+        if self.effect is Effect.TYPING:
+            return CallCost(typing=True)
         in_chat = self.effect is not Effect.ACTION and not call.has("inline_message_id")
         paid = self.can_pay and call.flag("allow_paid_broadcast")
         return CallCost(cost=self._cost(call), chat=in_chat, paid=paid)

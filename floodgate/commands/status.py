@@ -23,16 +23,10 @@ from floodgate.letters import reading
 from floodgate.letters.view import counted
 from floodgate.overview.picture import BotOverview, QueuedMessages
 from floodgate.overview.reader import OverviewReader
+from floodgate.overview.words import why_paused
 
 SHOWN_UNREAD: Final = 4
 WATCH_SECONDS: Final = 2.0
-
-# Explanations of the built-in reasons for a pause.
-_WHY: Final = {
-    "429": "Telegram answered 429",
-    "unauthorized": "Telegram refuses the token: renew it",
-    "operator": "floodgate pause",
-}
 
 
 def status(
@@ -97,7 +91,7 @@ def _table(bot: BotOverview) -> Table:
         table.add_row("Telegram does not answer", since)
     for pause in snapshot.pauses:
         whom = f"chat {pause.chat}" if pause.chat else "the bot"
-        why = Text(f"{pause.remaining.total_seconds():.0f} s more: {_WHY.get(pause.why, pause.why)}")
+        why = Text(f"{pause.remaining.total_seconds():.0f} s more: {why_paused(pause.why)}")
         table.add_row(f"paused: {whom}", why)
     for line in snapshot.longest_lines:
         table.add_row(f"line of chat {line.chat}", f"{line.length} jobs, {line.priority}")

@@ -42,6 +42,7 @@ from floodgate.broker.messages import dead_letters, queue_names
 from floodgate.broker.messages.dead_letters import DeadLetter
 from floodgate.broker.messages.job import Job, encode_job, unix_ms
 from floodgate.broker.messages.publication import Publication
+from floodgate.broker.messages.trace_context import carried
 from floodgate.broker.messages.update import Update, publication
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.stores import open_handled
@@ -158,7 +159,8 @@ class Replay:
         self._try_chat_again(job, letter.reason)
         fresh = renewed(job, letter.reason, unix_ms())
         queue = queue_names.home_of(fresh, self._settings.partitions)
-        return _Sorted(message, Fate.REPLAYED, Publication("", queue, encode_job(fresh, queue), fresh.id))
+        publication = Publication("", queue, encode_job(fresh, queue), fresh.id, headers=carried(message.headers))
+        return _Sorted(message, Fate.REPLAYED, publication)
 
     def _sort_update(self, message: QueuedMessage, update: Update | None) -> _Sorted:
         if update is None:
@@ -179,10 +181,11 @@ class Replay:
 
 
 def renewed(job: Job, reason: str, now_ms: int) -> Job:
-    """Return a copy of the job as if it were new, without the ``expires`` that ended it."""
+    """Return a copy of the job as if it were new, without the ``expires`` that ended it: the operator finds it worth
+    sending."""
     expires_ms = None if reason == dead_letters.REASON_EXPIRED else job.expires_ms
-    fresh = {"attempts": 0, "unsent": 0, "created_ms": now_ms, "not_before_ms": None, "expires_ms": expires_ms}
-    return job.model_copy(update=fresh)
+    times = {"created_ms": now_ms, "not_before_ms": None, "expires_ms": expires_ms, "worth_until_ms": None}
+    return job.model_copy(update={"attempts": 0, "unsent": 0, **times})
 
 
 def batched(letters: Sequence[T], size: int) -> Iterator[Sequence[T]]:

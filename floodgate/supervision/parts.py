@@ -84,6 +84,7 @@ PARTS: Final = (
         stop_seconds=lambda settings: settings.gateway.drain_seconds + 5,
     ),
     PartKind("web", StopStage.PRODUCERS, lambda _options: ["web"], lambda _options: True, lambda _settings: 10),
+    PartKind("metrics", StopStage.PRODUCERS, lambda _options: ["metrics"], lambda _options: False, lambda _settings: 10),
 )
 NAMES: Final = tuple(part.name for part in PARTS)
 

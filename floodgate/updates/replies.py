@@ -47,7 +47,7 @@ from floodgate.broker.settings.model import Settings
 from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.core import Composer
 from floodgate.producer.gateway.routes import Route, route_of
-from floodgate.producer.telegram_answer import answer_to, error_body
+from floodgate.producer.telegram_answer import answer_to, as_answered, error_body
 from floodgate.producer.uploads import Attachment, UploadStore, quotable
 from floodgate.updates.stand_ins import stand_in
 
@@ -168,7 +168,7 @@ class PipelineRequest(AiohttpRequest):
             )
             known = await self._known(job)
             if known is not None:
-                return answer_to(job.id, known)
+                return self._answer(job, known)
             await self._client.enqueue(await self._keep(job, files))
         except JobError as error:
             return 400, error_body(400, f"Bad Request: {error}")
@@ -202,9 +202,12 @@ class PipelineRequest(AiohttpRequest):
             ) from error
         else:
             if result is not True:
-                return answer_to(job.id, Record(Standing.SENT, result=result))
+                return self._answer(job, Record(Standing.SENT, result=result))
         # An edit that changed nothing counts as sent, and the record also has Telegram's error.
-        return answer_to(job.id, await self._record(job) or Record(Standing.SENT, result=True))
+        return self._answer(job, await self._record(job) or Record(Standing.SENT, result=True))
+
+    def _answer(self, job: Job, record: Record) -> StatusAndBody:
+        return answer_to(job.id, as_answered(record, self._settings.charge_of(job)))
 
     async def _record(self, job: Job) -> Record | None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -58,14 +59,14 @@ class Pages:
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        services = Services(self.settings)
-        app.state.services, app.state.picture = services, LivePicture(services)
+        services, picture = Services(self.settings), LivePicture(self.settings)
+        app.state.services, app.state.picture = services, picture
         self._live = services.live
         try:
             yield
         finally:
             services.live.stop()
-            await services.close()
+            await asyncio.gather(services.close(), picture.close())
 
 
 async def _health(_request: Request) -> Response:

@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 from floodgate.broker.errors import FloodgateError
 from floodgate.broker.state.thread import StateThread
 
-ANSWER_SECONDS: Final = 5.0
+ANSWER_SECONDS: Final = 3.0
 MOST_WAITING: Final = 64
 
 T = TypeVar("T")

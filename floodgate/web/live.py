@@ -20,6 +20,7 @@ logger = logging.getLogger("floodgate.web")
 
 MOST_STREAMS: Final = 200
 HEARTBEAT_SECONDS: Final = 15.0
+_FAILED: Final = "<p>This part cannot be shown; the process's log says why.</p>"
 
 Render = Callable[[], Awaitable[str]]
 
@@ -65,8 +66,9 @@ class LivePart:
             try:
                 html = await self._render()
             except Exception:  # a fault of one part must not end the streams
-                logger.exception("could not render the live part %s", self._name)
-                html = "<p>This part cannot be shown; the process's log says why.</p>"
+                if self._html != _FAILED:  # once, not every few seconds
+                    logger.exception("could not render the live part %s", self._name)
+                html = _FAILED
             if html != self._html:
                 self._html = html
                 self._changed.set()

@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -46,7 +46,11 @@ from floodgate.producer.gateway.request_options import request_options
 from floodgate.producer.gateway.routes import Route, route_of
 from floodgate.producer.gateway.sending import Parts, Sending
 from floodgate.producer.gateway.state import GatewayState, Running
+from floodgate.producer.gateway.traces import RequestTraces
 from floodgate.producer.waiting import Waiting
+
+if TYPE_CHECKING:
+    from floodgate.broker.process.spans import Tracing
 
 logger = logging.getLogger("floodgate.gateway")
 access = logging.getLogger("floodgate.access")
@@ -56,17 +60,23 @@ NOT_FOUND: Final = (404, "Not Found")
 _CALL: Final = re.compile(rf"/bot([^/]+(?:{TEST_SUFFIX})?)/([^/]+)")
 _FILE: Final = re.compile(rf"/file/bot([^/]+(?:{TEST_SUFFIX}(?=/))?)/(.*)", re.DOTALL)
 
+# FastAPI's own spans hold the path as it came, which may hold a token. RequestTraces makes the gateway's.
+_NO_TELEMETRY: Final[Any] = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+
 PathHandler = Callable[[Request, str, str], Awaitable[Response]]
 
 
 class Gateway:
     """One gateway, as an ASGI application (``app``). Opens nothing before its lifespan begins.
 
+    Args:
+        tracing: makes the spans of requests; None only passes the callers' traces on.
+
     Raises:
         SettingsError: no bot is configured, or the state URL is invalid.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tracing: Tracing | None = None) -> None:
         settings.require_bots()
         self.measurement = Measurement(settings, ProcessRole.GATEWAY)
         self.state = GatewayState(settings, Callers(settings))
@@ -76,6 +86,7 @@ class Gateway:
             version="1",
             lifespan=self._lifespan,
             redoc_url=None,
+            telemetry=_NO_TELEMETRY,
         )
         self.api.add_route("/health", self._health, methods=["GET"], include_in_schema=False)
         self.api.add_route("/ready", self._ready, methods=["GET"], include_in_schema=False)
@@ -84,7 +95,8 @@ class Gateway:
             self.api.include_router(router)
         for kind, handler in _HANDLERS:
             self.api.add_exception_handler(kind, handler)
-        self.app: ASGIApp = AccessLog(BotApiPaths(self._bot_api, self._file, self.api), self.measurement.metrics)
+        paths = BotApiPaths(self._bot_api, self._file, self.api)
+        self.app: ASGIApp = AccessLog(RequestTraces(paths, tracing), self.measurement.metrics)
 
     def begin_drain(self) -> None:
         """Make /ready answer 503, so that no new requests are sent here."""

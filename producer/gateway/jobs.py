@@ -43,6 +43,9 @@ class NewJob(BaseModel):
         None, ge=0, le=33_000_000, description="Earliest time to send, relative to now."
     )
     expires_seconds: float | None = Field(None, gt=0, le=1e9, description="Latest time to send, relative to now.")
+    worth_seconds: float | None = Field(
+        None, gt=0, le=1e9, description="Until when it is worth sending, relative to now. A later job ends as `shed`."
+    )
     dedupe_key: str | None = Field(
         None, min_length=1, max_length=200, description="Jobs of one bot with the same key are one job."
     )
@@ -144,6 +147,7 @@ def _options_of(job: NewJob) -> RequestOptions:
         "priority": job.priority,
         "delay": job.delay_seconds,
         "expires": job.expires_seconds,
+        "worth_until": job.worth_seconds,
         "dedupe_key": job.dedupe_key,
         "campaign": job.campaign,
         "on_uncertain": job.on_uncertain,

@@ -8,6 +8,7 @@
     X-Floodgate-At                floodgate_at                earliest time to send: Unix seconds, or ISO 8601 with zone
     X-Floodgate-Delay-Seconds     floodgate_delay_seconds     earliest time to send, relative to now
     X-Floodgate-Expires-Seconds   floodgate_expires_seconds   latest time to send, relative to now
+    X-Floodgate-Worth-Seconds     floodgate_worth_seconds     until when it is worth sending, relative to now
     X-Floodgate-Campaign          floodgate_campaign          a label by which to find the job
     X-Floodgate-On-Uncertain      floodgate_on_uncertain      resend · dead-letter
 
@@ -81,7 +82,7 @@ def _options(read: dict[str, Any]) -> dict[str, Any]:
     return {_OPTION_NAMES.get(name, name): value for name, value in read.items()}
 
 
-_OPTION_NAMES: Final = {"delay_seconds": "delay", "expires_seconds": "expires"}
+_OPTION_NAMES: Final = {"delay_seconds": "delay", "expires_seconds": "expires", "worth_seconds": "worth_until"}
 
 
 def _nearest(name: str) -> str:
@@ -126,6 +127,7 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "at": _moment,
     "delay_seconds": _seconds,
     "expires_seconds": _seconds,
+    "worth_seconds": _seconds,
     "dedupe_key": str,
     "idempotency_key": str,
     "campaign": str,

@@ -37,6 +37,7 @@ _BY_CHARGE: Final[Mapping[Charge, tuple[Route, str]]] = MappingProxyType(
         Charge.MESSAGE: (Route.QUEUED, "a new message: counts for the bot, the chat and the group"),
         Charge.EDIT: (Route.QUEUED, "an edit: counts for the bot, the chat and the group"),
         Charge.ACTION: (Route.QUEUED, "acts in a chat: counts for the bot"),
+        Charge.TYPING: (Route.QUEUED, "typing and drafts: have a budget of their own, and end as shed when late"),
         Charge.ANSWER: (Route.PASSED, "has no limit here: a queue would only delay it"),
         Charge.FREE: (Route.PASSED, "has no limit here: a queue would only delay it"),
         Charge.UNQUEUED: (Route.PASSED, "receiving"),

@@ -11,7 +11,9 @@ for the second time, and sent once because both have the same id.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -38,6 +40,7 @@ from floodgate.producer.gateway.files import GatewayUploads
 from floodgate.producer.gateway.request_body import RequestBody
 from floodgate.producer.gateway.request_options import RequestOptions
 from floodgate.producer.ledger import check_content
+from floodgate.producer.telegram_answer import as_answered
 from floodgate.producer.waiting import JobKey, Waiting
 from floodgate.producer.waiting import ended as has_ended
 
@@ -88,7 +91,7 @@ class Sending:
         job = self._job(bot, method, reading, options)
         known = await self._known(job) if options.keyed else None
         if known is not None and has_ended(known):
-            return ended(job.id, known)
+            return self._ended(job, known)
         self._check_room()
         key = (job.bot, job.id)
         future = self._enter(key)
@@ -98,10 +101,10 @@ class Sending:
             if known is None:
                 job = await self._accept(job, reading)
             elif (record := await self._look(job.bot, job.id)) is not None and has_ended(record):
-                return ended(job.id, record)  # it finished before its caller was registered
+                return self._ended(job, record)  # it finished before its caller was registered
             if not options.wait_seconds or _far_ahead(job, options.wait_seconds):
                 return accepted(job)
-            return await self._outcome(request, job.id, future, options.wait_seconds)
+            return await self._outcome(request, job.id, future, options.wait_seconds, partial(self._ended, job))
         finally:
             self._leave(key, future)
 
@@ -131,7 +134,7 @@ class Sending:
             record = await self._parts.store.lookup(bot, job_id)
             if record is not None and has_ended(record):
                 return ended(job_id, record)
-            return await self._outcome(request, job_id, future, wait_seconds)
+            return await self._outcome(request, job_id, future, wait_seconds, partial(ended, job_id))
         finally:
             self._leave((bot, job_id), future)
 
@@ -194,7 +197,17 @@ class Sending:
             await self._parts.uploads.drop(job)
             raise RefusalError(503, f"Service Unavailable: nothing was accepted. {error}") from None
 
-    async def _outcome(self, request: Request, job_id: str, future: asyncio.Future[Record], seconds: float) -> Response:
+    def _ended(self, job: Job, record: Record) -> Response:
+        return ended(job.id, as_answered(record, self._parts.settings.charge_of(job)))
+
+    async def _outcome(
+        self,
+        request: Request,
+        job_id: str,
+        future: asyncio.Future[Record],
+        seconds: float,
+        answer: Callable[[Record], Response],
+    ) -> Response:
         patience = min(seconds, BEFORE_WATCHING_SECONDS)
         await asyncio.wait((future,), timeout=0 if self._draining else patience)
         if not future.done() and not self._draining:
@@ -204,7 +217,7 @@ class Sending:
             finally:
                 gone.cancel()
         if future.done() and not future.cancelled():
-            return ended(job_id, future.result())
+            return answer(future.result())
         why = "The gateway is shutting down." if self._draining else f"No result within {seconds:g} s."
         return still_waiting(job_id, why)
 

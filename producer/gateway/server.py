@@ -17,6 +17,7 @@ from typing import Final
 import uvicorn
 
 from floodgate.broker.process.garbage import keep_modules_from_collections
+from floodgate.broker.process.tracing import start_tracing
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.gateway.app import Gateway
 from floodgate.producer.http_protocol import server_config
@@ -63,7 +64,8 @@ def run_gateway(settings: Settings, ready: Callable[[str], None]) -> None:
     Raises:
         SettingsError: no bot is configured, or an address is in use or is not one of this machine's.
     """
-    gateway = Gateway(settings)
+    tracing = start_tracing("gateway")
+    gateway = Gateway(settings, tracing)
     gateway.measurement.bind()
     listener = listen(settings.gateway.host, settings.gateway.port, "FLOODGATE_GATEWAY__PORT")
     config = server_config(
@@ -78,3 +80,5 @@ def run_gateway(settings: Settings, ready: Callable[[str], None]) -> None:
         GatewayServer(config, gateway).run([listener])
     finally:
         listener.close()
+        if tracing is not None:
+            tracing.close()

@@ -17,6 +17,8 @@ from tests.processes import ROOT, FloodgateProcess, run_floodgate, run_python
 pytestmark = pytest.mark.checkout  # it reads pyproject.toml
 # What is imported, where its name is not the distribution's.
 MODULES = {
+    "opentelemetry-exporter-otlp-proto-http": "opentelemetry.exporter",
+    "opentelemetry-sdk": "opentelemetry.sdk",
     "prometheus-client": "prometheus_client",
     "python-multipart": "python_multipart",
     "python-telegram-bot": "telegram",

@@ -149,9 +149,9 @@ def test_a_bulk_copy_larger_than_a_window_is_sent_and_leaves_a_debt(admission: A
     assert isinstance(admission.admit(ask), Go)
 
 
-def test_a_chat_action_is_charged_only_to_the_bot(admission: Admission) -> None:
+def test_an_action_is_charged_only_to_the_bot(admission: Admission) -> None:
     for _ in range(3):
-        sent(admission, ask_of(5, method="sendChatAction", action="typing"))
+        sent(admission, ask_of(5, method="deleteMessage", message_id=1))
     assert isinstance(admission.admit(ask_of(5)), Go)
     assert isinstance(admission.admit(ask_of(6)), Go)
     assert isinstance(admission.admit(ask_of(7)), Wait)

@@ -47,6 +47,7 @@ SERVICES = (
     "floodgate gateway",
     "floodgate updates",
     "floodgate campaigns run",
+    "floodgate metrics",
     "floodgate fake-telegram",
     "dramatiq ",
     "python -m floodgate.fake_telegram",
@@ -64,7 +65,7 @@ ELSEWHERE = {
 COMMAND_SECONDS = 90.0
 BLOCK_SECONDS = 60.0
 READY_SECONDS = 30.0
-PAGE_PORTS = ("8080", "8081")  # the gateway's and another, as pages show them; each run puts free ones in their place
+PAGE_PORTS = ("8080", "8081", "9464", "9465")  # as pages show them; each run puts free ones in their place
 
 # Reads blocks as JSON lines and answers each with a line. The output of the blocks goes to its standard error.
 INTERPRETER = """

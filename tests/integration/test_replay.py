@@ -104,6 +104,16 @@ def test_dead_letters_become_new_jobs_in_their_order(desk: Desk) -> None:
     assert isinstance(desk.ledger.admit(ask_for(found[0], desk.settings)), Go)
 
 
+def test_a_replayed_job_stays_in_its_trace(desk: Desk, vhost: Vhost) -> None:
+    trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    job = desk.job("1")
+    letter = dead_letters.dead_job(job, encode_job(job, "q"), "q", "content", "", trace)
+    desk.connections.publisher.publish(letter)
+    desk.replay()
+    queue = queue_names.home_of(job, desk.settings.partitions)
+    assert [properties.headers for properties, _ in drain(vhost.url, queue)] == [trace]
+
+
 def test_only_matching_letters_are_replayed_and_the_rest_keep_their_order(desk: Desk) -> None:
     for n in range(6):
         desk.bury(desk.job(f"{n}"), "rights" if n % 2 else "content")

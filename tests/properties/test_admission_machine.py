@@ -28,6 +28,7 @@ from hypothesis.stateful import (
 from floodgate.broker.admission import policy
 from floodgate.broker.admission.contract import (
     CANCELLED,
+    SHED,
     Admission,
     AlreadyDead,
     AlreadySent,
@@ -78,6 +79,7 @@ class Wire:
 
     bot: list[tuple[int, int]] = field(default_factory=list)
     chats: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
+    typing: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
 
     def drop(self, chat: str | None, grant: int) -> None:
         self.bot = [one for one in self.bot if one[0] != grant]
@@ -140,6 +142,34 @@ class AdmissionMachine(RuleBasedStateMachine):
     @rule(chat=st.sampled_from((1, 2)))
     def new_paid_job(self, chat: int) -> None:
         self._first_ask(ask_of(chat, allow_paid_broadcast=True))
+
+    @rule(
+        chat=st.sampled_from(CHATS),
+        priority=st.sampled_from(("bulk", "interactive")),
+        calls=st.sampled_from((1, 3, 25)),
+    )
+    def new_typing(self, chat: int | str, priority: str, calls: int) -> None:
+        for _ in range(calls):
+            ask = ask_of(chat, priority, method="sendChatAction")
+            self.clock.advance(timedelta(milliseconds=1))
+            decision = self._agree([store.admit(ask) for store in self.stores])
+            if decision != AlreadyDead(SHED):
+                assert isinstance(decision, Go)
+                self.wire.typing[self.model._real(ask.chat) or ""].append((self.model.now, 1))
+                for store in self.stores:
+                    store.settle(ask, Sent(True), decision.grant)
+
+    @rule(chat=st.sampled_from(("1", "-3", "@name")), seconds=st.sampled_from((1, 20)))
+    def too_many_requests_for_typing(self, chat: str, seconds: int) -> None:
+        for store in self.stores:
+            store.too_many_requests("default", chat, timedelta(seconds=seconds), typing=True)
+
+    @precondition(lambda self: any(one.go is None and not one.settled for one in self.jobs))
+    @rule(data=st.data())
+    def become_worthless(self, data: st.DataObject) -> None:
+        played = data.draw(st.sampled_from([one for one in self.jobs if one.go is None and not one.settled]))
+        played.ask = replace(played.ask, worth=timedelta())
+        self._admit(played)
 
     @rule(chat=st.sampled_from((5, 6, 7, 8, 9, 10)), priority=st.sampled_from(("bulk", "interactive")))
     def new_job_for_a_fresh_user(self, chat: int, priority: str) -> None:
@@ -262,6 +292,8 @@ class AdmissionMachine(RuleBasedStateMachine):
             store.migrate("default", *pair)
         old, new = pair[0], self.model._real(pair[1])
         assert new is not None
+        for one in pair:
+            self.wire.typing.pop(one, None)  # a chat that turns out to be another one has its own budget of typing
         moved = self.wire.chats.pop(old, [])
         # Two chats that turn out to be one may together exceed the limit of one.
         self.wire.chats[new] = [] if moved and self.wire.chats[new] else moved or self.wire.chats[new]
@@ -290,6 +322,9 @@ class AdmissionMachine(RuleBasedStateMachine):
             assert_within(sends, 1, 1_000_000)
             if chat.startswith(("-", "@")):
                 assert_within(sends, 3, 60_000_000)
+        for sends in self.wire.typing.values():
+            assert_within(sends, 20, 5_000_000)
+            assert_within(sends, 40, 30_000_000)
 
     @invariant()
     def one_call_at_a_time_in_a_chat(self) -> None:
@@ -348,7 +383,8 @@ class AdmissionMachine(RuleBasedStateMachine):
                 played.place = self.model.bots["default"].jobs[played.ask.job_id].chat or chat
                 self._send(played.ask, played.place, grant)
             case AlreadyDead(reason=reason) if not played.settled:
-                assert (reason, played.ask.campaign) == (CANCELLED, "spring")
+                shed = reason == SHED and played.ask.worth is not None
+                assert shed or (reason, played.ask.campaign) == (CANCELLED, "spring")
                 played.settled = True
             case AlreadySent() | AlreadyDead():
                 assert played.settled

@@ -30,7 +30,7 @@ def settings(**options: Any) -> Settings:
         ("createForumTopic", {"name": "t"}, 1, 1),
         ("sendMediaGroup", {"media": [{"type": "photo"}] * 7}, 7, 7),
         ("copyMessages", {"from_chat_id": 1, "message_ids": list(range(40))}, 40, 40),
-        ("sendChatAction", {"action": "typing"}, 0, 1),
+        ("sendChatAction", {"action": "typing"}, 0, 0),
         ("deleteMessage", {"message_id": 1}, 0, 1),
         ("getChat", {}, 0, 0),
     ],

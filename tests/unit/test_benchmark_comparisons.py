@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import bots, gateway, handlers, throughput, updates
+from benchmarks import bots, gateway, handlers, observability, throughput, updates
 from benchmarks.stage.audience import Heard
 from benchmarks.stage.drain import Drained
 from benchmarks.stage.editions import APPS, CURRENT, FORMER
@@ -124,3 +124,15 @@ def test_a_benchmarked_edition_imports_its_own_tree_and_the_benchmarks_bots() ->
     assert CURRENT.root == ROOT
     assert FORMER.root != ROOT
     assert (APPS / "answering.py").exists()
+
+
+def test_what_observing_costs_is_compared_turn_by_turn() -> None:
+    """The second turn is slower for all: what counts is the ratio within a turn."""
+
+    fast = [drained("nothing", 1000, 0.4), drained("metrics", 980, 0.41)]
+    slow = [drained("nothing", 100, 0.8), drained("metrics", 98, 0.82)]
+    [cost] = observability.costs([*fast, *slow])
+    assert (cost.rate, cost.met) == (pytest.approx(0.98), True)
+    assert cost.cpu == pytest.approx(1.025)
+    [dear] = observability.costs([fast[0], drained("metrics", 960, 0.41)])
+    assert not dear.met

@@ -8,6 +8,7 @@ BOT = 1
 USER = 42
 GROUP = -1000000000005
 SEND = CallCost(chat=True)
+TYPING = CallCost(typing=True)
 
 
 def passes(flood: FloodControl, chat: int, at: float, charge: CallCost = SEND) -> bool:
@@ -72,9 +73,39 @@ def test_an_action_is_charged_to_the_bot_and_not_to_the_chat() -> None:
     assert flood.judge(BOT, GROUP, CallCost(), 0.0).by == "bot"
 
 
+def test_a_chat_accepts_twenty_typing_calls_in_five_seconds_and_forty_in_thirty() -> None:
+    flood = FloodControl(FloodLimits())
+    assert all(passes(flood, USER, n / 10, TYPING) for n in range(20))
+    verdict = flood.judge(BOT, USER, TYPING, 2.5)
+    assert (verdict.by, verdict.retry_after) == ("typing", 3)
+    assert all(passes(flood, USER, 10 + n / 10, TYPING) for n in range(20))
+    assert flood.judge(BOT, USER, TYPING, 20.0).by == "long_typing"
+    assert passes(flood, USER, 30.1, TYPING)
+
+
+def test_typing_counts_for_no_other_limit_and_its_wait_refuses_nothing_else() -> None:
+    flood = FloodControl(FloodLimits())
+    for n in range(100):
+        assert passes(flood, USER + n, 0.0, TYPING)
+    assert all(passes(flood, USER + n, 0.0) for n in range(30))
+    for _ in range(20):
+        flood.judge(BOT, USER, TYPING, 1.0)
+    assert not passes(flood, USER, 1.1, TYPING)
+    assert passes(flood, USER, 1.1)
+    assert passes(flood, USER + 1, 1.1, TYPING)
+
+
+def test_a_wait_of_the_bot_refuses_typing_and_one_of_the_chats_messages_does_not() -> None:
+    flood = FloodControl(FloodLimits())
+    flood.impose(BOT, USER, 10, 0.0)
+    assert passes(flood, USER, 0.1, TYPING)
+    flood.impose(BOT, None, 10, 0.0)
+    assert flood.judge(BOT, USER, TYPING, 0.1).by == "wait"
+
+
 def test_answers_and_reads_are_free_even_during_a_wait() -> None:
     flood = FloodControl(FloodLimits())
-    flood.impose((BOT, None), 100, 0.0)
+    flood.impose(BOT, None, 100, 0.0)
     assert flood.judge(BOT, USER, None, 1.0).passes
 
 
@@ -102,35 +133,35 @@ def test_a_refused_call_is_not_charged() -> None:
 
 def test_calls_already_in_flight_do_not_lengthen_a_wait() -> None:
     flood = FloodControl(FloodLimits())
-    flood.impose((BOT, USER), 10, 0.0)
+    flood.impose(BOT, USER, 10, 0.0)
     assert flood.judge(BOT, USER, SEND, 0.4).retry_after == 10
     assert passes(flood, USER, 10.0)
 
 
 def test_calls_during_a_wait_lengthen_it() -> None:
     flood = FloodControl(FloodLimits())
-    flood.impose((BOT, USER), 10, 0.0)
+    flood.impose(BOT, USER, 10, 0.0)
     assert flood.judge(BOT, USER, SEND, 5.0).retry_after == 6
     assert not passes(flood, USER, 10.0)
 
 
 def test_a_wait_never_exceeds_its_limit() -> None:
     flood = FloodControl(FloodLimits(longest_wait_seconds=20))
-    flood.impose((BOT, USER), 10, 0.0)
+    flood.impose(BOT, USER, 10, 0.0)
     waits = [flood.judge(BOT, USER, SEND, n * 0.5).retry_after for n in range(1, 400)]
     assert max(waits) == 20
 
 
 def test_lengthening_can_be_switched_off() -> None:
     flood = FloodControl(FloodLimits(growth_seconds=0))
-    flood.impose((BOT, USER), 10, 0.0)
+    flood.impose(BOT, USER, 10, 0.0)
     assert flood.judge(BOT, USER, SEND, 5.0).retry_after == 5
     assert passes(flood, USER, 10.0)
 
 
 def test_a_wait_for_the_bot_applies_to_all_its_chats_and_no_other_bot() -> None:
     flood = FloodControl(FloodLimits())
-    flood.impose((BOT, None), 5, 0.0)
+    flood.impose(BOT, None, 5, 0.0)
     assert not passes(flood, 7, 1.0)
     assert flood.judge(BOT + 1, 7, SEND, 1.0).passes
 
@@ -138,7 +169,7 @@ def test_a_wait_for_the_bot_applies_to_all_its_chats_and_no_other_bot() -> None:
 def test_without_limits_an_imposed_wait_still_applies() -> None:
     flood = FloodControl(FloodLimits(enabled=False))
     assert all(passes(flood, USER, 0.0) for _ in range(100))
-    flood.impose((BOT, USER), 3, 0.0)
+    flood.impose(BOT, USER, 3, 0.0)
     assert not passes(flood, USER, 1.0)
 
 

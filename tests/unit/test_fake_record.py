@@ -50,6 +50,14 @@ def test_a_summary_counts_effective_calls_by_cost_and_by_chat() -> None:
     assert (total.by_code, total.refused_by) == ({200: 4, 429: 1}, {"chat": 1})
 
 
+def test_a_summary_counts_typing_apart() -> None:
+    typing = replace(SENT, method="sendChatAction", charged_chat=False, typing=True)
+    records = [replace(typing, seq=n, at=at) for n, at in enumerate((0.0, 4.0, 6.0, 29.0))]
+    total = summarise([*records, replace(typing, chat_id=6, at=29.0)])
+    assert (total.typing_in_5s, total.typing_in_30s) == (2, 4)
+    assert (total.bot_in_1s, total.chat_in_1s, total.duplicated) == (0, 0, 0)
+
+
 def test_a_summary_names_messages_sent_twice() -> None:
     total = summarise([SENT, replace(SENT, seq=2, at=5.0), replace(SENT, seq=3, at=9.0, chat_id=6)])
     assert [(d.chat_id, d.text, d.times) for d in total.duplicates] == [(5, "hi", 2)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from floodgate.broker.messages.method_table import METHODS
+from floodgate.broker.messages.method_table import METHODS, Charge
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.gateway.page import PAGE, page
 from floodgate.producer.gateway.routes import TABLE, Route, route_of
@@ -12,7 +12,9 @@ from floodgate.producer.gateway.routes import TABLE, Route, route_of
 
 def test_only_methods_that_count_toward_a_limit_are_queued() -> None:
     queued = {row.method for row in TABLE.values() if row.route is Route.QUEUED}
-    assert queued == {name for name, method in METHODS.items() if method.charge.metered}
+    assert queued == {
+        name for name, method in METHODS.items() if method.charge.metered or method.charge is Charge.TYPING
+    }
 
 
 def test_receiving_passes_through_and_logging_out_is_refused() -> None:

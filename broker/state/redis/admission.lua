@@ -8,6 +8,7 @@
 --
 --   bot                what the bot has spent, its pause, its learned rate
 --   chat:<chat>        what the chat has received, the counters of its two lines, its call in flight, its pause
+--   typing:<chat>      the chat's typing and drafts
 --   job:<id>           a job's state; result:<id>, for a shorter time, Telegram's response
 --   line:<p>:<chat>    the waiting jobs of a line, by place
 --   waiters:<paid>     jobs in workers that wait for the bot's budget, by rank; waiting:<paid> holds until when
@@ -28,7 +29,7 @@ local args -- of the current call
 local prefix = KEYS[1]
 local INTERACTIVE, BULK = 'interactive', 'bulk'
 local VERSION = 2
-local CANCELLED = 'cancelled'
+local CANCELLED, SHED = 'cancelled', 'shed'
 
 -- Sliding windows. A log holds the times of units, oldest first; a window is {cap, span}.
 
@@ -757,9 +758,10 @@ local function is_over(listed)
   return rules.listed_for ~= nil and listed[4] <= now - rules.listed_for
 end
 
-local function list_not_kept(reason)
+local function account_for(reason)
   local list = prefix .. 'listed'
   redis.call('HINCRBY', prefix .. 'not_kept', reason, 1)
+  if reason == SHED then return end
   redis.call('LPUSH', list, cmsgpack.pack({ args.job, args.chat or false, reason, now }))
   redis.call('LTRIM', list, 0, rules.listed - 1)
   if not rules.listed_for then
@@ -902,10 +904,64 @@ end
 local function take_back(job, listed)
   job = job or stranger()
   if job.state == 'waiting' or job.state == 'absent' then
-    if listed then list_not_kept(CANCELLED) end
+    if listed then account_for(CANCELLED) end
     finish(job, open_chat(job.chat, true), 'dead', CANCELLED)
   end
   return job
+end
+
+local function shed(job, chat)
+  account_for(SHED)
+  finish(job, chat, 'dead', SHED)
+  return { 'dead', SHED, job.content or false }
+end
+
+-- Typing and drafts: sent at once, or shed.
+
+local function typing_of(key)
+  return load('typing:' .. key) or { log = {}, paused_until = 0 }
+end
+
+local function save_typing(key, typing)
+  local duration = math.max(typing.paused_until - now, K.TYPING_IDLE_US)
+  redis.call('SET', prefix .. 'typing:' .. key, cmsgpack.pack(typing), 'PX', ttl(duration))
+end
+
+local function outlives(wait)
+  return not args.worth or wait < args.worth
+end
+
+local function holds_up_typing(chat)
+  if bot.paused_until > now or outage_since() ~= 0 then return true end
+  if not chat then return false end
+  local calling = chat.sending and chat.lease_end > now
+  local behind_bulk = args.priority == BULK and chat.bulk.length > 0
+  return chat.paused_until > now or calling or chat.interactive.length > 0 or behind_bulk
+end
+
+local function spent(typing)
+  return math.max(typing.paused_until, free_at(typing.log, rules.typing, 1)) > now
+end
+
+local function admit_typing()
+  local key = args.chat and real_chat(args.chat)
+  local typing = key and typing_of(key)
+  if not outlives(0) or holds_up_typing(key and get_chat(key)) or (typing and spent(typing)) then
+    return shed(stranger())
+  end
+  if typing and #rules.typing > 0 then
+    typing.log = spend(typing.log, rules.typing, 1, now)
+    save_typing(key, typing)
+  end
+  return { 'go', address() or false, false, 0 }
+end
+
+local function pause_typing(until_)
+  if not args.chat then return end
+  local key = real_chat(args.chat)
+  local typing = typing_of(key)
+  typing.paused_until = math.max(typing.paused_until, until_)
+  save_typing(key, typing)
 end
 
 -- When a waiting job is expected to be sent. During a pause it asks again earlier than that.
@@ -930,6 +986,7 @@ function operations.admit()
   local answer = job and (known(job) or exhausted(job))
   if answer then return answer end
   if args.created < cancelled_before() then return { 'dead', CANCELLED, take_back(job, true).content or false } end
+  if args.typing then return admit_typing() end
   local chat = open_chat(job and job.chat or args.line)
   local no = refused(chat)
   if no then
@@ -938,6 +995,7 @@ function operations.admit()
   end
   job = join(job, chat)
   local wait = chat_wait(job, chat) or bot_wait(job)
+  if not outlives(wait and wait.delay or 0) then return shed(job, chat) end
   if wait then return park(job, chat, wait) end
   return go(job, chat)
 end
@@ -971,7 +1029,7 @@ function operations.settle()
   if job.state == 'sending' and (not args.grant or args.grant == job.since) then count_later(job, chat) end
   if ends then
     if args.how == 'sent' and chat and args.units > 0 then chat.refused_at = 0 end
-    if args.not_kept then list_not_kept(args.reason) end
+    if args.not_kept then account_for(args.reason) end
     finish(job, chat, args.how, args.reason, args.outcome)
   elseif not args.grant or args.grant == job.since then
     job.handed_back = args.how == 'released' and job.handed_back + 1 or 0
@@ -1070,6 +1128,10 @@ end
 
 function operations.too_many_requests()
   local duration = args.duration + K.PAUSE_MARGIN_US
+  if args.typing then
+    pause_typing(now + duration)
+    return { 'chat' }
+  end
   local key = args.chat and real_chat(args.chat)
   if key then
     local chat = open_chat(key)

@@ -75,7 +75,7 @@ _CONSTANTS: Final = (
     "IN_FLIGHT_MIN_US IN_FLIGHT_MAX_US PLACE_US SLOW_CALL_US REST_MAX_US PAUSE_MARGIN_US MOMENT_US EVIDENCE_CHATS "
     "LONG_WAIT_US LONG_WAIT_CHATS REFUSALS_KEPT SLOWER_PERMILLE SLOWEST_PERMILLE RECOVERY_US_PER_PERMILLE CHAT_IDLE_US "
     "ASK_ANEW_US HANDED_BACK_MOST CANCELLED_KEPT_US CANCELLED_MOST NAME_US OUTAGE_CHATS OUTAGE_MOMENT_US "
-    "PROBE_FIRST_US PROBE_MOST_US PROBE_POLL_US BOT_LATE_MOST_US PAUSE_POLL_US"
+    "PROBE_FIRST_US PROBE_MOST_US PROBE_POLL_US BOT_LATE_MOST_US PAUSE_POLL_US TYPING_IDLE_US"
 )
 
 
@@ -248,6 +248,7 @@ def _rules(policy: Policy, bot: str) -> dict[str, Any]:
     rules: dict[str, Any] = {
         "user": rates.windows("1"),
         "group": rates.windows("-1"),
+        "typing": rates.typing,
         "own": {chat: windows for (name, chat), windows in policy.chats.items() if name == bot},
         "names": policy.names.get(bot, ()),
         "ledger": policy.ledger_us,
@@ -281,6 +282,8 @@ def _asked(ask: Ask) -> dict[str, Any]:
         "units": numbers.chat_cost(ask),
         "bot_units": numbers.bot_cost(ask),
         "answers": numbers.is_answer(ask),
+        "typing": numbers.is_typing(ask) or None,
+        "worth": None if ask.worth is None else _micros(ask.worth),
         "paid": ask.paid,
         "upload": ask.upload or None,
         "lease": _micros(ask.lease),
@@ -400,7 +403,11 @@ _GIVEN: Final[dict[str, Callable[..., dict[str, Any]]]] = {
     "not_kept": lambda limit, offset: {"first": offset, "last": offset + limit - 1},
     "count_dropped": lambda reason, letters: {"reason": reason, "letters": letters},
     "pause": lambda chat, duration, why: {"chat": chat, "duration": _micros(duration), "why": why},
-    "too_many_requests": lambda chat, retry_after: {"chat": chat, "duration": _micros(retry_after)},
+    "too_many_requests": lambda chat, retry_after, typing: {
+        "chat": chat,
+        "duration": _micros(retry_after),
+        "typing": typing or None,
+    },
     "resume": lambda chat: {"chat": chat},
     "migrate": lambda old, new: {"old": old, "new": new},
     "vouch_idle": dict,

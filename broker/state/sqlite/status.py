@@ -29,6 +29,12 @@ def waiting(work: SqliteUnitOfWork) -> dict[Priority, int]:
     return {priority: work.total(number) for number, priority in enumerate(PRIORITIES)}
 
 
+def sending(work: SqliteUnitOfWork) -> int:
+    """Return how many calls are under way."""
+    under_way = "SELECT count(*) FROM chats WHERE bot = ? AND sending IS NOT NULL AND lease_end > ?"
+    return _count(work.connection, under_way, work.name, work.now)
+
+
 def snapshot(work: SqliteUnitOfWork) -> Snapshot:
     """Return what ``floodgate status`` shows of the bot."""
     db, bot, now = work.connection, work.name, work.now
@@ -38,9 +44,7 @@ def snapshot(work: SqliteUnitOfWork) -> Snapshot:
         sent_last_second=sum(1 for at in work.bot.free.log if at > max(now - SECOND, work.bot.born - 1)),
         per_second_limit=working_rate(work),
         sent_last_minute=last_minute(work.bot, now),
-        sending=_count(
-            db, "SELECT count(*) FROM chats WHERE bot = ? AND sending IS NOT NULL AND lease_end > ?", bot, now
-        ),
+        sending=sending(work),
         waiting=waiting(work),
         pauses=_pauses(work),
         longest_lines=_longest_lines(db, bot),

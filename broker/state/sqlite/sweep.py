@@ -51,6 +51,9 @@ AND i_length + b_length = 0 AND sending IS NULL AND MAX(last_place, paused_until
 _OLD_NOT_KEPT: Final = """
 DELETE FROM not_kept WHERE bot = ? AND since <= ? AND number <= (SELECT min(number) FROM not_kept WHERE bot = ?) + ?
 """
+_OLD_TYPING: Final = """
+DELETE FROM typing WHERE bot = ?1 AND chat IN (SELECT chat FROM typing WHERE bot = ?1 AND over < ?2 LIMIT ?3)
+"""
 _OLD_NAMES: Final = "DELETE FROM aliases WHERE bot = ? AND until > 0 AND until < ?"
 
 
@@ -74,6 +77,7 @@ class Sweep:
         self._sweep_chats(db, work.name, work.now)
         if self._policy.listed_us is not None:
             db.execute(_OLD_NOT_KEPT, (work.name, work.now - self._policy.listed_us, work.name, ROWS_PER_RUN))
+        db.execute(_OLD_TYPING, (work.name, work.now, ROWS_PER_RUN))
         db.execute(_OLD_NAMES, (work.name, work.now - self._policy.ledger_us))
         db.execute(
             "DELETE FROM bot_waiters WHERE bot = ? AND until < ?",

@@ -15,13 +15,13 @@ from typing import Any, Final
 
 from floodgate.broker.admission.circuit import Circuit, Silence
 from floodgate.broker.admission.clock import Anchor, Clock, store_time
-from floodgate.broker.admission.policy import CANCELLED_KEPT_US, CANCELLED_MOST, FloodWait, Policy
-from floodgate.broker.admission.rows import Alias, BotRow, ChatRow, JobRow, LineRow, State
+from floodgate.broker.admission.policy import CANCELLED_KEPT_US, CANCELLED_MOST, TYPING_IDLE_US, FloodWait, Policy
+from floodgate.broker.admission.rows import Alias, BotRow, ChatRow, JobRow, LineRow, State, TypingRow
 from floodgate.broker.admission.windows import Budget, Log, cautious_budget
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.state.sqlite.row_cache import RowCache
 
-SCHEMA_VERSION: Final = 7
+SCHEMA_VERSION: Final = 8
 SCHEMA: Final = """
 CREATE TABLE bots (
     bot TEXT PRIMARY KEY, boot TEXT, offset_us INTEGER, born INTEGER, granted INTEGER,
@@ -77,6 +77,11 @@ CREATE TABLE bot_waiters (
     bot TEXT, paid INTEGER, rank INTEGER, job_id TEXT, units INTEGER, until INTEGER,
     PRIMARY KEY (bot, paid, rank, job_id)
 ) WITHOUT ROWID;
+-- The typing and drafts of a chat. The row matters until "over".
+CREATE TABLE typing (
+    bot TEXT, chat TEXT, log BLOB, paused_until INTEGER, over INTEGER, PRIMARY KEY (bot, chat)
+) WITHOUT ROWID;
+CREATE INDEX typing_over ON typing (bot, over);
 CREATE TABLE aliases (
     bot TEXT, chat TEXT, real TEXT, until INTEGER,
     PRIMARY KEY (bot, chat)
@@ -130,6 +135,8 @@ _FORGET_CANCELLED: Final = (
     "DELETE FROM cancelled WHERE bot = ?1 AND (since < ?2 OR campaign NOT IN "
     "(SELECT campaign FROM cancelled WHERE bot = ?1 ORDER BY since DESC LIMIT ?3))"
 )
+_SELECT_TYPING: Final = "SELECT log, paused_until FROM typing WHERE bot = ? AND chat = ?"
+_SAVE_TYPING: Final = "INSERT OR REPLACE INTO typing VALUES (?, ?, ?, ?, ?)"
 _SELECT_COUNT: Final = "SELECT jobs FROM counts WHERE bot = ? AND kind = ?"
 _SELECT_ALIAS: Final = "SELECT real, until FROM aliases WHERE bot = ? AND chat = ?"
 _SAVE_ALIAS: Final = "INSERT OR REPLACE INTO aliases VALUES (?, ?, ?, ?)"
@@ -280,11 +287,21 @@ class SqliteUnitOfWork:
         found = self.connection.execute(_SELECT_OUTCOME, (job.result, job.since)).fetchone() if job.result else None
         return None if found is None else str(found[0])
 
+    def count_not_kept(self, reason: str) -> None:
+        self.connection.execute(_COUNT_WITHOUT_LETTER, (self.name, False, reason, 1))
+
     def list_not_kept(self, job_id: str, chat: str | None, reason: str) -> None:
         (last,) = self.connection.execute(_LAST_NOT_KEPT, (self.name,)).fetchone()
         self.connection.execute(_LIST_NOT_KEPT, (self.name, last + 1, job_id, chat, reason, self.now))
         self.connection.execute(_UNLIST, (self.name, last + 1 - self.policy.listed))
-        self.connection.execute(_COUNT_WITHOUT_LETTER, (self.name, False, reason, 1))
+
+    def typing(self, chat: str) -> TypingRow:
+        found = self.connection.execute(_SELECT_TYPING, (self.name, chat)).fetchone()
+        return TypingRow(chat, []) if found is None else TypingRow(chat, _unpacked(found[0]), found[1])
+
+    def save_typing(self, row: TypingRow) -> None:
+        over = max(row.paused_until, self.now + TYPING_IDLE_US)
+        self.connection.execute(_SAVE_TYPING, (self.name, row.chat, _packed(row.log), row.paused_until, over))
 
     def cancelled_before(self, campaign: str | None) -> int:
         (before_ms,) = self.connection.execute(_CANCELLED_BEFORE, (self.name, campaign or "")).fetchone()

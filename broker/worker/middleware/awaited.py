@@ -51,6 +51,10 @@ class HostBroker(Protocol):
         ...
 
 
+class RunsOnLoop(Middleware):
+    """Base class of middleware whose plain hooks neither block nor compute: our runner calls them on the event loop."""
+
+
 class AwaitedMiddleware(Middleware):
     """Base class of middleware with coroutine hooks.
 

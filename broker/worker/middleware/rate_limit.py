@@ -6,7 +6,7 @@
            │                and suspends its queue, so that the backlog does not pass through the ladder
            ├▶ Wait (chat)   a short wait is slept through; for a longer one the job goes to the delay ladder and is
            │                acknowledged once that is confirmed, so that the chats behind it can proceed
-           ├▶ AlreadySent, AlreadyDead   acknowledged
+           ├▶ AlreadySent, AlreadyDead   acknowledged; so is a job that admission has shed
            ├▶ Exhausted     dead-lettered: its calls killed their workers, or it kept being handed back before one
            ├▶ Unreachable   dead-lettered, or listed, with Telegram's error for the chat; spends no budget
            └▶ Unsettled     the job's ``on_uncertain`` decides
@@ -23,7 +23,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final, NoReturn
 
@@ -54,6 +54,7 @@ from floodgate.broker.errors import PublishError, StateUnavailableError
 from floodgate.broker.messages import dead_letters
 from floodgate.broker.messages.job import Job, OnUncertain, unix_ms
 from floodgate.broker.messages.publication import Publication
+from floodgate.broker.process.job_trace import JobTrace
 from floodgate.broker.process.metrics import ADMISSION, DEAD, DELAYED, PERMITS, WAIT, Metrics
 from floodgate.broker.process.outages import OutageLog
 from floodgate.broker.worker.middleware.awaited import AwaitedMiddleware, HostBroker
@@ -130,7 +131,8 @@ class RateLimit(AwaitedMiddleware):
         if message.delivery.delivery_count < DELIVERY_LIMIT:
             return
         why = f"admission failed {message.delivery.delivery_count + 1} times: {type(error).__name__}"
-        letter = dead_letters.dead_job(job, message.delivery.body, message.queue_name, dead_letters.REASON_FAILED, why)
+        delivery, queue = message.delivery, message.queue_name
+        letter = dead_letters.dead_job(job, delivery.body, queue, dead_letters.REASON_FAILED, why, delivery.trace)
         try:
             await broker.connections.publisher.apublish(letter)
         except PublishError as refused:
@@ -146,6 +148,7 @@ class RateLimit(AwaitedMiddleware):
         while True:
             decision = await self._decide(broker, job, ask, fresh)
             fresh = False
+            _trace(message.trace, decision)
             match decision:
                 case Expired():
                     await self._bury(
@@ -195,6 +198,8 @@ class RateLimit(AwaitedMiddleware):
             if job.expired(unix_ms()) and not _begun(await broker.admission.lookup(ask.bot, ask.job_id)):
                 return Expired()
             asked = time.monotonic()
+            if job.worth_until_ms is not None:
+                ask = replace(ask, worth=job.worth(unix_ms()))
             decision = await broker.admission.renew_unsettled(ask) if fresh else await broker.admission.admit(ask)
         except StateUnavailableError as error:
             broker.metrics.observe(WAIT, STORE_RETRY_SECONDS, ask.bot, "store")
@@ -229,12 +234,14 @@ class RateLimit(AwaitedMiddleware):
             )
         elif job.dedupe_key is not None:
             logger.info("job %s (dedupe key %r) has already ended and is not sent again", job.id, job.dedupe_key)
+        message.trace.outcome("already-ended")
         message.done()
         raise Deferral("already ended")
 
     async def _park(self, broker: HostBroker, message: DeliveredMessage, ask: Ask, wait: Wait) -> NoReturn:
         """Publish the job to the delay ladder, and acknowledge it once that is confirmed."""
-        home = Publication("", message.queue_name, message.delivery.body, message.message_id)
+        delivery = message.delivery
+        home = Publication("", message.queue_name, delivery.body, message.message_id, headers=delivery.trace)
         await broker.connections.publisher.apublish(delayed(home, wait.delay))
         broker.metrics.count(DELAYED, ask.bot, wait.why)
         message.done()
@@ -272,14 +279,23 @@ class RateLimit(AwaitedMiddleware):
         """Write the dead letter (if kept), then the ledger, then acknowledge: a crash in between repeats a step and
         loses nothing."""
         assert message.job is not None
+        message.trace.outcome("dead", (reason, description))
         kept = broker.settings.dead_letters.keeps(reason, ask.priority)
         if kept:
-            letter = dead_letters.dead_job(message.job, message.delivery.body, message.queue_name, reason, description)
+            delivery, queue = message.delivery, message.queue_name
+            letter = dead_letters.dead_job(message.job, delivery.body, queue, reason, description, delivery.trace)
             await broker.connections.publisher.apublish(letter)
         await broker.admission.settle(ask, Dead(reason, error, kept=kept))
         broker.metrics.count(DEAD, ask.bot, reason)
         message.done()
         raise Deferral(reason)
+
+
+def _trace(trace: JobTrace, decision: Decision | Expired | None) -> None:
+    if decision is None:
+        trace.wait("store", STORE_RETRY_SECONDS, Scope.BOT)
+    elif isinstance(decision, Wait):
+        trace.wait(decision.why, decision.delay.total_seconds(), decision.scope)
 
 
 def _measure(metrics: Metrics, bot: str, decision: Decision, seconds: float) -> None:

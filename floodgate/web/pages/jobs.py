@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any, Final
 
@@ -24,8 +25,10 @@ async def show(request: Request) -> Response:
     services, params = services_of(request), request.query_params
     job = params.get("id", "").strip()[:MOST_ID]
     bot = chosen_bot(request)
-    records = await attempt(_records(services, job, bot))
-    not_kept = await attempt(_not_kept(services, bot or services.settings.default_bot, number_of(request)))
+    records, not_kept = await asyncio.gather(
+        attempt(_records(services, job, bot)),
+        attempt(_not_kept(services, bot or services.settings.default_bot, number_of(request))),
+    )
     return page(
         request,
         "jobs.html",

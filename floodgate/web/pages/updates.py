@@ -13,7 +13,8 @@ from starlette.responses import Response
 
 from floodgate.broker.messages.dead_letters import DeadLetter
 from floodgate.broker.messages.queue_names import family_of
-from floodgate.web.picture import BotPicture, picture_of
+from floodgate.overview.picture import BotOverview
+from floodgate.web.picture import picture_of
 from floodgate.web.rendering import page
 from floodgate.web.services import services_of
 
@@ -53,6 +54,6 @@ def failures_of(letters: Sequence[DeadLetter]) -> Sequence[HandlerFailure]:
     return sorted(found, key=lambda each: -each.updates)[:MOST_FAILURES]
 
 
-def _unread(each: BotPicture) -> int:
-    unread = each.queues.value.unread if each.queues.value else {}
+def _unread(each: BotOverview) -> int:
+    unread = each.messages.unread if each.messages else {}
     return sum(count for name, count in unread.items() if family_of(name) == "updates")

@@ -21,7 +21,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from floodgate.broker.admission.result_feed import ResultFeed
 from floodgate.broker.amqp.connections import Connections
@@ -32,6 +32,7 @@ from floodgate.broker.process.forced_exit import stop_on_signals
 from floodgate.broker.process.measurement import Measurement
 from floodgate.broker.process.metrics import LED, ProcessRole
 from floodgate.broker.process.outages import Backoff, OutageLog
+from floodgate.broker.process.tracing import start_tracing
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.calls import BatchedAdmission
 from floodgate.broker.state.stores import open_batched, open_result_feed
@@ -43,6 +44,9 @@ from floodgate.producer.campaigns.states import CampaignState
 from floodgate.producer.campaigns.storage.database import Database
 from floodgate.producer.campaigns.storage.records import Campaign
 from floodgate.producer.campaigns.storage.store import CampaignStore
+
+if TYPE_CHECKING:
+    from floodgate.broker.process.spans import Tracing
 
 logger = logging.getLogger("floodgate.campaigns")
 
@@ -72,10 +76,17 @@ class JobClient(Protocol):
 class CampaignRunner:
     """Runs campaigns in this process. Opens nothing before :meth:`run`, and closes the client at its end."""
 
-    def __init__(self, settings: Settings, client: JobClient, measurement: Measurement | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: JobClient,
+        measurement: Measurement | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._settings = settings
         self._measurement = measurement or Measurement(settings, ProcessRole.CAMPAIGNS)
         self._client = client
+        self._publish = client.enqueue_many if tracing is None else tracing.publishing(client.enqueue_many)
         self._name = f"{socket.gethostname()[:40]}-{secrets.token_hex(6)}"
         database = Database(settings)
         self._store = CampaignStore(database)
@@ -160,7 +171,7 @@ class CampaignRunner:
                 store=self._store,
                 calls=calls,
                 ledger=ledger,
-                publish=self._client.enqueue_many,
+                publish=self._publish,
                 metrics=self._measurement.metrics,
             )
             for campaign in led
@@ -174,7 +185,7 @@ class CampaignRunner:
                 reports=self._reports,
                 calls=calls,
                 ledger=ledger,
-                publish=self._client.enqueue_many,
+                publish=self._publish,
             )
             for campaign in led
         }
@@ -245,11 +256,21 @@ def run_campaigns(
     Raises:
         FloodgateError: the process could not start: a setting is wrong, or the database is unavailable.
     """
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_run(settings, make_client, ready))
+    tracing = start_tracing("campaigns")
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(_run(settings, make_client, ready, tracing))
+    finally:
+        if tracing is not None:
+            tracing.close()
 
 
-async def _run(settings: Settings, make_client: Callable[[Connections], JobClient], ready: Callable[[], None]) -> None:
+async def _run(
+    settings: Settings,
+    make_client: Callable[[Connections], JobClient],
+    ready: Callable[[], None],
+    tracing: Tracing | None,
+) -> None:
     measurement = Measurement(settings, ProcessRole.CAMPAIGNS)
     connections = Connections(
         settings,
@@ -258,7 +279,7 @@ async def _run(settings: Settings, make_client: Callable[[Connections], JobClien
         patience_seconds=settings.publish_patience_seconds,
         metrics=measurement.metrics,
     )
-    campaigns = CampaignRunner(settings, make_client(connections), measurement)
+    campaigns = CampaignRunner(settings, make_client(connections), measurement, tracing)
     stop_on_signals(campaigns.stop, STOP_SECONDS)
     try:
         await campaigns.run(ready)

@@ -1,0 +1,302 @@
+"""The screens: bots, one bot, one chat, campaigns, dead letters. Each shows a part of the latest picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, Final, cast
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+from textual.widgets import DataTable, Footer, Static
+
+from floodgate.broker.errors import InvalidParamsError
+from floodgate.broker.messages.job import Priority
+from floodgate.letters.criteria import chat_of
+from floodgate.overview.picture import Overview
+from floodgate.top.lines import (
+    bot_cells,
+    bot_lines,
+    campaign_cells,
+    campaign_lines,
+    chat_cells,
+    chat_lines,
+    chats,
+    health_line,
+    letter_cells,
+    letters_lines,
+)
+from floodgate.top.operations import Operations
+from floodgate.top.widgets import ChatInput, Column, Rows
+
+if TYPE_CHECKING:
+    from floodgate.top.app import TopApp
+
+_PRIORITIES: Final = [Column(priority, max(8, len(priority)), True) for priority in Priority]
+
+
+class LiveScreen(Screen[None]):
+    """A screen with a title, the health of what Floodgate depends on, a table, lines of text, and its keys."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "app.back", "back")]
+    COLUMNS: ClassVar[list[Column]] = []
+    OPENS: ClassVar[bool] = False
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self._title = title
+        self.rows = Rows(self.COLUMNS, opens=self.OPENS)
+        self.lines = Static(id="lines")
+        self.health = Static(id="health")
+
+    @property
+    def top(self) -> TopApp:
+        """The app."""
+        return cast("TopApp", self.app)
+
+    def compose(self) -> ComposeResult:
+        yield Static(Text(self._title, style="bold"), id="title")
+        yield self.health
+        if self.COLUMNS:
+            yield self.rows
+        yield self.lines
+        yield Footer(show_command_palette=False, compact=True)
+
+    def on_screen_resume(self) -> None:
+        """Show the latest picture, which was not shown while another screen was in front."""
+        if self.top.overview is not None:
+            self.show(self.top.overview)
+
+    def show(self, overview: Overview) -> None:
+        """Show a picture."""
+        self.health.update(health_line(overview))
+        self.draw(overview)
+
+    def draw(self, overview: Overview) -> None:
+        """Draw the table and the lines."""
+        raise NotImplementedError
+
+    def operate(self, operation: Callable[[Operations, str], str], then: Callable[[], object] = lambda: None) -> None:
+        """Have something done to what is under the cursor, if anything is; then call ``then``."""
+        if (chosen := self.rows.chosen) is not None:
+            self.top.operate(lambda operations: operation(operations, chosen), then)
+
+
+class BotsScreen(LiveScreen):
+    """All bots, and more about the one under the cursor."""
+
+    COLUMNS: ClassVar[list[Column]] = [
+        *(Column("bot", 11), Column("sent a second", 16), *_PRIORITIES),
+        *(Column("updates", 7, True), Column("dead", 6, True), Column("state", 6)),
+    ]
+    OPENS = True
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "app.back", "back", show=False),
+        Binding("p", "pause", "pause"),
+        Binding("r", "resume", "resume"),
+        Binding("c", "campaigns", "campaigns"),
+        Binding("d", "letters", "dead letters"),
+        Binding("X", "cancel", "cancel jobs"),
+        Binding("q", "app.quit", "quit"),
+    ]
+
+    def draw(self, overview: Overview) -> None:
+        """Draw the bots."""
+        self.rows.show({bot.name: bot_cells(bot) for bot in overview.bots})
+        self.on_data_table_row_highlighted()
+
+    def on_data_table_row_highlighted(self) -> None:
+        """Describe the bot under the cursor."""
+        if (bot := self.top.bot(self.rows.chosen)) is not None:
+            self.lines.update(bot_lines(bot, self.top.sent[bot.name]))
+
+    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
+        """Open a bot."""
+        self.app.push_screen(BotScreen(str(event.row_key.value)))
+
+    def action_pause(self) -> None:
+        """Pause the bot."""
+        self.operate(lambda operations, bot: operations.pause(bot, None))
+
+    def action_resume(self) -> None:
+        """Resume the bot."""
+        self.operate(lambda operations, bot: operations.resume(bot, None))
+
+    def action_cancel(self) -> None:
+        """Cancel the bot's jobs."""
+        self.operate(lambda operations, bot: operations.cancel_jobs(bot, self.top.ask))
+
+    def action_campaigns(self) -> None:
+        """Show the bot's campaigns."""
+        if (bot := self.rows.chosen) is not None:
+            self.app.push_screen(CampaignsScreen(bot))
+
+    def action_letters(self) -> None:
+        """Show the bot's dead letters."""
+        if (bot := self.rows.chosen) is not None:
+            self.app.push_screen(LettersScreen(bot))
+
+
+class BotScreen(LiveScreen):
+    """A bot's longest lines and its pauses."""
+
+    COLUMNS: ClassVar[list[Column]] = [Column("chat", 20), *_PRIORITIES, Column("paused", 26)]
+    OPENS = True
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("p", "pause", "pause chat"),
+        Binding("r", "resume", "resume chat"),
+        Binding("slash", "find", "find a chat", key_display="/"),
+    ]
+
+    def __init__(self, bot: str) -> None:
+        super().__init__(f"bot {bot}: longest lines and pauses")
+        self._bot = bot
+
+    def draw(self, overview: Overview) -> None:
+        """Draw the chats and what is known of the bot."""
+        if (bot := self.top.bot(self._bot)) is not None:
+            self.rows.show({chat: chat_cells(chat, waits) for chat, waits in chats(bot).items()})
+            self.lines.update(bot_lines(bot, self.top.sent[bot.name]))
+
+    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
+        """Open a chat."""
+        self._open(str(event.row_key.value))
+
+    def action_pause(self) -> None:
+        """Pause the chat."""
+        self.operate(lambda operations, chat: operations.pause(self._bot, chat))
+
+    def action_resume(self) -> None:
+        """Resume the chat."""
+        self.operate(lambda operations, chat: operations.resume(self._bot, chat))
+
+    def action_find(self) -> None:
+        """Ask for a chat and open it."""
+        self.app.push_screen(ChatInput(), self._found)
+
+    def _found(self, text: str | None) -> None:
+        try:
+            chat = chat_of(text or None)
+        except InvalidParamsError as error:
+            self.notify(str(error), severity="error", markup=False)
+        else:
+            if chat is not None:
+                self._open(chat)
+
+    def _open(self, chat: str) -> None:
+        self.app.push_screen(ChatScreen(self._bot, chat))
+
+
+class ChatScreen(LiveScreen):
+    """Why a chat waits."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("p", "pause", "pause chat"),
+        Binding("r", "resume", "resume chat"),
+    ]
+
+    def __init__(self, bot: str, chat: str) -> None:
+        super().__init__(f"bot {bot}, chat {chat}")
+        self._bot = bot
+        self._chat = chat
+        self._unreachable: bool | None = None
+
+    def on_mount(self) -> None:
+        """Ask whether the chat is unreachable."""
+        self.top.load(lambda operations: operations.is_unreachable(self._bot, self._chat), self._know)
+
+    def _know(self, unreachable: bool) -> None:
+        self._unreachable = unreachable
+        self.on_screen_resume()
+
+    def draw(self, overview: Overview) -> None:
+        """Say why the chat waits."""
+        if (bot := self.top.bot(self._bot)) is not None:
+            self.lines.update(chat_lines(bot, self._chat, self._unreachable))
+
+    def action_pause(self) -> None:
+        """Pause the chat."""
+        self.top.operate(lambda operations: operations.pause(self._bot, self._chat))
+
+    def action_resume(self) -> None:
+        """Resume the chat."""
+        self.top.operate(lambda operations: operations.resume(self._bot, self._chat))
+
+
+class CampaignsScreen(LiveScreen):
+    """A bot's latest campaigns."""
+
+    COLUMNS: ClassVar[list[Column]] = [
+        *(Column("campaign", 13), Column("state", 9), Column("done", 15)),
+        *(Column("sent", 7, True), Column("refused", 7, True), Column("left", 7, True), Column("ends in", 7)),
+    ]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("p", "pause", "pause"),
+        Binding("r", "resume", "resume"),
+        Binding("C", "cancel", "cancel campaign"),
+    ]
+
+    def __init__(self, bot: str) -> None:
+        super().__init__(f"bot {bot}: latest campaigns")
+        self._bot = bot
+
+    def draw(self, overview: Overview) -> None:
+        """Draw the campaigns."""
+        if (bot := self.top.bot(self._bot)) is None:
+            return
+        campaigns = {each.name: each for each in bot.campaigns or ()}
+        self.rows.show({name: campaign_cells(each) for name, each in campaigns.items()})
+        self.lines.update(campaign_lines(bot, campaigns.get(self.rows.chosen or "")))
+
+    def action_pause(self) -> None:
+        """Pause the campaign."""
+        self.operate(lambda operations, name: operations.pause_campaign(name))
+
+    def action_resume(self) -> None:
+        """Resume the campaign."""
+        self.operate(lambda operations, name: operations.resume_campaign(name))
+
+    def action_cancel(self) -> None:
+        """Cancel the campaign."""
+        self.operate(lambda operations, name: operations.cancel_campaign(name, self.top.ask))
+
+
+class LettersScreen(LiveScreen):
+    """A bot's dead letters by reason, as they were when the screen was opened."""
+
+    COLUMNS: ClassVar[list[Column]] = [Column("reason", 30), Column("letters", 9, True)]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("u", "count", "update"),
+        Binding("D", "drop", "drop letters"),
+    ]
+
+    def __init__(self, bot: str) -> None:
+        super().__init__(f"bot {bot}: dead letters by reason")
+        self._bot = bot
+        self._counts: Counter[str] | None = None
+
+    def on_mount(self) -> None:
+        """Count the letters."""
+        self.action_count()
+
+    def action_count(self) -> None:
+        """Count the letters anew."""
+        self.top.load(lambda operations: operations.letters(self._bot), self._counted)
+
+    def _counted(self, counts: Counter[str]) -> None:
+        self._counts = counts
+        self.rows.show({reason: letter_cells(reason, number) for reason, number in counts.most_common()})
+        self.on_screen_resume()
+
+    def draw(self, overview: Overview) -> None:
+        """Say how many letters there are, and what to do with them."""
+        if (bot := self.top.bot(self._bot)) is not None:
+            self.lines.update(letters_lines(bot, self._counts))
+
+    def action_drop(self) -> None:
+        """Drop the letters of a reason."""
+        self.operate(
+            lambda operations, reason: operations.drop_letters(self._bot, reason, self.top.ask), self.action_count
+        )

@@ -1,0 +1,66 @@
+"""What the exporter makes of a picture."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from datetime import timedelta
+
+from floodgate.broker.admission.contract import Line, Snapshot
+from floodgate.broker.messages.job import Priority
+from floodgate.broker.process.metrics import (
+    CAMPAIGNS,
+    LIMIT,
+    LIMIT_USED,
+    LONGEST_LINE,
+    NOT_KEPT,
+    OUTAGE,
+    PART_UP,
+    RECIPIENTS,
+    UNREAD,
+)
+from floodgate.exporter import measured
+from floodgate.overview.picture import BotOverview, CampaignOverview, Health, Overview, QueuedMessages
+
+CALM = Snapshot("news", 0, 30.0, 0, 0, dict.fromkeys(Priority, 0), (), (), 0, 0, {}, {})
+RUNNING = CampaignOverview("spring", "news", "running", None, 100, 40, 5, 50, None)
+
+
+def picture(snapshot: Snapshot = CALM, *campaigns: CampaignOverview, unread: tuple[str, ...] = ()) -> Overview:
+    messages = QueuedMessages({}, dict.fromkeys(unread, 1), 0)
+    bot = BotOverview("news", 30.0, snapshot, messages, campaigns)
+    return Overview((bot,), Health("answers"), Health("answers"), Health("answers"), {})
+
+
+def test_the_used_share_is_that_of_the_last_minute() -> None:
+    assert measured(picture(replace(CALM, sent_last_minute=900))).values(LIMIT_USED)["news",] == 0.5
+    unlimited = measured(picture(replace(CALM, sent_last_minute=900, per_second_limit=math.inf)))
+    assert (unlimited.values(LIMIT_USED)["news",], unlimited.values(LIMIT)["news",]) == (0.0, math.inf)
+
+
+def test_the_longest_line_of_each_priority_counts() -> None:
+    lines = (Line("1", Priority.BULK, 9), Line("2", Priority.BULK, 7), Line("3", Priority.INTERACTIVE, 3))
+    counted = measured(picture(replace(CALM, longest_lines=lines)))
+    assert counted.values(LONGEST_LINE) == {("news", "bulk"): 9.0, ("news", "interactive"): 3.0}
+    alone = measured(picture(replace(CALM, waiting={Priority.BULK: 5, Priority.INTERACTIVE: 0})))
+    assert alone.values(LONGEST_LINE) == {("news", "bulk"): 1.0, ("news", "interactive"): 0.0}
+
+
+def test_a_running_campaigns_recipients_add_up() -> None:
+    counted = measured(picture(CALM, RUNNING, replace(RUNNING, name="summer", state="done")))
+    assert counted.values(CAMPAIGNS) == {("news", "running"): 1.0, ("news", "done"): 1.0}
+    assert counted.values(RECIPIENTS) == {
+        ("news", "spring", "left"): 50.0,
+        ("news", "spring", "sent"): 40.0,
+        ("news", "spring", "refused"): 5.0,
+        ("news", "spring", "other"): 5.0,
+    }
+    assert counted.values(PART_UP)["campaigns",] == 1.0
+
+
+def test_an_outage_counts_in_seconds_and_unread_partitions_by_family() -> None:
+    unread = ("send.news.bulk.00", "send.news.answers", "updates.news.01")
+    counted = measured(picture(replace(CALM, outage=timedelta(minutes=2), not_kept={"cancelled": 3}), unread=unread))
+    assert counted.values(OUTAGE)["news",] == 120.0
+    assert counted.values(UNREAD) == {("news", "send"): 2.0, ("news", "updates"): 1.0}
+    assert counted.values(NOT_KEPT) == {("news", "cancelled"): 3.0}
