@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Final
 
 from floodgate.broker.admission.contract import Snapshot
@@ -28,6 +29,7 @@ from floodgate.broker.process.metrics import (
     LIMIT_USED,
     LONGEST_LINE,
     NOT_KEPT,
+    OLDEST_JOB,
     OTHER,
     OUTAGE,
     PART_UP,
@@ -105,7 +107,8 @@ def _measure_store(metrics: Metrics, bot: str, snapshot: Snapshot) -> None:
     metrics.set(OUTAGE, snapshot.outage.total_seconds() if snapshot.outage else 0.0, bot)
     longest = {line.priority: line.length for line in reversed(snapshot.longest_lines)}
     for priority in Priority:
-        waiting = snapshot.waiting.get(priority, 0)
+        waiting, oldest = snapshot.waiting.get(priority, 0), snapshot.oldest.get(priority, timedelta())
+        metrics.set(OLDEST_JOB, oldest.total_seconds(), bot, priority)
         metrics.set(JOBS_IN_LINE, waiting, bot, priority)
         metrics.set(LONGEST_LINE, longest.get(priority, min(waiting, 1)), bot, priority)
     for reason, number in snapshot.dropped.items():

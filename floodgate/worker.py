@@ -37,6 +37,7 @@ from floodgate.broker.settings.model import Settings
 if TYPE_CHECKING:
     from floodgate.actors.updates.handling import Handling
     from floodgate.broker.process.spans import Tracing
+    from floodgate.broker.state.reporter import Reporter
     from floodgate.broker.worker.dramatiq_broker import FloodgateBroker
     from floodgate.broker.worker.runner import Runner
     from floodgate.updates.compose import Assignment
@@ -77,6 +78,7 @@ class WorkerProcess:
         self._runner: Runner | None = None
         self._watching: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
+        self._reporter: Reporter | None = None
         self._tracing: Tracing | None = None
 
     async def run(self) -> None:
@@ -135,7 +137,15 @@ class WorkerProcess:
         self._sweeping = asyncio.create_task(self._sweep_dead_letters(broker), name="floodgate-retention")
         keep_modules_from_collections()
         await self._runner.start()
+        self._report(broker, queues)
         logger.info("worker ready: %d queues, bots %s%s", len(queues), ", ".join(self._bots()), self._by())
+
+    def _report(self, broker: FloodgateBroker, queues: Iterable[str]) -> None:
+        """Report this process and what it counts to the state store."""
+        from floodgate.broker.state.reporter import Reporter
+
+        self._reporter = Reporter(self._settings, broker.metrics, broker.state_thread, broker.worker_id)
+        self._reporter.start(queues)
 
     def _trace(self, broker: FloodgateBroker) -> None:
         """Trace jobs, if the environment asks for it."""
@@ -211,6 +221,8 @@ class WorkerProcess:
             await self._handling.stop()
         if self._sweeping is not None:
             await asyncio.wait({self._sweeping}, timeout=GIVING_BACK_SECONDS)
+        if self._reporter is not None:
+            await self._reporter.stop()
         await broker.aclose()
         if self._watching is not None:
             self._watching.cancel()

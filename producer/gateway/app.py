@@ -31,6 +31,7 @@ from floodgate.broker.errors import CampaignError, FloodgateError, RabbitMQError
 from floodgate.broker.process.measurement import Measurement
 from floodgate.broker.process.metrics import CALLERS, REQUEST, REQUESTS, Metrics, ProcessRole
 from floodgate.broker.settings.model import TEST_SUFFIX, Settings
+from floodgate.broker.state.reporter import reporting
 from floodgate.broker.state.stores import open_batched, open_result_feed, open_store
 from floodgate.broker.state.thread import StateThread
 from floodgate.producer.async_client import AsyncClient
@@ -139,7 +140,8 @@ class Gateway:
         await parts.uploads.start()
         await self.measurement.start()
         try:
-            yield
+            async with reporting(settings, metrics):
+                yield
         finally:
             await parts.uploads.stop()
             self.state.running.sending.drain()

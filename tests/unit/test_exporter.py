@@ -14,6 +14,7 @@ from floodgate.broker.process.metrics import (
     LIMIT_USED,
     LONGEST_LINE,
     NOT_KEPT,
+    OLDEST_JOB,
     OUTAGE,
     PART_UP,
     RECIPIENTS,
@@ -44,6 +45,11 @@ def test_the_longest_line_of_each_priority_counts() -> None:
     assert counted.values(LONGEST_LINE) == {("news", "bulk"): 9.0, ("news", "interactive"): 3.0}
     alone = measured(picture(replace(CALM, waiting={Priority.BULK: 5, Priority.INTERACTIVE: 0})))
     assert alone.values(LONGEST_LINE) == {("news", "bulk"): 1.0, ("news", "interactive"): 0.0}
+
+
+def test_the_age_of_the_oldest_job_is_zero_if_none_waits() -> None:
+    counted = measured(picture(replace(CALM, oldest={Priority.BULK: timedelta(minutes=1)})))
+    assert counted.values(OLDEST_JOB) == {("news", "bulk"): 60.0, ("news", "interactive"): 0.0}
 
 
 def test_a_running_campaigns_recipients_add_up() -> None:

@@ -35,6 +35,7 @@ from floodgate.broker.process.outages import Backoff, OutageLog
 from floodgate.broker.process.tracing import start_tracing
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.calls import BatchedAdmission
+from floodgate.broker.state.reporter import reporting
 from floodgate.broker.state.stores import open_batched, open_result_feed
 from floodgate.broker.state.thread import StateThread
 from floodgate.producer.campaigns.sending.leader import Leader
@@ -282,6 +283,7 @@ async def _run(
     campaigns = CampaignRunner(settings, make_client(connections), measurement, tracing)
     stop_on_signals(campaigns.stop, STOP_SECONDS)
     try:
-        await campaigns.run(ready)
+        async with reporting(settings, measurement.metrics):
+            await campaigns.run(ready)
     finally:
         await connections.aclose()
