@@ -27,6 +27,7 @@ from floodgate.broker.process.metrics import (
     JOBS_IN_LINE,
     LIMIT,
     LIMIT_USED,
+    LIVE,
     LONGEST_LINE,
     NOT_KEPT,
     OLDEST_JOB,
@@ -84,6 +85,10 @@ def measured(overview: Overview) -> Metrics:
     metrics.set(PART_UP, float(overview.store.up), "store")
     if overview.campaigns is not None:
         metrics.set(PART_UP, float(overview.campaigns.up), "campaigns")
+    if overview.store.up:
+        roles = Counter(process.role for process in overview.processes)
+        for role in LIVE.labels["role"]:
+            metrics.set(LIVE, roles[role], role)
     for bot in overview.bots:
         _measure_bot(metrics, bot)
     return metrics
