@@ -13,7 +13,7 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler
 from opentelemetry.trace import SpanKind, StatusCode
 
 from floodgate.actors.outcomes import (
@@ -33,7 +33,7 @@ from floodgate.broker.admission.contract import Sent
 from floodgate.broker.messages.job import Job, new_job
 from floodgate.broker.process import spans
 from floodgate.broker.process.job_trace import NOT_TRACED
-from floodgate.broker.process.spans import FollowCallers, Tracing, shown
+from floodgate.broker.process.spans import FirstOfEachSecond, FollowCallers, Tracing, shown
 from floodgate.broker.process.tracing import is_wanted, start_tracing
 
 SAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -175,6 +175,19 @@ def test_a_job_whose_caller_is_sampled_is_traced_whatever_the_sampler(recording:
 def test_the_sampler_decides_on_jobs_without_a_trace(recording: Record) -> None:
     assert recording(ALWAYS_OFF).tracing.job(JOB, QUEUE, {}) is NOT_TRACED
     assert recording(ALWAYS_ON).tracing.job(JOB, QUEUE, {}) is not NOT_TRACED
+
+
+def test_without_a_sampler_so_many_jobs_a_second_are_traced(recording: Record) -> None:
+    now = 100.0
+    tracing = recording(ParentBased(FirstOfEachSecond(3, lambda: now))).tracing
+
+    def traced(jobs: int) -> int:
+        return sum(tracing.job(JOB, QUEUE, {}) is not NOT_TRACED for _ in range(jobs))
+
+    assert traced(5) == 3
+    assert tracing.job(JOB, QUEUE, {"traceparent": SAMPLED}) is not NOT_TRACED
+    now += 1
+    assert traced(5) == 3
 
 
 def test_a_request_is_a_child_of_its_caller_and_carries_its_status(recording: Record) -> None:
