@@ -1,4 +1,4 @@
-"""What a worker notes in the trace of a delivery: why it waits, and how it ends."""
+"""What a worker notes in the trace of a delivery: why it waits, how it ends. The trace goes where the job goes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -14,12 +15,14 @@ from floodgate.actors.settle import Settler
 from floodgate.broker.admission.contract import Sent
 from floodgate.broker.admission.policy import ask_for
 from floodgate.broker.messages.job import Job, new_job, unix_ms
+from floodgate.broker.messages.trace_context import carried
 from floodgate.broker.process.job_trace import JobTrace
 from floodgate.broker.worker.middleware.rate_limit import Deferral, RateLimit
 from floodgate.broker.worker.queue_consumer import DeliveredMessage
 from tests.unit.test_jobs_not_kept import Desk
 
 HI = {"chat_id": 5, "text": "hi"}
+TRACE = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
 
 
 class NotedTrace(JobTrace):
@@ -57,6 +60,7 @@ def run(desk: Desk, act: Callable[[], Awaitable[None]]) -> None:
 def traced(desk: Desk, job: Job) -> tuple[DeliveredMessage, NotedTrace]:
     message, trace = desk.message(job), NotedTrace()
     message.trace = trace
+    cast("Any", message.delivery).trace = TRACE
     return message, trace
 
 
@@ -108,5 +112,22 @@ def test_the_outcome_of_a_call_is_noted(desk: Desk, outcome: Outcome, noted: lis
         await Settler(desk.broker).settle(message, job, outcome)
         assert trace.outcomes == noted
         assert trace.waits == ([("retry", "job")] if noted == ["retry"] else [])
+
+    run(desk, act)
+
+
+def test_whatever_is_published_of_a_job_stays_in_its_trace(desk: Desk) -> None:
+    """A retry and a parked job on the delay ladder, and the dead letters of admission and of a call."""
+
+    async def act() -> None:
+        for outcome in (Retry("502", surely_not_sent=True), dead(FailureReason.CONTENT, "message is too long", 400)):
+            job = new_job("sendMessage", HI | {"chat_id": 5 + len(desk.wire.published)})
+            message, _ = traced(desk, job)
+            await RateLimit().abefore_process_message(desk.broker, message)
+            await Settler(desk.broker).settle(message, job, outcome)
+        await deferred(desk, new_job("sendMessage", HI, expires_ms=unix_ms() - 1))
+        await desk.broker.admission.pause("default", "9", timedelta(hours=1), "operator")
+        await deferred(desk, new_job("sendMessage", HI | {"chat_id": 9}))
+        assert [carried(each.headers) for each in desk.wire.published] == [TRACE] * 4
 
     run(desk, act)
