@@ -12,7 +12,7 @@ decides whether its deliveries are sampled. For jobs without a trace, the sample
 without one, a process samples :data:`MOST_PER_SECOND` of them.
 
 No attribute holds a token, a URL of the Bot API, a chat, a parameter or a result. Telegram's descriptions may quote a
-message, so they end before a quotation: see :func:`shown`.
+message, so they end before a quotation, a URL or a name: see :func:`shown`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ CLOSE_SECONDS: Final = 5.0
 MOST_PER_SECOND: Final = 100
 MAX_DESCRIPTION: Final = 200
 # An apostrophe inside a word ("can't parse entities") begins no quotation.
-_QUOTATION: Final = re.compile(r"""["“«`].*|(?<!\w)'.*|\w+://.*""", re.DOTALL)
+_QUOTATION: Final = re.compile(r"""["“«`].*|(?<!\w)'.*|\w+://.*|@.*""", re.DOTALL)
 _PARTITION: Final = re.compile(r"\.\d+$")
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 

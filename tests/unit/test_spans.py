@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -132,6 +133,7 @@ def test_the_last_outcome_and_telegrams_error_are_the_spans_own(recording: Recor
         ('Bad Request: can\'t parse entities: Unsupported start tag "secret" at byte offset 5', None),
         ("Bad Request: inline keyboard button URL 'https://example.org/secret' is invalid", None),
         ("Bad Request: wrong HTTP URL https://example.org/secret", None),
+        ("Bad Request: no such user @secret", None),
         ('failed to send message #2 with the error message "secret"', None),
         ("cut off: http://api/bot123456789:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA/sendMessage secret", None),
         ("refused 123456789:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "refused 123456789:[redacted]"),
@@ -233,6 +235,22 @@ def test_an_exporter_that_is_not_installed_is_named(caplog: pytest.LogCaptureFix
     asked = {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
     assert start_tracing("worker", asked) is None
     assert "otlp_proto_grpc is not installed" in caplog.text
+
+
+def test_a_collector_that_hangs_does_not_keep_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spans, "CLOSE_SECONDS", 0.01)
+    asked, answers = threading.Event(), threading.Event()
+
+    class Hanging(TracerProvider):
+        def shutdown(self) -> None:
+            asked.set()
+            answers.wait(30)
+
+    tracing = Tracing(Hanging(shutdown_on_exit=False))
+    tracing.close()
+    tracing.close()
+    assert asked.wait(30)
+    answers.set()
 
 
 async def count(jobs: Iterable[Job]) -> int:
