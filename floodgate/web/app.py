@@ -96,6 +96,7 @@ _ROUTES: Final = [
     Route("/data/bots/{bot}/{plot}", plots.data),
     Route("/chats", bots.find_chat),
     Route("/chats/{bot}/{chat}", chat.show, name="chat"),
+    Route("/live/chats/{bot}/{chat}", chat.live),
     Route("/jobs", jobs.show),
     Route("/dead-letters", letters.show_list),
     Route("/dead-letters/{letter:path}", letters.show),
