@@ -13,10 +13,10 @@ from floodgate.broker.errors import FloodgateError
 from floodgate.broker.settings.model import Settings
 from floodgate.overview.picture import BotOverview, Overview
 from floodgate.overview.reader import OverviewReader
-from floodgate.web.blocking_calls import BlockingCalls
+from floodgate.web.service_threads import ServiceThreads
 
 FRESH_SECONDS: Final = 1.0
-# A page waits for this long for a newer picture; for one that is older than STALE_SECONDS, for as long as reading takes.
+# A page waits for this long for a newer picture; for one older than STALE_SECONDS, for as long as reading takes.
 PAGE_SECONDS: Final = 0.2
 STALE_SECONDS: Final = 10.0
 # How long reading waits for RabbitMQ, the store and the campaigns' database.
@@ -28,7 +28,7 @@ class LivePicture:
 
     def __init__(self, settings: Settings) -> None:
         self._reader = OverviewReader(settings, "web overview", patience=PATIENCE)
-        self._thread = BlockingCalls("the overview", FloodgateError, threads=1)
+        self._thread = ServiceThreads("the overview", FloodgateError, threads=1)
         self._known: Overview | None = None
         self._read_at = float("-inf")  # monotonic
         self._reading: asyncio.Task[Overview] | None = None

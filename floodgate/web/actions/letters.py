@@ -69,7 +69,7 @@ async def _plan(request: ActionRequest, effect: str) -> ActionPlan:
     return ActionPlan(
         described(chosen.criteria),
         len(chosen.letters),
-        "dead letters",
+        ("dead letter", "dead letters"),
         _BOUND,
         fields_of(chosen.criteria),
         notes,
@@ -115,7 +115,7 @@ async def _drop(request: ActionRequest) -> ActionOutcome:
         return counts.total()
 
     dropped = await services.letters.act(drop)
-    return ActionOutcome(dropped, f"{dropped} dead letters deleted.")
+    return ActionOutcome(dropped, f"{dropped} deleted.")
 
 
 REPLAY: Final = Operation("Replay", _plan_replay, _replay)

@@ -88,9 +88,9 @@ def test_matching_letters_are_replayed_and_others_stay(desk: Desk) -> None:
 def test_letters_that_die_after_the_confirmation_are_not_touched(desk: Desk) -> None:
     desk.bury(desk.job("early"))
     confirmation = desk.confirmation(Action.DROP_LETTERS)
-    assert touches(confirmation) == "1 dead letters"
+    assert touches(confirmation) == "1 dead letter"
     desk.bury(desk.job("late"))
-    assert "1 dead letters deleted" in desk.agree(Action.DROP_LETTERS, confirmation)
+    assert "1 deleted." in desk.agree(Action.DROP_LETTERS, confirmation)
     assert desk.depth(DEAD) == 1
     assert "job-late" in desk.get("/dead-letters")
 
@@ -133,7 +133,7 @@ def test_what_touches_more_than_was_confirmed_asks_again(desk: Desk) -> None:
     job = desk.bury(desk.job("one"))
     fields = {"id": job.id, "touches": "0", "back": "/"}
     answer = desk.http.post(f"/actions/{Action.DROP_LETTERS}", data=fields)
-    assert (answer.status_code, touches(answer.text)) == (409, "1 dead letters")
+    assert (answer.status_code, touches(answer.text)) == (409, "1 dead letter")
     assert desk.depth(DEAD) == 1
 
 
@@ -162,7 +162,7 @@ def test_actions_are_in_the_audit_log_of_the_page_and_of_the_process(
     desk.bury(desk.job("one"), "rights")
     desk.do(Action.DROP_LETTERS, reason="rights", text="one")
     page = desk.get("/audit")
-    assert all(word in page for word in ("ann", "drop-letters", "reason rights, with a text", "1 dead letters deleted"))
+    assert all(word in page for word in ("ann", "drop-letters", "reason rights, with a text", "1 deleted."))
     lines: list[Any] = [record for record in caplog.records if record.name == "floodgate.audit"]
     assert [line.audit_state for line in lines] == ["begun", "done"]
     assert {(line.audit_who, line.audit_action, line.audit_planned) for line in lines} == {("ann", "drop-letters", 1)}

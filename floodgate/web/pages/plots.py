@@ -1,0 +1,63 @@
+"""The plots of a bot's history, and the same values as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from floodgate.web.history import PLOTS, PlotLines, Span, rows_of
+from floodgate.web.pages.choice import named_bot
+from floodgate.web.services import services_of
+
+TITLES: Final = {"rate": "Rate and limit", "waits": "Waits by cause, a second", "waiting": "Jobs in lines"}
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPlot:
+    """A plot on a page: where its points are, and its table."""
+
+    title: str
+    url: str
+    rows: PlotLines | None
+    problem: str | None
+
+
+def chosen_span(request: Request) -> Span:
+    """Return the span in the URL; by default, the shortest.
+
+    Raises:
+        HTTPException: 400, because there is no such span.
+    """
+    given = request.query_params.get("span", Span.TEN_MINUTES.label)
+    for span in Span:
+        if span.label == given:
+            return span
+    raise HTTPException(400, f"{given[:20]!r} is not a span: choose 10m, 6h or 7d.")
+
+
+async def plots_of(request: Request, bot: str, names: Sequence[str]) -> Sequence[HistoryPlot]:
+    """Return some plots of a bot over the span in the URL."""
+    services, span = services_of(request), chosen_span(request)
+    history = await services.histories.look(bot, span)
+    found = []
+    for name in names:
+        rows = await services.compute(rows_of, name, history.value, span) if history.value else None
+        found.append(HistoryPlot(TITLES[name], f"/data/bots/{bot}/{name}?span={span.label}", rows, history.problem))
+    return found
+
+
+async def data(request: Request) -> Response:
+    """Return the points of a plot."""
+    services, span, draw = services_of(request), chosen_span(request), PLOTS.get(request.path_params["plot"])
+    if draw is None:
+        raise HTTPException(404, "There is no such plot.")
+    history = await services.histories.look(named_bot(request), span)
+    if history.value is None:
+        return JSONResponse({"x": [], "series": [], "problem": history.problem}, 503)
+    lines = await services.compute(draw, history.value, span.step_seconds)
+    return JSONResponse(lines.as_json())
