@@ -103,10 +103,29 @@ def queue_lines(history: History, step_seconds: int) -> PlotLines:
     return PlotLines(times, lines)
 
 
+def update_lines(history: History, step_seconds: int) -> PlotLines:
+    """Return the updates received and handled a second."""
+    times, groups = _grouped(history, step_seconds)
+    kinds = {"received a second": Series.RECEIVED, "handled a second": Series.HANDLED}
+    lines = {
+        label: [_per_second(history, series, group, step_seconds) for group in groups]
+        for label, series in kinds.items()
+    }
+    return PlotLines(times, lines)
+
+
+def lag_lines(history: History, step_seconds: int) -> PlotLines:
+    """Return the mean time from an update's arrival to its handlers, in seconds."""
+    times, groups = _grouped(history, step_seconds)
+    return PlotLines(times, {"lag in seconds": [_mean_lag(history, group) for group in groups]})
+
+
 PLOTS: Final[Mapping[str, Callable[[History, int], PlotLines]]] = {
     "rate": rate_lines,
     "waits": wait_lines,
     "waiting": queue_lines,
+    "updates": update_lines,
+    "lag": lag_lines,
 }
 """By their names in URLs."""
 
@@ -160,3 +179,8 @@ def _extreme(
 ) -> float | None:
     found = _values(history, series, group)
     return choose(found) if found else None
+
+
+def _mean_lag(history: History, group: list[int]) -> float | None:
+    handled = sum(_values(history, Series.HANDLED, group))
+    return round(sum(_values(history, Series.UPDATE_LAG, group)) / handled, 3) if handled else None

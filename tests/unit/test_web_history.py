@@ -12,9 +12,11 @@ from floodgate.web.history import (
     ROWS_SHARE,
     Histories,
     Span,
+    lag_lines,
     queue_lines,
     rate_lines,
     rows_of,
+    update_lines,
     wait_lines,
 )
 
@@ -68,3 +70,9 @@ def test_a_history_is_read_once_for_all_who_look_and_again_after_an_error() -> N
 
     asyncio.run(scenario())
     assert asked == [("news", Resolution.SECOND, timedelta(minutes=10))] * 2
+
+
+def test_lag_is_a_mean_over_the_updates_that_were_handled() -> None:
+    history = History([10, 11, 12], {Series.HANDLED: [1.0, 3.0, 0.0], Series.UPDATE_LAG: [1.0, 7.0, 0.0]})
+    assert lag_lines(history, 2).lines == {"lag in seconds": [2.0, None]}
+    assert update_lines(history, 2).lines["handled a second"] == [2.0, 0.0]

@@ -11,28 +11,24 @@ from starlette.responses import Response
 
 from floodgate.broker.state.activity import ProcessReport
 from floodgate.web.history import Span
-from floodgate.web.pages.plots import chosen_span, plots_of
+from floodgate.web.pages.plots import chosen_span, plots_of_all
 from floodgate.web.picture import picture_of
 from floodgate.web.rendering import fragment, page
 from floodgate.web.service_threads import PartOfPage, attempt
 from floodgate.web.services import Services, services_of
 
 LIVE_SECONDS: Final = 2.0
-MOST_PLOTTED: Final = 10
-"""The overview plots the first bots only; each bot's page has its plots."""
 
 
 async def show(request: Request) -> Response:
     """Show the overview."""
     picture, processes = await asyncio.gather(picture_of(request).look(), _processes(services_of(request)))
-    shown = picture.bots[:MOST_PLOTTED]
-    plots = await asyncio.gather(*(plots_of(request, each.name, ("rate", "waits")) for each in shown))
     return page(
         request,
         "overview.html",
         picture=picture,
         processes=processes,
-        plotted=list(zip(shown, plots, strict=True)),
+        plotted=await plots_of_all(request, picture.bots, ("rate", "waits")),
         spans=list(Span),
         span=chosen_span(request),
     )

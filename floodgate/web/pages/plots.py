@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -10,11 +11,22 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from floodgate.overview.picture import BotOverview
 from floodgate.web.history import PLOTS, PlotLines, Span, rows_of
 from floodgate.web.pages.choice import named_bot
 from floodgate.web.services import services_of
 
-TITLES: Final = {"rate": "Rate and limit", "waits": "Waits by cause, a second", "waiting": "Jobs in lines"}
+TITLES: Final = {
+    "rate": "Rate and limit",
+    "waits": "Waits by cause, a second",
+    "waiting": "Jobs in lines",
+    "updates": "Updates",
+    "lag": "Lag of updates",
+}
+
+
+MOST_PLOTTED: Final = 10
+"""A page of all bots plots the first ones only; each bot's page has its plots."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +61,15 @@ async def plots_of(request: Request, bot: str, names: Sequence[str]) -> Sequence
         rows = await services.compute(rows_of, name, history.value, span) if history.value else None
         found.append(HistoryPlot(TITLES[name], f"/data/bots/{bot}/{name}?span={span.label}", rows, history.problem))
     return found
+
+
+async def plots_of_all(
+    request: Request, bots: Sequence[BotOverview], names: Sequence[str]
+) -> Sequence[tuple[BotOverview, Sequence[HistoryPlot]]]:
+    """Return some plots of each of the first :data:`MOST_PLOTTED` bots."""
+    shown = bots[:MOST_PLOTTED]
+    plots = await asyncio.gather(*(plots_of(request, each.name, names) for each in shown))
+    return list(zip(shown, plots, strict=True))
 
 
 async def data(request: Request) -> Response:

@@ -14,6 +14,8 @@ from starlette.responses import Response
 from floodgate.broker.messages.dead_letters import DeadLetter
 from floodgate.broker.messages.queue_names import family_of
 from floodgate.overview.picture import BotOverview
+from floodgate.web.history import Span
+from floodgate.web.pages.plots import chosen_span, plots_of_all
 from floodgate.web.picture import picture_of
 from floodgate.web.rendering import page
 from floodgate.web.services import services_of
@@ -38,7 +40,17 @@ async def show(request: Request) -> Response:
     known = await services.letters.look()
     failures = await services.compute(failures_of, known.letters)
     picture = await picture_of(request).look()
-    return page(request, "updates.html", picture=picture, known=known, failures=failures, unread=_unread)
+    return page(
+        request,
+        "updates.html",
+        picture=picture,
+        plotted=await plots_of_all(request, picture.bots, ("updates", "lag")),
+        spans=list(Span),
+        span=chosen_span(request),
+        known=known,
+        failures=failures,
+        unread=_unread,
+    )
 
 
 def failures_of(letters: Sequence[DeadLetter]) -> Sequence[HandlerFailure]:

@@ -48,8 +48,10 @@ def test_a_chat_is_paused_and_resumed(desk: Desk) -> None:
 
 
 def test_a_bot_is_paused_and_resumed(desk: Desk) -> None:
+    desk.get("/")
     desk.do(Action.PAUSE, **{"bot": BOT, "for": "15m"})
     assert pauses(desk) == {None: "operator"}
+    assert "Paused for 14 min" in desk.get(f"/bots/{BOT}"), "what is shown is read again after an action"
     desk.do(Action.RESUME, bot=BOT)
     assert pauses(desk) == {}
     assert "There was no pause" in desk.do(Action.RESUME, bot=BOT)
