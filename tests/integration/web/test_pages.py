@@ -53,7 +53,7 @@ def test_the_page_of_a_bot_shows_its_longest_lines_and_paused_chats(desk: Desk) 
     for number in range(3):
         desk.store.admit(ask_for(desk.job(f"line-{number}", chat=77), desk.settings))
     desk.store.pause(BOT, "42", timedelta(minutes=5), "spam")
-    until(lambda: f'<a href="/chats/{BOT}/77">77</a>: 3 jobs, interactive' in desk.get(f"/bots/{BOT}"))
+    until(lambda: f'<a href="/chats/{BOT}/77">77</a>: 2 jobs, interactive' in desk.get(f"/bots/{BOT}"))
     assert f'<a href="/chats/{BOT}/42">42</a>' in desk.get(f"/bots/{BOT}")
 
 
@@ -182,3 +182,25 @@ def test_processes_and_the_history_of_a_bot_are_shown_and_plotted(desk: Desk) ->
     assert 'data-plot="/data/bots/news/waits?span=7d"' in desk.get(f"/bots/{BOT}", span="7d")
     assert "is not a span" in desk.get("/", 400, span="1y")
     desk.get(f"/data/bots/{BOT}/nothing", 404)
+
+
+def test_the_page_of_a_chat_says_why_it_waits_and_where_a_job_stands(desk: Desk) -> None:
+    jobs = [desk.job(f"line-{number}", chat=77) for number in range(4)]
+    for job in jobs:
+        desk.store.admit(ask_for(job, desk.settings))
+    text = desk.get(f"/chats/{BOT}/77", job=jobs[3].id)
+    assert "A call to the chat is under way, and there is never more than one." in text
+    assert f'id={jobs[0].id}">{jobs[0].id}</a>, for' in text, "the call under way"
+    assert "<dt>Ahead of it in its line</dt><dd>2 messages</dd>" in text
+    assert "<dt>Expected to be sent</dt><dd>in " in text
+    assert f'id={jobs[1].id}">{jobs[1].id}</a>' in text, "the first of the line"
+    desk.store.pause(BOT, "77", timedelta(hours=1), "<b>spam</b>")
+    text = desk.get(f"/chats/{BOT}/77", job="nobody")
+    assert ("&lt;b&gt;spam&lt;/b&gt;" in text, "The store does not know this job" in text) == (True, True)
+
+
+def test_a_chat_for_which_nothing_waits_is_free(desk: Desk) -> None:
+    text = desk.get(f"/chats/{BOT}/-1001234567890")
+    assert "Nothing holds this chat up" in text
+    assert "The store does not know this chat" in text
+    assert "No job of this chat waits in a line" in text
