@@ -86,6 +86,7 @@ def test_the_cli_extra_has_what_operators_need(stage: Stage, only: Blocked, comm
         ("redis", "fake-telegram", "telegram-floodgate[fake]"),
         ("fake", "worker", "telegram-floodgate[worker]"),
         ("worker", "gateway", "telegram-floodgate[gateway]"),
+        ("cli", "top", "telegram-floodgate[top]"),
         ("worker", "updates", "telegram-floodgate[gateway]"),
         ("campaigns", "web", "telegram-floodgate[web]"),
     ],
