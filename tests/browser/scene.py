@@ -108,7 +108,7 @@ def fill_with_trouble(made: Scene) -> None:
     for number in range(3):
         made.send(WRONG, f"{number} {SCRIPT}")
     until(lambda: made.store.unreachable(BUSY) and made.dead() >= 3)
-    for number in range(40):
+    for number in range(200):  # at 20 a minute, more than the tests take
         made.send(GROUP, f"Line {number}")
     audience = [{"chat_id": 20_000 + n, "first_name": SCRIPT} for n in range(RECIPIENTS)]
     content = {"text": "Hello {{ first_name }}, spring is here."}
