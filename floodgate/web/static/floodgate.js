@@ -16,6 +16,7 @@
     includeIndicatorStyles: false,
     selfRequestsOnly: true,
   });
+  sessionStorage.removeItem("htmx-current-path-for-history"); // a path may name a chat or a text
 
   // Live parts: <div data-live="URL of server-sent events">
 
