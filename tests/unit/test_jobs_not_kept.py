@@ -68,6 +68,7 @@ class Desk:
 class Delivered:
     body: bytes
     delivery_count: int = 0
+    trace: None = None
 
 
 def job_of(priority: str = "bulk", chat: int = 5) -> Job:

@@ -26,7 +26,12 @@ class Desk:
         self.letters: list[Publication] = []
         self.fault: RejectedError | None = None
         self.delivery: Any = SimpleNamespace(
-            body=body, message_id="m1", queue="mail", ack=self._noting("ack"), requeue=self._noting("requeue")
+            body=body,
+            message_id="m1",
+            queue="mail",
+            trace=None,
+            ack=self._noting("ack"),
+            requeue=self._noting("requeue"),
         )
 
     def consumer(self) -> QueueConsumer:

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import dramatiq
@@ -34,7 +35,9 @@ async def settle(outcome: Outcome, home: Path) -> tuple[Publication, int]:
     broker._connections = cast(Any, wire)
     await broker.admission.vouch_idle("default")
     job = new_job("sendMessage", {"chat_id": -2002, "text": "hi"}, priority="bulk")
-    message = DeliveredMessage(dramatiq.Message[Any].decode(encode_job(job, QUEUE)), cast(Any, None), job)
+    message = DeliveredMessage(
+        dramatiq.Message[Any].decode(encode_job(job, QUEUE)), cast(Any, SimpleNamespace(trace=None)), job
+    )
     message.ask = ask_for(job, broker.settings)
     permit = await broker.admission.admit(message.ask)
     assert isinstance(permit, Go)
