@@ -562,7 +562,7 @@ def _move_line(work: UnitOfWork, old: ChatRow, new: ChatRow, priority: Priority)
 
 def _admit_typing(work: UnitOfWork, ask: Ask) -> Go | AlreadyDead:
     """Permit typing that need not wait, and shed any other. It has no row before it ends: nothing waits for it."""
-    key = None if ask.chat is None else _real_chat(work, ask.chat)
+    key = None if ask.chat is None else real_chat(work, ask.chat)
     typing = None if key is None else work.typing(key)
     own = work.policy.rates(work.bot.bot).typing
     chat = None if key is None else work.chat(key)
@@ -577,7 +577,7 @@ def _admit_typing(work: UnitOfWork, ask: Ask) -> Go | AlreadyDead:
 def _holds_up_typing(work: UnitOfWork, ask: Ask, chat: ChatRow | None) -> bool:
     """Whether the call would go during a pause or an outage, or behind a message to the same chat."""
     bot = work.bot
-    if bot.paused_until > work.now or _outage_since(work):
+    if bot.paused_until > work.now or outage_since(work):
         return True
     if chat is None:
         return False
@@ -592,7 +592,7 @@ def _spent(work: UnitOfWork, typing: TypingRow, own: tuple[windows.Window, ...])
 
 def _pause_typing(work: UnitOfWork, chat_key: str | None, until: int) -> None:
     if chat_key is not None:
-        typing = work.typing(_real_chat(work, chat_key))
+        typing = work.typing(real_chat(work, chat_key))
         typing.paused_until = max(typing.paused_until, until)
         work.save_typing(typing)
 
