@@ -41,12 +41,13 @@ from floodgate.broker.errors import (
     RabbitMQError,
     SpoolError,
     StateError,
+    UnknownMethodError,
 )
 from floodgate.broker.messages.job import Job, Priority
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.core import Composer
-from floodgate.producer.gateway.routes import Route, route_of
+from floodgate.producer.gateway.routes import MethodRoute, Route, route_of
 from floodgate.producer.telegram_answer import answer_to, as_answered, error_body
 from floodgate.producer.uploads import Attachment, UploadStore, quotable
 from floodgate.updates.stand_ins import stand_in
@@ -130,7 +131,7 @@ class PipelineRequest(AiohttpRequest):
         """
         await self._prepare()
         called = self._called(url)
-        row = route_of(self._settings.method(called)) if called else None
+        row = self._route(called)
         if row is not None and row.route is Route.QUEUED:
             return _written(await self._send(called, request_data))
         if row is not None and row.route is Route.REFUSED:
@@ -144,6 +145,13 @@ class PipelineRequest(AiohttpRequest):
                 await self._before_call()
             except StateError as error:
                 raise NetworkError(f"Nothing was sent. {error}") from error
+
+    def _route(self, called: str) -> MethodRoute | None:
+        """Return a method's route; None for a download, and for what cannot be a method: Telegram refuses that itself."""
+        try:
+            return route_of(self._settings.method(called))
+        except UnknownMethodError:
+            return None
 
     def _called(self, url: str) -> str:
         """Return the Bot API method that a URL calls; empty if it calls none."""
