@@ -147,7 +147,7 @@ class PipelineRequest(AiohttpRequest):
                 raise NetworkError(f"Nothing was sent. {error}") from error
 
     def _route(self, called: str) -> MethodRoute | None:
-        """Return a method's route; None for a download, and for what cannot be a method: Telegram refuses that itself."""
+        """Return a method's route; None for a download, and for a name that no method has, which Telegram refuses."""
         try:
             return route_of(self._settings.method(called))
         except UnknownMethodError:
