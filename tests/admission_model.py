@@ -52,6 +52,7 @@ class Job:
     chat: str | None
     priority: Priority
     order: int
+    joined: int
     units: int
     bot_units: int = 0
     paid: bool = False
@@ -202,7 +203,7 @@ class PlainModel:
                     return Unreachable(chat.refused[1])
         if job is None:
             bot.orders += 1
-            job = Job(ask.job_id, None, ask.priority, bot.orders, policy.chat_cost(ask), paid=ask.paid)
+            job = Job(ask.job_id, None, ask.priority, bot.orders, self.now, policy.chat_cost(ask), paid=ask.paid)
             bot.jobs[job.id] = job
         job.chat = self._real(key)
         job.present = True
@@ -236,7 +237,7 @@ class PlainModel:
         job = self.bot.jobs.get(ask.job_id)
         if job is None:
             if isinstance(settlement, Sent | Dead):
-                job = Job(ask.job_id, None, ask.priority, 0, 0, present=False)
+                job = Job(ask.job_id, None, ask.priority, 0, 0, 0, present=False)
                 self.bot.jobs[job.id] = job
             else:
                 return
@@ -476,7 +477,14 @@ class PlainModel:
             | ({SHED: self.bot.shed} if self.bot.shed else {}),
             dropped=dict(self.bot.dropped),
             outage=timedelta(microseconds=self.now - self.bot.outage.since) if self.bot.outage else None,
+            oldest=self._oldest([job for job in waiting if job.chat is not None]),
         )
+
+    def _oldest(self, waiting: list[Job]) -> dict[Priority, timedelta]:
+        joined: dict[Priority, list[int]] = defaultdict(list)
+        for job in waiting:
+            joined[job.priority].append(job.joined)
+        return {one: timedelta(microseconds=self.now - min(times)) for one, times in joined.items()}
 
     def close(self) -> None: ...
 

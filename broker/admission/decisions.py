@@ -158,10 +158,10 @@ def mark_unreachable(work: UnitOfWork, chat_key: str, why: str) -> None:
 
 def heard_from(work: UnitOfWork, chat_key: str) -> bool:
     """As ``Admission.heard_from``."""
-    chat = work.chat(_real_chat(work, chat_key))
+    chat = work.chat(real_chat(work, chat_key))
     if chat is None or not chat.refused_at:
         return False
-    held = _holds(work, chat)
+    held = is_unreachable(work, chat)
     chat.refused_at = 0
     work.save_chat(chat)
     return held
@@ -192,7 +192,7 @@ def too_many_requests(work: UnitOfWork, chat_key: str | None, retry_after: timed
         _pause_typing(work, chat_key, work.now + wait + policy.PAUSE_MARGIN_US)
         return Scope.CHAT
     if chat_key is not None:
-        chat_key = _real_chat(work, chat_key)
+        chat_key = real_chat(work, chat_key)
         pause(work, chat_key, duration, FLOOD_WAIT)
     bot = work.bot
     refusal = policy.FloodWait(chat_key or "", work.now, wait > policy.LONG_WAIT_US)
@@ -213,7 +213,7 @@ def resume(work: UnitOfWork, chat_key: str | None) -> bool:
 
 
 def _resume_chat(work: UnitOfWork, key: str) -> bool:
-    chat = work.chat(_real_chat(work, key))
+    chat = work.chat(real_chat(work, key))
     if chat is None or chat.paused_until <= work.now:
         return False
     chat.paused_until = 0
@@ -223,7 +223,7 @@ def _resume_chat(work: UnitOfWork, key: str) -> bool:
 
 def _resume_bot(work: UnitOfWork) -> bool:
     bot = work.bot
-    if bot.paused_until <= work.now and not _outage_since(work):
+    if bot.paused_until <= work.now and not outage_since(work):
         return False
     bot.paused_until, bot.circuit = 0, None
     for paid in (False, True):
@@ -236,9 +236,9 @@ def _resume_bot(work: UnitOfWork) -> bool:
 def migrate(work: UnitOfWork, old_key: str, new_key: str) -> None:
     """As ``Admission.migrate``."""
     if chat_kind(old_key) is ChatKind.NAME:
-        _resolve(work, old_key, _real_chat(work, new_key))
+        _resolve(work, old_key, real_chat(work, new_key))
         return
-    old_key, new_key = _real_chat(work, old_key), _real_chat(work, new_key)
+    old_key, new_key = real_chat(work, old_key), real_chat(work, new_key)
     if old_key != new_key:
         work.move_aliases(old_key, new_key)
         work.save_alias(old_key, Alias(new_key, 0))
@@ -265,7 +265,7 @@ def _move_chat(work: UnitOfWork, old_key: str, new_key: str) -> None:
     if old.sending is not None and (job := work.job(old.sending)) is not None:
         job.chat = new_key
         work.save_job(job)
-    new.log = windows.merged(old.log, new.log, _windows(work, new_key))
+    new.log = windows.merged(old.log, new.log, windows_of(work, new_key))
     new.last_place = max(old.last_place, new.last_place)
     new.rest_until = max(old.rest_until, new.rest_until)
     _pause_chat(new, old.paused_until, old.pause_why)
@@ -302,7 +302,7 @@ def _record(work: UnitOfWork, job: JobRow) -> Record:
 
 def _due(work: UnitOfWork, job: JobRow) -> int:
     """When a waiting job is expected to be sent. During a pause it asks again earlier than that."""
-    chat = work.chat(_real_chat(work, job.chat)) if job.chat is not None else None
+    chat = work.chat(real_chat(work, job.chat)) if job.chat is not None else None
     return max(job.due, work.bot.paused_until, chat.paused_until if chat is not None else 0)
 
 
@@ -349,16 +349,16 @@ def _wait(delay_us: int, scope: Scope, why: str) -> Wait:
 def _open_chat(work: UnitOfWork, key: str | None, *, reclaim: bool = True) -> ChatRow | None:
     if key is None:
         return None
-    key = _real_chat(work, key)
+    key = real_chat(work, key)
     chat = work.chat(key)
     if chat is None:
-        return ChatRow(key, _first_log(work, key))
+        return ChatRow(key, first_log(work, key))
     if reclaim and chat.sending is not None and chat.lease_end <= work.now:
         _reclaim(work, chat, chat.sending)
     return chat
 
 
-def _real_chat(work: UnitOfWork, key: str) -> str:
+def real_chat(work: UnitOfWork, key: str) -> str:
     """The chat that a chat key stands for. A name's alias holds while jobs wait there, so that none is overtaken."""
     alias = work.alias(key)
     if alias is None:
@@ -369,7 +369,7 @@ def _real_chat(work: UnitOfWork, key: str) -> str:
     return alias.real
 
 
-def _windows(work: UnitOfWork, key: str) -> tuple[windows.Window, ...]:
+def windows_of(work: UnitOfWork, key: str) -> tuple[windows.Window, ...]:
     """The chat's windows. If none are configured for its id, those of a name that stands for it apply."""
     bot = work.bot
     if bot.aliases and (bot.bot, key) not in work.policy.chats:
@@ -382,20 +382,20 @@ def _windows(work: UnitOfWork, key: str) -> tuple[windows.Window, ...]:
 
 def _refused(work: UnitOfWork, ask: Ask, chat: ChatRow) -> Unreachable | None:
     """``Unreachable`` if the job must not be sent because Telegram has refused the chat; else None."""
-    if not policy.needs_chat(ask) or not _holds(work, chat):
+    if not policy.needs_chat(ask) or not is_unreachable(work, chat):
         return None
     spared = policy.spares(work.now - chat.refused_at, ask.priority)
     return Unreachable(chat.refused_why) if spared else None
 
 
-def _holds(work: UnitOfWork, chat: ChatRow) -> bool:
+def is_unreachable(work: UnitOfWork, chat: ChatRow) -> bool:
     """Whether the chat is marked unreachable."""
     return chat.refused_at > 0 and work.now - chat.refused_at < work.policy.unreachable_us
 
 
-def _first_log(work: UnitOfWork, key: str) -> windows.Log:
+def first_log(work: UnitOfWork, key: str) -> windows.Log:
     """The initial log of a chat. In a new store it is full, because the chat may have got messages just before."""
-    own = _windows(work, key)
+    own = windows_of(work, key)
     longest = max(own, key=lambda window: window.span_us, default=None)
     if longest is None or work.now >= work.bot.born + longest.span_us:
         return []
@@ -437,12 +437,12 @@ def _chat_wait(work: UnitOfWork, job: JobRow, chat: ChatRow | None) -> Wait | No
     if chat is None:
         return None
     head = _head(work, chat, job)
-    rival_units = _rival_units(work, chat, job)
-    own = _windows(work, chat.chat)
+    rival_units = rival_units_of(work, chat, job)
+    own = windows_of(work, chat.chat)
     why = _hindrance(work, chat, job, head, rival_units, own)
     if why is None:
         return None
-    held_until = max(chat.paused_until, _bot_held_until(work))
+    held_until = max(chat.paused_until, bot_held_until(work))
     start = max(work.now, chat.rest_until, min(held_until, work.now + policy.PAUSE_POLL_US))
     if head is not job:
         start = max(start, head.due)
@@ -505,7 +505,7 @@ def _first(work: UnitOfWork, chat: ChatRow, job: JobRow) -> JobRow:
     return head
 
 
-def _rival_units(work: UnitOfWork, chat: ChatRow, job: JobRow) -> int | None:
+def rival_units_of(work: UnitOfWork, chat: ChatRow, job: JobRow) -> int | None:
     """The units of the chat's other line that go before this job; None if it has no turn now.
 
     Interactive jobs go before bulk jobs, but after several such turns bulk has one. A line claims its turn only if its
@@ -525,7 +525,7 @@ def _rival_units(work: UnitOfWork, chat: ChatRow, job: JobRow) -> int | None:
 
 
 def _claims(work: UnitOfWork, chat: ChatRow, head: JobRow) -> bool:
-    free = windows.free_at(chat.log, _windows(work, chat.chat), 1)
+    free = windows.free_at(chat.log, windows_of(work, chat.chat), 1)
     soon = max(work.now, free, chat.rest_until, chat.paused_until) + policy.CLAIM_US
     return head.state is State.WAITING and work.now - policy.LATE_US <= head.due <= soon
 
@@ -562,7 +562,7 @@ def _move_line(work: UnitOfWork, old: ChatRow, new: ChatRow, priority: Priority)
 
 def _admit_typing(work: UnitOfWork, ask: Ask) -> Go | AlreadyDead:
     """Permit typing that need not wait, and shed any other. It has no row before it ends: nothing waits for it."""
-    key = None if ask.chat is None else _real_chat(work, ask.chat)
+    key = None if ask.chat is None else real_chat(work, ask.chat)
     typing = None if key is None else work.typing(key)
     own = work.policy.rates(work.bot.bot).typing
     chat = None if key is None else work.chat(key)
@@ -577,7 +577,7 @@ def _admit_typing(work: UnitOfWork, ask: Ask) -> Go | AlreadyDead:
 def _holds_up_typing(work: UnitOfWork, ask: Ask, chat: ChatRow | None) -> bool:
     """Whether the call would go during a pause or an outage, or behind a message to the same chat."""
     bot = work.bot
-    if bot.paused_until > work.now or _outage_since(work):
+    if bot.paused_until > work.now or outage_since(work):
         return True
     if chat is None:
         return False
@@ -592,7 +592,7 @@ def _spent(work: UnitOfWork, typing: TypingRow, own: tuple[windows.Window, ...])
 
 def _pause_typing(work: UnitOfWork, chat_key: str | None, until: int) -> None:
     if chat_key is not None:
-        typing = work.typing(_real_chat(work, chat_key))
+        typing = work.typing(real_chat(work, chat_key))
         typing.paused_until = max(typing.paused_until, until)
         work.save_typing(typing)
 
@@ -645,11 +645,11 @@ def _resume_evenly(work: UnitOfWork, at: int) -> None:
 # The bot's circuit: whether Telegram answers at all.
 
 
-def _outage_since(work: UnitOfWork) -> int:
+def outage_since(work: UnitOfWork) -> int:
     return work.bot.circuit.open_since if work.bot.circuit is not None else 0
 
 
-def _bot_held_until(work: UnitOfWork) -> int:
+def bot_held_until(work: UnitOfWork) -> int:
     bot = work.bot
     return bot.paused_until if bot.circuit is None else max(bot.paused_until, circuits.held_until(bot.circuit))
 
@@ -704,7 +704,7 @@ def _go(work: UnitOfWork, ask: Ask, job: JobRow, chat: ChatRow | None) -> Go:
     job.lease_end = work.now + micros(ask.lease)
     job.bot_units = policy.bot_cost(ask)
     job.unsettled += 1
-    probe = _outage_since(work) > 0 and not policy.is_answer(ask)
+    probe = outage_since(work) > 0 and not policy.is_answer(ask)
     if probe and work.bot.circuit is not None:
         circuits.begin_probe(work.bot.circuit, job.since, job.lease_end)
     _spend_bot(work, job)
@@ -718,13 +718,13 @@ def _go(work: UnitOfWork, ask: Ask, job: JobRow, chat: ChatRow | None) -> Go:
 def _address(work: UnitOfWork, ask: Ask, chat: ChatRow | None) -> str | None:
     if ask.kind is ChatKind.NAME:
         return ask.chat
-    return chat.chat if chat is not None else ask.chat and _real_chat(work, ask.chat)
+    return chat.chat if chat is not None else ask.chat and real_chat(work, ask.chat)
 
 
 def _begin_call(work: UnitOfWork, chat: ChatRow, job: JobRow) -> None:
     chat.line(job.priority).length -= 1
     chat.sending, chat.sending_since, chat.lease_end = job.job_id, work.now, job.lease_end
-    chat.log = windows.spend(chat.log, _windows(work, chat.chat), job.units, work.now)
+    chat.log = windows.spend(chat.log, windows_of(work, chat.chat), job.units, work.now)
     bulk_waits = chat.bulk.length > 0
     chat.overtaken = chat.overtaken + 1 if bulk_waits and job.priority is Priority.INTERACTIVE else 0
 
@@ -817,7 +817,7 @@ def _put_back(work: UnitOfWork, job: JobRow, chat: ChatRow | None, delay_us: int
 def _count_later(work: UnitOfWork, job: JobRow, chat: ChatRow | None, chat_delay: int, bot_delay: int) -> None:
     """Move the units of a call that arrived late to its arrival. The caller saves the chat."""
     if chat is not None and chat_delay:
-        own = _windows(work, chat.chat)
+        own = windows_of(work, chat.chat)
         chat.log = windows.moved(chat.log, own, job.units, job.since, chat_delay)
     pace = work.policy.rates(work.bot.bot).pace(job.paid)
     if bot_delay and pace is not None and pace.window is not None:
@@ -828,7 +828,7 @@ def _count_later(work: UnitOfWork, job: JobRow, chat: ChatRow | None, chat_delay
 
 def _refund(work: UnitOfWork, job: JobRow, chat: ChatRow | None) -> None:
     if chat is not None:
-        own = _windows(work, chat.chat)
+        own = windows_of(work, chat.chat)
         chat.log = windows.refund(chat.log, own, job.units, job.since)
     pace = work.policy.rates(work.bot.bot).pace(job.paid)
     if pace is not None:

@@ -47,6 +47,7 @@ class PartReader(Generic[T]):
         self._clock = clock
         self._latest: Future[T] | None = None
         self._next: Future[T] | None = None
+        self._fails = False
         self._due = 0.0  # written by the reading thread before it resolves the future
 
     def begin(self, *, fresh: bool = False) -> None:
@@ -56,16 +57,23 @@ class PartReader(Generic[T]):
             threading.Thread(target=self._run, args=(self._next,), name=f"read {self._name}", daemon=True).start()
 
     def end(self, seconds: float | None) -> Reading[T]:
-        """Return what was read last; if it is being read, wait up to ``seconds`` for it."""
+        """Return what was read last; if it is being read, wait up to ``seconds`` for it.
+
+        With a bound, a part that failed the last time is not waited for again.
+        """
         if self._next is not None:
-            if not wait([self._next], seconds).done:
+            if not wait([self._next], 0 if self._fails and seconds is not None else seconds).done:
+                self._fails = True
                 return Reading(None, self._overdue())
             self._latest, self._next = self._next, None
         assert self._latest is not None, "begin is called first"
         try:
-            return Reading(self._latest.result())
+            value = self._latest.result()
         except FloodgateError as fault:
+            self._fails = True
             return Reading(None, fault)
+        self._fails = False
+        return Reading(value)
 
     def _run(self, future: Future[T]) -> None:
         began = self._clock()

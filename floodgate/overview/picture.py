@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from floodgate.broker.admission.contract import Snapshot
 from floodgate.broker.errors import FloodgateError
+from floodgate.broker.state.activity import ProcessReport
+from floodgate.overview.last_minute import LastMinute
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class BotOverview:
     messages: QueuedMessages | None
     campaigns: tuple[CampaignOverview, ...] | None
     """The latest first; also None if there is no database of campaigns."""
+    last_minute: LastMinute = field(default_factory=LastMinute)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +88,5 @@ class Overview:
     """Dead letters without a bot that were dropped, by reason, since the store was created."""
     missing_state_file: str | None = None
     """A sentence about a state file that does not exist yet: no job has been handled."""
+    processes: tuple[ProcessReport, ...] = ()
+    """Those that have reported to the store in the last seconds, with the partitions that they hold."""

@@ -3,7 +3,8 @@
 Three parts are read at the same time, each on a thread of its own: RabbitMQ, the state store, and the campaigns'
 database. A part that cannot be read, or not in time, is shown as such; the others are still shown.
 
-Bounds. RabbitMQ is asked once for each queue; the store reads one snapshot of each bot; of the campaigns, the latest 20
+Bounds. RabbitMQ is asked once for each queue; the store reads one snapshot and one minute of
+history of each bot, and the processes' reports; of the campaigns, the latest 20
 are read. None of it grows with the number of jobs. A part is read at most :data:`~floodgate.overview.part.SHARE` of the
 time: a reader that is asked oftener gets what was read last. Connections are kept between reads.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Self
 
@@ -20,9 +21,11 @@ from floodgate.broker.admission import policy
 from floodgate.broker.admission.contract import Admission, Snapshot
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.settings.model import Settings
-from floodgate.broker.state.stores import missing_state_file, open_store
+from floodgate.broker.state.activity import Activity, ProcessReport, Resolution
+from floodgate.broker.state.stores import missing_state_file, open_activity, open_store
 from floodgate.broker.worker.retention import NO_BOT
 from floodgate.overview.campaigns import CampaignReader
+from floodgate.overview.last_minute import MINUTE, LastMinute, last_minute
 from floodgate.overview.part import PartReader
 from floodgate.overview.picture import BotOverview, CampaignOverview, Overview, QueuedMessages
 from floodgate.overview.queues import QueueCounts
@@ -40,6 +43,8 @@ class StoreState:
     dropped_without_bot: Mapping[str, int]
     missing: str | None
     """A sentence about a state file that does not exist yet."""
+    minutes: Mapping[str, LastMinute] = field(default_factory=dict)
+    processes: tuple[ProcessReport, ...] = ()
 
 
 class OverviewReader:
@@ -67,7 +72,8 @@ class OverviewReader:
         self._policy = policy.policy_of(settings)
         self._bots = sorted(settings.require_bots()) if bots is None else bots
         self._connections = Connections(settings, role_name)
-        self._store: Admission | None = None  # written, like the next, by the thread that reads the store
+        self._store: Admission | None = None  # written, like the next two, by the thread that reads the store
+        self._activity: Activity | None = None
         self._was_missing = False  # the state file, when the store was opened
         self._campaign_reader = CampaignReader(settings)
         queues = QueueCounts(settings, self._connections, self._bots)
@@ -88,33 +94,42 @@ class OverviewReader:
         known = state.value or StoreState({}, {}, None)
         no_campaigns = campaigns.fault is None and campaigns.value is None
         return Overview(
-            bots=tuple(self._bot(bot, queues.value or {}, known.snapshots, campaigns.value) for bot in self._bots),
+            bots=tuple(self._bot(bot, queues.value or {}, known, campaigns.value) for bot in self._bots),
             rabbitmq=queues.health(f"version {'.'.join(map(str, self._connections.server_version))}"),
             store=state.health("answers"),
             campaigns=None if no_campaigns else campaigns.health("answers"),
             dropped_without_bot=known.dropped_without_bot,
             missing_state_file=known.missing,
+            processes=known.processes,
         )
 
     def _bot(
         self,
         bot: str,
         queues: Mapping[str, QueuedMessages],
-        snapshots: Mapping[str, Snapshot],
+        state: StoreState,
         campaigns: Sequence[CampaignOverview] | None,
     ) -> BotOverview:
         its = None if campaigns is None else tuple(each for each in campaigns if each.bot == bot)
         full_rate = policy.per_second(self._policy.rates(bot).free)
-        return BotOverview(bot, full_rate, snapshots.get(bot), queues.get(bot), its)
+        minute = state.minutes.get(bot, LastMinute())
+        return BotOverview(bot, full_rate, state.snapshots.get(bot), queues.get(bot), its, minute)
 
     def _read_store(self) -> StoreState:
         missing = missing_state_file(self._settings)
-        if self._store is None or self._was_missing:
+        if self._store is None or self._activity is None or self._was_missing:
             self._close_store()
             self._store = open_store(self._settings, create=False)
+            self._activity = open_activity(self._settings, create=False)
         self._was_missing = missing is not None
-        snapshots = {bot: self._store.snapshot(bot) for bot in self._bots}
-        return StoreState(snapshots, self._store.snapshot(NO_BOT).dropped, missing)
+        activity = self._activity
+        return StoreState(
+            {bot: self._store.snapshot(bot) for bot in self._bots},
+            self._store.snapshot(NO_BOT).dropped,
+            missing,
+            {bot: last_minute(activity.history(bot, Resolution.SECOND, MINUTE)) for bot in self._bots},
+            tuple(activity.processes()),
+        )
 
     def close(self) -> None:
         """Close all connections. Safe to call twice, and before the first read."""
@@ -123,8 +138,9 @@ class OverviewReader:
         self._close_store()
 
     def _close_store(self) -> None:
-        if self._store is not None:
-            self._store.close()
+        for opened in (self._store, self._activity):
+            if opened is not None:
+                opened.close()
 
     def __enter__(self) -> Self:
         return self

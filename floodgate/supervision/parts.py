@@ -38,6 +38,14 @@ class PartKind:
     number: Callable[[PartOptions], int] = lambda _options: 1
 
 
+def _always(_options: PartOptions) -> bool:
+    return True
+
+
+def _if_added(_options: PartOptions) -> bool:
+    return False
+
+
 def _receiver_command(options: PartOptions) -> list[str]:
     return ["updates", "--mode", "webhook" if options.settings.updates.webhook_url else "polling"]
 
@@ -80,10 +88,11 @@ PARTS: Final = (
         "gateway",
         StopStage.PRODUCERS,
         command=lambda _options: ["gateway"],
-        wanted=lambda _options: True,
+        wanted=_always,
         stop_seconds=lambda settings: settings.gateway.drain_seconds + 5,
     ),
-    PartKind("web", StopStage.PRODUCERS, lambda _options: ["web"], lambda _options: True, lambda _settings: 10),
+    PartKind("web", StopStage.PRODUCERS, lambda _options: ["web"], _always, lambda _settings: 10),
+    PartKind("metrics", StopStage.PRODUCERS, lambda _options: ["metrics"], _if_added, lambda _settings: 10),
 )
 NAMES: Final = tuple(part.name for part in PARTS)
 

@@ -27,7 +27,7 @@ Work = Callable[[Operations], Callable[[], None]]
 """Done on the thread; what it returns is then called on the event loop."""
 
 
-class LivePicture:
+class PictureThread:
     """Reads the picture again and again. Safe to stop twice, and unstarted.
 
     Args:
@@ -75,7 +75,7 @@ class LivePicture:
             self._crashed(error)
 
 
-class Operator:
+class OperatorThread:
     """Does one operation after another on a thread. Safe to stop twice, and unstarted.
 
     Args:

@@ -11,8 +11,9 @@ from typing import Final
 
 from rich.text import Text
 
-from floodgate.broker.admission.contract import Snapshot
+from floodgate.broker.admission.contract import Pause, Snapshot
 from floodgate.broker.messages.job import Priority
+from floodgate.broker.state.activity import ProcessReport
 from floodgate.letters.criteria import harmless
 from floodgate.letters.paging import ago
 from floodgate.letters.view import counted
@@ -25,6 +26,8 @@ RATE_WIDTH: Final = 6
 PROGRESS_WIDTH: Final = 9
 LABEL_WIDTH: Final = 15
 SHOWN_QUEUES: Final = 2
+SHOWN: Final = 3
+"""Pauses and lines in the summary of a bot."""
 
 Cells = tuple[Text, ...]
 
@@ -95,15 +98,15 @@ def _state(bot: BotOverview) -> str:
     return "slowed" if snapshot.per_second_limit < bot.full_rate else "ok"
 
 
-def bot_lines(bot: BotOverview, sent: Sequence[int]) -> Text:
-    """Say what is known of a bot, most urgent first. ``sent`` are the messages of the last seconds."""
-    return _lines(_about(bot, sent))
+def bot_lines(bot: BotOverview) -> Text:
+    """Say what is known of a bot, most urgent first."""
+    return _lines(_about(bot))
 
 
-def _about(bot: BotOverview, sent: Sequence[int]) -> Iterator[tuple[str, str]]:
-    snapshot, messages = bot.snapshot, bot.messages
+def _about(bot: BotOverview) -> Iterator[tuple[str, str]]:
+    snapshot, messages, minute = bot.snapshot, bot.messages, bot.last_minute
     if snapshot is not None:
-        yield from _urgent(snapshot)
+        yield from _urgent(snapshot, snapshot.pauses[:SHOWN])
         if not math.isinf(bot.full_rate) and snapshot.per_second_limit < bot.full_rate:
             yield "slowed", f"{snapshot.per_second_limit:.1f} a second for a while: Telegram answered 429"
     if messages is not None and messages.unread:
@@ -111,21 +114,19 @@ def _about(bot: BotOverview, sent: Sequence[int]) -> Iterator[tuple[str, str]]:
         more = f" and {len(queues) - SHOWN_QUEUES} more" if len(queues) > SHOWN_QUEUES else ""
         yield "no consumer", f"{count(sum(messages.unread.values()))} in {', '.join(queues[:SHOWN_QUEUES])}{more}"
     if snapshot is not None:
-        top = max([*sent, 1]) if math.isinf(bot.full_rate) else bot.full_rate
-        yield (
-            "sent",
-            f"{sparkline(sent, top)} {count(snapshot.sent_last_minute)} in a minute, {snapshot.sending} in flight",
-        )
-        if snapshot.longest_lines:
-            yield (
-                "longest lines",
-                ", ".join(f"{each.chat}: {count(each.length)}" for each in snapshot.longest_lines[:3]),
-            )
+        yield "sent", f"{count(snapshot.sent_last_minute)} in the last minute, {snapshot.sending} calls in flight"
+        if minute.sent:
+            top = max([*minute.sent, 1]) if math.isinf(bot.full_rate) else bot.full_rate
+            yield "last minute", sparkline(minute.sent, top)
+        if minute.waits:
+            yield "waits", f"{', '.join(f'{cause}: {count(number)}' for cause, number in minute.waits)} in a minute"
+        if longest := snapshot.longest_lines[:SHOWN]:
+            yield "longest lines", ", ".join(f"{line.chat}: {count(line.length)}" for line in longest)
+    yield from map(_running, (each for each in bot.campaigns or () if each.state == "running"))
     if messages is not None:
-        yield (
-            "answers",
-            f"{count(messages.queued['answers'])} wait; processes that receive updates: {messages.receivers}",
-        )
+        yield "answers", f"{count(messages.queued['answers'])} wait"
+        lag = "" if minute.update_lag is None else f", handled after {minute.update_lag.total_seconds():.1f} s"
+        yield "updates", f"{count(messages.queued['updates'])} wait{lag}; processes that receive: {messages.receivers}"
     if snapshot is not None:
         yield from _ended(snapshot)
 
@@ -140,10 +141,10 @@ def _progress(campaign: CampaignOverview) -> str:
     return f"{bar(share, PROGRESS_WIDTH)} {share:>4.0%}"
 
 
-def _urgent(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
+def _urgent(snapshot: Snapshot, pauses: Sequence[Pause]) -> Iterator[tuple[str, str]]:
     if snapshot.outage is not None:
         yield "outage", f"Telegram has not answered for {ago(snapshot.outage)}; it is tried with one call at a time"
-    for pause in snapshot.pauses[:3]:
+    for pause in pauses:
         whom = f"chat {pause.chat}" if pause.chat else "the bot"
         yield "paused", f"{whom}, {ago(pause.remaining)} more: {why_paused(pause.why)}"
 
@@ -194,23 +195,17 @@ def campaign_cells(campaign: CampaignOverview) -> Cells:
 
 def chat_lines(bot: BotOverview, chat: str, unreachable: bool | None) -> Text:
     """Say why a chat waits; ``unreachable`` is None while it is not known."""
-    return _lines(_about_chat(bot, chats(bot).get(chat, ChatWaits()), unreachable))
+    return _lines(_about_chat(bot.snapshot, chat, unreachable)) if bot.snapshot else Text(UNKNOWN)
 
 
-def _about_chat(bot: BotOverview, waits: ChatWaits, unreachable: bool | None) -> Iterator[tuple[str, str]]:
-    if bot.snapshot is None:
-        yield "waits", UNKNOWN
-        return
-    if waits.paused is not None:
-        yield "paused", f"{ago(waits.paused)} more: {why_paused(waits.why)}"
-    for label, said in _urgent(bot.snapshot):
-        if label == "outage" or said.startswith("the bot"):
-            yield label, said
+def _about_chat(snapshot: Snapshot, chat: str, unreachable: bool | None) -> Iterator[tuple[str, str]]:
+    yield from _urgent(snapshot, [pause for pause in snapshot.pauses if pause.chat in (None, chat)])
     if unreachable:
         yield "unreachable", "Telegram has refused the chat; its jobs are dead until an update comes from it"
-    for priority, length in waits.lengths.items():
+    lengths = {line.priority: line.length for line in snapshot.longest_lines if line.chat == chat}
+    for priority, length in lengths.items():
         yield str(priority), f"{count(length)} jobs wait in its line"
-    if not waits.lengths:
+    if not lengths:
         yield "line", "not among the bot's longest"
 
 
@@ -219,6 +214,28 @@ def campaign_lines(bot: BotOverview, campaign: CampaignOverview | None) -> Text:
     if not bot.campaigns:
         return Text("No campaigns." if bot.campaigns is not None else "No database of campaigns.")
     return Text("" if campaign is None or campaign.reason is None else _plain(campaign.reason))
+
+
+def process_cells(process: ProcessReport) -> Cells:
+    """Return a process's role, machine, version and uptime, and the partitions of which it is the active consumer."""
+    partitions = ", ".join(process.partitions)
+    where = f"{process.host} {process.pid}"
+    cells = (process.role, where, process.version, ago(process.uptime), str(len(process.partitions)), partitions)
+    return tuple(Text(_plain(cell), overflow="ellipsis") for cell in cells)
+
+
+def process_summary(overview: Overview) -> Text:
+    """Count the processes by role."""
+    roles = Counter(process.role for process in overview.processes)
+    return _lines(iter([("processes", counted(roles))] if roles else []))
+
+
+def process_lines(overview: Overview, chosen: str | None) -> Text:
+    """Name all partitions of a process; without processes, say why there may be none."""
+    if not overview.processes:
+        return Text("No process has reported to the state store in the last seconds.")
+    held = next((each.partitions for each in overview.processes if each.id == chosen), ())
+    return Text(_plain(", ".join(held)) or "It holds no partition.")
 
 
 def letter_cells(reason: str, number: int) -> Cells:

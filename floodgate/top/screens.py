@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, Final, cast
+from typing import ClassVar, Final
 
-from rich.text import Text
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.screen import Screen
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import DataTable
 
 from floodgate.broker.errors import InvalidParamsError
 from floodgate.broker.messages.job import Priority
@@ -24,64 +20,16 @@ from floodgate.top.lines import (
     chat_cells,
     chat_lines,
     chats,
-    health_line,
     letter_cells,
     letters_lines,
+    process_cells,
+    process_lines,
+    process_summary,
 )
-from floodgate.top.operations import Operations
-from floodgate.top.widgets import ChatInput, Column, Rows
-
-if TYPE_CHECKING:
-    from floodgate.top.app import TopApp
+from floodgate.top.live import LiveScreen
+from floodgate.top.widgets import ChatInput, Column
 
 _PRIORITIES: Final = [Column(priority, max(8, len(priority)), True) for priority in Priority]
-
-
-class LiveScreen(Screen[None]):
-    """A screen with a title, the health of what Floodgate depends on, a table, lines of text, and its keys."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "app.back", "back")]
-    COLUMNS: ClassVar[list[Column]] = []
-    OPENS: ClassVar[bool] = False
-
-    def __init__(self, title: str) -> None:
-        super().__init__()
-        self._title = title
-        self.rows = Rows(self.COLUMNS, opens=self.OPENS)
-        self.lines = Static(id="lines")
-        self.health = Static(id="health")
-
-    @property
-    def top(self) -> TopApp:
-        """The app."""
-        return cast("TopApp", self.app)
-
-    def compose(self) -> ComposeResult:
-        yield Static(Text(self._title, style="bold"), id="title")
-        yield self.health
-        if self.COLUMNS:
-            yield self.rows
-        yield self.lines
-        yield Footer(show_command_palette=False, compact=True)
-
-    def on_screen_resume(self) -> None:
-        """Show the latest picture, which was not shown while another screen was in front."""
-        if self.top.overview is not None:
-            self.show(self.top.overview)
-
-    def show(self, overview: Overview) -> None:
-        """Show a picture."""
-        self.health.update(health_line(overview))
-        self.draw(overview)
-
-    def draw(self, overview: Overview) -> None:
-        """Draw the table and the lines."""
-        raise NotImplementedError
-
-    def operate(self, operation: Callable[[Operations, str], str], then: Callable[[], object] = lambda: None) -> None:
-        """Have something done to what is under the cursor, if anything is; then call ``then``."""
-        if (chosen := self.rows.chosen) is not None:
-            self.top.operate(lambda operations: operation(operations, chosen), then)
 
 
 class BotsScreen(LiveScreen):
@@ -97,7 +45,8 @@ class BotsScreen(LiveScreen):
         Binding("p", "pause", "pause"),
         Binding("r", "resume", "resume"),
         Binding("c", "campaigns", "campaigns"),
-        Binding("d", "letters", "dead letters"),
+        Binding("d", "letters", "letters"),
+        Binding("w", "processes", "processes"),
         Binding("X", "cancel", "cancel jobs"),
         Binding("q", "app.quit", "quit"),
     ]
@@ -109,8 +58,8 @@ class BotsScreen(LiveScreen):
 
     def on_data_table_row_highlighted(self) -> None:
         """Describe the bot under the cursor."""
-        if (bot := self.top.bot(self.rows.chosen)) is not None:
-            self.lines.update(bot_lines(bot, self.top.sent[bot.name]))
+        if self.top.overview is not None and (bot := self.top.bot(self.rows.chosen)) is not None:
+            self.lines.update(bot_lines(bot).append_text(process_summary(self.top.overview)))
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         """Open a bot."""
@@ -132,6 +81,10 @@ class BotsScreen(LiveScreen):
         """Show the bot's campaigns."""
         if (bot := self.rows.chosen) is not None:
             self.app.push_screen(CampaignsScreen(bot))
+
+    def action_processes(self) -> None:
+        """Show all processes."""
+        self.app.push_screen(ProcessesScreen("processes"))
 
     def action_letters(self) -> None:
         """Show the bot's dead letters."""
@@ -158,7 +111,7 @@ class BotScreen(LiveScreen):
         """Draw the chats and what is known of the bot."""
         if (bot := self.top.bot(self._bot)) is not None:
             self.rows.show({chat: chat_cells(chat, waits) for chat, waits in chats(bot).items()})
-            self.lines.update(bot_lines(bot, self.top.sent[bot.name]))
+            self.lines.update(bot_lines(bot))
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         """Open a chat."""
@@ -261,6 +214,25 @@ class CampaignsScreen(LiveScreen):
     def action_cancel(self) -> None:
         """Cancel the campaign."""
         self.operate(lambda operations, name: operations.cancel_campaign(name, self.top.ask))
+
+
+class ProcessesScreen(LiveScreen):
+    """All processes that report to the state store."""
+
+    COLUMNS: ClassVar[list[Column]] = [
+        *(Column("process", 9), Column("machine and pid", 20), Column("version", 8), Column("up", 7)),
+        *(Column("holds", 5), Column("partitions", 18)),
+    ]
+
+    def draw(self, overview: Overview) -> None:
+        """Draw the processes."""
+        self.rows.show({each.id: process_cells(each) for each in overview.processes})
+        self.on_data_table_row_highlighted()
+
+    def on_data_table_row_highlighted(self) -> None:
+        """Name the partitions of the process under the cursor."""
+        if self.top.overview is not None:
+            self.lines.update(process_lines(self.top.overview, self.rows.chosen))
 
 
 class LettersScreen(LiveScreen):

@@ -62,9 +62,11 @@ class Pages:
         services, picture = Services(self.settings), LivePicture(self.settings)
         app.state.services, app.state.picture = services, picture
         self._live = services.live
+        warming = asyncio.create_task(picture.look(), name="first picture")
         try:
             yield
         finally:
+            warming.cancel()
             services.live.stop()
             await asyncio.gather(services.close(), picture.close())
 

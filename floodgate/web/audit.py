@@ -19,7 +19,7 @@ from typing import Final
 from floodgate.broker.errors import StateError
 from floodgate.broker.messages.job import unix_ms
 from floodgate.broker.state.sessions import Sessions
-from floodgate.web.blocking_calls import BlockingCalls
+from floodgate.web.service_threads import ServiceThreads
 from floodgate.web.viewer import Action
 
 logger = logging.getLogger("floodgate.audit")
@@ -57,7 +57,7 @@ class AuditEntry:
 class AuditLog:
     """Writes and reads the audit log. Belongs to the event loop."""
 
-    def __init__(self, store: Sessions, calls: BlockingCalls) -> None:
+    def __init__(self, store: Sessions, calls: ServiceThreads) -> None:
         self._store = store
         self._calls = calls
         self._own: dict[str, AuditEntry] = {}  # of this process, the oldest first; at most MOST_KEPT

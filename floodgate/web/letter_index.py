@@ -30,7 +30,7 @@ from floodgate.broker.settings.model import Settings
 from floodgate.letters import reading
 from floodgate.letters.criteria import Criteria
 from floodgate.letters.reading import Looked
-from floodgate.web.blocking_calls import BlockingCalls
+from floodgate.web.service_threads import ServiceThreads
 
 MOST_LETTERS: Final = 20_000
 MOST_BYTES: Final = 64 * 1024 * 1024
@@ -73,7 +73,7 @@ class LetterIndex:
     def __init__(self, settings: Settings, connections: Connections) -> None:
         self._settings = settings
         self._connections = connections
-        self._thread = BlockingCalls("RabbitMQ", RabbitMQError, threads=1)
+        self._thread = ServiceThreads("RabbitMQ", RabbitMQError, threads=1)
         self._known = KnownLetters()  # replaced as a whole, by the thread
         self._depths: dict[str, int] = {}  # when they were read; the thread's
         self._checked_at = float("-inf")  # monotonic

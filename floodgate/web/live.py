@@ -22,13 +22,13 @@ MOST_STREAMS: Final = 200
 HEARTBEAT_SECONDS: Final = 15.0
 _FAILED: Final = "<p>This part cannot be shown; the process's log says why.</p>"
 
-Render = Callable[[], Awaitable[str]]
+RenderPart = Callable[[], Awaitable[str]]
 
 
 class LivePart:
     """A part of a page that is rendered anew every few seconds while somebody watches. Belongs to the event loop."""
 
-    def __init__(self, name: str, render: Render, every_seconds: float) -> None:
+    def __init__(self, name: str, render: RenderPart, every_seconds: float) -> None:
         self._name = name
         self._render = render
         self._every_seconds = every_seconds
@@ -84,7 +84,7 @@ class LiveParts:
         self._streams = 0
         self._stopped = asyncio.Event()
 
-    def stream(self, name: str, render: Render, every_seconds: float) -> StreamingResponse:
+    def stream(self, name: str, render: RenderPart, every_seconds: float) -> StreamingResponse:
         """Return a stream of a part. Who watches the same name gets what is rendered for the first who did.
 
         Raises:
@@ -98,7 +98,7 @@ class LiveParts:
         """End all streams. Safe to call twice."""
         self._stopped.set()
 
-    async def _watch(self, name: str, render: Render, every_seconds: float) -> AsyncGenerator[str, None]:
+    async def _watch(self, name: str, render: RenderPart, every_seconds: float) -> AsyncGenerator[str, None]:
         part = self._parts.setdefault(name, LivePart(name, render, every_seconds))
         self._streams += 1
         events = part.watch(self._stopped)
@@ -115,7 +115,7 @@ class LiveParts:
 class _EventStream(StreamingResponse):
     """A stream of events. Closes its generator at once when the client has left, not when it is collected."""
 
-    def __init__(self, parts: LiveParts, name: str, render: Render, every_seconds: float) -> None:
+    def __init__(self, parts: LiveParts, name: str, render: RenderPart, every_seconds: float) -> None:
         self._events = parts._watch(name, render, every_seconds)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         super().__init__(self._events, media_type="text/event-stream", headers=headers)

@@ -13,10 +13,13 @@ from floodgate.broker.errors import FloodgateError
 from floodgate.broker.settings.model import Settings
 from floodgate.overview.picture import BotOverview, Overview
 from floodgate.overview.reader import OverviewReader
-from floodgate.web.blocking_calls import BlockingCalls
+from floodgate.web.service_threads import ServiceThreads
 
 FRESH_SECONDS: Final = 1.0
-# How long a page waits for RabbitMQ, the store and the campaigns' database.
+# A page waits for this long for a newer picture; for one older than STALE_SECONDS, for as long as reading takes.
+PAGE_SECONDS: Final = 0.2
+STALE_SECONDS: Final = 10.0
+# How long reading waits for RabbitMQ, the store and the campaigns' database.
 PATIENCE: Final = timedelta(seconds=1)
 
 
@@ -25,18 +28,29 @@ class LivePicture:
 
     def __init__(self, settings: Settings) -> None:
         self._reader = OverviewReader(settings, "web overview", patience=PATIENCE)
-        self._thread = BlockingCalls("the overview", FloodgateError, threads=1)
+        self._thread = ServiceThreads("the overview", FloodgateError, threads=1)
         self._known: Overview | None = None
         self._read_at = float("-inf")  # monotonic
-        self._lock = asyncio.Lock()
+        self._reading: asyncio.Task[Overview] | None = None
 
     async def look(self) -> Overview:
-        """Return the picture, at most :data:`FRESH_SECONDS` old. A part that cannot be read says so in it."""
-        async with self._lock:
-            if self._known is None or time.monotonic() - self._read_at > FRESH_SECONDS:
-                self._known = await self._thread.call(self._reader.read)
-                self._read_at = time.monotonic()
+        """Return the picture, which is read again if it is older than :data:`FRESH_SECONDS`. A part that cannot be read
+        says so in it."""
+        age = time.monotonic() - self._read_at
+        if age > FRESH_SECONDS and self._reading is None:
+            self._reading = asyncio.create_task(self._read(), name="the live picture")
+        if self._reading is not None:
+            await asyncio.wait({self._reading}, timeout=PAGE_SECONDS if age < STALE_SECONDS else None)
+        assert self._known is not None, "the first reading is waited for"
+        return self._known
+
+    async def _read(self) -> Overview:
+        try:
+            self._known = await self._thread.call(self._reader.read)
+            self._read_at = time.monotonic()
             return self._known
+        finally:
+            self._reading = None
 
     async def of_bot(self, bot: str) -> BotOverview:
         """Return one of the configured bots."""

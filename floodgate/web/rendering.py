@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse
 
 from floodgate.letters.criteria import harmless
 from floodgate.letters.paging import ago
+from floodgate.overview.words import why_paused
 from floodgate.web.viewer import Action, viewer_of
 
 # In the order of the navigation: path, title.
@@ -48,7 +49,14 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"ago": ago, "duration": duration, "number": number, "safe_text": safe_text, "time": time_of}
+    made.filters |= {
+        "ago": ago,
+        "duration": duration,
+        "number": number,
+        "safe_text": safe_text,
+        "time": time_of,
+        "why_paused": why_paused,
+    }
     made.globals |= {"Action": Action, "infinity": math.inf, "sections": SECTIONS}
     return made
 

@@ -14,10 +14,10 @@ from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.stores import open_sessions, open_store
 from floodgate.producer.campaigns.operations.service import Campaigns
 from floodgate.web.audit import AuditLog
-from floodgate.web.blocking_calls import BlockingCalls
 from floodgate.web.campaign_plots import CampaignPlots
 from floodgate.web.letter_index import LetterIndex
 from floodgate.web.live import LiveParts
+from floodgate.web.service_threads import ServiceThreads
 
 # For actions under way to record their end, and then for closing connections and ending threads.
 CLOSE_SECONDS: Final = 3.0
@@ -36,11 +36,11 @@ class Services:
         self.connections = Connections(settings, "web")
         self.campaigns = Campaigns(settings)
         self.letters = LetterIndex(settings, self.connections)
-        self._store_calls = BlockingCalls("the state store", StateError)
-        self._rabbitmq_calls = BlockingCalls("RabbitMQ", RabbitMQError)
-        self._campaign_calls = BlockingCalls("the campaigns' database", StateError)
-        self._audience_calls = BlockingCalls("the campaigns' database", StateError, threads=1)
-        self._cpu_calls = BlockingCalls("this process", StateError, threads=1)
+        self._store_calls = ServiceThreads("the state store", StateError)
+        self._rabbitmq_calls = ServiceThreads("RabbitMQ", RabbitMQError)
+        self._campaign_calls = ServiceThreads("the campaigns' database", StateError)
+        self._audience_calls = ServiceThreads("the campaigns' database", StateError, threads=1)
+        self._cpu_calls = ServiceThreads("this process", StateError, threads=1)
         self.audit = AuditLog(self.sessions, self._store_calls)
         self.plots = CampaignPlots(lambda name: self.ask_audience(self.campaigns.pace, name))
         self.live = LiveParts()

@@ -25,6 +25,7 @@ COMMANDS = (
     ["worker"],
     ["up"],
     ["send"],
+    ["web"],
     ["doctor"],
     ["metrics"],
     ["fake-telegram"],

@@ -59,6 +59,7 @@ def only(tmp_path: Path) -> Blocked:
         ("worker", ("worker",), "worker ready"),
         ("gateway", ("gateway", "--port", "0"), "gateway is ready"),
         ("gateway", ("updates",), "ready"),
+        ("web", ("web", "--address", "127.0.0.1:0"), "ready"),
         ("fake", ("fake-telegram", "--port", "0"), "ready"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,
@@ -85,7 +86,9 @@ def test_the_cli_extra_has_what_operators_need(stage: Stage, only: Blocked, comm
         ("redis", "fake-telegram", "telegram-floodgate[fake]"),
         ("fake", "worker", "telegram-floodgate[worker]"),
         ("worker", "gateway", "telegram-floodgate[gateway]"),
+        ("cli", "top", "telegram-floodgate[top]"),
         ("worker", "updates", "telegram-floodgate[gateway]"),
+        ("campaigns", "web", "telegram-floodgate[web]"),
     ],
 )
 def test_a_command_names_the_extra_that_it_needs(

@@ -60,7 +60,7 @@ def test_a_worker_tells_prometheus_what_became_of_its_jobs(stage: Stage) -> None
 
     series = until(done)
     check_names(series, ProcessRole.WORKER)
-    assert value(series, "floodgate_permits_total", bot=BOT) == 4
+    assert value(series, "floodgate_permits_total", bot=BOT) >= 4  # a permit that expires unused is renewed
     assert value(series, "floodgate_call_seconds_count", bot=BOT) == 4
     assert value(series, "floodgate_too_many_requests_total", bot=BOT, scope="chat") == 0
     assert value(series, "floodgate_admission_seconds_count") >= 4

@@ -175,6 +175,21 @@ def test_redis_unlists_jobs_not_kept_after_their_retention(
     store.close()
 
 
+def test_redis_forgets_the_oldest_job_once_it_has_expired(new_redis: Callable[[], RedisServer]) -> None:
+    server = new_redis().start()
+    store = RedisAdmission(server.url, RULES)
+    client = redis.Redis.from_url(server.url)
+    expired, alive = ask_of(5), ask_of(6)
+    store.pause("default", None, timedelta(hours=1), "test")
+    store.admit(expired)
+    store.admit(alive)
+    client.delete(f"floodgate:{{default}}:job:{expired.job_id}")
+    assert set(store.snapshot("default").oldest) == {Priority.BULK}
+    assert client.zrange("floodgate:{default}:oldest:bulk", 0, -1) == [alive.job_id.encode()]
+    client.close()
+    store.close()
+
+
 def test_redis_keeps_results_for_hours_and_standings_for_days(new_redis: Callable[[], RedisServer]) -> None:
     server = new_redis().start()
     store = RedisAdmission(server.url, RULES)

@@ -255,3 +255,54 @@ def test_a_job_far_back_in_its_line_is_due_when_its_turn_comes(admission: Admiss
     last = admission.lookup("default", asks[-1].job_id)
     assert last is not None and last.due is not None
     assert timedelta(seconds=115) < last.due < timedelta(seconds=130)
+
+
+# The oldest waiting job.
+
+
+def test_the_snapshot_tells_the_age_of_the_oldest_job_in_a_line_by_priority(
+    admission: Admission, clock: HandClock
+) -> None:
+    first, second = ask_of(5), ask_of(5)
+    go = admission.admit(first)
+    assert isinstance(go, Go)
+    assert admission.snapshot("default").oldest == {}
+    clock.advance(1)
+    admission.admit(second)
+    clock.advance(2)
+    admission.admit(ask_of(6))
+    clock.advance(1)
+    admission.admit(ask_of(6))
+    admission.admit(ask_of(5, "interactive"))
+    clock.advance(3)
+    assert admission.snapshot("default").oldest == {
+        Priority.INTERACTIVE: timedelta(seconds=3),
+        Priority.BULK: timedelta(seconds=6),
+    }
+    admission.cancel(second)
+    assert admission.snapshot("default").oldest[Priority.BULK] == timedelta(seconds=3)
+
+
+def test_a_job_that_goes_back_to_its_line_keeps_its_age(admission: Admission, clock: HandClock) -> None:
+    ask = ask_of(5)
+    go = admission.admit(ask)
+    assert isinstance(go, Go)
+    clock.advance(1)
+    admission.settle(ask, Retrying(timedelta(seconds=9)), go.grant)
+    clock.advance(1)
+    assert admission.snapshot("default").oldest == {Priority.BULK: timedelta(seconds=2)}
+
+
+def test_the_oldest_job_of_a_migrated_group_is_still_found(admission: Admission, clock: HandClock) -> None:
+    admission.admit(ask_of(-5))
+    clock.advance(1)
+    admission.admit(ask_of(-5))
+    clock.advance(1)
+    admission.migrate("default", "-5", "-1000000000005")
+    assert admission.snapshot("default").oldest == {Priority.BULK: timedelta(seconds=1)}
+
+
+def test_a_read_that_waits_for_the_bot_is_in_no_line_and_is_not_the_oldest_job(admission: Admission) -> None:
+    admission.pause("default", None, timedelta(seconds=5), "test")
+    assert isinstance(admission.admit(ask_of(5, method="getChat")), Wait)
+    assert admission.snapshot("default").oldest == {}

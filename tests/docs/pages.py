@@ -1,7 +1,9 @@
-"""The code blocks of a page, and the commands of a console block. Pure: ``test_snippets`` runs them."""
+"""The headings and code blocks of a page, and the commands of a console block. Pure: ``test_snippets`` runs them."""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +40,18 @@ def pages() -> list[Path]:
     """All pages with blocks."""
     found = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     return [page for page in found if FENCE in page.read_text()]
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings as GitHub makes them: a repeated heading has its ordinal appended."""
+    outside = "".join(re.split(rf"^\s*{FENCE}.*$", text, flags=re.MULTILINE)[::2])
+    seen: Counter[str] = Counter()
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.+)$", outside, flags=re.MULTILINE):
+        slug = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+        found.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
+        seen[slug] += 1
+    return found
 
 
 def blocks(page: Path) -> list[Block]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.docs.pages import FENCE, ROOT
+from tests.docs.pages import FENCE, ROOT, anchors
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 ELSEWHERE = ("https://", "http://", "mailto:")
@@ -30,18 +29,6 @@ def prose(text: str) -> str:
     """A page without its code blocks and code spans."""
     parts = re.split(rf"^\s*{FENCE}.*$", text, flags=re.MULTILINE)
     return re.sub(r"`[^`\n]*`", "", "".join(parts[::2]))
-
-
-def anchors(text: str) -> set[str]:
-    """The anchors of a page's headings as GitHub makes them: a repeated heading has its ordinal appended."""
-    outside = "".join(re.split(rf"^\s*{FENCE}.*$", text, flags=re.MULTILINE)[::2])
-    seen: Counter[str] = Counter()
-    found: set[str] = set()
-    for heading in re.findall(r"^#+ (.+)$", outside, flags=re.MULTILINE):
-        slug = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
-        found.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
-        seen[slug] += 1
-    return found
 
 
 def broken(page: Path) -> Iterator[str]:

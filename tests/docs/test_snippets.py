@@ -49,6 +49,7 @@ SERVICES = (
     "floodgate campaigns run",
     "floodgate metrics",
     "floodgate fake-telegram",
+    "floodgate web",
     "dramatiq ",
     "python -m floodgate.fake_telegram",
 )
@@ -88,6 +89,7 @@ class Reader:
         self.home = home
         self.ports = {shown: str(free_ports().amqp) for shown in PAGE_PORTS}
         self.env["FLOODGATE_GATEWAY__PORT"] = self.ports["8080"]
+        self.env["FLOODGATE_WEB__ADDRESS"] = "127.0.0.1:0"
         self.services: list[tuple[str, subprocess.Popen[bytes]]] = []
         self.interpreter: subprocess.Popen[str] | None = None
         write_commands(home / "bin")

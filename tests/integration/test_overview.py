@@ -12,7 +12,8 @@ from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import RabbitMQUnreachableError, StateUnavailableError
 from floodgate.broker.messages import queue_names
 from floodgate.broker.settings.model import Settings
-from floodgate.broker.state.stores import open_store
+from floodgate.broker.state.activity import ProcessReport, Series
+from floodgate.broker.state.stores import open_activity, open_store
 from floodgate.overview import queues
 from floodgate.overview.reader import OverviewReader
 from floodgate.producer.campaigns.operations.service import Campaigns
@@ -55,8 +56,14 @@ def test_the_picture_has_what_rabbitmq_and_the_store_know_of_each_bot(settings: 
         client.send_message(42, "hi", bot="b")
         client.send_message(42, "hi", bot="b", priority="bulk")
         open_store(settings).pause("c", "7", timedelta(minutes=5), "operator")
-        overview = reader.read()
+        reader.read()
+        activity = open_activity(settings)
+        process = ProcessReport("w", "worker", "here", 7, "0.2.0", timedelta(seconds=5), ("send.b.bulk.00",))
+        activity.report(process, {"b": {Series.SENT: 3, Series.WAITS_LINE: 2}})
+        overview = reader.read(fresh=True)
+    assert [(each.role, each.partitions) for each in overview.processes] == [("worker", ("send.b.bulk.00",))]
     b, c = overview.bots
+    assert (b.last_minute.sent[-1], b.last_minute.waits) == (3, (("line", 2),))
     assert b.messages is not None
     assert b.messages.queued == {"interactive": 1, "bulk": 1, "answers": 0, "updates": 0, "dead": 0}
     assert sum(b.messages.unread.values()) == 2

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from floodgate.broker.settings.gateway import GatewaySettings
 from floodgate.broker.settings.model import Settings
+from floodgate.broker.settings.web import WebSettings
 from floodgate.cli import app
 from floodgate.producer.gateway.server import CLOSING_SECONDS
 from rabbitmq_node.choice import OLDEST, parse_version
@@ -26,6 +27,12 @@ ROOT = Path(__file__).parents[2]
 DEFINITIONS = {
     ROOT / "docker-compose.yml": {"/etc/floodgate/definitions/10-floodgate.json": "definitions.json"},
     ROOT / "rabbitmq_node" / "compose.yaml": {"/etc/floodgate/definitions": "definitions"},
+}
+# Of the compose specification, those that we use.
+TOP_LEVEL = {"name", "services", "volumes", "configs", "secrets", "networks"}
+SERVICE_KEYS = {
+    *("build", "image", "init", "restart", "command", "environment", "profiles", "hostname", "volumes", "configs"),
+    *("secrets", "ports", "depends_on", "healthcheck", "stop_grace_period", "entrypoint", "user", "labels"),
 }
 COMPOSE_FILES = (ROOT / "docker-compose.yml", ROOT / "rabbitmq_node" / "compose.yaml")
 
@@ -46,18 +53,58 @@ def compose_plugin() -> bool:
 
 
 def test_the_services_are_the_documented_ones() -> None:
-    assert set(services()) == {"rabbitmq", "valkey", "operator", "worker", "gateway", "updates", "fake-telegram"}
-    profiles = {name: services()[name]["profiles"] for name in ("gateway", "updates", "fake-telegram")}
-    assert profiles == {"gateway": ["gateway"], "updates": ["updates"], "fake-telegram": ["demo"]}
-    assert all("profiles" not in services()[name] for name in ("rabbitmq", "valkey", "worker"))
+    profiles = {name: service.get("profiles") for name, service in services().items()}
+    always = dict.fromkeys(("rabbitmq", "valkey", "operator", "worker"))
+    assert profiles == always | {
+        "gateway": ["gateway"],
+        "updates": ["updates"],
+        "web": ["web"],
+        **{name: ["monitoring"] for name in ("metrics", "prometheus", "grafana")},
+        "fake-telegram": ["demo"],
+    }
 
 
-def test_every_service_can_be_scaled() -> None:
+def test_services_use_only_keys_that_compose_knows() -> None:
+    for path in COMPOSE_FILES:
+        loaded = load(path)
+        assert {key for key in loaded if not key.startswith("x-")} <= TOP_LEVEL
+        for name, service in loaded["services"].items():
+            assert set(service) <= SERVICE_KEYS, name
+
+
+def test_only_pages_for_a_browser_have_a_port_and_it_is_on_the_loopback() -> None:
     for name, service in services().items():
-        assert not {"container_name", "ports"} & set(service), name
+        assert "container_name" not in service, name
+    published = {name: service["ports"] for name, service in services().items() if "ports" in service}
+    assert published == {
+        "web": ["127.0.0.1:8090:8090"],
+        "prometheus": ["127.0.0.1:9090:9090"],
+        "grafana": ["127.0.0.1:3000:3000"],
+    }
 
 
-@pytest.mark.parametrize("name", ["worker", "gateway", "updates"])
+def test_images_of_others_are_pinned_by_version_and_name_no_registry() -> None:
+    images = {service["image"] for service in services().values()} - {"telegram-floodgate"}
+    assert len(images) == 4
+    for image in images:
+        assert re.fullmatch(r"([a-z]+/)?[a-z]+:v?\d[\w.-]*", image), image
+
+
+def test_no_password_is_in_the_file() -> None:
+    loaded = load(ROOT / "docker-compose.yml")
+    grafana = loaded["services"]["grafana"]
+    (secret,) = grafana["secrets"]
+    assert grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD__FILE"] == f"/run/secrets/{secret}"
+    assert loaded["secrets"] == {secret: {"environment": "GRAFANA_PASSWORD"}}
+    assert services()["web"]["environment"]["FLOODGATE_WEB__TOKENS"] == "${FLOODGATE_WEB__TOKENS:-}"
+
+
+def test_every_service_with_a_port_or_a_server_is_checked() -> None:
+    unchecked = {name for name, service in services().items() if "healthcheck" not in service}
+    assert unchecked == {"operator", "worker", "updates", "fake-telegram"}
+
+
+@pytest.mark.parametrize("name", ["worker", "gateway", "updates", "web", "metrics"])
 def test_services_wait_until_their_servers_are_healthy(name: str) -> None:
     waits = services()[name]["depends_on"]
     assert {name: wait["condition"] for name, wait in waits.items()} == {
@@ -83,6 +130,8 @@ def test_each_service_has_its_own_rabbitmq_account_and_none_is_guest() -> None:
         "worker": "worker",
         "updates": "worker",
         "gateway": "producer",
+        "web": "operator",
+        "metrics": "producer",
         "fake-telegram": "worker",  # it uses none
     }
     assert all(re.search(r":\$\{RABBITMQ_[A-Z]+_PASSWORD:\?", url) for url in urls.values() if url)
@@ -112,7 +161,7 @@ def test_every_command_is_one_of_ours() -> None:
     commands = {
         service["command"][0] for service in services().values() if service.get("image") == "telegram-floodgate"
     }
-    assert commands == {"topology", "worker", "gateway", "updates", "fake-telegram"}
+    assert commands == {"topology", "worker", "gateway", "updates", "web", "metrics", "fake-telegram"}
     for command in commands:
         assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0, command
 
@@ -120,6 +169,8 @@ def test_every_command_is_one_of_ours() -> None:
 def test_only_settings_that_exist_are_set() -> None:
     known = {f"FLOODGATE_{name.upper()}" for name in Settings.model_fields}
     known |= {f"FLOODGATE_GATEWAY__{name.upper()}" for name in GatewaySettings.model_fields}
+    known |= {f"FLOODGATE_WEB__{name.upper()}" for name in WebSettings.model_fields}
+    known |= {"GF_SECURITY_ADMIN_PASSWORD__FILE", "GF_ANALYTICS_REPORTING_ENABLED", "GF_ANALYTICS_CHECK_FOR_UPDATES"}
     named = {name for service in services().values() for name in service.get("environment", ())}
     named |= set(re.findall(r"FLOODGATE_[A-Z_]+(?==)", (ROOT / "Dockerfile").read_text()))
     assert named <= known
@@ -142,9 +193,51 @@ def test_rabbitmq_is_4_and_reads_our_files(path: Path) -> None:
 
 def test_every_mounted_path_exists() -> None:
     volumes = [volume for service in services().values() for volume in service.get("volumes", ())]
-    files = [ROOT / volume.partition(":")[0] for volume in volumes if volume.startswith("./")]
-    assert len(files) == 4
-    assert all(file.is_file() for file in files)
+    paths = [volume.partition(":")[0] for volume in volumes if volume.startswith("./")]
+    assert len(paths) == 7
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_named_volumes_are_declared_and_used() -> None:
+    mounted = {volume.partition(":")[0] for service in services().values() for volume in service.get("volumes", ())}
+    declared = set(load(ROOT / "docker-compose.yml")["volumes"])
+    assert declared == {name for name in mounted if not name.startswith(".")}
+
+
+def test_prometheus_reads_its_configuration_and_asks_services_that_exist() -> None:
+    service = services()["prometheus"]
+    assert "--config.file=/etc/prometheus/compose.yml" in service["command"]
+    assert "./deploy/prometheus:/etc/prometheus:ro" in service["volumes"]
+    folder = ROOT / "deploy" / "prometheus"
+    read = load(folder / "compose.yml")
+    assert [name for name in read["rule_files"] if not (folder / name).is_file()] == []
+    jobs = {job["job_name"]: job for job in read["scrape_configs"]}
+    assert set(jobs) == {"floodgate", "floodgate-processes", "rabbitmq"}
+    host, port = jobs["floodgate"]["static_configs"][0]["targets"][0].split(":")
+    assert services()[host]["command"] == ["metrics", "--listen", f"0.0.0.0:{port}"]
+    (found,) = jobs["floodgate-processes"]["dns_sd_configs"]
+    for name in found["names"]:
+        assert services()[name]["environment"]["FLOODGATE_METRICS_ADDRESS"] == f"0.0.0.0:{found['port']}"
+    assert "rabbitmq_prometheus" in (ROOT / "rabbitmq" / "enabled_plugins").read_text()
+
+
+def test_grafana_finds_prometheus_and_the_dashboards() -> None:
+    provisioning = ROOT / "deploy" / "grafana" / "provisioning"
+    (source,) = load(provisioning / "datasources" / "floodgate.yml")["datasources"]
+    (provider,) = load(provisioning / "dashboards" / "floodgate.yml")["providers"]
+    volumes = services()["grafana"]["volumes"]
+    assert source["url"] == "http://prometheus:9090"
+    assert "./deploy/grafana/provisioning:/etc/grafana/provisioning:ro" in volumes
+    assert f"./deploy/grafana/dashboards:{provider['options']['path']}:ro" in volumes
+    assert list((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
+
+
+def test_the_pages_listen_at_their_published_port_and_are_asked_for_their_health() -> None:
+    web = services()["web"]
+    port = web["environment"]["FLOODGATE_WEB__ADDRESS"].rpartition(":")[2]
+    assert web["ports"] == [f"127.0.0.1:{port}:{port}"]
+    assert f"http://127.0.0.1:{port}/health" in web["healthcheck"]["test"][-1]
+    assert web["volumes"] == services()["worker"]["volumes"]
 
 
 def test_only_the_definitions_of_a_private_node_contain_an_account(tmp_path: Path) -> None:

@@ -98,6 +98,25 @@ def test_a_fault_is_told_and_told_again_while_the_next_read_hangs() -> None:
     assert isinstance(part.end(None).fault, FloodgateError)
 
 
+def test_a_part_that_failed_is_not_waited_for_until_it_answers() -> None:
+    answers, fails = threading.Event(), True
+
+    def read_slowly() -> int:
+        if fails:
+            raise RabbitMQUnreachableError("It is away.")
+        answers.wait(60)
+        return 1
+
+    part = PartReader("RabbitMQ", read_slowly)
+    part.begin()
+    part.end(60)
+    fails = False
+    part.begin(fresh=True)
+    assert str(part.end(60).fault) == "It is away."
+    answers.set()
+    assert part.end(None).value == 1
+
+
 def test_a_bug_is_raised_and_not_shown_as_an_outage() -> None:
     def bug() -> int:
         raise ZeroDivisionError

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from floodgate import exporter
 from floodgate.broker.errors import InvalidParamsError
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.campaigns.sending import process as campaigns
 from floodgate.producer.gateway import server as gateway
 from floodgate.producer.updates import process as updates
-from floodgate.supervision.parts import PARTS, PartOptions, check_names, part_processes
+from floodgate.supervision.parts import NAMES, PARTS, PartOptions, check_names, part_processes
 from floodgate.web.server import DRAIN_SECONDS
 from floodgate.worker import CLOSING_SECONDS, HANDLER_CLOSING_SECONDS, LEAVING_SECONDS
 
@@ -93,6 +95,11 @@ def test_an_unknown_part_is_refused_with_the_names_of_all() -> None:
         check_names(["gatway"])
 
 
+def test_the_documentation_lists_every_part_in_its_order() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
+    assert tuple(re.findall(r"^\| `(\w+)` \| \[?`floodgate ", page, re.MULTILINE)) == NAMES
+
+
 def test_no_part_is_given_less_time_to_stop_than_it_takes_itself() -> None:
     settings = Settings(_env_file=None)
     working = settings.shutdown_seconds + CLOSING_SECONDS + LEAVING_SECONDS
@@ -102,6 +109,7 @@ def test_no_part_is_given_less_time_to_stop_than_it_takes_itself() -> None:
         "updates": updates.STOP_SECONDS,
         "campaigns": campaigns.STOP_SECONDS,
         "gateway": settings.gateway.drain_seconds + gateway.CLOSING_SECONDS,
+        "metrics": exporter.STOP_SECONDS,
     }
     bounds = {part.name: part.stop_seconds(settings) for part in PARTS}
     assert bounds == own | {"web": bounds["web"]}

@@ -10,7 +10,7 @@
 --   chat:<chat>        what the chat has received, the counters of its two lines, its call in flight, its pause
 --   typing:<chat>      the chat's typing and drafts
 --   job:<id>           a job's state; result:<id>, for a shorter time, Telegram's response
---   line:<p>:<chat>    the waiting jobs of a line, by place
+--   line:<p>:<chat>    the waiting jobs of a line, by place; oldest:<p>, those of all lines
 --   waiters:<paid>     jobs in workers that wait for the bot's budget, by rank; waiting:<paid> holds until when
 --   aliases            chats that migrated and names that were resolved; names holds until when
 --   lines calls pauses dead refused counts     indexes for `floodgate status`
@@ -226,6 +226,8 @@ local function ttl(duration) return math.max(1, math.ceil(duration / 1000)) end
 
 local function line_key(chat, priority) return prefix .. 'line:' .. priority .. ':' .. chat end
 
+local function oldest_key(priority) return prefix .. 'oldest:' .. priority end
+
 local function head_of(chat, priority)
   while true do
     local id = redis.call('ZRANGE', line_key(chat.key, priority), 0, 0)[1]
@@ -233,6 +235,7 @@ local function head_of(chat, priority)
     local job = get_job(id)
     if job then return job end
     redis.call('ZREM', line_key(chat.key, priority), id) -- the job expired long after it was due
+    redis.call('ZREM', oldest_key(priority), id)
     redis.call('HINCRBY', prefix .. 'counts', priority, -1)
     chat[priority].length = math.max(0, chat[priority].length - 1)
   end
@@ -265,6 +268,8 @@ local function save_job(job)
   end
   if listed ~= (job.listed or false) then
     redis.call('HINCRBY', prefix .. 'counts', job.priority, listed and 1 or -1)
+    if job.chat and listed then redis.call('ZADD', oldest_key(job.priority), job.place, job.id) end
+    if not listed then redis.call('ZREM', oldest_key(job.priority), job.id) end
   end
   if job.state == 'dead' then
     redis.call('ZADD', prefix .. 'dead', now, job.id)
@@ -1253,6 +1258,17 @@ function operations.waiting()
   return redis.call('HMGET', prefix .. 'counts', INTERACTIVE, BULK)
 end
 
+-- How long ago the oldest job that waits in a line joined it. Forgets a few jobs that expired long after they were due.
+local function age_of_oldest(priority)
+  for _ = 1, 100 do
+    local id, place = unpack(redis.call('ZRANGE', oldest_key(priority), 0, 0, 'WITHSCORES'))
+    if not id then return false end
+    if redis.call('EXISTS', prefix .. 'job:' .. id) == 1 then return now - tonumber(place) end
+    redis.call('ZREM', oldest_key(priority), id)
+  end
+  return false
+end
+
 function operations.snapshot()
   local second, minute = 0, 0
   for _, at in ipairs(bot.free.log) do
@@ -1283,6 +1299,7 @@ function operations.snapshot()
     redis.call('ZCOUNT', prefix .. 'refused', '(' .. string.format('%.0f', now - rules.unreachable), '+inf'),
     redis.call('HGETALL', prefix .. 'not_kept'), redis.call('HGETALL', prefix .. 'dropped'),
     outage_since() ~= 0 and now - outage_since() or false,
+    { age_of_oldest(INTERACTIVE), age_of_oldest(BULK) },
   }
 end
 

@@ -352,7 +352,7 @@ def _nothing(_reply: Any) -> None:
 
 
 def _snapshot(policy: Policy, bot: str, reply: Any) -> Snapshot:
-    second, permille, minute, sending, waiting, pauses, lines, dead, refused, not_kept, dropped, outage = reply
+    second, permille, minute, sending, waiting, pauses, lines, dead, refused, not_kept, dropped, outage, ages = reply
     return Snapshot(
         bot=bot,
         sent_last_second=second,
@@ -367,6 +367,11 @@ def _snapshot(policy: Policy, bot: str, reply: Any) -> Snapshot:
         not_kept=_counts(not_kept),
         dropped=_counts(dropped),
         outage=None if outage is None else timedelta(microseconds=outage),
+        oldest={
+            priority: timedelta(microseconds=age)
+            for priority, age in zip(Priority, ages, strict=True)
+            if age is not None
+        },
     )
 
 

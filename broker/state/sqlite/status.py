@@ -14,6 +14,9 @@ from floodgate.broker.admission.rows import BotRow
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.state.sqlite.unit_of_work import DEAD, PRIORITIES, SqliteUnitOfWork
 
+_OLDEST: Final = (
+    "SELECT min(place) FROM jobs INDEXED BY oldest WHERE bot = ? AND priority = ? AND state <= 1 AND place > 0"
+)
 SHOWN: Final = 10  # longest lines and longest pauses
 _LONGEST: Final = "SELECT chat, {0} FROM chats WHERE bot = ? AND {0} > 1 ORDER BY {0} DESC LIMIT ?"
 _AMONG: Final = (
@@ -58,7 +61,16 @@ def snapshot(work: SqliteUnitOfWork) -> Snapshot:
         not_kept=_without_letter(work, dropped=False),
         dropped=_without_letter(work, dropped=True),
         outage=_outage(work),
+        oldest=_oldest(work),
     )
+
+
+def _oldest(work: SqliteUnitOfWork) -> dict[Priority, timedelta]:
+    found = {
+        priority: work.connection.execute(_OLDEST, (work.name, number)).fetchone()[0]
+        for number, priority in enumerate(PRIORITIES)
+    }
+    return {priority: timedelta(microseconds=work.now - place) for priority, place in found.items() if place}
 
 
 def _without_letter(work: SqliteUnitOfWork, *, dropped: bool) -> dict[str, int]:

@@ -52,6 +52,8 @@ CREATE TABLE jobs (
 CREATE UNIQUE INDEX jobs_by_id ON jobs (bot, job_id);
 -- Only waiting jobs stand in it, so a job that goes at first sight never does.
 CREATE INDEX lines ON jobs (bot, chat, priority, place) WHERE state <= 1;
+-- Likewise, for the age of the oldest. Only a job without a line has no place.
+CREATE INDEX oldest ON jobs (bot, priority, place) WHERE state <= 1 AND place > 0;
 -- For sweeping.
 CREATE INDEX ended ON jobs (bot, since) WHERE state >= 5;
 -- What sweeping, which passes over all bots, adds to the counts in their rows: waiting, by priority, and dead (2).

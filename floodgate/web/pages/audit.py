@@ -7,9 +7,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from floodgate.broker.errors import StateError
-from floodgate.web.blocking_calls import attempt
 from floodgate.web.paging import number_of, sliced
 from floodgate.web.rendering import page
+from floodgate.web.service_threads import attempt
 from floodgate.web.services import services_of
 
 

@@ -10,10 +10,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from floodgate.broker.errors import CampaignError, InvalidParamsError
-from floodgate.web.blocking_calls import attempt
 from floodgate.web.pages.choice import chosen_bot
 from floodgate.web.paging import ListPage, number_of
 from floodgate.web.rendering import fragment, page
+from floodgate.web.service_threads import attempt
 from floodgate.web.services import Services, services_of
 from floodgate.web.viewer import Action, viewer_of
 

@@ -10,10 +10,10 @@ from starlette.responses import Response
 
 from floodgate.broker.errors import InvalidParamsError
 from floodgate.letters.criteria import chat_of
-from floodgate.web.blocking_calls import attempt
 from floodgate.web.pages.choice import named_bot
 from floodgate.web.picture import picture_of
 from floodgate.web.rendering import page
+from floodgate.web.service_threads import attempt
 from floodgate.web.services import services_of
 
 LIVE_SECONDS: Final = 2.0

@@ -10,10 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from floodgate.broker.admission.contract import NotKept, Record
-from floodgate.web.blocking_calls import attempt
 from floodgate.web.pages.choice import chosen_bot
 from floodgate.web.paging import PER_PAGE, ListPage, number_of, read_ahead
 from floodgate.web.rendering import page
+from floodgate.web.service_threads import attempt
 from floodgate.web.services import Services, services_of
 from floodgate.web.viewer import Viewer, viewer_of
 

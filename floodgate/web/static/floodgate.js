@@ -4,6 +4,7 @@
 (() => {
   const RETRY_MS = 5000;
   const PLOT_MS = 15000;
+  const DAY = 86400; // in seconds, as uPlot counts
   const LINES = ["--line-1", "--line-2", "--line-3", "--line-4", "--line-5"];
 
   // The Content-Security-Policy forbids eval and inline styles. Pages may hold texts of messages, so none is kept in the
@@ -75,11 +76,18 @@
     return { lines: LINES.map(value), axis: value("--muted"), grid: value("--rule") };
   }
 
+  // In UTC, as everywhere on the pages: a date, or a time with seconds if the step is short
+  function time(at, step) {
+    const text = new Date(at * 1000).toISOString();
+    return step >= DAY ? text.slice(0, 10) : text.slice(11, step >= 60 ? 16 : 19);
+  }
+
   function options(figure, data) {
     const { lines, axis, grid } = colours();
     const axes = { stroke: axis, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 } };
     const series = data.series.map((each, index) => ({
       label: each.label,
+      value: (_plot, value) => (value == null ? "" : value.toLocaleString("en")),
       stroke: lines[index % lines.length],
       width: 1.5,
       points: { show: data.x.length < 3 },
@@ -90,8 +98,8 @@
       height: 220,
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       scales: { y: { range: (_plot, _low, high) => [0, Math.max(1, high * 1.1)] } },
-      axes: [axes, { ...axes, size: 56 }],
-      series: [{ label: "Time", value: "{YYYY}-{MM}-{DD} {HH}:{mm}:{ss}" }, ...series],
+      axes: [{ ...axes, space: 72, values: (_plot, splits, _index, _space, step) => splits.map((at) => time(at, step)) }, axes],
+      series: [{ label: "Time", value: (_plot, at) => (at == null ? "" : `${time(at, DAY)} ${time(at, 1)}`) }, ...series],
       cursor: { drag: { x: false, y: false } },
     };
   }

@@ -21,7 +21,7 @@ MOST_WAITING: Final = 64
 T = TypeVar("T")
 
 
-class BlockingCalls:
+class ServiceThreads:
     """Threads for the blocking calls to one service. ``stop`` is safe to call twice, and unstarted.
 
     Args:
