@@ -43,7 +43,8 @@ from floodgate.broker.errors import (
     StateError,
     UnknownMethodError,
 )
-from floodgate.broker.messages.job import Job, Priority
+from floodgate.broker.messages.job import Job, Priority, unix_ms
+from floodgate.broker.messages.method_table import Charge
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.core import Composer
@@ -200,11 +201,16 @@ class PipelineRequest(AiohttpRequest):
             if instead is not None:
                 return 200, {"ok": True, "result": instead}
         seconds = self._settings.updates.reply_seconds
+        typing = self._settings.charge_of(job) is Charge.TYPING
+        if typing and (worth := job.worth(unix_ms())) is not None:
+            seconds = max(0.0, min(seconds, worth.total_seconds()))
         try:
             result = await self._client.result(job, timeout=seconds)
         except DeadLetteredError:
             pass
         except (NotSettledError, StateError, ClosedError) as error:
+            if typing:  # if it has not been sent by now, it will be shed
+                return 200, {"ok": True, "result": True}
             raise TimedOut(
                 f"Job {job.id} is safe and will be sent; there is no result within {seconds:g} s. Do not send it again."
             ) from error
