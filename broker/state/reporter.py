@@ -1,29 +1,24 @@
-"""Reports a process to the state store once a second: that it lives, its queues, and what it has counted since.
+"""Reports what a process does to the state store, once a second: that it lives, what it consumes, what it has counted.
 
-What is counted stands in the process's :class:`~floodgate.broker.process.metrics.Metrics`; the reporter sends the
-differences. While the store is away nothing is lost: the next report holds what has been counted since the last one
-that arrived. The store's users report an outage, so this one is silent.
-
-Bounds: one short call a second; the gauges of at most :data:`MOST_SAMPLED` bots are sampled in each, in turn. With more
-bots than that, their seconds have gaps, and their minutes have none up to 60 times as many.
+It runs on a thread of its own, so a store that does not answer delays no admission and no event loop. While the store
+is away, counts add up and go into the first report afterwards: there is never more to remember than there are series.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-import secrets
 import socket
 import time
+import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from importlib.metadata import version
-from itertools import cycle, islice
 from typing import Final
 
-from floodgate.broker.errors import StateError
+from floodgate.broker.errors import SettingsError, StateError
 from floodgate.broker.process.metrics import (
     DEAD,
     RELEASED,
@@ -34,153 +29,171 @@ from floodgate.broker.process.metrics import (
     WAIT,
     Metric,
     Metrics,
-    ProcessRole,
 )
+from floodgate.broker.process.outages import OutageLog
+from floodgate.broker.process.stopping import Stopping
 from floodgate.broker.settings.model import Settings
-from floodgate.broker.state.activity import Counts, ProcessReport, Series
-from floodgate.broker.state.stores import open_activity
+from floodgate.broker.state.activity import Activity, Counts, ProcessReport, Series
+from floodgate.broker.state.stores import missing_state_file, open_activity
 from floodgate.broker.state.thread import StateThread
 
-REPORT_SECONDS: Final = 1.0
-LEAVE_SECONDS: Final = 2.0
-MOST_SAMPLED: Final = 50
+logger = logging.getLogger("floodgate.metrics")
 
-# By metric, the series to which each of its words adds; None stands for all words.
-_COUNTERS: Final[Mapping[Metric, Mapping[str | None, Series]]] = {
+EVERY_SECONDS: Final = 1.0
+# For the last report. A store that is away must not delay the end of the process.
+LAST_SECONDS: Final = 2.0
+_SILENT: Final = "this process cannot report what it does: %s"
+# Which series a count belongs to, by the labels after the bot.
+_COUNTERS: Final[Mapping[Metric, Mapping[str, Series]]] = {
     SENDS: {
         "sent": Series.SENT,
         "nothing-to-do": Series.SENT,
-        **dict.fromkeys(("retry", "uncertain", "migrated", "bot-refused"), Series.RETRIED),
+        "retry": Series.RETRIED,
+        "uncertain": Series.RETRIED,
         "dead": Series.REFUSED,
     },
-    DEAD: {None: Series.DEAD},
     TOO_MANY_REQUESTS: {"chat": Series.PAUSED_CHAT, "bot": Series.PAUSED_BOT},
-    RELEASED: {None: Series.RELEASED},
-    UPDATES_RECEIVED: {None: Series.RECEIVED},
 }
-_WAITS: Final = {cause: Series(f"waits-{cause}") for cause in WAIT.labels["cause"]}
+_TOTALS: Final = {DEAD: Series.DEAD, RELEASED: Series.RELEASED, UPDATES_RECEIVED: Series.RECEIVED}
+_CAUSES: Final = {
+    "rate": Series.WAITS_RATE,
+    "line": Series.WAITS_LINE,
+    "pause": Series.WAITS_PAUSE,
+    "in-flight": Series.WAITS_IN_FLIGHT,
+    "outage": Series.WAITS_OUTAGE,
+    "store": Series.WAITS_STORE,
+}
 
 Totals = Mapping[str, Counts]
 """What has been counted since the process began, by bot."""
 
 
 class Reporter:
-    """Reports one process. Belongs to the event loop; ``stop`` takes at most twice :data:`LEAVE_SECONDS`, and is safe
-    to call twice, and unstarted.
+    """Reports until it is stopped. Belongs to the event loop. ``stop`` takes at most :data:`LAST_SECONDS`; it is safe
+    to call twice, and unstarted. Reports nothing if ``FLOODGATE_REPORTS`` is off, and not before a worker has created
+    the state file: a receiver on a machine of its own has none.
 
     Args:
-        thread: makes the calls.
-        process_id: unique among all processes. A worker's is its consumer's name in RabbitMQ.
+        metrics: what the process counts.
+        process_id: a worker's name in RabbitMQ; by default, one is made.
+        partitions: returns the queues that the process consumes.
     """
 
     def __init__(
-        self, settings: Settings, metrics: Metrics, thread: StateThread, process_id: str | None = None
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        process_id: str | None = None,
+        partitions: Callable[[], Iterable[str]] = tuple,
     ) -> None:
-        assert metrics.role is not None
+        self._settings = settings
         self._metrics = metrics
-        self._thread = thread
-        self._host = socket.gethostname()
-        self._id = process_id or f"{self._host[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
-        self._role = metrics.role
-        self._bots = sorted(settings.tokens)
-        self._to_sample = cycle(self._bots if self._role is ProcessRole.WORKER else ())
-        self._activity = open_activity(settings)
-        self._partitions: tuple[str, ...] = ()
+        self._id = process_id or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._partitions = partitions
         self._began = time.monotonic()
-        self._reported: Totals = {}
-        self._stopping = asyncio.Event()
+        self._told: Totals = {}
+        self._thread = StateThread()
+        self._stopping = Stopping()
+        self._outage = OutageLog()
         self._reporting: asyncio.Task[None] | None = None
 
-    def start(self, partitions: Iterable[str] = ()) -> None:
-        """Begin to report. ``partitions`` are the queues that the process consumes."""
-        self._partitions = tuple(sorted(partitions))
-        self._reporting = asyncio.create_task(self._report_until_stopped(), name="floodgate-report")
+    def start(self) -> None:
+        """Begin to report."""
+        if not self._settings.reports:
+            return
+        try:
+            activity = open_activity(self._settings)
+        except SettingsError as error:  # a receiver needs no client of Redis
+            logger.warning(_SILENT, error)
+        else:
+            self._reporting = asyncio.create_task(self._report_on(activity), name="floodgate-reports")
 
     async def stop(self) -> None:
-        """Report for the last time. Do this before the thread stops."""
+        """Report for the last time: the process leaves the list."""
+        self._stopping.set()
         reporting, self._reporting = self._reporting, None
         if reporting is None:
             return
-        self._stopping.set()
-        done, _ = await asyncio.wait({reporting}, timeout=LEAVE_SECONDS)
-        if not done:
-            reporting.cancel()
-            return
-        with suppress(StateError, TimeoutError):
-            async with asyncio.timeout(LEAVE_SECONDS):
-                left = differences(totals(self._metrics, self._bots), self._reported)
-                await self._thread.call(self._activity.leave, self._process(), left)
-                await self._thread.call(self._activity.close)
+        await asyncio.wait({reporting}, timeout=LAST_SECONDS)
+        if not reporting.done():
+            reporting.cancel()  # its thread ends with the process
+        elif (fault := reporting.exception()) is not None:
+            logger.error("the reports of this process ended early", exc_info=fault)
 
-    async def _report_until_stopped(self) -> None:
+    async def _report_on(self, activity: Activity) -> None:
         while not self._stopping.is_set():
-            await self._report()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(REPORT_SECONDS):
-                    await self._stopping.wait()
+            await self._try_report(activity, last=False)
+            await self._stopping.sleep(EVERY_SECONDS)
+        await self._try_report(activity, last=True)
+        await self._thread.call(activity.close)
+        await self._thread.stop()
 
-    async def _report(self) -> None:
-        counted = totals(self._metrics, self._bots)
-        sampled = tuple(islice(self._to_sample, min(MOST_SAMPLED, len(self._bots))))
-        with suppress(StateError):
-            increments = differences(counted, self._reported)
-            await self._thread.call(self._activity.report, self._process(), increments, sampled)
-            self._reported = counted
+    async def _try_report(self, activity: Activity, *, last: bool) -> None:
+        if missing_state_file(self._settings):
+            return
+        process, totals = self._process(), totals_of(self._metrics, self._settings.tokens)
+        added = _difference(totals, self._told)
+        try:
+            if last:
+                await self._thread.call(activity.leave, process, added)
+            else:
+                await self._thread.call(activity.report, process, added, _senders(process.partitions))
+        except StateError as error:
+            if self._outage.is_due(str(error)):
+                logger.warning(_SILENT, error)
+        else:
+            self._told = totals
+            self._outage.end()
 
     def _process(self) -> ProcessReport:
-        uptime = timedelta(seconds=time.monotonic() - self._began)
         return ProcessReport(
-            self._id, self._role, self._host, os.getpid(), version("telegram-floodgate"), uptime, self._partitions
+            id=self._id,
+            role=str(self._metrics.role),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=version("telegram-floodgate"),
+            uptime=timedelta(seconds=time.monotonic() - self._began),
+            partitions=tuple(self._partitions()),
         )
 
 
-@asynccontextmanager
-async def reporting(settings: Settings, metrics: Metrics) -> AsyncIterator[None]:
-    """Report this process while the block runs, on a thread of its own. Takes at most three times
-    :data:`LEAVE_SECONDS` to end."""
-    thread = StateThread()
-    reporter = Reporter(settings, metrics, thread)
-    reporter.start()
-    try:
-        yield
-    finally:
-        await reporter.stop()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LEAVE_SECONDS):
-                await thread.stop()
-
-
-def totals(metrics: Metrics, bots: Iterable[str]) -> Totals:
-    """Return what has been counted of these bots, by the history's series."""
-    found: dict[str, dict[Series, float]] = {bot: defaultdict(float) for bot in bots}
+def totals_of(metrics: Metrics, bots: Iterable[str]) -> Totals:
+    """Return the totals of the history's counters, for these bots."""
+    totals: dict[str, dict[Series, float]] = {bot: defaultdict(float) for bot in bots}
     for bot, series, value in _counted(metrics):
-        if value and bot in found:
-            found[bot][series] += value
-    return found
+        if bot in totals:
+            totals[bot][series] += value
+    return totals
 
 
 def _counted(metrics: Metrics) -> Iterator[tuple[str, Series, float]]:
-    for metric, series_of in _COUNTERS.items():
-        for (bot, *words), value in metrics.values(metric).items():
-            series = series_of.get(words[0] if words else None, series_of.get(None))
-            if series is not None:
-                yield bot, series, value
+    for metric, by_label in _COUNTERS.items():
+        for (bot, label), value in metrics.values(metric).items():
+            if label in by_label:
+                yield bot, by_label[label], value
+    for metric, series in _TOTALS.items():
+        yield from ((labels[0], series, value) for labels, value in metrics.values(metric).items())
     for (bot, cause), waits in metrics.distributions(WAIT).items():
-        if cause in _WAITS:
-            yield bot, _WAITS[cause], waits.count
+        if cause in _CAUSES:
+            yield bot, _CAUSES[cause], waits.count
     for (bot,), lags in metrics.distributions(UPDATE_LAG).items():
         yield bot, Series.HANDLED, lags.count
         yield bot, Series.UPDATE_LAG, lags.sum
 
 
-def differences(now: Totals, before: Totals) -> Totals:
-    """Return what has been counted since ``before``, by bot; bots without any are left out."""
-    found = {
-        bot: {
-            series: value - before.get(bot, {}).get(series, 0.0)
-            for series, value in counts.items()
-            if value != before.get(bot, {}).get(series, 0.0)
-        }
-        for bot, counts in now.items()
-    }
+def _difference(totals: Totals, told: Totals) -> dict[str, Counts]:
+    """Return what was counted since the last report, without what was not."""
+    found = {bot: _grown(counts, told.get(bot, {})) for bot, counts in totals.items()}
     return {bot: counts for bot, counts in found.items() if counts}
+
+
+def _grown(counts: Counts, told: Counts) -> Counts:
+    added = {series: value - told.get(series, 0.0) for series, value in counts.items()}
+    return {series: value for series, value in added.items() if value}
+
+
+def _senders(partitions: Iterable[str]) -> set[str]:
+    """Return the bots whose jobs are sent from these queues."""
+    names = (queue.split(".") for queue in partitions)
+    return {bot for family, bot, *_ in names if family == "send"}

@@ -5,8 +5,8 @@ which waits to become the active receiver. An error before that is one sentence 
 signal ends the process.
 
 Stop order, on SIGTERM or SIGINT: updates being published are finished → the tokens are released → Telegram's webhook
-requests are refused, so that Telegram repeats them to another receiver → connections. Bounded by :data:`STOP_SECONDS`;
-a second signal exits at once.
+requests are refused, so that Telegram repeats them to another receiver → connections → the last report. Bounded by
+:data:`STOP_SECONDS`; a second signal exits at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from floodgate.broker.process.forced_exit import stop_on_signals
 from floodgate.broker.process.measurement import Measurement
 from floodgate.broker.process.metrics import RECEIVER_ACTIVE, ProcessRole
 from floodgate.broker.settings.model import Settings
-from floodgate.broker.state.reporter import reporting
+from floodgate.broker.state.reporter import Reporter
 from floodgate.producer.http_protocol import server_config
 from floodgate.producer.listening import listen, url_of
 from floodgate.producer.updates.intake import Intake
@@ -42,9 +42,9 @@ logger = logging.getLogger("floodgate.updates")
 MOST_POSTS: Final = 2000  # connections at once, so that strangers cannot exhaust the memory
 KEEP_ALIVE_SECONDS: Final = 75
 LAST_POSTS_SECONDS: Final = 5  # for webhook requests under way at a stop
-# The last webhook requests, the last batch, the release of the token, the connections and the last report each have a
-# bound; this is their sum plus a margin.
-STOP_SECONDS: Final = 30.0
+# The last webhook requests, the last batch, the release of the token and the connections each have a bound; this is
+# their sum plus a margin.
+STOP_SECONDS: Final = 25.0
 
 
 class Mode(StrEnum):
@@ -65,7 +65,7 @@ class Receiver:
             )
         self._settings = settings
         self._mode = mode
-        self.measurement = Measurement(settings, ProcessRole.UPDATES)
+        self._measurement = Measurement(settings, ProcessRole.UPDATES)
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -85,12 +85,14 @@ class Receiver:
             FloodgateError: the receiver could not start: a setting is wrong, or RabbitMQ is unavailable.
         """
         self._loop = asyncio.get_running_loop()
-        metrics = self.measurement.metrics
+        metrics = self._measurement.metrics
         connections = Connections(self._settings, "updates", on_callers_loop=True, metrics=metrics)
         api = ReceivingApi(self._settings)
         intake = Intake(self._settings, connections, metrics)
+        reporter = Reporter(self._settings, metrics)
         try:
-            await self.measurement.start()
+            await self._measurement.start()
+            reporter.start()
             async with self._posts_taken(intake) as where:
                 await intake.declare()
                 self._name_types_left_out()
@@ -99,7 +101,8 @@ class Receiver:
         finally:
             await api.close()
             await connections.aclose()
-            await self.measurement.stop()
+            await reporter.stop()
+            await self._measurement.stop()
         logger.info("stopped")
 
     def _name_types_left_out(self) -> None:
@@ -130,7 +133,7 @@ class Receiver:
     async def _lead(self, bot: str, api: ReceivingApi, intake: Intake, connections: Connections) -> None:
         leadership = Leadership(bot, intake, connections, self._settings.updates.lease_seconds)
         work = self._work(bot, api, intake, leadership.valid)
-        metrics = self.measurement.metrics
+        metrics = self._measurement.metrics
         metrics.set(RECEIVER_ACTIVE, 0.0, bot)
 
         async def counted() -> None:
@@ -203,11 +206,9 @@ def run_receiver(settings: Settings, mode: Mode, ready: Callable[[str], None]) -
         FloodgateError: the receiver could not start: a setting is wrong, or RabbitMQ is unavailable.
     """
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_receive(settings, mode, ready))
+        runner.run(_receive(Receiver(settings, mode), ready))
 
 
-async def _receive(settings: Settings, mode: Mode, ready: Callable[[str], None]) -> None:
-    receiver = Receiver(settings, mode)
+async def _receive(receiver: Receiver, ready: Callable[[str], None]) -> None:
     stop_on_signals(receiver.stop, STOP_SECONDS)
-    async with reporting(settings, receiver.measurement.metrics):
-        await receiver.run(ready)
+    await receiver.run(ready)

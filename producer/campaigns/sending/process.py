@@ -35,7 +35,7 @@ from floodgate.broker.process.outages import Backoff, OutageLog
 from floodgate.broker.process.tracing import start_tracing
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.calls import BatchedAdmission
-from floodgate.broker.state.reporter import reporting
+from floodgate.broker.state.reporter import Reporter
 from floodgate.broker.state.stores import open_batched, open_result_feed
 from floodgate.broker.state.thread import StateThread
 from floodgate.producer.campaigns.sending.leader import Leader
@@ -115,6 +115,8 @@ class CampaignRunner:
         """
         self._loop = asyncio.get_running_loop()
         await self._measurement.start()
+        reporter = Reporter(self._settings, self._measurement.metrics)
+        reporter.start()
         calls, state_thread, feed_thread = StateThread(), StateThread(), StateThread()
         ledger = open_batched(self._settings, state_thread)
         listening: asyncio.Task[None] | None = None
@@ -136,6 +138,7 @@ class CampaignRunner:
             await state_thread.stop()
             await calls.call(self._store.close)
             await calls.stop()
+            await reporter.stop()
             await self._measurement.stop()
         logger.info("stopped")
 
@@ -283,7 +286,6 @@ async def _run(
     campaigns = CampaignRunner(settings, make_client(connections), measurement, tracing)
     stop_on_signals(campaigns.stop, STOP_SECONDS)
     try:
-        async with reporting(settings, measurement.metrics):
-            await campaigns.run(ready)
+        await campaigns.run(ready)
     finally:
         await connections.aclose()
