@@ -2,7 +2,7 @@
 
 site       the Floodgate that the browser looks at
 browser    Debian's Chromium
-visit      opens a page: visit("/bots", role="admin", dark=True, width=360, javascript=False)
+open_page      opens a page: open_page("/bots", role="admin", dark=True, width=360, javascript=False)
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Visitor:
             self.strangers.append(request.url)
 
 
-Visit = Callable[..., Visitor]
+OpenPage = Callable[..., Visitor]
 
 
 @pytest.fixture(scope="session")
@@ -81,12 +81,12 @@ def launch(chromium: object) -> Browser:
 
 
 @pytest.fixture
-def visit(site: Scene, browser: Browser) -> Iterator[Visit]:
+def open_page(site: Scene, browser: Browser) -> Iterator[OpenPage]:
     """Opens a page. After the test, nothing may have gone wrong on any of them."""
     opened: list[tuple[BrowserContext, Visitor]] = []
     cookies: dict[str, list[object]] = {}
 
-    def open_page(
+    def opened(
         path: str = "/", role: str | None = "admin", *, dark: bool = False, width: int = WIDE, javascript: bool = True
     ) -> Visitor:
         context = browser.new_context(
@@ -105,7 +105,7 @@ def visit(site: Scene, browser: Browser) -> Iterator[Visit]:
         visitor.go(path)
         return visitor
 
-    yield open_page
+    yield opened
     faults = [(visitor.errors, visitor.strangers) for _, visitor in opened]
     for context, _ in opened:
         context.close()
