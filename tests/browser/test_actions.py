@@ -6,7 +6,7 @@ from playwright.sync_api import Page, expect
 
 from floodgate.producer.campaigns.states import CampaignState
 from tests.browser.conftest import OpenPage
-from tests.browser.scene import BLOCKED, BUSY, CAMPAIGN, QUIET, RECIPIENTS, WRONG, Scene
+from tests.browser.scene import BUSY, CAMPAIGN, CLEARED, DROPPED, QUIET, RECIPIENTS, Scene
 from tests.waiting import until
 
 CHAT = 777
@@ -66,7 +66,7 @@ def test_dead_letters_are_replayed_by_filter(site: Scene, open_page: OpenPage) -
 
 def test_a_dead_letter_is_dropped_with_the_keyboard_alone(site: Scene, open_page: OpenPage) -> None:
     before = site.dead()
-    page = open_page(f"/dead-letters?chat={WRONG}").page
+    page = open_page(f"/dead-letters?chat={DROPPED}").page
     tab_to(page, "a[href^='/dead-letters/']")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_contain_text("Dead letter")
@@ -93,9 +93,10 @@ def tab_to(page: Page, selector: str) -> None:
 
 def test_an_unreachable_chat_is_marked_reachable(site: Scene, open_page: OpenPage) -> None:
     page = open_page(f"/unreachable?bot={BUSY}").page
-    page.get_by_role("button", name="Mark reachable …").click()
+    row = page.get_by_role("row").filter(has_text=str(CLEARED))
+    row.get_by_role("button", name="Mark reachable …").click()
     confirm(page, "1 chat")
-    assert str(BLOCKED) not in [each.chat for each in site.store.unreachable(BUSY)]
+    assert str(CLEARED) not in [each.chat for each in site.store.unreachable(BUSY)]
 
 
 def test_a_campaign_is_started_paused_resumed_and_cancelled(site: Scene, open_page: OpenPage) -> None:
