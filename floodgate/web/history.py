@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
 from typing import Any, Final
@@ -18,6 +18,7 @@ from floodgate.web.service_threads import PartOfPage, attempt
 
 MOST_POINTS: Final = 360
 ROWS_SHARE: Final = 10
+FRESH_SECONDS: Final = 5.0
 
 _WAITS: Final = {
     "rate": Series.WAITS_RATE,
@@ -135,6 +136,17 @@ def rows_of(plot: str, history: History, span: Span) -> PlotLines:
     return PLOTS[plot](history, span.step_seconds * ROWS_SHARE)
 
 
+@dataclass(frozen=True, slots=True)
+class KnownHistory:
+    """A history that was read, and what was made of it since."""
+
+    part: PartOfPage[History]
+    read_at: float
+    """Monotonic."""
+    made: dict[str, PlotLines] = field(default_factory=dict)
+    """Lines by plot, for those who look next."""
+
+
 class Histories:
     """The histories that were read lately. Belongs to the event loop.
 
@@ -144,14 +156,15 @@ class Histories:
 
     def __init__(self, read: Callable[[str, Resolution, timedelta], Awaitable[History]]) -> None:
         self._read = read
-        self._known: dict[tuple[str, Span], tuple[float, PartOfPage[History]]] = {}  # when it was read, monotonic
+        self._known: dict[tuple[str, Span], KnownHistory] = {}
 
-    async def look(self, bot: str, span: Span) -> PartOfPage[History]:
-        """Return a bot's history, at most one point old."""
-        read_at, known = self._known.get((bot, span), (float("-inf"), None))
-        if known is None or known.value is None or time.monotonic() - read_at > span.step_seconds:
-            known = await attempt(self._read(bot, span.resolution, span.length))
-            self._known[bot, span] = time.monotonic(), known
+    async def look(self, bot: str, span: Span) -> KnownHistory:
+        """Return a bot's history, at most one point or :data:`FRESH_SECONDS` old."""
+        known = self._known.get((bot, span))
+        fresh = max(FRESH_SECONDS, span.step_seconds)
+        if known is None or known.part.value is None or time.monotonic() - known.read_at > fresh:
+            known = KnownHistory(await attempt(self._read(bot, span.resolution, span.length)), time.monotonic())
+            self._known[bot, span] = known
         return known
 
 

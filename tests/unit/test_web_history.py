@@ -64,9 +64,9 @@ def test_a_history_is_read_once_for_all_who_look_and_again_after_an_error() -> N
 
     async def scenario() -> None:
         histories = Histories(read)
-        assert (await histories.look("news", Span.TEN_MINUTES)).problem == "The store is away."
+        assert (await histories.look("news", Span.TEN_MINUTES)).part.problem == "The store is away."
         for _ in range(3):
-            assert (await histories.look("news", Span.TEN_MINUTES)).value is HISTORY
+            assert (await histories.look("news", Span.TEN_MINUTES)).part.value is HISTORY
 
     asyncio.run(scenario())
     assert asked == [("news", Resolution.SECOND, timedelta(minutes=10))] * 2

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from floodgate.broker.state.activity import History
 from floodgate.overview.picture import BotOverview
-from floodgate.web.history import PLOTS, PlotLines, Span, rows_of
+from floodgate.web.history import PLOTS, KnownHistory, PlotLines, Span, rows_of
 from floodgate.web.pages.choice import named_bot
-from floodgate.web.services import services_of
+from floodgate.web.services import Services, services_of
 
 TITLES: Final = {
     "rate": "Rate and limit",
@@ -55,11 +57,12 @@ def chosen_span(request: Request) -> Span:
 async def plots_of(request: Request, bot: str, names: Sequence[str]) -> Sequence[HistoryPlot]:
     """Return some plots of a bot over the span in the URL."""
     services, span = services_of(request), chosen_span(request)
-    history = await services.histories.look(bot, span)
+    known = await services.histories.look(bot, span)
     found = []
     for name in names:
-        rows = await services.compute(rows_of, name, history.value, span) if history.value else None
-        found.append(HistoryPlot(TITLES[name], f"/data/bots/{bot}/{name}?span={span.label}", rows, history.problem))
+        rows = await _made(services, known, f"rows of {name}", partial(rows_of, name, span=span))
+        url = f"/data/bots/{bot}/{name}?span={span.label}"
+        found.append(HistoryPlot(TITLES[name], url, rows, known.part.problem))
     return found
 
 
@@ -74,11 +77,20 @@ async def plots_of_all(
 
 async def data(request: Request) -> Response:
     """Return the points of a plot."""
-    services, span, draw = services_of(request), chosen_span(request), PLOTS.get(request.path_params["plot"])
-    if draw is None:
+    services, span, name = services_of(request), chosen_span(request), request.path_params["plot"]
+    if name not in PLOTS:
         raise HTTPException(404, "There is no such plot.")
-    history = await services.histories.look(named_bot(request), span)
-    if history.value is None:
-        return JSONResponse({"x": [], "series": [], "problem": history.problem}, 503)
-    lines = await services.compute(draw, history.value, span.step_seconds)
+    known = await services.histories.look(named_bot(request), span)
+    lines = await _made(services, known, name, lambda history: PLOTS[name](history, span.step_seconds))
+    if lines is None:
+        return JSONResponse({"x": [], "series": [], "problem": known.part.problem}, 503)
     return JSONResponse(lines.as_json())
+
+
+async def _made(
+    services: Services, known: KnownHistory, name: str, make: Callable[[History], PlotLines]
+) -> PlotLines | None:
+    """Return what is made of a history, once for all who look; None if the history could not be read."""
+    if known.part.value is not None and name not in known.made:
+        known.made[name] = await services.compute(make, known.part.value)
+    return known.made.get(name)
