@@ -99,7 +99,7 @@ def test_pages_can_be_read_without_javascript(open_page: OpenPage) -> None:
     for path, words in {
         "/": [BUSY, "Dead letters"],
         f"/bots/{BUSY}": ["Longest lines", str(GROUP)],
-        "/dead-letters": ["3 match", "sendMessage"],
+        f"/dead-letters?chat={WRONG}": ["3 match", "sendMessage"],
         f"/campaigns/{CAMPAIGN}": ["of 400 recipients"],
         f"/unreachable?bot={BUSY}": ["bot was blocked by the user"],
     }.items():
