@@ -13,6 +13,7 @@ from floodgate.broker.process.metrics import (
     DEAD_LETTERS,
     LIMIT,
     LIMIT_USED,
+    LIVE,
     LOOP_LAG,
     OLDEST_JOB,
     OUTAGE,
@@ -138,6 +139,14 @@ ALERTS: Final = (
         NOW,
         Severity.WARNING,
         "A rule has stopped {{ $value }} campaigns of bot {{ $labels.bot }}.",
+    ),
+    Alert(
+        "FloodgateCampaignNotLed",
+        f"(max by (bot) ({labelled(CAMPAIGNS, state='running')}) > 0)"
+        f" and on () (max({labelled(LIVE, role='campaigns')}) == 0)",
+        timedelta(minutes=2),
+        Severity.CRITICAL,
+        "{{ $value }} campaigns of bot {{ $labels.bot }} are running, and no process sends them.",
     ),
     Alert(
         "FloodgateStoreNearlyFull",

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Final
 
 from floodgate.broker.admission.contract import Snapshot
@@ -26,8 +27,10 @@ from floodgate.broker.process.metrics import (
     JOBS_IN_LINE,
     LIMIT,
     LIMIT_USED,
+    LIVE,
     LONGEST_LINE,
     NOT_KEPT,
+    OLDEST_JOB,
     OTHER,
     OUTAGE,
     PART_UP,
@@ -82,6 +85,10 @@ def measured(overview: Overview) -> Metrics:
     metrics.set(PART_UP, float(overview.store.up), "store")
     if overview.campaigns is not None:
         metrics.set(PART_UP, float(overview.campaigns.up), "campaigns")
+    if overview.store.up:
+        roles = Counter(process.role for process in overview.processes)
+        for role in LIVE.labels["role"]:
+            metrics.set(LIVE, roles[role], role)
     for bot in overview.bots:
         _measure_bot(metrics, bot)
     return metrics
@@ -105,7 +112,8 @@ def _measure_store(metrics: Metrics, bot: str, snapshot: Snapshot) -> None:
     metrics.set(OUTAGE, snapshot.outage.total_seconds() if snapshot.outage else 0.0, bot)
     longest = {line.priority: line.length for line in reversed(snapshot.longest_lines)}
     for priority in Priority:
-        waiting = snapshot.waiting.get(priority, 0)
+        waiting, oldest = snapshot.waiting.get(priority, 0), snapshot.oldest.get(priority, timedelta())
+        metrics.set(OLDEST_JOB, oldest.total_seconds(), bot, priority)
         metrics.set(JOBS_IN_LINE, waiting, bot, priority)
         metrics.set(LONGEST_LINE, longest.get(priority, min(waiting, 1)), bot, priority)
     for reason, number in snapshot.dropped.items():

@@ -1,9 +1,9 @@
 """A worker process, from its settings to its last ack.
 
-Everything runs on one event loop, in the main thread. In addition a worker has a thread for a SQLite store, two for
-files and third-party middleware, one for name resolution and one that writes the log; a handler worker has one for the
-user's handlers, one that watches it, and two for responses to campaigns if there are any. The number does not grow with
-bots or partitions.
+Everything runs on one event loop, in the main thread. In addition a worker has a thread for a SQLite store, one for its
+reports to the store, two for files and third-party middleware, one for name resolution and one that writes the log; a
+handler worker has one for the user's handlers, one that watches it, and two for responses to campaigns if there are
+any. The number does not grow with bots or partitions.
 
 Start order: settings → broker bound → state store open → RabbitMQ reached and topology declared → actors imported →
 queues consumed. An error before that is reported in one sentence with an exit code. A worker either sends jobs or
@@ -11,8 +11,8 @@ handles updates, never both, so that a handler that blocks its process does not 
 
 Stop order, on SIGTERM or SIGINT: take nothing new and hand back idle partitions → finish the calls in flight → close
 sessions (the middleware's shutdown hooks) → the Application, if there is one → connections, which returns unfinished
-messages to their queues in order → store. Bounded by ``shutdown_seconds``; a second signal exits at once. A thread that
-hangs on a file does not keep the process alive.
+messages to their queues in order → store → the last report. Bounded by ``shutdown_seconds``; a second signal exits at
+once. A thread that hangs on a file does not keep the process alive.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from floodgate.broker.settings.model import Settings
 if TYPE_CHECKING:
     from floodgate.actors.updates.handling import Handling
     from floodgate.broker.process.spans import Tracing
+    from floodgate.broker.state.reporter import Reporter
     from floodgate.broker.worker.dramatiq_broker import FloodgateBroker
     from floodgate.broker.worker.runner import Runner
     from floodgate.updates.compose import Assignment
@@ -78,6 +79,7 @@ class WorkerProcess:
         self._watching: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self._tracing: Tracing | None = None
+        self._reporter: Reporter | None = None
 
     async def run(self) -> None:
         """Work until stopped.
@@ -135,6 +137,7 @@ class WorkerProcess:
         self._sweeping = asyncio.create_task(self._sweep_dead_letters(broker), name="floodgate-retention")
         keep_modules_from_collections()
         await self._runner.start()
+        self._report(broker)
         logger.info("worker ready: %d queues, bots %s%s", len(queues), ", ".join(self._bots()), self._by())
 
     def _trace(self, broker: FloodgateBroker) -> None:
@@ -147,6 +150,16 @@ class WorkerProcess:
             from floodgate.broker.worker.middleware.rate_limit import RateLimit
 
             broker.add_middleware(JobTraces(self._tracing), before=RateLimit)
+
+    def _report(self, broker: FloodgateBroker) -> None:
+        """Report to the state store what this worker does."""
+        from floodgate.broker.state.reporter import Reporter
+
+        def consumed() -> list[str]:
+            return [queue for queue, each in broker.subscriptions.items() if each.is_consuming]
+
+        self._reporter = Reporter(self._settings, broker.metrics, process_id=broker.worker_id, partitions=consumed)
+        self._reporter.start()
 
     async def _watch_capacity(self, broker: FloodgateBroker) -> None:
         """Warn before the state store is full."""
@@ -214,6 +227,8 @@ class WorkerProcess:
         await broker.aclose()
         if self._watching is not None:
             self._watching.cancel()
+        if self._reporter is not None:
+            await self._reporter.stop()
         await self._measurement.stop()
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)

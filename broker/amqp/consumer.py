@@ -178,6 +178,11 @@ class Subscription:
         else:
             self._soon(lambda: self._settle(delivery, channel, frame))
 
+    @property
+    def is_consuming(self) -> bool:
+        """Whether its channel is open. RabbitMQ decides whether this is the queue's active consumer."""
+        return self._channel is not None and bool(self._channel.is_open)
+
     def is_current(self, channel: Any) -> bool:
         """Return whether this is the channel in use, as far as another thread can tell."""
         return channel is self._channel

@@ -324,7 +324,7 @@ LIVE: Final = _gauge(
     "processes",
     "Processes that have reported within ten seconds, by role.",
     ProcessRole.EXPORTER,
-    role=tuple(role.value for role in PROCESSES),
+    role=(*PROCESSES, "web"),
 )
 SCRAPE: Final = _gauge("scrape_seconds", "Time that reading all of this took.", ProcessRole.EXPORTER, unit="seconds")
 

@@ -8,16 +8,18 @@ are asked for.
 
 A delivery has one span without children, because a span costs a tenth of a send; what happens in it are its events
 ``wait``, ``call`` and ``answer``, of which a span keeps 128 (``OTEL_SPAN_EVENT_COUNT_LIMIT``). Whoever enqueued a job
-decides whether its deliveries are sampled; the configured sampler decides for jobs without a trace.
+decides whether its deliveries are sampled. For jobs without a trace, the sampler of ``OTEL_TRACES_SAMPLER`` decides;
+without one, a process samples :data:`MOST_PER_SECOND` of them.
 
 No attribute holds a token, a URL of the Bot API, a chat, a parameter or a result. Telegram's descriptions may quote a
-message, so they end before a quotation: see :func:`shown`.
+message, so they end before a quotation, a URL or a name: see :func:`shown`.
 """
 
 from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -29,7 +31,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, SamplingResult
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.trace.span import TraceState
@@ -42,9 +44,11 @@ from floodgate.broker.process.logs import redact
 
 # The time for the last spans to be exported when a process ends.
 CLOSE_SECONDS: Final = 5.0
+# All messages of three bots at Telegram's limits; for a worker that sends without limits, 1 % of its time.
+MOST_PER_SECOND: Final = 100
 MAX_DESCRIPTION: Final = 200
 # An apostrophe inside a word ("can't parse entities") begins no quotation.
-_QUOTATION: Final = re.compile(r"""["“«`].*|(?<!\w)'.*|\w+://.*""", re.DOTALL)
+_QUOTATION: Final = re.compile(r"""["“«`].*|(?<!\w)'.*|\w+://.*|@.*""", re.DOTALL)
 _PARTITION: Final = re.compile(r"\.\d+$")
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 
@@ -192,6 +196,38 @@ class FollowCallers(Sampler):
         return f"FollowCallers({self._otherwise.get_description()})"
 
 
+class FirstOfEachSecond(Sampler):
+    """Samples the first ``most`` spans of each second. Two threads at once may sample one more."""
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most = most
+        self._clock = clock
+        self._second = 0
+        self._sampled = 0
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        """Decide on a span."""
+        if (second := int(self._clock())) != self._second:
+            self._second, self._sampled = second, 0
+        if self._sampled >= self._most:
+            return SamplingResult(Decision.DROP)
+        self._sampled += 1
+        return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes, trace_state)
+
+    def get_description(self) -> str:
+        """Return the sampler's name and bound."""
+        return f"FirstOfEachSecond({self._most})"
+
+
 def shown(description: str) -> str:
     """Return as much of an error's description as a trace may show: Telegram quotes a message's text and its URLs."""
     return _QUOTATION.sub("…", redact(description))[:MAX_DESCRIPTION]
@@ -200,7 +236,9 @@ def shown(description: str) -> str:
 def _provider(process: str, environment: Mapping[str, str]) -> TracerProvider:
     ours = Resource.create({"service.name": f"floodgate-{process}", "service.version": version("telegram-floodgate")})
     provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
-    provider.sampler = FollowCallers(provider.sampler)
+    configured = environment.get("OTEL_TRACES_SAMPLER", "").strip()
+    otherwise = provider.sampler if configured else ParentBased(FirstOfEachSecond(MOST_PER_SECOND))
+    provider.sampler = FollowCallers(otherwise)
     provider.add_span_processor(BatchSpanProcessor(_exporter(environment)))
     return provider
 

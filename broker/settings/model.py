@@ -302,6 +302,11 @@ class Settings(BaseSettings):
         "alone for the loopback; port 0 takes a free one and logs it. Each process on a machine needs a port of its "
         "own. Defaults to none: see docs/monitoring.md.",
     )
+    reports: bool = Field(
+        True,
+        description="Whether this process reports to the state store once a second: that it runs, which queues it "
+        "consumes, and what it has counted. `floodgate top` and the web pages show it.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
     log_format: Literal["console", "json"] = Field("console", description="`json` writes one object per line.")
 

@@ -24,6 +24,7 @@ from typing import Any, Final, Protocol, cast
 
 from floodgate.broker.admission.contract import (
     Ask,
+    ChatExplanation,
     Decision,
     NotKept,
     Record,
@@ -121,6 +122,9 @@ class BlockingAdmission(ABC):
 
     def snapshot(self, bot: str) -> Snapshot:
         return cast("Snapshot", self._do(AdmissionCall("snapshot", bot, ())))
+
+    def explain(self, bot: str, chat: str, job_id: str | None = None) -> ChatExplanation:
+        return cast("ChatExplanation", self._do(AdmissionCall("explain", bot, (chat, job_id))))
 
 
 class Batches(Protocol):
@@ -236,3 +240,6 @@ class BatchedAdmission:
 
     async def snapshot(self, bot: str) -> Snapshot:
         return cast("Snapshot", await self._do(AdmissionCall("snapshot", bot, ())))
+
+    async def explain(self, bot: str, chat: str, job_id: str | None = None) -> ChatExplanation:
+        return cast("ChatExplanation", await self._do(AdmissionCall("explain", bot, (chat, job_id))))

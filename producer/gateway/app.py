@@ -31,6 +31,7 @@ from floodgate.broker.errors import CampaignError, FloodgateError, RabbitMQError
 from floodgate.broker.process.measurement import Measurement
 from floodgate.broker.process.metrics import CALLERS, REQUEST, REQUESTS, Metrics, ProcessRole
 from floodgate.broker.settings.model import TEST_SUFFIX, Settings
+from floodgate.broker.state.reporter import Reporter
 from floodgate.broker.state.stores import open_batched, open_result_feed, open_store
 from floodgate.broker.state.thread import StateThread
 from floodgate.producer.async_client import AsyncClient
@@ -138,6 +139,8 @@ class Gateway:
         self.state.open = Running(parts, Sending(parts), Proxy(settings, store), connections)
         await parts.uploads.start()
         await self.measurement.start()
+        reporter = Reporter(settings, metrics)
+        reporter.start()
         try:
             yield
         finally:
@@ -150,6 +153,7 @@ class Gateway:
             ledger.close()
             await store.close()
             await state_thread.stop()
+            await reporter.stop()
             await self.measurement.stop()
             self.state.open = None
 

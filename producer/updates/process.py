@@ -5,8 +5,8 @@ which waits to become the active receiver. An error before that is one sentence 
 signal ends the process.
 
 Stop order, on SIGTERM or SIGINT: updates being published are finished → the tokens are released → Telegram's webhook
-requests are refused, so that Telegram repeats them to another receiver → connections. Bounded by :data:`STOP_SECONDS`;
-a second signal exits at once.
+requests are refused, so that Telegram repeats them to another receiver → connections → the last report. Bounded by
+:data:`STOP_SECONDS`; a second signal exits at once.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from floodgate.broker.process.forced_exit import stop_on_signals
 from floodgate.broker.process.measurement import Measurement
 from floodgate.broker.process.metrics import RECEIVER_ACTIVE, ProcessRole
 from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.reporter import Reporter
 from floodgate.producer.http_protocol import server_config
 from floodgate.producer.listening import listen, url_of
 from floodgate.producer.updates.intake import Intake
@@ -88,8 +89,10 @@ class Receiver:
         connections = Connections(self._settings, "updates", on_callers_loop=True, metrics=metrics)
         api = ReceivingApi(self._settings)
         intake = Intake(self._settings, connections, metrics)
+        reporter = Reporter(self._settings, metrics)
         try:
             await self._measurement.start()
+            reporter.start()
             async with self._posts_taken(intake) as where:
                 await intake.declare()
                 self._name_types_left_out()
@@ -98,6 +101,7 @@ class Receiver:
         finally:
             await api.close()
             await connections.aclose()
+            await reporter.stop()
             await self._measurement.stop()
         logger.info("stopped")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import urllib.request
 from collections.abc import Mapping
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from floodgate.broker.process.metrics import TABLE, ProcessRole
+from floodgate.exporter import Exporter
 from tests.acceptance.gateway.programs import GatewayProcess
 from tests.acceptance.stage import BOT, Stage
 from tests.processes import FloodgateProcess
@@ -69,6 +71,8 @@ def test_a_worker_tells_prometheus_what_became_of_its_jobs(stage: Stage) -> None
     assert value(series, "floodgate_published_total", outcome="confirmed") >= 1  # the dead letter
     assert value(series, "floodgate_event_loop_lag_seconds_count") > 0
     assert value(series, "process_resident_memory_bytes") > 0
+    with contextlib.closing(Exporter(stage.settings)) as exporter:
+        until(lambda: b'floodgate_processes{role="worker"} 1.0' in exporter.text())
     address = url_of(worker).removeprefix("http://").removesuffix("/metrics")
     ended = stage.floodgate("gateway", "--port", "0", FLOODGATE_METRICS_ADDRESS=address)
     told = f"Cannot serve metrics on {address}: Address already in use. Change FLOODGATE_METRICS_ADDRESS.\n"

@@ -16,7 +16,7 @@ from tests.processes import FloodgateProcess
 from tests.services import Vhost
 from tests.waiting import until
 
-MOST_THREADS = 6
+MOST_THREADS = 7
 PARTITIONS = 32
 DECLARE_SECONDS = 90.0
 HANDLER = """

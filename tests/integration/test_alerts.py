@@ -80,6 +80,13 @@ RECORDED = {
     ),
     "FloodgateDeadLettersRising": Recorded({'floodgate_dead_letters{bot="news"}': "5x3 60x40"}, 8, 30),
     "FloodgateCampaignStopped": Recorded({'floodgate_campaigns{bot="news",state="stopped"}': "_x3 1x3 stale"}, 4, 8),
+    "FloodgateCampaignNotLed": Recorded(
+        {
+            'floodgate_campaigns{bot="news",state="running"}': "1x20",
+            'floodgate_processes{role="campaigns"}': "1x2 0x6 1x10",
+        },
+        *(7, 12),
+    ),
     "FloodgateStoreNearlyFull": Recorded({"floodgate_store_used_ratio": "0.5x2 0.9x15 0.5x5"}, 15, 20),
     "FloodgateUpdateLag": Recorded(histogram("floodgate_update_lag_seconds", 'bot="news"', "10.0", "30.0"), 35, 58),
     "FloodgateLoopLag": Recorded(

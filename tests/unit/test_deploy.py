@@ -49,7 +49,7 @@ def faults(query: str) -> list[str]:
         known |= {*metric.labels, *(["le"] if name.endswith("_bucket") else [])}
         found += [f"{name}{{{label}}}" for label, _, _ in _MATCHER.findall(matchers) if label not in metric.labels]
         found += unknown_values(metric, matchers)
-    grouped = {label.strip() for labels in _GROUPING.findall(query) for label in labels.split(",")}
+    grouped = {label for labels in _GROUPING.findall(query) for label in labels.replace(" ", "").split(",") if label}
     return found + sorted(grouped - known)
 
 

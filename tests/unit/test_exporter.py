@@ -7,18 +7,22 @@ from dataclasses import replace
 from datetime import timedelta
 
 from floodgate.broker.admission.contract import Line, Snapshot
+from floodgate.broker.errors import StateUnavailableError
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.process.metrics import (
     CAMPAIGNS,
     LIMIT,
     LIMIT_USED,
+    LIVE,
     LONGEST_LINE,
     NOT_KEPT,
+    OLDEST_JOB,
     OUTAGE,
     PART_UP,
     RECIPIENTS,
     UNREAD,
 )
+from floodgate.broker.state.activity import ProcessReport
 from floodgate.exporter import measured
 from floodgate.overview.picture import BotOverview, CampaignOverview, Health, Overview, QueuedMessages
 
@@ -44,6 +48,19 @@ def test_the_longest_line_of_each_priority_counts() -> None:
     assert counted.values(LONGEST_LINE) == {("news", "bulk"): 9.0, ("news", "interactive"): 3.0}
     alone = measured(picture(replace(CALM, waiting={Priority.BULK: 5, Priority.INTERACTIVE: 0})))
     assert alone.values(LONGEST_LINE) == {("news", "bulk"): 1.0, ("news", "interactive"): 0.0}
+
+
+def test_processes_are_counted_by_role_unless_the_store_is_away() -> None:
+    worker = ProcessReport("1", "worker", "here", 1, "0.2.0", timedelta())
+    live = replace(picture(), processes=(worker, replace(worker, id="2")))
+    counted = measured(live).values(LIVE)
+    assert (counted["worker",], counted["gateway",], counted["web",]) == (2.0, 0.0, 0.0)
+    assert measured(replace(live, store=Health("away", StateUnavailableError("away")))).values(LIVE) == {}
+
+
+def test_the_age_of_the_oldest_job_is_zero_if_none_waits() -> None:
+    counted = measured(picture(replace(CALM, oldest={Priority.BULK: timedelta(minutes=1)})))
+    assert counted.values(OLDEST_JOB) == {("news", "bulk"): 60.0, ("news", "interactive"): 0.0}
 
 
 def test_a_running_campaigns_recipients_add_up() -> None:

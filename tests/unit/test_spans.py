@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,7 +14,7 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler
 from opentelemetry.trace import SpanKind, StatusCode
 
 from floodgate.actors.outcomes import (
@@ -33,7 +34,7 @@ from floodgate.broker.admission.contract import Sent
 from floodgate.broker.messages.job import Job, new_job
 from floodgate.broker.process import spans
 from floodgate.broker.process.job_trace import NOT_TRACED
-from floodgate.broker.process.spans import FollowCallers, Tracing, shown
+from floodgate.broker.process.spans import FirstOfEachSecond, FollowCallers, Tracing, shown
 from floodgate.broker.process.tracing import is_wanted, start_tracing
 
 SAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -132,6 +133,7 @@ def test_the_last_outcome_and_telegrams_error_are_the_spans_own(recording: Recor
         ('Bad Request: can\'t parse entities: Unsupported start tag "secret" at byte offset 5', None),
         ("Bad Request: inline keyboard button URL 'https://example.org/secret' is invalid", None),
         ("Bad Request: wrong HTTP URL https://example.org/secret", None),
+        ("Bad Request: no such user @secret", None),
         ('failed to send message #2 with the error message "secret"', None),
         ("cut off: http://api/bot123456789:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA/sendMessage secret", None),
         ("refused 123456789:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "refused 123456789:[redacted]"),
@@ -177,6 +179,19 @@ def test_the_sampler_decides_on_jobs_without_a_trace(recording: Record) -> None:
     assert recording(ALWAYS_ON).tracing.job(JOB, QUEUE, {}) is not NOT_TRACED
 
 
+def test_without_a_sampler_so_many_jobs_a_second_are_traced(recording: Record) -> None:
+    now = 100.0
+    tracing = recording(ParentBased(FirstOfEachSecond(3, lambda: now))).tracing
+
+    def traced(jobs: int) -> int:
+        return sum(tracing.job(JOB, QUEUE, {}) is not NOT_TRACED for _ in range(jobs))
+
+    assert traced(5) == 3
+    assert tracing.job(JOB, QUEUE, {"traceparent": SAMPLED}) is not NOT_TRACED
+    now += 1
+    assert traced(5) == 3
+
+
 def test_a_request_is_a_child_of_its_caller_and_carries_its_status(recording: Record) -> None:
     made = recording()
     with made.tracing.request("POST", "/bot***/sendMessage", {"traceparent": SAMPLED}) as answered:
@@ -220,6 +235,22 @@ def test_an_exporter_that_is_not_installed_is_named(caplog: pytest.LogCaptureFix
     asked = {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
     assert start_tracing("worker", asked) is None
     assert "otlp_proto_grpc is not installed" in caplog.text
+
+
+def test_a_collector_that_hangs_does_not_keep_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spans, "CLOSE_SECONDS", 0.01)
+    asked, answers = threading.Event(), threading.Event()
+
+    class Hanging(TracerProvider):
+        def shutdown(self) -> None:
+            asked.set()
+            answers.wait(30)
+
+    tracing = Tracing(Hanging(shutdown_on_exit=False))
+    tracing.close()
+    tracing.close()
+    assert asked.wait(30)
+    answers.set()
 
 
 async def count(jobs: Iterable[Job]) -> int:

@@ -1303,6 +1303,111 @@ function operations.snapshot()
   }
 end
 
+-- Why a chat waits: explanation.py.
+
+local function heads_of(chat)
+  local heads = {}
+  for _, priority in ipairs({ INTERACTIVE, BULK }) do
+    local length = chat[priority].length
+    if length > 0 then heads[priority] = head_of(chat, priority) end
+    if chat[priority].length ~= length then put_chat(chat) end -- some had expired
+  end
+  return heads
+end
+
+local function bot_turn(head, ahead, units)
+  local paid = head and head.paid
+  local pace = pace_of(paid)
+  if not pace then return 0 end
+  if head then
+    local rank = head.rank ~= 0 and head.rank or now + (head.priority == BULK and K.AGING_US or 0)
+    ahead = ahead + units_ahead(head, rank, now - K.WAITER_GRACE_US)
+  end
+  return bot_turn_at(budget_of(paid), pace, slowed_interval(pace, permille_now()), ahead, units, now)
+end
+
+local function others(chat, heads, head, ahead, before_head)
+  local other = heads[head.priority == INTERACTIVE and BULK or INTERACTIVE]
+  if not other then return 0 end
+  local turns = other.priority == BULK and math.floor(ahead / K.INTERACTIVE_TURNS) or ahead * K.INTERACTIVE_TURNS
+  return math.min(chat[other.priority].units - other.units_before, before_head + turns)
+end
+
+local function expected(chat, heads, head, ahead, units)
+  if holds(chat) or outage_since() ~= 0 then return false end
+  local windows = windows_of(chat.key)
+  local start = math.max(now, chat.rest_until, chat.paused_until, bot.paused_until)
+  local behind = ahead + others(chat, heads, head, ahead, 0)
+  local after_head = turn_at(chat.log, windows, math.max(start, head.due), behind, units)
+  ahead = ahead + others(chat, heads, head, ahead, rival_units(chat, head) or 0)
+  local turn = turn_at(chat.log, windows, start, ahead, units)
+  return math.max(turn, after_head, bot_turn(head, ahead, math.max(1, units))) - now
+end
+
+local function is_here(chat, job) return job.chat and real_chat(job.chat) == chat.key end
+
+local function is_behind(chat, heads, job)
+  local head = heads[job.priority]
+  return (head and head.id ~= job.id) or rival_units(chat, job) ~= nil
+end
+
+local function cause(chat, heads, job)
+  local first = heads[INTERACTIVE] or heads[BULK]
+  local waits = job and in_line(job) and is_here(chat, job)
+  local subject = waits and job or first
+  local units = subject and subject.units or 1
+  if holds(chat) then return 'unreachable', 'chat' end
+  if chat.paused_until > now then return 'pause', 'chat' end
+  if chat.sending and chat.lease_end > now then return 'in-flight', 'chat' end
+  if waits and is_behind(chat, heads, job) then return 'line', 'chat' end
+  if math.max(chat.rest_until, free_at(chat.log, windows_of(chat.key), units)) > now then return 'rate', 'chat' end
+  if bot.paused_until > now then return 'pause', 'bot' end
+  if bot_held_until() > now or outage_since() ~= 0 then return 'outage', 'bot' end
+  if bot_turn(subject, 0, math.max(1, units)) > now then return 'rate', 'bot' end
+  if first and (first.due > now or first.due + K.LATE_US < now) then return 'line', 'chat' end
+  return false, false
+end
+
+local function line_of(chat, heads, head)
+  local line = chat[head.priority]
+  local units = line.units - head.units_before
+  return {
+    head.priority, line.length, units, head.id, now - head.place, math.max(0, head.due - now),
+    head.due + K.LATE_US < now and now - head.due or false,
+    expected(chat, heads, head, 0, head.units), expected(chat, heads, head, math.max(0, units - 1), 1),
+  }
+end
+
+local function place_of(chat, heads, job)
+  if not job then return { 'none' } end
+  local head = heads[job.priority]
+  if not in_line(job) or not head or not is_here(chat, job) then return { job.state } end
+  local ahead = job.units_before - head.units_before
+  return { job.state, job.priority, ahead, expected(chat, heads, head, ahead, job.units) }
+end
+
+function operations.explain()
+  local key = real_chat(args.chat)
+  local known = get_chat(key)
+  local chat = known or new_chat(key, first_log(key))
+  local heads, job = heads_of(chat), args.job and get_job(args.job)
+  local why, scope = cause(chat, heads, job)
+  local lines = {}
+  for _, priority in ipairs({ INTERACTIVE, BULK }) do
+    if heads[priority] then lines[#lines + 1] = line_of(chat, heads, heads[priority]) end
+  end
+  local free = math.max(chat.rest_until, chat.paused_until, free_at(chat.log, windows_of(key), 1))
+  return {
+    key, known and 1 or 0, why, scope,
+    chat.paused_until - now, chat.pause_why, bot.paused_until - now, bot.pause_why,
+    outage_since() ~= 0 and now - outage_since() or false,
+    holds(chat) and { chat.refused_why, now - chat.refused_at } or false,
+    chat.sending and { chat.sending, now - chat.sending_since, math.max(0, chat.lease_end - now) } or false,
+    math.max(0, free - now), math.max(0, bot_held_until() - now, bot_turn(nil, 0, 1) - now),
+    lines, args.job and place_of(chat, heads, job) or false,
+  }
+end
+
 local function carry_out(operation)
   local reply = operations[operation]()
   save()

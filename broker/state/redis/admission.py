@@ -37,10 +37,14 @@ from floodgate.broker.admission.contract import (
     AlreadyDead,
     AlreadySent,
     Ask,
+    CallInFlight,
+    ChatExplanation,
+    ChatLine,
     Dead,
     Decision,
     Exhausted,
     Go,
+    JobPlace,
     Line,
     NotKept,
     Pause,
@@ -111,6 +115,8 @@ class Script:
             return reply
         if call.method == "snapshot":
             return _snapshot(self._policy, call.bot, reply)
+        if call.method == "explain":
+            return _explanation(call.bot, call.arguments[1], reply)
         return _READ[call.method](reply)
 
     def _rules_of(self, bot: str) -> str:
@@ -366,13 +372,52 @@ def _snapshot(policy: Policy, bot: str, reply: Any) -> Snapshot:
         unreachable=refused,
         not_kept=_counts(not_kept),
         dropped=_counts(dropped),
-        outage=None if outage is None else timedelta(microseconds=outage),
-        oldest={
-            priority: timedelta(microseconds=age)
-            for priority, age in zip(Priority, ages, strict=True)
-            if age is not None
-        },
+        outage=_time_or_none(outage),
+        oldest={priority: _time(age) for priority, age in zip(Priority, ages, strict=True) if age is not None},
     )
+
+
+def _explanation(bot: str, job_id: str | None, reply: Any) -> ChatExplanation:
+    (key, known, why, scope, paused, pause_why, bot_paused, bot_pause_why, outage, refused, call) = reply[:11]
+    chat_free, bot_free, lines, place = reply[11:]
+    return ChatExplanation(
+        bot=bot,
+        chat=key,
+        known=bool(known),
+        why=why,
+        scope=None if scope is None else Scope(scope),
+        pause=Pause(key, _time(paused), pause_why) if paused > 0 else None,
+        bot_pause=Pause(None, _time(bot_paused), bot_pause_why) if bot_paused > 0 else None,
+        outage=_time_or_none(outage),
+        unreachable=None if refused is None else UnreachableChat(key, refused[0], _time(refused[1])),
+        call=None if call is None else CallInFlight(call[0], _time(call[1]), _time(call[2])),
+        chat_free=_time(chat_free),
+        bot_free=_time(bot_free),
+        lines=tuple(map(_line, lines)),
+        job=None if job_id is None else _place(job_id, *place),
+    )
+
+
+def _line(reply: Sequence[Any]) -> ChatLine:
+    priority, length, units, head, age, due, missing, first, last = reply
+    ages = _time(age), _time(due), _time_or_none(missing), _time_or_none(first), _time_or_none(last)
+    return ChatLine(Priority(priority), length, units, head, *ages)
+
+
+def _place(
+    job_id: str, state: str, priority: str | None = None, ahead: int | None = None, expected: int | None = None
+) -> JobPlace:
+    found = _standing(state, None, 0)
+    its = None if priority is None else Priority(priority)
+    return JobPlace(job_id, None if found is None else found.standing, its, ahead, _time_or_none(expected))
+
+
+def _time(us: int) -> timedelta:
+    return timedelta(microseconds=us)
+
+
+def _time_or_none(us: int | None) -> timedelta | None:
+    return None if us is None else _time(us)
 
 
 def _waiting(counts: Sequence[str | None]) -> dict[Priority, int]:
@@ -418,6 +463,7 @@ _GIVEN: Final[dict[str, Callable[..., dict[str, Any]]]] = {
     "vouch_idle": dict,
     "waiting": dict,
     "snapshot": lambda: {"shown": SHOWN},
+    "explain": lambda chat, job_id: {"chat": chat, "job": job_id},
 }
 _READ: Final[dict[str, Callable[[Any], Any]]] = {
     "admit": _decision,

@@ -27,6 +27,7 @@ from typing import Any, Final
 from floodgate.broker.admission import decisions
 from floodgate.broker.admission.clock import Clock
 from floodgate.broker.admission.contract import Go
+from floodgate.broker.admission.explanation import explain
 from floodgate.broker.admission.policy import Policy
 from floodgate.broker.errors import StateError
 from floodgate.broker.state.calls import AdmissionCall, BlockingAdmission
@@ -62,9 +63,10 @@ _ACTS: Final[dict[str, Callable[..., Any]]] = {
     "vouch_idle": decisions.vouch_idle,
     "waiting": waiting,
     "snapshot": snapshot,
+    "explain": explain,
 }
 # Read-only calls, which need not wait for the writer.
-_READS: Final = frozenset({"lookup", "unreachable", "unreachable_among", "not_kept", "waiting", "snapshot"})
+_READS: Final = frozenset({"lookup", "unreachable", "unreachable_among", "not_kept", "waiting", "snapshot", "explain"})
 
 
 class SqliteAdmission(BlockingAdmission):

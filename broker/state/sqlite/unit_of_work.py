@@ -21,7 +21,7 @@ from floodgate.broker.admission.windows import Budget, Log, cautious_budget
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.state.sqlite.row_cache import RowCache
 
-SCHEMA_VERSION: Final = 8
+SCHEMA_VERSION: Final = 9
 SCHEMA: Final = """
 CREATE TABLE bots (
     bot TEXT PRIMARY KEY, boot TEXT, offset_us INTEGER, born INTEGER, granted INTEGER,

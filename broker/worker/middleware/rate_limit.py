@@ -32,6 +32,8 @@ from dramatiq.errors import RateLimitExceeded
 from dramatiq.middleware import MiddlewareError
 
 from floodgate.broker.admission.contract import (
+    CANCELLED,
+    SHED,
     AlreadyDead,
     AlreadySent,
     Ask,
@@ -234,7 +236,6 @@ class RateLimit(AwaitedMiddleware):
             )
         elif job.dedupe_key is not None:
             logger.info("job %s (dedupe key %r) has already ended and is not sent again", job.id, job.dedupe_key)
-        message.trace.outcome("already-ended")
         message.done()
         raise Deferral("already ended")
 
@@ -296,6 +297,9 @@ def _trace(trace: JobTrace, decision: Decision | Expired | None) -> None:
         trace.wait("store", STORE_RETRY_SECONDS, Scope.BOT)
     elif isinstance(decision, Wait):
         trace.wait(decision.why, decision.delay.total_seconds(), decision.scope)
+    elif isinstance(decision, AlreadySent | AlreadyDead):
+        reason = decision.reason if isinstance(decision, AlreadyDead) else None
+        trace.outcome(reason if reason in (CANCELLED, SHED) else "already-ended")
 
 
 def _measure(metrics: Metrics, bot: str, decision: Decision, seconds: float) -> None:

@@ -35,6 +35,7 @@ from floodgate.broker.process.outages import Backoff, OutageLog
 from floodgate.broker.process.tracing import start_tracing
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.calls import BatchedAdmission
+from floodgate.broker.state.reporter import Reporter
 from floodgate.broker.state.stores import open_batched, open_result_feed
 from floodgate.broker.state.thread import StateThread
 from floodgate.producer.campaigns.sending.leader import Leader
@@ -114,6 +115,8 @@ class CampaignRunner:
         """
         self._loop = asyncio.get_running_loop()
         await self._measurement.start()
+        reporter = Reporter(self._settings, self._measurement.metrics)
+        reporter.start()
         calls, state_thread, feed_thread = StateThread(), StateThread(), StateThread()
         ledger = open_batched(self._settings, state_thread)
         listening: asyncio.Task[None] | None = None
@@ -135,6 +138,7 @@ class CampaignRunner:
             await state_thread.stop()
             await calls.call(self._store.close)
             await calls.stop()
+            await reporter.stop()
             await self._measurement.stop()
         logger.info("stopped")
 
