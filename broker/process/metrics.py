@@ -150,7 +150,7 @@ DEAD: Final = _counter(
     ProcessRole.WORKER,
     ProcessRole.HANDLERS,
     bot=(),
-    reason=_REASONS,
+    reason=(*_REASONS, "shed"),
 )
 LOOP_LAG: Final = _histogram("event_loop_lag", "Delay of a timer on the process's event loop.", *PROCESSES)
 PUBLISHED: Final = _counter(

@@ -16,6 +16,7 @@ from floodgate.broker.admission.policy import ask_for, call_timeout
 from floodgate.broker.errors import InvalidParamsError
 from floodgate.broker.messages.job import Job, decode_job, encode_job, new_job, unix_ms
 from floodgate.broker.messages.method_table import Charge
+from floodgate.broker.process.metrics import DEAD
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.worker.middleware.rate_limit import Deferral, RateLimit
 from floodgate.broker.worker.queue_consumer import DeliveredMessage
@@ -59,7 +60,8 @@ async def admitted(desk: Desk, job: Job) -> DeliveredMessage:
 async def is_shed(desk: Desk, job: Job) -> bool:
     record = await desk.broker.admission.lookup("default", job.id)
     counted = (await desk.broker.admission.snapshot("default")).not_kept
-    return record == Record(Standing.DEAD, reason=SHED) and counted == {SHED: 1}
+    measured = desk.broker.metrics.values(DEAD).get(("default", SHED), 0)
+    return record == Record(Standing.DEAD, reason=SHED) and (counted, measured) == ({SHED: 1}, 1)
 
 
 # What a job is worth.
