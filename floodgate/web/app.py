@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 from floodgate.broker.settings.model import Settings
 from floodgate.web.actions import confirm
 from floodgate.web.live import LiveParts
-from floodgate.web.pages import audit, bots, campaigns, chat, jobs, letters, overview, unreachable, updates
+from floodgate.web.pages import audit, bots, campaigns, chat, jobs, letters, overview, plots, unreachable, updates
 from floodgate.web.picture import LivePicture
 from floodgate.web.rendering import page
 from floodgate.web.services import Services
@@ -93,8 +93,10 @@ _ROUTES: Final = [
     Route("/bots", bots.show_list),
     Route("/bots/{bot}", bots.show),
     Route("/live/bots/{bot}", bots.live),
+    Route("/data/bots/{bot}/{plot}", plots.data),
     Route("/chats", bots.find_chat),
     Route("/chats/{bot}/{chat}", chat.show, name="chat"),
+    Route("/live/chats/{bot}/{chat}", chat.live),
     Route("/jobs", jobs.show),
     Route("/dead-letters", letters.show_list),
     Route("/dead-letters/{letter:path}", letters.show),

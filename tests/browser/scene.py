@@ -67,10 +67,10 @@ class Scene:
         job = self.client.job("sendMessage", chat_id=chat, text=text, bot=bot, **options)
         return self.client.enqueue(job).id
 
-    def crowd(self, jobs: int, chats: int = 300) -> None:
-        """Enqueues many messages, which keep the busy bot at its limit."""
+    def crowd(self, jobs: int, bot: str = BUSY, chats: int = 300) -> None:
+        """Enqueues many messages, which keep a bot at its limit."""
         self.client.enqueue_many(
-            self.client.job("sendMessage", chat_id=10_000 + n % chats, text=f"News {n}", bot=BUSY, priority="bulk")
+            self.client.job("sendMessage", chat_id=10_000 + n % chats, text=f"News {n}", bot=bot, priority="bulk")
             for n in range(jobs)
         )
 
@@ -108,7 +108,7 @@ def fill_with_trouble(made: Scene) -> None:
     for number in range(3):
         made.send(WRONG, f"{number} {SCRIPT}")
     until(lambda: made.store.unreachable(BUSY) and made.dead() >= 3)
-    for number in range(40):
+    for number in range(200):  # at 20 a minute, more than the tests take
         made.send(GROUP, f"Line {number}")
     audience = [{"chat_id": 20_000 + n, "first_name": SCRIPT} for n in range(RECIPIENTS)]
     content = {"text": "Hello {{ first_name }}, spring is here."}

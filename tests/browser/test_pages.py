@@ -109,7 +109,7 @@ def test_pages_can_be_read_without_javascript(visit: Visit) -> None:
 
 def test_a_filter_leaves_empty_fields_out_of_its_url(visit: Visit) -> None:
     page = visit("/dead-letters").page
-    page.get_by_label("Chat").fill(str(WRONG))
+    page.get_by_role("textbox", name="Chat").fill(str(WRONG))
     page.get_by_role("button", name="Filter").click()
     expect(page.get_by_text("3 match.")).to_be_visible()
     assert page.url.endswith(f"/dead-letters?chat={WRONG}")
