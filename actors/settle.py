@@ -155,6 +155,8 @@ class Settler:
 
     async def _shed(self, message: DeliveredMessage, job: Job, ask: Ask, *, unanswered: bool = False) -> None:
         logger.debug("job %s is shed: it would be late", job.id)
+        self._metrics.count(DEAD, job.bot, SHED)
+        message.trace.outcome(SHED)
         message.trace.outcome(SHED)
         self._metrics.count(JOBS_SHED, ask.bot)
         await self._record(message, ask, Dead(SHED, unanswered=unanswered, kept=False))

@@ -152,7 +152,7 @@ DEAD: Final = _counter(
     ProcessRole.WORKER,
     ProcessRole.HANDLERS,
     bot=(),
-    reason=_REASONS,
+    reason=(*_REASONS, "shed"),
 )
 JOBS_SHED: Final = _counter(
     "shed", "Typing and other jobs that were not sent because they would have been late.", ProcessRole.WORKER, bot=()
