@@ -80,5 +80,5 @@ def upload(chat: int, priority: str = "bulk") -> Ask:
     return dataclasses.replace(ask_of(chat, priority, method="sendDocument"), upload=True)
 
 
-def album(chat: int, size: int, priority: str = "bulk") -> Ask:
+def album(chat: int | str, size: int, priority: str = "bulk") -> Ask:
     return ask_of(chat, priority, method="sendMediaGroup", media=[{"type": "photo"}] * size)

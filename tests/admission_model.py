@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +18,7 @@ from floodgate.broker.admission.clock import Clock
 from floodgate.broker.admission.contract import (
     CANCELLED,
     SHED,
+    SUPERSEDED,
     AlreadyDead,
     AlreadySent,
     Ask,
@@ -67,6 +68,18 @@ class Job:
     error: dict[str, Any] | None = None
     grants: int = 0  # all except those settled as retrying
     handed_back: int = 0
+    key: tuple[str, str] | None = None  # with the variant
+    keyed_in: str | None = None  # the chat in whose line it joined, or to which it moved while it was in line
+    final: bool = False
+    group: Group | None = None
+
+
+@dataclass
+class Group:
+    """Jobs that took each other's place."""
+
+    first: str
+    latest: str
 
 
 @dataclass
@@ -117,6 +130,7 @@ class Bot:
     not_kept: list[tuple[str, str | None, str, int]] = field(default_factory=list)
     typing: dict[str, Typing] = field(default_factory=lambda: defaultdict(Typing))
     shed: int = 0
+    superseded: int = 0
     dropped: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     cancelled: dict[str | None, tuple[int, int]] = field(default_factory=dict)  # by campaign: before (ms), and when
 
@@ -201,15 +215,34 @@ class PlainModel:
                 asked_anew = ask.priority is not Priority.BULK and now - chat.refused[0] >= policy.ASK_ANEW_US
                 if not asked_anew:
                     return Unreachable(chat.refused[1])
+        earlier = None
         if job is None:
             bot.orders += 1
             job = Job(ask.job_id, None, ask.priority, bot.orders, self.now, policy.chat_cost(ask), paid=ask.paid)
+            earlier = self._supersedable(ask)
             bot.jobs[job.id] = job
-        job.chat = self._real(key)
+        job.chat = job.keyed_in = self._real(key)
         job.present = True
-        wait = self._chat_wait(job, chat) or self._bot_wait(ask, job)
+        backing_off = None
+        if ask.coalesce is not None and job.chat is not None:
+            job.key, job.final = (ask.coalesce, ask.variant), ask.final
+        if earlier is not None:
+            job.order, job.joined, job.lease_end = earlier.order, earlier.joined, earlier.lease_end
+            if job.paid == earlier.paid:
+                job.first_asked_bot, job.bot_units = earlier.first_asked_bot, policy.bot_cost(ask)
+            if earlier.lease_end and earlier.due > now:
+                backing_off = self._wait(earlier.due - now, Scope.CHAT, "line")
+            earlier.state, earlier.bot_until = "dead", 0  # at least while the wait is worked out
+        wait = backing_off or self._chat_wait(job, chat) or self._bot_wait(ask, job)
         if ask.worth is not None and ask.worth <= (wait.delay if wait is not None else timedelta()):
+            if earlier is not None:
+                earlier.state = "waiting"
             return self._shed(ask)
+        if earlier is not None:
+            bot.superseded += 1
+            earlier.result, earlier.first_asked_bot = SUPERSEDED, 0
+            earlier.group = job.group = earlier.group or Group(earlier.id, job.id)
+            job.group.latest = job.id
         if wait is None:
             return self._go(ask, job, chat)
         job.due = now + us(wait.delay)
@@ -217,6 +250,18 @@ class PlainModel:
             job.first_asked_bot = 0
         job.bot_until = job.due
         return wait
+
+    def _supersedable(self, ask: Ask) -> Job | None:
+        waiting = [
+            job
+            for job in self.bot.jobs.values()
+            if job.key is not None
+            and job.key[0] == ask.coalesce
+            and (job.state, job.priority) == ("waiting", ask.priority)
+            and job.keyed_in == self._real(policy.line_of(ask))
+        ]
+        last = max(waiting, key=lambda job: job.order, default=None)
+        return last if last is not None and not last.final and last.key == (ask.coalesce, ask.variant) else None
 
     def expect(self, ask: Ask, delay: timedelta) -> None:
         """The job was told to ask again after ``delay``, regardless of the model's answer."""
@@ -296,6 +341,10 @@ class PlainModel:
         job = self.bot.jobs.get(job_id)
         if job is None:
             return None
+        if job.result == SUPERSEDED and job.group is not None:
+            latest = self.lookup(bot, job.group.latest)
+            assert latest is not None
+            return replace(latest, chain=job.group.first)
         standing = Standing("waiting" if job.state == "lost" else job.state)
         paused_until = max(self.bot.paused_until, self._chat(job.chat).paused_until if job.chat is not None else 0)
         waits = timedelta(microseconds=max(0, max(job.due, paused_until) - self.now))
@@ -417,6 +466,7 @@ class PlainModel:
         for job in self.bot.jobs.values():
             if job.chat == old:
                 job.chat = new
+                job.keyed_in = new if job.present else job.keyed_in
         gone = self.bot.chats.pop(old, None)
         if gone is None:
             return
@@ -474,7 +524,8 @@ class PlainModel:
             dead=sum(job.state == "dead" for job in self.bot.jobs.values()),
             unreachable=len(self.unreachable(bot)),
             not_kept=Counter(reason for _, _, reason, _ in self.bot.not_kept)
-            | ({SHED: self.bot.shed} if self.bot.shed else {}),
+            | ({SHED: self.bot.shed} if self.bot.shed else {})
+            | ({SUPERSEDED: self.bot.superseded} if self.bot.superseded else {}),
             dropped=dict(self.bot.dropped),
             outage=timedelta(microseconds=self.now - self.bot.outage.since) if self.bot.outage else None,
             oldest=self._oldest([job for job in waiting if job.chat is not None]),

@@ -43,6 +43,13 @@ class Ask:
     """For how much longer the job is worth sending. One that would have to wait for longer is shed. None: always."""
     created_ms: int = 0
     """When the job was enqueued, in Unix milliseconds of its producer's clock."""
+    coalesce: str | None = None
+    """Of the jobs of a chat and priority with the same key, the newest supersedes the one that waits."""
+    variant: str = ""
+    """A job supersedes only one of the same variant. If the last that waits under its key is of another, it joins the
+    end of the line."""
+    final: bool = False
+    """Whether no later job supersedes it."""
 
 
 class Scope(StrEnum):
@@ -193,6 +200,10 @@ SHED: Final = "shed"
 """The reason of a job that ended because it would have been sent too late to be worth it. It is counted, not listed."""
 
 
+SUPERSEDED: Final = "superseded"
+"""The reason of a job whose place a newer job with the same key has taken. It is counted, not listed."""
+
+
 class Standing(StrEnum):
     """Where a job stands in the ledger."""
 
@@ -217,6 +228,9 @@ class Record:
     """How much longer a waiting job has to wait, as far as is known."""
     content: str | None = None
     """The content of a job with a dedupe key: see ``Job.content``."""
+    chain: str | None = None
+    """For a superseded job, the id of the first job that held the place: its end is reported together with that of the
+    job that goes. The record is otherwise that of the job that holds the place now, or went."""
 
 
 FLOOD_WAIT: Final = "429"
@@ -384,6 +398,12 @@ class Admission(Protocol):
         A job whose wait is not worth it (``Ask.worth``) ends as dead with the reason :data:`SHED`. So does typing or a
         draft that would have to wait at all: it joins no line and leaves no record before it ends, so nothing waits
         for it, and its permit has no ``grant``.
+
+        A new job with a key (``Ask.coalesce``) takes the place of the last job of its line that waits under the same
+        key, unless that one is final or of another variant. The older job ends as dead with the reason
+        :data:`SUPERSEDED`, whatever became of earlier calls for it: repeating them would show no less. A job that is
+        being sent, or whose worker was lost, is not superseded. If the older one waits for the repetition of a failed
+        call, the newer one waits for that long, too.
         """
         ...
 
@@ -426,11 +446,16 @@ class Admission(Protocol):
         ...
 
     def lookup(self, bot: str, job_id: str) -> Record | None:
-        """The ledger's record of a job; None if it has not been seen yet or has been forgotten."""
+        """The ledger's record of a job; None if it has not been seen yet or has been forgotten.
+
+        For a superseded job it is that of the job that took its place, found in two steps however many there were, for
+        as long as the ledger keeps the first of them.
+        """
         ...
 
     def reopen(self, bot: str, job_id: str) -> Record | None:
-        """:meth:`lookup` a job and forget it if it is dead, so that its message can be sent again as a new job."""
+        """:meth:`lookup` a job and forget it if it is dead, so that its message can be sent again as a new job. One that
+        was superseded is not forgotten."""
         ...
 
     def mark_unreachable(self, bot: str, chat: str, why: str) -> None:

@@ -21,6 +21,10 @@ eventually Exhausted, and so is one that keeps being handed back before its call
 message was purged) is stepped over after a grace period, which starts when a later job first finds it missing; it
 regains its old place if it does return.
 
+Jobs with a key: the newest takes the place, and the rank among the jobs that wait for the bot, of the one that waits
+under the same key. As it takes a place and never makes one, nobody behind it waits longer, and however often that
+happens, the place moves on as if one job held it.
+
 ``admission.lua`` mirrors this module for Redis; the contract and property suites test both against one model.
 """
 
@@ -35,6 +39,7 @@ from floodgate.broker.admission.contract import (
     CANCELLED,
     FLOOD_WAIT,
     SHED,
+    SUPERSEDED,
     AlreadyDead,
     AlreadySent,
     Ask,
@@ -72,10 +77,13 @@ def admit(work: UnitOfWork, ask: Ask) -> Decision:
     if chat is not None and (refused := _refused(work, ask, chat)) is not None:
         work.save_chat(chat)  # opening it may have taken back a lost call
         return refused
-    job = _join(work, ask, job, chat)
-    wait = _chat_wait(work, job, chat) or _bot_wait(work, ask, job)
+    earlier = _supersedable(work, ask, chat) if job is None else None
+    job = _join(work, ask, job, chat, earlier)
+    wait = _backing_off(work, earlier) or _chat_wait(work, job, chat) or _bot_wait(work, ask, job)
     if not policy.outlives(ask, micros(wait.delay) if wait is not None else 0):
         return _shed(work, ask, job, chat)
+    if earlier is not None:
+        _supersede(work, earlier, job, chat)
     return _go(work, ask, job, chat) if wait is None else _park(work, job, chat, wait)
 
 
@@ -142,8 +150,11 @@ def lookup(work: UnitOfWork, job_id: str) -> Record | None:
 
 def reopen(work: UnitOfWork, job_id: str) -> Record | None:
     """As ``Admission.reopen``."""
-    found = lookup(work, job_id)
-    if found is not None and found.standing is Standing.DEAD:
+    job = work.job(job_id)
+    if job is None:
+        return None
+    found = record(work, job)
+    if job.state is State.DEAD and job.reason != SUPERSEDED:
         work.drop_job(job_id)
     return found
 
@@ -283,9 +294,27 @@ def vouch_idle(work: UnitOfWork) -> None:
 
 
 def record(work: UnitOfWork, job: JobRow) -> Record:
-    """The ledger's record of a job."""
-    found = _record(work, job)
+    """The ledger's record of a job, or of the one that took its place."""
+    first, last = _chain(work, job)
+    found = _record(work, last)
+    if last is not job:
+        found = replace(found, chain=first.job_id)
     return found if job.content is None else replace(found, content=job.content)
+
+
+def _chain(work: UnitOfWork, job: JobRow) -> tuple[JobRow, JobRow]:
+    """The first and the last of the jobs that took each other's place, for one that was superseded."""
+    first, last = job, _successor(work, job)
+    if last.reason == SUPERSEDED and last is not job:
+        first, last = last, _successor(work, last)
+    return first, last
+
+
+def _successor(work: UnitOfWork, job: JobRow) -> JobRow:
+    """The job that a superseded one leads to; the job itself if it is none, or the other was forgotten."""
+    if job.reason != SUPERSEDED or job.chain is None:
+        return job
+    return work.job(job.chain) or job
 
 
 def _record(work: UnitOfWork, job: JobRow) -> Record:
@@ -413,23 +442,66 @@ def _reclaim(work: UnitOfWork, chat: ChatRow, job_id: str) -> None:
         work.save_job(job)
 
 
-def _join(work: UnitOfWork, ask: Ask, job: JobRow | None, chat: ChatRow | None) -> JobRow:
-    """Put a job in its line: a new one at the end, one that had been stepped over at its old place."""
+def _join(
+    work: UnitOfWork, ask: Ask, job: JobRow | None, chat: ChatRow | None, earlier: JobRow | None = None
+) -> JobRow:
+    """Put a job in its line: a new one at the end or at the place of an earlier one, which still stands there, and one
+    that had been stepped over at its old place."""
     if job is None:
         job = JobRow(ask.job_id, None, ask.priority, paid=ask.paid, units=policy.chat_cost(ask), content=ask.content)
         if chat is not None:
             line = chat.line(job.priority)
             job.chat = chat.chat
-            job.place = chat.last_place = max(work.now, chat.last_place + 1)
-            job.units_before = line.units
-            line.units += job.units
+            job.key, job.variant, job.final = ask.coalesce, ask.variant, ask.final
             line.length += 1
+            if earlier is not None:
+                _take_place(work, job, earlier, line)
+            else:
+                job.place = chat.last_place = max(work.now, chat.last_place + 1)
+                job.units_before = line.units
+                line.units += job.units
     elif job.state is State.ABSENT:
         job.state = State.WAITING
         if chat is not None:
             job.chat = chat.chat
             chat.line(job.priority).length += 1
     return job
+
+
+def _supersedable(work: UnitOfWork, ask: Ask, chat: ChatRow | None) -> JobRow | None:
+    """The waiting job whose place a new job takes; None if it joins the end of its line."""
+    if chat is None or ask.coalesce is None:
+        return None
+    last = work.last_of_key(chat.chat, ask.priority, ask.coalesce)
+    return None if last is None or last.final or last.variant != ask.variant else last
+
+
+def _take_place(work: UnitOfWork, job: JobRow, earlier: JobRow, line: LineRow) -> None:
+    job.place, job.units_before, job.lease_end = earlier.place, earlier.units_before, earlier.lease_end
+    line.units += max(0, job.units - earlier.units)
+    if earlier.paid == job.paid:
+        job.rank = earlier.rank
+    work.stop_waiting(replace(earlier))  # a copy: it keeps its rank if the job is shed
+
+
+def _backing_off(work: UnitOfWork, earlier: JobRow | None) -> Wait | None:
+    """The wait that an earlier job had left before it was to repeat a call."""
+    if earlier is None or not earlier.lease_end or earlier.due <= work.now:
+        return None
+    return _wait(earlier.due - work.now, Scope.CHAT, "line")
+
+
+def _supersede(work: UnitOfWork, earlier: JobRow, job: JobRow, chat: ChatRow | None) -> None:
+    """End an earlier job, whose place the job has taken."""
+    first = work.job(earlier.chain) if earlier.chain is not None else None
+    if first is None:
+        first = earlier
+    job.chain = earlier.chain = first.job_id
+    first.chain = job.job_id
+    work.count_not_kept(SUPERSEDED)
+    _bury(work, earlier, chat, Dead(SUPERSEDED, kept=False))
+    if first is not earlier:
+        work.save_job(first)
 
 
 def _chat_wait(work: UnitOfWork, job: JobRow, chat: ChatRow | None) -> Wait | None:
@@ -500,7 +572,7 @@ def _head(work: UnitOfWork, chat: ChatRow, job: JobRow) -> JobRow:
 
 def _first(work: UnitOfWork, chat: ChatRow, job: JobRow) -> JobRow:
     head = work.head(chat.chat, job.priority)
-    if head is None or head.job_id == job.job_id or head.place > job.place:
+    if head is None or head.place >= job.place:  # at the same place stands the job itself, or one that it supersedes
         return job
     return head
 
@@ -751,7 +823,7 @@ def _stranger(work: UnitOfWork, ask: Ask) -> JobRow:
 def _take_back(work: UnitOfWork, ask: Ask, job: JobRow | None, listed: bool) -> JobRow:
     """End a job as cancelled, unless it has ended or may have been sent."""
     job = job or _stranger(work, ask)
-    if job.state in (State.WAITING, State.ABSENT):
+    if job.state.untouched:
         if listed:
             _account_for(work, ask, CANCELLED)
         _bury(work, job, _open_chat(work, job.chat, reclaim=False), Dead(CANCELLED, kept=False))
@@ -787,6 +859,7 @@ def _end(work: UnitOfWork, job: JobRow, chat: ChatRow | None, state: State) -> N
     # Not needed for an ended job. Its row is kept for days, and small numbers take less space.
     job.chat, job.place, job.units_before, job.due, job.lease_end = None, 0, 0, 0, 0
     job.unsettled = job.handed_back = 0
+    job.key, job.variant = None, ""
     work.save_job(job)
 
 

@@ -28,6 +28,9 @@ class EndedJob:
     bot: str
     job_id: str
     record: Record
+    chain: str | None = None
+    """For a job that was superseded or took the place of another: the id under which the end of all such jobs of one
+    place is reported, which is that of the first. For the first itself it means nothing."""
 
 
 class ResultFeed(Protocol):

@@ -39,6 +39,11 @@ class State(IntEnum):
         """Whether the job is in its line."""
         return self <= State.LOST
 
+    @property
+    def untouched(self) -> bool:
+        """Whether the job waits, and no call for it was lost."""
+        return self in (State.WAITING, State.ABSENT)
+
 
 @dataclass(slots=True)
 class JobRow:
@@ -62,6 +67,11 @@ class JobRow:
     reason: str | None = None  # for a dead job
     result: int = 0  # where the store keeps the outcome of an ended job; 0: nowhere
     content: str | None = None  # for a job with a dedupe key: identifies what it sends
+    key: str | None = None  # under which a newer job may take its place
+    variant: str = ""
+    final: bool = False
+    # Jobs that took the place of each other: the id of the first, and in the row of the first, of the one that has it.
+    chain: str | None = None
     number: int = 0  # used by the store; 0: not stored yet
     counted: int | None = None  # used by the store: the kind under which the job is counted
 
@@ -222,6 +232,10 @@ class UnitOfWork(Protocol):
 
     def head(self, chat: str, priority: Priority) -> JobRow | None:
         """The first job of a line."""
+        ...
+
+    def last_of_key(self, chat: str, priority: Priority, key: str) -> JobRow | None:
+        """The last job of a line that waits under a key (see ``State.untouched``). Found by an index of such jobs."""
         ...
 
     def line(self, chat: str, priority: Priority) -> Sequence[JobRow]:

@@ -29,6 +29,7 @@ from floodgate.broker.admission import policy
 from floodgate.broker.admission.contract import (
     CANCELLED,
     SHED,
+    SUPERSEDED,
     Admission,
     AlreadyDead,
     AlreadySent,
@@ -130,6 +131,31 @@ class AdmissionMachine(RuleBasedStateMachine):
     )
     def new_job(self, chat: int | str, priority: str, method: str) -> None:
         self._first_ask(ask_of(chat, priority, method=method, max_attempts=2))
+
+    @rule(
+        chat=st.sampled_from((1, -3, "@name")),
+        priority=st.sampled_from(("bulk", "interactive")),
+        key=st.sampled_from(("a", "a", "b")),
+        variant=st.sampled_from(("", "", "", "other")),
+        final=st.sampled_from((False, False, False, True)),
+        size=st.sampled_from((1, 1, 3)),
+        count=st.sampled_from((1, 3)),
+    )
+    def new_jobs_with_a_key(
+        self, chat: int | str, priority: str, key: str, variant: str, final: bool, size: int, count: int
+    ) -> None:
+        for _ in range(count):
+            ask = album(chat, size, priority) if size > 1 else ask_of(chat, priority, max_attempts=2)
+            self._first_ask(replace(ask, coalesce=key, variant=variant, final=final))
+
+    @precondition(lambda self: any(one.ask.coalesce for one in self.jobs))
+    @rule(data=st.data())
+    def look_up(self, data: st.DataObject) -> None:
+        played = data.draw(st.sampled_from([one for one in self.jobs if one.ask.coalesce]))
+        plain, *others = [store.lookup("default", played.ask.job_id) for store in self.stores]
+        for found in others:
+            assert (found is None) == (plain is None)
+            assert found is None or replace(found, due=None) == replace(plain, due=None)
 
     @rule(chat=st.sampled_from((1, -3)), size=st.integers(2, 6))
     def new_album(self, chat: int, size: int) -> None:
@@ -276,10 +302,10 @@ class AdmissionMachine(RuleBasedStateMachine):
     def hear_from(self, chat: str) -> None:
         assert len({store.heard_from("default", chat) for store in self.stores}) == 1
 
-    @precondition(lambda self: any(one.settled for one in self.jobs))
+    @precondition(lambda self: any(one.settled and not one.ask.coalesce for one in self.jobs))
     @rule(data=st.data())
     def reopen(self, data: st.DataObject) -> None:
-        played = data.draw(st.sampled_from([one for one in self.jobs if one.settled]))
+        played = data.draw(st.sampled_from([one for one in self.jobs if one.settled and not one.ask.coalesce]))
         plain, *others = [store.reopen("default", played.ask.job_id) for store in self.stores]
         assert others == [plain, plain]
         assert plain is not None
@@ -384,7 +410,8 @@ class AdmissionMachine(RuleBasedStateMachine):
                 self._send(played.ask, played.place, grant)
             case AlreadyDead(reason=reason) if not played.settled:
                 shed = reason == SHED and played.ask.worth is not None
-                assert shed or (reason, played.ask.campaign) == (CANCELLED, "spring")
+                superseded = reason == SUPERSEDED and played.ask.coalesce is not None and not played.ask.final
+                assert shed or superseded or (reason, played.ask.campaign) == (CANCELLED, "spring")
                 played.settled = True
             case AlreadySent() | AlreadyDead():
                 assert played.settled

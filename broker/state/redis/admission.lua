@@ -11,6 +11,7 @@
 --   typing:<chat>      the chat's typing and drafts
 --   job:<id>           a job's state; result:<id>, for a shorter time, Telegram's response
 --   line:<p>:<chat>    the waiting jobs of a line, by place; oldest:<p>, those of all lines
+--   keyed:<p>:<chat>   with a key after the chat: the jobs under it that wait in the line, by place
 --   waiters:<paid>     jobs in workers that wait for the bot's budget, by rank; waiting:<paid> holds until when
 --   aliases            chats that migrated and names that were resolved; names holds until when
 --   lines calls pauses dead refused counts     indexes for `floodgate status`
@@ -29,7 +30,7 @@ local args -- of the current call
 local prefix = KEYS[1]
 local INTERACTIVE, BULK = 'interactive', 'bulk'
 local VERSION = 2
-local CANCELLED, SHED = 'cancelled', 'shed'
+local CANCELLED, SHED, SUPERSEDED = 'cancelled', 'shed', 'superseded'
 
 -- Sliding windows. A log holds the times of units, oldest first; a window is {cap, span}.
 
@@ -185,6 +186,8 @@ end
 
 local function in_line(job) return job.state == 'waiting' or job.state == 'lost' end
 
+local function untouched(job) return job.state == 'waiting' or job.state == 'absent' end
+
 local function ended(job) return job.state == 'sent' or job.state == 'dead' end
 
 local function get_job(id)
@@ -241,6 +244,19 @@ local function head_of(chat, priority)
   end
 end
 
+local function keyed_key(chat, priority, key) return prefix .. 'keyed:' .. priority .. ':' .. chat .. '\n' .. key end
+
+local function last_of_key(chat, priority, key)
+  while true do
+    local keyed = keyed_key(chat.key, priority, key)
+    local id = redis.call('ZRANGE', keyed, 0, 0, 'REV')[1]
+    if not id then return nil end
+    local job = get_job(id)
+    if job then return job end
+    redis.call('ZREM', keyed, id) -- the job expired long after it was due
+  end
+end
+
 local function is_name(key) return string.sub(key, 1, 1) == '@' end
 
 local function alias_of(key)
@@ -258,8 +274,19 @@ local function real_chat(key)
   return real
 end
 
+local function save_key(job)
+  local key = job.chat and untouched(job) and keyed_key(job.chat, job.priority, job.key) or nil
+  if job.keyed and job.keyed ~= key then redis.call('ZREM', job.keyed, job.id) end
+  if key then
+    redis.call('ZADD', key, job.place, job.id)
+    redis.call('PEXPIRE', key, ttl(math.max(0, job.due - now) + rules.ledger))
+  end
+  job.keyed = key
+end
+
 local function save_job(job)
   local listed = in_line(job)
+  if job.key then save_key(job) end
   if job.chat and (listed ~= (job.listed or false) or job.replaced) then
     if job.replaced then redis.call('ZREM', line_key(job.replaced, job.priority), job.id) end
     local key = line_key(job.chat, job.priority)
@@ -278,7 +305,10 @@ local function save_job(job)
   job.listed = listed
   job.dirty, job.replaced = nil, nil
   local duration = math.max(0, job.due - now) + rules.ledger
-  local kept = ended(job) and { id = job.id, state = job.state, reason = job.reason, content = job.content } or job
+  local kept = job
+  if ended(job) then
+    kept = { id = job.id, state = job.state, reason = job.reason, content = job.content, chain = job.chain }
+  end
   redis.call('SET', prefix .. 'job:' .. job.id, cmsgpack.pack(kept), 'PX', ttl(duration))
 end
 
@@ -371,12 +401,16 @@ local function wait_for_bot(job)
   redis.call('HSET', prefix .. 'waiting:' .. pool(job.paid), job.id, cmsgpack.pack({ job.due, job.bot_units }))
 end
 
-local function stop_waiting(job)
+local function leave_pool(job)
   if job.rank ~= 0 then
     redis.call('ZREM', prefix .. 'waiters:' .. pool(job.paid), job.id)
     redis.call('HDEL', prefix .. 'waiting:' .. pool(job.paid), job.id)
-    job.rank = 0
   end
+end
+
+local function stop_waiting(job)
+  leave_pool(job)
+  job.rank = 0
 end
 
 -- The circuit (circuit.py): nil or {silences, open_since, probe_at, probe, failures}.
@@ -513,7 +547,26 @@ local function refused(chat)
   return nil
 end
 
-local function join(job, chat)
+local function supersedable(chat)
+  if not chat or not args.key then return nil end
+  local last = last_of_key(chat, args.priority, args.key)
+  if not last or last.final or last.variant ~= args.variant then return nil end
+  return last
+end
+
+local function take_place(job, earlier, line)
+  job.place, job.units_before, job.lease_end = earlier.place, earlier.units_before, earlier.lease_end
+  line.units = line.units + math.max(0, job.units - earlier.units)
+  if earlier.paid == job.paid then job.rank = earlier.rank end
+  leave_pool(earlier)
+end
+
+local function backing_off(earlier)
+  if not earlier or earlier.lease_end == 0 or earlier.due <= now then return nil end
+  return { delay = earlier.due - now, scope = 'chat', why = 'line' }
+end
+
+local function join(job, chat, earlier)
   if not job then
     job = {
       id = args.job, priority = args.priority, state = 'waiting', place = 0, units_before = 0, units = args.units,
@@ -523,11 +576,16 @@ local function join(job, chat)
     if chat then
       local line = chat[job.priority]
       job.chat = chat.key
-      job.place = math.max(now, chat.last_place + 1)
-      chat.last_place = job.place
-      job.units_before = line.units
-      line.units = line.units + job.units
+      job.key, job.variant, job.final = args.key, args.variant, args.final
       line.length = line.length + 1
+      if earlier then
+        take_place(job, earlier, line)
+      else
+        job.place = math.max(now, chat.last_place + 1)
+        chat.last_place = job.place
+        job.units_before = line.units
+        line.units = line.units + job.units
+      end
     end
   elseif job.state == 'absent' then
     job.state = 'waiting'
@@ -541,7 +599,7 @@ end
 
 local function first_of(chat, job)
   local head = head_of(chat, job.priority)
-  if not head or head.id == job.id or head.place > job.place then return job end
+  if not head or head.place >= job.place then return job end
   return head
 end
 
@@ -756,7 +814,8 @@ local function finish(job, chat, state, reason, outcome)
   job.state, job.since, job.due, job.reason = state, now, now, reason
   put_job(job)
   if outcome then redis.call('SET', prefix .. 'result:' .. job.id, outcome, 'PX', ttl(rules.result)) end
-  redis.call('PUBLISH', prefix .. 'ended', job.id .. '\n' .. state .. '\n' .. (outcome or reason))
+  local ids = job.chain and job.id .. ' ' .. job.chain or job.id
+  redis.call('PUBLISH', prefix .. 'ended', ids .. '\n' .. state .. '\n' .. (outcome or reason))
 end
 
 local function is_over(listed)
@@ -777,6 +836,17 @@ local function account_for(reason)
   for _ = 1, 2 do -- deletes more than are added
     local oldest = redis.call('LINDEX', list, -1)
     if oldest and is_over(cmsgpack.unpack(oldest)) then redis.call('RPOP', list) end
+  end
+end
+
+local function supersede(earlier, job, chat)
+  local first = earlier.chain and get_job(earlier.chain) or earlier
+  job.chain, earlier.chain = first.id, first.id
+  redis.call('HINCRBY', prefix .. 'not_kept', SUPERSEDED, 1)
+  finish(earlier, chat, 'dead', SUPERSEDED)
+  first.chain = job.id
+  if first ~= earlier then -- it has ended, and only this changes
+    redis.call('SET', prefix .. 'job:' .. first.id, cmsgpack.pack(first), 'KEEPTTL')
   end
 end
 
@@ -908,7 +978,7 @@ end
 -- Ends a job as cancelled, unless it has ended or may have been sent.
 local function take_back(job, listed)
   job = job or stranger()
-  if job.state == 'waiting' or job.state == 'absent' then
+  if untouched(job) then
     if listed then account_for(CANCELLED) end
     finish(job, open_chat(job.chat, true), 'dead', CANCELLED)
   end
@@ -975,11 +1045,24 @@ local function due_of(job)
   return math.max(job.due, bot.paused_until, chat and chat.paused_until or 0)
 end
 
+local function successor(job)
+  return job.reason == SUPERSEDED and job.chain and get_job(job.chain) or job
+end
+
+-- The first and the last of the jobs that took each other's place, for one that was superseded.
+local function chain_of(job)
+  local last = successor(job)
+  if last ~= job and last.reason == SUPERSEDED then return last, successor(last) end
+  return job, last
+end
+
 local function record(job)
   if not job then return { 'none' } end
   local content = job.content or false
-  if ended(job) then return { job.state, outcome_of(job) or job.reason or false, 0, content } end
-  return { job.state, false, math.max(0, due_of(job) - now), content }
+  local first, last = chain_of(job)
+  local chain = last ~= job and first.id or false
+  if ended(last) then return { last.state, outcome_of(last) or last.reason or false, 0, content, chain } end
+  return { last.state, false, math.max(0, due_of(last) - now), content, chain }
 end
 
 -- The operations.
@@ -998,9 +1081,11 @@ function operations.admit()
     put_chat(chat) -- opening it may have taken back a lost call
     return no
   end
-  job = join(job, chat)
-  local wait = chat_wait(job, chat) or bot_wait(job)
+  local earlier = not job and supersedable(chat) or nil
+  job = join(job, chat, earlier)
+  local wait = backing_off(earlier) or chat_wait(job, chat) or bot_wait(job)
   if not outlives(wait and wait.delay or 0) then return shed(job, chat) end
+  if earlier then supersede(earlier, job, chat) end
   if wait then return park(job, chat, wait) end
   return go(job, chat)
 end
@@ -1063,7 +1148,7 @@ end
 function operations.reopen()
   local job = get_job(args.job)
   local found = record(job)
-  if job and job.state == 'dead' then
+  if job and job.state == 'dead' and job.reason ~= SUPERSEDED then
     redis.call('DEL', prefix .. 'job:' .. job.id, prefix .. 'result:' .. job.id)
     redis.call('ZREM', prefix .. 'dead', job.id)
     jobs[job.id] = false

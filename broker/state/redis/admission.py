@@ -295,6 +295,9 @@ def _asked(ask: Ask) -> dict[str, Any]:
         "lease": _micros(ask.lease),
         "calls_left": ask.calls_left,
         "content": ask.content,
+        "key": ask.coalesce,
+        "variant": ask.variant,
+        "final": ask.final or None,
         "campaign": ask.campaign,
         "created": ask.created_ms,
         "nonce": secrets.token_hex(8),
@@ -334,9 +337,11 @@ def _decision(reply: Sequence[Any]) -> Decision:
     raise AssertionError(f"admission.lua answered {reply!r}")
 
 
-def _record(state: str, outcome: str | None = None, due: int = 0, content: str | None = None) -> Record | None:
+def _record(
+    state: str, outcome: str | None = None, due: int = 0, content: str | None = None, chain: str | None = None
+) -> Record | None:
     found = _standing(state, outcome, due)
-    return found if found is None or content is None else replace(found, content=content)
+    return found if found is None else replace(found, content=content, chain=chain)
 
 
 def _standing(state: str, outcome: str | None, due: int) -> Record | None:

@@ -68,9 +68,10 @@ class RedisResultFeed:
         message = self._pubsub.get_message(ignore_subscribe_messages=True, timeout=seconds)
         if message is None or message["type"] != "message":
             return []
-        job_id, state, outcome = message["data"].split("\n", 2)
+        ids, state, outcome = message["data"].split("\n", 2)
+        job_id, _, chain = ids.partition(" ")
         record = sent_record(outcome) if state == "sent" else dead_record(outcome)
-        return [EndedJob(self._bots[message["channel"]], job_id, record)]
+        return [EndedJob(self._bots[message["channel"]], job_id, record, chain or None)]
 
     def _fault(self, error: Exception) -> StateUnavailableError:
         self.close()

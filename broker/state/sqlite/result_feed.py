@@ -26,7 +26,7 @@ PAGE: Final = 1000
 _LAST: Final = "SELECT number, since FROM results ORDER BY number DESC LIMIT 1"
 _IS_THERE: Final = "SELECT 1 FROM results WHERE number = ? AND since = ?"
 _BEHIND: Final = (
-    "SELECT results.number, results.since, jobs.bot, jobs.job_id, jobs.state, results.outcome FROM results "
+    "SELECT results.number, results.since, jobs.bot, jobs.job_id, jobs.state, results.outcome, jobs.chain FROM results "
     "LEFT JOIN jobs ON jobs.number = results.job AND jobs.result = results.number AND jobs.since = results.since "
     "WHERE results.number > ? ORDER BY results.number LIMIT ?"
 )
@@ -78,7 +78,9 @@ class SqliteResultFeed:
             self._version = version  # from before the query: the next poll sees what was written during it
         # Rows of jobs that have been reopened no longer have a job.
         return [
-            EndedJob(bot, job_id, _record(state, text)) for _, _, bot, job_id, state, text in rows if bot in self._bots
+            EndedJob(bot, job_id, _record(state, text), chain)
+            for _, _, bot, job_id, state, text, chain in rows
+            if bot in self._bots
         ]
 
     def _behind(self, db: sqlite3.Connection) -> list[tuple[Any, ...]]:

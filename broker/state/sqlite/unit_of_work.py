@@ -21,7 +21,7 @@ from floodgate.broker.admission.windows import Budget, Log, cautious_budget
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.state.sqlite.row_cache import RowCache
 
-SCHEMA_VERSION: Final = 9
+SCHEMA_VERSION: Final = 10
 SCHEMA: Final = """
 CREATE TABLE bots (
     bot TEXT PRIMARY KEY, boot TEXT, offset_us INTEGER, born INTEGER, granted INTEGER,
@@ -47,13 +47,16 @@ CREATE INDEX long_bulk ON chats (bot, b_length) WHERE b_length > 1;
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY, bot TEXT, job_id TEXT, chat TEXT, priority INTEGER, state INTEGER, place INTEGER,
     units_before INTEGER, units INTEGER, due INTEGER, since INTEGER, lease_end INTEGER, bot_units INTEGER, paid INTEGER,
-    rank INTEGER, unsettled INTEGER, handed_back INTEGER, reason TEXT, result INTEGER, content TEXT
+    rank INTEGER, unsettled INTEGER, handed_back INTEGER, reason TEXT, result INTEGER, content TEXT,
+    coalesce_key TEXT, variant TEXT, final INTEGER, chain TEXT
 );
 CREATE UNIQUE INDEX jobs_by_id ON jobs (bot, job_id);
 -- Only waiting jobs stand in it, so a job that goes at first sight never does.
 CREATE INDEX lines ON jobs (bot, chat, priority, place) WHERE state <= 1;
 -- Likewise, for the age of the oldest. Only a job without a line has no place.
 CREATE INDEX oldest ON jobs (bot, priority, place) WHERE state <= 1 AND place > 0;
+-- Jobs with a key, as long as they wait.
+CREATE INDEX keyed ON jobs (bot, chat, priority, coalesce_key, place) WHERE coalesce_key IS NOT NULL AND state IN (0, 2);
 -- For sweeping.
 CREATE INDEX ended ON jobs (bot, since) WHERE state >= 5;
 -- What sweeping, which passes over all bots, adds to the counts in their rows: waiting, by priority, and dead (2).
@@ -97,23 +100,27 @@ _NUMBERS: Final = {priority: number for number, priority in enumerate(PRIORITIES
 
 _JOB: Final = (
     "job_id, chat, priority, state, place, units_before, units, due, since, lease_end, bot_units, paid, rank, "
-    "unsettled, handed_back, reason, result, content"
+    "unsettled, handed_back, reason, result, content, coalesce_key, variant, final, chain"
 )
 _SELECT_BOT: Final = "SELECT * FROM bots WHERE bot = ?"
 _SAVE_BOT: Final = f"INSERT OR REPLACE INTO bots VALUES ({', '.join('?' * 22)})"
 _SELECT_CHAT: Final = "SELECT * FROM chats WHERE bot = ? AND chat = ?"
 _SAVE_CHAT: Final = f"INSERT OR REPLACE INTO chats VALUES ({', '.join('?' * 19)})"
 _SELECT_JOB: Final = f"SELECT number, {_JOB} FROM jobs WHERE bot = ? AND job_id = ?"
-_INSERT_JOB: Final = f"INSERT INTO jobs (bot, {_JOB}) VALUES ({', '.join('?' * 19)})"
+_INSERT_JOB: Final = f"INSERT INTO jobs (bot, {_JOB}) VALUES ({', '.join('?' * 23)})"
 _UPDATE_JOB: Final = (
     "UPDATE jobs SET chat = ?, priority = ?, state = ?, place = ?, units_before = ?, units = ?, due = ?, since = ?, "
     "lease_end = ?, bot_units = ?, paid = ?, rank = ?, unsettled = ?, handed_back = ?, reason = ?, result = ?, "
-    "content = ? WHERE number = ?"
+    "content = ?, coalesce_key = ?, variant = ?, final = ?, chain = ? WHERE number = ?"
 )
 _KEEP_OUTCOME: Final = "INSERT INTO results (job, since, outcome) VALUES (?, ?, ?)"
 _SELECT_OUTCOME: Final = "SELECT outcome FROM results WHERE number = ? AND since = ?"
 _SELECT_LINE: Final = (
     f"SELECT number, {_JOB} FROM jobs WHERE bot = ? AND chat = ? AND priority = ? AND state <= 1 ORDER BY place"
+)
+_LAST_OF_KEY: Final = (
+    f"SELECT number, {_JOB} FROM jobs WHERE bot = ? AND chat = ? AND priority = ? AND coalesce_key = ? "
+    "AND state IN (0, 2) ORDER BY place DESC LIMIT 1"
 )
 _SELECT_HEAD: Final = f"{_SELECT_LINE} LIMIT 1"
 # WAITING becomes ABSENT and LOST becomes ABSENT_LOST, each two higher.
@@ -249,6 +256,10 @@ class SqliteUnitOfWork:
             job.reason,
             job.result,
             job.content,
+            job.key,
+            job.variant,
+            job.final,
+            job.chain,
         )
         if (kind := _kind(job)) != job.counted:
             self._recount(job, kind)
@@ -355,6 +366,10 @@ class SqliteUnitOfWork:
 
     def head(self, chat: str, priority: Priority) -> JobRow | None:
         found = self.connection.execute(_SELECT_HEAD, (self.name, chat, _NUMBERS[priority])).fetchone()
+        return None if found is None else _job_row(found)
+
+    def last_of_key(self, chat: str, priority: Priority, key: str) -> JobRow | None:
+        found = self.connection.execute(_LAST_OF_KEY, (self.name, chat, _NUMBERS[priority], key)).fetchone()
         return None if found is None else _job_row(found)
 
     def line(self, chat: str, priority: Priority) -> Sequence[JobRow]:
@@ -473,5 +488,6 @@ def _chat_row(found: Sequence[Any]) -> ChatRow:
 def _job_row(found: Sequence[Any]) -> JobRow:
     number, job_id, chat, priority, state, *rest = found
     job = JobRow(job_id, chat, PRIORITIES[priority], State(state), *rest)
-    job.paid, job.number, job.counted = bool(job.paid), number, _kind(job)
+    job.paid, job.final = bool(job.paid), bool(job.final)
+    job.number, job.counted = number, _kind(job)
     return job
