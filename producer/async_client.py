@@ -241,7 +241,8 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         future: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
         with self._ledger.awaited(job, future), suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                if ended(record := await self.status(job)):  # it finished before the future was registered
+                record = await asyncio.to_thread(self._ledger.look_awaited, job)
+                if ended(record):  # it finished before the future was registered
                     return record
                 return await future
         return await self.status(job)

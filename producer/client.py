@@ -216,7 +216,7 @@ class Client(BotApi[Job]):
     def _awaited(self, job: Job | str, seconds: float) -> Record | None:
         future: Future[Record] = Future()
         with self._ledger.awaited(job, future):
-            if ended(record := self.status(job)):  # it finished before the future was registered
+            if ended(record := self._ledger.look_awaited(job)):  # it finished before the future was registered
                 return record
             wait([future], timeout=seconds)
             return future.result() if future.done() else self.status(job)

@@ -48,6 +48,11 @@ class JobOptions(TypedDict, total=False):
     """Jobs of one bot with the same key are one job: a second one is not sent."""
     campaign: str | None
     """A label by which to find related jobs later."""
+    coalesce: str | None
+    """A key within the bot and chat, at most 100 characters. Of the jobs with the same key and priority that wait, only
+    the newest is sent; the others end as `superseded`, and their results are those of the one that is sent."""
+    final: bool
+    """Whether the job is sent even if a newer one with the same `coalesce` key arrives while it waits."""
     on_uncertain: OnUncertain | Literal["resend", "dead-letter"]
     """What to do if a call was cut off and may have taken effect. `resend` (default) may send the message twice;
     `dead-letter` leaves the decision to an operator."""

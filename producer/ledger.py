@@ -28,7 +28,7 @@ from floodgate.broker.errors import (
 from floodgate.broker.messages.job import Job, stand_in, unix_ms
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.stores import open_result_feed, open_store, state_file
-from floodgate.producer.waiting import JobKey, Waiter, Waiting
+from floodgate.producer.waiting import JobKey, Waiter, Waiting, ended
 
 logger = logging.getLogger("floodgate.client")
 
@@ -74,6 +74,18 @@ class Ledger:
             self._store().cancel_campaign(bot or self._bot, campaign, unix_ms() + 1)
         named = (job if isinstance(job, Job) else stand_in(bot or self._bot, job) for job in jobs)
         return [self._store().cancel(ask_for(job, self._settings)) for job in named]
+
+    def look_awaited(self, job: Job | str) -> Record | None:
+        """:meth:`look` up a job that a caller awaits. If it was superseded, the caller waits on for its successor.
+
+        Raises:
+            StateUnavailableError: the store cannot answer.
+        """
+        record = self.look(job)
+        if record is None or record.chain is None or ended(record):
+            return record
+        self.waiting().follow(self._key(job), record.chain)
+        return self.look(job)
 
     @contextmanager
     def awaited(self, job: Job | str, future: Waiter) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from floodgate.broker.admission.contract import CANCELLED, SHED, Record, Standing
+from floodgate.broker.admission.contract import CANCELLED, SHED, SUPERSEDED, Record, Standing
 from floodgate.broker.messages.method_table import Charge
 
 # The error code that tells a caller most about each of our own dead-letter reasons.
@@ -13,6 +13,7 @@ _CODE_BY_REASON: Final[Mapping[str, int]] = {
     CANCELLED: 409,
     "expired": 410,
     SHED: 410,
+    SUPERSEDED: 409,
     "uncertain": 409,
     "exhausted": 500,
     "delivery-limit": 500,

@@ -11,6 +11,9 @@ After each ``skip`` (when the listener starts, a bot is new, or the store was un
 up. So it is every :data:`AUDIT_SECONDS`, because a connection to the store may go silent without breaking, and between
 attempts to listen to a store whose feed is unavailable.
 
+A caller whose job is superseded waits on, for the end of the job that took its place. It moves once, to the first of the
+jobs that had the place (``Record.chain``), however many follow.
+
 State: the registrations are protected by ``_lock``; an asyncio future is only accessed on its own loop; the listener
 belongs to the thread that runs it. A fork inherits the registrations but no thread: create one object per process.
 """
@@ -26,8 +29,8 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import closing, suppress
 from typing import Final
 
-from floodgate.broker.admission.contract import Admission, Record, Standing
-from floodgate.broker.admission.result_feed import ResultFeed
+from floodgate.broker.admission.contract import SUPERSEDED, Admission, Record, Standing
+from floodgate.broker.admission.result_feed import EndedJob, ResultFeed
 from floodgate.broker.errors import ClosedError, StateError
 from floodgate.broker.process.outages import Backoff, OutageLog
 
@@ -83,6 +86,8 @@ class Waiting:
         self._stopped = threading.Event()
         self._lock = threading.Lock()  # protects all below
         self._waiting: dict[JobKey, list[Waiter]] = {}
+        self._chains: dict[JobKey, set[JobKey]] = {}  # by first job: superseded jobs that are in _waiting
+        self._chain_of: dict[JobKey, JobKey] = {}
         self._count = 0
         self._empty_since = 0.0
         self._bots = set(bots)
@@ -126,8 +131,28 @@ class Waiting:
             self._count -= 1
             if not others:
                 del self._waiting[key]
+                self._unchain(key)
             if not self._waiting:
                 self._empty_since = time.monotonic()
+
+    def follow(self, key: JobKey, chain: str) -> None:
+        """Resolve the job's futures when the job that took its place ends. Nothing happens if there are none.
+
+        Args:
+            chain: as in ``Record.chain``.
+        """
+        first = (key[0], chain)
+        with self._lock:
+            if key in self._waiting and first != key:
+                self._unchain(key)
+                self._chains.setdefault(first, set()).add(key)
+                self._chain_of[key] = first
+
+    def _unchain(self, key: JobKey) -> None:
+        if (first := self._chain_of.pop(key, None)) is not None:
+            self._chains[first].discard(key)
+            if not self._chains[first]:
+                del self._chains[first]
 
     def stop(self) -> None:
         """End the listener within :data:`STOP_SECONDS`, and raise ``ClosedError`` in callers that still wait.
@@ -162,9 +187,23 @@ class Waiting:
             looked_at = self._begin(feed, bots[0])
             while self._wanted() and len(bots) == len(self._bots):
                 results = feed.wait(LISTEN_SECONDS)
-                self._hand_over({(one.bot, one.job_id): one.record for one in results})
+                self._hand_over(self._outcomes(results))
                 if time.monotonic() - looked_at > AUDIT_SECONDS:
                     looked_at = self._look_all_up()
+
+    def _outcomes(self, results: Sequence[EndedJob]) -> dict[JobKey, WaitResult]:
+        found: dict[JobKey, WaitResult] = {}
+        for one in results:
+            key = (one.bot, one.job_id)
+            if one.chain is None:
+                found[key] = one.record
+            elif one.record.reason == SUPERSEDED:
+                self.follow(key, one.chain)
+            else:
+                first = (one.bot, one.chain)
+                with self._lock:
+                    found.update(dict.fromkeys((key, first, *self._chains.get(first, ())), one.record))
+        return found
 
     def _begin(self, feed: ResultFeed, bot: str) -> float:
         self._store.lookup(bot, "")  # creates the store if it does not exist yet

@@ -358,7 +358,7 @@ class PlainModel:
 
     def reopen(self, bot: str, job_id: str) -> Record | None:
         found = self.lookup(bot, job_id)
-        if found is not None and found.standing is Standing.DEAD:
+        if found is not None and found.standing is Standing.DEAD and self.bot.jobs[job_id].result != SUPERSEDED:
             del self.bot.jobs[job_id]
         return found
 

@@ -271,6 +271,7 @@ def _chat_windows(limits: Limits, special: ChatLimits, chat: str) -> tuple[Windo
 
 def ask_for(job: Job, settings: Settings) -> Ask:
     """The facts about a job that admission needs."""
+    key, variant = _coalescing(job, settings)
     return Ask(
         job_id=job.id,
         bot=job.bot,
@@ -286,7 +287,23 @@ def ask_for(job: Job, settings: Settings) -> Ask:
         upload=bool(job.files),
         campaign=job.campaign,
         created_ms=max(0, job.created_ms),
+        coalesce=key,
+        variant=variant,
+        final=job.final,
     )
+
+
+def _coalescing(job: Job, settings: Settings) -> tuple[str | None, str]:
+    """The key and variant under which the job supersedes others.
+
+    Edits of one message share a key. As an edit of the text does not say what an edit of the buttons says, each method is
+    a variant. What changes more than the message, such as ``stopPoll``, supersedes nothing and is never superseded.
+    """
+    if job.coalesce is not None:
+        return f"key {job.coalesce}", ""
+    if not settings.coalesce_edits or (message := job.edited_message) is None:
+        return None, ""
+    return f"message {message}", job.method if job.method.startswith("edit") else job.id
 
 
 def call_timeout(job: Job, settings: Settings) -> timedelta:

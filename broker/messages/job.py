@@ -35,6 +35,9 @@ SEND_ACTOR: Final = "send"
 VERSION: Final = 1
 # RabbitMQ carries more, but a job holds text and references, never files. Telegram's longest text is 4096 characters.
 MAX_JOB_BYTES: Final = 512 * 1024
+# Methods that act on one of these edit one message, which the ids among the parameters identify within its chat.
+_MESSAGES: Final = frozenset({"@message", "message_id", "ephemeral_message_id"})
+_MESSAGE_IDS: Final = ("message_id", "receiver_user_id", "ephemeral_message_id", "business_connection_id")
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
 JOB_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$"  # also the name of a folder in the spool: never "." or ".."
@@ -93,6 +96,10 @@ class Job(BaseModel):
     """After this time it is shed: it ends without a dead letter."""
     dedupe_key: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
     campaign: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = None
+    coalesce: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = None
+    """Of the jobs with the same key that wait in a chat, only the newest is sent."""
+    final: bool = False
+    """Whether no later job with its key supersedes it."""
     on_uncertain: OnUncertain = OnUncertain.RESEND
     files: tuple[SpooledFile, ...] = ()
     """Uploads that wait in the spool (:mod:`floodgate.broker.uploads.spool`)."""
@@ -120,6 +127,13 @@ class Job(BaseModel):
     def charged_as(self) -> Charge:
         """Which budgets it draws on, unless the worker's own ``FLOODGATE_METHODS`` says otherwise."""
         return self.charge or find_method(self.method).charge
+
+    @property
+    def edited_message(self) -> str | None:
+        """Distinguishes the message that the job edits from others of its chat; None if it edits none."""
+        if self.charged_as is not Charge.EDIT or not _MESSAGES.intersection(find_method(self.method).acts_on):
+            return None
+        return " ".join(f"{name}={self.params[name]}" for name in _MESSAGE_IDS if name in self.params)[:200]
 
     @property
     def content(self) -> str | None:

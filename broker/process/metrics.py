@@ -152,7 +152,7 @@ DEAD: Final = _counter(
     ProcessRole.WORKER,
     ProcessRole.HANDLERS,
     bot=(),
-    reason=(*_REASONS, "shed"),
+    reason=(*_REASONS, "shed", "superseded"),
 )
 JOBS_SHED: Final = _counter(
     "shed", "Typing and other jobs that were not sent because they would have been late.", ProcessRole.WORKER, bot=()
@@ -281,7 +281,7 @@ NOT_KEPT: Final = _counter(
     "Jobs that ended without a dead letter.",
     ProcessRole.EXPORTER,
     bot=(),
-    reason=(*_REASONS, "cancelled", "shed"),
+    reason=(*_REASONS, "cancelled", "shed", "superseded"),
 )
 PAUSES: Final = _gauge(
     "pauses",

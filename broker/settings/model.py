@@ -197,6 +197,11 @@ class Settings(BaseSettings):
         '`{"sendHologram": "message"}`. A class is `message`, `edit`, `action`, `typing`, `answer` or `free`: see '
         "docs/clients.md.",
     )
+    coalesce_edits: bool = Field(
+        False,
+        description="Whether a newer edit of a message supersedes one by the same method that still waits: see "
+        "docs/clients.md. Set it for the workers.",
+    )
 
     call_timeout_seconds: float = Field(
         30,

@@ -182,10 +182,10 @@ class Replay:
 
 def renewed(job: Job, reason: str, now_ms: int) -> Job:
     """Return a copy of the job as if it were new, without the ``expires`` that ended it: the operator finds it worth
-    sending."""
+    sending. It no longer supersedes jobs with its key, which may be newer."""
     expires_ms = None if reason == dead_letters.REASON_EXPIRED else job.expires_ms
     times = {"created_ms": now_ms, "not_before_ms": None, "expires_ms": expires_ms, "worth_until_ms": None}
-    return job.model_copy(update={"attempts": 0, "unsent": 0, **times})
+    return job.model_copy(update={"attempts": 0, "unsent": 0, "coalesce": None, **times})
 
 
 def batched(letters: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -50,6 +50,14 @@ class NewJob(BaseModel):
         None, min_length=1, max_length=200, description="Jobs of one bot with the same key are one job."
     )
     campaign: str | None = Field(None, min_length=1, max_length=100, description="A label by which to find the job.")
+    coalesce: str | None = Field(
+        None,
+        min_length=1,
+        max_length=100,
+        description="Of the jobs of a chat with the same key that wait, only the newest is sent; the others end as "
+        "`superseded`.",
+    )
+    final: bool = Field(False, description="Send it even if a newer job with the same `coalesce` key arrives.")
     on_uncertain: OnUncertain = Field(
         OnUncertain.RESEND, description="What to do if the call was cut off and may have taken effect."
     )
@@ -150,6 +158,8 @@ def _options_of(job: NewJob) -> RequestOptions:
         "worth_until": job.worth_seconds,
         "dedupe_key": job.dedupe_key,
         "campaign": job.campaign,
+        "coalesce": job.coalesce,
+        "final": job.final,
         "on_uncertain": job.on_uncertain,
     }
     return RequestOptions(0, None, {name: value for name, value in options.items() if value is not None})

@@ -10,6 +10,8 @@
     X-Floodgate-Expires-Seconds   floodgate_expires_seconds   latest time to send, relative to now
     X-Floodgate-Worth-Seconds     floodgate_worth_seconds     until when it is worth sending, relative to now
     X-Floodgate-Campaign          floodgate_campaign          a label by which to find the job
+    X-Floodgate-Coalesce          floodgate_coalesce          of the jobs with this key that wait, send the newest only
+    X-Floodgate-Final             floodgate_final             true: send it even if a newer job with the key arrives
     X-Floodgate-On-Uncertain      floodgate_on_uncertain      resend · dead-letter
 
 A header takes precedence over a parameter. The plain header ``Idempotency-Key`` is supported as well.
@@ -120,6 +122,10 @@ def _one_of(*words: str) -> Callable[[Any], str]:
     return read
 
 
+def _flag(value: Any) -> bool:
+    return _one_of("true", "false")(str(value).lower()) == "true"
+
+
 _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "wait_seconds": _seconds,
     "bot": str,
@@ -131,5 +137,7 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "dedupe_key": str,
     "idempotency_key": str,
     "campaign": str,
+    "coalesce": str,
+    "final": _flag,
     "on_uncertain": _one_of("resend", "dead-letter"),
 }

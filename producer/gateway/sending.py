@@ -99,7 +99,7 @@ class Sending:
                 _check(job, Record(Standing.WAITING, content=self._contents.setdefault(key, job.content)))
             if known is None:
                 job = await self._accept(job, reading)
-            elif (record := await self._look(job.bot, job.id)) is not None and has_ended(record):
+            elif (record := await self._look_awaited(key)) is not None and has_ended(record):
                 return self._ended(job, record)  # it finished before its caller was registered
             if not options.wait_seconds or _far_ahead(job, options.wait_seconds):
                 return accepted(job)
@@ -135,7 +135,7 @@ class Sending:
         self._check_room()
         future = self._enter((bot, job_id))
         try:
-            record = await self._parts.store.lookup(bot, job_id)
+            record = await self._found((bot, job_id))
             if record is None or not has_ended(record):
                 record = await self._outcome(request, future, wait_seconds)
             return self._still_waiting(job_id, wait_seconds) if record is None else ended(job_id, record)
@@ -173,6 +173,20 @@ class Sending:
         known = Record(Standing.WAITING, content=content) if content else await self._look(job.bot, job.id)
         _check(job, known)
         return known
+
+    async def _found(self, key: JobKey) -> Record | None:
+        """Look up a job that a caller awaits. If it was superseded, the caller waits on for its successor."""
+        record = await self._parts.store.lookup(*key)
+        if record is None or record.chain is None or has_ended(record):
+            return record
+        self._parts.waiting.follow(key, record.chain)
+        return await self._parts.store.lookup(*key)
+
+    async def _look_awaited(self, key: JobKey) -> Record | None:
+        try:
+            return await self._found(key)
+        except StateError:
+            return None  # its end is reported, or found by the next audit
 
     async def _look(self, bot: str, job_id: str) -> Record | None:
         try:

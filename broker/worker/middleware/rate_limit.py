@@ -6,7 +6,7 @@
            │                and suspends its queue, so that the backlog does not pass through the ladder
            ├▶ Wait (chat)   a short wait is slept through; for a longer one the job goes to the delay ladder and is
            │                acknowledged once that is confirmed, so that the chats behind it can proceed
-           ├▶ AlreadySent, AlreadyDead   acknowledged; so is a job that admission has shed
+           ├▶ AlreadySent, AlreadyDead   acknowledged; so is a job that was shed or superseded
            ├▶ Exhausted     dead-lettered: its calls killed their workers, or it kept being handed back before one
            ├▶ Unreachable   dead-lettered, or listed, with Telegram's error for the chat; spends no budget
            └▶ Unsettled     the job's ``on_uncertain`` decides
@@ -34,6 +34,7 @@ from dramatiq.middleware import MiddlewareError
 from floodgate.broker.admission.contract import (
     CANCELLED,
     SHED,
+    SUPERSEDED,
     AlreadyDead,
     AlreadySent,
     Ask,
@@ -161,8 +162,8 @@ class RateLimit(AwaitedMiddleware):
                     if must_be_prompt(ask, broker.settings):
                         message.good_until = decision.decided_at + PROMPT.total_seconds()
                     return
-                case AlreadyDead(reason=reason) if reason == SHED:
-                    self._let_go(broker, message, ask)
+                case AlreadyDead(reason=reason) if reason in (SHED, SUPERSEDED):
+                    self._let_go(broker, message, ask, reason)
                 case AlreadySent(content=content) | AlreadyDead(content=content):
                     self._skip(message, job, content)
                 case Unreachable(why=why):
@@ -230,12 +231,12 @@ class RateLimit(AwaitedMiddleware):
             why = "the worker ended during the call; Telegram may have sent it"
             await self._bury(broker, message, ask, dead_letters.REASON_UNCERTAIN, why)
 
-    def _let_go(self, broker: HostBroker, message: DeliveredMessage, ask: Ask) -> NoReturn:
-        """Acknowledge a job that admission has shed."""
-        broker.metrics.count(DEAD, ask.bot, SHED)
-        message.trace.outcome(SHED)
+    def _let_go(self, broker: HostBroker, message: DeliveredMessage, ask: Ask, reason: str) -> NoReturn:
+        """Acknowledge a job that was shed or superseded."""
+        broker.metrics.count(DEAD, ask.bot, reason)
+        message.trace.outcome(reason)
         message.done()
-        raise Deferral(SHED)
+        raise Deferral(reason)
 
     def _skip(self, message: DeliveredMessage, job: Job, content: str | None) -> NoReturn:
         if content not in (None, job.content):
@@ -308,7 +309,7 @@ def _trace(trace: JobTrace, decision: Decision | Expired | None) -> None:
         trace.wait(decision.why, decision.delay.total_seconds(), decision.scope)
     elif isinstance(decision, AlreadySent | AlreadyDead):
         reason = decision.reason if isinstance(decision, AlreadyDead) else None
-        trace.outcome(reason if reason in (CANCELLED, SHED) else "already-ended")
+        trace.outcome(reason if reason in (CANCELLED, SHED, SUPERSEDED) else "already-ended")
 
 
 def _measure(metrics: Metrics, bot: str, decision: Decision, seconds: float) -> None:
@@ -322,8 +323,8 @@ def _measure(metrics: Metrics, bot: str, decision: Decision, seconds: float) -> 
 
 
 def _begun(record: Record | None) -> bool:
-    """Whether a job is past waiting in the ledger: for example, it was sent and its ack was lost."""
-    return record is not None and record.standing is not Standing.WAITING
+    """Whether a job is past waiting in the ledger: for example, it was sent and its ack was lost, or superseded."""
+    return record is not None and (record.standing is not Standing.WAITING or record.chain is not None)
 
 
 def _expiry(perhaps_sent: bool) -> str:
