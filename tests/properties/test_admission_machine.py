@@ -136,15 +136,18 @@ class AdmissionMachine(RuleBasedStateMachine):
         chat=st.sampled_from((1, -3, "@name")),
         priority=st.sampled_from(("bulk", "interactive")),
         key=st.sampled_from(("a", "a", "b")),
-        variant=st.sampled_from(("", "", "", "other")),
-        final=st.sampled_from((False, False, False, True)),
-        size=st.sampled_from((1, 1, 3)),
-        count=st.sampled_from((1, 3)),
+        jobs=st.lists(
+            st.tuples(
+                st.sampled_from(("", "", "", "other")), st.sampled_from((False, False, True)), st.sampled_from((1, 1, 3))
+            ),
+            min_size=1,
+            max_size=4,
+        ),
     )
     def new_jobs_with_a_key(
-        self, chat: int | str, priority: str, key: str, variant: str, final: bool, size: int, count: int
+        self, chat: int | str, priority: str, key: str, jobs: list[tuple[str, bool, int]]
     ) -> None:
-        for _ in range(count):
+        for variant, final, size in jobs:
             ask = album(chat, size, priority) if size > 1 else ask_of(chat, priority, max_attempts=2)
             self._first_ask(replace(ask, coalesce=key, variant=variant, final=final))
 
