@@ -91,9 +91,7 @@ def test_of_a_hundred_jobs_under_one_key_the_last_is_sent(busy: Admission, clock
     sent(busy, asks[-1])
     for ask in asks[:-1]:
         assert busy.admit(ask) == AlreadyDead(SUPERSEDED)
-        assert busy.lookup("default", ask.job_id) == Record(
-            Standing.SENT, result=SHOWN.result, chain=asks[0].job_id
-        )
+        assert busy.lookup("default", ask.job_id) == Record(Standing.SENT, result=SHOWN.result, chain=asks[0].job_id)
     assert busy.lookup("default", asks[-1].job_id) == Record(Standing.SENT, result=SHOWN.result)
 
 
@@ -170,9 +168,7 @@ def test_another_variant_under_the_key_keeps_the_order(busy: Admission, clock: H
 
 
 @pytest.mark.parametrize("other", [edit("b"), edit(priority="bulk"), ask_of(5, "interactive")])
-def test_only_jobs_of_the_same_key_and_priority_are_superseded(
-    busy: Admission, clock: HandClock, other: Ask
-) -> None:
+def test_only_jobs_of_the_same_key_and_priority_are_superseded(busy: Admission, clock: HandClock, other: Ask) -> None:
     old = edit()
     waits(busy, old, other)
     clock.advance(1.1)

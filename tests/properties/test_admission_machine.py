@@ -138,15 +138,15 @@ class AdmissionMachine(RuleBasedStateMachine):
         key=st.sampled_from(("a", "a", "b")),
         jobs=st.lists(
             st.tuples(
-                st.sampled_from(("", "", "", "other")), st.sampled_from((False, False, True)), st.sampled_from((1, 1, 3))
+                st.sampled_from(("", "", "", "other")),
+                st.sampled_from((False, False, True)),
+                st.sampled_from((1, 1, 3)),
             ),
             min_size=1,
             max_size=4,
         ),
     )
-    def new_jobs_with_a_key(
-        self, chat: int | str, priority: str, key: str, jobs: list[tuple[str, bool, int]]
-    ) -> None:
+    def new_jobs_with_a_key(self, chat: int | str, priority: str, key: str, jobs: list[tuple[str, bool, int]]) -> None:
         for variant, final, size in jobs:
             ask = album(chat, size, priority) if size > 1 else ask_of(chat, priority, max_attempts=2)
             self._first_ask(replace(ask, coalesce=key, variant=variant, final=final))

@@ -88,6 +88,11 @@ def test_a_job_that_has_ended_says_how(desk: Desk) -> None:
         cancelled = new_job("sendMessage", HI)
         await desk.broker.admission.cancel(ask_for(cancelled, desk.broker.settings))
         assert (await deferred(desk, cancelled)).outcomes == ["cancelled"]
+        await desk.broker.admission.pause("default", "5", timedelta(hours=1), "operator")
+        old, new = (new_job("sendMessage", HI, coalesce="a") for _ in range(2))
+        await deferred(desk, old)
+        await deferred(desk, new)
+        assert (await deferred(desk, old)).outcomes == ["superseded"]
         expired = await deferred(desk, new_job("sendMessage", HI, expires_ms=unix_ms() - 1))
         assert expired.outcomes == ["dead"] and [error[0] for error in expired.errors if error] == ["expired"]
 

@@ -234,7 +234,6 @@ class RateLimit(AwaitedMiddleware):
     def _let_go(self, broker: HostBroker, message: DeliveredMessage, ask: Ask, reason: str) -> NoReturn:
         """Acknowledge a job that was shed or superseded."""
         broker.metrics.count(DEAD, ask.bot, reason)
-        message.trace.outcome(reason)
         message.done()
         raise Deferral(reason)
 
