@@ -60,6 +60,7 @@ _CAUSES: Final = {
     "line": Series.WAITS_LINE,
     "pause": Series.WAITS_PAUSE,
     "in-flight": Series.WAITS_IN_FLIGHT,
+    "lease": Series.WAITS_IN_FLIGHT,
     "outage": Series.WAITS_OUTAGE,
     "store": Series.WAITS_STORE,
 }
