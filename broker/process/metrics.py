@@ -41,7 +41,7 @@ class MetricKind(StrEnum):
 
 
 class ProcessRole(StrEnum):
-    """The processes that are measured. ``EXPORTER`` is ``floodgate metrics``."""
+    """The processes that are measured or report that they live. ``EXPORTER`` is ``floodgate metrics``."""
 
     WORKER = "worker"
     HANDLERS = "handlers"
@@ -49,6 +49,7 @@ class ProcessRole(StrEnum):
     GATEWAY = "gateway"
     CAMPAIGNS = "campaigns"
     EXPORTER = "exporter"
+    WEB = "web"
 
 
 BOT: Final = "bot"

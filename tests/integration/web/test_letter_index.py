@@ -49,6 +49,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch, small_pages: None) -> Iterator[Gate]:
+    monkeypatch.setattr(letter_index, "PAGE_SECONDS", 0.1)
     made = Gate(monkeypatch, at=5)
     yield made
     made.opened.set()

@@ -179,11 +179,15 @@ def test_text_that_would_reorder_the_page_is_shown_as_its_code(desk: Desk) -> No
 
 
 def test_processes_and_the_history_of_a_bot_are_shown_and_plotted(desk: Desk) -> None:
-    process = ProcessReport("w1", "worker", "host-<1>", 4711, "0.2.0", timedelta(hours=2), ("send.news.bulk.00",))
+    partitions = tuple(f"send.news.bulk.{number:02}" for number in (0, 1, 2, 4))
+    process = ProcessReport("w1", "worker", "host-<1>", 4711, "0.2.0", timedelta(hours=2), partitions)
     with contextlib.closing(open_activity(desk.settings)) as activity:
         activity.report(process, {BOT: {Series.SENT: 12.0, Series.WAITS_PAUSE: 2.0}}, [BOT])
+    until(lambda: "4711" in desk.get("/"))
     text = desk.get("/")
-    assert all(word in text for word in ("<td>host-&lt;1&gt;</td>", "<td>4711</td>", "2 h", "send.news.bulk.00"))
+    assert "Waits in the last minute: pause 2." in text
+    assert "<td>web</td>" in text, "the pages' own process"
+    assert all(word in text for word in ("<td>host-&lt;1&gt;</td>", "<td>4711</td>", "2 h", "send.news.bulk.00–02+04"))
     assert f'data-plot="/data/bots/{BOT}/rate?span=10m"' in text
     drawn = desk.http.get(f"/data/bots/{BOT}/rate", params={"span": "10m"}).json()
     assert [each["label"] for each in drawn["series"]] == ["sent a second", "limit"]
