@@ -44,6 +44,7 @@ MOST_CPU: Final = 0.02
 BROWSERS: Final = 10
 REPEATS: Final = 7
 SETTLE_SECONDS: Final = 5.0
+PLOT_SECONDS: Final = 15.0
 REASONS: Final = ("rights", "content", "expired", "chat-unreachable")
 PAGES: Final = (
     "/",
@@ -109,10 +110,18 @@ def page_times(url: str) -> Iterator[PageTimes]:
     """Ask for each page, once when nothing is known of it, and then again."""
     with httpx.Client(base_url=url, timeout=60) as http:
         firsts = {page: _milliseconds(http, page) for page in PAGES}
-        time.sleep(SETTLE_SECONDS)  # what is read in the background has been read
+        _await_letters(http)
         for page in PAGES:
             again = [_milliseconds(http, page) for _ in range(REPEATS)]
             yield PageTimes(page, firsts[page], statistics.median(again), max(again))
+
+
+def _await_letters(http: httpx.Client) -> None:
+    """Wait until the dead letters have been read in the background."""
+    began = time.monotonic()
+    while "Reading:" in http.get("/dead-letters").text:
+        time.sleep(0.1)
+    print(f"reading the dead letters took up to {time.monotonic() - began:.1f} s after the first pages")
 
 
 def _milliseconds(http: httpx.Client, page: str) -> float:
@@ -140,10 +149,19 @@ def open_cost(program: Program, url: str, seconds: float) -> tuple[float, float]
 
 
 def _follow(url: str, stop: threading.Event) -> None:
-    with httpx.stream("GET", f"{url}/live/overview", timeout=30) as answer:
+    """Do what the pages' JavaScript does: follow the live part, and fetch the plots every 15 seconds."""
+    drawn = float("-inf")
+    with (
+        httpx.Client(base_url=url, timeout=30) as http,
+        httpx.stream("GET", f"{url}/live/overview", timeout=30) as answer,
+    ):
         for _ in answer.iter_lines():
             if stop.is_set():
                 return
+            if time.monotonic() - drawn > PLOT_SECONDS:
+                drawn = time.monotonic()
+                for plot in ("rate", "waits"):
+                    http.get(f"/data/bots/{BOT}/{plot}").raise_for_status()
 
 
 def _cpu(program: Program, seconds: float) -> float:

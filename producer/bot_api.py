@@ -214,7 +214,7 @@ class BotApi(Generic[R]):
         business_connection_id: str | None = None,
         **more: Unpack[JobOptions],
     ) -> R:
-        """Show an action for at most 5 seconds; give it an `expires`."""
+        """Show an action for at most 5 seconds. One that would be late is shed: see `worth_until`."""
         return self.call("sendChatAction", **_arguments(locals()))
 
     def forward_message(

@@ -20,6 +20,7 @@ from floodgate.broker.messages.job import Priority
 from floodgate.broker.settings.model import load_settings
 from floodgate.commands.options import AnyBot, AsJson
 from floodgate.letters import reading
+from floodgate.letters.paging import ago
 from floodgate.letters.view import counted
 from floodgate.overview.picture import BotOverview, QueuedMessages
 from floodgate.overview.reader import OverviewReader
@@ -75,7 +76,9 @@ def _table(bot: BotOverview) -> Table:
     table.add_row("in flight", str(snapshot.sending))
     for priority in Priority:
         waiting = snapshot.waiting.get(priority, 0)
-        table.add_row(f"waiting, {priority}", f"{queued[priority]} in the queue, {waiting} in lines")
+        age = snapshot.oldest.get(priority)
+        oldest = "" if age is None else f", the oldest for {ago(age)}"
+        table.add_row(f"waiting, {priority}", f"{queued[priority]} in the queue, {waiting} in lines{oldest}")
     table.add_row("waiting, answers", str(queued["answers"]))
     table.add_row("waiting, updates", str(queued["updates"]))
     if messages.unread:
@@ -117,6 +120,7 @@ def _as_data(bot: BotOverview) -> dict[str, Any]:
     # JSON has no infinity: null means "no limit".
     fields["per_second_limit"] = None if math.isinf(full) else round(snapshot.per_second_limit, 3)
     fields["per_second_full"] = None if math.isinf(full) else round(full, 3)
+    fields["oldest_seconds"] = {priority: age.total_seconds() for priority, age in fields.pop("oldest").items()}
     outage = fields.pop("outage")
     fields["outage_seconds"] = None if outage is None else outage.total_seconds()
     for pause in fields["pauses"]:

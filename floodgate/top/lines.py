@@ -120,6 +120,9 @@ def _about(bot: BotOverview) -> Iterator[tuple[str, str]]:
             yield "last minute", sparkline(minute.sent, top)
         if minute.waits:
             yield "waits", f"{', '.join(f'{cause}: {count(number)}' for cause, number in minute.waits)} in a minute"
+        if snapshot.oldest:
+            ages = (f"{priority} for {ago(age)}" for priority, age in snapshot.oldest.items())
+            yield "oldest jobs", ", ".join(ages)
         if longest := snapshot.longest_lines[:SHOWN]:
             yield "longest lines", ", ".join(f"{line.chat}: {count(line.length)}" for line in longest)
     yield from map(_running, (each for each in bot.campaigns or () if each.state == "running"))

@@ -28,7 +28,7 @@ MOST_LETTERS: Final = 10_000
 """How many dead letters are read at once, oldest first: reading hides them from others for some 20 s."""
 CLOSE_SECONDS: Final = 1.0
 
-Ask = Callable[[str], bool]
+Confirm = Callable[[str], bool]
 """Asks the operator a question, and waits for the answer."""
 
 
@@ -72,7 +72,7 @@ class Operations:
             return f"Resumed: {_whom(bot, chat)}."
         return f"Not paused: {_whom(bot, chat)}."
 
-    def cancel_jobs(self, bot: str, ask: Ask) -> str:
+    def cancel_jobs(self, bot: str, ask: Confirm) -> str:
         """Cancel all jobs of a bot that were enqueued before now."""
         before_ms = unix_ms() + 1  # a job of this same millisecond was enqueued before
         queued = QueueCounts(self._settings, self._connections, [bot]).read()[bot].queued
@@ -87,7 +87,7 @@ class Operations:
         """Count a bot's oldest dead letters by reason."""
         return reading.look(self._connections, self._depths(bot), Criteria(), 0, _ignore).counts
 
-    def drop_letters(self, bot: str, reason: str, ask: Ask) -> str:
+    def drop_letters(self, bot: str, reason: str, ask: Confirm) -> str:
         """Delete a bot's oldest dead letters of a reason: exactly those that are counted in the question."""
         criteria = Criteria(reasons=frozenset({reason}))
         with reading.held(self._connections, self._depths(bot), criteria, _ignore) as (counts, remove):
@@ -112,7 +112,7 @@ class Operations:
         """Resume a campaign that was paused, or that a rule stopped."""
         return f"{name} is {self._campaigns.resume(name).state}."
 
-    def cancel_campaign(self, name: str, ask: Ask) -> str:
+    def cancel_campaign(self, name: str, ask: Confirm) -> str:
         """End a campaign for good."""
         left = self._campaigns.progress(name).left
         if not ask(f"Cancel {name} for good? Recipients who have not got it and will not: {left:,}"):

@@ -41,12 +41,14 @@ from floodgate.broker.errors import (
     RabbitMQError,
     SpoolError,
     StateError,
+    UnknownMethodError,
 )
-from floodgate.broker.messages.job import Job, Priority
+from floodgate.broker.messages.job import Job, Priority, unix_ms
+from floodgate.broker.messages.method_table import Charge
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.core import Composer
-from floodgate.producer.gateway.routes import Route, route_of
+from floodgate.producer.gateway.routes import MethodRoute, Route, route_of
 from floodgate.producer.telegram_answer import answer_to, as_answered, error_body
 from floodgate.producer.uploads import Attachment, UploadStore, quotable
 from floodgate.updates.stand_ins import stand_in
@@ -130,7 +132,7 @@ class PipelineRequest(AiohttpRequest):
         """
         await self._prepare()
         called = self._called(url)
-        row = route_of(self._settings.method(called)) if called else None
+        row = self._route(called)
         if row is not None and row.route is Route.QUEUED:
             return _written(await self._send(called, request_data))
         if row is not None and row.route is Route.REFUSED:
@@ -144,6 +146,13 @@ class PipelineRequest(AiohttpRequest):
                 await self._before_call()
             except StateError as error:
                 raise NetworkError(f"Nothing was sent. {error}") from error
+
+    def _route(self, called: str) -> MethodRoute | None:
+        """Return a method's route; None for a download, and for a name that no method has, which Telegram refuses."""
+        try:
+            return route_of(self._settings.method(called))
+        except UnknownMethodError:
+            return None
 
     def _called(self, url: str) -> str:
         """Return the Bot API method that a URL calls; empty if it calls none."""
@@ -192,11 +201,16 @@ class PipelineRequest(AiohttpRequest):
             if instead is not None:
                 return 200, {"ok": True, "result": instead}
         seconds = self._settings.updates.reply_seconds
+        typing = self._settings.charge_of(job) is Charge.TYPING
+        if typing and (worth := job.worth(unix_ms())) is not None:
+            seconds = max(0.0, min(seconds, worth.total_seconds()))
         try:
             result = await self._client.result(job, timeout=seconds)
         except DeadLetteredError:
             pass
         except (NotSettledError, StateError, ClosedError) as error:
+            if typing:  # if it has not been sent by now, it will be shed
+                return 200, {"ok": True, "result": True}
             raise TimedOut(
                 f"Job {job.id} is safe and will be sent; there is no result within {seconds:g} s. Do not send it again."
             ) from error

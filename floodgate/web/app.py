@@ -17,10 +17,12 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from floodgate.broker.process.metrics import Metrics, ProcessRole
 from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.reporter import Reporter
 from floodgate.web.actions import confirm
 from floodgate.web.live import LiveParts
-from floodgate.web.pages import audit, bots, campaigns, chat, jobs, letters, overview, unreachable, updates
+from floodgate.web.pages import audit, bots, campaigns, chat, jobs, letters, overview, plots, unreachable, updates
 from floodgate.web.picture import LivePicture
 from floodgate.web.rendering import page
 from floodgate.web.services import Services
@@ -62,13 +64,15 @@ class Pages:
         services, picture = Services(self.settings), LivePicture(self.settings)
         app.state.services, app.state.picture = services, picture
         self._live = services.live
+        reporter = Reporter(self.settings, Metrics(ProcessRole.WEB))
+        reporter.start()
         warming = asyncio.create_task(picture.look(), name="first picture")
         try:
             yield
         finally:
             warming.cancel()
             services.live.stop()
-            await asyncio.gather(services.close(), picture.close())
+            await asyncio.gather(services.close(), picture.close(), reporter.stop())
 
 
 async def _health(_request: Request) -> Response:
@@ -93,8 +97,10 @@ _ROUTES: Final = [
     Route("/bots", bots.show_list),
     Route("/bots/{bot}", bots.show),
     Route("/live/bots/{bot}", bots.live),
+    Route("/data/bots/{bot}/{plot}", plots.data),
     Route("/chats", bots.find_chat),
     Route("/chats/{bot}/{chat}", chat.show, name="chat"),
+    Route("/live/chats/{bot}/{chat}", chat.live),
     Route("/jobs", jobs.show),
     Route("/dead-letters", letters.show_list),
     Route("/dead-letters/{letter:path}", letters.show),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from starlette.requests import HTTPConnection
@@ -32,12 +33,13 @@ class LivePicture:
         self._known: Overview | None = None
         self._read_at = float("-inf")  # monotonic
         self._reading: asyncio.Task[Overview] | None = None
+        self._expired = False
 
     async def look(self) -> Overview:
         """Return the picture, which is read again if it is older than :data:`FRESH_SECONDS`. A part that cannot be read
         says so in it."""
         age = time.monotonic() - self._read_at
-        if age > FRESH_SECONDS and self._reading is None:
+        if (age > FRESH_SECONDS or self._expired) and self._reading is None:
             self._reading = asyncio.create_task(self._read(), name="the live picture")
         if self._reading is not None:
             await asyncio.wait({self._reading}, timeout=PAGE_SECONDS if age < STALE_SECONDS else None)
@@ -46,11 +48,16 @@ class LivePicture:
 
     async def _read(self) -> Overview:
         try:
-            self._known = await self._thread.call(self._reader.read)
+            fresh, self._expired = self._expired, False
+            self._known = await self._thread.call(partial(self._reader.read, fresh=fresh))
             self._read_at = time.monotonic()
             return self._known
         finally:
             self._reading = None
+
+    def expire(self) -> None:
+        """Have everything read again at the next look: an action has changed it."""
+        self._expired = True
 
     async def of_bot(self, bot: str) -> BotOverview:
         """Return one of the configured bots."""

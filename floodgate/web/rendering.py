@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from typing import Any, Final
@@ -53,6 +54,7 @@ def environment() -> Environment:
         "ago": ago,
         "duration": duration,
         "number": number,
+        "partitions": partitions,
         "safe_text": safe_text,
         "time": time_of,
         "why_paused": why_paused,
@@ -96,6 +98,30 @@ def duration(span: timedelta | float | None) -> str:
 def number(value: float) -> str:
     """Format a number with thin spaces between its thousands, and with one decimal if it is not whole."""
     return (f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}").replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def partitions(names: Iterable[str]) -> str:
+    """Shorten the names of partitions, as in ``send.news.bulk.00–31``; a dash if there are none."""
+    families: dict[str, list[int]] = {}
+    others = []
+    for name in names:
+        family, _, number_ = name.rpartition(".")
+        if family and number_.isascii() and number_.isdecimal():
+            families.setdefault(family, []).append(int(number_))
+        else:
+            others.append(name)
+    shown = [f"{family}.{_ranges(sorted(numbers))}" for family, numbers in sorted(families.items())]
+    return ", ".join(shown + sorted(others)) or "–"
+
+
+def _ranges(numbers: list[int]) -> str:
+    runs: list[list[int]] = []
+    for each in numbers:
+        if runs and each == runs[-1][-1] + 1:
+            runs[-1].append(each)
+        else:
+            runs.append([each])
+    return "+".join(f"{run[0]:02}" if len(run) == 1 else f"{run[0]:02}–{run[-1]:02}" for run in runs)
 
 
 def safe_text(text: object) -> str:

@@ -30,15 +30,22 @@ MOST_CONNECTIONS: Final = 500
 class WebServer(uvicorn.Server):
     """uvicorn's server, which ends the streams of events when it is about to shut down."""
 
-    def __init__(self, config: uvicorn.Config, pages: Pages) -> None:
+    def __init__(self, config: uvicorn.Config, pages: Pages, ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._pages = pages
+        self._ready = ready
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until :meth:`handle_exit` is called."""
         self._loop = asyncio.get_running_loop()
         await super().serve(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to serve. From then on, a signal ends the process as documented, so only then it is ready."""
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Start the shutdown. uvicorn's own handler would raise the signal again at the end, and exit with its code."""
@@ -61,8 +68,7 @@ def run_web(settings: Settings, ready: Callable[[str], None]) -> None:
     config = server_config(
         access.guard(pages.app), MOST_CONNECTIONS, lifespan="on", timeout_graceful_shutdown=DRAIN_SECONDS
     )
-    ready(url_of(listener))
     try:
-        WebServer(config, pages).run([listener])
+        WebServer(config, pages, lambda: ready(url_of(listener))).run([listener])
     finally:
         listener.close()

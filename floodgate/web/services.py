@@ -11,10 +11,11 @@ from starlette.requests import HTTPConnection
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import RabbitMQError, StateError
 from floodgate.broker.settings.model import Settings
-from floodgate.broker.state.stores import open_sessions, open_store
+from floodgate.broker.state.stores import open_activity, open_sessions, open_store
 from floodgate.producer.campaigns.operations.service import Campaigns
 from floodgate.web.audit import AuditLog
 from floodgate.web.campaign_plots import CampaignPlots
+from floodgate.web.history import Histories
 from floodgate.web.letter_index import LetterIndex
 from floodgate.web.live import LiveParts
 from floodgate.web.service_threads import ServiceThreads
@@ -42,6 +43,8 @@ class Services:
         self._audience_calls = ServiceThreads("the campaigns' database", StateError, threads=1)
         self._cpu_calls = ServiceThreads("this process", StateError, threads=1)
         self.audit = AuditLog(self.sessions, self._store_calls)
+        self.activity = open_activity(settings)
+        self.histories = Histories(lambda *asked: self.ask_store(self.activity.history, *asked))
         self.plots = CampaignPlots(lambda name: self.ask_audience(self.campaigns.pace, name))
         self.live = LiveParts()
         self.tasks: set[asyncio.Task[Any]] = set()  # actions under way
@@ -74,6 +77,7 @@ class Services:
         await self._wait([asyncio.to_thread(self.connections.stop, CLOSE_SECONDS), *(each.stop() for each in calls)])
         self.store.close()
         self.sessions.close()
+        self.activity.close()
 
     async def _wait(self, steps: Iterable[Awaitable[Any]]) -> None:
         await asyncio.wait([asyncio.ensure_future(each) for each in steps], timeout=CLOSE_SECONDS)

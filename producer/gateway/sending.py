@@ -11,9 +11,7 @@ for the second time, and sent once because both have the same id.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -30,6 +28,7 @@ from floodgate.broker.errors import (
 )
 from floodgate.broker.messages.chats import chat_key
 from floodgate.broker.messages.job import Job, unix_ms
+from floodgate.broker.messages.method_table import Charge
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.calls import BatchedAdmission
 from floodgate.producer.async_client import AsyncClient
@@ -104,7 +103,12 @@ class Sending:
                 return self._ended(job, record)  # it finished before its caller was registered
             if not options.wait_seconds or _far_ahead(job, options.wait_seconds):
                 return accepted(job)
-            return await self._outcome(request, job.id, future, options.wait_seconds, partial(self._ended, job))
+            typing = self._parts.settings.charge_of(job) is Charge.TYPING
+            seconds = _worth_waiting(job, options.wait_seconds) if typing else options.wait_seconds
+            record = await self._outcome(request, future, seconds)
+            if record is not None:
+                return self._ended(job, record)
+            return accepted(job) if typing else self._still_waiting(job.id, seconds)
         finally:
             self._leave(key, future)
 
@@ -132,9 +136,9 @@ class Sending:
         future = self._enter((bot, job_id))
         try:
             record = await self._parts.store.lookup(bot, job_id)
-            if record is not None and has_ended(record):
-                return ended(job_id, record)
-            return await self._outcome(request, job_id, future, wait_seconds, partial(ended, job_id))
+            if record is None or not has_ended(record):
+                record = await self._outcome(request, future, wait_seconds)
+            return self._still_waiting(job_id, wait_seconds) if record is None else ended(job_id, record)
         finally:
             self._leave((bot, job_id), future)
 
@@ -200,14 +204,12 @@ class Sending:
     def _ended(self, job: Job, record: Record) -> Response:
         return ended(job.id, as_answered(record, self._parts.settings.charge_of(job)))
 
-    async def _outcome(
-        self,
-        request: Request,
-        job_id: str,
-        future: asyncio.Future[Record],
-        seconds: float,
-        answer: Callable[[Record], Response],
-    ) -> Response:
+    def _still_waiting(self, job_id: str, seconds: float) -> Response:
+        why = "The gateway is shutting down." if self._draining else f"No result within {seconds:g} s."
+        return still_waiting(job_id, why)
+
+    async def _outcome(self, request: Request, future: asyncio.Future[Record], seconds: float) -> Record | None:
+        """Wait for the record of an ended job. None if there is none in time, or the gateway shuts down."""
         patience = min(seconds, BEFORE_WATCHING_SECONDS)
         await asyncio.wait((future,), timeout=0 if self._draining else patience)
         if not future.done() and not self._draining:
@@ -216,16 +218,19 @@ class Sending:
                 await asyncio.wait((future, gone), timeout=seconds - patience, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 gone.cancel()
-        if future.done() and not future.cancelled():
-            return answer(future.result())
-        why = "The gateway is shutting down." if self._draining else f"No result within {seconds:g} s."
-        return still_waiting(job_id, why)
+        return future.result() if future.done() and not future.cancelled() else None
 
 
 async def _hung_up(request: Request) -> None:
     """Return when the caller disconnects. Its body has been read, so no other message can arrive."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def _worth_waiting(job: Job, seconds: float) -> float:
+    """How long the caller of typing waits at most: until the job, if it is not sent by then, will be shed."""
+    worth = job.worth(unix_ms())
+    return seconds if worth is None else max(0.0, min(seconds, worth.total_seconds()))
 
 
 def _far_ahead(job: Job, seconds: float) -> bool:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
+from unittest import mock
 
 import pika
 import pytest
 
+from floodgate.__main__ import main
 from floodgate.broker.messages import queue_names
 from floodgate.cli import EXIT_RABBITMQ, EXIT_STATE, EXIT_USAGE
 from tests.acceptance.stage import BOT, TOKEN, Stage
-from tests.processes import run_floodgate
+from tests.processes import environment, run_floodgate
 from tests.proxy import Proxy
 from tests.services import Vhost, free_ports
 
+Run = Callable[..., CompletedProcess[str]]
 # Commands that need a server; of all commands, one more needs a bot.
 ON_A_SERVER = (
     ["worker"],
@@ -30,9 +39,24 @@ each_on_a_server = pytest.mark.parametrize("command", ON_A_SERVER, ids=" ".join)
 each_with_a_bot = pytest.mark.parametrize("command", [*ON_A_SERVER, ["topology", "show"]], ids=" ".join)
 
 
-def fails(command: list[str], code: int, *words: str, env: dict[str, str], home: Path) -> str:
+def run_here(*command: str, env: dict[str, str], home: Path) -> CompletedProcess[str]:
+    """Does the same as `run_floodgate` in the test's own process, for commands that end before they reach a server."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, environment(env), clear=True),
+        mock.patch.object(sys, "argv", ["floodgate", *command]),
+        contextlib.chdir(home),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    return CompletedProcess(command, int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def fails(command: list[str], code: int, *words: str, env: dict[str, str], home: Path, run: Run = run_floodgate) -> str:
     """Checks the exit code and for one line on standard error that contains the words and no secret."""
-    ended = run_floodgate(*command, env=env, home=home)
+    ended = run(*command, env=env, home=home)
     assert "Traceback" not in ended.stderr, ended.stderr
     assert ended.returncode == code, ended.stderr
     assert ended.stdout == ""
@@ -60,7 +84,8 @@ def offline(tmp_path: Path) -> dict[str, str]:
 def test_a_missing_token_is_reported_with_the_variable_to_set(
     command: list[str], offline: dict[str, str], tmp_path: Path
 ) -> None:
-    fails(command, EXIT_USAGE, "FLOODGATE_BOT_TOKEN", env=offline | {"FLOODGATE_BOTS": ""}, home=tmp_path)
+    env = offline | {"FLOODGATE_BOTS": ""}
+    fails(command, EXIT_USAGE, "FLOODGATE_BOT_TOKEN", env=env, home=tmp_path, run=run_here)
 
 
 @pytest.mark.parametrize("variable", ["FLOODGATE_BOT_TOKEN", "FLOODGATE_BOTS"])
@@ -71,7 +96,7 @@ def test_a_malformed_token_is_reported_by_its_variable_and_not_shown(
     value = json.dumps({"news": wrong}) if variable == "FLOODGATE_BOTS" else wrong
     env = offline | {"FLOODGATE_BOTS": "", variable: value}
     for command in (["worker"], ["send", "--chat", "42", "--text", "hi"]):
-        said = fails(command, EXIT_USAGE, variable, "malformed", "@BotFather", env=env, home=tmp_path)
+        said = fails(command, EXIT_USAGE, variable, "malformed", "@BotFather", env=env, home=tmp_path, run=run_here)
         assert "BBBB" not in said
 
 
@@ -91,7 +116,7 @@ def test_a_malformed_token_is_reported_by_its_variable_and_not_shown(
 def test_an_invalid_setting_is_reported_with_its_allowed_values(
     variable: str, value: str, word: str, offline: dict[str, str], tmp_path: Path
 ) -> None:
-    fails(["worker"], EXIT_USAGE, variable, word, env=offline | {variable: value}, home=tmp_path)
+    fails(["worker"], EXIT_USAGE, variable, word, env=offline | {variable: value}, home=tmp_path, run=run_here)
 
 
 def test_two_names_of_one_token_are_refused_at_start(offline: dict[str, str], tmp_path: Path) -> None:
@@ -105,9 +130,10 @@ def test_two_names_of_one_token_are_refused_at_start(offline: dict[str, str], tm
             "keep one of the two",
             env=env,
             home=tmp_path,
+            run=run_here,
         )
     alone = offline | {"FLOODGATE_BOTS": json.dumps({"news": TOKEN}), "FLOODGATE_BOT_TOKEN": TOKEN}
-    fails(["worker"], EXIT_USAGE, "'default' and 'news' have the same token", env=alone, home=tmp_path)
+    fails(["worker"], EXIT_USAGE, "'default' and 'news' have the same token", env=alone, home=tmp_path, run=run_here)
 
 
 @each_on_a_server
@@ -148,7 +174,7 @@ def json_rows(vhost: Vhost, *columns: str) -> list[list[str]]:
     ("arguments", "words"),
     [
         (["--chat", "42", "--text", "hi", "--bot", "nws"], ("'nws'", "configured: default")),
-        (["--chat", "42", "--method", "sendMesage", "--text", "hi"], ("sendMesage", "sendMessage")),
+        (["--chat", "42", "--method", "send/Message", "--text", "hi"], ("send/Message", "sendMessage")),
         (["--chat", "42", "--text", ""], ("text",)),
         (["--chat", "42"], ("text",)),
         (["--text", "hi"], ("chat_id",)),
@@ -162,7 +188,7 @@ def json_rows(vhost: Vhost, *columns: str) -> list[list[str]]:
 def test_an_invalid_job_is_refused_before_any_server_is_contacted(
     arguments: list[str], words: tuple[str, ...], offline: dict[str, str], tmp_path: Path
 ) -> None:
-    fails(["send", *arguments], EXIT_USAGE, *words, env=offline, home=tmp_path)
+    fails(["send", *arguments], EXIT_USAGE, *words, env=offline, home=tmp_path, run=run_here)
 
 
 @pytest.mark.parametrize("command", [["worker"], ["pause", "--for", "1m"]], ids=" ".join)

@@ -1,6 +1,6 @@
 """Makes the screenshots of the documentation: ``python -m tests.browser.screenshots`` renews docs/images/web-*.png.
 
-It runs a Floodgate of its own for about a minute, so that the plots have something to show.
+It runs a Floodgate of its own for half a minute, so that the plots have something to show.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tests.waiting import until
 
 IMAGES: Final = Path(__file__).parents[2] / "docs/images"
 CAMPAIGN: Final = "spring-sale"
-WIDE, HIGH = 1180, 760
+WIDE, HIGH = 1080, 660
 NARROW, TALL = 360, 720
-RUN_SECONDS: Final = 60.0
+RUN_SECONDS: Final = 25.0
 REFUSALS: Final = {
     501: "Bad Request: can't parse entities: Can't find end of the entity starting at byte offset 42",
     502: "Bad Request: message is too long",
@@ -67,27 +67,20 @@ def fill_with_work(site: Scene) -> None:
     site.campaigns.start("survey")
     until(lambda: site.campaigns.progress("survey").ended > 60, 60)
     site.campaigns.pause("survey")
-    site.crowd(3000)
+    site.crowd(2500, QUIET)
 
 
 def take_all(site: Scene, browser: Browser, dark: bool) -> None:
     """Take every picture in one colour scheme."""
     shade = "dark" if dark else "light"
     wide = _visitor(site, browser, dark, WIDE, HIGH)
-    letter = until(lambda: _first_letter(wide), 60)
-    assert letter is not None
+    until(lambda: visible_letters(wide), 60)
     for name, path in {
         "overview": "/",
-        "bot": f"/bots/{BUSY}",
         "chat": f"/chats/{BUSY}/{GROUP}",
         "dead-letters": "/dead-letters",
-        "dead-letter": letter,
-        "campaign": f"/campaigns/{CAMPAIGN}",
-        "campaigns": "/campaigns",
         "confirm": "/actions/drop-letters?reason=content",
-        "unreachable": f"/unreachable?bot={BUSY}",
-        "updates": "/updates",
-        "jobs": "/jobs",
+        "campaign": f"/campaigns/{CAMPAIGN}",
     }.items():
         _take(wide, path, f"web-{name}-{shade}.png")
     narrow = _visitor(site, browser, dark, NARROW, TALL)
@@ -102,9 +95,9 @@ def _visitor(site: Scene, browser: Browser, dark: bool, width: int, height: int)
     return visitor
 
 
-def _first_letter(visitor: Visitor) -> str | None:
-    links = visitor.go("/dead-letters").locator("a[href^='/dead-letters/']")
-    return links.first.get_attribute("href") if links.count() else None
+def visible_letters(visitor: Visitor) -> int:
+    """Count the dead letters that have been read so far."""
+    return visitor.go("/dead-letters").locator("a[href^='/dead-letters/']").count()
 
 
 def _take(visitor: Visitor, path: str, name: str) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from floodgate.broker.messages import dead_letters, queue_names
 from floodgate.broker.messages.job import encode_job, new_job, unix_ms
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.stores import open_store
+from floodgate.overview import part
 from floodgate.producer.campaigns.operations.service import Campaigns
 from floodgate.producer.client import Client
 from floodgate.top.app import TopApp
@@ -212,7 +214,10 @@ def test_an_operation_that_fails_is_told_in_a_sentence_and_ends_nothing(settings
     asyncio.run(press())
 
 
-def test_a_rabbitmq_that_goes_away_is_one_line_and_the_rest_goes_on(vhost: Vhost, tmp_path: Path) -> None:
+def test_a_rabbitmq_that_goes_away_is_one_line_and_the_rest_goes_on(
+    vhost: Vhost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(part, "LONGEST_REST", timedelta(0))
     with Proxy(vhost.node.port) as proxy:
 
         async def press() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from datetime import timedelta
 
 from rich.console import Console
@@ -37,3 +38,13 @@ def test_an_outage_is_shown_with_its_age() -> None:
 def test_json_has_the_age_of_an_outage_in_seconds() -> None:
     assert _as_data(bot(OUTAGE))["outage_seconds"] == 90
     assert _as_data(bot(CALM))["outage_seconds"] is None
+
+
+def test_json_has_the_age_of_the_oldest_job_of_each_priority_in_seconds() -> None:
+    waits = dataclasses.replace(CALM, oldest={Priority.BULK: timedelta(seconds=90)})
+    assert json.loads(json.dumps(_as_data(bot(waits))))["oldest_seconds"] == {"bulk": 90}
+
+
+def test_the_age_of_the_oldest_job_of_a_priority_is_shown() -> None:
+    assert "the oldest for 3 min" in printed(dataclasses.replace(CALM, oldest={Priority.BULK: timedelta(seconds=200)}))
+    assert "the oldest" not in printed(CALM)

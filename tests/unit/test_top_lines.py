@@ -67,6 +67,7 @@ def test_a_bot_without_limits_has_no_bar() -> None:
     [
         (with_(outage=timedelta(seconds=90)), "outage", "Telegram has not answered for 90 s"),
         (with_(pauses=(Pause(None, timedelta(seconds=30), "429"),)), "paused", "the bot, 30 s more: Telegram answered"),
+        (with_(oldest={Priority.BULK: timedelta(minutes=3)}), "ok", "bulk for 3 min"),
         (with_(per_second_limit=20.0), "slowed", "20.0 a second for a while"),
         (with_(pauses=(Pause("7", timedelta(seconds=30), "429"),)), "ok", "chat 7, 30 s more"),
         (
@@ -75,7 +76,7 @@ def test_a_bot_without_limits_has_no_bar() -> None:
             "3 in send.news.bulk.00",
         ),
     ],
-    ids=["outage", "paused", "slowed", "a paused chat", "unread"],
+    ids=["outage", "paused", "old jobs", "slowed", "a paused chat", "unread"],
 )
 def test_the_state_of_a_bot_is_one_word_and_its_cause_a_line(bot: BotOverview, state: str, said: str) -> None:
     assert cells(bot)[-1] == state

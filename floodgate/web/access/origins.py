@@ -32,7 +32,7 @@ class Origins:
         """Whether a POST to a host comes from a page of ours."""
         if origin is None:
             return False
-        if self._url and _hostname(host) == self._url_host:
+        if self._url.startswith("https:") and _hostname(host) == self._url_host:
             return origin == self._url
         parts = urlsplit(origin)
         plain = parts.scheme == "http" or self._any_host  # a proxy may serve HTTPS without our knowing

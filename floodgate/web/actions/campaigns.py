@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from floodgate.producer.campaigns.sending.progress import CampaignProgress
     from floodgate.producer.campaigns.storage.records import Campaign
 
+_RECIPIENTS: Final = ("recipient who has not got a message", "recipients who have not got their message")
 _Change = Callable[[Services, str], "Campaign"]
 
 
@@ -23,9 +24,7 @@ def _operation(label: str, effect: str, change: _Change, done: str, *, reads_aud
         notes = [f"{name} is {progress.campaign.state} and has {progress.total} recipients.", effect]
         what = f"campaign {name} of bot {progress.campaign.bot}"
         bound = "One action concerns one campaign."
-        return ActionPlan(
-            what, progress.left, "recipients who have not got their message", bound, [("name", name)], notes
-        )
+        return ActionPlan(what, progress.left, _RECIPIENTS, bound, [("name", name)], notes)
 
     async def act(request: ActionRequest) -> ActionOutcome:
         services, left = request.services, (await _progress(request)).left

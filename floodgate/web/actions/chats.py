@@ -11,7 +11,7 @@ async def _plan(request: ActionRequest) -> ActionPlan:
     bot, chat = _named(request)
     notes = ["Its jobs are sent again. If Telegram refuses the chat once more, it is marked unreachable again."]
     bound = "One action marks one chat."
-    return ActionPlan(f"chat {chat} of bot {bot}", 1, "chat", bound, [("bot", bot), ("chat", chat)], notes)
+    return ActionPlan(f"chat {chat} of bot {bot}", 1, ("chat", "chats"), bound, [("bot", bot), ("chat", chat)], notes)
 
 
 async def _clear(request: ActionRequest) -> ActionOutcome:

@@ -20,6 +20,7 @@ from floodgate.broker.errors import FloodgateError, RabbitMQError, StateError
 from floodgate.web.actions import campaigns, chats, jobs, letters, pauses
 from floodgate.web.actions.operation import ActionPlan, ActionRequest, Operation
 from floodgate.web.audit import AuditEntry, AuditState
+from floodgate.web.picture import picture_of
 from floodgate.web.rendering import page
 from floodgate.web.services import services_of
 from floodgate.web.viewer import DESTROYING, Action, viewer_of
@@ -64,6 +65,7 @@ async def act(request: Request) -> Response:
     task = asyncio.create_task(_carry_out(asked, action, entry), name=f"action {entry.id}")
     asked.services.tasks.add(task)
     task.add_done_callback(asked.services.tasks.discard)
+    task.add_done_callback(lambda _: picture_of(request).expire())
     await asyncio.wait({task}, timeout=PAGE_SECONDS)
     return RedirectResponse(f"/audit/{entry.id}?{QueryParams(back=_back(params))}", 303)
 

@@ -15,7 +15,7 @@ async def _plan(request: ActionRequest) -> ActionPlan:
     standing = "No worker has seen it yet; if it is queued, it will be dropped." if record is None else ""
     notes = [standing or f"It is {record.standing if record else ''}. Only a waiting job can be cancelled."]
     fields = [("bot", bot), ("job", job)]
-    return ActionPlan(f"job {job} of bot {bot}", 1, "job", "One action cancels one job.", fields, notes)
+    return ActionPlan(f"job {job} of bot {bot}", 1, ("job", "jobs"), "One action cancels one job.", fields, notes)
 
 
 async def _cancel(request: ActionRequest) -> ActionOutcome:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -37,6 +37,11 @@ class _Chosen:
     timeless: int
     """Letters that match and do not say when they died, so that they may be later ones."""
 
+    @property
+    def exactly(self) -> Criteria:
+        """Criteria that only these letters meet, whatever else is in the queues now."""
+        return replace(self.criteria, ids=frozenset(letter.message_id for letter in self.letters))
+
 
 async def _chosen(request: ActionRequest) -> _Chosen:
     now = datetime.now(UTC)
@@ -69,7 +74,7 @@ async def _plan(request: ActionRequest, effect: str) -> ActionPlan:
     return ActionPlan(
         described(chosen.criteria),
         len(chosen.letters),
-        "dead letters",
+        ("dead letter", "dead letters"),
         _BOUND,
         fields_of(chosen.criteria),
         notes,
@@ -85,7 +90,7 @@ async def _plan_replay(request: ActionRequest) -> ActionPlan:
 
 async def _replay(request: ActionRequest) -> ActionOutcome:
     services = request.services
-    criteria = (await _chosen(request)).criteria
+    criteria = (await _chosen(request)).exactly
 
     def replay(depths: dict[str, int], looked: Looked) -> Replay:
         run = Replay(services.connections, services.store, services.settings)
@@ -107,7 +112,7 @@ async def _plan_drop(request: ActionRequest) -> ActionPlan:
 
 async def _drop(request: ActionRequest) -> ActionOutcome:
     services = request.services
-    criteria = (await _chosen(request)).criteria
+    criteria = (await _chosen(request)).exactly
 
     def drop(depths: dict[str, int], looked: Looked) -> int:
         with reading.held(services.connections, depths, criteria, looked) as (counts, remove):
@@ -115,7 +120,7 @@ async def _drop(request: ActionRequest) -> ActionOutcome:
         return counts.total()
 
     dropped = await services.letters.act(drop)
-    return ActionOutcome(dropped, f"{dropped} dead letters deleted.")
+    return ActionOutcome(dropped, f"{dropped} deleted.")
 
 
 REPLAY: Final = Operation("Replay", _plan_replay, _replay)

@@ -10,6 +10,7 @@ from starlette.datastructures import QueryParams
 
 from floodgate.broker.errors import UnknownBotError
 from floodgate.broker.settings.model import unknown_bot_message
+from floodgate.web.rendering import number
 from floodgate.web.services import Services
 from floodgate.web.viewer import Viewer
 
@@ -22,8 +23,8 @@ class ActionPlan:
     """For the audit log and the page, as in ``chat 42 of bot news, for 15m``. Holds no text of a message."""
     touches: int
     """How many things it touches at most."""
-    unit: str
-    """What these are, as in ``dead letters``."""
+    unit: tuple[str, str]
+    """What one and several of these are called, as in ``("dead letter", "dead letters")``."""
     bound: str
     """The most that one such action can touch, in a sentence."""
     fields: Sequence[tuple[str, str]]
@@ -31,6 +32,12 @@ class ActionPlan:
     notes: Sequence[str] = ()
     is_ready: bool = True
     """Whether it is known yet how many things it touches."""
+
+    @property
+    def things(self) -> str:
+        """What it touches, in words."""
+        one, many = self.unit
+        return f"{number(self.touches)} {one if self.touches == 1 else many}"
 
 
 @dataclass(frozen=True, slots=True)

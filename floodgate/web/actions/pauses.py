@@ -9,6 +9,8 @@ from floodgate.web.actions.operation import ActionOutcome, ActionPlan, ActionReq
 from floodgate.web.rendering import duration
 
 MOST_WHY: Final = 200
+_CHAT: Final = ("chat", "chats")
+_BOT: Final = ("bot", "bots")
 _BOUND: Final = "One action pauses or resumes one bot or one chat."
 
 
@@ -20,7 +22,7 @@ async def _plan_pause(request: ActionRequest) -> ActionPlan:
         await _affected(request, bot, chat),
         f"Its jobs wait for {duration(how_long)}, unless you resume it before. They keep their order.",
     ]
-    return ActionPlan(what, 1, "chat" if chat else "bot", _BOUND, fields, notes)
+    return ActionPlan(what, 1, _CHAT if chat else _BOT, _BOUND, fields, notes)
 
 
 async def _pause(request: ActionRequest) -> ActionOutcome:
@@ -38,7 +40,7 @@ async def _plan_resume(request: ActionRequest) -> ActionPlan:
         "Its jobs are sent again within a minute. If Telegram asked for the pause, it may answer 429 again.",
     ]
     fields = [("bot", bot), ("chat", chat or "")]
-    return ActionPlan(_whom(bot, chat), 1, "chat" if chat else "bot", _BOUND, fields, notes)
+    return ActionPlan(_whom(bot, chat), 1, _CHAT if chat else _BOT, _BOUND, fields, notes)
 
 
 async def _resume(request: ActionRequest) -> ActionOutcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from starlette.exceptions import HTTPException
@@ -10,7 +11,9 @@ from starlette.responses import RedirectResponse, Response
 
 from floodgate.broker.errors import InvalidParamsError
 from floodgate.letters.criteria import chat_of
+from floodgate.web.history import Span
 from floodgate.web.pages.choice import chosen_bot, named_bot
+from floodgate.web.pages.plots import chosen_span, plots_of
 from floodgate.web.picture import picture_of
 from floodgate.web.rendering import fragment, page
 from floodgate.web.services import services_of
@@ -26,7 +29,10 @@ async def show_list(request: Request) -> Response:
 async def show(request: Request) -> Response:
     """Show one bot."""
     bot = named_bot(request)
-    return page(request, "bot.html", each=await picture_of(request).of_bot(bot))
+    each, plots = await asyncio.gather(
+        picture_of(request).of_bot(bot), plots_of(request, bot, ("rate", "waits", "waiting"))
+    )
+    return page(request, "bot.html", each=each, plots=plots, spans=list(Span), span=chosen_span(request))
 
 
 async def live(request: Request) -> Response:

@@ -25,9 +25,10 @@ async def show(request: Request) -> Response:
     services, params = services_of(request), request.query_params
     job = params.get("id", "").strip()[:MOST_ID]
     bot = chosen_bot(request)
+    number = number_of(request)
     records, not_kept = await asyncio.gather(
         attempt(_records(services, job, bot)),
-        attempt(_not_kept(services, bot or services.settings.default_bot, number_of(request))),
+        attempt(_not_kept(services, bot or services.settings.default_bot, number)),
     )
     return page(
         request,

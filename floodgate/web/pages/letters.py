@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from starlette.exceptions import HTTPException
@@ -18,7 +19,7 @@ from floodgate.web.letter_query import FIELDS, criteria_of, fields_of
 from floodgate.web.paging import number_of, sliced
 from floodgate.web.rendering import page
 from floodgate.web.services import services_of
-from floodgate.web.viewer import viewer_of
+from floodgate.web.viewer import Viewer, viewer_of
 
 MOST_SHOWN_TEXT: Final = 20_000
 
@@ -43,6 +44,7 @@ async def show_list(request: Request) -> Response:
         fields=fields_of(criteria),
         bots=services.bots,
         reasons=sorted(REASONS),
+        description=partial(description_for, viewer),
     )
 
 
@@ -56,8 +58,16 @@ async def show(request: Request) -> Response:
         raise HTTPException(
             404, f"No dead letter has the id {letter_id[:64]!r}.{reading} {known.problem or ''}".strip()
         )
-    text = _text(letter) if viewer_of(request).sees_texts else None
-    return page(request, "letter.html", letter=letter, text=text, kind=_kind(letter), age=_age(known))
+    viewer = viewer_of(request)
+    return page(
+        request,
+        "letter.html",
+        letter=letter,
+        description=description_for(viewer, letter),
+        text=_text(letter) if viewer.sees_texts else None,
+        kind=_kind(letter),
+        age=_age(known),
+    )
 
 
 def _text(letter: DeadLetter) -> str:
@@ -68,6 +78,13 @@ def _text(letter: DeadLetter) -> str:
     else:
         text = harmless(letter.body)
     return text[:MOST_SHOWN_TEXT]
+
+
+def description_for(viewer: Viewer, letter: DeadLetter) -> str:
+    """Return a letter's description. A handler's error may quote the update: without texts, it is its type only."""
+    if viewer.sees_texts or letter.update is None:
+        return letter.description
+    return letter.description.partition(":")[0]
 
 
 def _kind(letter: DeadLetter) -> str:

@@ -7,6 +7,8 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from floodgate.web.history import Span
+from floodgate.web.pages.plots import chosen_span, plots_of_all
 from floodgate.web.picture import picture_of
 from floodgate.web.rendering import fragment, page
 from floodgate.web.services import services_of
@@ -16,7 +18,15 @@ LIVE_SECONDS: Final = 2.0
 
 async def show(request: Request) -> Response:
     """Show the overview."""
-    return page(request, "overview.html", picture=await picture_of(request).look())
+    picture = await picture_of(request).look()
+    return page(
+        request,
+        "overview.html",
+        picture=picture,
+        plotted=await plots_of_all(request, picture.bots, ("rate", "waits")),
+        spans=list(Span),
+        span=chosen_span(request),
+    )
 
 
 async def live(request: Request) -> Response:

@@ -14,9 +14,13 @@ from starlette.responses import Response
 from floodgate.broker.messages.dead_letters import DeadLetter
 from floodgate.broker.messages.queue_names import family_of
 from floodgate.overview.picture import BotOverview
+from floodgate.web.history import Span
+from floodgate.web.pages.letters import description_for
+from floodgate.web.pages.plots import chosen_span, plots_of_all
 from floodgate.web.picture import picture_of
 from floodgate.web.rendering import page
 from floodgate.web.services import services_of
+from floodgate.web.viewer import Viewer, viewer_of
 
 MOST_FAILURES: Final = 50
 
@@ -36,17 +40,27 @@ async def show(request: Request) -> Response:
     """Show the updates that wait, and those that failed."""
     services = services_of(request)
     known = await services.letters.look()
-    failures = await services.compute(failures_of, known.letters)
+    failures = await services.compute(failures_of, viewer_of(request), known.letters)
     picture = await picture_of(request).look()
-    return page(request, "updates.html", picture=picture, known=known, failures=failures, unread=_unread)
+    return page(
+        request,
+        "updates.html",
+        picture=picture,
+        plotted=await plots_of_all(request, picture.bots, ("updates", "lag")),
+        spans=list(Span),
+        span=chosen_span(request),
+        known=known,
+        failures=failures,
+        unread=_unread,
+    )
 
 
-def failures_of(letters: Sequence[DeadLetter]) -> Sequence[HandlerFailure]:
-    """Group the dead letters of updates by error, the most frequent first."""
+def failures_of(viewer: Viewer, letters: Sequence[DeadLetter]) -> Sequence[HandlerFailure]:
+    """Group the dead letters of updates by error as the viewer may see it, the most frequent first."""
     groups: defaultdict[tuple[str, str, str], list[DeadLetter]] = defaultdict(list)
     for letter in letters:
         if letter.update is not None:
-            groups[letter.update.bot, letter.reason, letter.description].append(letter)
+            groups[letter.update.bot, letter.reason, description_for(viewer, letter)].append(letter)
     found = [
         HandlerFailure(*key, len(group), max((each.died_at for each in group if each.died_at), default=None))
         for key, group in groups.items()

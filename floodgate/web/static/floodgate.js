@@ -16,6 +16,7 @@
     includeIndicatorStyles: false,
     selfRequestsOnly: true,
   });
+  sessionStorage.removeItem("htmx-current-path-for-history"); // a path may name a chat or a text
 
   // Live parts: <div data-live="URL of server-sent events">
 
@@ -117,7 +118,9 @@
     const place = figure.querySelector(".plot") || document.createElement("div");
     place.className = "plot";
     place.setAttribute("aria-hidden", "true"); // the table says the same
-    figure.prepend(place);
+    const caption = figure.querySelector("figcaption");
+    if (caption) caption.after(place);
+    else figure.prepend(place);
     plots.set(figure, { plot: new uPlot(options(figure, data), values, place), labels, data });
   }
 

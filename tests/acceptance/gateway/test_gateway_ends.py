@@ -103,6 +103,18 @@ def test_on_sigterm_it_serves_waiting_callers_informs_the_rest_and_exits_with_0(
     assert "Traceback" not in process.log
 
 
+def test_a_caller_of_typing_waits_no_longer_than_it_is_worth(stage: Stage, gateway: MakeGateway) -> None:
+    url, headers = gateway().url, {"X-Floodgate-Worth-Seconds": "0.2"}
+    typing = {"chat_id": 3, "action": "typing"}
+    answer = httpx.post(f"{url}/bot{TOKEN}/sendChatAction", json=typing, headers=headers, timeout=GIVE_UP_SECONDS)
+    assert (answer.status_code, answer.json()["result"]) == (202, True), "there is no worker"
+    job = answer.json()["floodgate_job_id"]
+    stage.worker()
+    result = f"{url}/floodgate/v1/jobs/{job}/result?wait_seconds=50"
+    late = httpx.get(result, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=GIVE_UP_SECONDS)
+    assert (late.status_code, late.json()["description"]) == (410, f"Not sent: shed (job {job}).")
+
+
 def test_callers_beyond_the_limit_are_told_when_to_retry(stage: Stage, gateway: MakeGateway) -> None:
     process = gateway(max_queued="20")
     for number in range(21):

@@ -12,6 +12,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -31,6 +32,8 @@ from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.stores import open_store
 from floodgate.producer.campaigns.operations.service import Campaigns
 from floodgate.producer.listening import listen, url_of
+from floodgate.web import letter_index, picture
+from floodgate.web.actions import confirm
 from floodgate.web.app import Pages
 from floodgate.web.viewer import Action
 from tests.services import Vhost, Vhosts
@@ -176,7 +179,15 @@ def office(vhosts: Vhosts) -> Iterator[Vhost]:
 
 
 @pytest.fixture
-def desk(office: Vhost, tmp_path: Path) -> Iterator[Desk]:
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages wait for what they show, and actions for their end, however busy the machine is."""
+    monkeypatch.setattr(letter_index, "PAGE_SECONDS", 20.0)
+    monkeypatch.setattr(confirm, "PAGE_SECONDS", 20.0)
+    monkeypatch.setattr(picture, "PATIENCE", timedelta(seconds=20))
+
+
+@pytest.fixture
+def desk(office: Vhost, tmp_path: Path, patience: None) -> Iterator[Desk]:
     with contextlib.ExitStack() as stack:
         made = Desk(office.url, tmp_path)
         stack.callback(made.stop)

@@ -48,8 +48,10 @@ def test_a_chat_is_paused_and_resumed(desk: Desk) -> None:
 
 
 def test_a_bot_is_paused_and_resumed(desk: Desk) -> None:
+    desk.get("/")
     desk.do(Action.PAUSE, **{"bot": BOT, "for": "15m"})
     assert pauses(desk) == {None: "operator"}
+    assert re.search("Paused for 1[45] min", desk.get(f"/bots/{BOT}")), "what is shown is read again after an action"
     desk.do(Action.RESUME, bot=BOT)
     assert pauses(desk) == {}
     assert "There was no pause" in desk.do(Action.RESUME, bot=BOT)
@@ -88,9 +90,9 @@ def test_matching_letters_are_replayed_and_others_stay(desk: Desk) -> None:
 def test_letters_that_die_after_the_confirmation_are_not_touched(desk: Desk) -> None:
     desk.bury(desk.job("early"))
     confirmation = desk.confirmation(Action.DROP_LETTERS)
-    assert touches(confirmation) == "1 dead letters"
+    assert touches(confirmation) == "1 dead letter"
     desk.bury(desk.job("late"))
-    assert "1 dead letters deleted" in desk.agree(Action.DROP_LETTERS, confirmation)
+    assert "1 deleted." in desk.agree(Action.DROP_LETTERS, confirmation)
     assert desk.depth(DEAD) == 1
     assert "job-late" in desk.get("/dead-letters")
 
@@ -105,7 +107,7 @@ def test_one_letter_is_dropped_by_its_id(desk: Desk) -> None:
 
 def test_an_unreachable_chat_is_marked_reachable(desk: Desk) -> None:
     desk.store.mark_unreachable(BOT, "666", "Forbidden")
-    assert "Telegram has refused this chat" in desk.get(f"/chats/{BOT}/666")
+    assert "Telegram has refused the chat" in desk.get(f"/chats/{BOT}/666")
     assert "is reachable again" in desk.do(Action.CLEAR_CHAT, bot=BOT, chat="666")
     assert not desk.store.unreachable(BOT)
 
@@ -133,7 +135,7 @@ def test_what_touches_more_than_was_confirmed_asks_again(desk: Desk) -> None:
     job = desk.bury(desk.job("one"))
     fields = {"id": job.id, "touches": "0", "back": "/"}
     answer = desk.http.post(f"/actions/{Action.DROP_LETTERS}", data=fields)
-    assert (answer.status_code, touches(answer.text)) == (409, "1 dead letters")
+    assert (answer.status_code, touches(answer.text)) == (409, "1 dead letter")
     assert desk.depth(DEAD) == 1
 
 
@@ -162,7 +164,7 @@ def test_actions_are_in_the_audit_log_of_the_page_and_of_the_process(
     desk.bury(desk.job("one"), "rights")
     desk.do(Action.DROP_LETTERS, reason="rights", text="one")
     page = desk.get("/audit")
-    assert all(word in page for word in ("ann", "drop-letters", "reason rights, with a text", "1 dead letters deleted"))
+    assert all(word in page for word in ("ann", "drop-letters", "reason rights, with a text", "1 deleted."))
     lines: list[Any] = [record for record in caplog.records if record.name == "floodgate.audit"]
     assert [line.audit_state for line in lines] == ["begun", "done"]
     assert {(line.audit_who, line.audit_action, line.audit_planned) for line in lines} == {("ann", "drop-letters", 1)}

@@ -21,6 +21,7 @@ from floodgate.broker.messages.update import publication, read_update
 from floodgate.broker.settings.web import WebSettings
 from floodgate.web.access.guard import Access
 from floodgate.web.app import STATIC, Pages
+from floodgate.web.history import PLOTS
 from floodgate.web.viewer import DESTROYING, Action
 from tests.integration.web.conftest import BOT, Desk
 from tests.web import WebClient, serving
@@ -38,6 +39,7 @@ PARAMETERS: Final = {
     "entry": ["none"],
     "letter": ["job-secret"],
     "name": [CAMPAIGN],
+    "plot": list(PLOTS),
 }
 INLINE: Final = re.compile(r"""<script(?! src="/static/)|<style|\s(?:style|on[a-z]+|srcdoc)\s*=|javascript:""")
 QUERY_FIELDS: Final = (
@@ -220,7 +222,7 @@ class Markup(HTMLParser):
             self.found.append(f"<{tag}>")
         self.found += [name for name in given if name.startswith(("on", "style", "hx-", "srcdoc"))]
         links = [given.get(name, "") for name in ("href", "src", "action", "formaction", "data-live", "data-plot")]
-        self.found += [link for link in links if link and not link.startswith(("/", "#"))]
+        self.found += [link for link in links if link and not link.startswith(("/", "#", "?"))]
         self.found += [link for link in links if link.startswith(("//", "/\\"))]
 
 
