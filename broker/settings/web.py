@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 # From the one that may do least to the one that may do most.
-Role = Literal["read", "operate", "admin"]
+WebRole = Literal["read", "operate", "admin"]
 # A shorter token could be guessed.
 MIN_TOKEN: Final = 24
 EVERYBODY_ELSE: Final = "*"
@@ -24,7 +24,7 @@ class WebToken(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     token: SecretStr
-    role: Role
+    role: WebRole
 
     @field_validator("token")
     @classmethod
@@ -67,7 +67,7 @@ class WebSettings(BaseModel):
         description='Addresses or networks of that proxy, as JSON: `["10.0.0.5", "fd00::/64"]`. The header is ignored '
         "when it comes from elsewhere.",
     )
-    proxy_roles: dict[str, Role] = Field(
+    proxy_roles: dict[str, WebRole] = Field(
         default_factory=dict,
         description='Roles by the name in that header, as JSON: `{"ann": "admin", "*": "read"}`. `*` stands for '
         "everybody else; without it, they are refused.",

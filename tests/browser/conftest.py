@@ -2,7 +2,7 @@
 
 site       the Floodgate that the browser looks at
 browser    Debian's Chromium
-visit      opens a page: visit("/bots", role="admin", dark=True, width=360, javascript=False)
+open_page  opens a page: open_page("/bots", role="admin", dark=True, width=360, javascript=False)
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from tests.browser.scene import TOKENS, Scene, fill_with_trouble, scene
 from tests.services import Vhosts
 
 WIDE, HIGH = 1280, 800
-ANSWER_MS = 15_000
+ANSWER_MS = 30_000
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Visitor:
             self.strangers.append(request.url)
 
 
-Visit = Callable[..., Visitor]
+OpenPage = Callable[..., Visitor]
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +66,7 @@ def site(vhosts: Vhosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=ANSWER_MS)
     with sync_playwright() as playwright:
         launched = launch(playwright.chromium)
         yield launched
@@ -80,13 +82,18 @@ def launch(chromium: object) -> Browser:
     return started
 
 
-@pytest.fixture
-def visit(site: Scene, browser: Browser) -> Iterator[Visit]:
-    """Opens a page. After the test, nothing may have gone wrong on any of them."""
-    opened: list[tuple[BrowserContext, Visitor]] = []
-    cookies: dict[str, list[object]] = {}
+@pytest.fixture(scope="session")
+def logins() -> dict[str, list[Any]]:
+    """The cookies of those who have logged in, by role."""
+    return {}
 
-    def open_page(
+
+@pytest.fixture
+def open_page(site: Scene, browser: Browser, logins: dict[str, list[Any]]) -> Iterator[OpenPage]:
+    """Opens a page. After the test, nothing may have gone wrong on any of them."""
+    visitors: list[tuple[BrowserContext, Visitor]] = []
+
+    def opened(
         path: str = "/", role: str | None = "admin", *, dark: bool = False, width: int = WIDE, javascript: bool = True
     ) -> Visitor:
         context = browser.new_context(
@@ -96,18 +103,18 @@ def visit(site: Scene, browser: Browser) -> Iterator[Visit]:
         )
         context.set_default_timeout(ANSWER_MS)
         visitor = Visitor(context.new_page(), site.url)
-        opened.append((context, visitor))
-        if role is not None and role in cookies:
-            context.add_cookies(cookies[role])  # type: ignore[arg-type]
+        visitors.append((context, visitor))
+        if role in logins:
+            context.add_cookies(logins[role])
         elif role is not None:
             log_in(visitor, role)
-            cookies[role] = list(context.cookies())
+            logins[role] = list(context.cookies())
         visitor.go(path)
         return visitor
 
-    yield open_page
-    faults = [(visitor.errors, visitor.strangers) for _, visitor in opened]
-    for context, _ in opened:
+    yield opened
+    faults = [(visitor.errors, visitor.strangers) for _, visitor in visitors]
+    for context, _ in visitors:
         context.close()
     assert all(fault == ([], []) for fault in faults), faults
 

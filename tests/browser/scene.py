@@ -25,6 +25,7 @@ BOTS: Final = {BUSY: "100200300:" + "A" * 35, QUIET: "400500600:" + "B" * 35}
 TOKENS: Final = {role: f"{role}-token-of-enough-length" for role in ("read", "operate", "admin")}
 GROUP: Final = -1001234567890
 BLOCKED, WRONG = 901, 902  # chats that answer 403, and 400
+CLEARED, DROPPED = 903, 904  # the same, for the tests that change them
 SCRIPT: Final = "<script>window.hit = 1</script><img src=x onerror='window.hit = 1'>"
 REFUSAL: Final = f"Bad Request: can't parse entities: unsupported tag {SCRIPT}"
 CAMPAIGN: Final = "spring-sale"
@@ -102,12 +103,13 @@ def scene(rabbitmq_url: str, home: Path, fill: Callable[[Scene], None], **env: s
 
 def fill_with_trouble(made: Scene) -> None:
     """Gives the worker much to send, and brings about what a page can show. Texts and errors hold a script."""
-    made.control.set_chat(BLOCKED, trouble="blocked")
-    made.control.set_chat(WRONG, trouble="answer", code=400, description=REFUSAL)
-    made.send(BLOCKED, "Are you there?")
+    made.control.set_chat(BLOCKED, CLEARED, trouble="blocked")
+    made.control.set_chat(WRONG, DROPPED, trouble="answer", code=400, description=REFUSAL)
+    for chat in (BLOCKED, CLEARED, DROPPED):
+        made.send(chat, "Are you there?")
     for number in range(3):
         made.send(WRONG, f"{number} {SCRIPT}")
-    until(lambda: made.store.unreachable(BUSY) and made.dead() >= 3)
+    until(lambda: len(made.store.unreachable(BUSY)) == 2 and made.dead() == 6)
     for number in range(200):  # at 20 a minute, more than the tests take
         made.send(GROUP, f"Line {number}")
     audience = [{"chat_id": 20_000 + n, "first_name": SCRIPT} for n in range(RECIPIENTS)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from playwright.sync_api import Page, expect
 
 from floodgate.producer.campaigns.states import CampaignState
-from tests.browser.conftest import Visit
-from tests.browser.scene import BLOCKED, BUSY, CAMPAIGN, QUIET, RECIPIENTS, WRONG, Scene
+from tests.browser.conftest import OpenPage
+from tests.browser.scene import BUSY, CAMPAIGN, CLEARED, DROPPED, QUIET, RECIPIENTS, Scene
 from tests.waiting import until
 
 CHAT = 777
@@ -19,8 +19,8 @@ def confirm(page: Page, touches: str) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("Done")
 
 
-def test_a_bot_is_paused_and_resumed(site: Scene, visit: Visit) -> None:
-    page = visit(f"/bots/{QUIET}").page
+def test_a_bot_is_paused_and_resumed(site: Scene, open_page: OpenPage) -> None:
+    page = open_page(f"/bots/{QUIET}").page
     page.get_by_label("For").fill("10m")
     page.get_by_label("Reason").fill("a test")
     page.get_by_role("button", name="Pause …").click()
@@ -33,8 +33,8 @@ def test_a_bot_is_paused_and_resumed(site: Scene, visit: Visit) -> None:
     assert not site.store.snapshot(QUIET).pauses
 
 
-def test_a_chat_is_paused_and_its_job_waits_until_it_is_cancelled(site: Scene, visit: Visit) -> None:
-    page = visit(f"/chats/{QUIET}/{CHAT}").page
+def test_a_chat_is_paused_and_its_job_waits_until_it_is_cancelled(site: Scene, open_page: OpenPage) -> None:
+    page = open_page(f"/chats/{QUIET}/{CHAT}").page
     page.get_by_role("button", name="Pause …").click()
     confirm(page, "1 chat")
     job = site.send(CHAT, "waits", QUIET)
@@ -50,13 +50,13 @@ def test_a_chat_is_paused_and_its_job_waits_until_it_is_cancelled(site: Scene, v
     assert "waits" not in site.stage.sent()
 
 
-def test_dead_letters_are_replayed_by_filter(site: Scene, visit: Visit) -> None:
+def test_dead_letters_are_replayed_by_filter(site: Scene, open_page: OpenPage) -> None:
     site.control.set_chat(CHAT, trouble="answer", code=400, description="Bad Request: message is too long")
     before = site.dead()
     site.send(CHAT, "comes back")
     until(lambda: site.dead() == before + 1)
     site.control.clear_chats(CHAT)
-    page = visit(f"/dead-letters?chat={CHAT}").page
+    page = open_page(f"/dead-letters?chat={CHAT}").page
     until(lambda: "1 match" in str(page.goto(page.url) and page.inner_text("main")))
     page.get_by_role("button", name="Replay all that match …").click()
     confirm(page, "1 dead letter")
@@ -64,9 +64,9 @@ def test_dead_letters_are_replayed_by_filter(site: Scene, visit: Visit) -> None:
     assert site.dead() == before
 
 
-def test_a_dead_letter_is_dropped_with_the_keyboard_alone(site: Scene, visit: Visit) -> None:
+def test_a_dead_letter_is_dropped_with_the_keyboard_alone(site: Scene, open_page: OpenPage) -> None:
     before = site.dead()
-    page = visit(f"/dead-letters?chat={WRONG}").page
+    page = open_page(f"/dead-letters?chat={DROPPED}").page
     tab_to(page, "a[href^='/dead-letters/']")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_contain_text("Dead letter")
@@ -91,15 +91,16 @@ def tab_to(page: Page, selector: str) -> None:
     raise AssertionError(f"Tab does not lead to {selector}")
 
 
-def test_an_unreachable_chat_is_marked_reachable(site: Scene, visit: Visit) -> None:
-    page = visit(f"/unreachable?bot={BUSY}").page
-    page.get_by_role("button", name="Mark reachable …").click()
+def test_an_unreachable_chat_is_marked_reachable(site: Scene, open_page: OpenPage) -> None:
+    page = open_page(f"/unreachable?bot={BUSY}").page
+    row = page.get_by_role("row").filter(has_text=str(CLEARED))
+    row.get_by_role("button", name="Mark reachable …").click()
     confirm(page, "1 chat")
-    assert str(BLOCKED) not in [each.chat for each in site.store.unreachable(BUSY)]
+    assert str(CLEARED) not in [each.chat for each in site.store.unreachable(BUSY)]
 
 
-def test_a_campaign_is_started_paused_resumed_and_cancelled(site: Scene, visit: Visit) -> None:
-    page = visit(f"/campaigns/{CAMPAIGN}").page
+def test_a_campaign_is_started_paused_resumed_and_cancelled(site: Scene, open_page: OpenPage) -> None:
+    page = open_page(f"/campaigns/{CAMPAIGN}").page
     for label, state in {
         "Start": CampaignState.RUNNING,
         "Pause": CampaignState.PAUSED,
@@ -112,16 +113,16 @@ def test_a_campaign_is_started_paused_resumed_and_cancelled(site: Scene, visit: 
         page.get_by_role("link", name="Back", exact=True).click()
 
 
-def test_an_action_is_taken_without_javascript(site: Scene, visit: Visit) -> None:
-    page = visit(f"/bots/{QUIET}", javascript=False).page
+def test_an_action_is_taken_without_javascript(site: Scene, open_page: OpenPage) -> None:
+    page = open_page(f"/bots/{QUIET}", javascript=False).page
     page.get_by_role("button", name="Pause …").click()
     confirm(page, "1 bot")
     assert site.store.snapshot(QUIET).pauses
     site.store.resume(QUIET, None)
 
 
-def test_what_was_done_is_in_the_audit_log(visit: Visit, site: Scene) -> None:
-    page = visit(f"/bots/{QUIET}").page
+def test_what_was_done_is_in_the_audit_log(open_page: OpenPage, site: Scene) -> None:
+    page = open_page(f"/bots/{QUIET}").page
     page.get_by_role("button", name="Resume …").click()
     confirm(page, "1 bot")
     page.goto(f"{site.url}/audit")

@@ -18,8 +18,8 @@ from floodgate.web.access.bodies import FormError, read_form
 from floodgate.web.access.headers import with_headers
 from floodgate.web.access.login import LOGIN, LOGOUT, Login
 from floodgate.web.access.origins import Origins
-from floodgate.web.access.sessions import Sessions
-from floodgate.web.access.viewers import LOCAL, Person, Proxy
+from floodgate.web.access.sessions import WebSessions
+from floodgate.web.access.viewers import LOCAL, Person, TrustedProxy
 from floodgate.web.rendering import page
 
 PUBLIC: Final = frozenset({"/health", LOGIN})
@@ -53,12 +53,12 @@ class Access:
         SettingsError: see :func:`require_authentication`.
     """
 
-    def __init__(self, settings: WebSettings, sessions: Sessions | None = None) -> None:
+    def __init__(self, settings: WebSettings, sessions: WebSessions | None = None) -> None:
         require_authentication(settings)
         self._open_to_local = not settings.authenticates
-        self._sessions = sessions or Sessions()
+        self._sessions = sessions or WebSessions()
         self._origins = Origins(settings)
-        self._proxy = Proxy(settings)
+        self._proxy = TrustedProxy(settings)
         self._login = Login(settings, self._sessions)
 
     @property

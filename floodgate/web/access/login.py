@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from floodgate.broker.settings.web import WebSettings
 from floodgate.web.access.attempts import LoginAttempts
-from floodgate.web.access.sessions import LIFE, Sessions, new_id
+from floodgate.web.access.sessions import LIFE, WebSessions, new_id
 from floodgate.web.access.tokens import Tokens
 from floodgate.web.access.viewers import client_address
 from floodgate.web.rendering import environment
@@ -33,7 +33,7 @@ _UNKNOWN: Final = "That token is not known here."
 class Login:
     """Logs people in and out by cookie."""
 
-    def __init__(self, settings: WebSettings, sessions: Sessions, attempts: LoginAttempts | None = None) -> None:
+    def __init__(self, settings: WebSettings, sessions: WebSessions, attempts: LoginAttempts | None = None) -> None:
         self._sessions = sessions
         self._tokens = Tokens(settings.tokens)
         self._attempts = attempts or LoginAttempts()

@@ -18,14 +18,14 @@ MOST_SESSIONS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class WebSession:
     """One login."""
 
     person: Person
     ends: float  # on the monotonic clock
 
 
-class Sessions:
+class WebSessions:
     """The sessions by id, oldest first. Belongs to the event loop.
 
     Args:
@@ -35,7 +35,7 @@ class Sessions:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._key = secrets.token_bytes(32)
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[str, WebSession] = {}
 
     def begin(self, person: Person) -> str:
         """Log a person in; return the id of the new session. The oldest session ends if there are too many."""
@@ -43,7 +43,7 @@ class Sessions:
         if len(self._sessions) >= MOST_SESSIONS:
             del self._sessions[next(iter(self._sessions))]
         name = new_id()
-        self._sessions[name] = Session(person, self._clock() + LIFE.total_seconds())
+        self._sessions[name] = WebSession(person, self._clock() + LIFE.total_seconds())
         return name
 
     def end(self, name: str) -> None:

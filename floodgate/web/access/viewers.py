@@ -9,7 +9,7 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from floodgate.broker.settings.web import EVERYBODY_ELSE, Role, WebSettings
+from floodgate.broker.settings.web import EVERYBODY_ELSE, WebRole, WebSettings
 from floodgate.web.viewer import DESTROYING, Action
 
 MOST_NAME: Final = 64
@@ -20,7 +20,7 @@ class Person:
     """A viewer with a role."""
 
     name: str
-    role: Role
+    role: WebRole
 
     @property
     def sees_texts(self) -> bool:
@@ -41,7 +41,7 @@ class Person:
 LOCAL: Final = Person("local", "admin")
 
 
-class Proxy:
+class TrustedProxy:
     """Believes what one proxy says about who is looking. Immutable."""
 
     def __init__(self, settings: WebSettings) -> None:

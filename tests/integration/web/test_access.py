@@ -20,7 +20,7 @@ from floodgate.broker.errors import SettingsError
 from floodgate.broker.settings.web import WebSettings
 from floodgate.web.access.attempts import IN_ALL, PER_ADDRESS, LoginAttempts
 from floodgate.web.access.guard import Access
-from floodgate.web.access.sessions import LIFE, MOST_SESSIONS, Sessions
+from floodgate.web.access.sessions import LIFE, MOST_SESSIONS, WebSessions
 from floodgate.web.viewer import viewer_of
 from tests.web import WebClient, serving
 
@@ -79,7 +79,7 @@ def servers() -> Iterator[Serve]:
     running: dict[str, WebClient] = {}
     with ExitStack() as stack:
 
-        def start(sessions: Sessions | None = None, which: str = "", **settings: Any) -> WebClient:
+        def start(sessions: WebSessions | None = None, which: str = "", **settings: Any) -> WebClient:
             name = f"{which} {sessions} {settings}"
             if name not in running:
                 access = Access(WebSettings(**settings), sessions)
@@ -323,7 +323,7 @@ def test_what_is_not_a_small_form_is_refused(client: WebClient, kind: str, body:
     assert client.send("POST", "/act", body, sent).status == status
 
 
-# Sessions
+# WebSessions
 
 
 def test_the_cookie_is_for_this_site_only_and_hidden_from_scripts(client: WebClient) -> None:
@@ -365,7 +365,7 @@ def test_nobody_can_be_logged_out_by_another_site(client: WebClient) -> None:
 
 def test_a_session_ends_with_its_time(serve: Serve) -> None:
     now = [0.0]
-    client = serve(Sessions(lambda: now[0]), tokens=TOKENS)
+    client = serve(WebSessions(lambda: now[0]), tokens=TOKENS)
     client.log_in(READ)
     now[0] = LIFE.total_seconds() - 1
     assert client.get("/").status == 200
@@ -374,7 +374,7 @@ def test_a_session_ends_with_its_time(serve: Serve) -> None:
 
 
 def test_the_oldest_session_makes_room_when_there_are_too_many() -> None:
-    sessions = Sessions(lambda: 0.0)
+    sessions = WebSessions(lambda: 0.0)
     person = Access(WebSettings())._person({"type": "http"}, "")
     assert person is not None
     names = [sessions.begin(person) for _ in range(MOST_SESSIONS + 1)]
