@@ -44,7 +44,7 @@ from floodgate.broker.messages import dead_letters
 from floodgate.broker.messages.chats import ChatKind, chat_key, chat_kind
 from floodgate.broker.messages.job import Job, encode_job, unix_ms
 from floodgate.broker.messages.publication import Publication
-from floodgate.broker.process.metrics import DEAD, DELAYED, RETRY_AFTER, SENDS, TOO_MANY_REQUESTS
+from floodgate.broker.process.metrics import DEAD, DELAYED, JOBS_SHED, RETRY_AFTER, SENDS, TOO_MANY_REQUESTS
 from floodgate.broker.process.outages import OutageLog
 
 if TYPE_CHECKING:
@@ -144,9 +144,7 @@ class Settler:
         """Shed typing whose call failed: another call would be late. What the answer says of the chat is kept."""
         match outcome:
             case Paused(retry_after):
-                await self._tell_store(
-                    lambda store: store.too_many_requests(ask.bot, ask.chat, retry_after, typing=True)
-                )
+                await self._report_flood_wait(ask, retry_after, typing=True)
             case Migrated(new_chat):
                 await self._migrate(ask, new_chat)
             case BotRefused(description):
@@ -157,7 +155,10 @@ class Settler:
 
     async def _shed(self, message: DeliveredMessage, job: Job, ask: Ask, *, unanswered: bool = False) -> None:
         logger.debug("job %s is shed: it would be late", job.id)
+        self._metrics.count(DEAD, job.bot, SHED)
         message.trace.outcome(SHED)
+        message.trace.outcome(SHED)
+        self._metrics.count(JOBS_SHED, ask.bot)
         await self._record(message, ask, Dead(SHED, unanswered=unanswered, kept=False))
         message.done()
 
@@ -205,9 +206,11 @@ class Settler:
 
     async def _pause(self, ask: Ask, retry_after: timedelta, description: str) -> None:
         logger.warning("429 for bot %s, chat %s: %s", ask.bot, ask.chat, description)
+        await self._report_flood_wait(ask, retry_after, typing=False)
 
+    async def _report_flood_wait(self, ask: Ask, retry_after: timedelta, *, typing: bool) -> None:
         async def say(store: BatchedAdmission) -> None:
-            scope = await store.too_many_requests(ask.bot, ask.chat, retry_after)
+            scope = await store.too_many_requests(ask.bot, ask.chat, retry_after, typing=typing)
             self._metrics.count(TOO_MANY_REQUESTS, ask.bot, scope)
             self._metrics.observe(RETRY_AFTER, retry_after.total_seconds(), ask.bot, scope)
 

@@ -106,7 +106,7 @@ _OVERVIEW: Final = (
             Panel("Lag of event loops", _quantiles(table.LOOP_LAG, "instance"), "s"),
             Panel("Time of RabbitMQ's confirm", _quantiles(table.CONFIRM), "s"),
             Panel(
-                "RabbitMQ: messages not confirmed, and reconnections",
+                "Messages published to RabbitMQ, and reconnections",
                 (
                     Query(rate(table.PUBLISHED), "{{outcome}}"),
                     Query(rate(table.RECONNECTS, "instance"), "reconnections of {{instance}}"),

@@ -291,7 +291,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class CallInFlight:
+class CallUnderWay:
     """A call under way in a chat. Nothing else is sent there until it ends, or its ``lease_left`` is over."""
 
     job_id: str
@@ -361,7 +361,7 @@ class ChatExplanation:
     outage: timedelta | None
     """How long Telegram has not been answering the bot."""
     unreachable: UnreachableChat | None
-    call: CallInFlight | None
+    call: CallUnderWay | None
     chat_free: timedelta
     """Until the chat's limits, its rest after a slow call and its pause admit a unit."""
     bot_free: timedelta

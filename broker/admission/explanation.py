@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from floodgate.broker.admission import policy, windows
 from floodgate.broker.admission.contract import (
-    CallInFlight,
+    CallUnderWay,
     ChatExplanation,
     ChatLine,
     JobPlace,
@@ -176,10 +176,10 @@ def _bot_turn(work: UnitOfWork, head: JobRow | None, ahead: int, units: int) -> 
     return windows.bot_turn_at(bot.budget(paid), pace, ahead, units, now)
 
 
-def _call(work: UnitOfWork, chat: ChatRow) -> CallInFlight | None:
+def _call(work: UnitOfWork, chat: ChatRow) -> CallUnderWay | None:
     if chat.sending is None:
         return None
-    return CallInFlight(chat.sending, _time(work.now - chat.sending_since), _time(chat.lease_end - work.now))
+    return CallUnderWay(chat.sending, _time(work.now - chat.sending_since), _time(chat.lease_end - work.now))
 
 
 def _pause(chat: str | None, left_us: int, why: str) -> Pause | None:

@@ -62,7 +62,7 @@ PROCESSES: Final = (
 )
 CONNECTED: Final = PROCESSES  # to RabbitMQ
 PRIORITIES: Final = ("interactive", "bulk")
-CAUSES: Final = ("rate", "line", "pause", "in-flight", "outage", "store")
+CAUSES: Final = ("rate", "line", "pause", "in-flight", "lease", "outage", "store")
 SCOPES: Final = ("bot", "chat")
 _REASONS: Final = tuple(sorted({*REASONS, REASON_NO_ACTOR}))
 
@@ -117,7 +117,8 @@ ADMISSION: Final = _histogram(
 )
 WAIT: Final = _histogram(
     "wait",
-    "Waits that admission has imposed on a job, by cause; `store` is an unavailable state store.",
+    "Waits that admission has imposed on a job, by cause; `lease` is a call whose worker may have died, "
+    "`store` an unavailable state store.",
     ProcessRole.WORKER,
     buckets=WAITS,
     bot=(),
@@ -151,7 +152,10 @@ DEAD: Final = _counter(
     ProcessRole.WORKER,
     ProcessRole.HANDLERS,
     bot=(),
-    reason=_REASONS,
+    reason=(*_REASONS, "shed"),
+)
+JOBS_SHED: Final = _counter(
+    "shed", "Typing and other jobs that were not sent because they would have been late.", ProcessRole.WORKER, bot=()
 )
 LOOP_LAG: Final = _histogram("event_loop_lag", "Delay of a timer on the process's event loop.", *PROCESSES)
 PUBLISHED: Final = _counter(
@@ -334,7 +338,7 @@ SCRAPE: Final = _gauge("scrape_seconds", "Time that reading all of this took.", 
 INFO: Final = _gauge("process_info", "1; the labels describe the process.", *ProcessRole, role=(), version=())
 
 TABLE: Final[tuple[Metric, ...]] = (
-    *(SENDS, CALL, PERMITS, ADMISSION, WAIT, DELAYED, TOO_MANY_REQUESTS, RETRY_AFTER, DEAD),
+    *(SENDS, CALL, PERMITS, ADMISSION, WAIT, DELAYED, TOO_MANY_REQUESTS, RETRY_AFTER, DEAD, JOBS_SHED),
     *(LOOP_LAG, PUBLISHED, CONFIRM, RECONNECTS),
     *(UPDATES_RECEIVED, RECEIVER_ACTIVE, UPDATES_HANDLED, UPDATE_LAG, HANDLER),
     *(REQUESTS, REQUEST, CALLERS, RELEASED, ENDED, LED),

@@ -60,12 +60,13 @@ _CAUSES: Final = {
     "line": Series.WAITS_LINE,
     "pause": Series.WAITS_PAUSE,
     "in-flight": Series.WAITS_IN_FLIGHT,
+    "lease": Series.WAITS_IN_FLIGHT,
     "outage": Series.WAITS_OUTAGE,
     "store": Series.WAITS_STORE,
 }
 
-Totals = Mapping[str, Counts]
-"""What has been counted since the process began, by bot."""
+BotCounts = Mapping[str, Counts]
+"""Counts by bot, since the process began."""
 
 
 class Reporter:
@@ -92,7 +93,7 @@ class Reporter:
         self._id = process_id or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._partitions = partitions
         self._began = time.monotonic()
-        self._told: Totals = {}
+        self._told: BotCounts = {}
         self._thread = StateThread()
         self._stopping = Stopping()
         self._outage = OutageLog()
@@ -158,7 +159,7 @@ class Reporter:
         )
 
 
-def totals_of(metrics: Metrics, bots: Iterable[str]) -> Totals:
+def totals_of(metrics: Metrics, bots: Iterable[str]) -> BotCounts:
     """Return the totals of the history's counters, for these bots."""
     totals: dict[str, dict[Series, float]] = {bot: defaultdict(float) for bot in bots}
     for bot, series, value in _counted(metrics):
@@ -182,7 +183,7 @@ def _counted(metrics: Metrics) -> Iterator[tuple[str, Series, float]]:
         yield bot, Series.UPDATE_LAG, lags.sum
 
 
-def _difference(totals: Totals, told: Totals) -> dict[str, Counts]:
+def _difference(totals: BotCounts, told: BotCounts) -> dict[str, Counts]:
     """Return what was counted since the last report, without what was not."""
     found = {bot: _grown(counts, told.get(bot, {})) for bot, counts in totals.items()}
     return {bot: counts for bot, counts in found.items() if counts}

@@ -174,7 +174,7 @@ def json_rows(vhost: Vhost, *columns: str) -> list[list[str]]:
     ("arguments", "words"),
     [
         (["--chat", "42", "--text", "hi", "--bot", "nws"], ("'nws'", "configured: default")),
-        (["--chat", "42", "--method", "sendMesage", "--text", "hi"], ("sendMesage", "sendMessage")),
+        (["--chat", "42", "--method", "send/Message", "--text", "hi"], ("send/Message", "sendMessage")),
         (["--chat", "42", "--text", ""], ("text",)),
         (["--chat", "42"], ("text",)),
         (["--text", "hi"], ("chat_id",)),

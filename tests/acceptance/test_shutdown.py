@@ -7,10 +7,10 @@ import time
 
 import pytest
 
+from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.process.forced_exit import EXIT_FORCED
-from tests.acceptance.server import rows
-from tests.acceptance.stage import Stage
-from tests.services import Vhost
+from tests.acceptance.stage import BOT, Stage
 from tests.waiting import until
 
 IDLE_SECONDS = 3.0
@@ -42,7 +42,7 @@ def test_a_call_in_flight_is_finished_and_recorded_before_the_worker_ends(stage:
     assert client.result(job, timeout=0)["text"] == "in flight", "Telegram's answer was waited for and kept"
 
 
-def test_jobs_a_stopped_worker_had_not_begun_are_sent_by_the_next_once_and_in_order(stage: Stage, vhost: Vhost) -> None:
+def test_jobs_a_stopped_worker_had_not_begun_are_sent_by_the_next_once_and_in_order(stage: Stage) -> None:
     stage.control.set_server(latency_ms=(LATENCY_MS, LATENCY_MS))
     worker = stage.worker()
     client = stage.client()
@@ -63,7 +63,7 @@ def test_jobs_a_stopped_worker_had_not_begun_are_sent_by_the_next_once_and_in_or
         assert mine == sorted(mine)
 
 
-def test_a_worker_waiting_for_a_paused_bot_hands_its_job_back_at_once(stage: Stage, vhost: Vhost) -> None:
+def test_a_worker_waiting_for_a_paused_bot_hands_its_job_back_at_once(stage: Stage) -> None:
     stage.control.pause(100200300, 20)
     worker = stage.worker()
     client = stage.client()
@@ -73,15 +73,17 @@ def test_a_worker_waiting_for_a_paused_bot_hands_its_job_back_at_once(stage: Sta
     worker.signal()
     assert worker.wait(15) == 0
     assert time.monotonic() - asked <= IDLE_SECONDS + 1
-    until(lambda: ready(vhost) + len(stage.sent()) == 20)
+    with Connections(stage.settings, "test") as connections:
+        until(lambda: ready(stage, connections) + len(stage.sent()) == 20)
 
 
-def ready(vhost: Vhost) -> int:
-    """Counts messages in all queues including the ladder's. May be five seconds out of date."""
-    return sum(int(row["messages_ready"]) for row in rows(vhost, "list_queues", "messages_ready"))
+def ready(stage: Stage, connections: Connections) -> int:
+    """Counts messages in all queues including the ladder's."""
+    queues = [queue.name for queue in topology.pipeline_of(stage.settings, [BOT]).queues]
+    return sum(depth or 0 for depth in queue_admin.depth(connections, queues).values())
 
 
-def test_a_second_signal_ends_a_worker_at_once_and_its_job_is_requeued(stage: Stage, vhost: Vhost) -> None:
+def test_a_second_signal_ends_a_worker_at_once_and_its_job_is_requeued(stage: Stage) -> None:
     stage.control.set_server(latency_ms=(20_000, 20_000))
     worker = stage.worker()
     stage.client().send_message(chat_id=42, text="in flight")
@@ -92,7 +94,8 @@ def test_a_second_signal_ends_a_worker_at_once_and_its_job_is_requeued(stage: St
     worker.signal()
     assert worker.wait(5) == EXIT_FORCED
     assert time.monotonic() - asked <= 1
-    until(lambda: ready(vhost) == 1)
+    with Connections(stage.settings, "test") as connections:
+        until(lambda: ready(stage, connections) == 1)
 
 
 def test_a_call_that_exceeds_the_limit_does_not_delay_shutdown(stage: Stage) -> None:

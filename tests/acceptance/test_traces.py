@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from floodgate.producer.client import Client
 from tests.acceptance.gateway.programs import GatewayProcess
 from tests.acceptance.stage import TOKEN, Stage
-from tests.acceptance.traced_run import AGAIN, BLOCKED, FINE, GATEWAY_TRACE, TWICE
+from tests.acceptance.traced_run import AGAIN, AT_ONCE, BLOCKED, BUSY, FINE, GATEWAY_TRACE
 from tests.processes import FloodgateProcess, run_python
 from tests.waiting import until
 
@@ -54,11 +54,13 @@ def test_a_message_is_followed_from_a_request_to_telegrams_answer(stage: Stage) 
     assert sent_later["attributes"]["floodgate.outcome"] == "sent"
     assert sent_later["attributes"]["messaging.message.id"] == failed["attributes"]["messaging.message.id"]
 
-    to_one_chat = [span["trace"] for span in spans if span["attributes"].get("url.path") == f"/orders/{TWICE}"]
-    (at_once,), (deferred, *_, sent_next) = sorted(map(linked_to, to_one_chat), key=len)
-    assert at_once["attributes"]["floodgate.outcome"] == sent_next["attributes"]["floodgate.outcome"] == "sent"
-    assert deferred["attributes"]["floodgate.outcome"] == "deferred"
-    assert deferred["events"][-1][0] == "wait" and deferred["events"][-1][1]["floodgate.wait.scope"] == "chat"
+    busy = [span["trace"] for span in spans if span["attributes"].get("url.path") == f"/orders/{BUSY}"]
+    assert [linked_to(caller)[-1]["attributes"]["floodgate.outcome"] for caller in busy] == ["sent"] * AT_ONCE
+    waited = [span for caller in busy for span in linked_to(caller)[:-1]]
+    assert {span["attributes"]["floodgate.outcome"] for span in waited} == {"deferred"}
+    assert {(span["events"][-1][0], span["events"][-1][1]["floodgate.wait.scope"]) for span in waited} == {
+        ("wait", "chat")
+    }
 
     (by_gateway,) = linked_to(GATEWAY_TRACE.split("-")[1])
     assert by_gateway["attributes"]["floodgate.outcome"] == "sent"

@@ -29,7 +29,8 @@ from floodgate.worker import WorkerProcess
 from tests.acceptance.stage import TOKEN
 
 GATEWAY_TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-FINE, BLOCKED, AGAIN, TWICE = 1001, 1002, 1003, 1004
+FINE, BLOCKED, AGAIN, BUSY = 1001, 1002, 1003, 1004
+AT_ONCE = 3  # messages to the busy chat; all but the first have to wait
 
 
 def application(client: AsyncClient) -> FastAPI:
@@ -66,7 +67,7 @@ async def through_gateway(settings: Settings) -> None:
 
 
 async def run(telegram: ControlClient) -> None:
-    """Follow one message to each chat, and two at once to the last."""
+    """Follow one message to each chat, and several at once to the busy one."""
     await asyncio.to_thread(telegram.set_chat, BLOCKED, trouble="blocked")
     answer: dict[str, Any] = {"code": 502, "description": "Bad Gateway", "times": 1}
     await asyncio.to_thread(telegram.set_chat, AGAIN, trouble="answer", **answer)
@@ -78,7 +79,7 @@ async def run(telegram: ControlClient) -> None:
             app = application(client)
             for chat in (FINE, BLOCKED, AGAIN):
                 await order(app, client, chat)
-            await asyncio.gather(order(app, client, TWICE), order(app, client, TWICE))
+            await asyncio.gather(*(order(app, client, BUSY) for _ in range(AT_ONCE)))
         await through_gateway(settings)
     finally:
         worker.stop()

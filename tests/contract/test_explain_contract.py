@@ -13,7 +13,7 @@ from floodgate.broker.admission import policy
 from floodgate.broker.admission.contract import (
     Admission,
     Ask,
-    CallInFlight,
+    CallUnderWay,
     ChatExplanation,
     Dead,
     Go,
@@ -135,7 +135,7 @@ def test_a_call_in_flight_is_shown_with_its_job_and_its_lease(admission: Admissi
     clock.advance(2)
     seen = admission.explain("default", "5")
     assert cause(seen) == ("in-flight", Scope.CHAT)
-    assert seen.call == CallInFlight(ask.job_id, 2 * SECOND, 33 * SECOND)
+    assert seen.call == CallUnderWay(ask.job_id, 2 * SECOND, 33 * SECOND)
     assert seen.lines[0].first == timedelta()
     assert admission.explain("default", "5", ask.job_id).job == JobPlace(ask.job_id, Standing.SENDING)
 
@@ -267,7 +267,7 @@ def test_an_explanation_changes_nothing(admission: Admission, clock: HandClock) 
     before = admission.snapshot("default")
     seen = admission.explain("default", "5", lost.job_id)
     assert admission.explain("default", "5", lost.job_id) == seen
-    assert seen.call == CallInFlight(lost.job_id, 36 * SECOND, timedelta())
+    assert seen.call == CallUnderWay(lost.job_id, 36 * SECOND, timedelta())
     assert admission.snapshot("default") == before
 
 

@@ -141,9 +141,10 @@ def test_an_alert_is_silent_if_its_cause_is_wanted(name: str, tmp_path: Path) ->
     promtool_test(tmp_path, name, SILENT[name], {19: False})
 
 
-def test_promtool_accepts_the_rules_and_the_example() -> None:
+def test_promtool_accepts_the_rules_and_the_configurations() -> None:
     assert f"{len(ALERTS)} rules found" in promtool("check", "rules", RULES)
-    promtool("check", "config", FOLDER / "prometheus" / "prometheus.yml")
+    for configuration in {*RULES.parent.iterdir()} - {RULES}:
+        promtool("check", "config", configuration)
 
 
 class Process:

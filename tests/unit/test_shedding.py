@@ -16,6 +16,7 @@ from floodgate.broker.admission.policy import ask_for, call_timeout
 from floodgate.broker.errors import InvalidParamsError
 from floodgate.broker.messages.job import Job, decode_job, encode_job, new_job, unix_ms
 from floodgate.broker.messages.method_table import Charge
+from floodgate.broker.process.metrics import DEAD
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.worker.middleware.rate_limit import Deferral, RateLimit
 from floodgate.broker.worker.queue_consumer import DeliveredMessage
@@ -31,6 +32,11 @@ MINUTE_MS = 60_000
 
 def composer() -> Composer:
     return Composer(Settings(_env_file=None))
+
+
+def typing() -> Job:
+    """Typing that stays worth sending on a busy machine."""
+    return new_job("sendChatAction", TYPING, worth_until_ms=unix_ms() + 10 * MINUTE_MS)
 
 
 def run(desk: Desk, act: Callable[[], Awaitable[None]]) -> None:
@@ -59,7 +65,8 @@ async def admitted(desk: Desk, job: Job) -> DeliveredMessage:
 async def is_shed(desk: Desk, job: Job) -> bool:
     record = await desk.broker.admission.lookup("default", job.id)
     counted = (await desk.broker.admission.snapshot("default")).not_kept
-    return record == Record(Standing.DEAD, reason=SHED) and counted == {SHED: 1}
+    measured = desk.broker.metrics.values(DEAD).get(("default", SHED), 0)
+    return record == Record(Standing.DEAD, reason=SHED) and (counted, measured) == ({SHED: 1}, 1)
 
 
 # What a job is worth.
@@ -83,7 +90,7 @@ def test_the_option_takes_a_time_or_a_number_of_seconds_and_travels_with_the_job
     soon = datetime.now(UTC) + timedelta(minutes=1)
     for given in (soon, timedelta(minutes=1), 60):
         job = composer().job("sendMessage", {**HI, "worth_until": given})
-        assert abs((job.worth_until_ms or 0) - unix_ms() - MINUTE_MS) < 5_000
+        assert abs((job.worth_until_ms or 0) - unix_ms() - MINUTE_MS) < 30_000
         assert decode_job(encode_job(job, "send.default.interactive.00")).worth_until_ms == job.worth_until_ms
 
 
@@ -149,7 +156,7 @@ def test_a_job_whose_wait_is_not_worth_it_is_shed_at_once(desk: Desk) -> None:
     ],
 )
 def test_typing_whose_call_failed_is_shed(desk: Desk, outcome: Outcome) -> None:
-    job = new_job("sendChatAction", TYPING)
+    job = typing()
 
     async def act() -> None:
         message = await admitted(desk, job)
@@ -162,13 +169,13 @@ def test_typing_whose_call_failed_is_shed(desk: Desk, outcome: Outcome) -> None:
 
 
 def test_after_a_429_for_typing_messages_go_on_and_typing_does_not(desk: Desk) -> None:
-    job = new_job("sendChatAction", TYPING)
+    job = typing()
 
     async def act() -> None:
         message = await admitted(desk, job)
         await Settler(desk.broker).settle(message, job, Paused(timedelta(seconds=3), "retry after 3"))
         admission, settings = desk.broker.admission, desk.broker.settings
-        again = ask_for(new_job("sendChatAction", TYPING), settings)
+        again = ask_for(typing(), settings)
         assert await admission.admit(again) == AlreadyDead(SHED)
         assert isinstance(await admission.admit(ask_for(new_job("sendMessage", HI), settings)), Go)
 
@@ -176,7 +183,7 @@ def test_after_a_429_for_typing_messages_go_on_and_typing_does_not(desk: Desk) -
 
 
 def test_typing_that_telegram_refuses_for_good_has_its_own_reason(desk: Desk) -> None:
-    job = new_job("sendChatAction", TYPING)
+    job = typing()
 
     async def act() -> None:
         message = await admitted(desk, job)
@@ -187,7 +194,7 @@ def test_typing_that_telegram_refuses_for_good_has_its_own_reason(desk: Desk) ->
 
 
 def test_typing_that_telegram_accepts_ends_as_sent(desk: Desk) -> None:
-    job = new_job("sendChatAction", TYPING)
+    job = typing()
 
     async def act() -> None:
         await Settler(desk.broker).settle(await admitted(desk, job), job, Sent(True))
@@ -196,13 +203,13 @@ def test_typing_that_telegram_accepts_ends_as_sent(desk: Desk) -> None:
     run(desk, act)
 
 
-@pytest.mark.parametrize(("worth_ms", "shed"), [(1_000, True), (MINUTE_MS, False)])
+@pytest.mark.parametrize(("worth_ms", "shed"), [(30_000, True), (10 * MINUTE_MS, False)])
 def test_a_retry_that_would_be_late_is_shed_so_that_its_line_goes_on(desk: Desk, worth_ms: int, shed: bool) -> None:
     job = new_job("sendMessage", HI, worth_until_ms=unix_ms() + worth_ms)
 
     async def act() -> None:
         message = await admitted(desk, job)
-        await Settler(desk.broker).settle(message, job, Paused(timedelta(seconds=5), "retry after 5"))
+        await Settler(desk.broker).settle(message, job, Paused(timedelta(minutes=5), "retry after 300"))
         assert message.settled
         assert len(desk.wire.published) == (0 if shed else 1)
         assert await is_shed(desk, job) is shed

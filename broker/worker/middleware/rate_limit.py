@@ -57,7 +57,7 @@ from floodgate.broker.messages import dead_letters
 from floodgate.broker.messages.job import Job, OnUncertain, unix_ms
 from floodgate.broker.messages.publication import Publication
 from floodgate.broker.process.job_trace import JobTrace
-from floodgate.broker.process.metrics import ADMISSION, DEAD, DELAYED, PERMITS, WAIT, Metrics
+from floodgate.broker.process.metrics import ADMISSION, DEAD, DELAYED, JOBS_SHED, PERMITS, WAIT, Metrics
 from floodgate.broker.process.outages import OutageLog
 from floodgate.broker.worker.middleware.awaited import AwaitedMiddleware, HostBroker
 from floodgate.broker.worker.queue_consumer import DeliveredMessage
@@ -161,6 +161,8 @@ class RateLimit(AwaitedMiddleware):
                     if must_be_prompt(ask, broker.settings):
                         message.good_until = decision.decided_at + PROMPT.total_seconds()
                     return
+                case AlreadyDead(reason=reason) if reason == SHED:
+                    self._let_go(broker, message, ask)
                 case AlreadySent(content=content) | AlreadyDead(content=content):
                     self._skip(message, job, content)
                 case Unreachable(why=why):
@@ -227,6 +229,13 @@ class RateLimit(AwaitedMiddleware):
         if job.on_uncertain is OnUncertain.DEAD_LETTER:
             why = "the worker ended during the call; Telegram may have sent it"
             await self._bury(broker, message, ask, dead_letters.REASON_UNCERTAIN, why)
+
+    def _let_go(self, broker: HostBroker, message: DeliveredMessage, ask: Ask) -> NoReturn:
+        """Acknowledge a job that admission has shed."""
+        broker.metrics.count(DEAD, ask.bot, SHED)
+        message.trace.outcome(SHED)
+        message.done()
+        raise Deferral(SHED)
 
     def _skip(self, message: DeliveredMessage, job: Job, content: str | None) -> NoReturn:
         if content not in (None, job.content):
@@ -308,6 +317,8 @@ def _measure(metrics: Metrics, bot: str, decision: Decision, seconds: float) -> 
         metrics.count(PERMITS, bot)
     elif isinstance(decision, Wait):
         metrics.observe(WAIT, decision.delay.total_seconds(), bot, decision.why)
+    elif isinstance(decision, AlreadyDead) and decision.reason == SHED:
+        metrics.count(JOBS_SHED, bot)
 
 
 def _begun(record: Record | None) -> bool:

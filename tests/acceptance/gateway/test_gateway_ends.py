@@ -110,7 +110,7 @@ def test_a_caller_of_typing_waits_no_longer_than_it_is_worth(stage: Stage, gatew
     assert (answer.status_code, answer.json()["result"]) == (202, True), "there is no worker"
     job = answer.json()["floodgate_job_id"]
     stage.worker()
-    result = f"{url}/floodgate/v1/jobs/{job}/result?wait_seconds=60"
+    result = f"{url}/floodgate/v1/jobs/{job}/result?wait_seconds=50"
     late = httpx.get(result, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=GIVE_UP_SECONDS)
     assert (late.status_code, late.json()["description"]) == (410, f"Not sent: shed (job {job}).")
 

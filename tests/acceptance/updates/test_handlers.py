@@ -12,7 +12,9 @@ import pytest
 
 from floodgate.broker.messages.publication import Publication
 from floodgate.broker.messages.queue_names import updates_queue
+from floodgate.broker.process.metrics import ProcessRole
 from floodgate.fake_telegram.server import running_fake
+from tests.acceptance.scraping import ANYWHERE, Series, check_names, scraped, value
 from tests.acceptance.stage import BOT, TOKEN, Stage
 from tests.acceptance.updates.post import Post, message
 from tests.processes import FloodgateProcess
@@ -58,7 +60,7 @@ def office(vhosts: Vhosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         stack.callback(stage.close)
         stage.vouch_idle()
         stage.worker()
-        handler = FloodgateProcess("worker", "--updates", MODULE, env=stage.env, home=home, name="handler")
+        handler = FloodgateProcess("worker", "--updates", MODULE, env=stage.env | ANYWHERE, home=home, name="handler")
         stack.enter_context(handler).start("worker ready")
         post = Post(stage.settings.model_copy(update={"update_partitions": 4}))
         stack.callback(post.close)
@@ -251,3 +253,16 @@ def test_the_log_contains_no_token(office: Office) -> None:
     """Last on purpose: after all the failures above."""
     assert "BrokenError: never, not with 100200300:[redacted]" in office.handler.log
     assert TOKEN not in office.handler.log
+
+
+def test_what_it_handled_is_counted(office: Office, user: int) -> None:
+    def handled(series: Series) -> float:
+        return value(series, "floodgate_updates_handled_total", bot=BOT, outcome="handled")
+
+    before = scraped(office.handler)
+    office.post.says(user, "echo hello")
+    until(lambda: handled(scraped(office.handler)) > handled(before))
+    after = scraped(office.handler)
+    check_names(after, ProcessRole.HANDLERS)
+    for name in ("floodgate_update_lag_seconds_count", "floodgate_handler_seconds_count"):
+        assert value(after, name, bot=BOT) > max(0.0, value(before, name, bot=BOT))
