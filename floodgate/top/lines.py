@@ -114,7 +114,7 @@ def _about(bot: BotOverview) -> Iterator[tuple[str, str]]:
         more = f" and {len(queues) - SHOWN_QUEUES} more" if len(queues) > SHOWN_QUEUES else ""
         yield "no consumer", f"{count(sum(messages.unread.values()))} in {', '.join(queues[:SHOWN_QUEUES])}{more}"
     if snapshot is not None:
-        yield "sent", f"{count(snapshot.sent_last_minute)} in the last minute, {snapshot.sending} calls in flight"
+        yield "sent", f"{count(snapshot.sent_last_minute)} in the last minute; calls in flight: {snapshot.sending}"
         if minute.sent:
             top = max([*minute.sent, 1]) if math.isinf(bot.full_rate) else bot.full_rate
             yield "last minute", sparkline(minute.sent, top)
