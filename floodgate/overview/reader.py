@@ -5,8 +5,8 @@ database. A part that cannot be read, or not in time, is shown as such; the othe
 
 Bounds. RabbitMQ is asked once for each queue; the store reads one snapshot and one minute of history of each bot, and
 the reports of the processes; of the campaigns, the latest 20 are read. None of it grows with the number of jobs. A part
-is read at most :data:`~floodgate.overview.part.SHARE` of the time, or every five seconds if that is more often; a reader
-that is asked more often returns what was read last. Connections are kept between reads.
+is read at most :data:`~floodgate.overview.part.SHARE` of the time, or every five seconds if that is more often;
+a reader that is asked more often returns what was read last. Connections are kept between reads.
 """
 
 from __future__ import annotations
