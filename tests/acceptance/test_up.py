@@ -16,6 +16,7 @@ from tests.acceptance.stage import TOKEN, Stage
 from tests.processes import FloodgateProcess
 from tests.waiting import until
 
+PARTS_READY_SECONDS = 60.0  # seven interpreters start at once
 BOT_MODULE = """
 from floodgate import on_update
 
@@ -48,7 +49,7 @@ def test_everything_runs_comes_back_after_a_crash_and_stops_in_order(stage: Stag
     names = ["worker-1", "worker-2", "handlers", "updates", "campaigns", "gateway", "web"]
     parts = [ProcessId.of(started(process, name)) for name in names]
     ready = {"worker-1", "worker-2", "handlers"}
-    until(lambda: set(said(process, "worker ready")) == ready)
+    until(lambda: set(said(process, "worker ready")) == ready, PARTS_READY_SECONDS)
     process.said("campaigns ready")
     process.said("receiver ready: polling")
     process.said("The pages are ready at")
@@ -56,7 +57,7 @@ def test_everything_runs_comes_back_after_a_crash_and_stops_in_order(stage: Stag
     os.kill(parts[0].pid, signal.SIGKILL)
     parts.append(ProcessId.of(started(process, "worker-1", 2)))
     process.said("worker-1 was ended by SIGKILL")
-    until(lambda: said(process, "worker ready").count("worker-1") == 2)
+    until(lambda: said(process, "worker ready").count("worker-1") == 2, PARTS_READY_SECONDS)
 
     gateway = process.said("The gateway is ready at").rpartition(" ")[2]
     body = json.dumps({"chat_id": 42, "text": "through everything"}).encode()
