@@ -157,7 +157,6 @@ class Settler:
         logger.debug("job %s is shed: it would be late", job.id)
         self._metrics.count(DEAD, job.bot, SHED)
         message.trace.outcome(SHED)
-        message.trace.outcome(SHED)
         self._metrics.count(JOBS_SHED, ask.bot)
         await self._record(message, ask, Dead(SHED, unanswered=unanswered, kept=False))
         message.done()

@@ -211,7 +211,7 @@ ENDED: Final = _counter(
     "Recipients of campaigns whose jobs have ended, by outcome.",
     ProcessRole.CAMPAIGNS,
     bot=(),
-    outcome=("waiting", "sent", "failed", "unreachable", "uncertain", "cancelled"),
+    outcome=("waiting", "sent", "failed", "unreachable", "uncertain", "skipped", "cancelled"),
 )
 LED: Final = _gauge("campaigns_led", "Campaigns that this process leads.", ProcessRole.CAMPAIGNS)
 
@@ -244,7 +244,11 @@ JOBS_IN_LINE: Final = _gauge(
     priority=PRIORITIES,
 )
 LONGEST_LINE: Final = _gauge(
-    "longest_line_jobs", "Jobs in the longest line of a chat.", ProcessRole.EXPORTER, bot=(), priority=PRIORITIES
+    "longest_line_jobs",
+    "Jobs in the longest line of a chat, among the bot's ten longest.",
+    ProcessRole.EXPORTER,
+    bot=(),
+    priority=PRIORITIES,
 )
 OLDEST_JOB: Final = _gauge(
     "oldest_job_seconds",
@@ -285,7 +289,7 @@ NOT_KEPT: Final = _counter(
 )
 PAUSES: Final = _gauge(
     "pauses",
-    "Pauses in force, by what is paused and why.",
+    "Pauses in force, by what is paused and why; of those of chats, the ten longest.",
     ProcessRole.EXPORTER,
     bot=(),
     scope=SCOPES,

@@ -3,10 +3,10 @@
 Three parts are read at the same time, each on a thread of its own: RabbitMQ, the state store, and the campaigns'
 database. A part that cannot be read, or not in time, is shown as such; the others are still shown.
 
-Bounds. RabbitMQ is asked once for each queue; the store reads one snapshot and one minute of
-history of each bot, and the processes' reports; of the campaigns, the latest 20
-are read. None of it grows with the number of jobs. A part is read at most :data:`~floodgate.overview.part.SHARE` of the
-time: a reader that is asked oftener gets what was read last. Connections are kept between reads.
+Bounds. RabbitMQ is asked once for each queue; the store reads one snapshot and one minute of history of each bot, and
+the reports of the processes; of the campaigns, the latest 20 are read. None of it grows with the number of jobs. A part
+is read at most :data:`~floodgate.overview.part.SHARE` of the time, or every five seconds if that is more often;
+a reader that is asked more often returns what was read last. Connections are kept between reads.
 """
 
 from __future__ import annotations

@@ -119,15 +119,17 @@ class LiveApp(App[None]):
 
         self.load(operation, done)
 
-    def load(self, work: Callable[[Operations], T], then: Callable[[T], object]) -> None:
-        """Have something read on the operator's thread, then call ``then`` with it."""
+    def load(self, work: Callable[[Operations], T], then: Callable[[T], object]) -> bool:
+        """Have something read on the operator's thread, then call ``then`` with it. Return False if it is too busy."""
 
         def do(operations: Operations) -> Callable[[], None]:
             found = work(operations)
             return lambda: (then(found), None)[1]
 
-        if not self._operator.submit(do):
+        submitted = self._operator.submit(do)
+        if not submitted:
             self.notify("Too much is under way already: wait until it is done.", severity="warning")
+        return submitted
 
     def ask(self, question: str) -> bool:
         """Ask the operator, from the operator's thread, and wait for the answer."""

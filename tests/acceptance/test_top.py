@@ -74,7 +74,7 @@ class Terminal:
         os.close(self._theirs)
 
     def _read(self, seconds: float) -> None:
-        while select.select([self._ours], [], [], seconds)[0]:
+        if select.select([self._ours], [], [], seconds)[0]:
             self.written += os.read(self._ours, 65_536).decode(errors="replace")
 
 

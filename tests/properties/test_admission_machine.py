@@ -342,6 +342,7 @@ class AdmissionMachine(RuleBasedStateMachine):
             assert seen.not_kept == plain.not_kept
             assert seen.outage == plain.outage
             assert seen.per_second_limit == plain.per_second_limit
+            assert seen.oldest.keys() == plain.oldest.keys()
             assert {(pause.chat, pause.remaining) for pause in seen.pauses} == {
                 (pause.chat, pause.remaining) for pause in plain.pauses
             }

@@ -233,7 +233,6 @@ class RateLimit(AwaitedMiddleware):
     def _let_go(self, broker: HostBroker, message: DeliveredMessage, ask: Ask) -> NoReturn:
         """Acknowledge a job that admission has shed."""
         broker.metrics.count(DEAD, ask.bot, SHED)
-        message.trace.outcome(SHED)
         message.done()
         raise Deferral(SHED)
 
