@@ -42,7 +42,7 @@ logger = logging.getLogger("floodgate.metrics")
 EVERY_SECONDS: Final = 1.0
 # For the last report. A store that is away must not delay the end of the process.
 LAST_SECONDS: Final = 2.0
-# The bots whose gauges a report samples. With more bots, they take turns: their seconds have gaps, their minutes hardly.
+# The bots whose gauges a report samples. More take turns: their seconds have gaps, their minutes hardly any.
 MOST_SAMPLED: Final = 50
 _SILENT: Final = "this process cannot report what it does: %s"
 # Which series a count belongs to, by the labels after the bot.
