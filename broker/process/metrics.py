@@ -235,6 +235,11 @@ LIMIT_USED: Final = _gauge(
     ProcessRole.EXPORTER,
     bot=(),
 )
+ON_LADDER: Final = _gauge(
+    "delay_ladder_jobs",
+    "Jobs of all bots on the delay ladder: parked until their turn, or scheduled for later.",
+    ProcessRole.EXPORTER,
+)
 IN_FLIGHT: Final = _gauge("calls_in_flight", "Calls under way.", ProcessRole.EXPORTER, bot=())
 JOBS_IN_LINE: Final = _gauge(
     "jobs_in_line",
@@ -347,7 +352,7 @@ TABLE: Final[tuple[Metric, ...]] = (
     *(UPDATES_RECEIVED, RECEIVER_ACTIVE, UPDATES_HANDLED, UPDATE_LAG, HANDLER),
     *(REQUESTS, REQUEST, CALLERS, RELEASED, ENDED, LED),
     *(PART_UP, SENT_LAST_SECOND, LIMIT, LIMIT_USED, IN_FLIGHT, JOBS_IN_LINE, LONGEST_LINE, OLDEST_JOB),
-    *(QUEUED, UNREAD, DEAD_LETTERS, DROPPED, NOT_KEPT, PAUSES, OUTAGE, UNREACHABLE, RECEIVERS, STORE_USED),
+    *(QUEUED, ON_LADDER, UNREAD, DEAD_LETTERS, DROPPED, NOT_KEPT, PAUSES, OUTAGE, UNREACHABLE, RECEIVERS, STORE_USED),
     *(CAMPAIGNS, RECIPIENTS, LIVE, SCRAPE, INFO),
 )
 

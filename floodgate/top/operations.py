@@ -76,7 +76,7 @@ class Operations:
     def cancel_jobs(self, bot: str, ask: Confirm) -> str:
         """Cancel all jobs of a bot that were enqueued before now."""
         before_ms = unix_ms() + 1  # a job of this same millisecond was enqueued before
-        queued = QueueCounts(self._settings, self._connections, [bot]).read()[bot].queued
+        queued = QueueCounts(self._settings, self._connections, [bot]).read().by_bot[bot].queued
         in_queues = sum(queued[kind] for kind in (*map(str, Priority), "answers"))
         waiting = in_queues + sum(self._store.waiting(bot).values())
         if not ask(f"Cancel all jobs of bot {bot}: {waiting:,} that wait, and any that are scheduled?"):
