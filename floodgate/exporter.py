@@ -31,6 +31,7 @@ from floodgate.broker.process.metrics import (
     LONGEST_LINE,
     NOT_KEPT,
     OLDEST_JOB,
+    ON_LADDER,
     OTHER,
     OUTAGE,
     PART_UP,
@@ -89,6 +90,8 @@ def measured(overview: Overview) -> Metrics:
         roles = Counter(process.role for process in overview.processes)
         for role in LIVE.labels["role"]:
             metrics.set(LIVE, roles[role], role)
+    if overview.delayed is not None:
+        metrics.set(ON_LADDER, overview.delayed)
     for bot in overview.bots:
         _measure_bot(metrics, bot)
     return metrics

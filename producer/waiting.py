@@ -11,8 +11,8 @@ After each ``skip`` (when the listener starts, a bot is new, or the store was un
 up. So it is every :data:`AUDIT_SECONDS`, because a connection to the store may go silent without breaking, and between
 attempts to listen to a store whose feed is unavailable.
 
-A caller whose job is superseded waits on, for the end of the job that took its place. It moves once, to the first of the
-jobs that had the place (``Record.chain``), however many follow.
+A caller whose job is superseded waits on, for the end of the job that took its place. It moves once, to the first of
+the jobs that had the place (``Record.chain``), however many follow.
 
 State: the registrations are protected by ``_lock``; an asyncio future is only accessed on its own loop; the listener
 belongs to the thread that runs it. A fork inherits the registrations but no thread: create one object per process.

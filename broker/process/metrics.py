@@ -211,7 +211,7 @@ ENDED: Final = _counter(
     "Recipients of campaigns whose jobs have ended, by outcome.",
     ProcessRole.CAMPAIGNS,
     bot=(),
-    outcome=("waiting", "sent", "failed", "unreachable", "uncertain", "cancelled"),
+    outcome=("waiting", "sent", "failed", "unreachable", "uncertain", "skipped", "cancelled"),
 )
 LED: Final = _gauge("campaigns_led", "Campaigns that this process leads.", ProcessRole.CAMPAIGNS)
 
@@ -235,6 +235,11 @@ LIMIT_USED: Final = _gauge(
     ProcessRole.EXPORTER,
     bot=(),
 )
+ON_LADDER: Final = _gauge(
+    "delay_ladder_jobs",
+    "Jobs of all bots on the delay ladder: parked until their turn, or scheduled for later.",
+    ProcessRole.EXPORTER,
+)
 IN_FLIGHT: Final = _gauge("calls_in_flight", "Calls under way.", ProcessRole.EXPORTER, bot=())
 JOBS_IN_LINE: Final = _gauge(
     "jobs_in_line",
@@ -244,7 +249,11 @@ JOBS_IN_LINE: Final = _gauge(
     priority=PRIORITIES,
 )
 LONGEST_LINE: Final = _gauge(
-    "longest_line_jobs", "Jobs in the longest line of a chat.", ProcessRole.EXPORTER, bot=(), priority=PRIORITIES
+    "longest_line_jobs",
+    "Jobs in the longest line of a chat, among the bot's ten longest.",
+    ProcessRole.EXPORTER,
+    bot=(),
+    priority=PRIORITIES,
 )
 OLDEST_JOB: Final = _gauge(
     "oldest_job_seconds",
@@ -285,7 +294,7 @@ NOT_KEPT: Final = _counter(
 )
 PAUSES: Final = _gauge(
     "pauses",
-    "Pauses in force, by what is paused and why.",
+    "Pauses in force, by what is paused and why; of those of chats, the ten longest.",
     ProcessRole.EXPORTER,
     bot=(),
     scope=SCOPES,
@@ -343,7 +352,7 @@ TABLE: Final[tuple[Metric, ...]] = (
     *(UPDATES_RECEIVED, RECEIVER_ACTIVE, UPDATES_HANDLED, UPDATE_LAG, HANDLER),
     *(REQUESTS, REQUEST, CALLERS, RELEASED, ENDED, LED),
     *(PART_UP, SENT_LAST_SECOND, LIMIT, LIMIT_USED, IN_FLIGHT, JOBS_IN_LINE, LONGEST_LINE, OLDEST_JOB),
-    *(QUEUED, UNREAD, DEAD_LETTERS, DROPPED, NOT_KEPT, PAUSES, OUTAGE, UNREACHABLE, RECEIVERS, STORE_USED),
+    *(QUEUED, ON_LADDER, UNREAD, DEAD_LETTERS, DROPPED, NOT_KEPT, PAUSES, OUTAGE, UNREACHABLE, RECEIVERS, STORE_USED),
     *(CAMPAIGNS, RECIPIENTS, LIVE, SCRAPE, INFO),
 )
 

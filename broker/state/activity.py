@@ -8,7 +8,7 @@ to the same buckets. A counter's bucket holds the sum of what they reported; a g
 store's own numbers, which the first process that reports the bot as *sampled* in that second takes. A worker samples
 the bots whose jobs it sends. So the gauges have a gap while no worker runs, and so have the counters.
 
-Bounds: :data:`MOST_BUCKETS` buckets a bot, each a text of at most :data:`BUCKET_BYTES` (typically 40), so at most 3 MB
+Bounds: :data:`MOST_BUCKETS` buckets a bot, each a text of at most :data:`BUCKET_BYTES` (typically 60), so at most 4 MB
 a bot and typically less than 1 MB. Old buckets are dropped as new ones come, a few at a time.
 
 The history is a picture, not a ledger: what a process counts in the second before it is killed is missing, and a report

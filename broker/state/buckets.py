@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import zip_longest
 from typing import Final
 
 from floodgate.broker.state.activity import GAUGES, Counts, History, Series
@@ -13,6 +12,7 @@ SERIES: Final = tuple(Series)
 FOLDS: Final[Mapping[Series, str]] = {
     series: ("min" if series is Series.LIMIT else "max") if series in GAUGES else "sum" for series in SERIES
 }
+_NOTHING: Final[list[float | None]] = [None if series in GAUGES else 0.0 for series in SERIES]
 
 
 def encoded(counts: Counts) -> str:
@@ -31,8 +31,11 @@ def merged(old: str, counts: Counts) -> str:
 
 def decoded(text: str) -> list[float | None]:
     """Return the numbers of a bucket in the order of the series. Those of a later version are left out."""
-    fields = text.split(",")[: len(SERIES)]
-    return [_number(series, field) for series, field in zip_longest(SERIES, fields, fillvalue="")]  # type: ignore[arg-type]
+    values = _NOTHING.copy()
+    for place, field in enumerate(text.split(",")[: len(SERIES)]):
+        if field:
+            values[place] = float(field)
+    return values
 
 
 def history_of(buckets: Iterable[tuple[int, str]]) -> History:
@@ -53,12 +56,6 @@ def is_sampled(text: str) -> bool:
 
 def _text(series: Series, value: float | None) -> str:
     return "" if value is None or (value == 0 and series not in GAUGES) else f"{value:.10g}"
-
-
-def _number(series: Series, text: str) -> float | None:
-    if text:
-        return float(text)
-    return None if series in GAUGES else 0.0
 
 
 def _fold(series: Series, old: float | None, new: float) -> float:

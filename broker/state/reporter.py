@@ -42,6 +42,8 @@ logger = logging.getLogger("floodgate.metrics")
 EVERY_SECONDS: Final = 1.0
 # For the last report. A store that is away must not delay the end of the process.
 LAST_SECONDS: Final = 2.0
+# The bots whose gauges a report samples. More take turns: their seconds have gaps, their minutes hardly any.
+MOST_SAMPLED: Final = 50
 _SILENT: Final = "this process cannot report what it does: %s"
 # Which series a count belongs to, by the labels after the bot.
 _COUNTERS: Final[Mapping[Metric, Mapping[str, Series]]] = {
@@ -94,6 +96,7 @@ class Reporter:
         self._partitions = partitions
         self._began = time.monotonic()
         self._told: BotCounts = {}
+        self._reports = 0
         self._thread = StateThread()
         self._stopping = Stopping()
         self._outage = OutageLog()
@@ -133,13 +136,14 @@ class Reporter:
     async def _try_report(self, activity: Activity, *, last: bool) -> None:
         if missing_state_file(self._settings):
             return
+        self._reports += 1
         process, totals = self._process(), totals_of(self._metrics, self._settings.tokens)
         added = _difference(totals, self._told)
         try:
             if last:
                 await self._thread.call(activity.leave, process, added)
             else:
-                await self._thread.call(activity.report, process, added, _senders(process.partitions))
+                await self._thread.call(activity.report, process, added, sampled_in(self._reports, process.partitions))
         except StateError as error:
             if self._outage.is_due(str(error)):
                 logger.warning(_SILENT, error)
@@ -194,7 +198,13 @@ def _grown(counts: Counts, told: Counts) -> Counts:
     return {series: value for series, value in added.items() if value}
 
 
-def _senders(partitions: Iterable[str]) -> set[str]:
-    """Return the bots whose jobs are sent from these queues."""
+def sampled_in(report: int, partitions: Iterable[str]) -> list[str]:
+    """Return the bots that a report samples: :data:`MOST_SAMPLED` of those that send from these queues, in turn."""
+    bots = _senders(partitions)
+    first = report * MOST_SAMPLED % max(1, len(bots))
+    return [*bots[first:], *bots[:first]][:MOST_SAMPLED]
+
+
+def _senders(partitions: Iterable[str]) -> list[str]:
     names = (queue.split(".") for queue in partitions)
-    return {bot for family, bot, *_ in names if family == "send"}
+    return sorted({bot for family, bot, *_ in names if family == "send"})

@@ -147,7 +147,7 @@ def _told(job: str, record: Record, *, seen: bool) -> str:
 def _waiting(settings: Settings, store: Admission, bots: list[str]) -> int:
     """Count the jobs in queues and lines. Those that are scheduled are in neither."""
     with Connections(settings, "cli") as connections:
-        counted = QueueCounts(settings, connections, bots).read().values()
+        counted = QueueCounts(settings, connections, bots).read().by_bot.values()
     in_queues = sum(each.queued[kind] for each in counted for kind in (*map(str, Priority), "answers"))
     return in_queues + sum(sum(store.waiting(name).values()) for name in bots)
 

@@ -34,7 +34,7 @@ class Reading(Generic[T]):
 
 
 class PartReader(Generic[T]):
-    """Reads a part at most once at a time, and no oftener than :data:`SHARE` allows. It belongs to one thread.
+    """Reads a part at most once at a time, and no more often than :data:`SHARE` allows. It belongs to one thread.
 
     Args:
         name: what is read, as the beginning of a sentence.

@@ -90,3 +90,5 @@ class Overview:
     """A sentence about a state file that does not exist yet: no job has been handled."""
     processes: tuple[ProcessReport, ...] = ()
     """Those that have reported to the store in the last seconds, with the partitions that they hold."""
+    delayed: int | None = None
+    """Jobs of all bots on the delay ladder; None if RabbitMQ could not be read."""

@@ -1,14 +1,15 @@
-"""Counts the messages in the bots' queues."""
+"""Counts the messages in the bots' queues and on the delay ladder."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.amqp import delay_ladder, queue_admin, topology
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.amqp.queue_admin import QueueLoad
 from floodgate.broker.messages import queue_names
@@ -20,8 +21,21 @@ from floodgate.overview.picture import QueuedMessages
 DISCOVERY: Final = timedelta(seconds=15)
 
 
+_LEVELS: Final = frozenset(delay_ladder.level_name(level) for level in range(delay_ladder.LEVELS))
+
+
+@dataclass(frozen=True, slots=True)
+class MessageCounts:
+    """The messages in RabbitMQ."""
+
+    by_bot: Mapping[str, QueuedMessages]
+    delayed: int
+    """Jobs of all bots on the delay ladder: parked until their turn, or scheduled for later."""
+
+
 class QueueCounts:
-    """Counts the messages ready in the bots' queues, also in partitions beyond the settings' number.
+    """Counts the messages ready in the bots' queues, also in partitions beyond the settings' number, and those on the
+    delay ladder.
 
     One question for each queue, however many messages it holds.
     """
@@ -33,8 +47,8 @@ class QueueCounts:
         self._known: list[str] = []
         self._discovered: float | None = None
 
-    def read(self) -> dict[str, QueuedMessages]:
-        """Count them, by bot.
+    def read(self) -> MessageCounts:
+        """Count them.
 
         Raises:
             RabbitMQError: RabbitMQ cannot be reached, or did not answer in time.
@@ -42,9 +56,10 @@ class QueueCounts:
         loads = self._loads()
         self._known = list(loads)
         by_bot: dict[str, dict[str, QueueLoad]] = {bot: {} for bot in self._bots}
-        for name, load in loads.items():
-            by_bot[name.split(".")[1]][name] = load
-        return {bot: queued_in(bot, its) for bot, its in by_bot.items()}
+        for name in loads.keys() - _LEVELS:
+            by_bot[name.split(".")[1]][name] = loads[name]
+        delayed = sum(loads[name].messages for name in loads.keys() & _LEVELS)
+        return MessageCounts({bot: queued_in(bot, its) for bot, its in by_bot.items()}, delayed)
 
     def _loads(self) -> dict[str, QueueLoad]:
         now = time.monotonic()
@@ -52,7 +67,8 @@ class QueueCounts:
             return queue_admin.loads(self._connections, self._known)
         counts = topology.pipeline_of(self._settings, self._bots).counts
         loads = queue_admin.partition_loads(self._connections, counts)
-        loads |= queue_admin.loads(self._connections, [name for bot in self._bots for name in _others(bot)])
+        others = [name for bot in self._bots for name in _others(bot)]
+        loads |= queue_admin.loads(self._connections, [*others, *sorted(_LEVELS)])
         self._discovered = now
         return loads
 

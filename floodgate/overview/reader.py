@@ -3,10 +3,10 @@
 Three parts are read at the same time, each on a thread of its own: RabbitMQ, the state store, and the campaigns'
 database. A part that cannot be read, or not in time, is shown as such; the others are still shown.
 
-Bounds. RabbitMQ is asked once for each queue; the store reads one snapshot and one minute of
-history of each bot, and the processes' reports; of the campaigns, the latest 20
-are read. None of it grows with the number of jobs. A part is read at most :data:`~floodgate.overview.part.SHARE` of the
-time: a reader that is asked oftener gets what was read last. Connections are kept between reads.
+Bounds. RabbitMQ is asked once for each queue; the store reads one snapshot and one minute of history of each bot, and
+the reports of the processes; of the campaigns, the latest 20 are read. None of it grows with the number of jobs. A part
+is read at most :data:`~floodgate.overview.part.SHARE` of the time, or every five seconds if that is more often;
+a reader that is asked more often returns what was read last. Connections are kept between reads.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from floodgate.broker.worker.retention import NO_BOT
 from floodgate.overview.campaigns import CampaignReader
 from floodgate.overview.last_minute import MINUTE, LastMinute, last_minute
 from floodgate.overview.part import PartReader
-from floodgate.overview.picture import BotOverview, CampaignOverview, Overview, QueuedMessages
-from floodgate.overview.queues import QueueCounts
+from floodgate.overview.picture import BotOverview, CampaignOverview, Overview
+from floodgate.overview.queues import MessageCounts, QueueCounts
 
 PATIENCE: Final = timedelta(seconds=3)
 """How long a read waits for all parts together."""
@@ -94,26 +94,28 @@ class OverviewReader:
         known = state.value or StoreState({}, {}, None)
         no_campaigns = campaigns.fault is None and campaigns.value is None
         return Overview(
-            bots=tuple(self._bot(bot, queues.value or {}, known, campaigns.value) for bot in self._bots),
+            bots=tuple(self._bot(bot, queues.value, known, campaigns.value) for bot in self._bots),
             rabbitmq=queues.health(f"version {'.'.join(map(str, self._connections.server_version))}"),
             store=state.health("answers"),
             campaigns=None if no_campaigns else campaigns.health("answers"),
             dropped_without_bot=known.dropped_without_bot,
             missing_state_file=known.missing,
             processes=known.processes,
+            delayed=None if queues.value is None else queues.value.delayed,
         )
 
     def _bot(
         self,
         bot: str,
-        queues: Mapping[str, QueuedMessages],
+        queues: MessageCounts | None,
         state: StoreState,
         campaigns: Sequence[CampaignOverview] | None,
     ) -> BotOverview:
         its = None if campaigns is None else tuple(each for each in campaigns if each.bot == bot)
         full_rate = policy.per_second(self._policy.rates(bot).free)
         minute = state.minutes.get(bot, LastMinute())
-        return BotOverview(bot, full_rate, state.snapshots.get(bot), queues.get(bot), its, minute)
+        messages = None if queues is None else queues.by_bot.get(bot)
+        return BotOverview(bot, full_rate, state.snapshots.get(bot), messages, its, minute)
 
     def _read_store(self) -> StoreState:
         missing = missing_state_file(self._settings)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
 from rich.text import Text
 
-from floodgate.broker.admission.contract import Pause, Snapshot
+from floodgate.broker.admission.contract import ChatExplanation, ChatLine, Pause, Snapshot
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.state.activity import ProcessReport
 from floodgate.letters.criteria import harmless
@@ -106,7 +106,7 @@ def bot_lines(bot: BotOverview) -> Text:
 def _about(bot: BotOverview) -> Iterator[tuple[str, str]]:
     snapshot, messages, minute = bot.snapshot, bot.messages, bot.last_minute
     if snapshot is not None:
-        yield from _urgent(snapshot, snapshot.pauses[:SHOWN])
+        yield from _urgent(snapshot.outage, snapshot.pauses[:SHOWN])
         if not math.isinf(bot.full_rate) and snapshot.per_second_limit < bot.full_rate:
             yield "slowed", f"{snapshot.per_second_limit:.1f} a second for a while: Telegram answered 429"
     if messages is not None and messages.unread:
@@ -114,7 +114,7 @@ def _about(bot: BotOverview) -> Iterator[tuple[str, str]]:
         more = f" and {len(queues) - SHOWN_QUEUES} more" if len(queues) > SHOWN_QUEUES else ""
         yield "no consumer", f"{count(sum(messages.unread.values()))} in {', '.join(queues[:SHOWN_QUEUES])}{more}"
     if snapshot is not None:
-        yield "sent", f"{count(snapshot.sent_last_minute)} in the last minute, {snapshot.sending} calls in flight"
+        yield "sent", f"{count(snapshot.sent_last_minute)} in the last minute; calls in flight: {snapshot.sending}"
         if minute.sent:
             top = max([*minute.sent, 1]) if math.isinf(bot.full_rate) else bot.full_rate
             yield "last minute", sparkline(minute.sent, top)
@@ -144,9 +144,9 @@ def _progress(campaign: CampaignOverview) -> str:
     return f"{bar(share, PROGRESS_WIDTH)} {share:>4.0%}"
 
 
-def _urgent(snapshot: Snapshot, pauses: Sequence[Pause]) -> Iterator[tuple[str, str]]:
-    if snapshot.outage is not None:
-        yield "outage", f"Telegram has not answered for {ago(snapshot.outage)}; it is tried with one call at a time"
+def _urgent(outage: timedelta | None, pauses: Iterable[Pause]) -> Iterator[tuple[str, str]]:
+    if outage is not None:
+        yield "outage", f"Telegram has not answered for {ago(outage)}; it is tried with one call at a time"
     for pause in pauses:
         whom = f"chat {pause.chat}" if pause.chat else "the bot"
         yield "paused", f"{whom}, {ago(pause.remaining)} more: {why_paused(pause.why)}"
@@ -196,20 +196,52 @@ def campaign_cells(campaign: CampaignOverview) -> Cells:
     )
 
 
-def chat_lines(bot: BotOverview, chat: str, unreachable: bool | None) -> Text:
-    """Say why a chat waits; ``unreachable`` is None while it is not known."""
-    return _lines(_about_chat(bot.snapshot, chat, unreachable)) if bot.snapshot else Text(UNKNOWN)
+def chat_lines(why: ChatExplanation) -> Text:
+    """Say why a chat waits, and for how long."""
+    return _lines(_about_chat(why))
 
 
-def _about_chat(snapshot: Snapshot, chat: str, unreachable: bool | None) -> Iterator[tuple[str, str]]:
-    yield from _urgent(snapshot, [pause for pause in snapshot.pauses if pause.chat in (None, chat)])
-    if unreachable:
-        yield "unreachable", "Telegram has refused the chat; its jobs are dead until an update comes from it"
-    lengths = {line.priority: line.length for line in snapshot.longest_lines if line.chat == chat}
-    for priority, length in lengths.items():
-        yield str(priority), f"{count(length)} jobs wait in its line"
-    if not lengths:
-        yield "line", "not among the bot's longest"
+def _about_chat(why: ChatExplanation) -> Iterator[tuple[str, str]]:
+    yield "waits for", _cause(why)
+    yield from _urgent(why.outage, filter(None, (why.bot_pause, why.pause)))
+    if why.unreachable is not None:
+        yield "unreachable", f"for {ago(why.unreachable.age)}: {why.unreachable.why}"
+    if why.call is not None:
+        yield "call", f"of job {why.call.job_id}, for {ago(why.call.age)}, {ago(why.call.lease_left)} more at most"
+    yield "free slots", f"of the chat {_soon(why.chat_free)}, of the bot {_soon(why.bot_free)}"
+    for line in why.lines:
+        yield from _about_line(line)
+
+
+def _about_line(line: ChatLine) -> Iterator[tuple[str, str]]:
+    yield str(line.priority), f"{count(line.length)} jobs of {count(line.units)} units"
+    yield "  the first", f"{line.head}, for {ago(line.age)}, sent {_soon(line.first)}"
+    if line.length > 1:
+        yield "  the last", f"sent {_soon(line.last)}"
+    if line.missing is not None:
+        yield "  missing", f"the first has been due for {ago(line.missing)}, and no worker asked for it"
+
+
+_CAUSES: Final = {
+    "rate": "the limits of the",
+    "line": "earlier jobs of the",
+    "pause": "the end of a pause of the",
+    "in-flight": "a call under way in the",
+    "outage": "an answer of Telegram to the",
+    "unreachable": "an update of the",
+}
+
+
+def _cause(why: ChatExplanation) -> str:
+    if not why.known:
+        return "nothing: the store does not know the chat, which has been idle for ten minutes at least"
+    return f"{_CAUSES.get(why.why, why.why)} {why.scope or 'chat'}" if why.why else "nothing: a job could be sent now"
+
+
+def _soon(time: timedelta | None) -> str:
+    if time is None:
+        return "at an unknown time"
+    return f"in {ago(time)}" if time >= timedelta(seconds=1) else "now"
 
 
 def campaign_lines(bot: BotOverview, campaign: CampaignOverview | None) -> Text:

@@ -6,7 +6,7 @@ import asyncio
 import signal
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, Final, TypeVar, cast
 
 from rich.text import Text
 from textual.app import App, ComposeResult
@@ -24,6 +24,9 @@ from floodgate.top.operations import Operations
 from floodgate.top.widgets import Column, Question, Rows
 
 T = TypeVar("T")
+
+END_SECONDS: Final = 10
+"""How long a process that got SIGTERM may take to end by itself."""
 
 
 class LiveScreen(Screen[None]):
@@ -87,12 +90,19 @@ class LiveApp(App[None]):
     def __init__(self, settings: Settings, bots: list[str]) -> None:
         super().__init__()
         self.overview: Overview | None = None
+        self._sigterm_before: Any = signal.SIG_DFL
         self._picture = PictureThread(settings, bots, self._read, self._crash)
         self._operator = OperatorThread(settings, self._soon, self._fail)
 
     def on_mount(self) -> None:
         """Begin to follow the picture."""
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit)
+        loop = asyncio.get_running_loop()
+
+        def end(_number: int, _frame: object) -> None:
+            signal.alarm(END_SECONDS)  # the loop may hang in writing to a terminal that is gone
+            loop.call_soon_threadsafe(self.exit)
+
+        self._sigterm_before = signal.signal(signal.SIGTERM, end)
         self.start_threads()
 
     def start_threads(self) -> None:
@@ -102,6 +112,7 @@ class LiveApp(App[None]):
 
     def on_unmount(self) -> None:
         """Stop the threads, without waiting for them."""
+        signal.signal(signal.SIGTERM, self._sigterm_before)
         self._picture.stop()
         self._operator.stop()
 
@@ -119,15 +130,17 @@ class LiveApp(App[None]):
 
         self.load(operation, done)
 
-    def load(self, work: Callable[[Operations], T], then: Callable[[T], object]) -> None:
-        """Have something read on the operator's thread, then call ``then`` with it."""
+    def load(self, work: Callable[[Operations], T], then: Callable[[T], object]) -> bool:
+        """Have something read on the operator's thread, then call ``then`` with it. Return False if it is too busy."""
 
         def do(operations: Operations) -> Callable[[], None]:
             found = work(operations)
             return lambda: (then(found), None)[1]
 
-        if not self._operator.submit(do):
+        submitted = self._operator.submit(do)
+        if not submitted:
             self.notify("Too much is under way already: wait until it is done.", severity="warning")
+        return submitted
 
     def ask(self, question: str) -> bool:
         """Ask the operator, from the operator's thread, and wait for the answer."""

@@ -9,8 +9,9 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Self
 
-from floodgate.broker.admission.contract import Admission
+from floodgate.broker.admission.contract import Admission, ChatExplanation
 from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.errors import StateError
 from floodgate.broker.messages import queue_names
 from floodgate.broker.messages.job import Priority, unix_ms
 from floodgate.broker.settings.model import Settings
@@ -75,7 +76,7 @@ class Operations:
     def cancel_jobs(self, bot: str, ask: Confirm) -> str:
         """Cancel all jobs of a bot that were enqueued before now."""
         before_ms = unix_ms() + 1  # a job of this same millisecond was enqueued before
-        queued = QueueCounts(self._settings, self._connections, [bot]).read()[bot].queued
+        queued = QueueCounts(self._settings, self._connections, [bot]).read().by_bot[bot].queued
         in_queues = sum(queued[kind] for kind in (*map(str, Priority), "answers"))
         waiting = in_queues + sum(self._store.waiting(bot).values())
         if not ask(f"Cancel all jobs of bot {bot}: {waiting:,} that wait, and any that are scheduled?"):
@@ -119,9 +120,12 @@ class Operations:
             return f"{name} goes on."
         return f"{name} is {self._campaigns.cancel(name).state}."
 
-    def is_unreachable(self, bot: str, chat: str) -> bool:
-        """Return whether Telegram has refused the chat."""
-        return bool(self._store.unreachable_among(bot, [chat]))
+    def explain(self, bot: str, chat: str) -> ChatExplanation | StateError:
+        """Return why a chat waits, or why that is not known."""
+        try:
+            return self._store.explain(bot, chat)
+        except StateError as error:
+            return error
 
 
 def _whom(bot: str, chat: str | None) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import ClassVar, Final
 
+from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable
 
-from floodgate.broker.errors import InvalidParamsError
+from floodgate.broker.admission.contract import ChatExplanation
+from floodgate.broker.errors import InvalidParamsError, StateError
 from floodgate.broker.messages.job import Priority
 from floodgate.letters.criteria import chat_of
 from floodgate.overview.picture import Overview
@@ -154,20 +156,16 @@ class ChatScreen(LiveScreen):
         super().__init__(f"bot {bot}, chat {chat}")
         self._bot = bot
         self._chat = chat
-        self._unreachable: bool | None = None
-
-    def on_mount(self) -> None:
-        """Ask whether the chat is unreachable."""
-        self.top.load(lambda operations: operations.is_unreachable(self._bot, self._chat), self._know)
-
-    def _know(self, unreachable: bool) -> None:
-        self._unreachable = unreachable
-        self.on_screen_resume()
+        self._asking = False
 
     def draw(self, overview: Overview) -> None:
-        """Say why the chat waits."""
-        if (bot := self.top.bot(self._bot)) is not None:
-            self.lines.update(chat_lines(bot, self._chat, self._unreachable))
+        """Ask why the chat waits, and say it once that is known."""
+        if not self._asking:
+            self._asking = self.top.load(lambda operations: operations.explain(self._bot, self._chat), self._know)
+
+    def _know(self, why: ChatExplanation | StateError) -> None:
+        self._asking = False
+        self.lines.update(chat_lines(why) if isinstance(why, ChatExplanation) else Text(str(why)))
 
     def action_pause(self) -> None:
         """Pause the chat."""

@@ -71,7 +71,7 @@ class LetterIndex:
     """See the module. Belongs to the event loop, except what is said to run on the thread."""
 
     def __init__(self, settings: Settings, connections: Connections) -> None:
-        self._settings = settings
+        self._queues = reading.queues(settings, None)
         self._connections = connections
         self._thread = ServiceThreads("RabbitMQ", RabbitMQError, threads=1)
         self._known = KnownLetters()  # replaced as a whole, by the thread
@@ -92,8 +92,9 @@ class LetterIndex:
         return self._known
 
     async def act(self, work: Callable[[dict[str, int], Looked], T]) -> T:
-        """Run an action on the thread. It gets the number of letters in each queue, at most those that are shown, and
-        a function to call with the number of letters read, which ends the action when the process stops.
+        """Run an action on the thread. It gets the most letters to read from each queue, and a function to call with
+        the number of letters read, which ends the action when the process stops. The queue's own count is not used: it
+        lags behind when letters have just been returned.
 
         Raises:
             RabbitMQError: RabbitMQ cannot be reached, the connection was lost, or the process stops.
@@ -101,7 +102,7 @@ class LetterIndex:
         """
         self._interrupted.set()
         try:
-            return await self._thread.call(lambda: work(self._depths_now(), self._go_on), seconds=None)
+            return await self._thread.call(work, dict.fromkeys(self._queues, MOST_LETTERS), self._go_on, seconds=None)
         finally:
             self._checked_at = self._read_at = float("-inf")
 
@@ -126,16 +127,8 @@ class LetterIndex:
         if self._closed:
             raise RabbitMQError("The process stopped before the action was complete. Take it again for the rest.")
 
-    def _depths_now(self) -> dict[str, int]:
-        names = reading.queues(self._settings, None)
-        left, depths = MOST_LETTERS, {}
-        for name, depth in reading.depths(self._connections, names).items():
-            depths[name] = min(depth, left)
-            left -= depths[name]
-        return depths
-
     def _refresh(self) -> None:
-        depths = reading.depths(self._connections, reading.queues(self._settings, None))
+        depths = reading.depths(self._connections, self._queues)
         age = time.monotonic() - self._read_at
         if depths == self._depths and age < STALE.total_seconds():
             self._known = replace(self._known, problem=None)

@@ -74,7 +74,7 @@ class Terminal:
         os.close(self._theirs)
 
     def _read(self, seconds: float) -> None:
-        while select.select([self._ours], [], [], seconds)[0]:
+        if select.select([self._ours], [], [], seconds)[0]:
             self.written += os.read(self._ours, 65_536).decode(errors="replace")
 
 
@@ -85,11 +85,14 @@ def open_top(stage: Stage) -> Iterator[Terminal]:
     terminal.close()
 
 
-@pytest.mark.parametrize("key", ["q", "\x03"], ids=["q", "Ctrl-C"])
-def test_top_shows_the_picture_and_gives_the_terminal_back(open_top: Terminal, key: str) -> None:
+@pytest.mark.parametrize("end", ["Ctrl-C", "SIGTERM"])
+def test_top_shows_the_picture_and_gives_the_terminal_back(open_top: Terminal, end: str) -> None:
     open_top.until("state store: answers")
     open_top.until("cancel jobs")  # the footer
-    open_top.press(key)
+    if end == "SIGTERM":
+        open_top.process.terminate()
+    else:
+        open_top.press("\x03")
     assert open_top.wait() == 0
     assert LEAVES_FULL_SCREEN in open_top.written
     assert open_top.is_as_before

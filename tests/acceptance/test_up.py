@@ -9,6 +9,8 @@ import signal
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from floodgate.broker.process.forced_exit import EXIT_FORCED
 from floodgate.cli import EXIT_USAGE
 from rabbitmq_node.process import ProcessId
@@ -16,6 +18,7 @@ from tests.acceptance.stage import TOKEN, Stage
 from tests.processes import FloodgateProcess
 from tests.waiting import until
 
+PARTS_READY_SECONDS = 60.0  # seven interpreters start at once
 BOT_MODULE = """
 from floodgate import on_update
 
@@ -29,7 +32,7 @@ def up(stage: Stage, *arguments: str, ready: str = "The gateway is ready at") ->
     stage.extra |= {"FLOODGATE_GATEWAY__PORT": "0", "FLOODGATE_WEB__ADDRESS": "127.0.0.1:0"}
     (stage.home / "mybot.py").write_text(BOT_MODULE)
     process = FloodgateProcess("up", *arguments, env=stage.env, home=stage.home, name="up")
-    return stage.keep(process).start(ready)
+    return stage.keep(process).start(ready, PARTS_READY_SECONDS)
 
 
 def started(process: FloodgateProcess, part: str, times: int = 1) -> int:
@@ -43,20 +46,20 @@ def said(process: FloodgateProcess, words: str) -> list[str]:
     return re.findall(rf"^(\S+) +\| .*\b{words}\b", process.log, re.MULTILINE)
 
 
+@pytest.mark.timeout(300)
 def test_everything_runs_comes_back_after_a_crash_and_stops_in_order(stage: Stage) -> None:
     process = up(stage, "--workers", "2", "--updates", "mybot:handle", "--with", "campaigns")
     names = ["worker-1", "worker-2", "handlers", "updates", "campaigns", "gateway", "web"]
     parts = [ProcessId.of(started(process, name)) for name in names]
     ready = {"worker-1", "worker-2", "handlers"}
-    until(lambda: set(said(process, "worker ready")) == ready)
-    process.said("campaigns ready")
-    process.said("receiver ready: polling")
-    process.said("The pages are ready at")
+    until(lambda: set(said(process, "worker ready")) == ready, PARTS_READY_SECONDS)
+    for words in ("campaigns ready", "receiver ready: polling", "The pages are ready at"):
+        until(lambda words=words: words in process.log, PARTS_READY_SECONDS)
 
     os.kill(parts[0].pid, signal.SIGKILL)
     parts.append(ProcessId.of(started(process, "worker-1", 2)))
     process.said("worker-1 was ended by SIGKILL")
-    until(lambda: said(process, "worker ready").count("worker-1") == 2)
+    until(lambda: said(process, "worker ready").count("worker-1") == 2, PARTS_READY_SECONDS)
 
     gateway = process.said("The gateway is ready at").rpartition(" ")[2]
     body = json.dumps({"chat_id": 42, "text": "through everything"}).encode()

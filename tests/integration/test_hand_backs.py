@@ -40,7 +40,7 @@ def test_the_hundredth_hand_back_makes_a_dead_letter(
     )
     job = new_job("sendMessage", {"chat_id": 42, "text": "hi"})
     body = encode_job(job, QUEUE)
-    delivery = cast(Any, SimpleNamespace(body=body))
+    delivery = cast(Any, SimpleNamespace(body=body, trace=None))
     message = DeliveredMessage(dramatiq.Message[Any].decode(body), delivery, job)
 
     async def hand_back_for_ever() -> None:
@@ -80,7 +80,7 @@ def test_a_job_that_fails_in_admission_is_requeued_and_finally_becomes_a_dead_le
     )
     job = new_job("sendMessage", {"chat_id": 42, "text": "hi"})
     body = encode_job(job, QUEUE)
-    delivery = cast(Any, SimpleNamespace(body=body, delivery_count=times))
+    delivery = cast(Any, SimpleNamespace(body=body, delivery_count=times, trace=None))
     message = DeliveredMessage(dramatiq.Message[Any].decode(body), delivery, job)
 
     async def fail(*_arguments: Any) -> Any:

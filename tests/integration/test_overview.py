@@ -55,6 +55,7 @@ def test_the_picture_has_what_rabbitmq_and_the_store_know_of_each_bot(settings: 
     with Client(settings) as client, OverviewReader(settings, "test") as reader:
         client.send_message(42, "hi", bot="b")
         client.send_message(42, "hi", bot="b", priority="bulk")
+        client.send_message(42, "later", bot="b", delay=timedelta(hours=1))
         open_store(settings).pause("c", "7", timedelta(minutes=5), "operator")
         reader.read()
         activity = open_activity(settings)
@@ -67,6 +68,7 @@ def test_the_picture_has_what_rabbitmq_and_the_store_know_of_each_bot(settings: 
     assert b.messages is not None
     assert b.messages.queued == {"interactive": 1, "bulk": 1, "answers": 0, "updates": 0, "dead": 0}
     assert sum(b.messages.unread.values()) == 2
+    assert overview.delayed == 1
     assert b.full_rate == pytest.approx(30, abs=1)
     assert c.snapshot is not None
     assert [pause.chat for pause in c.snapshot.pauses] == ["7"]

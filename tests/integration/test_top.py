@@ -105,8 +105,10 @@ def test_a_chat_is_found_shown_with_its_pause_and_paused_on_its_own(settings: Se
         async with top(settings) as pilot:
             await pilot.press("enter", "slash", *"42", "enter")
             await until_screen(pilot, ChatScreen)
+            await until(pilot, lambda: "the store does not know the chat" in screen_of(pilot))
             await pilot.press("p")
-            await until(pilot, lambda: "floodgate pause" in screen_of(pilot))
+            await until(pilot, lambda: "the end of a pause of the chat" in screen_of(pilot))
+            assert "floodgate pause" in screen_of(pilot)
             assert [pause.chat for pause in store.snapshot(BOT).pauses] == ["42"]
             await pilot.press("escape")
             await until(pilot, lambda: "42" in screen_of(pilot))

@@ -362,6 +362,13 @@ class AdmissionMachine(RuleBasedStateMachine):
         assert len(ordered) == len(set(ordered))
 
     @invariant()
+    def the_stores_explain_alike(self) -> None:
+        for played in self.jobs[-1:]:
+            chat, job = played.ask.chat or "1", played.ask.job_id
+            one, other = (store.explain("default", chat, job) for store in (self.sqlite, self.redis))
+            assert one == other
+
+    @invariant()
     def they_count_alike(self) -> None:
         plain, *others = (store.snapshot("default") for store in self.stores)
         assert all(store.waiting("default") == plain.waiting for store in self.stores)
@@ -371,6 +378,7 @@ class AdmissionMachine(RuleBasedStateMachine):
             assert seen.not_kept == plain.not_kept
             assert seen.outage == plain.outage
             assert seen.per_second_limit == plain.per_second_limit
+            assert seen.oldest.keys() == plain.oldest.keys()
             assert {(pause.chat, pause.remaining) for pause in seen.pauses} == {
                 (pause.chat, pause.remaining) for pause in plain.pauses
             }

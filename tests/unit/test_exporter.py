@@ -17,6 +17,7 @@ from floodgate.broker.process.metrics import (
     LONGEST_LINE,
     NOT_KEPT,
     OLDEST_JOB,
+    ON_LADDER,
     OUTAGE,
     PART_UP,
     RECIPIENTS,
@@ -56,6 +57,11 @@ def test_processes_are_counted_by_role_unless_the_store_is_away() -> None:
     counted = measured(live).values(LIVE)
     assert (counted["worker",], counted["gateway",], counted["web",]) == (2.0, 0.0, 0.0)
     assert measured(replace(live, store=Health("away", StateUnavailableError("away")))).values(LIVE) == {}
+
+
+def test_jobs_on_the_delay_ladder_are_counted_unless_rabbitmq_is_away() -> None:
+    assert measured(replace(picture(), delayed=7)).values(ON_LADDER) == {(): 7.0}
+    assert measured(picture()).values(ON_LADDER) == {}
 
 
 def test_the_age_of_the_oldest_job_is_zero_if_none_waits() -> None:

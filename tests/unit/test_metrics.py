@@ -5,11 +5,15 @@ from __future__ import annotations
 import ast
 import subprocess
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from floodgate.actors.outcomes import _NAMES, FailureReason, Outcome
+from floodgate.broker.admission.contract import Scope
+from floodgate.broker.messages.job import Priority
 from floodgate.broker.process import metrics
 from floodgate.broker.process.exposition import render
 from floodgate.broker.process.metrics import (
@@ -26,6 +30,7 @@ from floodgate.broker.process.metrics import (
     Metrics,
     ProcessRole,
 )
+from floodgate.producer.campaigns.states import CampaignState, RecipientState
 
 ROOT = Path(__file__).parents[2]
 PRODUCT = ("broker", "actors", "producer", "floodgate")
@@ -151,6 +156,17 @@ def test_no_label_names_a_chat_a_job_or_a_user() -> None:
         *("bot", "outcome", "cause", "scope", "reason", "kind", "status", "part", "priority"),
         *("family", "state", "campaign", "role", "version"),
     }
+
+
+def test_the_table_has_the_words_that_are_counted() -> None:
+    """A word that it lacks would be counted, but would not start at zero."""
+    assert set(SENDS.labels["outcome"]) == {_NAMES[kind] for kind in get_args(Outcome)}
+    ends = {state.name.lower() for state in RecipientState} - {"released", "held_out"}
+    assert set(metrics.ENDED.labels["outcome"]) == ends
+    assert set(metrics.CAMPAIGNS.labels["state"]) == set(CampaignState)
+    assert set(metrics.PRIORITIES) == set(Priority)
+    assert set(metrics.SCOPES) == set(Scope)
+    assert set(FailureReason) <= set(DEAD.labels["reason"])
 
 
 def test_names_follow_prometheus_conventions() -> None:

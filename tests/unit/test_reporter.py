@@ -27,7 +27,7 @@ from floodgate.broker.process.metrics import (
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state import reporter as reporters
 from floodgate.broker.state.activity import Activity, Resolution, Series
-from floodgate.broker.state.reporter import Reporter, totals_of
+from floodgate.broker.state.reporter import MOST_SAMPLED, Reporter, sampled_in, totals_of
 from floodgate.broker.state.sqlite.activity import SqliteActivity
 from floodgate.broker.state.sqlite.admission import SqliteAdmission
 from floodgate.broker.state.stores import open_activity
@@ -130,6 +130,14 @@ def test_a_process_reports_until_it_stops_and_then_leaves_the_list(
     assert activity.processes() == ()
     assert sent(activity) == 3
     activity.close()
+
+
+def test_the_bots_of_a_process_are_sampled_in_turn() -> None:
+    bots = [f"bot{number:03}" for number in range(MOST_SAMPLED * 2 + 1)]
+    queues = [f"send.{bot}.{kind}" for bot in bots for kind in ("answers", "bulk.00")] + ["updates.other.00"]
+    turns = [sampled_in(report, queues) for report in range(3)]
+    assert [len(turn) for turn in turns] == [MOST_SAMPLED] * 3
+    assert sorted({bot for turn in turns for bot in turn}) == bots
 
 
 def test_counts_are_kept_while_the_store_is_away(

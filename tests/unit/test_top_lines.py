@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from rich.text import Text
 
-from floodgate.broker.admission.contract import Line, Pause, Snapshot
+from floodgate.broker.admission.contract import ChatExplanation, ChatLine, Line, Pause, Scope, Snapshot
 from floodgate.broker.errors import RabbitMQUnreachableError
 from floodgate.broker.messages.job import Priority
 from floodgate.overview.picture import BotOverview, CampaignOverview, Health, Overview, QueuedMessages
@@ -96,13 +96,37 @@ def test_the_chats_of_a_bot_are_its_longest_lines_and_its_pauses() -> None:
     }
 
 
-def test_a_chat_is_told_why_it_waits() -> None:
-    bot = with_(pauses=(Pause("2", timedelta(seconds=40), "429"), Pause(None, timedelta(seconds=20), "by night")))
-    said = lines.chat_lines(bot, "2", unreachable=True).plain
-    assert "40 s more: Telegram answered 429" in said
-    assert "the bot, 20 s more: by night" in said
-    assert "Telegram has refused the chat" in said
-    assert "40 s" not in lines.chat_lines(bot, "5", unreachable=None).plain
+def explanation(**given: object) -> ChatExplanation:
+    facts: dict[str, object] = dict.fromkeys(("why", "scope", "pause", "bot_pause", "outage", "unreachable", "call"))
+    facts |= {"bot": "news", "chat": "2", "known": True, "lines": ()}
+    facts |= {"chat_free": timedelta(0), "bot_free": timedelta(seconds=3)}
+    return ChatExplanation(**(facts | given))  # type: ignore[arg-type]
+
+
+def test_a_chat_that_waits_is_told_its_cause_its_pauses_and_its_expected_times() -> None:
+    times = {"age": timedelta(minutes=4), "due": timedelta(0), "missing": None}
+    line = ChatLine(Priority.BULK, 118, 120, "job-1", **times, first=timedelta(seconds=21), last=None)  # type: ignore[arg-type]
+    why = explanation(
+        why="pause",
+        scope=Scope.CHAT,
+        pause=Pause("2", timedelta(seconds=40), "429"),
+        bot_pause=Pause(None, timedelta(seconds=20), "by night"),
+        lines=(line,),
+    )
+    assert [" ".join(text.split()) for text in lines.chat_lines(why).plain.splitlines()] == [
+        "waits for the end of a pause of the chat",
+        "paused the bot, 20 s more: by night",
+        "paused chat 2, 40 s more: Telegram answered 429",
+        "free slots of the chat now, of the bot in 3 s",
+        "bulk 118 jobs of 120 units",
+        "the first job-1, for 4 min, sent in 21 s",
+        "the last sent at an unknown time",
+    ]
+
+
+def test_a_chat_that_does_not_wait_is_told_so() -> None:
+    assert "nothing: a job could be sent now" in lines.chat_lines(explanation()).plain
+    assert "does not know the chat" in lines.chat_lines(explanation(known=False)).plain
 
 
 def test_texts_of_others_are_printed_without_control_characters_and_markup() -> None:

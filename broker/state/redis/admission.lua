@@ -295,8 +295,13 @@ local function save_job(job)
   end
   if listed ~= (job.listed or false) then
     redis.call('HINCRBY', prefix .. 'counts', job.priority, listed and 1 or -1)
-    if job.chat and listed then redis.call('ZADD', oldest_key(job.priority), job.place, job.id) end
-    if not listed then redis.call('ZREM', oldest_key(job.priority), job.id) end
+    local key = oldest_key(job.priority)
+    if job.chat and listed then
+      redis.call('ZADD', key, job.place, job.id)
+      redis.call('PEXPIRE', key, ttl(math.max(0, job.due - now) + rules.ledger * 2))
+    elseif not listed then
+      redis.call('ZREM', key, job.id)
+    end
   end
   if job.state == 'dead' then
     redis.call('ZADD', prefix .. 'dead', now, job.id)

@@ -418,7 +418,7 @@ def _place(
 
 
 def _time(us: int) -> timedelta:
-    return timedelta(microseconds=us)
+    return timedelta(microseconds=max(0, us))  # a job may have joined a microsecond from now, to be behind others
 
 
 def _time_or_none(us: int | None) -> timedelta | None:

@@ -70,7 +70,7 @@ def _oldest(work: SqliteUnitOfWork) -> dict[Priority, timedelta]:
         priority: work.connection.execute(_OLDEST, (work.name, number)).fetchone()[0]
         for number, priority in enumerate(PRIORITIES)
     }
-    return {priority: timedelta(microseconds=work.now - place) for priority, place in found.items() if place}
+    return {priority: timedelta(microseconds=max(0, work.now - place)) for priority, place in found.items() if place}
 
 
 def _without_letter(work: SqliteUnitOfWork, *, dropped: bool) -> dict[str, int]:

@@ -97,6 +97,7 @@
     return {
       width: Math.max(280, figure.clientWidth),
       height: 220,
+      padding: [8, 32, 0, 0],
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       scales: { y: { range: (_plot, _low, high) => [0, Math.max(1, high * 1.1)] } },
       axes: [{ ...axes, space: 72, values: (_plot, splits, _index, _space, step) => splits.map((at) => time(at, step)) }, axes],

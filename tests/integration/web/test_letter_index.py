@@ -109,7 +109,8 @@ def test_an_action_ends_a_reading_that_is_under_way(desk: Desk, gate: Gate, monk
         dropped = thread.submit(desk.agree, Action.DROP_LETTERS, confirmation)
         until(letters._interrupted.is_set)
         gate.opened.set()
-        assert "4 deleted." in dropped.result()
+        ended = dropped.result()
+    assert "4 deleted." in ended, ended
     assert gate.reads == 4 + 2 + 4, "the first reading, the page that was interrupted, and the action's own"
     assert desk.depth(DEAD) == 0
 
