@@ -454,8 +454,8 @@ class Admission(Protocol):
         ...
 
     def reopen(self, bot: str, job_id: str) -> Record | None:
-        """:meth:`lookup` a job and forget it if it is dead, so that its message can be sent again as a new job. One that
-        was superseded is not forgotten."""
+        """:meth:`lookup` a job and forget it if it is dead, so that its message can be sent again as a new job. One
+        that was superseded is not forgotten."""
         ...
 
     def mark_unreachable(self, bot: str, chat: str, why: str) -> None:

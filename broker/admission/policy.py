@@ -296,8 +296,8 @@ def ask_for(job: Job, settings: Settings) -> Ask:
 def _coalescing(job: Job, settings: Settings) -> tuple[str | None, str]:
     """The key and variant under which the job supersedes others.
 
-    Edits of one message share a key. As an edit of the text does not say what an edit of the buttons says, each method is
-    a variant. What changes more than the message, such as ``stopPoll``, supersedes nothing and is never superseded.
+    Edits of one message share a key. As an edit of the text does not say what an edit of the buttons says, each method
+    is a variant. What changes more than the message, such as ``stopPoll``, supersedes nothing and is never superseded.
     """
     if job.coalesce is not None:
         return f"key {job.coalesce}", ""

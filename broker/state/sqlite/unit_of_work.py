@@ -56,7 +56,8 @@ CREATE INDEX lines ON jobs (bot, chat, priority, place) WHERE state <= 1;
 -- Likewise, for the age of the oldest. Only a job without a line has no place.
 CREATE INDEX oldest ON jobs (bot, priority, place) WHERE state <= 1 AND place > 0;
 -- Jobs with a key, as long as they wait.
-CREATE INDEX keyed ON jobs (bot, chat, priority, coalesce_key, place) WHERE coalesce_key IS NOT NULL AND state IN (0, 2);
+CREATE INDEX keyed ON jobs (bot, chat, priority, coalesce_key, place)
+    WHERE coalesce_key IS NOT NULL AND state IN (0, 2);
 -- For sweeping.
 CREATE INDEX ended ON jobs (bot, since) WHERE state >= 5;
 -- What sweeping, which passes over all bots, adds to the counts in their rows: waiting, by priority, and dead (2).
