@@ -267,17 +267,17 @@ def test_callers_of_superseded_jobs_get_the_result_of_the_one_that_was_sent(
     store.pause("default", "1", timedelta(seconds=60), "test")
     asks = [replace(ask_of(1, "interactive"), coalesce="text") for _ in range(20)]
     with Client(settings) as client, ThreadPoolExecutor(40) as threads:
-        early = [threads.submit(client.result, ask.job_id, timeout=20) for ask in asks]
+        early = [threads.submit(client.result, ask.job_id, timeout=45) for ask in asks]
         until(lambda: client._ledger.waiting().count == 20)
         for ask in asks:
             store.admit(ask)
-        late = [threads.submit(client.result, ask.job_id, timeout=20) for ask in asks]
+        late = [threads.submit(client.result, ask.job_id, timeout=45) for ask in asks]
         until(lambda: client._ledger.waiting().count == 40)
         store.resume("default", "1")
         go = store.admit(asks[-1])
         assert isinstance(go, Go)
         store.settle(asks[-1], Sent("the newest"), go.grant)
-        assert {each.result(20) for each in early + late} == {"the newest"}
+        assert {each.result(15) for each in early + late} == {"the newest"}
         until(lambda: client._ledger.waiting().count == 0)
         assert not client._ledger.waiting()._chains
 
@@ -286,10 +286,10 @@ def test_callers_of_superseded_jobs_are_told_that_the_last_one_failed(settings: 
     store.pause("default", "1", timedelta(seconds=60), "test")
     first, second = (replace(ask_of(1, "interactive"), coalesce="text") for _ in range(2))
     with Client(settings) as client, ThreadPoolExecutor(2) as threads:
-        wait = threads.submit(client.result, first.job_id, timeout=20)
+        wait = threads.submit(client.result, first.job_id, timeout=45)
         until(lambda: client._ledger.waiting().count == 1)
         store.admit(first)
         store.admit(second)
         store.settle(second, Dead("content"))
         with pytest.raises(DeadLetteredError, match="content"):
-            wait.result(20)
+            wait.result(15)
