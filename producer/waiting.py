@@ -231,6 +231,9 @@ class Waiting:
 
     def _look_all_up(self) -> float:
         records = {key: self._store.lookup(*key) for key in self._keys()}
+        for key, record in records.items():
+            if record is not None and record.chain is not None:
+                self.follow(key, record.chain)
         self._hand_over({key: record for key, record in records.items() if record is not None and ended(record)})
         return time.monotonic()
 

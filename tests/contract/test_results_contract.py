@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -20,6 +20,7 @@ from floodgate.broker.admission.contract import Admission, Dead, Go, Record, Sen
 from floodgate.broker.admission.result_feed import EndedJob
 from floodgate.broker.errors import ClosedError, DeadLetteredError, NotSettledError, StateUnavailableError
 from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.stores import open_result_feed
 from floodgate.producer import ledger, waiting
 from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.client import Client
@@ -267,12 +268,12 @@ def test_callers_of_superseded_jobs_get_the_result_of_the_one_that_was_sent(
     store.pause("default", "1", timedelta(seconds=60), "test")
     asks = [replace(ask_of(1, "interactive"), coalesce="text") for _ in range(20)]
     with Client(settings) as client, ThreadPoolExecutor(40) as threads:
-        early = [threads.submit(client.result, ask.job_id, timeout=45) for ask in asks]
-        until(lambda: client._ledger.waiting().count == 20)
+        early = [threads.submit(client.result, ask.job_id, timeout=45) for ask in asks[:10]]
+        until(lambda: client._ledger.waiting().count == 10)
         for ask in asks:
             store.admit(ask)
-        late = [threads.submit(client.result, ask.job_id, timeout=45) for ask in asks]
-        until(lambda: client._ledger.waiting().count == 40)
+        late = [threads.submit(client.result, ask.job_id, timeout=45) for ask in asks[10:]]
+        until(lambda: client._ledger.waiting().count == 20)
         store.resume("default", "1")
         go = store.admit(asks[-1])
         assert isinstance(go, Go)
@@ -293,3 +294,26 @@ def test_callers_of_superseded_jobs_are_told_that_the_last_one_failed(settings: 
         store.settle(second, Dead("content"))
         with pytest.raises(DeadLetteredError, match="content"):
             wait.result(15)
+
+
+def test_callers_whose_jobs_were_superseded_before_the_feed_began_are_served(
+    settings: Settings, store: Admission
+) -> None:
+    store.pause("default", "1", timedelta(seconds=60), "test")
+    asks = [replace(ask_of(1, "interactive"), coalesce="text") for _ in range(3)]
+    for ask in asks:
+        store.admit(ask)
+    began = threading.Event()
+
+    def run(listen: Callable[[], None]) -> None:
+        threading.Thread(target=lambda: began.wait(20) and listen()).start()
+
+    book = Waiting(store, lambda bots: open_result_feed(settings, bots), start=run)
+    futures = [Future[Record]() for _ in asks]
+    for ask, future in zip(asks, futures, strict=True):
+        book.enter(("default", ask.job_id), future)
+    began.set()
+    until(lambda: ("default", asks[1].job_id) in book._chain_of)
+    store.settle(asks[-1], Sent("the newest"))
+    assert {each.result(15).result for each in futures} == {"the newest"}
+    book.stop()
