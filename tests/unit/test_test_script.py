@@ -41,6 +41,14 @@ def test_every_folder_of_tests_runs_and_so_do_the_checks(tmp_path: Path) -> None
     folders = {f"tests/{path.parent.name}" for path in (ROOT / "tests").glob("*/test_*.py")}
     assert folders - words == set()
     assert {"ruff", "mypy", "lint-imports"} <= words
+    assert "coverage" not in words
+
+
+def test_coverage_is_measured_if_asked_for(tmp_path: Path) -> None:
+    code, calls = run(tmp_path, "--coverage")
+    assert code == 0
+    assert [call for call in calls if "coverage run -m pytest tests/integration" in call]
+    assert calls[-1].endswith("coverage report --format=total")
 
 
 def test_each_file_that_a_lane_leaves_out_runs_elsewhere(tmp_path: Path) -> None:
