@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -31,9 +30,9 @@ from floodgate.broker.admission.policy import policy_of
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.state.redis.admission import RedisAdmission
 from floodgate.broker.state.sqlite.admission import SqliteAdmission
-from floodgate.broker.state.sqlite.unit_of_work import SqliteUnitOfWork
 from tests import awaited_admission
 from tests.admission_bench import HandClock, ask_of, settings_of
+from tests.contract.test_status_cost import steps
 
 POLICY = policy_of(settings_of())
 GROUP = -1000000000005
@@ -278,24 +277,6 @@ def test_an_explanation_costs_the_same_for_a_line_of_any_length(tmp_path: Path, 
     for jobs in (10, 400):
         for _ in range(jobs):
             store.admit(ask_of(5))
-        costs.append(_steps(path, clock))
+        costs.append(steps(path, lambda work: explain(work, "5", None), clock))
     assert costs[1] <= 1.1 * costs[0], costs
     store.close()
-
-
-def _steps(path: Path, clock: HandClock) -> int:
-    """Counts SQLite's instructions."""
-    taken = 0
-
-    def count() -> None:
-        nonlocal taken
-        taken += 1
-
-    db = sqlite3.connect(path, isolation_level=None)
-    try:
-        work = SqliteUnitOfWork(db, "default", POLICY, clock)
-        db.set_progress_handler(count, 1)
-        explain(work, "5", None)
-    finally:
-        db.close()
-    return taken
