@@ -9,7 +9,6 @@ import logging
 import math
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -20,13 +19,13 @@ from floodgate.web.access.attempts import LoginAttempts
 from floodgate.web.access.sessions import LIFE, WebSessions, new_id
 from floodgate.web.access.tokens import Tokens
 from floodgate.web.access.viewers import client_address
+from floodgate.web.own_path import own_path
 from floodgate.web.rendering import environment
 
 logger = logging.getLogger("floodgate.web")
 
 LOGIN: Final = "/login"
 LOGOUT: Final = "/logout"
-MOST_NEXT: Final = 2000
 _UNKNOWN: Final = "That token is not known here."
 
 
@@ -105,13 +104,3 @@ class Login:
         response.set_cookie(
             self.cookie, value, max_age=seconds, path="/", secure=self._secure, httponly=True, samesite="lax"
         )
-
-
-def own_path(path: str) -> str:
-    """Return a path of these pages to go to after the login; the overview for anything else, such as another site."""
-    try:
-        parts = urlsplit(path)
-    except ValueError:
-        return "/"
-    own = path.startswith("/") and not path.startswith("//") and not parts.scheme and not parts.netloc
-    return path if own and path.isprintable() and "\\" not in path and len(path) <= MOST_NEXT else "/"

@@ -1,7 +1,7 @@
 """Confirms an action, carries it out and records it.
 
-Bounds: a form has at most :data:`MOST_FORM_BYTES`; a request waits :data:`PAGE_SECONDS` for its action, which goes on
-after that, at most :data:`MOST_AT_ONCE` of them at a time.
+Bounds: a request waits :data:`PAGE_SECONDS` for its action, which goes on after that, at most :data:`MOST_AT_ONCE` of
+them at a time. Access control bounds the forms.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from floodgate.broker.errors import FloodgateError, RabbitMQError, StateError
 from floodgate.web.actions import campaigns, chats, jobs, letters, pauses
 from floodgate.web.actions.operation import ActionPlan, ActionRequest, Operation
 from floodgate.web.audit import AuditEntry, AuditState
+from floodgate.web.own_path import own_path
 from floodgate.web.picture import picture_of
 from floodgate.web.rendering import page
 from floodgate.web.services import services_of
@@ -27,7 +28,6 @@ from floodgate.web.viewer import DESTROYING, Action, viewer_of
 
 logger = logging.getLogger("floodgate.web")
 
-MOST_FORM_BYTES: Final = 128 * 1024
 MOST_AT_ONCE: Final = 8
 PAGE_SECONDS: Final = 3.0
 
@@ -117,12 +117,9 @@ def _allowed(request: Request) -> Action:
 
 
 async def _form(request: Request) -> QueryParams:
-    """Read the fields of a form."""
-    length = request.headers.get("content-length", "")
-    if not length.isdecimal() or int(length) > MOST_FORM_BYTES:
-        raise HTTPException(413, f"A form has at most {MOST_FORM_BYTES} bytes.")
-    async with request.form(max_files=0, max_fields=2000) as form:
-        return QueryParams([(name, value) for name, value in form.multi_items() if isinstance(value, str)])
+    """Return the fields of a form, which access control has bounded."""
+    form = await request.form()
+    return QueryParams([(name, value) for name, value in form.multi_items() if isinstance(value, str)])
 
 
 def _confirmed(params: QueryParams) -> int:
@@ -132,6 +129,4 @@ def _confirmed(params: QueryParams) -> int:
 
 def _back(params: QueryParams) -> str:
     """Return the page that the viewer came from, if it is one of ours."""
-    back = params.get("back", "/")
-    is_ours = back.startswith("/") and not back.startswith(("//", "/\\")) and back.isprintable()
-    return back if is_ours else "/"
+    return own_path(params.get("back", "/"))

@@ -11,9 +11,8 @@ from starlette.responses import RedirectResponse, Response
 
 from floodgate.broker.errors import InvalidParamsError
 from floodgate.letters.criteria import chat_of
-from floodgate.web.history import Span
 from floodgate.web.pages.choice import chosen_bot, named_bot
-from floodgate.web.pages.plots import chosen_span, plots_of
+from floodgate.web.pages.plots import plots_of, span_choice
 from floodgate.web.picture import picture_of
 from floodgate.web.rendering import fragment, page
 from floodgate.web.services import services_of
@@ -32,7 +31,7 @@ async def show(request: Request) -> Response:
     each, plots = await asyncio.gather(
         picture_of(request).of_bot(bot), plots_of(request, bot, ("rate", "waits", "waiting"))
     )
-    return page(request, "bot.html", each=each, plots=plots, spans=list(Span), span=chosen_span(request))
+    return page(request, "bot.html", each=each, plots=plots, **span_choice(request))
 
 
 async def live(request: Request) -> Response:

@@ -7,8 +7,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from floodgate.web.history import Span
-from floodgate.web.pages.plots import chosen_span, plots_of_all
+from floodgate.web.pages.plots import plots_of_all, span_choice
 from floodgate.web.picture import picture_of
 from floodgate.web.rendering import fragment, page
 from floodgate.web.services import services_of
@@ -24,8 +23,7 @@ async def show(request: Request) -> Response:
         "overview.html",
         picture=picture,
         plotted=await plots_of_all(request, picture.bots, ("rate", "waits")),
-        spans=list(Span),
-        span=chosen_span(request),
+        **span_choice(request),
     )
 
 

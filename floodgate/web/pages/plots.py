@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -52,6 +52,11 @@ def chosen_span(request: Request) -> Span:
         if span.label == given:
             return span
     raise HTTPException(400, f"{given[:20]!r} is not a span: choose 10m, 6h or 7d.")
+
+
+def span_choice(request: Request) -> dict[str, Any]:
+    """Return what the choice of a span on a page needs: all of them, and the one in the URL."""
+    return {"spans": list(Span), "span": chosen_span(request)}
 
 
 async def plots_of(request: Request, bot: str, names: Sequence[str]) -> Sequence[HistoryPlot]:

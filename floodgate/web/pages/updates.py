@@ -14,9 +14,8 @@ from starlette.responses import Response
 from floodgate.broker.messages.dead_letters import DeadLetter
 from floodgate.broker.messages.queue_names import family_of
 from floodgate.overview.picture import BotOverview
-from floodgate.web.history import Span
 from floodgate.web.pages.letters import description_for
-from floodgate.web.pages.plots import chosen_span, plots_of_all
+from floodgate.web.pages.plots import plots_of_all, span_choice
 from floodgate.web.picture import picture_of
 from floodgate.web.rendering import page
 from floodgate.web.services import services_of
@@ -47,8 +46,7 @@ async def show(request: Request) -> Response:
         "updates.html",
         picture=picture,
         plotted=await plots_of_all(request, picture.bots, ("updates", "lag")),
-        spans=list(Span),
-        span=chosen_span(request),
+        **span_choice(request),
         known=known,
         failures=failures,
         unread=_unread,
