@@ -6,14 +6,14 @@ are still under way, jobs that joined since are missing, and units that were spe
 
 A process that notices it (``state.memory``) begins a new *epoch* of the bot before anything else is decided:
 
-- A row that was last written before the epoch is *doubtful* until its job asks again. Its job may be gone. Where a
-  doubtful job is the missing head of a line, the others wait for ``policy.REBUILD_GRACE_US`` instead of the grace period
-  of a missing head. That is enough for a later job to pass through the delay ladder, behind which every job that was in
-  the queue has asked. A doubtful call no longer blocks its chat.
-- The bot starts cautiously, like a new one. A chat is taken to have received, by the beginning of the epoch, as much as
-  its limits allowed in the time of which the store knows nothing.
 - Each process tells the store what it remembers of the last minute, before it asks for anything else. So lines are as
   they were, except for what only processes knew that have ended since.
+- A job that was due before the epoch is *doubtful* until it asks again: it may be gone. Where the missing head of a
+  line is doubtful, the jobs behind it wait for ``policy.REBUILD_GRACE_US`` and not for the usual grace period. The job
+  that waits passes through the delay ladder meanwhile, and returns to its queue behind every job that was in it; so a
+  head that is not gone asks first. A doubtful call does not block its chat.
+- The bot starts cautiously, like a new one. A chat is taken to have received, by the beginning of the epoch, as much as
+  its limits allowed in the time of which the store knows nothing.
 
 ``admission.lua`` mirrors these functions.
 """

@@ -1,13 +1,13 @@
 """What a process remembers of the store, so that a store that has gone back in time is noticed and told.
 
-Overview. A store counts its writes for each bot and names the bot's *epoch* (:mod:`floodgate.broker.admission.rebuilding`).
-A process remembers the latest of both that it has seen. A store that is behind has forgotten writes that this process
-relied on; the first process that finds it begins a new epoch. Any process that finds a new epoch first tells the store
-what it remembers, then asks for what it wanted to ask.
+Overview. A store counts its writes for each bot and names the bot's *epoch*, which is explained in
+:mod:`floodgate.broker.admission.rebuilding`. A process remembers the latest of both that it has seen. A store that is
+behind has forgotten writes that this process relied on; the first process that finds it begins a new epoch. Any process
+that finds a new epoch first tells the store what it remembers, then makes its call.
 
 State: one entry for each job of the last :data:`REMEMBERED_SECONDS`, in the order of their first asks, and each call
-that changed something else. At most :data:`MOST_REMEMBERED` of either, about 2 kB each at worst. The store that owns the
-memory uses it from one thread at a time, or under its lock.
+that changed something else. At most :data:`MOST_REMEMBERED` of either, of about 2 kB each with the results of sends.
+Threads may share it: each of its steps is one operation of a dict or a deque.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class StoreMemory:
 
     def look(self, bot: str, epoch: int, writes: int) -> None:
         """Note what a store that answered was like."""
-        self._seen[bot] = Seen(epoch, writes)
+        self._seen[bot] = max(Seen(epoch, writes), self.seen(bot))
 
     def note(self, call: AdmissionCall, result: object) -> None:
         """Remember a call that was carried out."""
@@ -95,7 +95,9 @@ class StoreMemory:
         """The calls that tell a store what this process remembers of a bot, in order."""
         now = time.monotonic()
         since = now - REMEMBERED_SECONDS
-        jobs = [_telling(job, now) for (its, _), job in self._jobs.items() if its == bot and job.noted_at >= since]
+        jobs = [
+            _telling(job, now) for (its, _), job in list(self._jobs.items()) if its == bot and job.noted_at >= since
+        ]
         return jobs + list(self._other_calls(bot, now))
 
     def _note_ask(self, ask: Ask, result: object) -> None:
@@ -134,13 +136,14 @@ class StoreMemory:
             case "too_many_requests", (chat, retry_after, False):
                 chats = [chat] if chat is not None else []
                 paused = [*chats, None] if result is Scope.BOT else chats
-                pauses = [AdmissionCall("pause", call.bot, (each, retry_after + _PAUSE_MARGIN, FLOOD_WAIT)) for each in paused]
-                self._others.extend((now, each) for each in pauses)
-            case ("pause" | "resume"), _:
+                for each in paused:
+                    pause = AdmissionCall("pause", call.bot, (each, retry_after + _PAUSE_MARGIN, FLOOD_WAIT))
+                    self._others.append((now, pause))
+            case (("pause" | "resume"), _):
                 self._others.append((now, call))
 
     def _other_calls(self, bot: str, now: float) -> Iterator[AdmissionCall]:
-        for at, call in self._others:
+        for at, call in list(self._others):
             if call.bot != bot:
                 continue
             if call.method != "pause":

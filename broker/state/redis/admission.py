@@ -8,6 +8,10 @@ A batch is one pipeline of such runs: one round trip, over a connection that bel
 State: all of a bot's keys begin with ``floodgate:{<bot>}:``, so a cluster keeps them on one node. The client library's
 connection pool is thread-safe and fork-safe; nothing is connected before the first call.
 
+A run names the epoch and the number of writes that this process has seen last: see ``floodgate.broker.state.memory``.
+If the server has forgotten some of them, or another process has found that it has, the run carries nothing out. The
+process then tells the server what it remembers, and makes its calls again.
+
 Failure handling: a call is repeated once if its connection broke. It carries a nonce, so that a permit whose answer was
 lost is granted again to the same caller. Any other failure becomes one ``StateUnavailableError``, and nothing is sent
 until a later call succeeds. A server that evicts keys under memory pressure would forget which jobs were sent, so that
@@ -20,13 +24,15 @@ import asyncio
 import hashlib
 import json
 import logging
+import math
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from importlib.resources import files
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, Final
 
 import redis
@@ -64,19 +70,26 @@ from floodgate.broker.admission.contract import (
 from floodgate.broker.admission.policy import Policy, Rates
 from floodgate.broker.admission.result_feed import dead_record, dead_text, json_text, sent_record, sent_text
 from floodgate.broker.admission.windows import Pace, Window
+from floodgate.broker.errors import StateUnavailableError
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.state.calls import AdmissionCall, BlockingAdmission
+from floodgate.broker.state.memory import Seen, StoreMemory
 from floodgate.broker.state.redis.server import TIMEOUT_SECONDS, RedisConnection, aconnect_to, fault, where
 
 logger = logging.getLogger("floodgate.admission")
 
 # A run of the script blocks the server's other clients for some 0.05 ms per call.
 MOST_IN_A_RUN: Final = 32
+# How often a process has the server's id compared, which takes some 10 µs.
+IDENTIFY_SECONDS: Final = 1.0
+# How often a call is made again because the state changed its epoch, before it fails.
+AGREE_TRIES: Final = 3
+_DISAGREES: Final = "Redis at {} keeps losing its last writes. Check that only one primary answers at this address."
 SHOWN: Final = 10  # longest lines and longest pauses in a snapshot
 
 _CONSTANTS: Final = (
     "SECOND MINUTE AGING_US INTERACTIVE_TURNS WAITER_GRACE_US LATE_US MISSING_GRACE_US MISSING_POLL_US CLAIM_US "
-    "IN_FLIGHT_MIN_US IN_FLIGHT_MAX_US PLACE_US SLOW_CALL_US REST_MAX_US PAUSE_MARGIN_US MOMENT_US EVIDENCE_CHATS "
+    "REBUILD_GRACE_US IN_FLIGHT_MIN_US IN_FLIGHT_MAX_US PLACE_US SLOW_CALL_US REST_MAX_US PAUSE_MARGIN_US MOMENT_US EVIDENCE_CHATS "
     "LONG_WAIT_US LONG_WAIT_CHATS REFUSALS_KEPT SLOWER_PERMILLE SLOWEST_PERMILLE RECOVERY_US_PER_PERMILLE CHAT_IDLE_US "
     "ASK_ANEW_US HANDED_BACK_MOST CANCELLED_KEPT_US CANCELLED_MOST NAME_US OUTAGE_CHATS OUTAGE_MOMENT_US "
     "PROBE_FIRST_US PROBE_MOST_US PROBE_POLL_US BOT_LATE_MOST_US PAUSE_POLL_US TYPING_IDLE_US"
@@ -93,9 +106,16 @@ class Script:
         self.text = _constants() + files(__package__).joinpath("admission.lua").read_text()
         self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
-    def arguments(self, bot: str, given: Iterable[tuple[str, str]]) -> list[str]:
-        """Return the arguments of EVALSHA after the digest. ``given`` are the encoded calls."""
-        return ["1", f"floodgate:{{{bot}}}:", self._rules_of(bot), *chain.from_iterable(given)]
+    def arguments(self, bot: str, given: Iterable[tuple[str, str]], seen: Seen, identify: bool) -> list[str]:
+        """Return the arguments of EVALSHA after the digest.
+
+        Args:
+            given: the encoded calls.
+            seen: what the process has seen of the bot.
+            identify: whether the script is to find out if this server is another one than before.
+        """
+        about = [self._rules_of(bot), str(seen.epoch), str(seen.writes), str(int(identify))]
+        return ["1", f"floodgate:{{{bot}}}:", *about, *chain.from_iterable(given)]
 
     def given(self, call: AdmissionCall) -> tuple[str, str]:
         """Encode a call for the script: its operation and its arguments."""
@@ -108,7 +128,7 @@ class Script:
         """Decode the script's reply: a result or an exception for each call."""
         if isinstance(reply, Exception):
             return [reply] * len(calls)
-        return [_attempt(self._result, call, its) for call, its in zip(calls, reply, strict=True)]
+        return [_attempt(self._result, call, its) for call, its in zip(calls, reply[1:], strict=True)]
 
     def _result(self, call: AdmissionCall, reply: Any) -> Any:
         if isinstance(reply, Exception):
@@ -125,31 +145,99 @@ class Script:
         return self._rules[bot]
 
 
+class _Shared:
+    """What both kinds of store have in common: the script, and what this process remembers of the server."""
+
+    def __init__(self, url: str, policy: Policy, clock: Clock | None) -> None:
+        self.where = where(url)
+        self.script = Script(policy, clock)
+        self.memory = StoreMemory()
+        self._identified: dict[str, float] = {}  # when the script last compared the server's id, by bot
+
+    def arguments(self, bot: str, given: Iterable[tuple[str, str]], seen: Seen | None) -> list[str]:
+        """The arguments of a run. ``seen`` takes the place of what the process has seen while it tells what it
+        remembers."""
+        now = time.monotonic()
+        identify = now - self._identified.get(bot, -math.inf) >= IDENTIFY_SECONDS
+        if identify:
+            self._identified[bot] = now
+        return self.script.arguments(bot, given, seen or self.memory.seen(bot), identify)
+
+    def found(self, bot: str, reply: Any) -> Seen | None:
+        """The state that a run found, if it carried nothing out because that was unexpected; else None."""
+        if isinstance(reply, Exception):
+            return None
+        epoch, writes, why = reply[0]
+        match why:
+            case None:
+                self.memory.look(bot, epoch, writes)
+                return None
+            case "behind":
+                logger.error(
+                    "Redis at %s has lost its last writes for the bot %s: a replica that lagged was promoted, or older "
+                    "data restored. Sends that it has forgotten may be repeated; lines are rebuilt from RabbitMQ, and "
+                    "budgets start as if they had just been used.",
+                    *(self.where, bot),
+                )
+            case "another server":
+                logger.warning(
+                    "Redis at %s was restarted or replaced while no process used the bot %s: its last writes may be "
+                    "missing",
+                    *(self.where, bot),
+                )
+        return Seen(epoch, writes)
+
+    def remembered(self, bot: str) -> list[AdmissionCall]:
+        """The calls that tell the server what this process remembers of a bot."""
+        calls = self.memory.of(bot)
+        logger.info("told Redis at %s %d things about the last minute of the bot %s", self.where, len(calls), bot)
+        return calls
+
+    def note(self, calls: Sequence[AdmissionCall], results: Sequence[Any]) -> None:
+        for call, result in zip(calls, results, strict=True):
+            if not isinstance(result, Exception):
+                self.memory.note(call, result)
+
+
 class RedisAdmission(BlockingAdmission):
     """``contract.Admission`` on a Redis or Valkey server, or a cluster of them. Thread-safe and fork-safe."""
 
     def __init__(self, url: str, policy: Policy, clock: Clock | None = None) -> None:
         self._server = RedisConnection(url)
-        self._script = Script(policy, clock)
+        self._shared = _Shared(url, policy, clock)
 
     def close(self) -> None:
         self._server.close()
 
     def _do(self, call: AdmissionCall) -> Any:
         began = time.monotonic()
-        arguments = self._script.arguments(call.bot, [self._script.given(call)])
-        reply = self._server.use(lambda client: self._run(client, arguments))
-        (found,) = self._script.results([call], reply)
+        (found,) = self._carry_out(call.bot, [call])
         result = _finished(found, began, self._server.url)
         if isinstance(result, Exception):
             raise result from found
+        self._shared.note([call], [result])
         return result
 
+    def _carry_out(
+        self, bot: str, calls: Sequence[AdmissionCall], seen: Seen | None = None, tries: int = AGREE_TRIES
+    ) -> list[Any]:
+        script = self._shared.script
+        arguments = self._shared.arguments(bot, map(script.given, calls), seen)
+        reply = self._server.use(lambda client: self._run(client, arguments))
+        if (found := self._shared.found(bot, reply)) is None:
+            return script.results(calls, reply)
+        if not tries:
+            raise StateUnavailableError(_DISAGREES.format(self._shared.where))
+        for its in _chunks(self._shared.remembered(bot), MOST_IN_A_RUN):
+            self._carry_out(bot, its, found, tries - 1)
+        return self._carry_out(bot, calls, found, tries - 1)
+
     def _run(self, client: Any, arguments: Sequence[str]) -> Any:
+        script = self._shared.script
         try:
-            return client.evalsha(self._script.digest, *arguments)
+            return client.evalsha(script.digest, *arguments)
         except redis.exceptions.NoScriptError:
-            return client.eval(self._script.text, *arguments)
+            return client.eval(script.text, *arguments)
 
 
 class RedisBatches:
@@ -157,7 +245,8 @@ class RedisBatches:
 
     def __init__(self, url: str, policy: Policy, clock: Clock | None = None) -> None:
         self._url = url
-        self._script = Script(policy, clock)
+        self._shared = _Shared(url, policy, clock)
+        self._script = self._shared.script
         self._client: Any = None
         self._task: asyncio.Task[None] | None = None
 
@@ -187,10 +276,33 @@ class RedisBatches:
         results = {place: each for place, each in enumerate(given) if isinstance(each, Exception)}
         runs = list(_runs((place, call.bot) for place, call in enumerate(calls) if place not in results))
         began = time.monotonic()
-        replies = await self._replies([self._script.arguments(bot, (given[each] for each in its)) for bot, its in runs])
+        replies = await self._agreed([(bot, [given[each] for each in its]) for bot, its in runs])
         for (_, places), reply in zip(runs, replies, strict=True):
             results.update(zip(places, self._script.results([calls[place] for place in places], reply), strict=True))
-        return [_finished(results[place], began, self._url) for place in range(len(calls))]
+        finished = [_finished(results[place], began, self._url) for place in range(len(calls))]
+        self._shared.note(calls, finished)
+        return finished
+
+    async def _agreed(
+        self, runs: Sequence[_Run], seen: Mapping[str, Seen] = MappingProxyType({}), tries: int = AGREE_TRIES
+    ) -> list[Any]:
+        """Return the replies of runs. Those of a bot whose state is not as this process remembers it are made again,
+        once the server has been told."""
+        replies = await self._replies([self._shared.arguments(bot, given, seen.get(bot)) for bot, given in runs])
+        found = [self._shared.found(bot, reply) for (bot, _), reply in zip(runs, replies, strict=True)]
+        refused = {place: state for place, state in enumerate(found) if state is not None}
+        if not refused:
+            return replies
+        if not tries:
+            raise StateUnavailableError(_DISAGREES.format(self._shared.where))
+        states = {runs[place][0]: state for place, state in refused.items()}
+        for bot in states:
+            for its in _chunks(self._shared.remembered(bot), MOST_IN_A_RUN):
+                await self._agreed([(bot, [self._script.given(call) for call in its])], states, tries - 1)
+        again = await self._agreed([runs[place] for place in refused], states, tries - 1)
+        for place, reply in zip(refused, again, strict=True):
+            replies[place] = reply
+        return replies
 
     async def _replies(self, runs: Sequence[Sequence[str]]) -> list[Any]:
         replies = await self._pipeline(runs)
@@ -209,6 +321,15 @@ class RedisBatches:
             pipeline.execute_command("EVALSHA", self._script.digest, *each)
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
         return replies
+
+
+_Run = tuple[str, Sequence[tuple[str, str]]]
+"""A bot, and its encoded calls."""
+
+
+def _chunks(calls: Sequence[AdmissionCall], size: int) -> Iterator[Sequence[AdmissionCall]]:
+    for first in range(0, len(calls), size):
+        yield calls[first : first + size]
 
 
 def _runs(asked: Iterable[tuple[int, str]]) -> Iterator[tuple[str, list[int]]]:
@@ -447,6 +568,7 @@ _GIVEN: Final[dict[str, Callable[..., dict[str, Any]]]] = {
     "admit": _asked,
     "renew_unsettled": _asked,
     "settle": _settling,
+    "rejoin": lambda ask, delay, grant: _asked(ask) | {"delay": _micros(delay), "grant": grant},
     "cancel": lambda ask, listed: _asked(ask) | {"listed": listed or None},
     "cancel_campaign": lambda campaign, before_ms: {"campaign": campaign, "before": before_ms},
     "lookup": lambda job_id: {"job": job_id},
@@ -474,6 +596,7 @@ _READ: Final[dict[str, Callable[[Any], Any]]] = {
     "admit": _decision,
     "renew_unsettled": _decision,
     "settle": _nothing,
+    "rejoin": _nothing,
     "cancel": lambda reply: _record(*reply),
     "cancel_campaign": _nothing,
     "lookup": lambda reply: _record(*reply),

@@ -94,8 +94,9 @@ class StateFile:
         on_failure: Callable[[], None] = lambda: None,
         on_commit: Callable[[T], None] = lambda _: None,
     ) -> T:
-        """:meth:`use` in one write transaction, which is rolled back if ``act`` raises. ``on_commit`` is called with the
-        result while the connection is still locked.
+        """:meth:`use` in one write transaction, which is rolled back if ``act`` raises.
+
+        ``on_commit`` is called with the result while the connection is still locked.
 
         Raises:
             StateUnavailableError: as :meth:`use`.

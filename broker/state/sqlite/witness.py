@@ -1,13 +1,13 @@
 """A small file beside the state file, which tells a new process whether the state file is as the last one left it.
 
-Overview. After each transaction a process notes in the witness what it has written: the bot's epoch and number of writes,
-and the time of the last outcome. Transactions follow one another, so a state file that holds the last one holds all. The
-note is a store into shared memory: no system call, nothing to wait for. It outlives the process, but not the machine; so
-it names the boot in which it was made, and after another boot says nothing.
+Overview. With each transaction a process notes in the witness what it writes: a bot's epoch and number of writes, and
+the time of the last outcome. Transactions follow one another, so a state file that holds the last one holds all. The
+note is a store into shared memory: no system call, nothing to wait for. It outlives the process, but not the machine,
+so it names the boot in which it was made.
 
-A state file that lacks what the witness names has gone back in time: an older file was restored, or a part of its log is
-missing. Without a witness of this boot nobody can tell, and the file is treated alike: its last moments may be missing,
-because a crash of the machine loses what was not yet on disk.
+A state file that lacks what the witness names has gone back in time: an older file was restored, or a part of its log
+is missing. Without a witness of this boot nobody can tell, and the file is treated as if it had: a crash of the machine
+loses what was not yet on disk.
 
 Failure handling: the witness is an aid. If it cannot be read or written, the state file is used all the same, and the
 next process treats it as if the machine had started in between.
