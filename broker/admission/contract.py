@@ -302,6 +302,11 @@ class Snapshot:
     oldest: Mapping[Priority, timedelta] = field(default_factory=dict)
     """How long ago the oldest job that waits in a line joined it, by priority; nothing for a priority without one.
     Reads and answers to queries join no line."""
+    rollbacks: int = 0
+    """How often the store was found to have gone back in time: a lagging replica was promoted, an older file restored,
+    or the last writes lost in a crash."""
+    rolled_back: timedelta | None = None
+    """How long ago that was last found; None: never."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -612,7 +612,7 @@ def _head(work: UnitOfWork, chat: ChatRow, job: JobRow) -> JobRow:
     head = _first(work, chat, job) if line.length > 1 else job
     if head is job or head.due + policy.LATE_US >= work.now:
         line.missing_since = 0
-    elif line.missing_since <= work.bot.rebuilt:
+    elif not line.missing_since or line.missing_since < work.bot.rebuilt:
         line.missing_since = work.now
     elif _missing_until(work, chat, job, head) <= work.now:
         line.missing_since = 0

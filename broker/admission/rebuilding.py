@@ -27,12 +27,16 @@ from floodgate.broker.admission.rows import BotRow, JobRow
 from floodgate.broker.admission.windows import Budget, Log, Window, cautious_budget
 
 
-def begin_epoch(bot: BotRow, rates: policy.Rates, now: int, after: int = 0) -> None:
-    """Begin a new epoch, which is later than the one called ``after``. The caller saves the bot."""
+def begin_epoch(bot: BotRow, rates: policy.Rates, now: int, after: int, *, certain: bool) -> None:
+    """Begin a new epoch, later than the one called ``after``. The caller saves the bot.
+
+    Args:
+        certain: whether writes are known to be missing; otherwise, they may be.
+    """
     bot.epoch = max(now, bot.epoch + 1, after + 1)
     bot.gap_us = max(0, now - bot.granted)
     bot.rebuilt = now
-    bot.rollbacks += 1
+    bot.rollbacks += certain
     bot.free, bot.paid = (cautious_budget(pace, now) if pace else Budget([]) for pace in (rates.free, rates.paid))
 
 

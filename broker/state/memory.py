@@ -95,10 +95,8 @@ class StoreMemory:
         """The calls that tell a store what this process remembers of a bot, in order."""
         now = time.monotonic()
         since = now - REMEMBERED_SECONDS
-        jobs = [
-            _telling(job, now) for (its, _), job in list(self._jobs.items()) if its == bot and job.noted_at >= since
-        ]
-        return jobs + list(self._other_calls(bot, now))
+        jobs = [job for (its, _), job in list(self._jobs.items()) if its == bot and job.noted_at >= since]
+        return [_telling(job, now) for job in jobs] + list(self._other_calls(bot, now))
 
     def _note_ask(self, ask: Ask, result: object) -> None:
         now = time.monotonic()

@@ -562,10 +562,10 @@ local function cautious_log(log, windows)
   return trimmed(log, log_size(windows))
 end
 
-local function begin_epoch(after)
+local function begin_epoch(after, certain)
   bot.epoch = math.max(now, bot.epoch + 1, after + 1)
   bot.gap = math.max(0, now - bot.granted)
-  bot.rebuilt, bot.rollbacks, bot.dirty = now, bot.rollbacks + 1, true
+  bot.rebuilt, bot.rollbacks, bot.dirty = now, bot.rollbacks + (certain and 1 or 0), true
   bot.free, bot.paid = cautious_budget(rules.free, now), cautious_budget(rules.paid, now)
 end
 
@@ -681,7 +681,7 @@ local function find_head(chat, job)
   local head = line.length > 1 and first_of(chat, job) or job
   if head == job or head.due + K.LATE_US >= now then
     line.missing_since = 0
-  elseif line.missing_since <= bot.rebuilt then
+  elseif line.missing_since == 0 or line.missing_since < bot.rebuilt then
     line.missing_since = now
   elseif line.missing_since + grace(head) <= now then
     line.missing_since = 0
@@ -1489,6 +1489,7 @@ function operations.snapshot()
     redis.call('HGETALL', prefix .. 'not_kept'), redis.call('HGETALL', prefix .. 'dropped'),
     outage_since() ~= 0 and now - outage_since() or false,
     { age_of_oldest(INTERACTIVE), age_of_oldest(BULK) },
+    bot.rollbacks, bot.rollbacks > 0 and now - bot.rebuilt or false,
   }
 end
 
@@ -1621,12 +1622,12 @@ local function verdict(epoch, writes, identify)
   local server = identify and server_id()
   if epoch == 0 then
     local moved = server and bot.server and bot.server ~= server
-    if moved then begin_epoch(0) end
+    if moved then begin_epoch(0, false) end
     if server and bot.server ~= server then bot.server, bot.dirty = server, true end
     return moved and 'another server' or false
   end
   if created or bot.epoch < epoch or (bot.epoch == epoch and written_before < writes) then
-    begin_epoch(epoch)
+    begin_epoch(epoch, true)
     bot.server = server or bot.server
     return 'behind'
   end

@@ -89,10 +89,11 @@ SHOWN: Final = 10  # longest lines and longest pauses in a snapshot
 
 _CONSTANTS: Final = (
     "SECOND MINUTE AGING_US INTERACTIVE_TURNS WAITER_GRACE_US LATE_US MISSING_GRACE_US MISSING_POLL_US CLAIM_US "
-    "REBUILD_GRACE_US IN_FLIGHT_MIN_US IN_FLIGHT_MAX_US PLACE_US SLOW_CALL_US REST_MAX_US PAUSE_MARGIN_US MOMENT_US EVIDENCE_CHATS "
-    "LONG_WAIT_US LONG_WAIT_CHATS REFUSALS_KEPT SLOWER_PERMILLE SLOWEST_PERMILLE RECOVERY_US_PER_PERMILLE CHAT_IDLE_US "
-    "ASK_ANEW_US HANDED_BACK_MOST CANCELLED_KEPT_US CANCELLED_MOST NAME_US OUTAGE_CHATS OUTAGE_MOMENT_US "
-    "PROBE_FIRST_US PROBE_MOST_US PROBE_POLL_US BOT_LATE_MOST_US PAUSE_POLL_US TYPING_IDLE_US"
+    "REBUILD_GRACE_US IN_FLIGHT_MIN_US IN_FLIGHT_MAX_US PLACE_US SLOW_CALL_US REST_MAX_US PAUSE_MARGIN_US MOMENT_US "
+    "EVIDENCE_CHATS LONG_WAIT_US LONG_WAIT_CHATS REFUSALS_KEPT SLOWER_PERMILLE SLOWEST_PERMILLE "
+    "RECOVERY_US_PER_PERMILLE CHAT_IDLE_US ASK_ANEW_US HANDED_BACK_MOST CANCELLED_KEPT_US CANCELLED_MOST NAME_US "
+    "OUTAGE_CHATS OUTAGE_MOMENT_US PROBE_FIRST_US PROBE_MOST_US PROBE_POLL_US BOT_LATE_MOST_US PAUSE_POLL_US "
+    "TYPING_IDLE_US"
 )
 
 
@@ -484,7 +485,10 @@ def _nothing(_reply: Any) -> None:
 
 
 def _snapshot(policy: Policy, bot: str, reply: Any) -> Snapshot:
-    second, permille, minute, sending, waiting, pauses, lines, dead, refused, not_kept, dropped, outage, ages = reply
+    second, permille, minute, sending, waiting, pauses, lines, dead, refused, not_kept, dropped, outage, ages = reply[
+        :13
+    ]
+    rollbacks, rolled_back = reply[13:]
     return Snapshot(
         bot=bot,
         sent_last_second=second,
@@ -500,6 +504,8 @@ def _snapshot(policy: Policy, bot: str, reply: Any) -> Snapshot:
         dropped=_counts(dropped),
         outage=_time_or_none(outage),
         oldest={priority: _time(age) for priority, age in zip(Priority, ages, strict=True) if age is not None},
+        rollbacks=rollbacks,
+        rolled_back=_time_or_none(rolled_back),
     )
 
 

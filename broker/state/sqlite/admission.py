@@ -172,7 +172,7 @@ class SqliteAdmission(BlockingAdmission):
         row, seen = work.bot, self._memory.seen(bot)
         if seen.epoch and (row.epoch, row.writes) < seen:
             self._report(f"has lost its last writes for the bot {bot}")
-            self._begin_epoch(work, seen.epoch)
+            self._begin_epoch(work, seen.epoch, certain=True)
         elif seen.epoch and work.created:
             self._report(f"has lost what it knew of the bot {bot}")
         if seen.epoch and row.epoch != seen.epoch:
@@ -201,21 +201,25 @@ class SqliteAdmission(BlockingAdmission):
         """Find out whether a file that was just opened is as its last user left it. If not, begin an epoch of every
         bot."""
         told = self._witness.read() if self._witness is not None else None
+        if told is not None and told.boot != self._clock.read().boot:
+            told = None
         bots = [bot for (bot,) in db.execute("SELECT bot FROM bots")]
-        if told is None or told.boot != self._clock.read().boot:
-            if bots:
-                logger.info("%s was last used before this machine started: its last moments may be missing", self._path)
-        elif contradicts(db, told):
+        if told is not None:
+            if not contradicts(db, told):
+                return
             self._report("has lost its last writes" if bots else "is new, or has lost all it held")
-        else:
-            return
+        elif bots:
+            logger.info(
+                "nobody has used the state file %s since this machine started: its last moments may be missing",
+                self._path,
+            )
         for bot in bots:
             work = SqliteUnitOfWork(db, bot, self._policy, self._clock, self._cache)
-            self._begin_epoch(work, told.epoch if told is not None else 0)
+            self._begin_epoch(work, told.epoch if told is not None else 0, certain=told is not None)
             work.finish()
 
-    def _begin_epoch(self, work: SqliteUnitOfWork, after: int) -> None:
-        rebuilding.begin_epoch(work.bot, self._policy.rates(work.name), work.now, after)
+    def _begin_epoch(self, work: SqliteUnitOfWork, after: int, *, certain: bool) -> None:
+        rebuilding.begin_epoch(work.bot, self._policy.rates(work.name), work.now, after, certain=certain)
         work.save_bot()
 
     def _report(self, what: str) -> None:

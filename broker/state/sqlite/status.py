@@ -62,6 +62,8 @@ def snapshot(work: SqliteUnitOfWork) -> Snapshot:
         dropped=_without_letter(work, dropped=True),
         outage=_outage(work),
         oldest=_oldest(work),
+        rollbacks=work.bot.rollbacks,
+        rolled_back=timedelta(microseconds=now - work.bot.rebuilt) if work.bot.rollbacks else None,
     )
 
 
