@@ -16,8 +16,8 @@ _FREE: Final = frozenset({"settings", "resources", "podAnnotations", "nodeSelect
 _TYPES: Final = {bool: "boolean", int: "integer", str: "string", list: "array"}
 _CLUSTER: Final = "floodgate-rabbitmq"
 _EXAMPLE_HEAD: Final = """\
-# Made by `python -m deploy` from the files in rabbitmq/. A RabbitMQ of three nodes, by RabbitMQ's cluster operator, which
-# must be installed. The accounts of workers, producers and operators come from a Secret: see docs/kubernetes.md.
+# Made by `python -m deploy` from the files in rabbitmq/. A RabbitMQ of three nodes, by RabbitMQ's cluster operator,
+# which must be installed. The accounts of workers, producers and operators come from a Secret: see docs/kubernetes.md.
 #
 #   kubectl create secret generic floodgate-rabbitmq-accounts --from-file=accounts.json
 #   kubectl apply -f rabbitmq-cluster.yaml
@@ -37,7 +37,7 @@ _Dumper.add_representer(_Text, lambda dumper, text: dumper.represent_scalar("tag
 
 
 def values_schema(values: dict[str, Any]) -> str:
-    """Return the JSON Schema of the chart's values: the keys and types of the defaults, so a typing error is refused."""
+    """Return the JSON Schema of the chart's values: the keys and types of the defaults. Other keys are refused."""
     schema = {"$schema": "https://json-schema.org/draft-07/schema#"} | _schema_of(values)
     schema["properties"]["global"] = {"type": "object"}  # Helm adds it if the chart is part of another
     return json.dumps(schema, indent=1) + "\n"
