@@ -340,8 +340,8 @@ def test_a_call_that_fails_on_the_server_fails_alone_and_changes_nothing(redis_u
     admin.close()
 
 
-def test_batches_work_on_a_cluster(cluster: RedisServer) -> None:
-    bench = on_redis(cluster.url)
+def test_batches_work_on_a_cluster(cluster_url: str) -> None:
+    bench = on_redis(cluster_url)
 
     async def use(store: BatchedAdmission) -> None:
         await asyncio.gather(store.vouch_idle("default"), store.vouch_idle("other"))

@@ -165,8 +165,8 @@ def test_abandoned_waiters_are_removed(server: RedisServer, admin: Any) -> None:
     store.close()
 
 
-def test_it_works_on_a_cluster(cluster: RedisServer) -> None:
-    store = RedisAdmission(cluster.url, RULES)
+def test_it_works_on_a_cluster(cluster_url: str) -> None:
+    store = RedisAdmission(cluster_url, RULES)
     store.vouch_idle("default")
     ask = ask_of(5)
     decision = store.admit(ask)
