@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +67,16 @@ class ReplicatedRedis:
         """Return when the replica is current and each Sentinel knows the two others and the replica."""
         for each in (*self.servers, *self.sentinels):
             each.start()
-        until(lambda: _info(self.servers[1], "replication")["master_link_status"] == "up", READY_SECONDS)
+        self.await_replica()
         until(lambda: all(map(_knows_all, self.sentinels)), READY_SECONDS)
         return self
+
+    def await_replica(self) -> None:
+        """Return when one of the servers is a current replica of the other."""
+        until(
+            lambda: any(_info(each, "replication").get("master_link_status") == "up" for each in self.servers),
+            READY_SECONDS,
+        )
 
     def primary(self) -> RedisServer:
         """Return the server that the first Sentinel names."""
@@ -88,8 +95,9 @@ class ShardedRedis:
     def __init__(self, home: Path, *flags: str, replicas: int = 0, node_timeout_ms: int = 2000) -> None:
         def node(number: int) -> RedisServer:
             cluster = ("--cluster-enabled", "yes", "--cluster-port", str(free_ports().amqp))
-            times = ("--cluster-node-timeout", str(node_timeout_ms), "--repl-diskless-sync-delay", "0")
-            return RedisServer(_folder(home, f"node-{number}"), *cluster, *times, "--appendonly", "no", *flags)
+            away = ("--cluster-require-full-coverage", "no", "--cluster-node-timeout", str(node_timeout_ms))
+            at_once = ("--repl-diskless-sync-delay", "0", "--appendonly", "no")
+            return RedisServer(_folder(home, f"node-{number}"), *cluster, *away, *at_once, *flags)
 
         self.nodes = [node(number) for number in range(3 + 3 * replicas)]
 
@@ -145,6 +153,44 @@ class ShardedRedis:
         port = next(primary[1] for first, last, primary, *_ in ranges if first <= slot <= last)
         return next(each for each in self.nodes if each.port == port)
 
+    def bot_elsewhere(self, bot: str) -> str:
+        """Return the name of a bot whose keys are on another node."""
+        return next(name for name in map("bot-{}".format, range(1000)) if self.node_of(name) is not self.node_of(bot))
+
+    @contextlib.contextmanager
+    def without_node_of(self, bot: str) -> Iterator[None]:
+        """Kill the node of a bot; at the end, start it again, without its data."""
+        node = self.node_of(bot)
+        node.kill()
+        try:
+            yield
+        finally:
+            node.start()
+            self._await_slots()
+
+    @contextlib.contextmanager
+    def moving(self, bot: str) -> Iterator[Callable[[int], None]]:
+        """Move a bot's slot to another node, as `redis-cli --cluster reshard` does.
+
+        Yields a function that moves so many keys. The slot is handed over at the end.
+        """
+        source = self.node_of(bot)
+        target = next(each for each in self.nodes if each is not source)
+        with connected(source) as sender, connected(target) as receiver:
+            slot = sender.execute_command("CLUSTER KEYSLOT", f"{{{bot}}}")
+            receiver.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", self.id_of(source))
+            sender.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", self.id_of(target))
+
+            def move(keys: int) -> None:
+                names = sender.execute_command("CLUSTER GETKEYSINSLOT", slot, keys)
+                if names:
+                    sender.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *names)
+
+            yield move
+            for each in (receiver, sender):
+                each.execute_command("CLUSTER SETSLOT", slot, "NODE", self.id_of(target))
+        until(lambda: self.node_of(bot) is target, READY_SECONDS)
+
     def flush(self) -> None:
         for each in self.nodes:
             each.flush()
@@ -155,9 +201,9 @@ class ShardedRedis:
 
 
 @contextlib.contextmanager
-def connected(server: RedisServer) -> Iterator[Any]:
+def connected(server: RedisServer, password: str | None = None) -> Iterator[Any]:
     """A client of one server alone."""
-    client = redis.Redis(port=server.port, decode_responses=True)
+    client = redis.Redis(port=server.port, password=password, decode_responses=True)
     try:
         yield client
     finally:

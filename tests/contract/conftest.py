@@ -27,8 +27,8 @@ def clock() -> HandClock:
 
 ON_CLUSTER = ("redis cluster", "redis cluster in batches")
 # The cluster runs the same script as a single server. A run of everything has a share of the tests on it, since all of
-# them take a minute; with --chaos, all run.
-CLUSTER_SHARE = 12
+# them take minutes; with --chaos, all run.
+CLUSTER_SHARE = 20
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,9 +52,9 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock) -> 
             case "sqlite in batches":
                 store = awaited_admission.on_sqlite(tmp_path / "state.db", policy, clock)
             case "redis in batches" | "redis cluster in batches":
-                store = awaited_admission.on_redis(_redis_url(request), policy, clock)
+                store = awaited_admission.on_redis(redis_url_of(request), policy, clock)
             case _:
-                store = RedisAdmission(_redis_url(request), policy, clock)
+                store = RedisAdmission(redis_url_of(request), policy, clock)
         opened.append(store)
         return store
 
@@ -63,7 +63,7 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock) -> 
         store.close()
 
 
-def _redis_url(request: pytest.FixtureRequest) -> str:
+def redis_url_of(request: pytest.FixtureRequest) -> str:
     """The URL of the server or cluster that the test's parameter names."""
     cluster = str(request.param).startswith("redis cluster")
     return str(request.getfixturevalue("cluster_url" if cluster else "redis_url"))
