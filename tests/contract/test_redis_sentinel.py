@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from floodgate.broker.admission.contract import Admission, AlreadySent, Decision, Go, Sent
+from floodgate.broker.admission.contract import Admission, AlreadySent, Sent
 from floodgate.broker.admission.policy import policy_of
 from floodgate.broker.errors import StateUnavailableError
 from floodgate.broker.state.redis.admission import RedisAdmission
@@ -35,15 +35,6 @@ def replicated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicatedR
         redis.stop()
 
 
-@pytest.fixture(params=["blocking", "in batches"])
-def store(request: pytest.FixtureRequest, replicated: ReplicatedRedis) -> Iterator[Admission]:
-    make: Callable[..., Admission] = RedisAdmission if request.param == "blocking" else awaited_admission.on_redis
-    opened = make(replicated.url, RULES)
-    opened.vouch_idle("default")
-    yield opened
-    opened.close()
-
-
 def persistent(act: Callable[[], object]) -> object:
     """Repeat what workers repeat: a call to a store that is away."""
     deadline = time.monotonic() + FAILOVER_SECONDS
@@ -60,71 +51,6 @@ def refusal(url: str) -> str:
         RedisAdmission(url, RULES).lookup("default", "1")
     assert "s3cret" not in str(caught.value)
     return str(caught.value)
-
-
-def test_a_store_goes_on_at_the_replica_when_the_primary_is_killed(
-    store: Admission, replicated: ReplicatedRedis
-) -> None:
-    ask = ask_of(5)
-    assert isinstance(store.admit(ask), Go)
-    store.settle(ask, Sent("before"))
-    feed = RedisResultFeed(replicated.url, ["default"])
-    feed.skip()
-    with connected(killed := replicated.primary()) as client:
-        client.wait(1, 10_000)
-    killed.kill()
-    assert persistent(lambda: store.admit(ask)) == AlreadySent("before")
-    with pytest.raises(StateUnavailableError):
-        feed.wait(5)
-    feed.skip()
-    store.settle(ask_of(6), Sent("after"))
-    assert [each.record.result for each in feed.wait(5)] == ["after"]
-    feed.close()
-    assert replicated.primary() is not killed
-    killed.start()
-    replicated.await_replica()
-
-
-def test_a_store_goes_on_when_its_primary_becomes_a_replica(store: Admission, replicated: ReplicatedRedis) -> None:
-    ask = ask_of(5)
-    store.settle(ask, Sent("before"))
-    demoted = replicated.primary()
-    with connected(demoted) as client:
-        client.wait(1, 10_000)
-    with connected(replicated.sentinels[0]) as client:
-        client.execute_command("SENTINEL FAILOVER", PRIMARY)
-    until(lambda: replicated.primary() is not demoted, FAILOVER_SECONDS)
-    replicated.await_replica()
-    assert persistent(lambda: store.admit(ask)) == AlreadySent("before")
-    persistent(lambda: store.settle(ask_of(6), Sent("after")))
-
-
-def test_a_store_connects_again_when_its_server_turns_out_to_be_a_replica(
-    store: Admission, replicated: ReplicatedRedis
-) -> None:
-    """If no Sentinel has closed the connection, the refusal to write does."""
-    primary = replicated.primary()
-    other = next(each for each in replicated.servers if each is not primary)
-    assert isinstance(store.admit(ask_of(5)), Go)
-    with connected(replicated.sentinels[0]) as client:
-        client.execute_command("SENTINEL FAILOVER", PRIMARY)
-    until(lambda: replicated.primary() is other, FAILOVER_SECONDS)
-    decision = persistent(lambda: store.admit(ask_of(7)))
-    assert isinstance(decision, Decision)  # type: ignore[arg-type, misc]
-    replicated.await_replica()
-
-
-def test_no_primary_is_reported_in_one_sentence(replicated: ReplicatedRedis) -> None:
-    for each in replicated.servers:
-        each.kill()
-    hosts = replicated.hosts.replace(",", ", ")
-    try:
-        until(lambda: "is down, and no replica has taken over yet" in refusal(replicated.url), FAILOVER_SECONDS)
-        assert f"'{PRIMARY}' of the Sentinels {hosts}" in refusal(replicated.url)
-    finally:
-        for each in replicated.servers:
-            each.start()
-        replicated.await_replica()
 
 
 def test_a_wrong_name_is_reported_in_one_sentence(replicated: ReplicatedRedis) -> None:
@@ -166,6 +92,39 @@ def test_the_sentinels_have_a_password_of_their_own(replicated: ReplicatedRedis)
 
 def test_a_wrong_password_of_the_server_is_reported_in_one_sentence(replicated: ReplicatedRedis) -> None:
     assert "refuses the user or password" in refusal(replicated.url.replace("://", "://user:s3cret@"))
+
+
+def test_stores_go_on_at_the_replica_when_the_primary_is_killed(replicated: ReplicatedRedis) -> None:
+    stores: list[Admission] = [
+        RedisAdmission(replicated.url, RULES),
+        awaited_admission.on_redis(replicated.url, RULES),
+    ]
+    ask = ask_of(5)
+    for store in stores:
+        store.settle(ask, Sent("before"))
+    feed = RedisResultFeed(replicated.url, ["default"])
+    feed.skip()
+    with connected(killed := replicated.primary()) as client:
+        client.wait(1, 10_000)
+    killed.kill()
+    for store in stores:
+        assert persistent(lambda store=store: store.admit(ask)) == AlreadySent("before")  # type: ignore[misc]
+    with pytest.raises(StateUnavailableError):
+        feed.wait(5)
+    feed.skip()
+    stores[0].settle(ask_of(6), Sent("after"))
+    assert [each.record.result for each in feed.wait(5)] == ["after"]
+    for each in (feed, *stores):
+        each.close()
+    _no_primary_is_left(replicated)
+
+
+def _no_primary_is_left(replicated: ReplicatedRedis) -> None:
+    """The sentence for it, when the promoted replica is killed as well."""
+    replicated.primary().kill()
+    hosts = replicated.hosts.replace(",", ", ")
+    until(lambda: "is down, and no replica has taken over yet" in refusal(replicated.url), FAILOVER_SECONDS)
+    assert f"'{PRIMARY}' of the Sentinels {hosts}" in refusal(replicated.url)
 
 
 @pytest.fixture
