@@ -145,7 +145,7 @@ def test_tls_is_for_the_server_and_for_the_sentinels(
     }
     tls_port, sentinel_tls_port = free_ports().amqp, free_ports().amqp
     flags = [part for name, value in files.items() for part in (f"--{name}", str(value))]
-    server = new_redis("--tls-port", str(tls_port), "--tls-auth-clients", "no", *flags).start()
+    new_redis("--tls-port", str(tls_port), "--tls-auth-clients", "no", *flags).start()
     lines = [f"{name} {value}" for name, value in files.items()]
     sentinel = SentinelServer(
         tmp_path,
@@ -154,7 +154,6 @@ def test_tls_is_for_the_server_and_for_the_sentinels(
         *lines,
     ).start()
     try:
-        assert server.port
         url = f"rediss+sentinel://127.0.0.1:{sentinel_tls_port}/{PRIMARY}"
         trusting = f"?ssl_ca_certs={certificate}"
         for make in (RedisAdmission, awaited_admission.on_redis):
@@ -163,6 +162,5 @@ def test_tls_is_for_the_server_and_for_the_sentinels(
             store.close()
         assert "no Sentinel answers" in refusal(url)
         assert "cannot be reached with TLS" in refusal(f"rediss://127.0.0.1:{tls_port}")
-        assert "does not answer" in refusal(f"rediss://127.0.0.1:{server.port}")
     finally:
         sentinel.kill()
