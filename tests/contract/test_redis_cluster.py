@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 import pytest
@@ -20,14 +20,16 @@ from tests.redis_servers import ShardedRedis
 from tests.services import RedisServer
 
 RULES = policy_of(settings_of())
+PROCESS = ProcessReport("w1", "worker", "one", 7, "0.2", timedelta(seconds=5), ())
 
 
-@pytest.fixture(params=["blocking", "in batches"])
-def store(request: pytest.FixtureRequest, cluster_url: str) -> Iterator[Admission]:
-    make: Callable[..., Admission] = RedisAdmission if request.param == "blocking" else awaited_admission.on_redis
-    opened = make(cluster_url, RULES)
+@pytest.fixture
+def stores(cluster_url: str) -> Iterator[Sequence[Admission]]:
+    """The same state, blocking and in batches."""
+    opened: list[Admission] = [RedisAdmission(cluster_url, RULES), awaited_admission.on_redis(cluster_url, RULES)]
     yield opened
-    opened.close()
+    for each in opened:
+        each.close()
 
 
 def refusal(url: str) -> str:
@@ -37,54 +39,51 @@ def refusal(url: str) -> str:
 
 
 def test_a_bot_waits_while_its_slot_moves_to_another_node_and_keeps_its_state(
-    store: Admission, redis_cluster: ShardedRedis
+    stores: Sequence[Admission], redis_cluster: ShardedRedis
 ) -> None:
-    store.vouch_idle("default")
-    sent, before = ask_of(5), ask_of(6)
-    store.settle(sent, Sent("before"))
-    assert isinstance(store.admit(before), Go)
+    stores[0].vouch_idle("default")
+    sent, begun = ask_of(5), ask_of(6)
+    stores[0].settle(sent, Sent("before"))
+    assert isinstance(stores[0].admit(begun), Go)
     with redis_cluster.moving("default") as move:
-        for moved in (0, 1, 1000):  # none, one and all of its keys
-            move(moved)
-            with pytest.raises(StateUnavailableError, match="is moving the bot's keys to another node"):
-                store.admit(ask_of(7))
-            store.vouch_idle(redis_cluster.bot_elsewhere("default"))
-    assert store.admit(sent) == AlreadySent("before")
-    store.settle(before, Sent("after"))
-    assert store.admit(before) == AlreadySent("after")
-    assert isinstance(store.admit(ask_of(7)), Go)
+        for keys in (0, 1, 1000):  # none, one and all
+            move(keys)
+            for store in stores:
+                with pytest.raises(StateUnavailableError, match="is moving the bot's keys to another node"):
+                    store.admit(ask_of(7))
+                store.vouch_idle(redis_cluster.bot_elsewhere("default"))
+    for store in stores:
+        assert store.admit(sent) == AlreadySent("before")
+    stores[0].settle(begun, Sent("after"))
+    assert stores[1].admit(begun) == AlreadySent("after")
 
 
-def test_a_node_that_is_away_stops_only_its_own_bots(store: Admission, redis_cluster: ShardedRedis) -> None:
-    other = redis_cluster.bot_elsewhere("default")
-    for bot in ("default", other):
-        store.vouch_idle(bot)
-    with redis_cluster.without_node_of("default"):
-        for chat in range(1, 4):
-            with pytest.raises(StateUnavailableError, match=r"does not answer|a part that no node serves"):
-                store.admit(ask_of(chat))
-            assert isinstance(store.admit(ask_of(chat, bot=other)), Go)
-    store.vouch_idle("default")
-
-
-def test_what_is_counted_of_a_bot_whose_node_is_away_is_reported_once(
-    cluster_url: str, redis_cluster: ShardedRedis
+def test_a_node_that_is_away_stops_only_its_own_bots_and_what_is_counted_of_them_is_reported_later(
+    stores: Sequence[Admission], cluster_url: str, redis_cluster: ShardedRedis
 ) -> None:
-    bots = ("default", redis_cluster.bot_elsewhere("default"))
-    away = next(bot for bot in bots if redis_cluster.node_of(bot) is not redis_cluster.node_of("processes"))
+    away, here = bots = redis_cluster.bot_elsewhere("processes"), "processes"  # that is where processes are listed
     activity = RedisActivity(cluster_url, RULES)
-    process = ProcessReport("w1", "worker", "one", 7, "0.2", timedelta(seconds=5), ())
 
     def report() -> None:
-        activity.report(process, {bot: {Series.SENT: 1} for bot in bots})
+        activity.report(PROCESS, {bot: {Series.SENT: 1} for bot in bots})
 
+    for bot in bots:
+        stores[0].vouch_idle(bot)
     report()
     with redis_cluster.without_node_of(away):
+        for chat, store in enumerate((*stores, *stores), 1):
+            with pytest.raises(StateUnavailableError, match=r"does not answer|a part that no node serves"):
+                store.admit(ask_of(chat, bot=away))
+            assert isinstance(store.admit(ask_of(chat, bot=here)), Go)
+        newcomer = RedisAdmission(cluster_url, RULES)
+        assert newcomer.lookup(here, "1") is None
+        newcomer.close()
         report()
     report()
     counts = [activity.history(bot, Resolution.MINUTE, timedelta(hours=1)).values[Series.SENT] for bot in bots]
-    lost_with_the_node = 1
-    assert sorted(sum(filter(None, each)) for each in counts) == [3 - lost_with_the_node, 3]
+    assert [sum(filter(None, each)) for each in counts] == [2, 3], "the first report was lost with the node"
+    for store in stores:
+        store.vouch_idle(away)
     activity.close()
 
 

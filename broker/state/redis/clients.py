@@ -76,7 +76,9 @@ def aclient_of(address: RedisAddress) -> Any:
             return sentinels.master_for(address.primary, **_options(address, retry))
         case Deployment.CLUSTER:
             nodes = [redis.asyncio.cluster.ClusterNode(*each) for each in address.nodes]
-            return redis.asyncio.RedisCluster(startup_nodes=nodes, **_cluster_options(address, retry))
+            client: Any = redis.asyncio.RedisCluster(startup_nodes=nodes, **_cluster_options(address, retry))
+            client.commands_parser = _NoCommands()
+            return client
 
 
 def _ours(retry: object) -> dict[str, Any]:
@@ -105,6 +107,14 @@ def _sentinel_options(address: RedisAddress, retry: object) -> dict[str, Any]:
     tls = {name: value for name, value in _options(address, retry).items() if name.startswith("ssl")}
     times = {"socket_timeout": SENTINEL_SECONDS, "socket_connect_timeout": SENTINEL_SECONDS}
     return times | tls | address.sentinel_options | {"retry": retry}
+
+
+class _NoCommands:
+    """Knows no commands. redis-py's own asks the node of the first slots for them whenever the client has lost any
+    node, so that no node could be used while that one is away. Scripts are sent to their nodes without it."""
+
+    async def initialize(self, _node: object) -> None:
+        pass
 
 
 class NoPrimaryError(redis.exceptions.ConnectionError):

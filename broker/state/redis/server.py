@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Awaitable, Callable
-from contextlib import closing
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -59,8 +58,8 @@ class RedisConnection:
     def _open(self) -> Any:
         with self._lock:
             if self._client is None:
-                self._client, info = reach(self.address)
-                _warn_of_eviction(info, self.address)
+                self._client, infos = reach(self.address)
+                _warn_of_eviction(infos, self.address)
             return self._client
 
 
@@ -75,8 +74,8 @@ class AsyncRedisConnection:
         """Do the same as :meth:`RedisConnection.use`."""
         try:
             if self._client is None:
-                self._client, info = await areach(self.address)
-                _warn_of_eviction(info, self.address)
+                self._client, infos = await areach(self.address)
+                _warn_of_eviction(infos, self.address)
             return await act(self._client)
         except ERRORS as error:
             raise await self.explained(error) from error
@@ -95,56 +94,75 @@ class AsyncRedisConnection:
             await client.aclose()
 
 
-def reach(address: RedisAddress, retries: int = 1) -> tuple[Any, dict[str, Any]]:
-    """Return a client of the server, or of the cluster that it belongs to, and the server's ``INFO``.
+def reach(address: RedisAddress, retries: int = 1) -> tuple[Any, list[dict[str, Any]]]:
+    """Return a client of the server, or of the cluster that it belongs to, and the ``INFO memory`` of the server, or of
+    each primary of the cluster that answers.
 
     Raises:
         redis.exceptions.RedisError: the server does not answer.
         redis.exceptions.RedisClusterException: no node of the cluster answers.
     """
     client = client_of(address, retries)
+    if address.deployment is Deployment.CLUSTER:
+        return client, [info for each in client.get_primaries() for info in _info_of(client, each)]
     try:
         info = client.info()
     except BaseException:
         client.close()
         raise
-    if info.get("cluster_enabled") and address.deployment is not Deployment.CLUSTER:
-        client.close()
-        client = client_of(replace(address, deployment=Deployment.CLUSTER), retries)
-    return client, info
+    if not info.get("cluster_enabled"):
+        return client, [info]
+    client.close()
+    return reach(replace(address, deployment=Deployment.CLUSTER), retries)
 
 
-async def areach(address: RedisAddress) -> tuple[Any, dict[str, Any]]:
+async def areach(address: RedisAddress) -> tuple[Any, list[dict[str, Any]]]:
     """Do the same as :func:`reach` on an event loop."""
     client = aclient_of(address)
     try:
+        if address.deployment is Deployment.CLUSTER:
+            await client.initialize()
+            return client, [info for each in client.get_primaries() for info in await _ainfo_of(client, each)]
         info = await client.info()
     except BaseException:
         await client.aclose()
         raise
-    if info.get("cluster_enabled") and address.deployment is not Deployment.CLUSTER:
-        await client.aclose()
-        client = aclient_of(replace(address, deployment=Deployment.CLUSTER))
-    return client, info
+    if not info.get("cluster_enabled"):
+        return client, [info]
+    await client.aclose()
+    return await areach(replace(address, deployment=Deployment.CLUSTER))
 
 
-def _warn_of_eviction(info: dict[str, Any], address: RedisAddress) -> None:
-    if info.get("maxmemory") and info.get("maxmemory_policy") != "noeviction":
+def _info_of(client: Any, node: Any) -> list[dict[str, Any]]:
+    try:
+        return [client.info("memory", target_nodes=node)]
+    except ERRORS:
+        return []  # a part of the cluster is away
+
+
+async def _ainfo_of(client: Any, node: Any) -> list[dict[str, Any]]:
+    try:
+        return [await client.info("memory", target_nodes=node)]
+    except ERRORS:
+        return []
+
+
+def _warn_of_eviction(infos: Iterable[dict[str, Any]], address: RedisAddress) -> None:
+    policies = {info["maxmemory_policy"] for info in infos if info.get("maxmemory")} - {"noeviction"}
+    if policies:
         logger.warning(
             "%s evicts keys when its memory is full (%s), and would forget which jobs were sent. "
             "Set maxmemory-policy noeviction.",
             address,
-            info.get("maxmemory_policy"),
+            ", ".join(sorted(policies)),
         )
 
 
 def memory_of(url: str) -> list[dict[str, Any]]:
     """Return the ``INFO memory`` of the server, or of each primary of a cluster; nothing if it does not answer."""
     try:
-        client, _ = reach(address_of(url), retries=0)
-        with closing(client):
-            if isinstance(client, redis.RedisCluster):
-                return list(client.info("memory", target_nodes=redis.RedisCluster.PRIMARIES).values())
-            return [client.info("memory")]
+        client, infos = reach(address_of(url), retries=0)
     except ERRORS:
         return []  # sends fail as well, and report it
+    client.close()
+    return infos
