@@ -7,7 +7,7 @@ from typing import Final
 import redis
 
 from floodgate.broker.errors import StateSchemaError, StateUnavailableError
-from floodgate.broker.settings.redis_address import RedisAddress
+from floodgate.broker.settings.redis_address import Deployment, RedisAddress
 from floodgate.broker.state.redis.clients import NoPrimaryError
 
 # What a client raises if the server cannot answer. Errors of a cluster as a whole do not have the base class.
@@ -29,10 +29,12 @@ def fault(error: Exception, address: RedisAddress) -> StateUnavailableError | St
             f"The state in Redis at {address} has schema {text[7:]}, unknown to this Floodgate. Stop all workers and "
             "delete its floodgate:* keys: no message is lost, since messages are in RabbitMQ."
         )
-    return StateUnavailableError(f"Redis at {address} {_of_client(error, text) or _of_server(text)}")
+    return StateUnavailableError(
+        f"Redis at {address} {_of_client(error, text, address.deployment) or _of_server(text)}"
+    )
 
 
-def _of_client(error: Exception, text: str) -> str | None:
+def _of_client(error: Exception, text: str, deployment: Deployment) -> str | None:
     """Explain an error by its class."""
     match error:
         case NoPrimaryError():
@@ -53,7 +55,7 @@ def _of_client(error: Exception, text: str) -> str | None:
         case redis.exceptions.ConnectionError() if "SSL" in text or "certificate" in text:
             return f"cannot be reached with TLS: {text[-200:].strip()} Correct FLOODGATE_STATE_URL or the certificate."
         case redis.exceptions.ConnectionError() | redis.exceptions.TimeoutError():
-            return f"does not answer ({type(error).__name__}). Start it, or correct FLOODGATE_STATE_URL."
+            return f"does not answer ({type(error).__name__}). {_REMEDIES[deployment]}"
         case redis.exceptions.ClusterDownError() | redis.exceptions.SlotNotCoveredError():
             return (
                 "is a cluster with a part that no node serves. Sends resume when a replica has taken over; "
@@ -74,6 +76,11 @@ def _of_server(text: str) -> str:
     return f"failed: {text[:200]}. Check its log."
 
 
+_REMEDIES: Final = {
+    Deployment.SERVER: "Start it, or correct FLOODGATE_STATE_URL.",
+    Deployment.SENTINEL: "Sends resume when it does, or a replica in its place.",
+    Deployment.CLUSTER: "Sends resume when each part of it does; if none does, correct FLOODGATE_STATE_URL.",
+}
 _SAID: Final = {
     "SELECT is not allowed": "is a Redis Cluster, which has only database 0. Remove the database from "
     "FLOODGATE_STATE_URL.",
