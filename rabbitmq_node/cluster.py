@@ -22,6 +22,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -45,6 +46,8 @@ SIZE = 3
 PORTS = Ports(amqp=5672, distribution=25672, mapper=4369)  # the usual ones: each namespace has its own
 MANAGEMENT_PORT = 15672
 CTL_SECONDS = 30.0
+COMPLETE_SECONDS = 60.0
+POLL_SECONDS = 0.2
 DELETE_LATER = 'sleep 3; rm -rf "$1"'  # when the nodes, which have guards of their own, have ended
 # The leaders of all queues of a vhost, as the node that is asked knows them.
 LEADERS = """
@@ -165,7 +168,7 @@ class Cluster:
             self._guard = ChildGuard(["sh", "-c", DELETE_LATER, "sh", str(self._home)])
             self._lay_out(self._home)
             self._on_all(Node.start)
-            self._check_complete()
+            self.await_complete()
         except BaseException:
             self.stop()
             raise
@@ -194,6 +197,25 @@ class Cluster:
             node.thaw()
             node.heal()
         self._on_all(Node.start)
+
+    def await_complete(self) -> None:
+        """Wait until each node sees all others, which takes seconds after a failure is repaired.
+
+        Raises:
+            NodeError: that does not happen within a minute.
+        """
+        deadline = time.monotonic() + COMPLETE_SECONDS
+        while not all(self._seen_by(node) == self._size for node in self.nodes):
+            if time.monotonic() > deadline:
+                seen = ", ".join(f"{node.number}: {self._seen_by(node)}" for node in self.nodes)
+                raise NodeError(f"The nodes have not found each other; how many each sees: {seen}.")
+            time.sleep(POLL_SECONDS)
+
+    def _seen_by(self, node: ClusterNode) -> int:
+        try:
+            return int(node.ctl("eval", "length(rabbit_nodes:list_running()).", timeout_seconds=CTL_SECONDS))
+        except (CommandError, ValueError):
+            return 0
 
     def roll(self) -> None:
         """Restart one node after the other, each when the one before is back: a rolling restart."""
@@ -305,11 +327,6 @@ class Cluster:
         if "rabbitmq_management" not in self._plugins or self._network is None:
             return {}
         return {"management.tcp.ip": identity.client_address, "management.tcp.port": str(MANAGEMENT_PORT)}
-
-    def _check_complete(self) -> None:
-        seen = self.ask("length(rabbit_nodes:list_running()).")
-        if seen != str(self._size):
-            raise NodeError(f"Only {seen} of {self._size} nodes have found each other.")
 
     def _on_all(self, act: Callable[[Node], object]) -> None:
         """Do the same with all nodes at once; raises the first error when all are done."""
