@@ -17,6 +17,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -117,10 +118,11 @@ class Network:
         return iter(groups)
 
     def _connect_this_machine(self) -> None:
-        """Take the first number that neither another cluster nor a route of this machine uses."""
+        """Take a number that neither another cluster nor a route of this machine uses. A client of a former cluster may
+        still try to connect to it, so the number is not the lowest one."""
         assert self._switch is not None
         routes = list(_routes())
-        for number in range(NETWORKS):
+        for number in random.sample(range(NETWORKS), NETWORKS):
             ranges = [ipaddress.ip_network(f"{prefix}.{number}.0/24") for prefix in (CLIENTS, PEERS)]
             if any(route.overlaps(each) for route in routes for each in ranges):
                 continue
