@@ -3,6 +3,7 @@
 rabbitmq       one node for the whole session; leave it running and healthy
 vhost          a vhost of that node for this test only: vhost.url, vhost.ctl("list_queues", …)
 new_node       makes nodes for this test only, to kill and to fill: new_node(conf={"heartbeat": "5"}).start()
+cluster        three nodes for the whole session, to kill, freeze and cut off; healed after each test
 redis_server   one Redis for the whole session; leave it running
 redis_url      its URL, emptied for this test
 new_redis      makes Redis servers for this test only
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 from rabbitmq_node.choice import VERSIONS
+from rabbitmq_node.cluster import Cluster
 from rabbitmq_node.node import Node
 from tests.redis_servers import ShardedRedis
 from tests.services import PostgresServer, RedisServer, Vhost, Vhosts
@@ -83,6 +85,18 @@ def new_node(rabbitmq_version: str | None) -> Iterator[Callable[..., Node]]:
     yield make
     for node in nodes:
         node.remove()
+
+
+@pytest.fixture(scope="session")
+def running_cluster(rabbitmq_version: str | None) -> Iterator[Cluster]:
+    with Cluster(rabbitmq_version) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(running_cluster: Cluster) -> Iterator[Cluster]:
+    yield running_cluster
+    running_cluster.heal()
 
 
 @pytest.fixture(scope="session")
