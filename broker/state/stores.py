@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
 from floodgate.broker.admission.contract import Admission
@@ -24,6 +25,9 @@ from floodgate.broker.state.sqlite.result_feed import SqliteResultFeed
 from floodgate.broker.state.sqlite.sessions import SqliteSessions
 from floodgate.broker.state.thread import StateThread
 
+if TYPE_CHECKING:
+    from floodgate.broker.state.redis.scripts import ReplicaWait
+
 _NO_REDIS: Final = (
     "FLOODGATE_STATE_URL names a Redis server, but its client is not installed: install telegram-floodgate[redis]."
 )
@@ -38,7 +42,8 @@ def open_store(settings: Settings, *, create: bool = True) -> Admission:
         create: whether the first call creates a missing file; if not, the store is empty until it is opened again.
 
     Raises:
-        SettingsError: the URL does not name a file, or the store's client library is not installed.
+        SettingsError: the URL does not name a file, or has an option that the store's client library does not know, or
+            that library is not installed.
     """
     policy = policy_of(settings)
 
@@ -65,9 +70,16 @@ def open_batched(settings: Settings, thread: StateThread) -> BatchedAdmission:
     def redis(url: str) -> Batches:
         from floodgate.broker.state.redis.admission import RedisBatches
 
-        return RedisBatches(url, policy)
+        return RedisBatches(url, policy, replicas=_replica_wait(settings))
 
     return BatchedAdmission(by_url(settings, lambda path: SqliteBatches(SqliteAdmission(path, policy), thread), redis))
+
+
+def _replica_wait(settings: Settings) -> ReplicaWait | None:
+    from floodgate.broker.state.redis.scripts import ReplicaWait
+
+    seconds = timedelta(seconds=settings.redis_wait_seconds)
+    return ReplicaWait(settings.redis_wait_replicas, seconds) if settings.redis_wait_replicas else None
 
 
 def open_result_feed(settings: Settings, bots: Sequence[str]) -> ResultFeed:
@@ -166,7 +178,7 @@ def by_url(settings: Settings, sqlite: Callable[[Path], T], redis: Callable[[str
         SettingsError: as :func:`open_store`.
     """
     url = settings.state_url.get_secret_value()
-    if urlsplit(url).scheme == "sqlite":
+    if url.startswith("sqlite:"):
         return sqlite(_sqlite_path(url))
     try:
         return redis(url)

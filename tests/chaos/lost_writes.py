@@ -67,7 +67,9 @@ class Account:
 def enqueue(stage: Stage, load: Load) -> None:
     """Puts all jobs in."""
     client = stage.client()
-    client.enqueue_many(client.job("sendMessage", chat_id=chat, text=text, priority="bulk") for chat, text in load.jobs())
+    client.enqueue_many(
+        client.job("sendMessage", chat_id=chat, text=text, priority="bulk") for chat, text in load.jobs()
+    )
 
 
 def await_sent(stage: Stage, count: int, seconds: float = 120) -> None:

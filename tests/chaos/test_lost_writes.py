@@ -9,7 +9,15 @@ import pytest
 
 from floodgate.fake_telegram.server import running_fake
 from tests.acceptance.stage import Stage
-from tests.chaos.lost_writes import DAMAGE, PARTITIONS, SHORT_CALLS, Load, lose_power, promote_a_lagging_replica, replicated
+from tests.chaos.lost_writes import (
+    DAMAGE,
+    PARTITIONS,
+    SHORT_CALLS,
+    Load,
+    lose_power,
+    promote_a_lagging_replica,
+    replicated,
+)
 from tests.services import RedisServer, Vhost
 
 
@@ -27,7 +35,11 @@ def test_after_a_power_loss(stage: Stage, damage: Callable[[Path], None]) -> Non
     load = Load()
     account = lose_power(stage, load, damage, load.count // 2)
     print(damage.__name__, account)
-    print("\n".join(line for path in stage.home.glob("worker-*.log") for line in path.read_text().splitlines() if "last" in line))
+    print(
+        "\n".join(
+            line for path in stage.home.glob("worker-*.log") for line in path.read_text().splitlines() if "last" in line
+        )
+    )
 
 
 @pytest.mark.timeout(300)
@@ -37,5 +49,12 @@ def test_after_a_lagging_replica_was_promoted(stage: Stage, new_redis: Callable[
         stage.extra["FLOODGATE_STATE_URL"] = f"redis://127.0.0.1:{servers.front.port}/0"
         account = promote_a_lagging_replica(stage, servers, load, load.count // 3, 3.0)
         print(account)
-        print("\n".join(line for path in stage.home.glob("worker-*.log") for line in path.read_text().splitlines() if "last" in line))
+        print(
+            "\n".join(
+                line
+                for path in stage.home.glob("worker-*.log")
+                for line in path.read_text().splitlines()
+                if "last" in line
+            )
+        )
         stage.close()

@@ -5,12 +5,13 @@ digest; the script is sent again if the server does not have it. The script impl
 policy's constants are prepended to it, and a bot's rules are passed to each run, so that both are defined in one place.
 A batch is one pipeline of such runs: one round trip, over a connection that belongs to the event loop.
 
-State: all of a bot's keys begin with ``floodgate:{<bot>}:``, so a cluster keeps them on one node. The client library's
-connection pool is thread-safe and fork-safe; nothing is connected before the first call.
+State: all of a bot's keys begin with ``floodgate:{<bot>}:``, so a cluster keeps them on one node, and no run of the
+script touches two bots. The client library's connection pool is thread-safe and fork-safe; nothing is connected before
+the first call.
 
-A run names the epoch and the number of writes that this process has seen last: see ``floodgate.broker.state.memory``.
-If the server has forgotten some of them, or another process has found that it has, the run carries nothing out. The
-process then tells the server what it remembers, and makes its calls again.
+A run names the epoch and the number of writes that this process has seen last: see ``continuity``. If the server has
+forgotten some of them, or another process has found that it has, the run carries nothing out. The process then tells
+the server what it remembers, and makes its calls again.
 
 Failure handling: a call is repeated once if its connection broke. It carries a nonce, so that a permit whose answer was
 lost is granted again to the same caller. Any other failure becomes one ``StateUnavailableError``, and nothing is sent
@@ -21,21 +22,15 @@ is logged as a warning.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-import logging
-import math
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from importlib.resources import files
 from itertools import chain
 from types import MappingProxyType
 from typing import Any, Final
-
-import redis
 
 from floodgate.broker.admission import policy as numbers
 from floodgate.broker.admission.clock import Clock
@@ -70,21 +65,19 @@ from floodgate.broker.admission.contract import (
 from floodgate.broker.admission.policy import Policy, Rates
 from floodgate.broker.admission.result_feed import dead_record, dead_text, json_text, sent_record, sent_text
 from floodgate.broker.admission.windows import Pace, Window
-from floodgate.broker.errors import StateUnavailableError
 from floodgate.broker.messages.job import Priority
+from floodgate.broker.settings.redis_address import RedisAddress
 from floodgate.broker.state.calls import AdmissionCall, BlockingAdmission
-from floodgate.broker.state.memory import Seen, StoreMemory
-from floodgate.broker.state.redis.server import TIMEOUT_SECONDS, RedisConnection, aconnect_to, fault, where
-
-logger = logging.getLogger("floodgate.admission")
+from floodgate.broker.state.memory import Seen
+from floodgate.broker.state.redis.clients import TIMEOUT_SECONDS
+from floodgate.broker.state.redis.continuity import TRIES, Continuity
+from floodgate.broker.state.redis.faults import ERRORS
+from floodgate.broker.state.redis.result_feed import channel_of
+from floodgate.broker.state.redis.scripts import LuaScript, ReplicaWait, arun_all
+from floodgate.broker.state.redis.server import AsyncRedisConnection, RedisConnection
 
 # A run of the script blocks the server's other clients for some 0.05 ms per call.
 MOST_IN_A_RUN: Final = 32
-# How often a process has the server's id compared, which takes some 10 µs.
-IDENTIFY_SECONDS: Final = 1.0
-# How often a call is made again because the state changed its epoch, before it fails.
-AGREE_TRIES: Final = 3
-_DISAGREES: Final = "Redis at {} keeps losing its last writes. Check that only one primary answers at this address."
 SHOWN: Final = 10  # longest lines and longest pauses in a snapshot
 
 _CONSTANTS: Final = (
@@ -97,26 +90,20 @@ _CONSTANTS: Final = (
 )
 
 
-class Script:
+class AdmissionScript:
     """``admission.lua``, with the encoding of its arguments and replies."""
 
-    def __init__(self, policy: Policy, clock: Clock | None) -> None:
+    def __init__(self, policy: Policy, clock: Clock | None, address: RedisAddress) -> None:
         self._policy = policy
         self._clock = clock  # for tests; otherwise the server's own clock is used
+        self._address = address
         self._rules: dict[str, str] = {}  # by bot; written by whichever thread, always with the same value
-        self.text = _constants() + files(__package__).joinpath("admission.lua").read_text()
-        self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+        self.lua = LuaScript("admission.lua", 2, _constants())
 
-    def arguments(self, bot: str, given: Iterable[tuple[str, str]], seen: Seen, identify: bool) -> list[str]:
-        """Return the arguments of EVALSHA after the digest.
-
-        Args:
-            given: the encoded calls.
-            seen: what the process has seen of the bot.
-            identify: whether the script is to find out if this server is another one than before.
-        """
-        about = [self._rules_of(bot), str(seen.epoch), str(seen.writes), str(int(identify))]
-        return ["1", f"floodgate:{{{bot}}}:", *about, *chain.from_iterable(given)]
+    def arguments(self, bot: str, expected: Sequence[str], given: Iterable[tuple[str, str]]) -> list[str]:
+        """Return the keys and arguments of a run: what it is expected to find, and the encoded calls."""
+        prefix = f"floodgate:{{{bot}}}:"
+        return [prefix, f"{prefix}bot", self._rules_of(bot), *expected, *chain.from_iterable(given)]
 
     def given(self, call: AdmissionCall) -> tuple[str, str]:
         """Encode a call for the script: its operation and its arguments."""
@@ -142,62 +129,9 @@ class Script:
 
     def _rules_of(self, bot: str) -> str:
         if bot not in self._rules:
-            self._rules[bot] = json.dumps(_rules(self._policy, bot))
+            rules = _rules(self._policy, bot) | {"channel": channel_of(bot, self._address)}
+            self._rules[bot] = json.dumps(rules)
         return self._rules[bot]
-
-
-class _Shared:
-    """What both kinds of store have in common: the script, and what this process remembers of the server."""
-
-    def __init__(self, url: str, policy: Policy, clock: Clock | None) -> None:
-        self.where = where(url)
-        self.script = Script(policy, clock)
-        self.memory = StoreMemory()
-        self._identified: dict[str, float] = {}  # when the script last compared the server's id, by bot
-
-    def arguments(self, bot: str, given: Iterable[tuple[str, str]], seen: Seen | None) -> list[str]:
-        """The arguments of a run. ``seen`` takes the place of what the process has seen while it tells what it
-        remembers."""
-        now = time.monotonic()
-        identify = now - self._identified.get(bot, -math.inf) >= IDENTIFY_SECONDS
-        if identify:
-            self._identified[bot] = now
-        return self.script.arguments(bot, given, seen or self.memory.seen(bot), identify)
-
-    def found(self, bot: str, reply: Any) -> Seen | None:
-        """The state that a run found, if it carried nothing out because that was unexpected; else None."""
-        if isinstance(reply, Exception):
-            return None
-        epoch, writes, why = reply[0]
-        match why:
-            case None:
-                self.memory.look(bot, epoch, writes)
-                return None
-            case "behind":
-                logger.error(
-                    "Redis at %s has lost its last writes for the bot %s: a replica that lagged was promoted, or older "
-                    "data restored. Sends that it has forgotten may be repeated; lines are rebuilt from RabbitMQ, and "
-                    "budgets start as if they had just been used.",
-                    *(self.where, bot),
-                )
-            case "another server":
-                logger.warning(
-                    "Redis at %s was restarted or replaced while no process used the bot %s: its last writes may be "
-                    "missing",
-                    *(self.where, bot),
-                )
-        return Seen(epoch, writes)
-
-    def remembered(self, bot: str) -> list[AdmissionCall]:
-        """The calls that tell the server what this process remembers of a bot."""
-        calls = self.memory.of(bot)
-        logger.info("told Redis at %s %d things about the last minute of the bot %s", self.where, len(calls), bot)
-        return calls
-
-    def note(self, calls: Sequence[AdmissionCall], results: Sequence[Any]) -> None:
-        for call, result in zip(calls, results, strict=True):
-            if not isinstance(result, Exception):
-                self.memory.note(call, result)
 
 
 class RedisAdmission(BlockingAdmission):
@@ -205,50 +139,48 @@ class RedisAdmission(BlockingAdmission):
 
     def __init__(self, url: str, policy: Policy, clock: Clock | None = None) -> None:
         self._server = RedisConnection(url)
-        self._shared = _Shared(url, policy, clock)
+        self._script = AdmissionScript(policy, clock, self._server.address)
+        self._continuity = Continuity(self._server.address)
 
     def close(self) -> None:
         self._server.close()
 
     def _do(self, call: AdmissionCall) -> Any:
         began = time.monotonic()
-        (found,) = self._carry_out(call.bot, [call])
-        result = _finished(found, began, self._server.url)
-        if isinstance(result, Exception):
-            raise result from found
-        self._shared.note([call], [result])
-        return result
 
-    def _carry_out(
-        self, bot: str, calls: Sequence[AdmissionCall], seen: Seen | None = None, tries: int = AGREE_TRIES
-    ) -> list[Any]:
-        script = self._shared.script
-        arguments = self._shared.arguments(bot, map(script.given, calls), seen)
-        reply = self._server.use(lambda client: self._run(client, arguments))
-        if (found := self._shared.found(bot, reply)) is None:
-            return script.results(calls, reply)
-        if not tries:
-            raise StateUnavailableError(_DISAGREES.format(self._shared.where))
-        for its in _chunks(self._shared.remembered(bot), MOST_IN_A_RUN):
-            self._carry_out(bot, its, found, tries - 1)
-        return self._carry_out(bot, calls, found, tries - 1)
+        def run(client: Any) -> Any:
+            (result,) = self._script.results([call], self._agreed(client, call.bot, [call]))
+            if isinstance(result, Exception):
+                raise result
+            return result
 
-    def _run(self, client: Any, arguments: Sequence[str]) -> Any:
-        script = self._shared.script
-        try:
-            return client.evalsha(script.digest, *arguments)
-        except redis.exceptions.NoScriptError:
-            return client.eval(script.text, *arguments)
+        result = self._server.use(run)
+        self._continuity.note([call], [result])
+        return _finished(result, began)
+
+    def _agreed(
+        self, client: Any, bot: str, calls: Sequence[AdmissionCall], seen: Seen | None = None, tries: int = TRIES
+    ) -> Any:
+        """Return the reply of a run. If the state is not as this process remembers it, the server is told first."""
+        expected = self._continuity.expected(bot, seen)
+        reply = self._script.lua.run(client, self._script.arguments(bot, expected, map(self._script.given, calls)))
+        if (found := self._continuity.found(bot, reply)) is None:
+            return reply
+        for its in self._continuity.tellings(bot, MOST_IN_A_RUN, tries):
+            self._agreed(client, bot, its, found, tries - 1)
+        return self._agreed(client, bot, calls, found, tries - 1)
 
 
 class RedisBatches:
     """``calls.Batches`` on a Redis or Valkey server or cluster: one pipeline at a time."""
 
-    def __init__(self, url: str, policy: Policy, clock: Clock | None = None) -> None:
-        self._url = url
-        self._shared = _Shared(url, policy, clock)
-        self._script = self._shared.script
-        self._client: Any = None
+    def __init__(
+        self, url: str, policy: Policy, clock: Clock | None = None, replicas: ReplicaWait | None = None
+    ) -> None:
+        self._server = AsyncRedisConnection(url)
+        self._script = AdmissionScript(policy, clock, self._server.address)
+        self._continuity = Continuity(self._server.address)
+        self._replicas = replicas
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, calls: Sequence[AdmissionCall], done: Callable[[Sequence[Any]], None]) -> None:
@@ -258,79 +190,57 @@ class RedisBatches:
         task, self._task = self._task, None
         if task is not None:
             await asyncio.wait({task}, timeout=TIMEOUT_SECONDS)
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        await self._server.close()
 
     async def _run(self, calls: Sequence[AdmissionCall], done: Callable[[Sequence[Any]], None]) -> None:
         results: Sequence[Any]
         try:
             results = await self._results(calls)
         except Exception as error:  # noqa: BLE001  # even a bug must reach the waiting callers, who would wait for ever
-            results = [_fault_of(error, self._url)] * len(calls)
+            results = [error] * len(calls)
         done(results)
 
     async def _results(self, calls: Sequence[AdmissionCall]) -> list[Any]:
-        if self._client is None:
-            self._client = await aconnect_to(self._url)
         given = [_attempt(self._script.given, call) for call in calls]
         results = {place: each for place, each in enumerate(given) if isinstance(each, Exception)}
         runs = list(_runs((place, call.bot) for place, call in enumerate(calls) if place not in results))
+        asked = [(bot, [given[each] for each in places]) for bot, places in runs]
         began = time.monotonic()
-        replies = await self._agreed([(bot, [given[each] for each in its]) for bot, its in runs])
+        replies = await self._agreed(asked)
         for (_, places), reply in zip(runs, replies, strict=True):
             results.update(zip(places, self._script.results([calls[place] for place in places], reply), strict=True))
-        finished = [_finished(results[place], began, self._url) for place in range(len(calls))]
-        self._shared.note(calls, finished)
+        finished = [
+            await self._server.explained(each) if isinstance(each, ERRORS) else _finished(each, began)
+            for _, each in sorted(results.items())
+        ]
+        self._continuity.note(calls, finished)
         return finished
 
     async def _agreed(
-        self, runs: Sequence[_Run], seen: Mapping[str, Seen] = MappingProxyType({}), tries: int = AGREE_TRIES
+        self, runs: Sequence[_Run], seen: Mapping[str, Seen] = MappingProxyType({}), tries: int = TRIES
     ) -> list[Any]:
         """Return the replies of runs. Those of a bot whose state is not as this process remembers it are made again,
         once the server has been told."""
-        replies = await self._replies([self._shared.arguments(bot, given, seen.get(bot)) for bot, given in runs])
-        found = [self._shared.found(bot, reply) for (bot, _), reply in zip(runs, replies, strict=True)]
-        refused = {place: state for place, state in enumerate(found) if state is not None}
-        if not refused:
-            return replies
-        if not tries:
-            raise StateUnavailableError(_DISAGREES.format(self._shared.where))
-        states = {runs[place][0]: state for place, state in refused.items()}
+        asked = [
+            (self._script.lua, self._script.arguments(bot, self._continuity.expected(bot, seen.get(bot)), given))
+            for bot, given in runs
+        ]
+        replies = await self._server.use(lambda client: arun_all(client, asked, self._replicas))
+        found = [self._continuity.found(bot, reply) for (bot, _), reply in zip(runs, replies, strict=True)]
+        states = {bot: state for (bot, _), state in zip(runs, found, strict=True) if state is not None}
         for bot in states:
-            for its in _chunks(self._shared.remembered(bot), MOST_IN_A_RUN):
+            for its in self._continuity.tellings(bot, MOST_IN_A_RUN, tries):
                 await self._agreed([(bot, [self._script.given(call) for call in its])], states, tries - 1)
-        again = await self._agreed([runs[place] for place in refused], states, tries - 1)
-        for place, reply in zip(refused, again, strict=True):
-            replies[place] = reply
-        return replies
-
-    async def _replies(self, runs: Sequence[Sequence[str]]) -> list[Any]:
-        replies = await self._pipeline(runs)
-        unknown = [index for index, each in enumerate(replies) if isinstance(each, redis.exceptions.NoScriptError)]
-        if unknown:  # on one node of a cluster, perhaps
-            await self._client.script_load(self._script.text)
-            again = await self._pipeline([runs[index] for index in unknown])
-            for index, reply in zip(unknown, again, strict=True):
-                replies[index] = reply
-        return replies
-
-    async def _pipeline(self, runs: Sequence[Sequence[str]]) -> list[Any]:
-        pipeline = self._client.pipeline(transaction=False)
-        for each in runs:
-            # Not ``evalsha``, which a cluster's pipeline refuses; this command is routed by its key as well.
-            pipeline.execute_command("EVALSHA", self._script.digest, *each)
-        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        refused = [place for place, state in enumerate(found) if state is not None]
+        if refused:
+            again = await self._agreed([runs[place] for place in refused], states, tries - 1)
+            for place, reply in zip(refused, again, strict=True):
+                replies[place] = reply
         return replies
 
 
 _Run = tuple[str, Sequence[tuple[str, str]]]
 """A bot, and its encoded calls."""
-
-
-def _chunks(calls: Sequence[AdmissionCall], size: int) -> Iterator[Sequence[AdmissionCall]]:
-    for first in range(0, len(calls), size):
-        yield calls[first : first + size]
 
 
 def _runs(asked: Iterable[tuple[int, str]]) -> Iterator[tuple[str, list[int]]]:
@@ -343,18 +253,8 @@ def _runs(asked: Iterable[tuple[int, str]]) -> Iterator[tuple[str, list[int]]]:
             yield bot, places[first : first + MOST_IN_A_RUN]
 
 
-def _finished(result: Any, began: float, url: str) -> Any:
-    """Return a call's result, or the exception that the caller is to raise."""
-    if isinstance(result, Go):
-        return replace(result, decided_at=began)
-    return _fault_of(result, url) if isinstance(result, Exception) else result
-
-
-def _fault_of(error: Exception, url: str) -> Exception:
-    """Translate an error of the store; return any other exception, a bug, unchanged."""
-    if isinstance(error, OSError):
-        error = redis.exceptions.ConnectionError(str(error))
-    return fault(error, where(url)) if isinstance(error, redis.exceptions.RedisError) else error
+def _finished(result: Any, began: float) -> Any:
+    return replace(result, decided_at=began) if isinstance(result, Go) else result
 
 
 def _attempt(make: Callable[..., Any], *arguments: Any) -> Any:
