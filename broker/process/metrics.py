@@ -313,6 +313,12 @@ OUTAGE: Final = _gauge(
     unit="seconds",
     bot=(),
 )
+ROLLBACKS: Final = _counter(
+    "store_rollbacks",
+    "How often the state store was found to have lost its last writes: a lagging replica, an older file, a crash.",
+    ProcessRole.EXPORTER,
+    bot=(),
+)
 UNREACHABLE: Final = _gauge("unreachable_chats", "Chats that Telegram refuses.", ProcessRole.EXPORTER, bot=())
 RECEIVERS: Final = _gauge(
     "receivers",
@@ -358,7 +364,8 @@ TABLE: Final[tuple[Metric, ...]] = (
     *(UPDATES_RECEIVED, RECEIVER_ACTIVE, UPDATES_HANDLED, UPDATE_LAG, HANDLER),
     *(REQUESTS, REQUEST, CALLERS, RELEASED, ENDED, LED),
     *(PART_UP, SENT_LAST_SECOND, LIMIT, LIMIT_USED, IN_FLIGHT, JOBS_IN_LINE, LONGEST_LINE, OLDEST_JOB),
-    *(QUEUED, ON_LADDER, UNREAD, DEAD_LETTERS, DROPPED, NOT_KEPT, PAUSES, OUTAGE, UNREACHABLE, RECEIVERS, STORE_USED),
+    *(QUEUED, ON_LADDER, UNREAD, DEAD_LETTERS, DROPPED, NOT_KEPT, PAUSES, OUTAGE, UNREACHABLE, RECEIVERS),
+    *(STORE_USED, ROLLBACKS),
     *(NEEDED, CAMPAIGNS, RECIPIENTS, LIVE, SCRAPE, INFO),
 )
 

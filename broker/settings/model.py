@@ -152,8 +152,8 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=10,
-        description="After each batch of decisions, workers and gateways wait until this many replicas of Redis have it "
-        "(its command `WAIT`), so that a replica that is promoted is less likely to have lost any. 0, the default, does "
+        description="After each batch of decisions, a process waits until this many replicas of Redis have it (its "
+        "command `WAIT`), so that a replica that is promoted is less likely to lack any. With 0, the default, it does "
         "not wait. Not used on a Redis Cluster.",
     )
     redis_wait_seconds: float = Field(

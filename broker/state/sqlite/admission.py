@@ -207,7 +207,7 @@ class SqliteAdmission(BlockingAdmission):
         if told is not None:
             if not contradicts(db, told):
                 return
-            self._report("has lost its last writes" if bots else "is new, or has lost all it held")
+            self._report("has lost its last writes" if bots else "has lost all its writes")
         elif bots:
             logger.info(
                 "nobody has used the state file %s since this machine started: its last moments may be missing",
