@@ -12,8 +12,8 @@ A process that notices it (``state.memory``) begins a new *epoch* of the bot bef
   line is doubtful, the jobs behind it wait for ``policy.REBUILD_GRACE_US`` and not for the usual grace period. The job
   that waits passes through the delay ladder meanwhile, and returns to its queue behind every job that was in it; so a
   head that is not gone asks first. A doubtful call does not block its chat.
-- The bot starts cautiously, like a new one. A chat is taken to have received, by the beginning of the epoch, as much as
-  its limits allowed in the time of which the store knows nothing.
+- The bot starts cautiously, like a new one. A chat is taken to have received as much as its limits allowed in the time
+  of which the store knows nothing, as late as possible.
 
 ``admission.lua`` mirrors these functions.
 """
@@ -27,14 +27,18 @@ from floodgate.broker.admission.rows import BotRow, JobRow
 from floodgate.broker.admission.windows import Budget, Log, Window, cautious_budget
 
 
-def begin_epoch(bot: BotRow, rates: policy.Rates, now: int, after: int, *, certain: bool) -> None:
+def begin_epoch(
+    bot: BotRow, rates: policy.Rates, now: int, after: int, *, certain: bool, last_write: int | None = None
+) -> None:
     """Begin a new epoch, later than the one called ``after``. The caller saves the bot.
 
     Args:
+        last_write: when the lost writes ended; None: they may have gone on until now.
         certain: whether writes are known to be missing; otherwise, they may be.
     """
     bot.epoch = max(now, bot.epoch + 1, after + 1)
-    bot.gap_us = max(0, now - bot.granted)
+    bot.unknown_until = max(bot.granted, now if last_write is None else min(now, last_write))
+    bot.gap_us = bot.unknown_until - bot.granted
     bot.rebuilt = now
     bot.rollbacks += certain
     bot.free, bot.paid = (cautious_budget(pace, now) if pace else Budget([]) for pace in (rates.free, rates.paid))
@@ -55,11 +59,11 @@ def cautious_log(bot: BotRow, log: Log, own: Sequence[Window], now: int) -> Log:
     if not bot.rebuilt or not own:
         return log
     longest = max(own, key=lambda window: window.span_us)
-    if now >= bot.rebuilt + longest.span_us or bot.rebuilt in log:
+    if now >= bot.unknown_until + longest.span_us or bot.unknown_until in log:
         return log
     if bot.gap_us >= longest.span_us:  # nothing is known: as for a chat in a new store
         units, step = longest.cap, longest.span_us // longest.cap
     else:  # as many as possible, as late as possible
         units = min(cap * (bot.gap_us // span + 1) for cap, span in own)
         step = min(span // cap for cap, span in own)
-    return sorted([*log, *(bot.rebuilt - step * unit for unit in range(units))])[-windows.log_size(own) :]
+    return sorted([*log, *(bot.unknown_until - step * unit for unit in range(units))])[-windows.log_size(own) :]

@@ -93,7 +93,9 @@ def _table(bot: BotOverview) -> Table:
         since = f"for {snapshot.outage.total_seconds():.0f} s; calls are made one at a time until one is answered"
         table.add_row("Telegram does not answer", since)
     if snapshot.rolled_back is not None:
-        table.add_row("state store lost writes", f"{snapshot.rollbacks} times, the last {ago(snapshot.rolled_back)} ago")
+        table.add_row(
+            "state store lost writes", f"{snapshot.rollbacks} times, the last {ago(snapshot.rolled_back)} ago"
+        )
     for pause in snapshot.pauses:
         whom = f"chat {pause.chat}" if pause.chat else "the bot"
         why = Text(f"{pause.remaining.total_seconds():.0f} s more: {why_paused(pause.why)}")

@@ -143,7 +143,7 @@ def gone(log: Path) -> None:
 
 
 def _valid(log: Path) -> bytes:
-    """The log up to its last frame. What follows is left from before the last checkpoint (sqlite.org/walformat.html)."""
+    """The log up to its last frame; what follows is from before the last checkpoint (sqlite.org/walformat.html)."""
     data = log.read_bytes()
     frame = 24 + int.from_bytes(data[8:12], "big")
     end = 32

@@ -1,4 +1,4 @@
-"""State stores that lose their last writes under load: the log of a SQLite file after a power loss, a lagging replica."""
+"""State stores that lose their last writes under load: a SQLite file after a power loss, a Redis replica that lags."""
 
 from __future__ import annotations
 

@@ -182,14 +182,14 @@ local function open_bot()
     created = true
     bot = {
       v = VERSION, offset = 0, born = ticks, granted = 0, dirty = true,
-      epoch = ticks, rebuilt = 0, gap = 0, rollbacks = 0,
+      epoch = ticks, rebuilt = 0, unknown_until = 0, gap = 0, rollbacks = 0,
       free = cautious_budget(rules.free, ticks), paid = cautious_budget(rules.paid, ticks),
       paused_until = 0, pause_why = '', permille = 1000, slowed_at = 0, refusals = {}, aliases = 0,
       minute = 0, this_minute = 0, last_minute = 0,
     }
   end
   if not bot.epoch then -- written by an earlier version
-    bot.epoch, bot.rebuilt, bot.gap, bot.rollbacks, bot.dirty = ticks, 0, 0, 0, true
+    bot.epoch, bot.rebuilt, bot.unknown_until, bot.gap, bot.rollbacks, bot.dirty = ticks, 0, 0, 0, 0, true
   end
   now = ticks + bot.offset
   if now < bot.granted then -- the clock went back: continue from the last grant
@@ -554,19 +554,20 @@ local function cautious_log(log, windows)
     units = math.min(units, cap * (math.floor(bot.gap / span) + 1))
     step = math.min(step, math.floor(span / cap))
   end
-  if now >= bot.rebuilt + longest[2] then return log end
+  if now >= bot.unknown_until + longest[2] then return log end
   for _, at in ipairs(log) do
-    if at == bot.rebuilt then return log end
+    if at == bot.unknown_until then return log end
   end
   if bot.gap >= longest[2] then units, step = longest[1], math.floor(longest[2] / longest[1]) end
-  for unit = 0, units - 1 do log[#log + 1] = bot.rebuilt - step * unit end
+  for unit = 0, units - 1 do log[#log + 1] = bot.unknown_until - step * unit end
   table.sort(log)
   return trimmed(log, log_size(windows))
 end
 
 local function begin_epoch(after, certain)
   bot.epoch = math.max(now, bot.epoch + 1, after + 1)
-  bot.gap = math.max(0, now - bot.granted)
+  bot.unknown_until = math.max(bot.granted, now)
+  bot.gap = bot.unknown_until - bot.granted
   bot.rebuilt, bot.rollbacks, bot.dirty = now, bot.rollbacks + (certain and 1 or 0), true
   bot.free, bot.paid = cautious_budget(rules.free, now), cautious_budget(rules.paid, now)
 end

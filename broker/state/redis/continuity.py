@@ -1,7 +1,7 @@
 """Whether a Redis server still has what this process has seen in it; and if not, what is to be told to it.
 
-Each run of ``admission.lua`` names the epoch and the number of writes that the process has seen last of a bot. A run that
-finds others carries nothing out, and says what it found: see :mod:`floodgate.broker.state.memory`.
+Each run of ``admission.lua`` names the epoch and the number of writes that the process has seen last of a bot. A run
+that finds others carries nothing out, and says what it found: see :mod:`floodgate.broker.state.memory`.
 """
 
 from __future__ import annotations
@@ -53,14 +53,15 @@ class Continuity:
             return None
         if why == "behind":
             logger.error(
-                "Redis at %s has lost its last writes for the bot %s: a replica that lagged was promoted, or older data "
-                "restored. Sends that it has forgotten may be repeated; lines are rebuilt from RabbitMQ, and budgets "
-                "start as if they had just been used.",
+                "Redis at %s has lost its last writes for the bot %s: a replica that lagged was promoted, or older "
+                "data restored. Sends that it has forgotten may be repeated; lines are rebuilt from what processes "
+                "remember and RabbitMQ has, and budgets start as if they had just been used.",
                 *(self._address, bot),
             )
         elif why == "another server":
             logger.warning(
-                "Redis at %s was restarted or replaced while no process used the bot %s: its last writes may be missing",
+                "Redis at %s was restarted or replaced while no process used the bot %s: its last writes may be "
+                "missing",
                 *(self._address, bot),
             )
         return Seen(epoch, writes)

@@ -195,13 +195,15 @@ class SqliteAdmission(BlockingAdmission):
                 outcome = each.now
         if self._witness is None or not (saved or outcome):
             return 0
-        return self._witness.note(self._clock.read().boot, saved, outcome)
+        at = max(each.now for each in work)
+        return self._witness.note(self._clock.read().boot, saved, outcome, at)
 
     def _compare(self, db: sqlite3.Connection) -> None:
         """Find out whether a file that was just opened is as its last user left it. If not, begin an epoch of every
         bot."""
         told = self._witness.read() if self._witness is not None else None
-        if told is not None and told.boot != self._clock.read().boot:
+        reading = self._clock.read()
+        if told is not None and told.boot != reading.boot:
             told = None
         bots = [bot for (bot,) in db.execute("SELECT bot FROM bots")]
         if told is not None:
@@ -215,17 +217,21 @@ class SqliteAdmission(BlockingAdmission):
             )
         for bot in bots:
             work = SqliteUnitOfWork(db, bot, self._policy, self._clock, self._cache)
-            self._begin_epoch(work, told.epoch if told is not None else 0, certain=told is not None)
+            if told is not None:
+                self._begin_epoch(work, told.epoch, certain=True, last_write=told.at)
+            else:
+                self._begin_epoch(work, 0, certain=False, last_write=work.now - reading.ticks_us)
             work.finish()
 
-    def _begin_epoch(self, work: SqliteUnitOfWork, after: int, *, certain: bool) -> None:
-        rebuilding.begin_epoch(work.bot, self._policy.rates(work.name), work.now, after, certain=certain)
+    def _begin_epoch(self, work: SqliteUnitOfWork, after: int, *, certain: bool, last_write: int | None = None) -> None:
+        rates = self._policy.rates(work.name)
+        rebuilding.begin_epoch(work.bot, rates, work.now, after, certain=certain, last_write=last_write)
         work.save_bot()
 
     def _report(self, what: str) -> None:
         logger.error(
-            "the state file %s %s. Sends that it has forgotten may be repeated; lines are rebuilt from RabbitMQ, and "
-            "budgets start as if they had just been used.",
+            "the state file %s %s. Sends that it has forgotten may be repeated; lines are rebuilt from what "
+            "processes remember and RabbitMQ has, and budgets start as if they had just been used.",
             self._path,
             what,
         )

@@ -29,7 +29,7 @@ CREATE TABLE bots (
     paused_until INTEGER, pause_why TEXT, permille INTEGER, slowed_at INTEGER, refusals TEXT, aliases INTEGER,
     minute INTEGER, this_minute INTEGER, last_minute INTEGER, circuit TEXT,
     waiting_interactive INTEGER, waiting_bulk INTEGER, dead INTEGER,
-    epoch INTEGER, writes INTEGER, rebuilt INTEGER, gap INTEGER, rollbacks INTEGER
+    epoch INTEGER, writes INTEGER, rebuilt INTEGER, unknown_until INTEGER, gap INTEGER, rollbacks INTEGER
 ) WITHOUT ROWID;
 CREATE TABLE chats (
     bot TEXT, chat TEXT, log BLOB,
@@ -105,7 +105,7 @@ _JOB: Final = (
     "unsettled, handed_back, reason, result, content, coalesce_key, variant, final, chain"
 )
 _SELECT_BOT: Final = "SELECT * FROM bots WHERE bot = ?"
-_SAVE_BOT: Final = f"INSERT OR REPLACE INTO bots VALUES ({', '.join('?' * 27)})"
+_SAVE_BOT: Final = f"INSERT OR REPLACE INTO bots VALUES ({', '.join('?' * 28)})"
 _SELECT_CHAT: Final = "SELECT * FROM chats WHERE bot = ? AND chat = ?"
 _SAVE_CHAT: Final = f"INSERT OR REPLACE INTO chats VALUES ({', '.join('?' * 19)})"
 _SELECT_JOB: Final = f"SELECT number, {_JOB} FROM jobs WHERE bot = ? AND job_id = ?"
@@ -236,6 +236,7 @@ class SqliteUnitOfWork:
                 bot.epoch,
                 bot.writes,
                 bot.rebuilt,
+                bot.unknown_until,
                 bot.gap_us,
                 bot.rollbacks,
             ),
@@ -455,6 +456,7 @@ def _bot_row(found: Sequence[Any]) -> BotRow:
         epoch,
         writes,
         rebuilt,
+        unknown_until,
         gap,
         rollbacks,
     ) = rest
@@ -478,6 +480,7 @@ def _bot_row(found: Sequence[Any]) -> BotRow:
         epoch,
         writes,
         rebuilt,
+        unknown_until,
         gap,
         rollbacks,
         [interactive, bulk, dead],

@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 SUFFIX: Final = "-witness"
 
 # The latest note, the last one that is known to have been committed, and the number of the latest that was.
-_NOTE: Final = struct.Struct("<4s64s64sqqqq")
+_NOTE: Final = struct.Struct("<4s64s64sqqqqq")
 _COMMITTED: Final = _NOTE.size
 _FLAG: Final = 2 * _NOTE.size
 _NUMBER: Final = struct.Struct("@q")  # copied as a whole, so that two processes may write it at the same time
@@ -35,13 +35,15 @@ _LAST_OUTCOME: Final = "SELECT since FROM results ORDER BY number DESC LIMIT 1"
 
 
 class Testimony(NamedTuple):
-    """What the last transaction of a boot wrote: of a bot, and the time of the last outcome (0: none)."""
+    """What the last transactions of a boot wrote: of a bot, the time of the last outcome (0: none), and when that was.
+    Times are the store's."""
 
     boot: str
     bot: str
     epoch: int
     writes: int
     outcome: int
+    at: int
 
 
 class Witness:
@@ -63,9 +65,9 @@ class Witness:
         told, number = _unpacked(memory, 0)
         return told if number == _NUMBER.unpack_from(memory, _FLAG)[0] else _unpacked(memory, _COMMITTED)[0]
 
-    def note(self, boot: str, bot: tuple[str, int, int] | None, outcome: int) -> int:
-        """Note what a transaction is about to commit: a bot with its epoch and writes (None: it wrote none), and the
-        time of an outcome (0: none). Returns the note's number, for :meth:`confirm`."""
+    def note(self, boot: str, bot: tuple[str, int, int] | None, outcome: int, at: int) -> int:
+        """Note what a transaction is about to commit: a bot with its epoch and writes (None: it wrote none), the time of
+        an outcome (0: none), and its own time. Returns the note's number, for :meth:`confirm`."""
         memory = self._open()
         if memory is None:
             return 0
@@ -75,7 +77,7 @@ class Witness:
         if told is not None and told.boot == boot:
             bot, outcome = bot or told[1:4], outcome or told.outcome
         name, epoch, writes = bot or ("", 0, 0)
-        _NOTE.pack_into(memory, 0, _MARK, boot.encode(), name.encode(), epoch, writes, outcome, number + 1)
+        _NOTE.pack_into(memory, 0, _MARK, boot.encode(), name.encode(), epoch, writes, outcome, at, number + 1)
         return number + 1
 
     def confirm(self, number: int) -> None:
@@ -98,10 +100,10 @@ class Witness:
 
 
 def _unpacked(memory: mmap.mmap, offset: int) -> tuple[Testimony | None, int]:
-    mark, boot, bot, epoch, writes, outcome, number = _NOTE.unpack_from(memory, offset)
+    mark, boot, bot, epoch, writes, outcome, at, number = _NOTE.unpack_from(memory, offset)
     if mark != _MARK:
         return None, 0
-    return Testimony(_text(boot), _text(bot), epoch, writes, outcome), number
+    return Testimony(_text(boot), _text(bot), epoch, writes, outcome, at), number
 
 
 def _text(field: bytes) -> str:
