@@ -445,11 +445,12 @@ class PlainModel:
         pace.recovers_from = pace.next_at = max(pace.recovers_from, wait_end)
 
     def _width(self, pace: LearnedPace) -> int:
-        return pace.permille - max(0, self.now - pace.recovers_from) // policy.NARROWING_US_PER_PERMILLE
+        recovered = max(0, self.now - pace.recovers_from) // policy.NARROWING_US_PER_PERMILLE
+        return max(1000, pace.permille - recovered)
 
     def _pace_of(self, key: str | None, family: CallFamily) -> LearnedPace | None:
         pace = self.bot.paces.get((key or "", family))
-        return pace if pace is not None and self._width(pace) > 1000 else None
+        return pace if pace is not None and self.now < self._recovery(pace) else None
 
     def _interval(self, key: str, family: CallFamily, permille: int) -> int:
         windows = self.policy.rates(self.name).typing if family is CallFamily.TYPING else self._windows(key)

@@ -80,8 +80,7 @@ def _slowed(work: SqliteUnitOfWork) -> tuple[SlowedChat, ...]:
 
 def _slowed_chats(work: SqliteUnitOfWork) -> dict[CallFamily, int]:
     return {
-        CallFamily(family): chats
-        for family, chats in work.connection.execute(_SLOWED_CHATS, (work.name, work.now))
+        CallFamily(family): chats for family, chats in work.connection.execute(_SLOWED_CHATS, (work.name, work.now))
     }
 
 
