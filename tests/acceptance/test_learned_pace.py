@@ -37,6 +37,8 @@ def test_a_chat_that_earns_429s_on_edits_keeps_the_pace_of_its_messages(stage: S
     calls = stage.control.arrivals()
     edited = [call for call in calls if call.method == "editMessageText" and call.acted]
     assert [call.params["text"] for call in edited] == [f"edit {n}" for n in range(5)]
-    assert stage.control.summary().answers_429 <= 2, "at the old pace, each edit but the first would earn one"
+    totals = stage.control.summary()
+    assert totals.answers_429 <= 2, "at the old pace, each edit but the first would earn one"
+    assert "wait" not in totals.refused_by, "nobody calls while the chat is told to wait"
     # On a busy machine calls can arrive late, but not all of them.
     assert min(distances(call for call in calls if call.method == "sendMessage")[1:]) < 0.75 * SLOWED_SECONDS
