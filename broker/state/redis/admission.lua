@@ -3,8 +3,10 @@
 -- against one model.
 --
 -- One run of this script executes calls of one bot, in order and at one moment. All keys of a bot share the hash tag
--- {bot}, so they are on one node of a cluster; KEYS[1], their common prefix, tells the cluster which one. All times are
--- microseconds of the server's clock and never go back. The keys:
+-- {bot}, so they are on one node of a cluster; KEYS[1], their common prefix, tells the cluster which one. KEYS[2], the
+-- key `bot`, is named so that no node of a cluster runs the script while the bot's keys move from node to node: with two
+-- keys of which one never exists, both nodes answer TRYAGAIN. All times are microseconds of the server's clock and never
+-- go back. The keys:
 --
 --   bot                what the bot has spent, its pause, its learned rate
 --   chat:<chat>        what the chat has received, the counters of its two lines, its call in flight, its pause
@@ -911,7 +913,7 @@ local function finish(job, chat, state, reason, outcome)
   put_job(job)
   if outcome then redis.call('SET', prefix .. 'result:' .. job.id, outcome, 'PX', ttl(rules.result)) end
   local ids = job.chain and job.id .. ' ' .. job.chain or job.id
-  redis.call('PUBLISH', prefix .. 'ended', ids .. '\n' .. state .. '\n' .. (outcome or reason))
+  redis.call('PUBLISH', rules.channel, ids .. '\n' .. state .. '\n' .. (outcome or reason))
 end
 
 local function is_over(listed)

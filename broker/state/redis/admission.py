@@ -5,8 +5,9 @@ digest; the script is sent again if the server does not have it. The script impl
 policy's constants are prepended to it, and a bot's rules are passed to each run, so that both are defined in one place.
 A batch is one pipeline of such runs: one round trip, over a connection that belongs to the event loop.
 
-State: all of a bot's keys begin with ``floodgate:{<bot>}:``, so a cluster keeps them on one node. The client library's
-connection pool is thread-safe and fork-safe; nothing is connected before the first call.
+State: all of a bot's keys begin with ``floodgate:{<bot>}:``, so a cluster keeps them on one node, and no run of the
+script touches two bots. The client library's connection pool is thread-safe and fork-safe; nothing is connected before
+the first call.
 
 Failure handling: a call is repeated once if its connection broke. It carries a nonce, so that a permit whose answer was
 lost is granted again to the same caller. Any other failure becomes one ``StateUnavailableError``, and nothing is sent
@@ -17,19 +18,14 @@ is logged as a warning.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from importlib.resources import files
 from itertools import chain
 from typing import Any, Final
-
-import redis
 
 from floodgate.broker.admission import policy as numbers
 from floodgate.broker.admission.clock import Clock
@@ -67,10 +63,13 @@ from floodgate.broker.admission.policy import Policy, Rates
 from floodgate.broker.admission.result_feed import dead_record, dead_text, json_text, sent_record, sent_text
 from floodgate.broker.admission.windows import Pace, Window
 from floodgate.broker.messages.job import Priority
+from floodgate.broker.settings.redis_address import RedisAddress
 from floodgate.broker.state.calls import AdmissionCall, BlockingAdmission
-from floodgate.broker.state.redis.server import TIMEOUT_SECONDS, RedisConnection, aconnect_to, fault, where
-
-logger = logging.getLogger("floodgate.admission")
+from floodgate.broker.state.redis.clients import TIMEOUT_SECONDS
+from floodgate.broker.state.redis.faults import ERRORS
+from floodgate.broker.state.redis.result_feed import channel_of
+from floodgate.broker.state.redis.scripts import LuaScript, arun_all
+from floodgate.broker.state.redis.server import AsyncRedisConnection, RedisConnection
 
 # A run of the script blocks the server's other clients for some 0.05 ms per call.
 MOST_IN_A_RUN: Final = 32
@@ -86,19 +85,20 @@ _CONSTANTS: Final = (
 )
 
 
-class Script:
+class AdmissionScript:
     """``admission.lua``, with the encoding of its arguments and replies."""
 
-    def __init__(self, policy: Policy, clock: Clock | None) -> None:
+    def __init__(self, policy: Policy, clock: Clock | None, address: RedisAddress) -> None:
         self._policy = policy
         self._clock = clock  # for tests; otherwise the server's own clock is used
+        self._address = address
         self._rules: dict[str, str] = {}  # by bot; written by whichever thread, always with the same value
-        self.text = _constants() + files(__package__).joinpath("admission.lua").read_text()
-        self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+        self.lua = LuaScript("admission.lua", 2, _constants())
 
     def arguments(self, bot: str, given: Iterable[tuple[str, str]]) -> list[str]:
-        """Return the arguments of EVALSHA after the digest. ``given`` are the encoded calls."""
-        return ["1", f"floodgate:{{{bot}}}:", self._rules_of(bot), *chain.from_iterable(given)]
+        """Return the keys and arguments of a run. ``given`` are the encoded calls."""
+        prefix = f"floodgate:{{{bot}}}:"
+        return [prefix, f"{prefix}bot", self._rules_of(bot), *chain.from_iterable(given)]
 
     def given(self, call: AdmissionCall) -> tuple[str, str]:
         """Encode a call for the script: its operation and its arguments."""
@@ -124,7 +124,8 @@ class Script:
 
     def _rules_of(self, bot: str) -> str:
         if bot not in self._rules:
-            self._rules[bot] = json.dumps(_rules(self._policy, bot))
+            rules = _rules(self._policy, bot) | {"channel": channel_of(bot, self._address)}
+            self._rules[bot] = json.dumps(rules)
         return self._rules[bot]
 
 
@@ -133,7 +134,7 @@ class RedisAdmission(BlockingAdmission):
 
     def __init__(self, url: str, policy: Policy, clock: Clock | None = None) -> None:
         self._server = RedisConnection(url)
-        self._script = Script(policy, clock)
+        self._script = AdmissionScript(policy, clock, self._server.address)
 
     def close(self) -> None:
         self._server.close()
@@ -141,27 +142,22 @@ class RedisAdmission(BlockingAdmission):
     def _do(self, call: AdmissionCall) -> Any:
         began = time.monotonic()
         arguments = self._script.arguments(call.bot, [self._script.given(call)])
-        reply = self._server.use(lambda client: self._run(client, arguments))
-        (found,) = self._script.results([call], reply)
-        result = _finished(found, began, self._server.url)
-        if isinstance(result, Exception):
-            raise result from found
-        return result
 
-    def _run(self, client: Any, arguments: Sequence[str]) -> Any:
-        try:
-            return client.evalsha(self._script.digest, *arguments)
-        except redis.exceptions.NoScriptError:
-            return client.eval(self._script.text, *arguments)
+        def run(client: Any) -> Any:
+            (found,) = self._script.results([call], self._script.lua.run(client, arguments))
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+        return _finished(self._server.use(run), began)
 
 
 class RedisBatches:
     """``calls.Batches`` on a Redis or Valkey server or cluster: one pipeline at a time."""
 
     def __init__(self, url: str, policy: Policy, clock: Clock | None = None) -> None:
-        self._url = url
-        self._script = Script(policy, clock)
-        self._client: Any = None
+        self._server = AsyncRedisConnection(url)
+        self._script = AdmissionScript(policy, clock, self._server.address)
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, calls: Sequence[AdmissionCall], done: Callable[[Sequence[Any]], None]) -> None:
@@ -171,47 +167,31 @@ class RedisBatches:
         task, self._task = self._task, None
         if task is not None:
             await asyncio.wait({task}, timeout=TIMEOUT_SECONDS)
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        await self._server.close()
 
     async def _run(self, calls: Sequence[AdmissionCall], done: Callable[[Sequence[Any]], None]) -> None:
         results: Sequence[Any]
         try:
             results = await self._results(calls)
         except Exception as error:  # noqa: BLE001  # even a bug must reach the waiting callers, who would wait for ever
-            results = [_fault_of(error, self._url)] * len(calls)
+            results = [error] * len(calls)
         done(results)
 
     async def _results(self, calls: Sequence[AdmissionCall]) -> list[Any]:
-        if self._client is None:
-            self._client = await aconnect_to(self._url)
         given = [_attempt(self._script.given, call) for call in calls]
         results = {place: each for place, each in enumerate(given) if isinstance(each, Exception)}
         runs = list(_runs((place, call.bot) for place, call in enumerate(calls) if place not in results))
+        asked = [
+            (self._script.lua, self._script.arguments(bot, (given[each] for each in places))) for bot, places in runs
+        ]
         began = time.monotonic()
-        replies = await self._replies([self._script.arguments(bot, (given[each] for each in its)) for bot, its in runs])
+        replies = await self._server.use(lambda client: arun_all(client, asked))
         for (_, places), reply in zip(runs, replies, strict=True):
             results.update(zip(places, self._script.results([calls[place] for place in places], reply), strict=True))
-        return [_finished(results[place], began, self._url) for place in range(len(calls))]
-
-    async def _replies(self, runs: Sequence[Sequence[str]]) -> list[Any]:
-        replies = await self._pipeline(runs)
-        unknown = [index for index, each in enumerate(replies) if isinstance(each, redis.exceptions.NoScriptError)]
-        if unknown:  # on one node of a cluster, perhaps
-            await self._client.script_load(self._script.text)
-            again = await self._pipeline([runs[index] for index in unknown])
-            for index, reply in zip(unknown, again, strict=True):
-                replies[index] = reply
-        return replies
-
-    async def _pipeline(self, runs: Sequence[Sequence[str]]) -> list[Any]:
-        pipeline = self._client.pipeline(transaction=False)
-        for each in runs:
-            # Not ``evalsha``, which a cluster's pipeline refuses; this command is routed by its key as well.
-            pipeline.execute_command("EVALSHA", self._script.digest, *each)
-        replies: list[Any] = await pipeline.execute(raise_on_error=False)
-        return replies
+        return [
+            await self._server.explained(each) if isinstance(each, ERRORS) else _finished(each, began)
+            for _, each in sorted(results.items())
+        ]
 
 
 def _runs(asked: Iterable[tuple[int, str]]) -> Iterator[tuple[str, list[int]]]:
@@ -224,18 +204,8 @@ def _runs(asked: Iterable[tuple[int, str]]) -> Iterator[tuple[str, list[int]]]:
             yield bot, places[first : first + MOST_IN_A_RUN]
 
 
-def _finished(result: Any, began: float, url: str) -> Any:
-    """Return a call's result, or the exception that the caller is to raise."""
-    if isinstance(result, Go):
-        return replace(result, decided_at=began)
-    return _fault_of(result, url) if isinstance(result, Exception) else result
-
-
-def _fault_of(error: Exception, url: str) -> Exception:
-    """Translate an error of the store; return any other exception, a bug, unchanged."""
-    if isinstance(error, OSError):
-        error = redis.exceptions.ConnectionError(str(error))
-    return fault(error, where(url)) if isinstance(error, redis.exceptions.RedisError) else error
+def _finished(result: Any, began: float) -> Any:
+    return replace(result, decided_at=began) if isinstance(result, Go) else result
 
 
 def _attempt(make: Callable[..., Any], *arguments: Any) -> Any:
