@@ -443,6 +443,7 @@ class PlainModel:
         if self.now >= pace.recovers_from:
             pace.permille = min(8000, 2 * self._width(pace))
         pace.recovers_from = pace.next_at = max(pace.recovers_from, wait_end)
+        pace.grant = 0
 
     def _width(self, pace: LearnedPace) -> int:
         recovered = max(0, self.now - pace.recovers_from) // policy.NARROWING_US_PER_PERMILLE

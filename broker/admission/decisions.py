@@ -714,6 +714,7 @@ def _slow_down(work: UnitOfWork, key: str | None, family: CallFamily, until: int
     if slow.slowed_at <= work.now:  # calls already in flight when the wait began are no new evidence
         slow.permille = policy.wider(slow.permille_at(work.now))
     slow.slowed_at = slow.next_at = max(slow.slowed_at, until)
+    slow.granted_at = 0  # nothing that is settled later moves the end of the wait
     work.save_slowed(slow)
     work.bot.slowed_until = max(work.bot.slowed_until, slow.recovered_at)
     work.save_bot()

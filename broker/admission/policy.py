@@ -141,8 +141,8 @@ RECOVERY_US_PER_PERMILLE: Final = 1 * SECOND
 # After a 429 attributed to a chat, its calls of the same family (messages, edits or typing) keep a distance from each
 # other. The first time it is twice the distance at which they keep the chat's limits evenly, and it doubles each time,
 # as in the adaptive throttles of bots that stream (hermes-agent doubles the interval of its edits, up to 10 s). The
-# bound is 8.4 s for a user, 24 s for a group, 6 s for typing: bots were banned at one call in five to eight seconds
-# when they went on during the waits, which Floodgate does not.
+# bound is 8.4 s for a user, 24 s for a group, 6 s for typing. A bot was banned at 8 to 12 visible calls a minute with
+# about as many chat actions beside them (hermes-agent issue 107612): the slowest rate known to have been refused.
 WIDER_PERMILLE: Final = 2000
 WIDEST_PERMILLE: Final = 8000
 # From the end of the wait on, the distance shrinks by the full one in five minutes, whatever is sent: from twice to

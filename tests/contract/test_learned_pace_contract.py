@@ -18,6 +18,7 @@ from floodgate.broker.admission.contract import (
     CallFamily,
     Go,
     Released,
+    Retrying,
     Scope,
     Sent,
     Wait,
@@ -25,7 +26,7 @@ from floodgate.broker.admission.contract import (
 from floodgate.broker.admission.policy import policy_of
 from floodgate.broker.state.redis.admission import RedisAdmission
 from floodgate.broker.state.sqlite.admission import SWEEP_EVERY, SqliteAdmission
-from tests.admission_bench import HandClock, album, ask_of, settings_of
+from tests.admission_bench import HandClock, album, ask_of, settings_of, upload
 from tests.contract.conftest import Opener
 
 WAIT_SECONDS = 5
@@ -190,6 +191,18 @@ def test_a_late_arrival_moves_the_next_call(admission: Admission, clock: HandClo
     admission.settle(ask, Sent(True, late=timedelta(seconds=0.5)), permit.grant)
     (slowed,) = admission.snapshot("default").slowed
     assert slowed.next_call.total_seconds() == pytest.approx(2 * FULL[5], rel=0.02)
+
+
+def test_a_refused_upload_does_not_move_the_end_of_the_wait(admission: Admission, clock: HandClock) -> None:
+    refuse(admission, clock, MESSAGES)
+    ask = upload(5)
+    permit = admission.admit(ask)
+    assert isinstance(permit, Go)
+    clock.advance(30)
+    admission.too_many_requests("default", "5", timedelta(seconds=WAIT_SECONDS))
+    admission.settle(ask, Retrying(timedelta(seconds=WAIT_SECONDS)), permit.grant)
+    (slowed,) = admission.snapshot("default").slowed
+    assert slowed.next_call == timedelta(seconds=WAIT_SECONDS, microseconds=policy.PAUSE_MARGIN_US)
 
 
 def test_429s_attributed_to_the_bot_slow_down_no_further_chat(admission: Admission) -> None:

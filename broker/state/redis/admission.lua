@@ -598,12 +598,12 @@ local function slow_down(chat, until_)
   local family = args.family
   if not chat or family == 'other' or #windows_of_family(chat, family) == 0 then return end
   local slow = slowed_of(chat, family)
-    or { chat = chat, family = family, permille = 1000, slowed_at = 0, granted_at = 0 }
+    or { chat = chat, family = family, permille = 1000, slowed_at = 0 }
   if slow.slowed_at <= now then
     slow.permille = math.min(K.WIDEST_PERMILLE, math.floor(permille_of(slow) * K.WIDER_PERMILLE / 1000))
   end
   slow.slowed_at = math.max(slow.slowed_at, until_)
-  slow.next_at = slow.slowed_at
+  slow.next_at, slow.granted_at = slow.slowed_at, 0
   save_slowed(slow)
   list_slowed(slow)
 end
