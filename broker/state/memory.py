@@ -24,6 +24,7 @@ from floodgate.broker.admission.contract import (
     AlreadyDead,
     AlreadySent,
     Ask,
+    CallFamily,
     Dead,
     Go,
     Released,
@@ -131,7 +132,7 @@ class StoreMemory:
     def _note_pause(self, call: AdmissionCall, result: object) -> None:
         now = time.monotonic()
         match call.method, call.arguments:
-            case "too_many_requests", (chat, retry_after, False):
+            case "too_many_requests", (chat, retry_after, family) if family is not CallFamily.TYPING:
                 chats = [chat] if chat is not None else []
                 paused = [*chats, None] if result is Scope.BOT else chats
                 for each in paused:

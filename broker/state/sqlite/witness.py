@@ -66,8 +66,8 @@ class Witness:
         return told if number == _NUMBER.unpack_from(memory, _FLAG)[0] else _unpacked(memory, _COMMITTED)[0]
 
     def note(self, boot: str, bot: tuple[str, int, int] | None, outcome: int, at: int) -> int:
-        """Note what a transaction is about to commit: a bot with its epoch and writes (None: it wrote none), the time of
-        an outcome (0: none), and its own time. Returns the note's number, for :meth:`confirm`."""
+        """Note what a transaction is about to commit: a bot with its epoch and writes (None: it wrote none), the time
+        of an outcome (0: none), and its own time. Returns the note's number, for :meth:`confirm`."""
         memory = self._open()
         if memory is None:
             return 0
