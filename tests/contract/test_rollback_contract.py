@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -58,7 +57,7 @@ class PastOfFile:
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
         shutil.copy(f"{self.kept}-wal", f"{self.path}-wal")
         shutil.copy(self.kept, f"{self.kept}-again")
-        os.replace(f"{self.kept}-again", self.path)
+        Path(f"{self.kept}-again").replace(self.path)
 
 
 class PastOfServer:
@@ -320,14 +319,15 @@ def test_a_new_process_lets_a_job_that_is_not_gone_go_first(
     send(fresh, second)
 
 
-def test_other_endings_are_remembered(store: Admission, past: Past, clock: HandClock) -> None:
+def test_other_changes_are_not_lost(store: Admission, past: Past, clock: HandClock) -> None:
     dead, released, cancelled = ask_of(5), ask_of(6), ask_of(7)
     send(store, ask_of(8))
     past.keep()
     go = store.admit(dead)
     assert isinstance(go, Go)
     store.settle(dead, Dead("content"), go.grant)
-    assert isinstance(go := store.admit(released), Go)
+    go = store.admit(released)
+    assert isinstance(go, Go)
     store.settle(released, Released(), go.grant)
     store.cancel(cancelled)
     store.mark_unreachable("default", "9", "Forbidden")

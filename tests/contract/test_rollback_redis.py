@@ -36,7 +36,8 @@ def test_a_new_process_does_not_wait_for_jobs_that_a_restarted_server_may_have_l
     ghost, waiting = ask_of(5), ask_of(5)
     with closing(RedisAdmission(server.url, RULES, clock)) as store:
         store.vouch_idle("default")
-        assert isinstance(store.admit(ask := ask_of(5)), Go)
+        ask = ask_of(5)
+        assert isinstance(store.admit(ask), Go)
         store.settle(ask, Sent(True))
         for each in (ghost, waiting):
             store.admit(each)
@@ -49,7 +50,8 @@ def test_a_new_process_does_not_wait_for_jobs_that_a_restarted_server_may_have_l
     server.start()
     clock.advance(2)
     with closing(RedisAdmission(server.url, RULES, clock)) as store:
-        assert isinstance(wait := store.admit(waiting), Wait)
+        wait = store.admit(waiting)
+        assert isinstance(wait, Wait)
         assert wait.delay <= timedelta(microseconds=REBUILD_GRACE_US)
         clock.advance(wait.delay)
         assert isinstance(store.admit(waiting), Go)
@@ -79,14 +81,16 @@ def test_a_promoted_replica_that_lagged_is_noticed_and_told(new_redis: Callable[
     with replicated(new_redis) as servers:
         with closing(RedisAdmission(f"redis://127.0.0.1:{servers.front.port}/0", RULES)) as store:
             store.vouch_idle("default")
-            assert isinstance(go := store.admit(first), Go)
+            go = store.admit(first)
+            assert isinstance(go, Go)
             with closing(redis.Redis(port=servers.primary.port)) as admin:
                 assert admin.execute_command("WAIT", 1, 5000) == 1
             servers.lag()
             assert isinstance(store.admit(second), Wait)
             store.settle(first, Sent({"message_id": 1}), go.grant)
             servers.fail_over()
-            assert isinstance(wait := store.admit(second), Wait)
+            wait = store.admit(second)
+            assert isinstance(wait, Wait)
             assert wait.delay < timedelta(seconds=2), "for the chat's budget, and for no job that is gone"
             snapshot = store.snapshot("default")
     assert snapshot.rollbacks == 1
