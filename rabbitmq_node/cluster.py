@@ -127,7 +127,7 @@ class Cluster:
             version: "4.0" or "4.3"; None means any that is available.
             size: the number of nodes.
             conf: lines of rabbitmq.conf for all nodes, which override the repository's.
-            plugins: the plugins to enable; "rabbitmq_management" listens on port 15672 of each node in namespaces.
+            plugins: the plugins to enable. With "rabbitmq_management", `management_url` names its addresses.
             namespaces: whether each node has its own network; None means where this machine allows it.
         """
         self.nodes: list[ClusterNode] = []
@@ -136,6 +136,7 @@ class Cluster:
         self._conf = dict(conf or {})
         self._plugins = plugins
         self._namespaces = namespaces
+        self._management: list[str] = []
         self._home: Path | None = None
         self._network: Network | None = None
         self._mapper: ProcessGroup | None = None
@@ -149,6 +150,11 @@ class Cluster:
     def url_of(self, vhost: str) -> str:
         """The AMQP URLs of a vhost on all nodes."""
         return ",".join(node.url_of(vhost) for node in self.nodes)
+
+    @property
+    def management_url(self) -> str:
+        """The URLs of all nodes' management API; empty without its plugin."""
+        return ",".join(self._management)
 
     @property
     def can_cut(self) -> bool:
@@ -177,7 +183,7 @@ class Cluster:
     def stop(self) -> None:
         """Kill all nodes and delete everything. It takes seconds, whatever state the nodes are in."""
         self._on_all(Node.remove)
-        self.nodes = []
+        self.nodes, self._management = [], []
         if self._mapper is not None:
             self._mapper.kill()
             self._mapper = None
@@ -324,9 +330,11 @@ class Cluster:
         ]
 
     def _listeners(self, identity: NodeIdentity) -> dict[str, str]:
-        if "rabbitmq_management" not in self._plugins or self._network is None:
+        if "rabbitmq_management" not in self._plugins:
             return {}
-        return {"management.tcp.ip": identity.client_address, "management.tcp.port": str(MANAGEMENT_PORT)}
+        port = MANAGEMENT_PORT if self._network is not None else free_ports().amqp
+        self._management.append(f"http://guest:guest@{identity.client_address}:{port}")
+        return {"management.tcp.ip": identity.client_address, "management.tcp.port": str(port)}
 
     def _on_all(self, act: Callable[[Node], object]) -> None:
         """Do the same with all nodes at once; raises the first error when all are done."""
