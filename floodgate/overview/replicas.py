@@ -61,8 +61,7 @@ class ClusterState:
     nodes: tuple[ClusterMember, ...]
     queues: tuple[QueueReplicas, ...]
     raft_metadata: bool
-    """Whether the metadata is kept in Khepri, which needs a majority; otherwise it is in Mnesia, and
-    `cluster_partition_handling` decides what happens in a partition."""
+    """Whether the metadata is kept in Khepri, which needs no handling of partitions, and not in Mnesia."""
 
     def of(self, names: Collection[str]) -> ClusterState:
         """The same with these queues only."""
@@ -74,10 +73,10 @@ class ClusterState:
         if len(self.nodes) == 1:
             return "a single node"
         led = "/".join(str(count) for count in leaders(self).values())
-        handling = "Khepri" if self.raft_metadata else "cluster_partition_handling, which must be pause_minority"
+        metadata = "Khepri" if self.raft_metadata else "Mnesia"
         return (
-            f"{running} of {len(self.nodes)} nodes run; {len(self.queues)} queues, led by {led} of them; "
-            f"partitions are handled by {handling}"
+            f"{running} of {len(self.nodes)} nodes run; the {len(self.queues)} queues have all their replicas; the "
+            f"nodes lead {led} of them; the metadata is in {metadata}"
         )
 
 
@@ -93,6 +92,11 @@ def faults(state: ClusterState) -> list[str]:
 
 
 def _node_faults(state: ClusterState) -> Iterator[str]:
+    if not state.raft_metadata:
+        yield (
+            "The metadata is in Mnesia, in which a node that was frozen or cut off may stay split from the others: run "
+            "`rabbitmqctl enable_feature_flag --opt-in khepri_db` once."
+        )
     if len(state.nodes) == 2:
         yield (
             "The cluster has two nodes, and all queues stop when either fails: add a third, and run "

@@ -18,8 +18,15 @@ def led_by(*leads: str | None) -> ClusterState:
 
 def test_a_sound_cluster_has_no_faults_and_says_how_the_leaders_are_spread() -> None:
     assert faults(SOUND) == []
-    assert str(SOUND) == "3 of 3 nodes run; 9 queues, led by 3/3/3 of them; partitions are handled by Khepri"
-    assert "must be pause_minority" in str(replace(SOUND, raft_metadata=False))
+    assert str(SOUND) == (
+        "3 of 3 nodes run; the 9 queues have all their replicas; the nodes lead 3/3/3 of them; "
+        "the metadata is in Khepri"
+    )
+
+
+def test_metadata_in_mnesia_is_a_fault() -> None:
+    (fault,) = faults(replace(SOUND, raft_metadata=False))
+    assert fault.endswith("run `rabbitmqctl enable_feature_flag --opt-in khepri_db` once.")
 
 
 def test_a_single_node_has_no_faults() -> None:
