@@ -12,6 +12,11 @@ from pathlib import Path
 import pika
 import pytest
 
+from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.errors import AccessRefusedError
+from floodgate.broker.settings.model import load_settings
+from floodgate.overview import replicas
 from rabbitmq_node import network
 from rabbitmq_node.amqp import greet
 from rabbitmq_node.cluster import Cluster, ClusterNode
@@ -20,6 +25,7 @@ from tests.waiting import until
 
 QUEUES = [f"cluster.{number}" for number in range(9)]
 SECONDS = 0.5
+TOKEN = "100200300:" + "R" * 35
 SCRIPT = Path(__file__).parents[2] / "scripts" / "cluster"
 
 
@@ -115,3 +121,35 @@ def test_the_script_stops_at_once_on_an_interrupt(rabbitmq_version: str | None) 
     script.send_signal(signal.SIGINT)
     _, said = script.communicate(timeout=60)
     assert (script.returncode, said) == (0, "Stopping\n")
+
+
+def test_replicas_and_leaders_are_read_and_a_missing_node_is_named(cluster: Cluster) -> None:
+    settings = load_settings(
+        _env_file=None, rabbitmq_url=cluster.url, rabbitmq_management_url=cluster.management_url, bots={"spread": TOKEN}
+    )
+    wanted = topology.pipeline(["spread"], 8)
+    names = {queue.name for queue in wanted.queues}
+    with Connections(settings, "test") as connections:
+        queue_admin.declare(connections, wanted)
+        try:
+            state = replicas.read_cluster(settings).of(names)
+            assert len(state.queues) == len(names)
+            assert replicas.faults(state) == [], "leaders are spread from the start"
+            cluster.nodes[2].freeze()
+            found = until(lambda: replicas.faults(replicas.read_cluster(settings).of(names)), 60)
+            assert any(cluster.nodes[2].name in fault for fault in found)
+            cluster.nodes[2].thaw()
+            cluster.await_complete()
+            cluster.nodes[0].ctl("rebalance", "quorum", tool="rabbitmq-queues")
+            until(lambda: not replicas.faults(replicas.read_cluster(settings).of(names)), 60)
+        finally:
+            cluster.heal()
+            queue_admin.delete(connections, names, wanted.counts)
+
+
+def test_a_wrong_account_of_the_management_api_is_reported_with_the_remedy(cluster: Cluster) -> None:
+    url = cluster.management_url.replace("guest:guest", "guest:wrong")
+    settings = load_settings(_env_file=None, rabbitmq_url=cluster.url, rabbitmq_management_url=url)
+    with pytest.raises(AccessRefusedError, match="monitoring") as refused:
+        replicas.read_cluster(settings)
+    assert "wrong" not in str(refused.value)
