@@ -33,6 +33,7 @@ from floodgate.broker.admission.contract import (
     AlreadyDead,
     AlreadySent,
     Ask,
+    CallFamily,
     CallUnderWay,
     ChatExplanation,
     ChatLine,
@@ -50,6 +51,7 @@ from floodgate.broker.admission.contract import (
     Scope,
     Sent,
     Settlement,
+    SlowedChat,
     Snapshot,
     Standing,
     Unreachable,
@@ -71,14 +73,15 @@ from floodgate.broker.state.redis.server import AsyncRedisConnection, RedisConne
 
 # A run of the script blocks the server's other clients for some 0.05 ms per call.
 MOST_IN_A_RUN: Final = 32
-SHOWN: Final = 10  # longest lines and longest pauses in a snapshot
+SHOWN: Final = 10  # longest lines, longest pauses and slowed chats in a snapshot
 
 _CONSTANTS: Final = (
     "SECOND MINUTE AGING_US INTERACTIVE_TURNS WAITER_GRACE_US LATE_US MISSING_GRACE_US MISSING_POLL_US CLAIM_US "
     "IN_FLIGHT_MIN_US IN_FLIGHT_MAX_US PLACE_US SLOW_CALL_US REST_MAX_US PAUSE_MARGIN_US MOMENT_US EVIDENCE_CHATS "
     "LONG_WAIT_US LONG_WAIT_CHATS REFUSALS_KEPT SLOWER_PERMILLE SLOWEST_PERMILLE RECOVERY_US_PER_PERMILLE CHAT_IDLE_US "
     "ASK_ANEW_US HANDED_BACK_MOST CANCELLED_KEPT_US CANCELLED_MOST NAME_US OUTAGE_CHATS OUTAGE_MOMENT_US "
-    "PROBE_FIRST_US PROBE_MOST_US PROBE_POLL_US BOT_LATE_MOST_US PAUSE_POLL_US TYPING_IDLE_US"
+    "PROBE_FIRST_US PROBE_MOST_US PROBE_POLL_US BOT_LATE_MOST_US PAUSE_POLL_US TYPING_IDLE_US "
+    "WIDER_PERMILLE WIDEST_PERMILLE NARROWING_US_PER_PERMILLE"
 )
 
 
@@ -258,7 +261,7 @@ def _asked(ask: Ask) -> dict[str, Any]:
         "units": numbers.chat_cost(ask),
         "bot_units": numbers.bot_cost(ask),
         "answers": numbers.is_answer(ask),
-        "typing": numbers.is_typing(ask) or None,
+        "family": numbers.family_of(ask),
         "worth": None if ask.worth is None else _micros(ask.worth),
         "paid": ask.paid,
         "upload": ask.upload or None,
@@ -333,7 +336,8 @@ def _nothing(_reply: Any) -> None:
 
 
 def _snapshot(policy: Policy, bot: str, reply: Any) -> Snapshot:
-    second, permille, minute, sending, waiting, pauses, lines, dead, refused, not_kept, dropped, outage, ages = reply
+    second, permille, minute, sending, waiting, pauses, lines, dead, refused, not_kept, dropped, outage, *rest = reply
+    ages, (slowed_chats, slowed) = rest
     return Snapshot(
         bot=bot,
         sent_last_second=second,
@@ -349,12 +353,14 @@ def _snapshot(policy: Policy, bot: str, reply: Any) -> Snapshot:
         dropped=_counts(dropped),
         outage=_time_or_none(outage),
         oldest={priority: _time(age) for priority, age in zip(Priority, ages, strict=True) if age is not None},
+        slowed=tuple(sorted(map(_slowed, slowed), key=lambda one: (-one.recovery, one.chat, one.family))[:SHOWN]),
+        slowed_chats={family: chats for family, chats in zip(numbers.SLOWABLE, slowed_chats, strict=False) if chats},
     )
 
 
 def _explanation(bot: str, job_id: str | None, reply: Any) -> ChatExplanation:
     (key, known, why, scope, paused, pause_why, bot_paused, bot_pause_why, outage, refused, call) = reply[:11]
-    chat_free, bot_free, lines, place = reply[11:]
+    chat_free, bot_free, lines, place, slowed = reply[11:]
     return ChatExplanation(
         bot=bot,
         chat=key,
@@ -369,8 +375,14 @@ def _explanation(bot: str, job_id: str | None, reply: Any) -> ChatExplanation:
         chat_free=_time(chat_free),
         bot_free=_time(bot_free),
         lines=tuple(map(_line, lines)),
+        slowed=tuple(map(_slowed, slowed)),
         job=None if job_id is None else _place(job_id, *place),
     )
+
+
+def _slowed(reply: Sequence[Any]) -> SlowedChat:
+    chat, family, *times = reply
+    return SlowedChat(chat, CallFamily(family), *map(_time, times))
 
 
 def _line(reply: Sequence[Any]) -> ChatLine:
@@ -428,10 +440,10 @@ _GIVEN: Final[dict[str, Callable[..., dict[str, Any]]]] = {
     "not_kept": lambda limit, offset: {"first": offset, "last": offset + limit - 1},
     "count_dropped": lambda reason, letters: {"reason": reason, "letters": letters},
     "pause": lambda chat, duration, why: {"chat": chat, "duration": _micros(duration), "why": why},
-    "too_many_requests": lambda chat, retry_after, typing: {
+    "too_many_requests": lambda chat, retry_after, family: {
         "chat": chat,
         "duration": _micros(retry_after),
-        "typing": typing or None,
+        "family": family,
     },
     "resume": lambda chat: {"chat": chat},
     "migrate": lambda old, new: {"old": old, "new": new},
