@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from benchmarks.failures.row import Scene, Servers, within
+from benchmarks.failures.row import NOTHING, Scene, Servers, within
 from benchmarks.stage.scenarios import Target
 from rabbitmq_node import network
 from rabbitmq_node.cluster import Cluster, ClusterNode
@@ -56,9 +56,13 @@ class SharedCluster:
 SHARED: Final = SharedCluster()
 
 
+OLD: Final = SharedCluster("4.0")
+
+
 def stop() -> None:
     """Stop what the rows share."""
     SHARED.stop()
+    OLD.stop()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,13 @@ def _roll(cluster: Cluster, _: ClusterNode) -> None:
     cluster.roll()
 
 
+def _upgrade(cluster: Cluster, _: ClusterNode) -> None:
+    """As docs/clusters.md describes it, for a cluster whose metadata is in Khepri already."""
+    cluster.nodes[NODE].ctl("enable_feature_flag", "all")
+    cluster.upgrade("4.3")
+    cluster.nodes[NODE].ctl("enable_feature_flag", "all")
+
+
 def _freeze(seconds: float) -> Act:
     def act(_: Cluster, node: ClusterNode) -> None:
         node.freeze()
@@ -132,4 +143,5 @@ ROWS: Final = (
     NodeFailure("a node cut off 60 s", _cut(60.0, ClusterNode.cut_off), within(15.0, 15.0), cuts=True),
     NodeFailure("a node split from its peers 60 s", _cut(60.0, ClusterNode.split_from_peers), within(20.0), cuts=True),
     NodeFailure("rolling restart of all nodes", _roll, within(6.0)),
+    NodeFailure("upgrade of all nodes, 4.0 to 4.3", _upgrade, NOTHING, shared=OLD),
 )
