@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Final
 
 from floodgate.broker.admission.contract import Snapshot
+from floodgate.broker.admission.policy import SLOWABLE
 from floodgate.broker.messages import queue_names
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.process.event_loop import new_event_loop
@@ -29,6 +30,7 @@ from floodgate.broker.process.metrics import (
     LIMIT_USED,
     LIVE,
     LONGEST_LINE,
+    NEEDED,
     NOT_KEPT,
     OLDEST_JOB,
     ON_LADDER,
@@ -41,6 +43,7 @@ from floodgate.broker.process.metrics import (
     RECIPIENTS,
     SCRAPE,
     SENT_LAST_SECOND,
+    SLOWED_CHATS,
     STORE_USED,
     UNREACHABLE,
     UNREAD,
@@ -49,6 +52,7 @@ from floodgate.broker.process.metrics import (
 from floodgate.broker.settings.listen_address import ListenAddress
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.capacity import used_share
+from floodgate.overview.demand import needed_calls_in_flight
 from floodgate.overview.picture import BotOverview, CampaignOverview, Overview, QueuedMessages
 from floodgate.overview.reader import OverviewReader
 
@@ -94,6 +98,8 @@ def measured(overview: Overview) -> Metrics:
         metrics.set(ON_LADDER, overview.delayed)
     for bot in overview.bots:
         _measure_bot(metrics, bot)
+    if None not in (needed := [needed_calls_in_flight(bot) for bot in overview.bots]):
+        metrics.set(NEEDED, sum(calls for calls in needed if calls is not None))
     return metrics
 
 
@@ -123,6 +129,8 @@ def _measure_store(metrics: Metrics, bot: str, snapshot: Snapshot) -> None:
         metrics.count(DROPPED, bot, reason, by=number)
     for reason, number in snapshot.not_kept.items():
         metrics.count(NOT_KEPT, bot, reason, by=number)
+    for family in SLOWABLE:
+        metrics.set(SLOWED_CHATS, snapshot.slowed_chats.get(family, 0), bot, family)
     pauses = Counter(
         ("chat" if pause.chat else "bot", pause.why if pause.why in _PAUSE_CAUSES else OTHER)
         for pause in snapshot.pauses

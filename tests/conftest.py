@@ -7,6 +7,8 @@ cluster        three nodes for the whole session, to kill, freeze and cut off; h
 redis_server   one Redis for the whole session; leave it running
 redis_url      its URL, emptied for this test
 new_redis      makes Redis servers for this test only
+redis_cluster  one Redis Cluster of three shards for the whole session; leave it running
+cluster_url    its URL, emptied for this test
 postgres       one PostgreSQL for the whole session: postgres.new_database() makes a database for this test only
 """
 
@@ -20,6 +22,7 @@ import pytest
 from rabbitmq_node.choice import VERSIONS
 from rabbitmq_node.cluster import Cluster
 from rabbitmq_node.node import Node
+from tests.redis_servers import ShardedRedis
 from tests.services import PostgresServer, RedisServer, Vhost, Vhosts
 
 
@@ -121,6 +124,21 @@ def new_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
     yield make
     for server in servers:
         server.kill()
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShardedRedis]:
+    cluster = ShardedRedis(tmp_path_factory.mktemp("redis-cluster"))
+    try:
+        yield cluster.start()
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def cluster_url(redis_cluster: ShardedRedis) -> str:
+    redis_cluster.flush()
+    return redis_cluster.url
 
 
 @pytest.fixture(scope="session")
