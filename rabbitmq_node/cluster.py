@@ -238,6 +238,19 @@ class Cluster:
         for node in self.nodes:
             node.restart()
 
+    def upgrade(self, version: str) -> None:
+        """Stop all nodes, and start them with their data on another version of RabbitMQ.
+
+        Raises:
+            RabbitMQSetupError: there is no such version, or a node cannot be started.
+        """
+        engines = local_engines(local_plan(version), self._size)
+        self._on_all(Node.stop)
+        for node, each in zip(self.nodes, engines, strict=True):
+            node.change_engine(each)
+        self._on_all(Node.start)
+        self.await_complete()
+
     def leaders(self, vhost: str = "/") -> dict[str, ClusterNode]:
         """The node that leads each quorum queue; a queue without a leader is left out.
 

@@ -22,7 +22,7 @@ from floodgate.broker.settings.model import Settings
 WANTED_REPLICAS: Final = 3
 """How many replicas a queue has where there are so many nodes: one may fail, and the other two are a majority."""
 MOST_TICK_SECONDS: Final = 20
-"""The largest `net_ticktime` that is not a fault. rabbitmq/rabbitmq.conf sets 8."""
+"""The largest `net_ticktime` that is not a fault. rabbitmq/rabbitmq.conf sets 5."""
 ANSWER_SECONDS: Final = 10.0
 PAGE: Final = 500
 MOST_PAGES: Final = 100
@@ -112,7 +112,7 @@ def _node_faults(state: ClusterState) -> Iterator[str]:
             )
         if node.tick_seconds is not None and node.tick_seconds > MOST_TICK_SECONDS:
             yield (
-                f"Node {node.name} notices a silent node after {node.tick_seconds} s: set net_ticktime = 8 in "
+                f"Node {node.name} notices a silent node after {node.tick_seconds} s: set net_ticktime = 5 in "
                 "rabbitmq.conf on all nodes, as rabbitmq/rabbitmq.conf does, and restart them one by one."
             )
 

@@ -123,28 +123,33 @@ def test_the_script_stops_at_once_on_an_interrupt(rabbitmq_version: str | None) 
     assert (script.returncode, said) == (0, "Stopping\n")
 
 
-def test_replicas_and_leaders_are_read_and_a_missing_node_is_named(cluster: Cluster) -> None:
+def test_replicas_are_judged_removed_added_and_missed(cluster: Cluster) -> None:
     settings = load_settings(
         _env_file=None, rabbitmq_url=cluster.url, rabbitmq_management_url=cluster.management_url, bots={"spread": TOKEN}
     )
-    wanted = topology.pipeline(["spread"], 8)
+    wanted = topology.pipeline(["spread"], 2)
     names = {queue.name for queue in wanted.queues}
+    last = cluster.nodes[2]
+
+    def faults() -> list[str]:
+        return replicas.faults(replicas.read_cluster(settings).of(names))
+
+    def run(*command: str) -> None:
+        cluster.nodes[0].ctl(*command, tool="rabbitmq-queues")
+
     with Connections(settings, "test") as connections:
         queue_admin.declare(connections, wanted)
-        try:
-            state = replicas.read_cluster(settings).of(names)
-            assert len(state.queues) == len(names)
-            assert replicas.faults(state) == [], "leaders are spread from the start"
-            cluster.nodes[2].freeze()
-            found = until(lambda: replicas.faults(replicas.read_cluster(settings).of(names)), 60)
-            assert any(cluster.nodes[2].name in fault for fault in found)
-            cluster.nodes[2].thaw()
-            cluster.await_complete()
-            cluster.nodes[0].ctl("rebalance", "quorum", tool="rabbitmq-queues")
-            until(lambda: not replicas.faults(replicas.read_cluster(settings).of(names)), 60)
-        finally:
-            cluster.heal()
-            queue_admin.delete(connections, names, wanted.counts)
+        assert faults() == [], "leaders are spread from the start"
+        run("shrink", last.name)
+        assert "have fewer than 3 replicas" in faults()[0]
+        run("grow", last.name, "all")
+        run("rebalance", "quorum")
+        until(lambda: not faults(), 60)
+        last.freeze()
+        until(lambda: any(last.name in fault for fault in faults()), 60)
+        last.thaw()
+        cluster.await_complete()
+        queue_admin.delete(connections, names, wanted.counts)
 
 
 def test_a_wrong_account_of_the_management_api_is_reported_with_the_remedy(cluster: Cluster) -> None:
