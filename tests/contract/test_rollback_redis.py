@@ -78,21 +78,23 @@ def test_a_restart_that_lost_nothing_is_known_to_a_new_process_from_one_that_was
 
 def test_a_promoted_replica_that_lagged_is_noticed_and_told(new_redis: Callable[..., RedisServer]) -> None:
     first, second = ask_of(5), ask_of(5)
-    with replicated(new_redis) as servers:
-        with closing(RedisAdmission(f"redis://127.0.0.1:{servers.front.port}/0", RULES)) as store:
-            store.vouch_idle("default")
-            go = store.admit(first)
-            assert isinstance(go, Go)
-            with closing(redis.Redis(port=servers.primary.port)) as admin:
-                assert admin.execute_command("WAIT", 1, 5000) == 1
-            servers.lag()
-            assert isinstance(store.admit(second), Wait)
-            store.settle(first, Sent({"message_id": 1}), go.grant)
-            servers.fail_over()
-            wait = store.admit(second)
-            assert isinstance(wait, Wait)
-            assert wait.delay < timedelta(seconds=2), "for the chat's budget, and for no job that is gone"
-            snapshot = store.snapshot("default")
+    with (
+        replicated(new_redis) as servers,
+        closing(RedisAdmission(f"redis://127.0.0.1:{servers.front.port}/0", RULES)) as store,
+    ):
+        store.vouch_idle("default")
+        go = store.admit(first)
+        assert isinstance(go, Go)
+        with closing(redis.Redis(port=servers.primary.port)) as admin:
+            assert admin.execute_command("WAIT", 1, 5000) == 1
+        servers.lag()
+        assert isinstance(store.admit(second), Wait)
+        store.settle(first, Sent({"message_id": 1}), go.grant)
+        servers.fail_over()
+        wait = store.admit(second)
+        assert isinstance(wait, Wait)
+        assert wait.delay < timedelta(seconds=2), "for the chat's budget, and for no job that is gone"
+        snapshot = store.snapshot("default")
     assert snapshot.rollbacks == 1
     assert snapshot.waiting["bulk"] == 1
 
