@@ -319,6 +319,22 @@ def test_a_new_process_lets_a_job_that_is_not_gone_go_first(
     send(fresh, second)
 
 
+def test_only_the_first_of_several_new_processes_finds_a_loss(
+    kind: str, store: Admission, process: Callable[[], Admission], past: Past, clock: HandClock
+) -> None:
+    if "redis" in kind:
+        pytest.skip("as above")
+    send(store, ask_of(5))
+    past.keep()
+    clock.advance(1)
+    send(store, ask_of(6))
+    past.put_back()
+    for chat in (7, 8):
+        clock.advance(1)
+        process().admit(ask_of(chat))
+    assert process().snapshot("default").rollbacks == 1
+
+
 def test_other_changes_are_not_lost(store: Admission, past: Past, clock: HandClock) -> None:
     dead, released, cancelled = ask_of(5), ask_of(6), ask_of(7)
     send(store, ask_of(8))

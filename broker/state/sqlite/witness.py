@@ -35,8 +35,8 @@ _LAST_OUTCOME: Final = "SELECT since FROM results ORDER BY number DESC LIMIT 1"
 
 
 class Testimony(NamedTuple):
-    """What the last transactions of a boot wrote: of a bot, the time of the last outcome (0: none), and when that was.
-    Times are the store's."""
+    """What the last transaction wrote, and in which boot: the bot that was written last, the time of an outcome (0:
+    none), and the transaction's time. Times are the store's."""
 
     boot: str
     bot: str
@@ -74,8 +74,8 @@ class Witness:
         told, number = _unpacked(memory, 0)
         if number == _NUMBER.unpack_from(memory, _FLAG)[0]:
             memory[_COMMITTED:_FLAG] = memory[:_COMMITTED]
-        if told is not None and told.boot == boot:
-            bot, outcome = bot or told[1:4], outcome or told.outcome
+        if bot is None and told is not None and told.boot == boot:
+            bot = told[1:4]
         name, epoch, writes = bot or ("", 0, 0)
         _NOTE.pack_into(memory, 0, _MARK, boot.encode(), name.encode(), epoch, writes, outcome, at, number + 1)
         return number + 1
