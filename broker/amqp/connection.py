@@ -511,7 +511,7 @@ def reason_of(error: BaseException, timeout_seconds: float = 0.0) -> str:
     if isinstance(error, TimeoutError | pika.exceptions.ConnectionOpenAborted | AMQPConnectorException):
         return f"no answer within {timeout_seconds:g} s" if timeout_seconds else "no answer in time"
     if isinstance(error, pika.exceptions.IncompatibleProtocolError):
-        return "the server there does not speak AMQP 0-9-1"
+        return "the server there closed the connection at once: it is stopping, or does not speak AMQP 0-9-1"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

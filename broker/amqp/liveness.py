@@ -121,7 +121,9 @@ class LivenessCheck:
         self._channel = channel
 
     def _ask(self) -> None:
-        self._asking = True
+        self._asking = self._channel is not None and bool(self._channel.is_open)
+        if not self._asking:
+            return  # the connection is being closed
         if self._queues:
             self._channel.queue_declare(self._queues.pop(), passive=True, callback=self._on_declared)
         else:

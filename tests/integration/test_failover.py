@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.amqp import publisher, queue_admin, topology
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.amqp.consumer import Delivery
 from floodgate.broker.amqp.publisher import PublishOutcomes
@@ -111,6 +111,23 @@ def test_a_node_that_answers_and_does_not_confirm_is_left(cluster: Cluster, conn
     assert submit(connections, 1, 2).result(20) == (None, None)
     assert other.connections == 1
     assert numbers(cluster.vhost.url, SEND) == [0, 1, 2, 1, 2]
+
+
+def test_a_job_is_not_refused_before_each_address_was_tried(
+    cluster: Cluster, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "AWAY_SECONDS", 0.0)
+    settings = Settings(_env_file=None, rabbitmq_url=cluster.url)
+    with Connections(settings, "test", patience_seconds=0.0) as connections:
+        assert submit(connections, 0).result(10) == (None,)
+        gone, other = cluster.used()
+        other.stall()
+        gone.refuse()
+        gone.cut()
+        until(lambda: other.connections)
+        waiting = submit(connections, 1)
+        other.flow()
+        assert waiting.result(10) == (None,)
 
 
 def test_a_connection_through_a_frozen_node_gives_up_in_time(cluster: Cluster, connect: Connect) -> None:

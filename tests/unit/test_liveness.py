@@ -28,7 +28,7 @@ class Node(HandTimers):
         self.pika_connection = self
         self.bytes_received = 0
         self.consumers = 1
-        self.answers = True
+        self.answers = self.is_open = True
         self.asked: list[str | None] = []  # the queue of each question
         self.left: list[str] = []
         self.bounded: list[bool] = []
