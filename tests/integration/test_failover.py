@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -150,6 +151,19 @@ def test_a_closing_program_does_not_wait_for_a_frozen_node(cluster: Cluster, con
     stopping.start()
     stopping.join(10)
     assert not stopping.is_alive()
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="an option of Linux")
+def test_the_kernel_bounds_how_long_data_stays_unacknowledged(cluster: Cluster, connect: Connect) -> None:
+    connections = connect(cluster.url, **SILENCE)
+    submit(connections, 0).result(10)
+    connection = connections._running().publishing
+    kernel = connection.pika_connection._transport._sock
+    milliseconds = [kernel.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)]
+    for bounded in (False, True):
+        connection.bound_unacknowledged(bounded)
+        milliseconds.append(kernel.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+    assert milliseconds == [1000, 0, 1000]
 
 
 def test_a_busy_program_keeps_its_connection(cluster: Cluster) -> None:
