@@ -95,7 +95,7 @@ def test_nodes_run_side_by_side_with_separate_configurations_and_can_be_stopped_
     other.start()
     assert other.port != rabbitmq.port
     assert other.ctl("eval", "application:get_env(rabbit, heartbeat).") == "{ok,7}"
-    assert rabbitmq.ctl("eval", "application:get_env(rabbit, heartbeat).") == "{ok,30}"
+    assert rabbitmq.ctl("eval", "application:get_env(rabbit, heartbeat).") == "{ok,10}"
     other.stop()
     other.stop()
     assert not other.running()
