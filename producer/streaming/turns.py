@@ -126,8 +126,7 @@ class Turns:
         self._updates -= 1
         if seconds is not None:
             self.window.ended(seconds, self.streams)
-            if self.window.size < 1.0:
-                self._paused_until = self.loop.time() + seconds * (1.0 / self.window.size - 1.0)
+            self._paused_until = self.loop.time() + self.window.pause_seconds
         self._pick()
 
     def _left(self, waiter: Waiter) -> None:

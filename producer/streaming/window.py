@@ -11,12 +11,13 @@ between updates.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Final
 
-TARGET_SECONDS: Final = 0.5
+TARGET_SECONDS: Final = 0.35
 FIRST_SIZE: Final = 4.0
-SMALLEST: Final = 0.05
+SMALLEST: Final = 0.02
 # An update that takes longer no longer counts: it waits for its own chat, which says nothing about the bot.
 LONGEST_SECONDS: Final = 3.0
 # The measure is the lower quartile of this many updates, because the slow ones waited for their chats.
@@ -33,13 +34,20 @@ class UpdateWindow:
         self._latest: deque[float] = deque(maxlen=SAMPLES)
 
     @property
-    def measured_seconds(self) -> float:
-        """How long an update takes that waits for nothing but the bot."""
-        return sorted(self._latest)[len(self._latest) // 4] if self._latest else 0.0
+    def pause_seconds(self) -> float:
+        """How long to wait after an update before the next one, if the size is below one."""
+        return TARGET_SECONDS * (1.0 / self.size - 1.0) if self.size < 1.0 else 0.0
 
     def ended(self, seconds: float, streams: int) -> None:
         """Adapt to an update that took this long, while so many streams are open."""
         self._latest.append(max(seconds, 0.001))
-        change = max(-0.5, min(1.0, TARGET_SECONDS / self.measured_seconds - 1))
-        size = self.size + _GAIN * min(1.0, self.size) * change + _SHARE * streams / max(1.0, self.size)
+        if self.size <= 1.0:  # one update at a time: each measures the present state
+            size = self.size * math.sqrt(TARGET_SECONDS / self._latest[-1])
+        else:
+            size = self.size + _GAIN * max(-0.5, min(1.0, TARGET_SECONDS / self._measured_seconds() - 1))
+        size += _SHARE * streams / max(1.0, self.size)
         self.size = max(SMALLEST, min(size, float(max(1, streams))))
+
+    def _measured_seconds(self) -> float:
+        """How long an update takes that waits for nothing but the bot."""
+        return sorted(self._latest)[len(self._latest) // 4]
