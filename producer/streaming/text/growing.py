@@ -196,10 +196,18 @@ def _position_after(shown: str, text: str) -> int:
 
 
 def _markdown() -> TextReader:
-    raise InvalidParamsError("markdown")
+    try:
+        from floodgate.producer.streaming.text.markdown.reader import MarkdownReader
+    except ModuleNotFoundError:
+        raise InvalidParamsError(
+            "formatting 'markdown' needs markdown-it-py, which is not installed: install telegram-floodgate[markdown]."
+        ) from None
+    return MarkdownReader()
 
 
-_READERS: Final[Mapping[str, Callable[[], TextReader]]] = MappingProxyType({"plain": _PlainReader})
+_READERS: Final[Mapping[str, Callable[[], TextReader]]] = MappingProxyType(
+    {"plain": _PlainReader, "markdown": _markdown}
+)
 
 
 def _reader(formatting: str) -> TextReader:
