@@ -18,6 +18,8 @@ from typing import Any, Final, Literal, Protocol
 
 from floodgate.broker.errors import InvalidParamsError
 from floodgate.producer.streaming.text.formatted import Entity, FormattedText, units
+from floodgate.producer.streaming.text.html import HtmlReader
+from floodgate.producer.streaming.text.markdown_v2 import MarkdownV2Reader
 from floodgate.producer.streaming.text.splitting import bound
 
 Formatting = Literal["plain", "markdown", "HTML", "MarkdownV2"]
@@ -206,7 +208,7 @@ def _markdown() -> TextReader:
 
 
 _READERS: Final[Mapping[str, Callable[[], TextReader]]] = MappingProxyType(
-    {"plain": _PlainReader, "markdown": _markdown}
+    {"plain": _PlainReader, "markdown": _markdown, "HTML": HtmlReader, "MarkdownV2": MarkdownV2Reader}
 )
 
 

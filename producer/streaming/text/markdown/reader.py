@@ -126,18 +126,15 @@ def _open_paragraph(found: list[list[Token]], lines: list[str]) -> Token | None:
     """Return the content of the paragraph, heading or cell that the next piece may continue."""
     tokens = [token for token in found[-1] if token.type != "inline" or token.content] if found else []
     leaves = [number for number, token in enumerate(tokens) if token.type in _LEAVES]
-    if (
-        not leaves
-        or tokens[leaves[-1]].type != "inline"
-        or (not lines[-1].strip() and _ended(tokens, leaves[-1], lines))
-    ):
+    if not leaves or tokens[leaves[-1]].type != "inline" or _ended(tokens[leaves[-1] - 1], lines):
         return None
     return tokens[leaves[-1]]
 
 
-def _ended(tokens: list[Token], leaf: int, lines: list[str]) -> bool:
-    """Whether a leaf ended with the last line, which is empty: a paragraph needs a blank line before that."""
-    return tokens[leaf - 1].type != "paragraph_open" or not "".join(lines[-2:-1]).strip(" \t>")
+def _ended(opening: Token, lines: list[str]) -> bool:
+    """Whether what the token opens has ended: a paragraph with a blank line, all others with their line."""
+    at_line_start = not lines[-1].strip()
+    return at_line_start and (opening.type != "paragraph_open" or not "".join(lines[-2:-1]).strip(" \t>"))
 
 
 def _division(source: str) -> int:
