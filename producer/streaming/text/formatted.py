@@ -106,13 +106,18 @@ def _nested(spans: tuple[StyledSpan, ...]) -> Iterator[StyledSpan]:
         while ahead and ahead[-1].start == at:
             active.append(ahead.pop())
         wanted = _compatible([span.style for span in active])
-        kept = 0
-        while kept < len(open_) and open_[kept][1] in wanted:
-            kept += 1
+        kept = _number_kept([style for _, style in open_], wanted)
         yield from (StyledSpan(began, at, style) for began, style in open_[kept:])
         del open_[kept:]
         still_open = {style for _, style in open_}
         open_.extend((at, style) for style in wanted if style not in still_open)
+
+
+def _number_kept(open_: list[TextStyle], wanted: list[TextStyle]) -> int:
+    """Return how many of the open styles go on: none inside one that ends, and none around a quotation."""
+    if wanted and wanted[0].type in _QUOTES and wanted[0] not in open_:
+        return 0
+    return next((number for number, style in enumerate(open_) if style not in wanted), len(open_))
 
 
 def _compatible(styles: list[TextStyle]) -> list[TextStyle]:
