@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from floodgate.producer.campaigns.sending.progress import CampaignProgress
     from floodgate.producer.campaigns.states import CampaignState, RecipientState
     from floodgate.producer.client import Client
+    from floodgate.producer.streaming.message import AsyncMessageStream, MessageStream
     from floodgate.updates.function import on_update
     from floodgate.updates.persistence import SharedPersistence
 
@@ -71,6 +72,7 @@ __all__ = [
     "AccessRefusedError",
     "AsyncCampaigns",
     "AsyncClient",
+    "AsyncMessageStream",
     "BlockedError",
     "CallError",
     "CampaignError",
@@ -92,6 +94,7 @@ __all__ = [
     "JobError",
     "MalformedJobError",
     "MalformedUpdateError",
+    "MessageStream",
     "NotConnectedError",
     "NotSentError",
     "NotSettledError",
@@ -121,11 +124,13 @@ __all__ = [
 _LAZY: Final = {
     "AsyncCampaigns": "floodgate.producer.campaigns.operations.async_service",
     "AsyncClient": "floodgate.producer.async_client",
+    "AsyncMessageStream": "floodgate.producer.streaming.message",
     "CampaignProgress": "floodgate.producer.campaigns.sending.progress",
     "CampaignState": "floodgate.producer.campaigns.states",
     "Campaigns": "floodgate.producer.campaigns.operations.service",
     "Client": "floodgate.producer.client",
     "Job": "floodgate.broker.messages.job",
+    "MessageStream": "floodgate.producer.streaming.message",
     "RecipientState": "floodgate.producer.campaigns.states",
     "Settings": "floodgate.broker.settings.model",
     "SharedPersistence": "floodgate.updates.persistence",

@@ -53,8 +53,9 @@ class SimulatedPipeline:
         """Telegram's refusal by method."""
         self.away: FloodgateError | None = None
         self.store_away = False
-        self.stopped = asyncio.Event()
-        """Set while the workers stand still."""
+        self.running = asyncio.Event()
+        """Cleared while the workers stand still."""
+        self.running.set()
         self._partitions = partitions
         self._call_seconds = call_seconds
         self._random = random.Random(1)
@@ -125,8 +126,7 @@ class SimulatedPipeline:
     async def _work(self, key: tuple[str, int]) -> None:
         queue = self._queues[key]
         while queue:
-            while self.stopped.is_set():
-                await asyncio.sleep(0.1)
+            await self.running.wait()
             await self._handle(queue.popleft())
         self._busy.discard(key)
 

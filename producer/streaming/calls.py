@@ -8,7 +8,6 @@ from typing import Any
 from floodgate.broker.messages.job import Job, Priority, stand_in
 from floodgate.producer.core import Composer
 from floodgate.producer.streaming.options import StreamRequest
-from floodgate.producer.streaming.plain_text import Part
 from floodgate.producer.streaming.plan import CallKind, PlannedCall
 
 
@@ -70,7 +69,7 @@ class StreamJobs:
             case CallKind.DRAFT:
                 params = {**self._request.for_draft(), "draft_id": self._draft_id(call.number)}
                 method = "sendMessageDraft"
-        params |= _content(call.part)
+        params |= call.part.params
         if call.last and (markup := self._request.params.get("reply_markup")) is not None:
             params["reply_markup"] = markup
         return self._composer.unchecked(method, params, options, **fields)
@@ -87,12 +86,3 @@ class StreamJobs:
     def _draft_id(self, number: int) -> int:
         """Telegram animates the changes between drafts of one id, which must not be 0."""
         return int(self._request.key[:13], 16) % 2**31 + number + 1
-
-
-def _content(part: Part) -> dict[str, Any]:
-    content: dict[str, Any] = {"text": part.text}
-    if part.entities:
-        content["entities"] = part.entities
-    if part.parse_mode:
-        content["parse_mode"] = part.parse_mode
-    return content
