@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from floodgate.producer.streaming.message import AsyncMessageStream, MessageStream
     from floodgate.updates.function import on_update
     from floodgate.updates.persistence import SharedPersistence
+    from floodgate.updates.streams import stream_reply
 
     __version__: str
 
@@ -119,6 +120,7 @@ __all__ = [
     "UploadMissingError",
     "load_settings",
     "on_update",
+    "stream_reply",
 ]
 
 _LAZY: Final = {
@@ -137,6 +139,7 @@ _LAZY: Final = {
     "Update": "floodgate.broker.messages.update",
     "load_settings": "floodgate.broker.settings.model",
     "on_update": "floodgate.updates.function",
+    "stream_reply": "floodgate.updates.streams",
 }
 
 

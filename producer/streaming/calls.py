@@ -22,6 +22,7 @@ class StreamJobs:
     def __init__(self, composer: Composer, request: StreamRequest) -> None:
         self._composer = composer
         self._request = request
+        self._bot = request.bot or composer.bot
         self._attempts = 0
         self._notices = 0
 
@@ -38,8 +39,11 @@ class StreamJobs:
 
     def known_notice(self, number: int) -> Job:
         """A stand-in for a notice of an earlier stream with the same dedupe key."""
-        bot = self._request.bot or self._composer.bot
-        return stand_in(bot, self._notice_id(number), self._request.chat)
+        return stand_in(self._bot, self._notice_id(number), self._request.chat)
+
+    def stand_in(self) -> Job:
+        """A stand-in for the stream itself, for those who watch jobs. It is never enqueued."""
+        return stand_in(self._bot, f"stream-{self._request.key}", self._request.chat)
 
     def _notice_id(self, number: int) -> str:
         return f"stream-{self._request.key}-notice-{number}"
@@ -75,7 +79,7 @@ class StreamJobs:
         return self._composer.unchecked(method, params, options, **fields)
 
     def _options(self, priority: Priority, **options: Any) -> dict[str, Any]:
-        return {"bot": self._request.bot, "campaign": self._request.campaign, "priority": priority, **options}
+        return {"bot": self._bot, "campaign": self._request.campaign, "priority": priority, **options}
 
     def _id_of_send(self, call: PlannedCall) -> str | None:
         if call.kind is not CallKind.SEND or self._request.dedupe_key is None:
