@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from floodgate.fake_telegram import entities
 from floodgate.producer.streaming.text import Formatting, GrowingText, TextPart
 
 LIMIT = 60
+UNHURRIED = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 FORMATTINGS: tuple[Formatting, ...] = ("plain", "markdown", "HTML", "MarkdownV2")
 # What markups are made of, and characters of one and two UTF-16 units, combining ones and lone surrogates.
 FRAGMENTS = {
@@ -155,6 +156,7 @@ def shown(formatting: Formatting, pieces: list[str], limit: int) -> tuple[TextPa
     return text.finish()
 
 
+@UNHURRIED
 @given(written())
 def test_telegram_accepts_each_state_and_complete_parts_never_change(given_: tuple[Formatting, list[str]]) -> None:
     formatting, pieces = given_
@@ -172,6 +174,7 @@ def test_telegram_accepts_each_state_and_complete_parts_never_change(given_: tup
         complete, number = [part for part in parts if part.complete], len(parts)
 
 
+@UNHURRIED
 @given(written())
 def test_asking_for_the_state_changes_nothing_that_is_shown_in_one_message(
     given_: tuple[Formatting, list[str]],
@@ -209,6 +212,7 @@ BLOCKS = st.one_of(
 DOCUMENTS = st.lists(BLOCKS, min_size=1, max_size=6).map("\n\n".join)
 
 
+@UNHURRIED
 @given(DOCUMENTS, st.integers(1, 40))
 def test_the_parts_show_all_that_a_document_shows(document: str, size: int) -> None:
     """In well-formed Markdown, whatever the states in between showed; marks and white space aside."""

@@ -102,16 +102,28 @@ class _Utf16Offsets:
 
 
 def _nested(spans: tuple[StyledSpan, ...]) -> Iterator[StyledSpan]:
-    """Split overlapping spans so that each two are apart or one within the other, and join adjacent ones."""
+    """Join adjacent spans of one style, and split overlapping ones so that each two are apart or nested."""
     group: list[StyledSpan] = []
     group_end = 0
-    for span in sorted(spans):
-        if group and (span.start > group_end or (span.start == group_end and span.style != group[-1].style)):
+    for span in sorted(_united(spans)):
+        if span.start >= group_end:
             yield from _disentangled(group)
             group = []
         group.append(span)
         group_end = max(group_end, span.end)
     yield from _disentangled(group)
+
+
+def _united(spans: tuple[StyledSpan, ...]) -> Iterator[StyledSpan]:
+    last: dict[TextStyle, StyledSpan] = {}
+    for span in sorted(spans):
+        before = last.get(span.style)
+        if before and span.start <= before.end:
+            last[span.style] = StyledSpan(before.start, max(before.end, span.end), span.style)
+        else:
+            last[span.style] = span
+            yield from (before,) if before else ()
+    yield from last.values()
 
 
 def _disentangled(spans: list[StyledSpan]) -> Iterator[StyledSpan]:
