@@ -168,7 +168,7 @@ def test_the_assistant_shows_its_answer_while_it_writes_it(gate: Gate, tmp_path:
     with subprocess.Popen(command, env=env_of(gate, tmp_path), cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
         try:
             control.inject_updates(BOT_ID, [{"user": user, "text": "why?"}])
-            until(lambda: control.shown(BOT_ID, user).draft, 30)
+            until(lambda: control.shown(BOT_ID, user).draft, 90)  # aiogram is slow to import
             (message,) = until(lambda: [m for m in control.shown(BOT_ID, user).messages if "entities" in m], 30)
             process.send_signal(signal.SIGINT)
             process.wait(20)

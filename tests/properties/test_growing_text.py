@@ -12,7 +12,7 @@ from floodgate.fake_telegram import entities
 from floodgate.producer.streaming.text import Formatting, GrowingText, TextPart
 
 LIMIT = 60
-UNHURRIED = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+UNHURRIED = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 FORMATTINGS: tuple[Formatting, ...] = ("plain", "markdown", "HTML", "MarkdownV2")
 # What markups are made of, and characters of one and two UTF-16 units, combining ones and lone surrogates.
 FRAGMENTS = {
