@@ -35,6 +35,7 @@ from floodgate.broker.settings import environment
 from floodgate.broker.settings.dead_letters import DeadLetterSettings
 from floodgate.broker.settings.gateway import GatewaySettings
 from floodgate.broker.settings.listen_address import ListenAddress
+from floodgate.broker.settings.redis_address import RedisAddress
 from floodgate.broker.settings.updates import UpdateSettings
 from floodgate.broker.settings.web import WebSettings
 
@@ -140,10 +141,18 @@ class Settings(BaseSettings):
         description="AMQP URL of RabbitMQ 4.0 or newer. Several, separated by commas, are cluster nodes tried in turn. "
         "`amqps://` verifies the server's certificate.",
     )
+    rabbitmq_management_url: SecretStr | None = Field(
+        None,
+        description="URL of RabbitMQ's management API, such as `http://operator:password@host:15672`; several, "
+        "separated by commas, are tried in turn. With it, `floodgate doctor` and `floodgate topology verify` check a "
+        "cluster's replicas. The account needs the tag `monitoring`.",
+    )
     state_url: SecretStr = Field(
         default_factory=lambda: SecretStr(default_state_url()),
         description="URL of the state store: `sqlite:////absolute/path.db` for any number of processes on one machine, "
-        "`redis://…` for many machines. Defaults to a file in the user's state directory.",
+        "`redis://…` for many machines, `redis+sentinel://host1,host2,host3/name` for a primary that Sentinels name, "
+        "`redis+cluster://host1,host2,host3` for a Redis Cluster (`rediss` for TLS): see docs/operating.md. Defaults "
+        "to a file in the user's state directory.",
     )
     campaigns_url: SecretStr = Field(
         default_factory=lambda: SecretStr(default_campaigns_url()),
@@ -388,11 +397,19 @@ class Settings(BaseSettings):
                 raise ValueError("is not an AMQP URL; write amqp://user:password@host:5672/vhost (amqps:// for TLS)")
         return value
 
+    @field_validator("rabbitmq_management_url")
+    @classmethod
+    def _management_url_form(cls, value: SecretStr | None) -> SecretStr | None:
+        for url in _split_urls(value) if value is not None else ():
+            if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+                raise ValueError("is not an http(s) URL such as http://user:password@host:15672")
+        return value
+
     @field_validator("state_url")
     @classmethod
     def _state_url_form(cls, value: SecretStr) -> SecretStr:
-        if urlsplit(value.get_secret_value()).scheme not in ("sqlite", "redis", "rediss", "unix"):
-            raise ValueError("must start with sqlite:///, redis:// or rediss://")
+        if not value.get_secret_value().startswith("sqlite:"):
+            RedisAddress.parse(value.get_secret_value())
         return value
 
     @model_validator(mode="after")
@@ -430,6 +447,11 @@ class Settings(BaseSettings):
     def rabbitmq_urls(self) -> tuple[str, ...]:
         """The cluster's addresses in the order in which they are tried. They contain a password: do not log them."""
         return _split_urls(self.rabbitmq_url)
+
+    @property
+    def rabbitmq_management_urls(self) -> tuple[str, ...]:
+        """The addresses of the management API, if any. They contain a password: do not log them."""
+        return _split_urls(self.rabbitmq_management_url) if self.rabbitmq_management_url is not None else ()
 
     @property
     def tokens(self) -> dict[str, SecretStr]:
