@@ -11,6 +11,7 @@
         proxy.inject(port, frames)     # the client receives data that the server did not send
         proxy.withhold(pattern)        # the client does not receive this data of the server
         proxy.refuse(); proxy.accept() # new connections
+        proxy.lead_to(port)            # new connections reach another server
 
 Threads: one that accepts, two per connection that forward. Their shared state is guarded by ``_lock``.
 """
@@ -149,6 +150,10 @@ class Proxy:
 
     def accept(self) -> None:
         self._refusing = False
+
+    def lead_to(self, port: int) -> None:
+        """New connections lead to another local port."""
+        self._target_port = port
 
     def reach(self) -> socket.socket:
         """Opens a connection to the server for a client's new one. Raises OSError if it cannot."""
