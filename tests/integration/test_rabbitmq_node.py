@@ -107,6 +107,11 @@ def test_messages_left_between_two_ladder_levels_by_a_crash_move_on_within_secon
     assert rabbitmq.ctl("eval", setting) == "{ok,5000}"
 
 
+def test_a_failed_nodes_consumers_lose_their_queues_at_once(rabbitmq: Node) -> None:
+    setting = "application:get_env(rabbit, consumer_disconnected_timeout)."
+    assert rabbitmq.ctl("eval", setting) == "{ok,200}"
+
+
 def test_a_ladder_level_forwards_many_messages_before_the_first_is_confirmed(rabbitmq: Node) -> None:
     setting = "application:get_env(rabbit, dead_letter_worker_consumer_prefetch)."
     assert rabbitmq.ctl("eval", setting) == "{ok,1000}"
