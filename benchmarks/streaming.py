@@ -213,10 +213,10 @@ def main(arguments: Sequence[str]) -> int:
     with servers.rabbitmq() as url:
         rounds = [play(each, load, url, options.cut_off) for _ in range(options.rounds) for each in chosen]
         cost = superseding.measure(url) if options.cost or not options.who else None
-    ours = [each for each in rounds if each.contender.startswith(FloodgateStream.word)]
     asked = {
-        f"{each.contender}, round {number}": musts(each, load) + beside(each, rounds)
-        for number, each in enumerate(ours, 1)
+        f"{each.contender}, round {number // len(chosen) + 1}": musts(each, load) + beside(each, rounds)
+        for number, each in enumerate(rounds)
+        if each.contender.startswith(FloodgateStream.word)
     }
     if cost is not None:
         asked["superseded jobs"] = musts_of_cost(cost)

@@ -27,8 +27,8 @@ UNCOUNTED: Final = (*DRAFTS, "sendChatAction")
 """They have a budget of their own in each chat, and count for nothing else."""
 STEADY: Final = (0.1, 1.0)
 """The part of the time from the first token to the last in which rates are measured: after the first words."""
-ENOUGH_SECONDS: Final = 5.0
-"""Less time with something to show says nothing about the use of the limit."""
+ENOUGH_SECONDS, ENOUGH_CHATS = 5.0, 2 * LIMIT
+"""Less time with something to show, or fewer private chats served by edits, say nothing about the use of the limit."""
 
 
 def family(method: str) -> str:
@@ -208,6 +208,8 @@ def _busy(
 ) -> tuple[float, int]:
     """Seconds in which an edited chat could have shown something new, and the counted calls in them."""
     edited = [screen for screen in screens if screen.chat > 0 and not screen.drafts]
+    if len(edited) < ENOUGH_CHATS:
+        return 0.0, 0
     counted = [call.wall for call in arrivals if is_counted(call)]
     seconds, calls = 0.0, 0
     for moment in _samples(*_window(load, began)):

@@ -100,11 +100,15 @@ def test_calls_count_against_the_limit_of_the_bot_unless_they_are_drafts_typing_
 
 
 def test_the_use_of_the_limit_is_measured_while_an_edited_private_chat_has_something_new() -> None:
-    every_second = [call("editMessageText", at + 0.05, 10 * at) for at in range(10)]
-    idle = judged(call("sendMessage", 0, 1))
+    load = StreamLoad(chats=60, groups=0, tokens=100, rate=10.0)
+    idle = judged(call("sendMessage", 0, 1), load=load)
     assert (idle.use, idle.busy_seconds) == (pytest.approx(0.0), pytest.approx(9.0))
-    assert judged(*every_second).use is None  # the chat could not have been called more often
-    assert judged(call("sendMessageDraft", 0, 1)).use is None
+    every_second = [call("editMessageText", at, 10 * at, chat) for at in range(10) for chat in load.chat_ids]
+    busy = judged(*every_second, load=load)
+    assert busy.use is None  # no chat could have been called more often
+    assert judged(*every_second[:-61], load=load).busy_seconds == pytest.approx(1.0, abs=0.2)
+    drafts = [call("sendMessageDraft", 0, 1, chat) for chat in load.chat_ids]
+    assert judged(*drafts, load=load).busy_seconds == 0
 
 
 def test_a_reply_that_was_never_accepted_counts_as_infinitely_late() -> None:
