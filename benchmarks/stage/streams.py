@@ -105,9 +105,9 @@ Reply = Callable[[int, str], Awaitable[None]]
 
 
 async def perform(load: StreamLoad, stream: Stream, reply: Reply) -> None:
-    """Stream to all chats and reply to others; then say so and stay until SIGTERM, to be asked for CPU time.
+    """Stream to all chats, say when that is done, and reply to others all the time, until SIGTERM.
 
-    ``stream`` returns when the contender has done all it will do for a chat. Replies go on until all streams ended.
+    ``stream`` returns when the contender has done all it will do for a chat.
     """
     ending = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
@@ -118,11 +118,10 @@ async def perform(load: StreamLoad, stream: Stream, reply: Reply) -> None:
     finished = asyncio.create_task(_all_of(streams))
     stopped = asyncio.create_task(ending.wait())
     await asyncio.wait({finished, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    replies.cancel()
     if finished.done():
         print("finished", flush=True)
         await ending.wait()
-    for task in (finished, *streams):
+    for task in (finished, replies, *streams):
         task.cancel()
     await asyncio.wait({finished, replies, *streams})
 
