@@ -47,8 +47,10 @@ class Round:
     """Chats whose messages are not the whole answer at the end."""
     cut_off_seconds: float | None
     """How long after the last token the contender was stopped, if it had not finished by then."""
-    cpu_seconds: float
-    """Of all its processes from the first token on; RabbitMQ and the fake Telegram are left out."""
+    producer_cpu_seconds: float
+    """Of the process that produces the answers, from the first token on."""
+    worker_cpu_seconds: float
+    """Of Floodgate's workers. RabbitMQ and the fake Telegram are left out."""
     superseded: int | None
     load: float
     streamed: Streamed
@@ -100,7 +102,7 @@ def _round(
     deadline = began + load.seconds + cut_off_seconds
     finished = _await_finish(performance, deadline)
     shows_all = _await_answers(control, load, chats, deadline if finished else time.time())
-    cpu_seconds = performance.cpu_seconds() - cpu_before
+    cpu_after = performance.cpu_seconds()
     arrivals, ended = control.arrivals(), time.time()
     for line in performance.producer.log().splitlines():
         if line.startswith("lost "):
@@ -110,7 +112,8 @@ def _round(
         chats=len(chats),
         missing=len(chats) - shows_all,
         cut_off_seconds=None if finished else cut_off_seconds,
-        cpu_seconds=cpu_seconds,
+        producer_cpu_seconds=cpu_after[0] - cpu_before[0],
+        worker_cpu_seconds=cpu_after[1] - cpu_before[1],
         superseded=performance.superseded(),
         load=os.getloadavg()[0],
         streamed=judge(load, chats, arrivals, began, ended),
@@ -268,7 +271,8 @@ _FIGURES: Final[dict[str, Callable[[Round], object]]] = {
     "a message in between s, p50": lambda found: found.streamed.reply_p50_seconds,
     "a message in between s, p99": lambda found: found.streamed.reply_p99_seconds,
     "last answer complete after s": lambda found: found.streamed.last_seconds,
-    "CPU s": lambda found: found.cpu_seconds,
+    "CPU s": lambda found: found.producer_cpu_seconds + found.worker_cpu_seconds,
+    "of them in workers": lambda found: found.worker_cpu_seconds or None,
     "superseded jobs": lambda found: found.superseded,
 }
 

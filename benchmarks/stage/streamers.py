@@ -42,9 +42,9 @@ class Performance:
     status_env: Mapping[str, str] = field(default_factory=dict)
     """Of Floodgate: what ``floodgate status`` needs."""
 
-    def cpu_seconds(self) -> float:
-        """User and system time of all processes so far."""
-        return sum(program.cpu_seconds() for program in (self.producer, *self.others))
+    def cpu_seconds(self) -> tuple[float, float]:
+        """User and system time so far, of the producer and of the others."""
+        return self.producer.cpu_seconds(), sum(program.cpu_seconds() for program in self.others)
 
     def superseded(self) -> int | None:
         """Return how many jobs Floodgate's ledger counts as superseded; None for others."""
