@@ -29,6 +29,7 @@ from floodgate.broker.process.metrics import (
     LIMIT_USED,
     LIVE,
     LONGEST_LINE,
+    NEEDED,
     NOT_KEPT,
     OLDEST_JOB,
     ON_LADDER,
@@ -49,6 +50,7 @@ from floodgate.broker.process.metrics import (
 from floodgate.broker.settings.listen_address import ListenAddress
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.capacity import used_share
+from floodgate.overview.demand import needed_calls_in_flight
 from floodgate.overview.picture import BotOverview, CampaignOverview, Overview, QueuedMessages
 from floodgate.overview.reader import OverviewReader
 
@@ -94,6 +96,8 @@ def measured(overview: Overview) -> Metrics:
         metrics.set(ON_LADDER, overview.delayed)
     for bot in overview.bots:
         _measure_bot(metrics, bot)
+    if None not in (needed := [needed_calls_in_flight(bot) for bot in overview.bots]):
+        metrics.set(NEEDED, sum(calls for calls in needed if calls is not None))
     return metrics
 
 

@@ -197,7 +197,7 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         Raises:
             JobError: an option is wrong, or the bot is unknown.
         """
-        return AsyncMessageStream(self._streams, self._streams.request(chat_id, options))
+        return AsyncMessageStream(self._streams.request(chat_id, options), self._streams.begin)
 
     @property
     def campaigns(self) -> AsyncCampaigns:

@@ -185,7 +185,7 @@ class Client(BotApi[Job]):
             RabbitMQUnreachableError: the client was closed.
         """
         request = self._streams.request(chat_id, options)
-        return MessageStream(AsyncMessageStream(self._streams, request), self._connections.io)
+        return MessageStream(AsyncMessageStream(request, self._streams.begin), self._connections.io)
 
     @property
     def campaigns(self) -> Campaigns:

@@ -18,7 +18,6 @@ from floodgate.broker.errors import FloodgateError, StateUnavailableError
 from floodgate.broker.messages.job import Job, Priority
 from floodgate.broker.messages.method_table import Charge
 
-INTERVAL = 1.02 / 30
 CHAT_SECONDS = 1.05
 GROUP_SECONDS = 3.0125
 
@@ -45,7 +44,10 @@ class Shown:
 class SimulatedPipeline:
     """The pipeline. ``shown`` lists the calls that Telegram carried out."""
 
-    def __init__(self, partitions: int = 16, call_seconds: tuple[float, float] = (0.04, 0.12)) -> None:
+    def __init__(
+        self, partitions: int = 16, per_second: float = 29.4, call_seconds: tuple[float, float] = (0.04, 0.12)
+    ) -> None:
+        self.interval = 1 / per_second
         self.shown: list[Shown] = []
         self.withdrawn: list[Job] = []
         self.enqueued: list[Job] = []
@@ -53,8 +55,9 @@ class SimulatedPipeline:
         """Telegram's refusal by method."""
         self.away: FloodgateError | None = None
         self.store_away = False
-        self.stopped = asyncio.Event()
-        """Set while the workers stand still."""
+        self.running = asyncio.Event()
+        """Cleared while the workers stand still."""
+        self.running.set()
         self._partitions = partitions
         self._call_seconds = call_seconds
         self._random = random.Random(1)
@@ -125,8 +128,7 @@ class SimulatedPipeline:
     async def _work(self, key: tuple[str, int]) -> None:
         queue = self._queues[key]
         while queue:
-            while self.stopped.is_set():
-                await asyncio.sleep(0.1)
+            await self.running.wait()
             await self._handle(queue.popleft())
         self._busy.discard(key)
 
@@ -166,7 +168,7 @@ class SimulatedPipeline:
             return
         first = min(self._asking, key=lambda each: each[0])
         self._asking.remove(first)
-        self._slot_at = max(loop.time(), self._slot_at) + INTERVAL
+        self._slot_at = max(loop.time(), self._slot_at) + self.interval
         first[1].set_result(None)
 
     async def _call(self, job: Job) -> None:

@@ -17,7 +17,10 @@ from floodgate.broker.settings.model import MOST_PARTITIONS
 
 @dataclass(frozen=True, slots=True)
 class QueueLoad:
-    """The ready messages and the consumers of a queue."""
+    """The ready messages and the consumers of a queue.
+
+    Both are 0 if the leader of a quorum queue does not answer RabbitMQ's own question within 250 ms.
+    """
 
     messages: int
     consumers: int

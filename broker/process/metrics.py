@@ -241,6 +241,12 @@ ON_LADDER: Final = _gauge(
     ProcessRole.EXPORTER,
 )
 IN_FLIGHT: Final = _gauge("calls_in_flight", "Calls under way.", ProcessRole.EXPORTER, bot=())
+NEEDED: Final = _gauge(
+    "needed_calls_in_flight",
+    "Calls that all bots need in flight for what there is to send, within their limits; 0 if there is nothing. Missing "
+    "if RabbitMQ or the state store cannot be read.",
+    ProcessRole.EXPORTER,
+)
 JOBS_IN_LINE: Final = _gauge(
     "jobs_in_line",
     "Jobs that wait in the lines of their chats, on the delay ladder or in a worker.",
@@ -353,7 +359,7 @@ TABLE: Final[tuple[Metric, ...]] = (
     *(REQUESTS, REQUEST, CALLERS, RELEASED, ENDED, LED),
     *(PART_UP, SENT_LAST_SECOND, LIMIT, LIMIT_USED, IN_FLIGHT, JOBS_IN_LINE, LONGEST_LINE, OLDEST_JOB),
     *(QUEUED, ON_LADDER, UNREAD, DEAD_LETTERS, DROPPED, NOT_KEPT, PAUSES, OUTAGE, UNREACHABLE, RECEIVERS, STORE_USED),
-    *(CAMPAIGNS, RECIPIENTS, LIVE, SCRAPE, INFO),
+    *(NEEDED, CAMPAIGNS, RECIPIENTS, LIVE, SCRAPE, INFO),
 )
 
 

@@ -65,6 +65,10 @@ class Series(StrEnum):
     """Calls under way; the most of a minute."""
     LIMIT = "limit-per-second"
     """Units that the bot may send in a second; the least of a minute. Missing without limits."""
+    CALLS = "calls"
+    """Calls to the Bot API that were answered, or timed out."""
+    CALL_TIME = "call-seconds"
+    """The sum of the times that these calls took."""
 
     @property
     def is_gauge(self) -> bool:
@@ -98,7 +102,7 @@ class Resolution(Enum):
 
 
 MOST_BUCKETS: Final = sum(resolution.buckets for resolution in Resolution)
-BUCKET_BYTES: Final = 250
+BUCKET_BYTES: Final = 275
 
 Counts = Mapping[Series, float]
 

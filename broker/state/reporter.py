@@ -20,6 +20,7 @@ from typing import Final
 
 from floodgate.broker.errors import SettingsError, StateError
 from floodgate.broker.process.metrics import (
+    CALL,
     DEAD,
     RELEASED,
     SENDS,
@@ -182,6 +183,9 @@ def _counted(metrics: Metrics) -> Iterator[tuple[str, Series, float]]:
     for (bot, cause), waits in metrics.distributions(WAIT).items():
         if cause in _CAUSES:
             yield bot, _CAUSES[cause], waits.count
+    for (bot,), calls in metrics.distributions(CALL).items():
+        yield bot, Series.CALLS, calls.count
+        yield bot, Series.CALL_TIME, calls.sum
     for (bot,), lags in metrics.distributions(UPDATE_LAG).items():
         yield bot, Series.HANDLED, lags.count
         yield bot, Series.UPDATE_LAG, lags.sum

@@ -23,6 +23,8 @@ class LastMinute:
     """Waits that admission imposed, by cause, the most frequent first: `rate`, `line`, `pause` and so on."""
     update_lag: timedelta | None = None
     """How long the updates whose handlers have begun had waited, on average; None if there were none."""
+    answer_time: timedelta | None = None
+    """How long a call to the Bot API took, on average; None if there was none."""
 
 
 def last_minute(history: History) -> LastMinute:
@@ -32,12 +34,17 @@ def last_minute(history: History) -> LastMinute:
     sent = dict(zip(history.times, _values(history, Series.SENT), strict=True))
     end = history.times[-1]
     waits = {series.removeprefix(_WAITS): round(sum(_values(history, series))) for series in Series if _is_wait(series)}
-    handled, lag = (sum(_values(history, series)) for series in (Series.HANDLED, Series.UPDATE_LAG))
     return LastMinute(
         sent=tuple(round(sent.get(second, 0)) for second in range(end - 59, end + 1)),
         waits=tuple(sorted(((cause, number) for cause, number in waits.items() if number), key=lambda each: -each[1])),
-        update_lag=timedelta(seconds=lag / handled) if handled else None,
+        update_lag=_mean(history, Series.UPDATE_LAG, Series.HANDLED),
+        answer_time=_mean(history, Series.CALL_TIME, Series.CALLS),
     )
+
+
+def _mean(history: History, seconds: Series, number: Series) -> timedelta | None:
+    times = sum(_values(history, number))
+    return timedelta(seconds=sum(_values(history, seconds)) / times) if times else None
 
 
 def _is_wait(series: Series) -> bool:

@@ -8,7 +8,6 @@ from typing import Any
 from floodgate.broker.messages.job import Job, Priority, stand_in
 from floodgate.producer.core import Composer
 from floodgate.producer.streaming.options import StreamRequest
-from floodgate.producer.streaming.plain_text import Part
 from floodgate.producer.streaming.plan import CallKind, PlannedCall
 
 
@@ -23,6 +22,7 @@ class StreamJobs:
     def __init__(self, composer: Composer, request: StreamRequest) -> None:
         self._composer = composer
         self._request = request
+        self._bot = request.bot or composer.bot
         self._attempts = 0
         self._notices = 0
 
@@ -39,8 +39,11 @@ class StreamJobs:
 
     def known_notice(self, number: int) -> Job:
         """A stand-in for a notice of an earlier stream with the same dedupe key."""
-        bot = self._request.bot or self._composer.bot
-        return stand_in(bot, self._notice_id(number), self._request.chat)
+        return stand_in(self._bot, self._notice_id(number), self._request.chat)
+
+    def stand_in(self) -> Job:
+        """A stand-in for the stream itself, for those who watch jobs. It is never enqueued."""
+        return stand_in(self._bot, f"stream-{self._request.key}", self._request.chat)
 
     def _notice_id(self, number: int) -> str:
         return f"stream-{self._request.key}-notice-{number}"
@@ -70,13 +73,13 @@ class StreamJobs:
             case CallKind.DRAFT:
                 params = {**self._request.for_draft(), "draft_id": self._draft_id(call.number)}
                 method = "sendMessageDraft"
-        params |= _content(call.part)
+        params |= call.part.params
         if call.last and (markup := self._request.params.get("reply_markup")) is not None:
             params["reply_markup"] = markup
         return self._composer.unchecked(method, params, options, **fields)
 
     def _options(self, priority: Priority, **options: Any) -> dict[str, Any]:
-        return {"bot": self._request.bot, "campaign": self._request.campaign, "priority": priority, **options}
+        return {"bot": self._bot, "campaign": self._request.campaign, "priority": priority, **options}
 
     def _id_of_send(self, call: PlannedCall) -> str | None:
         if call.kind is not CallKind.SEND or self._request.dedupe_key is None:
@@ -87,12 +90,3 @@ class StreamJobs:
     def _draft_id(self, number: int) -> int:
         """Telegram animates the changes between drafts of one id, which must not be 0."""
         return int(self._request.key[:13], 16) % 2**31 + number + 1
-
-
-def _content(part: Part) -> dict[str, Any]:
-    content: dict[str, Any] = {"text": part.text}
-    if part.entities:
-        content["entities"] = part.entities
-    if part.parse_mode:
-        content["parse_mode"] = part.parse_mode
-    return content

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -11,10 +11,29 @@ from floodgate.broker.errors import ClosedError
 from floodgate.broker.messages.job import Job
 from floodgate.producer.ledger import seconds_of
 from floodgate.producer.streaming.options import StreamRequest
-from floodgate.producer.streaming.streams import Streams
-from floodgate.producer.streaming.writer import StreamWriter
 
 T = TypeVar("T")
+
+
+class Writer(Protocol):
+    """Writes one stream: see :class:`~floodgate.producer.streaming.writer.StreamWriter`."""
+
+    async def append(self, piece: str) -> None:
+        """Add to the text."""
+        ...
+
+    async def finish(self, note: str = "") -> None:
+        """Complete the text, with a note at its end."""
+        ...
+
+    async def messages(self, seconds: float) -> list[dict[str, Any]]:
+        """Return Telegram's messages."""
+        ...
+
+    @property
+    def final_jobs(self) -> tuple[Job, ...]:
+        """The jobs that complete the text."""
+        ...
 
 
 class AsyncMessageStream:
@@ -24,10 +43,10 @@ class AsyncMessageStream:
     completes the text and waits until RabbitMQ has the final text on disk, which is then sent whatever happens.
     """
 
-    def __init__(self, streams: Streams, request: StreamRequest) -> None:
-        self._streams = streams
+    def __init__(self, request: StreamRequest, begin: Callable[[StreamRequest], Writer]) -> None:
         self._request = request
-        self._writer: StreamWriter | None = None
+        self._begin = begin
+        self._writer: Writer | None = None
 
     async def append(self, piece: str) -> None:
         """Add to the text. Never waits for Telegram.
@@ -64,7 +83,7 @@ class AsyncMessageStream:
     async def __aenter__(self) -> Self:
         if self._writer is not None:
             raise ClosedError("This stream was used already: begin another one.")
-        self._writer = self._streams.begin(self._request)
+        self._writer = self._begin(self._request)
         return self
 
     async def __aexit__(
@@ -73,7 +92,7 @@ class AsyncMessageStream:
         await self._begun.finish(self._request.on_error if error is not None else "")
 
     @property
-    def _begun(self) -> StreamWriter:
+    def _begun(self) -> Writer:
         if self._writer is None:
             raise ClosedError("The stream has not begun: use it in a `with` block.")
         return self._writer

@@ -14,7 +14,7 @@ from floodgate.broker.errors import InvalidParamsError
 from floodgate.broker.messages.chats import ChatKind, chat_key, chat_kind
 from floodgate.broker.messages.job import Priority
 from floodgate.producer.ledger import seconds_of
-from floodgate.producer.streaming.plain_text import Formatting
+from floodgate.producer.streaming.text import Formatting
 
 # A power of two units of the delay ladder, so that a notice waits in one queue only.
 INTERRUPTED_AFTER: Final = timedelta(seconds=32)
@@ -66,6 +66,7 @@ _FIRST_SEND: Final = ("reply_parameters", "message_effect_id")
 _EVERY_EDIT: Final = ("business_connection_id", "link_preview_options")
 _EVERY_DRAFT: Final = ("message_thread_id",)
 _TYPING: Final = ("message_thread_id", "business_connection_id")
+_PARAMETERS: Final = frozenset({*_EVERY_SEND, *_FIRST_SEND, "reply_markup"})
 _FORMATTINGS: Final = ("plain", "markdown", "HTML", "MarkdownV2")
 
 
@@ -134,7 +135,9 @@ def stream_request(chat_id: int | str, given: Mapping[str, Any], bot: str) -> St
     except ValueError as error:
         raise InvalidParamsError(f"{error}.") from None
     chat = chat_key(chat_id)
-    params: dict[str, Any] = {name: options[name] for name in (*_EVERY_SEND, *_FIRST_SEND, "reply_markup") if name in options}
+    params: dict[str, Any] = {
+        name: options[name] for name in (*_EVERY_SEND, *_FIRST_SEND, "reply_markup") if name in options
+    }
     whose = options.get("bot") or bot
     return StreamRequest(
         chat_id=chat_id,

@@ -2,7 +2,7 @@
 
 In a chat that takes drafts, a draft shows the text while it grows, and a message replaces it once the text is complete.
 Elsewhere the first words are a message, which is edited. A text longer than a message goes on in the next one as soon
-as no later word changes the first (``Part.complete``).
+as no later word changes the first (``TextPart.complete``).
 
 An edit needs the id of its message, so it is planned only once Telegram has answered the send.
 """
@@ -10,15 +10,11 @@ An edit needs the id of its message, so it is planned only once Telegram has ans
 from __future__ import annotations
 
 import dataclasses
-import html
-import re
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Final
+from typing import Any
 
-from floodgate.producer.streaming.plain_text import GrowingText, Part
-
-_MARKDOWN_V2: Final = re.compile(r"([_*\[\]()~`>#+\-=|{}.!\\])")
+from floodgate.producer.streaming.text import GrowingText, TextPart
 
 
 class CallKind(Enum):
@@ -36,7 +32,7 @@ class PlannedCall:
     kind: CallKind
     number: int
     """The ordinal of the message, from 0."""
-    part: Part
+    part: TextPart
     message_id: int | None = None
     last: bool = False
     """Whether it is the final call of the final message, which gets the buttons."""
@@ -57,7 +53,7 @@ class StreamPlan:
         self.number = 0
         """The ordinal of the message that is being written."""
         self.message_id: int | None = None
-        self.shown: Part | None = None
+        self.shown: TextPart | None = None
         """What the chat shows of that message; None if nothing."""
         self.messages: dict[int, dict[str, Any]] = {}
         """Telegram's latest result for each message, by ordinal."""
@@ -138,7 +134,7 @@ class StreamPlan:
             return None
         return PlannedCall(CallKind.EDIT, self.number, part, self.message_id)
 
-    def _call(self, part: Part) -> PlannedCall:
+    def _call(self, part: TextPart) -> PlannedCall:
         if self.drafts:
             return PlannedCall(CallKind.SEND if part.complete else CallKind.DRAFT, self.number, part)
         kind = CallKind.SEND if self.message_id is None else CallKind.EDIT
@@ -149,25 +145,16 @@ class StreamPlan:
         self.message_id = self.shown = None
 
 
-def with_note(part: Part, note: str) -> Part:
+def with_note(part: TextPart, note: str) -> TextPart:
     """Add plain text to a part."""
-    match part.parse_mode:
-        case None:
-            escaped = note
-        case "HTML":
-            escaped = html.escape(note, quote=False)
-        case _:
-            escaped = _MARKDOWN_V2.sub(r"\\\1", note)
-    return dataclasses.replace(part, text=part.text + escaped)
+    return dataclasses.replace(part, text=part.text + note)
 
 
-def _noted(parts: list[Part], note: str) -> list[Part]:
+def _noted(parts: list[TextPart], note: str) -> list[TextPart]:
     if not parts or not parts[-1].text.strip():
-        return [*parts[:-1], Part(note.strip(), complete=True)]
+        return [*parts[:-1], TextPart(note.strip(), [], complete=True)]
     return [*parts[:-1], with_note(parts[-1], note)]
 
 
-def _same(part: Part, shown: Part | None) -> bool:
-    if shown is None:
-        return False
-    return (part.text, part.entities, part.parse_mode) == (shown.text, shown.entities, shown.parse_mode)
+def _same(part: TextPart, shown: TextPart | None) -> bool:
+    return shown is not None and (part.text, part.entities) == (shown.text, shown.entities)

@@ -14,8 +14,8 @@ from floodgate.producer.core import Composer
 from floodgate.producer.streaming.calls import StreamJobs
 from floodgate.producer.streaming.options import StreamRequest, stream_request
 from floodgate.producer.streaming.pipeline import StreamPipeline
-from floodgate.producer.streaming.plain_text import GrowingText
 from floodgate.producer.streaming.plan import StreamPlan
+from floodgate.producer.streaming.text import GrowingText
 from floodgate.producer.streaming.turns import Turns
 from floodgate.producer.streaming.writer import ChatPace, StreamWriter
 
@@ -39,7 +39,9 @@ class Streams:
             JobError: an option is wrong, or the bot is unknown.
         """
         request = stream_request(chat_id, given, self._composer.bot)
-        StreamJobs(self._composer, request).typing()  # the errors of its jobs now, and not in the middle of the text
+        # Raises now what would otherwise be raised in the middle of the text.
+        GrowingText(request.formatting, limit=request.limit)
+        StreamJobs(self._composer, request).typing()
         return request
 
     def begin(self, request: StreamRequest) -> StreamWriter:

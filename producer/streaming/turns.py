@@ -1,12 +1,13 @@
-"""Decides which stream of a client enqueues its next update, and when. Belongs to one event loop.
+"""Decides which stream of a client enqueues its next call, and when. Belongs to one event loop.
 
 Two kinds of turns, each bounded:
 
-- updates take turns within the window (:mod:`floodgate.producer.streaming.window`); the stream whose chat shows the
-  oldest text is next, so that the bot's rate is shared evenly between chats. Only then is the newest text taken;
+- refreshes of what a chat shows take turns within the window (:mod:`floodgate.producer.streaming.window`); the stream
+  whose chat shows the oldest text is next, so that the bot's rate is shared evenly between chats. Only then is the
+  newest text taken;
 - the first words of a message, and the final text, go with interactive priority, but at most :data:`PROMPT` at once,
   so that however many streams begin or end together, a person's message waits for a fifth of a second at most. First
-  words wait for their turn here; a final text does not wait, and goes with the updates' priority if there is no room.
+  words wait for their turn here; a final text does not wait, and goes with the refreshes' priority if there is no room.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from floodgate.producer.streaming.window import LONGEST_SECONDS, UpdateWindow
+from floodgate.producer.streaming.window import LONGEST_SECONDS, RefreshWindow
 
 PROMPT: Final = 6
 MOST_REFUSED: Final = 10_000
@@ -51,7 +52,7 @@ class Turn:
 
 
 @dataclass(eq=False, slots=True)
-class Waiter:
+class TurnRequest:
     """A stream that waits for a turn."""
 
     shown_at: float
@@ -66,10 +67,10 @@ class Turns:
         self.loop = loop
         self.streams = 0
         """How many streams are open."""
-        self.window = UpdateWindow()
-        self._updates = 0
+        self.window = RefreshWindow()
+        self._refreshes = 0
         self._paused_until = 0.0
-        self._waiters: list[Waiter] = []
+        self._waiters: list[TurnRequest] = []
         self._alarm: asyncio.TimerHandle | None = None
         self._prompt = 0
         self._prompt_waiters: deque[asyncio.Future[Turn]] = deque()
@@ -85,9 +86,9 @@ class Turns:
         while len(self._without_drafts) > MOST_REFUSED:
             del self._without_drafts[next(iter(self._without_drafts))]
 
-    def for_update(self, shown_at: float, not_before: float) -> asyncio.Future[Turn]:
-        """Ask for a turn to update a chat that shows what it shows since ``shown_at``. To withdraw, cancel it."""
-        waiter = Waiter(shown_at, not_before, self.loop.create_future())
+    def for_refresh(self, shown_at: float, not_before: float) -> asyncio.Future[Turn]:
+        """Ask for a turn to refresh a chat that shows what it shows since ``shown_at``. To withdraw, cancel it."""
+        waiter = TurnRequest(shown_at, not_before, self.loop.create_future())
         waiter.future.add_done_callback(lambda _: self._left(waiter))
         self._waiters.append(waiter)
         self._pick()
@@ -122,28 +123,28 @@ class Turns:
                 self._prompt += 1
                 future.set_result(self._new(self._prompt_over))
 
-    def _update_over(self, seconds: float | None) -> None:
-        self._updates -= 1
+    def _refresh_over(self, seconds: float | None) -> None:
+        self._refreshes -= 1
         if seconds is not None:
             self.window.ended(seconds, self.streams)
             self._paused_until = self.loop.time() + self.window.pause_seconds
         self._pick()
 
-    def _left(self, waiter: Waiter) -> None:
+    def _left(self, waiter: TurnRequest) -> None:
         if waiter.future.cancelled() and waiter in self._waiters:
             self._waiters.remove(waiter)
 
     def _pick(self) -> None:
         """Give turns to those that are due, the oldest first, and set an alarm for when the next is due."""
         now = self.loop.time()
-        while self._waiters and now >= self._paused_until and self._updates < max(1.0, self.window.size):
+        while self._waiters and now >= self._paused_until and self._refreshes < max(1.0, self.window.size):
             due = [waiter for waiter in self._waiters if waiter.not_before <= now and not waiter.future.done()]
             if not due:
                 break
             waiter = min(due, key=lambda each: each.shown_at)
             self._waiters.remove(waiter)
-            self._updates += 1
-            waiter.future.set_result(self._new(self._update_over))
+            self._refreshes += 1
+            waiter.future.set_result(self._new(self._refresh_over))
         self._set_alarm(now)
 
     def _set_alarm(self, now: float) -> None:

@@ -2,16 +2,16 @@
 
 Overview. :meth:`StreamWriter.append` only adds to the text and wakes the task. The task asks the plan for the call that
 shows the newest text, waits for a turn, takes the text as it is then, enqueues the call as a job and waits until the
-job has ended. So a stream never has more than one update on the way, and its pace is that of the pipeline.
+job has ended. So a stream never has more than one call on the way, and its pace is that of the pipeline.
 
 Invariants:
 - an edit is enqueued only after its message was sent, because it needs the message's id;
-- the final text comes last: before it is enqueued, an update that is still on the way is withdrawn from the state
+- the final text comes last: before it is enqueued, a job that is still on the way is withdrawn from the state
   store, or waited for if its call is under way. If neither can be done in time, the final text joins the same line
   behind it (same priority and ``coalesce`` key), where it cannot overtake it;
-- an update that is withdrawn costs no call.
+- a job that is withdrawn costs no call.
 
-Failure handling. An update that fails is skipped; errors of RabbitMQ are retried with a growing pause while the text
+Failure handling. A call that fails is skipped; errors of RabbitMQ are retried with a growing pause while the text
 grows. Only the final text raises. A draft that Telegram refuses turns the stream to edits. For a producer that dies,
 a *notice* waits in RabbitMQ: a delayed job that leaves the text as a message. It is replaced as the text grows, and
 withdrawn at the end.
@@ -62,14 +62,14 @@ _LOST: Final = ("message to edit not found", "message can't be edited")
 
 @dataclass(frozen=True, slots=True)
 class ChatPace:
-    """The shortest time between two updates of a chat, by the limits in the settings."""
+    """The shortest time between two calls to a chat, by the limits in the settings."""
 
     edit_seconds: float
     draft_seconds: float
 
 
 @dataclass(slots=True)
-class Update:
+class PendingCall:
     """A call on its way."""
 
     call: PlannedCall
@@ -109,7 +109,7 @@ class StreamWriter:
         self._note = ""
         self._yielded_at = self._loop.time()
         self._task: asyncio.Task[None] | None = None
-        self._update: Update | None = None
+        self._pending: PendingCall | None = None
         self._shown_at = 0.0
         self._not_before = 0.0
         self._typing_at = 0.0
@@ -179,14 +179,16 @@ class StreamWriter:
 
     async def _run(self) -> None:
         self._turns.streams += 1
+        listening = self._pipeline.watch(self._jobs.stand_in())  # or the listener would end between two calls
         try:
             await self._begin()
             await self._grow()
             await self._end()
         finally:
-            if self._update is not None:
-                self._update.close()
+            if self._pending is not None:
+                self._pending.close()
             self._turns.streams -= 1
+            listening.close()
 
     async def _begin(self) -> None:
         """Withdraw the notices of an earlier stream with the same dedupe key: at most two are outstanding."""
@@ -228,7 +230,7 @@ class StreamWriter:
     async def _turn(self, call: PlannedCall) -> Turn | None:
         """Wait for the stream's turn. None if the call needs none, or the text is to end."""
         if call.kind is CallKind.EDIT:
-            asked = self._turns.for_update(self._shown_at, self._not_before)
+            asked = self._turns.for_refresh(self._shown_at, self._not_before)
         else:
             await self._pause(self._not_before)
             if not self._is_prompt(call):
@@ -245,50 +247,50 @@ class StreamWriter:
         job = self._repeat[1] if self._repeat is not None else self._jobs.job(call, priority)
         self._repeat, began = None, self._loop.time()
         try:
-            update = self._update = Update(call, job, self._pipeline.watch(job), turn)
+            pending = self._pending = PendingCall(call, job, self._pipeline.watch(job), turn)
             await self._pipeline.enqueue(job)
             if call.kind is CallKind.SEND and self._request.dedupe_key is not None:
-                await self._recognise(update)
-            if await self._until(update.end.record):
-                self._settle(update, update.end.record.result())
+                await self._recognise(pending)
+            if await self._until(pending.end.record):
+                self._settle(pending, pending.end.record.result())
                 self._not_before = max(self._not_before, self._earliest(call, began))
         except ConfirmTimeoutError as error:
-            self._drop_update(turn)
+            self._drop_pending(turn)
             self._repeat = call, job
             self._wait_for_rabbitmq(error)
         except FloodgateError as error:
-            self._drop_update(turn)
+            self._drop_pending(turn)
             self._wait_for_rabbitmq(error)
 
     def _is_prompt(self, call: PlannedCall) -> bool:
         """Whether a call shows the first words of a message."""
         return call.kind is CallKind.SEND or (call.kind is CallKind.DRAFT and not self._plan.begun)
 
-    async def _recognise(self, update: Update) -> None:
+    async def _recognise(self, pending: PendingCall) -> None:
         """Learn the end of a send that an earlier stream with the same dedupe key had made."""
         with suppress(StateError):
-            record = await self._pipeline.look(update.job)
-            if record is not None and ended(record) and not update.end.record.done():
-                update.end.record.set_result(record)
+            record = await self._pipeline.look(pending.job)
+            if record is not None and ended(record) and not pending.end.record.done():
+                pending.end.record.set_result(record)
 
     def _earliest(self, call: PlannedCall, began: float) -> float:
         if call.kind is CallKind.DRAFT:
             return began + self._pace.draft_seconds
         return self._loop.time() + self._pace.edit_seconds
 
-    def _drop_update(self, turn: Turn | None = None) -> None:
-        if self._update is not None:
-            self._update.close()
-            self._update = None
+    def _drop_pending(self, turn: Turn | None = None) -> None:
+        if self._pending is not None:
+            self._pending.close()
+            self._pending = None
         if turn is not None:
             turn.drop()
 
-    def _settle(self, update: Update, record: Record) -> None:
+    def _settle(self, pending: PendingCall, record: Record) -> None:
         """Take note of how a call ended."""
-        if update.turn is not None:
-            update.turn.over()
-        self._drop_update()
-        now, call = self._loop.time(), update.call
+        if pending.turn is not None:
+            pending.turn.over()
+        self._drop_pending()
+        now, call = self._loop.time(), pending.call
         if record.standing is Standing.SENT:
             self._refusals = self._outages = self._sheds = 0
             self._shown_at = now
@@ -312,13 +314,13 @@ class StreamWriter:
         else:
             self._refusals = MOST_REFUSALS if call.kind is CallKind.SEND else self._refusals + 1
             self._not_before = now + min(2.0**self._refusals, LONGEST_PAUSE_SECONDS)
-            logger.warning("stream %s: an update failed: %s", self._request.key, said or record.reason)
+            logger.warning("stream %s: a call failed: %s", self._request.key, said or record.reason)
 
     def _wait_for_rabbitmq(self, error: FloodgateError) -> None:
-        """Pause after an update that was not accepted."""
+        """Pause after a job that was not accepted."""
         self._outages += 1
         self._not_before = self._loop.time() + min(2.0**self._outages, LONGEST_PAUSE_SECONDS)
-        logger.info("stream %s: an update is skipped: %s", self._request.key, error)
+        logger.info("stream %s: a state of the text is skipped: %s", self._request.key, error)
         if isinstance(error, ClosedError):
             self._refusals = MOST_REFUSALS
 
@@ -398,19 +400,19 @@ class StreamWriter:
     # At the end.
 
     async def _end(self) -> None:
-        update = self._update
+        pending = self._pending
         if self._repeat is not None:
             call, job = self._repeat
-            update = self._update = Update(call, job, self._pipeline.watch(job), None)
-        overtakes = update is None or await self._is_over(update)
-        self._drop_update()
+            pending = self._pending = PendingCall(call, job, self._pipeline.watch(job), None)
+        overtakes = pending is None or await self._is_over(pending)
+        self._drop_pending()
         if not self._plan.drafts:
             await self._withdraw_notice()
         calls = self._plan.final_calls(self._note)
         turn = self._turns.for_final_text() if overtakes and self._request.priority is Priority.INTERACTIVE else None
         priority = self._request.priority if turn is not None else Priority.BULK
-        if not overtakes and update is not None:
-            priority = update.job.priority
+        if not overtakes and pending is not None:
+            priority = pending.job.priority
         for call in calls:
             job = self._jobs.job(call, priority, final=True)
             await self._pipeline.enqueue(job)
@@ -419,26 +421,26 @@ class StreamWriter:
         if self._plan.drafts:
             await self._withdraw_notice()
 
-    async def _is_over(self, update: Update) -> bool:
-        """Make sure that nothing of an update can come after the final text. False if that cannot be known in time."""
-        record = update.end.record
-        if update.call.kind is CallKind.DRAFT:
+    async def _is_over(self, pending: PendingCall) -> bool:
+        """Make sure that nothing of a call can come after the final text. False if that cannot be known in time."""
+        record = pending.end.record
+        if pending.call.kind is CallKind.DRAFT:
             await asyncio.wait((record,), timeout=DRAFT_SECONDS)
             if not record.done():
                 with suppress(StateError):
-                    await self._pipeline.withdraw(update.job)
+                    await self._pipeline.withdraw(pending.job)
             return True
-        deadline = self._loop.time() + (SEND_SECONDS if update.call.kind is CallKind.SEND else EDIT_SECONDS)
+        deadline = self._loop.time() + (SEND_SECONDS if pending.call.kind is CallKind.SEND else EDIT_SECONDS)
         while not record.done():
             with suppress(StateError):
-                (found,) = await self._pipeline.withdraw(update.job)
+                (found,) = await self._pipeline.withdraw(pending.job)
                 if ended(found):
-                    self._settle(update, found)
+                    self._settle(pending, found)
                     return True
             if self._loop.time() >= deadline:
                 return False
             await asyncio.wait((record,), timeout=LOOK_SECONDS)
-        self._settle(update, record.result())
+        self._settle(pending, record.result())
         return True
 
     async def _withdraw_notice(self) -> None:

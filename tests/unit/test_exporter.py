@@ -6,6 +6,8 @@ import math
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
 from floodgate.broker.admission.contract import Line, Snapshot
 from floodgate.broker.errors import StateUnavailableError
 from floodgate.broker.messages.job import Priority
@@ -15,6 +17,7 @@ from floodgate.broker.process.metrics import (
     LIMIT_USED,
     LIVE,
     LONGEST_LINE,
+    NEEDED,
     NOT_KEPT,
     OLDEST_JOB,
     ON_LADDER,
@@ -25,6 +28,8 @@ from floodgate.broker.process.metrics import (
 )
 from floodgate.broker.state.activity import ProcessReport
 from floodgate.exporter import measured
+from floodgate.overview.demand import needed_calls_in_flight
+from floodgate.overview.last_minute import LastMinute
 from floodgate.overview.picture import BotOverview, CampaignOverview, Health, Overview, QueuedMessages
 
 CALM = Snapshot("news", 0, 30.0, 0, 0, dict.fromkeys(Priority, 0), (), (), 0, 0, {}, {})
@@ -67,6 +72,38 @@ def test_jobs_on_the_delay_ladder_are_counted_unless_rabbitmq_is_away() -> None:
 def test_the_age_of_the_oldest_job_is_zero_if_none_waits() -> None:
     counted = measured(picture(replace(CALM, oldest={Priority.BULK: timedelta(minutes=1)})))
     assert counted.values(OLDEST_JOB) == {("news", "bulk"): 60.0, ("news", "interactive"): 0.0}
+
+
+def test_a_backlog_of_a_million_needs_the_calls_that_the_limit_grants() -> None:
+    assert needed(ready=1_000_000) == pytest.approx(30 * 0.1), "30 calls a second, each for an assumed 0.1 s"
+    slow = LastMinute(sent=(30,) * 60, answer_time=timedelta(seconds=2))
+    assert needed(ready=1_000_000, minute=slow) == pytest.approx(30 * 2)
+
+
+def test_less_work_than_the_limit_grants_needs_fewer_calls_and_none_needs_none() -> None:
+    assert needed(ready=0, minute=LastMinute(sent=(6,) * 60)) == pytest.approx(6 * 0.1)
+    assert needed(ready=3) == pytest.approx(3 * 0.1)
+    assert needed(ready=0) == 0
+
+
+def test_paid_messages_beyond_the_limit_of_free_ones_count() -> None:
+    assert needed(ready=5, minute=LastMinute(sent=(900,) * 60)) == pytest.approx(900 * 0.1)
+
+
+def test_the_needed_calls_are_unknown_while_rabbitmq_or_the_store_is_away() -> None:
+    [bot] = picture().bots
+    for unread in (replace(bot, messages=None), replace(bot, snapshot=None)):
+        assert measured(replace(picture(), bots=(bot, unread))).values(NEEDED) == {}
+    assert measured(replace(picture(), bots=(bot, bot))).values(NEEDED) == {(): 0.0}
+
+
+def needed(*, ready: int, minute: LastMinute | None = None) -> float:
+    """The calls that a bot needs in flight."""
+    [bot] = picture().bots
+    waiting = QueuedMessages({"bulk": ready}, {}, 0)
+    calls = needed_calls_in_flight(replace(bot, messages=waiting, last_minute=minute or LastMinute()))
+    assert calls is not None
+    return calls
 
 
 def test_a_running_campaigns_recipients_add_up() -> None:
