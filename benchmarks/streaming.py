@@ -212,7 +212,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     load = QUICK if options.quick else StreamLoad(options.chats, options.groups, options.tokens, options.rate)
     everybody = [] if options.cost else list(streamers())
-    chosen = [each for each in everybody if not options.who or any(word in each.name for word in options.who)]
+    chosen = [each for each in everybody if not options.who or _is_meant(each.name, everybody, options.who)]
     with servers.rabbitmq() as url:
         rounds = [play(each, load, url, options.cut_off) for _ in range(options.rounds) for each in chosen]
         cost = superseding.measure(url) if options.cost or not options.who else None
@@ -239,6 +239,12 @@ def main(arguments: Sequence[str]) -> int:
     )
     print(f"written to {path}", file=sys.stderr)
     return 1 if any(must.met is False for of_one in asked.values() for must in of_one) else 0
+
+
+def _is_meant(name: str, everybody: Sequence[Streamer], words: Sequence[str]) -> bool:
+    """Whether one of the words is the name, or is part of it and the name of nobody."""
+    names = {each.name for each in everybody}
+    return any(word == name or (word in name and word not in names) for word in words)
 
 
 def _show(load: StreamLoad, rounds: Sequence[Round]) -> None:
@@ -290,7 +296,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="after the last token was due, stop a contender that has not finished (default: %(default)s)",
     )
-    parser.add_argument("--contenders", dest="who", nargs="+", metavar="WORD", help="whose names hold one of these")
+    parser.add_argument(
+        "--contenders",
+        dest="who",
+        nargs="+",
+        metavar="WORD",
+        help="of these names, or whose names hold one of these words",
+    )
     parser.add_argument("--rounds", type=int, default=1, help="of each (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="20 chats, 2 of them groups, 200 tokens; for development")
     parser.add_argument("--cost", action="store_true", help="only what superseded jobs cost")
