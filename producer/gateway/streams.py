@@ -141,7 +141,8 @@ async def _end(message: AsyncMessageStream, wait_seconds: float) -> StreamEnd:
     except (NotSettledError, StateError):
         messages = []
     except DeadLetteredError as error:
-        raise RefusalError(409, f"Conflict: {error}", floodgate_job_ids=job_ids) from None
+        said = f" Telegram said: {error.error['description']}" if error.error else ""
+        raise RefusalError(409, f"Conflict: {error}{said}", floodgate_job_ids=job_ids) from None
     return StreamEnd(status="sent" if messages or not job_ids else "accepted", job_ids=job_ids, messages=messages)
 
 

@@ -23,13 +23,14 @@ class StreamJobs:
         self._composer = composer
         self._request = request
         self._bot = request.bot or composer.bot
-        self._attempts = 0
+        self._attempts: dict[int, int] = {}
         self._notices = 0
 
     def job(self, call: PlannedCall, priority: Priority, *, final: bool = False) -> Job:
         """The job of a call."""
         options = self._options(priority, coalesce=f"stream {self._request.key} {call.number}", final=final)
-        return self._make(call, options, self._id_of_send(call))
+        keyed = call.kind is CallKind.SEND and self._request.dedupe_key is not None
+        return self._make(call, options, self._id_of_send(call.number) if keyed else None)
 
     def notice(self, call: PlannedCall, delay: timedelta) -> Job:
         """The job that makes a call after a delay, unless it is cancelled."""
@@ -57,9 +58,13 @@ class StreamJobs:
         params = {**self._request.for_typing(), "action": "typing"}
         return self._composer.unchecked("sendChatAction", params, self._options(Priority.BULK))
 
-    def send_anew(self) -> None:
-        """Give the next send a new id: the one before was cancelled."""
-        self._attempts += 1
+    def known_send(self, number: int) -> Job:
+        """A stand-in for the send of a message, by the id that it would have now."""
+        return stand_in(self._bot, self._id_of_send(number), self._request.chat)
+
+    def send_anew(self, number: int) -> None:
+        """Give the next send of a message a new id: the job with the last one has ended."""
+        self._attempts[number] = self._attempts.get(number, 0) + 1
 
     def _make(self, call: PlannedCall, options: dict[str, Any], job_id: str | None) -> Job:
         fields = {"job_id": job_id} if job_id else {}
@@ -81,11 +86,8 @@ class StreamJobs:
     def _options(self, priority: Priority, **options: Any) -> dict[str, Any]:
         return {"bot": self._bot, "campaign": self._request.campaign, "priority": priority, **options}
 
-    def _id_of_send(self, call: PlannedCall) -> str | None:
-        if call.kind is not CallKind.SEND or self._request.dedupe_key is None:
-            return None
-        attempt = f"-{self._attempts}" if self._attempts else ""
-        return f"stream-{self._request.key}-{call.number}{attempt}"
+    def _id_of_send(self, number: int) -> str:
+        return f"stream-{self._request.key}-{number}-{self._attempts.get(number, 0)}"
 
     def _draft_id(self, number: int) -> int:
         """Telegram animates the changes between drafts of one id, which must not be 0."""

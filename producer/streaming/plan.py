@@ -94,6 +94,10 @@ class StreamPlan:
         if self.drafts:
             self.shown = None
 
+    def adopt(self, message_id: int) -> None:
+        """Go on in a message that exists already, whatever it shows."""
+        self.drafts, self.message_id, self.shown = False, message_id, None
+
     def lose_message(self) -> None:
         """Go on in a new message: somebody has deleted the present one."""
         self.message_id = self.shown = None

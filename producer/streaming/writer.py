@@ -20,6 +20,7 @@ withdrawn at the end.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
@@ -117,6 +118,7 @@ class StreamWriter:
         self._refusals = 0
         self._outages = 0
         self._sheds = 0
+        self._adopted: set[int] = set()  # messages for which an earlier stream was asked
         self._notice: Job | None = None
         self._notice_at = 0.0
         self._final: dict[int, Job] = {}
@@ -190,8 +192,10 @@ class StreamWriter:
             self._turns.streams -= 1
             listening.close()
 
+    # What an earlier stream with the same dedupe key has left.
+
     async def _begin(self) -> None:
-        """Withdraw the notices of an earlier stream with the same dedupe key: at most two are outstanding."""
+        """Withdraw the notices of an earlier stream, of which at most two are outstanding, and go on in its message."""
         if self._request.dedupe_key is None:
             return
         number = 0
@@ -199,7 +203,41 @@ class StreamWriter:
             while await self._pipeline.look(self._jobs.known_notice(number)) is not None:
                 number += 1
             await self._pipeline.withdraw(self._jobs.known_notice(number), self._jobs.known_notice(number + 1))
-        self._jobs.skip_notices(number + 2)
+            self._jobs.skip_notices(number + 2)
+            await self._adopt(0)
+
+    async def _adopt(self, number: int) -> int | None:
+        """Return the id of the message that an earlier stream has sent, and plan to edit it. None if there is none;
+        a send that still waits is withdrawn.
+
+        Raises:
+            StateError: the state store cannot answer.
+        """
+        if self._request.dedupe_key is None or number in self._adopted:
+            return None
+        self._adopted.add(number)
+        deadline = self._loop.time() + SEND_SECONDS
+        while True:
+            record = await self._pipeline.look(job := self._jobs.known_send(number))
+            if record is None or record.standing is Standing.WAITING:
+                (record,) = await self._pipeline.withdraw(job)
+            if record.standing is Standing.SENDING and self._loop.time() < deadline:
+                await asyncio.sleep(LOOK_SECONDS)
+                continue
+            if record.standing is Standing.SENT and isinstance(record.result, dict):
+                message_id = int(record.result["message_id"])
+                if number == self._plan.number:
+                    self._plan.adopt(message_id)
+                return message_id
+            self._jobs.send_anew(number)
+            if record.reason == CANCELLED and await self._pipeline.look(self._jobs.known_send(number)) is None:
+                return None
+
+    async def _try_to_adopt(self, number: int) -> int | None:
+        """:meth:`_adopt`, or nothing if the state store is away."""
+        with suppress(StateError):
+            return await self._adopt(number)
+        return None
 
     # While the text grows.
 
@@ -209,6 +247,8 @@ class StreamWriter:
             call = self._next_call()
             if call is None:
                 await self._wait_for_text()
+                continue
+            if call.kind is CallKind.SEND and await self._try_to_adopt(call.number):
                 continue
             turn = await self._turn(call)
             if self._closing.done() or (call := self._next_call()) is None:
@@ -249,8 +289,6 @@ class StreamWriter:
         try:
             pending = self._pending = PendingCall(call, job, self._pipeline.watch(job), turn)
             await self._pipeline.enqueue(job)
-            if call.kind is CallKind.SEND and self._request.dedupe_key is not None:
-                await self._recognise(pending)
             if await self._until(pending.end.record):
                 self._settle(pending, pending.end.record.result())
                 self._not_before = max(self._not_before, self._earliest(call, began))
@@ -265,13 +303,6 @@ class StreamWriter:
     def _is_prompt(self, call: PlannedCall) -> bool:
         """Whether a call shows the first words of a message."""
         return call.kind is CallKind.SEND or (call.kind is CallKind.DRAFT and not self._plan.begun)
-
-    async def _recognise(self, pending: PendingCall) -> None:
-        """Learn the end of a send that an earlier stream with the same dedupe key had made."""
-        with suppress(StateError):
-            record = await self._pipeline.look(pending.job)
-            if record is not None and ended(record) and not pending.end.record.done():
-                pending.end.record.set_result(record)
 
     def _earliest(self, call: PlannedCall, began: float) -> float:
         if call.kind is CallKind.DRAFT:
@@ -296,7 +327,7 @@ class StreamWriter:
             self._shown_at = now
             self._plan.done(call, record.result)
             if call.kind is CallKind.SEND and not self._plan.drafts and self._plan.message_id is None:
-                self._jobs.send_anew()  # Telegram's answer is no longer kept, and so is the message's id
+                self._jobs.send_anew(call.number)  # Telegram's answer is no longer kept, and the message's id is lost
             return
         said = str((record.error or {}).get("description", "")).lower()
         if record.reason == SHED:
@@ -308,9 +339,9 @@ class StreamWriter:
             self._plan.use_edits()
         elif call.kind is CallKind.EDIT and any(text in said for text in _LOST):
             self._plan.lose_message()
-            self._jobs.send_anew()
+            self._jobs.send_anew(call.number)
         elif record.reason == CANCELLED:
-            self._jobs.send_anew()
+            self._jobs.send_anew(call.number)
         else:
             self._refusals = MOST_REFUSALS if call.kind is CallKind.SEND else self._refusals + 1
             self._not_before = now + min(2.0**self._refusals, LONGEST_PAUSE_SECONDS)
@@ -414,6 +445,8 @@ class StreamWriter:
         if not overtakes and pending is not None:
             priority = pending.job.priority
         for call in calls:
+            if call.kind is CallKind.SEND and (message_id := await self._try_to_adopt(call.number)) is not None:
+                call = dataclasses.replace(call, kind=CallKind.EDIT, message_id=message_id)
             job = self._jobs.job(call, priority, final=True)
             await self._pipeline.enqueue(job)
             self._final[call.number] = job

@@ -61,6 +61,13 @@ def play(scene: Play, **options: Any) -> Theatre:
     return virtual_loop.run(run())
 
 
+def kill_streams() -> None:
+    """Ends the tasks of streams, as the death of their process does."""
+    for task in asyncio.all_tasks():
+        if task.get_name().startswith("floodgate-stream"):
+            task.cancel()
+
+
 def text_of(words: int) -> str:
     return " ".join(map(str, range(words)))
 
@@ -248,9 +255,7 @@ def test_a_program_that_dies_leaves_the_text_and_says_so_if_asked(chat: int, met
     async def scene(theatre: Theatre) -> None:
         message = await theatre.stream(chat, interrupted=" (interrupted)").__aenter__()
         await theatre.write(message, words=300)
-        for task in asyncio.all_tasks():
-            if task.get_name().startswith("floodgate-stream"):
-                task.cancel()
+        kill_streams()
 
     theatre = play(scene)
     last = max(theatre.shown(), key=lambda call: call.at)
@@ -274,14 +279,31 @@ def test_a_stream_that_ends_leaves_no_notice_of_an_interruption(chat: int) -> No
     assert {job.id for job in notices} <= {job.id for job in theatre.pipeline.withdrawn}
 
 
-def test_a_second_stream_with_the_same_dedupe_key_continues_the_message_of_the_first() -> None:
+@pytest.mark.parametrize("chat", [USER, GROUP])
+def test_a_second_stream_with_the_same_dedupe_key_continues_the_messages_of_the_first(chat: int) -> None:
+    options = {"dedupe_key": "k", "interrupted": " (interrupted)"}
+
     async def scene(theatre: Theatre) -> None:
-        message = await theatre.stream(GROUP, dedupe_key="k", interrupted=" (interrupted)").__aenter__()
+        with suppress(ZeroDivisionError):
+            async with theatre.stream(chat, **options) as message:
+                await theatre.write(message, words=1500, seconds=0.01)
+                raise ZeroDivisionError
+        async with theatre.stream(chat, **options) as message:
+            await theatre.write(message, words=1600, seconds=0.01)
+
+    theatre = play(scene)
+    assert len(theatre.shown("sendMessage")) == 2
+    ends = {call.params["message_id"]: call.text for call in theatre.shown("editMessageText")}
+    assert " ".join(ends[number] for number in sorted(ends)) == text_of(1600)
+
+
+def test_a_second_stream_takes_over_from_one_that_was_killed() -> None:
+    async def scene(theatre: Theatre) -> None:
+        options = {"dedupe_key": "k", "interrupted": " (interrupted)"}
+        message = await theatre.stream(GROUP, **options).__aenter__()
         await theatre.write(message)
-        for task in asyncio.all_tasks():
-            if task.get_name().startswith("floodgate-stream"):
-                task.cancel()
-        async with theatre.stream(GROUP, dedupe_key="k", interrupted=" (interrupted)") as message:
+        kill_streams()
+        async with theatre.stream(GROUP, **options) as message:
             await theatre.write(message, words=60)
 
     theatre = play(scene)
