@@ -199,8 +199,8 @@ def musts_of_cost(cost: superseding.SupersededCost) -> list[Must]:
     return [
         Must(f"calls for {cost.superseded} superseded jobs", "0", str(cost.extra_calls), cost.extra_calls == 0),
         Must(
-            f"CPU of a superseded job: {cost.worker_ms:.3f} ms in the worker (of one that is sent: {cost.call_ms:.3f}), "
-            f"{cost.producer_ms:.3f} ms to enqueue it",
+            f"CPU of a superseded job: {cost.worker_ms:.3f} ms in the worker "
+            f"(of one that is sent: {cost.call_ms:.3f}), {cost.producer_ms:.3f} ms to enqueue it",
             f"<= {MOST_SUPERSEDED_MS:g} ms",
             f"{took:.3f} ms",
             took <= MOST_SUPERSEDED_MS,
