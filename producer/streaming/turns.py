@@ -69,7 +69,6 @@ class Turns:
         """How many streams are open."""
         self.window = RefreshWindow()
         self._refreshes = 0
-        self._paused_until = 0.0
         self._waiters: list[TurnRequest] = []
         self._alarm: asyncio.TimerHandle | None = None
         self._prompt = 0
@@ -127,7 +126,6 @@ class Turns:
         self._refreshes -= 1
         if seconds is not None:
             self.window.ended(seconds, self.streams)
-            self._paused_until = self.loop.time() + self.window.pause_seconds
         self._pick()
 
     def _left(self, waiter: TurnRequest) -> None:
@@ -137,7 +135,7 @@ class Turns:
     def _pick(self) -> None:
         """Give turns to those that are due, the oldest first, and set an alarm for when the next is due."""
         now = self.loop.time()
-        while self._waiters and now >= self._paused_until and self._refreshes < max(1.0, self.window.size):
+        while self._waiters and self._refreshes < int(self.window.size):
             due = [waiter for waiter in self._waiters if waiter.not_before <= now and not waiter.future.done()]
             if not due:
                 break
@@ -151,6 +149,6 @@ class Turns:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        later = [at for waiter in self._waiters if (at := max(waiter.not_before, self._paused_until)) > now]
+        later = [waiter.not_before for waiter in self._waiters if waiter.not_before > now]
         if later:
             self._alarm = self.loop.call_at(min(later), self._pick)

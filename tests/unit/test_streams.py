@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -15,7 +16,7 @@ from floodgate.broker.settings.model import Settings
 from floodgate.producer.core import Composer
 from floodgate.producer.streaming.message import AsyncMessageStream
 from floodgate.producer.streaming.streams import Streams
-from floodgate.producer.streaming.window import RefreshWindow
+from floodgate.producer.streaming.window import SMALLEST, RefreshWindow
 from floodgate.producer.streaming.writer import MOST_TEXT
 from floodgate.testing import AsyncRecordingClient, RecordingClient
 from floodgate.updates.streams import stream_reply
@@ -388,16 +389,25 @@ def test_many_chats_share_the_rate_evenly_and_delay_no_person() -> None:
 
 def test_the_window_finds_how_many_refreshes_keep_the_bot_busy() -> None:
     window = RefreshWindow()
-    for _ in range(200):
+    for _ in range(300):
         window.ended(max(0.1, window.size / 29.4), streams=200)
-    assert 8 < window.size < 20
-    for _ in range(200):
-        window.ended(5.0, streams=1)
-    assert window.size < 0.2
-    assert window.pause_seconds > 1
-    for _ in range(200):
-        window.ended(0.1, streams=1)
-    assert (window.size, window.pause_seconds) == (1.0, 0.0)
+    assert 12 < window.size < 18
+    for _ in range(100):
+        window.ended(5.0, streams=200)
+    assert window.size == SMALLEST
+    for _ in range(300):
+        window.ended(0.1, streams=6)
+    assert window.size == 6
+
+
+def test_the_windows_of_two_processes_become_proportional_to_their_streams() -> None:
+    many, few = RefreshWindow(), RefreshWindow()
+    many.size, few.size = 10, 50
+    chance = random.Random(1)
+    for _ in range(5000):
+        window, streams = (many, 150) if chance.random() < many.size / (many.size + few.size) else (few, 50)
+        window.ended((many.size + few.size) / 60, streams)
+    assert 2 < many.size / few.size < 4.5
 
 
 async def _request(options: dict[str, Any]) -> None:

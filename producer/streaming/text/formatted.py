@@ -49,7 +49,9 @@ class FormattedText:
 
     def cut(self, start: int, end: int | None = None) -> FormattedText:
         """Return the part from ``start`` up to ``end``, with its styles."""
-        stop = len(self.text) if end is None else end
+        stop = len(self.text) if end is None else min(end, len(self.text))
+        if (start, stop) == (0, len(self.text)):
+            return self
         spans = (StyledSpan(max(s, start) - start, min(e, stop) - start, style) for s, e, style in self.spans)
         return FormattedText(self.text[start:stop], tuple(span for span in spans if span.start < span.end))
 
@@ -71,10 +73,13 @@ class FormattedText:
 
 def joined(pieces: Iterable[FormattedText]) -> FormattedText:
     """Return texts as one."""
+    shown = [piece for piece in pieces if piece.text]
+    if len(shown) == 1:
+        return shown[0]
     texts: list[str] = []
     spans: list[StyledSpan] = []
     length = 0
-    for piece in pieces:
+    for piece in shown:
         texts.append(piece.text)
         spans.extend(StyledSpan(start + length, end + length, style) for start, end, style in piece.spans)
         length += len(piece.text)
@@ -97,15 +102,37 @@ class _Utf16Offsets:
 
 
 def _nested(spans: tuple[StyledSpan, ...]) -> Iterator[StyledSpan]:
-    """Split overlapping spans so that each two are apart or one within the other, and join adjacent ones."""
+    """Join adjacent spans of one style, and split overlapping ones so that each two are apart or nested."""
+    group: list[StyledSpan] = []
+    group_end = 0
+    for span in sorted(_united(spans)):
+        if span.start >= group_end:
+            yield from _disentangled(group)
+            group = []
+        group.append(span)
+        group_end = max(group_end, span.end)
+    yield from _disentangled(group)
+
+
+def _united(spans: tuple[StyledSpan, ...]) -> Iterator[StyledSpan]:
+    last: dict[TextStyle, StyledSpan] = {}
+    for span in sorted(spans):
+        before = last.get(span.style)
+        if before and span.start <= before.end:
+            last[span.style] = StyledSpan(before.start, max(before.end, span.end), span.style)
+        else:
+            last[span.style] = span
+            yield from (before,) if before else ()
+    yield from last.values()
+
+
+def _disentangled(spans: list[StyledSpan]) -> Iterator[StyledSpan]:
+    if len(spans) < 2:
+        yield from spans
+        return
     open_: list[tuple[int, TextStyle]] = []
-    active: list[StyledSpan] = []
-    ahead = sorted(spans, key=lambda span: span.start, reverse=True)
     for at in sorted({bound for span in spans for bound in (span.start, span.end)}):
-        active = [span for span in active if span.end > at]
-        while ahead and ahead[-1].start == at:
-            active.append(ahead.pop())
-        wanted = _compatible([span.style for span in active])
+        wanted = _compatible([span.style for span in spans if span.start <= at < span.end])
         kept = _number_kept([style for _, style in open_], wanted)
         yield from (StyledSpan(began, at, style) for began, style in open_[kept:])
         del open_[kept:]

@@ -117,7 +117,7 @@ class GrowingText:
         """
         if self._finished:
             raise ValueError("The text is finished: nothing can be appended.")
-        self._feed(piece if piece.isascii() else self._decoder.decode(piece.encode("utf-16-le", "surrogatepass")))
+        self._feed(self._joined_surrogates(piece))
 
     @property
     def parts(self) -> tuple[TextPart, ...]:
@@ -133,6 +133,12 @@ class GrowingText:
             self._finished = True
             self._update(final=True)
         return self._all()
+
+    def _joined_surrogates(self, piece: str) -> str:
+        """Join characters that were cut in two, as some programs do with emoji, and replace lone halves."""
+        if piece.isascii() and not self._decoder.getstate()[0]:
+            return piece
+        return self._decoder.decode(piece.encode("utf-16-le", "surrogatepass"))
 
     def _feed(self, piece: str) -> None:
         self._reader.feed(_CONTROLS.sub(" ", piece))

@@ -15,6 +15,7 @@ _BACKTICKS: Final = re.compile(r"\\.|`+", re.DOTALL)
 # A link whose label or destination has no end yet; it is shown as its label.
 _LINK: Final = re.compile(r"!?\[((?:[^\[\]\\]|\\.)*)(?:\](?:\((?:[^()\s]|\([^()\s]*\)?)*(?:\s[^()]*)?)?)?$", re.DOTALL)
 _AUTOLINK: Final = re.compile(r"<((?:[a-z][a-z0-9+.-]*:[^\s<>]*)?)$", re.IGNORECASE)
+_MARKER: Final = re.compile("[*_~]")
 _LAST_MARKERS: Final = re.compile(r"(?<!\\)[*_~\s]+$")
 # A last line that may become anything: a list, a heading, a rule, a table, a code fence.
 _UNDECIDED_LINE: Final = re.compile(r"[ \t>]*(?:[-+*=_#~`|:> \t]*|\d{1,9}[.)]?[ \t]*)")
@@ -29,7 +30,7 @@ def completed(content: str) -> str:
     else:
         content = _without_open_link(content, code)
         content = _LAST_MARKERS.sub("", content)
-    return content + closers(content)
+    return content + closers(content) if _MARKER.search(content) else content
 
 
 def decided(source: str) -> str:
