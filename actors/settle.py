@@ -37,7 +37,7 @@ from floodgate.actors.outcomes import (
 )
 from floodgate.broker.admission import contract
 from floodgate.broker.admission.contract import SHED, Dead, Sent
-from floodgate.broker.admission.policy import PAUSE_POLL, is_typing, needs_chat
+from floodgate.broker.admission.policy import PAUSE_POLL, family_of, is_typing, needs_chat
 from floodgate.broker.amqp.delay_ladder import delayed
 from floodgate.broker.errors import InvalidParamsError, PublishError, StateUnavailableError
 from floodgate.broker.messages import dead_letters
@@ -144,7 +144,7 @@ class Settler:
         """Shed typing whose call failed: another call would be late. What the answer says of the chat is kept."""
         match outcome:
             case Paused(retry_after):
-                await self._report_flood_wait(ask, retry_after, typing=True)
+                await self._report_flood_wait(ask, retry_after)
             case Migrated(new_chat):
                 await self._migrate(ask, new_chat)
             case BotRefused(description):
@@ -205,11 +205,11 @@ class Settler:
 
     async def _pause(self, ask: Ask, retry_after: timedelta, description: str) -> None:
         logger.warning("429 for bot %s, chat %s: %s", ask.bot, ask.chat, description)
-        await self._report_flood_wait(ask, retry_after, typing=False)
+        await self._report_flood_wait(ask, retry_after)
 
-    async def _report_flood_wait(self, ask: Ask, retry_after: timedelta, *, typing: bool) -> None:
+    async def _report_flood_wait(self, ask: Ask, retry_after: timedelta) -> None:
         async def say(store: BatchedAdmission) -> None:
-            scope = await store.too_many_requests(ask.bot, ask.chat, retry_after, typing=typing)
+            scope = await store.too_many_requests(ask.bot, ask.chat, retry_after, family_of(ask))
             self._metrics.count(TOO_MANY_REQUESTS, ask.bot, scope)
             self._metrics.observe(RETRY_AFTER, retry_after.total_seconds(), ask.bot, scope)
 

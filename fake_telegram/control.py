@@ -144,8 +144,9 @@ class ControlClient:
         self._ask("server", values)
 
     def limits(self, **changes: Any) -> dict[str, Any]:
-        """Change limits: ``enabled=``, and ``bot=``, ``paid=``, ``chat=``, ``group=``, ``typing=``, ``long_typing=`` as
-        (count, seconds) or None.
+        """Change limits: ``enabled=``; ``bot=``, ``paid=``, ``chat=``, ``group=``, ``edits=``, ``typing=``,
+        ``long_typing=`` and ``cool_down=`` as (count, seconds) or None; ``growth_seconds=``, ``grace_seconds=``,
+        ``longest_wait_seconds=``, ``repeat_factor=`` and ``forgiven_seconds=`` as numbers.
 
         Returns:
             All limits in force.

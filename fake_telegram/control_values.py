@@ -11,7 +11,7 @@ from floodgate.fake_telegram.calls import as_integer
 from floodgate.fake_telegram.limits import FloodLimits, Rate
 from floodgate.fake_telegram.scenarios import ChatState, ChatTrouble, Fault, FaultKind
 
-_RATES: Final = frozenset({"bot", "paid", "chat", "group", "typing", "long_typing"})
+_RATES: Final = frozenset({"bot", "paid", "chat", "group", "edits", "typing", "long_typing", "cool_down"})
 _Kind = TypeVar("_Kind", bound=StrEnum)
 
 

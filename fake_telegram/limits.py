@@ -5,8 +5,12 @@ for groups and channels, the group's (20 in any 60 seconds). Typing and drafts a
 in the chat (20 in any 5 seconds, 40 in any 30) and to no other. A call passes if it fits into all of them, and is then
 charged to all of them. A call that does not fit is charged to none; the answer says how many seconds to wait, and for
 that time its scope (the bot, the chat, or the chat's typing) is in a *wait*. A call during a wait is refused even if
-the window has room, and makes the wait longer, unless it comes so soon that it was already on its way. A wait never
-ends more than ``longest_wait_seconds`` ahead.
+the window has room, and makes the wait longer, unless it comes so soon that it was already on its way. It makes the
+next wait of its scope longer, too, by ``repeat_factor`` for each wait in which the caller went on, until the caller has
+kept to its waits for ``forgiven_seconds``. None of this makes a wait end more than ``longest_wait_seconds`` ahead.
+
+Two limits are off unless a test asks for them, because Telegram gives no numbers: one on the edits in a chat, and a
+cool-down after several typing calls.
 
 Invariant: no window of a rate's length, wherever it starts, holds more than the rate's count, except for a single call
 that costs more than that by itself. Such a call passes when its window is empty and then blocks it for as many
@@ -49,30 +53,43 @@ class FloodLimits:
     paid: Rate | None = Rate(1000, 1.0)
     chat: Rate | None = Rate(1, 1.0)
     group: Rate | None = Rate(20, 60.0)
+    edits: Rate | None = None
+    """Edits in one chat, which count for ``chat`` and ``group`` as well."""
     typing: Rate | None = Rate(20, 5.0)
     long_typing: Rate | None = Rate(40, 30.0)
+    cool_down: Rate | None = None
+    """After so many typing calls and drafts in one chat without a pause of that length, none for so many seconds."""
     growth_seconds: float = 1.0
     """Time that a call during a wait adds to it."""
     grace_seconds: float = 0.5
     """Time after a refusal in which calls do not extend the wait, as they were already on their way."""
     longest_wait_seconds: float = 60.0
+    repeat_factor: float = 2.0
+    """Each wait in which the caller went on multiplies the next one by this. 1 turns it off."""
+    forgiven_seconds: float = 60.0
+    """Time after the last call during a wait in which the caller must keep to its waits for that to be forgotten."""
+
+    def __post_init__(self) -> None:
+        if self.repeat_factor < 1:
+            raise ValueError(f"repeat_factor is at least 1, which turns it off, not {self.repeat_factor}.")
 
 
 @dataclass(frozen=True, slots=True)
 class CallCost:
     """The cost of a call and the windows it is charged to. ``chat`` means the chat's and, in a group, the group's;
-    ``typing`` means those of the chat's typing, and no others."""
+    ``edit`` means that of edits, too; ``typing`` means those of the chat's typing, and no others."""
 
     cost: int = 1
     chat: bool = False
     paid: bool = False
     typing: bool = False
+    edit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The decision about a call. ``by`` names the limit that refused it: `bot`, `paid`, `chat`, `group`, `typing`,
-    `long_typing`, `wait`."""
+    """The decision about a call. ``by`` names the limit that refused it: `bot`, `paid`, `chat`, `group`, `edits`,
+    `typing`, `long_typing`, `cool_down`, `wait`."""
 
     by: str
     retry_after: int = 0
@@ -138,6 +155,16 @@ class _Wait:
     until: float
     grown_at: float
     """When the wait began or was last extended: calls within the grace time after that do not extend it."""
+    ignored: bool = False
+    """Whether the caller went on during it."""
+
+
+@dataclass(slots=True)
+class _Tally:
+    """How many times something happened without a break, and when last."""
+
+    times: int
+    last_at: float
 
 
 class FloodControl:
@@ -147,6 +174,8 @@ class FloodControl:
         self._limits = limits
         self._windows: dict[tuple[str, LimitScope], SlidingWindow] = {}
         self._waits: dict[LimitScope, _Wait] = {}
+        self._ignored: dict[LimitScope, _Tally] = {}  # waits in which the caller went on
+        self._runs: dict[LimitScope, _Tally] = {}  # typing calls since the last cool-down
         self._until_sweep = JUDGEMENTS_PER_SWEEP
 
     @property
@@ -176,6 +205,8 @@ class FloodControl:
         return self._judge_by_windows(bot_id, chat_id, charge, now)
 
     def _judge_by_windows(self, bot_id: int, chat_id: int | None, charge: CallCost, now: float) -> Verdict:
+        if charge.typing and (cool_down := self._cool_down_seconds((bot_id, chat_id, True), now)):
+            return self._refuse((bot_id, chat_id, True), "cool_down", cool_down, now)
         over = self._rates_over(bot_id, chat_id, charge)
         longest, by, scope = 0.0, "", (bot_id, chat_id, False)
         for name, rate, key in over:
@@ -202,6 +233,8 @@ class FloodControl:
                 over.append(("chat", limits.chat, (bot_id, chat_id, False)))
             if limits.group and chat_id < 0:
                 over.append(("group", limits.group, (bot_id, chat_id, False)))
+            if limits.edits and charge.edit:
+                over.append(("edits", limits.edits, (bot_id, chat_id, False)))
         return over
 
     def _window(self, name: str, scope: LimitScope) -> SlidingWindow:
@@ -211,7 +244,7 @@ class FloodControl:
         return window
 
     def _refuse(self, scope: LimitScope, by: str, wait_seconds: float, now: float) -> Verdict:
-        seconds = max(1, math.ceil(wait_seconds))
+        seconds = max(1, math.ceil(self._prolonged(scope, wait_seconds, now)))
         self._waits[scope] = _Wait(now + seconds, now)
         return Verdict(by, seconds)
 
@@ -222,12 +255,34 @@ class FloodControl:
         if wait.until <= now:
             del self._waits[scope]
             return None
-        self._grow(wait, now)
+        self._grow(scope, wait, now)
         return Verdict("wait", max(1, math.ceil(wait.until - now)))
 
-    def _grow(self, wait: _Wait, now: float) -> None:
+    def _prolonged(self, scope: LimitScope, wait_seconds: float, now: float) -> float:
+        """Return the wait of a scope, which is longer if the caller went on during earlier ones."""
+        tally, limits = self._ignored.get(scope), self._limits
+        if tally is None or now - tally.last_at >= limits.forgiven_seconds:
+            return wait_seconds
+        # Beyond 2¹⁶ any wait is at its bound.
+        longer = wait_seconds * limits.repeat_factor ** min(tally.times, 16)
+        return max(wait_seconds, min(longer, limits.longest_wait_seconds))
+
+    def _cool_down_seconds(self, scope: LimitScope, now: float) -> float:
+        """Count a typing call, and return the cool-down that it begins; 0 if it passes."""
+        rate = self._limits.cool_down
+        if rate is None or _again(self._runs, scope, rate.per_seconds, now).times <= rate.count:
+            return 0.0
+        del self._runs[scope]
+        return rate.per_seconds
+
+    def _grow(self, scope: LimitScope, wait: _Wait, now: float) -> None:
         if now - wait.grown_at < self._limits.grace_seconds:
             return
+        if wait.ignored:
+            self._ignored[scope].last_at = now
+        else:
+            wait.ignored = True
+            _again(self._ignored, scope, self._limits.forgiven_seconds, now)
         furthest = max(now + self._limits.longest_wait_seconds, wait.until)
         wait.until = min(wait.until + self._limits.growth_seconds, furthest)
         wait.grown_at = now
@@ -239,7 +294,23 @@ class FloodControl:
         self._until_sweep = JUDGEMENTS_PER_SWEEP
         self._waits = {scope: wait for scope, wait in self._waits.items() if wait.until > now}
         self._windows = {key: window for key, window in self._windows.items() if self._counts(key[0], window, now)}
+        for tallies in (self._ignored, self._runs):
+            for scope in [each for each, tally in tallies.items() if now - tally.last_at >= self._memory_seconds()]:
+                if scope not in self._waits:
+                    del tallies[scope]
+
+    def _memory_seconds(self) -> float:
+        cool_down = self._limits.cool_down
+        return max(self._limits.forgiven_seconds, cool_down.per_seconds if cool_down else 0.0)
 
     def _counts(self, name: str, window: SlidingWindow, now: float) -> bool:
         rate: Rate | None = getattr(self._limits, name)
         return rate is not None and not window.is_empty(rate, now)
+
+
+def _again(tallies: dict[LimitScope, _Tally], scope: LimitScope, break_seconds: float, now: float) -> _Tally:
+    """Count once more for a scope; anew after a break."""
+    known = tallies.get(scope)
+    times = known.times + 1 if known is not None and now - known.last_at < break_seconds else 1
+    tallies[scope] = tally = _Tally(times, now)
+    return tally

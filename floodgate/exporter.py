@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Final
 
 from floodgate.broker.admission.contract import Snapshot
+from floodgate.broker.admission.policy import SLOWABLE
 from floodgate.broker.messages import queue_names
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.process.event_loop import new_event_loop
@@ -42,6 +43,7 @@ from floodgate.broker.process.metrics import (
     RECIPIENTS,
     SCRAPE,
     SENT_LAST_SECOND,
+    SLOWED_CHATS,
     STORE_USED,
     UNREACHABLE,
     UNREAD,
@@ -127,6 +129,8 @@ def _measure_store(metrics: Metrics, bot: str, snapshot: Snapshot) -> None:
         metrics.count(DROPPED, bot, reason, by=number)
     for reason, number in snapshot.not_kept.items():
         metrics.count(NOT_KEPT, bot, reason, by=number)
+    for family in SLOWABLE:
+        metrics.set(SLOWED_CHATS, snapshot.slowed_chats.get(family, 0), bot, family)
     pauses = Counter(
         ("chat" if pause.chat else "bot", pause.why if pause.why in _PAUSE_CAUSES else OTHER)
         for pause in snapshot.pauses

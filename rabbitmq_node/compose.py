@@ -65,6 +65,14 @@ class ComposeEngine:
         if self.running():
             self._compose("kill", "--signal=SIGKILL")
 
+    def freeze(self) -> None:
+        if self.running():
+            self._compose("pause")
+
+    def thaw(self) -> None:
+        if self._project:
+            self._compose("unpause")
+
     def remove(self) -> None:
         if self._project:
             self._compose("down", "--volumes")
@@ -72,8 +80,8 @@ class ComposeEngine:
             self._guard.release()
             self._guard = None
 
-    def ctl(self, args: Sequence[str], timeout_seconds: float) -> str:
-        command = ("exec", "-T", "rabbitmq", "rabbitmqctl", "--silent", *args)
+    def ctl(self, args: Sequence[str], timeout_seconds: float, tool: str = "rabbitmqctl") -> str:
+        command = ("exec", "-T", "rabbitmq", tool, "--silent", *args)
         return self._compose(*command, timeout_seconds=timeout_seconds).strip()
 
     def log_tail(self, lines: int) -> str:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from rabbitmq_node.engine import NodeSpec, Ports
+from rabbitmq_node.engine import NodeIdentity, NodeSpec, Ports
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "rabbitmq"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -15,7 +15,6 @@ GUEST = {
     "users": [{"name": "guest", "password": "guest", "tags": ["administrator"]}],
     "permissions": [{"user": "guest", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}],
 }
-NODE_NAME = "floodgate@localhost"  # localhost resolves on every machine, whatever its host name
 
 
 def read_conf(text: str) -> dict[str, str]:
@@ -38,8 +37,10 @@ def node_conf(spec: NodeSpec, inside: str, extra: Mapping[str, str]) -> dict[str
     """
     return {
         **read_conf((CONFIGURATION / "rabbitmq.conf").read_text()),
-        "listeners.tcp.1": f"127.0.0.1:{spec.ports.amqp}",
-        "distribution.listener.interface": "127.0.0.1",
+        "listeners.tcp.1": f"{spec.identity.client_address}:{spec.ports.amqp}",
+        "distribution.listener.interface": spec.identity.peer_address,
+        # In a namespace of its own, a node is reached from elsewhere, by this machine only.
+        **({"loopback_users": "none"} if spec.identity.enter else {}),
         "definitions.local.path": f"{inside}/definitions",
         # A node for trying and testing writes little, so it may run on a nearly full disk.
         "disk_free_limit.absolute": "50MB",
@@ -56,6 +57,8 @@ def write_files(spec: NodeSpec, files: Path, inside: str, extra: Mapping[str, st
     (files / "rabbitmq.conf").write_text(write_conf(node_conf(spec, inside, extra)))
     (files / "enabled_plugins").write_text(f"[{','.join(spec.plugins)}].\n")
     (files / "rabbitmq-env.conf").write_text("")
+    if spec.identity.cookie is not None:
+        write_cookie(files / ".erlang.cookie", spec.identity.cookie)
     shutil.copyfile(CONFIGURATION / "advanced.config", files / "advanced.config")
 
 
@@ -67,15 +70,27 @@ def write_definitions(files: Path) -> None:
     (folder / "20-accounts.json").write_text(json.dumps(GUEST))
 
 
-def environment(ports: Ports, inside: str) -> dict[str, str]:
-    """The environment of a node and its rabbitmqctl, which takes nothing from /etc or from the caller."""
+def write_cookie(path: Path, cookie: str) -> None:
+    """Write an Erlang cookie, which must be readable by its owner only."""
+    path.unlink(missing_ok=True)
+    path.touch(0o600)
+    path.write_text(cookie)
+
+
+def mapper_environment(identity: NodeIdentity, ports: Ports) -> dict[str, str]:
+    """The environment of a port mapper, and of those who ask it."""
+    return {"PATH": PATH, "ERL_EPMD_PORT": str(ports.mapper), "ERL_EPMD_ADDRESS": identity.peer_address}
+
+
+def environment(spec: NodeSpec, inside: str) -> dict[str, str]:
+    """The environment of a node and its tools, which takes nothing from /etc or from the caller."""
     return {
-        "PATH": PATH,
+        **mapper_environment(spec.identity, spec.ports),
         "LANG": "C.UTF-8",
-        "HOME": inside,  # the folder of the Erlang cookie, which the node shares with no other server
-        "ERL_EPMD_PORT": str(ports.mapper),
-        "RABBITMQ_NODENAME": NODE_NAME,
-        "RABBITMQ_DIST_PORT": str(ports.distribution),
+        "HOME": inside,  # the folder of the Erlang cookie
+        "RABBITMQ_NODENAME": spec.identity.name,
+        "RABBITMQ_USE_LONGNAME": str(spec.identity.has_long_name).lower(),
+        "RABBITMQ_DIST_PORT": str(spec.ports.distribution),
         "RABBITMQ_CONF_ENV_FILE": f"{inside}/rabbitmq-env.conf",
         "RABBITMQ_CONFIG_FILE": f"{inside}/rabbitmq.conf",
         "RABBITMQ_CONFIG_FILES": f"{inside}/conf.d",

@@ -23,6 +23,26 @@ class Ports:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeIdentity:
+    """The name of a node, and where it is reached. The default is a node by itself, on the loopback."""
+
+    name: str = "floodgate@localhost"  # localhost resolves on every machine, whatever its host name
+    client_address: str = "127.0.0.1"
+    peer_address: str = "127.0.0.1"
+    ports: Ports | None = None
+    """The ports to use; None means free ones."""
+    enter: tuple[str, ...] = ()
+    """The command, to be followed by another one, that enters the node's network namespace."""
+    cookie: str | None = None
+    """The secret that the nodes of a cluster share; None means one of the node's own."""
+
+    @property
+    def has_long_name(self) -> bool:
+        """Whether the name's host contains a dot, which Erlang has to be told."""
+        return "." in self.name.partition("@")[2]
+
+
+@dataclass(frozen=True, slots=True)
 class NodeSpec:
     """The properties that distinguish one node from another."""
 
@@ -31,6 +51,7 @@ class NodeSpec:
     conf: Mapping[str, str] = field(default_factory=dict)
     plugins: tuple[str, ...] = ()
     detached: bool = False
+    identity: NodeIdentity = field(default_factory=NodeIdentity)
 
 
 class Engine(Protocol):
@@ -51,11 +72,17 @@ class Engine(Protocol):
     def kill(self) -> None:
         """Send SIGKILL, and return when the node has ended. Its data is kept."""
 
+    def freeze(self) -> None:
+        """Suspend all processes of the node. Its connections stay open, and nothing answers."""
+
+    def thaw(self) -> None:
+        """Let a frozen node run on."""
+
     def remove(self) -> None:
         """Delete the files that a stopped node has outside of its home."""
 
-    def ctl(self, args: Sequence[str], timeout_seconds: float) -> str:
-        """Run `rabbitmqctl` and return its output.
+    def ctl(self, args: Sequence[str], timeout_seconds: float, tool: str = "rabbitmqctl") -> str:
+        """Run `rabbitmqctl`, or another tool of the server, and return its output.
 
         Raises:
             CommandError: the command failed.

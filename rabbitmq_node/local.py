@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rabbitmq_node.command import run_command
-from rabbitmq_node.conf import environment, write_files
-from rabbitmq_node.engine import NodeSpec
+from rabbitmq_node.conf import environment, mapper_environment, write_files
+from rabbitmq_node.engine import NodeIdentity, NodeSpec, Ports
 from rabbitmq_node.errors import NodeError
 from rabbitmq_node.process import ProcessGroup, ProcessId
 from rabbitmq_node.server import Server, restore
@@ -47,11 +47,18 @@ class LocalEngine:
         write_files(spec, files, inside, self._server.conf())
         self._server.hand_over(files)
         self._group = ProcessGroup.start(
-            self._server.run_server(files),
-            environment(spec.ports, inside),
+            [*spec.identity.enter, *self._server.run_server(files)],
+            environment(spec, inside),
             _log(spec),
             guarded=not spec.detached,
         )
+
+    def start_mapper(self, identity: NodeIdentity, ports: Ports, home: Path) -> ProcessGroup:
+        """Start a port mapper that several nodes of one address share."""
+        files = self._server.files(home)
+        files.mkdir(parents=True, exist_ok=True)
+        command = [*identity.enter, *self._server.run_mapper(files)]
+        return ProcessGroup.start(command, mapper_environment(identity, ports), home / "mapper.log", guarded=True)
 
     def running(self) -> bool:
         return self._group is not None and self._group.alive()
@@ -71,16 +78,24 @@ class LocalEngine:
             self._group.kill()
             self._group = None
 
+    def freeze(self) -> None:
+        if self._group is not None:
+            self._group.freeze()
+
+    def thaw(self) -> None:
+        if self._group is not None:
+            self._group.thaw()
+
     def remove(self) -> None:
         if self._spec is not None:
             shutil.rmtree(self._server.files(self._spec.home), ignore_errors=True)
 
-    def ctl(self, args: Sequence[str], timeout_seconds: float) -> str:
+    def ctl(self, args: Sequence[str], timeout_seconds: float, tool: str = "rabbitmqctl") -> str:
         spec = self._known_spec()
         files = self._server.files(spec.home)
-        command = self._server.run_ctl(files, ["--silent", *args])
-        env = environment(spec.ports, self._server.inside(files))
-        return run_command(command, env, timeout_seconds, called=f"rabbitmqctl {' '.join(args)}").strip()
+        command = [*spec.identity.enter, *self._server.run_tool(files, tool, ["--silent", *args])]
+        env = environment(spec, self._server.inside(files))
+        return run_command(command, env, timeout_seconds, called=f"{tool} {' '.join(args)}").strip()
 
     def log_tail(self, lines: int) -> str:
         if self._spec is None:

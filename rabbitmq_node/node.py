@@ -26,7 +26,7 @@ from urllib.parse import quote
 
 from rabbitmq_node import provision
 from rabbitmq_node.amqp import greet
-from rabbitmq_node.engine import Engine, NodeSpec, Ports, free_ports, port_is_free
+from rabbitmq_node.engine import Engine, NodeIdentity, NodeSpec, Ports, free_ports, port_is_free
 from rabbitmq_node.errors import CommandError, NodeError
 
 START_SECONDS = 60.0  # a fresh node takes 3 s on an idle machine with two cores
@@ -49,6 +49,7 @@ class Node:
         home: Path | None = None,
         engine: Engine | None = None,
         detached: bool = False,
+        identity: NodeIdentity | None = None,
     ) -> None:
         """Describe a node. Nothing happens before `start`.
 
@@ -60,6 +61,7 @@ class Node:
             home: a folder that is kept after the node ends; None means a temporary one.
             engine: the engine that runs the node; None means the one that `provision` finds.
             detached: whether the node keeps running after this program ends.
+            identity: the node's name and addresses; None means a node by itself, on the loopback.
         """
         self._wanted_version = version
         self._wanted_port = port
@@ -69,7 +71,8 @@ class Node:
         self._home_is_ours = home is None
         self._detached = detached
         self._engine = engine
-        self._ports: Ports | None = None
+        self.identity = identity or NodeIdentity()
+        self._ports = self.identity.ports
         self._version = ""
 
     @staticmethod
@@ -135,7 +138,17 @@ class Node:
 
     def url_of(self, vhost: str) -> str:
         """The AMQP URL of a vhost."""
-        return f"amqp://guest:guest@127.0.0.1:{self.port}/{quote(vhost, safe='')}"
+        return f"amqp://guest:guest@{self.address}:{self.port}/{quote(vhost, safe='')}"
+
+    @property
+    def name(self) -> str:
+        """The name by which Erlang, and so rabbitmqctl, knows the node."""
+        return self.identity.name
+
+    @property
+    def address(self) -> str:
+        """The IP address at which clients reach the node."""
+        return self.identity.client_address
 
     def running(self) -> bool:
         """Whether the node runs; it may still be starting."""
@@ -166,6 +179,16 @@ class Node:
         if self._engine is not None:
             self._engine.kill()
 
+    def freeze(self) -> None:
+        """Suspend the node: its connections stay open, and nothing answers."""
+        if self._engine is not None:
+            self._engine.freeze()
+
+    def thaw(self) -> None:
+        """Let a frozen node run on."""
+        if self._engine is not None:
+            self._engine.thaw()
+
     def restart(self) -> "Node":
         """Stop the node, and start it on the same port with the same data."""
         self.stop()
@@ -180,16 +203,16 @@ class Node:
             shutil.rmtree(self._home, ignore_errors=True)
         self._home = None if self._home_is_ours else self._home
 
-    def ctl(self, *args: str, timeout_seconds: float = CTL_SECONDS) -> str:
-        """Run `rabbitmqctl --silent` with these arguments and return its output.
+    def ctl(self, *args: str, timeout_seconds: float = CTL_SECONDS, tool: str = "rabbitmqctl") -> str:
+        """Run `rabbitmqctl --silent`, or another tool of the server, with these arguments and return its output.
 
         Raises:
-            CommandError: the command failed; the message is rabbitmqctl's own.
+            CommandError: the command failed; the message is the tool's own.
             NodeError: the node was never started.
         """
         if self._engine is None:
             raise NodeError("this node was never started")
-        return self._engine.ctl(args, timeout_seconds)
+        return self._engine.ctl(args, timeout_seconds, tool)
 
     def log_tail(self, lines: int = LOG_TAIL_LINES) -> str:
         """The last lines of the server's log."""
@@ -208,16 +231,16 @@ class Node:
 
     def _spec(self) -> NodeSpec:
         self._ports = self._ports or free_ports(self._wanted_port)
-        if not port_is_free(self.port):
+        if not self.identity.enter and not port_is_free(self.port):
             raise NodeError(f"Port {self.port} is in use by another program: omit --port to use a free one.")
         self._home = self._home or Path(tempfile.mkdtemp(prefix="floodgate-rabbitmq-"))
         self._home.mkdir(parents=True, exist_ok=True)
-        return NodeSpec(self._home, self._ports, self._conf, self._plugins, self._detached)
+        return NodeSpec(self._home, self._ports, self._conf, self._plugins, self._detached, self.identity)
 
     def _await_greeting(self, engine: Engine) -> None:
         deadline = time.monotonic() + START_SECONDS
         while engine.running() and time.monotonic() < deadline:
-            greeting = greet("127.0.0.1", self.port)
+            greeting = greet(self.address, self.port)
             if greeting is not None and engine.booted():
                 self._version = greeting.version
                 return

@@ -94,6 +94,16 @@ class ProcessGroup:
         if self._guard is not None:
             self._guard.release()
 
+    def freeze(self) -> None:
+        """Suspend all processes of the group."""
+        if self.alive():
+            self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let the processes of the group run on."""
+        if self.alive():
+            self._signal(signal.SIGCONT)
+
     def _wait_for_leader(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while self.alive() and time.monotonic() < deadline:

@@ -6,7 +6,8 @@ bind mounts and child processes disappear with it, so there is nothing to unmoun
 does not allow namespaces; there `BareChrootServer` keeps the node's files in the tree itself and works without /proc.
 
 Every node has its own port mapper (epmd). Erlang would start a daemon that all nodes of the machine share and that
-outlives them. Started next to the server, in its process group, the port mapper is private and ends with it.
+outlives them. Started next to the server, in its process group, the port mapper is private and ends with it. It reads
+its port and address from ERL_EPMD_PORT and ERL_EPMD_ADDRESS.
 """
 
 import os
@@ -15,10 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-# Runs the port mapper next to the server. `epmd` is in the same folder as `erl`, which is not always on the PATH.
-WITH_PORT_MAPPER = """
+# `epmd` is in the same folder as `erl`, which is not always on the PATH.
+PORT_MAPPER = """
 PATH="$PATH:$(dirname "$(readlink -f "$(command -v erl)")")"
-epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 &
+exec epmd
+"""
+# Runs the port mapper next to the server. If the nodes of a cluster share one, the second one ends at once.
+WITH_PORT_MAPPER = f"""
+({PORT_MAPPER}) &
 exec "$0"
 """
 
@@ -55,8 +60,11 @@ class Server(Protocol):
     def run_server(self, files: Path) -> list[str]:
         """The command that runs a node in the foreground."""
 
-    def run_ctl(self, files: Path, args: Sequence[str]) -> list[str]:
-        """The command that runs `rabbitmqctl` with these arguments."""
+    def run_mapper(self, files: Path) -> list[str]:
+        """The command that runs a port mapper in the foreground."""
+
+    def run_tool(self, files: Path, tool: str, args: Sequence[str]) -> list[str]:
+        """The command that runs `rabbitmqctl` or another of the server's tools with these arguments."""
 
     def record(self) -> dict[str, str]:
         """The values from which `restore` creates this object again."""
@@ -83,8 +91,11 @@ class HostServer:
     def run_server(self, files: Path) -> list[str]:
         return ["sh", "-c", WITH_PORT_MAPPER, str(self.scripts / "rabbitmq-server")]
 
-    def run_ctl(self, files: Path, args: Sequence[str]) -> list[str]:
-        return [str(self.scripts / "rabbitmqctl"), *args]
+    def run_mapper(self, files: Path) -> list[str]:
+        return ["sh", "-c", PORT_MAPPER]
+
+    def run_tool(self, files: Path, tool: str, args: Sequence[str]) -> list[str]:
+        return [str(self.scripts / tool), *args]
 
     def record(self) -> dict[str, str]:
         return {"server": "host", "path": str(self.scripts)}
@@ -111,8 +122,11 @@ class ChrootServer:
     def run_server(self, files: Path) -> list[str]:
         return self._enter(files, ["sh", "-c", WITH_PORT_MAPPER, f"{BIN}/rabbitmq-server"])
 
-    def run_ctl(self, files: Path, args: Sequence[str]) -> list[str]:
-        return self._enter(files, [f"{BIN}/rabbitmqctl", *args])
+    def run_mapper(self, files: Path) -> list[str]:
+        return self._enter(files, ["sh", "-c", PORT_MAPPER])
+
+    def run_tool(self, files: Path, tool: str, args: Sequence[str]) -> list[str]:
+        return self._enter(files, [f"{BIN}/{tool}", *args])
 
     def record(self) -> dict[str, str]:
         return {"server": "chroot", "path": str(self.root)}
@@ -149,8 +163,11 @@ class BareChrootServer:
     def run_server(self, files: Path) -> list[str]:
         return self._enter(["sh", "-c", WITH_PORT_MAPPER, f"{BIN}/rabbitmq-server"])
 
-    def run_ctl(self, files: Path, args: Sequence[str]) -> list[str]:
-        return self._enter([f"{BIN}/rabbitmqctl", *args])
+    def run_mapper(self, files: Path) -> list[str]:
+        return self._enter(["sh", "-c", PORT_MAPPER])
+
+    def run_tool(self, files: Path, tool: str, args: Sequence[str]) -> list[str]:
+        return self._enter([f"{BIN}/{tool}", *args])
 
     def record(self) -> dict[str, str]:
         return {"server": "bare-chroot", "path": str(self.root)}

@@ -22,6 +22,7 @@ from floodgate.broker.admission.contract import (
     AlreadyDead,
     AlreadySent,
     Ask,
+    CallFamily,
     Dead,
     Decision,
     Exhausted,
@@ -35,6 +36,7 @@ from floodgate.broker.admission.contract import (
     Scope,
     Sent,
     Settlement,
+    SlowedChat,
     Snapshot,
     Standing,
     Unreachable,
@@ -102,6 +104,14 @@ class Typing:
 
 
 @dataclass
+class LearnedPace:
+    permille: int = 1000
+    recovers_from: int = 0
+    next_at: int = 0
+    grant: int = 0
+
+
+@dataclass
 class Outage:
     since: int
     probe_at: int
@@ -129,6 +139,7 @@ class Bot:
     outage: Outage | None = None
     not_kept: list[tuple[str, str | None, str, int]] = field(default_factory=list)
     typing: dict[str, Typing] = field(default_factory=lambda: defaultdict(Typing))
+    paces: dict[tuple[str, CallFamily], LearnedPace] = field(default_factory=dict)
     shed: int = 0
     superseded: int = 0
     dropped: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -233,7 +244,7 @@ class PlainModel:
             if earlier.lease_end and earlier.due > now:
                 backing_off = self._wait(earlier.due - now, Scope.CHAT, "line")
             earlier.state, earlier.bot_until = "dead", 0  # at least while the wait is worked out
-        wait = backing_off or self._chat_wait(job, chat) or self._bot_wait(ask, job)
+        wait = backing_off or self._chat_wait(job, chat, policy.family_of(ask)) or self._bot_wait(ask, job)
         if ask.worth is not None and ask.worth <= (wait.delay if wait is not None else timedelta()):
             if earlier is not None:
                 earlier.state = "waiting"
@@ -315,6 +326,9 @@ class PlainModel:
                 job.handed_back = job.handed_back + 1 if isinstance(settlement, Released) else 0
                 if not charged and job.since:
                     self._refund(job)
+                    pace = self._pace_of(job.chat, policy.family_of(ask))
+                    if pace is not None and pace.grant == job.since:
+                        pace.next_at = job.since
                 self._end_call(job)
                 delay = us(settlement.delay) if isinstance(settlement, Retrying) else 0
                 job.state, job.since, job.due = "waiting", 0, self.now + delay
@@ -406,13 +420,50 @@ class PlainModel:
             self._reclaim(self._chat(chat))
             self._chat(chat).paused_until = max(self._chat(chat).paused_until, until)
 
-    def too_many_requests(self, bot: str, chat: str | None, retry_after: timedelta, typing: bool = False) -> Scope:
+    def too_many_requests(
+        self, bot: str, chat: str | None, retry_after: timedelta, family: CallFamily = CallFamily.MESSAGES
+    ) -> Scope:
+        self._open(bot)
         duration = retry_after + timedelta(microseconds=policy.PAUSE_MARGIN_US)
-        if typing:
-            self._open(bot)
+        if family is CallFamily.TYPING:
             its = self.bot.typing[self._real(chat) or ""]
             its.paused_until = max(its.paused_until, self.now + us(duration))
-            return Scope.CHAT
+            scope = Scope.CHAT
+        else:
+            scope = self._flood_wait(bot, chat, retry_after, duration)
+        if chat is not None and scope is Scope.CHAT:
+            self._slow_down(self._real(chat) or "", family, self.now + us(duration))
+        return scope
+
+    def _slow_down(self, key: str, family: CallFamily, wait_end: int) -> None:
+        if family is CallFamily.OTHER or not self._interval(key, family, 1000):
+            return
+        known = self._pace_of(key, family)
+        pace = self.bot.paces[key, family] = known or LearnedPace()
+        if self.now >= pace.recovers_from:
+            pace.permille = min(8000, 2 * self._width(pace))
+        pace.recovers_from = pace.next_at = max(pace.recovers_from, wait_end)
+        pace.grant = 0
+
+    def _width(self, pace: LearnedPace) -> int:
+        recovered = max(0, self.now - pace.recovers_from) // policy.NARROWING_US_PER_PERMILLE
+        return max(1000, pace.permille - recovered)
+
+    def _pace_of(self, key: str | None, family: CallFamily) -> LearnedPace | None:
+        pace = self.bot.paces.get((key or "", family))
+        return pace if pace is not None and self.now < self._recovery(pace) else None
+
+    def _interval(self, key: str, family: CallFamily, permille: int) -> int:
+        windows = self.policy.rates(self.name).typing if family is CallFamily.TYPING else self._windows(key)
+        return max((window.span_us // window.cap for window in windows), default=0) * permille // 1000
+
+    def _space_out(self, ask: Ask, key: str | None, units: int) -> None:
+        family = policy.family_of(ask)
+        if key is not None and (pace := self._pace_of(key, family)) is not None:
+            pace.grant = self.now
+            pace.next_at = self.now + units * self._interval(key, family, self._width(pace))
+
+    def _flood_wait(self, bot: str, chat: str | None, retry_after: timedelta, duration: timedelta) -> Scope:
         if chat is not None:
             self.pause(bot, chat, duration, "429")
         self._open(bot)
@@ -463,6 +514,11 @@ class PlainModel:
         self._move(old, new)
 
     def _move(self, old: str, new: str) -> None:
+        for family in CallFamily:
+            gone_pace, pace = self._pace_of(old, family), self._pace_of(new, family)
+            self.bot.paces.pop((old, family), None)
+            if gone_pace is not None and (pace is None or self._recovery(pace) < self._recovery(gone_pace)):
+                self.bot.paces[new, family] = gone_pace
         for job in self.bot.jobs.values():
             if job.chat == old:
                 job.chat = new
@@ -529,6 +585,28 @@ class PlainModel:
             dropped=dict(self.bot.dropped),
             outage=timedelta(microseconds=self.now - self.bot.outage.since) if self.bot.outage else None,
             oldest=self._oldest([job for job in waiting if job.chat is not None]),
+            slowed=self._slowed()[:10],
+            slowed_chats=Counter(slowed.family for slowed in self._slowed()),
+        )
+
+    def _recovery(self, pace: LearnedPace) -> int:
+        return pace.recovers_from + (pace.permille - 1000) * policy.NARROWING_US_PER_PERMILLE
+
+    def _slowed(self) -> tuple[SlowedChat, ...]:
+        found = [
+            (
+                self._interval(key, family, self._width(pace)),
+                max(0, pace.next_at - self.now),
+                self._recovery(pace) - self.now,
+                key,
+                family,
+            )
+            for (key, family), pace in self.bot.paces.items()
+            if self._pace_of(key, family) is not None
+        ]
+        found.sort(key=lambda one: (-one[2], one[3], one[4]))
+        return tuple(
+            SlowedChat(key, family, *(timedelta(microseconds=time) for time in times)) for *times, key, family in found
         )
 
     def _oldest(self, waiting: list[Job]) -> dict[Priority, timedelta]:
@@ -562,10 +640,12 @@ class PlainModel:
             or (chat.sending is not None and chat.lease_end > self.now)
             or any(self._line(key, priority) for priority in ahead if key is not None)
             or (ask.worth is not None and ask.worth <= timedelta())
+            or ((pace := self._pace_of(key, CallFamily.TYPING)) is not None and pace.next_at > self.now)
         )
         if hindered or full:
             return self._shed(ask)
         its.sent.append(self.now)
+        self._space_out(ask, key, 1)
         return Go(self._address(ask, key))
 
     def _real(self, key: str | None) -> str | None:
@@ -617,14 +697,16 @@ class PlainModel:
         ]
         return sorted(found, key=lambda job: job.order)
 
-    def _chat_wait(self, job: Job, chat: Chat | None) -> Wait | None:
+    def _chat_wait(self, job: Job, chat: Chat | None, family: CallFamily) -> Wait | None:
         if chat is None or job.chat is None:
             return None
         now = self.now
         windows = self._windows(job.chat)
         head = self._head(job, chat)
         rival = self._rival(job, chat)
-        ready = max(now, chat.rest_until, earliest(chat.units, windows, job.units, now))
+        pace = self._pace_of(job.chat, family)
+        next_at = 0 if pace is None else pace.next_at
+        ready = max(now, chat.rest_until, next_at, earliest(chat.units, windows, job.units, now))
         if chat.paused_until > now:
             why = "pause"
         elif chat.sending is not None:
@@ -646,7 +728,7 @@ class PlainModel:
             for _ in range(other.units):
                 at = earliest(units, windows, 1, at)
                 units.append((at, other.id))
-        at = earliest(units, windows, job.units, at)
+        at = max(next_at, earliest(units, windows, job.units, at))
         return self._wait(max(at - now, 1 if why == "rate" else policy.PLACE_US), Scope.CHAT, why)
 
     def _ahead(self, job: Job, chat: Chat, rival: bool) -> list[Job]:
@@ -763,6 +845,7 @@ class PlainModel:
         chat.sending, chat.sending_since, chat.lease_end = job.id, now, job.lease_end
         bulk_waits = bool(self._line(job.chat, Priority.BULK))
         chat.overtaken = chat.overtaken + 1 if bulk_waits and job.priority is Priority.INTERACTIVE else 0
+        self._space_out(ask, job.chat, job.units)
         return Go(self._address(ask, job.chat), now, probe)
 
     def _address(self, ask: Ask, chat: str | None) -> str | None:
@@ -810,6 +893,9 @@ class PlainModel:
         logs = [(chat.units, taken if ask.upload else late)] if chat is not None else []
         if not ask.upload:
             logs.append((self.bot.units[job.paid], min(late, policy.BOT_LATE_MOST_US)))
+        pace = self._pace_of(job.chat, policy.family_of(ask)) if chat is not None else None
+        if pace is not None and pace.grant == job.since:
+            pace.next_at += taken if ask.upload else late
         for units, later in logs:
             units[:] = sorted((at + later if grant == grant_of(job) else at, grant) for at, grant in units)
 

@@ -3,9 +3,12 @@
 rabbitmq       one node for the whole session; leave it running and healthy
 vhost          a vhost of that node for this test only: vhost.url, vhost.ctl("list_queues", …)
 new_node       makes nodes for this test only, to kill and to fill: new_node(conf={"heartbeat": "5"}).start()
+cluster        three nodes for the whole session, to kill, freeze and cut off; healed after each test
 redis_server   one Redis for the whole session; leave it running
 redis_url      its URL, emptied for this test
 new_redis      makes Redis servers for this test only
+redis_cluster  one Redis Cluster of three shards for the whole session; leave it running
+cluster_url    its URL, emptied for this test
 postgres       one PostgreSQL for the whole session: postgres.new_database() makes a database for this test only
 """
 
@@ -17,7 +20,9 @@ from typing import Any
 import pytest
 
 from rabbitmq_node.choice import VERSIONS
+from rabbitmq_node.cluster import Cluster
 from rabbitmq_node.node import Node
+from tests.redis_servers import ShardedRedis
 from tests.services import PostgresServer, RedisServer, Vhost, Vhosts
 
 
@@ -83,6 +88,18 @@ def new_node(rabbitmq_version: str | None) -> Iterator[Callable[..., Node]]:
 
 
 @pytest.fixture(scope="session")
+def running_cluster(rabbitmq_version: str | None) -> Iterator[Cluster]:
+    with Cluster(rabbitmq_version) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(running_cluster: Cluster) -> Iterator[Cluster]:
+    yield running_cluster
+    running_cluster.heal()
+
+
+@pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     server = RedisServer(tmp_path_factory.mktemp("redis")).start()
     yield server
@@ -107,6 +124,21 @@ def new_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
     yield make
     for server in servers:
         server.kill()
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShardedRedis]:
+    cluster = ShardedRedis(tmp_path_factory.mktemp("redis-cluster"))
+    try:
+        yield cluster.start()
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def cluster_url(redis_cluster: ShardedRedis) -> str:
+    redis_cluster.flush()
+    return redis_cluster.url
 
 
 @pytest.fixture(scope="session")

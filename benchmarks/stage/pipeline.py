@@ -91,7 +91,7 @@ def pipeline(
         client = stack.enter_context(Client(loaded, bot=bot))
         ours = Pipeline(loaded, bot, home, client, edition, environment(given))
         counts = topology.pipeline_of(loaded, [bot]).counts
-        stack.callback(lambda: _delete(rabbitmq_url, ours.queue_names(), counts))
+        stack.callback(lambda: _delete(loaded.rabbitmq_urls, ours.queue_names(), counts))
         stack.callback(ours.stop_workers)
         yield ours
 
@@ -105,9 +105,9 @@ def environment(given: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _delete(rabbitmq_url: str, queues: Iterable[str], counts: Iterable[PartitionCount]) -> None:
+def _delete(rabbitmq_urls: Iterable[str], queues: Iterable[str], counts: Iterable[PartitionCount]) -> None:
     """Deleting a queue that is not there is no error."""
-    connection = pika.BlockingConnection(pika.URLParameters(rabbitmq_url))
+    connection = pika.BlockingConnection([pika.URLParameters(url) for url in rabbitmq_urls])
     channel = connection.channel()
     for queue in queues:
         channel.queue_delete(queue)

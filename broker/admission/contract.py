@@ -52,6 +52,15 @@ class Ask:
     """Whether no later job supersedes it."""
 
 
+class CallFamily(StrEnum):
+    """The calls of a chat that a 429 for one of them slows down together."""
+
+    MESSAGES = "messages"
+    EDITS = "edits"
+    TYPING = "typing"  # and drafts
+    OTHER = "other"  # draws on no budget of the chat, so there is no pace to slow down
+
+
 class Scope(StrEnum):
     """Whether a wait concerns the whole bot or one chat. A job that waits for its bot may stay in the worker; one that
     waits for its chat makes way for others."""
@@ -247,6 +256,20 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
+class SlowedChat:
+    """The learned pace of one family of calls in a chat, after answers 429."""
+
+    chat: str
+    family: CallFamily
+    interval: timedelta
+    """The distance that its calls keep now. An album of n keeps n times as much after it."""
+    next_call: timedelta
+    """Until the next call may be made, as far as this pace is concerned."""
+    recovery: timedelta
+    """Until it has its full pace again, if no other 429 comes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """A line of waiting jobs: its chat, its priority and its length in jobs."""
 
@@ -302,6 +325,10 @@ class Snapshot:
     oldest: Mapping[Priority, timedelta] = field(default_factory=dict)
     """How long ago the oldest job that waits in a line joined it, by priority; nothing for a priority without one.
     Reads and answers to queries join no line."""
+    slowed: tuple[SlowedChat, ...] = ()
+    """Learned paces of chats, the slowest to recover first; as many as of lines and pauses."""
+    slowed_chats: Mapping[CallFamily, int] = field(default_factory=dict)
+    """How many chats are slowed, by family; nothing for a family without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,6 +409,8 @@ class ChatExplanation:
     """Until the bot's rate and its pause admit a unit."""
     lines: tuple[ChatLine, ...]
     """Its lines that are not empty, interactive first."""
+    slowed: tuple[SlowedChat, ...] = ()
+    """Its learned paces. If one of them holds up the first job, ``why`` is `rate`."""
     job: JobPlace | None = None
     """The job that was asked about."""
 
@@ -496,10 +525,15 @@ class Admission(Protocol):
         it."""
         ...
 
-    def too_many_requests(self, bot: str, chat: str | None, retry_after: timedelta, typing: bool = False) -> Scope:
+    def too_many_requests(
+        self, bot: str, chat: str | None, retry_after: timedelta, family: CallFamily = CallFamily.MESSAGES
+    ) -> Scope:
         """Record a 429: pause the chat, or the bot if ``policy.blames_bot``. Returns which of them was paused.
 
-        A 429 for ``typing`` or a draft pauses only these in the chat.
+        A 429 for typing or a draft pauses only these in the chat. Any other pauses the whole chat, because a chat
+        refuses messages and edits together during a wait. Unless it is attributed to the bot, it also slows down the
+        chat's later calls of the same family, and of no other: they keep a distance that shrinks slowly
+        (``policy.WIDER_PERMILLE`` and following).
         """
         ...
 

@@ -21,6 +21,10 @@ eventually Exhausted, and so is one that keeps being handed back before its call
 message was purged) is stepped over after a grace period, which starts when a later job first finds it missing; it
 regains its old place if it does return.
 
+A chat that has answered 429 gets a learned pace for the family of the refused call: a distance between its calls of
+that family, besides its windows. It delays no other family, but a line keeps its order: a message behind a slowed edit
+of the same priority waits for it.
+
 Jobs with a key: the newest takes the place, and the rank among the jobs that wait for the bot, of the one that waits
 under the same key. As it takes a place and never makes one, nobody behind it waits longer, and however often that
 happens, the place moves on as if one job held it.
@@ -43,6 +47,7 @@ from floodgate.broker.admission.contract import (
     AlreadyDead,
     AlreadySent,
     Ask,
+    CallFamily,
     Dead,
     Decision,
     Exhausted,
@@ -59,7 +64,7 @@ from floodgate.broker.admission.contract import (
     Wait,
 )
 from floodgate.broker.admission.result_feed import dead_record, dead_text, sent_record, sent_text
-from floodgate.broker.admission.rows import Alias, ChatRow, JobRow, LineRow, State, TypingRow, UnitOfWork
+from floodgate.broker.admission.rows import Alias, ChatRow, JobRow, LineRow, SlowedRow, State, TypingRow, UnitOfWork
 from floodgate.broker.messages.chats import ChatKind, chat_kind
 from floodgate.broker.messages.job import Priority
 
@@ -79,12 +84,13 @@ def admit(work: UnitOfWork, ask: Ask) -> Decision:
         return refused
     earlier = _supersedable(work, ask, chat) if job is None else None
     job = _join(work, ask, job, chat, earlier)
-    wait = _backing_off(work, earlier) or _chat_wait(work, job, chat) or _bot_wait(work, ask, job)
+    slow = None if chat is None else slowed_of(work, chat.chat, policy.family_of(ask))
+    wait = _backing_off(work, earlier) or _chat_wait(work, job, chat, slow) or _bot_wait(work, ask, job)
     if not policy.outlives(ask, micros(wait.delay) if wait is not None else 0):
         return _shed(work, ask, job, chat)
     if earlier is not None:
         _supersede(work, earlier, job, chat)
-    return _go(work, ask, job, chat) if wait is None else _park(work, job, chat, wait)
+    return _go(work, ask, job, chat, slow) if wait is None else _park(work, job, chat, wait)
 
 
 def renew_unsettled(work: UnitOfWork, ask: Ask) -> Decision:
@@ -111,7 +117,7 @@ def settle(work: UnitOfWork, ask: Ask, settlement: Settlement, grant: int | None
     if grant is not None and grant == job.since and _tells_of_telegram(ask, settlement):
         _note_answer(work, job, settlement)
     if job.state is State.SENDING and grant in (None, job.since):
-        _count_later(work, job, chat, *policy.delays_us(ask, settlement, work.now - job.since))
+        _count_later(work, ask, job, chat, *policy.delays_us(ask, settlement, work.now - job.since))
     match settlement:
         case Sent():
             if chat is not None and policy.needs_chat(ask):
@@ -125,11 +131,11 @@ def settle(work: UnitOfWork, ask: Ask, settlement: Settlement, grant: int | None
         case Retrying(delay=delay, charged=charged):
             if job.number and grant in (None, job.since):
                 job.handed_back = 0
-                _put_back(work, job, chat, micros(delay), charged)
+                _put_back(work, ask, job, chat, micros(delay), charged)
         case Released():
             if job.number and grant in (None, job.since):
                 job.handed_back += 1
-                _put_back(work, job, chat, 0, charged=False)
+                _put_back(work, ask, job, chat, 0, charged=False)
 
 
 def cancel(work: UnitOfWork, ask: Ask, listed: bool) -> Record:
@@ -195,15 +201,25 @@ def pause(work: UnitOfWork, chat_key: str | None, duration: timedelta, why: str)
     work.save_chat(chat)
 
 
-def too_many_requests(work: UnitOfWork, chat_key: str | None, retry_after: timedelta, typing: bool) -> Scope:
+def too_many_requests(work: UnitOfWork, chat_key: str | None, retry_after: timedelta, family: CallFamily) -> Scope:
     """As ``Admission.too_many_requests``."""
+    chat_key = None if chat_key is None else real_chat(work, chat_key)
+    until = work.now + micros(retry_after) + policy.PAUSE_MARGIN_US
+    if family is CallFamily.TYPING:
+        _pause_typing(work, chat_key, until)
+        _slow_down(work, chat_key, family, until)
+        return Scope.CHAT
+    if _flood_wait(work, chat_key, retry_after):
+        return Scope.BOT
+    _slow_down(work, chat_key, family, until)
+    return Scope.CHAT
+
+
+def _flood_wait(work: UnitOfWork, chat_key: str | None, retry_after: timedelta) -> bool:
+    """Pause the chat after a 429, and the bot if it is to blame; return whether it is."""
     wait = micros(retry_after)
     duration = timedelta(microseconds=wait + policy.PAUSE_MARGIN_US)
-    if typing:
-        _pause_typing(work, chat_key, work.now + wait + policy.PAUSE_MARGIN_US)
-        return Scope.CHAT
     if chat_key is not None:
-        chat_key = real_chat(work, chat_key)
         pause(work, chat_key, duration, FLOOD_WAIT)
     bot = work.bot
     refusal = policy.FloodWait(chat_key or "", work.now, wait > policy.LONG_WAIT_US)
@@ -215,7 +231,7 @@ def too_many_requests(work: UnitOfWork, chat_key: str | None, retry_after: timed
             bot.slowed_at = work.now
         pause(work, None, duration, FLOOD_WAIT)
     work.save_bot()
-    return Scope.BOT if blamed else Scope.CHAT
+    return blamed
 
 
 def resume(work: UnitOfWork, chat_key: str | None) -> bool:
@@ -265,6 +281,7 @@ def _resolve(work: UnitOfWork, name: str, real: str) -> None:
 
 
 def _move_chat(work: UnitOfWork, old_key: str, new_key: str) -> None:
+    _move_paces(work, old_key, new_key)
     old = work.chat(old_key)
     if old is None:
         return
@@ -504,14 +521,15 @@ def _supersede(work: UnitOfWork, earlier: JobRow, job: JobRow, chat: ChatRow | N
         work.save_job(first)
 
 
-def _chat_wait(work: UnitOfWork, job: JobRow, chat: ChatRow | None) -> Wait | None:
+def _chat_wait(work: UnitOfWork, job: JobRow, chat: ChatRow | None, slow: SlowedRow | None) -> Wait | None:
     """The job's wait for its turn in its chat; None if it is its turn."""
     if chat is None:
         return None
     head = _head(work, chat, job)
     rival_units = rival_units_of(work, chat, job)
     own = windows_of(work, chat.chat)
-    why = _hindrance(work, chat, job, head, rival_units, own)
+    next_at = 0 if slow is None else slow.next_at
+    why = _hindrance(work, chat, job, head, rival_units, max(next_at, windows.free_at(chat.log, own, job.units)))
     if why is None:
         return None
     held_until = max(chat.paused_until, bot_held_until(work))
@@ -519,7 +537,7 @@ def _chat_wait(work: UnitOfWork, job: JobRow, chat: ChatRow | None) -> Wait | No
     if head is not job:
         start = max(start, head.due)
     ahead = job.units_before - head.units_before + (rival_units or 0)
-    turn = windows.turn_at(chat.log, own, start, ahead, job.units)
+    turn = max(next_at, windows.turn_at(chat.log, own, start, ahead, job.units))
     return _wait(max(turn - work.now, _least_wait(work, chat, job, why, ahead)), Scope.CHAT, why)
 
 
@@ -529,7 +547,7 @@ def _hindrance(
     job: JobRow,
     head: JobRow,
     rival_units: int | None,
-    own: tuple[windows.Window, ...],
+    free_at: int,
 ) -> str | None:
     if chat.paused_until > work.now:
         return "pause"
@@ -537,7 +555,7 @@ def _hindrance(
         return "in-flight"
     if head is not job or rival_units is not None:
         return "line"
-    if max(chat.rest_until, windows.free_at(chat.log, own, job.units)) > work.now:
+    if max(chat.rest_until, free_at) > work.now:
         return "rate"
     return None
 
@@ -638,11 +656,15 @@ def _admit_typing(work: UnitOfWork, ask: Ask) -> Go | AlreadyDead:
     typing = None if key is None else work.typing(key)
     own = work.policy.rates(work.bot.bot).typing
     chat = None if key is None else work.chat(key)
-    if not policy.outlives(ask, 0) or _holds_up_typing(work, ask, chat) or (typing and _spent(work, typing, own)):
+    slow = None if key is None else slowed_of(work, key, CallFamily.TYPING)
+    held_up = _holds_up_typing(work, ask, chat) or (slow is not None and slow.next_at > work.now)
+    if not policy.outlives(ask, 0) or held_up or (typing and _spent(work, typing, own)):
         return _shed(work, ask, _stranger(work, ask), None)
     if typing is not None and own:
         typing.log = windows.spend(typing.log, own, 1, work.now)
         work.save_typing(typing)
+    if slow is not None:
+        _space_out(work, slow, own, 1)
     return Go(_address(work, ask, None))
 
 
@@ -664,9 +686,63 @@ def _spent(work: UnitOfWork, typing: TypingRow, own: tuple[windows.Window, ...])
 
 def _pause_typing(work: UnitOfWork, chat_key: str | None, until: int) -> None:
     if chat_key is not None:
-        typing = work.typing(real_chat(work, chat_key))
+        typing = work.typing(chat_key)
         typing.paused_until = max(typing.paused_until, until)
         work.save_typing(typing)
+
+
+# The learned pace of a family of calls in a chat, after a 429.
+
+
+def slowed_of(work: UnitOfWork, key: str, family: CallFamily) -> SlowedRow | None:
+    """The learned pace of a family in a chat; None if it has its full pace."""
+    if work.bot.slowed_until <= work.now or family is CallFamily.OTHER:
+        return None
+    return work.slowed(key, family)
+
+
+def windows_of_family(work: UnitOfWork, key: str, family: CallFamily) -> tuple[windows.Window, ...]:
+    """The windows that a family's calls in a chat keep."""
+    return work.policy.rates(work.bot.bot).typing if family is CallFamily.TYPING else windows_of(work, key)
+
+
+def _slow_down(work: UnitOfWork, key: str | None, family: CallFamily, until: int) -> None:
+    """Widen the distance between a family's calls in a chat from ``until`` on, the end of a wait."""
+    if key is None or family is CallFamily.OTHER or not windows_of_family(work, key, family):
+        return
+    slow = slowed_of(work, key, family) or SlowedRow(key, family)
+    if slow.slowed_at <= work.now:  # calls already in flight when the wait began are no new evidence
+        slow.permille = policy.wider(slow.permille_at(work.now))
+    slow.slowed_at = slow.next_at = max(slow.slowed_at, until)
+    slow.granted_at = 0  # nothing that is settled later moves the end of the wait
+    work.save_slowed(slow)
+    work.bot.slowed_until = max(work.bot.slowed_until, slow.recovered_at)
+    work.save_bot()
+
+
+def _space_out(work: UnitOfWork, slow: SlowedRow, own: tuple[windows.Window, ...], units: int) -> None:
+    """Note that a call of a slowed family begins."""
+    slow.granted_at = work.now
+    slow.next_at = work.now + units * policy.spacing_us(own, slow.permille_at(work.now))
+    work.save_slowed(slow)
+
+
+def _respace(work: UnitOfWork, ask: Ask, job: JobRow, chat: ChatRow | None, later_us: int | None) -> None:
+    """Count a slowed family's last call from when it arrived, or with None as not made."""
+    slow = None if chat is None else slowed_of(work, chat.chat, policy.family_of(ask))
+    if slow is not None and slow.granted_at == job.since:
+        slow.next_at = job.since if later_us is None else slow.next_at + later_us
+        work.save_slowed(slow)
+
+
+def _move_paces(work: UnitOfWork, old_key: str, new_key: str) -> None:
+    """Let a chat take over the learned paces of one that it replaces; of two, the one that recovers later."""
+    for family in policy.SLOWABLE:
+        if (old := slowed_of(work, old_key, family)) is not None:
+            new = slowed_of(work, new_key, family)
+            if new is None or new.recovered_at < old.recovered_at:
+                work.save_slowed(replace(old, chat=new_key))
+            work.drop_slowed(old)
 
 
 # The bot: its pause and its budget.
@@ -770,7 +846,7 @@ def _park(work: UnitOfWork, job: JobRow, chat: ChatRow | None, wait: Wait) -> Wa
     return wait
 
 
-def _go(work: UnitOfWork, ask: Ask, job: JobRow, chat: ChatRow | None) -> Go:
+def _go(work: UnitOfWork, ask: Ask, job: JobRow, chat: ChatRow | None, slow: SlowedRow | None) -> Go:
     work.stop_waiting(job)
     job.state, job.since, job.due = State.SENDING, work.now, work.now
     job.lease_end = work.now + micros(ask.lease)
@@ -783,6 +859,8 @@ def _go(work: UnitOfWork, ask: Ask, job: JobRow, chat: ChatRow | None) -> Go:
     if chat is not None:
         _begin_call(work, chat, job)
         work.save_chat(chat)
+        if slow is not None:
+            _space_out(work, slow, windows_of(work, chat.chat), job.units)
     work.save_job(job)
     return Go(_address(work, ask, chat), work.now, probe)
 
@@ -872,12 +950,13 @@ def _leave(work: UnitOfWork, chat: ChatRow, job: JobRow) -> None:
         chat.line(job.priority).length -= 1
 
 
-def _put_back(work: UnitOfWork, job: JobRow, chat: ChatRow | None, delay_us: int, charged: bool) -> None:
+def _put_back(work: UnitOfWork, ask: Ask, job: JobRow, chat: ChatRow | None, delay_us: int, charged: bool) -> None:
     """Return the job to its old place, the head of its line, where it waits for ``delay_us``."""
     if job.since:
         job.unsettled -= 1
         if not charged:
             _refund(work, job, chat)
+            _respace(work, ask, job, chat, None)
     if chat is not None:
         _leave(work, chat, job)
         chat.line(job.priority).length += 1
@@ -887,11 +966,14 @@ def _put_back(work: UnitOfWork, job: JobRow, chat: ChatRow | None, delay_us: int
     work.save_job(job)
 
 
-def _count_later(work: UnitOfWork, job: JobRow, chat: ChatRow | None, chat_delay: int, bot_delay: int) -> None:
+def _count_later(
+    work: UnitOfWork, ask: Ask, job: JobRow, chat: ChatRow | None, chat_delay: int, bot_delay: int
+) -> None:
     """Move the units of a call that arrived late to its arrival. The caller saves the chat."""
     if chat is not None and chat_delay:
         own = windows_of(work, chat.chat)
         chat.log = windows.moved(chat.log, own, job.units, job.since, chat_delay)
+        _respace(work, ask, job, chat, chat_delay)
     pace = work.policy.rates(work.bot.bot).pace(job.paid)
     if bot_delay and pace is not None and pace.window is not None:
         budget = work.bot.budget(job.paid)

@@ -9,6 +9,7 @@ one of two. :class:`~floodgate.broker.admission.contract.ChatExplanation` says w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from floodgate.broker.admission import policy, windows
@@ -19,6 +20,7 @@ from floodgate.broker.admission.contract import (
     JobPlace,
     Pause,
     Scope,
+    SlowedChat,
     UnreachableChat,
 )
 from floodgate.broker.admission.decisions import (
@@ -29,9 +31,11 @@ from floodgate.broker.admission.decisions import (
     real_chat,
     record,
     rival_units_of,
+    slowed_of,
     windows_of,
+    windows_of_family,
 )
-from floodgate.broker.admission.rows import ChatRow, JobRow, UnitOfWork
+from floodgate.broker.admission.rows import ChatRow, JobRow, SlowedRow, UnitOfWork
 from floodgate.broker.admission.windows import Pace
 from floodgate.broker.messages.job import Priority
 
@@ -43,7 +47,8 @@ def explain(work: UnitOfWork, chat_key: str, job_id: str | None) -> ChatExplanat
     chat = known or ChatRow(key, first_log(work, key))
     heads = _heads(work, chat)
     job = None if job_id is None else work.job(job_id)
-    why, scope = _cause(work, chat, heads, job) or (None, None)
+    slowed = [slow for family in policy.SLOWABLE if (slow := slowed_of(work, key, family)) is not None]
+    why, scope = _cause(work, chat, heads, job, slowed) or (None, None)
     bot, now = work.bot, work.now
     held = max(chat.rest_until, chat.paused_until)
     return ChatExplanation(
@@ -62,8 +67,16 @@ def explain(work: UnitOfWork, chat_key: str, job_id: str | None) -> ChatExplanat
         chat_free=_time(max(held, windows.free_at(chat.log, windows_of(work, key), 1)) - now),
         bot_free=_time(max(bot_held_until(work), _bot_turn(work, None, 0, 1)) - now),
         lines=tuple(_line(work, chat, heads, head) for head in heads.values()),
+        slowed=tuple(slowed_chat(work, slow) for slow in slowed),
         job=None if job_id is None else _place(work, chat, heads, job_id, job),
     )
+
+
+def slowed_chat(work: UnitOfWork, slow: SlowedRow) -> SlowedChat:
+    """What is shown of a learned pace."""
+    now, own = work.now, windows_of_family(work, slow.chat, slow.family)
+    interval = policy.spacing_us(own, slow.permille_at(now))
+    return SlowedChat(slow.chat, slow.family, *map(_time, (interval, slow.next_at - now, slow.recovered_at - now)))
 
 
 Heads = dict[Priority, JobRow]
@@ -74,7 +87,9 @@ def _heads(work: UnitOfWork, chat: ChatRow) -> Heads:
     return {priority: head for priority, head in found if head is not None}
 
 
-def _cause(work: UnitOfWork, chat: ChatRow, heads: Heads, job: JobRow | None) -> tuple[str, Scope] | None:
+def _cause(
+    work: UnitOfWork, chat: ChatRow, heads: Heads, job: JobRow | None, slowed: Sequence[SlowedRow]
+) -> tuple[str, Scope] | None:
     """The first unmet condition: for the job if it waits in this chat, or else for the chat's first job."""
     now = work.now
     first = next(iter(heads.values()), None)
@@ -91,6 +106,8 @@ def _cause(work: UnitOfWork, chat: ChatRow, heads: Heads, job: JobRow | None) ->
         return "line", Scope.CHAT
     if max(chat.rest_until, windows.free_at(chat.log, windows_of(work, chat.chat), units)) > now:
         return "rate", Scope.CHAT
+    if subject is not None and subject.due > now and any(slow.next_at == subject.due for slow in slowed):
+        return "rate", Scope.CHAT  # it waits for its family's next call
     if work.bot.paused_until > now:
         return "pause", Scope.BOT
     if bot_held_until(work) > now or outage_since(work):

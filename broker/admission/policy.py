@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, NamedTuple
 
-from floodgate.broker.admission.contract import Ask, Released, Retrying, Sent, Settlement
+from floodgate.broker.admission.contract import Ask, CallFamily, Released, Retrying, Sent, Settlement
 from floodgate.broker.admission.windows import Pace, Window
 from floodgate.broker.messages.chats import ChatKind, chat_kind
 from floodgate.broker.messages.dead_letters import CHAT_UNREACHABLE
@@ -137,6 +137,19 @@ PROBE_POLL_US: Final = 1 * SECOND
 SLOWER_PERMILLE: Final = 930
 SLOWEST_PERMILLE: Final = 500
 RECOVERY_US_PER_PERMILLE: Final = 1 * SECOND
+
+# After a 429 attributed to a chat, its calls of the same family (messages, edits or typing) keep a distance from each
+# other. The first time it is twice the distance at which they keep the chat's limits evenly, and it doubles each time,
+# as in the adaptive throttles of bots that stream (hermes-agent doubles the interval of its edits, up to 10 s). The
+# bound is 8.4 s for a user, 24 s for a group, 6 s for typing. A bot was banned at 8 to 12 visible calls a minute with
+# about as many chat actions beside them (hermes-agent issue 107612): the slowest rate known to have been refused.
+WIDER_PERMILLE: Final = 2000
+WIDEST_PERMILLE: Final = 8000
+# From the end of the wait on, the distance shrinks by the full one in five minutes, whatever is sent: from twice to
+# once in five, from eight times in 35. So a chat that needs a slower pace gets about one 429 in five minutes; the waits
+# that users of such bots report are 9 to 40 s.
+NARROWING_US_PER_PERMILLE: Final = 300 * MILLISECOND
+SLOWABLE: Final = (CallFamily.MESSAGES, CallFamily.EDITS, CallFamily.TYPING)
 
 
 class FloodWait(NamedTuple):
@@ -369,6 +382,18 @@ def is_typing(ask: Ask) -> bool:
     return ask.charge is Charge.TYPING
 
 
+def family_of(ask: Ask) -> CallFamily:
+    """The family whose pace in the chat a 429 for the call slows down."""
+    return _FAMILIES.get(ask.charge, CallFamily.OTHER)
+
+
+_FAMILIES: Final = {
+    Charge.MESSAGE: CallFamily.MESSAGES,
+    Charge.EDIT: CallFamily.EDITS,
+    Charge.TYPING: CallFamily.TYPING,
+}
+
+
 def outlives(ask: Ask, wait_us: int) -> bool:
     """Whether the job is still worth sending after a wait. It must then be less than its end away."""
     return ask.worth is None or wait_us * _MICROSECOND < ask.worth
@@ -424,3 +449,23 @@ def per_second(pace: Pace | None, permille: int = 1000) -> float:
 def slower(permille: int) -> int:
     """The rate one step lower, in thousandths of the full one."""
     return max(SLOWEST_PERMILLE, permille * SLOWER_PERMILLE // 1000)
+
+
+def wider(permille: int) -> int:
+    """The distance between a slowed chat's calls after another 429, in thousandths of the full pace's."""
+    return min(WIDEST_PERMILLE, permille * WIDER_PERMILLE // 1000)
+
+
+def narrowed_permille(permille: int, slowed_at: int, now: int) -> int:
+    """The current distance between a slowed chat's calls, in thousandths of the full pace's."""
+    return max(1000, permille - max(0, now - slowed_at) // NARROWING_US_PER_PERMILLE)
+
+
+def recovered_at(permille: int, slowed_at: int) -> int:
+    """When a slowed chat has its full pace again."""
+    return slowed_at + (permille - 1000) * NARROWING_US_PER_PERMILLE
+
+
+def spacing_us(windows: Sequence[Window], permille: int) -> int:
+    """The distance between calls that keeps these windows evenly, widened to ``permille`` thousandths."""
+    return max((window.span_us // window.cap for window in windows), default=0) * permille // 1000

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
+from floodgate.broker.admission import policy
 from floodgate.broker.admission.circuit import Circuit
 from floodgate.broker.admission.clock import Anchor
+from floodgate.broker.admission.contract import CallFamily
 from floodgate.broker.admission.policy import FloodWait, Policy
 from floodgate.broker.admission.windows import Budget, Log
 from floodgate.broker.messages.job import Priority
@@ -123,6 +125,27 @@ class TypingRow:
     paused_until: int = 0
 
 
+@dataclass(slots=True)
+class SlowedRow:
+    """The learned pace of one family of calls in a chat. It matters until ``recovered_at``."""
+
+    chat: str
+    family: CallFamily
+    permille: int = 1000  # the distance of its calls when it was slowed, in thousandths of the full pace's
+    slowed_at: int = 0  # when it began to recover: at the end of the wait
+    next_at: int = 0  # its calls go no earlier
+    granted_at: int = 0  # when the last one was granted
+
+    @property
+    def recovered_at(self) -> int:
+        """When it has its full pace again."""
+        return policy.recovered_at(self.permille, self.slowed_at)
+
+    def permille_at(self, now: int) -> int:
+        """The distance of its calls now, in thousandths of the full pace's."""
+        return policy.narrowed_permille(self.permille, self.slowed_at, now)
+
+
 class Alias(NamedTuple):
     """The chat that a chat key stands for: permanently after a migration (``until`` is 0), for a time if it is a
     name."""
@@ -151,6 +174,7 @@ class BotRow:
     this_minute: int = 0
     last_minute: int = 0
     circuit: Circuit | None = None  # None: no call has gone without an answer since the last one
+    slowed_until: int = 0  # when all its slowed chats have recovered
     # Used by the store: numbers of waiting jobs, by priority, and of dead ones.
     counts: list[int] = field(default_factory=lambda: [0, 0, 0])
 
@@ -204,6 +228,19 @@ class UnitOfWork(Protocol):
 
     def save_typing(self, row: TypingRow) -> None:
         """Save the row of a chat's typing. It is kept for as long as it matters."""
+        ...
+
+    def slowed(self, chat: str, family: CallFamily) -> SlowedRow | None:
+        """The learned pace of a family in a chat; None if it has its full pace. Asked of a bot with slowed chats
+        only."""
+        ...
+
+    def save_slowed(self, row: SlowedRow) -> None:
+        """Save a learned pace. It is kept until it has recovered."""
+        ...
+
+    def drop_slowed(self, row: SlowedRow) -> None:
+        """Forget a learned pace."""
         ...
 
     def cancelled_before(self, campaign: str | None) -> int:

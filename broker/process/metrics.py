@@ -306,6 +306,13 @@ PAUSES: Final = _gauge(
     scope=SCOPES,
     cause=("429", "unauthorized", "operator", OTHER),
 )
+SLOWED_CHATS: Final = _gauge(
+    "slowed_chats",
+    "Chats whose calls of a family keep a greater distance for a while, because Telegram answered 429 to one of them.",
+    ProcessRole.EXPORTER,
+    bot=(),
+    calls=("messages", "edits", "typing"),
+)
 OUTAGE: Final = _gauge(
     "telegram_outage_seconds",
     "For how long Telegram has not been answering this bot; 0 while it answers.",
@@ -358,7 +365,8 @@ TABLE: Final[tuple[Metric, ...]] = (
     *(UPDATES_RECEIVED, RECEIVER_ACTIVE, UPDATES_HANDLED, UPDATE_LAG, HANDLER),
     *(REQUESTS, REQUEST, CALLERS, RELEASED, ENDED, LED),
     *(PART_UP, SENT_LAST_SECOND, LIMIT, LIMIT_USED, IN_FLIGHT, JOBS_IN_LINE, LONGEST_LINE, OLDEST_JOB),
-    *(QUEUED, ON_LADDER, UNREAD, DEAD_LETTERS, DROPPED, NOT_KEPT, PAUSES, OUTAGE, UNREACHABLE, RECEIVERS, STORE_USED),
+    *(QUEUED, ON_LADDER, UNREAD, DEAD_LETTERS, DROPPED, NOT_KEPT, PAUSES, SLOWED_CHATS, OUTAGE),
+    *(UNREACHABLE, RECEIVERS, STORE_USED),
     *(NEEDED, CAMPAIGNS, RECIPIENTS, LIVE, SCRAPE, INFO),
 )
 

@@ -35,6 +35,7 @@ from floodgate.broker.settings import environment
 from floodgate.broker.settings.dead_letters import DeadLetterSettings
 from floodgate.broker.settings.gateway import GatewaySettings
 from floodgate.broker.settings.listen_address import ListenAddress
+from floodgate.broker.settings.redis_address import RedisAddress
 from floodgate.broker.settings.updates import UpdateSettings
 from floodgate.broker.settings.web import WebSettings
 
@@ -143,7 +144,9 @@ class Settings(BaseSettings):
     state_url: SecretStr = Field(
         default_factory=lambda: SecretStr(default_state_url()),
         description="URL of the state store: `sqlite:////absolute/path.db` for any number of processes on one machine, "
-        "`redis://…` for many machines. Defaults to a file in the user's state directory.",
+        "`redis://…` for many machines, `redis+sentinel://host1,host2,host3/name` for a primary that Sentinels name, "
+        "`redis+cluster://host1,host2,host3` for a Redis Cluster (`rediss` for TLS): see docs/operating.md. Defaults "
+        "to a file in the user's state directory.",
     )
     campaigns_url: SecretStr = Field(
         default_factory=lambda: SecretStr(default_campaigns_url()),
@@ -391,8 +394,8 @@ class Settings(BaseSettings):
     @field_validator("state_url")
     @classmethod
     def _state_url_form(cls, value: SecretStr) -> SecretStr:
-        if urlsplit(value.get_secret_value()).scheme not in ("sqlite", "redis", "rediss", "unix"):
-            raise ValueError("must start with sqlite:///, redis:// or rediss://")
+        if not value.get_secret_value().startswith("sqlite:"):
+            RedisAddress.parse(value.get_secret_value())
         return value
 
     @model_validator(mode="after")

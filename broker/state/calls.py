@@ -24,6 +24,7 @@ from typing import Any, Final, Protocol, cast
 
 from floodgate.broker.admission.contract import (
     Ask,
+    CallFamily,
     ChatExplanation,
     Decision,
     NotKept,
@@ -105,8 +106,10 @@ class BlockingAdmission(ABC):
     def pause(self, bot: str, chat: str | None, duration: timedelta, why: str) -> None:
         self._do(AdmissionCall("pause", bot, (chat, duration, why)))
 
-    def too_many_requests(self, bot: str, chat: str | None, retry_after: timedelta, typing: bool = False) -> Scope:
-        return cast("Scope", self._do(AdmissionCall("too_many_requests", bot, (chat, retry_after, typing))))
+    def too_many_requests(
+        self, bot: str, chat: str | None, retry_after: timedelta, family: CallFamily = CallFamily.MESSAGES
+    ) -> Scope:
+        return cast("Scope", self._do(AdmissionCall("too_many_requests", bot, (chat, retry_after, family))))
 
     def resume(self, bot: str, chat: str | None) -> bool:
         return cast("bool", self._do(AdmissionCall("resume", bot, (chat,))))
@@ -222,9 +225,9 @@ class BatchedAdmission:
         await self._do(AdmissionCall("pause", bot, (chat, duration, why)))
 
     async def too_many_requests(
-        self, bot: str, chat: str | None, retry_after: timedelta, typing: bool = False
+        self, bot: str, chat: str | None, retry_after: timedelta, family: CallFamily = CallFamily.MESSAGES
     ) -> Scope:
-        return cast("Scope", await self._do(AdmissionCall("too_many_requests", bot, (chat, retry_after, typing))))
+        return cast("Scope", await self._do(AdmissionCall("too_many_requests", bot, (chat, retry_after, family))))
 
     async def resume(self, bot: str, chat: str | None) -> bool:
         return cast("bool", await self._do(AdmissionCall("resume", bot, (chat,))))

@@ -45,9 +45,9 @@ def shortage_of(settings: Settings) -> str | None:
     """Return a sentence with the shortage and its remedy; None if there is enough space, or it cannot be determined."""
 
     def redis(url: str) -> str | None:
-        from floodgate.broker.state.redis.server import memory_of, where
+        from floodgate.broker.state.redis.clients import address_of
 
-        return memory_shortage(memory_of(url), where(url))
+        return memory_shortage(_fullest(url), str(address_of(url)))
 
     return by_url(settings, disk_shortage, redis)
 
@@ -64,17 +64,26 @@ def used_share(settings: Settings) -> float | None:
         return 1 - usage.free / usage.total
 
     def redis(url: str) -> float | None:
-        from floodgate.broker.state.redis.server import memory_of
-
-        info = memory_of(url) or {}
-        most = _memory_bound(info)
-        return int(info.get("used_memory") or 0) / most if most else None
+        info = _fullest(url)
+        return _memory_share(info) if info is not None else None
 
     return by_url(settings, disk, redis)
 
 
 def _memory_bound(info: dict[str, Any]) -> int:
     return int(info.get("maxmemory") or info.get("total_system_memory") or 0)
+
+
+def _memory_share(info: dict[str, Any]) -> float | None:
+    bound = _memory_bound(info)
+    return int(info.get("used_memory") or 0) / bound if bound else None
+
+
+def _fullest(url: str) -> dict[str, Any] | None:
+    """Return the ``INFO memory`` of the server, or of the fullest node of a cluster; None if it does not answer."""
+    from floodgate.broker.state.redis.server import memory_of
+
+    return max(memory_of(url), key=lambda info: _memory_share(info) or 0, default=None)
 
 
 def disk_shortage(path: Path) -> str | None:

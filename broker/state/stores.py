@@ -38,7 +38,8 @@ def open_store(settings: Settings, *, create: bool = True) -> Admission:
         create: whether the first call creates a missing file; if not, the store is empty until it is opened again.
 
     Raises:
-        SettingsError: the URL does not name a file, or the store's client library is not installed.
+        SettingsError: the URL does not name a file, or has an option that the store's client library does not know, or
+            that library is not installed.
     """
     policy = policy_of(settings)
 
@@ -166,7 +167,7 @@ def by_url(settings: Settings, sqlite: Callable[[Path], T], redis: Callable[[str
         SettingsError: as :func:`open_store`.
     """
     url = settings.state_url.get_secret_value()
-    if urlsplit(url).scheme == "sqlite":
+    if url.startswith("sqlite:"):
         return sqlite(_sqlite_path(url))
     try:
         return redis(url)

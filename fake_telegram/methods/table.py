@@ -52,7 +52,8 @@ class Method:
             return CallCost(typing=True)
         in_chat = self.effect is not Effect.ACTION and not call.has("inline_message_id")
         paid = self.can_pay and call.flag("allow_paid_broadcast")
-        return CallCost(cost=self._cost(call), chat=in_chat, paid=paid)
+        edit = self.effect is Effect.EDIT
+        return CallCost(cost=self._cost(call), chat=in_chat, paid=paid, edit=edit)
 
     def _cost(self, call: Call) -> int:
         if not self.counted_by:

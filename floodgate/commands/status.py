@@ -24,7 +24,7 @@ from floodgate.letters.paging import ago
 from floodgate.letters.view import counted
 from floodgate.overview.picture import BotOverview, QueuedMessages
 from floodgate.overview.reader import OverviewReader
-from floodgate.overview.words import why_paused
+from floodgate.overview.words import at_its_pace, why_paused
 
 SHOWN_UNREAD: Final = 4
 WATCH_SECONDS: Final = 2.0
@@ -35,7 +35,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Show it again every two seconds, until interrupted.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show for each bot its rate and limit, pauses, waiting jobs, the longest lines and dead letters.
+    """Show for each bot its rate and limit, pauses, slowed chats, waiting jobs, the longest lines and dead letters.
 
     Example: floodgate status --bot default --watch
     """
@@ -96,6 +96,10 @@ def _table(bot: BotOverview) -> Table:
         whom = f"chat {pause.chat}" if pause.chat else "the bot"
         why = Text(f"{pause.remaining.total_seconds():.0f} s more: {why_paused(pause.why)}")
         table.add_row(f"paused: {whom}", why)
+    for slowed in snapshot.slowed:
+        table.add_row(f"slowed: chat {slowed.chat}", f"{at_its_pace(slowed)}; full pace in {ago(slowed.recovery)}")
+    if (more := sum(snapshot.slowed_chats.values()) - len(snapshot.slowed)) > 0:
+        table.add_row("slowed: other chats", str(more))
     for line in snapshot.longest_lines:
         table.add_row(f"line of chat {line.chat}", f"{line.length} jobs, {line.priority}")
     return table
@@ -125,6 +129,9 @@ def _as_data(bot: BotOverview) -> dict[str, Any]:
     fields["outage_seconds"] = None if outage is None else outage.total_seconds()
     for pause in fields["pauses"]:
         pause["remaining_seconds"] = pause.pop("remaining").total_seconds()
+    for slowed in fields["slowed"]:
+        for name in ("interval", "next_call", "recovery"):
+            slowed[f"{name}_seconds"] = slowed.pop(name).total_seconds()
     return fields | dataclasses.asdict(messages)
 
 

@@ -11,14 +11,14 @@ from typing import Final
 
 from rich.text import Text
 
-from floodgate.broker.admission.contract import ChatExplanation, ChatLine, Pause, Snapshot
+from floodgate.broker.admission.contract import ChatExplanation, ChatLine, Pause, SlowedChat, Snapshot
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.state.activity import ProcessReport
 from floodgate.letters.criteria import harmless
 from floodgate.letters.paging import ago
 from floodgate.letters.view import counted
 from floodgate.overview.picture import BotOverview, CampaignOverview, Overview
-from floodgate.overview.words import why_paused
+from floodgate.overview.words import at_its_pace, why_paused
 from floodgate.top.figures import bar, count, sparkline
 
 UNKNOWN: Final = "?"
@@ -27,7 +27,7 @@ PROGRESS_WIDTH: Final = 9
 LABEL_WIDTH: Final = 15
 SHOWN_QUEUES: Final = 2
 SHOWN: Final = 3
-"""Pauses and lines in the summary of a bot."""
+"""Pauses, slowed chats and lines in the summary of a bot."""
 
 Cells = tuple[Text, ...]
 
@@ -109,6 +109,7 @@ def _about(bot: BotOverview) -> Iterator[tuple[str, str]]:
         yield from _urgent(snapshot.outage, snapshot.pauses[:SHOWN])
         if not math.isinf(bot.full_rate) and snapshot.per_second_limit < bot.full_rate:
             yield "slowed", f"{snapshot.per_second_limit:.1f} a second for a while: Telegram answered 429"
+        yield from _slowed(snapshot.slowed[:SHOWN])
     if messages is not None and messages.unread:
         queues = list(messages.unread)
         more = f" and {len(queues) - SHOWN_QUEUES} more" if len(queues) > SHOWN_QUEUES else ""
@@ -150,6 +151,11 @@ def _urgent(outage: timedelta | None, pauses: Iterable[Pause]) -> Iterator[tuple
     for pause in pauses:
         whom = f"chat {pause.chat}" if pause.chat else "the bot"
         yield "paused", f"{whom}, {ago(pause.remaining)} more: {why_paused(pause.why)}"
+
+
+def _slowed(chats: Iterable[SlowedChat]) -> Iterator[tuple[str, str]]:
+    for slowed in chats:
+        yield "slowed", f"chat {slowed.chat}, {ago(slowed.recovery)} more: {at_its_pace(slowed)}"
 
 
 def _ended(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
@@ -204,6 +210,7 @@ def chat_lines(why: ChatExplanation) -> Text:
 def _about_chat(why: ChatExplanation) -> Iterator[tuple[str, str]]:
     yield "waits for", _cause(why)
     yield from _urgent(why.outage, filter(None, (why.bot_pause, why.pause)))
+    yield from _slowed(why.slowed)
     if why.unreachable is not None:
         yield "unreachable", f"for {ago(why.unreachable.age)}: {why.unreachable.why}"
     if why.call is not None:

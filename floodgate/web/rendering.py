@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse
 
 from floodgate.letters.criteria import harmless
 from floodgate.letters.paging import ago
-from floodgate.overview.words import why_paused
+from floodgate.overview.words import at_its_pace, why_paused
 from floodgate.web.viewer import Action, viewer_of
 
 # In the order of the navigation: path, title.
@@ -57,6 +57,7 @@ def environment() -> Environment:
         "partitions": partitions,
         "safe_text": safe_text,
         "time": time_of,
+        "at_its_pace": at_its_pace,
         "why_paused": why_paused,
     }
     made.globals |= {"Action": Action, "infinity": math.inf, "sections": SECTIONS}

@@ -6,19 +6,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import redis
 
 from floodgate.broker.admission.contract import Admission
 from floodgate.broker.admission.policy import Policy, policy_of
 from floodgate.broker.settings.model import Settings
+from floodgate.broker.state.redis.admission import RedisAdmission
 from floodgate.broker.state.sqlite.admission import SqliteAdmission
 from floodgate.broker.state.stores import open_store
-from rabbitmq_node.engine import free_ports
 from tests import awaited_admission
 from tests.admission_bench import HandClock, settings_of
 from tests.admission_model import PlainModel
-from tests.services import RedisServer
-from tests.waiting import until
 
 Opener = Callable[[Policy], Admission]
 
@@ -28,7 +25,20 @@ def clock() -> HandClock:
     return HandClock()
 
 
-@pytest.fixture(params=["model", "sqlite", "redis", "sqlite in batches", "redis in batches"])
+ON_CLUSTER = ("redis cluster", "redis cluster in batches")
+# The cluster runs the same script as a single server. A run of everything has a share of the tests on it, since all of
+# them take minutes; with --chaos, all run.
+CLUSTER_SHARE = 20
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    on_cluster = [each for each in items if any(f"[{name}" in each.name for name in ON_CLUSTER)]
+    for place, item in enumerate(on_cluster):
+        if place % CLUSTER_SHARE:
+            item.add_marker(pytest.mark.full_length)
+
+
+@pytest.fixture(params=["model", "sqlite", "redis", "sqlite in batches", "redis in batches", *ON_CLUSTER])
 def opener(request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock) -> Iterator[Opener]:
     """Opens the store with a policy; opened twice, both share the same state (except for the model)."""
     opened: list[Admission] = []
@@ -41,18 +51,22 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock) -> 
                 store = SqliteAdmission(tmp_path / "state.db", policy, clock)
             case "sqlite in batches":
                 store = awaited_admission.on_sqlite(tmp_path / "state.db", policy, clock)
-            case "redis in batches":
-                store = awaited_admission.on_redis(request.getfixturevalue("redis_url"), policy, clock)
+            case "redis in batches" | "redis cluster in batches":
+                store = awaited_admission.on_redis(redis_url_of(request), policy, clock)
             case _:
-                from floodgate.broker.state.redis.admission import RedisAdmission
-
-                store = RedisAdmission(request.getfixturevalue("redis_url"), policy, clock)
+                store = RedisAdmission(redis_url_of(request), policy, clock)
         opened.append(store)
         return store
 
     yield make
     for store in opened:
         store.close()
+
+
+def redis_url_of(request: pytest.FixtureRequest) -> str:
+    """The URL of the server or cluster that the test's parameter names."""
+    cluster = str(request.param).startswith("redis cluster")
+    return str(request.getfixturevalue("cluster_url" if cluster else "redis_url"))
 
 
 @pytest.fixture
@@ -77,14 +91,3 @@ def store(settings: Settings) -> Iterator[Admission]:
     store.vouch_idle("default")
     yield store
     store.close()
-
-
-@pytest.fixture
-def cluster(new_redis: Callable[..., RedisServer]) -> RedisServer:
-    """One node with all slots."""
-    server = new_redis("--cluster-enabled", "yes", "--cluster-port", str(free_ports().amqp)).start()
-    client = redis.Redis(port=server.port)
-    client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-    until(lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok", 20)
-    client.close()
-    return server

@@ -226,8 +226,8 @@ def test_a_bucket_of_a_later_version_can_be_read() -> None:
     assert decoded(f"{text},5") == decoded(text)
 
 
-def test_a_cluster_keeps_it_too(cluster: RedisServer) -> None:
-    activity = RedisActivity(f"redis://localhost:{cluster.port}", policy_of(settings_of()))
+def test_a_cluster_keeps_it_too(cluster_url: str) -> None:
+    activity = RedisActivity(cluster_url, policy_of(settings_of()))
     for _ in range(2):
         activity.report(WORKER, {"default": {Series.SENT: 1}, "other": {Series.SENT: 2}}, ["default", "other"])
     assert [each.id for each in activity.processes()] == ["w1"]

@@ -86,9 +86,14 @@ def test_a_permit_whose_reply_was_lost_is_granted_again(store: RedisAdmission, m
 
 
 def test_a_read_only_replica_is_reported_in_one_sentence(store: RedisAdmission, admin: Any) -> None:
+    assert isinstance(store.admit(ask_of(5)), Go)
     admin.replicaof("127.0.0.1", "1")
+    clients = len(admin.client_list())
     with pytest.raises(StateUnavailableError, match="read-only replica"):
-        store.admit(ask_of(5))
+        store.admit(ask_of(6))
+    assert len(admin.client_list()) == clients - 1  # the next call connects anew, perhaps elsewhere
+    admin.replicaof("NO", "ONE")
+    assert isinstance(store.admit(ask_of(6)), Go)
 
 
 def test_a_server_out_of_memory_is_reported_in_one_sentence_and_sending_resumes_when_it_recovers(
@@ -165,8 +170,8 @@ def test_abandoned_waiters_are_removed(server: RedisServer, admin: Any) -> None:
     store.close()
 
 
-def test_it_works_on_a_cluster(cluster: RedisServer) -> None:
-    store = RedisAdmission(cluster.url, RULES)
+def test_it_works_on_a_cluster(cluster_url: str) -> None:
+    store = RedisAdmission(cluster_url, RULES)
     store.vouch_idle("default")
     ask = ask_of(5)
     decision = store.admit(ask)

@@ -12,6 +12,7 @@ from floodgate.broker.admission import policy
 from floodgate.broker.admission.contract import (
     Admission,
     Ask,
+    CallFamily,
     CallUnderWay,
     ChatExplanation,
     Dead,
@@ -21,6 +22,7 @@ from floodgate.broker.admission.contract import (
     Retrying,
     Scope,
     Sent,
+    SlowedChat,
     Standing,
     UnreachableChat,
     Wait,
@@ -280,3 +282,20 @@ def test_an_explanation_costs_the_same_for_a_line_of_any_length(tmp_path: Path, 
         costs.append(steps(path, lambda work: explain(work, "5", None), clock))
     assert costs[1] <= 1.1 * costs[0], costs
     store.close()
+
+
+def test_a_chat_waits_at_its_learned_pace(admission: Admission, clock: HandClock) -> None:
+    admission.too_many_requests("default", "5", SECOND, CallFamily.EDITS)
+    clock.advance(1.1)
+    edits = [ask_of(5, method="editMessageText", message_id=7) for _ in range(2)]
+    send(admission, edits[0])
+    assert isinstance(admission.admit(edits[1]), Wait)
+    clock.advance(1.5)
+    found = admission.explain("default", "5", edits[1].job_id)
+    assert cause(found) == ("rate", Scope.CHAT)
+    left = 2 * (SECOND + MARGIN) - 1.5 * SECOND
+    assert found.slowed == (SlowedChat("5", CallFamily.EDITS, found.slowed[0].interval, left, 298.5 * SECOND),)
+    assert found.slowed[0].interval == pytest.approx(2 * (SECOND + MARGIN), abs=0.02 * SECOND)
+    assert found.job is not None
+    assert found.job.expected == left
+    assert admission.explain("default", "6").slowed == ()

@@ -16,12 +16,13 @@ from floodgate.broker.state.redis.handled import RedisHandled
 from floodgate.broker.state.sqlite.admission import SqliteAdmission
 from floodgate.broker.state.sqlite.handled import SWEEP_EVERY, SqliteHandled
 from tests.admission_bench import settings_of
+from tests.contract.conftest import redis_url_of
 
 QUEUE = "updates.default.00"
 Opener = Callable[[], HandledUpdates]
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "redis cluster"])
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
     """Opened twice, both share the same state, as two workers do."""
     with contextlib.ExitStack() as stack:
@@ -30,7 +31,7 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
             if request.param == "sqlite":
                 ledger: HandledUpdates = SqliteHandled(tmp_path / "state.db")
             else:
-                ledger = RedisHandled(request.getfixturevalue("redis_url"))
+                ledger = RedisHandled(redis_url_of(request))
             stack.callback(ledger.close)
             return ledger
 

@@ -26,10 +26,13 @@ from floodgate.broker.admission.contract import (
 from floodgate.broker.admission.policy import policy_of
 from floodgate.broker.admission.result_feed import EndedJob, ResultFeed
 from floodgate.broker.errors import StateUnavailableError
+from floodgate.broker.state.redis.admission import RedisAdmission
 from floodgate.broker.state.redis.result_feed import RedisResultFeed
 from floodgate.broker.state.sqlite.admission import SqliteAdmission
 from floodgate.broker.state.sqlite.result_feed import SqliteResultFeed
 from tests.admission_bench import ask_of, settings_of
+from tests.contract.conftest import redis_url_of
+from tests.services import RedisServer
 
 ERROR = {"error_code": 403, "description": "Forbidden: bot was blocked by the user"}
 BLOCKED = Dead("chat-unreachable", ERROR)
@@ -90,7 +93,7 @@ def test_a_job_waiting_for_a_retry_can_be_cancelled(admission: Admission) -> Non
 Pair = tuple[Admission, Callable[[], ResultFeed]]
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "redis cluster"])
 def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
     """A store on the real clock, and a function that makes result feeds of it."""
     policy = policy_of(settings_of())
@@ -100,15 +103,13 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
         if request.param == "sqlite":
             listeners.append(SqliteResultFeed(tmp_path / "state.db", ["default", "news"]))
         else:
-            listeners.append(RedisResultFeed(request.getfixturevalue("redis_url"), ["default", "news"]))
+            listeners.append(RedisResultFeed(redis_url_of(request), ["default", "news"]))
         return listeners[-1]
 
     if request.param == "sqlite":
         store: Admission = SqliteAdmission(tmp_path / "state.db", policy)
     else:
-        from floodgate.broker.state.redis.admission import RedisAdmission
-
-        store = RedisAdmission(request.getfixturevalue("redis_url"), policy)
+        store = RedisAdmission(redis_url_of(request), policy)
     store.vouch_idle("default")
     yield store, listener
     for each in listeners:
@@ -160,6 +161,20 @@ def test_an_unopened_result_feed_raises_and_can_be_opened_afterwards(pair: Pair)
     feed.skip()
     store.settle(ask_of(9), Sent(1))
     assert heard(feed, 1)[0].record.result == 1
+
+
+def test_floodgates_in_two_databases_of_a_server_do_not_hear_each_other(redis_server: RedisServer) -> None:
+    url = redis_server.url.removesuffix("/0")
+    stores = [RedisAdmission(f"{url}/{database}", policy_of(settings_of())) for database in (0, 1)]
+    feeds = [RedisResultFeed(f"{url}/{database}", ["default"]) for database in (0, 1)]
+    for feed in feeds:
+        feed.skip()
+    for number, store in enumerate(stores):
+        store.settle(ask_of(1), Sent(number))
+    assert [[one.record.result for one in heard(feed, 1)] for feed in feeds] == [[0], [1]]
+    assert not any(feed.wait(0.05) for feed in feeds)
+    for each in (*feeds, *stores):
+        each.close()
 
 
 def test_a_result_feed_of_a_replaced_file_raises_because_it_may_have_missed_results(tmp_path: Path) -> None:

@@ -16,18 +16,18 @@ from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.redis.sessions import RedisSessions
 from floodgate.broker.state.sessions import Sessions
 from floodgate.broker.state.sqlite.sessions import SqliteSessions
+from tests.contract.conftest import redis_url_of
 
 TOKEN = "100200300:" + "A" * 35
 Opener = Callable[[], Sessions]
 Maker = Callable[[], SharedPersistence]
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "redis cluster"])
 def state_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/state.db"
-    url: str = request.getfixturevalue("redis_url")
-    return url
+    return redis_url_of(request)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from floodgate.broker.admission.contract import (
     AlreadyDead,
     AlreadySent,
     Ask,
+    CallFamily,
     Decision,
     Go,
     Retrying,
@@ -155,7 +156,7 @@ def test_typing_during_an_outage_is_shed_and_is_no_probe(admission: Admission, c
 
 def test_a_429_for_typing_pauses_only_the_typing_of_its_chat(admission: Admission, clock: HandClock) -> None:
     for chat in range(1, 10):
-        found = admission.too_many_requests("default", str(chat), timedelta(seconds=3), typing=True)
+        found = admission.too_many_requests("default", str(chat), timedelta(seconds=3), CallFamily.TYPING)
         assert found is Scope.CHAT
     assert not goes(admission.admit(typing()))
     assert goes(admission.admit(typing(50)))

@@ -34,6 +34,7 @@ from floodgate.broker.admission.contract import (
     AlreadyDead,
     AlreadySent,
     Ask,
+    CallFamily,
     Dead,
     Decision,
     Exhausted,
@@ -188,11 +189,6 @@ class AdmissionMachine(RuleBasedStateMachine):
                 for store in self.stores:
                     store.settle(ask, Sent(True), decision.grant)
 
-    @rule(chat=st.sampled_from(("1", "-3", "@name")), seconds=st.sampled_from((1, 20)))
-    def too_many_requests_for_typing(self, chat: str, seconds: int) -> None:
-        for store in self.stores:
-            store.too_many_requests("default", chat, timedelta(seconds=seconds), typing=True)
-
     @precondition(lambda self: any(one.go is None and not one.settled for one in self.jobs))
     @rule(data=st.data())
     def become_worthless(self, data: st.DataObject) -> None:
@@ -291,9 +287,13 @@ class AdmissionMachine(RuleBasedStateMachine):
     def resume(self, chat: str | None) -> None:
         assert len({store.resume("default", chat) for store in self.stores}) == 1
 
-    @rule(chat=st.sampled_from(("1", "2", "-3", "5", None)), seconds=st.sampled_from((1, 90)))
-    def too_many_requests(self, chat: str | None, seconds: int) -> None:
-        found = {store.too_many_requests("default", chat, timedelta(seconds=seconds)) for store in self.stores}
+    @rule(
+        chat=st.sampled_from(("1", "1", "2", "-3", "5", "@name", None)),
+        seconds=st.sampled_from((1, 1, 90)),
+        family=st.sampled_from(CallFamily),
+    )
+    def too_many_requests(self, chat: str | None, seconds: int, family: CallFamily) -> None:
+        found = {store.too_many_requests("default", chat, timedelta(seconds=seconds), family) for store in self.stores}
         assert len(found) == 1
 
     @rule(chat=st.sampled_from(("1", "-3", "@name")))
@@ -379,6 +379,8 @@ class AdmissionMachine(RuleBasedStateMachine):
             assert seen.outage == plain.outage
             assert seen.per_second_limit == plain.per_second_limit
             assert seen.oldest.keys() == plain.oldest.keys()
+            assert seen.slowed_chats == plain.slowed_chats
+            assert seen.slowed == plain.slowed
             assert {(pause.chat, pause.remaining) for pause in seen.pauses} == {
                 (pause.chat, pause.remaining) for pause in plain.pauses
             }

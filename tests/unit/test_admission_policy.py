@@ -162,3 +162,36 @@ def test_only_a_slow_call_causes_a_rest_for_its_chat() -> None:
 def test_a_state_url_without_a_file_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match="FLOODGATE_STATE_URL"):
         open_store(settings(state_url=url))
+
+
+@pytest.mark.parametrize(
+    ("method", "family"),
+    [
+        ("sendMessage", "messages"),
+        ("sendMediaGroup", "messages"),
+        ("editMessageText", "edits"),
+        ("sendChatAction", "typing"),
+        ("sendMessageDraft", "typing"),
+        ("deleteMessage", "other"),
+        ("getChat", "other"),
+        ("answerWebAppQuery", "other"),
+    ],
+)
+def test_a_429_slows_down_the_family_of_its_call(method: str, family: str) -> None:
+    assert policy.family_of(ask_of(5, method=method)) == family
+
+
+def test_the_distance_doubles_up_to_a_bound_and_shrinks_to_that_of_the_full_pace() -> None:
+    assert [policy.wider(permille) for permille in (1000, 1500, 3999, 4000, 8000)] == [2000, 3000, 7998, 8000, 8000]
+    now, step = 10**15, policy.NARROWING_US_PER_PERMILLE
+    found = [policy.narrowed_permille(2000, now, now + passed) for passed in (-5, 0, step, 500 * step, 10**12)]
+    assert found == [2000, 2000, 1999, 1500, 1000]
+    end = policy.recovered_at(2000, now)
+    assert policy.narrowed_permille(2000, now, end - 1) > policy.narrowed_permille(2000, now, end) == 1000
+
+
+def test_the_distance_is_that_of_the_slowest_window() -> None:
+    windows = (Window(1, 1_050_000), Window(20, 60_250_000))
+    assert policy.spacing_us(windows, 1000) == 3_012_500
+    assert policy.spacing_us(windows[:1], 2500) == 2_625_000
+    assert policy.spacing_us((), 8000) == 0

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from floodgate.broker.admission.contract import Line, Snapshot
+from floodgate.broker.admission.contract import CallFamily, Line, Snapshot
 from floodgate.broker.errors import StateUnavailableError
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.process.metrics import (
@@ -24,6 +24,7 @@ from floodgate.broker.process.metrics import (
     OUTAGE,
     PART_UP,
     RECIPIENTS,
+    SLOWED_CHATS,
     UNREAD,
 )
 from floodgate.broker.state.activity import ProcessReport
@@ -54,6 +55,15 @@ def test_the_longest_line_of_each_priority_counts() -> None:
     assert counted.values(LONGEST_LINE) == {("news", "bulk"): 9.0, ("news", "interactive"): 3.0}
     alone = measured(picture(replace(CALM, waiting={Priority.BULK: 5, Priority.INTERACTIVE: 0})))
     assert alone.values(LONGEST_LINE) == {("news", "bulk"): 1.0, ("news", "interactive"): 0.0}
+
+
+def test_slowed_chats_are_counted_by_family_without_their_ids() -> None:
+    slowed = measured(picture(replace(CALM, slowed_chats={CallFamily.EDITS: 3})))
+    assert slowed.values(SLOWED_CHATS) == {
+        ("news", "messages"): 0.0,
+        ("news", "edits"): 3.0,
+        ("news", "typing"): 0.0,
+    }
 
 
 def test_processes_are_counted_by_role_unless_the_store_is_away() -> None:

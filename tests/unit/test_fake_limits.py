@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from floodgate.fake_telegram.limits import CallCost, FloodControl, FloodLimits, Rate, SlidingWindow
+from floodgate.fake_telegram.limits import (
+    JUDGEMENTS_PER_SWEEP,
+    CallCost,
+    FloodControl,
+    FloodLimits,
+    Rate,
+    SlidingWindow,
+)
 
 BOT = 1
 USER = 42
 GROUP = -1000000000005
 SEND = CallCost(chat=True)
+EDIT = CallCost(chat=True, edit=True)
 TYPING = CallCost(typing=True)
 
 
@@ -159,6 +167,82 @@ def test_lengthening_can_be_switched_off() -> None:
     assert passes(flood, USER, 10.0)
 
 
+def waits_of_a_caller_who_goes_on(flood: FloodControl, rounds: int, *, pause: float = 0.0) -> list[int]:
+    """Earns a wait, calls once during it, lets it pass, and so on. Returns the first wait of each round."""
+    now, found = 0.0, []
+    for _ in range(rounds):
+        assert passes(flood, USER, now)
+        found.append(flood.judge(BOT, USER, SEND, now + 0.1).retry_after)
+        now += 0.7 + flood.judge(BOT, USER, SEND, now + 0.7).retry_after + pause
+    return found
+
+
+def test_each_wait_in_which_the_caller_went_on_doubles_the_next_one() -> None:
+    assert waits_of_a_caller_who_goes_on(FloodControl(FloodLimits(growth_seconds=0)), 4) == [1, 2, 4, 8]
+
+
+def test_doubled_waits_are_bounded() -> None:
+    flood = FloodControl(FloodLimits(growth_seconds=0, longest_wait_seconds=5))
+    assert waits_of_a_caller_who_goes_on(flood, 5) == [1, 2, 4, 5, 5]
+
+
+def test_a_caller_who_keeps_to_its_waits_for_a_time_is_forgiven() -> None:
+    assert waits_of_a_caller_who_goes_on(FloodControl(FloodLimits(growth_seconds=0)), 3, pause=60) == [1, 1, 1]
+
+
+def test_a_caller_who_keeps_to_its_waits_is_told_to_wait_no_longer() -> None:
+    flood = FloodControl(FloodLimits())
+    for second in range(0, 40, 2):
+        assert passes(flood, USER, second)
+        assert flood.judge(BOT, USER, SEND, second + 0.1).retry_after == 1
+
+
+def test_longer_waits_of_one_chat_are_those_of_no_other() -> None:
+    flood = FloodControl(FloodLimits(growth_seconds=0))
+    waits_of_a_caller_who_goes_on(flood, 4)
+    assert passes(flood, USER + 1, 50.0)
+    assert flood.judge(BOT, USER + 1, SEND, 50.1).retry_after == 1
+
+
+def test_doubling_can_be_switched_off() -> None:
+    assert waits_of_a_caller_who_goes_on(FloodControl(FloodLimits(growth_seconds=0, repeat_factor=1)), 3) == [1, 1, 1]
+
+
+def test_edits_count_as_messages_of_their_chat() -> None:
+    flood = FloodControl(FloodLimits())
+    assert passes(flood, USER, 0.0)
+    assert flood.judge(BOT, USER, EDIT, 0.5).by == "chat"
+    assert all(passes(flood, GROUP, 10.0 + 1.5 * n, EDIT if n % 2 else SEND) for n in range(20))
+    assert flood.judge(BOT, GROUP, EDIT, 45.0).by == "group"
+
+
+def test_a_limit_on_edits_pauses_the_chat_and_leaves_messages_alone_otherwise() -> None:
+    flood = FloodControl(FloodLimits(edits=Rate(1, 4.0)))
+    assert passes(flood, USER, 0.0, EDIT)
+    assert passes(flood, USER, 1.0)
+    verdict = flood.judge(BOT, USER, EDIT, 2.0)
+    assert (verdict.by, verdict.retry_after) == ("edits", 2)
+    assert not passes(flood, USER, 2.1)
+    assert passes(flood, USER + 1, 2.1, EDIT)
+    assert passes(flood, USER, 4.1, EDIT)
+
+
+def test_typing_has_a_cool_down_only_if_asked_for() -> None:
+    flood = FloodControl(FloodLimits())
+    assert all(passes(flood, USER, n * 0.3, TYPING) for n in range(20))
+    flood = FloodControl(FloodLimits(cool_down=Rate(5, 3.0)))
+    assert all(passes(flood, USER, n * 0.3, TYPING) for n in range(5))
+    verdict = flood.judge(BOT, USER, TYPING, 1.5)
+    assert (verdict.by, verdict.retry_after) == ("cool_down", 3)
+    assert passes(flood, USER, 1.6)
+    assert passes(flood, USER, 4.5, TYPING)
+
+
+def test_typing_now_and_then_needs_no_cool_down() -> None:
+    flood = FloodControl(FloodLimits(cool_down=Rate(5, 3.0)))
+    assert all(passes(flood, USER, n * 4.0, TYPING) for n in range(20))
+
+
 def test_a_wait_for_the_bot_applies_to_all_its_chats_and_no_other_bot() -> None:
     flood = FloodControl(FloodLimits())
     flood.impose(BOT, None, 5, 0.0)
@@ -184,3 +268,15 @@ def test_expired_windows_take_no_memory() -> None:
     for chat in range(1, 20_001):
         assert passes(flood, chat, chat * 0.01)
     assert len(flood._windows) < 5_000
+
+
+def test_callers_who_went_on_are_forgotten() -> None:
+    flood = FloodControl(FloodLimits(bot=None))
+    for chat in range(1, 5_001):
+        flood.judge(BOT, chat, SEND, chat * 0.01)
+        flood.judge(BOT, chat, SEND, chat * 0.01 + 0.001)
+        flood.judge(BOT, chat, SEND, chat * 0.01 + 0.6)
+    assert len(flood._ignored) == 5_000
+    for chat in range(1, 2 * JUDGEMENTS_PER_SWEEP):
+        flood.judge(BOT, -chat, TYPING, 200.0)
+    assert len(flood._ignored) == 0

@@ -101,7 +101,7 @@ def test_every_line_of_our_conf_has_a_comment_with_its_reason() -> None:
 
 
 def test_a_node_does_not_read_another_servers_files() -> None:
-    given = environment(Ports(1, 2, 3), "/mine")
+    given = environment(NodeSpec(Path("/home"), Ports(1, 2, 3)), "/mine")
     files = [value for name, value in given.items() if name.endswith(("_FILE", "_FILES", "_BASE")) or name == "HOME"]
     assert len(files) == 8
     assert all(value.startswith("/mine") for value in files)

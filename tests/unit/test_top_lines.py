@@ -9,13 +9,23 @@ from datetime import timedelta
 import pytest
 from rich.text import Text
 
-from floodgate.broker.admission.contract import ChatExplanation, ChatLine, Line, Pause, Scope, Snapshot
+from floodgate.broker.admission.contract import (
+    CallFamily,
+    ChatExplanation,
+    ChatLine,
+    Line,
+    Pause,
+    Scope,
+    SlowedChat,
+    Snapshot,
+)
 from floodgate.broker.errors import RabbitMQUnreachableError
 from floodgate.broker.messages.job import Priority
 from floodgate.overview.picture import BotOverview, CampaignOverview, Health, Overview, QueuedMessages
 from floodgate.top import lines
 from floodgate.top.figures import bar, count, sparkline
 
+SLOWED = SlowedChat("7", CallFamily.EDITS, timedelta(seconds=4.2), timedelta(seconds=1), timedelta(minutes=12))
 CALM = Snapshot("news", 15, 30, 900, 2, {Priority.INTERACTIVE: 1, Priority.BULK: 2}, (), (), 0, 0, {}, {})
 QUEUED = QueuedMessages({"interactive": 10, "bulk": 20, "answers": 0, "updates": 5, "dead": 7}, {}, 1)
 BOT = BotOverview("news", 30, CALM, QUEUED, None)
@@ -69,6 +79,7 @@ def test_a_bot_without_limits_has_no_bar() -> None:
         (with_(pauses=(Pause(None, timedelta(seconds=30), "429"),)), "paused", "the bot, 30 s more: Telegram answered"),
         (with_(oldest={Priority.BULK: timedelta(minutes=3)}), "ok", "bulk for 3 min"),
         (with_(per_second_limit=20.0), "slowed", "20.0 a second for a while"),
+        (with_(slowed=(SLOWED,)), "ok", "chat 7, 12 min more: edits 4.2 s apart"),
         (with_(pauses=(Pause("7", timedelta(seconds=30), "429"),)), "ok", "chat 7, 30 s more"),
         (
             dataclasses.replace(BOT, messages=dataclasses.replace(QUEUED, unread={"send.news.bulk.00": 3})),
@@ -76,7 +87,7 @@ def test_a_bot_without_limits_has_no_bar() -> None:
             "3 in send.news.bulk.00",
         ),
     ],
-    ids=["outage", "paused", "old jobs", "slowed", "a paused chat", "unread"],
+    ids=["outage", "paused", "old jobs", "slowed", "a slowed chat", "a paused chat", "unread"],
 )
 def test_the_state_of_a_bot_is_one_word_and_its_cause_a_line(bot: BotOverview, state: str, said: str) -> None:
     assert cells(bot)[-1] == state
@@ -111,12 +122,14 @@ def test_a_chat_that_waits_is_told_its_cause_its_pauses_and_its_expected_times()
         scope=Scope.CHAT,
         pause=Pause("2", timedelta(seconds=40), "429"),
         bot_pause=Pause(None, timedelta(seconds=20), "by night"),
+        slowed=(SLOWED,),
         lines=(line,),
     )
     assert [" ".join(text.split()) for text in lines.chat_lines(why).plain.splitlines()] == [
         "waits for the end of a pause of the chat",
         "paused the bot, 20 s more: by night",
         "paused chat 2, 40 s more: Telegram answered 429",
+        "slowed chat 7, 12 min more: edits 4.2 s apart, because Telegram answered 429",
         "free slots of the chat now, of the bot in 3 s",
         "bulk 118 jobs of 120 units",
         "the first job-1, for 4 min, sent in 21 s",

@@ -3,12 +3,15 @@
 -- against one model.
 --
 -- One run of this script executes calls of one bot, in order and at one moment. All keys of a bot share the hash tag
--- {bot}, so they are on one node of a cluster; KEYS[1], their common prefix, tells the cluster which one. All times are
--- microseconds of the server's clock and never go back. The keys:
+-- {bot}, so they are on one node of a cluster; KEYS[1], their common prefix, tells the cluster which one. KEYS[2], the
+-- key `bot`, is named so that no node of a cluster runs the script while the bot's keys move from node to node: with two
+-- keys of which one never exists, both nodes answer TRYAGAIN. All times are microseconds of the server's clock and never
+-- go back. The keys:
 --
 --   bot                what the bot has spent, its pause, its learned rate
 --   chat:<chat>        what the chat has received, the counters of its two lines, its call in flight, its pause
 --   typing:<chat>      the chat's typing and drafts
+--   pace:<f>:<chat>    the learned pace of a family of calls; slowed:<f>, by family, holds until when
 --   job:<id>           a job's state; result:<id>, for a shorter time, Telegram's response
 --   line:<p>:<chat>    the waiting jobs of a line, by place; oldest:<p>, those of all lines
 --   keyed:<p>:<chat>   with a key after the chat: the jobs under it that wait in the line, by place
@@ -177,6 +180,7 @@ local function open_bot()
       minute = 0, this_minute = 0, last_minute = 0,
     }
   end
+  bot.slowed_until = bot.slowed_until or 0 -- written by an earlier version
   now = ticks + bot.offset
   if now < bot.granted then -- the clock went back: continue from the last grant
     bot.offset, bot.dirty = bot.granted - ticks, true
@@ -552,6 +556,93 @@ local function refused(chat)
   return nil
 end
 
+-- The learned pace of a family of calls in a chat, after a 429.
+
+local SLOWABLE = { 'messages', 'edits', 'typing' }
+
+local function pace_key(chat, family) return prefix .. 'pace:' .. family .. ':' .. chat end
+
+local function permille_of(slow)
+  return math.max(1000, slow.permille - math.floor(math.max(0, now - slow.slowed_at) / K.NARROWING_US_PER_PERMILLE))
+end
+
+local function recovered_at(slow) return slow.slowed_at + (slow.permille - 1000) * K.NARROWING_US_PER_PERMILLE end
+
+local function slowed_of(chat, family)
+  if bot.slowed_until <= now or family == 'other' then return nil end
+  local slow = load('pace:' .. family .. ':' .. chat)
+  return slow and recovered_at(slow) > now and slow or nil
+end
+
+local function save_slowed(slow)
+  redis.call('SET', pace_key(slow.chat, slow.family), cmsgpack.pack(slow), 'PX', ttl(recovered_at(slow) - now))
+end
+
+local function windows_of_family(chat, family) return family == 'typing' and rules.typing or windows_of(chat) end
+
+local function spacing(windows, permille)
+  local widest = 0
+  for _, window in ipairs(windows) do widest = math.max(widest, math.floor(window[2] / window[1])) end
+  return math.floor(widest * permille / 1000)
+end
+
+local function list_slowed(slow)
+  local index, at = prefix .. 'slowed:' .. slow.family, recovered_at(slow)
+  bot.slowed_until, bot.dirty = math.max(bot.slowed_until, at), true
+  redis.call('ZREMRANGEBYSCORE', index, '-inf', now)
+  redis.call('ZADD', index, at, slow.chat)
+  redis.call('PEXPIRE', index, ttl(bot.slowed_until - now))
+end
+
+local function slow_down(chat, until_)
+  local family = args.family
+  if not chat or family == 'other' or #windows_of_family(chat, family) == 0 then return end
+  local slow = slowed_of(chat, family)
+    or { chat = chat, family = family, permille = 1000, slowed_at = 0 }
+  if slow.slowed_at <= now then
+    slow.permille = math.min(K.WIDEST_PERMILLE, math.floor(permille_of(slow) * K.WIDER_PERMILLE / 1000))
+  end
+  slow.slowed_at = math.max(slow.slowed_at, until_)
+  slow.next_at, slow.granted_at = slow.slowed_at, 0
+  save_slowed(slow)
+  list_slowed(slow)
+end
+
+local function space_out(slow, windows, units)
+  slow.granted_at = now
+  slow.next_at = now + units * spacing(windows, permille_of(slow))
+  save_slowed(slow)
+end
+
+local function respace(job, chat, later)
+  local slow = chat and slowed_of(chat.key, args.family)
+  if slow and slow.granted_at == job.since then
+    slow.next_at = later and slow.next_at + later or job.since
+    save_slowed(slow)
+  end
+end
+
+local function move_paces(old_key, new_key)
+  for _, family in ipairs(SLOWABLE) do
+    local old = slowed_of(old_key, family)
+    if old then
+      local new = slowed_of(new_key, family)
+      redis.call('DEL', pace_key(old_key, family))
+      redis.call('ZREM', prefix .. 'slowed:' .. family, old_key)
+      if not new or recovered_at(new) < recovered_at(old) then
+        old.chat = new_key
+        save_slowed(old)
+        list_slowed(old)
+      end
+    end
+  end
+end
+
+local function shown_pace(slow)
+  local interval = spacing(windows_of_family(slow.chat, slow.family), permille_of(slow))
+  return { slow.chat, slow.family, interval, slow.next_at - now, recovered_at(slow) - now }
+end
+
 local function supersedable(chat)
   if not chat or not args.key then return nil end
   local last = last_of_key(chat, args.priority, args.key)
@@ -653,11 +744,11 @@ local function rival_units(chat, job)
   return math.min(chat[other].units - head.units_before, K.INTERACTIVE_TURNS - chat.overtaken)
 end
 
-local function hindrance(chat, job, head, rival, windows)
+local function hindrance(chat, job, head, rival, free)
   if chat.paused_until > now then return 'pause' end
   if chat.sending then return 'in-flight' end
   if head ~= job or rival then return 'line' end
-  if math.max(chat.rest_until, free_at(chat.log, windows, job.units)) > now then return 'rate' end
+  if math.max(chat.rest_until, free) > now then return 'rate' end
   return nil
 end
 
@@ -675,18 +766,19 @@ local function least_wait(chat, job, why, ahead)
   return 1
 end
 
-local function chat_wait(job, chat)
+local function chat_wait(job, chat, slow)
   if not chat then return nil end
   local head = find_head(chat, job)
   local rival = rival_units(chat, job)
   local windows = windows_of(chat.key)
-  local why = hindrance(chat, job, head, rival, windows)
+  local next_at = slow and slow.next_at or 0
+  local why = hindrance(chat, job, head, rival, math.max(next_at, free_at(chat.log, windows, job.units)))
   if not why then return nil end
   local held_until = math.max(chat.paused_until, bot_held_until())
   local start = math.max(now, chat.rest_until, math.min(held_until, now + K.PAUSE_POLL_US))
   if head ~= job then start = math.max(start, head.due) end
   local ahead = job.units_before - head.units_before + (rival or 0)
-  local turn = turn_at(chat.log, windows, start, ahead, job.units)
+  local turn = math.max(next_at, turn_at(chat.log, windows, start, ahead, job.units))
   return { delay = math.max(turn - now, least_wait(chat, job, why, ahead)), scope = 'chat', why = why }
 end
 
@@ -762,7 +854,7 @@ local function go_reply(job, chat_key)
   return { 'go', address(chat_key) or false, job.since, probe and 1 or 0 }
 end
 
-local function go(job, chat)
+local function go(job, chat, slow)
   stop_waiting(job)
   job.state, job.since, job.due, job.lease_end = 'sending', now, now, now + args.lease
   job.bot_units, job.nonce = args.bot_units, args.nonce
@@ -772,6 +864,7 @@ local function go(job, chat)
   if chat then
     begin_call(chat, job)
     put_chat(chat)
+    if slow then space_out(slow, windows_of(chat.key), job.units) end
   end
   put_job(job)
   return go_reply(job, chat and chat.key)
@@ -820,7 +913,7 @@ local function finish(job, chat, state, reason, outcome)
   put_job(job)
   if outcome then redis.call('SET', prefix .. 'result:' .. job.id, outcome, 'PX', ttl(rules.result)) end
   local ids = job.chain and job.id .. ' ' .. job.chain or job.id
-  redis.call('PUBLISH', prefix .. 'ended', ids .. '\n' .. state .. '\n' .. (outcome or reason))
+  redis.call('PUBLISH', rules.channel, ids .. '\n' .. state .. '\n' .. (outcome or reason))
 end
 
 local function is_over(listed)
@@ -889,6 +982,7 @@ local function count_later(job, chat)
   local chat_delay, bot_delay = delays(job)
   if chat and chat_delay > 0 then
     chat.log = moved(chat.log, windows_of(chat.key), job.units, job.since, chat_delay)
+    respace(job, chat, chat_delay)
   end
   local pace, budget = pace_of(job.paid), budget_of(job.paid)
   if pace and bot_delay > 0 then
@@ -900,7 +994,10 @@ end
 local function put_back(job, chat, delay, charged)
   if job.since ~= 0 then
     job.unsettled = job.unsettled - 1
-    if not charged then give_back(job, chat) end
+    if not charged then
+      give_back(job, chat)
+      respace(job, chat)
+    end
   end
   if chat then
     leave(chat, job)
@@ -1026,19 +1123,19 @@ end
 local function admit_typing()
   local key = args.chat and real_chat(args.chat)
   local typing = key and typing_of(key)
-  if not outlives(0) or holds_up_typing(key and get_chat(key)) or (typing and spent(typing)) then
-    return shed(stranger())
-  end
+  local slow = key and slowed_of(key, 'typing')
+  local held_up = holds_up_typing(key and get_chat(key)) or (slow and slow.next_at > now)
+  if not outlives(0) or held_up or (typing and spent(typing)) then return shed(stranger()) end
   if typing and #rules.typing > 0 then
     typing.log = spend(typing.log, rules.typing, 1, now)
     save_typing(key, typing)
   end
+  if slow then space_out(slow, rules.typing, 1) end
   return { 'go', address() or false, false, 0 }
 end
 
-local function pause_typing(until_)
-  if not args.chat then return end
-  local key = real_chat(args.chat)
+local function pause_typing(key, until_)
+  if not key then return end
   local typing = typing_of(key)
   typing.paused_until = math.max(typing.paused_until, until_)
   save_typing(key, typing)
@@ -1079,7 +1176,7 @@ function operations.admit()
   local answer = job and (known(job) or exhausted(job))
   if answer then return answer end
   if args.created < cancelled_before() then return { 'dead', CANCELLED, take_back(job, true).content or false } end
-  if args.typing then return admit_typing() end
+  if args.family == 'typing' then return admit_typing() end
   local chat = open_chat(job and job.chat or args.line)
   local no = refused(chat)
   if no then
@@ -1088,11 +1185,12 @@ function operations.admit()
   end
   local earlier = not job and supersedable(chat) or nil
   job = join(job, chat, earlier)
-  local wait = backing_off(earlier) or chat_wait(job, chat) or bot_wait(job)
+  local slow = chat and slowed_of(chat.key, args.family)
+  local wait = backing_off(earlier) or chat_wait(job, chat, slow) or bot_wait(job)
   if not outlives(wait and wait.delay or 0) then return shed(job, chat) end
   if earlier then supersede(earlier, job, chat) end
   if wait then return park(job, chat, wait) end
-  return go(job, chat)
+  return go(job, chat, slow)
 end
 
 function operations.renew_unsettled()
@@ -1221,13 +1319,8 @@ function operations.pause()
   return { 'ok' }
 end
 
-function operations.too_many_requests()
-  local duration = args.duration + K.PAUSE_MARGIN_US
-  if args.typing then
-    pause_typing(now + duration)
-    return { 'chat' }
-  end
-  local key = args.chat and real_chat(args.chat)
+-- Pauses the chat after a 429, and the bot if it is to blame; returns whether it is.
+local function flood_wait(key, duration)
   if key then
     local chat = open_chat(key)
     pause_chat(chat, now + duration, '429')
@@ -1238,13 +1331,24 @@ function operations.too_many_requests()
   bot.refusals, bot.dirty = recent_refusals(refusals), true
   local chats_refused = 0
   for _, one in ipairs(bot.refusals) do chats_refused = chats_refused + (one[3] and K.LONG_WAIT_CHATS or 1) end
-  if chats_refused < K.EVIDENCE_CHATS then return { 'chat' } end
+  if chats_refused < K.EVIDENCE_CHATS then return false end
   if bot.paused_until <= now then
     bot.permille = math.max(K.SLOWEST_PERMILLE, math.floor(permille_now() * K.SLOWER_PERMILLE / 1000))
     bot.slowed_at = now
   end
   pause_bot(now + duration, '429')
-  return { 'bot' }
+  return true
+end
+
+function operations.too_many_requests()
+  local key, duration = args.chat and real_chat(args.chat), args.duration + K.PAUSE_MARGIN_US
+  if args.family == 'typing' then
+    pause_typing(key, now + duration)
+  elseif flood_wait(key, duration) then
+    return { 'bot' }
+  end
+  slow_down(key, now + duration)
+  return { 'chat' }
 end
 
 function operations.resume()
@@ -1288,6 +1392,7 @@ local function forget_names()
 end
 
 local function move_chat(old_key, new_key)
+  move_paces(old_key, new_key)
   local old = get_chat(old_key)
   if not old then return end
   local new = get_chat(new_key) or new_chat(new_key, {})
@@ -1359,6 +1464,21 @@ local function age_of_oldest(priority)
   return false
 end
 
+-- How many chats are slowed, by family, and those that recover last.
+local function slowed_chats(shown)
+  local counts, found = {}, {}
+  if bot.slowed_until <= now then return { counts, found } end
+  for _, family in ipairs(SLOWABLE) do
+    local index, after = prefix .. 'slowed:' .. family, '(' .. string.format('%.0f', now)
+    counts[#counts + 1] = redis.call('ZCOUNT', index, after, '+inf')
+    for _, key in ipairs(redis.call('ZRANGE', index, '+inf', after, 'BYSCORE', 'REV', 'LIMIT', 0, shown)) do
+      local slow = slowed_of(key, family)
+      if slow then found[#found + 1] = shown_pace(slow) end
+    end
+  end
+  return { counts, found }
+end
+
 function operations.snapshot()
   local second, minute = 0, 0
   for _, at in ipairs(bot.free.log) do
@@ -1389,7 +1509,7 @@ function operations.snapshot()
     redis.call('ZCOUNT', prefix .. 'refused', '(' .. string.format('%.0f', now - rules.unreachable), '+inf'),
     redis.call('HGETALL', prefix .. 'not_kept'), redis.call('HGETALL', prefix .. 'dropped'),
     outage_since() ~= 0 and now - outage_since() or false,
-    { age_of_oldest(INTERACTIVE), age_of_oldest(BULK) },
+    { age_of_oldest(INTERACTIVE), age_of_oldest(BULK) }, slowed_chats(args.shown),
   }
 end
 
@@ -1441,7 +1561,7 @@ local function is_behind(chat, heads, job)
   return (head and head.id ~= job.id) or rival_units(chat, job) ~= nil
 end
 
-local function cause(chat, heads, job)
+local function cause(chat, heads, job, slowed)
   local first = heads[INTERACTIVE] or heads[BULK]
   local waits = job and in_line(job) and is_here(chat, job)
   local subject = waits and job or first
@@ -1451,6 +1571,9 @@ local function cause(chat, heads, job)
   if chat.sending and chat.lease_end > now then return 'in-flight', 'chat' end
   if waits and is_behind(chat, heads, job) then return 'line', 'chat' end
   if math.max(chat.rest_until, free_at(chat.log, windows_of(chat.key), units)) > now then return 'rate', 'chat' end
+  for _, slow in ipairs(slowed) do
+    if subject and subject.due > now and slow.next_at == subject.due then return 'rate', 'chat' end
+  end
   if bot.paused_until > now then return 'pause', 'bot' end
   if bot_held_until() > now or outage_since() ~= 0 then return 'outage', 'bot' end
   if bot_turn(subject, 0, math.max(1, units)) > now then return 'rate', 'bot' end
@@ -1481,7 +1604,12 @@ function operations.explain()
   local known = get_chat(key)
   local chat = known or new_chat(key, first_log(key))
   local heads, job = heads_of(chat), args.job and get_job(args.job)
-  local why, scope = cause(chat, heads, job)
+  local slowed, paces = {}, {}
+  for _, family in ipairs(SLOWABLE) do
+    local slow = slowed_of(key, family)
+    if slow then slowed[#slowed + 1], paces[#paces + 1] = slow, shown_pace(slow) end
+  end
+  local why, scope = cause(chat, heads, job, slowed)
   local lines = {}
   for _, priority in ipairs({ INTERACTIVE, BULK }) do
     if heads[priority] then lines[#lines + 1] = line_of(chat, heads, heads[priority]) end
@@ -1494,7 +1622,7 @@ function operations.explain()
     holds(chat) and { chat.refused_why, now - chat.refused_at } or false,
     chat.sending and { chat.sending, now - chat.sending_since, math.max(0, chat.lease_end - now) } or false,
     math.max(0, free - now), math.max(0, bot_held_until() - now, bot_turn(nil, 0, 1) - now),
-    lines, args.job and place_of(chat, heads, job) or false,
+    lines, args.job and place_of(chat, heads, job) or false, paces,
   }
 end
 

@@ -5,8 +5,9 @@ digest; the script is sent again if the server does not have it. The script impl
 policy's constants are prepended to it, and a bot's rules are passed to each run, so that both are defined in one place.
 A batch is one pipeline of such runs: one round trip, over a connection that belongs to the event loop.
 
-State: all of a bot's keys begin with ``floodgate:{<bot>}:``, so a cluster keeps them on one node. The client library's
-connection pool is thread-safe and fork-safe; nothing is connected before the first call.
+State: all of a bot's keys begin with ``floodgate:{<bot>}:``, so a cluster keeps them on one node, and no run of the
+script touches two bots. The client library's connection pool is thread-safe and fork-safe; nothing is connected before
+the first call.
 
 Failure handling: a call is repeated once if its connection broke. It carries a nonce, so that a permit whose answer was
 lost is granted again to the same caller. Any other failure becomes one ``StateUnavailableError``, and nothing is sent
@@ -17,19 +18,14 @@ is logged as a warning.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from importlib.resources import files
 from itertools import chain
 from typing import Any, Final
-
-import redis
 
 from floodgate.broker.admission import policy as numbers
 from floodgate.broker.admission.clock import Clock
@@ -37,6 +33,7 @@ from floodgate.broker.admission.contract import (
     AlreadyDead,
     AlreadySent,
     Ask,
+    CallFamily,
     CallUnderWay,
     ChatExplanation,
     ChatLine,
@@ -54,6 +51,7 @@ from floodgate.broker.admission.contract import (
     Scope,
     Sent,
     Settlement,
+    SlowedChat,
     Snapshot,
     Standing,
     Unreachable,
@@ -65,37 +63,42 @@ from floodgate.broker.admission.policy import Policy, Rates
 from floodgate.broker.admission.result_feed import dead_record, dead_text, json_text, sent_record, sent_text
 from floodgate.broker.admission.windows import Pace, Window
 from floodgate.broker.messages.job import Priority
+from floodgate.broker.settings.redis_address import RedisAddress
 from floodgate.broker.state.calls import AdmissionCall, BlockingAdmission
-from floodgate.broker.state.redis.server import TIMEOUT_SECONDS, RedisConnection, aconnect_to, fault, where
-
-logger = logging.getLogger("floodgate.admission")
+from floodgate.broker.state.redis.clients import TIMEOUT_SECONDS
+from floodgate.broker.state.redis.faults import ERRORS
+from floodgate.broker.state.redis.result_feed import channel_of
+from floodgate.broker.state.redis.scripts import LuaScript, arun_all
+from floodgate.broker.state.redis.server import AsyncRedisConnection, RedisConnection
 
 # A run of the script blocks the server's other clients for some 0.05 ms per call.
 MOST_IN_A_RUN: Final = 32
-SHOWN: Final = 10  # longest lines and longest pauses in a snapshot
+SHOWN: Final = 10  # longest lines, longest pauses and slowed chats in a snapshot
 
 _CONSTANTS: Final = (
     "SECOND MINUTE AGING_US INTERACTIVE_TURNS WAITER_GRACE_US LATE_US MISSING_GRACE_US MISSING_POLL_US CLAIM_US "
     "IN_FLIGHT_MIN_US IN_FLIGHT_MAX_US PLACE_US SLOW_CALL_US REST_MAX_US PAUSE_MARGIN_US MOMENT_US EVIDENCE_CHATS "
     "LONG_WAIT_US LONG_WAIT_CHATS REFUSALS_KEPT SLOWER_PERMILLE SLOWEST_PERMILLE RECOVERY_US_PER_PERMILLE CHAT_IDLE_US "
     "ASK_ANEW_US HANDED_BACK_MOST CANCELLED_KEPT_US CANCELLED_MOST NAME_US OUTAGE_CHATS OUTAGE_MOMENT_US "
-    "PROBE_FIRST_US PROBE_MOST_US PROBE_POLL_US BOT_LATE_MOST_US PAUSE_POLL_US TYPING_IDLE_US"
+    "PROBE_FIRST_US PROBE_MOST_US PROBE_POLL_US BOT_LATE_MOST_US PAUSE_POLL_US TYPING_IDLE_US "
+    "WIDER_PERMILLE WIDEST_PERMILLE NARROWING_US_PER_PERMILLE"
 )
 
 
-class Script:
+class AdmissionScript:
     """``admission.lua``, with the encoding of its arguments and replies."""
 
-    def __init__(self, policy: Policy, clock: Clock | None) -> None:
+    def __init__(self, policy: Policy, clock: Clock | None, address: RedisAddress) -> None:
         self._policy = policy
         self._clock = clock  # for tests; otherwise the server's own clock is used
+        self._address = address
         self._rules: dict[str, str] = {}  # by bot; written by whichever thread, always with the same value
-        self.text = _constants() + files(__package__).joinpath("admission.lua").read_text()
-        self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+        self.lua = LuaScript("admission.lua", 2, _constants())
 
     def arguments(self, bot: str, given: Iterable[tuple[str, str]]) -> list[str]:
-        """Return the arguments of EVALSHA after the digest. ``given`` are the encoded calls."""
-        return ["1", f"floodgate:{{{bot}}}:", self._rules_of(bot), *chain.from_iterable(given)]
+        """Return the keys and arguments of a run. ``given`` are the encoded calls."""
+        prefix = f"floodgate:{{{bot}}}:"
+        return [prefix, f"{prefix}bot", self._rules_of(bot), *chain.from_iterable(given)]
 
     def given(self, call: AdmissionCall) -> tuple[str, str]:
         """Encode a call for the script: its operation and its arguments."""
@@ -121,7 +124,8 @@ class Script:
 
     def _rules_of(self, bot: str) -> str:
         if bot not in self._rules:
-            self._rules[bot] = json.dumps(_rules(self._policy, bot))
+            rules = _rules(self._policy, bot) | {"channel": channel_of(bot, self._address)}
+            self._rules[bot] = json.dumps(rules)
         return self._rules[bot]
 
 
@@ -130,7 +134,7 @@ class RedisAdmission(BlockingAdmission):
 
     def __init__(self, url: str, policy: Policy, clock: Clock | None = None) -> None:
         self._server = RedisConnection(url)
-        self._script = Script(policy, clock)
+        self._script = AdmissionScript(policy, clock, self._server.address)
 
     def close(self) -> None:
         self._server.close()
@@ -138,27 +142,22 @@ class RedisAdmission(BlockingAdmission):
     def _do(self, call: AdmissionCall) -> Any:
         began = time.monotonic()
         arguments = self._script.arguments(call.bot, [self._script.given(call)])
-        reply = self._server.use(lambda client: self._run(client, arguments))
-        (found,) = self._script.results([call], reply)
-        result = _finished(found, began, self._server.url)
-        if isinstance(result, Exception):
-            raise result from found
-        return result
 
-    def _run(self, client: Any, arguments: Sequence[str]) -> Any:
-        try:
-            return client.evalsha(self._script.digest, *arguments)
-        except redis.exceptions.NoScriptError:
-            return client.eval(self._script.text, *arguments)
+        def run(client: Any) -> Any:
+            (found,) = self._script.results([call], self._script.lua.run(client, arguments))
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+        return _finished(self._server.use(run), began)
 
 
 class RedisBatches:
     """``calls.Batches`` on a Redis or Valkey server or cluster: one pipeline at a time."""
 
     def __init__(self, url: str, policy: Policy, clock: Clock | None = None) -> None:
-        self._url = url
-        self._script = Script(policy, clock)
-        self._client: Any = None
+        self._server = AsyncRedisConnection(url)
+        self._script = AdmissionScript(policy, clock, self._server.address)
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, calls: Sequence[AdmissionCall], done: Callable[[Sequence[Any]], None]) -> None:
@@ -168,47 +167,31 @@ class RedisBatches:
         task, self._task = self._task, None
         if task is not None:
             await asyncio.wait({task}, timeout=TIMEOUT_SECONDS)
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        await self._server.close()
 
     async def _run(self, calls: Sequence[AdmissionCall], done: Callable[[Sequence[Any]], None]) -> None:
         results: Sequence[Any]
         try:
             results = await self._results(calls)
         except Exception as error:  # noqa: BLE001  # even a bug must reach the waiting callers, who would wait for ever
-            results = [_fault_of(error, self._url)] * len(calls)
+            results = [error] * len(calls)
         done(results)
 
     async def _results(self, calls: Sequence[AdmissionCall]) -> list[Any]:
-        if self._client is None:
-            self._client = await aconnect_to(self._url)
         given = [_attempt(self._script.given, call) for call in calls]
         results = {place: each for place, each in enumerate(given) if isinstance(each, Exception)}
         runs = list(_runs((place, call.bot) for place, call in enumerate(calls) if place not in results))
+        asked = [
+            (self._script.lua, self._script.arguments(bot, (given[each] for each in places))) for bot, places in runs
+        ]
         began = time.monotonic()
-        replies = await self._replies([self._script.arguments(bot, (given[each] for each in its)) for bot, its in runs])
+        replies = await self._server.use(lambda client: arun_all(client, asked))
         for (_, places), reply in zip(runs, replies, strict=True):
             results.update(zip(places, self._script.results([calls[place] for place in places], reply), strict=True))
-        return [_finished(results[place], began, self._url) for place in range(len(calls))]
-
-    async def _replies(self, runs: Sequence[Sequence[str]]) -> list[Any]:
-        replies = await self._pipeline(runs)
-        unknown = [index for index, each in enumerate(replies) if isinstance(each, redis.exceptions.NoScriptError)]
-        if unknown:  # on one node of a cluster, perhaps
-            await self._client.script_load(self._script.text)
-            again = await self._pipeline([runs[index] for index in unknown])
-            for index, reply in zip(unknown, again, strict=True):
-                replies[index] = reply
-        return replies
-
-    async def _pipeline(self, runs: Sequence[Sequence[str]]) -> list[Any]:
-        pipeline = self._client.pipeline(transaction=False)
-        for each in runs:
-            # Not ``evalsha``, which a cluster's pipeline refuses; this command is routed by its key as well.
-            pipeline.execute_command("EVALSHA", self._script.digest, *each)
-        replies: list[Any] = await pipeline.execute(raise_on_error=False)
-        return replies
+        return [
+            await self._server.explained(each) if isinstance(each, ERRORS) else _finished(each, began)
+            for _, each in sorted(results.items())
+        ]
 
 
 def _runs(asked: Iterable[tuple[int, str]]) -> Iterator[tuple[str, list[int]]]:
@@ -221,18 +204,8 @@ def _runs(asked: Iterable[tuple[int, str]]) -> Iterator[tuple[str, list[int]]]:
             yield bot, places[first : first + MOST_IN_A_RUN]
 
 
-def _finished(result: Any, began: float, url: str) -> Any:
-    """Return a call's result, or the exception that the caller is to raise."""
-    if isinstance(result, Go):
-        return replace(result, decided_at=began)
-    return _fault_of(result, url) if isinstance(result, Exception) else result
-
-
-def _fault_of(error: Exception, url: str) -> Exception:
-    """Translate an error of the store; return any other exception, a bug, unchanged."""
-    if isinstance(error, OSError):
-        error = redis.exceptions.ConnectionError(str(error))
-    return fault(error, where(url)) if isinstance(error, redis.exceptions.RedisError) else error
+def _finished(result: Any, began: float) -> Any:
+    return replace(result, decided_at=began) if isinstance(result, Go) else result
 
 
 def _attempt(make: Callable[..., Any], *arguments: Any) -> Any:
@@ -288,7 +261,7 @@ def _asked(ask: Ask) -> dict[str, Any]:
         "units": numbers.chat_cost(ask),
         "bot_units": numbers.bot_cost(ask),
         "answers": numbers.is_answer(ask),
-        "typing": numbers.is_typing(ask) or None,
+        "family": numbers.family_of(ask),
         "worth": None if ask.worth is None else _micros(ask.worth),
         "paid": ask.paid,
         "upload": ask.upload or None,
@@ -363,7 +336,8 @@ def _nothing(_reply: Any) -> None:
 
 
 def _snapshot(policy: Policy, bot: str, reply: Any) -> Snapshot:
-    second, permille, minute, sending, waiting, pauses, lines, dead, refused, not_kept, dropped, outage, ages = reply
+    second, permille, minute, sending, waiting, pauses, lines, dead, refused, not_kept, dropped, outage, *rest = reply
+    ages, (slowed_chats, slowed) = rest
     return Snapshot(
         bot=bot,
         sent_last_second=second,
@@ -379,12 +353,14 @@ def _snapshot(policy: Policy, bot: str, reply: Any) -> Snapshot:
         dropped=_counts(dropped),
         outage=_time_or_none(outage),
         oldest={priority: _time(age) for priority, age in zip(Priority, ages, strict=True) if age is not None},
+        slowed=tuple(sorted(map(_slowed, slowed), key=lambda one: (-one.recovery, one.chat, one.family))[:SHOWN]),
+        slowed_chats={family: chats for family, chats in zip(numbers.SLOWABLE, slowed_chats, strict=False) if chats},
     )
 
 
 def _explanation(bot: str, job_id: str | None, reply: Any) -> ChatExplanation:
     (key, known, why, scope, paused, pause_why, bot_paused, bot_pause_why, outage, refused, call) = reply[:11]
-    chat_free, bot_free, lines, place = reply[11:]
+    chat_free, bot_free, lines, place, slowed = reply[11:]
     return ChatExplanation(
         bot=bot,
         chat=key,
@@ -399,8 +375,14 @@ def _explanation(bot: str, job_id: str | None, reply: Any) -> ChatExplanation:
         chat_free=_time(chat_free),
         bot_free=_time(bot_free),
         lines=tuple(map(_line, lines)),
+        slowed=tuple(map(_slowed, slowed)),
         job=None if job_id is None else _place(job_id, *place),
     )
+
+
+def _slowed(reply: Sequence[Any]) -> SlowedChat:
+    chat, family, *times = reply
+    return SlowedChat(chat, CallFamily(family), *map(_time, times))
 
 
 def _line(reply: Sequence[Any]) -> ChatLine:
@@ -458,10 +440,10 @@ _GIVEN: Final[dict[str, Callable[..., dict[str, Any]]]] = {
     "not_kept": lambda limit, offset: {"first": offset, "last": offset + limit - 1},
     "count_dropped": lambda reason, letters: {"reason": reason, "letters": letters},
     "pause": lambda chat, duration, why: {"chat": chat, "duration": _micros(duration), "why": why},
-    "too_many_requests": lambda chat, retry_after, typing: {
+    "too_many_requests": lambda chat, retry_after, family: {
         "chat": chat,
         "duration": _micros(retry_after),
-        "typing": typing or None,
+        "family": family,
     },
     "resume": lambda chat: {"chat": chat},
     "migrate": lambda old, new: {"old": old, "new": new},

@@ -2,7 +2,7 @@
 -- texts. 60 buckets are a hash, history:<seconds>:<number>, which expires when its last bucket is too old; small hashes
 -- are compact.
 --
--- KEYS[1]: the prefix of the bot's keys. ARGV: the counts, as the text of a bucket; the bot's full rate if the gauges
+-- KEYS: the prefix of the bot's keys, and its key `bot`, as for admission.lua. ARGV: the counts, as the text of a bucket; the bot's full rate if the gauges
 -- are to be sampled, or else the empty text; the time in microseconds for tests, or the empty text. It uses what admission.lua
 -- writes. Prepended: FOLDS, how the numbers of each series join; GAUGES, the places of the gauges; RESOLUTIONS, the
 -- seconds and the number of buckets; IN_A_HASH; RECOVERY_US_PER_PERMILLE.

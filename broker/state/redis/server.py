@@ -1,34 +1,38 @@
-"""Connects to a Redis or Valkey server or cluster, and explains its errors."""
+"""A connection to the Redis or Valkey server, or to the cluster, that holds the state.
+
+A client that finds its server demoted to a replica, or no node of its cluster, is dropped: the next call makes another
+one from the URL, and so asks the Sentinels, the cluster's nodes or the name service again.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import redis
-import redis.asyncio
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from floodgate.broker.errors import StateSchemaError, StateUnavailableError
+from floodgate.broker.settings.redis_address import Deployment, RedisAddress
+from floodgate.broker.state.redis.clients import aclient_of, address_of, client_of
+from floodgate.broker.state.redis.faults import ERRORS, fault, is_moved
 
 logger = logging.getLogger("floodgate.admission")
-
-# A call takes well under a millisecond; after this time the server or the network is down.
-TIMEOUT_SECONDS: Final = 5.0
 
 T = TypeVar("T")
 
 
 class RedisConnection:
     """A server, or a cluster of them, connected at first use. Thread-safe and fork-safe, as the client library's pool
-    is. ``close`` is safe to call twice, and unused."""
+    is. ``close`` is safe to call twice, and unused.
+
+    Raises:
+        SettingsError: the URL is malformed.
+    """
 
     def __init__(self, url: str) -> None:
-        self.url = url
+        self.address = address_of(url)
         self._lock = threading.Lock()
         self._client: Any = None  # made under _lock
 
@@ -40,8 +44,10 @@ class RedisConnection:
         """
         try:
             return act(self._client or self._open())
-        except redis.exceptions.RedisError as error:
-            raise fault(error, where(self.url)) from error
+        except ERRORS as error:
+            if is_moved(error):
+                self.close()
+            raise fault(error, self.address) from error
 
     def close(self) -> None:
         with self._lock:
@@ -52,96 +58,111 @@ class RedisConnection:
     def _open(self) -> Any:
         with self._lock:
             if self._client is None:
-                self._client = connect_to(self.url)
+                self._client, infos = reach(self.address)
+                _warn_of_eviction(infos, self.address)
             return self._client
 
 
-def connect_to(url: str) -> Any:
-    """Return a client of the server, or of the cluster that it belongs to.
+class AsyncRedisConnection:
+    """:class:`RedisConnection` on an event loop, used by one task at a time."""
+
+    def __init__(self, url: str) -> None:
+        self.address = address_of(url)
+        self._client: Any = None
+
+    async def use(self, act: Callable[[Any], Awaitable[T]]) -> T:
+        """Do the same as :meth:`RedisConnection.use`."""
+        try:
+            if self._client is None:
+                self._client, infos = await areach(self.address)
+                _warn_of_eviction(infos, self.address)
+            return await act(self._client)
+        except ERRORS as error:
+            raise await self.explained(error) from error
+        except OSError as error:
+            raise fault(redis.exceptions.ConnectionError(str(error)), self.address) from error
+
+    async def explained(self, error: Exception) -> Exception:
+        """Translate an error that one of several replies was. Closes the connection if the state may have moved."""
+        if is_moved(error):
+            await self.close()
+        return fault(error, self.address)
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+
+def reach(address: RedisAddress, retries: int = 1) -> tuple[Any, list[dict[str, Any]]]:
+    """Return a client of the server, or of the cluster that it belongs to, and the ``INFO memory`` of the server, or of
+    each primary of the cluster that answers.
 
     Raises:
         redis.exceptions.RedisError: the server does not answer.
+        redis.exceptions.RedisClusterException: no node of the cluster answers.
     """
-    client = _client(redis.Redis, url, Retry(NoBackoff(), 1))
-    info = client.info()
-    if info.get("cluster_enabled"):
+    client = client_of(address, retries)
+    if address.deployment is Deployment.CLUSTER:
+        return client, [info for each in client.get_primaries() for info in _info_of(client, each)]
+    try:
+        info = client.info()
+    except BaseException:
         client.close()
-        client = _client(redis.RedisCluster, url, Retry(NoBackoff(), 1))
-    _warn_of_eviction(info, url)
-    return client
+        raise
+    if not info.get("cluster_enabled"):
+        return client, [info]
+    client.close()
+    return reach(replace(address, deployment=Deployment.CLUSTER), retries)
 
 
-async def aconnect_to(url: str) -> Any:
-    """Do the same as :func:`connect_to` on an event loop."""
-    retry = AsyncRetry(NoBackoff(), 1)
-    client = _client(redis.asyncio.Redis, url, retry)
-    info = await client.info()
-    if info.get("cluster_enabled"):
+async def areach(address: RedisAddress) -> tuple[Any, list[dict[str, Any]]]:
+    """Do the same as :func:`reach` on an event loop."""
+    client = aclient_of(address)
+    try:
+        if address.deployment is Deployment.CLUSTER:
+            await client.initialize()
+            return client, [info for each in client.get_primaries() for info in await _ainfo_of(client, each)]
+        info = await client.info()
+    except BaseException:
         await client.aclose()
-        client = _client(redis.asyncio.RedisCluster, url, retry)
-    _warn_of_eviction(info, url)
-    return client
+        raise
+    if not info.get("cluster_enabled"):
+        return client, [info]
+    await client.aclose()
+    return await areach(replace(address, deployment=Deployment.CLUSTER))
 
 
-def _warn_of_eviction(info: dict[str, Any], url: str) -> None:
-    if info.get("maxmemory") and info.get("maxmemory_policy") != "noeviction":
+def _info_of(client: Any, node: Any) -> list[dict[str, Any]]:
+    try:
+        return [client.info("memory", target_nodes=node)]
+    except ERRORS:
+        return []  # a part of the cluster is away
+
+
+async def _ainfo_of(client: Any, node: Any) -> list[dict[str, Any]]:
+    try:
+        return [await client.info("memory", target_nodes=node)]
+    except ERRORS:
+        return []
+
+
+def _warn_of_eviction(infos: Iterable[dict[str, Any]], address: RedisAddress) -> None:
+    policies = {info["maxmemory_policy"] for info in infos if info.get("maxmemory")} - {"noeviction"}
+    if policies:
         logger.warning(
             "%s evicts keys when its memory is full (%s), and would forget which jobs were sent. "
             "Set maxmemory-policy noeviction.",
-            where(url),
-            info.get("maxmemory_policy"),
+            address,
+            ", ".join(sorted(policies)),
         )
 
 
-def memory_of(url: str) -> dict[str, Any] | None:
-    """Return the ``INFO memory`` of the server, or of one node of a cluster; None if it does not answer."""
-    client = _client(redis.Redis, url, Retry(NoBackoff(), 0))
+def memory_of(url: str) -> list[dict[str, Any]]:
+    """Return the ``INFO memory`` of the server, or of each primary of a cluster; nothing if it does not answer."""
     try:
-        found: dict[str, Any] = client.info("memory")
-    except redis.exceptions.RedisError:
-        return None  # sends fail as well, and report it
-    finally:
-        client.close()
-    return found
-
-
-def where(url: str) -> str:
-    """Return the server's address without user and password."""
-    parts = redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
-    return str(parts.get("path") or f"{parts.get('host', 'localhost')}:{parts.get('port', 6379)}")
-
-
-def _client(kind: Any, url: str, retry: Any) -> Any:
-    return kind.from_url(
-        url,
-        decode_responses=True,
-        socket_timeout=TIMEOUT_SECONDS,
-        socket_connect_timeout=TIMEOUT_SECONDS,
-        retry=retry,
-    )
-
-
-def fault(error: redis.exceptions.RedisError, where: str) -> StateUnavailableError | StateSchemaError:
-    """Translate an error of the client into one that names the cause and the remedy."""
-    text = str(error)
-    match error:
-        case redis.exceptions.AuthenticationError():
-            why = "refuses the user or password. Correct FLOODGATE_STATE_URL."
-        case redis.exceptions.ReadOnlyError():
-            why = "is a read-only replica. Point FLOODGATE_STATE_URL at the primary."
-        case redis.exceptions.OutOfMemoryError():
-            why = "has no memory left. Raise its maxmemory; sends then resume by themselves."
-        case redis.exceptions.BusyLoadingError():
-            why = "is still loading its data. Sends resume when it has finished."
-        case redis.exceptions.ConnectionError() | redis.exceptions.TimeoutError():
-            why = f"does not answer ({type(error).__name__}). Start it, or correct FLOODGATE_STATE_URL."
-        case _ if text.startswith("SCHEMA "):
-            return StateSchemaError(
-                f"The state in Redis at {where} has schema {text[7:]}, unknown to this Floodgate. Stop all workers and "
-                "delete its floodgate:* keys: no message is lost, since messages are in RabbitMQ."
-            )
-        case _ if "MISCONF" in text:
-            why = "cannot write to its disk and refuses writes. Free some space there; sends then resume by themselves."
-        case _:
-            why = f"failed: {text[:200]}. Check its log."
-    return StateUnavailableError(f"Redis at {where} {why}")
+        client, infos = reach(address_of(url), retries=0)
+    except ERRORS:
+        return []  # sends fail as well, and report it
+    client.close()
+    return infos

@@ -8,17 +8,23 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
-from floodgate.broker.admission.contract import Line, NotKept, Pause, Snapshot, UnreachableChat
+from floodgate.broker.admission.contract import CallFamily, Line, NotKept, Pause, SlowedChat, Snapshot, UnreachableChat
+from floodgate.broker.admission.explanation import slowed_chat
 from floodgate.broker.admission.policy import MINUTE, SECOND, learned_permille, per_second
-from floodgate.broker.admission.rows import BotRow
+from floodgate.broker.admission.rows import BotRow, SlowedRow
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.state.sqlite.unit_of_work import DEAD, PRIORITIES, SqliteUnitOfWork
 
 _OLDEST: Final = (
     "SELECT min(place) FROM jobs INDEXED BY oldest WHERE bot = ? AND priority = ? AND state <= 1 AND place > 0"
 )
-SHOWN: Final = 10  # longest lines and longest pauses
+SHOWN: Final = 10  # longest lines, longest pauses and slowed chats
 _LONGEST: Final = "SELECT chat, {0} FROM chats WHERE bot = ? AND {0} > 1 ORDER BY {0} DESC LIMIT ?"
+_SLOWED: Final = (
+    "SELECT chat, family, permille, slowed_at, next_at, granted_at FROM slowed WHERE bot = ? AND over > ? "
+    "ORDER BY over DESC, chat, family LIMIT ?"
+)
+_SLOWED_CHATS: Final = "SELECT family, count(*) FROM slowed WHERE bot = ? AND over > ? GROUP BY family"
 _AMONG: Final = (
     "SELECT asked.value FROM json_each(?) AS asked "
     "LEFT JOIN aliases ON aliases.bot = ? AND aliases.chat = asked.value AND (until = 0 OR until > ?) "
@@ -62,7 +68,20 @@ def snapshot(work: SqliteUnitOfWork) -> Snapshot:
         dropped=_without_letter(work, dropped=True),
         outage=_outage(work),
         oldest=_oldest(work),
+        slowed=_slowed(work),
+        slowed_chats=_slowed_chats(work),
     )
+
+
+def _slowed(work: SqliteUnitOfWork) -> tuple[SlowedChat, ...]:
+    found = work.connection.execute(_SLOWED, (work.name, work.now, SHOWN))
+    return tuple(slowed_chat(work, SlowedRow(chat, CallFamily(family), *rest)) for chat, family, *rest in found)
+
+
+def _slowed_chats(work: SqliteUnitOfWork) -> dict[CallFamily, int]:
+    return {
+        CallFamily(family): chats for family, chats in work.connection.execute(_SLOWED_CHATS, (work.name, work.now))
+    }
 
 
 def _oldest(work: SqliteUnitOfWork) -> dict[Priority, timedelta]:

@@ -15,20 +15,21 @@ from typing import Any, Final
 
 from floodgate.broker.admission.circuit import Circuit, Silence
 from floodgate.broker.admission.clock import Anchor, Clock, store_time
+from floodgate.broker.admission.contract import CallFamily
 from floodgate.broker.admission.policy import CANCELLED_KEPT_US, CANCELLED_MOST, TYPING_IDLE_US, FloodWait, Policy
-from floodgate.broker.admission.rows import Alias, BotRow, ChatRow, JobRow, LineRow, State, TypingRow
+from floodgate.broker.admission.rows import Alias, BotRow, ChatRow, JobRow, LineRow, SlowedRow, State, TypingRow
 from floodgate.broker.admission.windows import Budget, Log, cautious_budget
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.state.sqlite.row_cache import RowCache
 
-SCHEMA_VERSION: Final = 10
+SCHEMA_VERSION: Final = 11
 SCHEMA: Final = """
 CREATE TABLE bots (
     bot TEXT PRIMARY KEY, boot TEXT, offset_us INTEGER, born INTEGER, granted INTEGER,
     free_log BLOB, free_arrival INTEGER, paid_log BLOB, paid_arrival INTEGER,
     paused_until INTEGER, pause_why TEXT, permille INTEGER, slowed_at INTEGER, refusals TEXT, aliases INTEGER,
     minute INTEGER, this_minute INTEGER, last_minute INTEGER, circuit TEXT,
-    waiting_interactive INTEGER, waiting_bulk INTEGER, dead INTEGER
+    slowed_until INTEGER, waiting_interactive INTEGER, waiting_bulk INTEGER, dead INTEGER
 ) WITHOUT ROWID;
 CREATE TABLE chats (
     bot TEXT, chat TEXT, log BLOB,
@@ -88,6 +89,12 @@ CREATE TABLE typing (
     bot TEXT, chat TEXT, log BLOB, paused_until INTEGER, over INTEGER, PRIMARY KEY (bot, chat)
 ) WITHOUT ROWID;
 CREATE INDEX typing_over ON typing (bot, over);
+-- Learned paces of chats. They matter until "over".
+CREATE TABLE slowed (
+    bot TEXT, chat TEXT, family TEXT, permille INTEGER, slowed_at INTEGER, next_at INTEGER, granted_at INTEGER,
+    over INTEGER, PRIMARY KEY (bot, chat, family)
+) WITHOUT ROWID;
+CREATE INDEX slowed_over ON slowed (bot, over, family);
 CREATE TABLE aliases (
     bot TEXT, chat TEXT, real TEXT, until INTEGER,
     PRIMARY KEY (bot, chat)
@@ -104,7 +111,7 @@ _JOB: Final = (
     "unsettled, handed_back, reason, result, content, coalesce_key, variant, final, chain"
 )
 _SELECT_BOT: Final = "SELECT * FROM bots WHERE bot = ?"
-_SAVE_BOT: Final = f"INSERT OR REPLACE INTO bots VALUES ({', '.join('?' * 22)})"
+_SAVE_BOT: Final = f"INSERT OR REPLACE INTO bots VALUES ({', '.join('?' * 23)})"
 _SELECT_CHAT: Final = "SELECT * FROM chats WHERE bot = ? AND chat = ?"
 _SAVE_CHAT: Final = f"INSERT OR REPLACE INTO chats VALUES ({', '.join('?' * 19)})"
 _SELECT_JOB: Final = f"SELECT number, {_JOB} FROM jobs WHERE bot = ? AND job_id = ?"
@@ -147,6 +154,11 @@ _FORGET_CANCELLED: Final = (
 )
 _SELECT_TYPING: Final = "SELECT log, paused_until FROM typing WHERE bot = ? AND chat = ?"
 _SAVE_TYPING: Final = "INSERT OR REPLACE INTO typing VALUES (?, ?, ?, ?, ?)"
+_SELECT_SLOWED: Final = (
+    "SELECT permille, slowed_at, next_at, granted_at FROM slowed WHERE bot = ? AND chat = ? AND family = ? AND over > ?"
+)
+_SAVE_SLOWED: Final = "INSERT OR REPLACE INTO slowed VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_DROP_SLOWED: Final = "DELETE FROM slowed WHERE bot = ? AND chat = ? AND family = ?"
 _SELECT_COUNT: Final = "SELECT jobs FROM counts WHERE bot = ? AND kind = ?"
 _SELECT_ALIAS: Final = "SELECT real, until FROM aliases WHERE bot = ? AND chat = ?"
 _SAVE_ALIAS: Final = "INSERT OR REPLACE INTO aliases VALUES (?, ?, ?, ?)"
@@ -227,6 +239,7 @@ class SqliteUnitOfWork:
                 bot.this_minute,
                 bot.last_minute,
                 _circuit_text(bot.circuit),
+                bot.slowed_until,
                 *bot.counts,
             ),
         )
@@ -316,6 +329,17 @@ class SqliteUnitOfWork:
     def save_typing(self, row: TypingRow) -> None:
         over = max(row.paused_until, self.now + TYPING_IDLE_US)
         self.connection.execute(_SAVE_TYPING, (self.name, row.chat, _packed(row.log), row.paused_until, over))
+
+    def slowed(self, chat: str, family: CallFamily) -> SlowedRow | None:
+        found = self.connection.execute(_SELECT_SLOWED, (self.name, chat, family, self.now)).fetchone()
+        return None if found is None else SlowedRow(chat, family, *found)
+
+    def save_slowed(self, row: SlowedRow) -> None:
+        times = row.slowed_at, row.next_at, row.granted_at, row.recovered_at
+        self.connection.execute(_SAVE_SLOWED, (self.name, row.chat, row.family, row.permille, *times))
+
+    def drop_slowed(self, row: SlowedRow) -> None:
+        self.connection.execute(_DROP_SLOWED, (self.name, row.chat, row.family))
 
     def cancelled_before(self, campaign: str | None) -> int:
         (before_ms,) = self.connection.execute(_CANCELLED_BEFORE, (self.name, campaign or "")).fetchone()
@@ -438,6 +462,7 @@ def _bot_row(found: Sequence[Any]) -> BotRow:
         this_minute,
         last_minute,
         circuit,
+        slowed_until,
         *counts,
     ) = rest
     return BotRow(
@@ -457,6 +482,7 @@ def _bot_row(found: Sequence[Any]) -> BotRow:
         this_minute,
         last_minute,
         _circuit(circuit) if circuit else None,
+        slowed_until,
         counts,
     )
 

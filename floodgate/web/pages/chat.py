@@ -21,7 +21,10 @@ LIVE_SECONDS: Final = 2.0
 MOST_ID: Final = 200
 _CAUSES: Final[Mapping[tuple[str, Scope | None], str]] = {
     ("rate", Scope.BOT): "The bot is at its limit: other chats' messages use it now.",
-    ("rate", Scope.CHAT): "The chat is at its own limit: about one message a second, and 20 a minute in a group.",
+    (
+        "rate",
+        Scope.CHAT,
+    ): "The chat is at its own limit: about one message a second and 20 a minute in a group, or less if it is slowed.",
     ("pause", Scope.BOT): "The bot is paused.",
     ("pause", Scope.CHAT): "The chat is paused.",
     ("outage", Scope.BOT): "Telegram does not answer. One call at a time is tried until one is answered.",

@@ -1,0 +1,135 @@
+"""RabbitMQ: what a node's failure costs in a cluster of three, with every client on the node that fails.
+
+Workers and client connect while the other nodes refuse connections, so that the worst case is played each time and not
+one in three. The node leads its share of the queues.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from benchmarks.failures.row import Scene, Servers, within
+from benchmarks.stage.scenarios import Target
+from rabbitmq_node import network
+from rabbitmq_node.cluster import Cluster, ClusterNode
+from rabbitmq_node.errors import NodeError
+
+REFUSE: Final = "rabbit_maintenance:suspend_all_client_listeners()."
+ACCEPT: Final = "rabbit_maintenance:resume_all_client_listeners()."
+NODE: Final = 0
+DOWN_SECONDS: Final = 10.0
+
+Act = Callable[[Cluster, ClusterNode], None]
+
+
+@dataclass(slots=True)
+class SharedCluster:
+    """One cluster for all rows, started by the first one that needs it. One thread only."""
+
+    version: str | None = None
+    _cluster: Cluster | None = None
+
+    def get(self) -> Cluster:
+        """The cluster, with all nodes well.
+
+        Raises:
+            RabbitMQSetupError: it cannot be started.
+        """
+        if self._cluster is None:
+            self._cluster = Cluster(self.version).start()
+        self._cluster.heal()
+        self._cluster.await_complete()
+        return self._cluster
+
+    def stop(self) -> None:
+        """Safe to call twice, and unstarted."""
+        if self._cluster is not None:
+            self._cluster.stop()
+            self._cluster = None
+
+
+SHARED: Final = SharedCluster()
+
+
+def stop() -> None:
+    """Stop what the rows share."""
+    SHARED.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFailure:
+    """One way in which a node fails. ``act`` breaks it, waits, and repairs it."""
+
+    name: str
+    act: Act
+    targets: tuple[Target, ...]
+    cuts: bool = False
+    shared: SharedCluster = field(default_factory=lambda: SHARED)
+
+    def why_not(self) -> str | None:
+        return network.why_not() if self.cuts else None
+
+    @contextlib.contextmanager
+    def servers(self, home: Path) -> Iterator[Servers]:
+        cluster = self.shared.get()
+        others = [node for number, node in enumerate(cluster.nodes) if number != NODE]
+
+        def tell_others(expression: str) -> None:
+            for node in others:
+                node.ctl("eval", expression)
+
+        try:
+            tell_others(REFUSE)
+            yield Servers(cluster.url, f"sqlite:///{home}/state.db", before_striking=lambda: tell_others(ACCEPT))
+        finally:
+            cluster.heal()
+            tell_others(ACCEPT)
+
+    def strike(self, scene: Scene) -> None:
+        cluster = self.shared.get()
+        node = cluster.nodes[NODE]
+        if node not in cluster.leaders().values():
+            raise NodeError(f"node {node.number} leads no queue, so its loss would prove nothing")
+        self.act(cluster, node)
+
+
+def _kill(_: Cluster, node: ClusterNode) -> None:
+    node.kill()
+    time.sleep(DOWN_SECONDS)
+    node.start()
+
+
+def _roll(cluster: Cluster, _: ClusterNode) -> None:
+    cluster.roll()
+
+
+def _freeze(seconds: float) -> Act:
+    def act(_: Cluster, node: ClusterNode) -> None:
+        node.freeze()
+        time.sleep(seconds)
+        node.thaw()
+
+    return act
+
+
+def _cut(seconds: float, cut: Callable[[ClusterNode], None]) -> Act:
+    def act(_: Cluster, node: ClusterNode) -> None:
+        cut(node)
+        time.sleep(seconds)
+        node.heal()
+
+    return act
+
+
+ROWS: Final = (
+    NodeFailure("SIGKILL of the node that leads", _kill, within(1.0)),
+    NodeFailure("a node frozen 20 s", _freeze(20.0), within(8.0)),
+    NodeFailure("a node cut off 60 s", _cut(60.0, ClusterNode.cut_off), within(15.0, 15.0), cuts=True),
+    NodeFailure("a node split from its peers 60 s", _cut(60.0, ClusterNode.split_from_peers), within(20.0), cuts=True),
+    NodeFailure("rolling restart of all nodes", _roll, within(6.0)),
+)

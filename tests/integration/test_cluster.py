@@ -1,0 +1,117 @@
+"""The private cluster: its nodes form one, and each of the ways in which they fail is what it says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pika
+import pytest
+
+from rabbitmq_node import network
+from rabbitmq_node.amqp import greet
+from rabbitmq_node.cluster import Cluster, ClusterNode
+from rabbitmq_node.errors import NodeError
+from tests.waiting import until
+
+QUEUES = [f"cluster.{number}" for number in range(9)]
+SECONDS = 0.5
+SCRIPT = Path(__file__).parents[2] / "scripts" / "cluster"
+
+
+def needs_namespaces() -> None:
+    if (reason := network.why_not()) is not None:
+        pytest.skip(reason)
+
+
+def answers(node: ClusterNode) -> bool:
+    return greet(node.address, node.port, SECONDS) is not None
+
+
+@pytest.fixture
+def declared(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster with some queues, which were declared on its first node."""
+    connection = pika.BlockingConnection(pika.URLParameters(cluster.nodes[0].url))
+    channel = connection.channel()
+    for name in QUEUES:
+        channel.queue_declare(name, durable=True, arguments={"x-queue-type": "quorum"})
+    yield cluster
+    for name in QUEUES:
+        channel.queue_delete(name)
+    connection.close()
+
+
+def test_leaders_are_found(declared: Cluster) -> None:
+    leaders = declared.leaders()
+    assert set(QUEUES) <= set(leaders)
+    assert declared.leader(QUEUES[0]) is leaders[QUEUES[0]]
+    with pytest.raises(NodeError, match="does not exist"):
+        declared.leader("nothing")
+
+
+def test_a_frozen_node_accepts_connections_and_answers_none(cluster: Cluster) -> None:
+    node = cluster.nodes[2]
+    node.freeze()
+    assert not answers(node)
+    connection = pika.BlockingConnection(pika.URLParameters(cluster.nodes[0].url))
+    assert connection.is_open
+    connection.close()
+    node.thaw()
+    until(lambda: answers(node))
+
+
+def test_a_node_is_cut_off_from_clients_or_from_peers(cluster: Cluster) -> None:
+    needs_namespaces()
+    node, other = cluster.nodes[1], cluster.nodes[0]
+    node.split_from_peers()
+    assert answers(node)
+    assert not reaches(other, node)
+    node.heal()
+    assert reaches(other, node)
+    node.split_from_clients()
+    assert not answers(node)
+    assert reaches(other, node)
+    node.cut_off()
+    assert not reaches(other, node)
+    node.heal()
+    assert answers(node)
+
+
+def reaches(node: ClusterNode, other: ClusterNode) -> bool:
+    """Whether a node's namespace reaches another node's port for peers."""
+    program = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), float(sys.argv[3]))"
+    identity, target = node.identity, other.identity
+    assert target.ports is not None
+    address = [target.peer_address, str(target.ports.distribution), str(SECONDS)]
+    command = [*identity.enter, sys.executable, "-c", program, *address]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def test_a_killed_script_leaves_no_node_no_network_and_no_folder(rabbitmq_version: str | None, tmp_path: Path) -> None:
+    wanted = ["--version", rabbitmq_version] if rabbitmq_version else []
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    script = subprocess.Popen(
+        [SCRIPT, "--nodes", "1", *wanted], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert script.stdout is not None
+    host, _, port = script.stdout.readline().partition("@")[2].partition("/")[0].partition(":")
+    assert greet(host, int(port)) is not None
+    script.send_signal(signal.SIGKILL)
+    script.communicate()
+    until(lambda: greet(host, int(port), SECONDS) is None)
+    until(lambda: not list(tmp_path.iterdir()))
+    assert host not in subprocess.run(["ip", "address"], capture_output=True, text=True, check=False).stdout
+
+
+def test_the_script_stops_at_once_on_an_interrupt(rabbitmq_version: str | None) -> None:
+    wanted = ["--version", rabbitmq_version] if rabbitmq_version else []
+    script = subprocess.Popen([SCRIPT, *wanted], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert script.stderr is not None
+    assert "Starting" in script.stderr.readline()
+    script.send_signal(signal.SIGINT)
+    _, said = script.communicate(timeout=60)
+    assert (script.returncode, said) == (0, "Stopping\n")
