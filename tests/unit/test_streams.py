@@ -16,6 +16,7 @@ from floodgate.broker.settings.model import Settings
 from floodgate.producer.core import Composer
 from floodgate.producer.streaming.message import AsyncMessageStream
 from floodgate.producer.streaming.streams import Streams
+from floodgate.producer.streaming.turns import FIRST_DRAFTS
 from floodgate.producer.streaming.window import SMALLEST, RefreshWindow
 from floodgate.producer.streaming.writer import MOST_TEXT
 from floodgate.testing import AsyncRecordingClient, RecordingClient
@@ -385,6 +386,26 @@ def test_many_chats_share_the_rate_evenly_and_delay_no_person() -> None:
     ages = sorted(call.at - call.enqueued_at for call in steady)
     assert ages[len(ages) // 2] < 1.5
     assert sorted(delays)[-2] < 1.5  # at 29.4 a second, a third of it
+
+
+def test_first_words_in_drafts_and_in_messages_do_not_wait_for_each_other() -> None:
+    """Drafts cost the bot's limit nothing. Each call takes a second, so messages would stand behind many drafts."""
+
+    async def write(theatre: Theatre, chat: int) -> None:
+        async with theatre.stream(chat) as message:
+            await theatre.write(message, words=20, seconds=0.5)
+
+    async def scene(theatre: Theatre) -> None:
+        chats = [*(1000 + number for number in range(96)), *(GROUP - number for number in range(4))]
+        await asyncio.gather(*(write(theatre, chat) for chat in chats))
+
+    theatre = play(scene, partitions=100, call_seconds=(1.0, 1.0))
+    first_words: dict[str, float] = {}
+    for call in theatre.shown():
+        if call.method != "sendChatAction":
+            first_words.setdefault(call.chat, call.at)
+    assert max(at for chat, at in first_words.items() if chat.startswith("-")) < 2.5
+    assert max(first_words.values()) < 96 / FIRST_DRAFTS + 1.5
 
 
 def test_the_window_finds_how_many_refreshes_keep_the_bot_busy() -> None:
