@@ -61,7 +61,8 @@ class WatchedJob:
     def close(self) -> None:
         """Wait no longer. Safe to call twice."""
         self._registered.close()
-        self.record.cancel()
+        if not self.record.cancel() and not self.record.cancelled():
+            self.record.exception()  # "the client was closed" concerns nobody any more
 
 
 class LedgerPipeline:

@@ -56,6 +56,9 @@ LOOK_SECONDS: Final = 0.5
 # After this many refused edits in a row, or one refused send, only the final text is still tried.
 MOST_REFUSALS: Final = 3
 LONGEST_PAUSE_SECONDS: Final = 30.0
+# After drafts that were shed: a cool-down takes up to 3 s.
+SHED_PAUSE_SECONDS: Final = 4.0
+# How often `append` lets other tasks of the loop run.
 YIELD_SECONDS: Final = 0.05
 
 _LOST: Final = ("message to edit not found", "message can't be edited")
@@ -180,8 +183,8 @@ class StreamWriter:
         return [messages[number] for number in sorted(messages)]
 
     async def _run(self) -> None:
-        self._turns.streams += 1
         listening = self._pipeline.watch(self._jobs.stand_in())  # or the listener would end between two calls
+        self._turns.streams += 1
         try:
             await self._begin()
             await self._grow()
@@ -333,7 +336,7 @@ class StreamWriter:
         said = str((record.error or {}).get("description", "")).lower()
         if record.reason == SHED:
             self._sheds += 1
-            self._not_before = now + min(self._pace.draft_seconds * 2**self._sheds, LONGEST_PAUSE_SECONDS)
+            self._not_before = now + min(self._pace.draft_seconds * 2**self._sheds, SHED_PAUSE_SECONDS)
         elif call.kind is CallKind.DRAFT and record.reason != CANCELLED:
             logger.info("stream %s: no drafts in this chat: %s", self._request.key, said or record.reason)
             self._turns.refuse_drafts(self._request.chat)
@@ -423,8 +426,11 @@ class StreamWriter:
             await self._keep_alive()
 
     async def _pause(self, until: float) -> None:
-        if (seconds := until - self._loop.time()) > 0:
-            await asyncio.wait((self._closing,), timeout=seconds)
+        """Wait until a time, and give signs of life meanwhile; return early if the text is to end."""
+        while not self._closing.done() and (left := until - self._loop.time()) > 0:
+            due = self._until_due()
+            await asyncio.wait((self._closing,), timeout=left if due is None else min(left, due))
+            await self._keep_alive()
 
     async def _wait(self, future: asyncio.Future[Any], seconds: float | None) -> None:
         await asyncio.wait((future, self._closing), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-Entity = dict[str, Any]
-"""A MessageEntity of the Bot API."""
+MessageEntity = dict[str, Any]
+"""An object of the Bot API."""
 
 _CODE: Final = frozenset({"code", "pre"})
 _QUOTES: Final = frozenset({"blockquote", "expandable_blockquote"})
@@ -59,10 +59,10 @@ class FormattedText:
         """Return the text with one more style, which applies to all of it."""
         return FormattedText(self.text, (StyledSpan(0, len(self.text), style), *self.spans))
 
-    def entities(self) -> list[Entity]:
+    def entities(self) -> list[MessageEntity]:
         """Return the styles as the Bot API expects them: in order, and each two apart or one within the other."""
         offsets = _Utf16Offsets(self.text)
-        found: list[Entity] = []
+        found: list[MessageEntity] = []
         for start, end, style in sorted(_nested(self.spans), key=lambda span: (span.start, -span.end)):
             if self.text[start:end].strip():
                 offset = offsets[start]

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, Protocol
 
 from floodgate.broker.errors import InvalidParamsError
-from floodgate.producer.streaming.text.formatted import Entity, FormattedText, units
+from floodgate.producer.streaming.text.formatted import FormattedText, MessageEntity, units
 from floodgate.producer.streaming.text.html import HtmlReader
 from floodgate.producer.streaming.text.markdown_v2 import MarkdownV2Reader
 from floodgate.producer.streaming.text.splitting import bound
@@ -44,7 +44,7 @@ class TextPart:
     """
 
     text: str
-    entities: list[Entity]
+    entities: list[MessageEntity]
     complete: bool
 
     @property
