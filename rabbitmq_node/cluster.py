@@ -33,7 +33,7 @@ from typing import Self
 
 from floodgate.broker.process.child_guard import ChildGuard
 from rabbitmq_node import network, provision
-from rabbitmq_node.choice import choose
+from rabbitmq_node.choice import Plan, UseInstalled, UseTree, choose, parse_version
 from rabbitmq_node.engine import Engine, NodeIdentity, Ports, free_ports
 from rabbitmq_node.errors import CommandError, NodeError
 from rabbitmq_node.facts import gather
@@ -47,6 +47,16 @@ PORTS = Ports(amqp=5672, distribution=25672, mapper=4369)  # the usual ones: eac
 MANAGEMENT_PORT = 15672
 CTL_SECONDS = 30.0
 COMPLETE_SECONDS = 60.0
+# The feature flags that new nodes of 4.0 and 4.1 start with: khepri_db, which later versions enable by themselves, and
+# the stable ones, because the list replaces RabbitMQ's own. docs/clusters.md says why Khepri is better.
+KHEPRI_BY_DEFAULT = (4, 2)
+OLD_FEATURE_FLAGS = (
+    "khepri_db",
+    "message_containers_deaths_v2",
+    "quorum_queue_non_voters",
+    "rabbit_exchange_type_local_random",
+    "rabbitmq_4.0.0",
+)
 POLL_SECONDS = 0.2
 DELETE_LATER = 'sleep 3; rm -rf "$1"'  # when the nodes, which have guards of their own, have ended
 # The leaders of all queues of a vhost, as the node that is asked knows them.
@@ -127,7 +137,7 @@ class Cluster:
             version: "4.0" or "4.3"; None means any that is available.
             size: the number of nodes.
             conf: lines of rabbitmq.conf for all nodes, which override the repository's.
-            plugins: the plugins to enable; "rabbitmq_management" listens on port 15672 of each node in namespaces.
+            plugins: the plugins to enable. With "rabbitmq_management", `management_url` names its addresses.
             namespaces: whether each node has its own network; None means where this machine allows it.
         """
         self.nodes: list[ClusterNode] = []
@@ -136,6 +146,7 @@ class Cluster:
         self._conf = dict(conf or {})
         self._plugins = plugins
         self._namespaces = namespaces
+        self._management: list[str] = []
         self._home: Path | None = None
         self._network: Network | None = None
         self._mapper: ProcessGroup | None = None
@@ -149,6 +160,11 @@ class Cluster:
     def url_of(self, vhost: str) -> str:
         """The AMQP URLs of a vhost on all nodes."""
         return ",".join(node.url_of(vhost) for node in self.nodes)
+
+    @property
+    def management_url(self) -> str:
+        """The URLs of all nodes' management API; empty without its plugin."""
+        return ",".join(self._management)
 
     @property
     def can_cut(self) -> bool:
@@ -177,7 +193,7 @@ class Cluster:
     def stop(self) -> None:
         """Kill all nodes and delete everything. It takes seconds, whatever state the nodes are in."""
         self._on_all(Node.remove)
-        self.nodes = []
+        self.nodes, self._management = [], []
         if self._mapper is not None:
             self._mapper.kill()
             self._mapper = None
@@ -221,6 +237,19 @@ class Cluster:
         """Restart one node after the other, each when the one before is back: a rolling restart."""
         for node in self.nodes:
             node.restart()
+
+    def upgrade(self, version: str) -> None:
+        """Stop all nodes, and start them with their data on another version of RabbitMQ.
+
+        Raises:
+            RabbitMQSetupError: there is no such version, or a node cannot be started.
+        """
+        engines = local_engines(local_plan(version), self._size)
+        self._on_all(Node.stop)
+        for node, each in zip(self.nodes, engines, strict=True):
+            node.change_engine(each)
+        self._on_all(Node.start)
+        self.await_complete()
 
     def leaders(self, vhost: str = "/") -> dict[str, ClusterNode]:
         """The node that leads each quorum queue; a queue without a leader is left out.
@@ -278,8 +307,10 @@ class Cluster:
         alone = network.why_not() if self._namespaces is None else None
         if self._namespaces or (self._namespaces is None and alone is None):
             self._network = Network(self._size, home).open()
-        engines = local_engines(self._version, self._size)
-        identities = self._identities(secrets.token_hex(16))
+        plan = local_plan(self._version)
+        engines = local_engines(plan, self._size)
+        flags = OLD_FEATURE_FLAGS if version_of(plan) < KHEPRI_BY_DEFAULT else ()
+        identities = [replace(each, feature_flags=flags) for each in self._identities(secrets.token_hex(16))]
         if self._network is None:
             # An address of its own is what lets a node have a port mapper of its own.
             self._mapper = engines[0].start_mapper(identities[0], identities[0].ports or PORTS, home)
@@ -324,9 +355,11 @@ class Cluster:
         ]
 
     def _listeners(self, identity: NodeIdentity) -> dict[str, str]:
-        if "rabbitmq_management" not in self._plugins or self._network is None:
+        if "rabbitmq_management" not in self._plugins:
             return {}
-        return {"management.tcp.ip": identity.client_address, "management.tcp.port": str(MANAGEMENT_PORT)}
+        port = MANAGEMENT_PORT if self._network is not None else free_ports().amqp
+        self._management.append(f"http://guest:guest@{identity.client_address}:{port}")
+        return {"management.tcp.ip": identity.client_address, "management.tcp.port": str(port)}
 
     def _on_all(self, act: Callable[[Node], object]) -> None:
         """Do the same with all nodes at once; raises the first error when all are done."""
@@ -344,13 +377,29 @@ class Cluster:
             future.result()
 
 
-def local_engines(version: str | None, count: int) -> list[LocalEngine]:
-    """Create engines for nodes of a cluster. Containers are left to docker-compose.yml's profile `cluster`.
+def local_plan(version: str | None) -> Plan:
+    """The RabbitMQ to run a cluster with. Containers are left to docker-compose.yml's profile `cluster`."""
+    return choose(replace(gather(), compose=False), version)
+
+
+def version_of(plan: Plan) -> tuple[int, int]:
+    """The version of a plan's server; (0, 0) if it has none."""
+    match plan:
+        case UseTree(version, _):
+            return parse_version(version)
+        case UseInstalled(scripts):
+            installed = gather().installed
+            return parse_version(installed.version) if installed and installed.scripts == scripts else (0, 0)
+        case _:
+            return (0, 0)
+
+
+def local_engines(plan: Plan, count: int) -> list[LocalEngine]:
+    """Create engines for nodes of a cluster.
 
     Raises:
         NoServerError: this machine has no RabbitMQ 4 outside of containers, and none can be installed.
         InstallError: an installer failed.
     """
-    plan = choose(replace(gather(), compose=False), version)
     engines = [provision.engine_for(plan) for _ in range(count)]
     return [each for each in engines if isinstance(each, LocalEngine)]

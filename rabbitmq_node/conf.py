@@ -84,7 +84,9 @@ def mapper_environment(identity: NodeIdentity, ports: Ports) -> dict[str, str]:
 
 def environment(spec: NodeSpec, inside: str) -> dict[str, str]:
     """The environment of a node and its tools, which takes nothing from /etc or from the caller."""
+    flags = {"RABBITMQ_FEATURE_FLAGS": ",".join(spec.identity.feature_flags)} if spec.identity.feature_flags else {}
     return {
+        **flags,
         **mapper_environment(spec.identity, spec.ports),
         "LANG": "C.UTF-8",
         "HOME": inside,  # the folder of the Erlang cookie

@@ -35,6 +35,8 @@ class NodeIdentity:
     """The command, to be followed by another one, that enters the node's network namespace."""
     cookie: str | None = None
     """The secret that the nodes of a cluster share; None means one of the node's own."""
+    feature_flags: tuple[str, ...] = ()
+    """All feature flags that the node enables at its first start; none means RabbitMQ's own choice."""
 
     @property
     def has_long_name(self) -> bool:

@@ -189,6 +189,16 @@ class Node:
         if self._engine is not None:
             self._engine.thaw()
 
+    def change_engine(self, engine: Engine) -> None:
+        """Run a stopped node by another engine, such as one of another version, from its next start on.
+
+        Raises:
+            NodeError: the node runs.
+        """
+        if self.running():
+            raise NodeError("this node runs: stop it before you change its engine")
+        self._engine = engine
+
     def restart(self) -> "Node":
         """Stop the node, and start it on the same port with the same data."""
         self.stop()

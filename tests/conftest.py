@@ -89,7 +89,7 @@ def new_node(rabbitmq_version: str | None) -> Iterator[Callable[..., Node]]:
 
 @pytest.fixture(scope="session")
 def running_cluster(rabbitmq_version: str | None) -> Iterator[Cluster]:
-    with Cluster(rabbitmq_version) as cluster:
+    with Cluster(rabbitmq_version, plugins=("rabbitmq_management",)) as cluster:
         yield cluster
 
 

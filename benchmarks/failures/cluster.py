@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from benchmarks.failures.row import Scene, Servers, within
+from benchmarks.failures.row import NOTHING, Scene, Servers, within
 from benchmarks.stage.scenarios import Target
 from rabbitmq_node import network
 from rabbitmq_node.cluster import Cluster, ClusterNode
@@ -56,42 +57,47 @@ class SharedCluster:
 SHARED: Final = SharedCluster()
 
 
+OLD: Final = SharedCluster("4.0")
+
+
 def stop() -> None:
     """Stop what the rows share."""
     SHARED.stop()
+    OLD.stop()
 
 
 @dataclass(frozen=True, slots=True)
 class NodeFailure:
-    """One way in which a node fails. ``act`` breaks it, waits, and repairs it."""
+    """One way in which a node fails. ``act`` breaks it, waits, and repairs it; ``cluster`` returns a sound one."""
 
     name: str
     act: Act
     targets: tuple[Target, ...]
     cuts: bool = False
-    shared: SharedCluster = field(default_factory=lambda: SHARED)
+    cluster: Callable[[], Cluster] = SHARED.get
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def why_not(self) -> str | None:
         return network.why_not() if self.cuts else None
 
     @contextlib.contextmanager
     def servers(self, home: Path) -> Iterator[Servers]:
-        cluster = self.shared.get()
+        cluster = self.cluster()
         others = [node for number, node in enumerate(cluster.nodes) if number != NODE]
 
         def tell_others(expression: str) -> None:
-            for node in others:
-                node.ctl("eval", expression)
+            with ThreadPoolExecutor(len(others), thread_name_prefix="benchmark-cluster") as pool:
+                list(pool.map(lambda node: node.ctl("eval", expression), others))
 
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(tell_others, ACCEPT)
+            stack.callback(cluster.heal)
             tell_others(REFUSE)
-            yield Servers(cluster.url, f"sqlite:///{home}/state.db", before_striking=lambda: tell_others(ACCEPT))
-        finally:
-            cluster.heal()
-            tell_others(ACCEPT)
+            state = f"sqlite:///{home}/state.db"
+            yield Servers(cluster.url, state, self.settings, before_striking=lambda: tell_others(ACCEPT))
 
     def strike(self, scene: Scene) -> None:
-        cluster = self.shared.get()
+        cluster = self.cluster()
         node = cluster.nodes[NODE]
         if node not in cluster.leaders().values():
             raise NodeError(f"node {node.number} leads no queue, so its loss would prove nothing")
@@ -106,6 +112,13 @@ def _kill(_: Cluster, node: ClusterNode) -> None:
 
 def _roll(cluster: Cluster, _: ClusterNode) -> None:
     cluster.roll()
+
+
+def _upgrade(cluster: Cluster, _: ClusterNode) -> None:
+    """As docs/clusters.md describes it, for a cluster whose metadata is in Khepri already."""
+    cluster.nodes[NODE].ctl("enable_feature_flag", "all")
+    cluster.upgrade("4.3")
+    cluster.nodes[NODE].ctl("enable_feature_flag", "all")
 
 
 def _freeze(seconds: float) -> Act:
@@ -132,4 +145,5 @@ ROWS: Final = (
     NodeFailure("a node cut off 60 s", _cut(60.0, ClusterNode.cut_off), within(15.0, 15.0), cuts=True),
     NodeFailure("a node split from its peers 60 s", _cut(60.0, ClusterNode.split_from_peers), within(20.0), cuts=True),
     NodeFailure("rolling restart of all nodes", _roll, within(6.0)),
+    NodeFailure("upgrade of all nodes, 4.0 to 4.3", _upgrade, NOTHING, cluster=OLD.get),
 )

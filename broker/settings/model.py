@@ -141,6 +141,12 @@ class Settings(BaseSettings):
         description="AMQP URL of RabbitMQ 4.0 or newer. Several, separated by commas, are cluster nodes tried in turn. "
         "`amqps://` verifies the server's certificate.",
     )
+    rabbitmq_management_url: SecretStr | None = Field(
+        None,
+        description="URL of RabbitMQ's management API, such as `http://operator:password@host:15672`; several, "
+        "separated by commas, are tried in turn. With it, `floodgate doctor` and `floodgate topology verify` check a "
+        "cluster's replicas. The account needs the tag `monitoring`.",
+    )
     state_url: SecretStr = Field(
         default_factory=lambda: SecretStr(default_state_url()),
         description="URL of the state store: `sqlite:////absolute/path.db` for any number of processes on one machine, "
@@ -391,6 +397,14 @@ class Settings(BaseSettings):
                 raise ValueError("is not an AMQP URL; write amqp://user:password@host:5672/vhost (amqps:// for TLS)")
         return value
 
+    @field_validator("rabbitmq_management_url")
+    @classmethod
+    def _management_url_form(cls, value: SecretStr | None) -> SecretStr | None:
+        for url in _split_urls(value) if value is not None else ():
+            if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+                raise ValueError("is not an http(s) URL such as http://user:password@host:15672")
+        return value
+
     @field_validator("state_url")
     @classmethod
     def _state_url_form(cls, value: SecretStr) -> SecretStr:
@@ -433,6 +447,11 @@ class Settings(BaseSettings):
     def rabbitmq_urls(self) -> tuple[str, ...]:
         """The cluster's addresses in the order in which they are tried. They contain a password: do not log them."""
         return _split_urls(self.rabbitmq_url)
+
+    @property
+    def rabbitmq_management_urls(self) -> tuple[str, ...]:
+        """The addresses of the management API, if any. They contain a password: do not log them."""
+        return _split_urls(self.rabbitmq_management_url) if self.rabbitmq_management_url is not None else ()
 
     @property
     def tokens(self) -> dict[str, SecretStr]:

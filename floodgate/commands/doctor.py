@@ -24,6 +24,7 @@ from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.broker.state.stores import open_store, state_file
 from floodgate.broker.uploads.spool import Spool
 from floodgate.commands.options import EXIT_NO, AsJson, say
+from floodgate.overview import replicas
 
 ANSWER_SECONDS: Final = 10.0
 # A job's times are compared with the clock of whichever machine handles it.
@@ -42,7 +43,7 @@ class Finding:
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Check the settings and the services they point to: RabbitMQ, state store, spool, Bot API, clock.
+    """Check the settings and the services they point to: RabbitMQ and its cluster, state store, spool, Bot API, clock.
 
     Prints one line per check, with the remedy if it failed, and exits with 1 if any check failed. Changes nothing,
     except that it writes and removes a file of one byte in the spool.
@@ -72,6 +73,10 @@ def examine() -> Iterator[Finding]:
     with Connections(settings, "doctor") as connections:
         yield _look("RabbitMQ", lambda: _rabbitmq(connections))
         yield _look("queues", lambda: _queues(settings, connections))
+    if settings.rabbitmq_management_urls:
+        yield _look("cluster", lambda: _cluster(settings))
+    elif len(settings.rabbitmq_urls) > 1:
+        yield Finding("cluster", True, "not checked, because FLOODGATE_RABBITMQ_MANAGEMENT_URL is not set")
     yield _look("state store", lambda: _state(settings))
     yield _look("spool", lambda: _spool(settings))
     date = None
@@ -92,6 +97,14 @@ def _look(subject: str, check: Callable[[], str]) -> Finding:
 def _rabbitmq(connections: Connections) -> str:
     connections.connect()
     return f"version {'.'.join(map(str, connections.server_version))}"
+
+
+def _cluster(settings: Settings) -> str:
+    wanted = topology.pipeline_of(settings, settings.require_bots())
+    state = replicas.read_cluster(settings).of({queue.name for queue in wanted.queues})
+    if faults := replicas.faults(state):
+        raise FloodgateError(" ".join(faults))
+    return str(state)
 
 
 def _queues(settings: Settings, connections: Connections) -> str:

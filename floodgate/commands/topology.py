@@ -14,6 +14,7 @@ from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.settings.model import load_settings
 from floodgate.commands.options import EXIT_NO, AsJson, say
 from floodgate.letters.view import print_table
+from floodgate.overview import replicas
 
 if TYPE_CHECKING:
     from floodgate.broker.settings.model import Settings
@@ -69,7 +70,8 @@ def verify(as_json: AsJson = False) -> None:
     """Compare the server with the settings. Changes nothing; exits with 1 if they differ.
 
     Also shows the queues that hold messages and have no consumer. One beyond the settings' number of partitions is a
-    fault, since no worker with these settings will read it.
+    fault, since no worker with these settings will read it. With FLOODGATE_RABBITMQ_MANAGEMENT_URL, replicas that are
+    missing or offline, unevenly spread leaders and unresolved partitions of a cluster are faults, too.
 
     Example: floodgate topology verify
     """
@@ -81,6 +83,8 @@ def verify(as_json: AsJson = False) -> None:
     ours = {queue.name for queue in wanted.queues}
     told = {name: f"Queue {name} has no consumer; messages in it: {count}" for name, count in unread.items()}
     faults += [f"{text}. Its number is beyond the settings'." for name, text in told.items() if name not in ours]
+    if settings.rabbitmq_management_urls:
+        faults += replicas.faults(replicas.read_cluster(settings).of(ours))
     if as_json:
         print(json.dumps({"faults": faults, "unread": unread}))
     else:

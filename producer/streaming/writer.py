@@ -254,11 +254,12 @@ class StreamWriter:
             if call.kind is CallKind.SEND and await self._try_to_adopt(call.number):
                 continue
             turn = await self._turn(call)
-            if self._closing.done() or (call := self._next_call()) is None:
+            newest = self._next_call()
+            if self._closing.done() or newest is None or newest.kind is not call.kind:
                 if turn is not None:
                     turn.drop()
-                continue
-            await self._show(call, turn)
+                continue  # another kind of call takes another turn
+            await self._show(newest, turn)
 
     def _next_call(self) -> PlannedCall | None:
         if self._repeat is not None:

@@ -14,7 +14,7 @@ from tests.services import RedisServer, Vhost
 from tests.waiting import until
 
 CHATS = 40
-PARTS = 5
+PARTS = 4
 JOBS = CHATS * PARTS
 PARTITIONS = 4
 DONE_SECONDS = 90.0

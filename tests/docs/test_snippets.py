@@ -58,8 +58,10 @@ ELSEWHERE = {
     "./scripts/demo": "sets the machine up; its own test runs the demo",
     "./scripts/test": "is what runs this",
     "scripts/rabbitmq": "starts a server that outlives the test; tests/integration/test_rabbitmq_node.py runs it",
+    "scripts/cluster": "runs until it is stopped; tests/integration/test_cluster.py runs it",
     "docker": "needs Docker",
     "rabbitmqctl": "is for a server of the reader's; tests/integration/test_accounts.py runs it",
+    "rabbitmq-queues": "is for a cluster of the reader's; tests/integration/test_cluster.py runs it",
     "pip install": "changes the environment that runs this",
     "python -m benchmarks": "takes minutes",
 }

@@ -128,5 +128,6 @@ def test_compose_grants_the_accounts_the_documented_permissions() -> None:
         each["user"]: [each["configure"], each["write"], each["read"]] for each in given["permissions"]
     } == permissions()
     assert all(each["vhost"] == "/" for each in given["permissions"])
-    assert {user["name"]: user["tags"] for user in given["users"]} == {name: [] for name in ACCOUNTS}
+    tags = {user["name"]: user["tags"] for user in given["users"]}
+    assert tags == {name: ["monitoring"] if name == "operator" else [] for name in ACCOUNTS}
     assert all(re.fullmatch(r"\$\{RABBITMQ_[A-Z]+_PASSWORD\}", user["password"]) for user in given["users"])

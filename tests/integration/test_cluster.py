@@ -12,6 +12,11 @@ from pathlib import Path
 import pika
 import pytest
 
+from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.amqp.connections import Connections
+from floodgate.broker.errors import AccessRefusedError
+from floodgate.broker.settings.model import load_settings
+from floodgate.overview import replicas
 from rabbitmq_node import network
 from rabbitmq_node.amqp import greet
 from rabbitmq_node.cluster import Cluster, ClusterNode
@@ -20,6 +25,7 @@ from tests.waiting import until
 
 QUEUES = [f"cluster.{number}" for number in range(9)]
 SECONDS = 0.5
+TOKEN = "100200300:" + "R" * 35
 SCRIPT = Path(__file__).parents[2] / "scripts" / "cluster"
 
 
@@ -115,3 +121,40 @@ def test_the_script_stops_at_once_on_an_interrupt(rabbitmq_version: str | None) 
     script.send_signal(signal.SIGINT)
     _, said = script.communicate(timeout=60)
     assert (script.returncode, said) == (0, "Stopping\n")
+
+
+def test_replicas_are_judged_removed_added_and_missed(cluster: Cluster) -> None:
+    settings = load_settings(
+        _env_file=None, rabbitmq_url=cluster.url, rabbitmq_management_url=cluster.management_url, bots={"spread": TOKEN}
+    )
+    wanted = topology.pipeline(["spread"], 2)
+    names = {queue.name for queue in wanted.queues}
+    last = cluster.nodes[2]
+
+    def faults() -> list[str]:
+        return replicas.faults(replicas.read_cluster(settings).of(names))
+
+    def run(*command: str) -> None:
+        cluster.nodes[0].ctl(*command, tool="rabbitmq-queues")
+
+    with Connections(settings, "test") as connections:
+        queue_admin.declare(connections, wanted)
+        assert faults() == [], "leaders are spread from the start"
+        run("shrink", last.name)
+        assert "have fewer than 3 replicas" in faults()[0]
+        run("grow", last.name, "all")
+        run("rebalance", "quorum")
+        until(lambda: not faults(), 60)
+        last.freeze()
+        until(lambda: any(last.name in fault for fault in faults()), 60)
+        last.thaw()
+        cluster.await_complete()
+        queue_admin.delete(connections, names, wanted.counts)
+
+
+def test_a_wrong_account_of_the_management_api_is_reported_with_the_remedy(cluster: Cluster) -> None:
+    url = cluster.management_url.replace("guest:guest", "guest:wrong")
+    settings = load_settings(_env_file=None, rabbitmq_url=cluster.url, rabbitmq_management_url=url)
+    with pytest.raises(AccessRefusedError, match="monitoring") as refused:
+        replicas.read_cluster(settings)
+    assert "wrong" not in str(refused.value)

@@ -56,6 +56,8 @@ def test_the_services_are_the_documented_ones() -> None:
     profiles = {name: service.get("profiles") for name, service in services().items()}
     always = dict.fromkeys(("rabbitmq", "valkey", "operator", "worker"))
     assert profiles == always | {
+        "rabbitmq-2": ["cluster"],
+        "rabbitmq-3": ["cluster"],
         "gateway": ["gateway"],
         "updates": ["updates"],
         "web": ["web"],
@@ -170,6 +172,7 @@ def test_only_settings_that_exist_are_set() -> None:
     known = {f"FLOODGATE_{name.upper()}" for name in Settings.model_fields}
     known |= {f"FLOODGATE_GATEWAY__{name.upper()}" for name in GatewaySettings.model_fields}
     known |= {f"FLOODGATE_WEB__{name.upper()}" for name in WebSettings.model_fields}
+    known |= {"RABBITMQ_ERLANG_COOKIE"}
     known |= {"GF_SECURITY_ADMIN_PASSWORD__FILE", "GF_ANALYTICS_REPORTING_ENABLED", "GF_ANALYTICS_CHECK_FOR_UPDATES"}
     named = {name for service in services().values() for name in service.get("environment", ())}
     named |= set(re.findall(r"FLOODGATE_[A-Z_]+(?==)", (ROOT / "Dockerfile").read_text()))
@@ -191,10 +194,35 @@ def test_rabbitmq_is_4_and_reads_our_files(path: Path) -> None:
     }
 
 
+def test_the_nodes_of_a_cluster_join_the_first_and_are_there_before_the_queues() -> None:
+    found = services()
+    joining = ("rabbitmq-2", "rabbitmq-3")
+    conf = read_conf((ROOT / "rabbitmq" / "cluster.conf").read_text())
+    listed = [conf[f"cluster_formation.classic_config.nodes.{number}"] for number in (1, 2, 3)]
+    assert listed == [f"rabbit@{found[name]['hostname']}" for name in ("rabbitmq", *joining)]
+    for name in joining:
+        assert found[name]["volumes"][:4] == found["rabbitmq"]["volumes"][:4]
+        assert "./rabbitmq/cluster.conf:/etc/rabbitmq/conf.d/30-cluster.conf:ro" in found[name]["volumes"]
+        assert found[name]["environment"] == found["rabbitmq"]["environment"], "they share a cookie"
+        assert found["operator"]["depends_on"][name] == {"condition": "service_healthy", "required": False}
+    assert not any("cluster.conf" in volume for volume in found["rabbitmq"]["volumes"])
+
+
+def test_clients_know_all_nodes_of_a_cluster() -> None:
+    for service in services().values():
+        if url := service.get("environment", {}).get("FLOODGATE_RABBITMQ_URL"):
+            first, _, others = url.partition("${RABBITMQ_COOKIE:+")
+            assert first.endswith("@rabbitmq:5672/")
+            assert [other.partition("@")[2] for other in others.split(",")[1:]] == [
+                "rabbitmq-2:5672/",
+                "rabbitmq-3:5672/}",
+            ]
+
+
 def test_every_mounted_path_exists() -> None:
     volumes = [volume for service in services().values() for volume in service.get("volumes", ())]
     paths = [volume.partition(":")[0] for volume in volumes if volume.startswith("./")]
-    assert len(paths) == 7
+    assert len(paths) == 17
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 

@@ -203,8 +203,18 @@ def test_an_emoji_that_was_cut_in_two_is_joined() -> None:
     growing = GrowingText()
     growing.append("a\ud83d")
     assert growing.parts[0].text == "a"
-    growing.append("\ude00b")
-    assert growing.parts[0].text == "a😀b"
+    growing.append("\ude00b\ud83d")
+    growing.append("c")
+    assert growing.parts[0].text == "a😀b\ufffdc"
+
+
+def test_a_line_that_is_being_written_may_turn_into_a_part_of_the_block_before_it() -> None:
+    growing = GrowingText("markdown")
+    growing.append("*one\n```two")
+    assert growing.parts
+    growing.append("`*")
+    assert growing.finish() == tuple(whole("*one\n```two`*"))
+    assert styled(growing.parts[0]) == ["italic: one\n```two`"]
 
 
 def test_a_block_of_any_length_is_read_in_bounded_pieces() -> None:

@@ -78,7 +78,7 @@ class HtmlReader:
 
     def _open(self, name: str, attributes: dict[str, str]) -> None:
         language = attributes.get("class", "")
-        if name == "code" and self._marked.innermost == "pre":
+        if name == "code" and self._marked.just_opened("pre"):
             if language.startswith(_LANGUAGE):
                 self._marked.restyle("pre", TextStyle("pre", (("language", language.removeprefix(_LANGUAGE)),)))
             self._marked.open(name, None)
