@@ -1,13 +1,15 @@
 """Decides which stream of a client enqueues its next call, and when. Belongs to one event loop.
 
-Two kinds of turns, each bounded:
+Three kinds of turns, each bounded:
 
 - refreshes of what a chat shows take turns within the window (:mod:`floodgate.producer.streaming.window`); the stream
   whose chat shows the oldest text is next, so that the bot's rate is shared evenly between chats. Only then is the
   newest text taken;
-- the first words of a message, and the final text, go with interactive priority, but at most :data:`PROMPT` at once,
-  so that however many streams begin or end together, a person's message waits for a fifth of a second at most. First
-  words wait for their turn here; a final text does not wait, and goes with the refreshes' priority if there is no room.
+- messages with first words, and final texts, go with interactive priority, but at most :data:`PROMPT` at once, so that
+  however many streams begin or end together, a person's message waits for a fifth of a second at most. First words wait
+  for their turn here; a final text does not wait, and goes with the refreshes' priority if there is no room;
+- drafts with first words, at most :data:`FIRST_DRAFTS` at once: they do not count against the bot's rate, and occupy a
+  person's queue only while they are sent.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Final
 from floodgate.producer.streaming.window import LONGEST_SECONDS, RefreshWindow
 
 PROMPT: Final = 6
+FIRST_DRAFTS: Final = 24
 MOST_REFUSED: Final = 10_000
 
 
@@ -33,6 +36,15 @@ class Turn:
     began: float
     timer: asyncio.TimerHandle | None = None
     at_end: Callable[[], None] | None = None
+
+    @classmethod
+    def lasting(
+        cls, seconds: float, give_back: Callable[[float | None], None], loop: asyncio.AbstractEventLoop
+    ) -> Turn:
+        """Begin a turn that ends by itself after so long."""
+        turn = cls(give_back, loop, loop.time())
+        turn.timer = loop.call_later(seconds, turn.over)
+        return turn
 
     def over(self) -> None:
         """The call has ended. Safe to call twice."""
@@ -60,6 +72,39 @@ class TurnRequest:
     future: asyncio.Future[Turn] = field(repr=False)
 
 
+class PromptTurns:
+    """The turns of calls with interactive priority: so many at once, in the order in which they were asked for."""
+
+    def __init__(self, most: int, loop: asyncio.AbstractEventLoop) -> None:
+        self._most = most
+        self._loop = loop
+        self._taken = 0
+        self._waiters: deque[asyncio.Future[Turn]] = deque()
+
+    def ask(self) -> asyncio.Future[Turn]:
+        """Ask for a turn. To withdraw, cancel it."""
+        future: asyncio.Future[Turn] = self._loop.create_future()
+        if not self._waiters and (turn := self.take()) is not None:
+            future.set_result(turn)
+        else:
+            self._waiters.append(future)
+        return future
+
+    def take(self) -> Turn | None:
+        """Return a turn at once; None if there are too many of them."""
+        if self._taken >= self._most:
+            return None
+        self._taken += 1
+        return Turn.lasting(LONGEST_SECONDS, self._over, self._loop)
+
+    def _over(self, _seconds: float | None) -> None:
+        self._taken -= 1
+        while self._waiters and self._taken < self._most:
+            future = self._waiters.popleft()
+            if not future.done() and (turn := self.take()) is not None:
+                future.set_result(turn)
+
+
 class Turns:
     """The turns of one client's streams for one bot."""
 
@@ -71,8 +116,10 @@ class Turns:
         self._refreshes = 0
         self._waiters: list[TurnRequest] = []
         self._alarm: asyncio.TimerHandle | None = None
-        self._prompt = 0
-        self._prompt_waiters: deque[asyncio.Future[Turn]] = deque()
+        self.prompt = PromptTurns(PROMPT, loop)
+        """Of messages with first words, and of final texts."""
+        self.first_drafts = PromptTurns(FIRST_DRAFTS, loop)
+        """Of drafts with first words."""
         self._without_drafts: dict[str, None] = {}
 
     def takes_drafts(self, chat: str) -> bool:
@@ -92,35 +139,6 @@ class Turns:
         self._waiters.append(waiter)
         self._pick()
         return waiter.future
-
-    def for_first_words(self) -> asyncio.Future[Turn]:
-        """Ask for a turn to begin a message. To withdraw, cancel it."""
-        future: asyncio.Future[Turn] = self.loop.create_future()
-        if not self._prompt_waiters and (turn := self.for_final_text()) is not None:
-            future.set_result(turn)
-        else:
-            self._prompt_waiters.append(future)
-        return future
-
-    def for_final_text(self) -> Turn | None:
-        """Return a turn to end a message with interactive priority; None if there are too many of them."""
-        if self._prompt >= PROMPT:
-            return None
-        self._prompt += 1
-        return self._new(self._prompt_over)
-
-    def _new(self, give_back: Callable[[float | None], None]) -> Turn:
-        turn = Turn(give_back, self.loop, self.loop.time())
-        turn.timer = self.loop.call_later(LONGEST_SECONDS, turn.over)
-        return turn
-
-    def _prompt_over(self, _seconds: float | None) -> None:
-        self._prompt -= 1
-        while self._prompt_waiters and self._prompt < PROMPT:
-            future = self._prompt_waiters.popleft()
-            if not future.done():
-                self._prompt += 1
-                future.set_result(self._new(self._prompt_over))
 
     def _refresh_over(self, seconds: float | None) -> None:
         self._refreshes -= 1
@@ -142,7 +160,7 @@ class Turns:
             waiter = min(due, key=lambda each: each.shown_at)
             self._waiters.remove(waiter)
             self._refreshes += 1
-            waiter.future.set_result(self._new(self._refresh_over))
+            waiter.future.set_result(Turn.lasting(LONGEST_SECONDS, self._refresh_over, self.loop))
         self._set_alarm(now)
 
     def _set_alarm(self, now: float) -> None:

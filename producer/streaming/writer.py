@@ -254,11 +254,12 @@ class StreamWriter:
             if call.kind is CallKind.SEND and await self._try_to_adopt(call.number):
                 continue
             turn = await self._turn(call)
-            if self._closing.done() or (call := self._next_call()) is None:
+            newest = self._next_call()
+            if self._closing.done() or newest is None or newest.kind is not call.kind:
                 if turn is not None:
                     turn.drop()
-                continue
-            await self._show(call, turn)
+                continue  # another kind of call takes another turn
+            await self._show(newest, turn)
 
     def _next_call(self) -> PlannedCall | None:
         if self._repeat is not None:
@@ -278,7 +279,8 @@ class StreamWriter:
             await self._pause(self._not_before)
             if not self._is_prompt(call):
                 return None
-            asked = self._turns.for_first_words()
+            turns = self._turns.first_drafts if call.kind is CallKind.DRAFT else self._turns.prompt
+            asked = turns.ask()
         if await self._until(asked):
             return asked.result()
         asked.cancel()
@@ -446,7 +448,7 @@ class StreamWriter:
         if not self._plan.drafts:
             await self._withdraw_notice()
         calls = self._plan.final_calls(self._note)
-        turn = self._turns.for_final_text() if overtakes and self._request.priority is Priority.INTERACTIVE else None
+        turn = self._turns.prompt.take() if overtakes and self._request.priority is Priority.INTERACTIVE else None
         priority = self._request.priority if turn is not None else Priority.BULK
         if not overtakes and pending is not None:
             priority = pending.job.priority

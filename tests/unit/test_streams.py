@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from floodgate.broker.errors import ClosedError, InvalidParamsError, JobError, NotConnectedError
+from floodgate.broker.messages.job import Priority
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.core import Composer
 from floodgate.producer.streaming.message import AsyncMessageStream
 from floodgate.producer.streaming.streams import Streams
+from floodgate.producer.streaming.turns import FIRST_DRAFTS, PROMPT
 from floodgate.producer.streaming.window import SMALLEST, RefreshWindow
 from floodgate.producer.streaming.writer import MOST_TEXT
 from floodgate.testing import AsyncRecordingClient, RecordingClient
@@ -385,6 +387,40 @@ def test_many_chats_share_the_rate_evenly_and_delay_no_person() -> None:
     ages = sorted(call.at - call.enqueued_at for call in steady)
     assert ages[len(ages) // 2] < 1.5
     assert sorted(delays)[-2] < 1.5  # at 29.4 a second, a third of it
+
+
+def test_first_words_in_drafts_and_in_messages_do_not_wait_for_each_other() -> None:
+    """Drafts cost the bot's limit nothing. Each call takes a second, so messages would stand behind many drafts."""
+
+    async def write(theatre: Theatre, chat: int) -> None:
+        async with theatre.stream(chat) as message:
+            await theatre.write(message, words=20, seconds=0.5)
+
+    async def scene(theatre: Theatre) -> None:
+        chats = [*(1000 + number for number in range(96)), *(GROUP - number for number in range(4))]
+        await asyncio.gather(*(write(theatre, chat) for chat in chats))
+
+    theatre = play(scene, partitions=100, call_seconds=(1.0, 1.0))
+    first_words: dict[str, float] = {}
+    for call in theatre.shown():
+        if call.method != "sendChatAction":
+            first_words.setdefault(call.chat, call.at)
+    assert max(at for chat, at in first_words.items() if chat.startswith("-")) < 2.5
+    assert max(first_words.values()) < 96 / FIRST_DRAFTS + 1.5
+
+
+def test_however_many_texts_outgrow_their_message_at_once_few_messages_are_ahead_of_a_person() -> None:
+    async def write(theatre: Theatre, chat: int) -> None:
+        async with theatre.stream(chat) as message:
+            for number in range(60):
+                await message.append(f"{number} {'a' * 98} ")
+                await asyncio.sleep(0.1)
+
+    async def scene(theatre: Theatre) -> None:
+        await asyncio.gather(*(write(theatre, 1000 + number) for number in range(40)))
+
+    sent = [call for call in play(scene).shown("sendMessage") if call.priority == Priority.INTERACTIVE]
+    assert max(sum(other.enqueued_at <= call.enqueued_at < other.at for other in sent) for call in sent) <= PROMPT
 
 
 def test_the_window_finds_how_many_refreshes_keep_the_bot_busy() -> None:
