@@ -62,8 +62,10 @@ if TYPE_CHECKING:
     from floodgate.producer.campaigns.sending.progress import CampaignProgress
     from floodgate.producer.campaigns.states import CampaignState, RecipientState
     from floodgate.producer.client import Client
+    from floodgate.producer.streaming.message import AsyncMessageStream, MessageStream
     from floodgate.updates.function import on_update
     from floodgate.updates.persistence import SharedPersistence
+    from floodgate.updates.streams import stream_reply
 
     __version__: str
 
@@ -71,6 +73,7 @@ __all__ = [
     "AccessRefusedError",
     "AsyncCampaigns",
     "AsyncClient",
+    "AsyncMessageStream",
     "BlockedError",
     "CallError",
     "CampaignError",
@@ -92,6 +95,7 @@ __all__ = [
     "JobError",
     "MalformedJobError",
     "MalformedUpdateError",
+    "MessageStream",
     "NotConnectedError",
     "NotSentError",
     "NotSettledError",
@@ -116,22 +120,26 @@ __all__ = [
     "UploadMissingError",
     "load_settings",
     "on_update",
+    "stream_reply",
 ]
 
 _LAZY: Final = {
     "AsyncCampaigns": "floodgate.producer.campaigns.operations.async_service",
     "AsyncClient": "floodgate.producer.async_client",
+    "AsyncMessageStream": "floodgate.producer.streaming.message",
     "CampaignProgress": "floodgate.producer.campaigns.sending.progress",
     "CampaignState": "floodgate.producer.campaigns.states",
     "Campaigns": "floodgate.producer.campaigns.operations.service",
     "Client": "floodgate.producer.client",
     "Job": "floodgate.broker.messages.job",
+    "MessageStream": "floodgate.producer.streaming.message",
     "RecipientState": "floodgate.producer.campaigns.states",
     "Settings": "floodgate.broker.settings.model",
     "SharedPersistence": "floodgate.updates.persistence",
     "Update": "floodgate.broker.messages.update",
     "load_settings": "floodgate.broker.settings.model",
     "on_update": "floodgate.updates.function",
+    "stream_reply": "floodgate.updates.streams",
 }
 
 

@@ -14,19 +14,23 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from floodgate.broker.admission.contract import Record
 from floodgate.broker.amqp.connections import Connections
-from floodgate.broker.errors import ConfirmTimeoutError, FloodgateError, RabbitMQError, UnroutableError
+from floodgate.broker.errors import ConfirmTimeoutError, FloodgateError, RabbitMQError
 from floodgate.broker.messages.job import Job
 from floodgate.broker.settings.model import Settings, load_settings
-from floodgate.producer.bot_api import BotApi
+from floodgate.producer.bot_api import BotApi, ChatId
 from floodgate.producer.campaigns import campaigns_of
 from floodgate.producer.core import Composer, as_job
 from floodgate.producer.enqueue_batch import EnqueueBatch
 from floodgate.producer.ledger import Ledger, result_of, seconds_of
 from floodgate.producer.queue_declarer import QueueDeclarer
+from floodgate.producer.streaming.message import AsyncMessageStream
+from floodgate.producer.streaming.options import StreamOptions
+from floodgate.producer.streaming.pipeline import LedgerPipeline
+from floodgate.producer.streaming.streams import Streams
 from floodgate.producer.uploads import Attachment, UploadStore
 from floodgate.producer.waiting import Waiting, ended, on_the_loops_executor
 
@@ -68,6 +72,7 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
             ),
             owned=connections is None,
         )
+        self._streams = Streams(settings, self._composer, LedgerPipeline(self.enqueue, self._ledger))
 
     def job(self, method: str, /, **given: Any) -> Job:
         """Make a job without enqueueing it, from a method's parameters and
@@ -104,13 +109,7 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         publication = self._composer.publication(as_job(job))
         await self._declarer.aopen(job.bot)
         job = await self._recognised(job)
-        try:
-            await self._declarer.publisher.apublish(publication)
-        except UnroutableError:
-            # The queue was deleted after this process had declared it. Nothing was accepted, so no job is duplicated.
-            self._declarer.forget(job.bot)
-            await self._declarer.aopen(job.bot)
-            await self._declarer.publisher.apublish(publication)
+        await self._declarer.apublish(job.bot, publication)
         return job
 
     async def enqueue_many(self, jobs: Iterable[Job] | AsyncIterable[Job]) -> int:
@@ -191,6 +190,14 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         if not ended(record) and seconds_of(timeout) > 0:
             record = await self._awaited(job, seconds_of(timeout))
         return result_of(job, record)
+
+    def stream(self, chat_id: ChatId, **options: Unpack[StreamOptions]) -> AsyncMessageStream:
+        """Begin a message that grows, for ``async with``: see docs/streaming.md.
+
+        Raises:
+            JobError: an option is wrong, or the bot is unknown.
+        """
+        return AsyncMessageStream(self._streams.request(chat_id, options), self._streams.begin)
 
     @property
     def campaigns(self) -> AsyncCampaigns:

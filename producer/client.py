@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from floodgate.broker.admission.contract import Record
 from floodgate.broker.amqp.connections import Connections
@@ -14,12 +14,16 @@ from floodgate.broker.errors import ConfirmTimeoutError, FloodgateError, RabbitM
 from floodgate.broker.messages.job import Job
 from floodgate.broker.messages.publication import Publication
 from floodgate.broker.settings.model import Settings, load_settings
-from floodgate.producer.bot_api import BotApi
+from floodgate.producer.bot_api import BotApi, ChatId
 from floodgate.producer.campaigns import campaigns_of
 from floodgate.producer.core import Composer, as_job
 from floodgate.producer.enqueue_batch import EnqueueBatch
 from floodgate.producer.ledger import Ledger, result_of, seconds_of
 from floodgate.producer.queue_declarer import QueueDeclarer
+from floodgate.producer.streaming.message import AsyncMessageStream, MessageStream
+from floodgate.producer.streaming.options import StreamOptions
+from floodgate.producer.streaming.pipeline import LedgerPipeline
+from floodgate.producer.streaming.streams import Streams
 from floodgate.producer.uploads import Attachment, UploadStore
 from floodgate.producer.waiting import ended
 
@@ -52,11 +56,11 @@ class Client(BotApi[Job]):
         self._composer = Composer(settings, bot)
         self._ledger = Ledger(settings, self._composer.bot)
         self._upload_store = UploadStore(settings.spool_url)
-        self._declarer = QueueDeclarer(
-            self._composer,
-            connections or Connections(settings, "client", patience_seconds=settings.publish_patience_seconds),
-            owned=connections is None,
+        self._connections = connections or Connections(
+            settings, "client", patience_seconds=settings.publish_patience_seconds
         )
+        self._declarer = QueueDeclarer(self._composer, self._connections, owned=connections is None)
+        self._streams = Streams(settings, self._composer, LedgerPipeline(self._enqueue_on_loop, self._ledger))
 
     def job(self, method: str, /, **given: Any) -> Job:
         """Make a job without enqueueing it, from a method's parameters and
@@ -173,6 +177,16 @@ class Client(BotApi[Job]):
             record = self._awaited(job, seconds_of(timeout))
         return result_of(job, record)
 
+    def stream(self, chat_id: ChatId, **options: Unpack[StreamOptions]) -> MessageStream:
+        """Begin a message that grows, for ``with``: see docs/streaming.md. The client's own event loop writes it.
+
+        Raises:
+            JobError: an option is wrong, or the bot is unknown.
+            RabbitMQUnreachableError: the client was closed.
+        """
+        request = self._streams.request(chat_id, options)
+        return MessageStream(AsyncMessageStream(request, self._streams.begin), self._connections.io)
+
     @property
     def campaigns(self) -> Campaigns:
         """The campaigns: one message to very many chats. Nothing is opened before the first operation.
@@ -199,6 +213,9 @@ class Client(BotApi[Job]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    async def _enqueue_on_loop(self, job: Job) -> None:
+        await self._declarer.apublish(job.bot, self._composer.publication(job))
 
     def _upload(self, job: Job, attachments: Sequence[Attachment]) -> Job:
         """Enqueue a job with files. If the ledger already has a job under its key, the files are not stored again."""

@@ -75,6 +75,14 @@ class Ledger:
         named = (job if isinstance(job, Job) else stand_in(bot or self._bot, job) for job in jobs)
         return [self._store().cancel(ask_for(job, self._settings)) for job in named]
 
+    def withdraw(self, jobs: Sequence[Job]) -> list[Record]:
+        """Cancel jobs that their producer replaces, without counting or listing them, and return their records.
+
+        Raises:
+            StateUnavailableError: the store cannot answer.
+        """
+        return [self._store().cancel(ask_for(job, self._settings), listed=False) for job in jobs]
+
     def look_awaited(self, job: Job | str) -> Record | None:
         """:meth:`look` up a job that a caller awaits. If it was superseded, the caller waits on for its successor.
 

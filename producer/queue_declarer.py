@@ -23,7 +23,7 @@ from functools import partial
 from floodgate.broker.amqp import queue_admin
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.amqp.publisher import Publisher, PublishOutcomes
-from floodgate.broker.errors import ClosedError, FloodgateError, RabbitMQUnreachableError
+from floodgate.broker.errors import ClosedError, FloodgateError, RabbitMQUnreachableError, UnroutableError
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.messages.publication import Publication
 from floodgate.broker.messages.queue_names import send_queue
@@ -86,6 +86,22 @@ class QueueDeclarer:
         """:meth:`open` on an event loop. Cancelling one caller does not cancel the attempt for the others."""
         if not self.ready(bot):
             await asyncio.shield(asyncio.wrap_future(self._attempt(bot)))
+
+    async def apublish(self, bot: str, publication: Publication) -> None:
+        """Publish a job of a bot, on an event loop, and wait for the confirm. Missing queues are declared.
+
+        Raises:
+            RabbitMQError: as :meth:`open`, or RabbitMQ did not accept the job.
+            ClosedError: the client was closed.
+        """
+        await self.aopen(bot)
+        try:
+            await self.publisher.apublish(publication)
+        except UnroutableError:
+            # The queue was deleted after this process had declared it. Nothing was accepted, so no job is duplicated.
+            self.forget(bot)
+            await self.aopen(bot)
+            await self.publisher.apublish(publication)
 
     def _attempt(self, bot: str) -> Attempt:
         """Return this process's attempt for a bot, starting one if none is under way."""

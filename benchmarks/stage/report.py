@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import sys
@@ -34,8 +35,17 @@ def save(name: str, results: Iterable[Mapping[str, Any]], **more: Any) -> Path:
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{name}-{time.strftime('%Y%m%dT%H%M%S')}.json"
     run = {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "results": list(results), **more}
-    path.write_text(json.dumps(run, indent=1))
+    path.write_text(json.dumps(_finite(run), indent=1))
     return path
+
+
+def _finite(value: Any) -> Any:
+    """A value without infinities, which JSON has not: None stands for what never happened."""
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if value == math.inf else value
 
 
 def machine() -> dict[str, Any]:
@@ -55,6 +65,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
 
 
 def _text(value: object) -> str:
+    if value == math.inf:
+        return "never"
     if isinstance(value, float):
         return f"{value:.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:.3g}"
     return "" if value is None else str(value)

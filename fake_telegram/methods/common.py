@@ -35,7 +35,7 @@ def message_text(call: Call) -> dict[str, Any]:
     text, found = _formatted(call.text("text"), call.text("parse_mode"), call, "entities")
     if not text.strip():
         raise bad_request("message text is empty")
-    if len(text) > LONGEST_TEXT:
+    if entities.units(text) > LONGEST_TEXT:
         raise bad_request("message is too long")
     return {"text": text, **({"entities": found} if found else {})}
 
@@ -48,13 +48,12 @@ def caption(params: Call) -> dict[str, Any]:
 
 def media_caption(media: dict[str, Any]) -> dict[str, Any]:
     """Return the caption of an InputMedia object as fields of a message."""
-    given = media.get("caption_entities") or []
     text, found = entities.parse(str(media.get("caption") or ""), str(media.get("parse_mode") or ""))
-    return _caption_fields(text, found or given)
+    return _caption_fields(text, found or entities.checked(text, media.get("caption_entities") or []))
 
 
 def _caption_fields(text: str, found: list[entities.Entity]) -> dict[str, Any]:
-    if len(text) > LONGEST_CAPTION:
+    if entities.units(text) > LONGEST_CAPTION:
         raise bad_request("message caption is too long")
     if not text:
         return {}
@@ -64,7 +63,7 @@ def _caption_fields(text: str, found: list[entities.Entity]) -> dict[str, Any]:
 def _formatted(text: str, parse_mode: str, call: Call, field: str) -> tuple[str, list[entities.Entity]]:
     if not call.has(field):
         return entities.parse(text, parse_mode)
-    return text, [e for e in call.array(field, "MessageEntity") if isinstance(e, dict)]
+    return text, entities.checked(text, call.array(field, "MessageEntity"))
 
 
 def reply_markup(call: Call) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ import itertools
 import tempfile
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from pydantic import SecretStr
 
@@ -23,10 +23,13 @@ from floodgate.broker.messages.job import Job
 from floodgate.broker.messages.spooled_file import SpooledFile
 from floodgate.broker.settings.model import DEFAULT_BOT, Settings
 from floodgate.broker.uploads.spool import PIECE_BYTES
-from floodgate.producer.bot_api import BotApi
+from floodgate.producer.bot_api import BotApi, ChatId
 from floodgate.producer.campaigns import campaigns_of
 from floodgate.producer.core import Composer, as_job
+from floodgate.producer.streaming.message import AsyncMessageStream, MessageStream
+from floodgate.producer.streaming.options import StreamOptions, stream_request
 from floodgate.producer.uploads import Attachment
+from floodgate.testing.streams import Immediately, RecordedStream
 
 if TYPE_CHECKING:
     from floodgate.producer.campaigns.operations.async_service import AsyncCampaigns
@@ -86,6 +89,10 @@ class Book:
         self._folder = tempfile.TemporaryDirectory(prefix="floodgate-testing-")
         url = SecretStr(f"sqlite:///{self._folder.name}/campaigns.db")
         return campaigns_of(self._settings.model_copy(update={"campaigns_url": url}), self._composer.bot)
+
+    def _stream(self, chat_id: ChatId, options: StreamOptions) -> AsyncMessageStream:
+        request = stream_request(chat_id, options, self._composer.bot)
+        return AsyncMessageStream(request, lambda it: RecordedStream(it, self._composer, self._take, self._result))
 
     def _job(self, method: str, given: dict[str, Any]) -> Job:
         return self._composer.job(method, given)
@@ -170,6 +177,10 @@ class RecordingClient(Book, BotApi[Job]):
         for job in jobs:
             yield self._take(job)
 
+    def stream(self, chat_id: ChatId, **options: Unpack[StreamOptions]) -> MessageStream:
+        """Return a stream that is recorded, when it ends, as the messages that show its final text."""
+        return MessageStream(self._stream(chat_id, options), Immediately())
+
     def status(self, job: Job | str) -> Record | None:
         """Return a job's simulated standing; None if the job is unknown."""
         return self._look(job)
@@ -239,6 +250,10 @@ class AsyncRecordingClient(Book, BotApi[Coroutine[Any, Any, Job]]):
         else:
             for job in jobs:
                 yield self._take(job)
+
+    def stream(self, chat_id: ChatId, **options: Unpack[StreamOptions]) -> AsyncMessageStream:
+        """Return a stream that is recorded, when it ends, as the messages that show its final text."""
+        return self._stream(chat_id, options)
 
     async def status(self, job: Job | str) -> Record | None:
         """Return a job's simulated standing; None if the job is unknown."""

@@ -107,6 +107,11 @@ class PipelineRequest(AiohttpRequest):
         self._theirs = theirs
         self._ours = BotApiRoots.configured(settings, bot)
 
+    @property
+    def client(self) -> AsyncClient:
+        """The client of the bot."""
+        return self._client
+
     async def shutdown(self) -> None:
         """Close the client and the connections to the Bot API."""
         await self._client.close()

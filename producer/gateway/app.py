@@ -4,6 +4,7 @@
 /bot<token>/test/<method>     the Bot API of Telegram's test environment
 /file/bot<token>/<path>       downloads
 /floodgate/v1/jobs…           the job API (:mod:`floodgate.producer.gateway.jobs`), described at /docs
+/floodgate/v1/streams         the stream API (:mod:`floodgate.producer.gateway.streams`), likewise
 /floodgate/v1/campaigns…      the campaign API (:mod:`floodgate.producer.gateway.campaigns`), likewise
 /health /ready                whether the process runs, and whether it can accept jobs
 """
@@ -36,7 +37,7 @@ from floodgate.broker.state.stores import open_batched, open_result_feed, open_s
 from floodgate.broker.state.thread import StateThread
 from floodgate.producer.async_client import AsyncClient
 from floodgate.producer.core import Composer
-from floodgate.producer.gateway import campaigns, jobs
+from floodgate.producer.gateway import campaigns, jobs, streams
 from floodgate.producer.gateway.answers import UNAUTHORIZED, RefusalError, refused
 from floodgate.producer.gateway.backlog import Backlog
 from floodgate.producer.gateway.callers import Callers, kind_of, public_path
@@ -92,7 +93,7 @@ class Gateway:
         self.api.add_route("/health", self._health, methods=["GET"], include_in_schema=False)
         self.api.add_route("/ready", self._ready, methods=["GET"], include_in_schema=False)
         self.api.state.gateway = self.state
-        for router in (jobs.router, campaigns.router, campaigns.uploads):
+        for router in (jobs.router, streams.router, campaigns.router, campaigns.uploads):
             self.api.include_router(router)
         for kind, handler in _HANDLERS:
             self.api.add_exception_handler(kind, handler)

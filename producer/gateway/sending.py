@@ -73,6 +73,11 @@ class Sending:
             JobKey, str
         ] = {}  # of keyed jobs whose callers wait here; the ledger may not list them yet
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether the gateway shuts down, and waits for nobody any more."""
+        return self._draining
+
     def drain(self) -> None:
         """Answer all callers that wait, before the process exits: their jobs are safe."""
         self._draining = True

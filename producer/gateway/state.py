@@ -22,6 +22,8 @@ class Running:
     draining: bool = False
     streams: int = 0
     """Streams of a campaign's events that are open."""
+    texts: int = 0
+    """Texts that arrive while their chats show them."""
 
 
 @dataclass(slots=True)

@@ -162,6 +162,22 @@ def test_a_bot_with_only_its_base_url_changed_answers(gate: Gate, bot: str, tmp_
         process.wait()
 
 
+def test_the_assistant_shows_its_answer_while_it_writes_it(gate: Gate, tmp_path: Path) -> None:
+    user, control = next(_chats), gate.stage.control
+    command = [clients_python(), str(EXAMPLES / "assistant_aiogram.py")]
+    with subprocess.Popen(command, env=env_of(gate, tmp_path), cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+        try:
+            control.inject_updates(BOT_ID, [{"user": user, "text": "why?"}])
+            until(lambda: control.shown(BOT_ID, user).draft, 90)  # aiogram is slow to import
+            (message,) = until(lambda: [m for m in control.shown(BOT_ID, user).messages if "entities" in m], 30)
+            process.send_signal(signal.SIGINT)
+            process.wait(20)
+        finally:
+            process.kill()
+    assert message["text"].startswith("You asked\n\nwhy?\n\nA model that runs on your machine")
+    assert "pre" in [entity["type"] for entity in message["entities"]]
+
+
 def test_every_example_is_listed() -> None:
     listed = (EXAMPLES / "README.md").read_text()
     names = [path.name for path in EXAMPLES.iterdir() if path.suffix == ".py" or path.is_dir()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from floodgate.fake_telegram.calls import Call, CallSource, decode_form, decode_json, kept
-from floodgate.fake_telegram.entities import parse
+from floodgate.fake_telegram.entities import checked, parse
 from floodgate.fake_telegram.errors import ApiError
 
 
@@ -58,14 +58,62 @@ def test_an_unknown_parse_mode_is_refused() -> None:
         ),
         ("1\\. [x](http://y.z/)", "MarkdownV2", "1. x", "text_link"),
         ("*b* _i_ `c` [x](http://y.z/) a.b!", "Markdown", "b i c x a.b!", "bold italic code text_link"),
-        ("```\ncode```", "MarkdownV2", "\ncode", "pre"),
-        ("> quoted", "MarkdownV2", " quoted", ""),
+        ("```python\ncode```", "MarkdownV2", "code", "pre"),
+        (">quoted\n>more\nnot", "MarkdownV2", "quoted\nmore\nnot", "blockquote"),
         ("as *it* is", "", "as *it* is", ""),
     ],
 )
 def test_markdown_becomes_text_and_entities(text: str, mode: str, plain: str, kinds: str) -> None:
     found_text, found = parse(text, mode)
     assert (found_text, [e["type"] for e in found]) == (plain, kinds.split())
+
+
+def answer_to(text: str, *given: tuple[str, int, int]) -> str | None:
+    """Telegram's answer to entities."""
+    entities = [{"type": kind, "offset": offset, "length": length} for kind, offset, length in given]
+    try:
+        checked(text, entities)
+    except ApiError as error:
+        return error.description.removeprefix("Bad Request: ")
+    return None
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "reason"),
+    [
+        ("😀 is", [("bold", 0, 2)], None),
+        ("😀 is", [("bold", 1, 2)], "entity begins in a middle of a UTF-16 symbol at byte offset 4"),
+        (
+            "is 😀",
+            [("bold", 0, 4)],
+            "entity beginning at UTF-16 offset 0 ends in a middle of a UTF-16 symbol at byte offset 7",
+        ),
+        (
+            "is 😀",
+            [("bold", 0, 6)],
+            "entity beginning at UTF-16 offset 0 ends after the end of the text at UTF-16 offset 6",
+        ),
+        ("is 😀", [("bold", 5, 1)], "entity begins after the end of the text at UTF-16 offset 5"),
+        ("is", [("bold", 0, 0)], "ENTITY_BOUNDS_INVALID"),
+        ("within", [("italic", 2, 2), ("bold", 0, 4)], None),
+        ("across", [("bold", 0, 4), ("italic", 2, 4)], "entities overlap: italic at UTF-16 offset 2 and bold at 0"),
+        ("code", [("blockquote", 0, 4), ("code", 1, 2)], None),
+        (
+            "code",
+            [("bold", 0, 4), ("code", 1, 2)],
+            "entities may not contain each other: code at UTF-16 offset 1 and bold at 0",
+        ),
+    ],
+)
+def test_entities_lie_within_the_text_between_characters_and_within_each_other(
+    text: str, given: list[tuple[str, int, int]], reason: str | None
+) -> None:
+    assert answer_to(text, *given) == reason
+
+
+def test_html_code_in_a_code_block_gives_its_language() -> None:
+    text, found = parse('<pre><code class="language-python">x</code></pre>', "HTML")
+    assert (text, found) == ("x", [{"type": "pre", "offset": 0, "length": 1, "language": "python"}])
 
 
 def test_parameters_from_a_form_and_from_json_are_equivalent() -> None:

@@ -10,6 +10,7 @@ from telegram import Update
 from telegram.error import BadRequest, TelegramError
 from telegram.ext import Application, CallbackQueryHandler, ContextTypes, MessageHandler, filters
 
+from floodgate import stream_reply
 from tests.acceptance.stage import TOKEN
 
 Context = ContextTypes.DEFAULT_TYPE
@@ -44,6 +45,19 @@ async def flaky(update: Update, context: Context, words: list[str]) -> None:
     if tries[update.update_id] < 3:
         raise BrokenError("not yet")
     await update.message.reply_text("done at last")
+
+
+async def stream(update: Update, context: Context, words: list[str]) -> None:
+    """Streams its words, and fails the first two times."""
+    assert update.message is not None
+    tries[update.update_id] = tries.get(update.update_id, 0) + 1
+    async with stream_reply(update.message) as message:
+        for word in words:
+            await message.append(f"{word} ")
+            await asyncio.sleep(0.01)
+        if tries[update.update_id] < 3:
+            raise BrokenError("not yet")
+    await update.message.reply_text("streamed")
 
 
 async def broken(update: Update, context: Context, words: list[str]) -> None:
@@ -111,6 +125,7 @@ ORDERS: dict[str, Any] = {
     "echo": echo,
     "count": count,
     "flaky": flaky,
+    "stream": stream,
     "broken": broken,
     "leave": leave,
     "newer": newer,

@@ -94,6 +94,13 @@ def test_a_failed_handler_is_retried_in_order_and_sends_nothing_twice(office: Of
     assert office.answers(user, 3)[:3] == ["working on it", "done at last", "behind"]
 
 
+def test_a_handler_that_runs_again_streams_into_the_same_message(office: Office, user: int) -> None:
+    office.post.says(user, "stream one two three")
+    assert office.answers(user, 2)[-1] == "streamed"
+    messages = office.stage.control.shown(int(TOKEN.partition(":")[0]), user).messages
+    assert [message["text"] for message in messages] == ["one two three", "streamed"]
+
+
 def test_a_handler_that_keeps_failing_leaves_a_dead_letter_with_its_traceback_and_the_chat_continues(
     office: Office, user: int
 ) -> None:

@@ -55,6 +55,20 @@ def test_the_echo_bot_echoes(play: Play) -> None:
     assert texts == ["Hello! Say something, and I will repeat it.", "good morning"]
 
 
+def test_the_assistant_shows_its_answer_while_it_writes_it(play: Play) -> None:
+    play.start("worker", ready="worker ready")
+    play.start("worker", "--updates", "assistant_ptb:application", ready="worker ready")
+    play.start("updates", ready="receiver ready")
+    control = play.stage.control
+    control.inject_updates(BOT_ID, [{"user": 42, "text": "why?"}])
+    until(lambda: control.shown(BOT_ID, 42).draft, 30)
+    (message,) = until(lambda: [m for m in control.shown(BOT_ID, 42).messages if "entities" in m], 30)
+    assert message["text"].startswith("You asked\n\nwhy?\n\nA model that runs on your machine")
+    assert message["text"].endswith("and always to its end.")
+    kinds = ["bold", "blockquote", "bold", "italic", "pre", "text_link"]
+    assert [entity["type"] for entity in message["entities"]] == kinds
+
+
 def test_the_conversation_bot_continues_after_its_worker_dies_between_two_steps(play: Play) -> None:
     """The other worker also knows the messages that the dead one handled meanwhile."""
     play.start("worker", ready="worker ready")
