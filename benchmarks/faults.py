@@ -14,13 +14,13 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Final
 
-from benchmarks.failures import cluster, redis_failover
+from benchmarks.failures import cluster, lost_writes, redis_failover
 from benchmarks.failures.play import Result, play
 from benchmarks.failures.row import Failure
 from benchmarks.stage import report
 
 # Each has ROWS, and `stop` for what its rows share.
-MODULES: Final[dict[str, ModuleType]] = {"cluster": cluster, "redis": redis_failover}
+MODULES: Final[dict[str, ModuleType]] = {"cluster": cluster, "redis": redis_failover, "lost-writes": lost_writes}
 COLUMNS: Final = (
     "pause s",
     "after s",

@@ -41,6 +41,7 @@ from floodgate.broker.process.metrics import (
     QUEUED,
     RECEIVERS,
     RECIPIENTS,
+    ROLLBACKS,
     SCRAPE,
     SENT_LAST_SECOND,
     SLOWED_CHATS,
@@ -118,6 +119,7 @@ def _measure_store(metrics: Metrics, bot: str, snapshot: Snapshot) -> None:
     metrics.set(LIMIT_USED, snapshot.sent_last_minute / (60 * snapshot.per_second_limit), bot)
     metrics.set(IN_FLIGHT, snapshot.sending, bot)
     metrics.set(UNREACHABLE, snapshot.unreachable, bot)
+    metrics.count(ROLLBACKS, bot, by=snapshot.rollbacks)
     metrics.set(OUTAGE, snapshot.outage.total_seconds() if snapshot.outage else 0.0, bot)
     longest = {line.priority: line.length for line in reversed(snapshot.longest_lines)}
     for priority in Priority:

@@ -10,6 +10,7 @@
         proxy.half_open()              # the server sees an end, the client sees nothing
         proxy.inject(port, frames)     # the client receives data that the server did not send
         proxy.refuse(); proxy.accept() # new connections
+        proxy.lead_to(port)            # new connections reach another server
 
 Threads: one that accepts, two per connection that forward. Their shared state is guarded by ``_lock``.
 """
@@ -142,6 +143,10 @@ class Proxy:
 
     def accept(self) -> None:
         self._refusing = False
+
+    def lead_to(self, port: int) -> None:
+        """New connections lead to another local port."""
+        self._target_port = port
 
     def reach(self) -> socket.socket:
         """Opens a connection to the server for a client's new one. Raises OSError if it cannot."""

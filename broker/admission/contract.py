@@ -329,6 +329,11 @@ class Snapshot:
     """Learned paces of chats, the slowest to recover first; as many as of lines and pauses."""
     slowed_chats: Mapping[CallFamily, int] = field(default_factory=dict)
     """How many chats are slowed, by family; nothing for a family without one."""
+    rollbacks: int = 0
+    """How often the store was found to have gone back in time: a lagging replica was promoted, an older file restored,
+    or the last writes lost in a crash."""
+    rolled_back: timedelta | None = None
+    """How long ago that was last found; None: never."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from floodgate.broker.admission import circuit as circuits
-from floodgate.broker.admission import policy, windows
+from floodgate.broker.admission import policy, rebuilding, windows
 from floodgate.broker.admission.contract import (
     CANCELLED,
     FLOOD_WAIT,
@@ -136,6 +136,44 @@ def settle(work: UnitOfWork, ask: Ask, settlement: Settlement, grant: int | None
             if job.number and grant in (None, job.since):
                 job.handed_back += 1
                 _put_back(work, ask, job, chat, 0, charged=False)
+
+
+def rejoin(work: UnitOfWork, ask: Ask, delay: timedelta, grant: int | None) -> None:
+    """Enter a waiting job that a process remembers, in a store that went back in time: it asks again in ``delay``. With
+    a grant, a call for it is under way, whose lease ends in ``delay``.
+
+    Jobs are entered in the order in which they first asked, so they have their order in the line again.
+    """
+    job = work.job(ask.job_id)
+    if job is not None and job.state.ended:
+        return
+    chat = _open_chat(work, policy.line_of(ask) if job is None else job.chat, reclaim=False)
+    due = work.now + micros(delay)
+    if job is None:
+        earlier = _supersedable(work, ask, chat)
+        job = _join(work, ask, None, chat, earlier)
+        if earlier is not None:
+            _supersede(work, earlier, job, chat)
+    elif grant is None or job.since != grant:
+        _put_back(work, ask, job, chat, 0, charged=True)
+    if grant is None:
+        job.due = due
+    elif job.since != grant:
+        _resume_call(job, chat, grant, due)
+    job.due = max(job.due, work.now)
+    work.save_job(job)
+    if chat is not None:
+        work.save_chat(chat)
+
+
+def _resume_call(job: JobRow, chat: ChatRow | None, grant: int, lease_end: int) -> None:
+    """Enter a call that is under way. What it spent is in the cautious budgets."""
+    job.state, job.since, job.lease_end = State.SENDING, grant, lease_end
+    job.unsettled += 1
+    if chat is not None:
+        chat.line(job.priority).length -= 1
+        if chat.sending is None:
+            chat.sending, chat.sending_since, chat.lease_end = job.job_id, grant, lease_end
 
 
 def cancel(work: UnitOfWork, ask: Ask, listed: bool) -> Record:
@@ -367,6 +405,9 @@ def _known(work: UnitOfWork, job: JobRow) -> Decision | None:
         case State.DEAD:
             return AlreadyDead(job.reason or "", job.content)
         case State.SENDING:
+            if rebuilding.is_doubtful(work.bot, job):
+                job.due = work.now
+                work.save_job(job)
             return _wait(job.lease_end - work.now, Scope.CHAT, "lease")
         case _:
             return None
@@ -398,9 +439,11 @@ def _open_chat(work: UnitOfWork, key: str | None, *, reclaim: bool = True) -> Ch
     key = real_chat(work, key)
     chat = work.chat(key)
     if chat is None:
-        return ChatRow(key, first_log(work, key))
-    if reclaim and chat.sending is not None and chat.lease_end <= work.now:
-        _reclaim(work, chat, chat.sending)
+        chat = ChatRow(key, first_log(work, key))
+    elif reclaim and chat.sending is not None:
+        _reclaim_lost(work, chat, chat.sending)
+    if work.bot.rebuilt:
+        chat.log = rebuilding.cautious_log(work.bot, chat.log, windows_of(work, key), work.now)
     return chat
 
 
@@ -449,12 +492,20 @@ def first_log(work: UnitOfWork, key: str) -> windows.Log:
     return [work.bot.born - longest.span_us + step * (unit + 1) for unit in range(longest.cap)]
 
 
-def _reclaim(work: UnitOfWork, chat: ChatRow, job_id: str) -> None:
-    """Take back a call whose lease has ended: its job is the head of its line again, until a worker asks for it."""
-    chat.sending = None
+def _reclaim_lost(work: UnitOfWork, chat: ChatRow, job_id: str) -> None:
+    """Take back a call whose lease has ended, or that ended in what the store has forgotten: its job is the head of its
+    line again, until a worker asks for it."""
+    expired = chat.lease_end <= work.now
+    if not expired and chat.sending_since >= work.bot.rebuilt:
+        return
     job = work.job(job_id)
+    if not expired and job is not None and not rebuilding.is_doubtful(work.bot, job):
+        return
+    chat.sending = None
     if job is not None and job.state is State.SENDING:
-        job.state, job.due = State.LOST, job.lease_end
+        job.state = State.LOST
+        if expired:
+            job.due = job.lease_end
         chat.line(job.priority).length += 1
         work.save_job(job)
 
@@ -537,8 +588,10 @@ def _chat_wait(work: UnitOfWork, job: JobRow, chat: ChatRow | None, slow: Slowed
     if head is not job:
         start = max(start, head.due)
     ahead = job.units_before - head.units_before + (rival_units or 0)
+    if why == "line" and head is not job and _is_missing(work, chat, job) and rebuilding.is_doubtful(work.bot, head):
+        return _wait(_missing_until(work, chat, job, head) - work.now, Scope.CHAT, why)
     turn = max(next_at, windows.turn_at(chat.log, own, start, ahead, job.units))
-    return _wait(max(turn - work.now, _least_wait(work, chat, job, why, ahead)), Scope.CHAT, why)
+    return _wait(max(turn - work.now, _least_wait(work, chat, job, head, why, ahead)), Scope.CHAT, why)
 
 
 def _hindrance(
@@ -560,14 +613,13 @@ def _hindrance(
     return None
 
 
-def _least_wait(work: UnitOfWork, chat: ChatRow, job: JobRow, why: str, ahead: int) -> int:
+def _least_wait(work: UnitOfWork, chat: ChatRow, job: JobRow, head: JobRow, why: str, ahead: int) -> int:
     """The minimum wait when no rate limit determines the job's turn; bounds how often it asks."""
     if why == "in-flight":
         return policy.in_flight_poll(work.now - chat.sending_since)
     if why == "line":
-        missing_since = chat.line(job.priority).missing_since
-        if missing_since:
-            return min(policy.MISSING_POLL_US, missing_since + policy.MISSING_GRACE_US - work.now)
+        if _is_missing(work, chat, job):
+            return min(policy.MISSING_POLL_US, _missing_until(work, chat, job, head) - work.now)
         return min(policy.PLACE_US * (ahead + 1), policy.IN_FLIGHT_MAX_US)
     return 1
 
@@ -578,14 +630,22 @@ def _head(work: UnitOfWork, chat: ChatRow, job: JobRow) -> JobRow:
     head = _first(work, chat, job) if line.length > 1 else job
     if head is job or head.due + policy.LATE_US >= work.now:
         line.missing_since = 0
-    elif not line.missing_since:
+    elif not line.missing_since or line.missing_since < work.bot.rebuilt:
         line.missing_since = work.now
-    elif line.missing_since + policy.MISSING_GRACE_US <= work.now:
+    elif _missing_until(work, chat, job, head) <= work.now:
         line.missing_since = 0
-        overdue = work.now - policy.MISSING_GRACE_US
+        overdue = max(work.bot.rebuilt, work.now - policy.MISSING_GRACE_US)
         line.length -= work.step_over(chat.chat, job.priority, job.place, overdue)
         head = _first(work, chat, job)
     return head
+
+
+def _is_missing(work: UnitOfWork, chat: ChatRow, job: JobRow) -> bool:
+    return chat.line(job.priority).missing_since > 0
+
+
+def _missing_until(work: UnitOfWork, chat: ChatRow, job: JobRow, head: JobRow) -> int:
+    return chat.line(job.priority).missing_since + rebuilding.grace_us(work.bot, head)
 
 
 def _first(work: UnitOfWork, chat: ChatRow, job: JobRow) -> JobRow:
@@ -945,7 +1005,8 @@ def _leave(work: UnitOfWork, chat: ChatRow, job: JobRow) -> None:
     """Remove the job from its line, or end its call."""
     if chat.sending == job.job_id:
         chat.sending = None
-        chat.rest_until = work.now + policy.rest_after(work.now - job.since)
+        if job.since >= work.bot.rebuilt:  # otherwise, nothing is known of how long the call took
+            chat.rest_until = work.now + policy.rest_after(work.now - job.since)
     elif job.state.in_line:
         chat.line(job.priority).length -= 1
 

@@ -64,6 +64,9 @@ WAITER_GRACE_US: Final = 100 * MILLISECOND
 LATE_US: Final = 1 * SECOND
 MISSING_GRACE_US: Final = 200 * SECOND
 MISSING_POLL_US: Final = 5 * SECOND
+# After the store has gone back in time, the jobs behind a missing head that may be gone wait this long: longer than
+# RabbitMQ needs, after a crash and with our advanced.config, to move a job on the delay ladder.
+REBUILD_GRACE_US: Final = 6 * SECOND
 # A chat's line gives way to its other line only for a job that is due within this time.
 CLAIM_US: Final = 50 * MILLISECOND
 

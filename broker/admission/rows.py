@@ -175,6 +175,15 @@ class BotRow:
     last_minute: int = 0
     circuit: Circuit | None = None  # None: no call has gone without an answer since the last one
     slowed_until: int = 0  # when all its slowed chats have recovered
+    # See ``rebuilding``: the epoch, which only grows, and the writes that the store counts; when the lines began to be
+    # rebuilt (0: never); until when, and for how long before, there may have been sends of which the store knows
+    # nothing; and how often writes were lost.
+    epoch: int = 0
+    writes: int = 0
+    rebuilt: int = 0
+    unknown_until: int = 0
+    gap_us: int = 0
+    rollbacks: int = 0
     # Used by the store: numbers of waiting jobs, by priority, and of dead ones.
     counts: list[int] = field(default_factory=lambda: [0, 0, 0])
 

@@ -320,6 +320,12 @@ OUTAGE: Final = _gauge(
     unit="seconds",
     bot=(),
 )
+ROLLBACKS: Final = _counter(
+    "store_rollbacks",
+    "How often the state store was found to have lost its last writes: a lagging replica, an older file, a crash.",
+    ProcessRole.EXPORTER,
+    bot=(),
+)
 UNREACHABLE: Final = _gauge("unreachable_chats", "Chats that Telegram refuses.", ProcessRole.EXPORTER, bot=())
 RECEIVERS: Final = _gauge(
     "receivers",
@@ -366,7 +372,7 @@ TABLE: Final[tuple[Metric, ...]] = (
     *(REQUESTS, REQUEST, CALLERS, RELEASED, ENDED, LED),
     *(PART_UP, SENT_LAST_SECOND, LIMIT, LIMIT_USED, IN_FLIGHT, JOBS_IN_LINE, LONGEST_LINE, OLDEST_JOB),
     *(QUEUED, ON_LADDER, UNREAD, DEAD_LETTERS, DROPPED, NOT_KEPT, PAUSES, SLOWED_CHATS, OUTAGE),
-    *(UNREACHABLE, RECEIVERS, STORE_USED),
+    *(UNREACHABLE, RECEIVERS, STORE_USED, ROLLBACKS),
     *(NEEDED, CAMPAIGNS, RECIPIENTS, LIVE, SCRAPE, INFO),
 )
 

@@ -154,6 +154,20 @@ class Settings(BaseSettings):
         "`redis+cluster://host1,host2,host3` for a Redis Cluster (`rediss` for TLS): see docs/operating.md. Defaults "
         "to a file in the user's state directory.",
     )
+    redis_wait_replicas: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="After each batch of decisions, a process waits until this many replicas of Redis have it (its "
+        "command `WAIT`), so that a replica that is promoted is less likely to lack any. With 0, the default, it does "
+        "not wait. Not used on a Redis Cluster.",
+    )
+    redis_wait_seconds: float = Field(
+        0.1,
+        gt=0,
+        le=5,
+        description="How long that wait lasts at most. After it, sending goes on, and the log says so once a minute.",
+    )
     campaigns_url: SecretStr = Field(
         default_factory=lambda: SecretStr(default_campaigns_url()),
         description="URL of the campaigns' database: `sqlite:////absolute/path.db` on one machine, "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
 from floodgate.broker.admission.contract import Admission
@@ -23,6 +24,9 @@ from floodgate.broker.state.sqlite.handled import SqliteHandled
 from floodgate.broker.state.sqlite.result_feed import SqliteResultFeed
 from floodgate.broker.state.sqlite.sessions import SqliteSessions
 from floodgate.broker.state.thread import StateThread
+
+if TYPE_CHECKING:
+    from floodgate.broker.state.redis.scripts import ReplicaWait
 
 _NO_REDIS: Final = (
     "FLOODGATE_STATE_URL names a Redis server, but its client is not installed: install telegram-floodgate[redis]."
@@ -66,9 +70,16 @@ def open_batched(settings: Settings, thread: StateThread) -> BatchedAdmission:
     def redis(url: str) -> Batches:
         from floodgate.broker.state.redis.admission import RedisBatches
 
-        return RedisBatches(url, policy)
+        return RedisBatches(url, policy, replicas=_replica_wait(settings))
 
     return BatchedAdmission(by_url(settings, lambda path: SqliteBatches(SqliteAdmission(path, policy), thread), redis))
+
+
+def _replica_wait(settings: Settings) -> ReplicaWait | None:
+    from floodgate.broker.state.redis.scripts import ReplicaWait
+
+    seconds = timedelta(seconds=settings.redis_wait_seconds)
+    return ReplicaWait(settings.redis_wait_replicas, seconds) if settings.redis_wait_replicas else None
 
 
 def open_result_feed(settings: Settings, bots: Sequence[str]) -> ResultFeed:

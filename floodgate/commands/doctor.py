@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final
@@ -24,12 +25,15 @@ from floodgate.broker.settings.model import Settings, load_settings
 from floodgate.broker.state.stores import open_store, state_file
 from floodgate.broker.uploads.spool import Spool
 from floodgate.commands.options import EXIT_NO, AsJson, say
+from floodgate.letters.paging import ago
 from floodgate.overview import replicas
 
 ANSWER_SECONDS: Final = 10.0
 # A job's times are compared with the clock of whichever machine handles it.
 CLOCK_SECONDS: Final = 5.0
 SHOWN_FAULTS: Final = 3
+# For how long it is worth knowing that the state store has lost writes.
+LOST_SHOWN: Final = timedelta(days=1)
 _JOB: Final = "doctor"
 
 
@@ -129,7 +133,9 @@ def _state(settings: Settings) -> str:
         started = time.monotonic()
         for bot in settings.tokens:
             store.lookup(bot, _JOB)
-        return f"answers within {(time.monotonic() - started) * 1000:.0f} ms"
+        answer = f"answers within {(time.monotonic() - started) * 1000:.0f} ms"
+        lost = [age for bot in settings.tokens if (age := store.snapshot(bot).rolled_back) is not None]
+    return answer if not lost or min(lost) > LOST_SHOWN else f"{answer}; lost its last writes {ago(min(lost))} ago"
 
 
 def _spool(settings: Settings) -> str:

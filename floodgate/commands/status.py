@@ -92,6 +92,10 @@ def _table(bot: BotOverview) -> Table:
     if snapshot.outage is not None:
         since = f"for {snapshot.outage.total_seconds():.0f} s; calls are made one at a time until one is answered"
         table.add_row("Telegram does not answer", since)
+    if snapshot.rolled_back is not None:
+        table.add_row(
+            "state store lost writes", f"{snapshot.rollbacks} times, the last {ago(snapshot.rolled_back)} ago"
+        )
     for pause in snapshot.pauses:
         whom = f"chat {pause.chat}" if pause.chat else "the bot"
         why = Text(f"{pause.remaining.total_seconds():.0f} s more: {why_paused(pause.why)}")
@@ -127,6 +131,8 @@ def _as_data(bot: BotOverview) -> dict[str, Any]:
     fields["oldest_seconds"] = {priority: age.total_seconds() for priority, age in fields.pop("oldest").items()}
     outage = fields.pop("outage")
     fields["outage_seconds"] = None if outage is None else outage.total_seconds()
+    rolled_back = fields.pop("rolled_back")
+    fields["rolled_back_seconds"] = None if rolled_back is None else rolled_back.total_seconds()
     for pause in fields["pauses"]:
         pause["remaining_seconds"] = pause.pop("remaining").total_seconds()
     for slowed in fields["slowed"]:

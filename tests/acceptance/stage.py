@@ -52,7 +52,7 @@ class Stage:
         return Settings(
             _env_file=None,
             rabbitmq_url=self.rabbitmq_url,
-            state_url=f"sqlite:///{self.home}/state.db",
+            state_url=self.env["FLOODGATE_STATE_URL"],
             spool_url=str(self.home / "spool"),
             bots={BOT: TOKEN},
             partitions=self.partitions,

@@ -304,7 +304,7 @@ def test_a_pause_lasts_until_it_is_ended_and_status_shows_its_reason(stage: Stag
     assert stage.floodgate("pause", "--for", "15m", "--chat", "42", "--why", "complaint").returncode == 0
     with contextlib.closing(open_store(stage.settings)) as store:
         for chat in ("7", "8", "9"):
-            store.too_many_requests(BOT, chat, timedelta(minutes=1))
+            store.too_many_requests(BOT, chat, timedelta(minutes=10))
     assert stage.floodgate("pause", "--for", "2h").returncode == 0
     [bot] = answer(stage, "status")
     pauses = {pause["chat"]: pause for pause in bot["pauses"]}

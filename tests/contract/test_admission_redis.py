@@ -150,7 +150,19 @@ def test_all_keys_of_a_bot_share_one_slot_and_growing_keys_expire(server: RedisS
     assert all(key.startswith("floodgate:{default}:") for key in keys)
     lasting = {key.removeprefix("floodgate:{default}:") for key in keys if admin.pttl(key) < 0}
     assert lasting <= {
-        *("bot", "aliases", "names", "counts", "lines", "calls", "pauses", "dead", "waiters:free", "waiting:free")
+        *(
+            "bot",
+            "writes",
+            "aliases",
+            "names",
+            "counts",
+            "lines",
+            "calls",
+            "pauses",
+            "dead",
+            "waiters:free",
+            "waiting:free",
+        )
     }
     assert 0 < admin.pttl("floodgate:{default}:chat:1") < 3_600_000
     store.close()

@@ -19,14 +19,18 @@
 --   aliases            chats that migrated and names that were resolved; names holds until when
 --   lines calls pauses dead refused counts     indexes for `floodgate status`
 --   listed             jobs that ended without a dead letter, latest first; not_kept counts them by reason
+--   writes             how many runs have written something
 --   dropped            dead letters that were dropped, counted by reason
 --
 -- Everything but the bot, the aliases, the counts and the indexes expires. Bots, chats and jobs are written when their
 -- call ends; a job that changes its place in a line is written at once, because the line's head is looked up next.
 -- Times have more than 14 digits: never concatenate them with `..`, which would round them.
 --
--- ARGV: the bot's limits as JSON, then the operation and the arguments (as JSON) of each call. The reply holds one
--- reply or error per call. K, the constants of policy.py, is prepended to the script.
+-- ARGV: the bot's limits as JSON; the epoch and the writes that the caller has seen last (0: none), and 1 if the server
+-- is to be identified; then the operation and the arguments (as JSON) of each call. The reply holds the epoch, the
+-- writes and a verdict, then one reply or error per call. If the state is not as the caller remembers it, nothing is
+-- carried out, and the verdict says why: the caller then tells what it remembers and asks again. K, the constants of
+-- policy.py, is prepended to the script.
 
 local rules = cjson.decode(ARGV[1])
 local args -- of the current call
@@ -157,6 +161,9 @@ end
 
 local bot, now
 local chats, jobs = {}, {}
+local written = false -- whether this run has written anything
+local written_before = tonumber(redis.call('GET', prefix .. 'writes') or 0)
+local created = false -- whether it is the first for the bot
 
 local function load(name)
   local packed = redis.call('GET', prefix .. name)
@@ -173,14 +180,19 @@ local function open_bot()
   local ticks = server_time()
   bot = load('bot')
   if not bot then
+    created = true
     bot = {
       v = VERSION, offset = 0, born = ticks, granted = 0, dirty = true,
+      epoch = ticks, rebuilt = 0, unknown_until = 0, gap = 0, rollbacks = 0,
       free = cautious_budget(rules.free, ticks), paid = cautious_budget(rules.paid, ticks),
       paused_until = 0, pause_why = '', permille = 1000, slowed_at = 0, refusals = {}, aliases = 0,
       minute = 0, this_minute = 0, last_minute = 0,
     }
   end
   bot.slowed_until = bot.slowed_until or 0 -- written by an earlier version
+  if not bot.epoch then -- written by an earlier version
+    bot.epoch, bot.rebuilt, bot.unknown_until, bot.gap, bot.rollbacks, bot.dirty = ticks, 0, 0, 0, 0, true
+  end
   now = ticks + bot.offset
   if now < bot.granted then -- the clock went back: continue from the last grant
     bot.offset, bot.dirty = bot.granted - ticks, true
@@ -289,6 +301,7 @@ local function save_key(job)
 end
 
 local function save_job(job)
+  written = true
   local listed = in_line(job)
   if job.key then save_key(job) end
   if job.chat and (listed ~= (job.listed or false) or job.replaced) then
@@ -360,6 +373,7 @@ local function save_indexes(chat)
 end
 
 local function save_chat(chat)
+  written = true
   save_indexes(chat)
   local until_idle = math.max(now, chat.paused_until, chat.rest_until, chat.lease_end, chat.log[#chat.log] or 0) - now
   local waiting = chat.interactive.length + chat.bulk.length > 0
@@ -377,7 +391,7 @@ local function save()
     if chat and chat.dirty then save_chat(chat) end
   end
   if bot.dirty then
-    bot.dirty = nil
+    bot.dirty, written = nil, true
     redis.call('SET', prefix .. 'bot', cmsgpack.pack(bot))
   end
 end
@@ -527,11 +541,48 @@ local function first_log(key)
   return log
 end
 
-local function reclaim(chat)
+-- After the store has gone back in time: rebuilding.py.
+
+local function is_doubtful(job) return job.due < bot.rebuilt end
+
+local function grace(head) return is_doubtful(head) and K.REBUILD_GRACE_US or K.MISSING_GRACE_US end
+
+local function cautious_log(log, windows)
+  if bot.rebuilt == 0 or #windows == 0 then return log end
+  local longest, units, step = windows[1], math.huge, math.huge
+  for _, window in ipairs(windows) do
+    local cap, span = window[1], window[2]
+    if span > longest[2] then longest = window end
+    units = math.min(units, cap * (math.floor(bot.gap / span) + 1))
+    step = math.min(step, math.floor(span / cap))
+  end
+  if now >= bot.unknown_until + longest[2] then return log end
+  for _, at in ipairs(log) do
+    if at == bot.unknown_until then return log end
+  end
+  if bot.gap >= longest[2] then units, step = longest[1], math.floor(longest[2] / longest[1]) end
+  for unit = 0, units - 1 do log[#log + 1] = bot.unknown_until - step * unit end
+  table.sort(log)
+  return trimmed(log, log_size(windows))
+end
+
+local function begin_epoch(after, certain)
+  bot.epoch = math.max(now, bot.epoch + 1, after + 1)
+  bot.unknown_until = math.max(bot.granted, now)
+  bot.gap = bot.unknown_until - bot.granted
+  bot.rebuilt, bot.rollbacks, bot.dirty = now, bot.rollbacks + (certain and 1 or 0), true
+  bot.free, bot.paid = cautious_budget(rules.free, now), cautious_budget(rules.paid, now)
+end
+
+local function reclaim_lost(chat)
+  local expired = chat.lease_end <= now
+  if not expired and chat.sending_since >= bot.rebuilt then return end
   local job = get_job(chat.sending)
+  if not expired and job and not is_doubtful(job) then return end
   chat.sending = nil
   if job and job.state == 'sending' then
-    job.state, job.due = 'lost', job.lease_end
+    job.state = 'lost'
+    if expired then job.due = job.lease_end end
     chat[job.priority].length = chat[job.priority].length + 1
     save_job(job)
   end
@@ -541,8 +592,12 @@ local function open_chat(key, keep_call)
   if not key then return nil end
   key = real_chat(key)
   local chat = get_chat(key)
-  if not chat then return new_chat(key, first_log(key)) end
-  if not keep_call and chat.sending and chat.lease_end <= now then reclaim(chat) end
+  if not chat then
+    chat = new_chat(key, first_log(key))
+  elseif not keep_call and chat.sending then
+    reclaim_lost(chat)
+  end
+  if bot.rebuilt ~= 0 then chat.log = cautious_log(chat.log, windows_of(key)) end
   return chat
 end
 
@@ -701,10 +756,11 @@ end
 
 local function step_over(chat, job)
   local line = chat[job.priority]
+  local overdue = math.max(bot.rebuilt, now - K.MISSING_GRACE_US)
   local before = redis.call('ZRANGEBYSCORE', line_key(chat.key, job.priority), '-inf', job.place)
   for _, id in ipairs(before) do
     local other = get_job(id)
-    if other and other.place < job.place and other.due < now - K.MISSING_GRACE_US then
+    if other and other.place < job.place and other.due < overdue then
       other.state = other.state == 'lost' and 'absent_lost' or 'absent'
       line.length = line.length - 1
       save_job(other)
@@ -717,9 +773,9 @@ local function find_head(chat, job)
   local head = line.length > 1 and first_of(chat, job) or job
   if head == job or head.due + K.LATE_US >= now then
     line.missing_since = 0
-  elseif line.missing_since == 0 then
+  elseif line.missing_since == 0 or line.missing_since < bot.rebuilt then
     line.missing_since = now
-  elseif line.missing_since + K.MISSING_GRACE_US <= now then
+  elseif line.missing_since + grace(head) <= now then
     line.missing_since = 0
     step_over(chat, job)
     head = first_of(chat, job)
@@ -752,14 +808,14 @@ local function hindrance(chat, job, head, rival, free)
   return nil
 end
 
-local function least_wait(chat, job, why, ahead)
+local function least_wait(chat, job, head, why, ahead)
   if why == 'in-flight' then
     return math.min(math.max(math.floor((now - chat.sending_since) / 2), K.IN_FLIGHT_MIN_US), K.IN_FLIGHT_MAX_US)
   end
   if why == 'line' then
     local missing_since = chat[job.priority].missing_since
     if missing_since ~= 0 then
-      return math.min(K.MISSING_POLL_US, missing_since + K.MISSING_GRACE_US - now)
+      return math.min(K.MISSING_POLL_US, missing_since + grace(head) - now)
     end
     return math.min(K.PLACE_US * (ahead + 1), K.IN_FLIGHT_MAX_US)
   end
@@ -778,8 +834,12 @@ local function chat_wait(job, chat, slow)
   local start = math.max(now, chat.rest_until, math.min(held_until, now + K.PAUSE_POLL_US))
   if head ~= job then start = math.max(start, head.due) end
   local ahead = job.units_before - head.units_before + (rival or 0)
+  local missing_since = chat[job.priority].missing_since
+  if why == 'line' and head ~= job and missing_since ~= 0 and is_doubtful(head) then
+    return { delay = missing_since + grace(head) - now, scope = 'chat', why = why }
+  end
   local turn = math.max(next_at, turn_at(chat.log, windows, start, ahead, job.units))
-  return { delay = math.max(turn - now, least_wait(chat, job, why, ahead)), scope = 'chat', why = why }
+  return { delay = math.max(turn - now, least_wait(chat, job, head, why, ahead)), scope = 'chat', why = why }
 end
 
 local function pace_of(paid) return paid and rules.paid or rules.free end
@@ -884,6 +944,10 @@ local function known(job)
   if uncertain(job) then return { 'unsettled', now - job.since } end
   if job.state == 'sent' then return { 'sent', outcome_of(job) or false, job.content or false } end
   if job.state == 'dead' then return { 'dead', job.reason, job.content or false } end
+  if job.state == 'sending' and is_doubtful(job) then
+    job.due = now
+    put_job(job)
+  end
   if job.state == 'sending' then return { 'wait', job.lease_end - now, 'chat', 'lease' } end
   return nil
 end
@@ -896,7 +960,7 @@ end
 local function leave(chat, job)
   if chat.sending == job.id then
     chat.sending = nil
-    local call = now - job.since
+    local call = job.since >= bot.rebuilt and now - job.since or 0
     chat.rest_until = now + (call > K.SLOW_CALL_US and math.min(call, K.REST_MAX_US) or 0)
   elseif in_line(job) then
     chat[job.priority].length = chat[job.priority].length - 1
@@ -1231,6 +1295,42 @@ function operations.settle()
   return { 'ok' }
 end
 
+-- Enters a job that a process remembers: decisions.rejoin.
+local function resume_call(job, chat, lease_end)
+  job.state, job.since, job.lease_end, job.nonce = 'sending', args.grant, lease_end, nil
+  job.unsettled = job.unsettled + 1
+  if chat then
+    chat[job.priority].length = chat[job.priority].length - 1
+    if not chat.sending then chat.sending, chat.sending_since, chat.lease_end = job.id, args.grant, lease_end end
+  end
+end
+
+function operations.rejoin()
+  local job = get_job(args.job)
+  if job and ended(job) then return { 'ok' } end
+  local chat
+  if job then chat = open_chat(job.chat, true) else chat = open_chat(args.line, true) end
+  local due = now + args.delay
+  local under_way = args.grant and job and job.since == args.grant
+  if not job then
+    local earlier = supersedable(chat)
+    job = join(nil, chat, earlier)
+    if earlier then supersede(earlier, job, chat) end
+  elseif not under_way then
+    put_back(job, chat, 0, true)
+  end
+  if not args.grant then
+    job.due = due
+  elseif not under_way then
+    resume_call(job, chat, due)
+  end
+  job.due = math.max(job.due, now)
+  save_job(job) -- at once: the next to join looks up the line
+  jobs[job.id] = job
+  if chat then put_chat(chat) end
+  return { 'ok' }
+end
+
 function operations.cancel()
   return record(take_back(get_job(args.job), args.listed))
 end
@@ -1510,6 +1610,7 @@ function operations.snapshot()
     redis.call('HGETALL', prefix .. 'not_kept'), redis.call('HGETALL', prefix .. 'dropped'),
     outage_since() ~= 0 and now - outage_since() or false,
     { age_of_oldest(INTERACTIVE), age_of_oldest(BULK) }, slowed_chats(args.shown),
+    bot.rollbacks, bot.rollbacks > 0 and now - bot.rebuilt or false,
   }
 end
 
@@ -1639,13 +1740,44 @@ local function failed(reason)
   return redis.error_reply(type(reason) == 'table' and reason.err or reason)
 end
 
-args = cjson.decode(ARGV[3])
+-- The server's id, which changes when it restarts; nil if the caller may not ask for it.
+local function server_id()
+  local info = redis.pcall('INFO', 'server')
+  return type(info) == 'string' and string.match(info, 'run_id:(%x+)') or nil
+end
+
+-- Whether the state is as the caller remembers it, and if not, why. The first to find that it is not begins an epoch.
+local function verdict(epoch, writes, identify)
+  local server = identify and server_id()
+  if epoch == 0 then
+    local moved = server and bot.server and bot.server ~= server
+    if moved then begin_epoch(0, false) end
+    if server and bot.server ~= server then bot.server, bot.dirty = server, true end
+    return moved and 'another server' or false
+  end
+  if created or bot.epoch < epoch or (bot.epoch == epoch and written_before < writes) then
+    begin_epoch(epoch, true)
+    bot.server = server or bot.server
+    return 'behind'
+  end
+  if server and bot.server ~= server then bot.server, bot.dirty = server, true end -- all is there, as the caller knows
+  return bot.epoch > epoch and 'newer' or false
+end
+
+args = cjson.decode(ARGV[6])
 open_bot()
 if bot.v ~= VERSION then return redis.error_reply('SCHEMA ' .. tostring(bot.v)) end
-local replies = {}
-for index = 2, #ARGV, 2 do
-  args = cjson.decode(ARGV[index + 1])
-  local done, reply = pcall(carry_out, ARGV[index])
-  replies[#replies + 1] = done and reply or failed(reply)
+local why = verdict(tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1')
+local replies = { {} }
+if why then
+  save()
+else
+  for index = 5, #ARGV, 2 do
+    args = cjson.decode(ARGV[index + 1])
+    local done, reply = pcall(carry_out, ARGV[index])
+    replies[#replies + 1] = done and reply or failed(reply)
+  end
 end
+if written then written_before = redis.call('INCR', prefix .. 'writes') end
+replies[1] = { bot.epoch, written_before, why }
 return replies

@@ -9,6 +9,10 @@ State: all of a bot's keys begin with ``floodgate:{<bot>}:``, so a cluster keeps
 script touches two bots. The client library's connection pool is thread-safe and fork-safe; nothing is connected before
 the first call.
 
+A run names the epoch and the number of writes that this process has seen last: see ``continuity``. If the server has
+forgotten some of them, or another process has found that it has, the run carries nothing out. The process then tells
+the server what it remembers, and makes its calls again.
+
 Failure handling: a call is repeated once if its connection broke. It carries a nonce, so that a permit whose answer was
 lost is granted again to the same caller. Any other failure becomes one ``StateUnavailableError``, and nothing is sent
 until a later call succeeds. A server that evicts keys under memory pressure would forget which jobs were sent, so that
@@ -21,10 +25,11 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, Final
 
 from floodgate.broker.admission import policy as numbers
@@ -65,10 +70,12 @@ from floodgate.broker.admission.windows import Pace, Window
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.settings.redis_address import RedisAddress
 from floodgate.broker.state.calls import AdmissionCall, BlockingAdmission
+from floodgate.broker.state.memory import Seen
 from floodgate.broker.state.redis.clients import TIMEOUT_SECONDS
+from floodgate.broker.state.redis.continuity import TRIES, Continuity
 from floodgate.broker.state.redis.faults import ERRORS
 from floodgate.broker.state.redis.result_feed import channel_of
-from floodgate.broker.state.redis.scripts import LuaScript, arun_all
+from floodgate.broker.state.redis.scripts import LuaScript, ReplicaWait, arun_all
 from floodgate.broker.state.redis.server import AsyncRedisConnection, RedisConnection
 
 # A run of the script blocks the server's other clients for some 0.05 ms per call.
@@ -77,11 +84,11 @@ SHOWN: Final = 10  # longest lines, longest pauses and slowed chats in a snapsho
 
 _CONSTANTS: Final = (
     "SECOND MINUTE AGING_US INTERACTIVE_TURNS WAITER_GRACE_US LATE_US MISSING_GRACE_US MISSING_POLL_US CLAIM_US "
-    "IN_FLIGHT_MIN_US IN_FLIGHT_MAX_US PLACE_US SLOW_CALL_US REST_MAX_US PAUSE_MARGIN_US MOMENT_US EVIDENCE_CHATS "
-    "LONG_WAIT_US LONG_WAIT_CHATS REFUSALS_KEPT SLOWER_PERMILLE SLOWEST_PERMILLE RECOVERY_US_PER_PERMILLE CHAT_IDLE_US "
-    "ASK_ANEW_US HANDED_BACK_MOST CANCELLED_KEPT_US CANCELLED_MOST NAME_US OUTAGE_CHATS OUTAGE_MOMENT_US "
-    "PROBE_FIRST_US PROBE_MOST_US PROBE_POLL_US BOT_LATE_MOST_US PAUSE_POLL_US TYPING_IDLE_US "
-    "WIDER_PERMILLE WIDEST_PERMILLE NARROWING_US_PER_PERMILLE"
+    "REBUILD_GRACE_US IN_FLIGHT_MIN_US IN_FLIGHT_MAX_US PLACE_US SLOW_CALL_US REST_MAX_US PAUSE_MARGIN_US MOMENT_US "
+    "EVIDENCE_CHATS LONG_WAIT_US LONG_WAIT_CHATS REFUSALS_KEPT SLOWER_PERMILLE SLOWEST_PERMILLE "
+    "RECOVERY_US_PER_PERMILLE CHAT_IDLE_US ASK_ANEW_US HANDED_BACK_MOST CANCELLED_KEPT_US CANCELLED_MOST NAME_US "
+    "OUTAGE_CHATS OUTAGE_MOMENT_US PROBE_FIRST_US PROBE_MOST_US PROBE_POLL_US BOT_LATE_MOST_US PAUSE_POLL_US "
+    "TYPING_IDLE_US WIDER_PERMILLE WIDEST_PERMILLE NARROWING_US_PER_PERMILLE"
 )
 
 
@@ -95,10 +102,10 @@ class AdmissionScript:
         self._rules: dict[str, str] = {}  # by bot; written by whichever thread, always with the same value
         self.lua = LuaScript("admission.lua", 2, _constants())
 
-    def arguments(self, bot: str, given: Iterable[tuple[str, str]]) -> list[str]:
-        """Return the keys and arguments of a run. ``given`` are the encoded calls."""
+    def arguments(self, bot: str, expected: Sequence[str], given: Iterable[tuple[str, str]]) -> list[str]:
+        """Return the keys and arguments of a run: what it is expected to find, and the encoded calls."""
         prefix = f"floodgate:{{{bot}}}:"
-        return [prefix, f"{prefix}bot", self._rules_of(bot), *chain.from_iterable(given)]
+        return [prefix, f"{prefix}bot", self._rules_of(bot), *expected, *chain.from_iterable(given)]
 
     def given(self, call: AdmissionCall) -> tuple[str, str]:
         """Encode a call for the script: its operation and its arguments."""
@@ -111,7 +118,7 @@ class AdmissionScript:
         """Decode the script's reply: a result or an exception for each call."""
         if isinstance(reply, Exception):
             return [reply] * len(calls)
-        return [_attempt(self._result, call, its) for call, its in zip(calls, reply, strict=True)]
+        return [_attempt(self._result, call, its) for call, its in zip(calls, reply[1:], strict=True)]
 
     def _result(self, call: AdmissionCall, reply: Any) -> Any:
         if isinstance(reply, Exception):
@@ -135,29 +142,47 @@ class RedisAdmission(BlockingAdmission):
     def __init__(self, url: str, policy: Policy, clock: Clock | None = None) -> None:
         self._server = RedisConnection(url)
         self._script = AdmissionScript(policy, clock, self._server.address)
+        self._continuity = Continuity(self._server.address)
 
     def close(self) -> None:
         self._server.close()
 
     def _do(self, call: AdmissionCall) -> Any:
         began = time.monotonic()
-        arguments = self._script.arguments(call.bot, [self._script.given(call)])
 
         def run(client: Any) -> Any:
-            (found,) = self._script.results([call], self._script.lua.run(client, arguments))
-            if isinstance(found, Exception):
-                raise found
-            return found
+            (result,) = self._script.results([call], self._agreed(client, call.bot, [call]))
+            if isinstance(result, Exception):
+                raise result
+            return result
 
-        return _finished(self._server.use(run), began)
+        result = self._server.use(run)
+        self._continuity.note([call], [result])
+        return _finished(result, began)
+
+    def _agreed(
+        self, client: Any, bot: str, calls: Sequence[AdmissionCall], seen: Seen | None = None, tries: int = TRIES
+    ) -> Any:
+        """Return the reply of a run. If the state is not as this process remembers it, the server is told first."""
+        expected = self._continuity.expected(bot, seen)
+        reply = self._script.lua.run(client, self._script.arguments(bot, expected, map(self._script.given, calls)))
+        if (found := self._continuity.found(bot, reply)) is None:
+            return reply
+        for its in self._continuity.tellings(bot, MOST_IN_A_RUN, tries):
+            self._agreed(client, bot, its, found, tries - 1)
+        return self._agreed(client, bot, calls, found, tries - 1)
 
 
 class RedisBatches:
     """``calls.Batches`` on a Redis or Valkey server or cluster: one pipeline at a time."""
 
-    def __init__(self, url: str, policy: Policy, clock: Clock | None = None) -> None:
+    def __init__(
+        self, url: str, policy: Policy, clock: Clock | None = None, replicas: ReplicaWait | None = None
+    ) -> None:
         self._server = AsyncRedisConnection(url)
         self._script = AdmissionScript(policy, clock, self._server.address)
+        self._continuity = Continuity(self._server.address)
+        self._replicas = replicas
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, calls: Sequence[AdmissionCall], done: Callable[[Sequence[Any]], None]) -> None:
@@ -181,17 +206,43 @@ class RedisBatches:
         given = [_attempt(self._script.given, call) for call in calls]
         results = {place: each for place, each in enumerate(given) if isinstance(each, Exception)}
         runs = list(_runs((place, call.bot) for place, call in enumerate(calls) if place not in results))
-        asked = [
-            (self._script.lua, self._script.arguments(bot, (given[each] for each in places))) for bot, places in runs
-        ]
+        asked = [(bot, [given[each] for each in places]) for bot, places in runs]
         began = time.monotonic()
-        replies = await self._server.use(lambda client: arun_all(client, asked))
+        replies = await self._agreed(asked)
         for (_, places), reply in zip(runs, replies, strict=True):
             results.update(zip(places, self._script.results([calls[place] for place in places], reply), strict=True))
-        return [
+        finished = [
             await self._server.explained(each) if isinstance(each, ERRORS) else _finished(each, began)
             for _, each in sorted(results.items())
         ]
+        self._continuity.note(calls, finished)
+        return finished
+
+    async def _agreed(
+        self, runs: Sequence[_Run], seen: Mapping[str, Seen] = MappingProxyType({}), tries: int = TRIES
+    ) -> list[Any]:
+        """Return the replies of runs. Those of a bot whose state is not as this process remembers it are made again,
+        once the server has been told."""
+        asked = [
+            (self._script.lua, self._script.arguments(bot, self._continuity.expected(bot, seen.get(bot)), given))
+            for bot, given in runs
+        ]
+        replies = await self._server.use(lambda client: arun_all(client, asked, self._replicas))
+        found = [self._continuity.found(bot, reply) for (bot, _), reply in zip(runs, replies, strict=True)]
+        states = {bot: state for (bot, _), state in zip(runs, found, strict=True) if state is not None}
+        for bot in states:
+            for its in self._continuity.tellings(bot, MOST_IN_A_RUN, tries):
+                await self._agreed([(bot, [self._script.given(call) for call in its])], states, tries - 1)
+        refused = [place for place, state in enumerate(found) if state is not None]
+        if refused:
+            again = await self._agreed([runs[place] for place in refused], states, tries - 1)
+            for place, reply in zip(refused, again, strict=True):
+                replies[place] = reply
+        return replies
+
+
+_Run = tuple[str, Sequence[tuple[str, str]]]
+"""A bot, and its encoded calls."""
 
 
 def _runs(asked: Iterable[tuple[int, str]]) -> Iterator[tuple[str, list[int]]]:
@@ -337,7 +388,7 @@ def _nothing(_reply: Any) -> None:
 
 def _snapshot(policy: Policy, bot: str, reply: Any) -> Snapshot:
     second, permille, minute, sending, waiting, pauses, lines, dead, refused, not_kept, dropped, outage, *rest = reply
-    ages, (slowed_chats, slowed) = rest
+    ages, (slowed_chats, slowed), rollbacks, rolled_back = rest
     return Snapshot(
         bot=bot,
         sent_last_second=second,
@@ -355,6 +406,8 @@ def _snapshot(policy: Policy, bot: str, reply: Any) -> Snapshot:
         oldest={priority: _time(age) for priority, age in zip(Priority, ages, strict=True) if age is not None},
         slowed=tuple(sorted(map(_slowed, slowed), key=lambda one: (-one.recovery, one.chat, one.family))[:SHOWN]),
         slowed_chats={family: chats for family, chats in zip(numbers.SLOWABLE, slowed_chats, strict=False) if chats},
+        rollbacks=rollbacks,
+        rolled_back=_time_or_none(rolled_back),
     )
 
 
@@ -429,6 +482,7 @@ _GIVEN: Final[dict[str, Callable[..., dict[str, Any]]]] = {
     "admit": _asked,
     "renew_unsettled": _asked,
     "settle": _settling,
+    "rejoin": lambda ask, delay, grant: _asked(ask) | {"delay": _micros(delay), "grant": grant},
     "cancel": lambda ask, listed: _asked(ask) | {"listed": listed or None},
     "cancel_campaign": lambda campaign, before_ms: {"campaign": campaign, "before": before_ms},
     "lookup": lambda job_id: {"job": job_id},
@@ -456,6 +510,7 @@ _READ: Final[dict[str, Callable[[Any], Any]]] = {
     "admit": _decision,
     "renew_unsettled": _decision,
     "settle": _nothing,
+    "rejoin": _nothing,
     "cancel": lambda reply: _record(*reply),
     "cancel_campaign": _nothing,
     "lookup": lambda reply: _record(*reply),

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Sequence
+from datetime import timedelta
 from importlib.resources import files
 from typing import Any, Final
 
 import redis
 import redis.asyncio
 
+from floodgate.broker.process.outages import OutageLog
 from floodgate.broker.state.redis.faults import ERRORS
+
+logger = logging.getLogger("floodgate.admission")
 
 # Runs on a cluster at a time, and so connections of a process to each node.
 MOST_AT_ONCE: Final = 16
@@ -49,6 +54,33 @@ class LuaScript:
             return await client.eval(self.text, self.keys, *given)
 
 
+class ReplicaWait:
+    """Waits, after each pipeline of runs, until so many replicas have its writes (Redis's ``WAIT``).
+
+    It makes the loss of a write less likely and does not prevent it: after the timeout the replies count even so.
+    """
+
+    def __init__(self, replicas: int, timeout: timedelta) -> None:
+        self._replicas = replicas
+        self._timeout = timeout
+        self._outage = OutageLog()
+
+    @property
+    def command(self) -> tuple[str, int, int]:
+        """The command and its arguments."""
+        return "WAIT", self._replicas, max(1, self._timeout // timedelta(milliseconds=1))
+
+    def note(self, acknowledged: object) -> None:
+        """Log if too few replicas have acknowledged."""
+        if isinstance(acknowledged, int) and acknowledged >= self._replicas:
+            self._outage.end()
+        elif self._outage.is_due():
+            logger.warning(
+                "%d of %d replicas of Redis had the last writes in time: if the primary is lost now, so are they",
+                *(acknowledged if isinstance(acknowledged, int) else 0, self._replicas),
+            )
+
+
 Run = tuple[LuaScript, Sequence[str]]
 
 
@@ -66,14 +98,19 @@ def run_all(client: Any, runs: Sequence[Run]) -> list[Any]:
     ]
 
 
-async def arun_all(client: Any, runs: Sequence[Run]) -> list[Any]:
-    """Do the same as :func:`run_all` on an event loop. On a cluster, runs whose first key differs are not in order."""
+async def arun_all(client: Any, runs: Sequence[Run], replicas: ReplicaWait | None = None) -> list[Any]:
+    """Do the same as :func:`run_all` on an event loop. On a cluster, runs whose first key differs are not in order, and
+    replicas are not waited for."""
     if isinstance(client, redis.asyncio.RedisCluster):
         return await _arun_on_cluster(client, runs)
     pipeline = client.pipeline(transaction=False)
     for script, given in runs:
         pipeline.evalsha(script.digest, script.keys, *given)
+    if replicas is not None:
+        pipeline.execute_command(*replicas.command)
     replies: list[Any] = await pipeline.execute(raise_on_error=False)
+    if replicas is not None:
+        replicas.note(replies.pop())
     for place, reply in enumerate(replies):
         if isinstance(reply, redis.exceptions.NoScriptError):
             replies[place] = await _aattempt(client, runs[place])

@@ -88,8 +88,15 @@ class StateFile:
         finally:
             self._lock.release()
 
-    def transact(self, act: Callable[[sqlite3.Connection], T], on_failure: Callable[[], None] = lambda: None) -> T:
+    def transact(
+        self,
+        act: Callable[[sqlite3.Connection], T],
+        on_failure: Callable[[], None] = lambda: None,
+        on_commit: Callable[[T], None] = lambda _: None,
+    ) -> T:
         """:meth:`use` in one write transaction, which is rolled back if ``act`` raises.
+
+        ``on_commit`` is called with the result while the connection is still locked.
 
         Raises:
             StateUnavailableError: as :meth:`use`.
@@ -100,6 +107,7 @@ class StateFile:
             _begin(db, deadline)
             result = act(db)
             db.execute("COMMIT")
+            on_commit(result)
             return result
 
         return self.use(whole, on_failure)

@@ -70,6 +70,8 @@ def snapshot(work: SqliteUnitOfWork) -> Snapshot:
         oldest=_oldest(work),
         slowed=_slowed(work),
         slowed_chats=_slowed_chats(work),
+        rollbacks=work.bot.rollbacks,
+        rolled_back=timedelta(microseconds=now - work.bot.rebuilt) if work.bot.rollbacks else None,
     )
 
 

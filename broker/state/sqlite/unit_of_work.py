@@ -22,14 +22,15 @@ from floodgate.broker.admission.windows import Budget, Log, cautious_budget
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.state.sqlite.row_cache import RowCache
 
-SCHEMA_VERSION: Final = 11
+SCHEMA_VERSION: Final = 12
 SCHEMA: Final = """
 CREATE TABLE bots (
     bot TEXT PRIMARY KEY, boot TEXT, offset_us INTEGER, born INTEGER, granted INTEGER,
     free_log BLOB, free_arrival INTEGER, paid_log BLOB, paid_arrival INTEGER,
     paused_until INTEGER, pause_why TEXT, permille INTEGER, slowed_at INTEGER, refusals TEXT, aliases INTEGER,
     minute INTEGER, this_minute INTEGER, last_minute INTEGER, circuit TEXT,
-    slowed_until INTEGER, waiting_interactive INTEGER, waiting_bulk INTEGER, dead INTEGER
+    slowed_until INTEGER, waiting_interactive INTEGER, waiting_bulk INTEGER, dead INTEGER,
+    epoch INTEGER, writes INTEGER, rebuilt INTEGER, unknown_until INTEGER, gap INTEGER, rollbacks INTEGER
 ) WITHOUT ROWID;
 CREATE TABLE chats (
     bot TEXT, chat TEXT, log BLOB,
@@ -111,7 +112,7 @@ _JOB: Final = (
     "unsettled, handed_back, reason, result, content, coalesce_key, variant, final, chain"
 )
 _SELECT_BOT: Final = "SELECT * FROM bots WHERE bot = ?"
-_SAVE_BOT: Final = f"INSERT OR REPLACE INTO bots VALUES ({', '.join('?' * 23)})"
+_SAVE_BOT: Final = f"INSERT OR REPLACE INTO bots VALUES ({', '.join('?' * 29)})"
 _SELECT_CHAT: Final = "SELECT * FROM chats WHERE bot = ? AND chat = ?"
 _SAVE_CHAT: Final = f"INSERT OR REPLACE INTO chats VALUES ({', '.join('?' * 19)})"
 _SELECT_JOB: Final = f"SELECT number, {_JOB} FROM jobs WHERE bot = ? AND job_id = ?"
@@ -180,6 +181,8 @@ class SqliteUnitOfWork:
         self.policy = policy
         self._cache = cache or RowCache()
         self._bot_changed = False
+        self.created = False  # whether the store had not seen the bot before
+        self.outcomes = False  # whether a job has ended
         self.bot, self.now = self._open_bot(clock)
 
     def _open_bot(self, clock: Clock) -> tuple[BotRow, int]:
@@ -195,7 +198,8 @@ class SqliteUnitOfWork:
         now, anchor = store_time(reading, Anchor("", 0), 0)
         rates = self.policy.rates(self.name)
         free, paid = (cautious_budget(pace, now) if pace else Budget([]) for pace in (rates.free, rates.paid))
-        bot = BotRow(self.name, anchor, free, paid, born=now)
+        bot = BotRow(self.name, anchor, free, paid, born=now, epoch=now)
+        self.created = True
         self.bot = self._cache.bots[self.name] = bot
         self.save_bot()  # "born" must stay the same for later calls
         return bot, now
@@ -218,6 +222,7 @@ class SqliteUnitOfWork:
             return
         self._bot_changed = False
         bot = self.bot
+        bot.writes += 1
         self.connection.execute(
             _SAVE_BOT,
             (
@@ -241,6 +246,12 @@ class SqliteUnitOfWork:
                 _circuit_text(bot.circuit),
                 bot.slowed_until,
                 *bot.counts,
+                bot.epoch,
+                bot.writes,
+                bot.rebuilt,
+                bot.unknown_until,
+                bot.gap_us,
+                bot.rollbacks,
             ),
         )
 
@@ -308,6 +319,7 @@ class SqliteUnitOfWork:
     def keep_outcome(self, job: JobRow, outcome: str) -> None:
         if not job.number:
             self.save_job(job)
+        self.outcomes = True
         job.result = self.connection.execute(_KEEP_OUTCOME, (job.number, self.now, outcome)).lastrowid or 0
 
     def outcome(self, job: JobRow) -> str | None:
@@ -463,7 +475,15 @@ def _bot_row(found: Sequence[Any]) -> BotRow:
         last_minute,
         circuit,
         slowed_until,
-        *counts,
+        interactive,
+        bulk,
+        dead,
+        epoch,
+        writes,
+        rebuilt,
+        unknown_until,
+        gap,
+        rollbacks,
     ) = rest
     return BotRow(
         bot,
@@ -483,7 +503,13 @@ def _bot_row(found: Sequence[Any]) -> BotRow:
         last_minute,
         _circuit(circuit) if circuit else None,
         slowed_until,
-        counts,
+        epoch,
+        writes,
+        rebuilt,
+        unknown_until,
+        gap,
+        rollbacks,
+        [interactive, bulk, dead],
     )
 
 
