@@ -9,6 +9,7 @@
         proxy.reset_after(10_000)      # … once the client has sent this many more bytes: in the middle of a message
         proxy.half_open()              # the server sees an end, the client sees nothing
         proxy.inject(port, frames)     # the client receives data that the server did not send
+        proxy.withhold(pattern)        # the client does not receive this data of the server
         proxy.refuse(); proxy.accept() # new connections
         proxy.lead_to(port)            # new connections reach another server
 
@@ -18,6 +19,7 @@ Threads: one that accepts, two per connection that forward. Their shared state i
 from __future__ import annotations
 
 import contextlib
+import re
 import select
 import socket
 import struct
@@ -73,6 +75,7 @@ class Proxy:
         self._bytes_to_reset: int | None = None
         self._was_reset = threading.Event()
         self._refusing = False
+        self._withheld: re.Pattern[bytes] | None = None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
 
@@ -138,6 +141,10 @@ class Proxy:
             [pipe] = [pipe for pipe in self._pipes if pipe.server.getsockname()[1] == port]
         pipe.client.sendall(data)
 
+    def withhold(self, pattern: re.Pattern[bytes] | None) -> None:
+        """For frames that the server sends in one piece."""
+        self._withheld = pattern
+
     def refuse(self) -> None:
         self._refusing = True
 
@@ -189,6 +196,8 @@ class Proxy:
                 if first and self._rewrite is not None:
                     data, first = data.replace(*self._rewrite), False
                 self._flowing.wait()
+                if source is pipe.server and self._withheld is not None:
+                    data = self._withheld.sub(b"", data)
                 if source is pipe.client and self._bytes_per_second is not None:
                     time.sleep(len(data) / self._bytes_per_second)
                 if source is pipe.client and (kept := self._before_reset(len(data))) is not None:

@@ -1,9 +1,10 @@
 """One connection to the cluster, which reconnects by itself.
 
 Overview: a connection is opened at first use and from then on kept open until it is closed. It tries the configured
-addresses in turn; the pause between rounds doubles up to :data:`LONGEST_PAUSE_SECONDS` and is jittered, so that many
-clients do not reconnect at the same moment. Its users are called ``up`` for each new connection and ``down`` for each
-lost one; messages and channels of a lost connection are lost with it.
+addresses in turn, after a loss the next one first; the pause between rounds doubles up to
+:data:`LONGEST_PAUSE_SECONDS` and is jittered, so that many clients do not reconnect at the same moment. Its users are
+called ``up`` for each new connection and ``down`` for each lost one; messages and channels of a lost connection are
+lost with it. A user that finds its node of no use abandons the connection (:meth:`Connection.leave`).
 
 State: IDLE ─open()─▶ TRYING ─▶ UP ─lost─▶ TRYING …, and CLOSED from any state. All of it belongs to the event loop.
 
@@ -51,6 +52,8 @@ FIRST_PAUSE_SECONDS: Final = 0.2
 LONGEST_PAUSE_SECONDS: Final = 15.0
 OLDEST_SERVER: Final = (4, 0)
 CLOSE_SECONDS: Final = 5.0  # bound on RabbitMQ's answer to closing
+# The socket option of Linux that bounds how long sent data may stay unacknowledged by the other side's kernel.
+_USER_TIMEOUT: Final[int | None] = getattr(socket, "TCP_USER_TIMEOUT", None)
 # Beyond this, collected frames are sent at once: larger blocks would be copied repeatedly when the socket accepts them
 # in parts.
 WRITE_BYTES: Final = 64 * 1024
@@ -70,7 +73,8 @@ class ConnectionOptions:
     """Options of a connection.
 
     ``name`` is shown by RabbitMQ. ``waited_for`` says that the caller waits for the first connection: if that fails the
-    caller gets an exception, so it is not logged as well.
+    caller gets an exception, so it is not logged as well. ``unacknowledged_seconds`` bounds how long the node's kernel
+    may leave sent data unacknowledged.
     """
 
     addresses: tuple[Address, ...]
@@ -78,6 +82,11 @@ class ConnectionOptions:
     heartbeat_seconds: int
     connect_timeout_seconds: float
     waited_for: bool
+    unacknowledged_seconds: float = 10.0
+
+
+class _AbandonedError(Exception):
+    """The reason why we abandoned a connection."""
 
 
 class _Services(_AsyncioIOServicesAdapter):  # type: ignore[misc]
@@ -158,6 +167,8 @@ class Connection:
         self.server_version: tuple[int, ...] = ()
         self.ever_up = False
         self.reconnections = 0
+        self.tries_others = False
+        """Whether it was lost and some address has not been tried since, out of several."""
         self.last_error: RabbitMQError | None = None
         self._io = io
         self._options = options
@@ -170,6 +181,7 @@ class Connection:
         self._on_up: list[Callable[[], None]] = []
         self._on_down: list[Callable[[RabbitMQError], None]] = []
         self._closed_future: asyncio.Future[None] | None = None
+        self._leaving = False
         self._frames: list[bytes] = []
         self._frames_size = 0
         self._outage = OutageLog()
@@ -263,6 +275,27 @@ class Connection:
         self._frames.clear()
         self._frames_size = 0
 
+    @property
+    def has_others(self) -> bool:
+        """Whether there is another address to go to."""
+        return len(self._options.addresses) > 1
+
+    def leave(self, why: str) -> None:
+        """Abandon the connection, because its node is of no use, and try the next address. The closing handshake is
+        left out, since the node would not answer."""
+        if self.state is ConnectionState.UP and not self._leaving:
+            self._leaving = True
+            self.pika_connection._terminate_stream(_AbandonedError(why))
+
+    def bound_unacknowledged(self, bounded: bool) -> None:
+        """Set or lift the bound on unacknowledged data. During an alarm RabbitMQ does not read what we have sent, and
+        that is no reason to lose the connection."""
+        transport = self.pika_connection._transport if self.pika_connection is not None else None
+        if transport is not None and _USER_TIMEOUT is not None:
+            milliseconds = int(self._options.unacknowledged_seconds * 1000) if bounded else 0
+            with contextlib.suppress(OSError):
+                transport._sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, milliseconds)
+
     async def close(self) -> None:
         """Close the connection for good. Takes at most :data:`CLOSE_SECONDS`; safe to call twice."""
         was, self.state = self.state, ConnectionState.CLOSED
@@ -271,8 +304,11 @@ class Connection:
         if was is ConnectionState.UP:
             self.flush()
             self._closed_future = self._io.loop.create_future()
-            self.pika_connection.close()
-            await asyncio.wait({self._closed_future}, timeout=CLOSE_SECONDS)
+            closing = self.pika_connection
+            closing.close()
+            _, late = await asyncio.wait({self._closed_future}, timeout=CLOSE_SECONDS)
+            if late:
+                closing._terminate_stream(_AbandonedError("it did not answer to closing"))
         elif self._attempt is not None:
             self._attempt.close()
 
@@ -319,6 +355,7 @@ class Connection:
         self.server_version = version_tuple(version)
         self.reconnections += self.ever_up
         self.state, self.ever_up = ConnectionState.UP, True
+        self._leaving = self.tries_others = False
         self._backoff.reset()
         self._failed_in_round = 0
         self._say_recovered()
@@ -340,13 +377,14 @@ class Connection:
 
     def _attempt_failed(self, error: RabbitMQError) -> None:
         self.last_error = error
-        self._next_address = (self._next_address + 1) % len(self._options.addresses)
+        self._go_on_to_next_address()
         self._failed_in_round += 1
         refused = not isinstance(error, RabbitMQUnreachableError)
         if not refused and self._failed_in_round < len(self._options.addresses):
             self._try()
             return
         self._failed_in_round = 0
+        self.tries_others = False
         self._complain(error)
         self._fail_waiters(error)
         for down in self._on_down:
@@ -363,13 +401,18 @@ class Connection:
                 self._closed_future.set_result(None)
             return
         self.state = ConnectionState.TRYING
+        self.tries_others = self.has_others
         address = self._options.addresses[self._next_address]
         error = RabbitMQUnreachableError(f"The connection to RabbitMQ at {address} was lost: {reason_of(reason)}.")
         self.last_error = error
+        self._go_on_to_next_address()
         self._complain(error)
         for down in self._on_down:
             down(error)
         self._try_later()
+
+    def _go_on_to_next_address(self) -> None:
+        self._next_address = (self._next_address + 1) % len(self._options.addresses)
 
     def _try_later(self) -> None:
         # Full jitter: clients that lost the same server reconnect at different moments.
@@ -468,7 +511,7 @@ def reason_of(error: BaseException, timeout_seconds: float = 0.0) -> str:
     if isinstance(error, TimeoutError | pika.exceptions.ConnectionOpenAborted | AMQPConnectorException):
         return f"no answer within {timeout_seconds:g} s" if timeout_seconds else "no answer in time"
     if isinstance(error, pika.exceptions.IncompatibleProtocolError):
-        return "the server there does not speak AMQP 0-9-1"
+        return "the server there closed the connection at once: it is stopping, or does not speak AMQP 0-9-1"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

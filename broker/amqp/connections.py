@@ -2,7 +2,8 @@
 
 They are separate because during a memory or disk alarm RabbitMQ stops reading from connections that publish, and acks
 must still get through. Each is opened when first needed, so a producer has only one. RabbitMQ allows 2,047 channels per
-connection, and a consumed queue takes one: the 2,001st queue opens another connection.
+connection, and a consumed queue takes one: the 2,001st queue opens another connection. They go to the configured
+addresses in one order, which each process draws, so that many processes spread over the nodes.
 
 The loop. All connections live on one event loop: the caller's own, as a :class:`BorrowedLoop`, or one on a background
 thread. When the owner closes a borrowed loop (``asyncio.run`` has ended), its connections are lost; the next use, on
@@ -26,6 +27,7 @@ import asyncio
 import atexit
 import logging
 import os
+import random
 import threading
 import time
 import weakref
@@ -35,12 +37,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Self, TypeVar
 
-from floodgate.broker.amqp.addresses import parse_address
+from floodgate.broker.amqp.addresses import Address, parse_address
 from floodgate.broker.amqp.connection import Connection, ConnectionOptions, ConnectionState, quiet_pika
 from floodgate.broker.amqp.consumer import MOST_SUBSCRIPTIONS, PREFETCH, Delivery, Subscription, Subscriptions
 from floodgate.broker.amqp.declaration import bound_seconds, declare_if_allowed
+from floodgate.broker.amqp.liveness import LivenessCheck
 from floodgate.broker.amqp.publisher import Publisher
-from floodgate.broker.amqp.session import Session
+from floodgate.broker.amqp.session import ConnectionLostError, Session
 from floodgate.broker.amqp.topology import Topology
 from floodgate.broker.errors import RabbitMQError, RabbitMQUnreachableError, SettingsError
 from floodgate.broker.process.event_loop import BackgroundLoop, BorrowedLoop
@@ -65,6 +68,7 @@ class OpenConnections:
     """The running loop, the publishing connection, and the groups of subscriptions, each on its own connection."""
 
     io: BorrowedLoop
+    addresses: tuple[Address, ...]
     publishing: Connection
     consuming: list[Subscriptions]
 
@@ -82,6 +86,7 @@ class Connections:
         on_callers_loop: run on the event loop that is running at the first use, instead of a background thread.
         patience_seconds: how long a message waits for a lost connection; None waits for the confirm time-out.
         metrics: where confirms and reconnections are counted; None counts them for nobody.
+        chance: draws the order of the addresses.
     """
 
     def __init__(
@@ -92,9 +97,11 @@ class Connections:
         on_callers_loop: bool = False,
         patience_seconds: float | None = None,
         metrics: Metrics | None = None,
+        chance: random.Random | None = None,
     ) -> None:
         self._settings = settings
         self._role_name = role_name
+        self._chance = chance or random.Random()
         self._on_callers_loop = on_callers_loop
         self._lock = threading.Lock()
         self._live: OpenConnections | None = None
@@ -183,32 +190,45 @@ class Connections:
             number, place = divmod(self._subscribed, MOST_SUBSCRIPTIONS)
             self._subscribed += 1
             if number and not place:
-                live.consuming.append(
-                    Subscriptions(live.io, Connection(live.io, self._options(f"consume-{number + 1}")))
-                )
+                live.consuming.append(self._subscriptions(live.io, f"consume-{number + 1}", live.addresses))
             return live.consuming[number]
+
+    def _subscriptions(self, io: BorrowedLoop, purpose: str, addresses: tuple[Address, ...]) -> Subscriptions:
+        group = Subscriptions(io, Connection(io, self._options(purpose, addresses)))
+        LivenessCheck(io, group.connection, self._settings.silence_timeout_seconds, lambda: group.consumed)
+        return group
 
     def run(self, work: SessionWork[T], timeout_seconds: float) -> T:
         """Do the same as :meth:`arun` from a thread."""
-        bound = timeout_seconds + self._connect_seconds()
+        bound = 2 * (timeout_seconds + self._connect_seconds())
         try:
             return self.io.run(self.arun(work, timeout_seconds), bound)
         except TimeoutError:
             raise _no_answer() from None
 
-    async def arun(self, work: SessionWork[T], timeout_seconds: float) -> T:
+    async def arun(self, work: SessionWork[T], timeout_seconds: float, *, repeatable: bool = True) -> T:
         """Run a short task over AMQP, and return its result once its channels are closed.
+
+        If the connection is lost, the task is begun again on another, once; not if it is not ``repeatable``.
 
         Raises:
             RabbitMQUnreachableError: no server can be reached, or it did not answer in time.
             RabbitMQError: raised by the task itself.
         """
-        return await self.io.join(self._run(work, timeout_seconds))
+        return await self.io.join(self._run(work, timeout_seconds, repeatable))
 
     async def _declare(self, topology: Topology) -> None:
         await self.arun(partial(declare_if_allowed, topology), bound_seconds(topology))
 
-    async def _run(self, work: SessionWork[T], timeout_seconds: float) -> T:
+    async def _run(self, work: SessionWork[T], timeout_seconds: float, repeatable: bool) -> T:
+        try:
+            return await self._run_once(work, timeout_seconds)
+        except ConnectionLostError:
+            if not repeatable:
+                raise
+            return await self._run_once(work, timeout_seconds)
+
+    async def _run_once(self, work: SessionWork[T], timeout_seconds: float) -> T:
         async with self.session() as session:
             try:
                 async with asyncio.timeout(timeout_seconds):
@@ -312,18 +332,23 @@ class Connections:
         quiet_pika()
         io = BorrowedLoop() if self._on_callers_loop else BackgroundLoop(self._on_crash)
         io.start()
-        publishing = Connection(io, self._options("publish"))
-        live = OpenConnections(io, publishing, [Subscriptions(io, Connection(io, self._options("consume")))])
+        addresses = [parse_address(url) for url in self._settings.rabbitmq_urls]
+        self._chance.shuffle(addresses)
+        order = tuple(addresses)
+        publishing = Connection(io, self._options("publish", order))
+        LivenessCheck(io, publishing, self._settings.silence_timeout_seconds)
+        live = OpenConnections(io, order, publishing, [self._subscriptions(io, "consume", order)])
         self.publisher.attach(io, publishing)
         return live
 
-    def _options(self, purpose: str) -> ConnectionOptions:
+    def _options(self, purpose: str, addresses: tuple[Address, ...]) -> ConnectionOptions:
         return ConnectionOptions(
-            tuple(parse_address(url) for url in self._settings.rabbitmq_urls),
+            addresses,
             f"floodgate {purpose} {self._role_name} {os.getpid()}",
             self._settings.heartbeat_seconds,
             self._settings.connect_timeout_seconds,
             waited_for=purpose == "publish",
+            unacknowledged_seconds=2 * self._settings.silence_timeout_seconds,
         )
 
     def _connect_seconds(self) -> float:
@@ -348,6 +373,7 @@ class Connections:
     def _start_over(self) -> None:
         """Start with new locks and no connections, in a forked child."""
         self._lock = threading.Lock()
+        self._chance.seed()  # or all children would draw the same order
         self._forget()
 
 

@@ -144,6 +144,7 @@ class Subscription:
         self._on_lost = on_lost
         self._wanted = True
         self._channel: Any = None
+        self._consumed_on: Any = None  # the channel on which RabbitMQ has registered the consumer
         self._in_hand: set[Delivery] = set()
         self._declined: list[Delivery] = []  # arrived after `drain`; requeued when the channel closes
         self.backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
@@ -183,6 +184,11 @@ class Subscription:
         """Whether its channel is open. RabbitMQ decides whether this is the queue's active consumer."""
         return self._channel is not None and bool(self._channel.is_open)
 
+    @property
+    def is_registered(self) -> bool:
+        """Whether RabbitMQ counts it among the queue's consumers. On the event loop."""
+        return self._channel is not None and self._channel is self._consumed_on
+
     def is_current(self, channel: Any) -> bool:
         """Return whether this is the channel in use, as far as another thread can tell."""
         return channel is self._channel
@@ -217,10 +223,11 @@ class Subscription:
             self._on_message,
             consumer_tag=self._tag,
             arguments={"x-priority": self._score},
-            callback=self._on_consuming,
+            callback=lambda _: self._on_consuming(channel),
         )
 
-    def _on_consuming(self, _frame: Any) -> None:
+    def _on_consuming(self, channel: Any) -> None:
+        self._consumed_on = channel
         self.backoff.reset()
 
     def _on_message(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
@@ -315,6 +322,11 @@ class Subscriptions:
         self._members[subscription] = redeclare
         self.connection.open()
         subscription.open()
+
+    @property
+    def consumed(self) -> list[str]:
+        """The queues of which RabbitMQ has registered a consumer here."""
+        return [member.queue for member in self._members if member.is_registered]
 
     def forget(self, subscription: Subscription) -> None:
         """Remove a subscription that has ended."""

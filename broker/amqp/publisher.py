@@ -12,10 +12,12 @@ Possible outcomes of a message:
     return, then ack                     UnroutableError: the queue is missing
     nack                                 RejectedError
     channel closed, "no exchange x"      UnroutableError for messages to x; the others are published again
+    no answer for a third of that        published again on the next node, if there are several
     no answer for confirm_timeout        ConfirmTimeoutError: it may or may not be queued
     alarm for blocked_timeout            BlockedError if it never left this process, else ConfirmTimeoutError
     connection lost                      published again, under the same message id, when the connection is back
-    connection lost, never written       NotConnectedError after patience_seconds, if the publisher has that bound
+    connection lost, never written       NotConnectedError after patience_seconds, if the publisher has that bound and
+                                         every node has been tried
     never connected                      RabbitMQUnreachableError once every address has failed, or the refusal
 
 Order. Messages leave in the order in which they were submitted. After a reconnect the unconfirmed ones are sent again
@@ -28,6 +30,10 @@ publishes while nothing else is waiting writes to the socket itself, which saves
 
 Time-outs are checked every :data:`SWEEP_SECONDS` instead of by a timer per message. During an alarm in RabbitMQ the
 confirm time-out is suspended and the blocked time-out runs.
+
+A node that answers and does not confirm is split from its peers, or very slow. Its messages are published again
+elsewhere, so some are queued twice; admission recognises them by their ids. A third of the confirm time-out leaves a
+message at least two more nodes.
 """
 
 from __future__ import annotations
@@ -68,6 +74,7 @@ logger = logging.getLogger("floodgate.rabbitmq")
 SWEEP_SECONDS: Final = 0.25
 # A lost connection to a running server is back sooner than this, so a shorter loss is not reported.
 AWAY_SECONDS: Final = 1.0
+NODES_PER_CONFIRM: Final = 3  # how many nodes a message is published on, one after the other, before it fails
 # The window counts messages; this bounds their bytes, for the rare program that sends 1000 messages of half a megabyte.
 WINDOW_BYTES: Final = 32 * 1024 * 1024
 # pika's offer, which RabbitMQ accepts unless configured otherwise; in that rare case messages are encoded again.
@@ -191,6 +198,7 @@ class Publisher:
         self._oldest_tag = 1
         self._unconfirmed: dict[int, Entry] = {}  # by delivery tag, so in the order of publishing
         self._away_since: float | None = None  # when the connection was lost, until it is back
+        self._ready_since = 0.0  # when the channel was opened
         self._blocked_since: float | None = None
         self._unblocked_at = 0.0
         self._sweeping = False
@@ -271,7 +279,7 @@ class Publisher:
 
     def _is_given_up(self, since: float) -> bool:
         away_since, patience = self._away_since, self._patience_when_away
-        if away_since is None or patience is None:
+        if away_since is None or patience is None or self._connection.tries_others:
             return False
         now = time.monotonic()
         return now - away_since >= AWAY_SECONDS and now - since >= patience
@@ -458,6 +466,7 @@ class Publisher:
         with self._room:
             self._channel, self._opening = channel, None
             self._away_since = None
+            self._ready_since = time.monotonic()
             if wire != self._wire:
                 self._wire = wire
             channel.connection.on_ack[channel.channel_number] = self._on_confirm
@@ -601,8 +610,18 @@ class Publisher:
             self._fail_late(lambda entry: now - max(entry.since, blocked_since) >= self._blocked_seconds, blocked=True)
         else:
             self._fail_late(lambda entry: now - max(entry.since, self._unblocked_at) >= self._confirm_seconds)
+            self._leave_if_unconfirmed(now)
         if self._unconfirmed or self._outbox:
             self._start_sweeping()
+
+    def _leave_if_unconfirmed(self, now: float) -> None:
+        """Go to another node if this one has not confirmed the oldest message for too long."""
+        oldest = next(iter(self._unconfirmed.values()), None)
+        if oldest is None or self._channel is None or not self._connection.has_others:
+            return
+        seconds = self._confirm_seconds / NODES_PER_CONFIRM
+        if now - max(oldest.since, self._ready_since, self._unblocked_at) >= seconds:
+            self._connection.leave(f"it has not confirmed a message for {seconds:g} s")
 
     def _fail_late(self, late: Callable[[Entry], bool], *, blocked: bool = False) -> None:
         for entry in self._withdraw(late):

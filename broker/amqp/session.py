@@ -6,7 +6,7 @@
         return ok.method.message_count
 
 When the server refuses a call it closes the channel; the coroutine gets :class:`ChannelRefusedError` at that ``await``
-and may continue on a new channel. A lost connection raises ``RabbitMQUnreachableError``. In every case its channels
+and may continue on a new channel. A lost connection raises ``ConnectionLostError``. In every case its channels
 are closed at the end, which returns the messages that it had taken.
 
 All of this runs on the event loop only.
@@ -37,6 +37,10 @@ class ChannelRefusedError(RabbitMQError):
 
 class MissingQueueError(ChannelRefusedError):
     """The queue or exchange of a call does not exist."""
+
+
+class ConnectionLostError(RabbitMQUnreachableError):
+    """The connection was lost during a task."""
 
 
 class Channel:
@@ -131,5 +135,5 @@ class Session:
         await asyncio.gather(*(channel.close() for channel in self._channels))
 
 
-def _lost(error: Exception) -> RabbitMQUnreachableError:
-    return RabbitMQUnreachableError(f"The connection to RabbitMQ was lost: {error}. Try again.")
+def _lost(error: Exception) -> ConnectionLostError:
+    return ConnectionLostError(f"The connection to RabbitMQ was lost: {error}. Try again.")

@@ -33,6 +33,7 @@ _QUIET: Final = {
     "pika": logging.WARNING,
     "pika.channel": logging.ERROR,  # why the server closed a channel: Floodgate logs that in one sentence
     "pika.adapters": logging.CRITICAL,  # a traceback per failed connection: Floodgate logs that in one sentence
+    "pika.connection": logging.CRITICAL,  # a guess at the reason, likewise
     "httpx": logging.WARNING,  # logs URLs, tokens included, at INFO
     "httpcore": logging.WARNING,
     "telegram": logging.WARNING,  # logs the API URL, token included, at DEBUG

@@ -138,7 +138,8 @@ class Settings(BaseSettings):
 
     rabbitmq_url: SecretStr = Field(
         SecretStr("amqp://guest:guest@127.0.0.1:5672/"),
-        description="AMQP URL of RabbitMQ 4.0 or newer. Several, separated by commas, are cluster nodes tried in turn. "
+        description="AMQP URL of RabbitMQ 4.0 or newer. Several, separated by commas, are the nodes of a cluster: "
+        "each process tries them in an order of its own, and leaves a node that does not answer for the next. "
         "`amqps://` verifies the server's certificate.",
     )
     rabbitmq_management_url: SecretStr | None = Field(
@@ -278,10 +279,21 @@ class Settings(BaseSettings):
     )
 
     heartbeat_seconds: int = Field(
-        30, ge=2, le=600, description="AMQP heartbeat interval. A dead peer is detected after about twice this time."
+        10,
+        ge=2,
+        le=600,
+        description="AMQP heartbeat interval. RabbitMQ closes the connection of a process that has been silent for two "
+        "to three times as long, and gives its partitions to others.",
+    )
+    silence_timeout_seconds: float = Field(
+        5,
+        gt=0,
+        le=600,
+        description="How long a node of RabbitMQ may leave questions unanswered before a process leaves it for the "
+        "next address: see docs/operating.md.",
     )
     connect_timeout_seconds: float = Field(
-        10, gt=0, le=120, description="Time-out of one connection attempt to RabbitMQ."
+        5, gt=0, le=120, description="Time-out of one connection attempt to RabbitMQ, with name resolution and TLS."
     )
     publish_patience_seconds: float = Field(
         0,
@@ -292,7 +304,11 @@ class Settings(BaseSettings):
         "was already written still waits for `FLOODGATE_CONFIRM_TIMEOUT_SECONDS`, since it may have been accepted.",
     )
     confirm_timeout_seconds: float = Field(
-        30, gt=0, le=600, description="How long an enqueue waits for RabbitMQ's confirm before it raises an error."
+        30,
+        gt=0,
+        le=600,
+        description="How long an enqueue waits for RabbitMQ's confirm before it raises an error. With several "
+        "addresses, what is not confirmed after a third of this time is published again at the next one.",
     )
     blocked_timeout_seconds: float = Field(
         60,
@@ -459,7 +475,7 @@ class Settings(BaseSettings):
 
     @property
     def rabbitmq_urls(self) -> tuple[str, ...]:
-        """The cluster's addresses in the order in which they are tried. They contain a password: do not log them."""
+        """The cluster's addresses. They contain a password: do not log them."""
         return _split_urls(self.rabbitmq_url)
 
     @property

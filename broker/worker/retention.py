@@ -137,7 +137,8 @@ class Retention:
     async def _read_queue(self, queue: str, step: Step, why: str) -> Dropped:
         hand = QueueRetention(queue)
         try:
-            await self._connections.arun(partial(self._go_through, hand, step), QUEUE_SECONDS + GIVING_BACK_SECONDS)
+            bound_seconds = QUEUE_SECONDS + GIVING_BACK_SECONDS
+            await self._connections.arun(partial(self._go_through, hand, step), bound_seconds, repeatable=False)
         finally:
             if hand.dropped:
                 logger.warning("dead letters dropped from %s, %s: %s", queue, why, _counted(hand.dropped))

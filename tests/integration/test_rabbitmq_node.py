@@ -95,7 +95,7 @@ def test_nodes_run_side_by_side_with_separate_configurations_and_can_be_stopped_
     other.start()
     assert other.port != rabbitmq.port
     assert other.ctl("eval", "application:get_env(rabbit, heartbeat).") == "{ok,7}"
-    assert rabbitmq.ctl("eval", "application:get_env(rabbit, heartbeat).") == "{ok,30}"
+    assert rabbitmq.ctl("eval", "application:get_env(rabbit, heartbeat).") == "{ok,10}"
     other.stop()
     other.stop()
     assert not other.running()
@@ -105,6 +105,11 @@ def test_nodes_run_side_by_side_with_separate_configurations_and_can_be_stopped_
 def test_messages_left_between_two_ladder_levels_by_a_crash_move_on_within_seconds(rabbitmq: Node) -> None:
     setting = "application:get_env(rabbit, dead_letter_worker_publisher_confirm_timeout)."
     assert rabbitmq.ctl("eval", setting) == "{ok,5000}"
+
+
+def test_a_failed_nodes_consumers_lose_their_queues_at_once(rabbitmq: Node) -> None:
+    setting = "application:get_env(rabbit, consumer_disconnected_timeout)."
+    assert rabbitmq.ctl("eval", setting) == "{ok,200}"
 
 
 def test_a_ladder_level_forwards_many_messages_before_the_first_is_confirmed(rabbitmq: Node) -> None:

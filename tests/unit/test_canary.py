@@ -12,6 +12,7 @@ from pika.adapters.utils import io_services_utils
 from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflow
 from pika.channel import Channel
 from pika.connection import Connection
+from pika.heartbeat import HeartbeatChecker
 
 
 def test_pika_still_writes_marshaled_frames() -> None:
@@ -41,6 +42,13 @@ def test_pikas_sockets_are_still_where_we_write_to_and_close_them() -> None:
     assert "self._transport" in inspect.getsource(BaseConnection._adapter_emit_data)
     assert hasattr(io_services_utils._AsyncTransportBase, "get_write_buffer_size")
     assert "self._sock = sock" in inspect.getsource(io_services_utils._AsyncTransportBase.__init__)
+
+
+def test_pika_can_still_be_made_to_drop_a_connection_at_once() -> None:
+    """Otherwise broker/amqp/connection.py `leave` must close the socket in another way: pika's public closing waits for
+    an answer, which a frozen node does not give. pika's own check of heartbeats does the same."""
+    assert list(inspect.signature(Connection._terminate_stream).parameters) == ["self", "error"]
+    assert "._terminate_stream(" in inspect.getsource(HeartbeatChecker._close_connection)
 
 
 def test_asyncios_loop_still_has_the_file_descriptors_that_a_forked_child_closes() -> None:

@@ -54,6 +54,7 @@ class Attempt:
         self.host = parameters.host
         self.server_properties: dict[str, Any] = {}
         self.closed = 0
+        self.terminated: list[Exception] = []
         self._on_open = callbacks["on_open_callback"]
         self._on_error = callbacks["on_open_error_callback"]
         self._on_close = callbacks["on_close_callback"]
@@ -70,6 +71,10 @@ class Attempt:
 
     def close(self) -> None:
         self.closed += 1
+
+    def _terminate_stream(self, error: Exception) -> None:
+        """pika reports the loss later, from the loop."""
+        self.terminated.append(error)
 
 
 @dataclass
@@ -163,6 +168,44 @@ def test_addresses_are_tried_in_turn_and_a_waiter_gets_an_error_after_the_round(
     assert [type(error) for error in scene.told] == [RabbitMQUnreachableError]
     scene.timers.fire()
     assert [attempt.host for attempt in scene.attempts] == ["one", "two", "one"]
+
+
+def test_the_next_address_is_tried_first_after_a_loss(make: Make) -> None:
+    scene = make("one", "two", "three")
+    scene.connection.open()
+    tried = []
+    for _ in range(4):
+        tried.append(scene.attempt.host)
+        scene.attempt.opens()
+        assert not scene.connection.tries_others
+        scene.attempt.is_lost()
+        assert scene.connection.tries_others
+        scene.timers.fire()
+    assert tried == ["one", "two", "three", "one"]
+    for _ in range(3):
+        scene.attempt.fails()
+    assert not scene.connection.tries_others
+
+
+def test_a_connection_is_left_once_and_without_a_closing_handshake(make: Make) -> None:
+    scene, heard = make("one", "two"), []
+    scene.connection.follow(lambda: heard.append("up"), lambda error: heard.append(str(error)))
+    scene.connection.leave("not open yet")
+    scene.connection.open()
+    scene.attempt.opens()
+    scene.connection.leave("it is of no use")
+    scene.connection.leave("it is of no use")
+    assert [str(why) for why in scene.attempt.terminated] == ["it is of no use"]
+    assert scene.attempt.closed == 0
+
+
+def test_a_node_that_does_not_answer_to_closing_is_left(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("floodgate.broker.amqp.connection.CLOSE_SECONDS", 0.0)
+    scene = make()
+    scene.connection.open()
+    scene.attempt.opens()
+    scene.timers.loop.run_until_complete(scene.connection.close())
+    assert (scene.attempt.closed, len(scene.attempt.terminated)) == (1, 1)
 
 
 def test_a_refusal_is_reported_at_once_even_if_other_addresses_are_left(make: Make) -> None:
