@@ -51,8 +51,10 @@ class StreamLoad:
         return self.tokens / self.rate
 
     def token(self, number: int) -> str:
-        """Return a token: its number, with the space before it and the full stop of a sentence. About five characters, so
-        that 2,000 tokens fill two messages and a half."""
+        """Return a token: its number, with the space before it and the full stop of a sentence.
+
+        It has about five characters, so 2,000 of them fill two messages and a half.
+        """
         space = "" if number == 0 else "\n\n" if number % PARAGRAPH == 0 else " "
         return f"{space}{number:0{len(str(self.tokens))}}{'.' if number % SENTENCE == SENTENCE - 1 else ''}"
 
