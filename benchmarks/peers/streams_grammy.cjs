@@ -15,7 +15,7 @@ const load = JSON.parse(described);
 const [FIRST_PRIVATE, FIRST_READER, SENTENCE, PARAGRAPH] = [1_000_000, 5_000_000, 12, 60];
 const word = (n) =>
   (n === 0 ? "" : n % PARAGRAPH === 0 ? "\n\n" : " ") +
-  "w" + String(n).padStart(String(load.tokens).length, "0") + (n % SENTENCE === SENTENCE - 1 ? "." : "");
+  String(n).padStart(String(load.tokens).length, "0") + (n % SENTENCE === SENTENCE - 1 ? "." : "");
 
 const startedAt = Date.now() / 1000 + 1;
 const until = (moment) => {
