@@ -481,9 +481,10 @@ class PlainModel:
         self._open(bot)
         if chat is not None:
             known = self.bot.chats.get(self._real(chat) or "", Chat())
-            paused = known.paused_until > self.now
+            if known.paused_until <= self.now:
+                return False
             known.paused_until = 0
-            return paused
+            return True
         if self.bot.paused_until <= self.now and self.bot.outage is None:
             return False
         self.bot.paused_until, self.bot.outage, self.bot.unanswered = 0, None, []
