@@ -149,7 +149,7 @@ def waits_for_file(process: FloodgateProcess) -> bool:
     return any("wait_for_partner" in (task / "wchan").read_text() for task in tasks)
 
 
-@pytest.mark.parametrize("obstacle", [never_opens, never_reads])
+@pytest.mark.parametrize("obstacle", [pytest.param(never_opens, marks=pytest.mark.full_length), never_reads])
 def test_a_hanging_file_loses_no_connection_and_does_not_delay_other_chats(
     stage: Stage, vhost: Vhost, obstacle: Callable[[Stage], FloodgateProcess]
 ) -> None:

@@ -151,7 +151,9 @@ def run_worker_with_names(hooks: Hooks, no_names: Path) -> None:
     run_worker(hooks)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize(
+    "kind", [*KINDS[:-1], pytest.param(KINDS[-1], marks=pytest.mark.full_length)], ids=lambda kind: kind.name
+)
 def test_an_outage_during_a_broadcast_costs_no_job_and_few_calls(
     kind: Kind, api: BotApi, new_stage: MakeStage, vhost: Vhost, start_worker: Callable[..., Any], tmp_path: Path
 ) -> None:

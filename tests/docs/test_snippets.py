@@ -62,6 +62,7 @@ ELSEWHERE = {
     "docker": "needs Docker",
     "rabbitmqctl": "is for a server of the reader's; tests/integration/test_accounts.py runs it",
     "rabbitmq-queues": "is for a cluster of the reader's; tests/integration/test_cluster.py runs it",
+    "redis-cli": "is for servers of the reader's",
     "pip install": "changes the environment that runs this",
     "python -m benchmarks": "takes minutes",
 }

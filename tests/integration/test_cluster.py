@@ -97,6 +97,7 @@ def reaches(node: ClusterNode, other: ClusterNode) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.full_length
 def test_a_killed_script_leaves_no_node_no_network_and_no_folder(rabbitmq_version: str | None, tmp_path: Path) -> None:
     wanted = ["--version", rabbitmq_version] if rabbitmq_version else []
     env = {**os.environ, "TMPDIR": str(tmp_path)}
