@@ -9,7 +9,7 @@ from functools import partial
 from floodgate.broker.amqp import declaration
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.amqp.declaration import DECLARE_SECONDS, QUEUE_SECONDS, bound_seconds, declare_if_allowed
-from floodgate.broker.amqp.session import MissingQueueError, Session
+from floodgate.broker.amqp.session import Channel, MissingQueueError, Session
 from floodgate.broker.amqp.topology import PartitionCount, Topology
 from floodgate.broker.errors import TopologyError
 from floodgate.broker.settings.model import MOST_PARTITIONS
@@ -19,7 +19,8 @@ from floodgate.broker.settings.model import MOST_PARTITIONS
 class QueueLoad:
     """The ready messages and the consumers of a queue.
 
-    Both are 0 if the leader of a quorum queue does not answer RabbitMQ's own question within 250 ms.
+    RabbitMQ reports 0 of both if a quorum queue's leader does not answer it within 250 ms, so such a queue is asked about
+    twice.
     """
 
     messages: int
@@ -179,9 +180,15 @@ async def _loads(queues: list[str], session: Session) -> dict[str, QueueLoad | N
     channel = await session.channel()
     for name in queues:
         try:
-            ok = await channel.call("queue_declare", queue=name, passive=True)
-            loads[name] = QueueLoad(ok.method.message_count, ok.method.consumer_count)
+            loads[name] = await _load(name, channel) or await _load(name, channel) or QueueLoad(0, 0)
         except MissingQueueError:
             loads[name] = None
             channel = await session.channel()
     return loads
+
+
+async def _load(name: str, channel: Channel) -> QueueLoad | None:
+    """None if the queue has neither messages nor consumers, or its leader was slow to answer."""
+    ok = await channel.call("queue_declare", queue=name, passive=True)
+    load = QueueLoad(ok.method.message_count, ok.method.consumer_count)
+    return load if load.messages or load.consumers else None
