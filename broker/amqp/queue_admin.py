@@ -19,8 +19,8 @@ from floodgate.broker.settings.model import MOST_PARTITIONS
 class QueueLoad:
     """The ready messages and the consumers of a queue.
 
-    RabbitMQ reports 0 of both if a quorum queue's leader does not answer it within 250 ms, so such a queue is asked about
-    twice.
+    RabbitMQ reports 0 of both if a quorum queue's leader does not answer it within 250 ms. So such a queue is asked
+    about twice.
     """
 
     messages: int
