@@ -91,6 +91,7 @@ class ClusterFailure:
 
 def _kill(primary: RedisServer) -> None:
     with connected(primary) as client:
+        client.set("written", 1)  # WAIT waits for the writes of its own connection, and all before them
         client.wait(1, 1000)
     primary.kill()
     time.sleep(DOWN_SECONDS)

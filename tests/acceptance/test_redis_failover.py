@@ -81,6 +81,7 @@ def under_load(new_stage: MakeStage, vhost: Vhost, state_url: str) -> tuple[Stag
 def kill(primary: RedisServer) -> None:
     """Kill a server whose replica is current."""
     with connected(primary) as client:
+        client.set("written", 1)  # WAIT waits for the writes of its own connection, and all before them
         client.wait(1, 10_000)
     primary.kill()
 

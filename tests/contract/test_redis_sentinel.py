@@ -105,6 +105,7 @@ def test_stores_go_on_at_the_replica_when_the_primary_is_killed(replicated: Repl
     feed = RedisResultFeed(replicated.url, ["default"])
     feed.skip()
     with connected(killed := replicated.primary()) as client:
+        client.set("written", 1)  # WAIT waits for the writes of its own connection, and all before them
         client.wait(1, 10_000)
     killed.kill()
     for store in stores:
