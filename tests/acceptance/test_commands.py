@@ -169,7 +169,7 @@ def test_status_shows_waiting_sent_and_dead_jobs(stage: Stage) -> None:
     assert (bot["bot"], bot["not_kept"], bot["dropped"]) == (BOT, {"chat-unreachable": 1}, {})
     assert bot["queued"]["dead"] == 0
     assert bot["queued"]["bulk"] == bot["sending"] == 0
-    assert bot["sent_last_minute"] == 3
+    assert bot["sent_last_minute"] in (2, 3)  # when a minute of the clock has just ended, the last one is estimated
     table = stage.floodgate("status").stdout
     assert "dead letters" in table
     assert "chat-unreachable: 1" in table
