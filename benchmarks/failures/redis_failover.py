@@ -40,15 +40,9 @@ class PrimaryKilled:
     def why_not(self) -> str | None:
         return None
 
-    @contextlib.contextmanager
-    def servers(self, home: Path) -> Iterator[Servers]:
+    def servers(self, home: Path) -> contextlib.AbstractContextManager[Servers]:
         self._redis = ReplicatedRedis(home)
-        try:
-            self._redis.start()
-            with rabbitmq() as url:
-                yield Servers(url, self._redis.url)
-        finally:
-            self._redis.stop()
+        return _beside(self._redis)
 
     def strike(self, scene: Scene) -> None:
         assert self._redis is not None
@@ -67,15 +61,9 @@ class ClusterFailure:
     def why_not(self) -> str | None:
         return None
 
-    @contextlib.contextmanager
-    def servers(self, home: Path) -> Iterator[Servers]:
+    def servers(self, home: Path) -> contextlib.AbstractContextManager[Servers]:
         self._redis = ShardedRedis(home, replicas=1)
-        try:
-            self._redis.start()
-            with rabbitmq() as url:
-                yield Servers(url, self._redis.url)
-        finally:
-            self._redis.stop()
+        return _beside(self._redis)
 
     def strike(self, scene: Scene) -> None:
         assert self._redis is not None
@@ -87,6 +75,17 @@ class ClusterFailure:
                 move(KEYS_AT_ONCE)
                 time.sleep(MOVING_SECONDS / MOVES)
             move(1_000_000)
+
+
+@contextlib.contextmanager
+def _beside(redis: ReplicatedRedis | ShardedRedis) -> Iterator[Servers]:
+    """Start a Redis, and a RabbitMQ beside it."""
+    try:
+        redis.start()
+        with rabbitmq() as url:
+            yield Servers(url, redis.url)
+    finally:
+        redis.stop()
 
 
 def _kill(primary: RedisServer) -> None:
