@@ -3,10 +3,10 @@
 The offset tells Telegram to drop the updates before it. It advances only after RabbitMQ has confirmed those updates. So
 whatever crashes, Telegram still has every update that RabbitMQ does not, and delivers it again under the same id.
 
-Shutdown. A waiting poll is cut off, which tells Telegram that nobody listens any more; the poll's own offset has
-already acknowledged what is safe. Updates that are being published are finished first, within bounds, and acknowledged
-to Telegram, so that a clean restart repeats nothing. A receiver that is no longer the active one sends nothing to
-Telegram.
+Shutdown. A waiting poll is cut off, which tells Telegram that nobody listens any more. Updates that are being published
+are finished first, within bounds. Then all that RabbitMQ has is acknowledged to Telegram once more, because the poll
+that was cut off may not have reached it; so a clean restart repeats nothing. A receiver that is no longer the active
+one sends nothing to Telegram.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from floodgate.producer.updates.telegram import ReceivingApi, ReceivingError, Re
 
 # The time that Telegram may take to notice that a poll was cut off, before the next receiver polls.
 HANG_UP_SECONDS: Final = 0.3
-# Bound on publishing the last batch and acknowledging it to Telegram.
+# Bound on publishing the last batch and acknowledging it to Telegram, the wait above included.
 LAST_BATCH_SECONDS: Final = 5.0
 
 
@@ -82,12 +82,11 @@ class Poller:
     async def _finish(self) -> None:
         """Shut down as the module's docstring describes."""
         batch, self._batch = self._batch, None
-        if batch is None:
-            if self._valid():
-                await asyncio.sleep(HANG_UP_SECONDS)
-            return
         with suppress(TimeoutError, ReceivingError, RabbitMQError):
             async with asyncio.timeout(LAST_BATCH_SECONDS if self._valid() else 0):
-                self._move_on(await batch)
-                if self._valid():
+                if batch is None:
+                    await asyncio.sleep(HANG_UP_SECONDS)
+                else:
+                    self._move_on(await batch)
+                if self._valid() and self._offset is not None:
                     await self._api.get_updates(self._bot, self._offset, 0, limit=1)
