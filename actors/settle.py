@@ -44,7 +44,7 @@ from floodgate.broker.messages import dead_letters
 from floodgate.broker.messages.chats import ChatKind, chat_key, chat_kind
 from floodgate.broker.messages.job import Job, encode_job, unix_ms
 from floodgate.broker.messages.publication import Publication
-from floodgate.broker.process.metrics import DEAD, DELAYED, JOBS_SHED, RETRY_AFTER, SENDS, TOO_MANY_REQUESTS
+from floodgate.broker.process.metrics import DEAD, DELAYED, RETRY_AFTER, SENDS, TOO_MANY_REQUESTS
 from floodgate.broker.process.outages import OutageLog
 
 if TYPE_CHECKING:
@@ -157,7 +157,6 @@ class Settler:
         logger.debug("job %s is shed: it would be late", job.id)
         self._metrics.count(DEAD, job.bot, SHED)
         message.trace.outcome(SHED)
-        self._metrics.count(JOBS_SHED, ask.bot)
         await self._record(message, ask, Dead(SHED, unanswered=unanswered, kept=False))
         message.done()
 

@@ -148,14 +148,12 @@ RETRY_AFTER: Final = _histogram(
 )
 DEAD: Final = _counter(
     "dead",
-    "Jobs and updates that were given up, by reason, with or without a dead letter.",
+    "Jobs and updates that were given up, by reason, with or without a dead letter. `shed`: typing and other jobs that "
+    "would have been late.",
     ProcessRole.WORKER,
     ProcessRole.HANDLERS,
     bot=(),
     reason=(*_REASONS, "shed", "superseded"),
-)
-JOBS_SHED: Final = _counter(
-    "shed", "Typing and other jobs that were not sent because they would have been late.", ProcessRole.WORKER, bot=()
 )
 LOOP_LAG: Final = _histogram("event_loop_lag", "Delay of a timer on the process's event loop.", *PROCESSES)
 PUBLISHED: Final = _counter(
@@ -366,7 +364,7 @@ SCRAPE: Final = _gauge("scrape_seconds", "Time that reading all of this took.", 
 INFO: Final = _gauge("process_info", "1; the labels describe the process.", *ProcessRole, role=(), version=())
 
 TABLE: Final[tuple[Metric, ...]] = (
-    *(SENDS, CALL, PERMITS, ADMISSION, WAIT, DELAYED, TOO_MANY_REQUESTS, RETRY_AFTER, DEAD, JOBS_SHED),
+    *(SENDS, CALL, PERMITS, ADMISSION, WAIT, DELAYED, TOO_MANY_REQUESTS, RETRY_AFTER, DEAD),
     *(LOOP_LAG, PUBLISHED, CONFIRM, RECONNECTS),
     *(UPDATES_RECEIVED, RECEIVER_ACTIVE, UPDATES_HANDLED, UPDATE_LAG, HANDLER),
     *(REQUESTS, REQUEST, CALLERS, RELEASED, ENDED, LED),

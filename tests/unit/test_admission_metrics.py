@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from floodgate.broker.admission.contract import SHED, AlreadyDead, Decision, Go, Scope, Wait
-from floodgate.broker.process.metrics import ADMISSION, CAUSES, JOBS_SHED, PERMITS, WAIT, Metrics
+from floodgate.broker.admission.contract import AlreadyDead, Decision, Go, Scope, Wait
+from floodgate.broker.process.metrics import ADMISSION, CAUSES, PERMITS, WAIT, Metrics
 from floodgate.broker.worker.middleware.rate_limit import _measure
 
 DECISIONS = Path(__file__).parents[2] / "broker/admission/decisions.py"
@@ -22,19 +22,17 @@ def counted(*decisions: Decision) -> Metrics:
     return metrics
 
 
-def test_permits_waits_and_what_is_shed_are_counted_apart() -> None:
+def test_permits_and_waits_are_counted_apart() -> None:
     found = counted(
         Go("1"),
         Wait(timedelta(seconds=2), Scope.CHAT, "line"),
         Wait(timedelta(seconds=4), Scope.CHAT, "line"),
-        AlreadyDead(SHED),
         AlreadyDead("content"),
     )
     assert found.values(PERMITS) == {("news",): 1.0}
-    assert found.values(JOBS_SHED) == {("news",): 1.0}
     [(labels, waits)] = found.distributions(WAIT).items()
     assert (labels, waits.count, waits.sum) == (("news", "line"), 2, 6.0)
-    assert found.distributions(ADMISSION)[()].count == 5
+    assert found.distributions(ADMISSION)[()].count == 4
 
 
 @pytest.mark.checkout

@@ -58,7 +58,7 @@ from floodgate.broker.messages import dead_letters
 from floodgate.broker.messages.job import Job, OnUncertain, unix_ms
 from floodgate.broker.messages.publication import Publication
 from floodgate.broker.process.job_trace import JobTrace
-from floodgate.broker.process.metrics import ADMISSION, DEAD, DELAYED, JOBS_SHED, PERMITS, WAIT, Metrics
+from floodgate.broker.process.metrics import ADMISSION, DEAD, DELAYED, PERMITS, WAIT, Metrics
 from floodgate.broker.process.outages import OutageLog
 from floodgate.broker.worker.middleware.awaited import AwaitedMiddleware, HostBroker
 from floodgate.broker.worker.queue_consumer import DeliveredMessage
@@ -317,8 +317,6 @@ def _measure(metrics: Metrics, bot: str, decision: Decision, seconds: float) -> 
         metrics.count(PERMITS, bot)
     elif isinstance(decision, Wait):
         metrics.observe(WAIT, decision.delay.total_seconds(), bot, decision.why)
-    elif isinstance(decision, AlreadyDead) and decision.reason == SHED:
-        metrics.count(JOBS_SHED, bot)
 
 
 def _begun(record: Record | None) -> bool:
