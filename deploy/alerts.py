@@ -11,6 +11,8 @@ from deploy.queries import labelled, quantile
 from floodgate.broker.process.metrics import (
     CAMPAIGNS,
     DEAD_LETTERS,
+    DISK_FREE,
+    DISK_LIMIT,
     LIMIT,
     LIMIT_USED,
     LIVE,
@@ -20,6 +22,7 @@ from floodgate.broker.process.metrics import (
     PART_UP,
     PAUSES,
     QUEUED,
+    RABBITMQ_ALARM,
     STORE_USED,
     TOO_MANY_REQUESTS,
     UNREAD,
@@ -28,6 +31,8 @@ from floodgate.broker.process.metrics import (
 
 RUNBOOK: Final = "docs/alerts.md"
 NOW: Final = timedelta()
+# About a million jobs of 2 kB.
+LOW_DISK_BYTES: Final = 2e9
 
 _PAUSED: Final = f"(max by (bot) ({labelled(PAUSES, scope='bot')}) > 0)"
 _WAITING: Final = f'sum by (bot) ({QUEUED.name}{{kind=~"interactive|bulk"}})'
@@ -77,7 +82,7 @@ ALERTS: Final = (
     ),
     Alert(
         "FloodgatePartAway",
-        f"{PART_UP.name} == 0",
+        f'{PART_UP.name}{{part!="management"}} == 0',
         timedelta(minutes=1),
         Severity.CRITICAL,
         "{{ $labels.part }} cannot be read.",
@@ -154,6 +159,27 @@ ALERTS: Final = (
         timedelta(minutes=10),
         Severity.CRITICAL,
         "The state store uses {{ $value | humanizePercentage }} of its space.",
+    ),
+    Alert(
+        "FloodgateRabbitMQAlarm",
+        f"max by (node, resource) ({RABBITMQ_ALARM.name}) > 0",
+        NOW,
+        Severity.CRITICAL,
+        "RabbitMQ's node {{ $labels.node }} has run out of {{ $labels.resource }}, so RabbitMQ accepts no messages.",
+    ),
+    Alert(
+        "FloodgateRabbitMQDiskLow",
+        f"max by (node) ({DISK_FREE.name}) - max by (node) ({DISK_LIMIT.name}) < {LOW_DISK_BYTES:.0f}",
+        timedelta(minutes=5),
+        Severity.CRITICAL,
+        "After {{ $value | humanize }}B more on the disk of {{ $labels.node }}, RabbitMQ accepts no messages.",
+    ),
+    Alert(
+        "FloodgateRabbitMQUnwatched",
+        f"{labelled(PART_UP, part='management')} == 0",
+        timedelta(minutes=10),
+        Severity.WARNING,
+        "RabbitMQ's management API cannot be read, so nobody watches RabbitMQ's disk.",
     ),
     Alert(
         "FloodgateUpdateLag",

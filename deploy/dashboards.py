@@ -103,6 +103,12 @@ _OVERVIEW: Final = (
             Panel("Parts that can be read", (Query(value(table.PART_UP), "{{part}}"),)),
             Panel("Queues without a consumer", (Query(value(table.UNREAD), "{{bot}} {{family}}"),)),
             Panel("Space of the state store used", (Query(value(table.STORE_USED), "used"),), "percentunit"),
+            Panel(
+                "Free disk of RabbitMQ",
+                (Query(value(table.DISK_FREE), "{{node}}"), Query(value(table.DISK_LIMIT), "limit of {{node}}")),
+                "decbytes",
+            ),
+            Panel("Alarms of RabbitMQ", (Query(value(table.RABBITMQ_ALARM), "{{node}} {{resource}}"),)),
             Panel("Lag of event loops", _quantiles(table.LOOP_LAG, "instance"), "s"),
             Panel("Time of RabbitMQ's confirm", _quantiles(table.CONFIRM), "s"),
             Panel(
@@ -174,6 +180,8 @@ def _panel_of(metric: Metric) -> Panel:
 def _unit(metric: Metric) -> str:
     if metric.name.endswith("_ratio"):
         return "percentunit"
+    if metric.unit == "bytes":
+        return "decbytes"
     return "s" if metric.name.endswith("_seconds") else "short"
 
 

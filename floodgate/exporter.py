@@ -23,6 +23,8 @@ from floodgate.broker.process.forced_exit import stop_on_signals
 from floodgate.broker.process.metrics import (
     CAMPAIGNS,
     DEAD_LETTERS,
+    DISK_FREE,
+    DISK_LIMIT,
     DROPPED,
     IN_FLIGHT,
     JOBS_IN_LINE,
@@ -39,6 +41,7 @@ from floodgate.broker.process.metrics import (
     PART_UP,
     PAUSES,
     QUEUED,
+    RABBITMQ_ALARM,
     RECEIVERS,
     RECIPIENTS,
     ROLLBACKS,
@@ -54,7 +57,7 @@ from floodgate.broker.settings.listen_address import ListenAddress
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.capacity import used_share
 from floodgate.overview.demand import needed_calls_in_flight
-from floodgate.overview.picture import BotOverview, CampaignOverview, Overview, QueuedMessages
+from floodgate.overview.picture import BotOverview, CampaignOverview, NodeResources, Overview, QueuedMessages
 from floodgate.overview.reader import OverviewReader
 
 STOP_SECONDS: Final = 10.0
@@ -89,12 +92,16 @@ def measured(overview: Overview) -> Metrics:
     metrics = Metrics()
     metrics.set(PART_UP, float(overview.rabbitmq.up), "rabbitmq")
     metrics.set(PART_UP, float(overview.store.up), "store")
+    if overview.disk is not None:
+        metrics.set(PART_UP, float(overview.nodes is not None), "management")
     if overview.campaigns is not None:
         metrics.set(PART_UP, float(overview.campaigns.up), "campaigns")
     if overview.store.up:
         roles = Counter(process.role for process in overview.processes)
         for role in LIVE.labels["role"]:
             metrics.set(LIVE, roles[role], role)
+    for node in overview.nodes or ():
+        _measure_node(metrics, node)
     if overview.delayed is not None:
         metrics.set(ON_LADDER, overview.delayed)
     for bot in overview.bots:
@@ -102,6 +109,15 @@ def measured(overview: Overview) -> Metrics:
     if None not in (needed := [needed_calls_in_flight(bot) for bot in overview.bots]):
         metrics.set(NEEDED, sum(calls for calls in needed if calls is not None))
     return metrics
+
+
+def _measure_node(metrics: Metrics, node: NodeResources) -> None:
+    for resource in RABBITMQ_ALARM.labels["resource"]:
+        metrics.set(RABBITMQ_ALARM, float(resource in node.alarms), node.name, resource)
+    if node.disk_free_bytes is not None:
+        metrics.set(DISK_FREE, node.disk_free_bytes, node.name)
+    if node.disk_limit_bytes is not None:
+        metrics.set(DISK_LIMIT, node.disk_limit_bytes, node.name)
 
 
 def _measure_bot(metrics: Metrics, bot: BotOverview) -> None:

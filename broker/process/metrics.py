@@ -216,7 +216,27 @@ LED: Final = _gauge("campaigns_led", "Campaigns that this process leads.", Proce
 # Read by `floodgate metrics` from the state store, RabbitMQ and the campaigns' database.
 
 PART_UP: Final = _gauge(
-    "up", "1 if a part can be read; 0 if not.", ProcessRole.EXPORTER, part=("rabbitmq", "store", "campaigns")
+    "up",
+    "1 if a part can be read; 0 if not. `management` is RabbitMQ's management API; missing if its address is not set.",
+    ProcessRole.EXPORTER,
+    part=("rabbitmq", "management", "store", "campaigns"),
+)
+RABBITMQ_ALARM: Final = _gauge(
+    "rabbitmq_alarm",
+    "1 while a node of RabbitMQ has run out of disk or memory, and RabbitMQ accepts no messages; 0 otherwise.",
+    ProcessRole.EXPORTER,
+    node=(),
+    resource=("disk", "memory"),
+)
+DISK_FREE: Final = _gauge(
+    "rabbitmq_disk_free_bytes", "Free disk of a node of RabbitMQ.", ProcessRole.EXPORTER, unit="bytes", node=()
+)
+DISK_LIMIT: Final = _gauge(
+    "rabbitmq_disk_limit_bytes",
+    "With less free disk than this, a node of RabbitMQ raises its alarm (`disk_free_limit`).",
+    ProcessRole.EXPORTER,
+    unit="bytes",
+    node=(),
 )
 SENT_LAST_SECOND: Final = _gauge(
     "sent_last_second", "Units admitted in the last second, without paid ones.", ProcessRole.EXPORTER, bot=()
@@ -370,7 +390,7 @@ TABLE: Final[tuple[Metric, ...]] = (
     *(REQUESTS, REQUEST, CALLERS, RELEASED, ENDED, LED),
     *(PART_UP, SENT_LAST_SECOND, LIMIT, LIMIT_USED, IN_FLIGHT, JOBS_IN_LINE, LONGEST_LINE, OLDEST_JOB),
     *(QUEUED, ON_LADDER, UNREAD, DEAD_LETTERS, DROPPED, NOT_KEPT, PAUSES, SLOWED_CHATS, OUTAGE),
-    *(UNREACHABLE, RECEIVERS, STORE_USED, ROLLBACKS),
+    *(UNREACHABLE, RECEIVERS, STORE_USED, ROLLBACKS, RABBITMQ_ALARM, DISK_FREE, DISK_LIMIT),
     *(NEEDED, CAMPAIGNS, RECIPIENTS, LIVE, SCRAPE, INFO),
 )
 

@@ -146,7 +146,8 @@ class Settings(BaseSettings):
         None,
         description="URL of RabbitMQ's management API, such as `http://operator:password@host:15672`; several, "
         "separated by commas, are tried in turn. With it, `floodgate doctor` and `floodgate topology verify` check a "
-        "cluster's replicas. The account needs the tag `monitoring`.",
+        "cluster's replicas, and `floodgate metrics`, `web` and `top` show RabbitMQ's disk. The account needs the tag "
+        "`monitoring`.",
     )
     state_url: SecretStr = Field(
         default_factory=lambda: SecretStr(default_state_url()),

@@ -27,6 +27,25 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeResources:
+    """What a running node of RabbitMQ has left. What it does not tell is None."""
+
+    name: str
+    alarms: tuple[str, ...]
+    """`disk` or `memory`, of which it has run out. While it has, RabbitMQ accepts no messages."""
+    disk_free_bytes: int | None
+    disk_limit_bytes: int | None
+    """With less than this free, it raises the alarm."""
+
+    @property
+    def disk_left_bytes(self) -> int | None:
+        """How much can be written before the alarm."""
+        if self.disk_free_bytes is None or self.disk_limit_bytes is None:
+            return None
+        return self.disk_free_bytes - self.disk_limit_bytes
+
+
+@dataclass(frozen=True, slots=True)
 class QueuedMessages:
     """The messages ready in a bot's queues. Jobs on the delay ladder are in no bot's queue."""
 
@@ -92,3 +111,7 @@ class Overview:
     """Those that have reported to the store in the last seconds, with the partitions that they hold."""
     delayed: int | None = None
     """Jobs of all bots on the delay ladder; None if RabbitMQ could not be read."""
+    nodes: tuple[NodeResources, ...] | None = None
+    """Of RabbitMQ; None if its management API could not be read, or its address is not set."""
+    disk: Health | None = None
+    """The disk and memory of RabbitMQ's nodes; None if the address of the management API is not set."""

@@ -1,12 +1,12 @@
 """Reads the live picture.
 
-Three parts are read at the same time, each on a thread of its own: RabbitMQ, the state store, and the campaigns'
-database. A part that cannot be read, or not in time, is shown as such; the others are still shown.
+Four parts are read at the same time, each on a thread of its own: RabbitMQ's queues, its nodes, the state store, and
+the campaigns' database. A part that cannot be read, or not in time, is shown as such; the others are still shown.
 
-Bounds. RabbitMQ is asked once for each queue; the store reads one snapshot and one minute of history of each bot, and
-the reports of the processes; of the campaigns, the latest 20 are read. None of it grows with the number of jobs. A part
-is read at most :data:`~floodgate.overview.part.SHARE` of the time, or every five seconds if that is more often;
-a reader that is asked more often returns what was read last. Connections are kept between reads.
+Bounds. RabbitMQ is asked once for each queue, and once for its nodes; the store reads one snapshot and one minute of
+history of each bot, and the reports of the processes; of the campaigns, the latest 20 are read. None of it grows with
+the number of jobs. A part is read at most :data:`~floodgate.overview.part.SHARE` of the time, or every five seconds if
+that is more often; a reader that is asked more often returns what was read last. Connections are kept between reads.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Final, Self
 
 from floodgate.broker.admission import policy
@@ -26,8 +27,9 @@ from floodgate.broker.state.stores import missing_state_file, open_activity, ope
 from floodgate.broker.worker.retention import NO_BOT
 from floodgate.overview.campaigns import CampaignReader
 from floodgate.overview.last_minute import MINUTE, LastMinute, last_minute
-from floodgate.overview.part import PartReader
-from floodgate.overview.picture import BotOverview, CampaignOverview, Overview
+from floodgate.overview.node_resources import disk_health, read_node_resources
+from floodgate.overview.part import PartReader, Reading
+from floodgate.overview.picture import BotOverview, CampaignOverview, Health, NodeResources, Overview
 from floodgate.overview.queues import MessageCounts, QueueCounts
 
 PATIENCE: Final = timedelta(seconds=3)
@@ -78,6 +80,7 @@ class OverviewReader:
         self._campaign_reader = CampaignReader(settings)
         queues = QueueCounts(settings, self._connections, self._bots)
         self._queues = PartReader("RabbitMQ", queues.read)
+        self._nodes = PartReader("RabbitMQ's management API", partial(read_node_resources, settings))
         self._state = PartReader("The state store", self._read_store)
         self._campaigns = PartReader("The campaigns' database", self._campaign_reader.read)
 
@@ -87,10 +90,11 @@ class OverviewReader:
         Args:
             fresh: read everything now, however lately it was read.
         """
-        for part in (self._queues, self._state, self._campaigns):
+        for part in (self._queues, self._nodes, self._state, self._campaigns):
             part.begin(fresh=fresh)
         left = _countdown(self._patience)
         queues, state, campaigns = self._queues.end(left()), self._state.end(left()), self._campaigns.end(left())
+        nodes = self._nodes.end(PATIENCE.total_seconds() if self._patience is None else left())
         known = state.value or StoreState({}, {}, None)
         no_campaigns = campaigns.fault is None and campaigns.value is None
         return Overview(
@@ -102,6 +106,8 @@ class OverviewReader:
             missing_state_file=known.missing,
             processes=known.processes,
             delayed=None if queues.value is None else queues.value.delayed,
+            nodes=nodes.value,
+            disk=_disk(nodes),
         )
 
     def _bot(
@@ -149,6 +155,12 @@ class OverviewReader:
 
     def __exit__(self, *_raised: object) -> None:
         self.close()
+
+
+def _disk(nodes: Reading[tuple[NodeResources, ...] | None]) -> Health | None:
+    if nodes.value is not None:
+        return disk_health(nodes.value)
+    return None if nodes.fault is None else nodes.health("")
 
 
 def _countdown(patience: timedelta | None) -> Callable[[], float | None]:

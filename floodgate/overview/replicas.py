@@ -5,25 +5,21 @@ AMQP does not tell, so it is read from RabbitMQ's management API. :func:`faults`
 
 from __future__ import annotations
 
-import base64
-import json
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 from floodgate.broker.amqp.addresses import parse_address
-from floodgate.broker.errors import AccessRefusedError, RabbitMQUnreachableError
 from floodgate.broker.settings.model import Settings
+from floodgate.overview.management import AskPath, ask_management
 
 WANTED_REPLICAS: Final = 3
 """How many replicas a queue has where there are so many nodes: one may fail, and the other two are a majority."""
 MOST_TICK_SECONDS: Final = 20
 """The largest `net_ticktime` that is not a fault. rabbitmq/rabbitmq.conf sets 5."""
-ANSWER_SECONDS: Final = 10.0
 PAGE: Final = 500
 MOST_PAGES: Final = 100
 # Leaders are unevenly spread if a node leads less than a third of its share, or more than twice as many.
@@ -153,30 +149,13 @@ def read_cluster(settings: Settings) -> ClusterState:
         AccessRefusedError: the account is wrong or lacks the tag `monitoring`.
         RabbitMQUnreachableError: no address answers.
     """
-    last: Exception | None = None
-    for url in settings.rabbitmq_management_urls:
-        try:
-            return _read(url, parse_address(settings.rabbitmq_urls[0]).vhost)
-        except urllib.error.HTTPError as error:
-            if error.code in (401, 403):
-                raise AccessRefusedError(
-                    f"RabbitMQ's management API at {_where(url)} refuses the account: check the password in "
-                    "FLOODGATE_RABBITMQ_MANAGEMENT_URL, and give the account the tag `monitoring`."
-                ) from None
-            last = error
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            last = error
-    where = ", ".join(map(_where, settings.rabbitmq_management_urls))
-    raise RabbitMQUnreachableError(
-        f"RabbitMQ's management API does not answer at {where} ({type(last).__name__}): enable the plugin "
-        "rabbitmq_management, and check FLOODGATE_RABBITMQ_MANAGEMENT_URL."
-    )
+    return ask_management(settings, partial(_read, parse_address(settings.rabbitmq_urls[0]).vhost))
 
 
-def _read(url: str, vhost: str) -> ClusterState:
-    nodes = [_node(each) for each in _get(url, "nodes")]
-    flags = {each["name"]: each["state"] for each in _get(url, "feature-flags")}
-    return ClusterState(tuple(nodes), tuple(_replicas(url, vhost)), flags.get("khepri_db") == "enabled")
+def _read(vhost: str, ask: AskPath) -> ClusterState:
+    nodes = [_node(each) for each in ask("nodes")]
+    flags = {each["name"]: each["state"] for each in ask("feature-flags")}
+    return ClusterState(tuple(nodes), tuple(_replicas(ask, vhost)), flags.get("khepri_db") == "enabled")
 
 
 def _node(fields: dict[str, Any]) -> ClusterMember:
@@ -188,11 +167,11 @@ def _node(fields: dict[str, Any]) -> ClusterMember:
     )
 
 
-def _replicas(url: str, vhost: str) -> Iterator[QueueReplicas]:
+def _replicas(ask: AskPath, vhost: str) -> Iterator[QueueReplicas]:
     # Without statistics, which are up to five seconds old, the nodes themselves are asked.
     path = f"queues/{quote(vhost, safe='')}?disable_stats=true&enable_queue_totals=true&page_size={PAGE}&page="
     for number in range(1, MOST_PAGES + 1):
-        page = _get(url, f"{path}{number}")
+        page = ask(f"{path}{number}")
         yield from _as_replicas(page["items"])
         if number >= int(page["page_count"]):
             return
@@ -206,18 +185,3 @@ def _as_replicas(items: Iterable[dict[str, Any]]) -> Iterator[QueueReplicas]:
             yield QueueReplicas(
                 str(fields["name"]), tuple(fields.get("members") or ()), online, leader if leader in online else None
             )
-
-
-def _get(url: str, path: str) -> Any:
-    parts = urlsplit(url)
-    account = f"{unquote(parts.username or 'guest')}:{unquote(parts.password or 'guest')}"
-    host = parts.netloc.rpartition("@")[2]
-    request = urllib.request.Request(f"{parts.scheme}://{host}{parts.path.rstrip('/')}/api/{path}")
-    request.add_header("Authorization", "Basic " + base64.b64encode(account.encode()).decode())
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # none: RabbitMQ is on the own network
-    with opener.open(request, timeout=ANSWER_SECONDS) as answer:
-        return json.load(answer)
-
-
-def _where(url: str) -> str:
-    return urlsplit(url).netloc.rpartition("@")[2]

@@ -43,7 +43,12 @@ class ChatWaits:
 
 def health_line(overview: Overview) -> Text:
     """Say what does not answer; if everything does, say so."""
-    named = {"RabbitMQ": overview.rabbitmq, "state store": overview.store, "campaigns": overview.campaigns}
+    named = {
+        "RabbitMQ": overview.rabbitmq,
+        "disk": overview.disk,
+        "state store": overview.store,
+        "campaigns": overview.campaigns,
+    }
     faults = [health for health in named.values() if health is not None and not health.up]
     if faults:
         return Text(f"! {_plain(faults[0].text)}", style="bold red", overflow="ellipsis", no_wrap=True)

@@ -129,5 +129,5 @@ def test_compose_grants_the_accounts_the_documented_permissions() -> None:
     } == permissions()
     assert all(each["vhost"] == "/" for each in given["permissions"])
     tags = {user["name"]: user["tags"] for user in given["users"]}
-    assert tags == {name: ["monitoring"] if name == "operator" else [] for name in ACCOUNTS}
+    assert tags == {"producer": [], "worker": [], "operator": ["monitoring"], "monitor": ["monitoring"]}
     assert all(re.fullmatch(r"\$\{RABBITMQ_[A-Z]+_PASSWORD\}", user["password"]) for user in given["users"])

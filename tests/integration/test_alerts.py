@@ -18,6 +18,8 @@ from deploy.dashboards import dashboards
 from floodgate.broker.process.exposition import render
 from floodgate.broker.process.metrics import (
     CAMPAIGNS,
+    DISK_FREE,
+    DISK_LIMIT,
     LIMIT,
     LIMIT_USED,
     OLDEST_JOB,
@@ -25,6 +27,7 @@ from floodgate.broker.process.metrics import (
     PART_UP,
     PAUSES,
     QUEUED,
+    RABBITMQ_ALARM,
     STORE_USED,
     TOO_MANY_REQUESTS,
     UNREAD,
@@ -88,6 +91,19 @@ RECORDED = {
         *(7, 12),
     ),
     "FloodgateStoreNearlyFull": Recorded({"floodgate_store_used_ratio": "0.5x2 0.9x15 0.5x5"}, 15, 20),
+    "FloodgateRabbitMQAlarm": Recorded(
+        {'floodgate_rabbitmq_alarm{node="rabbit@a",resource="disk"}': "0x2 1x3 0x5"}, 4, 8
+    ),
+    "FloodgateRabbitMQDiskLow": Recorded(
+        {
+            'floodgate_rabbitmq_disk_free_bytes{node="rabbit@a"}': "4e9x2 2.5e9x8 4e9x10",
+            'floodgate_rabbitmq_disk_free_bytes{node="rabbit@b"}': "9e9x20",
+            'floodgate_rabbitmq_disk_limit_bytes{node="rabbit@a"}': "1e9x20",
+            'floodgate_rabbitmq_disk_limit_bytes{node="rabbit@b"}': "1e9x20",
+        },
+        *(9, 13),
+    ),
+    "FloodgateRabbitMQUnwatched": Recorded({'floodgate_up{part="management"}': "1x2 0x12 1x10"}, 14, 17),
     "FloodgateUpdateLag": Recorded(histogram("floodgate_update_lag_seconds", 'bot="news"', "10.0", "30.0"), 35, 58),
     "FloodgateLoopLag": Recorded(
         histogram("floodgate_event_loop_lag_seconds", 'job="f",instance="a:1"', "0.25", "0.5"), 35, 58
@@ -99,6 +115,7 @@ SILENT = {
         'floodgate_unread_partitions{bot="news",family="send"}': "3x20",
         'floodgate_pauses{bot="news",scope="bot",cause="operator"}': "1x20",
     },
+    "FloodgatePartAway": {'floodgate_up{part="management"}': "0x20"},
     "FloodgateLimitUnused": {
         'floodgate_limit_used_ratio{bot="news"}': "0x20",
         'floodgate_limit_per_second{bot="news"}': " ".join(["Inf"] * 20),
@@ -168,6 +185,9 @@ class Process:
             (PAUSES, 0, BOT, "bot", "unauthorized"),
             (UNREAD, 0, BOT, "send"),
             (STORE_USED, 0.5),
+            (RABBITMQ_ALARM, 0, "rabbit@a", "disk"),
+            (DISK_FREE, 30e9, "rabbit@a"),
+            (DISK_LIMIT, 1e9, "rabbit@a"),
             (CAMPAIGNS, 0, BOT, "stopped"),
         ):
             self.metrics.set(metric, value, *labels)
@@ -181,6 +201,8 @@ class Process:
         self.metrics.set(PAUSES, 1, BOT, "chat", "unauthorized")
         self.metrics.set(UNREAD, 3, BOT, "send")
         self.metrics.set(STORE_USED, 0.9)
+        self.metrics.set(RABBITMQ_ALARM, 1, "rabbit@a", "disk")
+        self.metrics.set(DISK_FREE, 0.9e9, "rabbit@a")
         self.metrics.set(CAMPAIGNS, 2, BOT, "stopped")
         self.metrics.count(TOO_MANY_REQUESTS, BOT, "chat", by=50)
 
@@ -222,6 +244,7 @@ def at_once(folder: Path) -> Path:
 OF_VALUES = {
     *("FloodgatePartAway", "FloodgateLimitUnused", "FloodgateOldestJobTooOld", "FloodgateTelegramDown"),
     *("FloodgateBotRefused", "FloodgateQueueUnread", "FloodgateStoreNearlyFull", "FloodgateCampaignStopped"),
+    *("FloodgateRabbitMQAlarm", "FloodgateRabbitMQDiskLow"),
 }
 
 
@@ -232,7 +255,7 @@ def test_a_real_prometheus_fires_and_clears_what_it_scrapes(tmp_path: Path) -> N
         process.fail()
         until(lambda: prometheus.firing().keys() >= {*OF_VALUES, "FloodgateTooManyRequests"}, 60)
         for summary in prometheus.firing().values():
-            assert BOT in summary or "rabbitmq" in summary or "90%" in summary
+            assert any(value in summary for value in (BOT, "rabbitmq", "90%", "rabbit@a"))
         process.calm()
         process.metrics.set(PAUSES, 0, BOT, "chat", "unauthorized")
         until(lambda: not prometheus.firing().keys() & OF_VALUES, 60)

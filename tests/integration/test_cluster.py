@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from floodgate.broker.amqp import queue_admin, topology
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import AccessRefusedError
 from floodgate.broker.settings.model import load_settings
+from floodgate.exporter import Exporter
 from floodgate.overview import replicas
 from rabbitmq_node import network
 from rabbitmq_node.amqp import greet
@@ -151,6 +153,30 @@ def test_replicas_are_judged_removed_added_and_missed(cluster: Cluster) -> None:
         last.thaw()
         cluster.await_complete()
         queue_admin.delete(connections, names, wanted.counts)
+
+
+def test_the_exporter_sees_the_alarm_of_a_node_whose_disk_is_full(cluster: Cluster, tmp_path: Path) -> None:
+    settings = load_settings(
+        _env_file=None,
+        rabbitmq_url=cluster.url,
+        rabbitmq_management_url=cluster.management_url,
+        state_url=f"sqlite:///{tmp_path}/state.db",
+        bots={"watched": TOKEN},
+    )
+    node = cluster.nodes[0]
+    with contextlib.closing(Exporter(settings)) as exporter:
+
+        def told(metric: str, labels: str, value: str) -> bool:
+            return f'floodgate_rabbitmq_{metric}{{node="{node.name}"{labels}}} {value}' in exporter.text().decode()
+
+        node.ctl("set_disk_free_limit", "900000GB")
+        try:
+            until(lambda: told("alarm", ',resource="disk"', "1.0"), 60)
+            until(lambda: told("disk_limit_bytes", "", "9"), 60)  # 900000 GB or GiB, by version
+            assert told("disk_free_bytes", "", "")
+            assert told("alarm", ',resource="memory"', "0.0")
+        finally:
+            node.ctl("set_disk_free_limit", "50MB")
 
 
 def test_a_wrong_account_of_the_management_api_is_reported_with_the_remedy(cluster: Cluster) -> None:

@@ -137,6 +137,12 @@ def test_each_service_has_its_own_rabbitmq_account_and_none_is_guest() -> None:
         "fake-telegram": "worker",  # it uses none
     }
     assert all(re.search(r":\$\{RABBITMQ_[A-Z]+_PASSWORD:\?", url) for url in urls.values() if url)
+    asked = {
+        name: service.get("environment", {}).get("FLOODGATE_RABBITMQ_MANAGEMENT_URL")
+        for name, service in services().items()
+    }
+    views = {name: url.removeprefix("http://").partition(":")[0] for name, url in asked.items() if url}
+    assert views == {"operator": "operator", "web": "operator", "metrics": "monitor"}
     assert "guest" not in (ROOT / "docker-compose.yml").read_text()
 
 

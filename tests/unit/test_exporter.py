@@ -9,10 +9,12 @@ from datetime import timedelta
 import pytest
 
 from floodgate.broker.admission.contract import CallFamily, Line, Snapshot
-from floodgate.broker.errors import StateUnavailableError
+from floodgate.broker.errors import RabbitMQUnreachableError, StateUnavailableError
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.process.metrics import (
     CAMPAIGNS,
+    DISK_FREE,
+    DISK_LIMIT,
     LIMIT,
     LIMIT_USED,
     LIVE,
@@ -23,6 +25,7 @@ from floodgate.broker.process.metrics import (
     ON_LADDER,
     OUTAGE,
     PART_UP,
+    RABBITMQ_ALARM,
     RECIPIENTS,
     SLOWED_CHATS,
     UNREAD,
@@ -31,7 +34,7 @@ from floodgate.broker.state.activity import ProcessReport
 from floodgate.exporter import measured
 from floodgate.overview.demand import needed_calls_in_flight
 from floodgate.overview.last_minute import LastMinute
-from floodgate.overview.picture import BotOverview, CampaignOverview, Health, Overview, QueuedMessages
+from floodgate.overview.picture import BotOverview, CampaignOverview, Health, NodeResources, Overview, QueuedMessages
 
 CALM = Snapshot("news", 0, 30.0, 0, 0, dict.fromkeys(Priority, 0), (), (), 0, 0, {}, {})
 RUNNING = CampaignOverview("spring", "news", "running", None, 100, 40, 5, 50, None)
@@ -77,6 +80,21 @@ def test_processes_are_counted_by_role_unless_the_store_is_away() -> None:
 def test_jobs_on_the_delay_ladder_are_counted_unless_rabbitmq_is_away() -> None:
     assert measured(replace(picture(), delayed=7)).values(ON_LADDER) == {(): 7.0}
     assert measured(picture()).values(ON_LADDER) == {}
+
+
+def test_the_disk_and_the_alarms_of_each_node_are_told_if_the_management_api_answers() -> None:
+    nodes = (NodeResources("rabbit@a", (), 9, 2), NodeResources("rabbit@b", ("disk",), 1, 2))
+    counted = measured(replace(picture(), nodes=nodes, disk=Health("low")))
+    assert counted.values(RABBITMQ_ALARM) == {
+        ("rabbit@a", "disk"): 0.0,
+        ("rabbit@a", "memory"): 0.0,
+        ("rabbit@b", "disk"): 1.0,
+        ("rabbit@b", "memory"): 0.0,
+    }
+    assert counted.values(DISK_FREE) == {("rabbit@a",): 9.0, ("rabbit@b",): 1.0}
+    assert counted.values(DISK_LIMIT) == {("rabbit@a",): 2.0, ("rabbit@b",): 2.0}
+    away = measured(replace(picture(), disk=Health("away", RabbitMQUnreachableError("away"))))
+    assert [each.values(PART_UP).get(("management",)) for each in (counted, away, measured(picture()))] == [1, 0, None]
 
 
 def test_the_age_of_the_oldest_job_is_zero_if_none_waits() -> None:
