@@ -145,6 +145,20 @@ _OVERVIEW: Final = (
         ),
     ),
     Row(
+        "Web pages",
+        (
+            Panel("Requests to the pages", (Query(rate(table.PAGES_ANSWERED), "{{page}} {{status}}"),), "reqps"),
+            Panel("Time of a page", _quantiles(table.PAGES_TIME, "page"), "s"),
+            Panel(
+                "Open live parts, and refused logins",
+                (
+                    Query(value(table.EVENT_STREAMS, "instance"), "live parts at {{instance}}"),
+                    Query(rate(table.LOGINS_REFUSED), "refused a second: {{cause}}"),
+                ),
+            ),
+        ),
+    ),
+    Row(
         "Campaigns",
         (
             Panel("Campaigns", (Query(value(table.CAMPAIGNS), "{{bot}} {{state}}"),)),

@@ -59,11 +59,19 @@ PROCESSES: Final = (
     ProcessRole.UPDATES,
     ProcessRole.GATEWAY,
     ProcessRole.CAMPAIGNS,
+    ProcessRole.WEB,
 )
 CONNECTED: Final = PROCESSES  # to RabbitMQ
 PRIORITIES: Final = ("interactive", "bulk")
 CAUSES: Final = ("rate", "line", "pause", "in-flight", "lease", "outage", "store")
 SCOPES: Final = ("bot", "chat")
+STATUSES: Final = ("2xx", "3xx", "4xx", "429", "5xx")
+LIVE_PARTS: Final = "live"
+# The first part of the path of a request to the web pages; `overview` is `/`.
+PAGES: Final = (
+    *("overview", "bots", "chats", "jobs", "dead-letters", "unreachable", "campaigns", "updates", "audit", "actions"),
+    *(LIVE_PARTS, "data", "login", "logout", "static", "health", OTHER),
+)
 _REASONS: Final = tuple(sorted({*REASONS, REASON_NO_ACTOR}))
 
 
@@ -194,7 +202,7 @@ REQUESTS: Final = _counter(
     "HTTP requests that the gateway has answered, by kind and by class of the status.",
     ProcessRole.GATEWAY,
     kind=("call", "file", "api", "other"),
-    status=("2xx", "3xx", "4xx", "429", "5xx"),
+    status=STATUSES,
 )
 REQUEST: Final = _histogram(
     "gateway_request",
@@ -212,6 +220,28 @@ ENDED: Final = _counter(
     outcome=("waiting", "sent", "failed", "unreachable", "uncertain", "skipped", "cancelled"),
 )
 LED: Final = _gauge("campaigns_led", "Campaigns that this process leads.", ProcessRole.CAMPAIGNS)
+
+PAGES_ANSWERED: Final = _counter(
+    "web_requests",
+    "HTTP requests that the web pages have answered, by page and by class of the status; `live` and `data` are parts "
+    "of a page.",
+    ProcessRole.WEB,
+    page=PAGES,
+    status=STATUSES,
+)
+PAGES_TIME: Final = _histogram(
+    "web_request",
+    "Time that the web pages take to answer.",
+    ProcessRole.WEB,
+    page=tuple(page for page in PAGES if page != LIVE_PARTS),
+)
+EVENT_STREAMS: Final = _gauge("web_event_streams", "Live parts of pages that browsers have open.", ProcessRole.WEB)
+LOGINS_REFUSED: Final = _counter(
+    "web_logins_refused",
+    "Logins that the web pages have refused: `token` was unknown, or there were too many `attempts`.",
+    ProcessRole.WEB,
+    cause=("token", "attempts"),
+)
 
 # Read by `floodgate metrics` from the state store, RabbitMQ and the campaigns' database.
 
@@ -375,7 +405,7 @@ LIVE: Final = _gauge(
     "processes",
     "Processes that have reported within ten seconds, by role.",
     ProcessRole.EXPORTER,
-    role=(*PROCESSES, "web"),
+    role=PROCESSES,
 )
 SCRAPE: Final = _gauge("scrape_seconds", "Time that reading all of this took.", ProcessRole.EXPORTER, unit="seconds")
 
@@ -388,11 +418,17 @@ TABLE: Final[tuple[Metric, ...]] = (
     *(LOOP_LAG, PUBLISHED, CONFIRM, RECONNECTS),
     *(UPDATES_RECEIVED, RECEIVER_ACTIVE, UPDATES_HANDLED, UPDATE_LAG, HANDLER),
     *(REQUESTS, REQUEST, CALLERS, RELEASED, ENDED, LED),
+    *(PAGES_ANSWERED, PAGES_TIME, EVENT_STREAMS, LOGINS_REFUSED),
     *(PART_UP, SENT_LAST_SECOND, LIMIT, LIMIT_USED, IN_FLIGHT, JOBS_IN_LINE, LONGEST_LINE, OLDEST_JOB),
     *(QUEUED, ON_LADDER, UNREAD, DEAD_LETTERS, DROPPED, NOT_KEPT, PAUSES, SLOWED_CHATS, OUTAGE),
     *(UNREACHABLE, RECEIVERS, STORE_USED, ROLLBACKS, RABBITMQ_ALARM, DISK_FREE, DISK_LIMIT),
     *(NEEDED, CAMPAIGNS, RECIPIENTS, LIVE, SCRAPE, INFO),
 )
+
+
+def status_class(status: int) -> str:
+    """Return the class of an HTTP status, one of :data:`STATUSES`. A request without an answer counts as failed."""
+    return "429" if status == 429 else f"{status // 100 or 5}xx"
 
 
 @dataclass(slots=True)

@@ -17,7 +17,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from floodgate.broker.process.metrics import Metrics, ProcessRole
+from floodgate.broker.process.measurement import Measurement
+from floodgate.broker.process.metrics import EVENT_STREAMS, ProcessRole
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.reporter import Reporter
 from floodgate.web.actions import confirm
@@ -39,13 +40,19 @@ class Pages:
         middleware: what guards every request. It sets ``request.state.viewer``, and ``request.state.csrf_token`` for
             the forms, which return it as the field ``csrf_token``.
         routes: further routes, such as those that log a viewer in.
+        measurement: of this process; by default, one is made.
     """
 
     def __init__(
-        self, settings: Settings, middleware: Sequence[Middleware] = (), routes: Sequence[BaseRoute] = ()
+        self,
+        settings: Settings,
+        middleware: Sequence[Middleware] = (),
+        routes: Sequence[BaseRoute] = (),
+        measurement: Measurement | None = None,
     ) -> None:
         settings.require_bots()
         self.settings = settings
+        self._measurement = measurement or Measurement(settings, ProcessRole.WEB)
         self._live: LiveParts | None = None
         self.app = Starlette(
             routes=[*routes, *_ROUTES, Mount("/static", StaticFiles(directory=STATIC, check_dir=False), name="static")],
@@ -61,10 +68,13 @@ class Pages:
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        services, picture = Services(self.settings), LivePicture(self.settings)
+        metrics = self._measurement.metrics
+        services, picture = Services(self.settings, metrics), LivePicture(self.settings)
         app.state.services, app.state.picture = services, picture
-        self._live = services.live
-        reporter = Reporter(self.settings, Metrics(ProcessRole.WEB))
+        self._live = live = services.live
+        metrics.follow(EVENT_STREAMS, lambda: live.streams)
+        await self._measurement.start()
+        reporter = Reporter(self.settings, metrics)
         reporter.start()
         warming = asyncio.create_task(picture.look(), name="first picture")
         try:
@@ -72,7 +82,7 @@ class Pages:
         finally:
             warming.cancel()
             services.live.stop()
-            await asyncio.gather(services.close(), picture.close(), reporter.stop())
+            await asyncio.gather(services.close(), picture.close(), reporter.stop(), self._measurement.stop())
 
 
 async def _health(_request: Request) -> Response:

@@ -81,7 +81,8 @@ class LiveParts:
 
     def __init__(self) -> None:
         self._parts: dict[str, LivePart] = {}
-        self._streams = 0
+        self.streams = 0
+        """How many are open."""
         self._stopped = asyncio.Event()
 
     def stream(self, name: str, render: RenderPart, every_seconds: float) -> StreamingResponse:
@@ -90,7 +91,7 @@ class LiveParts:
         Raises:
             HTTPException: 503, because too many streams are open.
         """
-        if self._streams >= MOST_STREAMS:
+        if self.streams >= MOST_STREAMS:
             raise HTTPException(503, f"{MOST_STREAMS} live pages are open already.", {"Retry-After": "10"})
         return _EventStream(self, name, render, every_seconds)
 
@@ -100,14 +101,14 @@ class LiveParts:
 
     async def _watch(self, name: str, render: RenderPart, every_seconds: float) -> AsyncGenerator[str, None]:
         part = self._parts.setdefault(name, LivePart(name, render, every_seconds))
-        self._streams += 1
+        self.streams += 1
         events = part.watch(self._stopped)
         try:
             async for each in events:
                 yield each
         finally:
             await events.aclose()
-            self._streams -= 1
+            self.streams -= 1
             if not part.is_watched:
                 self._parts.pop(name, None)
 

@@ -15,11 +15,14 @@ from typing import Final
 
 import uvicorn
 
+from floodgate.broker.process.measurement import Measurement
+from floodgate.broker.process.metrics import ProcessRole
 from floodgate.broker.settings.model import Settings
 from floodgate.producer.http_protocol import server_config
 from floodgate.producer.listening import listen, url_of
 from floodgate.web.access.guard import Access
 from floodgate.web.app import Pages
+from floodgate.web.request_counts import RequestCounts
 
 logger = logging.getLogger("floodgate.web")
 
@@ -59,15 +62,16 @@ def run_web(settings: Settings, ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT. Calls ``ready`` with the URL once connections are accepted.
 
     Raises:
-        SettingsError: no bot is configured, the address is in use or is not one of this machine's, or it can be reached
-            from other machines and nobody is asked to log in.
+        SettingsError: no bot is configured, an address is in use or is not one of this machine's, or the pages can be
+            reached from other machines and nobody is asked to log in.
     """
-    access = Access(settings.web)
-    pages = Pages(settings, routes=access.routes)
+    measurement = Measurement(settings, ProcessRole.WEB)
+    access = Access(settings.web, metrics=measurement.metrics)
+    pages = Pages(settings, routes=access.routes, measurement=measurement)
+    measurement.bind()
     listener = listen(settings.web.host, settings.web.port, "FLOODGATE_WEB__ADDRESS")
-    config = server_config(
-        access.guard(pages.app), MOST_CONNECTIONS, lifespan="on", timeout_graceful_shutdown=DRAIN_SECONDS
-    )
+    app = RequestCounts(access.guard(pages.app), measurement.metrics)
+    config = server_config(app, MOST_CONNECTIONS, lifespan="on", timeout_graceful_shutdown=DRAIN_SECONDS)
     try:
         WebServer(config, pages, lambda: ready(url_of(listener))).run([listener])
     finally:

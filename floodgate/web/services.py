@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import RabbitMQError, StateError
+from floodgate.broker.process.metrics import Metrics
 from floodgate.broker.settings.model import Settings
 from floodgate.broker.state.stores import open_activity, open_sessions, open_store
 from floodgate.producer.campaigns.operations.service import Campaigns
@@ -27,14 +28,18 @@ T = TypeVar("T")
 
 
 class Services:
-    """See the module. Belongs to the event loop; opens nothing before the first call."""
+    """See the module. Belongs to the event loop; opens nothing before the first call.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        metrics: where messages to RabbitMQ are counted.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings = settings
         self.bots = sorted(settings.tokens)
         self.store = open_store(settings)
         self.sessions = open_sessions(settings)
-        self.connections = Connections(settings, "web")
+        self.connections = Connections(settings, "web", metrics=metrics)
         self.campaigns = Campaigns(settings)
         self.letters = LetterIndex(settings, self.connections)
         self._store_calls = ServiceThreads("the state store", StateError)

@@ -30,7 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.errors import CampaignError, FloodgateError, RabbitMQError, StateError, UnknownMethodError
 from floodgate.broker.process.measurement import Measurement
-from floodgate.broker.process.metrics import CALLERS, REQUEST, REQUESTS, Metrics, ProcessRole
+from floodgate.broker.process.metrics import CALLERS, REQUEST, REQUESTS, Metrics, ProcessRole, status_class
 from floodgate.broker.settings.model import TEST_SUFFIX, Settings
 from floodgate.broker.state.reporter import Reporter
 from floodgate.broker.state.stores import open_batched, open_result_feed, open_store
@@ -266,13 +266,8 @@ class AccessLog:
             seconds = time.monotonic() - started
             access.info("%s %s %d %.0f ms", scope["method"], public_path(scope["path"]), status, seconds * 1000)
             kind = kind_of(scope["path"])
-            self._metrics.count(REQUESTS, kind, _status_class(status))
+            self._metrics.count(REQUESTS, kind, status_class(status))
             self._metrics.observe(REQUEST, seconds, kind)
-
-
-def _status_class(status: int) -> str:
-    """Return the class of a status for metrics. A request without an answer counts as one that failed."""
-    return "429" if status == 429 else f"{status // 100 or 5}xx"
 
 
 async def _refusal(_request: Request, error: Any) -> Response:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import urllib.request
+from urllib.parse import urlsplit
 
 from floodgate.broker.process.metrics import ProcessRole
 from floodgate.exporter import Exporter
@@ -12,6 +14,7 @@ from tests.acceptance.scraping import ANYWHERE, Series, check_names, scraped, ur
 from tests.acceptance.stage import BOT, Stage
 from tests.processes import FloodgateProcess
 from tests.waiting import until
+from tests.web import WebClient
 
 
 def test_a_worker_tells_prometheus_what_became_of_its_jobs(stage: Stage) -> None:
@@ -69,3 +72,25 @@ def test_receiver_gateway_and_campaigns_serve_theirs(stage: Stage) -> None:
     for process in (gateway.running, receiver, campaigns):
         process.signal()
         assert process.wait() == 0
+
+
+def test_the_web_pages_count_requests_and_refused_logins(stage: Stage) -> None:
+    token, ready = "correct-horse-battery-staple", "The pages are ready at "
+    tokens = json.dumps({"ann": {"token": token, "role": "read"}})
+    env = {**stage.env, **ANYWHERE, "FLOODGATE_WEB__TOKENS": tokens}
+    web = stage.keep(FloodgateProcess("web", "--address", "127.0.0.1:0", env=env, home=stage.home)).start(ready)
+    url = web.said(ready).partition(ready)[2].strip()
+    visitor = WebClient("127.0.0.1", urlsplit(url).port or 0)
+    assert visitor.get("/wp-login.php").status == 303, "to the login"
+    assert [visitor.log_in("wrong").status for _ in range(6)] == [401] * 5 + [429]
+    series = scraped(web)
+    check_names(series, ProcessRole.WEB)
+    requests = "floodgate_web_requests_total"
+    assert value(series, requests, page="other", status="3xx") == 1
+    assert [value(series, requests, page="login", status=each) for each in ("2xx", "4xx", "429")] == [6, 5, 1]
+    assert value(series, "floodgate_web_request_seconds_count", page="login") == 12
+    refused = "floodgate_web_logins_refused_total"
+    assert [value(series, refused, cause=cause) for cause in ("token", "attempts")] == [5, 1]
+    until(lambda: value(scraped(web), "floodgate_event_loop_lag_seconds_count") > 0)
+    web.signal()
+    assert web.wait() == 0

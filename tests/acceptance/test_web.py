@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from floodgate.broker.state.stores import open_store
+from tests.acceptance.scraping import ANYWHERE, scraped, value
 from tests.acceptance.stage import BOT, Stage
 from tests.acceptance.test_nothing_blocks_the_loop import locked
 from tests.processes import FloodgateProcess
@@ -24,7 +25,8 @@ PROMPT_SECONDS = 4.0  # far less than the lock is waited for
 
 @pytest.fixture
 def web(stage: Stage) -> FloodgateProcess:
-    return stage.keep(FloodgateProcess("web", "--address", "127.0.0.1:0", env=stage.env, home=stage.home)).start(READY)
+    env = {**stage.env, **ANYWHERE}
+    return stage.keep(FloodgateProcess("web", "--address", "127.0.0.1:0", env=env, home=stage.home)).start(READY)
 
 
 @pytest.fixture
@@ -51,6 +53,9 @@ def test_live_pages_follow_what_happens_and_end_with_the_process(
             store.pause(BOT, None, timedelta(minutes=5), "a storm")
         for each in lines:
             next_event(each, "a storm")
+        counted = scraped(web)
+        assert value(counted, "floodgate_web_event_streams") == 10
+        assert value(counted, "floodgate_web_requests_total", page="live", status="2xx") == 10
         asked = time.monotonic()
         web.signal(signal.SIGTERM)
         assert web.wait(ENDING_SECONDS * 2) == 0

@@ -155,7 +155,7 @@ def test_every_metric_is_produced_somewhere() -> None:
 def test_no_label_names_a_chat_a_job_or_a_user() -> None:
     assert {name for metric in TABLE for name in metric.labels} <= {
         *("bot", "outcome", "cause", "scope", "reason", "kind", "status", "part", "priority"),
-        *("family", "calls", "state", "campaign", "role", "version", "node", "resource"),
+        *("family", "calls", "state", "campaign", "role", "version", "node", "resource", "page"),
     }
 
 

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from floodgate.broker.errors import SettingsError
+from floodgate.broker.process.metrics import Metrics
 from floodgate.broker.settings.web import WebSettings
 from floodgate.web.access.bodies import FormError, read_form
 from floodgate.web.access.headers import with_headers
@@ -49,17 +50,22 @@ class SessionEndedError(OSError):
 class Access:
     """Access control of one server. Belongs to the event loop.
 
+    Args:
+        metrics: where refused logins are counted; None counts them for nobody.
+
     Raises:
         SettingsError: see :func:`require_authentication`.
     """
 
-    def __init__(self, settings: WebSettings, sessions: WebSessions | None = None) -> None:
+    def __init__(
+        self, settings: WebSettings, sessions: WebSessions | None = None, metrics: Metrics | None = None
+    ) -> None:
         require_authentication(settings)
         self._open_to_local = not settings.authenticates
         self._sessions = sessions or WebSessions()
         self._origins = Origins(settings)
         self._proxy = TrustedProxy(settings)
-        self._login = Login(settings, self._sessions)
+        self._login = Login(settings, self._sessions, metrics or Metrics())
 
     @property
     def routes(self) -> list[Route]:

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from floodgate.broker.process.metrics import LOGINS_REFUSED, Metrics
 from floodgate.broker.settings.web import WebSettings
 from floodgate.web.access.attempts import LoginAttempts
 from floodgate.web.access.sessions import LIFE, WebSessions, new_id
@@ -32,10 +33,11 @@ _UNKNOWN: Final = "That token is not known here."
 class Login:
     """Logs people in and out by cookie."""
 
-    def __init__(self, settings: WebSettings, sessions: WebSessions, attempts: LoginAttempts | None = None) -> None:
+    def __init__(self, settings: WebSettings, sessions: WebSessions, metrics: Metrics) -> None:
         self._sessions = sessions
+        self._metrics = metrics
         self._tokens = Tokens(settings.tokens)
-        self._attempts = attempts or LoginAttempts()
+        self._attempts = LoginAttempts()
         self.enabled = bool(settings.tokens)
         self._secure = settings.url.startswith("https:")
         # The prefix makes browsers refuse the cookie from other hosts of the domain and over plain HTTP.
@@ -60,10 +62,12 @@ class Login:
         token, after = str(form.get("token", "")), str(form.get("next", ""))
         address = client_address(request.scope)
         if wait := self._attempts.wait_seconds(address):
+            self._metrics.count(LOGINS_REFUSED, "attempts")
             return self._refuse_for_now(request, wait, after)
         person = self._tokens.holder(token.strip())
         if person is None:
             self._attempts.failed(address)
+            self._metrics.count(LOGINS_REFUSED, "token")
             logger.warning("a login from %s failed: the token is unknown", address)
             return self._form(request, HTTPStatus.UNAUTHORIZED, after, _UNKNOWN)
         logger.info("%s logged in from %s with the role %s", person.name, address, person.role)
