@@ -136,7 +136,7 @@
   }
 
   function redraw() {
-    for (const [figure, { plot, data }] of plots) {
+    for (const [figure, { plot, data }] of [...plots]) { // a copy: what is drawn anew would be next, for ever
       plot.destroy();
       plots.delete(figure);
       draw(figure, data);
