@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -126,13 +127,29 @@ def test_a_benchmarked_edition_imports_its_own_tree_and_the_benchmarks_bots() ->
     assert (APPS / "answering.py").exists()
 
 
-def test_what_observing_costs_is_compared_turn_by_turn() -> None:
-    """The second turn is slower for all: what counts is the ratio within a turn."""
+def test_what_observing_costs_is_compared_within_a_round() -> None:
+    """The machine is slower in each round; what counts is the ratio within it. A span costs a quarter of a job of 0.5
+    ms, and 5 % of the jobs are sampled by default if a core sends 2000 a second."""
+    parts = {"nothing": 1.0, "metrics": 1.01, "metrics, traces of no job": 1.02, "metrics, traces of all jobs": 1.27}
+    turns = [
+        observability.Turn(number, name, 0.0005 * part * (1 + number / 10), 1, 1.0)
+        for number in range(12)
+        for name, part in parts.items()
+    ]
+    idle = observability.Turn(12, "nothing", 0.1, 0, 1.0)
+    counted = observability.whole_rounds([*turns, idle])
+    assert {turn.number for turn in counted} == {*range(2, 12)}
+    metrics, default, unsampled, sampled = observability.costs(counted)
+    assert [each.median for each in (metrics, unsampled, sampled)] == pytest.approx([1.01, 1.02, 1.27])
+    assert 1.03 < default.median < 1.06
+    assert (metrics.missed, default.missed, sampled.missed) == (False, True, None)
 
-    fast = [drained("nothing", 1000, 0.4), drained("metrics", 980, 0.41)]
-    slow = [drained("nothing", 100, 0.8), drained("metrics", 98, 0.82)]
-    [cost] = observability.costs([*fast, *slow])
-    assert (cost.rate, cost.met) == (pytest.approx(0.98), True)
-    assert cost.cpu == pytest.approx(1.025)
-    [dear] = observability.costs([fast[0], drained("metrics", 960, 0.41)])
-    assert not dear.met
+
+@pytest.mark.parametrize(("low", "high", "missed"), [(0.99, 1.03, False), (1.02, 1.04, None), (1.031, 1.2, True)])
+def test_a_bound_is_met_or_missed_by_the_whole_interval(low: float, high: float, missed: bool | None) -> None:
+    assert observability.Cost("metrics", 1.0, low, high).missed is missed
+
+
+def test_the_interval_of_a_median_is_that_of_its_ranks() -> None:
+    assert observability.interval_of_median(range(1, 21)) == (6, 15), "as in tables of the sign test"
+    assert observability.interval_of_median([1.0] * 5) == (0.0, math.inf)

@@ -9,12 +9,13 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler, SamplingResult
 from opentelemetry.trace import SpanKind, StatusCode
 
 from floodgate.actors.outcomes import (
@@ -55,11 +56,11 @@ class Recording:
 
 @pytest.fixture
 def recording() -> Callable[..., Recording]:
-    def make(sampler: Sampler = ALWAYS_ON) -> Recording:
+    def make(sampler: Sampler = ALWAYS_ON, budget: FirstOfEachSecond | None = None) -> Recording:
         exporter = InMemorySpanExporter()
         provider = TracerProvider(FollowCallers(sampler), shutdown_on_exit=False)
         provider.add_span_processor(SimpleSpanProcessor(exporter))
-        return Recording(Tracing(provider), exporter)
+        return Recording(Tracing(provider, budget), exporter)
 
     return make
 
@@ -179,17 +180,29 @@ def test_the_sampler_decides_on_jobs_without_a_trace(recording: Record) -> None:
     assert recording(ALWAYS_ON).tracing.job(JOB, QUEUE, {}) is not NOT_TRACED
 
 
-def test_without_a_sampler_so_many_jobs_a_second_are_traced(recording: Record) -> None:
+def test_without_a_sampler_so_many_jobs_a_second_are_traced_and_no_span_is_begun_for_others(recording: Record) -> None:
     now = 100.0
-    tracing = recording(ParentBased(FirstOfEachSecond(3, lambda: now))).tracing
+    budget = CountingSampler(3, lambda: now)
+    tracing = recording(ParentBased(budget), budget).tracing
 
     def traced(jobs: int) -> int:
         return sum(tracing.job(JOB, QUEUE, {}) is not NOT_TRACED for _ in range(jobs))
 
     assert traced(5) == 3
+    assert budget.asked == 3
     assert tracing.job(JOB, QUEUE, {"traceparent": SAMPLED}) is not NOT_TRACED
     now += 1
     assert traced(5) == 3
+
+
+class CountingSampler(FirstOfEachSecond):
+    """Counts how often it is asked."""
+
+    asked = 0
+
+    def should_sample(self, *given: Any, **more: Any) -> SamplingResult:
+        self.asked += 1
+        return super().should_sample(*given, **more)
 
 
 def test_a_request_is_a_child_of_its_caller_and_carries_its_status(recording: Record) -> None:
