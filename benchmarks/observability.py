@@ -1,14 +1,15 @@
 """What metrics and traces cost a worker: its CPU a job with them, beside the same process without.
 
 One worker process without limits, a Bot API that answers at once: whatever is observed weighs most here. The process is
-observed in turns of a second (:mod:`benchmarks.stage.alternating_worker`), and each turn is compared with the one
-without anything of the same round. CPU is compared and not jobs a second, because a machine that is busy with other
-things takes away time, but hardly makes work. The bound is met if the whole confidence interval is below it, and missed
+observed in turns of a second (:mod:`benchmarks.stage.alternating_worker`), and each turn is compared with the turns
+without anything before and after it. CPU is compared and not jobs a second, because a machine that is busy with other
+things takes away time, but makes less work. The bound is met if the whole confidence interval is below it, and missed
 if the whole is above it; otherwise there were too few rounds to tell.
 
-In each turn with metrics they are scraped once and reported to the store; spans go to a collector that reads and drops
-them. Traces as they are by default, the first :data:`MOST_PER_SECOND` jobs of each second, are not a turn of their own:
-they are as large a part of the jobs as a worker sends that has a core to itself, whatever this machine leaves to it.
+Spans go to a collector that reads and drops them. Reports to the store, once a second, and a scrape every 15 s are
+added as the part of a core that they take. Traces as they are by default, of the first :data:`MOST_PER_SECOND` jobs of
+each second, are not a turn of their own: they are as large a part of the jobs as a worker sends that has a core to
+itself, whatever this machine leaves to it.
 """
 
 from __future__ import annotations
@@ -72,28 +73,28 @@ class Cost:
         return f"{found}, {verdict} {MOST_COST:.0%}"
 
 
-def whole_rounds(turns: Sequence[Turn]) -> list[Turn]:
-    """Return the turns of the rounds that count: without the first, and without those in which the worker stood still
-    for a whole turn."""
-    idle = {turn.number for turn in turns if not turn.jobs}
-    return [turn for turn in turns if turn.number >= FIRST_ROUNDS and turn.number not in idle]
-
-
 def costs(turns: Sequence[Turn]) -> list[Cost]:
-    """Compare the turns of each round with that without anything."""
-    rounds: defaultdict[int, dict[str, float]] = defaultdict(dict)
-    for turn in turns:
-        rounds[turn.number][turn.observed] = turn.cpu_ms_per_job
-    for spent in rounds.values():
-        spent[DEFAULT] = _by_default(spent)
+    """Compare each turn with those without anything before and after it. The first rounds are left out, and turns in
+    which the worker stood still."""
+    rounds: defaultdict[int, dict[str, Turn]] = defaultdict(dict)
+    ratios: defaultdict[int, dict[str, float]] = defaultdict(dict)
+    for before, turn, after in zip(turns, turns[1:], turns[2:], strict=False):
+        if turn.observed != NOTHING.name and turn.round >= FIRST_ROUNDS and before.jobs and turn.jobs and after.jobs:
+            without = (before.cpu_ms_per_job + after.cpu_ms_per_job) / 2
+            # A worker that sends as fast as it can uses one core, so a part of that is a part of its work.
+            ratios[turn.round][turn.observed] = turn.cpu_ms_per_job / without + turn.periodic
+            rounds[turn.round][turn.observed] = turn
+    whole = [number for number, found in ratios.items() if len(found) == len(OBSERVATIONS)]
+    for number in whole:
+        ratios[number][DEFAULT] = _by_default(ratios[number], rounds[number][UNSAMPLED.name])
     names = (METRICS.name, DEFAULT, UNSAMPLED.name, SAMPLED.name)
-    return [_cost(name, [spent[name] / spent[NOTHING.name] for spent in rounds.values()]) for name in names]
+    return [_cost(name, [ratios[number][name] for number in whole]) for name in names]
 
 
-def _by_default(spent: Mapping[str, float]) -> float:
-    """The CPU a job if the first jobs of each second are sampled, at as many jobs a second as one core sends."""
-    unsampled, sampled = spent[UNSAMPLED.name], spent[SAMPLED.name]
-    return unsampled + (sampled - unsampled) * min(1.0, MOST_PER_SECOND * unsampled / 1000)
+def _by_default(ratios: Mapping[str, float], unsampled: Turn) -> float:
+    """The cost if the first jobs of each second are sampled, at as many jobs a second as one core sends."""
+    share = min(1.0, MOST_PER_SECOND * unsampled.cpu_ms_per_job / 1000)
+    return ratios[UNSAMPLED.name] + share * (ratios[SAMPLED.name] - ratios[UNSAMPLED.name])
 
 
 def _cost(name: str, ratios: Sequence[float]) -> Cost:
@@ -131,7 +132,7 @@ def play(rabbitmq_url: str, rounds: int, seconds: float) -> list[Turn]:
         worker.start()
         try:
             worker.ready_line()
-            return list(watched(worker, notebook, queue, rounds * len(OBSERVATIONS)))
+            return list(watched(worker, notebook, queue, rounds * 2 * len(OBSERVATIONS)))
         finally:
             worker.stop()
 
@@ -168,7 +169,7 @@ def watched(worker: Program, notebook: Path, queue: Feed, count: int) -> Iterato
         lines = notebook.read_text().splitlines() if notebook.exists() else []
         for line in lines[told:]:
             turn = Turn(**json.loads(line))
-            print(f"{turn.number} {turn.observed}: {turn.jobs} jobs", file=sys.stderr, flush=True)
+            print(f"{turn.round} {turn.observed}: {turn.jobs} jobs", file=sys.stderr, flush=True)
             yield turn
             told, deadline = told + 1, time.monotonic() + LONGEST_TURN_SECONDS
         time.sleep(POLL_SECONDS)
@@ -204,13 +205,13 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     rounds, seconds = (8, 0.3) if options.quick else (options.rounds, options.seconds)
     with servers.rabbitmq() as url:
-        turns = whole_rounds(play(url, rounds, seconds))
+        turns = play(url, rounds, seconds)
     found = costs(turns)
     path = report.save("observability", map(asdict, turns), costs=[asdict(cost) for cost in found])
     report.table(
         f"{rounds} rounds with turns of {seconds:g} s, one worker process, limits off, a Bot API that answers at once",
         ["", "jobs/s", "CPU ms a job", "most", "least"],
-        [_row(each.name, [turn for turn in turns if turn.observed == each.name]) for each in OBSERVATIONS],
+        [_row(each.name, [turn for turn in turns if turn.observed == each.name]) for each in (NOTHING, *OBSERVATIONS)],
     )
     for cost in found:
         print(cost, flush=True)
@@ -219,7 +220,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _row(name: str, turns: Sequence[Turn]) -> Sequence[object]:
-    spent = [turn.cpu_ms_per_job for turn in turns]
+    spent = [turn.cpu_ms_per_job for turn in turns if turn.jobs]
     per_second = statistics.median(turn.jobs / turn.seconds for turn in turns)
     return [name, per_second, statistics.median(spent), max(spent), min(spent)]
 

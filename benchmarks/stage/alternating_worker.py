@@ -1,11 +1,12 @@
-"""A worker that is observed in turns: ``python -m benchmarks.stage.alternating_worker NOTEBOOK TURNS SECONDS``.
+"""A worker that is observed in turns: ``python -m benchmarks.stage.alternating_worker NOTEBOOK ROUNDS SECONDS``.
 
-For some seconds it counts nothing and makes no spans, then it counts, then it samples no job or all of them, and again,
-in an order that is drawn anew each time. So what the machine does meanwhile falls on all ways alike, and each turn has
-neighbours to be compared with. A line of the notebook is a turn as JSON. The process must export spans.
+For some seconds it counts nothing and makes no spans, then it is observed, then it is not, and so on; the ways of
+observing it take turns in an order that is drawn anew in each round. So what the machine does meanwhile falls on all of
+them alike, and each turn has one without anything before it and after it. A line of the notebook is a turn as JSON. The
+process must export spans.
 
-A turn with metrics has one scrape and the reports to the store of that time; a turn with spans exports its own before
-it ends.
+A turn with spans exports its own before it ends. Reports to the store and scrapes are measured between the turns: they
+take as much of a second however many jobs there are in it, which a busy machine would show as a greater cost.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -28,12 +29,13 @@ from floodgate.actors.sessions import BotSessions
 from floodgate.broker.process.exposition import render
 from floodgate.broker.process.metrics import Metrics
 from floodgate.broker.process.spans import FirstOfEachSecond
-from floodgate.broker.state.reporter import Reporter
+from floodgate.broker.state.reporter import EVERY_SECONDS, Reporter, totals_of
 from floodgate.broker.worker.middleware.job_traces import JobTraces
 from floodgate.broker.worker.runner import Runner
 
 # Jobs that were under way at the beginning of a turn have ended after this.
 CALM_SECONDS: Final = 0.1
+SCRAPE_SECONDS: Final = 15.0
 _COUNTING: Final = {name: getattr(Metrics, name) for name in ("count", "observe", "set")}
 
 
@@ -51,18 +53,20 @@ NOTHING: Final = Observation("nothing")
 METRICS: Final = Observation("metrics", counts=True)
 UNSAMPLED: Final = Observation("metrics, traces of no job", counts=True, traces=True)
 SAMPLED: Final = Observation("metrics, traces of all jobs", counts=True, traces=True, samples_all=True)
-OBSERVATIONS: Final = (NOTHING, METRICS, UNSAMPLED, SAMPLED)
+OBSERVATIONS: Final = (METRICS, UNSAMPLED, SAMPLED)
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
     """What the process spent in one turn, on all its threads."""
 
-    number: int
+    round: int
     observed: str
     cpu_seconds: float
     jobs: int
     seconds: float
+    periodic: float = 0.0
+    """The part of a core that reports to the store and scrapes take; 0 without metrics."""
 
     @property
     def cpu_ms_per_job(self) -> float:
@@ -77,7 +81,7 @@ class Turns:
         self._count = count
         self._seconds = seconds
         self._calls = 0
-        self._counts = True
+        self._reports: Reports | None = None
         self._task: asyncio.Task[None] | None = None
 
     def install(self) -> None:
@@ -92,33 +96,73 @@ class Turns:
             await start(runner)
             self._task = asyncio.create_task(self._take_all(runner), name="turns")
 
-        async def in_its_turn(reporter: Reporter, activity: Any, *, last: bool) -> None:
-            if self._counts:
-                await report(reporter, activity, last=last)
+        async def noted(reporter: Reporter, activity: Any, *, last: bool) -> None:
+            self._reports = Reports(report, reporter, activity)
 
-        BotSessions.call = counted  # type: ignore[method-assign]
-        Runner.start = started  # type: ignore[method-assign]
-        Reporter._try_report = in_its_turn  # type: ignore[method-assign]
+        BotSessions.call = counted  # type: ignore[assignment, method-assign]
+        Runner.start = started  # type: ignore[assignment, method-assign]
+        Reporter._try_report = noted  # type: ignore[assignment, method-assign]
 
     async def _take_all(self, runner: Runner) -> None:
         switch = _switch_of(runner)
         with self._notebook.open("a", buffering=1) as lines:
             for number in range(self._count):
-                for observation in random.sample(OBSERVATIONS, len(OBSERVATIONS)):
+                for observation in _order():
                     switch(observation)
-                    self._counts = observation.counts
                     await asyncio.sleep(CALM_SECONDS)
                     lines.write(json.dumps(asdict(await self._take(number, observation, runner.broker.metrics))) + "\n")
 
     async def _take(self, number: int, observation: Observation, metrics: Metrics) -> Turn:
         cpu, calls, began = time.process_time(), self._calls, time.monotonic()
         await asyncio.sleep(self._seconds)
-        if observation.counts:
-            await asyncio.to_thread(render, metrics)
         if observation.traces:
             await asyncio.to_thread(_provider().force_flush)
         spent, done, took = time.process_time() - cpu, self._calls - calls, time.monotonic() - began
-        return Turn(number, observation.name, spent, done, took)
+        periodic = await self._periodic(metrics) if observation.counts else 0.0
+        return Turn(number, observation.name, spent, done, took, periodic)
+
+    async def _periodic(self, metrics: Metrics) -> float:
+        scrape_seconds = await asyncio.to_thread(_cpu_of, render, metrics)
+        report_seconds = await self._reports.make_one() if self._reports is not None else 0.0
+        return report_seconds / EVERY_SECONDS + scrape_seconds / SCRAPE_SECONDS
+
+
+class Reports:
+    """Makes reports to the store in place of the worker's own timer, and measures them.
+
+    Args:
+        report: makes one, given a reporter and the history that it writes to.
+    """
+
+    def __init__(self, report: Callable[..., Awaitable[None]], reporter: Reporter, activity: Any) -> None:
+        self._report = report
+        self._reporter = reporter
+        self._activity = activity
+        self._written_seconds = 0.0
+
+    async def make_one(self) -> float:
+        """Report, and return the CPU that it took."""
+        counted_seconds = _cpu_of(totals_of, self._reporter._metrics, self._reporter._settings.tokens)
+        await self._report(self._reporter, self, last=False)
+        return counted_seconds + self._written_seconds
+
+    def report(self, *given: Any) -> None:
+        """Stand in for the history: write to it, and measure that."""
+        self._written_seconds = _cpu_of(self._activity.report, *given)
+
+
+def _order() -> Iterator[Observation]:
+    """Yield the turns of a round."""
+    for observation in random.sample(OBSERVATIONS, len(OBSERVATIONS)):
+        yield NOTHING
+        yield observation
+
+
+def _cpu_of(function: Callable[..., object], *given: object) -> float:
+    """The seconds of CPU that a call takes on this thread."""
+    began = time.thread_time()
+    function(*given)
+    return time.thread_time() - began
 
 
 def _switch_of(runner: Runner) -> Callable[[Observation], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -127,22 +128,25 @@ def test_a_benchmarked_edition_imports_its_own_tree_and_the_benchmarks_bots() ->
     assert (APPS / "answering.py").exists()
 
 
-def test_what_observing_costs_is_compared_within_a_round() -> None:
-    """The machine is slower in each round; what counts is the ratio within it. A span costs a quarter of a job of 0.5
-    ms, and 5 % of the jobs are sampled by default if a core sends 2000 a second."""
-    parts = {"nothing": 1.0, "metrics": 1.01, "metrics, traces of no job": 1.02, "metrics, traces of all jobs": 1.27}
+def test_what_observing_costs_is_compared_with_the_turns_before_and_after() -> None:
+    """The machine is slower from turn to turn. A span costs a quarter of a job of 0.5 ms, and 5 % of the jobs are
+    sampled by default if a core sends 2000 a second."""
+    observed = {"metrics": 1.01, "metrics, traces of no job": 1.02, "metrics, traces of all jobs": 1.27}
+    parts = [part for each in observed.items() for part in (("nothing", 1.0), each)]
     turns = [
-        observability.Turn(number, name, 0.0005 * part * (1 + number / 10), 1, 1.0)
-        for number in range(12)
-        for name, part in parts.items()
+        observability.Turn(
+            number // 6, *parts[number % 6][:1], 0.0005 * parts[number % 6][1] * (1 + number / 1000), 1, 1.0
+        )
+        for number in range(100)
     ]
-    idle = observability.Turn(12, "nothing", 0.1, 0, 1.0)
-    counted = observability.whole_rounds([*turns, idle])
-    assert {turn.number for turn in counted} == {*range(2, 12)}
-    metrics, default, unsampled, sampled = observability.costs(counted)
+    metrics, default, unsampled, sampled = observability.costs(turns)
     assert [each.median for each in (metrics, unsampled, sampled)] == pytest.approx([1.01, 1.02, 1.27])
-    assert 1.03 < default.median < 1.06
+    assert default.median == pytest.approx(1.02 + 0.25 * 0.05, abs=0.002)
     assert (metrics.missed, default.missed, sampled.missed) == (False, True, None)
+    idle = dataclasses.replace(turns[50], jobs=0)
+    assert observability.costs([*turns[:50], idle, *turns[51:]])[0].median == pytest.approx(1.01)
+    reporting = [dataclasses.replace(each, periodic=0.01) for each in turns]
+    assert observability.costs(reporting)[0].median == pytest.approx(1.02), "a hundredth of a core"
 
 
 @pytest.mark.parametrize(("low", "high", "missed"), [(0.99, 1.03, False), (1.02, 1.04, None), (1.031, 1.2, True)])
