@@ -70,7 +70,7 @@ class StreamPlan:
                 continue
             if not part.text.strip() or (_same(part, self.shown) and not (self.drafts and part.complete)):
                 return None
-            return self._call(part)
+            return self._call(part if self.drafts or part.complete else self.text.prospect or part)
         return None
 
     def done(self, call: PlannedCall, result: Any) -> None:
@@ -88,6 +88,8 @@ class StreamPlan:
             if self.message_id is None:
                 return
         self.shown = call.part
+        if not self.drafts:
+            self.text.show(call.part)
 
     def renew(self) -> None:
         """Plan the draft again, even if the text has not changed."""

@@ -251,11 +251,14 @@ class StreamWriter:
             if call is None:
                 await self._wait_for_text()
                 continue
-            if call.kind is CallKind.SEND and await self._try_to_adopt(call.number):
-                continue
             turn = await self._turn(call)
             newest = self._next_call()
-            if self._closing.done() or newest is None or newest.kind is not call.kind:
+            if (
+                self._closing.done()
+                or newest is None
+                or self._turns_for(newest) is not self._turns_for(call)
+                or (newest.kind is CallKind.SEND and await self._try_to_adopt(newest.number))
+            ):
                 if turn is not None:
                     turn.drop()
                 continue  # another kind of call takes another turn
@@ -273,13 +276,13 @@ class StreamWriter:
 
     async def _turn(self, call: PlannedCall) -> Turn | None:
         """Wait for the stream's turn. None if the call needs none, or the text is to end."""
-        if call.kind is CallKind.EDIT:
+        turns = self._turns_for(call)
+        if turns is self._turns:
             asked = self._turns.for_refresh(self._shown_at, self._not_before)
         else:
             await self._pause(self._not_before)
-            if not self._is_prompt(call):
+            if turns is None:
                 return None
-            turns = self._turns.first_drafts if call.kind is CallKind.DRAFT else self._turns.prompt
             asked = turns.ask()
         if await self._until(asked):
             return asked.result()
@@ -305,9 +308,16 @@ class StreamWriter:
             self._drop_pending(turn)
             self._wait_for_rabbitmq(error)
 
+    def _turns_for(self, call):
+        if self._is_prompt(call):
+            return self._turns.first_drafts if call.kind is CallKind.DRAFT else self._turns.prompt
+        return None if call.kind is CallKind.DRAFT else self._turns
+
     def _is_prompt(self, call: PlannedCall) -> bool:
         """Whether a call shows the first words of a message."""
-        return call.kind is CallKind.SEND or (call.kind is CallKind.DRAFT and not self._plan.begun)
+        if call.kind is CallKind.EDIT:
+            return False
+        return not self._plan.begun or (call.kind is CallKind.SEND and self._plan.drafts)
 
     def _earliest(self, call: PlannedCall, began: float) -> float:
         if call.kind is CallKind.DRAFT:

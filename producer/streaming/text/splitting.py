@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from typing import Final
 
 from floodgate.producer.streaming.text.formatted import FormattedText, units
@@ -22,18 +23,48 @@ _JOINER: Final = "\u200d"
 
 def bound(text: FormattedText, limit: int) -> int:
     """Return where to cut a text whose beginning is to have at most ``limit`` UTF-16 code units."""
-    most = _fitting(text.text, limit)
+    most = fitting(text.text, limit)
+    ends = next(filter(None, _ends_by_rank(text, most // 2, most)), None)
+    return max(ends) if ends else _between_characters(text.text, most)
+
+
+def bound_after(text: FormattedText, shown: int, limit: int) -> int:
+    """Return where a text may end so that it shows more than its first ``shown`` characters; 0 if nowhere.
+
+    It may end at the best bound that is new, if that is in the second half of what fits. It ends within code or within
+    a sentence only if there is no better bound at all.
+    """
+    paragraphs, sentences, lines, words = _ends_by_rank(text, fitting(text.text, limit // 2), len(text.text))
+    for ends in (paragraphs, sentences) if paragraphs or sentences else (lines or words,):
+        if (end := max(ends, default=0)) > shown:
+            return end
+    return 0
+
+
+def bound_at(text: FormattedText, shown: int, limit: int) -> int:
+    """Return the bound right after the first ``shown`` characters, white space aside, if :func:`bound_after` would have
+    taken one there; else 0."""
+    paragraphs, sentences, lines, words = _ends_by_rank(text, fitting(text.text, limit // 2), fitting(text.text, limit))
+    space = len(text.text) - len(text.text[shown:].lstrip())
+    ends = [*paragraphs, *sentences] or lines or words
+    return max((end for end in ends if shown <= end <= space), default=0)
+
+
+def _ends_by_rank(text: FormattedText, least: int, most: int) -> Iterator[list[int]]:
+    """Find the bounds after ``least`` and up to ``most``: those of paragraphs, sentences, lines and words."""
     code = [(span.start, span.end) for span in text.spans if span.style.type == "pre"]
-    found = (
-        max(_last(_PARAGRAPHS, text.text, most, code), _beside(code, most))
-        or _last(_SENTENCES, text.text, most, code)
-        or _last(_LINES, text.text, most)
-        or _last(_WORDS, text.text, most)
+    beside = [end for block in code for end in block]
+    paragraphs, sentences = (
+        [end for end in _ends(pattern, text.text, least, most) if not any(start < end < stop for start, stop in code)]
+        for pattern in (_PARAGRAPHS, _SENTENCES)
     )
-    return found or _between_characters(text.text, most)
+    yield [*paragraphs, *(end for end in beside if least < end <= most)]
+    yield sentences
+    yield _ends(_LINES, text.text, least, most)
+    yield _ends(_WORDS, text.text, least, most)
 
 
-def _fitting(text: str, limit: int) -> int:
+def fitting(text: str, limit: int) -> int:
     """Return how many code points have at most ``limit`` units."""
     if text.isascii():
         return min(len(text), limit)
@@ -43,14 +74,8 @@ def _fitting(text: str, limit: int) -> int:
     return most
 
 
-def _last(pattern: re.Pattern[str], text: str, most: int, code: list[tuple[int, int]] | None = None) -> int:
-    """Return the end of the pattern's last match in the second half that is in no code block; 0 if there is none."""
-    ends = (found.end() for found in pattern.finditer(text, most // 2, most))
-    return max((end for end in ends if not any(start < end < stop for start, stop in code or ())), default=0)
-
-
-def _beside(code: list[tuple[int, int]], most: int) -> int:
-    return max((end for block in code for end in block if most // 2 < end <= most), default=0)
+def _ends(pattern: re.Pattern[str], text: str, least: int, most: int) -> list[int]:
+    return [found.end() for found in pattern.finditer(text, least, most)]
 
 
 def _between_characters(text: str, most: int) -> int:
