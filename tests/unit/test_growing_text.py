@@ -191,6 +191,63 @@ def test_a_message_is_complete_once_the_text_has_outgrown_it() -> None:
         growing.append("more")
 
 
+def shown_before(source: str, more: str, formatting: Formatting = "markdown") -> GrowingText:
+    """A text of which a chat shows the first part, and which has grown since."""
+    growing = GrowingText(formatting, limit=64)
+    growing.append(source)
+    growing.show(growing.parts[0])
+    growing.append(more)
+    assert [part.complete for part in growing.parts] == [False]
+    return growing
+
+
+@pytest.mark.parametrize(
+    ("source", "more", "text"),
+    [
+        ("A short one. ", "And more", None),  # there is room for it twice
+        ("A first sentence. And", " a second one. And a", "A first sentence. And a second one."),
+        ("A first sentence. And", " a second one.\n\nA third. And", "A first sentence. And a second one."),
+        ("A first sentence, which is not even at its", " end yet", None),
+        ("A sentence with its end in the second half. And", " another", None),
+        ("Only words, and words", " and words, and ever m", "Only words, and words and words, and ever"),
+        ("```\nlong_line = 1 + 2 + 3\nlong", "_line = 1 + 2 + 3\nli", "long_line = 1 + 2 + 3\nlong_line = 1 + 2 + 3"),
+        ("```\nlong_line = 1 + 2 + 3\nlong", "_line = 1 + 2\n```\nAnd", "long_line = 1 + 2 + 3\nlong_line = 1 + 2"),
+        ("One two three four five six seven.\n```\nlong", "_line = 1 + 2\nli", None),
+        ("A **bold sentence. And", " a second one. And a", "A bold sentence. And a second one."),
+    ],
+)
+def test_a_text_that_will_outgrow_its_message_is_shown_up_to_a_bound_and_then_goes_on_in_the_next(
+    source: str, more: str, text: str | None
+) -> None:
+    growing = shown_before(source, more)
+    prospect = growing.prospect
+    assert (prospect and prospect.text) == text
+    if prospect is not None:
+        growing.show(prospect)
+        growing.append("x" * 64)
+        first = growing.parts[0]
+        assert (first.text, first.entities, first.complete) == (prospect.text, prospect.entities, True)
+
+
+def test_a_text_that_ends_before_it_outgrows_its_message_stays_in_one() -> None:
+    growing = shown_before("A first sentence. And", " a second one. And a")
+    assert growing.prospect is not None
+    growing.show(growing.prospect)
+    growing.append(" third.")
+    assert [part.text for part in growing.finish()] == ["A first sentence. And a second one. And a third."]
+
+
+def test_a_message_that_may_not_end_where_the_chat_shows_it_changes_once_more() -> None:
+    growing = GrowingText(limit=64)
+    growing.append("A first sentence. And a second one, which")
+    growing.show(growing.parts[0])
+    growing.append(" is long. And a third one.")
+    assert [part.text for part in growing.parts] == [
+        "A first sentence. And a second one, which is long.",
+        "And a third one.",
+    ]
+
+
 def test_nothing_that_is_blank_is_sent() -> None:
     for source in ("", " \n\t", "\u200b\u2060", "\x00\x01", "```py\n```", "**"):
         growing = GrowingText("markdown")

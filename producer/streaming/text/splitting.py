@@ -34,7 +34,8 @@ def bound_after(text: FormattedText, shown: int, limit: int) -> int:
     It may end at the best bound that is new, if that is in the second half of what fits. It ends within code or within
     a sentence only if there is no better bound at all.
     """
-    paragraphs, sentences, lines, words = _ends_by_rank(text, fitting(text.text, limit // 2), len(text.text))
+    # What ends where the text ends now may go on.
+    paragraphs, sentences, lines, words = _ends_by_rank(text, fitting(text.text, limit // 2), len(text.text) - 1)
     for ends in (paragraphs, sentences) if paragraphs or sentences else (lines or words,):
         if (end := max(ends, default=0)) > shown:
             return end
