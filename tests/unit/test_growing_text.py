@@ -202,31 +202,40 @@ def shown_before(source: str, more: str, formatting: Formatting = "markdown") ->
 
 
 @pytest.mark.parametrize(
-    ("source", "more", "text"),
+    ("source", "more", "text", "rest"),
     [
-        ("A short one. ", "And more", None),  # there is room for it twice
-        ("A first sentence. And", " a second one. And a", "A first sentence. And a second one."),
-        ("A first sentence. And", " a second one.\n\nA third. And", "A first sentence. And a second one."),
-        ("A first sentence, which is not even at its", " end yet", None),
-        ("A sentence with its end in the second half. And", " another", None),
-        ("Only words, and words", " and words, and ever m", "Only words, and words and words, and ever"),
-        ("```\nlong_line = 1 + 2 + 3\nlong", "_line = 1 + 2 + 3\nli", "long_line = 1 + 2 + 3\nlong_line = 1 + 2 + 3"),
-        ("```\nlong_line = 1 + 2 + 3\nlong", "_line = 1 + 2\n```\nAnd", "long_line = 1 + 2 + 3\nlong_line = 1 + 2"),
-        ("One two three four five six seven.\n```\nlong", "_line = 1 + 2\nli", None),
-        ("A **bold sentence. And", " a second one. And a", "A bold sentence. And a second one."),
+        ("A first sentence. And", " a second one. And a", "A first sentence. And a second one.", " third. " * 9),
+        ("A first sentence. And", " a second one.\n\nA. And", "A first sentence. And a second one.", "\n\na b" * 20),
+        ("Only words, and words", " and words, and ever m", "Only words, and words and words, and ever", "ore a" * 20),
+        ("```\nline 1 ........\nline", " 2 ..............\nli", "line 1 ........\nline 2 ..............", "\nl" * 20),
+        ("```\nline 1 ........\nli", "ne 2 ............\n```\nAnd", "line 1 ........\nline 2 ............", ". a" * 20),
+        ("A **bold sentence. And", " a second one. And a", "A bold sentence. And a second one.", " third. " * 9),
     ],
-)
+)  # fmt: skip
 def test_a_text_that_will_outgrow_its_message_is_shown_up_to_a_bound_and_then_goes_on_in_the_next(
-    source: str, more: str, text: str | None
+    source: str, more: str, text: str, rest: str
 ) -> None:
     growing = shown_before(source, more)
     prospect = growing.prospect
-    assert (prospect and prospect.text) == text
-    if prospect is not None:
-        growing.show(prospect)
-        growing.append("x" * 64)
-        first = growing.parts[0]
-        assert (first.text, first.entities, first.complete) == (prospect.text, prospect.entities, True)
+    assert prospect is not None
+    assert prospect.text == text
+    growing.show(prospect)
+    growing.append(rest)
+    assert (growing.parts[0].text, growing.parts[0].entities) == (prospect.text, prospect.entities)
+    assert growing.parts[0].complete
+
+
+@pytest.mark.parametrize(
+    ("source", "more"),
+    [
+        ("A short one. ", "And more"),  # there is room for as much again
+        ("A first sentence, which is not even at its", " end yet"),
+        ("A sentence with its end in the second half. And", " another"),  # that end is shown already
+        ("One two three four five six seven.\n```\nlong", "_line = 1 + 2\nli"),  # beside code is better than within
+    ],
+)
+def test_a_text_is_shown_whole_while_it_has_room_or_where_it_may_not_end(source: str, more: str) -> None:
+    assert shown_before(source, more).prospect is None
 
 
 def test_a_text_that_ends_before_it_outgrows_its_message_stays_in_one() -> None:
