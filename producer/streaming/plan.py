@@ -2,7 +2,8 @@
 
 In a chat that takes drafts, a draft shows the text while it grows, and a message replaces it once the text is complete.
 Elsewhere the first words are a message, which is edited. A text longer than a message goes on in the next one as soon
-as no later word changes the first (``TextPart.complete``).
+as no later word changes the first (``TextPart.complete``). An edit of a message that will soon be full ends where the
+message may end (``GrowingText.prospect``), so that the next call can go on in the next message.
 
 An edit needs the id of its message, so it is planned only once Telegram has answered the send.
 """
@@ -89,7 +90,7 @@ class StreamPlan:
                 return
         self.shown = call.part
         if not self.drafts:
-            self.text.show(call.part)
+            self.text.note_shown(call.part)
 
     def renew(self) -> None:
         """Plan the draft again, even if the text has not changed."""

@@ -206,7 +206,7 @@ def test_whatever_a_chat_shows_each_state_is_valid_and_nothing_is_lost_or_double
             shown_part = growing.prospect or parts[-1]
             assert parts[-1].text.startswith(shown_part.text)
             check_accepted((shown_part,))
-            growing.show(shown_part)
+            growing.note_shown(shown_part)
     parts = growing.finish()
     check_accepted(parts)
     assert parts[: len(complete)] == complete

@@ -195,7 +195,7 @@ def shown_before(source: str, more: str, formatting: Formatting = "markdown") ->
     """A text of which a chat shows the first part, and which has grown since."""
     growing = GrowingText(formatting, limit=64)
     growing.append(source)
-    growing.show(growing.parts[0])
+    growing.note_shown(growing.parts[0])
     growing.append(more)
     assert [part.complete for part in growing.parts] == [False]
     return growing
@@ -219,7 +219,7 @@ def test_a_text_that_will_outgrow_its_message_is_shown_up_to_a_bound_and_then_go
     prospect = growing.prospect
     assert prospect is not None
     assert prospect.text == text
-    growing.show(prospect)
+    growing.note_shown(prospect)
     growing.append(rest)
     assert (growing.parts[0].text, growing.parts[0].entities) == (prospect.text, prospect.entities)
     assert growing.parts[0].complete
@@ -241,7 +241,7 @@ def test_a_text_is_shown_whole_while_it_has_room_or_where_it_may_not_end(source:
 def test_a_text_that_ends_before_it_outgrows_its_message_stays_in_one() -> None:
     growing = shown_before("A first sentence. And", " a second one. And a")
     assert growing.prospect is not None
-    growing.show(growing.prospect)
+    growing.note_shown(growing.prospect)
     growing.append(" third.")
     assert [part.text for part in growing.finish()] == ["A first sentence. And a second one. And a third."]
 
@@ -249,7 +249,7 @@ def test_a_text_that_ends_before_it_outgrows_its_message_stays_in_one() -> None:
 def test_a_message_that_may_not_end_where_the_chat_shows_it_changes_once_more() -> None:
     growing = GrowingText(limit=64)
     growing.append("A first sentence. And a second one, which")
-    growing.show(growing.parts[0])
+    growing.note_shown(growing.parts[0])
     growing.append(" is long. And a third one.")
     assert [part.text for part in growing.parts] == [
         "A first sentence. And a second one, which is long.",

@@ -4,6 +4,10 @@ A reader divides what was written into what has settled, which no later piece ch
 messages are cut from both. A message is complete once the text has outgrown it, and it never changes afterwards, even
 in the rare case that a later piece changes the meaning of the provisional text that it shows (a ``*`` that was taken
 for the start of emphasis and has no end).
+
+Where messages are edited, a message should end where the chat shows it already: then the text goes on in the next one
+without another edit of the first. To that end :attr:`GrowingText.prospect` withholds the last words of a message that
+will soon be full.
 """
 
 from __future__ import annotations
@@ -109,7 +113,7 @@ class GrowingText:
         self._shown = ""  # of the provisional text, what is in a complete part
         self._last: TextPart | None = None
         self._tail = FormattedText()  # what the last part shows
-        self._shown_part: TextPart | None = None
+        self._on_screen: TextPart | None = None  # of the last part
         self._changed = False
         self._finished = False
 
@@ -130,18 +134,18 @@ class GrowingText:
             self._update(final=False)
         return self._all()
 
-    def show(self, part: TextPart) -> None:
-        """Note what the chat shows of the last part. It is cut there once it is complete, if it may end there."""
-        self._shown_part = part
+    def note_shown(self, part: TextPart) -> None:
+        """Note what the chat shows of the last part. Once the text has outgrown it, it ends there, if it may."""
+        self._on_screen = part
 
     @property
     def prospect(self) -> TextPart | None:
-        """The last part up to where it may end, if the text will have outgrown it when it is shown the next time.
+        """The last part up to where it may end, if the text will probably have outgrown it when it is shown again.
 
-        None if there is room for as much as has come since it was shown, and a quarter more, or if it may end nowhere
+        None if it has room for as much as has come since it was shown, and a quarter more; or if it may end nowhere
         after what the chat shows.
         """
-        shown, length = self._shown_part, units(self._tail.text)
+        shown, length = self._on_screen, units(self._tail.text)
         grown = length - units(shown.text) if shown is not None else 0
         if shown is None or length + grown * FORESIGHT <= self._limit:
             return None
@@ -188,7 +192,7 @@ class GrowingText:
 
     def _end_of_shown(self, tail: FormattedText) -> int:
         """Return where the part ends if nothing that the chat shows of it is to change; 0 if it cannot end there."""
-        if (shown := self._shown_part) is None or not tail.text.startswith(shown.text):
+        if (shown := self._on_screen) is None or not tail.text.startswith(shown.text):
             return 0
         as_shown = tail.cut(0, len(shown.text)).entities() == shown.entities
         return bound_at(tail, len(shown.text), self._limit) if as_shown else 0
@@ -196,7 +200,7 @@ class GrowingText:
     def _complete_part(self, text: FormattedText) -> None:
         if not _blank(text.text):
             self._complete.append(TextPart(text.text, text.entities(), complete=True))
-        self._last = self._shown_part = None
+        self._last = self._on_screen = None
 
     def _show(self, tail: FormattedText, *, complete: bool) -> None:
         self._tail = tail

@@ -1,14 +1,14 @@
 """Where a text that is too long for one message is cut.
 
 The best bound within the second half of what fits: between paragraphs or beside a code block, else after a sentence or
-a line, else between lines of code, else between words, else between characters.
+a line, else between lines of code, else between words, else between characters. Where a chat shows the text up to a
+bound already, that one is preferred, unless it is within a sentence or code and a better one exists.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
 from typing import Final
 
 from floodgate.producer.streaming.text.formatted import FormattedText, units
@@ -23,19 +23,18 @@ _JOINER: Final = "\u200d"
 
 def bound(text: FormattedText, limit: int) -> int:
     """Return where to cut a text whose beginning is to have at most ``limit`` UTF-16 code units."""
-    most = fitting(text.text, limit)
+    most = _fitting(text.text, limit)
     ends = next(filter(None, _ends_by_rank(text, most // 2, most)), None)
     return max(ends) if ends else _between_characters(text.text, most)
 
 
 def bound_after(text: FormattedText, shown: int, limit: int) -> int:
-    """Return where a text may end so that it shows more than its first ``shown`` characters; 0 if nowhere.
+    """Return the best bound after the first ``shown`` characters of a text that still fits; 0 if there is none.
 
-    It may end at the best bound that is new, if that is in the second half of what fits. It ends within code or within
-    a sentence only if there is no better bound at all.
+    It is in the second half of what fits. One within code or a sentence counts only if there is no better one at all.
     """
     # What ends where the text ends now may go on.
-    paragraphs, sentences, lines, words = _ends_by_rank(text, fitting(text.text, limit // 2), len(text.text) - 1)
+    paragraphs, sentences, lines, words = _ends_by_rank(text, _fitting(text.text, limit // 2), len(text.text) - 1)
     for ends in (paragraphs, sentences) if paragraphs or sentences else (lines or words,):
         if (end := max(ends, default=0)) > shown:
             return end
@@ -43,29 +42,33 @@ def bound_after(text: FormattedText, shown: int, limit: int) -> int:
 
 
 def bound_at(text: FormattedText, shown: int, limit: int) -> int:
-    """Return the bound right after the first ``shown`` characters, white space aside, if :func:`bound_after` would have
-    taken one there; else 0."""
-    paragraphs, sentences, lines, words = _ends_by_rank(text, fitting(text.text, limit // 2), fitting(text.text, limit))
+    """Return the bound right after the first ``shown`` characters and white space; 0 if there is none.
+
+    Which bounds count is as for :func:`bound_after`.
+    """
+    least, most = _fitting(text.text, limit // 2), _fitting(text.text, limit)
+    paragraphs, sentences, lines, words = _ends_by_rank(text, least, most)
     space = len(text.text) - len(text.text[shown:].lstrip())
     ends = [*paragraphs, *sentences] or lines or words
     return max((end for end in ends if shown <= end <= space), default=0)
 
 
-def _ends_by_rank(text: FormattedText, least: int, most: int) -> Iterator[list[int]]:
-    """Find the bounds after ``least`` and up to ``most``: those of paragraphs, sentences, lines and words."""
+def _ends_by_rank(text: FormattedText, least: int, most: int) -> tuple[list[int], ...]:
+    """Return the bounds after ``least`` and up to ``most``: those of paragraphs, sentences, lines and words."""
     code = [(span.start, span.end) for span in text.spans if span.style.type == "pre"]
-    beside = [end for block in code for end in block]
-    paragraphs, sentences = (
-        [end for end in _ends(pattern, text.text, least, most) if not any(start < end < stop for start, stop in code)]
-        for pattern in (_PARAGRAPHS, _SENTENCES)
+    paragraphs, sentences, lines, words = (
+        [found.end() for found in pattern.finditer(text.text, least, most)]
+        for pattern in (_PARAGRAPHS, _SENTENCES, _LINES, _WORDS)
     )
-    yield [*paragraphs, *(end for end in beside if least < end <= most)]
-    yield sentences
-    yield _ends(_LINES, text.text, least, most)
-    yield _ends(_WORDS, text.text, least, most)
+    beside = [end for block in code for end in block if least < end <= most]
+    return [*_outside(code, paragraphs), *beside], _outside(code, sentences), lines, words
 
 
-def fitting(text: str, limit: int) -> int:
+def _outside(code: list[tuple[int, int]], ends: list[int]) -> list[int]:
+    return [end for end in ends if not any(start < end < stop for start, stop in code)]
+
+
+def _fitting(text: str, limit: int) -> int:
     """Return how many code points have at most ``limit`` units."""
     if text.isascii():
         return min(len(text), limit)
@@ -73,10 +76,6 @@ def fitting(text: str, limit: int) -> int:
     while (excess := units(text[:most]) - limit) > 0:
         most -= (excess + 1) // 2
     return most
-
-
-def _ends(pattern: re.Pattern[str], text: str, least: int, most: int) -> list[int]:
-    return [found.end() for found in pattern.finditer(text, least, most)]
 
 
 def _between_characters(text: str, most: int) -> int:
