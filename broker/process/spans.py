@@ -44,8 +44,8 @@ from floodgate.broker.process.logs import redact
 
 # The time for the last spans to be exported when a process ends.
 CLOSE_SECONDS: Final = 5.0
-# All messages of three bots at Telegram's limits; for a worker that sends without limits, 1 % of its time.
-MOST_PER_SECOND: Final = 100
+# All messages of a bot at Telegram's limit, and more; less than 1 % of the time of a worker that sends without limits.
+MOST_PER_SECOND: Final = 50
 MAX_DESCRIPTION: Final = 200
 # An apostrophe inside a word ("can't parse entities") begins no quotation.
 _QUOTATION: Final = re.compile(r"""["“«`].*|(?<!\w)'.*|\w+://.*|@.*""", re.DOTALL)
