@@ -118,6 +118,17 @@ def test_without_the_store_the_picture_shows_why_and_what_rabbitmq_knows(
     assert [(bot.snapshot, bot.messages is None) for bot in away.bots] == [(None, False)] * 2
 
 
+def test_without_the_management_api_the_picture_shows_why_and_the_queues(vhost: Vhost, tmp_path: Path) -> None:
+    url = f"http://guest:secret@127.0.0.1:{free_ports().amqp}"
+    with OverviewReader(settings_for(vhost, tmp_path, rabbitmq_management_url=url), "test") as reader:
+        away = until(lambda: each if (each := reader.read()).rabbitmq.up else None)
+    assert (away.nodes, away.bots[0].messages is None) == (None, False)
+    assert away.disk is not None
+    assert isinstance(away.disk.fault, RabbitMQUnreachableError)
+    assert "FLOODGATE_RABBITMQ_MANAGEMENT_URL" in away.disk.text
+    assert "secret" not in away.disk.text
+
+
 def test_a_rabbitmq_that_does_not_answer_holds_up_no_read(vhost: Vhost, settings: Settings, tmp_path: Path) -> None:
     with Proxy(vhost.node.port) as proxy:
         proxy.stall()
