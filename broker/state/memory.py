@@ -7,7 +7,8 @@ that finds a new epoch first tells the store what it remembers, then makes its c
 
 State: one entry for each job of the last :data:`REMEMBERED_SECONDS`, in the order of their first asks; each call that
 changed something else; and the paces that chats learned from 429s that this process got, until they have recovered. At
-most :data:`MOST_REMEMBERED` of each; jobs are the largest, with about 2 kB each with the results of sends. Threads may share it: each of its steps is one operation of a dict or a deque.
+most :data:`MOST_REMEMBERED` of each, of up to 2 kB each with the results of sends. Threads may share it: each of its
+steps is one operation of a dict or a deque.
 """
 
 from __future__ import annotations
