@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from floodgate.broker.state.redis.result_feed import RedisResultFeed
 from rabbitmq_node.engine import free_ports
 from tests import awaited_admission
 from tests.admission_bench import ask_of, settings_of
-from tests.redis_servers import PRIMARY, ReplicatedRedis, SentinelServer, connected
+from tests.redis_servers import PRIMARY, ReplicatedRedis, SentinelServer, connected, tls_files
 from tests.services import RedisServer
 from tests.waiting import until
 
@@ -129,24 +128,12 @@ def _no_primary_is_left(replicated: ReplicatedRedis) -> None:
     assert f"'{PRIMARY}' of the Sentinels {hosts}" in refusal(replicated.url)
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """Self-signed, for 127.0.0.1 only; the key is in the same folder."""
-    made = tmp_path / "cert.pem"
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=redis -addext subjectAltName=IP:127.0.0.1"
-    files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(made)]
-    subprocess.run([*command.split(), *files], check=True, capture_output=True, timeout=30)
-    return made
-
-
 def test_tls_is_for_the_server_and_for_the_sentinels(
     certificate: Path, new_redis: Callable[..., RedisServer], tmp_path: Path
 ) -> None:
-    files = {"tls-cert-file": certificate, "tls-key-file": certificate.with_name("key.pem")} | {
-        "tls-ca-cert-file": certificate
-    }
+    files = tls_files(certificate)
     tls_port, sentinel_tls_port = free_ports().amqp, free_ports().amqp
-    flags = [part for name, value in files.items() for part in (f"--{name}", str(value))]
+    flags = [part for name, value in files.items() for part in (f"--{name}", value)]
     new_redis("--tls-port", str(tls_port), "--tls-auth-clients", "no", *flags).start()
     lines = [f"{name} {value}" for name, value in files.items()]
     sentinel = SentinelServer(
