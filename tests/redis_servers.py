@@ -78,6 +78,14 @@ class ReplicatedRedis:
             READY_SECONDS,
         )
 
+    def replace(self, former: RedisServer) -> None:
+        """Restart a former primary as the replica of the one that took its place. Return when all know it."""
+        former.kill()
+        former.flags = (*former.flags, "--replicaof", f"127.0.0.1 {self.primary().port}")
+        former.start()
+        self.await_replica()
+        until(lambda: all(map(_knows_all, self.sentinels)), READY_SECONDS)
+
     def primary(self) -> RedisServer:
         """Return the server that the first Sentinel names."""
         with connected(self.sentinels[0]) as client:

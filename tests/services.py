@@ -121,7 +121,8 @@ class RedisServer:
         try:
             yield
         finally:
-            self._group.thaw()
+            if self._group is not None:
+                self._group.thaw()
 
     def flush(self) -> None:
         """Deletes all data."""

@@ -5,16 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 
-import pytest
-
 from floodgate.fake_telegram.control import Screen
 from floodgate.producer.async_client import AsyncClient
 from tests.acceptance import streaming_program
-from tests.acceptance.conftest import MakeStage
 from tests.acceptance.stage import TOKEN, Stage
 from tests.acceptance.streaming_program import NOTE
 from tests.processes import FloodgateProcess
-from tests.services import Vhost
 from tests.waiting import until
 
 USER, GROUP, OTHER_GROUP = 42, -1000000000042, -1000000000043
@@ -22,12 +18,6 @@ WORDS = [f"word{number}" for number in range(80)]
 BOT_ID = int(TOKEN.partition(":")[0])
 # So that the job of a worker that was killed is taken over soon.
 SHORT_LEASE = {"FLOODGATE_CALL_TIMEOUT_SECONDS": "3", "FLOODGATE_LEASE_MARGIN_SECONDS": "1"}
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def stage_on_a_store(request: pytest.FixtureRequest, new_stage: MakeStage, vhost: Vhost) -> Stage:
-    on_redis = request.param == "redis"
-    return new_stage(vhost.url, extra={"FLOODGATE_STATE_URL": request.getfixturevalue("redis_url")} if on_redis else {})
 
 
 def shown(stage: Stage, chat: int) -> Screen:
@@ -38,8 +28,7 @@ def texts(stage: Stage, chat: int) -> list[str]:
     return [str(message["text"]) for message in shown(stage, chat).messages]
 
 
-def test_streams_survive_the_worker_and_end_with_the_whole_text(stage_on_a_store: Stage) -> None:
-    stage = stage_on_a_store
+def test_streams_survive_the_worker_and_end_with_the_whole_text(stage: Stage) -> None:
     worker = stage.worker(**SHORT_LEASE)
     halfway = threading.Event()
 

@@ -11,6 +11,7 @@ import pytest
 from floodgate.broker.admission.contract import Admission, AlreadySent, Sent
 from floodgate.broker.admission.policy import policy_of
 from floodgate.broker.errors import StateUnavailableError
+from floodgate.broker.state.redis import clients
 from floodgate.broker.state.redis.admission import RedisAdmission
 from floodgate.broker.state.redis.result_feed import RedisResultFeed
 from rabbitmq_node.engine import free_ports
@@ -27,7 +28,10 @@ FAILOVER_SECONDS = 60.0
 
 @pytest.fixture(scope="module")
 def replicated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicatedRedis]:
-    redis = ReplicatedRedis(tmp_path_factory.mktemp("sentinel"), down_after_ms=DOWN_AFTER_MS)
+    # Sentinels begin a failover only twice this time after the last one.
+    soon = f"sentinel failover-timeout {PRIMARY} 1000"
+    home = tmp_path_factory.mktemp("sentinel")
+    redis = ReplicatedRedis(home, down_after_ms=DOWN_AFTER_MS, sentinel_lines=[soon])
     try:
         yield redis.start()
     finally:
@@ -93,6 +97,27 @@ def test_a_wrong_password_of_the_server_is_reported_in_one_sentence(replicated: 
     assert "refuses the user or password" in refusal(replicated.url.replace("://", "://user:s3cret@"))
 
 
+def test_stores_go_on_at_the_replica_when_the_primary_hangs(
+    replicated: ReplicatedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "TIMEOUT_SECONDS", 0.7)
+    store, ask = awaited_admission.on_redis(replicated.url, RULES), ask_of(7)
+    store.settle(ask, Sent("before"))
+    primary = replicated.primary()
+    await_copy(primary)
+    with primary.frozen():
+        assert persistent(lambda: store.admit(ask)) == AlreadySent("before")
+        store.close()
+        assert replicated.primary() is not primary
+        replicated.replace(primary)
+
+
+def await_copy(primary: RedisServer) -> None:
+    with connected(primary) as client:
+        client.set("written", 1)  # WAIT waits for the writes of its own connection, and all before them
+        client.wait(1, 10_000)
+
+
 def test_stores_go_on_at_the_replica_when_the_primary_is_killed(replicated: ReplicatedRedis) -> None:
     stores: list[Admission] = [
         RedisAdmission(replicated.url, RULES),
@@ -103,9 +128,8 @@ def test_stores_go_on_at_the_replica_when_the_primary_is_killed(replicated: Repl
         store.settle(ask, Sent("before"))
     feed = RedisResultFeed(replicated.url, ["default"])
     feed.skip()
-    with connected(killed := replicated.primary()) as client:
-        client.set("written", 1)  # WAIT waits for the writes of its own connection, and all before them
-        client.wait(1, 10_000)
+    killed = replicated.primary()
+    await_copy(killed)
     killed.kill()
     for store in stores:
         assert persistent(lambda store=store: store.admit(ask)) == AlreadySent("before")  # type: ignore[misc]
