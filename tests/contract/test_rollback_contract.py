@@ -79,6 +79,10 @@ class PastOfServer:
             self.client.restore(key, left, dumped)
 
 
+# A new process sees a loss on Redis only if the server has another id, which has its own test.
+ON_A_FILE = pytest.mark.parametrize("kind", ["sqlite", "sqlite in batches"], indirect=True)
+
+
 @pytest.fixture(params=["sqlite", "redis", "sqlite in batches", "redis in batches"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -349,11 +353,10 @@ def test_a_pause_that_was_lost_is_kept(store: Admission, past: Past, clock: Hand
     assert pause.chat == "5"
 
 
+@ON_A_FILE
 def test_a_new_process_steps_over_jobs_that_are_gone_within_seconds(
-    kind: str, store: Admission, process: Callable[[], Admission], past: Past, clock: HandClock
+    store: Admission, process: Callable[[], Admission], past: Past, clock: HandClock
 ) -> None:
-    if "redis" in kind:
-        pytest.skip("a new process sees this on Redis only if the server has another id, which has its own test")
     calling, ghost, other, waiting = ask_of(4), ask_of(5), ask_of(5), ask_of(5)
     behind = ask_of(4)
     send(store, ask_of(5))
@@ -377,11 +380,10 @@ def test_a_new_process_steps_over_jobs_that_are_gone_within_seconds(
     assert fresh.snapshot("default").waiting == {"interactive": 0, "bulk": 0}
 
 
+@ON_A_FILE
 def test_a_new_process_lets_a_job_that_is_not_gone_go_first(
-    kind: str, store: Admission, process: Callable[[], Admission], past: Past, clock: HandClock
+    store: Admission, process: Callable[[], Admission], past: Past, clock: HandClock
 ) -> None:
-    if "redis" in kind:
-        pytest.skip("as above")
     first, second = ask_of(5), ask_of(5)
     send(store, ask_of(5))
     for ask in (first, second):
@@ -398,11 +400,10 @@ def test_a_new_process_lets_a_job_that_is_not_gone_go_first(
     send(fresh, second)
 
 
+@ON_A_FILE
 def test_only_the_first_of_several_new_processes_finds_a_loss(
-    kind: str, store: Admission, process: Callable[[], Admission], past: Past, clock: HandClock
+    store: Admission, process: Callable[[], Admission], past: Past, clock: HandClock
 ) -> None:
-    if "redis" in kind:
-        pytest.skip("as above")
     send(store, ask_of(5))
     past.keep()
     clock.advance(1)
