@@ -180,8 +180,11 @@ def test_the_owner_takes_over_only_after_the_message_in_hand_is_settled(declared
     assert yielding.empty
 
 
-def test_a_message_requeued_while_the_owner_waits_goes_to_the_owner(declared: Vhost, connect: Connect) -> None:
+def test_a_message_requeued_while_the_owner_waits_goes_to_the_owner(
+    declared: Vhost, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """RabbitMQ before 4.2 activates nobody when the yielding consumer's last message is requeued."""
+    monkeypatch.setattr(consumer, "STANDSTILL_SECONDS", 3600)
     owner, other = rank()
     connections, newcomer = connect(declared.url), connect(declared.url)
     yielding, owning = Hand(), Hand(ack=True)
@@ -193,6 +196,7 @@ def test_a_message_requeued_while_the_owner_waits_goes_to_the_owner(declared: Vh
     in_hand.requeue()
     until(lambda: owning.seen == [1, 2, 3])
     assert yielding.empty
+    assert [each.reconnections for each in newcomer._running().all] == [0, 0]
 
 
 def test_a_message_that_rabbitmq_did_not_deliver_is_delivered_after_a_while(
