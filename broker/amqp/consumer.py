@@ -14,12 +14,12 @@ Hand-over. A queue is handed over by closing its channel after all unsettled mes
 ``basic.cancel``: the next consumer would start at once, and message n+1 would overtake the unsettled n. pika's
 ``Channel.close`` cancels its consumers first, so they are removed from it beforehand.
 
-Requeueing. RabbitMQ before 4.2 forgets a queue whose active consumer requeues its last message while one of higher
+Requeueing. RabbitMQ before 4.1.2 forgets a queue whose active consumer requeues its last message while one of higher
 priority waits: neither gets another message. So there the last message is returned by closing the channel, and another
-is opened. (RabbitMQ's change dd6fd0c8, "fix SAC activation bug for returns and requeues".)
+is opened. (Corrected by RabbitMQ's change dd6fd0c8, "fix SAC activation bug for returns and requeues".)
 
-Standstill. RabbitMQ has other ways to leave a consumer without messages: for example, 4.0 may lose an ack when the
-leader of a queue changes (its change d31b9aa8). A subscription that has nothing in hand, and whose queue has had
+Standstill. RabbitMQ has other ways to leave a consumer without messages: for example, 4.0.5 may lose an ack when the
+leader of a queue changes (corrected by its change d31b9aa8). A subscription that has nothing in hand, and whose queue has had
 messages for :data:`STANDSTILL_SECONDS` without giving any to anybody, is opened again; if that does not help, after
 pauses that double up to :data:`LONGEST_STANDSTILL_SECONDS`. It may be that the active consumer is another worker, which
 is waiting: then nothing changes, because a consumer that is not active holds nothing. How many messages wait is asked
@@ -66,7 +66,7 @@ FIRST_PAUSE_SECONDS: Final = 0.2
 LONGEST_PAUSE_SECONDS: Final = 15.0
 STANDSTILL_SECONDS: Final = 10.0
 LONGEST_STANDSTILL_SECONDS: Final = 300.0
-REQUEUES_SAFELY: Final = (4, 2)  # the first version of RabbitMQ to do so: see "Requeueing"
+REQUEUES_SAFELY: Final = (4, 1, 2)  # the first version of RabbitMQ to do so: see "Requeueing"
 # RabbitMQ allows 2047 channels per connection; some remain for declaring and other short tasks.
 MOST_SUBSCRIPTIONS: Final = 2000
 # Encodes basic.ack, and basic.nack with requeue, ten times faster than pika.

@@ -183,7 +183,7 @@ def test_the_owner_takes_over_only_after_the_message_in_hand_is_settled(declared
 def test_a_message_requeued_while_the_owner_waits_goes_to_the_owner(
     declared: Vhost, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """RabbitMQ before 4.2 activates nobody when the yielding consumer's last message is requeued."""
+    """RabbitMQ before 4.1.2 activates nobody when the yielding consumer's last message is requeued."""
     monkeypatch.setattr(consumer, "STANDSTILL_SECONDS", 3600)
     owner, other = rank()
     connections, newcomer = connect(declared.url), connect(declared.url)

@@ -285,7 +285,7 @@ def test_a_last_message_is_requeued_by_closing_its_channel_where_rabbitmq_would_
     loop: asyncio.AbstractEventLoop,
 ) -> None:
     scene = Scene(loop, prefetch=2)
-    scene.stand.server_version = (4, 1, 9)
+    scene.stand.server_version = (4, 1, 1)
     for tag in (1, 2):
         scene.channel.delivers(tag)
     scene.seen[0].requeue()
