@@ -19,10 +19,10 @@ priority waits: neither gets another message. So there the last message is retur
 is opened. (Corrected by RabbitMQ's change dd6fd0c8, "fix SAC activation bug for returns and requeues".)
 
 Standstill. RabbitMQ has other ways to leave a consumer without messages: for example, 4.0.5 may lose an ack when the
-leader of a queue changes (corrected by its change d31b9aa8). A subscription that has nothing in hand, and whose queue has had
-messages for :data:`STANDSTILL_SECONDS` without giving any to anybody, is opened again; if that does not help, after
-pauses that double up to :data:`LONGEST_STANDSTILL_SECONDS`. It may be that the active consumer is another worker, which
-is waiting: then nothing changes, because a consumer that is not active holds nothing. How many messages wait is asked
+leader of a queue changes (corrected by its change d31b9aa8). A subscription that has nothing in hand, and whose queue
+has had messages for :data:`STANDSTILL_SECONDS` without giving any to anybody, is opened again; if that does not help,
+after pauses that double up to :data:`LONGEST_STANDSTILL_SECONDS`. It may be that another worker is the active consumer
+and waits: then nothing changes, because a consumer that is not active holds nothing. How many messages wait is asked
 for by :mod:`floodgate.broker.amqp.liveness`, of five queues a second in turn.
 
 Acks. RabbitMQ's channel has at most 33 commands in flight to a quorum queue and loses the rest when it closes
