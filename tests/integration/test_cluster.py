@@ -87,6 +87,18 @@ def test_a_node_is_cut_off_from_clients_or_from_peers(cluster: Cluster) -> None:
     assert answers(node)
 
 
+def test_two_nodes_are_split_from_each_other_only(cluster: Cluster) -> None:
+    needs_namespaces()
+    one, other, third = cluster.nodes
+    one.split_from(other)
+    assert not (reaches(one, other) or reaches(other, one))
+    assert reaches(third, one)
+    assert reaches(third, other)
+    one.heal()
+    assert reaches(other, one)
+    assert reaches(one, other)
+
+
 def reaches(node: ClusterNode, other: ClusterNode) -> bool:
     """Whether a node's namespace reaches another node's port for peers."""
     program = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), float(sys.argv[3]))"
