@@ -110,6 +110,7 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         await self._declarer.aopen(job.bot)
         job = await self._recognised(job)
         await self._declarer.apublish(job.bot, publication)
+        await self._report([job])
         return job
 
     async def enqueue_many(self, jobs: Iterable[Job] | AsyncIterable[Job]) -> int:
@@ -138,17 +139,17 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
                 publication = self._composer.publication(job)
                 if batch.add(await self._recognised(job), publication):
                     await self._submit(batch)
-                    async for confirmed in _confirmed(batch):
+                    async for confirmed in self._confirmed(batch):
                         yield confirmed
                 if batch.fault:
                     break
         except Exception as error:
             await self._submit(batch)
-            async for confirmed in _confirmed(batch, all_of_them=True):
+            async for confirmed in self._confirmed(batch, all_of_them=True):
                 yield confirmed
             raise batch.error(error) from error
         await self._submit(batch)
-        async for confirmed in _confirmed(batch, all_of_them=True):
+        async for confirmed in self._confirmed(batch, all_of_them=True):
             yield confirmed
         if batch.fault:
             raise batch.error(batch.fault) from batch.fault
@@ -263,6 +264,26 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         except RabbitMQError as error:
             batch.refused(jobs, error)
 
+    async def _confirmed(self, batch: EnqueueBatch, *, all_of_them: bool = False) -> AsyncIterator[Job]:
+        """Yield the confirmed jobs, waiting until another batch may be submitted, or for all of them."""
+        while True:
+            for confirmed in batch.confirmed():
+                await self._report(confirmed)
+                for job in confirmed:
+                    yield job
+            receipt = batch.awaited(all_of_them=all_of_them)
+            if receipt is None:
+                return
+            if isinstance(receipt, asyncio.Future):
+                await receipt
+            else:  # the timer submitted this batch
+                assert isinstance(receipt, Future)
+                await asyncio.wrap_future(receipt)
+
+    async def _report(self, jobs: Sequence[Job]) -> None:
+        if asks := self._ledger.to_report(jobs):
+            await asyncio.to_thread(self._ledger.report, asks)
+
     async def _recognised(self, job: Job) -> Job:
         return job if job.dedupe_key is None else await asyncio.to_thread(self._ledger.recognised, job)
 
@@ -273,18 +294,4 @@ async def _each(jobs: Iterable[Job] | AsyncIterable[Job]) -> AsyncIterator[Job]:
             yield job
     else:
         for job in jobs:
-            yield job
-
-
-async def _confirmed(batch: EnqueueBatch, *, all_of_them: bool = False) -> AsyncIterator[Job]:
-    """Yield the confirmed jobs, waiting until another batch may be submitted, or for all of them."""
-    for job in batch.confirmed():
-        yield job
-    while receipt := batch.awaited(all_of_them=all_of_them):
-        if isinstance(receipt, asyncio.Future):
-            await receipt
-        else:  # the timer submitted this batch
-            assert isinstance(receipt, Future)
-            await asyncio.wrap_future(receipt)
-        for job in batch.confirmed():
             yield job

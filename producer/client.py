@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from datetime import timedelta
@@ -103,6 +104,7 @@ class Client(BotApi[Job]):
             self._declarer.forget(job.bot)
             self._declarer.open(job.bot)
             self._declarer.publisher.publish(publication)
+        self._ledger.report(self._ledger.to_report([job]))
         return job
 
     def enqueue_many(self, jobs: Iterable[Job]) -> int:
@@ -127,15 +129,15 @@ class Client(BotApi[Job]):
                 publication = self._publication(job)
                 if batch.add(self._ledger.recognised(job), publication):
                     self._submit(batch)
-                    yield from _confirmed(batch)
+                    yield from self._confirmed(batch)
                 if batch.fault:
                     break
         except Exception as error:
             self._submit(batch)
-            yield from _confirmed(batch, all_of_them=True)
+            yield from self._confirmed(batch, all_of_them=True)
             raise batch.error(error) from error
         self._submit(batch)
-        yield from _confirmed(batch, all_of_them=True)
+        yield from self._confirmed(batch, all_of_them=True)
         if batch.fault:
             raise batch.error(batch.fault) from batch.fault
 
@@ -216,6 +218,8 @@ class Client(BotApi[Job]):
 
     async def _enqueue_on_loop(self, job: Job) -> None:
         await self._declarer.apublish(job.bot, self._composer.publication(job))
+        if asks := self._ledger.to_report([job]):
+            await asyncio.to_thread(self._ledger.report, asks)
 
     def _upload(self, job: Job, attachments: Sequence[Attachment]) -> Job:
         """Enqueue a job with files. If the ledger already has a job under its key, the files are not stored again."""
@@ -252,10 +256,12 @@ class Client(BotApi[Job]):
         except RabbitMQError as error:
             batch.refused(jobs, error)
 
-
-def _confirmed(batch: EnqueueBatch, *, all_of_them: bool = False) -> Iterator[Job]:
-    """Yield the confirmed jobs, waiting until another batch may be submitted, or for all of them."""
-    yield from batch.confirmed()
-    while receipt := batch.awaited(all_of_them=all_of_them):
-        receipt.result()
-        yield from batch.confirmed()
+    def _confirmed(self, batch: EnqueueBatch, *, all_of_them: bool = False) -> Iterator[Job]:
+        """Yield the confirmed jobs, waiting until another batch may be submitted, or for all of them."""
+        while True:
+            for confirmed in batch.confirmed():
+                self._ledger.report(self._ledger.to_report(confirmed))
+                yield from confirmed
+            if (receipt := batch.awaited(all_of_them=all_of_them)) is None:
+                return
+            receipt.result()

@@ -152,17 +152,20 @@ class EnqueueBatch:
             return None
         return self._submitted[0][1]
 
-    def confirmed(self) -> Iterator[Job]:
-        """Yield the jobs confirmed so far, in order, each once. Stops at the first batch that is still in flight."""
+    def confirmed(self) -> Iterator[list[Job]]:
+        """Yield the jobs of each batch that were confirmed so far, in order, each once. Stops at the first batch that
+        is still in flight."""
         while self._submitted and self._submitted[0][1].done():
             with self._lock:
                 jobs, future = self._submitted.popleft()
+            safe = []
             for job, fault in zip(jobs, future.result(), strict=True):
                 if fault is None:
-                    self.accepted += 1
-                    yield job
+                    safe.append(job)
                 else:
                     self._lost(job, fault)
+            self.accepted += len(safe)
+            yield safe
 
     def error(self, fault: Exception) -> EnqueueManyError:
         """The exception for the caller, once nothing is in flight."""

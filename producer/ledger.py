@@ -1,8 +1,9 @@
 """Looks up what became of a job, in the ledger that the workers keep in the state store.
 
-This is all that a producer needs the store for, and it can do without: enqueueing looks up only jobs with a dedupe key,
-to tell the caller of a duplicate, and goes on if the store does not answer. It must be the workers' own store: the same
-file on the same machine, or the same Redis.
+This is what a producer needs the store for, and it can do without. Enqueueing looks up only jobs with a dedupe key, to
+tell the caller of a duplicate, and reports only jobs with a coalescing key, so that those that still wait in RabbitMQ
+are superseded; it goes on if the store does not answer. It must be the workers' own store: the same file on the same
+machine, or the same Redis.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final
 
-from floodgate.broker.admission.contract import Admission, Record, Standing
-from floodgate.broker.admission.policy import ask_for
+from floodgate.broker.admission.contract import Admission, Ask, Record, Standing
+from floodgate.broker.admission.policy import ENQUEUED_MOST, ask_for, may_supersede_unseen
 from floodgate.broker.admission.result_feed import ResultFeed
 from floodgate.broker.errors import (
     DeadLetteredError,
@@ -121,17 +122,37 @@ class Ledger:
         Raises:
             DedupeKeyError: the ledger's job under this key sends something else.
         """
-        if job.dedupe_key is None or time.monotonic() < self._silent_until or not self._is_there():
+        if job.dedupe_key is None or not self._is_asked():
             return job
         try:
             found = self.look(job)
         except StateError as error:
-            self._silent_until = time.monotonic() + SILENCE_SECONDS
+            self._fall_silent()
             logger.info("cannot check dedupe keys for now; jobs are accepted without the check: %s", error)
             return job
         check_content(job, found)
         died = found.reason if found is not None and found.standing is Standing.DEAD else None
         return job.model_copy(update={"known": found is not None, "died": died})
+
+    def to_report(self, jobs: Iterable[Job]) -> list[Ask]:
+        """The jobs to :meth:`report` once they are enqueued."""
+        may_have_key = self._settings.coalesce_edits
+        asks = ((job, ask_for(job, self._settings)) for job in jobs if may_have_key or job.coalesce is not None)
+        return [ask for job, ask in asks if may_supersede_unseen(job, ask)]
+
+    def report(self, asks: Sequence[Ask]) -> None:
+        """Report jobs with a key that were just enqueued, in order: they supersede others that no worker has received.
+        If the store does not answer, nothing is reported for :data:`SILENCE_SECONDS`."""
+        if not asks or not self._is_asked():
+            return
+        try:
+            for bot in dict.fromkeys(ask.bot for ask in asks):
+                its = [ask for ask in asks if ask.bot == bot]
+                for first in range(0, len(its), ENQUEUED_MOST):
+                    self._store().enqueued(bot, its[first : first + ENQUEUED_MOST])
+        except StateError as error:
+            self._fall_silent()
+            logger.info("cannot report jobs for now; more of those with a coalescing key are sent: %s", error)
 
     def begin_close(self) -> None:
         """Accept no more waiting callers. Does not block."""
@@ -157,10 +178,14 @@ class Ledger:
     def _listener(self, bots: Sequence[str]) -> ResultFeed:
         return open_result_feed(self._settings, bots)
 
-    def _is_there(self) -> bool:
-        """Whether the store exists. Workers create the file; a lookup would create it, too."""
+    def _is_asked(self) -> bool:
+        """Whether the store exists and has not been silent lately. Workers create the file; a lookup would create it,
+        too."""
         path = state_file(self._settings)
-        return path is None or path.exists()
+        return time.monotonic() >= self._silent_until and (path is None or path.exists())
+
+    def _fall_silent(self) -> None:
+        self._silent_until = time.monotonic() + SILENCE_SECONDS
 
 
 def check_content(job: Job, found: Record | None) -> None:

@@ -12,7 +12,7 @@ up. So it is every :data:`AUDIT_SECONDS`, because a connection to the store may 
 attempts to listen to a store whose feed is unavailable.
 
 A caller whose job is superseded waits on, for the end of the job that took its place. It moves once, to the first of
-the jobs that had the place (``Record.chain``), however many follow.
+the jobs that superseded each other (``Record.chain``), however many follow; and once more if that one leads to another.
 
 State: the registrations are protected by ``_lock``; an asyncio future is only accessed on its own loop; the listener
 belongs to the thread that runs it. A fork inherits the registrations but no thread: create one object per process.
@@ -136,17 +136,21 @@ class Waiting:
                 self._empty_since = time.monotonic()
 
     def follow(self, key: JobKey, chain: str) -> None:
-        """Resolve the job's futures when the job that took its place ends. Nothing happens if there are none.
+        """Resolve the futures of the job, and of those that followed it, when the job that superseded it ends. Nothing
+        happens if there are none.
 
         Args:
             chain: as in ``Record.chain``.
         """
         first = (key[0], chain)
+        if first == key:
+            return
         with self._lock:
-            if key in self._waiting and first != key:
-                self._unchain(key)
-                self._chains.setdefault(first, set()).add(key)
-                self._chain_of[key] = first
+            for each in {*self._chains.get(key, ()), *({key} & self._waiting.keys())}:
+                self._unchain(each)
+                if each != first:
+                    self._chains.setdefault(first, set()).add(each)
+                    self._chain_of[each] = first
 
     def _unchain(self, key: JobKey) -> None:
         if (first := self._chain_of.pop(key, None)) is not None:
@@ -202,7 +206,8 @@ class Waiting:
             else:
                 first = (one.bot, one.chain)
                 with self._lock:
-                    found.update(dict.fromkeys((key, first, *self._chains.get(first, ())), one.record))
+                    followers = *self._chains.get(first, ()), *self._chains.get(key, ())
+                    found.update(dict.fromkeys((key, first, *followers), one.record))
         return found
 
     def _begin(self, feed: ResultFeed, bot: str) -> float:

@@ -78,10 +78,21 @@ class Job:
 
 @dataclass
 class Group:
-    """Jobs that took each other's place."""
+    """Jobs that superseded each other."""
 
     first: str
     latest: str
+    joined: Group | None = None
+
+
+@dataclass
+class Enqueued:
+    """Jobs that were enqueued under one key, and that no worker has received and nothing has superseded: one or two."""
+
+    kind: tuple[str, str | None]
+    since: int
+    jobs: list[Ask] = field(default_factory=list)
+    groups: dict[str, Group] = field(default_factory=dict)
 
 
 @dataclass
@@ -140,6 +151,7 @@ class Bot:
     not_kept: list[tuple[str, str | None, str, int]] = field(default_factory=list)
     typing: dict[str, Typing] = field(default_factory=lambda: defaultdict(Typing))
     paces: dict[tuple[str, CallFamily], LearnedPace] = field(default_factory=dict)
+    enqueued: dict[tuple[str, Priority, str], Enqueued] = field(default_factory=dict)
     shed: int = 0
     superseded: int = 0
     dropped: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -237,6 +249,8 @@ class PlainModel:
         backing_off = None
         if ask.coalesce is not None and job.chat is not None:
             job.key, job.final = (ask.coalesce, ask.variant), ask.final
+        unseen = None if job.group is not None else self._superseded_unseen(ask)
+        job.group = job.group or unseen
         if earlier is not None:
             job.order, job.joined, job.lease_end = earlier.order, earlier.joined, earlier.lease_end
             if job.paid == earlier.paid:
@@ -254,6 +268,8 @@ class PlainModel:
             earlier.result, earlier.first_asked_bot = SUPERSEDED, 0
             earlier.group = job.group = earlier.group or Group(earlier.id, job.id)
             job.group.latest = job.id
+            if unseen is not None and unseen is not job.group:
+                unseen.joined = job.group
         if wait is None:
             return self._go(ask, job, chat)
         job.due = now + us(wait.delay)
@@ -261,6 +277,42 @@ class PlainModel:
             job.first_asked_bot = 0
         job.bot_until = job.due
         return wait
+
+    def enqueued(self, bot: str, asks: Sequence[Ask]) -> None:
+        self._open(bot)
+        for ask in asks:
+            if ask.job_id not in self.bot.jobs or self.bot.jobs[ask.job_id].state not in ("sent", "dead"):
+                self._note_enqueued(ask)
+
+    def _note_enqueued(self, ask: Ask) -> None:
+        assert ask.chat is not None
+        assert ask.coalesce is not None
+        jobs, found = self.bot.jobs, self._enqueued(ask)
+        if found is not None and ask.job_id in [one.job_id for one in found.jobs]:
+            return
+        kind = ask.variant, ask.campaign
+        if found is None or found.kind != kind or found.jobs[-1].final or found.jobs[-1].job_id in jobs:
+            found = self.bot.enqueued[ask.chat, ask.priority, ask.coalesce] = Enqueued(kind, self.now)
+        if len(found.jobs) == 2 and found.jobs[0].job_id in jobs:
+            del found.jobs[0]
+            found.since = self.now
+        elif len(found.jobs) == 2:
+            old = found.jobs.pop()
+            group = found.groups.setdefault(ask.job_id, found.groups.get(old.job_id) or Group(old.job_id, ""))
+            group.latest = ask.job_id
+            jobs[old.job_id] = Job(old.job_id, None, old.priority, 0, 0, 0, state="dead", present=False)
+            jobs[old.job_id].result, jobs[old.job_id].group = SUPERSEDED, group
+            self.bot.superseded += 1
+        found.jobs.append(ask)
+
+    def _enqueued(self, ask: Ask) -> Enqueued | None:
+        found = self.bot.enqueued.get((ask.chat or "", ask.priority, ask.coalesce or ""))
+        return found if found is not None and self.now < found.since + policy.ENQUEUED_US else None
+
+    def _superseded_unseen(self, ask: Ask) -> Group | None:
+        found = self._enqueued(ask)
+        kept = found is not None and ask.job_id in [one.job_id for one in found.jobs]
+        return found.groups.get(ask.job_id) if found is not None and kept else None
 
     def _supersedable(self, ask: Ask) -> Job | None:
         waiting = [
@@ -356,9 +408,11 @@ class PlainModel:
         if job is None:
             return None
         if job.result == SUPERSEDED and job.group is not None:
-            latest = self.lookup(bot, job.group.latest)
-            assert latest is not None
-            return replace(latest, chain=job.group.first)
+            group = job.group
+            while group.joined is not None:
+                group = group.joined
+            latest = self.lookup(bot, group.latest) or Record(Standing.WAITING, due=timedelta())
+            return replace(latest, chain=group.first)
         standing = Standing("waiting" if job.state == "lost" else job.state)
         paused_until = max(self.bot.paused_until, self._chat(job.chat).paused_until if job.chat is not None else 0)
         waits = timedelta(microseconds=max(0, max(job.due, paused_until) - self.now))

@@ -14,8 +14,8 @@ from benchmarks.stage.pipeline import Pipeline, pipeline
 from benchmarks.stage.streamers import ended_as
 from floodgate.fake_telegram.control import ControlClient
 
-CHATS: Final = 20
-"""Few enough that the bot's limit holds up nothing: only jobs that a worker has received are superseded."""
+CHATS: Final = 100
+"""So many that the bot's own limit is used up, as in a flood of edits."""
 EDITS: Final = 100
 AT_MOST_SECONDS: Final = 120.0
 POLL_SECONDS: Final = 0.5

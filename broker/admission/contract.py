@@ -441,6 +441,19 @@ class Admission(Protocol):
         """
         ...
 
+    def enqueued(self, bot: str, asks: Sequence[Ask]) -> None:
+        """Record jobs with a key that RabbitMQ has just confirmed, at most ``policy.ENQUEUED_MOST``, in their order.
+
+        A worker compares only what it has received, and while the bot's limit is used up it receives little. So of the
+        jobs that were enqueued under one key and that no worker has received, all but the first and the newest end here
+        as :data:`SUPERSEDED`: the newest supersedes the one before it. The first one stays, so that something is sent
+        however fast others follow. Only jobs of the same variant and campaign count.
+
+        This is an optimisation: a job that was never recorded is sent, or superseded in its line. Records are kept for
+        ``policy.ENQUEUED_US``. Pass only jobs for which ``policy.may_supersede_unseen`` is true.
+        """
+        ...
+
     def renew_unsettled(self, ask: Ask) -> Decision:
         """:meth:`admit` a job that was ``Unsettled`` and is to be sent again: forgets the lost call, then decides.
 
@@ -482,8 +495,8 @@ class Admission(Protocol):
     def lookup(self, bot: str, job_id: str) -> Record | None:
         """The ledger's record of a job; None if it has not been seen yet or has been forgotten.
 
-        For a superseded job it is that of the job that took its place, found in two steps however many there were, for
-        as long as the ledger keeps the first of them.
+        For a superseded job it is that of the job that took its place, found in three steps however many there were,
+        for as long as the ledger keeps the first of them. It is waiting if no worker has received it yet.
         """
         ...
 

@@ -27,13 +27,18 @@ of the same priority waits for it.
 
 Jobs with a key: the newest takes the place, and the rank among the jobs that wait for the bot, of the one that waits
 under the same key. As it takes a place and never makes one, nobody behind it waits longer, and however often that
-happens, the place moves on as if one job held it.
+happens, the place moves on as if one job held it. Jobs that no worker has received have no place. Of those, producers
+report the newest, and all between it and the first end at once.
+
+Jobs that supersede each other form a chain: each row names the first of them, whose row names the latest. If two chains
+meet (jobs superseded in RabbitMQ, and others in the line), the first of one names the first of the other.
 
 ``admission.lua`` mirrors this module for Redis; the contract and property suites test both against one model.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -64,7 +69,17 @@ from floodgate.broker.admission.contract import (
     Wait,
 )
 from floodgate.broker.admission.result_feed import dead_record, dead_text, sent_record, sent_text
-from floodgate.broker.admission.rows import Alias, ChatRow, JobRow, LineRow, SlowedRow, State, TypingRow, UnitOfWork
+from floodgate.broker.admission.rows import (
+    Alias,
+    ChatRow,
+    EnqueuedRow,
+    JobRow,
+    LineRow,
+    SlowedRow,
+    State,
+    TypingRow,
+    UnitOfWork,
+)
 from floodgate.broker.messages.chats import ChatKind, chat_kind
 from floodgate.broker.messages.job import Priority
 
@@ -91,6 +106,52 @@ def admit(work: UnitOfWork, ask: Ask) -> Decision:
     if earlier is not None:
         _supersede(work, earlier, job, chat)
     return _go(work, ask, job, chat, slow) if wait is None else _park(work, job, chat, wait)
+
+
+def enqueued(work: UnitOfWork, asks: Sequence[Ask]) -> None:
+    """As ``Admission.enqueued``."""
+    for ask in asks:
+        if (job := work.job(ask.job_id)) is None or not job.state.ended:
+            _note_enqueued(work, ask)
+
+
+def _note_enqueued(work: UnitOfWork, ask: Ask) -> None:
+    assert ask.chat is not None and ask.coalesce is not None
+    row, over = work.enqueued(ask.chat, ask.priority, ask.coalesce), work.now + policy.ENQUEUED_US
+    if row is not None and ask.job_id in (row.first, row.newest):
+        return
+    if row is None or not _may_follow(work, row, ask):
+        what, kind = (ask.chat, ask.priority, ask.coalesce), (ask.variant, ask.campaign)
+        row = EnqueuedRow(*what, *kind, ask.final, first=ask.job_id, newest=ask.job_id, over=over)
+    else:
+        if row.first != row.newest and work.job(row.first) is None:
+            row.newest_chain = _supersede_unseen(work, row, ask)
+        elif row.first != row.newest:
+            row.first, row.first_chain, row.newest_chain, row.over = row.newest, row.newest_chain, None, over
+        row.newest, row.final = ask.job_id, ask.final
+    work.save_enqueued(row)
+
+
+def _may_follow(work: UnitOfWork, row: EnqueuedRow, ask: Ask) -> bool:
+    """Whether a job may supersede the newest one that was enqueued under its key, as soon as another one is to stay."""
+    of_its_kind = (row.variant, row.campaign) == (ask.variant, ask.campaign)
+    return of_its_kind and not row.final and work.job(row.newest) is None
+
+
+def _supersede_unseen(work: UnitOfWork, row: EnqueuedRow, ask: Ask) -> str:
+    """End the newest job that was enqueued under a key, whose message is still in RabbitMQ; return the first of its
+    chain."""
+    earlier = JobRow(row.newest, None, ask.priority, State.ABSENT)
+    first = work.job(row.newest_chain) if row.newest_chain is not None else None
+    if first is None:
+        first = earlier
+    earlier.chain = first.job_id
+    first.chain = ask.job_id
+    work.count_not_kept(SUPERSEDED)
+    _bury(work, earlier, None, Dead(SUPERSEDED, kept=False))
+    if first is not earlier:
+        work.save_job(first)
+    return first.job_id
 
 
 def renew_unsettled(work: UnitOfWork, ask: Ask) -> Decision:
@@ -357,22 +418,23 @@ def record(work: UnitOfWork, job: JobRow) -> Record:
     return found if job.content is None else replace(found, content=job.content)
 
 
-def _chain(work: UnitOfWork, job: JobRow) -> tuple[JobRow, JobRow]:
-    """The first and the last of the jobs that took each other's place, for one that was superseded."""
-    first, last = job, _successor(work, job)
-    if last.reason == SUPERSEDED and last is not job:
-        first, last = last, _successor(work, last)
+def _chain(work: UnitOfWork, job: JobRow) -> tuple[JobRow, JobRow | None]:
+    """The first and the last of the jobs that superseded each other, for one that was superseded; for any other, the
+    job itself. The last is None if no worker has received it."""
+    first, last = job, job
+    for _ in range(policy.CHAIN_STEPS):
+        if last.reason != SUPERSEDED or last.chain is None:
+            break
+        first = last
+        if (following := work.job(last.chain)) is None:
+            return first, None
+        last = following
     return first, last
 
 
-def _successor(work: UnitOfWork, job: JobRow) -> JobRow:
-    """The job that a superseded one leads to; the job itself if it is none, or the other was forgotten."""
-    if job.reason != SUPERSEDED or job.chain is None:
-        return job
-    return work.job(job.chain) or job
-
-
-def _record(work: UnitOfWork, job: JobRow) -> Record:
+def _record(work: UnitOfWork, job: JobRow | None) -> Record:
+    if job is None:
+        return Record(Standing.WAITING, due=timedelta())
     match job.state:
         case State.SENT:
             return sent_record(work.outcome(job))
@@ -521,6 +583,7 @@ def _join(
             line = chat.line(job.priority)
             job.chat = chat.chat
             job.key, job.variant, job.final = ask.coalesce, ask.variant, ask.final
+            job.chain = _superseded_unseen(work, ask)
             line.length += 1
             if earlier is not None:
                 _take_place(work, job, earlier, line)
@@ -534,6 +597,14 @@ def _join(
             job.chat = chat.chat
             chat.line(job.priority).length += 1
     return job
+
+
+def _superseded_unseen(work: UnitOfWork, ask: Ask) -> str | None:
+    """The first of the jobs that a new one superseded before a worker received it."""
+    if ask.coalesce is None or ask.chat is None:
+        return None
+    row = work.enqueued(ask.chat, ask.priority, ask.coalesce)
+    return None if row is None else row.chain_of(ask.job_id)
 
 
 def _supersedable(work: UnitOfWork, ask: Ask, chat: ChatRow | None) -> JobRow | None:
@@ -564,11 +635,22 @@ def _supersede(work: UnitOfWork, earlier: JobRow, job: JobRow, chat: ChatRow | N
     first = work.job(earlier.chain) if earlier.chain is not None else None
     if first is None:
         first = earlier
+    if job.chain is not None and job.chain != first.job_id:
+        _lead_on(work, job.chain, first.job_id)
     job.chain = earlier.chain = first.job_id
     first.chain = job.job_id
     work.count_not_kept(SUPERSEDED)
     _bury(work, earlier, chat, Dead(SUPERSEDED, kept=False))
     if first is not earlier:
+        work.save_job(first)
+
+
+def _lead_on(work: UnitOfWork, job_id: str, chain: str) -> None:
+    """Make the first job of one chain lead to the first of another, and tell those that wait for its end."""
+    first = work.job(job_id)
+    if first is not None:
+        first.chain, first.since = chain, work.now
+        work.keep_outcome(first, dead_text(Dead(SUPERSEDED)))
         work.save_job(first)
 
 

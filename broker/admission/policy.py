@@ -36,6 +36,12 @@ GROUP_MARGIN_US: Final = 250 * MILLISECOND
 TYPING_LIMITS: Final = ((20, 5), (40, 30))
 # A chat's typing is forgotten after this long, which exceeds both spans.
 TYPING_IDLE_US: Final = 1 * MINUTE
+# How long the jobs that were enqueued under a key are compared with the same first one. If that one never reaches a
+# worker (its queue was purged), another one is sent after this time, whatever follows it.
+ENQUEUED_US: Final = 10 * MINUTE
+# From a superseded job to the first of its chain, to the first of the chain that this one leads to, to the latest job.
+CHAIN_STEPS: Final = 3
+ENQUEUED_MOST: Final = 32  # jobs recorded in one call: a run of the Redis script blocks the server for 0.05 ms each
 
 # A permit must be used within this time. A worker that was too busy hands it back, because the call would arrive
 # together with those admitted since. This is half of the margin; the other half is for the network.
@@ -320,6 +326,13 @@ def _coalescing(job: Job, settings: Settings) -> tuple[str | None, str]:
     if not settings.coalesce_edits or (message := job.edited_message) is None:
         return None, ""
     return f"message {message}", job.method if job.method.startswith("edit") else job.id
+
+
+def may_supersede_unseen(job: Job, ask: Ask) -> bool:
+    """Whether a job may supersede one whose message is still in RabbitMQ: it has a key, and it is certain to be sent
+    next, being neither delayed nor expiring nor perhaps a duplicate."""
+    limited = (job.not_before_ms, job.expires_ms, job.worth_until_ms, job.dedupe_key)
+    return ask.coalesce is not None and ask.chat is not None and limited == (None,) * 4
 
 
 def call_timeout(job: Job, settings: Settings) -> timedelta:

@@ -146,6 +146,31 @@ class SlowedRow:
         return policy.narrowed_permille(self.permille, self.slowed_at, now)
 
 
+@dataclass(slots=True)
+class EnqueuedRow:
+    """The jobs of a chat and priority that were enqueued under a key and that no worker has received, as far as they
+    are to be sent. It matters until ``over``."""
+
+    chat: str  # as the jobs name it
+    priority: Priority
+    key: str
+    variant: str
+    campaign: str | None
+    final: bool  # whether the newest is
+    first: str  # the id of a job that stays, however many follow
+    newest: str
+    over: int
+    # The first of the jobs that each of them has superseded.
+    first_chain: str | None = None
+    newest_chain: str | None = None
+
+    def chain_of(self, job_id: str) -> str | None:
+        """The first of the jobs that a job has superseded before a worker received it."""
+        if job_id == self.newest:
+            return self.newest_chain
+        return self.first_chain if job_id == self.first else None
+
+
 class Alias(NamedTuple):
     """The chat that a chat key stands for: permanently after a migration (``until`` is 0), for a time if it is a
     name."""
@@ -237,6 +262,14 @@ class UnitOfWork(Protocol):
 
     def save_typing(self, row: TypingRow) -> None:
         """Save the row of a chat's typing. It is kept for as long as it matters."""
+        ...
+
+    def enqueued(self, chat: str, priority: Priority, key: str) -> EnqueuedRow | None:
+        """What was enqueued under a key; None if nothing was, or it no longer matters."""
+        ...
+
+    def save_enqueued(self, row: EnqueuedRow) -> None:
+        """Save what was enqueued under a key. It is kept for as long as it matters."""
         ...
 
     def slowed(self, chat: str, family: CallFamily) -> SlowedRow | None:

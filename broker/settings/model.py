@@ -224,7 +224,7 @@ class Settings(BaseSettings):
     coalesce_edits: bool = Field(
         False,
         description="Whether a newer edit of a message supersedes one by the same method that still waits: see "
-        "docs/clients.md. Set it for the workers.",
+        "docs/clients.md. Set it for the workers, and for clients and gateways.",
     )
 
     call_timeout_seconds: float = Field(

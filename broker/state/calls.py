@@ -67,6 +67,9 @@ class BlockingAdmission(ABC):
     def admit(self, ask: Ask) -> Decision:
         return cast("Decision", self._do(AdmissionCall("admit", ask.bot, (ask,))))
 
+    def enqueued(self, bot: str, asks: Sequence[Ask]) -> None:
+        self._do(AdmissionCall("enqueued", bot, (asks,)))
+
     def renew_unsettled(self, ask: Ask) -> Decision:
         return cast("Decision", self._do(AdmissionCall("renew_unsettled", ask.bot, (ask,))))
 
@@ -184,6 +187,9 @@ class BatchedAdmission:
 
     async def admit(self, ask: Ask) -> Decision:
         return cast("Decision", await self._do(AdmissionCall("admit", ask.bot, (ask,))))
+
+    async def enqueued(self, bot: str, asks: Sequence[Ask]) -> None:
+        await self._do(AdmissionCall("enqueued", bot, (asks,)))
 
     async def renew_unsettled(self, ask: Ask) -> Decision:
         return cast("Decision", await self._do(AdmissionCall("renew_unsettled", ask.bot, (ask,))))

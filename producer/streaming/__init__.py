@@ -6,6 +6,8 @@
     turns      which stream makes its next call, and how many at once; window: how many keep the bot busy
     calls      the jobs of a stream
     writer     one stream, as a task: plan, turn, job, wait for its end
+    earlier    what an earlier stream with the same dedupe key has left
+    notice     what remains of a stream whose program dies
     pipeline   what a stream needs of a client
     streams    the streams of one client
     message    what a program writes to, async and sync

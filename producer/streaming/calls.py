@@ -58,6 +58,13 @@ class StreamJobs:
         params = {**self._request.for_typing(), "action": "typing"}
         return self._composer.unchecked("sendChatAction", params, self._options(Priority.BULK))
 
+    def deletion(self, number: int, message_id: int) -> Job:
+        """The job that deletes a message of an earlier stream. Its id is derived from that of the send."""
+        params = self._request.for_deletion(message_id)
+        method = "deleteBusinessMessages" if "business_connection_id" in params else "deleteMessage"
+        job_id = f"{self._id_of_send(number)}-deletion"
+        return self._composer.unchecked(method, params, self._options(Priority.BULK), job_id=job_id)
+
     def known_send(self, number: int) -> Job:
         """A stand-in for the send of a message, by the id that it would have now."""
         return stand_in(self._bot, self._id_of_send(number), self._request.chat)

@@ -108,6 +108,12 @@ class StreamRequest:
         """Parameters of a draft."""
         return self._given(_EVERY_DRAFT)
 
+    def for_deletion(self, message_id: int) -> dict[str, Any]:
+        """Parameters of a deletion."""
+        if (business := self.params.get("business_connection_id")) is not None:
+            return {"business_connection_id": business, "message_ids": [message_id]}
+        return {"chat_id": self.chat_id, "message_id": message_id}
+
     def for_typing(self) -> dict[str, Any]:
         """Parameters of a chat action."""
         return self._given(_TYPING)

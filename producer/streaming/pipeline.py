@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from floodgate.broker.admission.contract import Record
 from floodgate.broker.messages.job import Job
 from floodgate.producer.ledger import Ledger, result_of
 from floodgate.producer.waiting import ended
+
+SEND_SECONDS: Final = 10.0
+"""How long a stream waits for the answer to a send under way, because it has the message's id."""
+LOOK_SECONDS: Final = 0.5
+"""Between two looks at a call under way."""
 
 
 class EndOfJob(Protocol):

@@ -2,7 +2,8 @@
 
 In a chat that takes drafts, a draft shows the text while it grows, and a message replaces it once the text is complete.
 Elsewhere the first words are a message, which is edited. A text longer than a message goes on in the next one as soon
-as no later word changes the first (``TextPart.complete``).
+as no later word changes the first (``TextPart.complete``). An edit of a message that will soon be full ends where the
+message may end (``GrowingText.prospect``), so that the next call can go on in the next message.
 
 An edit needs the id of its message, so it is planned only once Telegram has answered the send.
 """
@@ -70,7 +71,7 @@ class StreamPlan:
                 continue
             if not part.text.strip() or (_same(part, self.shown) and not (self.drafts and part.complete)):
                 return None
-            return self._call(part)
+            return self._call(part if self.drafts or part.complete else self.text.prospect or part)
         return None
 
     def done(self, call: PlannedCall, result: Any) -> None:
@@ -88,6 +89,8 @@ class StreamPlan:
             if self.message_id is None:
                 return
         self.shown = call.part
+        if not self.drafts:
+            self.text.note_shown(call.part)
 
     def renew(self) -> None:
         """Plan the draft again, even if the text has not changed."""

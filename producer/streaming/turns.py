@@ -4,7 +4,7 @@ Three kinds of turns, each bounded:
 
 - refreshes of what a chat shows take turns within the window (:mod:`floodgate.producer.streaming.window`); the stream
   whose chat shows the oldest text is next, so that the bot's rate is shared evenly between chats. Only then is the
-  newest text taken;
+  newest text taken. Where messages are edited, a message in which the text goes on is a refresh too;
 - messages with first words, and final texts, go with interactive priority, but at most :data:`PROMPT` at once, so that
   however many streams begin or end together, a person's message waits for a fifth of a second at most. First words wait
   for their turn here; a final text does not wait, and goes with the refreshes' priority if there is no room;
@@ -18,6 +18,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Final
 
 from floodgate.producer.streaming.window import LONGEST_SECONDS, RefreshWindow
@@ -25,6 +26,16 @@ from floodgate.producer.streaming.window import LONGEST_SECONDS, RefreshWindow
 PROMPT: Final = 6
 FIRST_DRAFTS: Final = 24
 MOST_REFUSED: Final = 10_000
+
+
+class TurnKind(Enum):
+    """What a call waits for."""
+
+    REFRESH = auto()
+    FIRST_MESSAGE = auto()
+    FIRST_DRAFT = auto()
+    NOTHING = auto()
+    """Drafts that follow the first: nobody waits behind them."""
 
 
 @dataclass(eq=False, slots=True)

@@ -13,8 +13,7 @@ Invariants:
 
 Failure handling. A call that fails is skipped; errors of RabbitMQ are retried with a growing pause while the text
 grows. Only the final text raises. A draft that Telegram refuses turns the stream to edits. For a producer that dies,
-a *notice* waits in RabbitMQ: a delayed job that leaves the text as a message. It is replaced as the text grows, and
-withdrawn at the end.
+a notice waits in RabbitMQ (:mod:`floodgate.producer.streaming.notice`).
 """
 
 from __future__ import annotations
@@ -30,10 +29,12 @@ from floodgate.broker.admission.contract import CANCELLED, SHED, Record, Standin
 from floodgate.broker.errors import ClosedError, ConfirmTimeoutError, FloodgateError, InvalidParamsError, StateError
 from floodgate.broker.messages.job import Job, Priority
 from floodgate.producer.streaming.calls import StreamJobs
+from floodgate.producer.streaming.earlier import EarlierStream
+from floodgate.producer.streaming.notice import InterruptionNotice
 from floodgate.producer.streaming.options import StreamRequest
-from floodgate.producer.streaming.pipeline import EndOfJob, StreamPipeline
+from floodgate.producer.streaming.pipeline import LOOK_SECONDS, SEND_SECONDS, EndOfJob, StreamPipeline
 from floodgate.producer.streaming.plan import CallKind, PlannedCall, StreamPlan
-from floodgate.producer.streaming.turns import Turn, Turns
+from floodgate.producer.streaming.turns import Turn, TurnKind, Turns
 from floodgate.producer.waiting import ended
 
 logger = logging.getLogger("floodgate.streams")
@@ -44,15 +45,10 @@ MOST_TEXT: Final = 65_536
 TYPING_SECONDS: Final = 4.5
 # A draft lives for 30 s.
 RENEW_DRAFT_SECONDS: Final = 20.0
-# What a program that dies leaves in the chat is at most this much older than what it had shown.
-NOTICE_SECONDS: Final = 5.0
-# How long the final text waits for a call under way before it joins the line behind it: for the answer to a send, which
-# has the message's id; for an edit's; and for that of a draft, which is withdrawn then.
-SEND_SECONDS: Final = 10.0
+# How long the final text waits for a call under way before it joins the line behind it (for a send: SEND_SECONDS). A
+# draft is withdrawn then.
 EDIT_SECONDS: Final = 1.0
 DRAFT_SECONDS: Final = 0.5
-# Between two looks at a call under way.
-LOOK_SECONDS: Final = 0.5
 # After this many refused edits in a row, or one refused send, only the final text is still tried.
 MOST_REFUSALS: Final = 3
 LONGEST_PAUSE_SECONDS: Final = 30.0
@@ -121,9 +117,8 @@ class StreamWriter:
         self._refusals = 0
         self._outages = 0
         self._sheds = 0
-        self._adopted: set[int] = set()  # messages for which an earlier stream was asked
-        self._notice: Job | None = None
-        self._notice_at = 0.0
+        self._earlier = EarlierStream(request, jobs, pipeline)
+        self._notice = InterruptionNotice(request, plan, jobs, pipeline)
         self._final: dict[int, Job] = {}
 
     @property
@@ -195,51 +190,18 @@ class StreamWriter:
             self._turns.streams -= 1
             listening.close()
 
-    # What an earlier stream with the same dedupe key has left.
-
     async def _begin(self) -> None:
-        """Withdraw the notices of an earlier stream, of which at most two are outstanding, and go on in its message."""
-        if self._request.dedupe_key is None:
-            return
-        number = 0
         with suppress(StateError):
-            while await self._pipeline.look(self._jobs.known_notice(number)) is not None:
-                number += 1
-            await self._pipeline.withdraw(self._jobs.known_notice(number), self._jobs.known_notice(number + 1))
-            self._jobs.skip_notices(number + 2)
+            await self._earlier.withdraw_notices()
             await self._adopt(0)
 
     async def _adopt(self, number: int) -> int | None:
-        """Return the id of the message that an earlier stream has sent, and plan to edit it. None if there is none;
-        a send that still waits is withdrawn.
-
-        Raises:
-            StateError: the state store cannot answer.
-        """
-        if self._request.dedupe_key is None or number in self._adopted:
-            return None
-        self._adopted.add(number)
-        deadline = self._loop.time() + SEND_SECONDS
-        while True:
-            record = await self._pipeline.look(job := self._jobs.known_send(number))
-            if record is None or record.standing is Standing.WAITING:
-                (record,) = await self._pipeline.withdraw(job)
-            if record.standing is Standing.SENDING and self._loop.time() < deadline:
-                await asyncio.sleep(LOOK_SECONDS)
-                continue
-            if record.standing is Standing.SENT and isinstance(record.result, dict):
-                message_id = int(record.result["message_id"])
-                if number == self._plan.number:
-                    self._plan.adopt(message_id)
-                return message_id
-            self._jobs.send_anew(number)
-            if record.reason == CANCELLED and await self._pipeline.look(self._jobs.known_send(number)) is None:
-                return None
-
-    async def _try_to_adopt(self, number: int) -> int | None:
-        """:meth:`_adopt`, or nothing if the state store is away."""
+        """Go on in the message that an earlier stream has sent, and return its id. None if none is known."""
         with suppress(StateError):
-            return await self._adopt(number)
+            message_id = await self._earlier.message(number)
+            if message_id is not None and number == self._plan.number:
+                self._plan.adopt(message_id)
+            return message_id
         return None
 
     # While the text grows.
@@ -251,14 +213,12 @@ class StreamWriter:
             if call is None:
                 await self._wait_for_text()
                 continue
-            if call.kind is CallKind.SEND and await self._try_to_adopt(call.number):
-                continue
             turn = await self._turn(call)
             newest = self._next_call()
-            if self._closing.done() or newest is None or newest.kind is not call.kind:
+            if newest is None or not await self._is_ready(newest, self._kind_of_turn(call)):
                 if turn is not None:
                     turn.drop()
-                continue  # another kind of call takes another turn
+                continue
             await self._show(newest, turn)
 
     def _next_call(self) -> PlannedCall | None:
@@ -273,13 +233,14 @@ class StreamWriter:
 
     async def _turn(self, call: PlannedCall) -> Turn | None:
         """Wait for the stream's turn. None if the call needs none, or the text is to end."""
-        if call.kind is CallKind.EDIT:
+        kind = self._kind_of_turn(call)
+        if kind is TurnKind.REFRESH:
             asked = self._turns.for_refresh(self._shown_at, self._not_before)
         else:
             await self._pause(self._not_before)
-            if not self._is_prompt(call):
+            if kind is TurnKind.NOTHING:
                 return None
-            turns = self._turns.first_drafts if call.kind is CallKind.DRAFT else self._turns.prompt
+            turns = self._turns.first_drafts if kind is TurnKind.FIRST_DRAFT else self._turns.prompt
             asked = turns.ask()
         if await self._until(asked):
             return asked.result()
@@ -288,7 +249,8 @@ class StreamWriter:
 
     async def _show(self, call: PlannedCall, turn: Turn | None) -> None:
         """Make a call and wait for its end; return without it if the text is to end."""
-        priority = self._request.priority if self._is_prompt(call) else Priority.BULK
+        prompt = self._kind_of_turn(call) in (TurnKind.FIRST_MESSAGE, TurnKind.FIRST_DRAFT)
+        priority = self._request.priority if prompt else Priority.BULK
         job = self._repeat[1] if self._repeat is not None else self._jobs.job(call, priority)
         self._repeat, began = None, self._loop.time()
         try:
@@ -305,9 +267,17 @@ class StreamWriter:
             self._drop_pending(turn)
             self._wait_for_rabbitmq(error)
 
-    def _is_prompt(self, call: PlannedCall) -> bool:
-        """Whether a call shows the first words of a message."""
-        return call.kind is CallKind.SEND or (call.kind is CallKind.DRAFT and not self._plan.begun)
+    def _kind_of_turn(self, call: PlannedCall) -> TurnKind:
+        if call.kind is CallKind.DRAFT:
+            return TurnKind.NOTHING if self._plan.begun else TurnKind.FIRST_DRAFT
+        goes_on = self._plan.begun and not self._plan.drafts
+        return TurnKind.REFRESH if call.kind is CallKind.EDIT or goes_on else TurnKind.FIRST_MESSAGE
+
+    async def _is_ready(self, call: PlannedCall, kind: TurnKind) -> bool:
+        """Whether to make a call now, after a turn of this kind. Not if an earlier stream has sent its message."""
+        if self._closing.done() or self._kind_of_turn(call) is not kind:
+            return False
+        return call.kind is not CallKind.SEND or await self._adopt(call.number) is None
 
     def _earliest(self, call: PlannedCall, began: float) -> float:
         if call.kind is CallKind.DRAFT:
@@ -368,52 +338,20 @@ class StreamWriter:
             self._typing_at = now + TYPING_SECONDS
             with suppress(FloodgateError):
                 await self._pipeline.enqueue(self._jobs.typing())
-        if self._draft_is_old(now):
+        if (due := self._draft_due_at()) is not None and now >= due:
             self._plan.renew()
-        if self._notice_is_due(now):
-            await self._renew_notice()
+        if (due := self._notice.due_at(self._shown_at)) is not None and now >= due:
+            await self._notice.renew(now)
 
-    def _draft_is_old(self, now: float) -> bool:
-        return self._plan.drafts and self._plan.shown is not None and now >= self._shown_at + RENEW_DRAFT_SECONDS
-
-    @property
-    def _wants_notice(self) -> bool:
-        return self._plan.drafts or self._request.interrupted is not None
-
-    def _notice_is_due(self, now: float) -> bool:
-        if not self._wants_notice or not self._plan.begun:
-            return False
-        if self._notice is None or self._shown_at > self._notice_at:
-            return now >= self._notice_at + NOTICE_SECONDS
-        return now >= self._notice_at + self._request.interrupted_after.total_seconds() / 2
-
-    async def _renew_notice(self) -> None:
-        call = self._plan.interrupted(self._request.interrupted or "")
-        self._notice_at = self._loop.time()
-        if call is None:
-            return
-        earlier, notice = self._notice, self._jobs.notice(call, self._request.interrupted_after)
-        try:
-            await self._pipeline.enqueue(notice)
-            self._notice = notice
-            if earlier is not None:
-                await self._pipeline.withdraw(earlier)
-        except FloodgateError as error:
-            logger.info("stream %s: its notice is not up to date: %s", self._request.key, error)
+    def _draft_due_at(self) -> float | None:
+        return self._shown_at + RENEW_DRAFT_SECONDS if self._plan.drafts and self._plan.shown is not None else None
 
     # Waiting.
 
     def _until_due(self) -> float | None:
         """How long until a sign of life is due; None if none is."""
-        due = []
-        if not self._plan.begun:
-            due.append(self._typing_at)
-        elif self._plan.drafts and self._plan.shown is not None:
-            due.append(self._shown_at + RENEW_DRAFT_SECONDS)
-        if self._wants_notice and self._plan.begun:
-            fresh = self._notice is not None and self._shown_at <= self._notice_at
-            wait = self._request.interrupted_after.total_seconds() / 2 if fresh else NOTICE_SECONDS
-            due.append(self._notice_at + wait)
+        typing = None if self._plan.begun else self._typing_at
+        due = [at for at in (typing, self._draft_due_at(), self._notice.due_at(self._shown_at)) if at is not None]
         return max(0.0, min(due) - self._loop.time()) if due else None
 
     async def _until(self, future: asyncio.Future[Any]) -> bool:
@@ -446,21 +384,23 @@ class StreamWriter:
         overtakes = pending is None or await self._is_over(pending)
         self._drop_pending()
         if not self._plan.drafts:
-            await self._withdraw_notice()
+            await self._notice.withdraw()
         calls = self._plan.final_calls(self._note)
         turn = self._turns.prompt.take() if overtakes and self._request.priority is Priority.INTERACTIVE else None
         priority = self._request.priority if turn is not None else Priority.BULK
         if not overtakes and pending is not None:
             priority = pending.job.priority
         for call in calls:
-            if call.kind is CallKind.SEND and (message_id := await self._try_to_adopt(call.number)) is not None:
+            if call.kind is CallKind.SEND and (message_id := await self._adopt(call.number)) is not None:
                 call = dataclasses.replace(call, kind=CallKind.EDIT, message_id=message_id)
             job = self._jobs.job(call, priority, final=True)
             await self._pipeline.enqueue(job)
             self._final[call.number] = job
         self._give_back_when_ended(turn)
         if self._plan.drafts:
-            await self._withdraw_notice()
+            await self._notice.withdraw()
+        if messages := len(self._plan.text.finish()):
+            await self._earlier.delete_messages_from(messages)
 
     async def _is_over(self, pending: PendingCall) -> bool:
         """Make sure that nothing of a call can come after the final text. False if that cannot be known in time."""
@@ -483,15 +423,6 @@ class StreamWriter:
             await asyncio.wait((record,), timeout=LOOK_SECONDS)
         self._settle(pending, record.result())
         return True
-
-    async def _withdraw_notice(self) -> None:
-        if (notice := self._notice) is None:
-            return
-        self._notice = None
-        try:
-            await self._pipeline.withdraw(notice)
-        except StateError as error:
-            logger.warning("stream %s: its notice may follow the final text: %s", self._request.key, error)
 
     def _give_back_when_ended(self, turn: Turn | None) -> None:
         """Keep a turn until the final text is sent, or has taken too long to count."""

@@ -1,9 +1,11 @@
-"""Of the jobs under one key that wait in a line, the newest takes the place of the one before it."""
+"""Of the jobs under one key, the newest supersedes the one before it: in its line, or unseen in RabbitMQ."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -23,7 +25,7 @@ from floodgate.broker.admission.contract import (
     Unsettled,
     Wait,
 )
-from floodgate.broker.admission.policy import MISSING_GRACE_US
+from floodgate.broker.admission.policy import ENQUEUED_MOST, ENQUEUED_US, MISSING_GRACE_US
 from floodgate.broker.messages.job import Priority
 from tests.admission_bench import HandClock, album, ask_of
 
@@ -273,3 +275,119 @@ def test_units_of_the_newest_count_for_the_chat(admission: Admission, clock: Han
     decision = admission.admit(ask_of(-5))
     assert isinstance(decision, Wait)
     assert decision.delay > timedelta(seconds=5)
+
+
+# Jobs that no worker has received.
+
+
+def enqueued(admission: Admission, count: int, **kind: Any) -> list[Ask]:
+    asks = [edit(**kind) for _ in range(count)]
+    for first in range(0, count, ENQUEUED_MOST):
+        admission.enqueued("default", asks[first : first + ENQUEUED_MOST])
+    return asks
+
+
+def superseded(admission: Admission, asks: Sequence[Ask]) -> list[int]:
+    """The positions of the jobs that were superseded, as far as is known before a worker receives them."""
+    found = [admission.lookup("default", ask.job_id) for ask in asks]
+    return [place for place, record in enumerate(found) if record is not None and record.chain is not None]
+
+
+def test_of_a_hundred_jobs_that_no_worker_has_received_the_first_and_the_last_are_sent(
+    admission: Admission, clock: HandClock
+) -> None:
+    asks = enqueued(admission, 100)
+    assert superseded(admission, asks) == list(range(1, 99))
+    sent(admission, asks[0])
+    for ask in asks[1:-1]:
+        assert admission.admit(ask) == AlreadyDead(SUPERSEDED)
+    clock.advance(1.1)
+    sent(admission, asks[-1])
+    ends = [admission.lookup("default", ask.job_id) for ask in asks[1:-1]]
+    assert ends == [Record(Standing.SENT, result=SHOWN.result, chain=asks[1].job_id)] * 98
+    assert admission.snapshot("default").not_kept == {SUPERSEDED: 98}
+
+
+def test_a_job_that_another_superseded_waits_until_a_worker_has_received_that_one(admission: Admission) -> None:
+    asks = enqueued(admission, 3)
+    assert admission.lookup("default", asks[1].job_id) == Record(
+        Standing.WAITING, due=timedelta(), chain=asks[1].job_id
+    )
+    assert admission.lookup("default", asks[2].job_id) is None
+
+
+def test_however_fast_jobs_follow_each_one_that_stays_is_sent(admission: Admission, clock: HandClock) -> None:
+    """A worker that is always a few jobs behind sends one of as many, not none."""
+    first, *others = enqueued(admission, 5)
+    went = []
+    for _ in range(20):
+        others += enqueued(admission, 1)
+        clock.advance(1.1)
+        decision = admission.admit(first)
+        if isinstance(decision, Go):
+            admission.settle(first, SHOWN, decision.grant)
+            went.append(first)
+        else:
+            assert decision == AlreadyDead(SUPERSEDED)
+        first = others.pop(0)
+    assert 3 <= len(went) <= 5
+
+
+def test_the_newest_that_was_enqueued_takes_the_place_of_one_that_waits_and_callers_learn_its_end(
+    busy: Admission, clock: HandClock
+) -> None:
+    first, between, *others, last = enqueued(busy, 6)
+    in_line = edit()
+    waits(busy, in_line, first, last)
+    assert length(busy) == 1
+    clock.advance(1.1)
+    sent(busy, last)
+    for ask in (in_line, first, between, *others):
+        assert busy.lookup("default", ask.job_id) == Record(Standing.SENT, SHOWN.result, chain=in_line.job_id)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({}, {"variant": "buttons"}),
+        ({}, {"key": "b"}),
+        ({}, {"priority": "bulk"}),
+        ({}, {"chat": 6}),
+        ({"final": True}, {}),
+    ],
+)
+def test_only_jobs_of_a_kind_supersede_each_other_unseen(
+    admission: Admission, one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    asks = [*enqueued(admission, 2, **one), *enqueued(admission, 2, **other)]
+    assert superseded(admission, asks) == []
+
+
+def test_a_campaign_supersedes_nothing_of_another(admission: Admission) -> None:
+    asks = [replace(edit(), campaign=name) for name in ("spring", "spring", "summer", "summer")]
+    admission.enqueued("default", asks)
+    assert superseded(admission, asks) == []
+
+
+def test_what_a_worker_has_received_is_not_superseded_unseen(busy: Admission) -> None:
+    first, second = enqueued(busy, 2)
+    waits(busy, first, second)
+    third, fourth = enqueued(busy, 2)
+    assert superseded(busy, [first, second, third, fourth]) == [0]
+    assert length(busy) == 1
+
+
+def test_a_job_that_is_enqueued_twice_supersedes_nothing(admission: Admission) -> None:
+    asks = [edit(), edit()]
+    for _ in range(3):
+        admission.enqueued("default", asks)
+    assert superseded(admission, asks) == []
+
+
+def test_a_first_job_that_no_worker_ever_receives_holds_up_others_for_minutes_only(
+    admission: Admission, clock: HandClock
+) -> None:
+    lost, second = enqueued(admission, 2)
+    clock.advance(ENQUEUED_US / 1_000_000)
+    third, fourth, fifth = enqueued(admission, 3)
+    assert superseded(admission, [lost, second, third, fourth, fifth]) == [3]

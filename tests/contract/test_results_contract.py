@@ -283,6 +283,31 @@ def test_callers_of_superseded_jobs_get_the_result_of_the_one_that_was_sent(
         assert not client._ledger.waiting()._chains
 
 
+@pytest.mark.parametrize("in_line", [False, True], ids=["nothing in line", "another in line"])
+def test_callers_of_jobs_that_were_superseded_unseen_get_the_result_of_the_newest(
+    settings: Settings, store: Admission, in_line: bool
+) -> None:
+    store.pause("default", "1", timedelta(seconds=60), "test")
+    first, *others = (replace(ask_of(1, "interactive"), coalesce="text") for _ in range(20))
+    with Client(settings) as client, ThreadPoolExecutor(40) as threads:
+        early = [threads.submit(client.result, ask.job_id, timeout=45) for ask in others[:10]]
+        until(lambda: client._ledger.waiting().count == 10)
+        store.enqueued("default", [first, *others])
+        late = [threads.submit(client.result, ask.job_id, timeout=45) for ask in others[10:]]
+        until(lambda: client._ledger.waiting().count == 19)
+        if in_line:
+            store.admit(first)
+        newest = others[-1]
+        store.admit(newest)
+        store.resume("default", "1")
+        go = store.admit(newest)
+        assert isinstance(go, Go)
+        store.settle(newest, Sent("the newest"), go.grant)
+        assert {each.result(15) for each in early + late} == {"the newest"}
+        until(lambda: client._ledger.waiting().count == 0)
+        assert not client._ledger.waiting()._chains
+
+
 def test_callers_of_superseded_jobs_are_told_that_the_last_one_failed(settings: Settings, store: Admission) -> None:
     store.pause("default", "1", timedelta(seconds=60), "test")
     first, second = (replace(ask_of(1, "interactive"), coalesce="text") for _ in range(2))

@@ -107,6 +107,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.redis: Admission = RedisAdmission(self.redis_url, rules, self.clock)
         self.stores: tuple[Admission, ...] = (self.model, self.sqlite, self.redis)
         self.jobs: list[Played] = []
+        self.enqueued: list[Ask] = []  # and not received by a worker
         self.wire = Wire()
         self.back = 0  # how far the clock has been set back in all: store time is at least that far ahead
 
@@ -152,11 +153,42 @@ class AdmissionMachine(RuleBasedStateMachine):
             ask = album(chat, size, priority) if size > 1 else ask_of(chat, priority, max_attempts=2)
             self._first_ask(replace(ask, coalesce=key, variant=variant, final=final))
 
-    @precondition(lambda self: any(one.ask.coalesce for one in self.jobs))
+    @rule(
+        chat=st.sampled_from((1, -3, "@name")),
+        priority=st.sampled_from(("bulk", "interactive")),
+        key=st.sampled_from(("a", "a", "b")),
+        kinds=st.lists(
+            st.sampled_from((("", False), ("", False), ("", False), ("", True), ("other", False))),
+            min_size=1,
+            max_size=6,
+        ),
+        received=st.integers(0, 2),
+    )
+    def enqueue_jobs_with_a_key(
+        self, chat: int | str, priority: str, key: str, kinds: list[tuple[str, bool]], received: int
+    ) -> None:
+        asks = [
+            replace(ask_of(chat, priority, max_attempts=2), coalesce=key, variant=variant, final=final)
+            for variant, final in kinds
+        ]
+        for store in self.stores:
+            store.enqueued("default", asks)
+        for ask in asks[:received]:
+            self._first_ask(ask)
+        self.enqueued += asks[received:]
+
+    @precondition(lambda self: self.enqueued)
+    @rule(data=st.data())
+    def receive_what_was_enqueued(self, data: st.DataObject) -> None:
+        ask = data.draw(st.sampled_from(self.enqueued))
+        self.enqueued.remove(ask)
+        self._first_ask(ask)
+
+    @precondition(lambda self: self.enqueued or any(one.ask.coalesce for one in self.jobs))
     @rule(data=st.data())
     def look_up(self, data: st.DataObject) -> None:
-        played = data.draw(st.sampled_from([one for one in self.jobs if one.ask.coalesce]))
-        plain, *others = [store.lookup("default", played.ask.job_id) for store in self.stores]
+        ask = data.draw(st.sampled_from([one.ask for one in self.jobs if one.ask.coalesce] + self.enqueued))
+        plain, *others = [store.lookup("default", ask.job_id) for store in self.stores]
         for found in others:
             assert (found is None) == (plain is None)
             assert found is None or replace(found, due=None) == replace(plain, due=None)

@@ -189,6 +189,33 @@ def test_asking_for_the_state_changes_nothing_that_is_shown_in_one_message(
     assert text.finish() == expected or not expected
 
 
+@UNHURRIED
+@given(written(), st.data())
+def test_whatever_a_chat_shows_each_state_is_valid_and_nothing_is_lost_or_doubled(
+    given_: tuple[Formatting, list[str]], data: st.DataObject
+) -> None:
+    formatting, pieces = given_
+    growing, whole = GrowingText(formatting, LIMIT), "".join(pieces)
+    complete: tuple[TextPart, ...] = ()
+    for piece in pieces:
+        growing.append(piece)
+        parts = growing.parts
+        assert parts[: len(complete)] == complete
+        complete = tuple(part for part in parts if part.complete)
+        if parts and not parts[-1].complete and data.draw(st.booleans()):
+            shown_part = growing.prospect or parts[-1]
+            assert parts[-1].text.startswith(shown_part.text)
+            check_accepted((shown_part,))
+            growing.note_shown(shown_part)
+    parts = growing.finish()
+    check_accepted(parts)
+    assert parts[: len(complete)] == complete
+    if formatting == "plain":
+        expected = shown("plain", [whole], 4096)
+        assert "".join("".join(p.text for p in parts).split()) == "".join("".join(p.text for p in expected).split())
+        assert len(expected) != 1 or entities.units(expected[0].text) > LIMIT or parts == expected
+
+
 WORDS = st.lists(
     st.sampled_from(["word", "words,", "sentence.", "2*3", "snake_case", "😀", "fin!"]), min_size=1, max_size=8
 ).map(" ".join)

@@ -191,6 +191,72 @@ def test_a_message_is_complete_once_the_text_has_outgrown_it() -> None:
         growing.append("more")
 
 
+def shown_before(source: str, more: str, formatting: Formatting = "markdown") -> GrowingText:
+    """A text of which a chat shows the first part, and which has grown since."""
+    growing = GrowingText(formatting, limit=64)
+    growing.append(source)
+    growing.note_shown(growing.parts[0])
+    growing.append(more)
+    assert [part.complete for part in growing.parts] == [False]
+    return growing
+
+
+@pytest.mark.parametrize(
+    ("source", "more", "text", "rest"),
+    [
+        ("A first sentence. And", " a second one. And a", "A first sentence. And a second one.", " third. " * 9),
+        ("A first sentence. And", " a second one.\n\nA. And", "A first sentence. And a second one.", "\n\na b" * 20),
+        ("Only words, and words", " and words, and ever m", "Only words, and words and words, and ever", "ore a" * 20),
+        ("```\nline 1 ........\nline", " 2 ..............\nli", "line 1 ........\nline 2 ..............", "\nl" * 20),
+        ("```\nline 1 ........\nli", "ne 2 ............\n```\nAnd", "line 1 ........\nline 2 ............", ". a" * 20),
+        ("A **bold sentence. And", " a second one. And a", "A bold sentence. And a second one.", " third. " * 9),
+    ],
+)  # fmt: skip
+def test_a_text_that_will_outgrow_its_message_is_shown_up_to_a_bound_and_then_goes_on_in_the_next(
+    source: str, more: str, text: str, rest: str
+) -> None:
+    growing = shown_before(source, more)
+    prospect = growing.prospect
+    assert prospect is not None
+    assert prospect.text == text
+    growing.note_shown(prospect)
+    growing.append(rest)
+    assert (growing.parts[0].text, growing.parts[0].entities) == (prospect.text, prospect.entities)
+    assert growing.parts[0].complete
+
+
+@pytest.mark.parametrize(
+    ("source", "more"),
+    [
+        ("A short one. ", "And more"),  # there is room for as much again
+        ("A first sentence, which is not even at its", " end yet"),
+        ("A sentence with its end in the second half. And", " another"),  # that end is shown already
+        ("One two three four five six seven.\n```\nlong", "_line = 1 + 2\nli"),  # beside code is better than within
+    ],
+)
+def test_a_text_is_shown_whole_while_it_has_room_or_where_it_may_not_end(source: str, more: str) -> None:
+    assert shown_before(source, more).prospect is None
+
+
+def test_a_text_that_ends_before_it_outgrows_its_message_stays_in_one() -> None:
+    growing = shown_before("A first sentence. And", " a second one. And a")
+    assert growing.prospect is not None
+    growing.note_shown(growing.prospect)
+    growing.append(" third.")
+    assert [part.text for part in growing.finish()] == ["A first sentence. And a second one. And a third."]
+
+
+def test_a_message_that_may_not_end_where_the_chat_shows_it_changes_once_more() -> None:
+    growing = GrowingText(limit=64)
+    growing.append("A first sentence. And a second one, which")
+    growing.note_shown(growing.parts[0])
+    growing.append(" is long. And a third one.")
+    assert [part.text for part in growing.parts] == [
+        "A first sentence. And a second one, which is long.",
+        "And a third one.",
+    ]
+
+
 def test_nothing_that_is_blank_is_sent() -> None:
     for source in ("", " \n\t", "\u200b\u2060", "\x00\x01", "```py\n```", "**"):
         growing = GrowingText("markdown")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -177,6 +178,41 @@ def test_a_text_longer_than_a_message_goes_on_in_the_next(chat: int) -> None:
     assert ["reply_markup" in call.params for call in (first, second)] == [False, True]
 
 
+def test_texts_that_outgrow_their_messages_at_the_same_time_cost_each_chat_one_call_and_keep_their_turns() -> None:
+    """20 chats at 2.94 calls a second: each has its turn every 6.8 seconds."""
+    chats = [1000 + number for number in range(20)]
+
+    async def write(theatre: Theatre, chat: int) -> None:
+        async with theatre.stream(chat, drafts=False) as message:
+            for number in range(380):
+                await message.append(f"{number:03} {'a' * 26}{'.' if number % 2 else ''} ")
+                await asyncio.sleep(0.2)
+
+    async def scene(theatre: Theatre) -> None:
+        await asyncio.gather(*(write(theatre, chat) for chat in chats))
+
+    theatre = play(scene, per_second=2.94)
+    for chat in chats:
+        calls = [call for call in theatre.shown() if call.chat == str(chat) and call.text]
+        first, *later = [call for call in calls if call.method == "sendMessage"]
+        assert first.priority == Priority.INTERACTIVE
+        assert len(later) >= 2
+        texts: dict[int, str] = {}
+        for before, call in itertools.pairwise(calls):
+            if call.method == "sendMessage":
+                assert before.text.endswith(".")
+                texts[len(texts)] = before.text
+            else:
+                assert call.text.startswith(before.text)
+        texts[len(texts)] = calls[-1].text
+        assert " ".join(texts.values()).split()[::2] == [f"{number:03}" for number in range(380)]
+        steady = [call for call in calls if 14 < call.at < 76]
+        assert {call.priority for call in steady} == {Priority.BULK}
+        shown_tokens = [(int(re.findall(r"\d+", call.text)[-1]), call.enqueued_at / 0.2) for call in steady]
+        assert all(shown > written - 5 for shown, written in shown_tokens), "no call shows only a part of the text"
+        assert all(after.at - call.at < 6.8 + 2 for call, after in itertools.pairwise(steady))
+
+
 def test_a_refresh_that_waits_when_the_text_ends_is_withdrawn_and_costs_no_call() -> None:
     async def scene(theatre: Theatre) -> None:
         async with theatre.stream(GROUP) as message:
@@ -298,6 +334,20 @@ def test_a_second_stream_with_the_same_dedupe_key_continues_the_messages_of_the_
     assert len(theatre.shown("sendMessage")) == 2
     ends = {call.params["message_id"]: call.text for call in theatre.shown("editMessageText")}
     assert " ".join(ends[number] for number in sorted(ends)) == text_of(1600)
+
+
+@pytest.mark.parametrize("business", [{}, {"business_connection_id": "b"}])
+def test_a_second_stream_deletes_the_messages_that_only_the_first_needed(business: dict[str, Any]) -> None:
+    async def scene(theatre: Theatre) -> None:
+        for words in (1100, 1000, 1000, 1100):
+            async with theatre.stream(GROUP, dedupe_key="k", **business) as message:
+                await theatre.write(message, words=words, seconds=0.01)
+            await asyncio.sleep(10)
+        assert [sent["message_id"] for sent in await message.result()] == [1, 3]
+
+    jobs = [job for job in play(scene).pipeline.enqueued if job.method.startswith("delete")]
+    expected = {**business, "message_ids": [2]} if business else {"chat_id": GROUP, "message_id": 2}
+    assert [job.params for job in jobs] == [expected]
 
 
 def test_a_second_stream_takes_over_from_one_that_was_killed() -> None:

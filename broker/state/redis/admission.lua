@@ -14,7 +14,8 @@
 --   pace:<f>:<chat>    the learned pace of a family of calls; slowed:<f>, by family, holds until when
 --   job:<id>           a job's state; result:<id>, for a shorter time, Telegram's response
 --   line:<p>:<chat>    the waiting jobs of a line, by place; oldest:<p>, those of all lines
---   keyed:<p>:<chat>   with a key after the chat: the jobs under it that wait in the line, by place
+--   keyed:<p>:<chat>   with a key after the chat: the jobs under it that wait in the line, by place; enqueued:<p>:<chat>,
+--                      likewise: those that were enqueued and that no worker has received
 --   waiters:<paid>     jobs in workers that wait for the bot's budget, by rank; waiting:<paid> holds until when
 --   aliases            chats that migrated and names that were resolved; names holds until when
 --   lines calls pauses dead refused counts     indexes for `floodgate status`
@@ -717,6 +718,21 @@ local function backing_off(earlier)
   return { delay = earlier.due - now, scope = 'chat', why = 'line' }
 end
 
+-- What was enqueued under the job's key; nil if nothing was, or it no longer matters. And the name of its key.
+local function enqueued_row()
+  local name = 'enqueued:' .. args.priority .. ':' .. args.chat .. '\n' .. args.key
+  local row = load(name)
+  return row and row.over > now and row or nil, name
+end
+
+-- The first of the jobs that a new one superseded before a worker received it.
+local function superseded_unseen()
+  local row = args.key and args.chat and enqueued_row()
+  if not row then return nil end
+  if args.job == row.newest then return row.newest_chain end
+  return args.job == row.first and row.first_chain or nil
+end
+
 local function join(job, chat, earlier)
   if not job then
     job = {
@@ -728,6 +744,7 @@ local function join(job, chat, earlier)
       local line = chat[job.priority]
       job.chat = chat.key
       job.key, job.variant, job.final = args.key, args.variant, args.final
+      job.chain = superseded_unseen()
       line.length = line.length + 1
       if earlier then
         take_place(job, earlier, line)
@@ -967,6 +984,12 @@ local function leave(chat, job)
   end
 end
 
+-- Saves where a superseded job leads to. It has ended, and only this changes.
+local function save_chain(job)
+  written = true
+  redis.call('SET', prefix .. 'job:' .. job.id, cmsgpack.pack(job), 'KEEPTTL')
+end
+
 local function finish(job, chat, state, reason, outcome)
   if chat then
     leave(chat, job)
@@ -1001,15 +1024,32 @@ local function account_for(reason)
   end
 end
 
-local function supersede(earlier, job, chat)
-  local first = earlier.chain and get_job(earlier.chain) or earlier
-  job.chain, earlier.chain = first.id, first.id
+-- Ends a job that another one supersedes. Returns the first of their chain, which leads to the other one.
+local function end_superseded(earlier, first, successor, chat)
+  first = first or earlier
+  earlier.chain = first.id
   redis.call('HINCRBY', prefix .. 'not_kept', SUPERSEDED, 1)
   finish(earlier, chat, 'dead', SUPERSEDED)
-  first.chain = job.id
-  if first ~= earlier then -- it has ended, and only this changes
-    redis.call('SET', prefix .. 'job:' .. first.id, cmsgpack.pack(first), 'KEEPTTL')
-  end
+  first.chain = successor
+  if first ~= earlier then save_chain(first) end
+  return first.id
+end
+
+-- Makes the first job of one chain lead to the first of another, and tells those that wait for its end.
+local function lead_on(id, chain)
+  local first = get_job(id)
+  if not first then return end
+  first.chain = chain
+  save_chain(first)
+  redis.call('PUBLISH', rules.channel, first.id .. ' ' .. chain .. '\ndead\n' .. SUPERSEDED)
+end
+
+local function supersede(earlier, job, chat)
+  local first = earlier.chain and get_job(earlier.chain)
+  local its = first and first.id or earlier.id
+  if job.chain and job.chain ~= its then lead_on(job.chain, its) end
+  job.chain = its
+  end_superseded(earlier, first, job.id, chat)
 end
 
 -- A row for a job that ends without having been admitted.
@@ -1211,15 +1251,16 @@ local function due_of(job)
   return math.max(job.due, bot.paused_until, chat and chat.paused_until or 0)
 end
 
-local function successor(job)
-  return job.reason == SUPERSEDED and job.chain and get_job(job.chain) or job
-end
-
--- The first and the last of the jobs that took each other's place, for one that was superseded.
+-- The first and the last of the jobs that superseded each other, for one that was superseded; for any other, the job
+-- itself. The last is nil if no worker has received it.
 local function chain_of(job)
-  local last = successor(job)
-  if last ~= job and last.reason == SUPERSEDED then return last, successor(last) end
-  return job, last
+  local first, last = job, job
+  for _ = 1, K.CHAIN_STEPS do
+    if last.reason ~= SUPERSEDED or not last.chain then break end
+    first, last = last, get_job(last.chain)
+    if not last then return first, nil end
+  end
+  return first, last
 end
 
 local function record(job)
@@ -1227,6 +1268,7 @@ local function record(job)
   local content = job.content or false
   local first, last = chain_of(job)
   local chain = last ~= job and first.id or false
+  if not last then return { 'waiting', false, 0, content, chain } end
   if ended(last) then return { last.state, outcome_of(last) or last.reason or false, 0, content, chain } end
   return { last.state, false, math.max(0, due_of(last) - now), content, chain }
 end
@@ -1255,6 +1297,43 @@ function operations.admit()
   if earlier then supersede(earlier, job, chat) end
   if wait then return park(job, chat, wait) end
   return go(job, chat, slow)
+end
+
+local function supersede_unseen(row)
+  local earlier = stranger()
+  earlier.id, earlier.chat, earlier.content = row.newest, nil, nil
+  return end_superseded(earlier, row.newest_chain and get_job(row.newest_chain), args.job, nil)
+end
+
+local function may_follow(row)
+  local of_its_kind = row.variant == args.variant and row.campaign == args.campaign
+  return of_its_kind and not row.final and not get_job(row.newest)
+end
+
+local function note_enqueued()
+  local job = get_job(args.job)
+  if job and ended(job) then return end
+  local row, name = enqueued_row()
+  if row and (args.job == row.first or args.job == row.newest) then return end
+  if not row or not may_follow(row) then
+    row = { variant = args.variant, campaign = args.campaign, first = args.job, over = now + K.ENQUEUED_US }
+  elseif row.first ~= row.newest and not get_job(row.first) then
+    row.newest_chain = supersede_unseen(row)
+  elseif row.first ~= row.newest then
+    row.first, row.first_chain, row.newest_chain = row.newest, row.newest_chain, nil
+    row.over = now + K.ENQUEUED_US
+  end
+  row.newest, row.final = args.job, args.final
+  written = true
+  redis.call('SET', prefix .. name, cmsgpack.pack(row), 'PX', ttl(row.over - now))
+end
+
+function operations.enqueued()
+  for _, its in ipairs(args.asks) do
+    args = its
+    note_enqueued()
+  end
+  return { 'ok' }
 end
 
 function operations.renew_unsettled()

@@ -88,7 +88,7 @@ _CONSTANTS: Final = (
     "EVIDENCE_CHATS LONG_WAIT_US LONG_WAIT_CHATS REFUSALS_KEPT SLOWER_PERMILLE SLOWEST_PERMILLE "
     "RECOVERY_US_PER_PERMILLE CHAT_IDLE_US ASK_ANEW_US HANDED_BACK_MOST CANCELLED_KEPT_US CANCELLED_MOST NAME_US "
     "OUTAGE_CHATS OUTAGE_MOMENT_US PROBE_FIRST_US PROBE_MOST_US PROBE_POLL_US BOT_LATE_MOST_US PAUSE_POLL_US "
-    "TYPING_IDLE_US WIDER_PERMILLE WIDEST_PERMILLE NARROWING_US_PER_PERMILLE"
+    "TYPING_IDLE_US ENQUEUED_US CHAIN_STEPS WIDER_PERMILLE WIDEST_PERMILLE NARROWING_US_PER_PERMILLE"
 )
 
 
@@ -112,7 +112,7 @@ class AdmissionScript:
         given = _GIVEN[call.method](*call.arguments)
         if self._clock is not None:
             given = given | {"now": self._clock.read().ticks_us}
-        return call.method, json_text({name: value for name, value in given.items() if value is not None})
+        return call.method, json_text(_given(given))
 
     def results(self, calls: Sequence[AdmissionCall], reply: Any) -> list[Any]:
         """Decode the script's reply: a result or an exception for each call."""
@@ -328,6 +328,10 @@ def _asked(ask: Ask) -> dict[str, Any]:
     }
 
 
+def _given(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
 def _settled(settlement: Settlement) -> dict[str, Any]:
     match settlement:
         case Sent(late=late):
@@ -480,6 +484,7 @@ def _micros(duration: timedelta) -> int:
 # How each call is encoded for the script, and how its reply is decoded.
 _GIVEN: Final[dict[str, Callable[..., dict[str, Any]]]] = {
     "admit": _asked,
+    "enqueued": lambda asks: {"asks": [_given(_asked(ask)) for ask in asks]},
     "renew_unsettled": _asked,
     "settle": _settling,
     "rejoin": lambda ask, delay, grant: _asked(ask) | {"delay": _micros(delay), "grant": grant},
@@ -508,6 +513,7 @@ _GIVEN: Final[dict[str, Callable[..., dict[str, Any]]]] = {
 }
 _READ: Final[dict[str, Callable[[Any], Any]]] = {
     "admit": _decision,
+    "enqueued": _nothing,
     "renew_unsettled": _decision,
     "settle": _nothing,
     "rejoin": _nothing,

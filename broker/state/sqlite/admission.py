@@ -50,6 +50,7 @@ logger = logging.getLogger("floodgate.admission")
 
 _ACTS: Final[dict[str, Callable[..., Any]]] = {
     "admit": decisions.admit,
+    "enqueued": decisions.enqueued,
     "renew_unsettled": decisions.renew_unsettled,
     "settle": decisions.settle,
     "rejoin": decisions.rejoin,

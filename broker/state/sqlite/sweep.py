@@ -54,6 +54,11 @@ DELETE FROM not_kept WHERE bot = ? AND since <= ? AND number <= (SELECT min(numb
 _OLD_TYPING: Final = """
 DELETE FROM typing WHERE bot = ?1 AND chat IN (SELECT chat FROM typing WHERE bot = ?1 AND over < ?2 LIMIT ?3)
 """
+_OLD_ENQUEUED: Final = """
+DELETE FROM enqueued WHERE (bot, chat, priority, coalesce_key) IN (
+    SELECT bot, chat, priority, coalesce_key FROM enqueued INDEXED BY enqueued_over WHERE bot = ? AND over < ? LIMIT ?
+)
+"""
 _OLD_SLOWED: Final = """
 DELETE FROM slowed WHERE (bot, chat, family) IN (
     SELECT bot, chat, family FROM slowed INDEXED BY slowed_over WHERE bot = ? AND over <= ? LIMIT ?
@@ -83,6 +88,7 @@ class Sweep:
         if self._policy.listed_us is not None:
             db.execute(_OLD_NOT_KEPT, (work.name, work.now - self._policy.listed_us, work.name, ROWS_PER_RUN))
         db.execute(_OLD_TYPING, (work.name, work.now, ROWS_PER_RUN))
+        db.execute(_OLD_ENQUEUED, (work.name, work.now, ROWS_PER_RUN))
         if work.bot.slowed_until:
             db.execute(_OLD_SLOWED, (work.name, work.now, ROWS_PER_RUN))
         db.execute(_OLD_NAMES, (work.name, work.now - self._policy.ledger_us))

@@ -17,12 +17,22 @@ from floodgate.broker.admission.circuit import Circuit, Silence
 from floodgate.broker.admission.clock import Anchor, Clock, store_time
 from floodgate.broker.admission.contract import CallFamily
 from floodgate.broker.admission.policy import CANCELLED_KEPT_US, CANCELLED_MOST, TYPING_IDLE_US, FloodWait, Policy
-from floodgate.broker.admission.rows import Alias, BotRow, ChatRow, JobRow, LineRow, SlowedRow, State, TypingRow
+from floodgate.broker.admission.rows import (
+    Alias,
+    BotRow,
+    ChatRow,
+    EnqueuedRow,
+    JobRow,
+    LineRow,
+    SlowedRow,
+    State,
+    TypingRow,
+)
 from floodgate.broker.admission.windows import Budget, Log, cautious_budget
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.state.sqlite.row_cache import RowCache
 
-SCHEMA_VERSION: Final = 12
+SCHEMA_VERSION: Final = 13
 SCHEMA: Final = """
 CREATE TABLE bots (
     bot TEXT PRIMARY KEY, boot TEXT, offset_us INTEGER, born INTEGER, granted INTEGER,
@@ -90,6 +100,13 @@ CREATE TABLE typing (
     bot TEXT, chat TEXT, log BLOB, paused_until INTEGER, over INTEGER, PRIMARY KEY (bot, chat)
 ) WITHOUT ROWID;
 CREATE INDEX typing_over ON typing (bot, over);
+-- Jobs that were enqueued under a key, as far as no worker has received them. The row matters until "over".
+CREATE TABLE enqueued (
+    bot TEXT, chat TEXT, priority INTEGER, coalesce_key TEXT, variant TEXT, campaign TEXT, final INTEGER,
+    first TEXT, newest TEXT, over INTEGER, first_chain TEXT, newest_chain TEXT,
+    PRIMARY KEY (bot, chat, priority, coalesce_key)
+) WITHOUT ROWID;
+CREATE INDEX enqueued_over ON enqueued (bot, over);
 -- Learned paces of chats. They matter until "over".
 CREATE TABLE slowed (
     bot TEXT, chat TEXT, family TEXT, permille INTEGER, slowed_at INTEGER, next_at INTEGER, granted_at INTEGER,
@@ -155,6 +172,11 @@ _FORGET_CANCELLED: Final = (
 )
 _SELECT_TYPING: Final = "SELECT log, paused_until FROM typing WHERE bot = ? AND chat = ?"
 _SAVE_TYPING: Final = "INSERT OR REPLACE INTO typing VALUES (?, ?, ?, ?, ?)"
+_SELECT_ENQUEUED: Final = (
+    "SELECT variant, campaign, final, first, newest, over, first_chain, newest_chain FROM enqueued "
+    "WHERE bot = ? AND chat = ? AND priority = ? AND coalesce_key = ? AND over > ?"
+)
+_SAVE_ENQUEUED: Final = f"INSERT OR REPLACE INTO enqueued VALUES ({', '.join('?' * 12)})"
 _SELECT_SLOWED: Final = (
     "SELECT permille, slowed_at, next_at, granted_at FROM slowed WHERE bot = ? AND chat = ? AND family = ? AND over > ?"
 )
@@ -341,6 +363,19 @@ class SqliteUnitOfWork:
     def save_typing(self, row: TypingRow) -> None:
         over = max(row.paused_until, self.now + TYPING_IDLE_US)
         self.connection.execute(_SAVE_TYPING, (self.name, row.chat, _packed(row.log), row.paused_until, over))
+
+    def enqueued(self, chat: str, priority: Priority, key: str) -> EnqueuedRow | None:
+        which = (self.name, chat, _NUMBERS[priority], key, self.now)
+        found = self.connection.execute(_SELECT_ENQUEUED, which).fetchone()
+        if found is None:
+            return None
+        variant, campaign, final, *rest = found
+        return EnqueuedRow(chat, priority, key, variant, campaign, bool(final), *rest)
+
+    def save_enqueued(self, row: EnqueuedRow) -> None:
+        which = (self.name, row.chat, _NUMBERS[row.priority], row.key)
+        ids = (row.first, row.newest, row.over, row.first_chain, row.newest_chain)
+        self.connection.execute(_SAVE_ENQUEUED, (*which, row.variant, row.campaign, row.final, *ids))
 
     def slowed(self, chat: str, family: CallFamily) -> SlowedRow | None:
         found = self.connection.execute(_SELECT_SLOWED, (self.name, chat, family, self.now)).fetchone()

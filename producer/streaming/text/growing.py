@@ -4,6 +4,10 @@ A reader divides what was written into what has settled, which no later piece ch
 messages are cut from both. A message is complete once the text has outgrown it, and it never changes afterwards, even
 in the rare case that a later piece changes the meaning of the provisional text that it shows (a ``*`` that was taken
 for the start of emphasis and has no end).
+
+Where messages are edited, a message should end where the chat shows it already: then the text goes on in the next one
+without another edit of the first. To that end :attr:`GrowingText.prospect` withholds the last words of a message that
+will soon be full.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from floodgate.broker.errors import InvalidParamsError
 from floodgate.producer.streaming.text.formatted import FormattedText, MessageEntity, units
 from floodgate.producer.streaming.text.html import HtmlReader
 from floodgate.producer.streaming.text.markdown_v2 import MarkdownV2Reader
-from floodgate.producer.streaming.text.splitting import bound
+from floodgate.producer.streaming.text.splitting import bound, bound_after, bound_at
 
 Formatting = Literal["plain", "markdown", "HTML", "MarkdownV2"]
 """How a growing text is written: as it is shown, in the Markdown of language models, or in a markup of Telegram's."""
@@ -28,6 +32,8 @@ Formatting = Literal["plain", "markdown", "HTML", "MarkdownV2"]
 MAX_UNITS: Final = 4096
 """Length of the longest message, in UTF-16 code units, once its markup is parsed. Source: the Bot API's sendMessage."""
 MIN_UNITS: Final = 16
+FORESIGHT: Final = 1.25
+"""How much a text is expected to grow until it is shown again, as a part of what it has grown since it was shown."""
 # Telegram replaces these by spaces.
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _MARKS: Final = frozenset("*_~`[]()!#>|-+•\\<&;")  # what a markup may hide
@@ -106,6 +112,8 @@ class GrowingText:
         self._settled = FormattedText()  # not yet in a complete part
         self._shown = ""  # of the provisional text, what is in a complete part
         self._last: TextPart | None = None
+        self._tail = FormattedText()  # what the last part shows
+        self._on_screen: TextPart | None = None  # of the last part
         self._changed = False
         self._finished = False
 
@@ -125,6 +133,24 @@ class GrowingText:
         if self._changed:
             self._update(final=False)
         return self._all()
+
+    def note_shown(self, part: TextPart) -> None:
+        """Note what the chat shows of the last part. Once the text has outgrown it, it ends there, if it may."""
+        self._on_screen = part
+
+    @property
+    def prospect(self) -> TextPart | None:
+        """The last part up to where it may end, if the text will probably have outgrown it when it is shown again.
+
+        None if it has room for as much as has come since it was shown, and a quarter more; or if it may end nowhere
+        after what the chat shows.
+        """
+        shown, length = self._on_screen, units(self._tail.text)
+        grown = length - units(shown.text) if shown is not None else 0
+        if shown is None or length + grown * FORESIGHT <= self._limit:
+            return None
+        text = _trimmed(self._tail.cut(0, bound_after(self._tail, len(shown.text), self._limit)))
+        return TextPart(text.text, text.entities(), complete=False) if len(text.text) > len(shown.text) else None
 
     def finish(self) -> tuple[TextPart, ...]:
         """Return the messages that show the whole text, all of them complete. May be called again."""
@@ -156,7 +182,7 @@ class GrowingText:
         settled_length = len(self._settled.text) + max(len(settled.text) - unshown, 0)
         rest = self._settled + read.cut(unshown)
         while units((tail := _trimmed(rest)).text) > self._limit:
-            end = rest.text.index(tail.text) + bound(tail, self._limit)
+            end = rest.text.index(tail.text) + (self._end_of_shown(tail) or bound(tail, self._limit))
             self._complete_part(_trimmed(rest.cut(0, end)))
             self._shown += rest.text[settled_length:end]
             settled_length = max(settled_length - end, 0)
@@ -164,12 +190,20 @@ class GrowingText:
         self._settled = rest.cut(0, settled_length)
         self._show(tail, complete=final)
 
+    def _end_of_shown(self, tail: FormattedText) -> int:
+        """Return where the part ends if nothing that the chat shows of it is to change; 0 if it cannot end there."""
+        if (shown := self._on_screen) is None or not tail.text.startswith(shown.text):
+            return 0
+        as_shown = tail.cut(0, len(shown.text)).entities() == shown.entities
+        return bound_at(tail, len(shown.text), self._limit) if as_shown else 0
+
     def _complete_part(self, text: FormattedText) -> None:
         if not _blank(text.text):
             self._complete.append(TextPart(text.text, text.entities(), complete=True))
-        self._last = None
+        self._last = self._on_screen = None
 
     def _show(self, tail: FormattedText, *, complete: bool) -> None:
+        self._tail = tail
         if not _blank(tail.text):
             self._last = TextPart(tail.text, tail.entities(), complete)
         elif self._last and complete:  # what it showed turned out to be markup; a message cannot become empty
