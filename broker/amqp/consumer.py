@@ -23,7 +23,7 @@ leader of a queue changes (corrected by its change d31b9aa8). A subscription tha
 has had messages for :data:`STANDSTILL_SECONDS` without giving any to anybody, is opened again; if that does not help,
 after pauses that double up to :data:`LONGEST_STANDSTILL_SECONDS`. It may be that another worker is the active consumer
 and waits: then nothing changes, because a consumer that is not active holds nothing. How many messages wait is asked
-for by :mod:`floodgate.broker.amqp.liveness`, of five queues a second in turn.
+for by :mod:`floodgate.broker.amqp.liveness`: of five queues a second in turn, and of those that may stand still.
 
 Acks. RabbitMQ's channel has at most 33 commands in flight to a quorum queue and loses the rest when it closes
 (:mod:`floodgate.broker.amqp.async_queue_reader`), and it requeues more than 32 messages of one consumer in no order.
@@ -263,17 +263,22 @@ class Subscription:
         self._in_hand.add(delivery)
         self._on_delivery(delivery)
 
-    def note_waiting(self, messages: int) -> None:
-        """Note how many messages wait in the queue. Opens the subscription again if it stands still."""
+    def note_waiting(self, messages: int) -> bool:
+        """Note how many messages wait in the queue. Opens the subscription again if it stands still.
+
+        Returns:
+            Whether it may stand still, so that the number is to be asked for again soon.
+        """
         if not self.is_registered or not self._wanted or self._in_hand:
             self._standstill.end()
         elif (stood_seconds := self._standstill.judge(messages)) is not None:
             logger.info(
-                "%d messages wait in %s, and for %.0f s none was delivered: subscribing anew, in case RabbitMQ has "
-                "lost track of its consumers",
+                "%d messages wait in %s, and for %.0f s this worker was given none: subscribing anew, in case RabbitMQ "
+                "has lost track of its consumers",
                 *(messages, self.queue, stood_seconds),
             )
             self._reopen()
+        return self._standstill.suspected
 
     def _reopen(self) -> None:
         self._close_channel()
@@ -359,6 +364,11 @@ class Standstill:
         self._waiting = 0
         self._reported = False
 
+    @property
+    def suspected(self) -> bool:
+        """Whether messages wait, and none was taken since that was noted first."""
+        return self._since is not None
+
     def judge(self, messages: int) -> float | None:
         """Note how many messages wait. Return for how many seconds none was taken, if it is time to act on it."""
         now = time.monotonic()
@@ -404,12 +414,10 @@ class Subscriptions:
         """The queues of which RabbitMQ has registered a consumer here."""
         return [member.queue for member in self._members if member.is_registered]
 
-    def note_waiting(self, queue: str, messages: int) -> None:
-        """Note how many messages wait in a queue."""
-        for member in self._members:
-            if member.queue == queue:
-                member.note_waiting(messages)
-                return
+    def note_waiting(self, queue: str, messages: int) -> bool:
+        """Note how many messages wait in a queue. Returns whether that is to be asked again soon."""
+        member = next((member for member in self._members if member.queue == queue), None)
+        return member is not None and member.note_waiting(messages)
 
     def forget(self, subscription: Subscription) -> None:
         """Remove a subscription that has ended."""

@@ -13,7 +13,8 @@ process is one, and no messages. The cluster takes seconds to elect another lead
 :data:`SPLIT_SECONDS` of such answers. If other nodes answer the same, the queue has lost its quorum, and moving does
 not help: each time the bound doubles, up to :data:`LONGEST_SPLIT_SECONDS`. (Source and tests: RabbitMQ 4.0 and 4.3.)
 
-The answers also say how many messages wait in a queue, which ``waiting`` is told. All queues are asked about in turn.
+The answers also say how many messages wait in a queue, which ``waiting`` is told. All queues are asked about in turn,
+and those for which it returns true again in the next round, :data:`ASKED_ABOUT` at a time.
 
 During a memory or disk alarm RabbitMQ reads nothing from a connection that publishes. Then nothing is asked, and only
 its heartbeats are missed. All of this belongs to the event loop.
@@ -45,7 +46,7 @@ class LivenessCheck:
     Args:
         silence_seconds: how long a node may be silent.
         consumed: returns the queues that are being consumed on the connection.
-        waiting: is told of a queue how many messages wait in it.
+        waiting: is told of a queue how many messages wait in it, and returns whether to ask again in the next round.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class LivenessCheck:
         connection: Connection,
         silence_seconds: float,
         consumed: Callable[[], Collection[str]] = tuple,
-        waiting: Callable[[str, int], None] = lambda _queue, _messages: None,
+        waiting: Callable[[str, int], bool] = lambda _queue, _messages: False,
     ) -> None:
         self._io = io
         self._connection = connection
@@ -75,6 +76,7 @@ class LivenessCheck:
         self._silent = 0  # looks in a row at which nothing had been received
         self._asking = False  # a question is unanswered
         self._turns: list[str] = []  # still to be asked about, before any is asked about again
+        self._suspects: list[str] = []  # to be asked about in the next round, too
         self._queues: list[str] = []  # still to be asked about in this round
         self._reached_all = True  # so far in this round
         self._split_since: float | None = None
@@ -126,7 +128,8 @@ class LivenessCheck:
             others = consumed.difference(turns)
             turns += random.sample(sorted(others), len(others))
         self._turns = turns[ASKED_ABOUT:]
-        return turns[:ASKED_ABOUT]
+        suspects, self._suspects = self._suspects, []
+        return [*turns[:ASKED_ABOUT], *consumed.intersection(suspects).difference(turns[:ASKED_ABOUT])]
 
     def _open_channel(self) -> None:
         self._asking = True
@@ -150,7 +153,8 @@ class LivenessCheck:
     def _on_declared(self, queue: str, ok: Any) -> None:
         self._asking = False
         self._reached_all &= ok.method.consumer_count > 0 or ok.method.message_count > 0
-        self._waiting(queue, ok.method.message_count)
+        if self._waiting(queue, ok.method.message_count) and len(self._suspects) < ASKED_ABOUT:
+            self._suspects.append(queue)
         if self._queues:
             self._ask()
         else:

@@ -174,7 +174,12 @@ def test_a_queue_whose_messages_are_known_was_reached(node: Node, clock: list[fl
 
 def test_all_queues_are_asked_about_in_turn_and_their_messages_are_told(node: Node) -> None:
     names, told = [f"q{n}" for n in range(13)], []
-    check = LivenessCheck(node, node, SILENCE_SECONDS, lambda: names, lambda *each: told.append(each))  # type: ignore[arg-type]
+
+    def tell(queue: str, messages: int) -> bool:
+        told.append((queue, messages))
+        return False
+
+    LivenessCheck(node, node, SILENCE_SECONDS, lambda: names, tell)  # type: ignore[arg-type]
     node.up()
     node.messages = 7
     node.look()
@@ -183,7 +188,18 @@ def test_all_queues_are_asked_about_in_turn_and_their_messages_are_told(node: No
         assert {queue for queue, _ in told} == set(names)
         assert {messages for _, messages in told} == {7}
         told.clear()
-    assert check is not None
+
+
+def test_queues_that_may_stand_still_are_asked_about_in_each_round(node: Node) -> None:
+    suspects = {f"q{n}" for n in range(3)}
+    LivenessCheck(node, node, SILENCE_SECONDS, lambda: [f"q{n}" for n in range(50)], lambda queue, _: queue in suspects)  # type: ignore[arg-type]
+    node.up()
+    node.look(40)
+    for _ in range(5):
+        node.asked.clear()
+        node.look()
+        assert suspects <= set(node.asked)
+        assert len(node.asked) == len(set(node.asked)) <= ASKED_ABOUT + len(suspects)
 
 
 def test_an_election_in_time_keeps_the_node(node: Node, clock: list[float]) -> None:

@@ -370,7 +370,7 @@ def test_a_queue_that_has_messages_and_gives_none_is_subscribed_to_anew(
 ) -> None:
     with caplog.at_level(logging.INFO, "floodgate.rabbitmq"):
         assert stand_still(scene, clock, STANDSTILL_SECONDS) == 1
-    assert "5 messages wait in q, and for 10 s none was delivered" in caplog.text
+    assert "5 messages wait in q, and for 10 s this worker was given none" in caplog.text
     scene.channel.delivers(1)
     assert "RabbitMQ delivers messages of q again: it had delivered none for 11 s" in caplog.text
 
