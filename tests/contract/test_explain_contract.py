@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -299,3 +300,14 @@ def test_a_chat_waits_at_its_learned_pace(admission: Admission, clock: HandClock
     assert found.job is not None
     assert found.job.expected == left
     assert admission.explain("default", "6").slowed == ()
+
+
+def test_of_a_superseded_job_it_says_where_its_successor_stands(admission: Admission, clock: HandClock) -> None:
+    send(admission, ask_of(5))
+    old, new = (replace(ask_of(5), coalesce="a") for _ in range(2))
+    for ask in (old, new):
+        admission.admit(ask)
+    assert admission.explain("default", "5", old.job_id).job == JobPlace(old.job_id, Standing.WAITING)
+    clock.advance(1.1)
+    send(admission, new)
+    assert admission.explain("default", "5", old.job_id).job == JobPlace(old.job_id, Standing.SENT)

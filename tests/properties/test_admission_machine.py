@@ -192,6 +192,8 @@ class AdmissionMachine(RuleBasedStateMachine):
         for found in others:
             assert (found is None) == (plain is None)
             assert found is None or replace(found, due=None) == replace(plain, due=None)
+        one, other = (store.explain("default", ask.chat or "1", ask.job_id) for store in (self.sqlite, self.redis))
+        assert one == other
 
     @rule(chat=st.sampled_from((1, -3)), size=st.integers(2, 6))
     def new_album(self, chat: int, size: int) -> None:

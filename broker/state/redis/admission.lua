@@ -1774,7 +1774,7 @@ end
 local function place_of(chat, heads, job)
   if not job then return { 'none' } end
   local head = heads[job.priority]
-  if not in_line(job) or not head or not is_here(chat, job) then return { job.state } end
+  if not in_line(job) or not head or not is_here(chat, job) then return { record(job)[1] } end
   local ahead = job.units_before - head.units_before
   return { job.state, job.priority, ahead, expected(chat, heads, head, ahead, job.units) }
 end
