@@ -223,10 +223,11 @@ def test_a_missing_queue_is_declared_only_once_at_a_time(scene: Scene) -> None:
     assert len(scene.stand.channels) == 2
 
 
-def test_declaring_a_queue_is_retried_after_a_failure(scene: Scene) -> None:
+@pytest.mark.parametrize("error", [RabbitMQUnreachableError("away"), AttributeError("a bug")])
+def test_declaring_a_queue_is_retried_after_a_failure(scene: Scene, error: Exception) -> None:
     scene.channel.is_refused(MISSING)
     scene.stand.fire()
-    scene.declared[0].set_exception(RabbitMQUnreachableError("away"))
+    scene.declared[0].set_exception(error)
     scene.stand.turn()
     scene.stand.fire()
     assert len(scene.declared) == 2
@@ -404,15 +405,6 @@ def test_a_queue_that_is_being_handed_over_does_not_stand_still(scene: Scene, cl
         scene.group.note_waiting("q", 5)
         clock[0] += STANDSTILL_SECONDS
     assert len(scene.stand.channels) == 1
-
-
-def test_a_declaration_that_fails_unexpectedly_is_retried(scene: Scene) -> None:
-    scene.channel.is_refused(MISSING)
-    scene.stand.fire()
-    scene.declared[0].set_exception(AttributeError("a bug"))
-    scene.stand.turn()
-    scene.stand.fire()
-    assert len(scene.declared) == 2
 
 
 def test_the_holder_of_messages_is_notified_of_their_loss_but_not_of_a_handover(scene: Scene) -> None:
